@@ -1,5 +1,6 @@
 """Rows of results whose values tests choose; the others have usual values."""
 
+from dataclasses import replace
 from typing import Any
 
 from src.ood.evaluation_rows import EvaluationRow
@@ -61,6 +62,5 @@ def similarity_row(*, nulls: dict[str, Null] | None = None, **values: Any) -> Si
 
 def probe_row(**values: Any) -> ProbeRow:
     """A row of a table of probes, from fields."""
-    return ProbeRow("a.pt", "x", None, 0.5, 0.5, 1.0, 0, 10, "resnet18", "digits", 360)._replace(
-        **values
-    )
+    usual = ProbeRow("a.pt", "x", None, 0.5, 0.5, 1.0, 0, 10, "resnet18", "digits", 360)
+    return replace(usual, **values)

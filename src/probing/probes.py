@@ -1,8 +1,9 @@
-"""Linear probes at many layers and ranks together.
+"""Linear probes of many layers and ranks, trained together.
 
-One pass of the network, which ends at the last layer, serves all probes. Truncation is linear, so
-it may come after the pooling: pool(lowrank(X)) = (pool(X) − m)VVᵀ + m. One eigen-decomposition a
-layer and batch serves all its ranks."""
+One pass of the network serves all probes; it ends at the last layer. Truncation is linear, so it
+may come after the pooling: pool(lowrank(X)) = (pool(X) − m)VVᵀ + m. One eigen-decomposition a layer
+and batch serves all ranks of the layer.
+"""
 
 from collections.abc import Iterator, Sequence
 
@@ -23,9 +24,9 @@ LAST_EPOCHS = 5  # that have a tenth of the learning rate
 def truncated_pools(
     activations: Tensor, ranks: Sequence[int | None], *, is_sequence: bool = False
 ) -> Tensor:
-    """`pool(low_rank_approx(activations, rank))` of several ranks at once, without gradients.
+    """Return `pool(low_rank_approx(activations, rank))` for several ranks, without gradients.
 
-    Mean and components are those of all positions (all tokens) of the given activations, one batch.
+    Mean and principal components are taken over all positions (all tokens) of the batch.
 
     Args:
         activations: (B, D, H, W), (B, T, D) or (B, D).
@@ -37,28 +38,32 @@ def truncated_pools(
         ValueError: the activations are not finite.
     """
     pooled = pool(activations.detach(), is_sequence=is_sequence)
-    cut = sorted({rank for rank in ranks if rank is not None and rank < pooled.shape[1]})
-    features: dict[int | None, Tensor] = {}
-    if cut:
-        mean, axes = principal_components(activations, cut[-1])
+    width = pooled.shape[1]
+    ranks_below_width = sorted({rank for rank in ranks if rank is not None and rank < width})
+    truncated: dict[int | None, Tensor] = {}
+    if ranks_below_width:
+        mean, axes = principal_components(activations, ranks_below_width[-1])
         coordinates = (pooled.double() - mean) @ axes  # (B, r)
-        kept, start = mean.expand(pooled.shape), 0
-        for rank in cut:  # each adds its own components to those of the rank below
-            kept = kept + coordinates[:, start:rank] @ axes[:, start:rank].T
-            features[rank], start = kept.to(pooled), rank
-    return torch.stack([features.get(rank, pooled) for rank in ranks])
+        sums = mean.expand(pooled.shape)
+        first = 0
+        for rank in ranks_below_width:  # a rank adds its components to those of the rank below
+            sums = sums + coordinates[:, first:rank] @ axes[:, first:rank].T
+            truncated[rank] = sums.to(pooled)
+            first = rank
+    return torch.stack([truncated.get(rank, pooled) for rank in ranks])
 
 
 class Probes(Task):
-    """A linear probe for each layer and rank; also the task of training them together.
+    """A linear probe for each layer and rank; also the task of training all probes together.
 
-    Each starts from the seed alone and has parameters and optimiser state of its own, so it becomes
-    what it would become alone.
+    A probe starts from the seed alone and has its own parameters and optimiser state. It therefore
+    becomes what it would become if it trained alone.
 
     Args:
-        network: frozen and in evaluation mode, as `load_model` gives it.
-        ranks: components that are kept of each layer; None, or at least its width, keeps all.
-        images: that the network takes.
+        network: frozen and in evaluation mode, as `load_model` returns it.
+        ranks: numbers of components that are kept of a layer; None, or at least the width of the
+            layer, keeps all.
+        images: the images that the network takes.
         seed: of the initial weights.
     """
 
@@ -71,41 +76,60 @@ class Probes(Task):
         *,
         seed: int,
     ):
-        self.network, self.layers, self.ranks = network, list(layers), list(ranks)
+        self.network = network
+        self.layers = list(layers)
+        self.ranks = list(ranks)
+
+        # Numbers of features by layer
         image = next(network.parameters()).new_zeros(1, *images.shape)
         with torch.no_grad():
-            acts = network.activations(image, self.layers)
-        self.widths = {layer: pool(acts[layer]).shape[1] for layer in self.layers}  # in features
+            activations = network.activations(image, self.layers)
+        self.widths = {layer: pool(activations[layer]).shape[1] for layer in self.layers}
+
+        # Probes by layer and rank
         self.probes: dict[tuple[str, int | None], nn.Linear] = {}
         for layer, width in self.widths.items():
             for rank in self.ranks:
                 with seeded(seed):
                     self.probes[layer, rank] = nn.Linear(width, images.n_classes).to(image)
-        self.heads = self.modules = list(self.probes.values())
+        self.heads = list(self.probes.values())
+        self.modules = self.heads
         self.names = [f"the probe of {layer}, rank {rank}" for layer, rank in self.probes]
 
     def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
-        """Yield the cross-entropy of all probes on a batch, one layer at a time."""
+        """Yield the cross-entropies of the probes on a batch, layer by layer."""
         with torch.no_grad():
-            acts = self.network.activations(images, self.layers)
+            activations = self.network.activations(images, self.layers)
         for layer in self.layers:
-            try:
-                is_sequence = self.network.is_sequence(layer)
-                features = truncated_pools(
-                    acts.pop(layer), self.ranks, is_sequence=is_sequence
-                )  # (R, B, D)
-            except ValueError as error:
-                raise UserError(f"layer {layer}: {error}; check the checkpoint") from error
-            heads = [self.probes[layer, rank] for rank in self.ranks]
-            weights = torch.stack([head.weight for head in heads])  # (R, n_classes, D)
-            biases = torch.stack([head.bias for head in heads])  # (R, n_classes)
-            logits = torch.baddbmm(
-                biases[:, None], features, weights.transpose(1, 2)
-            )  # (R, B, n_classes)
+            features = self._features(layer, activations.pop(layer))
+            logits = self._logits(layer, features)
             yield classification_losses(logits, labels)
+
+    def _features(self, layer: str, activations: Tensor) -> Tensor:
+        """Return the pooled features of a layer at each rank: (R, B, D).
+
+        Raises:
+            UserError: the activations are not finite.
+        """
+        is_sequence = self.network.is_sequence(layer)
+        try:
+            return truncated_pools(activations, self.ranks, is_sequence=is_sequence)
+        except ValueError as error:
+            raise UserError(f"layer {layer}: {error}; check the checkpoint") from error
+
+    def _logits(self, layer: str, features: Tensor) -> Tensor:
+        """Return the logits of the probes of a layer from features (R, B, D): (R, B, n_classes)."""
+        probes = [self.probes[layer, rank] for rank in self.ranks]
+        weights = torch.stack([probe.weight for probe in probes])  # (R, n_classes, D)
+        biases = torch.stack([probe.bias for probe in probes])  # (R, n_classes)
+        return torch.baddbmm(biases[:, None], features, weights.transpose(1, 2))
 
 
 def decay_epochs(n_epochs: int) -> list[int]:
-    """Return the epochs after which the learning rate drops: the last five have a tenth of it, if
-    there are more."""
-    return [n_epochs - LAST_EPOCHS] if n_epochs > LAST_EPOCHS else []
+    """Return the epochs after which the learning rate drops to a tenth.
+
+    The last five epochs have the lower rate, if there are more than five.
+    """
+    if n_epochs > LAST_EPOCHS:
+        return [n_epochs - LAST_EPOCHS]
+    return []
