@@ -1,9 +1,12 @@
-"""The experiment that a result belongs to: which results may be taken together, and which one of
-them counts."""
+"""The experiment that a stitch belongs to: its layers, its settings, and the name of its method.
+
+Results of one experiment may be taken together. Of repeated results the newest counts.
+"""
 
 import dataclasses
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from src.choices import STARTS
 from src.console import warn
@@ -11,7 +14,7 @@ from src.grouping import grouped
 from src.network_names import SHORT, NetworkKey, NetworkName
 from src.results.tables import columns, from_record
 
-Result = TypeVar("Result")
+# Names of settings
 CHECKPOINTS = ("front_model_path", "end_model_path")
 WEIGHTS = ("front_weights", "end_weights")
 NETWORKS = (*CHECKPOINTS, "front_model_type", "end_model_type", *WEIGHTS)
@@ -30,10 +33,11 @@ class Pair(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """The settings that tell a stitch from others between the same layers.
+    """The settings of a stitch, apart from its layers.
 
-    They are options of `exec_stitch.py`, entries of `config.txt` and columns of tables by the same
-    names; None where a run does not say."""
+    The names of the settings are the names of options of `exec_stitch.py`, of entries of
+    `config.txt`, and of columns of tables. None stands for an unrecorded setting.
+    """
 
     front_model_path: str | None
     end_model_path: str | None
@@ -45,48 +49,48 @@ class Experiment:
     n_pinv_init_samples: int | str | None = None  # "auto": as many as each pair needs
     front_pinv_rank: int | None = None
     front_stitch_rank: int | None = None
-    objective: str = "task"  # the only one of the public code, which does not name it
+    # The public code has only this objective, and does not record it.
+    objective: str = "task"
     n_epochs: int | None = None
-    pinv_cutoff: str = "paper"  # the only one of the public code
+    pinv_cutoff: str = "paper"  # the only cutoff of the public code
     seed: int | None = None
-    shortcut: float | None = (
-        None  # all images had dots, which told their class with this probability
-    )
-    front_weights: str | None = (
-        None  # the first digits of their SHA-256; None: the run did not record it
-    )
+    # With dots on all images: the probability that the dots tell the class
+    shortcut: float | None = None
+    # The first digits of the SHA-256 of the weights
+    front_weights: str | None = None
     end_weights: str | None = None
-    options: Mapping[str, Any] = dataclasses.field(
-        default_factory=dict, compare=False, repr=False
-    )  # all; no column
+    # All options of the run; no column
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> "Experiment":
         """Return the experiment of a run with these options.
 
         Raises:
-            ValueError: an option is missing or of another type; names it.
+            ValueError: an option is missing or of a wrong type. The message is its name.
         """
-        return dataclasses.replace(
-            from_record(Experiment, {**options, **short_weights(options)}), options=options
-        )
+        experiment = from_record(Experiment, {**options, **short_weights(options)})
+        return dataclasses.replace(experiment, options=options)
 
     def config(self, pair: Pair) -> dict[str, Any]:
-        """Return what the `config.txt` of a pair of layers holds."""
+        """Return the content of `config.txt` for a pair of layers: all options of its run."""
         return {**self.options, **pair._asdict()}
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The settings by name, of a row as well."""
+        """The settings by name, without layers, folder and measurements of a row."""
         return {name: getattr(self, name) for name in columns(Experiment)}
 
     @property
     def method(self) -> str:
-        """The name of the way of stitching, such as task loss matching."""
-        if self.n_epochs == 0:
-            names = {"pinv": "direct matching", **{start: f"init {start}" for start in STARTS}}
-            return names.get(self.init, f"{self.init} matching")
-        return "task loss matching" if self.objective == "task" else f"{self.objective} matching"
+        """The name of the method, such as "task loss matching"."""
+        if self.n_epochs != 0:
+            return (
+                "task loss matching" if self.objective == "task" else f"{self.objective} matching"
+            )
+        if self.init == "pinv":
+            return "direct matching"
+        return f"init {self.init}" if self.init in STARTS else f"{self.init} matching"
 
     @property
     def networks(self) -> tuple[NetworkName, NetworkName]:
@@ -107,17 +111,17 @@ class Experiment:
 
     @property
     def key(self) -> tuple[Hashable, ...]:
-        """A value that two experiments share if they are the same one, under whatever names of
-        their networks."""
-        return self.network_keys, *(
-            value for name, value in self.settings.items() if name not in NETWORKS
-        )
+        """A value to compare experiments by; the paths of the networks do not count."""
+        values = [value for name, value in self.settings.items() if name not in NETWORKS]
+        return self.network_keys, *values
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StitchResult(Experiment):
-    """A row of a table of stitches: the experiment and the layers, to which a table adds what it
-    measures."""
+    """A row of a table of stitches: the experiment, the layers and the folder.
+
+    Subclasses add measurements.
+    """
 
     front_layer: str
     end_layer: str
@@ -129,99 +133,131 @@ class StitchResult(Experiment):
         return Pair(self.front_layer, self.end_layer)
 
 
+class RunOfResult(Protocol):
+    """A run with its row, such as `src.stitching.folders.StitchingRun`."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run."""
+
+    @property
+    def row(self) -> StitchResult:
+        """The row of the run."""
+
+
+Result = TypeVar("Result")
+Row = TypeVar("Row", bound=Experiment)
+FinishedRun = TypeVar("FinishedRun", bound=RunOfResult)
+
+
 def pair_of(options: Mapping[str, Any]) -> Pair:
-    """Return the pair of layers of a run with these options."""
-    return Pair(options.get("front_layer"), options.get("end_layer"))
+    """Return the pair of layers in the options of a run."""
+    return Pair(options.get("front_layer", ""), options.get("end_layer", ""))
 
 
 def short_weights(options: Mapping[str, Any]) -> dict[str, str]:
-    """Return the first digits of the SHA-256 of both networks' weights, by column, as the options
-    of a run have it."""
-    records = ("front_model_path_sha256", "end_model_path_sha256")
-    return {
-        name: (options.get(record) or "")[:SHORT]
-        for name, record in zip(WEIGHTS, records, strict=True)
-    }
+    """Return the first digits of the SHA-256 of both networks' weights by column.
+
+    Args:
+        options: of a run. A missing SHA-256 becomes "".
+    """
+    weights = {}
+    for column, path_option in zip(WEIGHTS, CHECKPOINTS, strict=True):
+        sha256 = options.get(f"{path_option}_sha256") or ""
+        weights[column] = sha256[:SHORT]
+    return weights
 
 
-def by_experiment(rows: Iterable[Result]) -> dict[str, list[Result]]:
-    """Group rows of stitches by experiment, under titles that name what tells one from another; ""
-    for a single one."""
+def by_experiment(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Group rows of stitches by experiment.
+
+    Returns:
+        The rows by a title of the settings in which the experiments differ, such as "init=pinv".
+        The title of a single experiment is "".
+    """
     groups = grouped(rows, lambda row: row.key)
-    settings = [same[0].settings for same in groups.values()]
-    titles = _details(
-        [
-            {name: value for name, value in values.items() if name not in WEIGHTS}
-            for values in settings
-        ]
-    )
-    if len(set(titles)) < len(titles):  # networks that were trained again
+    settings = [group[0].settings for group in groups.values()]
+    without_weights = []
+    for values in settings:
+        without_weights.append({name: values[name] for name in values if name not in WEIGHTS})
+    titles = _details(without_weights)
+    if len(set(titles)) < len(titles):  # experiments that differ in their weights only
         titles = _details(settings)
     return dict(zip(titles, groups.values(), strict=True))
 
 
 def newest(items: Iterable[Result], key: Callable[[Result], Hashable]) -> list[Result]:
-    """Return of repeated results, which share a key, the last one; warn where there are any.
+    """Keep the last result of each key; warn if results were dropped.
 
     Args:
-        items: the oldest first.
+        items: results, the oldest first.
     """
     groups = grouped(items, key)
-    n_repeated = sum(len(same) - 1 for same in groups.values())
+    n_repeated = sum(len(group) - 1 for group in groups.values())
     if n_repeated:
-        results = (
-            "1 result repeats another" if n_repeated == 1 else f"{n_repeated} results repeat others"
-        )
+        results = "1 result repeats another"
+        if n_repeated > 1:
+            results = f"{n_repeated} results repeat others"
         warn(f"{results} of the same experiment; the newest of each counts")
-    return [same[-1] for same in groups.values()]
+    return [group[-1] for group in groups.values()]
 
 
-def newest_runs(runs: Iterable[Result]) -> list[Result]:
-    """Return the newest of the runs (`folder`, `row`) that stitch the same layers in the same
-    experiment; see `newest`.
+def newest_runs(runs: Iterable[FinishedRun]) -> list[FinishedRun]:
+    """Keep the newest run of each pair of layers in each experiment; warn if runs were dropped.
 
-    Their order stays, whatever it is; the names of their folders are times, which tell the newest.
+    The runs keep their order. The names of their folders are times, which tell the newest.
     """
     runs = list(runs)
-    counted = newest(
-        sorted(runs, key=lambda run: run.folder.name), lambda run: (run.row.pair, run.row.key)
-    )
-    chosen = set(map(id, counted))
-    return [run for run in runs if id(run) in chosen]
+    oldest_first = sorted(runs, key=lambda run: run.folder.name)
+    kept = newest(oldest_first, lambda run: (run.row.pair, run.row.key))
+    kept_ids = {id(run) for run in kept}
+    return [run for run in runs if id(run) in kept_ids]
 
 
 def method_names(experiments: Sequence[Experiment], *, apart_from: Collection[str]) -> list[str]:
-    """Name the method of each experiment; where methods share a name, add the settings that tell
-    them apart.
+    """Return the name of the method of each experiment.
+
+    Methods with one name are told apart by the settings in which they differ, such as
+    "task loss matching (n_epochs=5)".
 
     Args:
-        apart_from: columns to ignore.
+        apart_from: settings to ignore.
     """
-    methods = [
-        tuple((name, value) for name, value in each.settings.items() if name not in apart_from)
-        for each in experiments
-    ]
-    plain = dict(zip(methods, (each.method for each in experiments), strict=True))
-    names = {}
-    for name, alike in grouped(plain, plain.__getitem__).items():
-        for method, details in zip(
-            alike, _details([dict(method) for method in alike]), strict=True
-        ):
-            names[method] = f"{name} ({details})" if details else name
-    return [names[method] for method in methods]
+    # A method is a tuple of its settings
+    methods: list[tuple[tuple[str, Any], ...]] = []
+    for experiment in experiments:
+        settings = experiment.settings.items()
+        methods.append(tuple((name, value) for name, value in settings if name not in apart_from))
+
+    plain_names = {
+        method: experiment.method for method, experiment in zip(methods, experiments, strict=True)
+    }
+    full_names = {}
+    for group in grouped(plain_names, plain_names.__getitem__).values():
+        details_of_group = _details([dict(method) for method in group])
+        for method, details in zip(group, details_of_group, strict=True):
+            name = plain_names[method]
+            full_names[method] = f"{name} ({details})" if details else name
+    return [full_names[method] for method in methods]
 
 
-def _details(alike: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Describe each of several settings by the values that differ among them."""
-    differing = (
-        [name for name in alike[0] if len({values[name] for values in alike}) > 1] if alike else []
-    )
+def _details(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Describe each of several settings by the entries in which they differ.
+
+    Args:
+        settings: mappings with equal names.
+    """
+    if not settings:
+        return []
+    differing = [name for name in settings[0] if len({values[name] for values in settings}) > 1]
     return [
-        ", ".join(f"{name}={_text(name, values[name])}" for name in differing) for values in alike
+        ", ".join(f"{name}={_text(name, values[name])}" for name in differing)
+        for values in settings
     ]
 
 
 def _text(name: str, value: Any) -> Any:
-    if value in (None, ""):
-        return "full" if name.endswith("_rank") else "none"
-    return value
+    """Return the value of a setting as it stands in a title."""
+    if value not in (None, ""):
+        return value
+    return "full" if name.endswith("_rank") else "none"

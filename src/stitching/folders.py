@@ -1,7 +1,8 @@
 """The files of stitching runs, of this suite or of the public code: options, metrics, predictions.
 
-`summary.txt`, `config.txt` and `training_logs.csv` are the public code's; `metrics.json` and
-`predictions.npz` are new."""
+Both write `summary.txt`, `config.txt` and `training_logs.csv`. Only this suite writes
+`metrics.json` and `predictions.npz`.
+"""
 
 import io
 import math
@@ -9,7 +10,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,56 +26,63 @@ from src.files import read_json, readable, write_bytes, write_json, write_text
 from src.results.options import read_options
 from src.results.tables import columns, from_record, read_table
 from src.results.weights import warn_of_earlier, warn_of_newer
-from src.stitching.experiments import short_weights
+from src.stitching.experiments import CHECKPOINTS, short_weights
 from src.stitching.stitch_rows import Metrics, StitchRow
 from src.training.recorded import EpochRow
 
 RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
-SUMMARY = {  # lines of `summary.txt`, and the metrics that they give
+# Lines of `summary.txt`, and the metrics that they hold
+SUMMARY = {
     "Clean accuracy": "accuracy",
     "Normalized PINV difference": "matching_error",
     "Normalized representation difference": "representation_difference",
 }
 PREDICTIONS = ("stitched", "front", "end", "labels")  # arrays of `predictions.npz`
-STALE = "stale-"  # begins the name of a folder of runs that were moved aside
-STILL_FELL = 0.02  # by which share a loss may fall over the last fifth of the epochs
+STALE = "stale-"  # begins the name of a folder with runs that were moved aside
+STILL_FELL = 0.02  # share by which a loss may fall over the last fifth of the epochs
+N_SUMMARY_LINES = 7  # lines with values at the start of `summary.txt`
+
+# Metrics that are undefined for some stitches
+MAY_BE_UNDEFINED = ("kappa", "front_accuracy", "r2_matched", "r2_test")
 
 
 @dataclass(frozen=True)
 class StitchingRun:
-    """A finished run with everything that was measured of it."""
+    """A finished run with all its measurements."""
 
     folder: Path
-    options: dict[str, Any]  # its config.txt
+    options: dict[str, Any]  # the content of `config.txt`
     row: StitchRow
-    evaluations: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # by detector, see `src.ood.evaluation_rows`
+    # Rows of `src.ood.evaluation_rows` by detector
+    evaluations: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def validity(self) -> Any:
-        """How its activations lie to those of the end network, by any evaluation that measured it;
-        None of none."""
-        return next((row.validity for row in self.evaluations.values() if row.validity), None)
+        """The validity (`StitchValidity`) in the first evaluation that has it, else None."""
+        values = (row.validity for row in self.evaluations.values())
+        return next((value for value in values if value), None)
 
     @property
     def identified(self) -> Any:
-        """The share of test images that it is identified by, from any evaluation that measured it;
-        None of none."""
-        return next((row.identified for row in self.evaluations.values() if row.identified), None)
+        """The identification (`IntervalEstimate`) in the first evaluation that has it, else None."""
+        values = (row.identified for row in self.evaluations.values())
+        return next((value for value in values if value), None)
 
     @property
     def noise_cost(self) -> float | None:
-        """The accuracy that noise of the limit costs the end network at the end layer; None where
-        it is not known."""
+        """The accuracy that noise of the limit costs the end network at the end layer.
+
+        It is None if no evaluation measured it.
+        """
         costs = (row.noise_cost for row in self.evaluations.values())
         return next((cost for cost in costs if cost is not None), None)
 
     @cached_property
     def predictions(self) -> dict[str, np.ndarray] | None:
-        """The classes (N,) that stitch and networks predict for all test images, and the labels.
+        """The classes that the stitch, the front and the end network predict, and the labels.
 
-        None where the run has kept none, or with a warning where they are damaged.
+        There is an array (N,) over all test images for each of `PREDICTIONS`. The property is None
+        if the run kept no predictions, and None with a warning if their file is damaged.
         """
         path = self.folder / "predictions.npz"
         if not path.is_file():
@@ -88,49 +96,54 @@ class StitchingRun:
 
     @property
     def has_converged(self) -> bool:
-        """Whether the training loss fell by at most 2 % over the last fifth of the epochs; one
-        epoch does not tell."""
+        """Whether the training loss fell by at most 2 % over the last fifth of the epochs.
+
+        It is True without training, and False after a single epoch.
+        """
         path = self.folder / "training_logs.csv"
-        losses = [row.train_loss for row in read_table(path, EpochRow)] if path.is_file() else []
-        fifth = math.ceil(len(losses) / 5)
-        if len(losses) <= fifth:
+        if not path.is_file():
+            return True
+        losses = [row.train_loss for row in read_table(path, EpochRow)]
+        if len(losses) <= 1:
             return not losses
-        before, last = losses[-1 - fifth], losses[-1]
-        return before - last <= STILL_FELL * abs(before)
+        before = losses[-1 - math.ceil(len(losses) / 5)]
+        return before - losses[-1] <= STILL_FELL * abs(before)
 
 
-def write_predictions(path: Path, classes: Mapping[Hashable, Tensor]) -> None:
-    """Write the classes (N,) of `PREDICTIONS` as a compressed npz of int16, or int32 if need be."""
-    arrays = {name: classes[name].numpy() for name in PREDICTIONS}
-    largest = max(int(values.max()) for values in arrays.values())
+def write_predictions(path: Path, classes: Mapping[str, Tensor]) -> None:
+    """Write predicted classes and labels as a compressed npz.
+
+    Args:
+        classes: a tensor (N,) for each of `PREDICTIONS`. The file holds int16, or int32 if there
+            are too many classes.
+    """
+    largest = max(int(classes[name].max()) for name in PREDICTIONS)
     dtype = np.int16 if largest <= np.iinfo(np.int16).max else np.int32
+    arrays: dict[str, Any] = {name: classes[name].numpy().astype(dtype) for name in PREDICTIONS}
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{name: array.astype(dtype) for name, array in arrays.items()})
+    np.savez_compressed(buffer, **arrays)
     write_bytes(path, buffer.getvalue())
 
 
 def write_metrics(
-    folder: Path, row: StitchRow, *, sparsity: Mapping[str, float], **further: float
+    folder: Path, row: StitchRow, *, sparsity: Mapping[str, float], **further: float | None
 ) -> None:
-    """Write `metrics.json`, which has null for what is not finite, and `summary.txt`.
+    """Write `metrics.json`, with null for values that are not finite, and `summary.txt`.
 
     Args:
-        sparsity: shares of weights of at most each threshold.
-        further: entries of `metrics.json`.
+        sparsity: the share of weights up to each threshold, by threshold.
+        further: more entries of `metrics.json`.
     """
     values = {name: getattr(row, name) for name in columns(Metrics)}
     for name, value in values.items():
         if value is not None and not math.isfinite(value):
             values[name] = None
-            if name not in (
-                "kappa",
-                "front_accuracy",
-                "r2_matched",
-                "r2_test",
-            ):  # where they are not defined
+            if name not in MAY_BE_UNDEFINED:
                 warn(f"{row.pair}: the {name} is not finite ({value})")
     write_json(folder / "metrics.json", values | further | {"sparsity": sparsity})
-    lines = [  # some end with a blank, which readers rely on
+
+    # Readers rely on the blanks at the ends of lines.
+    lines = [
         f"Front model: {row.front_model_path} ",
         f"End model: {row.end_model_path} ",
         f"Front layer: {row.front_layer} ",
@@ -152,22 +165,31 @@ def write_metrics(
 def read_runs(
     source_dir: str | Path, *, recursive: bool = False
 ) -> tuple[list[StitchingRun], list[str]]:
-    """Read all finished runs in a folder, oldest first (names are times), and say which ones were
-    skipped and why.
+    """Read all finished runs in a folder.
 
-    A folder that has neither the name nor the options of a run is no run.
+    A folder is a run if its name is a time, or if it has the options of a stitching run.
 
     Args:
         recursive: read the runs in all folders below as well.
+
+    Returns:
+        The runs, the oldest first (by the names of their folders), and one message per run that was
+        skipped.
     """
     source_dir = Path(source_dir)
     if not source_dir.is_dir():
         raise UserError(
             f"{source_dir} is no folder; give the folder that holds the folders of stitching runs"
         )
-    runs, skipped = [], []
-    for parent in (source_dir, *(sorted(folders_of_runs(source_dir)) if recursive else ())):
-        for path in sorted(path for path in parent.iterdir() if path.is_dir()):
+    parents = [source_dir]
+    if recursive:
+        parents += sorted(folders_of_runs(source_dir))
+    runs = []
+    skipped = []
+    for parent in parents:
+        for path in sorted(parent.iterdir()):
+            if not path.is_dir():
+                continue
             try:
                 if RUN_NAME.fullmatch(path.name) or _is_stitch(path / "config.txt"):
                     runs.append(read_run(path))
@@ -177,39 +199,41 @@ def read_runs(
 
 
 def _is_stitch(config: Path) -> bool:
+    """Return whether a `config.txt` exists and is of a stitching run."""
     return config.is_file() and "stitching_type" in read_options(config)
 
 
 def folders_of_runs(source_dir: Path) -> set[Path]:
-    """Return the folders below this one that hold runs, but those that were moved aside."""
-    folders = {config.parent.parent for config in source_dir.rglob("config.txt")} - {
-        source_dir,
-        source_dir.parent,
-    }
+    """Return the folders below `source_dir` that hold run folders.
+
+    Folders of runs that were moved aside (`STALE`) are left out.
+    """
+    folders = {config.parent.parent for config in source_dir.rglob("config.txt")}
+    folders -= {source_dir, source_dir.parent}
     return {folder for folder in folders if not _is_stale(folder.relative_to(source_dir))}
 
 
 def _is_stale(folder: Path) -> bool:
+    """Return whether a folder is, or lies in, a folder of runs that were moved aside."""
     return any(part.startswith(STALE) for part in folder.parts)
 
 
-def warn_of_weights(runs: Iterable[StitchingRun]) -> None:
-    """Warn of runs whose checkpoints hold, or may hold, other weights now."""
-    runs = list(runs)
+def warn_of_weights(runs: Sequence[StitchingRun]) -> None:
+    """Warn of runs with weights that their checkpoints no longer hold, or may no longer hold."""
     warn_of_earlier((run.row.networks for run in runs), kind="run")
     warn_of_newer((run.folder / "config.txt", run.row.networks) for run in runs)
 
 
 def remove_parts(directory: Path) -> None:
-    """Delete the `*.part` files in a folder and below, which a killed process was writing."""
+    """Delete the `*.part` files that killed processes left in a folder and below."""
     for part in list(directory.rglob(".*.part")):
         part.unlink()
 
 
 def remove_remains(directory: Path) -> None:
-    """Delete unfinished runs, unless there is a state to go on from, and `*.part` files.
+    """Delete `*.part` files, and unfinished runs unless a run in the folder can be resumed.
 
-    No other process may be writing to the folder.
+    No process may be writing to the folder.
     """
     remove_parts(directory)
     if not any(directory.glob("*/resume.pt")):
@@ -219,10 +243,10 @@ def remove_remains(directory: Path) -> None:
 
 
 def read_run(folder: Path) -> StitchingRun:
-    """Read a finished run; the metrics that the public code does not store are NaN.
+    """Read a finished run; metrics that the public code does not store are NaN or None.
 
     Raises:
-        UserError: the run is unfinished or a file of it is damaged.
+        UserError: the run is unfinished, or one of its files is damaged.
     """
     if not (folder / "config.txt").is_file():
         raise UserError(f"{folder} has no config.txt: the run in it did not finish")
@@ -231,29 +255,39 @@ def read_run(folder: Path) -> StitchingRun:
         raise UserError(
             f"{folder} is a label-only control, which version 1.0 made; remove the folder"
         )
-    with readable(folder / "summary.txt", "remove the folder, and stitch this pair again"):
-        lines = (folder / "summary.txt").read_text(encoding="utf-8").splitlines()
-    said = dict(line.split(": ", 1) for line in lines[:7] if ": " in line)
-    measured: dict[str, Any] = {
-        name: said[key].strip() for key, name in SUMMARY.items() if key in said
-    }
-    if (folder / "metrics.json").is_file():
-        written = read_json(folder / "metrics.json")
-        measured |= written if isinstance(written, dict) else {}
+
+    record: dict[str, Any] = {"end_accuracy": math.nan}  # for runs of the public code
+    record |= _read_metrics(folder)
     if options.get("init") in STARTS:
-        measured["matching_error"] = None  # for which the public code writes 0
-    paths = {f"{side}_model_path": options.get(f"{side}_model_path") for side in ("front", "end")}
-    normalised = {
-        name: os.path.normpath(path)
-        for name, path in paths.items()
-        if isinstance(path, str) and path
-    }
-    unknown = {"end_accuracy": math.nan}  # in runs of the public code
-    named = normalised | short_weights(options) | {"folder": folder.name}
+        record["matching_error"] = None  # the public code writes 0
+    record |= options
+    for name in CHECKPOINTS:
+        path = options.get(name)
+        if path and isinstance(path, str):
+            record[name] = os.path.normpath(path)
+    record |= short_weights(options)
+    record["folder"] = folder.name
     try:
-        row = from_record(StitchRow, unknown | measured | options | named)
+        row = from_record(StitchRow, record)
     except ValueError as error:
         raise UserError(
             f"{folder} is no folder of a stitching run ({error} missing or damaged)"
         ) from error
     return StitchingRun(folder, options, row)
+
+
+def _read_metrics(folder: Path) -> dict[str, Any]:
+    """Return the metrics of a run by name, from `summary.txt` and, where it exists, `metrics.json`."""
+    summary = folder / "summary.txt"
+    with readable(summary, "remove the folder, and stitch this pair again"):
+        lines = summary.read_text(encoding="utf-8").splitlines()
+    metrics: dict[str, Any] = {}
+    for line in lines[:N_SUMMARY_LINES]:
+        title, _, value = line.partition(": ")
+        if title in SUMMARY:
+            metrics[SUMMARY[title]] = value.strip()
+    if (folder / "metrics.json").is_file():
+        written = read_json(folder / "metrics.json")
+        if isinstance(written, dict):
+            metrics |= written
+    return metrics

@@ -2,22 +2,22 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from src.stitching.experiments import StitchResult
 
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
-    """The measurements of a stitch: `metrics.json`. See `QUANTITIES`.
+    """The measurements of a stitch, as in `metrics.json`; `QUANTITIES` describes each.
 
-    The public code keeps the accuracy and the two errors alone.
+    The public code keeps three of them: the accuracy and the two errors.
     """
 
     accuracy: float
     front_accuracy: float = math.nan
     end_accuracy: float = math.nan
-    matching_error: float | None = None  # None where nothing was matched
+    matching_error: float | None = None  # None: nothing was matched
     representation_difference: float = math.nan
     agreement: float = math.nan
     kappa: float = math.nan
@@ -26,9 +26,8 @@ class Metrics:
     matching_rank: int | None = None
     r2_matched: float | None = None
     r2_test: float = math.nan
-    front_depth: int | None = (
-        None  # place of the front layer among all layers of its network, in their order
-    )
+    # The place of the layer among all layers of its network
+    front_depth: int | None = None
     end_depth: int | None = None
 
 
@@ -36,33 +35,32 @@ class Metrics:
 class StitchRow(Metrics, StitchResult):
     """A finished stitching run: a row of `grid.csv`."""
 
-    end_accuracy: float = field()  # no file of the public code has it
+    contents: ClassVar[str] = "stitching"
+    written_by: ClassVar[str] = "exec_stitch.py"
 
-    contents, written_by = "stitching", "exec_stitch.py"
+    end_accuracy: float = field()  # required: every `grid.csv` has it
 
     @property
     def penalty(self) -> float:
-        """The accuracy of the end network less that of the stitch."""
+        """The accuracy of the end network less the accuracy of the stitch."""
         return self.end_accuracy - self.accuracy
 
     @property
     def is_matched_on_few(self) -> bool:
-        """Whether R² is so much lower on the test images that too few images were matched.
+        """Whether too few images were matched: R² is much lower on the test images.
 
-        Training since, or a source that is truncated further, would lower it as well.
+        It is False if something else may have lowered R²: training after the matching, or a
+        stitching rank below the rank that was matched.
         """
-        ranks = [
-            math.inf if rank is None else rank
-            for rank in (self.front_pinv_rank, self.front_stitch_rank)
-        ]
-        if self.n_epochs != 0 or ranks[0] > ranks[1] or self.r2_matched is None:
+        matched_rank = math.inf if self.front_pinv_rank is None else self.front_pinv_rank
+        stitched_rank = math.inf if self.front_stitch_rank is None else self.front_stitch_rank
+        if self.n_epochs != 0 or matched_rank > stitched_rank or self.r2_matched is None:
             return False
         return self.r2_test < self.r2_matched - 0.03 - 0.2 * abs(self.r2_matched)
 
 
 class ComparisonRow(NamedTuple):
-    """The accuracies of a pair of layers in two folders of stitches, and the second less the
-    first."""
+    """The accuracies of a pair of layers in two folders, and the second less the first."""
 
     front_layer: str
     end_layer: str
