@@ -22,6 +22,18 @@ def options_beside(checkpoint: str | Path) -> dict[str, Any]:
     return {}
 
 
+def training_of(network: NetworkName) -> str:
+    """Return a text that two names share if they name one network, at whatever epochs.
+
+    It is made of the options of the training. Of a network without a record of its training, it is
+    made of its weights and type.
+    """
+    options = options_beside(network.path) if network.is_file else {}
+    if options.get("model_type") != network.type:
+        return " ".join(network.key)
+    return json.dumps(options, sort_keys=True)
+
+
 def training_images(checkpoint: str | Path) -> tuple[str, ImageSpec]:
     """Return the name of the data set that a checkpoint was trained on, and its images.
 

@@ -1,9 +1,9 @@
 """Score tests and intervals of shares of test images and of their differences, over images and
 repetitions.
 
-A test at a limit takes the variance that the images would have there, not the one that was seen:
-where few images disagree, the latter is nearly 0. Repetitions are pairs of networks, or the seeds
-of one pair. The half-width over images and the half-width over repetitions add up: enough for
+A test at a limit takes the variance that the images would have at that limit, not the observed
+variance, which is nearly 0 where few images disagree. Repetitions are pairs of networks, or the
+seeds of one pair. The half-widths over images and over repetitions add up. The sum suffices for
 normal errors, however they correlate."""
 
 import math
@@ -41,9 +41,8 @@ class Evidence(NamedTuple):
 
     value: float
     n_images: int
-    variance_at: Callable[
-        [float], float
-    ]  # limit -> variance over images where the truth is that limit
+    # limit -> variance over images where the truth is that limit
+    variance_at: Callable[[float], float]
     bounds: tuple[float, float]  # of the value
     repetitions: Repetitions = Repetitions()
 
@@ -54,12 +53,11 @@ class Evidence(NamedTuple):
         return over_images + self.repetitions.half_width(p)
 
     def p_below(self, limit: float) -> float:
-        """Test in one direction whether the value is below a limit; against it, that it is there or
-        above."""
+        """Test in one direction whether the value is below a limit; return the p-value."""
         return self._p_value(limit, limit - self.value)
 
     def p_above(self, limit: float) -> float:
-        """Test in one direction whether the value is above a limit."""
+        """Test in one direction whether the value is above a limit; return the p-value."""
         return self._p_value(limit, self.value - limit)
 
     def _p_value(self, limit: float, distance: float) -> float:
@@ -70,7 +68,9 @@ class Evidence(NamedTuple):
             return 0.5
         deviation_over_images = math.sqrt(self.variance_at(limit))
         if self.repetitions.half_width(ALPHA) == 0:
-            return float(ndtr(-distance / deviation_over_images)) if deviation_over_images else 0.0
+            if deviation_over_images == 0:
+                return 0.0
+            return float(ndtr(-distance / deviation_over_images))
 
         def surplus(log_p: float) -> float:
             return self.half_width(limit, math.exp(log_p)) - distance
@@ -80,15 +80,15 @@ class Evidence(NamedTuple):
         return math.exp(brentq(surplus, math.log(LOWEST_P), math.log(0.5)))
 
     def interval(self) -> IntervalEstimate:
-        """Return the value and the limits that no test in one direction rejects."""
+        """Return the value with the limits that no test in one direction rejects."""
         low, high = self.bounds
         return IntervalEstimate(
             self.value, self._end(low, self.p_above), self._end(high, self.p_below)
         )
 
     def _end(self, bound: float, p_of: Callable[[float], float]) -> float:
-        """Return the limit between a bound and the value at which a test has the level; the bound
-        if there is none."""
+        """Return the limit between a bound and the value at which a test has the level `ALPHA`;
+        without such a limit the bound."""
         inside = bound + 1e-12 * (self.value - bound)
         if self.value == bound or p_of(inside) >= ALPHA:
             return bound
@@ -113,9 +113,10 @@ def of_difference(end: Runs, stitched: Runs) -> Evidence:
     Args:
         end, stitched: whether the end network and the stitch are right about each image.
     """
-    lost = _shares([of_end & ~of_stitch for of_end, of_stitch in zip(end, stitched, strict=True)])
-    won = _shares([~of_end & of_stitch for of_end, of_stitch in zip(end, stitched, strict=True)])
-    return of_penalty(lost, won, n_images=end[0].shape[1])
+    pairs = list(zip(end, stitched, strict=True))
+    lost = [is_end_right & ~is_stitch_right for is_end_right, is_stitch_right in pairs]
+    won = [~is_end_right & is_stitch_right for is_end_right, is_stitch_right in pairs]
+    return of_penalty(_shares(lost), _shares(won), n_images=end[0].shape[1])
 
 
 def of_penalty(lost: Sequence[np.ndarray], won: Sequence[np.ndarray], *, n_images: int) -> Evidence:
@@ -146,10 +147,13 @@ def of_intervals(
     repetitions added up.
 
     Args:
-        intervals: by pair of networks, those of its runs; runs whose value is not defined are left out.
+        intervals: by pair of networks and run; runs with an undefined value are left out.
     """
-    defined = [[run for run in runs if not math.isnan(run.value)] for runs in intervals]
-    defined = [np.array(runs) for runs in defined if runs]  # (runs, 3)
+    defined: list[np.ndarray] = []  # by pair of networks: (runs, 3)
+    for runs in intervals:
+        estimates = [run for run in runs if not math.isnan(run.value)]
+        if estimates:
+            defined.append(np.array(estimates))
     if not defined:
         return IntervalEstimate(math.nan, math.nan, math.nan)
     value, low, high = np.mean([runs.mean(0) for runs in defined], axis=0)
@@ -165,19 +169,21 @@ def repetitions_of(values: Sequence[np.ndarray]) -> Repetitions:
     Args:
         values: by pair of networks: (runs,).
     """
-    means = values[0] if len(values) == 1 else np.array([of_runs.mean() for of_runs in values])
+    means = np.array([values_of_runs.mean() for values_of_runs in values])
+    if len(values) == 1:
+        means = values[0]
     if len(means) == 1:
         return Repetitions()
     return Repetitions(len(means), float(np.std(means, ddof=1)))
 
 
 def mean_of(values: Sequence[np.ndarray]) -> float:
-    """Return the mean over pairs of networks, which count alike, however many runs each has."""
-    return float(np.mean([of_runs.mean() for of_runs in values]))
+    """Return the mean over pairs of networks of the means over runs."""
+    return float(np.mean([values_of_runs.mean() for values_of_runs in values]))
 
 
 def images_needed(tolerance: float) -> float:
-    """Return how many test images it takes to find a penalty below the tolerance if no image is
+    """Return the number of test images that show a penalty below the tolerance if no image is
     lost."""
     if not 0 < tolerance < 1:
         return math.inf
@@ -185,15 +191,16 @@ def images_needed(tolerance: float) -> float:
 
 
 def _shares(values: Runs) -> list[np.ndarray]:
-    return [of_networks.mean(1) for of_networks in values]
+    """Return the share of images of each run, by pair of networks: (runs,)."""
+    return [values_of_networks.mean(1) for values_of_networks in values]
 
 
 def _tango_variance(lost: float, won: float, difference: float) -> float:
-    """Return the variance of one image's difference where the shares of lost and won differ by that
-    much.
+    """Return the variance of one image's difference if the true shares of lost and won images
+    differ by `difference`.
 
-    The share of won is its maximum likelihood estimate under this restriction (Tango 1998, equation
-    8)."""
+    The share of won images is its maximum likelihood estimate under this restriction (Tango 1998,
+    equation 8)."""
     b = (2 - lost + won) * difference - lost - won
     c = -won * difference * (1 - difference)
     share = (math.sqrt(max(b * b - 8 * c, 0.0)) - b) / 4

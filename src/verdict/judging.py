@@ -1,7 +1,7 @@
 """Judges stitches: is a pair of layers functionally similar, and how sure is that?
 
-A stitch costs accuracy (the *penalty*: end accuracy − stitched accuracy), makes activations that
-may not be those of the end network (*doses*), and may show another image (*identification*). All
+A stitch costs accuracy (the *penalty*: end accuracy − stitched accuracy). Its activations may be
+unlike the end network's activations (*doses*), and may show another image (*identification*). All
 three decide."""
 
 import math
@@ -17,10 +17,18 @@ from src.ood.evaluation_rows import IN_DISTRIBUTION, ValidityLimits, side_of
 from src.results.captions import common
 from src.results.quantities import STITCHING, VALIDITY, measured_by
 from src.results.tables import IntervalEstimate, from_record
-from src.similarity.similarity_rows import Null, SimilarityRow
+from src.similarity.similarity_rows import SimilarityRow
 from src.stitching.experiments import WEIGHTS
 from src.stitching.folders import StitchingRun
-from src.verdict.groups import Group, families_of, is_untrained, kappa_of, value_of
+from src.verdict.groups import (
+    Group,
+    Names,
+    families_of,
+    is_same_run,
+    is_untrained,
+    kappa_of,
+    value_of,
+)
 from src.verdict.intervals import (
     ALPHA,
     Evidence,
@@ -30,6 +38,7 @@ from src.verdict.intervals import (
     of_intervals,
     of_share,
 )
+from src.verdict.named_networks import named_networks
 from src.verdict.verdict_rows import VerdictRow
 
 SIMILAR = "similar"
@@ -42,7 +51,9 @@ FEW_IMAGES = "matched on too few images"
 EXPLAINED = 0.3  # the largest penalty that too few images or epochs may explain
 MEASURES = ("cka", "cka_debiased")  # whose values and nulls the table shows
 SIMILARITY_COLUMNS = [
-    f"{name}{end}" for name in MEASURES for end in ("", *(f"_{part}" for part in Null._fields))
+    column
+    for name in MEASURES
+    for column in (name, f"{name}_p_value", f"{name}_null_95", f"{name}_calibrated")
 ]
 
 
@@ -51,23 +62,23 @@ class Limits(NamedTuple):
 
     tolerance: float = 0.05  # the penalty, in [0, 1], that a similar pair may have
     validity: ValidityLimits = ValidityLimits()
-    identification: float = (
-        0.75  # the share of identified images, half-way from chance to certainty
-    )
+    # the share of identified images, half-way from chance to certainty
+    identification: float = 0.75
     pairwise: bool = False  # test each pair for itself
 
 
 class Measured(NamedTuple):
-    """What the predictions and activations of a group of runs tell."""
+    """The measurements of a group of runs, from predictions and activations.
+
+    A network is at chance if it may be no better than always predicting the commonest class.
+    """
 
     accuracy: Evidence
     penalty: Evidence
     kappa_within: IntervalEstimate  # the mean over the runs; NaN where no run defines it
-    identification: IntervalEstimate | None  # likewise; None: one of the runs has none
-    is_end_at_chance: (
-        bool  # an end network may be no better than always predicting the commonest class
-    )
-    is_stitch_at_chance: bool  # likewise a stitch
+    identification: IntervalEstimate | None  # the mean; None where a run was not evaluated
+    is_end_at_chance: bool  # an end network
+    is_stitch_at_chance: bool  # a stitched network
 
 
 class PValues(NamedTuple):
@@ -84,22 +95,27 @@ def judge(
     *,
     limits: Limits = Limits(),  # noqa: B008 - immutable
     pool: bool = False,
+    names: Names | None = None,
 ) -> list[VerdictRow]:
     """Return the verdict on each pair of layers, method and pair of networks.
 
     Args:
         runs: with their evaluations.
-        similarities: rows of tables of similarity; those at full rank of the same networks count.
+        similarities: rows of tables of similarity; rows at full rank of the stitched networks
+            count.
         pool: take pairs of networks together that share no network.
+        names: of the networks of the runs; default: their paths.
     """
+    runs = list(runs)
+    if names is None:
+        names = named_networks(chain.from_iterable(run.row.networks for run in runs), {})
     similarity_of_layers = _by_layers(similarities)
     rows = []
-    for family in families_of(runs, pool=pool):
+    for family in families_of(runs, names, pool=pool):
         measured = [measure(group) for group in family]
-        for group, of_group, p_values in zip(
-            family, measured, _tests(measured, limits), strict=True
-        ):
-            verdict, reason = decide(group, of_group, limits, p_values)
+        tests = _tests(measured, limits)
+        for group, measured_of_group, p_values in zip(family, measured, tests, strict=True):
+            verdict, reason = decide(group, measured_of_group, limits, p_values)
             record = {
                 "verdict": verdict,
                 "reason": reason,
@@ -107,17 +123,14 @@ def judge(
                 "p_below": p_values.below,
                 "p_above": p_values.above,
                 **_identity(group),
+                **_names_of(group, names),
                 **_means(group),
-                **_intervals(of_group),
+                **_intervals(measured_of_group),
                 **_aurocs(group),
                 **_similarity(group, similarity_of_layers),
             }
-            rows.append(
-                from_record(
-                    VerdictRow,
-                    {name: value for name, value in record.items() if _is_defined(value)},
-                )
-            )
+            defined = {name: value for name, value in record.items() if _is_defined(value)}
+            rows.append(from_record(VerdictRow, defined))
     return rows
 
 
@@ -128,43 +141,48 @@ def _is_defined(value: Any) -> bool:
 
 def _tests(measured: Sequence[Measured | None], limits: Limits) -> list[PValues]:
     """Test the penalties of a family together; groups without predictions are not tested."""
+    tested = [number for number, of_group in enumerate(measured) if of_group]
     penalties = [of_group.penalty for of_group in measured if of_group]
     below = adjusted([penalty.p_below(limits.tolerance) for penalty in penalties], limits)
     above = adjusted([penalty.p_above(limits.tolerance) for penalty in penalties], limits)
-    tested = map(PValues, below, above)
-    return [next(tested) if of_group else PValues() for of_group in measured]
+    p_values = [PValues()] * len(measured)
+    for number, p_below, p_above in zip(tested, below, above, strict=True):
+        p_values[number] = PValues(p_below, p_above)
+    return p_values
 
 
 def adjusted(p_values: Sequence[float], limits: Limits) -> Sequence[float]:
-    """Adjust p-values for the false discovery rate (Benjamini and Hochberg 1995), unless each pair
-    is for itself.
+    """Adjust p-values for the false discovery rate (Benjamini and Hochberg 1995).
 
-    Of the pairs whose adjusted value is below a level, at most that share is expected to be called
-    so falsely."""
+    The pairs with an adjusted value below a level α are rejected. At most the share α of the
+    rejections is expected to be false. `limits.pairwise` leaves the p-values unadjusted.
+    """
     if limits.pairwise or not p_values:
         return p_values
     return false_discovery_control(p_values).tolist()
 
 
 def measure(group: Group) -> Measured | None:
-    """Return what the predictions of a group tell; None where a run has none, or its test images
+    """Return the measurements of a group; None where a run has no predictions, or test images
     differ."""
-    labels = _shared_labels(group.runs)
-    if labels is None:
+    predictions = _predictions(group)
+    if predictions is None:
         return None
+    labels = predictions[0][0]["labels"]
 
-    # Predictions, by pair of networks: (runs, N)
+    # Right or wrong on each image, by pair of networks: (runs, N)
     right_end = [
-        np.stack([run.predictions["end"] == labels for run in runs]) for runs in group.by_networks
+        np.stack([classes["end"] == labels for classes in of_networks])
+        for of_networks in predictions
     ]
     right_stitched = [
-        np.stack([run.predictions["stitched"] == labels for run in runs])
-        for runs in group.by_networks
+        np.stack([classes["stitched"] == labels for classes in of_networks])
+        for of_networks in predictions
     ]
     chance = np.bincount(labels).max() / len(labels)
 
     # Values of single runs
-    kappas = [[kappa_of(run) for run in runs] for runs in group.by_networks]
+    kappas = [[kappa_of(classes) for classes in of_networks] for of_networks in predictions]
     identification = None
     if all(run.identified for run in group.runs):
         identified = [[run.identified for run in runs] for runs in group.by_networks]
@@ -179,19 +197,31 @@ def measure(group: Group) -> Measured | None:
     )
 
 
-def _shared_labels(runs: Sequence[StitchingRun]) -> np.ndarray | None:
-    """Return the labels (N,) of the test images of all runs; None where a run has no predictions,
-    or they differ."""
-    labels = [None if run.predictions is None else run.predictions["labels"] for run in runs]
-    if any(of_run is None or not np.array_equal(of_run, labels[0]) for of_run in labels):
-        return None
-    return labels[0]
+def _predictions(group: Group) -> list[list[dict[str, np.ndarray]]] | None:
+    """Return the predictions of the runs on each pair of networks; None where a run has none, or
+    the labels of the test images differ."""
+    predictions: list[list[dict[str, np.ndarray]]] = []
+    labels = None
+    for runs in group.by_networks:
+        predictions.append([])
+        for run in runs:
+            classes = run.predictions
+            if classes is None:
+                return None
+            if labels is None:
+                labels = classes["labels"]
+            if not np.array_equal(classes["labels"], labels):
+                return None
+            predictions[-1].append(classes)
+    return predictions
 
 
 def _may_be_below(right: Runs, share: float) -> bool:
-    """Return whether one of the runs may be right about no more than a share of the images."""
-    runs = chain.from_iterable(right)
-    return any(of_share([run[None]]).interval().low <= share for run in runs)
+    """Return whether a run may be right about no more than a share of the images."""
+    return any(
+        of_share([right_of_run[None]]).interval().low <= share
+        for right_of_run in chain.from_iterable(right)
+    )
 
 
 def decide(
@@ -210,21 +240,15 @@ def decide(
             return UNDECIDED, flaw
         return _decide_accurate(_side(group, limits), measured.identification, limits)
     if p_values.above < ALPHA:
-        is_explained = (
-            flaw and measured.penalty.value <= EXPLAINED and not measured.is_stitch_at_chance
-        )
-        return (
-            (UNDECIDED, flaw)
-            if is_explained
-            else (NOT_SIMILAR, "the penalty is above the tolerance")
-        )
+        is_small = measured.penalty.value <= EXPLAINED and not measured.is_stitch_at_chance
+        if flaw and is_small:
+            return UNDECIDED, flaw
+        return NOT_SIMILAR, "the penalty is above the tolerance"
+    n_images = measured.penalty.n_images
     n_needed = images_needed(limits.tolerance)
-    if measured.penalty.n_images < n_needed:
+    if n_images < n_needed:
         needed = f": {n_needed} are needed" if math.isfinite(n_needed) else ""
-        return (
-            UNDECIDED,
-            f"{measured.penalty.n_images} test images are too few for this tolerance{needed}",
-        )
+        return UNDECIDED, f"{n_images} test images are too few for this tolerance{needed}"
     return UNDECIDED, flaw or "the penalty may lie on either side of the tolerance"
 
 
@@ -246,8 +270,8 @@ def _decide_accurate(
 
 
 def _flaw(group: Group) -> str:
-    """Return what may explain a penalty: too few images to match on, or too few epochs; "" for
-    neither."""
+    """Return the flaw that may explain a penalty: too few images to match on, or too few epochs; ""
+    where there is none."""
     if any(run.row.is_matched_on_few for run in group.runs):
         return FEW_IMAGES
     if not all(run.has_converged for run in group.runs if run.row.n_epochs):
@@ -256,17 +280,20 @@ def _flaw(group: Group) -> str:
 
 
 def _side(group: Group, limits: Limits) -> str | None:
-    """Return whether all stitches are in distribution, else on which side one fails; None where one
-    is unknown."""
-    sides = [side_of(run.validity, limits.validity) if run.validity else None for run in group.runs]
+    """Return `IN_DISTRIBUTION` if all stitches are, or the side on which the first one fails; None
+    where the validity of a run is not known."""
+    validities = [run.validity for run in group.runs]
+    sides = [side_of(validity, limits.validity) for validity in validities if validity]
     failing = [side for side in sides if side not in (None, IN_DISTRIBUTION)]
     if failing:
         return failing[0]
-    return None if None in sides else IN_DISTRIBUTION
+    if None in sides or None in validities:
+        return None
+    return IN_DISTRIBUTION
 
 
 def _identity(group: Group) -> dict[str, Any]:
-    """Return what a group is of, by column, and how many runs it has."""
+    """Return the columns that name a group, and the number of its runs."""
     rows = [run.row for run in group.runs]
     accuracies = [[run.row.accuracy for run in runs] for runs in group.by_networks]
     spreads = [
@@ -286,19 +313,31 @@ def _identity(group: Group) -> dict[str, Any]:
     }
 
 
+def _names_of(group: Group, names: Names) -> dict[str, Any]:
+    """Return the columns that name both networks; of several pairs of networks, only
+    `same_run`."""
+    run = group.runs[0]
+    columns: dict[str, Any] = {"same_run": is_same_run(run, names)}
+    if len(group.by_networks) == 1:
+        for side, key in zip(("front", "end"), run.row.network_keys, strict=True):
+            columns |= {f"{side}_network": names[key].name, f"{side}_group": names[key].group}
+    return columns
+
+
 def _means(group: Group) -> dict[str, float]:
-    """Return the means over runs of the quantities that a verdict has, by column, where all runs
-    have them."""
+    """Return the means over runs of quantities of a verdict, by column, where all runs have
+    values."""
     means = {}
     for name in measured_by(STITCHING, VALIDITY):
         values = [value_of(run, name) for run in group.runs]
-        if name in VerdictRow._fields and None not in values:
-            means[name] = _average(values)
+        measured = [value for value in values if value is not None]
+        if name in VerdictRow._fields and len(measured) == len(values):
+            means[name] = _average(measured)
     return means
 
 
 def _intervals(measured: Measured | None) -> dict[str, float]:
-    """Return the values with their intervals by column, as far as they are defined."""
+    """Return the defined values with the ends of their intervals, by column."""
     if measured is None:
         return {}
     intervals = {
@@ -308,7 +347,7 @@ def _intervals(measured: Measured | None) -> dict[str, float]:
     }
     if measured.identification:
         intervals["identification"] = measured.identification
-    columns = {}
+    columns: dict[str, float] = {}
     for name, interval in intervals.items():
         columns |= {
             name: interval.value,
@@ -319,44 +358,45 @@ def _intervals(measured: Measured | None) -> dict[str, float]:
 
 
 def _aurocs(group: Group) -> dict[str, float]:
-    """Return the mean AUROC of each detector over the runs that it evaluated, with the ends of its
-    interval."""
+    """Return the mean AUROC of each detector, with the ends of its interval, over the evaluated
+    runs."""
     aurocs = {}
     for name in SCORES:
+        evaluations = [run.evaluations[name] for run in group.runs if name in run.evaluations]
         for part in ("auroc", "auroc_low", "auroc_high"):
-            values = [
-                getattr(run.evaluations[name], part)
-                for run in group.runs
-                if name in run.evaluations
-            ]
+            values = [getattr(evaluation, part) for evaluation in evaluations]
             if values and None not in values:
                 aurocs[f"{part}_{name}"] = _average(values)
     return aurocs
 
 
 def _by_layers(rows: Iterable[SimilarityRow]) -> dict[tuple, dict[str, float]]:
-    """Return the values at full rank by networks, data and layers; of those that several tables
-    have, the last ones."""
-    known: dict[tuple, dict[str, float]] = {}
+    """Return the values at full rank by networks, data and layers; the last table counts."""
+    by_layers: dict[tuple, dict[str, float]] = {}
     for row in rows:
         if row.rank1 is None and row.rank2 is None:
             networks = tuple(network.key for network in row.networks)
             values = {name: value for name, value in row.values.items() if not math.isnan(value)}
-            known.setdefault((networks, row.dataset, (row.layer1, row.layer2)), {}).update(values)
-    return known
+            key = (networks, row.dataset, (row.layer1, row.layer2))
+            by_layers.setdefault(key, {}).update(values)
+    return by_layers
 
 
-def _similarity(group: Group, known: Mapping[tuple, Mapping[str, float]]) -> dict[str, float]:
-    """Return the values of the same layers, networks and data; means over those networks that have
-    any."""
+def _similarity(group: Group, by_layers: Mapping[tuple, Mapping[str, float]]) -> dict[str, float]:
+    """Return the values of measures for the layers, networks and data of a group: means over its
+    pairs of networks, as far as these have values."""
     rows = [runs[0].row for runs in group.by_networks]
-    found = [known.get((row.network_keys, row.dataset, tuple(group.pair)), {}) for row in rows]
+    measured = [
+        by_layers.get((row.network_keys, row.dataset, tuple(group.pair)), {}) for row in rows
+    ]
     return {
-        name: _average(values[name] for values in found if name in values)
+        name: _average([values[name] for values in measured if name in values])
         for name in SIMILARITY_COLUMNS
     }
 
 
-def _average(values: Iterable[float]) -> float:
-    values = list(values)
-    return sum(values) / len(values) if values else math.nan
+def _average(values: Sequence[float]) -> float:
+    """Return the mean; NaN of no values."""
+    if not values:
+        return math.nan
+    return sum(values) / len(values)

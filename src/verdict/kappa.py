@@ -17,10 +17,9 @@ class StrataCounts(NamedTuple):
     stratum: np.ndarray  # (n,), from 0 on
     n_images: np.ndarray  # (S,)
     agreements: np.ndarray  # (S,): images of which both predict the same class
-    agreeing_pairs: (
-        np.ndarray
-    )  # (S,): ordered pairs of images i, j where the stitched class of i is the end class of j
-    pairs_of_image: np.ndarray  # (n,): those of them that an image is in
+    # (S,): ordered pairs of images i, j where the stitched class of i is the end class of j
+    agreeing_pairs: np.ndarray
+    pairs_of_image: np.ndarray  # (n,): the number of agreeing pairs that an image is in
 
 
 def strata_of(labels: np.ndarray, front: np.ndarray) -> np.ndarray:
@@ -82,9 +81,9 @@ def kappa_within(stitched: np.ndarray, end: np.ndarray, strata: np.ndarray) -> I
 
 def _disagreements(
     n_images: np.ndarray, agreements: np.ndarray, agreeing_pairs: np.ndarray
-) -> tuple:
-    """Return the disagreements of strata, seen and expected from pairs of two images; 0 for strata
-    of one image."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the observed and the expected disagreements (S,) of strata, from pairs of two images;
+    0 for strata of one image."""
     n_pairs = n_images * (n_images - 1)
     disagreeing_pairs = n_pairs - (agreeing_pairs - agreements)
     expected = np.where(n_pairs > 0, disagreeing_pairs / np.maximum(n_images - 1, 1), 0.0)
@@ -93,6 +92,7 @@ def _disagreements(
 
 
 def _count(stitched: np.ndarray, end: np.ndarray, strata: np.ndarray) -> StrataCounts:
+    """Count images and agreements of classes (n,) within strata (n,)."""
     stratum = np.unique(strata, return_inverse=True)[1].reshape(-1)
     n_classes = 1 + int(max(stitched.max(), end.max()))
     key_of_stitched = stratum * n_classes + stitched
@@ -109,8 +109,8 @@ def _count(stitched: np.ndarray, end: np.ndarray, strata: np.ndarray) -> StrataC
     )
 
 
-def _occurrences(keys: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Return how often each wanted key (n,) stands among the keys."""
+def _occurrences(keys: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    """Return the number of times (n,) that each query stands among the keys."""
     distinct, counts = np.unique(keys, return_counts=True)
-    places = np.minimum(np.searchsorted(distinct, wanted), len(distinct) - 1)
-    return np.where(distinct[places] == wanted, counts[places], 0)
+    places = np.minimum(np.searchsorted(distinct, queries), len(distinct) - 1)
+    return np.where(distinct[places] == queries, counts[places], 0)

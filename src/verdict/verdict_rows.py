@@ -1,4 +1,4 @@
-"""The row of `verdict.csv`."""
+"""The rows of `verdict.csv`, and of the tables of groups of networks beside it."""
 
 from typing import NamedTuple
 
@@ -8,18 +8,17 @@ from src.stitching.experiments import WEIGHTS, Pair
 class VerdictRow(NamedTuple):
     """A pair of layers stitched by one method, and the verdict on it. None: not known.
 
-    What was measured, see `QUANTITIES`, is the mean over runs. `_low` and `_high` are the ends of
-    intervals of 95 %."""
+    Measurements, see `QUANTITIES`, are means over runs. `_low` and `_high` are the ends of intervals
+    of 95 %."""
 
     method: str
-    networks: str  # both checkpoints, or how many pairs are taken together
+    networks: str  # the names of both, or the number of pairs that are taken together
     front_layer: str
     end_layer: str
     verdict: str
     reason: str
-    control: (
-        str | None
-    )  # self: a layer stitched to itself; fresh: the front network was never trained
+    # self: a layer stitched to itself; fresh: the front network was never trained
+    control: str | None
     n_runs: int
     n_networks: int  # pairs of networks
     accuracy: float | None
@@ -55,6 +54,11 @@ class VerdictRow(NamedTuple):
     end_depth: int | None
     front_weights: str | None  # the first digits of their SHA-256; None of several networks
     end_weights: str | None
+    front_network: str | None  # the name in the list of networks, else the path; likewise None
+    front_group: str | None  # the group in the list, else the type
+    end_network: str | None
+    end_group: str | None
+    same_run: bool | None  # front and end are one network, at one or two epochs of its training
     others: dict[str, float]  # AUROCs by detector, and values of measures of similarity
 
     @property
@@ -63,8 +67,37 @@ class VerdictRow(NamedTuple):
         return Pair(self.front_layer, self.end_layer)
 
 
-INTERVALS = [  # columns of `grid_intervals.csv`, which knows no tolerance
-    *(name for name in VerdictRow._fields[: VerdictRow._fields.index("p_below")]
-      if name not in ("verdict", "reason", "control")),
-    *WEIGHTS,
-]  # fmt: skip
+class GroupRow(NamedTuple):
+    """Stitches from networks of one group to networks of a group: a row of `FILE_groups.csv`."""
+
+    method: str
+    front_group: str
+    end_group: str
+    layers: str  # the pairs of layers that the means are over
+    n_networks: int  # pairs of networks
+    values: dict[str, float]  # the share of similar pairs, and means by quantity
+
+
+class GroupTestRow(NamedTuple):
+    """A test between two kinds of pairs of networks: a row of `FILE_group_tests.csv`."""
+
+    method: str
+    quantity: str
+    within: str  # the pairs within a group, such as clean → clean
+    across: str  # the pairs with a network of a second group, such as clean → noisy
+    mean_within: float
+    mean_across: float
+    difference: float
+    p_value: float  # of a permutation of the networks, two-sided
+    lowest_p: float  # the smallest possible p-value
+    n_labelings: int  # ways to give the labels of the groups to the networks
+    is_exact: bool  # all ways were tried, not a random sample
+    n_networks: int  # of the group
+    n_second: int  # networks of the second group
+    layers: str  # the pairs of layers that the means are over
+
+
+_BEFORE_TESTS = VerdictRow._fields[: VerdictRow._fields.index("p_below")]
+_JUDGED = ("verdict", "reason", "control")
+# the columns of `grid_intervals.csv`, which do not depend on the tolerance
+INTERVALS = [*(name for name in _BEFORE_TESTS if name not in _JUDGED), *WEIGHTS]

@@ -1,0 +1,200 @@
+"""Compares groups of networks: means of pairs of groups, and tests between two groups.
+
+The values of a pair of networks are averaged over pairs of layers first. The layers are those of the
+same name where every pair of networks has such layers. Otherwise they are all common pairs of
+layers, and where networks have no layers in common, all pairs of layers.
+"""
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from src.grouping import grouped
+from src.verdict.named_networks import NamedNetwork
+from src.verdict.permutations import END, FRONT, permutation_test
+from src.verdict.verdict_rows import GroupRow, GroupTestRow
+
+NetworkPair = tuple[str, str]  # names of the front and the end network
+
+
+class LayerValue(NamedTuple):
+    """A quantity of a pair of layers of two independent networks."""
+
+    method: str
+    quantity: str
+    front: str  # the name of the network
+    end: str
+    front_layer: str
+    end_layer: str
+    value: float
+
+
+class Question(NamedTuple):
+    """Two kinds of pairs: within a group, and with a network of a second group on one side."""
+
+    group: str
+    second: str
+    side: str  # of the network of the second group: FRONT or END
+
+    @property
+    def within(self) -> str:
+        """The pairs within the group, as a text."""
+        return f"{self.group} → {self.group}"
+
+    @property
+    def across(self) -> str:
+        """The pairs with a network of the second group, as a text."""
+        if self.side == FRONT:
+            return f"{self.second} → {self.group}"
+        return f"{self.group} → {self.second}"
+
+
+def compare_groups(
+    values: Iterable[LayerValue], networks: Mapping[str, NamedNetwork]
+) -> tuple[list[GroupRow], list[GroupTestRow]]:
+    """Return the means of each pair of groups, and the tests between groups, for each method.
+
+    Args:
+        networks: by name.
+    """
+    rows: list[GroupRow] = []
+    tests: list[GroupTestRow] = []
+    for method, values_of_method in grouped(values, lambda value: value.method).items():
+        compared, layers = compared_layers(values_of_method)
+        by_quantity = grouped(compared, lambda value: value.quantity)
+        means = {name: means_of_networks(of_name) for name, of_name in by_quantity.items()}
+        rows += _group_rows(method, layers, means, networks)
+        for question in questions({networks[name].group: None for name in _names(compared)}):
+            for quantity, means_of_quantity in means.items():
+                tests += _test(method, layers, quantity, means_of_quantity, networks, question)
+    return rows, tests
+
+
+def compared_layers(values: Sequence[LayerValue]) -> tuple[list[LayerValue], str]:
+    """Choose the pairs of layers that groups are compared by; return their values, and a text that
+    names the layers."""
+    layers_of_networks = [
+        {(value.front_layer, value.end_layer) for value in of_networks}
+        for of_networks in grouped(values, lambda value: (value.front, value.end)).values()
+    ]
+    common = set.intersection(*layers_of_networks)
+    corresponding = {(front, end) for front, end in common if front == end}
+    chosen = corresponding or common
+    if not chosen:
+        return list(values), "all pairs of layers"
+    kept = [value for value in values if (value.front_layer, value.end_layer) in chosen]
+    text = f"{len(chosen)} pairs of layers"
+    return kept, f"{text} of the same name" if corresponding else text
+
+
+def means_of_networks(values: Iterable[LayerValue]) -> dict[NetworkPair, float]:
+    """Return the mean over pairs of layers of each pair of networks, without NaN."""
+    defined = [value for value in values if not math.isnan(value.value)]
+    by_networks = grouped(defined, lambda value: (value.front, value.end))
+    return {
+        pair: math.fsum(value.value for value in of_pair) / len(of_pair)
+        for pair, of_pair in by_networks.items()
+    }
+
+
+def questions(groups: Iterable[str]) -> Iterator[Question]:
+    """Yield all questions about two groups."""
+    for group, second in itertools.permutations(groups, 2):
+        yield Question(group, second, END)
+        yield Question(group, second, FRONT)
+
+
+def _names(values: Iterable[LayerValue]) -> list[str]:
+    """Return the names of all networks of values, each once."""
+    return list(dict.fromkeys(name for value in values for name in (value.front, value.end)))
+
+
+def _group_rows(
+    method: str,
+    layers: str,
+    means: Mapping[str, Mapping[NetworkPair, float]],
+    networks: Mapping[str, NamedNetwork],
+) -> Iterator[GroupRow]:
+    """Yield the means over the pairs of networks of each pair of groups."""
+    pairs = dict.fromkeys(itertools.chain.from_iterable(means.values()))
+    by_groups = grouped(pairs, lambda pair: (networks[pair[0]].group, networks[pair[1]].group))
+    for (front_group, end_group), pairs_of_groups in by_groups.items():
+        values = {}
+        for quantity, means_of_quantity in means.items():
+            defined = [means_of_quantity[pair] for pair in pairs_of_groups if pair in means_of_quantity]
+            if defined:
+                values[quantity] = math.fsum(defined) / len(defined)
+        yield GroupRow(method, front_group, end_group, layers, len(pairs_of_groups), values)
+
+
+def _test(
+    method: str,
+    layers: str,
+    quantity: str,
+    means: Mapping[NetworkPair, float],
+    networks: Mapping[str, NamedNetwork],
+    question: Question,
+) -> Iterator[GroupTestRow]:
+    """Yield the answer to a question; nothing where it cannot be tested.
+
+    A network at several epochs is one network. A test needs two networks of the group, one network
+    of the second group, no network in both, and a value of every pair of networks.
+    """
+    trainings_of_group = _trainings(networks, means, question.group)
+    trainings_of_second = _trainings(networks, means, question.second)
+    if len(trainings_of_group) < 2 or set(trainings_of_group) & set(trainings_of_second):
+        return
+    trainings = [*trainings_of_group, *trainings_of_second]
+    values = _matrix(means, networks, trainings)
+    if np.isnan(values[~np.eye(len(trainings), dtype=bool)]).any():
+        return
+    in_group = np.arange(len(trainings)) < len(trainings_of_group)
+    answer = permutation_test(values, in_group, side=question.side)
+    yield GroupTestRow(
+        method,
+        quantity,
+        question.within,
+        question.across,
+        answer.mean_within,
+        answer.mean_across,
+        answer.difference,
+        answer.p_value,
+        answer.lowest_p,
+        answer.n_labelings,
+        answer.is_exact,
+        len(trainings_of_group),
+        len(trainings_of_second),
+        layers,
+    )
+
+
+def _trainings(
+    networks: Mapping[str, NamedNetwork], means: Mapping[NetworkPair, float], group: str
+) -> list[str]:
+    """Return the trainings of the networks of a group that have values."""
+    names = itertools.chain.from_iterable(means)
+    return list(
+        dict.fromkeys(networks[name].training for name in names if networks[name].group == group)
+    )
+
+
+def _matrix(
+    means: Mapping[NetworkPair, float],
+    networks: Mapping[str, NamedNetwork],
+    trainings: Sequence[str],
+) -> np.ndarray:
+    """Return the values (N, N) by training of the front and the end network: means over epochs,
+    NaN where there is no value."""
+    values_of_cells: dict[tuple[str, str], list[float]] = {}
+    for (front, end), mean in means.items():
+        cell = networks[front].training, networks[end].training
+        values_of_cells.setdefault(cell, []).append(mean)
+    values = np.full((len(trainings), len(trainings)), np.nan)
+    for i, front in enumerate(trainings):
+        for j, end in enumerate(trainings):
+            if (front, end) in values_of_cells:
+                values[i, j] = np.mean(values_of_cells[front, end])
+    return values
