@@ -30,6 +30,11 @@ def parser() -> cli.Parser:
         help="CSVs of exec_compute_low_rank_sim_metrics.py -o",
     )
     add(
+        "--networks",
+        help="the list of networks of misc/all_pairs.py (CSV with name, path, type and optionally group): names "
+        "instead of paths, and comparisons of the groups",
+    )
+    add(
         "--tolerance",
         type=cli.real_number(at_least=0),
         default=5.0,
@@ -69,7 +74,8 @@ def parser() -> cli.Parser:
         "--output",
         type=cli.csv_file,
         default="verdict.csv",
-        help="CSV to write; the sentences (.md) and maps of each method (.png) go beside it",
+        help="CSV to write; the sentences (.md), the maps of each method (.png) and, with several pairs of networks, "
+        "the tables of groups (_groups.csv, _group_tests.csv) go beside it",
     )
     cli.add_figure(options)
     return options
@@ -77,48 +83,97 @@ def parser() -> cli.Parser:
 
 def give_verdict(args) -> None:
     from src.console import note, result, warn
-    from src.errors import UserError
-    from src.ood.evaluation_rows import ValidityLimits, with_evaluations
     from src.results.captions import describe_stitches
     from src.results.tables import read_table
     from src.results.weights import warn_of_earlier
     from src.similarity.similarity_rows import SimilarityRow
-    from src.stitching.folders import read_runs, warn_of_weights
-    from src.verdict import Limits, judge
+    from src.stitching.folders import warn_of_weights
+    from src.verdict import judge, verdict_report
+    from src.verdict.between_groups import compare_groups
     from src.verdict.judging import SIMILARITY_COLUMNS
-    from src.verdict.verdict_report import print_matrices, print_verdicts, sentences, write_files
 
-    runs = []
-    for folder in args.source_dirs:
-        of_folder, skipped = read_runs(folder)
-        runs += with_evaluations(of_folder, SCORES)
-        for reason in skipped:
-            warn(f"skipped: {reason}")
-    if not runs:
-        folders = ", ".join(args.source_dirs)
-        raise UserError(f"{folders}: no finished stitching run; give folders that hold their folders, such as "
-                        "results/DIR, or results/DIR/METHOD/*/ of misc/all_pairs.py")  # fmt: skip
+    # The runs with their evaluations, and the similarities of the same layers.
+    runs = read_folders(args.source_dirs)
     similarities = [row for path in args.similarity for row in read_table(path, SimilarityRow)]
     warn_of_weights(runs)
     warn_of_earlier((row.networks for row in similarities), kind="row")
+    names = names_of(runs, args.networks)
 
-    validity = ValidityLimits(args.noise_dose / 100, args.shrinkage_dose / 100)
-    limits = Limits(
-        args.tolerance / 100, validity, args.identification / 100, pairwise=args.pairwise
-    )
-    verdicts = judge(runs, similarities, limits=limits, pool=args.pool)
+    # The verdicts, and the comparison of groups of networks.
+    limits = limits_of(args)
+    verdicts = judge(runs, similarities, limits=limits, pool=args.pool, names=names)
     if similarities and not any(set(SIMILARITY_COLUMNS) & set(row.others) for row in verdicts):
         warn("-sim: no row is of the networks, layers and data of these stitches at full rank")
+    groups, tests = compare_groups(
+        verdict_report.layer_values(verdicts), {network.name: network for network in names.values()}
+    )
+
+    # The report.
     if args.verbose:
-        print_verdicts(verdicts)
+        verdict_report.print_verdicts(verdicts)
         result()
-    print_matrices(verdicts)
-    result("\n".join(sentences(verdicts, limits)))
-    below = describe_stitches([run.row for run in runs])
-    write_files(Path(args.output), verdicts, limits, caption=below, **cli.figure_options(args))
+    verdict_report.print_matrices(verdicts)
+    verdict_report.print_groups(groups)
+    result("\n".join(verdict_report.sentences(verdicts, limits, tests)))
+    verdict_report.write_files(
+        Path(args.output),
+        verdicts,
+        limits,
+        caption=describe_stitches([run.row for run in runs]),
+        groups=groups,
+        tests=tests,
+        **cli.figure_options(args),
+    )
     note(
         f"wrote {args.output}; its sentences (.md) and maps of the words and numbers are beside it"
     )
+
+
+def read_folders(folders):
+    """Return the runs of all folders with their evaluations; warn of skipped runs."""
+    from src.console import warn
+    from src.errors import UserError
+    from src.ood.evaluation_rows import with_evaluations
+    from src.stitching.folders import read_runs
+
+    runs = []
+    for folder in folders:
+        runs_of_folder, skipped = read_runs(folder)
+        runs += with_evaluations(runs_of_folder, SCORES)
+        for reason in skipped:
+            warn(f"skipped: {reason}")
+    if not runs:
+        raise UserError(
+            f"{', '.join(folders)}: no finished stitching run; give folders that hold their folders, such as "
+            "results/DIR, or results/DIR/METHOD/*/ of misc/all_pairs.py"
+        )
+    return runs
+
+
+def names_of(runs, table):
+    """Return the names and groups of the networks of runs, from a list of networks if there is
+    one."""
+    from src.console import warn
+    from src.results.network_list import as_listed, read_networks
+    from src.verdict.named_networks import named_networks
+
+    networks = [network for run in runs for network in run.row.networks]
+    if not table:
+        return named_networks(networks, {})
+    listed = as_listed(read_networks(table))
+    missing = [network.title for network in networks if network.listed_as not in listed]
+    for title in dict.fromkeys(missing):
+        warn(f"{table} does not list {title}, or lists it with other weights")
+    return named_networks(networks, listed)
+
+
+def limits_of(args):
+    """Return the limits of a verdict, as shares."""
+    from src.ood.evaluation_rows import ValidityLimits
+    from src.verdict import Limits
+
+    validity = ValidityLimits(args.noise_dose / 100, args.shrinkage_dose / 100)
+    return Limits(args.tolerance / 100, validity, args.identification / 100, pairwise=args.pairwise)
 
 
 def main(argv=None) -> int:

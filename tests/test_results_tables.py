@@ -54,7 +54,8 @@ COLUMNS = {  # that all tables of a type have
         f"method,networks,front_layer,end_layer,verdict,reason,control,n_runs,n_networks,{MEANS},p_below,p_above,"
         "kappa_within,kappa_within_low,kappa_within_high,identification,identification_low,identification_high,side,"
         "noise_dose,shrinkage_dose,noise_cost,density,recall,frechet,density_own,"
-        "recall_own,frechet_own,front_depth,end_depth,front_weights,end_weights"
+        "recall_own,frechet_own,front_depth,end_depth,front_weights,end_weights,"
+        "front_network,front_group,end_network,end_group,same_run"
     ),
     ComparisonRow: "front_layer,end_layer,accuracy_1,accuracy_2,difference",
     RankTestRow: "test,measure,setting,layer1,layer2,varied,n,spearman,spearman_p,kendall,kendall_p,place,note",

@@ -312,10 +312,13 @@ def test_pairs_that_share_a_network_are_not_taken_together(tmp_path):
         "f.pt → g.pt": 0.94, "g.pt → f.pt": 0.93, "- (resnet18, seed 0) → g.pt": 0.5,
         "- (resnet18, seed 1) → g.pt": 0.4,
     }  # fmt: skip
-    assert list(verdict_report.by_title(verdicts)) == [
-        f"direct matching, {verdict.networks}" for verdict in verdicts
+    sections = verdict_report.sections_of(verdicts)
+    assert [section.title for section in sections] == [
+        "direct matching, 2 pairs of networks",
+        "direct matching, 2 pairs with an untrained front network",
     ]
-    assert list(verdict_report.by_title(verdicts[:1])) == ["direct matching"]
+    (section,) = verdict_report.sections_of(verdicts[:1])
+    assert section.title == "direct matching" and not section.is_summary
 
 
 def test_seeds_count(tmp_path):

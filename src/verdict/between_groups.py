@@ -86,7 +86,7 @@ def compared_layers(values: Sequence[LayerValue]) -> tuple[list[LayerValue], str
     if not chosen:
         return list(values), "all pairs of layers"
     kept = [value for value in values if (value.front_layer, value.end_layer) in chosen]
-    text = f"{len(chosen)} pairs of layers"
+    text = "1 pair of layers" if len(chosen) == 1 else f"{len(chosen)} pairs of layers"
     return kept, f"{text} of the same name" if corresponding else text
 
 
@@ -124,7 +124,9 @@ def _group_rows(
     for (front_group, end_group), pairs_of_groups in by_groups.items():
         values = {}
         for quantity, means_of_quantity in means.items():
-            defined = [means_of_quantity[pair] for pair in pairs_of_groups if pair in means_of_quantity]
+            defined = [
+                means_of_quantity[pair] for pair in pairs_of_groups if pair in means_of_quantity
+            ]
             if defined:
                 values[quantity] = math.fsum(defined) / len(defined)
         yield GroupRow(method, front_group, end_group, layers, len(pairs_of_groups), values)

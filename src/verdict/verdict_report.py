@@ -1,9 +1,12 @@
 """The report of a verdict: tables, maps of each method, and a paragraph of computed sentences."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from src.console import result, table
 from src.files import write_text
@@ -13,56 +16,167 @@ from src.results.matrices import Matrix, is_known, known, pivot
 from src.results.quantities import IN_VERDICT, QUANTITIES, shown_in
 from src.results.tables import write_table
 from src.stitching.grid_tables import AXES
+from src.verdict.between_groups import LayerValue
 from src.verdict.groups import FRESH_FRONT, SELF
 from src.verdict.judging import FAR, SIMILAR, UNDECIDED, VERDICTS, Limits
-from src.verdict.verdict_rows import VerdictRow
+from src.verdict.verdict_rows import GroupRow, GroupTestRow, VerdictRow
 
 COLOURS = dict(zip(VERDICTS, ("#4daf4a", "#74a9cf", "#ff9f1c", "#c1c1d7", "#ffffff"), strict=True))
-IN_MAIN_FIGURE = ("identification", "kappa_within")  # the latter as the numbers in the map of words
-N_MAIN_PANELS = 3
+SHARE = "similar"  # the quantity of many pairs of networks: the share of similar pairs
+SHARE_TITLE = "share of similar pairs"
+IN_MAIN_FIGURE = ("accuracy", "identification")  # beside the verdict of a pair of networks
+IN_SUMMARY = ("penalty", "identification", "kappa_within")  # beside the share of similar pairs
 CONTROLS = {  # and how many of them must be similar
     SELF: ("layers stitched to themselves", "all must be"),
     FRESH_FRONT: ("stitches from networks that were never trained", "none may be"),
 }
-LOW = 0.5  # an accuracy of the end network that is said
+LOW = 0.5  # the report names end networks with a lower accuracy
+MAX_TESTS = 12  # lines of tests between groups, a method
+
+# kinds of pairs of networks, which are never averaged together
+PAIRS = "pairs of networks"
+SAME_RUN = "pairs of a network with itself, at the same or another epoch"
+UNTRAINED = "pairs with an untrained front network"
+
+
+class Section(NamedTuple):
+    """The verdicts that are reported together: of one method and one kind of networks."""
+
+    title: str
+    rows: list[VerdictRow]
+    n_networks: int  # pairs of networks
+
+    @property
+    def is_summary(self) -> bool:
+        """Whether the section reports means over several pairs of networks."""
+        return self.n_networks > 1
+
+
+def sections_of(rows: Sequence[VerdictRow]) -> list[Section]:
+    """Return the verdicts of each method, in a section for each kind of pairs of networks."""
+    sections = []
+    for method, rows_of_method in grouped(rows, lambda row: row.method).items():
+        has_many = len({row.networks for row in rows_of_method}) > 1
+        for kind, rows_of_kind in grouped(rows_of_method, kind_of).items():
+            titles = {row.networks for row in rows_of_kind}
+            title = method
+            if len(titles) > 1:
+                title = f"{method}, {len(titles)} {kind}"
+            elif has_many:
+                title = f"{method}, {rows_of_kind[0].networks}"
+            sections.append(Section(title, rows_of_kind, len(titles)))
+    return sections
+
+
+def kind_of(row: VerdictRow) -> str:
+    """Return the kind of a pair of networks: `PAIRS`, `SAME_RUN` or `UNTRAINED`."""
+    if row.same_run:
+        return SAME_RUN
+    return UNTRAINED if row.control == FRESH_FRONT else PAIRS
 
 
 def print_verdicts(rows: Sequence[VerdictRow]) -> None:
     """Print a line for each verdict."""
     for row in rows:
-        parts = [
-            f"accuracy {row.accuracy:.4f}",
-            *(_estimate(row, name) for name in shown_in(IN_VERDICT)),
-            row.reason,
-        ]
+        estimates = [_estimate(row, name) for name in shown_in(IN_VERDICT)]
+        parts = [f"accuracy {row.accuracy:.4f}", *filter(None, estimates), row.reason]
         if row.accuracy_low is not None and row.kappa_within is None:
             parts.append(
                 "κ within strata is not defined: the end network predicts one class within each stratum"
             )
-        networks = f"{row.method}, {row.networks}"
-        result(f"{networks}: {row.pair}: {row.verdict} ({'; '.join(filter(None, parts))})")
+        title = f"{row.method}, {row.networks}"
+        result(f"{title}: {row.pair}: {row.verdict} ({'; '.join(parts)})")
 
 
 def _estimate(row: VerdictRow, name: str) -> str:
-    """Return a value with its interval in words; "" where it is not known."""
-    value, *interval = (getattr(row, f"{name}{end}", None) for end in ("", "_low", "_high"))
-    ends = "" if None in interval else " [{:.4f}, {:.4f}]".format(*interval)
-    return "" if value is None else f"{QUANTITIES[name].title} {value:.4f}{ends}"
+    """Return a value with its interval as a text; "" where the value is not known."""
+    value = getattr(row, name)
+    if value is None:
+        return ""
+    low = getattr(row, f"{name}_low", None)
+    high = getattr(row, f"{name}_high", None)
+    text = f"{QUANTITIES[name].title} {value:.4f}"
+    if low is None or high is None:
+        return text
+    return f"{text} [{low:.4f}, {high:.4f}]"
 
 
 def print_matrices(rows: Sequence[VerdictRow]) -> None:
-    """Print the quantities that a verdict shows, such as penalties, of each method, as far as they
-    are known."""
-    for title, same in by_title(rows).items():
-        for name, matrix in _matrices(same):
-            table(f"{QUANTITIES[name].title}, {title}", *matrix)
+    """Print matrices of each section: the known quantities of a verdict, such as penalties, or
+    their means over pairs of networks."""
+    for section in sections_of(rows):
+        for title, matrix in _printed(section):
+            table(title, *matrix)
             result()
 
 
-def _matrices(rows: Sequence[VerdictRow]) -> Iterator[tuple[str, Matrix]]:
-    for name in shown_in(IN_VERDICT):
-        if is_known(rows, name):
-            yield name, pivot(rows, partial(known, name=name))
+def _printed(section: Section) -> Iterator[tuple[str, Matrix]]:
+    """Yield the matrices of a section that are printed, with their titles."""
+    if section.is_summary:
+        yield f"{SHARE_TITLE}, {section.title}", shares_of_similar(section.rows)
+        for name in IN_SUMMARY:
+            if is_known(section.rows, name):
+                yield f"mean {QUANTITIES[name].title}, {section.title}", means(section.rows, name)
+    else:
+        for name in shown_in(IN_VERDICT):
+            if is_known(section.rows, name):
+                yield f"{QUANTITIES[name].title}, {section.title}", means(section.rows, name)
+
+
+def shares_of_similar(rows: Sequence[VerdictRow]) -> Matrix:
+    """Return by pair of layers the share of the pairs of networks whose verdict is similar."""
+    return _mean_matrix(rows, lambda row: float(row.verdict == SIMILAR))
+
+
+def means(rows: Sequence[VerdictRow], name: str) -> Matrix:
+    """Return by pair of layers the mean of a quantity over pairs of networks, as far as it is
+    known."""
+    return _mean_matrix(rows, partial(known, name=name))
+
+
+def _mean_matrix(rows: Sequence[VerdictRow], value: Callable[[VerdictRow], float]) -> Matrix:
+    """Return by pair of layers the mean of a value of rows; NaN where no row has it."""
+    mean_of_layers = {}
+    for pair, rows_of_layers in grouped(rows, lambda row: row.pair).items():
+        values = np.array([value(row) for row in rows_of_layers])
+        defined = values[~np.isnan(values)]
+        mean_of_layers[pair] = float(np.mean(defined)) if len(defined) else np.nan
+    return pivot(rows, lambda row: mean_of_layers[row.pair])
+
+
+def layer_values(rows: Sequence[VerdictRow]) -> Iterator[LayerValue]:
+    """Yield the quantities by which groups of networks are compared, of methods with several pairs
+    of independent networks."""
+    pairs = [row for row in rows if kind_of(row) == PAIRS]
+    networks_of_method = {
+        method: {row.networks for row in rows_of_method}
+        for method, rows_of_method in grouped(pairs, lambda row: row.method).items()
+    }
+    for row in pairs:
+        if len(networks_of_method[row.method]) == 1:
+            continue
+        if row.front_network is None or row.end_network is None:  # taken together
+            continue
+        values = {SHARE: float(row.verdict == SIMILAR), "accuracy": known(row, name="accuracy")}
+        values |= {name: known(row, name=name) for name in shown_in(IN_VERDICT)}
+        for quantity, value in values.items():
+            yield LayerValue(
+                row.method, quantity, row.front_network, row.end_network, *row.pair, value
+            )
+
+
+def print_groups(rows: Sequence[GroupRow]) -> None:
+    """Print a table for each method: a line a pair of groups, a column a quantity."""
+    columns = (SHARE, *IN_SUMMARY)
+    titles = [SHARE, *(QUANTITIES[name].title for name in IN_SUMMARY)]
+    for method, rows_of_method in grouped(rows, lambda row: row.method).items():
+        lines = [
+            f"{row.front_group} → {row.end_group} ({row.n_networks})" for row in rows_of_method
+        ]
+        values = [[row.values.get(name, np.nan) for name in columns] for row in rows_of_method]
+        title = f"groups (and pairs of networks), {method}, means over {rows_of_method[0].layers}"
+        table(title, lines, titles, values)
+        result()
 
 
 def write_files(
@@ -73,75 +187,123 @@ def write_files(
     figure: str,
     title: str = "",
     caption: str = "",
+    groups: Sequence[GroupRow] = (),
+    tests: Sequence[GroupTestRow] = (),
 ) -> None:
-    """Write the CSV, and beside it the paragraph (`.md`), the maps of words and numbers.
+    """Write the CSV, and beside it the sentences (`.md`), the maps, and the tables of groups.
 
     Args:
         figure: the ending of the names of the maps, .png or .pdf.
         title, caption: the texts above and below the maps.
     """
     write_table(path, VerdictRow, rows)
-    lines = [f"# Verdict on {len(rows)} stitched pairs of layers", "", *sentences(rows, limits), ""]
+    lines = [f"# Verdict on {len(rows)} stitched pairs of layers", ""]
+    lines += [*sentences(rows, limits, tests), ""]
     write_text(path.with_suffix(".md"), "\n".join(lines))
+    if groups:
+        write_table(path.with_name(f"{path.stem}_groups.csv"), GroupRow, groups)
+    if tests:
+        write_table(path.with_name(f"{path.stem}_group_tests.csv"), GroupTestRow, tests)
+    draw(path, rows, limits, figure=figure, title=title, caption=caption)
+
+
+def draw(
+    path: Path,
+    rows: Sequence[VerdictRow],
+    limits: Limits,
+    *,
+    figure: str,
+    title: str,
+    caption: str,
+) -> None:
+    """Draw the maps: a row of panels a section, a column a quantity."""
+    sections = sections_of(rows)
+    has_summary = any(section.is_summary for section in sections)
+    main_quantities = IN_SUMMARY if has_summary else IN_MAIN_FIGURE
+    further = [
+        name
+        for name in shown_in(IN_VERDICT)
+        if name not in (*main_quantities, "kappa_within") and is_known(rows, name)
+    ]
     main_panels: dict[str, HeatMap | ClassMap] = {}
-    numbers: dict[str, HeatMap] = {}
-    for name, of_method in by_title(rows).items():
-        name = name.replace(", ", "\n")
-        main_panels |= _main_panels(name, of_method)
-        for column, matrix in _matrices(of_method):
-            if column not in IN_MAIN_FIGURE:
-                quantity = QUANTITIES[column]
-                numbers[f"{quantity.title}\n{name}"] = HeatMap.of(matrix, quantity)
-    below = f"{caption} {_rule_in_short(limits)}".strip()
+    further_panels: dict[str, HeatMap | ClassMap] = {}
+    for section in sections:
+        main_panels |= _panels(section, main_quantities)
+        main_panels |= _map_of_verdicts(section)
+        further_panels |= _panels(section, further)
     maps(
         path.with_suffix(figure),
         main_panels,
         **AXES,
         title=title,
-        caption=below,
-        n_columns=N_MAIN_PANELS,
+        caption=f"{caption} {_rule_in_short(limits)} {_legend_of_cells(sections)}".strip(),
+        n_columns=len(main_quantities) + 1,
     )
-    if numbers:
+    if further_panels:
         maps(
             path.with_name(f"{path.stem}_numbers{figure}"),
-            numbers,
+            further_panels,
             **AXES,
             title=title,
-            caption=caption,
+            caption=f"{caption} {NUMBERS}".strip(),
+            n_columns=len(further),
         )
 
 
-def _main_panels(name: str, rows: Sequence[VerdictRow]) -> dict[str, HeatMap | ClassMap]:
-    """Return the panels of a method that stand side by side: accuracy, identification and words."""
-    panels: dict[str, HeatMap | ClassMap] = {}
-    for column in ("accuracy", "identification"):
-        quantity = QUANTITIES[column]
-        panels[f"{quantity.title}\n{name}"] = HeatMap.of(
-            pivot(rows, partial(known, name=column)), quantity
+def _panels(section: Section, names: Sequence[str]) -> dict[str, HeatMap]:
+    """Return the heat maps of a section: a quantity each, or its mean over pairs of networks."""
+    mean = "mean " if section.is_summary else ""
+    return {
+        f"{mean}{QUANTITIES[name].title}\n{_in_lines(section.title)}": HeatMap.of(
+            means(section.rows, name), QUANTITIES[name]
         )
-    words = pivot(rows, lambda row: (row.verdict, known(row, name="kappa_within")), missing=None)
-    panels[f"verdict\n{name}"] = ClassMap(words, COLOURS)
-    return panels
+        for name in names
+    }
+
+
+def _map_of_verdicts(section: Section) -> dict[str, HeatMap | ClassMap]:
+    """Return the map of the verdicts of a section, or of the shares of similar pairs."""
+    title = _in_lines(section.title)
+    if section.is_summary:
+        return {f"{SHARE_TITLE}\n{title}": HeatMap(shares_of_similar(section.rows))}
+    verdicts = pivot(
+        section.rows, lambda row: (row.verdict, known(row, name="kappa_within")), missing=None
+    )
+    return {f"verdict\n{title}": ClassMap(verdicts, COLOURS)}
+
+
+def _in_lines(title: str) -> str:
+    return title.replace(", ", "\n")
+
+
+NUMBERS = "The number in a cell is its value. Grey cells: not stitched, or not measured."
+
+
+def _legend_of_cells(sections: Sequence[Section]) -> str:
+    """Return the meaning of the numbers and of grey cells."""
+    if all(section.is_summary for section in sections):
+        return NUMBERS
+    return f"{NUMBERS} Numbers in the verdict: κ within strata (none: not defined)."
 
 
 def _rule_in_short(limits: Limits) -> str:
     return (
         f"Similar: less than {100 * limits.tolerance:g} points are lost, in distribution, and more than "
-        f"{limits.identification:.0%} of the images are identified (chance: 50%). Numbers in the verdict: κ within "
-        "strata."
+        f"{limits.identification:.0%} of the images are identified (chance: 50%)."
     )
 
 
-def sentences(rows: Sequence[VerdictRow], limits: Limits) -> list[str]:
-    """Return the verdicts in words: on the rule, on each method, and on the controls."""
+def sentences(
+    rows: Sequence[VerdictRow], limits: Limits, tests: Sequence[GroupTestRow] = ()
+) -> list[str]:
+    """Return the verdicts in words: the rule, each section, the controls, tests between groups."""
     lines = [_rule(limits)]
-    for title, same in by_title(rows).items():
-        lines += _on_method(title, same)
-    low = {
-        row.networks: row.end_accuracy
-        for row in rows
-        if row.end_accuracy is not None and row.end_accuracy < LOW
-    }
+    for section in sections_of(rows):
+        lines += _on_section(section)
+    low = {}
+    for row in rows:
+        if row.end_accuracy is not None and row.end_accuracy < LOW:
+            low[row.end_network or row.networks] = row.end_accuracy
     lines += [
         f"The end network of {name} alone is right about {value:.0%}."
         for name, value in low.items()
@@ -150,17 +312,17 @@ def sentences(rows: Sequence[VerdictRow], limits: Limits) -> list[str]:
         similar = [row.verdict == SIMILAR for row in rows if row.control == kind]
         if similar:
             lines.append(f"Control: of {len(similar)} {title} {sum(similar)} are similar ({must}).")
+    for tests_of_method in grouped(tests, lambda test: test.method).values():
+        lines += _on_groups(tests_of_method)
     return lines
 
 
 def _rule(limits: Limits) -> str:
     """Return what makes a pair similar."""
     noise, shrinkage = limits.validity
-    tests = (
-        "each pair for itself"
-        if limits.pairwise
-        else "false discovery rate over the pairs of a method"
-    )
+    tests = "false discovery rate over the pairs of a method"
+    if limits.pairwise:
+        tests = "each pair for itself"
     return (
         f"A pair is similar if its penalty against the end network is below {100 * limits.tolerance:g} points (score "
         f"tests, {tests}), its activations are in distribution (at most {noise:.0%} of noise and {shrinkage:.0%} of "
@@ -169,29 +331,45 @@ def _rule(limits: Limits) -> str:
     )
 
 
-def _on_method(title: str, rows: Sequence[VerdictRow]) -> Iterator[str]:
-    """Yield the sentences on the verdicts of a method."""
+def _on_section(section: Section) -> Iterator[str]:
+    """Yield the sentences on the verdicts of a section."""
+    title = section.title
+    rows = section.rows
     counts = Counter(row.verdict for row in rows)
-    parts = [f"{counts[name]} {'are ' if i == 0 else ''}{name}" for i, name in enumerate(VERDICTS)]
-    yield f"{title[0].upper()}{title[1:]}: of {len(rows)} pairs {', '.join(parts)}."
+    first, *rest = (f"{counts[name]} {name}" for name in VERDICTS)
+    counted = ", ".join([first.replace(" ", " are ", 1), *rest])
+    yield f"{title[0].upper()}{title[1:]}: of {len(rows)} pairs {counted}."
     reasons = Counter(row.reason for row in rows if row.verdict == UNDECIDED)
     if reasons:
         yield f"Undecided: {'; '.join(f'{reason} ({n})' for reason, n in reasons.most_common())}."
-    own = [row.verdict == SIMILAR for row in rows if row.front_layer == row.end_layer]
-    if own and len(own) < len(rows):
-        yield f"Of the {len(own)} pairs of layers of the same name {sum(own)} are similar."
+    diagonal = [row.verdict == SIMILAR for row in rows if row.front_layer == row.end_layer]
+    if diagonal and len(diagonal) < len(rows):
+        yield f"Of the {len(diagonal)} pairs of layers of the same name {sum(diagonal)} are similar."
     sides = Counter(row.side for row in rows if row.verdict == FAR)
     if sides:
         yield f"Out of distribution: {', '.join(f'{n} {side}' for side, n in sides.most_common())}."
 
 
-def by_title(rows: Sequence[VerdictRow]) -> dict[str, list[VerdictRow]]:
-    """Return the verdicts of each method, and of each pair of networks where a method has
-    several."""
-    networks = {
-        method: {row.networks for row in same}
-        for method, same in grouped(rows, lambda r: r.method).items()
-    }
-    return grouped(
-        rows, lambda r: f"{r.method}, {r.networks}" if len(networks[r.method]) > 1 else r.method
+def _on_groups(tests: Sequence[GroupTestRow]) -> Iterator[str]:
+    """Yield a sentence for each question about the groups of a method, and one on the tests."""
+    questions = grouped(tests, lambda test: (test.within, test.across))
+    for (within, across), answers in list(questions.items())[:MAX_TESTS]:
+        parts = [
+            f"{_title(answer.quantity)} {answer.difference:+.4f} (p = {answer.p_value:.2g})"
+            for answer in answers
+            if answer.quantity in (SHARE, *IN_SUMMARY)
+        ]
+        yield f"{within} less {across}, {tests[0].method}: {', '.join(parts)}."
+    if len(questions) > MAX_TESTS:
+        yield f"{len(questions) - MAX_TESTS} more comparisons of groups are in the CSV of tests."
+    lowest = max(test.lowest_p for test in tests)
+    n_labelings = min(test.n_labelings for test in tests)
+    yield (
+        f"Groups are tested by permuting networks over {tests[0].layers}: {n_labelings} ways to give "
+        f"the labels to the networks, so that no p-value can be below {lowest:.2g}."
     )
+
+
+def _title(quantity: str) -> str:
+    """Return the title of a quantity, or of the share of similar pairs."""
+    return SHARE_TITLE if quantity == SHARE else QUANTITIES[quantity].title

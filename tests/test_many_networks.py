@@ -1,0 +1,234 @@
+"""misc/verdict.py on many networks: names and groups of a list, means over pairs of networks, tests
+between groups, and one network at two epochs."""
+
+import itertools
+import json
+import re
+
+import pytest
+
+from src.network_names import NetworkName
+from src.trained_with import training_of
+from src.verdict import judge, verdict_report
+from src.verdict.between_groups import LayerValue, Question, compare_groups
+from src.verdict.named_networks import NamedNetwork
+from tests.commands import caption_of, error_line, parse_matrix, read_csv, run
+from tests.written_runs import VALID, runs_of, write_evaluation, write_run
+
+SCRIPT = "misc/verdict.py"
+CLEAN = ("c0", "c1", "c2")
+NOISY = ("n0", "n1", "n2")
+LAYERS = ("x", "y")
+
+
+def n_right(front: str, end: str) -> int:
+    """Stitches of clean networks are better: 945 of 1,000 images, less 4 for a noisy end network, 40
+    for a noisy front network."""
+    return 945 - 4 * (end in NOISY) - 40 * (front in NOISY)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """All pairs of three clean and three noisy networks at two layers, and a list of them."""
+    for front, end in itertools.permutations(CLEAN + NOISY, 2):
+        for number, layers in enumerate(itertools.product(LAYERS, LAYERS)):
+            options = {
+                f"{side}_layer": layer for side, layer in zip(("front", "end"), layers, strict=True)
+            }
+            options |= {"front_model_path": f"{front}.pt", "end_model_path": f"{end}.pt"}
+            n = n_right(front, end) if layers[0] == layers[1] else 500
+            write_run(tmp_path / f"{front}-{end}", f"{number}", n_right=n, **options)
+        write_evaluation(tmp_path / f"{front}-{end}", dict.fromkeys("0123", 0.5))
+    lines = []
+    for name in CLEAN + NOISY:
+        (tmp_path / f"{name}.pt").write_text(name)
+        lines.append(f"{name},{name}.pt,resnet18,{'noisy' if name in NOISY else 'clean'}")
+    (tmp_path / "list.csv").write_text("\n".join(["name,path,type,group", *lines]))
+    return tmp_path
+
+
+def folders() -> list[str]:
+    return [f"{front}-{end}" for front, end in itertools.permutations(CLEAN + NOISY, 2)]
+
+
+def test_one_matrix_a_quantity_whatever_the_number_of_networks(folder, drawn_figures):
+    out, _ = run(SCRIPT, *folders(), "--networks", "list.csv", "-o", "v.csv", cwd=folder)
+    title = "direct matching, 30 pairs of networks"
+    shares = parse_matrix(out, f"share of similar pairs, {title}")
+    assert shares["x", "y"] == "0.0000" and shares["x", "x"] == "0.5000"  # of clean fronts
+    penalty = sum(0.95 - n_right(*name.split("-")) / 1000 for name in folders()) / 30
+    assert parse_matrix(out, f"mean penalty, {title}")["y", "y"] == f"{penalty:.4f}"
+    assert parse_matrix(out, f"mean identification, {title}")["x", "y"] == "0.9500"
+    assert f"mean κ within strata, {title}" in out and ".pt" not in out
+    assert "c0 → n1: x -> x" not in out and len(out.splitlines()) < 50
+    assert "Direct matching, 30 pairs of networks: of 120 pairs 30 are similar" in out
+
+    rows = read_csv(folder / "v.csv")
+    assert len(rows) == 120 and rows[0]["networks"] == "c0 → c1"
+    named = {key: rows[2][key] for key in ("front_network", "front_group", "same_run")}
+    assert named == {"front_network": "c0", "front_group": "clean", "same_run": "False"}
+    figure = drawn_figures["v.png"]
+    titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
+    assert [text.splitlines()[0] for text in titles] == [
+        "mean penalty", "mean identification", "mean κ within strata", "share of similar pairs",
+    ]  # fmt: skip
+    assert "The number in a cell is its value. Grey cells: not stitched" in caption_of(figure)
+    out = run(
+        SCRIPT, *folders(), "--networks", "list.csv", "-o", "v.csv", "--verbose", cwd=folder
+    ).out
+    assert "direct matching, c0 → n1: x -> x: similar (accuracy 0.9410" in out
+
+
+def test_groups_are_compared_by_permuting_networks(folder):
+    """As by hand: over the layers of the same name, of 20 ways to label three of six networks."""
+    out, _ = run(SCRIPT, *folders(), "--networks", "list.csv", "-o", "v.csv", cwd=folder)
+    lines = out.splitlines()
+    start = lines.index(
+        "groups (and pairs of networks), direct matching, means over 2 pairs of layers of the same name"
+    )
+    table = {
+        re.split(r" \(|\) +", line)[0]: line.split()[-4:] for line in lines[start + 2 : start + 6]
+    }
+    assert table["clean → noisy"][:3] == ["1.0000", "0.0090", "0.9500"]
+    assert table["noisy → clean"][:3] == ["0.0000", "0.0450", "0.9500"]
+    groups = {
+        (row["front_group"], row["end_group"]): row for row in read_csv(folder / "v_groups.csv")
+    }
+    assert groups["clean", "clean"]["n_networks"] == "6" and len(groups) == 4
+    assert float(groups["clean", "noisy"]["noise_dose"]) == pytest.approx(VALID.noise_dose)
+
+    tests = {
+        (row["quantity"], row["within"], row["across"]): row
+        for row in read_csv(folder / "v_group_tests.csv")
+    }
+    test = tests["penalty", "clean → clean", "noisy → clean"]
+    assert float(test["difference"]) == pytest.approx(-0.04)
+    assert (test["n_labelings"], test["lowest_p"], test["is_exact"]) == ("20", "0.05", "True")
+    assert float(test["p_value"]) == 2 / 20  # the labels turned round are as far apart
+    assert float(tests["penalty", "clean → clean", "clean → noisy"]["difference"]) == pytest.approx(
+        -0.004
+    )
+    assert (
+        "clean → clean less noisy → clean, direct matching: share of similar pairs +1.0000 (p = 0.1)"
+        in out
+    )
+    assert (
+        "20 ways to give the labels to the networks, so that no p-value can be below 0.05." in out
+    )
+    assert out.rstrip().endswith((folder / "v.md").read_text().splitlines()[-1])
+
+
+def test_a_list_must_be_readable_and_unlisted_networks_are_named_by_path(folder):
+    assert "cannot read none.csv" in error_line(
+        SCRIPT, "c0-c1", "--networks", "none.csv", cwd=folder
+    )
+    (folder / "two.csv").write_text("name,path,type\na,c0.pt,resnet18\nb,c1.pt,resnet18")
+    _, err = run(SCRIPT, "c0-c1", "c0-c2", "--networks", "two.csv", "-o", "w.csv", cwd=folder)
+    assert "two.csv does not list c2.pt" in err
+    rows = read_csv(folder / "w.csv")
+    assert {row["networks"] for row in rows} == {"a → b", "a → c2.pt"}
+    assert {row["end_group"] for row in rows} == {"resnet18"}
+    assert not (folder / "w_group_tests.csv").exists()
+
+
+def trained(folder, name: str, **options) -> None:
+    """Two epochs of a training, with its options beside them."""
+    (folder / name).mkdir()
+    for epoch in (1, 2):
+        (folder / name / f"model_{epoch}.pt").write_text(f"{name} {epoch}")
+    config = {"model_type": "resnet18", "save_dir": name} | options
+    (folder / name / "config.txt").write_text(json.dumps(config))
+
+
+def test_one_network_at_two_epochs_is_no_pair_of_networks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        trained(tmp_path, name)
+    networks = [f"{name}/model_{epoch}.pt" for name in "ab" for epoch in (1, 2)]
+    for number, (front, end) in enumerate(itertools.permutations(networks, 2)):
+        options = {"front_model_path": front, "end_model_path": end, "front_layer": "y"}
+        write_run(tmp_path / "all", str(number), n_right=900, **options)
+    rows = judge(runs_of(tmp_path / "all"))
+    assert [row.same_run for row in rows].count(True) == 4
+    titles = [section.title for section in verdict_report.sections_of(rows)]
+    assert titles == [
+        "direct matching, 4 pairs of a network with itself, at the same or another epoch",
+        "direct matching, 8 pairs of networks",
+    ]
+    values = list(verdict_report.layer_values(rows))
+    assert {(value.front[0], value.end[0]) for value in values} == {("a", "b"), ("b", "a")}
+
+
+def test_the_training_of_a_network_is_that_of_its_config(tmp_path):
+    for name in ("a", "b"):
+        trained(tmp_path, name)
+    (tmp_path / "copy").mkdir()
+    for path in ("model_2.pt", "config.txt"):
+        (tmp_path / "copy" / path).write_bytes((tmp_path / "a" / path).read_bytes())
+
+    def training(path: str, kind: str = "resnet18", seed: int | None = None) -> str:
+        return training_of(NetworkName(str(tmp_path / path) if path != "-" else path, kind, seed))
+
+    assert training("a/model_1.pt") == training("a/model_2.pt") == training("copy/model_2.pt")
+    assert training("a/model_1.pt") != training("b/model_1.pt")
+    assert training("a/model_1.pt", "vit") != training(
+        "a/model_2.pt", "vit"
+    )  # config of another type
+    assert training("-", seed=0) != training("-", seed=1)
+    (tmp_path / "a" / "config.txt").unlink()
+    assert training("a/model_1.pt") != training("a/model_2.pt")
+
+
+def values_of(trainings: dict[str, str], groups: dict[str, str]) -> tuple:
+    """Values of all pairs of networks of different trainings: 1 within a group, else 0."""
+    networks = {name: NamedNetwork(name, groups[name], trainings[name]) for name in trainings}
+    values = [
+        LayerValue("dm", "accuracy", one, two, "x", "x", float(groups[one] == groups[two]))
+        for one, two in itertools.permutations(networks, 2)
+        if trainings[one] != trainings[two]
+    ]
+    return values, networks
+
+
+def test_epochs_of_a_network_count_once_in_a_test():
+    names = ("a1", "a2", "b1", "b2", "c1", "d1")
+    trainings = {name: name[0] for name in names}
+    groups = {name: "early" if name[0] in "ab" else "late" for name in names}
+    _, tests = compare_groups(*values_of(trainings, groups))
+    assert {(test.n_networks, test.n_second, test.n_labelings) for test in tests} == {(2, 2, 6)}
+    assert {test.difference for test in tests} == {1.0} and len(tests) == 4
+    groups = {name: "early" if name[1] == "1" else "late" for name in names}
+    rows, tests = compare_groups(*values_of(trainings, groups))
+    assert rows and not tests  # networks a and b are in both groups
+
+
+def test_what_cannot_be_tested_is_left_out():
+    trainings = {name: name for name in "abc"}
+    values, networks = values_of(trainings, {"a": "k", "b": "k", "c": "l"})
+    rows, tests = compare_groups(values, networks)
+    assert {test.within for test in tests} == {"k → k"}  # l has one network
+    assert len(rows) == 3 and len(tests) == 2
+    _, tests = compare_groups(values[:-1], networks)  # a pair is missing
+    assert not tests
+    assert Question("k", "l", "front").across == "l → k"
+
+
+def test_groups_are_compared_at_layers_that_all_networks_have():
+    def layers_of(*pairs):
+        values = [
+            LayerValue("dm", "accuracy", front, end, *layers, 1.0)
+            for front, end in itertools.permutations("ab", 2)
+            for layers in pairs
+        ]
+        rows, _ = compare_groups(values, {name: NamedNetwork(name, "k", name) for name in "ab"})
+        return rows[0].layers
+
+    assert layers_of(("x", "x"), ("x", "y")) == "1 pair of layers of the same name"
+    assert layers_of(("x", "y"), ("y", "x")) == "2 pairs of layers"
+    values = [
+        LayerValue("dm", "accuracy", "a", "b", "x", "u", 1.0),
+        LayerValue("dm", "accuracy", "b", "a", "u", "x", 0.0),
+    ]
+    networks = {name: NamedNetwork(name, name, name) for name in "ab"}
+    rows, _ = compare_groups(values, networks)
+    assert [row.layers for row in rows] == ["all pairs of layers"] * 2
