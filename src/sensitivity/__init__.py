@@ -1,2 +1,1 @@
-"""The sensitivity and specificity tests of measures, on tables of similarity, probing and
-stitching."""
+"""Sensitivity and specificity tests of measures, on tables of similarity, probing and stitching."""
