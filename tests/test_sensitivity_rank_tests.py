@@ -78,7 +78,7 @@ def only(rows):
 
 
 def correlated(values, accuracies) -> RankTestRow:
-    return RankTestRow(*[""] * 6, **correlation(values, accuracies))
+    return RankTestRow(*[""] * 6, **correlation(values, accuracies)._asdict())
 
 
 def test_correlations_and_p_values_by_hand():

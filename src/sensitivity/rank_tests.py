@@ -1,35 +1,42 @@
-"""How well a measure of similarity does in the two tests of Ding, Denain and Steinhardt 2021 (arXiv
-2108.01661).
+"""The two tests of measures of similarity of Ding, Denain and Steinhardt 2021 (arXiv 2108.01661).
 
-Sensitivity: does it fall as probes of a layer, cut to fewer principal components, lose accuracy?
-Specificity: does it find the corresponding layer of another network to be the most similar one? Of
-a distance the negative is taken, so higher always means more similar.
+Sensitivity: when a layer is cut to fewer principal components, does the measure fall as probes of
+the layer lose accuracy? Specificity: is the corresponding layer of another network the most similar
+one? Distances are taken negative, so higher always means more similar.
 
-Any two curves that rise with the rank correlate, so the rank itself is tested as well: a measure
-tells something of sensitivity where it does better than that baseline."""
+Any two curves that rise with the rank correlate. Therefore the rank itself is tested as well: a
+measure is sensitive where it does better than this baseline.
+"""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from scipy.stats import kendalltau, spearmanr
 
 from src.grouping import grouped
-from src.probing.probe_rows import ProbeRow
-from src.sensitivity.measurements import FULL, Measurement, Measurements, by_series, over_ranks
+from src.sensitivity.measurements import (
+    FULL,
+    Layers,
+    Measurement,
+    Measurements,
+    ProbesByRank,
+    Series,
+    by_series,
+    over_ranks,
+)
 
 BASELINE = "rank itself"
 MIN_RANKS = 10  # for p-values
-MIXED = (
-    "alignments differ"  # a note on specificity: the measure may rank them instead of the layers
-)
+# A note on specificity: the measure may rank the alignments instead of the layers
+MIXED = "alignments differ"
+SIDES = ("layer1", "layer2")
 
 
 class RankTestRow(NamedTuple):
-    """A sensitivity or specificity test of a measure: a row of the table of
-    `misc/rank_statistics.py`."""
+    """A sensitivity or specificity test of a measure: a row of `misc/rank_statistics.py`."""
 
     test: str
     measure: str
@@ -46,133 +53,221 @@ class RankTestRow(NamedTuple):
     note: str = ""
 
 
-def correlation(
-    values: Sequence[float], accuracies: Sequence[float]
-) -> dict[str, float | str | None]:
-    """Spearman's rho and Kendall's tau-b of two sequences, whose NaN are left out in pairs.
+class Correlation(NamedTuple):
+    """The rank correlation of two sequences, and a note on it; NaN where it is not defined."""
 
-    Spearman's p-value is that of Student's distribution; Kendall's is exact as long as there are no
-    ties. Below ten ranks there are none: Spearman's is too small there (0 for a third of all orders
-    of three ranks), and Kendall's is left out with it.
+    n: int  # pairs of numbers
+    spearman: float = math.nan  # Spearman's rho
+    spearman_p: float | None = None
+    kendall: float = math.nan  # Kendall's tau-b
+    kendall_p: float | None = None
+    note: str = ""
 
-    Returns:
-        The columns of `RankTestRow` from `n` on; NaN with a note where there is no correlation.
+
+def correlation(values: Sequence[float], accuracies: Sequence[float]) -> Correlation:
+    """Return Spearman's rho and Kendall's tau-b of two sequences; pairs with a NaN are left out.
+
+    Spearman's p-value is taken from Student's distribution. Kendall's is exact as long as there are
+    no ties. Below ten ranks both p-values are None: Spearman's is too small there (0 for a third of
+    all orders of three ranks), and Kendall's is left out with it.
     """
-    pairs = [
-        pair for pair in zip(values, accuracies, strict=True) if not any(map(math.isnan, pair))
-    ]
-    n, columns = len(pairs), list(zip(*pairs, strict=True))
-    notes = (
-        [f"ranks without a value: {len(values) - n} of {len(values)}"] if n < len(values) else []
-    )
-    found = {"n": n, "spearman": math.nan, "kendall": math.nan}
+    pairs = []
+    for value, accuracy in zip(values, accuracies, strict=True):
+        if not (math.isnan(value) or math.isnan(accuracy)):
+            pairs.append((value, accuracy))
+    n = len(pairs)
+    n_values = len({value for value, _ in pairs})
+    n_accuracies = len({accuracy for _, accuracy in pairs})
+    notes = []
+    if n < len(values):
+        notes.append(f"ranks without a value: {len(values) - n} of {len(values)}")
+
+    # Not defined
     if n < 3:
         notes.append("fewer than 3 common ranks")
-    elif 1 in (distinct := [len(set(column)) for column in columns]):
-        notes.append(f"the {('measure', 'accuracy')[distinct.index(1)]} is constant")
+    elif n_values == 1:
+        notes.append("the measure is constant")
+    elif n_accuracies == 1:
+        notes.append("the accuracy is constant")
+    if n < 3 or n_values == 1 or n_accuracies == 1:
+        return Correlation(n, note="; ".join(notes))
+
+    rho = spearmanr(*zip(*pairs, strict=True))
+    tau = kendalltau(*zip(*pairs, strict=True))
+    result = Correlation(n, spearman=float(rho.statistic), kendall=float(tau.statistic))
+    if n >= MIN_RANKS:
+        result = result._replace(spearman_p=float(rho.pvalue), kendall_p=float(tau.pvalue))
     else:
-        rho, tau = spearmanr(*columns), kendalltau(*columns)
-        found |= {"spearman": float(rho.statistic), "kendall": float(tau.statistic)}
-        if n >= MIN_RANKS:
-            found |= {"spearman_p": float(rho.pvalue), "kendall_p": float(tau.pvalue)}
-        else:
-            notes.append(f"fewer than {MIN_RANKS} ranks: no p-values")
-    return found | {"note": "; ".join(notes)}
+        notes.append(f"fewer than {MIN_RANKS} ranks: no p-values")
+    return result._replace(note="; ".join(notes))
 
 
 def sensitivity(tables: Measurements) -> Iterator[RankTestRow]:
-    """Yield the correlation of each measure with the accuracy of probes, over the ranks of one
-    layer of each pair.
+    """Yield the correlation of each measure with the accuracy of probes, over the ranks of a layer.
 
-    The other layer is at full rank or, where that was not measured, at its highest rank (with a
-    note). The measures of a setting are followed by the correlations of the rank itself, over the
-    same ranks of the same layers."""
-    for same in grouped(by_series(tables.measurements), lambda series: series[0].setting).values():
-        baselines = {}
-        for series, side in product(same, (0, 1)):
-            for layers, reference, values in over_ranks(series, side):
-                probes = _probes(tables, series[0], side, layers[side])
-                common = sorted(set(values) & set(probes))
-                # All ranks above the width of the layer are the full one, by their loss: only the
-                # first of them counts.
-                ranks = sorted({probes[rank].loss: rank for rank in reversed(common)}.values())
+    There is a row for either layer of two. The other layer is at full rank; where full rank was not
+    measured it is at its highest rank, with a note. After the measures of a setting come rows of
+    the rank itself, over the same ranks of the same layers.
+    """
+    groups = grouped(by_series(tables.measurements), lambda measurements: measurements[0].setting)
+    for group in groups.values():
+        baselines: dict[tuple[Layers, int, tuple[float, ...]], RankTestRow] = {}
+        for measurements, side in product(group, (0, 1)):
+            first = measurements[0]
+            for series in over_ranks(measurements, side):
+                # The measure
+                probes = _probes(tables, first, side, series.layers[side])
+                ranks = _common_ranks(series, probes)
                 accuracies = [probes[rank].accuracy for rank in ranks]
-                found = correlation([values[rank] for rank in ranks], accuracies)
-                notes = [f"{layers[1 - side]} at rank {reference:.0f}"] if reference != FULL else []
-                if len(ranks) < len(common):
-                    notes.append(f"ranks above the width left out: {len(common) - len(ranks)}")
-                if not probes:
-                    model, data = tables.titles[series[0].models[side]], series[0].dataset
-                    found["note"] = f"no probes of {layers[side]} of {model}" + (
-                        f" on {data}" if data else ""
-                    )
-                found["note"] = "; ".join(filter(None, [*notes, found["note"]]))
-                yield _row("sensitivity", series[0], layers, side, **found)
+                values = [series.values[rank] for rank in ranks]
+                measured = correlation(values, accuracies)
+                note = _note(tables, first, side, series, probes, measured.note)
+                measured = measured._replace(note=note)
+                yield _row("sensitivity", first, series.layers, side, **measured._asdict())
+
+                # The rank itself
                 if ranks:
-                    baselines[layers, side, tuple(ranks)] = correlation(ranks, accuracies)
-        for (layers, side, _), found in baselines.items():
-            yield _row("sensitivity", same[0][0]._replace(measure=BASELINE), layers, side, **found)
+                    baseline = correlation(ranks, accuracies)._asdict()
+                    rank_itself = first._replace(measure=BASELINE)
+                    row = _row("sensitivity", rank_itself, series.layers, side, **baseline)
+                    baselines[series.layers, side, tuple(ranks)] = row
+        yield from baselines.values()
 
 
-def _probes(
-    tables: Measurements, measured: Measurement, side: int, layer: str
-) -> dict[float, ProbeRow]:
-    """Return the probes of a layer of a measurement on its data, by rank."""
-    model, data = measured.models[side], measured.dataset
-    keys = [key for key in tables.probes if key[:2] == (model, layer) and data in (None, key[2])]
-    return tables.probes[keys[-1]] if keys else {}
+def _probes(tables: Measurements, measured: Measurement, side: int, layer: str) -> ProbesByRank:
+    """Return the probes of a layer of a network of a measurement, on the data of the measurement.
+
+    A measurement that names no data has the probes on any data.
+    """
+    probes: ProbesByRank = {}
+    for (network, probed_layer, dataset), probes_by_rank in tables.probes.items():
+        is_of_layer = (network, probed_layer) == (measured.models[side], layer)
+        if is_of_layer and measured.dataset in (None, dataset):
+            probes = probes_by_rank
+    return probes
+
+
+def _common_ranks(series: Series, probes: ProbesByRank) -> list[float]:
+    """Return the ranks with a value and a probe, in ascending order.
+
+    All ranks above the width of the layer are the full rank: their probes have equal losses. Only
+    the first of these ranks counts.
+    """
+    rank_of_loss: dict[float, float] = {}
+    for rank in sorted(set(series.values) & set(probes)):
+        rank_of_loss.setdefault(probes[rank].loss, rank)
+    return list(rank_of_loss.values())
+
+
+def _note(
+    tables: Measurements,
+    measured: Measurement,
+    side: int,
+    series: Series,
+    probes: ProbesByRank,
+    note_on_correlation: str,
+) -> str:
+    """Return the note on a test of sensitivity, in front of the note on its correlation."""
+    notes = []
+    if series.other_rank != FULL:
+        notes.append(f"{series.layers[1 - side]} at rank {series.other_rank:.0f}")
+    if not probes:
+        network = tables.titles[measured.models[side]]
+        missing = f"no probes of {series.layers[side]} of {network}"
+        if measured.dataset:
+            missing += f" on {measured.dataset}"
+        return "; ".join([*notes, missing])
+    n_common = len(set(series.values) & set(probes))
+    n_left_out = n_common - len(_common_ranks(series, probes))
+    if n_left_out:
+        notes.append(f"ranks above the width left out: {n_left_out}")
+    if note_on_correlation:
+        notes.append(note_on_correlation)
+    return "; ".join(notes)
 
 
 def specificity(tables: Measurements) -> Iterator[RankTestRow]:
-    """Yield the place of the layer of the same name among all layers of the other network, at full
-    rank.
+    """Yield the place of the corresponding layer among all layers of a network, at full rank.
 
-    Once among the second layers for each first one (`varied` is layer2), once the other way round.
-    Ties count against it; what is NaN is left out."""
-    for series in by_series(tables.measurements):
-        full = [each for each in series if each.ranks == (FULL, FULL)]
-        seconds = {each.layers[1] for each in full}
-        for own in dict.fromkeys(each.layers[0] for each in full if each.layers[0] in seconds):
-            for side, other in ((1, 0), (0, 1)):
-                line = [each for each in full if each.layers[other] == own]
-                if len(line) < 2:
-                    continue
-                value = next((each.value for each in line if each.layers[side] == own), math.nan)
-                defined = [each.value for each in line if not math.isnan(each.value)]
-                place = math.nan if math.isnan(value) else sum(each >= value for each in defined)
-                notes = ["its similarity has no value"] if math.isnan(value) else []
-                mixed = dict.fromkeys(each.alignment for each in line if each.alignment)
-                notes += [f"{MIXED}: {', '.join(mixed)}"] if len(mixed) > 1 else []
-                columns = {"n": len(defined), "place": place, "note": "; ".join(notes)}
-                yield _row("specificity", series[0], (own, own), side, **columns)
+    The corresponding layer has the same name. For each layer of the first network the second layer
+    is varied (`varied` is layer2), and the other way round. Ties count against the corresponding
+    layer. NaN are left out.
+    """
+    for measurements in by_series(tables.measurements):
+        full = [item for item in measurements if item.ranks == (FULL, FULL)]
+        second_layers = {item.layers[1] for item in full}
+        for layer in dict.fromkeys(item.layers[0] for item in full):
+            if layer not in second_layers:
+                continue
+            for varied in (1, 0):
+                candidates = [item for item in full if item.layers[1 - varied] == layer]
+                if len(candidates) > 1:
+                    yield _specificity_row(candidates, layer, varied)
+
+
+def _specificity_row(candidates: Sequence[Measurement], layer: str, varied: int) -> RankTestRow:
+    """Return the place of a layer among candidates.
+
+    Args:
+        candidates: measurements that share the layer that is not varied.
+        varied: the index of the varied layer.
+    """
+    values = {item.layers[varied]: item.value for item in candidates}
+    defined = [value for value in values.values() if not math.isnan(value)]
+    notes = []
+    place = math.nan
+    value_of_layer = values.get(layer, math.nan)
+    if math.isnan(value_of_layer):
+        notes.append("its similarity has no value")
+    else:
+        place = sum(value >= value_of_layer for value in defined)
+    alignments = dict.fromkeys(item.alignment for item in candidates if item.alignment)
+    if len(alignments) > 1:
+        notes.append(f"{MIXED}: {', '.join(alignments)}")
+    note = "; ".join(notes)
+    layers = (layer, layer)
+    return _row(
+        "specificity", candidates[0], layers, varied, n=len(defined), place=place, note=note
+    )
 
 
 def summary_of_correlations(rows: Sequence[RankTestRow]) -> str:
-    """Return the mean correlations; how many are significant is not counted, as layers depend on
-    each other."""
-    defined = [row for row in rows if not math.isnan(row.spearman)]
-    if not defined:
+    """Return the mean correlations as a text.
+
+    It does not count how many are significant: the layers of a network depend on each other.
+    """
+    rho = _defined(row.spearman for row in rows)
+    tau = _defined(row.kendall for row in rows)
+    if not rho:
         return "no correlation is defined"
-    rho, tau = (fmean(getattr(row, name) for row in defined) for name in ("spearman", "kendall"))
-    return f"mean rho {rho:.4f}, mean tau {tau:.4f}"
+    return f"mean rho {fmean(rho):.4f}, mean tau {fmean(tau):.4f}"
 
 
 def summary_of_places(rows: Sequence[RankTestRow]) -> str:
-    """Describe how often the corresponding layer comes first, and its mean place, among either
-    network's layers."""
-    parts = []
+    """Return how often the corresponding layer comes first, and its mean place, as a text."""
+    texts = []
     for varied in ("layer2", "layer1"):
-        places = [row.place for row in rows if row.varied == varied and not math.isnan(row.place)]
+        places = _defined(row.place for row in rows if row.varied == varied)
         if places:
-            parts.append(
-                f"{varied}: first in {places.count(1)} of {len(places)}, mean place {fmean(places):.2f}"
+            texts.append(
+                f"{varied}: first in {places.count(1)} of {len(places)}, "
+                f"mean place {fmean(places):.2f}"
             )
-    return "; ".join(parts) or "no place is defined"
+    return "; ".join(texts) or "no place is defined"
+
+
+def _defined(values: Iterable[float | None]) -> list[float]:
+    """Return the values that are neither None nor NaN."""
+    return [value for value in values if value is not None and not math.isnan(value)]
 
 
 def _row(
-    test: str, measured: Measurement, layers: tuple[str, str], side: int, **values
+    test: str, measured: Measurement, layers: Layers, side: int, **columns: Any
 ) -> RankTestRow:
-    return RankTestRow(
-        test, measured.measure, measured.setting, *layers, ("layer1", "layer2")[side], **values
-    )
+    """Return the row of a test of a measure.
+
+    Args:
+        side: the index of the varied layer.
+        columns: the columns of the row from `n` on.
+    """
+    return RankTestRow(test, measured.measure, measured.setting, *layers, SIDES[side], **columns)
