@@ -1,4 +1,4 @@
-"""Augmentation of whole batches, with the distribution of torchvision's transforms of single images.
+"""Augmentation of whole batches, with the distribution of torchvision's transforms of images.
 
 `draw` draws a row of random numbers for each image. It draws on the CPU, so that a run on a GPU
 sees the same images. `apply` changes images uint8 (B, C, H, W) by their rows; both are on one
@@ -55,7 +55,10 @@ class Affine:
     size: int | None = None
 
     def draw(self, generator: Generator, n: int) -> Tensor:
-        """Draw float64 (n, 4): clockwise angle and shear along x in degrees, scale, 1 for a flip."""
+        """Draw float64 (n, 4): clockwise angle, shear along x, scale, 1 for a flip.
+
+        Angle and shear are in degrees.
+        """
         angle, shear, scale = torch.rand(3, n, generator=generator, dtype=torch.float64)
         flip = _draw_flips(generator, n, flip=self.flip)
         smallest, largest = self.scale

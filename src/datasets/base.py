@@ -28,7 +28,7 @@ class Loading(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """The share of one of several processes in a batch: images rank, rank + size, rank + 2·size, …"""
+    """The share of a process in a batch: the images rank, rank + size, rank + 2·size, …"""
 
     rank: int = 0
     size: int = 1

@@ -20,7 +20,7 @@ class ImageSet(BaseImageSet):
 
     Args:
         images: uint8 (N, C, H, W); `MappedImages` stay on disk.
-        labels: as in BaseImageSet; None: the set is unlabelled, all labels are -1, `n_classes` is 0.
+        labels: as in BaseImageSet; None: the set is unlabelled, all labels are -1.
         size: `batches` resizes images to (size, size), and `augmentation` must do so too; None:
             images keep their size.
         augmentation: applied by `epoch`; None: `epoch` does the same to images as `batches`.
