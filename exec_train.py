@@ -22,21 +22,23 @@ def parser() -> cli.Parser:
         "--save-frequency",
         type=cli.whole_number(0),
         default=0,
-        help="save every so many epochs, and the last one; 0: the last one only",
+        help="save the network every so many epochs, and after the last epoch; "
+        "0: after the last epoch only",
     )
     add(
         "-epoch-size",
         "--epoch-size",
         type=cli.whole_number(1),
         default=None,
-        help="images in an epoch, disjoint from epoch to epoch; default: all, of cifar5m 50,000",
+        help="images in an epoch; the next epoch has the next images; "
+        "default: all images, 50,000 of cifar5m",
     )
     cli.add_resume(options, overwrite=True)
     return options
 
 
 def train(args) -> None:
-    """Run the experiment."""
+    """Train the network; write checkpoints, logs and options to the folder."""
     import torch
 
     from src.checkpoints import save_state
@@ -53,7 +55,7 @@ def train(args) -> None:
     if run.skip_if_finished(resume=args.resume, overwrite=args.overwrite):
         return
 
-    # The network and the images.
+    # The network
     device = device_of(args.gpu)
     spec = dataset_info(args.dataset, labelled=True).spec
     with seeded(args.seed):
@@ -63,16 +65,19 @@ def train(args) -> None:
             n_channels=spec.shape[0],
             image_shape=spec.shape,
         )
-    # Tensor cores want channels last; in float32 the layout is left alone.
-    model.to(
-        device, memory_format=torch.channels_last if args.amp == "bf16" else torch.preserve_format
-    )
+    memory_format = torch.preserve_format
+    if args.amp == "bf16":  # tensor cores need channels last
+        memory_format = torch.channels_last
+    model.to(device, memory_format=memory_format)
+
+    # The images
     loading = cli.load_options(args, device)
     train_set = load_dataset(args.dataset, args.dataset_root, train=True, **loading)
     test_set = load_dataset(args.dataset, args.dataset_root, train=False, **loading)
-    train_set.epoch_size = args.epoch_size or train_set.epoch_size
+    if args.epoch_size is not None:
+        train_set.epoch_size = args.epoch_size
 
-    # The training.
+    # The training
     run.claim(resume=args.resume)
     train_network(
         run,
@@ -82,7 +87,7 @@ def train(args) -> None:
         settings,
         save_frequency=args.save_frequency,
     )
-    if not args.n_epochs:
+    if args.n_epochs == 0:
         save_state(run.folder / "model_0.pt", model.state_dict())
     run.finish()
     note(f"wrote {run.folder}")
