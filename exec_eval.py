@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure the accuracy of a network on the test images of a dataset."""
+"""Measure the accuracy of a network on the test images of a data set."""
 
 import sys
 
@@ -7,7 +7,7 @@ from src import cli
 
 
 def parser() -> cli.Parser:
-    options = cli.Parser("Print the accuracy of a network on the test images of a dataset.")
+    options = cli.Parser("Print the accuracy of a network on the test images of a data set.")
     options.add_argument("model_path", help=cli.CHECKPOINT)
     options.add_argument("model_type", type=cli.network, help=cli.NETWORKS)
     cli.add_data(options, batch_size=64)
@@ -16,7 +16,7 @@ def parser() -> cli.Parser:
 
 
 def measure(args) -> None:
-    """Run the experiment."""
+    """Print the accuracy of the network."""
     from src.checkpoints import load_model
     from src.console import progress, result
     from src.datasets import dataset_info, load_dataset
@@ -26,12 +26,10 @@ def measure(args) -> None:
     device = device_of(args.gpu)
     spec = dataset_info(args.dataset, labelled=True).spec
     model = load_model(cli.named_network(args, "model"), spec, device=device)
-    test_set = load_dataset(
-        args.dataset, args.dataset_root, train=False, **cli.load_options(args, device)
-    )
-    batches = progress(
-        test_set.batches(args.batch_size), "evaluating", test_set.n_batches(args.batch_size)
-    )
+    loading = cli.load_options(args, device)
+    test_set = load_dataset(args.dataset, args.dataset_root, train=False, **loading)
+    n_batches = test_set.n_batches(args.batch_size)
+    batches = progress(test_set.batches(args.batch_size), "evaluating", n_batches)
     (measured,) = evaluate(Classification(model), batches)
     result(f"Clean accuracy: {measured.accuracy:.2%}")
 
