@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
-"""Train linear probes on layers of a network, at full rank or on their first principal
-components."""
+"""Train linear probes on layers of a network, at full rank or on principal components."""
 
 import sys
 
@@ -9,19 +8,41 @@ from src import cli
 
 def parser() -> cli.Parser:
     options = cli.Parser(
-        "Train linear probes at all given layers and ranks together; prints their test accuracies."
+        "Train a linear probe for each given layer and rank; prints their test accuracies."
     )
     add = options.add_argument
     add("model_path", help=cli.CHECKPOINT)
     add("model_type", type=cli.network, help=cli.NETWORKS)
-    add("-l", "--layers", dest="layer_names", nargs="+", required=True,
-        help="layers to probe, with blanks or commas between them, or all")  # fmt: skip
-    add("-ranks", "--ranks", type=cli.whole_number(0), nargs="*", default=[],
-        help="principal components to keep, in each batch; one probe each at every layer; 0, default: all")  # fmt: skip
+    add(
+        "-l",
+        "--layers",
+        dest="layer_names",
+        nargs="+",
+        required=True,
+        help="layers to probe, with blanks or commas between them; or all",
+    )
+    add(
+        "-ranks",
+        "--ranks",
+        type=cli.whole_number(0),
+        nargs="*",
+        default=[],
+        help="numbers of principal components of a batch to keep, a probe for each; "
+        "0, and the default: all components",
+    )
     cli.add_gpu(options)
     cli.add_data(options, batch_size=64)
     cli.add_interventions(options, of_tests=True)
     cli.add_channels_last(options)
+    add_probe_training(options)
+    add_output(options)
+    cli.add_resume(options)
+    return options
+
+
+def add_probe_training(options: cli.Parser) -> None:
+    """Add the options of the training of probes."""
+    add = options.add_argument
     add(
         "-e",
         "--epochs",
@@ -30,8 +51,13 @@ def parser() -> cli.Parser:
         default=10,
         help="number of epochs",
     )
-    add("-lr", "--learning-rate", type=cli.real_number(above=0), default=1e-3,
-        help="learning rate; of more than five epochs, the last five have a tenth of it")  # fmt: skip
+    add(
+        "-lr",
+        "--learning-rate",
+        type=cli.real_number(above=0),
+        default=1e-3,
+        help="learning rate; with more than five epochs, the last five have a tenth of it",
+    )
     add(
         "-wd",
         "--weight_decay",
@@ -41,24 +67,37 @@ def parser() -> cli.Parser:
         help="weight decay",
     )
     add("-s", "--seed", type=cli.whole_number(0), default=0, help="random seed")
-    add("--verbose", action="store_true", help="print both accuracies after every epoch")
+    add(
+        "--verbose",
+        action="store_true",
+        help="print the accuracies on training and test images after every epoch",
+    )
+
+
+def add_output(options: cli.Parser) -> None:
+    """Add the options of the files to write."""
+    add = options.add_argument
     add(
         "-o",
         "--output",
         type=cli.csv_file,
-        help="CSV to write; a figure, accuracy over rank, goes beside it",
+        help="CSV to write; a figure of accuracy over rank is drawn beside it",
     )
     cli.add_figure(options)
-    add("--with-head", metavar="DIR",
-        help="with -l output: write DIR/model_<epoch>.pt, the network with the probe as its head, for an encoder that "
-        "is to be an end network")  # fmt: skip
-    cli.add_resume(options)
-    return options
+    add(
+        "--with-head",
+        metavar="DIR",
+        help="with -l output, for an encoder: write DIR/model_<epoch>.pt, the encoder with the "
+        "probe as its head; it can be an end network of stitches",
+    )
 
 
 def probe(args, session=None) -> None:
-    """Run the experiment. All experiments of one `session` share its networks and images."""
-    from src.console import progress
+    """Train the probes, print their accuracies, and write the table.
+
+    Args:
+        session: shares networks and images between experiments.
+    """
     from src.datasets import dataset_info
     from src.errors import UserError
     from src.low_rank import descending
@@ -66,12 +105,11 @@ def probe(args, session=None) -> None:
     from src.results.run import Run
     from src.runtime import device_of
     from src.session import Session
-    from src.training import evaluate
 
     if args.resume and not args.output:
         raise UserError("--resume goes on from files beside the table of -o; give -o as well")
 
-    # A network, and one probe for each of its layers and each rank.
+    # The network, and a probe for each layer and rank
     session = session or Session()
     device = device_of(args.gpu)
     spec = dataset_info(args.dataset, labelled=True).spec
@@ -83,33 +121,30 @@ def probe(args, session=None) -> None:
     if args.with_head:
         check_head(args, task, spec)
 
-    # The images.
+    # The images
     loading = cli.load_options(args, device)
     train_set = session.dataset(args.dataset, args.dataset_root, train=True, **loading)
     test_set = session.dataset(args.dataset, args.dataset_root, train=False, **loading)
 
-    # All probes train together; without epochs they stay as they were drawn.
+    # The training; another process may have finished the run in the meantime
     if run:
         run.claim(resume=args.resume)
-        if args.resume and run.skip_if_finished(resume=True):  # by another process, in the meantime
+        if args.resume and run.skip_if_finished(resume=True):
             return
     print_start()
-    if args.n_epochs:
-        trained, tested = train_probes(args, task, train_set, test_set, run)
+    if args.n_epochs == 0:
+        trained = {}
+        tested = evaluate_probes(args, task, test_set)
     else:
-        batches = progress(
-            test_set.batches(args.batch_size), "evaluating", test_set.n_batches(args.batch_size)
-        )
-        trained, tested = {}, dict(zip(task.probes, evaluate(task, batches), strict=True))
+        trained, tested = train_probes(args, task, train_set, test_set, run)
 
-    # Their accuracies.
+    # The results
     print_accuracies(args, task, tested)
     if args.with_head:
         save_with_head(args, task)
     if run:
-        write_table(
-            args, run, task, trained, tested, weights=model.name.identity, n_images=len(test_set)
-        )
+        weights = model.name.identity
+        write_table(args, run, task, trained, tested, weights=weights, n_images=len(test_set))
 
 
 def check_head(args, task, spec) -> None:
@@ -126,26 +161,28 @@ def check_head(args, task, spec) -> None:
         )
     if args.model_type.startswith("tv_"):
         raise UserError(
-            f"--with-head is for encoders; {args.model_type} has a head for the classes of its weights: give a "
-            "FILE.py:FUNCTION that leaves the head out"
+            f"--with-head is for encoders; {args.model_type} has a head for the classes of its "
+            "weights: give a FILE.py:FUNCTION that leaves the head out"
         )
 
 
 def print_start() -> None:
-    """Print the command as the public code does, and a note on what follows it."""
+    """Print the command as the public code does, and a note on the output."""
     from src.console import note, result
 
     note(
-        "Printed, as by the paper's code: the command, and of each layer the test accuracy of the probe at each rank "
-        "(None: full), then these accuracies alone"
+        "Printed as by the paper's code: the command; for each layer the test accuracies of its "
+        "probes by rank (None: full); then the accuracies without text"
     )
     result(str(sys.argv))
 
 
 def train_probes(args, task, train_set, test_set, run):
-    """Train all probes; return by layer and rank the results on training and on test images of the
-    last epoch."""
-    from src.console import result
+    """Train all probes.
+
+    Returns:
+        The results of the last epoch by layer and rank, on training and on test images.
+    """
     from src.probing import decay_epochs
     from src.training import Settings, train
 
@@ -157,18 +194,36 @@ def train_probes(args, task, train_set, test_set, run):
         weight_decay=args.weight_decay,
         reduce_lr_epochs=decay_epochs(args.n_epochs),
     )
-    begun = run.state.get("loop") if run else None
-    for history, state in train(task, train_set, test_set, settings, state=begun):
+    start = run.state.get("loop") if run else None
+    for history, state in train(task, train_set, test_set, settings, state=start):
         if run:
             run.save(loop=state)
         logs = dict(zip(task.probes, history[-1], strict=True))
-        for (layer, rank), log in logs.items() if args.verbose else ():
-            whose = f"{layer} -- rank {rank} -- " if len(logs) > 1 else ""
-            result(f"{whose}Epoch #{len(history)} train acc: {log.train.accuracy}")
-            result(f"{whose}Epoch #{len(history)} val acc: {log.val.accuracy}")
+        if args.verbose:
+            print_epoch(len(history), logs)
     trained = {key: log.train for key, log in logs.items()}
     tested = {key: log.val for key, log in logs.items()}
     return trained, tested
+
+
+def evaluate_probes(args, task, test_set):
+    """Return the results of the probes on test images, by layer and rank."""
+    from src.console import progress
+    from src.training import evaluate
+
+    n_batches = test_set.n_batches(args.batch_size)
+    batches = progress(test_set.batches(args.batch_size), "evaluating", n_batches)
+    return dict(zip(task.probes, evaluate(task, batches), strict=True))
+
+
+def print_epoch(epoch: int, logs) -> None:
+    """Print the accuracies of an epoch, by layer and rank if there are several probes."""
+    from src.console import result
+
+    for (layer, rank), log in logs.items():
+        name = f"{layer} -- rank {rank} -- " if len(logs) > 1 else ""
+        result(f"{name}Epoch #{epoch} train acc: {log.train.accuracy}")
+        result(f"{name}Epoch #{epoch} val acc: {log.val.accuracy}")
 
 
 def print_accuracies(args, task, tested) -> None:
@@ -184,7 +239,7 @@ def print_accuracies(args, task, tested) -> None:
 
 
 def save_with_head(args, task) -> None:
-    """Save the network with the only probe as its head."""
+    """Save the network with the only probe as its head, and its options beside it."""
     from pathlib import Path
 
     from src.checkpoints import save_state
@@ -195,9 +250,8 @@ def save_with_head(args, task) -> None:
     path = Path(args.with_head, f"model_{args.n_epochs}.pt")
     state_of_head = {f"linear_probe.{key}": value for key, value in head.state_dict().items()}
     save_state(path, task.network.state_dict() | state_of_head)
-    write_options(
-        path.with_suffix(".config.txt"), vars(args)
-    )  # so that fresh weights are known as such
+    # The options tell where the weights of the encoder were fresh
+    write_options(path.with_suffix(".config.txt"), vars(args))
     note(f"wrote {path}")
 
 
@@ -210,24 +264,25 @@ def write_table(args, run, task, trained, tested, *, weights, n_images) -> None:
 
     rows = []
     for (layer, rank), on_test in tested.items():
-        on_training = trained.get((layer, rank))
-        rows.append(
-            ProbeRow(
-                args.model_path,
-                layer,
-                rank,
-                accuracy=on_test.accuracy,
-                train_accuracy=on_training.accuracy if on_training else None,
-                loss=on_test.loss,
-                seed=args.seed,
-                epochs=args.n_epochs,
-                model_type=args.model_type,
-                dataset=args.dataset,
-                n_images=n_images,
-                shortcut=args.shortcut,
-                model_weights=weights,
-            )
+        train_accuracy = None
+        if (layer, rank) in trained:
+            train_accuracy = trained[layer, rank].accuracy
+        row = ProbeRow(
+            args.model_path,
+            layer,
+            rank,
+            accuracy=on_test.accuracy,
+            train_accuracy=train_accuracy,
+            loss=on_test.loss,
+            seed=args.seed,
+            epochs=args.n_epochs,
+            model_type=args.model_type,
+            dataset=args.dataset,
+            n_images=n_images,
+            shortcut=args.shortcut,
+            model_weights=weights,
         )
+        rows.append(row)
     write_files(Path(args.output), rows, task.widths, **cli.figure_options(args))
     run.finish()
     note(f"wrote {args.output}")
