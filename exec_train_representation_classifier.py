@@ -1,28 +1,34 @@
 #!/usr/bin/env python3
-"""Train OOD detectors: classifiers of the activations of a network whose energy tells ID from OOD
-data."""
+"""Train OOD detectors: classifiers of activations whose energy tells ID from OOD data."""
 
 import sys
+from typing import TYPE_CHECKING, NamedTuple
 
 from src import cli
 from src.choices import LR_STEPS, PENALTIES
 from src.choices.models import MODEL_NAMES
+
+if TYPE_CHECKING:
+    from src.datasets.base import BaseImageSet
+    from src.ood.finetuning import HalfAndHalf
 
 CLASSIFIERS = tuple(name for name in MODEL_NAMES if name.startswith("repr_cls_"))
 
 
 def parser() -> cli.Parser:
     options = cli.Parser(
-        "Train an OOD detector for one layer of a network, for several, or for all of its blocks."
+        "Train an OOD detector for one layer of a network, for several layers, or for all blocks. "
+        "It is first trained on the labels, and then fine-tuned to tell ID from OOD data."
     )
     add = options.add_argument
     add("source_model_path", help=f"checkpoint of the network to detect for: {cli.CHECKPOINT}")
     add("source_model_type", type=cli.network, help=cli.NETWORKS)
     add(
         "source_layer_name",
-        help="layer; several with commas between them, or all: one detector after the other",
+        help="a layer; several layers with commas between them; or all. "
+        "One detector is trained after the other",
     )
-    add("-m", "--model-type", choices=CLASSIFIERS, required=True, help="the detector")
+    add("-m", "--model-type", choices=CLASSIFIERS, required=True, help="type of the detector")
     cli.add_channels_last(options)
     cli.add_data(options, batch_size=64)
     cli.add_gpu(options)
@@ -31,89 +37,143 @@ def parser() -> cli.Parser:
         "-dir",
         "--save-dir",
         required=True,
-        help="folder to write to; with several layers, a folder in it for each",
+        help="folder to write to; with several layers, each has a folder in it",
     )
     add(
         "-sf",
         "--save-frequency",
         type=cli.whole_number(0),
         default=0,
-        help="save every so many epochs of pre-training, and the last one; 0: the last one only",
+        help="save the detector every so many epochs of training on the labels, and after the last "
+        "of them; 0: after the last only",
     )
     cli.add_resume(options, overwrite=True)
     add(
         "--resume-from",
-        help="checkpoint of a classifier to go on from; with -e 0 it is only fine-tuned",
+        help="checkpoint of a classifier to start from; with -e 0 it is only fine-tuned",
     )
+    add_finetuning_data(options)
+    add_finetuning(options)
     add(
-        "-ftidd", "--finetune-id-dataset", type=cli.dataset, required=True, help="ID dataset, as -d"
+        "-fdir",
+        "--final-save-dir",
+        default="./models/repr_cls_ood_detectors",
+        help="folder of the detector store, to which the detectors are added",
+    )
+    return options
+
+
+def add_finetuning_data(options: cli.Parser) -> None:
+    """Add the options that name the ID and the OOD data of fine-tuning."""
+    add = options.add_argument
+    add(
+        "-ftidd",
+        "--finetune-id-dataset",
+        type=cli.dataset,
+        required=True,
+        help="ID data set of fine-tuning, with labels; named as for -d",
     )
     add(
         "-ftiddata",
         "--finetune-id-dataset-root",
         default="./data/pytorch",
-        help="folder of the ID dataset",
+        help="folder of the ID data set",
     )
     add(
         "-ftoodd",
         "--finetune-ood-dataset",
         type=cli.dataset,
         required=True,
-        help="auxiliary OOD dataset, as -d",
+        help="auxiliary OOD data set of fine-tuning; named as for -d",
     )
     add(
         "-ftooddata",
         "--finetune-ood-dataset-root",
         default="./data/pytorch",
-        help="folder of the OOD dataset",
+        help="folder of the OOD data set",
     )
+
+
+def add_finetuning(options: cli.Parser) -> None:
+    """Add the options of fine-tuning."""
+    add = options.add_argument
     add(
         "-fe",
         "--finetune-epochs",
         dest="n_finetune_epochs",
         type=cli.whole_number(0),
         default=20,
-        help="epochs",
+        help="number of epochs of fine-tuning",
     )
-    add("--finetune-decay", choices=LR_STEPS, default="updates",
-        help="what is counted to -fe // 2, where the learning rate drops to a tenth; published: updates")  # fmt: skip
-    add("-m-in", "--mean-in-score", dest="m_in", type=cli.real_number(), default=-25.0,
-        help="energy that ID is to stay below")  # fmt: skip
-    add("-m-out", "--mean-out-score", dest="m_out", type=cli.real_number(), default=-7.0,
-        help="energy that OOD is to stay above")  # fmt: skip
-    add("-score", "--ood-score", dest="score", type=lambda text: "OE" if text.lower() == "oe" else text,
-        choices=PENALTIES, default="energy",
-        help="what is added to the cross-entropy: the energy hinge, or outlier exposure")  # fmt: skip
     add(
-        "-fdir",
-        "--final-save-dir",
-        default="./models/repr_cls_ood_detectors",
-        help="folder of the detector store",
+        "--finetune-decay",
+        choices=LR_STEPS,
+        default="updates",
+        help="the learning rate of fine-tuning drops to a tenth after (-fe // 2) of these; "
+        "the paper's code: updates",
     )
-    return options
+    add(
+        "-m-in",
+        "--mean-in-score",
+        dest="m_in",
+        type=cli.real_number(),
+        default=-25.0,
+        help="ID samples are penalised for an energy above this",
+    )
+    add(
+        "-m-out",
+        "--mean-out-score",
+        dest="m_out",
+        type=cli.real_number(),
+        default=-7.0,
+        help="OOD samples are penalised for an energy below this",
+    )
+    add(
+        "-score",
+        "--ood-score",
+        dest="score",
+        type=penalty,
+        choices=PENALTIES,
+        default="energy",
+        help="penalty that is added to the cross-entropy. energy: the hinge loss of energies; "
+        "OE: outlier exposure",
+    )
+
+
+def penalty(text: str) -> str:
+    """Read the name of a penalty: OE may be written in small letters."""
+    return "OE" if text.lower() == "oe" else text
+
+
+class Images(NamedTuple):
+    """The images that all detectors are trained on."""
+
+    train_set: "BaseImageSet"
+    test_set: "BaseImageSet"
+    mixed: "HalfAndHalf"  # of fine-tuning: half ID, half OOD
 
 
 def train_detectors(args) -> None:
-    """Run the experiment."""
+    """Train a detector for each layer, and add it to the store."""
     from src.datasets import dataset_info
     from src.ood.store import DetectorStore
     from src.runtime import device_of
     from src.session import Session
 
-    # The network and its layers.
+    # The network and its layers
     settings = cli.training_settings(args)
     device = device_of(args.gpu)
     store = DetectorStore(args.final_save_dir)
-    store.entries()  # which may be damaged
+    store.entries()  # raises an error if the store is damaged
     spec = dataset_info(args.dataset, labelled=True).spec
     check_finetuning_data(args)
     source = cli.load_network(args, cli.SOURCE, spec, session=Session(), device=device)
 
-    # A detector for each layer, unless its run is finished.
+    # A detector for each layer, unless its run is finished
     runs = begin_runs(args, source.layers)
     images = load_images(args, device)
     for layer, run in runs.items():
-        train_detector(args, run, source, layer, spec, settings, store, *images)
+        train_detector(args, run, source, layer, spec, settings, store, images)
 
 
 def check_finetuning_data(args) -> None:
@@ -126,30 +186,31 @@ def check_finetuning_data(args) -> None:
     ood_data = (args.finetune_ood_dataset, args.finetune_ood_dataset_root)
     if id_data == ood_data:
         raise UserError(
-            f"-ftidd and -ftoodd are both {args.finetune_id_dataset}: no detector tells it from itself; choose two sets"
+            f"-ftidd and -ftoodd are both {args.finetune_id_dataset}: "
+            "no detector tells it from itself; choose two sets"
         )
 
 
 def begin_runs(args, layers) -> dict:
-    """Return a run for each layer that has no finished one."""
+    """Return the runs of all layers without a finished run, by layer."""
     from pathlib import Path
 
     from src.results.run import Run
 
     runs = {}
     for layer in layers:
-        folder = Path(args.save_dir, layer) if len(layers) > 1 else Path(args.save_dir)
-        run = Run.in_folder(
-            folder, vars(args) | {"source_layer_name": layer, "save_dir": str(folder)}
-        )
+        folder = Path(args.save_dir)
+        if len(layers) > 1:
+            folder = folder / layer
+        options = vars(args) | {"source_layer_name": layer, "save_dir": str(folder)}
+        run = Run.in_folder(folder, options)
         if not run.skip_if_finished(resume=args.resume, overwrite=args.overwrite):
             runs[layer] = run
     return runs
 
 
-def load_images(args, device):
-    """Return the training and the test images, and the batches of fine-tuning, half ID and half
-    OOD."""
+def load_images(args, device) -> Images:
+    """Load the images of training, testing and fine-tuning."""
     from src.datasets import load_dataset
     from src.ood.finetuning import HalfAndHalf
 
@@ -163,13 +224,11 @@ def load_images(args, device):
         args.finetune_ood_dataset, args.finetune_ood_dataset_root, train=True, **loading
     )
     mixed = HalfAndHalf(id_set, ood_set, like=train_set, batch_size=args.batch_size)
-    return train_set, test_set, mixed
+    return Images(train_set, test_set, mixed)
 
 
-def train_detector(
-    args, run, source, layer, spec, settings, store, train_set, test_set, mixed
-) -> None:
-    """Train a classifier of the activations of one layer, fine-tune it, and add it to the store."""
+def train_detector(args, run, source, layer, spec, settings, store, images: Images) -> None:
+    """Train a classifier of the activations of a layer, fine-tune it, and add it to the store."""
     from src.console import note
     from src.ood import finetuning
     from src.ood.store import new_name
@@ -183,18 +242,26 @@ def train_detector(
     file = run.state.get("detector") or new_name()
     run.save(detector=file)
 
-    # Pre-training on the labels.
+    # Training on the labels
     task = finetuning.RepresentationClassification(source.network, layer, classifier)
     if "finetuning" not in run.state:
-        train_network(run, task, train_set, test_set, settings, save_frequency=args.save_frequency)
+        train_network(
+            run,
+            task,
+            images.train_set,
+            images.test_set,
+            settings,
+            save_frequency=args.save_frequency,
+        )
 
-    # Fine-tuning, which tells ID from OOD.
+    # Fine-tuning, to tell ID from OOD
     task.penalty = finetuning.make_penalty(args.score, m_in=args.m_in, m_out=args.m_out)
     tuning = finetuning.finetuning_settings(
         settings, n_epochs=args.n_finetune_epochs, decay=args.finetune_decay
     )
-    scores = finetuning.finetune(run, task, mixed, test_set, tuning)
+    scores = finetuning.finetune(run, task, images.mixed, images.test_set, tuning)
 
+    # The store
     entry = {
         "model_type": args.model_type,
         "source_model_type": args.source_model_type,
