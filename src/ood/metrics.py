@@ -1,5 +1,6 @@
-"""How well energies tell in-distribution (ID) from out-of-distribution (OOD) samples; ID is the
-positive class."""
+"""How well energies tell in-distribution (ID) from out-of-distribution (OOD) samples.
+
+ID is the positive class, and a low energy speaks for ID."""
 
 from typing import NamedTuple
 
@@ -11,8 +12,9 @@ from src.results.tables import Interval
 
 
 class OODMetrics(NamedTuple):
-    """Area under the ROC curve, average precision, and the false-positive rate at 95 % recall; all
-    in [0, 1]."""
+    """Area under the ROC curve, average precision, and false-positive rate at 95 % recall.
+
+    All three are in [0, 1], or NaN where energies are not finite."""
 
     auroc: float
     aupr: float
@@ -20,73 +22,86 @@ class OODMetrics(NamedTuple):
 
 
 def ood_metrics(id_energies: np.ndarray, ood_energies: np.ndarray) -> OODMetrics:
-    """Compare the energies of ID samples (N,) with those of OOD samples (M,); ID should have the
-    lower ones.
+    """Compare the energies of ID samples (N,) with the energies of OOD samples (M,).
 
-    FPR95 is the FPR at the recall nearest to 0.95, also from below; of ties, at the lowest
-    threshold. As in the paper's code, thresholds below the highest one of full recall do not count.
+    A threshold takes all samples for ID whose energy is at most the threshold. FPR95 is the share
+    of OOD samples taken for ID at the recall nearest to 0.95, which may be below 0.95. Of equally
+    near recalls, the one of the highest threshold counts. Thresholds above the highest ID energy
+    do not count, as in the paper's code.
 
     Raises:
-        ValueError: one of them is empty or not finite.
+        ValueError: a set of energies is empty or not finite.
     """
-    positives, negatives = (
-        np.asarray(energies, dtype=np.float64).ravel() for energies in (id_energies, ood_energies)
-    )
+    positives = np.asarray(id_energies, dtype=np.float64).ravel()
+    negatives = np.asarray(ood_energies, dtype=np.float64).ravel()
     if not len(positives) or not len(negatives):
         raise ValueError("metrics need both ID and OOD energies")
     if not np.isfinite(positives).all() or not np.isfinite(negatives).all():
         raise ValueError("the energies are not finite")
-    thresholds = np.unique(
-        np.concatenate([positives, negatives])
-    )  # an energy of at most that is taken for ID
-    true, false = (
-        np.searchsorted(np.sort(energies), thresholds, side="right")
-        for energies in (positives, negatives)
-    )
-    recalls = true / len(positives)
-    aupr = float(np.sum(np.diff(recalls, prepend=0.0) * true / (true + false)))
 
-    first_full = int(np.searchsorted(recalls, 1.0))  # thresholds behind it only add false positives
-    recalls, rates = (
-        np.insert(each, 0, 0.0) for each in (recalls, false / len(negatives))
-    )  # in front: none is taken
-    distances = np.abs(recalls - 0.95)[
-        first_full + 1 :: -1
-    ]  # so that argmin finds the lowest score of several
-    fpr95 = float(rates[first_full + 1 - np.argmin(distances)])
-    return OODMetrics(float(_order(positives, negatives)[0].mean()), aupr, fpr95)
+    # Samples that each threshold takes for ID
+    thresholds = np.unique(np.concatenate([positives, negatives]))
+    n_true = np.searchsorted(np.sort(positives), thresholds, side="right")
+    n_false = np.searchsorted(np.sort(negatives), thresholds, side="right")
+    recalls = n_true / len(positives)
+    false_positive_rates = n_false / len(negatives)
+
+    # Average precision: the precision at each threshold, weighted by the recall that it gains
+    gains = np.diff(recalls, prepend=0.0)
+    aupr = float(np.sum(gains * n_true / (n_true + n_false)))
+
+    # FPR95, among thresholds from none (no sample is taken for ID) to the first of full recall
+    n_counted = int(np.searchsorted(recalls, 1.0)) + 1
+    recalls = np.insert(recalls[:n_counted], 0, 0.0)
+    false_positive_rates = np.insert(false_positive_rates[:n_counted], 0, 0.0)
+    distances = np.abs(recalls - 0.95)
+    nearest = np.flatnonzero(distances == distances.min())[-1]
+    fpr95 = float(false_positive_rates[nearest])
+
+    shares_of_id, _ = _shares_in_order(positives, negatives)
+    return OODMetrics(float(shares_of_id.mean()), aupr, fpr95)
 
 
 def auroc_interval(id_energies: np.ndarray, ood_energies: np.ndarray, *, paired: bool) -> Interval:
-    """Return the interval of 95 % of an AUROC, by DeLong's components (1988) and on the scale of
-    log odds.
+    """Return the interval of 95 % of the AUROC of ID energies (N,) and OOD energies (M,).
+
+    The variance is that of DeLong, DeLong and Clarke-Pearson (1988). The interval is symmetric on
+    the scale of log odds. It has no width where all ID samples are on one side of all OOD samples.
 
     Args:
-        id_energies, ood_energies: as for `ood_metrics`.
-        paired: both are of the same images in the same order; the components of each image then add up.
+        paired: both energies are of the same images in the same order, so N = M.
     """
-    above, below = _order(id_energies, ood_energies)
-    n, m, auroc = len(above), len(below), above.mean()
-    variance = (
-        np.var(above + below, ddof=1) / n
-        if paired
-        else np.var(above, ddof=1) / n + np.var(below, ddof=1) / m
-    )
+    shares_of_id, shares_of_ood = _shares_in_order(id_energies, ood_energies)
+    auroc = shares_of_id.mean()
+    if paired:
+        variance = np.var(shares_of_id + shares_of_ood, ddof=1) / len(shares_of_id)
+    else:
+        variance_of_id = np.var(shares_of_id, ddof=1) / len(shares_of_id)
+        variance_of_ood = np.var(shares_of_ood, ddof=1) / len(shares_of_ood)
+        variance = variance_of_id + variance_of_ood
     if not 0 < auroc < 1 or not variance > 0:
         return Interval(float(auroc), float(auroc))
-    half = norm.ppf(0.975) * np.sqrt(variance) / (auroc * (1 - auroc))
-    return Interval(float(expit(logit(auroc) - half)), float(expit(logit(auroc) + half)))
+    half_width = norm.ppf(0.975) * np.sqrt(variance) / (auroc * (1 - auroc))
+    low = expit(logit(auroc) - half_width)
+    high = expit(logit(auroc) + half_width)
+    return Interval(float(low), float(high))
 
 
-def _order(id_energies: np.ndarray, ood_energies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each ID sample (N,) the share of OOD samples of more energy, and for each of these
-    (M,) the reverse.
+def _shares_in_order(
+    id_energies: np.ndarray, ood_energies: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compare each sample with all samples of the opposite set.
 
-    Ties count half; the mean of either is the AUROC (Mann and Whitney 1947).
+    Returns:
+        For each ID sample (N,), the share of OOD samples with more energy; for each OOD sample
+        (M,), the share of ID samples with less energy. Ties count half. The mean of either array is
+        the AUROC (Mann and Whitney 1947).
     """
-    positives, negatives = (
-        -np.asarray(energies, dtype=np.float64).ravel() for energies in (id_energies, ood_energies)
-    )
-    n, m = len(positives), len(negatives)
+    positives = -np.asarray(id_energies, dtype=np.float64).ravel()
+    negatives = -np.asarray(ood_energies, dtype=np.float64).ravel()
+    n_id = len(positives)
+    n_ood = len(negatives)
     ranks = rankdata(np.concatenate([positives, negatives]))
-    return (ranks[:n] - rankdata(positives)) / m, 1 - (ranks[n:] - rankdata(negatives)) / n
+    shares_of_id = (ranks[:n_id] - rankdata(positives)) / n_ood
+    shares_of_ood = 1 - (ranks[n_id:] - rankdata(negatives)) / n_id
+    return shares_of_id, shares_of_ood
