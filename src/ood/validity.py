@@ -17,7 +17,7 @@ from src.moments import Moments, Rows
 from src.ood.cells import cells
 from src.ood.detectors import mean_over_positions
 from src.ood.evaluation_rows import StitchValidity
-from src.ood.identifying import identified, share_of
+from src.ood.identifying import identify, share_of
 from src.results.tables import IntervalEstimate
 from src.runtime import generator
 
@@ -189,7 +189,7 @@ class Validity:
         """Return the share of images that a stitch is identified by; takes what `of_stitch`
         takes."""
         stitched_cells, _ = _split(samples - self._centre)
-        return share_of(identified(stitched_cells, self._own_cells, self._foils))
+        return share_of(identify(stitched_cells, self._own_cells, self._foils))
 
     def _measure_doses(self, samples: Tensor) -> Doses:
         """Measure own activations under noise and under shrinkage towards the mean of each cell.
