@@ -31,7 +31,7 @@ READERS = {
     "m.pt": lambda: load_model(NetworkName("m.pt", "small_cnn"), ImageSpec(10, (1, 8, 8))),
     "own.npz": lambda: read_images("own.npz"),
     "own/train/ant/000.png": lambda: read_images("own"),
-    "meta.json": lambda: DetectorStore(".").of(NetworkName("m.pt", "small_cnn")),
+    "meta.json": lambda: DetectorStore(".").names_by_layer(NetworkName("m.pt", "small_cnn")),
     "options": lambda: read_yaml("options"),
 }
 

@@ -46,7 +46,7 @@ def test_adding_keeps_the_table_of_the_public_code_and_its_layout(store):
     store.folder.mkdir()
     store.meta.write_text(json.dumps(PUBLIC, indent=4))
     source = NetworkName("models/m1/model_3.pt", "resnet18")
-    (found,) = store.of(source)["layer2.0"]
+    (found,) = store.names_by_layer(source)["layer2.0"]
     assert PUBLIC[found]["source_layer"] == "layer2.0"
     name = add(store)
     assert list(store.entries()) == [*PUBLIC, name]
@@ -64,10 +64,10 @@ def test_content_counts_more_than_the_path(store, tmp_path):
         save_state(tmp_path / name, {"weight": torch.full((2,), float(name == "other.pt"))})
     source, moved, other = (NetworkName(str(tmp_path / name), "small_cnn") for name in names)
     name = add(store, source_model_path=source.path, source_sha256=content_of(source.path))
-    assert store.of(moved) == {"pool1": [name]} and store.of(other) == {}
+    assert store.names_by_layer(moved) == {"pool1": [name]} and store.names_by_layer(other) == {}
     # a checkpoint that was trained anew under the old path is another network
     (tmp_path / "a.pt").write_bytes((tmp_path / "other.pt").read_bytes())
-    assert store.of(source) == {}
+    assert store.names_by_layer(source) == {}
 
 
 def test_loads_the_newest_detector_and_refuses_one_of_another_shape(store, capsys):

@@ -143,7 +143,7 @@ def _load(network: Network, options: EvaluationOptions) -> tuple[dict[Key, Detec
     any is missing."""
     store, test, detectors, missing = DetectorStore(options.store), options.test, {}, []
     for score in (score for score in options.scores if SCORES[score].is_trained):
-        known = store.of(options.end)  # a missing store is an error, a missing detector is not
+        known = store.names_by_layer(options.end)  # a missing store is an error, a missing detector is not
         others = set(known).difference(options.layers) if options.sanity_data is not None else ()
         for layer in [*options.layers, *sorted(others, key=network.depth)]:
             try:
