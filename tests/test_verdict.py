@@ -379,9 +379,7 @@ def test_what_is_missing_or_of_other_data_is_left_out(tmp_path, capsys):
     (row,) = read_evaluations(tmp_path, ["energy"])["energy"]
     write_table(evaluation_file(tmp_path, "energy"), EvaluationRow, [replace(row, dataset="mnist")])
     assert not verdict_on(tmp_path).others
-    assert (
-        "evaluation by energy is of mnist, on which nothing was stitched" in capsys.readouterr().err
-    )
+    assert "the evaluation by energy on mnist is skipped" in capsys.readouterr().err
     path.write_bytes(path.read_bytes()[:100])
     assert word_on(tmp_path) == (UNDECIDED, "no predictions of the same test images")
     assert "predictions.npz is damaged" in capsys.readouterr().err

@@ -1,24 +1,31 @@
-"""The rows of OOD evaluations, their tables in a folder of stitching runs, and the rule that turns
-doses into words."""
+"""The rows of OOD evaluations, and their tables in a folder of stitching runs.
+
+The rule that turns doses into words stands here too. A *dose* is an amount of noise or of shrinkage
+that gives the end network's own activations the same validity as stitched activations have. So 5 %
+of noise means the same at every layer (see `src.ood.validity`)."""
 
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from src.console import warn
-from src.grouping import grouped
 from src.results.tables import IntervalEstimate, read_table
 from src.stitching.experiments import StitchResult
 from src.stitching.folders import StitchingRun
 
-IN_DISTRIBUTION, OFF, COLLAPSED = "in distribution", "off the manifold", "collapsed"
+IN_DISTRIBUTION = "in distribution"
+OFF = "off the manifold"
+COLLAPSED = "collapsed"
 COLLAPSED_AUROC = 0.25  # below it, stitched activations are more typical than the end network's own
 
 
 class StitchValidity(NamedTuple):
-    """How stitched activations lie to those of training images. See `QUANTITIES`."""
+    """Validity of the activations of a stitch, beside that of the end network's own activations.
+
+    `QUANTITIES` describes each number. A number that is not defined is NaN."""
 
     density: float
     recall: float
@@ -26,52 +33,61 @@ class StitchValidity(NamedTuple):
     density_own: float
     recall_own: float
     frechet_own: float
-    noise_dose: float  # NaN where it is not defined
+    noise_dose: float
     shrinkage_dose: float
 
     @property
     def density_ratio(self) -> float:
-        """The density over the end network's own; NaN where that is 0."""
-        return self.density / self.density_own if self.density_own else math.nan
+        """The density of the stitch over the end network's own density; NaN if the latter is 0."""
+        if self.density_own == 0:
+            return math.nan
+        return self.density / self.density_own
 
     @property
     def recall_ratio(self) -> float:
-        """The recall over the end network's own; NaN where that is 0."""
-        return self.recall / self.recall_own if self.recall_own else math.nan
+        """The recall of the stitch over the end network's own recall; NaN if the latter is 0."""
+        if self.recall_own == 0:
+            return math.nan
+        return self.recall / self.recall_own
 
 
 class ValidityLimits(NamedTuple):
-    """The largest doses of activations that are in distribution."""
+    """The largest doses at which activations count as in distribution."""
 
-    noise_dose: float = 0.05  # above: off the manifold
-    shrinkage_dose: float = 0.15  # above: collapsed
+    noise_dose: float = 0.05  # above it, activations are off the manifold
+    shrinkage_dose: float = 0.15  # above it, activations are collapsed
 
 
 def side_of(
     validity: StitchValidity,
     limits: ValidityLimits = ValidityLimits(),  # noqa: B008 - immutable
 ) -> str | None:
-    """Say whether activations are in distribution, else on which side they fail; None where that is
-    not defined."""
+    """Return IN_DISTRIBUTION, OFF or COLLAPSED for the doses of a stitch; None if a dose is NaN.
+
+    Activations that exceed both limits are OFF.
+    """
     if math.isnan(validity.noise_dose) or math.isnan(validity.shrinkage_dose):
         return None
     if validity.noise_dose > limits.noise_dose:
         return OFF
-    return COLLAPSED if validity.shrinkage_dose > limits.shrinkage_dose else IN_DISTRIBUTION
+    if validity.shrinkage_dose > limits.shrinkage_dose:
+        return COLLAPSED
+    return IN_DISTRIBUTION
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationRow(StitchResult):
-    """A stitch and a detector of its end layer: a row of `ood_evaluation.csv`.
+    """The evaluation of a stitch by a detector of its end layer: a row of `ood_evaluation.csv`.
 
-    Its settings are those of the run, but for `dataset`, whose images were stitched here. For what
-    was measured see `QUANTITIES`; `_low` and `_high` are the ends of intervals of 95 %."""
+    The settings are those of the stitching run, except `dataset`: the images of the evaluation.
+    `QUANTITIES` describes the measurements. `_low` and `_high` are the ends of intervals of 95 %.
+    A measurement of activations that are not finite is NaN."""
 
     detector: str
     detector_id_data: str  # the data that the detector was made with
-    detector_ood_data: str | None  # None: the detector needs none
+    detector_ood_data: str | None  # None: the detector needs no OOD data
     id_dataset: str
-    sanity_dataset: str | None  # None: it was not checked
+    sanity_dataset: str | None  # None: the detector was not checked
     sanity_auroc: float | None
     accuracy: float
     auroc: float
@@ -81,9 +97,9 @@ class EvaluationRow(StitchResult):
     fpr95: float
     mean_energy: float
     mean_id_energy: float
-    density: float | None = (
-        None  # these and the following: None without a pass over training images
-    )
+
+    # None without a pass over the training images
+    density: float | None = None
     recall: float | None = None
     frechet: float | None = None
     density_own: float | None = None
@@ -95,75 +111,104 @@ class EvaluationRow(StitchResult):
     identification_low: float | None = None
     identification_high: float | None = None
     noise_cost: float | None = None
-    front_depth: int | None = None  # of the run
+
+    # None if the stitching run did not record its depths
+    front_depth: int | None = None
     end_depth: int | None = None
 
-    contents, written_by = "OOD evaluation", "exec_eval_stitcher_ood.py"
+    contents: ClassVar[str] = "OOD evaluation"
+    written_by: ClassVar[str] = "exec_eval_stitcher_ood.py"
 
     @property
     def validity(self) -> StitchValidity | None:
-        """How the stitched activations lie; None where it was not measured."""
+        """The validity of the stitched activations; None if it was not measured."""
         values = [getattr(self, name) for name in StitchValidity._fields]
-        return None if None in values else StitchValidity(*values)
+        if None in values:
+            return None
+        return StitchValidity(*values)
 
     @property
     def density_ratio(self) -> float | None:
-        """The density over the end network's own; None where it was not measured."""
-        return None if self.validity is None else self.validity.density_ratio
+        """The density over the end network's own density; None if it was not measured."""
+        if self.validity is None:
+            return None
+        return self.validity.density_ratio
 
     @property
     def recall_ratio(self) -> float | None:
-        """The recall over the end network's own; None where it was not measured."""
-        return None if self.validity is None else self.validity.recall_ratio
+        """The recall over the end network's own recall; None if it was not measured."""
+        if self.validity is None:
+            return None
+        return self.validity.recall_ratio
 
     @property
     def identified(self) -> IntervalEstimate | None:
-        """The share of test images that are identified, with its interval; None where it was not
-        measured."""
-        if self.identification is None:
+        """The share of identified test images; None if it was not measured."""
+        low = self.identification_low
+        high = self.identification_high
+        if self.identification is None or low is None or high is None:
             return None
-        return IntervalEstimate(
-            self.identification, self.identification_low, self.identification_high
-        )
+        return IntervalEstimate(self.identification, low, high)
 
 
 def evaluation_file(folder: Path, detector: str, *, other_data: str = "") -> Path:
-    """Return the table of the evaluation of a folder by a detector, on the data of its stitches or
-    on others."""
-    name = "ood_evaluation" if detector == "energy" else f"ood_evaluation_{detector}"
-    return folder / (f"{name}_on_{other_data}.csv" if other_data else f"{name}.csv")
+    """Return the path of the table of an evaluation.
+
+    Args:
+        folder: the folder of the stitching runs.
+        other_data: the data of the evaluation; empty if the stitches were made on the same data.
+    """
+    name = "ood_evaluation"
+    if detector != "energy":  # the detector of the public code
+        name += f"_{detector}"
+    if other_data:
+        name += f"_on_{other_data}"
+    return folder / f"{name}.csv"
 
 
 def scores_file(folder: Path, detector: str, *, other_data: str = "") -> Path:
-    """Return the file of the scores of all images that belong to the same evaluation."""
-    return folder / (
-        f"energies_{detector}_on_{other_data}.npz" if other_data else f"energies_{detector}.npz"
-    )
+    """Return the path of the scores of all images; the arguments are those of `evaluation_file`."""
+    name = f"energies_{detector}"
+    if other_data:
+        name += f"_on_{other_data}"
+    return folder / f"{name}.npz"
 
 
 def read_evaluations(folder: Path, detectors: Iterable[str]) -> dict[str, list[EvaluationRow]]:
-    """Read the OOD evaluations of a folder by these detectors, as far as there are any."""
-    tables = {name: evaluation_file(folder, name) for name in detectors}
-    return {name: read_table(path, EvaluationRow) for name, path in tables.items() if path.exists()}
+    """Read the OOD evaluations of a folder of stitching runs; return the rows by detector.
+
+    Detectors without a table are skipped.
+    """
+    evaluations = {}
+    for detector in detectors:
+        path = evaluation_file(folder, detector)
+        if path.exists():
+            evaluations[detector] = read_table(path, EvaluationRow)
+    return evaluations
 
 
 def with_evaluations(runs: Sequence[StitchingRun], detectors: Iterable[str]) -> list[StitchingRun]:
-    """Add to runs their evaluations by these detectors; those on other data than were stitched on
-    are left out."""
-    detectors, found = list(detectors), {}
-    for folder, of_folder in grouped(runs, lambda run: run.folder.parent).items():
-        stitched_on = {run.folder.name: run.row.dataset for run in of_folder}
+    """Return the runs with their OOD evaluations, as far as their folders have evaluations.
+
+    Evaluations on other data than the run's are skipped, with a warning.
+    """
+    detectors = list(detectors)
+    datasets: dict[Path, dict[str, str | None]] = defaultdict(dict)  # by folder and run
+    for run in runs:
+        datasets[run.folder.parent][run.folder.name] = run.row.dataset
+
+    evaluations: dict[Path, dict[str, EvaluationRow]] = defaultdict(dict)  # by run and detector
+    for folder, dataset_of_run in datasets.items():
         for detector, rows in read_evaluations(folder, detectors).items():
-            others = {
-                row
-                for row in rows
-                if row.dataset not in (None, stitched_on.get(row.folder, row.dataset))
-            }
-            for dataset in {row.dataset for row in others}:
-                warn(
-                    f"{folder}: the evaluation by {detector} is of {dataset}, on which nothing was stitched"
-                )
+            skipped = set()
             for row in rows:
-                if row not in others:
-                    found.setdefault(folder / row.folder, {})[detector] = row
-    return [replace(run, evaluations=found.get(run.folder, {})) for run in runs]
+                dataset = dataset_of_run.get(row.folder, row.dataset)
+                if row.dataset is not None and row.dataset != dataset:
+                    skipped.add(row.dataset)
+                else:
+                    evaluations[folder / row.folder][detector] = row
+            for name in sorted(skipped):
+                warn(
+                    f"{folder}: the evaluation by {detector} on {name} is skipped: runs used other data"
+                )
+    return [replace(run, evaluations=evaluations.get(run.folder, {})) for run in runs]
