@@ -383,11 +383,11 @@ def test_validity_of_detectors_that_share_a_pass(
         end(test_x, until="pool1"),
     )
     expected = validity.measure(stitched)
-    validity.add_own(own)
-    validity.fit_own(choose_foils(end(test_x)))
+    validity.add_end(own)
+    validity.fit_end(choose_foils(end(test_x)))
     found = [[float(row[f"{name}{side}"]) for name in expected._fields] for side in ("", "_own")]
     assert found[0] == pytest.approx(expected, abs=0.01, rel=0.01) and found[1] == pytest.approx(
-        validity.own, abs=0.01
+        validity.end_scores, abs=0.01
     )
     doses = float(row["noise_dose"]), float(row["shrinkage_dose"])
     assert doses[0] == pytest.approx(validity.doses.noise(found[0][0]), abs=0.005)

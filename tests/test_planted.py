@@ -68,8 +68,8 @@ def validity_of(end: Network) -> Validity:
     validity = Validity()
     validity.add(end(images, until=LAYER))
     validity.fit()
-    validity.add_own(end(test_images, until=LAYER))
-    validity.fit_own(choose_foils(end(test_images)))
+    validity.add_end(end(test_images, until=LAYER))
+    validity.fit_end(choose_foils(end(test_images)))
     return validity
 
 

@@ -101,8 +101,8 @@ def test_doses_are_those_of_activations_that_are_laid_out():
     validity.add(reference)
     validity.fit()
     for batch in own.split(37):
-        validity.add_own(batch)
-    validity.fit_own(torch.zeros(60, dtype=torch.long))  # foils
+        validity.add_end(batch)
+    validity.fit_end(torch.zeros(60, dtype=torch.long))  # foils
     itself, doses = validity.of_stitch(features(own)), validity.doses
     assert (itself.noise_dose, itself.shrinkage_dose) == (
         0,

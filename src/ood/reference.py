@@ -127,7 +127,7 @@ def make_reference(
         own = score_network(network, detectors, options.batches(id_data, "ID activations"))
     if validity:
         foils = choose_foils(logits)
-        missing += _try_each(validity, lambda of_layer: of_layer.fit_own(foils))
+        missing += _try_each(validity, lambda of_layer: of_layer.fit_end(foils))
     if options.sanity_data is not None:
         sanity = score_network(
             network, detectors, options.batches(options.sanity_data, "sanity-check activations")
@@ -143,7 +143,9 @@ def _load(network: Network, options: EvaluationOptions) -> tuple[dict[Key, Detec
     any is missing."""
     store, test, detectors, missing = DetectorStore(options.store), options.test, {}, []
     for score in (score for score in options.scores if SCORES[score].is_trained):
-        known = store.names_by_layer(options.end)  # a missing store is an error, a missing detector is not
+        known = store.names_by_layer(
+            options.end
+        )  # a missing store is an error, a missing detector is not
         others = set(known).difference(options.layers) if options.sanity_data is not None else ()
         for layer in [*options.layers, *sorted(others, key=network.depth)]:
             try:
@@ -204,7 +206,7 @@ def _measure_own(
         if validity and len(sampled):
             logits.append(activations[network.output_name].index_select(0, sampled))
             for (_, layer), of_layer in validity.items():
-                of_layer.add_own(activations[layer].index_select(0, sampled))
+                of_layer.add_end(activations[layer].index_select(0, sampled))
     return _as_arrays(scores), torch.cat(logits) if logits else torch.empty(0, 0)
 
 

@@ -1,16 +1,20 @@
-"""Validity of activations on both sides: are they where real ones lie (density), and does all of
-those appear (recall)?
+"""Validity of activations: do they lie where real activations lie, and do they cover them?
 
-A score of one side calls collapsed activations typical, and one of pooled features does not see
-positions. Density and recall count neighbours among features that keep four positions. What they
-are worth differs from layer to layer, so they are read as doses: of noise and of shrinkage that the
-network's own activations would need for the same values."""
+*Density* tells how close activations lie to the activations of training images: it is low for
+activations off the manifold, and high for collapsed activations. *Recall* tells which share of the
+training images the activations cover: it is low for collapsed activations. A single score would
+call collapsed activations typical.
+
+The same density means little noise at one layer, and much noise at another. So both numbers are
+translated into *doses*: the amount of noise, and of shrinkage towards the mean, that gives the end
+network's own activations of the test images the same numbers."""
 
 import math
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from src.moments import Moments, Rows
@@ -21,228 +25,341 @@ from src.ood.identifying import identify, share_of
 from src.results.tables import IntervalEstimate
 from src.runtime import generator
 
-K = 5
+K = 5  # neighbours
 N_IMAGES = 2_000  # training images, and test images, at most
 NOISES = (0.1, 0.2, 0.3, 0.5)  # standard deviations of a channel
 SHRINKAGES = (0.05, 0.1, 0.2, 0.3)  # shares of the way to the mean
 
 
 class ValidityScores(NamedTuple):
-    """How a set of activations lies to those of training images."""
+    """Density, recall and Fréchet distance of activations, against those of training images."""
 
-    # 1 is expected of more of the same images, less lie off the manifold, more are collapsed
-    density: float
-    recall: float  # share of the training images that lie among these activations, in [0, 1]
+    density: float  # in [0, N / k] for N training images; real activations have about 1
+    recall: float  # share of the training images that are covered, in [0, 1]
     frechet: float  # squared Fréchet distance over the total variance of the training images
 
 
 class Doses(NamedTuple):
-    """The validity of a network's own test activations at doses of noise and of shrinkage, the
-    first dose being none.
+    """Density and recall of the end network's own test activations at increasing doses.
 
-    Between the doses that were measured, recall and the logarithm of the density are interpolated.
-    Beyond the own value the dose is 0, and beyond that of the largest dose it is this dose, which
-    so means "at least"."""
+    The first dose of each array is 0. Between two measured doses, recall and the logarithm of the
+    density are interpolated."""
 
     n_images: int
-    noisy_density: np.ndarray  # (5,), at 0 and `NOISES`
-    shrunk_density: np.ndarray  # (5,), at 0 and `SHRINKAGES`
-    shrunk_recall: np.ndarray  # (5,)
+    noisy_density: NDArray  # (5,), at 0 and `NOISES`
+    shrunk_density: NDArray  # (5,), at 0 and `SHRINKAGES`
+    shrunk_recall: NDArray  # (5,), at 0 and `SHRINKAGES`
 
     def noise(self, density: float) -> float:
-        """Return the noise's share of the variance, 0 to 0.2, at which the own activations have
-        this density.
+        """Return the dose of noise that lowers the density to a value, from 0 to 0.2.
 
-        At s standard deviations it is s² / (1 + s²). NaN where the own density is 0.
+        The dose is the share of the noise in the variance: s² / (1 + s²) for noise of s standard
+        deviations. 0.2 means "at least 0.2". NaN if the density without noise is 0.
         """
-        doses = np.square([0, *NOISES]) / (1 + np.square([0, *NOISES]))
-        return (
-            _dose(-self._log(density), -self._log(self.noisy_density), doses)
-            if self.noisy_density[0]
-            else math.nan
-        )
+        if self.noisy_density[0] == 0:
+            return math.nan
+        squares = np.square([0, *NOISES])
+        doses = squares / (1 + squares)
+        return _dose(-float(self._log(density)), -self._log(self.noisy_density), doses)
 
     def shrinkage(self, density: float, recall: float) -> float:
-        """Return the share of the way to the mean, 0 to 0.3, at which they have this recall, or if
-        more this density.
+        """Return the dose of shrinkage that gives a density and a recall, from 0 to 0.3.
 
-        NaN where the own density or recall is 0.
+        The dose is the share of the way to the mean. It is the larger one of the dose that raises
+        the density to `density` and the dose that lowers the recall to `recall`. 0.3 means "at
+        least 0.3". NaN if density or recall without shrinkage are 0.
         """
-        if not (self.shrunk_density[0] and self.shrunk_recall[0]):
+        if self.shrunk_density[0] == 0 or self.shrunk_recall[0] == 0:
             return math.nan
         doses = np.array([0, *SHRINKAGES])
-        by_density = _dose(self._log(density), self._log(self.shrunk_density), doses)
-        return max(by_density, _dose(-recall, -self.shrunk_recall, doses))
+        by_density = _dose(float(self._log(density)), self._log(self.shrunk_density), doses)
+        by_recall = _dose(-recall, -self.shrunk_recall, doses)
+        return max(by_density, by_recall)
 
-    def _log(self, density: float | np.ndarray) -> np.ndarray:
-        """Return the logarithm; the least density that so many images can have, 1 / (k · n), is
-        added to each."""
-        return np.log(density + 1 / (K * self.n_images))
+    def _log(self, density: ArrayLike) -> NDArray:
+        """Return the logarithm of densities after adding the least positive density, 1 / (K n)."""
+        return np.log(np.asarray(density) + 1 / (K * self.n_images))
 
 
-def _dose(value: float, curve: np.ndarray, doses: np.ndarray) -> float:
-    """Return the least dose at which a rising curve has a value: 0 below the curve, the largest
-    dose above it."""
+def _dose(value: float, curve: NDArray, doses: NDArray) -> float:
+    """Return the least dose at which a rising curve reaches a value.
+
+    The dose is 0 below the curve, and the largest dose above the curve.
+    """
     heights, first = np.unique(np.maximum.accumulate(curve), return_index=True)
     return float(np.interp(value, heights, doses[first], right=doses[-1]))
 
 
 class Validity:
-    """Density, recall and Fréchet distance of activations of one layer, against those of training
-    images.
+    """Measures the validity of activations at one layer of the end network.
 
-    Density (Naeem et al. 2020) is the mean number of balls that a sample lies in, over k = 5: each
-    ball is centred at a training image, with the distance to its k-th neighbour as radius. Recall
-    (Kynkäänniemi et al. 2019) is the share of training images that lie in one of the like balls of
-    the samples. Both compare maps at 2×2 cells. The Fréchet distance (Heusel et al. 2017) compares
-    means over positions.
+    Density (Naeem et al. 2020): each training image has a ball, centred at its activation, whose
+    radius is the distance to the k-th nearest training image (k = 5). Density is the mean number of
+    balls that a test activation lies in, over k. Recall (Kynkäänniemi et al. 2019) swaps the roles:
+    the test activations have balls, and recall is the share of training images in at least one
+    ball. Both compare maps at 2×2 cells. The Fréchet distance (Heusel et al. 2017) compares means
+    over positions.
 
-    Of stitches, that of the network's own activations of the same images is measured first, and
-    then stands beside it.
+    Order of calls:
+
+        validity.add(activations)         for each batch of training images
+        validity.fit()
+        validity.measure(activations)     density, recall and Fréchet distance of any activations
+
+    For the doses of a stitch and its identification, the end network's own activations of the test
+    images come first:
+
+        validity.add_end(activations)     for each batch of test images
+        validity.fit_end(foils)
+        validity.of_stitch(features(stitched_activations))
 
     Args:
-        is_sequence: the tokens are the steps of a recurrent layer (see `cells`).
-
-    `fit` and `measure` raise a ValueError of too few images and of activations that are not finite
-    or do not vary."""
+        is_sequence: tokens are the steps of a recurrent layer (see `cells`).
+    """
 
     def __init__(self, *, is_sequence: bool = False) -> None:
         self.is_sequence = is_sequence
         self._parts: list[Tensor] = []
-        self._moments = Moments()  # of the own activations
+        self._end_moments = Moments()  # of the end network's own test activations
 
     def add(self, activations: Tensor, labels: Tensor | None = None) -> None:
-        """Take in a batch of training images, (B, C, H, W), (B, T, D) or (B, D), up to the first
-        2,000."""
-        part = activations[: N_IMAGES - sum(map(len, self._parts))]
-        self._parts.append(features(part, is_sequence=self.is_sequence))
+        """Take in a batch of training images, up to the first 2,000 images.
+
+        Args:
+            activations: (B, C, H, W), (B, T, D) or (B, D).
+            labels: not used; detectors take them in the same call.
+        """
+        n_missing = N_IMAGES - sum(map(len, self._parts))
+        self._parts.append(features(activations[:n_missing], is_sequence=self.is_sequence))
 
     def fit(self) -> None:
-        """Get ready to measure."""
-        reference = torch.cat(self._parts)
+        """Finish the training images.
+
+        Raises:
+            ValueError: there are too few images, or their activations are not finite or all equal.
+        """
+        training = torch.cat(self._parts)
         self._parts.clear()
-        self._centre = reference.mean((0, 1))
-        self._cells, pooled = _split(reference - self._centre)
+        self._centre = training.mean((0, 1))
+        self._cells, pooled = _split(training - self._centre)
         self._radii = _radii(self._cells)
+
+        # For the Fréchet distance: the mean, and a root (C, C) of the covariance, root · rootᵀ
         _, self._mean, scatter = Rows.of(pooled).moments()
         variances, axes = torch.linalg.eigh(scatter / len(pooled))
         self._variance = variances.sum()
         if not self._variance > 0:
             raise ValueError("the activations of the training images are all the same")
-        self._root = (
-            axes * variances.clamp(min=0).sqrt()
-        )  # (C, C); times its transpose, the covariance
+        self._root = axes * variances.clamp(min=0).sqrt()
 
     def measure(self, activations: Tensor) -> ValidityScores:
-        """Measure the activations (n, C, H, W), (n, T, D) or (n, D) of all test images."""
+        """Return density, recall and Fréchet distance of activations of all test images.
+
+        Args:
+            activations: (n, C, H, W), (n, T, D) or (n, D).
+        Raises:
+            ValueError: there are too few images, or the activations are not finite.
+        """
         return self._measure(features(activations, is_sequence=self.is_sequence))
 
     def _measure(self, samples: Tensor) -> ValidityScores:
-        """Measure what `features` makes of activations."""
-        in_cells, pooled = _split(samples.to(self._centre.device) - self._centre)
-        radii = _radii(in_cells)
-        distances = torch.cdist(in_cells, self._cells)  # (n, N)
-        density = (distances <= self._radii).sum().item() / (K * len(samples))
-        recall = (distances <= radii[:, None]).any(0).double().mean().item()
+        """Return density, recall and Fréchet distance of `features`, (n, positions + 1, C)."""
+        sample_cells, pooled = _split(samples.to(self._centre.device) - self._centre)
+        sample_radii = _radii(sample_cells)
+        distances = torch.cdist(sample_cells, self._cells)  # (n, N)
+        n_in_balls = (distances <= self._radii).sum().item()
+        density = n_in_balls / (K * len(samples))
+        is_covered = (distances <= sample_radii[:, None]).any(0)  # (N,)
+        recall = is_covered.double().mean().item()
         return ValidityScores(density, recall, self._frechet(pooled))
 
     def _frechet(self, pooled: Tensor) -> float:
-        """Return (‖μ₁−μ₂‖² + tr Σ₁ + tr Σ₂ − 2 tr (Σ₁Σ₂)^½) / tr Σ₁; the last trace is the nuclear
-        norm of Σ₁^½Σ₂^½."""
+        """Return the squared Fréchet distance of means over positions (n, C), over tr Σ₁.
+
+        It is ‖μ₁−μ₂‖² + tr Σ₁ + tr Σ₂ − 2 tr (Σ₁Σ₂)^½. The last trace is the nuclear norm of
+        Σ₁^½Σ₂^½, the sum of the roots of the eigenvalues of its Gram matrix.
+        """
         mean, centred = Rows.of(pooled)
         product = centred @ self._root / math.sqrt(len(centred))  # (n, C)
-        gram = product @ product.T if len(product) < product.shape[1] else product.T @ product
+        if len(product) < product.shape[1]:
+            gram = product @ product.T
+        else:
+            gram = product.T @ product
         shared = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt().sum()
         variance = centred.square().sum() / len(centred)
         distance = (mean - self._mean).square().sum() + self._variance + variance - 2 * shared
         return (distance / self._variance).item()
 
-    def add_own(self, activations: Tensor) -> None:
-        """Take in a batch of own activations, once `fit` has been called."""
+    def add_end(self, activations: Tensor) -> None:
+        """Take in the end network's own activations of a batch of test images, after `fit`."""
         self._parts.append(features(activations, is_sequence=self.is_sequence))
-        self._moments = self._moments.pooled(Rows.of(activations).moments(diagonal=True))
+        self._end_moments = self._end_moments.pooled(Rows.of(activations).moments(diagonal=True))
 
-    def fit_own(self, foils: Tensor) -> None:
-        """Measure the own activations; raises ValueError as `measure`.
+    def fit_end(self, foils: Tensor) -> None:
+        """Finish the end network's own test activations: measure them, and their doses.
 
         Args:
-            foils: the foil of each image, (n,); see `choose_foils`.
+            foils: the foil of each test image, (n,); see `choose_foils`.
+        Raises:
+            ValueError: there are too few images, or their activations are not finite.
         """
         samples = torch.cat(self._parts)
         self._parts.clear()
-        self.deviations = (
-            self._moments.covariance.sqrt()
-        )  # (C,), of a channel over images and positions
-        self.own = self._measure(samples)
+        # (C,): standard deviations of the channels over images and positions
+        self.deviations = self._end_moments.covariance.sqrt()
+        self.end_scores = self._measure(samples)
         self.doses = self._measure_doses(samples)
-        self._own_cells, _ = _split(samples - self._centre)
+        self._end_cells, _ = _split(samples - self._centre)
         self._foils = foils
 
     def of_stitch(self, samples: Tensor) -> StitchValidity:
-        """Measure what `features` makes of the activations of a stitch, which may be put together
-        from batches."""
-        found = self._measure(samples)
-        doses = self.doses.noise(found.density), self.doses.shrinkage(found.density, found.recall)
-        return StitchValidity(*found, *self.own, *doses)
+        """Return scores and doses of a stitch; NaN if its activations are not finite.
+
+        Args:
+            samples: `features` of the stitched activations of the test images,
+                (n, positions + 1, C).
+        """
+        if not samples.isfinite().all():
+            scores = ValidityScores(math.nan, math.nan, math.nan)
+            return StitchValidity(*scores, *self.end_scores, math.nan, math.nan)
+        scores = self._measure(samples)
+        noise = self.doses.noise(scores.density)
+        shrinkage = self.doses.shrinkage(scores.density, scores.recall)
+        return StitchValidity(*scores, *self.end_scores, noise, shrinkage)
 
     def identification_of(self, samples: Tensor) -> IntervalEstimate:
-        """Return the share of images that a stitch is identified by; takes what `of_stitch`
-        takes."""
+        """Return the share of test images that a stitch identifies, with its interval of 95 %.
+
+        All three numbers are NaN if the activations are not finite.
+
+        Args:
+            samples: as for `of_stitch`.
+        """
+        if not samples.isfinite().all():
+            return IntervalEstimate(math.nan, math.nan, math.nan)
         stitched_cells, _ = _split(samples - self._centre)
-        return share_of(identify(stitched_cells, self._own_cells, self._foils))
+        return share_of(identify(stitched_cells, self._end_cells, self._foils))
 
     def _measure_doses(self, samples: Tensor) -> Doses:
-        """Measure own activations under noise and under shrinkage towards the mean of each cell.
+        """Measure the end network's own test activations with noise, and with shrinkage.
 
-        Noise is in standard deviations of a channel over images and positions, and the same at all
-        positions of an image and channel: others would be averaged away. One product with the
-        training images serves all doses: with x and y about the mean and noise e, ‖y‖² − ‖ax + se −
-        y‖² = 2a⟨x, y⟩ + 2s⟨e, y⟩ − ‖ax + se‖²."""
-        in_cells, _ = _split(samples - self._centre)
-        radii, mean = _radii(in_cells)[:, None], in_cells.mean(0)
-        own, training = in_cells - mean, self._cells - mean
-        deviations = self.deviations.to(own)
-        noise = draw_noise(len(own), len(deviations)).to(own) * deviations
-        noise = noise.repeat(1, own.shape[1] // noise.shape[1])  # (n, positions · C)
-        with_own, with_noise = own @ training.T, noise @ training.T  # (n, N)
-        squares = training.square().sum(1)  # (N,)
+        An image gets one number of noise a channel, at all positions: independent noise at each
+        position would be averaged away in a cell. The noise is in standard deviations of the
+        channel. Shrinkage moves each cell towards its mean over images.
+        """
+        end_cells, _ = _split(samples - self._centre)
+        mean = end_cells.mean(0)
+        deviations = self.deviations.to(end_cells)
+        noise = draw_noise(len(end_cells), len(deviations)).to(end_cells) * deviations
+        n_positions = end_cells.shape[1] // noise.shape[1]
+        perturbed = _Perturbed.of(
+            end_cells - mean,
+            noise.repeat(1, n_positions),  # (n, positions · C)
+            self._cells - mean,
+            radii=_radii(end_cells),
+            training_radii=self._radii,
+        )
+        noisy_density = [
+            perturbed.density(perturbed.closeness(1, amount)) for amount in (0, *NOISES)
+        ]
+        shrunk_density = []
+        shrunk_recall = []
+        for shrinkage in (0, *SHRINKAGES):
+            share = 1 - shrinkage
+            closeness = perturbed.closeness(share, 0)
+            shrunk_density.append(perturbed.density(closeness))
+            shrunk_recall.append(perturbed.recall(closeness, share=share))
+        return Doses(
+            len(end_cells),
+            np.array(noisy_density),
+            np.array(shrunk_density),
+            np.array(shrunk_recall),
+        )
 
-        def at(share: float, amount: float) -> tuple[float, float]:
-            """Return density and recall of ax + se."""
-            moved = (share * own).add_(noise, alpha=amount)
-            closeness = (share * with_own).add_(with_noise, alpha=amount).mul_(2)
-            closeness.sub_(moved.square().sum(1, keepdim=True))
-            density = (closeness >= squares - self._radii.square()).sum().item() / (K * len(own))
-            return density, (closeness >= squares - (share * radii).square()).any(
-                0
-            ).double().mean().item()
 
-        noisy = [at(1, amount)[0] for amount in (0, *NOISES)]
-        shrunk = [at(1 - shrinkage, 0) for shrinkage in (0, *SHRINKAGES)]
-        return Doses(len(own), np.array(noisy), *np.array(shrunk).T)
+class _Perturbed(NamedTuple):
+    """Test activations x, noise e, and their products with training activations y.
+
+    One pair of products serves all doses. With z = ax + se, a share a of the activations and an
+    amount s of noise, ‖y‖² − ‖z − y‖² = 2a⟨x, y⟩ + 2s⟨e, y⟩ − ‖z‖²."""
+
+    activations: Tensor  # x, (n, D)
+    noise: Tensor  # e, (n, D)
+    activations_by_training: Tensor  # ⟨x, y⟩, (n, N)
+    noise_by_training: Tensor  # ⟨e, y⟩, (n, N)
+    squares_of_training: Tensor  # ‖y‖², (N,)
+    radii: Tensor  # of x, (n,)
+    training_radii: Tensor  # of y, (N,)
+
+    @classmethod
+    def of(
+        cls,
+        activations: Tensor,
+        noise: Tensor,
+        training: Tensor,
+        *,
+        radii: Tensor,
+        training_radii: Tensor,
+    ) -> "_Perturbed":
+        """Prepare activations and noise (n, D), and training activations (N, D)."""
+        return cls(
+            activations,
+            noise,
+            activations_by_training=activations @ training.T,
+            noise_by_training=noise @ training.T,
+            squares_of_training=training.square().sum(1),
+            radii=radii,
+            training_radii=training_radii,
+        )
+
+    def closeness(self, share: float, amount: float) -> Tensor:
+        """Return ‖y‖² − ‖z − y‖² of perturbed activations z = share · x + amount · e, (n, N)."""
+        perturbed = (share * self.activations).add_(self.noise, alpha=amount)
+        products = (share * self.activations_by_training).add_(self.noise_by_training, alpha=amount)
+        return products.mul_(2).sub_(perturbed.square().sum(1, keepdim=True))
+
+    def density(self, closeness: Tensor) -> float:
+        """Return the density of perturbed activations from their closeness (n, N)."""
+        least_in_balls = self.squares_of_training - self.training_radii.square()  # (N,)
+        n_in_balls = (closeness >= least_in_balls).sum().item()
+        return n_in_balls / (K * len(closeness))
+
+    def recall(self, closeness: Tensor, *, share: float) -> float:
+        """Return the recall of shrunk activations, share · x, from their closeness (n, N).
+
+        Shrinking shrinks the balls of the activations by the same share.
+        """
+        radii = share * self.radii[:, None]
+        is_covered = (closeness >= self.squares_of_training - radii.square()).any(0)  # (N,)
+        return is_covered.double().mean().item()
 
 
-def draw_noise(n: int, n_channels: int) -> Tensor:
-    """Return the noise of n images, (n, C): one number of unit variance for each image and channel,
-    always the same."""
-    return torch.randn(n, n_channels, generator=generator(0))
+def draw_noise(n_images: int, n_channels: int) -> Tensor:
+    """Draw standard normal noise (n_images, n_channels); the same numbers in each call."""
+    return torch.randn(n_images, n_channels, generator=generator(0))
 
 
 def features(activations: Tensor, *, is_sequence: bool = False) -> Tensor:
-    """Return the cells of activations, and behind them the mean over positions: (n, positions + 1,
-    C)."""
-    return torch.cat(
-        [cells(activations, is_sequence=is_sequence), mean_over_positions(activations)[:, None]], 1
-    )
+    """Return the cells of activations and their mean over positions, (n, positions + 1, C).
+
+    The mean is the last position. Features of batches may be concatenated.
+
+    Args:
+        activations: (n, C, H, W), (n, T, D) or (n, D).
+        is_sequence: tokens are the steps of a recurrent layer (see `cells`).
+    """
+    in_cells = cells(activations, is_sequence=is_sequence)
+    mean = mean_over_positions(activations)[:, None]
+    return torch.cat([in_cells, mean], 1)
 
 
 def _split(samples: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the cells (n, positions · C) and the means (n, C) among features."""
+    """Split `features` into cells (n, positions · C) and means over positions (n, C)."""
     return samples[:, :-1].flatten(1), samples[:, -1]
 
 
 def _radii(samples: Tensor) -> Tensor:
-    """Return the distance (n,) of each sample (n, D) to its k-th neighbour."""
+    """Return the distance of each sample (n, D) to its k-th nearest sample, (n,)."""
     if len(samples) <= K:
         raise ValueError(f"{len(samples)} images are too few to have {K} neighbours")
     if not samples.isfinite().all():
