@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import exec_eval_stitcher_ood
-from src.checkpoints import load_model, load_state
+from src.checkpoints import load_model, load_state, save_state
 from src.images import ImageSpec
 from src.models import Network, build_model
 from src.network_names import NetworkName
@@ -523,3 +523,31 @@ def test_what_cannot_be_evaluated_is_named_skipped_and_counted(workplace, copied
     assert (
         "nothing could be evaluated" in evaluate(workplace, "broken", status=2).err
     )  # by energy alone
+
+
+def test_a_stitch_that_diverged_has_nan_and_the_rest_is_evaluated(workplace, copied):
+    folder, clean = copied("diverged"), copied("clean")
+    (diverged,) = (path for path in folder.iterdir() if pair_of(path) == ("pool2", "pool1"))
+    state = load_state(diverged / "final_model.pt")
+    save_state(
+        diverged / "final_model.pt", {name: values * math.nan for name, values in state.items()}
+    )
+    options = ["--detector", "energy,mahalanobis"]
+    out, err = evaluate(workplace, "diverged", *options)
+    (line,) = (line for line in err.splitlines() if "not finite" in line)
+    assert line.startswith(f"warning: results/diverged/{diverged.name}: ") and "nan" in line
+    assert "evaluated 6 stitches; skipped 0 runs" in err
+    assert parse_matrix(out, TITLES["auroc"])["pool2", "pool1"] == "nan"
+
+    evaluate(workplace, "clean", *options)
+    for detector in ("energy", "mahalanobis"):
+        for row, expected in zip(rows_of(folder, detector), rows_of(clean, detector), strict=True):
+            if row["folder"] != diverged.name:
+                assert row == expected
+                continue
+            columns = ["auroc", "auroc_low", "aupr", "fpr95", "mean_energy", "density"]
+            columns += ["recall", "frechet", "noise_dose", "shrinkage_dose", "identification"]
+            assert {row[column] for column in columns} == {"nan"}
+            assert row["density_own"] == expected["density_own"]
+    scores = np.load(folder / "energies_mahalanobis.npz")
+    assert np.isnan(scores["pool1/pool2"]).all() and np.isfinite(scores["pool1/pool4"]).all()

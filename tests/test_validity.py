@@ -166,7 +166,7 @@ def test_two_thousand_test_images_are_chosen_and_found_in_their_batches():
     )
     chosen = EvaluationOptions(
         None, (), (), "", True, batch_size=64, dataset="", test=images
-    ).sampled_in_batches()
+    ).sample_by_batch()
     found = torch.cat([64 * number + indices for number, indices in enumerate(chosen)])
     assert len(chosen) == 40 and torch.equal(found, images.permutation(0)[:2000].sort().values)
 

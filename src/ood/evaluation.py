@@ -1,175 +1,261 @@
-"""How far the activations that stitches make are out of distribution for the network they are made
-for."""
+"""Scores of stitched activations: how far out of distribution are they for the end network?"""
 
 import io
-from collections import Counter, defaultdict
+import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from src.choices.datasets import dataset_label
+from src.console import warn
 from src.files import write_bytes
+from src.ood.detectors import Detector
 from src.ood.evaluation_rows import EvaluationRow, StitchValidity
-from src.ood.metrics import auroc_interval, ood_metrics
-from src.ood.reference import Reference
+from src.ood.metrics import OODMetrics, auroc_interval, ood_metrics
+from src.ood.reference import DetectorKey, Reference
 from src.ood.validity import features
-from src.results.tables import IntervalEstimate
+from src.results.tables import Interval, IntervalEstimate
 from src.stitching.experiments import Pair
 from src.stitching.folders import StitchingRun
 from src.stitching.grid import Grid
 
 
 class StitchScores(NamedTuple):
-    """The accuracy of a stitch over the test images, and the scores of its activations."""
+    """The accuracy of a stitch on the test images, and the scores of its activations."""
 
     run: StitchingRun
     accuracy: float  # in [0, 1]
-    scores: dict[str, np.ndarray]  # (N,), by each score that has a detector for the end layer
-    validity: StitchValidity | None  # None where it is not measured
-    identified: IntervalEstimate | None  # share of the test images; measured where validity is
+    scores: dict[str, np.ndarray]  # (N,): by score, if the end layer has a detector for it
+    validity: StitchValidity | None  # None: it was not measured
+    identified: IntervalEstimate | None  # share of the test images; None: it was not measured
+
+
+class _Batches(NamedTuple):
+    """What is kept of a stitch in each batch, on the device: a copy to the CPU would wait."""
+
+    is_right: list[Tensor]  # (B,) bool
+    scores: dict[str, list[Tensor]]  # (B,), by score
+    samples: list[Tensor]  # `features` of the sampled images, (n_in_batch, positions + 1, C)
 
 
 def score_stitches(
     grids: Iterable[tuple[Grid, Mapping[Pair, StitchingRun]]], reference: Reference
 ) -> list[StitchScores]:
-    """Measure accuracies, scores and validity of all stitches in one pass over the test images for
-    each grid.
+    """Measure accuracy, scores and validity of all stitches; return them sorted by end layer.
+
+    Each grid takes one pass over the test images. A stitch whose activations are not finite has
+    scores and validity of NaN, with a warning.
 
     Args:
-        grids: with the run of each pair.
-    Returns:
-        The stitches, one end layer after the other.
+        grids: each grid with the run of each of its pairs.
     """
-    stitches = [stitch for grid, runs in grids for stitch in _score_grid(grid, runs, reference)]
-    return sorted(
-        stitches, key=lambda stitch: reference.options.layers.index(stitch.run.row.end_layer)
-    )
+    stitches: list[StitchScores] = []
+    for grid, runs in grids:
+        stitches += _score_grid(grid, runs, reference)
+    for stitch in stitches:
+        _warn_if_not_finite(stitch)
+    layers = reference.options.layers
+    return sorted(stitches, key=lambda stitch: layers.index(stitch.run.row.end_layer))
 
 
 @torch.no_grad()
 def _score_grid(
     grid: Grid, runs: Mapping[Pair, StitchingRun], reference: Reference
 ) -> Iterator[StitchScores]:
-    """Score the stitches of a grid. Until the pass has ended, all stays on the device: a copy waits
-    for it."""
+    """Yield the scores of each stitch of a grid, after one pass over the test images."""
     grid.train(False)
-    kept: dict[Pair, dict[str, list[Tensor]]] = {pair: defaultdict(list) for pair in runs}
     options = reference.options
+    detectors = {
+        layer: _detectors_of_layer(reference.detectors, layer) for layer in grid.end_layers
+    }
+    kept = {pair: _Batches([], {}, []) for pair in runs}
     batches = options.batches(options.test, "stitched activations")
-    for (images, labels), chosen in zip(batches, options.sampled_in_batches(), strict=True):
-        acts = grid.front.activations(images, grid.front_layers)
-        for pairs, stitched, logits in grid.stitched(acts, images):
-            layer, found = pairs[0].end_layer, {"hits": logits.argmax(-1) == labels}
-            for (score, of_layer), detector in reference.detectors.items():
-                if of_layer == layer:
-                    found[score] = detector.score(stitched.flatten(0, 1)).unflatten(
-                        0, (len(pairs), -1)
-                    )
-            if layer in reference.validity and len(chosen):
-                sampled = stitched.index_select(1, chosen).flatten(0, 1)
-                sampled = features(sampled, is_sequence=grid.end.is_sequence(layer))
-                found["sampled"] = sampled.unflatten(0, (len(pairs), -1))
-            for name, values in found.items():
-                for pair, part in zip(pairs, values, strict=True):
-                    kept[pair][name].append(part)
+    for (images, labels), positions in zip(batches, options.sample_by_batch(), strict=True):
+        activations = grid.front.activations(images, grid.front_layers)
+        for pairs, stitched, logits in grid.stitched(activations, images):
+            layer = pairs[0].end_layer
+            is_right = logits.argmax(-1) == labels  # (P, B)
+            scores = {
+                score: detector.score(stitched.flatten(0, 1)).unflatten(0, (len(pairs), -1))
+                for score, detector in detectors[layer].items()
+            }
+            for i, pair in enumerate(pairs):
+                kept[pair].is_right.append(is_right[i])
+                for score, values in scores.items():
+                    kept[pair].scores.setdefault(score, []).append(values[i])
+            if layer in reference.validity and len(positions):
+                is_sequence = grid.end.is_sequence(layer)
+                samples = _sampled_features(stitched, positions, is_sequence=is_sequence)
+                for i, pair in enumerate(pairs):
+                    kept[pair].samples.append(samples[i])
     for pair, run in runs.items():
-        arrays = {name: torch.cat(parts) for name, parts in kept.pop(pair).items()}
-        accuracy, sampled = (
-            arrays.pop("hits").sum().item() / len(options.test),
-            arrays.pop("sampled", None),
+        yield _stitch_scores(run, kept.pop(pair), reference)
+
+
+def _detectors_of_layer(
+    detectors: Mapping[DetectorKey, Detector], layer: str
+) -> dict[str, Detector]:
+    """Return the detectors of a layer by score."""
+    return {key.score: detector for key, detector in detectors.items() if key.layer == layer}
+
+
+def _sampled_features(stitched: Tensor, positions: Tensor, *, is_sequence: bool) -> Tensor:
+    """Return the `features` of sampled images, (P, n_in_batch, positions + 1, C).
+
+    Args:
+        stitched: activations of P stitches for a batch, (P, B, …).
+        positions: of the sampled images in the batch, (n_in_batch,).
+    """
+    sampled = stitched.index_select(1, positions).flatten(0, 1)
+    return features(sampled, is_sequence=is_sequence).unflatten(0, (len(stitched), -1))
+
+
+def _stitch_scores(run: StitchingRun, kept: _Batches, reference: Reference) -> StitchScores:
+    """Put together the scores of a stitch from those of its batches."""
+    accuracy = torch.cat(kept.is_right).sum().item() / len(reference.options.test)
+    scores = {score: torch.cat(parts).cpu().numpy() for score, parts in kept.scores.items()}
+    if not kept.samples:
+        return StitchScores(run, accuracy, scores, None, None)
+    validity = reference.validity[run.row.end_layer]
+    samples = torch.cat(kept.samples)
+    return StitchScores(
+        run,
+        accuracy,
+        scores,
+        validity.of_stitch(samples),
+        validity.identification_of(samples),
+    )
+
+
+def _warn_if_not_finite(stitch: StitchScores) -> None:
+    """Warn if the activations of a stitch are not finite, as after a training that diverged."""
+    is_finite = all(np.isfinite(scores).all() for scores in stitch.scores.values())
+    if stitch.validity is not None and math.isnan(stitch.validity.density):
+        is_finite = False
+    if not is_finite:
+        warn(
+            f"{stitch.run.folder}: the activations of this stitch are not finite, so its OOD "
+            "scores are nan; stitch it again, with a lower -lr if it was trained"
         )
-        scores = {score: of_images.cpu().numpy() for score, of_images in arrays.items()}
-        validity, identified = None, None
-        if sampled is not None:
-            of_layer = reference.validity[pair.end_layer]
-            validity, identified = of_layer.of_stitch(sampled), of_layer.identification_of(sampled)
-        yield StitchScores(run, accuracy, scores, validity, identified)
 
 
 def evaluate_stitches(
     score: str, stitches: Iterable[StitchScores], reference: Reference, *, other_data: bool = False
 ) -> list[EvaluationRow]:
-    """Measure how well the detectors of a score tell stitched activations, as OOD, from the end
-    network's own.
+    """Measure how well the detectors of a score tell stitched from the end network's activations.
+
+    Stitched activations count as OOD, the end network's own activations as ID.
 
     Args:
-        other_data: the images are others than those of the runs.
+        score: the name of the score. Stitches without a detector for it are skipped.
+        other_data: the test images are other data than the runs were made on.
+    Returns:
+        One row a stitch, in the order of the stitches.
     """
-    options, rows = reference.options, []
-    for run, accuracy, scores, validity, identified in (
-        stitch for stitch in stitches if score in stitch.scores
-    ):
-        key, dataset = (
-            (score, run.row.end_layer),
-            options.dataset if other_data else run.row.dataset or options.dataset,
-        )
-        own, stitched, detector = reference.own[key], scores[score], reference.detectors[key]
-        low, high = auroc_interval(own, stitched, paired=not options.id_dataset)
-        of_run = run.row.settings | {"dataset": dataset, "folder": run.folder.name}
-        rows.append(EvaluationRow(
-            **of_run,
-            **run.row.pair._asdict(),
-            front_depth=run.row.front_depth,
-            end_depth=run.row.end_depth,
-            **ood_metrics(own, stitched)._asdict(),
-            **(validity._asdict() if validity else {}),
-            **_columns_of(identified),
-            noise_cost=reference.noise_costs.get(run.row.end_layer),
-            accuracy=accuracy,
-            mean_energy=float(stitched.mean()),
-            mean_id_energy=float(own.mean()),
-            detector=score,
-            detector_id_data=detector.id_data,
-            detector_ood_data=detector.ood_data or None,
-            id_dataset=options.id_dataset or dataset,
-            sanity_dataset=options.sanity_dataset or None,
-            sanity_auroc=reference.checks[key].auroc if key in reference.checks else None,
-            auroc_low=low,
-            auroc_high=high,
-        ))  # fmt: skip
-    return rows
+    return [
+        _evaluate_stitch(score, stitch, reference, other_data=other_data)
+        for stitch in stitches
+        if score in stitch.scores
+    ]
 
 
-def _columns_of(identified: IntervalEstimate | None) -> dict[str, float]:
-    """Return the columns of an identification; none where it was not measured."""
-    if identified is None:
-        return {}
-    return {
-        "identification": identified.value,
-        "identification_low": identified.low,
-        "identification_high": identified.high,
-    }
+def _evaluate_stitch(
+    score: str, stitch: StitchScores, reference: Reference, *, other_data: bool
+) -> EvaluationRow:
+    """Return the row of one stitch and one detector."""
+    options = reference.options
+    row = stitch.run.row
+    key = DetectorKey(score, row.end_layer)
+    detector = reference.detectors[key]
+    id_scores = reference.id_scores[key]
+    stitch_scores = stitch.scores[score]
+
+    # How well the detector tells stitched from own activations
+    is_paired = not options.id_dataset  # both are activations of the test images
+    if np.isfinite(stitch_scores).all():
+        metrics = ood_metrics(id_scores, stitch_scores)
+        interval = auroc_interval(id_scores, stitch_scores, paired=is_paired)
+        mean_score = float(stitch_scores.mean())
+    else:
+        metrics = OODMetrics(math.nan, math.nan, math.nan)
+        interval = Interval(math.nan, math.nan)
+        mean_score = math.nan
+
+    # The data: those of the run, as its row names them, unless other data were given
+    dataset = options.dataset
+    if not other_data and row.dataset is not None:
+        dataset = row.dataset
+    of_run: dict[str, Any] = row.settings | {"dataset": dataset, "folder": stitch.run.folder.name}
+    sanity_auroc = None
+    if key in reference.checks:
+        sanity_auroc = reference.checks[key].auroc
+
+    return EvaluationRow(
+        **of_run,
+        **row.pair._asdict(),
+        front_depth=row.front_depth,
+        end_depth=row.end_depth,
+        **metrics._asdict(),
+        auroc_low=interval.low,
+        auroc_high=interval.high,
+        **_validity_columns(stitch),
+        noise_cost=reference.noise_costs.get(row.end_layer),
+        accuracy=stitch.accuracy,
+        mean_energy=mean_score,
+        mean_id_energy=float(id_scores.mean()),
+        detector=score,
+        detector_id_data=detector.id_data,
+        detector_ood_data=detector.ood_data or None,
+        id_dataset=options.id_dataset or dataset,
+        sanity_dataset=options.sanity_dataset or None,
+        sanity_auroc=sanity_auroc,
+    )
+
+
+def _validity_columns(stitch: StitchScores) -> dict[str, Any]:
+    """Return the columns of validity and identification; empty if they were not measured."""
+    columns: dict[str, Any] = {}
+    if stitch.validity is not None:
+        columns |= stitch.validity._asdict()
+    if stitch.identified is not None:
+        columns["identification"] = stitch.identified.value
+        columns["identification_low"] = stitch.identified.low
+        columns["identification_high"] = stitch.identified.high
+    return columns
 
 
 def scores_of_images(
     score: str, stitches: Sequence[StitchScores], reference: Reference
 ) -> dict[str, np.ndarray]:
-    """Return a score of all images as float32 arrays (N,) by END_LAYER/FRONT_LAYER.
+    """Return the scores of all images as float32 arrays (N,), by END_LAYER/FRONT_LAYER.
 
-    Where a pair has several runs, the name of the run's folder stands behind that of the front
-    layer. The scores of the sanity-check data are END_LAYER/SANITY_NAME."""
-    n_runs, name = (
-        Counter(stitch.run.row.pair for stitch in stitches),
-        dataset_label(reference.options.sanity_dataset),
-    )
-    arrays = {
-        f"{layer}/{name}": scores
-        for layer, scores in reference.of_score(score, reference.sanity).items()
-    }
-    for run, _, scores, *_ in (stitch for stitch in stitches if score in stitch.scores):
-        front, end = run.row.pair
-        arrays[f"{end}/{front if n_runs[run.row.pair] == 1 else f'{front} {run.folder.name}'}"] = (
-            scores[score]
-        )
-    return {key: array.astype(np.float32) for key, array in arrays.items()}
+    If several runs stitch the same two layers, the key is END_LAYER/FRONT_LAYER RUN_FOLDER. The
+    scores of the sanity-check data have the key END_LAYER/SANITY_DATASET.
+    """
+    arrays = {}
+    sanity_name = dataset_label(reference.options.sanity_dataset)
+    for layer, scores in reference.of_score(score, reference.sanity_scores).items():
+        arrays[f"{layer}/{sanity_name}"] = scores
+
+    n_runs = Counter(stitch.run.row.pair for stitch in stitches)
+    for stitch in stitches:
+        if score not in stitch.scores:
+            continue
+        pair = stitch.run.row.pair
+        key = f"{pair.end_layer}/{pair.front_layer}"
+        if n_runs[pair] > 1:
+            key += f" {stitch.run.folder.name}"
+        arrays[key] = stitch.scores[score]
+    return {key: scores.astype(np.float32) for key, scores in arrays.items()}
 
 
 def save_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Save each array as `.npy` below a folder, as the public code does."""
+    """Save each array as `FOLDER/KEY.npy`, as the public code does."""
     for key, array in arrays.items():
         buffer = io.BytesIO()
         np.save(buffer, array, allow_pickle=False)
@@ -177,8 +263,11 @@ def save_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def save_archive(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Save arrays in one `.npz` file. The public code takes each folder beside the runs for one of
-    them."""
+    """Save arrays in one `.npz` file.
+
+    A folder of `.npy` files beside the runs would not do: the public code takes every folder there
+    for a run.
+    """
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+    np.savez(buffer, **dict(arrays))  # type: ignore[arg-type]  # numpy's stubs know no names
     write_bytes(path, buffer.getvalue())

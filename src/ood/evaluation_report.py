@@ -1,10 +1,10 @@
-"""The report of the OOD evaluation of a folder of stitching runs: what it prints, and the files
-that it writes."""
+"""The report of an OOD evaluation: what is printed, and the tables, figures and JSON files."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from src.choices.datasets import dataset_label
 from src.console import listed, note, result, table
@@ -19,7 +19,7 @@ from src.ood.evaluation_rows import (
     evaluation_file,
     side_of,
 )
-from src.ood.reference import Reference
+from src.ood.reference import DetectorKey, Reference
 from src.results.captions import caption, common, describe_method, short, stitched_networks
 from src.results.heat_maps import HeatMap
 from src.results.matrices import Matrix, is_known, known, pivot
@@ -27,6 +27,8 @@ from src.results.quantities import DETECTOR, IN_EVALUATION, QUANTITIES, Quantity
 from src.results.tables import to_record, write_table
 from src.stitching.experiments import by_experiment
 from src.stitching.grid_tables import draw
+
+Matrices = dict[str, dict[str, Matrix]]  # by experiment and column
 
 
 def report(
@@ -38,77 +40,37 @@ def report(
     figure: str = ".png",
     title: str = "",
 ) -> None:
-    """Print the evaluations by each detector, and write their tables, figures and JSON into the
-    folder.
+    """Print the evaluations, and write the table, the figure and the JSON file of each detector.
 
     Args:
-        other_data: the name of the data, where they are not those of the stitches.
-        figure: the ending of its name, .png or .pdf.
+        folder: the folder of the stitching runs.
+        evaluations: rows by name of the detector; no list is empty.
+        other_data: the data of the evaluation; empty if the stitches were made on the same data.
+        figure: the ending of the figure's name, .png or .pdf.
+        title: the title of the figure.
     """
     for name, rows in evaluations.items():
+        matrices = {
+            experiment: _matrices(rows_of_experiment)
+            for experiment, rows_of_experiment in by_experiment(rows).items()
+        }
         if len(evaluations) > 1:
             result(f"DETECTOR: {name}")
-        matrices = {
-            experiment: _matrices(of_experiment)
-            for experiment, of_experiment in by_experiment(rows).items()
-        }
-        for experiment, of_experiment in matrices.items():
-            if experiment:
-                result(f"EXPERIMENT: {experiment}")
-            for column, matrix in of_experiment.items():
-                table(heading(QUANTITIES[column], name), *matrix)
+        _print_matrices(name, matrices)
         _print_detectors(name, rows, reference)
+        _note_typical_stitches(name, rows)
+
         path = evaluation_file(folder, name, other_data=other_data)
         write_table(path, EvaluationRow, rows)
-        checks = {
-            layer: metrics._asdict()
-            for layer, metrics in reference.of_score(name, reference.checks).items()
-        }
-        write_json(
-            path.with_suffix(".json"),
-            {"stitches": list(map(to_record, rows)), "sanity_checks": checks},
-        )
-        panels = {
-            experiment: {
-                f"{QUANTITIES[column].title}\n{experiment}".strip(): HeatMap.of(
-                    matrix, QUANTITIES[column]
-                )
-                for column, matrix in of_experiment.items()
-            }
-            for experiment, of_experiment in matrices.items()
-        }
-        draw(
-            path,
-            panels,
-            figure=figure,
-            title=title,
-            caption=describe(rows, n_images=len(reference.options.test)),
-        )
-    if reference.noise_costs:
-        limit = f"{ValidityLimits().noise_dose:.0%}"
-        costs = [[cost] for cost in reference.noise_costs.values()]
-        title = f"Accuracy that noise at the limit of its dose, {limit}, costs the end network"
-        table(title, list(reference.noise_costs), ["lost"], costs)
-    validity = {
-        row.folder: row.validity for rows in evaluations.values() for row in rows if row.validity
-    }
-    sides = Counter(filter(None, map(side_of, validity.values())))
-    if sides:
-        counts = ", ".join(f"{sides[side]} {side}" for side in (IN_DISTRIBUTION, OFF, COLLAPSED))
-        result(f"Doses of {sides.total()} stitches: {counts}")
-
-
-def heading(quantity: Quantity, detector: str) -> str:
-    """Return the title of a printed matrix, such as the public code's of the evaluation by a
-    detector."""
-    if quantity.measured_by == DETECTOR:
-        return f"STITCHING OOD Detection {quantity.title} ({detector})"
-    return f"STITCHING {quantity.title.upper()}"
+        _write_json(path.with_suffix(".json"), name, rows, reference)
+        below = describe(rows, n_images=len(reference.options.test))
+        draw(path, _panels(matrices), figure=figure, title=title, caption=below)
+    _print_noise_costs(reference)
+    _print_sides([row for rows in evaluations.values() for row in rows])
 
 
 def _matrices(rows: Sequence[EvaluationRow]) -> dict[str, Matrix]:
-    """Return the matrices that the evaluation shows, by column; without those that have no
-    value."""
+    """Return the matrix of each column that the evaluation shows, except columns without values."""
     return {
         name: pivot(rows, partial(known, name=name))
         for name in shown_in(IN_EVALUATION)
@@ -116,37 +78,110 @@ def _matrices(rows: Sequence[EvaluationRow]) -> dict[str, Matrix]:
     }
 
 
+def _print_matrices(name: str, matrices: Matrices) -> None:
+    """Print the matrices of a detector, under a heading for each experiment."""
+    for experiment, matrix_of_column in matrices.items():
+        if experiment:
+            result(f"EXPERIMENT: {experiment}")
+        for column, matrix in matrix_of_column.items():
+            table(heading(QUANTITIES[column], name), *matrix)
+
+
+def heading(quantity: Quantity, detector: str) -> str:
+    """Return the title of a printed matrix; for a detector's quantities, as in the public code."""
+    if quantity.measured_by == DETECTOR:
+        return f"STITCHING OOD Detection {quantity.title} ({detector})"
+    return f"STITCHING {quantity.title.upper()}"
+
+
 def _print_detectors(name: str, rows: Sequence[EvaluationRow], reference: Reference) -> None:
-    """Print a line for each detector, and a note on stitches that it finds more typical than own
-    activations."""
-    data, own = rows[0].sanity_dataset, reference.of_score(name, reference.own)
-    title = f"OOD detector sanity checks: {dataset_label(data)}" if data else "OOD detectors"
-    columns = [
-        "mean ID energy" if name == "energy" else "mean ID score",
-        *(["AUROC", "AUPR", "FPR95"] if data else []),
-    ]
-    values = [
-        [float(scores.mean()), *reference.checks.get((name, layer), ())]
-        for layer, scores in own.items()
-    ]
-    table(f"{title} ({name})", list(own), columns, values)
+    """Print the mean ID score of the detector of each layer, and its sanity check."""
+    sanity_dataset = rows[0].sanity_dataset
+    columns = ["mean ID energy" if name == "energy" else "mean ID score"]
+    title = "OOD detectors"
+    if sanity_dataset:
+        columns += ["AUROC", "AUPR", "FPR95"]
+        title = f"OOD detector sanity checks: {dataset_label(sanity_dataset)}"
+
+    id_scores = reference.of_score(name, reference.id_scores)
+    lines = []
+    for layer, scores in id_scores.items():
+        check = reference.checks.get(DetectorKey(name, layer), ())
+        lines.append([float(scores.mean()), *check])
+    table(f"{title} ({name})", list(id_scores), columns, lines)
+
+
+def _note_typical_stitches(name: str, rows: Sequence[EvaluationRow]) -> None:
+    """Note the stitches that the detector finds more typical than the network's own activations."""
     typical = [row.pair for row in rows if row.auroc < COLLAPSED_AUROC]
     if typical:
         note(
-            f"{name}: the AUROC of {len(typical)} stitches is below {COLLAPSED_AUROC}: more typical than the end "
-            f"network's own activations, which is no sign of being alike ({listed(typical)})"
+            f"{name}: the AUROC of {len(typical)} stitches is below {COLLAPSED_AUROC}. They are "
+            "more typical than the end network's own activations, so they may be collapsed "
+            f"({listed(typical)})"
         )
 
 
+def _write_json(path: Path, name: str, rows: Sequence[EvaluationRow], reference: Reference) -> None:
+    """Write the rows of a detector and its sanity checks by layer."""
+    checks = reference.of_score(name, reference.checks)
+    content: dict[str, Any] = {
+        "stitches": [to_record(row) for row in rows],
+        "sanity_checks": {layer: metrics._asdict() for layer, metrics in checks.items()},
+    }
+    write_json(path, content)
+
+
+def _panels(matrices: Matrices) -> dict[str, dict[str, HeatMap]]:
+    """Return the heat map of each matrix, by experiment and title."""
+    panels: dict[str, dict[str, HeatMap]] = {}
+    for experiment, matrix_of_column in matrices.items():
+        panels[experiment] = {}
+        for column, matrix in matrix_of_column.items():
+            quantity = QUANTITIES[column]
+            title = f"{quantity.title}\n{experiment}".strip()
+            panels[experiment][title] = HeatMap.of(matrix, quantity)
+    return panels
+
+
+def _print_noise_costs(reference: Reference) -> None:
+    """Print the accuracy that noise at the limit of its dose costs the end network, by layer."""
+    if reference.noise_costs:
+        limit = f"{ValidityLimits().noise_dose:.0%}"
+        title = f"Accuracy that noise at the limit of its dose, {limit}, costs the end network"
+        lines = [[cost] for cost in reference.noise_costs.values()]
+        table(title, list(reference.noise_costs), ["lost"], lines)
+
+
+def _print_sides(rows: Sequence[EvaluationRow]) -> None:
+    """Print how many stitches are in distribution, off the manifold, and collapsed."""
+    validity_of_run = {row.folder: row.validity for row in rows if row.validity}
+    sides = Counter(side_of(validity) for validity in validity_of_run.values())
+    del sides[None]  # doses that are not defined
+    if sides:
+        counts = ", ".join(f"{sides[side]} {side}" for side in (IN_DISTRIBUTION, OFF, COLLAPSED))
+        result(f"Doses of {sum(sides.values())} stitches: {counts}")
+
+
 def describe(rows: Sequence[EvaluationRow], *, n_images: int) -> str:
-    """Return the text below the figure of an evaluation."""
-    made_with = {"ID": common(rows, "detector_id_data"), "OOD": common(rows, "detector_ood_data")}
-    made_with = ", ".join(f"{kind} {short(data)}" for kind, data in made_with.items() if data)
-    data, id_data = short(common(rows, "dataset")), short(common(rows, "id_dataset"))
+    """Return the caption of the figure: networks, data, method, detector and images."""
+    data = short(common(rows, "dataset"))
+    id_data = short(common(rows, "id_dataset"))
+    if id_data != data:
+        data = f"{data}, ID {id_data}"
+
+    detector = common(rows, "detector")
+    made_with = []
+    for kind, column in (("ID", "detector_id_data"), ("OOD", "detector_ood_data")):
+        dataset = common(rows, column)
+        if dataset:
+            made_with.append(f"{kind} {short(dataset)}")
+    if made_with:
+        detector += f" ({', '.join(made_with)})"
     return caption(
         networks=stitched_networks(rows),
-        data=data if id_data == data else f"{data}, ID {id_data}",
+        data=data,
         method=describe_method(rows),
-        detector=common(rows, "detector") + (f" ({made_with})" if made_with else ""),
+        detector=detector,
         images=n_images,
     )
