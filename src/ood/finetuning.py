@@ -1,7 +1,7 @@
-"""Training of representation classifiers: on labels first, then so that their energy tells ID from
-OOD data.
+"""Training of OOD detectors: classifiers of the activations of one layer.
 
-In a batch, a label of -1 marks an auxiliary out-of-distribution (OOD) sample.
+A detector is trained on labels first. Then it is fine-tuned so that its energy tells in-distribution
+(ID) from auxiliary out-of-distribution (OOD) data. In a batch, a label of -1 marks an OOD sample.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,19 +21,26 @@ from src.ood.detectors import energy
 from src.results.run import Run
 from src.results.tables import write_table
 from src.runtime import at_least_single, seeded
-from src.training import Classification, HeadLosses, Settings, classification_losses, train
+from src.training import (
+    Classification,
+    EpochLog,
+    HeadLosses,
+    Settings,
+    classification_losses,
+    train,
+)
 
 ENERGY_WEIGHT = 0.1
 OUTLIER_EXPOSURE_WEIGHT = 0.5
-Penalty = Callable[
-    [Tensor, Tensor], Tensor
-]  # logits (B, n_classes), labels (B,) with -1 for OOD -> ()
+
+# (logits (B, n_classes), labels (B,) with -1 for OOD) -> penalty ()
+Penalty = Callable[[Tensor, Tensor], Tensor]
 
 
 class FinetuningRow(NamedTuple):
     """An epoch of fine-tuning a detector: a row of `ft_logs.csv`."""
 
-    ft_loss: float
+    ft_loss: float  # cross-entropy plus penalty
     ce_loss: float
     train_acc: float
     val_ce_loss: float
@@ -41,44 +48,59 @@ class FinetuningRow(NamedTuple):
 
 
 def energy_penalty(logits: Tensor, labels: Tensor, *, m_in: float, m_out: float) -> Tensor:
-    """Return the squared hinge that wants ID energies below `m_in` and OOD energies above `m_out`.
+    """Return the squared hinge loss of energies, ().
 
-    Liu et al. 2020, equations 8 and 9: the sum of the two means, times the weight 0.1 of the paper.
+    It penalises ID energies above `m_in` and OOD energies below `m_out`. It is the sum of the means
+    over ID and over OOD samples, times 0.1 (Liu et al. 2020, equations 8 and 9).
+
+    Args:
+        logits: (B, n_classes).
+        labels: (B,), -1 for OOD samples.
     """
-    energies, is_ood = energy(logits), labels < 0
+    energies = energy(logits)
+    is_ood = labels < 0
     too_high = (energies - m_in).clamp(min=0).square()
     too_low = (m_out - energies).clamp(min=0).square()
     return ENERGY_WEIGHT * (_mean_where(too_high, ~is_ood) + _mean_where(too_low, is_ood))
 
 
 def outlier_exposure_penalty(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return half the cross-entropy of OOD samples to the uniform distribution (Hendrycks et al.
-    2019, section 3).
+    """Return half the cross-entropy of OOD samples to the uniform distribution, ().
 
-    Up to a constant, as in their code: the logarithm of the number of classes is left out.
+    The constant log(n_classes) is left out, as in the authors' code (Hendrycks et al. 2019,
+    section 3).
+
+    Args:
+        logits: (B, n_classes).
+        labels: (B,), -1 for OOD samples.
     """
     to_uniform = -energy(logits) - at_least_single(logits).mean(dim=-1)
     return OUTLIER_EXPOSURE_WEIGHT * _mean_where(to_uniform, labels < 0)
 
 
 def make_penalty(name: str, *, m_in: float, m_out: float) -> Penalty:
-    """Return the penalty of a name in `PENALTIES`; `m_in` and `m_out` are those of
-    `energy_penalty`."""
+    """Return the penalty of a name in `PENALTIES`.
+
+    Args:
+        m_in, m_out: the margins of `energy_penalty`.
+    """
     if name == "energy":
         return partial(energy_penalty, m_in=m_in, m_out=m_out)
     return outlier_exposure_penalty
 
 
-def _mean_where(values: Tensor, chosen: Tensor) -> Tensor:
-    return (values * chosen).sum() / chosen.sum()
+def _mean_where(values: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean of the values (B,) where the mask (B,) is true, ()."""
+    return (values * mask).sum() / mask.sum()
 
 
 class RepresentationClassification(Classification):
-    """The task of classifying from the activation of a frozen network at one layer; no more of that
-    network runs.
+    """The task of classifying the activations of a frozen network at one layer.
+
+    The network runs until this layer only.
 
     Attributes:
-        penalty: added to the cross-entropy in training; None in pre-training, set for fine-tuning.
+        penalty: added to the cross-entropy while training; None in pre-training.
     """
 
     def __init__(self, source: Network, layer: str, classifier: Network):
@@ -89,13 +111,16 @@ class RepresentationClassification(Classification):
         self.penalty: Penalty | None = None
 
     def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
-        """Yield the cross-entropy on images (B, C, H, W) with labels (B,), in training plus the
-        penalty."""
+        """Yield the cross-entropy of a batch; while training, the penalty is added.
+
+        Args:
+            images: (B, C, H, W).
+            labels: (B,), -1 for OOD samples.
+        """
         with torch.no_grad():
             activations = self.source(images, until=self.layer)
-            activations = (
-                activations.contiguous()
-            )  # in channels_last, BatchNorm's gradients on a CPU are imprecise
+            # In channels_last, the gradients of BatchNorm are imprecise on a CPU
+            activations = activations.contiguous()
         logits = self.heads[0](activations)
         group = classification_losses(logits[None], labels)
         if training and self.penalty is not None:
@@ -112,12 +137,15 @@ def fresh_classifier(
     seed: int,
     resume_from: str | None = None,
 ) -> tuple[Network, tuple[int, ...]]:
-    """Build the classifier `name` for the activations of `source` at a layer; returns it and their
-    shape.
+    """Build a classifier for the activations of a network at a layer.
 
     Args:
-        images: that `source` takes.
-        resume_from: a checkpoint whose weights it takes over.
+        name: the type of the classifier.
+        source: the network whose activations are classified.
+        images: the images that `source` takes.
+        resume_from: a checkpoint with weights for the classifier; None: fresh weights.
+    Returns:
+        The classifier, and the shape of the activations, (C, H, W), (T, D) or (D,).
     """
     image = next(source.parameters()).new_zeros(1, *images.shape)
     shape = tuple(source(image, until=layer).shape[1:])
@@ -126,24 +154,23 @@ def fresh_classifier(
             name, n_classes=images.n_classes, representation_shape=shape, image_shape=images.shape
         )
     if resume_from is not None:
-        load_weights(
-            classifier,
-            resume_from,
-            expected=f"{name} for {layer} of shape {'×'.join(map(str, shape))}",
-        )
+        dimensions = "×".join(map(str, shape))
+        load_weights(classifier, resume_from, expected=f"{name} for {layer} of shape {dimensions}")
     return classifier.to(image.device), shape
 
 
 class HalfAndHalf:
-    """Batches whose one half is ID, with labels, and whose other half is OOD, with labels of -1.
+    """A training set whose batches are half ID samples, with labels, and half OOD samples.
 
-    An epoch takes as many samples of each set as the smaller one has; they are disjoint from epoch
-    to epoch until all had their turn (see datasets.base.subset), where a last, shorter rest ends
-    its epoch early.
+    The labels of OOD samples are -1. An epoch takes equally many samples of both sets: as many as
+    the smaller set has. Epochs are disjoint until all samples of the larger set were taken (see
+    `datasets.base.subset`); the last of these epochs may be shorter.
 
     Args:
-        like: the set that the classified network was trained on; others have its images' shape, or a UserError says so.
+        like: the set that the classified network was trained on.
         batch_size: of both halves together.
+    Raises:
+        UserError: images or classes differ from those of `like`, or a batch has no two halves.
     """
 
     def __init__(
@@ -153,30 +180,34 @@ class HalfAndHalf:
             raise UserError(
                 f"-b {batch_size}: half of a fine-tuning batch is ID, half OOD; give at least 2"
             )
-        for option, images in (("-ftidd", id_set), ("-ftoodd", ood_set)):
-            images.check_like(like, option=option)
+        id_set.check_like(like, option="-ftidd")
+        ood_set.check_like(like, option="-ftoodd")
         if id_set.n_classes != like.n_classes:
             raise UserError(
-                f"-ftidd has {id_set.n_classes} classes, -d {like.n_classes}; choose sets that agree"
+                f"-ftidd has {id_set.n_classes} classes, -d {like.n_classes}; "
+                "choose sets with the same classes"
             )
-        self.id_set, self.ood_set, self.device = id_set, ood_set, id_set.device
-        id_set.epoch_size = ood_set.epoch_size = min(len(id_set), len(ood_set))
+        self.id_set = id_set
+        self.ood_set = ood_set
+        self.device = id_set.device
+        epoch_size = min(len(id_set), len(ood_set))
+        id_set.epoch_size = epoch_size
+        ood_set.epoch_size = epoch_size
 
     def n_batches(self, batch_size: int) -> int:
         """Return the largest number of batches of an epoch."""
         return self.id_set.n_batches(batch_size // 2)
 
     def epoch(self, batch_size: int, *, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images (B, C, H, W) and labels (B,) of an epoch, shuffled and augmented."""
-        halves = [
-            images.epoch(batch_size // 2, seed=seed, epoch=epoch)
-            for images in (self.id_set, self.ood_set)
-        ]
-        for (id_images, labels), (ood_images, ood_labels) in zip(*halves, strict=False):
-            yield (
-                torch.cat([id_images, ood_images]),
-                torch.cat([labels, torch.full_like(ood_labels, -1)]),
-            )
+        """Yield the batches of an epoch, shuffled and augmented: images (B, C, H, W), labels (B,)."""
+        id_batches = self.id_set.epoch(batch_size // 2, seed=seed, epoch=epoch)
+        ood_batches = self.ood_set.epoch(batch_size // 2, seed=seed, epoch=epoch)
+        # The shorter of the two ends the epoch
+        for (id_images, labels), (ood_images, unlabelled) in zip(
+            id_batches, ood_batches, strict=False
+        ):
+            images = torch.cat([id_images, ood_images])
+            yield images, torch.cat([labels, torch.full_like(unlabelled, -1)])
 
 
 def finetune(
@@ -186,43 +217,51 @@ def finetune(
     val_set: BaseImageSet,
     settings: Settings,
 ) -> dict[str, float]:
-    """Fine-tune; report and log every epoch in `ft_logs.csv`, and save each as
-    `ft_model_<epoch>.pt`.
+    """Fine-tune a detector; return the last row of the log, empty without epochs.
 
-    Returns the last row of the log; empty without epochs.
+    Each epoch is printed, logged in `ft_logs.csv`, and saved as `ft_model_<epoch>.pt`.
     """
-    rows: list[FinetuningRow] = []
+    log: list[FinetuningRow] = []
     for history, state in train(task, mixed, val_set, settings, state=run.state.get("finetuning")):
-        rows = [
-            FinetuningRow(
-                trained.loss,
-                trained.cross_entropy,
-                trained.accuracy,
-                val.cross_entropy,
-                val.accuracy,
-            )
-            for ((trained, val),) in history
-        ]
-        epoch, row = len(rows), rows[-1]
-        write_table(run.folder / "ft_logs.csv", FinetuningRow, rows)
+        log = [_log_row(epoch_log) for (epoch_log,) in history]
+        epoch = len(log)
+        write_table(run.folder / "ft_logs.csv", FinetuningRow, log)
         save_state(run.folder / f"ft_model_{epoch}.pt", task.heads[0].state_dict())
         run.save(loop=None, finetuning=state)
+        row = log[-1]
         result(
-            f"FT Epoch #{epoch} FT loss: {row.ft_loss}, CE Loss: {row.ce_loss}, accuracy: {row.train_acc}"
+            f"FT Epoch #{epoch} FT loss: {row.ft_loss}, CE Loss: {row.ce_loss}, "
+            f"accuracy: {row.train_acc}"
         )
         result(f"FT Epoch #{epoch} val loss: {row.val_ce_loss}, accuracy: {row.val_acc}")
-    return rows[-1]._asdict() if rows else {}
+    if not log:
+        return {}
+    return log[-1]._asdict()
+
+
+def _log_row(log: EpochLog) -> FinetuningRow:
+    """Return the row of an epoch."""
+    return FinetuningRow(
+        ft_loss=log.train.loss,
+        ce_loss=log.train.cross_entropy,
+        train_acc=log.train.accuracy,
+        val_ce_loss=log.val.cross_entropy,
+        val_acc=log.val.accuracy,
+    )
 
 
 def finetuning_settings(settings: Settings, *, n_epochs: int, decay: str) -> Settings:
-    """Derive the settings of fine-tuning from those of pre-training: the learning rate drops to a
-    tenth half way.
+    """Return the settings of fine-tuning: the learning rate drops to a tenth half-way.
 
     Args:
-        decay: `updates` or `epochs`, of which it drops after n_epochs // 2. The paper's code counts updates (batches);
-            with one epoch, it drops before the first of them.
+        settings: of pre-training.
+        n_epochs: of fine-tuning.
+        decay: `epochs`: the rate drops after half of the epochs. `updates`: it drops after
+            n_epochs // 2 updates (batches), as in the paper's code.
     """
-    half = n_epochs // 2 if decay == "updates" else max(1, n_epochs // 2)
+    half = n_epochs // 2
+    if decay == "epochs":
+        half = max(1, half)
     return settings._replace(
         n_epochs=n_epochs, scheduler="none", reduce_lr_epochs=[half], reduce_lr_unit=decay
     )
