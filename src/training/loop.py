@@ -44,6 +44,16 @@ class Settings(NamedTuple):
     reduce_lr_unit: str = "epochs"  # of `reduce_lr_epochs`: `epochs` or `updates`
 
 
+class Epochs(Protocol):
+    """Yields training images with labels in epochs: a data set, or a mixture of data sets."""
+
+    def n_batches(self, batch_size: int) -> int: ...
+
+    def epoch(
+        self, batch_size: int, *, seed: int, epoch: int
+    ) -> Iterator[tuple[Tensor, Tensor]]: ...
+
+
 class _Stateful(Protocol):
     """A part of a training that can be saved: a module, the optimiser, the scheduler."""
 
@@ -54,7 +64,7 @@ class _Stateful(Protocol):
 
 def train(
     task: Task,
-    train_set: BaseImageSet,
+    train_set: Epochs,
     val_set: BaseImageSet,
     settings: Settings,
     *,
@@ -119,7 +129,7 @@ def _logs_of(numbers: Sequence[Sequence[Sequence[float]]]) -> list[EpochLog]:
 
 def _train_epoch(
     task: Task,
-    train_set: BaseImageSet,
+    train_set: Epochs,
     settings: Settings,
     epoch: int,
     optimizer: Optimizer,
