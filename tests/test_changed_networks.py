@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from src import console, session
+from src import console, session, user_code
 from src.checkpoints import load_model, save_state
 from src.errors import UserError
 from src.ground_truth.tables import read_tables
-from src.models import build_model, building
+from src.models import build_model
 from src.network_names import NetworkName
 from src.results.network_list import read_networks
 from src.runtime import seeded
@@ -374,7 +374,7 @@ def test_all_pairs_of_a_network_that_was_trained_again(networks):
     assert "earlier" not in said and "repeat" not in said  # what was moved aside is left out
     text = Path("nets.py").read_text()
     Path("nets.py").write_text(text.replace(".roll(i)", ".roll(2 * i)"))
-    building._run.cache_clear()
+    user_code._run.cache_clear()
     assert "of earlier weights of DEFAULT (" in error_line(*command)
 
 

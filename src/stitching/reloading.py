@@ -1,10 +1,10 @@
-"""The two networks that stitching runs were made with, and the stitches, loaded again."""
+"""Stitches and their two networks, loaded from the files of runs."""
 
 import copy
 import dataclasses
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from src.checkpoints import fill, load_state
 from src.console import warn
@@ -20,20 +20,20 @@ from src.stitching.grid import Grid
 from src.stitching.layers import StitchingLayer
 from src.stitching.stitched_model import build_layers
 
-LAYER_OPTIONS = ("c2t_cls_token", "t2c_cls_token", "upsample_mode")
 SIDES = ("front", "end")
 SHARED = ("front_model_type", "end_model_type", "stitching_type")
-GridOfRuns = tuple[Grid, dict[Pair, StitchingRun]]
+GridOfRuns = tuple[Grid, dict[Pair, StitchingRun]]  # a grid, and the run of each pair
 
 
-def check_runs(runs: Sequence[StitchingRun], folder: Path, given: Mapping[str, Any]) -> None:
-    """Refuse no runs, runs of other weights than their checkpoints hold now, and runs that differ
-    in what they share.
+def check_runs(runs: Sequence[StitchingRun], folder: Path, options: Mapping[str, Any]) -> None:
+    """Raise a UserError unless all runs can be evaluated together.
 
-    They share the networks, under whatever paths, and the stitching type.
+    There must be a run. All runs must have the same networks, under whatever paths, and the same
+    stitching type. The checkpoints must hold the weights that the runs recorded.
 
     Args:
-        given: the options of the script, of which `front_model` and `end_model` count.
+        folder: of the runs, for the message.
+        options: of the script. `front_model` and `end_model` are the paths of moved checkpoints.
     """
     if not runs:
         raise UserError(
@@ -41,47 +41,55 @@ def check_runs(runs: Sequence[StitchingRun], folder: Path, given: Mapping[str, A
         )
     for name in SHARED:
         values = sorted({str(run.options.get(name)) for run in runs})
-        if len(values) > 1:
-            raise UserError(
-                f"the runs differ in {name}: {', '.join(values)}; evaluate one kind of runs at a time"
-            )
-    for side, networks in zip(
-        SIDES, zip(*(run.row.networks for run in runs), strict=True), strict=True
-    ):
-        moved = given[f"{side}_model"]
-        now = [network._replace(path=moved or network.path) for network in networks]
-        _refuse_earlier(side, networks, [network.has_changed for network in now], moved)
-        titles = titles_of(networks)
-        if len(titles) > 1:
-            values = ", ".join(sorted(titles.values()))
-            raise UserError(
-                f"the runs differ in {side}_model_path: {values}; evaluate one kind of runs at a time"
-            )
+        _refuse_several(name, values)
+    for i, side in enumerate(SIDES):
+        networks = [run.row.networks[i] for run in runs]
+        moved_to = options[f"{side}_model"]
+        networks_now = [network._replace(path=moved_to or network.path) for network in networks]
+        has_changed = [network.has_changed for network in networks_now]
+        _refuse_earlier(side, networks, has_changed, moved_to)
+        titles = sorted(titles_of(networks).values())
+        _refuse_several(f"{side}_model_path", titles)
     warn_of_newer((run.folder / "config.txt", run.row.networks) for run in runs)
+
+
+def _refuse_several(name: str, values: Sequence[str]) -> None:
+    """Raise a UserError if runs have several values of an option."""
+    if len(values) > 1:
+        raise UserError(
+            f"the runs differ in {name}: {', '.join(values)}; evaluate one kind of runs at a time"
+        )
 
 
 def _refuse_earlier(
     side: str,
     networks: Sequence[NetworkName],
     has_changed: Sequence[bool],
-    moved: str | None = None,
+    moved_to: str | None = None,
 ) -> None:
-    """Raise a UserError if the weights of runs are not those at hand, which would be evaluated in
-    their place."""
+    """Raise a UserError if the weights of a network have changed since a run was made.
+
+    Args:
+        networks: the network on a side, of each run.
+        has_changed: whether the weights have changed, for each run.
+        moved_to: the path of the checkpoint on the command line.
+    """
     titles = [
-        network.title for network, is_other in zip(networks, has_changed, strict=True) if is_other
+        network.title
+        for network, is_changed in zip(networks, has_changed, strict=True)
+        if is_changed
     ]
     if not titles:
         return
     runs = f"{len(titles)} of {len(networks)} runs are"
-    if moved:
+    if moved_to:
         raise UserError(
-            f"--{side}-model {moved}: {runs} of other weights; give the checkpoint they were made with"
+            f"--{side}-model {moved_to}: {runs} of other weights; give the checkpoint they were"
+            " made with"
         )
     remedy = "remove their folders and stitch again"
-    if not any(
-        network.is_given for network in networks
-    ):  # weights that come with a type are no file
+    come_with_type = any(network.is_given for network in networks)
+    if not come_with_type:
         remedy += f", or say with --{side}-model where the old checkpoint is"
     raise UserError(f"{runs} of earlier weights of {names_of(titles)}; {remedy}")
 
@@ -89,114 +97,158 @@ def _refuse_earlier(
 def check_data(
     dataset: str, runs: Sequence[StitchingRun], *, other_data: bool, shortcut: float | None = None
 ) -> None:
-    """Refuse runs that were stitched on other data than they are evaluated on, unless others are
-    wanted.
+    """Raise a UserError if the data of the evaluation do not fit the data of the runs.
 
-    A user's own data are the same under another path if they have their name and nothing is at the
-    old path."""
-    dots = {run.row.shortcut for run in runs}
-    if dots != {shortcut} and not other_data:
-        given = ", ".join(map(str, dots))
+    Args:
+        dataset: the name or the path of the data to evaluate on.
+        other_data: whether the evaluation is to be on other data than the runs were stitched on.
+        shortcut: the probability that the dots on the images tell their class; None: no dots.
+    """
+    shortcuts = {run.row.shortcut for run in runs}
+    if shortcuts != {shortcut} and not other_data:
+        texts = ", ".join(str(value) for value in shortcuts)
         raise UserError(
-            f"--shortcut {shortcut}: these runs were stitched with --shortcut {given}; give that one"
-        )
-    recorded = {run.row.dataset for run in runs} - {None}
-    others = {name for name in recorded if name != dataset and not _has_moved(Path(name), dataset)}
-    if other_data and not others:
-        raise UserError(
-            f"--other-data: no run says that it was stitched on other data than {dataset}; leave it out"
-        )
-    if others and not other_data:
-        remedy = (
-            "keep those on each in a folder of their own" if len(recorded) > 1 else "give that one"
-        )
-        raise UserError(
-            f"-d {dataset}: these runs were stitched on {', '.join(sorted(recorded))}; {remedy}, or give --other-data "
-            "for an evaluation on other data, which the verdict leaves out"
+            f"--shortcut {shortcut}: these runs were stitched with --shortcut {texts}; give that one"
         )
 
+    recorded = {run.row.dataset for run in runs if run.row.dataset is not None}
+    differing = {name for name in recorded if name != dataset and not _has_moved(name, dataset)}
+    if other_data and not differing:
+        raise UserError(
+            f"--other-data: no run says that it was stitched on other data than {dataset}; leave"
+            " it out"
+        )
+    if differing and not other_data:
+        remedy = "give that one"
+        if len(recorded) > 1:
+            remedy = "keep a folder of runs for each data set"
+        raise UserError(
+            f"-d {dataset}: these runs were stitched on {', '.join(sorted(recorded))}; {remedy},"
+            " or give --other-data for an evaluation on other data, which the verdict leaves out"
+        )
 
-def _has_moved(recorded: Path, dataset: str) -> bool:
-    return recorded.is_absolute() and recorded.name == Path(dataset).name and not recorded.exists()
+
+def _has_moved(recorded: str, dataset: str) -> bool:
+    """Return whether a user's data moved from a recorded path: the old path is gone, the name stays."""
+    path = Path(recorded)
+    return path.is_absolute() and path.name == Path(dataset).name and not path.exists()
 
 
 def load_networks(
     runs: Sequence[StitchingRun],
-    given: Mapping[str, Any],
+    options: Mapping[str, Any],
     images: ImageSpec,
     *,
     session: Session,
     device: Any,
 ) -> dict[str, tuple[Network, NetworkName]]:
-    """Load the networks of runs: by side, with its name and the SHA-256 of its weights; raises
-    UserError as `name_of`.
+    """Load the front and the end network of runs.
 
-    They give the activations of the stitched layers as the runs had them.
+    The networks return the activations of the stitched layers with the channel axis where it was in
+    the runs.
 
     Args:
-        given: the options of the script, of which `front_model`, `front_type`, `end_model` and `end_type` count.
+        options: of the script. `front_model`, `front_type`, `end_model` and `end_type` count.
+
+    Returns:
+        For "front" and "end" the network, and its name with the SHA-256 of its weights.
+
+    Raises:
+        UserError: as `name_of`, or the weights have changed since a run was made.
     """
     networks = {}
     for i, side in enumerate(SIDES):
         name = name_of(
-            runs[0].options, side, path=given[f"{side}_model"], type=given[f"{side}_type"]
+            runs[0].options, side, path=options[f"{side}_model"], type=options[f"{side}_type"]
         )
         network = session.network(name, images, device=device, encoder=side == "front")
         recorded = [run.row.networks[i] for run in runs]
-        if name.is_fresh:  # of a function whose file may have been moved
-            name = name._replace(weights=recorded[0].content)
+        if name.is_fresh:
+            # The weights hash the type. A user's file may have moved, and so its type has changed.
+            weights = recorded[0].content
         else:
-            name = name._replace(weights=session.weights(name, images, device=device))
-        _refuse_earlier(
-            side, recorded, [bool(of.weights) and of.identity != name.identity for of in recorded]
-        )
+            weights = session.weights(name, images, device=device)
+        name = name._replace(weights=weights)
+        has_changed = [
+            bool(run_name.weights) and run_name.identity != name.identity for run_name in recorded
+        ]
+        _refuse_earlier(side, recorded, has_changed)
         for channels_last in (False, True):
-            layers = {getattr(run.row.pair, f"{side}_layer") for run in runs
-                      if (run.options.get("channels_last") in (side, "both")) == channels_last}  # fmt: skip
-            known = [layer for layer in network.layer_names if layer in layers]
             network = network.channels_first(
-                known, image_shape=images.shape, channels_last=channels_last
+                _stitched_layers(runs, side, network, channels_last=channels_last),
+                image_shape=images.shape,
+                channels_last=channels_last,
             )
-        networks[side] = network, name
+        networks[side] = (network, name)
     return networks
 
 
+def _stitched_layers(
+    runs: Sequence[StitchingRun], side: str, network: Network, *, channels_last: bool
+) -> list[str]:
+    """Return the layers of a network that runs with or without `channels_last` stitch, by depth."""
+    layers = set()
+    for run in runs:
+        is_last = run.options.get("channels_last") in (side, "both")
+        if is_last == channels_last:
+            layers.add(getattr(run.row.pair, f"{side}_layer"))
+    return [layer for layer in network.layer_names if layer in layers]
+
+
 def with_weights(run: StitchingRun, names: Mapping[str, NetworkName]) -> StitchingRun:
-    """Return a run whose row has the weights that it is evaluated with, which earlier versions did
-    not record."""
-    weights = {f"{side}_weights": name.identity for side, name in names.items()}
-    return dataclasses.replace(run, row=dataclasses.replace(run.row, **weights))
+    """Return a run with the weights of its evaluation in its row.
+
+    Earlier versions recorded no weights.
+
+    Args:
+        names: of the loaded networks, by side.
+    """
+    row = dataclasses.replace(
+        run.row,
+        front_weights=names["front"].identity,
+        end_weights=names["end"].identity,
+    )
+    return dataclasses.replace(run, row=row)
 
 
 def name_of(
     options: Mapping[str, Any], side: str, *, path: str | None, type: str | None
 ) -> NetworkName:
-    """Return the name of the front or end network of a run with these options.
+    """Return the name of the front or the end network of a run.
 
     Args:
-        path: of the checkpoint, if it was moved.
-        type: of a network from a file, whose code runs only if it is named here.
+        options: of the run.
+        side: "front" or "end".
+        path: of the checkpoint if it has moved, else None.
+        type: FILE.py:FUNCTION for a network of a user's file, else None. The code of the file runs
+            only if it is named here.
+
     Raises:
-        UserError: the checkpoint is not there, or the file was not named, or another one.
+        UserError: the checkpoint is missing, or `type` is not the function that the run names.
     """
-    path_and_type = options.get(f"{side}_model_path"), options.get(f"{side}_model_type")
-    recorded = NetworkName.of(*path_and_type, seed=options.get("seed"))
+    recorded = NetworkName.of(
+        options.get(f"{side}_model_path"),
+        options.get(f"{side}_model_type"),
+        seed=options.get("seed"),
+    )
     if is_user_network(recorded.type) and type is None:
         raise UserError(
-            f"the {side} network of these runs is {recorded.type}, and the code that a folder names is not run by "
-            f"itself; name it with --{side}-type FILE.py:FUNCTION"
+            f"the {side} network of these runs is {recorded.type}, and the code that a folder names"
+            f" is not run by itself; name it with --{side}-type FILE.py:FUNCTION"
         )
     if type is not None:
         file, function = file_and_function(type)
         if not is_user_network(recorded.type) or file_and_function(recorded.type)[1] != function:
             raise UserError(
-                f"--{side}-type {type}: the {side} network of these runs is {recorded.type}; name that one"
+                f"--{side}-type {type}: the {side} network of these runs is {recorded.type}; name"
+                " that one"
             )
         if content_of(file) != options.get(f"{side}_model_type_sha256"):
             warn(f"{type} is not the file that these runs were made with: it has changed since")
     if path is None and recorded.is_file and not Path(recorded.path).exists():
         raise UserError(
-            f"{recorded.path}, the {side} network of these runs, is not there; name its place with --{side}-model"
+            f"{recorded.path}, the {side} network of these runs, is not there; name its place with"
+            f" --{side}-model"
         )
     return recorded._replace(path=path or recorded.path, type=type or recorded.type)
 
@@ -209,58 +261,98 @@ def rebuild_grids(
     *,
     image_shape: Sequence[int],
 ) -> tuple[list[GridOfRuns], list[str]]:
-    """Rebuild the stitches of runs: one grid for each experiment, and one for each whole
-    checkpoint.
+    """Rebuild the stitches of runs: a grid per experiment, and a grid per whole checkpoint.
+
+    A whole checkpoint holds both networks, whose BatchNorm statistics moved in training.
 
     Args:
-        runs: one of each pair in each experiment.
-        end_layers: stitches into others are left out.
+        runs: at most one per pair of layers in each experiment.
+        front: the front network of all runs.
+        end: the end network of all runs.
+        end_layers: the end layers to rebuild stitches into. Runs into further layers are ignored.
+        image_shape: (C, H, W).
+
     Returns:
-        The grids with their runs, and the reason for each run that cannot be rebuilt.
+        The grids with their runs, and one message per run that cannot be rebuilt.
     """
-    grids, unusable, by_row = [], [], {run.row: run for run in runs}
-    for rows in by_experiment(by_row).values():
-        layers, shared, rank = {}, {}, {"front_rank": rows[0].front_stitch_rank}
-        for run in (by_row[row] for row in rows if row.end_layer in end_layers):
-            pair = run.row.pair
-            try:
-                *own, layer = _rebuild(run, front, end, image_shape)
-            except UserError as error:
-                unusable.append(str(error))
+    grids: list[GridOfRuns] = []
+    messages = []
+    run_of_row = {run.row: run for run in runs}
+    for rows in by_experiment(run_of_row).values():
+        rank = rows[0].front_stitch_rank
+        layers: dict[Pair, StitchingLayer] = {}
+        for row in rows:
+            if row.end_layer not in end_layers:
                 continue
-            if own[0] is front:
-                layers[pair], shared[pair] = layer, run
+            try:
+                stitch = _rebuild(run_of_row[row], front, end, image_shape)
+            except UserError as error:
+                messages.append(str(error))
+                continue
+            if stitch.front is front:
+                layers[row.pair] = stitch.layer
             else:
-                grids.append((Grid(*own, {pair: layer}, **rank), {pair: run}))
+                grid = Grid(stitch.front, stitch.end, {row.pair: stitch.layer}, front_rank=rank)
+                grids.append((grid, {row.pair: run_of_row[row]}))
         if layers:
-            grids.append((Grid(front, end, layers, **rank), shared))
-    return grids, unusable
+            grid = Grid(front, end, layers, front_rank=rank)
+            runs_of_grid = {row.pair: run_of_row[row] for row in rows if row.pair in layers}
+            grids.append((grid, runs_of_grid))
+    return grids, messages
+
+
+class _Stitch(NamedTuple):
+    """The parts of a stitched network."""
+
+    front: Network
+    end: Network
+    layer: StitchingLayer
 
 
 def _rebuild(
     run: StitchingRun, front: Network, end: Network, image_shape: Sequence[int]
-) -> tuple[Network, Network, StitchingLayer]:
-    """Load the stitching layer of a run; of a whole checkpoint, also copies of the networks with
-    their statistics."""
-    pair, options = run.row.pair, run.options
+) -> _Stitch:
+    """Load the stitch of a run from `final_model.pt`.
+
+    The networks of the stitch are `front` and `end`. From a whole checkpoint they are copies, with
+    the statistics of the checkpoint.
+    """
+    pair = run.row.pair
     layers, _ = build_layers(
-        front, end, [pair.front_layer], [pair.end_layer], options["stitching_type"],
-        image_shape=image_shape, seed=0, **{name: options.get(name) for name in LAYER_OPTIONS},
-    )  # fmt: skip
+        front,
+        end,
+        [pair.front_layer],
+        [pair.end_layer],
+        run.options["stitching_type"],
+        image_shape=image_shape,
+        seed=0,
+        c2t_cls_token=run.options.get("c2t_cls_token"),
+        t2c_cls_token=run.options.get("t2c_cls_token"),
+        upsample_mode=run.options.get("upsample_mode"),
+    )
+    stitch = _Stitch(front, end, layers[pair])
+
     path = run.folder / "final_model.pt"
-    state, parts = load_state(path), {"": layers[pair]}
-    if any(key.startswith("stitching_layer.") for key in state):
-        front, end = copy.deepcopy(front), copy.deepcopy(end)
-        parts = {
-            "stitching_layer.": layers[pair],
-            "front_model.model.": front,
-            "end_model.model.": end,
+    state = load_state(path)
+    modules: dict[str, Network | StitchingLayer] = {"": stitch.layer}  # by the prefix of their keys
+    is_whole = any(key.startswith("stitching_layer.") for key in state)
+    if is_whole:
+        stitch = _Stitch(copy.deepcopy(front), copy.deepcopy(end), layers[pair])
+        modules = {
+            "stitching_layer.": stitch.layer,
+            "front_model.model.": stitch.front,
+            "end_model.model.": stitch.end,
         }
-    for prefix, module in parts.items():
-        own = {
+    for prefix, module in modules.items():
+        state_of_module = {
             key.removeprefix(prefix): value
             for key, value in state.items()
             if key.startswith(prefix)
         }
-        fill(module, own, source=str(path), expected="the networks and layers of its config.txt")
-    return front, end, layers[pair]
+        fill(
+            module,
+            state_of_module,
+            source=str(path),
+            expected="the networks and layers of its config.txt",
+        )
+    return stitch
