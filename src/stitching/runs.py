@@ -1,14 +1,15 @@
-"""Writes the run folders of a grid, one for each pair, as if each pair had run alone; `folders`
-reads them."""
+"""Writes the run folders of a grid: one per pair, as if each pair had run by itself.
+
+`folders` reads the run folders.
+"""
 
 import contextlib
 import dataclasses
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
-from itertools import chain
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from src.checkpoints import load_tensors, save_state
 from src.console import listed, note, result, warn
@@ -29,23 +30,31 @@ from src.stitching.stitched_model import StitchedModel
 from src.training import EpochLog, HeadResult, State
 from src.training.recorded import report_epoch, write_logs
 
-BegunRun = tuple[Path, Mapping[str, Any]]  # its folder, and its options
+
+class RunOnDisk(NamedTuple):
+    """A finished or interrupted run."""
+
+    folder: Path
+    options: Mapping[str, Any]
 
 
 class GridRuns:
-    """Keeps a run folder for every pair of a grid: logs, results, and the state to go on from.
+    """The run folders of the pairs of a grid.
 
-    The state of all pairs that train together lies in the folder of the last one, which is finished
-    last.
+    Pairs that train together share one training state. It lies in the folder of the last pair,
+    which is the last to be finished. Folders are created with the first files, so that a failure
+    before leaves none.
 
     Args:
-        directory: the folder that holds the run folders.
+        directory: the folder of the run folders.
         layers: the stitching layer of each pair.
-        experiment: of the script's options.
-        resume: go on with runs of the same options in `directory`; `layers` are then those of unfinished pairs.
+        experiment: the settings and options of all pairs.
+        resume: skip finished pairs, and go on with an interrupted run of the same options.
 
     Attributes:
-        start: when this process began them, for `run.json`; now, unless it is set.
+        layers: the stitching layers of the pairs that remain to be stitched.
+        folders: the run folder of each pair; empty before the folders are created.
+        start: the time when the runs began, for `run.json`. It is now unless it is set.
     """
 
     def __init__(
@@ -56,102 +65,129 @@ class GridRuns:
         *,
         resume: bool = False,
     ):
-        self.directory, self.layers, self.experiment = Path(directory), dict(layers), experiment
-        self.folders: dict[
-            Pair, Path
-        ] = {}  # created when there is something to write, so that a failure leaves none
-        self._whole = experiment.config(*layers) if len(layers) == 1 else experiment.options
+        self.directory = Path(directory)
+        self.layers = dict(layers)
+        self.experiment = experiment
+        self.folders: dict[Pair, Path] = {}
         self.start = datetime.now()
-        self._run: Run | None = None  # keeps the state of all pairs
+
+        # The run that keeps the training state of all pairs
+        self._state_run: Run | None = None
+        self._state_options: Mapping[str, Any] = experiment.options
+        if len(layers) == 1:
+            self._state_options = experiment.config(*layers)
         if resume:
-            self._take_up()
+            self._resume()
 
     @property
     def state(self) -> State | None:
-        """The state of the training to go on from, if there is one."""
-        return self._run.state.get("loop") if self._run else None
+        """The training state of an interrupted run; None if the training starts anew."""
+        return self._state_run.state.get("loop") if self._state_run else None
 
-    def _take_up(self) -> None:
-        """Take over an interrupted run, or else drop finished pairs.
+    def _resume(self) -> None:
+        """Take up an interrupted run; without an interrupted run, drop the finished pairs.
 
-        Pairs that were begun together train and are evaluated together again: other batches could
-        round otherwise."""
-        begun = finished_runs(self.directory)
-        self._refuse_earlier_weights([*begun, *interrupted_runs(self.directory)])
-        finished, self._run = self._finished_pairs(begun), self._interrupted()
-        if finished:
-            note(f"{self.directory}: {len(finished)} of {len(self.layers)} runs are finished")
-        if self._run:
-            self._run.claim(resume=True)
-            self.folders = {
-                Pair(*pair): self.directory / name for *pair, name in self._run.state["folders"]
-            }
-            for folder in self.folders.values():
-                remove_parts(folder)
-        left = self.folders or self.layers.keys() - finished
-        self.layers = {pair: layer for pair, layer in self.layers.items() if pair in left}
+        The pairs of an interrupted run go on together, the finished pairs too: in batches of
+        another size the results could round differently.
+        """
+        finished_before = finished_runs(self.directory)
+        interrupted_before = interrupted_runs(self.directory)
+        self._refuse_earlier_weights([*finished_before, *interrupted_before])
 
-    def _refuse_earlier_weights(self, begun: Sequence[BegunRun]) -> None:
-        """Raise a UserError if runs were begun with other weights of these checkpoints; warn if
-        that cannot be told."""
-        given = as_written(self.experiment.options)
-        titles = [titles for titles in (changed(options, given) for _, options in begun) if titles]
-        if titles:
+        finished_pairs = self._finished_pairs(finished_before)
+        options = as_written(self._state_options)
+        interrupted = _nearest(_by_identity(interrupted_before), options)
+        if finished_pairs:
+            n_finished = len(finished_pairs)
+            note(f"{self.directory}: {n_finished} of {len(self.layers)} runs are finished")
+
+        remaining = set(self.layers) - finished_pairs
+        if interrupted:
+            self._take_up(interrupted[0])
+            remaining = set(self.folders)
+        self.layers = {pair: layer for pair, layer in self.layers.items() if pair in remaining}
+
+    def _take_up(self, interrupted: RunOnDisk) -> None:
+        """Claim an interrupted run, and take over the folders of its pairs."""
+        run = Run.in_folder(interrupted.folder, self._state_options)
+        run.claim(resume=True)
+        self._state_run = run
+        for front_layer, end_layer, name in run.state["folders"]:
+            self.folders[Pair(front_layer, end_layer)] = self.directory / name
+        for folder in self.folders.values():
+            remove_parts(folder)
+
+    def _refuse_earlier_weights(self, runs: Sequence[RunOnDisk]) -> None:
+        """Raise a UserError if the weights of a network have changed since a run was made.
+
+        Warn if a run did not record its weights and a checkpoint is newer than the run.
+        """
+        options_now = as_written(self.experiment.options)
+        titles = [changed(run.options, options_now) for run in runs]
+        n_changed = sum(bool(titles_of_run) for titles_of_run in titles)
+        if n_changed:
+            names = names_of(title for titles_of_run in titles for title in titles_of_run)
             raise UserError(
-                f"{self.directory}: {counted(len(titles), 'run')} of earlier weights of {names_of(chain(*titles))}; "
+                f"{self.directory}: {counted(n_changed, 'run')} of earlier weights of {names}; "
                 "remove their folders, give another -dir, or the place of the old checkpoint"
             )
-        finished = [
-            (folder / "config.txt", recorded(options).values()) for folder, options in begun
-        ]
-        warn_of_newer((config, networks) for config, networks in finished if config.exists())
-
-    def _finished_pairs(self, configs: Sequence[BegunRun]) -> set[Pair]:
-        by_identity, finished = grouped(configs, lambda each: _identity(each[1])), set()
-        for pair in self.layers:
-            given = as_written(self.experiment.config(pair))
-            for folder, options in _nearest(by_identity.get(_identity(given), []), given):
-                refuse_other_options(options, given, where=folder)
-                finished.add(pair)
-        return finished
-
-    def _interrupted(self) -> Run | None:
-        given = as_written(self._whole)
-        same = [
-            each
-            for each in interrupted_runs(self.directory)
-            if _identity(each[1]) == _identity(given)
-        ]
-        return next(
-            (Run.in_folder(folder, self._whole) for folder, _ in _nearest(same, given)), None
+        finished = [run for run in runs if (run.folder / "config.txt").exists()]
+        warn_of_newer(
+            (run.folder / "config.txt", recorded(run.options).values()) for run in finished
         )
 
-    def _claim(self) -> None:
-        """Create the run folders, and lock that of the state, unless that has been done."""
-        if self.folders:
-            return
-        self.folders = {pair: new_folder(self.directory) for pair in self.layers}
-        self._run = Run.in_folder(list(self.folders.values())[-1], self._whole)
-        self._run.claim(resume=False)
-        self._run.save(folders=[[*pair, folder.name] for pair, folder in self.folders.items()])
+    def _finished_pairs(self, finished: Sequence[RunOnDisk]) -> set[Pair]:
+        """Return the pairs of the grid with a finished run.
+
+        Raises:
+            UserError: the finished run of a pair has other options.
+        """
+        pairs = set()
+        by_identity = _by_identity(finished)
+        for pair in self.layers:
+            options = as_written(self.experiment.config(pair))
+            for run in _nearest(by_identity, options):
+                refuse_other_options(run.options, options, where=run.folder)
+                pairs.add(pair)
+        return pairs
+
+    def _claimed(self) -> Run:
+        """Return the run that keeps the training state; at first, create all run folders."""
+        if self._state_run is None:
+            self.folders = {pair: new_folder(self.directory) for pair in self.layers}
+            folders = [[*pair, folder.name] for pair, folder in self.folders.items()]
+            last_pair = list(self.layers)[-1]
+            run = Run.in_folder(self.folders[last_pair], self._state_options)
+            run.claim(resume=False)
+            run.save(folders=folders)
+            self._state_run = run
+        return self._state_run
 
     def log(self, logs: Mapping[Pair, Sequence[EpochLog]], state: State) -> None:
-        """Write the logs of all epochs so far, one a pair; report the last, or its mean when there
-        are several."""
-        self._claim()
+        """Write the logs of all epochs so far and the training state; print the last epoch.
+
+        With several pairs, print the means over the pairs.
+
+        Args:
+            logs: one entry per epoch, by pair.
+            state: of the training after the last epoch.
+        """
+        run = self._claimed()
         with durable_together():
-            for pair, of_pair in logs.items():
-                write_logs(self.folders[pair], of_pair)
-        self._run.save(loop=state)
+            for pair, logs_of_pair in logs.items():
+                write_logs(self.folders[pair], logs_of_pair)
+        run.save(loop=state)
+
         title = self._title(next(iter(self.layers)))
+        if title and len(self.layers) > 1:
+            title = f"means over {len(self.layers)} pairs:"
         if title:
-            result(title if len(self.layers) == 1 else f"means over {len(self.layers)} pairs:")
-        last = [of_pair[-1] for of_pair in logs.values()]
-        train, val = (
-            HeadResult(*map(fmean, zip(*results, strict=True)))
-            for results in zip(*last, strict=True)
-        )
-        report_epoch(len(of_pair), EpochLog(train, val))
+            result(title)
+        n_epochs = len(next(iter(logs.values())))
+        last_epoch = [logs_of_pair[-1] for logs_of_pair in logs.values()]
+        train = _mean(log.train for log in last_epoch)
+        val = _mean(log.val for log in last_epoch)
+        report_epoch(n_epochs, EpochLog(train, val))
 
     def finish(
         self,
@@ -160,115 +196,167 @@ class GridRuns:
         *,
         whole_networks: tuple[Network, Network] | None,
     ) -> None:
-        """Write the results of every pair and report its accuracy.
+        """Write the results of all pairs, mark their runs as finished, and print their accuracies.
 
         Args:
-            matched: the pairs that were matched directly.
-            whole_networks: front and end network where they are to be saved as well.
+            score: the metrics and predictions of all pairs.
+            matched: the direct matching of each pair; empty if no pair was matched.
+            whole_networks: the front and the end network to save with the stitching layer; None:
+                save the stitching layer only.
         """
-        self._claim()
-        runs = {
-            pair: Run.in_folder(self.folders[pair], self.experiment.config(pair))
-            for pair in self.layers
-        }
-        unfinished = [
-            pair for pair, run in runs.items() if not run.config.exists()
-        ]  # others are where it was killed
+        state_run = self._claimed()
+        runs = {}
+        for pair in self.layers:
+            run = Run.in_folder(self.folders[pair], self.experiment.config(pair))
+            # Pairs that were finished before an interruption keep their files.
+            if not run.config.exists():
+                runs[pair] = run
+
         rows: dict[Pair, StitchRow] = {}
         with durable_together():
-            for pair in unfinished:
-                match = matched.get(pair)
-                rows[pair] = self._row(pair, score, match)
-                self._write(pair, rows[pair], score, match, whole_networks)
-                runs[pair].start = self.start
-                runs[pair].write_provenance()
-        with durable_together():  # after all other files
-            for pair in unfinished:
-                runs[pair].mark_as_finished()
-        self._run.discard()
+            for pair, run in runs.items():
+                rows[pair] = self._row(pair, score, matched)
+                self._write(pair, rows[pair], score, matched, whole_networks)
+                run.start = self.start
+                run.write_provenance()
+        # `config.txt` marks a run as finished: it is written after all results are on the disk.
+        with durable_together():
+            for run in runs.values():
+                run.mark_as_finished()
+        state_run.discard()
+
         for pair, row in rows.items():
             if len(self.layers) == 1:
                 note(f"wrote {self.folders[pair]}")
             result(f"{self._title(pair)}Clean accuracy: {row.accuracy:.2%}")
-        _warn_of_matching(rows, matched, is_auto=self.experiment.n_pinv_init_samples == "auto")
+        _warn_of_truncated(rows, matched)
+        _warn_of_few(rows, is_auto=self.experiment.n_pinv_init_samples == "auto")
 
-    def _row(self, pair: Pair, score: GridScore, match: Matching | None) -> StitchRow:
-        """Return what was measured of a pair."""
-        settings, measured = self.experiment.settings | pair._asdict(), vars(score.pairs[pair])
-        if match:
-            measured = measured | {"matching_error": match.error, "r2_matched": match.r2}
-            measured |= {"n_matched": match.n_samples, "matching_rank": match.rank}
-        return StitchRow(**settings, **measured, folder=self.folders[pair].name)
+    def _row(self, pair: Pair, score: GridScore, matched: Mapping[Pair, Matching]) -> StitchRow:
+        """Return the row of a pair: its experiment, its layers, and its metrics."""
+        metrics = score.pairs[pair]
+        if pair in matched:
+            matching = matched[pair]
+            metrics = dataclasses.replace(
+                metrics,
+                matching_error=matching.error,
+                r2_matched=matching.r2,
+                n_matched=matching.n_samples,
+                matching_rank=matching.rank,
+            )
+        settings = self.experiment.settings | pair._asdict()
+        return StitchRow(**settings, **vars(metrics), folder=self.folders[pair].name)
 
     def _write(
         self,
         pair: Pair,
         row: StitchRow,
         score: GridScore,
-        match: Matching | None,
+        matched: Mapping[Pair, Matching],
         whole_networks: tuple[Network, Network] | None,
     ) -> None:
-        """Write the results of a pair."""
-        folder, layer, options = self.folders[pair], self.layers[pair], self.experiment.options
+        """Write the weights, the predictions and the metrics of a pair; arguments as in `finish`."""
+        folder = self.folders[pair]
+        layer = self.layers[pair]
+        options = self.experiment.options
+
         if not options["no_save"]:
-            saved = layer if whole_networks is None else StitchedModel(*whole_networks, layer, pair)
+            saved: StitchingLayer | StitchedModel = layer
+            if whole_networks is not None:
+                saved = StitchedModel(*whole_networks, layer, pair)
             save_state(folder / "final_model.pt", saved.state_dict())
+
         if not options["no_predictions"]:
-            classes = score.predictions | {"stitched": score.predictions[pair]}
+            classes = {name: score.predictions[name] for name in ("front", "end", "labels")}
+            classes["stitched"] = score.predictions[pair]
             write_predictions(folder / "predictions.npz", classes)
-        penalty = {"ridge_penalty": match.ridge_penalty} if options["init"] == "ridge" else {}
-        write_metrics(folder, row, sparsity=layer.sparsity(), **penalty)
+
+        further = {}
+        if options["init"] == "ridge":
+            further["ridge_penalty"] = matched[pair].ridge_penalty
+        write_metrics(folder, row, sparsity=layer.sparsity(), **further)
 
     def _title(self, pair: Pair) -> str:
-        alone = pair == pair_of(self.experiment.options)
-        return "" if alone else f"{pair}: "
+        """Return the pair as a title; "" if it is the only pair that the options name."""
+        return "" if pair == pair_of(self.experiment.options) else f"{pair}: "
 
 
-def finished_runs(directory: Path) -> list[BegunRun]:
-    """Return the finished runs in a folder, oldest first."""
-    return [
-        (config.parent, read_options(config)) for config in sorted(directory.glob("*/config.txt"))
-    ]
+def _mean(results: Iterable[HeadResult]) -> HeadResult:
+    """Return the mean of each value over the results of several heads."""
+    return HeadResult(*(fmean(values) for values in zip(*results, strict=True)))
 
 
-def interrupted_runs(directory: Path) -> list[BegunRun]:
-    """Return the interrupted runs in a folder, oldest first."""
+def finished_runs(directory: Path) -> list[RunOnDisk]:
+    """Return the finished runs in a folder, the oldest first."""
+    configs = sorted(directory.glob("*/config.txt"))
+    return [RunOnDisk(config.parent, read_options(config)) for config in configs]
+
+
+def interrupted_runs(directory: Path) -> list[RunOnDisk]:
+    """Return the interrupted runs in a folder, the oldest first."""
     runs = []
-    for path in sorted(directory.glob("*/resume.pt")):
-        with contextlib.suppress(UserError):  # its process has just finished it
-            runs.append((path.parent, load_tensors(path)["options"]))
+    for state_file in sorted(directory.glob("*/resume.pt")):
+        # Another process may have just finished the run, and removed the file.
+        with contextlib.suppress(UserError):
+            runs.append(RunOnDisk(state_file.parent, load_tensors(state_file)["options"]))
     return runs
 
 
-def _warn_of_matching(
-    rows: Mapping[Pair, StitchRow], matched: Mapping[Pair, Matching], *, is_auto: bool
-) -> None:
-    """Warn of pairs whose matching the cutoff truncates, or that were matched on too few images."""
+def _warn_of_truncated(rows: Iterable[Pair], matched: Mapping[Pair, Matching]) -> None:
+    """Warn if the cutoff of singular values truncates the matching of a pair."""
     truncated = [pair for pair in rows if pair in matched and matched[pair].truncated]
     if truncated:
         warn(
-            f"the cutoff of singular values spoils the matching of {listed(truncated)}: more rows drop more "
-            "directions; --pinv-cutoff exact does not depend on the number of rows"
+            f"the cutoff of singular values spoils the matching of {listed(truncated)}: more rows"
+            " drop more directions; --pinv-cutoff exact does not depend on the number of rows"
         )
+
+
+def _warn_of_few(rows: Mapping[Pair, StitchRow], *, is_auto: bool) -> None:
+    """Warn of pairs that were matched on too few images.
+
+    Args:
+        is_auto: the number of images was chosen for each pair already.
+    """
     few = [pair for pair, row in rows.items() if row.is_matched_on_few]
-    if few:
-        remedy = "" if is_auto else "; raise -pinv-samples, or give -pinv-samples auto"
-        warn(
-            f"too few images to match {listed(few)}: R² is much lower on the test images than on the matched ones"
-            f"{remedy}"
-        )
+    if not few:
+        return
+    remedy = "; raise -pinv-samples, or give -pinv-samples auto"
+    if is_auto:
+        remedy = ""
+    warn(
+        f"too few images to match {listed(few)}: R² is much lower on the test images than on the"
+        f" matched ones{remedy}"
+    )
 
 
-def _nearest(begun: Sequence[BegunRun], given: Mapping[str, Any]) -> Sequence[BegunRun]:
-    """Return the first run with these very options, or else the first; none of none."""
-    return sorted(begun, key=lambda each: bool(differences(each[1], given)))[:1]
+def _nearest(
+    by_identity: Mapping[Hashable, Sequence[RunOnDisk]], options: Mapping[str, Any]
+) -> list[RunOnDisk]:
+    """Return a list of the run that is nearest to options; [] if no run has their identity.
+
+    Of several runs with the identity of the options, it is the first with equal options, or else
+    the first.
+    """
+    candidates = by_identity.get(_identity(options), [])
+    equal = [run for run in candidates if not differences(run.options, options)]
+    return [*equal, *candidates][:1]
+
+
+def _by_identity(runs: Iterable[RunOnDisk]) -> dict[Hashable, list[RunOnDisk]]:
+    """Group runs by identity."""
+    return grouped(runs, lambda run: _identity(run.options))
 
 
 def _identity(options: Mapping[str, Any]) -> Hashable:
-    """Tells layers, networks, method and seed of runs apart, not epochs and other options; None of
-    other scripts."""
+    """Return a value to compare runs by: their layers, networks, method and seed.
+
+    It tells training from matching, but ignores the number of epochs and all options that are no
+    settings of `Experiment`. It is None for options of a script that does not stitch.
+    """
     try:
         experiment = Experiment.of(options)
     except ValueError:
         return None
-    return pair_of(options), dataclasses.replace(experiment, n_epochs=experiment.n_epochs != 0).key
+    is_trained = experiment.n_epochs != 0
+    return pair_of(options), dataclasses.replace(experiment, n_epochs=is_trained).key
