@@ -333,7 +333,7 @@ def _warn_of_few(rows: Mapping[Pair, StitchRow], *, is_auto: bool) -> None:
 def _nearest(
     by_identity: Mapping[Hashable, Sequence[RunOnDisk]], options: Mapping[str, Any]
 ) -> list[RunOnDisk]:
-    """Return a list of the run that is nearest to options; [] if no run has their identity.
+    """Return a list with the nearest run to options; [] if no run has their identity.
 
     Of several runs with the identity of the options, it is the first with equal options, or else
     the first.
