@@ -5,7 +5,7 @@ matching."""
 import sys
 
 from src import cli
-from src.choices import C2T_CLS_TOKENS, STITCHING_TYPES, T2C_CLS_TOKENS, UPSAMPLE_MODES
+from src.choices import AUTO, C2T_CLS_TOKENS, STITCHING_TYPES, T2C_CLS_TOKENS, UPSAMPLE_MODES
 from src.choices.stitching import FORMS, INITS, OBJECTIVES
 
 
@@ -22,8 +22,8 @@ def parser() -> cli.Parser:
     add("end_layer", help="layer to stitch to; several with commas between them, or all")
     add(
         "stitching_type",
-        choices=STITCHING_TYPES,
-        help="rc2c_pre for convolutional layers, t2t for transformers",
+        choices=(*STITCHING_TYPES, AUTO),
+        help="rc2c_pre for convolutional layers, t2t for transformers; auto: what fits each pair",
     )
     cli.add_gpu(options)
     cli.add_data(options, batch_size=256)
@@ -98,6 +98,7 @@ def parser() -> cli.Parser:
 
 def stitch(args, session=None) -> None:
     """Run the experiment. All experiments of one `session` share its networks and images."""
+    from dataclasses import replace
     from pathlib import Path
 
     from src.console import listed, warn
@@ -105,7 +106,7 @@ def stitch(args, session=None) -> None:
     from src.grouping import grouped
     from src.runtime import device_of
     from src.session import Session
-    from src.stitching import build_layers, check_options
+    from src.stitching import build_layers, check_options, chosen_options
     from src.stitching.experiments import Experiment
     from src.stitching.grid_tables import update_grid
     from src.stitching.runs import GridRuns
@@ -132,6 +133,8 @@ def stitch(args, session=None) -> None:
         c2t_cls_token=args.c2t_cls_token,
         t2c_cls_token=args.t2c_cls_token,
     )
+    if args.stitching_type == AUTO:
+        experiment = replace(experiment, chosen=chosen_options(layers))
     check_options(experiment, layers, front.network, end.network)
 
     # All pairs share the frozen networks; where the networks' statistics move, each pair has

@@ -26,7 +26,7 @@ from misc.pairs import (
     with_weights,
 )
 from src import cli
-from src.choices import STITCHING_TYPES, UPSAMPLE_MODES
+from src.choices import AUTO, STITCHING_TYPES, UPSAMPLE_MODES
 from src.choices.scores import SCORES
 from src.choices.stitching import FORMS, OBJECTIVES
 from src.network_names import is_user_network
@@ -50,8 +50,10 @@ def parser() -> cli.Parser:
     add("layers", help="layers of each network; several with commas between them, or all")
     add(
         "stitching_type",
-        choices=STITCHING_TYPES,
-        help="rc2c_pre for convolutional layers, t2t for transformers",
+        nargs="?",
+        choices=(*STITCHING_TYPES, AUTO),
+        default=AUTO,
+        help="auto: what fits the layers of each pair; rc2c_pre for convolutional layers, t2t for transformers",
     )
     add("-dir", "--save-dir", required=True, help="folder in results/ to write to")
     add(

@@ -260,7 +260,7 @@ def run_units(units: Sequence[Unit], session: "Session", *, aside: str = "") -> 
         note(f"{len(others)} are left to other processes, which are at them: {listed(others)}")
     if failed:
         raise UserError(
-            f"{len(failed)} of {len(units)} failed ({listed(failed)}); see the warnings, and give the command again"
+            f"{len(failed)} of {len(units)} failed ({listed(failed)}); see the warnings, which say how to mend it"
         )
 
 

@@ -73,11 +73,14 @@ def test_sequences_are_stitched_step_by_step_or_not_at_all():
         steps = networks[0](images, until=pair.front_layer)
         assert torch.equal(layer(steps), layer.transform(steps))
     fine = network(Patches(2))
-    for refused in ((rows, fine, "lstm", "tokens", "t2t"), (fine, rows, "tokens", "norm", "t2t"),
-                    (rows, rows, "lstm", "stem", "t2c"), (rows, rows, "stem", "lstm", "c2t")):  # fmt: skip
-        with pytest.raises(
-            UserError, match="would lay out the steps of a recurrent layer as a map.*use t2t"
-        ):
+    for refused, fitting in (
+        ((rows, fine, "lstm", "tokens", "t2t"), "s2t"),
+        ((fine, rows, "tokens", "norm", "t2t"), "t2s"),
+        ((rows, rows, "lstm", "stem", "t2c"), "s2c"),
+        ((rows, rows, "stem", "lstm", "c2t"), "c2s"),
+    ):
+        line = f"would lay out the steps of a recurrent layer as a map.*use {fitting}"
+        with pytest.raises(UserError, match=line):
             layers(*refused)
     assert layers(patches, fine, "tokens", "tokens", "t2t")  # patch tokens are resized
 

@@ -169,7 +169,7 @@ def test_t2t_without_tokens():
         ("t2c", (18, 6), (6, 2, 2), {}, "patch tokens that form a square, not 18"),
         ("t2c", (5, 6), (6, 2, 2), {"init": "eye"}, "init eye is not defined"),
         ("rc2c_pre", (5, 6), (6, 2, 2), {}, "use t2c"),
-        ("rc2c_pre", (10,), (6, 2, 2), {}, "choose layers"),
+        ("rc2c_pre", (10,), (6, 2, 2), {}, "use v2c"),
         (
             "t2t",
             (7, 6),
@@ -178,7 +178,7 @@ def test_t2t_without_tokens():
             "equal token counts, or patch tokens that form squares, not 7 and 4",
         ),
         ("t2t", (4, 6), (5, 6), {}, "say how it is made, c2t_cls_token pool or learn"),
-        ("t2t", (6,), (4, 6), {}, "choose layers"),
+        ("t2t", (6,), (4, 6), {}, "use v2t"),
         (
             "c2t",
             (6, 3, 3),

@@ -3,13 +3,26 @@
 Parsers offer the names. The functions stand beside others of their kind, in a dict with the same
 keys."""
 
-STITCHING_TYPES = {  # type: (kind of the front layer, kind of the end layer)
-    "rc2c_pre": ("conv", "conv"),
-    "rc2c_post": ("conv", "conv"),
-    "c2c": ("conv", "conv"),
-    "t2t": ("token", "token"),
-    "c2t": ("conv", "token"),
-    "t2c": ("token", "conv"),
+AUTO = "auto"  # as stitching type: the one that fits the kinds of both layers
+MAP, GRID, SEQUENCE, VECTOR = "feature map", "grid of tokens", "sequence", "vector"
+STITCHING_TYPES = {  # type: (kind of the front activation, kind of the end activation)
+    "rc2c_pre": (MAP, MAP),
+    "rc2c_post": (MAP, MAP),
+    "c2c": (MAP, MAP),
+    "t2t": (GRID, GRID),
+    "c2t": (MAP, GRID),
+    "t2c": (GRID, MAP),
+    "s2s": (SEQUENCE, SEQUENCE),
+    "c2s": (MAP, SEQUENCE),
+    "s2c": (SEQUENCE, MAP),
+    "t2s": (GRID, SEQUENCE),
+    "s2t": (SEQUENCE, GRID),
+    "c2v": (MAP, VECTOR),
+    "t2v": (GRID, VECTOR),
+    "s2v": (SEQUENCE, VECTOR),
+    "v2c": (VECTOR, MAP),
+    "v2t": (VECTOR, GRID),
+    "v2s": (VECTOR, SEQUENCE),
 }
 STARTS = {"rand": "random", "eye": "the identity"}  # of a stitching layer that is not matched
 C2T_CLS_TOKENS = ("pool", "learn")

@@ -20,7 +20,11 @@ HARMLESS = (  # how warnings begin that no user has to see
     "This DataLoader will create",  # more workers than cores
     "Grad strides do not match bucket view strides",
 )
-DERIVED = ("_sha256", "_path_seed")  # endings of entries of a `config.txt` that are no options
+DERIVED = (
+    "_sha256",
+    "_path_seed",
+    "stitching_option",
+)  # endings of entries of a `config.txt` that are no options
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):

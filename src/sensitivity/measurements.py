@@ -185,7 +185,7 @@ def _accuracies(
     for row, method in zip(rows, _methods(rows), strict=True):
         yield Measurement(
             "stitching accuracy",
-            f"{_title(row, titles)}: {row.stitching_type}, {method}",
+            f"{_title(row, titles)}: {row.distinctions['stitching_type']}, {method}",
             _models(row),
             (row.front_layer, row.end_layer),
             (_number(row.front_stitch_rank), FULL),

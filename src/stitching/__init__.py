@@ -11,7 +11,7 @@ from src.stitching.matching import (
     match_until_settled,
     matching_batches,
 )
-from src.stitching.stitched_model import StitchedModel, build_layers
+from src.stitching.stitched_model import StitchedModel, build_layers, chosen_options
 
 __all__ = [
     "Grid",
@@ -21,6 +21,7 @@ __all__ = [
     "build_layers",
     "build_stitching_layer",
     "check_options",
+    "chosen_options",
     "direct_matching",
     "match_layers",
     "match_until_settled",

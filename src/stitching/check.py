@@ -4,11 +4,13 @@ that surprises.
 One option by itself is judged by its type on the command line, and shapes by the stitching layer
 that is to fit them."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
 
+from src.choices import AUTO, GRID, MAP, SEQUENCE, STITCHING_TYPES, VECTOR
 from src.choices.stitching import FORMS
 from src.console import listed, note, warn
 from src.errors import UserError
@@ -27,6 +29,8 @@ def check_options(
         UserError: two options contradict each other.
     """
     options = experiment.options
+    if options["stitching_type"] == AUTO:
+        _note_chosen_types(list(layers.values()))
     _check_training(options)
     _warn_of_options_of_other_inits(options)
     _warn_of_high_ranks(options, layers)
@@ -35,6 +39,31 @@ def check_options(
             "without --mod-only-stitch the BatchNorm statistics of what the stitch uses of both networks move"
         )
     _note_cuts_inside_blocks(list(dict.fromkeys(pair.end_layer for pair in layers)), end)
+
+
+def _note_chosen_types(layers: Sequence[StitchingLayer]) -> None:
+    """Note how many pairs each stitching type was chosen for, and how it reads the activations."""
+    parts = []
+    for stitching_type, n_pairs in Counter(layer.stitching_type for layer in layers).items():
+        pairs = "1 pair" if n_pairs == 1 else f"{n_pairs} pairs"
+        reading = _reading(*STITCHING_TYPES[stitching_type])
+        parts.append(f"{stitching_type} for {pairs}{reading and f' ({reading})'}")
+    note(f"{AUTO} chooses {', '.join(parts)}")
+
+
+def _reading(source_kind: str, target_kind: str) -> str:
+    """Return how a stitch between two kinds reads or writes positions, "" where that goes without
+    saying."""
+    if source_kind == target_kind:
+        return ""
+    if target_kind == VECTOR:
+        return "from the CLS token, or else the mean over positions"
+    if source_kind == VECTOR:
+        return "the same at all positions"
+    for kind in (source_kind, target_kind):
+        if kind in (MAP, GRID) and SEQUENCE in (source_kind, target_kind):
+            return f"the {kind} is read row by row"
+    return ""
 
 
 def _check_training(options: Mapping[str, Any]) -> None:

@@ -59,8 +59,13 @@ class Experiment:
     # The first digits of the SHA-256 of the weights
     front_weights: str | None = None
     end_weights: str | None = None
+    stitching_option: str | None = None  # "auto": the type was chosen for the pair of layers
     # All options of the run; no column
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+    # By pair of layers, the options that `auto` chose; no column
+    chosen: Mapping[Pair, Mapping[str, Any]] = dataclasses.field(
+        default_factory=dict, compare=False, repr=False
+    )
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> "Experiment":
@@ -74,12 +79,29 @@ class Experiment:
 
     def config(self, pair: Pair) -> dict[str, Any]:
         """Return the content of `config.txt` for a pair of layers: all options of its run."""
-        return {**self.options, **pair._asdict()}
+        return {**self.options, **pair._asdict(), **self.chosen.get(pair, {})}
+
+    def settings_of(self, pair: Pair) -> dict[str, Any]:
+        """Return the settings of a pair of layers, and the names of the layers."""
+        chosen = self.chosen.get(pair, {})
+        settings = {name: chosen.get(name, value) for name, value in self.settings.items()}
+        return settings | pair._asdict()
 
     @property
     def settings(self) -> dict[str, Any]:
         """The settings by name, without layers, folder and measurements of a row."""
         return {name: getattr(self, name) for name in columns(Experiment)}
+
+    @property
+    def distinctions(self) -> dict[str, Any]:
+        """The settings that tell experiments apart.
+
+        Where `auto` chose the stitching type for the pair of layers, `auto` is its value here."""
+        distinctions = self.settings
+        option = distinctions.pop("stitching_option")
+        if option is not None:
+            distinctions["stitching_type"] = option
+        return distinctions
 
     @property
     def method(self) -> str:
@@ -112,7 +134,7 @@ class Experiment:
     @property
     def key(self) -> tuple[Hashable, ...]:
         """A value to compare experiments by; the paths of the networks do not count."""
-        values = [value for name, value in self.settings.items() if name not in NETWORKS]
+        values = [value for name, value in self.distinctions.items() if name not in NETWORKS]
         return self.network_keys, *values
 
 
@@ -176,7 +198,7 @@ def by_experiment(rows: Iterable[Row]) -> dict[str, list[Row]]:
         The title of a single experiment is "".
     """
     groups = grouped(rows, lambda row: row.key)
-    settings = [group[0].settings for group in groups.values()]
+    settings = [group[0].distinctions for group in groups.values()]
     without_weights = []
     for values in settings:
         without_weights.append({name: values[name] for name in values if name not in WEIGHTS})
@@ -226,7 +248,7 @@ def method_names(experiments: Sequence[Experiment], *, apart_from: Collection[st
     # A method is a tuple of its settings
     methods: list[tuple[tuple[str, Any], ...]] = []
     for experiment in experiments:
-        settings = experiment.settings.items()
+        settings = experiment.distinctions.items()
         methods.append(tuple((name, value) for name, value in settings if name not in apart_from))
 
     plain_names = {

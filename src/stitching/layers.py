@@ -5,49 +5,99 @@ there is one a `cls_token` or `cls_token_weight`."""
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.choices import STITCHING_TYPES
+from src.choices import AUTO, GRID, MAP, SEQUENCE, STITCHING_TYPES, VECTOR
 from src.console import warn
 from src.errors import UserError
-from src.models.heads import has_cls_token
+from src.models.heads import has_cls_token, pool
 
 Shape = Sequence[int]
+Size = tuple[int, int]  # height and width of a map
 THRESHOLDS = ("0", "1e-5", "1e-4", "1e-3", "1e-2", "1e-1")  # of sparsity
+
+# The type that AUTO chooses, by the kind of the source (rows) and of the target (columns)
+TYPES_OF_KINDS = {
+    MAP: {MAP: "rc2c_pre", GRID: "c2t", SEQUENCE: "c2s", VECTOR: "c2v"},
+    GRID: {MAP: "t2c", GRID: "t2t", SEQUENCE: "t2s", VECTOR: "t2v"},
+    SEQUENCE: {MAP: "s2c", GRID: "s2t", SEQUENCE: "s2s", VECTOR: "s2v"},
+    VECTOR: {MAP: "v2c", GRID: "v2t", SEQUENCE: "v2s", VECTOR: "t2t"},
+}
 
 
 def resize(maps: Tensor, size: Sequence[int], mode: str) -> Tensor:
     """Resize feature maps (B, C, H, W) to (B, C, *size), `bilinear` without aligned corners, or
     `nearest`."""
-    return F.interpolate(
-        maps, size=tuple(size), mode=mode, align_corners=False if mode == "bilinear" else None
-    )
+    align_corners = False if mode == "bilinear" else None
+    return F.interpolate(maps, size=tuple(size), mode=mode, align_corners=align_corners)
+
+
+def kind_of(shape: Shape, *, is_recurrent: bool = False) -> str:
+    """Return the kind of an activation: MAP, GRID, SEQUENCE or VECTOR.
+
+    Tokens (T, D) are a grid if T is a square, or a square and 1 for a CLS token in front.
+    Otherwise they are a sequence, and so are the steps of a recurrent layer, whatever their number.
+
+    Args:
+        shape: (C, H, W), (T, D) or (D,).
+        is_recurrent: the tokens are the steps of a recurrent layer, or computed from them.
+    Raises:
+        UserError: the shape has another number of axes.
+    """
+    if len(shape) == 3:
+        return MAP
+    if len(shape) == 1:
+        return VECTOR
+    if len(shape) != 2:
+        raise UserError(
+            f"activations of shape {_text(shape)} cannot be stitched; choose a layer with a feature "
+            "map (C, H, W), tokens (T, D) or a vector (D)"
+        )
+    return GRID if _is_grid(shape[0]) and not is_recurrent else SEQUENCE
+
+
+def type_for(source: Shape, target: Shape, recurrent: tuple[bool, bool] = (False, False)) -> str:
+    """Return the stitching type that AUTO stands for between two layers.
+
+    Equally many tokens of any kind are stitched by `t2t`, token by token. Otherwise
+    `TYPES_OF_KINDS` decides.
+
+    Args:
+        source, target: (C, H, W), (T, D) or (D,).
+        recurrent: for each of the two layers, as `is_recurrent` of `kind_of`.
+    """
+    if len(source) == len(target) == 2 and source[0] == target[0]:
+        return "t2t"
+    source_kind = kind_of(source, is_recurrent=recurrent[0])
+    target_kind = kind_of(target, is_recurrent=recurrent[1])
+    return TYPES_OF_KINDS[source_kind][target_kind]
 
 
 class Plan(NamedTuple):
     """The steps of a stitching layer, from a source activation to a target activation, in this
     order."""
 
-    # the affine map is a 1×1 convolution of a map, otherwise a linear map of tokens or vectors
-    is_convolution: bool
-    side: int | None = None  # patch tokens of the source are laid out as a map of this side
+    # The source becomes a single position: its CLS token, or the mean over its positions
+    is_averaged: bool = False
     has_cls: bool = False  # the source has a CLS token
     keeps_cls: bool = False  # it is mapped like the patch tokens
     used_cls: str | None = None  # what becomes of it otherwise: see `StitchingLayer`
-    size: tuple[int, int] | None = (
-        None  # that a map is resized to beside the convolution; None leaves it as it is
-    )
-    convolves_first: bool = False  # the convolution precedes the resize
-    grid: tuple[int, int] | None = None  # of the tokens that a map becomes
-    made_cls: str | None = (
-        None  # the CLS token that is put in front of the tokens: see `StitchingLayer`
-    )
+    # The positions of the source are laid out as a map of this size; None: it is used unchanged
+    laid_out: Size | None = None
+    token_size: Size | None = None  # the laid-out patches are resized to it, and are tokens again
+    size: Size | None = None  # the laid-out map is resized to it beside the affine map
+    convolves_first: bool = False  # the affine map precedes that resize
+    # The affine map is a 1×1 convolution of a map, otherwise a linear map of tokens or vectors
+    is_convolution: bool = True
+    # The map whose positions are those of the target; None: the affine map makes the target
+    target_map: Size | None = None
+    made_cls: str | None = None  # the CLS token put in front of tokens: see `StitchingLayer`
 
-    def resizing(self, size_in: tuple[int, int], size_out: tuple[int, int]) -> "Plan":
+    def resizing(self, size_in: Size, size_out: Size) -> "Plan":
         """Return this plan with a resize of the map between two sizes.
 
         Resizing weighs positions with weights that sum to 1, the convolution weighs channels: the
@@ -55,69 +105,116 @@ class Plan(NamedTuple):
         size = None if size_in == size_out else size_out
         return self._replace(size=size, convolves_first=math.prod(size_out) > math.prod(size_in))
 
+    @property
+    def of_source(self) -> "Plan":
+        """The part of this plan that decides what is matched of the source."""
+        return self._replace(convolves_first=False, target_map=None, made_cls=None)
 
-def _between_maps(source: Shape, target: Shape, made_cls: str | None, used_cls: str | None) -> Plan:
-    return Plan(is_convolution=True).resizing(tuple(source[1:]), tuple(target[1:]))
 
-
-def _from_map_to_tokens(
-    source: Shape, target: Shape, made_cls: str | None, used_cls: str | None
+def plan_of(
+    stitching_type: str,
+    source: Shape,
+    target: Shape,
+    made_cls: str | None = None,
+    used_cls: str | None = None,
 ) -> Plan:
-    n_patches = target[0] - (made_cls is not None)
-    size = tuple(source[1:])
-    grid = size if math.prod(size) == n_patches else (math.isqrt(n_patches),) * 2
-    return Plan(is_convolution=True, grid=grid, made_cls=made_cls).resizing(size, grid)
+    """Return the plan of a stitching type between two shapes that fit it.
 
+    Args:
+        made_cls, used_cls: as for `StitchingLayer`.
+    """
+    source_kind, target_kind = STITCHING_TYPES[stitching_type]
+    if stitching_type == "t2t":
+        return _between_tokens(source, target, made_cls, used_cls)
+    if source_kind == MAP and target_kind == MAP:
+        return Plan().resizing(_map_size(source, MAP), _map_size(target, MAP))
+    if target_kind == VECTOR:
+        has_cls = source_kind == GRID and has_cls_token(source[0])
+        return Plan(is_averaged=True, has_cls=has_cls, target_map=(1, 1))
+    if source_kind == VECTOR:
+        size = _map_size(target, MAP if target_kind == MAP else SEQUENCE)
+        return Plan(laid_out=(1, 1), target_map=size).resizing((1, 1), size)
 
-def _from_tokens_to_map(
-    source: Shape, target: Shape, made_cls: str | None, used_cls: str | None
-) -> Plan:
-    side = _side(source[0])
-    plan = Plan(is_convolution=True, side=side, has_cls=has_cls_token(source[0]), used_cls=used_cls)
-    return plan.resizing((side, side), tuple(target[1:]))
+    # The positions of both sides without a CLS token, as maps; beside a sequence, in a row
+    has_cls = source_kind == GRID and has_cls_token(source[0])
+    needs_cls = target_kind == GRID and has_cls_token(target[0])
+    if target_kind != GRID or (stitching_type == "s2t" and not needs_cls):
+        made_cls = None
+    size_in = _map_size(source, source_kind)
+    size_out = _map_size(target, target_kind)
+    if stitching_type == "c2t":
+        size_out = _grid_for_map(size_in, target[0] - (made_cls is not None))
+    if SEQUENCE in (source_kind, target_kind):
+        size_in = (1, math.prod(size_in))
+        size_out = (1, math.prod(size_out))
+
+    is_laid_out = source_kind != MAP or target_kind == SEQUENCE
+    is_written_back = target_kind != MAP or source_kind == SEQUENCE
+    plan = Plan(
+        has_cls=has_cls,
+        used_cls=used_cls if source_kind == GRID else None,
+        laid_out=size_in if is_laid_out else None,
+        target_map=size_out if is_written_back else None,
+        made_cls=made_cls,
+    )
+    return plan.resizing(size_in, size_out)
 
 
 def _between_tokens(
     source: Shape, target: Shape, made_cls: str | None, used_cls: str | None
 ) -> Plan:
+    """Return the plan of `t2t`: patch tokens are resized as a map where the numbers of tokens
+    differ."""
     if source[:-1] == target[:-1]:  # equally many tokens, or two vectors
         return Plan(is_convolution=False)
     has_cls = has_cls_token(source[0])
     needs_cls = has_cls_token(target[0])
     return Plan(
         is_convolution=False,
-        side=_side(source[0]),
+        laid_out=_map_size(source, GRID),
         has_cls=has_cls,
         keeps_cls=has_cls and needs_cls,
         used_cls=None if needs_cls else used_cls,
-        grid=(_side(target[0]),) * 2,
+        token_size=_map_size(target, GRID),
         made_cls=made_cls if needs_cls and not has_cls else None,
     )
 
 
-# By what the source is and what the target is; a vector is a token.
-PLANS = {
-    ("map", "map"): _between_maps,
-    ("map", "tokens"): _from_map_to_tokens,
-    ("tokens", "map"): _from_tokens_to_map,
-    ("tokens", "tokens"): _between_tokens,
-}
+def _map_size(shape: Shape, kind: str) -> Size:
+    """Return the size of the map that the positions of an activation form, without a CLS token."""
+    if kind == MAP:
+        return shape[1], shape[2]
+    if kind == SEQUENCE:
+        return 1, shape[0]
+    side = _side(shape[0])
+    return side, side
+
+
+def _grid_for_map(size: Size, n_patches: int) -> Size:
+    """Return the size of the grid of patch tokens that a map of this size becomes: a square, unless
+    the map has as many positions."""
+    if math.prod(size) == n_patches:
+        return size
+    side = math.isqrt(n_patches)
+    return side, side
 
 
 class StitchingLayer(nn.Module):
     """Lays out the source as a map or as tokens, resizes a map, and maps each position affinely.
 
-    Patch tokens are laid out as a square map where the target is a map, or has another number of
-    them; then they are resized and become tokens again. Two vectors, or tokens of equal number, are
-    mapped as they are.
+    Beside a sequence, maps and grids of patch tokens are read and written row by row, and resized
+    along the row. A vector is a map of one position: a source becomes one by its CLS token, or else
+    by the mean over its positions, and one becomes a target by the same values at all positions,
+    the CLS token included.
 
     Args:
-        source, target: shapes (C, H, W), (T, D) or (D,); T tokens have a CLS token in front unless T is a square.
-        made_cls: the CLS token that is put in front of tokens: `pool` (their mean), `learn` (a parameter) or None.
-            Between tokens it is made where the target alone has one.
-        used_cls: what becomes of a CLS token of the source alone: dropped (`drop` or None), added to each patch token
-            with a learned weight (`add`), or put in the place of all of them (`only`). One on both sides is mapped
-            like the others.
+        source, target: shapes (C, H, W), (T, D) or (D,).
+        stitching_type: a name in `STITCHING_TYPES`; None: the one that fits the shapes.
+        made_cls: the CLS token that is put in front of tokens: `pool` (their mean), `learn` (a
+            parameter) or None. Between tokens it is made where only the target has one.
+        used_cls: what becomes of the CLS token of a source where the target has none: dropped
+            (`drop` or None), added to each patch token with a learned weight (`add`), or put in the
+            place of all patch tokens (`only`). Where both have one, it is mapped like the patches.
         upsample_mode: `bilinear` or `nearest`.
     """
 
@@ -126,22 +223,23 @@ class StitchingLayer(nn.Module):
         source: Shape,
         target: Shape,
         *,
+        stitching_type: str | None = None,
         made_cls: str | None = None,
         used_cls: str | None = None,
         upsample_mode: str = "bilinear",
     ):
         super().__init__()
-        forms = tuple("map" if len(shape) == 3 else "tokens" for shape in (source, target))
-        self.plan = PLANS[forms](source, target, made_cls, used_cls)
+        self.stitching_type = stitching_type or type_for(source, target)
+        self.target_shape = tuple(target)
+        self.plan = plan_of(self.stitching_type, source, target, made_cls, used_cls)
         self.upsample_mode = upsample_mode
-        width_in, width_out = (
-            shape[0] if len(shape) == 3 else shape[-1] for shape in (source, target)
-        )
-        self.transform = (
-            nn.Conv2d(width_in, width_out, 1)
-            if self.plan.is_convolution
-            else nn.Linear(width_in, width_out)
-        )
+        width_in = _width(source)
+        width_out = _width(target)
+        self.transform: nn.Conv2d | nn.Linear
+        if self.plan.is_convolution:
+            self.transform = nn.Conv2d(width_in, width_out, 1)
+        else:
+            self.transform = nn.Linear(width_in, width_out)
         if self.plan.made_cls == "learn":
             self.cls_token = nn.Parameter(torch.randn(1, 1, width_out) * 1e-6)
         if self.plan.used_cls == "add":
@@ -151,36 +249,51 @@ class StitchingLayer(nn.Module):
         """Return the source as a map (B, C, H, W), which is to be resized to `plan.size`, or as
         tokens (B, T, D)."""
         plan = self.plan
-        if plan.side is None:
+        if plan.is_averaged:
+            return pool(source, is_sequence=not plan.has_cls)[:, :, None, None]
+        if plan.laid_out is None:
+            return source
+        if source.ndim == 2:
+            return source[:, :, None, None]
+        if source.ndim == 4:
+            return source.flatten(2).unflatten(2, plan.laid_out)
+        patches = self._patches(source)
+        maps = patches.transpose(1, 2).unflatten(2, plan.laid_out)  # (B, D, H, W)
+        if plan.token_size is None:
+            return maps
+        resized = resize(maps, plan.token_size, self.upsample_mode)
+        tokens = resized.flatten(2).transpose(1, 2)  # (B, T2, D1)
+        return torch.cat([source[:, :1], tokens], dim=1) if plan.keeps_cls else tokens
+
+    def _patches(self, source: Tensor) -> Tensor:
+        """Return the tokens of a source (B, T, D) without its CLS token, which may be added to them
+        or take their place."""
+        if not self.plan.has_cls:
             return source
         cls_token = source[:, :1]
-        patches = source[:, plan.has_cls :]
-        if plan.has_cls and plan.used_cls == "add":
-            patches = patches + self.cls_token_weight * cls_token
-        elif plan.has_cls and plan.used_cls == "only":
-            patches = cls_token.expand_as(patches)
-        maps = patches.transpose(1, 2).unflatten(2, (plan.side, plan.side))  # (B, D, side, side)
-        if plan.is_convolution:
-            return maps
-        tokens = (
-            resize(maps, plan.grid, self.upsample_mode).flatten(2).transpose(1, 2)
-        )  # (B, T2, D1)
-        return torch.cat([cls_token, tokens], dim=1) if plan.keeps_cls else tokens
+        patches = source[:, 1:]
+        if self.plan.used_cls == "add":
+            return patches + self.cls_token_weight * cls_token
+        if self.plan.used_cls == "only":
+            return cls_token.expand_as(patches)
+        return patches
 
     def targets(self, target: Tensor) -> Tensor:
         """Return the part of the target activation whose positions are those of the laid-out,
         resized source."""
         if self.plan.made_cls is not None:
             target = target[:, 1:]
-        if self.plan.is_convolution and self.plan.grid is not None:
-            return target.transpose(1, 2).unflatten(2, self.plan.grid)  # (B, D, H, W)
-        return target
+        if self.plan.target_map is None:
+            return target
+        if target.ndim == 3:
+            target = target.transpose(1, 2)  # (B, D, T)
+        return target.flatten(2).unflatten(2, self.plan.target_map) if target.ndim > 2 else target
 
     def forward(self, source: Tensor) -> Tensor:
         """Map source activations (B, …) to the shape of target activations (B, …)."""
         stitched = self._transformed(self.layout(source))
-        if self.plan.is_convolution and self.plan.grid is not None:
-            stitched = stitched.flatten(2).transpose(1, 2)  # (B, H·W, D)
+        if self.plan.target_map is not None:
+            stitched = self._written_back(stitched)
         if self.plan.made_cls is None:
             return stitched
         if self.plan.made_cls == "pool":
@@ -199,25 +312,39 @@ class StitchingLayer(nn.Module):
             return resize(self.transform(source), size, self.upsample_mode)
         return self.transform(resize(source, size, self.upsample_mode))
 
+    def _written_back(self, stitched: Tensor) -> Tensor:
+        """Return a map (B, D, H, W) of the target's positions as a target without CLS token: a map
+        of another size, tokens (B, T, D) or vectors (B, D)."""
+        if len(self.target_shape) == 1:
+            return stitched.flatten(1)
+        rows = stitched.flatten(2)  # (B, D, T)
+        if len(self.target_shape) == 2:
+            return rows.transpose(1, 2)
+        return rows.unflatten(2, self.target_shape[1:])
+
     def set_affine(self, weight: Tensor, bias: Tensor) -> None:
         """Take over an affine map: weight (C2, C1), bias (C2,)."""
         with torch.no_grad():
             self.transform.weight.copy_(weight.reshape(self.transform.weight.shape))
-            self.transform.bias.copy_(bias)
+            self._bias.copy_(bias)
+
+    @property
+    def _bias(self) -> Tensor:
+        return cast(Tensor, self.transform.bias)  # both kinds of transform have one
 
     @torch.no_grad()
     def sparsity(self) -> dict[str, float]:
         """Return the shares of weights and biases of the affine map whose magnitude is at most each
         of `THRESHOLDS`."""
-        sizes = torch.cat([self.transform.weight.flatten(), self.transform.bias]).abs()
+        sizes = torch.cat([self.transform.weight.flatten(), self._bias]).abs()
         shares = torch.stack(
             [(sizes <= float(threshold)).double().mean() for threshold in THRESHOLDS]
-        ).tolist()
-        return dict(zip(THRESHOLDS, shares, strict=True))
+        )
+        return dict(zip(THRESHOLDS, shares.tolist(), strict=True))
 
     def l1_norm(self) -> Tensor:
         """Return the sum of the magnitudes of weights and biases of the affine map."""
-        return self.transform.weight.abs().sum() + self.transform.bias.abs().sum()
+        return self.transform.weight.abs().sum() + self._bias.abs().sum()
 
 
 def build_stitching_layer(
@@ -231,88 +358,139 @@ def build_stitching_layer(
     t2c_cls_token: str | None = None,
     upsample_mode: str = "bilinear",
 ) -> StitchingLayer:
-    """Build the stitching layer of a kind, from activations of one shape to those of another.
+    """Build a stitching layer, from activations of one shape to those of another.
 
     Args:
-        kind: `rc2c_pre`, `rc2c_post` (the same function), `c2c` (equal sizes), `t2t`, `c2t`, `t2c`.
+        kind: a name in `STITCHING_TYPES`, or `auto`: that of `type_for`, and a CLS token that the
+            source lacks is the mean of the patch tokens unless `c2t_cls_token` says otherwise.
         source, target: shapes of one front and one end activation, (C, H, W), (T, D) or (D,).
         sequences: whether their tokens are the steps of a recurrent layer, which are no map.
-        init: `eye` starts as the identity; `rand` (torch's default, drawn from the global generator) is also
-            where `pinv` starts from before direct matching.
-        c2t_cls_token, t2c_cls_token, upsample_mode: `made_cls`, `used_cls` and the mode of `StitchingLayer`.
+        init: `eye` starts as the identity; `rand` (torch's default, drawn from the global
+            generator) is also where `pinv` starts from before direct matching.
+        c2t_cls_token, t2c_cls_token, upsample_mode: `made_cls`, `used_cls` and the mode of
+            `StitchingLayer`.
     Raises:
-        UserError: the shapes do not fit the kind, or `eye` is asked for where there is no identity.
+        UserError: the shapes do not fit the type, or `eye` is asked for where there is no identity.
     """
+    if kind == AUTO:
+        kind = type_for(source, target, sequences)
+        c2t_cls_token = _chosen_cls(kind, target, c2t_cls_token)
+    _check_kinds(kind, source, target, sequences)
     _check_shapes(kind, source, target, c2t_cls_token)
-    if any(sequences) and (kind in ("c2t", "t2c") or source[:-1] != target[:-1]):
-        raise UserError(
-            f"{kind} would lay out the steps of a recurrent layer as a map, from shape {tuple(source)} to "
-            f"{tuple(target)}; use t2t and layers of equally many tokens"
-        )
     layer = StitchingLayer(
-        source, target, made_cls=c2t_cls_token, used_cls=t2c_cls_token, upsample_mode=upsample_mode
+        source,
+        target,
+        stitching_type=kind,
+        made_cls=c2t_cls_token,
+        used_cls=t2c_cls_token,
+        upsample_mode=upsample_mode,
     )
-    if init != "eye":
-        return layer
-    width_out, width_in = layer.transform.weight.shape[:2]
-    if kind in ("c2t", "t2c"):
-        raise UserError(
-            f"init eye is not defined for {kind}, whose two sides differ in kind; use rand or pinv"
-        )
-    if width_in != width_out:
-        if kind != "t2t":
-            raise UserError(
-                f"init eye needs equal widths, not {width_in} and {width_out} channels; use rand or pinv"
-            )
-        warn(
-            f"init eye between widths {width_in} and {width_out}: a rectangular identity, the rest is cut off or zero"
-        )
-    layer.set_affine(torch.eye(width_out, width_in), torch.zeros(width_out))
+    if init == "eye":
+        _set_identity(layer)
     return layer
 
 
-def _check_shapes(kind: str, source: Shape, target: Shape, made_cls: str | None) -> None:
-    """Raise a UserError if a kind of stitching layer does not fit two shapes."""
-    forms = tuple({3: "conv", 2: "token"}.get(len(shape), "flat") for shape in (source, target))
-    fitting = [name for name, forms_of_kind in STITCHING_TYPES.items() if forms_of_kind == forms]
-    if forms == ("flat", "flat"):
-        fitting.append("t2t")
-    if kind not in fitting:
-        remedy = (
-            f"use {' or '.join(fitting)}"
-            if fitting
-            else "choose layers with feature maps or tokens"
-        )
+def _chosen_cls(stitching_type: str, target: Shape, asked_for: str | None) -> str | None:
+    """Return the CLS token that `auto` makes: the one asked for, or `pool`, where the target has
+    one in front of a grid."""
+    if stitching_type not in ("c2t", "s2t", "t2t") or not has_cls_token(target[0]):
+        return None
+    return "pool" if asked_for is None else asked_for
+
+
+def _set_identity(layer: StitchingLayer) -> None:
+    """Make the affine map of a stitching layer the identity.
+
+    Raises:
+        UserError: the two sides differ in kind, or a type other than `t2t` has unequal widths.
+    """
+    stitching_type = layer.stitching_type
+    width_out, width_in = layer.transform.weight.shape[:2]
+    source_kind, target_kind = STITCHING_TYPES[stitching_type]
+    if source_kind != target_kind:
         raise UserError(
-            f"{kind} stitches from a {STITCHING_TYPES[kind][0]} layer to a {STITCHING_TYPES[kind][1]} layer, "
-            f"not from shape {_text(source)} to {_text(target)}; {remedy}"
+            f"init eye is not defined for {stitching_type}, whose two sides differ in kind; "
+            "use rand or pinv"
         )
-    if kind == "c2c" and tuple(source[1:]) != tuple(target[1:]):
+    if width_in != width_out:
+        if stitching_type != "t2t":
+            raise UserError(
+                f"init eye needs equal widths, not {width_in} and {width_out} channels; "
+                "use rand or pinv"
+            )
+        warn(
+            f"init eye between widths {width_in} and {width_out}: a rectangular identity, the rest "
+            "is cut off or zero"
+        )
+    layer.set_affine(torch.eye(width_out, width_in), torch.zeros(width_out))
+
+
+def _check_kinds(
+    stitching_type: str, source: Shape, target: Shape, recurrent: tuple[bool, bool]
+) -> None:
+    """Raise a UserError if two activations are not of the kinds of a stitching type."""
+    fitting = type_for(source, target, recurrent)
+    kinds = STITCHING_TYPES[stitching_type]
+    n_axes = {MAP: 3, GRID: 2, SEQUENCE: 2, VECTOR: 1}
+    fits = [len(source), len(target)] == [n_axes[kind] for kind in kinds]
+    if stitching_type == "t2t" and len(source) == len(target) == 1:
+        fits = True
+    if not fits:
+        raise UserError(
+            f"{stitching_type} stitches from a {kinds[0]} to a {kinds[1]}, not from shape "
+            f"{_text(source)} to {_text(target)}; use {fitting}"
+        )
+    is_misread = any(
+        is_recurrent and kind == GRID for is_recurrent, kind in zip(recurrent, kinds, strict=True)
+    )
+    if is_misread and fitting != "t2t":
+        raise UserError(
+            f"{stitching_type} would lay out the steps of a recurrent layer as a map, from shape "
+            f"{_text(source)} to {_text(target)}; use {fitting}"
+        )
+
+
+def _check_shapes(stitching_type: str, source: Shape, target: Shape, made_cls: str | None) -> None:
+    """Raise a UserError if two shapes of the right kinds do not fit a stitching type."""
+    if stitching_type == "c2c" and tuple(source[1:]) != tuple(target[1:]):
         raise UserError(
             f"c2c needs maps of equal size, not {_text(source)} and {_text(target)}; use rc2c_pre"
         )
-    if kind == "t2c" and not _is_grid(source[0]):
-        raise UserError(
-            f"t2c needs patch tokens that form a square, not {source[0]} tokens; choose another one, or t2t to "
-            f"a layer of {source[0]} tokens"
-        )
-    if kind == "t2t" and source[:-1] != target[:-1]:
+    if stitching_type == "t2t" and source[:-1] != target[:-1]:
         _check_token_counts(source[0], target[0], made_cls)
-    if kind == "c2t":
+    if stitching_type == "c2t":
         _check_patches(math.prod(source[1:]), target[0], made_cls)
+    if stitching_type in ("t2c", "t2s", "t2v"):
+        _check_grid(stitching_type, source[0], stitching_type.replace("t", "s"))
+    if stitching_type == "s2t":
+        _check_grid(stitching_type, target[0], "s2s")
+        if has_cls_token(target[0]) and made_cls is None:
+            raise UserError(
+                f"s2t to {target[0]} tokens, the first of which is a CLS token: say how it is made, "
+                "c2t_cls_token pool or learn"
+            )
+
+
+def _check_grid(stitching_type: str, n_tokens: int, remedy: str) -> None:
+    """Raise a UserError if tokens form no grid; the remedy is the type that takes any number."""
+    if not _is_grid(n_tokens):
+        raise UserError(
+            f"{stitching_type} needs patch tokens that form a square, not {n_tokens} tokens; "
+            f"use {remedy}"
+        )
 
 
 def _check_token_counts(n_source: int, n_target: int, made_cls: str | None) -> None:
     """Raise a UserError if tokens cannot be resized to another number of tokens."""
     if not (_is_grid(n_source) and _is_grid(n_target)):
         raise UserError(
-            f"t2t needs equal token counts, or patch tokens that form squares, not {n_source} and {n_target}; "
-            "choose another layer"
+            "t2t needs equal token counts, or patch tokens that form squares, not "
+            f"{n_source} and {n_target}; use s2s"
         )
     if has_cls_token(n_target) and not has_cls_token(n_source) and made_cls is None:
         raise UserError(
-            f"t2t from {n_source} tokens, without a CLS token, to {n_target} with one: say how it is made, "
-            "c2t_cls_token pool or learn"
+            f"t2t from {n_source} tokens, without a CLS token, to {n_target} with one: say how it "
+            "is made, c2t_cls_token pool or learn"
         )
 
 
@@ -320,24 +498,30 @@ def _check_patches(n_positions: int, n_tokens: int, made_cls: str | None) -> Non
     """Raise a UserError if a map of so many positions cannot become so many tokens."""
     n_patches = n_tokens - (made_cls is not None)
     if n_positions != n_patches and (n_patches < 1 or has_cls_token(n_patches)):
-        remedy = (
-            "use c2t_cls_token pool or learn" if made_cls is None else "leave out c2t_cls_token"
-        )
+        remedy = "leave out c2t_cls_token"
+        if made_cls is None:
+            remedy = "use c2t_cls_token pool or learn"
         raise UserError(
-            f"c2t makes {n_patches} patch tokens for an end layer of {n_tokens} tokens, which form no square; "
-            f"{remedy}, or choose another layer"
+            f"c2t makes {n_patches} patch tokens for an end layer of {n_tokens} tokens, which form "
+            f"no square; {remedy}, or use c2s"
         )
 
 
 def _text(shape: Shape) -> str:
+    """Return a shape as a text such as 3×8×8."""
     return "×".join(map(str, shape))
 
 
+def _width(shape: Shape) -> int:
+    """Return the number of channels of an activation: of a map, of each token or of a vector."""
+    return shape[0] if len(shape) == 3 else shape[-1]
+
+
 def _side(n_tokens: int) -> int:
-    """Return the side of the square that tokens form, a CLS token left out."""
+    """Return the side of the square that tokens form without a CLS token."""
     return math.isqrt(n_tokens - has_cls_token(n_tokens))
 
 
 def _is_grid(n_tokens: int) -> bool:
-    """Return whether tokens form a square, a CLS token left out."""
+    """Return whether tokens form a square without a CLS token."""
     return _side(n_tokens) ** 2 == n_tokens - has_cls_token(n_tokens) and n_tokens > 0

@@ -19,7 +19,7 @@ from src.models import Network
 from src.moments import Moments, Rows, as_rows
 from src.stitching.closed_forms import Cutoff, Matching, closed_form
 from src.stitching.experiments import Pair
-from src.stitching.layers import StitchingLayer
+from src.stitching.layers import Plan, StitchingLayer
 from src.stitching.moments import SourceMoments, UpsampledRows, r2_of, source_rows
 from src.stitching.stitched_model import activations_of_both
 
@@ -38,29 +38,25 @@ class SourceKey(NamedTuple):
     """Identifies a source: a front layer, and how its activation is laid out and resized."""
 
     front_layer: str
-    size: tuple[int, int] | None
-    grid: tuple[int, int] | None
-    keeps_cls: bool
+    plan: Plan  # without the steps behind the affine map
     upsample_mode: str
 
     @classmethod
     def of(cls, pair: Pair, layer: StitchingLayer) -> "SourceKey":
         """Return the key of the source that a stitching layer maps."""
-        plan = layer.plan
-        return cls(pair.front_layer, plan.size, plan.grid, plan.keeps_cls, layer.upsample_mode)
+        return cls(pair.front_layer, layer.plan.of_source, layer.upsample_mode)
 
 
 class TargetKey(NamedTuple):
     """Identifies a target: the part of an end layer's activation that is matched."""
 
     end_layer: str
-    grid: tuple[int, int] | None
     without_cls: bool
 
     @classmethod
     def of(cls, pair: Pair, layer: StitchingLayer) -> "TargetKey":
         """Return the key of the target that a stitching layer is matched to."""
-        return cls(pair.end_layer, layer.plan.grid, layer.plan.made_cls is not None)
+        return cls(pair.end_layer, layer.plan.made_cls is not None)
 
 
 class ClsKey(NamedTuple):

@@ -40,7 +40,7 @@ def check_runs(runs: Sequence[StitchingRun], folder: Path, options: Mapping[str,
             f"{folder} holds no finished stitching run; give the folder that holds their folders"
         )
     for name in SHARED:
-        values = sorted({str(run.options.get(name)) for run in runs})
+        values = sorted({str(run.row.distinctions[name]) for run in runs})
         _refuse_several(name, values)
     for i, side in enumerate(SIDES):
         networks = [run.row.networks[i] for run in runs]

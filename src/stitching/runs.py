@@ -244,7 +244,7 @@ class GridRuns:
                 n_matched=matching.n_samples,
                 matching_rank=matching.rank,
             )
-        settings = self.experiment.settings | pair._asdict()
+        settings = self.experiment.settings_of(pair)
         return StitchRow(**settings, **vars(metrics), folder=self.folders[pair].name)
 
     def _write(

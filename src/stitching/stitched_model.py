@@ -1,11 +1,14 @@
 """Pairs of layers, their stitching layers, and the stitched network: front part, stitching layer,
 end part."""
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from src.choices import AUTO
 from src.errors import UserError
 from src.low_rank import low_rank_approx
 from src.models import Network
@@ -61,15 +64,16 @@ def build_layers(
     *,
     image_shape: Sequence[int],
     seed: int,
-    **options: str | None,
+    **options: Any,
 ) -> tuple[dict[Pair, StitchingLayer], dict[Pair, str]]:
-    """Build the stitching layers between all given front and end layers, each as if it were the
-    only one.
+    """Build the stitching layer of each pair of a front layer and an end layer, independently of
+    all further pairs.
 
     Args:
+        kind: the stitching type, or `auto`, which chooses a type for each pair.
         image_shape: (C, H, W) of the images that the networks take.
         seed: each layer is initialised with a generator seeded by it.
-        options: as for build_stitching_layer.
+        options: as for `build_stitching_layer`.
     Returns:
         The layers, and the reason for each pair that cannot be stitched.
     Raises:
@@ -77,20 +81,23 @@ def build_layers(
     """
     parameter = next(front.parameters())
     image = parameter.new_zeros(1, *image_shape)
-    with torch.no_grad():
-        sources = {
-            name: act.shape[1:] for name, act in front.activations(image, front_layers).items()
-        }
-        targets = {name: act.shape[1:] for name, act in end.activations(image, end_layers).items()}
-    layers, skipped = {}, {}
-    for pair in (
-        Pair(front_layer, end_layer) for front_layer in front_layers for end_layer in end_layers
-    ):
+    sources = _shapes(front, front_layers, image)
+    targets = _shapes(end, end_layers, image)
+    layers: dict[Pair, StitchingLayer] = {}
+    skipped: dict[Pair, str] = {}
+    for pair in itertools.starmap(Pair, itertools.product(front_layers, end_layers)):
         try:
-            sequences = front.is_sequence(pair.front_layer), end.is_sequence(pair.end_layer)
-            shapes = sources[pair.front_layer], targets[pair.end_layer]
             with seeded(seed):
-                layer = build_stitching_layer(kind, *shapes, sequences=sequences, **options)
+                layer = build_stitching_layer(
+                    kind,
+                    sources[pair.front_layer],
+                    targets[pair.end_layer],
+                    sequences=(
+                        front.is_sequence(pair.front_layer),
+                        end.is_sequence(pair.end_layer),
+                    ),
+                    **options,
+                )
             layers[pair] = layer.to(parameter)
         except UserError as error:
             skipped[pair] = str(error)
@@ -98,6 +105,26 @@ def build_layers(
         pair, reason = next(iter(skipped.items()))
         raise UserError(f"{pair}: {reason}")
     return layers, skipped
+
+
+@torch.no_grad()
+def _shapes(network: Network, layers: Sequence[str], image: Tensor) -> dict[str, torch.Size]:
+    """Return the shape of the activation of each layer for one image (1, C, H, W)."""
+    activations = network.activations(image, layers)
+    return {name: activation.shape[1:] for name, activation in activations.items()}
+
+
+def chosen_options(layers: Mapping[Pair, StitchingLayer]) -> dict[Pair, dict[str, Any]]:
+    """Return the options that `auto` chose for each pair, as `config.txt` records them: they make
+    the layer again."""
+    return {
+        pair: {
+            "stitching_type": layer.stitching_type,
+            "stitching_option": AUTO,
+            "c2t_cls_token": layer.plan.made_cls,
+        }
+        for pair, layer in layers.items()
+    }
 
 
 def activations_of_both(

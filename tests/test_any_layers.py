@@ -1,0 +1,310 @@
+"""A stitch between layers of any two kinds: against least squares on activations that are resampled
+naively, in training, and through the scripts on a list of networks of mixed kinds."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from src.choices import GRID, MAP, SEQUENCE, VECTOR
+from src.errors import UserError
+from src.models import Network, build_model
+from src.stitching import Grid, Pair, build_layers, build_stitching_layer, match_layers
+from src.stitching.layers import TYPES_OF_KINDS, kind_of, type_for
+from tests.commands import ON_DIGITS, names_in, read_csv, read_json, run
+from tests.conftest import few_images
+
+IMAGE = (1, 6, 8)
+
+
+class Layer(nn.Module):
+    """A network whose layer `layer` has activations of one kind.
+
+    maps (3, 3, 4); patches: 6 tokens of width 4 in a grid of 2×2, or with a CLS token of 5; wide: 9
+    patches; steps: a recurrent layer over 6 rows or 8 columns; rows: 6 tokens that form no square;
+    vector (7,).
+    """
+
+    def __init__(self, name: str):
+        super().__init__()
+        self.name = name
+        self.embed = {
+            "maps": nn.Conv2d(1, 3, 2, 2),
+            "patches": nn.Conv2d(1, 4, (3, 4), (3, 4)),
+            "cls": nn.Conv2d(1, 4, (3, 4), (3, 4)),
+            "wide": nn.Conv2d(1, 3, (2, 2), (2, 3)),
+            "vector": nn.Linear(48, 7),
+            "rows": nn.Linear(8, 4),
+        }.get(name, nn.Identity())
+        width = {"maps": 3, "vector": 7, "wide": 3}.get(name, 4)
+        self.layer: nn.Module = nn.Identity()
+        if name == "steps":
+            self.layer = nn.GRU(8, 4, batch_first=True)
+        elif name == "columns":
+            self.layer = nn.GRU(6, 4, batch_first=True)
+        elif name != "maps":
+            self.layer = nn.Linear(width, width)
+        self.head = nn.Linear(width, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.name == "vector":
+            return self.head(self.layer(self.embed(images.flatten(1))).tanh())
+        if self.name in ("steps", "rows", "columns"):
+            rows = images[:, 0].mT if self.name == "columns" else images[:, 0]
+            acts = self.layer(self.embed(rows))
+            acts = acts[0] if isinstance(acts, tuple) else acts
+            return self.head(acts.tanh().mean(1))
+        maps = self.embed(images)
+        if self.name == "maps":
+            return self.head(self.layer(maps).tanh().mean((2, 3)))
+        tokens = maps.flatten(2).mT
+        if self.name == "cls":
+            tokens = torch.cat([tokens.square().mean(1, keepdim=True), tokens], 1)
+        return self.head(self.layer(tokens).tanh().mean(1))
+
+
+KINDS = {
+    "maps": MAP, "patches": GRID, "cls": GRID, "wide": GRID, "steps": SEQUENCE,
+    "columns": SEQUENCE, "rows": SEQUENCE, "vector": VECTOR,
+}  # fmt: skip
+# Pairs that had no type before
+NEW = [
+    ("steps", "columns"), ("columns", "rows"), ("maps", "steps"), ("rows", "maps"), ("cls", "steps"),
+    ("patches", "rows"), ("columns", "cls"), ("rows", "wide"), ("maps", "vector"), ("cls", "vector"),
+    ("wide", "vector"), ("steps", "vector"), ("vector", "maps"), ("vector", "cls"),
+    ("vector", "rows"),
+]  # fmt: skip
+
+
+def network(name: str) -> Network:
+    torch.manual_seed(len(name))
+    module = Layer(name).double().eval().requires_grad_(False)
+    return Network(module, image_shape=IMAGE, n_classes=4)
+
+
+def some_images(n: int) -> Tensor:
+    return torch.rand(n, *IMAGE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+def stitching_layer(front: Network, end: Network, kind: str = "auto"):
+    layers, _ = build_layers(front, end, ["layer"], ["layer"], kind, image_shape=IMAGE, seed=0)
+    return layers
+
+
+def resampled(line: np.ndarray, n: int) -> np.ndarray:
+    """Resample (B, T, C) linearly along its second axis, as pixels are, without aligned corners."""
+    n_in = line.shape[1]
+    places = np.clip((np.arange(n) + 0.5) * n_in / n - 0.5, 0, n_in - 1)
+    return np.stack([
+        line[:, int(place)] * (1 - place % 1) + line[:, min(int(place) + 1, n_in - 1)] * (place % 1)
+        for place in places
+    ], axis=1)  # fmt: skip
+
+
+def in_a_row(activation: Tensor, name: str) -> np.ndarray:
+    """Return the positions (B, T, C) of an activation row by row, without a CLS token."""
+    if activation.ndim == 4:
+        activation = activation.flatten(2).mT
+    return activation[:, int(name == "cls") :].numpy()
+
+
+def expected_rows(source: Tensor, target: Tensor, front: str, end: str):
+    """Return source and target as (B, T, C), whose positions correspond."""
+    if end == "vector":
+        rows = source[:, :1].numpy() if front == "cls" else in_a_row(source, front)
+        return rows.mean(1, keepdims=True), target[:, None].numpy()
+    if front == "vector":
+        rows = in_a_row(target, "all tokens")
+        return np.repeat(source[:, None].numpy(), rows.shape[1], axis=1), rows
+    rows = in_a_row(target, end)
+    return resampled(in_a_row(source, front), rows.shape[1]), rows
+
+
+@pytest.mark.parametrize(("front_name", "end_name"), NEW)
+def test_matching_is_least_squares_on_naively_resampled_activations(front_name, end_name):
+    front, end = network(front_name), network(end_name)
+    images = some_images(60)
+    layers = stitching_layer(front, end)
+    (layer,) = layers.values()
+    assert layer.stitching_type == TYPES_OF_KINDS[KINDS[front_name]][KINDS[end_name]]
+    matched = match_layers(front, end, layers, [(images[:25], None), (images[25:], None)])
+
+    source, target = front(images, until="layer"), end(images, until="layer")
+    x, y = expected_rows(source, target, front_name, end_name)
+    ones = np.ones((*x.shape[:2], 1))
+    design = np.concatenate([x, ones], axis=2).reshape(-1, x.shape[2] + 1)
+    solution, *_ = np.linalg.lstsq(design, y.reshape(-1, y.shape[2]), rcond=None)
+    weight = layer.transform.weight.detach().flatten(1)
+    np.testing.assert_allclose(weight, solution[:-1].T, atol=1e-8)
+    np.testing.assert_allclose(layer.transform.bias.detach(), solution[-1], atol=1e-8)
+    (matching,) = matched.values()
+    squares = ((design @ solution - y.reshape(-1, y.shape[2])) ** 2).sum()
+    assert matching.error == pytest.approx(squares / (y**2).sum(), rel=1e-8)
+
+    stitched = layer(source)
+    assert stitched.shape == target.shape
+    made = (design @ solution).reshape(y.shape)
+    if end_name == "vector":
+        made = made[:, 0]
+    elif end_name == "cls" and front_name != "vector":
+        made = np.concatenate([made.mean(1, keepdims=True), made], axis=1)
+    elif end_name == "maps":
+        made = made.transpose(0, 2, 1).reshape(target.shape)
+    np.testing.assert_allclose(stitched.detach(), made, atol=1e-8)
+
+
+@pytest.mark.parametrize(("front_name", "end_name"), NEW)
+def test_new_types_are_trained_and_evaluated(front_name, end_name):
+    front, end = network(front_name), network(end_name)
+    layers = stitching_layer(front, end)
+    (layer,) = layers.values()
+    grid = Grid(front, end, layers)
+    images, labels = some_images(40), torch.arange(40) % 4
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    losses = []
+    for _ in range(3):
+        (of_batch,) = grid.losses(images, labels, training=True)
+        optimizer.zero_grad()
+        of_batch.losses.sum().backward()
+        optimizer.step()
+        losses.append(of_batch.losses.item())
+    assert losses[0] > losses[1] > losses[2]
+    score = grid.evaluate([(images, labels)])
+    assert score.pairs[Pair("layer", "layer")].representation_difference > 0
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_stitch_of_a_layer_to_itself_is_the_identity(name):
+    both = network(name)
+    layers = stitching_layer(both, both)
+    match_layers(both, both, layers, [(some_images(60), None)])
+    (layer,) = layers.values()
+    width = layer.transform.weight.shape[0]
+    weight = layer.transform.weight.detach().flatten(1)
+    torch.testing.assert_close(weight, torch.eye(width).double(), atol=1e-6, rtol=0)
+    bias = layer.transform.bias.detach()
+    torch.testing.assert_close(bias, torch.zeros_like(bias), atol=1e-6, rtol=0)
+
+
+def test_the_rule_of_kinds():
+    numbers = {GRID: (1, 2, 4, 5, 16, 17, 197, 1024), SEQUENCE: (3, 6, 8, 18, 512)}
+    for kind, counts in numbers.items():
+        assert {kind_of((n_tokens, 3)) for n_tokens in counts} == {kind}
+    assert kind_of((16, 3), is_recurrent=True) == SEQUENCE
+    assert (kind_of((3, 4, 4)), kind_of((3,))) == (MAP, VECTOR)
+    assert type_for((512, 4), (1024, 6)) == "s2t" and type_for((512, 4), (512, 6)) == "t2t"
+    assert type_for((17, 4), (17, 6), (True, False)) == "t2t"
+    with pytest.raises(UserError, match="shape 2×3×4×4 cannot be stitched"):
+        type_for((2, 3, 4, 4), (3,))
+
+
+def test_a_user_may_read_a_grid_as_a_sequence():
+    layer = build_stitching_layer("s2s", (4, 3), (9, 3), init="eye")
+    tokens = torch.rand(2, 4, 3)
+    expected = torch.from_numpy(resampled(tokens.numpy(), 9))
+    torch.testing.assert_close(layer(tokens), expected.to(tokens))
+    for kind, source, line in (("t2s", (18, 3), "square, not 18 tokens; use s2s"),
+                               ("s2t", (3, 3), "say how it is made")):  # fmt: skip
+        with pytest.raises(UserError, match=line):
+            build_stitching_layer(kind, source, (5, 3))
+
+
+NETS = """import torch
+from torch import nn
+
+from src.models.vit import VisionTransformer
+
+
+class CNN(nn.Module):
+    block_names = ("first", "pooled")
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.ReLU())
+        self.second = nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(6, 8, 3, padding=1), nn.ReLU())
+        self.pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, images):
+        return self.head(self.pooled(self.second(self.first(images))))
+
+
+class UNet(nn.Module):
+    block_names = ("bottom", "up")
+
+    def __init__(self):
+        super().__init__()
+        self.down = nn.Conv2d(1, 4, 3, padding=1)
+        self.bottom = nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(4, 8, 3, padding=1), nn.ReLU())
+        self.up = nn.ConvTranspose2d(8, 4, 2, 2)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, images):
+        skip = self.down(images)
+        both = torch.cat([skip, self.up(self.bottom(skip))], 1)
+        return self.head(both.relu().mean((2, 3)))
+
+
+class GRU(nn.Module):
+    block_names = ("steps",)
+
+    def __init__(self):
+        super().__init__()
+        self.steps, self.head = nn.GRU(8, 12, batch_first=True), nn.Linear(12, 10)
+
+    def forward(self, images):
+        return self.head(self.steps(images[:, 0])[0][:, -1])
+
+
+def vit():
+    return VisionTransformer(
+        patch=2, image_size=8, width=12, depth=2, heads=2, n_classes=10, n_channels=1
+    )
+"""
+
+
+@pytest.fixture
+def four_networks(tmp_path):
+    """A folder with a list of a CNN, a U-Net, a ViT and a GRU of a user's file, not trained."""
+    (tmp_path / "nets.py").write_text(NETS)
+    lines = ["name,path,type"]
+    for name in ("CNN", "UNet", "vit", "GRU"):
+        torch.manual_seed(len(lines))
+        built = build_model(f"{tmp_path}/nets.py:{name}", image_shape=(1, 8, 8))
+        torch.save(built.state_dict(), tmp_path / f"{name}.pt")
+        lines.append(f"{name},{name}.pt,nets.py:{name}")
+    (tmp_path / "networks.csv").write_text("\n".join(lines) + "\n")
+    return tmp_path
+
+
+def test_a_list_of_mixed_kinds_is_stitched_evaluated_and_compared(four_networks):
+    types = [f"{four_networks}/nets.py:{name}" for name in ("CNN", "UNet", "vit", "GRU")]
+    options = ["networks.csv", "all", *ON_DIGITS, "-b", 128, "-dir", "mixed", "-n", 60, "--no-figures",
+               "-pinv-samples", 150, "--own-types", *types]  # fmt: skip
+    with few_images(150, n_test=60):
+        said = run("misc/all_pairs.py", *options, cwd=four_networks)
+        again = run("misc/all_pairs.py", *options, cwd=four_networks)
+    assert "warning: not stitched" not in said.err and "failed" not in said.err
+    assert "0 of 18 units of work are left to do" in again.err
+    assert "is read row by row" in said.err
+    folder = four_networks / "results" / "mixed"
+    assert (
+        len(names_in(folder / "similarity") & {"CNN-GRU.csv", "UNet-vit.csv", "vit-GRU.csv"}) == 3
+    )
+
+    # The table records the type that was chosen, and so does the folder of each run
+    rows = read_csv(folder / "pinv" / "CNN-vit" / "grid.csv")
+    assert {row["stitching_option"] for row in rows} == {"auto"}
+    chosen = {(row["front_layer"], row["end_layer"]): row["stitching_type"] for row in rows}
+    assert chosen == {
+        ("first", "blocks.0"): "c2t", ("first", "blocks.1"): "c2t",
+        ("pooled", "blocks.0"): "v2t", ("pooled", "blocks.1"): "v2t",
+    }  # fmt: skip
+    for row in rows:
+        config = read_json(folder / "pinv" / "CNN-vit" / row["folder"] / "config.txt")
+        assert config["stitching_type"] == row["stitching_type"]
+        assert config["c2t_cls_token"] == ("pool" if row["stitching_type"] == "c2t" else None)
+    for table in folder.glob("pinv/*/ood_evaluation_mahalanobis.csv"):
+        for row in read_csv(table):
+            assert row["identification"] and row["density"] and row["stitching_option"] == "auto"
+    assert len(list(folder.glob("pinv/*/ood_evaluation_mahalanobis.csv"))) == 12
