@@ -144,9 +144,9 @@ def test_every_setting_tells_experiments_apart(name):
 def test_an_experiment_is_the_columns_of_rows_the_key_and_the_options_of_a_run(tmp_path):
     options = OPTIONS | {"learning_rate": 7, "gpu": -1}
     found = Experiment.of(options)
-    assert found.settings.keys() == {*OTHER, *WEIGHTS} == set(
-        columns(Experiment)
-    ) and found == experiment(objective="task")
+    assert found.settings.keys() == {*OTHER, *WEIGHTS, "stitching_option"}
+    assert list(found.settings) == columns(Experiment)
+    assert found == experiment(objective="task")
     for row in (stitch_row(seed=7), evaluation_row(seed=7)):
         assert row.settings == experiment(seed=7).settings and set(OTHER) <= set(columns(type(row)))
         assert row.key == experiment(seed=7).key and row.pair == Pair("layer1.0", "layer2.0")
@@ -154,6 +154,16 @@ def test_an_experiment_is_the_columns_of_rows_the_key_and_the_options_of_a_run(t
     Run.in_folder(tmp_path, found.config(Pair("x", "y"))).finish()
     written = read_options(tmp_path / "config.txt")
     assert written == found.config(Pair("x", "y")) and pair_of(written) == Pair("x", "y")
+
+
+def test_types_that_were_chosen_for_pairs_of_layers_tell_no_experiments_apart():
+    row = stitch_row(stitching_option="auto")
+    other_type = stitch_row(stitching_option="auto", stitching_type="t2c", end_layer="layer3.0")
+    whole = Experiment.of(row.settings | {"stitching_type": "auto", "stitching_option": None})
+    assert row.key == other_type.key == whole.key != stitch_row().key
+    assert list(by_experiment([row, other_type])) == [""]
+    titles = [f"stitching_type={name}" for name in ("rc2c_pre", "auto")]
+    assert list(by_experiment([stitch_row(), row])) == titles
 
 
 def test_results_of_one_experiment_need_no_title():

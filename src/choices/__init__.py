@@ -5,7 +5,7 @@ keys."""
 
 AUTO = "auto"  # as stitching type: the one that fits the kinds of both layers
 MAP, GRID, SEQUENCE, VECTOR = "feature map", "grid of tokens", "sequence", "vector"
-STITCHING_TYPES = {  # type: (kind of the front activation, kind of the end activation)
+STITCHING_TYPES = {  # by name: (kind of the front activation, kind of the end activation)
     "rc2c_pre": (MAP, MAP),
     "rc2c_post": (MAP, MAP),
     "c2c": (MAP, MAP),
