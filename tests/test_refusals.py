@@ -67,7 +67,10 @@ REFUSALS = [
         ),
     ),
     (f"{STITCH} layer1.0 fc rc2c_pre {ON}", "not from shape 64×8×8 to 10"),
-    (f"{STITCH} layer1.0 layer2.0 t2t {ON}", "t2t stitches from a grid of tokens to a grid of tokens, "),
+    (
+        f"{STITCH} layer1.0 layer2.0 t2t {ON}",
+        "t2t stitches from a grid of tokens to a grid of tokens, ",
+    ),
     (
         f"{STITCH} layer1.0 layer2.0 c2c {ON}",
         "c2c needs maps of equal size, not 64×8×8 and 64×4×4; use rc2c_pre",
