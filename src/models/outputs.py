@@ -1,5 +1,7 @@
-"""Tensors in the outputs of modules: alone, or in tuples, lists, dicts and dataclasses, nested at
-will."""
+"""The tensors in the output of a module.
+
+An output is a tensor, or a tuple, list, dict or dataclass of outputs.
+"""
 
 import copy
 import dataclasses
@@ -11,71 +13,73 @@ from torch import Tensor
 from src.errors import UserError
 
 
-def tensors_of(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors of a value, in order."""
-    if isinstance(value, Tensor):
-        yield value
-    for item in _items(value).values():
+def tensors_of(output: Any) -> Iterator[Tensor]:
+    """Yield the tensors of an output, in order."""
+    if isinstance(output, Tensor):
+        yield output
+    for item in _items(output).values():
         yield from tensors_of(item)
 
 
-def first_tensor(value: Any) -> Tensor | None:
-    """Return the first tensor of a value, which stands for it; None where there is none."""
-    return next(tensors_of(value), None)
+def first_tensor(output: Any) -> Tensor | None:
+    """Return the first tensor of an output; None if it has no tensor."""
+    return next(tensors_of(output), None)
 
 
-def map_tensors(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Return a value like the given one, with each of its tensors changed, in order."""
-    if isinstance(value, Tensor):
-        return change(value)
-    items = {key: map_tensors(item, change) for key, item in _items(value).items()}
-    if isinstance(value, tuple):
-        return (
-            type(value)(*items.values())
-            if hasattr(value, "_fields")
-            else type(value)(items.values())
-        )
-    changed = copy.copy(value) if items else value
+def map_tensors(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Return a copy of an output in which each tensor t is replaced by `change(t)`, in order."""
+    if isinstance(output, Tensor):
+        return change(output)
+    items = {key: map_tensors(item, change) for key, item in _items(output).items()}
+    if isinstance(output, tuple):
+        if hasattr(output, "_fields"):  # a NamedTuple takes its fields one by one
+            return type(output)(*items.values())
+        return type(output)(items.values())
+    if not items:
+        return output
+    changed = copy.copy(output)
     for key, item in items.items():
-        if isinstance(value, (list, Mapping)):
+        if isinstance(output, (list, Mapping)):
             changed[key] = item
         else:
             object.__setattr__(changed, key, item)  # the dataclass may be frozen
     return changed
 
 
-def with_first(value: Any, tensor: Tensor) -> Any:
-    """Return a value like the given one, whose first tensor is another one."""
-    first = iter([tensor])
-    return map_tensors(value, lambda old: next(first, old))
+def with_first(output: Any, tensor: Tensor) -> Any:
+    """Return a copy of an output in which `tensor` takes the place of the first tensor."""
+    replacements = iter([tensor])
+    return map_tensors(output, lambda old: next(replacements, old))
 
 
-def is_activation(value: Any, n: int) -> bool:
-    """Return whether a value is a tensor with a row for each of n images."""
-    return isinstance(value, Tensor) and value.ndim > 1 and len(value) == n
+def is_activation(output: Any, n_images: int) -> bool:
+    """Return whether an output is a tensor (n_images, …) of two axes or more."""
+    return isinstance(output, Tensor) and output.ndim > 1 and len(output) == n_images
 
 
 def logits_of(output: Any) -> Tensor:
-    """Return the logits among the outputs of a network, or the features of an encoder.
+    """Return the logits in the output of a network, or the features in the output of an encoder.
 
-    That is `logits` of a dict or dataclass, else the first tensor of what is returned.
+    This is the first tensor of `logits` in a dict or dataclass with that entry, otherwise the first
+    tensor of the output.
 
     Raises:
         UserError: there is no tensor.
     """
-    first = first_tensor(_items(output).get("logits", output))
-    if first is None:
+    logits = first_tensor(_items(output).get("logits", output))
+    if logits is None:
         raise UserError(
             f"the network returns a {type(output).__name__}; let its forward return the logits"
         )
-    return first
+    return logits
 
 
-def _items(value: Any) -> dict[Any, Any]:
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, (tuple, list)):
-        return dict(enumerate(value))
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+def _items(output: Any) -> dict[Any, Any]:
+    """Return the parts of an output by key, index or field; {} if it has no parts."""
+    if isinstance(output, Mapping):
+        return dict(output)
+    if isinstance(output, (tuple, list)):
+        return dict(enumerate(output))
+    if dataclasses.is_dataclass(output) and not isinstance(output, type):
+        return {field.name: getattr(output, field.name) for field in dataclasses.fields(output)}
     return {}
