@@ -117,7 +117,7 @@ def check_cut(network: Network, images: Tensor, layer: str, names: list[str]) ->
     try:
         network(own[layer], after=layer)
     except ValueError as error:
-        assert str(error) == f"{layer} lies inside a block: what follows it needs the images"
+        assert str(error) == f"{layer} lies inside a block: later layers need the images too"
         ways.pop()
     for times, given in ways:
         value = torch.cat([own[layer].roll(1 + i, 0) for i in range(times)]).requires_grad_(

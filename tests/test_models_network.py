@@ -76,7 +76,7 @@ def test_branches_that_no_gradient_leaves_are_seen(images):
     assert built(Silent)[1].cut_names == ()
     _, network = built(Detached)
     for layer in ("stem", "one", "two"):
-        with pytest.raises(ValueError, match="needs the images"):
+        with pytest.raises(ValueError, match="need the images"):
             network(network(images, until=layer), after=layer)
 
 

@@ -1,15 +1,15 @@
-"""The layers that `all` stands for, of a network that does not declare them."""
+"""Finds the layers that `all` stands for, in a network that does not declare `block_names`."""
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from itertools import zip_longest
 
 from torch import nn
 
 from src.models.calls import OUTPUT, Calls
 
-SEQUENCES = (nn.Sequential, nn.ModuleList)
-# Where a stitch at the output equals one at the input: maps of one more or less, and norms.
+CONTAINERS = (nn.Sequential, nn.ModuleList)
+# Affine maps: a stitch behind such a module has the same effect as a stitch in front of it
 AFFINE = (
     nn.Linear,
     nn.modules.conv._ConvNd,
@@ -21,86 +21,133 @@ AFFINE = (
 
 
 def find_blocks(calls: Calls, *, is_encoder: bool) -> tuple[str, ...]:
-    """Return the outermost modules with children through which alone all that follows depends on
-    the images.
+    """Return the outermost composite modules that are bottlenecks, in order.
 
-    Not counted are those behind the last parameters, which give the logits, `Sequential`s that hold
-    others, and single groups of convolution, norm and activation; nor is one module that alone
-    holds others. Where fewer than two are left (VGG, AlexNet), the nonlinearities and poolings in
-    front of the classifier count. A convolution or norm does where the next one follows it
-    directly, so that no module is the nonlinearity between them.
+    A module is a bottleneck if later values depend on the images only through its output. It is
+    composite if it has more than one convolution or linear map, a pooling, or a residual branch.
+    Left out are the last module with parameters, which gives the logits, and all behind it.
+
+    Networks such as VGG and AlexNet have fewer than two composite modules. Their blocks are the
+    leaf modules that are bottlenecks, as `_chain` selects.
 
     Args:
-        calls: of the module.
-        is_encoder: the last parameters give no logits.
+        calls: the calls of the network's module.
+        is_encoder: the last module with parameters gives features, not logits.
     """
-    layers = {name: calls.module.get_submodule(name) for name in calls.layers}
-    leaves = {name: each for name, each in layers.items() if not any(each.children())}
-    maps = (name for name in reversed(leaves) if _has_parameters(leaves[name]))
-    ends = (calls.layers[name] for name in maps if calls.depends(OUTPUT, name))
-    last = math.inf if is_encoder else next(ends, -1)
-    inner = [name for name in layers if calls.layers[name] < last]
-    groups = {name for name in inner if name not in leaves and _is_group(name, calls)}
+    layers = {name: calls.module.get_submodule(name) for name in calls.positions}
+    leaves = {name: module for name, module in layers.items() if not any(module.children())}
+    end = math.inf
+    if not is_encoder:
+        end = _position_of_head(calls, leaves)
+    names = [name for name in layers if calls.positions[name] < end]
+    blocks: Collection[str] = _composites(calls, layers, names)
+    if len(blocks) < 2:
+        blocks = _chain(calls, leaves, names, end)
+    return tuple(name for name in names if name in blocks and name in calls.shapes)
+
+
+def _position_of_head(calls: Calls, leaves: Mapping[str, nn.Module]) -> int:
+    """Return the position of the last leaf with parameters that gives the logits; -1 without it."""
+    for name in reversed(list(leaves)):
+        if _has_parameters(leaves[name]) and calls.depends(OUTPUT, name):
+            return calls.positions[name]
+    return -1
+
+
+def _composites(calls: Calls, layers: Mapping[str, nn.Module], names: Sequence[str]) -> set[str]:
+    """Return the outermost composite bottlenecks among `names`.
+
+    A container counts only if it contains none. A module that contains all blocks, such as the
+    encoder in front of a classifier, gives way to its contents.
+    """
+    composites = {name for name in names if _is_composite(name, calls)}
     blocks = {
-        name for name in groups if not (type(layers[name]) in SEQUENCES and _held(name, groups))
+        name
+        for name in composites
+        if type(layers[name]) not in CONTAINERS or not _inside(name, composites)
     }
     outermost = _outermost(blocks)
     while len(blocks) > 1:
-        holders = {name for name in outermost if len(_held(name, blocks)) > 1}
-        if 1 not in (len(holders), len(outermost)):
+        parents = {name for name in outermost if len(_inside(name, blocks)) > 1}
+        if len(parents) == 1:
+            blocks -= parents
+        elif len(outermost) == 1:
+            blocks -= outermost
+        else:
             break
-        blocks -= holders if len(holders) == 1 else outermost  # one that alone holds the others
         outermost = _outermost(blocks)
-    if len(outermost) > 1:
-        return tuple(name for name in inner if name in outermost and name in calls.shapes)
-    cuts = [
+    return outermost
+
+
+def _chain(
+    calls: Calls, leaves: Mapping[str, nn.Module], names: Sequence[str], end: float
+) -> list[str]:
+    """Return the leaf modules among `names` that are bottlenecks and end with a nonlinearity.
+
+    These are activations, poolings, and modules of other kinds with parameters. An affine module
+    counts if the next bottleneck is a convolution or linear map: the nonlinearity between the two
+    is then no module. Modules of the classifier are left out, if two or more lie in front of it.
+
+    Args:
+        end: position of the last module with parameters, which gives the logits.
+    """
+    bottlenecks = [
         name
-        for name in inner
-        if name in leaves and _counts(leaves[name]) and calls.is_bottleneck(name)
+        for name in names
+        if name in leaves and _is_step(leaves[name]) and calls.is_bottleneck(name)
     ]
-    chain = [name for name, next_one in zip_longest(cuts, cuts[1:])
-             if not isinstance(leaves[name], AFFINE) or next_one is None or _is_map(leaves[next_one])]  # fmt: skip
-    classifier = {
-        name.partition(".")[0] for name, position in calls.layers.items() if position >= last
-    }
-    in_front = [name for name in chain if name.partition(".")[0] not in classifier]
-    return tuple(
-        name for name in (in_front if len(in_front) > 1 else chain) if name in calls.shapes
-    )
+    chain = []
+    for name, next_name in zip_longest(bottlenecks, bottlenecks[1:]):
+        is_affine = isinstance(leaves[name], AFFINE)
+        if not is_affine or next_name is None or _is_map(leaves[next_name]):
+            chain.append(name)
+    classifier = {_root(name) for name, position in calls.positions.items() if position >= end}
+    in_front = [name for name in chain if _root(name) not in classifier]
+    if len(in_front) > 1:
+        return in_front
+    return chain
 
 
-def _held(name: str, others: Collection[str]) -> list[str]:
-    return [other for other in others if other.startswith(f"{name}.")]
+def _root(name: str) -> str:
+    """Return the child of the network that a layer lies in: "features.3" -> "features"."""
+    return name.partition(".")[0]
+
+
+def _inside(name: str, names: Collection[str]) -> list[str]:
+    """Return the names of modules inside of the module `name`."""
+    return [inner for inner in names if inner.startswith(f"{name}.")]
 
 
 def _outermost(names: set[str]) -> set[str]:
-    return {name for name in names if not any(_held(other, [name]) for other in names)}
+    """Return the names of modules that lie in no module of `names`."""
+    return {name for name in names if not any(_inside(outer, [name]) for outer in names)}
 
 
-def _is_group(name: str, calls: Calls) -> bool:
-    """Return whether a layer is a cut, and more than one convolution or linear map with a norm and
-    an activation."""
+def _is_composite(name: str, calls: Calls) -> bool:
+    """Return whether a module is a bottleneck and more than a convolution, norm and activation.
+
+    It has a second convolution or linear map, a pooling, or a branch around its map.
+    """
     module = calls.module.get_submodule(name)
-    if (
-        isinstance(module, nn.MultiheadAttention)
-        or not _has_parameters(module)
-        or not calls.is_bottleneck(name)
-    ):
+    is_leaf = not any(module.children())
+    if is_leaf or isinstance(module, nn.MultiheadAttention):
+        return False
+    if not _has_parameters(module) or not calls.is_bottleneck(name):
         return False
     leaves = {
-        f"{name}.{inner}": each
-        for inner, each in module.named_modules()
-        if not any(each.children())
+        f"{name}.{inner}": part
+        for inner, part in module.named_modules()
+        if not any(part.children())
     }
-    maps = [inner for inner, each in leaves.items() if _is_map(each)]
-    if len(maps) > 1 or any(_is_torchs(each, "pooling") for each in leaves.values()):
+    maps = [inner for inner, part in leaves.items() if _is_map(part)]
+    if len(maps) > 1 or any(_is_of_torch(part, "pooling") for part in leaves.values()):
         return True
-    return not all(
-        inner in calls.layers and calls.is_bottleneck(inner) for inner in maps
-    )  # a branch goes around it
+    has_branch = not all(inner in calls.positions and calls.is_bottleneck(inner) for inner in maps)
+    return has_branch
 
 
 def _is_map(module: nn.Module) -> bool:
+    """Return whether a module has weights, as convolutions and linear maps have."""
     return any(parameter.ndim > 1 for parameter in module.parameters())
 
 
@@ -108,13 +155,16 @@ def _has_parameters(module: nn.Module) -> bool:
     return any(True for _ in module.parameters())
 
 
-def _is_torchs(module: nn.Module, kind: str) -> bool:
-    """Return whether a module is one of torch's of a kind, activation or pooling, or derived from
-    one."""
+def _is_of_torch(module: nn.Module, kind: str) -> bool:
+    """Return whether the class of a module derives from torch.nn.modules.activation or .pooling.
+
+    Args:
+        kind: "activation" or "pooling".
+    """
     return any(base.__module__ == f"torch.nn.modules.{kind}" for base in type(module).__mro__)
 
 
-def _counts(module: nn.Module) -> bool:
-    return (
-        _is_torchs(module, "activation") or _is_torchs(module, "pooling") or _has_parameters(module)
-    )
+def _is_step(module: nn.Module) -> bool:
+    """Return whether a module is an activation, a pooling or has parameters."""
+    is_nonlinear = _is_of_torch(module, "activation") or _is_of_torch(module, "pooling")
+    return is_nonlinear or _has_parameters(module)

@@ -1,5 +1,4 @@
-"""The calls of modules in a pass of a network: their order, which lie inside which, and what
-depends on what."""
+"""The calls of modules in a pass of a network: their order, their nesting, their dependencies."""
 
 from __future__ import annotations
 
@@ -13,194 +12,275 @@ from torch import Tensor, nn
 
 from src.models.outputs import is_activation, logits_of, tensors_of
 
-OUTPUT = "output"  # names the output of a network, beside the name of the module that ends there
-Call = tuple[nn.Module, int]  # a module, and the number of its call
+OUTPUT = "output"  # names the output of the network; all further layers have names of modules
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
-Value = tuple[
-    Any, int
-]  # a tensor in the graph of gradients: the node that made it, and the number of its output
+
+# A tensor in the graph of gradients: the node that made it, and the number of the node's output
+GraphValue = tuple[Any, int]
 
 
-class Seen(NamedTuple):
-    """The output of a call when it ended: its tensors with their versions, which in-place
-    operations raise."""
+class Call(NamedTuple):
+    """A call of a module in a pass."""
 
-    tensors: list[tuple[Tensor, int]]  # held, so that no other tensor takes their addresses
-    value: Value | None  # of the first one, None without gradients
+    module: nn.Module
+    number: int  # 0 for the first call of the module in the pass
+
+
+class Snapshot(NamedTuple):
+    """The output of a call at the moment when the call ended."""
+
+    # Tensors with their versions, which in-place operations raise. The tensors are held, so that no
+    # later tensor takes their addresses.
+    tensors: list[tuple[Tensor, int]]
+    graph_value: GraphValue | None  # of the first tensor; None without gradients
 
     @classmethod
-    def of(cls, output: Any) -> Seen:
+    def of(cls, output: Any) -> Snapshot:
+        """Take a snapshot of an output."""
         tensors = [(tensor, tensor._version) for tensor in tensors_of(output)]
-        maker = tensors[0][0].grad_fn if tensors else None
-        return cls(tensors, None if maker is None else (maker, tensors[0][0].output_nr))
+        if not tensors:
+            return cls([], None)
+        first, _ = tensors[0]
+        if first.grad_fn is None:
+            return cls(tensors, None)
+        return cls(tensors, (first.grad_fn, first.output_nr))
 
     @property
-    def place(self) -> tuple[int, int]:
+    def first(self) -> Tensor:
+        """The first tensor, which is the value of a layer."""
+        return self.tensors[0][0]
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Address and version; outputs share it if a module returns a tensor unchanged."""
         tensor, version = self.tensors[0]
         return id(tensor), version
 
     @property
     def has_changed(self) -> bool:
+        """Whether an in-place operation changed a tensor after the snapshot."""
         return any(tensor._version != version for tensor, version in self.tensors)
 
 
 class Calls:
-    """What a first pass over random images tells of a module.
+    """The calls of the modules in a network, recorded in a pass over random images.
+
+    The value of a layer is the first tensor that the last call of its module returns.
 
     Attributes:
-        ended: the calls in the order in which they end, each with the calls that it lies inside of.
-        inside: how often each module is called inside of a call.
-        owners: by layer the call whose output it is: the last one of its module.
-        layers: names in the order in which they are computed, with the positions of their values. Layers have the same
-            position where one returns the value of the other, unchanged.
-        shapes: of one activation of each layer whose first axis is that of the images.
-        output_shape: of the output for one image.
-        output_name: the name of the layer whose value is the output.
-        changed: the calls whose outputs are changed in place after they end; None among them stands for the images.
+        containers: the calls in the order in which they end, each with the calls that contain it.
+        n_inside: by call, how often each module is called inside of it.
+        call_of: by layer, the call that returns its value.
+        positions: by layer, in the order in which values are computed, the position in that order.
+            Two layers have the same position where one returns the value of the other, unchanged.
+        shapes: by layer, the shape of the value for one image. Layers whose first axis is not that
+            of the images are left out.
+        output_shape: the shape of the output for one image.
+        output_name: the layer whose value is the output; `OUTPUT` if there is none.
+        changed: calls whose outputs are changed in place after the call ended. None stands for the
+            images.
     """
 
     def __init__(self, module: nn.Module, images: Tensor):
         self.module = module
         try:
-            self._take(images.clone().requires_grad_())
-        except RuntimeError:  # with gradients torch refuses NumPy, and to change chunks in place
-            self._take(images)
+            self._record(images.clone().requires_grad_())
+        except RuntimeError:  # with gradients torch refuses NumPy and in-place changes of chunks
+            self._record(images)
 
-    def _take(self, images: Tensor) -> None:
-        self.ended: dict[Call, tuple[Call, ...]] = {}
-        stack, number, seen = [], Counter(), {}
+    def _record(self, images: Tensor) -> None:
+        """Run the module on images, and set all attributes."""
+        self.containers: dict[Call, tuple[Call, ...]] = {}
+        open_calls: list[Call] = []
+        n_calls: Counter[nn.Module] = Counter()
+        snapshots: dict[Call, Snapshot] = {}
 
-        def enter(each: nn.Module, inputs: tuple) -> None:
-            stack.append((each, number[each]))
-            number[each] += 1
+        def enter(module: nn.Module, inputs: tuple) -> None:
+            open_calls.append(Call(module, n_calls[module]))
+            n_calls[module] += 1
 
-        def leave(each: nn.Module, inputs: tuple, output: Any) -> None:
-            call = stack.pop()
-            self.ended[call] = tuple(stack)
-            seen[call] = Seen.of(output)
+        def leave(module: nn.Module, inputs: tuple, output: Any) -> None:
+            call = open_calls.pop()
+            self.containers[call] = tuple(open_calls)
+            snapshots[call] = Snapshot.of(output)
 
+        # Run the module
         with steady(self.module, images), contextlib.ExitStack() as hooks:
-            for each in list(self.module.modules())[1:]:
-                hooks.callback(each.register_forward_pre_hook(enter).remove)
-                hooks.callback(each.register_forward_hook(leave).remove)
+            for part in list(self.module.modules())[1:]:
+                hooks.callback(part.register_forward_pre_hook(enter).remove)
+                hooks.callback(part.register_forward_hook(leave).remove)
             hooks.enter_context(torch.set_grad_enabled(images.requires_grad))
-            given = images.clone()
-            seen[None] = Seen.of(given)
-            output = Seen.of(logits_of(self.module(given)))
-        self.inside = {call: Counter() for call in self.ended}
-        for (each, _), above in self.ended.items():
-            for call in above:
-                self.inside[call][each] += 1
-        self.changed = {call for call, each in seen.items() if each.has_changed}
-        self._name_layers({call: seen[call] for call in self.ended if seen[call].tensors}, output)
-        values = {name: seen[call].value for name, call in self.owners.items()} | {
-            OUTPUT: output.value
+            taken_images = images.clone()
+            image_snapshot = Snapshot.of(taken_images)
+            output = Snapshot.of(logits_of(self.module(taken_images)))
+
+        # Nesting, and changes in place
+        self.n_inside: dict[Call, Counter[nn.Module]] = {
+            call: Counter() for call in self.containers
         }
-        self._number, self._sources = _graph(seen[None].value, values)
+        for call, containers in self.containers.items():
+            for container in containers:
+                self.n_inside[container][call.module] += 1
+        self.changed: set[Call | None] = {
+            call for call, snapshot in snapshots.items() if snapshot.has_changed
+        }
+        if image_snapshot.has_changed:
+            self.changed.add(None)
+
+        # Layers, and dependencies between their values
+        self._name_layers(snapshots, output)
+        graph_values = {name: snapshots[call].graph_value for name, call in self.call_of.items()}
+        graph_values[OUTPUT] = output.graph_value
+        self._numbers, self._sources = _graph(image_snapshot.graph_value, graph_values)
         self._has_graph = 0 in self._computed_from(OUTPUT)
 
-    def _name_layers(self, seen: dict[Call, Seen], output: Seen) -> None:
-        last: dict[nn.Module, Call] = {}
-        for call in seen:
-            last.pop(call[0], None)  # the order is that of the last calls
-            last[call[0]] = call
-        positions: dict[Any, int] = {}
-        places = {
-            each: positions.setdefault(seen[call].place, len(positions))
-            for each, call in last.items()
-        }
+    def _name_layers(self, snapshots: dict[Call, Snapshot], output: Snapshot) -> None:
+        """Set `call_of`, `positions`, `shapes`, `output_shape` and `output_name`."""
+        last_calls: dict[nn.Module, Call] = {}
+        for call in self.containers:
+            if snapshots[call].tensors:
+                last_calls.pop(call.module, None)  # the order is the one of the last calls
+                last_calls[call.module] = call
+
+        # Positions of values
+        position_of_value: dict[tuple[int, int], int] = {}
+        position_of_module: dict[nn.Module, int] = {}
+        for module, call in last_calls.items():
+            identity = snapshots[call].identity
+            position_of_module[module] = position_of_value.setdefault(
+                identity, len(position_of_value)
+            )
+
+        # Names; a module may have several
         modules = dict(self.module.named_modules(remove_duplicate=False))
-        named = sorted((name for name, each in modules.items() if name and each in last),
-                       key=lambda name: places[modules[name]])  # fmt: skip
-        self.owners = {name: last[modules[name]] for name in named}
-        self.layers = {name: places[modules[name]] for name in named}
-        ends = (name for name in named if self.layers[name] == positions.get(output.place))
-        self.output_name = next(ends, OUTPUT)
-        (logits, _), *_ = output.tensors
-        self.output_shape = tuple(logits.shape[1:])
-        firsts = {name: seen[call].tensors[0][0] for name, call in self.owners.items()}
-        self.shapes = {
-            name: tuple(each.shape[1:])
-            for name, each in firsts.items()
-            if is_activation(each, len(logits))
-        }
+        names = [name for name, module in modules.items() if name and module in last_calls]
+        names.sort(key=lambda name: position_of_module[modules[name]])
+        self.call_of = {name: last_calls[modules[name]] for name in names}
+        self.positions = {name: position_of_module[modules[name]] for name in names}
 
-    def depends(self, name: str, on: str) -> bool:
-        """Return whether the value of a layer is computed from that of another one, or is that
-        value.
+        # Shapes and the output
+        self.output_shape = tuple(output.first.shape[1:])
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        for name, call in self.call_of.items():
+            value = snapshots[call].first
+            if is_activation(value, len(output.first)):
+                self.shapes[name] = tuple(value.shape[1:])
+        output_position = position_of_value.get(output.identity)
+        equal_to_output = (name for name in names if self.positions[name] == output_position)
+        self.output_name = next(equal_to_output, OUTPUT)
 
-        Where gradients do not tell, all that is computed later may be.
+    def depends(self, layer: str, source: str) -> bool:
+        """Return whether the value of `layer` is computed from the value of `source`, or equals it.
+
+        Without gradients between the two, every layer that is not in front of `source` counts.
         """
-        if name in self._number and on in self._number:
-            return self._number[on] in self._computed_from(name)
-        end = len(self.layers)
-        return self.layers.get(name, end) >= self.layers.get(on, end)
+        if layer in self._numbers and source in self._numbers:
+            return self._numbers[source] in self._computed_from(layer)
+        end = len(self.positions)
+        return self.positions.get(layer, end) >= self.positions.get(source, end)
 
-    def is_bottleneck(self, on: str, name: str = OUTPUT) -> bool:
-        """Return whether gradients of a layer reach the images through another one alone, or not at
-        all."""
-        return not self._has_graph or (
-            on in self._number and 0 not in self._computed_from(name, self._number[on])
-        )
+    def is_bottleneck(self, layer: str, target: str = OUTPUT) -> bool:
+        """Return whether the value of `target` depends on the images only through that of `layer`.
 
-    def is_sequence(self, name: str) -> bool:
-        """Return whether activations (T, D) of a layer are the steps of a recurrent one, or
-        computed from them."""
-        shape = self.output_shape if name == OUTPUT else self.shapes.get(name, ())
-        recurrent = [layer for layer, call in self.owners.items() if isinstance(call[0], RECURRENT)]
-        return len(shape) == 2 and any(self.depends(name, layer) for layer in recurrent)
+        Also true where `target` does not depend on the images at all, and where the module has no
+        gradients with respect to the images.
+        """
+        if not self._has_graph:
+            return True
+        if layer not in self._numbers:
+            return False
+        return 0 not in self._computed_from(target, stop=self._numbers[layer])
+
+    def is_sequence(self, layer: str) -> bool:
+        """Return whether tokens (T, D) of a layer are steps of a recurrent layer, or follow it."""
+        shape = self.shapes.get(layer, ())
+        if layer == OUTPUT:
+            shape = self.output_shape
+        if len(shape) != 2:
+            return False
+        recurrent = [
+            name for name, call in self.call_of.items() if isinstance(call.module, RECURRENT)
+        ]
+        return any(self.depends(layer, name) for name in recurrent)
 
     def in_front(self, layer: str) -> set[Call]:
-        """Return the outermost calls that end before that of a layer, and are not inside of it."""
-        ended, call = list(self.ended), self.owners[layer]
-        before = {each for each in ended[: ended.index(call)] if call not in self.ended[each]}
-        return {each for each in before if before.isdisjoint(self.ended[each])}
+        """Return the calls that end before the call of a layer, outside of it.
 
-    def _computed_from(self, name: str, end: int | None = None) -> set[int]:
-        """Collect the values that one is computed from, back to another one; 0 is that of the
-        images."""
-        found, to_do = set(), [self._number[name]] if name in self._number else []
-        while to_do:
-            value = to_do.pop()
-            if value not in found:
-                found.add(value)
-                to_do += [] if value == end else self._sources[value]
-        return found
+        Of nested calls only the outermost one is returned.
+        """
+        layer_call = self.call_of[layer]
+        calls = list(self.containers)
+        earlier = calls[: calls.index(layer_call)]
+        outside = {call for call in earlier if layer_call not in self.containers[call]}
+        return {call for call in outside if outside.isdisjoint(self.containers[call])}
+
+    def _computed_from(self, layer: str, *, stop: int | None = None) -> set[int]:
+        """Return the numbers of all values that the value of a layer is computed from, and its own.
+
+        The images are 0.
+
+        Args:
+            stop: number of a value; the search does not go in front of it.
+        """
+        numbers: set[int] = set()
+        to_visit = []
+        if layer in self._numbers:
+            to_visit.append(self._numbers[layer])
+        while to_visit:
+            number = to_visit.pop()
+            if number in numbers:
+                continue
+            numbers.add(number)
+            if number != stop:
+                to_visit += self._sources[number]
+        return numbers
 
 
 def _graph(
-    start: Value | None, values: dict[str, Value | None]
+    images: GraphValue | None, values: dict[str, GraphValue | None]
 ) -> tuple[dict[str, int], list[list[int]]]:
-    """Number the values in the graph of gradients: those of layers by name, and what each value is
-    computed from.
+    """Number the values in the graph of gradients; the images are 0.
 
-    The images are 0. The nodes themselves, which hold all activations, are not kept.
+    The nodes of the graph hold all activations, and are not kept.
+
+    Args:
+        values: by layer.
+    Returns:
+        The number of the value of each layer, and for each number the numbers of the values that it
+        is computed from. Both are empty without gradients.
     """
+    if images is None:
+        return {}, []
     named = {name: value for name, value in values.items() if value is not None}
-    order = list(dict.fromkeys([start, *named.values()]))
-    number, sources = {value: i for i, value in enumerate(order)}, []
-    for value in order:  # it grows meanwhile
-        made_from = (
-            []
-            if value == start
-            else [source for source in value[0].next_functions if source[0] is not None]
-        )
+    order = list(dict.fromkeys([images, *named.values()]))
+    numbers = {value: i for i, value in enumerate(order)}
+    sources: list[list[int]] = []
+    for value in order:  # the list grows meanwhile
+        made_from: list[GraphValue] = []
+        if value != images:
+            node, _ = value
+            made_from = [source for source in node.next_functions if source[0] is not None]
         for source in made_from:
-            if source not in number:
-                number[source] = len(order)
+            if source not in numbers:
+                numbers[source] = len(order)
                 order.append(source)
-        sources.append([number[source] for source in made_from])
-    return {name: number[value] for name, value in named.items()}, sources
+        sources.append([numbers[source] for source in made_from])
+    return {name: numbers[value] for name, value in named.items()}, sources
 
 
 @contextlib.contextmanager
 def steady(module: nn.Module, images: Tensor) -> Iterator[None]:
-    """Leave buffers and random generators as they were; random numbers start from a fixed seed
-    meanwhile."""
-    devices = [images.device] if images.is_cuda else []
-    generator = (
-        torch.cuda.default_generators[images.device.index] if devices else torch.default_generator
-    )
+    """Run the block with a fixed seed; afterwards restore random generators and buffers.
+
+    Args:
+        module: has the buffers, such as BatchNorm statistics.
+        images: lie on the device of the module.
+    """
+    devices = []
+    generator = torch.default_generator
+    if images.is_cuda:
+        devices = [images.device]
+        generator = torch.cuda.default_generators[images.device.index]
     with torch.random.fork_rng(devices), buffers_kept(module):
         generator.manual_seed(0)
         yield
@@ -208,10 +288,10 @@ def steady(module: nn.Module, images: Tensor) -> Iterator[None]:
 
 @contextlib.contextmanager
 def buffers_kept(module: nn.Module) -> Iterator[None]:
-    """Leave the buffers of a module as they were."""
-    buffers = [(each, each.clone()) for each in module.buffers()]
+    """Restore the buffers of a module, such as BatchNorm statistics, after the block."""
+    copies = [(buffer, buffer.clone()) for buffer in module.buffers()]
     try:
         yield
     finally:
-        for buffer, before in buffers:
-            buffer.data.copy_(before)
+        for buffer, copy in copies:
+            buffer.data.copy_(copy)

@@ -1,8 +1,11 @@
-"""A network is a sequence of named steps: the idea that carries the suite.
+"""`Network` cuts any module at its layers: a pass ends at a layer, or goes on behind one.
 
-h      = front(images, until="layer2.0")        # nothing behind layer2.0 is computed
-logits = end(transform(h), after="layer3.1")    # nothing in front of layer3.1 is computed
-acts   = front.activations(images, names)       # several layers from one pass that ends at the last of them
+h      = front(images, until="layer2.0")      # nothing behind layer2.0 is computed
+logits = end(transform(h), after="layer3.1")  # nothing in front of layer3.1 is computed
+acts   = front.activations(images, names)     # one pass, which ends at the last of the layers
+
+A pass behind a layer is defined by a hook: the module runs, and the hook replaces the output of the
+layer. `src.models.replay` computes that, where it can without the modules in front of the layer.
 """
 
 import contextlib
@@ -27,22 +30,22 @@ ASSUMED_SIZES = (32, 224)
 
 
 class Network:
-    """A view on any module from images to logits, or of an encoder to features, which can be cut at
-    its layers.
+    """A view on a module that maps images to logits or features, which can be cut at its layers.
 
-    A layer is the output of a module, under the module's name: a tensor whose first axis is the
-    batch, or the first such tensor of a tuple, list, dict or dataclass. A module that is called
-    several times stands for its last call; `output` is what the network itself returns. A cut is
-    defined by a hook that replaces the layer's output.
+    A layer has the name of a submodule. Its activation is the output of the submodule's last call
+    in a pass: a tensor whose first axis is the batch. Of a tuple, list, dict or dataclass it is the
+    first tensor. The layer `output` is the output of the whole module.
 
     Args:
-        module: takes images (B, C, H, W). Its attribute `block_names`, if it has one, names the layers that `all`
-            stands for; otherwise `find_blocks` infers them.
-        image_shape: (C, H, W) of the images; if it is not given, that of the first images.
-        n_classes: a module that gives no so many numbers is an encoder; if it is not given, none is.
+        module: takes images (B, C, H, W). Its attribute `block_names` names the layers that `all`
+            stands for. Without that attribute `find_blocks` infers the layers.
+        image_shape: (C, H, W) of the images (default: the shape of the first images).
+        n_classes: a module with an output of another shape than (B, n_classes) is an encoder. With
+            None it is no encoder, whatever the shape.
 
     Attributes:
-        module: the module itself. The view has those of its methods that switch, move, save and load it.
+        module: the module itself. The view has the methods of the module that switch, move, save
+            and load it.
     """
 
     def __init__(
@@ -54,12 +57,15 @@ class Network:
     ):
         self.module = module
         self.n_classes = n_classes
-        self.image_shape = None if image_shape is None else tuple(image_shape)
-        self._turned: frozenset[str] = frozenset()
-        self._modules = list(module.modules())  # walking through them for each batch takes too long
-        self._replays: dict[tuple, Replay] = {}
+        self.image_shape: tuple[int, ...] | None = None
+        if image_shape is not None:
+            self.image_shape = tuple(image_shape)
+        self._turned: frozenset[str] = frozenset()  # layers whose axes `channels_first` moves
+        self._modules = list(module.modules())  # a list, as modules() is too slow for every batch
+        self._replays: dict[tuple, Replay] = {}  # by shape and mode: `_replay_of`
 
     def __getstate__(self) -> dict[str, Any]:
+        """Leave the replays out of copies and pickles: they belong to this module."""
         return vars(self) | {"_replays": {}}
 
     def train(self, mode: bool = True) -> "Network":
@@ -108,7 +114,11 @@ class Network:
         return self.module.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over parameters and buffers; raises a RuntimeError if names or shapes differ."""
+        """Copy parameters and buffers into the module.
+
+        Raises:
+            RuntimeError: names or shapes differ.
+        """
         self.module.load_state_dict(state)
 
     @property
@@ -122,16 +132,22 @@ class Network:
         return self.n_classes is not None and self.output_shape != (self.n_classes,)
 
     def with_head(self) -> "Network":
-        """Return a classifier of this encoder's module, which gets a fresh LinearProbe as its child
-        `linear_probe`."""
-        add_head(
-            self.module, self.output_shape, self.n_classes, is_sequence=self.is_sequence(OUTPUT)
-        )
+        """Add a fresh LinearProbe to the module of this encoder; return a view on the classifier.
+
+        The probe is the child `linear_probe` of the module.
+
+        Raises:
+            ValueError: `n_classes` is None.
+        """
+        if self.n_classes is None:
+            raise ValueError("a head needs n_classes: Network(module, n_classes=...)")
+        is_sequence = self.is_sequence(OUTPUT)
+        add_head(self.module, self.output_shape, self.n_classes, is_sequence=is_sequence)
         return Network(self.module, image_shape=self.image_shape, n_classes=self.n_classes)
 
     @property
     def block_names(self) -> tuple[str, ...]:
-        """The layers at which the network is meant to be cut, in order: what `all` stands for."""
+        """The layers that `all` stands for, in order; empty if there are none."""
         declared_names = getattr(self.module, "block_names", ())
         if declared_names:
             return tuple(declared_names)
@@ -143,74 +159,90 @@ class Network:
     @property
     def layer_names(self) -> tuple[str, ...]:
         """The names of all layers, in the order in which they are computed."""
-        return tuple(self._replay().calls.layers)
+        return tuple(self._replay().calls.positions)
 
     def depth(self, layer: str) -> int:
-        """Return the place of a layer among all layers, in the order in which they are computed."""
+        """Return the index of a layer in `layer_names`; `output` comes last."""
         return [*self.layer_names, OUTPUT].index(self._existing(layer))
 
     @property
     def cut_names(self) -> tuple[str, ...]:
-        """The true cuts: layers such that everything behind them depends on the images through the
-        layer alone."""
-        return tuple(filter(self._replay().calls.is_bottleneck, self.layer_names))
+        """The layers that are bottlenecks: no path from images to output avoids the layer."""
+        calls = self._replay().calls
+        return tuple(name for name in self.layer_names if calls.is_bottleneck(name))
 
     @property
     def output_name(self) -> str:
-        """The name of the layer whose activation is the output."""
+        """The first layer with the output as its activation, unchanged; `output` without such."""
         return self._replay().calls.output_name
 
     def behind(self, layer: str) -> list[str]:
-        """Return the blocks that are computed from a layer, in order, without the layer."""
+        """Return the blocks that are computed from a layer, in order, without the layer itself.
+
+        Raises:
+            UserError: there is no such layer.
+        """
         calls = self._replay().calls
         names = [name for name in self.block_names if calls.depends(name, self._existing(layer))]
-        return [name for name in names if calls.layers[name] != calls.layers.get(layer)]
+        position = calls.positions.get(layer)
+        return [name for name in names if calls.positions[name] != position]
 
     def is_sequence(self, layer: str) -> bool:
-        """Return whether the tokens of a layer are steps of a recurrent one: in a row, without a
-        CLS token."""
+        """Return whether the tokens of a layer are steps of a recurrent layer, without a CLS token.
+
+        Raises:
+            UserError: there is no such layer.
+        """
         return self._replay().calls.is_sequence(self._existing(layer))
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shape of one activation of each layer, in order, of those with a row for each
-        image."""
+        """Return the shape of each layer's activation of one image, by name, in order.
+
+        Layers whose first axis is not that of the images are left out.
+        """
         return dict(self._replay().calls.shapes)
 
     def layers(self, text: str) -> list[str]:
-        """List the layers that an option names: names, shell patterns and `all` (the blocks),
-        between commas.
+        """List the layers that an option names: names, shell patterns and `all`, between commas.
 
-        A pattern is compared name by name between the dots: `layer*.1` is not `layer1.0.conv1`.
+        A pattern is compared part by part between the dots: `layer*.1` does not match
+        `layer1.0.conv1`.
 
         Raises:
-            UserError: one of them does not exist, or `all` is named and there are no blocks.
+            UserError: a layer does not exist, or `all` stands for no blocks.
         """
-        if "all" in text.split(",") and not self.block_names:
+        parts = text.split(",")
+        if "all" in parts and not self.block_names:
             raise UserError(
-                "this network has no blocks that `all` stands for; name layers (misc/list_layers.py)"
+                "this network has no blocks that `all` stands for; "
+                "name layers (misc/list_layers.py)"
             )
-        layers: dict[str, None] = {}
-        for name in map(str.strip, text.split(",")):
+        layers: dict[str, None] = {}  # a set in order
+        for part in parts:
+            name = part.strip()
             if name == "all":
                 layers |= dict.fromkeys(self.block_names)
             else:
-                layers |= dict.fromkeys(map(self._existing, _matching(self.layer_names, name)))
+                matching = _matching(self.layer_names, name)
+                layers |= dict.fromkeys(map(self._existing, matching))
         return list(layers)
 
     def channels_first(
         self, names: Sequence[str], *, image_shape: Sequence[int], channels_last: bool = False
     ) -> "Network":
-        """Return a view on the same module with activations (B, C, H, W) where it has (B, H, W, C),
-        both ways.
+        """Return a view on this module with activations (B, C, H, W) in place of (B, H, W, C).
 
-        The attribute `channels_last` of the module tells, or the shape: maps are square as a rule.
+        Layers with activations (B, H, W, C) are found by the attribute `channels_last` of the
+        module, or by their shape: H and W are equal as a rule. Their axes are moved in activations
+        that the view returns, and moved back in activations that it takes.
 
         Args:
-            names: the layers that count.
+            names: the layers to look at.
             image_shape: (C, H, W) of the images.
-            channels_last: decides where the shape does not tell; without it (C, H, W) is assumed with a warning.
+            channels_last: take (B, H, W, C) where neither attribute nor shape tells. If false,
+                (B, C, H, W) is assumed there, with a warning.
         Raises:
-            UserError: a layer is no tensor with the batch as first axis.
+            UserError: a layer does not exist, or its activation has not the batch as first axis.
         """
         self._see(image_shape)
         calls = self._replay().calls
@@ -218,8 +250,11 @@ class Network:
         for name in names:
             if self._existing(name) not in shapes:
                 raise UserError(
-                    f"layer {name!r} gives no tensor with the images as first axis; choose another one"
+                    f"layer {name!r} gives no tensor with the images as first axis; "
+                    "choose another one"
                 )
+
+        # Layers to turn
         turned = []
         unclear = []
         for name in names:
@@ -230,27 +265,36 @@ class Network:
                 turned.append(name)
             elif is_last is None:
                 unclear.append(name)
+
+        # Messages
         if turned:
             note(f"activations (height, width, channels) are turned at {', '.join(turned)}")
         if unclear:
             shape = "×".join(map(str, shapes[unclear[0]]))
             warn(
-                f"{', '.join(unclear)}: {shape} is taken for channels×height×width; otherwise give --channels-last"
+                f"{', '.join(unclear)}: {shape} is taken for channels×height×width; "
+                "otherwise give --channels-last"
             )
+
+        # The view
         view = copy.copy(self)
         view._turned = self._turned.union(turned)
-        view._replays = self._replays  # which __getstate__ leaves out
+        view._replays = self._replays  # copy.copy leaves them out: see __getstate__
         return view
 
-    def _is_channels_last(self, shape: tuple[int, int, int]) -> bool | None:
-        """Return whether a shape is (H, W, C), None where neither the module nor the shape
-        tells."""
+    def _is_channels_last(self, shape: tuple[int, ...]) -> bool | None:
+        """Return whether a shape of three axes is (H, W, C).
+
+        None where neither the module nor the shape tells.
+        """
         is_last = getattr(self.module, "channels_last", None)
+        if is_last is not None:
+            return is_last
         first_two_are_equal = shape[0] == shape[1]
         last_two_are_equal = shape[1] == shape[2]
-        if is_last is None and first_two_are_equal != last_two_are_equal:
-            return first_two_are_equal
-        return is_last
+        if first_two_are_equal == last_two_are_equal:
+            return None
+        return first_two_are_equal
 
     def __call__(
         self,
@@ -260,12 +304,15 @@ class Network:
         after: str | None = None,
         images: Tensor | None = None,
     ) -> Tensor:
-        """Compute what lies between two layers.
+        """Return the logits (B, n_classes), or with `until` the activation of that layer.
 
         Args:
-            x: images (B, C, H, W) as the module takes them, or with `after` the activation of that layer.
-            until: the layer to stop at; its activation is returned instead of the logits (B, n_classes).
-            after, images: as in `activations`, which also says what is raised.
+            x: images (B, C, H, W), or with `after` the activation of that layer.
+            until: the layer at which the pass ends.
+            after: the layer behind which the pass goes on.
+            images: as in `activations`.
+        Raises:
+            UserError, ValueError: as `activations`.
         """
         if until is None and after is None:
             self._see(x.shape[1:])
@@ -281,100 +328,114 @@ class Network:
         after: str | None = None,
         images: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Return the activations of several layers from one pass, which ends at the last of them.
+        """Return the activations of layers by name, from one pass that ends at the last layer.
 
         Args:
             x: images (B, C, H, W), or with `after` the activation of that layer.
-            names: layers in any order; `output_name` gives the logits.
-            after: a layer that all of the named ones lie behind.
-            images: from which the rest of the block that `after` lies inside of, such as its residual branch, is
-                computed, in a whole pass of the network; not needed elsewhere. x may hold several activations for each
-                image, one batch behind the other.
-        Returns:
-            The activations by name, in the order of `names`.
+            names: the layers, in any order. `output_name` gives the logits.
+            after: the layer behind which the pass goes on. All named layers lie behind it.
+            images: the images of x. Needed only if `after` lies inside of a block: the rest of the
+                block, such as its residual branch, is then computed in a whole pass. x may hold k
+                activations for each image: it is k batches long, one batch behind the other.
         Raises:
-            UserError: a layer does not exist, is no tensor with the batch as first axis, or the logits do not depend
-                on `after`.
+            UserError: a layer does not exist, its activation is no tensor with the batch as first
+                axis, or the logits do not depend on `after`.
             ValueError: a layer does not lie behind `after`, or `images` are needed and missing.
         """
-        seen = x if after is None else images
-        if seen is not None:
-            self._see(seen.shape[1:])
+        if after is None:
+            self._see(x.shape[1:])
+        elif images is not None:
+            self._see(images.shape[1:])
         for name in names:
             self._existing(name)
         if after is not None:
             self._existing(after)
         n_activations = len(x)
         if after in self._turned:
-            x = x.movedim(1, -1)
+            x = x.movedim(1, -1)  # (B, C, H, W) -> (B, H, W, C)
         values = self._replay().run(x, names, after, images)
-        return self._activations(values, names, n_activations)
+        return {name: self._activation(name, values[name], n_activations) for name in names}
 
-    def _activations(
-        self, values: Mapping[str, Any], names: Sequence[str], n: int
-    ) -> dict[str, Tensor]:
-        activations = {}
-        for name in names:
-            value = values[name]
-            if not is_activation(value, n):
-                shape = (
-                    "×".join(map(str, value.shape)) if isinstance(value, Tensor) else "no tensor"
-                )
-                raise UserError(
-                    f"layer {name!r} gives {shape}, not one tensor of {n} images; choose another one"
-                )
-            activations[name] = value.movedim(-1, 1) if name in self._turned else value
-        return activations
+    def _activation(self, name: str, value: Tensor, n_activations: int) -> Tensor:
+        """Return the value of a layer with its channels first.
+
+        Raises:
+            UserError: the first axis is not the batch.
+        """
+        if not is_activation(value, n_activations):
+            shape = "×".join(map(str, value.shape))
+            raise UserError(
+                f"layer {name!r} gives {shape}, not one tensor of {n_activations} images; "
+                "choose another one"
+            )
+        if name in self._turned:
+            return value.movedim(-1, 1)  # (B, H, W, C) -> (B, C, H, W)
+        return value
 
     def _existing(self, name: str) -> str:
-        """Return the name of a layer; raises a UserError if it does not exist, is never called, or
-        gives no tensor."""
-        layers = self._replay().calls.layers
-        if name in layers or name == OUTPUT:
+        """Return the name of a layer.
+
+        Raises:
+            UserError: the layer does not exist, is never called, or gives no tensor.
+        """
+        positions = self._replay().calls.positions
+        if name in positions or name == OUTPUT:
             return name
         if name and name in dict(self.module.named_modules()):
             raise UserError(
-                f"layer {name!r} is never called by this network, or gives no tensor; choose another one"
+                f"layer {name!r} is never called by this network, or gives no tensor; "
+                "choose another one"
             )
-        where = f"known: {', '.join(self.block_names)}; for all others: python misc/list_layers.py MODEL"
-        raise unknown_name("layer", name, layers, where=where)
+        blocks = ", ".join(self.block_names)
+        where = f"known: {blocks}; for all others: python misc/list_layers.py MODEL"
+        raise unknown_name("layer", name, positions, where=where)
 
     def _see(self, image_shape: Sequence[int]) -> None:
-        """Take over the shape (C, H, W) of the first images."""
-        self.image_shape = self.image_shape or tuple(image_shape)
+        """Keep the shape (C, H, W) of the first images."""
+        if not self.image_shape:
+            self.image_shape = tuple(image_shape)
 
     def _replay(self) -> Replay:
-        """Return the passes of the module in its current mode; images of some size are assumed if
-        none were seen."""
+        """Return the `Replay` of the module in its current mode.
+
+        Before the first images, images of a usual size are assumed.
+
+        Raises:
+            UserError: the module takes no images of these sizes.
+        """
         if self.image_shape:
             return self._replay_of(self.image_shape)
-        n_channels = next(
-            (module.in_channels for module in self._modules if isinstance(module, nn.Conv2d)), 3
-        )
+        widths = (module.in_channels for module in self._modules if isinstance(module, nn.Conv2d))
+        n_channels = next(widths, 3)
         for size in ASSUMED_SIZES:
-            with contextlib.suppress(Exception):  # whatever its forward raises
+            with contextlib.suppress(Exception):  # raised by the module's forward
                 return self._replay_of((n_channels, size, size))
         raise UserError("what images does it take? Say so: Network(module, image_shape=(C, H, W))")
 
     def _replay_of(self, shape: tuple[int, ...]) -> Replay:
+        """Return the `Replay` for images of a shape (C, H, W), which is made at the first call.
+
+        There is one for each shape, type, device and training mode.
+        """
         tensors = itertools.chain(self.module.parameters(), self.module.buffers())
         example = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
-        mode = (
-            shape,
-            example.dtype,
-            example.device,
-            *(module.training for module in self._modules),
-        )
-        if mode not in self._replays:
+        modes = (module.training for module in self._modules)
+        key = (shape, example.dtype, example.device, *modes)
+        if key not in self._replays:
             images = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0)).to(example)
-            self._replays[mode] = Replay(self.module, images)
-        return self._replays[mode]
+            self._replays[key] = Replay(self.module, images)
+        return self._replays[key]
 
 
 def _matching(names: Sequence[str], pattern: str) -> list[str]:
-    """Return the names that a shell pattern matches, part by part between the dots; the pattern
-    itself if none does."""
-    parts = pattern.split(".")
-    as_deep = [name for name in names if name.count(".") == pattern.count(".")]
-    matching = [name for name in as_deep if all(map(fnmatch.fnmatchcase, name.split("."), parts))]
+    """Return the names that match a shell pattern, part by part between the dots.
+
+    If none does, return the pattern.
+    """
+    pattern_parts = pattern.split(".")
+    matching = []
+    for name in names:
+        parts = name.split(".")
+        if len(parts) == len(pattern_parts) and all(map(fnmatch.fnmatchcase, parts, pattern_parts)):
+            matching.append(name)
     return matching or [pattern]
