@@ -1,9 +1,9 @@
-"""Pre-activation ResNets (He et al. 2016, arXiv 1603.05027): normalisation and activation precede
-each convolution.
+"""Pre-activation ResNets (He et al. 2016, arXiv 1603.05027): norms and activations come first.
 
 The families `preact_resnet*`, `wide_resnet_*` (Zagoruyko & Komodakis 2016, arXiv 1605.07146) and
 `liu2020_wrn` have one structure. They differ in details and, in the checkpoints of the public code,
-in the names of their modules."""
+in the names of modules.
+"""
 
 from typing import NamedTuple
 
@@ -15,22 +15,25 @@ from src.models.resnet import init_convolution
 
 
 class Family(NamedTuple):
-    """Names of the modules of a family (a dot leads into a container), and details in which
-    families differ."""
+    """Names of the modules of a family, and its details.
+
+    A dot in a name leads into a container.
+    """
 
     stem: str
     stages: tuple[str, ...]
-    block: tuple[str, ...]  # norm, activation, convolution, norm, activation, convolution, shortcut
+    # Norm, activation, convolution, norm, activation, convolution, shortcut
+    block: tuple[str, ...]
     norm: str
     head: str
-    activation: type[nn.Module]  # of modules called `relu…`, also where it is SiLU
-    # kernel size of the shortcut where the shape changes; of 1, it maps the activated input
+    activation: type[nn.Module]  # modules are named `relu…` even where this is SiLU
+    # Kernel size of the shortcut where the shape changes. With 1, its input is activated.
     shortcut_size: int
     same_padding: bool  # pad strided convolutions as TensorFlow does
     mean: tuple[float, ...]  # of the training images, per channel
     std: tuple[float, ...]
     dropout: float = 0.0  # probability, between the convolutions of a block
-    he_init: bool = False  # draw convolutions as in He et al. 2015, and let the head's bias be 0
+    he_init: bool = False  # draw convolutions by He et al. 2015; the bias of the head is 0
 
 
 # Gowal et al. 2020 (arXiv 2010.03593): SiLU in place of ReLU, and TensorFlow's padding.
@@ -54,8 +57,8 @@ FAMILIES = {
         block=("batchnorm_0", "relu_0", "conv_0", "batchnorm_1", "relu_1", "conv_1", "shortcut"),
         shortcut_size=1,
     ),
-    # The network of the energy score's paper (Liu et al. 2020, arXiv 2010.03759), which trains it
-    # with 30 % dropout.
+    # From the paper on the energy score (Liu et al. 2020, arXiv 2010.03759), trained with 30 %
+    # dropout.
     "liu2020": Family(
         stem="conv1",
         stages=("block1.layer", "block2.layer", "block3.layer"),
@@ -74,8 +77,10 @@ FAMILIES = {
 
 
 class SamePaddedConv2d(nn.Conv2d):
-    """A 3×3 convolution of stride 2, padded as TensorFlow's "SAME": at even sizes behind the last
-    pixel alone."""
+    """A 3×3 convolution of stride 2 with the padding "SAME" of TensorFlow.
+
+    At an odd size both sides are padded, at an even size only the end.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = x.shape[2:]
@@ -83,21 +88,20 @@ class SamePaddedConv2d(nn.Conv2d):
 
 
 class PreActBlock(nn.Module):
-    """A residual block of twice norm, activation and 3×3 convolution: (B, C1, H, W) -> (B, C2,
-    H/stride, W/stride).
+    """A residual block of two 3×3 convolutions: (B, C1, H, W) -> (B, C2, H/stride, W/stride).
 
-    Where the shape changes, the shortcut is a convolution, elsewhere the identity.
+    A norm and an activation precede each convolution. Where the shape changes, the shortcut is a
+    convolution, elsewhere the identity.
     """
 
     def __init__(self, family: Family, in_width: int, width: int, *, stride: int) -> None:
         super().__init__()
-        self.dropout, self.shortcut_activated = family.dropout, family.shortcut_size == 1
-        first, second = (
-            _convolution(family, n_in, width, 3, step)
-            for n_in, step in ((in_width, stride), (width, 1))
-        )
-        modules = [nn.BatchNorm2d(in_width), family.activation(), first]
-        modules += [nn.BatchNorm2d(width), family.activation(), second]
+        self.dropout = family.dropout
+        self.shortcut_is_activated = family.shortcut_size == 1
+        convolution_0 = _convolution(family, in_width, width, 3, stride)
+        convolution_1 = _convolution(family, width, width, 3, 1)
+        modules = [nn.BatchNorm2d(in_width), family.activation(), convolution_0]
+        modules += [nn.BatchNorm2d(width), family.activation(), convolution_1]
         if stride != 1 or in_width != width:
             modules.append(_convolution(family, in_width, width, family.shortcut_size, stride))
         for name, module in zip(family.block, modules, strict=False):
@@ -110,19 +114,30 @@ class PreActBlock(nn.Module):
         activated = activation_0(norm_0(x))
         hidden = activation_1(norm_1(convolution_0(activated)))
         residual = convolution_1(F.dropout(hidden, self.dropout, self.training))
-        if shortcut:
-            x = shortcut[0](activated if self.shortcut_activated else x)
-        return x + residual
+        if not shortcut:
+            return x + residual
+        if self.shortcut_is_activated:
+            x = activated
+        return shortcut[0](x) + residual
 
 
 class PreActResNet(nn.Module):
-    """A stem, stages of pre-activation blocks, normalisation, activation, pooling and a head.
+    """A pre-activation ResNet: images (B, C, H, W) -> logits (B, n_classes).
 
-    It normalises the images by constants of three colour channels, and by their mean for other
-    numbers of channels. `depths` and `widths` are of the stages, of which all but the first halve
-    the resolution."""
+    A stem, stages of blocks, norm, activation, pooling and a head. It normalises the images by
+    constants of three colour channels; with another number of channels by the mean of the
+    constants.
+
+    Args:
+        family: key of `FAMILIES`.
+        depths: number of blocks in each stage.
+        widths: number of channels in each stage. All stages but the first halve the resolution.
+        stem_width: number of channels in front of the first stage.
+    """
 
     channels_last = False
+    mean: Tensor  # (C, 1, 1)
+    std: Tensor  # (C, 1, 1)
 
     def __init__(
         self,
@@ -135,48 +150,61 @@ class PreActResNet(nn.Module):
         n_channels: int,
     ) -> None:
         super().__init__()
-        self.family = names = FAMILIES[family]
+        self.family = FAMILIES[family]
+
+        # Constants of the images
         for key in ("mean", "std"):
-            constants = torch.tensor(getattr(names, key))
-            constants = constants if n_channels == 3 else constants.mean().expand(n_channels)
+            constants = torch.tensor(getattr(self.family, key))
+            if n_channels != 3:
+                constants = constants.mean().expand(n_channels)
             self.register_buffer(key, constants.reshape(n_channels, 1, 1), persistent=False)
-        self.add_module(names.stem, nn.Conv2d(n_channels, stem_width, 3, padding=1, bias=False))
+
+        # Stem and stages
+        stem = nn.Conv2d(n_channels, stem_width, 3, padding=1, bias=False)
+        self.add_module(self.family.stem, stem)
         block_names: list[str] = []
         in_width = stem_width
-        for stage, depth, width in zip(names.stages, depths, widths, strict=True):
+        for stage, depth, width in zip(self.family.stages, depths, widths, strict=True):
             for i in range(depth):
-                stride = 2 if block_names and i == 0 else 1
-                block_names.append(f"{stage}.{i}")
-                _place(self, block_names[-1], PreActBlock(names, in_width, width, stride=stride))
+                is_strided = i == 0 and len(block_names) > 0
+                name = f"{stage}.{i}"
+                stride = 2 if is_strided else 1
+                block = PreActBlock(self.family, in_width, width, stride=stride)
+                _add_at(self, name, block)
+                block_names.append(name)
                 in_width = width
         self.block_names = tuple(block_names)
-        self.add_module(names.norm, nn.BatchNorm2d(in_width))
-        self.relu = names.activation()
-        self.add_module(names.head, nn.Linear(in_width, n_classes))
-        if names.he_init:
+
+        # Head
+        self.add_module(self.family.norm, nn.BatchNorm2d(in_width))
+        self.relu = self.family.activation()
+        head = nn.Linear(in_width, n_classes)
+        self.add_module(self.family.head, head)
+        if self.family.he_init:
             self.apply(init_convolution)
-            nn.init.zeros_(self.get_submodule(names.head).bias)
+            nn.init.zeros_(head.bias)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = self.get_submodule(self.family.stem)((images - self.mean) / self.std)
-        for name in (*self.block_names, self.family.norm, "relu"):
+        x = (images - self.mean) / self.std
+        for name in (self.family.stem, *self.block_names, self.family.norm, "relu"):
             x = self.get_submodule(name)(x)
-        return self.get_submodule(self.family.head)(
-            x.mean(dim=(2, 3))
-        )  # (B, C, H, W) -> (B, C) -> (B, n_classes)
+        features = x.mean(dim=(2, 3))  # (B, C, H, W) -> (B, C)
+        return self.get_submodule(self.family.head)(features)
 
 
 def _convolution(family: Family, in_width: int, width: int, size: int, stride: int) -> nn.Conv2d:
+    """Return a convolution that keeps the resolution, or halves it with stride 2."""
     if family.same_padding and size == 3 and stride == 2:
         return SamePaddedConv2d(in_width, width, size, stride=stride, bias=False)
     return nn.Conv2d(in_width, width, size, stride=stride, padding=size // 2, bias=False)
 
 
-def _place(root: nn.Module, path: str, module: nn.Module) -> None:
-    """Register `module` at the dotted `path` below `root`, and make the containers on the way."""
+def _add_at(root: nn.Module, path: str, module: nn.Module) -> None:
+    """Add a module below `root` at a dotted path; make the containers on the way."""
     *containers, name = path.split(".")
+    parent = root
     for container in containers:
-        if container not in dict(root.named_children()):
-            root.add_module(container, nn.Module())
-        root = root.get_submodule(container)
-    root.add_module(name, module)
+        if container not in dict(parent.named_children()):
+            parent.add_module(container, nn.Module())
+        parent = parent.get_submodule(container)
+    parent.add_module(name, module)
