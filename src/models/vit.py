@@ -1,5 +1,7 @@
-"""Vision transformers (Dosovitskiy et al. 2021, arXiv 2010.11929) with timm's keys, so that its
-checkpoints load."""
+"""Vision transformers (Dosovitskiy et al. 2021, arXiv 2010.11929) with the state-dict keys of timm.
+
+Checkpoints of timm load.
+"""
 
 import math
 from collections import OrderedDict
@@ -29,20 +31,23 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and an MLP on each token, each behind a LayerNorm and around a residual (equations
-    2 and 3)."""
+    """Attention, then an MLP on the tokens, with residuals: (B, N, D) -> (B, N, D).
+
+    A LayerNorm precedes attention and MLP (equations 2 and 3).
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
         self.attn = Attention(width, heads)
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
-        mlp = {
-            "fc1": nn.Linear(width, 4 * width),
-            "act": nn.GELU(),
-            "fc2": nn.Linear(4 * width, width),
-        }
-        self.mlp = nn.Sequential(OrderedDict(mlp))
+        self.mlp = nn.Sequential(
+            OrderedDict(
+                fc1=nn.Linear(width, 4 * width),
+                act=nn.GELU(),
+                fc2=nn.Linear(4 * width, width),
+            )
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attn(self.norm1(x))
@@ -50,8 +55,7 @@ class Block(nn.Module):
 
 
 class PatchEmbedding(nn.Module):
-    """A linear map of each patch to a token: images (B, C, H, W) -> (B, H/patch · W/patch,
-    width)."""
+    """A linear map of patches to tokens: images (B, C, H, W) -> (B, H/patch · W/patch, width)."""
 
     def __init__(self, n_channels: int, width: int, patch: int) -> None:
         super().__init__()
@@ -62,8 +66,14 @@ class PatchEmbedding(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Blocks, a LayerNorm and a head that reads the first token; a subclass embeds the input by
-    modules `embedding`."""
+    """Blocks, a LayerNorm and a head on the first token; a subclass embeds the input as tokens.
+
+    Args:
+        embedding: modules of the subclass, by name. They come first in the state dict.
+        width: number of features of a token.
+        depth: number of blocks.
+        heads: number of attention heads.
+    """
 
     def __init__(
         self,
@@ -83,7 +93,7 @@ class Transformer(nn.Module):
         self.block_names = tuple(f"blocks.{i}" for i in range(depth))
 
     def embed(self, x: Tensor) -> Tensor:
-        """Map the input to the tokens (B, N, width) of the first block."""
+        """Return the tokens (B, N, width) of an input."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
@@ -92,12 +102,20 @@ class Transformer(nn.Module):
 
 
 class VisionTransformer(Transformer):
-    """A ViT on images of one size: patches, a CLS token in front of them and learned positions.
+    """A ViT on images of one size: (B, C, H, W) -> logits (B, n_classes).
+
+    A CLS token stands in front of the patches; positions are learned.
 
     Args:
         patch: side of a patch in pixels.
         image_size: side of the images, used where `image_shape` (C, H, W) is None.
+        transformer: further arguments of `Transformer`.
+    Raises:
+        UserError: the images cannot be cut into patches.
     """
+
+    patch_embed: PatchEmbedding
+    pos_drop: nn.Identity
 
     def __init__(
         self,
@@ -109,19 +127,21 @@ class VisionTransformer(Transformer):
         width: int,
         **transformer: int,
     ) -> None:
-        height, breadth = (image_size, image_size) if image_shape is None else image_shape[1:]
-        if height % patch or breadth % patch:
+        if image_shape is None:
+            image_shape = (n_channels, image_size, image_size)
+        _, image_height, image_width = image_shape
+        if image_height % patch or image_width % patch:
             raise UserError(
-                f"images of {height}×{breadth} pixels cannot be cut into patches of {patch}×{patch}; "
-                "choose a network with smaller patches or a dataset of other images"
+                f"images of {image_height}×{image_width} pixels cannot be cut into patches of "
+                f"{patch}×{patch}; choose a network with smaller patches or a dataset of other "
+                "images"
             )
-        n_tokens = 1 + (height // patch) * (breadth // patch)
+        n_tokens = 1 + (image_height // patch) * (image_width // patch)
         patch_embed = PatchEmbedding(n_channels, width, patch)
-        # Drawn here and again below, as in timm: a seed then gives timm's weights.
+        # Drawn here and again below, as in timm: a seed then gives timm's weights
         pos_embed = nn.Parameter(torch.randn(1, n_tokens, width))
-        super().__init__(
-            {"patch_embed": patch_embed, "pos_drop": nn.Identity()}, width=width, **transformer
-        )
+        embedding = {"patch_embed": patch_embed, "pos_drop": nn.Identity()}
+        super().__init__(embedding, width=width, **transformer)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
         self.pos_embed = pos_embed
         draw_normal(self.pos_embed)
@@ -129,21 +149,29 @@ class VisionTransformer(Transformer):
         self.apply(init_linear)
 
     def embed(self, images: Tensor) -> Tensor:
-        patches, n_expected = self.patch_embed(images), self.pos_embed.shape[1] - 1
-        if patches.shape[1] != n_expected:
+        """Return the tokens (B, 1 + N, width) of images (B, C, H, W) with N patches.
+
+        Raises:
+            UserError: the network was built for another number of patches.
+        """
+        patches = self.patch_embed(images)  # (B, N, width)
+        n_patches = patches.shape[1]
+        n_expected = self.pos_embed.shape[1] - 1
+        if n_patches != n_expected:
             raise UserError(
-                f"the images give {patches.shape[1]} patches, this network was built for {n_expected}; "
+                f"the images give {n_patches} patches, this network was built for {n_expected}; "
                 "build it with the image_shape of the data or resize the images"
             )
-        tokens = torch.cat(
-            [self.cls_token.expand(len(patches), -1, -1), patches], dim=1
-        )  # (B, 1 + N, D)
+        cls_tokens = self.cls_token.expand(len(patches), -1, -1)  # (B, 1, width)
+        tokens = torch.cat([cls_tokens, patches], dim=1)  # (B, 1 + N, width)
         return self.pos_drop(tokens + self.pos_embed)
 
 
 def init_linear(module: nn.Module) -> None:
-    """Draw the weights of a linear layer from a normal distribution and set its bias to 0; skip
-    other modules."""
+    """Draw the weights of a linear layer by `draw_normal`, and set its bias to 0.
+
+    Modules of another kind stay.
+    """
     if isinstance(module, nn.Linear):
         draw_normal(module.weight)
         nn.init.zeros_(module.bias)
@@ -151,7 +179,9 @@ def init_linear(module: nn.Module) -> None:
 
 @torch.no_grad()
 def draw_normal(weight: Tensor) -> None:
-    """Fill `weight` from N(0, 0.02²) by the inverse of the normal distribution function, as timm
-    does."""
+    """Fill a tensor from N(0, 0.02²) by the inverse of the normal distribution function.
+
+    This draws the numbers that timm draws.
+    """
     weight.uniform_(-1, 1).erfinv_().mul_(0.02 * math.sqrt(2))
-    weight.clamp_(-2, 2)  # uniform_ may give -1, whose inverse is -inf; timm clamps it to -2, too
+    weight.clamp_(-2, 2)  # uniform_ may give -1, whose inverse is -inf
