@@ -1,8 +1,10 @@
-"""Networks that classify the activations of another network: the OOD detectors of the paper
-(section 5).
+"""Networks that classify the activations of another network: OOD detectors (the paper, section 5).
 
-They are networks of the zoo behind a resize or a linear map, which fits the activations to their
-input."""
+They are networks of the zoo behind a resize or a linear map, which fits the activations to the
+input of the network.
+"""
+
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -10,23 +12,35 @@ from src.errors import UserError
 from src.models.resnet import ResNet
 from src.models.vit import Transformer, init_linear
 
-Shape = tuple[int, ...] | None
+Shape = tuple[int, ...]
 
 
 class RepresentationResNet(ResNet):
-    """A CIFAR ResNet on a representation (B, C, H, W) that is resized to the size of the images, or
-    to 32×32.
+    """A CIFAR ResNet on activations: (B, C, H, W) -> logits (B, n_classes).
+
+    The activations are resized to the size of the images, or to 32×32.
 
     Args:
-        representation_shape: (C, H, W) of one sample.
+        representation_shape: (C, H, W) of an activation.
         image_shape: (C, H, W) of the images.
-        resnet: the other arguments of `ResNet`.
+        resnet: further arguments of `ResNet`.
+    Raises:
+        UserError: `representation_shape` has not three axes.
     """
 
-    def __init__(self, *, representation_shape: Shape, image_shape: Shape = None, **resnet) -> None:
-        _check(representation_shape, "(channels, height, width)", (3,))
-        super().__init__(n_channels=representation_shape[0], **resnet)
-        size = (32, 32) if image_shape is None else tuple(image_shape[1:])
+    def __init__(
+        self,
+        *,
+        representation_shape: Shape | None,
+        image_shape: Shape | None = None,
+        **resnet: Any,
+    ) -> None:
+        n_channels, *_ = _checked(representation_shape, "(channels, height, width)", n_axes=(3,))
+        super().__init__(n_channels=n_channels, **resnet)
+        size = (32, 32)
+        if image_shape is not None:
+            _, height, width = image_shape
+            size = (height, width)
         self.resize = nn.Upsample(size=size, mode="bilinear", align_corners=False)
 
     def forward(self, representation: Tensor) -> Tensor:
@@ -34,34 +48,50 @@ class RepresentationResNet(ResNet):
 
 
 class RepresentationTransformer(Transformer):
-    """A ViT on tokens (B, N, D) of another network, behind a linear map where its width is not D.
+    """A ViT on tokens of another network: (B, N, D) or (B, D) -> logits (B, n_classes).
 
-    It adds neither a CLS token nor positions, since the tokens have them already.
+    A linear map comes first if the width of the ViT is not D. Neither a CLS token nor positions are
+    added, since the tokens have both already.
 
     Args:
-        representation_shape: (tokens, width) of one sample; (width,) is a single token.
-        transformer: the other arguments of `Transformer`.
+        representation_shape: (N, D) of an activation, or (D,) for a single token.
+        width: number of features of a token in the ViT.
+        transformer: further arguments of `Transformer`.
+    Raises:
+        UserError: `representation_shape` has not one or two axes.
     """
 
-    def __init__(self, *, representation_shape: Shape, width: int, **transformer) -> None:
-        _check(representation_shape, "(tokens, width)", (1, 2))
-        given_width = representation_shape[-1]
-        dim_transform = nn.Identity() if given_width == width else nn.Linear(given_width, width)
+    dim_transform: nn.Module
+
+    def __init__(
+        self, *, representation_shape: Shape | None, width: int, **transformer: Any
+    ) -> None:
+        shape = _checked(representation_shape, "(tokens, width)", n_axes=(1, 2))
+        dim_transform: nn.Module = nn.Identity()
+        if shape[-1] != width:
+            dim_transform = nn.Linear(shape[-1], width)
         super().__init__({"dim_transform": dim_transform}, width=width, **transformer)
-        self.is_flat = len(representation_shape) == 1
+        self.is_flat = len(shape) == 1
         self.apply(init_linear)
 
     def embed(self, tokens: Tensor) -> Tensor:
-        return self.dim_transform(
-            tokens[:, None] if self.is_flat else tokens
-        )  # (B, D) -> (B, 1, D)
+        """Return tokens (B, N, width) for tokens (B, N, D) or (B, D)."""
+        if self.is_flat:
+            tokens = tokens[:, None]  # (B, D) -> (B, 1, D)
+        return self.dim_transform(tokens)
 
 
-def _check(shape: Shape, expected: str, n_axes: tuple[int, ...]) -> None:
-    """Raise a UserError if a classifier cannot take representations of this shape."""
+def _checked(shape: Shape | None, expected: str, *, n_axes: tuple[int, ...]) -> Shape:
+    """Return the shape of an activation that a classifier takes.
+
+    Raises:
+        UserError: the shape has another number of axes, or is None (the input is images).
+    """
     if shape is None or len(shape) not in n_axes:
-        given = "images" if shape is None else tuple(shape)
+        actual = "images" if shape is None else tuple(shape)
         raise UserError(
-            f"this classifier takes activations of shape {expected}, not {given}; "
-            "repr_cls_resnet* take maps, repr_cls_vit_* tokens; exec_train_representation_classifier.py trains them"
+            f"this classifier takes activations of shape {expected}, not {actual}; "
+            "repr_cls_resnet* take maps, repr_cls_vit_* tokens; "
+            "exec_train_representation_classifier.py trains them"
         )
+    return shape
