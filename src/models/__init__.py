@@ -1,4 +1,4 @@
-"""The networks of the suite, built by name, and `Network`, which cuts any of them."""
+"""The networks of the suite, built by name, and `Network`, which cuts a network at its layers."""
 
 from src.choices.models import MODEL_NAMES
 from src.models.building import build_model
