@@ -1,9 +1,10 @@
-"""Writes the table and the heat maps of a folder of stitching runs, and the comparison of two such
-folders."""
+"""Writes the table and the heat maps of a folder of stitching runs, and compares two folders."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypedDict
 
 from src.console import note, table
 from src.errors import UserError
@@ -17,40 +18,51 @@ from src.stitching.folders import read_runs
 from src.stitching.stitch_rows import ComparisonRow, StitchRow
 
 MAX_PANELS = 12  # heat maps in one figure
-AXES = {"row_label": "front layer", "column_label": "end layer"}
+
+
+class AxisLabels(TypedDict):
+    """The labels of the axes of heat maps, as `maps` takes them."""
+
+    row_label: str
+    column_label: str
+
+
+AXES = AxisLabels(row_label="front layer", column_label="end layer")
 
 
 def write_grid(
     path: Path, rows: Sequence[StitchRow], *, figure: str = ".png", title: str = ""
 ) -> None:
-    """Write rows as a CSV, and beside it heat maps of their accuracies, one for each experiment.
+    """Write rows as a CSV, and beside it a figure with a heat map of accuracies per experiment.
 
     Args:
-        figure: the ending of its name, and so its format: .png or .pdf.
+        path: of the CSV.
+        figure: the suffix of the figure, which is its format: .png or .pdf.
+        title: of the figure.
     """
     write_table(path, StitchRow, rows)
-    panels = {
-        name: {
-            name.replace(", ", "\n") or "accuracy of the stitched network": HeatMap(
-                accuracies(group)
-            )
-        }
-        for name, group in by_experiment(rows).items()
-    }
+    panels = {}
+    for experiment, rows_of_experiment in by_experiment(rows).items():
+        panel_title = experiment.replace(", ", "\n") or "accuracy of the stitched network"
+        panels[experiment] = {panel_title: HeatMap(accuracies(rows_of_experiment))}
     draw(path, panels, figure=figure, title=title, caption=describe_stitches(rows))
 
 
 def update_grid(directory: Path, *, create: bool, title: str = "") -> None:
-    """Rebuild `grid.csv` and `grid.png` from all finished runs of a folder; safe when several
-    processes do so.
+    """Rebuild `grid.csv` and `grid.png` from all finished runs of a folder.
+
+    A lock lets several processes do so.
 
     Args:
-        create: make them where there are none yet.
+        create: write the files if they do not exist; otherwise only update them.
+        title: of the figure.
     """
-    path, lock = directory / "grid.csv", directory / ".grid.lock"
+    path = directory / "grid.csv"
+    lock = directory / ".grid.lock"
     if create or path.exists() or lock.exists():
         with locked(lock):
-            write_grid(path, [run.row for run in read_runs(directory)[0]], title=title)
+            runs, _ = read_runs(directory)
+            write_grid(path, [run.row for run in runs], title=title)
 
 
 def compare(
@@ -61,13 +73,52 @@ def compare(
     figure: str = ".png",
     title: str = "",
 ) -> None:
-    """Print the accuracies of two experiments over the same layers, and the second less the first.
+    """Print the accuracies of two experiments over layers, and the second less the first.
 
     Args:
-        folders: names of both, for titles where the methods have one name.
-        experiments: the rows of both.
-        path: of a CSV with one row for each pair of layers; a figure of the three matrices goes beside it.
+        folders: of the two experiments. They are the titles if the methods have one name.
+        experiments: the rows of the two experiments.
+        path: of a CSV with a row per pair of layers, and of a figure beside it with the three
+            matrices; None: only print.
+        figure: the suffix of the figure: .png or .pdf.
+        title: of the figure.
+
+    Raises:
+        UserError: the folders are one, or a folder holds several experiments.
     """
+    _check_comparable(folders, experiments)
+    methods = [common(rows, "method") for rows in experiments]
+    first, second = methods
+    if first == second:
+        first, second = folders
+
+    accuracy_1, accuracy_2 = ({row.pair: row.accuracy for row in rows} for rows in experiments)
+
+    def compared(row: StitchRow) -> ComparisonRow:
+        first_accuracy = accuracy_1.get(row.pair, math.nan)
+        second_accuracy = accuracy_2.get(row.pair, math.nan)
+        difference = second_accuracy - first_accuracy
+        return ComparisonRow(*row.pair, first_accuracy, second_accuracy, difference)
+
+    stitches = [row for rows in experiments for row in rows]
+    differences = pivot(stitches, lambda row: compared(row).difference)
+    panels = {
+        first: HeatMap(pivot(stitches, lambda row: compared(row).accuracy_1)),
+        second: HeatMap(pivot(stitches, lambda row: compared(row).accuracy_2)),
+        f"{second} − {first}": HeatMap.difference(differences),
+    }
+    for name, panel in panels.items():
+        table(name, *panel.matrix)
+    if path:
+        lines = pivot(stitches, compared, missing=None).values
+        cells = itertools.chain(*lines)
+        write_table(path, ComparisonRow, [cell for cell in cells if cell is not None])
+        caption = describe_stitches(*experiments)
+        draw(path, {"": panels}, figure=figure, title=title, caption=caption)
+
+
+def _check_comparable(folders: Sequence[str], experiments: Sequence[Sequence[StitchRow]]) -> None:
+    """Raise a UserError unless there are two folders of one experiment each."""
     if len(set(folders)) == 1:
         raise UserError(f"{folders[0]} is given twice; give another folder to compare it with")
     for folder, rows in zip(folders, experiments, strict=True):
@@ -77,51 +128,35 @@ def compare(
                 f"{folder} holds {len(titles)} experiments ({'; '.join(titles)}); "
                 "to compare two folders, give folders of one experiment each"
             )
-    methods = [common(rows, "method") for rows in experiments]
-    first, second = folders if len(set(methods)) == 1 else methods
-    one, other = ({row.pair: row.accuracy for row in rows} for rows in experiments)
-
-    def compared(row: StitchRow) -> ComparisonRow:
-        accuracies = one.get(row.pair, math.nan), other.get(row.pair, math.nan)
-        return ComparisonRow(*row.pair, *accuracies, accuracies[1] - accuracies[0])
-
-    stitches = [row for rows in experiments for row in rows]
-    panels = {
-        first: HeatMap(pivot(stitches, lambda row: compared(row).accuracy_1)),
-        second: HeatMap(pivot(stitches, lambda row: compared(row).accuracy_2)),
-        f"{second} − {first}": HeatMap.difference(
-            pivot(stitches, lambda row: compared(row).difference)
-        ),
-    }
-    for name, panel in panels.items():
-        table(name, *panel.matrix)
-    if path:
-        lines = pivot(stitches, compared, missing=None).values
-        write_table(path, ComparisonRow, [row for line in lines for row in line if row])
-        draw(
-            path, {"": panels}, figure=figure, title=title, caption=describe_stitches(*experiments)
-        )
 
 
 def draw(
-    path: Path, panels: Mapping[str, Mapping[str, HeatMap]], *, figure: str, **texts: str
+    path: Path,
+    panels: Mapping[str, Mapping[str, HeatMap]],
+    *,
+    figure: str,
+    title: str = "",
+    caption: str = "",
 ) -> None:
-    """Draw a figure beside a table, and say what was written.
+    """Draw heat maps over front and end layers beside a table; print which files were written.
 
     Args:
-        panels: by experiment and title; the last experiments are drawn, as many as fit.
-        figure: the ending of its name.
+        path: of the table.
+        panels: heat maps by their title, by experiment. The figure has room for `MAX_PANELS`: it
+            shows the last experiments.
+        figure: the suffix of the figure: .png or .pdf.
+        title: of the figure.
+        caption: the text below the figure.
     """
-    drawn, n_shown = (
-        path.with_suffix(figure),
-        MAX_PANELS // max(map(len, panels.values()), default=1),
-    )
+    image = path.with_suffix(figure)
+    n_panels = max(map(len, panels.values()), default=1)
+    n_shown = MAX_PANELS // n_panels
     if len(panels) > n_shown:
-        note(f"{drawn} shows the last {n_shown} of {len(panels)} experiments")
-    shown = [
-        panel
-        for of_experiment in list(panels.values())[-n_shown:]
-        for panel in of_experiment.items()
-    ]
-    is_drawn = maps(drawn, dict(shown), **AXES, **texts)
-    note(f"wrote {path}{f' and {drawn}' * is_drawn}")
+        note(f"{image} shows the last {n_shown} of {len(panels)} experiments")
+    shown: dict[str, HeatMap] = {}
+    for panels_of_experiment in list(panels.values())[-n_shown:]:
+        shown |= panels_of_experiment
+    if maps(image, shown, **AXES, title=title, caption=caption):
+        note(f"wrote {path} and {image}")
+    else:
+        note(f"wrote {path}")
