@@ -1,16 +1,17 @@
-"""Direct matching: affine maps between two activations in closed form, each from their moments.
+"""Direct matching: affine maps between two activations in closed form, from their moments.
 
-With X the source rows (one a sample and position) and Y the target rows, the paper's direct
-matching is least squares, the minimum-norm solution of [X 1] B = Y (section 3 of the paper;
-Csiszárik et al. 2021). Least squares shrinks what it makes to the share of the variance that it
-explains. `repair` and `covariance` give the variance back, and inflate what they cannot predict:
-where nothing is explained, their error on other rows is 2 in variances of the target, and that of
-least squares 1.
+X has the source rows, one per sample and position, and Y the target rows. The paper's direct
+matching is least squares: the minimum-norm solution of [X 1] B = Y (section 3 of the paper;
+Csiszárik et al. 2021). Stitched rows then have less variance than the target: the share that least
+squares explains. `repair` and `covariance` restore the variance, also of the part that the source
+does not explain. If the source explains nothing, their error on new rows is twice the variance of
+the target, and the error of least squares is one variance.
 
-Each function takes moments and returns a `Matching` for each target; `SOLVERS` lists them.
+Each function takes moments of a source and its targets, and returns a `Matching` per target.
+`SOLVERS` lists the functions.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import reduce
 from typing import NamedTuple
 
@@ -23,161 +24,202 @@ from src.moments import ROUNDING, Moments
 from src.stitching.moments import SourceMoments, r2_of
 
 PENALTIES = np.geomspace(1e-6, 10, 20)  # of ridge, in mean variances of the source
-EPS, EPS32 = torch.finfo(torch.float64).eps, torch.finfo(torch.float32).eps
+EPS = torch.finfo(torch.float64).eps
+EPS32 = torch.finfo(torch.float32).eps
 
-Cutoff = (
-    str | float
-)  # `paper`, `exact`, or relative to the largest singular value; see `relative_cutoff`
+# "paper", "exact", or a number relative to the largest singular value; see `relative_cutoff`
+Cutoff = str | float
 
 
 class Matching(NamedTuple):
-    """An affine map x -> weight @ x + bias, and how it fits the rows that it was matched on."""
+    """An affine map x -> weight @ x + bias, and how well it fits the matched rows."""
 
     weight: Tensor  # (C2, C1), float64
     bias: Tensor  # (C2,), float64
     error: float  # ‖XW+b−Y‖²/‖Y‖², the paper's
-    r2: float  # 1 − ‖XW+b−Y‖²/‖Y−mean‖²; NaN where the target does not vary
-    # directions of [X 1] that least squares keeps, or of the centred source that another form uses
+    r2: float  # 1 − ‖XW+b−Y‖²/‖Y−mean‖²; NaN if the target does not vary
+    # The number of directions in use: for least squares of [X 1], else of the centred source
     rank: int
     n_samples: int
-    truncated: bool = (
-        False  # `paper` drops directions that `exact` keeps, and least squares fits visibly worse
-    )
-    ridge_penalty: float | None = None  # the one that ridge chose
+    # The cutoff "paper" drops directions that "exact" keeps, and the fit is visibly worse for it
+    truncated: bool = False
+    ridge_penalty: float | None = None  # the penalty that ridge chose
+
+
+Matchings = dict[Hashable, Matching]  # by target
 
 
 def closed_form(
     form: str, parts: Sequence[SourceMoments], *, rank: int | None = None, cutoff: Cutoff = "paper"
-) -> dict[Hashable, Matching]:
+) -> Matchings:
     """Return the map of a form of `FORMS` for each target.
 
     Args:
-        parts: over the rows to be matched; for `ridge` two: over those that are fitted, and those on which its
-            penalties are judged.
-        rank: the source is truncated to its first principal components beforehand; None leaves it whole.
-        cutoff: of `pinv` and `repair`, see `relative_cutoff`; the other forms do without.
+        parts: moments of the matched rows. For `ridge` there are two parts: the penalties are
+            fitted on the first, and judged on the second.
+        rank: truncate the source to its first principal components before; None: do not truncate.
+        cutoff: of singular values, see `relative_cutoff`. Only `pinv` and `repair` use it.
+
     Raises:
-        ValueError: an activation was not finite; says on which side.
+        ValueError: an activation is not finite. The message says on which side.
     """
-    row, cut = FORMS[form], {"cutoff": cutoff} if FORMS[form].cuts_off else {}
-    solve, everything = SOLVERS[form], reduce(SourceMoments.pooled, parts)
-    for side, sums in (("source", [everything.source]), ("target", everything.targets.values())):
-        if not all(each.scatter.isfinite().all() for each in sums):
-            raise ValueError(f"the {side} activations are not finite")
-    moments = [everything, *(parts if row.held_out else ())]
+    form_row = FORMS[form]
+    solve = SOLVERS[form]
+    options = {}
+    if form_row.cuts_off:
+        options["cutoff"] = cutoff
+    pooled = reduce(SourceMoments.pooled, parts)
+    _check_finite("source", [pooled.source])
+    _check_finite("target", list(pooled.targets.values()))
+    moments = [pooled]
+    if form_row.held_out:
+        moments += parts
     if rank is None:
-        return solve(*moments, **cut)
-    components = everything.components(rank)
-    if not row.along_axes:
-        return solve(*(each.truncated(components) for each in moments), **cut)
-    matchings = solve(*(each.in_coordinates(components.axes) for each in moments), **cut)
-    return {
-        name: each._replace(weight=each.weight @ components.axes.T)
-        for name, each in matchings.items()
-    }
+        return solve(*moments, **options)
+
+    components = pooled.components(rank)
+    if not form_row.along_axes:
+        truncated = [part.truncated(components) for part in moments]
+        return solve(*truncated, **options)
+
+    # Solve for coordinates along the axes, and compose the map with the projection to the axes
+    coordinates = [part.in_coordinates(components.axes) for part in moments]
+    matchings = {}
+    for name, matching in solve(*coordinates, **options).items():
+        matchings[name] = matching._replace(weight=matching.weight @ components.axes.T)
+    return matchings
+
+
+def _check_finite(side: str, sums: Sequence[Moments]) -> None:
+    """Raise a ValueError if activations of a side ("source", "target") were not finite."""
+    if not all(moments.scatter.isfinite().all() for moments in sums):
+        raise ValueError(f"the {side} activations are not finite")
 
 
 def relative_cutoff(cutoff: Cutoff, n_rows: int, n_columns: int) -> float:
-    """Return the singular value of [X 1] below which directions count as zero, relative to the
-    largest.
+    """Return the singular value of [X 1] below which a direction counts as zero.
+
+    The value is relative to the largest singular value.
 
     Args:
-        cutoff: `paper` is max(rows, columns)·eps(float32), as in the paper's code: it grows with the rows, so that
-            with many of them least squares is truncated. `exact` is columns·eps(float32). Or the value itself; below
-            the rounding of float64 it has no effect.
+        cutoff: "paper" is max(rows, columns)·eps(float32), as in the paper's code. It grows with
+            the rows, so that many rows truncate least squares. "exact" is columns·eps(float32). A
+            number is the value itself, but at least the rounding of float64.
+        n_rows: of X.
+        n_columns: of [X 1].
     """
-    if cutoff in ("paper", "exact"):
-        return (n_columns if cutoff == "exact" else max(n_rows, n_columns)) * EPS32
+    if cutoff == "paper":
+        return max(n_rows, n_columns) * EPS32
+    if cutoff == "exact":
+        return n_columns * EPS32
     if not 0 <= float(cutoff) < 1:
         raise ValueError(f"cutoff {cutoff} is not paper, exact or a number from 0 up to 1")
-    return max(float(cutoff), (10 * n_columns * EPS) ** 0.5)
+    rounding = (10 * n_columns * EPS) ** 0.5
+    return max(float(cutoff), rounding)
 
 
-def least_squares(moments: SourceMoments, cutoff: Cutoff = "paper") -> dict[Hashable, Matching]:
-    """Return the minimum-norm solution of [X 1] B = Y for each target, its small singular values
-    cut off."""
-    n_rows, mean = (
-        moments.source.n_rows,
-        torch.cat([moments.source.mean, moments.source.mean.new_ones(1)]),
-    )  # of [X 1]
+def least_squares(moments: SourceMoments, cutoff: Cutoff = "paper") -> Matchings:
+    """Return the minimum-norm solution of [X 1] B = Y for each target.
+
+    Directions of [X 1] with singular values up to the cutoff are dropped.
+    """
+    # Eigenvectors of the Gram matrix [X 1]ᵀ[X 1], (C1+1, C1+1)
+    n_rows, source_mean, scatter = moments.source
+    mean = torch.cat([source_mean, source_mean.new_ones(1)])  # of [X 1], (C1+1,)
     gram = n_rows * torch.outer(mean, mean)
-    gram[:-1, :-1] += moments.source.scatter  # [X 1]ᵀ[X 1], (C1+1, C1+1)
+    gram[:-1, :-1] += scatter
     squared_sigma, axes = torch.linalg.eigh(gram)
-    kept, kept_by_exact = (
-        squared_sigma > relative_cutoff(each, n_rows, len(gram)) ** 2 * squared_sigma[-1]
-        for each in (cutoff, "exact")
-    )
+
+    # Directions to keep
+    largest = squared_sigma[-1]
+    kept = squared_sigma > relative_cutoff(cutoff, n_rows, len(gram)) ** 2 * largest
+    kept_by_exact = squared_sigma > relative_cutoff("exact", n_rows, len(gram)) ** 2 * largest
     inverse = torch.where(kept, 1 / squared_sigma, 0)
-    drops = cutoff == "paper" and (kept_by_exact & ~kept).any().item()  # a number was asked for
-    matchings = {}
+    rank = int(kept.sum())
+    # A user who gives a number knows that it truncates
+    drops = cutoff == "paper" and (kept_by_exact & ~kept).any().item()
+
+    matchings: Matchings = {}
     for name, cross in moments.cross.items():
-        target, centred = moments.targets[name], axes[:-1].T @ cross
+        target = moments.targets[name]
+        centred = axes[:-1].T @ cross
         coordinates = torch.addr(centred, n_rows * (mean @ axes), target.mean)  # of [X 1]ᵀY
-        solution = axes @ (inverse[:, None] * coordinates)
-        explained = coordinates.square().sum(1) / squared_sigma  # of ‖Y‖², by direction
-        residual, least = (
-            target.squared_norm - explained[which].sum() for which in (kept, kept_by_exact)
+        solution = axes @ (inverse[:, None] * coordinates)  # (C1+1, C2)
+
+        # ‖Y‖² is the sum over the directions of what each explains, plus the residual
+        explained = coordinates.square().sum(1) / squared_sigma  # (C1+1,)
+        residual = target.squared_norm - explained[kept].sum()
+        residual_of_exact = target.squared_norm - explained[kept_by_exact].sum()
+        error = _relative(residual, target)
+        error_of_exact = _relative(residual_of_exact, target)
+        visible = max(min(0.01, error_of_exact / 10), 1e-9)  # smaller differences are rounding
+
+        matchings[name] = Matching(
+            solution[:-1].T,
+            solution[-1],
+            error=error,
+            r2=r2_of(target, residual),
+            rank=rank,
+            n_samples=moments.n_samples,
+            truncated=drops and error - error_of_exact > visible,
         )
-        error, least = _relative(residual, target), _relative(least, target)
-        truncated = drops and error - least > max(min(0.01, least / 10), 1e-9)  # less is rounding
-        fit = error, r2_of(target, residual), int(kept.sum()), moments.n_samples
-        matchings[name] = Matching(solution[:-1].T, solution[-1], *fit, truncated)
     return matchings
 
 
-def repair(moments: SourceMoments, cutoff: Cutoff = "paper") -> dict[Hashable, Matching]:
-    """Return least squares with each output channel rescaled to the mean and standard deviation of
-    the target.
+def repair(moments: SourceMoments, cutoff: Cutoff = "paper") -> Matchings:
+    """Return least squares with rescaled output channels for each target.
 
-    After Jordan et al., REPAIR (ICLR 2023). A channel of which nothing is explained is constant, at
-    the target's mean."""
+    Each channel gets the mean and the standard deviation of the target (after Jordan et al.,
+    REPAIR, ICLR 2023). A channel that the source does not explain is constant, at the target's
+    mean.
+    """
     matchings = {}
-    for name, fitted in least_squares(moments, cutoff).items():
-        made = (fitted.weight * (fitted.weight @ moments.source.scatter)).sum(
-            1
-        )  # Σ(ŷ−mean)², (C2,)
-        wanted = moments.targets[name].variations
-        explained = made > EPS32**2 * wanted  # less is rounding
-        scale = torch.where(explained, (wanted / torch.where(explained, made, 1)).sqrt(), 0)
-        matching = _about_means(moments, name, scale[:, None] * fitted.weight, fitted.rank)
-        matchings[name] = matching._replace(truncated=fitted.truncated)
+    for name, fit in least_squares(moments, cutoff).items():
+        # Σ(ŷ−mean)² and Σ(y−mean)² of each channel, (C2,)
+        fitted_variations = (fit.weight * (fit.weight @ moments.source.scatter)).sum(1)
+        target_variations = moments.targets[name].variations
+        is_explained = fitted_variations > EPS32**2 * target_variations  # less is rounding
+
+        # Avoid a division by zero also where the quotient is not used
+        divisors = torch.where(is_explained, fitted_variations, 1)
+        scale = torch.where(is_explained, (target_variations / divisors).sqrt(), 0)
+        matching = _about_means(moments, name, scale[:, None] * fit.weight, fit.rank)
+        matchings[name] = matching._replace(truncated=fit.truncated)
     return matchings
 
 
-def covariance(moments: SourceMoments) -> dict[Hashable, Matching]:
-    """Return the map of least error among those that give the stitched rows the covariance of the
-    target.
+def covariance(moments: SourceMoments) -> Matchings:
+    """Return the map of least error that gives stitched rows the target's covariance, per target.
 
-    It is W = Σx^(−1/2) U Vᵀ Σy^(1/2) with U S Vᵀ the singular value decomposition of Σx^(−1/2) Σxy
-    Σy^(1/2): the orthogonal map of the whitened source to the target in the metric of its
-    covariance. Where the source varies in fewer directions than the target, that covariance is
-    reached on as many of the target's."""
+    With Σx^(−1/2) Σxy Σy^(1/2) = U S Vᵀ it is W = Σx^(−1/2) U Vᵀ Σy^(1/2): an orthogonal map of the
+    whitened source, chosen in the metric of the target's covariance. If the source varies in fewer
+    directions than the target, the stitched rows have the target's covariance in as many
+    directions.
+    """
     variations, axes = _varying_axes(moments.source)
     whitening = axes / variations.sqrt()  # (C1, r)
     matchings = {}
     for name, cross in moments.cross.items():
         target = moments.targets[name]
         target_variations, target_axes = _varying_axes(target)
-        root = (
-            target_variations.sqrt()[:, None] * target_axes.T
-        )  # (q, C2): rootᵀ root = Σ(y−μ)(y−μ)ᵀ
+        # (q, C2), with rootᵀ root = Σ(y−mean)(y−mean)ᵀ
+        root = target_variations.sqrt()[:, None] * target_axes.T
         predicted = whitening.T @ cross  # (r, C2)
         u, vh = _singular_vectors(predicted @ root.T)
-        made = u @ (vh @ root)  # (r, C2), from the white coordinates
-        residual = target.variations.sum() - 2 * (predicted * made).sum() + made.square().sum()
-        matchings[name] = _about_means(
-            moments, name, (whitening @ made).T, whitening.shape[1], residual
-        )
+        mapped = u @ (vh @ root)  # the map of whitened coordinates, (r, C2)
+        residual = target.variations.sum() - 2 * (predicted * mapped).sum() + mapped.square().sum()
+        weight = (whitening @ mapped).T
+        matchings[name] = _about_means(moments, name, weight, whitening.shape[1], residual)
     return matchings
 
 
-def orthogonal(moments: SourceMoments) -> dict[Hashable, Matching]:
-    """Return the orthogonal map of the centred activations, with a bias, for each target
-    (Schönemann 1966).
+def orthogonal(moments: SourceMoments) -> Matchings:
+    """Return the orthogonal map of centred activations, with a bias, for each target.
 
-    It is UVᵀ of the cross-covariance UΣVᵀ. Between unequal widths it has orthonormal rows or
-    columns and maximises the trace; only where the target is no narrower than the source has it the
-    least error among such maps."""
+    It is UVᵀ for the cross-covariance UΣVᵀ (Schönemann 1966). Between unequal widths it has
+    orthonormal rows or columns, and maximises the trace. It then has the least error of all such
+    maps only if the target is the wider side.
+    """
     matchings = {}
     for name, cross in moments.cross.items():
         u, vh = _singular_vectors(cross)
@@ -186,33 +228,40 @@ def orthogonal(moments: SourceMoments) -> dict[Hashable, Matching]:
 
 
 def _singular_vectors(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Return U and Vᵀ of a singular value decomposition, made on the CPU: of few hundred rows, not
-    faster on a GPU."""
+    """Return U and Vᵀ of the singular value decomposition U S Vᵀ.
+
+    It is computed on the CPU: a GPU is not faster for some hundred rows.
+    """
     u, _, vh = torch.linalg.svd(matrix.cpu(), full_matrices=False)
     return u.to(matrix.device), vh.to(matrix.device)
 
 
 def ridge(
-    everything: SourceMoments, fitted: SourceMoments, held_out: SourceMoments
-) -> dict[Hashable, Matching]:
+    pooled: SourceMoments, fitted_part: SourceMoments, held_out_part: SourceMoments
+) -> Matchings:
     """Return the map that minimises ‖XW+b−Y‖² + penalty·‖W‖² over all rows, for each target.
 
-    The penalty is one of `PENALTIES` times the mean variance of the source: the one whose map,
-    fitted to the first samples, has the least squared error on the others."""
-    n_rows, _, scatter = everything.source
-    penalties = scatter.trace() / n_rows / len(scatter) * torch.from_numpy(PENALTIES).to(scatter)
-    variations, axes = _varying_axes(everything.source)
-    errors = _held_out_errors(fitted, held_out, penalties)
+    The penalty is one of `PENALTIES` times the mean variance of the source. Of the maps that are
+    fitted to the first part, the map with this penalty has the least error on the held-out part.
+
+    Args:
+        pooled: moments of all rows.
+    """
+    n_rows, _, scatter = pooled.source
+    mean_variance = scatter.trace() / n_rows / len(scatter)
+    penalties = mean_variance * torch.from_numpy(PENALTIES).to(scatter)
+    variations, axes = _varying_axes(pooled.source)
+    errors = _held_out_errors(fitted_part, held_out_part, penalties)
     matchings = {}
-    for name, cross in everything.cross.items():
+    for name, cross in pooled.cross.items():
         penalty = penalties[errors[name].argmin()]
         weight = axes / (variations + penalty) @ (axes.T @ cross)
-        matching = _about_means(everything, name, weight.T, len(variations))
+        matching = _about_means(pooled, name, weight.T, len(variations))
         matchings[name] = matching._replace(ridge_penalty=penalty.item())
     return matchings
 
 
-SOLVERS = {
+SOLVERS: dict[str, Callable[..., Matchings]] = {
     "pinv": least_squares,
     "repair": repair,
     "covariance": covariance,
@@ -222,38 +271,44 @@ SOLVERS = {
 
 
 def _held_out_errors(
-    fitted: SourceMoments, held_out: SourceMoments, penalties: Tensor
+    fitted_part: SourceMoments, held_out_part: SourceMoments, penalties: Tensor
 ) -> dict[Hashable, Tensor]:
-    """‖XW+b−Y‖² − ‖Y‖² over the held-out rows of each target, for the fit with each of the
-    penalties, (20,)."""
-    variations, axes = _varying_axes(fitted.source)
-    shrinkage = 1 / (variations + penalties[:, None])  # (20, r)
-    n_rows, mean, scatter = held_out.source
-    step = mean - fitted.source.mean
+    """Return ‖XW+b−Y‖² − ‖Y‖² over the held-out rows for each penalty, (n_penalties,), by target.
+
+    W and b are fitted to the first part.
+    """
+    variations, axes = _varying_axes(fitted_part.source)
+    shrinkage = 1 / (variations + penalties[:, None])  # (n_penalties, r)
+
+    # Second moments of held-out rows x and y about the means of the fitted part
+    n_rows, mean, scatter = held_out_part.source
+    step = mean - fitted_part.source.mean
     gram = (
         axes.T @ (scatter + n_rows * torch.outer(step, step)) @ axes
-    )  # of the held-out x−m, m as fitted
+    )  # of x along the axes, (r, r)
     errors = {}
-    for name, cross in held_out.cross.items():
-        coordinates = axes.T @ fitted.cross[name]  # times the shrinkage: W along the axes
-        target_step = held_out.targets[name].mean - fitted.targets[name].mean
-        cross = axes.T @ (cross + n_rows * torch.outer(step, target_step))
-        explained = shrinkage @ (coordinates * cross).sum(1)  # ⟨W, C⟩
-        squared = ((shrinkage @ (gram * (coordinates @ coordinates.T))) * shrinkage).sum(
-            1
-        )  # ⟨W, GW⟩
+    for name, cross in held_out_part.cross.items():
+        target_step = held_out_part.targets[name].mean - fitted_part.targets[name].mean
+        held_out_cross = axes.T @ (cross + n_rows * torch.outer(step, target_step))  # (r, C2)
+
+        # W along the axes is `shrinkage` times `coordinates`
+        coordinates = axes.T @ fitted_part.cross[name]  # (r, C2)
+        explained = shrinkage @ (coordinates * held_out_cross).sum(1)  # ⟨W, cross⟩
+        products = gram * (coordinates @ coordinates.T)
+        squared = ((shrinkage @ products) * shrinkage).sum(1)  # ⟨W, gram W⟩
         errors[name] = squared - 2 * explained
     return errors
 
 
 def _varying_axes(moments: Moments) -> tuple[Tensor, Tensor]:
-    """Return the principal axes (C, r) along which rows vary by more than rounding in float64, and
-    how much, (r,)."""
+    """Return Σ(x−mean)² along the principal axes, (r,), and the axes, (C, r).
+
+    Axes along which rows vary by no more than the rounding of float64 are left out.
+    """
     variations, axes = torch.linalg.eigh(moments.scatter)
     rounding = 10 * len(variations) * EPS * variations[-1]
-    varies = variations > torch.maximum(
-        rounding, ROUNDING * moments.n_rows * moments.mean.square().sum()
-    )
+    rounding_of_mean = ROUNDING * moments.n_rows * moments.mean.square().sum()
+    varies = variations > torch.maximum(rounding, rounding_of_mean)
     return variations[varies], axes[:, varies]
 
 
@@ -262,21 +317,32 @@ def _about_means(
     name: Hashable,
     weight: Tensor,
     rank: int,
-    residual: Tensor | None = None,
+    squared_residual: Tensor | None = None,
 ) -> Matching:
-    """Complete a map (C2, C1) of the centred activations, and its ‖residual‖² if it is known, to a
-    matching."""
+    """Complete a map of centred activations to a matching: add the bias and the errors.
+
+    Args:
+        name: of the target.
+        weight: (C2, C1).
+        squared_residual: ‖XW+b−Y‖² if it is computed already.
+    """
     target = moments.targets[name]
     bias = target.mean - weight @ moments.source.mean
-    residual = moments.squared_residual(name, weight, bias) if residual is None else residual
+    if squared_residual is None:
+        squared_residual = moments.squared_residual(name, weight, bias)
     return Matching(
-        weight, bias, _relative(residual, target), r2_of(target, residual), rank, moments.n_samples
+        weight,
+        bias,
+        error=_relative(squared_residual, target),
+        r2=r2_of(target, squared_residual),
+        rank=rank,
+        n_samples=moments.n_samples,
     )
 
 
 def _relative(squared_residual: Tensor, target: Moments) -> float:
-    """‖residual‖²/‖Y‖²; 0 for a target of zeros."""
+    """Return ‖residual‖²/‖Y‖²; 0 for a target of zeros."""
     norm = target.squared_norm
-    return (
-        0.0 if norm == 0 else max(0.0, (squared_residual / norm).item())
-    )  # rounding may take it below zero
+    if norm == 0:
+        return 0.0
+    return max(0.0, (squared_residual / norm).item())  # rounding may make it negative
