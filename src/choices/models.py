@@ -1,28 +1,31 @@
-"""The table of all types of networks: the names that options choose from. Importing this spares
-torch."""
+"""The table of all types of networks: the names that options choose from.
+
+This module does not import torch.
+"""
 
 from typing import Any, NamedTuple
 
+Arguments = dict[str, Any]
+
 
 class Entry(NamedTuple):
-    """How to build a network: by a builder, called with `arguments` and some of the options."""
+    """How to build a network: a builder, called with `arguments` and some options."""
 
     builder: str  # key in `src.models.building.BUILDERS`
-    arguments: dict[str, Any]
-    options: tuple[str, ...] = (
-        "n_channels",
-    )  # those of `build_model` that it takes beside `n_classes`
+    arguments: Arguments
+    # The arguments of `build_model` that are passed on to the builder, beside `n_classes`
+    options: tuple[str, ...] = ("n_channels",)
 
 
-# Blocks per stage, He et al. 2016 (arXiv 1512.03385), table 1.
-RESNETS = {
+# Blocks per stage: He et al. 2016 (arXiv 1512.03385), table 1
+RESNETS: dict[str, Arguments] = {
     "resnet18": {"block": "BasicBlock", "depths": (2, 2, 2, 2)},
     "resnet34": {"block": "BasicBlock", "depths": (3, 4, 6, 3)},
     "resnet50": {"block": "Bottleneck", "depths": (3, 4, 6, 3)},
     "resnet101": {"block": "Bottleneck", "depths": (3, 4, 23, 3)},
     "resnet152": {"block": "Bottleneck", "depths": (3, 8, 36, 3)},
 }
-RESNET_VARIANTS = {
+RESNET_VARIANTS: dict[str, Arguments] = {
     "resnext50_32x4d": RESNETS["resnet50"] | {"groups": 32, "base_width": 4},
     "resnext101_32x8d": RESNETS["resnet101"] | {"groups": 32, "base_width": 8},
     "wide_resnet50_2": RESNETS["resnet50"] | {"base_width": 128},
@@ -32,10 +35,10 @@ RESNET_VARIANTS = {
     "resnet18_samewidth_samesize": RESNETS["resnet18"] | {"same_width": True, "same_size": True},
 }
 
-# A wide ResNet of depth n has (n - 4) / 6 blocks a stage.
-STAGES = {"widths": (64, 128, 256, 512), "stem_width": 64}
-WIDE_STAGES = {"family": "wide", "widths": (160, 320, 640), "stem_width": 16}
-PREACTS = {
+# A wide ResNet of depth n has (n - 4) / 6 blocks a stage
+STAGES: Arguments = {"widths": (64, 128, 256, 512), "stem_width": 64}
+WIDE_STAGES: Arguments = {"family": "wide", "widths": (160, 320, 640), "stem_width": 16}
+PREACTS: dict[str, Arguments] = {
     "preact_resnet18": {"family": "preact", "depths": (2, 2, 2, 2), **STAGES},
     "preact_resnet34": {"family": "preact", "depths": (3, 4, 6, 3), **STAGES},
     "wide_resnet_28_10": {"depths": (4, 4, 4), **WIDE_STAGES},
@@ -49,9 +52,8 @@ PREACTS = {
 }
 
 # Dosovitskiy et al. 2021 (arXiv 2010.11929), table 1; Touvron et al. 2021 for tiny and small; Zhai
-# et al. 2022 for giant and gigantic. All of them have an MLP of four times the width here, as in
-# the public code.
-VITS = {
+# et al. 2022 for giant and gigantic. Every MLP has four times the width, as in the public code.
+VITS: dict[str, Arguments] = {
     "tiny": {"width": 192, "depth": 12, "heads": 3},
     "small": {"width": 384, "depth": 12, "heads": 6},
     "medium": {"width": 512, "depth": 12, "heads": 8},
@@ -61,30 +63,31 @@ VITS = {
     "giant": {"width": 1408, "depth": 40, "heads": 16},
     "gigantic": {"width": 1664, "depth": 48, "heads": 16},
 }
-VIT_INPUTS = {
+VIT_INPUTS: dict[str, Arguments] = {
     "patch4_32": {"patch": 4, "image_size": 32},
     "patch16_224": {"patch": 16, "image_size": 224},
 }
 
-SHAPE = "representation_shape"
-
-MODELS = {name: Entry("resnet", row) for name, row in (RESNETS | RESNET_VARIANTS).items()}
-MODELS |= {name: Entry("preact_resnet", row) for name, row in PREACTS.items()}
-MODELS |= {
-    f"tv_{name}": Entry("resnet", row | {"imagenet_stem": True}) for name, row in RESNETS.items()
-}
+MODELS: dict[str, Entry] = {}
+for name, arguments in (RESNETS | RESNET_VARIANTS).items():
+    MODELS[name] = Entry("resnet", arguments)
+for name, arguments in PREACTS.items():
+    MODELS[name] = Entry("preact_resnet", arguments)
+for name, arguments in RESNETS.items():
+    MODELS[f"tv_{name}"] = Entry("resnet", arguments | {"imagenet_stem": True})
 MODELS["small_cnn"] = Entry("small_cnn", {}, ("n_channels", "image_shape"))
-MODELS |= {
-    f"vit_{size}_{suffix}": Entry("vit", row | patches, ("n_channels", "image_shape"))
-    for suffix, patches in VIT_INPUTS.items()
-    for size, row in VITS.items()
-}
-MODELS |= {
-    f"repr_cls_{name}": Entry("representation_resnet", row, (SHAPE, "image_shape"))
-    for name, row in RESNETS.items()
-}
-MODELS |= {
-    f"repr_cls_vit_{size}": Entry("representation_vit", row, (SHAPE,)) for size, row in VITS.items()
-}
+for suffix, patches in VIT_INPUTS.items():
+    for size, arguments in VITS.items():
+        options = ("n_channels", "image_shape")
+        MODELS[f"vit_{size}_{suffix}"] = Entry("vit", arguments | patches, options)
+
+# Classifiers of representations: OOD detectors
+for name, arguments in RESNETS.items():
+    options = ("representation_shape", "image_shape")
+    MODELS[f"repr_cls_{name}"] = Entry("representation_resnet", arguments, options)
+for size, arguments in VITS.items():
+    MODELS[f"repr_cls_vit_{size}"] = Entry(
+        "representation_vit", arguments, ("representation_shape",)
+    )
 
 MODEL_NAMES = tuple(MODELS)
