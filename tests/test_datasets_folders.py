@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torchvision import transforms as T
 
-from src.choices.datasets import OF_IMAGENET, dataset_label, dataset_name
+from src.choices.datasets import IMAGENET_VALUES, dataset_label, dataset_name
 from src.datasets import Loading, dataset_info, folders, load_dataset
 from src.datasets.decoded import DecodedImageSet
 from src.datasets.in_memory import ImageSet
@@ -49,7 +49,7 @@ def test_labels_are_places_of_class_folders(test, tmp_path):
         dataset = load(tmp_path, train=train)
         images, labels = collect(dataset.batches(4))
         assert labels.tolist() == [0, 0, 1, 1, 2, 2] and dataset.spec == info.spec
-        to_values = T.Compose([T.ToTensor(), T.Normalize(*OF_IMAGENET)])
+        to_values = T.Compose([T.ToTensor(), T.Normalize(*IMAGENET_VALUES)])
         expected = torch.stack([to_values(image) for image in opened(tmp_path, split)])
         torch.testing.assert_close(images, expected)
         assert isinstance(dataset, ImageSet)

@@ -11,13 +11,13 @@ import torch
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from src.choices.datasets import DATASETS, OF_IMAGENET
+from src.choices.datasets import DATASETS, IMAGENET_VALUES
 from src.datasets import Loading, load_dataset
 from src.errors import UserError
 from src.runtime import seed_of
 from tests.tiny_datasets import collect, write_imagenet
 
-TO_VALUES = [transforms.ToTensor(), transforms.Normalize(*OF_IMAGENET)]
+TO_VALUES = [transforms.ToTensor(), transforms.Normalize(*IMAGENET_VALUES)]
 RANDOM = [transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip()]
 CENTRE = [transforms.Resize(256), transforms.CenterCrop(224)]
 

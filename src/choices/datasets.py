@@ -1,8 +1,9 @@
-"""The tables of data sets and of interventions, one row each. Importing this spares torch.
+"""The tables of data sets and of interventions. This module does not import torch.
 
-To add a data set, write its row here, and its loader in `src.datasets`, which
-`src.datasets.registry.LOADERS` lists. To add an intervention, write its row here, and its function
-in `src.datasets.interventions`, which lists it."""
+To add a data set, write its row here and its loader in `src.datasets`; list the loader in
+`src.datasets.registry.LOADERS`. To add an intervention, write its row here and its function in
+`src.datasets.interventions`; list the function in `INTERVENTION_FUNCTIONS`.
+"""
 
 import math
 from pathlib import Path
@@ -20,7 +21,7 @@ class Recipe(NamedTuple):
 
 
 class DatasetInfo(NamedTuple):
-    """A row of the table: describes a data set without loading it."""
+    """A row of the table: the description of a data set."""
 
     loader: str  # key in `src.datasets.registry.LOADERS`
     source: str  # name of the class, file or folder that the loader reads
@@ -33,69 +34,62 @@ class DatasetInfo(NamedTuple):
 
     @property
     def spec(self) -> ImageSpec:
-        """Its classes, and the shape and the values of its images."""
+        """The classes of the data set, and the shape and the values of its images."""
         return ImageSpec(self.n_classes, self.image_shape, self.normalisation, self.classes)
 
 
 CROP_FLIP = Recipe("crop_flip", {"padding": 4})
 JITTER = Recipe("affine", {"degrees": 5, "scale": (0.9, 1.1), "shear": 5, "edge": 4})
-# The public code crops 224 of 224 pixels, which changes nothing: there is no crop here
-TURN_AND_FLIP = Recipe("affine", {"degrees": 15, "flip": True, "size": 224})
+# The public code also crops 224 of 224 pixels, which changes nothing: this has no crop
+TURN_FLIP = Recipe("affine", {"degrees": 15, "flip": True, "size": 224})
 SHIFT = Recipe("crop_flip", {"padding": 1, "flip": False})  # a mirrored digit is no digit
 SHIFT_FLIP = Recipe("crop_flip", {"padding": 1})
-OF_IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-IMAGENET = DatasetInfo("imagenet", "imagenet", 1000, (3, 224, 224), normalisation=OF_IMAGENET)
-OF_CIFAR = (
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-)
-OF_FASHION = (
-    "T-shirt",
-    "trouser",
-    "pullover",
-    "dress",
-    "coat",
-    "sandal",
-    "shirt",
-    "sneaker",
-    "bag",
+
+GREY = (1, 28, 28)
+SMALL = (3, 32, 32)
+LARGE = (3, 224, 224)
+
+IMAGENET_VALUES = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+IMAGENET = DatasetInfo("imagenet", "imagenet", 1000, LARGE, normalisation=IMAGENET_VALUES)
+
+OBJECTS = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
+CLOTHES = (
+    "T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag",
     "ankle boot",
-)
+)  # fmt: skip
 NUMERALS = tuple("0123456789")
 
 DATASETS: dict[str, DatasetInfo] = {
-    "cifar10": DatasetInfo("torchvision", "CIFAR10", 10, (3, 32, 32), CROP_FLIP, classes=OF_CIFAR),
-    "cifar100": DatasetInfo("torchvision", "CIFAR100", 100, (3, 32, 32), CROP_FLIP),
-    "svhn": DatasetInfo("torchvision", "SVHN", 10, (3, 32, 32), JITTER, classes=NUMERALS),
-    "mnist": DatasetInfo("torchvision", "MNIST", 10, (1, 28, 28), JITTER, classes=NUMERALS),
-    "fashion": DatasetInfo("torchvision", "FashionMNIST", 10, (1, 28, 28), CROP_FLIP, classes=OF_FASHION),
-    "cifar10_large": DatasetInfo("torchvision", "CIFAR10", 10, (3, 224, 224), TURN_AND_FLIP, classes=OF_CIFAR),
-    "cifar100_large": DatasetInfo("torchvision", "CIFAR100", 100, (3, 224, 224), TURN_AND_FLIP),
+    "cifar10": DatasetInfo("torchvision", "CIFAR10", 10, SMALL, CROP_FLIP, classes=OBJECTS),
+    "cifar100": DatasetInfo("torchvision", "CIFAR100", 100, SMALL, CROP_FLIP),
+    "svhn": DatasetInfo("torchvision", "SVHN", 10, SMALL, JITTER, classes=NUMERALS),
+    "mnist": DatasetInfo("torchvision", "MNIST", 10, GREY, JITTER, classes=NUMERALS),
+    "fashion": DatasetInfo("torchvision", "FashionMNIST", 10, GREY, CROP_FLIP, classes=CLOTHES),
+    "cifar10_large": DatasetInfo("torchvision", "CIFAR10", 10, LARGE, TURN_FLIP, classes=OBJECTS),
+    "cifar100_large": DatasetInfo("torchvision", "CIFAR100", 100, LARGE, TURN_FLIP),
     "imagenet": IMAGENET,
-    # of the public code, which held the files in memory; the page cache does
+    # For this name the public code held the files in memory; the page cache does that
     "imagenet_mem": IMAGENET,
-    "cifar5m": DatasetInfo("cifar5m", "cifar5m", 10, (3, 32, 32), epoch_size=50_000, classes=OF_CIFAR),
-    "outlier_exposure": DatasetInfo("random_images", "oe", 0, (3, 32, 32), CROP_FLIP),
+    "cifar5m": DatasetInfo("cifar5m", "cifar5m", 10, SMALL, epoch_size=50_000, classes=OBJECTS),
+    "outlier_exposure": DatasetInfo("random_images", "oe", 0, SMALL, CROP_FLIP),
     "digits": DatasetInfo("embedded", "digits", 10, (1, 8, 8), SHIFT, classes=NUMERALS),
     "photo_patches": DatasetInfo("embedded", "photo_patches", 0, (1, 8, 8), SHIFT_FLIP),
-}  # fmt: skip
+}
 
 DATASET_NAMES = tuple(DATASETS)
 
 
 def dataset_name(text: str) -> str:
-    """Check the name of a data set; the path of a user's folder or `.npz` file is made absolute."""
-    path = Path(text).expanduser()
+    """Check the name of a data set, and return it; the path of a user's images becomes absolute.
+
+    Raises:
+        UserError: there is no such data set, folder or `.npz` file.
+    """
     if text in DATASETS:
         return text
+    path = Path(text).expanduser()
     if path.is_dir() or (path.suffix == ".npz" and path.is_file()):
         return str(path.resolve())
     if "/" in text:
@@ -109,15 +103,14 @@ def dataset_name(text: str) -> str:
 
 
 def dataset_label(name: str) -> str:
-    """Return a short name for files and figures: for a user's own data the last part of the
-    path."""
+    """Return a short name for files and figures: of a user's images the last part of the path."""
     return name if name in DATASETS else Path(name).stem
 
 
 class Intervention(NamedTuple):
     """A row of the table of interventions: changes that make networks differ by construction.
 
-    The protocol is that of ReSi (Klabunde et al., ICLR 2025, arXiv 2408.00531).
+    The protocol follows ReSi (Klabunde et al., ICLR 2025, arXiv 2408.00531).
     """
 
     metavar: str  # of its strength, on the command line
@@ -126,13 +119,27 @@ class Intervention(NamedTuple):
     description: str  # for `--help`
 
 
-# In the order of application: dots tell the classes that images have before labels are drawn anew;
-# noise covers dots
+# In the order of application. Dots come first: they tell the classes before labels are drawn anew.
+# Noise comes last: it covers dots.
 INTERVENTIONS = {
-    "shortcut": Intervention("P", 1, True, "a dot on each image tells its class with probability P, else any class, by "
-                             "its hue or on grey images by its place; on test images any class"),
-    "label_noise": Intervention("P", 1, False, "each training image gets, with probability P, a label drawn from all "
-                                "classes"),
-    "image_noise": Intervention("V", math.inf, False, "in each epoch each training image gets Gaussian noise, of a "
-                                "variance drawn from 0 to V on the scale of 0 to 255"),
-}  # fmt: skip
+    "shortcut": Intervention(
+        metavar="P",
+        at_most=1,
+        changes_tests=True,
+        description="paint a dot on each image; its hue, on grey images its place, tells the class "
+        "with probability P, otherwise a random class; on test images always a random class",
+    ),
+    "label_noise": Intervention(
+        metavar="P",
+        at_most=1,
+        changes_tests=False,
+        description="with probability P give a training image a label drawn from all classes",
+    ),
+    "image_noise": Intervention(
+        metavar="V",
+        at_most=math.inf,
+        changes_tests=False,
+        description="add Gaussian noise to the training images, drawn anew in each epoch; the "
+        "variance for an image is drawn from 0 to V, on the scale of 0 to 255",
+    ),
+}

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchvision import transforms as T
 from torchvision.datasets.folder import IMG_EXTENSIONS, is_image_file, make_dataset
 
-from src.choices.datasets import OF_IMAGENET, DatasetInfo
+from src.choices.datasets import IMAGENET_VALUES, DatasetInfo
 from src.console import listed, progress, warn_once
 from src.datasets.augmentation import CropFlip
 from src.datasets.base import UNLABELLED, BaseImageSet, Device, Loading, Pass
@@ -37,7 +37,7 @@ class FolderSettings(NamedTuple):
     channels: int = 3
     augment: str = "resized_crop"
     classes: tuple[str, ...] = ()  # in the order of the labels; empty: the class folders, sorted
-    normalisation: Normalisation | None = OF_IMAGENET  # `mean` and `std` of the file
+    normalisation: Normalisation | None = IMAGENET_VALUES  # `mean` and `std` of the file
 
 
 def read_settings(root: Path) -> FolderSettings:
@@ -90,7 +90,7 @@ def _normalisation(content: dict[str, Any], n_channels: int) -> Normalisation | 
     Grey images have by default the mean over ImageNet's three channels.
     """
     numbers = {}
-    for key, numbers_of_imagenet in OF_IMAGENET._asdict().items():
+    for key, numbers_of_imagenet in IMAGENET_VALUES._asdict().items():
         default = list(numbers_of_imagenet)
         if n_channels != 3:
             default = [sum(numbers_of_imagenet) / 3]
