@@ -1,7 +1,8 @@
-"""What options can choose: names, and tables with a row each. Importing this spares torch.
+"""The choices of options: names, and tables with a row for each name.
 
-Parsers offer the names. The functions stand beside others of their kind, in a dict with the same
-keys."""
+Parsers offer the names. The functions stand in the rooms of their sciences, in dicts with the same
+keys. This package does not import torch.
+"""
 
 AUTO = "auto"  # as stitching type: the one that fits the kinds of both layers
 MAP, GRID, SEQUENCE, VECTOR = "feature map", "grid of tokens", "sequence", "vector"
