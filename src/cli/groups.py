@@ -1,4 +1,4 @@
-"""Options that several scripts have, alone and in groups, and the values that they stand for."""
+"""Groups of options that several scripts have, and the values that are made of these options."""
 
 import os
 from argparse import Namespace
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from src.choices import ALIGNMENTS, OPTIMIZERS, PRECISIONS, SCHEDULERS
 from src.choices.datasets import DATASET_NAMES, INTERVENTIONS, dataset_name
-from src.choices.models import MODEL_NAMES
+from src.choices.models import MODEL_NAMES, VIT_INPUTS, VITS
 from src.choices.similarity import MEASURES, PAPER
 from src.cli.parser import Parser
 from src.cli.types import cutoff, described, real_number, whole_number
@@ -17,54 +17,67 @@ from src.network_names import NetworkName
 if TYPE_CHECKING:
     from src.models import Network
     from src.session import Session
+    from src.training import Settings
 
+MOST_WORKERS = 16  # that decode images by default
+
+# Help texts
+_LISTED = [name for name in MODEL_NAMES if not name.startswith(("vit_", "repr_cls_"))]
+_PATCHES = " or ".join(f"vit_SIZE_{suffix}" for suffix in VIT_INPUTS)
 NETWORKS = (
-    f"one of {', '.join(MODEL_NAMES)}; tv_NAME, any classification network of torchvision (tv_convnext_tiny); or "
-    "FILE.py:FUNCTION, one of your own"
+    f"one of {', '.join(_LISTED)}; {_PATCHES}, where SIZE is one of {', '.join(VITS)}; tv_NAME: "
+    "any classification network of torchvision, such as tv_convnext_tiny; or FILE.py:FUNCTION: a "
+    "network of your own"
 )
 CHECKPOINT = (
-    "a state dict; DEFAULT: the weights that come with the type, torchvision's of tv_NAME, or those that "
-    "FILE.py:FUNCTION gives; another name of torchvision's weights; -: fresh weights, drawn by the seed"
+    "file of a state dict; DEFAULT: the weights that come with the type, from torchvision for "
+    "tv_NAME, from the function for FILE.py:FUNCTION; another name of torchvision's weights; or "
+    "-: fresh weights, drawn with the seed"
 )
-MOST_WORKERS = 16  # that decode images by default
+CHANNELS_LAST = (
+    "activations of three axes are (height, width, channels) where their shape does not tell"
+)
 
 
 def add_gpu(parser: Parser) -> None:
     """Add `-gpu`, `--amp` and `--tf32`."""
     add = parser.add_argument
-    add("-gpu", "--gpu", type=whole_number(-1), default=0, help="GPU to run on; -1 is the CPU")
+    add("-gpu", "--gpu", type=whole_number(-1), default=0, help="number of the GPU; -1: the CPU")
     add(
         "--amp",
         choices=PRECISIONS,
         default="none",
-        help="bf16: networks compute in bfloat16 where that is safe",
+        help="bf16: networks compute in bfloat16 where that is safe (autocast)",
     )
     add("--tf32", action="store_true", help="let the GPU multiply float32 matrices in TF32")
 
 
 def add_resume(parser: Parser, *, overwrite: bool = False) -> None:
-    """Add `--resume` and, for scripts that write into a folder of the user's choice,
-    `--overwrite`."""
+    """Add `--resume`.
+
+    Args:
+        overwrite: add `--overwrite` as well, for scripts that write into a folder of the user's
+            choice.
+    """
     add = parser.add_mutually_exclusive_group().add_argument
     add("--resume", action="store_true", help="go on with an interrupted run of the same options")
     if overwrite:
         add(
             "--overwrite",
             action="store_true",
-            help="write over a finished run of other options in -dir",
+            help="replace a finished run in -dir, even a run of other options",
         )
 
 
 def add_figure(parser: Parser) -> None:
     """Add `--title` and `--pdf`."""
-    parser.add_argument("--title", default="", help="title of the figure")
-    parser.add_argument(
-        "--pdf", action="store_true", help="draw the figure as a PDF instead of a PNG"
-    )
+    add = parser.add_argument
+    add("--title", default="", help="title of the figure")
+    add("--pdf", action="store_true", help="draw the figure as a PDF instead of a PNG")
 
 
 def figure_options(args: Namespace) -> dict[str, str]:
-    """Return the ending of a figure's name, and its title."""
+    """Return the ending of a figure's name as `figure`, and its title as `title`."""
     return {"figure": ".pdf" if args.pdf else ".png", "title": args.title}
 
 
@@ -72,32 +85,56 @@ def add_data(parser: Parser, *, batch_size: int | None) -> None:
     """Add `-d`, `-data`, `-b`, `-workers` and `-prefetch`.
 
     Args:
-        batch_size: the default of `-b`; None where the script leaves it to others.
+        batch_size: the default of `-b`; None for a script that leaves it to the scripts it calls.
     """
     add = parser.add_argument
-    add("-d", "--dataset", type=dataset_name, default="cifar10",
-        help=f"one of {', '.join(DATASET_NAMES)}, a folder of images, or an .npz file")  # fmt: skip
-    add("-data", "--dataset-root", default="./data/pytorch", help="folder of the datasets")
-    add("-b", "--batch-size", type=whole_number(1), default=batch_size,
-        help="images in a batch" + ("" if batch_size else "; default: that of each script"))  # fmt: skip
-    add("-workers", "--loader-workers", dest="n_workers", type=whole_number(0), default=None,
-        help="processes that decode images from disk; small images need none; default: one a core, at most "
-        f"{MOST_WORKERS}")  # fmt: skip
+    add(
+        "-d",
+        "--dataset",
+        type=dataset_name,
+        default="cifar10",
+        help=f"data set: one of {', '.join(DATASET_NAMES)}; or your images, in a folder or an .npz "
+        "file",
+    )
+    add(
+        "-data",
+        "--dataset-root",
+        default="./data/pytorch",
+        help="folder of the data sets; torchvision's are downloaded to it",
+    )
+    of_scripts = "; default: the default of each script"
+    add(
+        "-b",
+        "--batch-size",
+        type=whole_number(1),
+        default=batch_size,
+        help=f"images in a batch{of_scripts if batch_size is None else ''}",
+    )
+    add(
+        "-workers",
+        "--loader-workers",
+        dest="n_workers",
+        type=whole_number(0),
+        default=None,
+        help="processes that decode images from disk; data sets in memory need none; default: the "
+        f"number of cores, at most {MOST_WORKERS}",
+    )
     add(
         "-prefetch",
         "--prefetch-factor",
         type=whole_number(1),
         default=1,
-        help="batches each worker prepares ahead",
+        help="batches that each of these processes prepares ahead",
     )
 
 
 def load_options(args: Namespace, device: Any) -> dict[str, Any]:
-    """Collect the arguments `device` and `loading` of `load_dataset`, and interventions where a
-    script has them."""
+    """Return arguments of `load_dataset`: `device`, `loading` and the interventions."""
     from src.datasets import Loading
 
-    n_workers = min(n_cores(), MOST_WORKERS) if args.n_workers is None else args.n_workers
+    n_workers = args.n_workers
+    if n_workers is None:
+        n_workers = min(n_cores(), MOST_WORKERS)
     options = {"device": device, "loading": Loading(n_workers, args.prefetch_factor)}
     if "intervention_seed" in args:
         options["interventions"] = {name: vars(args).get(name) for name in INTERVENTIONS}
@@ -106,31 +143,21 @@ def load_options(args: Namespace, device: Any) -> dict[str, Any]:
 
 
 def n_cores() -> int:
-    """Count the cores that this process may use; all of the machine where the system does not tell
-    (macOS)."""
+    """Count the cores that this process may use; on macOS all cores of the machine."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def add_training(parser: Parser, *, n_epochs: int | None, momentum: bool = False) -> None:
-    """Add the options of training: `-o`, `-e`, `-lr`, `-wd`, `-s`, `-sched`, `-rlre` and
-    `--grad-clip`.
+    """Add the options of training: optimiser, epochs, learning rate, seed and clipping.
 
     Args:
-        n_epochs: the default of `-e`; None leaves that option out.
+        n_epochs: the default of `-e`; None leaves this option out.
         momentum: add `--momentum` as well.
     """
     add = parser.add_argument
-    without = "sgd is without momentum" + (" unless --momentum gives one" if momentum else "")
-    add("-o", "--optimizer", choices=OPTIMIZERS, default="adam", help=without)
-    if momentum:
-        add(
-            "--momentum",
-            type=real_number(at_least=0, at_most=1),
-            default=0.0,
-            help="momentum of -o sgd",
-        )
+    _add_optimizer(parser, momentum=momentum)
     if n_epochs is not None:
         add(
             "-e",
@@ -156,29 +183,81 @@ def add_training(parser: Parser, *, n_epochs: int | None, momentum: bool = False
         help="weight decay",
     )
     add("-s", "--seed", type=whole_number(0), default=0, help="random seed")
-    add("-sched", "--lr-scheduler", dest="scheduler", type=lambda text: text or "none", choices=SCHEDULERS,
-        default="none", help="cosine: from the initial learning rate to 0 over all epochs")  # fmt: skip
-    add("-rlre", "--reduce-lr-epochs", type=whole_number(1), nargs="*", default=[],
-        help="multiply the learning rate by 0.1 after these epochs")  # fmt: skip
+    _add_schedule(parser)
     add(
         "--grad-clip",
         type=real_number(above=0),
         default=None,
-        help="l2 norm that gradients are clipped to",
+        help="largest l2 norm of gradients; larger gradients are scaled down to it",
     )
+
+
+def _add_optimizer(parser: Parser, *, momentum: bool) -> None:
+    """Add `-o` and, if asked for, `--momentum`."""
+    add = parser.add_argument
+    about_sgd = "sgd has the momentum of --momentum" if momentum else "sgd has no momentum"
+    add("-o", "--optimizer", choices=OPTIMIZERS, default="adam", help=about_sgd)
+    if momentum:
+        add(
+            "--momentum",
+            type=real_number(at_least=0, at_most=1),
+            default=0.0,
+            help="momentum of -o sgd",
+        )
+
+
+def _add_schedule(parser: Parser) -> None:
+    """Add `-sched` and `-rlre`."""
+    add = parser.add_argument
+    add(
+        "-sched",
+        "--lr-scheduler",
+        dest="scheduler",
+        type=_scheduler,
+        choices=SCHEDULERS,
+        default="none",
+        help="cosine: the learning rate falls to 0 over all epochs",
+    )
+    add(
+        "-rlre",
+        "--reduce-lr-epochs",
+        type=whole_number(1),
+        nargs="*",
+        default=[],
+        help="multiply the learning rate by 0.1 after these epochs",
+    )
+
+
+def _scheduler(text: str) -> str:
+    """Read the name of a scheduler; the public code writes none as an empty text."""
+    return text or "none"
 
 
 def add_matching(parser: Parser) -> None:
     """Add the options of direct matching: `-pinv-samples` and `--pinv-cutoff`."""
     add = parser.add_argument
-    add("-pinv-samples", "--pinv-init-samples", dest="n_pinv_init_samples", default=100,
-        type=lambda text: text if text == "auto" else whole_number(1)(text),
-        help="training images used for direct matching; auto: doubled from 100 until each pair's fit holds on "
-        "others")  # fmt: skip
-    add("--pinv-cutoff", type=cutoff, default="paper",
-        help="share of the largest singular value below which least squares takes them for zero. paper: max(rows, "
-        "columns)·eps(float32), so more images drop more directions; exact: columns·eps(float32); or a "
-        "number")  # fmt: skip
+    add(
+        "-pinv-samples",
+        "--pinv-init-samples",
+        dest="n_pinv_init_samples",
+        type=_number_of_samples,
+        default=100,
+        help="number of training images for direct matching; auto: for each pair of layers the "
+        "number is doubled from 100 until the fit is as good on other images",
+    )
+    add(
+        "--pinv-cutoff",
+        type=cutoff,
+        default="paper",
+        help="least squares ignores singular values below this share of the largest one. "
+        "paper: max(rows, columns)·eps(float32), so more images drop more directions; "
+        "exact: columns·eps(float32); or a number",
+    )
+
+
+def _number_of_samples(text: str) -> int | str:
+    """Read a number of images, or auto."""
+    return text if text == "auto" else whole_number(1)(text)
 
 
 def add_similarity(parser: Parser) -> None:
@@ -194,38 +273,51 @@ def add_similarity(parser: Parser) -> None:
     )
     add("--metrics", nargs="+", choices=tuple(MEASURES), default=list(PAPER), metavar="MEASURE",
         help=described(MEASURES))  # fmt: skip
-    add("--alignment", choices=ALIGNMENTS, default="auto",
-        help="samples of CCA and Procrustes. auto, as the paper's code: positions of maps of equal shape, otherwise "
-        "images; pool: images; positions: positions")  # fmt: skip
-    add("--permutations", dest="n_permutations", type=whole_number(19), default=None,
-        help="so many permutations of images, such as 200, for p-values and calibrated values: of all images, and of "
-        "those of each class")  # fmt: skip
+    add(
+        "--alignment",
+        choices=ALIGNMENTS,
+        default="auto",
+        help="what the samples of CCA and Procrustes are. pool: images; positions: positions in "
+        "the images; auto, as in the paper's code: positions where two layers have maps of equal "
+        "shape, otherwise images",
+    )
+    add(
+        "--permutations",
+        dest="n_permutations",
+        type=whole_number(19),
+        default=None,
+        help="compute p-values and calibrated values from so many random permutations of the "
+        "images (200, for example): of all images, and within each class",
+    )
 
 
 def add_interventions(parser: Parser, *, of_tests: bool = False) -> None:
-    """Add an option for each row of the table of interventions, and `--intervention-seed`.
+    """Add an option for each intervention, and `--intervention-seed`.
 
     Args:
-        of_tests: only those that change test images, for scripts that read test images for a measure.
+        of_tests: only interventions that change test images.
     """
     for name, row in INTERVENTIONS.items():
         if row.changes_tests or not of_tests:
-            strength = real_number(at_least=0, at_most=row.at_most)
             parser.add_argument(
                 f"--{name.replace('_', '-')}",
-                type=strength,
+                type=real_number(at_least=0, at_most=row.at_most),
                 metavar=row.metavar,
                 help=row.description,
             )
-    parser.add_argument("--intervention-seed", type=whole_number(0), default=0,
-                        help="seed of labels, dots and noise that these draw; -s does not change them")  # fmt: skip
+    parser.add_argument(
+        "--intervention-seed",
+        type=whole_number(0),
+        default=0,
+        help="seed of the random dots, labels and noise of these interventions; independent of -s",
+    )
 
 
-def training_settings(args: Namespace) -> Any:
-    """Return the training settings that the options of `add_training` and `-b` stand for.
+def training_settings(args: Namespace) -> "Settings":
+    """Return the settings of training from the options of `add_training` and `-b`.
 
     Raises:
-        UserError: two of them contradict each other.
+        UserError: two options contradict each other.
     """
     from src.training import Settings
 
@@ -242,19 +334,26 @@ def training_settings(args: Namespace) -> Any:
 
 
 def add_channels_last(parser: Parser, *sides: str) -> None:
-    """Add `--channels-last`, for one network or for the given sides."""
-    what = "activations of three axes are height, width, channels where their shape does not tell"
+    """Add `--channels-last`.
+
+    Args:
+        sides: names of the networks that the user can choose from; none for a single network.
+    """
     if sides:
-        parser.add_argument(
-            "--channels-last", choices=(*sides, "both"), default=None, help=f"whose {what}"
-        )
+        choices = (*sides, "both")
+        text = f"of this network {CHANNELS_LAST}"
+        parser.add_argument("--channels-last", choices=choices, default=None, help=text)
     else:
-        parser.add_argument("--channels-last", action="store_true", help=what)
+        parser.add_argument("--channels-last", action="store_true", help=CHANNELS_LAST)
 
 
 def named_network(args: Namespace, model: str) -> NetworkName:
-    """Return the network that options name: `front_model` by `front_model_path` and
-    `front_model_type`."""
+    """Return the network that options name.
+
+    Args:
+        model: the beginning of the options: `front_model` for `front_model_path` and
+            `front_model_type`.
+    """
     options = vars(args)
     return NetworkName.of(
         options[f"{model}_path"], options[f"{model}_type"], seed=options.get("seed")
@@ -262,12 +361,12 @@ def named_network(args: Namespace, model: str) -> NetworkName:
 
 
 class NetworkOptions(NamedTuple):
-    """The options that name a network and layers of it."""
+    """The options that name a network and some of its layers."""
 
-    model: str  # what the options of path and type begin with
+    model: str  # beginning of the options of path and type
     layers: str  # the option that names the layers
     side: str = "both"  # the choice of `--channels-last` that means this network
-    is_encoder_allowed: bool = False  # whether it may give features instead of logits
+    is_encoder_allowed: bool = False  # whether it may return features instead of logits
     is_end: bool = False  # whether it goes on behind the layers
 
 
@@ -280,18 +379,20 @@ SOURCE = NetworkOptions("source_model", "source_layer_name")
 
 
 class LoadedNetwork(NamedTuple):
-    """A network that options name, and the layers that they name of it."""
+    """A network that options name, and the layers that they name."""
 
-    network: "Network"  # gives the activations of the layers as maps (B, C, H, W)
+    network: "Network"  # returns maps (B, C, H, W) for activations with channels last
     layers: list[str]
-    name: NetworkName  # with the SHA-256 of its weights
+    name: NetworkName  # with the SHA-256 of the weights
 
 
 def load_network(
     args: Namespace, options: NetworkOptions, images: ImageSpec, *, session: "Session", device: Any
 ) -> LoadedNetwork:
-    """Return the network and the layers that options name. The options then hold the SHA-256 of its
-    weights."""
+    """Return the network and the layers that options name.
+
+    Adds the SHA-256 of the weights to `args`.
+    """
     loaded = _load_whole(args, options, images, session=session, device=device)
     return _with_layers(loaded, args, options, images)
 
@@ -305,13 +406,15 @@ def load_two_networks(
     session: "Session",
     device: Any,
 ) -> tuple[LoadedNetwork, LoadedNetwork]:
-    """Return two networks as `load_network` does. Where options name one network twice, both share
-    one object."""
-    loaded1 = _load_whole(args, first, images, session=session, device=device)
-    loaded2 = _load_whole(args, second, images, session=session, device=device)
-    loaded1 = _with_layers(loaded1, args, first, images)
-    if loaded1.name != loaded2.name:
-        return loaded1, _with_layers(loaded2, args, second, images)
+    """Return two networks, each as `load_network` does.
+
+    Options that name one network twice get one object for both.
+    """
+    whole1 = _load_whole(args, first, images, session=session, device=device)
+    whole2 = _load_whole(args, second, images, session=session, device=device)
+    loaded1 = _with_layers(whole1, args, first, images)
+    if whole1.name != whole2.name:
+        return loaded1, _with_layers(whole2, args, second, images)
     loaded2 = _with_layers(loaded1, args, second, images)
     return loaded1._replace(network=loaded2.network), loaded2
 
@@ -319,7 +422,7 @@ def load_two_networks(
 def _load_whole(
     args: Namespace, options: NetworkOptions, images: ImageSpec, *, session: "Session", device: Any
 ) -> LoadedNetwork:
-    """Return the network that options name, so far without layers."""
+    """Return the network that options name, without layers."""
     name = named_network(args, options.model)
     network = session.network(name, images, device=device, encoder=options.is_encoder_allowed)
     name = name._replace(weights=session.weights(name, images, device=device))
@@ -330,13 +433,19 @@ def _load_whole(
 def _with_layers(
     loaded: LoadedNetwork, args: Namespace, options: NetworkOptions, images: ImageSpec
 ) -> LoadedNetwork:
-    """Return a network with the layers that an option names, and with their activations as maps."""
-    names = vars(args)[options.layers]
-    text = names if isinstance(names, str) else ",".join(names)
+    """Return the network with the layers that an option names.
+
+    Raises:
+        UserError: there is no such layer, or nothing follows the layer of an end network.
+    """
+    text = vars(args)[options.layers]
+    if not isinstance(text, str):
+        text = ",".join(text)
     layers = loaded.network.layers(text)
     if options.is_end and not set(layers) <= set(loaded.network.layer_names):
         raise UserError(
-            f"end layer {text}: nothing follows the output of the network; choose a layer in front of it"
+            f"end layer {text}: nothing follows the output of the network; "
+            "choose a layer in front of it"
         )
     is_last = args.channels_last in (True, options.side, "both")
     network = loaded.network.channels_first(layers, image_shape=images.shape, channels_last=is_last)
