@@ -2,6 +2,7 @@
 """Which measure can be believed? Scores measures on networks that differ by construction."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -87,7 +88,7 @@ def score_measures(args) -> None:
             measured = tables._replace(values=tables.values | of_tables)
             scored = score(measured, [network.group or "" for network in listed], outputs)
             rows += [
-                row._replace(test=f"{row.test}_dots") if shortcut is not None else row
+                replace(row, test=f"{row.test}_dots") if shortcut is not None else row
                 for row in scored
             ]
     if not rows:

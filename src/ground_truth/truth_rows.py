@@ -1,64 +1,79 @@
-"""The rows of the tables of ground truth and of curves over depth."""
+"""The rows of the tables of ground truth, and of curves over depth.
 
-from typing import NamedTuple
+Dots *tell the class* if their colour or place stands for the label of an image: a network can then
+classify by the dot alone (`--shortcut`)."""
 
-MAIN = {  # scores of tests that are no interventions
-    "accuracy": "spearman", "disagreement": "partial", "jensen_shannon": "partial", "layers": "spearman",
+from dataclasses import dataclass
+from typing import ClassVar
+
+MAIN_SCORES = {  # of tests that are no interventions
+    "accuracy": "spearman",
+    "disagreement": "partial",
+    "jensen_shannon": "partial",
+    "layers": "spearman",
     "impostors": "share",
-}  # fmt: skip
+}
 
 
-class TruthRow(NamedTuple):
-    """A score of a measure in a test: a row of the table of `misc/ground_truth.py`. Higher is
-    better."""
+@dataclass(frozen=True)
+class TruthRow:
+    """A score of a measure in a test: a row of the table of `misc/ground_truth.py`.
+
+    Higher scores are better. Intervals are of 95 %."""
 
     test: str  # an intervention, a difference of outputs, layers, or impostors
     score: str  # see `is_main`; also conformity, and the share of each kind of impostor
     measure: str
     layer: str  # empty: by the mean of ranks over layers
     value: float
-    low: float  # the interval of 95 %; NaN of few networks
+    low: float  # of the interval; NaN of few networks
     high: float
-    chance: float  # of a measure that orders at random
-    p: float | None  # of a random measure scoring as well; None where networks cannot be permuted
+    chance: float  # expected of a measure that orders at random
+    p: float | None  # that a random measure scores as well; None: networks cannot be permuted
     is_above_chance: bool
-    is_above_baselines: bool  # above the best of them by more than the interval of the difference
-    is_baseline: bool  # a difference of two numbers, one of each network
+    is_above_baselines: bool  # the interval of the difference from the best baseline is above 0
+    is_baseline: bool  # the measure compares two numbers, one of each network
     n_networks: int
-    both_directions: bool  # the mean over both, of a measure of stitches
+    both_directions: bool  # a measure of stitches, averaged over both directions
 
-    contents, written_by = "ground truth", "misc/ground_truth.py"
+    contents: ClassVar[str] = "ground truth"
+    written_by: ClassVar[str] = "misc/ground_truth.py"
 
     @property
     def is_main(self) -> bool:
-        """Whether it is the score that counts in its test."""
-        return self.score == MAIN.get(self.test.removesuffix("_dots"), "auprc")
+        """Whether this is the main score of its test, which reports show."""
+        return self.score == MAIN_SCORES.get(self.test.removesuffix("_dots"), "auprc")
 
 
-class DotsRow(NamedTuple):
-    """The accuracy of a network on test images with and without dots: a row of `FILE_dots.csv`."""
+@dataclass(frozen=True)
+class DotsRow:
+    """Accuracies of a network on test images with and without dots: a row of `FILE_dots.csv`."""
 
     network: str
     group: str
     true: float  # dots tell the class
-    absent: float
-    drawn: float  # dots tell a class that is drawn from all
+    absent: float  # no dots
+    drawn: float  # dots tell a class that is drawn at random
 
-    contents, written_by = "dots", "misc/ground_truth.py"
+    contents: ClassVar[str] = "dots"
+    written_by: ClassVar[str] = "misc/ground_truth.py"
 
 
-class DepthRow(NamedTuple):
-    """A layer of two networks, means over pairs of them: a row of the table of
-    `misc/collect_results.py --curves`."""
+@dataclass(frozen=True)
+class DepthRow:
+    """Means of a quantity at a layer: a row of the table of `misc/collect_results.py --curves`.
+
+    Means are over pairs of networks, intervals of 95 %."""
 
     quantity: str  # accuracy, density ratio, recall ratio, similarity, distance
     line: str  # a method of stitching, or a measure
     layer: str
     value: float
-    low: float  # the interval of 95 %, see `resampling`; NaN of few networks
+    low: float  # of the interval, see `resampling`; NaN of few networks
     high: float
     n_networks: int
     n_pairs: int
-    networks: str = ""  # front group → end group, where there are several
+    networks: str = ""  # front group → end group, if there are several groups
 
-    contents, written_by = "depth", "misc/collect_results.py --curves"
+    contents: ClassVar[str] = "depth"
+    written_by: ClassVar[str] = "misc/collect_results.py --curves"
