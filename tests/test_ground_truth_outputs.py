@@ -11,7 +11,7 @@ from scipy.spatial.distance import jensenshannon
 from src.ground_truth import output_differences
 from src.ground_truth.outputs import (
     BASELINES,
-    Passed,
+    NetworkPass,
     baselines,
     differences,
     effective_rank,
@@ -98,7 +98,7 @@ def test_a_pass_gives_what_the_network_gives():
 
 def test_baselines_are_negative_differences_of_one_number_of_each_network():
     passed = [
-        Passed(predictions(seed=i), 0.1 * i, np.array([i, 5.0]), np.array([7.0, i * i]))
+        NetworkPass(predictions(seed=i), 0.1 * i, np.array([i, 5.0]), np.array([7.0, i * i]))
         for i in range(3)
     ]
     found = baselines(passed)

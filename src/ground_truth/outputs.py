@@ -1,5 +1,7 @@
-"""One pass of each network over test images: how much outputs differ, and the numbers that
-baselines compare."""
+"""One pass of each network over the test images, and what it tells about two networks.
+
+Two networks may differ in their outputs. Baselines compare a single number of each network: a
+measure of similarity should do better."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -18,102 +20,129 @@ from src.models.heads import pool
 BASELINES = ("accuracy difference", "effective rank difference", "mean norm difference")
 
 
-class Passed(NamedTuple):
-    """What a network makes of n test images."""
+class NetworkPass(NamedTuple):
+    """Results of a pass of a network over n test images."""
 
-    probabilities: NDArray  # (n, C)
+    probabilities: NDArray  # (n, classes)
     accuracy: float
-    effective_ranks: NDArray  # (L,), of pooled activations; NaN where the network has no such layer
-    mean_norms: NDArray  # (L,)
+    effective_ranks: NDArray  # (L,), of pooled activations; NaN if the network lacks the layer
+    mean_norms: NDArray  # (L,), likewise
 
 
 class OutputDifferences(NamedTuple):
-    """Differences of the outputs of two networks; 0 where they are equal."""
+    """Differences of the outputs of two networks; 0 for equal outputs."""
 
-    disagreement: float  # share of images with other predicted classes, in [0, 1]
+    disagreement: float  # share of images with different predicted classes, in [0, 1]
     jensen_shannon: float  # mean divergence of the predicted distributions, in bits, in [0, 1]
 
 
 def output_differences(first: ArrayLike, second: ArrayLike) -> OutputDifferences:
-    """Measure how much two sets of predictions differ; the order of the two does not matter.
+    """Measure how much two sets of predictions differ; their order does not matter.
 
-    The Jensen–Shannon divergence (Lin 1991) of p and q is (KL(p‖m) + KL(q‖m))/2 with m = (p + q)/2,
+    The Jensen–Shannon divergence of p and q (Lin 1991) is (KL(p‖m) + KL(q‖m))/2 with m = (p + q)/2,
     in bits.
 
     Args:
         first, second: probabilities (n, C) of the same images; each row adds up to 1.
     Raises:
-        ValueError: shapes do not fit, or rows are no probabilities.
+        ValueError: the shapes differ, or rows are no probabilities.
     """
-    first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    first = np.asarray(first, dtype=np.float64)
+    second = np.asarray(second, dtype=np.float64)
     if first.shape != second.shape or first.ndim != 2:
         raise ValueError(f"predictions {first.shape} and {second.shape} of other images or classes")
-    for rows in (first, second):
-        if not (rows >= 0).all() or not np.allclose(rows.sum(1), 1, rtol=0, atol=1e-4):
+    for predictions in (first, second):
+        is_positive = (predictions >= 0).all()
+        if not is_positive or not np.allclose(predictions.sum(1), 1, rtol=0, atol=1e-4):
             raise ValueError("predictions are not probabilities: apply a softmax to logits first")
+
+    disagreement = (first.argmax(1) != second.argmax(1)).mean()
     middle = (first + second) / 2
-    divergences = (rel_entr(first, middle) + rel_entr(second, middle)).sum(1) / (2 * math.log(2))
-    disagreement = float((first.argmax(1) != second.argmax(1)).mean())
-    return OutputDifferences(
-        disagreement, float(divergences.clip(0, 1).mean())
-    )  # rounding can leave less than 0
+    nats = (rel_entr(first, middle) + rel_entr(second, middle)).sum(1) / 2
+    bits = (nats / math.log(2)).clip(0, 1)  # rounding can leave less than 0
+    return OutputDifferences(float(disagreement), float(bits.mean()))
 
 
 def pass_over(
     network: Network, batches: Iterable[tuple[Tensor, Tensor]], layers: Sequence[str]
-) -> Passed:
-    """Pass the images of batches through a network."""
+) -> NetworkPass:
+    """Run a network on batches of images and labels.
+
+    Args:
+        layers: L names; the network need not have all of these layers.
+    """
     names = [layer for layer in layers if layer in network.layer_names]
     device = next(network.parameters()).device
-    outputs, labels, features = [], [], {name: [] for name in names}
+    probability_parts: list[Tensor] = []
+    label_parts: list[Tensor] = []
+    feature_parts: dict[str, list[Tensor]] = {name: [] for name in names}
     with torch.no_grad():
-        for x, y in batches:
-            activations = network.activations(x.to(device), [*names, OUTPUT])
-            outputs.append(activations[OUTPUT].softmax(1).double().cpu())
-            labels.append(y.cpu())
+        for images, labels in batches:
+            activations = network.activations(images.to(device), [*names, OUTPUT])
+            probability_parts.append(activations[OUTPUT].softmax(1).double().cpu())
+            label_parts.append(labels.cpu())
             for name in names:
-                features[name].append(pool(activations[name]).double().cpu())
-    probabilities = torch.cat(outputs)
-    accuracy = (probabilities.argmax(1) == torch.cat(labels)).double().mean().item()
-    rows = {name: torch.cat(parts) for name, parts in features.items()}
-    ranks = [effective_rank(rows[name]) if name in rows else math.nan for name in layers]
-    norms = [rows[name].norm(dim=1).mean().item() if name in rows else math.nan for name in layers]
-    return Passed(probabilities.numpy(), accuracy, np.array(ranks), np.array(norms))
+                feature_parts[name].append(pool(activations[name]).double().cpu())
+
+    probabilities = torch.cat(probability_parts)
+    is_right = probabilities.argmax(1) == torch.cat(label_parts)
+    effective_ranks = np.full(len(layers), math.nan)
+    mean_norms = np.full(len(layers), math.nan)
+    for i, layer in enumerate(layers):
+        if layer in feature_parts:
+            features = torch.cat(feature_parts[layer])  # (n, D)
+            effective_ranks[i] = effective_rank(features)
+            mean_norms[i] = features.norm(dim=1).mean().item()
+    return NetworkPass(
+        probabilities.numpy(), is_right.double().mean().item(), effective_ranks, mean_norms
+    )
 
 
 def effective_rank(rows: Tensor) -> float:
-    """Return the exponential of the entropy of the eigenvalues of the covariance of (n, D) (Roy and
-    Vetterli 2007).
+    """Return the effective rank of rows (n, D), between 1 and D.
 
-    It is between 1 and D; 1 where all rows are the same.
+    It is the exponential of the entropy of the covariance's eigenvalues, which are divided by their
+    sum first (Roy and Vetterli 2007). Equal rows have 1.
     """
-    shares = torch.linalg.svdvals((rows - rows.mean(0)).double()).square()
-    return torch.special.entr(shares / shares.sum().clamp(min=1e-300)).sum().exp().item()
+    eigenvalues = torch.linalg.svdvals((rows - rows.mean(0)).double()).square()
+    shares = eigenvalues / eigenvalues.sum().clamp(min=1e-300)
+    return torch.special.entr(shares).sum().exp().item()
 
 
-def differences(passed: Sequence[Passed]) -> dict[str, NDArray]:
-    """Return how much the accuracies and the outputs of each two of N networks differ: (N, N) each,
-    by name."""
-    found = [
-        [output_differences(one.probabilities, two.probabilities) for two in passed]
-        for one in passed
+def differences(passes: Sequence[NetworkPass]) -> dict[str, NDArray]:
+    """Return the differences between N networks, (N, N) by name.
+
+    The names are `accuracy` and the fields of `OutputDifferences`.
+    """
+    accuracies = np.array([network_pass.accuracy for network_pass in passes])
+    matrices = {"accuracy": _absolute_differences(accuracies)}
+    of_pairs = [
+        [output_differences(front.probabilities, end.probabilities) for end in passes]
+        for front in passes
     ]
-    of_outputs = zip(OutputDifferences._fields, np.array(found).transpose(2, 0, 1), strict=True)
-    return {"accuracy": _gaps(np.array([each.accuracy for each in passed])), **dict(of_outputs)}
+    for i, name in enumerate(OutputDifferences._fields):
+        matrices[name] = np.array(of_pairs)[:, :, i]
+    return matrices
 
 
-def baselines(passed: Sequence[Passed]) -> dict[str, NDArray]:
-    """Return measures that know one number of each network: negative differences (N, N, L, L), as
-    in `Tables`."""
-    ranks, norms = (
-        np.array(values) for values in zip(*(each[2:] for each in passed), strict=True)
-    )  # (N, L)
-    accuracies = np.broadcast_to([[each.accuracy] for each in passed], ranks.shape)
-    gaps = (
-        _gaps(values.ravel()).reshape(2 * values.shape) for values in (accuracies, ranks, norms)
-    )  # (N, L, N, L)
-    return {name: -each.transpose(0, 2, 1, 3) for name, each in zip(BASELINES, gaps, strict=True)}
+def baselines(passes: Sequence[NetworkPass]) -> dict[str, NDArray]:
+    """Return the baselines of N networks with L layers, (N, N, L, L) by name, as in `Tables`.
+
+    A baseline is the negative difference between a number of a network at a layer and the same
+    number of a network at a layer. The accuracy is the same number at all layers.
+    """
+    ranks = np.array([network_pass.effective_ranks for network_pass in passes])  # (N, L)
+    norms = np.array([network_pass.mean_norms for network_pass in passes])
+    accuracies = np.empty_like(ranks)
+    accuracies[:] = [[network_pass.accuracy] for network_pass in passes]
+    matrices = {}
+    for name, numbers in zip(BASELINES, (accuracies, ranks, norms), strict=True):
+        gaps = _absolute_differences(numbers.ravel())  # (N · L, N · L)
+        gaps = gaps.reshape(*numbers.shape, *numbers.shape)  # (N, L, N, L)
+        matrices[name] = -gaps.transpose(0, 2, 1, 3)
+    return matrices
 
 
-def _gaps(values: NDArray) -> NDArray:
+def _absolute_differences(values: NDArray) -> NDArray:
+    """Return the absolute differences (n, n) between values (n,)."""
     return np.abs(values[:, None] - values)
