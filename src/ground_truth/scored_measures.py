@@ -1,5 +1,4 @@
-"""The measures that are put to the test, in one place. Every measure enters so that higher is more
-alike."""
+"""The measures that are put to the test. All of them enter so that higher is more similar."""
 
 import math
 
@@ -13,30 +12,32 @@ PROBE = "probe"  # the difference of accuracies of two linear probes
 
 
 def similarities_of(row: SimilarityRow) -> dict[str, float]:
-    """Return the measures of a row of a table of similarity, higher where layers are more alike."""
+    """Return the measures of a row of a table of similarity, by name; higher is more similar.
+
+    Calibrated measures are added as far as the row has them.
+    """
     values = {name: MEASURES[name].sign * value for name, value in row.measures.items()}
-    values |= {f"{name} calibrated": null.calibrated for name, null in row.nulls().items()}
-    return values | {
-        f"{name} calibrated in classes": null.calibrated
-        for name, null in row.nulls("_within").items()
-    }
+    for name, null in row.nulls().items():
+        values[f"{name} calibrated"] = null.calibrated
+    for name, null in row.nulls("_within").items():
+        values[f"{name} calibrated in classes"] = null.calibrated
+    return values
 
 
 def measures_of(run: StitchingRun) -> dict[str, float]:
-    """Return the measures of a stitch by title, higher where layers are more alike, without those
-    not measured."""
+    """Return the measures of a stitch that were measured, by title; higher is more similar."""
     values = {}
     for name, quantity in shown_in(IN_TRUTH).items():
         if quantity.measured_by == DETECTOR:
             for detector, evaluation in run.evaluations.items():
-                values[f"{quantity.title} of {detector}"] = quantity.similarity(
-                    getattr(evaluation, name)
-                )
+                value = getattr(evaluation, name)
+                values[f"{quantity.title} of {detector}"] = quantity.similarity(value)
             continue
         value = value_of(run, name)
-        if name == "kappa_within" and value is not None and math.isnan(value):
-            # label and front class tell all that the end network says, as those of a copy do
+        if value is None:
+            continue
+        if name == "kappa_within" and math.isnan(value):
+            # Label and front class determine the class of the end network, as for a copy
             value = 1.0
-        if value is not None:
-            values[quantity.title] = quantity.similarity(value)
+        values[quantity.title] = quantity.similarity(value)
     return values
