@@ -110,7 +110,7 @@ def _tests_of_outputs(outputs: Mapping[str, NDArray], members: NDArray) -> Itera
 def _of_pairs(tables: Tables, measure: str, test: Test) -> Iterator[Scored]:
     """Yield the scores of a measure in a test of pairs of networks."""
     pairs = tuple(test.members[np.array(np.triu_indices(len(test.members), 1))])
-    for layer, values in _at_layers(tables, lambda layer: tables.alike(measure, layer)[pairs]):
+    for layer, values in _at_layers(tables, lambda layer: tables.at_layer(measure, layer)[pairs]):
         of = partial(test.of, values)
         p = permuted_p(of, len(test.members))
         yield Scored(test.name, test.score, layer, test.chance, estimate(of, test.groups), p)
@@ -142,7 +142,7 @@ def _of_layers(tables: Tables, measure: str, members: NDArray) -> Iterator[Score
     nothing."""
     pairs = list(zip(*members[np.array(np.triu_indices(len(members), 1))], strict=True))
     complete = {
-        layer: tables.alike(measure, layer)[tuple(np.transpose(pairs))]
+        layer: tables.at_layer(measure, layer)[tuple(np.transpose(pairs))]
         for layer in tables.layers
         if pairs
     }
