@@ -105,12 +105,12 @@ def test_correlation_is_pearsons_of_mean_ranks(n_values):
 
 def test_partial_correlation_is_that_of_residuals():
     """Of ranks, each less what a regression on the third says; 0 of a measure that is the third."""
-    x, y, z = (random_matrix(9, seed) for seed in range(3))
+    x, y, z = (pairs_of(random_matrix(9, seed)) for seed in range(3))
     x, y = x + z, y + z
-    ranks = [rankdata(matrix[np.triu_indices(9, 1)]) for matrix in (x, y, z)]
+    ranks = [rankdata(values) for values in (x, y, z)]
     one, two = (np.polyval(np.polyfit(ranks[2], each, 1), ranks[2]) - each for each in ranks[:2])
-    assert output_correlation(x, y, z) == pytest.approx(np.corrcoef(one, two)[0, 1], abs=1e-12)
-    assert output_correlation(-z, y, z) == 0 < abs(output_correlation(-z, y))
+    assert rank_correlation(x, y, z) == pytest.approx(np.corrcoef(one, two)[0, 1], abs=1e-12)
+    assert rank_correlation(-z, y, z) == 0 < abs(rank_correlation(-z, y))
 
 
 def test_correlations_that_are_undefined(recwarn):
@@ -172,7 +172,7 @@ def test_what_is_refused():
         (lambda: group_scores(similarity, [0, 0, 1]), r"\(3,\) groups for a matrix of 4 networks"),
         (
             lambda: output_correlation(similarity, random_matrix(3)),
-            r"matrices \(4, 4\), \(3, 3\) of other networks",
+            r"\(4, 4\) similarities and \(3, 3\) differences: give both of the same networks",
         ),
     ):
         with pytest.raises(ValueError, match=message):

@@ -70,7 +70,9 @@ class Test(NamedTuple):
     chance: float
     members: NDArray  # the networks (indices)
     groups: NDArray  # of these: which were made alike
-    of: Callable[[NDArray, NDArray, NDArray], NDArray]  # of similarities (P,), and as `Score`
+    of: Callable[
+        [NDArray, NDArray, NDArray], NDArray
+    ]  # of similarities (P,), then as `ScoreOfPairs`
 
 
 def _tests_of_groups(named: Sequence[Mapping[str, str]]) -> Iterator[Test]:

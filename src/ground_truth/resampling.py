@@ -18,7 +18,7 @@ MIN_NETWORKS = 4  # fewer have no interval
 
 # (measured, known) -> (...): the scores of pairs (..., P), by their places among all pairs in the
 # order of `np.triu_indices`: where the measure is taken, and where the truth is.
-Score = Callable[[NDArray, NDArray], NDArray]
+ScoreOfPairs = Callable[[NDArray, NDArray], NDArray]
 
 
 class Estimate(NamedTuple):
@@ -52,7 +52,7 @@ class Estimate(NamedTuple):
         )
 
 
-def estimate(score: Score, groups: ArrayLike) -> Estimate:
+def estimate(score: ScoreOfPairs, groups: ArrayLike) -> Estimate:
     """Score all pairs of N networks, of these groups (N,), and all but those of each network, and
     all but each pair."""
     groups = np.asarray(groups)
@@ -66,7 +66,7 @@ def estimate(score: Score, groups: ArrayLike) -> Estimate:
     )
 
 
-def permuted_p(score: Score, n: int) -> float:
+def permuted_p(score: ScoreOfPairs, n: int) -> float:
     """Return the share of orders of n networks in which a measure scores as well, the given one
     included.
 

@@ -107,11 +107,9 @@ def chance_scores(groups: ArrayLike) -> GroupScores:
     return GroupScores(float(np.mean(precisions)), 0.5)
 
 
-def output_correlation(
-    similarity: ArrayLike, difference: ArrayLike, given: ArrayLike | None = None
-) -> float:
-    """Return Spearman's correlation, over all pairs of networks, of similarity with the difference
-    of outputs.
+def output_correlation(similarity: ArrayLike, difference: ArrayLike) -> float:
+    """Return Spearman's correlation of similarity with the difference of outputs, over all pairs of
+    networks.
 
     Equal values get the mean of their ranks. A good measure is low where outputs differ: its
     correlation is negative, -1 at best. The negative of it is a score.
@@ -119,25 +117,29 @@ def output_correlation(
     Args:
         similarity: (N, N), symmetric, higher is more alike.
         difference: (N, N), symmetric, higher where outputs differ more (see `output_differences`).
-        given: (N, N), another difference, whose part in both is taken out: the partial correlation. It is 0 where that
-            leaves nothing.
     Returns:
         In [-1, 1]; NaN where one side is constant or has a NaN.
     Raises:
-        ValueError: a matrix is not symmetric, or shapes do not fit.
+        ValueError: a matrix is not symmetric, or the shapes differ.
     """
-    matrices = [_symmetric(each) for each in (similarity, difference, given) if each is not None]
-    if len({each.shape for each in matrices}) > 1:
+    similarity = _symmetric(similarity)
+    difference = _symmetric(difference)
+    if similarity.shape != difference.shape:
         raise ValueError(
-            f"matrices {', '.join(str(each.shape) for each in matrices)} of other networks"
+            f"{similarity.shape} similarities and {difference.shape} differences: give both of the "
+            "same networks"
         )
-    pairs = np.triu_indices(len(matrices[0]), 1)
-    return float(rank_correlation(*(each[pairs] for each in matrices)))
+    pairs = np.triu_indices(len(similarity), 1)
+    return float(_spearman(similarity[pairs], difference[pairs]))
 
 
 def rank_correlation(x: NDArray, y: NDArray, given: NDArray | None = None) -> NDArray:
-    """Return Spearman's correlation (...) of values (..., P), or the partial one; see
-    `output_correlation`."""
+    """Return Spearman's correlation (...) of values (..., P), or the partial correlation.
+
+    Args:
+        given: (..., P), a variable whose part in `x` and in `y` is taken out; the correlation is 0
+            where that leaves nothing.
+    """
     of_both = _spearman(x, y)
     if given is None:
         return of_both
