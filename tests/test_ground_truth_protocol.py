@@ -2,6 +2,7 @@
 impostors; layers."""
 
 import math
+from dataclasses import astuple
 from itertools import combinations, permutations
 
 import numpy as np
@@ -93,7 +94,7 @@ def test_a_measure_of_accuracies_alone_is_the_baseline(rows):
     for (test, name, measure, layer), row in rows.items():
         if measure == "accuracy alone":
             assert (
-                row[4:11] == rows[test, name, BASELINES[0], layer][4:11]
+                astuple(row)[4:11] == astuple(rows[test, name, BASELINES[0], layer])[4:11]
                 and not row.is_above_baselines
             )
     assert rows["accuracy", "spearman", "accuracy alone", ""].value == pytest.approx(1)

@@ -1,15 +1,19 @@
-"""The tests: a test takes the similarities of all pairs of networks at a layer and gives scores
-with intervals.
+"""The tests of measures: do similarities of networks agree with what is known of the networks?
 
-The column `group` of a list of networks names the groups of each, with blanks between them:
+The column `group` of a list of networks has words with blanks between them:
 
-* `label_noise:0.5`: a test, which tells the networks of one strength from those of others, and the strength;
-* `clean`: seeds of one experiment, for the tests of outputs and of layers;
-* `impostor:KIND`, `similar:KIND`: front networks that are planted against the clean ones (see `impostors`).
+* `label_noise:0.5` (an intervention and its strength): a measure should tell pairs of networks of
+  one strength from pairs of different strengths.
+* `clean`: networks of one experiment with different seeds. A measure should agree with the
+  differences of their outputs, and with the depth of their layers.
+* `impostor:KIND`: front networks that cannot show the image, planted against the clean networks. A
+  measure should put them below all true fronts.
+* `similar:KIND`: copies of clean networks, which count as true fronts.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -27,12 +31,18 @@ from src.ground_truth.scores import (
 from src.ground_truth.tables import Tables
 from src.ground_truth.truth_rows import TruthRow
 
-ALL_LAYERS = ""  # by the mean of ranks over layers
-CLEAN, IMPOSTOR, COPY = "clean", "impostor", "similar"
+ALL_LAYERS = ""  # the layer of scores by the mean of ranks over layers
+
+# Words of groups
+CLEAN = "clean"
+IMPOSTOR = "impostor"
+COPY = "similar"
+
+Words = Mapping[str, str]  # of a network: strengths of interventions, kinds of impostors
 
 
 class Scored(NamedTuple):
-    """A measure in a test at a layer."""
+    """A score of a measure in a test at a layer."""
 
     test: str
     score: str
@@ -43,184 +53,312 @@ class Scored(NamedTuple):
 
 
 def score(tables: Tables, groups: Sequence[str], outputs: Mapping[str, NDArray]) -> list[TruthRow]:
-    """Score all measures of the tables, baselines among them, in all tests that the networks allow.
+    """Score all measures of the tables in all tests that the networks allow.
 
     Args:
-        groups: (N,), as in the list of networks.
-        outputs: from `outputs.differences`.
+        tables: of N networks; they include the baselines.
+        groups: (N,), the column of the list of networks.
+        outputs: (N, N) by name, from `outputs.differences`.
     """
-    named = [
-        dict(name.partition(":")[::2] for name in group.split()) for group in groups
-    ]  # strengths, or kinds
-    clean = np.array([i for i, names in enumerate(named) if CLEAN in names], dtype=int)
-    of_pairs = [*_tests_of_groups(named), *_tests_of_outputs(outputs, clean)]
-    tests = [partial(_of_pairs, test=test) for test in of_pairs]
-    tests += [partial(_of_layers, members=clean), partial(_of_impostors, named=named)]
-    rows = []
+    words = [_words_of(group) for group in groups]
+    clean = np.array([i for i, names in enumerate(words) if CLEAN in names], dtype=int)
+    pair_tests = [*_tests_of_groups(words), *_tests_of_outputs(outputs, clean)]
+
+    tests: list[Callable[[Tables, str], Iterator[Scored]]] = []
+    tests += [partial(_scores_of_pairs, test=test) for test in pair_tests]
+    tests.append(partial(_scores_of_layers, members=clean))
+    tests.append(partial(_scores_of_impostors, words=words))
+    rows: list[TruthRow] = []
     for test in tests:
-        rows += _rows(tables, {measure: list(test(tables, measure)) for measure in tables.values})
+        scores = {measure: list(test(tables, measure)) for measure in tables.values}
+        rows += _rows(tables, scores)
     return rows
 
 
-class Test(NamedTuple):
-    """A test of the similarities of all pairs of some networks at a layer."""
+def _words_of(group: str) -> Words:
+    """Split the group of a network into words with their values, such as label_noise: 0.5."""
+    words = {}
+    for word in group.split():
+        name, _, value = word.partition(":")
+        words[name] = value
+    return words
+
+
+# Tests of the similarities of all pairs of some networks
+
+
+class PairTest(NamedTuple):
+    """A test of the similarities of all P pairs of n networks at a layer."""
 
     name: str
     score: str
     chance: float
-    members: NDArray  # the networks (indices)
-    groups: NDArray  # of these: which were made alike
-    of: Callable[
-        [NDArray, NDArray, NDArray], NDArray
-    ]  # of similarities (P,), then as `ScoreOfPairs`
+    members: NDArray  # (n,): numbers of the networks in the list
+    groups: NDArray  # (n,): networks of a group were made in one way
+    # (similarities (P,), places of measures, places of truths) -> scores; see `ScoreOfPairs`
+    of: Callable[[NDArray, NDArray, NDArray], NDArray]
 
 
-def _tests_of_groups(named: Sequence[Mapping[str, str]]) -> Iterator[Test]:
-    """Yield the test of each intervention that has two groups or more."""
-    for test in dict.fromkeys(
-        test for names in named for test in names if test not in (CLEAN, IMPOSTOR, COPY)
-    ):
-        strengths = {i: names[test] for i, names in enumerate(named) if test in names}
-        members, groups = np.array(list(strengths)), np.array(list(strengths.values()))
-        first, second = (groups[ends] for ends in np.triu_indices(len(groups), 1))
-
-        def of(values, at, known, name, first=first, second=second):
-            return getattr(group_scores_of_pairs(values[at], first[known], second[known]), name)
-
-        if len(np.unique(groups)) > 1:
-            for name, chance in chance_scores(groups)._asdict().items():
-                yield Test(test, name, chance, members, groups, partial(of, name=name))
-
-
-def _tests_of_outputs(outputs: Mapping[str, NDArray], members: NDArray) -> Iterator[Test]:
-    """Yield the tests of clean networks: does a measure go with the differences of their
-    outputs?"""
-    pairs = tuple(members[np.array(np.triu_indices(len(members), 1))])
-
-    def of(values, at, known, difference, given=None):
-        return -rank_correlation(
-            values[at], difference[known], None if given is None else given[known]
-        )
-
-    for name, difference in outputs.items():
-        for score, given in {"spearman": None, "partial": outputs["accuracy"][pairs]}.items():
-            if name != "accuracy" or given is None:
-                of_score = partial(of, difference=difference[pairs], given=given)
-                yield Test(name, score, 0.0, members, np.zeros(len(members)), of_score)
+def _tests_of_groups(words: Sequence[Words]) -> Iterator[PairTest]:
+    """Yield the tests of each intervention with at least two strengths."""
+    interventions = dict.fromkeys(name for names in words for name in names)
+    for intervention in interventions:
+        if intervention in (CLEAN, IMPOSTOR, COPY):
+            continue
+        members = np.array([i for i, names in enumerate(words) if intervention in names])
+        strengths = np.array([words[i][intervention] for i in members])
+        if len(np.unique(strengths)) < 2:
+            continue
+        first, second = np.triu_indices(len(members), 1)
+        for name, chance in chance_scores(strengths)._asdict().items():
+            of = partial(_group_score, first=strengths[first], second=strengths[second], name=name)
+            yield PairTest(intervention, name, chance, members, strengths, of)
 
 
-def _of_pairs(tables: Tables, measure: str, test: Test) -> Iterator[Scored]:
-    """Yield the scores of a measure in a test of pairs of networks."""
-    pairs = tuple(test.members[np.array(np.triu_indices(len(test.members), 1))])
-    for layer, values in _at_layers(tables, lambda layer: tables.at_layer(measure, layer)[pairs]):
-        of = partial(test.of, values)
+def _group_score(
+    similarities: NDArray,
+    measured: NDArray,
+    truth: NDArray,
+    *,
+    first: NDArray,
+    second: NDArray,
+    name: str,
+) -> NDArray:
+    """Return a score (...) of how well similarities tell pairs within from pairs across groups.
+
+    Args:
+        similarities: (P,).
+        measured, truth: (..., P), places of pairs; see `ScoreOfPairs`.
+        first, second: (P,), the groups of both networks of each pair.
+        name: a field of `GroupScores`.
+    """
+    scores = group_scores_of_pairs(similarities[measured], first[truth], second[truth])
+    return getattr(scores, name)
+
+
+def _tests_of_outputs(outputs: Mapping[str, NDArray], members: NDArray) -> Iterator[PairTest]:
+    """Yield the tests of clean networks against the differences of their outputs.
+
+    The partial correlation takes out what accuracies explain.
+
+    Args:
+        members: (n,), numbers of the clean networks.
+    """
+    pairs = _pairs_of(members)
+    groups = np.zeros(len(members))
+    accuracy = outputs["accuracy"][pairs]
+    for name, matrix in outputs.items():
+        of = partial(_output_score, difference=matrix[pairs], control=None)
+        yield PairTest(name, "spearman", 0.0, members, groups, of)
+        if name != "accuracy":
+            of = partial(_output_score, difference=matrix[pairs], control=accuracy)
+            yield PairTest(name, "partial", 0.0, members, groups, of)
+
+
+def _output_score(
+    similarities: NDArray,
+    measured: NDArray,
+    truth: NDArray,
+    *,
+    difference: NDArray,
+    control: NDArray | None,
+) -> NDArray:
+    """Return the negative correlation (...) of similarities with differences of outputs.
+
+    Args:
+        similarities: (P,).
+        measured, truth: (..., P), places of pairs; see `ScoreOfPairs`.
+        difference: (P,).
+        control: (P,), what a partial correlation takes out.
+    """
+    if control is not None:
+        control = control[truth]
+    return -rank_correlation(similarities[measured], difference[truth], control)
+
+
+def _pairs_of(members: NDArray) -> tuple[NDArray, NDArray]:
+    """Return both members of all pairs of n networks, (P,) and (P,), P = n (n − 1) / 2."""
+    first, second = np.triu_indices(len(members), 1)
+    return members[first], members[second]
+
+
+def _scores_of_pairs(tables: Tables, measure: str, test: PairTest) -> Iterator[Scored]:
+    """Yield the scores of a measure in a test of pairs, by layer."""
+    pairs = _pairs_of(test.members)
+    values_of_layers = {layer: tables.at_layer(measure, layer)[pairs] for layer in tables.layers}
+    for layer, similarities in _with_mean_ranks(values_of_layers):
+        of = partial(test.of, similarities)
         p = permuted_p(of, len(test.members))
         yield Scored(test.name, test.score, layer, test.chance, estimate(of, test.groups), p)
 
 
-def _at_layers(
-    tables: Tables, values_at: Callable[[str], NDArray]
-) -> Iterator[tuple[str, NDArray]]:
-    """Yield the similarities of pairs at each layer that has all of them, and their mean ranks over
-    these layers."""
-    found = {layer: values_at(layer) for layer in tables.layers}
-    found = {
-        layer: values
-        for layer, values in found.items()
-        if values.size > 1 and not np.isnan(values).any()
-    }
-    yield from found.items()
-    if found:
-        yield (
-            ALL_LAYERS,
-            np.mean([rankdata(values).reshape(values.shape) for values in found.values()], axis=0),
-        )
+def _with_mean_ranks(values_of_layers: Mapping[str, NDArray]) -> Iterator[tuple[str, NDArray]]:
+    """Yield the similarities (P,) of each layer without NaN, and last their mean ranks.
+
+    The mean ranks are over these layers, and have the layer ALL_LAYERS.
+    """
+    ranks = []
+    for layer, values in values_of_layers.items():
+        if values.size > 1 and not np.isnan(values).any():
+            ranks.append(rankdata(values))
+            yield layer, values
+    if ranks:
+        yield ALL_LAYERS, np.mean(ranks, axis=0)
 
 
-def _of_layers(tables: Tables, measure: str, members: NDArray) -> Iterator[Scored]:
+# The test of layers
+
+
+def _scores_of_layers(tables: Tables, measure: str, members: NDArray) -> Iterator[Scored]:
     """Yield how well a measure orders the layers of two clean networks, means over pairs.
 
-    Where it is the same for all layers, which are ties, its rank correlation counts as 0: it orders
-    nothing."""
-    pairs = list(zip(*members[np.array(np.triu_indices(len(members), 1))], strict=True))
-    complete = {
-        layer: tables.at_layer(measure, layer)[tuple(np.transpose(pairs))]
-        for layer in tables.layers
-        if pairs
-    }
-    layers = [layer for layer, values in complete.items() if not np.isnan(values).any()]
-    if len(layers) < 3:
+    A measure that is equal for all layers orders nothing: its rank correlation, which is not
+    defined, counts as 0.
+
+    Args:
+        members: (n,), numbers of the clean networks.
+    """
+    pairs = _pairs_of(members)
+    layers = []
+    for layer in tables.layers:
+        if not np.isnan(tables.at_layer(measure, layer)[pairs]).any():
+            layers.append(layer)
+    if len(members) < 2 or len(layers) < 3:
         return
-    of_pairs = np.array(
-        [layer_scores(tables.of_layers(measure, i, j, layers)) for i, j in pairs]
-    )  # (pairs, 2)
-    of_pairs[:, 1] = np.where(np.isnan(of_pairs[:, 0]), np.nan, np.nan_to_num(of_pairs[:, 1]))
-    for name, chance, values in (
-        ("spearman", 0.0, of_pairs[:, 1]),
-        ("conformity", 0.5, of_pairs[:, 0]),
-    ):
-        found = estimate(lambda at, _, values=values: values[at].mean(-1), np.zeros(len(members)))
-        yield Scored("layers", name, ALL_LAYERS, chance, found)
+    conformities = []
+    correlations = []
+    for first, second in combinations(members, 2):
+        scores = layer_scores(tables.of_layers(measure, first, second, layers))
+        correlation = scores.spearman
+        if np.isnan(correlation) and not np.isnan(scores.conformity):
+            correlation = 0.0
+        conformities.append(scores.conformity)
+        correlations.append(correlation)
+
+    groups = np.zeros(len(members))
+    spearman = estimate(partial(_mean_over_pairs, np.array(correlations)), groups)
+    yield Scored("layers", "spearman", ALL_LAYERS, 0.0, spearman)
+    conformity = estimate(partial(_mean_over_pairs, np.array(conformities)), groups)
+    yield Scored("layers", "conformity", ALL_LAYERS, 0.5, conformity)
 
 
-def _of_impostors(
-    tables: Tables, measure: str, named: Sequence[Mapping[str, str]]
-) -> Iterator[Scored]:
-    """Yield the share of impostors that a measure puts below all true fronts of an end network,
-    means over these.
+def _mean_over_pairs(values: NDArray, measured: NDArray, truth: NDArray) -> NDArray:
+    """Return the mean (...) of the values (P,) at places (..., P)."""
+    return values[measured].mean(-1)
 
-    Each kind of impostor counts alike, however many there are of it. True are all other end
-    networks, which are clean, and the planted copies. Intervals are over end networks."""
-    kinds = {i: names[IMPOSTOR] for i, names in enumerate(named) if IMPOSTOR in names}
-    impostors, copies = list(kinds), [i for i, names in enumerate(named) if COPY in names]
-    measured = [values for name, values in tables.values.items() if name not in BASELINES]
-    has_pair = np.any([np.isfinite(values).any((2, 3)) for values in measured], axis=0)  # (N, N)
-    ends = [
-        i
-        for i, names in enumerate(named)
-        if CLEAN in names and impostors and has_pair[impostors[0], i]
-    ]
+
+# The test of impostors
+
+
+def _scores_of_impostors(tables: Tables, measure: str, words: Sequence[Words]) -> Iterator[Scored]:
+    """Yield the share of impostors that a measure puts below all true fronts.
+
+    It is a mean over end networks, with the interval over end networks, and over kinds of
+    impostors: all kinds weigh the same, whatever their numbers of impostors. True fronts of a clean
+    end network are all clean networks but itself, and the planted copies.
+    """
+    impostors = [i for i, names in enumerate(words) if IMPOSTOR in names]
+    kinds = np.array([words[i][IMPOSTOR] for i in impostors])
+    copies = [i for i, names in enumerate(words) if COPY in names]
+    ends = _ends_of_impostors(tables, impostors, words)
     if len(ends) < 2:
         return
     fronts = np.array([*impostors, *copies, *ends])
-    n, n_true, are_two = len(impostors), len(copies) + len(ends) - 1, fronts[:, None] != ends
+    n_true = len(copies) + len(ends) - 1
+    is_pair = fronts[:, None] != np.array(ends)  # a network is no front of its own
 
-    def values_at(layer: str) -> NDArray:
-        return tables.into(measure, layer)[np.ix_(fronts, ends)][are_two]
+    values_of_layers = {}
+    for layer in tables.layers:
+        similarities = tables.into(measure, layer)[np.ix_(fronts, np.array(ends))]
+        values_of_layers[layer] = similarities[is_pair]
+    for layer, values in _with_mean_ranks(values_of_layers):
+        similarity = np.full(is_pair.shape, np.inf)
+        similarity[is_pair] = values
+        least_of_true = similarity[len(impostors) :].min(0)  # (ends,)
+        is_below = similarity[: len(impostors)] < least_of_true  # (impostors, ends)
+        shares = {}  # (ends,), by kind
+        for kind in dict.fromkeys(kinds.tolist()):
+            shares[kind] = is_below[kinds == kind].mean(0)
+        mean_share = np.mean(list(shares.values()), axis=0)
+        for name, share in {"share": mean_share, **shares}.items():
+            chance = 1 / (n_true + 1)
+            yield Scored("impostors", name, layer, chance, _estimate_over_networks(share))
 
-    for layer, values in _at_layers(tables, values_at):
-        similarity = np.full(are_two.shape, np.inf)  # a network itself is no front of its own
-        similarity[are_two] = values
-        is_below = similarity[:n] < similarity[n:].min(0)  # (impostors, ends)
-        shares = {}
-        for kind in dict.fromkeys(kinds.values()):
-            shares[kind] = is_below[[kinds[i] == kind for i in impostors]].mean(0)  # (ends,)
-        for name, of_ends in {"share": np.mean(list(shares.values()), axis=0), **shares}.items():
-            without_each = np.array([np.delete(of_ends, end).mean() for end in range(len(ends))])
-            found = Estimate(float(of_ends.mean()), without_each, np.zeros(1), np.zeros(len(ends)))
-            yield Scored("impostors", name, layer, 1 / (n_true + 1), found)
+
+def _ends_of_impostors(
+    tables: Tables, impostors: Sequence[int], words: Sequence[Words]
+) -> list[int]:
+    """Return the clean networks that impostors were stitched into."""
+    if not impostors:
+        return []
+    measured = [values for name, values in tables.values.items() if name not in BASELINES]
+    first = impostors[0]
+    has_values = np.any([np.isfinite(values[first]).any((1, 2)) for values in measured], axis=0)
+    return [i for i, names in enumerate(words) if CLEAN in names and has_values[i]]
 
 
-def _rows(tables: Tables, scored: Mapping[str, Sequence[Scored]]) -> Iterator[TruthRow]:
-    """Yield the rows of a test, if any measure but the baselines has a score there."""
-    if not any(each for measure, each in scored.items() if measure not in BASELINES):
+def _estimate_over_networks(values: NDArray) -> Estimate:
+    """Return the mean of values (n,) of single networks, with its jackknife over networks."""
+    without_network = np.array([np.delete(values, i).mean() for i in range(len(values))])
+    return Estimate(
+        value=float(values.mean()),
+        without_network=without_network,
+        without_pair=np.zeros(1),
+        groups=np.zeros(len(values)),
+    )
+
+
+# Rows
+
+
+def _rows(tables: Tables, scores: Mapping[str, Sequence[Scored]]) -> Iterator[TruthRow]:
+    """Yield the rows of a test; none if only baselines have scores.
+
+    Args:
+        scores: by measure.
+    """
+    if not any(scores[measure] for measure in scores if measure not in BASELINES):
         return
-    best: dict[tuple, Estimate] = {}
-    for each in (each for measure in BASELINES for each in scored.get(measure, ())):
-        key = each.test, each.score, each.layer
-        if key not in best or np.nan_to_num(each.estimate.value, nan=-np.inf) > best[key].value:
-            best[key] = each.estimate
-    for measure, of_measure in scored.items():
-        for each in of_measure:
-            baseline = best.get((each.test, each.score, each.layer))
-            is_above = baseline is not None and each.estimate.minus(baseline).interval().low > 0
-            interval = each.estimate.interval()
-            is_above_chance = (
-                interval.low > each.chance if each.p is None else each.p <= (1 - LEVEL) / 2
-            )
+    best = _best_baselines(scores)
+    for measure, scores_of_measure in scores.items():
+        for scored in scores_of_measure:
+            interval = scored.estimate.interval()
+            if scored.p is None:
+                is_above_chance = interval.low > scored.chance
+            else:
+                is_above_chance = scored.p <= (1 - LEVEL) / 2
+            is_above_baselines = False
+            baseline = best.get((scored.test, scored.score, scored.layer))
+            if baseline is not None:
+                is_above_baselines = scored.estimate.minus(baseline).interval().low > 0
             low, high = np.clip(interval, -1, 1).tolist()
             yield TruthRow(
-                each.test, each.score, measure, each.layer, each.estimate.value, low, high, each.chance, each.p,
-                bool(is_above_chance), bool(is_above), measure in BASELINES, len(each.estimate.groups),
-                measure in tables.directed and each.test != "impostors",
-            )  # fmt: skip
+                test=scored.test,
+                score=scored.score,
+                measure=measure,
+                layer=scored.layer,
+                value=scored.estimate.value,
+                low=low,
+                high=high,
+                chance=scored.chance,
+                p=scored.p,
+                is_above_chance=bool(is_above_chance),
+                is_above_baselines=bool(is_above_baselines),
+                is_baseline=measure in BASELINES,
+                n_networks=len(scored.estimate.groups),
+                both_directions=measure in tables.directed and scored.test != "impostors",
+            )
+
+
+def _best_baselines(
+    scores: Mapping[str, Sequence[Scored]],
+) -> dict[tuple[str, str, str], Estimate]:
+    """Return the best baseline by test, score and layer; a NaN is never better than a number."""
+    best: dict[tuple[str, str, str], Estimate] = {}
+    for measure in BASELINES:
+        for scored in scores.get(measure, ()):
+            key = (scored.test, scored.score, scored.layer)
+            value = np.nan_to_num(scored.estimate.value, nan=-np.inf)
+            if key not in best or value > best[key].value:
+                best[key] = scored.estimate
+    return best
