@@ -1,8 +1,7 @@
-"""Ground truth: scores of similarity measures on networks that differ by construction, and
-differences of outputs.
+"""Ground truth: scores of similarity measures on networks that differ by construction.
 
-The protocol is that of ReSi (Klabunde et al., ICLR 2025, arXiv 2408.00531), with baselines and
-impostors."""
+The protocol is that of ReSi (Klabunde et al., ICLR 2025, arXiv 2408.00531). Baselines and impostors
+are added."""
 
 from src.ground_truth.outputs import output_differences
 from src.ground_truth.scores import chance_scores, group_scores, layer_scores, output_correlation

@@ -1,9 +1,12 @@
-"""The report of the tests: tables, a figure of scores, and sentences."""
+"""The report of the tests of measures: tables, a figure of scores, and sentences.
+
+Networks that were trained with `--shortcut` saw dots in their images which told the class."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 
@@ -16,126 +19,143 @@ from src.results.heat_maps import HeatMap, maps
 from src.results.matrices import Matrix
 from src.results.tables import write_table
 
-RELIES = 0.2  # by how much accuracy falls where dots mislead a network that has learned them
+RELIES = 0.2  # loss of accuracy by misleading dots, of a network that relies on dots
 
 
 def write_scores(path: Path, rows: Sequence[TruthRow]) -> None:
-    """Write the CSV, and beside it the table of main scores with the sentences (`.md`), and the
-    figure (`.png`)."""
+    """Write the scores as a CSV, and beside it a table with sentences (`.md`) and a figure (`.png`).
+
+    Table and figure have the main scores.
+    """
     write_table(path, TruthRow, rows)
-    counted = main_rows(rows)
-    matrix = _matrix(
-        counted,
-        lambda row: f"{row.value:.2f}{'*' * row.is_above_chance}{'†' * _is_better(row)}",
-        "–",
-    )
+    write_text(path.with_suffix(".md"), _markdown(rows))
+    draw_scores(path.with_suffix(".png"), main_rows(rows))
+
+
+def _markdown(rows: Sequence[TruthRow]) -> str:
+    """Return the table of main scores in Markdown, followed by the sentences as a list."""
+    matrix = _matrix(main_rows(rows), _cell, missing="–")
     lines = [
         f"| {' | '.join(['measure', *matrix.columns])} |",
         f"|{'---|' * (1 + len(matrix.columns))}",
     ]
-    lines += [
-        f"| {' | '.join([name, *cells])} |"
-        for name, cells in zip(matrix.rows, matrix.values, strict=True)
-    ]
-    write_text(
-        path.with_suffix(".md"),
-        "\n".join([*lines, "", *(f"* {line}" for line in sentences(rows)), ""]),
-    )
-    draw_scores(path.with_suffix(".png"), counted)
+    for measure, cells in zip(matrix.rows, matrix.values, strict=True):
+        lines.append(f"| {' | '.join([measure, *cells])} |")
+    lines.append("")
+    lines += [f"* {sentence}" for sentence in sentences(rows)]
+    return "\n".join([*lines, ""])
+
+
+def _cell(row: TruthRow) -> str:
+    """Return a score with a star if it is above chance, and a dagger if it is above baselines."""
+    text = f"{row.value:.2f}"
+    if row.is_above_chance:
+        text += "*"
+    if _is_better(row):
+        text += "†"
+    return text
 
 
 def main_rows(rows: Sequence[TruthRow]) -> list[TruthRow]:
-    """Return the main score of each test over all layers, the best measures (by their mean) first,
-    then baselines."""
-    counted = [
-        row for row in rows if row.is_main and row.layer == ALL_LAYERS and not math.isnan(row.value)
-    ]
-    means = {
-        name: fmean(map(_over_chance, same))
-        for name, same in grouped(counted, lambda row: row.measure).items()
-    }
+    """Return the main score of each test over all layers, best measures first, baselines last.
+
+    Measures are sorted by the mean of their scores over tests.
+    """
+    counted = []
+    for row in rows:
+        if row.is_main and row.layer == ALL_LAYERS and not math.isnan(row.value):
+            counted.append(row)
+    means = {}
+    for measure, rows_of_measure in grouped(counted, lambda row: row.measure).items():
+        means[measure] = fmean(_over_chance(row) for row in rows_of_measure)
     return sorted(counted, key=lambda row: (row.is_baseline, -means[row.measure]))
 
 
 def sentences(rows: Sequence[TruthRow]) -> list[str]:
-    """Return which measures find what a test asks for, and which of these find more than a baseline
-    does."""
-    return [
-        line
-        for test in dict.fromkeys(row.test for row in rows)
-        for line in _on_test(test, main_rows(rows))
-    ]
+    """Say for each test which measures are above chance, and which are above the best baseline."""
+    counted = main_rows(rows)
+    lines = []
+    for test in dict.fromkeys(row.test for row in rows):
+        lines += _sentences_on_test(test, [row for row in counted if row.test == test])
+    return lines
 
 
-def _on_test(test: str, rows: Sequence[TruthRow]) -> Iterator[str]:
-    of_test = sorted((row for row in rows if row.test == test), key=lambda row: -row.value)
-    measures = [row for row in of_test if not row.is_baseline]
+def _sentences_on_test(test: str, rows: Sequence[TruthRow]) -> list[str]:
+    """Return the sentences on one test; none without measures."""
+    ordered = sorted(rows, key=lambda row: -row.value)
+    measures = [row for row in ordered if not row.is_baseline]
+    if not measures:
+        return []
     above = [row.measure for row in measures if row.is_above_chance]
-    better = [row.measure for row in measures if _is_better(row)]
-    baseline = next((f"{row.measure} ({row.value:.2f})" for row in of_test if row.is_baseline), "")
-    if measures:
-        chance = f"chance is {measures[0].chance:.2f}"
-        named = listed(above) or "none"
-        yield f"Test of {test}: {len(above)} of {len(measures)} measures are above chance ({chance}): {named}."
-    if measures and baseline:
-        yield f"Test of {test}: above the best baseline, {baseline}: {listed(better) or 'none'}."
+    lines = [
+        f"Test of {test}: {len(above)} of {len(measures)} measures are above chance "
+        f"(chance is {measures[0].chance:.2f}): {listed(above) or 'none'}."
+    ]
+    baselines = [row for row in ordered if row.is_baseline]
+    if baselines:
+        better = listed(row.measure for row in measures if _is_better(row))
+        best = f"{baselines[0].measure} ({baselines[0].value:.2f})"
+        lines.append(f"Test of {test}: above the best baseline, {best}: {better or 'none'}.")
+    return lines
 
 
 def sentences_on_dots(rows: Sequence[DotsRow]) -> list[str]:
-    """Return the accuracies of each group with dots that tell the class, without dots, and with
-    drawn ones."""
+    """Say for each group of networks how accurate it is with dots and without.
+
+    Dots either tell the class, or are drawn at random.
+    """
     lines = []
-    for group in dict.fromkeys(row.group for row in rows):
-        of_group = [row for row in rows if row.group == group]
-        true, absent, drawn = np.mean(
-            [(row.true, row.absent, row.drawn) for row in of_group], axis=0
-        )
-        relies = sum(row.true - row.drawn > RELIES for row in of_group)
+    for group, rows_of_group in grouped(rows, lambda row: row.group).items():
+        accuracies = [(row.true, row.absent, row.drawn) for row in rows_of_group]
+        true, absent, drawn = np.mean(accuracies, axis=0)
+        n_relying = sum(row.true - row.drawn > RELIES for row in rows_of_group)
         lines.append(
-            f"{group}: accuracy {true:.2f} with dots that tell the class, {absent:.2f} without dots, {drawn:.2f} with "
-            f"drawn ones; {relies} of {len(of_group)} networks rely on the dot."
+            f"{group}: accuracy {true:.2f} with dots that tell the class, {absent:.2f} without "
+            f"dots, {drawn:.2f} with drawn ones; {n_relying} of {len(rows_of_group)} networks rely "
+            "on the dot."
         )
     return lines
 
 
 def _is_better(row: TruthRow) -> bool:
+    """Return whether a score is above chance and above all baselines."""
     return row.is_above_chance and row.is_above_baselines
 
 
 def _over_chance(row: TruthRow) -> float:
-    """Return a score where 0 is chance and 1 the truth."""
+    """Return a score on the scale where 0 is chance and 1 is the truth."""
     return (row.value - row.chance) / (1 - row.chance)
 
 
-def _matrix(rows: Sequence[TruthRow], value, missing) -> Matrix:
+def _matrix(rows: Sequence[TruthRow], value: Callable[[TruthRow], Any], *, missing: Any) -> Matrix:
+    """Lay out a value of rows as a matrix of measures × tests, in the order of the rows."""
     cells = {(row.measure, row.test): value(row) for row in rows}
-    measures, tests = (
-        list(dict.fromkeys(getattr(row, name) for row in rows)) for name in ("measure", "test")
-    )
-    return Matrix(
-        measures, tests, [[cells.get((name, test), missing) for test in tests] for name in measures]
-    )
+    measures = list(dict.fromkeys(row.measure for row in rows))
+    tests = list(dict.fromkeys(row.test for row in rows))
+    values = [[cells.get((measure, test), missing) for test in tests] for measure in measures]
+    return Matrix(measures, tests, values)
 
 
 def draw_scores(path: Path, rows: Sequence[TruthRow]) -> None:
-    """Draw the scores as a heat map of measures × tests, baselines apart; a red corner: above all
-    baselines."""
-    matrix, n = (
-        _matrix(rows, _over_chance, math.nan),
-        len({row.measure for row in rows if not row.is_baseline}),
-    )
-    apart = [[math.nan] * len(matrix.columns)]
-    matrix = Matrix(
-        [*matrix.rows[:n], "", *matrix.rows[n:]],
-        matrix.columns,
-        matrix.values[:n] + apart + matrix.values[n:],
-    )
+    """Draw scores as a heat map of measures × tests, with baselines below an empty row.
+
+    A red corner marks scores above all baselines.
+
+    Args:
+        rows: from `main_rows`, which puts baselines last.
+    """
+    matrix = _matrix(rows, _over_chance, missing=math.nan)
+    n_measures = len({row.measure for row in rows if not row.is_baseline})
+    measures = list(matrix.rows)
+    measures.insert(n_measures, "")
+    values = list(matrix.values)
+    values.insert(n_measures, [math.nan] * len(matrix.columns))
     marked = [(row.measure, row.test) for row in rows if _is_better(row)]
-    below = "0: chance, 1: the truth; by mean ranks over layers. Red corners: above all baselines, which stand last."
     maps(
         path,
-        {"": HeatMap(matrix, marked=marked)},
+        {"": HeatMap(Matrix(measures, matrix.columns, values), marked=marked)},
         row_label="measure",
         column_label="test",
-        caption=below,
+        caption="0: chance, 1: the truth; by mean ranks over layers. Red corners: above all "
+        "baselines, which stand last.",
     )
