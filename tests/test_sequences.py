@@ -112,3 +112,33 @@ def test_validity_compares_stretches_of_steps():
         "lstm": True,
         "stem": False,
     }
+
+
+class TimeFirst(nn.Module):
+    """A GRU and a norm over a number of rows, with the time steps on the first axis."""
+
+    def __init__(self, n_rows: int):
+        super().__init__()
+        self.n_rows = n_rows
+        self.steps, self.norm, self.head = nn.GRU(16, 6), nn.LayerNorm(6), nn.Linear(6, 4)
+
+    def forward(self, images):
+        rows = images[:, 0, : self.n_rows].transpose(0, 1)
+        return self.head(self.norm(self.steps(rows)[0])[-1])
+
+
+@pytest.mark.parametrize("n_rows", [2, 3, 7])
+def test_time_steps_in_front_of_the_images_are_refused(n_rows):
+    """Of two as well, though a first pass sees two images, and of as many as there are images."""
+    time_first = network(TimeFirst(n_rows))
+    assert list(time_first.shapes()) == ["head"]
+    for layer in ("steps", "norm"):
+        line = f"layer '{layer}' gives time steps in front of the images.*batch_first=True"
+        with pytest.raises(UserError, match=line):
+            time_first.channels_first([layer], image_shape=(1, 16, 16))
+        with pytest.raises(UserError, match=line):
+            time_first(torch.rand(n_rows, 1, 16, 16), until=layer)
+    two_steps = Rows()
+    two_steps.lstm = nn.LSTM(16, 6, batch_first=True)
+    short = Network(two_steps.eval(), image_shape=(1, 2, 16), n_classes=4)
+    assert short.shapes()["lstm"] == (2, 6)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from src.models.outputs import is_activation, logits_of, tensors_of
+from src.models.outputs import first_tensor, is_activation, logits_of, tensors_of
 
 OUTPUT = "output"  # names the output of the network; all further layers have names of modules
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
@@ -63,9 +63,12 @@ class Snapshot(NamedTuple):
 
 
 class Calls:
-    """The calls of the modules in a network, recorded in a pass over random images.
+    """The calls of the modules in a network, recorded in a pass over two random images.
 
     The value of a layer is the first tensor that the last call of its module returns.
+
+    Args:
+        images: (3, C, H, W), random. The third image tells axes of two time steps from the batch.
 
     Attributes:
         containers: the calls in the order in which they end, each with the calls that contain it.
@@ -75,6 +78,7 @@ class Calls:
             Two layers have the same position where one returns the value of the other, unchanged.
         shapes: by layer, the shape of the value for one image. Layers whose first axis is not that
             of the images are left out.
+        time_first: the layers with values (T, B, D), whose second axis is that of the images.
         output_shape: the shape of the output for one image.
         output_name: the layer whose value is the output; `OUTPUT` if there is none.
         changed: calls whose outputs are changed in place after the call ended. None stands for the
@@ -83,10 +87,12 @@ class Calls:
 
     def __init__(self, module: nn.Module, images: Tensor):
         self.module = module
+        two_images = images[:2]
         try:
-            self._record(images.clone().requires_grad_())
+            self._record(two_images.clone().requires_grad_())
         except RuntimeError:  # with gradients torch refuses NumPy and in-place changes of chunks
-            self._record(images)
+            self._record(two_images)
+        self._check_two_steps(images)
 
     def _record(self, images: Tensor) -> None:
         """Run the module on images, and set all attributes."""
@@ -135,7 +141,7 @@ class Calls:
         self._has_graph = 0 in self._computed_from(OUTPUT)
 
     def _name_layers(self, snapshots: dict[Call, Snapshot], output: Snapshot) -> None:
-        """Set `call_of`, `positions`, `shapes`, `output_shape` and `output_name`."""
+        """Set `call_of`, `positions`, `shapes`, `time_first`, `output_shape` and `output_name`."""
         last_calls: dict[nn.Module, Call] = {}
         for call in self.containers:
             if snapshots[call].tensors:
@@ -160,14 +166,42 @@ class Calls:
 
         # Shapes and the output
         self.output_shape = tuple(output.first.shape[1:])
+        n_images = len(output.first)
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.time_first: set[str] = set()
         for name, call in self.call_of.items():
             value = snapshots[call].first
-            if is_activation(value, len(output.first)):
+            if is_activation(value, n_images):
                 self.shapes[name] = tuple(value.shape[1:])
+            elif value.ndim == 3 and value.shape[1] == n_images:
+                self.time_first.add(name)
         output_position = position_of_value.get(output.identity)
         equal_to_output = (name for name in names if self.positions[name] == output_position)
         self.output_name = next(equal_to_output, OUTPUT)
+
+    def _check_two_steps(self, images: Tensor) -> None:
+        """Move layers with two time steps in front of the images from `shapes` to `time_first`.
+
+        Two images and two steps look the same; a pass over three images tells.
+        """
+        unclear = [name for name, shape in self.shapes.items() if len(shape) == 2 and shape[0] == 2]
+        if not unclear:
+            return
+        n_rows: dict[nn.Module, int] = {}
+
+        def leave(module: nn.Module, inputs: tuple, output: Any) -> None:
+            value = first_tensor(output)
+            n_rows[module] = 0 if value is None else len(value)
+
+        modules = {name: self.call_of[name].module for name in unclear}
+        with steady(self.module, images), torch.no_grad(), contextlib.ExitStack() as hooks:
+            for module in modules.values():
+                hooks.callback(module.register_forward_hook(leave).remove)
+            self.module(images.clone())
+        for name, module in modules.items():
+            if n_rows[module] != len(images):
+                del self.shapes[name]
+                self.time_first.add(name)
 
     def depends(self, layer: str, source: str) -> bool:
         """Return whether the value of `layer` is computed from the value of `source`, or equals it.

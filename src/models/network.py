@@ -27,6 +27,10 @@ from src.models.outputs import is_activation, logits_of
 from src.models.replay import Replay
 
 ASSUMED_SIZES = (32, 224)
+TIME_FIRST = (
+    "time steps in front of the images; make its module with batch_first=True, or choose another "
+    "layer"
+)
 
 
 class Network:
@@ -249,10 +253,10 @@ class Network:
         shapes = calls.shapes | {OUTPUT: calls.output_shape}
         for name in names:
             if self._existing(name) not in shapes:
-                raise UserError(
-                    f"layer {name!r} gives no tensor with the images as first axis; "
-                    "choose another one"
-                )
+                reason = "no tensor with the images as first axis; choose another one"
+                if name in calls.time_first:
+                    reason = TIME_FIRST
+                raise UserError(f"layer {name!r} gives {reason}")
 
         # Layers to turn
         turned = []
@@ -353,7 +357,11 @@ class Network:
         n_activations = len(x)
         if after in self._turned:
             x = x.movedim(1, -1)  # (B, C, H, W) -> (B, H, W, C)
-        values = self._replay().run(x, names, after, images)
+        replay = self._replay()
+        values = replay.run(x, names, after, images)
+        for name in names:
+            if name in replay.calls.time_first:
+                raise UserError(f"layer {name!r} gives {TIME_FIRST}")
         return {name: self._activation(name, values[name], n_activations) for name in names}
 
     def _activation(self, name: str, value: Tensor, n_activations: int) -> Tensor:

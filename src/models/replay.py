@@ -50,7 +50,7 @@ class Replay:
     def __init__(self, module: nn.Module, images: Tensor):
         self.module = module
         self.images = images
-        self.calls = Calls(module, images[:2])
+        self.calls = Calls(module, images)
         self.blocks: tuple[str, ...] | None = None
         self._is_training = any(part.training for part in module.modules())
         self._records: dict[str, Outputs] = {}  # by layer
