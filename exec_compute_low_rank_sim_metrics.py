@@ -5,6 +5,7 @@ principal components."""
 import sys
 
 from src import cli
+from src.user_code import title_of
 
 
 def parser() -> cli.Parser:
@@ -157,13 +158,14 @@ def print_rows(args, comparison) -> list:
     from src.console import note, warn
     from src.similarity.similarity_report import print_matrices, print_tables
 
+    metrics = list(dict.fromkeys(map(title_of, args.metrics)))
     all_rows = []
     for rows in list(comparison.rows()):
         if args.verbose:
             note(
                 f"{rows[0].layer1} -- {rows[0].layer2}: samples of CCA and Procrustes: {rows[0].alignment}"
             )
-        print_tables(rows, dict.fromkeys(args.metrics))
+        print_tables(rows, metrics)
         all_rows += rows
     print_matrices(all_rows)
     for line in comparison.warnings():

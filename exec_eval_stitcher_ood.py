@@ -5,7 +5,8 @@ end network?"""
 import sys
 
 from src import cli
-from src.choices.scores import SCORES
+from src.choices.scores import SCORES, scores_by_title
+from src.user_code import CODE
 
 
 def parser() -> cli.Parser:
@@ -42,9 +43,9 @@ def parser() -> cli.Parser:
     )
     add(
         "--detector",
-        type=cli.several(SCORES),
+        type=cli.names_or_code("score", SCORES),
         default="energy",
-        help=f"one, or several with commas between them. {cli.described(SCORES)}",
+        help=f"one, or several with commas between them. {cli.described(SCORES)}; or {CODE}, a class of your own",
     )
     add(
         "--validity",
@@ -144,16 +145,17 @@ def label_of_other_data(args) -> str:
 
 
 def begin_tables(args) -> dict:
-    """Return by score the run of this script that writes the table of the score."""
+    """Return the run of this script that writes the table of each score, by the title of the
+    score."""
     from pathlib import Path
 
     from src.ood.evaluation_rows import evaluation_file
     from src.results.run import Run
 
     tables = {}
-    for score in args.detector:
-        path = evaluation_file(Path(args.source_dir), score, other_data=label_of_other_data(args))
-        tables[score] = Run.beside(path, vars(args) | {"detector": score})
+    for title, score in scores_by_title(args.detector).items():
+        path = evaluation_file(Path(args.source_dir), title, other_data=label_of_other_data(args))
+        tables[title] = Run.beside(path, vars(args) | {"detector": score})
     return tables
 
 
@@ -204,7 +206,7 @@ def write_results(args, stitches, reference, tables, names) -> None:
     from src.ood.evaluation_rows import scores_file
 
     evaluations = {}
-    for score in args.detector:
+    for score in tables:
         rows = evaluate_stitches(score, stitches, reference, other_data=args.other_data)
         if rows:  # a detector may be for other layers alone
             evaluations[score] = rows
@@ -219,7 +221,7 @@ def write_results(args, stitches, reference, tables, names) -> None:
     for score in evaluations:
         arrays = scores_of_images(score, stitches, reference)
         if args.energy_dir:
-            save_arrays(Path(args.energy_dir, score if len(args.detector) > 1 else ""), arrays)
+            save_arrays(Path(args.energy_dir, score if len(tables) > 1 else ""), arrays)
         else:
             save_archive(scores_file(Path(args.source_dir), score, other_data=other_data), arrays)
         tables[score].options |= {

@@ -7,6 +7,7 @@ import sys
 from src import cli
 from src.choices import AUTO, C2T_CLS_TOKENS, STITCHING_TYPES, T2C_CLS_TOKENS, UPSAMPLE_MODES
 from src.choices.stitching import FORMS, INITS, OBJECTIVES
+from src.user_code import CODE
 
 
 def parser() -> cli.Parser:
@@ -46,9 +47,9 @@ def parser() -> cli.Parser:
     )
     add(
         "--objective",
-        choices=OBJECTIVES,
+        type=cli.name_or_code("objective", OBJECTIVES),
         default="task",
-        help=f"what is trained on: {cli.described(OBJECTIVES)}",
+        help=f"what is trained on: {cli.described(OBJECTIVES)}; or {CODE}, a loss of your own",
     )
     cli.add_matching(options)
     add(
@@ -109,11 +110,13 @@ def stitch(args, session=None) -> None:
     from src.stitching import build_layers, check_options, chosen_options
     from src.stitching.experiments import Experiment
     from src.stitching.grid_tables import update_grid
+    from src.stitching.objectives import objective_of
     from src.stitching.runs import GridRuns
 
     # Two networks, and a stitching layer for each pair of their layers.
     session = session or Session()
     settings = cli.training_settings(args)
+    objective = objective_of(args.objective)
     device = device_of(args.gpu)
     spec = dataset_info(args.dataset, labelled=True).spec
     front, end = cli.load_two_networks(
@@ -148,7 +151,7 @@ def stitch(args, session=None) -> None:
     if unfinished:
         images = load_images(args, session, device)
     for runs in unfinished:
-        run_grid(args, runs, front.network, end.network, *images, settings)
+        run_grid(args, runs, front.network, end.network, *images, settings, objective)
 
     # The table of all runs of the folder.
     update_grid(directory, create=len(layers) > 1)
@@ -172,7 +175,7 @@ def load_images(args, session, device):
     return train_set, test_set
 
 
-def run_grid(args, runs, front, end, train_set, test_set, settings) -> None:
+def run_grid(args, runs, front, end, train_set, test_set, settings, objective) -> None:
     """Match, train and evaluate the stitches that share passes, and write the folder of each."""
     from datetime import datetime
 
@@ -185,7 +188,7 @@ def run_grid(args, runs, front, end, train_set, test_set, settings) -> None:
         front,
         end,
         runs.layers,
-        objective=OBJECTIVES[args.objective],
+        objective=objective,
         front_rank=args.front_stitch_rank,
         l1_coef=args.l1_coef,
         frozen=is_frozen(args),

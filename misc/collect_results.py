@@ -181,7 +181,6 @@ def runs_of(source_dir: Path, *, recursive: bool, may_lack: bool):
         recursive: of those below as well, with their evaluations.
         may_lack: a folder without runs is no error.
     """
-    from src.choices.scores import SCORES
     from src.console import warn
     from src.errors import UserError
     from src.ood.evaluation_rows import with_evaluations
@@ -199,7 +198,7 @@ def runs_of(source_dir: Path, *, recursive: bool, may_lack: bool):
             else "give the folder that holds their folders"
         )
         raise UserError(f"{source_dir} holds no finished stitching run; {remedy}")
-    return with_evaluations(runs, SCORES) if recursive else runs
+    return with_evaluations(runs) if recursive else runs
 
 
 def similarities_of(source_dir: Path):

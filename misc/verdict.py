@@ -8,7 +8,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src import cli
-from src.choices.scores import SCORES
 
 
 def parser() -> cli.Parser:
@@ -139,7 +138,7 @@ def read_folders(folders):
     runs = []
     for folder in folders:
         runs_of_folder, skipped = read_runs(folder)
-        runs += with_evaluations(runs_of_folder, SCORES)
+        runs += with_evaluations(runs_of_folder)
         for reason in skipped:
             warn(f"skipped: {reason}")
     if not runs:

@@ -10,14 +10,14 @@ import importlib.util
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
 from src.errors import UserError, unknown_name
 
-FORMS = "FILE.py:FUNCTION or package.module:function"
+CODE = "FILE.py:FUNCTION or package.module:function"
 MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")  # the name of a module, with its packages
 
 
@@ -56,6 +56,28 @@ def absolute(name: str, folder: Path = Path()) -> str:
     return f"{(folder / Path(place).expanduser()).absolute()}:{function}"
 
 
+def by_title(names: Iterable[str], *, taken: Collection[str], kind: str) -> dict[str, str]:
+    """Return names by the titles that tables show.
+
+    Args:
+        taken: names of the suite itself.
+        kind: what they name, for the error.
+    Raises:
+        UserError: a function has a name of the suite, or two functions have one name.
+    """
+    titles: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        title = title_of(name)
+        if title != name and title in taken:
+            raise UserError(
+                f"{name}: {title} is the name of a {kind} of the suite; rename the function"
+            )
+        if title in titles:
+            raise UserError(f"{titles[title]} and {name} have one name; rename one function")
+        titles[title] = name
+    return titles
+
+
 def source_of(name: str) -> Path:
     """Return the file that holds user code, without running any of it.
 
@@ -71,15 +93,15 @@ def source_of(name: str) -> Path:
     for n_parts in range(1, len(parts) + 1):  # the packages, then the module
         spec = PathFinder.find_spec(".".join(parts[:n_parts]), folders)
         if spec is None:
-            raise UserError(f"there is no module {place} for {name}; install it, or give {FORMS}")
+            raise UserError(f"there is no module {place} for {name}; install it, or give {CODE}")
         folders = spec.submodule_search_locations
         origin = spec.origin
     if not origin:
-        raise UserError(f"the module {place} of {name} has no file; give {FORMS}")
+        raise UserError(f"the module {place} of {name} has no file; give {CODE}")
     return Path(origin)
 
 
-def load(name: str, *, remedy: str = f"mend it, or give the right {FORMS}") -> Callable[..., Any]:
+def load(name: str, *, remedy: str = f"mend it, or give the right {CODE}") -> Callable[..., Any]:
     """Run the file or import the module of user code, and return its function or class.
 
     Args:
@@ -102,15 +124,16 @@ def load(name: str, *, remedy: str = f"mend it, or give the right {FORMS}") -> C
 
 @contextlib.contextmanager
 def failing_as_user_error(
-    name: str, *, remedy: str = "mend it", doing: str = "run"
+    name: str, *, remedy: str = "mend it", except_for: type[Exception] = UserError
 ) -> Iterator[None]:
     """Turn an exception of user code in this block into a UserError that names its file and line.
 
-    An error of the user's that the block raises itself stays.
+    Args:
+        except_for: exceptions that stay as they are, beside a UserError.
     """
     try:
         yield
-    except UserError:
+    except (UserError, except_for):
         raise
     except (Exception, SystemExit) as error:  # whatever the code raises
         path = source_of(name)
@@ -121,7 +144,7 @@ def failing_as_user_error(
         ]
         line = f", line {lines[-1]}" if lines else ""
         raise UserError(
-            f"cannot {doing} {path}{line}: {type(error).__name__}: {error}; {remedy}"
+            f"cannot run {path}{line}: {type(error).__name__}: {error}; {remedy}"
         ) from error
 
 

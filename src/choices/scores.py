@@ -3,7 +3,11 @@
 To add a score, write its row here, and its detector in `src.ood.detectors`, where `DETECTORS` lists
 it."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
+
+from src.errors import UserError
+from src.user_code import by_title
 
 N_NEIGHBOURS = 50  # or half of the smallest class, if that is less
 
@@ -23,3 +27,27 @@ SCORES = {
     "knn": OodScore("nearest neighbours", "distance to the k-th (Sun et al. 2022)"),
     "residual": OodScore("residual", "norm outside of the principal subspace (Wang et al. 2022)"),
 }
+ON_OTHER_DATA = "_on_"  # in names of tables, between the score and the name of other data
+
+
+def is_trained(score: str) -> bool:
+    """Return whether the detectors of a score are networks from a store; those of a user's code are
+    not."""
+    return score in SCORES and SCORES[score].is_trained
+
+
+def scores_by_title(names: Sequence[str]) -> dict[str, str]:
+    """Return the names of scores by the titles that tables and files have.
+
+    Args:
+        names: in `SCORES`, or FILE.py:CLASS of a user's code, whose title is the name of the class.
+    Raises:
+        UserError: a class has the name of another score, or one that the name of a table cannot have.
+    """
+    titles = by_title(names, taken=SCORES, kind="score")
+    for title, name in titles.items():
+        if ON_OTHER_DATA in title:
+            raise UserError(
+                f"{name}: {ON_OTHER_DATA!r} stands for other data in names of tables; rename the class"
+            )
+    return titles

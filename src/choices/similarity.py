@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from src.errors import unknown_name
+from src.user_code import CODE, is_user_code, title_of
 
-GRAMS, SAMPLES = "grams", "samples"  # the inputs of a measure
+GRAMS = "grams"  # the inputs of a measure
+SAMPLES = "samples"
+ACTIVATIONS = "activations"
 N_NEIGHBOURS = 10
 # ends the name of a measure that is not symmetric, of the second layer to the first
 REVERSED = "_reversed"
@@ -20,7 +23,9 @@ class Measure(NamedTuple):
     heading: str  # in printed tables; the first three are the public code's
     title: str  # in figures
     description: str  # one line for `--help`
-    of: str  # GRAMS: the cosine of matrices of two layers; SAMPLES: of both as samples × features
+    # GRAMS: the cosine of matrices of two layers; SAMPLES: of both as samples × features;
+    # ACTIVATIONS: a function of a user's code, of both as they are
+    of: str
     equal: float  # the value of equal representations
     unrelated: float  # the value of unrelated ones
     in_paper: bool = False  # measured unless something else is asked for
@@ -62,18 +67,32 @@ MEASURES = {
                           min_images=N_NEIGHBOURS + 1),
 }  # fmt: skip
 PAPER = tuple(name for name, measure in MEASURES.items() if measure.in_paper)
+DISTANCE = "_distance"  # ends the name of a user's function whose low values are similar
+
+
+def measure_of(name: str) -> Measure:
+    """Return the row of the measure that a column is named by.
+
+    A name that is not in the table is that of a user's function. Its row follows from the name, so
+    that reading a table needs no code.
+    """
+    if name in MEASURES:
+        return MEASURES[name]
+    equal, unrelated = (0, 1) if name.endswith(DISTANCE) else (1, 0)
+    return Measure(name, name, "a function of a user's code", ACTIVATIONS, equal, unrelated)
 
 
 def with_companions(names: Sequence[str]) -> list[str]:
-    """Return the measures of the given names, each once, and behind them those that cost nothing
-    beside them.
+    """Return the columns of measures, each once, with the measures that cost nothing beside them.
 
+    Args:
+        names: in `MEASURES`, or of user code, whose column is the name of the function.
     Raises:
-        UserError: one of them is unknown.
+        UserError: a name is unknown.
     """
     for name in names:
-        if name not in MEASURES:
-            raise unknown_name("measure", name, MEASURES)
-    return list(
-        dict.fromkeys([*names, *(other for name in names for other in MEASURES[name].companions)])
-    )
+        if name not in MEASURES and not is_user_code(name):
+            raise unknown_name("measure", name, [*MEASURES, CODE])
+    columns = [title_of(name) for name in names]
+    companions = [companion for name in columns for companion in measure_of(name).companions]
+    return list(dict.fromkeys([*columns, *companions]))

@@ -37,7 +37,8 @@ class Objective(NamedTuple):
     are compared."""
 
     description: str  # for `--help`
-    loss: str = ""  # key in `src.stitching.objectives.LOSSES`; "": the cross-entropy
+    # key in `src.stitching.objectives.LOSSES`, or the name of user code; "": the cross-entropy
+    loss: str = ""
     compares: slice = NOWHERE
     measures_accuracy: bool = (
         True  # in training; without it, nothing runs behind the last layer that is compared
@@ -62,6 +63,8 @@ FORMS = {
 }  # fmt: skip
 INITS = {**STARTS, **{name: form.description for name, form in FORMS.items()}}
 
+# Where a user's loss compares activations, by the attribute `at` of its function
+PLACES = {"end": AT_END, "blocks": FROM_END, "logits": AT_LOGITS}
 OBJECTIVES = {
     "task": Objective("cross-entropy"),
     "soft": Objective("KL divergence to the end network's predictions", "soft", AT_LOGITS),

@@ -13,6 +13,7 @@ from src.cli.groups import (
 )
 from src.cli.parser import Parser, run
 from src.cli.types import (
-    csv_file, described, figure_file, network, rank, real_number, several, table_or_figure, whole_number,
+    csv_file, described, figure_file, name_or_code, names_or_code, network, rank, real_number, several, table_or_figure,
+    whole_number,
 )
 from src.choices.datasets import dataset_name as dataset

@@ -9,10 +9,11 @@ from src.choices.datasets import DATASET_NAMES, INTERVENTIONS, dataset_name
 from src.choices.models import MODEL_NAMES, VIT_INPUTS, VITS
 from src.choices.similarity import MEASURES, PAPER
 from src.cli.parser import Parser
-from src.cli.types import cutoff, described, real_number, whole_number
+from src.cli.types import cutoff, described, name_or_code, real_number, whole_number
 from src.errors import UserError
 from src.images import ImageSpec
 from src.network_names import NetworkName
+from src.user_code import CODE
 
 if TYPE_CHECKING:
     from src.models import Network
@@ -271,8 +272,14 @@ def add_similarity(parser: Parser) -> None:
         default=1000,
         help="the first so many validation images",
     )
-    add("--metrics", nargs="+", choices=tuple(MEASURES), default=list(PAPER), metavar="MEASURE",
-        help=described(MEASURES))  # fmt: skip
+    add(
+        "--metrics",
+        nargs="+",
+        type=name_or_code("measure", MEASURES),
+        default=list(PAPER),
+        metavar="MEASURE",
+        help=f"{described(MEASURES)}; or {CODE}, a function of your own",
+    )
     add(
         "--alignment",
         choices=ALIGNMENTS,

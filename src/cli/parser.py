@@ -2,24 +2,28 @@
 
 import argparse
 import contextlib
+import re
 import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NoReturn
 
-from src.cli.types import network
 from src.console import note
 from src.errors import Misfit, UserError, as_user_error, unknown_name
 from src.files import read_yaml
-from src.network_names import content_of, file_and_function, is_user_network
+from src.network_names import content_of
 from src.results.options import NOT_RECORDED
+from src.user_code import absolute, is_user_code, source_of
 
 HARMLESS = (  # how warnings begin that no user has to see
     "This DataLoader will create",  # more workers than cores
     "Grad strides do not match bucket view strides",
 )
+# Endings of options that may name code of a user
+NAMES_CODE = ("_type", "arch", "own_types", "metrics", "detector", "objective", "methods")
+EPOCHS = re.compile(r":\d+$")  # behind an objective
 DERIVED = (
     "_sha256",
     "_path_seed",
@@ -62,15 +66,13 @@ class Parser(argparse.ArgumentParser):
             path = first.parse_known_args(args)[0].config
             from_file = [] if path is None else self._set_defaults(path)
             parsed = super().parse_args(args, namespace)
-            given = {network(part) for word in args for part in (word, word.partition("=")[2])}
+            words = {part for word in args for part in (word, word.partition("=")[2])}
+            codes = {code for word in words for code in code_in(word)}
             for name, value in list(vars(parsed).items()):
-                if name.endswith(("_type", "arch")) and value and is_user_network(value):
-                    if name in from_file and value not in given:
-                        raise UserError(
-                            f"{name} {value} stands in the file of --config alone, and a file of options does not run "
-                            "code; name it on the command line as well"
-                        )
-                    setattr(parsed, f"{name}_sha256", content_of(file_and_function(value)[0]))
+                if name.endswith(NAMES_CODE) and code_in(value):
+                    if name in from_file:
+                        _refuse_unnamed(name, code_in(value), codes)
+                    setattr(parsed, f"{name}_sha256", _digests(value))
         except (argparse.ArgumentError, UserError) as error:
             self.error(str(error))
         return parsed
@@ -120,6 +122,31 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def code_in(value: Any) -> list[str]:
+    """Return the names of user code in the value of an option: a text or several, which may have
+    commas between names and epochs behind them. Paths are absolute."""
+    texts = value if isinstance(value, list) else [value]
+    names = [name for text in texts for name in (text, *str(text).split(","))]
+    codes = [absolute(EPOCHS.sub("", str(name))) for name in names]
+    return list(dict.fromkeys(filter(is_user_code, codes)))
+
+
+def _refuse_unnamed(option: str, codes: Sequence[str], named: Collection[str]) -> None:
+    """Raise a UserError if a file of options has code that the command line does not name."""
+    for code in codes:
+        if code not in named:
+            raise UserError(
+                f"{option} {code} stands in the file of --config alone, and a file of options does "
+                "not run code; name it on the command line as well"
+            )
+
+
+def _digests(value: Any) -> str | dict[str, str]:
+    """Return the SHA-256 of the file of user code, of several by their names."""
+    digests = {code: content_of(source_of(code)) for code in code_in(value)}
+    return digests if isinstance(value, list) else digests[code_in(value)[0]]
 
 
 def _words(action: argparse.Action, value: Any) -> list[str]:

@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
+from src.errors import unknown_name
 from src.network_names import file_and_function, is_user_network
+from src.user_code import CODE, absolute, is_user_code
 
 Value = TypeVar("Value")
 
@@ -72,6 +74,29 @@ def network(text: str) -> str:
         return text
     file, function = file_and_function(text)
     return f"{file.expanduser().absolute()}:{function}"
+
+
+def name_or_code(kind: str, names: Collection[str]) -> Callable[[str], str]:
+    """Return the type of an option that takes one of some names, or the name of user code, whose
+    path becomes absolute.
+
+    Args:
+        kind: what the option names, for the error.
+    """
+
+    def parse(text: str) -> str:
+        if text not in names and not is_user_code(text):
+            raise argparse.ArgumentTypeError(str(unknown_name(kind, text, [*names, CODE])))
+        return absolute(text)
+
+    return parse
+
+
+def names_or_code(kind: str, names: Collection[str]) -> Callable[[str], list[str]]:
+    """Return the type of an option that takes several names as `name_or_code` does, with commas
+    between them."""
+    parse = name_or_code(kind, names)
+    return lambda text: list(dict.fromkeys(parse(name) for name in text.split(",")))
 
 
 def several(names: Collection[str]) -> Callable[[str], list[str]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.choices.similarity import MEASURES
+from src.choices.similarity import measure_of
 from src.ground_truth.resampling import Estimate
 from src.ground_truth.truth_rows import DepthRow
 from src.network_names import NetworkKey
@@ -111,7 +111,7 @@ def _cells(
     for row in similarities:
         back = row.turned.measures
         for name, value in row.measures.items() if row.rank1 is row.rank2 is None else ():
-            quantity = OF_MEASURES[MEASURES[name].sign]
+            quantity = OF_MEASURES[measure_of(name).sign]
             measured.append(
                 (row.networks, (row.layer1, row.layer2), quantity, name, (value + back[name]) / 2)
             )

@@ -2,7 +2,7 @@
 
 import math
 
-from src.choices.similarity import MEASURES
+from src.choices.similarity import measure_of
 from src.results.quantities import DETECTOR, IN_TRUTH, shown_in
 from src.similarity.similarity_rows import SimilarityRow
 from src.stitching.folders import StitchingRun
@@ -16,7 +16,7 @@ def similarities_of(row: SimilarityRow) -> dict[str, float]:
 
     Calibrated measures are added as far as the row has them.
     """
-    values = {name: MEASURES[name].sign * value for name, value in row.measures.items()}
+    values = {name: measure_of(name).sign * value for name, value in row.measures.items()}
     for name, null in row.nulls().items():
         values[f"{name} calibrated"] = null.calibrated
     for name, null in row.nulls("_within").items():

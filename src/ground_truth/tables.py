@@ -10,7 +10,6 @@ from typing import NamedTuple, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from src.choices.scores import SCORES
 from src.console import warn
 from src.errors import UserError
 from src.ground_truth.scored_measures import PROBE, measures_of, similarities_of
@@ -282,7 +281,7 @@ def _read_runs(folder: Path) -> list[StitchingRun]:
     if table.exists():
         rows = read_table(table, StitchRow)
     evaluations: dict[str, dict[str, EvaluationRow]] = defaultdict(dict)  # by run and detector
-    for detector, evaluation_rows in read_evaluations(folder, SCORES).items():
+    for detector, evaluation_rows in read_evaluations(folder).items():
         for evaluation in evaluation_rows:
             evaluations[evaluation.folder][detector] = evaluation
     rows = sorted(rows, key=lambda row: row.folder)

@@ -8,11 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from src.choices.scores import N_NEIGHBOURS, SCORES
+from src.choices.scores import N_NEIGHBOURS, SCORES, is_trained
 from src.errors import UserError, unknown_name
 from src.models import Network
 from src.moments import ROUNDING, CrossMoments, Moments, Rows
 from src.runtime import at_least_single
+from src.user_code import CODE, failing_as_user_error, is_user_code, load
 
 RIDGE = 1e-6  # of the mean variance, added to each: dead channels make covariances singular
 BANK_SIZE = 10_000  # samples that the nearest neighbours are sought among
@@ -220,6 +221,53 @@ class Residual(Detector):
         return ((self.features(activations) - self.moments.mean) @ self.outside).norm(dim=1)
 
 
+class UserDetector(Detector):
+    """A detector of a user's code: a class with `add`, `fit` and `score`.
+
+    Args:
+        name: FILE.py:CLASS or package.module:class.
+    Raises:
+        UserError: the code fails, or the class lacks a method.
+    """
+
+    METHODS = ("add", "fit", "score")
+
+    def __init__(self, name: str):
+        super().__init__()
+        self.name = name
+        make = load(name)
+        with failing_as_user_error(name):
+            self.detector = make()
+        missing = [method for method in self.METHODS if not hasattr(self.detector, method)]
+        if missing:
+            raise UserError(
+                f"{name} has no {', '.join(missing)}; a detector has add(activations, labels), fit() "
+                "and score(activations)"
+            )
+
+    def add(self, activations: Tensor, labels: Tensor) -> None:
+        with failing_as_user_error(self.name):
+            self.detector.add(at_least_single(activations.detach()), labels)
+
+    def fit(self) -> None:
+        with failing_as_user_error(self.name, except_for=ValueError):
+            self.detector.fit()
+
+    def score(self, activations: Tensor) -> Tensor:
+        with failing_as_user_error(self.name):
+            returned = self.detector.score(at_least_single(activations.detach()))
+            scores = torch.as_tensor(returned, dtype=torch.float64, device=activations.device)
+        n_images = len(activations)
+        if scores.shape != (n_images,):
+            raise UserError(
+                f"{self.name}: score returns shape {tuple(scores.shape)} for {n_images} images; let "
+                f"it return a score for each, ({n_images},)"
+            )
+        if not scores.isfinite().all():
+            raise UserError(f"{self.name}: score returns values that are not finite")
+        return scores
+
+
 DETECTORS = {
     "energy": EnergyDetector,
     "mahalanobis": Mahalanobis,
@@ -233,12 +281,16 @@ def make_detector(name: str) -> Detector:
     """Make a detector that needs no training, by the name of its score; call `add` for each batch,
     `fit`, then `score`.
 
+    Args:
+        name: in `SCORES`, or FILE.py:CLASS of a user's code, which is run.
     Raises:
-        UserError: there is none of that name.
+        UserError: there is none of that name, or the user's code fails.
     """
+    if is_user_code(name):
+        return UserDetector(name)
     if name not in SCORES:
-        raise unknown_name("OOD score", name, SCORES)
-    if SCORES[name].is_trained:
+        raise unknown_name("OOD score", name, [*SCORES, CODE])
+    if is_trained(name):
         raise UserError(
             f"the {name} of activations needs a trained detector; load it from a DetectorStore"
         )

@@ -6,11 +6,12 @@ of noise means the same at every layer (see `src.ood.validity`)."""
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
+from src.choices.scores import ON_OTHER_DATA, SCORES
 from src.console import warn
 from src.results.tables import IntervalEstimate, read_table
 from src.stitching.experiments import StitchResult
@@ -162,7 +163,7 @@ def evaluation_file(folder: Path, detector: str, *, other_data: str = "") -> Pat
     if detector != "energy":  # the detector of the public code
         name += f"_{detector}"
     if other_data:
-        name += f"_on_{other_data}"
+        name += f"{ON_OTHER_DATA}{other_data}"
     return folder / f"{name}.csv"
 
 
@@ -170,36 +171,40 @@ def scores_file(folder: Path, detector: str, *, other_data: str = "") -> Path:
     """Return the path of the scores of all images; the arguments are those of `evaluation_file`."""
     name = f"energies_{detector}"
     if other_data:
-        name += f"_on_{other_data}"
+        name += f"{ON_OTHER_DATA}{other_data}"
     return folder / f"{name}.npz"
 
 
-def read_evaluations(folder: Path, detectors: Iterable[str]) -> dict[str, list[EvaluationRow]]:
+def read_evaluations(folder: Path) -> dict[str, list[EvaluationRow]]:
     """Read the OOD evaluations of a folder of stitching runs; return the rows by detector.
 
-    Detectors without a table are skipped.
+    Detectors of the suite come first, in the order of `SCORES`, and then the detectors of a user's
+    code. Evaluations on other data than the runs' are left out.
     """
+    prefix = evaluation_file(folder, "").stem
+    stems = sorted(path.stem for path in folder.glob(f"{prefix}*.csv"))
+    names = [stem.removeprefix(prefix) for stem in stems if ON_OTHER_DATA not in stem]
+    of_users = [name for name in names if name not in SCORES]
     evaluations = {}
-    for detector in detectors:
+    for detector in (*SCORES, *of_users):
         path = evaluation_file(folder, detector)
         if path.exists():
             evaluations[detector] = read_table(path, EvaluationRow)
     return evaluations
 
 
-def with_evaluations(runs: Sequence[StitchingRun], detectors: Iterable[str]) -> list[StitchingRun]:
+def with_evaluations(runs: Sequence[StitchingRun]) -> list[StitchingRun]:
     """Return the runs with their OOD evaluations, as far as their folders have evaluations.
 
     Evaluations on other data than the run's are skipped, with a warning.
     """
-    detectors = list(detectors)
     datasets: dict[Path, dict[str, str | None]] = defaultdict(dict)  # by folder and run
     for run in runs:
         datasets[run.folder.parent][run.folder.name] = run.row.dataset
 
     evaluations: dict[Path, dict[str, EvaluationRow]] = defaultdict(dict)  # by run and detector
     for folder, dataset_of_run in datasets.items():
-        for detector, rows in read_evaluations(folder, detectors).items():
+        for detector, rows in read_evaluations(folder).items():
             skipped = set()
             for row in rows:
                 dataset = dataset_of_run.get(row.folder, row.dataset)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.choices.scores import SCORES
+from src.choices.scores import is_trained, scores_by_title
 from src.console import progress
 from src.datasets.base import BaseImageSet
 from src.errors import UserError
@@ -35,7 +35,7 @@ Value = TypeVar("Value")
 class DetectorKey(NamedTuple):
     """The score that a detector computes, and its layer."""
 
-    score: str  # name in `SCORES`
+    score: str  # name in `SCORES`, or of a user's class
     layer: str
 
 
@@ -44,7 +44,7 @@ class EvaluationOptions(NamedTuple):
 
     end: NetworkName
     layers: tuple[str, ...]  # end layers of the stitches
-    scores: tuple[str, ...]  # names in `SCORES`
+    scores: tuple[str, ...]  # names in `SCORES`, or FILE.py:CLASS of a user's code
     store: str  # folder of the trained detectors
     with_validity: bool  # measure validity even if all detectors are trained ones
     batch_size: int
@@ -166,7 +166,7 @@ def _load_trained(
     missing = []
     store = DetectorStore(options.store)
     for score in options.scores:
-        if not SCORES[score].is_trained:
+        if not is_trained(score):
             continue
         layers = list(options.layers)
         stored = store.names_by_layer(options.end)
@@ -185,14 +185,14 @@ def _load_trained(
 def _unfitted_detectors(options: EvaluationOptions) -> dict[DetectorKey, Detector]:
     """Make a detector for each score that needs no training and each end layer."""
     detectors = {}
-    for score in options.scores:
-        if SCORES[score].is_trained:
+    for title, score in scores_by_title(options.scores).items():
+        if is_trained(score):
             continue
         for layer in options.layers:
             detector = make_detector(score)
             detector.id_data = options.dataset
             detector.n_classes = options.test.n_classes
-            detectors[DetectorKey(score, layer)] = detector
+            detectors[DetectorKey(title, layer)] = detector
     return detectors
 
 

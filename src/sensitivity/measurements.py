@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.choices import STARTS
-from src.choices.similarity import GRAMS, MEASURES
+from src.choices.similarity import SAMPLES, measure_of
 from src.grouping import grouped
 from src.network_names import NetworkKey, titles_of
 from src.probing.probe_rows import ProbeRow
@@ -162,7 +162,7 @@ def _similarities(
             if has_several_numbers:
                 networks += f", {row.n_samples} images"
             for measure, value in row.measures.items():
-                is_aligned = MEASURES[measure].of != GRAMS
+                is_aligned = measure_of(measure).of == SAMPLES
                 setting = networks
                 if is_aligned and row.alignment_option in ("pool", "positions"):
                     setting += f", {row.alignment_option}"
@@ -172,7 +172,7 @@ def _similarities(
                     _models(row),
                     (row.layer1, row.layer2),
                     (_number(row.rank1), _number(row.rank2)),
-                    MEASURES[measure].sign * value,
+                    measure_of(measure).sign * value,
                     alignment=row.alignment if is_aligned else "",
                     dataset=row.dataset,
                 )

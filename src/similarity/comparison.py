@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from src.choices.similarity import GRAMS, MEASURES, REVERSED
+from src.choices.similarity import GRAMS, REVERSED, SAMPLES, measure_of
 from src.console import progress
 from src.moments import CrossMoments
 from src.results.tables import Rank
@@ -18,10 +18,11 @@ from src.similarity.passes import Statistics
 from src.similarity.permutations import null_of, permutations, permuted_cosines
 from src.similarity.samples import SamplesPair, Undefined
 from src.similarity.similarity_rows import BY_POSITION, NO_ALIGNMENT, SimilarityRow
+from src.similarity.user_measures import warn_of_cost
 
 
 class Advice(NamedTuple):
-    """Remedies for what may surprise in the values: by default the options of the script."""
+    """Remedies in the warnings of a comparison: by default the options of the script."""
 
     unbiased: str = "--permutations 200, or --metrics cka_debiased"
     n_images: str = "more images (-n), or --permutations 200"
@@ -37,16 +38,16 @@ UNNAMED = {
 class Comparison:
     """Layers of one network against layers of another, at all ranks.
 
-    Values of a measure are an array (1 + N, R1, R2): as the images are, and under N permutations of
-    those of the first network.
+    Values of a measure are an array (1 + N, R1, R2). The first entry is of the images in their
+    order, the N others are under permutations of the images of the first network.
 
     Args:
-        statistics: of both, from `passes.take_statistics`.
+        statistics: of both networks, from `passes.take_statistics`.
         n_permutations: how often the images of the first network are permuted; 0, or at least 19.
         labels: (n_images,), integers: images are then permuted within their classes as well.
         source: the fields of `SimilarityRow` that name the networks and the data set.
-        both_ways: measure what is not symmetric from the second layer to the first as well.
-        advice: of the warnings.
+        both_ways: compare the second layer to the first as well where a measure is not symmetric.
+        advice: remedies in the warnings.
     """
 
     def __init__(
@@ -59,53 +60,86 @@ class Comparison:
         both_ways: bool = False,
         advice: Advice = Advice(),  # noqa: B008 - immutable
     ):
-        self.of, self.n_permutations, self.source, self.advice = (
-            statistics,
-            n_permutations,
-            source,
-            advice,
-        )
-        self.gram_metrics = [name for name in self.of.metrics if MEASURES[name].of == GRAMS]
-        self.sample_metrics = [name for name in self.of.metrics if MEASURES[name].of != GRAMS]
-        self.reversed_metrics = [
-            name for name in self.sample_metrics if both_ways and not MEASURES[name].is_symmetric
-        ]
-        self.orders: dict[str, Tensor] = {}  # (N, n), by the end of columns, see `Null.columns`
+        self.of = statistics
+        self.n_permutations = n_permutations
+        self.source = source
+        self.advice = advice
+        self._sort_metrics(both_ways=both_ways)
+
+        # (N, n) orders of the images, by the end of columns, see `Null.columns`
+        self.orders: dict[str, Tensor] = {}
         self.n_alone = 0  # images that are the only ones of their class
         if n_permutations:
-            self.orders[""] = permutations(n_permutations, torch.zeros(self.of.n_images))
-        if n_permutations and labels is not None:
-            self.n_alone = int((labels.unique(return_counts=True)[1] == 1).sum())
-            if self.n_alone < self.of.n_images:
-                self.orders["_within"] = permutations(n_permutations, labels.cpu())
-        self.undefined: dict[
-            str, list[str]
-        ] = {}  # reason: measures that have no value somewhere because of it
+            self._draw_orders(labels)
+            warn_of_cost(self.user_metrics, n_permutations, n_kinds=len(self.orders))
+
+        # Measures that have no value somewhere, by the reason
+        self.undefined: dict[str, list[str]] = {}
         for layer in (*self.of.layers1.values(), *self.of.layers2.values()):
             for reason, metrics in layer.flaws.items():
-                self._has_none(metrics, reason)
+                self._note_undefined(metrics, reason)
+
+    def _sort_metrics(self, *, both_ways: bool) -> None:
+        """Sort the measures by their inputs, and by whether they are compared both ways."""
+        metrics = self.of.metrics
+        self.gram_metrics = [name for name in metrics if measure_of(name).of == GRAMS]
+        self.sample_metrics = [name for name in metrics if measure_of(name).of == SAMPLES]
+        self.user_metrics = list(self.of.user_measures)
+        self.reversed_metrics: list[str] = []
+        if both_ways:
+            self.reversed_metrics = [name for name in metrics if not self._is_symmetric(name)]
+
+    def _is_symmetric(self, metric: str) -> bool:
+        if metric in self.of.user_measures:
+            return self.of.user_measures[metric].is_symmetric
+        return measure_of(metric).is_symmetric
+
+    def _draw_orders(self, labels: Tensor | None) -> None:
+        """Draw the permutations of all images, and those within classes if some class has two."""
+        n_images = self.of.n_images
+        self.orders[""] = permutations(self.n_permutations, torch.zeros(n_images))
+        if labels is None:
+            return
+        _, n_of_classes = labels.unique(return_counts=True)
+        self.n_alone = int((n_of_classes == 1).sum())
+        if self.n_alone < n_images:
+            self.orders["_within"] = permutations(self.n_permutations, labels.cpu())
 
     def rows(self) -> Iterator[list[SimilarityRow]]:
         """Yield the rows of each pair of layers, all ranks of layer 1 times all ranks of layer 2.
 
         A value that is not defined is NaN, and `undefined` says why.
         """
-        of = self.of
-        names = [*of.metrics, *(f"{metric}{REVERSED}" for metric in self.reversed_metrics)]
-        for name1, first in progress(of.layers1.items(), "layers", len(of.layers1), delay=1):
-            of_grams = {metric: self._of_grams(metric, first) for metric in self.gram_metrics}
-            for name2, second in of.layers2.items():
-                of_samples = self._of_samples(first, second, of.products.get((name1, name2)))
-                values = {metric: found[name2] for metric, found in of_grams.items()} | of_samples
-                yield [
-                    SimilarityRow(
-                        **self.source, layer1=name1, layer2=name2, rank1=rank1, rank2=rank2, n_samples=of.n_images,
-                        alignment=self._alignment(first, second), alignment_option=of.alignment,
-                        n_permutations=self.n_permutations,
-                        values=self._columns({name: values[name][:, i, j] for name in names}),
-                    )
-                    for (i, rank1), (j, rank2) in self._at_ranks()
-                ]  # fmt: skip
+        layers1 = self.of.layers1
+        for name1, first in progress(layers1.items(), "layers", len(layers1), delay=1):
+            gram_values = {metric: self._of_grams(metric, first) for metric in self.gram_metrics}
+            for name2, second in self.of.layers2.items():
+                values = {metric: by_layer[name2] for metric, by_layer in gram_values.items()}
+                values |= self._of_samples(first, second, self.of.products.get((name1, name2)))
+                values |= self._of_user_measures(first, second)
+                yield self._rows_of_pair(name1, name2, values)
+
+    def _rows_of_pair(
+        self, name1: str, name2: str, values: Mapping[str, Tensor]
+    ) -> list[SimilarityRow]:
+        """Return the rows of a pair of layers from the values (1 + N, R1, R2) by measure."""
+        alignment = self._alignment(self.of.layers1[name1], self.of.layers2[name2])
+        names = [*self.of.metrics, *(f"{metric}{REVERSED}" for metric in self.reversed_metrics)]
+        return [
+            SimilarityRow(
+                **self.source,
+                layer1=name1,
+                layer2=name2,
+                rank1=rank1,
+                rank2=rank2,
+                n_samples=self.of.n_images,
+                alignment=alignment,
+                alignment_option=self.of.alignment,
+                n_permutations=self.n_permutations,
+                values=self._columns({name: values[name][:, i, j] for name in names}),
+            )
+            for (i, rank1), (j, rank2) in self._at_ranks()
+        ]
 
     def _alignment(self, first: LayerFeatures, second: LayerFeatures) -> str:
         return alignment_of(first.shape, second.shape, self.of.alignment)
@@ -113,129 +147,186 @@ class Comparison:
     def _at_ranks(self) -> Iterator[tuple[tuple[int, Rank], tuple[int, Rank]]]:
         return product(enumerate(self.of.ranks1), enumerate(self.of.ranks2))
 
-    def _has_none(self, metrics: Iterable[str], reason: str) -> None:
+    def _note_undefined(self, metrics: Iterable[str], reason: str) -> None:
         """Note why measures have no value."""
-        known = self.undefined.setdefault(reason, [])
-        known += [metric for metric in metrics if metric not in known]
+        metrics_of_reason = self.undefined.setdefault(reason, [])
+        metrics_of_reason += [name for name in metrics if name not in metrics_of_reason]
 
     def _of_grams(self, metric: str, first: LayerFeatures) -> dict[str, Tensor]:
-        """Return the values of a measure of Gram matrices, of a layer and each of the other
-        network."""
-        matrices, seconds = first.matrices[metric], self.of.layers2.values()
-        others = [second.matrices[metric] for second in seconds]
-        values = [(matrices.flatten(1) @ other.flatten(1).T).cpu()[None] for other in others]
+        """Return the values (1 + N, R1, R2) of a measure of Gram matrices, by layer of the second
+        network.
+
+        Args:
+            first: a layer of the first network.
+        """
+        matrices1 = first.matrices[metric]
+        matrices2 = [second.matrices[metric] for second in self.of.layers2.values()]
+        values = [(matrices1.flatten(1) @ of_layer.flatten(1).T).cpu()[None]
+                  for of_layer in matrices2]  # fmt: skip
         if self.orders:
-            permuted = permuted_cosines(matrices, others, torch.cat([*self.orders.values()]))
-            values = [torch.cat(each) for each in zip(values, permuted, strict=True)]
-        rows = first.gram_rows(self.of.ranks1)
-        return {
-            name: each[:, rows][:, :, second.gram_rows(self.of.ranks2)]
-            for (name, second), each in zip(self.of.layers2.items(), values, strict=True)
-        }
+            permuted = permuted_cosines(matrices1, matrices2, torch.cat([*self.orders.values()]))
+            values = [torch.cat(parts) for parts in zip(values, permuted, strict=True)]
+        rows1 = first.gram_rows(self.of.ranks1)
+        by_layer = {}
+        for (name, second), of_layer in zip(self.of.layers2.items(), values, strict=True):
+            rows2 = second.gram_rows(self.of.ranks2)
+            by_layer[name] = of_layer[:, rows1][:, :, rows2]
+        return by_layer
 
     def _of_samples(
         self, first: LayerFeatures, second: LayerFeatures, cross: CrossMoments | None
     ) -> dict[str, Tensor]:
-        """Return the values of measures of samples by measure; under no permutation where positions
-        are the samples.
+        """Return the values (1 + N, R1, R2) of measures of samples, by measure; (1, R1, R2) where
+        positions are the samples.
 
         Args:
             cross: of the positions, if they are the samples.
         """
-        shape = (
-            1 if cross else 1 + sum(map(len, self.orders.values())),
-            len(self.of.ranks1),
-            len(self.of.ranks2),
-        )
-        names = [*self.sample_metrics, *(f"{metric}{REVERSED}" for metric in self.reversed_metrics)]
-        values = {name: torch.full(shape, math.nan, dtype=torch.float64) for name in names}
+        n_orders = 0 if cross else sum(map(len, self.orders.values()))
+        values = self._no_values(self.sample_metrics, n_orders)
         if not values:
             return {}
         if self._alignment(first, second) == NO_ALIGNMENT:
-            self._has_none(
+            self._note_undefined(
                 self.sample_metrics,
                 f"positions of {first.name} and {second.name} do not correspond; "
                 f"{self.advice.pooled} compares averages",
             )
             return values
+
+        # The products of the samples of both layers, in the order of the images and permuted
+        products: Iterable[Tensor]
         if cross:
-            one, two = first.positions, second.positions
-            products = [one.axes.T @ cross.scatter.cpu() @ two.axes]
+            samples1 = first.positions
+            samples2 = second.positions
+            products = [samples1.axes.T @ cross.scatter.cpu() @ samples2.axes]
         else:
-            one, two = first.images, second.images
-            products = (
-                first.pooled[order].T @ second.pooled
-                for order in chain([slice(None)], *self.orders.values())
-            )
+            samples1 = first.images
+            samples2 = second.images
+            orders = chain([slice(None)], *self.orders.values())
+            products = (first.pooled[order].T @ second.pooled for order in orders)
+
         for place, between in enumerate(products):
             for (i, rank1), (j, rank2) in self._at_ranks():
                 try:
-                    pair = SamplesPair(
-                        one.basis(first.width(rank1)), two.basis(second.width(rank2)), between
-                    )
+                    basis1 = samples1.basis(first.width(rank1))
+                    basis2 = samples2.basis(second.width(rank2))
                 except Undefined as reason:
-                    self._has_none(self.sample_metrics, str(reason))
+                    self._note_undefined(self.sample_metrics, str(reason))
                     continue
-                for metric in self.sample_metrics:
-                    values[metric][place, i, j] = measures.SAMPLE_MEASURES[metric](pair)
-                for metric in self.reversed_metrics:
-                    values[f"{metric}{REVERSED}"][place, i, j] = measures.SAMPLE_MEASURES[metric](
-                        pair.reversed
-                    )
+                pair = SamplesPair(basis1, basis2, between)
+                for name, value in self._measure(pair).items():
+                    values[name][place, i, j] = value
+        return values
+
+    def _no_values(self, metrics: Iterable[str], n_orders: int) -> dict[str, Tensor]:
+        """Return NaN (1 + n_orders, R1, R2) for measures, and for those that are compared both
+        ways."""
+        shape = (1 + n_orders, len(self.of.ranks1), len(self.of.ranks2))
+        names = list(metrics)
+        names += [f"{name}{REVERSED}" for name in names if name in self.reversed_metrics]
+        return {name: torch.full(shape, math.nan, dtype=torch.float64) for name in names}
+
+    def _measure(self, pair: SamplesPair) -> dict[str, float]:
+        """Return the measures of samples, and those of the second layer to the first."""
+        values = {}
+        for metric in self.sample_metrics:
+            values[metric] = measures.SAMPLE_MEASURES[metric](pair)
+            if metric in self.reversed_metrics:
+                reverse = measures.SAMPLE_MEASURES[metric](pair.reversed)
+                values[f"{metric}{REVERSED}"] = reverse
+        return values
+
+    def _of_user_measures(self, first: LayerFeatures, second: LayerFeatures) -> dict[str, Tensor]:
+        """Return the values (1 + N, R1, R2) of a user's functions, by measure; NaN below full
+        rank."""
+        n_orders = sum(map(len, self.orders.values()))
+        values = self._no_values(self.user_metrics, n_orders)
+        if not values:
+            return {}
+        is_full1 = torch.tensor([first.is_full(rank) for rank in self.of.ranks1])
+        is_full2 = torch.tensor([second.is_full(rank) for rank in self.of.ranks2])
+        is_full = is_full1[:, None] & is_full2  # (R1, R2)
+        if not is_full.all():
+            self._note_undefined(
+                self.user_metrics, "functions of yours are measured at full rank only"
+            )
+        if not is_full.any():
+            return values
+
+        device = first.whole.device if first.whole.device == second.whole.device else "cpu"
+        x = first.whole.to(device)
+        y = second.whole.to(device)
+        orders = chain([slice(None)], *self.orders.values())
+        for place, order in enumerate(orders):
+            for metric, measure in self.of.user_measures.items():
+                values[metric][place, is_full] = measure.value(x[order], y)
+                if metric in self.reversed_metrics:
+                    values[f"{metric}{REVERSED}"][place, is_full] = measure.value(y, x[order])
+        for metric in self.user_metrics:
+            if values[metric][:, is_full].isnan().any():
+                reason = f"it is what the function gives for {first.name} and {second.name}"
+                self._note_undefined([metric], reason)
         return values
 
     def _columns(self, values: Mapping[str, Tensor]) -> dict[str, float]:
-        """Return the values of a row, from those (1 + N,) of each measure, and behind them the
-        columns of nulls."""
-        columns = {metric: float(each[0]) for metric, each in values.items()}
-        for metric, each in values.items():
-            if len(each) > 1 and not math.isnan(each[0]):
-                for which, permuted in zip(
-                    self.orders, each[1:].split(self.n_permutations), strict=True
-                ):
-                    null = null_of(metric.removesuffix(REVERSED), float(each[0]), permuted)
-                    columns |= null.columns(metric, which)
+        """Return the columns of a row: the values of measures, and behind them their nulls.
+
+        Args:
+            values: (1 + N,) by measure.
+        """
+        columns = {name: float(of_measure[0]) for name, of_measure in values.items()}
+        for name, of_measure in values.items():
+            value = float(of_measure[0])
+            if len(of_measure) == 1 or math.isnan(value):
+                continue
+            of_orders = of_measure[1:].split(self.n_permutations)
+            for which, permuted in zip(self.orders, of_orders, strict=True):
+                null = null_of(name.removesuffix(REVERSED), value, permuted)
+                columns |= null.columns(name, which)
         return columns
 
     def warnings(self) -> Iterator[str]:
-        """List what may surprise in the values, once all rows are made: bias where there is no null
-        beside it, NaN."""
+        """List what may surprise in the values, once all rows are made: bias without a null beside
+        it, and NaN."""
         pairs = list(product(self.of.layers1.values(), self.of.layers2.values()))
-        of_samples = ", ".join(self.sample_metrics)
-        n = sum(math.prod(layer.shape) > layer.n_images for layer in set(chain(*pairs)))
-        if n and not self.orders and "cka" in self.of.metrics:
+        sample_metrics = ", ".join(self.sample_metrics)
+        n_wide = sum(math.prod(layer.shape) > layer.n_images for layer in set(chain(*pairs)))
+        if n_wide and not self.orders and "cka" in self.of.metrics:
             yield (
-                f"CKA of {n} layers is biased upwards: they have more features than there are images; "
-                f"give {self.advice.unbiased}"
+                f"CKA of {n_wide} layers is biased upwards: they have more features than there are "
+                f"images; give {self.advice.unbiased}"
             )
-        n = sum(self._has_few_samples(*pair) for pair in pairs)
-        if n and of_samples:
+        n_few = sum(self._has_few_samples(*pair) for pair in pairs)
+        if n_few and sample_metrics:
             yield (
-                f"{of_samples} of {n} pairs are biased downwards: their layers have more features together than there "
-                f"are samples; give {self.advice.n_images}"
+                f"{sample_metrics} of {n_few} pairs are biased downwards: their layers have more "
+                f"features together than there are samples; give {self.advice.n_images}"
             )
-        for reason, lacking in self.undefined.items():
-            yield f"{', '.join(lacking)} nan: {reason}"
-        n = sum(self._alignment(*pair) in BY_POSITION for pair in pairs)
-        if n and of_samples and self.orders:
+        for reason, metrics in self.undefined.items():
+            yield f"{', '.join(metrics)} nan: {reason}"
+        n_by_position = sum(self._alignment(*pair) in BY_POSITION for pair in pairs)
+        if n_by_position and sample_metrics and self.orders:
             yield (
-                f"{of_samples} of {n} pairs have no p-values: their samples are positions, which are not independent; "
-                f"{self.advice.pooled} makes images the samples"
+                f"{sample_metrics} of {n_by_position} pairs have no p-values: their samples are "
+                f"positions, which are not independent; {self.advice.pooled} makes images the samples"
             )
         if self.n_alone:
             yield (
-                f"{self.n_alone} of {self.of.n_images} images are the only ones of their class, which permutations "
-                "within classes do not move; give more images (-n)"
+                f"{self.n_alone} of {self.of.n_images} images are the only ones of their class, "
+                "which permutations within classes do not move; give more images (-n)"
             )
 
     def _has_few_samples(self, first: LayerFeatures, second: LayerFeatures) -> bool:
         """Return whether two layers without a null have more features together than there are
         samples."""
-        aligned = self._alignment(first, second)
-        if aligned == NO_ALIGNMENT or (self.orders and aligned not in BY_POSITION):
+        alignment = self._alignment(first, second)
+        is_by_position = alignment in BY_POSITION
+        if alignment == NO_ALIGNMENT or (self.orders and not is_by_position):
             return False
-        n_samples = self.of.n_images * (first.n_positions if aligned in BY_POSITION else 1)
-        return (
-            max(map(first.width, self.of.ranks1)) + max(map(second.width, self.of.ranks2))
-            > n_samples
-        )
+        n_samples = self.of.n_images
+        if is_by_position:
+            n_samples *= first.n_positions
+        width1 = max(map(first.width, self.of.ranks1))
+        width2 = max(map(second.width, self.of.ranks2))
+        return width1 + width2 > n_samples

@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from src.choices.similarity import GRAMS, MEASURES
+from src.choices.similarity import ACTIVATIONS, GRAMS, MEASURES, SAMPLES, measure_of
 from src.moments import ROUNDING, Moments, Rows, as_rows
 from src.results.tables import Rank
 from src.similarity import measures
@@ -49,7 +49,8 @@ class LayerFeatures:
 
     Args:
         name: for messages.
-        metrics: names in `MEASURES`. Those of Gram matrices need the activations until `finish`, all others sums.
+        metrics: columns of measures. Measures of Gram matrices need the activations until `finish`, measures of
+            samples sums, and a user's functions keep the activations as they are.
         ranks: numbers of principal components that are kept, which need sums; None: all of them.
     """
 
@@ -58,8 +59,10 @@ class LayerFeatures:
     ):
         self.name, self.n_images, self.n_seen, self.is_finished = name, n_images, 0, False
         self.ranks = set(ranks)
-        self.gram_metrics = [metric for metric in metrics if MEASURES[metric].of == GRAMS]
-        self.keeps_sums = len(self.gram_metrics) < len(metrics) or self.ranks != {None}
+        inputs = [measure_of(metric).of for metric in metrics]
+        self.gram_metrics = [metric for metric in metrics if measure_of(metric).of == GRAMS]
+        self.keeps_sums = SAMPLES in inputs or self.ranks != {None}
+        self.keeps_activations = ACTIVATIONS in inputs
         self.shape: tuple[int, ...] = ()  # of one activation: (C, H, W), (T, D) or (D,)
         self.moments = Moments()  # of the positions
         self.widths: list[int] = []  # numbers of axes of the R Gram matrices, ascending
@@ -81,6 +84,8 @@ class LayerFeatures:
             self._start(activation, rows)
         batch = slice(self.n_seen, self.n_seen + len(rows))
         self.n_seen = batch.stop
+        if self.keeps_activations:
+            self.whole[batch].copy_(activation.detach(), non_blocking=True)
         if self.gram_metrics:
             self.activations[batch].copy_(rows - self.reference, non_blocking=True)
         if exact:
@@ -94,6 +99,11 @@ class LayerFeatures:
         if self.keeps_sums:
             self.averages = torch.empty(
                 self.n_images, width, dtype=torch.float64, device=rows.device
+            )
+        if self.keeps_activations:
+            shape, dtype = (self.n_images, *self.shape), rows.dtype
+            self.whole = torch.empty(
+                shape, dtype=dtype, **_where(rows.device, math.prod(shape), dtype)
             )
         if self.gram_metrics:
             self.reference = reference_of(rows)  # (positions, C)
@@ -152,6 +162,10 @@ class LayerFeatures:
         """Return the number of axes of a rank: all of them for None and for larger ranks."""
         return self.n_channels if rank is None else min(rank, self.n_channels)
 
+    def is_full(self, rank: Rank) -> bool:
+        """Return whether a rank keeps all axes."""
+        return self.width(rank) == self.n_channels
+
     def gram_rows(self, ranks: Iterable[Rank]) -> list[int]:
         """Return the places of ranks among the Gram matrices."""
         return [self.widths.index(self.width(rank)) for rank in ranks]
@@ -191,6 +205,8 @@ class LayerFeatures:
     def n_bytes(self) -> int:
         """The memory of what is kept once it is finished."""
         kept = list(self.matrices.values())
+        if self.keeps_activations:
+            kept.append(self.whole)
         if self.keeps_sums:
             kept += [self.moments.scatter] * 2 + [
                 self.averages

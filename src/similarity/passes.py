@@ -7,12 +7,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from src.choices.similarity import MEASURES, PAPER, SAMPLES, with_companions
+from src.choices.similarity import PAPER, SAMPLES, measure_of, with_companions
 from src.models import Network
 from src.moments import CrossMoments
 from src.results.tables import Rank
 from src.similarity.features import LayerFeatures, alignment_of
 from src.similarity.similarity_rows import BY_POSITION
+from src.similarity.user_measures import UserMeasure, load_measures
 
 Features = Mapping[str, LayerFeatures]  # the layers of one network, finished, by name
 
@@ -38,7 +39,8 @@ class Statistics(NamedTuple):
     products: dict[
         tuple[str, str], CrossMoments
     ]  # of positions, of layers whose positions are samples
-    metrics: list[str]  # names in `MEASURES`
+    metrics: list[str]  # columns of measures
+    user_measures: dict[str, UserMeasure]  # by column
     alignment: str  # the option: auto, pool or positions; see `features.alignment_of`
     n_images: int
 
@@ -80,13 +82,14 @@ def take_statistics(
     Args:
         batches: of the images, as `BaseImageSet.batches` yields them; left alone where all features are kept.
         n_images: how many images they have.
-        metrics: names in `MEASURES`.
+        metrics: names in `MEASURES`, or FILE.py:FUNCTION of a user's code.
         alignment: `auto`, `pool` or `positions`; where positions may be samples, networks of kept features run again.
         device: where Gram matrices are computed.
         kept: takes over what is made here, and gives what it has.
     Raises:
-        UserError: a measure is unknown.
+        UserError: a measure is unknown, or a user's code fails.
     """
+    user_measures = load_measures(metrics)
     metrics, sides = with_companions(metrics), [first, second]
     if first.network is second.network:
         layers = list(dict.fromkeys([*first.layers, *second.layers]))
@@ -99,7 +102,7 @@ def take_statistics(
         kept.pop(key, None) or _unseen(side, n_images, metrics)
         for side, key in zip(sides, keys, strict=True)
     ]
-    takes_samples = any(MEASURES[name].of == SAMPLES for name in metrics)
+    takes_samples = any(measure_of(name).of == SAMPLES for name in metrics)
     products = _pass_over(sides, features, batches, alignment if takes_samples else "pool")
     for each, key in zip(features, keys, strict=True):
         for layer in each.values():
@@ -109,7 +112,15 @@ def take_statistics(
         {name: features[i][name] for name in side.layers} for i, side in ((0, first), (-1, second))
     )
     return Statistics(
-        layers1, layers2, first.ranks, second.ranks, products, metrics, alignment, n_images
+        layers1,
+        layers2,
+        first.ranks,
+        second.ranks,
+        products,
+        metrics,
+        user_measures,
+        alignment,
+        n_images,
     )
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from src.choices.similarity import MEASURES
+from src.choices.similarity import measure_of
 from src.runtime import generator
 from src.similarity.similarity_rows import Null
 
@@ -37,7 +37,7 @@ def permutations(n_permutations: int, labels: Tensor) -> Tensor:
 def null_of(name: str, value: float, permuted: Tensor) -> Null:
     """Compare the value of a measure with those (N,) of permutations; 19 are the fewest that have a
     95 % quantile."""
-    n, measure = len(permuted), MEASURES[name]
+    n, measure = len(permuted), measure_of(name)
     signed = measure.sign * permuted.double()
     p_value = (1 + int((signed >= measure.sign * value - TIE).sum())) / (n + 1)
     null = measure.sign * float(

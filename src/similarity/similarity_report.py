@@ -4,14 +4,19 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from src.choices.similarity import GRAMS, MEASURES
+from src.choices.similarity import ACTIVATIONS, MEASURES, SAMPLES, Measure, measure_of
 from src.console import result, table
 from src.results.captions import caption, common, network, pair_of_networks, short
 from src.results.curves import curves
 from src.results.heat_maps import HeatMap, maps
 from src.results.matrices import Matrix
 from src.results.tables import write_table
-from src.similarity.similarity_rows import BY_POSITION, NO_ALIGNMENT, SimilarityRow
+from src.similarity.similarity_rows import (
+    BY_POSITION,
+    NO_ALIGNMENT,
+    SimilarityRow,
+    measures_in,
+)
 
 MAX_CURVES = 10  # in one panel
 
@@ -32,7 +37,7 @@ def print_tables(rows: Sequence[SimilarityRow], metrics: Sequence[str]) -> None:
         block = [row for row in rows if row.rank1 == rank1]
         result(f"{block[0].model1} -- {block[0].model2}\n{block[0].layer1} -- {block[0].layer2}")
         for metric in metrics:
-            result(f"{MEASURES[metric].heading}:\nModel1 rank {rank1}:")
+            result(f"{measure_of(metric).heading}:\nModel1 rank {rank1}:")
             for row in block:
                 result(
                     f"\tModel2 rank {row.rank2}: {row.values[metric]}{_against_null(row, metric)}"
@@ -120,20 +125,35 @@ def _heat_maps(cells: Mapping[tuple[str, str], SimilarityRow]) -> dict[str, Heat
         ]
         return Matrix(firsts, seconds, values)
 
-    columns, panels = {column for row in cells.values() for column in row.values}, {}
-    for metric, measure in MEASURES.items():
+    columns = dict.fromkeys(column for row in cells.values() for column in row.values)
+    panels: dict[str, HeatMap] = {}
+    for metric in measures_in(columns):
+        measure = measure_of(metric)
         if _is_repeated(metric, cells.values()):
             continue
-        corners = [] if measure.of == GRAMS else marked
+        corners = marked if measure.of == SAMPLES else []
         if metric in columns:
             panels[measure.title] = HeatMap(
-                matrix(metric), (measure.unrelated, measure.equal), marked=corners
+                matrix(metric), _scale(measure, matrix(metric)), marked=corners
             )
         for which, where in (("", ""), ("_within", " within classes")):
             if f"{metric}_calibrated{which}" in columns:
                 calibrated = matrix(f"{metric}_calibrated{which}")
                 panels[f"{measure.title}, calibrated{where}"] = HeatMap(calibrated, marked=corners)
     return panels
+
+
+def _scale(measure: Measure, matrix: Matrix) -> tuple[float, float]:
+    """Return the values of the darkest and the brightest colour.
+
+    The values of a user's function may lie beyond those of unrelated and of equal layers.
+    """
+    if measure.of != ACTIVATIONS:
+        return measure.unrelated, measure.equal
+    values = [value for line in matrix.values for value in line if not math.isnan(value)]
+    low = min(measure.unrelated, measure.equal, *values)
+    high = max(measure.unrelated, measure.equal, *values)
+    return (low, high) if measure.sign > 0 else (high, low)
 
 
 def _is_repeated(metric: str, rows: Iterable[SimilarityRow]) -> bool:
@@ -159,14 +179,14 @@ def _curves(rows: Sequence[SimilarityRow], side: int) -> dict[str, dict[str, dic
         )
         for metric, value in row.measures.items():
             if rank is not None:  # full, whose number the rows do not say
-                lines = panels.setdefault(MEASURES[metric].similarity_title, {})
-                lines.setdefault(label, {})[rank] = MEASURES[metric].similarity(value)
+                lines = panels.setdefault(measure_of(metric).similarity_title, {})
+                lines.setdefault(label, {})[rank] = measure_of(metric).similarity(value)
     return panels
 
 
 def describe(rows: Sequence[SimilarityRow]) -> str:
     """Return the text below a figure."""
-    is_aligned = any(MEASURES[name].of != GRAMS for row in rows for name in row.measures)
+    is_aligned = any(measure_of(name).of == SAMPLES for row in rows for name in row.measures)
     models = [
         network(common(rows, name), common(rows, f"{name}_type")) for name in ("model1", "model2")
     ]

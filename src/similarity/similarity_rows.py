@@ -1,8 +1,10 @@
 """The row of a table of similarity."""
 
+import re
+from collections.abc import Collection
 from typing import NamedTuple
 
-from src.choices.similarity import MEASURES, REVERSED
+from src.choices.similarity import MEASURES, REVERSED, measure_of
 from src.network_names import NetworkName
 from src.results.tables import Rank
 
@@ -65,12 +67,12 @@ class SimilarityRow(NamedTuple):
     @property
     def measures(self) -> dict[str, float]:
         """The values by measure alone."""
-        return {name: self.values[name] for name in MEASURES if name in self.values}
+        return {name: self.values[name] for name in measures_in(self.values)}
 
     @property
     def is_both_ways(self) -> bool:
         """Whether what is not symmetric was measured from the second layer to the first as well."""
-        one_way = [name for name in self.measures if not MEASURES[name].is_symmetric]
+        one_way = [name for name in self.measures if not measure_of(name).is_symmetric]
         return all(f"{name}{REVERSED}" in self.values for name in one_way)
 
     @property
@@ -78,7 +80,7 @@ class SimilarityRow(NamedTuple):
         """The row of the second layer and the first; what was measured one way only has the same
         values there."""
         values = dict(self.values)
-        for name in MEASURES:
+        for name in measures_in(self.values):
             forth, back = _columns(name), _columns(f"{name}{REVERSED}")
             for column, other in zip(forth, back, strict=True):
                 if other in self.values:
@@ -93,11 +95,24 @@ class SimilarityRow(NamedTuple):
         Args:
             which: of all images, or "_within": of those of each class.
         """
-        known = [name for name in MEASURES if f"{name}_p_value{which}" in self.values]
+        known = [
+            name for name in measures_in(self.values) if f"{name}_p_value{which}" in self.values
+        ]
         return {
             name: Null(*(self.values[f"{name}_{part}{which}"] for part in Null._fields))
             for name in known
         }
+
+
+# How a column ends that is derived from the value of a measure
+DERIVED = re.compile(rf"({REVERSED}|_({'|'.join(Null._fields)})(_within)?)$")
+
+
+def measures_in(columns: Collection[str]) -> list[str]:
+    """Return the measures that columns hold values of: those of `MEASURES`, then a user's own."""
+    of_the_suite = [name for name in MEASURES if name in columns]
+    of_users = [name for name in columns if name not in MEASURES and not DERIVED.search(name)]
+    return [*of_the_suite, *of_users]
 
 
 def _columns(measure: str) -> list[str]:

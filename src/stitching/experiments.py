@@ -13,6 +13,7 @@ from src.console import warn
 from src.grouping import grouped
 from src.network_names import SHORT, NetworkKey, NetworkName
 from src.results.tables import columns, from_record
+from src.user_code import title_of
 
 # Names of settings
 CHECKPOINTS = ("front_model_path", "end_model_path")
@@ -106,10 +107,10 @@ class Experiment:
     @property
     def method(self) -> str:
         """The name of the method, such as "task loss matching"."""
+        if self.n_epochs != 0 and self.objective == "task":
+            return "task loss matching"
         if self.n_epochs != 0:
-            return (
-                "task loss matching" if self.objective == "task" else f"{self.objective} matching"
-            )
+            return f"{title_of(self.objective)} matching"
         if self.init == "pinv":
             return "direct matching"
         return f"init {self.init}" if self.init in STARTS else f"{self.init} matching"

@@ -24,7 +24,7 @@ from src.stitching.experiments import Pair
 from src.stitching.layers import StitchingLayer
 from src.stitching.matching import Batches
 from src.stitching.moments import r2_of
-from src.stitching.objectives import LOSSES
+from src.stitching.objectives import loss_of
 from src.stitching.stitch_rows import Metrics
 from src.stitching.stitched_model import activations_of_both
 from src.training import HeadLosses, Task, classification_losses
@@ -138,7 +138,7 @@ class Grid(Task):
                 group = HeadLosses(unknown, unknown, unknown, (labels >= 0).sum())
             losses = group.losses
             if self.objective.loss:
-                loss = LOSSES[self.objective.loss]
+                loss = loss_of(self.objective)
                 names = self.compared[pairs[0].end_layer]
                 losses = torch.stack(
                     [loss(stitched[name], target_acts[name]) for name in names]

@@ -4,13 +4,16 @@ Each compares the activation of the stitched network at a layer with the end net
 work on one pair, and on P pairs at once, whose stitched tensors have one axis more, in front. No
 gradient reaches the end network's activations."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn.functional import kl_div
 
+from src.choices.stitching import AT_END, OBJECTIVES, PLACES, Objective
+from src.errors import UserError
 from src.runtime import at_least_single
+from src.user_code import by_title, failing_as_user_error, is_user_code, load
 
 
 def soft_label_loss(stitched_logits: Tensor, end_logits: Tensor) -> Tensor:
@@ -72,6 +75,47 @@ def feature_loss(stitched: Tensor, target: Tensor) -> Tensor:
 # From stitched (P, B, …) and own (B, …) activations at a layer to (P,); of several layers the mean
 # counts
 LOSSES = {"soft": soft_label_loss, "hint": hint_loss, "feature": feature_loss}
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def objective_of(name: str) -> Objective:
+    """Return an objective by its name in `OBJECTIVES`, or as a user's function.
+
+    Args:
+        name: FILE.py:FUNCTION or package.module:function of a loss (stitched, own) -> (P,), see `LOSSES`.
+            An attribute `at` of the function says where activations are compared, see `PLACES`.
+    Raises:
+        UserError: the code fails, the function has the name of another objective, or its `at` is wrong.
+    """
+    by_title([name], taken=OBJECTIVES, kind="objective")
+    if not is_user_code(name):
+        return OBJECTIVES[name]
+    at = getattr(load(name), "at", "end")
+    if at not in PLACES:
+        raise UserError(f"{name}: at is {at!r}; give one of {', '.join(PLACES)}")
+    place = PLACES[at]
+    return Objective("a function of a user's code", name, place, place != AT_END)
+
+
+def loss_of(objective: Objective) -> Loss:
+    """Return the loss (stitched, own) -> (P,) of an objective that compares activations."""
+    if not is_user_code(objective.loss):
+        return LOSSES[objective.loss]
+    function = load(objective.loss)
+
+    def loss(stitched: Tensor, own: Tensor) -> Tensor:
+        with failing_as_user_error(objective.loss):
+            losses = function(at_least_single(stitched), at_least_single(own.detach()))
+        shape = tuple(getattr(losses, "shape", ()))
+        n_stitches = len(stitched)
+        if shape != (n_stitches,):
+            raise UserError(
+                f"{objective.loss} returns shape {shape} for {n_stitches} stitches; let it return a "
+                f"loss for each, ({n_stitches},)"
+            )
+        return losses
+
+    return loss
 
 
 def _squares(stitched: Tensor, target: Tensor) -> Tensor:

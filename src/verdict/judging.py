@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import false_discovery_control
 
-from src.choices.scores import SCORES
 from src.ood.evaluation_rows import IN_DISTRIBUTION, ValidityLimits, side_of
 from src.results.captions import common
 from src.results.quantities import STITCHING, VALIDITY, measured_by
@@ -361,7 +360,8 @@ def _aurocs(group: Group) -> dict[str, float]:
     """Return the mean AUROC of each detector, with the ends of its interval, over the evaluated
     runs."""
     aurocs = {}
-    for name in SCORES:
+    names = dict.fromkeys(name for run in group.runs for name in run.evaluations)
+    for name in names:
         evaluations = [run.evaluations[name] for run in group.runs if name in run.evaluations]
         for part in ("auroc", "auroc_low", "auroc_high"):
             values = [getattr(evaluation, part) for evaluation in evaluations]

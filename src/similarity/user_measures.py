@@ -1,0 +1,77 @@
+"""Measures of a user's code: functions of the activations of two layers for the same images."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from src.choices.similarity import MEASURES
+from src.console import warn
+from src.errors import UserError
+from src.results.tables import columns
+from src.similarity.similarity_rows import DERIVED, SimilarityRow
+from src.user_code import by_title, failing_as_user_error, is_user_code, load
+
+
+class UserMeasure(NamedTuple):
+    """A measure (x, y) -> float of activations (N, ...) and (N, ...) of the same N images."""
+
+    name: str  # FILE.py:FUNCTION or package.module:function
+    function: Callable[[Tensor, Tensor], Any]
+
+    @property
+    def is_symmetric(self) -> bool:
+        """Whether the order of the two layers does not count."""
+        return getattr(self.function, "symmetric", True)
+
+    def value(self, x: Tensor, y: Tensor) -> float:
+        """Return the measure of two activations; NaN where the function gives NaN.
+
+        Raises:
+            UserError: the function fails, or returns no number.
+        """
+        with failing_as_user_error(self.name):
+            returned = self.function(x, y)
+        try:
+            return float(returned)
+        except (TypeError, ValueError) as error:
+            raise UserError(
+                f"{self.name} returns {returned!r} instead of a number; let it return a float"
+            ) from error
+
+
+def load_measures(names: Sequence[str]) -> dict[str, UserMeasure]:
+    """Load the measures of user code among these names; return them by column.
+
+    Raises:
+        UserError: the code fails, or the name of a function is that of another column.
+    """
+    measures: dict[str, UserMeasure] = {}
+    for column, name in by_title(names, taken=MEASURES, kind="measure").items():
+        if not is_user_code(name):
+            continue
+        ending = DERIVED.search(column)
+        if ending:
+            raise UserError(
+                f"{name}: a name that ends in {ending.group()} is that of another column; "
+                "rename the function"
+            )
+        if column in columns(SimilarityRow):
+            raise UserError(f"{name}: tables have a column {column}; rename the function")
+        measures[column] = UserMeasure(name, load(name))
+    return measures
+
+
+def warn_of_cost(measures: Sequence[str], n_permutations: int, *, n_kinds: int) -> None:
+    """Warn of the calls that permutations cost.
+
+    Args:
+        measures: the columns of user measures.
+        n_kinds: 2 if images are permuted within their classes as well, or else 1.
+    """
+    if measures and n_permutations:
+        n_calls = 1 + n_kinds * n_permutations
+        warn(
+            f"--permutations {n_permutations}: {', '.join(measures)} run {n_calls} times for each "
+            "pair of layers"
+        )

@@ -1,0 +1,289 @@
+"""A measure, a detector and an objective of a user's own file through all scripts: the file of
+methods.md."""
+
+import re
+import shlex
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.distance import pdist
+from scipy.stats import spearmanr
+
+from src.checkpoints import load_model, save_state
+from src.datasets import load_dataset
+from src.images import ImageSpec
+from src.models import build_model
+from src.network_names import NetworkName
+from tests.commands import ON_DIGITS, PNG, ROOT, error_line, read_csv, read_json, run
+from tests.conftest import few_images
+
+SECTION = (ROOT / "misc/docs/methods.md").read_text().split("\n## Your own measure")[1]
+FILE = SECTION.split("```python\n")[1].split("```")[0]
+COMMANDS = SECTION.split("```bash\n")[1].split("```")[0].replace("\\\n", "").splitlines()
+SIMILARITY = "exec_compute_low_rank_sim_metrics.py"
+SHAPE = (1, 8, 8)
+N = 40
+MORE = """
+
+def norm_distance(x, y):
+    return abs(x.double().norm() / y.double().norm() - 1)
+
+norm_distance.symmetric = False
+
+def pwcca(x, y):
+    return 1.0
+
+def text(x, y):
+    return "high"
+
+def broken(x, y):
+    return x["key"]
+
+def counted_p_value(x, y):
+    return 1.0
+
+def blocks(stitched, own):
+    return (stitched - own).flatten(1).square().mean(1)
+
+blocks.at = "blocks"
+
+def everywhere(stitched, own):
+    return (stitched - own).square().mean()
+
+everywhere.at = "here"
+
+def scalar(stitched, own):
+    return (stitched - own).square().mean()
+
+class Typical(Norm):
+    def score(self, activations):
+        return super().score(activations).mean()
+
+class Unfit(Norm):
+    def fit(self):
+        raise ValueError("norms never fit")
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few():
+    with few_images(128, n_test=60):
+        yield
+
+
+@pytest.fixture
+def folder(in_tmp_path):
+    """A working folder with the file, and two networks of random weights."""
+    (in_tmp_path / "mine.py").write_text(FILE + MORE)
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        network = build_model("small_cnn", n_classes=10, n_channels=1, image_shape=SHAPE)
+        save_state(in_tmp_path / f"models/digits{seed}/model_20.pt", network.state_dict())
+    return in_tmp_path
+
+
+NETWORKS = ["models/digits0/model_20.pt", "models/digits1/model_20.pt", "small_cnn", "small_cnn"]
+
+
+def compare(layers1: str, layers2: str, *options, networks=NETWORKS):
+    return run(SIMILARITY, *networks, layers1, layers2, *ON_DIGITS, "-n", N, *options)
+
+
+def activations_of(seed: int, layer: str, n: int = N) -> np.ndarray:
+    """The activations of the first test images."""
+    name = NetworkName(f"models/digits{seed}/model_20.pt", "small_cnn")
+    network = load_model(name, ImageSpec(10, SHAPE))
+    images = torch.cat([batch for batch, _ in load_dataset("digits", "", train=False).batches(60)])
+    with torch.no_grad():
+        return network(images[:n], until=layer).numpy()
+
+
+def test_the_commands_of_the_docs(folder):
+    (folder / "mine.py").write_text(FILE)
+    assert len(COMMANDS) == 3 and len(FILE.splitlines()) < 30
+    for command in COMMANDS:
+        run(*shlex.split(command)[1:])
+    assert len(read_csv("rsa.csv")) == 16
+    assert len(read_csv("results/cosine/ood_evaluation_Norm.csv")) == 1
+
+
+def test_a_measure_is_what_scipy_computes(folder):
+    said = compare("pool1,pool3", "pool2", "--metrics", "cka", "mine.py:rsa", "-o", "m.csv")
+    assert said.out.count("rsa:\nModel1 rank None:\n\tModel2 rank None: ") == 2
+    assert "nan" not in said.out + said.err
+    for row in read_csv("m.csv"):
+        rdms = [
+            pdist(activations_of(seed, layer).reshape(N, -1).astype(float))
+            for seed, layer in enumerate((row["layer1"], row["layer2"]))
+        ]
+        assert float(row["rsa"]) == pytest.approx(spearmanr(*rdms).statistic, abs=1e-4)
+        assert "rsa_reversed" not in row
+    written = read_json("m.config.txt")
+    assert written["metrics"] == ["cka", f"{folder}/mine.py:rsa"]
+    assert len(written["metrics_sha256"]) == 1
+    assert (folder / "m.png").read_bytes().startswith(PNG)
+
+
+def test_permutations_ranks_and_both_ways(folder):
+    options = ["--permutations", "19", "-m1r", "2", "0", "-o", "m.csv"]
+    said = compare("pool3", "pool3", "--metrics", "mine.py:rsa", "mine.py:norm_distance", *options)
+    assert "run 39 times for each pair of layers" in said.err
+    assert "rsa, norm_distance nan: functions of yours are measured at full rank only" in said.err
+    full, low = read_csv("m.csv")
+    assert low["rank1"] == "2" and low["rsa"] == "nan" and full["rank1"] == ""
+    x, y = (activations_of(seed, "pool3") for seed in (0, 1))
+    forth, back = (np.linalg.norm(a) / np.linalg.norm(b) for a, b in ((x, y), (y, x)))
+    assert float(full["norm_distance"]) == pytest.approx(abs(forth - 1), rel=1e-4)
+    assert float(full["norm_distance_reversed"]) == pytest.approx(abs(back - 1), rel=1e-4)
+    # A norm knows no order of the images, and the order of RSA counts
+    assert float(full["norm_distance_p_value"]) == 1 and float(full["rsa_p_value_within"]) < 0.2
+    assert 0 < float(full["rsa_calibrated"]) < float(full["rsa"])
+
+
+@pytest.mark.parametrize(
+    ("function", "line"),
+    [
+        ("mine.py:pwcca", "pwcca is the name of a measure of the suite; rename the function"),
+        ("mine.py:counted_p_value", "a name that ends in _p_value is that of another column"),
+        ("mine.py:text", "mine.py:text returns 'high' instead of a number"),
+        ("mine.py:broken", r"cannot run .*mine.py, line \d+: TypeError: .*; mend it"),
+        ("mine.py:rs", "unknown function in .*mine.py 'rs'; did you mean rsa"),
+        ("rsa", "unknown measure 'rsa'; known: cka, .*, FILE.py:FUNCTION"),
+    ],
+)
+def test_refusals_of_measures(function, line, folder):
+    given = [*NETWORKS, "pool3", "pool3", *ON_DIGITS, "-n", N, "--metrics", function, "-o", "m.csv"]
+    assert re.search(line, error_line(SIMILARITY, *given))
+    assert not (folder / "m.csv").exists()
+
+
+def test_a_file_of_options_does_not_run_code(folder):
+    compare("pool3", "pool3", "--metrics", "mine.py:rsa", "-o", "m.csv")
+    again = [SIMILARITY, "--config", "m.config.txt", "-o", "n.csv"]
+    line = error_line(*again)
+    assert "metrics" in line and "name it on the command line as well" in line
+    run(*again, "--metrics", "mine.py:rsa")
+    assert read_csv("m.csv") == read_csv("n.csv")
+
+
+STITCH = ["exec_stitch.py", *NETWORKS, "pool2", "pool2,pool3", "rc2c_pre", *ON_DIGITS, "-b", "64",
+          "-e", "2", "--mod-only-stitch"]  # fmt: skip
+
+
+def stitch(objective: str, *options) -> list[dict[str, str]]:
+    """Train stitches on an objective; return the rows of their table."""
+    folder = objective.rpartition(":")[2]
+    run(*STITCH, "--objective", objective, "-dir", folder, *options)
+    return read_csv(f"results/{folder}/grid.csv")
+
+
+def test_an_objective_is_trained_on(folder):
+    """Squared differences of all elements, once as the suite's own and once as a function."""
+    (folder / "mine.py").write_text(
+        FILE
+        + "def squares(stitched, own):\n    return (stitched - own).flatten(1).square().mean(1)\n"
+        "def last(stitched, own):\n    return squares(stitched, own)\n"
+        "last.at = 'blocks'\n"
+    )
+    of_the_suite = stitch("feature")
+    at_end = stitch("mine.py:squares")
+    behind = stitch("mine.py:last")
+    for row in at_end + behind:
+        config = read_json(next(folder.glob(f"results/*/{row['folder']}/config.txt")))
+        assert (
+            row["objective"]
+            == config["objective"]
+            == f"{folder}/mine.py:{row['objective'].rpartition(':')[2]}"
+        )
+        assert len(config["objective_sha256"]) == 64
+    # Of these end layers, pool3 has one block behind it, and pool2 two
+    differences = [
+        {float(row["representation_difference"]) for row in rows}
+        for rows in (of_the_suite, at_end, behind)
+    ]
+    assert not set.intersection(*differences)
+    logs = read_csv(next(folder.glob("results/squares/2*/training_logs.csv")))
+    assert float(logs[-1]["train_loss"]) < float(logs[0]["train_loss"])
+
+
+@pytest.mark.parametrize(
+    ("function", "line"),
+    [
+        (
+            "mine.py:scalar",
+            r"returns shape \(\) for 1 stitches; let it return a loss for each, \(1,\)",
+        ),
+        ("mine.py:everywhere", "at is 'here'; give one of end, blocks, logits"),
+        ("mine.py:rsa", r"cannot run .*mine.py"),
+        ("cosine", "unknown objective 'cosine'; known: task, .*, FILE.py:FUNCTION"),
+    ],
+)
+def test_refusals_of_objectives(function, line, folder):
+    given = [*STITCH, "--objective", function]
+    given[6] = "pool2"
+    assert re.search(line, error_line(*given))
+
+
+def test_a_stitch_by_an_objective_is_evaluated_without_its_code(folder):
+    stitch("mine.py:blocks")
+    (folder / "mine.py").unlink()
+    said = run("exec_eval_stitcher_ood.py", "results/blocks", *ON_DIGITS, "--detector", "residual")
+    assert "evaluated 2 stitches" in said.err
+    assert "blocks matching" in run("misc/verdict.py", "results/blocks", "--verbose").out
+    collected = ["misc/collect_results.py", "results", "-r", "-o", "all.csv"]
+    run(*collected)
+    methods = {row["method"] for row in read_csv("all_measurements.csv")}
+    assert methods == {"blocks matching"}
+
+
+def test_a_detector_scores(folder):
+    stitch("mine.py:cosine")
+    names = ["knn,mine.py:Norm", "-ed", "energies"]
+    said = run("exec_eval_stitcher_ood.py", "results/cosine", *ON_DIGITS, "--detector", *names)
+    assert "DETECTOR: Norm" in said.out and "(Norm)" in said.out
+    place = folder / "results/cosine/ood_evaluation_Norm"
+    assert place.with_suffix(".png").exists()
+    assert read_json(place.with_suffix(".config.txt"))["detector"] == f"{folder}/mine.py:Norm"
+    rows = read_csv(f"{place}.csv")
+    assert {row["detector"] for row in rows} == {"Norm"}
+
+    # The scores of the end network's own activations, by hand
+    batches = load_dataset("digits", "", train=True).batches(1024)
+    network = load_model(NetworkName(NETWORKS[1], "small_cnn"), ImageSpec(10, SHAPE))
+    with torch.no_grad():
+        norms = torch.cat([network(x, until="pool2").flatten(1).norm(dim=1) for x, _ in batches])
+    test = np.linalg.norm(activations_of(1, "pool2", n=60).reshape(60, -1), axis=1)
+    expected = np.abs(test - norms.mean().item()).mean()
+    (row,) = (row for row in rows if row["end_layer"] == "pool2")
+    assert float(row["mean_id_energy"]) == pytest.approx(expected, rel=1e-4)
+    energies = np.load("energies/Norm/pool2/pool2.npy")
+    assert energies.mean() == pytest.approx(float(row["mean_energy"]), rel=1e-4)
+
+    # Reports that read the table without the code
+    (folder / "mine.py").unlink()
+    run("misc/verdict.py", "results/cosine")
+    assert "auroc_Norm" in read_csv("verdict.csv")[0]
+    run("misc/collect_results.py", "results", "-r", "-o", "all.csv")
+    assert "auroc_Norm" in {row["measure"] for row in read_csv("all_measurements.csv")}
+
+
+@pytest.mark.parametrize(
+    ("function", "line"),
+    [
+        ("mine.py:rsa", "cannot run .*mine.py: TypeError"),
+        ("mine.py:Empty", r"Empty has no fit, score; a detector has add\(activations, labels\)"),
+        ("mine.py:Typical", r"returns shape \(\) for 60 images; let it return a score for each"),
+        ("mine.py:knn", "knn is the name of a score of the suite; rename the function"),
+        ("mine.py:Norm,mine2.py:Norm", "have one name; rename one function"),
+        ("mine.py:a_on_b", "'_on_' stands for other data in names of tables; rename the class"),
+        ("mine.py:Unfit", "nothing could be evaluated"),
+    ],
+)
+def test_refusals_of_detectors(function, line, folder):
+    stitch("hint", "-e", "0", "-i", "pinv", "--objective", "task")
+    classes = "class Empty:\n    def add(self, x, y):\n        pass\nknn = a_on_b = Norm\n"
+    (folder / "mine.py").write_text(FILE + MORE + classes)
+    (folder / "mine2.py").write_text(FILE)
+    given = ["exec_eval_stitcher_ood.py", "results/hint", *ON_DIGITS, "--detector", function]
+    assert re.search(line, error_line(*given))
