@@ -30,6 +30,7 @@ from src.choices import AUTO, STITCHING_TYPES, UPSAMPLE_MODES
 from src.choices.scores import SCORES
 from src.choices.stitching import FORMS, OBJECTIVES
 from src.network_names import is_user_network
+from src.user_code import CODE, absolute, is_user_code
 
 NONE = "none"  # as a method: stitch nothing
 
@@ -63,12 +64,13 @@ def parser() -> cli.Parser:
         default=["pinv"],
         metavar="METHOD",
         help=f"a closed form ({', '.join(FORMS)}), or an objective and its epochs, such as task:10 "
-        f"({', '.join(OBJECTIVES)}); none: stitch nothing",
+        f"({', '.join(OBJECTIVES)}, or {CODE}:EPOCHS); none: stitch nothing",
     )
     add("--ends", nargs="+", metavar="NAME",
         help="stitch into these networks alone, and compare pairs with one of them; default: all")  # fmt: skip
-    add("--detector", type=cli.several(untrained), default="mahalanobis",
-        help=f"one, or several with commas between them: {', '.join(untrained)}")  # fmt: skip
+    add("--detector", type=cli.names_or_code("score", untrained), default="mahalanobis",
+        help=f"one, or several with commas between them: {', '.join(untrained)}; or {CODE}, a class of your "
+        "own")  # fmt: skip
     add("--no-similarity", action="store_true", help="compare no pairs")
     add("--probes", type=cli.whole_number(1), metavar="EPOCHS",
         help="train linear probes of all networks as well, with the batch size, the learning rate and the weight decay "
@@ -107,14 +109,14 @@ def parser() -> cli.Parser:
 
 def method(text: str) -> str:
     """Check a method of stitching: the type of an option."""
-    name, _, epochs = text.partition(":")
+    name, _, epochs = text.rpartition(":")
     if text in (*FORMS, NONE):
         return text
-    if name in OBJECTIVES:
-        return f"{name}:{cli.whole_number(1)(epochs)}"
+    if name in OBJECTIVES or is_user_code(name):
+        return f"{absolute(name)}:{cli.whole_number(1)(epochs)}"
     raise argparse.ArgumentTypeError(
         f"unknown method {text!r}; give {', '.join(FORMS)}, or an objective and its epochs, such as task:10, of "
-        f"{', '.join(OBJECTIVES)}"
+        f"{', '.join(OBJECTIVES)}, or {CODE}:EPOCHS"
     )
 
 
@@ -138,6 +140,7 @@ def work(args) -> None:
 
     networks, session = read_networks(args.networks), Session()
     check_types(args, networks)
+    check_code(args)
     device, spec = device_of(args.gpu), dataset_info(args.dataset, labelled=True).spec
     share = [unit for unit in units_of(args, networks) if is_in_share(unit, *args.shard)]
     names = {network: network.named(seed=args.seed) for unit in share for network in unit.networks}
@@ -195,6 +198,21 @@ def check_types(args, networks) -> None:
             raise UserError(
                 f"{args.networks} names {network.type}, and a list does not run code; name it with --own-types as well"
             )
+
+
+def check_code(args) -> None:
+    """Load measures, scores and objectives of the user's code, so that errors show before hours of
+    work."""
+    from src.ood import make_detector
+    from src.similarity.user_measures import load_measures
+    from src.stitching.objectives import objective_of
+
+    load_measures(args.metrics)
+    for score in args.detector:
+        make_detector(score)
+    for name in {Method.of(text).name for text in args.methods}:
+        if is_user_code(name):
+            objective_of(name)
 
 
 def units_of(args, networks) -> list[Unit]:

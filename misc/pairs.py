@@ -22,6 +22,7 @@ from src.errors import Busy, UserError, as_user_error
 from src.network_names import is_user_network
 from src.results.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, pair_name
 from src.results.options import read_options
+from src.user_code import title_of
 
 if TYPE_CHECKING:
     from src.results.run import Run
@@ -43,13 +44,13 @@ class Method(NamedTuple):
     @classmethod
     def of(cls, text: str) -> "Method":
         """Read a method such as pinv or task:10."""
-        name, _, epochs = text.partition(":")
-        return cls(name, int(epochs or 0))
+        name, _, epochs = text.rpartition(":")
+        return cls(name, int(epochs)) if name else cls(text)
 
     @property
     def folder(self) -> str:
         """The name of its folder."""
-        return f"{self.name}{self.n_epochs or ''}"
+        return f"{title_of(self.name)}{self.n_epochs or ''}"
 
     @property
     def options(self) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def give_verdict(args) -> None:
     from src.stitching.folders import warn_of_weights
     from src.verdict import judge, verdict_report
     from src.verdict.between_groups import compare_groups
-    from src.verdict.judging import SIMILARITY_COLUMNS
+    from src.verdict.judging import similarity_columns
 
     # The runs with their evaluations, and the similarities of the same layers.
     runs = read_folders(args.source_dirs)
@@ -101,7 +101,8 @@ def give_verdict(args) -> None:
     # The verdicts, and the comparison of groups of networks.
     limits = limits_of(args)
     verdicts = judge(runs, similarities, limits=limits, pool=args.pool, names=names)
-    if similarities and not any(set(SIMILARITY_COLUMNS) & set(row.others) for row in verdicts):
+    shown = set(similarity_columns(row.values for row in similarities))
+    if similarities and not any(shown & set(row.others) for row in verdicts):
         warn("-sim: no row is of the networks, layers and data of these stitches at full rank")
     groups, tests = compare_groups(
         verdict_report.layer_values(verdicts), {network.name: network for network in names.values()}

@@ -15,6 +15,7 @@ from src.datasets import load_dataset
 from src.images import ImageSpec
 from src.models import build_model
 from src.network_names import NetworkName
+from src.results import figures
 from tests.commands import ON_DIGITS, PNG, ROOT, error_line, read_csv, read_json, run
 from tests.conftest import few_images
 
@@ -287,3 +288,45 @@ def test_refusals_of_detectors(function, line, folder):
     (folder / "mine2.py").write_text(FILE)
     given = ["exec_eval_stitcher_ood.py", "results/hint", *ON_DIGITS, "--detector", function]
     assert re.search(line, error_line(*given))
+
+
+def test_all_pairs_ground_truth_and_verdict(folder):
+    networks = ["networks.csv", "pool2,pool3", "rc2c_pre", *ON_DIGITS, "-n", N, "-b", "64"]
+    lines = [f"n{seed},models/digits{seed}/model_20.pt,small_cnn,clean" for seed in range(3)]
+    torch.manual_seed(2)
+    third = build_model("small_cnn", n_classes=10, n_channels=1, image_shape=SHAPE)
+    save_state(folder / "models/digits2/model_20.pt", third.state_dict())
+    (folder / "networks.csv").write_text("\n".join(["name,path,type,group", *lines]) + "\n")
+    options = ["--metrics", "cka_debiased", "mine.py:rsa", "--detector", "mine.py:Norm",
+               "--methods", "mine.py:cosine:1", "--permutations", "19", "-dir", "all", "--no-figures"]  # fmt: skip
+    run("misc/all_pairs.py", *networks, *options)
+    again = run("misc/all_pairs.py", *networks, *options)
+    assert "0 of 9 units of work are left to do" in again.err
+
+    (folder / "mine.py").unlink()  # what follows reads tables
+    tables = sorted((folder / "results/all/similarity").glob("*.csv"))
+    assert len(tables) == 3 and (folder / "results/all/cosine1/n0-n1/grid.csv").exists()
+    with figures.left_out(True):
+        run("misc/ground_truth.py", "results/all", "networks.csv", *ON_DIGITS)
+        folders = (folder / "results/all/cosine1").glob("n?-n?")
+        run("misc/verdict.py", *folders, "-sim", *tables)
+        curves = ["--curves", "--networks", "networks.csv", "-o", "depth.csv"]
+        run("misc/collect_results.py", "results/all", *curves)
+    measures = {row["measure"] for row in read_csv("scores.csv")}
+    assert {"rsa", "rsa calibrated in classes", "cosine1 AUROC of Norm"} <= measures
+    assert {"rsa", "rsa_p_value_within", "auroc_Norm"} <= read_csv("verdict.csv")[0].keys()
+    assert "rsa" in {row["line"] for row in read_csv("depth.csv")}
+
+
+def test_all_pairs_runs_code_that_its_command_line_names(folder):
+    (folder / "networks.csv").write_text(
+        "name,path,type\na,models/digits0/model_20.pt,small_cnn\nb,-,small_cnn\n"
+    )
+    given = ["misc/all_pairs.py", "networks.csv", "pool2", "rc2c_pre", *ON_DIGITS, "-dir", "all"]
+    for option, value in (("methods", ["mine.py:cosine:1"]), ("own_types", ["mine.py:net"])):
+        (folder / "options.yaml").write_text(f"{option}: {value}\n")
+        line = error_line(*given, "--config", "options.yaml")
+        assert f"{option} {folder}/mine.py:" in line and "name it on the command line" in line
+    line = error_line(*given, "--detector", "mine.py:norm")
+    assert "unknown function in" in line and not (folder / "results").exists()
+    assert "or FILE.py:FUNCTION" in error_line(*given, "--methods", "mine.py:cosine")

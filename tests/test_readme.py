@@ -58,7 +58,7 @@ def test_the_scripts_take_the_commands(page, at_least, tmp_path, monkeypatch):
     found = commands(page, tmp_path)
     assert len(found) >= at_least
     (tmp_path / "my_digits").mkdir(exist_ok=True)
-    for name in ("negatives.npz", "nets.py", "others.py"):
+    for name in ("negatives.npz", "nets.py", "others.py", "mine.py"):
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
     for script, *arguments in found:
@@ -84,7 +84,7 @@ def test_the_lines_of_python_run(in_tmp_path, capsys):
     (code,) = [
         code
         for language, code in BLOCK.findall((ROOT / PAGES[1]).read_text())
-        if language == "python"
+        if language == "python" and "from src" in code
     ]
     exec(code, found := {})
     assert torch.equal(found["logits"], found["model"](found["images"])) and found[

@@ -97,7 +97,7 @@ REFUSALS = [
     (f"{EVALUATE} -detectors nowhere", "no detectors in nowhere: there is no meta.json"),
     (
         f"{EVALUATE} --detector energy,nothing",
-        "'energy,nothing' is not one or several of energy, mahalanobis",
+        "unknown score 'nothing'; known: energy, mahalanobis, rmd, knn, residual, FILE.py:FUNCTION",
     ),
     (EVALUATE.replace("dm", "mixed"), "the runs differ in end_model_path: "),
     (

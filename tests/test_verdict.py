@@ -376,7 +376,7 @@ def test_a_copy_of_a_checkpoint_is_the_same_network(tmp_path, monkeypatch):
 def test_what_is_missing_or_of_other_data_is_left_out(tmp_path, capsys):
     path = write_run(tmp_path, "1", n_right=940) / "predictions.npz"
     write_evaluation(tmp_path, {"1": 0.5})
-    (row,) = read_evaluations(tmp_path, ["energy"])["energy"]
+    (row,) = read_evaluations(tmp_path)["energy"]
     write_table(evaluation_file(tmp_path, "energy"), EvaluationRow, [replace(row, dataset="mnist")])
     assert not verdict_on(tmp_path).others
     assert "the evaluation by energy on mnist is skipped" in capsys.readouterr().err

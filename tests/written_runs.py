@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from src.choices.scores import SCORES
 from src.ood.evaluation_rows import EvaluationRow, StitchValidity, evaluation_file, with_evaluations
 from src.results.tables import IntervalEstimate, write_table
 from src.stitching.folders import StitchingRun, read_runs
@@ -79,4 +78,4 @@ def runs_of(folder: Path) -> list[StitchingRun]:
     """The runs of a folder with their evaluations."""
     runs, skipped = read_runs(folder)
     assert not skipped
-    return with_evaluations(runs, SCORES)
+    return with_evaluations(runs)

@@ -108,6 +108,11 @@ class SimilarityRow(NamedTuple):
 DERIVED = re.compile(rf"({REVERSED}|_({'|'.join(Null._fields)})(_within)?)$")
 
 
+def value_column(column: str) -> str:
+    """Return the measure that a column belongs to: a value, its null, or a value in reverse."""
+    return DERIVED.sub("", DERIVED.sub("", column))
+
+
 def measures_in(columns: Collection[str]) -> list[str]:
     """Return the measures that columns hold values of: those of `MEASURES`, then a user's own."""
     of_the_suite = [name for name in MEASURES if name in columns]

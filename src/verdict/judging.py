@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import false_discovery_control
 
+from src.choices.similarity import ACTIVATIONS, measure_of
 from src.ood.evaluation_rows import IN_DISTRIBUTION, ValidityLimits, side_of
 from src.results.captions import common
 from src.results.quantities import STITCHING, VALIDITY, measured_by
 from src.results.tables import IntervalEstimate, from_record
-from src.similarity.similarity_rows import SimilarityRow
+from src.similarity.similarity_rows import SimilarityRow, value_column
 from src.stitching.experiments import WEIGHTS
 from src.stitching.folders import StitchingRun
 from src.verdict.groups import (
@@ -391,8 +392,20 @@ def _similarity(group: Group, by_layers: Mapping[tuple, Mapping[str, float]]) ->
     ]
     return {
         name: _average([values[name] for values in measured if name in values])
-        for name in SIMILARITY_COLUMNS
+        for name in similarity_columns(measured)
     }
+
+
+def similarity_columns(values: Iterable[Mapping[str, float]]) -> list[str]:
+    """Return the columns of measures and nulls that a verdict shows: of some of the suite's
+    measures, and of all measures of a user's code.
+
+    Args:
+        values: of rows of tables of similarity, by column.
+    """
+    columns = dict.fromkeys(chain.from_iterable(values))
+    of_users = [name for name in columns if measure_of(value_column(name)).of == ACTIVATIONS]
+    return [*SIMILARITY_COLUMNS, *of_users]
 
 
 def _average(values: Sequence[float]) -> float:
