@@ -260,7 +260,7 @@ LISTS = [
 ]  # fmt: skip
 CHOICES = [
     (["--methods", "pinv", "procrustes"], "unknown method 'procrustes'; give pinv, repair"),
-    (["--detector", "energy"], "'energy' is not one or several of mahalanobis"),
+    (["--detector", "energy"], "unknown score 'energy'; known: mahalanobis"),
     (["--shard", "4/3"], "'4/3' is not I/N with I from 1 to N"),
 ]
 

@@ -39,7 +39,7 @@ def text(x, y):
     return "high"
 
 def broken(x, y):
-    return x["key"]
+    return {}["key"]
 
 def counted_p_value(x, y):
     return 1.0
@@ -148,7 +148,7 @@ def test_permutations_ranks_and_both_ways(folder):
         ("mine.py:pwcca", "pwcca is the name of a measure of the suite; rename the function"),
         ("mine.py:counted_p_value", "a name that ends in _p_value is that of another column"),
         ("mine.py:text", "mine.py:text returns 'high' instead of a number"),
-        ("mine.py:broken", r"cannot run .*mine.py, line \d+: TypeError: .*; mend it"),
+        ("mine.py:broken", r"cannot run .*mine.py, line \d+: KeyError: .*; mend it"),
         ("mine.py:rs", "unknown function in .*mine.py 'rs'; did you mean rsa"),
         ("rsa", "unknown measure 'rsa'; known: cka, .*, FILE.py:FUNCTION"),
     ],
