@@ -5,6 +5,7 @@ principal components."""
 import sys
 
 from src import cli
+from src.network_names import FEATURES
 from src.user_code import title_of
 
 
@@ -14,9 +15,16 @@ def parser() -> cli.Parser:
     )
     add = options.add_argument
     rank = cli.whole_number(0)
-    add("model1_path", help=f"checkpoint of the first network: {cli.CHECKPOINT}")
+    add(
+        "model1_path",
+        help=f"checkpoint of the first network: {cli.CHECKPOINT}; or an .npz file of features",
+    )
     add("model2_path", help="checkpoint of the second network")
-    add("model1_type", type=cli.network, help=cli.NETWORKS)
+    add(
+        "model1_type",
+        type=cli.network,
+        help=f"{cli.NETWORKS}; or {FEATURES}: model1_path has an array (N, ...) for each layer, and ids (N,)",
+    )
     add("model2_type", type=cli.network, help="as model1_type")
     add("model1_layer", help="layer of the first network; several with commas between them, or all")
     add("model2_layer", help="layer of the second network; likewise")
@@ -51,23 +59,18 @@ def parser() -> cli.Parser:
 def compute(args, session=None) -> None:
     """Run the experiment. All experiments of one `session` share its networks, images and
     features."""
-    from src.datasets import dataset_info
     from src.results.run import Run
     from src.runtime import device_of
     from src.session import Session
     from src.similarity.comparison import Comparison
 
-    # Two networks, their layers, and the images.
+    # Two networks or files of features, their layers, and the images.
     session = session or Session()
     device = device_of(args.gpu)
-    spec = dataset_info(args.dataset, labelled=True).spec
-    first, second = cli.load_two_networks(
-        args, cli.MODEL1, cli.MODEL2, spec, session=session, device=device
-    )
+    first, second = load_sides(args, session, device)
     run = Run.beside(args.output, vars(args)) if args.output else None
-    loading = cli.load_options(args, device)
-    test_set = session.dataset(args.dataset, args.dataset_root, train=False, **loading)
-    n_images = count_images(args, test_set)
+    test_set = load_test_set(args, session, device)
+    n_images = count_images(args, first, second, test_set)
 
     # One pass of each network over the images; then the measures of each pair of layers, at each
     # pair of ranks.
@@ -75,7 +78,7 @@ def compute(args, session=None) -> None:
     comparison = Comparison(
         statistics,
         n_permutations=args.n_permutations or 0,
-        labels=test_set.labels[:n_images],
+        labels=None if test_set is None else test_set.labels[:n_images],
         source=source_of(args, first.name, second.name),
         both_ways=True,
     )
@@ -84,52 +87,91 @@ def compute(args, session=None) -> None:
         write_rows(args, run, rows)
 
 
-def count_images(args, test_set) -> int:
-    """Return how many images are compared; warn if there are fewer than the option says."""
-    from src.console import warn_once
+def has_features(args, options) -> bool:
+    """Return whether an .npz file stands for a network."""
+    return vars(args)[f"{options.model}_type"] == FEATURES
 
-    if args.n_samples > len(test_set):
-        warn_once(f"-n {args.n_samples}: there are only {len(test_set)} validation images")
-    return min(args.n_samples, len(test_set))
+
+def load_sides(args, session, device) -> tuple:
+    """Return the two networks with their layers, or the files of features in their places."""
+    from src.datasets import dataset_info
+
+    sides = (cli.MODEL1, cli.MODEL2)
+    if not any(has_features(args, options) for options in sides):
+        spec = dataset_info(args.dataset, labelled=True).spec
+        return cli.load_two_networks(args, *sides, spec, session=session, device=device)
+    loaded = []
+    for options in sides:
+        if has_features(args, options):
+            loaded.append(load_features(args, options, device))
+        else:
+            spec = dataset_info(args.dataset, labelled=True).spec
+            loaded.append(cli.load_network(args, options, spec, session=session, device=device))
+    return tuple(loaded)
+
+
+def load_features(args, options, device):
+    """Return the features that stand for a network; refuse options that need the network."""
+    from src.errors import UserError
+    from src.similarity.stored import read_features
+
+    path = vars(args)[f"{options.model}_path"]
+    if args.shortcut is not None:
+        raise UserError(f"--shortcut changes images, and {path} holds features; leave it out")
+    if args.channels_last in (options.side, "both"):
+        raise UserError(
+            f"--channels-last {args.channels_last} is of a network, and {path} holds features; "
+            "store them as (N, C, H, W)"
+        )
+    features = read_features(path, vars(args)[options.layers], device=device)
+    setattr(args, f"{options.model}_path_sha256", features.name.weights)
+    return features
+
+
+def load_test_set(args, session, device):
+    """Return the images that networks are compared on; None for two files of features."""
+    if has_features(args, cli.MODEL1) and has_features(args, cli.MODEL2):
+        return None
+    loading = cli.load_options(args, device)
+    return session.dataset(args.dataset, args.dataset_root, train=False, **loading)
+
+
+def count_images(args, first, second, test_set) -> int:
+    """Return how many images are compared; warn if there are fewer than the option says.
+
+    Raises:
+        UserError: the features on both sides are of other images.
+    """
+    from src.console import warn_once
+    from src.similarity.stored import FeatureFile, check_ids
+
+    n_images = args.n_samples
+    if test_set is not None and n_images > len(test_set):
+        warn_once(f"-n {n_images}: there are only {len(test_set)} validation images")
+        n_images = len(test_set)
+    files = [side for side in (first, second) if isinstance(side, FeatureFile)]
+    if not files:
+        return n_images
+    n_features = min(len(features.ids) for features in files)
+    if n_images > n_features:
+        warn_once(f"-n {args.n_samples}: there are features of {n_features} images only")
+        n_images = n_features
+    check_ids(*files, n_images=n_images)
+    return n_images
 
 
 def take_statistics(args, first, second, test_set, n_images, session, device):
     """Return the statistics of the layers of both networks, from one pass each unless `session` has
-    its features."""
-    from src.console import progress
-    from src.low_rank import descending
+    their features."""
     from src.similarity import passes
 
-    interventions = cli.load_options(args, device)["interventions"].items()
-    images = (
-        args.dataset,
-        str(args.dataset_root),
-        n_images,
-        *interventions,
-        args.intervention_seed,
+    sides = (
+        side_of(args, first, args.model1_ranks, "1", n_images, device),
+        side_of(args, second, args.model2_ranks, "2", n_images, device),
     )
-    made_with = (
-        *images,
-        args.amp,
-        args.tf32,
-    )  # what the features of a network depend on beside the network
-    sides = [
-        passes.Side(
-            side.network,
-            side.layers,
-            descending(ranks),
-            title=side.name.path,
-            key=(side.name, args.channels_last in (number, "both"), *made_with),
-        )
-        for side, ranks, number in (
-            (first, args.model1_ranks, "1"),
-            (second, args.model2_ranks, "2"),
-        )
-    ]
-    batches = test_set.batches(args.batch_size, indices=range(n_images))
     return passes.take_statistics(
         *sides,
-        progress(batches, "activations", -(-n_images // args.batch_size)),
+        batches_of(args, test_set, n_images),
         n_images=n_images,
         metrics=args.metrics,
         alignment=args.alignment,
@@ -138,8 +180,44 @@ def take_statistics(args, first, second, test_set, n_images, session, device):
     )
 
 
+def side_of(args, loaded, ranks, number, n_images, device):
+    """Return a network with its layers and ranks, and the key that its features are kept by."""
+    from src.low_rank import descending
+    from src.similarity.passes import Side
+
+    # All that features depend on, beside layers, ranks and measures
+    interventions = cli.load_options(args, device)["interventions"].items()
+    key = (
+        loaded.name,
+        args.channels_last in (number, "both"),
+        args.dataset,
+        str(args.dataset_root),
+        n_images,
+        *interventions,
+        args.intervention_seed,
+        args.amp,
+        args.tf32,
+    )
+    return Side(loaded.network, loaded.layers, descending(ranks), title=loaded.name.path, key=key)
+
+
+def batches_of(args, test_set, n_images):
+    """Return the batches of images with a progress bar; of two files of features the places."""
+    import torch
+
+    from src.console import progress
+
+    if test_set is None:
+        places = torch.arange(n_images).split(args.batch_size)
+        return ((part, None) for part in places)
+    n_batches = -(-n_images // args.batch_size)
+    batches = test_set.batches(args.batch_size, indices=range(n_images))
+    return progress(batches, "activations", n_batches)
+
+
 def source_of(args, first, second) -> dict:
     """Return the columns that name the two networks and the images."""
+    has_network = not (has_features(args, cli.MODEL1) and has_features(args, cli.MODEL2))
     return {
         "model1": args.model1_path,
         "model2": args.model2_path,
@@ -147,7 +225,7 @@ def source_of(args, first, second) -> dict:
         "model2_type": args.model2_type,
         "model1_weights": first.identity,
         "model2_weights": second.identity,
-        "dataset": args.dataset,
+        "dataset": args.dataset if has_network else FEATURES,
         "shortcut": args.shortcut,
         "seed": args.seed if first.is_fresh or second.is_fresh else None,
     }

@@ -19,7 +19,7 @@ from src.images import ImageSpec
 from src.models import Network, build_model
 from src.models.heads import LinearProbe
 from src.models.torchvision_networks import torchvision_weights
-from src.network_names import DEFAULT, NetworkName, fresh_seed, is_user_network
+from src.network_names import DEFAULT, FEATURES, NetworkName, fresh_seed, is_user_network
 from src.runtime import seeded
 from src.trained_with import explained, options_beside, warn_of_other_images
 
@@ -112,6 +112,10 @@ def load_model(
         UserError: as `load_state` or `build_model`.
         Misfit: the checkpoint does not fit the network. The message names one key.
     """
+    if name.type == FEATURES:
+        raise UserError(
+            f"{name.path} holds features, and this needs a network; give a checkpoint and its type"
+        )
     is_given_by_user = name.is_given and name.path == DEFAULT and is_user_network(name.type)
     if name.is_fresh or is_given_by_user:
         network = _fresh_network(name, images, encoder=encoder)

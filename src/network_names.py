@@ -13,6 +13,7 @@ from src.errors import UserError
 
 FRESH = "-"  # stands for a checkpoint: weights as they are drawn
 DEFAULT = "DEFAULT"  # stands for a checkpoint: the weights that come with the type
+FEATURES = "features"  # stands for a type: the checkpoint is an .npz file of activations
 SHORT = 12  # digits of a SHA-256 in the row of a table
 
 NetworkKey = tuple[str, str]  # what tells networks apart

@@ -8,7 +8,7 @@ from torch import Tensor
 from src.choices.similarity import PAPER
 from src.similarity.comparison import Comparison
 from src.similarity.passes import Side, take_statistics
-from src.similarity.two_arrays import Given
+from src.similarity.stored import StoredActivations
 
 
 def compared(
@@ -24,7 +24,7 @@ def compared(
     """The comparison of activations by layer, in batches of 7 images."""
     n = len(next(iter(first.values())))
     sides = [
-        Side(Given(layers), list(layers), ranks, title)
+        Side(StoredActivations(layers), list(layers), ranks, title)
         for layers, ranks, title in ((first, ranks1, "model 1"), (second, ranks2, "model 2"))
     ]
     batches = ((places, None) for places in torch.arange(n).split(7))

@@ -20,7 +20,7 @@ from src.similarity import (
 )
 from src.similarity.comparison import Comparison
 from src.similarity.passes import KeptFeatures, Side, take_statistics
-from src.similarity.two_arrays import Given
+from src.similarity.stored import StoredActivations
 from tests.comparisons import compared
 from tests.goldens import numbers, tensor
 
@@ -175,7 +175,7 @@ LAYERS = {
 }
 
 
-class Counted(Given):
+class Counted(StoredActivations):
     """A network that counts the images it has seen."""
 
     seen = 0

@@ -13,6 +13,7 @@ from src.moments import CrossMoments
 from src.results.tables import Rank
 from src.similarity.features import LayerFeatures, alignment_of
 from src.similarity.similarity_rows import BY_POSITION
+from src.similarity.stored import StoredActivations
 from src.similarity.user_measures import UserMeasure, load_measures
 
 Features = Mapping[str, LayerFeatures]  # the layers of one network, finished, by name
@@ -21,7 +22,7 @@ Features = Mapping[str, LayerFeatures]  # the layers of one network, finished, b
 class Side(NamedTuple):
     """A network whose layers are compared."""
 
-    network: Network  # frozen; only its `activations` are used
+    network: Network | StoredActivations  # only its `activations` are used
     layers: Sequence[str]
     ranks: Sequence[Rank] = (None,)  # numbers of principal components that are kept
     title: str = ""  # in messages
@@ -146,10 +147,15 @@ def _pass_over(
         may_need_products or not all(layer.is_finished for layer in each.values())
         for each in features
     ]
+    n_seen = 0
     for images, _ in batches if any(runs) else ():
         rows = []
+        places = torch.arange(n_seen, n_seen + len(images))
+        n_seen += len(images)
         for side, each, is_running in zip(sides, features, runs, strict=True):
-            activations = side.network.activations(images, side.layers) if is_running else {}
+            is_stored = isinstance(side.network, StoredActivations)
+            inputs = places if is_stored else images
+            activations = side.network.activations(inputs, side.layers) if is_running else {}
             rows.append(
                 {name: each[name].add(activation) for name, activation in activations.items()}
             )

@@ -3,8 +3,7 @@
 All raise a ValueError where the shapes do not allow it, and `Undefined`, which is one, where there
 are too few samples, or a representation is constant over them or not finite."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from src.similarity.comparison import Advice, Comparison
 from src.similarity.grams import Grams
 from src.similarity.passes import Side, take_statistics
 from src.similarity.samples import Samples, SamplesPair, Undefined
+from src.similarity.stored import StoredActivations
 
 ADVICE = Advice(
     unbiased='metrics=["cka_debiased"]', n_images="more of them", pooled='alignment="pool"'
@@ -108,7 +108,7 @@ def compare(
             f"shapes {shapes}: give (n, C, H, W), (n, T, D) or (n, D), with the same n of at least 2"
         )
     sides = [
-        Side(Given({name: activations}), [name])
+        Side(StoredActivations({name: activations}), [name])
         for name, activations in zip(NAMES, both, strict=True)
     ]
     batches = ((places, None) for places in torch.arange(n).split(64))
@@ -120,16 +120,6 @@ def compare(
     for line in comparison.warnings():
         warn(line)
     return row.values
-
-
-class Given(NamedTuple):
-    """Stands for a network, with its activations of all images; the images are their numbers."""
-
-    values: Mapping[str, Tensor]
-
-    def activations(self, images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-        """Return the activations of some images."""
-        return {name: self.values[name][images] for name in names}
 
 
 def samples_pair(x, y) -> SamplesPair:
