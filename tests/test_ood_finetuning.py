@@ -96,7 +96,7 @@ def test_sets_that_do_not_go_together_are_refused():
         (
             image_set(5),
             image_set(5, shape=(3, 8, 8)),
-            "images of -ftoodd are 3×8×8, those of -d 1×8×8",
+            "images of -ftoodd are 3×8×8, images of -d are 1×8×8",
         ),
         (image_set(5, shape=(1, 4, 4)), image_set(5), "images of -ftidd are 1×4×4"),
         (image_set(5, n_classes=3), image_set(5), "-ftidd has 3 classes, -d 10"),

@@ -109,28 +109,28 @@ class BaseImageSet:
         """Yield the images of a pass in batches: float32 (B, C, H, W) on the device."""
         raise NotImplementedError
 
-    def check_like(self, other: "BaseImageSet", *, option: str) -> None:
-        """Check that images are similar to the images of -d: of the same shape (C, H, W).
+    def check_like(self, images: "BaseImageSet", *, option: str) -> None:
+        """Check that this set has the image shape (C, H, W) of the images of -d.
 
         Warns if the normalisations differ.
 
         Args:
-            other: the images of -d.
+            images: the images of -d.
             option: the option that chose this set, for messages.
         Raises:
             UserError: the shapes differ.
         """
-        if self.image_shape != other.image_shape:
+        if self.image_shape != images.image_shape:
             shape = "×".join(map(str, self.image_shape))
-            expected_shape = "×".join(map(str, other.image_shape))
+            expected_shape = "×".join(map(str, images.image_shape))
             raise UserError(
-                f"images of {option} are {shape}, those of -d {expected_shape}; "
-                "choose sets that agree"
+                f"images of {option} are {shape}, images of -d are {expected_shape}; "
+                "choose data sets with images of one shape"
             )
-        if self.normalisation != other.normalisation:
+        if self.normalisation != images.normalisation:
             warn(
                 f"images of {option} have {describe_values(self.normalisation)}, "
-                f"images of -d have {describe_values(other.normalisation)}: "
+                f"images of -d have {describe_values(images.normalisation)}: "
                 "this difference alone tells them apart"
             )
 
@@ -227,7 +227,7 @@ class BaseImageSet:
     def _scaled_(self, levels: Tensor) -> Tensor:
         """Scale float levels 0..255 (B, C, H, W) to [0, 1] and normalise the values, in place.
 
-        The values are those of torchvision's ToTensor and Normalize.
+        The result equals the result of torchvision's ToTensor and Normalize.
         """
         if levels.device.type == "cpu":
             levels.div_(255)

@@ -96,7 +96,7 @@ class DecodedImageSet(BaseImageSet):
             return iter(self._loader(plan))
 
     def _loader(self, plan: Pass) -> DataLoader:
-        """Return the loader of a pass, in whose data set a sample is a whole batch."""
+        """Return the loader of a pass; its data set has a whole batch as a sample."""
         options: dict[str, Any] = {}
         n_workers = min(self.loading.n_workers, len(plan.batches))
         if n_workers > 0:
@@ -118,7 +118,7 @@ class DecodedImageSet(BaseImageSet):
         )
 
     def _keys(self, plan: Pass) -> Iterator[list[_Key]]:
-        """Yield for each batch of a pass what its images are decoded from."""
+        """Yield the keys of the images of each batch of a pass."""
         seed = None
         if self.augmentation is not None and plan.generator is not None:
             seed = plan.seed

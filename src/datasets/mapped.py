@@ -64,8 +64,7 @@ def _announce(part: np.memmap, rows: np.ndarray) -> None:
     """Ask the system to read all `rows` of a part at once.
 
     For single images from all over a file that is not in the page cache this is 17 times faster
-    than page faults. Page faults come one after the other, and read 128 KiB for the 3 KiB of an
-    image.
+    than page faults. Page faults are served in turn, and read 128 KiB for the 3 KiB of an image.
     """
     mapping: mmap.mmap = part._mmap  # type: ignore[attr-defined]  # numpy has no public name for it
     n_bytes = part[0].nbytes
