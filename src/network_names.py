@@ -1,5 +1,4 @@
-"""The names of networks: checkpoint, type, for fresh weights a seed, and what is recorded of the
-weights."""
+"""Names of networks: the checkpoint, the type, the seed of fresh weights, the recorded weights."""
 
 import functools
 import hashlib
@@ -11,59 +10,67 @@ from typing import NamedTuple
 
 from src.errors import UserError
 
-FRESH = "-"  # stands for a checkpoint: weights as they are drawn
-DEFAULT = "DEFAULT"  # stands for a checkpoint: the weights that come with the type
-FEATURES = "features"  # stands for a type: the checkpoint is an .npz file of activations
+FRESH = "-"  # in place of a checkpoint: freshly drawn weights
+DEFAULT = "DEFAULT"  # in place of a checkpoint: the weights that come with the type
+FEATURES = "features"  # in place of a type: the checkpoint is an .npz file of activations
 SHORT = 12  # digits of a SHA-256 in the row of a table
 
-NetworkKey = tuple[str, str]  # what tells networks apart
+NetworkKey = tuple[str, str]  # identity and type; equal for names of the same network
 
 
 class NetworkName(NamedTuple):
     """A network as a command, a list, a run or a row names it."""
 
-    # of the checkpoint; FRESH; DEFAULT; or, for `tv_NAME`, another entry of torchvision's weights
+    # The checkpoint; FRESH; DEFAULT; or, for `tv_NAME`, another entry of torchvision's weights
     path: str
     type: str  # as `build_model` takes it
-    seed: int | None = None  # of the run, if the weights are fresh
-    weights: str = (
-        ""  # their SHA-256, or its first `SHORT` digits, as a run recorded it; "": none did
-    )
+    seed: int | None = None  # of the run; None unless the weights are fresh
+    # The SHA-256 of the weights, or its first `SHORT` digits, as a run recorded it; "" without
+    weights: str = ""
 
     @classmethod
     def of(
         cls, path: str | None, kind: str | None, *, seed: int | None, weights: str | None = ""
     ) -> "NetworkName":
-        """Return the name from options of a run or columns of a row, whose seed counts for fresh
-        weights alone."""
-        return cls(path or "", kind or "", (seed or 0) if path == FRESH else None, weights or "")
+        """Return the name from options of a run or columns of a row; None stands for a missing one.
+
+        Args:
+            kind: the type.
+            seed: of the run; counts for fresh weights only.
+        """
+        fresh_weights_seed = None
+        if path == FRESH:
+            fresh_weights_seed = seed or 0
+        return cls(path or "", kind or "", fresh_weights_seed, weights or "")
 
     @property
     def is_fresh(self) -> bool:
-        """Whether its weights are freshly drawn."""
+        """Whether the weights are freshly drawn."""
         return self.path == FRESH
 
     @property
     def is_file(self) -> bool:
-        """Whether its weights are in a file: neither fresh nor an entry such as DEFAULT."""
+        """Whether the weights are in a file."""
         is_entry = self.path.isidentifier() and self.path.isupper() and not Path(self.path).exists()
         return not (self.is_fresh or is_entry)
 
     @property
     def is_given(self) -> bool:
-        """Whether its weights come with the type, as DEFAULT does."""
+        """Whether the weights come with the type: DEFAULT, or another entry of torchvision's."""
         return not (self.is_fresh or self.is_file)
 
     @property
     def place(self) -> str:
-        """Where its weights come from, whatever they are: the file, without links, or the title."""
-        return os.path.realpath(self.path) if self.is_file else self.title
+        """The place of the weights: the path of the file, without links, or else the title."""
+        if self.is_file:
+            return os.path.realpath(self.path)
+        return self.title
 
     @property
     def content(self) -> str:
-        """The SHA-256 of its weights: the recorded one, or that of its file as it is now.
+        """The recorded SHA-256 of the weights, or else the SHA-256 of the file.
 
-        Of fresh weights, and of DEFAULT where nothing is recorded, it is that of the name.
+        Without a file it is computed from the name: path, type and seed.
 
         Raises:
             UserError: nothing is recorded, and the file cannot be read.
@@ -72,16 +79,17 @@ class NetworkName(NamedTuple):
             return self.weights
         if self.is_file:
             return content_of(self.path)
-        seed = fresh_seed(self.seed) if self.is_fresh else None
+        seed = None
+        if self.is_fresh:
+            seed = fresh_seed(self.seed)
         return hashlib.sha256(f"{self.path} {self.type} {seed}".encode()).hexdigest()
 
     @property
     def identity(self) -> str:
-        """A text that two names share if they name the same weights: the first digits of their
-        `content`.
+        """The first digits of `content`; equal for names of equal weights.
 
-        Of a file that is gone, and of which nothing is recorded, it is the absolute path without
-        links."""
+        If nothing is recorded and the file is gone, it is the absolute path without links.
+        """
         try:
             return self.content[:SHORT]
         except UserError:
@@ -89,42 +97,46 @@ class NetworkName(NamedTuple):
 
     @property
     def key(self) -> NetworkKey:
-        """A value that two names share if they name the same network: its identity and its type."""
+        """Identity and type; equal for names of the same network."""
         return self.identity, self.type
 
     @property
     def listed_as(self) -> NetworkKey:
-        """A value that it shares with its line in a list of networks, which knows neither seed nor
-        given weights."""
-        return self.key if self.is_file else (self.path, self.type)
+        """The key of the line for this network in a list of networks.
+
+        A list knows neither seeds nor the SHA-256 of weights without a file. For such a network it
+        is path and type.
+        """
+        if self.is_file:
+            return self.key
+        return self.path, self.type
 
     @property
     def has_changed(self) -> bool:
-        """Whether its file holds other weights than were recorded; a file that is gone has not
-        changed."""
+        """Whether the file holds weights that differ from the record; false without a file."""
         if not self.weights or not self.is_file or not os.path.isfile(self.path):
             return False
         return content_of(self.path)[:SHORT] != self.weights[:SHORT]
 
     @property
     def title(self) -> str:
-        """The path; without a file, also type and seed."""
+        """The path as a text for tables; without a file, with type and seed behind it."""
         if self.is_file:
             return os.path.normpath(self.path) if self.path else "unknown"
-        return (
-            f"{self.path} ({self.type}, seed {self.seed or 0})"
-            if self.is_fresh
-            else f"{self.path} ({self.type})"
-        )
+        if self.is_fresh:
+            return f"{self.path} ({self.type}, seed {self.seed or 0})"
+        return f"{self.path} ({self.type})"
 
 
 def titles_of(networks: Iterable[NetworkName]) -> dict[NetworkKey, str]:
-    """Return the title of each network by key; those that share a title have type and identity in
-    it as well."""
+    """Return a title for each network, by key; titles of different networks differ.
+
+    Where two networks have an equal `title`, type and identity are appended.
+    """
     titles: dict[NetworkKey, str] = {}
     for network in dict.fromkeys(networks):
         titles.setdefault(network.key, network.title)
-    n_networks = Counter(titles.values())
+    n_networks = Counter(titles.values())  # by title
     for (identity, kind), title in titles.items():
         if n_networks[title] > 1:
             titles[identity, kind] = f"{title} [{kind}, {identity}]"
@@ -135,7 +147,7 @@ def content_of(path: str | Path) -> str:
     """Return the SHA-256 of a file.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read.
     """
     try:
         status = os.stat(path)
@@ -146,13 +158,17 @@ def content_of(path: str | Path) -> str:
 
 @functools.cache  # a table names the same few files in every row
 def _sha256(path: str, modified: int, size: int) -> str:
+    """Return the SHA-256 of a file; time and size tell whether the file is still the same."""
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
 def fresh_seed(seed: int | None) -> int:
-    """Derive the seed of fresh weights from that of a run, so that they are not those that training
-    begins with."""
-    return int.from_bytes(hashlib.sha256(f"{seed or 0} fresh weights".encode()).digest()[:6], "big")
+    """Derive the seed of fresh weights from the seed of a run (None: 0).
+
+    It differs from the seed of the run, so fresh weights are not the start of a training.
+    """
+    digest = hashlib.sha256(f"{seed or 0} fresh weights".encode()).digest()
+    return int.from_bytes(digest[:6], "big")
 
 
 def is_user_network(name: str) -> bool:
@@ -162,6 +178,6 @@ def is_user_network(name: str) -> bool:
 
 
 def file_and_function(name: str) -> tuple[Path, str]:
-    """Split a name of this form."""
+    """Split FILE.py:FUNCTION into the path of the file and the name of the function."""
     file, _, function = name.rpartition(":")
     return Path(file), function
