@@ -1,5 +1,4 @@
-"""Builds networks by name: of the zoo, of torchvision, or of a function in a user's file,
-FILE.py:FUNCTION."""
+"""Builds networks by name: from the zoo, from torchvision, or by a user's FILE.py:FUNCTION."""
 
 import inspect
 from typing import Any
@@ -37,32 +36,35 @@ def build_model(
     image_shape: tuple[int, int, int] | None = None,
     encoder: bool = False,
 ) -> Network:
-    """Build the network `name` with fresh weights, drawn from torch's global generator.
+    """Build a network with fresh weights, drawn from torch's global generator.
 
     Args:
-        name: one of `MODEL_NAMES`; `tv_NAME` for any classification network of torchvision; or FILE.py:FUNCTION,
-            whose file is run.
+        name: one of `MODEL_NAMES`; `tv_NAME` for any classification network of torchvision; or
+            FILE.py:FUNCTION, whose file is run.
         n_classes: number of logits.
         n_channels: channels of the images.
-        representation_shape: of one sample, needed by `repr_cls_*` alone: (C, H, W) or (tokens, width).
-        image_shape: (C, H, W) of the data. `vit_*` derive their number of tokens from it, `repr_cls_resnet*` resize
-            representations to its H×W.
-        encoder: take a network that gives features instead of logits as well.
+        representation_shape: (C, H, W) or (tokens, width) of an activation; only for `repr_cls_*`.
+        image_shape: (C, H, W) of the images. `vit_*` derive their number of tokens from it,
+            `repr_cls_resnet*` resize activations to its H×W.
+        encoder: accept a network that gives features instead of logits.
     Raises:
-        UserError: no such network (the close names are listed), or it does not suit the images or classes.
+        UserError: there is no such network, or it does not fit the images or classes.
     """
-    options = {
-        "n_channels": n_channels,
-        "image_shape": image_shape,
-        "representation_shape": representation_shape,
-    }
-    images = image_shape
     if name in MODELS:
-        builder, arguments, names = MODELS[name]
-        given = {key: options[key] for key in names}
-        images = given.get("representation_shape", image_shape)
-        module = BUILDERS[builder](**arguments, **given, n_classes=n_classes)
-    elif is_user_network(name):
+        builder, arguments, option_names = MODELS[name]
+        options = {
+            "n_channels": n_channels,
+            "image_shape": image_shape,
+            "representation_shape": representation_shape,
+        }
+        chosen = {key: options[key] for key in option_names}
+        module = BUILDERS[builder](**arguments, **chosen, n_classes=n_classes)
+        input_shape: tuple[int, ...] | None = image_shape
+        if "representation_shape" in option_names:
+            input_shape = representation_shape
+        return Network(module, image_shape=input_shape, n_classes=n_classes)
+
+    if is_user_network(name):
         module = _user_network(
             name, n_channels=n_channels, image_shape=image_shape, n_classes=n_classes
         )
@@ -72,43 +74,53 @@ def build_model(
         )
     elif name.endswith(".py"):
         raise UserError(
-            f"model {name!r} is a file; name the function in it that makes the network: {name}:FUNCTION"
+            f"model {name!r} is a file; name the function in it that makes the network: "
+            f"{name}:FUNCTION"
         )
     else:
-        names = *MODEL_NAMES, "tv_NAME of torchvision", "FILE.py:FUNCTION"
+        names = [*MODEL_NAMES, "tv_NAME of torchvision", "FILE.py:FUNCTION"]
         raise unknown_name("model", name, names, where="exec_train.py --help lists all")
-    network = Network(module, image_shape=images, n_classes=n_classes)
-    if image_shape is not None and name not in MODELS:
-        _check(network, name, encoder=encoder)
+    network = Network(module, image_shape=image_shape, n_classes=n_classes)
+    if image_shape is not None:
+        _check(network, name, image_shape, encoder=encoder)
     return network
 
 
-def _check(network: Network, name: str, *, encoder: bool) -> None:
-    """Raise a UserError if a network does not take the images, or is an encoder where none is
-    wanted."""
+def _check(
+    network: Network, name: str, image_shape: tuple[int, int, int], *, encoder: bool
+) -> None:
+    """Raise an error if a network does not take the images, or is an encoder and must not be.
+
+    Raises:
+        Misfit: the network cannot take images of this shape.
+        UserError: the network gives features, and `encoder` is false.
+    """
     try:
-        shape, is_encoder = network.eval().output_shape, network.is_encoder
+        output_shape = network.eval().output_shape
     except UserError:
         raise
-    except Exception as error:  # whatever its forward raises
-        reason, images = str(error)[:300], "×".join(map(str, network.image_shape))
+    except Exception as error:  # raised by the network's forward
+        reason = str(error)[:300]
+        size = "×".join(map(str, image_shape))
         raise Misfit(
-            f"{name} cannot take images of {images} ({reason}); choose another one or a dataset"
+            f"{name} cannot take images of {size} ({reason}); choose another one or a dataset"
         ) from error
+    is_encoder = network.is_encoder
     network.train()
     if is_encoder and not encoder:
         raise UserError(
-            f"{name} gives {'×'.join(map(str, shape))} for an image, not the logits of {network.n_classes} classes; "
-            "let it take n_classes, or give this encoder a head: exec_probe.py CHECKPOINT TYPE -l output -d DATASET "
-            "--with-head DIR, and name DIR/model_EPOCH.pt as its checkpoint"
+            f"{name} gives {'×'.join(map(str, output_shape))} for an image, not the logits of "
+            f"{network.n_classes} classes; let it take n_classes, or give this encoder a head: "
+            "exec_probe.py CHECKPOINT TYPE -l output -d DATASET --with-head DIR, and name "
+            "DIR/model_EPOCH.pt as its checkpoint"
         )
 
 
 def _user_network(name: str, **options: Any) -> nn.Module:
-    """Run the file and call its function with those of the options that it takes by name.
+    """Call a user's function with the options that it takes by name; return its module.
 
     Raises:
-        UserError: there is no such file or function, the file fails, or the function returns no `nn.Module`.
+        UserError: there is no such function, its code fails, or it returns no `nn.Module`.
     """
     remedy = (
         "mend it, or give the right FILE.py:FUNCTION (of n_classes, n_channels and image_shape it "
@@ -116,9 +128,10 @@ def _user_network(name: str, **options: Any) -> nn.Module:
     )
     make = load(name, remedy=remedy)
     with failing_as_user_error(name, remedy=remedy):
-        takes = inspect.signature(make).parameters
-        network = make(**{key: value for key, value in options.items() if key in takes})
-    network = network.module if isinstance(network, Network) else network
-    if not isinstance(network, nn.Module):
-        raise UserError(f"{name} returns a {type(network).__name__}; let it return an nn.Module")
-    return network
+        parameters = inspect.signature(make).parameters
+        module = make(**{key: value for key, value in options.items() if key in parameters})
+    if isinstance(module, Network):
+        module = module.module
+    if not isinstance(module, nn.Module):
+        raise UserError(f"{name} returns a {type(module).__name__}; let it return an nn.Module")
+    return module
