@@ -59,9 +59,9 @@ checkpoint() { # DATASET NETWORK SEED: the path of a trained base network
     echo "$MODELS/$1/$2/$3/model_$EPOCHS.pt"
 }
 
-QUEUE=() # lines that a shell can run, but that "-gpu GPU" stands for the GPU
+QUEUE=() # commands that a shell can run, in which "-gpu GPU" stands for the GPU
 
-todo() { # RESULT SCRIPT ARGUMENT...: queue a command, unless its result is there; RESULT is a file, or a pattern
+todo() { # RESULT SCRIPT ARGUMENT...: queue a command, unless its result exists; RESULT is a file or a pattern
     local result=$1 line word pair
     shift
     if [[ -e $result ]] || compgen -G "$result" > /dev/null; then return; fi
@@ -76,14 +76,14 @@ todo() { # RESULT SCRIPT ARGUMENT...: queue a command, unless its result is ther
     QUEUE+=("$line")
 }
 
-run_queue() { # print what is queued, run it, spread over the GPUs, and exit, with 1 if any of it failed
+run_queue() { # run the last stage of a script and exit
     if [[ ${#QUEUE[@]} == 0 && $DRY_RUN == 0 ]]; then echo "${0##*/}: nothing is left to do" >&2; fi
     run_stage
     exit # here, so that bash reads no more of a script that was edited in the meantime
 }
 
-run_stage() { # the same, but go on with the script when all of it is done; a dry run ends with what it has printed
-    local gpus gpu i failed
+run_stage() { # print the queued commands and run them; exit after a dry run, and with 1 if a command failed
+    local gpus i
     read -ra gpus <<< "$GPUS"
     if [[ ${#gpus[@]} == 0 ]]; then echo 'GPUS is blank; give numbers of GPUs, such as "0 1", or -1' >&2 && exit 2; fi
     if [[ ${#QUEUE[@]} == 0 ]]; then return; fi
@@ -91,45 +91,49 @@ run_stage() { # the same, but go on with the script when all of it is done; a dr
         echo "${QUEUE[i]/ -gpu GPU/ -gpu ${gpus[i % ${#gpus[@]}]}}" # the real run takes the GPU that is free
     done
     if [[ $DRY_RUN != 0 ]]; then exit; fi
-
-    mkdir -p "$LOGS"
-    CLAIMS=$(mktemp -d) # a folder in it for each command that was begun, a file for each that failed
-    trap 'rm -rf "$CLAIMS"' EXIT
-    trap 'interrupt 129' HUP
-    trap 'interrupt 130' INT
-    trap 'interrupt 143' TERM
-    set -m # workers get process groups of their own: Ctrl-C reaches this shell alone, which passes it on once
-    for gpu in "${gpus[@]}"; do worker "$gpu" < /dev/null & done
-    wait
-    failed=$(find "$CLAIMS" -name '*.failed' -exec cat {} +)
-    if [[ $failed ]]; then echo "failed:"$'\n'"$failed" >&2 && exit 1; fi
-    rm -r "$CLAIMS"
+    run_commands "${gpus[@]}"
     QUEUE=()
 }
 
-worker() { # GPU: run on it whatever no other worker has begun, one command after the other
-    local i line log
-    set +e
-    trap 'end_jobs; exit 143' TERM
+run_commands() { # GPU...: run all queued commands, one at a time on each GPU; exit with 1 if one failed
+    local gpu i pipe logs=() jobs=() failed=''
+    mkdir -p "$LOGS"
+    pipe=$(mktemp -u) # of the numbers of free GPUs
+    mkfifo "$pipe"
+    exec 3<> "$pipe"
+    rm "$pipe"
+    printf '%s\n' "$@" >&3
+    set -m # each job is a process group of its own: Ctrl-C reaches this shell only, which passes it on once
+    trap 'interrupt 129' HUP
+    trap 'interrupt 130' INT
+    trap 'interrupt 143' TERM
     for i in "${!QUEUE[@]}"; do
-        mkdir "$CLAIMS/$i" 2> /dev/null || continue # of several that try, one makes the folder
-        line=${QUEUE[i]/ -gpu GPU/ -gpu $1}
-        log="$LOGS/$(basename "$0" .sh)-$(date +%Y%m%d-%H%M%S)-$$-$i.log"
-        echo "[$((i + 1))/${#QUEUE[@]}, GPU $1] $line" >&2
-        bash -c "exec $line" &> "$log" &
-        wait $! || echo "  $line   # $(tail -n 1 "$log"); see $log" > "$CLAIMS/$i.failed"
+        read -r gpu <&3 # waits for a free GPU
+        QUEUE[i]=${QUEUE[i]/ -gpu GPU/ -gpu $gpu}
+        logs+=("$LOGS/$(basename "$0" .sh)-$(date +%Y%m%d-%H%M%S)-$$-$i.log")
+        echo "[$((i + 1))/${#QUEUE[@]}, GPU $gpu] ${QUEUE[i]}" >&2
+        run_on "$gpu" "${QUEUE[i]}" &> "${logs[i]}" < /dev/null &
+        jobs+=($!)
     done
+    for i in "${!jobs[@]}"; do
+        wait "${jobs[i]}" || failed+="  ${QUEUE[i]}   # $(tail -n 1 "${logs[i]}"); see ${logs[i]}"$'\n'
+    done
+    if [[ $failed ]]; then printf 'failed:\n%s' "$failed" >&2 && exit 1; fi
 }
 
-interrupt() { # STATUS: end the commands that run; their state is that of the last finished epoch
+run_on() { # GPU COMMAND: run the command, then free its GPU
+    local status=0
+    trap 'exit 143' TERM # when the command has ended, which gets the signal as well
+    bash -c "exec $2" 3>&- || status=$?
+    echo "$1" >&3
+    return $status
+}
+
+interrupt() { # STATUS: end the commands that run; each saved its state after its last finished epoch
+    local job
     trap '' HUP INT TERM
     echo "${0##*/}: interrupted; to go on, start it again" >&2
-    end_jobs
-    exit "$1"
-}
-
-end_jobs() { # of this shell
-    local job
-    for job in $(jobs -p); do kill -TERM "$job" 2> /dev/null || true; done
+    for job in $(jobs -pr); do kill -TERM -- "-$job" 2> /dev/null || true; done
     wait
+    exit "$1"
 }
