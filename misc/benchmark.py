@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Measure how much faster the scripts are than the straightforward way, in processor time of one
-thread.
+"""Measure how much faster the scripts are than the straightforward way, in processor time.
 
-The straightforward way takes one pair of layers after the other, by hooks in passes of whole
-networks. A script counts with all that it does: it loads, evaluates, writes and draws, but for the
-import of torch. The benchmark fails where the two ways give different numbers."""
+The straightforward way takes one pair of layers after the other, with hooks in passes of whole
+networks. Both ways use one thread. The time of a script covers everything but the import of torch.
+The benchmark fails where the two ways give different numbers.
+"""
 
 import contextlib
 import csv
@@ -33,63 +33,33 @@ from src.models import Network, build_model
 from src.ood import make_detector
 
 SIZE = 32
+TOLERANCE = 1e-3  # of numbers, relative to those above 1
 Pair = tuple[str, str]  # of layers
+Layer = tuple[Tensor, Tensor]  # weight (C2, C1, 1, 1) and bias (C2,)
 
 
 class Case(NamedTuple):
-    """Two networks of a type as f.pt and g.pt in the working folder, and images for both splits in
-    data.npz."""
+    """Two networks, and the images of both splits; the scripts find them in the working folder."""
 
-    kind: str
+    kind: str  # type of both networks
     front: nn.Module
     end: nn.Module
-    layers: list[str]
-    images: Tensor
-    labels: Tensor
+    images: Tensor  # (N, 3, SIZE, SIZE)
+    labels: Tensor  # (N,)
 
-    def run(self, script: str, *arguments: str) -> float:
-        """Run a script on the images in this process; return the seconds."""
-        main = import_module(script).main
+    def run(self, script: str, *arguments: str) -> None:
+        """Run a script on the images, in this process and without its output."""
         options = ["-d", "data.npz", "-gpu", "-1", "-b", str(len(self.images))]
-        with (
-            contextlib.redirect_stdout(io.StringIO()),
-            contextlib.redirect_stderr(io.StringIO()) as errors,
-        ):
-            seconds, status = timed(lambda: main([*arguments, *options]))
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            status = import_module(script).main([*arguments, *options])
         if status:
-            sys.exit(errors.getvalue())
-        return seconds
-
-    def stitch(self, folder: str) -> float:
-        """Stitch all pairs of layers by direct matching with all images, into a folder; return the
-        seconds."""
-        networks = [
-            "f.pt",
-            "g.pt",
-            self.kind,
-            self.kind,
-            "all",
-            "all",
-            "rc2c_pre",
-            "--mod-only-stitch",
-            "-dir",
-            folder,
-        ]
-        return self.run(
-            "exec_stitch",
-            *networks,
-            "-i",
-            "pinv",
-            "-e",
-            "0",
-            "-pinv-samples",
-            str(len(self.images)),
-        )
+            sys.exit(output.getvalue())
 
 
 @torch.no_grad()
 def make_case(kind: str, n_images: int) -> Case:
-    """Write random images, and two networks whose BatchNorm statistics fit them."""
+    """Write f.pt, g.pt and data.npz: random networks, images to which their BatchNorm is fitted."""
     images = np.random.default_rng(0).integers(0, 256, (n_images, SIZE, SIZE, 3), dtype=np.uint8)
     labels = np.arange(n_images) % 10
     np.savez("data.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
@@ -101,188 +71,156 @@ def make_case(kind: str, n_images: int) -> Case:
         network.train()(pixels)
         networks.append(network.eval().requires_grad_(False).module)
         torch.save(networks[-1].state_dict(), f"{name}.pt")
-    return Case(
-        kind, *networks, list(Network(networks[0]).block_names), pixels, torch.from_numpy(labels)
-    )
+    return Case(kind, *networks, pixels, torch.from_numpy(labels))
 
 
-def timed(run: Callable) -> tuple[float, list]:
-    """Return the seconds of processor time that a call takes, which other jobs hardly change, and
-    its result."""
-    start = time.process_time()
-    value = run()
-    return time.process_time() - start, value
-
-
-def read_column(path: str, name: str) -> dict[Pair, str]:
-    """Return a column of a table by front and end layer, or by the two layers that are compared."""
+def read_column(path: str, column: str) -> dict[Pair, str]:
+    """Read a column of a script's table, by pair of layers."""
     with open(path) as file:
         rows = list(csv.DictReader(file))
-    keys = [key for key in ("front_layer", "end_layer", "layer1", "layer2") if key in rows[0]]
-    return {tuple(row[key] for key in keys): row[name] for row in rows}
-
-
-def furthest(column: dict[Pair, str], values: dict[Pair, float]) -> float:
-    """Return the largest difference between two numbers of a pair, relative to values above 1."""
-    return max(
-        abs(float(column[pair]) - value) / max(1, abs(value)) for pair, value in values.items()
-    )
+    first, second = ("layer1", "layer2") if "layer1" in rows[0] else ("front_layer", "end_layer")
+    return {(row[first], row[second]): row[column] for row in rows}
 
 
 # ---- The straightforward way
 
 
-def output(network: nn.Module, images: Tensor, layer: str) -> Tensor:
-    """Return the output of a layer in a pass of the whole network, as it is before later in-place
-    operations."""
-    outputs: list[Tensor] = []
-    hook = network.get_submodule(layer).register_forward_hook(
-        lambda *call: outputs.append(call[2].clone())
-    )
-    network(images)
-    hook.remove()
-    return outputs[0]
-
-
-def replaced(network: nn.Module, images: Tensor, layer: str, value: Tensor) -> Tensor:
-    """Return the logits of a pass of the whole network in which the output of a layer is
-    replaced."""
-    hook = network.get_submodule(layer).register_forward_hook(lambda *call: value.clone())
+def pass_with(hook: Callable, network: nn.Module, images: Tensor, layer: str) -> Tensor:
+    """Return the logits of a pass of the whole network with a forward hook on a layer."""
+    handle = network.get_submodule(layer).register_forward_hook(hook)
     logits = network(images)
-    hook.remove()
+    handle.remove()
     return logits
 
 
-def activations(case: Case, front: str, end: str) -> tuple[Tensor, Tensor]:
-    """Return the activation of the front network, resized, and that of the end network."""
-    source, target = output(case.front, case.images, front), output(case.end, case.images, end)
-    return F.interpolate(source, target.shape[2:], mode="bilinear"), target
+def activation(network: nn.Module, images: Tensor, layer: str) -> Tensor:
+    """Return the output of a layer in a pass of the whole network."""
+    outputs = []  # copies, since a later module may change an output in place
+    pass_with(lambda *call: outputs.append(call[2].clone()), network, images, layer)
+    return outputs[0]
 
 
-def match(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Return weight and bias of direct matching, by the pseudo-inverse of all positions."""
-    x, y = (
-        activation.movedim(1, -1).flatten(0, -2) for activation in (source, target)
-    )  # (positions, channels)
+def match(source: Tensor, target: Tensor) -> Layer:
+    """Return the layer that direct matching over all positions gives."""
+    x = source.movedim(1, -1).flatten(0, -2)  # (positions, C1)
+    y = target.movedim(1, -1).flatten(0, -2)  # (positions, C2)
     solution = torch.linalg.pinv(torch.cat([x, torch.ones(len(x), 1)], 1)) @ y
     return solution[:-1].T[:, :, None, None], solution[-1]
 
 
-@torch.no_grad()
-def difference(case: Case, front: str, end: str) -> float:
-    """Return the representation difference of one stitch, which is matched and evaluated."""
-    source, target = activations(case, front, end)
-    made = F.conv2d(source, *match(source, target))
-    replaced(case.end, case.images, end, made).argmax(1)
-    return ((made - target).square().sum() / target.square().sum()).item()
+def stitch(case: Case, pair: Pair, layer: Layer | None = None) -> tuple[Tensor, Tensor]:
+    """Evaluate the stitch of one pair; without a layer, match one.
+
+    Returns the stitched activation and that of the end network.
+    """
+    source = activation(case.front, case.images, pair[0])
+    target = activation(case.end, case.images, pair[1])
+    source = F.interpolate(source, target.shape[2:], mode="bilinear")
+    if layer is None:
+        layer = match(source, target)
+    stitched = F.conv2d(source, *layer)
+    pass_with(lambda *call: stitched.clone(), case.end, case.images, pair[1]).argmax(1)
+    return stitched, target
 
 
-@torch.no_grad()
-def score(case: Case, front: str, end: str, *, layers: dict[Pair, dict[str, Tensor]]) -> float:
-    """Return the mean score of one stitch of these weights by Mahalanobis; it is evaluated as
-    well."""
-    source, target = activations(case, front, end)
-    made = F.conv2d(source, *layers[front, end].values())
-    replaced(case.end, case.images, end, made).argmax(1)
+def representation_difference(case: Case, pair: Pair) -> float:
+    """Match one pair and evaluate the stitch; return its representation difference."""
+    stitched, target = stitch(case, pair)
+    return ((stitched - target).square().sum() / target.square().sum()).item()
+
+
+def mean_score(case: Case, pair: Pair, *, folders: dict[Pair, str]) -> float:
+    """Evaluate the stitch in the folder of a pair; return the mean of its Mahalanobis scores."""
+    state = torch.load(f"results/stitches/{folders[pair]}/final_model.pt")
+    layer = (state["transform.weight"], state["transform.bias"])
+    stitched, target = stitch(case, pair, layer)
     detector = make_detector("mahalanobis")
     detector.add(target, case.labels)
     detector.fit()
     detector.score(target)
-    return detector.score(made).mean().item()
+    return detector.score(stitched).mean().item()
 
 
-@torch.no_grad()
-def cka(case: Case, front: str, end: str) -> float:
-    """Return CKA of one pair of layers in double precision."""
-    outputs = output(case.front, case.images, front), output(case.end, case.images, end)
-    samples = [activation.flatten(1).double() for activation in outputs]
-    first, second = ((x - x.mean(0)) @ (x - x.mean(0)).T for x in samples)
-    return ((first * second).sum() / first.norm() / second.norm()).item()
+def cka(case: Case, pair: Pair) -> float:
+    """Return the linear CKA of one pair in double precision."""
+    grams = []
+    for network, layer in zip((case.front, case.end), pair, strict=True):
+        features = activation(network, case.images, layer).flatten(1).double()
+        centred = features - features.mean(0)
+        grams.append(centred @ centred.T)
+    return ((grams[0] * grams[1]).sum() / grams[0].norm() / grams[1].norm()).item()
 
 
-# ---- The races: the seconds of a script, its numbers, and the function that gives one of them
-# straightforwardly
+# ---- The races
 
 
-def race_matching(case: Case) -> tuple[float, dict, Callable]:
-    seconds = case.stitch("matched")
-    return seconds, read_column("results/matched/grid.csv", "representation_difference"), difference
+def race(
+    case: Case,
+    title: str,
+    words: list[str],
+    table: str,
+    column: str,
+    of_pair: Callable[[Case, Pair], float],
+) -> None:
+    """Print the time of a script that writes a column of a table, and of the way pair by pair.
+
+    Raises ValueError where their numbers differ.
+    """
+    layers = Network(case.front).block_names
+    start = time.process_time()
+    case.run(*words)
+    middle = time.process_time()
+    with torch.no_grad():
+        expected = {pair: of_pair(case, pair) for pair in product(layers, repeat=2)}
+    end = time.process_time()
+
+    numbers = read_column(table, column)
+    for pair, number in expected.items():
+        if not abs(float(numbers[pair]) - number) < TOLERANCE * max(1, abs(number)):
+            raise ValueError(f"{title} of {pair}: {number} one by one, {numbers[pair]} here")
+    seconds, seconds_one_by_one = middle - start, end - middle
+    ratio = seconds_one_by_one / seconds
+    result(f"{title:30} {seconds_one_by_one:8.2f} s {seconds:8.2f} s {ratio:6.1f}x")
 
 
-def race_ood(case: Case) -> tuple[float, dict, Callable]:
-    case.stitch("ood")
-    folders = read_column("results/ood/grid.csv", "folder")
-    layers = {
-        pair: torch.load(f"results/ood/{folder}/final_model.pt") for pair, folder in folders.items()
-    }
-    seconds = case.run("exec_eval_stitcher_ood", "results/ood", "--detector", "mahalanobis")
-    table = read_column("results/ood/ood_evaluation_mahalanobis.csv", "mean_energy")
-    return seconds, table, partial(score, layers=layers)
+def run_races(kind: str, n_images: int) -> None:
+    """Run all races in the working folder, each on all pairs of layers."""
+    case = make_case(kind, n_images)
+    networks = ["f.pt", "g.pt", kind, kind, "all", "all"]
+    result(f"{f'{kind}, {n_images} images':30} {'one by one':>10} {'here':>10}")
 
+    words = ["exec_stitch", *networks, "rc2c_pre", "--mod-only-stitch", "-dir", "stitches"]
+    words += ["-i", "pinv", "-e", "0", "-pinv-samples", str(n_images)]
+    grid = "results/stitches/grid.csv"
+    race(
+        case, "direct matching", words, grid, "representation_difference", representation_difference
+    )
 
-def race_cka(case: Case) -> tuple[float, dict, Callable]:
-    networks = [
-        "f.pt",
-        "g.pt",
-        case.kind,
-        case.kind,
-        "all",
-        "all",
-        "--metrics",
-        "cka",
-        "-n",
-        str(len(case.images)),
-    ]
-    seconds = case.run("exec_compute_low_rank_sim_metrics", *networks, "-o", "similarity.csv")
-    return seconds, read_column("similarity.csv", "cka"), cka
+    words = ["exec_eval_stitcher_ood", "results/stitches", "--detector", "mahalanobis"]
+    table = "results/stitches/ood_evaluation_mahalanobis.csv"
+    score = partial(mean_score, folders=read_column(grid, "folder"))
+    race(case, "OOD evaluation", words, table, "mean_energy", score)
 
-
-RACES = {
-    "matching": ("direct matching of all pairs, and evaluation", race_matching),
-    "ood": ("OOD evaluation of all pairs, Mahalanobis", race_ood),
-    "cka": ("CKA of all pairs of layers", race_cka),
-}
+    words = ["exec_compute_low_rank_sim_metrics", *networks, "--metrics", "cka"]
+    words += ["-n", str(n_images), "-o", "similarity.csv"]
+    race(case, "CKA", words, "similarity.csv", "cka", cka)
 
 
 def parser() -> cli.Parser:
-    options = cli.Parser(
-        "Measure how much faster the scripts are than the straightforward way, on one core."
-    )
+    options = cli.Parser("Measure how much faster the scripts are than the straightforward way.")
     add = options.add_argument
-    add(
-        "races",
-        nargs="*",
-        choices=[[], *RACES],
-        metavar="RACE",
-        help=f"of {', '.join(RACES)}; default: all",
-    )
     add("--network", default="resnet18", help="type of both networks, whose layers give maps")
-    add(
-        "--images",
-        type=cli.whole_number(20),
-        default=100,
-        help="images to match on, and to test on",
-    )
+    add("--images", type=cli.whole_number(20), default=100, help="images of each split")
     return options
 
 
 def benchmark(args) -> None:
     torch.set_num_threads(1)
     before = os.getcwd()
-    result(f"{f'{args.network}, {args.images} images':46} {'one by one':>10} {'here':>10}")
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
         try:
-            case = make_case(args.network, args.images)
-            pairs = list(product(case.layers, repeat=2))
-            for title, race in (RACES[name] for name in args.races or RACES):
-                ours, column, one_by_one = race(case)
-                theirs, values = timed(
-                    lambda way=one_by_one: {pair: way(case, *pair) for pair in pairs}
-                )
-                if not furthest(column, values) < 1e-3:
-                    raise ValueError(f"{title}: the two ways differ by {furthest(column, values)}")
-                result(f"{title:46} {theirs:8.2f} s {ours:8.2f} s {theirs / ours:6.1f}x")
+            run_races(args.network, args.images)
         finally:
             os.chdir(before)
 
