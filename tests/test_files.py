@@ -12,6 +12,7 @@ from src import files
 from src.errors import UserError
 from src.files import locked, write_bytes, write_json
 from tests.commands import MODEL, ON_DIGITS, PAIR, module_of, run, start_code
+from tests.conftest import few_images
 from tests.run_content import content
 
 COMMANDS = {
@@ -20,14 +21,24 @@ COMMANDS = {
                     "-dir", "grid"],
     "exec_probe": ["f.pt", MODEL, "-l", "layer1.0", *ON_DIGITS, "-b", "512", "-e", "1", "-o", "p.csv"],
     "exec_train_representation_classifier": [
-        "g.pt", MODEL, "layer4.1", "-m", "repr_cls_resnet18", *ON_DIGITS, "-b", "256", "-e", "1", "-fe", "1", "-ftidd",
+        "g.pt", MODEL, "layer4.1", "-m", "repr_cls_resnet18", *ON_DIGITS, "-b", "64", "-e", "1", "-fe", "1", "-ftidd",
         "digits", "-ftoodd", "photo_patches", "-dir", "d", "-fdir", "store"],
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("script", ["exec_probe", *(pytest.param(script, marks=pytest.mark.slow)
-                                                    for script in COMMANDS if script != "exec_probe")])  # fmt: skip
-def test_a_disk_that_fills_up_at_any_write(script, network_folder, monkeypatch, capfd):
+@pytest.fixture
+def few():
+    """Embedded data sets have few images in this process."""
+    with few_images(128, n_test=64):
+        yield
+
+
+FAST = ["exec_probe"]
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in COMMANDS if name not in FAST]
+
+
+@pytest.mark.parametrize("script", [*FAST, *SLOW])
+def test_a_disk_that_fills_up_at_any_write(script, few, network_folder, monkeypatch, capfd):
     """Run with room for no file, for one more, for two more ..., always going on, until all of them
     are written."""
     main, command = module_of(script).main, [*COMMANDS[script], "--resume"]

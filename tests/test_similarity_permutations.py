@@ -184,14 +184,14 @@ def test_p_values_within_classes_are_uniform_when_only_labels_are_shared():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cka", "cka_debiased", "procrustes", "pwcca"])
 def test_p_values_of_independent_activations_are_uniform(name):
-    """2,000 repetitions; calibrated values are 0 in about 95 % of them."""
+    """1,000 repetitions; calibrated values are 0 in about 95 % of them."""
     rng = np.random.default_rng(1)
     nulls = [
         row_of(*rng.normal(size=(2, 24, 5)), metrics=[name], n_permutations=99).nulls()[name]
-        for _ in range(2000)
+        for _ in range(1000)
     ]
     p_values = (
-        np.array([null.p_value for null in nulls]) - rng.random(2000) / 100
+        np.array([null.p_value for null in nulls]) - rng.random(1000) / 100
     )  # they are multiples of 1/100
     assert kstest(p_values, "uniform").pvalue > 0.01
     assert 0.92 <= np.mean([null.calibrated == 0 for null in nulls]) <= 0.98

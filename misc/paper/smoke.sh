@@ -20,10 +20,11 @@ fail() { echo "smoke.sh: $1" >&2 && exit 1; }
 
 (cd ../.. && "$PYTHON" -c "from tests.tiny_datasets import write_imagenet; write_imagenet('$IMAGENET', 4, 3)")
 for script in [0-9]*.sh; do
-    case $script in # each kind of pair once
+    export DATASETS=cifar10 PAIRS=0-1 NETWORKS="resnet18 vit_tiny_patch4_32"
+    case $script in # each kind of run once
         01*) export DATASETS="cifar10 svhn" ;;
-        03*) export PAIRS=0-0 ;;
-        *) export DATASETS=cifar10 PAIRS=0-1 ;;
+        03*) export PAIRS=0-0 NETWORKS=resnet18 ;;
+        12*) export NETWORKS=resnet18 ;;
     esac
     echo "== $script after $SECONDS s" >&2
     DRY_RUN=1 bash "$script" > "$scratch/commands"
