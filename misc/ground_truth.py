@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Which measure can be believed? Scores measures on networks that differ by construction."""
+"""Score which measure can be believed, on networks that differ by construction."""
 
 import sys
 from dataclasses import replace
@@ -13,8 +13,9 @@ from src import cli
 
 def parser() -> cli.Parser:
     options = cli.Parser(
-        "Score all measures that misc/all_pairs.py has measured of networks that differ by construction: do they tell "
-        "groups of networks, differences of outputs, layers by depth, and impostors from true fronts?"
+        "Score all measures that misc/all_pairs.py has measured of networks that differ by"
+        " construction: do they tell groups of networks, differences of outputs, layers by depth,"
+        " and impostors from true fronts?"
     )
     add = options.add_argument
     add(
@@ -22,8 +23,11 @@ def parser() -> cli.Parser:
         nargs="+",
         help="folders that misc/all_pairs.py has written to, each with all pairs of a test",
     )
-    add("networks", help="the list of networks; groups are named such as label_noise:0.5, test and strength; clean; "
-        "impostor:KIND; similar:KIND")  # fmt: skip
+    add(
+        "networks",
+        help="the list of networks; groups are named such as label_noise:0.5, test and strength;"
+        " clean; impostor:KIND; similar:KIND",
+    )
     add(
         "-o",
         "--output",
@@ -31,8 +35,14 @@ def parser() -> cli.Parser:
         default="scores.csv",
         help="CSV to write; table and figure go beside it",
     )
-    add("--own-types", type=cli.network, nargs="+", default=[], metavar="FILE.py:FUNCTION",
-        help="types in the list that are a user's code, which runs only if named here")  # fmt: skip
+    add(
+        "--own-types",
+        type=cli.network,
+        nargs="+",
+        default=[],
+        metavar="FILE.py:FUNCTION",
+        help="types in the list that are a user's code, which runs only if named here",
+    )
     cli.add_gpu(options)
     cli.add_data(options, batch_size=512)
     add(
@@ -47,109 +57,131 @@ def parser() -> cli.Parser:
 def score_measures(args) -> None:
     from src.console import note, result
     from src.errors import UserError
-    from src.ground_truth.outputs import baselines, differences, pass_over
-    from src.ground_truth.protocol import score
     from src.ground_truth.tables import read_tables
     from src.ground_truth.truth_report import sentences, sentences_on_dots, write_scores
     from src.ground_truth.truth_rows import DotsRow
+    from src.grouping import grouped
     from src.results.network_list import read_networks
     from src.results.tables import write_table
     from src.session import Session
 
-    listed, path = read_networks(args.networks), Path(args.output)
-    check_types(args, listed)
+    # Networks, and what was measured of them
+    networks = read_networks(args.networks)
+    check_types(args, networks)
     session = Session()
-    weights = weights_of(args, listed, session)
-    sources = [read_tables(Path(folder), listed, weights) for folder in args.source_dirs]
+    weights = weights_of(args, networks, session)
+    tables_of_folders = [
+        read_tables(Path(folder), networks, weights) for folder in args.source_dirs
+    ]
 
-    # Networks with a shortcut have learned it, before anything is scored.
-    dots = dots_learned(
-        args, listed, networks_of(args, listed, session, seed=sources[0].seed), session
-    )
+    # Have the networks with a shortcut learned it? That comes before any score.
+    path = Path(args.output)
+    dots = dots_learned(args, networks, session, seed=tables_of_folders[0].seed)
     if dots:
         write_table(path.with_name(f"{path.stem}_dots.csv"), DotsRow, dots)
         result("\n".join(sentences_on_dots(dots)))
 
+    # Scores of the folders that share fresh weights and test images
     rows = []
-    layers = list(dict.fromkeys(layer for tables in sources for layer in tables.layers))
-    for shortcut, seed in dict.fromkeys((tables.shortcut, tables.seed) for tables in sources):
-        images = images_of(args, session, shortcut=shortcut)
-        networks = networks_of(args, listed, session, seed=seed)
-        passed = [
-            pass_over(network, images.batches(args.batch_size), layers) for network in networks
-        ]
-        outputs = differences(passed)
-        of_layers = baselines(passed)
-        for tables in (
-            tables for tables in sources if (tables.shortcut, tables.seed) == (shortcut, seed)
-        ):
-            at = [layers.index(layer) for layer in tables.layers]
-            of_tables = {name: values[:, :, at][..., at] for name, values in of_layers.items()}
-            measured = tables._replace(values=tables.values | of_tables)
-            scored = score(measured, [network.group or "" for network in listed], outputs)
-            rows += [
-                replace(row, test=f"{row.test}_dots") if shortcut is not None else row
-                for row in scored
-            ]
+    settings = grouped(tables_of_folders, lambda tables: (tables.seed, tables.shortcut))
+    for tables_of_setting in settings.values():
+        rows += score_rows(args, tables_of_setting, networks, session)
     if not rows:
         raise UserError(
-            f"{', '.join(args.source_dirs)}: no test has all pairs; let misc/all_pairs.py finish first"
+            f"{', '.join(args.source_dirs)}: no test has all pairs; let misc/all_pairs.py finish"
+            " first"
         )
     write_scores(path, rows)
     result("\n".join(sentences(rows)))
     note(f"wrote {path}")
 
 
-def networks_of(args, listed, session, *, seed) -> list:
-    """Load all networks of the list; fresh ones have the seed of the tables."""
+def score_rows(args, tables_of_setting, networks, session) -> list:
+    """Score all measures of tables with one seed of fresh weights and one shortcut."""
+    from src.ground_truth.outputs import baselines, differences, pass_over
+    from src.ground_truth.protocol import score
+
+    # One pass a network gives its outputs and the baselines of all layers.
+    shortcut, seed = tables_of_setting[0].shortcut, tables_of_setting[0].seed
+    images = images_of(args, session, shortcut=shortcut)
+    layers = list(dict.fromkeys(layer for tables in tables_of_setting for layer in tables.layers))
+    passes = [
+        pass_over(network, images.batches(args.batch_size), layers)
+        for network in load_networks(args, networks, session, seed=seed)
+    ]
+    outputs = differences(passes)
+    baselines_of_layers = baselines(passes)
+
+    rows = []
+    groups = [network.group or "" for network in networks]
+    for tables in tables_of_setting:
+        places = [layers.index(layer) for layer in tables.layers]
+        baselines_of_tables = {
+            name: values[:, :, places][..., places] for name, values in baselines_of_layers.items()
+        }
+        measures = tables.values | baselines_of_tables
+        rows += score(tables._replace(values=measures), groups, outputs)
+    if shortcut is None:
+        return rows
+    return [replace(row, test=f"{row.test}_dots") for row in rows]
+
+
+def load_networks(args, networks, session, *, seed) -> list:
+    """Load all networks of the list; fresh weights are drawn with the seed of the tables."""
     from src.datasets import dataset_info
     from src.runtime import device_of
 
-    device, spec = device_of(args.gpu), dataset_info(args.dataset, labelled=True).spec
-    return [session.network(network.named(seed=seed), spec, device=device) for network in listed]
+    device = device_of(args.gpu)
+    spec = dataset_info(args.dataset, labelled=True).spec
+    return [session.network(network.named(seed=seed), spec, device=device) for network in networks]
 
 
-def weights_of(args, listed, session) -> dict[str, str]:
-    """Return the SHA-256 of the weights of all networks of the list, by their names in it."""
+def weights_of(args, networks, session) -> dict[str, str]:
+    """Return the SHA-256 of the weights of all networks of the list, by name."""
     from src.datasets import dataset_info
     from src.runtime import device_of
 
-    device, spec = device_of(args.gpu), dataset_info(args.dataset, labelled=True).spec
+    device = device_of(args.gpu)
+    spec = dataset_info(args.dataset, labelled=True).spec
     return {
-        network.name: session.weights(network.named(), spec, device=device) for network in listed
+        network.name: session.weights(network.named(), spec, device=device) for network in networks
     }
 
 
 def images_of(args, session, *, shortcut=None):
-    """Return the test images, with dots that tell nothing where there is a shortcut."""
+    """Load the test images; with a shortcut, dots are drawn on them that tell nothing of the class."""
     from src.runtime import device_of
 
-    loading = cli.load_options(args, device_of(args.gpu))
-    changes = {"interventions": {"shortcut": shortcut}, "intervention_seed": args.intervention_seed}
-    return session.dataset(args.dataset, args.dataset_root, train=False, **loading | changes)
+    options = cli.load_options(args, device_of(args.gpu))
+    options["interventions"] = {"shortcut": shortcut}
+    options["intervention_seed"] = args.intervention_seed
+    return session.dataset(args.dataset, args.dataset_root, train=False, **options)
 
 
-def dots_learned(args, listed, networks, session) -> list:
-    """Return the accuracies, with and without dots, of all networks that were trained with a
-    shortcut."""
+def dots_learned(args, networks, session, *, seed) -> list:
+    """Measure networks that were trained with a shortcut; return a row for each.
+
+    A row has three accuracies: with dots that tell the class, without dots, with random dots.
+    """
     from src.datasets import interventions
     from src.ground_truth.outputs import pass_over
     from src.ground_truth.truth_rows import DotsRow
 
-    chosen = [
-        each for each in zip(networks, listed, strict=True) if "shortcut:" in (each[1].group or "")
-    ]
-    if not chosen:
+    with_shortcut = [network for network in networks if "shortcut:" in (network.group or "")]
+    if not with_shortcut:
         return []
-    plain, seed, rows = images_of(args, session), args.intervention_seed, []
-    true = interventions.shortcut(plain, 1.0, train=True, seed=seed)
-    drawn = interventions.shortcut(plain, 0.0, train=False, seed=seed)
-    for network, row in chosen:
-        found = (
+    plain = images_of(args, session)
+    dots_seed = args.intervention_seed
+    true = interventions.shortcut(plain, 1.0, train=True, seed=dots_seed)
+    drawn = interventions.shortcut(plain, 0.0, train=False, seed=dots_seed)
+    rows = []
+    loaded = load_networks(args, with_shortcut, session, seed=seed)
+    for listed, network in zip(with_shortcut, loaded, strict=True):
+        accuracies = [
             pass_over(network, images.batches(args.batch_size), []).accuracy
             for images in (true, plain, drawn)
-        )
-        rows.append(DotsRow(row.name, row.group, *found))
+        ]
+        rows.append(DotsRow(listed.name, listed.group, *accuracies))
     return rows
 
 

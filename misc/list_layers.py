@@ -26,18 +26,28 @@ def list_layers(args) -> None:
     from src.models import build_model
 
     spec = dataset_info(args.dataset, labelled=True).spec
-    shape = {"n_channels": spec.shape[0], "image_shape": spec.shape}
-    model = build_model(args.model_type, n_classes=spec.n_classes, **shape, encoder=True)
-    shapes = model.eval().shapes()
-    cuts, width = set(model.cut_names), max(map(len, shapes), default=0)
-    for name, shape in shapes.items():
-        marks = f"{'all' if name in model.block_names else '':4}{'' if name in cuts else 'inside'}"
-        result(f"{name:{width}}  {'×'.join(map(str, shape)):16}  {marks}".rstrip())
-    note(
-        f"{len(shapes)} layers, of which all stands for {len(model.block_names)}; inside: no true cut, as what follows "
-        "depends on the images past this layer too"
+    model = build_model(
+        args.model_type,
+        n_classes=spec.n_classes,
+        n_channels=spec.shape[0],
+        image_shape=spec.shape,
+        encoder=True,
     )
-    if left_out := [name for name in model.layer_names if name not in shapes]:
+    shapes = model.eval().shapes()
+    blocks = set(model.block_names)
+    cuts = set(model.cut_names)
+    width = max(map(len, shapes), default=0)
+    for layer, shape in shapes.items():
+        block = "all" if layer in blocks else ""
+        inside = "" if layer in cuts else "inside"
+        result(f"{layer:{width}}  {'×'.join(map(str, shape)):16}  {block:4}{inside}".rstrip())
+
+    note(
+        f"{len(shapes)} layers, of which all stands for {len(blocks)}; inside: no true cut, as what"
+        " follows depends on the images past this layer too"
+    )
+    left_out = [layer for layer in model.layer_names if layer not in shapes]
+    if left_out:
         note(
             f"left out, as they give no tensor with the images as first axis: {', '.join(left_out)}"
         )

@@ -1,6 +1,5 @@
 #!/usr/bin/env python
-"""Make src/datasets/embedded/*.npz from the originals in scikit-learn, which only this script
-needs."""
+"""Make src/datasets/embedded/*.npz from scikit-learn's data; no other script needs scikit-learn."""
 
 import sys
 from pathlib import Path
@@ -16,8 +15,10 @@ MIN_CONTRAST = 8.0  # least standard deviation of the grey values: excludes plai
 
 
 def digits() -> dict[str, np.ndarray]:
-    """Return the 1,797 digits, 0..16 scaled to 0..255; the split has equal shares of every
-    class."""
+    """Return images uint8 (N, 1, 8, 8) and labels of the 1,797 digits, 360 of them test images.
+
+    Grey values 0..16 become 0..255. Both splits have equal shares of every class.
+    """
     data = load_digits()
     images = np.round(data.images * (255 / 16)).astype(np.uint8)[:, None]
     train, test = train_test_split(
@@ -33,18 +34,17 @@ def digits() -> dict[str, np.ndarray]:
 
 
 def patches(photograph: str, n: int) -> np.ndarray:
-    """Return n different patches uint8 (n, 1, 8, 8) of a grey photograph, all with enough
-    contrast."""
+    """Draw n different patches uint8 (n, 1, 8, 8) of a grey photograph, all with enough contrast."""
     image = Image.fromarray(load_sample_image(photograph)).convert("L").reduce(SHRINK)
-    windows = np.lib.stride_tricks.sliding_window_view(np.asarray(image), (8, 8)).reshape(
-        -1, 1, 8, 8
-    )
+    windows = np.lib.stride_tricks.sliding_window_view(np.asarray(image), (8, 8))
+    windows = windows.reshape(-1, 1, 8, 8)
     windows = windows[windows.std(axis=(1, 2, 3)) >= MIN_CONTRAST]
-    return windows[np.random.default_rng(0).choice(len(windows), n, replace=False)]
+    chosen = np.random.default_rng(0).choice(len(windows), n, replace=False)
+    return windows[chosen]
 
 
 def main() -> int:
-    """Write both files."""
+    """Write digits.npz and photo_patches.npz."""
     FOLDER.mkdir(exist_ok=True)
     np.savez_compressed(FOLDER / "digits.npz", **digits())
     np.savez_compressed(
