@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
-"""Sensitivity and specificity of similarity measures, from CSVs of similarity, probing and
-stitching."""
+"""Test sensitivity and specificity of measures, from CSVs of similarity, probing and stitching."""
 
 import sys
 from pathlib import Path
@@ -26,88 +25,118 @@ def parser() -> cli.Parser:
 
 
 def statistics(args) -> None:
-    from src.console import note, result, warn
+    from src.console import note, warn
     from src.errors import UserError
     from src.results.tables import write_table
     from src.sensitivity.measurements import read_measurements
-    from src.sensitivity.rank_tests import (
-        BASELINE,
-        MIXED,
-        RankTestRow,
-        sensitivity,
-        specificity,
-        summary_of_correlations,
-        summary_of_places,
-    )
+    from src.sensitivity.rank_tests import MIXED, RankTestRow, sensitivity, specificity
 
     tables = read_measurements(args.tables)
     if not tables.measurements:
         raise UserError(
             "these tables hold no similarity and no stitching; add a CSV of one of them"
         )
-    correlations, places = list(sensitivity(tables)), list(specificity(tables))
+    correlations = list(sensitivity(tables))
+    places = list(specificity(tables))
 
     if correlations:
-        result(
-            "Sensitivity: rank correlation of measure and probing accuracy over the ranks of the varied layer"
-        )
-        result(
-            "(distances with their sign flipped: higher is more similar; p-values are two-sided)"
-        )
-        result(f"({BASELINE}: the baseline, which all that rises with the rank reaches)")
-        columns = {
-            "n": "ranks",
-            "spearman": "rho",
-            "spearman_p": "p",
-            "kendall": "tau",
-            "kendall_p": "p",
-            "note": "",
-        }
-        show(correlations, columns, summary=summary_of_correlations)
+        show_sensitivity(correlations)
     else:
         warn("no sensitivity: no pair of layers was measured at several ranks")
     if places:
-        result(
-            "Specificity: place of the layer of the same name among all layers of the varied network, at full rank"
-        )
-        result("(1 is the most similar; ties count against it)")
-        show(places, {"n": "layers", "place": "place", "note": ""}, summary=summary_of_places)
+        show_specificity(places)
     else:
         warn(
-            "no specificity: no two layers of the same name were measured at full rank beside others"
+            "no specificity: no two layers of the same name were measured at full rank beside"
+            " others"
         )
     mixed = dict.fromkeys(row.measure for row in places if MIXED in row.note)
     if mixed:
         warn(
-            f"specificity of {', '.join(mixed)}: {MIXED}, so alignments are ranked rather than layers; "
-            "measure with --alignment pool"
+            f"specificity of {', '.join(mixed)}: {MIXED}, so alignments are ranked rather than"
+            " layers; measure with --alignment pool"
         )
     if args.output:
         write_table(args.output, RankTestRow, [*correlations, *places])
         note(f"wrote {args.output}")
 
 
-def show(rows: list, columns: dict[str, str], *, summary) -> None:
-    """Print rows by setting and measure, each group followed by its summary."""
+def show_sensitivity(rows: list) -> None:
+    """Print how measures correlate with probing accuracy over ranks."""
     from src.console import result
+    from src.sensitivity.rank_tests import BASELINE, summary_of_correlations
 
-    names = {"layer1": "layer1", "layer2": "layer2", "varied": "varied", **columns}
-    cells = [list(names.values())] + [[text(getattr(row, name)) for name in names] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = [
-        "  ".join(f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in cells
-    ]
-    for group in dict.fromkeys((row.setting, row.measure) for row in rows):
-        members = [i for i, row in enumerate(rows) if (row.setting, row.measure) == group]
-        result(f"\n{group[1]} | {group[0]}")
-        result("\n".join(f"  {lines[i]}" for i in [0, *(i + 1 for i in members)]))
-        result(f"  {summary([rows[i] for i in members])}")
+    result(
+        "Sensitivity: rank correlation of measure and probing accuracy over the ranks of the varied"
+        " layer"
+    )
+    result("(distances with their sign flipped: higher is more similar; p-values are two-sided)")
+    result(f"({BASELINE}: the baseline, which all that rises with the rank reaches)")
+    columns = {
+        "n": "ranks",
+        "spearman": "rho",
+        "spearman_p": "p",
+        "kendall": "tau",
+        "kendall_p": "p",
+        "note": "",
+    }
+    show(rows, columns, summary=summary_of_correlations)
+
+
+def show_specificity(rows: list) -> None:
+    """Print the place of the layer of the same name, by measure."""
+    from src.console import result
+    from src.sensitivity.rank_tests import summary_of_places
+
+    result(
+        "Specificity: place of the layer of the same name among all layers of the varied network,"
+        " at full rank"
+    )
+    result("(1 is the most similar; ties count against it)")
+    show(rows, {"n": "layers", "place": "place", "note": ""}, summary=summary_of_places)
+
+
+def show(rows: list, columns: dict[str, str], *, summary) -> None:
+    """Print rows by setting and measure, each group followed by its summary.
+
+    Args:
+        columns: titles of the columns behind the two layers and the varied one, by field of a row.
+        summary: returns the text for the rows of a group.
+    """
+    from src.console import result
+    from src.grouping import grouped
+
+    titles = {"layer1": "layer1", "layer2": "layer2", "varied": "varied", **columns}
+    cells_of_rows = [[text(getattr(row, field)) for field in titles] for row in rows]
+    lines = aligned([list(titles.values()), *cells_of_rows])
+    head = lines.pop(0)
+    groups = grouped(zip(rows, lines, strict=True), lambda item: (item[0].setting, item[0].measure))
+    for (setting, measure), members in groups.items():
+        result(f"\n{measure} | {setting}")
+        result(f"  {head}")
+        for _, line in members:
+            result(f"  {line}")
+        result(f"  {summary([row for row, _ in members])}")
     result()
 
 
+def aligned(table: list[list[str]]) -> list[str]:
+    """Return a line for each row of a table of cells; columns are as wide as their widest cell."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = []
+    for cells in table:
+        padded = [f"{cell:{width}}" for cell, width in zip(cells, widths, strict=True)]
+        lines.append("  ".join(padded).rstrip())
+    return lines
+
+
 def text(value) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+    """Return the text of a cell: numbers with four digits, nothing for None."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return str(value)
 
 
 def main(argv=None) -> int:

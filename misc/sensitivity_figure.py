@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Draw in one figure how measures, probes and stitching fall as a layer is cut to fewer principal
-components."""
+"""Draw how measures, probes and stitching fall as a layer keeps fewer principal components."""
 
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -47,73 +47,117 @@ def parser() -> cli.Parser:
 
 def draw(args) -> None:
     from src.console import note
-    from src.errors import UserError
     from src.results.curves import curves
     from src.sensitivity.measurements import by_series, over_ranks, read_measurements
 
     tables = read_measurements(args.tables)
-    series = by_series(tables.measurements)
-    pairs = dict.fromkeys(layers for each in series for layers, *_ in over_ranks(each, side=0))
-    if args.layers:
-        wanted = [(layer, args.other_layer or layer) for layer in args.layers]
-    else:
-        wanted = [pair for pair in pairs if pair[1] == (args.other_layer or pair[0])]
-    if not wanted or not pairs.keys() >= set(wanted):
-        listed = ", ".join(map(" and ".join, pairs)) or "none"
-        raise UserError(
-            "these tables have no two ranks of the first layer of "
-            f"{', '.join(' and '.join(pair) for pair in wanted if pair not in pairs) or 'a pair of that kind'}; "
-            f"choose by -l and -other among the pairs that have them: {listed}"
-        )
-    panels = {
-        first if first == second else f"{first} → {second}": lines_of(tables, (first, second))
-        for first, second in wanted
+    measured = {
+        layers: None
+        for series in by_series(tables.measurements)
+        for layers, *_ in over_ranks(series, side=0)
     }
-    labels = {
-        "x_label": "retained rank",
-        "y_label": "similarity, accuracy",
-        "y_range": (-0.02, 1.02),
-    }
-    curves(Path(args.output), panels, **labels, title=args.title, caption=tables.caption)
+    panels = {}
+    for first, second in chosen_pairs(list(measured), args.layers, args.other_layer):
+        title = first if first == second else f"{first} → {second}"
+        panels[title] = curves_of_pair(tables, (first, second))
+    curves(
+        Path(args.output),
+        panels,
+        x_label="retained rank",
+        y_label="similarity, accuracy",
+        y_range=(-0.02, 1.02),
+        title=args.title,
+        caption=tables.caption,
+    )
     note(f"wrote {args.output}")
 
 
-def lines_of(tables, pair: tuple[str, str]) -> dict[str, dict[int, float]]:
-    """Return the curves of a pair of layers by label; full rank has no place on an axis of
-    ranks."""
-    from src.choices.similarity import MEASURES
-    from src.sensitivity.measurements import FULL, by_series, over_ranks
+def chosen_pairs(
+    measured: list[tuple[str, str]], layers: list[str] | None, other_layer: str | None
+) -> list[tuple[str, str]]:
+    """Choose pairs of layers by the options -l and -other.
 
-    variants = {name for measure in MEASURES.values() for name in measure.companions}
-    lines, models = (
-        [],
-        set(),
-    )  # lines: (label, setting, values by rank); models: (identity, data set)
-    for series in by_series(tables.measurements):
-        first = series[0]
-        measured = {layers: by_rank for layers, _, by_rank in over_ranks(series, side=0)}.get(pair)
-        if measured is None or first.measure in variants:
-            continue
-        models.add((first.models[0], first.dataset))
-        measure = MEASURES.get(first.measure)
-        if measure:  # distances have their sign flipped
-            scaled = {
-                rank: measure.similarity(measure.sign * value) for rank, value in measured.items()
-            }
-            lines.append((measure.similarity_title, first.setting, scaled))
-        else:
-            lines.append((f"stitching accuracy ({first.method})", first.setting, measured))
-    for (model, layer, data), probes in tables.probes.items():
-        if layer == pair[0] and {(model, data), (model, None)} & models:
-            accuracies = {rank: probe.accuracy for rank, probe in probes.items()}
-            lines.append(("probe accuracy", f"{tables.titles[model]}, {data}", accuracies))
-    labels = [label for label, *_ in lines]
-    return {
-        label if labels.count(label) == 1 else f"{label}, {setting}": {
-            int(rank): value for rank, value in values.items() if rank != FULL
+    Args:
+        measured: the pairs that were measured at several ranks of the first layer.
+    Raises:
+        UserError: no pair is chosen, or one was not measured.
+    """
+    from src.errors import UserError
+
+    if layers:
+        pairs = [(layer, other_layer or layer) for layer in layers]
+    else:
+        pairs = [pair for pair in measured if pair[1] == (other_layer or pair[0])]
+    missing = [" and ".join(pair) for pair in pairs if pair not in measured]
+    if missing or not pairs:
+        available = [" and ".join(pair) for pair in measured]
+        raise UserError(
+            "these tables have no two ranks of the first layer of"
+            f" {', '.join(missing) or 'a pair of that kind'}; choose by -l and -other among the"
+            f" pairs that have them: {', '.join(available) or 'none'}"
+        )
+    return pairs
+
+
+class Curve(NamedTuple):
+    """The values of a measure over the ranks of a layer."""
+
+    label: str
+    setting: str  # tells curves of the same label apart
+    values: dict[float, float]  # by rank
+
+
+def curves_of_pair(tables, pair: tuple[str, str]) -> dict[str, dict[int, float]]:
+    """Return the values by rank of each curve of a pair of layers, by label.
+
+    Full rank is left out: it has no place on the axis of ranks.
+    """
+    from src.sensitivity.measurements import FULL
+
+    curves = measured_curves(tables, pair)
+    labels = [curve.label for curve in curves]
+    values_of_label = {}
+    for curve in curves:
+        label = curve.label
+        if labels.count(label) > 1:
+            label = f"{label}, {curve.setting}"
+        values_of_label[label] = {
+            int(rank): value for rank, value in curve.values.items() if rank != FULL
         }
-        for label, setting, values in lines
-    }
+    return values_of_label
+
+
+def measured_curves(tables, pair: tuple[str, str]) -> list[Curve]:
+    """List the curves of a pair of layers: measures and stitching, then probes of its first layer."""
+    from src.choices.similarity import MEASURES
+    from src.sensitivity.measurements import by_series, over_ranks
+
+    # Similarity and stitching; companions of a measure have no curve
+    companions = {name for measure in MEASURES.values() for name in measure.companions}
+    curves = []
+    probed = set()  # networks and data sets whose probes belong to the pair
+    for series in by_series(tables.measurements):
+        values_of_pair = {layers: values for layers, _, values in over_ranks(series, side=0)}
+        first = series[0]
+        if pair not in values_of_pair or first.measure in companions:
+            continue
+        probed.add((first.models[0], first.dataset))
+        values = values_of_pair[pair]
+        label = f"stitching accuracy ({first.method})"
+        measure = MEASURES.get(first.measure)
+        if measure:
+            label = measure.similarity_title
+            values = {  # a distance has its sign flipped in a measurement
+                rank: measure.similarity(measure.sign * value) for rank, value in values.items()
+            }
+        curves.append(Curve(label, first.setting, values))
+
+    # Probes
+    for (model, layer, data), probes in tables.probes.items():
+        if layer == pair[0] and {(model, data), (model, None)} & probed:
+            accuracies = {rank: probe.accuracy for rank, probe in probes.items()}
+            curves.append(Curve("probe accuracy", f"{tables.titles[model]}, {data}", accuracies))
+    return curves
 
 
 def main(argv=None) -> int:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from misc.sensitivity_figure import lines_of
+from misc.sensitivity_figure import curves_of_pair
 from src.sensitivity.measurements import read_measurements
 from tests.commands import PDF, caption_of, read_csv, run
 from tests.tables import PROBE, SIMILARITY, STITCH, write_table
@@ -89,19 +89,19 @@ def test_warns_of_mixed_alignments(in_tmp_path):
 
 
 def test_curves_rise_with_similarity_and_are_of_the_truncated_network(tables):
-    assert lines_of(read_measurements(tables), ("x", "x")) == {
+    assert curves_of_pair(read_measurements(tables), ("x", "x")) == {
         "linear CKA": {4: 0.4, 2: 0.2, 1: 0.1},
         "1 − PWCCA distance": {4: 0.8, 2: 0.9, 1: 0.95},
         "stitching accuracy (direct matching)": {4: 4 / 9, 2: 2 / 9, 1: 1 / 9},
         "stitching accuracy (task loss matching)": {4: 4 / 9, 2: 2 / 9, 1: 1 / 9},
         "probe accuracy": {8: 1, 4: 0.5, 2: 0.25, 1: 0.125},
     }
-    assert "stitching accuracy (direct matching)" not in lines_of(
+    assert "stitching accuracy (direct matching)" not in curves_of_pair(
         read_measurements(tables), ("x", "y")
     )
     other = tables[2].with_name("2.csv")
     other.write_text(tables[2].read_text().replace("b.pt", "c.pt"))
-    one, two, probe = lines_of(read_measurements([*tables[1:3], other]), ("x", "x"))
+    one, two, probe = curves_of_pair(read_measurements([*tables[1:3], other]), ("x", "x"))
     assert (
         "(direct matching), a.pt -- b.pt" in one and "(direct matching), a.pt -- c.pt" in two
     )  # of one name
