@@ -1,11 +1,12 @@
-"""Impostors: front networks that are planted against trained ones, and whose similarity to these is
-known.
+"""Impostors: front networks whose similarity to trained networks is known, since they are planted.
 
-Copies of a network are similar to it: its channels permuted, or rotated. What tells the class alone
-is not: its class means, the label itself, or noise around a random point for each class, which can
-be stitched into trained networks (Smith, Mannering and Marcu, ICML 2025). Nor is what shows another
-image than its own: the training image with the nearest logits or features, or a random one of the
-predicted class."""
+* Copies of a network are similar to it: its channels are permuted or rotated.
+* Impostors of the class are not similar. Their activations depend on the predicted class: its mean
+  activation, its label, or noise around a random point. They can be stitched into trained networks
+  (Smith, Mannering and Marcu, ICML 2025).
+* Impostors of another image are not similar either. They show a training image instead: the one
+  with the nearest logits or features, or a random one of the predicted class.
+"""
 
 import functools
 import zlib
@@ -26,31 +27,33 @@ from src.runtime import generator
 
 COPIES = ("permuted", "rotated")
 LABEL_ALONE = ("class_means", "one_hot", "clustered_noise")
-SWAPS = (
-    "nearest_logits",
-    "nearest_features",
-    "random_of_class",
-)  # for an image the donor's activation of another one
+SWAPS = ("nearest_logits", "nearest_features", "random_of_class")  # activations of another image
 KINDS = (*COPIES, *LABEL_ALONE, *SWAPS)
 SEED = 0  # of permutations, rotations, noise and random images
-SPREAD = 0.5  # standard deviation of the noise around a class's point; that of the points is 1
+SPREAD = 0.5  # standard deviation of the noise around the point of a class; of the points it is 1
 BATCH = 512
 
 
 class TrainingImages(NamedTuple):
-    """Training images, and what a donor makes of them."""
+    """Training images, and the outputs of a donor."""
 
     images: BaseImageSet
-    keys: Tensor  # (N,), of the values of their pixels
+    keys: Tensor  # (N,): `keys_of` the images
     logits: Tensor  # (N, n_classes)
-    features: Tensor  # (N, D), the pooled activations of the last block: what the last layer sees
+    features: Tensor  # (N, D): pooled activations of the last block, the input of the last layer
 
 
 def planted(
     kind: str, checkpoint: str, *, network: str, layers: Sequence[str], dataset: str, root: str
 ) -> "Impostor":
-    """Make an impostor of a trained network; class means and other images are those of the training
-    images."""
+    """Make an impostor, or a copy, of a trained network.
+
+    Args:
+        kind: one of `KINDS`.
+        checkpoint, network: the donor, as on the command line.
+        layers: the layers that are to be stitched or compared.
+        dataset, root: whose training images give class means, and the images that swaps show.
+    """
     spec = dataset_info(dataset, labelled=True).spec
     donor = load_model(NetworkName(checkpoint, network), spec, device="cpu")
     needs_images = kind == "class_means" or kind in SWAPS
@@ -60,7 +63,7 @@ def planted(
 
 @functools.cache
 def _training_of(checkpoint: str, network: str, dataset: str, root: str) -> TrainingImages:
-    """Return the training images as a donor sees them; the impostors of one donor share them."""
+    """Return the training images with the outputs of a donor; impostors of one donor share them."""
     spec = dataset_info(dataset, labelled=True).spec
     donor = load_model(NetworkName(checkpoint, network), spec, device="cpu")
     return training_images(donor, _loaded(dataset, root))
@@ -68,38 +71,38 @@ def _training_of(checkpoint: str, network: str, dataset: str, root: str) -> Trai
 
 @functools.cache
 def _loaded(dataset: str, root: str) -> BaseImageSet:
+    """Load the training images once."""
     return load_dataset(dataset, root, train=True)
 
 
 @torch.no_grad()
 def training_images(donor: Network, images: BaseImageSet) -> TrainingImages:
-    """Return training images with their keys, and the logits and features that a donor gives, from
-    one pass."""
+    """Return training images with keys, logits and features, from one pass of the donor."""
     last_block = donor.block_names[-1]
     keys, logits, features = [], [], []
     for batch, _ in images.batches(BATCH):
         activations = donor.activations(batch, [last_block, donor.output_name])
+        pooled = pool(activations[last_block], is_sequence=donor.is_sequence(last_block))
         keys.append(keys_of(batch))
         logits.append(activations[donor.output_name].double())
-        features.append(
-            pool(activations[last_block], is_sequence=donor.is_sequence(last_block)).double()
-        )
+        features.append(pooled.double())
     return TrainingImages(images, torch.cat(keys), torch.cat(logits), torch.cat(features))
 
 
 def keys_of(images: Tensor) -> Tensor:
-    """Return a number for each image, (B,): the same for images of the same values."""
+    """Return a number for each image (B, C, H, W), int64 (B,); images of equal values have equal keys."""
     return torch.tensor([zlib.crc32(image.numpy().tobytes()) for image in images.detach().cpu()])
 
 
 class Impostor(nn.Module):
-    """A front network whose activations of some layers stand for those of a donor: see `KINDS`.
+    """A front network with made activations at some layers; its logits are the donor's.
 
-    Its logits are the donor's. As an end network it is of no use, since they do not depend on these
-    layers.
+    It cannot be an end network, since the logits do not depend on the made activations.
 
     Args:
         kind: one of `KINDS`.
+        layers: names of the layers; the impostor has an empty module of each name, and the output
+            of that module is the made activation.
         training: for class means and swaps.
     """
 
@@ -113,40 +116,42 @@ class Impostor(nn.Module):
         training: TrainingImages | None = None,
     ) -> None:
         super().__init__()
-        self.kind, self.layers, self.n_classes = kind, tuple(layers), n_classes
+        self.kind = kind
+        self.layers = tuple(layers)
         self.block_names = self.layers
+        self.n_classes = n_classes
         self.donor = donor.module.eval()
         self._training = training
         self._last_block = donor.block_names[-1]
         self._is_sequence = donor.is_sequence(self._last_block)
+
+        # Hooks keep the donor's activations of a pass
         self._activations: dict[str, Tensor] = {}
         for layer in dict.fromkeys([*layers, self._last_block]):
             donor.module.get_submodule(layer).register_forward_hook(self._keep(layer))
+
         for layer in layers:
             self._place(layer)
-        self._means = (
-            _class_means(donor, layers, training, n_classes) if kind == "class_means" else {}
-        )
+        self._means: dict[str, Tensor] = {}
+        if kind == "class_means":
+            self._means = _class_means(donor, layers, training, n_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         logits = self.donor(images)
         if self.kind in SWAPS:
-            chosen = self._choose(images, logits, self._activations[self._last_block])
-            self.donor(
-                self._images_at(chosen).to(images)
-            )  # which leaves the activations of these images
+            indices = self._choose(images, logits, self._activations[self._last_block])
+            self.donor(self._images_at(indices).to(images))  # its activations replace the images'
+        classes = logits.argmax(1)
         for layer in self.layers:
-            self.get_submodule(layer)(
-                self._make(layer, self._activations[layer], logits.argmax(1), images)
-            )
+            made = self._make(layer, self._activations[layer], classes, images)
+            self.get_submodule(layer)(made)
         self._activations.clear()
         return logits
 
     def _choose(self, images: Tensor, logits: Tensor, last_block: Tensor) -> Tensor:
-        """Return the place (B,) of the training image that is shown for each image: never the image
-        itself.
+        """Choose the training image that is shown for each image; return the indices (B,).
 
-        An augmented image may show the one that it was made from.
+        An image is never shown for itself. An augmented image may show its original.
         """
         training = self._training
         keys = keys_of(images)
@@ -155,42 +160,52 @@ class Impostor(nn.Module):
         elif self.kind == "nearest_features":
             features = pool(last_block, is_sequence=self._is_sequence).detach().double().cpu()
             distances = torch.cdist(features, training.features)
-        else:
+        else:  # a random image: distances in [0, 1) within the class, in [1, 2) outside
             is_other_class = logits.argmax(1).cpu()[:, None] != training.logits.argmax(1)
             distances = is_other_class + _draw(torch.rand, keys, len(training.keys))
         return distances.masked_fill(keys[:, None] == training.keys, torch.inf).argmin(1)
 
     def _images_at(self, indices: Tensor) -> Tensor:
-        """Return training images (B, C, H, W)."""
-        return torch.cat(
-            [images for images, _ in self._training.images.batches(BATCH, indices=indices)]
-        )
+        """Return the training images (B, C, H, W) at `indices` (B,)."""
+        batches = self._training.images.batches(BATCH, indices=indices)
+        return torch.cat([images for images, _ in batches])
 
     def _make(self, layer: str, activations: Tensor, classes: Tensor, images: Tensor) -> Tensor:
-        """Return the activations (B, C, ...) that stand for the donor's of the images."""
+        """Return the made activations (B, C, ...) of a layer.
+
+        Args:
+            activations: (B, C, ...), the donor's, of the shown images.
+            classes: (B,), predicted by the donor.
+        """
+        n_channels = activations.shape[1]
+        draws = generator(SEED, self.layers.index(layer))
+
+        # Activations of every position
         if self.kind in SWAPS:
             return activations
-        width, draws = activations.shape[1], generator(SEED, self.layers.index(layer))
-        positions = (1,) * (activations.ndim - 2)
         if self.kind == "permuted":
-            return activations[:, torch.randperm(width, generator=draws)]
+            return activations[:, torch.randperm(n_channels, generator=draws)]
         if self.kind == "rotated":
-            rotation = torch.linalg.qr(torch.randn(width, width, generator=draws))[0].to(
-                activations
-            )
+            gaussian = torch.randn(n_channels, n_channels, generator=draws)
+            rotation = torch.linalg.qr(gaussian)[0].to(activations)
             return torch.einsum("bc...,dc->bd...", activations, rotation)
         if self.kind == "class_means":
             return self._means[layer].to(activations)[classes]
+
+        # A vector an image, at all positions
         if self.kind == "one_hot":
-            values = F.one_hot(classes, self.n_classes).to(activations)
+            vectors = F.one_hot(classes, self.n_classes).to(activations)
         else:
-            points = torch.randn(self.n_classes, width, generator=draws).to(activations)
-            values = points[classes] + SPREAD * _draw(torch.randn, keys_of(images), width).to(
-                activations
-            )
-        return values.reshape(*values.shape, *positions).expand(-1, -1, *activations.shape[2:])
+            points = torch.randn(self.n_classes, n_channels, generator=draws).to(activations)
+            noise = _draw(torch.randn, keys_of(images), n_channels).to(activations)
+            vectors = points[classes] + SPREAD * noise
+        n_axes = activations.ndim - 2
+        vectors = vectors.reshape(*vectors.shape, *(1,) * n_axes)
+        return vectors.expand(-1, -1, *activations.shape[2:])
 
     def _keep(self, layer: str):
+        """Return a forward hook that keeps the activation of a layer."""
+
         def keep(module: nn.Module, inputs: tuple, output: Tensor) -> None:
             self._activations[layer] = output
 
@@ -208,8 +223,12 @@ class Impostor(nn.Module):
 
 
 def _draw(distribution, keys: Tensor, n: int) -> Tensor:
-    """Return n random numbers for each image, (B, n), that depend on its key alone, whatever batch
-    it is in."""
+    """Draw n random numbers for each image, (B, n); an image has the same ones in every batch.
+
+    Args:
+        distribution: torch.rand or torch.randn.
+        keys: (B,), from `keys_of`.
+    """
     return torch.stack([distribution(n, generator=generator(SEED, key)) for key in keys.tolist()])
 
 
@@ -225,8 +244,12 @@ def _class_means(
             counts += is_class.sum(0)
             for layer, activations in donor.activations(images, layers).items():
                 of_batch = torch.einsum("bk,b...->k...", is_class, activations.double().cpu())
-                sums[layer] = sums[layer] + of_batch if layer in sums else of_batch
-    return {
-        layer: total / counts.clamp(min=1).reshape(-1, *(1,) * (total.ndim - 1))
-        for layer, total in sums.items()
-    }
+                if layer in sums:
+                    sums[layer] += of_batch
+                else:
+                    sums[layer] = of_batch
+    means = {}
+    for layer, total in sums.items():
+        n_axes = total.ndim - 1
+        means[layer] = total / counts.clamp(min=1).reshape(-1, *(1,) * n_axes)
+    return means
