@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from src import cli
 
 TORCHRUN = "several processes are started by torchrun --nproc_per_node N"
-INSTEAD = {  # options of PyTorch's example: what holds instead
+INSTEAD = {  # options of PyTorch's example that this script lacks, and what to do instead
     "--world-size": TORCHRUN,
     "--rank": TORCHRUN,
     "--dist-url": TORCHRUN,
@@ -19,7 +19,7 @@ INSTEAD = {  # options of PyTorch's example: what holds instead
     "--start-epoch": "an interrupted run goes on where it was with --resume",
     "--pretrained": "nothing is downloaded; give a file of torchvision's weights as --weights",
 }
-SWITCHES = ("--multiprocessing-distributed", "--pretrained")
+SWITCHES = ("--multiprocessing-distributed", "--pretrained")  # of these options
 
 
 def parser() -> cli.Parser:
@@ -81,8 +81,14 @@ def parser() -> cli.Parser:
         help="batches from one line of progress to the next; 0: none",
     )
     again = options.add_mutually_exclusive_group().add_argument
-    again("--resume", metavar="FILE", nargs="?", const=True, default=False,
-        help="go on with an interrupted run of the same options; with a FILE: --weights")  # fmt: skip
+    again(
+        "--resume",
+        metavar="FILE",
+        nargs="?",
+        const=True,
+        default=False,
+        help="go on with an interrupted run of the same options; with a FILE: --weights",
+    )
     again(
         "--overwrite",
         action="store_true",
@@ -109,7 +115,7 @@ def parser() -> cli.Parser:
         "--dummy-size",
         type=whole(1),
         default=1281167,
-        help="how many of them; for validation a 25th",
+        help="number of random training images; a 25th as many for validation",
     )
     add("-dir", "--save-dir", help="folder to write to; else models/imagenet/<arch>_<seed>")
     add(
@@ -126,37 +132,38 @@ def parser() -> cli.Parser:
 
 
 def check(args, processes) -> None:
-    """Answer options that are not taken, and options that contradict each other, before anything is
-    loaded."""
+    """Refuse options of PyTorch's example that this script lacks, and options that contradict."""
     from src.errors import UserError
 
     for name, instead in INSTEAD.items():
         if getattr(args, name.strip("-").replace("-", "_")):
             raise UserError(f"{name}: {instead}")
-    if isinstance(args.resume, str):  # as in PyTorch's example
-        args.weights, args.resume = args.resume, False
     if args.evaluate and not args.weights:
         raise UserError("-e measures the accuracy of a checkpoint; give it as --weights FILE")
-    if args.batch_size < processes.world_size:
+    n_processes = processes.world_size
+    if args.batch_size < n_processes:
         raise UserError(
-            f"-b {args.batch_size} are the images of all {processes.world_size} processes; give more"
+            f"-b {args.batch_size} are the images of all {n_processes} processes; give more"
         )
     if args.gpu not in (None, -1) and processes.local_world_size > 1:
-        raise UserError(f"--gpu {args.gpu}: {processes.local_world_size} processes cannot share one GPU; leave it out, "
-                        "each takes that of its local rank (CUDA_VISIBLE_DEVICES chooses among them)")  # fmt: skip
+        raise UserError(
+            f"--gpu {args.gpu}: {processes.local_world_size} processes cannot share one GPU; leave"
+            " it out, each takes that of its local rank (CUDA_VISIBLE_DEVICES chooses among them)"
+        )
 
 
 def load_images(args, info, device, processes, *, train: bool):
-    """Load a split, or make random images in its place; each process takes its share of every
-    batch."""
+    """Load a split, or make random images; a process takes its share of every batch."""
     from src.datasets import Loading, load_dataset
     from src.datasets.base import Shard
     from src.datasets.dummy import DummyImageSet
 
     if args.dummy:
-        n = args.dummy_size if train else max(1, args.dummy_size // 25)
+        n_images = args.dummy_size
+        if not train:
+            n_images = max(1, args.dummy_size // 25)
         shape = {"n_classes": info.n_classes, "image_shape": info.image_shape}
-        images = DummyImageSet(n, **shape, seed=int(train), device=device)
+        images = DummyImageSet(n_images, **shape, seed=int(train), device=device)
     else:
         loading = Loading(args.n_workers, prefetch_factor=2)
         images = load_dataset("imagenet", args.data, train=train, device=device, loading=loading)
@@ -164,65 +171,99 @@ def load_images(args, info, device, processes, *, train: bool):
     return images
 
 
-def train(args) -> None:
-    from src import training
+def make_network(args, info, device):
+    """Build the network, on the device, with weights of a checkpoint or of the random seed."""
     from src.checkpoints import load_weights
-    from src.console import progress, result, silenced
-    from src.datasets import dataset_info
     from src.models import build_model
-    from src.results.run import Run
-    from src.runtime import device_of, precision, seeded
-    from src.training.distributed import DataParallelClassification, joined, launched
-    from src.training.recorded import train_network
+    from src.runtime import seeded
 
-    processes, info = launched(), dataset_info("imagenet")
+    with seeded(args.seed):
+        model = build_model(args.arch, n_classes=info.n_classes, image_shape=info.image_shape)
+    model = model.to(device)
+    if args.weights:
+        load_weights(model, args.weights, expected=f"{args.arch} with {info.n_classes} classes")
+    return model
+
+
+def train(args) -> None:
+    from src.console import silenced
+    from src.datasets import dataset_info
+    from src.results.run import Run
+    from src.runtime import device_of, precision
+    from src.training.distributed import DataParallelClassification, joined, launched
+
+    # Options
+    processes = launched()
+    if isinstance(args.resume, str):  # --resume FILE, as in PyTorch's example
+        args.weights = args.resume
+        args.resume = False
     check(args, processes)
-    args.gpu = processes.local_rank if args.gpu is None else args.gpu
-    args.save_dir = args.save_dir or f"models/imagenet/{args.arch.rpartition('/')[2]}_{args.seed}"
+    if args.gpu is None:
+        args.gpu = processes.local_rank
+    if not args.save_dir:
+        args.save_dir = f"models/imagenet/{args.arch.rpartition('/')[2]}_{args.seed}"
     run = Run.in_folder(args.save_dir, vars(args))
     if not args.evaluate and run.skip_if_finished(resume=args.resume, overwrite=args.overwrite):
         return
-    device = device_of(args.gpu)
-    with seeded(args.seed):
-        model = build_model(args.arch, n_classes=info.n_classes, image_shape=info.image_shape).to(
-            device
-        )
-    if args.weights:
-        load_weights(model, args.weights, expected=f"{args.arch} with {info.n_classes} classes")
 
+    # Network and images
+    info = dataset_info("imagenet")
+    device = device_of(args.gpu)
+    model = make_network(args, info, device)
     with contextlib.ExitStack() as during:
-        if processes.rank > 0:  # one process speaks
+        if processes.rank > 0:
             during.enter_context(silenced())
         val_set = load_images(args, info, device, processes, train=False)
-        train_set = (
-            None if args.evaluate else load_images(args, info, device, processes, train=True)
-        )
+        if not args.evaluate:
+            train_set = load_images(args, info, device, processes, train=True)
+
+        # Work
         during.enter_context(joined(processes, device))
-        during.enter_context(
-            precision(gpu=args.gpu, amp="bf16" if args.bf16 else "none", tf32=False)
-        )
+        amp = "bf16" if args.bf16 else "none"
+        during.enter_context(precision(gpu=args.gpu, amp=amp, tf32=False))
         task = DataParallelClassification(model, processes, note_every=args.print_freq)
         if args.evaluate:
-            batches = progress(
-                val_set.batches(args.batch_size), "evaluating", val_set.n_batches(args.batch_size)
-            )
-            (score,) = training.evaluate(task, batches)
-            result(f"Clean accuracy: {score.accuracy:.2%}")
-            return
-        settings = training.Settings(
-            args.n_epochs, args.batch_size, "sgd", args.learning_rate, args.weight_decay, momentum=args.momentum,
-            reduce_lr_epochs=range(30, args.n_epochs, 30), seed=args.seed,
-        )  # fmt: skip
-        if processes.rank == 0:
-            run.claim(resume=args.resume)
-            train_network(
-                run, task, train_set, val_set, settings, save_frequency=args.save_frequency
-            )
-            run.finish()
-        else:  # the same work; the first process saves it
-            state = run.saved_state().get("loop") if args.resume else None
-            for _ in training.train(task, train_set, val_set, settings, state=state):
-                pass
+            print_accuracy(task, val_set, args.batch_size)
+        else:
+            train_together(args, run, task, train_set, val_set, is_first=processes.rank == 0)
+
+
+def print_accuracy(task, images, batch_size: int) -> None:
+    """Print the accuracy of the network on all images."""
+    from src import training
+    from src.console import progress, result
+
+    n_batches = images.n_batches(batch_size)
+    batches = progress(images.batches(batch_size), "evaluating", n_batches)
+    (score,) = training.evaluate(task, batches)
+    result(f"Clean accuracy: {score.accuracy:.2%}")
+
+
+def train_together(args, run, task, train_set, val_set, *, is_first: bool) -> None:
+    """Train in this process, as in all others; the first process saves the run."""
+    from src import training
+    from src.training.recorded import train_network
+
+    settings = training.Settings(
+        args.n_epochs,
+        args.batch_size,
+        "sgd",
+        args.learning_rate,
+        args.weight_decay,
+        momentum=args.momentum,
+        reduce_lr_epochs=range(30, args.n_epochs, 30),
+        seed=args.seed,
+    )
+    if is_first:
+        run.claim(resume=args.resume)
+        train_network(run, task, train_set, val_set, settings, save_frequency=args.save_frequency)
+        run.finish()
+        return
+    state = None
+    if args.resume:
+        state = run.saved_state().get("loop")
+    for _ in training.train(task, train_set, val_set, settings, state=state):
+        pass
 
 
 def main(argv=None) -> int:
