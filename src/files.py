@@ -134,7 +134,12 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a CSV with a header atomically; a missing value is empty, floats keep every digit."""
+    """Write a CSV with a header atomically; a missing value is empty, floats keep every digit.
+
+    Raises:
+        UserError: as `write_blocks`.
+        ValueError: a row has a key that is no column.
+    """
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()

@@ -40,6 +40,8 @@ class Network:
     in a pass: a tensor whose first axis is the batch. Of a tuple, list, dict or dataclass it is the
     first tensor. The layer `output` is the output of the whole module.
 
+    The first question about layers, in each shape and mode, runs the module on random images.
+
     Args:
         module: takes images (B, C, H, W). Its attribute `block_names` names the layers that `all`
             stands for. Without that attribute `find_blocks` infers the layers.
@@ -151,7 +153,7 @@ class Network:
 
     @property
     def block_names(self) -> tuple[str, ...]:
-        """The layers that `all` stands for, in order; empty if there are none."""
+        """The layers that `all` stands for, in order; may be empty."""
         declared_names = getattr(self.module, "block_names", ())
         if declared_names:
             return tuple(declared_names)
@@ -166,7 +168,11 @@ class Network:
         return tuple(self._replay().calls.positions)
 
     def depth(self, layer: str) -> int:
-        """Return the index of a layer in `layer_names`; `output` comes last."""
+        """Return the index of a layer in `layer_names`; of `output`, the number of layers.
+
+        Raises:
+            UserError: there is no such layer.
+        """
         return [*self.layer_names, OUTPUT].index(self._existing(layer))
 
     @property
@@ -200,7 +206,7 @@ class Network:
         return self._replay().calls.is_sequence(self._existing(layer))
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shape of each layer's activation of one image, by name, in order.
+        """Return the shape of each layer's activation without the batch axis, by name, in order.
 
         Layers whose first axis is not that of the images are left out.
         """
@@ -215,15 +221,14 @@ class Network:
         Raises:
             UserError: a layer does not exist, or `all` stands for no blocks.
         """
-        parts = text.split(",")
+        parts = [part.strip() for part in text.split(",")]
         if "all" in parts and not self.block_names:
             raise UserError(
                 "this network has no blocks that `all` stands for; "
                 "name layers (misc/list_layers.py)"
             )
         layers: dict[str, None] = {}  # a set in order
-        for part in parts:
-            name = part.strip()
+        for name in parts:
             if name == "all":
                 layers |= dict.fromkeys(self.block_names)
             else:
@@ -308,7 +313,9 @@ class Network:
         after: str | None = None,
         images: Tensor | None = None,
     ) -> Tensor:
-        """Return the logits (B, n_classes), or with `until` the activation of that layer.
+        """Return the output of the network, or with `until` the activation of that layer.
+
+        The output is logits (B, n_classes), or the features of an encoder.
 
         Args:
             x: images (B, C, H, W), or with `after` the activation of that layer.
@@ -316,7 +323,8 @@ class Network:
             after: the layer behind which the pass goes on.
             images: as in `activations`.
         Raises:
-            UserError, ValueError: as `activations`.
+            UserError: as in `activations`.
+            ValueError: as in `activations`.
         """
         if until is None and after is None:
             self._see(x.shape[1:])
@@ -337,7 +345,8 @@ class Network:
         Args:
             x: images (B, C, H, W), or with `after` the activation of that layer.
             names: the layers, in any order. `output_name` gives the logits.
-            after: the layer behind which the pass goes on. All named layers lie behind it.
+            after: the layer behind which the pass goes on. The named layers lie behind it, or are
+                this layer.
             images: the images of x. Needed only if `after` lies inside of a block: the rest of the
                 block, such as its residual branch, is then computed in a whole pass. x may hold k
                 activations for each image: it is k batches long, one batch behind the other.

@@ -69,7 +69,7 @@ class Replay:
 
         Args:
             x: images (B, C, H, W), or with `after` the value of that layer.
-            names: the layers.
+            names: the layers; behind `after`, or `after` itself.
             after: the pass goes on behind this layer, whose value is x.
             images: the images of x, which the plain way needs. x may hold k values for each image:
                 x is then k batches long, one batch behind the other.
