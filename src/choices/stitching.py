@@ -1,51 +1,45 @@
-"""The closed forms that stitching layers are matched by, and the objectives that they are trained
-on, one row each.
+"""The closed forms that match stitching layers, and the objectives that train them.
 
-To add one, write its row here, which the option and its help read, and its function: a closed form
-in `src.stitching.closed_forms`, where `SOLVERS` lists it, a loss in `src.stitching.objectives`,
-where `LOSSES` does."""
+To add a closed form, write its row here and its function in `src.stitching.closed_forms`, and list
+the function in `SOLVERS` there. To add an objective, write its row here and its loss in
+`src.stitching.objectives`, and list the loss in `LOSSES` there. This module does not import torch.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from src.choices import STARTS
 
-# Where activations are compared, of the end layer, the blocks behind it and the logits
-NOWHERE, AT_END, FROM_END, AT_LAST, AT_LOGITS = (
-    slice(0),
-    slice(1),
-    slice(-1),
-    slice(-2, -1),
-    slice(-1, None),
-)
+# Where activations are compared: slices of the end layer, the blocks behind it, and the logits
+NOWHERE = slice(0)
+AT_END = slice(1)
+FROM_END = slice(-1)
+AT_LAST = slice(-2, -1)
+AT_LOGITS = slice(-1, None)
 
 
 class Form(NamedTuple):
     """A closed form of direct matching."""
 
     description: str  # for `--help`
-    along_axes: bool = (
-        False  # of a source of low rank it takes the coordinates along the principal axes
-    )
+    along_axes: bool = False  # a source of low rank is given along its principal axes
     target_scatter: bool = False  # it needs the covariance of the target, not only the variances
-    held_out: bool = False  # it takes moments of more rows, on which it chooses a penalty
-    cuts_off: bool = False  # it takes the cutoff of small singular values
+    held_out: bool = False  # it needs moments of further rows, to choose a penalty
+    cuts_off: bool = False  # it has a cutoff of small singular values
 
 
 class Objective(NamedTuple):
-    """A loss of stitches, and the layers at which stitched and own activations of the end network
-    are compared."""
+    """A loss of stitches, and the layers where it compares stitch and end network."""
 
     description: str  # for `--help`
-    # key in `src.stitching.objectives.LOSSES`, or the name of user code; "": the cross-entropy
+    # Key in `src.stitching.objectives.LOSSES`, or the name of user code; "": the cross-entropy
     loss: str = ""
     compares: slice = NOWHERE
-    measures_accuracy: bool = (
-        True  # in training; without it, nothing runs behind the last layer that is compared
-    )
+    # Whether accuracy is measured in training; otherwise the pass ends at the last compared layer
+    measures_accuracy: bool = True
 
     def compared(self, end_layer: str, behind: Sequence[str], output: str) -> list[str]:
-        """Return the layers at which stitched and own activations are compared.
+        """Return the layers at which activations are compared.
 
         Args:
             behind: the blocks behind the end layer.
@@ -57,10 +51,10 @@ class Objective(NamedTuple):
 FORMS = {
     "pinv": Form("least squares", cuts_off=True),
     "repair": Form("least squares, each channel rescaled to the target's deviation", cuts_off=True),
-    "covariance": Form("the best map that gives the target's covariance", target_scatter=True),
+    "covariance": Form("the best map with the target's covariance", target_scatter=True),
     "ortho": Form("an orthogonal map", along_axes=True),
     "ridge": Form("least squares with a penalty", held_out=True),
-}  # fmt: skip
+}
 INITS = {**STARTS, **{name: form.description for name, form in FORMS.items()}}
 
 # Where a user's loss compares activations, by the attribute `at` of its function
