@@ -1,7 +1,8 @@
-"""The measures of similarity, one row each. Importing this spares torch.
+"""The measures of similarity. This module does not import torch.
 
-To add a measure, write its row here, which options, help, tables, signs and figures read, and its
-function in `src.similarity.measures`, which lists it under the same name."""
+To add a measure, write its row here and its function in `src.similarity.measures`, and list the
+function there under the same name. Options, help, tables, signs and figures read the row.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,8 +14,9 @@ GRAMS = "grams"  # the inputs of a measure
 SAMPLES = "samples"
 ACTIVATIONS = "activations"
 N_NEIGHBOURS = 10
-# ends the name of a measure that is not symmetric, of the second layer to the first
+# Ends the name of the column from the second layer to the first, of a measure without symmetry
 REVERSED = "_reversed"
+DISTANCE = "_distance"  # ends the name of a user's function whose low values are similar
 
 
 class Measure(NamedTuple):
@@ -23,17 +25,15 @@ class Measure(NamedTuple):
     heading: str  # in printed tables; the first three are the public code's
     title: str  # in figures
     description: str  # one line for `--help`
-    # GRAMS: the cosine of matrices of two layers; SAMPLES: of both as samples × features;
-    # ACTIVATIONS: a function of a user's code, of both as they are
+    # GRAMS: the cosine of matrices of two layers; SAMPLES: a function of samples × features of two
+    # layers; ACTIVATIONS: a user's function of the activations of two layers
     of: str
     equal: float  # the value of equal representations
-    unrelated: float  # the value of unrelated ones
-    in_paper: bool = False  # measured unless something else is asked for
-    companions: tuple[
-        str, ...
-    ] = ()  # measures that cost nothing beside this one; the CSV has them as well
+    unrelated: float  # the value of unrelated representations
+    in_paper: bool = False  # measured by default
+    companions: tuple[str, ...] = ()  # measures in the CSV that cost nothing beside this one
     min_images: int = 2
-    is_symmetric: bool = True  # otherwise tables have it both ways
+    is_symmetric: bool = True  # otherwise tables have both directions
 
     @property
     def sign(self) -> int:
@@ -41,7 +41,7 @@ class Measure(NamedTuple):
         return -1 if self.equal < self.unrelated else 1
 
     def similarity(self, value: float) -> float:
-        """Return the value on a scale from 0, unrelated, to 1, equal."""
+        """Return the value on a scale from 0 (unrelated) to 1 (equal)."""
         return (value - self.unrelated) / (self.equal - self.unrelated)
 
     @property
@@ -49,31 +49,76 @@ class Measure(NamedTuple):
         """The title of `similarity` in figures."""
         if self.sign > 0:
             return self.title
-        return f"1 − {self.title}" + (f" / {self.unrelated:g}" if self.unrelated != 1 else "")
+        if self.unrelated == 1:
+            return f"1 − {self.title}"
+        return f"1 − {self.title} / {self.unrelated:g}"
 
 
 MEASURES = {
-    "cka": Measure("CKA", "linear CKA", "linear CKA (Kornblith et al. 2019)", GRAMS, 1, 0, in_paper=True),
-    "pwcca": Measure("CCA", "PWCCA distance", "PWCCA distance in the form of the paper's code", SAMPLES, 0, 1,
-                     in_paper=True, companions=("pwcca_morcos",), is_symmetric=False),
-    "procrustes": Measure("Orth. Procr", "Procrustes distance", "orthogonal Procrustes distance (Ding et al. 2021)",
-                          SAMPLES, 0, 2, in_paper=True),
-    "pwcca_morcos": Measure("CCA (Morcos)", "PWCCA distance (Morcos)", "PWCCA distance (Morcos et al. 2018)",
-                            SAMPLES, 0, 1, is_symmetric=False),
-    "cka_debiased": Measure("CKA (debiased)", "debiased CKA", "linear CKA by unbiased HSIC (Song et al. 2012)",
-                            GRAMS, 1, 0, min_images=4),
-    "mutual_knn": Measure("Mutual kNN", f"mutual {N_NEIGHBOURS}-NN",
-                          f"share of {N_NEIGHBOURS} nearest neighbours (Huh et al. 2024)", GRAMS, 1, 0,
-                          min_images=N_NEIGHBOURS + 1),
-}  # fmt: skip
+    "cka": Measure(
+        heading="CKA",
+        title="linear CKA",
+        description="linear CKA (Kornblith et al. 2019)",
+        of=GRAMS,
+        equal=1,
+        unrelated=0,
+        in_paper=True,
+    ),
+    "pwcca": Measure(
+        heading="CCA",
+        title="PWCCA distance",
+        description="PWCCA distance in the form of the paper's code",
+        of=SAMPLES,
+        equal=0,
+        unrelated=1,
+        in_paper=True,
+        companions=("pwcca_morcos",),
+        is_symmetric=False,
+    ),
+    "procrustes": Measure(
+        heading="Orth. Procr",
+        title="Procrustes distance",
+        description="orthogonal Procrustes distance (Ding et al. 2021)",
+        of=SAMPLES,
+        equal=0,
+        unrelated=2,
+        in_paper=True,
+    ),
+    "pwcca_morcos": Measure(
+        heading="CCA (Morcos)",
+        title="PWCCA distance (Morcos)",
+        description="PWCCA distance (Morcos et al. 2018)",
+        of=SAMPLES,
+        equal=0,
+        unrelated=1,
+        is_symmetric=False,
+    ),
+    "cka_debiased": Measure(
+        heading="CKA (debiased)",
+        title="debiased CKA",
+        description="linear CKA by unbiased HSIC (Song et al. 2012)",
+        of=GRAMS,
+        equal=1,
+        unrelated=0,
+        min_images=4,
+    ),
+    "mutual_knn": Measure(
+        heading="Mutual kNN",
+        title=f"mutual {N_NEIGHBOURS}-NN",
+        description=f"share of {N_NEIGHBOURS} nearest neighbours (Huh et al. 2024)",
+        of=GRAMS,
+        equal=1,
+        unrelated=0,
+        min_images=N_NEIGHBOURS + 1,
+    ),
+}
 PAPER = tuple(name for name, measure in MEASURES.items() if measure.in_paper)
-DISTANCE = "_distance"  # ends the name of a user's function whose low values are similar
 
 
 def measure_of(name: str) -> Measure:
-    """Return the row of the measure that a column is named by.
+    """Return the row of a measure by the name of its column.
 
-    A name that is not in the table is that of a user's function. Its row follows from the name, so
+    A name outside of the table is the name of a user's function. Its row follows from the name, so
     that reading a table needs no code.
     """
     if name in MEASURES:
@@ -83,7 +128,7 @@ def measure_of(name: str) -> Measure:
 
 
 def with_companions(names: Sequence[str]) -> list[str]:
-    """Return the columns of measures, each once, with the measures that cost nothing beside them.
+    """Return the columns of measures, each once, and behind them the columns of their companions.
 
     Args:
         names: in `MEASURES`, or of user code, whose column is the name of the function.
@@ -94,5 +139,6 @@ def with_companions(names: Sequence[str]) -> list[str]:
         if name not in MEASURES and not is_user_code(name):
             raise unknown_name("measure", name, [*MEASURES, CODE])
     columns = [title_of(name) for name in names]
-    companions = [companion for name in columns for companion in measure_of(name).companions]
-    return list(dict.fromkeys([*columns, *companions]))
+    for column in list(columns):
+        columns.extend(measure_of(column).companions)
+    return list(dict.fromkeys(columns))
