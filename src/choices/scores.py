@@ -1,7 +1,8 @@
-"""Scores of how far activations are out of distribution, one row each.
+"""Scores of how far activations are out of distribution.
 
-To add a score, write its row here, and its detector in `src.ood.detectors`, where `DETECTORS` lists
-it."""
+To add a score, write its row here and its detector in `src.ood.detectors`, and list the detector in
+`DETECTORS` there.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,6 +11,7 @@ from src.errors import UserError
 from src.user_code import by_title
 
 N_NEIGHBOURS = 50  # or half of the smallest class, if that is less
+ON_OTHER_DATA = "_on_"  # in names of tables, between the score and the name of other data
 
 
 class OodScore(NamedTuple):
@@ -23,16 +25,20 @@ class OodScore(NamedTuple):
 SCORES = {
     "energy": OodScore("energy", "of a detector from the store, as in the paper", is_trained=True),
     "mahalanobis": OodScore("Mahalanobis", "distance to the nearest class mean (Lee et al. 2018)"),
-    "rmd": OodScore("relative Mahalanobis", "less that to the mean of all (Ren et al. 2021)"),
-    "knn": OodScore("nearest neighbours", "distance to the k-th (Sun et al. 2022)"),
+    "rmd": OodScore(
+        "relative Mahalanobis",
+        "distance to the nearest class mean minus the distance to the mean of all images "
+        "(Ren et al. 2021)",
+    ),
+    "knn": OodScore(
+        "nearest neighbours", "distance to the k-th nearest training image (Sun et al. 2022)"
+    ),
     "residual": OodScore("residual", "norm outside of the principal subspace (Wang et al. 2022)"),
 }
-ON_OTHER_DATA = "_on_"  # in names of tables, between the score and the name of other data
 
 
 def is_trained(score: str) -> bool:
-    """Return whether the detectors of a score are networks from a store; those of a user's code are
-    not."""
+    """Return whether the detectors of a score are networks from a store; user code is not."""
     return score in SCORES and SCORES[score].is_trained
 
 
@@ -40,14 +46,15 @@ def scores_by_title(names: Sequence[str]) -> dict[str, str]:
     """Return the names of scores by the titles that tables and files have.
 
     Args:
-        names: in `SCORES`, or FILE.py:CLASS of a user's code, whose title is the name of the class.
+        names: in `SCORES`, or the name of user code, whose title is the name of the class.
     Raises:
-        UserError: a class has the name of another score, or one that the name of a table cannot have.
+        UserError: a class has the name of another score, or a name that no table can have.
     """
     titles = by_title(names, taken=SCORES, kind="score")
     for title, name in titles.items():
         if ON_OTHER_DATA in title:
             raise UserError(
-                f"{name}: {ON_OTHER_DATA!r} stands for other data in names of tables; rename the class"
+                f"{name}: {ON_OTHER_DATA!r} stands for other data in names of tables; "
+                "rename the class"
             )
     return titles
