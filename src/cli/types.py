@@ -1,5 +1,4 @@
-"""Types of options: each reads the text of one, and refuses in one line what the option cannot
-take."""
+"""Types of options: functions that read the text of an option, or refuse it in one line."""
 
 import argparse
 import math
@@ -16,16 +15,21 @@ Value = TypeVar("Value")
 def checked(
     read: Callable[[str], Value], is_allowed: Callable[[Value], bool], title: str
 ) -> Callable[[str], Value]:
-    """Return the type of an option that takes what `read` reads without a ValueError, and what is
-    allowed."""
+    """Return the type of an option whose values are checked.
+
+    Args:
+        read: raises a ValueError for a text that is no value.
+        title: what the option takes, for the error, such as "a whole number".
+    """
 
     def parse(text: str) -> Value:
+        refusal = argparse.ArgumentTypeError(f"{text!r} is not {title}")
         try:
             value = read(text)
         except ValueError:
-            value = None
-        if value is None or not is_allowed(value):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {title}")
+            raise refusal from None
+        if not is_allowed(value):
+            raise refusal
         return value
 
     return parse
@@ -37,39 +41,36 @@ def whole_number(minimum: int) -> Callable[[str], int]:
 
 
 def rank(text: str) -> int | None:
-    """Read a rank: the type of an option; 0 is the full rank, as in the public code."""
-    return whole_number(0)(text) or None
+    """Read a rank; 0 is the full rank, as in the public code, and becomes None."""
+    number = whole_number(0)(text)
+    return None if number == 0 else number
 
 
 def real_number(
     *, at_least: float = -math.inf, above: float = -math.inf, at_most: float = math.inf
 ) -> Callable[[str], float]:
     """Return the type of an option that takes a finite number within bounds."""
-    bounds = {" at least": at_least, " above": above, " at most": at_most}
-    limits = " and".join(
-        f"{word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound)
-    )
-    return checked(
-        float,
-        lambda number: at_least <= number <= at_most and above < number < math.inf,
-        f"a finite number{limits}",
-    )
+    bounds = {"at least": at_least, "above": above, "at most": at_most}
+    texts = [f" {word} {bound:g}" for word, bound in bounds.items() if math.isfinite(bound)]
+
+    def is_allowed(number: float) -> bool:
+        return at_least <= number <= at_most and above < number < math.inf
+
+    return checked(float, is_allowed, f"a finite number{' and'.join(texts)}")
+
+
+_share = checked(float, lambda number: 0 <= number < 1, "paper, exact or a number from 0 up to 1")
 
 
 def cutoff(text: str) -> str:
-    """Check a cutoff of singular values: the type of an option; equal numbers get one spelling."""
+    """Read a cutoff of singular values; equal numbers become equal texts."""
     if text in ("paper", "exact"):
         return text
-    return str(
-        checked(float, lambda number: 0 <= number < 1, "paper, exact or a number from 0 up to 1")(
-            text
-        )
-    )
+    return str(_share(text))
 
 
 def network(text: str) -> str:
-    """Read the name of a network: the type of an option; the path of a user's file becomes
-    absolute."""
+    """Read the type of a network; the path of a user's file becomes absolute."""
     if not is_user_network(text):
         return text
     file, function = file_and_function(text)
@@ -77,8 +78,9 @@ def network(text: str) -> str:
 
 
 def name_or_code(kind: str, names: Collection[str]) -> Callable[[str], str]:
-    """Return the type of an option that takes one of some names, or the name of user code, whose
-    path becomes absolute.
+    """Return the type of an option that takes one of `names`, or the name of user code.
+
+    The path of a user's file becomes absolute.
 
     Args:
         kind: what the option names, for the error.
@@ -93,26 +95,26 @@ def name_or_code(kind: str, names: Collection[str]) -> Callable[[str], str]:
 
 
 def names_or_code(kind: str, names: Collection[str]) -> Callable[[str], list[str]]:
-    """Return the type of an option that takes several names as `name_or_code` does, with commas
-    between them."""
+    """Return the type of an option that takes names as `name_or_code` does, separated by commas."""
     parse = name_or_code(kind, names)
     return lambda text: list(dict.fromkeys(parse(name) for name in text.split(",")))
 
 
 def several(names: Collection[str]) -> Callable[[str], list[str]]:
-    """Return the type of an option that takes one or more of some names, with commas between
-    them."""
-    title = f"one or several of {', '.join(names)} with commas between them"
+    """Return the type of an option that takes one or more of `names`, separated by commas."""
     return checked(
         lambda text: list(dict.fromkeys(text.split(","))),
         lambda chosen: set(chosen) <= set(names),
-        title,
+        f"one or several of {', '.join(names)} with commas between them",
     )
 
 
 def output_file(*endings: str) -> Callable[[str], str]:
-    """Return the type of an option that names a file to write; files beside it differ from it in
-    their endings."""
+    """Return the type of an option that names a file to write.
+
+    Args:
+        endings: that are allowed; the script may write files with other endings beside the file.
+    """
     return checked(
         str, lambda text: text.endswith(endings), f"a name that ends in {' or '.join(endings)}"
     )
@@ -124,8 +126,13 @@ table_or_figure = output_file(".csv", ".png", ".pdf")
 
 
 def described(choices: Mapping[str, Any]) -> str:
-    """List choices and what they mean, for a help text; a choice is a text or has a
-    `description`."""
-    return "; ".join(
-        f"{name}: {getattr(choice, 'description', choice)}" for name, choice in choices.items()
-    )
+    """Return choices with their descriptions as a help text.
+
+    Args:
+        choices: by name, a description, or a row of a table with a `description`.
+    """
+    texts = []
+    for name, choice in choices.items():
+        description = choice if isinstance(choice, str) else choice.description
+        texts.append(f"{name}: {description}")
+    return "; ".join(texts)
