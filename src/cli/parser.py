@@ -7,7 +7,8 @@ import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from src.console import note
@@ -17,101 +18,102 @@ from src.network_names import content_of
 from src.results.options import NOT_RECORDED
 from src.user_code import absolute, is_user_code, source_of
 
-HARMLESS = (  # how warnings begin that no user has to see
+# Beginnings of warnings that no user has to see
+HARMLESS = (
     "This DataLoader will create",  # more workers than cores
     "Grad strides do not match bucket view strides",
 )
 # Endings of options that may name code of a user
 NAMES_CODE = ("_type", "arch", "own_types", "metrics", "detector", "objective", "methods")
 EPOCHS = re.compile(r":\d+$")  # behind an objective
-DERIVED = (
-    "_sha256",
-    "_path_seed",
-    "stitching_option",
-)  # endings of entries of a `config.txt` that are no options
+# Endings of entries of a `config.txt` that are no options
+DERIVED = ("_sha256", "_path_seed", "stitching_option")
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the default of an option, unless it is None, False, "" or empty."""
+
     def __init__(self, prog: str):
         super().__init__(prog, max_help_position=36, width=120)
 
-    def _get_help_string(self, action: argparse.Action) -> str:
-        has_default = action.default or action.default == 0 and action.default is not False
-        return super()._get_help_string(action) if has_default else action.help
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        is_number = isinstance(action.default, int | float) and action.default is not False
+        if action.default or is_number:
+            return super()._get_help_string(action)
+        return action.help
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that shows defaults and reports a mistake in one line, with exit code
-    2."""
+    """An argument parser that shows defaults, and reports a mistake in one line (exit code 2)."""
 
     def __init__(self, description: str):
         super().__init__(
             description=description, formatter_class=_HelpFormatter, allow_abbrev=False
         )
-        self.add_argument("--config", help="YAML or JSON file of options, such as the config.txt of a run; "
-                          "what is given here as well wins")  # fmt: skip
+        self.add_argument(
+            "--config",
+            help="YAML or JSON file of options, such as the config.txt of a run; options on the "
+            "command line override it",
+        )
 
-    def parse_args(
-        self, args: Sequence[str] | None = None, namespace: Any = None
+    def parse_args(  # type: ignore[override]  # the overloads of argparse have a second namespace
+        self, args: Iterable[str] | None = None, namespace: Any = None
     ) -> argparse.Namespace:
-        """Parse arguments, with defaults from the file of `--config`; end the process where one is
-        wrong.
+        """Parse arguments, with defaults from the file of `--config`; exit if one is wrong.
 
-        The result also has the SHA-256 of users' files that options name networks of.
+        An option that names user code gets a neighbour `..._sha256`: the content of its file.
         """
-        args = sys.argv[1:] if args is None else args
+        words = sys.argv[1:] if args is None else list(args)
         first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
         first.add_argument("--config")
         try:
-            path = first.parse_known_args(args)[0].config
-            from_file = [] if path is None else self._set_defaults(path)
-            parsed = super().parse_args(args, namespace)
-            words = {part for word in args for part in (word, word.partition("=")[2])}
-            codes = {code for word in words for code in code_in(word)}
-            for name, value in list(vars(parsed).items()):
-                if name.endswith(NAMES_CODE) and code_in(value):
-                    if name in from_file:
-                        _refuse_unnamed(name, code_in(value), codes)
-                    setattr(parsed, f"{name}_sha256", _digests(value))
+            path = first.parse_known_args(words)[0].config
+            from_file = []
+            if path is not None:
+                from_file = self._set_defaults(Path(path))
+            parsed = super().parse_args(words, namespace)
+            _record_code(parsed, from_file, words)
         except (argparse.ArgumentError, UserError) as error:
             self.error(str(error))
         return parsed
 
-    def _set_defaults(self, path: str) -> list[str]:
-        """Make the options in a file the defaults, and return their names; argparse converts and
-        checks them.
+    def _set_defaults(self, path: Path) -> list[str]:
+        """Make the options in a file the defaults; return their names.
 
-        `null` and empty texts, as the public code writes them, leave an option as it is.
+        Argparse converts and checks the values. `null` and empty texts change no option: the public
+        code writes them.
         """
-        actions = {
-            action.dest: action
-            for action in self._actions
-            if action.dest not in (*NOT_RECORDED, "help")
-        }
-        given = {
-            str(name): value
-            for name, value in read_yaml(path).items()
-            if value not in (None, "", [])
-        }
-        given = {name: value for name, value in given.items() if not name.endswith(DERIVED)}
-        for name, value in given.items():
+        actions = {}
+        for action in self._actions:
+            if action.dest not in (*NOT_RECORDED, "help"):
+                actions[action.dest] = action
+        names = []
+        for key, value in read_yaml(path).items():
+            name = str(key)
+            if value in (None, "", []) or name.endswith(DERIVED):
+                continue
             if name not in actions:
                 raise unknown_name(f"option in {path}", name, actions)
-            action = actions[name]
-            if action.nargs == 0 and not isinstance(value, bool):
-                raise UserError(f"{path}: {name}: {value!r} is neither true nor false")
-            action.default = (
-                value if action.nargs == 0 else self._get_values(action, _words(action, value))
-            )
-            action.required = False
-            if not action.option_strings:
-                action.nargs = "*" if action.nargs == "+" else "?"
-        return list(given)
+            self._set_default(actions[name], value, path)
+            names.append(name)
+        return names
+
+    def _set_default(self, action: argparse.Action, value: Any, path: Path) -> None:
+        """Make a value in a file the default of an option, which then is not required."""
+        if action.nargs == 0:  # a switch
+            if not isinstance(value, bool):
+                raise UserError(f"{path}: {action.dest}: {value!r} is neither true nor false")
+            action.default = value
+        else:
+            action.default = self._get_values(action, _words(action, value))
+        action.required = False
+        if not action.option_strings:
+            action.nargs = "*" if action.nargs == "+" else "?"
 
     def words(self, options: argparse.Namespace) -> list[str]:
-        """Return the command line that stands for options: positional ones, and those that are not
-        the default."""
-        positional, named = [], []
+        """Return the command line of options, without options that have their default."""
+        positional = []
+        named = []
         for action in self._actions:
             value = getattr(options, action.dest, None)
             if not action.option_strings:
@@ -121,12 +123,45 @@ class Parser(argparse.ArgumentParser):
         return [*positional, *named]
 
     def error(self, message: str) -> NoReturn:
+        """Print the mistake in one line, and exit."""
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
+def _record_code(
+    parsed: argparse.Namespace, from_file: Collection[str], words: Sequence[str]
+) -> None:
+    """Add the SHA-256 of the files of user code to the options that name the code.
+
+    Args:
+        from_file: names of the options whose values come from the file of `--config`.
+        words: the command line.
+    Raises:
+        UserError: the file of `--config` names code that the command line does not name.
+    """
+    codes_in_words = set()
+    for word in words:
+        _, _, value = word.partition("=")
+        codes_in_words |= {*code_in(word), *code_in(value)}
+    for name, value in list(vars(parsed).items()):
+        codes = code_in(value) if name.endswith(NAMES_CODE) else []
+        if not codes:
+            continue
+        if name in from_file:
+            _refuse_unnamed(name, codes, codes_in_words)
+        digests = {code: content_of(source_of(code)) for code in codes}
+        if isinstance(value, list):
+            setattr(parsed, f"{name}_sha256", digests)
+        else:
+            setattr(parsed, f"{name}_sha256", digests[codes[0]])
+
+
 def code_in(value: Any) -> list[str]:
-    """Return the names of user code in the value of an option: a text or several, which may have
-    commas between names and epochs behind them. Paths are absolute."""
+    """Return the names of user code in the value of an option, with absolute paths.
+
+    Args:
+        value: a text or a list of texts; a text may have commas between names, and epochs behind a
+            name.
+    """
     texts = value if isinstance(value, list) else [value]
     names = [name for text in texts for name in (text, *str(text).split(","))]
     codes = [absolute(EPOCHS.sub("", str(name))) for name in names]
@@ -143,40 +178,40 @@ def _refuse_unnamed(option: str, codes: Sequence[str], named: Collection[str]) -
             )
 
 
-def _digests(value: Any) -> str | dict[str, str]:
-    """Return the SHA-256 of the file of user code, of several by their names."""
-    digests = {code: content_of(source_of(code)) for code in code_in(value)}
-    return digests if isinstance(value, list) else digests[code_in(value)[0]]
-
-
 def _words(action: argparse.Action, value: Any) -> list[str]:
-    """Return the words that stand for the value of an option; several names in one have commas
-    between them."""
+    """Return the words of the command line for the value of an option.
+
+    Several values of an option that takes one word are joined by commas.
+    """
     if action.nargs == 0:
         return []
-    words = [str(each) for each in (value if isinstance(value, list) else [value])]
-    return words if action.nargs else [",".join(words)]
+    values = value if isinstance(value, list) else [value]
+    words = [str(item) for item in values]
+    if action.nargs:
+        return words
+    return [",".join(words)]
 
 
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
-    """Raise KeyboardInterrupt(signal) for SIGINT and SIGTERM while the block runs. A second signal
-    kills the process.
+    """Raise KeyboardInterrupt(signal) for SIGINT and SIGTERM while the block runs.
 
-    `except Exception` lets it pass.
+    `except Exception` does not catch it. A second signal kills the process.
     """
 
-    def stop(signum: int, frame: object) -> NoReturn:
-        for each in before:
-            signal.signal(each, signal.SIG_DFL)
-        raise KeyboardInterrupt(signal.Signals(signum))
+    def stop(number: int, frame: object) -> NoReturn:
+        for stopping in handlers:
+            signal.signal(stopping, signal.SIG_DFL)
+        raise KeyboardInterrupt(signal.Signals(number))
 
-    before = {signum: signal.signal(signum, stop) for signum in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        handlers[number] = signal.signal(number, stop)
     try:
         yield
     finally:
-        for signum, handler in before.items():
-            signal.signal(signum, handler)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def run(
@@ -184,38 +219,45 @@ def run(
     experiment: Callable[[argparse.Namespace], None],
     argv: Sequence[str] | None = None,
 ) -> int:
-    """Parse the command line, run the experiment, and turn errors of the user into one line.
+    """Parse the command line, run the experiment, and print an error of the user as one line.
 
     Returns:
-        The exit code: 0, 2 for an error of the user, 130 after SIGINT, 143 after SIGTERM, 1 for any other failure.
+        The exit code: 0; 2 for an error of the user; 130 after SIGINT, 143 after SIGTERM; 1 for any
+        other failure.
     """
     args = parser.parse_args(argv)
     try:
-        with contextlib.ExitStack() as during:
-            during.enter_context(_signals())
-            during.enter_context(warnings.catch_warnings())
+        with contextlib.ExitStack() as contexts:
+            contexts.enter_context(_signals())
+            contexts.enter_context(warnings.catch_warnings())
             for text in HARMLESS:
                 warnings.filterwarnings("ignore", text)
-            if hasattr(args, "tf32"):
+            if "tf32" in args:
                 from src.runtime import precision
 
-                during.enter_context(precision(gpu=args.gpu, amp=args.amp, tf32=args.tf32))
+                contexts.enter_context(precision(gpu=args.gpu, amp=args.amp, tf32=args.tf32))
             experiment(args)
     except KeyboardInterrupt as stop:
-        signum = stop.args[0] if stop.args else signal.SIGINT
-        remedy = (
-            "; to go on, give the same command with --resume" if hasattr(args, "resume") else ""
-        )
-        remedy = "; to go on, give the same command again" if hasattr(args, "shard") else remedy
-        note(f"{parser.prog}: interrupted by {signum.name}{remedy}")
-        return 128 + signum
+        number = stop.args[0] if stop.args else signal.SIGINT
+        note(f"{parser.prog}: interrupted by {number.name}{_how_to_go_on(args)}")
+        return 128 + number
     except Exception as error:
-        known = as_user_error(error)
-        if not known:
+        user_error = as_user_error(error)
+        if user_error is None:
             traceback.print_exc()
             return 1
-        is_of_data = isinstance(known, Misfit) and hasattr(args, "dataset")
-        line = known.on(args.dataset) if is_of_data else str(known)
+        line = str(user_error)
+        if isinstance(user_error, Misfit) and "dataset" in args:
+            line = user_error.on(args.dataset)
         note(f"{parser.prog}: error: {line}")
         return 2
     return 0
+
+
+def _how_to_go_on(args: argparse.Namespace) -> str:
+    """Return the end of the message about an interrupted experiment."""
+    if "shard" in args:
+        return "; to go on, give the same command again"
+    if "resume" in args:
+        return "; to go on, give the same command with --resume"
+    return ""
