@@ -1,19 +1,46 @@
-"""The command line of all scripts: a parser, types and groups of options, one way to run and to
-fail.
+"""The command line of all scripts: a parser, types and groups of options, one way to run and fail.
 
-Nothing here imports torch, so that `--help` and a mistyped option are answered at once.
+This package does not import torch: `--help` and a mistyped option are answered at once.
 """
 
-# ruff: noqa: F401, I001 - the names that scripts use
-# fmt: off
+# ruff: noqa: F401 - the names that scripts use
+from src.choices.datasets import dataset_name as dataset
 from src.cli.groups import (
-    CHECKPOINT, END, FRONT, MODEL1, MODEL2, NETWORKS, PROBED, SOURCE, add_channels_last, add_data, add_figure, add_gpu,
-    add_interventions, add_matching, add_resume, add_similarity, add_training, figure_options, load_network,
-    load_options, load_two_networks, named_network, training_settings,
+    CHECKPOINT,
+    END,
+    FRONT,
+    MODEL1,
+    MODEL2,
+    NETWORKS,
+    PROBED,
+    SOURCE,
+    add_channels_last,
+    add_data,
+    add_figure,
+    add_gpu,
+    add_interventions,
+    add_matching,
+    add_resume,
+    add_similarity,
+    add_training,
+    figure_options,
+    load_network,
+    load_options,
+    load_two_networks,
+    named_network,
+    training_settings,
 )
 from src.cli.parser import Parser, run
 from src.cli.types import (
-    csv_file, described, figure_file, name_or_code, names_or_code, network, rank, real_number, several, table_or_figure,
+    csv_file,
+    described,
+    figure_file,
+    name_or_code,
+    names_or_code,
+    network,
+    rank,
+    real_number,
+    several,
+    table_or_figure,
     whole_number,
 )
-from src.choices.datasets import dataset_name as dataset

@@ -79,7 +79,8 @@ def add_figure(parser: Parser) -> None:
 
 def figure_options(args: Namespace) -> dict[str, str]:
     """Return the ending of a figure's name as `figure`, and its title as `title`."""
-    return {"figure": ".pdf" if args.pdf else ".png", "title": args.title}
+    ending = ".pdf" if args.pdf else ".png"
+    return {"figure": ending, "title": args.title}
 
 
 def add_data(parser: Parser, *, batch_size: int | None) -> None:
@@ -103,13 +104,15 @@ def add_data(parser: Parser, *, batch_size: int | None) -> None:
         default="./data/pytorch",
         help="folder of the data sets; torchvision's are downloaded to it",
     )
-    of_scripts = "; default: the default of each script"
+    about_batch_size = "images in a batch"
+    if batch_size is None:
+        about_batch_size += "; default: the default of each script"
     add(
         "-b",
         "--batch-size",
         type=whole_number(1),
         default=batch_size,
-        help=f"images in a batch{of_scripts if batch_size is None else ''}",
+        help=about_batch_size,
     )
     add(
         "-workers",
@@ -258,19 +261,20 @@ def add_matching(parser: Parser) -> None:
 
 def _number_of_samples(text: str) -> int | str:
     """Read a number of images, or auto."""
-    return text if text == "auto" else whole_number(1)(text)
+    if text == "auto":
+        return text
+    return whole_number(1)(text)
 
 
 def add_similarity(parser: Parser) -> None:
-    """Add the options of measures of similarity: `-n`, `--metrics`, `--alignment` and
-    `--permutations`."""
+    """Add the options of measures: `-n`, `--metrics`, `--alignment` and `--permutations`."""
     add = parser.add_argument
     add(
         "-n",
         "--n-samples",
         type=whole_number(2),
         default=1000,
-        help="the first so many validation images",
+        help="number of validation images that are compared: the first ones",
     )
     add(
         "--metrics",
