@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
-"""Evaluate a folder of stitching runs: are the activations they make out of distribution for the
-end network?"""
+"""Evaluate stitching runs: are stitched activations out of distribution for the end network?"""
 
 import sys
 
@@ -8,27 +7,35 @@ from src import cli
 from src.choices.scores import SCORES, scores_by_title
 from src.user_code import CODE
 
+ROOT = "./data/pytorch"
+
 
 def parser() -> cli.Parser:
     options = cli.Parser(
         "Evaluate a folder of stitching runs with the OOD detectors of their end layers."
     )
     add = options.add_argument
-    root = "./data/pytorch"
-    add(
-        "source_dir", help="folder that holds one folder for each run, all of the same two networks"
-    )
+    add("source_dir", help="folder with a folder for each run, all of the same two networks")
     cli.add_data(options, batch_size=64)
     cli.add_interventions(options, of_tests=True)
     cli.add_gpu(options)
-    add("-idd", "--id-dataset", type=cli.dataset, help="ID dataset; default: that of -d")
-    add("-iddata", "--id-dataset-root", default=root, help="folder of the ID dataset")
+    add_image_sets(options)
+    add_detectors(options)
     add(
-        "-detectors",
-        "--ood-detector-dir",
-        default="models/repr_cls_ood_detectors",
-        help="folder of the detectors",
+        "-ed",
+        "--energy-dir",
+        help="folder for the scores of all images; default: one file in source_dir",
     )
+    add_networks(options)
+    cli.add_figure(options)
+    return options
+
+
+def add_image_sets(options: cli.Parser) -> None:
+    """Add the options of ID data, sanity-check data, and test images that the runs never saw."""
+    add = options.add_argument
+    add("-idd", "--id-dataset", type=cli.dataset, help="ID dataset; default: the dataset of -d")
+    add("-iddata", "--id-dataset-root", default=ROOT, help="folder of the ID dataset")
     add(
         "-scd",
         "--sanity-check-dataset",
@@ -38,61 +45,67 @@ def parser() -> cli.Parser:
     add(
         "-scdata",
         "--sanity-check-dataset-root",
-        default=root,
+        default=ROOT,
         help="folder of the sanity-check dataset",
+    )
+    add(
+        "--other-data",
+        action="store_true",
+        help="evaluate on other data than the runs were stitched on; writes separate tables",
+    )
+
+
+def add_detectors(options: cli.Parser) -> None:
+    """Add the options of detectors and validity."""
+    add = options.add_argument
+    add(
+        "-detectors",
+        "--ood-detector-dir",
+        default="models/repr_cls_ood_detectors",
+        help="folder of the trained detectors",
     )
     add(
         "--detector",
         type=cli.names_or_code("score", SCORES),
         default="energy",
-        help=f"one, or several with commas between them. {cli.described(SCORES)}; or {CODE}, a class of your own",
+        help=f"one, or several with commas between them. {cli.described(SCORES)}; or {CODE}, a "
+        "class of your own",
     )
     add(
         "--validity",
         action="store_true",
-        help="measure density, recall and doses with trained detectors alone, too",
+        help="measure density, recall and doses even if all detectors are trained ones",
     )
-    add(
-        "--other-data",
-        action="store_true",
-        help="evaluate on other data than those stitched on, in tables of their own",
-    )
-    add(
-        "-ed",
-        "--energy-dir",
-        help="folder for the scores of all images; default: one file in source_dir",
-    )
+
+
+def add_networks(options: cli.Parser) -> None:
+    """Add the options of moved checkpoints, and of networks in files of the user."""
+    add = options.add_argument
     add("--front-model", help="where the front network's checkpoint is now, if it was moved")
     add("--end-model", help="where the end network's checkpoint is now, if it was moved")
     named_here = "FILE.py:FUNCTION of the {} network, whose code runs only if named here"
     add("--front-type", type=cli.network, help=named_here.format("front"))
-    add("--end-type", type=cli.network, help="likewise, of the end network")
-    cli.add_figure(options)
-    return options
+    add("--end-type", type=cli.network, help=named_here.format("end"))
 
 
 def evaluate(args, session=None) -> None:
-    """Run the experiment. All experiments of one `session` share its networks, images and
-    reference."""
+    """Run the experiment.
+
+    Args:
+        session: shares its networks, images and reference with further experiments.
+    """
     from pathlib import Path
 
-    from src.console import note, warn
+    from src.console import note
     from src.datasets import dataset_info
-    from src.errors import UserError
     from src.ood.evaluation import score_stitches
     from src.runtime import device_of
     from src.session import Session
     from src.stitching.experiments import newest_runs
     from src.stitching.folders import read_runs
-    from src.stitching.reloading import (
-        check_data,
-        check_runs,
-        load_networks,
-        rebuild_grids,
-        with_weights,
-    )
+    from src.stitching.reloading import check_data, check_runs, load_networks, with_weights
 
-    # The runs, and the run of this script that writes the table of each score.
+    # The stitching runs, and the tables that will be written
     session = session or Session()
     device = device_of(args.gpu)
     folder = Path(args.source_dir)
@@ -103,50 +116,64 @@ def evaluate(args, session=None) -> None:
     runs = newest_runs(finished)
     check_data(args.dataset, runs, other_data=args.other_data, shortcut=args.shortcut)
 
-    # The images and the two networks.
+    # The images and the two networks
     loading = cli.load_options(args, device)
     test_set = session.dataset(args.dataset, args.dataset_root, train=False, **loading)
     networks = load_networks(runs, vars(args), test_set.spec, device=device, session=session)
-    names = {side: name for side, (_, name) in networks.items()}
+    front, front_name = networks["front"]
+    end, end_name = networks["end"]
+    names = {"front": front_name, "end": end_name}
     runs = [with_weights(run, names) for run in runs]
 
-    # The reference: detectors and validity at each end layer, and the end network's own scores.
-    front, _ = networks["front"]
-    reference = refer_to(*networks["end"], args, runs, test_set, loading, session)
+    # The reference: detectors and validity at the end layers, and the end network's own scores
+    reference = refer_to(end, end_name, args, runs, test_set, loading, session)
 
-    # The stitches: accuracies, scores and validity.
-    scored_layers = {layer for _, layer in reference.detectors}
-    grids, unusable = rebuild_grids(
-        runs, front, networks["end"][0], scored_layers, image_shape=test_set.image_shape
+    # The stitches
+    grids, unusable = rebuild_stitches(runs, front, end, reference, skipped)
+    stitches = score_stitches(grids, reference)
+
+    # The metrics
+    write_results(args, stitches, reference, tables, names)
+    n_skipped = len(skipped) + len(finished) - len(runs) + len(unusable)
+    note(
+        f"evaluated {len(stitches)} stitches; "
+        f"skipped {n_skipped} runs and {len(reference.missing)} end layers"
     )
+
+
+def rebuild_stitches(runs, front, end, reference, skipped):
+    """Rebuild the stitches of runs into layers with detectors; warn of everything that is skipped.
+
+    Returns:
+        Grids with their runs, and a reason for each run that cannot be used.
+    """
+    from src.console import warn
+    from src.errors import UserError
+    from src.stitching.reloading import rebuild_grids
+
+    layers = {key.layer for key in reference.detectors}
+    image_shape = reference.options.test.image_shape
+    grids, unusable = rebuild_grids(runs, front, end, layers, image_shape=image_shape)
     for reason in (*skipped, *reference.missing, *unusable):
         warn(f"skipped: {reason}")
     if not grids:
         raise UserError(
-            "nothing could be evaluated: train detectors with exec_train_representation_classifier.py, or give "
-            "--detector mahalanobis, which needs no training"
+            "nothing could be evaluated: train detectors with "
+            "exec_train_representation_classifier.py, or give --detector mahalanobis, which needs "
+            "no training"
         )
-    stitches = score_stitches(grids, reference)
-
-    # The metrics, the report, and the scores of all images.
-    write_results(args, stitches, reference, tables, names)
-    n_skipped = len(skipped) + len(finished) - len(runs) + len(unusable)
-    note(
-        f"evaluated {len(stitches)} stitches; skipped {n_skipped} runs and {len(reference.missing)} end layers"
-    )
+    return grids, unusable
 
 
 def label_of_other_data(args) -> str:
-    """Return the data set that ends the names of tables of `--other-data`; "" without that
-    option."""
+    """Return the dataset as an ending of file names, if the runs never saw it; else ""."""
     from src.choices.datasets import dataset_label
 
     return dataset_label(args.dataset) if args.other_data else ""
 
 
 def begin_tables(args) -> dict:
-    """Return the run of this script that writes the table of each score, by the title of the
-    score."""
+    """Return the run of this script that writes the table of each score, by the score's title."""
     from pathlib import Path
 
     from src.ood.evaluation_rows import evaluation_file
@@ -160,22 +187,39 @@ def begin_tables(args) -> dict:
 
 
 def refer_to(end, end_name, args, runs, test_set, loading, session):
-    """Return the reference for stitches into the end network: that of `session` if its options are
-    these."""
+    """Return the reference for stitches into the end network; a new one if options have changed.
+
+    The session keeps the reference for further folders of stitches.
+    """
     from functools import partial
 
-    from src.ood.reference import EvaluationOptions, make_reference
+    from src.ood.reference import make_reference
+
+    options = evaluation_options(end_name, args, runs, test_set, loading, session)
+    if session.reference is None or session.reference.options != options:
+        session.reference = None  # frees its memory before the new one is made
+        load_training_set = partial(
+            session.dataset, args.dataset, args.dataset_root, train=True, **loading
+        )
+        session.reference = make_reference(end, options, load_training_set)
+    return session.reference
+
+
+def evaluation_options(end_name, args, runs, test_set, loading, session):
+    """Return the options of the evaluation, with all images but the training images."""
+    from src.ood.reference import EvaluationOptions
     from src.results.matrices import by_depth, depths_of
 
-    def other_set(name, root, option):
+    def images_of(name, root, option):
+        """Load test images that look like those of -d; None without a name."""
         if not name:
             return None
-        data = session.dataset(name, root, train=False, **loading)
-        data.check_like(test_set, option=option)
-        return data
+        images = session.dataset(name, root, train=False, **loading)
+        images.check_like(test_set, option=option)
+        return images
 
     rows = [run.row for run in runs]
-    options = EvaluationOptions(
+    return EvaluationOptions(
         end=end_name,
         layers=tuple(by_depth((row.end_layer for row in rows), depths_of(rows, "end"))),
         scores=tuple(args.detector),
@@ -185,48 +229,45 @@ def refer_to(end, end_name, args, runs, test_set, loading, session):
         dataset=args.dataset,
         test=test_set,
         id_dataset=args.id_dataset or "",
-        id_data=other_set(args.id_dataset, args.id_dataset_root, "-idd"),
+        id_data=images_of(args.id_dataset, args.id_dataset_root, "-idd"),
         sanity_dataset=args.sanity_check_dataset or "",
-        sanity_data=other_set(args.sanity_check_dataset, args.sanity_check_dataset_root, "-scd"),
+        sanity_data=images_of(args.sanity_check_dataset, args.sanity_check_dataset_root, "-scd"),
     )
-    if session.reference is None or session.reference.options != options:
-        session.reference = None  # its memory is free for the next
-        training = partial(session.dataset, args.dataset, args.dataset_root, train=True, **loading)
-        session.reference = make_reference(end, options, training)
-    return session.reference
 
 
 def write_results(args, stitches, reference, tables, names) -> None:
-    """Print and write the metrics of each score, and the scores of all images; finish the run of
-    each table."""
+    """Report the metrics of each score, save the scores of all images, and finish the tables."""
     from pathlib import Path
 
     from src.ood.evaluation import evaluate_stitches, save_archive, save_arrays, scores_of_images
     from src.ood.evaluation_report import report
     from src.ood.evaluation_rows import scores_file
 
+    # The metrics
     evaluations = {}
     for score in tables:
         rows = evaluate_stitches(score, stitches, reference, other_data=args.other_data)
-        if rows:  # a detector may be for other layers alone
+        if rows:  # no rows: no stitch ends at a layer with a detector
             evaluations[score] = rows
+    folder = Path(args.source_dir)
     other_data = label_of_other_data(args)
-    report(
-        Path(args.source_dir),
-        evaluations,
-        reference,
-        other_data=other_data,
-        **cli.figure_options(args),
-    )
+    figure = cli.figure_options(args)
+    report(folder, evaluations, reference, other_data=other_data, **figure)
+
+    # The scores of all images
     for score in evaluations:
         arrays = scores_of_images(score, stitches, reference)
-        if args.energy_dir:
-            save_arrays(Path(args.energy_dir, score if len(tables) > 1 else ""), arrays)
+        if not args.energy_dir:
+            save_archive(scores_file(folder, score, other_data=other_data), arrays)
+        elif len(tables) == 1:
+            save_arrays(Path(args.energy_dir), arrays)
         else:
-            save_archive(scores_file(Path(args.source_dir), score, other_data=other_data), arrays)
-        tables[score].options |= {
-            f"{side}_model_path_sha256": name.weights for side, name in names.items()
-        }
+            save_arrays(Path(args.energy_dir, score), arrays)
+
+    # The weights that the tables are about
+    weights = {f"{side}_model_path_sha256": name.weights for side, name in names.items()}
+    for score in evaluations:
+        tables[score].options |= weights
         tables[score].finish()
 
 
