@@ -1,5 +1,7 @@
 """Scores that need no training: scikit-learn as oracle, limits, and what they refuse."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -149,3 +151,20 @@ def test_what_cannot_be_fitted(rng):
             fitted(name, activations, of_classes)
     zeros = fitted("residual", np.zeros_like(x), labels).score(torch.tensor(x))
     np.testing.assert_allclose(zeros.numpy(), np.linalg.norm(x, axis=1))
+
+
+@pytest.mark.parametrize("name", [*NAMES, "mine.py:Strict"])
+def test_activations_that_are_not_finite_score_nan(rng, name, in_tmp_path):
+    """The code of a user, which may refuse them, does not see them."""
+    Path("mine.py").write_text(
+        "class Strict:\n"
+        "    def add(self, x, y):\n        pass\n"
+        "    def fit(self):\n        pass\n"
+        "    def score(self, x):\n"
+        "        if not x.isfinite().all():\n            raise ValueError('refused')\n"
+        "        return x.norm(dim=1)\n"
+    )
+    x, labels = samples(rng, 40)
+    detector = fitted(name, x, labels)
+    assert detector.score(torch.tensor(x)).isfinite().all()
+    assert detector.score(torch.tensor(x * np.nan)).isnan().all()

@@ -1,8 +1,9 @@
-"""Detectors: each scores how far the activations of a layer are out of distribution. `SCORES` has a
-row for each.
+"""Detectors: how far out of distribution are the activations of a layer?
 
-One is a trained network from a store. The others are not trained: they sum up the activations of
-training images."""
+A detector of the energy is a trained network from a store. The other detectors need no training:
+they summarise the activations of training images. `SCORES` has a row for each score."""
+
+import math
 
 import torch
 import torch.nn.functional as F
@@ -15,42 +16,51 @@ from src.moments import ROUNDING, CrossMoments, Moments, Rows
 from src.runtime import at_least_single
 from src.user_code import CODE, failing_as_user_error, is_user_code, load
 
-RIDGE = 1e-6  # of the mean variance, added to each: dead channels make covariances singular
-BANK_SIZE = 10_000  # samples that the nearest neighbours are sought among
-KEPT_VARIANCE = 0.95  # in the principal subspace
+RIDGE = 1e-6  # share of the mean variance added to all variances, for channels that are dead
+BANK_SIZE = 10_000  # samples among which nearest neighbours are found
+KEPT_VARIANCE = 0.95  # share of the variance in the principal subspace
 
 
 def energy(logits: Tensor) -> Tensor:
-    """Return the free energy −logsumexp(logits) at temperature 1: (B, n_classes) -> (B,); low for
-    ID.
+    """Return the free energy at temperature 1, −logsumexp(logits), (B,); it is low for ID.
 
     Liu, Wang, Owens and Li 2020, Energy-based Out-of-distribution Detection (arXiv 2010.03759),
-    equation 4."""
+    equation 4.
+
+    Args:
+        logits: (B, n_classes).
+    """
     return -torch.logsumexp(at_least_single(logits), dim=-1)
 
 
 def mean_over_positions(activations: Tensor) -> Tensor:
-    """Average activations (B, C, H, W) or (B, T, D) over their positions; (B, D) stay. In single
-    precision or more."""
+    """Average activations (B, C, H, W) or (B, T, C) over positions, (B, C), in at least float32.
+
+    Activations (B, C) have one position.
+    """
     activations = at_least_single(activations.detach())
-    if activations.ndim == 2:
-        return activations
-    return activations.mean((2, 3)) if activations.ndim == 4 else activations.mean(1)
+    if activations.ndim == 4:
+        return activations.mean((2, 3))
+    if activations.ndim == 3:
+        return activations.mean(1)
+    return activations
 
 
 class Detector:
-    """Scores the activations (B, C, H, W), (B, T, D) or (B, D) of one layer.
+    """Scores the activations of one layer, (B, C, H, W), (B, T, C) or (B, C).
 
-    Of most, `add` takes in training images batch by batch, as moments of their features, and `fit`
-    gets ready to score, or raises a ValueError that says why it cannot.
+    Call `add` for each batch of training images, then `fit`, then `score`. This class collects the
+    mean and the covariance of the features in `moments`.
 
     Attributes:
-        id_data, ood_data: the data that it was made with; of most, there is no OOD data.
-        n_classes: of the training images; None: their labels tell, for which `add` waits.
-        normalised: whether features are divided by their norms (Mahalanobis++, Mueller and Hein 2025).
+        id_data: the data that the detector was made with.
+        ood_data: the OOD data that the detector was trained with; empty if it needs none.
+        n_classes: of the training images; None: the largest label tells.
+        normalised: divide features by their norms (Mahalanobis++, Mueller and Hein 2025).
     """
 
-    id_data = ood_data = ""
+    id_data = ""
+    ood_data = ""
     n_classes: int | None = None
     normalised = True
 
@@ -58,27 +68,39 @@ class Detector:
         self.moments = Moments()
 
     def features(self, activations: Tensor) -> Tensor:
-        """Average activations over positions: (B, C), in double precision."""
+        """Return the means of activations over positions, (B, C), in float64."""
         features = mean_over_positions(activations).double()
-        return F.normalize(features, eps=1e-30) if self.normalised else features
+        if self.normalised:
+            return F.normalize(features, eps=1e-30)
+        return features
 
     def add(self, activations: Tensor, labels: Tensor) -> None:
-        """Take in a batch of training images: activations, and labels (B,) from 0 on."""
+        """Take in a batch of training images.
+
+        Args:
+            labels: (B,), from 0 on; -1 means unlabelled.
+        """
         self.moments = self.moments.pooled(Rows.of(self.features(activations)).moments())
 
     def fit(self) -> None:
-        """Get ready to score."""
+        """Finish the training images.
+
+        Raises:
+            ValueError: no detector can be made from them.
+        """
 
     def score(self, activations: Tensor) -> Tensor:
-        """Score a batch: (B,), high for out of distribution."""
+        """Return scores (B,), high for OOD; NaN for activations that are not finite."""
         raise NotImplementedError
 
 
 class EnergyDetector(Detector):
-    """The energy of a classifier of activations that was fine-tuned to tell ID from OOD data (Liu
-    et al. 2020)."""
+    """The energy of a trained classifier of activations (Liu et al. 2020).
+
+    Fine-tuning has made the energy low for ID data and high for OOD data."""
 
     def __init__(self, network: Network):
+        super().__init__()
         self.network = network
 
     def score(self, activations: Tensor) -> Tensor:
@@ -86,143 +108,159 @@ class EnergyDetector(Detector):
 
 
 class Gaussians:
-    """Gaussians of one covariance (C, C) about means (K, C); raises ValueError where there is no
-    variance."""
+    """Gaussians with K means (K, C) and one covariance (C, C).
+
+    Raises:
+        ValueError: the variance is 0 or not finite.
+    """
 
     def __init__(self, means: Tensor, covariance: Tensor):
         variance = covariance.trace() / len(covariance)
         if not variance > ROUNDING * means.square().mean():
             raise ValueError("the activations are constant or not finite")
-        self.factor = torch.linalg.cholesky(
-            covariance + RIDGE * variance * torch.eye(len(covariance)).to(covariance)
-        )
-        self.centre = means.mean(
-            0
-        )  # distances of differences keep the digits that far means would cost
+        ridge = RIDGE * variance * torch.eye(len(covariance)).to(covariance)
+        self.factor = torch.linalg.cholesky(covariance + ridge)
+        # Far means would cost the digits of distances
+        self.centre = means.mean(0)
         self.means = self._whitened(means)
 
     def _whitened(self, features: Tensor) -> Tensor:
+        """Return features (B, C) less the centre, in coordinates where the covariance is one."""
         return torch.linalg.solve_triangular(self.factor, (features - self.centre).T, upper=False).T
 
     def distances(self, features: Tensor) -> Tensor:
-        """Squared Mahalanobis distances (B, K) of (B, C)."""
+        """Return the squared Mahalanobis distances (B, K) of features (B, C) to the means."""
         return torch.cdist(self._whitened(features), self.means).square()
 
 
 class Mahalanobis(Detector):
-    """The least squared Mahalanobis distance to a class mean, with pooled covariance (Lee et al.
-    2018)."""
+    """The least squared Mahalanobis distance to a class mean (Lee et al. 2018).
+
+    All classes share the covariance of features about the class means."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.with_classes = (
-            CrossMoments()
-        )  # of membership in the classes (K,) with the features (C,)
+        # Of membership in the classes (B, K), as 0 and 1, with the features (B, C)
+        self.with_classes = CrossMoments()
 
     def add(self, activations: Tensor, labels: Tensor) -> None:
-        features, known = Rows.of(self.features(activations)), self.with_classes
-        n_classes = self.n_classes or max(int(labels.max()) + 1, known.mean1.numel())
-        members = Rows.of(
-            labels[:, None] == torch.arange(n_classes, device=labels.device)
-        )  # (B, K)
-        if known.n_rows:
-            more = (0, n_classes - len(known.mean1))
-            known = known._replace(
-                mean1=F.pad(known.mean1, more), scatter=F.pad(known.scatter, (0, 0, *more))
-            )
-        self.with_classes = known.pooled(members.cross(features))
+        features = Rows.of(self.features(activations))
+        n_classes = self.n_classes
+        if n_classes is None:
+            n_classes = max(int(labels.max()) + 1, self.with_classes.mean1.numel())
+        classes = torch.arange(n_classes, device=labels.device)
+        members = Rows.of(labels[:, None] == classes)  # (B, K)
+        earlier = _with_n_classes(self.with_classes, n_classes)
+        self.with_classes = earlier.pooled(members.cross(features))
         self.moments = self.moments.pooled(features.moments())
 
     def fit(self) -> None:
         n_rows, shares, mean, scatter = self.with_classes
         if shares.sum() < 1 - 1e-9:
             raise ValueError("training images without labels have no classes")
-        present = shares > 0.5 / n_rows
-        self.n_present, shares, scatter = (
-            int(present.sum()),
-            shares[present, None],
-            scatter[present] / n_rows,
-        )
-        offsets = scatter / shares  # (K, C): class means less the mean of all
-        self.classes = Gaussians(mean + offsets, self.moments.covariance - offsets.T @ scatter)
+        is_present = shares > 0.5 / n_rows
+        self.n_present = int(is_present.sum())
+        covariance = scatter[is_present] / n_rows  # of membership with features, (K, C)
+        offsets = covariance / shares[is_present, None]  # class means less the mean, (K, C)
+        between = offsets.T @ covariance  # covariance of the class means, (C, C)
+        self.classes = Gaussians(mean + offsets, self.moments.covariance - between)
 
     def score(self, activations: Tensor) -> Tensor:
         return self.classes.distances(self.features(activations)).min(1).values
 
 
+def _with_n_classes(moments: CrossMoments, n_classes: int) -> CrossMoments:
+    """Return moments of membership in more classes, which have had no samples so far."""
+    if not moments.n_rows:
+        return moments
+    n_new = n_classes - len(moments.mean1)
+    return moments._replace(
+        mean1=F.pad(moments.mean1, (0, n_new)),
+        scatter=F.pad(moments.scatter, (0, 0, 0, n_new)),
+    )
+
+
 class RelativeMahalanobis(Mahalanobis):
-    """The same less the distance to one Gaussian of all classes (Ren et al. 2021)."""
+    """The score of `Mahalanobis` less the distance to one Gaussian of all classes.
+
+    Ren et al. 2021."""
 
     def fit(self) -> None:
         super().fit()
         if self.n_present < 2:
             raise ValueError(
-                "the training images are of one class, whose distance is that to the mean of all"
+                "the training images are of one class: its mean is the mean of all images"
             )
         self.background = Gaussians(self.moments.mean[None], self.moments.covariance)
 
     def score(self, activations: Tensor) -> Tensor:
-        return (
-            super().score(activations) - self.background.distances(self.features(activations))[:, 0]
-        )
+        to_background = self.background.distances(self.features(activations))[:, 0]
+        return super().score(activations) - to_background
 
 
 class NearestNeighbours(Detector):
     """The distance to the k-th nearest neighbour among the first 10,000 samples (Sun et al. 2022).
 
-    k is 50, or half of the smallest class among them: with fewer samples a class than neighbours,
-    distances would be those to other classes."""
+    k is 50, but at most half of the samples of the smallest class: otherwise distances would reach
+    into further classes."""
 
     def __init__(self) -> None:
-        self.parts: list[tuple[Tensor, Tensor]] = []
-        self.n = 0
+        super().__init__()
+        self._parts: list[Tensor] = []
+        self._labels: list[Tensor] = []
+        self.n = 0  # samples so far
 
     def add(self, activations: Tensor, labels: Tensor) -> None:
-        left = BANK_SIZE - self.n
-        if left:
-            self.parts.append((self.features(activations[:left]), labels[:left]))
-            self.n += len(self.parts[-1][0])
+        n_missing = BANK_SIZE - self.n
+        if n_missing > 0:
+            self._parts.append(self.features(activations[:n_missing]))
+            self._labels.append(labels[:n_missing])
+            self.n += len(self._parts[-1])
 
     def fit(self) -> None:
-        self.bank, labels = map(torch.cat, zip(*self.parts, strict=True))
-        self.parts.clear()
+        self.bank = torch.cat(self._parts)
+        labels = torch.cat(self._labels)
+        self._parts.clear()
+        self._labels.clear()
         if self.n < 2:
             raise ValueError("a single training image has no neighbours")
         if not self.bank.isfinite().all():
             raise ValueError("the activations are not finite")
-        smallest = int(torch.unique(labels, return_counts=True)[1].min())
+        _, n_of_classes = torch.unique(labels, return_counts=True)
+        smallest = int(n_of_classes.min())
         self.n_neighbours = max(1, min(N_NEIGHBOURS, smallest // 2))
 
     def score(self, activations: Tensor) -> Tensor:
-        return (
-            torch.cdist(self.features(activations), self.bank)
-            .kthvalue(self.n_neighbours, dim=1)
-            .values
-        )
+        distances = torch.cdist(self.features(activations), self.bank)
+        return distances.kthvalue(self.n_neighbours, dim=1).values
 
 
 class Residual(Detector):
-    """The norm outside of the principal subspace that holds 95 % of the variance (ViM, Wang et al.
-    2022)."""
+    """The norm outside of the principal subspace with 95 % of the variance.
+
+    ViM, Wang et al. 2022."""
 
     normalised = False
 
     def fit(self) -> None:
-        """Find the axes (C, n) outside of the principal subspace."""
         covariance = self.moments.covariance
         if not covariance.isfinite().all():
             raise ValueError("the activations are not finite")
         variances, axes = torch.linalg.eigh(covariance)  # the largest variance last
-        below = variances.clamp(min=0).cumsum(0)
-        n_outside = int((below <= (1 - KEPT_VARIANCE) * below[-1] * (1 + 1e-12)).sum())
-        self.outside = axes[:, :n_outside]
+        cumulative = variances.clamp(min=0).cumsum(0)
+        most = (1 - KEPT_VARIANCE) * cumulative[-1] * (1 + 1e-12)  # with a margin for rounding
+        n_outside = int((cumulative <= most).sum())
+        self.outside = axes[:, :n_outside]  # (C, n_outside)
 
     def score(self, activations: Tensor) -> Tensor:
-        return ((self.features(activations) - self.moments.mean) @ self.outside).norm(dim=1)
+        centred = self.features(activations) - self.moments.mean
+        return (centred @ self.outside).norm(dim=1)
 
 
 class UserDetector(Detector):
     """A detector of a user's code: a class with `add`, `fit` and `score`.
+
+    The code sees no batch with activations that are not finite: such a batch scores NaN.
 
     Args:
         name: FILE.py:CLASS or package.module:class.
@@ -254,10 +292,12 @@ class UserDetector(Detector):
             self.detector.fit()
 
     def score(self, activations: Tensor) -> Tensor:
+        n_images = len(activations)
+        if not activations.isfinite().all():  # a stitch whose training diverged
+            return torch.full((n_images,), math.nan, device=activations.device).double()
         with failing_as_user_error(self.name):
             returned = self.detector.score(at_least_single(activations.detach()))
             scores = torch.as_tensor(returned, dtype=torch.float64, device=activations.device)
-        n_images = len(activations)
         if scores.shape != (n_images,):
             raise UserError(
                 f"{self.name}: score returns shape {tuple(scores.shape)} for {n_images} images; let "
@@ -268,7 +308,7 @@ class UserDetector(Detector):
         return scores
 
 
-DETECTORS = {
+DETECTORS: dict[str, type[Detector]] = {
     "energy": EnergyDetector,
     "mahalanobis": Mahalanobis,
     "rmd": RelativeMahalanobis,
@@ -278,13 +318,15 @@ DETECTORS = {
 
 
 def make_detector(name: str) -> Detector:
-    """Make a detector that needs no training, by the name of its score; call `add` for each batch,
-    `fit`, then `score`.
+    """Make a detector that needs no training, from the name of its score.
+
+    Call `add` for each batch of training images, then `fit`, then `score`.
 
     Args:
         name: in `SCORES`, or FILE.py:CLASS of a user's code, which is run.
     Raises:
-        UserError: there is none of that name, or the user's code fails.
+        UserError: there is no score of this name, it needs a trained detector, or the user's code
+            fails.
     """
     if is_user_code(name):
         return UserDetector(name)
