@@ -32,8 +32,9 @@ TYPES_OF_KINDS = {
 def resize(maps: Tensor, size: Sequence[int], mode: str) -> Tensor:
     """Resize feature maps (B, C, H, W) to (B, C, *size), `bilinear` without aligned corners, or
     `nearest`."""
-    align_corners = False if mode == "bilinear" else None
-    return F.interpolate(maps, size=tuple(size), mode=mode, align_corners=align_corners)
+    if mode == "nearest":
+        return F.interpolate(maps, size=tuple(size), mode=mode)
+    return F.interpolate(maps, size=tuple(size), mode=mode, align_corners=False)
 
 
 def kind_of(shape: Shape, *, is_recurrent: bool = False) -> str:
@@ -57,7 +58,9 @@ def kind_of(shape: Shape, *, is_recurrent: bool = False) -> str:
             f"activations of shape {_text(shape)} cannot be stitched; choose a layer with a feature "
             "map (C, H, W), tokens (T, D) or a vector (D)"
         )
-    return GRID if _is_grid(shape[0]) and not is_recurrent else SEQUENCE
+    if is_recurrent or not _is_grid(shape[0]):
+        return SEQUENCE
+    return GRID
 
 
 def type_for(source: Shape, target: Shape, recurrent: tuple[bool, bool] = (False, False)) -> str:
@@ -107,7 +110,7 @@ class Plan(NamedTuple):
 
     @property
     def of_source(self) -> "Plan":
-        """The part of this plan that decides what is matched of the source."""
+        """The steps in front of the affine map, which tell apart the sources to be matched."""
         return self._replace(convolves_first=False, target_map=None, made_cls=None)
 
 
@@ -126,38 +129,20 @@ def plan_of(
     source_kind, target_kind = STITCHING_TYPES[stitching_type]
     if stitching_type == "t2t":
         return _between_tokens(source, target, made_cls, used_cls)
-    if source_kind == MAP and target_kind == MAP:
-        return Plan().resizing(_map_size(source, MAP), _map_size(target, MAP))
     if target_kind == VECTOR:
         has_cls = source_kind == GRID and has_cls_token(source[0])
         return Plan(is_averaged=True, has_cls=has_cls, target_map=(1, 1))
     if source_kind == VECTOR:
-        size = _map_size(target, MAP if target_kind == MAP else SEQUENCE)
-        return Plan(laid_out=(1, 1), target_map=size).resizing((1, 1), size)
-
-    # The positions of both sides without a CLS token, as maps; beside a sequence, in a row
-    has_cls = source_kind == GRID and has_cls_token(source[0])
-    needs_cls = target_kind == GRID and has_cls_token(target[0])
-    if target_kind != GRID or (stitching_type == "s2t" and not needs_cls):
+        return _from_vector(target)
+    if source_kind == MAP and target_kind == MAP:
+        return Plan().resizing(_map_size(source, MAP), _map_size(target, MAP))
+    if stitching_type == "s2t" and not has_cls_token(target[0]):
         made_cls = None
-    size_in = _map_size(source, source_kind)
-    size_out = _map_size(target, target_kind)
-    if stitching_type == "c2t":
-        size_out = _grid_for_map(size_in, target[0] - (made_cls is not None))
-    if SEQUENCE in (source_kind, target_kind):
-        size_in = (1, math.prod(size_in))
-        size_out = (1, math.prod(size_out))
-
-    is_laid_out = source_kind != MAP or target_kind == SEQUENCE
-    is_written_back = target_kind != MAP or source_kind == SEQUENCE
-    plan = Plan(
-        has_cls=has_cls,
-        used_cls=used_cls if source_kind == GRID else None,
-        laid_out=size_in if is_laid_out else None,
-        target_map=size_out if is_written_back else None,
-        made_cls=made_cls,
-    )
-    return plan.resizing(size_in, size_out)
+    if target_kind != GRID:
+        made_cls = None
+    if source_kind != GRID:
+        used_cls = None
+    return _between_positions(stitching_type, source, target, made_cls, used_cls)
 
 
 def _between_tokens(
@@ -180,8 +165,48 @@ def _between_tokens(
     )
 
 
+def _from_vector(target: Shape) -> Plan:
+    """Return the plan from a vector to a map, or to tokens with their CLS token: a map of one
+    position is resized to all positions."""
+    if len(target) == 3:
+        size = _map_size(target, MAP)
+    else:
+        size = _map_size(target, SEQUENCE)
+    return Plan(laid_out=(1, 1), target_map=size).resizing((1, 1), size)
+
+
+def _between_positions(
+    stitching_type: str, source: Shape, target: Shape, made_cls: str | None, used_cls: str | None
+) -> Plan:
+    """Return the plan between maps, grids and sequences, where one side is no map."""
+    source_kind, target_kind = STITCHING_TYPES[stitching_type]
+
+    # The positions of both sides without a CLS token, as maps
+    size_in = _map_size(source, source_kind)
+    size_out = _map_size(target, target_kind)
+    if stitching_type == "c2t":
+        size_out = _grid_for_map(size_in, target[0] - (made_cls is not None))
+
+    # Beside a sequence they are in a row
+    if SEQUENCE in (source_kind, target_kind):
+        size_in = (1, math.prod(size_in))
+        size_out = (1, math.prod(size_out))
+
+    is_laid_out = source_kind != MAP or target_kind == SEQUENCE
+    is_written_back = target_kind != MAP or source_kind == SEQUENCE
+    plan = Plan(
+        has_cls=source_kind == GRID and has_cls_token(source[0]),
+        used_cls=used_cls,
+        laid_out=size_in if is_laid_out else None,
+        target_map=size_out if is_written_back else None,
+        made_cls=made_cls,
+    )
+    return plan.resizing(size_in, size_out)
+
+
 def _map_size(shape: Shape, kind: str) -> Size:
-    """Return the size of the map that the positions of an activation form, without a CLS token."""
+    """Return the size of the map that the positions of an activation form, without the CLS token of
+    a grid."""
     if kind == MAP:
         return shape[1], shape[2]
     if kind == SEQUENCE:
@@ -263,11 +288,13 @@ class StitchingLayer(nn.Module):
             return maps
         resized = resize(maps, plan.token_size, self.upsample_mode)
         tokens = resized.flatten(2).transpose(1, 2)  # (B, T2, D1)
-        return torch.cat([source[:, :1], tokens], dim=1) if plan.keeps_cls else tokens
+        if plan.keeps_cls:
+            return torch.cat([source[:, :1], tokens], dim=1)
+        return tokens
 
     def _patches(self, source: Tensor) -> Tensor:
-        """Return the tokens of a source (B, T, D) without its CLS token, which may be added to them
-        or take their place."""
+        """Return the patch tokens of a source (B, T, D), with the CLS token added to each patch token
+        or in its place where `used_cls` says so."""
         if not self.plan.has_cls:
             return source
         cls_token = source[:, :1]
@@ -279,15 +306,15 @@ class StitchingLayer(nn.Module):
         return patches
 
     def targets(self, target: Tensor) -> Tensor:
-        """Return the part of the target activation whose positions are those of the laid-out,
-        resized source."""
+        """Return the matched part of a target activation (B, …), with the positions of the
+        laid-out, resized source."""
         if self.plan.made_cls is not None:
             target = target[:, 1:]
-        if self.plan.target_map is None:
+        if self.plan.target_map is None or target.ndim == 2:
             return target
         if target.ndim == 3:
             target = target.transpose(1, 2)  # (B, D, T)
-        return target.flatten(2).unflatten(2, self.plan.target_map) if target.ndim > 2 else target
+        return target.flatten(2).unflatten(2, self.plan.target_map)
 
     def forward(self, source: Tensor) -> Tensor:
         """Map source activations (B, …) to the shape of target activations (B, …)."""
@@ -334,8 +361,8 @@ class StitchingLayer(nn.Module):
 
     @torch.no_grad()
     def sparsity(self) -> dict[str, float]:
-        """Return the shares of weights and biases of the affine map whose magnitude is at most each
-        of `THRESHOLDS`."""
+        """Return by threshold of `THRESHOLDS` the share of weights and biases of the affine map
+        with at most this magnitude."""
         sizes = torch.cat([self.transform.weight.flatten(), self._bias]).abs()
         shares = torch.stack(
             [(sizes <= float(threshold)).double().mean() for threshold in THRESHOLDS]
@@ -348,23 +375,24 @@ class StitchingLayer(nn.Module):
 
 
 def build_stitching_layer(
-    kind: str,
+    stitching_type: str,
     source: Shape,
     target: Shape,
     *,
-    sequences: tuple[bool, bool] = (False, False),
+    recurrent: tuple[bool, bool] = (False, False),
     init: str = "rand",
     c2t_cls_token: str | None = None,
     t2c_cls_token: str | None = None,
     upsample_mode: str = "bilinear",
 ) -> StitchingLayer:
-    """Build a stitching layer, from activations of one shape to those of another.
+    """Build the stitching layer of a type between activations of two shapes.
 
     Args:
-        kind: a name in `STITCHING_TYPES`, or `auto`: that of `type_for`, and a CLS token that the
-            source lacks is the mean of the patch tokens unless `c2t_cls_token` says otherwise.
+        stitching_type: a name in `STITCHING_TYPES`, or `auto`: that of `type_for`, and a CLS token
+            that the source lacks is the mean of the patch tokens, or what `c2t_cls_token` says.
         source, target: shapes of one front and one end activation, (C, H, W), (T, D) or (D,).
-        sequences: whether their tokens are the steps of a recurrent layer, which are no map.
+        recurrent: for each of both, whether its tokens are the steps of a recurrent layer, which
+            are no map.
         init: `eye` starts as the identity; `rand` (torch's default, drawn from the global
             generator) is also where `pinv` starts from before direct matching.
         c2t_cls_token, t2c_cls_token, upsample_mode: `made_cls`, `used_cls` and the mode of
@@ -372,15 +400,15 @@ def build_stitching_layer(
     Raises:
         UserError: the shapes do not fit the type, or `eye` is asked for where there is no identity.
     """
-    if kind == AUTO:
-        kind = type_for(source, target, sequences)
-        c2t_cls_token = _chosen_cls(kind, target, c2t_cls_token)
-    _check_kinds(kind, source, target, sequences)
-    _check_shapes(kind, source, target, c2t_cls_token)
+    if stitching_type == AUTO:
+        stitching_type = type_for(source, target, recurrent)
+        c2t_cls_token = _chosen_cls(stitching_type, target, c2t_cls_token)
+    _check_kinds(stitching_type, source, target, recurrent)
+    _check_shapes(stitching_type, source, target, c2t_cls_token)
     layer = StitchingLayer(
         source,
         target,
-        stitching_type=kind,
+        stitching_type=stitching_type,
         made_cls=c2t_cls_token,
         used_cls=t2c_cls_token,
         upsample_mode=upsample_mode,
@@ -390,12 +418,12 @@ def build_stitching_layer(
     return layer
 
 
-def _chosen_cls(stitching_type: str, target: Shape, asked_for: str | None) -> str | None:
-    """Return the CLS token that `auto` makes: the one asked for, or `pool`, where the target has
-    one in front of a grid."""
+def _chosen_cls(stitching_type: str, target: Shape, option: str | None) -> str | None:
+    """Return how `auto` makes the CLS token of a grid: by the option, or else by `pool`; None for a
+    target without CLS token."""
     if stitching_type not in ("c2t", "s2t", "t2t") or not has_cls_token(target[0]):
         return None
-    return "pool" if asked_for is None else asked_for
+    return option or "pool"
 
 
 def _set_identity(layer: StitchingLayer) -> None:
@@ -433,17 +461,15 @@ def _check_kinds(
     kinds = STITCHING_TYPES[stitching_type]
     n_axes = {MAP: 3, GRID: 2, SEQUENCE: 2, VECTOR: 1}
     fits = [len(source), len(target)] == [n_axes[kind] for kind in kinds]
-    if stitching_type == "t2t" and len(source) == len(target) == 1:
-        fits = True
-    if not fits:
+    are_vectors = len(source) == len(target) == 1
+    if not fits and not (are_vectors and stitching_type == "t2t"):
         raise UserError(
             f"{stitching_type} stitches from a {kinds[0]} to a {kinds[1]}, not from shape "
             f"{_text(source)} to {_text(target)}; use {fitting}"
         )
-    is_misread = any(
-        is_recurrent and kind == GRID for is_recurrent, kind in zip(recurrent, kinds, strict=True)
-    )
-    if is_misread and fitting != "t2t":
+    source_is_misread = recurrent[0] and kinds[0] == GRID
+    target_is_misread = recurrent[1] and kinds[1] == GRID
+    if (source_is_misread or target_is_misread) and fitting != "t2t":
         raise UserError(
             f"{stitching_type} would lay out the steps of a recurrent layer as a map, from shape "
             f"{_text(source)} to {_text(target)}; use {fitting}"
@@ -514,7 +540,9 @@ def _text(shape: Shape) -> str:
 
 def _width(shape: Shape) -> int:
     """Return the number of channels of an activation: of a map, of each token or of a vector."""
-    return shape[0] if len(shape) == 3 else shape[-1]
+    if len(shape) == 3:
+        return shape[0]
+    return shape[-1]
 
 
 def _side(n_tokens: int) -> int:

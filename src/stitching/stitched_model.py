@@ -60,7 +60,7 @@ def build_layers(
     end: Network,
     front_layers: Sequence[str],
     end_layers: Sequence[str],
-    kind: str,
+    stitching_type: str,
     *,
     image_shape: Sequence[int],
     seed: int,
@@ -70,7 +70,7 @@ def build_layers(
     all further pairs.
 
     Args:
-        kind: the stitching type, or `auto`, which chooses a type for each pair.
+        stitching_type: a name in `STITCHING_TYPES`, or `auto`, which chooses a type for each pair.
         image_shape: (C, H, W) of the images that the networks take.
         seed: each layer is initialised with a generator seeded by it.
         options: as for `build_stitching_layer`.
@@ -89,10 +89,10 @@ def build_layers(
         try:
             with seeded(seed):
                 layer = build_stitching_layer(
-                    kind,
+                    stitching_type,
                     sources[pair.front_layer],
                     targets[pair.end_layer],
-                    sequences=(
+                    recurrent=(
                         front.is_sequence(pair.front_layer),
                         end.is_sequence(pair.end_layer),
                     ),
