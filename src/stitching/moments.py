@@ -1,12 +1,12 @@
-"""Moments of activations that are matched, over rows: one a sample and position, in float64.
+"""Moments of matched activations in float64, over rows: a row for each sample and position.
 
-Direct matching is computed from them alone: many samples need no more memory than few, and all
+Direct matching needs only the moments. So many samples take no more memory than few, and all
 targets of a source share one decomposition."""
 
 import math
 from collections.abc import Hashable, Mapping
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,10 +30,9 @@ class UpsampledRows(NamedTuple):
 
     @classmethod
     def of(cls, maps: Tensor, size: tuple[int, int], mode: str) -> "UpsampledRows":
-        """Prepare a batch (B, C, H, W) that is to be resized to a size (H2, W2), `bilinear` or
-        `nearest`."""
-        lines = zip(maps.shape[2:], size, strict=True)
-        down, across = (_resize_matrix(*line, mode, maps.device) for line in lines)
+        """Prepare a batch (B, C, H, W) for a resize to a size (H2, W2), `bilinear` or `nearest`."""
+        down = _resize_matrix(maps.shape[2], size[0], mode, maps.device)
+        across = _resize_matrix(maps.shape[3], size[1], mode, maps.device)
         maps = maps.double()
         mean = torch.einsum("bchw,h,w->c", maps, down.mean(0), across.mean(0)) / len(maps)
         maps = maps - mean[:, None, None]
@@ -47,9 +46,8 @@ class UpsampledRows(NamedTuple):
 
     def cross(self, other: Rows) -> CrossMoments:
         """Return the moments with a batch of as many rows."""
-        maps = other.centred.unflatten(0, (len(self.maps), len(self.down), -1)).movedim(
-            -1, 1
-        )  # (B, C2, H2, W2)
+        positions = other.centred.unflatten(0, (len(self.maps), len(self.down), -1))
+        maps = positions.movedim(-1, 1)  # (B, C2, H2, W2)
         scatter = self.centred.T @ as_rows(self.down.T @ maps @ self.across)
         return CrossMoments(len(other.centred), self.mean, other.mean, scatter)
 
@@ -57,8 +55,12 @@ class UpsampledRows(NamedTuple):
 def source_rows(
     source: Tensor, size: tuple[int, int] | None = None, mode: str = "bilinear"
 ) -> Rows | UpsampledRows:
-    """Prepare a batch (B, C, H, W), (B, T, C) or (B, C); feature maps as if resized to `size`,
-    where it is given."""
+    """Prepare a batch (B, C, H, W), (B, T, C) or (B, C).
+
+    Args:
+        size: to which feature maps are resized; None: they are not.
+        mode: `bilinear` or `nearest`.
+    """
     if size is None:
         return Rows.of(source)
     if size[0] >= source.shape[2] and size[1] >= source.shape[3]:
@@ -71,31 +73,33 @@ class SourceMoments(NamedTuple):
 
     n_samples: int
     source: Moments
-    targets: Mapping[
-        Hashable, Moments
-    ]  # also of what is not matched, but of which the mean is wanted
-    cross: Mapping[Hashable, Tensor]  # Σ(x−μ₁)(y−μ₂)ᵀ by target, (C1, C2)
+    # By target, whose key is any hashable value; a target without cross moments is not matched
+    targets: Mapping[Any, Moments]
+    cross: Mapping[Any, Tensor]  # Σ(x−μ₁)(y−μ₂)ᵀ by target, (C1, C2)
 
     def pooled(
-        self, other: "SourceMoments", known: Mapping[Hashable, Moments] | None = None
+        self, further: "SourceMoments", pooled_targets: Mapping[Any, Moments] | None = None
     ) -> "SourceMoments":
-        """Return the moments over the samples of both, with all targets that the other has, which
-        this has too.
+        """Return the moments over the samples of both.
 
         Args:
-            known: targets over the samples of both.
+            further: moments over further samples; only the targets that it has are kept.
+            pooled_targets: moments of targets over the samples of both, where they are computed
+                already.
         """
-        known = known or {}
-        targets = {
-            name: known.get(name) or self.targets[name].pooled(each)
-            for name, each in other.targets.items()
-        }
-        cross = {name: self._with(name).pooled(other._with(name)).scatter for name in other.cross}
+        targets = dict(pooled_targets or {})
+        for name, moments in further.targets.items():
+            if name not in targets:
+                targets[name] = self.targets[name].pooled(moments)
         return SourceMoments(
-            self.n_samples + other.n_samples, self.source.pooled(other.source), targets, cross
+            self.n_samples + further.n_samples,
+            self.source.pooled(further.source),
+            {name: targets[name] for name in further.targets},
+            {name: self._with(name).pooled(further._with(name)).scatter for name in further.cross},
         )
 
     def _with(self, name: Hashable) -> CrossMoments:
+        """Return the moments of the source with a target."""
         return CrossMoments(
             self.source.n_rows, self.source.mean, self.targets[name].mean, self.cross[name]
         )
@@ -107,10 +111,9 @@ class SourceMoments(NamedTuple):
     def in_coordinates(self, axes: Tensor) -> "SourceMoments":
         """Return the moments of the source's coordinates X·axes, with axes (C1, r)."""
         n_rows, mean, scatter = self.source
-        cross = {name: axes.T @ each for name, each in self.cross.items()}
-        return self._replace(
-            source=Moments(n_rows, mean @ axes, axes.T @ scatter @ axes), cross=cross
-        )
+        source = Moments(n_rows, mean @ axes, axes.T @ scatter @ axes)
+        cross = {name: axes.T @ of_target for name, of_target in self.cross.items()}
+        return self._replace(source=source, cross=cross)
 
     def truncated(self, components: Components) -> "SourceMoments":
         """Return the moments of the source truncated to principal components around their mean."""
@@ -121,7 +124,8 @@ class SourceMoments(NamedTuple):
 
     def squared_residual(self, name: Hashable, weight: Tensor, bias: Tensor) -> Tensor:
         """Return ‖XW+b−Y‖² of a map given as weight (C2, C1) and bias (C2,)."""
-        target, cross = self.targets[name], self.cross[name]
+        target = self.targets[name]
+        cross = self.cross[name]
         offset = target.mean - weight @ self.source.mean - bias
         squared = (weight * (weight @ self.source.scatter)).sum()
         within = target.variations.sum() - 2 * (weight.T * cross).sum() + squared
@@ -129,8 +133,9 @@ class SourceMoments(NamedTuple):
 
 
 def r2_of(target: Moments, squared_residual: Tensor) -> float:
-    """Return R² = 1 − ‖residual‖²/‖Y−μ‖², at most 1; NaN for a target that does not vary, or what
-    is no number."""
+    """Return R² = 1 − ‖residual‖²/‖Y−μ‖², at most 1.
+
+    It is NaN for a target that does not vary, and for a residual of NaN."""
     variation = target.variations.sum()
     if variation <= ROUNDING * target.squared_norm:
         return math.nan
