@@ -1,9 +1,9 @@
-"""Direct matching: of two activations, and of all pairs of a grid on shared passes; see
-`closed_forms`."""
+"""Direct matching of two activations, and of all pairs of a grid on shared passes; the solutions
+are in `closed_forms`."""
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -48,7 +48,7 @@ class SourceKey(NamedTuple):
 
 
 class TargetKey(NamedTuple):
-    """Identifies a target: the part of an end layer's activation that is matched."""
+    """Identifies a target: the matched part of an end layer's activation."""
 
     end_layer: str
     without_cls: bool
@@ -109,8 +109,8 @@ def moments_of(
 
 
 def _parts(samples: Tensor, form: str) -> list[Tensor]:
-    """Split samples (n,) as a form needs them: the last fifth judges the penalties of ridge, the
-    others are fitted."""
+    """Split samples (n,) into the parts that a form needs: for ridge the samples to be fitted and
+    the last fifth, which judges the penalties; otherwise all samples."""
     if not FORMS[form].held_out:
         return [samples]
     if len(samples) < 2:
@@ -145,7 +145,10 @@ def grid_moments(
             source_part = {name: activation[rows] for name, activation in sources.items()}
             target_part = {name: activation[rows] for name, activation in targets.items()}
             moments = _moments(layers, source_part, target_part, form=form)
-            total = pooled(total, moments) if total else moments
+            if total:
+                total = pooled(total, moments)
+            else:
+                total = moments
     return total
 
 
@@ -159,13 +162,16 @@ def _slices(sources: Activations, targets: Activations) -> Iterator[slice]:
         yield slice(first, first + n_rows)
 
 
-def pooled(moments: GridMoments, more: GridMoments) -> GridMoments:
-    """Pool two sets of moments. Sources and targets that `more` lacks are dropped; it has none that
-    `moments` lacks."""
+def pooled(moments: GridMoments, further: GridMoments) -> GridMoments:
+    """Return the moments over the samples of both.
+
+    Args:
+        further: moments over further samples; only the sources and targets that it has are kept.
+    """
     pooled_moments: dict[SourceKey, SourceMoments] = {}
-    targets: dict[Hashable, Moments] = {}  # pooled once for all sources
-    for source, more_of_source in more.items():
-        pooled_moments[source] = moments[source].pooled(more_of_source, targets)
+    targets: dict[Any, Moments] = {}  # pooled once for all sources
+    for source, moments_of_source in further.items():
+        pooled_moments[source] = moments[source].pooled(moments_of_source, targets)
         targets |= pooled_moments[source].targets
     return pooled_moments
 
@@ -202,13 +208,16 @@ def _moments(
     moments = {}
     for source, keys in targets_of.items():
         rows = source_rows_of[source]
-        own_targets = {key: moments_of_target[key] for key in keys}
-        cross = {
-            key: rows.cross(target_rows_of[key]).scatter
-            for key in keys
-            if isinstance(key, TargetKey)
-        }
-        moments[source] = SourceMoments(n_samples, rows.moments(), own_targets, cross)
+        moments[source] = SourceMoments(
+            n_samples,
+            rows.moments(),
+            {key: moments_of_target[key] for key in keys},
+            {
+                key: rows.cross(target_rows_of[key]).scatter
+                for key in keys
+                if isinstance(key, TargetKey)
+            },
+        )
     return moments
 
 
@@ -232,14 +241,16 @@ def match_layers(
         rank: retained rank of the resized front activations; None keeps all.
         cutoff: see `closed_form`.
     """
-    parts = [batches] if held_out is None else [batches, held_out]
+    parts = [batches]
+    if held_out is not None:
+        parts.append(held_out)
     moments = [grid_moments(front, end, layers, part, form=form) for part in parts]
     return _matched(layers, moments, form=form, rank=rank, cutoff=cutoff)
 
 
 @torch.no_grad()
 def _matched(
-    layers: Layers, moments: Sequence[GridMoments], *, form: str, **options: Any
+    layers: Layers, moments: Sequence[GridMoments], *, form: str, rank: int | None, cutoff: Cutoff
 ) -> dict[Pair, Matching]:
     """Set stitching layers from moments; a learned CLS token starts as the mean of the target's."""
     matched = {}
@@ -247,7 +258,7 @@ def _matched(
     for source, pairs in progress(groups.items(), "direct matching", len(groups)):
         parts = [part[source] for part in moments]
         try:
-            matchings = closed_form(form, parts, **options)
+            matchings = closed_form(form, parts, rank=rank, cutoff=cutoff)
         except ValueError as error:
             raise UserError(f"{pairs[0]}: {error}; check the models") from error
         for pair in pairs:
@@ -264,7 +275,7 @@ def _matched(
 
 
 class _TrainingImages(NamedTuple):
-    """Training images in a shuffled order, and the networks that are matched on them."""
+    """Training images in a shuffled order, and the two networks that see the images."""
 
     front: Network
     end: Network
@@ -299,8 +310,8 @@ def match_until_settled(
     rank: int | None = None,
     cutoff: Cutoff = "paper",
 ) -> dict[Pair, Matching]:
-    """Set stitching layers by direct matching on training images whose number is doubled until each
-    pair is settled.
+    """Set stitching layers by direct matching on more and more training images, until each pair is
+    settled; the number of images doubles.
 
     A pair is settled on n images where R² on them and on the next n differ by at most `GAP`, there
     and at n/2, and there are `ROWS_PER_CHANNEL` rows for each channel of the source. A pair that
@@ -311,7 +322,6 @@ def match_until_settled(
     Args and errors: as for `match_layers`.
     """
     images = _TrainingImages(front, end, train_set, train_set.permutation(seed), batch_size, form)
-    options = {"form": form, "rank": rank, "cutoff": cutoff}
     total = len(train_set)
     n = min(FIRST, total)
     unsettled = dict(layers)
@@ -322,22 +332,22 @@ def match_until_settled(
         # Match on n images, and compare with the next n
         held_out = images.moments(unsettled, n, 2 * n)
         seen = reduce(pooled, fitted)
-        matchings = _matched(unsettled, fitted, **options)
+        matchings = _matched(unsettled, fitted, form=form, rank=rank, cutoff=cutoff)
         settled = _settled(
             unsettled, matchings, seen, reduce(pooled, held_out), n_small_gaps, rank=rank
         )
 
-        # Go on with the others on 2n images
+        # Go on with the unsettled pairs on 2n images
         matched |= {pair: matchings[pair] for pair in settled}
         unsettled = {pair: layer for pair, layer in unsettled.items() if pair not in matched}
         fitted = [pooled(seen, held_out[0]), *held_out[1:]]
         n *= 2
     if unsettled:
         fitted = _extended_to_all(fitted, images, unsettled, n, total)
-        matched |= _matched(unsettled, fitted, **options)
-        pairs = (
-            "" if len(unsettled) == len(layers) else f", {len(unsettled)} of {len(layers)} pairs"
-        )
+        matched |= _matched(unsettled, fitted, form=form, rank=rank, cutoff=cutoff)
+        pairs = ""
+        if len(unsettled) < len(layers):
+            pairs = f", {len(unsettled)} of {len(layers)} pairs"
         note(f"matched on all {total} training images{pairs}: more might still change the fit")
     return {pair: matched[pair] for pair in layers}
 
@@ -370,7 +380,7 @@ def _settled(
 def _extended_to_all(
     fitted: list[GridMoments], images: _TrainingImages, layers: Layers, n: int, total: int
 ) -> list[GridMoments]:
-    """Return the moments of all images, given those of the first n."""
+    """Return the moments of all images, from the moments of the first n."""
     if FORMS[images.form].held_out:  # the last fifth of all may begin among the first n
         return images.moments(layers, 0, total)
     if n == total:
