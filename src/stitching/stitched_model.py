@@ -21,16 +21,19 @@ class StitchedModel(nn.Module):
     """A network that starts as `front` and goes on as `end` (equation 1 of the paper); for use from
     Python.
 
-    The scripts stitch through Grid, which does the same for many pairs at once. The state dict is
-    the public code's: the stitched layers' own entries stand in it twice, within their network and
-    once more.
+    The scripts stitch through `Grid`, which does the same for many pairs at once. The state dict is
+    the public code's: the entries of a stitched layer stand in it twice, within their network and
+    by themselves.
 
     Args:
-        front: the network whose activation at the front layer is taken; nothing behind that layer is computed.
-        end: the network that goes on behind the end layer; nothing in front of that layer is computed.
-        layer: maps the one activation to the shape of the other.
+        front: the network whose activation at the front layer is taken; nothing behind that layer
+            is computed.
+        end: the network that goes on behind the end layer; nothing in front of that layer is
+            computed.
+        layer: maps the activation of the front layer to the shape of the end layer's.
         pair: the names of the two layers.
-        front_rank: retained rank of the front activation, cut in each batch (see low_rank_approx); None keeps all.
+        front_rank: retained rank of the front activation, cut in each batch (see
+            `low_rank_approx`); None keeps all.
     """
 
     def __init__(
@@ -43,16 +46,21 @@ class StitchedModel(nn.Module):
         front_rank: int | None = None,
     ):
         super().__init__()
-        self.front, self.end, self.pair, self.front_rank = front, end, pair, front_rank
-        stitched = front.get_submodule(pair.front_layer), end.get_submodule(pair.end_layer)
-        self.front_model = nn.ModuleDict({"model": front.module, "stitch_from_layer": stitched[0]})
-        self.end_model = nn.ModuleDict({"model": end.module, "stitch_to_layer": stitched[1]})
+        self.front = front
+        self.end = end
+        self.pair = pair
+        self.front_rank = front_rank
+        front_layer = front.get_submodule(pair.front_layer)
+        end_layer = end.get_submodule(pair.end_layer)
+        self.front_model = nn.ModuleDict({"model": front.module, "stitch_from_layer": front_layer})
+        self.end_model = nn.ModuleDict({"model": end.module, "stitch_to_layer": end_layer})
         self.stitching_layer = layer
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images (B, C, H, W) to logits (B, n_classes)."""
-        h = low_rank_approx(self.front(images, until=self.pair.front_layer), self.front_rank)
-        return self.end(self.stitching_layer(h), after=self.pair.end_layer, images=images)
+        """Return the logits (B, n_classes) of images (B, C, H, W)."""
+        activation = self.front(images, until=self.pair.front_layer)
+        truncated = low_rank_approx(activation, self.front_rank)
+        return self.end(self.stitching_layer(truncated), after=self.pair.end_layer, images=images)
 
 
 def build_layers(
@@ -115,8 +123,8 @@ def _shapes(network: Network, layers: Sequence[str], image: Tensor) -> dict[str,
 
 
 def chosen_options(layers: Mapping[Pair, StitchingLayer]) -> dict[Pair, dict[str, Any]]:
-    """Return the options that `auto` chose for each pair, as `config.txt` records them: they make
-    the layer again."""
+    """Return by pair the options that `auto` chose; the `config.txt` of the pair records the
+    options, and they make the layer again."""
     return {
         pair: {
             "stitching_type": layer.stitching_type,
@@ -134,9 +142,9 @@ def activations_of_both(
     end_names: Sequence[str],
     images: Tensor,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return the activations of the front network and those of the end network, by layer.
+    """Return the activations of the front network by layer, and of the end network by layer.
 
-    That takes one pass of each network, or one for both if they are one.
+    Each network runs once. A network that is stitched to itself runs once for both.
 
     Args:
         images: (B, C, H, W).
