@@ -1,8 +1,8 @@
-"""Judges the options of a stitch together: what contradicts itself, has no effect, or an effect
-that surprises.
+"""Checks the options of a stitch together, for contradictions, options without effect and effects
+that surprise.
 
-One option by itself is judged by its type on the command line, and shapes by the stitching layer
-that is to fit them."""
+A single option is checked by its type on the command line, and shapes are checked by the stitching
+layer between them."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from src.choices import AUTO, GRID, MAP, SEQUENCE, STITCHING_TYPES, VECTOR
+from src.choices import AUTO, SEQUENCE, STITCHING_TYPES, VECTOR
 from src.choices.stitching import FORMS
 from src.console import listed, note, warn
 from src.errors import UserError
@@ -22,8 +22,8 @@ from src.stitching.layers import StitchingLayer
 def check_options(
     experiment: Experiment, layers: Mapping[Pair, StitchingLayer], front: Network, end: Network
 ) -> None:
-    """Warn of options that have no effect, or one that surprises, and note cuts around which the
-    images go on.
+    """Warn of options without effect or with a surprising one. Note the types that `auto` chooses,
+    and end layers that are no true cut.
 
     Raises:
         UserError: two options contradict each other.
@@ -36,7 +36,8 @@ def check_options(
     _warn_of_high_ranks(options, layers)
     if options["n_epochs"] and not options["mod_only_stitch"] and _has_batch_norms(front, end):
         note(
-            "without --mod-only-stitch the BatchNorm statistics of what the stitch uses of both networks move"
+            "without --mod-only-stitch the BatchNorm statistics of both networks move, in the parts "
+            "that the stitch uses"
         )
     _note_cuts_inside_blocks(list(dict.fromkeys(pair.end_layer for pair in layers)), end)
 
@@ -45,28 +46,30 @@ def _note_chosen_types(layers: Sequence[StitchingLayer]) -> None:
     """Note how many pairs each stitching type was chosen for, and how it reads the activations."""
     parts = []
     for stitching_type, n_pairs in Counter(layer.stitching_type for layer in layers).items():
-        pairs = "1 pair" if n_pairs == 1 else f"{n_pairs} pairs"
+        pairs = "pair" if n_pairs == 1 else "pairs"
         reading = _reading(*STITCHING_TYPES[stitching_type])
-        parts.append(f"{stitching_type} for {pairs}{reading and f' ({reading})'}")
+        parts.append(f"{stitching_type} for {n_pairs} {pairs}{reading}")
     note(f"{AUTO} chooses {', '.join(parts)}")
 
 
 def _reading(source_kind: str, target_kind: str) -> str:
-    """Return how a stitch between two kinds reads or writes positions, "" where that goes without
-    saying."""
+    """Return in brackets how a stitch between two kinds makes positions correspond; "" for types
+    of the paper."""
     if source_kind == target_kind:
         return ""
     if target_kind == VECTOR:
-        return "from the CLS token, or else the mean over positions"
+        return " (from the CLS token, or else the mean over positions)"
     if source_kind == VECTOR:
-        return "the same at all positions"
-    for kind in (source_kind, target_kind):
-        if kind in (MAP, GRID) and SEQUENCE in (source_kind, target_kind):
-            return f"the {kind} is read row by row"
+        return " (the same at all positions)"
+    if source_kind == SEQUENCE:
+        return f" (the {target_kind} is read row by row)"
+    if target_kind == SEQUENCE:
+        return f" (the {source_kind} is read row by row)"
     return ""
 
 
 def _check_training(options: Mapping[str, Any]) -> None:
+    """Raise a UserError for an objective without training; warn of a random stitching layer."""
     if options["n_epochs"]:
         return
     if options["objective"] != "task":
@@ -79,14 +82,15 @@ def _check_training(options: Mapping[str, Any]) -> None:
 
 def _warn_of_options_of_other_inits(options: Mapping[str, Any]) -> None:
     """Warn of options of direct matching that do not count with this `-i`."""
-    with_cutoff = [name for name, form in FORMS.items() if form.cuts_off]
-    inits_by_option = {
-        "-pinv-samples auto": FORMS if options["n_pinv_init_samples"] == "auto" else None,
-        "--front-pinv-rank": FORMS if options["front_pinv_rank"] else None,
-        "--pinv-cutoff": with_cutoff if options["pinv_cutoff"] != "paper" else None,
-    }
+    inits_by_option: dict[str, list[str]] = {}
+    if options["n_pinv_init_samples"] == "auto":
+        inits_by_option["-pinv-samples auto"] = list(FORMS)
+    if options["front_pinv_rank"]:
+        inits_by_option["--front-pinv-rank"] = list(FORMS)
+    if options["pinv_cutoff"] != "paper":
+        inits_by_option["--pinv-cutoff"] = [name for name, form in FORMS.items() if form.cuts_off]
     for option, inits in inits_by_option.items():
-        if inits and options["init"] not in inits:
+        if options["init"] not in inits:
             warn(f"{option} counts with -i {', '.join(inits)} only")
 
 
@@ -97,21 +101,22 @@ def _warn_of_high_ranks(options: Mapping[str, Any], layers: Mapping[Pair, Stitch
         rank = options[option] or 0
         whole = [f"{name} ({width})" for name, width in widths.items() if rank > width]
         if whole:
-            warn(
-                f"--{option.replace('_', '-')} {rank} is above the width of {', '.join(whole)}: no effect"
-            )
+            flag = option.replace("_", "-")
+            warn(f"--{flag} {rank} is above the width of {', '.join(whole)}: no effect")
 
 
-def _has_batch_norms(*networks: Network) -> bool:
-    modules = (module for network in networks for module in network.modules())
+def _has_batch_norms(front: Network, end: Network) -> bool:
+    """Return whether one of two networks has a BatchNorm."""
+    modules = [*front.modules(), *end.modules()]
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in modules)
 
 
 def _note_cuts_inside_blocks(end_layers: Sequence[str], end: Network) -> None:
+    """Note the end layers that lie inside a block, where a branch goes around the layer."""
     cuts = set(end.cut_names)
     inside = [name for name in end_layers if name not in cuts]
     if inside:
         note(
-            f"{listed(inside)}: inside a block, no true cut, as what follows depends on the images past this layer too "
-            "(misc/list_layers.py lists the layers)"
+            f"{listed(inside)}: inside a block, no true cut, as what follows depends on the images "
+            "past this layer too (misc/list_layers.py lists the layers)"
         )
