@@ -31,6 +31,11 @@ def parser() -> cli.Parser:
     cli.add_interventions(options, of_tests=True)
     cli.add_training(options, n_epochs=30)
     add("-dir", "--save-dir", default="", help="folder in results/ to write to")
+    add(
+        "--verbose",
+        action="store_true",
+        help="of several pairs, print the accuracy of each in a line",
+    )
     add("--no-save", action="store_true", help="do not save the stitched model (all else is saved)")
     add("--mod-only-stitch", action="store_true", help="train and save the stitching layer only")
     add(
@@ -150,10 +155,12 @@ def stitch(args, session=None) -> None:
     unfinished = [runs for runs in runs_of_groups if runs.layers]
     if unfinished:
         images = load_images(args, session, device)
+    rows = {}
     for runs in unfinished:
-        run_grid(args, runs, front.network, end.network, *images, settings, objective)
+        rows |= run_grid(args, runs, front.network, end.network, *images, settings, objective)
 
-    # The table of all runs of the folder.
+    # The accuracies, and the table of all runs of the folder.
+    report(args, rows)
     update_grid(directory, create=len(layers) > 1)
     for reason, pairs in grouped(skipped, skipped.get).items():
         warn(f"not stitched: {listed(pairs)}: {reason}")
@@ -175,8 +182,9 @@ def load_images(args, session, device):
     return train_set, test_set
 
 
-def run_grid(args, runs, front, end, train_set, test_set, settings, objective) -> None:
-    """Match, train and evaluate the stitches that share passes, and write the folder of each."""
+def run_grid(args, runs, front, end, train_set, test_set, settings, objective):
+    """Match, train and evaluate the stitches that share passes, and write their folders; return
+    their rows by pair."""
     from datetime import datetime
 
     from src.console import progress
@@ -201,7 +209,21 @@ def run_grid(args, runs, front, end, train_set, test_set, settings, objective) -
         test_set.batches(args.batch_size), "evaluating", test_set.n_batches(args.batch_size)
     )
     whole_networks = None if grid.frozen else (grid.front, grid.end)
-    runs.finish(grid.evaluate(batches), matched, whole_networks=whole_networks)
+    return runs.finish(grid.evaluate(batches), matched, whole_networks=whole_networks)
+
+
+def report(args, rows) -> None:
+    """Print the accuracy of one stitch, or the matrix of several; with --verbose also a line each."""
+    from src.console import result, table
+    from src.results.matrices import accuracies
+
+    for pair, row in rows.items():
+        if args.verbose or len(rows) == 1:
+            is_named = pair == (args.front_layer, args.end_layer)
+            title = "" if is_named else f"{pair}: "
+            result(f"{title}Clean accuracy: {row.accuracy:.2%}")
+    if len(rows) > 1:
+        table("accuracy of the stitched network", *accuracies(rows.values()))
 
 
 def match(args, front, end, layers, train_set):

@@ -20,15 +20,20 @@ def parser() -> cli.Parser:
     add(
         "other_dir",
         nargs="?",
-        help="folder to compare with it; each of them then holds one experiment",
+        help="second folder, to compare with the first one; each of the two then holds one experiment",
     )
-    add("end_type", nargs="?", type=cli.network, help="with this, the arguments are those of the public script: the "
-        "folder and the types of both networks, which the runs have to be of")  # fmt: skip
+    add(
+        "end_type",
+        nargs="?",
+        type=cli.network,
+        help="with this, the arguments are those of the public script: the folder and the types of both networks, "
+        "which the runs have to be of",
+    )
     add(
         "-r",
         "--recursive",
         action="store_true",
-        help="take the runs in all folders below, as well; a further CSV (grid_measurements.csv) has a row for each "
+        help="take the runs in all folders below as well; a further CSV (grid_measurements.csv) has a row for each "
         "measurement of two layers, of all stitches and of all tables similarity/*.csv",
     )
     add(
@@ -40,8 +45,8 @@ def parser() -> cli.Parser:
         "-o",
         "--output",
         type=cli.table_or_figure,
-        help="CSV or figure (.png, .pdf) to write; the other one goes beside it, a CSV has a PNG. Default: grid.csv in "
-        "source_dir, and for two folders nothing",
+        help="CSV or figure (.png, .pdf) to write; the second goes beside the first. Default: grid.csv "
+        "in source_dir, and for two folders nothing",
     )
     add(
         "--curves",
@@ -50,8 +55,18 @@ def parser() -> cli.Parser:
         "means over all stitches and tables similarity/*.csv below source_dir, with intervals; CSV and figure: "
         "curves.csv in source_dir",
     )
-    add("--networks", help="for -r and --curves: the list of networks, which gives them names and groups; with "
-        "--curves each pair of groups has a line of its own")  # fmt: skip
+    add(
+        "--quantities",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="for --curves: draw these alone, such as accuracy, cka or 'direct matching'; six panels stand on a page",
+    )
+    add(
+        "--networks",
+        help="the list of networks, which gives them names and groups; with --curves each pair of groups has a line, "
+        "and with -r further CSVs compare the groups (grid_groups.csv, grid_group_tests.csv)",
+    )
     add("--title", default="", help="title of the figure")
     return options
 
@@ -60,21 +75,21 @@ def collect(args) -> None:
     from src.errors import UserError
 
     if args.end_type:
-        types = cli.network(args.other_dir), args.end_type
+        types = (cli.network(args.other_dir), args.end_type)
         check_types(Path(args.source_dir), types, recursive=args.recursive or args.curves)
         args.other_dir = None
-    if args.networks and not (args.recursive or args.curves):
-        raise UserError(
-            "--networks names those of -r and --curves; give one of them, or leave it out"
-        )
-    if not args.curves:
-        collect_accuracies(args)
-    elif args.other_dir or args.pool:
-        raise UserError(
-            "--curves takes one folder, and all pairs of networks in it; leave out the other and --pool"
-        )
-    else:
+    if args.quantities and not args.curves:
+        raise UserError("--quantities chooses panels of --curves; give --curves, or leave it out")
+    if args.curves:
+        if args.other_dir or args.pool:
+            raise UserError(
+                "--curves takes one folder, and all pairs of networks in it; leave out the other and --pool"
+            )
         draw_curves(args)
+    elif args.other_dir:
+        compare_folders(args)
+    else:
+        collect_accuracies(args)
 
 
 def check_types(source_dir: Path, types, *, recursive: bool) -> None:
@@ -100,78 +115,112 @@ def draw_curves(args) -> None:
 
     source_dir = Path(args.source_dir)
     runs = newest_runs(runs_of(source_dir, recursive=True, may_lack=True))
-    groups = {
-        listed_as: network.group
-        for listed_as, network in listed_networks(args).items()
-        if network.group
-    }
-    rows = depth_rows(runs, similarities_of(source_dir), groups=groups)
+    similarities = similarities_of(source_dir)
+    rows = depth_rows(runs, similarities, names_of(args, runs, similarities))
     if not rows:
         raise UserError(
             f"{source_dir} has neither a stitch of a layer to the same layer of another network, nor a table of "
             "similarity of two networks in a folder similarity"
         )
-    output = Path(args.output or source_dir / "curves.csv")
-    figure = ".png" if output.suffix == ".csv" else output.suffix
-    write_depth(output.with_suffix(".csv"), rows, figure=figure, title=args.title)
-    note(f"wrote {output.with_suffix('.csv')}; its figure is beside it")
+    table, figure = output_files(args, "curves.csv")
+    write_depth(table, rows, figure=figure, title=args.title, quantities=args.quantities)
+    note(f"wrote {table}; its figure is beside it")
 
 
-def collect_accuracies(args) -> None:
+def compare_folders(args) -> None:
+    """Print and write the accuracies of two folders, and their difference."""
+    from src.errors import UserError
     from src.stitching.experiments import newest_runs
     from src.stitching.grid_tables import compare
 
-    folders = [str(Path(folder)) for folder in (args.source_dir, args.other_dir) if folder]
-    similarities = similarities_of(Path(args.source_dir)) if args.recursive else []
-    runs = [
-        runs_of(Path(folder), recursive=args.recursive, may_lack=bool(similarities))
-        for folder in folders
-    ]
-    counted = [newest_runs(of_folder) for of_folder in runs]
-    output = Path(args.output or Path(args.source_dir) / "grid.csv")
-    texts = {"figure": ".png" if output.suffix == ".csv" else output.suffix, "title": args.title}
-    if not args.other_dir:
-        write_tables(args, runs[0], counted[0], similarities, output.with_suffix(".csv"), **texts)
-        return
-    rows = [[run.row for run in of_folder] for of_folder in counted]
-    compare(folders, rows, output.with_suffix(".csv") if args.output else None, **texts)
+    if args.networks:
+        raise UserError("--networks names the networks of one folder; leave out the second folder")
+    folders = [str(Path(args.source_dir)), str(Path(args.other_dir))]
+    rows_of_folders = []
+    for folder in folders:
+        runs = newest_runs(runs_of(Path(folder), recursive=args.recursive, may_lack=False))
+        rows_of_folders.append([run.row for run in runs])
+    table, figure = output_files(args, "grid.csv")
+    path = table if args.output else None
+    compare(folders, rows_of_folders, path, figure=figure, title=args.title)
 
 
-def write_tables(args, runs, counted, similarities, path: Path, *, figure: str, title: str) -> None:
-    """Print the matrices of a folder, and write its tables.
+def collect_accuracies(args) -> None:
+    """Print the matrices of a folder, and write its tables."""
+    from src.stitching.experiments import newest_runs
+
+    source_dir = Path(args.source_dir)
+    similarities = similarities_of(source_dir) if args.recursive else []
+    runs = runs_of(source_dir, recursive=args.recursive, may_lack=bool(similarities))
+    newest = newest_runs(runs)
+    names = names_of(args, newest, similarities)
+    path, figure = output_files(args, "grid.csv")
+    if args.recursive:
+        write_measurements(args, path, newest, similarities, names)
+    if runs:
+        write_accuracies(args, path, runs, newest, names, figure=figure)
+
+
+def write_measurements(args, path: Path, runs, similarities, names) -> None:
+    """Write the table of all measurements, and with a list of networks the tables of its groups."""
+    from src.collected.measurements import MeasurementRow, layer_values, measurement_rows
+    from src.console import note
+    from src.results.tables import write_table
+    from src.verdict.between_groups import compare_groups
+    from src.verdict.verdict_rows import GroupRow, GroupTestRow
+
+    measurements = path.with_name(f"{path.stem}_measurements.csv")
+    rows = list(measurement_rows(runs, similarities, names))
+    write_table(measurements, MeasurementRow, rows)
+    note(f"wrote {measurements}")
+    if args.networks:
+        by_name = {network.name: network for network in names.values()}
+        groups, tests = compare_groups(layer_values(rows, similarities, names), by_name)
+        write_table(path.with_name(f"{path.stem}_groups.csv"), GroupRow, groups)
+        write_table(path.with_name(f"{path.stem}_group_tests.csv"), GroupTestRow, tests)
+        note(f"wrote {path.stem}_groups.csv and {path.stem}_group_tests.csv beside it")
+
+
+def write_accuracies(args, path: Path, runs, newest, names, *, figure: str) -> None:
+    """Print the matrices of a folder, and write its table of runs, its figure and its intervals.
 
     Args:
-        runs, counted: all of them, and of repeated ones the newest.
+        runs: all of them.
+        newest: the newest of repeated runs.
     """
-    from src.collected.measurements import MeasurementRow, measurement_rows
     from src.console import note, table
     from src.files import write_csv
-    from src.results.matrices import accuracies
-    from src.results.tables import to_record, write_table
-    from src.stitching.experiments import by_experiment
+    from src.results.tables import to_record
+    from src.stitching.grid_figures import experiments_of, shown_matrices
     from src.stitching.grid_tables import update_grid, write_grid
     from src.verdict import judge
     from src.verdict.verdict_rows import INTERVALS
 
-    if args.recursive:
-        measurements = path.with_name(f"{path.stem}_measurements.csv")
-        rows = measurement_rows(counted, similarities, listed=listed_networks(args))
-        write_table(measurements, MeasurementRow, rows)
-        note(f"wrote {measurements}")
-    if not runs:
-        return
-    for name, same in by_experiment([run.row for run in counted]).items():
-        table(name, *accuracies(same))
-    if args.output or args.recursive:
-        write_grid(path, [run.row for run in runs], figure=figure, title=title)
-    else:  # which runs that end meanwhile keep up to date
-        update_grid(Path(args.source_dir), create=True, title=title)
+    # With a list, experiments are called by the names of the networks.
+    titles = None
+    if args.networks:
+        titles = {key: network.name for key, network in names.items()}
+    experiments = experiments_of([run.row for run in newest], titles)
+    for title, matrix in shown_matrices(experiments).items():
+        table(title, *matrix)
+
+    if args.output or args.recursive or args.networks:
+        write_grid(path, [run.row for run in runs], figure=figure, title=args.title, names=titles)
+    else:  # runs that end later keep this table up to date
+        update_grid(Path(args.source_dir), create=True, title=args.title)
+
     intervals = path.with_name(f"{path.stem}_intervals.csv")
-    records = [to_record(row) for row in judge(counted, pool=args.pool)]
-    write_csv(
-        intervals, INTERVALS, [{name: record[name] for name in INTERVALS} for record in records]
-    )
+    records = [to_record(row) for row in judge(newest, pool=args.pool, names=names)]
+    rows = [{name: record[name] for name in INTERVALS} for record in records]
+    write_csv(intervals, INTERVALS, rows)
     note(f"wrote {intervals}")
+
+
+def output_files(args, default: str) -> tuple[Path, str]:
+    """Return the path of the table to write, and the ending of its figure."""
+    output = Path(args.output or Path(args.source_dir, default))
+    figure = ".png" if output.suffix == ".csv" else output.suffix
+    return output.with_suffix(".csv"), figure
 
 
 def runs_of(source_dir: Path, *, recursive: bool, may_lack: bool):
@@ -214,12 +263,19 @@ def similarities_of(source_dir: Path):
     return rows
 
 
-def listed_networks(args):
-    """Return the networks of the list, if there is one, by what tells that a result is of one of
-    them."""
+def names_of(args, runs, similarities):
+    """Return the names and groups of all networks, from the list if there is one."""
     from src.results.network_list import as_listed, read_networks
+    from src.verdict.named_networks import named_networks
 
-    return as_listed(read_networks(args.networks)) if args.networks else {}
+    networks = [network for result in (*runs, *similarities) for network in networks_of(result)]
+    listed = as_listed(read_networks(args.networks)) if args.networks else {}
+    return named_networks(networks, listed)
+
+
+def networks_of(result):
+    """Return both networks of a stitching run or of a row of similarity."""
+    return result.row.networks if hasattr(result, "row") else result.networks
 
 
 def main(argv=None) -> int:

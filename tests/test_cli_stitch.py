@@ -18,6 +18,7 @@ from tests.commands import (
     digit_network,
     names_in,
     pair_of,
+    parse_matrix,
     read_csv,
     read_json,
     read_metrics,
@@ -99,6 +100,18 @@ def test_layout_of_a_run_is_that_of_the_public_code(digit_networks, tmp_path):
         "transform.weight": (64, 64, 1, 1),
         "transform.bias": (64,),
     }
+
+
+def test_several_pairs_print_a_matrix_and_their_lines_on_demand(stitch):
+    _, out, _ = stitch("layer4.0", "layer3.1,layer4.1", *DM, "--verbose", "-dir", "v")
+    *lines, title, header, row = out.splitlines()
+    assert [line.split(": Clean accuracy: ")[0] for line in lines] == [
+        "layer4.0 -> layer3.1",
+        "layer4.0 -> layer4.1",
+    ]
+    assert header.split() == ["layer3.1", "layer4.1"] and row.startswith("layer4.0")
+    _, out, _ = stitch("layer4.0", "layer3.1,layer4.1", *DM, "-dir", "w")
+    assert out.splitlines() == [title, header, row]
 
 
 def test_numbers_are_those_of_the_saved_layer(stitch, digit_networks):
@@ -222,10 +235,12 @@ def test_a_grid_logs_and_writes_its_objective(stitch):
     folders, out, _ = stitch(
         "layer3.0,layer4.0", "layer3.1,layer4.1", *TRAINED, "--objective", "hint", "-dir", "g"
     )
-    assert "layer4.0 -> layer3.1: Clean accuracy: " in out and Path(
-        "results/g/grid.png"
-    ).read_bytes().startswith(PNG)
     rows = {pair_of(row): row for row in read_csv("results/g/grid.csv")}
+    assert Path("results/g/grid.png").read_bytes().startswith(PNG)
+    matrix = parse_matrix(out, "accuracy of the stitched network")
+    for pair, row in rows.items():
+        assert matrix[pair] == f"{float(row['accuracy']):.4f}"
+    assert "Clean accuracy" not in out  # with --verbose
     assert len(rows) == len(folders) == 4 and {row["objective"] for row in rows.values()} == {
         "hint"
     }

@@ -2,6 +2,7 @@
 all measurements."""
 
 import itertools
+import json
 import math
 import shutil
 from collections import defaultdict
@@ -10,8 +11,10 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
+from src.collected.depth_curves import write_depth
+from src.ground_truth.truth_rows import DepthRow
 from src.results import figures
-from tests.commands import PDF, PNG, error_line, read_csv, run
+from tests.commands import PDF, PNG, caption_of, error_line, read_csv, run
 from tests.tables import SIMILARITY, write_table
 from tests.written_runs import VALID, write_evaluation, write_run
 
@@ -113,6 +116,86 @@ def test_groups_of_a_list_have_a_line_each(folder, drawn_figures):
         titles[:2] == ["accuracy: direct matching", "density ratio: direct matching"]
         and len(titles) == 6
     )
+
+
+def test_six_panels_stand_on_a_page(folder, drawn_figures):
+    """Groups of 3 quantities and 3 measures; one measure alone; and what has only zeros."""
+    run(SCRIPT, "all", "--curves", "--networks", "list.csv", "-o", "p.csv", cwd=folder)
+    rows = [DepthRow(f"q{i}", "dm", "x", 0.0 if i == 2 else 0.5, 0.4, 0.6, 4, 6) for i in range(9)]
+    write_depth(folder / "many.csv", rows)
+    assert len(read_csv(folder / "many.csv")) == 9
+    pages = [drawn_figures[name] for name in ("many.png", "many_2.png")]
+    titles = [[axes.get_title() for axes in page.axes] for page in pages]
+    assert titles == [["q0", "q1", "q3", "q4", "q5", "q6"], ["q7", "q8"]]
+    assert caption_of(pages[1]).endswith("Page 2 of 2.")
+    _, err = run(
+        SCRIPT, "all", "--curves", "--quantities", "accuracy", "cka", "-o", "q.csv", cwd=folder
+    )
+    assert [axes.get_title() for axes in drawn_figures["q.png"].axes] == ["accuracy", "similarity"]
+    assert {row["line"] for row in read_csv(folder / "q.csv")} > {"procrustes"}  # the CSV has all
+    line = error_line(SCRIPT, "all", "--curves", "--quantities", "beauty", cwd=folder)
+    assert "--quantities beauty: there are accuracy, direct matching, density ratio" in line
+    line = error_line(SCRIPT, "all", "--quantities", "accuracy", cwd=folder)
+    assert "--quantities chooses panels of --curves" in line
+
+
+def test_panels_of_zeros_are_left_out_with_a_sentence(tmp_path, drawn_figures, capsys):
+    rows = [DepthRow(name, "dm", "x", value, math.nan, math.nan, 2, 1)
+            for name, value in (("accuracy", 0.5), ("noise dose", 0.0))]  # fmt: skip
+    write_depth(tmp_path / "c.csv", rows)
+    assert [axes.get_title() for axes in drawn_figures["c.png"].axes] == ["accuracy"]
+    assert "not drawn, as all values are 0: noise dose" in capsys.readouterr().err
+
+
+def test_two_epochs_of_a_network_have_a_line_for_themselves(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        config = {"model_type": "resnet18", "save_dir": name}
+        (tmp_path / name / "config.txt").write_text(json.dumps(config))
+        for epoch in "12":
+            (tmp_path / name / epoch).write_text(name + epoch)
+    for number, (front, end) in enumerate(itertools.permutations(("a/1", "a/2", "b/1"), 2)):
+        options = {"front_model_path": front, "end_model_path": end, "front_layer": "y"}
+        write_run(
+            tmp_path / "all", f"{number}", n_right=900 if front[0] == end[0] else 500, **options
+        )
+    run(SCRIPT, "all", "--curves")
+    values = {row["networks"]: row["value"] for row in read_csv("all/curves.csv")}
+    assert values == {"one network at two epochs": "0.9", "resnet18 → resnet18": "0.5"}
+    run(SCRIPT, "all", "-r")
+    rows = {(row["front_network"], row["end_network"]): row["same_run"]
+            for row in read_csv("all/grid_measurements.csv")}  # fmt: skip
+    assert rows["a/1", "a/2"] == "True" and rows["a/1", "b/1"] == "False"
+
+
+def test_names_and_groups_of_a_list(folder, drawn_figures):
+    """In titles and in tables of groups; the similarity of two networks counts in both directions."""
+    out, err = run(SCRIPT, "all", "-r", "--networks", "list.csv", "-o", "g.csv", cwd=folder)
+    assert (
+        out.startswith("direct matching, mean of 31 experiments\n") and len(out.splitlines()) == 5
+    )
+    assert "g.png shows means of 31 experiments; g.csv has all of them" in err
+    tests = {
+        (row["method"], row["quantity"], row["within"], row["across"]): row
+        for row in read_csv(folder / "g_group_tests.csv")
+    }
+    row = tests["direct matching, digits", "accuracy", "narrow → narrow", "narrow → wide"]
+    qualities = {True: (100, 120, 150), False: (190, 240, 300)}
+    within, across = (
+        2 * np.mean(qualities[False]),
+        np.mean(qualities[False]) + np.mean(qualities[True]),
+    )
+    assert float(row["difference"]) == pytest.approx((within - across) / 1000)
+    assert (row["n_labelings"], row["lowest_p"]) == ("20", "0.05")
+    assert ("similarity, digits", "cka", "wide → wide", "narrow → wide") in tests
+    out, _ = run(SCRIPT, "all/a-b", "--networks", "list.csv", "-o", "h.csv", cwd=folder)
+    assert out.startswith("a → b, direct matching\n")
+    title = next(axes.get_title() for axes in drawn_figures["h.png"].axes if axes.images)
+    assert title == "a → b\ndirect matching"
+    assert {row["networks"] for row in read_csv(folder / "h_intervals.csv")} == {"a → b"}
+    line = error_line(SCRIPT, "all/a-b", "all/b-a", "--networks", "list.csv", cwd=folder)
+    assert "--networks names the networks of one folder" in line
 
 
 def test_one_table_has_all_measurements_with_names_and_groups(folder):

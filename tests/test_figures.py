@@ -89,6 +89,17 @@ def test_text_is_readable_and_nothing_overlaps(tmp_path, drawn_figures):
     )
 
 
+def test_titles_break_between_words_and_after_separators(tmp_path, drawn_figures):
+    long = "direct matching (front_model_path=models/a_rather_long_name/model_10.pt, n_epochs=0)"
+    maps(tmp_path / "f.png", {long: HeatMap(of_layers([0.5], [1]))}, **AXES, title="x" * 200)
+    axes = panels_of(drawn_figures["f.png"])[0]
+    lines = axes.get_title().split("\n")
+    assert "".join(lines).replace(" ", "") == long.replace(" ", "")
+    assert all(line[-1] in "/=_-" or f"{line} " in long or long.endswith(line) for line in lines)
+    assert max(map(len, lines)) <= 40 and len(lines) > 1
+    assert drawn_figures["f.png"].get_suptitle() == "x" * 200
+
+
 def test_vectors(tmp_path):
     for name in ("a.pdf", "b.pdf"):
         maps(

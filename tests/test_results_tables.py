@@ -48,7 +48,7 @@ COLUMNS = {  # that all tables of a type have
     ),
     MeasurementRow: (
         "method,measure,front_network,front_group,end_network,end_group,front_layer,front_depth,end_layer,end_depth,"
-        "front_rank,end_rank,pinv_rank,dataset,seed,value,front_weights,end_weights"
+        "front_rank,end_rank,pinv_rank,dataset,seed,value,front_weights,end_weights,same_run"
     ),
     VerdictRow: (
         f"method,networks,front_layer,end_layer,verdict,reason,control,n_runs,n_networks,{MEANS},p_below,p_above,"

@@ -103,6 +103,59 @@ def test_the_grid_has_a_panel_for_each_experiment_of_its_layers_all_of_one_scale
     assert panels[1].images[0].get_array().filled(-1).tolist() == [[0.9]]
 
 
+def at_ranks(*ranks: int | None, **values) -> list[StitchRow]:
+    """Stitches at these ranks; a higher rank is more accurate."""
+    return [
+        stitch_row(
+            front_stitch_rank=rank,
+            front_pinv_rank=rank,
+            accuracy=0.9 if rank is None else rank / 10,
+            **values,
+        )
+        for rank in ranks
+    ]
+
+
+def test_a_sweep_over_ranks_is_one_curve(tmp_path, drawn_figures):
+    rows = [*at_ranks(1, 2, 4, None), *at_ranks(2, 1, end_layer="layer3.0")]
+    write_grid(tmp_path / "grid.csv", rows)
+    (axes,) = drawn_figures["grid.png"].axes
+    assert [line.get_xydata().tolist() for line in axes.lines] == [
+        [[1, 0.1], [2, 0.2], [4, 0.4]],
+        [[1, 0.1], [2, 0.2]],
+    ]
+    assert axes.get_xlabel() == "retained rank" and axes.get_ylim() == (0, 1)
+    assert "At full rank (mean): 0.90." in caption_of(drawn_figures["grid.png"])
+    # several experiments have a panel each, and many pairs of layers a line of their mean
+    many = [row for layer in range(11) for row in at_ranks(1, 2, end_layer=f"layer{layer}")]
+    write_grid(tmp_path / "many.csv", [*many, *at_ranks(1, 2, seed=1)])
+    first, second = drawn_figures["many.png"].axes
+    assert len(first.lines) == len(second.lines) == 1
+    assert first.lines[0].get_color() != second.lines[0].get_color()
+    # one rank of a pair, or two ranks that vary apart, make no curve
+    one_rank = [*at_ranks(1, 2), *at_ranks(4, end_layer="layer3.0")]
+    for rows in (one_rank, [*at_ranks(1, 2), stitch_row(front_pinv_rank=1)]):
+        write_grid(tmp_path / "heat.csv", rows)
+        assert any(axes.images for axes in drawn_figures["heat.png"].axes)
+
+
+def test_more_than_twelve_experiments_are_drawn_as_means(tmp_path, drawn_figures, capsys):
+    rows = []
+    for seed in range(13):
+        rows.append(stitch_row(seed=seed, accuracy=seed / 13))
+        rows.append(stitch_row(seed=seed, n_epochs=0, init="pinv", accuracy=0.5))
+    write_grid(tmp_path / "grid.csv", rows)
+    panels = {axes.get_title(): axes for axes in drawn_figures["grid.png"].axes if axes.images}
+    assert list(panels) == [
+        "task loss matching\nmean of 13 experiments",
+        "direct matching\nmean of 13 experiments",
+    ]
+    (mean,) = panels["task loss matching\nmean of 13 experiments"].texts
+    assert mean.get_text() == "0.46"
+    note = capsys.readouterr().err
+    assert f"shows means of 26 experiments; {tmp_path / 'grid.csv'} has all of them" in note
+
+
 def matched(accuracy: float, **values) -> StitchRow:
     return stitch_row(accuracy=accuracy, init="pinv", n_epochs=0, **values)
 

@@ -2,157 +2,232 @@
 over depth."""
 
 import math
-from collections import defaultdict
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from src.choices.similarity import measure_of
+from src.console import note
+from src.errors import UserError
 from src.ground_truth.resampling import Estimate
 from src.ground_truth.truth_rows import DepthRow
-from src.network_names import NetworkKey
+from src.grouping import grouped
+from src.network_names import NetworkKey, NetworkName
 from src.results.captions import short
-from src.results.curves import Point, curves
+from src.results.curves import Curve, Point, curves
 from src.results.matrices import by_depth, depths_of
 from src.results.quantities import IN_CURVES, shown_in
 from src.results.tables import write_table
 from src.similarity.similarity_rows import SimilarityRow
 from src.stitching.experiments import NETWORKS, method_names
 from src.stitching.folders import StitchingRun
-from src.verdict.groups import value_of
+from src.verdict.groups import Names, value_of
 
 OF_MEASURES = {1: "similarity", -1: "distance"}  # by the sign of a measure
+ONE_NETWORK = "one network at two epochs"  # the line of pairs of checkpoints of one training
+MAX_PANELS = 6  # on a page
 
-# By quantity, method or measure, groups of networks, and layer: the values of each pair of
-# networks.
-Cells = Mapping[tuple[str, str, str, str], Mapping[tuple[Hashable, Hashable], Sequence[float]]]
+Panels = dict[str, dict[str, Curve]]  # by title and label
+
+
+class DepthValue(NamedTuple):
+    """A value of the same layer of two networks."""
+
+    quantity: str
+    line: str  # a method of stitching, or a measure
+    groups: str  # front group → end group
+    layer: str
+    networks: tuple[NetworkKey, NetworkKey]
+    value: float
 
 
 def depth_rows(
-    runs: Sequence[StitchingRun],
-    similarities: Sequence[SimilarityRow],
-    *,
-    groups: Mapping[NetworkKey, str] | None = None,
+    runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], names: Names
 ) -> list[DepthRow]:
     """Return the means over pairs of two networks at each layer, with intervals of 95 % over
     networks.
 
     Stitches of different layers, of a network with itself, and similarities at reduced ranks are
-    left out.
+    left out. Two epochs of one network are no pair of networks and have a line for themselves.
 
     Args:
-        groups: by the `listed_as` of a network; each pair of groups has a line of its own. Default: types.
+        names: of all networks; each pair of groups has a line.
     """
-    cells = _cells(runs, similarities, groups or {})
+    measured = chain(_of_stitches(runs, names), _of_similarities(similarities, names))
+    values = [value for value in measured if not math.isnan(value.value)]
+    if len({value.groups for value in values}) == 1:
+        values = [value._replace(groups="") for value in values]
+
     listed = {layer: i for i, layer in enumerate(dict.fromkeys(row.layer1 for row in similarities))}
-    layers = by_depth(
-        (layer for *_, layer in cells), depths_of([run.row for run in runs], "front", "end"), listed
+    depths = depths_of([run.row for run in runs], "front", "end")
+    layers = by_depth((value.layer for value in values), depths, listed)
+    rows = []
+    for values_of_line in grouped(values, lambda value: value[:3]).values():
+        by_layer = grouped(values_of_line, lambda value: value.layer)
+        rows += [_row(by_layer[layer]) for layer in layers if layer in by_layer]
+    return rows
+
+
+def _of_stitches(runs: Sequence[StitchingRun], names: Names) -> Iterator[DepthValue]:
+    """Yield the quantities of stitches of the same layer of two networks."""
+    methods = method_names([run.row for run in runs], apart_from=(*NETWORKS, "seed"))
+    for run, method in zip(runs, methods, strict=True):
+        front_layer, end_layer = run.row.pair
+        front, end = run.row.networks
+        if front_layer != end_layer or front.key == end.key:
+            continue
+        for name, quantity in shown_in(IN_CURVES).items():
+            value = value_of(run, name)
+            if value is not None:
+                groups = _groups(front, end, names)
+                networks = (front.key, end.key)
+                yield DepthValue(quantity.title, method, groups, front_layer, networks, value)
+
+
+def _of_similarities(rows: Sequence[SimilarityRow], names: Names) -> Iterator[DepthValue]:
+    """Yield the measures of the same layer of two networks at full rank, means of both ways."""
+    for row in rows:
+        first, second = row.networks
+        is_at_full_rank = row.rank1 is None and row.rank2 is None
+        if not is_at_full_rank or row.layer1 != row.layer2 or first.key == second.key:
+            continue
+        reversed_values = row.turned.measures
+        for name, value in row.measures.items():
+            quantity = OF_MEASURES[measure_of(name).sign]
+            mean = (value + reversed_values[name]) / 2
+            groups = _groups(first, second, names)
+            yield DepthValue(quantity, name, groups, row.layer1, (first.key, second.key), mean)
+
+
+def _groups(front: NetworkName, end: NetworkName, names: Names) -> str:
+    """Return the groups of two networks as a text."""
+    named_front = names[front.key]
+    named_end = names[end.key]
+    if named_front.training == named_end.training:
+        return ONE_NETWORK
+    return f"{short(named_front.group)} → {short(named_end.group)}"
+
+
+def _row(values: Sequence[DepthValue]) -> DepthRow:
+    """Return the mean over pairs of networks of the values of a line at a layer."""
+    values_of_pairs = grouped(values, lambda value: value.networks)
+    means = np.array(
+        [np.mean([value.value for value in of_pair]) for of_pair in values_of_pairs.values()]
     )
-    lines = dict.fromkeys(key[:3] for key in cells)
-    return [
-        _row(*line, layer, cells[(*line, layer)])
-        for line in lines
-        for layer in layers
-        if (*line, layer) in cells
-    ]
+    networks = list(dict.fromkeys(chain.from_iterable(values_of_pairs)))
+    is_in_pair = np.array([[network in pair for pair in values_of_pairs] for network in networks])
+    estimate = Estimate(
+        float(means.mean()),
+        without_network=_means_of_kept(means, ~is_in_pair),
+        without_pair=_means_of_kept(means, ~np.eye(len(means), dtype=bool)),
+        groups=np.zeros(len(networks)),
+    )
+    low, high = estimate.interval()
+    quantity, line, groups, layer, *_ = values[0]
+    return DepthRow(
+        quantity, line, layer, estimate.value, low, high, len(networks), len(means), groups
+    )
+
+
+def _means_of_kept(means: np.ndarray, is_kept: np.ndarray) -> np.ndarray:
+    """Return the mean (N,) of the kept pairs of each row of `is_kept` (N, pairs); NaN of none."""
+    return np.array([means[kept].mean() if kept.any() else np.nan for kept in is_kept])
 
 
 def write_depth(
-    path: Path, rows: Sequence[DepthRow], *, figure: str = ".png", title: str = ""
+    path: Path,
+    rows: Sequence[DepthRow],
+    *,
+    figure: str = ".png",
+    title: str = "",
+    quantities: Sequence[str] = (),
 ) -> None:
-    """Write the CSV, and beside it the figure: a panel a quantity and method or measure, a line a
-    pair of groups.
+    """Write the CSV, and beside it the figure, on pages of at most six panels.
 
-    With one pair of groups, a panel has a line for each method or measure.
+    With several pairs of groups, a panel has a quantity of a method or a measure, and a line a pair
+    of groups. Otherwise a panel has a quantity, and a line a method or measure. Panels with no value
+    but zero are left out, and a note says so.
+
+    Args:
+        quantities: names of quantities, methods or measures to draw; empty: all of them.
     """
     write_table(path, DepthRow, rows)
-    is_grouped = any(row.networks for row in rows)
-    panels: dict[str, dict[str, dict[str, Point]]] = {}
-    for row in rows:
-        panel, line = (
-            (f"{row.quantity}: {row.line}", row.networks)
-            if is_grouped
-            else (row.quantity, row.line)
+    drawn_rows = chosen_rows(rows, quantities)
+    panels = _panels(drawn_rows)
+    zero = [name for name, lines in panels.items() if _is_zero(lines)]
+    if zero:
+        note(f"not drawn, as all values are 0: {'; '.join(zero)}")
+    shown = [(name, lines) for name, lines in panels.items() if name not in zero]
+    layers = list(dict.fromkeys(row.layer for row in rows))  # the rows are in the order of depth
+    pages = [shown[start : start + MAX_PANELS] for start in range(0, len(shown), MAX_PANELS)]
+    for number, page in enumerate(pages, start=1):
+        page_path = path.with_suffix(figure)
+        if number > 1:
+            page_path = path.with_name(f"{path.stem}_{number}{figure}")
+        curves(
+            page_path,
+            dict(page),
+            x_label="layer of both networks",
+            layers=layers,
+            is_shared=False,
+            title=title,
+            caption=_caption(drawn_rows, number, len(pages)),
         )
-        points = panels.setdefault(panel, {}).setdefault(line, {})
-        points[row.layer] = Point(row.value, row.low, row.high)
-    n = max(row.n_networks for row in rows)
-    bands = (
-        "bands: 95 % over networks"
-        if any(not math.isnan(row.low) for row in rows)
-        else "too few for intervals"
-    )
-    texts = {"title": title, "caption": f"Means over pairs of {n} networks; {bands}."}
-    layers = list(dict.fromkeys(row.layer for row in rows))  # the rows are in their order
-    curves(
-        path.with_suffix(figure),
-        panels,
-        x_label="layer of both networks",
-        layers=layers,
-        is_shared=False,
-        **texts,
-    )
+    if len(pages) > 1:
+        note(
+            f"the figure has {len(pages)} pages: {path.stem}{figure} to {page_path.name}; "
+            "--quantities draws some of the panels"
+        )
 
 
-def _cells(
-    runs: Sequence[StitchingRun],
-    similarities: Sequence[SimilarityRow],
-    groups: Mapping[NetworkKey, str],
-) -> Cells:
-    methods = method_names([run.row for run in runs], apart_from=(*NETWORKS, "seed"))
-    measured = []  # networks, layers, quantity, line, value
-    for run, method in zip(runs, methods, strict=True):
-        for name, quantity in shown_in(IN_CURVES).items():
-            measured.append(
-                (run.row.networks, run.row.pair, quantity.title, method, value_of(run, name))
+def chosen_rows(rows: Sequence[DepthRow], quantities: Sequence[str]) -> list[DepthRow]:
+    """Return the rows of quantities, methods or measures of these names; all rows for no names.
+
+    Raises:
+        UserError: no row has a name.
+    """
+    names = dict.fromkeys(chain.from_iterable((row.quantity, row.line) for row in rows))
+    for name in quantities:
+        if name not in names:
+            raise UserError(
+                f"--quantities {name}: there are {', '.join(names)}; give some of these"
             )
-    for row in similarities:
-        back = row.turned.measures
-        for name, value in row.measures.items() if row.rank1 is row.rank2 is None else ():
-            quantity = OF_MEASURES[measure_of(name).sign]
-            measured.append(
-                (row.networks, (row.layer1, row.layer2), quantity, name, (value + back[name]) / 2)
-            )
-    cells: dict = defaultdict(lambda: defaultdict(list))
-    for networks, (layer, other), quantity, line, value in measured:
-        keys = tuple(network.key for network in networks)
-        if layer == other and keys[0] != keys[1] and value is not None and not math.isnan(value):
-            title = " → ".join(
-                groups.get(network.listed_as, short(network.type)) for network in networks
-            )
-            cells[quantity, line, title, layer][keys].append(value)
-    if len({title for _, _, title, _ in cells}) == 1:
-        return {
-            (quantity, line, "", layer): values
-            for (quantity, line, _, layer), values in cells.items()
-        }
-    return cells
+    if not quantities:
+        return list(rows)
+    return [row for row in rows if row.quantity in quantities or row.line in quantities]
 
 
-def _row(
-    quantity: str, line: str, networks: str, layer: str, of_pairs: Mapping[tuple, Sequence[float]]
-) -> DepthRow:
-    networks_of = list(dict.fromkeys(chain.from_iterable(of_pairs)))
-    means = np.array([np.mean(values) for values in of_pairs.values()])
-    has = np.array(
-        [[name in pair for pair in of_pairs] for name in networks_of]
-    )  # (networks, pairs)
-    without_network, without_pair = (
-        np.array([means[keep].mean() if keep.any() else np.nan for keep in kept])
-        for kept in (~has, ~np.eye(len(means), dtype=bool))
-    )
-    estimate = Estimate(
-        float(means.mean()), without_network, without_pair, np.zeros(len(networks_of))
-    )
-    return DepthRow(
-        quantity,
-        line,
-        layer,
-        estimate.value,
-        *estimate.interval(),
-        len(networks_of),
-        len(means),
-        networks,
-    )
+def _panels(rows: Sequence[DepthRow]) -> Panels:
+    """Return the curves of rows, by panel and label."""
+    has_groups = any(row.networks for row in rows)
+    points: dict[str, dict[str, dict[str, Point]]] = {}
+    for row in rows:
+        panel = row.quantity
+        label = row.line
+        if has_groups:
+            panel = f"{row.quantity}: {row.line}"
+            label = row.networks
+        curve = points.setdefault(panel, {}).setdefault(label, {})
+        curve[row.layer] = Point(row.value, row.low, row.high)
+    return {panel: dict(lines) for panel, lines in points.items()}
+
+
+def _is_zero(lines: Mapping[str, Curve]) -> bool:
+    """Return whether all values of a panel are 0."""
+    values = [
+        getattr(point, "value", point) for curve in lines.values() for point in curve.values()
+    ]
+    return not any(values)
+
+
+def _caption(rows: Sequence[DepthRow], number: int, n_pages: int) -> str:
+    """Return the text below a page of the figure."""
+    n_networks = max(row.n_networks for row in rows)
+    bands = "too few for intervals"
+    if any(not math.isnan(row.low) for row in rows):
+        bands = "bands: 95 % over networks"
+    text = f"Means over pairs of {n_networks} networks; {bands}."
+    return f"{text} Page {number} of {n_pages}." if n_pages > 1 else text

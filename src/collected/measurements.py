@@ -1,32 +1,37 @@
 """One table of all measurements of pairs of layers, with the names and groups of the networks."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
-from src.network_names import NetworkKey, NetworkName
-from src.results.network_list import ListedNetwork
-from src.results.quantities import DETECTOR, STITCHING, VALIDITY, measured_by
+from src.network_names import NetworkKey
+from src.results.quantities import DETECTOR, QUANTITIES, STITCHING, VALIDITY, measured_by
 from src.similarity.similarity_rows import SimilarityRow
 from src.stitching.experiments import NETWORKS, RANKS, method_names
 from src.stitching.folders import StitchingRun
-from src.verdict.groups import value_of
+from src.verdict.between_groups import LayerValue
+from src.verdict.groups import Names, value_of
 
-SIMILARITY = "similarity"  # the method of what is not stitched
+SIMILARITY = "similarity"  # the method of measures without a stitch
 
 
-class MeasurementRow(NamedTuple):
+@dataclass(frozen=True)
+class MeasurementRow:
     """A measurement of two layers of two networks: a row of the table of `misc/collect_results.py
     -r`."""
+
+    contents: ClassVar[str] = "measurements"
+    written_by: ClassVar[str] = "misc/collect_results.py -r"
 
     method: str  # of stitching, or "similarity"
     measure: str
     front_network: str  # the name in the list of networks, else the path
-    front_group: str  # likewise, else the type
+    front_group: str  # the group in the list of networks, else the type
     end_network: str
     end_group: str
     front_layer: str
-    front_depth: int | None  # None: no stitch says it
+    front_depth: int | None  # None: no stitch records it
     end_layer: str
     end_depth: int | None
     front_rank: int | None  # None: full
@@ -37,60 +42,108 @@ class MeasurementRow(NamedTuple):
     value: float
     front_weights: str | None = None  # the first digits of their SHA-256
     end_weights: str | None = None
-
-    contents, written_by = "measurements", "misc/collect_results.py -r"
+    same_run: bool | None = None  # one network, at one or two epochs of its training
 
 
 def measurement_rows(
-    runs: Sequence[StitchingRun],
-    similarities: Sequence[SimilarityRow],
-    *,
-    listed: Mapping[NetworkKey, ListedNetwork],
+    runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], names: Names
 ) -> Iterator[MeasurementRow]:
-    """Yield a row for each value that was measured; those that are NaN are left out.
+    """Yield a row for each measured value; values of NaN are left out.
 
     Args:
         runs: with their evaluations.
-        listed: the networks of a list by `listed_as`, which gives them names and groups.
+        names: of all networks.
     """
-    methods = method_names(
-        [run.row for run in runs], apart_from=(*NETWORKS, *RANKS, "dataset", "seed")
-    )
     depths: dict[tuple[NetworkKey, str], int | None] = {}
+    for run in runs:
+        front_key, end_key = run.row.network_keys
+        depths[front_key, run.row.front_layer] = run.row.front_depth
+        depths[end_key, run.row.end_layer] = run.row.end_depth
+    yield from _of_stitches(runs, names)
+    for row in similarities:
+        yield from _of_similarity(row, names, depths)
+
+
+def _of_stitches(runs: Sequence[StitchingRun], names: Names) -> Iterator[MeasurementRow]:
+    """Yield the rows of stitches."""
+    apart_from = (*NETWORKS, *RANKS, "dataset", "seed")
+    methods = method_names([run.row for run in runs], apart_from=apart_from)
     for run, method in zip(runs, methods, strict=True):
         row = run.row
-        front, end = row.networks
-        depths |= {
-            (front.key, row.front_layer): row.front_depth,
-            (end.key, row.end_layer): row.end_depth,
-        }
-        for measure, value in _known(_values_of(run)):
+        front_key, end_key = row.network_keys
+        front = names[front_key]
+        end = names[end_key]
+        for measure, value in _defined(_values_of(run)):
             yield MeasurementRow(
-                method, measure, *_named(front, listed), *_named(end, listed), row.front_layer,
-                row.front_depth, row.end_layer, row.end_depth, row.front_stitch_rank, None, row.front_pinv_rank,
-                row.dataset, row.seed, value, row.front_weights, row.end_weights,
-            )  # fmt: skip
-    for row in similarities:
-        first, second = row.networks
-        for measure, value in _known(row.values):
-            yield MeasurementRow(
-                SIMILARITY, measure, *_named(first, listed), *_named(second, listed), row.layer1,
-                depths.get((first.key, row.layer1)), row.layer2, depths.get((second.key, row.layer2)),
-                row.rank1, row.rank2, None, row.dataset, row.seed, value, row.model1_weights, row.model2_weights,
-            )  # fmt: skip
+                method=method,
+                measure=measure,
+                front_network=front.name,
+                front_group=front.group,
+                end_network=end.name,
+                end_group=end.group,
+                front_layer=row.front_layer,
+                front_depth=row.front_depth,
+                end_layer=row.end_layer,
+                end_depth=row.end_depth,
+                front_rank=row.front_stitch_rank,
+                end_rank=None,
+                pinv_rank=row.front_pinv_rank,
+                dataset=row.dataset,
+                seed=row.seed,
+                value=value,
+                front_weights=row.front_weights,
+                end_weights=row.end_weights,
+                same_run=front.training == end.training,
+            )
+
+
+def _of_similarity(
+    row: SimilarityRow, names: Names, depths: Mapping[tuple[NetworkKey, str], int | None]
+) -> Iterator[MeasurementRow]:
+    """Yield a row for each value of a row of similarity.
+
+    Args:
+        depths: of layers by network, as stitches record them.
+    """
+    first, second = row.networks
+    named_first = names[first.key]
+    named_second = names[second.key]
+    for measure, value in _defined(row.values):
+        yield MeasurementRow(
+            method=SIMILARITY,
+            measure=measure,
+            front_network=named_first.name,
+            front_group=named_first.group,
+            end_network=named_second.name,
+            end_group=named_second.group,
+            front_layer=row.layer1,
+            front_depth=depths.get((first.key, row.layer1)),
+            end_layer=row.layer2,
+            end_depth=depths.get((second.key, row.layer2)),
+            front_rank=row.rank1,
+            end_rank=row.rank2,
+            pinv_rank=None,
+            dataset=row.dataset,
+            seed=row.seed,
+            value=value,
+            front_weights=row.model1_weights,
+            end_weights=row.model2_weights,
+            same_run=named_first.training == named_second.training,
+        )
 
 
 def _values_of(run: StitchingRun) -> dict[str, float | None]:
-    """Return all quantities of a run by column; behind those of a detector stands its name."""
+    """Return all quantities of a run by column; the name of the detector ends a detector's
+    columns."""
     values = {name: value_of(run, name) for name in measured_by(STITCHING, VALIDITY)}
     for detector, evaluation in run.evaluations.items():
-        values |= {
-            f"{name}_{detector}": getattr(evaluation, name) for name in measured_by(DETECTOR)
-        }
+        for name in measured_by(DETECTOR):
+            values[f"{name}_{detector}"] = getattr(evaluation, name)
     return values
 
 
-def _known(values: Mapping[str, float | None]) -> list[tuple[str, float]]:
+def _defined(values: Mapping[str, float | None]) -> list[tuple[str, float]]:
+    """Return the values that are neither None nor NaN, with their names."""
     return [
         (name, value)
         for name, value in values.items()
@@ -98,9 +151,41 @@ def _known(values: Mapping[str, float | None]) -> list[tuple[str, float]]:
     ]
 
 
-def _named(network: NetworkName, listed: Mapping[NetworkKey, ListedNetwork]) -> tuple[str, str]:
-    """Return the name and the group of a network."""
-    found = listed.get(network.listed_as)
-    if not found:
-        return network.title, network.type
-    return found.name, found.group or network.type
+def layer_values(
+    rows: Iterable[MeasurementRow], similarities: Iterable[SimilarityRow], names: Names
+) -> Iterator[LayerValue]:
+    """Yield the values that groups of networks are compared by: at full rank, of independent
+    networks.
+
+    Measures of similarity count from either network to the other.
+    """
+    for row in rows:
+        quantity = QUANTITIES.get(row.measure)
+        is_shown = quantity is not None and bool(quantity.shown_in)
+        ranks = (row.front_rank, row.end_rank, row.pinv_rank)
+        if row.method == SIMILARITY or not is_shown or row.same_run or any(ranks):
+            continue
+        yield LayerValue(
+            f"{row.method}, {row.dataset}",
+            row.measure,
+            row.front_network,
+            row.end_network,
+            row.front_layer,
+            row.end_layer,
+            row.value,
+        )
+    for one_way in similarities:
+        for similarity in (one_way, one_way.turned):
+            first, second = (names[network.key] for network in similarity.networks)
+            if first.training == second.training or similarity.rank1 or similarity.rank2:
+                continue
+            for measure, value in similarity.measures.items():
+                yield LayerValue(
+                    f"{SIMILARITY}, {similarity.dataset}",
+                    measure,
+                    first.name,
+                    second.name,
+                    similarity.layer1,
+                    similarity.layer2,
+                    value,
+                )

@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import io
 import math
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -132,8 +133,32 @@ def _add_legend(figure: Any, handles: dict[str, Any], caption: str, width: float
 
 
 def _wrap(text: str, width: float) -> str:
-    """Return the text in lines of `width` inches; its line breaks stay, and long paths are cut."""
-    return "\n".join(textwrap.fill(line, int(CHARACTERS * width)) for line in text.splitlines())
+    """Return the text in lines of `width` inches, broken between words; its line breaks stay.
+
+    A longer word, such as a path, is broken after / = _ or -.
+    """
+    n_characters = int(CHARACTERS * width)
+    return "\n".join(_fill(line, n_characters) for line in text.splitlines())
+
+
+def _fill(text: str, n_characters: int) -> str:
+    """Return a text without line breaks in lines of so many characters."""
+    words: list[str] = []
+    for word in text.split():
+        words += [word] if len(word) <= n_characters else _chunks(word, n_characters)
+    return textwrap.fill(
+        " ".join(words), n_characters, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _chunks(word: str, n_characters: int) -> list[str]:
+    """Return the chunks of a long word; a chunk is longer where the word has no separator."""
+    chunks = [""]
+    for part in re.findall(r"[^/=_-]*[/=_-]|[^/=_-]+$", word):
+        if chunks[-1] and len(chunks[-1]) + len(part) > n_characters:
+            chunks.append("")
+        chunks[-1] += part
+    return chunks
 
 
 def _save(figure: Any, path: Path) -> None:

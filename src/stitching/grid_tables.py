@@ -4,48 +4,37 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypedDict
 
 from src.console import note, table
 from src.errors import UserError
 from src.files import locked
+from src.network_names import NetworkKey
 from src.results.captions import common, describe_stitches
 from src.results.heat_maps import HeatMap, maps
-from src.results.matrices import accuracies, pivot
+from src.results.matrices import pivot
 from src.results.tables import write_table
 from src.stitching.experiments import by_experiment
 from src.stitching.folders import read_runs
+from src.stitching.grid_figures import AXES, MAX_PANELS, draw_grid, experiments_of
 from src.stitching.stitch_rows import ComparisonRow, StitchRow
-
-MAX_PANELS = 12  # heat maps in one figure
-
-
-class AxisLabels(TypedDict):
-    """The labels of the axes of heat maps, as `maps` takes them."""
-
-    row_label: str
-    column_label: str
-
-
-AXES = AxisLabels(row_label="front layer", column_label="end layer")
 
 
 def write_grid(
-    path: Path, rows: Sequence[StitchRow], *, figure: str = ".png", title: str = ""
+    path: Path,
+    rows: Sequence[StitchRow],
+    *,
+    figure: str = ".png",
+    title: str = "",
+    names: Mapping[NetworkKey, str] | None = None,
 ) -> None:
-    """Write rows as a CSV, and beside it a figure with a heat map of accuracies per experiment.
+    """Write rows as a CSV, and beside it the figure of their accuracies, see `draw_grid`.
 
     Args:
-        path: of the CSV.
-        figure: the suffix of the figure, which is its format: .png or .pdf.
-        title: of the figure.
+        figure: the ending of its name, and so its format: .png or .pdf.
+        names: of the networks, for titles.
     """
     write_table(path, StitchRow, rows)
-    panels = {}
-    for experiment, rows_of_experiment in by_experiment(rows).items():
-        panel_title = experiment.replace(", ", "\n") or "accuracy of the stitched network"
-        panels[experiment] = {panel_title: HeatMap(accuracies(rows_of_experiment))}
-    draw(path, panels, figure=figure, title=title, caption=describe_stitches(rows))
+    draw_grid(path, experiments_of(rows, names), figure=figure, title=title)
 
 
 def update_grid(directory: Path, *, create: bool, title: str = "") -> None:

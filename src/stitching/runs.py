@@ -195,8 +195,8 @@ class GridRuns:
         matched: Mapping[Pair, Matching],
         *,
         whole_networks: tuple[Network, Network] | None,
-    ) -> None:
-        """Write the results of all pairs, mark their runs as finished, and print their accuracies.
+    ) -> dict[Pair, StitchRow]:
+        """Write the results of all pairs, and mark their runs as finished; return their rows.
 
         Args:
             score: the metrics and predictions of all pairs.
@@ -225,12 +225,12 @@ class GridRuns:
                 run.mark_as_finished()
         state_run.discard()
 
-        for pair, row in rows.items():
-            if len(self.layers) == 1:
+        if len(self.layers) == 1:
+            for pair in rows:
                 note(f"wrote {self.folders[pair]}")
-            result(f"{self._title(pair)}Clean accuracy: {row.accuracy:.2%}")
         _warn_of_truncated(rows, matched)
         _warn_of_few(rows, is_auto=self.experiment.n_pinv_init_samples == "auto")
+        return rows
 
     def _row(self, pair: Pair, score: GridScore, matched: Mapping[Pair, Matching]) -> StitchRow:
         """Return the row of a pair: its experiment, its layers, and its metrics."""

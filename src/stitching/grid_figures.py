@@ -1,0 +1,171 @@
+"""The figures of a folder of stitching runs: heat maps of layers, curves over ranks, or means."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+
+from src.console import note
+from src.grouping import grouped
+from src.network_names import NetworkKey
+from src.results.captions import describe_stitches
+from src.results.curves import curves
+from src.results.heat_maps import HeatMap, maps
+from src.results.matrices import Matrix, accuracies, pivot
+from src.stitching.experiments import NETWORKS, RANKS, Pair, by_experiment, method_names
+from src.stitching.stitch_rows import StitchRow
+
+MAX_PANELS = 12  # in one figure, and matrices that are printed
+MAX_LINES = 10  # curves in a panel
+TITLE = "accuracy of the stitched network"
+
+
+class AxisLabels(TypedDict):
+    """The labels of the axes of heat maps, as `maps` takes them."""
+
+    row_label: str
+    column_label: str
+
+
+AXES = AxisLabels(row_label="front layer", column_label="end layer")
+
+# rank -> accuracy of a pair of layers, None: full rank; by pair
+Sweep = dict[Pair, dict[int | None, float]]
+
+
+def experiments_of(
+    rows: Sequence[StitchRow], names: Mapping[NetworkKey, str] | None = None
+) -> dict[str, list[StitchRow]]:
+    """Group rows of stitches by experiment, under the titles of figures and matrices.
+
+    Args:
+        names: of the networks; None: titles have the settings in which experiments differ.
+    """
+    if names is None:
+        return by_experiment(rows)
+    methods = method_names(rows, apart_from=NETWORKS)
+    titled = []
+    for row, method in zip(rows, methods, strict=True):
+        front, end = row.network_keys
+        titled.append((f"{names[front]} → {names[end]}, {method}", row))
+    groups = grouped(titled, lambda item: item[0])
+    return {title: [row for _, row in items] for title, items in groups.items()}
+
+
+def shown_matrices(experiments: Mapping[str, Sequence[StitchRow]]) -> dict[str, Matrix]:
+    """Return the accuracies of each experiment; of more than twelve experiments, the means of each
+    method over its experiments."""
+    if len(experiments) <= MAX_PANELS:
+        return {title: accuracies(rows) for title, rows in experiments.items()}
+    rows = [row for rows_of_experiment in experiments.values() for row in rows_of_experiment]
+    methods = method_names(rows, apart_from=(*NETWORKS, *RANKS, "seed"))
+    by_method = grouped(zip(methods, rows, strict=True), lambda item: item[0])
+    matrices = {}
+    for method, items in list(by_method.items())[:MAX_PANELS]:
+        rows_of_method = [row for _, row in items]
+        n_experiments = len({row.key for row in rows_of_method})
+        matrices[f"{method}, mean of {n_experiments} experiments"] = mean_accuracies(rows_of_method)
+    return matrices
+
+
+def mean_accuracies(rows: Sequence[StitchRow]) -> Matrix:
+    """Return the matrix (front layers, end layers) of mean accuracies."""
+    means = {
+        pair: float(np.mean([row.accuracy for row in rows_of_pair]))
+        for pair, rows_of_pair in grouped(rows, lambda row: row.pair).items()
+    }
+    return pivot(rows, lambda row: means[row.pair])
+
+
+def draw_grid(
+    path: Path,
+    experiments: Mapping[str, Sequence[StitchRow]],
+    *,
+    figure: str = ".png",
+    title: str = "",
+) -> None:
+    """Draw the accuracies of experiments beside their table, and say what was written.
+
+    Args:
+        path: of the table.
+        figure: the ending of the name of the figure.
+    """
+    rows = [row for rows_of_experiment in experiments.values() for row in rows_of_experiment]
+    caption = describe_stitches(rows)
+    drawn = path.with_suffix(figure)
+    sweeps = rank_sweeps(rows)
+    if sweeps and len(sweeps) <= MAX_PANELS:
+        draw_ranks(drawn, sweeps, title=title, caption=caption)
+    else:
+        panels = {}
+        for name, matrix in shown_matrices(experiments).items():
+            panels[name.replace(", ", "\n") or TITLE] = HeatMap(matrix)
+        if len(experiments) > MAX_PANELS:
+            note(f"{drawn} shows means of {len(experiments)} experiments; {path} has all of them")
+        maps(drawn, panels, **AXES, title=title, caption=caption)
+    note(f"wrote {path} and {drawn}" if drawn.exists() else f"wrote {path}")
+
+
+def rank_sweeps(rows: Sequence[StitchRow]) -> dict[str, Sweep]:
+    """Return the accuracies over ranks, by experiment.
+
+    There are no sweeps where both ranks of a stitch vary and differ, or where a pair of layers has
+    fewer than two ranks.
+    """
+    stitch_ranks = {row.front_stitch_rank for row in rows}
+    matching_ranks = {row.front_pinv_rank for row in rows}
+    if len(stitch_ranks) == len(matching_ranks) == 1:
+        return {}
+    both_vary = len(stitch_ranks) > 1 and len(matching_ranks) > 1
+    if both_vary and any(row.front_stitch_rank != row.front_pinv_rank for row in rows):
+        return {}
+
+    full = [dataclasses.replace(row, front_stitch_rank=None, front_pinv_rank=None) for row in rows]
+    titles = {group[0].key: title for title, group in by_experiment(full).items()}
+    sweeps: dict[str, Sweep] = {}
+    for row, row_at_full_rank in zip(rows, full, strict=True):
+        sweep = sweeps.setdefault(titles[row_at_full_rank.key], {})
+        rank = row.front_stitch_rank if len(stitch_ranks) > 1 else row.front_pinv_rank
+        sweep.setdefault(row.pair, {})[rank] = row.accuracy
+    for sweep in sweeps.values():
+        if any(len(accuracy_of_rank.keys() - {None}) < 2 for accuracy_of_rank in sweep.values()):
+            return {}
+    return sweeps
+
+
+def draw_ranks(path: Path, sweeps: Mapping[str, Sweep], *, title: str, caption: str) -> None:
+    """Draw the accuracies over ranks: a panel an experiment, a line a pair of layers.
+
+    More than ten pairs of layers are one line of their mean. Full rank has no place on the axis and
+    stands in the caption.
+    """
+    panels: dict[str, dict[str, dict[int, float]]] = {}
+    at_full_rank = []
+    for name, sweep in sweeps.items():
+        lines: dict[str, dict[int, list[float]]] = {}
+        for pair, accuracy_of_rank in sweep.items():
+            label = f"{pair.front_layer} → {pair.end_layer}"
+            if len(sweep) > MAX_LINES:
+                label = f"mean of {len(sweep)} pairs of layers"
+            for rank, accuracy in accuracy_of_rank.items():
+                if rank is None:
+                    at_full_rank.append(accuracy)
+                else:
+                    lines.setdefault(label, {}).setdefault(rank, []).append(accuracy)
+        panels[name.replace(", ", "\n") or TITLE] = {
+            label: {rank: float(np.mean(values)) for rank, values in line.items()}
+            for label, line in lines.items()
+        }
+    if at_full_rank:
+        caption = f"{caption} At full rank (mean): {np.mean(at_full_rank):.2f}.".strip()
+    curves(
+        path,
+        panels,
+        x_label="retained rank",
+        y_label="accuracy",
+        y_range=(0, 1),
+        title=title,
+        caption=caption,
+    )
