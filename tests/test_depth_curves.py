@@ -68,7 +68,9 @@ def test_curves_are_means_over_pairs_with_intervals_over_networks(folder):
     layers = ("blocks.2", "blocks.10")
     assert list(rows) == [
         *((quantity, "direct matching", layer)
-          for quantity in ("accuracy", "density ratio", "recall ratio") for layer in layers),
+          for quantity in ("accuracy", "identification", "noise dose", "shrinkage dose", "density ratio",
+                           "recall ratio")
+          for layer in layers),
         ("similarity", "cka", "blocks.2"), ("distance", "pwcca", "blocks.2"), ("distance", "procrustes", "blocks.2"),
     ]  # fmt: skip
     accuracy, cka = (
@@ -113,7 +115,7 @@ def test_groups_of_a_list_have_a_line_each(folder, drawn_figures):
     )
     titles = [axes.get_title() for axes in drawn_figures["curves.png"].axes]
     assert (
-        titles[:2] == ["accuracy: direct matching", "density ratio: direct matching"]
+        titles[:2] == ["accuracy: direct matching", "identification: direct matching"]
         and len(titles) == 6
     )
 
@@ -134,7 +136,7 @@ def test_six_panels_stand_on_a_page(folder, drawn_figures):
     assert [axes.get_title() for axes in drawn_figures["q.png"].axes] == ["accuracy", "similarity"]
     assert {row["line"] for row in read_csv(folder / "q.csv")} > {"procrustes"}  # the CSV has all
     line = error_line(SCRIPT, "all", "--curves", "--quantities", "beauty", cwd=folder)
-    assert "--quantities beauty: there are accuracy, direct matching, density ratio" in line
+    assert "--quantities beauty: there are accuracy, direct matching, identification" in line
     line = error_line(SCRIPT, "all", "--quantities", "accuracy", cwd=folder)
     assert "--quantities chooses panels of --curves" in line
 

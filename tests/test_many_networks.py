@@ -12,7 +12,8 @@ from src.trained_with import training_of
 from src.verdict import judge, verdict_report
 from src.verdict.between_groups import LayerValue, Question, compare_groups
 from src.verdict.named_networks import NamedNetwork
-from tests.commands import caption_of, error_line, parse_matrix, read_csv, run
+from tests.commands import ON_DIGITS, caption_of, error_line, parse_matrix, read_csv, run
+from tests.conftest import few_images
 from tests.written_runs import VALID, runs_of, write_evaluation, write_run
 
 SCRIPT = "misc/verdict.py"
@@ -113,7 +114,8 @@ def test_groups_are_compared_by_permuting_networks(folder):
         in out
     )
     assert (
-        "20 ways to give the labels to the networks, so that no p-value can be below 0.05." in out
+        "20 ways to give the labels of the groups to the networks, so that no p-value can be below 0.05"
+        in out
     )
     assert out.rstrip().endswith((folder / "v.md").read_text().splitlines()[-1])
 
@@ -232,3 +234,30 @@ def test_groups_are_compared_at_layers_that_all_networks_have():
     networks = {name: NamedNetwork(name, name, name) for name in "ab"}
     rows, _ = compare_groups(values, networks)
     assert [row.layers for row in rows] == ["all pairs of layers"] * 2
+
+
+def test_do_networks_of_noisy_labels_stitch_to_clean_ones(in_tmp_path):
+    """Answered by commands alone, as in the README: training, all pairs, verdict."""
+    train = ["small_cnn", *ON_DIGITS, "-e", "1", "-b", "50"]
+    lines = ["name,path,type,group"]
+    with few_images(200, n_test=80):
+        for number, group in enumerate(("clean", "clean", "noisy")):
+            name = f"{group}{number}"
+            noise = ["--label-noise", "0.5"] if group == "noisy" else []
+            run("exec_train.py", *train, "-s", number, *noise, "-dir", f"models/{name}")
+            lines.append(f"{name},models/{name}/model_1.pt,small_cnn,{group}")
+        (in_tmp_path / "groups.csv").write_text("\n".join(lines))
+        options = ["--methods", "pinv", "-n", "60", "--no-similarity", "--no-figures"]
+        layers = ["pool3,pool4", "rc2c_pre"]
+        run("misc/all_pairs.py", "groups.csv", *layers, *ON_DIGITS, *options, "-dir", "noise")
+    folders = sorted(str(path) for path in in_tmp_path.glob("results/noise/pinv/*/"))
+    out, _ = run(SCRIPT, *folders, "--networks", "groups.csv", "-o", "noise.csv")
+    assert "share of similar pairs, direct matching, 6 pairs of networks" in out
+    assert "noisy → clean (2) " in out and "means over 2 pairs of layers of the same name" in out
+    (test,) = (
+        row
+        for row in read_csv("noise_group_tests.csv")
+        if (row["quantity"], row["across"]) == ("identification", "noisy → clean")
+    )
+    assert (test["within"], test["n_labelings"]) == ("clean → clean", "3")
+    assert len(read_csv("noise.csv")) == 24

@@ -198,14 +198,14 @@ QUANTITIES = {
         VALIDITY,
         "share of the test images that the stitched activations are identified by; ½ is chance",
         scale=(0.5, 1),
-        shown_in=(IN_EVALUATION, IN_VERDICT, IN_TRUTH),
+        shown_in=(IN_EVALUATION, IN_VERDICT, IN_CURVES, IN_TRUTH),
     ),
     "noise_dose": Quantity(
         "noise dose",
         VALIDITY,
         'share of noise in the variance that would give the own activations the same density; 0.2 means "at least"',
         scale=(0.2, 0),
-        shown_in=(IN_EVALUATION, IN_VERDICT, IN_TRUTH),
+        shown_in=(IN_EVALUATION, IN_VERDICT, IN_CURVES, IN_TRUTH),
     ),
     "shrinkage_dose": Quantity(
         "shrinkage dose",
@@ -213,7 +213,7 @@ QUANTITIES = {
         "share of the way to the mean that would give the own activations the same recall, or the same surplus of "
         'density if that takes more; 0.3 means "at least"',
         scale=(0.3, 0),
-        shown_in=(IN_EVALUATION, IN_VERDICT, IN_TRUTH),
+        shown_in=(IN_EVALUATION, IN_VERDICT, IN_CURVES, IN_TRUTH),
     ),
     "density": Quantity(
         "density",

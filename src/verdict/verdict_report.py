@@ -354,19 +354,21 @@ def _on_groups(tests: Sequence[GroupTestRow]) -> Iterator[str]:
     """Yield a sentence for each question about the groups of a method, and one on the tests."""
     questions = grouped(tests, lambda test: (test.within, test.across))
     for (within, across), answers in list(questions.items())[:MAX_TESTS]:
-        parts = [
-            f"{_title(answer.quantity)} {answer.difference:+.4f} (p = {answer.p_value:.2g})"
-            for answer in answers
-            if answer.quantity in (SHARE, *IN_SUMMARY)
-        ]
+        answer_of_quantity = {answer.quantity: answer for answer in answers}
+        parts = []
+        for name in (SHARE, *IN_SUMMARY):
+            if name in answer_of_quantity:
+                answer = answer_of_quantity[name]
+                parts.append(f"{_title(name)} {answer.difference:+.4f} (p = {answer.p_value:.2g})")
         yield f"{within} less {across}, {tests[0].method}: {', '.join(parts)}."
     if len(questions) > MAX_TESTS:
         yield f"{len(questions) - MAX_TESTS} more comparisons of groups are in the CSV of tests."
     lowest = max(test.lowest_p for test in tests)
     n_labelings = min(test.n_labelings for test in tests)
     yield (
-        f"Groups are tested by permuting networks over {tests[0].layers}: {n_labelings} ways to give "
-        f"the labels to the networks, so that no p-value can be below {lowest:.2g}."
+        f"These are differences of means over {tests[0].layers}. The tests permute the networks: there are "
+        f"{n_labelings} ways to give the labels of the groups to the networks, so that no p-value can be below "
+        f"{lowest:.2g}."
     )
 
 
