@@ -28,10 +28,8 @@ def _channels_last(value):
 
 def test_equal_states_make_equal_bytes_under_any_name(tmp_path, model):
     save_state(tmp_path / "a.pt", model.state_dict())
-    other = {
-        key: _channels_last(value) for key, value in model.state_dict().items()
-    }  # equal, laid out otherwise
-    save_state(tmp_path / "another_name.pt", other)
+    channels_last = {key: _channels_last(value) for key, value in model.state_dict().items()}
+    save_state(tmp_path / "another_name.pt", channels_last)
     assert (tmp_path / "a.pt").read_bytes() == (tmp_path / "another_name.pt").read_bytes()
     assert (tmp_path / "a.pt").read_bytes()[:2] == b"PK"
 
@@ -44,9 +42,9 @@ def test_reads_both_formats_wrapped_data_parallel_and_compiled_checkpoints(tmp_p
         state = {f"{prefix}{key}": value for key, value in model.state_dict().items()}
         content = {"epoch": 3, wrapper: state} if wrapper else state
         torch.save(content, tmp_path / "m.pt", _use_new_zipfile_serialization=zipped)
-        found = load_state(tmp_path / "m.pt")
-        assert found.keys() == model.state_dict().keys(), (prefix, wrapper)
-        assert all(torch.equal(found[key], value) for key, value in model.state_dict().items())
+        loaded = load_state(tmp_path / "m.pt")
+        assert loaded.keys() == model.state_dict().keys(), (prefix, wrapper)
+        assert all(torch.equal(loaded[key], value) for key, value in model.state_dict().items())
 
 
 def test_loads_frozen_and_in_evaluation_mode(tmp_path, model):

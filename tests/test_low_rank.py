@@ -14,24 +14,25 @@ def test_equals_the_public_code():
     for key in CASES:
         case, _, rank = key.partition("/rank")
         x = tensor("low_rank", f"{case}/x")
+        tolerance = 2e-5
         if key.endswith("_64"):
-            found, tolerance = low_rank_approx(x.double(), int(rank.removesuffix("_64"))), 1e-12
-        else:
-            found, tolerance = low_rank_approx(x, int(rank)), 2e-5
-        torch.testing.assert_close(
-            found, tensor("low_rank", key), rtol=tolerance, atol=tolerance, msg=key
-        )
+            x = x.double()
+            tolerance = 1e-12
+        truncated = low_rank_approx(x, int(rank.removesuffix("_64")))
+        expected = tensor("low_rank", key)
+        torch.testing.assert_close(truncated, expected, rtol=tolerance, atol=tolerance, msg=key)
 
 
 @pytest.fixture
 def x():
-    return (
-        torch.randn(6, 5, 4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 2
-    )
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(6, 5, 4, 3, dtype=torch.float64, generator=generator) + 2
 
 
 def test_keeps_the_mean_has_the_rank_and_drops_the_least_variance(x):
-    before, rows, truncated = x.clone(), as_rows(x), as_rows(low_rank_approx(x, 2))
+    before = x.clone()
+    rows = as_rows(x)
+    truncated = as_rows(low_rank_approx(x, 2))
     torch.testing.assert_close(truncated.mean(0), rows.mean(0))
     assert torch.linalg.matrix_rank(truncated - truncated.mean(0)) == 2
     sigma = torch.linalg.svdvals(rows - rows.mean(0))
@@ -52,9 +53,8 @@ def test_full_rank_and_none_change_nothing_and_ranks_below_one_are_refused(x):
 def test_axes_are_orthonormal_and_sorted_by_variance(shape):
     acts = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) + 2
     mean, axes = principal_components(acts, 12)
-    assert axes.shape[1] == min(
-        12, acts.numel() // 12 - 1
-    )  # one sample varies in no direction, n in n - 1
+    n_rows = acts.numel() // 12
+    assert axes.shape[1] == min(12, n_rows - 1)  # n samples vary in n - 1 directions
     torch.testing.assert_close(axes.T @ axes, torch.eye(axes.shape[1], dtype=torch.float64))
     assert (((as_rows(acts) - mean) @ axes).square().sum(0).diff() <= 1e-12).all()
 

@@ -89,11 +89,11 @@ def plain_pass(
 
     torch.manual_seed(1)
     with contextlib.ExitStack() as handles:
-        for name, each in network.module.named_modules():
-            plain = each.register_forward_hook(
+        for name, module in network.module.named_modules():
+            handle = module.register_forward_hook(
                 lambda _module, _inputs, output, name=name: hook(name, output)
             )
-            handles.callback(plain.remove)
+            handles.callback(handle.remove)
         outputs["output"] = network(images.clone())
     return outputs, calls
 
@@ -107,20 +107,20 @@ def gradient(logits: Tensor, source: Tensor) -> Tensor:
 def check_cut(network: Network, images: Tensor, layer: str, names: list[str]) -> None:
     """Check what follows values of other images at a layer: on images, on twice as many, on none if
     it can."""
-    own, calls = plain_pass(network, images)
+    values, calls = plain_pass(network, images)
     has_gradient = type(network.module) not in NO_GRADIENT
     if (layer, type(network.module)) in LEAD_NOWHERE:
         with pytest.raises(UserError, match=f"the logits do not depend on layer '{layer}'"):
-            network(own[layer], after=layer, images=images)
+            network(values[layer], after=layer, images=images)
         return
     ways = [(1, images), (2, images), (1, None)]
     try:
-        network(own[layer], after=layer)
+        network(values[layer], after=layer)
     except ValueError as error:
         assert str(error) == f"{layer} lies inside a block: later layers need the images too"
         ways.pop()
-    for times, given in ways:
-        value = torch.cat([own[layer].roll(1 + i, 0) for i in range(times)]).requires_grad_(
+    for times, passed_images in ways:
+        value = torch.cat([values[layer].roll(1 + i, 0) for i in range(times)]).requires_grad_(
             has_gradient
         )
         kept, repeated = value.detach().clone(), torch.cat([images] * times)
@@ -130,13 +130,18 @@ def check_cut(network: Network, images: Tensor, layer: str, names: list[str]) ->
             state = torch.get_rng_state()
             changed = [name for name in names[::-1] if not torch.equal(expected[name], plain[name])]
             torch.manual_seed(1)
-            found = network.activations(value, [*changed, "output"], after=layer, images=given)
+            activations = network.activations(
+                value, [*changed, "output"], after=layer, images=passed_images
+            )
         assert torch.equal(
             torch.get_rng_state(), state
         )  # what is tried out takes no random numbers
-        pairs = {name: (act, expected[name]) for name, act in found.items()}
+        pairs = {name: (act, expected[name]) for name, act in activations.items()}
         if has_gradient:
-            pairs["gradient"] = tuple(gradient(each["output"], value) for each in (found, expected))
+            pairs["gradient"] = (
+                gradient(activations["output"], value),
+                gradient(expected["output"], value),
+            )
         for name, (ours, theirs) in pairs.items():  # products with more rows round differently
             tolerance = 0 if times == 1 else 1e-11 * theirs.abs().max().item()
             torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance, msg=name)
@@ -150,8 +155,8 @@ def check_law(network: Network, images: Tensor, layers: list[str] | None) -> Non
         {key: value.clone() for key, value in network.state_dict().items()},
     )
     outputs, _ = plain_pass(network, images)
-    found = {layer for layer, act in outputs.items() if act is not None} - {"", "output"}
-    assert found == set(network.layer_names)
+    layers_with_tensors = {layer for layer, act in outputs.items() if act is not None}
+    assert layers_with_tensors - {"", "output"} == set(network.layer_names)
     names = [layer for layer in network.layer_names if len(outputs[layer]) == len(images)]
     torch.manual_seed(1)
     activations = network.activations(images, [*names[::-1], network.output_name])
@@ -167,7 +172,7 @@ def check_law(network: Network, images: Tensor, layers: list[str] | None) -> Non
     assert torch.equal(images, before)
     assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
     assert all(
-        "forward" not in vars(each) for each in network.modules()
+        "forward" not in vars(part) for part in network.modules()
     )  # what replays put there is gone
 
 
@@ -348,14 +353,14 @@ def test_cuts(name, capfd):
     ] or blocks
     names = [blocks[0], blocks[-1], inner[len(inner) // 3], inner[-1]]
     with torch.no_grad():
-        own, calls = plain_pass(network, images)
+        values, calls = plain_pass(network, images)
         acts = network.activations(images, [*blocks, *names, "output"])
-    assert all(torch.equal(act, own[name]) for name, act in acts.items())
+    assert all(torch.equal(act, values[name]) for name, act in acts.items())
     for name in names:
-        value = own[name].flip(0).requires_grad_()
+        value = values[name].flip(0).requires_grad_()
         expected = plain_pass(network, images, name, value, calls[name])[0]["output"]
-        found = network(value, after=name, images=images)
-        assert torch.equal(found, expected), name
-        assert torch.equal(gradient(found, value), gradient(expected, value)), name
+        logits = network(value, after=name, images=images)
+        assert torch.equal(logits, expected), name
+        assert torch.equal(gradient(logits, value), gradient(expected, value)), name
     assert {*blocks} <= {*network.cut_names}
     assert "is cut by hooks" not in capfd.readouterr().err

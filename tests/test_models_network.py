@@ -61,12 +61,13 @@ def test_statistics_in_front_of_a_layer_do_not_move(images):
     module = ResNet(
         block="BasicBlock", depths=(1, 1, 1, 1), n_classes=4, n_channels=3, same_width=True
     )
-    network, moved = Network(module).train(), [0, 0, 0, 1, 1]
+    network = Network(module).train()
+    moved = [0, 0, 0, 1, 1]
     for layer in ("layer2.0", "layer2.0.conv2"):
         h = network(images, until=layer)
-        for each in network.modules():
-            if isinstance(each, nn.BatchNorm2d):
-                each.num_batches_tracked.zero_()
+        for part in network.modules():
+            if isinstance(part, nn.BatchNorm2d):
+                part.num_batches_tracked.zero_()
         network(h, after=layer, images=images)
         norms = ("bn1", "layer1.0.bn2", "layer2.0.bn1", "layer3.0.bn1", "layer4.0.bn2")
         assert [network.get_submodule(norm).num_batches_tracked.item() for norm in norms] == moved
@@ -122,7 +123,8 @@ def chosen(network: Network, text: str, images, **options) -> Network:
 def test_channels_last_is_told_by_two_equal_axes_in_front(images, capsys):
     module, network = built(Patches)
     native = network.activations(images, ["embed", "mix", "blocks.1"])
-    plain, network = network, chosen(network, "embed,mix,blocks.1,head", images)
+    plain = network
+    network = chosen(network, "embed,mix,blocks.1,head", images)
     assert "activations (height, width, channels) are turned at mix\n" in capsys.readouterr().err
     acts = network.activations(images, ["embed", "mix", "blocks.1"])
     assert torch.equal(acts["embed"], native["embed"]) and torch.equal(
@@ -134,8 +136,8 @@ def test_channels_last_is_told_by_two_equal_axes_in_front(images, capsys):
     assert torch.equal(network(images, until="mix"), acts["mix"])
     assert torch.equal(network(acts["mix"], after="mix"), module(images))
     assert torch.equal(network(acts["embed"], after="embed", until="mix"), acts["mix"])
-    for same in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
-        assert same(images, until="mix").shape == (5, 6, 2, 2)
+    for copied in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
+        assert copied(images, until="mix").shape == (5, 6, 2, 2)
     assert torch.equal(plain(images, until="mix"), native["mix"]) and plain.module is network.module
 
 
@@ -154,8 +156,9 @@ def test_where_the_shape_does_not_tell_an_option_or_the_module_decides(images, c
         (False, {"channels_last": True}, False, ""),
     ):
         network.module.channels_last = declared
-        found = chosen(network, "mix", images, **options)(images, until="mix")
-        assert torch.equal(found, native.permute(0, 3, 1, 2) if is_turned else native)
+        activation = chosen(network, "mix", images, **options)(images, until="mix")
+        expected = native.permute(0, 3, 1, 2) if is_turned else native
+        assert torch.equal(activation, expected)
         assert said in (err := capsys.readouterr().err) and bool(said) == bool(err)
 
 

@@ -15,20 +15,25 @@ DIAGONAL, FULL = "pinv", "covariance"  # forms that need as much of the target's
 @pytest.mark.parametrize("shape", [(7, 5, 3, 2), (7, 6, 5), (7, 5)])
 def test_moments_are_those_of_the_rows(shape):
     channels = 1 if len(shape) == 4 else -1
-    x, y = random(*shape) + 3, random(*shape, seed=1).narrow(channels, 0, 4)
-    before, rows, target = x.clone(), as_rows(x), as_rows(y)
-    centred = [z - z.mean(0) for z in (rows, target)]
-    moments, cross = Rows.of(x).moments(), Rows.of(x).cross(Rows.of(y))
+    x = random(*shape) + 3
+    y = random(*shape, seed=1).narrow(channels, 0, 4)
+    before = x.clone()
+    rows = as_rows(x)
+    centred_x = rows - rows.mean(0)
+    centred_y = as_rows(y) - as_rows(y).mean(0)
+    moments = Rows.of(x).moments()
+    cross = Rows.of(x).cross(Rows.of(y))
     assert moments.n_rows == cross.n_rows == len(rows) and torch.equal(x, before)
     torch.testing.assert_close(moments.mean, rows.mean(0))
-    torch.testing.assert_close(moments.scatter, centred[0].T @ centred[0])
+    torch.testing.assert_close(moments.scatter, centred_x.T @ centred_x)
     torch.testing.assert_close(moments.covariance, rows.T.cov(correction=0))
     torch.testing.assert_close(moments.squared_norm, x.square().sum())
-    torch.testing.assert_close(cross.scatter, centred[0].T @ centred[1])
+    torch.testing.assert_close(cross.scatter, centred_x.T @ centred_y)
     torch.testing.assert_close(Rows.of(x).moments(diagonal=True).scatter, moments.variations)
-    found = moments_of(Rows.of(x), Rows.of(y), 7, form=FULL)
-    torch.testing.assert_close((found.source, found.cross["target"]), (moments, cross.scatter))
-    torch.testing.assert_close(found.targets["target"], Rows.of(y).moments())
+    matching = moments_of(Rows.of(x), Rows.of(y), 7, form=FULL)
+    torch.testing.assert_close(matching.source, moments)
+    torch.testing.assert_close(matching.cross["target"], cross.scatter)
+    torch.testing.assert_close(matching.targets["target"], Rows.of(y).moments())
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "nearest"])
@@ -36,20 +41,17 @@ def test_moments_are_those_of_the_rows(shape):
     ("source", "target"), [((4, 4), (8, 8)), ((8, 8), (4, 4)), ((3, 5), (7, 6)), ((3, 8), (6, 4))]
 )
 def test_moments_of_a_resized_source_are_those_of_its_rows(source, target, mode):
-    x, y = random(5, 6, *source) + 2, random(5, 3, *target, seed=1)
-    expected, found = (
-        moments_of(rows, Rows.of(y), 5, form=FULL)
-        for rows in (Rows.of(resize(x, target, mode)), source_rows(x, target, mode))
-    )
-    torch.testing.assert_close(found, expected)
+    x = random(5, 6, *source) + 2
+    y = random(5, 3, *target, seed=1)
+    expected = moments_of(Rows.of(resize(x, target, mode)), Rows.of(y), 5, form=FULL)
+    moments = moments_of(source_rows(x, target, mode), Rows.of(y), 5, form=FULL)
+    torch.testing.assert_close(moments, expected)
 
 
 @pytest.mark.parametrize("form", [DIAGONAL, FULL])
 def test_pooled_moments_are_those_of_all_rows(form):
-    x, y = (
-        random(12, 5, 2, 2) + torch.arange(12.0)[:, None, None, None],
-        random(12, 3, 2, 2, seed=1),
-    )
+    x = random(12, 5, 2, 2) + torch.arange(12.0)[:, None, None, None]
+    y = random(12, 3, 2, 2, seed=1)
     first, second, third, whole = (
         moments_of(Rows.of(x[part]), Rows.of(y[part]), len(part), form=form)
         for part in (*torch.arange(12).split(5), torch.arange(12))
@@ -59,10 +61,15 @@ def test_pooled_moments_are_those_of_all_rows(form):
 
 def test_a_large_mean_costs_no_digits_from_the_first_batch_on():
     x, y = random(30, 4), random(30, 3, seed=1)
-    moments, cross = Moments(), CrossMoments()
+    moments = Moments()
+    cross = CrossMoments()
     for part in torch.arange(30).split(10):
-        rows, others = Rows.of(x[part] + 1e6), Rows.of(y[part] - 1e6)
-        moments, cross = moments.pooled(rows.moments()), cross.pooled(rows.cross(others))
-    expected = Rows.of(x).moments().scatter, Rows.of(x).cross(Rows.of(y)).scatter
-    torch.testing.assert_close((moments.scatter, cross.scatter), expected, rtol=1e-7, atol=1e-7)
+        rows_x = Rows.of(x[part] + 1e6)
+        rows_y = Rows.of(y[part] - 1e6)
+        moments = moments.pooled(rows_x.moments())
+        cross = cross.pooled(rows_x.cross(rows_y))
+    scatter = Rows.of(x).moments().scatter
+    cross_scatter = Rows.of(x).cross(Rows.of(y)).scatter
+    torch.testing.assert_close(moments.scatter, scatter, rtol=1e-7, atol=1e-7)
+    torch.testing.assert_close(cross.scatter, cross_scatter, rtol=1e-7, atol=1e-7)
     torch.testing.assert_close(moments.mean, x.mean(0) + 1e6)
