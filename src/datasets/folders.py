@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,14 +16,13 @@ from src.choices.datasets import IMAGENET_VALUES, DatasetInfo
 from src.console import listed, progress, warn_once
 from src.datasets.augmentation import CropFlip
 from src.datasets.base import UNLABELLED, BaseImageSet, Device, Loading, Pass
-from src.datasets.decoded import DecodedImageSet
+from src.datasets.decoded import DecodedImageSet, Transform
 from src.datasets.in_memory import ImageSet
 from src.errors import UserError, unknown_name
 from src.files import read_yaml, readable
 from src.images import Normalisation, make_normalisation
 
 SPLITS = {True: ("train", "training_data"), False: ("val", "validation", "test", "validation_data")}
-AUGMENTATIONS = ("none", "flip", "crop_flip", "resized_crop")
 KEYS = ("size", "channels", "mean", "std", "augment", "classes")
 # Sets of images up to these sizes are decoded once and kept
 MAX_SIDE_KEPT = 64  # pixels
@@ -202,14 +202,9 @@ def _decoded(
     """Return the images of a split, decoded when they are needed."""
     paths, labels = _list_images(_split_folder(root, train), settings, _classes(root, settings))
     size = settings.size
-    whole = [T.Resize(size), T.CenterCrop(size)]
-    last = [T.RandomHorizontalFlip(), T.PILToTensor()]
-    augmentation = {
-        "none": None,
-        "flip": T.Compose([*whole, *last]),
-        "crop_flip": T.Compose([*whole, T.RandomCrop(size, padding=_padding(size)), *last]),
-        "resized_crop": T.Compose([T.RandomResizedCrop(size), *last]),
-    }[settings.augment]
+    augmentation = None
+    if train:
+        augmentation = AUGMENTATIONS[settings.augment](size)
     shorter_side = size
     if settings.augment == "resized_crop":  # the centre of an image is cut out for tests
         shorter_side = round(size * 8 / 7)
@@ -219,7 +214,7 @@ def _decoded(
         n_classes=info.n_classes,
         image_shape=info.image_shape,
         transform=T.Compose([T.Resize(shorter_side), T.CenterCrop(size), T.PILToTensor()]),
-        augmentation=augmentation if train else None,
+        augmentation=augmentation,
         normalisation=info.normalisation,
         **options,
     )
@@ -228,6 +223,38 @@ def _decoded(
 def _padding(size: int) -> int:
     """Return the padding of crops: 4 for 32 pixels, as for CIFAR."""
     return max(1, size // 8)
+
+
+def _no_augmentation(size: int) -> None:
+    """Return no transform: training images are decoded as test images are."""
+    return None
+
+
+def _flip(size: int) -> Transform:
+    """Return a transform to uint8 (C, size, size): the centre, flipped at random."""
+    whole = [T.Resize(size), T.CenterCrop(size)]
+    return T.Compose([*whole, T.RandomHorizontalFlip(), T.PILToTensor()])
+
+
+def _crop_flip(size: int) -> Transform:
+    """Return a transform to uint8 (C, size, size): the centre, shifted and flipped at random."""
+    whole = [T.Resize(size), T.CenterCrop(size)]
+    crop = T.RandomCrop(size, padding=_padding(size))
+    return T.Compose([*whole, crop, T.RandomHorizontalFlip(), T.PILToTensor()])
+
+
+def _resized_crop(size: int) -> Transform:
+    """Return a transform to uint8 (C, size, size): a random part, flipped at random."""
+    return T.Compose([T.RandomResizedCrop(size), T.RandomHorizontalFlip(), T.PILToTensor()])
+
+
+# Makers of a transform to images of a size, by the value of `augment`
+AUGMENTATIONS: dict[str, Callable[[int], Transform | None]] = {
+    "none": _no_augmentation,
+    "flip": _flip,
+    "crop_flip": _crop_flip,
+    "resized_crop": _resized_crop,
+}
 
 
 def _split_folder(root: Path, train: bool) -> Path:
