@@ -219,8 +219,10 @@ def save_network(path: Path, name: str, **options: Any) -> Path:
 def parse_probes(text: str) -> dict[str, dict[str, float]]:
     """The accuracies by layer and rank that exec_probe.py printed."""
     blocks = re.findall(r" -- (\S+)\n((?:Rank \w+: \S+\n)+)\n", text)
-    return {layer: {rank: float(value) for rank, value in re.findall(r"Rank (\w+): (\S+)", lines)}
-            for layer, lines in blocks}  # fmt: skip
+    return {
+        layer: {rank: float(value) for rank, value in re.findall(r"Rank (\w+): (\S+)", lines)}
+        for layer, lines in blocks
+    }
 
 
 def parse_similarity(printed: str) -> dict[tuple[str, ...], float]:

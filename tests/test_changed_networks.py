@@ -143,8 +143,13 @@ def test_runs_and_tables_record_the_weights(networks):
         assert (options["front_model_path_sha256"], options["end_model_path_sha256"]) == (f, g)
     assert read_json("probes.config.txt")["model_path_sha256"] == f
     assert read_json("sim.config.txt")["model2_path_sha256"] == g
-    tables = ("results/r/grid.csv", "results/r/ood_evaluation_mahalanobis.csv", "verdict.csv", "all_intervals.csv",
-              "all_measurements.csv")  # fmt: skip
+    tables = (
+        "results/r/grid.csv",
+        "results/r/ood_evaluation_mahalanobis.csv",
+        "verdict.csv",
+        "all_intervals.csv",
+        "all_measurements.csv",
+    )
     for table in tables:
         rows = read_csv(table)
         assert rows and {(row["front_weights"], row["end_weights"]) for row in rows} == {
@@ -241,8 +246,11 @@ def test_old_and_new_weights_of_one_path_are_two_networks_to_readers(networks):
     assert len(rows) == 4 and {row["end_weights"] for row in rows} == {before, sha256("g.pt")[:12]}
     assert len({row["networks"] for row in rows}) == 2
     similarities = {row["end_weights"]: row["cka"] for row in rows if row["front_layer"] == "pool4"}
-    assert similarities == {row["model2_weights"]: row["cka"] for file in ("sim.csv", "new.csv")
-                            for row in read_csv(file)}  # fmt: skip
+    assert similarities == {
+        row["model2_weights"]: row["cka"]
+        for file in ("sim.csv", "new.csv")
+        for row in read_csv(file)
+    }
     said = run_anew("misc/collect_results.py", "results", "-r", "-o", "all.csv")
     assert said.err.count("warning: 2 runs are of earlier weights of g.pt") == 1
     assert f"end_weights={before}" in said.out
@@ -363,8 +371,11 @@ def test_all_pairs_of_a_network_that_was_trained_again(networks):
     assert read_csv("results/all/pinv/c-b/grid.csv") == before
     (stale,) = Path("results/all/pinv").glob("stale-*")
     assert names_in(stale / "b-a") == folders
-    assert names_in(stale) == {f"{name}{end}" for name in ("a-b", "b-a", "a-c", "c-a")
-                               for end in ("", ".config.txt", ".run.json")}  # fmt: skip
+    assert names_in(stale) == {
+        f"{name}{end}"
+        for name in ("a-b", "b-a", "a-c", "c-a")
+        for end in ("", ".config.txt", ".run.json")
+    }
     (stale,) = Path("results/all/similarity").glob("stale-*")
     assert names_in(stale) == {
         f"{name}.{end}" for name in ("a-b", "a-c") for end in ("csv", "config.txt", "run.json")

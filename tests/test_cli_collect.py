@@ -30,9 +30,10 @@ def copy_run(source, target, accuracy: float | None = None) -> None:
 
 def test_each_experiment_has_a_matrix_of_its_own(tmp_path):
     for name, n_right, layer, options in (
-        ("1", 940, "layer4.0", {}), ("2", 900, "layer4.1", {}),
+        ("1", 940, "layer4.0", {}),
+        ("2", 900, "layer4.1", {}),
         ("3", 800, "layer4.1", {"objective": "hint", "n_epochs": 1}),
-    ):  # fmt: skip
+    ):
         write_run(tmp_path / "x", name, n_right=n_right, front_layer=layer, **options)
     lines = run(SCRIPT, "x").out.splitlines()
     assert lines[0] == "objective=task, n_epochs=0" and lines[4] == "objective=hint, n_epochs=1"
@@ -63,8 +64,16 @@ def test_runs_of_the_public_code(tmp_path):
     ]
     rows = read_csv("all.csv")
     assert [row["accuracy"] for row in rows] == ["0.76", "0.77", "0.54"]
-    written = {"init": "pinv", "seed": "0", "objective": "task", "n_epochs": "0", "matching_error": "0.0811",
-               "representation_difference": "0.0821", "front_accuracy": "nan", "kappa": "nan"}  # fmt: skip
+    written = {
+        "init": "pinv",
+        "seed": "0",
+        "objective": "task",
+        "n_epochs": "0",
+        "matching_error": "0.0811",
+        "representation_difference": "0.0821",
+        "front_accuracy": "nan",
+        "kappa": "nan",
+    }
     assert {name: rows[0][name] for name in written} == written
     assert (tmp_path / "all.png").exists()
 

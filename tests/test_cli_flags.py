@@ -59,10 +59,9 @@ def test_flags_of_the_public_code(script):
 def test_values_that_follow_their_option_at_once_ranks_of_0_and_an_empty_scheduler():
     """As argparse reads them among options such as -data and -dir, and as the public code takes the
     others."""
-    args = parser_of("exec_stitch").parse_args(
-        [*"a b resnet18 resnet18 layer1.0 layer1.0 rc2c_pre -ddigits -ipinv -e0 -lr=1e-2 --front-stitch-rank 0".split(),
-         "-sched", ""]
-    )  # fmt: skip
+    words = "a b resnet18 resnet18 layer1.0 layer1.0 rc2c_pre -ddigits -ipinv -e0 -lr=1e-2".split()
+    words += ["--front-stitch-rank", "0", "-sched", ""]
+    args = parser_of("exec_stitch").parse_args(words)
     found = (
         args.dataset,
         args.init,

@@ -40,8 +40,15 @@ def planted(tmp_path_factory):
             folder / "all" / "pinv" / f"{a}-{b}", 0.5 + 0.1 * is_same + (0.2 if a < b else -0.2)
         )
         if a < b:
-            rows = [{"layer1": one, "layer2": two, "cka": is_same + rng.random() / 2, "mutual_knn": rng.random()}
-                    for one, two in itertools.product(LAYERS, repeat=2)]  # fmt: skip
+            rows = [
+                {
+                    "layer1": one,
+                    "layer2": two,
+                    "cka": is_same + rng.random() / 2,
+                    "mutual_knn": rng.random(),
+                }
+                for one, two in itertools.product(LAYERS, repeat=2)
+            ]
             write_table(folder / "all" / "similarity" / f"{a}-{b}.csv", SIMILARITY, *rows)
     run(SCRIPT, "all", "networks.csv", "-d", "digits", "-gpu", "-1", cwd=folder)
     return folder
@@ -148,16 +155,26 @@ def dotted(tmp_path_factory):
 
 def test_tables_say_that_test_images_had_dots(dotted):
     folder, _ = dotted
-    tables = ("covariance/n0-n1/grid.csv", "covariance/n0-n1/ood_evaluation_mahalanobis.csv", "similarity/n0-n1.csv",
-              "probes/n0.csv")  # fmt: skip
+    tables = (
+        "covariance/n0-n1/grid.csv",
+        "covariance/n0-n1/ood_evaluation_mahalanobis.csv",
+        "similarity/n0-n1.csv",
+        "probes/n0.csv",
+    )
     for table in tables:
         plain, dots = (read_csv(folder / "results" / name / table) for name in ("plain", "dots"))
         assert {row["shortcut"] for row in plain} == {""} and {row["shortcut"] for row in dots} == {
             "0.0"
         }, table
     with few_images(400, n_test=100):
-        refused = error_line("exec_eval_stitcher_ood.py", "results/dots/covariance/n0-n1", *ON_DIGITS, "--detector",
-                             "mahalanobis", cwd=folder)  # fmt: skip
+        refused = error_line(
+            "exec_eval_stitcher_ood.py",
+            "results/dots/covariance/n0-n1",
+            *ON_DIGITS,
+            "--detector",
+            "mahalanobis",
+            cwd=folder,
+        )
     assert "stitched with --shortcut 0.0; give that one" in refused
     grids = [
         read_csv(folder / "results" / name / "covariance" / "n2-n3" / "grid.csv")
@@ -169,8 +186,10 @@ def test_tables_say_that_test_images_had_dots(dotted):
 
 def test_what_networks_learned_of_the_dot_is_shown_before_the_scores(dotted):
     folder, said = dotted
-    rows = {row["network"]: {name: float(row[name]) for name in ("true", "absent", "drawn")}
-            for row in read_csv(folder / "scores_dots.csv")}  # fmt: skip
+    rows = {
+        row["network"]: {name: float(row[name]) for name in ("true", "absent", "drawn")}
+        for row in read_csv(folder / "scores_dots.csv")
+    }
     assert rows.keys() == {"n0", "n1", "n2", "n3"}
     for name in ("n2", "n3"):
         assert rows[name]["true"] - rows[name]["drawn"] > 0.2

@@ -32,7 +32,7 @@ from tests.commands import (
     read_metrics,
     run,
     save_network,
-)  # fmt: skip
+)
 from tests.conftest import few_images
 
 TRAIN, EVALUATE = "exec_train_representation_classifier.py", "exec_eval_stitcher_ood.py"

@@ -27,8 +27,11 @@ def tables(in_tmp_path) -> list[Path]:
         {"rank1": rank, "cka": rank / 10, "pwcca": rank / 20, "pwcca_morcos": 0.1} for rank in RANKS
     ]
     cut = [{"layer1": a, "layer2": b} | row for a, b in ("xx", "xy", "yy") for row in measured]
-    probes = [{"model": f"{name}.pt", "rank": rank, "accuracy": rank / 8, "loss": 1 / rank}
-              for name in "ab" for rank in (8, *RANKS)]  # fmt: skip
+    probes = [
+        {"model": f"{name}.pt", "rank": rank, "accuracy": rank / 8, "loss": 1 / rank}
+        for name in "ab"
+        for rank in (8, *RANKS)
+    ]
     stitches = [
         {"end_layer": "x", "front_stitch_rank": rank, "accuracy": rank / 9} for rank in RANKS
     ]
@@ -65,21 +68,31 @@ def test_prints_and_writes_both_tests(tables):
         in places
     )
     rows = read_csv("statistics.csv")
-    found = {(row["measure"], row["setting"]): row["spearman"] for row in rows if row["layer2"] == row["layer1"] == "x"
-             and row["test"] == "sensitivity"}  # fmt: skip
+    found = {
+        (row["measure"], row["setting"]): row["spearman"]
+        for row in rows
+        if row["layer2"] == row["layer1"] == "x" and row["test"] == "sensitivity"
+    }
     stitch = "a.pt -- b.pt: rc2c_pre, direct matching"
     assert found == {
-        ("cka", "a.pt -- b.pt"): "1.0", ("pwcca", "a.pt -- b.pt"): "-1.0", ("pwcca_morcos", "a.pt -- b.pt"): "nan",
-        ("rank itself", "a.pt -- b.pt"): "1.0", ("stitching accuracy", stitch): "1.0", ("rank itself", stitch): "1.0",
-    }  # fmt: skip
-    assert [row["place"] for row in rows if (row["measure"], row["test"]) == ("pwcca", "specificity")] == [
-        "1", "1", "2", "1"]  # fmt: skip
+        ("cka", "a.pt -- b.pt"): "1.0",
+        ("pwcca", "a.pt -- b.pt"): "-1.0",
+        ("pwcca_morcos", "a.pt -- b.pt"): "nan",
+        ("rank itself", "a.pt -- b.pt"): "1.0",
+        ("stitching accuracy", stitch): "1.0",
+        ("rank itself", stitch): "1.0",
+    }
+    assert [
+        row["place"] for row in rows if (row["measure"], row["test"]) == ("pwcca", "specificity")
+    ] == ["1", "1", "2", "1"]
 
 
 def test_warns_of_mixed_alignments(in_tmp_path):
     kinds = {("x", "x"): "positions", ("x", "y"): "average pool", ("y", "y"): "positions"}
-    rows = [{"layer1": one, "layer2": two, "alignment": kind, "cka": 0.5, "pwcca": 0.5}
-            for (one, two), kind in kinds.items()]  # fmt: skip
+    rows = [
+        {"layer1": one, "layer2": two, "alignment": kind, "cka": 0.5, "pwcca": 0.5}
+        for (one, two), kind in kinds.items()
+    ]
     printed, said = run(STATISTICS, write_table(in_tmp_path / "mixed.csv", SIMILARITY, *rows))
     assert (
         "warning: specificity of pwcca: alignments differ, so alignments are ranked rather than layers"

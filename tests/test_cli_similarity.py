@@ -26,7 +26,7 @@ from tests.commands import (
     read_csv,
     read_json,
     run,
-)  # fmt: skip
+)
 from tests.golden_weights import golden_state_dict
 from tests.goldens import DATA
 

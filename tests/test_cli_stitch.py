@@ -24,7 +24,7 @@ from tests.commands import (
     read_metrics,
     run_process,
     save_network,
-)  # fmt: skip
+)
 from tests.conftest import few_images
 from tests.goldens import DATA
 

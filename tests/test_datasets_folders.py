@@ -33,8 +33,10 @@ def test_paths_are_made_absolute(in_tmp_path):
     for name in ("mine", "arrays.npz"):
         assert dataset_name(name) == f"{in_tmp_path}/{name}"
     assert dataset_label(f"{in_tmp_path}/arrays.npz") == "arrays"
-    for name, line in (("./nowhere", "is no folder of images and no .npz file; check the path"),
-                       ("other.npz", "give a folder of images or an .npz file")):  # fmt: skip
+    for name, line in (
+        ("./nowhere", "is no folder of images and no .npz file; check the path"),
+        ("other.npz", "give a folder of images or an .npz file"),
+    ):
         with pytest.raises(UserError, match=f"dataset '{name}'.*{line}"):
             dataset_name(name)
 

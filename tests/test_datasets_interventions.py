@@ -215,8 +215,10 @@ def test_decoded_images_are_changed_as_whole_files_whatever_the_workers(tmp_path
             ]
         )
     assert all(all(map(torch.equal, *pair)) for pair in zip(*ways, strict=True))
-    plain, dotted = (load_dataset("imagenet", tmp_path, train=False, interventions={"shortcut": share})
-                     for share in (None, 0.0))  # fmt: skip
+    plain, dotted = (
+        load_dataset("imagenet", tmp_path, train=False, interventions={"shortcut": share})
+        for share in (None, 0.0)
+    )
     (values, _), (painted, _) = collect(plain.batches(7)), collect(dotted.batches(7))
     shares = (
         ((values - painted).abs().amax(1) > 0.5).float().mean((1, 2))

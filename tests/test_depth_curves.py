@@ -67,12 +67,22 @@ def test_curves_are_means_over_pairs_with_intervals_over_networks(folder):
     }
     layers = ("blocks.2", "blocks.10")
     assert list(rows) == [
-        *((quantity, "direct matching", layer)
-          for quantity in ("accuracy", "identification", "noise dose", "shrinkage dose", "density ratio",
-                           "recall ratio")
-          for layer in layers),
-        ("similarity", "cka", "blocks.2"), ("distance", "pwcca", "blocks.2"), ("distance", "procrustes", "blocks.2"),
-    ]  # fmt: skip
+        *(
+            (quantity, "direct matching", layer)
+            for quantity in (
+                "accuracy",
+                "identification",
+                "noise dose",
+                "shrinkage dose",
+                "density ratio",
+                "recall ratio",
+            )
+            for layer in layers
+        ),
+        ("similarity", "cka", "blocks.2"),
+        ("distance", "pwcca", "blocks.2"),
+        ("distance", "procrustes", "blocks.2"),
+    ]
     accuracy, cka = (
         rows["accuracy", "direct matching", "blocks.2"],
         rows["similarity", "cka", "blocks.2"],
@@ -226,8 +236,9 @@ def test_one_table_has_all_measurements_with_names_and_groups(folder):
     )  # at rank 4 it is 0
     assert ("similarity", "cka", "narrow", "wide") not in found
     assert {(row["front_network"], row["end_network"]) for row in rows} == {
-        *itertools.permutations(NETWORKS, 2), ("a", "a"),
-    }  # fmt: skip
+        *itertools.permutations(NETWORKS, 2),
+        ("a", "a"),
+    }
     assert {row["front_rank"] for row in rows if row["measure"] == "cka"} == {"", "4"}
     assert all(
         row["end_depth"] == row["end_layer"][7:] for row in rows

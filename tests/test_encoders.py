@@ -68,8 +68,11 @@ def test_a_checkpoint_with_a_probe_makes_a_classifier(kind, tmp_path):
     width = features.shape[1]
     probe = torch.nn.Linear(width, 10)
     save_state(tmp_path / "encoder.pt", encoder.state_dict())
-    save_state(tmp_path / "head.pt", encoder.state_dict() | {f"linear_probe.{key}": value
-                                                             for key, value in probe.state_dict().items()})  # fmt: skip
+    save_state(
+        tmp_path / "head.pt",
+        encoder.state_dict()
+        | {f"linear_probe.{key}": value for key, value in probe.state_dict().items()},
+    )
     with pytest.raises(
         UserError, match=r"not the logits of 10 classes.*exec_probe.py .* --with-head DIR"
     ):

@@ -200,8 +200,13 @@ def test_objectives_compute_nothing_that_is_not_needed(networks, data, monkeypat
     one."""
     front, end = networks
     layers = layers_of(networks, ["layer1.0", "layer2.0"], ["layer2.0"])
-    expected = {"task": (0, 0, 1, 1), "soft": (1, 1, 2, 2), "hint": (1, 1, 0, 0), "fula": (1, 1, 2, 1),
-                "feature": (1, 1, 2, 1)}  # fmt: skip
+    expected = {
+        "task": (0, 0, 1, 1),
+        "soft": (1, 1, 2, 2),
+        "hint": (1, 1, 0, 0),
+        "fula": (1, 1, 2, 1),
+        "feature": (1, 1, 2, 1),
+    }
     for name, n_calls in expected.items():
         grid = Grid(front, end, layers, objective=OBJECTIVES[name])
         list(grid.losses(data.images, data.labels, training=True))  # traces the networks
@@ -293,8 +298,16 @@ def test_matching_between_maps_and_tokens_of_any_size_is_that_of_the_rows(kinds,
     front, end = (network.double().eval().requires_grad_(False) for network in (front, end))
     layer_of = {"c": "pool1", "t": "blocks.1"}
     pair = Pair(layer_of[kinds[0]], layer_of[kinds[2]])
-    layers, _ = build_layers(front, end, [pair.front_layer], [pair.end_layer], kinds, image_shape=images.shape[1:],
-                             seed=0, c2t_cls_token="pool")  # fmt: skip
+    layers, _ = build_layers(
+        front,
+        end,
+        [pair.front_layer],
+        [pair.end_layer],
+        kinds,
+        image_shape=images.shape[1:],
+        seed=0,
+        c2t_cls_token="pool",
+    )
     matched = match_layers(front, end, layers, [(images, None)], form=form)
     source, target = front(images, until=pair.front_layer), end(images, until=pair.end_layer)
     layer = layers[pair]

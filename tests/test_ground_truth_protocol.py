@@ -68,9 +68,17 @@ def rows():
 
 def test_the_truth_scores_1_in_every_test(rows):
     tests = {(test, score) for test, score, measure, _ in rows if measure == "truth"}
-    assert tests == {("label_noise", "auprc"), ("label_noise", "conformity"), ("accuracy", "spearman"),
-                     ("disagreement", "partial"), ("disagreement", "spearman"), ("jensen_shannon", "partial"),
-                     ("jensen_shannon", "spearman"), ("layers", "spearman"), ("layers", "conformity")}  # fmt: skip
+    assert tests == {
+        ("label_noise", "auprc"),
+        ("label_noise", "conformity"),
+        ("accuracy", "spearman"),
+        ("disagreement", "partial"),
+        ("disagreement", "spearman"),
+        ("jensen_shannon", "partial"),
+        ("jensen_shannon", "spearman"),
+        ("layers", "spearman"),
+        ("layers", "conformity"),
+    }
     for (test, name, measure, layer), row in rows.items():
         if measure == "truth" and test != "accuracy":
             assert row.value == pytest.approx(1, abs=0.02), (test, name, layer)
@@ -149,8 +157,11 @@ def test_layers_are_ordered_by_means_over_pairs_of_clean_networks():
     groups = ["clean"] * 5 + ["label_noise:1"] * 2
     values = np.random.default_rng(1).random((7, 7, 3, 3))
     _, outputs = tables_of(groups)
-    (row,) = (row for row in score(Tables(LAYERS, {"x": values}, frozenset()), groups, outputs)
-              if (row.test, row.score) == ("layers", "conformity"))  # fmt: skip
+    (row,) = (
+        row
+        for row in score(Tables(LAYERS, {"x": values}, frozenset()), groups, outputs)
+        if (row.test, row.score) == ("layers", "conformity")
+    )
     sums = {
         (i, j): sum(values[a, b] + values[a, b].T for a, b in ((i, j), (j, i)))
         for i, j in combinations(range(5), 2)

@@ -171,5 +171,6 @@ def test_an_impostor_is_stitched_into_an_end_network_and_compared(in_tmp_path):
     assert {
         row["front_model_type"][-14:] for row in read_csv("results/all/task1/label-end/grid.csv")
     } == {"plant.py:label"}
-    assert sorted(path.name for path in (in_tmp_path / "results" / "all" / "similarity").glob("*.csv")) == [
-        "end-fresh.csv", "end-label.csv", "end-other.csv"]  # fmt: skip
+    assert sorted(
+        path.name for path in (in_tmp_path / "results" / "all" / "similarity").glob("*.csv")
+    ) == ["end-fresh.csv", "end-label.csv", "end-other.csv"]

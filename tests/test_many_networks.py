@@ -71,8 +71,11 @@ def test_one_matrix_a_quantity_whatever_the_number_of_networks(folder, drawn_fig
     figure = drawn_figures["v.png"]
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
     assert [text.splitlines()[0] for text in titles] == [
-        "mean penalty", "mean identification", "mean κ within strata", "share of similar pairs",
-    ]  # fmt: skip
+        "mean penalty",
+        "mean identification",
+        "mean κ within strata",
+        "share of similar pairs",
+    ]
     assert "The number in a cell is its value. Grey cells: not stitched" in caption_of(figure)
     out = run(
         SCRIPT, *folders(), "--networks", "list.csv", "-o", "v.csv", "--verbose", cwd=folder

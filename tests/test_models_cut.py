@@ -289,8 +289,11 @@ CUT = {  # the smallest network of each kind: options that make it smaller
 def unpacked(text: str) -> list[str]:
     """The names that a text such as "layer1.0-2 layer2" stands for."""
     parts = [re.fullmatch(r"(\S*?)(?:(\d+)-(\d+))?", part).groups() for part in text.split()]
-    return [stem if first is None else f"{stem}{i}" for stem, first, last in parts
-            for i in ([0] if first is None else range(int(first), int(last) + 1))]  # fmt: skip
+    return [
+        stem if first is None else f"{stem}{i}"
+        for stem, first, last in parts
+        for i in ([0] if first is None else range(int(first), int(last) + 1))
+    ]
 
 
 EXPECTED = {name: unpacked(text) for names, text in BLOCKS.items() for name in names.split()}
@@ -310,8 +313,15 @@ def built(name: str, **options) -> torch.nn.Module:
     return module.eval().requires_grad_(False)
 
 
-@pytest.mark.parametrize("name", [name if name in FAST or not name.startswith("tv_") else
-                                  pytest.param(name, marks=pytest.mark.slow) for name in EXPECTED])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        if name in FAST or not name.startswith("tv_")
+        else pytest.param(name, marks=pytest.mark.slow)
+        for name in EXPECTED
+    ],
+)
 def test_blocks(name):
     shape = (
         (17, 24)
@@ -339,8 +349,13 @@ def test_every_family_is_cut():
     assert {torchvision.models.get_model_builder(name).__module__ for name in CUT} == families
 
 
-@pytest.mark.parametrize("name", [name if f"tv_{name}" == FAST[0] else pytest.param(name, marks=pytest.mark.slow)
-                                  for name in CUT])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if f"tv_{name}" == FAST[0] else pytest.param(name, marks=pytest.mark.slow)
+        for name in CUT
+    ],
+)
 def test_cuts(name, capfd):
     """Activations are those of hooks, and so is what follows some blocks and layers inside of
     some."""

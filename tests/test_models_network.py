@@ -97,8 +97,10 @@ def test_gradients_flow_into_the_module(images):
 
 def test_layers_that_are_no_activations(images):
     _, network = built(Attention)
-    for layer, line in (("transposed", "gives time steps in front of the images; .*batch_first=True"),
-                        ("never", "is never called by this network, or gives no tensor")):  # fmt: skip
+    for layer, line in (
+        ("transposed", "gives time steps in front of the images; .*batch_first=True"),
+        ("never", "is never called by this network, or gives no tensor"),
+    ):
         with pytest.raises(UserError, match=f"layer '{layer}' {line}"):
             network.activations(images, ["embed", layer])
 

@@ -61,8 +61,13 @@ def test_networks_without_a_golden_have_the_entries_of_torchvisions():
     assert missing == {"resnext50_32x4d", "resnext101_32x8d"}  # the public code cannot build them
     for name in missing:
         with torch.device("meta"):
-            states = [network.state_dict() for network in (torchvision.models.get_model(name, num_classes=10),
-                                                           build_model(name))]  # fmt: skip
+            states = [
+                network.state_dict()
+                for network in (
+                    torchvision.models.get_model(name, num_classes=10),
+                    build_model(name),
+                )
+            ]
         theirs, ours = ({key: value.shape for key, value in state.items()} for state in states)
         assert ours.pop("conv1.weight") == (64, 3, 3, 3) and theirs.pop("conv1.weight") == (
             64,
@@ -131,10 +136,17 @@ def test_only_infinite_weights_are_clamped(monkeypatch):
 
 @pytest.mark.parametrize(
     ("name", "image_shape"),
-    [("resnet18", (1, 28, 28)), ("resnext50_32x4d", (3, 9, 11)), ("preact_resnet18", (3, 15, 17)),
-     ("liu2020_wrn", (5, 9, 9)), ("small_cnn", (1, 8, 8)), ("small_cnn", (3, 224, 224)),
-     ("vit_tiny_patch4_32", (1, 28, 28)), ("vit_tiny_patch4_32", (2, 8, 12))],
-)  # fmt: skip
+    [
+        ("resnet18", (1, 28, 28)),
+        ("resnext50_32x4d", (3, 9, 11)),
+        ("preact_resnet18", (3, 15, 17)),
+        ("liu2020_wrn", (5, 9, 9)),
+        ("small_cnn", (1, 8, 8)),
+        ("small_cnn", (3, 224, 224)),
+        ("vit_tiny_patch4_32", (1, 28, 28)),
+        ("vit_tiny_patch4_32", (2, 8, 12)),
+    ],
+)
 @torch.no_grad()
 def test_any_number_of_channels_and_classes_and_other_sizes(name, image_shape):
     network = build_model(

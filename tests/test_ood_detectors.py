@@ -20,10 +20,15 @@ SHAPES = {"representation_shape": (4, 2, 2), "image_shape": (1, 8, 8)}
 
 def entry(**changes) -> dict:
     made = {
-        "model_type": "repr_cls_resnet18", "source_model_type": "small_cnn", "source_model_path": "m.pt",
-        "source_layer": "pool1", "id_dataset": "digits", "orig_input_shape": [1, 8, 8],
-        "required_input_shape": [4, 2, 2], "training_loc": "d",
-    }  # fmt: skip
+        "model_type": "repr_cls_resnet18",
+        "source_model_type": "small_cnn",
+        "source_model_path": "m.pt",
+        "source_layer": "pool1",
+        "id_dataset": "digits",
+        "orig_input_shape": [1, 8, 8],
+        "required_input_shape": [4, 2, 2],
+        "training_loc": "d",
+    }
     return made | changes
 
 

@@ -37,8 +37,14 @@ def environment(tmp_path: Path, **settings: str) -> dict[str, str]:
 
 
 def run(name: str, tmp_path: Path, **settings: str) -> subprocess.CompletedProcess:
-    return subprocess.run(["bash", PAPER / name], cwd=tmp_path, env=environment(tmp_path, **settings),
-                          capture_output=True, text=True, timeout=120)  # fmt: skip
+    return subprocess.run(
+        ["bash", PAPER / name],
+        cwd=tmp_path,
+        env=environment(tmp_path, **settings),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
 
 
 def commands(name: str, tmp_path: Path, **settings: str) -> list[list[str]]:
@@ -158,9 +164,14 @@ def test_a_signal_reaches_each_run_once(signum, whole_group, tmp_path):
     saving."""
     counting = 'trap \'echo signal >> "$log"\' TERM INT; echo began >> "$log"; for i in {1..5}; do sleep 0.1; done'
     until = '\nuntil grep -q signal "$log"; do sleep 0.1; done; sleep 0.5; echo saved >> "$log"; exit 143'
-    script = subprocess.Popen(["bash", PAPER / TRAIN], text=True, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
-                              env=environment(tmp_path, PYTHON=fake_python(tmp_path, counting + until), GPUS="0 1"),
-                              start_new_session=True)  # fmt: skip
+    script = subprocess.Popen(
+        ["bash", PAPER / TRAIN],
+        text=True,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        env=environment(tmp_path, PYTHON=fake_python(tmp_path, counting + until), GPUS="0 1"),
+        start_new_session=True,
+    )
     log, end = tmp_path / "log", time.monotonic() + 180
     while not (log.exists() and log.read_text().count("began") == 2):
         assert time.monotonic() < end
@@ -194,8 +205,14 @@ def array_job(tmp_path):
             {f"SLURM_ARRAY_{name}": str(value) for name, value in of_array.items()} if task else {}
         )
         own = {"PATH": f"{tmp_path}:{os.environ['PATH']}", **job, **more}
-        return subprocess.Popen(["bash", PAPER / "slurm_array.sbatch", *arguments], cwd=tmp_path, text=True, env=own,
-                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)  # fmt: skip
+        return subprocess.Popen(
+            ["bash", PAPER / "slurm_array.sbatch", *arguments],
+            cwd=tmp_path,
+            text=True,
+            env=own,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
 
     return start
 
@@ -242,6 +259,12 @@ def test_a_job_takes_a_share_of_all_pairs(array_job):
 
 @pytest.mark.slow
 def test_every_script_on_the_digits(tmp_path):
-    done = subprocess.run(["bash", PAPER / "smoke.sh"], cwd=tmp_path, capture_output=True, text=True, timeout=1800,
-                          env=os.environ | {"PYTHON": sys.executable})  # fmt: skip
+    done = subprocess.run(
+        ["bash", PAPER / "smoke.sh"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=1800,
+        env=os.environ | {"PYTHON": sys.executable},
+    )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -20,13 +20,22 @@ from tests.tiny_networks import PLAIN, plain_network
 LAYER = "4"
 OFF, COLLAPSED = "off the manifold", "collapsed"
 SIDES = {
-    "itself": "in distribution", "class means": COLLAPSED, "half-way to class means": COLLAPSED,
-    "shrunk to 0.7": COLLAPSED, "noise": OFF, "constant maps": OFF, "shuffled positions": OFF, "fresh front": OFF,
-}  # fmt: skip
+    "itself": "in distribution",
+    "class means": COLLAPSED,
+    "half-way to class means": COLLAPSED,
+    "shrunk to 0.7": COLLAPSED,
+    "noise": OFF,
+    "constant maps": OFF,
+    "shuffled positions": OFF,
+    "fresh front": OFF,
+}
 WORDS = {
-    "itself": "similar", "class means": "accurate by the class alone", "constant maps": "not similar",
-    "shuffled positions": "not similar", "fresh front": "not similar",
-}  # fmt: skip
+    "itself": "similar",
+    "class means": "accurate by the class alone",
+    "constant maps": "not similar",
+    "shuffled positions": "not similar",
+    "fresh front": "not similar",
+}
 
 
 @pytest.fixture(scope="module")

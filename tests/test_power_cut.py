@@ -27,8 +27,15 @@ from tests.conftest import few_images
 from tests.run_content import content
 
 MARKS = {"config.txt", "resume.pt"}  # each says that all files written before it are complete
-FILES = {"final_model.pt", "predictions.npz", "metrics.json", "summary.txt", "run.json", "training_logs.csv",
-         "config.txt"}  # fmt: skip
+FILES = {
+    "final_model.pt",
+    "predictions.npz",
+    "metrics.json",
+    "summary.txt",
+    "run.json",
+    "training_logs.csv",
+    "config.txt",
+}
 PAIRS = [Pair("pool1", "pool1"), Pair("pool1", "pool2")]
 TRAIN = [
     "exec_train.py",

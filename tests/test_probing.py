@@ -17,9 +17,14 @@ from src.runtime import seeded
 from src.training import Settings, train
 
 SHAPES = {
-    "maps": (6, 12, 4, 3), "tokens": (6, 5, 12), "patches": (6, 4, 12), "flat": (20, 12), "few samples": (7, 12),
-    "one": (1, 12), "many": (32, 64, 8, 8),
-}  # fmt: skip
+    "maps": (6, 12, 4, 3),
+    "tokens": (6, 5, 12),
+    "patches": (6, 4, 12),
+    "flat": (20, 12),
+    "few samples": (7, 12),
+    "one": (1, 12),
+    "many": (32, 64, 8, 8),
+}
 IMAGES = ImageSpec(10, (1, 8, 8))
 
 

@@ -20,7 +20,7 @@ from src.stitching.experiments import (
     method_names,
     newest_runs,
     pair_of,
-)  # fmt: skip
+)
 from src.stitching.folders import StitchingRun
 from tests.result_rows import OPTIONS, evaluation_row, stitch_row
 

@@ -67,7 +67,7 @@ COLUMNS = {  # that all tables of a type have
     DepthRow: "quantity,line,layer,value,low,high,n_networks,n_pairs,networks",
     EpochRow: "train_acc,train_loss,val_acc,val_loss",
     FinetuningRow: "ft_loss,ce_loss,train_acc,val_ce_loss,val_acc",
-}  # fmt: skip
+}
 SAMPLES = {str: 'm, n/é "last"', int: 3, float: 0.1 + 0.2, bool: False}
 
 
@@ -113,8 +113,11 @@ def test_a_table_has_the_further_columns_of_all_its_rows(tmp_path):
     ]
     write_table(tmp_path / "t.csv", House, rows)
     assert (tmp_path / "t.csv").read_text().splitlines() == [
-        "street,height,name,n_floors,hall,attic", "A,2.0,none,1,,", "B,,none,1,1.0,", "C,1.0,none,1,,inf",
-    ]  # fmt: skip
+        "street,height,name,n_floors,hall,attic",
+        "A,2.0,none,1,,",
+        "B,,none,1,1.0,",
+        "C,1.0,none,1,,inf",
+    ]
     assert read_table(tmp_path / "t.csv", House) == rows
 
 

@@ -42,9 +42,12 @@ def test_distances_are_negated_and_what_was_not_measured_is_left_out(tmp_path):
     one, two = (8, FULL), (FULL, 4)
     assert math.isnan(values.pop(("pwcca", two)))
     assert values == {
-        ("cka", one): 0.5, ("cka", two): 0.75, ("procrustes", one): -0.125, ("procrustes", two): -0.5,
+        ("cka", one): 0.5,
+        ("cka", two): 0.75,
+        ("procrustes", one): -0.125,
+        ("procrustes", two): -0.5,
         ("pwcca", one): -0.25,
-    }  # fmt: skip
+    }
 
 
 def test_a_copy_of_a_checkpoint_is_the_same_network(tmp_path, monkeypatch, capsys):
@@ -126,9 +129,13 @@ def test_similarities_of_other_data_or_numbers_of_images_are_kept_apart(tmp_path
 
 def test_probes_of_other_data_are_kept_apart_and_of_other_epochs_the_newest_count(tmp_path, capsys):
     rows = [
-        probe_row(epochs=20, rank=4), probe_row(), probe_row(rank=8), probe_row(dataset="mnist"),
-        probe_row(epochs=20, rank=2), probe_row(epochs=20, rank=1),
-    ]  # fmt: skip
+        probe_row(epochs=20, rank=4),
+        probe_row(),
+        probe_row(rank=8),
+        probe_row(dataset="mnist"),
+        probe_row(epochs=20, rank=2),
+        probe_row(epochs=20, rank=1),
+    ]
     probes = read_measurements([write(tmp_path / "p.csv", *rows)]).probes
     assert {data: list(by_rank) for (_, _, data), by_rank in probes.items()} == {
         "digits": [2, 1],
@@ -156,11 +163,14 @@ def test_stitches_are_kept_apart_by_networks_method_and_rank_of_matching(tmp_pat
     setting = "a.pt -- b.pt: rc2c_pre, direct matching"
     measurements = read_measurements([write(tmp_path / "grid.csv", *rows)]).measurements
     assert {(each.setting, each.ranks[0]): each.value for each in measurements} == {
-        (setting, 8): 0.5, (f"{setting}, front_pinv_rank=full", 8): 0.25, (setting, 4): 0.4,
-        (f"{setting}, front_pinv_rank=16", 4): 0.125, (setting, FULL): 0.9,
+        (setting, 8): 0.5,
+        (f"{setting}, front_pinv_rank=full", 8): 0.25,
+        (setting, 4): 0.4,
+        (f"{setting}, front_pinv_rank=16", 4): 0.125,
+        (setting, FULL): 0.9,
         ("a.pt -- b.pt: rc2c_pre, task loss matching (init=rand)", 8): 0.75,
         ("a.pt -- b.pt: rc2c_pre, task loss matching (init=pinv)", 2): 0.6,
-    }  # fmt: skip
+    }
     # Where no two of them collide, they are one series.
     measurements = read_measurements([write(tmp_path / "grid.csv", rows[1], rows[4])]).measurements
     assert {each.setting for each in measurements} == {setting}

@@ -183,9 +183,13 @@ def test_the_rank_itself_is_the_baseline():
     known = {("A", "x"): probes({1: 0.1, 2: 0.3, 4: 0.2, 8: 0.5, 16: 0.4})}
     rows = list(sensitivity(tables([*cka, *other, *fewer], known)))
     assert [(row.measure, row.setting, row.n) for row in rows] == [
-        ("cka", CKA.setting, 5), ("procrustes", CKA.setting, 4), (BASELINE, CKA.setting, 5), (BASELINE, CKA.setting, 4),
-        ("pwcca", "pool", 5), (BASELINE, "pool", 5),
-    ]  # fmt: skip
+        ("cka", CKA.setting, 5),
+        ("procrustes", CKA.setting, 4),
+        (BASELINE, CKA.setting, 5),
+        (BASELINE, CKA.setting, 4),
+        ("pwcca", "pool", 5),
+        (BASELINE, "pool", 5),
+    ]
     assert (
         rows[2].spearman
         == rows[0].spearman
@@ -218,8 +222,11 @@ def test_specificity_by_hand():
     ties = specificity(tables(at_full_rank({("a", "a"): 0.9, ("a", "b"): 0.9})))
     assert [row.place for row in ties] == [2]  # ties count against it
     assert [(row.layer1, row.varied, row.n, row.place) for row in rows] == [
-        ("a", "layer2", 3, 1), ("a", "layer1", 2, 1), ("b", "layer2", 3, 2), ("b", "layer1", 2, 1),
-    ]  # fmt: skip
+        ("a", "layer2", 3, 1),
+        ("a", "layer1", 2, 1),
+        ("b", "layer2", 3, 2),
+        ("b", "layer1", 2, 1),
+    ]
 
 
 def test_a_missing_pair_has_no_place():

@@ -19,9 +19,12 @@ from src.similarity.similarity_rows import SimilarityRow
 from tests.comparisons import compared
 
 FUNCTIONS = {
-    "cka": linear_cka, "cka_debiased": debiased_cka, "mutual_knn": mutual_knn,
-    "procrustes": procrustes_distance, "pwcca": pwcca_distance,
-}  # fmt: skip
+    "cka": linear_cka,
+    "cka_debiased": debiased_cka,
+    "mutual_knn": mutual_knn,
+    "procrustes": procrustes_distance,
+    "pwcca": pwcca_distance,
+}
 
 
 def row_of(x, y, **options) -> SimilarityRow:

@@ -86,8 +86,10 @@ def test_nulls_have_panels_of_their_own(drawn):
         "x.png", [row._replace(values=values) for row in rows_of("a", "c", [None], [None])]
     )
     assert {title: panel.matrix.values for title, panel in drawn["maps"][0].items()} == {
-        "linear CKA": [[0.5]], "linear CKA, calibrated": [[0.25]], "linear CKA, calibrated within classes": [[0.125]],
-    }  # fmt: skip
+        "linear CKA": [[0.5]],
+        "linear CKA, calibrated": [[0.25]],
+        "linear CKA, calibrated within classes": [[0.125]],
+    }
 
 
 def test_cells_whose_samples_differ_are_marked_where_samples_count(drawn):

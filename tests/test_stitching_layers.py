@@ -101,8 +101,10 @@ def tokens_of(maps: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("mode", ["bilinear", "nearest"])
-@pytest.mark.parametrize(("size", "n_tokens", "cls"), [((8, 8), 17, "pool"), ((3, 5), 16, None), ((2, 4), 8, None),
-                                                       ((2, 2), 10, "learn")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("size", "n_tokens", "cls"),
+    [((8, 8), 17, "pool"), ((3, 5), 16, None), ((2, 4), 8, None), ((2, 2), 10, "learn")],
+)
 def test_c2t_resizes_to_the_grid_of_tokens(size, n_tokens, cls, mode):
     layer = build_stitching_layer(
         "c2t", (6, *size), (n_tokens, 7), c2t_cls_token=cls, upsample_mode=mode

@@ -171,8 +171,11 @@ def test_two_experiments_are_compared_by_the_second_less_the_first(tmp_path, dra
     figure = drawn_figures["c.png"]
     panels = {axes.get_title(): axes.images[0] for axes in figure.axes if axes.images}
     limits = {name: image.get_clim() for name, image in panels.items()}
-    assert limits == {"direct matching": (0, 1), "task loss matching": (0, 1),
-                      "task loss matching − direct matching": (-0.25, 0.25)}  # fmt: skip
+    assert limits == {
+        "direct matching": (0, 1),
+        "task loss matching": (0, 1),
+        "task loss matching − direct matching": (-0.25, 0.25),
+    }
     assert "direct matching (rc2c_pre, matched on 100 images); task loss matching (" in caption_of(
         figure
     )

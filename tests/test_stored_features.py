@@ -91,11 +91,18 @@ def test_two_files_need_no_images(folder):
         ("text.npz 1.npz", "text.npz: pool1 holds no numbers", []),
         ("missing.npz 1.npz", "cannot read missing.npz: No such file", []),
         ("0.pt 1.npz", "0.pt has no array ids", ["features", "features"]),
-        ("0.npz 1.pt", "--shortcut changes images, and 0.npz holds features", ["--shortcut", "0.5"]),
-        ("0.npz 1.pt", "--channels-last 1 is of a network, and 0.npz holds features",
-         ["--channels-last", "1"]),
+        (
+            "0.npz 1.pt",
+            "--shortcut changes images, and 0.npz holds features",
+            ["--shortcut", "0.5"],
+        ),
+        (
+            "0.npz 1.pt",
+            "--channels-last 1 is of a network, and 0.npz holds features",
+            ["--channels-last", "1"],
+        ),
     ],
-)  # fmt: skip
+)
 def test_refusals(paths, line, options, folder):
     pool1 = np.ones((50, 3))
     np.savez("shifted.npz", ids=np.arange(1, 51), pool1=pool1)

@@ -126,8 +126,12 @@ def test_doses_are_those_of_activations_that_are_laid_out():
 
 
 def test_doses_are_interpolated_and_limited():
-    doses = Doses(10**9, np.array([1.0, 0.5, 0.25, 0.1, 0.01]), np.array([1.0, 2, 4, 8, 16]),
-                  np.array([0.9, 0.8, 0.6, 0.3, 0.1]))  # fmt: skip
+    doses = Doses(
+        10**9,
+        np.array([1.0, 0.5, 0.25, 0.1, 0.01]),
+        np.array([1.0, 2, 4, 8, 16]),
+        np.array([0.9, 0.8, 0.6, 0.3, 0.1]),
+    )
     assert [doses.noise(density) for density in (1.0, 1.5, 0.01, 0.001, 0)] == pytest.approx(
         [0, 0, 0.2, 0.2, 0.2]
     )
@@ -198,8 +202,11 @@ def test_what_cannot_be_measured():
 
 def test_sides():
     for noise, shrinkage, expected in (
-        (0.04, 0.14, IN_DISTRIBUTION), (0.06, 0, OFF), (0.06, 0.3, OFF), (0.04, 0.16, COLLAPSED),
-    ):  # fmt: skip
+        (0.04, 0.14, IN_DISTRIBUTION),
+        (0.06, 0, OFF),
+        (0.06, 0.3, OFF),
+        (0.04, 0.16, COLLAPSED),
+    ):
         validity = StitchValidity(0.8, 0.8, 0.1, 0.8, 0.8, 0.1, noise, shrinkage)
         assert (
             side_of(validity) == expected

@@ -236,15 +236,21 @@ def test_an_end_network_that_was_never_trained_is_like_nothing(tmp_path, monkeyp
 
 
 def test_controls_are_recognised_and_never_pooled_with_others(tmp_path):
-    for name, networks in {"1": ("f1.pt", "g1.pt"), "2": ("f2.pt", "g2.pt"), "3": ("g1.pt", "g1.pt"),
-                           "4": ("-", "g1.pt")}.items():  # fmt: skip
+    for name, networks in {
+        "1": ("f1.pt", "g1.pt"),
+        "2": ("f2.pt", "g2.pt"),
+        "3": ("g1.pt", "g1.pt"),
+        "4": ("-", "g1.pt"),
+    }.items():
         paths = {"front_model_path": networks[0], "end_model_path": networks[1], "front_layer": "y"}
         write_run(tmp_path, name, n_right=945, **paths)
     write_evaluation(tmp_path, {"3": 0.5})
     verdicts = judge(runs_of(tmp_path), pool=True)
     assert {(row.networks, row.control) for row in verdicts} == {
-        ("2 pairs of networks", None), ("g1.pt → g1.pt", "self"), ("- (resnet18, seed 0) → g1.pt", "fresh"),
-    }  # fmt: skip
+        ("2 pairs of networks", None),
+        ("g1.pt → g1.pt", "self"),
+        ("- (resnet18, seed 0) → g1.pt", "fresh"),
+    }
     *_, own, fresh = verdict_report.sentences(verdicts, Limits())
     assert own == "Control: of 1 layers stitched to themselves 1 are similar (all must be)."
     assert (
@@ -309,9 +315,11 @@ def test_pairs_that_share_a_network_are_not_taken_together(tmp_path):
         )
     verdicts = judge(runs_of(tmp_path), pool=True)
     assert {verdict.networks: verdict.accuracy for verdict in verdicts} == {
-        "f.pt → g.pt": 0.94, "g.pt → f.pt": 0.93, "- (resnet18, seed 0) → g.pt": 0.5,
+        "f.pt → g.pt": 0.94,
+        "g.pt → f.pt": 0.93,
+        "- (resnet18, seed 0) → g.pt": 0.5,
         "- (resnet18, seed 1) → g.pt": 0.4,
-    }  # fmt: skip
+    }
     sections = verdict_report.sections_of(verdicts)
     assert [section.title for section in sections] == [
         "direct matching, 2 pairs of networks",
@@ -401,8 +409,12 @@ def test_folders_of_the_public_code_are_read():
 
 def test_sentences(tmp_path):
     for name, (front, n_right) in {
-        "1": ("y", 945), "2": ("x", 945), "3": ("z", 500), "4": ("w", 905), "5": ("v", 945),
-    }.items():  # fmt: skip
+        "1": ("y", 945),
+        "2": ("x", 945),
+        "3": ("z", 500),
+        "4": ("w", 905),
+        "5": ("v", 945),
+    }.items():
         write_run(tmp_path, name, n_right=n_right, front_layer=front)
     write_evaluation(tmp_path, dict.fromkeys("134", 0.5))
     write_evaluation(tmp_path, {"2": 0.5}, validity=OFF, detector="knn")

@@ -35,8 +35,10 @@ def write_cifar10(root: Path, n_train: int = 50, n_test: int = 20) -> None:
     """Five training batches that share n_train images, and a test batch."""
     folder = Path(root) / "cifar-10-batches-py"
     images, labels = random_images(n_train, 3072), labels_of(n_train, 10)
-    batches = {f"data_batch_{i + 1}": {"data": images[rows], "labels": [labels[row] for row in rows]}
-               for i, rows in enumerate(np.array_split(np.arange(n_train), 5))}  # fmt: skip
+    batches = {
+        f"data_batch_{i + 1}": {"data": images[rows], "labels": [labels[row] for row in rows]}
+        for i, rows in enumerate(np.array_split(np.arange(n_train), 5))
+    }
     batches["test_batch"] = {
         "data": random_images(n_test, 3072, seed=1),
         "labels": labels_of(n_test, 10),
@@ -153,5 +155,9 @@ class DoubleSet(BaseImageSet):
 
 def few_grey_images(n: int, side: int, *, n_classes: int, **options) -> ImageSet:
     """A data set of random images in memory whose labels are in turn all classes."""
-    return ImageSet(torch.from_numpy(random_images(n, 1, side, side)), torch.arange(n) % n_classes, n_classes=n_classes,
-                    **options)  # fmt: skip
+    return ImageSet(
+        torch.from_numpy(random_images(n, 1, side, side)),
+        torch.arange(n) % n_classes,
+        n_classes=n_classes,
+        **options,
+    )

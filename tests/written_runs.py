@@ -16,11 +16,23 @@ LABELS = np.arange(N) % N_CLASSES
 IDENTIFIED = IntervalEstimate(0.95, 0.93, 0.97)
 VALID = StitchValidity(0.9, 0.8, 0.1, 1.0, 0.9, 0.05, 0.01, 0.02)
 OPTIONS = result_rows.OPTIONS | {
-    "front_model_path": "f.pt", "end_model_path": "g.pt", "front_layer": "x", "end_layer": "y", "init": "pinv",
-    "n_epochs": 0, "objective": "task", "gpu": -1,
-}  # fmt: skip
-METRICS = {"front_accuracy": 0.9, "kappa": 0.5, "agreement": 0.75, "matching_error": None,
-           "representation_difference": 0.25, "n_images": N}  # fmt: skip
+    "front_model_path": "f.pt",
+    "end_model_path": "g.pt",
+    "front_layer": "x",
+    "end_layer": "y",
+    "init": "pinv",
+    "n_epochs": 0,
+    "objective": "task",
+    "gpu": -1,
+}
+METRICS = {
+    "front_accuracy": 0.9,
+    "kappa": 0.5,
+    "agreement": 0.75,
+    "matching_error": None,
+    "representation_difference": 0.25,
+    "n_images": N,
+}
 
 
 def predicted(n_right: int) -> np.ndarray:
@@ -66,11 +78,15 @@ def write_evaluation(
         columns |= dict(zip(names, identified, strict=True))
     rows = [
         result_rows.evaluation_row(
-            auroc=auroc, auroc_low=auroc - 0.01, auroc_high=auroc + 0.01, detector=detector,
-            folder=f"2025-01-01_00-00-00.{run}", **columns,
+            auroc=auroc,
+            auroc_low=auroc - 0.01,
+            auroc_high=auroc + 0.01,
+            detector=detector,
+            folder=f"2025-01-01_00-00-00.{run}",
+            **columns,
         )
         for run, auroc in aurocs.items()
-    ]  # fmt: skip
+    ]
     write_table(evaluation_file(folder, detector), EvaluationRow, rows)
 
 
