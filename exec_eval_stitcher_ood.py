@@ -83,7 +83,7 @@ def add_networks(options: cli.Parser) -> None:
     add = options.add_argument
     add("--front-model", help="where the front network's checkpoint is now, if it was moved")
     add("--end-model", help="where the end network's checkpoint is now, if it was moved")
-    named_here = "FILE.py:FUNCTION of the {} network, whose code runs only if named here"
+    named_here = "type of the {} network if it is of your own code, which runs only if named here"
     add("--front-type", type=cli.network, help=named_here.format("front"))
     add("--end-type", type=cli.network, help=named_here.format("end"))
 

@@ -29,7 +29,6 @@ from src import cli
 from src.choices import AUTO, STITCHING_TYPES, UPSAMPLE_MODES
 from src.choices.scores import SCORES
 from src.choices.stitching import FORMS, OBJECTIVES
-from src.network_names import is_user_network
 from src.user_code import CODE, absolute, is_user_code
 
 NONE = "none"  # as a method: stitch nothing
@@ -80,7 +79,7 @@ def parser() -> cli.Parser:
         action="store_true",
         help="write tables only, in half of the time where networks are small",
     )
-    add("--own-types", type=cli.network, nargs="+", default=[], metavar="FILE.py:FUNCTION",
+    add("--own-types", type=cli.network, nargs="+", default=[], metavar="TYPE",
         help="types in the list that are a user's code, which runs only if named here")  # fmt: skip
     add("--redo-changed", action="store_true",
         help="move aside, into folders stale-TIME, what was made with earlier weights of a checkpoint, and make it "
@@ -194,7 +193,7 @@ def check_types(args, networks) -> None:
     from src.errors import UserError
 
     for network in networks:
-        if is_user_network(network.type) and network.type not in args.own_types:
+        if is_user_code(network.type) and network.type not in args.own_types:
             raise UserError(
                 f"{args.networks} names {network.type}, and a list does not run code; name it with --own-types as well"
             )

@@ -19,10 +19,9 @@ import exec_stitch
 from src.choices.stitching import FORMS
 from src.console import listed, note, result, silenced, warn
 from src.errors import Busy, UserError, as_user_error
-from src.network_names import is_user_network
 from src.results.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, pair_name
 from src.results.options import read_options
-from src.user_code import title_of
+from src.user_code import is_user_code, title_of
 
 if TYPE_CHECKING:
     from src.results.run import Run
@@ -195,7 +194,7 @@ def stitching_unit(
         mod_only_stitch=True, resume=True, save_dir=str(folder), **method.options,
     )  # fmt: skip
     own_types = {f"{side}_type": each.type for side, each in zip(("front", "end"), pair, strict=True)
-                 if is_user_network(each.type)}  # fmt: skip
+                 if is_user_code(each.type)}  # fmt: skip
     evaluation = options_of(
         exec_eval_stitcher_ood, args, source_dir=str(Path("results", folder)), **own_types
     )

@@ -19,9 +19,10 @@ from src.images import ImageSpec
 from src.models import Network, build_model
 from src.models.heads import LinearProbe
 from src.models.torchvision_networks import torchvision_weights
-from src.network_names import DEFAULT, FEATURES, NetworkName, fresh_seed, is_user_network
+from src.network_names import DEFAULT, FEATURES, NetworkName, fresh_seed
 from src.runtime import seeded
 from src.trained_with import explained, options_beside, warn_of_other_images
+from src.user_code import is_user_code
 
 State = dict[str, Tensor]
 # The two shapes in torch's message about a state dict that does not fit
@@ -116,7 +117,7 @@ def load_model(
         raise UserError(
             f"{name.path} holds features, and this needs a network; give a checkpoint and its type"
         )
-    is_given_by_user = name.is_given and name.path == DEFAULT and is_user_network(name.type)
+    is_given_by_user = name.is_given and name.path == DEFAULT and is_user_code(name.type)
     if name.is_fresh or is_given_by_user:
         network = _fresh_network(name, images, encoder=encoder)
         return freeze(network, device)
@@ -147,7 +148,7 @@ def _fresh_network(name: NetworkName, images: ImageSpec, *, encoder: bool) -> Ne
     """Build a network with the weights that its initialisation draws from the seed of the name."""
     seed = fresh_seed(name.seed)
     network = _build(name.type, images, n_classes=images.n_classes, encoder=encoder, seed=seed)
-    if name.is_fresh and is_user_network(name.type):
+    if name.is_fresh and is_user_code(name.type):
         second = _build(
             name.type, images, n_classes=images.n_classes, encoder=encoder, seed=seed + 1
         )

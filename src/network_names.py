@@ -169,15 +169,3 @@ def fresh_seed(seed: int | None) -> int:
     """
     digest = hashlib.sha256(f"{seed or 0} fresh weights".encode()).digest()
     return int.from_bytes(digest[:6], "big")
-
-
-def is_user_network(name: str) -> bool:
-    """Return whether a name has the form FILE.py:FUNCTION."""
-    file, _, function = name.rpartition(":")
-    return file.endswith(".py") and function.isidentifier()
-
-
-def file_and_function(name: str) -> tuple[Path, str]:
-    """Split FILE.py:FUNCTION into the path of the file and the name of the function."""
-    file, _, function = name.rpartition(":")
-    return Path(file), function

@@ -13,7 +13,7 @@ from src.checkpoints import load_model
 from src.errors import UserError
 from src.images import ImageSpec
 from src.models import build_model
-from src.network_names import NetworkName, is_user_network
+from src.network_names import NetworkName
 from tests import commands
 from tests.commands import ON_DIGITS, Output, read_csv, read_json, read_metrics
 from tests.conftest import few_images
@@ -177,11 +177,25 @@ def test_what_a_file_must_give(name, line, tmp_path):
         build_model(f"{tmp_path}/{name}", n_channels=1, image_shape=(1, 8, 8))
 
 
-def test_names_of_files():
-    assert is_user_network("nets.py:make") and is_user_network("/a:b/nets.py:make")
-    assert not any(
-        map(is_user_network, ("resnet18", "nets.py", "nets:make", "nets.py:", "C:nets.py"))
+def test_a_network_of_a_package(tmp_path):
+    """Found below the working folder; its code runs only where the command line names it."""
+    (tmp_path / "cnns_of_mine").mkdir()
+    (tmp_path / "cnns_of_mine" / "small.py").write_text(FILE)
+    kind = "cnns_of_mine.small:cnn"
+    run("exec_train.py", kind, "-e", 0, "-dir", "net", cwd=tmp_path)
+    digest = hashlib.sha256(FILE.encode()).hexdigest()
+    assert read_json(tmp_path / "net" / "config.txt")["model_type_sha256"] == digest
+    network = [tmp_path / "net" / "model_0.pt", kind]
+    pair = [network[0], network[0], kind, kind, "0", "1", "auto"]
+    run("exec_stitch.py", *pair, "-e", 0, "-i", "pinv", "-dir", "s", cwd=tmp_path)
+    evaluate = ["exec_eval_stitcher_ood.py", "results/s", "--detector", "mahalanobis"]
+    line = commands.error_line(*evaluate, *ON_DIGITS, cwd=tmp_path)
+    assert f"is not run by itself; name it with --front-type {kind}" in line
+    run(*evaluate, "--front-type", kind, "--end-type", kind, cwd=tmp_path)
+    line = commands.error_line(
+        "exec_eval.py", network[0], "no_such.nets:cnn", *ON_DIGITS, cwd=tmp_path
     )
+    assert "there is no module no_such.nets" in line
 
 
 def test_weights_of_torchvision(tmp_path, monkeypatch):

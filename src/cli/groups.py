@@ -27,12 +27,12 @@ _LISTED = [name for name in MODEL_NAMES if not name.startswith(("vit_", "repr_cl
 _PATCHES = " or ".join(f"vit_SIZE_{suffix}" for suffix in VIT_INPUTS)
 NETWORKS = (
     f"one of {', '.join(_LISTED)}; {_PATCHES}, where SIZE is one of {', '.join(VITS)}; tv_NAME: "
-    "any classification network of torchvision, such as tv_convnext_tiny; or FILE.py:FUNCTION: a "
-    "network of your own"
+    "any classification network of torchvision, such as tv_convnext_tiny; or a network of your "
+    f"own: {CODE}"
 )
 CHECKPOINT = (
     "file of a state dict; DEFAULT: the weights that come with the type, from torchvision for "
-    "tv_NAME, from the function for FILE.py:FUNCTION; another name of torchvision's weights; or "
+    "tv_NAME, from your function for a network of your own; another name of torchvision's weights; or "
     "-: fresh weights, drawn with the seed"
 )
 CHANNELS_LAST = (

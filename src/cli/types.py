@@ -6,7 +6,6 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from src.errors import unknown_name
-from src.network_names import file_and_function, is_user_network
 from src.user_code import CODE, absolute, is_user_code
 
 Value = TypeVar("Value")
@@ -71,10 +70,7 @@ def cutoff(text: str) -> str:
 
 def network(text: str) -> str:
     """Read the type of a network; the path of a user's file becomes absolute."""
-    if not is_user_network(text):
-        return text
-    file, function = file_and_function(text)
-    return f"{file.expanduser().absolute()}:{function}"
+    return absolute(text)
 
 
 def name_or_code(kind: str, names: Collection[str]) -> Callable[[str], str]:

@@ -1,4 +1,4 @@
-"""Builds networks by name: from the zoo, from torchvision, or by a user's FILE.py:FUNCTION."""
+"""Builds networks by name: from the zoo, from torchvision, or by a function of a user's code."""
 
 import inspect
 from typing import Any
@@ -14,8 +14,7 @@ from src.models.resnet import ResNet
 from src.models.small_cnn import SmallCNN
 from src.models.torchvision_networks import torchvision_network
 from src.models.vit import VisionTransformer
-from src.network_names import is_user_network
-from src.user_code import failing_as_user_error, load
+from src.user_code import CODE, failing_as_user_error, is_user_code, load
 
 BUILDERS = {
     "resnet": ResNet,
@@ -40,7 +39,7 @@ def build_model(
 
     Args:
         name: one of `MODEL_NAMES`; `tv_NAME` for any classification network of torchvision; or
-            FILE.py:FUNCTION, whose file is run.
+            FILE.py:FUNCTION or package.module:function, whose code is run.
         n_classes: number of logits.
         n_channels: channels of the images.
         representation_shape: (C, H, W) or (tokens, width) of an activation; only for `repr_cls_*`.
@@ -64,7 +63,7 @@ def build_model(
             input_shape = representation_shape
         return Network(module, image_shape=input_shape, n_classes=n_classes)
 
-    if is_user_network(name):
+    if is_user_code(name):
         module = _user_network(
             name, n_channels=n_channels, image_shape=image_shape, n_classes=n_classes
         )
@@ -78,7 +77,7 @@ def build_model(
             f"{name}:FUNCTION"
         )
     else:
-        names = [*MODEL_NAMES, "tv_NAME of torchvision", "FILE.py:FUNCTION"]
+        names = [*MODEL_NAMES, "tv_NAME of torchvision", CODE]
         raise unknown_name("model", name, names, where="exec_train.py --help lists all")
     network = Network(module, image_shape=image_shape, n_classes=n_classes)
     if image_shape is not None:
@@ -123,7 +122,7 @@ def _user_network(name: str, **options: Any) -> nn.Module:
         UserError: there is no such function, its code fails, or it returns no `nn.Module`.
     """
     remedy = (
-        "mend it, or give the right FILE.py:FUNCTION (of n_classes, n_channels and image_shape it "
+        f"mend it, or give the right {CODE} (of n_classes, n_channels and image_shape it "
         "gets those that it takes by name)"
     )
     make = load(name, remedy=remedy)

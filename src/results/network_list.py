@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from src.errors import UserError
-from src.network_names import NetworkKey, NetworkName, file_and_function, is_user_network
+from src.network_names import NetworkKey, NetworkName
 from src.results.tables import read_table
+from src.user_code import absolute
 
 NAME = re.compile(r"\w[\w.+=-]*")
 
@@ -91,10 +92,7 @@ def _with_path_from(folder: Path, network: ListedNetwork, table: str | Path) -> 
     Raises:
         UserError: the checkpoint is missing.
     """
-    kind = network.type
-    if is_user_network(kind):
-        file, function = file_and_function(kind)
-        kind = f"{(folder / file.expanduser()).absolute()}:{function}"
+    kind = absolute(network.type, folder)
     if not NetworkName(network.path, kind).is_file:
         return replace(network, type=kind)
     path = os.path.normpath(folder / Path(network.path).expanduser())

@@ -11,7 +11,7 @@ from src.console import warn
 from src.errors import UserError
 from src.images import ImageSpec
 from src.models import Network
-from src.network_names import NetworkName, content_of, file_and_function, is_user_network, titles_of
+from src.network_names import NetworkName, content_of, titles_of
 from src.results.weights import names_of, warn_of_newer
 from src.session import Session
 from src.stitching.experiments import Pair, by_experiment
@@ -19,6 +19,7 @@ from src.stitching.folders import StitchingRun
 from src.stitching.grid import Grid
 from src.stitching.layers import StitchingLayer
 from src.stitching.stitched_model import build_layers
+from src.user_code import is_user_code, place_and_function, source_of
 
 SIDES = ("front", "end")
 SHARED = ("front_model_type", "end_model_type", "stitching_type")
@@ -220,8 +221,8 @@ def name_of(
         options: of the run.
         side: "front" or "end".
         path: of the checkpoint if it has moved, else None.
-        type: FILE.py:FUNCTION for a network of a user's file, else None. The code of the file runs
-            only if it is named here.
+        type: FILE.py:FUNCTION or package.module:function for a network of a user's code, else
+            None. The code runs only if it is named here.
 
     Raises:
         UserError: the checkpoint is missing, or `type` is not the function that the run names.
@@ -231,19 +232,19 @@ def name_of(
         options.get(f"{side}_model_type"),
         seed=options.get("seed"),
     )
-    if is_user_network(recorded.type) and type is None:
+    if is_user_code(recorded.type) and type is None:
         raise UserError(
             f"the {side} network of these runs is {recorded.type}, and the code that a folder names"
-            f" is not run by itself; name it with --{side}-type FILE.py:FUNCTION"
+            f" is not run by itself; name it with --{side}-type {recorded.type}"
         )
     if type is not None:
-        file, function = file_and_function(type)
-        if not is_user_network(recorded.type) or file_and_function(recorded.type)[1] != function:
+        functions = [place_and_function(name)[1] for name in (type, recorded.type)]
+        if not is_user_code(recorded.type) or functions[0] != functions[1]:
             raise UserError(
                 f"--{side}-type {type}: the {side} network of these runs is {recorded.type}; name"
                 " that one"
             )
-        if content_of(file) != options.get(f"{side}_model_type_sha256"):
+        if content_of(source_of(type)) != options.get(f"{side}_model_type_sha256"):
             warn(f"{type} is not the file that these runs were made with: it has changed since")
     if path is None and recorded.is_file and not Path(recorded.path).exists():
         raise UserError(
