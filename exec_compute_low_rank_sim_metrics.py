@@ -19,22 +19,30 @@ def parser() -> cli.Parser:
         "model1_path",
         help=f"checkpoint of the first network: {cli.CHECKPOINT}; or an .npz file of features",
     )
-    add("model2_path", help="checkpoint of the second network")
+    add("model2_path", help="checkpoint of the second network, as for model1_path")
     add(
         "model1_type",
         type=cli.network,
-        help=f"{cli.NETWORKS}; or {FEATURES}: model1_path has an array (N, ...) for each layer, and ids (N,)",
+        help=f"{cli.NETWORKS}; or {FEATURES}: the .npz file has an array (N, ...) for each layer, "
+        "and ids (N,)",
     )
-    add("model2_type", type=cli.network, help="as model1_type")
-    add("model1_layer", help="layer of the first network; several with commas between them, or all")
-    add("model2_layer", help="layer of the second network; likewise")
+    add("model2_type", type=cli.network, help="type, as for model1_type")
+    add(
+        "model1_layer",
+        help="layer of the first network; several with commas between them; or all",
+    )
+    add(
+        "model2_layer",
+        help="layer of the second network; several with commas between them; or all",
+    )
     add(
         "-m1r",
         "--model1-ranks",
         type=rank,
         nargs="*",
         default=None,
-        help="ranks of the first layer; 0, default: full",
+        help="numbers of principal components to keep at the first layer; "
+        "0, and the default: all components",
     )
     add(
         "-m2r",
@@ -42,7 +50,8 @@ def parser() -> cli.Parser:
         type=rank,
         nargs="*",
         default=None,
-        help="ranks of the second one; 0, default: full",
+        help="numbers of principal components to keep at the second layer; "
+        "0, and the default: all components",
     )
     cli.add_channels_last(options, "1", "2")
     cli.add_data(options, batch_size=64)
@@ -50,9 +59,9 @@ def parser() -> cli.Parser:
     cli.add_gpu(options)
     add("-s", "--seed", type=cli.whole_number(0), default=0, help="seed of fresh weights")
     cli.add_similarity(options)
-    add("-o", "--output", type=cli.csv_file, help="CSV to write; a figure goes beside it")
+    add("-o", "--output", type=cli.csv_file, help="CSV to write; a figure is drawn beside it")
     cli.add_figure(options)
-    add("--verbose", action="store_true", help="say how layers are aligned")
+    add("--verbose", action="store_true", help="print how layers are aligned")
     return options
 
 

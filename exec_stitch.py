@@ -12,49 +12,71 @@ from src.user_code import CODE
 
 def parser() -> cli.Parser:
     options = cli.Parser(
-        "Stitch one pair of layers, several, or all; writes a folder for each pair."
+        "Stitch one pair of layers, several pairs, or all pairs; writes a folder for each pair."
     )
     add = options.add_argument
-    add("front_model_path", help=f"checkpoint of the network it starts as: {cli.CHECKPOINT}")
-    add("end_model_path", help="checkpoint of the network that it ends as")
+    add("front_model_path", help=f"checkpoint of the front network: {cli.CHECKPOINT}")
+    add("end_model_path", help="checkpoint of the end network, as for front_model_path")
     add("front_model_type", type=cli.network, help=cli.NETWORKS)
-    add("end_model_type", type=cli.network, help="as front_model_type")
-    add("front_layer", help="layer to stitch from; several with commas between them, or all")
-    add("end_layer", help="layer to stitch to; several with commas between them, or all")
+    add("end_model_type", type=cli.network, help="type, as for front_model_type")
+    add(
+        "front_layer",
+        help="layer of the front network to stitch from; several with commas between them; or all",
+    )
+    add(
+        "end_layer",
+        help="layer of the end network to stitch to; several with commas between them; or all",
+    )
     add(
         "stitching_type",
         choices=(*STITCHING_TYPES, AUTO),
-        help="rc2c_pre for convolutional layers, t2t for transformers; auto: what fits each pair",
+        help="rc2c_pre: for convolutional layers; t2t: for transformers; auto: the type that fits "
+        "each pair of layers",
     )
     cli.add_gpu(options)
     cli.add_data(options, batch_size=256)
     cli.add_interventions(options, of_tests=True)
     cli.add_training(options, n_epochs=30)
+    add_files(options)
+    add_method(options)
+    add_shapes(options)
+    add_ranks(options)
+    return options
+
+
+def add_files(options: cli.Parser) -> None:
+    """Add the options of the files to write."""
+    add = options.add_argument
     add("-dir", "--save-dir", default="", help="folder in results/ to write to")
     add(
         "--verbose",
         action="store_true",
-        help="of several pairs, print the accuracy of each in a line",
+        help="print the accuracy of each pair in a line, of several pairs",
     )
-    add("--no-save", action="store_true", help="do not save the stitched model (all else is saved)")
+    add("--no-save", action="store_true", help="do not save the stitched network")
     add("--mod-only-stitch", action="store_true", help="train and save the stitching layer only")
     add(
         "--no-predictions",
         action="store_true",
-        help="do not keep the predicted classes of all test images",
+        help="do not save the predicted classes of the test images",
     )
+
+
+def add_method(options: cli.Parser) -> None:
+    """Add the options of how a stitching layer is found."""
+    add = options.add_argument
     add(
         "-i",
         "--init",
         choices=INITS,
         default="rand",
-        help=f"start of the stitching layer: {cli.described(INITS)}",
+        help=f"start of the stitching layer. {cli.described(INITS)}",
     )
     add(
         "--objective",
         type=cli.name_or_code("objective", OBJECTIVES),
         default="task",
-        help=f"what is trained on: {cli.described(OBJECTIVES)}; or {CODE}, a loss of your own",
+        help=f"loss of training. {cli.described(OBJECTIVES)}; or {CODE}: a loss of your own",
     )
     cli.add_matching(options)
     add(
@@ -62,44 +84,56 @@ def parser() -> cli.Parser:
         "--l1-coef",
         type=cli.real_number(at_least=0),
         default=0.0,
-        help="weight of the l1 norm in the loss",
+        help="weight of the l1 norm of the stitching layer in the loss",
     )
+
+
+def add_shapes(options: cli.Parser) -> None:
+    """Add the options of how the shapes of activations are matched."""
+    add = options.add_argument
     add(
         "-c2t-cls",
         "--c2t-cls-token",
         choices=C2T_CLS_TOKENS,
         default=None,
-        help="CLS token that c2t makes",
+        help="CLS token that c2t makes. pool: the mean of the tokens; learn: a learned token",
     )
     add(
         "-t2c-cls",
         "--t2c-cls-token",
         choices=T2C_CLS_TOKENS,
         default=None,
-        help="what t2c does with the CLS token",
+        help="use of the CLS token by t2c. drop: none; add: it is added to the other tokens; "
+        "only: it replaces the other tokens",
     )
     add(
         "-upsample",
         "--upsample-mode",
         choices=UPSAMPLE_MODES,
         default="bilinear",
-        help="how sizes are matched",
+        help="how feature maps are resized",
     )
     cli.add_channels_last(options, "front", "end")
+
+
+def add_ranks(options: cli.Parser) -> None:
+    """Add the options that truncate the front activations, and `--resume`."""
+    add = options.add_argument
     add(
         "--front-stitch-rank",
         type=cli.rank,
         default=None,
-        help="retained rank of the source, in each batch",
+        help="number of principal components of the front activations to keep, in each batch; "
+        "0, and the default: all components",
     )
     cli.add_resume(options)
     add(
         "--front-pinv-rank",
         type=cli.rank,
         default=None,
-        help="retained rank of the source in direct matching",
+        help="number of principal components of the front activations to keep in direct matching; "
+        "0, and the default: all components",
     )
-    return options
 
 
 def stitch(args, session=None) -> None:

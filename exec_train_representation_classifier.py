@@ -28,7 +28,14 @@ def parser() -> cli.Parser:
         help="a layer; several layers with commas between them; or all. "
         "One detector is trained after the other",
     )
-    add("-m", "--model-type", choices=CLASSIFIERS, required=True, help="type of the detector")
+    add(
+        "-m",
+        "--model-type",
+        choices=CLASSIFIERS,
+        metavar="TYPE",
+        required=True,
+        help=f"type of the detector: one of {', '.join(CLASSIFIERS)}",
+    )
     cli.add_channels_last(options)
     cli.add_data(options, batch_size=64)
     cli.add_gpu(options)

@@ -100,7 +100,7 @@ def parser() -> cli.Parser:
         "--upsample-mode",
         choices=UPSAMPLE_MODES,
         default="bilinear",
-        help="how sizes are matched",
+        help="how feature maps are resized",
     )
     cli.add_similarity(options)
     return options

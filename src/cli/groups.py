@@ -32,11 +32,12 @@ NETWORKS = (
 )
 CHECKPOINT = (
     "file of a state dict; DEFAULT: the weights that come with the type, from torchvision for "
-    "tv_NAME, from your function for a network of your own; another name of torchvision's weights; or "
+    "tv_NAME, from your function for a network of your own; another name of torchvision's weights; "
     "-: fresh weights, drawn with the seed"
 )
 CHANNELS_LAST = (
-    "activations of three axes are (height, width, channels) where their shape does not tell"
+    "activations of three axes are (height, width, channels); needed only where their shape does "
+    "not tell"
 )
 
 
@@ -352,7 +353,7 @@ def add_channels_last(parser: Parser, *sides: str) -> None:
     """
     if sides:
         choices = (*sides, "both")
-        text = f"of this network {CHANNELS_LAST}"
+        text = f"name of the network whose {CHANNELS_LAST}"
         parser.add_argument("--channels-last", choices=choices, default=None, help=text)
     else:
         parser.add_argument("--channels-last", action="store_true", help=CHANNELS_LAST)

@@ -37,6 +37,9 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         super().__init__(prog, max_help_position=36, width=120)
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default and isinstance(action.default, list):
+            words = " ".join(map(str, action.default))
+            return f"{action.help} (default: {words})"
         is_number = isinstance(action.default, int | float) and action.default is not False
         if action.default or is_number:
             return super()._get_help_string(action)
