@@ -9,7 +9,7 @@ help: .venv/ready        # builds .venv from requirements.txt, as every target d
 test: .venv/ready        # the whole suite on the CPU, a few minutes on two cores
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
-test-slow: .venv/ready   # the long checks that `make test` leaves out
+test-slow: .venv/ready   # the long checks that `make test` leaves out, up to 25 minutes on two cores
 	$(BIN)/python -m pytest -n auto --dist loadfile -m slow
 
 lint: .venv/ready        # the linter, the formatter and the type checker
