@@ -227,7 +227,7 @@ def test_statistics_move_only_when_asked_for_and_targets_stay(data):
         end(data.images),
     )
     list(train(grid, data, data, Settings(1, 20)))
-    assert torch.equal(grid.given["end"](data.images), before)
+    assert torch.equal(grid.originals["end"](data.images), before)
     assert (
         grid.front.module.bn1.num_batches_tracked == 2
         and grid.end.module.layer3[0].bn1.num_batches_tracked == 2

@@ -1,12 +1,13 @@
-"""Stitches between many pairs of layers of two networks on shared passes; one pair is a grid of
-one.
+"""Stitches between many pairs of layers of two networks, on shared passes.
 
-Each batch takes one pass of the front network for all front layers and one of the end network for
-all end layers. Stitches into the same end layer go on together, one behind the other along the
-batch: frozen networks in evaluation mode treat samples independently, so every pair gets what it
-would get alone."""
+A batch of images takes one pass of the front network for all front layers, and one pass of the end
+network for all end layers. Stitches into one end layer then run through the end network together,
+concatenated along the batch. Frozen networks in evaluation mode treat samples independently, so a
+pair in a grid gets the results of a grid of that pair only.
+"""
 
 import copy
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,43 +29,45 @@ from src.stitching.objectives import loss_of
 from src.stitching.stitch_rows import Metrics
 from src.stitching.stitched_model import activations_of_both
 from src.training import HeadLosses, Task, classification_losses
+from src.training.task import Head
 
 
 class GridScore(NamedTuple):
-    """Metrics of the stitches of a grid on a data set, and the classes that they and the two
-    networks predict."""
+    """The metrics of the stitches of a grid on a data set, and all predicted classes."""
 
     pairs: dict[Pair, Metrics]
-    predictions: dict[
-        Pair | str, Tensor
-    ]  # (N,): classes; by pair, of `front` (-1 of an encoder) and `end`, and labels
+    # Classes (N,) by pair, and of "front" (-1 for an encoder), "end" and "labels"
+    predictions: dict[Pair | str, Tensor]
 
 
 class _Sums(NamedTuple):
-    """What an evaluation adds up over batches."""
+    """The sums of an evaluation over batches."""
 
-    predictions: dict[
-        Pair | str, list[Tensor]
-    ]  # classes by pair, of `front` and `end`, and labels; (B,) a batch
-    residuals: dict[
-        Pair, Tensor | float
-    ]  # squared differences between stitched and target activations
+    # Classes (B,) of each batch, by pair, and of "front", "end" and "labels"
+    predictions: defaultdict[Pair | str, list[Tensor]]
+    residuals: defaultdict[Pair, Tensor]  # ‖H−G‖² of stitched (H) and end activations (G), scalars
     targets: dict[str, Moments]  # of the end network's activations, by end layer
 
 
 class Grid(Task):
-    """Stitching layers between pairs of layers of two networks; also the task of training them.
+    """Stitching layers between pairs of layers of two networks, and the task of training the layers.
 
     Args:
-        front: the network that stitches start with.
-        end: the network that they end with; may be the same object.
+        front: the network in which stitches begin.
+        end: the network in which stitches end; may be the same object.
         layers: the stitching layer of each pair.
-        front_rank: retained rank of front activations, cut in each batch (see low_rank_approx); None keeps all.
-        objective: what training minimises.
-        l1_coef: weight of the l1 norm of weights and biases in the training loss.
-        frozen: keep both networks in evaluation mode while training. Otherwise, as in the public code, their
-            parameters are fixed but their BatchNorm statistics move, in copies that are `front` and `end` of the
-            grid; then there can be only one pair.
+        front_rank: truncate front activations to this rank in each batch (see `low_rank_approx`);
+            None: do not truncate.
+        objective: the loss of training.
+        l1_coef: weight of the l1 norm of the stitching layers in the loss of training.
+        frozen: keep both networks in evaluation mode during training. Otherwise, as in the public
+            code, their parameters are fixed, but their BatchNorm statistics move. Then `front` and
+            `end` of the grid are copies, and there can be only one pair.
+
+    Attributes:
+        layers: the stitching layer of each pair, in the order in which the pairs run.
+        originals: the networks without moved statistics, by "front" and "end".
+        compared: for each end layer, the layers at which the objective compares activations.
     """
 
     def __init__(
@@ -87,49 +90,54 @@ class Grid(Task):
         self.fitting = Fitting(next(front.parameters()).device)
         self.front_layers = list(dict.fromkeys(pair.front_layer for pair in layers))
         self.end_layers = list(dict.fromkeys(pair.end_layer for pair in layers))
-        # In the order in which they run: one end layer after the other
-        self.layers = {
-            pair: layers[pair]
-            for name in self.end_layers
-            for pair in layers
-            if pair.end_layer == name
-        }
+
+        # Pairs run one end layer after the next
+        self.layers: dict[Pair, StitchingLayer] = {}
+        for end_layer in self.end_layers:
+            for pair in layers:
+                if pair.end_layer == end_layer:
+                    self.layers[pair] = layers[pair]
         self.heads = list(self.layers.values())
+        self.names = [str(pair) for pair in self.layers]
+
         self.compared = {
-            name: objective.compared(name, end.behind(name), end.output_name)
-            for name in self.end_layers
+            end_layer: objective.compared(end_layer, end.behind(end_layer), end.output_name)
+            for end_layer in self.end_layers
         }
-        self.targets = list(
-            dict.fromkeys(name for names in self.compared.values() for name in names)
-        )
-        self.given = {
-            "front": front,
-            "end": end,
-        }  # targets and networks alone do not move with the statistics
-        self.front = front if frozen else _contiguous_copy(front)
-        self.end = end if frozen else _contiguous_copy(end)
-        self.modules = [*self.heads, *([] if frozen else [self.front, self.end])]
-        self.names = list(map(str, self.layers))
+        all_compared = itertools.chain.from_iterable(self.compared.values())
+        self.compared_layers = list(dict.fromkeys(all_compared))
+
+        self.originals = {"front": front, "end": end}
+        self.front = front
+        self.end = end
+        self.modules: list[Head] = [*self.heads]
+        if not frozen:
+            self.front = _contiguous_copy(front)
+            self.end = _contiguous_copy(end)
+            self.modules += [self.front, self.end]
 
     def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
-        """Yield the objective of all stitches on a batch, in training plus the l1 term.
+        """Yield the losses of all stitches on a batch, a group of pairs at a time.
 
-        Where an objective measures no accuracy, cross-entropies and hits of training are NaN.
+        Without logits, as in training on an objective that measures no accuracy, cross-entropies
+        and hits are NaN.
 
         Args:
             images: (B, C, H, W).
+            labels: (B,); -1 means unlabelled.
+            training: add the l1 term to the objective.
         """
         output_name = self.end.output_name
         needs_logits = self.objective.measures_accuracy or not training
-        output_names = [output_name] if needs_logits else []
-        behind = {
-            end_layer: [*compared, *output_names] for end_layer, compared in self.compared.items()
-        }
+        behind = {}
+        for end_layer, compared in self.compared.items():
+            behind[end_layer] = [*compared, output_name] if needs_logits else compared
         with torch.no_grad():
             front_acts, target_acts = activations_of_both(
-                self.front, self.front_layers, self.given["end"], self.targets, images
+                self.front, self.front_layers, self.originals["end"], self.compared_layers, images
             )
             sources = self._truncated(front_acts)
+
         for pairs, stitched in self._tails(images, sources, behind):
             if needs_logits:
                 group = classification_losses(stitched[output_name], labels)
@@ -138,25 +146,38 @@ class Grid(Task):
                 group = HeadLosses(unknown, unknown, unknown, (labels >= 0).sum())
             losses = group.losses
             if self.objective.loss:
-                loss = loss_of(self.objective)
-                names = self.compared[pairs[0].end_layer]
-                losses = torch.stack(
-                    [loss(stitched[name], target_acts[name]) for name in names]
-                ).mean(0)
+                losses = self._compared_losses(pairs[0].end_layer, stitched, target_acts)
             if training and self.l1_coef:
-                losses = losses + self.l1_coef * torch.stack(
-                    [self.layers[pair].l1_norm() for pair in pairs]
-                )
+                norms = torch.stack([self.layers[pair].l1_norm() for pair in pairs])
+                losses = losses + self.l1_coef * norms
             yield group._replace(losses=losses)
+
+    def _compared_losses(
+        self, end_layer: str, stitched: Mapping[str, Tensor], targets: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Return the mean loss of an objective over the compared layers, (P,).
+
+        Args:
+            end_layer: of all P pairs.
+            stitched: activations (P, B, …) of the stitched networks, by layer.
+            targets: activations (B, …) of the end network, by layer.
+        """
+        loss = loss_of(self.objective)
+        losses = [loss(stitched[layer], targets[layer]) for layer in self.compared[end_layer]]
+        return torch.stack(losses).mean(0)
 
     @torch.no_grad()
     def evaluate(self, batches: Batches) -> GridScore:
-        """Return accuracies, predictions and representation differences of all stitches and of the
-        given networks."""
+        """Return the metrics of all stitches, and the predictions of stitches and networks.
+
+        Args:
+            batches: images (B, C, H, W) and labels (B,) of a data set.
+        """
         self.train(False)
+        zero = torch.zeros((), dtype=torch.float64)
         sums = _Sums(
             predictions=defaultdict(list),
-            residuals=defaultdict(float),
+            residuals=defaultdict(lambda: zero),
             targets=dict.fromkeys(self.end_layers, Moments()),
         )
         for images, labels in batches:
@@ -167,8 +188,8 @@ class Grid(Task):
         no_classes = torch.full_like(classes["labels"], -1)
         return GridScore(metrics, {"front": no_classes, **classes})
 
-    def _add_batch(self, images: Tensor, sums: "_Sums") -> None:
-        """Add what the stitches and the networks alone give on a batch of images."""
+    def _add_batch(self, images: Tensor, sums: _Sums) -> None:
+        """Add the predictions, residuals and targets of a batch of images to the sums."""
         # One pass of each network
         front_names = list(self.front_layers)
         if not self.front.is_encoder:
@@ -182,12 +203,12 @@ class Grid(Task):
             images,
         )
 
-        # The networks alone
+        # The two networks without a stitch
         logits = {"end": end_acts[self.end.output_name]}
         if not self.front.is_encoder:
             logits["front"] = front_acts[self.front.output_name]
         if not self.frozen:
-            logits = {side: self.given[side](images) for side in logits}
+            logits = {side: self.originals[side](images) for side in logits}
         for side, logits_of_side in logits.items():
             sums.predictions[side].append(logits_of_side.argmax(-1))
         for end_layer in self.end_layers:
@@ -201,18 +222,21 @@ class Grid(Task):
             for pair, residual, classes in zip(
                 pairs, residuals, stitched_logits.argmax(-1), strict=True
             ):
-                sums.residuals[pair] += residual
+                sums.residuals[pair] = sums.residuals[pair] + residual
                 sums.predictions[pair].append(classes)
 
-    def _metrics(self, classes: Mapping[Pair | str, Tensor], sums: "_Sums") -> dict[Pair, Metrics]:
-        """Return the metrics of each pair, from predicted classes (N,) by pair and network, and the
-        labels."""
+    def _metrics(self, classes: Mapping[Pair | str, Tensor], sums: _Sums) -> dict[Pair, Metrics]:
+        """Return the metrics of each pair.
+
+        Args:
+            classes: predicted classes (N,) by pair, of "end", maybe of "front", and the "labels".
+            sums: over all images.
+        """
         labels = classes["labels"]
         n_images = len(labels)
-        accuracy = {
-            name: (predicted == labels).sum().item() / n_images
-            for name, predicted in classes.items()
-        }
+        accuracy = {}
+        for name, predicted in classes.items():
+            accuracy[name] = (predicted == labels).sum().item() / n_images
         metrics = {}
         for pair, residual in sums.residuals.items():
             target = sums.targets[pair.end_layer]
@@ -234,11 +258,12 @@ class Grid(Task):
     def stitched(
         self, acts: Mapping[str, Tensor], images: Tensor
     ) -> Iterator[tuple[list[Pair], Tensor, Tensor]]:
-        """Yield some pairs at a time with their stitched activations (P, B, …) and logits (P, B,
-        n_classes).
+        """Yield groups of P pairs, with stitched activations (P, B, …) and logits (P, B, n_classes).
+
+        All pairs of a group have one end layer, at which the activations are.
 
         Args:
-            acts: of the front network, by layer.
+            acts: activations (B, …) of the front network, by layer.
             images: (B, C, H, W).
         """
         output_name = self.end.output_name
@@ -247,27 +272,31 @@ class Grid(Task):
             yield pairs, stitched[pairs[0].end_layer], stitched[output_name]
 
     def _truncated(self, acts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return the activations of the front layers, truncated to `front_rank`."""
         return {name: low_rank_approx(acts[name], self.front_rank) for name in self.front_layers}
 
     def _tails(
         self, images: Tensor, sources: Mapping[str, Tensor], behind: Mapping[str, Sequence[str]]
     ) -> Iterator[tuple[list[Pair], dict[str, Tensor]]]:
-        """Yield some pairs at a time with their activations (P, B, …) at the end layer and at
-        layers behind it.
+        """Yield groups of P pairs with one end layer, and their activations (P, B, …) by layer.
 
         Args:
             images: (B, C, H, W).
-            sources: by front layer, truncated to the rank of the grid.
-            behind: the layers behind each end layer; where there are none, no part of the end network runs.
+            sources: activations (B, …) by front layer, truncated to `front_rank`.
+            behind: for each end layer, the layers behind it whose activations are needed. If there
+                are none, the end network does not run.
         """
+        n_samples = len(images)
         for end_layer in self.end_layers:
-            group = [pair for pair in self.layers if pair.end_layer == end_layer]
+            pairs_of_layer = [pair for pair in self.layers if pair.end_layer == end_layer]
             names = [name for name in dict.fromkeys(behind[end_layer]) if name != end_layer]
-            kind = end_layer, torch.is_grad_enabled()
-            while group:
-                n_samples = len(images)
+            kind = (end_layer, torch.is_grad_enabled())
+            n_done = 0
+            while n_done < len(pairs_of_layer):
+                # As many pairs as fit into the memory of the device
                 n_together = max(1, self.fitting.rows(kind) // n_samples)
-                pairs, group = group[:n_together], group[n_together:]
+                pairs = pairs_of_layer[n_done : n_done + n_together]
+                n_done += len(pairs)
                 with self.fitting.measured(kind, len(pairs) * n_samples):
                     stitched = torch.cat(
                         [self.layers[pair](sources[pair.front_layer]) for pair in pairs]
@@ -277,16 +306,20 @@ class Grid(Task):
                         acts |= self.end.activations(
                             stitched, names, after=end_layer, images=images
                         )
-                    yield (
-                        pairs,
-                        {name: act.unflatten(0, (len(pairs), -1)) for name, act in acts.items()},
-                    )
-                    del stitched, acts  # their memory is for the next
+                    yield pairs, _by_pair(acts, len(pairs))
+                    del stitched, acts  # free their memory for the next group
+
+
+def _by_pair(acts: Mapping[str, Tensor], n_pairs: int) -> dict[str, Tensor]:
+    """Return views (P, B, …) of activations (P·B, …), by layer."""
+    return {name: act.unflatten(0, (n_pairs, -1)) for name, act in acts.items()}
 
 
 def _contiguous_copy(network: Network) -> Network:
-    """Copy a network whose statistics are to move: in channels_last, those of BatchNorm on a CPU
-    are imprecise."""
+    """Return a copy of a network in the contiguous memory format.
+
+    In channels_last, moving statistics of BatchNorm are imprecise on a CPU.
+    """
     return copy.deepcopy(network).to(memory_format=torch.contiguous_format)
 
 
@@ -294,16 +327,15 @@ def agreement_of(predictions: Tensor, references: Tensor) -> tuple[float, float]
     """Compare two predictions (N,) of the same images.
 
     Returns:
-        The share of equal ones, and Cohen's kappa (1960): 1 for equal ones, 0 for no more than chance, NaN where both
-        give one and the same class.
+        The share of images with equal predictions, and Cohen's kappa (1960). Kappa is 1 for equal
+        predictions, 0 for agreement by chance, and NaN if all predictions are one class.
     """
     n_classes = 1 + int(torch.maximum(predictions, references).max())
-    shares = [
-        torch.bincount(classes, minlength=n_classes).double() / len(classes)
-        for classes in (predictions, references)
-    ]
+    n_images = len(predictions)
+    shares = torch.bincount(predictions, minlength=n_classes).double() / n_images
+    reference_shares = torch.bincount(references, minlength=n_classes).double() / n_images
     observed = (predictions == references).double().mean().item()
-    by_chance = (shares[0] @ shares[1]).item()
+    by_chance = (shares @ reference_shares).item()
     if by_chance == 1:
         return observed, math.nan
     return observed, (observed - by_chance) / (1 - by_chance)

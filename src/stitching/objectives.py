@@ -1,8 +1,9 @@
-"""The losses that stitching layers are trained on beside the cross-entropy; `LOSSES` lists them.
+"""Losses for the training of stitching layers, beside the cross-entropy; see `LOSSES`.
 
-Each compares the activation of the stitched network at a layer with the end network's own. Losses
-work on one pair, and on P pairs at once, whose stitched tensors have one axis more, in front. No
-gradient reaches the end network's activations."""
+A loss compares an activation of the stitched network with the activation of the end network at the
+same layer. It takes the stitched tensor of one pair, or of P pairs with an axis of pairs in front.
+No gradient reaches the end network's activations.
+"""
 
 from collections.abc import Callable, Sequence
 
@@ -17,75 +18,87 @@ from src.user_code import by_title, failing_as_user_error, is_user_code, load
 
 
 def soft_label_loss(stitched_logits: Tensor, end_logits: Tensor) -> Tensor:
-    """KL(softmax g(x) ‖ softmax h(x)), the mean over the batch (Csiszárik et al. 2021, arXiv
-    2110.14633).
+    """Return KL(softmax g(x) ‖ softmax h(x)), the mean over the batch, as a scalar or (P,).
+
+    Here h is the stitched network and g the end network (Csiszárik et al. 2021, arXiv 2110.14633).
 
     Args:
         stitched_logits: (B, n_classes), or (P, B, n_classes).
         end_logits: (B, n_classes).
-    Returns:
-        A scalar, or (P,).
     """
     if stitched_logits.shape[-2:] != end_logits.shape:
         raise ValueError(
             f"logits {tuple(stitched_logits.shape)} cannot be compared with {tuple(end_logits.shape)}"
         )
-    expected = at_least_single(end_logits.detach()).log_softmax(-1)
-    given = at_least_single(stitched_logits).log_softmax(-1)
-    return kl_div(given, expected, reduction="none", log_target=True).sum(-1).mean(-1)
+    end_log_probabilities = at_least_single(end_logits.detach()).log_softmax(-1)
+    log_probabilities = at_least_single(stitched_logits).log_softmax(-1)
+    divergences = kl_div(
+        log_probabilities, end_log_probabilities, reduction="none", log_target=True
+    )
+    return divergences.sum(-1).mean(-1)
 
 
 def hint_loss(stitched: Tensor, target: Tensor) -> Tensor:
-    """Return the relative distance ‖h − g‖ / ‖g‖ (not squared) over the batch; 0 where the target
-    is all zeros.
+    """Return the relative distance ‖h − g‖ / ‖g‖ (not squared) over the batch, as a scalar or (P,).
+
+    It is 0 for a target of zeros.
 
     Args:
         stitched: (B, …), or (P, B, …).
         target: (B, …).
-    Returns:
-        A scalar, or (P,).
     """
-    squares, norm = (
-        _squares(stitched, target).sum(-1),
-        at_least_single(target.detach()).square().sum(),
-    )
-    defined = (squares != 0) & (norm != 0)  # the root has no gradient at 0
-    ratio = squares / torch.where(norm == 0, 1, norm)
-    return torch.where(defined, torch.where(defined, ratio, 1).sqrt(), 0)
+    squared_distance = _squares(stitched, target).sum(-1)
+    squared_norm = at_least_single(target.detach()).square().sum()
+
+    # The root has no gradient at 0
+    is_positive = (squared_distance != 0) & (squared_norm != 0)
+    ratio = squared_distance / torch.where(squared_norm == 0, 1, squared_norm)
+    return torch.where(is_positive, torch.where(is_positive, ratio, 1).sqrt(), 0)
 
 
 def functional_loss(stitched: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
-    """Functional latent alignment (arXiv 2505.20142): the mean of `hint_loss` over several layers.
+    """Return the mean of `hint_loss` over several layers, as a scalar or (P,).
+
+    This is functional latent alignment (arXiv 2505.20142).
 
     Args:
-        stitched: for each layer (B, …), or (P, B, …).
-        targets: for each layer (B, …).
-    Returns:
-        A scalar, or (P,).
+        stitched: (B, …), or (P, B, …), for each layer.
+        targets: (B, …) for each layer.
     """
-    return torch.stack([hint_loss(*pair) for pair in zip(stitched, targets, strict=True)]).mean(0)
+    losses = [hint_loss(value, target) for value, target in zip(stitched, targets, strict=True)]
+    return torch.stack(losses).mean(0)
 
 
 def feature_loss(stitched: Tensor, target: Tensor) -> Tensor:
-    """Feature matching (arXiv 2603.12433): the mean squared difference over all elements; shapes as
-    in `hint_loss`."""
+    """Return the mean squared difference over all elements; shapes as in `hint_loss`.
+
+    This is feature matching (arXiv 2603.12433).
+    """
     return _squares(stitched, target).mean(-1)
 
 
-# From stitched (P, B, …) and own (B, …) activations at a layer to (P,); of several layers the mean
-# counts
-LOSSES = {"soft": soft_label_loss, "hint": hint_loss, "feature": feature_loss}
+# Takes the activations (P, B, …) of stitched networks and (B, …) of the end network at a layer;
+# returns (P,)
 Loss = Callable[[Tensor, Tensor], Tensor]
+
+# An objective with several layers takes the mean of the loss over the layers
+LOSSES: dict[str, Loss] = {
+    "soft": soft_label_loss,
+    "hint": hint_loss,
+    "feature": feature_loss,
+}
 
 
 def objective_of(name: str) -> Objective:
-    """Return an objective by its name in `OBJECTIVES`, or as a user's function.
+    """Return an objective of `OBJECTIVES`, or the objective of a user's function.
 
     Args:
-        name: FILE.py:FUNCTION or package.module:function of a loss (stitched, own) -> (P,), see `LOSSES`.
-            An attribute `at` of the function says where activations are compared, see `PLACES`.
+        name: a key of `OBJECTIVES`; or FILE.py:FUNCTION or package.module:function of a `Loss`. An
+            attribute `at` of the function, a key of `PLACES`, names the layers to compare.
+
     Raises:
-        UserError: the code fails, the function has the name of another objective, or its `at` is wrong.
+        UserError: the code fails, the function has the name of an objective, or its `at` is no
+            place.
     """
     by_title([name], taken=OBJECTIVES, kind="objective")
     if not is_user_code(name):
@@ -98,14 +111,17 @@ def objective_of(name: str) -> Objective:
 
 
 def loss_of(objective: Objective) -> Loss:
-    """Return the loss (stitched, own) -> (P,) of an objective that compares activations."""
+    """Return the loss of an objective that compares activations.
+
+    The loss of a user's code raises a UserError where the code fails or returns another shape.
+    """
     if not is_user_code(objective.loss):
         return LOSSES[objective.loss]
     function = load(objective.loss)
 
-    def loss(stitched: Tensor, own: Tensor) -> Tensor:
+    def loss(stitched: Tensor, target: Tensor) -> Tensor:
         with failing_as_user_error(objective.loss):
-            losses = function(at_least_single(stitched), at_least_single(own.detach()))
+            losses = function(at_least_single(stitched), at_least_single(target.detach()))
         shape = tuple(getattr(losses, "shape", ()))
         n_stitches = len(stitched)
         if shape != (n_stitches,):
@@ -119,13 +135,11 @@ def loss_of(objective: Objective) -> Loss:
 
 
 def _squares(stitched: Tensor, target: Tensor) -> Tensor:
-    """Squared differences (n,), or (P, n), in single precision at least."""
+    """Return the squared differences of all elements, (n,) or (P, n), in float32 or float64."""
     if stitched.shape[-target.ndim :] != target.shape:
         raise ValueError(
-            f"activations {tuple(stitched.shape)} cannot be compared with a target {tuple(target.shape)}"
+            f"activations {tuple(stitched.shape)} cannot be compared with a target"
+            f" {tuple(target.shape)}"
         )
-    return (
-        (at_least_single(stitched) - at_least_single(target.detach()))
-        .flatten(-target.ndim)
-        .square()
-    )
+    differences = at_least_single(stitched) - at_least_single(target.detach())
+    return differences.flatten(-target.ndim).square()
