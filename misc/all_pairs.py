@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Stitch and compare all pairs of many networks: what the single scripts do, with everything loaded
-once.
+"""Stitch and compare all pairs of many networks: the work of the single scripts, with everything
+loaded once.
 
-Any number of processes may work on one folder. Each pair is claimed by one of them, and finished
-pairs are skipped."""
+Any number of processes may work on one folder. A process claims a pair before it works on it, and
+finished pairs are skipped."""
 
 import argparse
 import hashlib
@@ -29,6 +29,7 @@ from src import cli
 from src.choices import AUTO, STITCHING_TYPES, UPSAMPLE_MODES
 from src.choices.scores import SCORES
 from src.choices.stitching import FORMS, OBJECTIVES
+from src.results.network_list import ListedNetwork
 from src.user_code import CODE, absolute, is_user_code
 
 NONE = "none"  # as a method: stitch nothing
@@ -39,10 +40,7 @@ def parser() -> cli.Parser:
         "Stitch all ordered pairs of a list of networks, evaluate whether the stitched activations are out of "
         "distribution, and compare all pairs. Results are those of the single scripts."
     )
-    add, untrained = (
-        options.add_argument,
-        [name for name, score in SCORES.items() if not score.is_trained],
-    )
+    add = options.add_argument
     add(
         "networks",
         help="CSV with the columns name, path, type and optionally group; paths count from its folder",
@@ -65,31 +63,8 @@ def parser() -> cli.Parser:
         help=f"a closed form ({', '.join(FORMS)}), or an objective and its epochs, such as task:10 "
         f"({', '.join(OBJECTIVES)}, or {CODE}:EPOCHS); none: stitch nothing",
     )
-    add("--ends", nargs="+", metavar="NAME",
-        help="stitch into these networks alone, and compare pairs with one of them; default: all")  # fmt: skip
-    add("--detector", type=cli.names_or_code("score", untrained), default="mahalanobis",
-        help=f"one, or several with commas between them: {', '.join(untrained)}; or {CODE}, a class of your "
-        "own")  # fmt: skip
-    add("--no-similarity", action="store_true", help="compare no pairs")
-    add("--probes", type=cli.whole_number(1), metavar="EPOCHS",
-        help="train linear probes of all networks as well, with the batch size, the learning rate and the weight decay "
-        "given, for so many epochs")  # fmt: skip
-    add(
-        "--no-figures",
-        action="store_true",
-        help="write tables only, in half of the time where networks are small",
-    )
-    add("--own-types", type=cli.network, nargs="+", default=[], metavar="TYPE",
-        help="types in the list that are a user's code, which runs only if named here")  # fmt: skip
-    add("--redo-changed", action="store_true",
-        help="move aside, into folders stale-TIME, what was made with earlier weights of a checkpoint, and make it "
-        "again")  # fmt: skip
-    add("--shard", type=shard, default="1/1", metavar="I/N",
-        help="work on the I-th of N shares alone; a pair stays in its share when networks are added")  # fmt: skip
-    add("--dry-run", action="store_true",
-        help="print the commands of the single scripts instead, each with an estimate of its time")  # fmt: skip
-    add("--processes", dest="n_processes", type=cli.whole_number(1), default=1,
-        help="processes that the estimate of --dry-run is for")  # fmt: skip
+    add_work(options)
+    add_sharing(options)
     cli.add_gpu(options)
     cli.add_data(options, batch_size=None)
     cli.add_interventions(options, of_tests=True)
@@ -104,6 +79,74 @@ def parser() -> cli.Parser:
     )
     cli.add_similarity(options)
     return options
+
+
+def add_work(options: cli.Parser) -> None:
+    """Add the options that choose what is done besides stitching, and for which networks."""
+    add = options.add_argument
+    add(
+        "--ends",
+        nargs="+",
+        metavar="NAME",
+        help="stitch into these networks alone, and compare pairs with one of them; default: all",
+    )
+    untrained = [name for name, score in SCORES.items() if not score.is_trained]
+    add(
+        "--detector",
+        type=cli.names_or_code("score", untrained),
+        default="mahalanobis",
+        help=f"one, or several with commas between them: {', '.join(untrained)}; or {CODE}, a class of your own",
+    )
+    add("--no-similarity", action="store_true", help="compare no pairs")
+    add(
+        "--probes",
+        type=cli.whole_number(1),
+        metavar="EPOCHS",
+        help="train linear probes of all networks as well, with the batch size, the learning rate and the weight decay "
+        "given, for so many epochs",
+    )
+    add(
+        "--no-figures",
+        action="store_true",
+        help="write tables only, in half of the time where networks are small",
+    )
+    add(
+        "--own-types",
+        type=cli.network,
+        nargs="+",
+        default=[],
+        metavar="TYPE",
+        help="types in the list that are a user's code, which runs only if named here",
+    )
+    add(
+        "--redo-changed",
+        action="store_true",
+        help="move results of earlier weights of a checkpoint aside, into folders stale-TIME, and make them again",
+    )
+
+
+def add_sharing(options: cli.Parser) -> None:
+    """Add the options that share the work between processes."""
+    add = options.add_argument
+    add(
+        "--shard",
+        type=shard,
+        default="1/1",
+        metavar="I/N",
+        help="work on the I-th of N shares alone; a pair stays in its share when networks are added",
+    )
+    add(
+        "--dry-run",
+        action="store_true",
+        help="print the commands of the single scripts instead, each with an estimate of its time",
+    )
+    add(
+        "--processes",
+        dest="n_processes",
+        type=cli.whole_number(1),
+        default=1,
+        help="processes that the estimate of --dry-run is for",
+    )
 
 
 def method(text: str) -> str:
@@ -137,39 +180,50 @@ def work(args) -> None:
     from src.similarity.passes import KeptFeatures
     from src.stitching.folders import STALE
 
-    networks, session = read_networks(args.networks), Session()
+    # The units of this share, which record the weights of their networks.
+    networks = read_networks(args.networks)
     check_types(args, networks)
     check_code(args)
-    device, spec = device_of(args.gpu), dataset_info(args.dataset, labelled=True).spec
+    session = Session()
+    device = device_of(args.gpu)
+    spec = dataset_info(args.dataset, labelled=True).spec
     share = [unit for unit in units_of(args, networks) if is_in_share(unit, *args.shard)]
-    names = {network: network.named(seed=args.seed) for unit in share for network in unit.networks}
-    weights = {
-        (name.path, name.type): session.weights(name, spec, device=device)
-        for name in names.values()
-    }
+    names = {network: network.named(seed=args.seed) for network in networks_of(share)}
+    weights = {}
+    for name in names.values():
+        weights[name.path, name.type] = session.weights(name, spec, device=device)
     share = [with_weights(unit, weights) for unit in share]
-    changed = changed_units(share, redo=args.redo_changed)
-    left = [unit for unit in share if unit in changed or not unit.is_finished()]
-    note(f"{len(left)} of {len(share)} units of work are left to do")
 
-    # What cannot be loaded shows before hours of work.
-    for network in dict.fromkeys(network for unit in left for network in unit.networks):
+    # The units that are not finished, or were made with earlier weights.
+    changed = changed_units(share, redo=args.redo_changed)
+    unfinished = [unit for unit in share if unit in changed or not unit.is_finished()]
+    note(f"{len(unfinished)} of {len(share)} units of work are left to do")
+
+    # A network that cannot be loaded shows before hours of work.
+    for network in networks_of(unfinished):
         session.network(names[network], spec, device=device, encoder=True)
+
+    # The work.
     session.features = KeptFeatures(free_memory() // 2)
+    aside = f"{STALE}{datetime.now():%Y-%m-%d_%H-%M-%S}" if args.redo_changed else ""
     with figures.left_out(args.no_figures):
         if args.dry_run:
-            estimate(left, args, session)
+            estimate(unfinished, args, session)
         else:
-            aside = f"{STALE}{datetime.now():%Y-%m-%d_%H-%M-%S}"
-            run_units(left, session, aside=aside if args.redo_changed else "")
+            run_units(unfinished, session, aside=aside)
+
+
+def networks_of(units) -> list[ListedNetwork]:
+    """Return the networks of units, each once."""
+    return list(dict.fromkeys(network for unit in units for network in unit.networks))
 
 
 def changed_units(units, *, redo: bool) -> list[Unit]:
-    """Return the units that were begun with other weights than their checkpoints hold now; of no
-    record, warn.
+    """Return the units with networks that were trained again; warn of units without a record of
+    weights.
 
     Raises:
-        UserError: there are some, and they are not to be made again.
+        UserError: there are such units, and `redo` is false.
     """
     from src.errors import UserError
     from src.results.weights import names_of, recorded, warn_of_newer
@@ -215,16 +269,14 @@ def check_code(args) -> None:
 
 
 def units_of(args, networks) -> list[Unit]:
-    """List all units of work; those with one end network stand together, as they share its
+    """Return all units of work. Units with one end network stand together, as they share its
     detectors."""
     methods = [Method.of(text) for text in dict.fromkeys(args.methods) if text != NONE]
     ends = [network for network in networks if not args.ends or network.name in args.ends]
     units = [
-        stitching_unit((front, end), each, args, args.save_dir)
-        for end in ends
-        for front in networks
+        stitching_unit((front, end), method, args, args.save_dir)
+        for end, front, method in itertools.product(ends, networks, methods)
         if front != end
-        for each in methods
     ]
     if not args.no_similarity:
         pairs = [pair for pair in itertools.combinations(networks, 2) if set(pair) & set(ends)]
@@ -235,8 +287,8 @@ def units_of(args, networks) -> list[Unit]:
 
 
 def is_in_share(unit: Unit, number: int, n_shares: int) -> bool:
-    """Return whether a unit belongs to a share, which depends on the names of its networks
-    alone."""
+    """Return whether a unit belongs to a share; the share depends only on the names of its
+    networks."""
     names = "\n".join(network.name for network in unit.networks)
     return int(hashlib.sha256(names.encode()).hexdigest(), 16) % n_shares == number - 1
 

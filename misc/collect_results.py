@@ -48,6 +48,14 @@ def parser() -> cli.Parser:
         help="CSV or figure (.png, .pdf) to write; the second goes beside the first. Default: grid.csv "
         "in source_dir, and for two folders nothing",
     )
+    add("--title", default="", help="title of the figure")
+    add_many_networks(options)
+    return options
+
+
+def add_many_networks(options: cli.Parser) -> None:
+    """Add the options for runs on many networks."""
+    add = options.add_argument
     add(
         "--curves",
         action="store_true",
@@ -67,8 +75,6 @@ def parser() -> cli.Parser:
         help="the list of networks, which gives them names and groups; with --curves each pair of groups has a line, "
         "and with -r further CSVs compare the groups (grid_groups.csv, grid_group_tests.csv)",
     )
-    add("--title", default="", help="title of the figure")
-    return options
 
 
 def collect(args) -> None:
@@ -93,15 +99,15 @@ def collect(args) -> None:
 
 
 def check_types(source_dir: Path, types, *, recursive: bool) -> None:
-    """Raise a UserError if the runs of a folder are of other types than these of the front and the
-    end network."""
+    """Raise a UserError if the networks of runs in a folder have types that differ from `types`, of
+    the front and the end network."""
     from src.errors import UserError
     from src.stitching.folders import read_runs
 
     runs, _ = read_runs(source_dir, recursive=recursive)
     recorded = {(run.row.front_model_type, run.row.end_model_type) for run in runs}
     if recorded and recorded != {types}:
-        pairs = " or ".join(" to ".join(pair) for pair in sorted(recorded))
+        pairs = " or ".join(sorted(f"{front} to {end}" for front, end in recorded))
         raise UserError(
             f"{source_dir} has stitches of {pairs}, not of {' to '.join(types)}; leave the types out"
         )

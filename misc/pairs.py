@@ -27,10 +27,8 @@ if TYPE_CHECKING:
     from src.results.run import Run
     from src.session import Session
 
-NOT_PASSED = (
-    "config",
-    "save_dir",
-)  # options of all_pairs.py that mean something else to a single script
+# options of all_pairs.py that mean something else to a single script
+NOT_PASSED = {"config", "save_dir"}
 REMEDY = "give the same ones, or choose another -dir"
 
 
@@ -44,7 +42,9 @@ class Method(NamedTuple):
     def of(cls, text: str) -> "Method":
         """Read a method such as pinv or task:10."""
         name, _, epochs = text.rpartition(":")
-        return cls(name, int(epochs)) if name else cls(text)
+        if not name:
+            return cls(text)
+        return cls(name, int(epochs))
 
     @property
     def folder(self) -> str:
@@ -53,8 +53,9 @@ class Method(NamedTuple):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The options of exec_stitch.py that stand for it."""
-        return {"init" if self.name in FORMS else "objective": self.name, "n_epochs": self.n_epochs}
+        """The options of exec_stitch.py for this method."""
+        option = "init" if self.name in FORMS else "objective"
+        return {option: self.name, "n_epochs": self.n_epochs}
 
 
 class Call(NamedTuple):
@@ -66,138 +67,170 @@ class Call(NamedTuple):
 
     @property
     def command(self) -> list[str]:
-        """The command line that does the same, with the path of the script as it is typed in the
-        working folder."""
-        path = os.path.relpath(self.script.__file__)
-        path = self.script.__file__ if path.startswith("..") else path
+        """The equivalent command line; a script below the working folder has a relative path."""
+        script = str(self.script.__file__)
+        relative = os.path.relpath(script)
+        path = script if relative.startswith("..") else relative
         return [path, *self.script.parser().words(self.options)]
 
 
-def options_of(script: ModuleType, args: Namespace, **own: Any) -> Namespace:
-    """Return the options of a script: its own, those that it shares with all_pairs.py, and its
-    defaults."""
+def options_of(script: ModuleType, args: Namespace, **chosen: Any) -> Namespace:
+    """Return the options of a script.
+
+    Args:
+        args: options of all_pairs.py; the script takes all that it shares with all_pairs.py.
+        chosen: options of the script that win over `args`. All further options have their defaults.
+    """
     parser = script.parser()
-    known = {action.dest for action in parser._actions if action.option_strings} - set(NOT_PASSED)
-    shared = {
-        name: value for name, value in vars(args).items() if name in known and value is not None
-    }
-    return parser.parse_args(parser.words(Namespace(**shared | own)))
+    accepted = {action.dest for action in parser._actions if action.option_strings} - NOT_PASSED
+    shared = {}
+    for name, value in vars(args).items():
+        if name in accepted and value is not None:
+            shared[name] = value
+    return parser.parse_args(parser.words(Namespace(**shared | chosen)))
 
 
 class Unit(NamedTuple):
-    """A pair of networks that one process stitches by one method and evaluates, or compares; or one
-    that it probes."""
+    """A piece of work of one process: stitch a pair of networks by one method and evaluate the
+    stitches, compare a pair of networks, or probe a network."""
 
     kind: str  # the folder of the method, or of the tables
     networks: tuple[ListedNetwork, ...]
-    place: Path  # the folder of its runs, or its table
+    place: Path  # the folder of the runs, or the table
     calls: list[Call]
 
     @property
     def title(self) -> str:
-        """Its name in messages."""
-        return f"{self.kind} {self.place.stem if self.is_table else self.place.name}"
+        """The name of the unit in messages."""
+        name = self.place.stem if self.is_table else self.place.name
+        return f"{self.kind} {name}"
 
     @property
     def is_table(self) -> bool:
-        """Whether it writes a table instead of stitches."""
+        """Whether the unit writes a table instead of stitches."""
         return self.kind in TABLES
 
     @property
     def run(self) -> "Run":
-        """The files beside its folder or table that say that it is finished, and its lock."""
+        """The lock and the record of the finished unit, in files beside the folder or table."""
         from src.results.run import Run
 
         options: dict[str, Any] = {}
         for call in reversed(self.calls):
             options |= vars(call.options)
-        table = self.place if self.is_table else self.place.parent / f"{self.place.name}.csv"
-        return Run.beside(table, options)
+        if self.is_table:
+            return Run.beside(self.place, options)
+        return Run.beside(self.place.parent / f"{self.place.name}.csv", options)
 
     @property
     def changed_networks(self) -> list[str]:
-        """The titles of networks that hold other weights now than when this unit was begun."""
+        """The titles of the networks that were trained again after this unit was begun."""
         from src.results.weights import changed
         from src.stitching.runs import finished_runs, interrupted_runs
 
         run = self.run
-        begun = [run.options_on_disk()]
+        records: list[Mapping[str, Any]] = [run.options_on_disk()]
         if not self.is_table and not run.config.exists():
-            begun += [
-                options
-                for _, options in (*finished_runs(self.place), *interrupted_runs(self.place))
-            ]
-        return [title for options in begun for title in changed(options, run.options)]
+            runs = [*finished_runs(self.place), *interrupted_runs(self.place)]
+            records += [options for _, options in runs]
+        titles = []
+        for options in records:
+            titles += changed(options, run.options)
+        return titles
 
     def set_aside(self, name: str) -> None:
-        """Move what networks have changed since into a folder of this name beside it; raises Busy
-        as `Run.lock`."""
+        """Move the results of networks that were trained again into a folder beside the unit.
+
+        Args:
+            name: of the folder.
+
+        Raises:
+            Busy: another process works on the unit.
+            UserError: a network was written after this process began.
+        """
         from src.results.weights import names_of, recorded
 
-        run, folder = self.run, self.place.parent / name
-        paths = [run.config, run.made_with, run.state_file, self.place]
-        if self.is_table:
-            paths += [self.place.with_suffix(ending) for ending in (".png", ".pdf")]
+        run = self.run
         run.lock()
         try:
-            if self.changed_networks:
-                newer = [
-                    network.title
-                    for network in recorded(run.options).values()
-                    if network.has_changed
-                ]
-                if newer:
-                    raise UserError(
-                        f"{names_of(newer)}: written since this process began; give the command again"
-                    )
-                folder.mkdir(exist_ok=True)
-                for path in filter(Path.exists, paths):
+            if not self.changed_networks:
+                return
+            networks = recorded(run.options).values()
+            newer = [network.title for network in networks if network.has_changed]
+            if newer:
+                raise UserError(
+                    f"{names_of(newer)}: written since this process began; give the command again"
+                )
+            folder = self.place.parent / name
+            folder.mkdir(exist_ok=True)
+            for path in self._files(run):
+                if path.exists():
                     path.rename(folder / path.name)
         finally:
             run.unlock()
 
+    def _files(self, run: "Run") -> list[Path]:
+        """Return the paths of all files and folders that the unit may have written."""
+        paths = [run.config, run.made_with, run.state_file, self.place]
+        if self.is_table:
+            paths += [self.place.with_suffix(ending) for ending in (".png", ".pdf")]
+        return paths
+
     def is_finished(self) -> bool:
-        """Return whether it is finished, with the same options; measures may become more."""
+        """Return whether the unit is finished with these options; a table may have more measures
+        than the options name."""
         run = self.run
-        begun = read_options(run.config) if run.config.exists() else {}
-        asked = run.options.get("metrics", [])
+        measures: set[str] = set(run.options.get("metrics", []))
+        measured: list[str] = []
+        if run.config.exists():
+            measured = read_options(run.config).get("metrics", [])
         if "metrics" in run.options:
-            run.options["metrics"] = begun.get("metrics", [])
-        return run.is_finished(remedy=REMEDY) and set(asked) <= set(run.options.get("metrics", []))
+            run.options["metrics"] = measured
+        return run.is_finished(remedy=REMEDY) and measures <= set(measured)
 
 
 def with_weights(unit: Unit, weights: Mapping[tuple[str, str], str]) -> Unit:
-    """Return a unit whose options record the weights of its networks, as those of the single
-    scripts do.
+    """Record the weights of the networks in the options of a unit, as the single scripts do; return
+    the unit.
 
     Args:
-        weights: their SHA-256, by path and type.
+        weights: the SHA-256 of the weights, by path and type.
     """
-    for options in (call.options for call in unit.calls):
-        for name in [name for name in vars(options) if name.endswith("_path")]:
-            network = getattr(options, name), getattr(options, name.replace("_path", "_type"))
-            setattr(options, f"{name}_sha256", weights[network])
+    for call in unit.calls:
+        options = vars(call.options)
+        for name in [name for name in options if name.endswith("_path")]:
+            path_and_type = (options[name], options[name.replace("_path", "_type")])
+            setattr(call.options, f"{name}_sha256", weights[path_and_type])
     return unit
 
 
 def stitching_unit(
     pair: tuple[ListedNetwork, ListedNetwork], method: Method, args: Namespace, save_dir: str
 ) -> Unit:
-    """Make the unit of an ordered pair and a method."""
+    """Return the unit that stitches an ordered pair by a method."""
     front, end = pair
     folder = Path(save_dir, method.folder, pair_name(*pair))
     stitching = options_of(
-        exec_stitch, args,
-        front_model_path=front.path, end_model_path=end.path,
-        front_model_type=front.type, end_model_type=end.type,
-        front_layer=args.layers, end_layer=args.layers, stitching_type=args.stitching_type,
-        mod_only_stitch=True, resume=True, save_dir=str(folder), **method.options,
-    )  # fmt: skip
-    own_types = {f"{side}_type": each.type for side, each in zip(("front", "end"), pair, strict=True)
-                 if is_user_code(each.type)}  # fmt: skip
-    evaluation = options_of(
-        exec_eval_stitcher_ood, args, source_dir=str(Path("results", folder)), **own_types
+        exec_stitch,
+        args,
+        front_model_path=front.path,
+        end_model_path=end.path,
+        front_model_type=front.type,
+        end_model_type=end.type,
+        front_layer=args.layers,
+        end_layer=args.layers,
+        stitching_type=args.stitching_type,
+        mod_only_stitch=True,
+        resume=True,
+        save_dir=str(folder),
+        **method.options,
     )
+    types_of_users = {}
+    for side, network in (("front", front), ("end", end)):
+        if is_user_code(network.type):
+            types_of_users[f"{side}_type"] = network.type
+    source_dir = str(Path("results", folder))
+    evaluation = options_of(exec_eval_stitcher_ood, args, source_dir=source_dir, **types_of_users)
     calls = [
         Call(exec_stitch, exec_stitch.stitch, stitching),
         Call(exec_eval_stitcher_ood, exec_eval_stitcher_ood.evaluate, evaluation),
@@ -208,56 +241,76 @@ def stitching_unit(
 def similarity_unit(
     pair: tuple[ListedNetwork, ListedNetwork], args: Namespace, save_dir: str
 ) -> Unit:
-    """Make the unit of the similarity of a pair, with the measures that its table has already."""
-    (first, second), script = pair, exec_compute_low_rank_sim_metrics
+    """Return the unit that compares a pair by the measures of the options, and by the measures that
+    its table already has."""
+    first, second = pair
     table = Path("results", save_dir, SIMILARITY, f"{pair_name(*pair)}.csv")
     config = table.with_suffix(".config.txt")
-    measured = read_options(config).get("metrics", []) if config.exists() else []
+    measured: list[str] = []
+    if config.exists():
+        measured = read_options(config).get("metrics", [])
+    script = exec_compute_low_rank_sim_metrics
     options = options_of(
-        script, args,
-        model1_path=first.path, model2_path=second.path, model1_type=first.type, model2_type=second.type,
-        model1_layer=args.layers, model2_layer=args.layers,
-        metrics=list(dict.fromkeys([*measured, *args.metrics])), output=str(table),
-    )  # fmt: skip
+        script,
+        args,
+        model1_path=first.path,
+        model2_path=second.path,
+        model1_type=first.type,
+        model2_type=second.type,
+        model1_layer=args.layers,
+        model2_layer=args.layers,
+        metrics=list(dict.fromkeys([*measured, *args.metrics])),
+        output=str(table),
+    )
     return Unit(SIMILARITY, pair, table, [Call(script, script.compute, options)])
 
 
 def probing_unit(network: ListedNetwork, n_epochs: int, args: Namespace, save_dir: str) -> Unit:
-    """Make the unit of the probes of a network."""
+    """Return the unit that probes a network."""
     table = Path("results", save_dir, PROBES, f"{network.name}.csv")
     options = options_of(
-        exec_probe, args,
-        model_path=network.path, model_type=network.type, layer_names=[args.layers],
-        n_epochs=n_epochs, output=str(table), resume=True,
-    )  # fmt: skip
+        exec_probe,
+        args,
+        model_path=network.path,
+        model_type=network.type,
+        layer_names=[args.layers],
+        n_epochs=n_epochs,
+        output=str(table),
+        resume=True,
+    )
     return Unit(PROBES, (network,), table, [Call(exec_probe, exec_probe.probe, options)])
 
 
 def run_units(units: Sequence[Unit], session: "Session", *, aside: str = "") -> None:
-    """Run all units that no other process is at; one that fails stops no other.
+    """Run all units that no other process works on; a unit that fails stops no other unit.
 
     Args:
-        aside: the name of the folders into which units go whose networks have changed since; "": they fail.
+        aside: the name of folders for the results of networks that were trained again; "": such
+            units fail.
+
     Raises:
-        UserError: some failed, after all others.
+        UserError: units failed; raised after the last unit.
     """
-    others, failed = [], []
+    busy = []
+    failed = []
     for number, unit in enumerate(units, start=1):
-        began = time.monotonic()
+        start = time.monotonic()
+        title = f"[{number}/{len(units)}] {unit.title}"
         try:
-            if not run_claimed(unit, session, aside=aside):
-                others.append(unit.title)
-                continue
+            is_finished = run_claimed(unit, session, aside=aside)
         except Exception as error:
-            known = as_user_error(error)
-            if not known:
+            user_error = as_user_error(error)
+            if not user_error:
                 raise
             failed.append(unit.title)
-            warn(f"[{number}/{len(units)}] {unit.title} failed: {known}")
+            warn(f"{title} failed: {user_error}")
             continue
-        note(f"[{number}/{len(units)}] {unit.title}: {time.monotonic() - began:.1f} s")
-    if others:
-        note(f"{len(others)} are left to other processes, which are at them: {listed(others)}")
+        if is_finished:
+            note(f"{title}: {time.monotonic() - start:.1f} s")
+        else:
+            busy.append(unit.title)
+    if busy:
+        note(f"{len(busy)} are left to other processes, which are at them: {listed(busy)}")
     if failed:
         raise UserError(
             f"{len(failed)} of {len(units)} failed ({listed(failed)}); see the warnings, which say how to mend it"
@@ -265,7 +318,7 @@ def run_units(units: Sequence[Unit], session: "Session", *, aside: str = "") -> 
 
 
 def run_claimed(unit: Unit, session: "Session", *, aside: str) -> bool:
-    """Run a unit unless another process is at it; return whether it is finished."""
+    """Run a unit unless another process works on it; return whether it is finished."""
     try:
         if aside:
             unit.set_aside(aside)
@@ -289,34 +342,35 @@ def run_claimed(unit: Unit, session: "Session", *, aside: str) -> bool:
 
 
 def run_calls(unit: Unit, session: "Session") -> list[float]:
-    """Run the scripts of a unit, and remove what a killed process left of it; return the seconds of
-    each."""
+    """Run the scripts of a unit, and remove the remains of a killed process; return the seconds of
+    each script."""
     from src.stitching.folders import remove_remains
 
     seconds = []
     for call in unit.calls:
-        began = time.monotonic()
+        start = time.monotonic()
         with silenced(notes=False):
             call.function(call.options, session)
         if call.script is exec_stitch:  # its finished runs are evaluated next
             remove_remains(unit.place)
-        seconds.append(time.monotonic() - began)
+        seconds.append(time.monotonic() - start)
     return seconds
 
 
 def estimate(units: Sequence[Unit], args: Namespace, session: "Session") -> None:
-    """Print the commands of units, each with an estimate of its time, and the time of all by so
-    many processes."""
-    first = {unit.kind: unit for unit in reversed(units)}
-    costs = {kind: measure(unit, args, session) for kind, unit in first.items()}
+    """Print the commands of units with estimates of their times, and the time of all units."""
+    first_of_kind = {unit.kind: unit for unit in reversed(units)}
+    costs = {kind: measure(unit, args, session) for kind, unit in first_of_kind.items()}
     for unit in units:
         for call, seconds in zip(unit.calls, costs[unit.kind], strict=True):
             result(f"{shlex.join(['python', *call.command])}  # {seconds:.1f} s")
     total = sum(sum(costs[unit.kind]) for unit in units)
-    each = " and ".join(
+    times = [
         f"{duration(total / n)} by --processes {n}" for n in dict.fromkeys((1, args.n_processes))
+    ]
+    note(
+        f"{len(units)} units of work, estimated from one of each kind on this device: {' and '.join(times)}"
     )
-    note(f"{len(units)} units of work, estimated from one of each kind on this device: {each}")
 
 
 def duration(seconds: float) -> str:
@@ -325,28 +379,49 @@ def duration(seconds: float) -> str:
     hours, minutes = divmod(minutes, 60)
     if hours:
         return f"{hours} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    if minutes:
+        return f"{minutes} min {rest} s"
+    return f"{rest} s"
 
 
 def measure(unit: Unit, args: Namespace, session: "Session") -> list[float]:
-    """Return the seconds of each script of a unit, in a folder of its own; those of training from
-    one epoch and two."""
-    method = next(
-        (method for method in map(Method.of, args.methods) if method.folder == unit.kind), None
-    )
+    """Return the seconds of each script of a unit, measured in a temporary folder.
 
-    def seconds_of(n_epochs: int) -> list[float]:
-        place = str(Path(folder, str(n_epochs)))
-        if unit.kind == SIMILARITY:
-            again = similarity_unit(unit.networks, args, place)
-        elif unit.kind == PROBES:
-            again = probing_unit(*unit.networks, n_epochs, args, place)
-        else:
-            again = stitching_unit(unit.networks, method._replace(n_epochs=n_epochs), args, place)
-        return run_calls(again, session)
-
-    n_epochs = args.probes if unit.kind == PROBES else method.n_epochs if method else 0
+    The time of training is extrapolated from one epoch and from two epochs.
+    """
+    n_epochs = epochs_of(unit, args)
     with tempfile.TemporaryDirectory() as folder, silenced():
-        first, *evaluation = seconds_of(min(n_epochs, 1))
-        second = seconds_of(2)[0] if n_epochs > 1 else first
-    return [first + max(0, n_epochs - 1) * max(0.0, second - first), *evaluation]
+        shorter = with_epochs(unit, args, min(n_epochs, 1), str(Path(folder, "shorter")))
+        training, *evaluation = run_calls(shorter, session)
+        if n_epochs > 1:
+            longer = with_epochs(unit, args, 2, str(Path(folder, "longer")))
+            training_twice = run_calls(longer, session)[0]
+            training += (n_epochs - 1) * max(0.0, training_twice - training)
+    return [training, *evaluation]
+
+
+def epochs_of(unit: Unit, args: Namespace) -> int:
+    """Return the number of epochs that a unit trains for; 0 for none."""
+    if unit.kind == PROBES:
+        return args.probes
+    if unit.kind == SIMILARITY:
+        return 0
+    return method_of(unit, args).n_epochs
+
+
+def method_of(unit: Unit, args: Namespace) -> Method:
+    """Return the method of a unit of stitching."""
+    methods = {method.folder: method for method in map(Method.of, args.methods)}
+    return methods[unit.kind]
+
+
+def with_epochs(unit: Unit, args: Namespace, n_epochs: int, save_dir: str) -> Unit:
+    """Return a unit like this one that trains for so many epochs, in another folder."""
+    if unit.kind == PROBES:
+        (network,) = unit.networks
+        return probing_unit(network, n_epochs, args, save_dir)
+    first, second = unit.networks
+    if unit.kind == SIMILARITY:
+        return similarity_unit((first, second), args, save_dir)
+    method = method_of(unit, args)._replace(n_epochs=n_epochs)
+    return stitching_unit((first, second), method, args, save_dir)

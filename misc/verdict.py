@@ -33,6 +33,28 @@ def parser() -> cli.Parser:
         help="the list of networks of misc/all_pairs.py (CSV with name, path, type and optionally group): names "
         "instead of paths, and comparisons of the groups",
     )
+    add_limits(options)
+    add(
+        "--pool",
+        action="store_true",
+        help="take pairs of networks that share no network together, as repetitions",
+    )
+    add("--verbose", action="store_true", help="print a line for each pair of layers and method")
+    add(
+        "-o",
+        "--output",
+        type=cli.csv_file,
+        default="verdict.csv",
+        help="CSV to write; the sentences (.md), the maps of each method (.png) and, with several pairs of networks, "
+        "the tables of groups (_groups.csv, _group_tests.csv) go beside it",
+    )
+    cli.add_figure(options)
+    return options
+
+
+def add_limits(options: cli.Parser) -> None:
+    """Add the options that say what is similar."""
+    add = options.add_argument
     add(
         "--tolerance",
         type=cli.real_number(at_least=0),
@@ -62,22 +84,6 @@ def parser() -> cli.Parser:
         action="store_true",
         help="test each pair of layers for itself, without regard to the number of pairs (false discovery rate)",
     )
-    add(
-        "--pool",
-        action="store_true",
-        help="take pairs of networks that share no network together, as repetitions",
-    )
-    add("--verbose", action="store_true", help="print a line for each pair of layers and method")
-    add(
-        "-o",
-        "--output",
-        type=cli.csv_file,
-        default="verdict.csv",
-        help="CSV to write; the sentences (.md), the maps of each method (.png) and, with several pairs of networks, "
-        "the tables of groups (_groups.csv, _group_tests.csv) go beside it",
-    )
-    cli.add_figure(options)
-    return options
 
 
 def give_verdict(args) -> None:
