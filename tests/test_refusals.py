@@ -106,8 +106,8 @@ REFUSALS = [
     ),
     # Results
     (
-        f"{COLLECT} dm --networks a.csv",
-        "--networks names those of -r and --curves; give one of them, or leave it out",
+        f"{COLLECT} dm --quantities cka",
+        "--quantities chooses panels of --curves; give --curves, or leave it out",
     ),
     (
         f"{COLLECT} dm -o a.jpg",
