@@ -87,7 +87,7 @@ def add_limits(options: cli.Parser) -> None:
 
 
 def give_verdict(args) -> None:
-    from src.console import note, result, warn
+    from src.console import listed, note, result, warn
     from src.results.captions import describe_stitches
     from src.results.tables import read_table
     from src.results.weights import warn_of_earlier
@@ -110,7 +110,7 @@ def give_verdict(args) -> None:
     shown = set(similarity_columns(row.values for row in similarities))
     if similarities and not any(shown & set(row.others) for row in verdicts):
         warn("-sim: no row is of the networks, layers and data of these stitches at full rank")
-    groups, tests = compare_groups(
+    groups, tests, untested = compare_groups(
         verdict_report.layer_values(verdicts), {network.name: network for network in names.values()}
     )
 
@@ -120,6 +120,8 @@ def give_verdict(args) -> None:
         result()
     verdict_report.print_matrices(verdicts)
     verdict_report.print_groups(groups)
+    if untested:
+        note(f"groups that cannot be tested: {listed(untested, n=4)}")
     result("\n".join(verdict_report.sentences(verdicts, limits, tests)))
     verdict_report.write_files(
         Path(args.output),

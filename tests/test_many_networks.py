@@ -8,10 +8,11 @@ import re
 import pytest
 
 from src.network_names import NetworkName
+from src.results.network_list import ListedNetwork, as_listed
 from src.trained_with import training_of
 from src.verdict import judge, verdict_report
 from src.verdict.between_groups import LayerValue, Question, compare_groups
-from src.verdict.named_networks import NamedNetwork
+from src.verdict.named_networks import NamedNetwork, named_networks
 from tests.commands import ON_DIGITS, caption_of, error_line, parse_matrix, read_csv, run
 from tests.conftest import few_images
 from tests.written_runs import VALID, runs_of, write_evaluation, write_run
@@ -184,6 +185,16 @@ def test_the_training_of_a_network_is_that_of_its_config(tmp_path):
     assert training("a/model_1.pt") != training("a/model_2.pt")
 
 
+def test_one_line_of_a_list_stands_for_fresh_weights_of_every_seed():
+    line = ListedNetwork("fresh", "-", "resnet18", "none")
+    networks = [NetworkName("-", "resnet18", seed) for seed in (0, 1)]
+    named = named_networks(networks, as_listed([line]))
+    assert [network.name for network in named.values()] == ["fresh", "fresh (seed 1)"]
+    assert {network.group for network in named.values()} == {"none"}
+    (network,) = named_networks(networks[:1], {}).values()
+    assert network[:2] == ("- (resnet18, seed 0)", "resnet18")
+
+
 def values_of(trainings: dict[str, str], groups: dict[str, str]) -> tuple:
     """Values of all pairs of networks of different trainings: 1 within a group, else 0."""
     networks = {name: NamedNetwork(name, groups[name], trainings[name]) for name in trainings}
@@ -199,22 +210,23 @@ def test_epochs_of_a_network_count_once_in_a_test():
     names = ("a1", "a2", "b1", "b2", "c1", "d1")
     trainings = {name: name[0] for name in names}
     groups = {name: "early" if name[0] in "ab" else "late" for name in names}
-    _, tests = compare_groups(*values_of(trainings, groups))
+    _, tests, _ = compare_groups(*values_of(trainings, groups))
     assert {(test.n_networks, test.n_second, test.n_labelings) for test in tests} == {(2, 2, 6)}
     assert {test.difference for test in tests} == {1.0} and len(tests) == 4
     groups = {name: "early" if name[1] == "1" else "late" for name in names}
-    rows, tests = compare_groups(*values_of(trainings, groups))
+    rows, tests, untested = compare_groups(*values_of(trainings, groups))
     assert rows and not tests  # networks a and b are in both groups
+    assert "early → early less early → late, dm: a network is in both groups" in untested
 
 
 def test_what_cannot_be_tested_is_left_out():
     trainings = {name: name for name in "abc"}
     values, networks = values_of(trainings, {"a": "k", "b": "k", "c": "l"})
-    rows, tests = compare_groups(values, networks)
-    assert {test.within for test in tests} == {"k → k"}  # l has one network
-    assert len(rows) == 3 and len(tests) == 2
-    _, tests = compare_groups(values[:-1], networks)  # a pair is missing
-    assert not tests
+    rows, tests, untested = compare_groups(values, networks)
+    assert {test.within for test in tests} == {"k → k"} and len(rows) == 3 and len(tests) == 2
+    assert untested[0] == "l → l less l → k, dm: l has fewer than two networks"
+    _, tests, untested = compare_groups(values[:-1], networks)
+    assert not tests and "k → k less k → l, dm: a pair of networks has no accuracy" in untested
     assert Question("k", "l", "front").across == "l → k"
 
 
@@ -225,7 +237,7 @@ def test_groups_are_compared_at_layers_that_all_networks_have():
             for front, end in itertools.permutations("ab", 2)
             for layers in pairs
         ]
-        rows, _ = compare_groups(values, {name: NamedNetwork(name, "k", name) for name in "ab"})
+        rows, *_ = compare_groups(values, {name: NamedNetwork(name, "k", name) for name in "ab"})
         return rows[0].layers
 
     assert layers_of(("x", "x"), ("x", "y")) == "1 pair of layers of the same name"
@@ -235,7 +247,7 @@ def test_groups_are_compared_at_layers_that_all_networks_have():
         LayerValue("dm", "accuracy", "b", "a", "u", "x", 0.0),
     ]
     networks = {name: NamedNetwork(name, name, name) for name in "ab"}
-    rows, _ = compare_groups(values, networks)
+    rows, *_ = compare_groups(values, networks)
     assert [row.layers for row in rows] == ["all pairs of layers"] * 2
 
 

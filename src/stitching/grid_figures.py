@@ -104,6 +104,7 @@ def draw_grid(
             panels[name.replace(", ", "\n") or TITLE] = HeatMap(matrix)
         if len(experiments) > MAX_PANELS:
             note(f"{drawn} shows means of {len(experiments)} experiments; {path} has all of them")
+        caption = f"{caption} Grey cells: not stitched.".strip()
         maps(drawn, panels, **AXES, title=title, caption=caption)
     note(f"wrote {path} and {drawn}" if drawn.exists() else f"wrote {path}")
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from src.grouping import grouped
 from src.verdict.named_networks import NamedNetwork
-from src.verdict.permutations import END, FRONT, permutation_test
+from src.verdict.permutations import END, FRONT, Permuted, permutation_test
 from src.verdict.verdict_rows import GroupRow, GroupTestRow
 
 NetworkPair = tuple[str, str]  # names of the front and the end network
@@ -30,6 +30,14 @@ class LayerValue(NamedTuple):
     front_layer: str
     end_layer: str
     value: float
+
+
+class Comparison(NamedTuple):
+    """The groups of networks, compared."""
+
+    groups: list[GroupRow]
+    tests: list[GroupTestRow]
+    untested: list[str]  # questions without an answer, with the reason
 
 
 class Question(NamedTuple):
@@ -51,26 +59,37 @@ class Question(NamedTuple):
             return f"{self.second} → {self.group}"
         return f"{self.group} → {self.second}"
 
+    def __str__(self) -> str:
+        return f"{self.within} less {self.across}"
+
 
 def compare_groups(
     values: Iterable[LayerValue], networks: Mapping[str, NamedNetwork]
-) -> tuple[list[GroupRow], list[GroupTestRow]]:
+) -> Comparison:
     """Return the means of each pair of groups, and the tests between groups, for each method.
 
     Args:
         networks: by name.
     """
-    rows: list[GroupRow] = []
-    tests: list[GroupTestRow] = []
+    comparison = Comparison([], [], [])
     for method, values_of_method in grouped(values, lambda value: value.method).items():
         compared, layers = compared_layers(values_of_method)
         by_quantity = grouped(compared, lambda value: value.quantity)
         means = {name: means_of_networks(of_name) for name, of_name in by_quantity.items()}
-        rows += _group_rows(method, layers, means, networks)
-        for question in questions({networks[name].group: None for name in _names(compared)}):
+        comparison.groups.extend(_group_rows(method, layers, means, networks))
+
+        groups = dict.fromkeys(networks[name].group for name in _names(compared))
+        for question in questions(groups):
             for quantity, means_of_quantity in means.items():
-                tests += _test(method, layers, quantity, means_of_quantity, networks, question)
-    return rows, tests
+                try:
+                    answer = answer_to(question, quantity, means_of_quantity, networks)
+                except Untestable as reason:
+                    text = f"{question}, {method}: {reason}"
+                    if text not in comparison.untested:
+                        comparison.untested.append(text)
+                    continue
+                comparison.tests.append(_test_row(method, quantity, question, answer, layers))
+    return comparison
 
 
 def compared_layers(values: Sequence[LayerValue]) -> tuple[list[LayerValue], str]:
@@ -132,44 +151,66 @@ def _group_rows(
         yield GroupRow(method, front_group, end_group, layers, len(pairs_of_groups), values)
 
 
-def _test(
-    method: str,
-    layers: str,
+class Untestable(ValueError):
+    """A question about groups that a permutation cannot answer; says why."""
+
+
+class Answer(NamedTuple):
+    """The answer to a question, with the numbers of networks of both groups."""
+
+    test: Permuted
+    n_networks: int
+    n_second: int
+
+
+def answer_to(
+    question: Question,
     quantity: str,
     means: Mapping[NetworkPair, float],
     networks: Mapping[str, NamedNetwork],
-    question: Question,
-) -> Iterator[GroupTestRow]:
-    """Yield the answer to a question; nothing where it cannot be tested.
+) -> Answer:
+    """Return the answer to a question by a permutation test. A network at several epochs is one
+    network.
 
-    A network at several epochs is one network. A test needs two networks of the group, one network
-    of the second group, no network in both, and a value of every pair of networks.
+    Raises:
+        Untestable: the group has one network, a network is in both groups, or a pair of networks
+            has no value of the quantity.
     """
     trainings_of_group = _trainings(networks, means, question.group)
     trainings_of_second = _trainings(networks, means, question.second)
-    if len(trainings_of_group) < 2 or set(trainings_of_group) & set(trainings_of_second):
-        return
+    if len(trainings_of_group) < 2:
+        raise Untestable(f"{question.group} has fewer than two networks")
+    if set(trainings_of_group) & set(trainings_of_second):
+        raise Untestable("a network is in both groups")
     trainings = [*trainings_of_group, *trainings_of_second]
     values = _matrix(means, networks, trainings)
     if np.isnan(values[~np.eye(len(trainings), dtype=bool)]).any():
-        return
+        raise Untestable(f"a pair of networks has no {quantity}")
     in_group = np.arange(len(trainings)) < len(trainings_of_group)
-    answer = permutation_test(values, in_group, side=question.side)
-    yield GroupTestRow(
-        method,
-        quantity,
-        question.within,
-        question.across,
-        answer.mean_within,
-        answer.mean_across,
-        answer.difference,
-        answer.p_value,
-        answer.lowest_p,
-        answer.n_labelings,
-        answer.is_exact,
-        len(trainings_of_group),
-        len(trainings_of_second),
-        layers,
+    test = permutation_test(values, in_group, side=question.side)
+    return Answer(test, len(trainings_of_group), len(trainings_of_second))
+
+
+def _test_row(
+    method: str, quantity: str, question: Question, answer: Answer, layers: str
+) -> GroupTestRow:
+    """Return the row of the answer to a question."""
+    test = answer.test
+    return GroupTestRow(
+        method=method,
+        quantity=quantity,
+        within=question.within,
+        across=question.across,
+        mean_within=test.mean_within,
+        mean_across=test.mean_across,
+        difference=test.difference,
+        p_value=test.p_value,
+        lowest_p=test.lowest_p,
+        n_labelings=test.n_labelings,
+        is_exact=test.is_exact,
+        n_networks=answer.n_networks,
+        n_second=answer.n_second,
+        layers=layers,
     )
 
 
