@@ -55,6 +55,8 @@ def _note_chosen_types(layers: Sequence[StitchingLayer]) -> None:
 def _reading(source_kind: str, target_kind: str) -> str:
     """Return in brackets how a stitch between two kinds makes positions correspond; "" for types
     of the paper."""
+    if source_kind == target_kind == SEQUENCE:
+        return " (resampled linearly along the sequence)"
     if source_kind == target_kind:
         return ""
     if target_kind == VECTOR:
