@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
-"""Stitch layers of one network to layers of another, by direct matching or by task loss
-matching."""
+"""Stitch layers of a front network to layers of an end network.
+
+The stitches are made by direct matching or by task loss matching.
+"""
 
 import sys
 
@@ -11,6 +13,7 @@ from src.user_code import CODE
 
 
 def parser() -> cli.Parser:
+    """Return the parser of the options of this script."""
     options = cli.Parser(
         "Stitch one pair of layers, several pairs, or all pairs; writes a folder for each pair."
     )
@@ -51,7 +54,7 @@ def add_files(options: cli.Parser) -> None:
     add(
         "--verbose",
         action="store_true",
-        help="print the accuracy of each pair in a line, of several pairs",
+        help="with several pairs, print a line with the accuracy of each pair",
     )
     add("--no-save", action="store_true", help="do not save the stitched network")
     add("--mod-only-stitch", action="store_true", help="train and save the stitching layer only")
@@ -137,7 +140,12 @@ def add_ranks(options: cli.Parser) -> None:
 
 
 def stitch(args, session=None) -> None:
-    """Run the experiment. All experiments of one `session` share its networks and images."""
+    """Run the experiment.
+
+    Args:
+        args: the parsed options.
+        session: a `Session`; experiments of one session share networks and images.
+    """
     from dataclasses import replace
     from pathlib import Path
 
@@ -146,14 +154,15 @@ def stitch(args, session=None) -> None:
     from src.grouping import grouped
     from src.runtime import device_of
     from src.session import Session
-    from src.stitching import build_layers, check_options, chosen_options
+    from src.stitching import check_options, chosen_options
     from src.stitching.experiments import Experiment
     from src.stitching.grid_tables import update_grid
     from src.stitching.objectives import objective_of
     from src.stitching.runs import GridRuns
 
-    # Two networks, and a stitching layer for each pair of their layers.
-    session = session or Session()
+    # Two networks, and a stitching layer for each pair of their layers
+    if session is None:
+        session = Session()
     settings = cli.training_settings(args)
     objective = objective_of(args.objective)
     device = device_of(args.gpu)
@@ -162,27 +171,16 @@ def stitch(args, session=None) -> None:
         args, cli.FRONT, cli.END, spec, session=session, device=device
     )
     experiment = Experiment.of(vars(args))
-    layers, skipped = build_layers(
-        front.network,
-        end.network,
-        front.layers,
-        end.layers,
-        args.stitching_type,
-        image_shape=spec.shape,
-        seed=args.seed,
-        init=args.init,
-        upsample_mode=args.upsample_mode,
-        c2t_cls_token=args.c2t_cls_token,
-        t2c_cls_token=args.t2c_cls_token,
-    )
+    layers, skipped = stitching_layers(args, front, end, spec.shape)
     if args.stitching_type == AUTO:
         experiment = replace(experiment, chosen=chosen_options(layers))
     check_options(experiment, layers, front.network, end.network)
 
-    # All pairs share the frozen networks; where the networks' statistics move, each pair has
-    # networks of its own.
+    # All pairs share frozen networks. If their BatchNorm statistics move, each pair needs copies.
     directory = Path("results", args.save_dir)
-    groups = [layers] if is_frozen(args) else [{pair: layer} for pair, layer in layers.items()]
+    groups = [layers]
+    if not is_frozen(args):
+        groups = [{pair: layer} for pair, layer in layers.items()]
     runs_of_groups = [
         GridRuns(directory, group, experiment, resume=args.resume) for group in groups
     ]
@@ -193,21 +191,51 @@ def stitch(args, session=None) -> None:
     for runs in unfinished:
         rows |= run_grid(args, runs, front.network, end.network, *images, settings, objective)
 
-    # The accuracies, and the table of all runs of the folder.
+    # The accuracies, and the table of all runs in the folder
     report(args, rows)
     update_grid(directory, create=len(layers) > 1)
     for reason, pairs in grouped(skipped, skipped.get).items():
         warn(f"not stitched: {listed(pairs)}: {reason}")
 
 
+def stitching_layers(args, front, end, image_shape):
+    """Build a stitching layer for each pair of a front layer and an end layer.
+
+    Args:
+        front: the front network and its layers, a `cli.LoadedNetwork`.
+        end: the end network and its layers.
+        image_shape: (C, H, W).
+
+    Returns:
+        The stitching layers by pair, and the reason by pair that cannot be stitched.
+    """
+    from src.stitching import build_layers
+
+    return build_layers(
+        front.network,
+        end.network,
+        front.layers,
+        end.layers,
+        args.stitching_type,
+        image_shape=image_shape,
+        seed=args.seed,
+        init=args.init,
+        upsample_mode=args.upsample_mode,
+        c2t_cls_token=args.c2t_cls_token,
+        t2c_cls_token=args.t2c_cls_token,
+    )
+
+
 def is_frozen(args) -> bool:
-    """Return whether both networks stay as they are, their BatchNorm statistics too."""
+    """Return whether both networks stay unchanged, with their BatchNorm statistics."""
     return args.mod_only_stitch or args.n_epochs == 0
 
 
 def load_images(args, session, device):
-    """Return the training images, or None where nothing is matched or trained, and the test
-    images."""
+    """Return the training images and the test images.
+
+    The training images are None if nothing is matched or trained.
+    """
     loading = cli.load_options(args, device)
     train_set = None
     if args.init in FORMS or args.n_epochs:
@@ -217,8 +245,20 @@ def load_images(args, session, device):
 
 
 def run_grid(args, runs, front, end, train_set, test_set, settings, objective):
-    """Match, train and evaluate the stitches that share passes, and write their folders; return
-    their rows by pair."""
+    """Match, train and evaluate stitches on shared passes; write a folder for each.
+
+    Args:
+        runs: the `GridRuns` of the stitches.
+        front: the front network.
+        end: the end network.
+        train_set: the training images, see `load_images`.
+        test_set: the test images.
+        settings: of the training.
+        objective: the loss of the training.
+
+    Returns:
+        The `StitchRow` of each pair.
+    """
     from datetime import datetime
 
     from src.console import progress
@@ -239,29 +279,41 @@ def run_grid(args, runs, front, end, train_set, test_set, settings, objective):
     for history, state in train(grid, train_set, test_set, settings, state=runs.state):
         logs = zip(*history, strict=True)
         runs.log(dict(zip(grid.layers, logs, strict=True)), state)
-    batches = progress(
-        test_set.batches(args.batch_size), "evaluating", test_set.n_batches(args.batch_size)
-    )
-    whole_networks = None if grid.frozen else (grid.front, grid.end)
+
+    n_batches = test_set.n_batches(args.batch_size)
+    batches = progress(test_set.batches(args.batch_size), "evaluating", n_batches)
+    whole_networks = None
+    if not grid.frozen:
+        whole_networks = (grid.front, grid.end)
     return runs.finish(grid.evaluate(batches), matched, whole_networks=whole_networks)
 
 
 def report(args, rows) -> None:
-    """Print the accuracy of one stitch, or the matrix of several; with --verbose also a line each."""
+    """Print the accuracy of a single stitch, or the matrix of several accuracies.
+
+    With `--verbose` also print a line for each of several stitches.
+
+    Args:
+        rows: the `StitchRow` of each pair.
+    """
     from src.console import result, table
     from src.results.matrices import accuracies
 
     for pair, row in rows.items():
         if args.verbose or len(rows) == 1:
-            is_named = pair == (args.front_layer, args.end_layer)
-            title = "" if is_named else f"{pair}: "
+            title = f"{pair}: "
+            if pair == (args.front_layer, args.end_layer):
+                title = ""
             result(f"{title}Clean accuracy: {row.accuracy:.2%}")
     if len(rows) > 1:
         table("accuracy of the stitched network", *accuracies(rows.values()))
 
 
 def match(args, front, end, layers, train_set):
-    """Match stitching layers directly where the option says so; return by pair how that went."""
+    """Set stitching layers to the closed form of `--init`; return the `Matching` of each pair.
+
+    It is {} if `--init` is no closed form.
+    """
     from src.stitching import match_layers, match_until_settled, matching_batches
 
     if args.init not in FORMS:
@@ -275,6 +327,7 @@ def match(args, front, end, layers, train_set):
 
 
 def main(argv=None) -> int:
+    """Run the script; return its exit code."""
     return cli.run(parser(), stitch, argv)
 
 
