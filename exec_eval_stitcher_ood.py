@@ -142,7 +142,7 @@ def evaluate(args, session=None) -> None:
 
 
 def rebuild_stitches(runs, front, end, reference, skipped):
-    """Rebuild the stitches of runs into layers with detectors; warn of everything that is skipped.
+    """Rebuild the stitches of runs into layers with detectors; warn of all that was skipped.
 
     Returns:
         Grids with their runs, and a reason for each run that cannot be used.
@@ -211,7 +211,7 @@ def evaluation_options(end_name, args, runs, test_set, loading, session):
     from src.results.matrices import by_depth, depths_of
 
     def images_of(name, root, option):
-        """Load test images that look like those of -d; None without a name."""
+        """Load test images of the same shape as the images of -d; None without a name."""
         if not name:
             return None
         images = session.dataset(name, root, train=False, **loading)

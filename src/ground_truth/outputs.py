@@ -1,4 +1,4 @@
-"""One pass of each network over the test images, and what it tells about two networks.
+"""One pass of each network over the test images, and comparisons of two passes.
 
 Two networks may differ in their outputs. Baselines compare a single number of each network: a
 measure of similarity should do better."""

@@ -1,4 +1,4 @@
-"""The tests of measures: do similarities of networks agree with what is known of the networks?
+"""The tests of measures: do similarities agree with the known differences of networks?
 
 The column `group` of a list of networks has words with blanks between them:
 

@@ -1,4 +1,4 @@
-"""How sure a score over pairs of networks is: other seeds would have given other networks.
+"""How sure a score over pairs of networks is, as new seeds would give new networks.
 
 Intervals come from leaving out each network and each pair in turn (the jackknife). P-values come
 from permuting the networks of a measure."""

@@ -1,4 +1,4 @@
-"""The measures that are put to the test. All of them enter so that higher is more similar."""
+"""The measures that are put to the test. Higher values are more similar."""
 
 import math
 

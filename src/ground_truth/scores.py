@@ -1,4 +1,4 @@
-"""Scores of a similarity measure: does it tell what is known of networks, or of layers?
+"""Scores of a similarity measure, against known differences of networks or layers.
 
 It should tell which networks were made in one way, which networks have different outputs, and which
 layers are near in depth.

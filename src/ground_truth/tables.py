@@ -200,7 +200,7 @@ class _CurrentRows:
 
 
 def _is_earlier(network_of_row: NetworkName, network: NetworkName) -> bool:
-    """Return whether a row was made with other weights than the network has; False if unknown."""
+    """Return whether a row was made with earlier weights of a network; False if unknown."""
     if not network_of_row.weights or network.is_fresh:
         return False
     if not network.weights and not network.is_file:

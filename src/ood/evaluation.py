@@ -36,7 +36,7 @@ class StitchScores(NamedTuple):
 
 
 class _Batches(NamedTuple):
-    """What is kept of a stitch in each batch, on the device: a copy to the CPU would wait."""
+    """Scores of a stitch on each batch, kept on the device: a copy to the CPU would wait."""
 
     is_right: list[Tensor]  # (B,) bool
     scores: dict[str, list[Tensor]]  # (B,), by score
@@ -46,7 +46,7 @@ class _Batches(NamedTuple):
 def score_stitches(
     grids: Iterable[tuple[Grid, Mapping[Pair, StitchingRun]]], reference: Reference
 ) -> list[StitchScores]:
-    """Measure accuracy, scores and validity of all stitches; return them sorted by end layer.
+    """Measure accuracy, scores and validity of all stitches; return the stitches by end layer.
 
     Each grid takes one pass over the test images. A stitch whose activations are not finite has
     scores and validity of NaN, with a warning.
@@ -116,7 +116,7 @@ def _sampled_features(stitched: Tensor, positions: Tensor, *, is_sequence: bool)
 
 
 def _stitch_scores(run: StitchingRun, kept: _Batches, reference: Reference) -> StitchScores:
-    """Put together the scores of a stitch from those of its batches."""
+    """Return the scores of a stitch from the scores of its batches."""
     accuracy = torch.cat(kept.is_right).sum().item() / len(reference.options.test)
     scores = {score: torch.cat(parts).cpu().numpy() for score, parts in kept.scores.items()}
     if not kept.samples:

@@ -1,4 +1,4 @@
-"""The report of an OOD evaluation: what is printed, and the tables, figures and JSON files."""
+"""The report of an OOD evaluation: printed matrices, tables, figures and JSON files."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -168,7 +168,7 @@ def evaluation_file(folder: Path, detector: str, *, other_data: str = "") -> Pat
 
 
 def scores_file(folder: Path, detector: str, *, other_data: str = "") -> Path:
-    """Return the path of the scores of all images; the arguments are those of `evaluation_file`."""
+    """Return the path of the scores of all images; arguments as for `evaluation_file`."""
     name = f"energies_{detector}"
     if other_data:
         name += f"{ON_OTHER_DATA}{other_data}"

@@ -160,7 +160,7 @@ def fresh_classifier(
 
 
 class HalfAndHalf:
-    """A training set whose batches are half ID samples, with labels, and half OOD samples.
+    """A training set with batches of half ID samples, with labels, and half OOD samples.
 
     The labels of OOD samples are -1. An epoch takes equally many samples of both sets: as many as
     the smaller set has. Epochs are disjoint until all samples of the larger set were taken (see

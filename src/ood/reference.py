@@ -1,4 +1,4 @@
-"""The reference of an evaluation: everything that is measured of the end network without stitches.
+"""The reference of an evaluation: measurements of the end network without any stitch.
 
 A reference holds the detectors and the validity at the end layers, and the scores of the end
 network's own activations. All folders of stitches into the network share it. Making it takes one
@@ -46,7 +46,7 @@ class EvaluationOptions(NamedTuple):
     layers: tuple[str, ...]  # end layers of the stitches
     scores: tuple[str, ...]  # names in `SCORES`, or FILE.py:CLASS of a user's code
     store: str  # folder of the trained detectors
-    with_validity: bool  # measure validity even if all detectors are trained ones
+    with_validity: bool  # False: measure validity only if a detector is fitted to training images
     batch_size: int
     dataset: str  # name of `test`
     test: BaseImageSet
@@ -265,7 +265,7 @@ def _measure_test_images(
     detectors: Mapping[DetectorKey, Detector],
     validity: Mapping[str, Validity],
 ) -> tuple[dict[DetectorKey, np.ndarray], Tensor]:
-    """Score the network's own activations of the test images, and add them to the validity.
+    """Score the network's own activations of the test images; fill the validity of each layer.
 
     Returns:
         Scores (N,) by detector, and the logits (n, classes) of the sampled test images; without
@@ -353,7 +353,7 @@ def measure_noise_costs(
 
 
 def _n_right(logits: Tensor, labels: Tensor) -> int:
-    """Count the images whose highest logit is that of their label."""
+    """Count the images with the highest logit at their label."""
     return int((logits.argmax(-1) == labels).sum())
 
 

@@ -1,4 +1,4 @@
-"""Validity of activations: do they lie where real activations lie, and do they cover them?
+"""Validity of activations: are they where real activations are, and as spread out?
 
 *Density* tells how close activations lie to the activations of training images: it is low for
 activations off the manifold, and high for collapsed activations. *Recall* tells which share of the
@@ -32,7 +32,7 @@ SHRINKAGES = (0.05, 0.1, 0.2, 0.3)  # shares of the way to the mean
 
 
 class ValidityScores(NamedTuple):
-    """Density, recall and Fréchet distance of activations, against those of training images."""
+    """Density, recall and Fréchet distance of activations, compared with training images."""
 
     density: float  # in [0, N / k] for N training images; real activations have about 1
     recall: float  # share of the training images that are covered, in [0, 1]
@@ -45,16 +45,17 @@ class Doses(NamedTuple):
     The first dose of each array is 0. Between two measured doses, recall and the logarithm of the
     density are interpolated."""
 
-    n_images: int
+    n_images: int  # test images
     noisy_density: NDArray  # (5,), at 0 and `NOISES`
     shrunk_density: NDArray  # (5,), at 0 and `SHRINKAGES`
     shrunk_recall: NDArray  # (5,), at 0 and `SHRINKAGES`
 
     def noise(self, density: float) -> float:
-        """Return the dose of noise that lowers the density to a value, from 0 to 0.2.
+        """Return the dose of noise, in [0, 0.2], that lowers the network's own density to `density`.
 
         The dose is the share of the noise in the variance: s² / (1 + s²) for noise of s standard
-        deviations. 0.2 means "at least 0.2". NaN if the density without noise is 0.
+        deviations. 0 means that no noise is needed; 0.2 means "at least 0.2". NaN if the density
+        without noise is 0.
         """
         if self.noisy_density[0] == 0:
             return math.nan
@@ -63,7 +64,7 @@ class Doses(NamedTuple):
         return _dose(-float(self._log(density)), -self._log(self.noisy_density), doses)
 
     def shrinkage(self, density: float, recall: float) -> float:
-        """Return the dose of shrinkage that gives a density and a recall, from 0 to 0.3.
+        """Return the dose of shrinkage, in [0, 0.3], that explains a density and a recall.
 
         The dose is the share of the way to the mean. It is the larger one of the dose that raises
         the density to `density` and the dose that lowers the recall to `recall`. 0.3 means "at
@@ -196,7 +197,7 @@ class Validity:
         self._end_moments = self._end_moments.pooled(Rows.of(activations).moments(diagonal=True))
 
     def fit_end(self, foils: Tensor) -> None:
-        """Finish the end network's own test activations: measure them, and their doses.
+        """Finish the end network's own test activations: measure validity and doses.
 
         Args:
             foils: the foil of each test image, (n,); see `choose_foils`.
