@@ -18,11 +18,13 @@ class Undefined(ValueError):
 
 
 class Basis(NamedTuple):
-    """The samples (n, features) at one rank as `basis @ factor`; `basis` (n, k) is orthonormal and
-    not computed."""
+    """The samples (n, features) at one rank as `basis @ factor`.
+
+    `basis` (n, k) is orthonormal and not computed. k is the numerical rank.
+    """
 
     width: int  # number of coordinates at this rank
-    whitening: Tensor  # (width, k): from the coordinates to the basis; k is the numerical rank
+    whitening: Tensor  # (width, k): from the coordinates to the basis
     factor: Tensor  # (k, features)
     norm: float  # Frobenius norm of the samples
 
@@ -33,13 +35,16 @@ class Samples:
     Args:
         name: of the representation, for errors.
         axes: (features, coordinates), orthonormal columns; rank r is the projection onto the first r.
-        moments: second moments Σ zzᵀ (coordinates, coordinates) of the centred samples in these coordinates; or
-            (coordinates,), the diagonal of a diagonal matrix.
+        moments: second moments Σ zzᵀ (coordinates, coordinates) of the centred samples in these
+            coordinates; or (coordinates,), the diagonal of a diagonal matrix.
         scale: sum of squares of the samples before centring.
     """
 
     def __init__(self, name: str, axes: Tensor, moments: Tensor, *, scale: float):
-        self.name, self.axes, self.moments, self.scale = name, axes, moments, scale
+        self.name = name
+        self.axes = axes
+        self.moments = moments
+        self.scale = scale
         self._bases: dict[int, Basis] = {}
 
     def basis(self, width: int) -> Basis:
@@ -53,17 +58,18 @@ class Samples:
         if not self.moments.isfinite().all():
             raise Undefined(f"{self.name} has values that are not finite")
         if self.moments.ndim == 1:
-            variances, rotation = self.moments[:width], torch.eye(width).to(self.moments)
+            variances = self.moments[:width]
+            rotation = torch.eye(width).to(self.moments)
         else:
             variances, rotation = torch.linalg.eigh(self.moments[:width, :width])
         kept = variances > max(EIGENVALUE_CUTOFF * float(variances.max()), ROUNDING * self.scale)
         if not kept.any():
             raise Undefined(f"{self.name} is constant over the samples")
-        deviations, rotation = variances[kept].sqrt(), rotation[:, kept]
+        deviations = variances[kept].sqrt()
+        rotation = rotation[:, kept]
         factor = deviations[:, None] * (rotation.T @ self.axes[:, :width].T)
-        self._bases[width] = Basis(
-            width, rotation / deviations, factor, float(variances.clamp(min=0).sum().sqrt())
-        )
+        norm = float(variances.clamp(min=0).sum().sqrt())
+        self._bases[width] = Basis(width, rotation / deviations, factor, norm)
         return self._bases[width]
 
 
@@ -83,13 +89,14 @@ class SamplesPair:
     """
 
     def __init__(self, first: Basis, second: Basis, cross: Tensor):
-        self.first, self.second = first, second
+        self.first = first
+        self.second = second
         self.cross = cross[: first.width, : second.width]
 
     @cached_property
     def singular(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The left singular vectors (k1, k1), the singular values and the right singular vectors
-        (k2, k2) of Q₁ᵀQ₂.
+        """The left singular vectors (k1, k1) of Q₁ᵀQ₂, its singular values, and its right singular
+        vectors (k2, k2).
 
         Q₁ and Q₂ are orthonormal bases of the samples within their numerical rank.
         """
@@ -99,33 +106,34 @@ class SamplesPair:
 
     @property
     def reversed(self) -> "SamplesPair":
-        """The second representation with the first; shares their singular vectors."""
+        """The pair in reverse order. The singular vectors are shared with this pair."""
         pair = SamplesPair(self.second, self.first, self.cross.T)
         left, cosines, right = self.singular
-        pair.singular = right, cosines, left
+        pair.singular = (right, cosines, left)
         return pair
 
     @cached_property
     def canonical(self) -> Canonical:
-        """The canonical directions: the left singular vectors of Q₁ᵀQ₂, whose singular values are
-        the correlations.
+        """The canonical directions: the left singular vectors of Q₁ᵀQ₂. The singular values are the
+        correlations.
 
         Correlations that differ by at most 1e-6 count as equal, and so do all directions without a
         partner. The directions of such a group are the principal axes of the first representation
-        within it, so that they do not depend on the order of the samples."""
+        within the group, so that they do not depend on the order of the samples.
+        """
         directions, cosines, _ = self.singular
-        n_directions, n_shared = len(directions), len(cosines)
+        n_directions = len(directions)
+        n_shared = len(cosines)
         correlations = torch.zeros(n_directions, dtype=cosines.dtype)
         correlations[:n_shared] = cosines.clamp(max=1)  # rounding
-        coordinates = (
-            directions.T @ self.first.factor
-        )  # (k1, features1): the products of directions and features
-        is_next = (correlations[:-1] - correlations[1:] > TIE).nonzero().flatten() + 1
-        for group in torch.arange(n_directions).tensor_split(is_next):
+        # The products of directions and features, (k1, features1)
+        coordinates = directions.T @ self.first.factor
+        # A group begins where the correlation differs from the one before it
+        begins = (correlations[:-1] - correlations[1:] > TIE).nonzero().flatten() + 1
+        for group in torch.arange(n_directions).tensor_split(begins):
             if len(group) > 1:
-                _, axes = torch.linalg.eigh(
-                    coordinates[group] @ coordinates[group].T
-                )  # the largest variance last
+                # Ascending: the largest variance is the last
+                _, axes = torch.linalg.eigh(coordinates[group] @ coordinates[group].T)
                 coordinates[group] = axes.flip(1).T @ coordinates[group]
                 correlations[group] = correlations[group].mean()
         return Canonical(correlations, coordinates.abs().sum(1), n_shared)
