@@ -1,7 +1,8 @@
-"""The measures of similarity, each defined once. `choices.measures` has a row for each.
+"""The measures of similarity, each defined once. `src.choices.similarity` has a row for each.
 
-A measure of Gram matrices makes matrices of those of one layer, and its value is the cosine between
-the matrices of two layers. A measure of samples takes two layers as samples × features."""
+A measure of Gram matrices turns the Gram matrices of one layer into other matrices, and its value is
+the cosine between such matrices of two layers. A measure of samples takes two layers as
+samples × features."""
 
 import math
 
@@ -14,18 +15,20 @@ from src.similarity.samples import SamplesPair
 
 
 def cka(grams: Grams) -> Tensor:
-    """Centred Gram matrices (R, n, n): linear CKA (Kornblith et al. 2019, equation 4)."""
+    """Return centred Gram matrices (R, n, n): their cosine is linear CKA (Kornblith et al. 2019,
+    equation 4)."""
     return grams.centred
 
 
 def cka_debiased(grams: Grams) -> Tensor:
-    """Gram matrices (R, n, n), centred without their diagonals, which become 0: CKA by unbiased
-    HSIC.
+    """Return Gram matrices (R, n, n) that are centred without their diagonals, which become 0: CKA
+    by unbiased HSIC.
 
     Inner products of such matrices are n(n − 3) times the unbiased HSIC of Song et al. 2012
     (Székely and Rizzo 2014, definition 2)."""
     matrices = grams.centred.clone()
-    n, diagonal = matrices.shape[-1], matrices.diagonal(dim1=1, dim2=2)
+    n = matrices.shape[-1]
+    diagonal = matrices.diagonal(dim1=1, dim2=2)
     diagonal.zero_()
     sums = matrices.sum(2) / (n - 2)  # (R, n)
     matrices -= sums[:, :, None]
@@ -36,11 +39,11 @@ def cka_debiased(grams: Grams) -> Tensor:
 
 
 def mutual_knn(grams: Grams, k: int = N_NEIGHBOURS) -> Tensor:
-    """Matrices (R, n, n) of 1 where j is one of the k nearest neighbours of i, else 0 (Huh et al.
-    2024, section 3).
+    """Return matrices (R, n, n): 1 where j is among the k nearest neighbours of i, else 0 (Huh et
+    al. 2024, section 3).
 
-    The nearest ones have the highest cosines of activations that are not centred. The cosine of two
-    such matrices is the share of common neighbours."""
+    The nearest neighbours have the highest cosines of activations, which are not centred. The cosine
+    of two such matrices is the share of common neighbours."""
     uncentred = grams.uncentred
     norms = uncentred.diagonal(dim1=1, dim2=2).clamp(min=0).sqrt()
     norms = torch.where(norms > 0, norms, 1)
@@ -51,23 +54,25 @@ def mutual_knn(grams: Grams, k: int = N_NEIGHBOURS) -> Tensor:
 
 
 def procrustes(pair: SamplesPair) -> float:
-    """2 − 2‖Z₁ᵀZ₂‖\\*/(‖Z₁‖‖Z₂‖), with ‖·‖\\* the sum of singular values (Ding et al. 2021, section
-    2)."""
+    """Return 2 − 2‖Z₁ᵀZ₂‖\\*/(‖Z₁‖‖Z₂‖), with ‖·‖\\* the sum of singular values (Ding et al. 2021,
+    section 2)."""
     nuclear = float(torch.linalg.svdvals(pair.cross).sum())
     return max(0.0, 2 - 2 * nuclear / (pair.first.norm * pair.second.norm))
 
 
 def pwcca(pair: SamplesPair) -> float:
-    """PWCCA distance of the paper's code: 1 − Σ wρ / Σ w over all directions, also those without a
-    partner."""
+    """Return the PWCCA distance of the paper's code: 1 − Σ wρ / Σ w over all directions, with and
+    without a partner."""
     correlations, weights, _ = pair.canonical
     return max(0.0, float(1 - weights @ correlations / weights.sum()))
 
 
 def pwcca_morcos(pair: SamplesPair) -> float:
-    """PWCCA distance over the directions that have partners (Morcos et al. 2018, section 2.2)."""
-    correlations, weights, n = pair.canonical
-    return max(0.0, float(1 - weights[:n] @ correlations[:n] / weights[:n].sum()))
+    """Return the PWCCA distance over the directions that have partners (Morcos et al. 2018, section
+    2.2)."""
+    correlations, weights, n_shared = pair.canonical
+    shared = weights[:n_shared]
+    return max(0.0, float(1 - shared @ correlations[:n_shared] / shared.sum()))
 
 
 GRAM_MEASURES = {"cka": cka, "cka_debiased": cka_debiased, "mutual_knn": mutual_knn}
