@@ -2,8 +2,9 @@
 
 Gröger et al. (ICML 2026) take the 95 % quantile of these values as the zero of the measure. Two
 networks that have nothing in common but the labels of the images exceed it. Permutations within
-classes keep what the labels explain, so only what is similar beyond them exceeds theirs."""
+classes keep what the labels explain: only a similarity beyond the labels exceeds their quantile."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -18,50 +19,54 @@ TIE = 1e-12  # values this near to each other count as equal
 
 
 def permutations(n_permutations: int, labels: Tensor) -> Tensor:
-    """Random orders (n_permutations, n) that put each image in the place of one of its class, the
-    same ones each time.
+    """Draw orders (n_permutations, n) that put each image in the place of an image of its class.
+
+    The orders are the same in each call.
 
     Args:
         labels: (n,), integers; all equal for permutations of all images.
     """
-    by_class = labels.argsort(stable=True)  # the images, one class after the other
+    by_class = labels.argsort(stable=True)  # the images, one class after the next
     orders = torch.empty(n_permutations, len(labels), dtype=torch.long)
-    for i in range(n_permutations):
-        order = torch.randperm(len(labels), generator=generator(i))
-        orders[i, by_class] = order[
-            labels[order].argsort(stable=True)
-        ]  # the same classes, each of them shuffled
+    for number in range(n_permutations):
+        shuffled = torch.randperm(len(labels), generator=generator(number))
+        # The same classes one after the next, each of them shuffled
+        orders[number, by_class] = shuffled[labels[shuffled].argsort(stable=True)]
     return orders
 
 
 def null_of(name: str, value: float, permuted: Tensor) -> Null:
-    """Compare the value of a measure with those (N,) of permutations; 19 are the fewest that have a
-    95 % quantile."""
-    n, measure = len(permuted), measure_of(name)
-    signed = measure.sign * permuted.double()
-    p_value = (1 + int((signed >= measure.sign * value - TIE).sum())) / (n + 1)
-    null = measure.sign * float(
-        signed.sort().values[-(-95 * (n + 1) // 100) - 1]
-    )  # the ceiling, counted from 1
+    """Compare the value of a measure with its values (N,) under permutations; N is at least 19, or
+    there is no 95 % quantile."""
+    measure = measure_of(name)
+    n_permutations = len(permuted)
+    signed = measure.sign * permuted.double()  # higher is more similar
+    n_as_similar = int((signed >= measure.sign * value - TIE).sum())
+    p_value = (1 + n_as_similar) / (n_permutations + 1)
+    place = math.ceil(95 * (n_permutations + 1) / 100)  # of the quantile, counted from 1
+    null = measure.sign * float(signed.sort().values[place - 1])
     room = measure.equal - null
-    return Null(p_value, null, max(0.0, (value - null) / room) if abs(room) > TIE else 0.0)
+    calibrated = 0.0
+    if abs(room) > TIE:
+        calibrated = max(0.0, (value - null) / room)
+    return Null(p_value, null, calibrated)
 
 
 def permuted_cosines(
-    matrices1: Tensor, others: Sequence[Tensor], orders: Tensor
+    matrices1: Tensor, matrices2: Sequence[Tensor], orders: Tensor
 ) -> Sequence[Tensor]:
     """Return the cosines of Gram matrices when the images of the first layer are permuted.
 
     Args:
         matrices1: (R1, n, n), of norm 1.
-        others: (R2, n, n) for each of several layers, of norm 1.
+        matrices2: (R2, n, n) for each layer of the second network, of norm 1.
         orders: (N, n), as from `permutations`.
     Returns:
-        (N, R1, R2) for each of them, on the CPU.
+        (N, R1, R2) for each layer of the second network, on the CPU.
     """
-    rows = torch.cat([other.flatten(1) for other in others])  # (ΣR2, n²)
+    rows = torch.cat([of_layer.flatten(1) for of_layer in matrices2])  # (ΣR2, n²)
     products = []
     for block in orders.to(matrices1.device).split(BLOCK):
         moved = torch.stack([matrices1[:, order][:, :, order] for order in block])  # (N', R1, n, n)
         products.append((moved.flatten(2) @ rows.T).cpu())
-    return torch.cat(products).split([len(other) for other in others], dim=2)
+    return torch.cat(products).split([len(of_layer) for of_layer in matrices2], dim=2)
