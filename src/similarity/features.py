@@ -1,7 +1,9 @@
-"""What one pass of a network over the images leaves of a layer: Gram matrices, and second moments.
+"""The statistics that one pass of a network over the images collects of a layer: Gram matrices, and
+second moments.
 
-Two layers are compared by these alone. Only where positions or tokens are the samples of CCA and
-Procrustes, products of the activations of both are needed as well."""
+They are enough to compare two layers. Only where positions or tokens are the samples of CCA and
+Procrustes, products of the activations of both layers are needed as well, and a function of a user's
+code takes whole activations."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -22,26 +24,30 @@ POOLS = {3: "average pool", 2: "token mean", 1: "samples"}  # by the dimensions 
 
 
 def alignment_of(shape1: tuple[int, ...], shape2: tuple[int, ...], mode: str = "auto") -> str:
-    """Name the way in which CCA and Procrustes make samples × features of two layers of these
-    activations.
+    """Return how CCA and Procrustes make samples × features of the activations of two layers.
 
     Args:
         shape1, shape2: of one activation: (C, H, W), (T, D) or (D,).
-        mode: `auto`: for feature maps of equal shape, positions are the samples; for equal numbers of tokens, tokens
-            are; otherwise images are, with features averaged over positions or tokens. `pool`: images always are.
-            `positions`: positions or tokens are where both layers have equally many; elsewhere there is no way.
+        mode: `auto`: positions are the samples for feature maps of equal shape, and tokens for equal
+            numbers of tokens; otherwise images, with features averaged over positions or tokens.
+            `pool`: images are the samples. `positions`: positions or tokens are the samples where
+            both layers have equally many; elsewhere there is no alignment.
     Returns:
-        One of `BY_POSITION`, `NO_ALIGNMENT`, or how each layer is averaged.
+        An entry of `BY_POSITION`, `NO_ALIGNMENT`, or how each layer is averaged.
     """
-    kind = len(shape1) if len(shape1) == len(shape2) else 0
-    equal_maps = kind == 3 and (shape1 == shape2 if mode == "auto" else shape1[1:] == shape2[1:])
-    if mode != "pool" and equal_maps:
-        return "positions"
-    if mode != "pool" and kind == 2 and shape1[0] == shape2[0]:
+    averaged = " / ".join(dict.fromkeys(POOLS[len(shape)] for shape in (shape1, shape2)))
+    if mode == "pool":
+        return averaged
+    if len(shape1) == len(shape2) == 3:
+        has_equal_positions = shape1[1:] == shape2[1:]
+        if has_equal_positions and (mode == "positions" or shape1 == shape2):
+            return "positions"
+    if len(shape1) == len(shape2) == 2 and shape1[0] == shape2[0]:
         return "tokens"
-    if mode == "positions" and kind != 1:
+    are_vectors = len(shape1) == len(shape2) == 1
+    if mode == "positions" and not are_vectors:
         return NO_ALIGNMENT
-    return " / ".join(dict.fromkeys(POOLS[len(shape)] for shape in (shape1, shape2)))
+    return averaged
 
 
 class LayerFeatures:
@@ -49,33 +55,37 @@ class LayerFeatures:
 
     Args:
         name: for messages.
-        metrics: columns of measures. Measures of Gram matrices need the activations until `finish`, measures of
-            samples sums, and a user's functions keep the activations as they are.
+        metrics: columns of measures. Measures of Gram matrices need the activations until `finish`,
+            measures of samples need sums, and a user's functions keep whole activations.
         ranks: numbers of principal components that are kept, which need sums; None: all of them.
     """
 
     def __init__(
         self, name: str, n_images: int, *, metrics: Sequence[str], ranks: Iterable[Rank] = (None,)
     ):
-        self.name, self.n_images, self.n_seen, self.is_finished = name, n_images, 0, False
+        self.name = name
+        self.n_images = n_images
+        self.n_seen = 0
+        self.is_finished = False
         self.ranks = set(ranks)
         inputs = [measure_of(metric).of for metric in metrics]
         self.gram_metrics = [metric for metric in metrics if measure_of(metric).of == GRAMS]
         self.keeps_sums = SAMPLES in inputs or self.ranks != {None}
-        self.keeps_activations = ACTIVATIONS in inputs
+        self.keeps_whole = ACTIVATIONS in inputs
+
         self.shape: tuple[int, ...] = ()  # of one activation: (C, H, W), (T, D) or (D,)
         self.moments = Moments()  # of the positions
         self.widths: list[int] = []  # numbers of axes of the R Gram matrices, ascending
-        self.matrices: dict[
-            str, Tensor
-        ] = {}  # (R, n, n) of norm 1, by measure of Gram matrices; NaN where flawed
-        self.flaws: dict[
-            str, list[str]
-        ] = {}  # reason: measures of Gram matrices that have no value because of it
+        # (R, n, n) of norm 1, by measure of Gram matrices; NaN where flawed
+        self.matrices: dict[str, Tensor] = {}
+        # Measures of Gram matrices that have no value, by the reason
+        self.flaws: dict[str, list[str]] = {}
 
     def add(self, activation: Tensor) -> Rows | None:
-        """Add a batch (B, *shape); return its rows where sums are kept. A finished layer does no
-        more than that."""
+        """Add a batch (B, *shape); return its rows, or None where no sums are kept.
+
+        A finished layer stays as it is.
+        """
         exact = Rows.of(activation) if self.keeps_sums else None
         if self.is_finished:
             return exact
@@ -84,7 +94,7 @@ class LayerFeatures:
             self._start(activation, rows)
         batch = slice(self.n_seen, self.n_seen + len(rows))
         self.n_seen = batch.stop
-        if self.keeps_activations:
+        if self.keeps_whole:
             self.whole[batch].copy_(activation.detach(), non_blocking=True)
         if self.gram_metrics:
             self.activations[batch].copy_(rows - self.reference, non_blocking=True)
@@ -94,48 +104,57 @@ class LayerFeatures:
         return exact
 
     def _start(self, activation: Tensor, rows: Tensor) -> None:
+        """Make room for the activations of all images, as large as the first batch says.
+
+        Args:
+            activation: (B, *shape).
+            rows: the same as (B, positions, C).
+        """
         _, n_positions, width = rows.shape
-        self.shape, self.dtype = tuple(activation.shape[1:]), rows.dtype
+        self.shape = tuple(activation.shape[1:])
+        self.dtype = rows.dtype
         if self.keeps_sums:
             self.averages = torch.empty(
                 self.n_images, width, dtype=torch.float64, device=rows.device
             )
-        if self.keeps_activations:
-            shape, dtype = (self.n_images, *self.shape), rows.dtype
-            self.whole = torch.empty(
-                shape, dtype=dtype, **_where(rows.device, math.prod(shape), dtype)
-            )
+        if self.keeps_whole:
+            dtype = torch.promote_types(rows.dtype, torch.float32)
+            self.whole = _room((self.n_images, *self.shape), dtype, rows.device)
         if self.gram_metrics:
             self.reference = reference_of(rows)  # (positions, C)
-            shape, dtype = (self.n_images, n_positions, width), self.reference.dtype
-            self.activations = torch.empty(
-                shape, dtype=dtype, **_where(rows.device, math.prod(shape), dtype)
-            )
+            shape = (self.n_images, n_positions, width)
+            self.activations = _room(shape, self.reference.dtype, rows.device)
 
     def finish(self, *, device: torch.device | str) -> None:
-        """Compute the matrices of measures of Gram matrices at all ranks on a device, and drop the
-        activations."""
-        was_finished, self.is_finished = self.is_finished, True
+        """Compute the matrices of measures of Gram matrices at all ranks, and drop the activations.
+
+        Args:
+            device: of the computation and the matrices.
+        """
+        was_finished = self.is_finished
+        self.is_finished = True
         if was_finished or not self.gram_metrics:
             return
         self.widths = sorted({self.width(rank) for rank in self.ranks})
-        axes = None if self.widths == [self.n_channels] else self.spectrum[1]
+        axes = None
+        if self.widths != [self.n_channels]:
+            _, axes = self.spectrum
         grams = gram_matrices(self.activations, self.reference, axes, self.widths, device=device)
         del self.activations
         is_flawed = self._find_flaws(grams)
         for metric in self.gram_metrics:
-            least = MEASURES[metric].min_images
-            if self.n_images < least:
-                self.flaws[f"it needs at least {least} images, not {self.n_images}"] = [metric]
+            n_least = MEASURES[metric].min_images
+            if self.n_images < n_least:
+                self.flaws[f"it needs at least {n_least} images, not {self.n_images}"] = [metric]
                 self.matrices[metric] = torch.full_like(grams.centred, math.nan)
             else:
-                self.matrices[metric] = measures.unit(measures.GRAM_MEASURES[metric](grams))
-                self.matrices[metric][is_flawed] = math.nan
+                matrices = measures.unit(measures.GRAM_MEASURES[metric](grams))
+                matrices[is_flawed] = math.nan
+                self.matrices[metric] = matrices
 
     def _find_flaws(self, grams: Grams) -> Tensor:
         """Return which Gram matrices (R,) have no similarity, and note why."""
-        # A projection of constant activations is not constant: it has the rounding errors of the
-        # products.
+        # A projection of constant activations has the rounding errors of the products
         eps = torch.finfo(torch.promote_types(self.dtype, torch.float32)).eps
         variations = grams.centred.diagonal(dim1=1, dim2=2).sum(1)
         if not variations.isfinite().all():
@@ -175,8 +194,9 @@ class LayerFeatures:
         """Variances (C,) of the positions, the largest first, and their principal axes (C, C) in
         columns; on the CPU.
 
-        The first r axes span the representation of rank r. Both are NaN where an activation is not
-        finite."""
+        The first r axes span the representation of rank r. Where an activation is not finite, both
+        are NaN.
+        """
         scatter = self.moments.scatter.cpu()
         if not scatter.isfinite().all():
             return scatter.diagonal() * math.nan, scatter * math.nan
@@ -203,21 +223,21 @@ class LayerFeatures:
 
     @property
     def n_bytes(self) -> int:
-        """The memory of what is kept once it is finished."""
-        kept = list(self.matrices.values())
-        if self.keeps_activations:
-            kept.append(self.whole)
-        if self.keeps_sums:
-            kept += [self.moments.scatter] * 2 + [
-                self.averages
-            ] * 2  # the axes and what is pooled as well
-        return sum(tensor.nbytes for tensor in kept)
+        """The memory that a finished layer takes."""
+        tensors = list(self.matrices.values())
+        if self.keeps_whole:
+            tensors.append(self.whole)
+        if self.keeps_sums:  # the axes are as large as the scatter, and `pooled` as `averages`
+            tensors += [self.moments.scatter] * 2 + [self.averages] * 2
+        return sum(tensor.nbytes for tensor in tensors)
 
 
-def _where(device: torch.device, n_values: int, dtype: torch.dtype) -> dict:
-    """Choose the place of activations: on a GPU while half of its free memory is left, else in
-    pinned memory."""
+def _room(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return an empty tensor for activations: on their device, or in pinned memory of the CPU if it
+    would take half of the free memory of a GPU."""
     if device.type == "cpu":
-        return {"device": device}
-    free, _ = torch.cuda.mem_get_info(device)
-    return {"device": device} if n_values * dtype.itemsize < free / 2 else {"pin_memory": True}
+        return torch.empty(shape, dtype=dtype)
+    n_free, _ = torch.cuda.mem_get_info(device)
+    if math.prod(shape) * dtype.itemsize < n_free / 2:
+        return torch.empty(shape, dtype=dtype, device=device)
+    return torch.empty(shape, dtype=dtype, pin_memory=True)
