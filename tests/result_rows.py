@@ -51,13 +51,13 @@ def similarity_row(*, nulls: dict[str, Null] | None = None, **values: Any) -> Si
         None,
         {},
     )
-    row = usual._replace(**values)
+    row = replace(usual, **values)
     columns = {
         key: value
         for name, null in (nulls or {}).items()
         for key, value in null.columns(name, "").items()
     }
-    return row._replace(values=row.values | columns)
+    return replace(row, values=row.values | columns)
 
 
 def probe_row(**values: Any) -> ProbeRow:

@@ -1,6 +1,7 @@
 """What the figure shows: the layers, both ranks, or the ranks of one side."""
 
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -72,7 +73,7 @@ def test_ranks_of_one_side(drawn):
     )
     # A distance rises with similarity, and the number of the full rank is not in the rows.
     rows = [
-        row._replace(values={"procrustes": 0.5}) for row in rows_of("ab", "c", [None, 6], [None])
+        replace(row, values={"procrustes": 0.5}) for row in rows_of("ab", "c", [None, 6], [None])
     ]
     similarity_report.draw("x.png", rows)
     panels, said = drawn["curves"]
@@ -83,7 +84,7 @@ def test_ranks_of_one_side(drawn):
 def test_nulls_have_panels_of_their_own(drawn):
     values = {"cka": 0.5, "cka_calibrated": 0.25, "cka_calibrated_within": 0.125}
     similarity_report.draw(
-        "x.png", [row._replace(values=values) for row in rows_of("a", "c", [None], [None])]
+        "x.png", [replace(row, values=values) for row in rows_of("a", "c", [None], [None])]
     )
     assert {title: panel.matrix.values for title, panel in drawn["maps"][0].items()} == {
         "linear CKA": [[0.5]],
@@ -94,21 +95,21 @@ def test_nulls_have_panels_of_their_own(drawn):
 
 def test_cells_whose_samples_differ_are_marked_where_samples_count(drawn):
     first, *others = rows_of("ab", "c", [None], [None])
-    mixed = [first, *(row._replace(alignment="average pool") for row in others)]
+    mixed = [first, *(replace(row, alignment="average pool") for row in others)]
     similarity_report.draw("x.png", mixed)
     panels, said = drawn["maps"]
     assert panels["PWCCA distance"].marked == [("a", "c")] and not panels["linear CKA"].marked
     assert panels["PWCCA distance"].scale == (1, 0) and panels["linear CKA"].scale == (0, 1)
     assert "Red corners: positions or tokens are the samples" in said["caption"]
-    for rows in ([first, *others], [first, *(row._replace(alignment="none") for row in others)]):
+    for rows in ([first, *others], [first, *(replace(row, alignment="none") for row in others)]):
         similarity_report.draw("x.png", rows)
         assert not drawn["maps"][0]["PWCCA distance"].marked
 
 
 def test_the_caption_names_networks_data_samples_and_images():
     made_with = {"model1_type": "resnet18", "model2_type": "vit", "dataset": "digits"}
-    rows = [row._replace(**made_with) for row in rows_of("ab", "c", [None], [None])]
+    rows = [replace(row, **made_with) for row in rows_of("ab", "c", [None], [None])]
     whole = "Networks: f.pt (resnet18) – g.pt (vit). Data: digits. Samples: positions. Images: 9."
     assert similarity_report.describe(rows) == whole
-    by_grams = [row._replace(values={"cka": 0.5}) for row in rows]
+    by_grams = [replace(row, values={"cka": 0.5}) for row in rows]
     assert similarity_report.describe(by_grams) == whole.replace("Samples: positions. ", "")
