@@ -1,22 +1,23 @@
-"""Passes of networks over the images, each of which gives what its layers are compared by."""
+"""Passes of networks over the images, which collect the statistics that comparisons need."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from src.choices.similarity import PAPER, SAMPLES, measure_of, with_companions
 from src.models import Network
-from src.moments import CrossMoments
+from src.moments import CrossMoments, Rows
 from src.results.tables import Rank
 from src.similarity.features import LayerFeatures, alignment_of
 from src.similarity.similarity_rows import BY_POSITION
 from src.similarity.stored import StoredActivations
 from src.similarity.user_measures import UserMeasure, load_measures
 
-Features = Mapping[str, LayerFeatures]  # the layers of one network, finished, by name
+Features = Mapping[str, LayerFeatures]  # the layers of one network, by name
+LayerPair = tuple[str, str]  # a layer of each network
 
 
 class Side(NamedTuple):
@@ -26,20 +27,18 @@ class Side(NamedTuple):
     layers: Sequence[str]
     ranks: Sequence[Rank] = (None,)  # numbers of principal components that are kept
     title: str = ""  # in messages
-    # what its features depend on beside layers, ranks and measures: weights, images, precision
+    # All that its features depend on, beside layers, ranks and measures: weights, images, precision
     key: Hashable = None
 
 
 class Statistics(NamedTuple):
-    """The layers of two networks on the same images: all that their comparison needs."""
+    """The layers of two networks on the same images, ready to be compared."""
 
     layers1: Features
     layers2: Features
     ranks1: Sequence[Rank]
     ranks2: Sequence[Rank]
-    products: dict[
-        tuple[str, str], CrossMoments
-    ]  # of positions, of layers whose positions are samples
+    products: dict[LayerPair, CrossMoments]  # of layers whose positions are samples
     metrics: list[str]  # columns of measures
     user_measures: dict[str, UserMeasure]  # by column
     alignment: str  # the option: auto, pool or positions; see `features.alignment_of`
@@ -50,7 +49,8 @@ class KeptFeatures(dict[Hashable, Features]):
     """Features of networks that are compared again, by key, the least recently used ones first.
 
     Args:
-        max_bytes: how much memory they may take together; when it is short, the first ones go.
+        max_bytes: memory for all features together; beyond it, the least recently used features are
+            dropped.
     """
 
     def __init__(self, max_bytes: int):
@@ -60,16 +60,18 @@ class KeptFeatures(dict[Hashable, Features]):
     def keep(self, key: Hashable, features: Features) -> None:
         """Keep finished features, as far as memory allows."""
         self[key] = features
-        while (
-            sum(layer.n_bytes for each in self.values() for layer in each.values()) > self.max_bytes
-        ):
+        while sum(map(_n_bytes, self.values())) > self.max_bytes:
             self.pop(next(iter(self)))
+
+
+def _n_bytes(features: Features) -> int:
+    return sum(layer.n_bytes for layer in features.values())
 
 
 def take_statistics(
     first: Side,
     second: Side,
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[tuple[Tensor, Any]],
     *,
     n_images: int,
     metrics: Sequence[str] = PAPER,
@@ -77,93 +79,135 @@ def take_statistics(
     device: torch.device | str = "cpu",
     kept: KeptFeatures | None = None,
 ) -> Statistics:
-    """Take what a comparison of two networks needs, in one pass over the images; one network runs
-    once.
+    """Return the statistics of two networks from one pass over the images.
+
+    A network that stands on both sides runs once.
 
     Args:
-        batches: of the images, as `BaseImageSet.batches` yields them; left alone where all features are kept.
-        n_images: how many images they have.
+        batches: images and labels; not read where all features are kept.
+        n_images: the number of images in all batches.
         metrics: names in `MEASURES`, or FILE.py:FUNCTION of a user's code.
-        alignment: `auto`, `pool` or `positions`; where positions may be samples, networks of kept features run again.
+        alignment: `auto`, `pool` or `positions`. Where positions may be samples, networks of kept
+            features run again.
         device: where Gram matrices are computed.
-        kept: takes over what is made here, and gives what it has.
+        kept: features of earlier calls, to which the features of this call are added.
     Raises:
         UserError: a measure is unknown, or a user's code fails.
     """
     user_measures = load_measures(metrics)
-    metrics, sides = with_companions(metrics), [first, second]
+    columns = with_companions(metrics)
+    if kept is None:
+        kept = KeptFeatures(0)
+    sides = [first, second]
     if first.network is second.network:
-        layers = list(dict.fromkeys([*first.layers, *second.layers]))
-        sides = [
-            second._replace(layers=layers, ranks=list(dict.fromkeys([*first.ranks, *second.ranks])))
-        ]
-    keys = [(side.key, *map(tuple, (side.layers, side.ranks, metrics))) for side in sides]
-    kept = KeptFeatures(0) if kept is None else kept
-    features = [
-        kept.pop(key, None) or _unseen(side, n_images, metrics)
-        for side, key in zip(sides, keys, strict=True)
-    ]
-    takes_samples = any(measure_of(name).of == SAMPLES for name in metrics)
-    products = _pass_over(sides, features, batches, alignment if takes_samples else "pool")
-    for each, key in zip(features, keys, strict=True):
-        for layer in each.values():
+        sides = [_merged(first, second)]
+
+    # Features of earlier calls, or empty ones, which a pass fills
+    keys = [(side.key, tuple(side.layers), tuple(side.ranks), tuple(columns)) for side in sides]
+    features = []
+    for side, key in zip(sides, keys, strict=True):
+        kept_features = kept.pop(key) if key in kept else None
+        features.append(kept_features or _empty_features(side, n_images, columns))
+    if any(measure_of(name).of == SAMPLES for name in columns):
+        products = _pass_over(sides, features, batches, alignment)
+    else:
+        products = _pass_over(sides, features, batches, "pool")
+    for of_side, key in zip(features, keys, strict=True):
+        for layer in of_side.values():
             layer.finish(device=device)
-        kept.keep(key, each)
-    layers1, layers2 = (
-        {name: features[i][name] for name in side.layers} for i, side in ((0, first), (-1, second))
-    )
+        kept.keep(key, of_side)
+
     return Statistics(
-        layers1,
-        layers2,
-        first.ranks,
-        second.ranks,
-        products,
-        metrics,
-        user_measures,
-        alignment,
-        n_images,
+        layers1={name: features[0][name] for name in first.layers},
+        layers2={name: features[-1][name] for name in second.layers},
+        ranks1=first.ranks,
+        ranks2=second.ranks,
+        products=products,
+        metrics=columns,
+        user_measures=user_measures,
+        alignment=alignment,
+        n_images=n_images,
     )
 
 
-def _unseen(side: Side, n_images: int, metrics: Sequence[str]) -> Features:
-    titles = {name: f"{name} of {side.title}" if side.title else name for name in side.layers}
-    return {
-        name: LayerFeatures(title, n_images, metrics=metrics, ranks=side.ranks)
-        for name, title in titles.items()
-    }
+def _merged(first: Side, second: Side) -> Side:
+    """Return a side with the layers and ranks of two sides of one network."""
+    layers = dict.fromkeys([*first.layers, *second.layers])
+    ranks = dict.fromkeys([*first.ranks, *second.ranks])
+    return second._replace(layers=list(layers), ranks=list(ranks))
+
+
+def _empty_features(side: Side, n_images: int, metrics: Sequence[str]) -> Features:
+    features = {}
+    for name in side.layers:
+        title = f"{name} of {side.title}" if side.title else name
+        features[name] = LayerFeatures(title, n_images, metrics=metrics, ranks=side.ranks)
+    return features
 
 
 def _pass_over(
     sides: Sequence[Side],
     features: Sequence[Features],
-    batches: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[tuple[Tensor, Any]],
     alignment: str,
-) -> dict[tuple[str, str], CrossMoments]:
-    """Run the networks whose features are not there yet, or all where products may be needed;
-    return the products."""
-    products: dict[tuple[str, str], CrossMoments] = {}
+) -> dict[LayerPair, CrossMoments]:
+    """Run the networks whose features are not finished, and add their activations to the features;
+    return the products of layers whose positions are samples.
+
+    Where positions may be samples, all networks run.
+    """
+    products: dict[LayerPair, CrossMoments] = {}
     may_need_products = alignment != "pool"
-    runs = [
-        may_need_products or not all(layer.is_finished for layer in each.values())
-        for each in features
-    ]
+    is_running = []
+    for of_side in features:
+        is_finished = all(layer.is_finished for layer in of_side.values())
+        is_running.append(may_need_products or not is_finished)
+    if not any(is_running):
+        return products
+
     n_seen = 0
-    for images, _ in batches if any(runs) else ():
-        rows = []
-        places = torch.arange(n_seen, n_seen + len(images))
+    for images, _ in batches:
+        rows: list[dict[str, Rows | None]] = []  # by side and layer
+        for side, of_side, runs in zip(sides, features, is_running, strict=True):
+            activations = {}
+            if runs:
+                activations = _activations(side, images, n_seen)
+            rows.append({name: of_side[name].add(value) for name, value in activations.items()})
         n_seen += len(images)
-        for side, each, is_running in zip(sides, features, runs, strict=True):
-            is_stored = isinstance(side.network, StoredActivations)
-            inputs = places if is_stored else images
-            activations = side.network.activations(inputs, side.layers) if is_running else {}
-            rows.append(
-                {name: each[name].add(activation) for name, activation in activations.items()}
-            )
-        for name1, name2 in product(features[0], features[-1]) if may_need_products else ():
-            if (
-                alignment_of(features[0][name1].shape, features[-1][name2].shape, alignment)
-                in BY_POSITION
-            ):
-                total = products.get((name1, name2), CrossMoments())
-                products[name1, name2] = total.pooled(rows[0][name1].cross(rows[-1][name2]))
+        if may_need_products:
+            _add_products(products, features, rows, alignment)
     return products
+
+
+def _activations(side: Side, images: Tensor, n_seen: int) -> dict[str, Tensor]:
+    """Return the activations of a batch by layer.
+
+    Args:
+        n_seen: the number of images before this batch.
+    """
+    if isinstance(side.network, StoredActivations):
+        places = torch.arange(n_seen, n_seen + len(images))
+        return side.network.activations(places, side.layers)
+    return side.network.activations(images, side.layers)
+
+
+def _add_products(
+    products: dict[LayerPair, CrossMoments],
+    features: Sequence[Features],
+    rows: Sequence[Mapping[str, Rows | None]],
+    alignment: str,
+) -> None:
+    """Add the products of a batch, of the pairs of layers whose positions are samples.
+
+    Args:
+        rows: of the batch, by side and layer.
+    """
+    for (name1, first), (name2, second) in product(features[0].items(), features[-1].items()):
+        if alignment_of(first.shape, second.shape, alignment) not in BY_POSITION:
+            continue
+        rows1 = rows[0][name1]
+        rows2 = rows[-1][name2]
+        if rows1 is None or rows2 is None:
+            raise ValueError(f"{name1} and {name2} keep no sums, and positions are their samples")
+        total = products.get((name1, name2), CrossMoments())
+        products[name1, name2] = total.pooled(rows1.cross(rows2))
