@@ -1,7 +1,7 @@
-"""The tables of the paper's code that a comparison prints, its CSV and its figure."""
+"""The report of a comparison: the tables of the paper's code that it prints, its CSV and its figure."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from src.choices.similarity import ACTIVATIONS, MEASURES, SAMPLES, Measure, measure_of
@@ -10,7 +10,7 @@ from src.results.captions import caption, common, network, pair_of_networks, sho
 from src.results.curves import curves
 from src.results.heat_maps import HeatMap, maps
 from src.results.matrices import Matrix
-from src.results.tables import write_table
+from src.results.tables import Rank, write_table
 from src.similarity.similarity_rows import (
     BY_POSITION,
     NO_ALIGNMENT,
@@ -19,11 +19,11 @@ from src.similarity.similarity_rows import (
 )
 
 MAX_CURVES = 10  # in one panel
+Cells = Mapping[tuple[str, str], SimilarityRow]  # by two layers, or by two ranks
 
 
 def print_matrices(rows: Sequence[SimilarityRow]) -> None:
-    """Print the matrices of the figure of several pairs of layers, each at one rank, below the
-    blocks of the pairs."""
+    """Print the matrices of several pairs of layers, if there is one row a pair."""
     cells = {(row.layer1, row.layer2): row for row in rows}
     if 1 < len(cells) == len(rows):
         for title, panel in _heat_maps(cells).items():
@@ -31,100 +31,124 @@ def print_matrices(rows: Sequence[SimilarityRow]) -> None:
 
 
 def print_tables(rows: Sequence[SimilarityRow], metrics: Sequence[str]) -> None:
-    """Print the rows of one pair of layers the way the public code does, a block for each rank of
-    the first layer."""
+    """Print the rows of one pair of layers as the public code does: a block for each rank of the
+    first layer."""
     for rank1 in dict.fromkeys(row.rank1 for row in rows):
         block = [row for row in rows if row.rank1 == rank1]
-        result(f"{block[0].model1} -- {block[0].model2}\n{block[0].layer1} -- {block[0].layer2}")
+        first = block[0]
+        result(f"{first.model1} -- {first.model2}\n{first.layer1} -- {first.layer2}")
         for metric in metrics:
             result(f"{measure_of(metric).heading}:\nModel1 rank {rank1}:")
             for row in block:
-                result(
-                    f"\tModel2 rank {row.rank2}: {row.values[metric]}{_against_null(row, metric)}"
-                )
+                value = row.values[metric]
+                result(f"\tModel2 rank {row.rank2}: {value}{_against_null(row, metric)}")
             result()
         result("\n")
 
 
 def _against_null(row: SimilarityRow, metric: str) -> str:
+    """Return the text that compares a value with its nulls; empty if images were not permuted."""
     texts = []
-    for where, which in {"": "", "within classes ": "_within"}.items():
-        if null := row.nulls(which).get(metric):
+    for where, which in (("", ""), ("within classes ", "_within")):
+        null = row.nulls(which).get(metric)
+        if null:
             texts.append(
-                f"{where}p {null.p_value:.3g}, null {null.null_95:.4f}, calibrated {null.calibrated:.4f}"
+                f"{where}p {null.p_value:.3g}, null {null.null_95:.4f}, "
+                f"calibrated {null.calibrated:.4f}"
             )
-    return f" ({'; '.join(texts)})" if texts else ""
+    if not texts:
+        return ""
+    return f" ({'; '.join(texts)})"
 
 
 def write_files(
     path: Path, rows: Sequence[SimilarityRow], *, figure: str = ".png", title: str = ""
 ) -> None:
-    """Write the CSV, one row for each pair of layers and ranks, and the figure (.png or .pdf)
-    beside it.
+    """Write the CSV, one row for each pair of layers and ranks, and the figure beside it.
 
-    A full rank is empty; an undefined value is `nan`. There are columns of the measures that were
-    asked for."""
+    A full rank is empty, and an undefined value is `nan`.
+
+    Args:
+        figure: the ending of the figure's name, .png or .pdf.
+        title: of the figure.
+    """
     write_table(path, SimilarityRow, rows)
     draw(path.with_suffix(figure), rows, title=title)
 
 
 def draw(path: Path, rows: Sequence[SimilarityRow], *, title: str = "") -> None:
-    """Draw what varies: heat maps over layers or over both ranks, curves over the ranks of one
-    side.
+    """Draw curves over the ranks of one side, or heat maps over both ranks or over layers.
 
-    Of several pairs of layers at several ranks there are curves for each pair when only one side
-    has ranks and the pairs are few, and otherwise heat maps over the layers at the highest ranks.
+    There are curves where one side alone has ranks, and the pairs of layers are few. There are heat
+    maps over both ranks for one pair of layers, and over layers, at the highest ranks, for several.
     """
-    pairs = list(dict.fromkeys((row.layer1, row.layer2) for row in rows))
-    ranks1, ranks2 = (
-        list(dict.fromkeys(row.rank1 for row in rows)),
-        list(dict.fromkeys(row.rank2 for row in rows)),
-    )
-    if (
-        min(len(ranks1), len(ranks2)) == 1 < max(len(ranks1), len(ranks2))
-        and len(pairs) <= MAX_CURVES
-    ):
-        side = 1 if len(ranks1) > 1 else 2
-        labels = {"x_label": f"rank of model {side}", "y_label": "similarity"}
-        curves(path, _curves(rows, side), **labels, title=title, caption=describe(rows))
-        return
-    if len(pairs) == 1 and len(ranks1) > 1:
-        cells = {
-            tuple("full" if rank is None else str(rank) for rank in (row.rank1, row.rank2)): row
-            for row in rows
-        }
-        labels = [
-            f"rank of {layer}, model {number}" for number, layer in enumerate(pairs[0], start=1)
-        ]
+    n_pairs = len({(row.layer1, row.layer2) for row in rows})
+    n_ranks1 = len({row.rank1 for row in rows})
+    n_ranks2 = len({row.rank2 for row in rows})
+    has_one_side = min(n_ranks1, n_ranks2) == 1 < max(n_ranks1, n_ranks2)
+    if has_one_side and n_pairs <= MAX_CURVES:
+        side = 1 if n_ranks1 > 1 else 2
+        curves(
+            path,
+            _curves(rows, side),
+            x_label=f"rank of model {side}",
+            y_label="similarity",
+            title=title,
+            caption=describe(rows),
+        )
+    elif n_pairs == 1 and n_ranks1 > 1:
+        first = rows[0]
+        cells = {(_rank_title(row.rank1), _rank_title(row.rank2)): row for row in rows}
+        labels = (f"rank of {first.layer1}, model 1", f"rank of {first.layer2}, model 2")
+        _draw_maps(path, cells, labels, title=title, caption=describe(rows))
     else:
-        cells = {
-            (row.layer1, row.layer2): row
-            for row in rows
-            if (row.rank1, row.rank2) == (ranks1[0], ranks2[0])
-        }
-        at = [f" at rank {rank}" if rank else "" for rank in (ranks1[0], ranks2[0])]
-        labels = [f"layer of model {number}{rank}" for number, rank in enumerate(at, start=1)]
-    panels, below = _heat_maps(cells), describe(rows)
+        ranks = (rows[0].rank1, rows[0].rank2)  # the highest ranks stand first
+        at_ranks = [row for row in rows if (row.rank1, row.rank2) == ranks]
+        cells = {(row.layer1, row.layer2): row for row in at_ranks}
+        labels = (_layer_title(1, ranks[0]), _layer_title(2, ranks[1]))
+        _draw_maps(path, cells, labels, title=title, caption=describe(rows))
+
+
+def _rank_title(rank: Rank) -> str:
+    return "full" if rank is None else str(rank)
+
+
+def _layer_title(number: int, rank: Rank) -> str:
+    """Return the label of an axis over the layers of a network at a rank."""
+    title = f"layer of model {number}"
+    if rank is None:
+        return title
+    return f"{title} at rank {rank}"
+
+
+def _draw_maps(
+    path: Path, cells: Cells, labels: tuple[str, str], *, title: str, caption: str
+) -> None:
+    """Draw a heat map of each measure over two axes.
+
+    Args:
+        labels: of the rows and of the columns.
+    """
+    panels = _heat_maps(cells)
     if any(panel.marked for panel in panels.values()):
-        below += " Red corners: positions or tokens are the samples, in all other cells images."
-    maps(path, panels, row_label=labels[0], column_label=labels[1], title=title, caption=below)
+        caption += " Red corners: positions or tokens are the samples, in all other cells images."
+    row_label, column_label = labels
+    maps(
+        path,
+        panels,
+        row_label=row_label,
+        column_label=column_label,
+        title=title,
+        caption=caption,
+    )
 
 
-def _heat_maps(cells: Mapping[tuple[str, str], SimilarityRow]) -> dict[str, HeatMap]:
-    """Return panels of each measure over two axes, layers or ranks, in the order of the rows, and
-    of its nulls."""
-    firsts, seconds = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
+def _heat_maps(cells: Cells) -> dict[str, HeatMap]:
+    """Return a panel of each measure and of its nulls, by title. The axes keep the order of the
+    rows."""
     marked = [place for place, row in cells.items() if row.alignment in BY_POSITION]
     if all(row.alignment in (*BY_POSITION, NO_ALIGNMENT) for row in cells.values()):
         marked = []  # all cells with a value have the same samples
-
-    def matrix(column: str) -> Matrix:
-        values = [
-            [cells[first, second].values.get(column, math.nan) for second in seconds]
-            for first in firsts
-        ]
-        return Matrix(firsts, seconds, values)
-
     columns = dict.fromkeys(column for row in cells.values() for column in row.values)
     panels: dict[str, HeatMap] = {}
     for metric in measures_in(columns):
@@ -132,21 +156,31 @@ def _heat_maps(cells: Mapping[tuple[str, str], SimilarityRow]) -> dict[str, Heat
         if _is_repeated(metric, cells.values()):
             continue
         corners = marked if measure.of == SAMPLES else []
-        if metric in columns:
-            panels[measure.title] = HeatMap(
-                matrix(metric), _scale(measure, matrix(metric)), marked=corners
-            )
+        matrix = _matrix(cells, metric)
+        panels[measure.title] = HeatMap(matrix, _scale(measure, matrix), marked=corners)
         for which, where in (("", ""), ("_within", " within classes")):
-            if f"{metric}_calibrated{which}" in columns:
-                calibrated = matrix(f"{metric}_calibrated{which}")
-                panels[f"{measure.title}, calibrated{where}"] = HeatMap(calibrated, marked=corners)
+            column = f"{metric}_calibrated{which}"
+            if column in columns:
+                panel = HeatMap(_matrix(cells, column), marked=corners)
+                panels[f"{measure.title}, calibrated{where}"] = panel
     return panels
+
+
+def _matrix(cells: Cells, column: str) -> Matrix:
+    """Return the values of a column; NaN where a row has none."""
+    firsts = list(dict.fromkeys(first for first, _ in cells))
+    seconds = list(dict.fromkeys(second for _, second in cells))
+    values = []
+    for first in firsts:
+        rows = [cells[first, second] for second in seconds]
+        values.append([row.values.get(column, math.nan) for row in rows])
+    return Matrix(firsts, seconds, values)
 
 
 def _scale(measure: Measure, matrix: Matrix) -> tuple[float, float]:
     """Return the values of the darkest and the brightest colour.
 
-    The values of a user's function may lie beyond those of unrelated and of equal layers.
+    Values of a user's function may lie beyond the values of unrelated and of equal layers.
     """
     if measure.of != ACTIVATIONS:
         return measure.unrelated, measure.equal
@@ -156,43 +190,46 @@ def _scale(measure: Measure, matrix: Matrix) -> tuple[float, float]:
     return (low, high) if measure.sign > 0 else (high, low)
 
 
-def _is_repeated(metric: str, rows: Iterable[SimilarityRow]) -> bool:
-    """Return whether a measure that comes with another equals it, as PWCCA where all directions
-    have partners."""
-    for other, measure in MEASURES.items():
-        if metric in measure.companions and all(
-            {metric, other} <= row.values.keys() for row in rows
-        ):
-            return all(
-                math.isclose(row.values[metric], row.values[other], abs_tol=1e-6) for row in rows
-            )
+def _is_repeated(metric: str, rows: Collection[SimilarityRow]) -> bool:
+    """Return whether a companion equals its measure, as PWCCA where all directions have
+    partners."""
+    for name, measure in MEASURES.items():
+        if metric not in measure.companions:
+            continue
+        if all({metric, name} <= row.values.keys() for row in rows):
+            values = [(row.values[metric], row.values[name]) for row in rows]
+            return all(math.isclose(*pair, abs_tol=1e-6) for pair in values)
     return False
 
 
 def _curves(rows: Sequence[SimilarityRow], side: int) -> dict[str, dict[str, dict[int, float]]]:
-    """Return panels of curves over the ranks of one side, one for each pair of layers."""
+    """Return panels of curves over the ranks of one side: by measure, pair of layers and rank."""
     panels: dict[str, dict[str, dict[int, float]]] = {}
     for row in rows:
-        rank, other = (row.rank1, row.rank2) if side == 1 else (row.rank2, row.rank1)
-        label = f"{row.layer1} – {row.layer2}" + (
-            f", rank {other} of model {3 - side}" if other else ""
-        )
+        rank = row.rank1 if side == 1 else row.rank2
+        fixed_rank = row.rank2 if side == 1 else row.rank1
+        if rank is None:  # full, and rows do not have its number
+            continue
+        label = f"{row.layer1} – {row.layer2}"
+        if fixed_rank:
+            label += f", rank {fixed_rank} of model {3 - side}"
         for metric, value in row.measures.items():
-            if rank is not None:  # full, whose number the rows do not say
-                lines = panels.setdefault(measure_of(metric).similarity_title, {})
-                lines.setdefault(label, {})[rank] = measure_of(metric).similarity(value)
+            measure = measure_of(metric)
+            lines = panels.setdefault(measure.similarity_title, {})
+            lines.setdefault(label, {})[rank] = measure.similarity(value)
     return panels
 
 
 def describe(rows: Sequence[SimilarityRow]) -> str:
     """Return the text below a figure."""
     is_aligned = any(measure_of(name).of == SAMPLES for row in rows for name in row.measures)
+    samples = common(rows, "alignment") if is_aligned else ""
     models = [
         network(common(rows, name), common(rows, f"{name}_type")) for name in ("model1", "model2")
     ]
     return caption(
         networks=pair_of_networks(models, sign="–"),
         data=short(common(rows, "dataset")),
-        samples=common(rows, "alignment") if is_aligned else "",
+        samples=samples,
         images=common(rows, "n_samples"),
     )
