@@ -1,7 +1,7 @@
 """The measures of two arrays or tensors, for use in Python.
 
-All raise a ValueError where the shapes do not allow it, and `Undefined`, which is one, where there
-are too few samples, or a representation is constant over them or not finite."""
+All raise a ValueError where the shapes do not allow a measure. They raise `Undefined`, a kind of
+ValueError, where there are too few samples, or a representation is constant or not finite."""
 
 from collections.abc import Callable, Sequence
 
@@ -25,21 +25,23 @@ NAMES = "the first representation", "the second representation"
 
 
 def linear_cka(x, y) -> float:
-    """Linear CKA of two representations of the same n samples, (n, ...), in [0, 1] (Kornblith et
-    al. 2019, equation 4).
+    """Return linear CKA of two representations of the same n samples, (n, ...), in [0, 1] (Kornblith
+    et al. 2019, equation 4).
 
     With more features than samples it is near 1 for all representations; see `debiased_cka`.
     """
     x, y = _matrices(x, y)
     if len(x) < max(x.shape[1], y.shape[1]):
         return _of_grams(measures.cka, x, y, at_least=2)
-    x, y = x - x.mean(0), y - y.mean(0)  # many samples: the same by products of features
+    # Many samples: the same value by products of features
+    x = x - x.mean(0)
+    y = y - y.mean(0)
     return float((x.T @ y).square().sum() / ((x.T @ x).norm() * (y.T @ y).norm()))
 
 
 def debiased_cka(x, y) -> float:
-    """Linear CKA of (n, ...), n of at least 4, by the unbiased estimator of HSIC, at most 1 (Song
-    et al. 2012).
+    """Return linear CKA of (n, ...), n of at least 4, by the unbiased estimator of HSIC, at most 1
+    (Song et al. 2012).
 
     For independent representations it is about 0 on average, so it may be negative.
     """
@@ -47,31 +49,35 @@ def debiased_cka(x, y) -> float:
 
 
 def mutual_knn(x, y, k: int = N_NEIGHBOURS) -> float:
-    """Return the mean share of common ones among the k nearest neighbours of each of n samples (n,
-    ...), in [0, 1].
+    """Return the mean share of common samples among the k nearest neighbours of each of n samples
+    (n, ...), in [0, 1].
 
     The nearest neighbours have the highest cosines; the representations are not centred (Huh,
     Cheung, Wang and Isola 2024, arXiv 2405.07987, section 3)."""
-    return _of_grams(lambda grams: measures.mutual_knn(grams, k), x, y, at_least=k + 1)
+
+    def neighbours(grams: Grams) -> Tensor:
+        return measures.mutual_knn(grams, k)
+
+    return _of_grams(neighbours, x, y, at_least=k + 1)
 
 
 def pwcca_distance(x, y) -> float:
-    """PWCCA distance from (n, features1) to (n, features2), in [0, 1]; not symmetric, as `x` gives
-    the weights.
+    """Return the PWCCA distance from (n, features1) to (n, features2), in [0, 1]. It is not
+    symmetric: `x` gives the weights.
 
     Projection-weighted canonical correlation analysis (Morcos et al. 2018, arXiv 1806.05759), in
     the form of the paper's code: the weight of a direction is the sum over the features of `x` of
-    its absolute products with them, and directions of `x` without a partner in `y` have correlation
-    0 and count in the normalisation. Eigenvalues of a covariance below 1e-10 of the largest count
-    as zero."""
+    their absolute products with the direction. Directions of `x` without a partner in `y` have
+    correlation 0 and count in the normalisation. Eigenvalues of a covariance below 1e-10 of the
+    largest count as zero."""
     return measures.pwcca(samples_pair(x, y))
 
 
 def procrustes_distance(x, y) -> float:
-    """Squared distance after the best rotation R of (n, features1) and (n, features2): min ‖X −
-    YR‖², in [0, 2].
+    """Return the squared distance after the best rotation R of (n, features1) and (n, features2):
+    min ‖X − YR‖², in [0, 2].
 
-    X and Y are centred and scaled to Frobenius norm 1; the narrower one is padded with zero
+    X and Y are centred and scaled to Frobenius norm 1. The narrower array is padded with zero
     features (Ding et al. 2021, arXiv 2108.01661, section 2)."""
     return measures.procrustes(samples_pair(x, y))
 
@@ -81,82 +87,104 @@ def compare(
 ) -> dict[str, float]:
     """Return the similarity of two activations for the same n inputs.
 
-    Measures of Gram matrices take each flattened. For the others, positions of feature maps of
-    equal shape and tokens in equal number are the samples, and otherwise averages over positions or
-    tokens are the features, as in the paper's code. Warns as the script does, of biased values for
-    example.
+    Measures of Gram matrices take flattened activations. For the other measures, positions of
+    feature maps of equal shape and tokens in equal number are the samples. Otherwise averages over
+    positions or tokens are the features, as in the paper's code. Warns as the script does, of
+    biased values for example.
 
     Args:
         activations1, activations2: (n, C, H, W), (n, T, D) or (n, D), array or tensor.
-        metrics: names in `MEASURES`.
+        metrics: names in `MEASURES`, or FILE.py:FUNCTION of a user's code, which is run.
         alignment: `auto`, `pool` or `positions`, see `features.alignment_of`.
     Returns:
-        By name, also of what costs nothing beside them: `cka`, `cka_debiased` and `mutual_knn` up to 1, higher for
-        more similar; `pwcca`, `pwcca_morcos` (up to 1) and `procrustes` (up to 2) lower.
+        Values by name, with the companions of measures: `cka`, `cka_debiased` and `mutual_knn` up to
+        1, higher for more similar; `pwcca`, `pwcca_morcos` (up to 1) and `procrustes` (up to 2) lower.
     Raises:
-        UserError: a measure is unknown.
+        UserError: a measure is unknown, or a user's code fails.
     """
-    both = [torch.as_tensor(activations).detach() for activations in (activations1, activations2)]
-    both = [
-        activations if activations.is_floating_point() else activations.double()
-        for activations in both
-    ]
-    n = len(both[0])
-    if len(both[1]) != n or n < 2 or not all(2 <= x.ndim <= 4 for x in both):
-        shapes = " and ".join(str(tuple(activations.shape)) for activations in both)
+    x = _as_floats(activations1)
+    y = _as_floats(activations2)
+    n_samples = len(x)
+    have_shapes = all(2 <= activations.ndim <= 4 for activations in (x, y))
+    if len(y) != n_samples or n_samples < 2 or not have_shapes:
         raise ValueError(
-            f"shapes {shapes}: give (n, C, H, W), (n, T, D) or (n, D), with the same n of at least 2"
+            f"shapes {tuple(x.shape)} and {tuple(y.shape)}: give (n, C, H, W), (n, T, D) or (n, D), "
+            "with the same n of at least 2"
         )
-    sides = [
-        Side(StoredActivations({name: activations}), [name])
-        for name, activations in zip(NAMES, both, strict=True)
-    ]
-    batches = ((places, None) for places in torch.arange(n).split(64))
-    options = {"n_images": n, "metrics": metrics, "alignment": alignment, "device": both[0].device}
-    comparison = Comparison(take_statistics(*sides, batches, **options), advice=ADVICE)
+    statistics = take_statistics(
+        Side(StoredActivations({NAMES[0]: x}), NAMES[:1]),
+        Side(StoredActivations({NAMES[1]: y}), NAMES[1:]),
+        ((places, None) for places in torch.arange(n_samples).split(64)),
+        n_images=n_samples,
+        metrics=metrics,
+        alignment=alignment,
+        device=x.device,
+    )
+    comparison = Comparison(statistics, advice=ADVICE)
     ((row,),) = comparison.rows()
-    for reason, lacking in comparison.undefined.items():
-        raise Undefined(f"no {', '.join(lacking)}: {reason}")
+    for reason, names in comparison.undefined.items():
+        raise Undefined(f"no {', '.join(names)}: {reason}")
     for line in comparison.warnings():
         warn(line)
     return row.values
 
 
+def _as_floats(activations) -> Tensor:
+    """Return an array or tensor as a tensor of floats; whole numbers in double precision."""
+    tensor = torch.as_tensor(activations).detach()
+    if tensor.is_floating_point():
+        return tensor
+    return tensor.double()
+
+
 def samples_pair(x, y) -> SamplesPair:
-    """Express arrays (n, features1) and (n, features2) by their own principal axes."""
-    factors = [torch.linalg.svd(z - z.mean(0), full_matrices=False) for z in _matrices(x, y)]
-    first, second = (
-        Samples(name, axes.T, deviations.square(), scale=0.0).basis(len(axes))
-        for name, (_, deviations, axes) in zip(NAMES, factors, strict=True)
-    )
-    (basis1, deviations1, _), (basis2, deviations2, _) = factors
-    return SamplesPair(first, second, deviations1[:, None] * (basis1.T @ basis2) * deviations2)
+    """Return arrays (n, features1) and (n, features2) in coordinates of their principal axes."""
+    x, y = _matrices(x, y)
+    basis1, deviations1, axes1 = torch.linalg.svd(x - x.mean(0), full_matrices=False)
+    basis2, deviations2, axes2 = torch.linalg.svd(y - y.mean(0), full_matrices=False)
+    first = Samples(NAMES[0], axes1.T, deviations1.square(), scale=0.0).basis(len(axes1))
+    second = Samples(NAMES[1], axes2.T, deviations2.square(), scale=0.0).basis(len(axes2))
+    cross = deviations1[:, None] * (basis1.T @ basis2) * deviations2
+    return SamplesPair(first, second, cross)
 
 
 def _of_grams(measure: Callable[[Grams], Tensor], x, y, *, at_least: int) -> float:
+    """Return a measure of the Gram matrices of two arrays.
+
+    Raises:
+        Undefined: there are fewer samples than `at_least`.
+    """
     matrices = []
-    for z in _matrices(x, y):
-        if len(z) < at_least:
-            raise Undefined(f"this measure needs at least {at_least} samples, not {len(z)}")
-        mean = z.mean(0)
-        centred = z - mean
-        grams = Grams((centred @ centred.T)[None], (centred @ mean + mean.square().sum() / 2)[None])
-        matrices.append(measure(grams))
+    for array in _matrices(x, y):
+        n_samples = len(array)
+        if n_samples < at_least:
+            raise Undefined(f"this measure needs at least {at_least} samples, not {n_samples}")
+        mean = array.mean(0)
+        centred = array - mean
+        offsets = centred @ mean + mean.square().sum() / 2
+        matrices.append(measure(Grams((centred @ centred.T)[None], offsets[None])))
     return float(measures.cosines(*matrices))
 
 
 def _matrices(x, y) -> list[Tensor]:
-    """Convert two arrays or tensors (n, ...) to samples × features in double precision."""
-    both = [torch.as_tensor(z).detach().double() for z in (x, y)]
-    for name, z in zip(NAMES, both, strict=True):
-        if z.ndim < 2 or len(z) < 2:
+    """Return two arrays or tensors (n, ...) as samples × features in double precision.
+
+    Raises:
+        ValueError: the numbers of samples differ, or a shape has no features.
+        Undefined: values are not finite, or constant over the samples.
+    """
+    matrices = []
+    for name, array in zip(NAMES, (x, y), strict=True):
+        matrix = torch.as_tensor(array).detach().double()
+        if matrix.ndim < 2 or len(matrix) < 2:
             raise ValueError(
-                f"{name} has shape {tuple(z.shape)}; give at least two samples × features"
+                f"{name} has shape {tuple(matrix.shape)}; give at least two samples × features"
             )
-        if not z.isfinite().all():
+        if not matrix.isfinite().all():
             raise Undefined(f"{name} has values that are not finite")
-        if (z - z.mean(0)).square().sum() <= ROUNDING * z.square().sum():
+        if (matrix - matrix.mean(0)).square().sum() <= ROUNDING * matrix.square().sum():
             raise Undefined(f"{name} is constant over the samples")
-    if len(both[0]) != len(both[1]):
-        raise ValueError(f"{len(both[0])} samples cannot be compared with {len(both[1])}")
-    return [z.flatten(1) for z in both]
+        matrices.append(matrix.flatten(1))
+    if len(matrices[0]) != len(matrices[1]):
+        raise ValueError(f"{len(matrices[0])} samples cannot be compared with {len(matrices[1])}")
+    return matrices
