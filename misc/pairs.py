@@ -17,11 +17,12 @@ import exec_eval_stitcher_ood
 import exec_probe
 import exec_stitch
 from src.choices.stitching import FORMS
-from src.console import listed, note, result, silenced, warn
+from src.console import listed, note, result, silenced, warn, warn_once
 from src.errors import Busy, UserError, as_user_error
+from src.network_names import content_of
 from src.results.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, pair_name
 from src.results.options import read_options
-from src.user_code import is_user_code, title_of
+from src.user_code import is_user_code, source_of, title_of
 
 if TYPE_CHECKING:
     from src.results.run import Run
@@ -245,10 +246,6 @@ def similarity_unit(
     its table already has."""
     first, second = pair
     table = Path("results", save_dir, SIMILARITY, f"{pair_name(*pair)}.csv")
-    config = table.with_suffix(".config.txt")
-    measured: list[str] = []
-    if config.exists():
-        measured = read_options(config).get("metrics", [])
     script = exec_compute_low_rank_sim_metrics
     options = options_of(
         script,
@@ -259,10 +256,41 @@ def similarity_unit(
         model2_type=second.type,
         model1_layer=args.layers,
         model2_layer=args.layers,
-        metrics=list(dict.fromkeys([*measured, *args.metrics])),
+        metrics=metrics_of(table, args.metrics),
         output=str(table),
     )
     return Unit(SIMILARITY, pair, table, [Call(script, script.compute, options)])
+
+
+def metrics_of(table: Path, metrics: Sequence[str]) -> list[str]:
+    """Return the measures of a table: those that it has already, and those to measure.
+
+    Code of the user's that the table was made with, but the command line does not name, is not run.
+
+    Args:
+        metrics: the names on the command line.
+    Raises:
+        UserError: the table would have to be made again without such code.
+    """
+    config = table.with_suffix(".config.txt")
+    if not config.exists():
+        return list(metrics)
+    options = read_options(config)
+    measured = options.get("metrics", [])
+    unnamed = [name for name in measured if is_user_code(name) and name not in metrics]
+    if unnamed and not set(metrics) <= set(measured):
+        titles = ", ".join(map(title_of, unnamed))
+        raise UserError(
+            f"{table} has {titles}, whose code runs only if the command line names it; give "
+            f"--metrics {' '.join(unnamed)} as well"
+        )
+    for name, digest in options.get("metrics_sha256", {}).items():
+        if name in metrics and content_of(source_of(name)) != digest:
+            warn_once(
+                f"{name} has changed since tables of {table.parent} were made with it; remove them "
+                "to measure again"
+            )
+    return list(dict.fromkeys(name for name in [*measured, *metrics] if name not in unnamed))
 
 
 def probing_unit(network: ListedNetwork, n_epochs: int, args: Namespace, save_dir: str) -> Unit:

@@ -330,3 +330,21 @@ def test_all_pairs_runs_code_that_its_command_line_names(folder):
     line = error_line(*given, "--detector", "mine.py:norm")
     assert "unknown function in" in line and not (folder / "results").exists()
     assert "or FILE.py:FUNCTION" in error_line(*given, "--methods", "mine.py:cosine")
+
+
+def test_all_pairs_does_not_run_the_code_that_a_table_was_made_with(folder):
+    (folder / "networks.csv").write_text(
+        "name,path,type\na,models/digits0/model_20.pt,small_cnn\nb,-,small_cnn\n"
+    )
+    given = ["misc/all_pairs.py", "networks.csv", "pool2", "rc2c_pre", *ON_DIGITS, "-dir", "all"]
+    given += ["--methods", "none", "-n", N, "--no-figures", "--metrics"]
+    run(*given, "cka", "mine.py:rsa")
+    other = (folder / "mine.py").read_text().replace("def rsa(x, y):", "def rsa(x, y):\n    1 / 0")
+    (folder / "mine.py").write_text(other)
+    assert "0 of 1 units" in run(*given, "cka").err
+    line = error_line(*given, "procrustes")
+    assert "a-b.csv has rsa" in line and f"give --metrics {folder}/mine.py:rsa as well" in line
+    said = run(*given, "mine.py:rsa").err
+    assert "mine.py:rsa has changed since tables of results/all/similarity were made" in said
+    (folder / "mine.py").unlink()
+    assert "0 of 1 units" in run(*given, "cka").err
