@@ -4,8 +4,13 @@ Parsers offer the names. The functions stand in the rooms of their sciences, in 
 keys. This package does not import torch.
 """
 
-AUTO = "auto"  # as stitching type: the one that fits the kinds of both layers
-MAP, GRID, SEQUENCE, VECTOR = "feature map", "grid of tokens", "sequence", "vector"
+AUTO = "auto"  # a stitching type: chosen by the kinds of the activations of both layers
+
+# Kinds of activations
+MAP = "feature map"
+GRID = "grid of tokens"
+SEQUENCE = "sequence"
+VECTOR = "vector"
 STITCHING_TYPES = {  # by name: (kind of the front activation, kind of the end activation)
     "rc2c_pre": (MAP, MAP),
     "rc2c_post": (MAP, MAP),

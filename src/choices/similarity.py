@@ -128,7 +128,7 @@ def measure_of(name: str) -> Measure:
 
 
 def with_companions(names: Sequence[str]) -> list[str]:
-    """Return the columns of measures, each once, and behind them the columns of their companions.
+    """Return the columns of measures without repetitions, then the columns of their companions.
 
     Args:
         names: in `MEASURES`, or of user code, whose column is the name of the function.

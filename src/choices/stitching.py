@@ -1,4 +1,4 @@
-"""The closed forms that match stitching layers, and the objectives that train them.
+"""The closed forms of direct matching, and the objectives of training stitching layers.
 
 To add a closed form, write its row here and its function in `src.stitching.closed_forms`, and list
 the function in `SOLVERS` there. To add an objective, write its row here and its loss in

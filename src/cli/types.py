@@ -14,7 +14,7 @@ Value = TypeVar("Value")
 def checked(
     read: Callable[[str], Value], is_allowed: Callable[[Value], bool], title: str
 ) -> Callable[[str], Value]:
-    """Return the type of an option whose values are checked.
+    """Return the type of an option that checks its values.
 
     Args:
         read: raises a ValueError for a text that is no value.
