@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
-"""The paper on the embedded digits: train two networks, stitch all their layers in four ways,
-judge, and report.
+"""The paper on embedded digits: train two networks, stitch layers in four ways, judge, and report.
 
 Every step is a command that could be typed; it is printed before it runs. Give the same line again
-after an interruption: finished steps are left out, and the one that was interrupted goes on."""
+after an interruption: finished steps are left out, and the interrupted one goes on.
+"""
 
 import csv
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,52 +22,38 @@ from src.console import note, result
 from src.files import write_text
 
 MODEL = "resnet18_samewidth"
-COMMON = ["-d", "digits", "-gpu", "-1"]
-CHECKPOINTS = ["models/0/model_8.pt", "models/1/model_8.pt"]
-MATCHED = ["-pinv-samples", "auto", "--pinv-cutoff", "exact", "-e", "0"]
-# Learning rates decay to nothing, so that results hang little on the rounding of the processor.
-TRAINED = [
-    "-i",
-    "pinv",
-    "-pinv-samples",
-    "500",
-    "-e",
-    "6",
-    "-lr",
-    "3e-3",
-    "-sched",
-    "cosine",
-    "-b",
-    "128",
-]
-METHODS = {  # title: (folder in results/, options)
-    "direct matching": ("demo_dm", ["-i", "pinv", *MATCHED]),
-    "repair": ("demo_repair", ["-i", "repair", *MATCHED]),
-    "covariance": ("demo_covariance", ["-i", "covariance", *MATCHED]),
-    "task loss matching": ("demo_tlm", TRAINED),
+DATA = "-d mnist5k -gpu -1"
+FRONT, END = "models/0/model_8.pt", "models/1/model_8.pt"
+LAYERS = "layer*.1"  # the last block of each of the four stages
+TRAINING = "-e 8 -b 64 -lr 3e-3 -sched cosine"
+
+# Training starts from least squares. Its learning rate decays to 0, so that the training converges
+# and the results depend little on the rounding of the processor.
+MATCHED = "-pinv-samples auto -e 0"
+TRAINED = "-i pinv -pinv-samples 1000 -e 12 -b 128 -lr 3e-3 -sched cosine"
+METHODS = {  # title: (folder in results/, options of exec_stitch.py)
+    "direct matching": ("dm", f"-i pinv --pinv-cutoff exact {MATCHED}"),
+    "repair": ("repair", f"-i repair --pinv-cutoff exact {MATCHED}"),
+    "covariance": ("covariance", f"-i covariance {MATCHED}"),
+    "task loss matching": ("tlm", TRAINED),
 }
-CONTROLS = {
-    "a network to itself": ("demo_self", CHECKPOINTS[1]),
-    "an untrained network": ("demo_fresh", "-"),
+CONTROLS = {  # title: (folder in results/, front network)
+    "a network to itself": ("self", END),
+    "an untrained network": ("untrained", "-"),
 }
-UNTRAINED = "mahalanobis,rmd"  # detectors that need no training
-AS_PAPER = ("demo_dm", "demo_tlm")  # are evaluated by the trained ones, too
-DETECTOR = [
-    "-m",
-    "repr_cls_resnet18",
-    "-e",
-    "1",
-    "-fe",
-    "1",
-    "-ftidd",
-    "digits",
-    "-ftoodd",
-    "photo_patches",
-]
-DETECTED = "layer3.1"
-RANKS = ["64", "32", "16", "8", "4", "2", "1"]
-CUT_LAYER = "layer3.0"  # of the front network, for the sensitivity test
-MEASURES = {"cka": "linear CKA", "pwcca": "PWCCA distance", "procrustes": "Procrustes distance"}
+
+DETECTED = "layer3.1"  # the layer of the end network that gets one of the paper's detectors
+DETECTOR = "-m repr_cls_resnet18 -e 1 -fe 1 -ftidd mnist5k -ftoodd photo_patches"
+CUT = "layer3.1"  # the layer of the front network that is cut to fewer ranks
+RANKS = (64, 16, 8, 4, 2, 1)
+MEASURES = {"cka": "linear CKA", "pwcca": "PWCCA", "procrustes": "Procrustes"}
+VERDICTS = {  # heading in the table of the report
+    "similar": "similar",
+    "accurate by the class alone": "class alone",
+    "accurate but out of distribution": "out of distribution",
+    "not similar": "not similar",
+    "undecided": "undecided",
+}
 
 Row = dict[str, str]
 
@@ -76,201 +63,225 @@ class Step(NamedTuple):
 
     title: str
     script: str
-    arguments: list[str]
+    options: str
+
+    @property
+    def command(self) -> str:
+        """The line that a user would type."""
+        return f"python {shlex.quote(str(ROOT / self.script))} {self.options}"
 
 
 def steps() -> Iterator[Step]:
     """Yield all steps in their order."""
-    for seed in ("0", "1"):
-        options = ["-e", "8", "-sched", "cosine", "-s", seed, "-dir", f"models/{seed}", "--resume"]
-        yield Step(f"Train network {seed}", "exec_train.py", [MODEL, *COMMON, *options])
-    for title, (name, options) in METHODS.items():
-        yield stitch_all(f"all pairs of layers by {title}", CHECKPOINTS, name, options)
-    for title, (name, front) in CONTROLS.items():
-        yield stitch_all(
-            f"control: {title}", [front, CHECKPOINTS[1]], name, METHODS["direct matching"][1]
-        )
+    for seed in (0, 1):
+        options = f"{MODEL} {DATA} {TRAINING} -s {seed} -dir models/{seed} --resume"
+        yield Step(f"Train network {seed}", "exec_train.py", options)
+
+    for title, (folder, options) in METHODS.items():
+        yield stitch(f"layers by {title}", FRONT, folder, options)
+    matching = METHODS["direct matching"][1]
+    for title, (folder, front) in CONTROLS.items():
+        yield stitch(f"layers of {title}", front, folder, matching)
+
     yield from compare()
+    yield from cut_to_fewer_ranks()
+    yield from evaluate()
     yield from judge()
 
 
-def stitch_all(title: str, checkpoints: list[str], name: str, options: list[str]) -> Step:
-    """Stitch all layers of one network to all of the other, into a folder of results."""
-    networks = [*checkpoints, MODEL, MODEL, "all", "all", "rc2c_pre"]
-    options = [*COMMON, *options, "--mod-only-stitch", "-dir", name, "--resume"]
-    return Step(f"Stitch {title}", "exec_stitch.py", [*networks, *options])
+def stitch(title: str, front: str, folder: str, options: str) -> Step:
+    """Return the step that stitches all pairs of `LAYERS`, into a folder of results."""
+    networks = f"{front} {END} {MODEL} {MODEL} '{LAYERS}' '{LAYERS}' rc2c_pre {DATA}"
+    options = f"{networks} {options} --mod-only-stitch -dir {folder} --resume"
+    return Step(f"Stitch {title}", "exec_stitch.py", options)
 
 
 def compare() -> Iterator[Step]:
-    """Measure the similarity of all pairs of layers, and how everything falls as one layer is cut
-    to fewer ranks."""
-    networks, pair = [*CHECKPOINTS, MODEL, MODEL], [CUT_LAYER, CUT_LAYER]
+    """Yield the step that measures the similarity of all pairs of `LAYERS`."""
+    networks = f"{FRONT} {END} {MODEL} {MODEL} '{LAYERS}' '{LAYERS}' {DATA}"
+    options = f"{networks} --metrics {' '.join(MEASURES)} --alignment pool -o similarity.csv"
+    yield Step("Compare layers", "exec_compute_low_rank_sim_metrics.py", options)
+
+
+def cut_to_fewer_ranks() -> Iterator[Step]:
+    """Yield the steps that ask what notices when a layer loses its principal components."""
+    ranks = " ".join(map(str, RANKS))
+    pair = f"{FRONT} {END} {MODEL} {MODEL} {CUT} {CUT}"
+    options = f"{pair} {DATA} --metrics {' '.join(MEASURES)} -m1r {ranks} -o ranks.csv"
     script = "exec_compute_low_rank_sim_metrics.py"
-    for alignment, name in (("pool", "similarity"), ("auto", "similarity_paper")):
-        options = [
-            "all",
-            "all",
-            *COMMON,
-            "--metrics",
-            *MEASURES,
-            "--alignment",
-            alignment,
-            "-o",
-            f"{name}.csv",
-        ]
-        yield Step(
-            f"Compare all pairs of layers, alignment {alignment}", script, [*networks, *options]
-        )
-    options = [*COMMON, "--metrics", *MEASURES, "-m1r", *RANKS, "-o", "ranks.csv"]
-    yield Step(
-        f"Compare {CUT_LAYER} at fewer and fewer ranks", script, [*networks, *pair, *options]
-    )
-    options = [
-        "-l",
-        CUT_LAYER,
-        *COMMON,
-        "-ranks",
-        *RANKS,
-        "-lr",
-        "1e-2",
-        "-o",
-        "probes.csv",
-        "--resume",
-    ]
-    yield Step(
-        f"Probe {CUT_LAYER} at these ranks", "exec_probe.py", [CHECKPOINTS[0], MODEL, *options]
-    )
+    yield Step(f"Compare {CUT} at fewer and fewer ranks", script, options)
+
+    options = f"{FRONT} {MODEL} -l {CUT} {DATA} -ranks {ranks} -lr 1e-2 -o probes.csv --resume"
+    yield Step(f"Probe {CUT} at these ranks", "exec_probe.py", options)
+
     for rank in RANKS:
-        options = [
-            "-i",
-            "pinv",
-            "-e",
-            "0",
-            "--front-stitch-rank",
-            rank,
-            "--front-pinv-rank",
-            rank,
-            "-b",
-            "512",
-        ]
-        options = [*COMMON, *options, "--mod-only-stitch", "-dir", "demo_ranks", "--resume"]
-        title = f"Stitch {CUT_LAYER} by direct matching at rank {rank}"
-        yield Step(title, "exec_stitch.py", [*networks, *pair, "rc2c_pre", *options])
-    yield Step("Collect them", "misc/collect_results.py", ["results/demo_ranks"])
-    tables = ["ranks.csv", "probes.csv", "results/demo_ranks/grid.csv"]
-    yield Step(
-        "Draw the sensitivity curves",
-        "misc/sensitivity_figure.py",
-        [*tables, "-o", "sensitivity.png"],
-    )
-    tables += ["similarity.csv", "results/demo_dm/grid.csv"]
-    yield Step(
-        "Test which measure can be trusted",
-        "misc/rank_statistics.py",
-        [*tables, "-o", "statistics.csv"],
-    )
+        cut = f"--front-stitch-rank {rank} --front-pinv-rank {rank}"
+        options = f"{pair} rc2c_pre {DATA} -i pinv -pinv-samples 1000 -e 0 -b 512 {cut}"
+        options = f"{options} --mod-only-stitch -dir ranks --resume"
+        yield Step(f"Stitch {CUT} by direct matching at rank {rank}", "exec_stitch.py", options)
+    yield Step("Collect these stitches", "misc/collect_results.py", "results/ranks")
+
+    tables = "ranks.csv probes.csv results/ranks/grid.csv"
+    options = f"{tables} -o sensitivity.png"
+    yield Step("Draw the sensitivity curves", "misc/sensitivity_figure.py", options)
+    options = f"{tables} similarity.csv results/dm/grid.csv -o statistics.csv"
+    yield Step("Test which measure can be trusted", "misc/rank_statistics.py", options)
+
+
+def evaluate() -> Iterator[Step]:
+    """Yield the steps that ask whether stitched activations are like the end network's own."""
+    store = "-dir models/detectors -fdir models/store"
+    options = f"{END} {MODEL} {DETECTED} {DATA} {DETECTOR} {store} --resume"
+    yield Step("Train an OOD detector", "exec_train_representation_classifier.py", options)
+
+    paper = ("dm", "tlm")  # the paper's two methods are evaluated by the paper's detector as well
+    for folder, _ in (*METHODS.values(), *CONTROLS.values()):
+        detectors = "energy,mahalanobis" if folder in paper else "mahalanobis"
+        options = f"results/{folder} {DATA} -detectors models/store -scd photo_patches"
+        options = f"{options} --detector {detectors}"
+        title = f"Are the activations of {folder} like the end network's own?"
+        yield Step(title, "exec_eval_stitcher_ood.py", options)
 
 
 def judge() -> Iterator[Step]:
-    """Train an OOD detector for a block of the end network, evaluate all grids, and give the
-    verdict."""
-    options = [*COMMON, *DETECTOR, "-dir", "models/detectors", "-fdir", "models/store", "--resume"]
-    script = "exec_train_representation_classifier.py"
-    yield Step("Train an OOD detector", script, [CHECKPOINTS[1], MODEL, DETECTED, *options])
-    names = [name for name, _ in (*METHODS.values(), *CONTROLS.values())]
-    for name in names:
-        detector = f"energy,{UNTRAINED}" if name in AS_PAPER else UNTRAINED
-        options = [
-            *COMMON,
-            "-detectors",
-            "models/store",
-            "-scd",
-            "photo_patches",
-            "--detector",
-            detector,
-        ]
-        title = f"Are the activations of {name} like the end network's own?"
-        yield Step(title, "exec_eval_stitcher_ood.py", [f"results/{name}", *options])
-    folders = [f"results/{name}" for name in names]
-    yield Step(
-        "Give the verdict",
-        "misc/verdict.py",
-        [*folders, "-sim", "similarity.csv", "-o", "verdict.csv"],
-    )
+    """Yield the steps that give the verdicts: on the methods, and on the controls."""
+    script = "misc/verdict.py"
+    folders = " ".join(f"results/{folder}" for folder, _ in METHODS.values())
+    options = f"{folders} -sim similarity.csv -o verdict.csv"
+    yield Step("Give the verdict", script, options)
+    folders = " ".join(f"results/{folder}" for folder, _ in CONTROLS.values())
+    yield Step("Give the verdict on the controls", script, f"{folders} -o controls.csv")
 
 
-def take(todo: list[Step], folder: Path) -> None:
-    """Run the steps that have not finished in this folder; the failure of one ends the demo."""
+def take(todo: Sequence[Step], folder: Path) -> None:
+    """Run the steps that have not finished in this folder. A step that fails ends the demo."""
     log = folder / "steps.txt"
     finished = log.read_text().splitlines() if log.exists() else []
     for number, step in enumerate(todo, start=1):
-        command = shlex.join(["python", str(ROOT / step.script), *step.arguments])
-        if command in finished:
+        if step.command in finished:
             continue
-        note(f"\n# Step {number} of {len(todo)}. {step.title}\n{command}")
-        words = [sys.executable, str(ROOT / step.script), *step.arguments]
+        note(f"\n# Step {number} of {len(todo)}. {step.title}\n{step.command}")
+        words = [sys.executable, str(ROOT / step.script), *shlex.split(step.options)]
         status = subprocess.run(words, cwd=folder, stdout=sys.stderr).returncode
         if status:
             sys.exit(status)
         with open(log, "a") as file:
-            print(command, file=file)
+            print(step.command, file=file)
 
 
 def report(folder: Path) -> Path:
-    """Write the report, which shows the figures that the steps drew; returns its path."""
-    row = read(folder / "results/demo_dm/grid.csv")[0]
-    lines = [
+    """Write the report, a short article on what the steps found; return its path."""
+    verdicts = read(folder / "verdict.csv")
+    controls = read(folder / "controls.csv")
+    sections = [
         "# Stitching two networks that read handwritten digits",
-        "",
-        f"Two `{MODEL}` were trained on `digits` with different seeds; on the test images they reach "
-        f"{float(row['front_accuracy']):.1%} (front) and {float(row['end_accuracy']):.1%} (end). Every layer of "
-        f"the one was stitched to every layer of the other, by {', '.join(METHODS)}; training went on from direct "
-        "matching. Density and recall say whether stitched activations lie where the end network's own do, and "
-        "detectors looked at them as well: two that need no training, and for direct and task loss matching into "
-        f"{DETECTED} those of the paper, which learned to tell activations of digits from those "
-        "of patches of photographs.",
-        "",
-        "![verdict](verdict.png)",
-        "",
+        question(read(folder / "results/dm/grid.csv")[0]),
+        "## What came out",
+        table_of(verdicts),
+        findings(verdicts),
+        "![Accuracy, identification and verdict of all pairs of layers](verdict.png)",
+        "*Rows of panels are methods. In each panel, rows are front layers and columns are end "
+        "layers.*",
+        "## How sure is that?",
+        certainty(verdicts, controls),
+        "## What do measures of similarity say?",
+        specificity(read(folder / "statistics.csv")),
+        "![Similarity of all pairs of layers](similarity.png)",
+        "*CKA, and the distances of PWCCA and Procrustes, between averages over positions.*",
+        f"Cut to fewer principal components, `{CUT}` of the front network keeps less of what "
+        "probes, stitching and measures find in it:",
+        "![What falls as a layer is cut to fewer ranks](sensitivity.png)",
+        "## The rule, in full",
         *(folder / "verdict.md").read_text().splitlines()[2:],
-        "",
-        "Similarity without stitching; the distances are 0 where layers are equal:",
-        "",
-        "![similarity](similarity.png)",
-        "",
-        similarity_finding(read(folder / "statistics.csv")),
-        "",
-        "The same with the paper's alignment, which takes positions as samples where shapes agree:",
-        "",
-        "![similarity, as in the paper](similarity_paper.png)",
-        "",
-        f"Cut to fewer principal components, `{CUT_LAYER}` of the front network keeps less of what probes, stitching "
-        "and measures find in it:",
-        "",
-        "![sensitivity](sensitivity.png)",
-        "",
-        "Accuracies of all stitches, and what relative Mahalanobis, density and recall find in their activations:",
+        "## The commands",
+        "```bash\n" + "\n".join(step.command for step in steps()) + "\n```",
     ]
-    for title, (name, _) in METHODS.items():
-        lines += ["", f"![{title}](results/{name}/ood_evaluation_rmd.png)"]
-    write_text(folder / "report.md", "\n".join(lines) + "\n")
+    write_text(folder / "report.md", "\n\n".join(filter(None, sections)) + "\n")
     return folder / "report.md"
 
 
-def similarity_finding(rows: list[Row]) -> str:
-    """Write one sentence that says how often the layer of the same name is the most similar one."""
+def question(row: Row) -> str:
+    """Return the paragraph that says what was asked, from the row of a stitch."""
+    front_accuracy = float(row["front_accuracy"])
+    end_accuracy = float(row["end_accuracy"])
+    return (
+        f"Two `{MODEL}` were trained on 3,000 digits with different seeds. On {row['n_images']} "
+        f"test images they are right about {front_accuracy:.1%} (front) and {end_accuracy:.1%} "
+        f"(end). Which layers of the two do the same? The last block of each stage of the one was "
+        f"stitched to each of the other, by {', '.join(METHODS)}. A pair of layers is *similar* if "
+        "the stitched network is as accurate as the end network, if the activations that the "
+        "stitch makes look like the end network's own, and if each image can be recognised in its "
+        "activation."
+    )
+
+
+def table_of(rows: Sequence[Row]) -> str:
+    """Return a table that counts the verdicts of each method."""
+    lines = [
+        f"| method | {' | '.join(VERDICTS.values())} |",
+        f"|---|{'---|' * len(VERDICTS)}",
+    ]
+    for method in unique(rows, "method"):
+        counts = Counter(row["verdict"] for row in rows if row["method"] == method)
+        cells = " | ".join(str(counts[verdict]) for verdict in VERDICTS)
+        lines.append(f"| {method} | {cells} |")
+    return "\n".join(lines)
+
+
+def findings(rows: Sequence[Row]) -> str:
+    """Return sentences on the stitch from the last to the first layer, by the paper's methods."""
+    last, first = unique(rows, "front_layer")[-1], unique(rows, "end_layer")[0]
+    sentences = [f"**Backwards through the network, from `{last}` to `{first}`:**"]
+    for row in rows:
+        if (row["front_layer"], row["end_layer"]) == (last, first):
+            sentences.append(
+                f"{row['method']} is right about {float(row['accuracy']):.1%} of the images, and "
+                f"{float(row['identification']):.1%} are recognised (chance is 50 %);"
+            )
+    return " ".join(sentences).removesuffix(";") + "."
+
+
+def certainty(rows: Sequence[Row], controls: Sequence[Row]) -> str:
+    """Return sentences on what is undecided, on intervals and on the controls."""
+    n_undecided = sum(row["verdict"] == "undecided" for row in rows)
+    widths = [
+        float(row["penalty_high"]) - float(row["penalty_low"])
+        for row in rows
+        if row["penalty_low"] not in ("", "nan")
+    ]
+    own_layers = [
+        row["verdict"] == "similar"
+        for row in controls
+        if row["control"] == "self" and row["front_layer"] == row["end_layer"]
+    ]
+    untrained = [row["verdict"] == "similar" for row in controls if row["control"] == "fresh"]
+    return (
+        f"Of {len(rows)} verdicts {n_undecided} are undecided. The intervals of 95 % of the losses "
+        f"of accuracy are at most {max(widths):.1%} wide. They say how sure a verdict is on these "
+        "two networks; two other networks may give other numbers. "
+        f"Controls: of {len(own_layers)} layers stitched to themselves {sum(own_layers)} are "
+        f"similar (all must be); of {len(untrained)} stitches from a network that was never "
+        f"trained {sum(untrained)} are (none may be)."
+    )
+
+
+def specificity(rows: Sequence[Row]) -> str:
+    """Return a sentence on how often each measure ranks the layer of the same name first."""
+    titles = MEASURES | {"stitching accuracy": "the accuracy of direct matching"}
     parts = []
-    for measure, title in {
-        **MEASURES,
-        "stitching accuracy": "stitching by direct matching",
-    }.items():
+    for measure, title in titles.items():
         places = [
-            row["place"]
+            float(row["place"])
             for row in rows
             if row["test"] == "specificity" and row["measure"] == measure
         ]
-        parts.append(f"{title} {sum(float(place) == 1 for place in places)} times of {len(places)}")
+        parts.append(f"{title} {places.count(1)} times of {len(places)}")
     return f"**The layer of the same name comes first by {', '.join(parts)}.**"
+
+
+def unique(rows: Sequence[Row], column: str) -> list[str]:
+    """Return the distinct values of a column in their order."""
+    return list(dict.fromkeys(row[column] for row in rows))
 
 
 def read(path: Path) -> list[Row]:
@@ -281,7 +292,7 @@ def read(path: Path) -> list[Row]:
 
 def parser() -> cli.Parser:
     options = cli.Parser(
-        "Run the paper on the embedded digits, and report; a few minutes on two cores."
+        "Run the paper on embedded digits, and report; a few minutes on two cores."
     )
     options.add_argument("folder", nargs="?", default="demo", help="folder to write to")
     return options
