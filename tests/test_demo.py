@@ -24,7 +24,8 @@ def test_it_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
     with pytest.raises(InterruptedError):
         demo.take(todo, tmp_path)
     demo.take(todo, tmp_path)
-    assert ran == [[str(demo.ROOT / step.script), *step.arguments] for step in todo]
+    expected = [[str(demo.ROOT / step.script), *shlex.split(step.options)] for step in todo]
+    assert ran == expected
     demo.take(todo, tmp_path)
     assert len(ran) == len(todo)
     printed = [shlex.split(line) for line in (tmp_path / "steps.txt").read_text().splitlines()]
@@ -38,17 +39,16 @@ def test_demo_writes_its_report(tmp_path):
     assert out.splitlines()[-1] == str(report)
     text = report.read_text()
     figures = re.findall(r"\]\((.*\.png)\)", text)
-    assert len(figures) == 4 + len(demo.METHODS)
+    assert figures == ["verdict.png", "similarity.png", "sensitivity.png"]
     assert all((tmp_path / "demo" / figure).read_bytes().startswith(PNG) for figure in figures)
     accuracies = [float(word.rstrip("%")) for word in text.split() if word.endswith("%")][:2]
-    assert min(accuracies) >= 95
-    selves = [
-        row for row in read_csv(tmp_path / "demo" / "verdict.csv") if row["control"] == "self"
-    ]
-    corresponding = {row["verdict"] for row in selves if row["front_layer"] == row["end_layer"]}
-    assert corresponding == {"similar"}
-    assert "stitches from networks that were never trained 0 are similar (none may be)." in text
-    assert "Task loss matching: of 64 pairs 0 are similar, " in text
+    assert min(accuracies) >= 90
+    rows = read_csv(tmp_path / "demo" / "verdict.csv")
+    undecided = [row for row in rows if row["verdict"] == "undecided"]
+    assert len(rows) == 4 * 16 and len(undecided) <= len(rows) / 5
+    assert "of 4 layers stitched to themselves 4 are similar (all must be)" in text
+    assert "of 16 stitches from a network that was never trained 0 are (none may be)" in text
+    assert "Task loss matching: of 16 pairs 0 are similar, " in text
     assert "**The layer of the same name comes first by linear CKA " in text
     rows = read_csv(tmp_path / "demo" / "statistics.csv")
     measures = {"cka", "pwcca", "procrustes", "stitching accuracy"}
