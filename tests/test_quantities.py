@@ -52,7 +52,7 @@ def without_ends(names) -> set[str]:
 
 def test_rows_have_the_quantities_of_the_table():
     assert set(columns(Metrics)) == kept(STITCHING) | DEPTHS
-    assert set(columns(StitchRow)) == STITCH - {"options"} | set(columns(Metrics))
+    assert set(columns(StitchRow)) == STITCH - {"options", "chosen"} | set(columns(Metrics))
     evaluated = without_ends(columns(EvaluationRow)) - STITCH - DETECTOR_FIELDS - DEPTHS
     assert evaluated == kept(VALIDITY, DETECTOR) | {"accuracy"}
     assert set(StitchValidity._fields) | {"identification", "noise_cost"} == kept(VALIDITY)
