@@ -45,7 +45,7 @@ def title_of(name: str) -> str:
 
 
 def absolute(name: str, folder: Path = Path()) -> str:
-    """Return the name of user code with the absolute path of its file; other names stay.
+    """Return the name of user code with the absolute path of its file; all further names stay.
 
     Args:
         folder: that a relative path counts from; default: the working folder.
@@ -115,9 +115,9 @@ def load(name: str, *, remedy: str = f"mend it, or give the right {CODE}") -> Ca
             contents = _run(source_of(name))
         else:
             contents = _import(place)
-    found = contents.get(function)
-    if callable(found):
-        return found
+    content = contents.get(function)
+    if callable(content):
+        return content
     names = [key for key, value in contents.items() if callable(value) and not key.startswith("_")]
     raise unknown_name(f"function in {place}", function, names, where="see the file")
 

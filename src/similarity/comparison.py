@@ -95,7 +95,7 @@ class Comparison:
         return measure_of(metric).is_symmetric
 
     def _draw_orders(self, labels: Tensor | None) -> None:
-        """Draw the permutations of all images, and those within classes if some class has two."""
+        """Draw the permutations of all images, and permutations within classes if a class has two."""
         n_images = self.of.n_images
         self.orders[""] = permutations(self.n_permutations, torch.zeros(n_images))
         if labels is None:
@@ -220,15 +220,16 @@ class Comparison:
         return values
 
     def _no_values(self, metrics: Iterable[str], n_orders: int) -> dict[str, Tensor]:
-        """Return NaN (1 + n_orders, R1, R2) for measures, and for those that are compared both
-        ways."""
+        """Return NaN (1 + n_orders, R1, R2) for each column: measures, and reversed measures where
+        they are compared both ways."""
         shape = (1 + n_orders, len(self.of.ranks1), len(self.of.ranks2))
         names = list(metrics)
         names += [f"{name}{REVERSED}" for name in names if name in self.reversed_metrics]
         return {name: torch.full(shape, math.nan, dtype=torch.float64) for name in names}
 
     def _measure(self, pair: SamplesPair) -> dict[str, float]:
-        """Return the measures of samples, and those of the second layer to the first."""
+        """Return the measures of samples by column, with reversed measures where they are compared
+        both ways."""
         values = {}
         for metric in self.sample_metrics:
             values[metric] = measures.SAMPLE_MEASURES[metric](pair)
@@ -254,9 +255,12 @@ class Comparison:
         if not is_full.any():
             return values
 
-        device = first.whole.device if first.whole.device == second.whole.device else "cpu"
-        x = first.whole.to(device)
-        y = second.whole.to(device)
+        # Both on one device: activations that the GPU has no room for are on the CPU
+        x = first.whole
+        y = second.whole
+        if x.device != y.device:
+            x = x.cpu()
+            y = y.cpu()
         orders = chain([slice(None)], *self.orders.values())
         for place, order in enumerate(orders):
             for metric, measure in self.of.user_measures.items():
@@ -270,7 +274,7 @@ class Comparison:
         return values
 
     def _columns(self, values: Mapping[str, Tensor]) -> dict[str, float]:
-        """Return the columns of a row: the values of measures, and behind them their nulls.
+        """Return the columns of a row: the values of measures, then the nulls.
 
         Args:
             values: (1 + N,) by measure.
@@ -287,8 +291,7 @@ class Comparison:
         return columns
 
     def warnings(self) -> Iterator[str]:
-        """List what may surprise in the values, once all rows are made: bias without a null beside
-        it, and NaN."""
+        """Yield warnings of biased and undefined values, once all rows are made."""
         pairs = list(product(self.of.layers1.values(), self.of.layers2.values()))
         sample_metrics = ", ".join(self.sample_metrics)
         n_wide = sum(math.prod(layer.shape) > layer.n_images for layer in set(chain(*pairs)))

@@ -178,7 +178,7 @@ class LayerFeatures:
         return math.prod(self.shape) // self.n_channels
 
     def width(self, rank: Rank) -> int:
-        """Return the number of axes of a rank: all of them for None and for larger ranks."""
+        """Return the number of axes of a rank; None and larger ranks keep all axes."""
         return self.n_channels if rank is None else min(rank, self.n_channels)
 
     def is_full(self, rank: Rank) -> bool:

@@ -21,7 +21,7 @@ LayerPair = tuple[str, str]  # a layer of each network
 
 
 class Side(NamedTuple):
-    """A network whose layers are compared."""
+    """A network, and the layers and ranks to compare."""
 
     network: Network | StoredActivations  # only its `activations` are used
     layers: Sequence[str]
@@ -106,8 +106,10 @@ def take_statistics(
     keys = [(side.key, tuple(side.layers), tuple(side.ranks), tuple(columns)) for side in sides]
     features = []
     for side, key in zip(sides, keys, strict=True):
-        kept_features = kept.pop(key) if key in kept else None
-        features.append(kept_features or _empty_features(side, n_images, columns))
+        if key in kept:
+            features.append(kept.pop(key))
+        else:
+            features.append(_empty_features(side, n_images, columns))
     if any(measure_of(name).of == SAMPLES for name in columns):
         products = _pass_over(sides, features, batches, alignment)
     else:
@@ -140,7 +142,9 @@ def _merged(first: Side, second: Side) -> Side:
 def _empty_features(side: Side, n_images: int, metrics: Sequence[str]) -> Features:
     features = {}
     for name in side.layers:
-        title = f"{name} of {side.title}" if side.title else name
+        title = name
+        if side.title:
+            title = f"{name} of {side.title}"
         features[name] = LayerFeatures(title, n_images, metrics=metrics, ranks=side.ranks)
     return features
 
@@ -151,10 +155,11 @@ def _pass_over(
     batches: Iterable[tuple[Tensor, Any]],
     alignment: str,
 ) -> dict[LayerPair, CrossMoments]:
-    """Run the networks whose features are not finished, and add their activations to the features;
-    return the products of layers whose positions are samples.
+    """Run networks over the images, and add their activations to the features; return the products
+    of pairs of layers.
 
-    Where positions may be samples, all networks run.
+    A network with finished features does not run, unless positions may be samples. Only pairs of
+    layers with positions as samples have products.
     """
     products: dict[LayerPair, CrossMoments] = {}
     may_need_products = alignment != "pool"
@@ -197,7 +202,7 @@ def _add_products(
     rows: Sequence[Mapping[str, Rows | None]],
     alignment: str,
 ) -> None:
-    """Add the products of a batch, of the pairs of layers whose positions are samples.
+    """Add the products of a batch, for pairs of layers with positions as samples.
 
     Args:
         rows: of the batch, by side and layer.

@@ -206,8 +206,9 @@ def _curves(rows: Sequence[SimilarityRow], side: int) -> dict[str, dict[str, dic
     """Return panels of curves over the ranks of one side: by measure, pair of layers and rank."""
     panels: dict[str, dict[str, dict[int, float]]] = {}
     for row in rows:
-        rank = row.rank1 if side == 1 else row.rank2
-        fixed_rank = row.rank2 if side == 1 else row.rank1
+        rank, fixed_rank = row.rank1, row.rank2
+        if side == 2:
+            rank, fixed_rank = row.rank2, row.rank1
         if rank is None:  # full, and rows do not have its number
             continue
         label = f"{row.layer1} – {row.layer2}"

@@ -133,5 +133,5 @@ def _columns(measure: str) -> list[str]:
 
 
 def _turned_field(field: str) -> str:
-    """Return the field of the other network or layer: `layer2` for `layer1`."""
+    """Return the field of the second network or layer for the first, and the reverse."""
     return field.translate({ord("1"): "2", ord("2"): "1"})

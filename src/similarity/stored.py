@@ -16,7 +16,7 @@ REMEDY = "give an .npz file with an array (N, ...) for each layer, and ids (N,)"
 
 
 class StoredActivations(NamedTuple):
-    """The activations (N, ...) of N images by layer. They stand for a network whose images are the
+    """The activations (N, ...) of N images by layer. They stand for a network: its images are the
     places 0 to N − 1."""
 
     values: Mapping[str, Tensor]
@@ -43,7 +43,6 @@ def read_features(path: str, layers: str, *, device: torch.device | str) -> Feat
     Raises:
         UserError: the file cannot be read, lacks a layer or the ids, or has other shapes.
     """
-    # A `with` of its own: a damaged member shows when it is read
     with readable(path, REMEDY), np.load(path, allow_pickle=False) as arrays:
         names = [name for name in arrays.files if name != IDS]
         if IDS not in arrays.files:
@@ -84,12 +83,13 @@ def _as_tensor(path: str, name: str, array: np.ndarray, *, n_images: int) -> Ten
         raise UserError(
             f"{path}: {name} has shape {array.shape}; give (N, C, H, W), (N, T, D) or (N, D)"
         )
-    dtype = np.float64 if array.dtype == np.float64 else np.float32
-    return torch.from_numpy(array.astype(dtype))
+    if array.dtype != np.float64:
+        array = array.astype(np.float32)
+    return torch.from_numpy(array)
 
 
 def check_ids(first: FeatureFile, second: FeatureFile | None = None, *, n_images: int) -> None:
-    """Raise a UserError if the features on both sides are of other images.
+    """Raise a UserError if the features on both sides are of different images.
 
     Args:
         second: default: a network, whose ids are the places of the test images.

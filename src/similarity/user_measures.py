@@ -41,7 +41,7 @@ class UserMeasure(NamedTuple):
 
 
 def load_measures(names: Sequence[str]) -> dict[str, UserMeasure]:
-    """Load the measures of user code among these names; return them by column.
+    """Load the user's functions among the names of measures; return the functions by column.
 
     Raises:
         UserError: the code fails, or the name of a function is that of another column.
