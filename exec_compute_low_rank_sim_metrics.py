@@ -77,9 +77,14 @@ def compute(args, session=None) -> None:
     session = session or Session()
     device = device_of(args.gpu)
     first, second = load_sides(args, session, device)
-    run = Run.beside(args.output, vars(args)) if args.output else None
+    run = None
+    if args.output:
+        run = Run.beside(args.output, vars(args))
     test_set = load_test_set(args, session, device)
     n_images = count_images(args, first, second, test_set)
+    labels = None
+    if test_set is not None:
+        labels = test_set.labels[:n_images]
 
     # One pass of each network over the images; then the measures of each pair of layers, at each
     # pair of ranks.
@@ -87,7 +92,7 @@ def compute(args, session=None) -> None:
     comparison = Comparison(
         statistics,
         n_permutations=args.n_permutations or 0,
-        labels=None if test_set is None else test_set.labels[:n_images],
+        labels=labels,
         source=source_of(args, first.name, second.name),
         both_ways=True,
     )
@@ -149,7 +154,7 @@ def count_images(args, first, second, test_set) -> int:
     """Return how many images are compared; warn if there are fewer than the option says.
 
     Raises:
-        UserError: the features on both sides are of other images.
+        UserError: the features on both sides are of different images.
     """
     from src.console import warn_once
     from src.similarity.stored import FeatureFile, check_ids
@@ -170,8 +175,8 @@ def count_images(args, first, second, test_set) -> int:
 
 
 def take_statistics(args, first, second, test_set, n_images, session, device):
-    """Return the statistics of the layers of both networks, from one pass each unless `session` has
-    their features."""
+    """Return the statistics of the layers of both networks; features that `session` has need no
+    pass."""
     from src.similarity import passes
 
     sides = (
@@ -190,7 +195,7 @@ def take_statistics(args, first, second, test_set, n_images, session, device):
 
 
 def side_of(args, loaded, ranks, number, n_images, device):
-    """Return a network with its layers and ranks, and the key that its features are kept by."""
+    """Return a network with its layers, its ranks, and the key of its features."""
     from src.low_rank import descending
     from src.similarity.passes import Side
 
@@ -211,7 +216,9 @@ def side_of(args, loaded, ranks, number, n_images, device):
 
 
 def batches_of(args, test_set, n_images):
-    """Return the batches of images with a progress bar; of two files of features the places."""
+    """Return batches of images, with a progress bar; for two files of features, batches of places."""
+    import math
+
     import torch
 
     from src.console import progress
@@ -219,14 +226,19 @@ def batches_of(args, test_set, n_images):
     if test_set is None:
         places = torch.arange(n_images).split(args.batch_size)
         return ((part, None) for part in places)
-    n_batches = -(-n_images // args.batch_size)
+    n_batches = math.ceil(n_images / args.batch_size)
     batches = test_set.batches(args.batch_size, indices=range(n_images))
     return progress(batches, "activations", n_batches)
 
 
 def source_of(args, first, second) -> dict:
     """Return the columns that name the two networks and the images."""
-    has_network = not (has_features(args, cli.MODEL1) and has_features(args, cli.MODEL2))
+    dataset = args.dataset
+    if has_features(args, cli.MODEL1) and has_features(args, cli.MODEL2):
+        dataset = FEATURES  # no images are read
+    seed = None
+    if first.is_fresh or second.is_fresh:
+        seed = args.seed
     return {
         "model1": args.model1_path,
         "model2": args.model2_path,
@@ -234,14 +246,14 @@ def source_of(args, first, second) -> dict:
         "model2_type": args.model2_type,
         "model1_weights": first.identity,
         "model2_weights": second.identity,
-        "dataset": args.dataset if has_network else FEATURES,
+        "dataset": dataset,
         "shortcut": args.shortcut,
-        "seed": args.seed if first.is_fresh or second.is_fresh else None,
+        "seed": seed,
     }
 
 
 def print_rows(args, comparison) -> list:
-    """Print the tables of all pairs of layers, and what may surprise in them; return their rows."""
+    """Print the tables of all pairs of layers, with warnings of biased values; return their rows."""
     from src.console import note, warn
     from src.similarity.similarity_report import print_matrices, print_tables
 
@@ -249,9 +261,8 @@ def print_rows(args, comparison) -> list:
     all_rows = []
     for rows in list(comparison.rows()):
         if args.verbose:
-            note(
-                f"{rows[0].layer1} -- {rows[0].layer2}: samples of CCA and Procrustes: {rows[0].alignment}"
-            )
+            pair = f"{rows[0].layer1} -- {rows[0].layer2}"
+            note(f"{pair}: samples of CCA and Procrustes: {rows[0].alignment}")
         print_tables(rows, metrics)
         all_rows += rows
     print_matrices(all_rows)
