@@ -95,7 +95,9 @@ class LayerFeatures:
         batch = slice(self.n_seen, self.n_seen + len(rows))
         self.n_seen = batch.stop
         if self.keeps_whole:
-            self.whole[batch].copy_(activation.detach(), non_blocking=True)
+            self.whole[batch] = (
+                activation.detach()
+            )  # waits, as a user's function may run on the CPU
         if self.gram_metrics:
             self.activations[batch].copy_(rows - self.reference, non_blocking=True)
         if exact:
