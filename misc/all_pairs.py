@@ -82,7 +82,7 @@ def parser() -> cli.Parser:
 
 
 def add_work(options: cli.Parser) -> None:
-    """Add the options that choose what is done besides stitching, and for which networks."""
+    """Add the options for end networks, evaluation, comparison and probes."""
     add = options.add_argument
     add(
         "--ends",

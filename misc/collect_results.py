@@ -230,10 +230,10 @@ def output_files(args, default: str) -> tuple[Path, str]:
 
 
 def runs_of(source_dir: Path, *, recursive: bool, may_lack: bool):
-    """Return the finished runs of a folder, oldest first; warn of those that are skipped.
+    """Return the finished runs of a folder, oldest first; warn of skipped folders.
 
     Args:
-        recursive: of those below as well, with their evaluations.
+        recursive: read the runs in all folders below as well, with their evaluations.
         may_lack: a folder without runs is no error.
     """
     from src.console import warn

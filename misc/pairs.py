@@ -34,7 +34,7 @@ REMEDY = "give the same ones, or choose another -dir"
 
 
 class Method(NamedTuple):
-    """A way of stitching: a closed form, or an objective that is trained on."""
+    """A way of stitching: a closed form, or training on an objective."""
 
     name: str
     n_epochs: int = 0
@@ -310,7 +310,7 @@ def probing_unit(network: ListedNetwork, n_epochs: int, args: Namespace, save_di
 
 
 def run_units(units: Sequence[Unit], session: "Session", *, aside: str = "") -> None:
-    """Run all units that no other process works on; a unit that fails stops no other unit.
+    """Run all units that are free; a unit that fails does not stop the next units.
 
     Args:
         aside: the name of folders for the results of networks that were trained again; "": such

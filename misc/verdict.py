@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Judge stitched pairs of layers: similar, by the class alone, out of distribution, not similar, or
-undecided."""
+"""Judge stitched pairs of layers: similar, accurate by the class, out of distribution, not similar,
+or undecided."""
 
 import sys
 from pathlib import Path
@@ -53,7 +53,7 @@ def parser() -> cli.Parser:
 
 
 def add_limits(options: cli.Parser) -> None:
-    """Add the options that say what is similar."""
+    """Add the options of the limits of the verdict similar."""
     add = options.add_argument
     add(
         "--tolerance",

@@ -1,1 +1,1 @@
-"""What is collected of many runs: one table of all measurements, and curves over depth."""
+"""Collections of many runs: one table of all measurements, and curves over depth."""

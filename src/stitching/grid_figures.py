@@ -86,7 +86,7 @@ def draw_grid(
     figure: str = ".png",
     title: str = "",
 ) -> None:
-    """Draw the accuracies of experiments beside their table, and say what was written.
+    """Draw the accuracies of experiments beside their table; a note names the files.
 
     Args:
         path: of the table.

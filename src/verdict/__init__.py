@@ -1,4 +1,4 @@
-"""The verdict: which stitched pairs of layers are functionally similar, and how sure that is."""
+"""The verdict: the functionally similar pairs of stitched layers, and the certainty of it."""
 
 from src.verdict.judging import Limits, judge
 from src.verdict.kappa import kappa_within

@@ -1,4 +1,4 @@
-"""Which stitching runs are judged together, and what is measured of a run."""
+"""Groups of stitching runs that are judged together, and the quantities of a run."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -87,7 +87,7 @@ def value_of(run: StitchingRun, name: str) -> float | None:
 def families_of(
     runs: Iterable[StitchingRun], names: Names, *, pool: bool = False
 ) -> list[list[Group]]:
-    """Return the groups of runs that are judged, in families whose penalties are tested together.
+    """Return the groups of runs to judge, in families; penalties of a family are tested together.
 
     A group has one pair of layers. A family has one method, on whatever networks. Stitches of a
     network to itself, at whatever epochs, are a family of their own, and so are stitches from
@@ -134,7 +134,7 @@ def is_same_run(run: StitchingRun, names: Names) -> bool:
 def _titled(
     runs: Sequence[StitchingRun], method: str, names: Names, *, pool: bool
 ) -> dict[str, list[StitchingRun]]:
-    """Return the runs on each pair of networks, or all of them together, under a title."""
+    """Return runs by title: a title for each pair of networks, or one title for all runs."""
     by_networks = grouped(runs, lambda run: run.row.network_keys)
     if len(by_networks) > 1 and _share_no_network(by_networks, names):
         if pool:
@@ -156,5 +156,5 @@ def _share_no_network(pairs: Iterable[tuple[NetworkKey, NetworkKey]], names: Nam
 
 
 def _trainings(pair: tuple[NetworkKey, NetworkKey], names: Names) -> set[str]:
-    """Return the trainings of a pair: a network that is stitched to itself counts once."""
+    """Return the trainings of a pair: one for a network stitched to itself, else two."""
     return {names[key].training for key in pair}

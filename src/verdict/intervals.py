@@ -37,7 +37,7 @@ class Repetitions(NamedTuple):
 
 
 class Evidence(NamedTuple):
-    """A value that is tested against limits."""
+    """A value to test against limits."""
 
     value: float
     n_images: int

@@ -255,7 +255,7 @@ def decide(
 def _decide_accurate(
     side: str | None, identified: IntervalEstimate | None, limits: Limits
 ) -> tuple[str, str]:
-    """Decide about stitches whose penalty is below the tolerance."""
+    """Decide about stitches with a penalty below the tolerance."""
     if identified and identified.high < limits.identification:
         return BY_CLASS, "accurate, but the image is not recognised"
     if side not in (None, IN_DISTRIBUTION):

@@ -1,5 +1,5 @@
-"""Agreement of a stitch with its end network beyond what the label and the front network's class
-explain."""
+"""Agreement of a stitch with its end network, beyond the agreement that the label and the front
+network's class explain."""
 
 import math
 from typing import NamedTuple
@@ -12,7 +12,7 @@ DEVIATIONS = 1.96  # half of an interval of 95 %
 
 
 class StrataCounts(NamedTuple):
-    """What strata of images hold, by stratum (S,) or by image (n,)."""
+    """Counts of images and agreements, by stratum (S,) or by image (n,)."""
 
     stratum: np.ndarray  # (n,), from 0 on
     n_images: np.ndarray  # (S,)

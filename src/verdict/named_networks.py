@@ -1,4 +1,4 @@
-"""The networks of stitches: their names, their groups, and which of them are one network."""
+"""The networks of stitches: names, groups, and the training that makes two epochs one network."""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple

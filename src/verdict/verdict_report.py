@@ -124,7 +124,7 @@ def _printed(section: Section) -> Iterator[tuple[str, Matrix]]:
 
 
 def shares_of_similar(rows: Sequence[VerdictRow]) -> Matrix:
-    """Return by pair of layers the share of the pairs of networks whose verdict is similar."""
+    """Return for each pair of layers the share of pairs of networks with the verdict similar."""
     return _mean_matrix(rows, lambda row: float(row.verdict == SIMILAR))
 
 
@@ -273,6 +273,7 @@ def _map_of_verdicts(section: Section) -> dict[str, HeatMap | ClassMap]:
 
 
 def _in_lines(title: str) -> str:
+    """Return a title with a line for each of its parts."""
     return title.replace(", ", "\n")
 
 
@@ -287,6 +288,7 @@ def _legend_of_cells(sections: Sequence[Section]) -> str:
 
 
 def _rule_in_short(limits: Limits) -> str:
+    """Return the rule for similar pairs in one sentence, for the figure."""
     return (
         f"Similar: less than {100 * limits.tolerance:g} points are lost, in distribution, and more than "
         f"{limits.identification:.0%} of the images are identified (chance: 50%)."
@@ -318,7 +320,7 @@ def sentences(
 
 
 def _rule(limits: Limits) -> str:
-    """Return what makes a pair similar."""
+    """Return the sentence on the rule for similar pairs."""
     noise, shrinkage = limits.validity
     tests = "false discovery rate over the pairs of a method"
     if limits.pairwise:
