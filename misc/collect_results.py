@@ -197,7 +197,7 @@ def write_accuracies(args, path: Path, runs, newest, names, *, figure: str) -> N
     from src.console import note, table
     from src.files import write_csv
     from src.results.tables import to_record
-    from src.stitching.grid_figures import experiments_of, shown_matrices
+    from src.stitching.grid_figures import printed_matrices
     from src.stitching.grid_tables import update_grid, write_grid
     from src.verdict import judge
     from src.verdict.verdict_rows import INTERVALS
@@ -206,8 +206,7 @@ def write_accuracies(args, path: Path, runs, newest, names, *, figure: str) -> N
     titles = None
     if args.networks:
         titles = {key: network.name for key, network in names.items()}
-    experiments = experiments_of([run.row for run in newest], titles)
-    for title, matrix in shown_matrices(experiments).items():
+    for title, matrix in printed_matrices([run.row for run in newest], titles).items():
         table(title, *matrix)
 
     if args.output or args.recursive or args.networks:

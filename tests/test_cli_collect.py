@@ -54,6 +54,15 @@ def test_each_experiment_has_a_matrix_of_its_own(tmp_path):
         )
 
 
+def test_a_sweep_over_ranks_is_one_table(tmp_path):
+    for name, rank in (("1", 1), ("2", 8), ("3", None)):
+        ranks = {"front_stitch_rank": rank, "front_pinv_rank": rank}
+        write_run(tmp_path / "x", name, n_right=500 if rank == 1 else 900, **ranks)
+    header, row = run(SCRIPT, "x").out.splitlines()
+    assert header.split() == ["rank", "1", "rank", "8", "full"]
+    assert row.split() == ["x", "->", "y", "0.5000", "0.9000", "0.9000"]
+
+
 def test_runs_of_the_public_code(tmp_path):
     out = run(SCRIPT, PUBLIC / "trained", "-o", "all.csv").out
     assert [line.split() for line in out.splitlines()] == [

@@ -1,6 +1,7 @@
 """The figures of a folder of stitching runs: heat maps of layers, curves over ranks, or means."""
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypedDict
@@ -54,9 +55,31 @@ def experiments_of(
     return {title: [row for _, row in items] for title, items in groups.items()}
 
 
+def printed_matrices(
+    rows: Sequence[StitchRow], names: Mapping[NetworkKey, str] | None = None
+) -> dict[str, Matrix]:
+    """Return the accuracies to print, by title: the matrices of a figure, or of a sweep over ranks
+    one matrix (pairs of layers, ranks)."""
+    sweeps = rank_sweeps(rows, names)
+    if sweeps and len(sweeps) <= MAX_PANELS:
+        return {title: sweep_matrix(sweep) for title, sweep in sweeps.items()}
+    return shown_matrices(experiments_of(rows, names))
+
+
+def sweep_matrix(sweep: Sweep) -> Matrix:
+    """Return the matrix (pairs of layers, ranks) of accuracies; full rank is the last column."""
+    ranks = {rank for accuracy_of_rank in sweep.values() for rank in accuracy_of_rank}
+    ordered = sorted(ranks, key=lambda rank: math.inf if rank is None else rank)
+    values = []
+    for accuracy_of_rank in sweep.values():
+        values.append([accuracy_of_rank.get(rank, math.nan) for rank in ordered])
+    columns = ["full" if rank is None else f"rank {rank}" for rank in ordered]
+    return Matrix([str(pair) for pair in sweep], columns, values)
+
+
 def shown_matrices(experiments: Mapping[str, Sequence[StitchRow]]) -> dict[str, Matrix]:
-    """Return the accuracies of each experiment; of more than twelve experiments, the means of each
-    method over its experiments."""
+    """Return the accuracies of each experiment by title; of more than twelve experiments, the means
+    of each method over its experiments."""
     if len(experiments) <= MAX_PANELS:
         return {title: accuracies(rows) for title, rows in experiments.items()}
     rows = [row for rows_of_experiment in experiments.values() for row in rows_of_experiment]
@@ -81,24 +104,26 @@ def mean_accuracies(rows: Sequence[StitchRow]) -> Matrix:
 
 def draw_grid(
     path: Path,
-    experiments: Mapping[str, Sequence[StitchRow]],
+    rows: Sequence[StitchRow],
     *,
     figure: str = ".png",
     title: str = "",
+    names: Mapping[NetworkKey, str] | None = None,
 ) -> None:
-    """Draw the accuracies of experiments beside their table; a note names the files.
+    """Draw the accuracies of stitches beside their table; a note names the files.
 
     Args:
         path: of the table.
         figure: the ending of the name of the figure.
+        names: of the networks, for titles.
     """
-    rows = [row for rows_of_experiment in experiments.values() for row in rows_of_experiment]
     caption = describe_stitches(rows)
     drawn = path.with_suffix(figure)
-    sweeps = rank_sweeps(rows)
+    sweeps = rank_sweeps(rows, names)
     if sweeps and len(sweeps) <= MAX_PANELS:
         draw_ranks(drawn, sweeps, title=title, caption=caption)
     else:
+        experiments = experiments_of(rows, names)
         panels = {}
         for name, matrix in shown_matrices(experiments).items():
             panels[name.replace(", ", "\n") or TITLE] = HeatMap(matrix)
@@ -109,7 +134,9 @@ def draw_grid(
     note(f"wrote {path} and {drawn}" if drawn.exists() else f"wrote {path}")
 
 
-def rank_sweeps(rows: Sequence[StitchRow]) -> dict[str, Sweep]:
+def rank_sweeps(
+    rows: Sequence[StitchRow], names: Mapping[NetworkKey, str] | None = None
+) -> dict[str, Sweep]:
     """Return the accuracies over ranks, by experiment.
 
     There are no sweeps where both ranks of a stitch vary and differ, or where a pair of layers has
@@ -124,7 +151,7 @@ def rank_sweeps(rows: Sequence[StitchRow]) -> dict[str, Sweep]:
         return {}
 
     full = [dataclasses.replace(row, front_stitch_rank=None, front_pinv_rank=None) for row in rows]
-    titles = {group[0].key: title for title, group in by_experiment(full).items()}
+    titles = {group[0].key: title for title, group in experiments_of(full, names).items()}
     sweeps: dict[str, Sweep] = {}
     for row, row_at_full_rank in zip(rows, full, strict=True):
         sweep = sweeps.setdefault(titles[row_at_full_rank.key], {})

@@ -15,7 +15,7 @@ from src.results.matrices import pivot
 from src.results.tables import write_table
 from src.stitching.experiments import by_experiment
 from src.stitching.folders import read_runs
-from src.stitching.grid_figures import AXES, MAX_PANELS, draw_grid, experiments_of
+from src.stitching.grid_figures import AXES, MAX_PANELS, draw_grid
 from src.stitching.stitch_rows import ComparisonRow, StitchRow
 
 
@@ -34,7 +34,7 @@ def write_grid(
         names: of the networks, for titles.
     """
     write_table(path, StitchRow, rows)
-    draw_grid(path, experiments_of(rows, names), figure=figure, title=title)
+    draw_grid(path, rows, figure=figure, title=title, names=names)
 
 
 def update_grid(directory: Path, *, create: bool, title: str = "") -> None:
