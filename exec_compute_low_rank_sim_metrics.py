@@ -13,6 +13,22 @@ def parser() -> cli.Parser:
     options = cli.Parser(
         "Compare layers of two networks by CKA, PWCCA and orthogonal Procrustes, at any ranks."
     )
+    add_layers(options)
+    cli.add_channels_last(options, "1", "2")
+    cli.add_data(options, batch_size=64)
+    cli.add_interventions(options, of_tests=True)
+    cli.add_gpu(options)
+    add = options.add_argument
+    add("-s", "--seed", type=cli.whole_number(0), default=0, help="seed of fresh weights")
+    cli.add_similarity(options)
+    add("-o", "--output", type=cli.csv_file, help="CSV to write; a figure is drawn beside it")
+    cli.add_figure(options)
+    add("--verbose", action="store_true", help="print how layers are aligned")
+    return options
+
+
+def add_layers(options) -> None:
+    """Add the two networks, their layers and their ranks."""
     add = options.add_argument
     rank = cli.whole_number(0)
     add(
@@ -53,16 +69,6 @@ def parser() -> cli.Parser:
         help="numbers of principal components to keep at the second layer; "
         "0, and the default: all components",
     )
-    cli.add_channels_last(options, "1", "2")
-    cli.add_data(options, batch_size=64)
-    cli.add_interventions(options, of_tests=True)
-    cli.add_gpu(options)
-    add("-s", "--seed", type=cli.whole_number(0), default=0, help="seed of fresh weights")
-    cli.add_similarity(options)
-    add("-o", "--output", type=cli.csv_file, help="CSV to write; a figure is drawn beside it")
-    cli.add_figure(options)
-    add("--verbose", action="store_true", help="print how layers are aligned")
-    return options
 
 
 def compute(args, session=None) -> None:
