@@ -60,7 +60,7 @@ def layer(networks):
             "-pinv-samples auto counts with -i pinv, repair, covariance, ortho, ridge only",
         ),
         (["-e", "0"], "-e 0 -i rand: a random stitching layer is measured"),
-        ([], "without --mod-only-stitch the BatchNorm statistics of what the stitch uses"),
+        ([], "without --mod-only-stitch the BatchNorm statistics of both networks move"),
         (["--mod-only-stitch"], ""),
         (["-e", "0", "-i", "pinv"], ""),
         (["--mod-only-stitch", "--front-stitch-rank", "64"], ""),
