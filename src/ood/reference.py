@@ -334,7 +334,10 @@ def measure_noise_costs(
         noise[layer] *= deviations
         noise[layer] *= amount
 
-    n_lost = dict.fromkeys(validity, 0)
+    # Counts stay on the device until the end: reading one would wait for the GPU.
+    n_lost = {
+        layer: torch.zeros((), dtype=torch.long, device=options.test.device) for layer in validity
+    }
     names = _distinct([*validity, network.output_name])
     first = 0
     for images, labels in options.batches(options.test, "limits of noise", indices):
@@ -347,14 +350,14 @@ def measure_noise_costs(
                 logits = noisy
             else:
                 logits = network(noisy, after=layer, images=images)
-            n_lost[layer] += n_right - _n_right(logits, labels)
+            n_lost[layer] = n_lost[layer] + n_right - _n_right(logits, labels)
         first += len(images)
-    return {layer: n / len(indices) for layer, n in n_lost.items()}
+    return {layer: n.item() / len(indices) for layer, n in n_lost.items()}
 
 
-def _n_right(logits: Tensor, labels: Tensor) -> int:
-    """Count the images with the highest logit at their label."""
-    return int((logits.argmax(-1) == labels).sum())
+def _n_right(logits: Tensor, labels: Tensor) -> Tensor:
+    """Count the images with the highest logit at their label; return a scalar on their device."""
+    return (logits.argmax(-1) == labels).sum()
 
 
 def over_positions(values: Tensor, activations: Tensor) -> Tensor:
