@@ -208,7 +208,7 @@ def question(row: Row) -> str:
         f"Two `{MODEL}` were trained on 3,000 digits with different seeds. On {row['n_images']} "
         f"test images they are right about {front_accuracy:.1%} (front) and {end_accuracy:.1%} "
         f"(end). Which layers of the two do the same? The last block of each stage of the one was "
-        f"stitched to each of the other, by {', '.join(METHODS)}. A pair of layers is *similar* if "
+        f"stitched to each of the other, in four ways: {', '.join(METHODS)}. A pair of layers is *similar* if "
         "the stitched network is as accurate as the end network, if the activations that the "
         "stitch makes look like the end network's own, and if each image can be recognised in its "
         "activation."
@@ -229,16 +229,22 @@ def table_of(rows: Sequence[Row]) -> str:
 
 
 def findings(rows: Sequence[Row]) -> str:
-    """Return sentences on the stitch from the last to the first layer, by the paper's methods."""
+    """Return a list of what each method makes of the stitch from the last to the first layer."""
     last, first = unique(rows, "front_layer")[-1], unique(rows, "end_layer")[0]
-    sentences = [f"**Backwards through the network, from `{last}` to `{first}`:**"]
+    lines = [
+        f"Backwards through the network, from `{last}` to `{first}`, a stitch should fail. Chance is "
+        "10% of accuracy and 50% of identification:",
+        "",
+    ]
     for row in rows:
         if (row["front_layer"], row["end_layer"]) == (last, first):
-            sentences.append(
-                f"{row['method']} is right about {float(row['accuracy']):.1%} of the images, and "
-                f"{float(row['identification']):.1%} are recognised (chance is 50 %);"
+            accuracy = float(row["accuracy"])
+            identification = float(row["identification"])
+            lines.append(
+                f"* {row['method']} is right about {accuracy:.1%} of the images, and its "
+                f"activations identify {identification:.1%} of the images;"
             )
-    return " ".join(sentences).removesuffix(";") + "."
+    return "\n".join(lines).removesuffix(";") + "."
 
 
 def certainty(rows: Sequence[Row], controls: Sequence[Row]) -> str:
@@ -256,8 +262,8 @@ def certainty(rows: Sequence[Row], controls: Sequence[Row]) -> str:
     ]
     untrained = [row["verdict"] == "similar" for row in controls if row["control"] == "fresh"]
     return (
-        f"Of {len(rows)} verdicts {n_undecided} are undecided. The intervals of 95 % of the losses "
-        f"of accuracy are at most {max(widths):.1%} wide. They say how sure a verdict is on these "
+        f"Of {len(rows)} verdicts {n_undecided} are undecided. The losses of accuracy have "
+        f"intervals (95%) of at most {100 * max(widths):.1f} points. They say how sure a verdict is on these "
         "two networks; two other networks may give other numbers. "
         f"Controls: of {len(own_layers)} layers stitched to themselves {sum(own_layers)} are "
         f"similar (all must be); of {len(untrained)} stitches from a network that was never "
