@@ -60,9 +60,11 @@ class Stitches(NamedTuple):
         return self.folders[-1]
 
 
-def readme_blocks(title: str) -> list[tuple[str, str]]:
-    """The Python and bash blocks of a section of the README, in their order: language and code."""
-    section = (ROOT / "README.md").read_text().split(f"\n## {title}\n")[1].split("\n## ")[0]
+def guide_blocks(title: str) -> list[tuple[str, str]]:
+    """The Python and bash blocks of a section of the guide, in their order: language and code."""
+    section = (
+        (ROOT / "misc/docs/guide.md").read_text().split(f"\n## {title}\n")[1].split("\n## ")[0]
+    )
     blocks = (block.partition("\n") for block in section.split("```")[1::2])
     return [
         (language, code.replace("\\\n", ""))

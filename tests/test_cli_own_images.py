@@ -2,15 +2,13 @@
 ImageNet."""
 
 import os
-import shlex
 import signal
-import subprocess
 import time
 
 import numpy as np
 import pytest
 
-from tests.commands import ROOT, read_csv, read_json, readme_blocks, run, start
+from tests.commands import ROOT, read_csv, read_json, run, start
 from tests.tiny_datasets import write_imagenet
 
 
@@ -72,27 +70,6 @@ def test_a_network_of_images_that_were_normalised_otherwise_is_warned_of():
             )
             == said
         )
-
-
-@pytest.mark.slow
-def test_the_commands_of_the_readme_run(tmp_path):
-    """As they stand, one after the other."""
-    (tmp_path / "src").symlink_to(ROOT / "src")  # the Python block reads the digits from there
-    printed = ""
-    for language, code in readme_blocks("Your own images"):
-        if language == "python":
-            exec(code, {})
-        else:
-            for line in filter(None, code.splitlines()):
-                command, *arguments = shlex.split(line)
-                if command == "python":
-                    printed += run(*arguments).out
-                else:
-                    subprocess.run(["bash", "-c", line], check=True)
-    assert (
-        "Clean accuracy" in printed
-        and (tmp_path / "results" / "mine" / "ood_evaluation.csv").exists()
-    )
 
 
 @pytest.fixture

@@ -1,5 +1,5 @@
 """A measure, a detector and an objective of a user's own file through all scripts: the file of
-methods.md."""
+guide.md."""
 
 import re
 import shlex
@@ -19,7 +19,7 @@ from src.results import figures
 from tests.commands import ON_DIGITS, PNG, ROOT, error_line, read_csv, read_json, run
 from tests.conftest import few_images
 
-SECTION = (ROOT / "misc/docs/methods.md").read_text().split("\n## Your own measure")[1]
+SECTION = (ROOT / "misc/docs/guide.md").read_text().split("\n## Your own measure")[1]
 FILE = SECTION.split("```python\n")[1].split("```")[0]
 COMMANDS = SECTION.split("```bash\n")[1].split("```")[0].replace("\\\n", "").splitlines()
 SIMILARITY = "exec_compute_low_rank_sim_metrics.py"

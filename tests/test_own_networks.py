@@ -1,4 +1,4 @@
-"""Networks of a user's own file through every script; the README's example; code that files name is
+"""Networks of a user's own file through every script; the guide's example; code that files name is
 not run."""
 
 import hashlib
@@ -18,7 +18,7 @@ from tests import commands
 from tests.commands import ON_DIGITS, Output, read_csv, read_json, read_metrics
 from tests.conftest import few_images
 
-BLOCKS = commands.readme_blocks("Your own network")
+BLOCKS = commands.guide_blocks("Your own network")
 FILE = BLOCKS[0][1]
 MORE = """
 from tests.traps import Patches
@@ -60,14 +60,16 @@ def run(script: str, *arguments, cwd=".", status: int = 0) -> Output:
     return commands.run(script, *arguments, *ON_DIGITS, cwd=cwd, status=status)
 
 
-def test_the_commands_of_the_readme(tmp_path):
+def test_the_commands_of_the_guide(tmp_path):
     (tmp_path / "nets.py").write_text(FILE)
     lines = [line for language, code in BLOCKS if language == "bash" for line in code.splitlines()]
-    given = [line for line in lines if line.startswith("python exec_") and "digits" in line]
-    assert len(given) == 5
+    given = [line for line in lines if line.startswith("python exec_")]
+    assert len(given) == 6
     for command in given:
-        output = commands.run(*shlex.split(command)[1:], cwd=tmp_path).out
-    assert len(read_csv(tmp_path / "results/own/grid.csv")) == 2 * 4 and "layer4.1" in output
+        commands.run(*shlex.split(command)[1:], cwd=tmp_path)
+    assert len(read_csv(tmp_path / "results/own/grid.csv")) == 2 * 4
+    rows = read_csv(tmp_path / "results/rows_to_cnn/grid.csv")
+    assert [row["stitching_type"] for row in rows] == ["s2c", "s2c"]
 
 
 def test_a_config_has_the_absolute_path_and_the_digest_and_does_not_run_code(folder, tmp_path):

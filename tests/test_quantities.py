@@ -27,7 +27,7 @@ from src.stitching.experiments import Experiment, StitchResult
 from src.stitching.stitch_rows import Metrics, StitchRow
 from src.verdict.verdict_rows import VerdictRow
 
-PAGE = Path(__file__).parents[1] / "misc" / "docs" / "methods.md"
+PAGE = Path(__file__).parents[1] / "misc" / "docs" / "files.md"
 DEPTHS = {"front_depth", "end_depth"}
 DETECTOR_FIELDS = {
     "detector",

@@ -15,7 +15,7 @@ import torch
 
 from tests.commands import ROOT, save_network
 
-DOCS = ("methods", "differences", "costs", "paper", "ground_truth")
+DOCS = ("guide", "methods", "files", "differences", "costs", "paper", "ground_truth")
 PAGES = ["README.md", *(f"misc/docs/{name}.md" for name in DOCS)]
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 RECORD = f"""#!{sys.executable}
@@ -53,7 +53,9 @@ def commands(page: str, folder: Path) -> list[list[str]]:
     return [json.loads(line) for line in lines]
 
 
-@pytest.mark.parametrize(("page", "at_least"), list(zip(PAGES, (25, 20, 0, 0, 0, 1), strict=True)))
+@pytest.mark.parametrize(
+    ("page", "at_least"), list(zip(PAGES, (8, 30, 5, 0, 0, 0, 0, 1), strict=True))
+)
 def test_the_scripts_take_the_commands(page, at_least, tmp_path, monkeypatch):
     found = commands(page, tmp_path)
     assert len(found) >= at_least
@@ -80,7 +82,7 @@ def test_the_lines_of_python_run(in_tmp_path, capsys):
     """On fresh weights in the place of those that the README trains."""
     for seed in "01":
         (folder := in_tmp_path / "models" / f"digits{seed}").mkdir(parents=True)
-        save_network(folder / "model_20.pt", "small_cnn", n_classes=10, n_channels=1)
+        save_network(folder / "model_15.pt", "small_cnn", n_classes=10, n_channels=1)
     (code,) = [
         code
         for language, code in BLOCK.findall((ROOT / PAGES[1]).read_text())
@@ -93,34 +95,78 @@ def test_the_lines_of_python_run(in_tmp_path, capsys):
     assert "'cka': " in capsys.readouterr().out
 
 
+def section_of(page: str, title: str) -> str:
+    """The text of a section of a page."""
+    return (ROOT / page).read_text().split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder in which the blocks of the pages run, with the networks of the README's experiment."""
+    path = tmp_path_factory.mktemp("pages")
+    for name in ("misc", "src", *(script.name for script in ROOT.glob("exec_*.py"))):
+        (path / name).symlink_to(ROOT / name)
+    (path / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    (path / "python").chmod(stat.S_IRWXU)
+    return path
+
+
 @pytest.mark.slow
-def test_the_first_steps_print_what_the_readme_shows(tmp_path):
+def test_the_experiment_prints_what_the_readme_shows(folder):
     """All but the digits, which depend on the processor."""
-    for name in ("exec_train.py", "exec_stitch.py", "exec_eval_stitcher_ood.py", "misc", "src"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    (tmp_path / "python").write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
-    (tmp_path / "python").chmod(stat.S_IRWXU)
-    section = (ROOT / "README.md").read_text().split("\n## First steps\n")[1].split("\n## ")[0]
-    blocks = [
-        code for language, code in BLOCK.findall(section) if language == "bash" and "python" in code
-    ]
+    section = section_of("README.md", "The experiment by hand")
+    printed = run_blocks(section, folder)
     shown = [
         line
         for language, code in BLOCK.findall(section)
         if language == "text"
         for line in code.splitlines()
     ]
-    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    lines = {without_digits(line) for line in printed.splitlines()}
+    assert {without_digits(line) for line in shown if line != "…"} <= lines
+
+
+RECIPES = [
+    title
+    for title in re.findall(r"^## (.*)$", (ROOT / "misc/docs/guide.md").read_text(), re.MULTILINE)
+    if "```bash" in section_of("misc/docs/guide.md", title)
+    and "/data/" not in section_of("misc/docs/guide.md", title)
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("title", RECIPES)
+def test_the_recipes_of_the_guide_run_without_a_warning(title, folder):
+    run_blocks(section_of("misc/docs/guide.md", title), folder)
+
+
+def run_blocks(section: str, folder: Path) -> str:
+    """What the bash blocks of a section print, without those that need a cluster.
+
+    Blocks of Python whose first line names a file are written to it; others run before."""
+    for language, code in BLOCK.findall(section):
+        if language != "python":
+            continue
+        if name := re.match(r"# (\w+\.py)\n", code):
+            (folder / name[1]).write_text(code)
+        else:
+            subprocess.run([sys.executable, "-c", code], cwd=folder, check=True)
+    blocks = [
+        code
+        for language, code in BLOCK.findall(section)
+        if language == "bash" and "sbatch" not in code
+    ]
+    environment = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         ["bash", "-ec", "\n".join(blocks)],
-        cwd=tmp_path,
+        cwd=folder,
         env=environment,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    printed = {without_digits(line) for line in done.stdout.splitlines()}
-    assert {without_digits(line) for line in shown if line != "…"} <= printed
+    assert "warning: " not in done.stderr
+    return done.stdout
 
 
 def without_digits(line: str) -> str:
