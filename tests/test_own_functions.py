@@ -80,11 +80,11 @@ def folder(in_tmp_path):
     for seed in (0, 1):
         torch.manual_seed(seed)
         network = build_model("small_cnn", n_classes=10, n_channels=1, image_shape=SHAPE)
-        save_state(in_tmp_path / f"models/digits{seed}/model_20.pt", network.state_dict())
+        save_state(in_tmp_path / f"models/digits{seed}/model_15.pt", network.state_dict())
     return in_tmp_path
 
 
-NETWORKS = ["models/digits0/model_20.pt", "models/digits1/model_20.pt", "small_cnn", "small_cnn"]
+NETWORKS = ["models/digits0/model_15.pt", "models/digits1/model_15.pt", "small_cnn", "small_cnn"]
 
 
 def compare(layers1: str, layers2: str, *options, networks=NETWORKS):
@@ -93,7 +93,7 @@ def compare(layers1: str, layers2: str, *options, networks=NETWORKS):
 
 def activations_of(seed: int, layer: str, n: int = N) -> np.ndarray:
     """The activations of the first test images."""
-    name = NetworkName(f"models/digits{seed}/model_20.pt", "small_cnn")
+    name = NetworkName(f"models/digits{seed}/model_15.pt", "small_cnn")
     network = load_model(name, ImageSpec(10, SHAPE))
     images = torch.cat([batch for batch, _ in load_dataset("digits", "", train=False).batches(60)])
     with torch.no_grad():
@@ -292,10 +292,10 @@ def test_refusals_of_detectors(function, line, folder):
 
 def test_all_pairs_ground_truth_and_verdict(folder):
     networks = ["networks.csv", "pool2,pool3", "rc2c_pre", *ON_DIGITS, "-n", N, "-b", "64"]
-    lines = [f"n{seed},models/digits{seed}/model_20.pt,small_cnn,clean" for seed in range(3)]
+    lines = [f"n{seed},models/digits{seed}/model_15.pt,small_cnn,clean" for seed in range(3)]
     torch.manual_seed(2)
     third = build_model("small_cnn", n_classes=10, n_channels=1, image_shape=SHAPE)
-    save_state(folder / "models/digits2/model_20.pt", third.state_dict())
+    save_state(folder / "models/digits2/model_15.pt", third.state_dict())
     (folder / "networks.csv").write_text("\n".join(["name,path,type,group", *lines]) + "\n")
     options = ["--metrics", "cka_debiased", "mine.py:rsa", "--detector", "mine.py:Norm",
                "--methods", "mine.py:cosine:1", "--permutations", "19", "-dir", "all", "--no-figures"]  # fmt: skip
@@ -320,7 +320,7 @@ def test_all_pairs_ground_truth_and_verdict(folder):
 
 def test_all_pairs_runs_code_that_its_command_line_names(folder):
     (folder / "networks.csv").write_text(
-        "name,path,type\na,models/digits0/model_20.pt,small_cnn\nb,-,small_cnn\n"
+        "name,path,type\na,models/digits0/model_15.pt,small_cnn\nb,-,small_cnn\n"
     )
     given = ["misc/all_pairs.py", "networks.csv", "pool2", "rc2c_pre", *ON_DIGITS, "-dir", "all"]
     for option, value in (("methods", ["mine.py:cosine:1"]), ("own_types", ["mine.py:net"])):
@@ -334,7 +334,7 @@ def test_all_pairs_runs_code_that_its_command_line_names(folder):
 
 def test_all_pairs_does_not_run_the_code_that_a_table_was_made_with(folder):
     (folder / "networks.csv").write_text(
-        "name,path,type\na,models/digits0/model_20.pt,small_cnn\nb,-,small_cnn\n"
+        "name,path,type\na,models/digits0/model_15.pt,small_cnn\nb,-,small_cnn\n"
     )
     given = ["misc/all_pairs.py", "networks.csv", "pool2", "rc2c_pre", *ON_DIGITS, "-dir", "all"]
     given += ["--methods", "none", "-n", N, "--no-figures", "--metrics"]
