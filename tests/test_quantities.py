@@ -1,12 +1,17 @@
 """The table of quantities: rows, maps and the page of columns agree with it, and bright is similar
 everywhere."""
 
+import re
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
+from src.collected.measurements import MeasurementRow
+from src.ground_truth.truth_rows import DepthRow, DotsRow, TruthRow
 from src.ood.evaluation_rows import EvaluationRow, StitchValidity
+from src.ood.finetuning import FinetuningRow
+from src.probing.probe_rows import ProbeRow
 from src.results.heat_maps import HeatMap
 from src.results.matrices import Matrix
 from src.results.quantities import (
@@ -23,9 +28,12 @@ from src.results.quantities import (
     shown_in,
 )
 from src.results.tables import columns
+from src.sensitivity.rank_tests import RankTestRow
+from src.similarity.similarity_rows import SimilarityRow
 from src.stitching.experiments import Experiment, StitchResult
-from src.stitching.stitch_rows import Metrics, StitchRow
-from src.verdict.verdict_rows import VerdictRow
+from src.stitching.stitch_rows import ComparisonRow, Metrics, StitchRow
+from src.training.recorded import EpochRow
+from src.verdict.verdict_rows import GroupRow, GroupTestRow, VerdictRow
 
 PAGE = Path(__file__).parents[1] / "misc" / "docs" / "files.md"
 DEPTHS = {"front_depth", "end_depth"}
@@ -37,6 +45,23 @@ DETECTOR_FIELDS = {
     "sanity_dataset",
 }
 STITCH = {field.name for field in fields(StitchResult)}
+TABLES = (
+    ComparisonRow,
+    DepthRow,
+    DotsRow,
+    EpochRow,
+    EvaluationRow,
+    FinetuningRow,
+    GroupRow,
+    GroupTestRow,
+    MeasurementRow,
+    ProbeRow,
+    RankTestRow,
+    SimilarityRow,
+    StitchRow,
+    TruthRow,
+    VerdictRow,
+)
 HAVE_SCALES = {*shown_in(IN_EVALUATION), *shown_in(IN_VERDICT), *shown_in(IN_TRUTH)}
 
 
@@ -121,3 +146,9 @@ def test_the_page_of_columns_repeats_the_table():
     start = lines.index("| column | measured by | dark → bright | unit | |") + 2
     assert lines[start : start + len(QUANTITIES)] == [line_of(*item) for item in QUANTITIES.items()]
     assert lines[start + len(QUANTITIES)] == ""
+
+
+@pytest.mark.parametrize("kind", TABLES, ids=lambda kind: kind.__name__)
+def test_the_page_of_columns_names_the_columns_of_every_table(kind):
+    section = PAGE.read_text().split("\n## Columns\n")[1]
+    assert without_ends(columns(kind)) - set(re.findall(r"`(\w+)`", section)) == set()

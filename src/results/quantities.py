@@ -79,7 +79,7 @@ QUANTITIES = {
     "penalty": Quantity(
         "penalty",
         STITCHING,
-        "accuracy of the end network less that of the stitch",
+        "accuracy of the end network minus accuracy of the stitched network",
         scale=(1, 0),
         shown_in=(IN_VERDICT, IN_TRUTH),
         is_derived=True,
@@ -87,13 +87,15 @@ QUANTITIES = {
     "matching_error": Quantity(
         "matching error",
         STITCHING,
-        "‖XW+b−Y‖²/‖Y‖² on the matched images; empty where nothing was matched",
+        "‖XW+b−Y‖²/‖Y‖² on the matched images (training images that the map was fitted to); "
+        "empty without a fit",
         scale=(1, 0),
     ),
     "representation_difference": Quantity(
         "representation difference",
         STITCHING,
-        "‖H−G‖²/‖G‖² of the stitched (H) and the end activations (G) of all test images",
+        "‖H−G‖²/‖G‖² over all test images, of the stitched activations H and the end "
+        "network's own G",
         scale=(1, 0),
         shown_in=(IN_TRUTH,),
     ),
@@ -108,20 +110,21 @@ QUANTITIES = {
     "kappa": Quantity(
         "κ",
         STITCHING,
-        "Cohen's κ of the predicted classes: the agreement beyond chance",
+        "Cohen's κ of the classes that stitched and end network predict: their agreement "
+        "beyond chance",
         scale=(0, 1),
     ),
     "n_images": Quantity("test images", STITCHING, "number of test images", unit="images"),
     "n_matched": Quantity(
         "matched images",
         STITCHING,
-        "number of images that the stitch was matched on",
+        "number of matched images",
         unit="images",
     ),
     "matching_rank": Quantity(
         "matching rank",
         STITCHING,
-        "number of directions of the source that the matching keeps",
+        "number of directions of the source that the fit uses",
         unit="directions",
     ),
     "r2_matched": Quantity(
@@ -133,7 +136,8 @@ QUANTITIES = {
     "r2_test": Quantity(
         "R²",
         STITCHING,
-        "1 − ‖H−G‖²/‖G−mean‖² of the stitched (H) and the end activations (G) of all test images",
+        "1 − ‖H−G‖²/‖G−mean‖² over all test images, of the stitched activations H and the end "
+        "network's own G",
         scale=(0, 1),
         shown_in=(IN_TRUTH,),
     ),
@@ -141,30 +145,33 @@ QUANTITIES = {
     "kappa_within": Quantity(
         "κ within strata",
         VERDICT,
-        "Cohen's κ of stitched and end network within strata of the label and the front network's class",
+        "Cohen's κ of stitched and end network within strata; a stratum has the images of one "
+        "label and one class predicted by the front network",
         scale=(0, 1),
         shown_in=(IN_VERDICT, IN_TRUTH),
     ),
     "seed_spread": Quantity(
         "spread over seeds",
         VERDICT,
-        "largest difference of accuracies between runs on the same networks",
+        "largest difference between the accuracies of runs on the same networks",
     ),
     "p_below": Quantity(
         "p below",
         VERDICT,
-        "p-value of the penalty lying below the tolerance, adjusted for all pairs of the method",
+        "p-value of the test that the penalty is below the tolerance, adjusted for the number "
+        "of tests",
     ),
     "p_above": Quantity(
         "p above",
         VERDICT,
-        "p-value of the penalty lying above the tolerance, adjusted for all pairs of the method",
+        "p-value of the test that the penalty is above the tolerance, adjusted likewise",
     ),
     # OOD evaluation, by detector
     "auroc": Quantity(
         "AUROC",
         DETECTOR,
-        "area under the ROC of telling stitched activations, as OOD, from the end network's own; ½ is similar",
+        "AUROC of the detector for stitched activations (OOD) against the end network's own "
+        "(ID); at ½ it cannot tell the two apart",
         scale=(0, 1),
         is_two_sided=True,
         shown_in=(IN_EVALUATION, IN_TRUTH),
@@ -172,65 +179,75 @@ QUANTITIES = {
     "aupr": Quantity(
         "AUPR",
         DETECTOR,
-        "area under the curve of precision over recall, with the own activations as the positive class",
+        "area under the precision-recall curve of the detector, with the end network's own "
+        "activations as the positive class",
         scale=(1, 0),
         shown_in=(IN_EVALUATION,),
     ),
     "fpr95": Quantity(
         "FPR95",
         DETECTOR,
-        "share of stitched activations that pass for the end network's own where 95 % of these do",
+        "share of the stitched activations that the detector accepts when it accepts 95 % of "
+        "the end network's own",
         scale=(0, 1),
         shown_in=(IN_EVALUATION,),
     ),
     "mean_energy": Quantity(
-        "mean energy", DETECTOR, "mean score of the stitched activations, of whatever detector"
+        "mean energy", DETECTOR, "mean score of the stitched activations, by whichever detector"
     ),
     "mean_id_energy": Quantity(
         "mean ID energy", DETECTOR, "mean score of the end network's own activations"
     ),
     "sanity_auroc": Quantity(
-        "sanity AUROC", DETECTOR, "AUROC of telling the sanity-check data (`-scd`) from the ID data"
+        "sanity AUROC",
+        DETECTOR,
+        "AUROC of the detector for the sanity-check data of `-scd` (OOD) against the ID data",
     ),
     # OOD evaluation, whatever detector
     "identification": Quantity(
         "identification",
         VALIDITY,
-        "share of the test images that the stitched activations are identified by; ½ is chance",
+        "share of the test images whose stitched activation is nearer to the end network's "
+        "own activation of the image than of a similar image; ½ is chance",
         scale=(0.5, 1),
         shown_in=(IN_EVALUATION, IN_VERDICT, IN_CURVES, IN_TRUTH),
     ),
     "noise_dose": Quantity(
         "noise dose",
         VALIDITY,
-        'share of noise in the variance that would give the own activations the same density; 0.2 means "at least"',
+        "noise that lowers the density of the end network's own activations to the density of "
+        "the stitch, as a share of the variance; 0.2 stands for 0.2 or more",
         scale=(0.2, 0),
         shown_in=(IN_EVALUATION, IN_VERDICT, IN_CURVES, IN_TRUTH),
     ),
     "shrinkage_dose": Quantity(
         "shrinkage dose",
         VALIDITY,
-        "share of the way to the mean that would give the own activations the same recall, or the same surplus of "
-        'density if that takes more; 0.3 means "at least"',
+        "shrinkage that brings the end network's own activations to the density and the "
+        "recall of the stitch (the larger of both amounts), as a share of the way to the "
+        "mean; 0.3 stands for 0.3 or more",
         scale=(0.3, 0),
         shown_in=(IN_EVALUATION, IN_VERDICT, IN_CURVES, IN_TRUTH),
     ),
     "density": Quantity(
         "density",
         VALIDITY,
-        "mean number of balls about training images that a stitched activation lies in, over k (Naeem et al. 2020); a "
-        "ball's radius is the distance to the fifth neighbour (k = 5)",
+        "mean number of balls that a stitched activation lies in, over k = 5; there is a ball "
+        "about each training image, as wide as the distance to the k-th nearest training "
+        "image (Naeem et al. 2020)",
     ),
     "recall": Quantity(
         "recall",
         VALIDITY,
-        "share of training images that lie in a ball about a stitched activation (Kynkäänniemi et al. 2019)",
+        "share of the training images that lie in a ball; there is a ball about each stitched "
+        "activation, as wide as the distance to the k-th nearest stitched activation "
+        "(Kynkäänniemi et al. 2019)",
     ),
     "frechet": Quantity(
         "Fréchet distance",
         VALIDITY,
-        "squared Fréchet distance (Heusel et al. 2017) of averages over positions, over the total variance of the "
-        "training images; reported and not limited",
+        "squared Fréchet distance to the training images (Heusel et al. 2017), of means over "
+        "positions, divided by the total variance of the training images; it has no limit",
         scale=(1, 0),
         shown_in=(IN_TRUTH,),
     ),
@@ -248,7 +265,8 @@ QUANTITIES = {
     "density_ratio": Quantity(
         "density ratio",
         VALIDITY,
-        "density over the own density: below 1 off the manifold, above 1 collapsed",
+        "density of the stitch divided by the end network's own density: below 1 off the "
+        "manifold, above 1 collapsed",
         scale=(0, 2),
         is_two_sided=True,
         shown_in=(IN_CURVES,),
@@ -257,7 +275,7 @@ QUANTITIES = {
     "recall_ratio": Quantity(
         "recall ratio",
         VALIDITY,
-        "recall over the own recall: below 1 collapsed",
+        "recall of the stitch divided by the end network's own recall: below 1 collapsed",
         scale=(0, 1),
         shown_in=(IN_CURVES,),
         is_derived=True,
@@ -265,6 +283,7 @@ QUANTITIES = {
     "noise_cost": Quantity(
         "noise cost",
         VALIDITY,
-        "accuracy that noise of the limit, 5 %, costs the end network at this layer; printed beside the limits",
+        "accuracy that the end network loses by noise of 5 % (the limit) in its own "
+        "activations at this layer",
     ),
 }
