@@ -73,9 +73,18 @@ def test_the_scripts_take_the_commands(page, at_least, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_links_lead_to_files(page):
+def test_links_lead_to_files_and_to_headings(page):
     links = re.findall(r"\]\(([^):]+)\)", BLOCK.sub("", (ROOT / page).read_text()))
-    assert all((ROOT / page).parent.joinpath(link).is_file() for link in links), links
+    for link in links:
+        name, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / name
+        assert target.is_file(), link
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(), re.MULTILINE)
+            anchors = [
+                re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in headings
+            ]
+            assert anchor in anchors, link
 
 
 def test_the_lines_of_python_run(in_tmp_path, capsys):
