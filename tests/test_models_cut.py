@@ -251,6 +251,13 @@ def test_blocks_behind_a_layer(resnet):
     assert resnet.behind("layer2") == resnet.behind("layer2.1") == blocks[4:]
 
 
+def test_blocks_behind_a_layer_that_does_not_exist():
+    network = Network(torch.nn.Sequential(torch.nn.Flatten()), image_shape=(1, 4, 4))
+    assert network.behind("output") == []
+    with pytest.raises(UserError, match="nope"):
+        network.behind("nope")
+
+
 def test_layers_of_an_option(resnet):
     assert resnet.layers("all") == list(resnet.block_names) and resnet.layers("all, fc")[-2:] == [
         "layer4.1",

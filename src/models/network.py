@@ -45,7 +45,8 @@ class Network:
     Args:
         module: takes images (B, C, H, W). Its attribute `block_names` names the layers that `all`
             stands for. Without that attribute `find_blocks` infers the layers.
-        image_shape: (C, H, W) of the images (default: the shape of the first images).
+        image_shape: (C, H, W) of the images (default: the shape of the first images). Questions
+            before the first images assume 32×32, or 224×224 where the module refuses these.
         n_classes: a module with an output of another shape than (B, n_classes) is an encoder. With
             None it is no encoder, whatever the shape.
 
@@ -140,7 +141,8 @@ class Network:
     def with_head(self) -> "Network":
         """Add a fresh LinearProbe to the module of this encoder; return a view on the classifier.
 
-        The probe is the child `linear_probe` of the module.
+        The module itself changes: it gets the child `linear_probe`, and returns logits. This view
+        does not notice, so use the returned view from then on.
 
         Raises:
             ValueError: `n_classes` is None.
@@ -164,7 +166,7 @@ class Network:
 
     @property
     def layer_names(self) -> tuple[str, ...]:
-        """The names of all layers, in the order in which they are computed."""
+        """The names of all layers but `output`, in the order in which they are computed."""
         return tuple(self._replay().calls.positions)
 
     def depth(self, layer: str) -> int:
@@ -177,7 +179,10 @@ class Network:
 
     @property
     def cut_names(self) -> tuple[str, ...]:
-        """The layers that are bottlenecks: no path from images to output avoids the layer."""
+        """The layers that are bottlenecks: no path from images to output avoids the layer.
+
+        They are all layers if torch computes no gradients through the module.
+        """
         calls = self._replay().calls
         return tuple(name for name in self.layer_names if calls.is_bottleneck(name))
 
@@ -192,13 +197,16 @@ class Network:
         Raises:
             UserError: there is no such layer.
         """
+        self._existing(layer)
         calls = self._replay().calls
-        names = [name for name in self.block_names if calls.depends(name, self._existing(layer))]
+        names = [name for name in self.block_names if calls.depends(name, layer)]
         position = calls.positions.get(layer)
         return [name for name in names if calls.positions[name] != position]
 
     def is_sequence(self, layer: str) -> bool:
-        """Return whether the tokens of a layer are steps of a recurrent layer, without a CLS token.
+        """Return whether the tokens of a layer are time steps, without a CLS token.
+
+        They are if they are steps of a recurrent layer, or computed from such steps.
 
         Raises:
             UserError: there is no such layer.
@@ -208,15 +216,15 @@ class Network:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of each layer's activation without the batch axis, by name, in order.
 
-        Layers whose first axis is not that of the images are left out.
+        Left out are `output`, and layers whose first axis is not that of the images.
         """
         return dict(self._replay().calls.shapes)
 
     def layers(self, text: str) -> list[str]:
-        """List the layers that an option names: names, shell patterns and `all`, between commas.
+        """List the layers that an option names, each once, in the order of the option.
 
-        A pattern is compared part by part between the dots: `layer*.1` does not match
-        `layer1.0.conv1`.
+        The option has names (`output` is one), shell patterns and `all`, between commas. A pattern
+        is compared part by part between the dots: `layer*.1` does not match `layer1.0.conv1`.
 
         Raises:
             UserError: a layer does not exist, or `all` stands for no blocks.
@@ -243,7 +251,8 @@ class Network:
 
         Layers with activations (B, H, W, C) are found by the attribute `channels_last` of the
         module, or by their shape: H and W are equal as a rule. Their axes are moved in activations
-        that the view returns, and moved back in activations that it takes.
+        that the view returns, and moved back in activations that it takes. A plain call
+        `view(images)` returns the output as the module does.
 
         Args:
             names: the layers to look at.
@@ -340,7 +349,7 @@ class Network:
         after: str | None = None,
         images: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Return the activations of layers by name, from one pass that ends at the last layer.
+        """Return the activations of layers by name, from one pass that ends at the last of them.
 
         Args:
             x: images (B, C, H, W), or with `after` the activation of that layer.
