@@ -8,8 +8,8 @@ return outputs that were recorded before, in a pass over two random images (`Rep
 replay needs no images. It is possible where later values depend on the images only through the
 layer.
 
-The first pass behind a layer compares both ways on random images. Where they differ, all passes
-behind this layer go the plain way.
+The first pass from a layer to certain later layers compares both ways on random images. Where they
+differ, all passes between these layers go the plain way.
 """
 
 import contextlib
@@ -39,8 +39,11 @@ class Replacement(NamedTuple):
 class Replay:
     """Computes values of layers of a module, in the module's current mode.
 
+    The value of a layer is the first tensor that the last call of its module returns.
+
     Args:
-        images: (3, C, H, W), random; used to find the layers and to compare the two ways.
+        images: (3, C, H, W), random. Layers are found and outputs recorded on the first two. The
+            two ways are compared on all three: a replay must serve any number of images.
 
     Attributes:
         calls: the calls of modules in a pass.
@@ -54,7 +57,7 @@ class Replay:
         self.blocks: tuple[str, ...] | None = None
         self._is_training = any(part.training for part in module.modules())
         self._records: dict[str, Outputs] = {}  # by layer
-        # Whether a replay behind the first layer gives the values of the further ones
+        # Whether a replay behind the first layer of a key gives the values of the further layers
         self._can_replay: dict[tuple[str, ...], bool] = {}
         self._has_noted = False  # that a layer is cut the plain way
 
@@ -69,7 +72,7 @@ class Replay:
 
         Args:
             x: images (B, C, H, W), or with `after` the value of that layer.
-            names: the layers; behind `after`, or `after` itself.
+            names: the layers; behind `after`, or `after` itself. `Network` checks that they exist.
             after: the pass goes on behind this layer, whose value is x.
             images: the images of x, which the plain way needs. x may hold k values for each image:
                 x is then k batches long, one batch behind the other.
