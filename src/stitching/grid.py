@@ -65,9 +65,13 @@ class Grid(Task):
             `end` of the grid are copies, and there can be only one pair.
 
     Attributes:
-        layers: the stitching layer of each pair, in the order in which the pairs run.
+        layers: the stitching layer of each pair, in the order in which the pairs run: one end layer
+            after the next.
         originals: the networks without moved statistics, by "front" and "end".
         compared: for each end layer, the layers at which the objective compares activations.
+
+    Raises:
+        ValueError: several pairs, and `frozen` is false.
     """
 
     def __init__(
@@ -119,8 +123,9 @@ class Grid(Task):
     def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
         """Yield the losses of all stitches on a batch, a group of pairs at a time.
 
-        Without logits, as in training on an objective that measures no accuracy, cross-entropies
-        and hits are NaN.
+        The groups follow the order of `layers`. A group has one end layer; the pairs of an end
+        layer may be several groups, as memory allows. Without logits, as in training on an
+        objective that measures no accuracy, cross-entropies and hits are NaN.
 
         Args:
             images: (B, C, H, W).
@@ -169,6 +174,10 @@ class Grid(Task):
     @torch.no_grad()
     def evaluate(self, batches: Batches) -> GridScore:
         """Return the metrics of all stitches, and the predictions of stitches and networks.
+
+        Everything switches to evaluation mode. If statistics moved in training, predictions and
+        accuracies of the two networks are still those of `originals`. The representation difference
+        and R² compare a stitch with the moved end network.
 
         Args:
             batches: images (B, C, H, W) and labels (B,) of a data set.
@@ -260,10 +269,11 @@ class Grid(Task):
     ) -> Iterator[tuple[list[Pair], Tensor, Tensor]]:
         """Yield groups of P pairs, with stitched activations (P, B, …) and logits (P, B, n_classes).
 
-        All pairs of a group have one end layer, at which the activations are.
+        All pairs of a group have one end layer, and the activations are those of this layer. The
+        pairs of an end layer may be several groups, as memory allows.
 
         Args:
-            acts: activations (B, …) of the front network, by layer.
+            acts: activations (B, …) of the front network, by layer; not truncated yet.
             images: (B, C, H, W).
         """
         output_name = self.end.output_name
@@ -328,7 +338,7 @@ def agreement_of(predictions: Tensor, references: Tensor) -> tuple[float, float]
 
     Returns:
         The share of images with equal predictions, and Cohen's kappa (1960). Kappa is 1 for equal
-        predictions, 0 for agreement by chance, and NaN if all predictions are one class.
+        predictions, 0 for agreement by chance, and NaN if both predict one class for all images.
     """
     n_classes = 1 + int(torch.maximum(predictions, references).max())
     n_images = len(predictions)
