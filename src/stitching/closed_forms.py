@@ -32,18 +32,22 @@ Cutoff = str | float
 
 
 class Matching(NamedTuple):
-    """An affine map x -> weight @ x + bias, and how well it fits the matched rows."""
+    """An affine map x -> weight @ x + bias, and how well it fits the matched rows.
+
+    A row is a sample and a position; `n_samples` counts samples. If the source was truncated, the
+    errors are those on the truncated source.
+    """
 
     weight: Tensor  # (C2, C1), float64
     bias: Tensor  # (C2,), float64
-    error: float  # ‖XW+b−Y‖²/‖Y‖², the paper's
+    error: float  # the paper's relative error, ‖XW+b−Y‖²/‖Y‖²
     r2: float  # 1 − ‖XW+b−Y‖²/‖Y−mean‖²; NaN if the target does not vary
     # The number of directions in use: for least squares of [X 1], else of the centred source
     rank: int
-    n_samples: int
+    n_samples: int  # images
     # The cutoff "paper" drops directions that "exact" keeps, and the fit is visibly worse for it
     truncated: bool = False
-    ridge_penalty: float | None = None  # the penalty that ridge chose
+    ridge_penalty: float | None = None  # the factor of ‖W‖² that `ridge` chose
 
 
 Matchings = dict[Hashable, Matching]  # by target
@@ -57,7 +61,7 @@ def closed_form(
     Args:
         parts: moments of the matched rows. For `ridge` there are two parts: the penalties are
             fitted on the first, and judged on the second.
-        rank: truncate the source to its first principal components before; None: do not truncate.
+        rank: fit on the source truncated to its first principal components; None: do not truncate.
         cutoff: of singular values, see `relative_cutoff`. Only `pinv` and `repair` use it.
 
     Raises:
@@ -107,6 +111,8 @@ def relative_cutoff(cutoff: Cutoff, n_rows: int, n_columns: int) -> float:
             number is the value itself, but at least the rounding of float64.
         n_rows: of X.
         n_columns: of [X 1].
+    Raises:
+        ValueError: a number below 0, or of at least 1.
     """
     if cutoff == "paper":
         return max(n_rows, n_columns) * EPS32
@@ -192,9 +198,8 @@ def covariance(moments: SourceMoments) -> Matchings:
     """Return the map of least error that gives stitched rows the target's covariance, per target.
 
     With Σx^(−1/2) Σxy Σy^(1/2) = U S Vᵀ it is W = Σx^(−1/2) U Vᵀ Σy^(1/2): an orthogonal map of the
-    whitened source, chosen in the metric of the target's covariance. If the source varies in fewer
-    directions than the target, the stitched rows have the target's covariance in as many
-    directions.
+    whitened source, chosen in the metric of the target's covariance. A source that varies in r
+    directions, fewer than the target, gives the target's covariance in r directions only.
     """
     variations, axes = _varying_axes(moments.source)
     whitening = axes / variations.sqrt()  # (C1, r)
@@ -216,9 +221,9 @@ def covariance(moments: SourceMoments) -> Matchings:
 def orthogonal(moments: SourceMoments) -> Matchings:
     """Return the orthogonal map of centred activations, with a bias, for each target.
 
-    It is UVᵀ for the cross-covariance UΣVᵀ (Schönemann 1966). Between unequal widths it has
-    orthonormal rows or columns, and maximises the trace. It then has the least error of all such
-    maps only if the target is the wider side.
+    It is W = UVᵀ for the cross-covariance UΣVᵀ (Schönemann 1966); it does not scale. Between
+    unequal widths it has orthonormal rows or columns, and maximises the trace of Wᵀ UΣVᵀ. It then
+    has the least error of all such maps only if the target is the wider side.
     """
     matchings = {}
     for name, cross in moments.cross.items():
@@ -246,6 +251,7 @@ def ridge(
 
     Args:
         pooled: moments of all rows.
+        fitted_part, held_out_part: moments of the two parts of the rows.
     """
     n_rows, _, scatter = pooled.source
     mean_variance = scatter.trace() / n_rows / len(scatter)
