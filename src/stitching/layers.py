@@ -1,7 +1,9 @@
-"""Stitching layers: affine maps from the activation of one network to the shape of another's.
+"""Stitching layers: affine maps from activations of a front network to the shape of activations of
+an end network.
 
-Their state dicts are those of the public code: `transform.weight`, `transform.bias`, and where
-there is one a `cls_token` or `cls_token_weight`."""
+Their state dicts are those of the public code: `transform.weight`, `transform.bias`, and for some
+layers a `cls_token` or `cls_token_weight`.
+"""
 
 import math
 from collections.abc import Sequence
@@ -30,8 +32,11 @@ TYPES_OF_KINDS = {
 
 
 def resize(maps: Tensor, size: Sequence[int], mode: str) -> Tensor:
-    """Resize feature maps (B, C, H, W) to (B, C, *size), `bilinear` without aligned corners, or
-    `nearest`."""
+    """Resize feature maps (B, C, H, W) to (B, C, *size).
+
+    Args:
+        mode: `bilinear`, without aligned corners, or `nearest`.
+    """
     if mode == "nearest":
         return F.interpolate(maps, size=tuple(size), mode=mode)
     return F.interpolate(maps, size=tuple(size), mode=mode, align_corners=False)
@@ -72,6 +77,8 @@ def type_for(source: Shape, target: Shape, recurrent: tuple[bool, bool] = (False
     Args:
         source, target: (C, H, W), (T, D) or (D,).
         recurrent: for each of the two layers, as `is_recurrent` of `kind_of`.
+    Raises:
+        UserError: a shape has another number of axes.
     """
     if len(source) == len(target) == 2 and source[0] == target[0]:
         return "t2t"
@@ -81,8 +88,7 @@ def type_for(source: Shape, target: Shape, recurrent: tuple[bool, bool] = (False
 
 
 class Plan(NamedTuple):
-    """The steps of a stitching layer, from a source activation to a target activation, in this
-    order."""
+    """The steps of a stitching layer from source to target, in the order of the fields."""
 
     # The source becomes a single position: its CLS token, or the mean over its positions
     is_averaged: bool = False
@@ -103,14 +109,20 @@ class Plan(NamedTuple):
     def resizing(self, size_in: Size, size_out: Size) -> "Plan":
         """Return this plan with a resize of the map between two sizes.
 
-        Resizing weighs positions with weights that sum to 1, the convolution weighs channels: the
-        two commute, bias included, so the one that leaves less to do goes first."""
+        Resizing weighs positions with weights that sum to 1, and the convolution weighs channels.
+        The two commute, bias included. Enlarging comes behind the convolution, and all else in
+        front of it, as that is less to compute.
+        """
         size = None if size_in == size_out else size_out
         return self._replace(size=size, convolves_first=math.prod(size_out) > math.prod(size_in))
 
     @property
     def of_source(self) -> "Plan":
-        """The steps in front of the affine map, which tell apart the sources to be matched."""
+        """The steps in front of the affine map.
+
+        Two pairs with one front layer map the same source if these steps are equal: matching then
+        computes its moments once.
+        """
         return self._replace(convolves_first=False, target_map=None, made_cls=None)
 
 
@@ -124,7 +136,7 @@ def plan_of(
     """Return the plan of a stitching type between two shapes that fit it.
 
     Args:
-        made_cls, used_cls: as for `StitchingLayer`.
+        made_cls, used_cls: as for `StitchingLayer`; without effect where they do not apply.
     """
     source_kind, target_kind = STITCHING_TYPES[stitching_type]
     if stitching_type == "t2t":
@@ -148,8 +160,7 @@ def plan_of(
 def _between_tokens(
     source: Shape, target: Shape, made_cls: str | None, used_cls: str | None
 ) -> Plan:
-    """Return the plan of `t2t`: patch tokens are resized as a map where the numbers of tokens
-    differ."""
+    """Return the plan of `t2t`, which resizes patch tokens where the numbers of tokens differ."""
     if source[:-1] == target[:-1]:  # equally many tokens, or two vectors
         return Plan(is_convolution=False)
     has_cls = has_cls_token(source[0])
@@ -166,8 +177,10 @@ def _between_tokens(
 
 
 def _from_vector(target: Shape) -> Plan:
-    """Return the plan from a vector to a map, or to tokens with their CLS token: a map of one
-    position is resized to all positions."""
+    """Return the plan from a vector to a map, or to tokens, which include a CLS token.
+
+    The vector is a map of one position, which is resized to all positions.
+    """
     if len(target) == 3:
         size = _map_size(target, MAP)
     else:
@@ -187,7 +200,7 @@ def _between_positions(
     if stitching_type == "c2t":
         size_out = _grid_for_map(size_in, target[0] - (made_cls is not None))
 
-    # Beside a sequence they are in a row
+    # If a side is a sequence, positions of both sides are a row
     if SEQUENCE in (source_kind, target_kind):
         size_in = (1, math.prod(size_in))
         size_out = (1, math.prod(size_out))
@@ -205,8 +218,10 @@ def _between_positions(
 
 
 def _map_size(shape: Shape, kind: str) -> Size:
-    """Return the size of the map that the positions of an activation form, without the CLS token of
-    a grid."""
+    """Return the size of the map that the positions of an activation form.
+
+    The CLS token of a grid is left out.
+    """
     if kind == MAP:
         return shape[1], shape[2]
     if kind == SEQUENCE:
@@ -216,8 +231,10 @@ def _map_size(shape: Shape, kind: str) -> Size:
 
 
 def _grid_for_map(size: Size, n_patches: int) -> Size:
-    """Return the size of the grid of patch tokens that a map of this size becomes: a square, unless
-    the map has as many positions."""
+    """Return the size of the grid of patch tokens that a map of this size becomes.
+
+    It is the size of the map if there are as many patch tokens as positions, else a square.
+    """
     if math.prod(size) == n_patches:
         return size
     side = math.isqrt(n_patches)
@@ -227,19 +244,23 @@ def _grid_for_map(size: Size, n_patches: int) -> Size:
 class StitchingLayer(nn.Module):
     """Lays out the source as a map or as tokens, resizes a map, and maps each position affinely.
 
-    Beside a sequence, maps and grids of patch tokens are read and written row by row, and resized
-    along the row. A vector is a map of one position: a source becomes one by its CLS token, or else
-    by the mean over its positions, and one becomes a target by the same values at all positions,
-    the CLS token included.
+    Between a sequence and a map (or a grid of patch tokens), the map is read or written row by row,
+    and resized along the row. For a vector as target, the source is replaced by its CLS token, or
+    by the mean over its positions if it has none. A vector as source gives the same values to all
+    positions of the target, the CLS token included.
+
+    `build_stitching_layer` checks that shapes and type fit; this class does not.
 
     Args:
         source, target: shapes (C, H, W), (T, D) or (D,).
-        stitching_type: a name in `STITCHING_TYPES`; None: the one that fits the shapes.
-        made_cls: the CLS token that is put in front of tokens: `pool` (their mean), `learn` (a
-            parameter) or None. Between tokens it is made where only the target has one.
-        used_cls: what becomes of the CLS token of a source where the target has none: dropped
+        stitching_type: a name in `STITCHING_TYPES`; None: the type that `type_for` returns.
+        made_cls: the CLS token that is put in front of stitched tokens: `pool` (their mean),
+            `learn` (a parameter) or None. Between tokens it is made if the target has a CLS token
+            and the source has none.
+        used_cls: what becomes of the CLS token of a source if the target has none: dropped
             (`drop` or None), added to each patch token with a learned weight (`add`), or put in the
-            place of all patch tokens (`only`). Where both have one, it is mapped like the patches.
+            place of all patch tokens (`only`). If both have a CLS token, it is mapped like the
+            patch tokens.
         upsample_mode: `bilinear` or `nearest`.
     """
 
@@ -271,8 +292,13 @@ class StitchingLayer(nn.Module):
             self.cls_token_weight = nn.Parameter(torch.tensor([0.1]))
 
     def layout(self, source: Tensor) -> Tensor:
-        """Return the source as a map (B, C, H, W), which is to be resized to `plan.size`, or as
-        tokens (B, T, D)."""
+        """Return the source as a map (B, C, H, W), as tokens (B, T, D) or as a vector (B, D).
+
+        A map may still have to be resized, to `plan.size`; tokens are resized already.
+
+        Args:
+            source: (B, C, H, W), (B, T, D) or (B, D).
+        """
         plan = self.plan
         if plan.is_averaged:
             return pool(source, is_sequence=not plan.has_cls)[:, :, None, None]
@@ -293,8 +319,10 @@ class StitchingLayer(nn.Module):
         return tokens
 
     def _patches(self, source: Tensor) -> Tensor:
-        """Return the patch tokens of a source (B, T, D), with the CLS token added to each patch token
-        or in its place where `used_cls` says so."""
+        """Return the patch tokens of a source (B, T, D).
+
+        The CLS token is added to each patch token, or stands in its place, if `used_cls` says so.
+        """
         if not self.plan.has_cls:
             return source
         cls_token = source[:, :1]
@@ -306,8 +334,11 @@ class StitchingLayer(nn.Module):
         return patches
 
     def targets(self, target: Tensor) -> Tensor:
-        """Return the matched part of a target activation (B, …), with the positions of the
-        laid-out, resized source."""
+        """Return the part of a target activation (B, …) that the affine map is matched to.
+
+        It has as many positions as the source that is laid out and resized, in the same order. Left
+        out is a CLS token that this layer makes.
+        """
         if self.plan.made_cls is not None:
             target = target[:, 1:]
         if self.plan.target_map is None or target.ndim == 2:
@@ -330,8 +361,7 @@ class StitchingLayer(nn.Module):
         return torch.cat([cls_token, stitched], dim=1)
 
     def _transformed(self, source: Tensor) -> Tensor:
-        """Resize a laid-out source where it has another size than the target, and map each position
-        affinely."""
+        """Resize a laid-out source to `plan.size` if there is one, and map each position affinely."""
         size = self.plan.size
         if size is None:
             return self.transform(source)
@@ -340,8 +370,10 @@ class StitchingLayer(nn.Module):
         return self.transform(resize(source, size, self.upsample_mode))
 
     def _written_back(self, stitched: Tensor) -> Tensor:
-        """Return a map (B, D, H, W) of the target's positions as a target without CLS token: a map
-        of another size, tokens (B, T, D) or vectors (B, D)."""
+        """Return a stitched map (B, D, H, W) in the shape of a target without made CLS token.
+
+        The result is a map with other height and width, tokens (B, T, D) or vectors (B, D).
+        """
         if len(self.target_shape) == 1:
             return stitched.flatten(1)
         rows = stitched.flatten(2)  # (B, D, T)
@@ -350,7 +382,7 @@ class StitchingLayer(nn.Module):
         return rows.unflatten(2, self.target_shape[1:])
 
     def set_affine(self, weight: Tensor, bias: Tensor) -> None:
-        """Take over an affine map: weight (C2, C1), bias (C2,)."""
+        """Set the affine map to a weight (C2, C1) and a bias (C2,)."""
         with torch.no_grad():
             self.transform.weight.copy_(weight.reshape(self.transform.weight.shape))
             self._bias.copy_(bias)
@@ -361,8 +393,7 @@ class StitchingLayer(nn.Module):
 
     @torch.no_grad()
     def sparsity(self) -> dict[str, float]:
-        """Return by threshold of `THRESHOLDS` the share of weights and biases of the affine map
-        with at most this magnitude."""
+        """Return the share of weights and biases with at most a magnitude, by `THRESHOLDS`."""
         sizes = torch.cat([self.transform.weight.flatten(), self._bias]).abs()
         shares = torch.stack(
             [(sizes <= float(threshold)).double().mean() for threshold in THRESHOLDS]
@@ -388,17 +419,19 @@ def build_stitching_layer(
     """Build the stitching layer of a type between activations of two shapes.
 
     Args:
-        stitching_type: a name in `STITCHING_TYPES`, or `auto`: that of `type_for`, and a CLS token
-            that the source lacks is the mean of the patch tokens, or what `c2t_cls_token` says.
-        source, target: shapes of one front and one end activation, (C, H, W), (T, D) or (D,).
-        recurrent: for each of both, whether its tokens are the steps of a recurrent layer, which
-            are no map.
-        init: `eye` starts as the identity; `rand` (torch's default, drawn from the global
-            generator) is also where `pinv` starts from before direct matching.
+        stitching_type: a name in `STITCHING_TYPES`, or `auto`. `auto` takes the type that
+            `type_for` returns. A CLS token that the source lacks is then the mean of the patch
+            tokens, unless `c2t_cls_token` says otherwise.
+        source, target: shapes of the front and the end activation of an image: (C, H, W), (T, D) or
+            (D,).
+        recurrent: for source and target, whether the tokens are the steps of a recurrent layer,
+            which are no map.
+        init: `eye` starts as the identity. All further names start from torch's random weights,
+            drawn from the global generator; nothing is matched here.
         c2t_cls_token, t2c_cls_token, upsample_mode: `made_cls`, `used_cls` and the mode of
             `StitchingLayer`.
     Raises:
-        UserError: the shapes do not fit the type, or `eye` is asked for where there is no identity.
+        UserError: the shapes do not fit the type, or there is no identity between them for `eye`.
     """
     if stitching_type == AUTO:
         stitching_type = type_for(source, target, recurrent)
@@ -419,8 +452,10 @@ def build_stitching_layer(
 
 
 def _chosen_cls(stitching_type: str, target: Shape, option: str | None) -> str | None:
-    """Return how `auto` makes the CLS token of a grid: by the option, or else by `pool`; None for a
-    target without CLS token."""
+    """Return how `auto` makes the CLS token of a grid: as the option says, by default `pool`.
+
+    None for a target without CLS token.
+    """
     if stitching_type not in ("c2t", "s2t", "t2t") or not has_cls_token(target[0]):
         return None
     return option or "pool"
