@@ -62,9 +62,9 @@ class Limits(NamedTuple):
 
     tolerance: float = 0.05  # the penalty, in [0, 1], that a similar pair may have
     validity: ValidityLimits = ValidityLimits()
-    # the share of identified images, half-way from chance to certainty
+    # The share of identified images, half-way from chance to certainty
     identification: float = 0.75
-    pairwise: bool = False  # test each pair for itself
+    pairwise: bool = False  # p-values are not adjusted for the number of pairs
 
 
 class Measured(NamedTuple):
@@ -73,20 +73,25 @@ class Measured(NamedTuple):
     A network is at chance if it may be no better than always predicting the commonest class.
     """
 
-    accuracy: Evidence
-    penalty: Evidence
-    kappa_within: IntervalEstimate  # the mean over the runs; NaN where no run defines it
-    identification: IntervalEstimate | None  # the mean; None where a run was not evaluated
-    is_end_at_chance: bool  # an end network
-    is_stitch_at_chance: bool  # a stitched network
+    accuracy: Evidence  # of the stitches, in [0, 1]
+    penalty: Evidence  # end accuracy − stitched accuracy
+    # Agreement with the end network beyond the labels and the front network's predictions: the mean
+    # over the runs, NaN where no run defines it
+    kappa_within: IntervalEstimate
+    # The mean share of identified images; None where a run was not evaluated
+    identification: IntervalEstimate | None
+    is_end_at_chance: bool  # at least one end network is
+    is_stitch_at_chance: bool  # at least one stitched network is
 
 
 class PValues(NamedTuple):
-    """Tests of a penalty against the tolerance, adjusted for all pairs of the method; NaN: not
-    tested."""
+    """Tests of a penalty against the tolerance, adjusted for all pairs of a family.
 
-    below: float = math.nan
-    above: float = math.nan
+    NaN: not tested.
+    """
+
+    below: float = math.nan  # small: the penalty is below the tolerance
+    above: float = math.nan  # small: the penalty is above the tolerance
 
 
 def judge(
@@ -99,12 +104,16 @@ def judge(
 ) -> list[VerdictRow]:
     """Return the verdict on each pair of layers, method and pair of networks.
 
+    The rows come family by family (see `families_of`): the penalties of a family are tested
+    together. A row leaves out numbers that were not measured or are not defined.
+
     Args:
         runs: with their evaluations.
-        similarities: rows of tables of similarity; rows at full rank of the stitched networks
-            count.
+        similarities: rows of tables of similarity. Rows of the stitched networks and layers, at
+            full rank, add their values to the verdict.
         pool: take pairs of networks together that share no network.
-        names: of the networks of the runs; default: their paths.
+        names: name, group and training of each network, by its key; default: networks are named by
+            their paths.
     """
     runs = list(runs)
     if names is None:
@@ -152,10 +161,10 @@ def _tests(measured: Sequence[Measured | None], limits: Limits) -> list[PValues]
 
 
 def adjusted(p_values: Sequence[float], limits: Limits) -> Sequence[float]:
-    """Adjust p-values for the false discovery rate (Benjamini and Hochberg 1995).
+    """Return p-values adjusted for the false discovery rate (Benjamini and Hochberg 1995).
 
-    The pairs with an adjusted value below a level α are rejected. At most the share α of the
-    rejections is expected to be false. `limits.pairwise` leaves the p-values unadjusted.
+    A test is positive if its adjusted p-value is below a level α. At most the share α of the
+    positive tests is expected to be false. `limits.pairwise` leaves the p-values unadjusted.
     """
     if limits.pairwise or not p_values:
         return p_values
@@ -163,8 +172,10 @@ def adjusted(p_values: Sequence[float], limits: Limits) -> Sequence[float]:
 
 
 def measure(group: Group) -> Measured | None:
-    """Return the measurements of a group; None where a run has no predictions, or test images
-    differ."""
+    """Return the measurements of a group.
+
+    None where a run has no predictions, or the labels of the test images differ.
+    """
     predictions = _predictions(group)
     if predictions is None:
         return None
@@ -198,8 +209,10 @@ def measure(group: Group) -> Measured | None:
 
 
 def _predictions(group: Group) -> list[list[dict[str, np.ndarray]]] | None:
-    """Return the predictions of the runs on each pair of networks; None where a run has none, or
-    the labels of the test images differ."""
+    """Return the predictions of the runs on each pair of networks.
+
+    None where a run has none, or the labels of the test images differ.
+    """
     predictions: list[list[dict[str, np.ndarray]]] = []
     labels = None
     for runs in group.by_networks:
@@ -227,7 +240,7 @@ def _may_be_below(right: Runs, share: float) -> bool:
 def decide(
     group: Group, measured: Measured | None, limits: Limits, p_values: PValues
 ) -> tuple[str, str]:
-    """Decide for one of `VERDICTS`, and say why."""
+    """Return one of `VERDICTS`, and the reason as a text."""
     if any(is_untrained(run.row.networks[1]) for run in group.runs):
         return UNDECIDED, "the end network was never trained"
     if measured is None:
@@ -255,7 +268,7 @@ def decide(
 def _decide_accurate(
     side: str | None, identified: IntervalEstimate | None, limits: Limits
 ) -> tuple[str, str]:
-    """Decide about stitches with a penalty below the tolerance."""
+    """Return the verdict on stitches with a penalty below the tolerance, and the reason."""
     if identified and identified.high < limits.identification:
         return BY_CLASS, "accurate, but the image is not recognised"
     if side not in (None, IN_DISTRIBUTION):
@@ -270,8 +283,10 @@ def _decide_accurate(
 
 
 def _flaw(group: Group) -> str:
-    """Return the flaw that may explain a penalty: too few images to match on, or too few epochs; ""
-    where there is none."""
+    """Return the flaw that may explain a penalty, "" without a flaw.
+
+    A flaw is to match on too few images, or to train for too few epochs.
+    """
     if any(run.row.is_matched_on_few for run in group.runs):
         return FEW_IMAGES
     if not all(run.has_converged for run in group.runs if run.row.n_epochs):
@@ -280,8 +295,10 @@ def _flaw(group: Group) -> str:
 
 
 def _side(group: Group, limits: Limits) -> str | None:
-    """Return `IN_DISTRIBUTION` if all stitches are, or the side on which the first one fails; None
-    where the validity of a run is not known."""
+    """Return `IN_DISTRIBUTION` if all stitches are, else the side on which a first stitch fails.
+
+    None where no stitch fails, and the validity of a run is not known.
+    """
     validities = [run.validity for run in group.runs]
     sides = [side_of(validity, limits.validity) for validity in validities if validity]
     failing = [side for side in sides if side not in (None, IN_DISTRIBUTION)]
@@ -397,8 +414,9 @@ def _similarity(group: Group, by_layers: Mapping[tuple, Mapping[str, float]]) ->
 
 
 def similarity_columns(values: Iterable[Mapping[str, float]]) -> list[str]:
-    """Return the columns of measures and nulls that a verdict shows: of some of the suite's
-    measures, and of all measures of a user's code.
+    """Return the columns of similarity that a verdict shows.
+
+    They are all `SIMILARITY_COLUMNS`, and the columns of a user's measures that have values.
 
     Args:
         values: of rows of tables of similarity, by column.
