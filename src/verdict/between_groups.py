@@ -1,8 +1,8 @@
 """Compares groups of networks: means of pairs of groups, and tests between two groups.
 
-The values of a pair of networks are averaged over pairs of layers first. The layers are those of the
-same name where every pair of networks has such layers. Otherwise they are all common pairs of
-layers, and where networks have no layers in common, all pairs of layers.
+The values of a pair of networks are averaged over pairs of layers first. Pairs of layers with equal
+names are taken if every pair of networks has them. If there are none, all pairs of layers are taken
+that every pair of networks has. If there are none either, all pairs of layers are taken.
 """
 
 import itertools
@@ -29,7 +29,7 @@ class LayerValue(NamedTuple):
     end: str
     front_layer: str
     end_layer: str
-    value: float
+    value: float  # may be NaN
 
 
 class Comparison(NamedTuple):
@@ -41,7 +41,7 @@ class Comparison(NamedTuple):
 
 
 class Question(NamedTuple):
-    """Two kinds of pairs: within a group, and with a network of a second group on one side."""
+    """Asks how pairs within a group differ from pairs with a second group's network on one side."""
 
     group: str
     second: str
@@ -69,7 +69,7 @@ def compare_groups(
     """Return the means of each pair of groups, and the tests between groups, for each method.
 
     Args:
-        networks: by name.
+        networks: group and training of each network, by the names in the values.
     """
     comparison = Comparison([], [], [])
     for method, values_of_method in grouped(values, lambda value: value.method).items():
@@ -93,8 +93,13 @@ def compare_groups(
 
 
 def compared_layers(values: Sequence[LayerValue]) -> tuple[list[LayerValue], str]:
-    """Choose the pairs of layers that groups are compared by; return their values, and a text that
-    names the layers."""
+    """Choose the pairs of layers to compare groups by; return their values, and a text.
+
+    The text says which pairs were chosen, for tables.
+
+    Args:
+        values: of one method; not empty.
+    """
     layers_of_networks = [
         {(value.front_layer, value.end_layer) for value in of_networks}
         for of_networks in grouped(values, lambda value: (value.front, value.end)).values()
@@ -110,7 +115,10 @@ def compared_layers(values: Sequence[LayerValue]) -> tuple[list[LayerValue], str
 
 
 def means_of_networks(values: Iterable[LayerValue]) -> dict[NetworkPair, float]:
-    """Return the mean over pairs of layers of each pair of networks, without NaN."""
+    """Return the mean over pairs of layers, by pair of networks.
+
+    NaN is left out, and so are pairs of networks that have no further value.
+    """
     defined = [value for value in values if not math.isnan(value.value)]
     by_networks = grouped(defined, lambda value: (value.front, value.end))
     return {
@@ -120,7 +128,7 @@ def means_of_networks(values: Iterable[LayerValue]) -> dict[NetworkPair, float]:
 
 
 def questions(groups: Iterable[str]) -> Iterator[Question]:
-    """Yield all questions about two groups."""
+    """Yield two questions, one for each side, about every ordered pair of groups."""
     for group, second in itertools.permutations(groups, 2):
         yield Question(group, second, END)
         yield Question(group, second, FRONT)
@@ -137,7 +145,11 @@ def _group_rows(
     means: Mapping[str, Mapping[NetworkPair, float]],
     networks: Mapping[str, NamedNetwork],
 ) -> Iterator[GroupRow]:
-    """Yield the means over the pairs of networks of each pair of groups."""
+    """Yield a row for each pair of groups, with the means over its pairs of networks.
+
+    Args:
+        means: by quantity, and by pair of networks.
+    """
     pairs = dict.fromkeys(itertools.chain.from_iterable(means.values()))
     by_groups = grouped(pairs, lambda pair: (networks[pair[0]].group, networks[pair[1]].group))
     for (front_group, end_group), pairs_of_groups in by_groups.items():
@@ -156,7 +168,10 @@ class Untestable(ValueError):
 
 
 class Answer(NamedTuple):
-    """The answer to a question, with the numbers of networks of both groups."""
+    """The answer to a question, with the numbers of networks of both groups.
+
+    A network at several epochs counts once.
+    """
 
     test: Permuted
     n_networks: int
@@ -169,12 +184,17 @@ def answer_to(
     means: Mapping[NetworkPair, float],
     networks: Mapping[str, NamedNetwork],
 ) -> Answer:
-    """Return the answer to a question by a permutation test. A network at several epochs is one
-    network.
+    """Return the answer to a question by a permutation test.
 
+    A network at several epochs is one network. The test moves networks from group to group. So all
+    pairs of different networks of both groups need a value, in both directions.
+
+    Args:
+        quantity: named in an error.
+        means: values of the quantity, by pair of networks.
     Raises:
-        Untestable: the group has one network, a network is in both groups, or a pair of networks
-            has no value of the quantity.
+        Untestable: the group has fewer than two networks, a network is in both groups, or a pair of
+            networks has no value.
     """
     trainings_of_group = _trainings(networks, means, question.group)
     trainings_of_second = _trainings(networks, means, question.second)
@@ -229,8 +249,10 @@ def _matrix(
     networks: Mapping[str, NamedNetwork],
     trainings: Sequence[str],
 ) -> np.ndarray:
-    """Return the values (N, N) by training of the front and the end network: means over epochs,
-    NaN where there is no value."""
+    """Return the means over epochs, (N, N), by training of the front and of the end network.
+
+    NaN where there is no value.
+    """
     values_of_cells: dict[tuple[str, str], list[float]] = {}
     for (front, end), mean in means.items():
         cell = networks[front].training, networks[end].training
