@@ -7,7 +7,8 @@ call collapsed activations typical.
 
 The same density means little noise at one layer, and much noise at another. So both numbers are
 translated into *doses*: the amount of noise, and of shrinkage towards the mean, that gives the end
-network's own activations of the test images the same numbers."""
+network's own activations of the test images the same numbers.
+"""
 
 import math
 from typing import NamedTuple
@@ -26,13 +27,16 @@ from src.results.tables import IntervalEstimate
 from src.runtime import generator
 
 K = 5  # neighbours
-N_IMAGES = 2_000  # training images, and test images, at most
+N_IMAGES = 2_000  # training images at most; callers choose as many test images at most
 NOISES = (0.1, 0.2, 0.3, 0.5)  # standard deviations of a channel
 SHRINKAGES = (0.05, 0.1, 0.2, 0.3)  # shares of the way to the mean
 
 
 class ValidityScores(NamedTuple):
-    """Density, recall and Fréchet distance of activations, compared with training images."""
+    """Density, recall and relative Fréchet distance of activations, compared with training images.
+
+    All three are plain numbers without a unit.
+    """
 
     density: float  # in [0, N / k] for N training images; real activations have about 1
     recall: float  # share of the training images that are covered, in [0, 1]
@@ -43,7 +47,8 @@ class Doses(NamedTuple):
     """Density and recall of the end network's own test activations at increasing doses.
 
     The first dose of each array is 0. Between two measured doses, recall and the logarithm of the
-    density are interpolated."""
+    density are interpolated.
+    """
 
     n_images: int  # test images
     noisy_density: NDArray  # (5,), at 0 and `NOISES`
@@ -98,8 +103,9 @@ class Validity:
     radius is the distance to the k-th nearest training image (k = 5). Density is the mean number of
     balls that a test activation lies in, over k. Recall (Kynkäänniemi et al. 2019) swaps the roles:
     the test activations have balls, and recall is the share of training images in at least one
-    ball. Both compare maps at 2×2 cells. The Fréchet distance (Heusel et al. 2017) compares means
-    over positions.
+    ball. Both compare activations at a few positions (see `cells`), such as 2×2 of a map. The
+    Fréchet distance (Heusel et al. 2017) compares means over positions. It is squared, and relative
+    to the variance of the training images.
 
     Order of calls:
 
@@ -116,6 +122,11 @@ class Validity:
 
     Args:
         is_sequence: tokens are the steps of a recurrent layer (see `cells`).
+
+    Attributes:
+        end_scores: the scores of the end network's own test activations; after `fit_end`.
+        doses: their density and recall at increasing doses; after `fit_end`.
+        deviations: standard deviations of the channels of these activations, (C,); after `fit_end`.
     """
 
     def __init__(self, *, is_sequence: bool = False) -> None:
@@ -124,7 +135,7 @@ class Validity:
         self._end_moments = Moments()  # of the end network's own test activations
 
     def add(self, activations: Tensor, labels: Tensor | None = None) -> None:
-        """Take in a batch of training images, up to the first 2,000 images.
+        """Take in a batch of training images. Images after the first 2,000 are ignored.
 
         Args:
             activations: (B, C, H, W), (B, T, D) or (B, D).
@@ -137,7 +148,8 @@ class Validity:
         """Finish the training images.
 
         Raises:
-            ValueError: there are too few images, or their activations are not finite or all equal.
+            ValueError: there are fewer than 6 images, or their activations are not finite or all
+                equal.
         """
         training = torch.cat(self._parts)
         self._parts.clear()
@@ -154,12 +166,14 @@ class Validity:
         self._root = axes * variances.clamp(min=0).sqrt()
 
     def measure(self, activations: Tensor) -> ValidityScores:
-        """Return density, recall and Fréchet distance of activations of all test images.
+        """Return density, recall and Fréchet distance of the activations of n images.
+
+        Give all images in one call: recall cannot be averaged over batches.
 
         Args:
             activations: (n, C, H, W), (n, T, D) or (n, D).
         Raises:
-            ValueError: there are too few images, or the activations are not finite.
+            ValueError: there are fewer than 6 images, or the activations are not finite.
         """
         return self._measure(features(activations, is_sequence=self.is_sequence))
 
@@ -200,13 +214,13 @@ class Validity:
         """Finish the end network's own test activations: measure validity and doses.
 
         Args:
-            foils: the foil of each test image, (n,); see `choose_foils`.
+            foils: the index of each test image's foil, (n,); see `choose_foils`.
         Raises:
-            ValueError: there are too few images, or their activations are not finite.
+            ValueError: there are fewer than 6 images, or their activations are not finite.
         """
         samples = torch.cat(self._parts)
         self._parts.clear()
-        # (C,): standard deviations of the channels over images and positions
+        # Over images and positions, (C,)
         self.deviations = self._end_moments.covariance.sqrt()
         self.end_scores = self._measure(samples)
         self.doses = self._measure_doses(samples)
@@ -214,7 +228,9 @@ class Validity:
         self._foils = foils
 
     def of_stitch(self, samples: Tensor) -> StitchValidity:
-        """Return scores and doses of a stitch; NaN if its activations are not finite.
+        """Return scores and doses of a stitch, beside the end network's own scores.
+
+        Scores and doses of the stitch are NaN if its activations are not finite.
 
         Args:
             samples: `features` of the stitched activations of the test images,
@@ -234,7 +250,7 @@ class Validity:
         All three numbers are NaN if the activations are not finite.
 
         Args:
-            samples: as for `of_stitch`.
+            samples: as for `of_stitch`, with the images in the order in which `add_end` took them.
         """
         if not samples.isfinite().all():
             return IntervalEstimate(math.nan, math.nan, math.nan)
@@ -282,7 +298,8 @@ class _Perturbed(NamedTuple):
     """Test activations x, noise e, and their products with training activations y.
 
     One pair of products serves all doses. With z = ax + se, a share a of the activations and an
-    amount s of noise, ‖y‖² − ‖z − y‖² = 2a⟨x, y⟩ + 2s⟨e, y⟩ − ‖z‖²."""
+    amount s of noise, ‖y‖² − ‖z − y‖² = 2a⟨x, y⟩ + 2s⟨e, y⟩ − ‖z‖².
+    """
 
     activations: Tensor  # x, (n, D)
     noise: Tensor  # e, (n, D)
