@@ -39,15 +39,21 @@ class Comparison:
     """Layers of one network against layers of another, at all ranks.
 
     Values of a measure are an array (1 + N, R1, R2). The first entry is of the images in their
-    order, the N others are under permutations of the images of the first network.
+    order. The further N are under permutations of the images of the first network: N is
+    `n_permutations`, or twice that if images are permuted within classes too.
 
     Args:
         statistics: of both networks, from `passes.take_statistics`.
-        n_permutations: how often the images of the first network are permuted; 0, or at least 19.
-        labels: (n_images,), integers: images are then permuted within their classes as well.
+        n_permutations: how often the images of the first network are permuted: 0, or at least 19,
+            which is not checked. Rows then have columns of nulls beside each value.
+        labels: (n_images,), integers: images are then permuted within their classes too, as often.
         source: the fields of `SimilarityRow` that name the networks and the data set.
-        both_ways: compare the second layer to the first as well where a measure is not symmetric.
+        both_ways: compare the second layer to the first as well if a measure is not symmetric; the
+            values have columns of their own.
         advice: remedies in the warnings.
+
+    Attributes:
+        undefined: the measures that have no value somewhere, by reason. It grows while `rows` runs.
     """
 
     def __init__(
@@ -60,7 +66,7 @@ class Comparison:
         both_ways: bool = False,
         advice: Advice = Advice(),  # noqa: B008 - immutable
     ):
-        self.of = statistics
+        self.statistics = statistics
         self.n_permutations = n_permutations
         self.source = source
         self.advice = advice
@@ -73,30 +79,29 @@ class Comparison:
             self._draw_orders(labels)
             warn_of_cost(self.user_metrics, n_permutations, n_kinds=len(self.orders))
 
-        # Measures that have no value somewhere, by the reason
         self.undefined: dict[str, list[str]] = {}
-        for layer in (*self.of.layers1.values(), *self.of.layers2.values()):
+        for layer in (*self.statistics.layers1.values(), *self.statistics.layers2.values()):
             for reason, metrics in layer.flaws.items():
                 self._note_undefined(metrics, reason)
 
     def _sort_metrics(self, *, both_ways: bool) -> None:
         """Sort the measures by their inputs, and by whether they are compared both ways."""
-        metrics = self.of.metrics
+        metrics = self.statistics.metrics
         self.gram_metrics = [name for name in metrics if measure_of(name).of == GRAMS]
         self.sample_metrics = [name for name in metrics if measure_of(name).of == SAMPLES]
-        self.user_metrics = list(self.of.user_measures)
+        self.user_metrics = list(self.statistics.user_measures)
         self.reversed_metrics: list[str] = []
         if both_ways:
             self.reversed_metrics = [name for name in metrics if not self._is_symmetric(name)]
 
     def _is_symmetric(self, metric: str) -> bool:
-        if metric in self.of.user_measures:
-            return self.of.user_measures[metric].is_symmetric
+        if metric in self.statistics.user_measures:
+            return self.statistics.user_measures[metric].is_symmetric
         return measure_of(metric).is_symmetric
 
     def _draw_orders(self, labels: Tensor | None) -> None:
         """Draw the permutations of all images, and permutations within classes if a class has two."""
-        n_images = self.of.n_images
+        n_images = self.statistics.n_images
         self.orders[""] = permutations(self.n_permutations, torch.zeros(n_images))
         if labels is None:
             return
@@ -108,14 +113,17 @@ class Comparison:
     def rows(self) -> Iterator[list[SimilarityRow]]:
         """Yield the rows of each pair of layers, all ranks of layer 1 times all ranks of layer 2.
 
-        A value that is not defined is NaN, and `undefined` says why.
+        For each layer of the first network, all layers of the second one follow. A value that is
+        not defined is NaN, and `undefined` says why.
         """
-        layers1 = self.of.layers1
+        layers1 = self.statistics.layers1
         for name1, first in progress(layers1.items(), "layers", len(layers1), delay=1):
             gram_values = {metric: self._of_grams(metric, first) for metric in self.gram_metrics}
-            for name2, second in self.of.layers2.items():
+            for name2, second in self.statistics.layers2.items():
                 values = {metric: by_layer[name2] for metric, by_layer in gram_values.items()}
-                values |= self._of_samples(first, second, self.of.products.get((name1, name2)))
+                values |= self._of_samples(
+                    first, second, self.statistics.products.get((name1, name2))
+                )
                 values |= self._of_user_measures(first, second)
                 yield self._rows_of_pair(name1, name2, values)
 
@@ -123,8 +131,11 @@ class Comparison:
         self, name1: str, name2: str, values: Mapping[str, Tensor]
     ) -> list[SimilarityRow]:
         """Return the rows of a pair of layers from the values (1 + N, R1, R2) by measure."""
-        alignment = self._alignment(self.of.layers1[name1], self.of.layers2[name2])
-        names = [*self.of.metrics, *(f"{metric}{REVERSED}" for metric in self.reversed_metrics)]
+        alignment = self._alignment(self.statistics.layers1[name1], self.statistics.layers2[name2])
+        names = [
+            *self.statistics.metrics,
+            *(f"{metric}{REVERSED}" for metric in self.reversed_metrics),
+        ]
         return [
             SimilarityRow(
                 **self.source,
@@ -132,9 +143,9 @@ class Comparison:
                 layer2=name2,
                 rank1=rank1,
                 rank2=rank2,
-                n_samples=self.of.n_images,
+                n_samples=self.statistics.n_images,
                 alignment=alignment,
-                alignment_option=self.of.alignment,
+                alignment_option=self.statistics.alignment,
                 n_permutations=self.n_permutations,
                 values=self._columns({name: values[name][:, i, j] for name in names}),
             )
@@ -142,10 +153,10 @@ class Comparison:
         ]
 
     def _alignment(self, first: LayerFeatures, second: LayerFeatures) -> str:
-        return alignment_of(first.shape, second.shape, self.of.alignment)
+        return alignment_of(first.shape, second.shape, self.statistics.alignment)
 
     def _at_ranks(self) -> Iterator[tuple[tuple[int, Rank], tuple[int, Rank]]]:
-        return product(enumerate(self.of.ranks1), enumerate(self.of.ranks2))
+        return product(enumerate(self.statistics.ranks1), enumerate(self.statistics.ranks2))
 
     def _note_undefined(self, metrics: Iterable[str], reason: str) -> None:
         """Note why measures have no value."""
@@ -153,31 +164,31 @@ class Comparison:
         metrics_of_reason += [name for name in metrics if name not in metrics_of_reason]
 
     def _of_grams(self, metric: str, first: LayerFeatures) -> dict[str, Tensor]:
-        """Return the values (1 + N, R1, R2) of a measure of Gram matrices, by layer of the second
-        network.
+        """Return the values (1 + N, R1, R2) of a measure of Gram matrices, by second layer.
 
         Args:
             first: a layer of the first network.
         """
         matrices1 = first.matrices[metric]
-        matrices2 = [second.matrices[metric] for second in self.of.layers2.values()]
-        values = [(matrices1.flatten(1) @ of_layer.flatten(1).T).cpu()[None]
-                  for of_layer in matrices2]  # fmt: skip
+        matrices2 = [second.matrices[metric] for second in self.statistics.layers2.values()]
+        vectors1 = matrices1.flatten(1)
+        values = [(vectors1 @ of_layer.flatten(1).T).cpu()[None] for of_layer in matrices2]
         if self.orders:
             permuted = permuted_cosines(matrices1, matrices2, torch.cat([*self.orders.values()]))
             values = [torch.cat(parts) for parts in zip(values, permuted, strict=True)]
-        rows1 = first.gram_rows(self.of.ranks1)
+        rows1 = first.gram_rows(self.statistics.ranks1)
         by_layer = {}
-        for (name, second), of_layer in zip(self.of.layers2.items(), values, strict=True):
-            rows2 = second.gram_rows(self.of.ranks2)
+        for (name, second), of_layer in zip(self.statistics.layers2.items(), values, strict=True):
+            rows2 = second.gram_rows(self.statistics.ranks2)
             by_layer[name] = of_layer[:, rows1][:, :, rows2]
         return by_layer
 
     def _of_samples(
         self, first: LayerFeatures, second: LayerFeatures, cross: CrossMoments | None
     ) -> dict[str, Tensor]:
-        """Return the values (1 + N, R1, R2) of measures of samples, by measure; (1, R1, R2) where
-        positions are the samples.
+        """Return the values (1 + N, R1, R2) of measures of samples, by measure.
+
+        They are (1, R1, R2) where positions are the samples.
 
         Args:
             cross: of the positions, if they are the samples.
@@ -220,16 +231,14 @@ class Comparison:
         return values
 
     def _no_values(self, metrics: Iterable[str], n_orders: int) -> dict[str, Tensor]:
-        """Return NaN (1 + n_orders, R1, R2) for each column: measures, and reversed measures where
-        they are compared both ways."""
-        shape = (1 + n_orders, len(self.of.ranks1), len(self.of.ranks2))
+        """Return NaN (1 + n_orders, R1, R2) for each measure, and for each reversed measure."""
+        shape = (1 + n_orders, len(self.statistics.ranks1), len(self.statistics.ranks2))
         names = list(metrics)
         names += [f"{name}{REVERSED}" for name in names if name in self.reversed_metrics]
         return {name: torch.full(shape, math.nan, dtype=torch.float64) for name in names}
 
     def _measure(self, pair: SamplesPair) -> dict[str, float]:
-        """Return the measures of samples by column, with reversed measures where they are compared
-        both ways."""
+        """Return the measures of samples by column, reversed measures included."""
         values = {}
         for metric in self.sample_metrics:
             values[metric] = measures.SAMPLE_MEASURES[metric](pair)
@@ -239,14 +248,16 @@ class Comparison:
         return values
 
     def _of_user_measures(self, first: LayerFeatures, second: LayerFeatures) -> dict[str, Tensor]:
-        """Return the values (1 + N, R1, R2) of a user's functions, by measure; NaN below full
-        rank."""
+        """Return the values (1 + N, R1, R2) of a user's functions, by measure.
+
+        They are NaN below full rank.
+        """
         n_orders = sum(map(len, self.orders.values()))
         values = self._no_values(self.user_metrics, n_orders)
         if not values:
             return {}
-        is_full1 = torch.tensor([first.is_full(rank) for rank in self.of.ranks1])
-        is_full2 = torch.tensor([second.is_full(rank) for rank in self.of.ranks2])
+        is_full1 = torch.tensor([first.is_full(rank) for rank in self.statistics.ranks1])
+        is_full2 = torch.tensor([second.is_full(rank) for rank in self.statistics.ranks2])
         is_full = is_full1[:, None] & is_full2  # (R1, R2)
         if not is_full.all():
             self._note_undefined(
@@ -263,7 +274,7 @@ class Comparison:
             y = y.cpu()
         orders = chain([slice(None)], *self.orders.values())
         for place, order in enumerate(orders):
-            for metric, measure in self.of.user_measures.items():
+            for metric, measure in self.statistics.user_measures.items():
                 values[metric][place, is_full] = measure.value(x[order], y)
                 if metric in self.reversed_metrics:
                     values[f"{metric}{REVERSED}"][place, is_full] = measure.value(y, x[order])
@@ -291,11 +302,11 @@ class Comparison:
         return columns
 
     def warnings(self) -> Iterator[str]:
-        """Yield warnings of biased and undefined values, once all rows are made."""
-        pairs = list(product(self.of.layers1.values(), self.of.layers2.values()))
+        """Yield warnings of biased and undefined values. Call this after `rows` has ended."""
+        pairs = list(product(self.statistics.layers1.values(), self.statistics.layers2.values()))
         sample_metrics = ", ".join(self.sample_metrics)
         n_wide = sum(math.prod(layer.shape) > layer.n_images for layer in set(chain(*pairs)))
-        if n_wide and not self.orders and "cka" in self.of.metrics:
+        if n_wide and not self.orders and "cka" in self.statistics.metrics:
             yield (
                 f"CKA of {n_wide} layers is biased upwards: they have more features than there are "
                 f"images; give {self.advice.unbiased}"
@@ -316,20 +327,19 @@ class Comparison:
             )
         if self.n_alone:
             yield (
-                f"{self.n_alone} of {self.of.n_images} images are the only ones of their class, "
+                f"{self.n_alone} of {self.statistics.n_images} images are the only ones of their class, "
                 "which permutations within classes do not move; give more images (-n)"
             )
 
     def _has_few_samples(self, first: LayerFeatures, second: LayerFeatures) -> bool:
-        """Return whether two layers without a null have more features together than there are
-        samples."""
+        """Return whether two layers without a null have more features together than samples."""
         alignment = self._alignment(first, second)
         is_by_position = alignment in BY_POSITION
         if alignment == NO_ALIGNMENT or (self.orders and not is_by_position):
             return False
-        n_samples = self.of.n_images
+        n_samples = self.statistics.n_images
         if is_by_position:
             n_samples *= first.n_positions
-        width1 = max(map(first.width, self.of.ranks1))
-        width2 = max(map(second.width, self.of.ranks2))
+        width1 = max(map(first.width, self.statistics.ranks1))
+        width2 = max(map(second.width, self.statistics.ranks2))
         return width1 + width2 > n_samples
