@@ -105,7 +105,7 @@ def judge(
     """Return the verdict on each pair of layers, method and pair of networks.
 
     The rows come family by family (see `families_of`): the penalties of a family are tested
-    together. A row leaves out numbers that were not measured or are not defined.
+    together. Numbers that were not measured, or are not defined, are None.
 
     Args:
         runs: with their evaluations.
