@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train OOD detectors: classifiers of activations whose energy tells ID from OOD data."""
+"""Train OOD detectors: classifiers of activations. Their energy tells ID from OOD data."""
 
 import sys
 from typing import TYPE_CHECKING, NamedTuple

@@ -39,7 +39,10 @@ Layer = tuple[Tensor, Tensor]  # weight (C2, C1, 1, 1) and bias (C2,)
 
 
 class Case(NamedTuple):
-    """Two networks, and the images of both splits; the scripts find them in the working folder."""
+    """Two networks, and images that serve as training and as test images.
+
+    The working folder has all of this as files, for the scripts.
+    """
 
     kind: str  # type of both networks
     front: nn.Module

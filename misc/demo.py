@@ -104,7 +104,7 @@ def compare() -> Iterator[Step]:
 
 
 def cut_to_fewer_ranks() -> Iterator[Step]:
-    """Yield the steps that ask what notices when a layer loses its principal components."""
+    """Yield the steps that compare, probe and stitch a layer cut to few principal components."""
     ranks = " ".join(map(str, RANKS))
     pair = f"{FRONT} {END} {MODEL} {MODEL} {CUT} {CUT}"
     options = f"{pair} {DATA} --metrics {' '.join(MEASURES)} -m1r {ranks} -o ranks.csv"
@@ -170,7 +170,7 @@ def take(todo: Sequence[Step], folder: Path) -> None:
 
 
 def report(folder: Path) -> Path:
-    """Write the report, a short article on what the steps found; return its path."""
+    """Write the report, a short article on the results of the steps; return its path."""
     verdicts = read(folder / "verdict.csv")
     controls = read(folder / "controls.csv")
     sections = [
@@ -201,7 +201,7 @@ def report(folder: Path) -> Path:
 
 
 def question(row: Row) -> str:
-    """Return the paragraph that says what was asked, from the row of a stitch."""
+    """Return the paragraph with the question of the demo, from the row of a stitch."""
     front_accuracy = float(row["front_accuracy"])
     end_accuracy = float(row["end_accuracy"])
     return (
@@ -248,7 +248,7 @@ def findings(rows: Sequence[Row]) -> str:
 
 
 def certainty(rows: Sequence[Row], controls: Sequence[Row]) -> str:
-    """Return sentences on what is undecided, on intervals and on the controls."""
+    """Return sentences on undecided verdicts, on intervals and on the controls."""
     n_undecided = sum(row["verdict"] == "undecided" for row in rows)
     widths = [
         float(row["penalty_high"]) - float(row["penalty_low"])

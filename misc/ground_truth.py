@@ -149,7 +149,7 @@ def weights_of(args, networks, session) -> dict[str, str]:
 
 
 def images_of(args, session, *, shortcut=None):
-    """Load the test images; with a shortcut, dots are drawn on them that tell nothing of the class."""
+    """Load the test images; a shortcut draws dots on the images at random, whatever the class."""
     from src.runtime import device_of
 
     options = cli.load_options(args, device_of(args.gpu))

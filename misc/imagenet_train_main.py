@@ -240,7 +240,7 @@ def print_accuracy(task, images, batch_size: int) -> None:
 
 
 def train_together(args, run, task, train_set, val_set, *, is_first: bool) -> None:
-    """Train in this process, as in all others; the first process saves the run."""
+    """Train in this process. All processes call this, and the first one saves the run."""
     from src import training
     from src.training.recorded import train_network
 

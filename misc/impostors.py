@@ -1,4 +1,4 @@
-"""Impostors: front networks whose similarity to trained networks is known, since they are planted.
+"""Impostors: planted front networks, with a known similarity to trained networks.
 
 * Copies of a network are similar to it: its channels are permuted or rotated.
 * Impostors of the class are not similar. Their activations depend on the predicted class: its mean
@@ -63,7 +63,7 @@ def planted(
 
 @functools.cache
 def _training_of(checkpoint: str, network: str, dataset: str, root: str) -> TrainingImages:
-    """Return the training images with the outputs of a donor; impostors of one donor share them."""
+    """Return the training images with the outputs of a donor, once for all of its impostors."""
     spec = dataset_info(dataset, labelled=True).spec
     donor = load_model(NetworkName(checkpoint, network), spec, device="cpu")
     return training_images(donor, _loaded(dataset, root))
@@ -149,7 +149,7 @@ class Impostor(nn.Module):
         return logits
 
     def _choose(self, images: Tensor, logits: Tensor, last_block: Tensor) -> Tensor:
-        """Choose the training image that is shown for each image; return the indices (B,).
+        """Choose a training image to show in the place of each image; return the indices (B,).
 
         An image is never shown for itself. An augmented image may show its original.
         """

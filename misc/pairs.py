@@ -263,7 +263,7 @@ def similarity_unit(
 
 
 def metrics_of(table: Path, metrics: Sequence[str]) -> list[str]:
-    """Return the measures of a table: those that it has already, and those to measure.
+    """Return the measures that a table will have: its measures so far, then the named ones.
 
     Code of the user's that the table was made with, but the command line does not name, is not run.
 

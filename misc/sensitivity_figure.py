@@ -75,7 +75,7 @@ def draw(args) -> None:
 def chosen_pairs(
     measured: list[tuple[str, str]], layers: list[str] | None, other_layer: str | None
 ) -> list[tuple[str, str]]:
-    """Choose pairs of layers by the options -l and -other.
+    """Return the pairs of layers that the options `-l` and `-other` name.
 
     Args:
         measured: the pairs that were measured at several ranks of the first layer.

@@ -327,8 +327,8 @@ class Comparison:
             )
         if self.n_alone:
             yield (
-                f"{self.n_alone} of {self.statistics.n_images} images are the only ones of their class, "
-                "which permutations within classes do not move; give more images (-n)"
+                f"{self.n_alone} of {self.statistics.n_images} images are the only ones of their "
+                "class, which permutations within classes do not move; give more images (-n)"
             )
 
     def _has_few_samples(self, first: LayerFeatures, second: LayerFeatures) -> bool:

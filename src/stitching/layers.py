@@ -361,7 +361,7 @@ class StitchingLayer(nn.Module):
         return torch.cat([cls_token, stitched], dim=1)
 
     def _transformed(self, source: Tensor) -> Tensor:
-        """Resize a laid-out source to `plan.size` if there is one, and map each position affinely."""
+        """Resize a laid-out source to `plan.size`, if any, and map each position affinely."""
         size = self.plan.size
         if size is None:
             return self.transform(source)
