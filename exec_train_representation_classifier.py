@@ -16,26 +16,13 @@ CLASSIFIERS = tuple(name for name in MODEL_NAMES if name.startswith("repr_cls_")
 
 
 def parser() -> cli.Parser:
+    """Return the parser of the options of this script."""
     options = cli.Parser(
         "Train an OOD detector for one layer of a network, for several layers, or for all blocks. "
         "It is first trained on the labels, and then fine-tuned to tell ID from OOD data."
     )
     add = options.add_argument
-    add("source_model_path", help=f"checkpoint of the network to detect for: {cli.CHECKPOINT}")
-    add("source_model_type", type=cli.network, help=cli.NETWORKS)
-    add(
-        "source_layer_name",
-        help="a layer; several layers with commas between them; or all. "
-        "One detector is trained after the other",
-    )
-    add(
-        "-m",
-        "--model-type",
-        choices=CLASSIFIERS,
-        metavar="TYPE",
-        required=True,
-        help=f"type of the detector: one of {', '.join(CLASSIFIERS)}",
-    )
+    add_detector(options)
     cli.add_channels_last(options)
     cli.add_data(options, batch_size=64)
     cli.add_gpu(options)
@@ -68,6 +55,26 @@ def parser() -> cli.Parser:
         help="folder of the detector store, to which the detectors are added",
     )
     return options
+
+
+def add_detector(options: cli.Parser) -> None:
+    """Add the network, its layers, and the type of their detectors."""
+    add = options.add_argument
+    add("source_model_path", help=f"checkpoint of the network to detect for: {cli.CHECKPOINT}")
+    add("source_model_type", type=cli.network, help=cli.NETWORKS)
+    add(
+        "source_layer_name",
+        help="a layer; several layers with commas between them; or all. "
+        "One detector is trained after the other",
+    )
+    add(
+        "-m",
+        "--model-type",
+        choices=CLASSIFIERS,
+        metavar="TYPE",
+        required=True,
+        help=f"type of the detector: one of {', '.join(CLASSIFIERS)}",
+    )
 
 
 def add_finetuning_data(options: cli.Parser) -> None:

@@ -23,10 +23,11 @@ SWITCHES = ("--multiprocessing-distributed", "--pretrained")  # of these options
 
 
 def parser() -> cli.Parser:
+    """Return the parser of the options of this script."""
     options = cli.Parser(
         "Train a network on ImageNet; writes model_<epoch>.pt, training_logs.csv and config.txt."
     )
-    add, whole, real = options.add_argument, cli.whole_number, cli.real_number
+    add = options.add_argument
     add(
         "data",
         nargs="?",
@@ -38,10 +39,40 @@ def parser() -> cli.Parser:
         "-j",
         "--workers",
         dest="n_workers",
-        type=whole(0),
+        type=cli.whole_number(0),
         default=4,
         help="processes that decode images, of each GPU",
     )
+    add_training(options)
+    add_weights(options)
+    add(
+        "--seed",
+        type=cli.whole_number(0),
+        default=0,
+        help="random seed: weights, order, augmentation",
+    )
+    add_device(options)
+    add("-dir", "--save-dir", help="folder to write to; else models/imagenet/<arch>_<seed>")
+    add(
+        "-sf",
+        "--save-frequency",
+        type=cli.whole_number(0),
+        default=1,
+        help="save every so many epochs, and the last one",
+    )
+    for name, instead in INSTEAD.items():
+        action = "store"
+        if name in SWITCHES:
+            action = "store_true"
+        add(name, help=f"not taken: {instead}", action=action)
+    return options
+
+
+def add_training(options: cli.Parser) -> None:
+    """Add the options of training: epochs, batches and the optimiser."""
+    add = options.add_argument
+    whole = cli.whole_number
+    real = cli.real_number
     add(
         "--epochs",
         dest="n_epochs",
@@ -80,6 +111,11 @@ def parser() -> cli.Parser:
         default=10,
         help="batches from one line of progress to the next; 0: none",
     )
+
+
+def add_weights(options: cli.Parser) -> None:
+    """Add the options of earlier runs and of weights to start from."""
+    add = options.add_argument
     again = options.add_mutually_exclusive_group().add_argument
     again(
         "--resume",
@@ -101,7 +137,12 @@ def parser() -> cli.Parser:
         action="store_true",
         help="measure the accuracy of --weights, and train nothing",
     )
-    add("--seed", type=whole(0), default=0, help="random seed: weights, order, augmentation")
+
+
+def add_device(options: cli.Parser) -> None:
+    """Add the options of the GPU, and of a test of its speed."""
+    add = options.add_argument
+    whole = cli.whole_number
     add(
         "--gpu",
         "-gpu",
@@ -117,18 +158,6 @@ def parser() -> cli.Parser:
         default=1281167,
         help="number of random training images; a 25th as many for validation",
     )
-    add("-dir", "--save-dir", help="folder to write to; else models/imagenet/<arch>_<seed>")
-    add(
-        "-sf",
-        "--save-frequency",
-        type=whole(0),
-        default=1,
-        help="save every so many epochs, and the last one",
-    )
-    for name, instead in INSTEAD.items():
-        kind = {"action": "store_true"} if name in SWITCHES else {}
-        add(name, help=f"not taken: {instead}", **kind)
-    return options
 
 
 def check(args, processes) -> None:

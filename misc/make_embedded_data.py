@@ -22,7 +22,8 @@ MIN_CONTRAST = 8.0  # least standard deviation of the grey values: excludes plai
 def digits() -> dict[str, np.ndarray]:
     """Return images uint8 (N, 1, 8, 8) and labels of the 1,797 digits, split into two parts.
 
-    There are 1,437 training images and 360 test images. Grey values 0..16 become 0..255. Both splits have equal shares of every class.
+    There are 1,437 training images and 360 test images, with equal shares of every class. Grey
+    values 0..16 become 0..255.
     """
     data = load_digits()
     images = np.round(data.images * (255 / 16)).astype(np.uint8)[:, None]

@@ -75,10 +75,12 @@ def draw(args) -> None:
 def chosen_pairs(
     measured: list[tuple[str, str]], layers: list[str] | None, other_layer: str | None
 ) -> list[tuple[str, str]]:
-    """Return the pairs of layers that the options `-l` and `-other` name.
+    """Return the pairs of layers that the command line names.
 
     Args:
         measured: the pairs that were measured at several ranks of the first layer.
+        layers: the first layers, from the option -l; None: of all measured pairs.
+        other_layer: the second layer, from the option -other; None: the first layer again.
     Raises:
         UserError: no pair is chosen, or one was not measured.
     """
