@@ -47,7 +47,7 @@ def parser() -> cli.Parser:
 
 def draw(args) -> None:
     from src.console import note
-    from src.results.curves import curves
+    from src.results.curves import CurvePanel, curves
     from src.sensitivity.measurements import by_series, over_ranks, read_measurements
 
     tables = read_measurements(args.tables)
@@ -56,16 +56,15 @@ def draw(args) -> None:
         for series in by_series(tables.measurements)
         for layers, *_ in over_ranks(series, side=0)
     }
-    panels = {}
+    panels = []
     for first, second in chosen_pairs(list(measured), args.layers, args.other_layer):
         title = first if first == second else f"{first} → {second}"
-        panels[title] = curves_of_pair(tables, (first, second))
+        lines = curves_of_pair(tables, (first, second))
+        panels.append(CurvePanel(lines, "similarity, accuracy", title=title))
     curves(
         Path(args.output),
         panels,
-        x_label="retained rank",
-        y_label="similarity, accuracy",
-        y_range=(-0.02, 1.02),
+        x_label="retained rank (components)",
         title=args.title,
         caption=tables.caption,
     )

@@ -322,14 +322,15 @@ def test_every_experiment_of_a_folder_is_evaluated(workplace, drawn_figures):
     titles = [line for line in out.splitlines() if line.startswith("EXPERIMENT")]
     assert titles == ["EXPERIMENT: front_stitch_rank=full", "EXPERIMENT: front_stitch_rank=2"]
     assert "evaluated 6 stitches; skipped 0 runs" in err and "newest" not in err
-    panels = {
-        axes.get_title(): axes.images[0]
-        for axes in drawn_figures["ood_evaluation.png"].axes
-        if axes.images
-    }
-    assert (
-        len(panels) == 8 and panels["AUPR\nfront_stitch_rank=2"].get_cmap().name == "viridis_r"
-    )  # 1 is dark
+    panels = [axes for axes in drawn_figures["ood_evaluation.png"].axes if axes.images]
+    titles = [axes.get_title() for axes in panels]
+    row_titles = [axes.get_title(loc="left").strip() for axes in panels]
+    assert len(panels) == 8 and list(filter(None, row_titles)) == [
+        "front_stitch_rank=full",
+        "front_stitch_rank=2",
+    ]
+    aupr = panels[titles.index("AUPR")].images[0]
+    assert aupr.get_cmap().name == "viridis_r"  # 1 is dark
     rows = rows_of(folder)
     found = [(row["front_layer"], row["front_stitch_rank"]) for row in rows]
     assert found == [(front, rank) for rank in ("", "2") for front in FRONTS]

@@ -1,19 +1,36 @@
 """Figures: what they show and how large they are, drawn without a display."""
 
 import importlib.util
+import itertools
 import math
 
 import pytest
 
+pytest.importorskip("matplotlib")
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+
 from src.results import figures
-from src.results.curves import Point, curves
-from src.results.heat_maps import ClassMap, HeatMap, maps
+from src.results.curves import CurvePanel, Point, curves
+from src.results.figures import VERMILION, YELLOW
+from src.results.heat_maps import BLANK, ClassMap, Grid, HeatMap, Sign, maps
 from src.results.matrices import Matrix
+from src.verdict import verdict_report
+from src.verdict.judging import VERDICTS
 from tests.commands import PDF, PNG, caption_of
 
-pytest.importorskip("matplotlib")
 pytestmark = pytest.mark.usefixtures("rendered")
 AXES = {"row_label": "front layer", "column_label": "end layer"}
+LAYERS = [f"layer{i}.{j}" for i in range(1, 5) for j in range(2)]
+METHODS = ("direct matching", "repair matching", "covariance matching", "task loss matching")
+SIGNS = {
+    "similar": Sign(YELLOW),
+    "accurate but out of distribution": Sign(VERMILION, "xx"),
+    "undecided": Sign("white", ".."),
+}
+COLUMN_CM = 9
+PAGE_CM = 18
 
 
 @pytest.fixture
@@ -26,142 +43,314 @@ def of_layers(*values: list) -> Matrix:
     return Matrix(["a", "b"], ["c"], values)
 
 
+def square(layers: list[str], value=0.5) -> Matrix:
+    """A matrix of equal values over layers."""
+    return Matrix(layers, layers, [[value] * len(layers) for _ in layers])
+
+
 def panels_of(figure) -> list:
     return [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
+
+
+def bars_of(figure) -> list:
+    return [axes for axes in figure.axes if axes.get_label() == "<colorbar>"]
+
+
+def texts_of(figure) -> list:
+    """All texts of a figure that are shown."""
+    texts = figure.findobj(lambda artist: isinstance(artist, Text) and artist.get_visible())
+    return [text for text in texts if text.get_text().strip()]
+
+
+def boxes_of(figure) -> dict:
+    """The texts with their places on the drawn figure, without ticks that labels are hidden of."""
+    figure.draw_without_rendering()
+    hidden = set()
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            for tick in axis.get_major_ticks():
+                hidden |= {label for label in (tick.label1, tick.label2) if not label.get_visible()}
+    return {text: box_of(text) for text in texts_of(figure) if text not in hidden}
+
+
+def box_of(text) -> Bbox:
+    """The place of a text, without the blank lines at its end that keep a title of a row up."""
+    box = text.get_window_extent()
+    lines = text.get_text().split("\n")
+    n_blank = sum(not line for line in lines)
+    return Bbox.from_extents(box.x0, box.y0 + box.height * n_blank / len(lines), box.x1, box.y1)
+
+
+def overlaps(figure) -> list[tuple[str, str]]:
+    """The pairs of texts that cover each other by more than half a point."""
+    margin = 0.5 * figure.dpi / 72
+    boxes = list(boxes_of(figure).items())
+    pairs = []
+    for (text, box), (other_text, other_box) in itertools.combinations(boxes, 2):
+        width = min(box.x1, other_box.x1) - max(box.x0, other_box.x0)
+        height = min(box.y1, other_box.y1) - max(box.y0, other_box.y0)
+        if width > margin and height > margin:
+            pairs.append((text.get_text(), other_text.get_text()))
+    return pairs
+
+
+def width_in_cm(figure) -> float:
+    """The width of the file, which ends around what is drawn."""
+    return 2.54 * figure.get_tightbbox().width
 
 
 def test_bright_stands_for_similar(tmp_path, drawn_figures):
     values = of_layers([0.25], [1.5])
     difference = HeatMap.difference(of_layers([-0.75], [0.5]))
     panels = {"cka": HeatMap(values), "distance": HeatMap(values, (2, 0)), "difference": difference}
-    maps(tmp_path / "f.png", panels, **AXES)
+    maps(tmp_path / "f.png", {"": panels}, **AXES)
     images = [axes.images[0] for axes in panels_of(drawn_figures["f.png"])]
-    assert [image.get_cmap().name for image in images] == ["viridis", "viridis_r", "RdBu_r"]
+    assert [image.get_cmap().name for image in images] == ["viridis", "viridis_r", "cividis"]
     assert [image.get_clim() for image in images] == [(0, 1), (0, 2), (-0.75, 0.75)]
     assert (tmp_path / "f.png").read_bytes().startswith(PNG)
     similar, unlike = (sum(images[1].cmap(images[1].norm(value))[:3]) for value in (0, 2))
     assert similar > unlike
+    # The bright end of each bar is on its right
+    ends = [
+        [text.get_text() for text in bar.get_xticklabels()]
+        for bar in bars_of(drawn_figures["f.png"])
+    ]
+    assert ends == [["0", "0.5", "1"], ["2", "1", "0"], ["-0.75", "0", "0.75"]]
+    assert [bar.xaxis_inverted() for bar in bars_of(drawn_figures["f.png"])] == [False, True, False]
     assert HeatMap.difference(of_layers([0.0], [math.nan])).scale == (-1, 1)  # nothing is white
-    assert drawn_figures["f.png"].axes[0].get_gridspec().get_geometry() == (1, 3)
-    maps(tmp_path / "g.png", {str(i): HeatMap(values) for i in range(5)}, **AXES)
-    assert drawn_figures["g.png"].axes[0].get_gridspec().get_geometry() == (2, 3)
+
+
+def test_rows_are_one_method_each_and_share_labels_titles_and_bars(tmp_path, drawn_figures):
+    layers = ["layer1", "layer2", "layer3", "layer4"]
+    quantities = {
+        "accuracy": HeatMap(square(layers)),
+        "noise dose": HeatMap(square(layers), (0.2, 0)),
+    }
+    maps(tmp_path / "f.png", {method: quantities for method in METHODS}, **AXES)
+    figure = drawn_figures["f.png"]
+    panels = panels_of(figure)
+    assert panels[0].get_gridspec().get_geometry() == (4, 2)
+    assert [axes.get_title() for axes in panels] == ["accuracy", "noise dose"] + [""] * 6
+    row_titles = [axes.get_title(loc="left").strip() for axes in panels]
+    assert row_titles == [text for method in METHODS for text in (method, "")]
+    assert [axes.get_ylabel() for axes in panels] == ["front layer", ""] * 4
+    assert [axes.get_xlabel() for axes in panels] == [""] * 6 + ["end layer"] * 2
+    assert len(bars_of(figure)) == 2
+    shown = [text.get_text() for text in boxes_of(figure)]
+    assert shown.count("layer1") == 4 + 2
+    assert not overlaps(figure)
+
+
+def test_rows_with_layers_or_scales_of_their_own_are_labelled(tmp_path, drawn_figures):
+    rows = {
+        "a": {"accuracy": HeatMap(square(["x", "y"]))},
+        "b": {"accuracy": HeatMap(square(["z"]))},
+        "c": {"accuracy": HeatMap(square(["z"]), (0, 2))},
+    }
+    maps(tmp_path / "f.png", rows, **AXES)
+    panels = panels_of(drawn_figures["f.png"])
+    assert [axes.get_xlabel() for axes in panels] == ["end layer"] * 3
+    assert len(bars_of(drawn_figures["f.png"])) == 3
+
+
+def test_long_rows_go_on_in_the_next_line(tmp_path, drawn_figures):
+    seven = {f"quantity {number}": HeatMap(square(LAYERS)) for number in range(7)}
+    grid = Grid.of({"": seven})
+    assert len(grid.lines) == len(grid.widths) == 3 and grid.has_numbers
+    five = {f"quantity {number}": HeatMap(square(["a", "b"])) for number in range(5)}
+    assert len(Grid.of({"": five, "again": five}).lines) == 2
+    four = {f"quantity {number}": HeatMap(square(LAYERS)) for number in range(4)}
+    maps(tmp_path / "f.png", {"": four}, **AXES)
+    figure = drawn_figures["f.png"]
+    assert panels_of(figure)[0].get_gridspec().get_geometry() == (2, 2)
+    assert [axes.get_title() for axes in panels_of(figure)] == list(four)
+    assert not overlaps(figure)
 
 
 def test_cells_without_a_value_stay_blank_and_marked_ones_have_a_corner(tmp_path, drawn_figures):
     panels = {"accuracy": HeatMap(of_layers([0.5], [math.nan]), marked=[("b", "c")])}
-    maps(
-        tmp_path / "f.png",
-        panels | {"signs": HeatMap(of_layers([-0.004], [-0.006]), (-1, 1))},
-        **AXES,
-    )
+    signs = {"signs": HeatMap(of_layers([-0.004], [-0.006]), (-1, 1))}
+    maps(tmp_path / "f.png", {"": panels | signs}, **AXES, blank="not stitched")
     axes, other = panels_of(drawn_figures["f.png"])
     assert [text.get_text() for text in axes.texts] == ["0.50"]
     assert [text.get_text() for text in other.texts] == ["0.00", "-0.01"]  # 0 has none
     (corner,) = axes.patches
     assert corner.get_xy()[0].tolist() == [0.5, 0.5]  # the upper right of the second row
     assert axes.get_xlim() == (-0.5, 0.5) and axes.get_ylim() == (1.5, -0.5)
+    # The legend explains blank cells, which a hatch tells from bright ones in grey
+    (legend,) = drawn_figures["f.png"].legends
+    assert [text.get_text() for text in legend.get_texts()] == ["not stitched"]
+    assert legend.get_patches()[0].get_hatch() == axes.patch.get_hatch() != ""
+    maps(tmp_path / "g.png", {"": signs}, **AXES, blank="not stitched")
+    assert not drawn_figures["g.png"].legends[0].get_texts()
 
 
-def test_text_is_readable_and_nothing_overlaps(tmp_path, drawn_figures):
-    """The numbers of eight layers fit into their cells, at 7 points and more; title and caption
-    into the figure."""
-    names = [f"layer{i}.{j}" for i in range(1, 5) for j in range(2)]
+@pytest.mark.parametrize("suffix", [".png", ".pdf"])
+def test_text_is_readable_and_nothing_overlaps(tmp_path, drawn_figures, suffix):
+    """Three panels of eight layers fit the width of a page, with numbers of 7 points in the cells."""
     text = "Networks: models/a/model_10.pt (resnet18) → models/b/model_10.pt (resnet18). Data: cifar10."
-    panels = {"t": HeatMap(Matrix(names, names, [[-0.25] * 8] * 8))}
-    maps(tmp_path / "f.pdf", panels, **AXES, title="A title", caption=text)
-    figure = drawn_figures["f.pdf"]
-    axes, (below,) = figure.axes[0], figure.legends
-    ticks = [*axes.get_xticklabels(), *axes.get_yticklabels()]
-    assert {
-        text.get_fontsize() for text in (*ticks, axes.title, axes.xaxis.label, below.get_title())
-    } == {8}
-    figure.draw_without_rendering()
-    width = axes.get_window_extent().width / 8
-    assert all(
-        text.get_fontsize() >= 7 and text.get_window_extent().width < width for text in axes.texts
-    )
+    names = ("accuracy", "identification", "penalty")
+    panels = {name: HeatMap(square(LAYERS)) for name in names}
+    path = tmp_path / f"f{suffix}"
+    maps(path, {"direct matching": panels}, **AXES, title="A title", caption=text)
+    figure = drawn_figures[path.name]
+    boxes = boxes_of(figure)
+    assert {text.get_fontsize() for text in boxes} == {7, 8}  # the title of the figure has 8
+    assert not overlaps(figure)
+    assert width_in_cm(figure) < PAGE_CM
+    for axes in panels_of(figure):
+        cell = axes.get_window_extent().width / 8
+        assert len(axes.texts) == 64
+        assert all(boxes[number].width < cell for number in axes.texts)
     assert caption_of(figure) == text and figure.get_suptitle() == "A title"
-    box = below.get_window_extent()
-    assert (
-        0 <= box.x0
-        and box.x1 <= figure.bbox.width
-        and box.y1 <= axes.xaxis.label.get_window_extent().y0
+
+
+def test_signed_numbers_have_wider_cells_and_too_many_cells_have_none(tmp_path, drawn_figures):
+    maps(
+        tmp_path / "f.png", {"": {"difference": HeatMap.difference(square(LAYERS, -0.25))}}, **AXES
     )
+    (axes,) = panels_of(drawn_figures["f.png"])
+    boxes = boxes_of(drawn_figures["f.png"])
+    assert all(boxes[text].width < axes.get_window_extent().width / 8 for text in axes.texts)
+    many = [f"blocks.{number}" for number in range(12)]
+    panels = {str(number): HeatMap(square(many)) for number in range(3)}
+    maps(tmp_path / "g.png", {"": panels}, **AXES)
+    figure = drawn_figures["g.png"]
+    assert not any(axes.texts for axes in panels_of(figure))
+    assert "The table beside the figure has the numbers." in caption_of(figure)
+    assert width_in_cm(figure) < PAGE_CM and not overlaps(figure)
 
 
 def test_titles_break_between_words_and_after_separators(tmp_path, drawn_figures):
     long = "direct matching (front_model_path=models/a_rather_long_name/model_10.pt, n_epochs=0)"
-    maps(tmp_path / "f.png", {long: HeatMap(of_layers([0.5], [1]))}, **AXES, title="x" * 200)
-    axes = panels_of(drawn_figures["f.png"])[0]
+    panels = {long: HeatMap(square(LAYERS))}
+    maps(tmp_path / "f.png", {"": panels}, **AXES, title="x" * 200)
+    (axes,) = panels_of(drawn_figures["f.png"])
     lines = axes.get_title().split("\n")
     assert "".join(lines).replace(" ", "") == long.replace(" ", "")
-    assert all(line[-1] in "/=_-" or f"{line} " in long or long.endswith(line) for line in lines)
-    assert max(map(len, lines)) <= 40 and len(lines) > 1
+    assert all(line[-1] in "/=" or f"{line} " in long or long.endswith(line) for line in lines)
     assert drawn_figures["f.png"].get_suptitle() == "x" * 200
+    assert figures.wrap("a task-loss resnet18_samewidth", 1.0) == "a task-loss\nresnet18_samewidth"
+    assert figures.wrap("resnet18_samewidth_samesize", 1.0) == "resnet18_\nsamewidth_samesize"
 
 
 def test_vectors(tmp_path):
+    panels = {"t": HeatMap(of_layers([0.5], [1]))}
     for name in ("a.pdf", "b.pdf"):
-        maps(
-            tmp_path / name,
-            {"t": HeatMap(of_layers([0.5], [1]))},
-            **AXES,
-            title="a/$x_{$.pt is no formula",
-        )
+        maps(tmp_path / name, {"": panels}, **AXES, title="a/$x_{$.pt is no formula")
     written = (tmp_path / "a.pdf").read_bytes()
     assert written.startswith(PDF) and written == (tmp_path / "b.pdf").read_bytes()
     assert b"/TrueType" in written or b"/CIDFontType2" in written  # text, not outlines
 
 
-def test_class_maps_have_one_legend_below(tmp_path, drawn_figures):
-    colours = {
-        "similar": "#4daf4a",
-        "accurate but out of distribution": "#ff9f1c",
-        "undecided": "#ffffff",
-    }
+def test_class_maps_have_colours_hatches_numbers_and_one_legend_below(tmp_path, drawn_figures):
     cells = of_layers([("similar", 0.9)], [None])
-    panels = {name: ClassMap(cells, colours) for name in ("dm", "tlm")}
-    maps(tmp_path / "f.png", panels, **AXES, caption="Data: digits.")
+    panels = {"verdict": ClassMap(cells, SIGNS, "κ"), "again": ClassMap(cells, SIGNS)}
+    maps(tmp_path / "f.png", {"": panels}, **AXES, caption="Data: digits.", blank="not stitched")
     figure = drawn_figures["f.png"]
     assert [len(axes.patches) for axes in figure.axes] == [1, 1]
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == list(colours) and caption_of(
-        figure
-    ) == "Data: digits."
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels == [*SIGNS, "not stitched"]
+    hatches = [patch.get_hatch() for patch in legend.get_patches()]
+    assert hatches[:3] == ["", "xx", ".."]
+    assert to_hex(legend.get_patches()[0].get_facecolor()) == YELLOW.lower()
+    assert [text.get_text() for text in figure.axes[0].texts] == ["0.90"]
+    assert caption_of(figure) == "Data: digits. Numbers in the verdict: κ."
+    assert not overlaps(figure)
 
 
-def test_curves_of_one_figure_have_one_scale_and_one_legend_and_layers_keep_their_order(
-    tmp_path, drawn_figures
-):
+def test_the_verdicts_of_four_methods_fit_a_column_of_a_paper(tmp_path, drawn_figures):
+    layers = ["layer1", "layer2", "layer3", "layer4"]
+    verdicts = Matrix(layers, layers, [[("similar", 0.25)] * 4] * 4)
+    row = {
+        "accuracy": HeatMap(square(layers)),
+        "identification": HeatMap(square(layers), (0.5, 1)),
+        "verdict": ClassMap(verdicts, SIGNS),
+    }
+    maps(tmp_path / "f.png", {method: row for method in METHODS}, **AXES)
+    figure = drawn_figures["f.png"]
+    assert panels_of(figure)[0].get_gridspec().get_geometry() == (4, 3)
+    assert not overlaps(figure)
+    assert width_in_cm(figure) < 1.05 * COLUMN_CM
+
+
+def luminance(colour: str) -> float:
+    """The brightness of a colour in grey print, from 0 to 1."""
+    red, green, blue = to_rgb(colour)
+    return 0.2126 * red**2.2 + 0.7152 * green**2.2 + 0.0722 * blue**2.2
+
+
+def test_verdicts_differ_in_hatch_or_brightness():
+    """As in heat maps, similar is bright and not similar is dark."""
+    assert set(verdict_report.SIGNS) == set(VERDICTS)
+    brightness = {name: luminance(sign.colour) for name, sign in verdict_report.SIGNS.items()}
+    assert brightness["similar"] > 2 * brightness["not similar"]
+    signs = [*verdict_report.SIGNS.values(), BLANK]
+    for first, second in itertools.combinations(signs, 2):
+        is_apart = abs(luminance(first.colour) - luminance(second.colour)) > 0.3
+        assert first.hatch != second.hatch or is_apart
+
+
+def test_lines_differ_in_colour_marker_and_style():
+    looks = [figures.line_look(number) for number in range(20)]
+    assert len({tuple(look.values()) for look in looks}) == 20
+    for one, following in itertools.pairwise(looks):
+        assert all(one[name] != following[name] for name in ("color", "marker", "linestyle"))
+
+
+def test_curves_have_one_legend_and_layers_keep_their_order(tmp_path, drawn_figures):
     lines = {"layer1.0": {1: 0.3, 2: 0.5, 64: 0.9}, "layer2.0": {64: 0.8, 1: math.nan}}
+    pwcca = {"layer2.0": {1: -2.0, 64: 0.5}}
     curves(
         tmp_path / "f.png",
-        {"cka": lines, "pwcca": {"layer2.0": {1: -2.0, 64: 0.5}}},
-        x_label="rank",
-        y_label="y",
+        [CurvePanel(lines, "cka"), CurvePanel(pwcca, "pwcca")],
+        x_label="retained rank (components)",
     )
     figure = drawn_figures["f.png"]
     one, other = figure.axes
-    assert (
-        one.get_ylim() == other.get_ylim() and one.get_ylim()[0] <= -2 and one.get_ylim()[1] >= 0.9
-    )
+    assert one.get_ylim() == (0, 1) and other.get_ylim() == (-2, 1)
+    assert [axes.get_ylabel() for axes in figure.axes] == ["cka", "pwcca"]
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["layer1.0", "layer2.0"]
     assert one.lines[1].get_color() == other.lines[0].get_color() != one.lines[0].get_color()
+    assert one.lines[1].get_marker() == other.lines[0].get_marker() != one.lines[0].get_marker()
     points = {"stem": Point(0.5, 0.4, 0.6), "attic": Point(0.7, 0.6, 0.8)}
+    layers = ["stem", "body", "attic"]
     curves(
-        tmp_path / "g.png",
-        {"accuracy": {"dm": points}},
-        x_label="layer",
-        layers=["stem", "body", "attic"],
+        tmp_path / "g.png", [CurvePanel({"dm": points}, "accuracy")], x_label="layer", layers=layers
     )
     (axes,) = drawn_figures["g.png"].axes
-    assert [text.get_text() for text in axes.get_xticklabels()] == ["stem", "body", "attic"]
+    assert [text.get_text() for text in axes.get_xticklabels()] == layers
     assert axes.lines[0].get_xydata().tolist() == [[0, 0.5], [2, 0.7]]
+
+
+def test_axes_end_where_values_are_possible(tmp_path, drawn_figures):
+    """An accuracy ends at 1, whatever its interval; a ratio has no upper end."""
+    points = {1: Point(0.9, -0.2, 1.3), 64: Point(1.0, 0.9, 1.1)}
+    panels = [
+        CurvePanel({"dm": points}, "accuracy"),
+        CurvePanel({"dm": {1: 1.5, 64: 3.0}}, "density ratio", (0, math.inf)),
+    ]
+    curves(tmp_path / "f.png", panels, x_label="retained rank (components)")
+    accuracy, ratio = drawn_figures["f.png"].axes
+    assert accuracy.get_ylim() == (0, 1)
+    assert ratio.get_ylim()[0] == 0 and ratio.get_ylim()[1] >= 3
+
+
+@pytest.mark.parametrize("n_panels", [1, 2, 4, 6])
+def test_curves_fit_a_column_or_a_page(tmp_path, drawn_figures, n_panels):
+    lines = {f"{method}, {name}": dict.fromkeys(LAYERS, 0.5) for method in METHODS for name in "ab"}
+    panels = [CurvePanel(lines, "accuracy", title=f"panel {number}") for number in range(n_panels)]
+    caption = "Means over pairs of 10 networks; bands: 95 % over networks."
+    curves(tmp_path / "f.png", panels, x_label="layer", layers=LAYERS, caption=caption)
+    figure = drawn_figures["f.png"]
+    assert not overlaps(figure)
+    assert width_in_cm(figure) < 1.03 * (COLUMN_CM if n_panels == 1 else PAGE_CM)
 
 
 def test_without_matplotlib_a_warning_says_what_is_missing(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    maps(tmp_path / "f.png", {"t": HeatMap(of_layers([0.5], [1]))}, **AXES)
+    maps(tmp_path / "f.png", {"": {"t": HeatMap(of_layers([0.5], [1]))}}, **AXES)
     assert "f.png was not drawn: matplotlib is not installed" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

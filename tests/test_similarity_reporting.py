@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from src.results.curves import CurvePanel
 from src.similarity import similarity_report
 from src.similarity.similarity_rows import SimilarityRow
 
@@ -38,6 +39,8 @@ def drawn(monkeypatch):
     for name in ("maps", "curves"):
 
         def record(path, panels, name=name, **said):
+            if name == "maps":
+                (panels,) = panels.values()  # one row, without a title
             calls[name] = (panels, said)
 
         monkeypatch.setattr(similarity_report, name, record)
@@ -67,18 +70,17 @@ def test_maps(of, rows, columns, values, labels, drawn):
 def test_ranks_of_one_side(drawn):
     similarity_report.draw("x.png", rows_of("a", "c", [5], [6, 3]))
     panels, said = drawn["curves"]
-    assert (
-        panels["linear CKA"] == {"a – c, rank 5 of model 1": {6: 0, 3: 1}}
-        and said["x_label"] == "rank of model 2"
-    )
+    assert panels[0] == CurvePanel({"a – c, rank 5 of model 1": {6: 0, 3: 1}}, "linear CKA")
+    assert said["x_label"] == "rank of model 2 (components)"
     # A distance rises with similarity, and the number of the full rank is not in the rows.
     rows = [
         replace(row, values={"procrustes": 0.5}) for row in rows_of("ab", "c", [None, 6], [None])
     ]
     similarity_report.draw("x.png", rows)
     panels, said = drawn["curves"]
-    assert panels == {"1 − Procrustes distance / 2": {"a – c": {6: 0.75}, "b – c": {6: 0.75}}}
-    assert said["x_label"] == "rank of model 1"
+    lines = {"a – c": {6: 0.75}, "b – c": {6: 0.75}}
+    assert panels == [CurvePanel(lines, "1 − Procrustes distance / 2")]
+    assert said["x_label"] == "rank of model 1 (components)"
 
 
 def test_nulls_have_panels_of_their_own(drawn):

@@ -124,7 +124,7 @@ def test_a_sweep_over_ranks_is_one_curve(tmp_path, drawn_figures):
         [[1, 0.1], [2, 0.2], [4, 0.4]],
         [[1, 0.1], [2, 0.2]],
     ]
-    assert axes.get_xlabel() == "retained rank" and axes.get_ylim() == (0, 1)
+    assert axes.get_xlabel() == "retained rank (components)" and axes.get_ylim() == (0, 1)
     assert "At full rank (mean): 0.90." in caption_of(drawn_figures["grid.png"])
     # several experiments have a panel each, and many pairs of layers a line of their mean
     many = [row for layer in range(11) for row in at_ranks(1, 2, end_layer=f"layer{layer}")]
@@ -145,15 +145,21 @@ def test_more_than_twelve_experiments_are_drawn_as_means(tmp_path, drawn_figures
         rows.append(stitch_row(seed=seed, accuracy=seed / 13))
         rows.append(stitch_row(seed=seed, n_epochs=0, init="pinv", accuracy=0.5))
     write_grid(tmp_path / "grid.csv", rows)
-    panels = {axes.get_title(): axes for axes in drawn_figures["grid.png"].axes if axes.images}
+    panels = images_of(drawn_figures["grid.png"])
     assert list(panels) == [
-        "task loss matching\nmean of 13 experiments",
-        "direct matching\nmean of 13 experiments",
+        "task loss matching mean of 13 experiments",
+        "direct matching mean of 13 experiments",
     ]
-    (mean,) = panels["task loss matching\nmean of 13 experiments"].texts
+    (mean,) = panels["task loss matching mean of 13 experiments"].axes.texts
     assert mean.get_text() == "0.46"
     note = capsys.readouterr().err
     assert f"shows means of 26 experiments; {tmp_path / 'grid.csv'} has all of them" in note
+
+
+def images_of(figure) -> dict:
+    """The images of heat maps by the titles of their panels."""
+    panels = [axes for axes in figure.axes if axes.images]
+    return {" ".join(axes.get_title().split()): axes.images[0] for axes in panels}
 
 
 def matched(accuracy: float, **values) -> StitchRow:
@@ -169,8 +175,7 @@ def test_two_experiments_are_compared_by_the_second_less_the_first(tmp_path, dra
         "layer1.0,layer3.0,0.75,0.5,-0.25\nlayer1.0,layer4.0,1.0,nan,nan\n"
     )
     figure = drawn_figures["c.png"]
-    panels = {axes.get_title(): axes.images[0] for axes in figure.axes if axes.images}
-    limits = {name: image.get_clim() for name, image in panels.items()}
+    limits = {name: image.get_clim() for name, image in images_of(figure).items()}
     assert limits == {
         "direct matching": (0, 1),
         "task loss matching": (0, 1),

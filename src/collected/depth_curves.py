@@ -2,7 +2,7 @@
 over depth."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from src.ground_truth.truth_rows import DepthRow
 from src.grouping import grouped
 from src.network_names import NetworkKey, NetworkName
 from src.results.captions import short
-from src.results.curves import Curve, Point, curves
+from src.results.curves import SHARE, CurvePanel, Point, curves
 from src.results.matrices import by_depth, depths_of
 from src.results.quantities import IN_CURVES, shown_in
 from src.results.tables import write_table
@@ -30,7 +30,10 @@ OF_MEASURES = {1: "similarity", -1: "distance"}  # by the sign of a measure
 ONE_NETWORK = "one network at two epochs"  # the line of pairs of checkpoints of one training
 MAX_PANELS = 6  # on a page
 
-Panels = dict[str, dict[str, Curve]]  # by title and label
+RANGES = {quantity.title: quantity.possible for quantity in shown_in(IN_CURVES).values()} | {
+    "similarity": SHARE,
+    "distance": (0.0, math.inf),
+}
 
 
 class DepthValue(NamedTuple):
@@ -157,10 +160,11 @@ def write_depth(
     write_table(path, DepthRow, rows)
     drawn_rows = chosen_rows(rows, quantities)
     panels = _panels(drawn_rows)
-    zero = [name for name, lines in panels.items() if _is_zero(lines)]
+    zero = [panel for panel in panels if _is_zero(panel)]
     if zero:
-        note(f"not drawn, as all values are 0: {'; '.join(zero)}")
-    shown = [(name, lines) for name, lines in panels.items() if name not in zero]
+        names = [" ".join(filter(None, (panel.y_label, panel.title))) for panel in zero]
+        note(f"not drawn, as all values are 0: {'; '.join(names)}")
+    shown = [panel for panel in panels if panel not in zero]
     layers = list(dict.fromkeys(row.layer for row in rows))  # the rows are in the order of depth
     pages = [shown[start : start + MAX_PANELS] for start in range(0, len(shown), MAX_PANELS)]
     for number, page in enumerate(pages, start=1):
@@ -169,10 +173,9 @@ def write_depth(
             page_path = path.with_name(f"{path.stem}_{number}{figure}")
         curves(
             page_path,
-            dict(page),
+            page,
             x_label="layer of both networks",
             layers=layers,
-            is_shared=False,
             title=title,
             caption=_caption(drawn_rows, number, len(pages)),
         )
@@ -200,25 +203,30 @@ def chosen_rows(rows: Sequence[DepthRow], quantities: Sequence[str]) -> list[Dep
     return [row for row in rows if row.quantity in quantities or row.line in quantities]
 
 
-def _panels(rows: Sequence[DepthRow]) -> Panels:
-    """Return the curves of rows, by panel and label."""
+def _panels(rows: Sequence[DepthRow]) -> list[CurvePanel]:
+    """Return the panels of curves: a quantity, or with groups a quantity of a method or measure."""
     has_groups = any(row.networks for row in rows)
-    points: dict[str, dict[str, dict[str, Point]]] = {}
+    points: dict[tuple[str, str], dict[str, dict[str, Point]]] = {}
     for row in rows:
-        panel = row.quantity
+        title = ""
         label = row.line
         if has_groups:
-            panel = f"{row.quantity}: {row.line}"
+            title = row.line
             label = row.networks
-        curve = points.setdefault(panel, {}).setdefault(label, {})
+        curve = points.setdefault((row.quantity, title), {}).setdefault(label, {})
         curve[row.layer] = Point(row.value, row.low, row.high)
-    return {panel: dict(lines) for panel, lines in points.items()}
+    return [
+        CurvePanel(lines, quantity, RANGES[quantity], title=title)
+        for (quantity, title), lines in points.items()
+    ]
 
 
-def _is_zero(lines: Mapping[str, Curve]) -> bool:
+def _is_zero(panel: CurvePanel) -> bool:
     """Return whether all values of a panel are 0."""
     values = [
-        getattr(point, "value", point) for curve in lines.values() for point in curve.values()
+        getattr(point, "value", point)
+        for curve in panel.curves.values()
+        for point in curve.values()
     ]
     return not any(values)
 

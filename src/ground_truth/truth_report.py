@@ -153,7 +153,7 @@ def draw_scores(path: Path, rows: Sequence[TruthRow]) -> None:
     marked = [(row.measure, row.test) for row in rows if _is_better(row)]
     maps(
         path,
-        {"": HeatMap(Matrix(measures, matrix.columns, values), marked=marked)},
+        {"": {"": HeatMap(Matrix(measures, matrix.columns, values), marked=marked)}},
         row_label="measure",
         column_label="test",
         caption="0: chance, 1: the truth; by mean ranks over layers. Red corners: above all "

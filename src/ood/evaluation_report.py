@@ -139,8 +139,7 @@ def _panels(matrices: Matrices) -> dict[str, dict[str, HeatMap]]:
         panels[experiment] = {}
         for column, matrix in matrix_of_column.items():
             quantity = QUANTITIES[column]
-            title = f"{quantity.title}\n{experiment}".strip()
-            panels[experiment][title] = HeatMap.of(matrix, quantity)
+            panels[experiment][quantity.title] = HeatMap.of(matrix, quantity)
     return panels
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from src.network_names import NetworkName
 from src.results.captions import caption, common, network, short
-from src.results.curves import curves
+from src.results.curves import CurvePanel, curves
 from src.results.tables import Rank, write_table
 
 
@@ -61,10 +61,8 @@ def write_files(
     epochs = "epoch" if n_epochs == 1 else "epochs"
     curves(
         path.with_suffix(figure),
-        {"linear probes": accuracies},
-        x_label="rank",
-        y_label="accuracy",
-        y_range=(0, 1),
+        [CurvePanel(accuracies, "accuracy of linear probes")],
+        x_label="retained rank (components)",
         title=title,
         caption=caption(
             network=network(common(rows, "model"), common(rows, "model_type")),

@@ -5,10 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from src.results.figures import COLUMN, can_draw, new_figure
+from src.results.figures import can_draw, line_look, new_figure, wrap
 
-N_COLOURS = 10  # of matplotlib's cycle
-MARKERS = "osv^D*"  # the marker changes where the colours begin again
+SHARE = (0.0, 1.0)  # the possible values of accuracies and other shares
+
+# Widths of panels in inches: one or two side by side, three side by side
+WIDE = 2.9
+NARROW = 1.8
+RATIO = 0.75  # of height and width
 
 
 class Point(NamedTuple):
@@ -22,54 +26,64 @@ class Point(NamedTuple):
 Curve = Mapping[Any, Point | float]  # by rank or by layer; NaN leaves a gap
 
 
+class CurvePanel(NamedTuple):
+    """Curves over the same axes."""
+
+    curves: Mapping[str, Curve]  # by label
+    y_label: str
+    # The axis reaches from end to end, and to all values beyond; an infinite end fits the curves
+    y_range: tuple[float, float] = SHARE
+    title: str = ""
+
+
 def curves(
     path: Path,
-    panels: Mapping[str, Mapping[str, Curve]],
+    panels: Sequence[CurvePanel],
     *,
     x_label: str,
-    y_label: str = "",
     layers: Sequence[str] = (),
-    y_range: tuple[float, float] | None = None,
-    is_shared: bool = True,
     title: str = "",
     caption: str = "",
 ) -> None:
     """Draw panels of curves with one legend; intervals are bands.
 
     Args:
-        panels: curves by label, by title of the panel. Ranks are at least 1.
-        layers: the layers in the order of the axis; empty: the curves are over ranks, on a
-            logarithmic axis to the base of 2.
-        y_range: the ends of shared vertical axes; None: the axes fit the curves.
-        is_shared: all panels have the same vertical axis.
+        layers: the layers in the order of the axis; empty: the curves are over ranks of 1 and more,
+            on a logarithmic axis to the base of 2.
+        caption: the text below the figure.
     """
     if not can_draw(path):
         return
-    labels = list(dict.fromkeys(label for lines in panels.values() for label in lines))
-    size = (COLUMN, 0.8 * COLUMN)
-    with new_figure(path, list(panels), size, title=title, caption=caption) as (all_axes, legend):
-        for axes, lines in zip(all_axes, panels.values(), strict=True):
-            for label, curve in lines.items():
+    labels = list(dict.fromkeys(label for panel in panels for label in panel.curves))
+    n_columns = len(panels) if len(panels) <= 3 else 3
+    if len(panels) == 4:
+        n_columns = 2
+    n_rows = math.ceil(len(panels) / n_columns)
+    width = WIDE if n_columns < 3 else NARROW
+    with new_figure(
+        path, [width] * n_columns, [RATIO * width] * n_rows, title=title, caption=caption
+    ) as (all_axes, legend):
+        for unused_axes in all_axes[len(panels) :]:
+            unused_axes.remove()
+        for axes, panel in zip(all_axes, panels, strict=False):
+            for label, curve in panel.curves.items():
                 legend[label] = _draw(axes, curve, labels.index(label), layers)
+            axes.set_title(wrap(panel.title, width))
+            axes.set(xlabel=x_label, ylabel=wrap(panel.y_label, RATIO * width))
+            axes.grid()
+            _set_range(axes, panel)
             if layers:
                 axes.set_xticks(range(len(layers)), layers, rotation=90)
             else:
                 axes.set_xscale("log", base=2)
                 axes.xaxis.set_major_formatter("{x:g}")
-            axes.set(xlabel=x_label, ylabel=y_label)
-            axes.grid(alpha=0.3)
-
-        if is_shared:
-            ends = [end for axes in all_axes for end in axes.get_ylim()]
-            for axes in all_axes:
-                axes.set_ylim(y_range or (min(ends), max(ends)))
 
 
 def _draw(axes: Any, curve: Curve, number: int, layers: Sequence[str]) -> Any:
     """Draw a curve and the band of its intervals; return the handle for the legend.
 
     Args:
-        number: of the curve in the figure; gives its colour and marker.
+        number: of the curve in the figure, which decides on its look.
     """
     if layers:
         places = sorted(curve, key=layers.index)
@@ -80,11 +94,21 @@ def _draw(axes: Any, curve: Curve, number: int, layers: Sequence[str]) -> Any:
     points = [_point(curve[place]) for place in places]
     values, low, high = zip(*points, strict=True)
 
-    colour = f"C{number % N_COLOURS}"
-    marker = MARKERS[number // N_COLOURS % len(MARKERS)]
-    (line,) = axes.plot(x, values, linewidth=1, color=colour, marker=marker, markersize=3)
-    axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+    # Markers at the end of the axis are drawn whole
+    (line,) = axes.plot(x, values, clip_on=False, **line_look(number))
+    axes.fill_between(x, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
     return line
+
+
+def _set_range(axes: Any, panel: CurvePanel) -> None:
+    """Let the vertical axis reach over the range of a panel and its values; bands may be cut."""
+    points = [_point(point) for curve in panel.curves.values() for point in curve.values()]
+    values = [point.value for point in points if not math.isnan(point.value)]
+    low, high = panel.y_range
+    if math.isfinite(low):
+        axes.set_ylim(bottom=min([low, *values]))
+    if math.isfinite(high):
+        axes.set_ylim(top=max([high, *values]))
 
 
 def _point(value: Point | float) -> Point:

@@ -6,7 +6,6 @@ The module imports matplotlib only to draw a figure.
 import contextlib
 import importlib.util
 import io
-import math
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -16,16 +15,55 @@ from typing import Any
 from src.console import warn
 from src.files import write_bytes
 
-COLUMN = 3.3  # inches: the width of a panel, and of a paper's column
-POINTS = 8  # the size of all text except the numbers in cells
-CHARACTERS = 16  # characters of this text per inch
+COLUMN = 3.54  # inches: the width of a column of a paper, 9 cm
+PAGE = 7.09  # inches: the width of two columns, 18 cm
+POINTS = 7  # the size of all text
+CHARACTERS = 18  # characters of this text per inch
+
+# Colours that colour-blind people tell apart (Okabe and Ito)
+BLACK = "#000000"
+ORANGE = "#E69F00"
+SKY_BLUE = "#56B4E9"
+GREEN = "#009E73"
+YELLOW = "#F0E442"
+BLUE = "#0072B2"
+VERMILION = "#D55E00"
+PURPLE = "#CC79A7"
+
+# Lines differ in all three, and the numbers of looks have no common factor but 2
+LINE_COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY_BLUE, BLACK)
+MARKERS = "osD^vXP*<>"
+LINE_STYLES = ("-", "--", "-.", ":")
+
 STYLE: dict[Any, Any] = {
     "font.size": POINTS,
     "axes.titlesize": POINTS,
+    "axes.titlepad": 3,
+    "axes.labelpad": 2,
+    "axes.linewidth": 0.6,
     "figure.titlesize": POINTS + 1,
+    "figure.constrained_layout.h_pad": 0.03,
+    "figure.constrained_layout.w_pad": 0.03,
+    "figure.constrained_layout.hspace": 0,
+    "figure.constrained_layout.wspace": 0,
+    "grid.alpha": 0.3,
+    "hatch.linewidth": 0.5,
+    "legend.handlelength": 2.5,  # so that line styles can be told apart
     "legend.title_fontsize": POINTS,
-    "text.parse_math": False,  # a $ in the name of a file stays a $
+    "lines.linewidth": 1,
+    "lines.markersize": 3.5,
+    "patch.linewidth": 0.5,
     "pdf.fonttype": 42,  # TrueType: text stays text, and publishers accept it
+    "savefig.bbox": "tight",
+    "savefig.dpi": 300,
+    "savefig.pad_inches": 0.03,
+    "text.parse_math": False,  # a $ in the name of a file stays a $
+    "xtick.major.pad": 2,
+    "xtick.major.size": 2,
+    "xtick.major.width": 0.6,
+    "ytick.major.pad": 2,
+    "ytick.major.size": 2,
+    "ytick.major.width": 0.6,
 }
 
 _are_left_out = False
@@ -63,79 +101,77 @@ def can_draw(path: Path) -> bool:
 @contextlib.contextmanager
 def new_figure(
     path: Path,
-    titles: Sequence[str],
-    panel: tuple[float, float],
+    widths: Sequence[float],
+    heights: Sequence[float],
     *,
     title: str = "",
     caption: str = "",
-    n_columns: int | None = None,
 ) -> Iterator[tuple[list[Any], dict[str, Any]]]:
-    """Make a figure with a panel per title, and write it when the block ends.
+    """Make a figure with panels in rows and columns, and write it when the block ends.
 
-    The block draws into the panels. The legend of all panels lies below the panels, with the
-    caption as its title. The figure grows by its height.
+    The block draws into the panels and labels them. The legend of all panels lies below the
+    panels, with the caption as its title.
 
     Args:
         path: of the image. Its suffix is the format.
-        panel: width and height of a panel in inches.
-        n_columns: panels side by side. By default up to three panels stand in one row, and more
-            panels make a square, or a rectangle that is one panel wider.
+        widths: of the columns of panels, in inches, without labels.
+        heights: of the rows of panels, likewise.
 
     Yields:
-        The axes of the panels, and a dict to fill with the handles of the legend by label.
+        The axes of the panels, row by row, and a dict to fill with the handles of the legend by
+        label. The block may remove axes, except the first.
     """
     import matplotlib
     from matplotlib.figure import Figure
 
-    if n_columns is None:
-        n_columns = _default_columns(len(titles))
-    n_rows = math.ceil(len(titles) / n_columns)
-    panel_width, panel_height = panel
-    width = n_columns * panel_width
+    # With ample room for the labels of each panel, which `_fit` reduces to what they need
+    size = (sum(widths) + 3 * len(widths), sum(heights) + 3 * len(heights))
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(width, n_rows * panel_height), layout="compressed")
+        figure = Figure(figsize=size, layout="constrained")
         if title:
-            figure.suptitle(_wrap(title, width))
-
-        # Panels
-        all_axes = list(figure.subplots(n_rows, n_columns, squeeze=False).flat)
-        used_axes = all_axes[: len(titles)]
-        for axes in all_axes[len(titles) :]:
-            axes.remove()
-        for axes, text in zip(used_axes, titles, strict=True):
-            axes.set_title(_wrap(text, 0.75 * panel_width))
-
+            figure.suptitle(wrap(title, sum(widths)))
+        grid = figure.subplots(
+            len(heights), len(widths), squeeze=False, width_ratios=widths, height_ratios=heights
+        )
         handles: dict[str, Any] = {}
-        yield used_axes, handles
-        _add_legend(figure, handles, caption, width)
+        yield list(grid.flat), handles
+        _fit(figure, grid[0, 0], widths, heights)
+        _add_legend(figure, handles, caption, max(COLUMN, figure.get_figwidth()))
         _save(figure, path)
 
 
-def _default_columns(n_panels: int) -> int:
-    """Return the number of panels side by side."""
-    return n_panels if n_panels <= 3 else math.ceil(math.sqrt(n_panels))
+def line_look(number: int) -> dict[str, str]:
+    """Return colour, marker and style of a line by its number in the figure."""
+    return {
+        "color": LINE_COLOURS[number % len(LINE_COLOURS)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "linestyle": LINE_STYLES[number % len(LINE_STYLES)],
+    }
 
 
-def _add_legend(figure: Any, handles: dict[str, Any], caption: str, width: float) -> None:
-    """Add the legend below the panels, with the caption as its title."""
-    labels = [_wrap(label, width - 0.5) for label in handles]
-    longest = max(map(len, labels), default=0)
-    n_that_fit = max(1, int(CHARACTERS * width / (8 + longest)))
-    figure.legend(
-        handles.values(),
-        labels,
-        title=_wrap(caption, width),
-        frameon=False,
-        loc="upper center",
-        bbox_to_anchor=(0.5, 0),
-        ncols=min(n_that_fit, max(1, len(labels))),
-    )
+def _fit(figure: Any, axes: Any, widths: Sequence[float], heights: Sequence[float]) -> None:
+    """Make the figure so large that its panels have these widths and heights beside their labels,
+    and fix their places.
+
+    Args:
+        axes: the first panel. The layout keeps the ratios of all panels.
+    """
+    layout = figure.get_layout_engine()
+    layout.execute(figure)
+    width, height = figure.get_size_inches()
+    panel = axes.get_position()
+    missing_width = sum(widths) * (1 - panel.width * width / widths[0])
+    missing_height = sum(heights) * (1 - panel.height * height / heights[0])
+    figure.set_size_inches(width + missing_width, height + missing_height)
+    layout.execute(figure)
+    figure.set_layout_engine("none")
 
 
-def _wrap(text: str, width: float) -> str:
+def wrap(text: str, width: float) -> str:
     """Return the text in lines of `width` inches, broken between words; its line breaks stay.
 
-    A longer word, such as a path, is broken after / = _ or -.
+    A longer word, such as a path, is broken behind / or =. A part of it that is still longer than a
+    line is broken behind _ or -.
     """
     n_characters = int(CHARACTERS * width)
     return "\n".join(_fill(line, n_characters) for line in text.splitlines())
@@ -145,20 +181,39 @@ def _fill(text: str, n_characters: int) -> str:
     """Return a text without line breaks in lines of so many characters."""
     words: list[str] = []
     for word in text.split():
-        words += [word] if len(word) <= n_characters else _chunks(word, n_characters)
+        for part in _parts(word, "/=", n_characters):
+            words += _parts(part, "_-", n_characters)
     return textwrap.fill(
         " ".join(words), n_characters, break_long_words=False, break_on_hyphens=False
     )
 
 
-def _chunks(word: str, n_characters: int) -> list[str]:
-    """Return the chunks of a long word; a chunk is longer where the word has no separator."""
-    chunks = [""]
-    for part in re.findall(r"[^/=_-]*[/=_-]|[^/=_-]+$", word):
-        if chunks[-1] and len(chunks[-1]) + len(part) > n_characters:
-            chunks.append("")
-        chunks[-1] += part
-    return chunks
+def _parts(word: str, separators: str, n_characters: int) -> list[str]:
+    """Return a word that fits into a line whole, and a longer one in parts that end in a separator."""
+    if len(word) <= n_characters:
+        return [word]
+    parts = [""]
+    for piece in re.findall(f"[^{separators}]*[{separators}]|[^{separators}]+$", word):
+        if parts[-1] and len(parts[-1]) + len(piece) > n_characters:
+            parts.append("")
+        parts[-1] += piece
+    return parts
+
+
+def _add_legend(figure: Any, handles: dict[str, Any], caption: str, width: float) -> None:
+    """Add the legend below the panels, with the caption as its title."""
+    labels = [wrap(label, width - 0.5) for label in handles]
+    longest = max(map(len, labels), default=0)
+    n_that_fit = max(1, int(CHARACTERS * width / (8 + longest)))
+    figure.legend(
+        handles.values(),
+        labels,
+        title=wrap(caption, width),
+        frameon=False,
+        loc="upper center",
+        bbox_to_anchor=(0.5, 0),
+        ncols=min(n_that_fit, max(1, len(labels))),
+    )
 
 
 def _save(figure: Any, path: Path) -> None:
@@ -168,5 +223,5 @@ def _save(figure: Any, path: Path) -> None:
     metadata = {}
     if suffix == "pdf":
         metadata = {"CreationDate": None}
-    figure.savefig(buffer, format=suffix, dpi=200, metadata=metadata, bbox_inches="tight")
+    figure.savefig(buffer, format=suffix, metadata=metadata)
     write_bytes(path, buffer.getvalue())

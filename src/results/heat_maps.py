@@ -1,20 +1,43 @@
 """Heat maps over two axes, such as front and end layers, with the values written into the cells."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from src.results.figures import COLUMN, POINTS, can_draw, new_figure
+from src.results.figures import PAGE, can_draw, new_figure, wrap
 from src.results.matrices import Matrix
 from src.results.quantities import Quantity
 
-# Colour maps
+# Colour maps. Their brightness alone tells the values apart, in print and to colour-blind people.
 SIMILARITY = "viridis"
 DISTANCE = "viridis_r"
-DIVERGING = "RdBu_r"
+TWO_SIDED = "RdBu_r"  # bright in the middle
+DIFFERENCE = "cividis"
 
-CELL = 0.34  # inches: the width in which a number is readable
+# Sizes in inches
+CHARACTER = 0.059  # the width of a cell for each character of its number
+SMALL_CELL = 0.13  # a cell without a number
+LEAST = 0.94  # a panel, which has room for a title and labels
+LABELS = 0.9  # the room that labels take beside the panels
+BAR = 0.07  # the height of a bar of colours
+
+MIN_IN_LINE = 3  # panels that stand side by side, even if their cells lose their numbers
+
+
+class Sign(NamedTuple):
+    """The look of cells: the hatch tells in grey what the colour does not."""
+
+    colour: str
+    hatch: str = ""
+    lines: str = "black"  # the colour of the hatch
+
+    def patch(self) -> dict[str, Any]:
+        """Return the look as properties of a patch."""
+        return {"facecolor": self.colour, "hatch": self.hatch, "edgecolor": self.lines}
+
+
+BLANK = Sign("0.92", "\\\\\\", lines="0.65")  # of cells without a value
 
 
 class HeatMap(NamedTuple):
@@ -24,7 +47,8 @@ class HeatMap(NamedTuple):
     # The values of the darkest and of the brightest colour. A distance has (1, 0).
     scale: tuple[float, float] = (0.0, 1.0)
     # Bright in the middle of `scale`, dark blue below and dark red above
-    is_diverging: bool = False
+    is_two_sided: bool = False
+    is_difference: bool = False  # dark below 0, bright above
     marked: Collection[tuple[str, str]] = ()  # row and column of cells with a red corner
 
     @classmethod
@@ -36,34 +60,53 @@ class HeatMap(NamedTuple):
         """
         if quantity.scale is None:
             raise ValueError(f"{quantity.title} has no scale for the colours of a heat map")
-        return cls(matrix, quantity.scale, is_diverging=quantity.is_two_sided)
+        return cls(matrix, quantity.scale, is_two_sided=quantity.is_two_sided)
 
     @classmethod
     def difference(cls, matrix: Matrix) -> "HeatMap":
-        """Return the panel of a matrix of differences, with the brightest colour at 0."""
+        """Return the panel of a matrix of differences, with 0 in the middle of the colours."""
         sizes = [abs(value) for line in matrix.values for value in line]
         largest = max((size for size in sizes if size > 0), default=1.0)  # NaN is not above 0
-        return cls(matrix, (-largest, largest), is_diverging=True)
+        return cls(matrix, (-largest, largest), is_difference=True)
 
     @property
     def colour_map(self) -> str:
         """The name of matplotlib's colour map."""
-        if self.is_diverging:
-            return DIVERGING
+        if self.is_two_sided:
+            return TWO_SIDED
+        if self.is_difference:
+            return DIFFERENCE
         darkest, brightest = self.scale
         return SIMILARITY if darkest < brightest else DISTANCE
 
-    def paint(self, axes: Any) -> None:
-        """Draw the cells with their values, the marks, and a bar that explains the colours."""
+    @property
+    def look(self) -> object:
+        """The colours and their values, which a bar explains."""
+        return self.colour_map, self.scale
+
+    @property
+    def numbers(self) -> list[float]:
+        """The values of the cells."""
+        return [value for line in self.matrix.values for value in line]
+
+    @property
+    def has_blanks(self) -> bool:
+        """Whether cells have no value."""
+        return any(map(math.isnan, self.numbers))
+
+    def paint(self, axes: Any, *, has_numbers: bool = True) -> None:
+        """Draw the cells with their values, and the marks."""
         low, high = sorted(self.scale)
-        image = axes.imshow(self.matrix.values, vmin=low, vmax=high, cmap=self.colour_map)
-        for y, line in enumerate(self.matrix.values):
-            for x, value in enumerate(line):
-                if not math.isnan(value):
-                    _write_cell(axes, x, y, value, _readable_on(image.cmap(image.norm(value))))
+        image = axes.imshow(
+            self.matrix.values, vmin=low, vmax=high, cmap=self.colour_map, aspect="auto"
+        )
+        if has_numbers:
+            for y, line in enumerate(self.matrix.values):
+                for x, value in enumerate(line):
+                    if not math.isnan(value):
+                        _write_cell(axes, x, y, value, image.cmap(image.norm(value)))
         for row, column in self.marked:
             self._mark(axes, row, column)
-        axes.figure.colorbar(image, ax=axes)
 
     def _mark(self, axes: Any, row: str, column: str) -> None:
         """Draw a red triangle into the upper right corner of a cell."""
@@ -73,82 +116,283 @@ class HeatMap(NamedTuple):
         ys = [y - 0.5, y - 0.5, y - 0.26]
         axes.fill(xs, ys, facecolor="red", edgecolor="white", linewidth=0.5)
 
+    def explain(self, axes: Any, width: float) -> None:
+        """Draw a bar of the colours below the panel, of its width in inches; bright is right."""
+        (image,) = axes.images
+        bar = axes.figure.colorbar(image, ax=axes, location="bottom", aspect=width / BAR)
+        start, end = self.scale
+        if start > end:
+            bar.ax.invert_xaxis()
+        ticks = (start, (start + end) / 2, end)
+        bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
+        left, _, right = bar.ax.get_xticklabels()
+        left.set_horizontalalignment("left")  # so that labels of neighbours stay apart
+        right.set_horizontalalignment("right")
+
 
 class ClassMap(NamedTuple):
-    """A panel of cells with the colour of a class and a number."""
+    """A panel of cells with the sign of a class and a number."""
 
     matrix: Matrix  # of (class, number); the number may be NaN; a cell of None stays blank
-    colours: Mapping[str, str]  # by class; the legend shows the colours
+    signs: Mapping[str, Sign]  # by class; the legend shows them
+    number: str = ""  # the meaning of the numbers, for the caption
 
-    def paint(self, axes: Any) -> None:
+    @property
+    def look(self) -> object:
+        """The colours of the classes, which the legend explains."""
+        return self.signs
+
+    @property
+    def numbers(self) -> list[float]:
+        """The numbers in the cells; NaN of cells without a number."""
+        cells = [cell for line in self.matrix.values for cell in line]
+        return [math.nan if cell is None else cell[1] for cell in cells]
+
+    @property
+    def has_blanks(self) -> bool:
+        """Whether cells have no class."""
+        return any(cell is None for line in self.matrix.values for cell in line)
+
+    def paint(self, axes: Any, *, has_numbers: bool = True) -> None:
         """Draw the cells with their numbers."""
+        from matplotlib.colors import to_rgba
         from matplotlib.patches import Rectangle
 
         axes.set(
             xlim=(-0.5, len(self.matrix.columns) - 0.5),
             ylim=(len(self.matrix.rows) - 0.5, -0.5),
-            aspect="equal",
         )
         for y, line in enumerate(self.matrix.values):
             for x, cell in enumerate(line):
                 if cell is None:
                     continue
                 name, number = cell
-                corner = (x - 0.5, y - 0.5)
-                colour = self.colours[name]
-                axes.add_patch(Rectangle(corner, 1, 1, facecolor=colour, edgecolor="grey"))
-                if not math.isnan(number):
-                    _write_cell(axes, x, y, number, "black")
+                sign = self.signs[name]
+                axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, **sign.patch()))
+                if has_numbers and not math.isnan(number):
+                    _write_cell(axes, x, y, number, to_rgba(sign.colour), is_boxed=True)
+
+
+Panel = HeatMap | ClassMap
+Rows = Mapping[str, Mapping[str, Panel]]  # panels by their title, by the title of their row
+
+
+class Line(NamedTuple):
+    """Panels that stand side by side."""
+
+    row_title: str  # above the first panel; "": none, or the row began in the line above
+    panels: dict[str, Panel]  # by title
+
+
+class Grid(NamedTuple):
+    """The panels of a figure. Neighbours share titles, labels and bars of colours."""
+
+    lines: list[Line]
+    widths: list[float]  # of the columns of panels, in inches
+    heights: list[float]  # of the lines
+    has_numbers: bool  # in the cells
+
+    @classmethod
+    def of(cls, rows: Rows) -> "Grid":
+        """Lay out rows of panels on a page.
+
+        A row that is too long for a page goes on in the next line. Cells have numbers if these are
+        readable in a figure of the width of a page.
+        """
+        panels = _panels_of(rows)
+        n_cells = max(len(panel.matrix.columns) for panel in panels)
+        cell = CHARACTER * max(map(_n_characters, panels))
+        n_readable = int((PAGE - LABELS) / max(LEAST, cell * n_cells))
+        longest_row = max(map(len, rows.values()))
+        n_lines = math.ceil(longest_row / max(n_readable, MIN_IN_LINE))
+        n_columns = math.ceil(longest_row / n_lines)
+        has_numbers = n_columns <= n_readable
+        if not has_numbers:
+            cell = SMALL_CELL
+
+        lines = _lines(rows, n_columns)
+        widths = [LEAST] * n_columns
+        heights = [LEAST] * len(lines)
+        for i, line in enumerate(lines):
+            for j, panel in enumerate(line.panels.values()):
+                widths[j] = max(widths[j], cell * len(panel.matrix.columns))
+                heights[i] = max(heights[i], cell * len(panel.matrix.rows))
+        return cls(lines, widths, heights, has_numbers)
+
+    def panel(self, i: int, j: int) -> Panel | None:
+        """Return a panel by its line and its place in the line; None where there is no panel."""
+        if i < 0 or j < 0 or i >= len(self.lines) or j >= len(self.lines[i].panels):
+            return None
+        return list(self.lines[i].panels.values())[j]
+
+    def has_columns_below(self, i: int, j: int) -> bool:
+        """Return whether the panel below a panel has the same columns and colours."""
+        panel = self.panel(i, j)
+        below = self.panel(i + 1, j)
+        if panel is None or below is None:
+            return False
+        return panel.look == below.look and panel.matrix.columns == below.matrix.columns
+
+    def has_rows_before(self, i: int, j: int) -> bool:
+        """Return whether the panel on the left of a panel has the same rows."""
+        panel = self.panel(i, j)
+        before = self.panel(i, j - 1)
+        if panel is None or before is None:
+            return False
+        return panel.matrix.rows == before.matrix.rows
+
+    def has_titles_above(self, i: int) -> bool:
+        """Return whether the line above a line has the same titles of panels."""
+        return i > 0 and list(self.lines[i].panels) == list(self.lines[i - 1].panels)
 
 
 def maps(
     path: Path,
-    panels: Mapping[str, HeatMap | ClassMap],
+    rows: Rows,
     *,
     row_label: str,
     column_label: str,
+    blank: str = "no value",
     title: str = "",
     caption: str = "",
-    n_columns: int | None = None,
 ) -> bool:
-    """Draw panels of cells, and a legend of the classes; return whether the figure was drawn.
+    """Draw rows of panels, and a legend of the classes; return whether the figure was drawn.
 
     Args:
-        panels: by title. Their rows and columns keep the order of the matrix.
+        rows: panels by their title, by the title of the row, which may be "". Axes keep the order
+            of the matrix.
+        row_label, column_label: of the axes.
+        blank: the meaning of cells without a value, for the legend.
         caption: the text below the figure.
-        n_columns: panels side by side; None: the default of `new_figure`.
     """
     if not can_draw(path):
         return False
-    from matplotlib.patches import Patch
-
-    matrices = [panel.matrix for panel in panels.values()]
-    largest = max(max(len(matrix.rows), len(matrix.columns)) for matrix in matrices)
-    side = max(COLUMN, 1.2 + CELL * largest)
-    with new_figure(
-        path, list(panels), (side, side), title=title, caption=caption, n_columns=n_columns
-    ) as (all_axes, legend):
-        for axes, panel in zip(all_axes, panels.values(), strict=True):
-            rows, columns, _ = panel.matrix
-            axes.set_facecolor("0.9")  # the colour of blank cells
-            axes.set_xticks(range(len(columns)), columns, rotation=90)
-            axes.set_yticks(range(len(rows)), rows)
-            axes.set(xlabel=column_label, ylabel=row_label)
-            panel.paint(axes)
-            if isinstance(panel, ClassMap):
-                for name, colour in panel.colours.items():
-                    legend[name] = Patch(facecolor=colour, edgecolor="grey")
+    grid = Grid.of(rows)
+    panels = _panels_of(rows)
+    caption = f"{caption} {_on_numbers(rows, grid.has_numbers)}".strip()
+    with new_figure(path, grid.widths, grid.heights, title=title, caption=caption) as (
+        all_axes,
+        legend,
+    ):
+        n_columns = len(grid.widths)
+        for i, line in enumerate(grid.lines):
+            axes_of_line = all_axes[i * n_columns : (i + 1) * n_columns]
+            for j, axes in enumerate(axes_of_line):
+                _draw_panel(axes, grid, i, j, row_label=row_label, column_label=column_label)
+            _set_titles(axes_of_line, line, grid.widths, is_repeated=grid.has_titles_above(i))
+        legend |= _handles(panels, blank)
     return True
 
 
-def _readable_on(colour: tuple[float, float, float, float]) -> str:
-    """Return "black" for a bright background (red, green, blue, opacity), else "white"."""
-    red, green, blue, _ = colour
+def _draw_panel(
+    axes: Any, grid: Grid, i: int, j: int, *, row_label: str, column_label: str
+) -> None:
+    """Draw a panel with the labels that its neighbours do not show; remove axes without a panel."""
+    panel = grid.panel(i, j)
+    if panel is None:
+        axes.remove()
+        return
+    axes.patch.set(**BLANK.patch())
+    panel.paint(axes, has_numbers=grid.has_numbers)
+    axes.set_xticks(range(len(panel.matrix.columns)), panel.matrix.columns, rotation=90)
+    axes.set_yticks(range(len(panel.matrix.rows)), panel.matrix.rows)
+    if grid.has_columns_below(i, j):
+        axes.tick_params(labelbottom=False)
+    else:
+        axes.set_xlabel(column_label)
+        if isinstance(panel, HeatMap):
+            panel.explain(axes, grid.widths[j])
+    if grid.has_rows_before(i, j):
+        axes.tick_params(labelleft=False)
+    else:
+        axes.set_ylabel(row_label)
+
+
+def _panels_of(rows: Rows) -> list[Panel]:
+    """Return all panels."""
+    return [panel for row in rows.values() for panel in row.values()]
+
+
+def _lines(rows: Rows, n_columns: int) -> list[Line]:
+    """Return the rows in lines of so many panels."""
+    lines = []
+    for row_title, row in rows.items():
+        panels = list(row.items())
+        for start in range(0, len(panels), n_columns):
+            line_title = row_title if start == 0 else ""
+            lines.append(Line(line_title, dict(panels[start : start + n_columns])))
+    return lines
+
+
+def _set_titles(
+    all_axes: Sequence[Any], line: Line, widths: Sequence[float], *, is_repeated: bool
+) -> None:
+    """Set the titles of the panels of a line, and the title of the row above the first panel.
+
+    Args:
+        is_repeated: the line above has the same titles of panels, so that only the row has one.
+    """
+    n_text_lines = 0
+    if not is_repeated:
+        for axes, title, width in zip(all_axes, line.panels, widths, strict=False):
+            text = wrap(title, width)
+            axes.set_title(text)
+            n_text_lines = max(n_text_lines, len(text.splitlines()))
+    if line.row_title:  # with a blank line for each line of the titles below it
+        text = wrap(line.row_title, sum(widths))
+        all_axes[0].set_title(text + "\n" * n_text_lines, loc="left")
+
+
+def _handles(panels: Sequence[Panel], blank: str) -> dict[str, Any]:
+    """Return the handles of the legend: classes, and cells without a value if there are any."""
+    from matplotlib.patches import Patch
+
+    handles = {}
+    for panel in panels:
+        if isinstance(panel, ClassMap):
+            for name, sign in panel.signs.items():
+                handles[name] = Patch(**sign.patch())
+    if any(panel.has_blanks for panel in panels):
+        handles[blank] = Patch(**BLANK.patch())
+    return handles
+
+
+def _on_numbers(rows: Rows, has_numbers: bool) -> str:
+    """Return the sentences of the caption on the numbers of cells."""
+    if not has_numbers:
+        return "The table beside the figure has the numbers."
+    sentences: dict[str, None] = {}
+    for row in rows.values():
+        for title, panel in row.items():
+            if isinstance(panel, ClassMap) and panel.number:
+                sentences[f"Numbers in the {title}: {panel.number}."] = None
+    return " ".join(sentences)
+
+
+def _n_characters(panel: Panel) -> int:
+    """Return the number of characters of the longest number in the cells of a panel."""
+    return max((len(_text_of(number)) for number in panel.numbers), default=0)
+
+
+def _text_of(number: float) -> str:
+    """Return a number with two digits; 0.00 has no sign, and NaN is an empty text."""
+    return "" if math.isnan(number) else f"{round(number, 2) + 0.0:.2f}"
+
+
+def _write_cell(
+    axes: Any, x: int, y: int, number: float, background: Any, *, is_boxed: bool = False
+) -> None:
+    """Write a number into a cell.
+
+    Args:
+        background: the colour of the cell, with red, green and blue in front.
+        is_boxed: the number has a box of this colour, which covers the hatch.
+    """
+    red, green, blue = background[:3]
     brightness = 0.3 * red + 0.59 * green + 0.11 * blue
-    return "black" if brightness > 0.5 else "white"
-
-
-def _write_cell(axes: Any, x: int, y: int, value: float, colour: str) -> None:
-    """Write a number with two digits into a cell; 0.00 has no sign."""
-    text = f"{round(value, 2) + 0.0:.2f}"
-    axes.text(x, y, text, ha="center", va="center", color=colour, fontsize=POINTS - 1)
+    colour = "black" if brightness > 0.5 else "white"
+    box = None
+    if is_boxed:
+        box = {"facecolor": background, "edgecolor": "none", "pad": 0.5}
+    text = axes.text(x, y, _text_of(number), ha="center", va="center", color=colour, bbox=box)
+    text.set_in_layout(False)  # it lies in its panel; the layout is much faster without it

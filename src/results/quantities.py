@@ -8,6 +8,7 @@ means in a verdict and the ground truth read the entry. `misc/docs/files.md` rep
 This module does not import torch.
 """
 
+import math
 from typing import NamedTuple
 
 # Scripts that measure a quantity: their tables have its column
@@ -31,6 +32,7 @@ class Quantity(NamedTuple):
     description: str  # a sentence without its full stop
     # The values of a different and of a similar stitch; None: neither high nor low is similar
     scale: tuple[float, float] | None = None
+    possible: tuple[float, float] = (-math.inf, math.inf)  # the lowest and the highest value
     is_two_sided: bool = False  # similar in the middle of `scale`, different at both ends
     unit: str = ""  # of shares and ratios: none
     shown_in: tuple[str, ...] = ()
@@ -72,6 +74,7 @@ QUANTITIES = {
         STITCHING,
         "share of the test images whose label the stitched network predicts",
         scale=(0, 1),
+        possible=(0, 1),
         shown_in=(IN_EVALUATION, IN_CURVES),
     ),
     "front_accuracy": Quantity("front accuracy", STITCHING, "accuracy of the front network alone"),
@@ -210,6 +213,7 @@ QUANTITIES = {
         "share of the test images whose stitched activation is nearer to the end network's "
         "own activation of the image than of a similar image; ½ is chance",
         scale=(0.5, 1),
+        possible=(0, 1),
         shown_in=(IN_EVALUATION, IN_VERDICT, IN_CURVES, IN_TRUTH),
     ),
     "noise_dose": Quantity(
@@ -218,6 +222,7 @@ QUANTITIES = {
         "noise that lowers the density of the end network's own activations to the density of "
         "the stitch, as a share of the variance; 0.2 stands for 0.2 or more",
         scale=(0.2, 0),
+        possible=(0, 0.2),
         shown_in=(IN_EVALUATION, IN_VERDICT, IN_CURVES, IN_TRUTH),
     ),
     "shrinkage_dose": Quantity(
@@ -227,6 +232,7 @@ QUANTITIES = {
         "recall of the stitch (the larger of both amounts), as a share of the way to the "
         "mean; 0.3 stands for 0.3 or more",
         scale=(0.3, 0),
+        possible=(0, 0.3),
         shown_in=(IN_EVALUATION, IN_VERDICT, IN_CURVES, IN_TRUTH),
     ),
     "density": Quantity(
@@ -268,6 +274,7 @@ QUANTITIES = {
         "density of the stitch divided by the end network's own density: below 1 off the "
         "manifold, above 1 collapsed",
         scale=(0, 2),
+        possible=(0, math.inf),
         is_two_sided=True,
         shown_in=(IN_CURVES,),
         is_derived=True,
@@ -277,6 +284,7 @@ QUANTITIES = {
         VALIDITY,
         "recall of the stitch divided by the end network's own recall: below 1 collapsed",
         scale=(0, 1),
+        possible=(0, math.inf),
         shown_in=(IN_CURVES,),
         is_derived=True,
     ),

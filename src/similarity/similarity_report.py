@@ -7,7 +7,7 @@ from pathlib import Path
 from src.choices.similarity import ACTIVATIONS, MEASURES, SAMPLES, Measure, measure_of
 from src.console import result, table
 from src.results.captions import caption, common, network, pair_of_networks, short
-from src.results.curves import curves
+from src.results.curves import CurvePanel, curves
 from src.results.heat_maps import HeatMap, maps
 from src.results.matrices import Matrix
 from src.results.tables import Rank, write_table
@@ -91,8 +91,7 @@ def draw(path: Path, rows: Sequence[SimilarityRow], *, title: str = "") -> None:
         curves(
             path,
             _curves(rows, side),
-            x_label=f"rank of model {side}",
-            y_label="similarity",
+            x_label=f"rank of model {side} (components)",
             title=title,
             caption=describe(rows),
         )
@@ -135,7 +134,7 @@ def _draw_maps(
     row_label, column_label = labels
     maps(
         path,
-        panels,
+        {"": panels},
         row_label=row_label,
         column_label=column_label,
         title=title,
@@ -202,9 +201,10 @@ def _is_repeated(metric: str, rows: Collection[SimilarityRow]) -> bool:
     return False
 
 
-def _curves(rows: Sequence[SimilarityRow], side: int) -> dict[str, dict[str, dict[int, float]]]:
-    """Return panels of curves over the ranks of one side: by measure, pair of layers and rank."""
-    panels: dict[str, dict[str, dict[int, float]]] = {}
+def _curves(rows: Sequence[SimilarityRow], side: int) -> list[CurvePanel]:
+    """Return a panel of each measure: a curve over the ranks of one side for each pair of layers,
+    and for each rank of the other side."""
+    lines_of_measure: dict[str, dict[str, dict[int, float]]] = {}
     for row in rows:
         rank, fixed_rank = row.rank1, row.rank2
         if side == 2:
@@ -216,9 +216,9 @@ def _curves(rows: Sequence[SimilarityRow], side: int) -> dict[str, dict[str, dic
             label += f", rank {fixed_rank} of model {3 - side}"
         for metric, value in row.measures.items():
             measure = measure_of(metric)
-            lines = panels.setdefault(measure.similarity_title, {})
+            lines = lines_of_measure.setdefault(measure.similarity_title, {})
             lines.setdefault(label, {})[rank] = measure.similarity(value)
-    return panels
+    return [CurvePanel(lines, title) for title, lines in lines_of_measure.items()]
 
 
 def describe(rows: Sequence[SimilarityRow]) -> str:

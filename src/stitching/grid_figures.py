@@ -12,7 +12,7 @@ from src.console import note
 from src.grouping import grouped
 from src.network_names import NetworkKey
 from src.results.captions import describe_stitches
-from src.results.curves import curves
+from src.results.curves import CurvePanel, curves
 from src.results.heat_maps import HeatMap, maps
 from src.results.matrices import Matrix, accuracies, pivot
 from src.stitching.experiments import NETWORKS, RANKS, Pair, by_experiment, method_names
@@ -24,13 +24,16 @@ TITLE = "accuracy of the stitched network"
 
 
 class AxisLabels(TypedDict):
-    """The labels of the axes of heat maps, as `maps` takes them."""
+    """The labels of heat maps of stitches, as `maps` takes them."""
 
     row_label: str
     column_label: str
+    blank: str
 
 
-AXES = AxisLabels(row_label="front layer", column_label="end layer")
+AXES = AxisLabels(
+    row_label="front layer", column_label="end layer", blank="not stitched or not measured"
+)
 
 # rank -> accuracy of a pair of layers, None: full rank; by pair
 Sweep = dict[Pair, dict[int | None, float]]
@@ -129,8 +132,7 @@ def draw_grid(
             panels[name.replace(", ", "\n") or TITLE] = HeatMap(matrix)
         if len(experiments) > MAX_PANELS:
             note(f"{drawn} shows means of {len(experiments)} experiments; {path} has all of them")
-        caption = f"{caption} Grey cells: not stitched.".strip()
-        maps(drawn, panels, **AXES, title=title, caption=caption)
+        maps(drawn, {"": panels}, **AXES, title=title, caption=caption)
     note(f"wrote {path} and {drawn}" if drawn.exists() else f"wrote {path}")
 
 
@@ -169,7 +171,7 @@ def draw_ranks(path: Path, sweeps: Mapping[str, Sweep], *, title: str, caption: 
     More than ten pairs of layers are one line of their mean. Full rank has no place on the axis and
     stands in the caption.
     """
-    panels: dict[str, dict[str, dict[int, float]]] = {}
+    panels = []
     at_full_rank = []
     for name, sweep in sweeps.items():
         lines: dict[str, dict[int, list[float]]] = {}
@@ -182,18 +184,17 @@ def draw_ranks(path: Path, sweeps: Mapping[str, Sweep], *, title: str, caption: 
                     at_full_rank.append(accuracy)
                 else:
                     lines.setdefault(label, {}).setdefault(rank, []).append(accuracy)
-        panels[name.replace(", ", "\n") or TITLE] = {
+        means = {
             label: {rank: float(np.mean(values)) for rank, values in line.items()}
             for label, line in lines.items()
         }
+        panels.append(CurvePanel(means, TITLE, title=name.replace(", ", "\n")))
     if at_full_rank:
         caption = f"{caption} At full rank (mean): {np.mean(at_full_rank):.2f}.".strip()
     curves(
         path,
         panels,
-        x_label="retained rank",
-        y_label="accuracy",
-        y_range=(0, 1),
+        x_label="retained rank (components)",
         title=title,
         caption=caption,
     )

@@ -132,7 +132,7 @@ def draw(
     Args:
         path: of the table.
         panels: heat maps by their title, by experiment. The figure has room for `MAX_PANELS`: it
-            shows the last experiments.
+            shows the last experiments, a row each.
         figure: the suffix of the figure: .png or .pdf.
         title: of the figure.
         caption: the text below the figure.
@@ -142,9 +142,7 @@ def draw(
     n_shown = MAX_PANELS // n_panels
     if len(panels) > n_shown:
         note(f"{image} shows the last {n_shown} of {len(panels)} experiments")
-    shown: dict[str, HeatMap] = {}
-    for panels_of_experiment in list(panels.values())[-n_shown:]:
-        shown |= panels_of_experiment
+    shown = dict(list(panels.items())[-n_shown:])
     if maps(image, shown, **AXES, title=title, caption=caption):
         note(f"wrote {path} and {image}")
     else:

@@ -11,17 +11,32 @@ import numpy as np
 from src.console import result, table
 from src.files import write_text
 from src.grouping import grouped
-from src.results.heat_maps import ClassMap, HeatMap, maps
+from src.results.figures import BLUE, SKY_BLUE, VERMILION, YELLOW
+from src.results.heat_maps import ClassMap, HeatMap, Panel, Sign, maps
 from src.results.matrices import Matrix, is_known, known, pivot
 from src.results.quantities import IN_VERDICT, QUANTITIES, shown_in
 from src.results.tables import write_table
 from src.stitching.grid_tables import AXES
 from src.verdict.between_groups import LayerValue
 from src.verdict.groups import FRESH_FRONT, SELF
-from src.verdict.judging import FAR, SIMILAR, UNDECIDED, VERDICTS, Limits
+from src.verdict.judging import (
+    BY_CLASS,
+    FAR,
+    NOT_SIMILAR,
+    SIMILAR,
+    UNDECIDED,
+    VERDICTS,
+    Limits,
+)
 from src.verdict.verdict_rows import GroupRow, GroupTestRow, VerdictRow
 
-COLOURS = dict(zip(VERDICTS, ("#4daf4a", "#74a9cf", "#ff9f1c", "#c1c1d7", "#ffffff"), strict=True))
+SIGNS = {  # as in heat maps, bright is similar
+    SIMILAR: Sign(YELLOW),
+    BY_CLASS: Sign(SKY_BLUE, "////"),
+    FAR: Sign(VERMILION, "xxxx"),
+    NOT_SIMILAR: Sign(BLUE),
+    UNDECIDED: Sign("white", "...."),
+}
 SHARE = "similar"  # the quantity of many pairs of networks: the share of similar pairs
 SHARE_TITLE = "share of similar pairs"
 IN_MAIN_FIGURE = ("accuracy", "identification")  # beside the verdict of a pair of networks
@@ -216,7 +231,10 @@ def draw(
     title: str,
     caption: str,
 ) -> None:
-    """Draw the maps: a row of panels a section, a column a quantity."""
+    """Draw the maps: a row of panels a section, a column a quantity.
+
+    The main figure ends with the verdicts. The further quantities have a figure for themselves.
+    """
     sections = sections_of(rows)
     has_summary = any(section.is_summary for section in sections)
     main_quantities = IN_SUMMARY if has_summary else IN_MAIN_FIGURE
@@ -225,66 +243,46 @@ def draw(
         for name in shown_in(IN_VERDICT)
         if name not in (*main_quantities, "kappa_within") and is_known(rows, name)
     ]
-    main_panels: dict[str, HeatMap | ClassMap] = {}
-    further_panels: dict[str, HeatMap | ClassMap] = {}
+    main_maps: dict[str, dict[str, Panel]] = {}
+    further_maps: dict[str, dict[str, Panel]] = {}
     for section in sections:
-        main_panels |= _panels(section, main_quantities)
-        main_panels |= _map_of_verdicts(section)
-        further_panels |= _panels(section, further)
+        row_title = section.title if len(sections) > 1 else ""
+        main_maps[row_title] = {**_heat_maps(section, main_quantities), **_verdicts(section)}
+        further_maps[row_title] = {**_heat_maps(section, further)}
     maps(
         path.with_suffix(figure),
-        main_panels,
+        main_maps,
         **AXES,
         title=title,
-        caption=f"{caption} {_rule_in_short(limits)} {_legend_of_cells(sections)}".strip(),
-        n_columns=len(main_quantities) + 1,
+        caption=f"{caption} {_rule_in_short(limits)}".strip(),
     )
-    if further_panels:
+    if further:
         maps(
             path.with_name(f"{path.stem}_numbers{figure}"),
-            further_panels,
+            further_maps,
             **AXES,
             title=title,
-            caption=f"{caption} {NUMBERS}".strip(),
-            n_columns=len(further),
+            caption=caption,
         )
 
 
-def _panels(section: Section, names: Sequence[str]) -> dict[str, HeatMap]:
-    """Return the heat maps of a section: a quantity each, or its mean over pairs of networks."""
+def _heat_maps(section: Section, names: Sequence[str]) -> dict[str, HeatMap]:
+    """Return the heat map of each quantity of a section, or of its mean over pairs of networks."""
     mean = "mean " if section.is_summary else ""
     return {
-        f"{mean}{QUANTITIES[name].title}\n{_in_lines(section.title)}": HeatMap.of(
-            means(section.rows, name), QUANTITIES[name]
-        )
+        f"{mean}{QUANTITIES[name].title}": HeatMap.of(means(section.rows, name), QUANTITIES[name])
         for name in names
     }
 
 
-def _map_of_verdicts(section: Section) -> dict[str, HeatMap | ClassMap]:
+def _verdicts(section: Section) -> dict[str, Panel]:
     """Return the map of the verdicts of a section, or of the shares of similar pairs."""
-    title = _in_lines(section.title)
     if section.is_summary:
-        return {f"{SHARE_TITLE}\n{title}": HeatMap(shares_of_similar(section.rows))}
+        return {SHARE_TITLE: HeatMap(shares_of_similar(section.rows))}
     verdicts = pivot(
         section.rows, lambda row: (row.verdict, known(row, name="kappa_within")), missing=None
     )
-    return {f"verdict\n{title}": ClassMap(verdicts, COLOURS)}
-
-
-def _in_lines(title: str) -> str:
-    """Return a title with a line for each of its parts."""
-    return title.replace(", ", "\n")
-
-
-NUMBERS = "The number in a cell is its value. Grey cells: not stitched, or not measured."
-
-
-def _legend_of_cells(sections: Sequence[Section]) -> str:
-    """Return the meaning of the numbers and of grey cells."""
-    if all(section.is_summary for section in sections):
-        return NUMBERS
-    return f"{NUMBERS} Numbers in the verdict: κ within strata (none: not defined)."
+    return {"verdict": ClassMap(verdicts, SIGNS, "κ within strata (none: not defined)")}
 
 
 def _rule_in_short(limits: Limits) -> str:
