@@ -2,12 +2,15 @@
 with dots."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
 import torch
 
 from src.checkpoints import save_state
+from src.ground_truth.truth_report import write_scores
+from src.ground_truth.truth_rows import TruthRow
 from src.models import build_model
 from tests.commands import ON_DIGITS, PNG, error_line, read_csv, run
 from tests.conftest import few_images
@@ -115,6 +118,40 @@ def test_figure_table_and_sentences(planted):
         ("| accuracy difference", "| effective rank", "| mean norm")
     )
     assert (planted / "again.png").read_bytes().startswith(PNG)
+
+
+def truth_row(measure: str, value: float, *, is_baseline: bool = False) -> TruthRow:
+    return TruthRow(
+        "label_noise", "auprc", measure, "", value, math.nan, math.nan, 0.25, 0.01, True,
+        not is_baseline, is_baseline, 6, False,
+    )  # fmt: skip
+
+
+def test_figure_and_table_have_the_best_of_each_family_and_the_csv_has_all(tmp_path, drawn_figures):
+    rows = [
+        truth_row("cka", 0.5),
+        truth_row("cka calibrated in classes", 0.625),
+        truth_row("pinv penalty", 0.75),
+        truth_row("task2 penalty", 0.5),
+        truth_row("pinv AUROC of knn", 0.4),
+        truth_row("repair AUROC of rmd", 0.45),
+        truth_row("accuracy difference", 0.25, is_baseline=True),
+        truth_row("mean norm difference", 0.4, is_baseline=True),
+    ]
+    write_scores(tmp_path / "s.csv", rows)
+    assert len(read_csv(tmp_path / "s.csv")) == len(rows)
+    measures, baselines = [axes for axes in drawn_figures["s.png"].axes if axes.images]
+    names = ["pinv penalty", "cka calibrated in classes", "repair AUROC of rmd"]
+    assert [text.get_text() for text in measures.get_yticklabels()] == names
+    assert [text.get_text() for text in measures.texts] == ["0.67", "0.50", "0.27"]
+    assert len(measures.patches) == 3 and not baselines.patches  # red corners
+    names_of_baselines = [text.get_text() for text in baselines.get_yticklabels()]
+    assert names_of_baselines == ["mean norm difference", "accuracy difference"]
+    lines = (tmp_path / "s.md").read_text().splitlines()[2:]
+    assert [line.split(" | ")[0].removeprefix("| ") for line in lines[:5]] == [
+        *names,
+        *names_of_baselines,
+    ]
 
 
 def test_user_errors(planted):

@@ -10,6 +10,10 @@ from src.verdict.groups import value_of
 
 PROBE = "probe"  # the difference of accuracies of two linear probes
 
+# Ends of the names of calibrated measures
+CALIBRATED = " calibrated"
+CALIBRATED_WITHIN = " calibrated in classes"
+
 
 def similarities_of(row: SimilarityRow) -> dict[str, float]:
     """Return the measures of a row of a table of similarity, by name; higher is more similar.
@@ -18,9 +22,9 @@ def similarities_of(row: SimilarityRow) -> dict[str, float]:
     """
     values = {name: measure_of(name).sign * value for name, value in row.measures.items()}
     for name, null in row.nulls().items():
-        values[f"{name} calibrated"] = null.calibrated
+        values[name + CALIBRATED] = null.calibrated
     for name, null in row.nulls("_within").items():
-        values[f"{name} calibrated in classes"] = null.calibrated
+        values[name + CALIBRATED_WITHIN] = null.calibrated
     return values
 
 
@@ -41,3 +45,18 @@ def measures_of(run: StitchingRun) -> dict[str, float]:
             value = 1.0
         values[quantity.title] = quantity.similarity(value)
     return values
+
+
+def family_of(measure: str) -> str:
+    """Return the family of a measure, of which reports show the best.
+
+    All methods and detectors of a quantity of stitches are a family, under its title. A measure of
+    similarity and its calibrated values are one, under its name.
+
+    Args:
+        measure: a key of `Tables.values`, such as "pinv penalty" or "cka calibrated".
+    """
+    for quantity in shown_in(IN_TRUTH).values():
+        if measure.endswith(f" {quantity.title}") or f" {quantity.title} of " in measure:
+            return quantity.title
+    return measure.removesuffix(CALIBRATED_WITHIN).removesuffix(CALIBRATED)

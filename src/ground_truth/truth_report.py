@@ -13,6 +13,7 @@ import numpy as np
 from src.console import listed
 from src.files import write_text
 from src.ground_truth.protocol import ALL_LAYERS
+from src.ground_truth.scored_measures import family_of
 from src.ground_truth.truth_rows import DotsRow, TruthRow
 from src.grouping import grouped
 from src.results.heat_maps import HeatMap, maps
@@ -25,16 +26,17 @@ RELIES = 0.2  # loss of accuracy by misleading dots, of a network that relies on
 def write_scores(path: Path, rows: Sequence[TruthRow]) -> None:
     """Write the scores as a CSV, and beside it a table with sentences (`.md`) and a figure (`.png`).
 
-    Table and figure have the main scores.
+    Table and figure have the main scores of the best measure of each family, and of the baselines.
     """
     write_table(path, TruthRow, rows)
     write_text(path.with_suffix(".md"), _markdown(rows))
-    draw_scores(path.with_suffix(".png"), main_rows(rows))
+    draw_scores(path.with_suffix(".png"), best_of_families(main_rows(rows)))
 
 
 def _markdown(rows: Sequence[TruthRow]) -> str:
-    """Return the table of main scores in Markdown, followed by the sentences as a list."""
-    matrix = _matrix(main_rows(rows), _cell, missing="–")
+    """Return the table of the best measures and baselines in Markdown, and the sentences as a
+    list."""
+    matrix = _matrix(best_of_families(main_rows(rows)), _cell, missing="–")
     lines = [
         f"| {' | '.join(['measure', *matrix.columns])} |",
         f"|{'---|' * (1 + len(matrix.columns))}",
@@ -69,6 +71,18 @@ def main_rows(rows: Sequence[TruthRow]) -> list[TruthRow]:
     for measure, rows_of_measure in grouped(counted, lambda row: row.measure).items():
         means[measure] = fmean(_over_chance(row) for row in rows_of_measure)
     return sorted(counted, key=lambda row: (row.is_baseline, -means[row.measure]))
+
+
+def best_of_families(rows: Sequence[TruthRow]) -> list[TruthRow]:
+    """Return the rows of the first measure of each family, and of all baselines.
+
+    Args:
+        rows: from `main_rows`, which puts the best measures first.
+    """
+    best: dict[str, str] = {}
+    for row in rows:
+        best.setdefault(family_of(row.measure), row.measure)
+    return [row for row in rows if row.is_baseline or row.measure in best.values()]
 
 
 def sentences(rows: Sequence[TruthRow]) -> list[str]:
@@ -137,25 +151,22 @@ def _matrix(rows: Sequence[TruthRow], value: Callable[[TruthRow], Any], *, missi
 
 
 def draw_scores(path: Path, rows: Sequence[TruthRow]) -> None:
-    """Draw scores as a heat map of measures × tests, with baselines below an empty row.
+    """Draw scores as heat maps of measures × tests, and of baselines × tests below.
 
     A red corner marks scores above all baselines.
-
-    Args:
-        rows: from `main_rows`, which puts baselines last.
     """
-    matrix = _matrix(rows, _over_chance, missing=math.nan)
-    n_measures = len({row.measure for row in rows if not row.is_baseline})
-    measures = list(matrix.rows)
-    measures.insert(n_measures, "")
-    values = list(matrix.values)
-    values.insert(n_measures, [math.nan] * len(matrix.columns))
-    marked = [(row.measure, row.test) for row in rows if _is_better(row)]
+    maps_of_rows = {}
+    for is_baseline, title in ((False, "measures, the best of each family"), (True, "baselines")):
+        shown = [row for row in rows if row.is_baseline == is_baseline]
+        if shown:
+            matrix = _matrix(shown, _over_chance, missing=math.nan)
+            marked = [(row.measure, row.test) for row in shown if _is_better(row)]
+            maps_of_rows[title] = {"": HeatMap(matrix, marked=marked)}
     maps(
         path,
-        {"": {"": HeatMap(Matrix(measures, matrix.columns, values), marked=marked)}},
+        maps_of_rows,
         row_label="measure",
         column_label="test",
         caption="0: chance, 1: the truth; by mean ranks over layers. Red corners: above all "
-        "baselines, which stand last.",
+        "baselines. The CSV has all measures.",
     )

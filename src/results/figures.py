@@ -48,7 +48,7 @@ STYLE: dict[Any, Any] = {
     "figure.constrained_layout.wspace": 0,
     "grid.alpha": 0.3,
     "hatch.linewidth": 0.5,
-    "legend.handlelength": 2.5,  # so that line styles can be told apart
+    "legend.handlelength": 4,  # so that line styles can be told apart
     "legend.title_fontsize": POINTS,
     "lines.linewidth": 1,
     "lines.markersize": 3.5,

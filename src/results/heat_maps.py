@@ -3,6 +3,7 @@
 import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from src.results.figures import PAGE, can_draw, new_figure, wrap
@@ -16,7 +17,7 @@ TWO_SIDED = "RdBu_r"  # bright in the middle
 DIFFERENCE = "cividis"
 
 # Sizes in inches
-CHARACTER = 0.059  # the width of a cell for each character of its number
+CELL = 0.236  # a cell with a number of four characters
 SMALL_CELL = 0.13  # a cell without a number
 LEAST = 0.94  # a panel, which has room for a title and labels
 LABELS = 0.9  # the room that labels take beside the panels
@@ -199,47 +200,39 @@ class Grid(NamedTuple):
         A row that is too long for a page goes on in the next line. Cells have numbers if these are
         readable in a figure of the width of a page.
         """
-        panels = _panels_of(rows)
-        n_cells = max(len(panel.matrix.columns) for panel in panels)
-        cell = CHARACTER * max(map(_n_characters, panels))
-        n_readable = int((PAGE - LABELS) / max(LEAST, cell * n_cells))
+        readable_width = fmean(map(_readable_width, _panels_of(rows)))
+        n_readable = int((PAGE - LABELS) / readable_width)
         longest_row = max(map(len, rows.values()))
         n_lines = math.ceil(longest_row / max(n_readable, MIN_IN_LINE))
         n_columns = math.ceil(longest_row / n_lines)
         has_numbers = n_columns <= n_readable
-        if not has_numbers:
-            cell = SMALL_CELL
 
         lines = _lines(rows, n_columns)
         widths = [LEAST] * n_columns
         heights = [LEAST] * len(lines)
         for i, line in enumerate(lines):
             for j, panel in enumerate(line.panels.values()):
-                widths[j] = max(widths[j], cell * len(panel.matrix.columns))
-                heights[i] = max(heights[i], cell * len(panel.matrix.rows))
+                width = SMALL_CELL * len(panel.matrix.columns)
+                height = SMALL_CELL * len(panel.matrix.rows)
+                if has_numbers:
+                    width = _readable_width(panel)
+                    height = CELL * len(panel.matrix.rows)
+                widths[j] = max(widths[j], width)
+                heights[i] = max(heights[i], height)
         return cls(lines, widths, heights, has_numbers)
 
-    def panel(self, i: int, j: int) -> Panel | None:
-        """Return a panel by its line and its place in the line; None where there is no panel."""
-        if i < 0 or j < 0 or i >= len(self.lines) or j >= len(self.lines[i].panels):
-            return None
-        return list(self.lines[i].panels.values())[j]
-
-    def has_columns_below(self, i: int, j: int) -> bool:
-        """Return whether the panel below a panel has the same columns and colours."""
-        panel = self.panel(i, j)
-        below = self.panel(i + 1, j)
-        if panel is None or below is None:
+    def is_repeated_below(self, i: int) -> bool:
+        """Return whether the next line has panels of the same columns and colours as a line."""
+        if i + 1 == len(self.lines):
             return False
-        return panel.look == below.look and panel.matrix.columns == below.matrix.columns
+        line = [(panel.look, panel.matrix.columns) for panel in self.lines[i].panels.values()]
+        below = [(panel.look, panel.matrix.columns) for panel in self.lines[i + 1].panels.values()]
+        return line == below
 
     def has_rows_before(self, i: int, j: int) -> bool:
         """Return whether the panel on the left of a panel has the same rows."""
-        panel = self.panel(i, j)
-        before = self.panel(i, j - 1)
-        if panel is None or before is None:
-            return False
-        return panel.matrix.rows == before.matrix.rows
+        panels = list(self.lines[i].panels.values())
+        return j > 0 and panels[j].matrix.rows == panels[j - 1].matrix.rows
 
     def has_titles_above(self, i: int) -> bool:
         """Return whether the line above a line has the same titles of panels."""
@@ -288,15 +281,16 @@ def _draw_panel(
     axes: Any, grid: Grid, i: int, j: int, *, row_label: str, column_label: str
 ) -> None:
     """Draw a panel with the labels that its neighbours do not show; remove axes without a panel."""
-    panel = grid.panel(i, j)
-    if panel is None:
+    panels = list(grid.lines[i].panels.values())
+    if j >= len(panels):
         axes.remove()
         return
+    panel = panels[j]
     axes.patch.set(**BLANK.patch())
     panel.paint(axes, has_numbers=grid.has_numbers)
     axes.set_xticks(range(len(panel.matrix.columns)), panel.matrix.columns, rotation=90)
     axes.set_yticks(range(len(panel.matrix.rows)), panel.matrix.rows)
-    if grid.has_columns_below(i, j):
+    if grid.is_repeated_below(i):
         axes.tick_params(labelbottom=False)
     else:
         axes.set_xlabel(column_label)
@@ -339,7 +333,8 @@ def _set_titles(
             axes.set_title(text)
             n_text_lines = max(n_text_lines, len(text.splitlines()))
     if line.row_title:  # with a blank line for each line of the titles below it
-        text = wrap(line.row_title, sum(widths))
+        width = min(sum(widths), 2 * widths[0])  # the layout takes wider titles into account
+        text = wrap(line.row_title, width)
         all_axes[0].set_title(text + "\n" * n_text_lines, loc="left")
 
 
@@ -369,9 +364,10 @@ def _on_numbers(rows: Rows, has_numbers: bool) -> str:
     return " ".join(sentences)
 
 
-def _n_characters(panel: Panel) -> int:
-    """Return the number of characters of the longest number in the cells of a panel."""
-    return max((len(_text_of(number)) for number in panel.numbers), default=0)
+def _readable_width(panel: Panel) -> float:
+    """Return the width in inches at which the numbers in the cells of a panel are readable."""
+    n_characters = max([4, *(len(_text_of(number)) for number in panel.numbers)])
+    return max(LEAST, CELL * n_characters / 4 * len(panel.matrix.columns))
 
 
 def _text_of(number: float) -> str:
