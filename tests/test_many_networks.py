@@ -229,6 +229,15 @@ def test_what_cannot_be_tested_is_left_out():
     assert Question("k", "l", "front").across == "l → k"
 
 
+def test_a_quantity_that_a_group_lacks_is_not_tested():
+    trainings = {name: name for name in "abcd"}
+    values, networks = values_of(trainings, {"a": "k", "b": "k", "c": "l", "d": "l"})
+    values += [LayerValue("dm", "kappa_within", *pair, "x", "x", 0.5) for pair in ("ab", "ba")]
+    _, tests, untested = compare_groups(values, networks)
+    assert {test.quantity for test in tests} == {"accuracy"}
+    assert "k → k less k → l, dm: a pair of networks has no kappa_within" in untested
+
+
 def test_groups_are_compared_at_layers_that_all_networks_have():
     def layers_of(*pairs):
         values = [

@@ -202,6 +202,8 @@ def answer_to(
         raise Untestable(f"{question.group} has fewer than two networks")
     if set(trainings_of_group) & set(trainings_of_second):
         raise Untestable("a network is in both groups")
+    if not trainings_of_second:
+        raise Untestable(f"a pair of networks has no {quantity}")
     trainings = [*trainings_of_group, *trainings_of_second]
     values = _matrix(means, networks, trainings)
     if np.isnan(values[~np.eye(len(trainings), dtype=bool)]).any():
