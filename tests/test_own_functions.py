@@ -57,6 +57,9 @@ everywhere.at = "here"
 def scalar(stitched, own):
     return (stitched - own).square().mean()
 
+def constant(stitched, own):
+    return stitched.new_ones(len(stitched))
+
 class Typical(Norm):
     def score(self, activations):
         return super().score(activations).mean()
@@ -215,6 +218,7 @@ def test_an_objective_is_trained_on(folder):
             "mine.py:scalar",
             r"returns shape \(\) for 1 stitches; let it return a loss for each, \(1,\)",
         ),
+        ("mine.py:constant", "returns a loss without a gradient; compute it from the stitched"),
         ("mine.py:everywhere", "at is 'here'; give one of end, blocks, logits"),
         ("mine.py:rsa", r"cannot run .*mine.py"),
         ("cosine", "unknown objective 'cosine'; known: task, .*, FILE.py:FUNCTION"),

@@ -113,7 +113,8 @@ def objective_of(name: str) -> Objective:
 def loss_of(objective: Objective) -> Loss:
     """Return the loss of an objective that compares activations.
 
-    The loss of a user's code raises a UserError where the code fails or returns another shape.
+    The loss of a user's code raises a UserError where the code fails, returns another shape, or
+    returns a loss without a gradient.
     """
     if not is_user_code(objective.loss):
         return LOSSES[objective.loss]
@@ -128,6 +129,11 @@ def loss_of(objective: Objective) -> Loss:
             raise UserError(
                 f"{objective.loss} returns shape {shape} for {n_stitches} stitches; let it return a "
                 f"loss for each, ({n_stitches},)"
+            )
+        if stitched.requires_grad and not losses.requires_grad:
+            raise UserError(
+                f"{objective.loss} returns a loss without a gradient; compute it from the stitched "
+                "activations by functions of torch, without detach() and no_grad()"
             )
         return losses
 
