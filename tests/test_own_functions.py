@@ -38,6 +38,9 @@ def pwcca(x, y):
 def text(x, y):
     return "high"
 
+def complex_number(x, y):
+    return torch.tensor(1j)
+
 def broken(x, y):
     return {}["key"]
 
@@ -151,6 +154,7 @@ def test_permutations_ranks_and_both_ways(folder):
         ("mine.py:pwcca", "pwcca is the name of a measure of the suite; rename the function"),
         ("mine.py:counted_p_value", "a name that ends in _p_value is that of another column"),
         ("mine.py:text", "mine.py:text returns 'high' instead of a number"),
+        ("mine.py:complex_number", "mine.py:complex_number returns .* instead of a number"),
         ("mine.py:broken", r"cannot run .*mine.py, line \d+: KeyError: .*; mend it"),
         ("mine.py:rs", "unknown function in .*mine.py 'rs'; did you mean rsa"),
         ("rsa", "unknown measure 'rsa'; known: cka, .*, FILE.py:FUNCTION"),

@@ -34,7 +34,7 @@ class UserMeasure(NamedTuple):
             returned = self.function(x, y)
         try:
             return float(returned)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:  # torch's of a tensor
             raise UserError(
                 f"{self.name} returns {returned!r} instead of a number; let it return a float"
             ) from error
