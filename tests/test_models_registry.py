@@ -93,7 +93,13 @@ def test_fresh_weights_equal_the_public_code_in_the_seed(label):
         ), key
 
 
-@pytest.mark.parametrize("name", GOLDENS)
+LARGE = ("wide_resnet_28_10", "resnet18_samesize")  # other tests cut and train their families
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in GOLDENS],
+)
 @torch.no_grad()
 def test_equals_the_public_code(name):
     golden = GOLDENS[name]

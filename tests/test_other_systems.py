@@ -24,10 +24,9 @@ def run_module(name: str, *arguments: str, cwd) -> str:
 @pytest.mark.parametrize(
     ("method", "of_workers"),
     [
-        pytest.param(
-            "fork", "forkserver", marks=pytest.mark.slow
-        ),  # all other tests of workers have it
-        ("forkserver", "forkserver"),
+        # Workers of all other tests start from a fork server
+        pytest.param("fork", "forkserver", marks=pytest.mark.slow),
+        pytest.param("forkserver", "forkserver", marks=pytest.mark.slow),
         ("spawn", "spawn"),
     ],
 )
