@@ -43,8 +43,8 @@ def list_layers(args) -> None:
         result(f"{layer:{width}}  {'×'.join(map(str, shape)):16}  {block:4}{inside}".rstrip())
 
     note(
-        f"{len(shapes)} layers, of which all stands for {len(blocks)}; inside: no true cut, as what"
-        " follows depends on the images past this layer too"
+        f"{len(shapes)} layers, of which all stands for {len(blocks)}; inside: not all passes"
+        " through this layer, as a shortcut leads around it"
     )
     left_out = [layer for layer in model.layer_names if layer not in shapes]
     if left_out:

@@ -116,7 +116,7 @@ def test_every_script_takes_an_encoder(in_tmp_path):
         "--detector",
         "mahalanobis",
     ]
-    assert "the code that a folder names is not run by itself" in error_line(*ood)
+    assert "the code of networks that a folder names is not run by itself" in error_line(*ood)
     run(*ood, "--front-type", "nets.py:maps")
     pair = ["e.pt", "c/model_0.pt", "nets.py:maps", "small_cnn", "0,output", "pool1"]
     run(

@@ -113,7 +113,7 @@ def test_groups_are_compared_by_permuting_networks(folder):
         -0.004
     )
     assert (
-        "clean → clean less noisy → clean, direct matching: share of similar pairs +1.0000 (p = 0.1)"
+        "(clean → clean) − (noisy → clean), direct matching: share of similar pairs +1.0000 (p = 0.1)"
         in out
     )
     assert (
@@ -215,7 +215,7 @@ def test_epochs_of_a_network_count_once_in_a_test():
     groups = {name: "early" if name[1] == "1" else "late" for name in names}
     rows, tests, untested = compare_groups(*values_of(trainings, groups))
     assert rows and not tests  # networks a and b are in both groups
-    assert "early → early less early → late, dm: a network is in both groups" in untested
+    assert "(early → early) − (early → late), dm: a network is in both groups" in untested
 
 
 def test_what_cannot_be_tested_is_left_out():
@@ -223,9 +223,9 @@ def test_what_cannot_be_tested_is_left_out():
     values, networks = values_of(trainings, {"a": "k", "b": "k", "c": "l"})
     rows, tests, untested = compare_groups(values, networks)
     assert {test.within for test in tests} == {"k → k"} and len(rows) == 3 and len(tests) == 2
-    assert untested[0] == "l → l less l → k, dm: l has fewer than two networks"
+    assert untested[0] == "(l → l) − (l → k), dm: l has fewer than two networks"
     _, tests, untested = compare_groups(values[:-1], networks)
-    assert not tests and "k → k less k → l, dm: a pair of networks has no accuracy" in untested
+    assert not tests and "(k → k) − (k → l), dm: a pair of networks has no accuracy" in untested
     assert Question("k", "l", "front").across == "l → k"
 
 
@@ -235,7 +235,7 @@ def test_a_quantity_that_a_group_lacks_is_not_tested():
     values += [LayerValue("dm", "kappa_within", *pair, "x", "x", 0.5) for pair in ("ab", "ba")]
     _, tests, untested = compare_groups(values, networks)
     assert {test.quantity for test in tests} == {"accuracy"}
-    assert "k → k less k → l, dm: a pair of networks has no kappa_within" in untested
+    assert "(k → k) − (k → l), dm: a pair of networks has no kappa_within" in untested
 
 
 def test_groups_are_compared_at_layers_that_all_networks_have():

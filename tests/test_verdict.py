@@ -51,7 +51,7 @@ def of_networks(front: str = "f.pt", end: str = "g.pt", **values) -> SimilarityR
     return similarity_row(model1=front, model2=end, **values)
 
 
-UNKNOWN = UNDECIDED, "accurate, but its doses are not known"
+UNKNOWN = UNDECIDED, "accurate, but there is no OOD evaluation"
 NOT_RECOGNISED = BY_CLASS, "accurate, but the image is not recognised"
 WELL = SIMILAR, "accurate, in distribution, and the image is recognised"
 UNSURE = UNDECIDED, "accurate, but the image may or may not be recognised"
@@ -67,7 +67,7 @@ UNSURE = UNDECIDED, "accurate, but the image may or may not be recognised"
         ((945, 950), (0.7, 0.66, 0.74), VALID, {"identification": 0.73}, UNSURE),
         ((945, 950), (0.5, 0.46, 0.54), OFF, {}, NOT_RECOGNISED),
         ((945, 950), (0.5, 0.46, 0.54), None, {}, NOT_RECOGNISED),
-        ((945, 950), None, VALID, {}, (UNDECIDED, "accurate, but its identification is not known")),
+        ((945, 950), None, VALID, {}, (UNDECIDED, "accurate, but no predictions tell whether images are identified")),
         ((945, 950), IDENTIFIED, None, {}, UNKNOWN),
         ((945, 950), IDENTIFIED, VALID._replace(noise_dose=math.nan), {}, UNKNOWN),
         ((945, 950), IDENTIFIED, OFF, {}, (FAR, "accurate, but off the manifold")),
@@ -348,7 +348,7 @@ def test_every_run_counts(tmp_path):
     assert verdict_on(tmp_path).verdict == SIMILAR
     assert verdict_on(tmp_path).others["auroc_energy"] == pytest.approx(0.5)
     write_evaluation(tmp_path, dict.fromkeys("0123", 0.5))
-    assert verdict_on(tmp_path).reason == "accurate, but its doses are not known"  # of run 4
+    assert verdict_on(tmp_path).reason == "accurate, but there is no OOD evaluation"  # of run 4
     write_evaluation(tmp_path, {"1": 0.5}, validity=OFF)
     assert (
         verdict_on(tmp_path).reason == "accurate, but off the manifold"
@@ -431,7 +431,7 @@ def test_sentences(tmp_path):
         "1 not similar, 2 undecided."
     )
     assert "the penalty may lie on either side of the tolerance (1)" in undecided
-    assert "accurate, but its doses are not known (1)" in undecided
+    assert "accurate, but there is no OOD evaluation (1)" in undecided
     assert same == "Of the 1 pairs of layers of the same name 1 are similar."
     assert far == "Out of distribution: 1 off the manifold."
 

@@ -157,6 +157,7 @@ def load_networks(
     Raises:
         UserError: as `name_of`, or the weights have changed since a run was made.
     """
+    _require_types(runs[0].options, options)
     networks = {}
     for i, side in enumerate(SIDES):
         name = name_of(
@@ -212,6 +213,25 @@ def with_weights(run: StitchingRun, names: Mapping[str, NetworkName]) -> Stitchi
     return dataclasses.replace(run, row=row)
 
 
+def _require_types(of_run: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Raise a UserError if the networks of a run are a user's code that no option names.
+
+    Args:
+        of_run: the options of the run.
+        options: of the script.
+    """
+    missing = []
+    for side in SIDES:
+        type = of_run.get(f"{side}_model_type")
+        if type and is_user_code(type) and options[f"{side}_type"] is None:
+            missing.append(f"--{side}-type {type}")
+    if missing:
+        raise UserError(
+            "the code of networks that a folder names is not run by itself; name it with "
+            f"{' '.join(missing)}"
+        )
+
+
 def name_of(
     options: Mapping[str, Any], side: str, *, path: str | None, type: str | None
 ) -> NetworkName:
@@ -232,11 +252,6 @@ def name_of(
         options.get(f"{side}_model_type"),
         seed=options.get("seed"),
     )
-    if is_user_code(recorded.type) and type is None:
-        raise UserError(
-            f"the {side} network of these runs is {recorded.type}, and the code that a folder names"
-            f" is not run by itself; name it with --{side}-type {recorded.type}"
-        )
     if type is not None:
         functions = [place_and_function(name)[1] for name in (type, recorded.type)]
         if not is_user_code(recorded.type) or functions[0] != functions[1]:

@@ -60,7 +60,7 @@ class Question(NamedTuple):
         return f"{self.group} → {self.second}"
 
     def __str__(self) -> str:
-        return f"{self.within} less {self.across}"
+        return f"({self.within}) − ({self.across})"
 
 
 def compare_groups(

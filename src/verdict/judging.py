@@ -274,9 +274,9 @@ def _decide_accurate(
     if side not in (None, IN_DISTRIBUTION):
         return FAR, f"accurate, but {side}"
     if side is None:
-        return UNDECIDED, "accurate, but its doses are not known"
+        return UNDECIDED, "accurate, but there is no OOD evaluation"
     if identified is None:
-        return UNDECIDED, "accurate, but its identification is not known"
+        return UNDECIDED, "accurate, but no predictions tell whether images are identified"
     if identified.low <= limits.identification:
         return UNDECIDED, "accurate, but the image may or may not be recognised"
     return SIMILAR, "accurate, in distribution, and the image is recognised"

@@ -360,7 +360,7 @@ def _on_groups(tests: Sequence[GroupTestRow]) -> Iterator[str]:
             if name in answer_of_quantity:
                 answer = answer_of_quantity[name]
                 parts.append(f"{_title(name)} {answer.difference:+.4f} (p = {answer.p_value:.2g})")
-        yield f"{within} less {across}, {tests[0].method}: {', '.join(parts)}."
+        yield f"({within}) − ({across}), {tests[0].method}: {', '.join(parts)}."
     if len(questions) > MAX_TESTS:
         yield f"{len(questions) - MAX_TESTS} more comparisons of groups are in the CSV of tests."
     lowest = max(test.lowest_p for test in tests)
