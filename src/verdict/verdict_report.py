@@ -35,7 +35,7 @@ SIGNS = {  # as in heat maps, bright is similar
     BY_CLASS: Sign(SKY_BLUE, "////"),
     FAR: Sign(VERMILION, "xxxx"),
     NOT_SIMILAR: Sign(BLUE),
-    UNDECIDED: Sign("white", "...."),
+    UNDECIDED: Sign("white", "\\\\\\\\", lines="0.6"),  # dots would look like minus signs
 }
 SHARE = "similar"  # the quantity of many pairs of networks: the share of similar pairs
 SHARE_TITLE = "share of similar pairs"
