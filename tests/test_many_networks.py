@@ -123,6 +123,24 @@ def test_groups_are_compared_by_permuting_networks(folder):
     assert out.rstrip().endswith((folder / "v.md").read_text().splitlines()[-1])
 
 
+def test_networks_of_two_types_are_compared_by_one_method(tmp_path):
+    """A group may be a type: the test of groups needs the pairs of both types in one method."""
+    types = {"a": "resnet18", "b": "resnet18", "c": "small_cnn", "d": "small_cnn"}
+    for front, end in itertools.permutations(types, 2):
+        n = 945 if types[front] == types[end] else 900
+        options = {"front_model_path": f"{front}.pt", "end_model_path": f"{end}.pt"}
+        options |= {"front_model_type": types[front], "end_model_type": types[end]}
+        write_run(tmp_path / f"{front}-{end}", "0", n_right=n, end_layer="x", **options)
+    pairs = [f"{front}-{end}" for front, end in itertools.permutations(types, 2)]
+    out, _ = run(SCRIPT, *pairs, "-o", "v.csv", cwd=tmp_path)
+    assert "mean penalty, direct matching, 12 pairs of networks" in out
+    assert {row["method"] for row in read_csv(tmp_path / "v.csv")} == {"direct matching"}
+    tests = read_csv(tmp_path / "v_group_tests.csv")
+    test = next(row for row in tests if row["quantity"] == "penalty")
+    assert (test["within"], test["across"]) == ("resnet18 → resnet18", "resnet18 → small_cnn")
+    assert float(test["difference"]) == pytest.approx(-0.045)
+
+
 def test_a_list_must_be_readable_and_unlisted_networks_are_named_by_path(folder):
     assert "cannot read none.csv" in error_line(
         SCRIPT, "c0-c1", "--networks", "none.csv", cwd=folder

@@ -1,7 +1,7 @@
 """Groups of stitching runs that are judged together, and the quantities of a run."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,14 @@ from src.network_names import FRESH, NetworkKey, NetworkName
 from src.results.options import read_options
 from src.results.quantities import QUANTITIES, VALIDITY
 from src.results.tables import IntervalEstimate
-from src.stitching.experiments import CHECKPOINTS, WEIGHTS, Pair, method_names, newest_runs
+from src.stitching.experiments import (
+    CHECKPOINTS,
+    NETWORKS,
+    WEIGHTS,
+    Pair,
+    method_names,
+    newest_runs,
+)
 from src.stitching.folders import StitchingRun
 from src.verdict.kappa import kappa_within, strata_of
 from src.verdict.named_networks import NamedNetwork
@@ -89,9 +96,9 @@ def families_of(
 ) -> list[list[Group]]:
     """Return the groups of runs to judge, in families; penalties of a family are tested together.
 
-    A group has one pair of layers. A family has one method, on whatever networks. Stitches of a
-    network to itself, at whatever epochs, are a family of their own, and so are stitches from
-    untrained networks. Of repeated runs the newest counts, with a warning.
+    A group has one pair of layers. A family has one method and one type of networks on either side.
+    Stitches of a network to itself, at whatever epochs, are a family of their own, and so are
+    stitches from untrained networks. Of repeated runs the newest counts, with a warning.
 
     Args:
         names: the networks of the runs.
@@ -99,7 +106,7 @@ def families_of(
             repetitions of one experiment. Otherwise a note says where that is possible.
     """
     families: list[list[Group]] = []
-    for method, repetitions in _repetitions(newest_runs(runs), names):
+    for method, repetitions in _repetitions(newest_runs(runs), names, pool=pool):
         family: list[Group] = []
         for title, titled_runs in _titled(repetitions, method, names, pool=pool).items():
             for runs_of_layers in grouped(titled_runs, lambda run: run.row.pair).values():
@@ -110,19 +117,25 @@ def families_of(
 
 
 def _repetitions(
-    runs: Sequence[StitchingRun], names: Names
+    runs: Sequence[StitchingRun], names: Names, *, pool: bool
 ) -> Iterator[tuple[str, list[StitchingRun]]]:
     """Yield each method with runs that may repeat one experiment on further networks.
 
-    Controls and one network at two epochs repeat no stitch of two networks.
+    Controls and one network at two epochs repeat no stitch of two networks, and neither do networks
+    of other types. The types stand in the name of the method only if pairs of networks are pooled:
+    rows then name no networks.
     """
-    methods = method_names([run.row for run in runs], apart_from=(*CHECKPOINTS, *WEIGHTS, "seed"))
-    repetitions: dict[tuple[str, bool, bool], list[StitchingRun]] = {}
+    apart_from = (*NETWORKS, "seed")
+    if pool:
+        apart_from = (*CHECKPOINTS, *WEIGHTS, "seed")
+    methods = method_names([run.row for run in runs], apart_from=apart_from)
+    repetitions: dict[tuple[Hashable, ...], list[StitchingRun]] = {}
     for run, method in zip(runs, methods, strict=True):
-        kind = (method, is_same_run(run, names), is_untrained(run.row.networks[0]))
+        types = (run.row.front_model_type, run.row.end_model_type)
+        kind = (method, types, is_same_run(run, names), is_untrained(run.row.networks[0]))
         repetitions.setdefault(kind, []).append(run)
-    for (method, *_), runs_of_kind in repetitions.items():
-        yield method, runs_of_kind
+    for (name, *_), runs_of_kind in repetitions.items():
+        yield str(name), runs_of_kind
 
 
 def is_same_run(run: StitchingRun, names: Names) -> bool:
