@@ -125,9 +125,9 @@ def _repetitions(
     of other types. The types stand in the name of the method only if pairs of networks are pooled:
     rows then name no networks.
     """
-    apart_from = (*NETWORKS, "seed")
+    apart_from = [*NETWORKS, "seed"]
     if pool:
-        apart_from = (*CHECKPOINTS, *WEIGHTS, "seed")
+        apart_from = [*CHECKPOINTS, *WEIGHTS, "seed"]
     methods = method_names([run.row for run in runs], apart_from=apart_from)
     repetitions: dict[tuple[Hashable, ...], list[StitchingRun]] = {}
     for run, method in zip(runs, methods, strict=True):
