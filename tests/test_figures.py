@@ -354,3 +354,12 @@ def test_without_matplotlib_a_warning_says_what_is_missing(tmp_path, monkeypatch
     maps(tmp_path / "f.png", {"": {"t": HeatMap(of_layers([0.5], [1]))}}, **AXES)
     assert "f.png was not drawn: matplotlib is not installed" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_panel_without_values_is_drawn_empty(tmp_path, drawn_figures):
+    """Some measures are undefined at every rank, such as CCA of maps of unequal sizes by positions."""
+    undefined = {"a – b": {1: math.nan, 2: math.nan}}
+    defined = {"a – b": {1: 0.5, 2: 0.75}}
+    curves(tmp_path / "f.png", {"CCA": undefined, "CKA": defined}, x_label="rank")
+    empty, drawn = panels_of(drawn_figures["f.png"])
+    assert empty.get_xscale() == "linear" and drawn.get_xscale() == "log"

@@ -74,7 +74,7 @@ def curves(
             _set_range(axes, panel)
             if layers:
                 axes.set_xticks(range(len(layers)), layers, rotation=90)
-            else:
+            elif _has_values(panel.curves):  # without values matplotlib has no logarithmic axis
                 axes.set_xscale("log", base=2)
                 axes.xaxis.set_major_formatter("{x:g}")
 
@@ -109,6 +109,12 @@ def _set_range(axes: Any, panel: CurvePanel) -> None:
         axes.set_ylim(bottom=min([low, *values]))
     if math.isfinite(high):
         axes.set_ylim(top=max([high, *values]))
+
+
+def _has_values(lines: Mapping[str, Curve]) -> bool:
+    """Return whether a value of the curves is not NaN."""
+    points = [_point(value) for curve in lines.values() for value in curve.values()]
+    return not all(math.isnan(point.value) for point in points)
 
 
 def _point(value: Point | float) -> Point:
