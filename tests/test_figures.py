@@ -360,6 +360,7 @@ def test_a_panel_without_values_is_drawn_empty(tmp_path, drawn_figures):
     """Some measures are undefined at every rank, such as CCA of maps of unequal sizes by positions."""
     undefined = {"a – b": {1: math.nan, 2: math.nan}}
     defined = {"a – b": {1: 0.5, 2: 0.75}}
-    curves(tmp_path / "f.png", {"CCA": undefined, "CKA": defined}, x_label="rank")
+    panels = [CurvePanel(undefined, "CCA"), CurvePanel(defined, "CKA")]
+    curves(tmp_path / "f.png", panels, x_label="rank")
     empty, drawn = panels_of(drawn_figures["f.png"])
     assert empty.get_xscale() == "linear" and drawn.get_xscale() == "log"
