@@ -243,7 +243,7 @@ def test_what_cannot_be_tested_is_left_out():
     assert {test.within for test in tests} == {"k → k"} and len(rows) == 3 and len(tests) == 2
     assert untested[0] == "(l → l) − (l → k), dm: l has fewer than two networks"
     _, tests, untested = compare_groups(values[:-1], networks)
-    assert not tests and "(k → k) − (k → l), dm: a pair of networks has no accuracy" in untested
+    assert not tests and "(k → k) − (k → l), dm: a pair of networks has no value" in untested
     assert Question("k", "l", "front").across == "l → k"
 
 
@@ -253,7 +253,7 @@ def test_a_quantity_that_a_group_lacks_is_not_tested():
     values += [LayerValue("dm", "kappa_within", *pair, "x", "x", 0.5) for pair in ("ab", "ba")]
     _, tests, untested = compare_groups(values, networks)
     assert {test.quantity for test in tests} == {"accuracy"}
-    assert "(k → k) − (k → l), dm: a pair of networks has no kappa_within" in untested
+    assert "(k → k) − (k → l), dm: a pair of networks has no value (kappa_within)" in untested
 
 
 def test_groups_are_compared_at_layers_that_all_networks_have():

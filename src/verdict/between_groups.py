@@ -80,15 +80,19 @@ def compare_groups(
 
         groups = dict.fromkeys(networks[name].group for name in _names(compared))
         for question in questions(groups):
+            untested: dict[str, list[str]] = {}  # quantities by the reason
             for quantity, means_of_quantity in means.items():
                 try:
-                    answer = answer_to(question, quantity, means_of_quantity, networks)
-                except Untestable as reason:
-                    text = f"{question}, {method}: {reason}"
-                    if text not in comparison.untested:
-                        comparison.untested.append(text)
+                    answer = answer_to(question, means_of_quantity, networks)
+                except Untestable as error:
+                    untested.setdefault(str(error), []).append(quantity)
                     continue
                 comparison.tests.append(_test_row(method, quantity, question, answer, layers))
+            for reason, quantities in untested.items():
+                text = f"{question}, {method}: {reason}"
+                if len(quantities) < len(means):
+                    text += f" ({', '.join(quantities)})"
+                comparison.untested.append(text)
     return comparison
 
 
@@ -180,7 +184,6 @@ class Answer(NamedTuple):
 
 def answer_to(
     question: Question,
-    quantity: str,
     means: Mapping[NetworkPair, float],
     networks: Mapping[str, NamedNetwork],
 ) -> Answer:
@@ -190,8 +193,7 @@ def answer_to(
     pairs of different networks of both groups need a value, in both directions.
 
     Args:
-        quantity: named in an error.
-        means: values of the quantity, by pair of networks.
+        means: values of a quantity, by pair of networks.
     Raises:
         Untestable: the group has fewer than two networks, a network is in both groups, or a pair of
             networks has no value.
@@ -203,11 +205,11 @@ def answer_to(
     if set(trainings_of_group) & set(trainings_of_second):
         raise Untestable("a network is in both groups")
     if not trainings_of_second:
-        raise Untestable(f"a pair of networks has no {quantity}")
+        raise Untestable("a pair of networks has no value")
     trainings = [*trainings_of_group, *trainings_of_second]
     values = _matrix(means, networks, trainings)
     if np.isnan(values[~np.eye(len(trainings), dtype=bool)]).any():
-        raise Untestable(f"a pair of networks has no {quantity}")
+        raise Untestable("a pair of networks has no value")
     in_group = np.arange(len(trainings)) < len(trainings_of_group)
     test = permutation_test(values, in_group, side=question.side)
     return Answer(test, len(trainings_of_group), len(trainings_of_second))
