@@ -109,6 +109,24 @@ def section_of(page: str, title: str) -> str:
     return (ROOT / page).read_text().split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 
+def test_the_example_of_the_readme_runs():
+    """On two untrained modules."""
+
+    class Module(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer3 = torch.nn.Conv2d(1, 6, 3)
+            self.head = torch.nn.Linear(6, 10)
+
+        def forward(self, images):
+            return self.head(self.layer3(images).mean((2, 3)))
+
+    ((_, code),) = BLOCK.findall(section_of("README.md", "In Python"))
+    variables = {"module1": Module(), "module2": Module(), "images": torch.rand(40, 1, 8, 8)}
+    exec(code, variables)
+    assert variables["logits"].shape == (40, 10)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder in which the blocks of the pages run, with the networks of the README's experiment."""
