@@ -15,6 +15,7 @@ from src.datasets import load_dataset
 from src.images import ImageSpec
 from src.models import build_model
 from src.network_names import NetworkName
+from src.ood import make_detector
 from src.results import figures
 from tests.commands import ON_DIGITS, PNG, ROOT, error_line, read_csv, read_json, run
 from tests.conftest import few_images
@@ -356,3 +357,13 @@ def test_all_pairs_does_not_run_the_code_that_a_table_was_made_with(folder):
     assert "mine.py:rsa has changed since tables of results/all/similarity were made" in said
     (folder / "mine.py").unlink()
     assert "0 of 1 units" in run(*given, "cka").err
+
+
+def test_a_diverged_stitch_does_not_spoil_the_others_of_its_batch(folder):
+    """Stitches into one layer are scored in one batch."""
+    detector = make_detector(f"{folder}/mine.py:Norm")
+    activations = torch.rand(4, 3)
+    detector.add(activations, torch.zeros(4, dtype=torch.long))
+    detector.fit()
+    scores = detector.score(torch.cat([activations, torch.full((2, 3), torch.nan)]))
+    assert torch.equal(scores[:4], detector.score(activations)) and scores[4:].isnan().all()

@@ -260,7 +260,8 @@ class Residual(Detector):
 class UserDetector(Detector):
     """A detector of a user's code: a class with `add`, `fit` and `score`.
 
-    The code sees no batch with activations that are not finite: such a batch scores NaN.
+    The code sees no image whose activation is not finite: such an image scores NaN. A batch may
+    hold the activations of several stitches.
 
     Args:
         name: FILE.py:CLASS or package.module:class.
@@ -292,9 +293,15 @@ class UserDetector(Detector):
             self.detector.fit()
 
     def score(self, activations: Tensor) -> Tensor:
+        is_finite = activations.flatten(1).isfinite().all(1)  # not so if a training diverged
+        scores = activations.new_full((len(activations),), math.nan, dtype=torch.float64)
+        if is_finite.any():
+            scores[is_finite] = self._score(activations[is_finite])
+        return scores
+
+    def _score(self, activations: Tensor) -> Tensor:
+        """Return scores (B,) of finite activations."""
         n_images = len(activations)
-        if not activations.isfinite().all():  # a stitch whose training diverged
-            return torch.full((n_images,), math.nan, device=activations.device).double()
         with failing_as_user_error(self.name):
             returned = self.detector.score(at_least_single(activations.detach()))
             scores = torch.as_tensor(returned, dtype=torch.float64, device=activations.device)
