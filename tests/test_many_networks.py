@@ -291,7 +291,9 @@ def test_do_networks_of_noisy_labels_stitch_to_clean_ones(in_tmp_path):
         options = ["--methods", "pinv", "-n", "60", "--no-similarity", "--no-figures"]
         layers = ["pool3,pool4", "rc2c_pre"]
         run("misc/all_pairs.py", "groups.csv", *layers, *ON_DIGITS, *options, "-dir", "noise")
-    folders = sorted(str(path) for path in in_tmp_path.glob("results/noise/pinv/*/"))
+    folders = sorted(
+        str(path) for path in in_tmp_path.glob("results/noise/pinv/*") if path.is_dir()
+    )
     out, _ = run(SCRIPT, *folders, "--networks", "groups.csv", "-o", "noise.csv")
     assert "share of similar pairs, direct matching, 6 pairs of networks" in out
     assert "noisy → clean (2) " in out and "means over 2 pairs of layers of the same name" in out
