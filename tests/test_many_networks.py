@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+from matplotlib.text import Text
 
 from src.network_names import NetworkName
 from src.results.network_list import ListedNetwork, as_listed
@@ -77,6 +78,9 @@ def test_one_matrix_a_quantity_whatever_the_number_of_networks(folder, drawn_fig
         "mean κ within strata",
         "share of similar pairs",
     ]
+    assert len([axes for axes in figure.axes if axes.images]) == 4 * 4  # a row a pair of groups
+    texts = {" ".join(text.get_text().split()) for text in figure.findobj(Text)}
+    assert "direct matching, clean → noisy, 9 pairs of networks" in texts
     out = run(
         SCRIPT, *folders(), "--networks", "list.csv", "-o", "v.csv", "--verbose", cwd=folder
     ).out

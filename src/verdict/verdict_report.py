@@ -47,6 +47,8 @@ CONTROLS = {  # and how many of them must be similar
 }
 LOW = 0.5  # the report names end networks with a lower accuracy
 MAX_TESTS = 12  # lines of tests between groups, a method
+MAX_GROUP_PAIRS = 9  # rows of panels that the groups of a method get in the figure
+BOUNDS = "A dose at the dark end of its scale is a lower bound."
 
 # kinds of pairs of networks, which are never averaged together
 PAIRS = "pairs of networks"
@@ -80,6 +82,20 @@ def sections_of(rows: Sequence[VerdictRow]) -> list[Section]:
             elif has_many:
                 title = f"{method}, {rows_of_kind[0].networks}"
             sections.append(Section(title, rows_of_kind, len(titles)))
+    return sections
+
+
+def by_groups(section: Section) -> list[Section]:
+    """Return a section for each pair of groups of networks; the section itself where there is one
+    group, or more than `MAX_GROUP_PAIRS` pairs of groups."""
+    parts = grouped(section.rows, lambda row: (row.front_group, row.end_group))
+    if not section.is_summary or not 1 < len(parts) <= MAX_GROUP_PAIRS:
+        return [section]
+    sections = []
+    for (front_group, end_group), rows in parts.items():
+        n_networks = len({row.networks for row in rows})
+        title = f"{rows[0].method}, {front_group} → {end_group}, {n_networks} {kind_of(rows[0])}"
+        sections.append(Section(title, rows, n_networks))
     return sections
 
 
@@ -231,11 +247,11 @@ def draw(
     title: str,
     caption: str,
 ) -> None:
-    """Draw the maps: a row of panels a section, a column a quantity.
+    """Draw the maps: a row of panels a section and a pair of groups, a column a quantity.
 
     The main figure ends with the verdicts. The further quantities have a figure for themselves.
     """
-    sections = sections_of(rows)
+    sections = [part for section in sections_of(rows) for part in by_groups(section)]
     has_summary = any(section.is_summary for section in sections)
     main_quantities = IN_SUMMARY if has_summary else IN_MAIN_FIGURE
     further = [
@@ -262,7 +278,7 @@ def draw(
             further_maps,
             **AXES,
             title=title,
-            caption=caption,
+            caption=f"{caption} {BOUNDS}".strip(),
         )
 
 
