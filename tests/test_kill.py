@@ -49,13 +49,13 @@ def processes():
 
 
 def kill_often(processes, command: list[str], folder: Path, within: float) -> int:
-    """Start a command six times and kill it within so many seconds; returns how many kills met a
-    running one."""
+    """Start a command six times and kill it within so many seconds, later each time; returns how
+    many kills met a running one."""
     moments, met = random.Random(len(command)), 0
-    for _ in range(6):
+    for share in (0.1, 0.2, 0.4, 0.6, 0.8, 1):
         process = processes.Process(target=run, args=(*command, "--resume"), kwargs={"cwd": folder})
         process.start()
-        process.join(timeout=moments.uniform(0.1, 1) * within)
+        process.join(timeout=moments.uniform(0.5, 1) * share * within)
         met += process.is_alive()
         process.kill()
         process.join()
