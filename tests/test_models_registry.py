@@ -93,7 +93,11 @@ def test_fresh_weights_equal_the_public_code_in_the_seed(label):
         ), key
 
 
-LARGE = ("wide_resnet_28_10", "resnet18_samesize")  # other tests cut and train their families
+LARGE = (
+    "wide_resnet_28_10",
+    "resnet18_samesize",
+    "resnet50",
+)  # other tests cut and train their families
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,7 @@ def test_biased_measures_are_counted(capsys):
     assert said(*few_positions, "procrustes", n_permutations=20)
 
 
+@pytest.mark.slow
 def test_p_values_within_classes_are_uniform_when_only_labels_are_shared():
     """200 simulated data sets; permutations of all images reject nearly all of them."""
     rng = np.random.default_rng(1)
