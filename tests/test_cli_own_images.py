@@ -90,6 +90,7 @@ def test_training_evaluation_and_stitching(imagenet, in_tmp_path):
     assert len(list((in_tmp_path / "results").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_an_interruption_is_answered_by_the_main_process_alone(imagenet, tmp_path):
     """Ctrl-C, `timeout`, containers and Slurm signal all processes: workers leave it to the main
     one, and end."""

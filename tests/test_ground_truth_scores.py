@@ -256,7 +256,8 @@ def similarities(rng, n: int, *, groups=0, points=None, dimension: int = 8) -> n
     return -np.linalg.norm(points[:, None] - points, axis=2)
 
 
-@pytest.mark.parametrize("given", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("given", [False, True])
 def test_random_measures_are_above_chance_as_often_as_said_and_planted_ones_are_found(given):
     """Of ten networks; at 2.5 %, 400 simulations give 10 ± 3.1. A planted measure is of the same
     points, with noise."""

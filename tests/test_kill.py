@@ -82,6 +82,7 @@ def compare(network_folder):
     return check
 
 
+@pytest.mark.slow
 def test_a_grid_of_task_loss_matching(compare):
     compare(TLM, lambda path, _: kill_after(TLM, path, "Epoch #1 val"))
 

@@ -24,10 +24,9 @@ def run_module(name: str, *arguments: str, cwd) -> str:
 @pytest.mark.parametrize(
     ("method", "of_workers"),
     [
-        # Workers of all other tests start from a fork server
         pytest.param("fork", "forkserver", marks=pytest.mark.slow),
-        pytest.param("forkserver", "forkserver", marks=pytest.mark.slow),
-        ("spawn", "spawn"),
+        ("forkserver", "forkserver"),
+        pytest.param("spawn", "spawn", marks=pytest.mark.slow),
     ],
 )
 def test_scripts_read_images_from_files_without_linux(method, of_workers, tmp_path):
