@@ -22,7 +22,7 @@ def parser() -> cli.Parser:
     add("-s", "--seed", type=cli.whole_number(0), default=0, help="seed of fresh weights")
     cli.add_similarity(options)
     add("-o", "--output", type=cli.csv_file, help="CSV to write; a figure is drawn beside it")
-    cli.add_figure(options)
+    cli.add_title(options)
     add("--verbose", action="store_true", help="print how layers are aligned")
     return options
 
@@ -284,7 +284,7 @@ def write_rows(args, run, rows) -> None:
     from src.console import note
     from src.similarity.similarity_report import write_files
 
-    write_files(Path(args.output), rows, **cli.figure_options(args))
+    write_files(Path(args.output), rows, title=args.title)
     run.finish()
     note(f"wrote {args.output}")
 

@@ -27,7 +27,7 @@ def parser() -> cli.Parser:
         help="folder for the scores of all images; default: one file in source_dir",
     )
     add_networks(options)
-    cli.add_figure(options)
+    cli.add_title(options)
     return options
 
 
@@ -251,8 +251,7 @@ def write_results(args, stitches, reference, tables, names) -> None:
             evaluations[score] = rows
     folder = Path(args.source_dir)
     other_data = label_of_other_data(args)
-    figure = cli.figure_options(args)
-    report(folder, evaluations, reference, other_data=other_data, **figure)
+    report(folder, evaluations, reference, other_data=other_data, title=args.title)
 
     # The scores of all images
     for score in evaluations:

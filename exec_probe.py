@@ -83,7 +83,7 @@ def add_output(options: cli.Parser) -> None:
         type=cli.csv_file,
         help="CSV to write; a figure of accuracy over rank is drawn beside it",
     )
-    cli.add_figure(options)
+    cli.add_title(options)
     add(
         "--with-head",
         metavar="DIR",
@@ -283,7 +283,7 @@ def write_table(args, run, task, trained, tested, *, weights, n_images) -> None:
             model_weights=weights,
         )
         rows.append(row)
-    write_files(Path(args.output), rows, task.widths, **cli.figure_options(args))
+    write_files(Path(args.output), rows, task.widths, title=args.title)
     run.finish()
     note(f"wrote {args.output}")
 

@@ -44,11 +44,11 @@ def parser() -> cli.Parser:
     add(
         "-o",
         "--output",
-        type=cli.table_or_figure,
-        help="CSV or figure (.png, .pdf) to write; the second goes beside the first. Default: grid.csv "
+        type=cli.csv_file,
+        help="CSV to write; the figure goes beside it. Default: grid.csv "
         "in source_dir, and for two folders nothing",
     )
-    add("--title", default="", help="title of the figure")
+    cli.add_title(options)
     add_many_networks(options)
     return options
 
@@ -128,8 +128,8 @@ def draw_curves(args) -> None:
             f"{source_dir} has neither a stitch of a layer to the same layer of another network, nor a table of "
             "similarity of two networks in a folder similarity"
         )
-    table, figure = output_files(args, "curves.csv")
-    write_depth(table, rows, figure=figure, title=args.title, quantities=args.quantities)
+    table = Path(args.output or source_dir / "curves.csv")
+    write_depth(table, rows, title=args.title, quantities=args.quantities)
     note(f"wrote {table}; its figure is beside it")
 
 
@@ -146,9 +146,8 @@ def compare_folders(args) -> None:
     for folder in folders:
         runs = newest_runs(runs_of(Path(folder), recursive=args.recursive, may_lack=False))
         rows_of_folders.append([run.row for run in runs])
-    table, figure = output_files(args, "grid.csv")
-    path = table if args.output else None
-    compare(folders, rows_of_folders, path, figure=figure, title=args.title)
+    path = Path(args.output) if args.output else None
+    compare(folders, rows_of_folders, path, title=args.title)
 
 
 def collect_accuracies(args) -> None:
@@ -160,11 +159,11 @@ def collect_accuracies(args) -> None:
     runs = runs_of(source_dir, recursive=args.recursive, may_lack=bool(similarities))
     newest = newest_runs(runs)
     names = names_of(args, newest, similarities)
-    path, figure = output_files(args, "grid.csv")
+    path = Path(args.output or source_dir / "grid.csv")
     if args.recursive:
         write_measurements(args, path, newest, similarities, names)
     if runs:
-        write_accuracies(args, path, runs, newest, names, figure=figure)
+        write_accuracies(args, path, runs, newest, names)
 
 
 def write_measurements(args, path: Path, runs, similarities, names) -> None:
@@ -187,7 +186,7 @@ def write_measurements(args, path: Path, runs, similarities, names) -> None:
         note(f"wrote {path.stem}_groups.csv and {path.stem}_group_tests.csv beside it")
 
 
-def write_accuracies(args, path: Path, runs, newest, names, *, figure: str) -> None:
+def write_accuracies(args, path: Path, runs, newest, names) -> None:
     """Print the matrices of a folder, and write its table of runs, its figure and its intervals.
 
     Args:
@@ -210,7 +209,7 @@ def write_accuracies(args, path: Path, runs, newest, names, *, figure: str) -> N
         table(title, *matrix)
 
     if args.output or args.recursive or args.networks:
-        write_grid(path, [run.row for run in runs], figure=figure, title=args.title, names=titles)
+        write_grid(path, [run.row for run in runs], title=args.title, names=titles)
     else:  # runs that end later keep this table up to date
         update_grid(Path(args.source_dir), create=True, title=args.title)
 
@@ -219,13 +218,6 @@ def write_accuracies(args, path: Path, runs, newest, names, *, figure: str) -> N
     rows = [{name: record[name] for name in INTERVALS} for record in records]
     write_csv(intervals, INTERVALS, rows)
     note(f"wrote {intervals}")
-
-
-def output_files(args, default: str) -> tuple[Path, str]:
-    """Return the path of the table to write, and the ending of its figure."""
-    output = Path(args.output or Path(args.source_dir, default))
-    figure = ".png" if output.suffix == ".csv" else output.suffix
-    return output.with_suffix(".csv"), figure
 
 
 def runs_of(source_dir: Path, *, recursive: bool, may_lack: bool):

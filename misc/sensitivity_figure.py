@@ -39,9 +39,9 @@ def parser() -> cli.Parser:
         "--output",
         type=cli.figure_file,
         required=True,
-        help="figure to write, a PNG or a PDF",
+        help="figure to write, a PNG or a PDF; the other goes beside it",
     )
-    add("--title", default="", help="title of the figure")
+    cli.add_title(options)
     return options
 
 

@@ -48,7 +48,7 @@ def parser() -> cli.Parser:
         help="CSV to write; the sentences (.md), the maps of each method (.png) and, with several pairs of networks, "
         "the tables of groups (_groups.csv, _group_tests.csv) go beside it",
     )
-    cli.add_figure(options)
+    cli.add_title(options)
     return options
 
 
@@ -130,7 +130,7 @@ def give_verdict(args) -> None:
         caption=describe_stitches([run.row for run in runs]),
         groups=groups,
         tests=tests,
-        **cli.figure_options(args),
+        title=args.title,
     )
     note(
         f"wrote {args.output}; its sentences (.md) and maps of the words and numbers are beside it"

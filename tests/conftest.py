@@ -143,11 +143,13 @@ def render_figure():
 
     render = figures._save
     with pytest.MonkeyPatch.context() as patch:
-        starts = {".png": commands.PNG, ".pdf": commands.PDF}
-        patch.setattr(
-            figures, "_save", lambda figure, path: write_bytes(path, starts[Path(path).suffix])
-        )
+        patch.setattr(figures, "_save", write_beginnings)
         yield render
+
+
+def write_beginnings(figure, path: Path) -> None:
+    write_bytes(path.with_suffix(".png"), commands.PNG)
+    write_bytes(path.with_suffix(".pdf"), commands.PDF)
 
 
 @pytest.fixture
@@ -159,7 +161,7 @@ def drawn_figures(monkeypatch):
     drawn, save = {}, figures._save
 
     def keep(figure, path):
-        drawn[Path(path).name] = figure
+        drawn[path.with_suffix(".png").name] = figure
         save(figure, path)
 
     monkeypatch.setattr(figures, "_save", keep)

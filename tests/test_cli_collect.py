@@ -131,17 +131,15 @@ def test_two_folders_are_compared(tmp_path):
     lines = out.splitlines()
     assert [lines[i] for i in (0, 5, 10)] == ["one", "other", "other − one"] and len(lines) == 15
     assert not list((tmp_path / "one").glob("grid*"))  # it writes nothing unless asked to
-    assert run(SCRIPT, "one", "other", "-o", "new/both.pdf").out == out
-    assert (tmp_path / "new" / "both.pdf").read_bytes().startswith(PDF) and not (
-        tmp_path / "new" / "both.png"
-    ).exists()
+    assert run(SCRIPT, "one", "other", "-o", "new/both.csv").out == out
+    assert (tmp_path / "new" / "both.pdf").read_bytes().startswith(PDF)
     assert [row["accuracy_2"] for row in read_csv("new/both.csv")] == ["0.5"] * 3
 
 
 def test_from_below_all_are_written_and_of_repeated_ones_the_newest_counts(tmp_path):
     for name, accuracy in (("a/2026-11-25_10-25-39.5", 0.25), ("b/2026-11-25_10-25-32.5", 0.5)):
         copy_run(TRAINED[0], tmp_path / "n" / name, accuracy)
-    out, err = run(SCRIPT, "n", "-r", "-o", "all.pdf")
+    out, err = run(SCRIPT, "n", "-r", "-o", "all.csv")
     assert (
         out.split()[-1] == "0.2500" and "1 result repeats another" in err and "skipped" not in err
     )

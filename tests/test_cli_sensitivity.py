@@ -7,7 +7,7 @@ import pytest
 
 from misc.sensitivity_figure import curves_of_pair
 from src.sensitivity.measurements import read_measurements
-from tests.commands import PDF, caption_of, read_csv, run
+from tests.commands import PDF, PNG, caption_of, read_csv, run
 from tests.tables import PROBE, SIMILARITY, STITCH, write_table
 
 STATISTICS, FIGURE = "misc/rank_statistics.py", "misc/sensitivity_figure.py"
@@ -124,8 +124,9 @@ def test_curves_rise_with_similarity_and_are_of_the_truncated_network(tables):
 def test_draws_a_panel_for_each_layer_with_a_caption(tables, drawn_figures):
     run(FIGURE, *tables, "-o", "both.png")
     run(FIGURE, *tables, "-l", "x", "-other", "y", "-o", "one.pdf", "--title", "Layer x")
-    both, one = drawn_figures["both.png"], drawn_figures["one.pdf"]
+    both, one = drawn_figures["both.png"], drawn_figures["one.png"]
     assert [axes.get_title() for axes in both.axes] == ["x", "y"]
     assert [axes.get_title() for axes in one.axes] == ["x → y"] and one.get_suptitle() == "Layer x"
     assert caption_of(one) == "Networks: a.pt (resnet18), b.pt (resnet18). Data: digits, mnist."
     assert Path("one.pdf").read_bytes().startswith(PDF)
+    assert Path("one.png").read_bytes().startswith(PNG)

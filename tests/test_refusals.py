@@ -111,7 +111,7 @@ REFUSALS = [
     ),
     (
         f"{COLLECT} dm -o a.jpg",
-        "argument -o/--output: 'a.jpg' is not a name that ends in .csv or .png or .pdf",
+        "argument -o/--output: 'a.jpg' is not a name that ends in .csv",
     ),
     ("misc/rank_statistics.py nowhere.csv", "cannot read nowhere.csv: No such file or directory"),
 ]

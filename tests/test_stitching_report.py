@@ -92,10 +92,10 @@ def test_the_grid_has_a_panel_for_each_experiment_of_its_layers_all_of_one_scale
         stitch_row(accuracy=0.9, init="pinv", n_epochs=0),
         stitch_row(end_layer="layer3.0"),
     ]
-    write_grid(tmp_path / "grid.csv", rows, figure=".pdf", title="Digits")
+    write_grid(tmp_path / "grid.csv", rows, title="Digits")
     ((path, figure),) = drawn_figures.items()
     panels = [axes for axes in figure.axes if axes.images]
-    assert path == "grid.pdf" and figure.get_suptitle() == "Digits"
+    assert path == "grid.png" and figure.get_suptitle() == "Digits"
     assert [axes.get_title().split("\n")[0] for axes in panels] == ["init=rand", "init=pinv"]
     assert [axes.images[0].get_clim() for axes in panels] == [(0, 1)] * 2
     assert "Data: digits" in caption_of(figure)

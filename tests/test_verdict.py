@@ -471,7 +471,6 @@ def test_script_writes_table_sentences_and_maps(two_methods, drawn_figures):
         two_methods / "t.csv", SimilarityRow, [of_networks("other.pt", values={"cka": 0.5})]
     )
     options = [
-        "--pdf",
         "-o",
         "w.csv",
         "--shrinkage-dose",
@@ -486,9 +485,9 @@ def test_script_writes_table_sentences_and_maps(two_methods, drawn_figures):
     assert "x -> y" not in out and (two_methods / "w_numbers.pdf").read_bytes().startswith(PDF)
     assert [row["verdict"] for row in read_csv(two_methods / "w.csv")] == [FAR, UNDECIDED]
     assert f"Images: {N}. Similar: less than 5 points are lost" in caption_of(
-        drawn_figures["w.pdf"]
+        drawn_figures["w.png"]
     )
-    assert drawn_figures["w.pdf"].get_suptitle() == "A title"
+    assert drawn_figures["w.png"].get_suptitle() == "A title"
     (two_methods / "empty").mkdir()
     assert "empty: no finished stitching run; give folders that" in error_line(
         SCRIPT, "empty", cwd=two_methods

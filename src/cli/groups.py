@@ -71,17 +71,9 @@ def add_resume(parser: Parser, *, overwrite: bool = False) -> None:
         )
 
 
-def add_figure(parser: Parser) -> None:
-    """Add `--title` and `--pdf`."""
-    add = parser.add_argument
-    add("--title", default="", help="title of the figure")
-    add("--pdf", action="store_true", help="draw the figure as a PDF instead of a PNG")
-
-
-def figure_options(args: Namespace) -> dict[str, str]:
-    """Return the ending of a figure's name as `figure`, and its title as `title`."""
-    ending = ".pdf" if args.pdf else ".png"
-    return {"figure": ending, "title": args.title}
+def add_title(parser: Parser) -> None:
+    """Add `--title`."""
+    parser.add_argument("--title", default="", help="title of the figure")
 
 
 def add_data(parser: Parser, *, batch_size: int | None) -> None:

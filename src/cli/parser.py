@@ -15,7 +15,7 @@ from src.console import note
 from src.errors import Misfit, UserError, as_user_error, unknown_name
 from src.files import read_yaml
 from src.network_names import content_of
-from src.results.options import NOT_RECORDED
+from src.results.options import FORMER, NOT_RECORDED
 from src.user_code import absolute, is_user_code, source_of
 
 # Beginnings of warnings that no user has to see
@@ -93,7 +93,7 @@ class Parser(argparse.ArgumentParser):
         names = []
         for key, value in read_yaml(path).items():
             name = str(key)
-            if value in (None, "", []) or name.endswith(DERIVED):
+            if value in (None, "", []) or name.endswith(DERIVED) or name in FORMER:
                 continue
             if name not in actions:
                 raise unknown_name(f"option in {path}", name, actions)

@@ -118,7 +118,6 @@ def output_file(*endings: str) -> Callable[[str], str]:
 
 csv_file = output_file(".csv")
 figure_file = output_file(".png", ".pdf")
-table_or_figure = output_file(".csv", ".png", ".pdf")
 
 
 def described(choices: Mapping[str, Any]) -> str:

@@ -144,7 +144,6 @@ def write_depth(
     path: Path,
     rows: Sequence[DepthRow],
     *,
-    figure: str = ".png",
     title: str = "",
     quantities: Sequence[str] = (),
 ) -> None:
@@ -168,9 +167,9 @@ def write_depth(
     layers = list(dict.fromkeys(row.layer for row in rows))  # the rows are in the order of depth
     pages = [shown[start : start + MAX_PANELS] for start in range(0, len(shown), MAX_PANELS)]
     for number, page in enumerate(pages, start=1):
-        page_path = path.with_suffix(figure)
+        page_path = path.with_suffix(".png")
         if number > 1:
-            page_path = path.with_name(f"{path.stem}_{number}{figure}")
+            page_path = path.with_name(f"{path.stem}_{number}.png")
         curves(
             page_path,
             page,
@@ -181,7 +180,7 @@ def write_depth(
         )
     if len(pages) > 1:
         note(
-            f"the figure has {len(pages)} pages: {path.stem}{figure} to {page_path.name}; "
+            f"the figure has {len(pages)} pages: {path.stem}.png to {page_path.name}; "
             "--quantities draws some of the panels"
         )
 

@@ -37,7 +37,6 @@ def report(
     reference: Reference,
     *,
     other_data: str = "",
-    figure: str = ".png",
     title: str = "",
 ) -> None:
     """Print the evaluations, and write the table, the figure and the JSON file of each detector.
@@ -46,7 +45,6 @@ def report(
         folder: the folder of the stitching runs.
         evaluations: rows by name of the detector; no list is empty.
         other_data: the data of the evaluation; empty if the stitches were made on the same data.
-        figure: the ending of the figure's name, .png or .pdf.
         title: the title of the figure.
     """
     for name, rows in evaluations.items():
@@ -64,7 +62,7 @@ def report(
         write_table(path, EvaluationRow, rows)
         _write_json(path.with_suffix(".json"), name, rows, reference)
         below = describe(rows, n_images=len(reference.options.test))
-        draw(path, _panels(matrices), figure=figure, title=title, caption=below)
+        draw(path, _panels(matrices), title=title, caption=below)
     _print_noise_costs(reference)
     _print_sides([row for rows in evaluations.values() for row in rows])
 

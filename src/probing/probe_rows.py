@@ -42,14 +42,13 @@ class ProbeRow:
 
 
 def write_files(
-    path: Path, rows: Sequence[ProbeRow], widths: Mapping[str, int], *, figure: str, title: str
+    path: Path, rows: Sequence[ProbeRow], widths: Mapping[str, int], *, title: str
 ) -> None:
     """Write a CSV with one row a probe, and beside it a figure of accuracy over rank.
 
     Args:
         widths: the number of features by layer. The full rank is drawn at this number, and so is
             every higher rank.
-        figure: the ending of the figure's name, .png or .pdf.
     """
     write_table(path, ProbeRow, rows)
     accuracies: dict[str, dict[int, float]] = {layer: {} for layer in widths}
@@ -60,7 +59,7 @@ def write_files(
     n_epochs = common(rows, "epochs")
     epochs = "epoch" if n_epochs == 1 else "epochs"
     curves(
-        path.with_suffix(figure),
+        path.with_suffix(".png"),
         [CurvePanel(accuracies, "accuracy of linear probes")],
         x_label="retained rank (components)",
         title=title,

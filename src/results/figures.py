@@ -113,7 +113,7 @@ def new_figure(
     panels, with the caption as its title.
 
     Args:
-        path: of the image. Its suffix is the format.
+        path: of the image, a PNG or a PDF. The other format goes beside it.
         widths: of the columns of panels, in inches, without labels.
         heights: of the rows of panels, likewise.
 
@@ -217,11 +217,9 @@ def _add_legend(figure: Any, handles: dict[str, Any], caption: str, width: float
 
 
 def _save(figure: Any, path: Path) -> None:
-    """Write the image of a figure; equal figures make equal files."""
-    buffer = io.BytesIO()
-    suffix = Path(path).suffix[1:]
-    metadata = {}
-    if suffix == "pdf":
-        metadata = {"CreationDate": None}
-    figure.savefig(buffer, format=suffix, metadata=metadata)
-    write_bytes(path, buffer.getvalue())
+    """Write a figure as pixels (PNG) and as vectors (PDF); equal figures make equal files."""
+    for suffix in (".pdf", ".png"):
+        metadata = {"CreationDate": None} if suffix == ".pdf" else {}
+        image = io.BytesIO()
+        figure.savefig(image, format=suffix[1:], metadata=metadata)
+        write_bytes(path.with_suffix(suffix), image.getvalue())

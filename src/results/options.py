@@ -18,6 +18,9 @@ from src.results.weights import changed, names_of
 # Options that `config.txt` leaves out: with them it would not repeat the run
 NOT_RECORDED = ("config", "resume", "overwrite")
 
+# Options of earlier versions of this suite, which a `config.txt` may hold
+FORMER = ("pdf",)
+
 # Options that may differ between equal runs: the folder of a run is no property of it
 PLACES = ("save_dir", "source_dir", "output")
 FREE = (
@@ -28,7 +31,7 @@ FREE = (
     "verbose",
     "print_freq",
     "title",
-    "pdf",
+    *FORMER,
 )
 
 # Values of this suite for the options that the public code writes as "" or 0

@@ -61,19 +61,16 @@ def _against_null(row: SimilarityRow, metric: str) -> str:
     return f" ({'; '.join(texts)})"
 
 
-def write_files(
-    path: Path, rows: Sequence[SimilarityRow], *, figure: str = ".png", title: str = ""
-) -> None:
+def write_files(path: Path, rows: Sequence[SimilarityRow], *, title: str = "") -> None:
     """Write the CSV, one row for each pair of layers and ranks, and the figure beside it.
 
     A full rank is empty, and an undefined value is `nan`.
 
     Args:
-        figure: the ending of the figure's name, .png or .pdf.
         title: of the figure.
     """
     write_table(path, SimilarityRow, rows)
-    draw(path.with_suffix(figure), rows, title=title)
+    draw(path.with_suffix(".png"), rows, title=title)
 
 
 def draw(path: Path, rows: Sequence[SimilarityRow], *, title: str = "") -> None:

@@ -109,7 +109,6 @@ def draw_grid(
     path: Path,
     rows: Sequence[StitchRow],
     *,
-    figure: str = ".png",
     title: str = "",
     names: Mapping[NetworkKey, str] | None = None,
 ) -> None:
@@ -117,11 +116,10 @@ def draw_grid(
 
     Args:
         path: of the table.
-        figure: the ending of the name of the figure.
         names: of the networks, for titles.
     """
     caption = describe_stitches(rows)
-    drawn = path.with_suffix(figure)
+    drawn = path.with_suffix(".png")
     sweeps = rank_sweeps(rows, names)
     if sweeps and len(sweeps) <= MAX_PANELS:
         draw_ranks(drawn, sweeps, title=title, caption=caption)

@@ -23,18 +23,16 @@ def write_grid(
     path: Path,
     rows: Sequence[StitchRow],
     *,
-    figure: str = ".png",
     title: str = "",
     names: Mapping[NetworkKey, str] | None = None,
 ) -> None:
     """Write rows as a CSV, and beside it the figure of their accuracies, see `draw_grid`.
 
     Args:
-        figure: the ending of its name, and so its format: .png or .pdf.
         names: of the networks, for titles.
     """
     write_table(path, StitchRow, rows)
-    draw_grid(path, rows, figure=figure, title=title, names=names)
+    draw_grid(path, rows, title=title, names=names)
 
 
 def update_grid(directory: Path, *, create: bool, title: str = "") -> None:
@@ -59,7 +57,6 @@ def compare(
     experiments: Sequence[Sequence[StitchRow]],
     path: Path | None = None,
     *,
-    figure: str = ".png",
     title: str = "",
 ) -> None:
     """Print the accuracies of two experiments over layers, and the second less the first.
@@ -69,7 +66,6 @@ def compare(
         experiments: the rows of the two experiments.
         path: of a CSV with a row per pair of layers, and of a figure beside it with the three
             matrices; None: only print.
-        figure: the suffix of the figure: .png or .pdf.
         title: of the figure.
 
     Raises:
@@ -103,7 +99,7 @@ def compare(
         cells = itertools.chain(*lines)
         write_table(path, ComparisonRow, [cell for cell in cells if cell is not None])
         caption = describe_stitches(*experiments)
-        draw(path, {"": panels}, figure=figure, title=title, caption=caption)
+        draw(path, {"": panels}, title=title, caption=caption)
 
 
 def _check_comparable(folders: Sequence[str], experiments: Sequence[Sequence[StitchRow]]) -> None:
@@ -123,7 +119,6 @@ def draw(
     path: Path,
     panels: Mapping[str, Mapping[str, HeatMap]],
     *,
-    figure: str,
     title: str = "",
     caption: str = "",
 ) -> None:
@@ -133,11 +128,10 @@ def draw(
         path: of the table.
         panels: heat maps by their title, by experiment. The figure has room for `MAX_PANELS`: it
             shows the last experiments, a row each.
-        figure: the suffix of the figure: .png or .pdf.
         title: of the figure.
         caption: the text below the figure.
     """
-    image = path.with_suffix(figure)
+    image = path.with_suffix(".png")
     n_panels = max(map(len, panels.values()), default=1)
     n_shown = MAX_PANELS // n_panels
     if len(panels) > n_shown:

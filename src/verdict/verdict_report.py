@@ -215,7 +215,6 @@ def write_files(
     rows: Sequence[VerdictRow],
     limits: Limits,
     *,
-    figure: str,
     title: str = "",
     caption: str = "",
     groups: Sequence[GroupRow] = (),
@@ -224,7 +223,6 @@ def write_files(
     """Write the CSV, and beside it the sentences (`.md`), the maps, and the tables of groups.
 
     Args:
-        figure: the ending of the names of the maps, .png or .pdf.
         title, caption: the texts above and below the maps.
     """
     write_table(path, VerdictRow, rows)
@@ -235,7 +233,7 @@ def write_files(
         write_table(path.with_name(f"{path.stem}_groups.csv"), GroupRow, groups)
     if tests:
         write_table(path.with_name(f"{path.stem}_group_tests.csv"), GroupTestRow, tests)
-    draw(path, rows, limits, figure=figure, title=title, caption=caption)
+    draw(path, rows, limits, title=title, caption=caption)
 
 
 def draw(
@@ -243,7 +241,6 @@ def draw(
     rows: Sequence[VerdictRow],
     limits: Limits,
     *,
-    figure: str,
     title: str,
     caption: str,
 ) -> None:
@@ -266,7 +263,7 @@ def draw(
         main_maps[row_title] = {**_heat_maps(section, main_quantities), **_verdicts(section)}
         further_maps[row_title] = {**_heat_maps(section, further)}
     maps(
-        path.with_suffix(figure),
+        path.with_suffix(".png"),
         main_maps,
         **AXES,
         title=title,
@@ -274,7 +271,7 @@ def draw(
     )
     if further:
         maps(
-            path.with_name(f"{path.stem}_numbers{figure}"),
+            path.with_name(f"{path.stem}_numbers.png"),
             further_maps,
             **AXES,
             title=title,
