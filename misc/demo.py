@@ -54,6 +54,7 @@ VERDICTS = {  # heading in the table of the report
     "not similar": "not similar",
     "undecided": "undecided",
 }
+ACCURATE = ("similar", "accurate by the class alone", "accurate but out of distribution")
 
 Row = dict[str, str]
 
@@ -176,21 +177,25 @@ def report(folder: Path) -> Path:
     sections = [
         "# Stitching two networks that read handwritten digits",
         question(read(folder / "results/dm/grid.csv")[0]),
+        answer(verdicts),
         "## What came out",
         table_of(verdicts),
-        findings(verdicts),
+        backwards(verdicts),
         "![Accuracy, identification and verdict of all pairs of layers](verdict.png)",
-        "*Rows of panels are methods. In each panel, rows are front layers and columns are end "
-        "layers.*",
+        "*Figure 1. Rows of panels are methods. In each panel, rows are front layers and columns are "
+        "end layers.*",
         "## How sure is that?",
         certainty(verdicts, controls),
         "## What do measures of similarity say?",
         specificity(read(folder / "statistics.csv")),
         "![Similarity of all pairs of layers](similarity.png)",
-        "*CKA, and the distances of PWCCA and Procrustes, between averages over positions.*",
-        f"Cut to fewer principal components, `{CUT}` of the front network keeps less of what "
-        "probes, stitching and measures find in it:",
-        "![What falls as a layer is cut to fewer ranks](sensitivity.png)",
+        "*Figure 2. Linear CKA, and the distances of PWCCA and Procrustes, between activations that "
+        "were averaged over positions.*",
+        f"In Figure 3, `{CUT}` of the front network is cut to fewer and fewer principal components. "
+        "Linear probes say how much of the classes is left. A measure is sensitive if it falls "
+        "where the probes fall.",
+        "![Probes, stitching and measures over the rank of a layer](sensitivity.png)",
+        f"*Figure 3. Accuracy of probes and stitches, and similarity, over the rank of `{CUT}`.*",
         "## The rule, in full",
         *(folder / "verdict.md").read_text().splitlines()[2:],
         "## The commands",
@@ -205,14 +210,24 @@ def question(row: Row) -> str:
     front_accuracy = float(row["front_accuracy"])
     end_accuracy = float(row["end_accuracy"])
     return (
-        f"Two `{MODEL}` were trained on 3,000 digits with different seeds. On {row['n_images']} "
-        f"test images they are right about {front_accuracy:.1%} (front) and {end_accuracy:.1%} "
-        f"(end). Which layers of the two do the same? The last block of each stage of the one was "
-        f"stitched to each of the other, in four ways: {', '.join(METHODS)}. A pair of layers is *similar* if "
-        "the stitched network is as accurate as the end network, if the activations that the "
-        "stitch makes look like the end network's own, and if each image can be recognised in its "
+        f"Two networks of the type `{MODEL}` were trained on 3,000 digits, with different seeds. "
+        f"They classify {front_accuracy:.1%} (front) and {end_accuracy:.1%} (end) of "
+        f"{row['n_images']} test images correctly. Which of their layers are functionally similar? "
+        "The last block of each stage of the front network was stitched to each of the end "
+        f"network, in four ways: {', '.join(METHODS)}. A pair of layers is *similar* if three "
+        "things hold: the stitched network is as accurate as the end network; the stitched "
+        "activations are like the end network's own; each image can be recognised in its "
         "activation."
     )
+
+
+def answer(rows: Sequence[Row]) -> str:
+    """Return a sentence that counts the accurate pairs of each method, and the similar ones."""
+    parts = []
+    for method, verdicts in verdicts_by_method(rows).items():
+        n_accurate = sum(verdicts[verdict] for verdict in ACCURATE)
+        parts.append(f"by {method} {n_accurate} are accurate, and {verdicts['similar']} similar")
+    return f"**Of {verdicts.total()} pairs of layers, {'; '.join(parts)}.**"
 
 
 def table_of(rows: Sequence[Row]) -> str:
@@ -221,19 +236,26 @@ def table_of(rows: Sequence[Row]) -> str:
         f"| method | {' | '.join(VERDICTS.values())} |",
         f"|---|{'---|' * len(VERDICTS)}",
     ]
-    for method in unique(rows, "method"):
-        counts = Counter(row["verdict"] for row in rows if row["method"] == method)
-        cells = " | ".join(str(counts[verdict]) for verdict in VERDICTS)
+    for method, verdicts in verdicts_by_method(rows).items():
+        cells = " | ".join(str(verdicts[verdict]) for verdict in VERDICTS)
         lines.append(f"| {method} | {cells} |")
     return "\n".join(lines)
 
 
-def findings(rows: Sequence[Row]) -> str:
+def verdicts_by_method(rows: Sequence[Row]) -> dict[str, Counter[str]]:
+    """Return the number of pairs of layers with each verdict, by method."""
+    return {
+        method: Counter(row["verdict"] for row in rows if row["method"] == method)
+        for method in unique(rows, "method")
+    }
+
+
+def backwards(rows: Sequence[Row]) -> str:
     """Return a list of what each method makes of the stitch from the last to the first layer."""
     last, first = unique(rows, "front_layer")[-1], unique(rows, "end_layer")[0]
     lines = [
-        f"Backwards through the network, from `{last}` to `{first}`, a stitch should fail. Chance is "
-        "10% of accuracy and 50% of identification:",
+        f"Backwards through the network, from `{last}` to `{first}`, a stitch should fail. By "
+        "chance, 10% of the images are classified correctly, and 50% are identified. Of the stitches,",
         "",
     ]
     for row in rows:
@@ -241,8 +263,8 @@ def findings(rows: Sequence[Row]) -> str:
             accuracy = float(row["accuracy"])
             identification = float(row["identification"])
             lines.append(
-                f"* {row['method']} is right about {accuracy:.1%} of the images, and its "
-                f"activations identify {identification:.1%} of the images;"
+                f"* {row['method']} classifies {accuracy:.1%} correctly, and identifies "
+                f"{identification:.1%};"
             )
     return "\n".join(lines).removesuffix(";") + "."
 
@@ -263,8 +285,8 @@ def certainty(rows: Sequence[Row], controls: Sequence[Row]) -> str:
     untrained = [row["verdict"] == "similar" for row in controls if row["control"] == "fresh"]
     return (
         f"Of {len(rows)} verdicts {n_undecided} are undecided. The losses of accuracy have "
-        f"intervals (95%) of at most {100 * max(widths):.1f} points. They say how sure a verdict is on these "
-        "two networks; two other networks may give other numbers. "
+        f"intervals (95%) that are at most {100 * max(widths):.1f} points wide. They are over test "
+        "images: two other networks may give other numbers.\n\n"
         f"Controls: of {len(own_layers)} layers stitched to themselves {sum(own_layers)} are "
         f"similar (all must be); of {len(untrained)} stitches from a network that was never "
         f"trained {sum(untrained)} are (none may be)."
@@ -281,8 +303,11 @@ def specificity(rows: Sequence[Row]) -> str:
             for row in rows
             if row["test"] == "specificity" and row["measure"] == measure
         ]
-        parts.append(f"{title} {places.count(1)} times of {len(places)}")
-    return f"**The layer of the same name comes first by {', '.join(parts)}.**"
+        parts.append(f"{title} {places.count(1)} of {len(places)} times")
+    return (
+        "Which layer of the one network is the most similar to a layer of the other? It should be "
+        f"the layer of the same name. It is, by {', '.join(parts)}."
+    )
 
 
 def unique(rows: Sequence[Row], column: str) -> list[str]:
