@@ -142,6 +142,7 @@ def probe(args, session=None) -> None:
     print_accuracies(args, task, tested)
     if args.with_head:
         save_with_head(args, task)
+        warn_of_chance(tested, test_set)
     if run:
         weights = model.name.identity
         write_table(args, run, task, trained, tested, weights=weights, n_images=len(test_set))
@@ -253,6 +254,25 @@ def save_with_head(args, task) -> None:
     # The options tell where the weights of the encoder were fresh
     write_options(path.with_suffix(".config.txt"), vars(args))
     note(f"wrote {path}")
+
+
+def warn_of_chance(tested, test_set) -> None:
+    """Warn if the head is not clearly better than the prediction of the most frequent class.
+
+    Clearly means by three standard errors.
+    """
+    from src.console import warn
+
+    (head,) = tested.values()
+    n_images = len(test_set)
+    chance = test_set.labels.bincount().max().item() / n_images
+    standard_error = (chance * (1 - chance) / n_images) ** 0.5
+    if head.accuracy < chance + 3 * standard_error:
+        warn(
+            f"the head is not clearly better than chance: accuracy {head.accuracy:.1%}, and "
+            f"{chance:.1%} of the test images have the most frequent class; it is probably not trained enough: "
+            "raise -e or -lr"
+        )
 
 
 def write_table(args, run, task, trained, tested, *, weights, n_images) -> None:

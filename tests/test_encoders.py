@@ -1,6 +1,7 @@
 """Encoders without a class head: fronts as they are, classifiers with a linear probe from a
 checkpoint."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -147,3 +148,20 @@ def test_every_script_takes_an_encoder(in_tmp_path):
     run("exec_stitch.py", *back, *dm, "-dir", "to_encoder")
     (metrics,) = map(read_metrics, Path("results/to_encoder").glob("2*"))
     assert f"Rank None: {metrics['end_accuracy']}" in printed  # the head is the probe
+
+
+def test_a_head_at_chance_level_is_written_with_a_warning(in_tmp_path):
+    (in_tmp_path / "nets.py").write_text(
+        "from torch import nn\n\n\n"
+        "def pixels():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 32))\n"
+    )
+    given = ["exec_probe.py", "-", "nets.py:pixels", *ON_DIGITS, "-l", "output"]
+    head = ["--with-head", "h", "-e"]
+    said = run(*given, *head, "1", "-lr", "1e-6").err
+    assert re.search(
+        r"warning: the head is not clearly better than chance: accuracy \d+\.\d%, and [\d.]+% of the test "
+        "images have the most frequent class; it is probably not trained enough: raise -e or -lr",
+        said,
+    )
+    assert "chance" not in run(*given, *head, "20", "-lr", "0.1").err
+    assert "chance" not in run(*given, "-e", "1", "-lr", "1e-6").err
