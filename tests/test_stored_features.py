@@ -89,6 +89,17 @@ def test_two_files_need_no_images(folder):
         ("none.npz 1.npz", r"none.npz has no array ids; give an \.npz file with an array", []),
         ("short.npz 1.npz", r"short.npz: pool1 has shape \(7, 3\), and there are 50 ids", []),
         ("text.npz 1.npz", "text.npz: pool1 holds no numbers", []),
+        (
+            "twice.npz 1.npz",
+            "twice.npz: the id 7 stands there twice or more; give every image another id",
+            [],
+        ),
+        (
+            "rows.npz 1.npz",
+            r"rows.npz: ids has shape \(50, 1\); give one id for each image, \(N,\)",
+            [],
+        ),
+        ("none_at_all.npz 1.npz", r"ids has shape \(\); give one id for each image, \(N,\)", []),
         ("missing.npz 1.npz", "cannot read missing.npz: No such file", []),
         ("0.pt 1.npz", "0.pt has no array ids", ["features", "features"]),
         (
@@ -108,6 +119,9 @@ def test_refusals(paths, line, options, folder):
     np.savez("shifted.npz", ids=np.arange(1, 51), pool1=pool1)
     np.savez("none.npz", pool1=pool1)
     np.savez("short.npz", ids=np.arange(50), pool1=np.ones((7, 3)))
+    np.savez("twice.npz", ids=[7, *range(1, 50)], pool1=pool1)
+    np.savez("rows.npz", ids=np.arange(50)[:, None], pool1=pool1)
+    np.savez("none_at_all.npz", ids=50, pool1=pool1)
     np.savez("text.npz", ids=np.arange(50), pool1=np.full((50, 3), "x"))
     paths = paths.split()
     types = ["features" if path.endswith(".npz") else "small_cnn" for path in paths]

@@ -48,6 +48,7 @@ def read_features(path: str, layers: str, *, device: torch.device | str) -> Feat
         if IDS not in arrays.files:
             raise UserError(f"{path} has no array {IDS}; {REMEDY}")
         ids = arrays[IDS]
+        _check_ids_of(path, ids)
         chosen = _layers_of(path, layers, names)
         values = {
             name: _as_tensor(path, name, arrays[name], n_images=len(ids)).to(device)
@@ -56,6 +57,18 @@ def read_features(path: str, layers: str, *, device: torch.device | str) -> Feat
     name = NetworkName(path, FEATURES)
     name = name._replace(weights=name.content)
     return FeatureFile(StoredActivations(values), chosen, name, ids)
+
+
+def _check_ids_of(path: str, ids: np.ndarray) -> None:
+    """Raise a UserError unless there is one id for each image, and no id for two images."""
+    if ids.ndim != 1:
+        raise UserError(f"{path}: ids has shape {ids.shape}; give one id for each image, (N,)")
+    values, counts = np.unique(ids, return_counts=True)
+    if np.any(counts > 1):
+        repeated = values[counts > 1][0]
+        raise UserError(
+            f"{path}: the id {repeated} stands there twice or more; give every image another id"
+        )
 
 
 def _layers_of(path: str, text: str, names: Sequence[str]) -> list[str]:
