@@ -59,8 +59,8 @@ class Busy(UserError):
 def as_user_error(error: Exception) -> UserError | None:
     """Translate an exception into a UserError; return None where the user cannot mend it.
 
-    Two errors of torch are translated: exhausted GPU memory, and a training batch that is too small
-    for BatchNorm. A UserError is returned unchanged.
+    Three errors of torch are translated: exhausted GPU memory, a training batch that is too small
+    for BatchNorm, and a step of an optimiser that overflows. A UserError is returned unchanged.
     """
     if isinstance(error, UserError):
         return error
@@ -73,6 +73,10 @@ def as_user_error(error: Exception) -> UserError | None:
         )
     if "Expected more than 1 value per channel" in message:  # BatchNorm in training mode
         return UserError("a training batch has a single image, too few for BatchNorm; change -b")
+    if "cannot be converted to type float without overflow" in message:  # a step of Adam
+        return UserError(
+            "a step of the training is too large for single precision; lower -lr or -wd"
+        )
     return None
 
 

@@ -104,6 +104,12 @@ def test_a_loss_that_is_not_finite_stops_the_training(settings, bias, images):
         list(train(Classification(model), images, images, Settings(3, 8, **settings)))
 
 
+def test_a_step_beyond_single_precision_says_what_to_lower(tmp_path):
+    given = ["small_cnn", *ON_DIGITS, "-e", "1", "-lr", "1e38", "-dir", tmp_path]
+    line = error_line("exec_train.py", *given)
+    assert "a step of the training is too large for single precision; lower -lr" in line
+
+
 def test_unlabelled_samples_count_neither_in_the_loss_nor_in_the_accuracy():
     logits = torch.tensor([[[2.0, 0.0], [0.0, 1.0], [5.0, 0.0]]])
     group = classification_losses(logits, torch.tensor([0, 1, -1]))
