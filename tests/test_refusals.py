@@ -22,6 +22,7 @@ DETECTOR = (
     "-m repr_cls_resnet18 -ftidd digits -ftoodd photo_patches -dir d"
 )
 EVALUATE = f"exec_eval_stitcher_ood.py results/dm {ON}"
+SIMILARITY = "exec_compute_low_rank_sim_metrics.py"
 COLLECT = "misc/collect_results.py"
 
 REFUSALS = [
@@ -57,6 +58,21 @@ REFUSALS = [
             "for conv1.weight: "
         ),
     ),
+    # Checkpoints and types in another order
+    *(
+        (
+            f"{script} f.pt {MODEL} {end} {MODEL} {options} {ON}",
+            f"argument {option}: {end!r} is a checkpoint, not a type: all checkpoints stand in "
+            "front of all types",
+        )
+        for script, options, option, end in (
+            ("exec_stitch.py", "layer1.0 layer2.0 rc2c_pre", "front_model_type", "f.pt"),
+            ("exec_stitch.py", "layer1.0 layer2.0 rc2c_pre", "front_model_type", "-"),
+            (SIMILARITY, "layer1.0 layer2.0", "model1_type", "f.pt"),
+            (SIMILARITY, "layer1.0 layer2.0", "model1_type", "DEFAULT"),
+        )
+    ),
+    (f"exec_eval.py {MODEL} f.pt {ON}", "argument model_type: 'f.pt' is a checkpoint, not a type"),
     # Stitching
     (
         f"{STITCH} layer9.0 layer2.0 rc2c_pre {ON}",

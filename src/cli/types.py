@@ -6,7 +6,11 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 from src.errors import unknown_name
+from src.network_names import DEFAULT, FRESH
 from src.user_code import CODE, absolute, is_user_code
+
+# Endings of checkpoints and of files of features
+CHECKPOINT_ENDINGS = (".pt", ".pth", ".tar", ".ckpt", ".npz")
 
 Value = TypeVar("Value")
 
@@ -70,6 +74,10 @@ def cutoff(text: str) -> str:
 
 def network(text: str) -> str:
     """Read the type of a network; the path of a user's file becomes absolute."""
+    if text in (FRESH, DEFAULT) or text.endswith(CHECKPOINT_ENDINGS):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is a checkpoint, not a type: all checkpoints stand in front of all types"
+        )
     return absolute(text)
 
 
