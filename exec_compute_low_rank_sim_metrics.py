@@ -23,7 +23,11 @@ def parser() -> cli.Parser:
     cli.add_similarity(options)
     add("-o", "--output", type=cli.csv_file, help="CSV to write; a figure is drawn beside it")
     cli.add_title(options)
-    add("--verbose", action="store_true", help="print how layers are aligned")
+    add(
+        "--verbose",
+        action="store_true",
+        help="print how layers are aligned, and with several pairs of layers a table for each pair",
+    )
     return options
 
 
@@ -259,19 +263,25 @@ def source_of(args, first, second) -> dict:
 
 
 def print_rows(args, comparison) -> list:
-    """Print the tables of all pairs of layers, with warnings of biased values; return their rows."""
+    """Print the values of all pairs of layers, with warnings of biased values; return their rows.
+
+    Several pairs at full rank are printed as matrices; with `--verbose` their tables are printed as
+    well.
+    """
     from src.console import note, warn
-    from src.similarity.similarity_report import print_matrices, print_tables
+    from src.similarity.similarity_report import is_matrix, print_matrices, print_tables
 
     metrics = list(dict.fromkeys(map(title_of, args.metrics)))
-    all_rows = []
-    for rows in list(comparison.rows()):
+    rows_of_pairs = list(comparison.rows())
+    all_rows = [row for rows in rows_of_pairs for row in rows]
+    for rows in rows_of_pairs:
         if args.verbose:
             pair = f"{rows[0].layer1} -- {rows[0].layer2}"
             note(f"{pair}: samples of CCA and Procrustes: {rows[0].alignment}")
-        print_tables(rows, metrics)
-        all_rows += rows
-    print_matrices(all_rows)
+        if args.verbose or not is_matrix(all_rows):
+            print_tables(rows, metrics)
+    if is_matrix(all_rows):
+        print_matrices(all_rows)
     for line in comparison.warnings():
         warn(line)
     return all_rows

@@ -59,7 +59,7 @@ def test_a_measure_of_similarity(monkeypatch, digit_networks):
         "exec_compute_low_rank_sim_metrics.py"
     )
     given = [*digit_networks, MODEL, MODEL, "layer3.0", "layer3.0,layer4.0", *ON_DIGITS, "-n", "40"]
-    options = ["--metrics", "norms", "--permutations", "19", "-o", "n.csv"]
+    options = ["--metrics", "norms", "--permutations", "19", "--verbose", "-o", "n.csv"]
     printed = run("exec_compute_low_rank_sim_metrics.py", *given, *options).out
     assert "Norms:\nModel1 rank None:\n\tModel2 rank None: 0.9" in printed
     first, _ = read_csv("n.csv")

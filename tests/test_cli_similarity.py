@@ -148,7 +148,9 @@ def test_all_layers(compare):
     assert whole == {
         key: value for key, value in from_csv(rows).items() if key[2] != "pwcca_morcos"
     }
-    matrix = parse_matrix(printed, "linear CKA")
+    matrices = compare("all", "all").out
+    assert "Model1 rank" not in matrices and printed.endswith(matrices)
+    matrix = parse_matrix(matrices, "linear CKA")
     assert matrix == {(row["layer1"], row["layer2"]): f"{float(row['cka']):.4f}" for row in rows}
     assert "layer1.0 -- layer3.0: samples of CCA and Procrustes: average pool" in said
     assert "pwcca, procrustes, pwcca_morcos of" in said and "biased downwards" in said
@@ -178,7 +180,7 @@ def test_features_that_are_kept_are_of_the_same_dots(in_tmp_path, digit_networks
 def test_debiased_and_calibrated_values_of_pooled_layers(compare):
     metrics = ["--metrics", "cka", "cka_debiased", "mutual_knn", "procrustes"]
     options = [*metrics, "--permutations", "19", "--alignment", "pool", "-o", "p.csv"]
-    printed, said = compare("layer3.0", "layer3.0,layer4.1", *options)
+    printed, said = compare("layer3.0", "layer3.0,layer4.1", *options, "--verbose")
     assert "warning" not in said
     numbers = r"p 0\.\d+, null 0\.\d+, calibrated 0\.\d+"
     line = rf"\tModel2 rank None: 0\.\d+ \({numbers}; within classes {numbers}\)"

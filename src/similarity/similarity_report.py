@@ -22,12 +22,17 @@ MAX_CURVES = 10  # in one panel
 Cells = Mapping[tuple[str, str], SimilarityRow]  # by two layers, or by two ranks
 
 
+def is_matrix(rows: Sequence[SimilarityRow]) -> bool:
+    """Return whether there are several pairs of layers, with one row a pair."""
+    pairs = {(row.layer1, row.layer2) for row in rows}
+    return 1 < len(pairs) == len(rows)
+
+
 def print_matrices(rows: Sequence[SimilarityRow]) -> None:
-    """Print the matrices of several pairs of layers, if there is one row a pair."""
+    """Print a matrix over pairs of layers for each measure; the rows are as in `is_matrix`."""
     cells = {(row.layer1, row.layer2): row for row in rows}
-    if 1 < len(cells) == len(rows):
-        for title, panel in _heat_maps(cells).items():
-            table(title, *panel.matrix)
+    for title, panel in _heat_maps(cells).items():
+        table(title, *panel.matrix)
 
 
 def print_tables(rows: Sequence[SimilarityRow], metrics: Sequence[str]) -> None:
