@@ -117,7 +117,8 @@ def test_the_commands_of_the_docs(folder):
 
 
 def test_a_measure_is_what_scipy_computes(folder):
-    said = compare("pool1,pool3", "pool2", "--metrics", "cka", "mine.py:rsa", "-o", "m.csv")
+    metrics = ["--metrics", "cka", "mine.py:rsa"]
+    said = compare("pool1,pool3", "pool2", *metrics, "--verbose", "-o", "m.csv")
     assert said.out.count("rsa:\nModel1 rank None:\n\tModel2 rank None: ") == 2
     assert "nan" not in said.out + said.err
     for row in read_csv("m.csv"):
@@ -131,6 +132,15 @@ def test_a_measure_is_what_scipy_computes(folder):
     assert written["metrics"] == ["cka", f"{folder}/mine.py:rsa"]
     assert len(written["metrics_sha256"]) == 1
     assert (folder / "m.png").read_bytes().startswith(PNG)
+
+
+def test_measures_have_blanks_or_commas_between_them(folder):
+    compare("pool3", "pool3", "--metrics", "cka,mine.py:rsa", "procrustes", "-o", "m.csv")
+    metrics = read_json("m.config.txt")["metrics"]
+    assert metrics == ["cka", f"{folder}/mine.py:rsa", "procrustes"]
+    (folder / "metrics.yaml").write_text("metrics: [cka, 'pwcca,procrustes']\n")
+    compare("pool3", "pool3", "--config", "metrics.yaml", "-o", "n.csv")
+    assert read_json("n.config.txt")["metrics"] == ["cka", "pwcca", "procrustes"]
 
 
 def test_permutations_ranks_and_both_ways(folder):
@@ -233,6 +243,25 @@ def test_refusals_of_objectives(function, line, folder):
     given = [*STITCH, "--objective", function]
     given[6] = "pool2"
     assert re.search(line, error_line(*given))
+
+
+def test_accuracies_that_an_objective_does_not_measure_are_not_printed(folder):
+    printed = run(*STITCH, "--objective", "mine.py:cosine").out
+    assert re.search(
+        r"Epoch #1 train loss: [\d.]+\n.*Epoch #1 val loss: [\d.]+, acc", printed, re.S
+    )
+    assert "nan" not in printed
+
+
+def test_a_run_with_a_changed_objective_is_not_resumed(folder):
+    given = [*STITCH, "--objective", "mine.py:cosine", "-dir", "changed", "--resume"]
+    run(*given)
+    assert "2 of 2 runs are finished" in run(*given).err
+    text = (folder / "mine.py").read_text()
+    (folder / "mine.py").write_text(f"{text}\n# another line\n")
+    assert f"{folder}/mine.py has changed since then" in error_line(*given)
+    (folder / "mine.py").write_text(text)
+    assert "2 of 2 runs are finished" in run(*given).err
 
 
 def test_a_stitch_by_an_objective_is_evaluated_without_its_code(folder):
@@ -339,6 +368,18 @@ def test_all_pairs_runs_code_that_its_command_line_names(folder):
     line = error_line(*given, "--detector", "mine.py:norm")
     assert "unknown function in" in line and not (folder / "results").exists()
     assert "or FILE.py:FUNCTION" in error_line(*given, "--methods", "mine.py:cosine")
+
+
+def test_all_pairs_refuses_runs_with_a_changed_detector(folder):
+    (folder / "networks.csv").write_text(
+        "name,path,type\na,models/digits0/model_15.pt,small_cnn\nb,-,small_cnn\n"
+    )
+    given = ["misc/all_pairs.py", "networks.csv", "pool2", "rc2c_pre", *ON_DIGITS, "-dir", "all"]
+    given += ["--no-similarity", "--no-figures", "--ends", "a", "--detector", "mine.py:Norm"]
+    run(*given)
+    with (folder / "mine.py").open("a") as file:
+        file.write("# another line\n")
+    assert f"{folder}/mine.py has changed since then" in run(*given, status=2).err
 
 
 def test_all_pairs_does_not_run_the_code_that_a_table_was_made_with(folder):

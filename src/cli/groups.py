@@ -9,7 +9,7 @@ from src.choices.datasets import DATASET_NAMES, INTERVENTIONS, dataset_name
 from src.choices.models import MODEL_NAMES, VIT_INPUTS, VITS
 from src.choices.similarity import MEASURES, PAPER
 from src.cli.parser import Parser
-from src.cli.types import cutoff, described, name_or_code, real_number, whole_number
+from src.cli.types import cutoff, described, names_or_code, real_number, whole_number
 from src.errors import UserError
 from src.images import ImageSpec
 from src.network_names import NetworkName
@@ -272,10 +272,11 @@ def add_similarity(parser: Parser) -> None:
     add(
         "--metrics",
         nargs="+",
-        type=name_or_code("measure", MEASURES),
+        type=names_or_code("measure", MEASURES),
         default=list(PAPER),
         metavar="MEASURE",
-        help=f"{described(MEASURES)}; or {CODE}, a function of your own",
+        help=f"measures, with blanks or commas between them. {described(MEASURES)}; or {CODE}, a "
+        "function of your own",
     )
     add(
         "--alignment",

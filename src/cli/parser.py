@@ -113,6 +113,13 @@ class Parser(argparse.ArgumentParser):
         if not action.option_strings:
             action.nargs = "*" if action.nargs == "+" else "?"
 
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Return the value of an option; words with commas between names give one list of names."""
+        values = super()._get_values(action, arg_strings)
+        if action.nargs == "+" and values and isinstance(values[0], list):
+            return [name for names in values for name in names]
+        return values
+
     def words(self, options: argparse.Namespace) -> list[str]:
         """Return the command line of options, without options that have their default."""
         positional = []

@@ -14,12 +14,16 @@ from src.errors import UserError
 from src.files import read_json, write_json
 from src.network_names import FRESH, content_of
 from src.results.weights import changed, names_of
+from src.user_code import source_of
 
 # Options that `config.txt` leaves out: with them it would not repeat the run
 NOT_RECORDED = ("config", "resume", "overwrite")
 
 # Options of earlier versions of this suite, which a `config.txt` may hold
 FORMER = ("pdf",)
+
+# Options whose results change with the file of user code that they name
+CODE_OPTIONS = ("objective", "detector")
 
 # Options that may differ between equal runs: the folder of a run is no property of it
 PLACES = ("save_dir", "source_dir", "output")
@@ -67,15 +71,28 @@ def read_options(path: Path) -> dict[str, Any]:
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Describe how the options of two runs differ; "" if all common options agree.
 
-    Options in `FREE` may differ. So may the content of a user's file (`..._sha256`): the state of
-    an interrupted run and the checkpoints tell whether its networks are the same.
+    Options in `FREE` may differ. So may the file of a user's network: the checkpoints and the state
+    of an interrupted run tell whether the networks are the same.
     """
     texts = []
     for name, value in before.items():
         is_compared = name in now and name not in FREE and not name.endswith("_sha256")
         if is_compared and not _agree(name, before, now):
             texts.append(f"{name} was {reprlib.repr(value)}, now {now[name]!r}")
+    for name in CODE_OPTIONS:
+        codes_before = _digests_of_code(name, before)
+        for code, digest in _digests_of_code(name, now).items():
+            if code in codes_before and codes_before[code] != digest:
+                texts.append(f"{source_of(code)} has changed since then")
     return ", ".join(texts)
+
+
+def _digests_of_code(name: str, options: Mapping[str, Any]) -> dict[str, str]:
+    """Return the SHA-256 of the files of user code that an option names, by name of the code."""
+    digests = options.get(f"{name}_sha256", {})
+    if isinstance(digests, str):
+        return {options[name]: digests}
+    return digests
 
 
 def refuse_other_options(

@@ -76,6 +76,9 @@ def _measured(value: float) -> float | None:
 
 
 def report_epoch(epoch: int, log: EpochLog) -> None:
-    """Print an epoch the way the public code does."""
-    result(f"Epoch #{epoch} train loss: {log.train.loss}, accuracy: {log.train.accuracy}")
-    result(f"Epoch #{epoch} val loss: {log.val.loss}, accuracy: {log.val.accuracy}")
+    """Print an epoch the way the public code does, without accuracies that are not measured."""
+    for split, measured in (("train", log.train), ("val", log.val)):
+        line = f"Epoch #{epoch} {split} loss: {measured.loss}"
+        if not math.isnan(measured.accuracy):
+            line += f", accuracy: {measured.accuracy}"
+        result(line)
