@@ -15,7 +15,7 @@ def parser() -> cli.Parser:
         "Evaluate a folder of stitching runs with the OOD detectors of their end layers."
     )
     add = options.add_argument
-    add("source_dir", help="folder with a folder for each run, all of the same two networks")
+    add("source_dir", help="folder of stitching runs, all of the same two networks")
     cli.add_data(options, batch_size=64)
     cli.add_interventions(options, of_tests=True)
     cli.add_gpu(options)
@@ -24,7 +24,7 @@ def parser() -> cli.Parser:
     add(
         "-ed",
         "--energy-dir",
-        help="folder for the scores of all images; default: one file in source_dir",
+        help="folder to write the scores of all images to; default: one file in source_dir",
     )
     add_networks(options)
     cli.add_title(options)
@@ -34,19 +34,24 @@ def parser() -> cli.Parser:
 def add_image_sets(options: cli.Parser) -> None:
     """Add the options of ID data, sanity-check data, and test images that the runs never saw."""
     add = options.add_argument
-    add("-idd", "--id-dataset", type=cli.dataset, help="ID dataset; default: the dataset of -d")
-    add("-iddata", "--id-dataset-root", default=ROOT, help="folder of the ID dataset")
+    add(
+        "-idd",
+        "--id-dataset",
+        type=cli.dataset,
+        help="data set whose activations are in distribution (ID); default: the data set of -d",
+    )
+    add("-iddata", "--id-dataset-root", default=ROOT, help="folder of the ID data set")
     add(
         "-scd",
         "--sanity-check-dataset",
         type=cli.dataset,
-        help="dataset that detectors should find OOD, as -d",
+        help="data set that detectors should find out of distribution, for a sanity check",
     )
     add(
         "-scdata",
         "--sanity-check-dataset-root",
         default=ROOT,
-        help="folder of the sanity-check dataset",
+        help="folder of the data set of -scd",
     )
     add(
         "--other-data",
@@ -68,13 +73,14 @@ def add_detectors(options: cli.Parser) -> None:
         "--detector",
         type=cli.names_or_code("score", SCORES),
         default="energy",
-        help=f"one, or several with commas between them. {cli.described(SCORES)}; or {CODE}, a "
-        "class of your own",
+        help=f"OOD detectors, with commas between them. {cli.described(SCORES)}; or {CODE}, a class "
+        "of your own",
     )
     add(
         "--validity",
         action="store_true",
-        help="measure density, recall and doses even if all detectors are trained ones",
+        help="measure density, recall and doses with trained detectors as well; with all others "
+        "they are always measured",
     )
 
 
@@ -83,7 +89,9 @@ def add_networks(options: cli.Parser) -> None:
     add = options.add_argument
     add("--front-model", help="where the front network's checkpoint is now, if it was moved")
     add("--end-model", help="where the end network's checkpoint is now, if it was moved")
-    named_here = "type of the {} network if it is of your own code, which runs only if named here"
+    named_here = (
+        "type of the {} network if it is your own code, which runs only if you name it here"
+    )
     add("--front-type", type=cli.network, help=named_here.format("front"))
     add("--end-type", type=cli.network, help=named_here.format("end"))
 

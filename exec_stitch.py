@@ -33,8 +33,10 @@ def parser() -> cli.Parser:
     add(
         "stitching_type",
         choices=(*STITCHING_TYPES, AUTO),
-        help="rc2c_pre: for convolutional layers; t2t: for transformers; auto: the type that fits "
-        "each pair of layers",
+        help="type of the stitching layer. rc2c_pre: for convolutional layers; t2t: for "
+        "transformers; auto: the type that fits each pair of layers. In the other names, c stands "
+        "for a feature map, t for a grid of tokens, s for a sequence and v for a vector: c2t maps a "
+        "feature map to tokens",
     )
     cli.add_gpu(options)
     cli.add_data(options, batch_size=256)
@@ -50,14 +52,18 @@ def parser() -> cli.Parser:
 def add_files(options: cli.Parser) -> None:
     """Add the options of the files to write."""
     add = options.add_argument
-    add("-dir", "--save-dir", default="", help="folder in results/ to write to")
+    add("-dir", "--save-dir", default="", help="folder below results/ to write to")
     add(
         "--verbose",
         action="store_true",
         help="with several pairs, print a line with the accuracy of each pair",
     )
     add("--no-save", action="store_true", help="do not save the stitched network")
-    add("--mod-only-stitch", action="store_true", help="train and save the stitching layer only")
+    add(
+        "--mod-only-stitch",
+        action="store_true",
+        help="train and save the stitching layer only; both networks stay frozen",
+    )
     add(
         "--no-predictions",
         action="store_true",
@@ -73,13 +79,13 @@ def add_method(options: cli.Parser) -> None:
         "--init",
         choices=INITS,
         default="rand",
-        help=f"start of the stitching layer. {cli.described(INITS)}",
+        help=f"initial stitching layer; with -e 0 it is the result. {cli.described(INITS)}",
     )
     add(
         "--objective",
         type=cli.name_or_code("objective", OBJECTIVES),
         default="task",
-        help=f"loss of training. {cli.described(OBJECTIVES)}; or {CODE}: a loss of your own",
+        help=f"training loss. {cli.described(OBJECTIVES)}; or {CODE}, a loss of your own",
     )
     cli.add_matching(options)
     add(
@@ -99,14 +105,14 @@ def add_shapes(options: cli.Parser) -> None:
         "--c2t-cls-token",
         choices=C2T_CLS_TOKENS,
         default=None,
-        help="CLS token that c2t makes. pool: the mean of the tokens; learn: a learned token",
+        help="how c2t makes the CLS token. pool: the mean of the tokens; learn: a learned token",
     )
     add(
         "-t2c-cls",
         "--t2c-cls-token",
         choices=T2C_CLS_TOKENS,
         default=None,
-        help="use of the CLS token by t2c. drop: none; add: it is added to the other tokens; "
+        help="how t2c uses the CLS token. drop: not at all; add: it is added to the other tokens; "
         "only: it replaces the other tokens",
     )
     add(
@@ -114,7 +120,7 @@ def add_shapes(options: cli.Parser) -> None:
         "--upsample-mode",
         choices=UPSAMPLE_MODES,
         default="bilinear",
-        help="how feature maps are resized",
+        help="interpolation for resizing feature maps",
     )
     cli.add_channels_last(options, "front", "end")
 
@@ -126,16 +132,16 @@ def add_ranks(options: cli.Parser) -> None:
         "--front-stitch-rank",
         type=cli.rank,
         default=None,
-        help="number of principal components of the front activations to keep, in each batch; "
-        "0, and the default: all components",
+        help="keep so many principal components of the front activations of each batch; 0, and "
+        "the default: all components",
     )
     cli.add_resume(options)
     add(
         "--front-pinv-rank",
         type=cli.rank,
         default=None,
-        help="number of principal components of the front activations to keep in direct matching; "
-        "0, and the default: all components",
+        help="keep so many principal components of the front activations in direct matching; 0, "
+        "and the default: all components",
     )
 
 

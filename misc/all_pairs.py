@@ -38,30 +38,31 @@ NONE = "none"  # as a method: stitch nothing
 def parser() -> cli.Parser:
     options = cli.Parser(
         "Stitch all ordered pairs of a list of networks, evaluate whether the stitched activations are out of "
-        "distribution, and compare all pairs. Results are those of the single scripts."
+        "distribution, and measure the similarity of all pairs. The results are those of the single scripts."
     )
     add = options.add_argument
     add(
         "networks",
         help="CSV with the columns name, path, type and optionally group; paths count from its folder",
     )
-    add("layers", help="layers of each network; several with commas between them, or all")
+    add("layers", help="layers of all networks, with commas between them; or all")
     add(
         "stitching_type",
         nargs="?",
         choices=(*STITCHING_TYPES, AUTO),
         default=AUTO,
-        help="auto: what fits the layers of each pair; rc2c_pre for convolutional layers, t2t for transformers",
+        help="type of the stitching layers. auto: the type that fits each pair of layers; rc2c_pre: for convolutional "
+        "layers; t2t: for transformers",
     )
-    add("-dir", "--save-dir", required=True, help="folder in results/ to write to")
+    add("-dir", "--save-dir", required=True, help="folder below results/ to write to")
     add(
         "--methods",
         type=method,
         nargs="+",
         default=["pinv"],
         metavar="METHOD",
-        help=f"a closed form ({', '.join(FORMS)}), or an objective and its epochs, such as task:10 "
-        f"({', '.join(OBJECTIVES)}, or {CODE}:EPOCHS); none: stitch nothing",
+        help=f"methods of stitching: closed forms ({', '.join(FORMS)}); objectives with their epochs, such as task:10 "
+        f"({', '.join(OBJECTIVES)}, or {CODE}:EPOCHS); or none: stitch nothing",
     )
     add_work(options)
     add_sharing(options)
@@ -75,7 +76,7 @@ def parser() -> cli.Parser:
         "--upsample-mode",
         choices=UPSAMPLE_MODES,
         default="bilinear",
-        help="how feature maps are resized",
+        help="interpolation for resizing feature maps",
     )
     cli.add_similarity(options)
     return options
@@ -88,27 +89,26 @@ def add_work(options: cli.Parser) -> None:
         "--ends",
         nargs="+",
         metavar="NAME",
-        help="stitch into these networks alone, and compare pairs with one of them; default: all",
+        help="stitch only into the networks of these names, and compare only pairs with one of them; default: all",
     )
     untrained = [name for name, score in SCORES.items() if not score.is_trained]
     add(
         "--detector",
         type=cli.names_or_code("score", untrained),
         default="mahalanobis",
-        help=f"one, or several with commas between them: {', '.join(untrained)}; or {CODE}, a class of your own",
+        help=f"OOD detectors, with commas between them: {', '.join(untrained)}; or {CODE}, a class of your own",
     )
-    add("--no-similarity", action="store_true", help="compare no pairs")
+    add("--no-similarity", action="store_true", help="do not measure similarity")
     add(
         "--probes",
         type=cli.whole_number(1),
         metavar="EPOCHS",
-        help="train linear probes of all networks as well, with the batch size, the learning rate and the weight decay "
-        "given, for so many epochs",
+        help="also train linear probes of all networks for so many epochs, with -b, -lr and -wd",
     )
     add(
         "--no-figures",
         action="store_true",
-        help="write tables only, in half of the time where networks are small",
+        help="write tables only; with small networks this halves the time",
     )
     add(
         "--own-types",
@@ -116,12 +116,12 @@ def add_work(options: cli.Parser) -> None:
         nargs="+",
         default=[],
         metavar="TYPE",
-        help="types in the list that are a user's code, which runs only if named here",
+        help="types in the list that are your own code, which runs only if you name it here",
     )
     add(
         "--redo-changed",
         action="store_true",
-        help="move results of earlier weights of a checkpoint aside, into folders stale-TIME, and make them again",
+        help="redo the results of checkpoints that have changed since; the earlier results go to folders stale-TIME",
     )
 
 
@@ -133,19 +133,19 @@ def add_sharing(options: cli.Parser) -> None:
         type=shard,
         default="1/1",
         metavar="I/N",
-        help="work on the I-th of N shares alone; a pair stays in its share when networks are added",
+        help="work only on the I-th of N shares of all pairs; a pair stays in its share when networks are added",
     )
     add(
         "--dry-run",
         action="store_true",
-        help="print the commands of the single scripts instead, each with an estimate of its time",
+        help="only print the commands of the single scripts, each with an estimate of its time",
     )
     add(
         "--processes",
         dest="n_processes",
         type=cli.whole_number(1),
         default=1,
-        help="processes that the estimate of --dry-run is for",
+        help="number of processes for the estimate of --dry-run",
     )
 
 

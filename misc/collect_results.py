@@ -12,41 +12,41 @@ from src import cli
 
 def parser() -> cli.Parser:
     options = cli.Parser(
-        "Print the accuracy matrix of a folder of stitching runs; write it as CSV and heat map. Of two folders: both "
-        "matrices, and the second less the first."
+        "Print the accuracy matrix of a folder of stitching runs; write it as CSV and heat map. With two folders, "
+        "print both matrices and the difference, second minus first."
     )
     add = options.add_argument
-    add("source_dir", help="folder that holds one folder for each run")
+    add("source_dir", help="folder of stitching runs")
     add(
         "other_dir",
         nargs="?",
-        help="second folder, to compare with the first one; each of the two then holds one experiment",
+        help="second folder, to compare with the first one; both folders must then hold a single experiment",
     )
     add(
         "end_type",
         nargs="?",
         type=cli.network,
-        help="with this, the arguments are those of the public script: the folder and the types of both networks, "
-        "which the runs have to be of",
+        help="with three arguments they are those of the public code: the folder, and the types of the front and the "
+        "end network that the runs must have",
     )
     add(
         "-r",
         "--recursive",
         action="store_true",
-        help="take the runs in all folders below as well; a further CSV (grid_measurements.csv) has a row for each "
-        "measurement of two layers, of all stitches and of all tables similarity/*.csv",
+        help="include the runs in all folders below. Write grid_measurements.csv as well: a row for each measurement "
+        "of two layers, from all stitches and from all tables similarity/*.csv",
     )
     add(
         "--pool",
         action="store_true",
-        help="intervals: take pairs of networks that share no network together",
+        help="for intervals, count pairs of networks as repetitions if they have no network in common",
     )
     add(
         "-o",
         "--output",
         type=cli.csv_file,
-        help="CSV to write; the figure goes beside it. Default: grid.csv "
-        "in source_dir, and for two folders nothing",
+        help="CSV to write, with the figure beside it. Default: grid.csv in source_dir; with two folders, nothing is "
+        "written",
     )
     cli.add_title(options)
     add_many_networks(options)
@@ -59,21 +59,21 @@ def add_many_networks(options: cli.Parser) -> None:
     add(
         "--curves",
         action="store_true",
-        help="draw instead, over depth, how well the same layer of two networks can be stitched and how similar it is: "
-        "means over all stitches and tables similarity/*.csv below source_dir, with intervals; CSV and figure: "
-        "curves.csv in source_dir",
+        help="draw curves over depth instead: how well the same layer of two networks can be stitched, and how similar "
+        "it is. They are means with intervals over all stitches and all tables similarity/*.csv below source_dir. "
+        "CSV and figure: curves.csv in source_dir",
     )
     add(
         "--quantities",
         nargs="+",
         default=[],
         metavar="NAME",
-        help="for --curves: draw these alone, such as accuracy, cka or 'direct matching'; six panels stand on a page",
+        help="with --curves, draw only these quantities, such as accuracy, cka or 'direct matching'; six panels a page",
     )
     add(
         "--networks",
-        help="the list of networks, which gives them names and groups; with --curves each pair of groups has a line, "
-        "and with -r further CSVs compare the groups (grid_groups.csv, grid_group_tests.csv)",
+        help="list of networks as for misc/all_pairs.py, with their names and groups. With --curves, each pair of "
+        "groups has a line; with -r, grid_groups.csv and grid_group_tests.csv compare the groups",
     )
 
 

@@ -12,8 +12,8 @@ from src import cli
 
 def parser() -> cli.Parser:
     options = cli.Parser(
-        "Judge which stitched pairs of layers are functionally similar, how sure that is, whether the accuracy is "
-        "bought with activations that are not like the end network's own, and whether the image is recognised in them."
+        "Judge which stitched pairs of layers are functionally similar, and how sure that is. Similar pairs keep the "
+        "accuracy of the end network, their activations are in distribution, and they identify the image."
     )
     add = options.add_argument
     add(
@@ -26,18 +26,18 @@ def parser() -> cli.Parser:
         "--similarity",
         nargs="+",
         default=[],
-        help="CSVs of exec_compute_low_rank_sim_metrics.py -o",
+        help="CSV files of exec_compute_low_rank_sim_metrics.py, whose values are shown beside the verdicts",
     )
     add(
         "--networks",
-        help="the list of networks of misc/all_pairs.py (CSV with name, path, type and optionally group): names "
-        "instead of paths, and comparisons of the groups",
+        help="list of networks as for misc/all_pairs.py (CSV with name, path, type and optionally group): show "
+        "names instead of paths, and compare the groups",
     )
     add_limits(options)
     add(
         "--pool",
         action="store_true",
-        help="take pairs of networks that share no network together, as repetitions",
+        help="count pairs of networks as repetitions of one experiment if they have no network in common",
     )
     add("--verbose", action="store_true", help="print a line for each pair of layers and method")
     add(
@@ -45,8 +45,8 @@ def parser() -> cli.Parser:
         "--output",
         type=cli.csv_file,
         default="verdict.csv",
-        help="CSV to write; the sentences (.md), the maps of each method (.png) and, with several pairs of networks, "
-        "the tables of groups (_groups.csv, _group_tests.csv) go beside it",
+        help="CSV to write. Beside it go the sentences (.md), the maps of each method (.png, .pdf) and, with several "
+        "pairs of networks, the tables of groups (_groups.csv, _group_tests.csv)",
     )
     cli.add_title(options)
     return options
@@ -65,24 +65,24 @@ def add_limits(options: cli.Parser) -> None:
         "--noise-dose",
         type=cli.real_number(at_least=0),
         default=5.0,
-        help="largest share of noise, in percent, of activations that are in distribution: more is off the manifold",
+        help="largest dose of noise, in percent, of activations in distribution; with more they are off the manifold",
     )
     add(
         "--shrinkage-dose",
         type=cli.real_number(at_least=0),
         default=15.0,
-        help="largest share of the way to the mean, in percent: more is collapsed",
+        help="largest shrinkage to the mean, in percent, of activations in distribution; with more they are collapsed",
     )
     add(
         "--identification",
         type=cli.real_number(at_least=50, at_most=100),
         default=75.0,
-        help="share of the test images, in percent, that a similar pair identifies: 50 is chance, 100 every image",
+        help="smallest share of the test images, in percent, that a similar pair identifies; 50 is chance",
     )
     add(
         "--pairwise",
         action="store_true",
-        help="test each pair of layers for itself, without regard to the number of pairs (false discovery rate)",
+        help="test each pair of layers by itself, without the correction for many tests (false discovery rate)",
     )
 
 

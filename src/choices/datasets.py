@@ -127,8 +127,9 @@ INTERVENTIONS = {
         metavar="P",
         at_most=1,
         changes_tests=True,
-        description="paint a dot on each image; its hue, on grey images its place, tells the class "
-        "with probability P, otherwise a random class; on test images always a random class",
+        description="paint a dot on each image. Its hue (on grey images: its place) shows the "
+        "label with probability P, and otherwise a random class. On test images it always shows a "
+        "random class",
     ),
     "label_noise": Intervention(
         metavar="P",

@@ -23,7 +23,7 @@ class OodScore(NamedTuple):
 
 
 SCORES = {
-    "energy": OodScore("energy", "of a detector from the store, as in the paper", is_trained=True),
+    "energy": OodScore("energy", "energy of a trained detector, as in the paper", is_trained=True),
     "mahalanobis": OodScore("Mahalanobis", "distance to the nearest class mean (Lee et al. 2018)"),
     "rmd": OodScore(
         "relative Mahalanobis",

@@ -50,10 +50,16 @@ class Objective(NamedTuple):
 
 FORMS = {
     "pinv": Form("least squares", cuts_off=True),
-    "repair": Form("least squares, each channel rescaled to the target's deviation", cuts_off=True),
-    "covariance": Form("the best map with the target's covariance", target_scatter=True),
-    "ortho": Form("an orthogonal map", along_axes=True),
-    "ridge": Form("least squares with a penalty", held_out=True),
+    "repair": Form(
+        "least squares, then each channel is rescaled to the standard deviation of the target",
+        cuts_off=True,
+    ),
+    "covariance": Form(
+        "the best map among those whose output has the covariance of the target",
+        target_scatter=True,
+    ),
+    "ortho": Form("the best orthogonal map", along_axes=True),
+    "ridge": Form("least squares with a ridge penalty", held_out=True),
 }
 INITS = {**STARTS, **{name: form.description for name, form in FORMS.items()}}
 

@@ -31,13 +31,12 @@ NETWORKS = (
     f"own: {CODE}"
 )
 CHECKPOINT = (
-    "file of a state dict; DEFAULT: the weights that come with the type, from torchvision for "
-    "tv_NAME, from your function for a network of your own; another name of torchvision's weights; "
-    "-: fresh weights, drawn with the seed"
+    "file of a state dict; -: fresh weights, drawn by the seed; DEFAULT: the weights that come with "
+    "the type (from torchvision for tv_NAME, from your function for a network of your own); or the "
+    "name of other weights of torchvision"
 )
 CHANNELS_LAST = (
-    "activations of three axes are (height, width, channels); needed only where their shape does "
-    "not tell"
+    "activations are (height, width, channels); needed only where their shape does not tell"
 )
 
 
@@ -121,7 +120,7 @@ def add_data(parser: Parser, *, batch_size: int | None) -> None:
         "--prefetch-factor",
         type=whole_number(1),
         default=1,
-        help="batches that each of these processes prepares ahead",
+        help="batches that each process of -workers prepares ahead",
     )
 
 
@@ -193,7 +192,7 @@ def _add_optimizer(parser: Parser, *, momentum: bool) -> None:
     """Add `-o` and, if asked for, `--momentum`."""
     add = parser.add_argument
     about_sgd = "sgd has the momentum of --momentum" if momentum else "sgd has no momentum"
-    add("-o", "--optimizer", choices=OPTIMIZERS, default="adam", help=about_sgd)
+    add("-o", "--optimizer", choices=OPTIMIZERS, default="adam", help=f"optimizer; {about_sgd}")
     if momentum:
         add(
             "--momentum",
@@ -239,16 +238,16 @@ def add_matching(parser: Parser) -> None:
         dest="n_pinv_init_samples",
         type=_number_of_samples,
         default=100,
-        help="number of training images for direct matching; auto: for each pair of layers the "
-        "number is doubled from 100 until the fit is as good on other images",
+        help="number of training images for direct matching; auto: for each pair of layers, start "
+        "with 100 and double the number until the fit is as good on other images",
     )
     add(
         "--pinv-cutoff",
         type=cutoff,
         default="paper",
-        help="least squares ignores singular values below this share of the largest one. "
-        "paper: max(rows, columns)·eps(float32), so more images drop more directions; "
-        "exact: columns·eps(float32); or a number",
+        help="ignore singular values below this share of the largest one in least squares. "
+        "paper: max(rows, columns)·eps(float32), so that more images drop more directions; "
+        "exact: columns·eps(float32), whatever the number of images; or a number",
     )
 
 
@@ -267,7 +266,7 @@ def add_similarity(parser: Parser) -> None:
         "--n-samples",
         type=whole_number(2),
         default=1000,
-        help="number of validation images that are compared: the first ones",
+        help="compare on so many validation images, the first ones",
     )
     add(
         "--metrics",
@@ -282,17 +281,17 @@ def add_similarity(parser: Parser) -> None:
         "--alignment",
         choices=ALIGNMENTS,
         default="auto",
-        help="what the samples of CCA and Procrustes are. pool: images; positions: positions in "
-        "the images; auto, as in the paper's code: positions where two layers have maps of equal "
-        "shape, otherwise images",
+        help="samples of CCA and Procrustes. pool: the images; positions: the positions in the "
+        "images; auto: positions where both layers have maps of equal shape, and otherwise images, "
+        "as in the paper's code",
     )
     add(
         "--permutations",
         dest="n_permutations",
         type=whole_number(19),
         default=None,
-        help="compute p-values and calibrated values from so many random permutations of the "
-        "images (200, for example): of all images, and within each class",
+        help="number of random permutations of the images, such as 200, for p-values and "
+        "calibrated values. All images are permuted, and then the images within each class",
     )
 
 
@@ -314,7 +313,7 @@ def add_interventions(parser: Parser, *, of_tests: bool = False) -> None:
         "--intervention-seed",
         type=whole_number(0),
         default=0,
-        help="seed of the random dots, labels and noise of these interventions; independent of -s",
+        help="seed of random dots, labels and noise; independent of -s",
     )
 
 
@@ -346,7 +345,7 @@ def add_channels_last(parser: Parser, *sides: str) -> None:
     """
     if sides:
         choices = (*sides, "both")
-        text = f"name of the network whose {CHANNELS_LAST}"
+        text = f"network whose {CHANNELS_LAST}"
         parser.add_argument("--channels-last", choices=choices, default=None, help=text)
     else:
         parser.add_argument("--channels-last", action="store_true", help=CHANNELS_LAST)
