@@ -131,7 +131,9 @@ def test_ranks(compare, digit_networks, in_tmp_path):
     ), value in printed.items():  # 64 channels: a rank above the width is full rank
         assert rank1 != "200" or value == printed[(*key, "64", rank2)]
     assert Path("out/r.png").read_bytes().startswith(PNG)
-    assert names_in(Path("out")) == {f"r.{end}" for end in ("csv", "png", "config.txt", "run.json")}
+    assert names_in(Path("out")) == {
+        f"r.{end}" for end in ("csv", "png", "pdf", "config.txt", "run.json")
+    }
 
 
 def test_all_layers(compare):
