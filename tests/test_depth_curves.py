@@ -278,3 +278,25 @@ def test_refusals(folder, tmp_path):
     assert "has neither a stitch of a layer to the same layer" in error_line(
         SCRIPT, "other", "--curves", cwd=tmp_path
     )
+
+
+def test_untrained_networks_have_lines_for_themselves_and_compare_no_groups(tmp_path):
+    for number, (front, end) in enumerate((("-", "b"), ("a", "-"), ("a", "b"), ("b", "a"))):
+        options = {"front_layer": "blocks.2", "end_layer": "blocks.2", "front_model_path": front}
+        n_right = 100 if "-" in (front, end) else 900
+        write_run(tmp_path / "all", f"{number}", n_right=n_right, end_model_path=end, **options)
+    run(SCRIPT, "all", "--curves", cwd=tmp_path)
+    values = {row["networks"]: row["value"] for row in read_csv(tmp_path / "all" / "curves.csv")}
+    assert values == {
+        "untrained → resnet18": "0.1",
+        "resnet18 → untrained": "0.1",
+        "resnet18 → resnet18": "0.9",
+    }
+    for name in "ab":
+        (tmp_path / name).write_text(name)
+    (tmp_path / "list.csv").write_text(
+        "name,path,type,group\na,a,resnet18,x\nb,b,resnet18,y\nn,-,resnet18,none"
+    )
+    run(SCRIPT, "all", "-r", "--networks", "list.csv", cwd=tmp_path)
+    groups = read_csv(tmp_path / "all" / "grid_groups.csv")
+    assert {(row["front_group"], row["end_group"]) for row in groups} == {("x", "y"), ("y", "x")}

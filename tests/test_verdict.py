@@ -259,6 +259,38 @@ def test_controls_are_recognised_and_never_pooled_with_others(tmp_path):
     )
 
 
+def test_stitches_into_untrained_networks_are_controls_and_tested_by_themselves(tmp_path):
+    """Their penalties are small, as chance costs nothing, and would lower the p-values of others."""
+    for number in range(4):
+        write_run(tmp_path, f"g{number}", n_right=900, front_layer=f"l{number}")
+    write_run(tmp_path, "good", n_right=918)
+    write_run(tmp_path, "front", n_right=500, front_model_path="-")
+    for name, front in (("end", "f.pt"), ("both", "-"), ("own", "-")):
+        layer = "y" if name == "own" else "x"
+        paths = {"front_model_path": front, "end_model_path": "-", "front_layer": layer}
+        write_run(tmp_path, name, n_right=100, n_end_right=100, **paths)
+    rows = judge(runs_of(tmp_path))
+    alone = judge([run for run in runs_of(tmp_path) if "-" not in run.row.networks[1].path])
+    controls = {row.networks: row.control for row in rows}
+    assert controls == {
+        "f.pt → g.pt": None,
+        "- (resnet18, seed 0) → g.pt": "fresh",
+        "f.pt → - (resnet18, seed 0)": "fresh_end",
+        "- (resnet18, seed 0) → - (resnet18, seed 0)": "fresh_end",
+    }
+    p_values = {row.networks + row.front_layer: row.p_below for row in rows}
+    assert {row.networks + row.front_layer: row.p_below for row in alone}.items() <= p_values.items()
+    titles = [section.title for section in verdict_report.sections_of(rows)]
+    assert "direct matching, 2 pairs with an untrained end network" in titles
+    assert "direct matching, - (resnet18, seed 0) → g.pt" in titles
+    assert not list(verdict_report.layer_values(rows))  # one pair of trained networks
+    lines = [line for line in verdict_report.sentences(rows, Limits()) if "Control" in line]
+    assert lines == [
+        "Control: of 1 stitches from networks that were never trained 0 are similar (none may be).",
+        "Control: of 3 stitches into networks that were never trained 0 are similar (none may be).",
+    ]
+
+
 def test_independent_networks_are_taken_together_on_demand(tmp_path, capsys):
     for i, n_right in enumerate((950, 900, 850)):
         write_run(

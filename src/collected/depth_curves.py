@@ -28,6 +28,7 @@ from src.verdict.groups import Names, value_of
 
 OF_MEASURES = {1: "similarity", -1: "distance"}  # by the sign of a measure
 ONE_NETWORK = "one network at two epochs"  # the line of pairs of checkpoints of one training
+UNTRAINED = "untrained"  # the group of networks that were never trained
 MAX_PANELS = 6  # on a page
 
 RANGES = {quantity.title: quantity.possible for quantity in shown_in(IN_CURVES).values()} | {
@@ -54,7 +55,8 @@ def depth_rows(
     networks.
 
     Stitches of different layers, of a network with itself, and similarities at reduced ranks are
-    left out. Two epochs of one network are no pair of networks and have a line for themselves.
+    left out. Two epochs of one network are no pair of networks and have a line for themselves. So
+    have pairs with an untrained network, as a front or as an end network.
 
     Args:
         names: of all networks; each pair of groups has a line.
@@ -111,7 +113,10 @@ def _groups(front: NetworkName, end: NetworkName, names: Names) -> str:
     named_end = names[end.key]
     if named_front.training == named_end.training:
         return ONE_NETWORK
-    return f"{short(named_front.group)} → {short(named_end.group)}"
+    groups = []
+    for network in (named_front, named_end):
+        groups.append(UNTRAINED if network.is_untrained else short(network.group))
+    return " → ".join(groups)
 
 
 def _row(values: Sequence[DepthValue]) -> DepthRow:

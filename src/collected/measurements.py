@@ -155,11 +155,14 @@ def layer_values(
     rows: Iterable[MeasurementRow], similarities: Iterable[SimilarityRow], names: Names
 ) -> Iterator[LayerValue]:
     """Yield the values that groups of networks are compared by: at full rank, of independent
-    networks.
+    trained networks.
 
     Measures of similarity count from either network to the other.
     """
+    untrained = {network.name for network in names.values() if network.is_untrained}
     for row in rows:
+        if untrained & {row.front_network, row.end_network}:
+            continue
         quantity = QUANTITIES.get(row.measure)
         is_shown = quantity is not None and bool(quantity.shown_in)
         ranks = (row.front_rank, row.end_rank, row.pinv_rank)
@@ -178,6 +181,8 @@ def layer_values(
         for similarity in (one_way, one_way.turned):
             first, second = (names[network.key] for network in similarity.networks)
             if first.training == second.training or similarity.rank1 or similarity.rank2:
+                continue
+            if first.is_untrained or second.is_untrained:
                 continue
             for measure, value in similarity.measures.items():
                 yield LayerValue(

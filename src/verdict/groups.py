@@ -1,17 +1,14 @@
 """Groups of stitching runs that are judged together, and the quantities of a run."""
 
-import os
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from src.console import note
 from src.grouping import grouped
-from src.network_names import FRESH, NetworkKey, NetworkName
-from src.results.options import read_options
+from src.network_names import NetworkKey
 from src.results.quantities import QUANTITIES, VALIDITY
 from src.results.tables import IntervalEstimate
 from src.stitching.experiments import (
@@ -23,11 +20,15 @@ from src.stitching.experiments import (
     newest_runs,
 )
 from src.stitching.folders import StitchingRun
+from src.stitching.network_pairs import is_untrained
+from src.stitching.stitch_rows import StitchRow
 from src.verdict.kappa import kappa_within, strata_of
 from src.verdict.named_networks import NamedNetwork
 
-SELF = "self"  # controls
-FRESH_FRONT = "fresh"
+# Controls
+SELF = "self"  # a layer stitched to itself
+FRESH_FRONT = "fresh"  # the front network was never trained
+FRESH_END = "fresh_end"  # the end network was never trained
 
 Names = Mapping[NetworkKey, NamedNetwork]
 
@@ -51,15 +52,14 @@ class Group(NamedTuple):
 
     @property
     def control(self) -> str | None:
-        """The kind of control: `self` for a layer stitched to itself, `fresh` for an untrained
-        front network, None for a stitch of two trained networks."""
+        """The kind of control: `SELF`, `FRESH_FRONT` or `FRESH_END`. None for a stitch of two
+        trained networks, or of different layers of one."""
         row = self.runs[0].row
         front, end = row.network_keys
-        if front == end and row.front_layer == row.end_layer:
+        side = untrained_side(row)
+        if side is None and front == end and row.front_layer == row.end_layer:
             return SELF
-        if is_untrained(row.networks[0]):
-            return FRESH_FRONT
-        return None
+        return side
 
 
 def kappa_of(classes: Mapping[str, np.ndarray]) -> IntervalEstimate:
@@ -68,13 +68,17 @@ def kappa_of(classes: Mapping[str, np.ndarray]) -> IntervalEstimate:
     return kappa_within(classes["stitched"], classes["end"], strata)
 
 
-def is_untrained(network: NetworkName) -> bool:
-    """Return whether a network has fresh weights. A head on it (`exec_probe.py --with-head`) may be
-    trained."""
-    if network.is_fresh:
-        return True
-    config_of_head = Path(f"{os.path.splitext(network.path)[0]}.config.txt")
-    return config_of_head.is_file() and read_options(config_of_head).get("model_path") == FRESH
+def untrained_side(row: StitchRow) -> str | None:
+    """Return `FRESH_END` or `FRESH_FRONT` if a network was never trained, else None.
+
+    If both networks were never trained, it is `FRESH_END`: nothing can be said of such a stitch.
+    """
+    front, end = row.networks
+    if is_untrained(end):
+        return FRESH_END
+    if is_untrained(front):
+        return FRESH_FRONT
+    return None
 
 
 def value_of(run: StitchingRun, name: str) -> float | None:
@@ -97,8 +101,9 @@ def families_of(
     """Return the groups of runs to judge, in families; penalties of a family are tested together.
 
     A group has one pair of layers. A family has one method and one type of networks on either side.
-    Stitches of a network to itself, at whatever epochs, are a family of their own, and so are
-    stitches from untrained networks. Of repeated runs the newest counts, with a warning.
+    Stitches of a network to itself, at whatever epochs, are a family of their own. So are stitches
+    from untrained networks, and stitches into untrained networks. Of repeated runs the newest
+    counts, with a warning.
 
     Args:
         names: the networks of the runs.
@@ -132,7 +137,7 @@ def _repetitions(
     repetitions: dict[tuple[Hashable, ...], list[StitchingRun]] = {}
     for run, method in zip(runs, methods, strict=True):
         types = (run.row.front_model_type, run.row.end_model_type)
-        kind = (method, types, is_same_run(run, names), is_untrained(run.row.networks[0]))
+        kind = (method, types, is_same_run(run, names), untrained_side(run.row))
         repetitions.setdefault(kind, []).append(run)
     for (name, *_), runs_of_kind in repetitions.items():
         yield str(name), runs_of_kind

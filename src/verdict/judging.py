@@ -21,11 +21,11 @@ from src.similarity.similarity_rows import SimilarityRow, value_column
 from src.stitching.experiments import WEIGHTS
 from src.stitching.folders import StitchingRun
 from src.verdict.groups import (
+    FRESH_END,
     Group,
     Names,
     families_of,
     is_same_run,
-    is_untrained,
     kappa_of,
     value_of,
 )
@@ -241,7 +241,7 @@ def decide(
     group: Group, measured: Measured | None, limits: Limits, p_values: PValues
 ) -> tuple[str, str]:
     """Return one of `VERDICTS`, and the reason as a text."""
-    if any(is_untrained(run.row.networks[1]) for run in group.runs):
+    if group.control == FRESH_END:
         return UNDECIDED, "the end network was never trained"
     if measured is None:
         return UNDECIDED, "no predictions of the same test images"

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from src.network_names import NetworkKey, NetworkName, titles_of
 from src.results.network_list import ListedNetwork
+from src.stitching.network_pairs import is_untrained
 from src.trained_with import training_of
 
 
@@ -14,12 +15,13 @@ class NamedNetwork(NamedTuple):
     name: str  # in the list of networks, else the path
     group: str  # in the list, else the type
     training: str  # equal for one network at two epochs
+    is_untrained: bool = False
 
 
 def named_networks(
     networks: Iterable[NetworkName], listed: Mapping[NetworkKey, ListedNetwork]
 ) -> dict[NetworkKey, NamedNetwork]:
-    """Return the name, group and training of each network, by its key.
+    """Return each network as reports name it, by its key.
 
     Args:
         listed: the networks of a list by `listed_as`; may be empty.
@@ -38,5 +40,7 @@ def named_networks(
             names = [known.name for known in named.values()]
             # One line of the list stands for fresh weights of every seed.
             name = line.name if line.name not in names else f"{line.name} (seed {network.seed})"
-        named[network.key] = NamedNetwork(name, group, training_of(network))
+        named[network.key] = NamedNetwork(
+            name, group, training_of(network), is_untrained(network)
+        )
     return named

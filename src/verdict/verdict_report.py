@@ -17,8 +17,9 @@ from src.results.matrices import Matrix, is_known, known, pivot
 from src.results.quantities import IN_VERDICT, QUANTITIES, shown_in
 from src.results.tables import write_table
 from src.stitching.grid_tables import AXES
+from src.stitching.network_pairs import PAIRS, SAME_RUN, UNTRAINED_END, UNTRAINED_FRONT
 from src.verdict.between_groups import LayerValue
-from src.verdict.groups import FRESH_FRONT, SELF
+from src.verdict.groups import FRESH_END, FRESH_FRONT, SELF
 from src.verdict.judging import (
     BY_CLASS,
     FAR,
@@ -44,16 +45,12 @@ IN_SUMMARY = ("penalty", "identification", "kappa_within")  # beside the share o
 CONTROLS = {  # and how many of them must be similar
     SELF: ("layers stitched to themselves", "all must be"),
     FRESH_FRONT: ("stitches from networks that were never trained", "none may be"),
+    FRESH_END: ("stitches into networks that were never trained", "none may be"),
 }
 LOW = 0.5  # the report names end networks with a lower accuracy
 MAX_TESTS = 12  # lines of tests between groups, a method
 MAX_GROUP_PAIRS = 9  # rows of panels that the groups of a method get in the figure
 BOUNDS = "A dose at the dark end of its scale is a lower bound."
-
-# kinds of pairs of networks, which are never averaged together
-PAIRS = "pairs of networks"
-SAME_RUN = "pairs of a network with itself, at the same or another epoch"
-UNTRAINED = "pairs with an untrained front network"
 
 
 class Section(NamedTuple):
@@ -100,10 +97,12 @@ def by_groups(section: Section) -> list[Section]:
 
 
 def kind_of(row: VerdictRow) -> str:
-    """Return the kind of a pair of networks: `PAIRS`, `SAME_RUN` or `UNTRAINED`."""
-    if row.same_run:
-        return SAME_RUN
-    return UNTRAINED if row.control == FRESH_FRONT else PAIRS
+    """Return the kind of a pair of networks, as in `src.stitching.network_pairs`."""
+    if row.control == FRESH_END:
+        return UNTRAINED_END
+    if row.control == FRESH_FRONT:
+        return UNTRAINED_FRONT
+    return SAME_RUN if row.same_run else PAIRS
 
 
 def print_verdicts(rows: Sequence[VerdictRow]) -> None:

@@ -17,7 +17,8 @@ class VerdictRow(NamedTuple):
     end_layer: str
     verdict: str
     reason: str
-    # self: a layer stitched to itself; fresh: the front network was never trained
+    # self: a layer stitched to itself; fresh: the front network was never trained; fresh_end: the
+    # end network was never trained
     control: str | None
     n_runs: int
     n_networks: int  # pairs of networks
