@@ -453,7 +453,10 @@ def test_sentences(tmp_path):
     rule, counts, undecided, same, far = verdict_report.sentences(
         judge(runs_of(tmp_path)), Limits()
     )
-    assert "below 5 points (score tests, false discovery rate over the pairs of a method)" in rule
+    assert (
+        "below 5 points (score tests, false discovery rate over all pairs of one method and the "
+        "same types of networks)" in rule
+    )
     assert (
         "at most 5% of noise and 15% of shrinkage" in rule
         and "more than 75% of the test images" in rule
@@ -527,13 +530,13 @@ def test_script_writes_table_sentences_and_maps(two_methods, drawn_figures):
 
 
 def test_pairs_of_all_networks_are_tested_together(tmp_path):
-    """The false discovery rate is that of a method, whatever the number of pairs of networks."""
+    """The false discovery rate is that of a method and of two types of networks, whatever the
+    number of pairs of networks."""
     for number in range(6):
         networks = {"front_model_path": f"f{number}.pt", "end_model_path": "g.pt"}
         write_run(tmp_path, str(number), n_right=945 if number == 0 else 900, **networks)
+    write_run(tmp_path, "6", n_right=945, front_model_path="h.pt", front_model_type="resnet34")
     alone = [row.p_below for row in judge(runs_of(tmp_path), limits=Limits(pairwise=True))]
     together = [row.p_below for row in judge(runs_of(tmp_path))]
-    assert (
-        together == pytest.approx(stats.false_discovery_control(alone))
-        and together[0] > 5 * alone[0]
-    )
+    assert together[:6] == pytest.approx(stats.false_discovery_control(alone[:6]))
+    assert together[0] > 5 * alone[0] and together[6] == alone[6]

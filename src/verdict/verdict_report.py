@@ -332,7 +332,7 @@ def sentences(
 def _rule(limits: Limits) -> str:
     """Return the sentence on the rule for similar pairs."""
     noise, shrinkage = limits.validity
-    tests = "false discovery rate over the pairs of a method"
+    tests = "false discovery rate over all pairs of one method and the same types of networks"
     if limits.pairwise:
         tests = "each pair for itself"
     return (
