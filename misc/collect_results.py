@@ -202,14 +202,12 @@ def write_accuracies(args, path: Path, runs, newest, names) -> None:
     from src.verdict.verdict_rows import INTERVALS
 
     # With a list, experiments are called by the names of the networks.
-    titles = None
-    if args.networks:
-        titles = {key: network.name for key, network in names.items()}
-    for title, matrix in printed_matrices([run.row for run in newest], titles).items():
+    listed_names = names if args.networks else None
+    for title, matrix in printed_matrices([run.row for run in newest], listed_names).items():
         table(title, *matrix)
 
     if args.output or args.recursive or args.networks:
-        write_grid(path, [run.row for run in runs], title=args.title, names=titles)
+        write_grid(path, [run.row for run in runs], title=args.title, names=listed_names)
     else:  # runs that end later keep this table up to date
         update_grid(Path(args.source_dir), create=True, title=args.title)
 

@@ -114,7 +114,9 @@ def give_verdict(args) -> None:
         verdict_report.layer_values(verdicts), {network.name: network for network in names.values()}
     )
 
-    # The report.
+    # The report. With a list, captions have the names of the networks.
+    listed_names = names if args.networks else None
+    caption = describe_stitches([run.row for run in runs], names=listed_names)
     if args.verbose:
         verdict_report.print_verdicts(verdicts)
         result()
@@ -127,7 +129,7 @@ def give_verdict(args) -> None:
         Path(args.output),
         verdicts,
         limits,
-        caption=describe_stitches([run.row for run in runs]),
+        caption=caption,
         groups=groups,
         tests=tests,
         title=args.title,

@@ -187,8 +187,14 @@ def test_names_and_groups_of_a_list(folder, drawn_figures):
     """In titles and in tables of groups; the similarity of two networks counts in both directions."""
     out, err = run(SCRIPT, "all", "-r", "--networks", "list.csv", "-o", "g.csv", cwd=folder)
     assert (
-        out.startswith("direct matching, mean of 31 experiments\n") and len(out.splitlines()) == 5
+        out.startswith("direct matching, pairs of networks, mean of 30 experiments\n")
+        and len(out.splitlines()) == 7
     )
+    assert out.splitlines()[4] == (
+        "direct matching, pairs of a network with itself, at the same or another epoch, 1 experiment"
+    )
+    caption = caption_of(drawn_figures["g.png"])
+    assert caption.startswith("Networks: a, b, c, d, e, f (31 pairs). Data: digits.")
     assert "g.png shows means of 31 experiments; g.csv has all of them" in err
     tests = {
         (row["method"], row["quantity"], row["within"], row["across"]): row
@@ -207,6 +213,7 @@ def test_names_and_groups_of_a_list(folder, drawn_figures):
     assert out.startswith("a → b, direct matching\n")
     title = next(axes.get_title() for axes in drawn_figures["h.png"].axes if axes.images)
     assert " ".join(title.split()) == "a → b direct matching"
+    assert caption_of(drawn_figures["h.png"]).startswith("Networks: a → b. Data: digits.")
     assert {row["networks"] for row in read_csv(folder / "h_intervals.csv")} == {"a → b"}
     line = error_line(SCRIPT, "all/a-b", "all/b-a", "--networks", "list.csv", cwd=folder)
     assert "--networks names the networks of one folder" in line

@@ -14,7 +14,7 @@ from src.trained_with import training_of
 from src.verdict import judge, verdict_report
 from src.verdict.between_groups import LayerValue, Question, compare_groups
 from src.verdict.named_networks import NamedNetwork, named_networks
-from tests.commands import ON_DIGITS, error_line, parse_matrix, read_csv, run
+from tests.commands import ON_DIGITS, caption_of, error_line, parse_matrix, read_csv, run
 from tests.conftest import few_images
 from tests.written_runs import VALID, runs_of, write_evaluation, write_run
 
@@ -145,7 +145,7 @@ def test_networks_of_two_types_are_compared_by_one_method(tmp_path):
     assert float(test["difference"]) == pytest.approx(-0.045)
 
 
-def test_a_list_must_be_readable_and_unlisted_networks_are_named_by_path(folder):
+def test_a_list_must_be_readable_and_unlisted_networks_are_named_by_path(folder, drawn_figures):
     assert "cannot read none.csv" in error_line(
         SCRIPT, "c0-c1", "--networks", "none.csv", cwd=folder
     )
@@ -154,6 +154,8 @@ def test_a_list_must_be_readable_and_unlisted_networks_are_named_by_path(folder)
     assert "two.csv does not list c2.pt" in err
     rows = read_csv(folder / "w.csv")
     assert {row["networks"] for row in rows} == {"a → b", "a → c2.pt"}
+    caption = caption_of(drawn_figures["w.png"])
+    assert caption.startswith("Networks: a, b, c2.pt (2 pairs). Data: digits.")
     assert {row["end_group"] for row in rows} == {"resnet18"}
     assert not (folder / "w_group_tests.csv").exists()
 

@@ -1,16 +1,20 @@
 """The tables and figures of folders of stitches: rows read from runs, captions, grids and
 comparisons."""
 
+import itertools
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
 from src.errors import UserError
 from src.results.captions import describe_stitches
 from src.stitching.folders import read_run
+from src.stitching.grid_figures import printed_matrices
 from src.stitching.grid_tables import compare, write_grid
 from src.stitching.stitch_rows import StitchRow
+from src.verdict.named_networks import NamedNetwork
 from tests.commands import caption_of
 from tests.result_rows import OPTIONS, stitch_row
 from tests.run_content import grid_rows
@@ -84,6 +88,42 @@ def test_the_caption_names_what_all_rows_share():
     )
 
 
+def test_the_caption_leaves_out_folders_that_both_paths_share():
+    paths = {
+        "front_model_path": "models/digits0/model_15.pt",
+        "end_model_path": "models/digits1/model_15.pt",
+    }
+    assert describe_stitches([stitch_row(**paths)]).startswith(
+        "Networks: digits0/model_15.pt (resnet18) → digits1/model_15.pt (resnet18). Data:"
+    )
+    paths = {name: f"/home/me/{path}" for name, path in paths.items()}
+    epochs = paths | {"end_model_path": "/home/me/models/digits0/model_5.pt"}
+    assert " digits0/model_15.pt (resnet18) → digits0/model_5.pt (" in describe_stitches(
+        [stitch_row(**epochs)]
+    )
+    untrained = paths | {"front_model_path": "-"}
+    assert " - (resnet18) → digits1/model_15.pt (" in describe_stitches([stitch_row(**untrained)])
+
+
+def test_the_caption_has_the_names_of_a_list():
+    """Of one pair and of few networks; of many networks it has the number and the groups."""
+    groups = {"a": "clean", "b": "clean", "c": "noisy", "d": "noisy", "e": "noisy", "f": "noisy"}
+    groups["g"] = "/home/me/nets/own.py:build"
+    rows = []
+    named = {}
+    for front, end in itertools.permutations(groups, 2):
+        row = stitch_row(front_model_path=f"{front}.pt", end_model_path=f"{end}.pt")
+        rows += [row, replace(row, seed=1)]
+        for key, name in zip(row.network_keys, (front, end), strict=True):
+            named[key] = NamedNetwork(name, groups[name], training=name)
+    of_two = [row for row in rows if {row.front_model_path, row.end_model_path} == {"a.pt", "b.pt"}]
+    assert describe_stitches(of_two[:2], names=named).startswith("Networks: a → b. Data: digits.")
+    assert describe_stitches(of_two, names=named).startswith("Networks: a, b (2 pairs). Data:")
+    assert describe_stitches(rows, names=named).startswith(
+        "Networks: 42 pairs of 7 networks (2 clean, 4 noisy, 1 nets/own.py:build). Data:"
+    )
+
+
 def test_the_grid_has_a_panel_for_each_experiment_of_its_layers_all_of_one_scale(
     tmp_path, drawn_figures
 ):
@@ -154,6 +194,42 @@ def test_more_than_twelve_experiments_are_drawn_as_means(tmp_path, drawn_figures
     assert mean.get_text() == "0.46"
     note = capsys.readouterr().err
     assert f"shows means of 26 experiments; {tmp_path / 'grid.csv'} has all of them" in note
+
+
+def test_means_keep_kinds_of_pairs_of_networks_apart(tmp_path, drawn_figures):
+    """Trained networks, a network with itself, and an untrained network on either side."""
+    rows = [stitch_row(seed=seed, accuracy=0.75) for seed in range(10)]
+    rows += [stitch_row(seed=seed, accuracy=0.125, front_model_path="-") for seed in (0, 1)]
+    rows.append(stitch_row(accuracy=0.25, end_model_path="-"))
+    rows.append(stitch_row(accuracy=1.0, end_model_path="a.pt"))
+    means = {title: matrix.values for title, matrix in printed_matrices(rows).items()}
+    assert means == {
+        "task loss matching, pairs of networks, mean of 10 experiments": [[0.75]],
+        "task loss matching, pairs of a network with itself, at the same or another epoch, "
+        "1 experiment": [[1.0]],
+        "task loss matching, pairs with an untrained front network, mean of 2 experiments": [
+            [0.125]
+        ],
+        "task loss matching, pairs with an untrained end network, 1 experiment": [[0.25]],
+    }
+    write_grid(tmp_path / "grid.csv", rows)
+    assert [
+        image.get_array().item() for image in images_of(drawn_figures["grid.png"]).values()
+    ] == [
+        0.75,
+        1.0,
+        0.125,
+        0.25,
+    ]
+
+
+def test_a_figure_of_more_than_twelve_means_says_so(tmp_path, drawn_figures, capsys):
+    rows = [stitch_row(n_epochs=n) for n in range(1, 14)]
+    write_grid(tmp_path / "grid.csv", rows)
+    figure = drawn_figures["grid.png"]
+    assert len(images_of(figure)) == 12
+    assert "The first 12 of 13 means are shown; the CSV has all of them." in caption_of(figure)
+    assert len(printed_matrices(rows)) == 13
 
 
 def images_of(figure) -> dict:

@@ -279,7 +279,9 @@ def test_stitches_into_untrained_networks_are_controls_and_tested_by_themselves(
         "- (resnet18, seed 0) → - (resnet18, seed 0)": "fresh_end",
     }
     p_values = {row.networks + row.front_layer: row.p_below for row in rows}
-    assert {row.networks + row.front_layer: row.p_below for row in alone}.items() <= p_values.items()
+    assert {
+        row.networks + row.front_layer: row.p_below for row in alone
+    }.items() <= p_values.items()
     titles = [section.title for section in verdict_report.sections_of(rows)]
     assert "direct matching, 2 pairs with an untrained end network" in titles
     assert "direct matching, - (resnet18, seed 0) → g.pt" in titles

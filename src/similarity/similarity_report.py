@@ -6,7 +6,7 @@ from pathlib import Path
 
 from src.choices.similarity import ACTIVATIONS, MEASURES, SAMPLES, Measure, measure_of
 from src.console import result, table
-from src.results.captions import caption, common, network, pair_of_networks, short
+from src.results.captions import caption, common, pair_of_networks, short
 from src.results.curves import CurvePanel, curves
 from src.results.heat_maps import HeatMap, maps
 from src.results.matrices import Matrix
@@ -227,11 +227,10 @@ def describe(rows: Sequence[SimilarityRow]) -> str:
     """Return the text below a figure."""
     is_aligned = any(measure_of(name).of == SAMPLES for row in rows for name in row.measures)
     samples = common(rows, "alignment") if is_aligned else ""
-    models = [
-        network(common(rows, name), common(rows, f"{name}_type")) for name in ("model1", "model2")
-    ]
+    paths = [common(rows, "model1"), common(rows, "model2")]
+    kinds = [common(rows, "model1_type"), common(rows, "model2_type")]
     return caption(
-        networks=pair_of_networks(models, sign="–"),
+        networks=pair_of_networks(paths, kinds, sign="–"),
         data=short(common(rows, "dataset")),
         samples=samples,
         images=common(rows, "n_samples"),

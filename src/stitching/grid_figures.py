@@ -10,15 +10,15 @@ import numpy as np
 
 from src.console import note
 from src.grouping import grouped
-from src.network_names import NetworkKey
-from src.results.captions import describe_stitches
+from src.results.captions import Names, describe_stitches
 from src.results.curves import CurvePanel, curves
 from src.results.heat_maps import HeatMap, maps
 from src.results.matrices import Matrix, accuracies, pivot
 from src.stitching.experiments import NETWORKS, RANKS, Pair, by_experiment, method_names
+from src.stitching.network_pairs import KINDS, PAIRS, kind_of_pair
 from src.stitching.stitch_rows import StitchRow
 
-MAX_PANELS = 12  # in one figure, and matrices that are printed
+MAX_PANELS = 12  # in one figure; of more experiments, means are drawn and printed
 MAX_LINES = 10  # curves in a panel
 TITLE = "accuracy of the stitched network"
 
@@ -40,7 +40,7 @@ Sweep = dict[Pair, dict[int | None, float]]
 
 
 def experiments_of(
-    rows: Sequence[StitchRow], names: Mapping[NetworkKey, str] | None = None
+    rows: Sequence[StitchRow], names: Names | None = None
 ) -> dict[str, list[StitchRow]]:
     """Group rows of stitches by experiment, under the titles of figures and matrices.
 
@@ -53,14 +53,12 @@ def experiments_of(
     titled = []
     for row, method in zip(rows, methods, strict=True):
         front, end = row.network_keys
-        titled.append((f"{names[front]} → {names[end]}, {method}", row))
+        titled.append((f"{names[front].name} → {names[end].name}, {method}", row))
     groups = grouped(titled, lambda item: item[0])
     return {title: [row for _, row in items] for title, items in groups.items()}
 
 
-def printed_matrices(
-    rows: Sequence[StitchRow], names: Mapping[NetworkKey, str] | None = None
-) -> dict[str, Matrix]:
+def printed_matrices(rows: Sequence[StitchRow], names: Names | None = None) -> dict[str, Matrix]:
     """Return the accuracies to print, by title: the matrices of a figure, or of a sweep over ranks
     one matrix (pairs of layers, ranks)."""
     sweeps = rank_sweeps(rows, names)
@@ -82,17 +80,40 @@ def sweep_matrix(sweep: Sweep) -> Matrix:
 
 def shown_matrices(experiments: Mapping[str, Sequence[StitchRow]]) -> dict[str, Matrix]:
     """Return the accuracies of each experiment by title; of more than twelve experiments, the means
-    of each method over its experiments."""
+    over experiments."""
     if len(experiments) <= MAX_PANELS:
         return {title: accuracies(rows) for title, rows in experiments.items()}
     rows = [row for rows_of_experiment in experiments.values() for row in rows_of_experiment]
+    return mean_matrices(rows)
+
+
+def mean_matrices(rows: Sequence[StitchRow]) -> dict[str, Matrix]:
+    """Return the mean accuracies of each method, by title: a matrix a kind of pairs of networks.
+
+    The titles name the kinds unless all pairs are of two trained networks.
+    """
     methods = method_names(rows, apart_from=(*NETWORKS, *RANKS, "seed"))
-    by_method = grouped(zip(methods, rows, strict=True), lambda item: item[0])
+    pairs_of_networks = {row.networks for row in rows}
+    kind_of_networks = {networks: kind_of_pair(*networks) for networks in pairs_of_networks}
+    groups: dict[tuple[str, str], list[StitchRow]] = {}
+    for method in dict.fromkeys(methods):
+        groups |= {(method, kind): [] for kind in KINDS}
+    for method, row in zip(methods, rows, strict=True):
+        groups[method, kind_of_networks[row.networks]].append(row)
+
     matrices = {}
-    for method, items in list(by_method.items())[:MAX_PANELS]:
-        rows_of_method = [row for _, row in items]
-        n_experiments = len({row.key for row in rows_of_method})
-        matrices[f"{method}, mean of {n_experiments} experiments"] = mean_accuracies(rows_of_method)
+    for (method, kind), rows_of_kind in groups.items():
+        if not rows_of_kind:
+            continue
+        title = method
+        if set(kind_of_networks.values()) != {PAIRS}:
+            title += f", {kind}"
+        n_experiments = len({row.key for row in rows_of_kind})
+        if n_experiments == 1:
+            title += ", 1 experiment"
+        else:
+            title += f", mean of {n_experiments} experiments"
+        matrices[title] = mean_accuracies(rows_of_kind)
     return matrices
 
 
@@ -110,33 +131,37 @@ def draw_grid(
     rows: Sequence[StitchRow],
     *,
     title: str = "",
-    names: Mapping[NetworkKey, str] | None = None,
+    names: Names | None = None,
 ) -> None:
     """Draw the accuracies of stitches beside their table; a note names the files.
 
     Args:
         path: of the table.
-        names: of the networks, for titles.
+        names: of the networks, for titles and the caption.
     """
-    caption = describe_stitches(rows)
+    caption = describe_stitches(rows, names=names)
     drawn = path.with_suffix(".png")
     sweeps = rank_sweeps(rows, names)
     if sweeps and len(sweeps) <= MAX_PANELS:
         draw_ranks(drawn, sweeps, title=title, caption=caption)
     else:
         experiments = experiments_of(rows, names)
-        panels = {}
-        for name, matrix in shown_matrices(experiments).items():
-            panels[name.replace(", ", "\n") or TITLE] = HeatMap(matrix)
         if len(experiments) > MAX_PANELS:
             note(f"{drawn} shows means of {len(experiments)} experiments; {path} has all of them")
+        matrices = shown_matrices(experiments)
+        if len(matrices) > MAX_PANELS:
+            caption += (
+                f" The first {MAX_PANELS} of {len(matrices)} means are shown; "
+                "the CSV has all of them."
+            )
+        panels = {}
+        for name, matrix in list(matrices.items())[:MAX_PANELS]:
+            panels[name.replace(", ", "\n") or TITLE] = HeatMap(matrix)
         maps(drawn, {"": panels}, **AXES, title=title, caption=caption)
     note(f"wrote {path} and {drawn}" if drawn.exists() else f"wrote {path}")
 
 
-def rank_sweeps(
-    rows: Sequence[StitchRow], names: Mapping[NetworkKey, str] | None = None
-) -> dict[str, Sweep]:
+def rank_sweeps(rows: Sequence[StitchRow], names: Names | None = None) -> dict[str, Sweep]:
     """Return the accuracies over ranks, by experiment.
 
     There are no sweeps where both ranks of a stitch vary and differ, or where a pair of layers has

@@ -8,8 +8,7 @@ from pathlib import Path
 from src.console import note, table
 from src.errors import UserError
 from src.files import locked
-from src.network_names import NetworkKey
-from src.results.captions import common, describe_stitches
+from src.results.captions import Names, common, describe_stitches
 from src.results.heat_maps import HeatMap, maps
 from src.results.matrices import pivot
 from src.results.tables import write_table
@@ -24,12 +23,12 @@ def write_grid(
     rows: Sequence[StitchRow],
     *,
     title: str = "",
-    names: Mapping[NetworkKey, str] | None = None,
+    names: Names | None = None,
 ) -> None:
     """Write rows as a CSV, and beside it the figure of their accuracies, see `draw_grid`.
 
     Args:
-        names: of the networks, for titles.
+        names: of the networks, for titles and the caption.
     """
     write_table(path, StitchRow, rows)
     draw_grid(path, rows, title=title, names=names)

@@ -40,7 +40,5 @@ def named_networks(
             names = [known.name for known in named.values()]
             # One line of the list stands for fresh weights of every seed.
             name = line.name if line.name not in names else f"{line.name} (seed {network.seed})"
-        named[network.key] = NamedNetwork(
-            name, group, training_of(network), is_untrained(network)
-        )
+        named[network.key] = NamedNetwork(name, group, training_of(network), is_untrained(network))
     return named
