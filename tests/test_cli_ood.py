@@ -407,6 +407,9 @@ def test_validity_of_detectors_that_share_a_pass(
     for dose, title in zip(doses, ("NOISE", "SHRINKAGE"), strict=True):
         assert parse_matrix(printed.out, f"STITCHING {title} DOSE")[pair_of(row)] == f"{dose:.4f}"
     assert float(row["auroc_low"]) <= float(row["auroc"]) <= float(row["auroc_high"])
+    sentence = "A noise dose of 0.2 or a shrinkage dose of 0.3 means at least so much."
+    assert printed.out.count(sentence) == 1
+    assert sentence in caption_of(drawn_figures["ood_evaluation_mahalanobis.png"])
 
     # Maps: a dose of 0 is bright
     drawn = drawn_figures["ood_evaluation_mahalanobis.png"].axes
@@ -433,7 +436,9 @@ def test_validity_of_detectors_that_share_a_pass(
     assert (
         read_json(together / "ood_evaluation_mahalanobis.config.txt")["detector"] == "mahalanobis"
     )
-    evaluate(workplace, "apart")  # trained detectors alone measure no validity unless asked to
+    out, _ = evaluate(workplace, "apart")  # trained detectors alone measure no validity by default
+    assert sentence not in out
+    assert sentence not in caption_of(drawn_figures["ood_evaluation.png"])
     assert (
         {row["density"] for row in rows_of(apart)}
         == {row["noise_dose"] for row in rows_of(apart)}

@@ -141,6 +141,9 @@ def test_six_panels_stand_on_a_page(folder, drawn_figures):
     titles = [[axes.get_title() for axes in page.axes] for page in pages]
     assert titles == [["q0", "q1", "q3", "q4", "q5", "q6"], ["q7", "q8"]]
     assert caption_of(pages[1]).endswith("Page 2 of 2.")
+    assert "dose" not in caption_of(pages[0])
+    shown = caption_of(drawn_figures["p.png"])
+    assert "A noise dose of 0.2 or a shrinkage dose of 0.3 means at least so much." in shown
     _, err = run(
         SCRIPT, "all", "--curves", "--quantities", "accuracy", "cka", "-o", "q.csv", cwd=folder
     )

@@ -11,6 +11,7 @@ from src.collected.measurements import MeasurementRow
 from src.ground_truth.truth_rows import DepthRow, DotsRow, TruthRow
 from src.ood.evaluation_rows import EvaluationRow, StitchValidity
 from src.ood.finetuning import FinetuningRow
+from src.ood.validity import NOISES, SHRINKAGES
 from src.probing.probe_rows import ProbeRow
 from src.results.heat_maps import HeatMap
 from src.results.matrices import Matrix
@@ -25,6 +26,7 @@ from src.results.quantities import (
     VERDICT,
     Quantity,
     measured_by,
+    on_caps,
     shown_in,
 )
 from src.results.tables import columns
@@ -127,6 +129,14 @@ def test_doses_and_accuracies_are_bright_at_the_right_end():
     )
     with pytest.raises(ValueError, match="neither high nor low values of density are similar"):
         QUANTITIES["density"].similarity(1.0)
+
+
+def test_the_largest_doses_are_the_largest_that_are_measured():
+    ends = {name: quantity.cap for name, quantity in QUANTITIES.items() if quantity.cap is not None}
+    assert ends == {"noise_dose": pytest.approx(max(NOISES) ** 2 / (1 + max(NOISES) ** 2)),
+                    "shrinkage_dose": max(SHRINKAGES)}  # fmt: skip
+    assert on_caps(["penalty"]) == ""
+    assert on_caps(["penalty", "noise_dose"]) == "A noise dose of 0.2 means at least so much."
 
 
 def line_of(name: str, quantity: Quantity) -> str:

@@ -10,9 +10,11 @@ import pytest
 
 from src.errors import UserError
 from src.results.captions import describe_stitches
+from src.results.heat_maps import HeatMap
+from src.results.matrices import accuracies
 from src.stitching.folders import read_run
 from src.stitching.grid_figures import printed_matrices
-from src.stitching.grid_tables import compare, write_grid
+from src.stitching.grid_tables import compare, draw, write_grid
 from src.stitching.stitch_rows import StitchRow
 from src.verdict.named_networks import NamedNetwork
 from tests.commands import caption_of
@@ -230,6 +232,23 @@ def test_a_figure_of_more_than_twelve_means_says_so(tmp_path, drawn_figures, cap
     assert len(images_of(figure)) == 12
     assert "The first 12 of 13 means are shown; the CSV has all of them." in caption_of(figure)
     assert len(printed_matrices(rows)) == 13
+
+
+def test_the_caption_says_which_experiments_a_figure_shows(tmp_path, drawn_figures, capsys):
+    """A row of panels each, of at most twelve panels."""
+    panels = {}
+    for number in range(7):
+        matrix = accuracies([stitch_row(accuracy=number / 10)])
+        panels[f"seed={number}"] = {"AUROC": HeatMap(matrix), "AUPR": HeatMap(matrix)}
+    draw(tmp_path / "o.csv", panels, caption="Images: 360.")
+    assert len([axes for axes in drawn_figures["o.png"].axes if axes.images]) == 12
+    caption = caption_of(drawn_figures["o.png"])
+    shown = "The last 6 of 7 experiments are shown; the CSV has all of them."
+    assert caption == f"Images: 360. {shown}"
+    assert "o.png shows the last 6 of 7 experiments" in capsys.readouterr().err
+    del panels["seed=0"]
+    draw(tmp_path / "o.csv", panels, caption="Images: 360.")
+    assert caption_of(drawn_figures["o.png"]) == "Images: 360."
 
 
 def images_of(figure) -> dict:

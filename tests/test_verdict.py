@@ -531,6 +531,28 @@ def test_script_writes_table_sentences_and_maps(two_methods, drawn_figures):
     )
 
 
+def test_the_largest_doses_are_lower_bounds(tmp_path, drawn_figures, capsys):
+    """In lines, below matrices and in the caption; the sentence stands where doses stand."""
+    for number, layer in enumerate(("y", "x")):
+        write_run(tmp_path, f"{number}", n_right=945, front_layer=layer)
+    sentence = "A noise dose of 0.2 or a shrinkage dose of 0.3 means at least so much."
+    rows = judge(runs_of(tmp_path))
+    verdict_report.print_matrices(rows)
+    verdict_report.write_files(tmp_path / "none.csv", rows, Limits())
+    assert sentence not in capsys.readouterr().out
+    assert sentence not in caption_of(drawn_figures["none_numbers.png"])
+    write_evaluation(tmp_path, {"0": 0.5, "1": 0.5}, validity=VALID._replace(noise_dose=0.2))
+    rows = judge(runs_of(tmp_path))
+    verdict_report.print_verdicts(rows)
+    lines = capsys.readouterr().out.splitlines()
+    assert all("; noise dose at least 0.2000; shrinkage dose 0.0200;" in line for line in lines)
+    verdict_report.print_matrices(rows)
+    assert capsys.readouterr().out.count(sentence) == 1
+    verdict_report.write_files(tmp_path / "v.csv", rows, Limits())
+    assert sentence in caption_of(drawn_figures["v_numbers.png"])
+    assert sentence not in caption_of(drawn_figures["v.png"])
+
+
 def test_pairs_of_all_networks_are_tested_together(tmp_path):
     """The false discovery rate is that of a method and of two types of networks, whatever the
     number of pairs of networks."""

@@ -19,7 +19,7 @@ from src.network_names import NetworkKey, NetworkName
 from src.results.captions import short
 from src.results.curves import SHARE, CurvePanel, Point, curves
 from src.results.matrices import by_depth, depths_of
-from src.results.quantities import IN_CURVES, shown_in
+from src.results.quantities import IN_CURVES, QUANTITIES, on_caps, shown_in
 from src.results.tables import write_table
 from src.similarity.similarity_rows import SimilarityRow
 from src.stitching.experiments import NETWORKS, method_names
@@ -181,7 +181,7 @@ def write_depth(
             x_label="layer of both networks",
             layers=layers,
             title=title,
-            caption=_caption(drawn_rows, number, len(pages)),
+            caption=_caption(drawn_rows, page, number, len(pages)),
         )
     if len(pages) > 1:
         note(
@@ -235,11 +235,16 @@ def _is_zero(panel: CurvePanel) -> bool:
     return not any(values)
 
 
-def _caption(rows: Sequence[DepthRow], number: int, n_pages: int) -> str:
+def _caption(
+    rows: Sequence[DepthRow], page: Sequence[CurvePanel], number: int, n_pages: int
+) -> str:
     """Return the text below a page of the figure."""
     n_networks = max(row.n_networks for row in rows)
     bands = "too few for intervals"
     if any(not math.isnan(row.low) for row in rows):
         bands = "bands: 95 % over networks"
     text = f"Means over pairs of {n_networks} networks; {bands}."
+    titles = {panel.y_label for panel in page}
+    sentence = on_caps(name for name, item in QUANTITIES.items() if item.title in titles)
+    text = f"{text} {sentence}".strip()
     return f"{text} Page {number} of {n_pages}." if n_pages > 1 else text

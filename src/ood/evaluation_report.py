@@ -23,7 +23,14 @@ from src.ood.reference import DetectorKey, Reference
 from src.results.captions import caption, common, describe_method, short, stitched_networks
 from src.results.heat_maps import HeatMap
 from src.results.matrices import Matrix, is_known, known, pivot
-from src.results.quantities import DETECTOR, IN_EVALUATION, QUANTITIES, Quantity, shown_in
+from src.results.quantities import (
+    DETECTOR,
+    IN_EVALUATION,
+    QUANTITIES,
+    Quantity,
+    on_caps,
+    shown_in,
+)
 from src.results.tables import to_record, write_table
 from src.stitching.experiments import by_experiment
 from src.stitching.grid_tables import draw
@@ -62,7 +69,8 @@ def report(
         write_table(path, EvaluationRow, rows)
         _write_json(path.with_suffix(".json"), name, rows, reference)
         below = describe(rows, n_images=len(reference.options.test))
-        draw(path, _panels(matrices), title=title, caption=below)
+        sentence = on_caps(name for name in shown_in(IN_EVALUATION) if is_known(rows, name))
+        draw(path, _panels(matrices), title=title, caption=f"{below} {sentence}".strip())
     _print_noise_costs(reference)
     _print_sides([row for rows in evaluations.values() for row in rows])
 
@@ -158,6 +166,7 @@ def _print_sides(rows: Sequence[EvaluationRow]) -> None:
     if sides:
         counts = ", ".join(f"{sides[side]} {side}" for side in (IN_DISTRIBUTION, OFF, COLLAPSED))
         result(f"Doses of {sum(sides.values())} stitches: {counts}")
+        result(on_caps(["noise_dose", "shrinkage_dose"]))
 
 
 def describe(rows: Sequence[EvaluationRow], *, n_images: int) -> str:

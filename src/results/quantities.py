@@ -9,6 +9,7 @@ This module does not import torch.
 """
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 # Scripts that measure a quantity: their tables have its column
@@ -33,6 +34,7 @@ class Quantity(NamedTuple):
     # The values of a different and of a similar stitch; None: neither high nor low is similar
     scale: tuple[float, float] | None = None
     possible: tuple[float, float] = (-math.inf, math.inf)  # the lowest and the highest value
+    cap: float | None = None  # the largest measured value, which also stands for larger ones
     is_two_sided: bool = False  # similar in the middle of `scale`, different at both ends
     unit: str = ""  # of shares and ratios: none
     shown_in: tuple[str, ...] = ()
@@ -65,6 +67,23 @@ def measured_by(*sources: str) -> dict[str, Quantity]:
     return {
         name: quantity for name, quantity in QUANTITIES.items() if quantity.measured_by in sources
     }
+
+
+def on_caps(columns: Iterable[str]) -> str:
+    """Return the sentence that explains the caps of quantities; "" if no quantity has a cap.
+
+    Args:
+        columns: the quantities that are shown.
+    """
+    capped = []
+    for name in columns:
+        quantity = QUANTITIES[name]
+        if quantity.cap is not None:
+            capped.append(f"a {quantity.title} of {quantity.cap:g}")
+    if not capped:
+        return ""
+    text = " or ".join(capped)
+    return f"{text[0].upper()}{text[1:]} means at least so much."
 
 
 QUANTITIES = {
@@ -223,6 +242,7 @@ QUANTITIES = {
         "the stitch, as a share of the variance; 0.2 stands for 0.2 or more",
         scale=(0.2, 0),
         possible=(0, 0.2),
+        cap=0.2,
         shown_in=(IN_EVALUATION, IN_VERDICT, IN_CURVES, IN_TRUTH),
     ),
     "shrinkage_dose": Quantity(
@@ -233,6 +253,7 @@ QUANTITIES = {
         "mean; 0.3 stands for 0.3 or more",
         scale=(0.3, 0),
         possible=(0, 0.3),
+        cap=0.3,
         shown_in=(IN_EVALUATION, IN_VERDICT, IN_CURVES, IN_TRUTH),
     ),
     "density": Quantity(

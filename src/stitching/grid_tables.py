@@ -128,13 +128,16 @@ def draw(
         panels: heat maps by their title, by experiment. The figure has room for `MAX_PANELS`: it
             shows the last experiments, a row each.
         title: of the figure.
-        caption: the text below the figure.
+        caption: the text below the figure, which also says that experiments are left out.
     """
     image = path.with_suffix(".png")
     n_panels = max(map(len, panels.values()), default=1)
     n_shown = MAX_PANELS // n_panels
     if len(panels) > n_shown:
         note(f"{image} shows the last {n_shown} of {len(panels)} experiments")
+        caption += (
+            f" The last {n_shown} of {len(panels)} experiments are shown; the CSV has all of them."
+        )
     shown = dict(list(panels.items())[-n_shown:])
     if maps(image, shown, **AXES, title=title, caption=caption):
         note(f"wrote {path} and {image}")

@@ -1,7 +1,7 @@
 """The report of a verdict: tables, maps of each method, and a paragraph of computed sentences."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from src.grouping import grouped
 from src.results.figures import BLUE, SKY_BLUE, VERMILION, YELLOW
 from src.results.heat_maps import ClassMap, HeatMap, Panel, Sign, maps
 from src.results.matrices import Matrix, is_known, known, pivot
-from src.results.quantities import IN_VERDICT, QUANTITIES, shown_in
+from src.results.quantities import IN_VERDICT, QUANTITIES, on_caps, shown_in
 from src.results.tables import write_table
 from src.stitching.grid_tables import AXES
 from src.stitching.network_pairs import PAIRS, SAME_RUN, UNTRAINED_END, UNTRAINED_FRONT
@@ -50,7 +50,6 @@ CONTROLS = {  # and how many of them must be similar
 LOW = 0.5  # the report names end networks with a lower accuracy
 MAX_TESTS = 12  # lines of tests between groups, a method
 MAX_GROUP_PAIRS = 9  # rows of panels that the groups of a method get in the figure
-BOUNDS = "A dose at the dark end of its scale is a lower bound."
 
 
 class Section(NamedTuple):
@@ -125,7 +124,10 @@ def _estimate(row: VerdictRow, name: str) -> str:
         return ""
     low = getattr(row, f"{name}_low", None)
     high = getattr(row, f"{name}_high", None)
-    text = f"{QUANTITIES[name].title} {value:.4f}"
+    quantity = QUANTITIES[name]
+    text = f"{quantity.title} {value:.4f}"
+    if value == quantity.cap:
+        text = f"{quantity.title} at least {value:.4f}"
     if low is None or high is None:
         return text
     return f"{text} [{low:.4f}, {high:.4f}]"
@@ -133,24 +135,25 @@ def _estimate(row: VerdictRow, name: str) -> str:
 
 def print_matrices(rows: Sequence[VerdictRow]) -> None:
     """Print matrices of each section: the known quantities of a verdict, such as penalties, or
-    their means over pairs of networks."""
+    their means over pairs of networks. A sentence explains the largest doses."""
+    printed: dict[str, None] = {}
     for section in sections_of(rows):
-        for title, matrix in _printed(section):
-            table(title, *matrix)
+        mean = ""
+        names: Collection[str] = shown_in(IN_VERDICT)
+        if section.is_summary:
+            mean = "mean "
+            names = IN_SUMMARY
+            table(f"{SHARE_TITLE}, {section.title}", *shares_of_similar(section.rows))
             result()
-
-
-def _printed(section: Section) -> Iterator[tuple[str, Matrix]]:
-    """Yield the matrices of a section that are printed, with their titles."""
-    if section.is_summary:
-        yield f"{SHARE_TITLE}, {section.title}", shares_of_similar(section.rows)
-        for name in IN_SUMMARY:
+        for name in names:
             if is_known(section.rows, name):
-                yield f"mean {QUANTITIES[name].title}, {section.title}", means(section.rows, name)
-    else:
-        for name in shown_in(IN_VERDICT):
-            if is_known(section.rows, name):
-                yield f"{QUANTITIES[name].title}, {section.title}", means(section.rows, name)
+                title = f"{mean}{QUANTITIES[name].title}, {section.title}"
+                table(title, *means(section.rows, name))
+                result()
+                printed[name] = None
+    sentence = on_caps(printed)
+    if sentence:
+        result(f"{sentence}\n")
 
 
 def shares_of_similar(rows: Sequence[VerdictRow]) -> Matrix:
@@ -274,7 +277,7 @@ def draw(
             further_maps,
             **AXES,
             title=title,
-            caption=f"{caption} {BOUNDS}".strip(),
+            caption=f"{caption} {on_caps(further)}".strip(),
         )
 
 
