@@ -407,7 +407,7 @@ def test_validity_of_detectors_that_share_a_pass(
     for dose, title in zip(doses, ("NOISE", "SHRINKAGE"), strict=True):
         assert parse_matrix(printed.out, f"STITCHING {title} DOSE")[pair_of(row)] == f"{dose:.4f}"
     assert float(row["auroc_low"]) <= float(row["auroc"]) <= float(row["auroc_high"])
-    sentence = "A noise dose of 0.2 or a shrinkage dose of 0.3 means at least so much."
+    sentence = "A noise dose of 0.2 or a shrinkage dose of 0.3 means at least that much."
     assert printed.out.count(sentence) == 1
     assert sentence in caption_of(drawn_figures["ood_evaluation_mahalanobis.png"])
 

@@ -143,7 +143,7 @@ def test_six_panels_stand_on_a_page(folder, drawn_figures):
     assert caption_of(pages[1]).endswith("Page 2 of 2.")
     assert "dose" not in caption_of(pages[0])
     shown = caption_of(drawn_figures["p.png"])
-    assert "A noise dose of 0.2 or a shrinkage dose of 0.3 means at least so much." in shown
+    assert "A noise dose of 0.2 or a shrinkage dose of 0.3 means at least that much." in shown
     _, err = run(
         SCRIPT, "all", "--curves", "--quantities", "accuracy", "cka", "-o", "q.csv", cwd=folder
     )

@@ -136,7 +136,7 @@ def test_the_largest_doses_are_the_largest_that_are_measured():
     assert ends == {"noise_dose": pytest.approx(max(NOISES) ** 2 / (1 + max(NOISES) ** 2)),
                     "shrinkage_dose": max(SHRINKAGES)}  # fmt: skip
     assert on_caps(["penalty"]) == ""
-    assert on_caps(["penalty", "noise_dose"]) == "A noise dose of 0.2 means at least so much."
+    assert on_caps(["penalty", "noise_dose"]) == "A noise dose of 0.2 means at least that much."
 
 
 def line_of(name: str, quantity: Quantity) -> str:

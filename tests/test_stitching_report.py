@@ -246,7 +246,12 @@ def test_the_caption_says_which_experiments_a_figure_shows(tmp_path, drawn_figur
     shown = "The last 6 of 7 experiments are shown; the CSV has all of them."
     assert caption == f"Images: 360. {shown}"
     assert "o.png shows the last 6 of 7 experiments" in capsys.readouterr().err
-    del panels["seed=0"]
+    panels["seed=6"] |= {f"quantity {n}": HeatMap(matrix) for n in range(5)}
+    draw(tmp_path / "o.csv", panels)
+    caption = caption_of(drawn_figures["o.png"])
+    assert caption == "The last of 7 experiments is shown; the CSV has all of them."
+    assert "o.png shows the last of 7 experiments" in capsys.readouterr().err
+    del panels["seed=6"]
     draw(tmp_path / "o.csv", panels, caption="Images: 360.")
     assert caption_of(drawn_figures["o.png"]) == "Images: 360."
 

@@ -535,7 +535,7 @@ def test_the_largest_doses_are_lower_bounds(tmp_path, drawn_figures, capsys):
     """In lines, below matrices and in the caption; the sentence stands where doses stand."""
     for number, layer in enumerate(("y", "x")):
         write_run(tmp_path, f"{number}", n_right=945, front_layer=layer)
-    sentence = "A noise dose of 0.2 or a shrinkage dose of 0.3 means at least so much."
+    sentence = "A noise dose of 0.2 or a shrinkage dose of 0.3 means at least that much."
     rows = judge(runs_of(tmp_path))
     verdict_report.print_matrices(rows)
     verdict_report.write_files(tmp_path / "none.csv", rows, Limits())

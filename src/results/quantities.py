@@ -83,7 +83,7 @@ def on_caps(columns: Iterable[str]) -> str:
     if not capped:
         return ""
     text = " or ".join(capped)
-    return f"{text[0].upper()}{text[1:]} means at least so much."
+    return f"{text[0].upper()}{text[1:]} means at least that much."
 
 
 QUANTITIES = {

@@ -134,10 +134,14 @@ def draw(
     n_panels = max(map(len, panels.values()), default=1)
     n_shown = MAX_PANELS // n_panels
     if len(panels) > n_shown:
-        note(f"{image} shows the last {n_shown} of {len(panels)} experiments")
-        caption += (
-            f" The last {n_shown} of {len(panels)} experiments are shown; the CSV has all of them."
-        )
+        last = f"last {n_shown}"
+        verb = "are"
+        if n_shown == 1:
+            last = "last"
+            verb = "is"
+        experiments = f"the {last} of {len(panels)} experiments"
+        note(f"{image} shows {experiments}")
+        caption += f" {experiments.capitalize()} {verb} shown; the CSV has all of them."
     shown = dict(list(panels.items())[-n_shown:])
     if maps(image, shown, **AXES, title=title, caption=caption):
         note(f"wrote {path} and {image}")
