@@ -145,6 +145,19 @@ def test_networks_of_two_types_are_compared_by_one_method(tmp_path):
     assert float(test["difference"]) == pytest.approx(-0.045)
 
 
+def test_a_single_pair_of_two_groups_has_its_networks_in_the_title(tmp_path):
+    types = {"a": "resnet18", "b": "resnet18", "c": "small_cnn"}
+    for number, (front, end) in enumerate(("ab", "ba", "ac")):
+        options = {"front_model_path": f"{front}.pt", "end_model_path": f"{end}.pt"}
+        options |= {"front_model_type": types[front], "end_model_type": types[end]}
+        write_run(tmp_path, str(number), n_right=900, **options)
+    (section,) = verdict_report.sections_of(judge(runs_of(tmp_path)))
+    assert [part.title for part in verdict_report.by_groups(section)] == [
+        "direct matching, resnet18 → resnet18, 2 pairs of networks",
+        "direct matching, resnet18 → small_cnn, a.pt → c.pt",
+    ]
+
+
 def test_a_list_must_be_readable_and_unlisted_networks_are_named_by_path(folder, drawn_figures):
     assert "cannot read none.csv" in error_line(
         SCRIPT, "c0-c1", "--networks", "none.csv", cwd=folder

@@ -77,7 +77,7 @@ def pair_of_networks(paths: Sequence[str], kinds: Sequence[str], *, sign: str = 
 
 
 def without_shared_folders(paths: Sequence[str]) -> list[str]:
-    """Return paths without the leading folders that all of them share.
+    """Return paths without their common leading folders.
 
     A path keeps at least the folder that its file is in: models/0/a.pt and models/1/a.pt become
     0/a.pt and 1/a.pt.

@@ -89,9 +89,12 @@ def by_groups(section: Section) -> list[Section]:
         return [section]
     sections = []
     for (front_group, end_group), rows in parts.items():
-        n_networks = len({row.networks for row in rows})
-        title = f"{rows[0].method}, {front_group} → {end_group}, {n_networks} {kind_of(rows[0])}"
-        sections.append(Section(title, rows, n_networks))
+        networks = {row.networks for row in rows}
+        pairs = f"{len(networks)} {kind_of(rows[0])}"
+        if len(networks) == 1:
+            pairs = rows[0].networks
+        title = f"{rows[0].method}, {front_group} → {end_group}, {pairs}"
+        sections.append(Section(title, rows, len(networks)))
     return sections
 
 
