@@ -477,8 +477,8 @@ def test_fresh_networks_of_all_pairs_are_loaded_once_and_known_by_the_list(netwo
     run("misc/collect_results.py", "results/all", "--curves", "--networks", "networks.csv")
     assert {row["networks"] for row in read_csv("results/all/curves.csv")} == {
         "x → x",
-        "x → y",
-        "y → x",
+        "x → y (untrained)",
+        "y (untrained) → x",
     }
     run("misc/collect_results.py", "results/all", "-r", "--networks", "networks.csv")
     rows = read_csv("results/all/grid_measurements.csv")

@@ -298,8 +298,8 @@ def test_untrained_networks_have_lines_for_themselves_and_compare_no_groups(tmp_
     run(SCRIPT, "all", "--curves", cwd=tmp_path)
     values = {row["networks"]: row["value"] for row in read_csv(tmp_path / "all" / "curves.csv")}
     assert values == {
-        "untrained → resnet18": "0.1",
-        "resnet18 → untrained": "0.1",
+        "resnet18 (untrained) → resnet18": "0.1",
+        "resnet18 → resnet18 (untrained)": "0.1",
         "resnet18 → resnet18": "0.9",
     }
     for name in "ab":

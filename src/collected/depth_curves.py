@@ -28,7 +28,7 @@ from src.verdict.groups import Names, value_of
 
 OF_MEASURES = {1: "similarity", -1: "distance"}  # by the sign of a measure
 ONE_NETWORK = "one network at two epochs"  # the line of pairs of checkpoints of one training
-UNTRAINED = "untrained"  # the group of networks that were never trained
+UNTRAINED = "untrained"  # marks the group of a network that was never trained
 MAX_PANELS = 6  # on a page
 
 RANGES = {quantity.title: quantity.possible for quantity in shown_in(IN_CURVES).values()} | {
@@ -115,7 +115,10 @@ def _groups(front: NetworkName, end: NetworkName, names: Names) -> str:
         return ONE_NETWORK
     groups = []
     for network in (named_front, named_end):
-        groups.append(UNTRAINED if network.is_untrained else short(network.group))
+        group = short(network.group)
+        if network.is_untrained and group != UNTRAINED:
+            group += f" ({UNTRAINED})"
+        groups.append(group)
     return " → ".join(groups)
 
 
