@@ -123,7 +123,7 @@ def give_verdict(args) -> None:
     verdict_report.print_matrices(verdicts)
     verdict_report.print_groups(groups)
     if untested:
-        note(f"groups that cannot be tested: {listed(untested, n=4)}")
+        note(f"groups that cannot be tested: {listed(untested, n=1)}")
     result("\n".join(verdict_report.sentences(verdicts, limits, tests)))
     verdict_report.write_files(
         Path(args.output),

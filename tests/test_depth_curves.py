@@ -193,9 +193,7 @@ def test_names_and_groups_of_a_list(folder, drawn_figures):
         out.startswith("direct matching, pairs of networks, mean of 30 experiments\n")
         and len(out.splitlines()) == 7
     )
-    assert out.splitlines()[4] == (
-        "direct matching, pairs of a network with itself, at the same or another epoch, 1 experiment"
-    )
+    assert out.splitlines()[4] == ("direct matching, pairs of a network with itself, 1 experiment")
     caption = caption_of(drawn_figures["g.png"])
     assert caption.startswith("Networks: a, b, c, d, e, f (31 pairs). Data: digits.")
     assert "g.png shows means of 31 experiments; g.csv has all of them" in err

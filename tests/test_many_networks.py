@@ -194,7 +194,7 @@ def test_one_network_at_two_epochs_is_no_pair_of_networks(tmp_path, monkeypatch)
     assert [row.same_run for row in rows].count(True) == 4
     titles = [section.title for section in verdict_report.sections_of(rows)]
     assert titles == [
-        "direct matching, 4 pairs of a network with itself, at the same or another epoch",
+        "direct matching, 4 pairs of a network with itself",
         "direct matching, 8 pairs of networks",
     ]
     values = list(verdict_report.layer_values(rows))

@@ -207,8 +207,7 @@ def test_means_keep_kinds_of_pairs_of_networks_apart(tmp_path, drawn_figures):
     means = {title: matrix.values for title, matrix in printed_matrices(rows).items()}
     assert means == {
         "task loss matching, pairs of networks, mean of 10 experiments": [[0.75]],
-        "task loss matching, pairs of a network with itself, at the same or another epoch, "
-        "1 experiment": [[1.0]],
+        "task loss matching, pairs of a network with itself, 1 experiment": [[1.0]],
         "task loss matching, pairs with an untrained front network, mean of 2 experiments": [
             [0.125]
         ],

@@ -8,7 +8,7 @@ from src.results.options import read_options
 from src.trained_with import training_of
 
 PAIRS = "pairs of networks"
-SAME_RUN = "pairs of a network with itself, at the same or another epoch"
+SAME_RUN = "pairs of a network with itself"  # at the same or another epoch
 UNTRAINED_FRONT = "pairs with an untrained front network"
 UNTRAINED_END = "pairs with an untrained end network"
 KINDS = (PAIRS, SAME_RUN, UNTRAINED_FRONT, UNTRAINED_END)
