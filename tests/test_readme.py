@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.commands import ROOT, save_network
+from tests.commands import ROOT, read_csv, save_network
 
 DOCS = ("guide", "methods", "files", "differences", "costs", "paper", "ground_truth")
 PAGES = ["README.md", *(f"misc/docs/{name}.md" for name in DOCS)]
@@ -198,3 +198,23 @@ def run_blocks(section: str, folder: Path) -> str:
 
 def without_digits(line: str) -> str:
     return re.sub(r"[\d.]+", "0", line)
+
+
+def test_the_table_of_the_ground_truth_page_is_of_its_scores():
+    scores = {
+        (row["measure"], row["test"], row["run"]): row
+        for row in read_csv(ROOT / "misc/docs/ground_truth.csv")
+    }
+    page = (ROOT / "misc/docs/ground_truth.md").read_text()
+    table = page[page.index("| measure | `label_noise`") :].split("\n\n")[0]
+    header, _, *lines = [line.strip("| ").split(" | ") for line in table.splitlines()]
+    for measure, *cells in lines:
+        for test, cell in zip(header[1:], cells, strict=True):
+            for run, text in enumerate(cell.split(" / ")):
+                score = scores[measure.strip("*"), test.strip("`"), str(run)]
+                signs = ""
+                if score["is_above_chance"] == "True":
+                    signs = "*†" if score["is_above_baselines"] == "True" else "*"
+                assert text.lstrip("-.0123456789") == signs
+                assert float(text.rstrip("*†")) == pytest.approx(float(score["value"]), abs=0.006)
+    assert len(lines) >= 20
