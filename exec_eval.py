@@ -21,11 +21,13 @@ def measure(args) -> None:
     from src.console import progress, result
     from src.datasets import dataset_info, load_dataset
     from src.runtime import device_of
+    from src.trained_with import note_other_data
     from src.training import Classification, evaluate
 
     device = device_of(args.gpu)
     spec = dataset_info(args.dataset, labelled=True).spec
     model = load_model(cli.named_network(args, "model"), spec, device=device)
+    note_other_data(args.model_path, args.dataset)
     loading = cli.load_options(args, device)
     test_set = load_dataset(args.dataset, args.dataset_root, train=False, **loading)
     n_batches = test_set.n_batches(args.batch_size)

@@ -140,18 +140,28 @@ def give_verdict(args) -> None:
 
 
 def read_folders(folders):
-    """Return the runs of all folders with their evaluations; warn of skipped runs."""
-    from src.console import warn
+    """Return the runs of all folders with their evaluations; warn of skipped runs, and note folders
+    that were not evaluated."""
+    from src.console import listed, note, warn
     from src.errors import UserError
     from src.ood.evaluation_rows import with_evaluations
     from src.stitching.folders import read_runs
 
     runs = []
+    unevaluated = []
     for folder in folders:
         runs_of_folder, skipped = read_runs(folder)
-        runs += with_evaluations(runs_of_folder)
+        evaluated_runs = with_evaluations(runs_of_folder)
+        runs += evaluated_runs
         for reason in skipped:
             warn(f"skipped: {reason}")
+        if runs_of_folder and not any(run.validity for run in evaluated_runs):
+            unevaluated.append(str(folder))
+    if unevaluated:
+        note(
+            f"{listed(unevaluated, n=2)}: doses and identification were not measured, so no stitch can be "
+            "similar; run exec_eval_stitcher_ood.py FOLDER --detector mahalanobis"
+        )
     if not runs:
         raise UserError(
             f"{', '.join(folders)}: no finished stitching run; give folders that hold their folders, such as "

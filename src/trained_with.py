@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from src.choices.datasets import dataset_label
-from src.console import listed, warn_once
+from src.console import listed, note, warn_once
 from src.datasets import dataset_info
 from src.errors import Misfit, UserError
 from src.images import ImageSpec, describe_values
@@ -92,4 +92,17 @@ def warn_of_other_images(checkpoint: str, images: ImageSpec) -> None:
         before, now = ("; ".join(texts) for texts in zip(*differences, strict=True))
         warn_once(
             f"checkpoint {checkpoint} was trained on {dataset}: {before}. The images at hand: {now}"
+        )
+
+
+def note_other_data(checkpoint: str, dataset: str) -> None:
+    """Print a note if a checkpoint was trained on a data set of another name.
+
+    Args:
+        dataset: the data set at hand.
+    """
+    trained = options_beside(checkpoint).get("dataset", dataset)
+    if isinstance(trained, str) and dataset_label(trained) != dataset_label(dataset):
+        note(
+            f"{checkpoint} was trained on {dataset_label(trained)}; -d is {dataset_label(dataset)}"
         )

@@ -12,6 +12,7 @@ from src.errors import UserError
 from src.images import ImageSpec, Normalisation
 from src.models import build_model
 from src.network_names import NetworkName
+from src.trained_with import note_other_data
 
 IMAGES = ImageSpec(10, (3, 32, 32))
 
@@ -114,6 +115,15 @@ def test_images_of_another_size_classes_or_values_are_warned_of_once(tmp_path, m
     )
     load_model(name, dataset_info("svhn").spec)
     assert "images at hand: classes 0, 1, 2 and 7 more\n" in capsys.readouterr().err
+
+
+def test_a_data_set_of_another_name_is_noted(tmp_path, model, capsys):
+    save_state(tmp_path / "m.pt", model.state_dict())
+    path = train_options(tmp_path).path
+    note_other_data(path, "cifar10")
+    assert not capsys.readouterr().err
+    note_other_data(path, "/data/mine.npz")
+    assert capsys.readouterr().err == f"{path} was trained on cifar10; -d is mine\n"
 
 
 def test_weights_that_are_not_finite_are_loaded_with_a_warning(tmp_path, model, capsys):

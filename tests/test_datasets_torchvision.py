@@ -60,7 +60,7 @@ def test_damaged_files_are_the_users_to_mend(name, tmp_path, unofficial_files, n
     file = tmp_path / TRAIN_FILE[name]
     content = file.read_bytes()
     file.write_bytes(content[: len(content) * 7 // 10])
-    with pytest.raises(UserError, match=f"cannot read {tmp_path}: .*remove damaged files there"):
+    with pytest.raises(UserError, match=f"cannot read {tmp_path}: .*remove damaged files"):
         load_dataset(name, tmp_path, train=True)
 
 

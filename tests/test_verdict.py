@@ -485,9 +485,11 @@ def two_methods(tmp_path):
 
 
 def test_script_writes_table_sentences_and_maps(two_methods, drawn_figures):
-    out = run(
+    out, err = run(
         SCRIPT, "dm", "tlm", "-sim", "s.csv", "-o", "out/v.csv", "--verbose", cwd=two_methods
-    ).out
+    )
+    assert "tlm: doses and identification were not measured, so no stitch can be similar" in err
+    assert "dm: doses" not in err
     assert "direct matching, f.pt → g.pt: x -> y: similar (accuracy 0.9450; penalty 0.0050 [" in out
     assert (
         "Task loss matching: of 2 pairs 0 are similar, 0 accurate by the class alone, 0 accurate but"

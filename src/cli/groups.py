@@ -427,9 +427,12 @@ def _load_whole(
     args: Namespace, options: NetworkOptions, images: ImageSpec, *, session: "Session", device: Any
 ) -> LoadedNetwork:
     """Return the network that options name, without layers."""
+    from src.trained_with import note_other_data
+
     name = named_network(args, options.model)
     network = session.network(name, images, device=device, encoder=options.is_encoder_allowed)
     name = name._replace(weights=session.weights(name, images, device=device))
+    note_other_data(name.path, args.dataset)
     setattr(args, f"{options.model}_path_sha256", name.weights)
     return LoadedNetwork(network, [], name)
 

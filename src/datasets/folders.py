@@ -188,11 +188,12 @@ def load_imagenet(
 def _warn_of_enlargement(root: Path, first_image: str, size: int) -> None:
     """Warn if the first image is smaller than the images of a batch."""
     with readable(first_image, "restore or remove it"), Image.open(first_image) as image:
-        if min(image.size) < size:
+        shorter_side = min(image.size)
+        if shorter_side < size:
             warn_once(
                 f"{root} has no dataset.yaml, so images become 3×{size}×{size}, in resized crops; "
                 f"the first image is smaller. To keep its size, give it in {root / 'dataset.yaml'} "
-                "(size: 32, and augment: crop_flip, for example)"
+                f"(size: {shorter_side}, and augment: crop_flip or none)"
             )
 
 

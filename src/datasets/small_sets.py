@@ -28,8 +28,9 @@ def load_torchvision(
 
     # Files
     remedy = (
-        "remove damaged files there and run again with a connection to the internet, or copy there "
-        f"what torchvision.datasets.{info.source}(…, download=True) fetches elsewhere"
+        f"{info.source} is downloaded to it: connect to the internet, or copy there what "
+        f"torchvision.datasets.{info.source}(…, download=True) fetches elsewhere; remove damaged "
+        "files; for other images give -d"
     )
     with files.readable(root, remedy):
         try:

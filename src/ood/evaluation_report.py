@@ -123,8 +123,8 @@ def _note_typical_stitches(name: str, rows: Sequence[EvaluationRow]) -> None:
     if typical:
         note(
             f"{name}: the AUROC of {len(typical)} stitches is below {COLLAPSED_AUROC}. They are "
-            "more typical than the end network's own activations, so they may be collapsed "
-            f"({listed(typical)})"
+            "more typical than the end network's own activations, as collapsed activations are; "
+            f"the shrinkage dose tells ({listed(typical)})"
         )
 
 

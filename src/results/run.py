@@ -65,7 +65,7 @@ class Run:
             UserError: the finished run has other options.
         """
         if resume:
-            remedy = "give the same ones, or leave out --resume"
+            remedy = "give the same ones, or choose another folder"
         else:
             remedy = "choose another folder, or give --overwrite"
         if overwrite or not self.is_finished(remedy=remedy):

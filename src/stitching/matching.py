@@ -87,7 +87,10 @@ def direct_matching(
     n_source = len(as_rows(source))
     n_target = len(as_rows(target))
     if n_source != n_target:
-        raise ValueError(f"the source has {n_source} positions, the target {n_target}")
+        raise ValueError(
+            f"the source has {n_source} positions, the target {n_target}; resize one of them, or "
+            'let src.stitching.build_layers(…, "auto") do so'
+        )
     if form not in FORMS:
         raise ValueError(f"there is no form {form}; choose one of {', '.join(FORMS)}")
     parts = _parts(torch.arange(len(source)), form)
