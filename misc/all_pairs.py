@@ -246,11 +246,13 @@ def check_types(args, networks) -> None:
     """Raise a UserError if the list names code that the command line does not."""
     from src.errors import UserError
 
-    for network in networks:
-        if is_user_code(network.type) and network.type not in args.own_types:
-            raise UserError(
-                f"{args.networks} names {network.type}, and a list does not run code; name it with --own-types as well"
-            )
+    types = dict.fromkeys(network.type for network in networks)
+    unnamed = [kind for kind in types if is_user_code(kind) and kind not in args.own_types]
+    if unnamed:
+        raise UserError(
+            f"{args.networks} names code of a user, and a list does not run code; give --own-types "
+            f"{' '.join(unnamed)} as well"
+        )
 
 
 def check_code(args) -> None:
