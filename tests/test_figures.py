@@ -338,6 +338,16 @@ def test_axes_end_where_values_are_possible(tmp_path, drawn_figures):
     assert ratio.get_ylim()[0] == 0 and ratio.get_ylim()[1] >= 3
 
 
+def test_markers_at_the_ends_of_an_axis_are_drawn_whole(tmp_path, drawn_figures):
+    panel = CurvePanel({"a": {"x": 0.0, "y": 1.0}}, "accuracy")
+    curves(tmp_path / "c.png", [panel], x_label="layer", layers=["x", "y"])
+    (axes,) = drawn_figures["c.png"].axes
+    (line,) = axes.get_lines()
+    assert not line.get_clip_on()
+    assert line.get_zorder() > max(spine.get_zorder() for spine in axes.spines.values())
+    assert axes.get_ylim() == (0, 1)
+
+
 @pytest.mark.parametrize("n_panels", [1, 2, 4, 6])
 def test_curves_fit_a_column_or_a_page(tmp_path, drawn_figures, n_panels):
     lines = {f"{method}, {name}": dict.fromkeys(LAYERS, 0.5) for method in METHODS for name in "ab"}

@@ -14,6 +14,8 @@ WIDE = 2.9
 NARROW = 1.8
 RATIO = 0.75  # of height and width
 
+ABOVE_FRAME = 3  # the order of drawing: the frame of a panel has 2.5
+
 
 class Point(NamedTuple):
     """A value of a curve with its interval; NaN: the value has no interval."""
@@ -94,8 +96,9 @@ def _draw(axes: Any, curve: Curve, number: int, layers: Sequence[str]) -> Any:
     points = [_point(curve[place]) for place in places]
     values, low, high = zip(*points, strict=True)
 
-    # Markers at the end of the axis are drawn whole
-    (line,) = axes.plot(x, values, clip_on=False, **line_look(number))
+    # Markers at the end of the axis are drawn whole, above the frame
+    look = line_look(number)
+    (line,) = axes.plot(x, values, clip_on=False, zorder=ABOVE_FRAME, **look)
     axes.fill_between(x, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
     return line
 
