@@ -126,6 +126,11 @@ def test_groups_of_a_list_have_a_line_each(folder, drawn_figures):
     panels = drawn_figures["curves.png"].axes
     assert [axes.get_ylabel() for axes in panels[:2]] == ["accuracy", "identification"]
     assert {axes.get_title() for axes in panels[:2]} == {"direct matching"} and len(panels) == 6
+    assert [axes.get_title() for axes in drawn_figures["curves_2.png"].axes] == [
+        "linear CKA",
+        "PWCCA distance",
+        "Procrustes distance",
+    ]
 
 
 def test_six_panels_stand_on_a_page(folder, drawn_figures):
@@ -149,6 +154,8 @@ def test_six_panels_stand_on_a_page(folder, drawn_figures):
     )
     labels = [axes.get_ylabel() for axes in drawn_figures["q.png"].axes]
     assert labels == ["accuracy", "similarity"]
+    (legend,) = drawn_figures["q.png"].legends
+    assert [text.get_text() for text in legend.get_texts()] == ["direct matching", "linear CKA"]
     assert {row["line"] for row in read_csv(folder / "q.csv")} > {"procrustes"}  # the CSV has all
     line = error_line(SCRIPT, "all", "--curves", "--quantities", "beauty", cwd=folder)
     assert "--quantities beauty: there are accuracy, direct matching, identification" in line

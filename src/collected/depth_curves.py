@@ -216,9 +216,9 @@ def _panels(rows: Sequence[DepthRow]) -> list[CurvePanel]:
     points: dict[tuple[str, str], dict[str, dict[str, Point]]] = {}
     for row in rows:
         title = ""
-        label = row.line
+        label = _title_of_line(row)
         if has_groups:
-            title = row.line
+            title = label
             label = row.networks
         curve = points.setdefault((row.quantity, title), {}).setdefault(label, {})
         curve[row.layer] = Point(row.value, row.low, row.high)
@@ -226,6 +226,11 @@ def _panels(rows: Sequence[DepthRow]) -> list[CurvePanel]:
         CurvePanel(lines, quantity, RANGES[quantity], title=title)
         for (quantity, title), lines in points.items()
     ]
+
+
+def _title_of_line(row: DepthRow) -> str:
+    """Return the method of a row, or the title of its measure."""
+    return measure_of(row.line).title if row.quantity in OF_MEASURES.values() else row.line
 
 
 def _is_zero(panel: CurvePanel) -> bool:
