@@ -163,6 +163,20 @@ def test_six_panels_stand_on_a_page(folder, drawn_figures):
     assert "--quantities chooses panels of --curves" in line
 
 
+def test_the_caption_says_of_bands_what_is_drawn(tmp_path, drawn_figures):
+    few = DepthRow("accuracy", "dm", "x", 0.5, math.nan, math.nan, 3, 6, "clean → clean")
+    many = DepthRow("accuracy", "dm", "x", 0.5, 0.4, 0.6, 6, 18, "clean → noisy")
+    captions = {
+        (few,): "Means over pairs of 3 networks.",
+        (many,): "Means over pairs of 6 networks; bands: 95 % over networks.",
+        (few, many): "Means over pairs of 6 networks; bands: 95 % over networks, from four "
+        "networks on.",
+    }
+    for rows, expected in captions.items():
+        write_depth(tmp_path / "c.csv", rows)
+        assert caption_of(drawn_figures["c.png"]) == expected
+
+
 def test_panels_of_zeros_are_left_out_with_a_sentence(tmp_path, drawn_figures, capsys):
     rows = [DepthRow(name, "dm", "x", value, math.nan, math.nan, 2, 1)
             for name, value in (("accuracy", 0.5), ("noise dose", 0.0))]  # fmt: skip

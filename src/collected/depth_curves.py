@@ -248,11 +248,20 @@ def _caption(
 ) -> str:
     """Return the text below a page of the figure."""
     n_networks = max(row.n_networks for row in rows)
-    bands = "too few for intervals"
-    if any(not math.isnan(row.low) for row in rows):
-        bands = "bands: 95 % over networks"
-    text = f"Means over pairs of {n_networks} networks; {bands}."
+    text = f"Means over pairs of {n_networks} networks{_on_bands(page)}."
     titles = {panel.y_label for panel in page}
     sentence = on_caps(name for name, item in QUANTITIES.items() if item.title in titles)
     text = f"{text} {sentence}".strip()
     return f"{text} Page {number} of {n_pages}." if n_pages > 1 else text
+
+
+def _on_bands(page: Sequence[CurvePanel]) -> str:
+    """Return the words of the caption on the bands of a page; "" if it has none."""
+    curves_of_page = chain.from_iterable(panel.curves.values() for panel in page)
+    points = chain.from_iterable(curve.values() for curve in curves_of_page)
+    has_band = {not math.isnan(getattr(point, "low", math.nan)) for point in points}
+    if True not in has_band:
+        return ""
+    if False in has_band:
+        return "; bands: 95 % over networks, from four networks on"
+    return "; bands: 95 % over networks"
