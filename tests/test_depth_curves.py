@@ -125,7 +125,10 @@ def test_groups_of_a_list_have_a_line_each(folder, drawn_figures):
     )
     panels = drawn_figures["curves.png"].axes
     assert [axes.get_ylabel() for axes in panels[:2]] == ["accuracy", "identification"]
-    assert {axes.get_title() for axes in panels[:2]} == {"direct matching"} and len(panels) == 6
+    assert {axes.get_title() for axes in panels} == {""} and len(panels) == 6  # of one method
+    caption = caption_of(drawn_figures["curves.png"])
+    assert caption.startswith("Method: direct matching. Means over pairs of 6 networks; bands")
+    assert "Method" not in caption_of(drawn_figures["curves_2.png"])
     assert [axes.get_title() for axes in drawn_figures["curves_2.png"].axes] == [
         "linear CKA",
         "PWCCA distance",

@@ -178,9 +178,12 @@ def write_depth(
         page_path = path.with_suffix(".png")
         if number > 1:
             page_path = path.with_name(f"{path.stem}_{number}.png")
+        panels_of_page = page
+        if _method_of(page):  # the caption says it
+            panels_of_page = [panel._replace(title="") for panel in page]
         curves(
             page_path,
-            page,
+            panels_of_page,
             x_label="layer of both networks",
             layers=layers,
             title=title,
@@ -243,12 +246,21 @@ def _is_zero(panel: CurvePanel) -> bool:
     return not any(values)
 
 
+def _method_of(page: Sequence[CurvePanel]) -> str:
+    """Return the method that is the title of all panels of a page; "" if their titles differ."""
+    titles = {panel.title for panel in page}
+    return titles.pop() if len(page) > 1 and len(titles) == 1 else ""
+
+
 def _caption(
     rows: Sequence[DepthRow], page: Sequence[CurvePanel], number: int, n_pages: int
 ) -> str:
     """Return the text below a page of the figure."""
     n_networks = max(row.n_networks for row in rows)
     text = f"Means over pairs of {n_networks} networks{_on_bands(page)}."
+    method = _method_of(page)
+    if method:
+        text = f"Method: {method}. {text}"
     titles = {panel.y_label for panel in page}
     sentence = on_caps(name for name, item in QUANTITIES.items() if item.title in titles)
     text = f"{text} {sentence}".strip()
