@@ -114,22 +114,28 @@ def check_types(source_dir: Path, types, *, recursive: bool) -> None:
 
 
 def draw_curves(args) -> None:
-    from src.collected.depth_curves import depth_rows, write_depth
-    from src.console import note
+    from src.collected.depth_curves import depth_rows, groups_without_curves, write_depth
+    from src.console import listed, note
     from src.errors import UserError
     from src.stitching.experiments import newest_runs
 
     source_dir = Path(args.source_dir)
     runs = newest_runs(runs_of(source_dir, recursive=True, may_lack=True))
     similarities = similarities_of(source_dir)
-    rows = depth_rows(runs, similarities, names_of(args, runs, similarities))
+    names = names_of(args, runs, similarities)
+    rows = depth_rows(runs, similarities, names)
     if not rows:
         raise UserError(
             f"{source_dir} has neither a stitch of a layer to the same layer of another network, nor a table of "
             "similarity of two networks in a folder similarity"
         )
     table = Path(args.output or source_dir / "curves.csv")
-    write_depth(table, rows, title=args.title, quantities=args.quantities)
+    without_curves = groups_without_curves(runs, similarities, names)
+    if without_curves:
+        note(f"no curves, as no layers have the same name: {listed(without_curves)}")
+    write_depth(
+        table, rows, title=args.title, quantities=args.quantities, without_curves=without_curves
+    )
     note(f"wrote {table}; its figure is beside it")
 
 

@@ -166,6 +166,24 @@ def test_six_panels_stand_on_a_page(folder, drawn_figures):
     assert "--quantities chooses panels of --curves" in line
 
 
+def test_groups_without_layers_of_the_same_name_are_named(tmp_path, drawn_figures):
+    layers = {"a": "blocks.1", "b": "blocks.1", "c": "blocks.2"}
+    for front, end in itertools.permutations(layers, 2):
+        stitch(tmp_path / "all", front, end, layers[front], layers[end])
+    lines = ["name,path,type,group", "a,a.pt,resnet18,k", "b,b.pt,resnet18,k", "c,c.pt,resnet18,l"]
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    for name in layers:
+        (tmp_path / f"{name}.pt").write_text(name)
+    _, err = run(SCRIPT, "all", "--curves", "--networks", "list.csv", cwd=tmp_path)
+    assert "no curves, as no layers have the same name: k → l, l → k" in err
+    caption = caption_of(drawn_figures["curves.png"])
+    assert caption.endswith("No layers of the same name: k → l, l → k.")
+    shutil.rmtree(tmp_path / "all" / "a-c")
+    stitch(tmp_path / "all", "a", "c", "blocks.2")
+    _, err = run(SCRIPT, "all", "--curves", "--networks", "list.csv", cwd=tmp_path)
+    assert "no curves, as no layers have the same name: l → k\n" in err
+
+
 def test_the_caption_says_of_bands_what_is_drawn(tmp_path, drawn_figures):
     few = DepthRow("accuracy", "dm", "x", 0.5, math.nan, math.nan, 3, 6, "clean → clean")
     many = DepthRow("accuracy", "dm", "x", 0.5, 0.4, 0.6, 6, 18, "clean → noisy")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from src.choices.similarity import measure_of
-from src.console import note
+from src.console import listed, note
 from src.errors import UserError
 from src.ground_truth.resampling import Estimate
 from src.ground_truth.truth_rows import DepthRow
@@ -30,6 +30,7 @@ OF_MEASURES = {1: "similarity", -1: "distance"}  # by the sign of a measure
 ONE_NETWORK = "one network at two epochs"  # the line of pairs of checkpoints of one training
 UNTRAINED = "untrained"  # marks the group of a network that was never trained
 MAX_PANELS = 6  # on a page
+MAX_IN_CAPTION = 2  # pairs of groups without curves that a caption names
 
 RANGES = {quantity.title: quantity.possible for quantity in shown_in(IN_CURVES).values()} | {
     "similarity": SHARE,
@@ -74,6 +75,24 @@ def depth_rows(
         by_layer = grouped(values_of_line, lambda value: value.layer)
         rows += [_row(by_layer[layer]) for layer in layers if layer in by_layer]
     return rows
+
+
+def groups_without_curves(
+    runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], names: Names
+) -> list[str]:
+    """Return the pairs of groups that were compared at layers of different names only.
+
+    Args:
+        names: of all networks.
+    """
+    compared = [(run.row.networks, run.row.front_layer, run.row.end_layer) for run in runs]
+    compared += [(row.networks, row.layer1, row.layer2) for row in similarities]
+    has_curve: dict[str, bool] = {}
+    for (front, end), front_layer, end_layer in compared:
+        if front.key != end.key:
+            groups = _groups(front, end, names)
+            has_curve[groups] = has_curve.get(groups, False) or front_layer == end_layer
+    return [groups for groups, has_any in has_curve.items() if not has_any]
 
 
 def _of_stitches(runs: Sequence[StitchingRun], names: Names) -> Iterator[DepthValue]:
@@ -154,6 +173,7 @@ def write_depth(
     *,
     title: str = "",
     quantities: Sequence[str] = (),
+    without_curves: Sequence[str] = (),
 ) -> None:
     """Write the CSV, and beside it the figure, on pages of at most six panels.
 
@@ -163,6 +183,7 @@ def write_depth(
 
     Args:
         quantities: names of quantities, methods or measures to draw; empty: all of them.
+        without_curves: the pairs of groups that have no curves, see `groups_without_curves`.
     """
     write_table(path, DepthRow, rows)
     drawn_rows = chosen_rows(rows, quantities)
@@ -187,7 +208,7 @@ def write_depth(
             x_label="layer of both networks",
             layers=layers,
             title=title,
-            caption=_caption(drawn_rows, page, number, len(pages)),
+            caption=_caption(drawn_rows, page, number, len(pages), without_curves),
         )
     if len(pages) > 1:
         note(
@@ -253,7 +274,11 @@ def _method_of(page: Sequence[CurvePanel]) -> str:
 
 
 def _caption(
-    rows: Sequence[DepthRow], page: Sequence[CurvePanel], number: int, n_pages: int
+    rows: Sequence[DepthRow],
+    page: Sequence[CurvePanel],
+    number: int,
+    n_pages: int,
+    without_curves: Sequence[str],
 ) -> str:
     """Return the text below a page of the figure."""
     n_networks = max(row.n_networks for row in rows)
@@ -264,6 +289,8 @@ def _caption(
     titles = {panel.y_label for panel in page}
     sentence = on_caps(name for name, item in QUANTITIES.items() if item.title in titles)
     text = f"{text} {sentence}".strip()
+    if without_curves:
+        text += f" No layers of the same name: {listed(without_curves, n=MAX_IN_CAPTION)}."
     return f"{text} Page {number} of {n_pages}." if n_pages > 1 else text
 
 
