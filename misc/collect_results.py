@@ -177,7 +177,7 @@ def write_measurements(args, path: Path, runs, similarities, names) -> None:
     from src.collected.measurements import MeasurementRow, layer_values, measurement_rows
     from src.console import note
     from src.results.tables import write_table
-    from src.verdict.between_groups import compare_groups
+    from src.verdict.between_groups import compare_groups, note_on_layers
     from src.verdict.verdict_rows import GroupRow, GroupTestRow
 
     measurements = path.with_name(f"{path.stem}_measurements.csv")
@@ -190,6 +190,7 @@ def write_measurements(args, path: Path, runs, similarities, names) -> None:
         write_table(path.with_name(f"{path.stem}_groups.csv"), GroupRow, groups)
         write_table(path.with_name(f"{path.stem}_group_tests.csv"), GroupTestRow, tests)
         note(f"wrote {path.stem}_groups.csv and {path.stem}_group_tests.csv beside it")
+        note_on_layers(tests)
 
 
 def write_accuracies(args, path: Path, runs, newest, names) -> None:

@@ -94,7 +94,7 @@ def give_verdict(args) -> None:
     from src.similarity.similarity_rows import SimilarityRow
     from src.stitching.folders import warn_of_weights
     from src.verdict import judge, verdict_report
-    from src.verdict.between_groups import compare_groups
+    from src.verdict.between_groups import compare_groups, note_on_layers
     from src.verdict.judging import similarity_columns
 
     # The runs with their evaluations, and the similarities of the same layers.
@@ -124,6 +124,7 @@ def give_verdict(args) -> None:
     verdict_report.print_groups(groups)
     if untested:
         note(f"groups that cannot be tested: {listed(untested, n=1)}")
+    note_on_layers(tests)
     result("\n".join(verdict_report.sentences(verdicts, limits, tests)))
     verdict_report.write_files(
         Path(args.output),

@@ -9,6 +9,7 @@ import pytest
 from matplotlib.text import Text
 
 from src.network_names import NetworkName
+from src.results import figures
 from src.results.network_list import ListedNetwork, as_listed
 from src.trained_with import training_of
 from src.verdict import judge, verdict_report
@@ -294,6 +295,28 @@ def test_groups_are_compared_at_layers_that_all_networks_have():
     networks = {name: NamedNetwork(name, name, name) for name in "ab"}
     rows, *_ = compare_groups(values, networks)
     assert [row.layers for row in rows] == ["all pairs of layers"] * 2
+
+
+def test_a_note_says_that_groups_are_compared_at_different_layers(tmp_path):
+    """It stands where the pairs of layers of networks have nothing in common, and only there."""
+    layers = {"a": "x", "b": "x", "c": "y", "d": "y"}
+    lines = [f"{name},{name}.pt,resnet18,{layer}s" for name, layer in layers.items()]
+    (tmp_path / "list.csv").write_text("\n".join(["name,path,type,group", *lines]))
+    for name in layers:
+        (tmp_path / f"{name}.pt").write_text(name)
+    for front, end in itertools.permutations(layers, 2):
+        names = {"front_model_path": f"{front}.pt", "end_model_path": f"{end}.pt"}
+        pair = {"front_layer": layers[front], "end_layer": layers[end]}
+        write_run(tmp_path / "differ" / f"{front}-{end}", "0", n_right=900, **names, **pair)
+        write_run(tmp_path / "equal" / f"{front}-{end}", "0", n_right=900, **names)
+    for kind, n_notes in (("differ", 1), ("equal", 0)):
+        pairs = [str(path) for path in sorted((tmp_path / kind).iterdir())]
+        verdict = (SCRIPT, *pairs, "-o", "v.csv")
+        collected = ("misc/collect_results.py", kind, "-r")
+        for command in (verdict, collected):
+            with figures.left_out():
+                _, err = run(*command, "--networks", "list.csv", cwd=tmp_path)
+            assert err.count("a small p-value may come from the layers") == n_notes
 
 
 def test_do_networks_of_noisy_labels_stitch_to_clean_ones(in_tmp_path):

@@ -12,11 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from src.console import note
 from src.grouping import grouped
 from src.verdict.named_networks import NamedNetwork
 from src.verdict.permutations import END, FRONT, Permuted, permutation_test
 from src.verdict.verdict_rows import GroupRow, GroupTestRow
 
+ALL_LAYERS = "all pairs of layers"  # which differ between pairs of networks
 NetworkPair = tuple[str, str]  # names of the front and the end network
 
 
@@ -96,6 +98,15 @@ def compare_groups(
     return comparison
 
 
+def note_on_layers(tests: Iterable[GroupTestRow]) -> None:
+    """Print a note if tests compare means over different pairs of layers."""
+    if any(test.layers == ALL_LAYERS for test in tests):
+        note(
+            "the groups are compared by means over all pairs of layers, which differ between the pairs of groups; "
+            "so a small p-value may come from the layers"
+        )
+
+
 def compared_layers(values: Sequence[LayerValue]) -> tuple[list[LayerValue], str]:
     """Choose the pairs of layers to compare groups by; return their values, and a text.
 
@@ -112,7 +123,7 @@ def compared_layers(values: Sequence[LayerValue]) -> tuple[list[LayerValue], str
     corresponding = {(front, end) for front, end in common if front == end}
     chosen = corresponding or common
     if not chosen:
-        return list(values), "all pairs of layers"
+        return list(values), ALL_LAYERS
     kept = [value for value in values if (value.front_layer, value.end_layer) in chosen]
     text = "1 pair of layers" if len(chosen) == 1 else f"{len(chosen)} pairs of layers"
     return kept, f"{text} of the same name" if corresponding else text
