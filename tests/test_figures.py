@@ -245,7 +245,10 @@ def test_a_figure_is_written_as_pixels_and_as_vectors(tmp_path):
 
 def test_class_maps_have_colours_hatches_numbers_and_one_legend_below(tmp_path, drawn_figures):
     cells = of_layers([("similar", 0.9)], [None])
-    panels = {"verdict": ClassMap(cells, SIGNS, "κ"), "again": ClassMap(cells, SIGNS)}
+    panels = {
+        "verdict": ClassMap(cells, SIGNS, "κ within strata", symbol="κ"),
+        "again": ClassMap(cells, SIGNS),
+    }
     maps(tmp_path / "f.png", {"": panels}, **AXES, caption="Data: digits.", blank="not stitched")
     figure = drawn_figures["f.png"]
     assert [len(axes.patches) for axes in figure.axes] == [1, 1]
@@ -256,7 +259,8 @@ def test_class_maps_have_colours_hatches_numbers_and_one_legend_below(tmp_path, 
     assert hatches[:3] == ["", "xx", ".."]
     assert to_hex(legend.get_patches()[0].get_facecolor()) == YELLOW.lower()
     assert [text.get_text() for text in figure.axes[0].texts] == ["0.90"]
-    assert caption_of(figure) == "Data: digits. Numbers in the verdict: κ."
+    assert [axes.get_title() for axes in figure.axes] == ["verdict (κ)", "again"]
+    assert caption_of(figure) == "Data: digits. Numbers in the verdict: κ within strata."
     assert not overlaps(figure)
 
 

@@ -137,6 +137,7 @@ class ClassMap(NamedTuple):
     matrix: Matrix  # of (class, number); the number may be NaN; a cell of None stays blank
     signs: Mapping[str, Sign]  # by class; the legend shows them
     number: str = ""  # the meaning of the numbers, for the caption
+    symbol: str = ""  # of the numbers, for the title of the panel
 
     @property
     def look(self) -> object:
@@ -268,11 +269,11 @@ def maps(
         legend,
     ):
         n_columns = len(grid.widths)
-        for i, line in enumerate(grid.lines):
+        for i in range(len(grid.lines)):
             axes_of_line = all_axes[i * n_columns : (i + 1) * n_columns]
             for j, axes in enumerate(axes_of_line):
                 _draw_panel(axes, grid, i, j, row_label=row_label, column_label=column_label)
-            _set_titles(axes_of_line, line, grid.widths, is_repeated=grid.has_titles_above(i))
+            _set_titles(axes_of_line, grid, i)
         legend |= _handles(panels, blank)
     return True
 
@@ -318,17 +319,17 @@ def _lines(rows: Rows, n_columns: int) -> list[Line]:
     return lines
 
 
-def _set_titles(
-    all_axes: Sequence[Any], line: Line, widths: Sequence[float], *, is_repeated: bool
-) -> None:
+def _set_titles(all_axes: Sequence[Any], grid: Grid, i: int) -> None:
     """Set the titles of the panels of a line, and the title of the row above the first panel.
 
-    Args:
-        is_repeated: the line above has the same titles of panels, so that only the row has one.
+    Where the line above has the same titles of panels, only the row has one.
     """
+    line = grid.lines[i]
+    widths = grid.widths
     n_text_lines = 0
-    if not is_repeated:
-        for axes, title, width in zip(all_axes, line.panels, widths, strict=False):
+    if not grid.has_titles_above(i):
+        titles = [_title_of(*item, grid.has_numbers) for item in line.panels.items()]
+        for axes, title, width in zip(all_axes, titles, widths, strict=False):
             text = wrap(title, width)
             axes.set_title(text)
             n_text_lines = max(n_text_lines, len(text.splitlines()))
@@ -336,6 +337,13 @@ def _set_titles(
         width = min(sum(widths), 2 * widths[0])  # the layout takes wider titles into account
         text = wrap(line.row_title, width)
         all_axes[0].set_title(text + "\n" * n_text_lines, loc="left")
+
+
+def _title_of(title: str, panel: Panel, has_numbers: bool) -> str:
+    """Return the title of a panel, with the symbol of the numbers in its cells."""
+    if has_numbers and isinstance(panel, ClassMap) and panel.symbol:
+        return f"{title} ({panel.symbol})"
+    return title
 
 
 def _handles(panels: Sequence[Panel], blank: str) -> dict[str, Any]:

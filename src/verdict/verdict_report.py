@@ -300,7 +300,8 @@ def _verdicts(section: Section) -> dict[str, Panel]:
     verdicts = pivot(
         section.rows, lambda row: (row.verdict, known(row, name="kappa_within")), missing=None
     )
-    return {"verdict": ClassMap(verdicts, SIGNS, "κ within strata (none: not defined)")}
+    meaning = "κ within strata (none: not defined)"
+    return {"verdict": ClassMap(verdicts, SIGNS, meaning, symbol="κ")}
 
 
 def _rule_in_short(limits: Limits) -> str:
