@@ -115,3 +115,18 @@ def test_the_caption_names_networks_data_samples_and_images():
     assert similarity_report.describe(rows) == whole
     by_grams = [replace(row, values={"cka": 0.5}) for row in rows]
     assert similarity_report.describe(by_grams) == whole.replace("Samples: positions. ", "")
+
+
+@pytest.mark.parametrize(
+    ("alignment", "words"),
+    [
+        ("average pool", "images, averaged over positions"),
+        ("average pool / token mean", "images, averaged over positions or tokens"),
+        ("token mean / samples", "images, averaged over tokens"),
+        ("samples", "images"),
+        ("tokens", "tokens"),
+    ],
+)
+def test_the_caption_says_in_words_what_the_samples_are(alignment, words):
+    rows = [replace(row, alignment=alignment) for row in rows_of("ab", "c", [None], [None])]
+    assert f" Samples: {words}. Images: 9." in similarity_report.describe(rows)

@@ -18,6 +18,8 @@ from src.similarity.similarity_rows import (
     measures_in,
 )
 
+# In captions, by the name of a pool in an alignment
+AVERAGED_OVER = {"average pool": "positions", "token mean": "tokens"}
 MAX_CURVES = 10  # in one panel
 Cells = Mapping[tuple[str, str], SimilarityRow]  # by two layers, or by two ranks
 
@@ -226,7 +228,7 @@ def _curves(rows: Sequence[SimilarityRow], side: int) -> list[CurvePanel]:
 def describe(rows: Sequence[SimilarityRow]) -> str:
     """Return the text below a figure."""
     is_aligned = any(measure_of(name).of == SAMPLES for row in rows for name in row.measures)
-    samples = common(rows, "alignment") if is_aligned else ""
+    samples = _samples_of(common(rows, "alignment")) if is_aligned else ""
     paths = [common(rows, "model1"), common(rows, "model2")]
     kinds = [common(rows, "model1_type"), common(rows, "model2_type")]
     return caption(
@@ -235,3 +237,15 @@ def describe(rows: Sequence[SimilarityRow]) -> str:
         samples=samples,
         images=common(rows, "n_samples"),
     )
+
+
+def _samples_of(alignment: str) -> str:
+    """Return an alignment of `features.alignment_of` in words."""
+    if alignment in ("", NO_ALIGNMENT, *BY_POSITION):
+        return alignment
+    averaged_over = [
+        AVERAGED_OVER[pool] for pool in alignment.split(" / ") if pool in AVERAGED_OVER
+    ]
+    if not averaged_over:
+        return "images"
+    return f"images, averaged over {' or '.join(averaged_over)}"
