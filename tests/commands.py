@@ -185,6 +185,13 @@ def caption_of(figure) -> str:
     return legend.get_title().get_text().replace("\n", " ")
 
 
+def row_title_of(axes) -> str:
+    """The title of the row that a panel begins; "" of the further panels of the row."""
+    from matplotlib.text import Annotation
+
+    return "".join(text.get_text().strip() for text in axes.texts if isinstance(text, Annotation))
+
+
 def names_in(folder: Path) -> set[str]:
     """The names of what lies in a folder."""
     return {path.name for path in folder.iterdir()}

@@ -30,6 +30,7 @@ from tests.commands import (
     read_csv,
     read_json,
     read_metrics,
+    row_title_of,
     run,
     save_network,
 )
@@ -324,7 +325,7 @@ def test_every_experiment_of_a_folder_is_evaluated(workplace, drawn_figures):
     assert "evaluated 6 stitches; skipped 0 runs" in err and "newest" not in err
     panels = [axes for axes in drawn_figures["ood_evaluation.png"].axes if axes.images]
     titles = [axes.get_title() for axes in panels]
-    row_titles = [axes.get_title(loc="left").strip() for axes in panels]
+    row_titles = [row_title_of(axes) for axes in panels]
     assert len(panels) == 8 and list(filter(None, row_titles)) == [
         "front_stitch_rank=full",
         "front_stitch_rank=2",

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 from matplotlib.colors import to_hex, to_rgb
-from matplotlib.text import Text
+from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
 from src.results import figures
@@ -18,7 +18,7 @@ from src.results.heat_maps import BLANK, ClassMap, Grid, HeatMap, Sign, maps
 from src.results.matrices import Matrix
 from src.verdict import verdict_report
 from src.verdict.judging import VERDICTS
-from tests.commands import PDF, PNG, caption_of
+from tests.commands import PDF, PNG, caption_of, row_title_of
 
 pytestmark = pytest.mark.usefixtures("rendered")
 AXES = {"row_label": "front layer", "column_label": "end layer"}
@@ -131,7 +131,7 @@ def test_rows_are_one_method_each_and_share_labels_titles_and_bars(tmp_path, dra
     panels = panels_of(figure)
     assert panels[0].get_gridspec().get_geometry() == (4, 2)
     assert [axes.get_title() for axes in panels] == ["accuracy", "noise dose"] + [""] * 6
-    row_titles = [axes.get_title(loc="left").strip() for axes in panels]
+    row_titles = [row_title_of(axes) for axes in panels]
     assert row_titles == [text for method in METHODS for text in (method, "")]
     assert [axes.get_ylabel() for axes in panels] == ["front layer", ""] * 4
     assert [axes.get_xlabel() for axes in panels] == [""] * 6 + ["end layer"] * 2
@@ -151,6 +151,18 @@ def test_rows_with_layers_or_scales_of_their_own_are_labelled(tmp_path, drawn_fi
     panels = panels_of(drawn_figures["f.png"])
     assert [axes.get_xlabel() for axes in panels] == ["end layer"] * 3
     assert len(bars_of(drawn_figures["f.png"])) == 3
+
+
+def test_a_title_of_a_row_takes_the_width_of_the_row(tmp_path, drawn_figures):
+    """It widens no panel, and covers nothing."""
+    row = {f"quantity {number}": HeatMap(square(["x", "y"])) for number in range(4)}
+    titles = {"covariance matching, residual → transformer, 9 pairs": row, "other": row}
+    maps(tmp_path / "f.png", titles, **AXES)
+    maps(tmp_path / "g.png", {"short": row, "other": row}, **AXES)
+    figure = drawn_figures["f.png"]
+    assert row_title_of(figure.axes[0]) == next(iter(titles))
+    assert not overlaps(figure)
+    assert width_in_cm(figure) == width_in_cm(drawn_figures["g.png"])
 
 
 def test_long_rows_go_on_in_the_next_line(tmp_path, drawn_figures):
@@ -198,8 +210,9 @@ def test_text_is_readable_and_nothing_overlaps(tmp_path, drawn_figures):
     assert width_in_cm(figure) < PAGE_CM
     for axes in panels_of(figure):
         cell = axes.get_window_extent().width / 8
-        assert len(axes.texts) == 64
-        assert all(boxes[number].width < cell for number in axes.texts)
+        numbers = [text for text in axes.texts if not isinstance(text, Annotation)]
+        assert len(numbers) == 64
+        assert all(boxes[number].width < cell for number in numbers)
     assert caption_of(figure) == text and figure.get_suptitle() == "A title"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
-from src.results.figures import PAGE, can_draw, new_figure, wrap
+from src.results.figures import PAGE, STYLE, can_draw, new_figure, wrap
 from src.results.matrices import Matrix
 from src.results.quantities import Quantity
 
@@ -333,10 +333,25 @@ def _set_titles(all_axes: Sequence[Any], grid: Grid, i: int) -> None:
             text = wrap(title, width)
             axes.set_title(text)
             n_text_lines = max(n_text_lines, len(text.splitlines()))
-    if line.row_title:  # with a blank line for each line of the titles below it
-        width = min(sum(widths), 2 * widths[0])  # the layout takes wider titles into account
-        text = wrap(line.row_title, width)
-        all_axes[0].set_title(text + "\n" * n_text_lines, loc="left")
+    if line.row_title:
+        _set_row_title(all_axes[0], wrap(line.row_title, sum(widths)), n_text_lines)
+
+
+def _set_row_title(axes: Any, row_title: str, n_text_lines: int) -> None:
+    """Set the title of a row above its first panel, and above the lines of the titles of panels.
+
+    The text may be wider than the panel, so the layout sees blank lines in its place.
+    """
+    n_lines = len(row_title.splitlines()) + n_text_lines
+    axes.set_title("\n".join([" "] * n_lines), loc="left")
+    text = axes.annotate(
+        row_title + "\n" * n_text_lines,
+        xy=(0, 1),
+        xycoords="axes fraction",
+        xytext=(0, STYLE["axes.titlepad"]),
+        textcoords="offset points",
+    )
+    text.set_in_layout(False)
 
 
 def _title_of(title: str, panel: Panel, has_numbers: bool) -> str:
