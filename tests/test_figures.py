@@ -162,7 +162,7 @@ def test_a_title_of_a_row_takes_the_width_of_the_row(tmp_path, drawn_figures):
     figure = drawn_figures["f.png"]
     assert row_title_of(figure.axes[0]) == next(iter(titles))
     assert not overlaps(figure)
-    assert width_in_cm(figure) == width_in_cm(drawn_figures["g.png"])
+    assert width_in_cm(figure) == pytest.approx(width_in_cm(drawn_figures["g.png"]))
 
 
 def test_long_rows_go_on_in_the_next_line(tmp_path, drawn_figures):
