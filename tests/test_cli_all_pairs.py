@@ -256,7 +256,8 @@ LISTS = [
      "networks.csv: there is no checkpoint models/x.pt"),
     ("name,path,type\na,models/a.pt,small_cnn\nb,models/b.pt\n", "networks.csv, line 3: type is missing or damaged"),
     ("name,path,type\na/a,models/a.pt,small_cnn\nb,models/b.pt,small_cnn\n", "the name 'a/a' cannot be that of a file"),
-    ("name,path,type\na,models/a.pt,small_cnn\nb,models/b.pt,nets.py:cnn\n", "a list does not run code; give --own-types "),
+    ("name,path,type\na,models/a.pt,small_cnn\nb,models/b.pt,nets.py:cnn\n",
+     "a list does not run code; give --own-types "),
 ]  # fmt: skip
 CHOICES = [
     (["--methods", "pinv", "procrustes"], "unknown method 'procrustes'; give pinv, repair"),
