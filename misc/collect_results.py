@@ -190,7 +190,7 @@ def write_measurements(args, path: Path, runs, similarities, names) -> None:
         write_table(path.with_name(f"{path.stem}_groups.csv"), GroupRow, groups)
         write_table(path.with_name(f"{path.stem}_group_tests.csv"), GroupTestRow, tests)
         note(f"wrote {path.stem}_groups.csv and {path.stem}_group_tests.csv beside it")
-        note_on_layers(tests)
+        note_on_layers(groups)
 
 
 def write_accuracies(args, path: Path, runs, newest, names) -> None:

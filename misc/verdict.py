@@ -124,7 +124,7 @@ def give_verdict(args) -> None:
     verdict_report.print_groups(groups)
     if untested:
         note(f"groups that cannot be tested: {listed(untested, n=1)}")
-    note_on_layers(tests)
+    note_on_layers(groups)
     result("\n".join(verdict_report.sentences(verdicts, limits, tests)))
     verdict_report.write_files(
         Path(args.output),
@@ -161,7 +161,7 @@ def read_folders(folders):
     if unevaluated:
         note(
             f"{listed(unevaluated, n=2)}: doses and identification were not measured, so no stitch can be "
-            "similar; run exec_eval_stitcher_ood.py FOLDER --detector mahalanobis"
+            "similar; run exec_eval_stitcher_ood.py FOLDER -d DATA --detector mahalanobis"
         )
     if not runs:
         raise UserError(

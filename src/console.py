@@ -89,6 +89,12 @@ def warn(text: str) -> None:
 
 
 @functools.cache
+def note_once(text: str) -> None:
+    """Print a message to stderr; later calls with an equal text print nothing."""
+    note(text)
+
+
+@functools.cache
 def warn_once(text: str) -> None:
     """Print a warning to stderr; later calls with an equal text print nothing."""
     warn(text)

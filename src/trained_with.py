@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from src.choices.datasets import dataset_label
-from src.console import listed, note, warn_once
+from src.console import listed, note_once, warn_once
 from src.datasets import dataset_info
 from src.errors import Misfit, UserError
 from src.images import ImageSpec, describe_values
@@ -96,13 +96,20 @@ def warn_of_other_images(checkpoint: str, images: ImageSpec) -> None:
 
 
 def note_other_data(checkpoint: str, dataset: str) -> None:
-    """Print a note if a checkpoint was trained on a data set of another name.
+    """Print a note, once, if a checkpoint was trained on a data set of another name.
+
+    There is none where `warn_of_other_images` warns, or where both names mean the same images.
 
     Args:
         dataset: the data set at hand.
     """
-    trained = options_beside(checkpoint).get("dataset", dataset)
-    if isinstance(trained, str) and dataset_label(trained) != dataset_label(dataset):
-        note(
-            f"{checkpoint} was trained on {dataset_label(trained)}; -d is {dataset_label(dataset)}"
-        )
+    trained = options_beside(checkpoint).get("dataset")
+    if not isinstance(trained, str) or trained == dataset:
+        return
+    try:
+        info = dataset_info(trained)
+    except UserError:  # it is gone
+        return
+    at_hand = dataset_info(dataset)
+    if info.spec == at_hand.spec and info != at_hand:
+        note_once(f"{checkpoint} was trained on {trained}; -d is {dataset}")

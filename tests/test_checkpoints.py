@@ -120,10 +120,12 @@ def test_images_of_another_size_classes_or_values_are_warned_of_once(tmp_path, m
 def test_a_data_set_of_another_name_is_noted(tmp_path, model, capsys):
     save_state(tmp_path / "m.pt", model.state_dict())
     path = train_options(tmp_path).path
-    note_other_data(path, "cifar10")
+    for dataset in ("cifar10", "svhn"):  # the classes of svhn are warned of
+        note_other_data(path, dataset)
     assert not capsys.readouterr().err
-    note_other_data(path, "/data/mine.npz")
-    assert capsys.readouterr().err == f"{path} was trained on cifar10; -d is mine\n"
+    for _ in range(2):
+        note_other_data(path, "cifar5m")
+    assert capsys.readouterr().err == f"{path} was trained on cifar10; -d is cifar5m\n"
 
 
 def test_weights_that_are_not_finite_are_loaded_with_a_warning(tmp_path, model, capsys):

@@ -180,20 +180,25 @@ def test_features_that_are_kept_are_of_the_same_dots(in_tmp_path, digit_networks
 
 
 def test_debiased_and_calibrated_values_of_pooled_layers(compare):
-    metrics = ["--metrics", "cka", "cka_debiased", "mutual_knn", "procrustes"]
+    metrics = ["--metrics", "cka,", "cka_debiased, mutual_knn", "procrustes"]
     options = [*metrics, "--permutations", "19", "--alignment", "pool", "-o", "p.csv"]
     printed, said = compare("layer3.0", "layer3.0,layer4.1", *options, "--verbose")
     assert "warning" not in said
     numbers = r"p 0\.\d+, null 0\.\d+, calibrated 0\.\d+"
     line = rf"\tModel2 rank None: 0\.\d+ \({numbers}; within classes {numbers}\)"
     assert re.search(rf"Mutual kNN:\nModel1 rank None:\n{line}", printed)
+    for where in ("", " within classes"):
+        values = re.search(
+            rf"linear CKA, p-value{where}\n.*\nlayer3.0 +([\d.]+) +[\d.]+\n", printed
+        )
+        assert 0.05 <= float(values[1]) <= 1
     first, _ = read_csv("p.csv")
     assert (first["alignment"], first["n_permutations"], first["model2_type"]) == (
         "average pool",
         "19",
         MODEL,
     )
-    for name in metrics[1:]:
+    for name in ("cka", "cka_debiased", "mutual_knn", "procrustes"):
         null, within = (float(first[f"{name}_null_95{of}"]) for of in ("", "_within"))
         assert (within < null) == (name == "procrustes")  # images of one class are more similar
     assert "pwcca" not in first and "pwcca_p_value" not in first

@@ -316,7 +316,7 @@ def test_a_note_says_that_groups_are_compared_at_different_layers(tmp_path):
         for command in (verdict, collected):
             with figures.left_out():
                 _, err = run(*command, "--networks", "list.csv", cwd=tmp_path)
-            assert err.count("a small p-value may come from the layers") == n_notes
+            assert err.count("a difference between groups may come from the layers") == n_notes
 
 
 def test_do_networks_of_noisy_labels_stitch_to_clean_ones(in_tmp_path):

@@ -62,8 +62,8 @@ REFUSALS = [
     *(
         (
             f"{script} f.pt {MODEL} {end} {MODEL} {options} {ON}",
-            f"argument {option}: {end!r} is a checkpoint, not a type: all checkpoints stand in "
-            "front of all types",
+            f"argument {option}: {end!r} is a checkpoint, not a type such as small_cnn; where there "
+            "are two networks, both checkpoints stand in front of both types",
         )
         for script, options, option, end in (
             ("exec_stitch.py", "layer1.0 layer2.0 rc2c_pre", "front_model_type", "f.pt"),

@@ -76,7 +76,8 @@ def network(text: str) -> str:
     """Read the type of a network; the path of a user's file becomes absolute."""
     if text in (FRESH, DEFAULT) or text.endswith(CHECKPOINT_ENDINGS):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is a checkpoint, not a type: all checkpoints stand in front of all types"
+            f"{text!r} is a checkpoint, not a type such as small_cnn; where there are two networks, "
+            "both checkpoints stand in front of both types"
         )
     return absolute(text)
 
@@ -101,7 +102,12 @@ def name_or_code(kind: str, names: Collection[str]) -> Callable[[str], str]:
 def names_or_code(kind: str, names: Collection[str]) -> Callable[[str], list[str]]:
     """Return the type of an option that takes names as `name_or_code` does, separated by commas."""
     parse = name_or_code(kind, names)
-    return lambda text: list(dict.fromkeys(parse(name) for name in text.split(",")))
+
+    def read(text: str) -> list[str]:
+        names_given = filter(None, map(str.strip, text.split(",")))
+        return list(dict.fromkeys(map(parse, names_given)))
+
+    return read
 
 
 def several(names: Collection[str]) -> Callable[[str], list[str]]:

@@ -83,7 +83,7 @@ def without_shared_folders(paths: Sequence[str]) -> list[str]:
     0/a.pt and 1/a.pt.
     """
     shared = os.path.commonprefix([Path(path).parent.parent.parts for path in paths])
-    if not shared:
+    if shared in ((), ("/",)):
         return list(paths)
     return [str(Path(*Path(path).parts[len(shared) :])) for path in paths]
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from src.console import warn_once
 from src.errors import UserError
 from src.files import read_json, write_json
 from src.network_names import FRESH, content_of
@@ -71,28 +72,15 @@ def read_options(path: Path) -> dict[str, Any]:
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Describe how the options of two runs differ; "" if all common options agree.
 
-    Options in `FREE` may differ. So may the file of a user's network: the checkpoints and the state
-    of an interrupted run tell whether the networks are the same.
+    Options in `FREE` may differ. So may the content of a user's file (`..._sha256`): the checkpoints
+    and the state of an interrupted run tell whether the networks are the same.
     """
     texts = []
     for name, value in before.items():
         is_compared = name in now and name not in FREE and not name.endswith("_sha256")
         if is_compared and not _agree(name, before, now):
             texts.append(f"{name} was {reprlib.repr(value)}, now {now[name]!r}")
-    for name in CODE_OPTIONS:
-        codes_before = _digests_of_code(name, before)
-        for code, digest in _digests_of_code(name, now).items():
-            if code in codes_before and codes_before[code] != digest:
-                texts.append(f"{source_of(code)} has changed since then")
     return ", ".join(texts)
-
-
-def _digests_of_code(name: str, options: Mapping[str, Any]) -> dict[str, str]:
-    """Return the SHA-256 of the files of user code that an option names, by name of the code."""
-    digests = options.get(f"{name}_sha256", {})
-    if isinstance(digests, str):
-        return {options[name]: digests}
-    return digests
 
 
 def refuse_other_options(
@@ -103,6 +91,8 @@ def refuse_other_options(
     remedy: str = "give the same ones, or start anew without --resume",
 ) -> None:
     """Raise a UserError if the networks or the options of two runs differ.
+
+    A file of user code that has changed is warned of.
 
     Args:
         before: the options of the run in the files.
@@ -116,6 +106,27 @@ def refuse_other_options(
     text = differences(before, now)
     if text:
         raise UserError(f"{where} is of a run with other options ({text}); {remedy}")
+    _warn_of_changed_code(before, now)
+
+
+def _warn_of_changed_code(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Warn of files of user code that have changed since a run was made with them."""
+    for name in CODE_OPTIONS:
+        digests_before = _digests_of_code(name, before)
+        for code, digest in _digests_of_code(name, now).items():
+            if digests_before.get(code, digest) != digest:
+                warn_once(
+                    f"{source_of(code)} has changed since runs were made with it; remove their "
+                    "folders, or choose another one, to make them again"
+                )
+
+
+def _digests_of_code(name: str, options: Mapping[str, Any]) -> dict[str, str]:
+    """Return the SHA-256 of the files of user code that an option names, by name of the code."""
+    digests = options.get(f"{name}_sha256", {})
+    if isinstance(digests, str):
+        return {options[name]: digests}
+    return digests
 
 
 def _agree(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

@@ -31,10 +31,15 @@ def is_matrix(rows: Sequence[SimilarityRow]) -> bool:
 
 
 def print_matrices(rows: Sequence[SimilarityRow]) -> None:
-    """Print a matrix over pairs of layers for each measure; the rows are as in `is_matrix`."""
+    """Print a matrix over pairs of layers for each measure, and for its p-values where images were
+    permuted; the rows are as in `is_matrix`."""
     cells = {(row.layer1, row.layer2): row for row in rows}
     for title, panel in _heat_maps(cells).items():
         table(title, *panel.matrix)
+    for which, where in (("", ""), ("_within", " within classes")):
+        for metric in rows[0].nulls(which):
+            matrix = _matrix(cells, f"{metric}_p_value{which}")
+            table(f"{measure_of(metric).title}, p-value{where}", *matrix)
 
 
 def print_tables(rows: Sequence[SimilarityRow], metrics: Sequence[str]) -> None:

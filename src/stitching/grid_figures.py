@@ -90,8 +90,11 @@ def shown_matrices(experiments: Mapping[str, Sequence[StitchRow]]) -> dict[str, 
 def mean_matrices(rows: Sequence[StitchRow]) -> dict[str, Matrix]:
     """Return the mean accuracies of each method, by title: a matrix a kind of pairs of networks.
 
-    The titles name the kinds unless all pairs are of two trained networks.
+    The titles name the kinds unless all pairs are of two trained networks. Of repeated runs the last
+    row counts.
     """
+    newest = {(row.key, row.pair): row for row in rows}  # of repeated runs
+    rows = list(newest.values())
     methods = method_names(rows, apart_from=(*NETWORKS, *RANKS, "seed"))
     pairs_of_networks = {row.networks for row in rows}
     kind_of_networks = {networks: kind_of_pair(*networks) for networks in pairs_of_networks}

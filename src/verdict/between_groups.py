@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.console import note
+from src.console import listed, note
 from src.grouping import grouped
 from src.verdict.named_networks import NamedNetwork
 from src.verdict.permutations import END, FRONT, Permuted, permutation_test
@@ -98,12 +98,13 @@ def compare_groups(
     return comparison
 
 
-def note_on_layers(tests: Iterable[GroupTestRow]) -> None:
-    """Print a note if tests compare means over different pairs of layers."""
-    if any(test.layers == ALL_LAYERS for test in tests):
+def note_on_layers(groups: Iterable[GroupRow]) -> None:
+    """Print a note if the means of groups are over different pairs of layers."""
+    methods = dict.fromkeys(row.method for row in groups if row.layers == ALL_LAYERS)
+    if methods:
         note(
-            "the groups are compared by means over all pairs of layers, which differ between the pairs of groups; "
-            "so a small p-value may come from the layers"
+            f"{listed(methods)}: the means of groups are over all pairs of layers, which differ between "
+            "pairs of networks; so a difference between groups may come from the layers"
         )
 
 
