@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from src.errors import UserError
-from src.results.captions import describe_stitches
+from src.results.captions import describe_stitches, pair_of_networks
 from src.results.heat_maps import HeatMap
 from src.results.matrices import accuracies
 from src.stitching.folders import read_run
@@ -296,3 +296,10 @@ def test_folders_that_are_compared(capsys):
         compare(["a", "b"], [[stitch_row()], [stitch_row(), stitch_row(seed=1)]])
     with pytest.raises(UserError, match="^a is given twice"):
         compare(["a", "a"], [[stitch_row()], [stitch_row()]])
+
+
+def test_absolute_paths_without_a_common_folder_are_shortened():
+    paths = ["/data/long/path/x/a.pt", "/home/me/y/b.pt"]
+    assert pair_of_networks(paths, ["r", "r"]) == "x/a.pt (r) → y/b.pt (r)"
+    paths = ["/data/models/x/a.pt", "/data/models/y/b.pt"]
+    assert pair_of_networks(paths, ["r", "r"]) == "x/a.pt (r) → y/b.pt (r)"
