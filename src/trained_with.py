@@ -80,14 +80,7 @@ def warn_of_other_images(checkpoint: str, images: ImageSpec) -> None:
         dataset, trained = training_images(checkpoint)
     except UserError:
         return
-    specs = (trained, images)
-    differences: list[list[str]] = []  # pairs of texts: of the training, and at hand
-    if trained.shape != images.shape:
-        differences.append([f"images of {'×'.join(map(str, spec.shape))}" for spec in specs])
-    if trained.classes and images.classes and trained.classes != images.classes:
-        differences.append([f"classes {listed(spec.classes, n=3)}" for spec in specs])
-    if trained.normalisation != images.normalisation:
-        differences.append([describe_values(spec.normalisation) for spec in specs])
+    differences = _differences(trained, images)
     if differences:
         before, now = ("; ".join(texts) for texts in zip(*differences, strict=True))
         warn_once(
@@ -111,5 +104,29 @@ def note_other_data(checkpoint: str, dataset: str) -> None:
     except UserError:  # it is gone
         return
     at_hand = dataset_info(dataset)
-    if info.spec == at_hand.spec and info != at_hand:
+    if info != at_hand and not _differences(info.spec, at_hand.spec):
         note_once(f"{checkpoint} was trained on {trained}; -d is {dataset}")
+
+
+def _differences(trained: ImageSpec, images: ImageSpec) -> list[tuple[str, str]]:
+    """Return pairs of texts, of the training and at hand, where size, classes or values differ.
+
+    Classes are compared where both data sets have names of classes.
+    """
+    differences = []
+    if trained.shape != images.shape:
+        differences.append((_size(trained), _size(images)))
+    if trained.classes and images.classes and trained.classes != images.classes:
+        differences.append((_classes(trained), _classes(images)))
+    if trained.normalisation != images.normalisation:
+        before = describe_values(trained.normalisation)
+        differences.append((before, describe_values(images.normalisation)))
+    return differences
+
+
+def _size(images: ImageSpec) -> str:
+    return f"images of {'×'.join(map(str, images.shape))}"
+
+
+def _classes(images: ImageSpec) -> str:
+    return f"classes {listed(images.classes, n=3)}"

@@ -3,6 +3,7 @@
 import itertools
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -126,6 +127,11 @@ def test_a_data_set_of_another_name_is_noted(tmp_path, model, capsys):
     for _ in range(2):
         note_other_data(path, "cifar5m")
     assert capsys.readouterr().err == f"{path} was trained on cifar10; -d is cifar5m\n"
+    file = str(tmp_path / "mine.npz")  # without names of classes
+    pixels, labels = np.zeros((10, 32, 32, 3), np.uint8), np.arange(10)
+    np.savez(file, x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
+    note_other_data(path, file)
+    assert capsys.readouterr().err == f"{path} was trained on cifar10; -d is {file}\n"
 
 
 def test_weights_that_are_not_finite_are_loaded_with_a_warning(tmp_path, model, capsys):
