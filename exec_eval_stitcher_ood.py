@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Evaluate stitching runs: are stitched activations out of distribution for the end network?"""
+"""Evaluate stitching runs: are stitched activations out of distribution for the end network, and
+which share of the images do they identify?"""
 
 import sys
 
@@ -12,7 +13,8 @@ ROOT = "./data/pytorch"
 
 def parser() -> cli.Parser:
     options = cli.Parser(
-        "Evaluate a folder of stitching runs with the OOD detectors of their end layers."
+        "Evaluate a folder of stitching runs: with the OOD detectors of their end layers, and by the images that the "
+        "stitched activations identify on their way to the output."
     )
     add = options.add_argument
     add("source_dir", help="folder of stitching runs, all of the same two networks")
@@ -79,7 +81,7 @@ def add_detectors(options: cli.Parser) -> None:
     add(
         "--validity",
         action="store_true",
-        help="measure density, recall and doses with trained detectors as well; with all others "
+        help="measure density, recall and Fréchet distance with trained detectors as well; with all others "
         "they are always measured",
     )
 
@@ -150,7 +152,7 @@ def evaluate(args, session=None) -> None:
 
 
 def rebuild_stitches(runs, front, end, reference, skipped):
-    """Rebuild the stitches of runs into layers with detectors; warn of all that was skipped.
+    """Rebuild the stitches of runs; warn of all that was skipped.
 
     Returns:
         Grids with their runs, and a reason for each run that cannot be used.
@@ -159,12 +161,12 @@ def rebuild_stitches(runs, front, end, reference, skipped):
     from src.errors import UserError
     from src.stitching.reloading import rebuild_grids
 
-    layers = {key.layer for key in reference.detectors}
-    image_shape = reference.options.test.image_shape
-    grids, unusable = rebuild_grids(runs, front, end, layers, image_shape=image_shape)
+    options = reference.options
+    image_shape = options.test.image_shape
+    grids, unusable = rebuild_grids(runs, front, end, image_shape=image_shape)
     for reason in (*skipped, *reference.missing, *unusable):
         warn(f"skipped: {reason}")
-    if not grids:
+    if not grids or not reference.detectors:
         raise UserError(
             "nothing could be evaluated: train detectors with "
             "exec_train_representation_classifier.py, or give --detector mahalanobis, which needs "
@@ -244,12 +246,20 @@ def evaluation_options(end_name, args, runs, test_set, loading, session):
 
 
 def write_results(args, stitches, reference, tables, names) -> None:
-    """Report the metrics of each score, save the scores of all images, and finish the tables."""
+    """Report the metrics of each score, save the scores of all images and the identified images,
+    and finish the tables."""
     from pathlib import Path
 
-    from src.ood.evaluation import evaluate_stitches, save_archive, save_arrays, scores_of_images
+    from src.ood.evaluation import (
+        evaluate_stitches,
+        identified_images,
+        save_archive,
+        save_arrays,
+        scores_of_images,
+    )
     from src.ood.evaluation_report import report
-    from src.ood.evaluation_rows import scores_file
+    from src.ood.evaluation_rows import WayRow, scores_file, way_file
+    from src.results.tables import write_table
 
     # The metrics
     evaluations = {}
@@ -270,6 +280,12 @@ def write_results(args, stitches, reference, tables, names) -> None:
             save_arrays(Path(args.energy_dir), arrays)
         else:
             save_arrays(Path(args.energy_dir, score), arrays)
+
+    # The identified images
+    if reference.foils:
+        path = way_file(folder, other_data=other_data)
+        write_table(path, WayRow, [row for stitch in stitches for row in stitch.way])
+        save_archive(path.with_suffix(".npz"), identified_images(stitches, reference.foils))
 
     # The weights that the tables are about
     weights = {f"{side}_model_path_sha256": name.weights for side, name in names.items()}

@@ -1,6 +1,5 @@
 #!/usr/bin/env python3
-"""Judge stitched pairs of layers: similar, accurate by the class, out of distribution, not similar,
-or undecided."""
+"""Judge stitched pairs of layers: similar, the image is lost, not matched, or undecided."""
 
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ from src import cli
 def parser() -> cli.Parser:
     options = cli.Parser(
         "Judge which stitched pairs of layers are functionally similar, and how sure that is. Similar pairs keep the "
-        "accuracy of the end network, their activations are in distribution, and they identify the image."
+        "accuracy of the end network, and identify the image all the way to the output."
     )
     add = options.add_argument
     add(
@@ -45,7 +44,8 @@ def parser() -> cli.Parser:
         "--output",
         type=cli.csv_file,
         default="verdict.csv",
-        help="CSV to write. Beside it go the sentences (.md), the maps of each method (.png, .pdf) and, with several "
+        help="CSV to write. Beside it go the sentences (.md), the maps of each method (.png, .pdf), the shares of "
+        "identified images (_way.csv, _way.png) and, with several "
         "pairs of networks, the tables of groups (_groups.csv, _group_tests.csv)",
     )
     cli.add_title(options)
@@ -62,22 +62,10 @@ def add_limits(options: cli.Parser) -> None:
         help="points of accuracy that a similar pair may lose against the end network",
     )
     add(
-        "--noise-dose",
-        type=cli.real_number(at_least=0),
-        default=5.0,
-        help="largest dose of noise, in percent, of activations in distribution; with more they are off the manifold",
-    )
-    add(
-        "--shrinkage-dose",
-        type=cli.real_number(at_least=0),
-        default=15.0,
-        help="largest shrinkage to the mean, in percent, of activations in distribution; with more they are collapsed",
-    )
-    add(
         "--identification",
         type=cli.real_number(at_least=50, at_most=100),
         default=75.0,
-        help="smallest share of the test images, in percent, that a similar pair identifies; 50 is chance",
+        help="share of the test images, in percent, that a similar pair identifies at every layer; 50 is chance",
     )
     add(
         "--pairwise",
@@ -156,12 +144,12 @@ def read_folders(folders):
         runs += evaluated_runs
         for reason in skipped:
             warn(f"skipped: {reason}")
-        if runs_of_folder and not any(run.validity for run in evaluated_runs):
+        if runs_of_folder and not any(run.way for run in evaluated_runs):
             unevaluated.append(str(folder))
     if unevaluated:
         note(
-            f"{listed(unevaluated, n=2)}: doses and identification were not measured, so no stitch can be "
-            "similar; run exec_eval_stitcher_ood.py FOLDER -d DATA --detector mahalanobis"
+            f"{listed(unevaluated, n=2)}: identification was not measured, so no stitch can be similar; "
+            "run exec_eval_stitcher_ood.py FOLDER -d DATA --detector mahalanobis"
         )
     if not runs:
         raise UserError(
@@ -190,11 +178,9 @@ def names_of(runs, table):
 
 def limits_of(args):
     """Return the limits of a verdict, as shares."""
-    from src.ood.evaluation_rows import ValidityLimits
     from src.verdict import Limits
 
-    validity = ValidityLimits(args.noise_dose / 100, args.shrinkage_dose / 100)
-    return Limits(args.tolerance / 100, validity, args.identification / 100, pairwise=args.pairwise)
+    return Limits(args.tolerance / 100, args.identification / 100, pairwise=args.pairwise)
 
 
 def main(argv=None) -> int:

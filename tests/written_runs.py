@@ -2,19 +2,29 @@
 choice."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
-from src.ood.evaluation_rows import EvaluationRow, StitchValidity, evaluation_file, with_evaluations
-from src.results.tables import IntervalEstimate, write_table
+from src.ood.evaluation_rows import (
+    EvaluationRow,
+    StitchValidity,
+    WayRow,
+    evaluation_file,
+    way_file,
+    with_evaluations,
+)
+from src.ood.identifying import share_of
+from src.results.tables import read_table, write_table
 from src.stitching.folders import StitchingRun, read_runs
 from tests import result_rows
 
 N, N_CLASSES = 1000, 10
 LABELS = np.arange(N) % N_CLASSES
-IDENTIFIED = IntervalEstimate(0.95, 0.93, 0.97)
-VALID = StitchValidity(0.9, 0.8, 0.1, 1.0, 0.9, 0.05, 0.01, 0.02)
+N_IDENTIFIED = 1000  # test images with a foil
+IDENTIFIED = {"y": 0.99, "z": 0.97, "output": 0.95}  # by layer of the way
+VALID = StitchValidity(0.9, 0.8, 0.1, 1.0, 0.9, 0.05)
 OPTIONS = result_rows.OPTIONS | {
     "front_model_path": "f.pt",
     "end_model_path": "g.pt",
@@ -68,14 +78,11 @@ def write_evaluation(
     *,
     detector: str = "energy",
     validity: StitchValidity | None = VALID,
-    identified: IntervalEstimate | None = IDENTIFIED,
+    identified: Mapping[str, float] | None = IDENTIFIED,
 ) -> None:
-    """The evaluation of runs by a detector: AUROCs with intervals of ± 0.01, and one validity for
-    all of them."""
+    """The evaluation of runs by a detector: AUROCs with intervals of ± 0.01, and one validity and
+    one way for all of them."""
     columns = validity._asdict() if validity else {}
-    if identified:
-        names = ("identification", "identification_low", "identification_high")
-        columns |= dict(zip(names, identified, strict=True))
     rows = [
         result_rows.evaluation_row(
             auroc=auroc,
@@ -88,6 +95,23 @@ def write_evaluation(
         for run, auroc in aurocs.items()
     ]
     write_table(evaluation_file(folder, detector), EvaluationRow, rows)
+    write_way(folder, dict.fromkeys(aurocs, identified or {}))
+
+
+def write_way(folder: Path, shares_of_run: Mapping[str, Mapping[str, float]]) -> None:
+    """The shares of identified images of runs, by layer; other runs keep what they have."""
+    folders = {f"2025-01-01_00-00-00.{run}": shares for run, shares in shares_of_run.items()}
+    rows = []
+    if way_file(folder).exists():
+        rows = [row for row in read_table(way_file(folder), WayRow) if row.folder not in folders]
+    for name, shares in folders.items():
+        for layer, share in shares.items():
+            identified = np.full(N_IDENTIFIED, share)
+            if not np.isnan(share):
+                identified = np.arange(N_IDENTIFIED) < round(share * N_IDENTIFIED)
+            interval = share_of(identified)
+            rows.append(WayRow(name, "x", "y", layer, *interval, N_IDENTIFIED))
+    write_table(way_file(folder), WayRow, rows)
 
 
 def runs_of(folder: Path) -> list[StitchingRun]:

@@ -19,7 +19,7 @@ from src.network_names import NetworkKey, NetworkName
 from src.results.captions import short
 from src.results.curves import SHARE, CurvePanel, Point, curves
 from src.results.matrices import by_depth, depths_of
-from src.results.quantities import IN_CURVES, QUANTITIES, on_caps, shown_in
+from src.results.quantities import IN_CURVES, shown_in
 from src.results.tables import write_table
 from src.similarity.similarity_rows import SimilarityRow
 from src.stitching.experiments import NETWORKS, method_names
@@ -286,9 +286,6 @@ def _caption(
     method = _method_of(page)
     if method:
         text = f"Method: {method}. {text}"
-    titles = {panel.y_label for panel in page}
-    sentence = on_caps(name for name, item in QUANTITIES.items() if item.title in titles)
-    text = f"{text} {sentence}".strip()
     if without_curves:
         text += f" No layers of the same name: {listed(without_curves, n=MAX_IN_CAPTION)}."
     return f"{text} Page {number} of {n_pages}." if n_pages > 1 else text

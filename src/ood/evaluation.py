@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,12 +14,14 @@ from torch import Tensor
 from src.choices.datasets import dataset_label
 from src.console import warn
 from src.files import write_bytes
+from src.ood.cells import cells
 from src.ood.detectors import Detector
-from src.ood.evaluation_rows import EvaluationRow, StitchValidity
+from src.ood.evaluation_rows import EvaluationRow, StitchValidity, WayRow
+from src.ood.identifying import Foils, OwnLayer, Shown, share_of
 from src.ood.metrics import OODMetrics, auroc_interval, ood_metrics
 from src.ood.reference import DetectorKey, Reference
-from src.ood.validity import features
-from src.results.tables import Interval, IntervalEstimate
+from src.ood.validity import N_IMAGES, features
+from src.results.tables import Interval
 from src.stitching.experiments import Pair
 from src.stitching.folders import StitchingRun
 from src.stitching.grid import Grid
@@ -32,7 +34,20 @@ class StitchScores(NamedTuple):
     accuracy: float  # in [0, 1]
     scores: dict[str, np.ndarray]  # (N,): by score, if the end layer has a detector for it
     validity: StitchValidity | None  # None: it was not measured
-    identified: IntervalEstimate | None  # share of the test images; None: it was not measured
+    # 1, 0, ½ or NaN of each identified image, (n,), by layer of the way; empty: not measured
+    identified: dict[str, np.ndarray]
+
+    @property
+    def way(self) -> list[WayRow]:
+        """The share of identified images at each layer of the way."""
+        row = self.run.row
+        shares = {layer: share_of(identified) for layer, identified in self.identified.items()}
+        return [
+            WayRow(
+                self.run.folder.name, *row.pair, layer, *share, n_images=len(self.identified[layer])
+            )
+            for layer, share in shares.items()
+        ]
 
 
 class _Batches(NamedTuple):
@@ -41,6 +56,7 @@ class _Batches(NamedTuple):
     is_right: list[Tensor]  # (B,) bool
     scores: dict[str, list[Tensor]]  # (B,), by score
     samples: list[Tensor]  # `features` of the sampled images, (n_in_batch, positions + 1, C)
+    shown: dict[str, Shown]  # by layer of the way
 
 
 def score_stitches(
@@ -69,32 +85,81 @@ def _score_grid(
 ) -> Iterator[StitchScores]:
     """Yield the scores of each stitch of a grid, after one pass over the test images."""
     grid.train(False)
-    options = reference.options
     detectors = {
         layer: _detectors_of_layer(reference.detectors, layer) for layer in grid.end_layers
     }
-    kept = {pair: _Batches([], {}, []) for pair in runs}
-    batches = options.batches(options.test, "stitched activations")
-    for (images, labels), positions in zip(batches, options.sample_by_batch(), strict=True):
-        activations = grid.front.activations(images, grid.front_layers)
-        for pairs, stitched, logits in grid.stitched(activations, images):
+    kept = {pair: _Batches([], {}, [], defaultdict(Shown)) for pair in runs}
+    ways = reference.ways if reference.foils else None
+    for batch in _batches_of(reference):
+        activations = grid.front.activations(batch.images, grid.front_layers)
+        for pairs, stitched in grid.stitched(activations, batch.images, ways):
+            kept_of_pairs = [kept[pair] for pair in pairs]
             layer = pairs[0].end_layer
-            is_right = logits.argmax(-1) == labels  # (P, B)
-            scores = {
-                score: detector.score(stitched.flatten(0, 1)).unflatten(0, (len(pairs), -1))
-                for score, detector in detectors[layer].items()
-            }
-            for i, pair in enumerate(pairs):
-                kept[pair].is_right.append(is_right[i])
-                for score, values in scores.items():
-                    kept[pair].scores.setdefault(score, []).append(values[i])
-            if layer in reference.validity and len(positions):
+            at_end = stitched[layer]  # (P, B, …)
+            is_right = stitched[grid.end.output_name].argmax(-1) == batch.labels  # (P, B)
+            for of_pair, right in zip(kept_of_pairs, is_right, strict=True):
+                of_pair.is_right.append(right)
+            for score, detector in detectors[layer].items():
+                scores = detector.score(at_end.flatten(0, 1)).unflatten(0, (len(pairs), -1))
+                for of_pair, values in zip(kept_of_pairs, scores, strict=True):
+                    of_pair.scores.setdefault(score, []).append(values)
+            if layer in reference.validity and len(batch.sampled):
                 is_sequence = grid.end.is_sequence(layer)
-                samples = _sampled_features(stitched, positions, is_sequence=is_sequence)
-                for i, pair in enumerate(pairs):
-                    kept[pair].samples.append(samples[i])
+                samples = _sampled_features(at_end, batch.sampled, is_sequence=is_sequence)
+                for of_pair, sample in zip(kept_of_pairs, samples, strict=True):
+                    of_pair.samples.append(sample)
+            if ways and len(batch.identified):
+                _add_shown(kept_of_pairs, stitched, ways[layer], batch, reference.own_layers)
     for pair, run in runs.items():
         yield _stitch_scores(run, kept.pop(pair), reference)
+
+
+class _Batch(NamedTuple):
+    """A batch of test images."""
+
+    images: Tensor  # (B, C, H, W)
+    labels: Tensor  # (B,)
+    sampled: Tensor  # the positions of the images that validity is measured on
+    identified: Tensor  # the positions of the images that are identified
+    places: slice  # of the latter, among all identified images
+
+
+def _batches_of(reference: Reference) -> Iterator[_Batch]:
+    """Yield the test images, with a progress bar."""
+    options = reference.options
+    images_of_foils = torch.empty(0, dtype=torch.long)
+    if reference.foils:
+        images_of_foils = reference.foils.images
+    batches = options.batches(options.test, "stitched activations")
+    sampled = options.by_batch(options.sample(N_IMAGES))
+    identified = options.by_batch(images_of_foils)
+    first = 0
+    for (images, labels), samples, positions in zip(batches, sampled, identified, strict=True):
+        places = slice(first, first + len(positions))
+        yield _Batch(images, labels, samples, positions, places)
+        first += len(positions)
+
+
+def _add_shown(
+    kept: Sequence[_Batches],
+    stitched: Mapping[str, Tensor],
+    way: Sequence[str],
+    batch: _Batch,
+    own_layers: Mapping[str, OwnLayer],
+) -> None:
+    """Add what P stitches show of the identified images of a batch, at each layer of the way.
+
+    Args:
+        stitched: activations (P, B, …) of the stitched networks, by layer.
+    """
+    for layer in way:
+        own_layer = own_layers[layer]
+        identified = stitched[layer].index_select(1, batch.identified)
+        in_cells = cells(identified.flatten(0, 1), is_sequence=own_layer.is_sequence).flatten(1)
+        in_cells = in_cells.unflatten(0, (len(kept), -1))  # (P, n_in_batch, D)
+        sums = own_layer.compare(in_cells, batch.places)
+        for i, of_pair in enumerate(kept):
+            of_pair.shown[layer].add(*sums, i)
 
 
 def _detectors_of_layer(
@@ -119,17 +184,13 @@ def _stitch_scores(run: StitchingRun, kept: _Batches, reference: Reference) -> S
     """Return the scores of a stitch from the scores of its batches."""
     accuracy = torch.cat(kept.is_right).sum().item() / len(reference.options.test)
     scores = {score: torch.cat(parts).cpu().numpy() for score, parts in kept.scores.items()}
-    if not kept.samples:
-        return StitchScores(run, accuracy, scores, None, None)
-    validity = reference.validity[run.row.end_layer]
-    samples = torch.cat(kept.samples)
-    return StitchScores(
-        run,
-        accuracy,
-        scores,
-        validity.of_stitch(samples),
-        validity.identification_of(samples),
-    )
+    validity = None
+    if kept.samples:
+        validity = reference.validity[run.row.end_layer].of_stitch(torch.cat(kept.samples))
+    identified = {}
+    for layer, shown in kept.shown.items():
+        identified[layer] = reference.own_layers[layer].identified(shown).cpu().numpy()
+    return StitchScores(run, accuracy, scores, validity, identified)
 
 
 def _warn_if_not_finite(stitch: StitchScores) -> None:
@@ -204,7 +265,6 @@ def _evaluate_stitch(
         auroc_low=interval.low,
         auroc_high=interval.high,
         **_validity_columns(stitch),
-        noise_cost=reference.noise_costs.get(row.end_layer),
         accuracy=stitch.accuracy,
         mean_energy=mean_score,
         mean_id_energy=float(id_scores.mean()),
@@ -222,10 +282,13 @@ def _validity_columns(stitch: StitchScores) -> dict[str, Any]:
     columns: dict[str, Any] = {}
     if stitch.validity is not None:
         columns |= stitch.validity._asdict()
-    if stitch.identified is not None:
-        columns["identification"] = stitch.identified.value
-        columns["identification_low"] = stitch.identified.low
-        columns["identification_high"] = stitch.identified.high
+    if stitch.identified:
+        # The layer that identifies fewest images; where activations are not finite, the first one
+        weakest = min(stitch.way, key=lambda row: -1 if math.isnan(row.share) else row.share)
+        columns["identification"] = weakest.share
+        columns["identification_low"] = weakest.share_low
+        columns["identification_high"] = weakest.share_high
+        columns["lost_at"] = weakest.layer
     return columns
 
 
@@ -254,6 +317,19 @@ def scores_of_images(
     return {key: scores.astype(np.float32) for key, scores in arrays.items()}
 
 
+def identified_images(stitches: Iterable[StitchScores], foils: Foils) -> dict[str, np.ndarray]:
+    """Return which images each stitch identifies: float16 (layers, n), by folder of the run.
+
+    The layers are those of the way, in order. A value is 1, 0, or ½ for a tie. `images` and `foils`
+    have the indices of the n images and of their foils among the test images.
+    """
+    arrays = {"images": foils.images.numpy(), "foils": foils.foils.numpy()}
+    for stitch in stitches:
+        identified = np.stack(list(stitch.identified.values()))
+        arrays[stitch.run.folder.name] = identified.astype(np.float16)
+    return arrays
+
+
 def save_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Save each array as `FOLDER/KEY.npy`, as the public code does."""
     for key, array in arrays.items():
@@ -269,5 +345,5 @@ def save_archive(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     for a run.
     """
     buffer = io.BytesIO()
-    np.savez(buffer, **dict(arrays))  # type: ignore[arg-type]  # numpy's stubs know no names
+    np.savez_compressed(buffer, **dict(arrays))  # type: ignore[arg-type]  # numpy's stubs know no names
     write_bytes(path, buffer.getvalue())

@@ -1,6 +1,5 @@
 """The report of an OOD evaluation: printed matrices, tables, figures and JSON files."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,16 +8,7 @@ from typing import Any
 from src.choices.datasets import dataset_label
 from src.console import listed, note, result, table
 from src.files import write_json
-from src.ood.evaluation_rows import (
-    COLLAPSED,
-    COLLAPSED_AUROC,
-    IN_DISTRIBUTION,
-    OFF,
-    EvaluationRow,
-    ValidityLimits,
-    evaluation_file,
-    side_of,
-)
+from src.ood.evaluation_rows import TYPICAL_AUROC, EvaluationRow, evaluation_file
 from src.ood.reference import DetectorKey, Reference
 from src.results.captions import caption, common, describe_method, short, stitched_networks
 from src.results.heat_maps import HeatMap
@@ -28,12 +18,18 @@ from src.results.quantities import (
     IN_EVALUATION,
     QUANTITIES,
     Quantity,
-    on_caps,
     shown_in,
 )
 from src.results.tables import to_record, write_table
 from src.stitching.experiments import by_experiment
 from src.stitching.grid_tables import draw
+
+EXPLANATION = (
+    "AUROC: area under the ROC curve of the detector, ½ if it cannot tell stitched from own "
+    "activations. AUPR: area under its precision-recall curve. FPR95: share of the stitched "
+    "activations that it accepts when it accepts 95% of the own ones. Identification: the smallest "
+    "share of recognised images, from the end layer to the output; ½ is chance."
+)
 
 Matrices = dict[str, dict[str, Matrix]]  # by experiment and column
 
@@ -68,11 +64,9 @@ def report(
         path = evaluation_file(folder, name, other_data=other_data)
         write_table(path, EvaluationRow, rows)
         _write_json(path.with_suffix(".json"), name, rows, reference)
-        below = describe(rows, n_images=len(reference.options.test))
-        sentence = on_caps(name for name in shown_in(IN_EVALUATION) if is_known(rows, name))
-        draw(path, _panels(matrices), title=title, caption=f"{below} {sentence}".strip())
-    _print_noise_costs(reference)
-    _print_sides([row for rows in evaluations.values() for row in rows])
+        caption_of_figure = describe(rows, n_images=len(reference.options.test))
+        draw(path, _panels(matrices), title=title, caption=caption_of_figure)
+    result(EXPLANATION)
 
 
 def _matrices(rows: Sequence[EvaluationRow]) -> dict[str, Matrix]:
@@ -119,12 +113,12 @@ def _print_detectors(name: str, rows: Sequence[EvaluationRow], reference: Refere
 
 def _note_typical_stitches(name: str, rows: Sequence[EvaluationRow]) -> None:
     """Note the stitches that the detector finds more typical than the network's own activations."""
-    typical = [row.pair for row in rows if row.auroc < COLLAPSED_AUROC]
+    typical = [row.pair for row in rows if row.auroc < TYPICAL_AUROC]
     if typical:
         note(
-            f"{name}: the AUROC of {len(typical)} stitches is below {COLLAPSED_AUROC}. They are "
-            "more typical than the end network's own activations, as collapsed activations are; "
-            f"the shrinkage dose tells ({listed(typical)})"
+            f"{name}: the AUROC of {len(typical)} stitches is below {TYPICAL_AUROC}. They are "
+            "more typical than the end network's own activations, as activations of little variance "
+            f"are; their recall tells ({listed(typical)})"
         )
 
 
@@ -147,26 +141,6 @@ def _panels(matrices: Matrices) -> dict[str, dict[str, HeatMap]]:
             quantity = QUANTITIES[column]
             panels[experiment][quantity.title] = HeatMap.of(matrix, quantity)
     return panels
-
-
-def _print_noise_costs(reference: Reference) -> None:
-    """Print the accuracy that noise at the limit of its dose costs the end network, by layer."""
-    if reference.noise_costs:
-        limit = f"{ValidityLimits().noise_dose:.0%}"
-        title = f"Accuracy that noise at the limit of its dose, {limit}, costs the end network"
-        lines = [[cost] for cost in reference.noise_costs.values()]
-        table(title, list(reference.noise_costs), ["lost"], lines)
-
-
-def _print_sides(rows: Sequence[EvaluationRow]) -> None:
-    """Print how many stitches are in distribution, off the manifold, and collapsed."""
-    validity_of_run = {row.folder: row.validity for row in rows if row.validity}
-    sides = Counter(side_of(validity) for validity in validity_of_run.values())
-    del sides[None]  # doses that are not defined
-    if sides:
-        counts = ", ".join(f"{sides[side]} {side}" for side in (IN_DISTRIBUTION, OFF, COLLAPSED))
-        result(f"Doses of {sum(sides.values())} stitches: {counts}")
-        result(on_caps(["noise_dose", "shrinkage_dose"]))
 
 
 def describe(rows: Sequence[EvaluationRow], *, n_images: int) -> str:

@@ -1,8 +1,4 @@
-"""The rows of OOD evaluations, and their tables in a folder of stitching runs.
-
-The rule that turns doses into words stands here too. A *dose* is an amount of noise or of shrinkage
-that gives the end network's own activations the same validity as stitched activations have. So 5 %
-of noise means the same at every layer (see `src.ood.validity`)."""
+"""The rows of OOD evaluations, and their tables in a folder of stitching runs."""
 
 import math
 from collections import defaultdict
@@ -12,15 +8,12 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 from src.choices.scores import ON_OTHER_DATA, SCORES
-from src.console import warn
-from src.results.tables import IntervalEstimate, read_table
+from src.console import warn, warn_once
+from src.results.tables import read_table
 from src.stitching.experiments import StitchResult
 from src.stitching.folders import StitchingRun
 
-IN_DISTRIBUTION = "in distribution"
-OFF = "off the manifold"
-COLLAPSED = "collapsed"
-COLLAPSED_AUROC = 0.25  # below it, stitched activations are more typical than the end network's own
+TYPICAL_AUROC = 0.25  # below it, stitched activations are more typical than the end network's own
 
 
 class StitchValidity(NamedTuple):
@@ -34,8 +27,6 @@ class StitchValidity(NamedTuple):
     density_own: float
     recall_own: float
     frechet_own: float
-    noise_dose: float
-    shrinkage_dose: float
 
     @property
     def density_ratio(self) -> float:
@@ -52,28 +43,23 @@ class StitchValidity(NamedTuple):
         return self.recall / self.recall_own
 
 
-class ValidityLimits(NamedTuple):
-    """The largest doses at which activations count as in distribution."""
+@dataclass(frozen=True)
+class WayRow:
+    """The share of images that a stitch identifies at one layer of the end network's rest.
 
-    noise_dose: float = 0.05  # above it, activations are off the manifold
-    shrinkage_dose: float = 0.15  # above it, activations are collapsed
+    It is a row of `identification.csv`. The rows of a stitch go from its end layer to the output."""
 
+    folder: str  # of the stitching run
+    front_layer: str
+    end_layer: str
+    layer: str
+    share: float  # NaN: the activations are not finite
+    share_low: float  # the interval of 95 %, over images
+    share_high: float
+    n_images: int  # that have a foil
 
-def side_of(
-    validity: StitchValidity,
-    limits: ValidityLimits = ValidityLimits(),  # noqa: B008 - immutable
-) -> str | None:
-    """Return IN_DISTRIBUTION, OFF or COLLAPSED for the doses of a stitch; None if a dose is NaN.
-
-    Activations that exceed both limits are OFF.
-    """
-    if math.isnan(validity.noise_dose) or math.isnan(validity.shrinkage_dose):
-        return None
-    if validity.noise_dose > limits.noise_dose:
-        return OFF
-    if validity.shrinkage_dose > limits.shrinkage_dose:
-        return COLLAPSED
-    return IN_DISTRIBUTION
+    contents: ClassVar[str] = "identification along the way"
+    written_by: ClassVar[str] = "exec_eval_stitcher_ood.py"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,12 +92,13 @@ class EvaluationRow(StitchResult):
     density_own: float | None = None
     recall_own: float | None = None
     frechet_own: float | None = None
-    noise_dose: float | None = None
-    shrinkage_dose: float | None = None
+
+    # The smallest share of identified images along the way, and the layer where it is; None: it was
+    # not measured
     identification: float | None = None
     identification_low: float | None = None
     identification_high: float | None = None
-    noise_cost: float | None = None
+    lost_at: str | None = None
 
     # None if the stitching run did not record its depths
     front_depth: int | None = None
@@ -142,15 +129,6 @@ class EvaluationRow(StitchResult):
             return None
         return self.validity.recall_ratio
 
-    @property
-    def identified(self) -> IntervalEstimate | None:
-        """The share of identified test images; None if it was not measured."""
-        low = self.identification_low
-        high = self.identification_high
-        if self.identification is None or low is None or high is None:
-            return None
-        return IntervalEstimate(self.identification, low, high)
-
 
 def evaluation_file(folder: Path, detector: str, *, other_data: str = "") -> Path:
     """Return the path of the table of an evaluation.
@@ -162,6 +140,14 @@ def evaluation_file(folder: Path, detector: str, *, other_data: str = "") -> Pat
     name = "ood_evaluation"
     if detector != "energy":  # the detector of the public code
         name += f"_{detector}"
+    if other_data:
+        name += f"{ON_OTHER_DATA}{other_data}"
+    return folder / f"{name}.csv"
+
+
+def way_file(folder: Path, *, other_data: str = "") -> Path:
+    """Return the path of the shares of identified images; arguments as for `evaluation_file`."""
+    name = "identification"
     if other_data:
         name += f"{ON_OTHER_DATA}{other_data}"
     return folder / f"{name}.csv"
@@ -179,7 +165,8 @@ def read_evaluations(folder: Path) -> dict[str, list[EvaluationRow]]:
     """Read the OOD evaluations of a folder of stitching runs; return the rows by detector.
 
     Detectors of the suite come first, in the order of `SCORES`, and then the detectors of a user's
-    code. Evaluations on other data than the runs' are left out.
+    code. Evaluations on other data than the runs' are left out. So is the identification of earlier
+    versions, which looked at the end layer alone; a warning says so.
     """
     prefix = evaluation_file(folder, "").stem
     stems = sorted(path.stem for path in folder.glob(f"{prefix}*.csv"))
@@ -189,12 +176,24 @@ def read_evaluations(folder: Path) -> dict[str, list[EvaluationRow]]:
     for detector in (*SCORES, *of_users):
         path = evaluation_file(folder, detector)
         if path.exists():
-            evaluations[detector] = read_table(path, EvaluationRow)
+            rows = read_table(path, EvaluationRow)
+            evaluations[detector] = [_without_earlier_identification(path, row) for row in rows]
     return evaluations
 
 
+def _without_earlier_identification(path: Path, row: EvaluationRow) -> EvaluationRow:
+    """Return a row without an identification that was measured at the end layer alone."""
+    if row.identification is None or row.lost_at is not None:
+        return row
+    warn_once(
+        f"{path} is of a version that identified images at the end layer alone; evaluate "
+        f"{path.parent} again"
+    )
+    return replace(row, identification=None, identification_low=None, identification_high=None)
+
+
 def with_evaluations(runs: Sequence[StitchingRun]) -> list[StitchingRun]:
-    """Return the runs with their OOD evaluations, as far as their folders have evaluations.
+    """Return the runs with their OOD evaluations and their ways, as far as their folders have some.
 
     Evaluations on other data than the run's are skipped, with a warning.
     """
@@ -203,6 +202,7 @@ def with_evaluations(runs: Sequence[StitchingRun]) -> list[StitchingRun]:
         datasets[run.folder.parent][run.folder.name] = run.row.dataset
 
     evaluations: dict[Path, dict[str, EvaluationRow]] = defaultdict(dict)  # by run and detector
+    ways: dict[Path, list[WayRow]] = defaultdict(list)  # by run
     for folder, dataset_of_run in datasets.items():
         for detector, rows in read_evaluations(folder).items():
             skipped = set()
@@ -216,4 +216,10 @@ def with_evaluations(runs: Sequence[StitchingRun]) -> list[StitchingRun]:
                 warn(
                     f"{folder}: the evaluation by {detector} on {name} is skipped: runs used other data"
                 )
-    return [replace(run, evaluations=evaluations.get(run.folder, {})) for run in runs]
+        if way_file(folder).exists():
+            for way_row in read_table(way_file(folder), WayRow):
+                ways[folder / way_row.folder].append(way_row)
+    return [
+        replace(run, evaluations=evaluations.get(run.folder, {}), way=ways.get(run.folder, []))
+        for run in runs
+    ]

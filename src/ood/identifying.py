@@ -1,32 +1,50 @@
-"""Two-way identification: does a stitched activation show the image that the stitch was given?
+"""Two-way identification: whose activation does a stitch show, all the way to the output?
 
-An activation that shows another image can be accurate and in distribution. Identification notices.
-Each test image x gets a *foil*: among 300 other test images drawn at random, the image whose
-end-network logits are nearest to the logits of x. The stitched activation of x is identified if it
-is nearer to the end network's activation of x than to the end network's activation of the foil.
+Each test image x gets a *foil*: of ten other test images to which the end network gives the same
+class, drawn at random, the one with the nearest logits. At a layer, the stitched network identifies
+x if its activation is nearer to the end network's own activation of x than to the own activation of
+the foil. Before, the stitched activations of all images are moved to the mean of the own ones, and
+scaled, by one number, to their total variance. So it does not count how strongly an image is shown:
+least squares shrinks what it shows.
 
-The share of identified images is 1 if every image is recognised. It is about ½ if the stitch knows
-no more of an image than its logits. Two-way identification is how decoding from brain activity is
-judged (Mitchell et al. 2008), with random foils; here the foil is a hard one."""
+The share of identified images is 1 if every image is recognised, and ½ by chance. It is measured at
+the end layer, at every block behind it, and in the output: at the end layer alone, an image may be
+shown in directions that the rest of the end network ignores. The smallest of these shares counts.
+
+Two-way identification is how decoding from brain activity is judged (Mitchell et al. 2008), with
+random foils; here the foil is a hard one.
+"""
 
 import math
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from src.models import Network
 from src.ood.cells import cells
 from src.results.tables import IntervalEstimate
 from src.runtime import generator
 
-N_CANDIDATES = 300  # images that a foil is chosen among
+N_CANDIDATES = 10  # images that a foil is chosen among
+N_IDENTIFIED = 2_000  # images that are identified, at most
+FEWEST = 30  # images with a foil: with fewer, nothing is measured
 ROUNDING = 1e-5  # relative difference below which two activations count as equal
 DEVIATIONS = 1.96  # standard deviations in half of an interval of 95 %
+
+
+class Foils(NamedTuple):
+    """The images that are identified, each with its foil."""
+
+    images: Tensor  # (n,): indices among all N test images, rising
+    foils: Tensor  # (n,): likewise, in the same order
 
 
 def identification(
     stitched: Tensor, own: Tensor, logits: Tensor, *, is_sequence: bool = False
 ) -> Tensor:
-    """Identify the image of each stitched activation; return 1, 0, or ½ for a tie, (n,).
+    """Identify images at one layer; return 1, 0, or ½ for a tie, (n,), and NaN without a foil.
 
     Args:
         stitched: activations of the stitch, (n, C, H, W), (n, T, D) or (n, D).
@@ -34,67 +52,168 @@ def identification(
         logits: the end network's logits of the same images, (n, classes).
         is_sequence: the tokens are the steps of a recurrent layer (see `cells`).
     """
+    foils = choose_foils(logits, torch.arange(len(logits)))
+    own_cells = cells(own, is_sequence=is_sequence).flatten(1)
     stitched_cells = cells(stitched, is_sequence=is_sequence).flatten(1)
-    end_cells = cells(own, is_sequence=is_sequence).flatten(1)
-    return identify(stitched_cells, end_cells, choose_foils(logits))
+
+    own_layer = OwnLayer(is_sequence=is_sequence)
+    own_layer.add(own_cells[foils.images], own_cells[foils.foils])
+    own_layer.fit()
+    shown = Shown()
+    shown.add(*own_layer.compare(stitched_cells[None, foils.images], slice(None)), 0)
+    identified = torch.full((len(own),), math.nan, dtype=torch.float64, device=own.device)
+    identified[foils.images] = own_layer.identified(shown)
+    return identified
 
 
-def choose_foils(logits: Tensor) -> Tensor:
-    """Choose the foil of each image; return the indices of the foils, (n,).
+def choose_foils(logits: Tensor, images: Tensor) -> Foils:
+    """Choose the foil of each image; leave out images that are alone in their class.
 
-    The foil of image x is the image with the nearest logits among 300 images, drawn without
-    replacement from the n − 1 images other than x. With n ≤ 301, all n − 1 images are candidates.
-    The same n images always get the same candidates. A single image is its own foil.
-
-    Args:
-        logits: (n, classes). Memory grows with n²: give a few thousand images at most.
-    """
-    n_images = len(logits)
-    if n_images < 2:
-        return torch.zeros(n_images, dtype=torch.long, device=logits.device)
-
-    # Candidates (n, n_candidates): image i has i + step as candidates, never i itself
-    if n_images - 1 <= N_CANDIDATES:
-        steps = torch.arange(1, n_images).expand(n_images, -1)
-    else:
-        order = torch.rand(n_images, n_images - 1, generator=generator(0))
-        steps = 1 + order.topk(N_CANDIDATES, dim=1).indices
-    images = torch.arange(n_images)[:, None]
-    candidates = ((images + steps) % n_images).to(logits.device)
-
-    # The candidate with the nearest logits
-    logits = logits.detach().double()
-    distances = torch.cdist(logits, logits).gather(1, candidates)
-    nearest = distances.argmin(1, keepdim=True)
-    return candidates.gather(1, nearest)[:, 0]
-
-
-def identify(stitched: Tensor, end: Tensor, foils: Tensor) -> Tensor:
-    """Compare stitched activations with their image and its foil; return 1, 0, or ½, (n,).
-
-    A stitched activation that is nearer to the end network's activation of its image has 1; one
-    that is nearer to the end network's activation of the foil has 0. Equal distances are a tie and
-    have ½. So is an image whose foil has the same activation in the end network, such as a copy.
+    The foil of image x is, of ten other images with the class of x, the one with the nearest
+    logits. The ten come first in an order of all N images that is drawn for x: it depends on the
+    index of x and on N, and on nothing else.
 
     Args:
-        stitched: cells of the stitched activations, (n, D).
-        end: cells of the end network's activations of the same images, (n, D).
-        foils: the foil of each image, (n,); see `choose_foils`.
+        logits: the end network's logits of all N test images, (N, classes). The class of an image
+            is the largest of its logits.
+        images: indices of the images to identify, (n,), rising.
     """
-    end = end.double()
-    stitched = stitched.double()
-    end_of_foil = end[foils]
-    distance = (stitched - end).square().sum(1)
-    distance_to_foil = (stitched - end_of_foil).square().sum(1)
-    is_tie = (end_of_foil - end).square().sum(1) <= ROUNDING**2 * end.square().sum(1)
-    is_tie |= distance == distance_to_foil
-    is_nearer = (distance < distance_to_foil).double()
-    return torch.where(is_tie, 0.5, is_nearer)
+    logits = logits.detach().double().cpu()
+    classes = logits.argmax(1)
+    chosen = []
+    foils = []
+    for image in images.tolist():
+        order = torch.randperm(len(logits), generator=generator(0, image))
+        is_candidate = classes[order] == classes[image]
+        candidates = order[is_candidate]
+        candidates = candidates[candidates != image][:N_CANDIDATES]
+        if len(candidates):
+            distances = (logits[candidates] - logits[image]).square().sum(1)
+            chosen.append(image)
+            foils.append(int(candidates[distances.argmin()]))
+    return Foils(torch.tensor(chosen, dtype=torch.long), torch.tensor(foils, dtype=torch.long))
 
 
-def share_of(identified: Tensor) -> IntervalEstimate:
-    """Return the mean of values (n,) of 1, 0 and ½, with Wilson's (1927) interval of 95 %."""
-    share = identified.mean().item()
+def way_of(end: Network, layer: str) -> list[str]:
+    """Return the layers at which a stitch into `layer` is judged, in order.
+
+    They are the layer itself, the blocks behind it, and the output of the end network.
+    """
+    return list(dict.fromkeys([layer, *end.behind(layer), end.output_name]))
+
+
+class Shown:
+    """Sums of what a stitch shows at a layer; see `OwnLayer.compare`."""
+
+    def __init__(self) -> None:
+        self._products: list[Tensor] = []  # ⟨s, o − f⟩ by batch, (B,)
+        self._sum: Tensor | float = 0.0  # Σs, (D,)
+        self._squares: Tensor | float = 0.0  # Σ‖s‖², a scalar
+
+    def add(self, products: Tensor, sums: Tensor, squares: Tensor, stitch: int) -> None:
+        """Take in a batch of one of P stitches: (P, B), (P, D) and (P,), from `compare`."""
+        self._products.append(products[stitch])
+        self._sum = self._sum + sums[stitch]
+        self._squares = self._squares + squares[stitch]
+
+    def totals(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return ⟨s, o − f⟩ of all images (n,), their mean s (D,), and Σ‖s − mean‖²."""
+        products = torch.cat(self._products)
+        mean = torch.as_tensor(self._sum) / len(products)
+        variation = torch.as_tensor(self._squares) - len(products) * mean.square().sum()
+        return products, mean, variation
+
+
+class OwnLayer:
+    """The end network's own activations o of n images at a layer, beside those f of their foils.
+
+    With stitched activations s, moved and scaled to s' as above, the question ‖s'−o‖ < ‖s'−f‖ is
+    2⟨s', o − f⟩ > ‖o‖² − ‖f‖², where o and f are taken about the mean of o. So a stitch needs one
+    product an image, and its mean and variance, whatever the width of the layer.
+
+    Order of calls:
+
+        own.add(cells_of_images, cells_of_foils)      for each batch
+        own.fit()
+        products, sums, squares = own.compare(cells)  for each batch of P stitches
+        own.identified(shown)                         for the `Shown` of each stitch
+
+    Args:
+        is_sequence: tokens are the steps of a recurrent layer (see `cells`).
+    """
+
+    def __init__(self, *, is_sequence: bool = False) -> None:
+        self.is_sequence = is_sequence
+        self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._centre = torch.empty(0)  # of the first batch, so that large means cost no digits
+        self._sum: Tensor | float = 0.0
+        self._squares: Tensor | float = 0.0
+
+    def add(self, own: Tensor, foils: Tensor) -> None:
+        """Take in the cells of a batch of images and those of their foils, both (B, D)."""
+        own = own.double()
+        foils = foils.double()
+        if not len(self._centre):
+            self._centre = own.mean(0)
+        own = own - self._centre
+        foils = foils - self._centre
+        difference = own - foils
+        squares = own.square().sum(1)
+        is_tie = difference.square().sum(1) <= ROUNDING**2 * squares
+        self._parts.append((difference.float(), squares - foils.square().sum(1), is_tie))
+        self._sum = self._sum + own.sum(0)
+        self._squares = self._squares + squares.sum()
+
+    def fit(self) -> None:
+        """Finish the images."""
+        differences, limits, ties = zip(*self._parts, strict=True)
+        self._parts.clear()
+        self._differences = torch.cat(differences)  # o − f, (n, D), float32
+        self._is_tie = torch.cat(ties)
+        n_images = len(self._is_tie)
+        mean = torch.as_tensor(self._sum) / n_images
+        self._variation = torch.as_tensor(self._squares) - n_images * mean.square().sum()
+        # ‖o‖² − ‖f‖² about the mean of o, (n,)
+        self._limits = torch.cat(limits) - 2 * self._differences.double() @ mean
+
+    def compare(self, stitched: Tensor, images: slice) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the sums of a batch of P stitches for `Shown`: (P, B), (P, D) and (P,).
+
+        Args:
+            stitched: cells of their activations, (P, B, D).
+            images: the places of the batch among the n images.
+        """
+        differences = self._differences[images].double()
+        shown = stitched.double() - self._centre
+        products = (shown * differences).sum(-1)
+        return products, shown.sum(1), shown.square().sum((1, 2))
+
+    def identified(self, shown: Shown) -> Tensor:
+        """Return for each of the n images 1, 0, or ½ for a tie; NaN if `shown` is not finite.
+
+        An image whose foil has the same own activation, such as a copy, is a tie. So is an image
+        at equal distances from both, as a constant stitch has them from a foil that is as far from
+        the mean.
+        """
+        products, mean, variation = shown.totals()
+        if not (products.isfinite().all() and variation.isfinite()):
+            return torch.full_like(products, math.nan)
+        scale = torch.zeros_like(variation)
+        if variation > ROUNDING**2 * self._variation:
+            scale = (self._variation / variation).sqrt()
+        sides = 2 * scale * (products - self._differences.double() @ mean) - self._limits
+        is_nearer = (sides > 0).double()
+        return torch.where(self._is_tie | (sides == 0), 0.5, is_nearer)
+
+
+def share_of(identified: np.ndarray) -> IntervalEstimate:
+    """Return the mean of values (n,) of 1, 0 and ½, with Wilson's (1927) interval of 95 %.
+
+    All three are NaN if a value is NaN.
+    """
+    share = float(np.mean(identified))
+    if math.isnan(share):
+        return IntervalEstimate(math.nan, math.nan, math.nan)
     z_squared = DEVIATIONS**2 / len(identified)
     centre = (share + z_squared / 2) / (1 + z_squared)
     spread = math.sqrt(z_squared * (share * (1 - share) + z_squared / 4))

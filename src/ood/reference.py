@@ -1,13 +1,14 @@
 """The reference of an evaluation: measurements of the end network without any stitch.
 
-A reference holds the detectors and the validity at the end layers, and the scores of the end
-network's own activations. All folders of stitches into the network share it. Making it takes one
-pass over the training images and one pass over the test images; the costs of noise and other data
-take passes of their own."""
+A reference holds the detectors and the validity at the end layers, the scores of the end network's
+own activations, and its own activations of the identified images and their foils at all layers
+behind. All folders of stitches into the network share it. Making it takes one pass over the training
+images, one over the test images, and one over identified images and foils; other data take passes
+of their own."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -20,12 +21,12 @@ from src.datasets.base import BaseImageSet
 from src.errors import UserError
 from src.models import Network
 from src.network_names import NetworkName
+from src.ood.cells import cells
 from src.ood.detectors import Detector, make_detector
-from src.ood.evaluation_rows import ValidityLimits
-from src.ood.identifying import choose_foils
+from src.ood.identifying import FEWEST, N_IDENTIFIED, Foils, OwnLayer, choose_foils, way_of
 from src.ood.metrics import OODMetrics, ood_metrics
 from src.ood.store import DetectorStore
-from src.ood.validity import N_IMAGES, Validity, draw_noise
+from src.ood.validity import N_IMAGES, Validity
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Key = TypeVar("Key")
@@ -55,30 +56,43 @@ class EvaluationOptions(NamedTuple):
     sanity_dataset: str = ""  # name of `sanity_data`
     sanity_data: BaseImageSet | None = None  # data that detectors should find OOD
 
-    def batches(self, data: BaseImageSet, title: str, indices: Tensor | None = None) -> Batches:
+    def batches(
+        self,
+        data: BaseImageSet,
+        title: str,
+        indices: Tensor | None = None,
+        *,
+        batch_size: int | None = None,
+    ) -> Batches:
         """Yield batches of images and labels, with a progress bar.
 
         Args:
             title: the text of the progress bar.
             indices: the images to take, in this order; default: all images.
+            batch_size: default: `self.batch_size`.
         """
+        if batch_size is None:
+            batch_size = self.batch_size
         n_images = len(data) if indices is None else len(indices)
-        n_batches = math.ceil(n_images / self.batch_size)
-        return progress(data.batches(self.batch_size, indices=indices), title, n_batches)
+        n_batches = math.ceil(n_images / batch_size)
+        return progress(data.batches(batch_size, indices=indices), title, n_batches)
 
-    def sample(self) -> Tensor:
-        """Draw the test images that validity is measured on; return their sorted indices, (n,).
+    def sample(self, n_images: int) -> Tensor:
+        """Draw at most `n_images` test images; return their sorted indices, (n,).
 
-        They are 2,000 images at most, and the same images in each call.
+        They are the same images in each call.
         """
-        return self.test.permutation(0)[:N_IMAGES].sort().values
+        return self.test.permutation(0)[:n_images].sort().values
 
-    def sample_by_batch(self) -> tuple[Tensor, ...]:
-        """Return the positions of the sampled images in each batch of test images.
+    def by_batch(self, indices: Tensor) -> tuple[Tensor, ...]:
+        """Return the positions of some test images in each batch of test images.
 
-        The tuple has a tensor (n_in_batch,) for each batch; it may be empty.
+        Args:
+            indices: of the images, (n,), rising.
+
+        Returns:
+            A tensor (n_in_batch,) for each batch; it may be empty.
         """
-        indices = self.sample()
         n_batches = math.ceil(len(self.test) / self.batch_size)
         n_in_batch = torch.bincount(indices // self.batch_size, minlength=n_batches)
         positions = (indices % self.batch_size).to(self.test.device)
@@ -86,16 +100,18 @@ class EvaluationOptions(NamedTuple):
 
 
 class Reference(NamedTuple):
-    """Detectors, validity and scores of the end network's own activations."""
+    """Detectors, validity, scores and foils of the end network's own activations."""
 
     options: EvaluationOptions
     detectors: dict[DetectorKey, Detector]
     validity: dict[str, Validity]  # by layer; empty if it is not measured
-    noise_costs: dict[str, float]  # by layer with validity, see `measure_noise_costs`
+    foils: Foils | None  # None: too few images have one, so nothing is identified
+    own_layers: dict[str, OwnLayer]  # by each layer of each way; empty without foils
+    ways: dict[str, list[str]]  # by end layer: the layers where its stitches are judged
     id_scores: dict[DetectorKey, np.ndarray]  # (N,): the network's own activations of the ID data
     sanity_scores: dict[DetectorKey, np.ndarray]  # (M,): of the sanity-check data
     checks: dict[DetectorKey, OODMetrics]  # of the sanity-check data, as OOD, against the ID data
-    missing: list[str]  # a reason for each detector and each validity that could not be made
+    missing: list[str]  # a reason for each measurement that could not be prepared
 
     def of_score(self, score: str, values: Mapping[DetectorKey, Value]) -> dict[str, Value]:
         """Return the values of one score by layer, such as `id_scores` of the energy."""
@@ -138,8 +154,22 @@ def make_reference(
         _, logits = _measure_test_images(network, options, {}, validity)
         batches = options.batches(options.id_data, "ID activations")
         id_scores = score_network(network, detectors, batches)
-    missing += _fit_end(validity, logits)
-    noise_costs = measure_noise_costs(network, options, validity)
+    for layer, of_layer in list(validity.items()):
+        missing += _remove_if_failing(validity, layer, of_layer.fit_end, f"validity for {layer}")
+
+    # Its own activations of the identified images and their foils, all the way to the output
+    ways = {layer: way_of(network, layer) for layer in options.layers}
+    chosen = choose_foils(logits, options.sample(N_IDENTIFIED))
+    foils = None
+    own_layers = {}
+    if len(chosen.images) < FEWEST:
+        missing.append(
+            f"no identification: {len(chosen.images)} test images have another image of their class, "
+            f"{FEWEST} are needed"
+        )
+    else:
+        foils = chosen
+        own_layers = _own_layers(network, options, foils, _distinct(chain(*ways.values())))
 
     # Sanity-check data
     sanity_scores = {}
@@ -148,7 +178,16 @@ def make_reference(
         sanity_scores = score_network(network, detectors, batches)
     checks = {key: ood_metrics(id_scores[key], scores) for key, scores in sanity_scores.items()}
     return Reference(
-        options, detectors, validity, noise_costs, id_scores, sanity_scores, checks, missing
+        options=options,
+        detectors=detectors,
+        validity=validity,
+        foils=foils,
+        own_layers=own_layers,
+        ways=ways,
+        id_scores=id_scores,
+        sanity_scores=sanity_scores,
+        checks=checks,
+        missing=missing,
     )
 
 
@@ -227,22 +266,26 @@ def _remove_if_failing(
     return []
 
 
-def _fit_end(validity: dict[str, Validity], logits: Tensor) -> list[str]:
-    """Finish the network's own activations of the sampled test images at each layer.
+def _own_layers(
+    network: Network, options: EvaluationOptions, foils: Foils, layers: Sequence[str]
+) -> dict[str, OwnLayer]:
+    """Return the network's own activations of images and foils at each layer, from one pass.
 
-    Layers whose validity cannot be measured are removed; the reasons are returned.
-
-    Args:
-        logits: of the sampled test images, (n, classes).
+    A batch has images in front, and their foils behind.
     """
-    if not validity:
-        return []
-    reasons = []
-    foils = choose_foils(logits)
-    for layer, of_layer in list(validity.items()):
-        fit = partial(of_layer.fit_end, foils)
-        reasons += _remove_if_failing(validity, layer, fit, f"validity for {layer}")
-    return reasons
+    n_together = max(1, options.batch_size // 2)
+    parts = zip(foils.images.split(n_together), foils.foils.split(n_together), strict=True)
+    indices = torch.cat([torch.cat(part) for part in parts])
+    batches = options.batches(options.test, "images and foils", indices, batch_size=2 * n_together)
+    own_layers = {layer: OwnLayer(is_sequence=network.is_sequence(layer)) for layer in layers}
+    for images, _ in batches:
+        for layer, activations in network.activations(images, layers).items():
+            own_layer = own_layers[layer]
+            in_cells = cells(activations, is_sequence=own_layer.is_sequence).flatten(1)
+            own_layer.add(*in_cells.chunk(2))
+    for own_layer in own_layers.values():
+        own_layer.fit()
+    return own_layers
 
 
 def score_network(
@@ -268,28 +311,20 @@ def _measure_test_images(
     """Score the network's own activations of the test images; fill the validity of each layer.
 
     Returns:
-        Scores (N,) by detector, and the logits (n, classes) of the sampled test images; without
-        validity the logits are empty.
+        Scores (N,) by detector, and the logits (N, classes) of all test images.
     """
-    layers = [key.layer for key in detectors]
-    if validity:
-        layers += [*validity, network.output_name]
-    layers = _distinct(layers)
-    if not layers:
-        return {}, torch.empty(0, 0)
-
+    layers = [*(key.layer for key in detectors), *validity, network.output_name]
     scores: dict[DetectorKey, list[Tensor]] = {key: [] for key in detectors}
     logits: list[Tensor] = []
     batches = options.batches(options.test, "own activations")
-    for (images, _), positions in zip(batches, options.sample_by_batch(), strict=True):
-        activations = network.activations(images, layers)
+    sampled = options.by_batch(options.sample(N_IMAGES))
+    for (images, _), positions in zip(batches, sampled, strict=True):
+        activations = network.activations(images, _distinct(layers))
         _add_scores(scores, detectors, activations)
-        if validity and len(positions):
-            logits.append(activations[network.output_name].index_select(0, positions))
+        logits.append(activations[network.output_name])
+        if len(positions):
             for layer, of_layer in validity.items():
                 of_layer.add_end(activations[layer].index_select(0, positions))
-    if not logits:
-        return _concatenated(scores), torch.empty(0, 0)
     return _concatenated(scores), torch.cat(logits)
 
 
@@ -311,64 +346,3 @@ def _concatenated(scores: Mapping[DetectorKey, list[Tensor]]) -> dict[DetectorKe
 def _distinct(names: Iterable[str]) -> list[str]:
     """Return the distinct names in their order."""
     return list(dict.fromkeys(names))
-
-
-def measure_noise_costs(
-    network: Network, options: EvaluationOptions, validity: Mapping[str, Validity]
-) -> dict[str, float]:
-    """Return the accuracy that noise costs the network, by layer, from -1 to 1.
-
-    At each layer in turn, noise at the limit of its dose, `ValidityLimits.noise_dose`, is added to
-    the network's own activations of the sampled test images. It is the same noise that calibrates
-    the doses.
-    """
-    if not validity:
-        return {}
-    indices = options.sample()
-    dose = ValidityLimits().noise_dose
-    amount = math.sqrt(dose / (1 - dose))  # in standard deviations of a channel
-    noise = {}  # (n, C) by layer
-    for layer, of_layer in validity.items():
-        deviations = of_layer.deviations
-        noise[layer] = draw_noise(len(indices), len(deviations)).to(deviations)
-        noise[layer] *= deviations
-        noise[layer] *= amount
-
-    # Counts stay on the device until the end: reading one would wait for the GPU.
-    n_lost = {
-        layer: torch.zeros((), dtype=torch.long, device=options.test.device) for layer in validity
-    }
-    names = _distinct([*validity, network.output_name])
-    first = 0
-    for images, labels in options.batches(options.test, "limits of noise", indices):
-        activations = network.activations(images, names)
-        n_right = _n_right(activations[network.output_name], labels)
-        batch = slice(first, first + len(images))
-        for layer, values in noise.items():
-            noisy = activations[layer] + over_positions(values[batch], activations[layer])
-            if layer == network.output_name:
-                logits = noisy
-            else:
-                logits = network(noisy, after=layer, images=images)
-            n_lost[layer] = n_lost[layer] + n_right - _n_right(logits, labels)
-        first += len(images)
-    return {layer: n.item() / len(indices) for layer, n in n_lost.items()}
-
-
-def _n_right(logits: Tensor, labels: Tensor) -> Tensor:
-    """Count the images with the highest logit at their label; return a scalar on their device."""
-    return (logits.argmax(-1) == labels).sum()
-
-
-def over_positions(values: Tensor, activations: Tensor) -> Tensor:
-    """Reshape values of channels (B, C) so that they can be added to activations.
-
-    Args:
-        activations: (B, C, H, W), (B, T, C) or (B, C); the values get their type and device.
-    """
-    values = values.to(activations)
-    if activations.ndim == 4:
-        return values[:, :, None, None]
-    if activations.ndim == 3:
-        return values[:, None]
-    return values

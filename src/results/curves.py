@@ -36,6 +36,7 @@ class CurvePanel(NamedTuple):
     # The axis reaches from end to end, and to all values beyond; an infinite end fits the curves
     y_range: tuple[float, float] = SHARE
     title: str = ""
+    limit: float = math.nan  # what the values are judged by: a line across the panel
 
 
 def curves(
@@ -73,6 +74,8 @@ def curves(
             axes.set_title(wrap(panel.title, width))
             axes.set(xlabel=x_label, ylabel=wrap(panel.y_label, RATIO * width))
             axes.grid()
+            if not math.isnan(panel.limit):
+                axes.axhline(panel.limit, color="black", linewidth=0.8, linestyle=":")
             _set_range(axes, panel)
             if layers:
                 axes.set_xticks(range(len(layers)), layers, rotation=90)

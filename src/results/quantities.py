@@ -9,7 +9,6 @@ This module does not import torch.
 """
 
 import math
-from collections.abc import Iterable
 from typing import NamedTuple
 
 # Scripts that measure a quantity: their tables have its column
@@ -34,7 +33,6 @@ class Quantity(NamedTuple):
     # The values of a different and of a similar stitch; None: neither high nor low is similar
     scale: tuple[float, float] | None = None
     possible: tuple[float, float] = (-math.inf, math.inf)  # the lowest and the highest value
-    cap: float | None = None  # the largest measured value, which also stands for larger ones
     is_two_sided: bool = False  # similar in the middle of `scale`, different at both ends
     unit: str = ""  # of shares and ratios: none
     shown_in: tuple[str, ...] = ()
@@ -67,23 +65,6 @@ def measured_by(*sources: str) -> dict[str, Quantity]:
     return {
         name: quantity for name, quantity in QUANTITIES.items() if quantity.measured_by in sources
     }
-
-
-def on_caps(columns: Iterable[str]) -> str:
-    """Return the sentence that explains the caps of quantities; "" if no quantity has a cap.
-
-    Args:
-        columns: the quantities that are shown.
-    """
-    capped = []
-    for name in columns:
-        quantity = QUANTITIES[name]
-        if quantity.cap is not None:
-            capped.append(f"a {quantity.title} of {quantity.cap:g}")
-    if not capped:
-        return ""
-    text = " or ".join(capped)
-    return f"{text[0].upper()}{text[1:]} means at least that much."
 
 
 QUANTITIES = {
@@ -229,31 +210,12 @@ QUANTITIES = {
     "identification": Quantity(
         "identification",
         VALIDITY,
-        "share of the test images whose stitched activation is nearer to the end network's "
-        "own activation of the image than of a similar image; ½ is chance",
+        "smallest share of the test images that are identified at a layer of the way: the end layer, "
+        "a block behind it, or the output; an image is identified if its stitched activation is "
+        "nearer to the end network's own activation of the image than to that of a similar image of "
+        "its class; ½ is chance",
         scale=(0.5, 1),
         possible=(0, 1),
-        shown_in=(IN_EVALUATION, IN_VERDICT, IN_CURVES, IN_TRUTH),
-    ),
-    "noise_dose": Quantity(
-        "noise dose",
-        VALIDITY,
-        "noise that lowers the density of the end network's own activations to the density of "
-        "the stitch, as a share of the variance; 0.2 stands for 0.2 or more",
-        scale=(0.2, 0),
-        possible=(0, 0.2),
-        cap=0.2,
-        shown_in=(IN_EVALUATION, IN_VERDICT, IN_CURVES, IN_TRUTH),
-    ),
-    "shrinkage_dose": Quantity(
-        "shrinkage dose",
-        VALIDITY,
-        "shrinkage that brings the end network's own activations to the density and the "
-        "recall of the stitch (the larger of both amounts), as a share of the way to the "
-        "mean; 0.3 stands for 0.3 or more",
-        scale=(0.3, 0),
-        possible=(0, 0.3),
-        cap=0.3,
         shown_in=(IN_EVALUATION, IN_VERDICT, IN_CURVES, IN_TRUTH),
     ),
     "density": Quantity(
@@ -297,7 +259,7 @@ QUANTITIES = {
         scale=(0, 2),
         possible=(0, math.inf),
         is_two_sided=True,
-        shown_in=(IN_CURVES,),
+        shown_in=(IN_CURVES, IN_TRUTH),
         is_derived=True,
     ),
     "recall_ratio": Quantity(
@@ -306,13 +268,7 @@ QUANTITIES = {
         "recall of the stitch divided by the end network's own recall: below 1 collapsed",
         scale=(0, 1),
         possible=(0, math.inf),
-        shown_in=(IN_CURVES,),
+        shown_in=(IN_CURVES, IN_TRUTH),
         is_derived=True,
-    ),
-    "noise_cost": Quantity(
-        "noise cost",
-        VALIDITY,
-        "accuracy that the end network loses by noise of 5 % (the limit) in its own "
-        "activations at this layer",
     ),
 }

@@ -55,27 +55,14 @@ class StitchingRun:
     row: StitchRow
     # Rows of `src.ood.evaluation_rows` by detector
     evaluations: Mapping[str, Any] = field(default_factory=dict)
+    # Rows of `src.ood.evaluation_rows.WayRow`, from the end layer to the output
+    way: Sequence[Any] = ()
 
     @property
     def validity(self) -> Any:
         """The validity (`StitchValidity`) in the first evaluation that has it, else None."""
         values = (row.validity for row in self.evaluations.values())
         return next((value for value in values if value), None)
-
-    @property
-    def identified(self) -> Any:
-        """The identification (`IntervalEstimate`) in the first evaluation that has it, else None."""
-        values = (row.identified for row in self.evaluations.values())
-        return next((value for value in values if value), None)
-
-    @property
-    def noise_cost(self) -> float | None:
-        """The accuracy that noise of the limit costs the end network at the end layer.
-
-        It is None if no evaluation measured it.
-        """
-        costs = (row.noise_cost for row in self.evaluations.values())
-        return next((cost for cost in costs if cost is not None), None)
 
     @cached_property
     def predictions(self) -> dict[str, np.ndarray] | None:

@@ -225,12 +225,12 @@ class Grid(Task):
             sums.targets[end_layer] = sums.targets[end_layer].pooled(moments)
 
         # The stitches
-        for pairs, stitched, stitched_logits in self.stitched(front_acts, images):
-            squares = (at_least_single(stitched) - end_acts[pairs[0].end_layer]).square_()
+        for pairs, stitched in self.stitched(front_acts, images):
+            end_layer = pairs[0].end_layer
+            squares = (at_least_single(stitched[end_layer]) - end_acts[end_layer]).square_()
             residuals = squares.flatten(1).sum(1, dtype=torch.float64)
-            for pair, residual, classes in zip(
-                pairs, residuals, stitched_logits.argmax(-1), strict=True
-            ):
+            predicted = stitched[self.end.output_name].argmax(-1)
+            for pair, residual, classes in zip(pairs, residuals, predicted, strict=True):
                 sums.residuals[pair] = sums.residuals[pair] + residual
                 sums.predictions[pair].append(classes)
 
@@ -265,21 +265,28 @@ class Grid(Task):
         return metrics
 
     def stitched(
-        self, acts: Mapping[str, Tensor], images: Tensor
-    ) -> Iterator[tuple[list[Pair], Tensor, Tensor]]:
-        """Yield groups of P pairs, with stitched activations (P, B, …) and logits (P, B, n_classes).
+        self,
+        acts: Mapping[str, Tensor],
+        images: Tensor,
+        behind: Mapping[str, Sequence[str]] | None = None,
+    ) -> Iterator[tuple[list[Pair], dict[str, Tensor]]]:
+        """Yield groups of P pairs, with the activations (P, B, …) of the stitched networks by layer.
 
-        All pairs of a group have one end layer, and the activations are those of this layer. The
-        pairs of an end layer may be several groups, as memory allows.
+        All pairs of a group have one end layer. Its activations are among those of the group, and
+        so is the output (P, B, n_classes), by the name `end.output_name`. The pairs of an end layer
+        may be several groups, as memory allows.
 
         Args:
             acts: activations (B, …) of the front network, by layer; not truncated yet.
             images: (B, C, H, W).
+            behind: for each end layer, further layers behind it whose activations are needed.
         """
         output_name = self.end.output_name
-        behind = dict.fromkeys(self.end_layers, [output_name])
-        for pairs, stitched in self._tails(images, self._truncated(acts), behind):
-            yield pairs, stitched[pairs[0].end_layer], stitched[output_name]
+        needed = {}
+        for end_layer in self.end_layers:
+            further = behind[end_layer] if behind else []
+            needed[end_layer] = [*further, output_name]
+        yield from self._tails(images, self._truncated(acts), needed)
 
     def _truncated(self, acts: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the activations of the front layers, truncated to `front_rank`."""

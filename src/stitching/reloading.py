@@ -2,7 +2,7 @@
 
 import copy
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -273,7 +273,6 @@ def rebuild_grids(
     runs: Iterable[StitchingRun],
     front: Network,
     end: Network,
-    end_layers: Collection[str],
     *,
     image_shape: Sequence[int],
 ) -> tuple[list[GridOfRuns], list[str]]:
@@ -285,7 +284,6 @@ def rebuild_grids(
         runs: at most one per pair of layers in each experiment.
         front: the front network of all runs.
         end: the end network of all runs.
-        end_layers: the end layers to rebuild stitches into. Runs into further layers are ignored.
         image_shape: (C, H, W).
 
     Returns:
@@ -298,8 +296,6 @@ def rebuild_grids(
         rank = rows[0].front_stitch_rank
         layers: dict[Pair, StitchingLayer] = {}
         for row in rows:
-            if row.end_layer not in end_layers:
-                continue
             try:
                 stitch = _rebuild(run_of_row[row], front, end, image_shape)
             except UserError as error:

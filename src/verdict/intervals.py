@@ -98,8 +98,15 @@ class Evidence(NamedTuple):
 def of_share(right: Runs) -> Evidence:
     """Return the evidence on the share of images that runs are right about; for one run, Wilson's
     interval (1927)."""
-    n_images = right[0].shape[1]
-    shares = _shares(right)
+    return of_shares(_shares(right), n_images=right[0].shape[1])
+
+
+def of_shares(shares: Sequence[np.ndarray], *, n_images: int) -> Evidence:
+    """Return the evidence on a share of images, as `of_share` does.
+
+    Args:
+        shares: of each run, by pair of networks: (runs,).
+    """
 
     def variance_at(limit: float) -> float:
         return limit * (1 - limit) / n_images

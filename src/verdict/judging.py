@@ -1,11 +1,12 @@
 """Judges stitches: is a pair of layers functionally similar, and how sure is that?
 
-A stitch costs accuracy (the *penalty*: end accuracy − stitched accuracy). Its activations may be
-unlike the end network's activations (*doses*), and may show another image (*identification*). All
-three decide."""
+A stitch costs accuracy (the *penalty*: end accuracy − stitched accuracy), and its activations may
+show another image (*identification*), at the end layer or further on its way to the output. Both
+decide."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -13,10 +14,9 @@ import numpy as np
 from scipy.stats import false_discovery_control
 
 from src.choices.similarity import ACTIVATIONS, measure_of
-from src.ood.evaluation_rows import IN_DISTRIBUTION, ValidityLimits, side_of
 from src.results.captions import common
 from src.results.quantities import STITCHING, VALIDITY, measured_by
-from src.results.tables import IntervalEstimate, from_record
+from src.results.tables import IntervalEstimate, columns, from_record
 from src.similarity.similarity_rows import SimilarityRow, value_column
 from src.stitching.experiments import WEIGHTS
 from src.stitching.folders import StitchingRun
@@ -37,18 +37,16 @@ from src.verdict.intervals import (
     of_difference,
     of_intervals,
     of_share,
+    of_shares,
 )
 from src.verdict.named_networks import named_networks
 from src.verdict.verdict_rows import VerdictRow
 
 SIMILAR = "similar"
-BY_CLASS = "accurate by the class alone"
-FAR = "accurate but out of distribution"
-NOT_SIMILAR = "not similar"
+LOST = "the image is lost"
+NOT_MATCHED = "not matched"
 UNDECIDED = "undecided"
-VERDICTS = (SIMILAR, BY_CLASS, FAR, NOT_SIMILAR, UNDECIDED)
-FEW_IMAGES = "matched on too few images"
-EXPLAINED = 0.3  # the largest penalty that too few images or epochs may explain
+VERDICTS = (SIMILAR, LOST, NOT_MATCHED, UNDECIDED)
 MEASURES = ("cka", "cka_debiased")  # whose values and nulls the table shows
 SIMILARITY_COLUMNS = [
     column
@@ -61,8 +59,7 @@ class Limits(NamedTuple):
     """The limits of a verdict."""
 
     tolerance: float = 0.05  # the penalty, in [0, 1], that a similar pair may have
-    validity: ValidityLimits = ValidityLimits()
-    # The share of identified images, half-way from chance to certainty
+    # The share of images that a similar pair identifies, half-way from chance to certainty
     identification: float = 0.75
     pairwise: bool = False  # p-values are not adjusted for the number of pairs
 
@@ -78,10 +75,21 @@ class Measured(NamedTuple):
     # Agreement with the end network beyond the labels and the front network's predictions: the mean
     # over the runs, NaN where no run defines it
     kappa_within: IntervalEstimate
-    # The mean share of identified images; None where a run was not evaluated
-    identification: IntervalEstimate | None
+    # The share of identified images at each layer of the way; empty where a run was not evaluated
+    way: dict[str, Evidence]
     is_end_at_chance: bool  # at least one end network is
-    is_stitch_at_chance: bool  # at least one stitched network is
+
+    @property
+    def lost_at(self) -> str:
+        """The layer of the way with the smallest share, or the first layer with a share of NaN.
+
+        It is "" if identification was not measured.
+        """
+        if not self.way:
+            return ""
+        shares = {layer: evidence.value for layer, evidence in self.way.items()}
+        undefined = [layer for layer, share in shares.items() if math.isnan(share)]
+        return undefined[0] if undefined else min(shares, key=shares.__getitem__)
 
 
 class PValues(NamedTuple):
@@ -128,7 +136,6 @@ def judge(
             record = {
                 "verdict": verdict,
                 "reason": reason,
-                "side": _side(group, limits),
                 "p_below": p_values.below,
                 "p_above": p_values.above,
                 **_identity(group),
@@ -139,8 +146,29 @@ def judge(
                 **_similarity(group, similarity_of_layers),
             }
             defined = {name: value for name, value in record.items() if _is_defined(value)}
-            rows.append(from_record(VerdictRow, defined))
-    return rows
+            row = from_record(VerdictRow, defined)
+            rows.append(replace(row, way=_intervals_of_way(measured_of_group)))
+    return _with_both_ways(rows)
+
+
+def _with_both_ways(rows: Sequence[VerdictRow]) -> list[VerdictRow]:
+    """Return the rows with `both_ways`, where the pair was stitched in both directions."""
+
+    def direction(row: VerdictRow) -> tuple[Any, ...]:
+        front = (row.front_network, row.front_weights, row.front_layer)
+        end = (row.end_network, row.end_weights, row.end_layer)
+        return row.method, front, end
+
+    row_of_direction = {direction(row): row for row in rows if row.front_network}
+    judged = []
+    for row in rows:
+        method, front, end = direction(row)
+        back = row_of_direction.get((method, end, front))
+        if back is not None and front != end:
+            is_similar = row.verdict == back.verdict == SIMILAR
+            row = replace(row, both_ways=is_similar)
+        judged.append(row)
+    return judged
 
 
 def _is_defined(value: Any) -> bool:
@@ -191,21 +219,32 @@ def measure(group: Group) -> Measured | None:
         for of_networks in predictions
     ]
     chance = np.bincount(labels).max() / len(labels)
-
-    # Values of single runs
     kappas = [[kappa_of(classes) for classes in of_networks] for of_networks in predictions]
-    identification = None
-    if all(run.identified for run in group.runs):
-        identified = [[run.identified for run in runs] for runs in group.by_networks]
-        identification = of_intervals(identified, bounds=(0.0, 1.0))
     return Measured(
         accuracy=of_share(right_stitched),
         penalty=of_difference(right_end, right_stitched),
         kappa_within=of_intervals(kappas, bounds=(-1.0, 1.0)),
-        identification=identification,
+        way=_way_of(group),
         is_end_at_chance=_may_be_below(right_end, chance),
-        is_stitch_at_chance=_may_be_below(right_stitched, chance),
     )
+
+
+def _way_of(group: Group) -> dict[str, Evidence]:
+    """Return the evidence on the share of identified images, by layer of the way.
+
+    It is {} where a run was not evaluated, or runs were judged at different layers or images.
+    """
+    layers = {tuple(row.layer for row in run.way) for run in group.runs}
+    numbers = {row.n_images for run in group.runs for row in run.way}
+    if len(layers) != 1 or len(numbers) != 1:
+        return {}
+    (way,) = layers
+    (n_images,) = numbers
+    evidence = {}
+    for place, layer in enumerate(way):
+        shares = [np.array([run.way[place].share for run in runs]) for runs in group.by_networks]
+        evidence[layer] = of_shares(shares, n_images=n_images)
+    return evidence
 
 
 def _predictions(group: Group) -> list[list[dict[str, np.ndarray]]] | None:
@@ -248,65 +287,61 @@ def decide(
     if measured.is_end_at_chance:
         return UNDECIDED, "the end network is at chance"
     flaw = _flaw(group)
+    if flaw:
+        return UNDECIDED, flaw
     if p_values.below < ALPHA:
-        if flaw == FEW_IMAGES:
-            return UNDECIDED, flaw
-        return _decide_accurate(_side(group, limits), measured.identification, limits)
+        return _decide_accurate(measured, limits)
     if p_values.above < ALPHA:
-        is_small = measured.penalty.value <= EXPLAINED and not measured.is_stitch_at_chance
-        if flaw and is_small:
-            return UNDECIDED, flaw
-        return NOT_SIMILAR, "the penalty is above the tolerance"
+        return NOT_MATCHED, _reason_of_loss(group, measured, limits)
     n_images = measured.penalty.n_images
     n_needed = images_needed(limits.tolerance)
     if n_images < n_needed:
         needed = f": {n_needed} are needed" if math.isfinite(n_needed) else ""
         return UNDECIDED, f"{n_images} test images are too few for this tolerance{needed}"
-    return UNDECIDED, flaw or "the penalty may lie on either side of the tolerance"
+    return UNDECIDED, "the penalty may lie on either side of the tolerance"
 
 
-def _decide_accurate(
-    side: str | None, identified: IntervalEstimate | None, limits: Limits
-) -> tuple[str, str]:
-    """Return the verdict on stitches with a penalty below the tolerance, and the reason."""
-    if identified and identified.high < limits.identification:
-        return BY_CLASS, "accurate, but the image is not recognised"
-    if side not in (None, IN_DISTRIBUTION):
-        return FAR, f"accurate, but {side}"
-    if side is None:
-        return UNDECIDED, "accurate, but there is no OOD evaluation"
-    if identified is None:
-        return UNDECIDED, "accurate, but no predictions tell whether images are identified"
-    if identified.low <= limits.identification:
-        return UNDECIDED, "accurate, but the image may or may not be recognised"
-    return SIMILAR, "accurate, in distribution, and the image is recognised"
+def _decide_accurate(measured: Measured, limits: Limits) -> tuple[str, str]:
+    """Return the verdict on stitches with a penalty below the tolerance, and the reason.
+
+    A pair is similar if the share of identified images is above its limit at every layer of the
+    way. All tests have to agree, so that each has the whole level (an intersection–union test,
+    Berger 1982). The image is lost if the share is below the limit at one of L layers; each test
+    has the level α/L.
+    """
+    if not measured.way:
+        return UNDECIDED, "accurate, but identification was not measured"
+    layer = measured.lost_at
+    weakest = measured.way[layer]
+    if math.isnan(weakest.value):
+        return UNDECIDED, f"accurate, but the activations at {layer} are not finite"
+    if weakest.p_below(limits.identification) * len(measured.way) < ALPHA:
+        return LOST, f"accurate, but the image is lost at {layer}"
+    if all(share.p_above(limits.identification) < ALPHA for share in measured.way.values()):
+        return SIMILAR, "accurate, and the image is recognised all the way"
+    return UNDECIDED, "accurate, but the image may or may not be recognised all the way"
+
+
+def _reason_of_loss(group: Group, measured: Measured, limits: Limits) -> str:
+    """Return the reason of a penalty above the tolerance; name a front that is much worse."""
+    reason = "the penalty is above the tolerance"
+    worse = _average([run.row.end_accuracy - run.row.front_accuracy for run in group.runs])
+    if worse > limits.tolerance:
+        reason += f", and the front network alone is {100 * worse:.1f} points worse"
+    return reason
 
 
 def _flaw(group: Group) -> str:
     """Return the flaw that may explain a penalty, "" without a flaw.
 
-    A flaw is to match on too few images, or to train for too few epochs.
+    A flaw is to match on too few images, or to train for too few epochs. Nothing is said of such a
+    stitch: it is not what its method can do.
     """
     if any(run.row.is_matched_on_few for run in group.runs):
-        return FEW_IMAGES
+        return "matched on too few images"
     if not all(run.has_converged for run in group.runs if run.row.n_epochs):
         return "the training had not converged"
     return ""
-
-
-def _side(group: Group, limits: Limits) -> str | None:
-    """Return `IN_DISTRIBUTION` if all stitches are, else the side on which a first stitch fails.
-
-    None where no stitch fails, and the validity of a run is not known.
-    """
-    validities = [run.validity for run in group.runs]
-    sides = [side_of(validity, limits.validity) for validity in validities if validity]
-    failing = [side for side in sides if side not in (None, IN_DISTRIBUTION)]
-    if failing:
-        return failing[0]
-    if None in sides or None in validities:
-        return None
-    return IN_DISTRIBUTION
 
 
 def _identity(group: Group) -> dict[str, Any]:
@@ -348,13 +383,13 @@ def _means(group: Group) -> dict[str, float]:
     for name in measured_by(STITCHING, VALIDITY):
         values = [value_of(run, name) for run in group.runs]
         measured = [value for value in values if value is not None]
-        if name in VerdictRow._fields and len(measured) == len(values):
+        if name in columns(VerdictRow) and len(measured) == len(values):
             means[name] = _average(measured)
     return means
 
 
-def _intervals(measured: Measured | None) -> dict[str, float]:
-    """Return the defined values with the ends of their intervals, by column."""
+def _intervals(measured: Measured | None) -> dict[str, Any]:
+    """Return the defined values with the ends of their intervals, by column, and `lost_at`."""
     if measured is None:
         return {}
     intervals = {
@@ -362,16 +397,28 @@ def _intervals(measured: Measured | None) -> dict[str, float]:
         "penalty": measured.penalty.interval(),
         "kappa_within": measured.kappa_within,
     }
-    if measured.identification:
-        intervals["identification"] = measured.identification
-    columns: dict[str, float] = {}
+    ends: dict[str, Any] = {}
+    if measured.way and not math.isnan(measured.way[measured.lost_at].value):
+        ends["lost_at"] = measured.lost_at
+        intervals["identification"] = measured.way[measured.lost_at].interval()
     for name, interval in intervals.items():
-        columns |= {
+        ends |= {
             name: interval.value,
             f"{name}_low": interval.low,
             f"{name}_high": interval.high,
         }
-    return columns
+    return ends
+
+
+def _intervals_of_way(measured: Measured | None) -> dict[str, IntervalEstimate]:
+    """Return the share of identified images with its interval, by layer of the way."""
+    if measured is None:
+        return {}
+    return {
+        layer: share.interval()
+        for layer, share in measured.way.items()
+        if not math.isnan(share.value)
+    }
 
 
 def _aurocs(group: Group) -> dict[str, float]:

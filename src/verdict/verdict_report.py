@@ -1,7 +1,7 @@
 """The report of a verdict: tables, maps of each method, and a paragraph of computed sentences."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -11,31 +11,30 @@ import numpy as np
 from src.console import result, table
 from src.files import write_text
 from src.grouping import grouped
-from src.results.figures import BLUE, SKY_BLUE, VERMILION, YELLOW
+from src.results.figures import BLUE, VERMILION, YELLOW
 from src.results.heat_maps import ClassMap, HeatMap, Panel, Sign, maps
 from src.results.matrices import Matrix, is_known, known, pivot
-from src.results.quantities import IN_VERDICT, QUANTITIES, on_caps, shown_in
+from src.results.quantities import IN_VERDICT, QUANTITIES, shown_in
 from src.results.tables import write_table
 from src.stitching.grid_tables import AXES
 from src.stitching.network_pairs import PAIRS, SAME_RUN, UNTRAINED_END, UNTRAINED_FRONT
 from src.verdict.between_groups import LayerValue
 from src.verdict.groups import FRESH_END, FRESH_FRONT, SELF
 from src.verdict.judging import (
-    BY_CLASS,
-    FAR,
-    NOT_SIMILAR,
+    LOST,
+    NOT_MATCHED,
     SIMILAR,
     UNDECIDED,
     VERDICTS,
     Limits,
 )
-from src.verdict.verdict_rows import GroupRow, GroupTestRow, VerdictRow
+from src.verdict.verdict_rows import GroupRow, GroupTestRow, VerdictRow, WayRow
+from src.verdict.way_figure import draw_way
 
 SIGNS = {  # as in heat maps, bright is similar
     SIMILAR: Sign(YELLOW),
-    BY_CLASS: Sign(SKY_BLUE, "////"),
-    FAR: Sign(VERMILION, "xxxx"),
-    NOT_SIMILAR: Sign(BLUE),
+    LOST: Sign(VERMILION, "////"),
+    NOT_MATCHED: Sign(BLUE),
     UNDECIDED: Sign("white", "\\\\\\\\", lines="0.6"),  # dots would look like minus signs
 }
 SHARE = "similar"  # the quantity of many pairs of networks: the share of similar pairs
@@ -46,7 +45,6 @@ CONTROLS = {  # and how many of them must be similar
     SELF: ("layers stitched to themselves", "all must be"),
     FRESH_FRONT: ("stitches from networks that were never trained", "none may be"),
 }
-ROUNDING = 1e-9  # of a mean of equal values
 LOW = 0.5  # the report names end networks with a lower accuracy
 MAX_TESTS = 12  # lines of tests between groups, a method
 MAX_GROUP_PAIRS = 9  # rows of panels that the groups of a method get in the figure
@@ -129,8 +127,6 @@ def _estimate(row: VerdictRow, name: str) -> str:
     high = getattr(row, f"{name}_high", None)
     quantity = QUANTITIES[name]
     text = f"{quantity.title} {value:.4f}"
-    if quantity.cap is not None and value > quantity.cap - ROUNDING:
-        text = f"{quantity.title} at least {value:.4f}"
     if low is None or high is None:
         return text
     return f"{text} [{low:.4f}, {high:.4f}]"
@@ -138,8 +134,7 @@ def _estimate(row: VerdictRow, name: str) -> str:
 
 def print_matrices(rows: Sequence[VerdictRow]) -> None:
     """Print matrices of each section: the known quantities of a verdict, such as penalties, or
-    their means over pairs of networks. A sentence explains the largest doses."""
-    printed: dict[str, None] = {}
+    their means over pairs of networks."""
     for section in sections_of(rows):
         mean = ""
         names: Collection[str] = shown_in(IN_VERDICT)
@@ -153,10 +148,6 @@ def print_matrices(rows: Sequence[VerdictRow]) -> None:
                 title = f"{mean}{QUANTITIES[name].title}, {section.title}"
                 table(title, *means(section.rows, name))
                 result()
-                printed[name] = None
-    sentence = on_caps(printed)
-    if sentence:
-        result(f"{sentence}\n")
 
 
 def shares_of_similar(rows: Sequence[VerdictRow]) -> Matrix:
@@ -231,6 +222,7 @@ def write_files(
         title, caption: the texts above and below the maps.
     """
     write_table(path, VerdictRow, rows)
+    write_table(path.with_name(f"{path.stem}_way.csv"), WayRow, way_rows(rows))
     lines = [f"# Verdict on {len(rows)} stitched pairs of layers", ""]
     lines += [*sentences(rows, limits, tests), ""]
     write_text(path.with_suffix(".md"), "\n".join(lines))
@@ -239,6 +231,13 @@ def write_files(
     if tests:
         write_table(path.with_name(f"{path.stem}_group_tests.csv"), GroupTestRow, tests)
     draw(path, rows, limits, title=title, caption=caption)
+
+
+def way_rows(rows: Iterable[VerdictRow]) -> Iterator[WayRow]:
+    """Yield the shares of identified images along the way of each verdict."""
+    for row in rows:
+        for layer, share in row.way.items():
+            yield WayRow(row.method, row.networks, *row.pair, layer, *share)
 
 
 def draw(
@@ -259,7 +258,7 @@ def draw(
     further = [
         name
         for name in shown_in(IN_VERDICT)
-        if name not in (*main_quantities, "kappa_within") and is_known(rows, name)
+        if name not in main_quantities and is_known(rows, name)
     ]
     main_maps: dict[str, dict[str, Panel]] = {}
     further_maps: dict[str, dict[str, Panel]] = {}
@@ -280,8 +279,15 @@ def draw(
             further_maps,
             **AXES,
             title=title,
-            caption=f"{caption} {on_caps(further)}".strip(),
+            caption=caption,
         )
+    draw_way(
+        path.with_name(f"{path.stem}_way.png"),
+        {section.title: section.rows for section in sections_of(rows)},
+        limit=limits.identification,
+        title=title,
+        caption=caption,
+    )
 
 
 def _heat_maps(section: Section, names: Sequence[str]) -> dict[str, HeatMap]:
@@ -298,17 +304,16 @@ def _verdicts(section: Section) -> dict[str, Panel]:
     if section.is_summary:
         return {SHARE_TITLE: HeatMap(shares_of_similar(section.rows))}
     verdicts = pivot(
-        section.rows, lambda row: (row.verdict, known(row, name="kappa_within")), missing=None
+        section.rows, lambda row: (row.verdict, known(row, name="identification")), missing=None
     )
-    meaning = "κ within strata (none: not defined)"
-    return {"verdict": ClassMap(verdicts, SIGNS, meaning, symbol="κ")}
+    return {"verdict": ClassMap(verdicts, SIGNS, "identification")}
 
 
 def _rule_in_short(limits: Limits) -> str:
     """Return the rule for similar pairs in one sentence, for the figure."""
     return (
-        f"Similar: less than {100 * limits.tolerance:g} points are lost, in distribution, and more than "
-        f"{limits.identification:.0%} of the images are identified (chance: 50%)."
+        f"Similar: less than {100 * limits.tolerance:g} points are lost, and more than "
+        f"{limits.identification:.0%} of the images are identified at every layer up to the output (chance: 50%)."
     )
 
 
@@ -327,6 +332,17 @@ def sentences(
         f"The end network of {name} alone is right about {value:.0%}."
         for name, value in low.items()
     ]
+    worse = {}
+    for row in rows:
+        if row.front_accuracy is not None and row.end_accuracy is not None:
+            difference = row.end_accuracy - row.front_accuracy
+            if row.control is None and difference > limits.tolerance:
+                worse[row.front_network or row.networks] = difference
+    lines += [
+        f"The front network of {name} alone is {100 * difference:.1f} points worse than the end network, more than "
+        "the tolerance: at the last layers it can hardly be similar."
+        for name, difference in worse.items()
+    ]
     for kind, (title, must) in CONTROLS.items():
         similar = [row.verdict == SIMILAR for row in rows if row.control == kind]
         if similar:
@@ -337,16 +353,16 @@ def sentences(
 
 
 def _rule(limits: Limits) -> str:
-    """Return the sentence on the rule for similar pairs."""
-    noise, shrinkage = limits.validity
+    """Return the sentences on the rule, and on what *similar* says and does not say."""
     tests = "false discovery rate over all pairs of one method and the same types of networks"
     if limits.pairwise:
         tests = "each pair for itself"
     return (
         f"A pair is similar if its penalty against the end network is below {100 * limits.tolerance:g} points (score "
-        f"tests, {tests}), its activations are in distribution (at most {noise:.0%} of noise and {shrinkage:.0%} of "
-        f"shrinkage), and more than {limits.identification:.0%} of the test images are identified by them (the "
-        "interval lies above it; 50% is chance)."
+        f"tests, {tests}), and more than {limits.identification:.0%} of the test images are identified at the end "
+        "layer, at every block behind it and in the output (all intervals lie above it; 50% is chance). Similar says "
+        "that an affine map of what the front shows takes the end network along its own way, image by image; it does "
+        "not say that the front computes the same."
     )
 
 
@@ -364,9 +380,25 @@ def _on_section(section: Section) -> Iterator[str]:
     diagonal = [row.verdict == SIMILAR for row in rows if row.front_layer == row.end_layer]
     if diagonal and len(diagonal) < len(rows):
         yield f"Of the {len(diagonal)} pairs of layers of the same name {sum(diagonal)} are similar."
-    sides = Counter(row.side for row in rows if row.verdict == FAR)
-    if sides:
-        yield f"Out of distribution: {', '.join(f'{n} {side}' for side, n in sides.most_common())}."
+    places = Counter(row.lost_at for row in rows if row.verdict == LOST)
+    if places:
+        yield f"The image is lost at {', '.join(f'{layer} ({n})' for layer, n in places.most_common())}."
+    both_ways = [row.both_ways for row in rows if row.both_ways is not None]
+    if both_ways:
+        yield f"Of {len(both_ways)} pairs that were stitched both ways {sum(both_ways)} are similar both ways."
+    if counts[NOT_MATCHED]:
+        method = rows[0].method
+        yield (
+            f"Not matched is said of the method: {_further_method(method)} may match what {method} "
+            "does not."
+        )
+
+
+def _further_method(method: str) -> str:
+    """Return a method, as options of `exec_stitch.py`, that matches other things than a method."""
+    if "fula" in method or "task" in method:
+        return "-i covariance -e 0"
+    return "--objective fula"
 
 
 def _on_groups(tests: Sequence[GroupTestRow]) -> Iterator[str]:

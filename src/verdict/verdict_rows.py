@@ -1,11 +1,14 @@
 """The rows of `verdict.csv`, and of the tables of groups of networks beside it."""
 
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from src.results.tables import IntervalEstimate, columns
 from src.stitching.experiments import WEIGHTS, Pair
 
 
-class VerdictRow(NamedTuple):
+@dataclass(frozen=True)
+class VerdictRow:
     """A pair of layers stitched by one method, and the verdict on it. None: not known.
 
     Measurements, see `QUANTITIES`, are means over runs. `_low` and `_high` are the ends of intervals
@@ -29,6 +32,7 @@ class VerdictRow(NamedTuple):
     penalty_low: float | None
     penalty_high: float | None
     seed_spread: float | None  # None of single runs
+    front_accuracy: float | None
     end_accuracy: float | None
     agreement: float | None
     kappa: float | None
@@ -41,10 +45,7 @@ class VerdictRow(NamedTuple):
     identification: float | None
     identification_low: float | None
     identification_high: float | None
-    side: str | None  # in distribution, or on which side of it
-    noise_dose: float | None
-    shrinkage_dose: float | None
-    noise_cost: float | None
+    lost_at: str | None  # the layer of the way with the smallest identification
     density: float | None
     recall: float | None
     frechet: float | None
@@ -59,13 +60,30 @@ class VerdictRow(NamedTuple):
     front_group: str | None  # the group in the list, else the type
     end_network: str | None
     end_group: str | None
+    # Similar in both directions; None: one direction was not stitched
+    both_ways: bool | None
     same_run: bool | None  # front and end are one network, at one or two epochs of its training
     others: dict[str, float]  # AUROCs by detector, and values of measures of similarity
+    # The share of identified images by layer of the way; no column, see `WayRow`
+    way: dict[str, IntervalEstimate] = field(default_factory=dict, compare=False)
 
     @property
     def pair(self) -> Pair:
         """The layers."""
         return Pair(self.front_layer, self.end_layer)
+
+
+class WayRow(NamedTuple):
+    """The share of images that stitches identify at a layer: a row of `FILE_way.csv`."""
+
+    method: str
+    networks: str
+    front_layer: str
+    end_layer: str
+    layer: str  # the end layer, a block behind it, or the output
+    share: float
+    share_low: float
+    share_high: float
 
 
 class GroupRow(NamedTuple):
@@ -98,7 +116,8 @@ class GroupTestRow(NamedTuple):
     layers: str  # the pairs of layers that the means are over
 
 
-_BEFORE_TESTS = VerdictRow._fields[: VerdictRow._fields.index("p_below")]
+_COLUMNS = columns(VerdictRow)
+_BEFORE_TESTS = _COLUMNS[: _COLUMNS.index("p_below")]
 _JUDGED = ("verdict", "reason", "control")
 # the columns of `grid_intervals.csv`, which do not depend on the tolerance
 INTERVALS = [*(name for name in _BEFORE_TESTS if name not in _JUDGED), *WEIGHTS]
