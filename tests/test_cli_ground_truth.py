@@ -67,9 +67,8 @@ def write_stitches(folder, agreement: float) -> None:
     stitched = np.where(np.arange(100) < 100 * agreement, end, (end + 1) % 10)
     classes = {"stitched": stitched, "end": end, "front": 0 * end, "labels": 0 * end}
     np.savez_compressed(folder / "t" / "predictions.npz", **classes)
-    write_table(
-        folder / "ood_evaluation_knn.csv", EVALUATION, stitch | {"identification": agreement}
-    )
+    identified = {"identification": agreement, "lost_at": "fc"}
+    write_table(folder / "ood_evaluation_knn.csv", EVALUATION, stitch | identified)
 
 
 def rows_of(

@@ -299,10 +299,10 @@ def luminance(colour: str) -> float:
 
 
 def test_verdicts_differ_in_hatch_or_brightness():
-    """As in heat maps, similar is bright and not similar is dark."""
+    """As in heat maps, similar is bright and not matched is dark."""
     assert set(verdict_report.SIGNS) == set(VERDICTS)
     brightness = {name: luminance(sign.colour) for name, sign in verdict_report.SIGNS.items()}
-    assert brightness["similar"] > 2 * brightness["not similar"]
+    assert brightness["similar"] > 2 * brightness["not matched"]
     signs = [*verdict_report.SIGNS.values(), BLANK]
     for first, second in itertools.combinations(signs, 2):
         is_apart = abs(luminance(first.colour) - luminance(second.colour)) > 0.3

@@ -17,7 +17,7 @@ from src.verdict.between_groups import LayerValue, Question, compare_groups
 from src.verdict.named_networks import NamedNetwork, named_networks
 from tests.commands import ON_DIGITS, caption_of, error_line, parse_matrix, read_csv, run
 from tests.conftest import few_images
-from tests.written_runs import VALID, runs_of, write_evaluation, write_run
+from tests.written_runs import runs_of, write_evaluation, write_run
 
 SCRIPT = "misc/verdict.py"
 CLEAN = ("c0", "c1", "c2")
@@ -104,7 +104,7 @@ def test_groups_are_compared_by_permuting_networks(folder):
         (row["front_group"], row["end_group"]): row for row in read_csv(folder / "v_groups.csv")
     }
     assert groups["clean", "clean"]["n_networks"] == "6" and len(groups) == 4
-    assert float(groups["clean", "noisy"]["noise_dose"]) == pytest.approx(VALID.noise_dose)
+    assert float(groups["clean", "noisy"]["identification"]) == pytest.approx(0.95)
 
     tests = {
         (row["quantity"], row["within"], row["across"]): row

@@ -1,5 +1,4 @@
-"""Planted stitches of a trained network, whose validity and image are known: the word of the
-verdict on each."""
+"""Planted stitches of a trained network, whose image is known: the word of the verdict on each."""
 
 from pathlib import Path
 
@@ -7,34 +6,25 @@ import pytest
 import torch
 
 from src.models import Network
-from src.ood import make_detector, ood_metrics
-from src.ood.identifying import choose_foils
-from src.ood.validity import Validity, features
+from src.ood import along_the_way, make_detector, ood_metrics
+from src.ood.evaluation_rows import WayRow
+from src.ood.identifying import share_of
 from src.stitching import direct_matching
 from src.stitching.folders import StitchingRun
 from src.verdict import judge
 from tests.commands import digit_images
-from tests.result_rows import OPTIONS, evaluation_row, stitch_row
+from tests.result_rows import OPTIONS, stitch_row
 from tests.tiny_networks import PLAIN, plain_network
 
 LAYER = "4"
-OFF, COLLAPSED = "off the manifold", "collapsed"
-SIDES = {
-    "itself": "in distribution",
-    "class means": COLLAPSED,
-    "half-way to class means": COLLAPSED,
-    "shrunk to 0.7": COLLAPSED,
-    "noise": OFF,
-    "constant maps": OFF,
-    "shuffled positions": OFF,
-    "fresh front": OFF,
-}
 WORDS = {
     "itself": "similar",
-    "class means": "accurate by the class alone",
-    "constant maps": "not similar",
-    "shuffled positions": "not similar",
-    "fresh front": "not similar",
+    "class means": "the image is lost",
+    "shrunk to 0.7": "similar",
+    "noise": "similar",
+    "constant maps": "not matched",
+    "shuffled positions": "not matched",
+    "fresh front": "not matched",
 }
 
 
@@ -51,15 +41,15 @@ def digits(*, train: bool) -> tuple[torch.Tensor, torch.Tensor]:
     return images, labels
 
 
-def run_of(end: Network, made: torch.Tensor, name: str, validity: Validity) -> StitchingRun:
+def run_of(end: Network, made: torch.Tensor, name: str) -> StitchingRun:
     """A run whose stitch gives the end network these activations of the test images."""
     images, labels = digits(train=False)
-    samples = features(made)
-    identified = validity.identification_of(samples)
-    names = ("identification", "identification_low", "identification_high")
-    columns = validity.of_stitch(samples)._asdict() | dict(zip(names, identified, strict=True))
+    way = []
+    for layer, identified in along_the_way(end, LAYER, made, images).items():
+        values = identified[~identified.isnan()].numpy()
+        way.append(WayRow(name, name, LAYER, layer, *share_of(values), len(values)))
     row = stitch_row(front_layer=name, end_layer=LAYER, n_epochs=0)
-    run = StitchingRun(Path(name), OPTIONS, row, {"energy": evaluation_row(**columns)})
+    run = StitchingRun(Path(name), OPTIONS, row, way=way)
     own = end(images).argmax(1)
     predictions = {
         "stitched": end(made, after=LAYER).argmax(1),
@@ -71,20 +61,9 @@ def run_of(end: Network, made: torch.Tensor, name: str, validity: Validity) -> S
     return run
 
 
-def validity_of(end: Network) -> Validity:
-    """The validity of the layer, with the own activations of the test images."""
-    images, test_images = (digits(train=train)[0] for train in (True, False))
-    validity = Validity()
-    validity.add(end(images, until=LAYER))
-    validity.fit()
-    validity.add_end(end(test_images, until=LAYER))
-    validity.fit_end(choose_foils(end(test_images)))
-    return validity
-
-
 def planted(end: Network) -> dict[str, torch.Tensor]:
     """The activations that each planted stitch makes of the test images."""
-    (images, labels), (test_images, test_labels) = (digits(train=train) for train in (True, False))
+    (images, labels), (test_images, _) = (digits(train=train) for train in (True, False))
     acts, own = end(images, until=LAYER), end(test_images, until=LAYER)
     mean, std = acts.mean((0, 2, 3), keepdim=True), acts.std((0, 2, 3))[:, None, None]
     class_means = torch.stack([acts[labels == label].mean(0) for label in range(10)])
@@ -94,7 +73,6 @@ def planted(end: Network) -> dict[str, torch.Tensor]:
     return {
         "itself": own,
         "class means": class_means[end(own, after=LAYER).argmax(1)],
-        "half-way to class means": (own + class_means[test_labels]) / 2,
         "shrunk to 0.7": mean + 0.7 * (own - mean),
         "noise": own + 0.7 * std * noise,
         "constant maps": own.mean((2, 3), keepdim=True).expand_as(own),
@@ -109,17 +87,16 @@ def stitched(source: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor) -> 
 
 @torch.no_grad()
 def test_the_word_on_each(end):
-    """Constant and shuffled maps leave every score of pooled features as it is; density sees
-    them."""
+    """Constant and shuffled maps leave every score of pooled features as it is."""
     (images, labels), made = digits(train=True), planted(end)
     detector = make_detector("mahalanobis")
     detector.add(end(images, until=LAYER), labels)
     detector.fit()
-    validity = validity_of(end)
-    runs = [run_of(end, acts, name, validity) for name, acts in made.items()]
+    runs = [run_of(end, acts, name) for name, acts in made.items()]
     verdicts = {row.front_layer: row for row in judge(runs)}
-    assert {name: row.side for name, row in verdicts.items()} == SIDES
-    assert {name: verdicts[name].verdict for name in WORDS} == WORDS
+    assert {name: row.verdict for name, row in verdicts.items()} == WORDS
+    shares = {name: row.identification for name, row in verdicts.items()}
+    assert shares["itself"] == 1 and shares["shrunk to 0.7"] > 0.95
     for name in ("constant maps", "shuffled positions"):
         scores = [detector.score(acts) for acts in (made["itself"], made[name])]
         assert ood_metrics(*scores).auroc == pytest.approx(0.5, abs=1e-3)
@@ -145,14 +122,16 @@ def other_images(end: Network) -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def test_another_image_is_never_similar(end):
-    """It is accurate by real activations of the end network; training images lie in their own balls
-    of density."""
-    (images, _), validity = digits(train=True), validity_of(end)
+    """It is accurate, by real activations of the end network."""
+    images, _ = digits(train=True)
     acts = end(images, until=LAYER)
-    runs = [run_of(end, acts[shown], name, validity) for name, shown in other_images(end).items()]
-    for row in judge(runs):
-        assert row.penalty < 0.05 and row.noise_dose == 0 and row.identification < 0.7
-        assert row.verdict == "accurate by the class alone" and row.kappa_within is None
+    runs = [run_of(end, acts[shown], name) for name, shown in other_images(end).items()]
+    nearest, drawn = judge(runs)
+    for row in (nearest, drawn):
+        assert row.penalty < 0.05 and row.kappa_within is None
+    assert drawn.identification < 0.6 and drawn.verdict == "the image is lost"
+    # Of 360 images too few are lost to say so, but none is recognised for certain
+    assert nearest.identification < 0.75 and nearest.verdict != "similar"
 
 
 @pytest.mark.parametrize("form", ["pinv", "repair", "covariance"])
@@ -169,8 +148,8 @@ def test_features_clustered_by_class_are_never_similar(end, form):
         source[train] = centres[labels] + 0.03 * torch.randn(len(labels), 160, 4, 4, generator=draw)
     target = end(digits(train=True)[0], until=LAYER)
     weight, bias, *_ = direct_matching(source[True], target, form=form, cutoff="exact")
-    (verdict,) = judge([run_of(end, stitched(source[False], weight, bias), form, validity_of(end))])
-    assert verdict.verdict == "accurate by the class alone" and verdict.identification < 0.6
+    (verdict,) = judge([run_of(end, stitched(source[False], weight, bias), form)])
+    assert verdict.verdict == "the image is lost" and verdict.identification < 0.6
 
 
 @pytest.mark.parametrize("form", ["pinv", "repair", "covariance"])
@@ -178,5 +157,5 @@ def test_features_clustered_by_class_are_never_similar(end, form):
 def test_a_stitch_to_itself_is_similar(end, form):
     train, test = (end(digits(train=train)[0], until=LAYER) for train in (True, False))
     weight, bias, *_ = direct_matching(train, train, form=form, cutoff="exact")
-    (verdict,) = judge([run_of(end, stitched(test, weight, bias), form, validity_of(end))])
+    (verdict,) = judge([run_of(end, stitched(test, weight, bias), form)])
     assert verdict.identification == 1 and verdict.verdict == "similar"

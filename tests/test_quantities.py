@@ -10,8 +10,8 @@ import pytest
 from src.collected.measurements import MeasurementRow
 from src.ground_truth.truth_rows import DepthRow, DotsRow, TruthRow
 from src.ood.evaluation_rows import EvaluationRow, StitchValidity
+from src.ood.evaluation_rows import WayRow as StitchWayRow
 from src.ood.finetuning import FinetuningRow
-from src.ood.validity import NOISES, SHRINKAGES
 from src.probing.probe_rows import ProbeRow
 from src.results.heat_maps import HeatMap
 from src.results.matrices import Matrix
@@ -26,7 +26,6 @@ from src.results.quantities import (
     VERDICT,
     Quantity,
     measured_by,
-    on_caps,
     shown_in,
 )
 from src.results.tables import columns
@@ -35,7 +34,7 @@ from src.similarity.similarity_rows import SimilarityRow
 from src.stitching.experiments import Experiment, StitchResult
 from src.stitching.stitch_rows import ComparisonRow, Metrics, StitchRow
 from src.training.recorded import EpochRow
-from src.verdict.verdict_rows import GroupRow, GroupTestRow, VerdictRow
+from src.verdict.verdict_rows import GroupRow, GroupTestRow, VerdictRow, WayRow
 
 PAGE = Path(__file__).parents[1] / "misc" / "docs" / "files.md"
 DEPTHS = {"front_depth", "end_depth"}
@@ -61,8 +60,10 @@ TABLES = (
     RankTestRow,
     SimilarityRow,
     StitchRow,
+    StitchWayRow,
     TruthRow,
     VerdictRow,
+    WayRow,
 )
 HAVE_SCALES = {*shown_in(IN_EVALUATION), *shown_in(IN_VERDICT), *shown_in(IN_TRUTH)}
 
@@ -81,8 +82,8 @@ def test_rows_have_the_quantities_of_the_table():
     assert set(columns(Metrics)) == kept(STITCHING) | DEPTHS
     assert set(columns(StitchRow)) == STITCH - {"options", "chosen"} | set(columns(Metrics))
     evaluated = without_ends(columns(EvaluationRow)) - STITCH - DETECTOR_FIELDS - DEPTHS
-    assert evaluated == kept(VALIDITY, DETECTOR) | {"accuracy"}
-    assert set(StitchValidity._fields) | {"identification", "noise_cost"} == kept(VALIDITY)
+    assert evaluated == kept(VALIDITY, DETECTOR) | {"accuracy", "lost_at"}
+    assert set(StitchValidity._fields) | {"identification"} == kept(VALIDITY)
     judged = without_ends(columns(VerdictRow))
     assert judged >= kept(VERDICT, VALIDITY) | {"accuracy", "penalty"}
     for kind in (StitchRow, EvaluationRow, VerdictRow):
@@ -117,26 +118,13 @@ def test_bright_is_similar(name):
     assert max(similarities) == similarities[1 if QUANTITIES[name].is_two_sided else 2]
 
 
-def test_doses_and_accuracies_are_bright_at_the_right_end():
-    bright = {
-        name: QUANTITIES[name].scale[1]
-        for name in ("accuracy", "penalty", "noise_dose", "shrinkage_dose")
-    }
-    assert bright == {"accuracy": 1, "penalty": 0, "noise_dose": 0, "shrinkage_dose": 0}
-    assert (
-        QUANTITIES["noise_dose"].similarity(0.1) == -0.1
-        and QUANTITIES["auroc"].similarity(0.25) == -0.25
-    )
+def test_accuracies_are_bright_at_the_right_end():
+    bright = {name: QUANTITIES[name].scale[1] for name in ("accuracy", "penalty")}
+    assert bright == {"accuracy": 1, "penalty": 0}
+    assert QUANTITIES["penalty"].similarity(0.1) == -0.1
+    assert QUANTITIES["auroc"].similarity(0.25) == -0.25
     with pytest.raises(ValueError, match="neither high nor low values of density are similar"):
         QUANTITIES["density"].similarity(1.0)
-
-
-def test_the_largest_doses_are_the_largest_that_are_measured():
-    ends = {name: quantity.cap for name, quantity in QUANTITIES.items() if quantity.cap is not None}
-    assert ends == {"noise_dose": pytest.approx(max(NOISES) ** 2 / (1 + max(NOISES) ** 2)),
-                    "shrinkage_dose": max(SHRINKAGES)}  # fmt: skip
-    assert on_caps(["penalty"]) == ""
-    assert on_caps(["penalty", "noise_dose"]) == "A noise dose of 0.2 means at least that much."
 
 
 def line_of(name: str, quantity: Quantity) -> str:

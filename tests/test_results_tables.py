@@ -9,6 +9,7 @@ from src.collected.measurements import MeasurementRow
 from src.errors import UserError
 from src.ground_truth.truth_rows import DepthRow, DotsRow, TruthRow
 from src.ood.evaluation_rows import EvaluationRow
+from src.ood.evaluation_rows import WayRow as StitchWayRow
 from src.ood.finetuning import FinetuningRow
 from src.probing.probe_rows import ProbeRow
 from src.results.tables import columns, fields, from_record, read_table, to_record, write_table
@@ -16,12 +17,12 @@ from src.sensitivity.rank_tests import RankTestRow
 from src.similarity.similarity_rows import SimilarityRow
 from src.stitching.stitch_rows import ComparisonRow, Metrics, StitchRow
 from src.training.recorded import EpochRow
-from src.verdict.verdict_rows import VerdictRow
+from src.verdict.verdict_rows import VerdictRow, WayRow
 from tests.result_rows import evaluation_row, probe_row, similarity_row, stitch_row
 
 MEANS = (
     "accuracy,accuracy_low,accuracy_high,penalty,penalty_low,penalty_high,"
-    "seed_spread,end_accuracy,agreement,kappa,representation_difference"
+    "seed_spread,front_accuracy,end_accuracy,agreement,kappa,representation_difference"
 )
 STITCH = (
     "front_model_path,end_model_path,front_model_type,end_model_type,dataset,stitching_type,init,n_pinv_init_samples,"
@@ -36,8 +37,7 @@ COLUMNS = {  # that all tables of a type have
     EvaluationRow: (
         f"{STITCH},detector,detector_id_data,detector_ood_data,id_dataset,sanity_dataset,sanity_auroc,accuracy,auroc,"
         "auroc_low,auroc_high,aupr,fpr95,mean_energy,mean_id_energy,density,recall,frechet,density_own,recall_own,"
-        "frechet_own,noise_dose,shrinkage_dose,identification,identification_low,identification_high,noise_cost,"
-        "front_depth,end_depth"
+        "frechet_own,identification,identification_low,identification_high,lost_at,front_depth,end_depth"
     ),
     ProbeRow: (
         "model,layer,rank,accuracy,train_accuracy,loss,seed,epochs,model_type,dataset,n_images,shortcut,model_weights"
@@ -52,11 +52,13 @@ COLUMNS = {  # that all tables of a type have
     ),
     VerdictRow: (
         f"method,networks,front_layer,end_layer,verdict,reason,control,n_runs,n_networks,{MEANS},p_below,p_above,"
-        "kappa_within,kappa_within_low,kappa_within_high,identification,identification_low,identification_high,side,"
-        "noise_dose,shrinkage_dose,noise_cost,density,recall,frechet,density_own,"
+        "kappa_within,kappa_within_low,kappa_within_high,identification,identification_low,identification_high,lost_at,"
+        "density,recall,frechet,density_own,"
         "recall_own,frechet_own,front_depth,end_depth,front_weights,end_weights,"
-        "front_network,front_group,end_network,end_group,same_run"
+        "front_network,front_group,end_network,end_group,both_ways,same_run"
     ),
+    StitchWayRow: "folder,front_layer,end_layer,layer,share,share_low,share_high,n_images",
+    WayRow: "method,networks,front_layer,end_layer,layer,share,share_low,share_high",
     ComparisonRow: "front_layer,end_layer,accuracy_1,accuracy_2,difference",
     RankTestRow: "test,measure,setting,layer1,layer2,varied,n,spearman,spearman_p,kendall,kendall_p,place,note",
     TruthRow: (

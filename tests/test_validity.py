@@ -1,5 +1,4 @@
-"""Density, recall, Fréchet distance and doses: loops and scipy as oracles, limits, what is pooled
-how; the rule."""
+"""Density, recall and Fréchet distance: loops and scipy as oracles, limits, what is pooled how."""
 
 import math
 
@@ -12,17 +11,8 @@ from torch import Tensor
 
 from src.datasets.in_memory import ImageSet
 from src.ood.detectors import mean_over_positions
-from src.ood.evaluation_rows import (
-    COLLAPSED,
-    IN_DISTRIBUTION,
-    OFF,
-    StitchValidity,
-    ValidityLimits,
-    side_of,
-)
 from src.ood.reference import EvaluationOptions
-from src.ood.validity import NOISES, SHRINKAGES, Doses, Validity, cells, features
-from src.runtime import generator
+from src.ood.validity import Validity, cells, features
 
 K = 5
 
@@ -94,64 +84,18 @@ def test_the_frechet_distance_equals_scipys(n):
     )
 
 
-def test_doses_are_those_of_activations_that_are_laid_out():
-    """Noise is the same at all positions of an image and channel."""
+def test_the_validity_of_a_stitch_stands_beside_the_own_one():
     reference, own = maps(90, seed=0), maps(60, seed=1)
-    validity, mean = Validity(), own.mean(0)
+    validity = Validity()
     validity.add(reference)
     validity.fit()
     for batch in own.split(37):
         validity.add_end(batch)
-    validity.fit_end(torch.zeros(60, dtype=torch.long))  # foils
-    itself, doses = validity.of_stitch(features(own)), validity.doses
-    assert (itself.noise_dose, itself.shrinkage_dose) == (
-        0,
-        0,
-    ) and itself.density == itself.density_own
-    noise = (
-        torch.randn(60, 4, 1, 1, generator=generator(0))
-        * own.std((0, 2, 3), correction=0)[:, None, None]
-    )
-    noisy = [measured(reference, own + amount * noise).density for amount in (0, *NOISES)]
-    shrunk = [measured(reference, mean + (1 - share) * (own - mean)) for share in (0, *SHRINKAGES)]
-    assert doses.noisy_density == pytest.approx(
-        np.array(noisy), abs=1 / 300
-    )  # one of the balls of five
-    assert doses.shrunk_density == pytest.approx(
-        np.array([each.density for each in shrunk]), abs=1 / 300
-    )
-    assert doses.shrunk_recall == pytest.approx(
-        np.array([each.recall for each in shrunk]), abs=1 / 90
-    )
-
-
-def test_doses_are_interpolated_and_limited():
-    doses = Doses(
-        10**9,
-        np.array([1.0, 0.5, 0.25, 0.1, 0.01]),
-        np.array([1.0, 2, 4, 8, 16]),
-        np.array([0.9, 0.8, 0.6, 0.3, 0.1]),
-    )
-    assert [doses.noise(density) for density in (1.0, 1.5, 0.01, 0.001, 0)] == pytest.approx(
-        [0, 0, 0.2, 0.2, 0.2]
-    )
-    assert doses.noise(0.25) == pytest.approx(0.04 / 1.04)
-    assert doses.noise(math.sqrt(0.5)) == pytest.approx(
-        0.01 / 1.01 / 2
-    )  # half-way of the logarithms
-    assert doses.shrinkage(0.5, 1.0) == doses.shrinkage(1.0, 0.9) == 0
-    assert doses.shrinkage(2.0, 0.9) == doses.shrinkage(0.5, 0.8) == pytest.approx(0.05)
-    assert doses.shrinkage(3.0, 0.45) == pytest.approx(0.15)  # by recall; by density it is less
-    assert doses.shrinkage(99, 0.9) == doses.shrinkage(1.0, 0) == 0.3
-    flat = doses._replace(
-        noisy_density=np.array([1.0, 1.0, 1.1, 0.5, 0.5]), shrunk_recall=np.zeros(5)
-    )
-    assert (
-        flat.noise(1.0) == 0
-        and flat.noise(0.4) == 0.2
-        and flat.noise(0.5) == pytest.approx(0.09 / 1.09)
-    )
-    assert math.isnan(flat.shrinkage(1.0, 0.5))
+    validity.fit_end()
+    itself = validity.of_stitch(features(own))
+    assert itself[:3] == itself[3:] == pytest.approx(measured(reference, own))
+    broken = validity.of_stitch(features(own * math.inf))
+    assert all(map(math.isnan, broken[:3])) and broken[3:] == itself[3:]
 
 
 def test_shifts_scales_and_images_beyond_two_thousand_change_nothing():
@@ -162,17 +106,19 @@ def test_shifts_scales_and_images_beyond_two_thousand_change_nothing():
     assert measured(reference, samples) == measured(reference[:2000], samples)
 
 
-def test_two_thousand_test_images_are_chosen_and_found_in_their_batches():
+def test_sampled_images_are_found_in_their_batches():
     images = ImageSet(
         torch.zeros(2500, 1, 1, 1, dtype=torch.uint8),
         torch.zeros(2500, dtype=torch.long),
         n_classes=1,
     )
-    chosen = EvaluationOptions(
-        None, (), (), "", True, batch_size=64, dataset="", test=images
-    ).sample_by_batch()
-    found = torch.cat([64 * number + indices for number, indices in enumerate(chosen)])
-    assert len(chosen) == 40 and torch.equal(found, images.permutation(0)[:2000].sort().values)
+    options = EvaluationOptions(None, (), (), "", True, batch_size=64, dataset="", test=images)
+    sample = options.sample(2000)
+    positions = options.by_batch(sample)
+    found = torch.cat([64 * number + indices for number, indices in enumerate(positions)])
+    assert len(positions) == 40 and torch.equal(found, sample)
+    assert torch.equal(sample, images.permutation(0)[:2000].sort().values)
+    assert [len(indices) for indices in options.by_batch(torch.tensor([70, 130]))][:3] == [0, 1, 1]
 
 
 def test_cells_of_maps_tokens_and_vectors():
@@ -198,19 +144,3 @@ def test_what_cannot_be_measured():
     ):
         with pytest.raises(ValueError, match=reason):
             measured(reference, samples)
-
-
-def test_sides():
-    for noise, shrinkage, expected in (
-        (0.04, 0.14, IN_DISTRIBUTION),
-        (0.06, 0, OFF),
-        (0.06, 0.3, OFF),
-        (0.04, 0.16, COLLAPSED),
-    ):
-        validity = StitchValidity(0.8, 0.8, 0.1, 0.8, 0.8, 0.1, noise, shrinkage)
-        assert (
-            side_of(validity) == expected
-            and side_of(validity, ValidityLimits(1, 1)) == IN_DISTRIBUTION
-        )
-        for unknown in ("noise_dose", "shrinkage_dose"):
-            assert side_of(validity._replace(**{unknown: math.nan})) is None

@@ -82,7 +82,12 @@ def write_evaluation(
 ) -> None:
     """The evaluation of runs by a detector: AUROCs with intervals of ± 0.01, and one validity and
     one way for all of them."""
-    columns = validity._asdict() if validity else {}
+    columns: dict[str, object] = {}
+    if validity:
+        columns |= validity._asdict()
+    if identified:
+        lost_at = min(identified, key=identified.__getitem__)
+        columns |= {"identification": identified[lost_at], "lost_at": lost_at}
     rows = [
         result_rows.evaluation_row(
             auroc=auroc,

@@ -66,7 +66,7 @@ def report(
         _write_json(path.with_suffix(".json"), name, rows, reference)
         caption_of_figure = describe(rows, n_images=len(reference.options.test))
         draw(path, _panels(matrices), title=title, caption=caption_of_figure)
-    result(EXPLANATION)
+    note(EXPLANATION)
 
 
 def _matrices(rows: Sequence[EvaluationRow]) -> dict[str, Matrix]:

@@ -94,6 +94,29 @@ def choose_foils(logits: Tensor, images: Tensor) -> Foils:
     return Foils(torch.tensor(chosen, dtype=torch.long), torch.tensor(foils, dtype=torch.long))
 
 
+def along_the_way(end: Network, layer: str, stitched: Tensor, images: Tensor) -> dict[str, Tensor]:
+    """Identify images all the way; return values as `identification` does, (n,), by layer.
+
+    The layers are those of `way_of`. All images take one pass, so give a few thousand at most.
+
+    Args:
+        end: the end network, in evaluation mode.
+        layer: the end layer.
+        stitched: activations of the stitch at this layer, (n, C, H, W), (n, T, D) or (n, D).
+        images: (n, C, H, W).
+    """
+    way = way_of(end, layer)
+    own = end.activations(images, way)
+    shown = {layer: stitched}
+    if way[1:]:
+        shown |= end.activations(stitched, way[1:], after=layer, images=images)
+    logits = own[end.output_name]
+    return {
+        name: identification(shown[name], own[name], logits, is_sequence=end.is_sequence(name))
+        for name in way
+    }
+
+
 def way_of(end: Network, layer: str) -> list[str]:
     """Return the layers at which a stitch into `layer` is judged, in order.
 
