@@ -11,6 +11,7 @@ import pytest
 from src.ground_truth import chance_scores, layer_scores
 from src.ground_truth.outputs import BASELINES
 from src.ground_truth.protocol import ALL_LAYERS, score
+from src.ground_truth.scored_measures import PROBE
 from src.ground_truth.tables import Tables
 from src.ground_truth.truth_report import sentences
 
@@ -199,6 +200,26 @@ def test_impostors_below_all_true_fronts():
     assert impostor_rows(planted(one_hot=0.8))["one_hot", ""].value == 0  # as good is not below
     rows = impostor_rows(planted(fresh=0.85, copies=0.05))  # a measure that does not see a copy
     assert rows["share", ""].value == 0
+
+
+def test_networks_that_were_not_stitched_into_are_no_ends_of_impostors():
+    """`--ends` of two clean networks: the other two are fronts. All pairs have probes and CKA."""
+    stitches = planted(one_hot=0.3)
+    stitches[:, 2:4] = math.nan
+    _, outputs = tables_of(PLANTED)
+    values = {"x": over_layers(stitches), "cka": over_layers(-gaps(np.arange(8.0)))}
+    values[PROBE] = values["cka"]
+    found = score(Tables(LAYERS, values, frozenset({"x"})), PLANTED, outputs)
+    rows = {
+        (row.measure, row.layer): row
+        for row in found
+        if (row.test, row.score) == ("impostors", "share")
+    }
+    assert rows["x", ""].value == 1 and rows["x", ""].n_networks == 2
+    for measure in ("cka", PROBE):
+        assert rows[measure, ""].n_networks == 2  # the same ends, so that scores can be compared
+        alone = score(Tables(LAYERS, {measure: values[measure]}, frozenset()), PLANTED, outputs)
+        assert {row.n_networks for row in alone if row.test == "impostors"} == {4}
 
 
 def test_each_kind_counts_alike_however_many_impostors_there_are_of_it():

@@ -22,6 +22,7 @@ from scipy.stats import rankdata
 
 from src.ground_truth.outputs import BASELINES
 from src.ground_truth.resampling import LEVEL, Estimate, estimate, permuted_p
+from src.ground_truth.scored_measures import PROBE
 from src.ground_truth.scores import (
     chance_scores,
     group_scores_of_pairs,
@@ -288,12 +289,18 @@ def _scores_of_impostors(tables: Tables, measure: str, words: Sequence[Words]) -
 def _ends_of_impostors(
     tables: Tables, impostors: Sequence[int], words: Sequence[Words]
 ) -> list[int]:
-    """Return the clean networks that impostors were stitched into."""
+    """Return the clean networks that impostors were stitched into.
+
+    If nothing was stitched, the clean networks that impostors were compared with are returned.
+    Baselines and probes have values of all pairs, whatever was stitched.
+    """
     if not impostors:
         return []
-    measured = [values for name, values in tables.values.items() if name not in BASELINES]
+    stitched = tables.values.keys() & tables.directed
+    compared = tables.values.keys() - {*BASELINES, PROBE}
     first = impostors[0]
-    has_values = np.any([np.isfinite(values[first]).any((1, 2)) for values in measured], axis=0)
+    values = [tables.values[name][first] for name in stitched or compared or {PROBE}]
+    has_values = np.isfinite(values).any((0, 2, 3))  # (N,)
     return [i for i, names in enumerate(words) if CLEAN in names and has_values[i]]
 
 
