@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.distance import jensenshannon
+from torch import nn
 
 from src.ground_truth import output_differences
 from src.ground_truth.outputs import (
@@ -17,7 +18,7 @@ from src.ground_truth.outputs import (
     effective_rank,
     pass_over,
 )
-from src.models import build_model
+from src.models import Network, build_model
 
 
 def predictions(n=200, n_classes=10, seed=0) -> np.ndarray:
@@ -94,6 +95,28 @@ def test_a_pass_gives_what_the_network_gives():
         == np.isnan(passed.effective_ranks).tolist()
         == [False, True, False]
     )
+
+
+class Rows(nn.Module):
+    """Reads the eight rows of an image as time steps; eight is no square."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps, self.head = nn.GRU(8, 6, batch_first=True), nn.Linear(6, 10)
+
+    def forward(self, images):
+        return self.head(self.steps(images.mean(1))[0][:, -1])
+
+
+def test_features_of_a_recurrent_layer_are_means_over_its_steps():
+    torch.manual_seed(0)
+    network = Network(Rows().eval(), image_shape=(1, 8, 8))
+    images, labels = torch.rand(30, 1, 8, 8), torch.arange(30) % 10
+    passed = pass_over(network, [(images, labels)], ["steps"])
+    with torch.no_grad():
+        features = network.module.steps(images.mean(1))[0].mean(1).double()
+    assert passed.mean_norms[0] == pytest.approx(features.norm(dim=1).mean().item(), rel=1e-5)
+    assert passed.effective_ranks[0] == pytest.approx(effective_rank(features), rel=1e-4)
 
 
 def test_baselines_are_negative_differences_of_one_number_of_each_network():
