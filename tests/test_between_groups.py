@@ -1,10 +1,11 @@
-"""Tests between groups of networks: by hand, under the null hypothesis, and whatever the order of
-the networks."""
+"""Tests between groups of networks: by hand, against other implementations, under the null
+hypothesis, and whatever the order of the networks."""
 
 import itertools
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_ind
 
 from src.verdict import permutations
 from src.verdict.permutations import END, FRONT, permutation_test
@@ -13,21 +14,62 @@ IN_GROUP = np.array([True, True, False])
 
 
 def test_three_networks_by_hand():
-    """Of networks a, b | c there are three labelings, with differences 9, -1.5 and -7.5."""
+    """Of networks a, b | c there are three labelings. A second group of one network shows no spread,
+    so that the largest difference in terms of the spread of the group is that of the observed one."""
     values = np.array([[np.nan, 10.0, 2.0], [12.0, np.nan, 2.0], [8.0, 3.0, np.nan]])
     test = permutation_test(values, IN_GROUP, side=END)
     assert (test.mean_within, test.mean_across, test.difference) == (11, 2, 9)
     assert (test.n_labelings, test.is_exact) == (3, True)
     assert test.p_value == test.lowest_p == pytest.approx(1 / 3)
-    within_and_across = [
-        ((10 + 12) / 2, (2 + 2) / 2),
-        ((2 + 8) / 2, (10 + 3) / 2),
-        ((2 + 3) / 2, (12 + 8) / 2),
-    ]
-    found = permutations.means(values, permutations.all_labelings(3, 2))
-    np.testing.assert_allclose(np.stack(found, 1), within_and_across)
     test = permutation_test(values, IN_GROUP, side=FRONT)  # c -> a and c -> b
     assert (test.mean_within, test.mean_across) == (11, 5.5)
+
+
+def test_effects_are_those_of_least_squares(rng):
+    """Of a layout of two ways without a diagonal; their difference is that of the means of pairs."""
+    values = rng.normal(size=(6, 6))
+    for n_in_group in (2, 3, 5):
+        labelings = permutations.all_labelings(6, n_in_group)
+        found = permutations.effects(values, labelings)
+        for effects, in_group in zip(found, labelings, strict=True):
+            pairs = [(i, j) for i in np.flatnonzero(in_group) for j in range(6) if i != j]
+            design = np.array([[*np.eye(6)[i], *np.eye(6)[j]] for i, j in pairs])
+            solution = np.linalg.lstsq(design, [values[pair] for pair in pairs], rcond=None)[0]
+            fitted = solution[6:] + solution[:6][in_group].mean()
+            np.testing.assert_allclose(effects, fitted, atol=1e-12)
+            test = permutation_test(values, in_group, side=END)
+            difference = effects[in_group].mean() - effects[~in_group].mean()
+            assert difference == pytest.approx(test.difference)
+
+
+def test_welch_p_values_are_those_of_scipy(rng):
+    samples = rng.normal(size=(20, 9)) * np.arange(1, 10)
+    labelings = permutations.all_labelings(9, 3)[:20]
+    found = permutations.welch_p(samples, labelings)
+    for p_value, sample, in_group in zip(found, samples, labelings, strict=True):
+        expected = ttest_ind(sample[in_group], sample[~in_group], equal_var=False).pvalue
+        assert p_value == pytest.approx(expected)
+    equal = np.array([[1.0, 1.0, 2.0, 2.0], [1.0, 1.0, 1.0, 1.0]])
+    halves = np.array([[True, True, False, False]] * 2)
+    assert permutations.welch_p(equal, halves).tolist() == [0, 1]
+
+
+def test_networks_without_spread_differ_or_do_not():
+    """0.1 + 0.2 and 0.3 are equal up to rounding."""
+    in_group = np.arange(6) < 3
+    values = np.where(in_group, 0.1 + 0.2, 0.3) * np.ones((6, 1))
+    assert permutation_test(values, in_group, side=END).p_value == 1
+    values = np.where(in_group, 0.4, 0.3) * np.ones((6, 1))
+    assert permutation_test(values, in_group, side=END).p_value == 2 / 20  # and the mirrored labels
+
+
+def test_the_other_side_of_a_pair_has_no_influence(rng):
+    """Networks that are better as fronts do not change a test of ends."""
+    values, in_group = rng.normal(size=(7, 7)), np.arange(7) < 3
+    test = permutation_test(values, in_group, side=END)
+    as_fronts = 5 * rng.normal(size=(7, 1)) + 20 * in_group[:, None]
+    other = permutation_test(values + as_fronts, in_group, side=END)
+    assert (other.p_value, other.difference) == pytest.approx((test.p_value, test.difference))
 
 
 def test_the_order_of_the_networks_and_the_unit_do_not_matter(rng):
@@ -67,6 +109,32 @@ def test_pairs_that_share_networks_reject_no_more_than_the_level(rng, monkeypatc
         of_pairs.append(naive_p(within, across, rng))
     assert 0.015 < np.mean(np.array(p_values) <= 0.05) < 0.09
     assert np.mean(np.array(of_pairs) <= 0.05) > 0.3
+
+
+@pytest.mark.parametrize("n_in_group,n_second", [(2, 8), (3, 9), (8, 2), (9, 3)])
+def test_groups_of_different_sizes_and_spreads(n_in_group, n_second, rng):
+    """The networks of the smaller group vary three times as much, and means are equal. A test that
+    permutes differences of means rejects three to five times as often as its level."""
+    in_group = np.arange(n_in_group + n_second) < n_in_group
+    is_smaller = in_group == (n_in_group < n_second)
+    labelings = permutations.all_labelings(len(in_group), n_in_group)
+    p_values, of_differences = [], []
+    for _ in range(400):
+        as_front, as_end = rng.normal(size=(2, len(in_group))) * np.where(is_smaller, 3, 1)
+        values = as_front[:, None] + as_end + 0.3 * rng.normal(size=2 * in_group.shape)
+        p_values.append(permutation_test(values, in_group, side=END).p_value)
+        means = labelings @ as_end / n_in_group - ~labelings @ as_end / n_second
+        of_differences.append((abs(means) >= abs(means[0]) - 1e-9).mean())
+    assert np.mean(np.array(of_differences) <= 0.05) > 0.18
+    assert np.mean(np.array(p_values) <= 0.05) < 0.14
+
+
+def test_a_clear_difference_is_found_whatever_the_sizes_and_spreads(rng):
+    for n_in_group, n_second in [(3, 9), (9, 3), (5, 5)]:
+        in_group = np.arange(n_in_group + n_second) < n_in_group
+        as_end = rng.normal(size=len(in_group)) * np.where(in_group, 1, 3) + 30 * in_group
+        values = rng.normal(size=(len(in_group), 1)) + as_end
+        assert permutation_test(values, in_group, side=END).p_value < 0.02
 
 
 def naive_p(within, across, rng) -> float:

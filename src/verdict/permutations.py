@@ -9,9 +9,12 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from scipy.special import stdtr
 
 MAX_EXACT = 10_000  # labelings that are listed; of more, as many are drawn
 SEED = 0  # of the draw
+ROUNDING = 1e-9  # differences below this share of the largest value count as 0
+TIE = 1e-6  # p-values of Welch's test that differ by less, relatively, count as equal
 FRONT = "front"
 END = "end"
 
@@ -35,10 +38,15 @@ class Permuted(NamedTuple):
 def permutation_test(values: np.ndarray, in_group: np.ndarray, *, side: str) -> Permuted:
     """Test whether pairs within a group differ from pairs with a network of a second group.
 
-    The null hypothesis: the networks of both groups are exchangeable. The p-value is the share of
-    the labelings whose difference of means is at least as large, in either direction. The observed
-    labeling is among them, so the test rejects a true null hypothesis with probability of at most
-    its level (Phipson and Smyth 2010).
+    The difference is one of the effects of networks on one side of a pair (see `effects`). A
+    labeling counts by the p-value of Welch's test of these effects. Unlike the difference itself,
+    this is comparable between labelings where groups differ in size and in spread (Janssen 1997 on
+    studentised permutation tests; Beran 1988 on p-values as statistics).
+
+    The p-value is the share of the labelings that count at least as much as the observed one, in
+    either direction. The observed labeling is among them. So the test rejects with probability of
+    at most its level if the networks of both groups are exchangeable (Phipson and Smyth 2010), and
+    about so often if only their mean effects are equal.
 
     Args:
         values: (N, N) by front and end network; the diagonal is ignored.
@@ -55,37 +63,93 @@ def permutation_test(values: np.ndarray, in_group: np.ndarray, *, side: str) -> 
     else:
         labelings = random_labelings(in_group)
 
-    within, across = means(values, labelings)
-    mean_within, mean_across = means(values, in_group[None])
-    observed = abs(mean_within - mean_across).item()
-    rounding = 1e-9 * np.abs(values[~np.eye(n_networks, dtype=bool)]).max()
-    n_as_large = int((np.abs(within - across) >= observed - rounding).sum())
+    is_pair = ~np.eye(n_networks, dtype=bool)
+    rounding = ROUNDING * np.abs(values[is_pair]).max()
+    of_labelings = welch_p(effects(values, labelings), labelings, rounding)
+    observed = welch_p(effects(values, in_group[None]), in_group[None], rounding).item()
+    n_as_low = int((of_labelings <= observed * (1 + TIE)).sum())
     return Permuted(
-        mean_within.item(),
-        mean_across.item(),
-        p_value=n_as_large / len(labelings),
+        mean_within=values[is_pair & np.outer(in_group, in_group)].mean().item(),
+        mean_across=values[np.outer(in_group, ~in_group)].mean().item(),
+        p_value=n_as_low / len(labelings),
         lowest_p=1 / len(labelings),
         n_labelings=len(labelings),
         is_exact=is_exact,
     )
 
 
-def means(values: np.ndarray, labelings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean (P,) of pairs within the group, and of pairs from it to the second group.
+def effects(values: np.ndarray, labelings: np.ndarray) -> np.ndarray:
+    """Return the effects (P, N) of networks in the second place of a pair.
+
+    They are the β of the least-squares fit of α_i + β_j to the values of pairs (i, j) of a network
+    i of the group and another network j of either group, with α of mean 0. So the quality of a
+    network in the first place has no influence. The mean β of the group less that of the second
+    group is the mean within less the mean across.
 
     Args:
         values: (N, N) by first and second network of a pair; the diagonal is ignored.
-        labelings: (P, N) bool, whether a network is in the group.
+        labelings: (P, N) bool, whether a network is in the group; at least two are.
     """
+    n_networks = labelings.shape[1]
+    n_in_group = int(labelings[0].sum())
     without_diagonal = values.copy()
     np.fill_diagonal(without_diagonal, 0.0)
-    in_group = labelings.astype(np.float64)
+    sums_by_first = without_diagonal.sum(1)  # (N,)
+    sums_by_second = labelings.astype(np.float64) @ without_diagonal  # (P, N)
+
+    # The normal equations, solved for α of the group's networks
+    alpha = sums_by_first + sums_by_second / (n_in_group - 1)
+    alpha -= _means(alpha, labelings)[:, None]
+    alpha /= n_networks - 1 - 1 / (n_in_group - 1)
+    return np.where(
+        labelings, (sums_by_second + alpha) / (n_in_group - 1), sums_by_second / n_in_group
+    )
+
+
+def welch_p(samples: np.ndarray, labelings: np.ndarray, rounding: float = 0.0) -> np.ndarray:
+    """Return the two-sided p-values (P,) of Welch's test (1947) of two groups.
+
+    A second group of one member shows no spread; it is given that of the group. Where neither group
+    has any, p is 0 for different means and 1 for equal ones.
+
+    Args:
+        samples: (P, N).
+        labelings: (P, N) bool, whether a sample is in the group; at least two are.
+        rounding: smaller differences of means, and smaller standard deviations, count as 0.
+    """
     n_in_group = int(labelings[0].sum())
     n_second = labelings.shape[1] - n_in_group
-    sums_by_second = in_group @ without_diagonal  # (P, N)
-    within = (sums_by_second * in_group).sum(1) / (n_in_group * (n_in_group - 1))
-    across = (sums_by_second * (1 - in_group)).sum(1) / (n_in_group * n_second)
-    return within, across
+    difference = np.abs(_means(samples, labelings) - _means(samples, ~labelings))
+    variance = _variances(samples, labelings, rounding)
+    error = variance / n_in_group  # squared standard error of the mean
+    if n_second == 1:
+        error_of_both = error + variance
+        freedom = np.full(len(samples), n_in_group - 1.0)
+    else:
+        error_of_second = _variances(samples, ~labelings, rounding) / n_second
+        error_of_both = error + error_of_second
+        parts = error**2 / (n_in_group - 1) + error_of_second**2 / (n_second - 1)
+        freedom = error_of_both**2 / np.where(parts > 0, parts, 1.0)
+
+    has_spread = error_of_both > 0
+    t = difference / np.sqrt(np.where(has_spread, error_of_both, 1.0))
+    without_spread = np.where(difference > rounding, 0.0, 1.0)
+    return np.where(has_spread, 2 * stdtr(freedom, -t), without_spread)
+
+
+def _means(samples: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Return the mean (P,) of the chosen samples of each row, both (P, N)."""
+    return np.where(chosen, samples, 0.0).sum(1) / chosen.sum(1)
+
+
+def _variances(samples: np.ndarray, chosen: np.ndarray, rounding: float) -> np.ndarray:
+    """Return the unbiased variance (P,) of the chosen samples of each row, both (P, N).
+
+    It is 0 where the standard deviation is at most `rounding`.
+    """
+    deviations = samples - _means(samples, chosen)[:, None]
+    variances = np.where(chosen, deviations**2, 0.0).sum(1) / (chosen.sum(1) - 1)
+    return np.where(variances > rounding**2, variances, 0.0)
 
 
 def all_labelings(n_networks: int, n_in_group: int) -> np.ndarray:

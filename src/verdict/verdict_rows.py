@@ -107,7 +107,7 @@ class GroupTestRow(NamedTuple):
     mean_within: float
     mean_across: float
     difference: float
-    p_value: float  # of a permutation of the networks, two-sided
+    p_value: float  # of a studentised permutation of the networks, two-sided
     lowest_p: float  # the smallest possible p-value
     n_labelings: int  # ways to give the labels of the groups to the networks
     is_exact: bool  # all ways were tried, not a random sample
