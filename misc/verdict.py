@@ -57,7 +57,7 @@ def add_limits(options: cli.Parser) -> None:
     add = options.add_argument
     add(
         "--tolerance",
-        type=cli.real_number(at_least=0),
+        type=cli.real_number(at_least=0, at_most=100),
         default=5.0,
         help="points of accuracy that a similar pair may lose against the end network",
     )
