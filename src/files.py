@@ -166,6 +166,8 @@ def readable(path: Path | str, remedy: str) -> Iterator[None]:
         reason = str(error)[:300]
         if isinstance(error, OSError) and error.strerror:
             reason = error.strerror
+        if isinstance(error, UnicodeDecodeError):
+            reason = "it is no text in UTF-8"
         if not reason:
             reason = type(error).__name__
         raise UserError(f"cannot read {path}: {reason}; {remedy}") from error

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hint
 
 from src.console import listed
 from src.errors import UserError
-from src.files import write_csv
+from src.files import readable, write_csv
 
 Row = TypeVar("Row")
 Rank = int | None  # None: the full rank
@@ -158,15 +158,12 @@ def read_table(path: str | Path, *kinds: type) -> list[Any]:
 
 def _read_csv(path: str | Path) -> tuple[set[str], list[dict[str, Any]]]:
     """Read a CSV; return the names of its columns, and its rows as text by column."""
-    try:
-        # Spreadsheets write a byte order mark, which `utf-8-sig` removes.
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, skipinitialspace=True)
-            header = set(reader.fieldnames or [])
-            records = list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(f"cannot read {path}: {reason}") from error
+    remedy = "check the path; a table is a CSV in UTF-8"
+    # Spreadsheets write a byte order mark, which `utf-8-sig` removes.
+    with readable(path, remedy), open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file, skipinitialspace=True)
+        header = set(reader.fieldnames or [])
+        records = list(reader)
     return header, records
 
 
