@@ -129,7 +129,22 @@ REFUSALS = [
         f"{COLLECT} dm -o a.jpg",
         "argument -o/--output: 'a.jpg' is not a name that ends in .csv",
     ),
-    ("misc/rank_statistics.py nowhere.csv", "cannot read nowhere.csv: No such file or directory"),
+    (
+        f"{COLLECT} results/dm results/other",
+        "have no pair of layers in common (layer3.0 -> layer2.0 in results/dm, layer3.1 -> layer4.0 in results/other)",
+    ),
+    (
+        "misc/rank_statistics.py nowhere.csv",
+        "cannot read nowhere.csv: No such file or directory; check the path; a table is a CSV in UTF-8",
+    ),
+    (
+        "misc/rank_statistics.py latin.csv",
+        "cannot read latin.csv: it is no text in UTF-8; check the path; a table is a CSV in UTF-8",
+    ),
+    (
+        "misc/verdict.py results/dm --tolerance 500",
+        "'500' is not a finite number at least 0 and at most 100",
+    ),
 ]
 
 
@@ -148,6 +163,7 @@ def place(folder) -> None:
     save_network(folder / "f.pt", MODEL, n_channels=1)
     (folder / "file").touch()
     (folder / "lr.yaml").write_text("learning_rate: 0")
+    (folder / "latin.csv").write_text("name,path,type\ngrün,f.pt,resnet18\n", encoding="latin-1")
     for name in ("broken", "empty", "own"):
         (folder / name).mkdir()
     (folder / "broken" / "meta.json").write_text("{")
@@ -156,6 +172,7 @@ def place(folder) -> None:
         json.dumps({"model_type": MODEL, "dataset": "digits"})
     )
     run(*shlex.split(f"{STITCH} layer3.0,layer4.1 layer2.0 rc2c_pre {ON} -e 0 -i pinv -dir dm"))
+    run(*shlex.split(f"{STITCH} layer3.1 layer4.0 rc2c_pre {ON} -e 0 -i pinv -dir other"))
     shutil.copytree(folder / "results/dm", folder / "results/mixed")
     config = min(folder.glob("results/mixed/*/config.txt"))
     config.write_text(

@@ -68,7 +68,8 @@ def compare(
         title: of the figure.
 
     Raises:
-        UserError: the folders are one, or a folder holds several experiments.
+        UserError: the folders are one, a folder holds several experiments, or they have no pair of
+            layers in common.
     """
     _check_comparable(folders, experiments)
     methods = [common(rows, "method") for rows in experiments]
@@ -102,7 +103,7 @@ def compare(
 
 
 def _check_comparable(folders: Sequence[str], experiments: Sequence[Sequence[StitchRow]]) -> None:
-    """Raise a UserError unless there are two folders of one experiment each."""
+    """Raise a UserError unless there are two folders of one experiment each, with common layers."""
     if len(set(folders)) == 1:
         raise UserError(f"{folders[0]} is given twice; give another folder to compare it with")
     for folder, rows in zip(folders, experiments, strict=True):
@@ -112,6 +113,16 @@ def _check_comparable(folders: Sequence[str], experiments: Sequence[Sequence[Sti
                 f"{folder} holds {len(titles)} experiments ({'; '.join(titles)}); "
                 "to compare two folders, give folders of one experiment each"
             )
+    pairs_of_folders = [{row.pair for row in rows} for rows in experiments]
+    if set.isdisjoint(*pairs_of_folders):
+        examples = [
+            f"{min(pairs)} in {folder}"
+            for pairs, folder in zip(pairs_of_folders, folders, strict=True)
+        ]
+        raise UserError(
+            f"{' and '.join(folders)} have no pair of layers in common ({', '.join(examples)}); give "
+            "folders of stitches between the same layers"
+        )
 
 
 def draw(
