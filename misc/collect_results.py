@@ -267,12 +267,10 @@ def similarities_of(source_dir: Path):
 
 def names_of(args, runs, similarities):
     """Return the names and groups of all networks, from the list if there is one."""
-    from src.results.network_list import as_listed, read_networks
-    from src.verdict.named_networks import named_networks
+    from src.verdict.named_networks import named_by_list
 
     networks = [network for result in (*runs, *similarities) for network in networks_of(result)]
-    listed = as_listed(read_networks(args.networks)) if args.networks else {}
-    return named_networks(networks, listed)
+    return named_by_list(networks, args.networks)
 
 
 def networks_of(result):

@@ -84,13 +84,14 @@ def give_verdict(args) -> None:
     from src.verdict import judge, verdict_report
     from src.verdict.between_groups import compare_groups, note_on_layers
     from src.verdict.judging import similarity_columns
+    from src.verdict.named_networks import named_by_list
 
     # The runs with their evaluations, and the similarities of the same layers.
     runs = read_folders(args.source_dirs)
     similarities = [row for path in args.similarity for row in read_table(path, SimilarityRow)]
     warn_of_weights(runs)
     warn_of_earlier((row.networks for row in similarities), kind="row")
-    names = names_of(runs, args.networks)
+    names = named_by_list((network for run in runs for network in run.row.networks), args.networks)
 
     # The verdicts, and the comparison of groups of networks.
     limits = limits_of(args)
@@ -157,23 +158,6 @@ def read_folders(folders):
             "results/DIR, or results/DIR/METHOD/*/ of misc/all_pairs.py"
         )
     return runs
-
-
-def names_of(runs, table):
-    """Return the names and groups of the networks of runs, from a list of networks if there is
-    one."""
-    from src.console import warn
-    from src.results.network_list import as_listed, read_networks
-    from src.verdict.named_networks import named_networks
-
-    networks = [network for run in runs for network in run.row.networks]
-    if not table:
-        return named_networks(networks, {})
-    listed = as_listed(read_networks(table))
-    missing = [network.title for network in networks if network.listed_as not in listed]
-    for title in dict.fromkeys(missing):
-        warn(f"{table} does not list {title}, or lists it with other weights")
-    return named_networks(networks, listed)
 
 
 def limits_of(args):

@@ -20,6 +20,7 @@ from tests.conftest import few_images
 from tests.written_runs import runs_of, write_evaluation, write_run
 
 SCRIPT = "misc/verdict.py"
+COLLECT = "misc/collect_results.py"
 CLEAN = ("c0", "c1", "c2")
 NOISY = ("n0", "n1", "n2")
 LAYERS = ("x", "y")
@@ -170,8 +171,31 @@ def test_a_list_must_be_readable_and_unlisted_networks_are_named_by_path(folder,
     assert {row["networks"] for row in rows} == {"a → b", "a → c2.pt"}
     caption = caption_of(drawn_figures["w.png"])
     assert caption.startswith("Networks: a, b, c2.pt (2 pairs). Data: digits.")
-    assert {row["end_group"] for row in rows} == {"resnet18"}
+    assert {row["end_group"] for row in rows} == {"resnet18", "not listed"}
     assert not (folder / "w_group_tests.csv").exists()
+
+
+def test_networks_that_the_list_lacks_are_in_no_group(folder):
+    """Two clean and two noisy networks are listed; means and tests are theirs alone."""
+    lines = (folder / "list.csv").read_text().splitlines()
+    kept = [line for line in lines if not line.startswith(("c2", "n2"))]
+    (folder / "four.csv").write_text("\n".join(kept))
+    four = ("c0", "c1", "n0", "n1")
+    tables = {}
+    for title, networks, of in (("short", "four.csv", CLEAN + NOISY), ("full", "list.csv", four)):
+        pairs = [f"{front}-{end}" for front, end in itertools.permutations(of, 2)]
+        _, err = run(SCRIPT, *pairs, "--networks", networks, "-o", f"{title}.csv", cwd=folder)
+        assert err.count("does not list") == (2 if title == "short" else 0)
+        for table in ("groups", "group_tests"):
+            tables[title, table] = read_csv(folder / f"{title}_{table}.csv")
+    for table in ("groups", "group_tests"):
+        assert tables["short", table] == tables["full", table] and tables["full", table]
+    (folder / "all").mkdir()
+    for pair in folders():
+        (folder / pair).rename(folder / "all" / pair)
+    _, err = run(COLLECT, "all", "-r", "--networks", "four.csv", "-o", "g.csv", cwd=folder)
+    assert "four.csv does not list c2.pt" in err and err.count("does not list") == 2
+    assert {row["front_group"] for row in read_csv(folder / "g_groups.csv")} == {"clean", "noisy"}
 
 
 def trained(folder, name: str, **options) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from src.console import listed, note
 from src.grouping import grouped
-from src.verdict.named_networks import NamedNetwork
+from src.verdict.named_networks import UNLISTED, NamedNetwork
 from src.verdict.permutations import END, FRONT, Permuted, permutation_test
 from src.verdict.verdict_rows import GroupRow, GroupTestRow
 
@@ -70,11 +70,15 @@ def compare_groups(
 ) -> Comparison:
     """Return the means of each pair of groups, and the tests between groups, for each method.
 
+    Networks that a list lacks belong to no group and are left out.
+
     Args:
         networks: group and training of each network, by the names in the values.
     """
     comparison = Comparison([], [], [])
-    for method, values_of_method in grouped(values, lambda value: value.method).items():
+    unlisted = {name for name, network in networks.items() if network.group == UNLISTED}
+    listed_values = [value for value in values if unlisted.isdisjoint((value.front, value.end))]
+    for method, values_of_method in grouped(listed_values, lambda value: value.method).items():
         compared, layers = compared_layers(values_of_method)
         by_quantity = grouped(compared, lambda value: value.quantity)
         means = {name: means_of_networks(of_name) for name, of_name in by_quantity.items()}

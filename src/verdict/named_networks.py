@@ -3,19 +3,43 @@
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from src.console import warn
 from src.network_names import NetworkKey, NetworkName, titles_of
-from src.results.network_list import ListedNetwork
+from src.results.network_list import ListedNetwork, as_listed, read_networks
 from src.stitching.network_pairs import is_untrained
 from src.trained_with import training_of
+
+UNLISTED = "not listed"  # the group of a network that the list lacks; it is not compared
 
 
 class NamedNetwork(NamedTuple):
     """A network as reports name it."""
 
     name: str  # in the list of networks, else the path
-    group: str  # in the list, else the type
+    group: str  # in the list, else the type; `UNLISTED` if there is a list without the network
     training: str  # equal for one network at two epochs
     is_untrained: bool = False
+
+
+def named_by_list(
+    networks: Iterable[NetworkName], table: str | None
+) -> dict[NetworkKey, NamedNetwork]:
+    """Return each network as reports name it, by its key; warn of networks that the list lacks.
+
+    Args:
+        table: the list of networks; None: networks are named by their paths.
+    """
+    networks = list(networks)
+    if not table:
+        return named_networks(networks, {})
+    listed = as_listed(read_networks(table))
+    missing = [network.title for network in networks if network.listed_as not in listed]
+    for title in dict.fromkeys(missing):
+        warn(
+            f"{table} does not list {title}, or lists it with other weights; it has no name and no "
+            "group, and does not count in the comparison of groups"
+        )
+    return named_networks(networks, listed)
 
 
 def named_networks(
@@ -24,7 +48,7 @@ def named_networks(
     """Return each network as reports name it, by its key.
 
     Args:
-        listed: the networks of a list by `listed_as`; may be empty.
+        listed: the networks of a list by `listed_as`; empty: there is no list.
     """
     networks = list(networks)
     titles = titles_of(networks)
@@ -33,7 +57,7 @@ def named_networks(
         if network.key in named:
             continue
         name = titles[network.key]
-        group = network.type
+        group = UNLISTED if listed else network.type
         line = listed.get(network.listed_as)
         if line:
             group = line.group or network.type
