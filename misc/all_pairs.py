@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 from misc.pairs import (
     Method,
     Unit,
-    estimate,
+    print_commands,
     probing_unit,
     run_units,
     similarity_unit,
@@ -138,14 +138,7 @@ def add_sharing(options: cli.Parser) -> None:
     add(
         "--dry-run",
         action="store_true",
-        help="only print the commands of the single scripts, each with an estimate of its time",
-    )
-    add(
-        "--processes",
-        dest="n_processes",
-        type=cli.whole_number(1),
-        default=1,
-        help="number of processes for the estimate of --dry-run",
+        help="only print the commands of the single scripts",
     )
 
 
@@ -204,13 +197,13 @@ def work(args) -> None:
         session.network(names[network], spec, device=device, encoder=True)
 
     # The work.
+    if args.dry_run:
+        print_commands(unfinished)
+        return
     session.features = KeptFeatures(free_memory() // 2)
     aside = f"{STALE}{datetime.now():%Y-%m-%d_%H-%M-%S}" if args.redo_changed else ""
     with figures.left_out(args.no_figures):
-        if args.dry_run:
-            estimate(unfinished, args, session)
-        else:
-            run_units(unfinished, session, aside=aside)
+        run_units(unfinished, session, aside=aside)
 
 
 def networks_of(units) -> list[ListedNetwork]:

@@ -1,10 +1,8 @@
 """The units of work of all_pairs.py: calls of the single scripts on a pair of networks, in this
 process."""
 
-import math
 import os
 import shlex
-import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
@@ -309,6 +307,13 @@ def probing_unit(network: ListedNetwork, n_epochs: int, args: Namespace, save_di
     return Unit(PROBES, (network,), table, [Call(exec_probe, exec_probe.probe, options)])
 
 
+def print_commands(units: Sequence[Unit]) -> None:
+    """Print the equivalent command lines of the single scripts."""
+    for unit in units:
+        for call in unit.calls:
+            result(shlex.join(["python", *call.command]))
+
+
 def run_units(units: Sequence[Unit], session: "Session", *, aside: str = "") -> None:
     """Run all units that are free; a unit that fails does not stop the next units.
 
@@ -369,87 +374,12 @@ def run_claimed(unit: Unit, session: "Session", *, aside: str) -> bool:
     return True
 
 
-def run_calls(unit: Unit, session: "Session") -> list[float]:
-    """Run the scripts of a unit, and remove the remains of a killed process; return the seconds of
-    each script."""
+def run_calls(unit: Unit, session: "Session") -> None:
+    """Run the scripts of a unit, and remove the remains of a killed process."""
     from src.stitching.folders import remove_remains
 
-    seconds = []
     for call in unit.calls:
-        start = time.monotonic()
         with silenced(notes=False):
             call.function(call.options, session)
         if call.script is exec_stitch:  # its finished runs are evaluated next
             remove_remains(unit.place)
-        seconds.append(time.monotonic() - start)
-    return seconds
-
-
-def estimate(units: Sequence[Unit], args: Namespace, session: "Session") -> None:
-    """Print the commands of units with estimates of their times, and the time of all units."""
-    first_of_kind = {unit.kind: unit for unit in reversed(units)}
-    costs = {kind: measure(unit, args, session) for kind, unit in first_of_kind.items()}
-    for unit in units:
-        for call, seconds in zip(unit.calls, costs[unit.kind], strict=True):
-            result(f"{shlex.join(['python', *call.command])}  # {seconds:.1f} s")
-    total = sum(sum(costs[unit.kind]) for unit in units)
-    times = [
-        f"{duration(total / n)} by --processes {n}" for n in dict.fromkeys((1, args.n_processes))
-    ]
-    note(
-        f"{len(units)} units of work, estimated from one of each kind on this device: {' and '.join(times)}"
-    )
-
-
-def duration(seconds: float) -> str:
-    """Return a time as a text in its two largest units, such as 2 min 10 s."""
-    minutes, rest = divmod(math.ceil(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes} min"
-    if minutes:
-        return f"{minutes} min {rest} s"
-    return f"{rest} s"
-
-
-def measure(unit: Unit, args: Namespace, session: "Session") -> list[float]:
-    """Return the seconds of each script of a unit, measured in a temporary folder.
-
-    The time of training is extrapolated from one epoch and from two epochs.
-    """
-    n_epochs = epochs_of(unit, args)
-    with tempfile.TemporaryDirectory() as folder, silenced():
-        shorter = with_epochs(unit, args, min(n_epochs, 1), str(Path(folder, "shorter")))
-        training, *evaluation = run_calls(shorter, session)
-        if n_epochs > 1:
-            longer = with_epochs(unit, args, 2, str(Path(folder, "longer")))
-            training_twice = run_calls(longer, session)[0]
-            training += (n_epochs - 1) * max(0.0, training_twice - training)
-    return [training, *evaluation]
-
-
-def epochs_of(unit: Unit, args: Namespace) -> int:
-    """Return the number of epochs that a unit trains for; 0 for none."""
-    if unit.kind == PROBES:
-        return args.probes
-    if unit.kind == SIMILARITY:
-        return 0
-    return method_of(unit, args).n_epochs
-
-
-def method_of(unit: Unit, args: Namespace) -> Method:
-    """Return the method of a unit of stitching."""
-    methods = {method.folder: method for method in map(Method.of, args.methods)}
-    return methods[unit.kind]
-
-
-def with_epochs(unit: Unit, args: Namespace, n_epochs: int, save_dir: str) -> Unit:
-    """Return a unit like this one that trains for so many epochs, in another folder."""
-    if unit.kind == PROBES:
-        (network,) = unit.networks
-        return probing_unit(network, n_epochs, args, save_dir)
-    first, second = unit.networks
-    if unit.kind == SIMILARITY:
-        return similarity_unit((first, second), args, save_dir)
-    method = method_of(unit, args)._replace(n_epochs=n_epochs)
-    return stitching_unit((first, second), method, args, save_dir)
