@@ -176,6 +176,7 @@ def work(args) -> None:
     # The units of this share, which record the weights of their networks.
     networks = read_networks(args.networks)
     check_types(args, networks)
+    check_ends(args, networks)
     check_code(args)
     session = Session()
     device = device_of(args.gpu)
@@ -245,6 +246,20 @@ def check_types(args, networks) -> None:
         raise UserError(
             f"{args.networks} names code of a user, and a list does not run code; give --own-types "
             f"{' '.join(unnamed)} as well"
+        )
+
+
+def check_ends(args, networks) -> None:
+    """Raise a UserError if `--ends` names a network that the list lacks."""
+    from src.console import listed
+    from src.errors import UserError
+
+    names = [network.name for network in networks]
+    unknown = [name for name in args.ends or () if name not in names]
+    if unknown:
+        raise UserError(
+            f"--ends: {args.networks} has no {', '.join(unknown)}; give names of its list, such as "
+            f"{listed(names, n=3)}"
         )
 
 
