@@ -136,6 +136,15 @@ def test_two_folders_are_compared(tmp_path):
     assert [row["accuracy_2"] for row in read_csv("new/both.csv")] == ["0.5"] * 3
 
 
+def test_two_folders_of_different_data(tmp_path):
+    for dataset in ("digits", "mnist5k"):
+        write_run(tmp_path / dataset, "1", n_right=900, dataset=dataset)
+    err = run(SCRIPT, "digits", "mnist5k").err
+    assert "digits and mnist5k are of different data (digits, mnist5k); their accuracies are" in err
+    write_run(tmp_path / "other", "1", n_right=800, dataset="digits")
+    assert not run(SCRIPT, "digits", "other").err
+
+
 def test_from_below_all_are_written_and_of_repeated_ones_the_newest_counts(tmp_path):
     for name, accuracy in (("a/2026-11-25_10-25-39.5", 0.25), ("b/2026-11-25_10-25-32.5", 0.5)):
         copy_run(TRAINED[0], tmp_path / "n" / name, accuracy)

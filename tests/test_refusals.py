@@ -130,6 +130,10 @@ REFUSALS = [
         "argument -o/--output: 'a.jpg' is not a name that ends in .csv",
     ),
     (
+        f"misc/all_pairs.py list.csv layer2.0 {ON} -dir all --ends a c d",
+        "--ends: list.csv has no c, d; give names of its list, such as a, b",
+    ),
+    (
         f"{COLLECT} results/dm results/other",
         "have no pair of layers in common (layer3.0 -> layer2.0 in results/dm, layer3.1 -> layer4.0 in results/other)",
     ),
@@ -163,6 +167,7 @@ def place(folder) -> None:
     save_network(folder / "f.pt", MODEL, n_channels=1)
     (folder / "file").touch()
     (folder / "lr.yaml").write_text("learning_rate: 0")
+    (folder / "list.csv").write_text(f"name,path,type\na,f.pt,{MODEL}\nb,own/f.pt,{MODEL}\n")
     (folder / "latin.csv").write_text("name,path,type\ngrün,f.pt,resnet18\n", encoding="latin-1")
     for name in ("broken", "empty", "own"):
         (folder / name).mkdir()

@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from src.console import note, table
+from src.console import listed, note, table, warn
 from src.errors import UserError
 from src.files import locked
 from src.results.captions import Names, common, describe_stitches
@@ -103,7 +103,8 @@ def compare(
 
 
 def _check_comparable(folders: Sequence[str], experiments: Sequence[Sequence[StitchRow]]) -> None:
-    """Raise a UserError unless there are two folders of one experiment each, with common layers."""
+    """Raise a UserError unless there are two folders of one experiment each, with common layers;
+    warn if their data differ."""
     if len(set(folders)) == 1:
         raise UserError(f"{folders[0]} is given twice; give another folder to compare it with")
     for folder, rows in zip(folders, experiments, strict=True):
@@ -122,6 +123,12 @@ def _check_comparable(folders: Sequence[str], experiments: Sequence[Sequence[Sti
         raise UserError(
             f"{' and '.join(folders)} have no pair of layers in common ({', '.join(examples)}); give "
             "folders of stitches between the same layers"
+        )
+    datasets = dict.fromkeys(row.dataset for rows in experiments for row in rows)
+    if len(datasets) > 1:
+        warn(
+            f"{' and '.join(folders)} are of different data ({listed(datasets)}); their accuracies "
+            "are of different images"
         )
 
 
