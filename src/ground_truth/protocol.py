@@ -299,7 +299,8 @@ def _ends_of_impostors(
     stitched = tables.values.keys() & tables.directed
     compared = tables.values.keys() - {*BASELINES, PROBE}
     first = impostors[0]
-    values = [tables.values[name][first] for name in stitched or compared or {PROBE}]
+    measures = stitched or compared or {PROBE}
+    values = np.array([tables.values[name][first] for name in measures])
     has_values = np.isfinite(values).any((0, 2, 3))  # (N,)
     return [i for i, names in enumerate(words) if CLEAN in names and has_values[i]]
 
