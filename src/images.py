@@ -1,6 +1,5 @@
 """The images that a network takes: their classes, shape and normalisation."""
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -36,14 +35,16 @@ def make_normalisation(
     Means of 0 with deviations of 1 change nothing: then None is returned.
 
     Raises:
-        ValueError: there is not one finite number a channel, or a deviation is not positive.
+        ValueError: there is not one number a channel, a mean lies outside of [0, 1], or a deviation
+            is not positive or above 1.
     """
-    for name, values, bound in (("mean", mean, -math.inf), ("std", std, 0)):
-        are_valid = all(bound < value < math.inf for value in values)
-        if len(values) != n_channels or not are_valid:
+    for name, values in (("mean", mean), ("std", std)):
+        are_allowed = all(0 <= value <= 1 for value in values)
+        if len(values) != n_channels or not are_allowed or (name == "std" and 0 in values):
             raise ValueError(
                 f"{name} is {list(values)}; a number for each of {n_channels} channels is needed, "
-                "std > 0"
+                "of values in [0, 1] (levels divided by 255): a mean from 0 to 1, a std above 0 up "
+                "to 1"
             )
     if set(mean) == {0} and set(std) == {1}:
         return None
