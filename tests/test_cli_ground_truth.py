@@ -213,7 +213,7 @@ def test_tables_say_that_test_images_had_dots(dotted):
             "mahalanobis",
             cwd=folder,
         )
-    assert "stitched with --shortcut 0.0; give that one" in refused
+    assert "without --shortcut: these runs were stitched with --shortcut 0.0; give that" in refused
     grids = [
         read_csv(folder / "results" / name / "covariance" / "n2-n3" / "grid.csv")
         for name in ("plain", "dots")

@@ -18,8 +18,10 @@ from src.models import build_model
 from src.ood import make_detector
 from src.similarity import compare
 from src.stitching import build_layers, direct_matching, matching_batches
+from src.stitching.reloading import check_data
 from tests.commands import MODEL, ON_DIGITS, ROOT, error_line, parser_of, run
 from tests.conftest import few_images
+from tests.written_runs import runs_of, write_run
 
 OPTION = re.compile(r"(?<![\w.<`-])--?[a-z][\w-]*")
 SCRIPT = re.compile(r"(?<![\w/])(?:misc/)?[a-z]\w*\.py\b(?!:)")
@@ -172,3 +174,20 @@ def test_calls_from_python_are_answered_with_arguments(said, capsys):
     printed = "".join(capsys.readouterr())
     assert re.search(said, printed)
     assert not OPTION.findall(printed.replace("exec_train.py --help lists", ""))
+
+
+@pytest.mark.parametrize(
+    ("given", "of_runs", "line"),
+    [
+        (None, [0.5], "without --shortcut: these .* were stitched with --shortcut 0.5; give that"),
+        (0.5, [None], "--shortcut 0.5: these runs were stitched without it; leave it out"),
+        (0.5, [0.0], "--shortcut 0.5: these runs were stitched with --shortcut 0.0; give that one"),
+        (0.5, [0.5, None], "--shortcut 0.5: some of these runs .* keep a folder of runs for each"),
+    ],
+)
+def test_the_shortcut_of_runs_is_advised_as_the_parser_takes_it(given, of_runs, line, tmp_path):
+    for i, shortcut in enumerate(of_runs):
+        write_run(tmp_path, f"00000{i}", n_right=900, shortcut=shortcut)
+    with pytest.raises(UserError, match=line):
+        check_data("digits", runs_of(tmp_path), other_data=False, shortcut=given)
+    check_data("cifar10", runs_of(tmp_path), other_data=True, shortcut=given)

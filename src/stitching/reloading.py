@@ -107,10 +107,7 @@ def check_data(
     """
     shortcuts = {run.row.shortcut for run in runs}
     if shortcuts != {shortcut} and not other_data:
-        texts = ", ".join(str(value) for value in shortcuts)
-        raise UserError(
-            f"--shortcut {shortcut}: these runs were stitched with --shortcut {texts}; give that one"
-        )
+        _refuse_shortcut(shortcut, shortcuts)
 
     recorded = {run.row.dataset for run in runs if run.row.dataset is not None}
     differing = {name for name in recorded if name != dataset and not _has_moved(name, dataset)}
@@ -127,6 +124,25 @@ def check_data(
             f"-d {dataset}: these runs were stitched on {', '.join(sorted(recorded))}; {remedy},"
             " or give --other-data for an evaluation on other data, which the verdict leaves out"
         )
+
+
+def _refuse_shortcut(shortcut: float | None, of_runs: Collection[float | None]) -> None:
+    """Raise a UserError that names the `--shortcut` of the runs.
+
+    Args:
+        shortcut: of the evaluation; None: no dots.
+        of_runs: the different values of the runs.
+    """
+    given = "without --shortcut" if shortcut is None else f"--shortcut {shortcut}"
+    if len(of_runs) > 1:
+        raise UserError(
+            f"{given}: some of these runs were stitched with --shortcut, and others with another "
+            "strength or without it; keep a folder of runs for each"
+        )
+    (of_run,) = of_runs
+    if of_run is None:
+        raise UserError(f"{given}: these runs were stitched without it; leave it out")
+    raise UserError(f"{given}: these runs were stitched with --shortcut {of_run}; give that one")
 
 
 def _has_moved(recorded: str, dataset: str) -> bool:
