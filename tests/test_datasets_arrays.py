@@ -164,6 +164,25 @@ def test_a_file_of_a_users_own(save, tmp_path, capsys):
     assert capsys.readouterr().err.count(line) == 1
 
 
+def test_labels_that_no_test_image_has_are_warned_of(tmp_path, capsys):
+    write_npz(tmp_path / "own.npz", y_train=np.arange(9) % 4, y_test=np.array([0, 3, 3, 0]))
+    dataset_info(str(tmp_path / "own.npz"))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no test image has label 1; " in line and "2 of them without a test image" in line
+
+
+def test_levels_of_0_and_1_are_warned_of(tmp_path, capsys):
+    """Up to one level, in whatever image, that is higher."""
+    binary = random_images(2500, 2, 2, 3) // 128
+    write_npz(tmp_path / "own.npz", x_train=binary, x_test=binary, y_train=None, y_test=None)
+    load_dataset(str(tmp_path / "own.npz"), "", train=True)
+    assert "own.npz: all levels of its images are 0 or 1" in capsys.readouterr().err
+    binary[2400, 0, 0, 0] = 2
+    write_npz(tmp_path / "other.npz", x_train=binary, x_test=binary, y_train=None, y_test=None)
+    load_dataset(str(tmp_path / "other.npz"), "", train=True)
+    assert not capsys.readouterr().err
+
+
 def test_grey_unlabelled_images_and_how_to_normalise(tmp_path):
     grey = {
         "x_train": random_images(5, 8, 8),
@@ -195,6 +214,8 @@ def test_grey_unlabelled_images_and_how_to_normalise(tmp_path):
         ({"x_train": np.array([{}, print], dtype=object)}, "Python objects"),
         ({"mean": 0.5, "std": 0.5}, r"mean is \[0.5\]; a number for each of 3 channels"),
         ({"mean": [0.5] * 3, "std": [1, 0, 1]}, r"std is \[1.0, 0.0, 1.0\]"),
+        ({"mean": [127] * 3, "std": [1] * 3}, r"mean is \[127.0, .*levels divided by 255"),
+        ({"mean": [0.5] * 3, "std": [64] * 3}, r"std is \[64.0, .*a std above 0 up to 1"),
     ],
     ids=str,
 )

@@ -57,22 +57,76 @@ def test_labels_are_places_of_class_folders(test, tmp_path):
         assert isinstance(dataset, ImageSet)
 
 
-def test_without_dataset_yaml_images_become_those_of_imagenet_and_small_ones_are_noted(
-    tmp_path, capsys
-):
+def test_without_dataset_yaml_large_images_become_those_of_imagenet(tmp_path, capsys):
     """test_datasets_imagenet.py has the pixels."""
-    for size in (300, 24):
-        root = write_folder(tmp_path / str(size), n=3, size=size)
-        for train in (True, False):
-            dataset = load(root, train=train)
-            images, _ = collect(dataset.epoch(2, seed=0, epoch=1))
-            assert isinstance(dataset, DecodedImageSet) and images.shape == (3, 3, 224, 224)
-        notes = capsys.readouterr().err.splitlines()
-        assert len(notes) == (size < 224)
-    assert notes[0].startswith(
-        f"warning: {root} has no dataset.yaml, so images become 3×224×224, in resized crops; "
-    )
-    assert f"give it in {root}/dataset.yaml (size: 24, and augment: crop_flip or none)" in notes[0]
+    root = write_folder(tmp_path, n=3, size=300)
+    for train in (True, False):
+        dataset = load(root, train=train)
+        images, _ = collect(dataset.epoch(2, seed=0, epoch=1))
+        assert isinstance(dataset, DecodedImageSet) and images.shape == (3, 3, 224, 224)
+    assert not capsys.readouterr().err
+
+
+def test_small_images_of_one_size_keep_it_and_that_is_said_before_the_work(tmp_path, capsys):
+    root = write_folder(tmp_path, n=3, size=24)
+    info = dataset_info(str(root), labelled=True)  # before a network is built
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{root}: images are 24×24 and keep this size; in training they are shifted" in line
+    assert f"write size: 224 into {root}/dataset.yaml" in line
+    assert info.image_shape == (3, 24, 24)
+    to_values = T.Compose([T.ToTensor(), T.Normalize(*IMAGENET_VALUES)])
+    test_images, _ = collect(load(root, train=False).batches(2))
+    expected = torch.stack([to_values(image) for image in opened(root, "val")])
+    torch.testing.assert_close(test_images, expected)
+    train_set = load(root, train=True)
+    assert isinstance(train_set, ImageSet) and train_set.augmentation is not None
+    assert not capsys.readouterr().err  # said once
+
+    (root / "dataset.yaml").write_text("augment: none\n")
+    assert load(root, train=True).image_shape == (3, 24, 24)
+    assert capsys.readouterr().err.count("keep this size; to say otherwise") == 1
+    (root / "dataset.yaml").write_text("size: 224\n")
+    assert load(root, train=True).image_shape == (3, 224, 224) and not capsys.readouterr().err
+
+
+def test_small_images_of_several_sizes_are_enlarged_with_a_warning(tmp_path, capsys):
+    root = write_folder(tmp_path, n=6, size=24)
+    wide = root / "train" / "ant" / "000.png"
+    Image.open(wide).resize((40, 30)).save(wide)
+    assert dataset_info(str(root)).image_shape == (3, 224, 224)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"warning: {root}: images of several sizes, such as 24×24 and 30×40, become" in line
+    assert f"write into {root}/dataset.yaml: size: 24, and augment: crop_flip or none" in line
+    for path in (root / "train").rglob("*.png"):
+        Image.open(path).resize((40, 30)).save(path)
+    assert dataset_info(str(root)).image_shape == (3, 30, 30)
+    assert "images are 30×40, of which the middle 30×30 is kept" in capsys.readouterr().err
+
+
+def test_transparency_is_said_to_be_dropped(tmp_path, capsys):
+    root = write_folder(tmp_path, yaml="size: 12\n")
+    first, second, third = sorted((root / "train").rglob("*.png"))[:3]
+    opaque = Image.open(first).convert("RGBA")
+    opaque.save(first)
+    load(root, train=True)
+    assert not capsys.readouterr().err
+    opaque.putalpha(Image.fromarray(np.full((12, 12), 99, np.uint8)))
+    opaque.save(second)
+    Image.open(third).convert("P").save(third, transparency=bytes(256))
+    load(root, train=True)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"warning: {root}: 2 of 6 images that were looked at have transparent")
+    assert str(second) in line
+
+
+def test_levels_of_0_and_1_are_warned_of(tmp_path, capsys):
+    root = write_folder(tmp_path, yaml="size: 12\n")
+    for path in (root / "train").rglob("*.png"):
+        Image.fromarray(np.asarray(Image.open(path)) // 128).save(path)
+    load(root, train=False)
+    assert not capsys.readouterr().err
+    load(root, train=True)
+    assert "all levels of its images are 0 or 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("augment", ["none", "flip", "crop_flip"])
@@ -157,7 +211,9 @@ def save_16_bits(root: Path) -> None:
             nothing,
             "yaml: augment cannot be mirror; .*none, flip, crop_flip, resized_crop",
         ),
-        ({"yaml": "mean: [1, 2]"}, nothing, r"mean is \[1, 2\]; a number for each of 3 channels"),
+        ({"yaml": "mean: [1, 0]"}, nothing, r"mean is \[1, 0\]; a number for each of 3 channels"),
+        ({"yaml": "mean: [127, 127, 127]"}, nothing, r"\(levels divided by 255\): a mean from 0"),
+        ({"yaml": "std: [0.5, 64, 0.5]"}, nothing, r"std is \[0.5, 64, 0.5\]; .*above 0 up to 1"),
         ({"yaml": "classes: [a, a]"}, nothing, "classes cannot be"),
         (
             {"yaml": "classes: [bee]"},

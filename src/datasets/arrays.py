@@ -11,6 +11,7 @@ from src.console import warn_once
 from src.datasets.base import Device, Loading
 from src.datasets.in_memory import ImageSet, split_of
 from src.datasets.mapped import MappedImages, map_file, map_member
+from src.datasets.samples import warn_of_binary_levels
 from src.datasets.small_sets import load_torchvision
 from src.errors import UserError
 from src.files import readable
@@ -20,6 +21,7 @@ RANDOM_IMAGES = "300K_random_images.npy"
 RANDOM_IMAGES_SOURCE = f"https://people.eecs.berkeley.edu/~hendrycks/{RANDOM_IMAGES}"
 CIFAR5M_SOURCE = "https://github.com/preetum/cifar5m"
 N_PARTS = 6
+IMAGES_AT_ONCE = 1000  # that are looked at
 SHAPE = (32, 32, 3)  # (H, W, C) of the images of both sets
 REMEDY = (
     "save it with numpy.savez: x_train and x_test uint8 (N, H, W, C) or (N, H, W); y_train and "
@@ -91,20 +93,25 @@ def describe(path: Path) -> DatasetInfo:
     n_classes = 0
     if train_labels is not None and test_labels is not None:
         n_classes = 1 + max(int(train_labels.max()), int(test_labels.max()))
-        _warn_of_missing_labels(path, train_labels, n_classes)
+        _warn_of_missing_labels(path, train_labels, n_classes, kind="training")
+        _warn_of_missing_labels(path, test_labels, n_classes, kind="test")
     shape = _image_shape(path, train_images, test_images)
     normalisation = _read_normalisation(path, n_channels=shape[0])
     return DatasetInfo("file", str(path), n_classes, shape, normalisation=normalisation)
 
 
-def _warn_of_missing_labels(path: Path, labels: np.ndarray, n_classes: int) -> None:
-    """Warn if no training image has one of the labels 0..n_classes-1."""
+def _warn_of_missing_labels(path: Path, labels: np.ndarray, n_classes: int, *, kind: str) -> None:
+    """Warn if no image of a split has one of the labels 0..n_classes-1.
+
+    Args:
+        kind: of the images, "training" or "test".
+    """
     present = set(np.unique(labels).tolist())
     missing = [label for label in range(n_classes) if label not in present]
     if missing:
         warn_once(
-            f"{path}: no training image has label {missing[0]}; labels count from 0, so there are "
-            f"{n_classes} classes, {len(missing)} of them without a training image"
+            f"{path}: no {kind} image has label {missing[0]}; labels count from 0, so there are "
+            f"{n_classes} classes, {len(missing)} of them without a {kind} image"
         )
 
 
@@ -143,10 +150,22 @@ def load_file(
 ) -> ImageSet:
     """Load a split of a user's `.npz` file; `root` is not used."""
     images, labels = _read_split(Path(info.source), "train" if train else "test")
+    if _is_binary(images):
+        warn_of_binary_levels(info.source)
     if images.ndim == 3:
         images = cast(np.memmap, images[..., None])  # (N, H, W) -> (N, H, W, 1), still mapped
     labels_tensor = None if labels is None else torch.from_numpy(labels)
     return split_of(info, MappedImages([images]), labels_tensor, train=train, device=device)
+
+
+def _is_binary(images: np.ndarray) -> bool:
+    """Return whether all levels of uint8 images are 0 or 1.
+
+    Blocks of images are read up to the first with a higher level, which is the first block as a
+    rule.
+    """
+    blocks = range(0, len(images), IMAGES_AT_ONCE)
+    return all(images[first : first + IMAGES_AT_ONCE].max() <= 1 for first in blocks)
 
 
 def _read_split(path: Path, split: str) -> tuple[np.memmap, np.ndarray | None]:

@@ -7,17 +7,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torchvision import transforms as T
 from torchvision.datasets.folder import IMG_EXTENSIONS, is_image_file, make_dataset
 
 from src.choices.datasets import IMAGENET_VALUES, DatasetInfo
-from src.console import listed, progress, warn_once
+from src.console import listed, note_once, progress, warn_once
 from src.datasets.augmentation import CropFlip
 from src.datasets.base import UNLABELLED, BaseImageSet, Device, Loading, Pass
 from src.datasets.decoded import DecodedImageSet, Transform
 from src.datasets.in_memory import ImageSet
+from src.datasets.samples import Size, first_images, sizes_of, warn_of_lost_pixels
 from src.errors import UserError, unknown_name
 from src.files import read_yaml, readable
 from src.images import Normalisation, make_normalisation
@@ -46,18 +46,56 @@ def read_settings(root: Path) -> FolderSettings:
     Raises:
         UserError: the file cannot be read, or a setting is unknown or not allowed.
     """
+    return _settings(root, _written(root))
+
+
+def settings_for_images(root: Path) -> FolderSettings:
+    """Read `dataset.yaml` as `read_settings` does, with other defaults for small images.
+
+    Without a `size` in the file, images that are smaller than the default and all of one size keep
+    it, and are shifted and flipped in training unless `augment` says otherwise; a note says so. A
+    warning says where small images are enlarged.
+    """
+    content = _written(root)
+    if "size" in content:
+        return _settings(root, content)
+    size = _small_size(root)
+    if size is None:
+        return _settings(root, content)
+    side = min(size)
+    done = f"images are {size} and keep this size"
+    if size.width != size.height:
+        done = f"images are {size}, of which the middle {side}×{side} is kept"
+    if "augment" not in content:
+        done += "; in training they are shifted and flipped (augment: crop_flip, or none)"
+    note_once(
+        f"{root}: {done}; to say otherwise, write size: {FolderSettings().size} into "
+        f"{root / 'dataset.yaml'}"
+    )
+    return _settings(root, {"size": side, "augment": "crop_flip"} | content)
+
+
+def _written(root: Path) -> dict[str, Any]:
+    """Return the content of `dataset.yaml` by key, not checked yet; {} without this file."""
     path = root / "dataset.yaml"
     if not path.is_file():
-        return FolderSettings()
+        return {}
     content = read_yaml(path)
     for key in content:
         if key not in KEYS:
             raise unknown_name(f"key in {path}", str(key), KEYS)
+    return content
+
+
+def _settings(root: Path, content: dict[str, Any]) -> FolderSettings:
+    """Return the settings in the content of `dataset.yaml`."""
+    if not content:
+        return FolderSettings()
     remedy = (
         "allowed are size: 224, channels: 1 or 3, mean and std: a number a channel, augment: "
         f"{', '.join(AUGMENTATIONS)}, classes: a list of different names"
     )
-    with readable(path, remedy):
+    with readable(root / "dataset.yaml", remedy):
         written = {key: content[key] for key in FolderSettings._fields if key in content}
         settings = FolderSettings(**written)
         _check(settings)
@@ -65,6 +103,27 @@ def read_settings(root: Path) -> FolderSettings:
             classes=tuple(map(str, settings.classes)),
             normalisation=_normalisation(content, settings.channels),
         )
+
+
+def _small_size(root: Path) -> Size | None:
+    """Return the size of the images if it is one and below the default; else None.
+
+    A sample of the images tells. Warns of small images of several sizes.
+    """
+    split = _split_folder(root, bool(_split_folders(root, train=True)))
+    folders = [split / name for name in _class_folders(split)] or [split]
+    sizes = sorted(set(sizes_of(first_images(folders))), key=lambda size: (min(size), size))
+    large = FolderSettings().size
+    if not sizes or min(sizes[0]) >= large:
+        return None
+    if len(sizes) == 1:
+        return sizes[0]
+    warn_once(
+        f"{root}: images of several sizes, such as {sizes[0]} and {sizes[-1]}, become "
+        f"{large}×{large} in resized crops, and small ones are enlarged; for other images write "
+        f"into {root / 'dataset.yaml'}: size: {min(sizes[0])}, and augment: crop_flip or none"
+    )
+    return None
 
 
 def _check(settings: FolderSettings) -> None:
@@ -103,7 +162,7 @@ def _normalisation(content: dict[str, Any], n_channels: int) -> Normalisation | 
 
 def describe(root: Path) -> DatasetInfo:
     """Describe a user's folder of images."""
-    settings = read_settings(root)
+    settings = settings_for_images(root)
     classes = tuple(_classes(root, settings))
     return DatasetInfo(
         "folder",
@@ -125,10 +184,9 @@ def load_folder(
     batch. `root` is not used.
     """
     folder = Path(info.source)
-    settings = read_settings(folder)
+    settings = settings_for_images(folder)
     decoded = _decoded(info, folder, settings, train=train, device=device, loading=loading)
-    if not (folder / "dataset.yaml").is_file():
-        _warn_of_enlargement(folder, decoded.paths[0], settings.size)
+    warn_of_lost_pixels(folder, decoded.paths)
 
     takes_crops_of_files = train and settings.augment == "resized_crop"
     n_bytes = len(decoded) * math.prod(info.image_shape)
@@ -183,18 +241,6 @@ def load_imagenet(
             f"{root / 'dataset.yaml'} (classes: [n01440764, …])"
         )
     return images
-
-
-def _warn_of_enlargement(root: Path, first_image: str, size: int) -> None:
-    """Warn if the first image is smaller than the images of a batch."""
-    with readable(first_image, "restore or remove it"), Image.open(first_image) as image:
-        shorter_side = min(image.size)
-        if shorter_side < size:
-            warn_once(
-                f"{root} has no dataset.yaml, so images become 3×{size}×{size}, in resized crops; "
-                f"the first image is smaller. To keep its size, give it in {root / 'dataset.yaml'} "
-                f"(size: {shorter_side}, and augment: crop_flip or none)"
-            )
 
 
 def _decoded(

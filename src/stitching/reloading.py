@@ -126,7 +126,7 @@ def check_data(
         )
 
 
-def _refuse_shortcut(shortcut: float | None, of_runs: Collection[float | None]) -> None:
+def _refuse_shortcut(shortcut: float | None, of_runs: set[float | None]) -> None:
     """Raise a UserError that names the `--shortcut` of the runs.
 
     Args:
