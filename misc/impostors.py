@@ -79,10 +79,11 @@ def _loaded(dataset: str, root: str) -> BaseImageSet:
 def training_images(donor: Network, images: BaseImageSet) -> TrainingImages:
     """Return training images with keys, logits and features, from one pass of the donor."""
     last_block = donor.block_names[-1]
+    layout = donor.token_layout(last_block)
     keys, logits, features = [], [], []
     for batch, _ in images.batches(BATCH):
         activations = donor.activations(batch, [last_block, donor.output_name])
-        pooled = pool(activations[last_block], is_sequence=donor.is_sequence(last_block))
+        pooled = pool(activations[last_block], layout)
         keys.append(keys_of(batch))
         logits.append(activations[donor.output_name].double())
         features.append(pooled.double())
@@ -123,7 +124,7 @@ class Impostor(nn.Module):
         self.donor = donor.module.eval()
         self._training = training
         self._last_block = donor.block_names[-1]
-        self._is_sequence = donor.is_sequence(self._last_block)
+        self._layout = donor.token_layout(self._last_block)
 
         # Hooks keep the donor's activations of a pass
         self._activations: dict[str, Tensor] = {}
@@ -158,7 +159,7 @@ class Impostor(nn.Module):
         if self.kind == "nearest_logits":
             distances = torch.cdist(logits.detach().double().cpu(), training.logits)  # (B, N)
         elif self.kind == "nearest_features":
-            features = pool(last_block, is_sequence=self._is_sequence).detach().double().cpu()
+            features = pool(last_block, self._layout).detach().double().cpu()
             distances = torch.cdist(features, training.features)
         else:  # a random image: distances in [0, 1) within the class, in [1, 2) outside
             is_other_class = logits.argmax(1).cpu()[:, None] != training.logits.argmax(1)

@@ -21,8 +21,9 @@ def parser() -> cli.Parser:
 
 
 def list_layers(args) -> None:
-    from src.console import note, result
+    from src.console import listed, note, result
     from src.datasets import dataset_info
+    from src.grouping import grouped
     from src.models import build_model
 
     spec = dataset_info(args.dataset, labelled=True).spec
@@ -46,6 +47,10 @@ def list_layers(args) -> None:
         f"{len(shapes)} layers, of which all stands for {len(blocks)}; inside: not all passes"
         " through this layer, as a shortcut leads around it"
     )
+    layouts = {layer: model.token_layout(layer) for layer in shapes}
+    for layout, layers in grouped(shapes, layouts.get).items():
+        if layout is not None:
+            note(f"tokens of {listed(layers, n=3)}: {layout}")
     left_out = [layer for layer in model.layer_names if layer not in shapes]
     if left_out:
         note(

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from src.choices import GRID, MAP, SEQUENCE, VECTOR
 from src.errors import UserError
 from src.models import Network, build_model
+from src.models.tokens import TokenLayout
 from src.stitching import Grid, Pair, build_layers, build_stitching_layer, match_layers
-from src.stitching.layers import TYPES_OF_KINDS, kind_of, type_for
+from src.stitching.layers import TYPES_OF_KINDS, Side, type_for
 from tests.commands import ON_DIGITS, read_csv, read_json, run
 from tests.conftest import few_images
 
@@ -204,13 +205,15 @@ def test_a_learned_cls_token_starts_as_the_mean_of_the_targets():
 def test_the_rule_of_kinds():
     numbers = {GRID: (1, 2, 4, 5, 16, 17, 197, 1024), SEQUENCE: (3, 6, 8, 18, 512)}
     for kind, counts in numbers.items():
-        assert {kind_of((n_tokens, 3)) for n_tokens in counts} == {kind}
-    assert kind_of((16, 3), is_recurrent=True) == SEQUENCE
-    assert (kind_of((3, 4, 4)), kind_of((3,))) == (MAP, VECTOR)
-    assert type_for((512, 4), (1024, 6)) == "s2t" and type_for((512, 4), (512, 6)) == "t2t"
-    assert type_for((17, 4), (17, 6), (True, False)) == "t2t"
+        assert {Side.of((n_tokens, 3)).kind for n_tokens in counts} == {kind}
+    steps = TokenLayout()
+    assert Side.of((16, 3), steps).kind == SEQUENCE
+    assert (Side.of((3, 4, 4)).kind, Side.of((3,)).kind) == (MAP, VECTOR)
+    assert type_for(Side.of((512, 4)), Side.of((1024, 6))) == "s2t"
+    assert type_for(Side.of((512, 4)), Side.of((512, 6))) == "t2t"
+    assert type_for(Side.of((17, 4), steps), Side.of((17, 6))) == "t2t"
     with pytest.raises(UserError, match="shape 2×3×4×4 cannot be stitched"):
-        type_for((2, 3, 4, 4), (3,))
+        type_for(Side.of((2, 3, 4, 4)), Side.of((3,)))
 
 
 def test_a_user_may_read_a_grid_as_a_sequence():
@@ -218,8 +221,8 @@ def test_a_user_may_read_a_grid_as_a_sequence():
     tokens = torch.rand(2, 4, 3)
     expected = torch.from_numpy(resampled(tokens.numpy(), 9))
     torch.testing.assert_close(layer(tokens), expected.to(tokens))
-    for kind, source, line in (("t2s", (18, 3), "square, not 18 tokens; use s2s"),
-                               ("s2t", (3, 3), "say how it is made")):  # fmt: skip
+    for kind, source, line in (("t2s", (18, 3), "grid, not the 18 tokens of a sequence; use s2s"),
+                               ("s2t", (3, 3), "has to be made")):  # fmt: skip
         with pytest.raises(UserError, match=line):
             build_stitching_layer(kind, source, (5, 3))
 

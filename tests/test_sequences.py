@@ -8,6 +8,7 @@ from torch import nn
 from src.errors import UserError
 from src.images import ImageSpec
 from src.models import Network
+from src.models.tokens import TokenLayout
 from src.network_names import NetworkName
 from src.ood.reference import EvaluationOptions, make_reference
 from src.ood.validity import cells
@@ -56,8 +57,12 @@ def network(module: nn.Module, side: int = 16) -> Network:
 
 def test_sequences_are_stitched_step_by_step_or_not_at_all():
     rows, patches = network(Rows()), network(Patches())
-    assert [name for name in rows.layer_names if rows.is_sequence(name)] == ["lstm", "norm"]
-    assert not any(map(patches.is_sequence, (*patches.layer_names, "output")))
+    assert [name for name in rows.layer_names if rows.token_layout(name) == TokenLayout()] == [
+        "lstm",
+        "norm",
+    ]
+    assert patches.token_layout("tokens") == TokenLayout(grid=(4, 4))
+    assert patches.token_layout("embed") is patches.token_layout("output") is None
 
     def layers(front, end, front_layer, end_layer, kind):
         return build_layers(
@@ -79,7 +84,7 @@ def test_sequences_are_stitched_step_by_step_or_not_at_all():
         ((rows, rows, "lstm", "stem", "t2c"), "s2c"),
         ((rows, rows, "stem", "lstm", "c2t"), "c2s"),
     ):
-        line = f"would lay out the steps of a recurrent layer as a map.*use {fitting}"
+        line = f"grid.*use {fitting}"
         with pytest.raises(UserError, match=line):
             layers(*refused)
     assert layers(patches, fine, "tokens", "tokens", "t2t")  # patch tokens are resized
@@ -102,15 +107,15 @@ def test_probes_average_all_steps():
 def test_validity_compares_stretches_of_steps():
     steps = torch.arange(16.0).view(1, 16, 1)
     assert cells(steps).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]  # of a map of 4×4
-    assert cells(steps, is_sequence=True).flatten().tolist() == [1.5, 5.5, 9.5, 13.5]
+    assert cells(steps, TokenLayout()).flatten().tolist() == [1.5, 5.5, 9.5, 13.5]
     images = few_grey_images(20, 16, n_classes=4)
     options = EvaluationOptions(
         NetworkName("-", ""), ("lstm", "stem"), ("mahalanobis",), "", True, 20, "x", images
     )
     found = make_reference(network(Rows()), options, lambda: images).validity
-    assert {layer: each.is_sequence for layer, each in found.items()} == {
-        "lstm": True,
-        "stem": False,
+    assert {layer: each.layout for layer, each in found.items()} == {
+        "lstm": TokenLayout(),
+        "stem": None,
     }
 
 

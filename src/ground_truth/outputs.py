@@ -72,7 +72,7 @@ def pass_over(
         layers: L names; the network need not have all of these layers.
     """
     names = [layer for layer in layers if layer in network.layer_names]
-    are_sequences = {name: network.is_sequence(name) for name in names}
+    layouts = {name: network.token_layout(name) for name in names}
     device = next(network.parameters()).device
     probability_parts: list[Tensor] = []
     label_parts: list[Tensor] = []
@@ -83,8 +83,7 @@ def pass_over(
             probability_parts.append(activations[OUTPUT].softmax(1).double().cpu())
             label_parts.append(labels.cpu())
             for name in names:
-                pooled = pool(activations[name], is_sequence=are_sequences[name])
-                feature_parts[name].append(pooled.double().cpu())
+                feature_parts[name].append(pool(activations[name], layouts[name]).double().cpu())
 
     probabilities = torch.cat(probability_parts)
     is_right = probabilities.argmax(1) == torch.cat(label_parts)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from src.models.outputs import first_tensor, is_activation, logits_of, tensors_of
+from src.models.tokens import n_leading_equal
 
 OUTPUT = "output"  # names the output of the network; all further layers have names of modules
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
@@ -79,6 +80,8 @@ class Calls:
         shapes: by layer, the shape of the value for one image. Layers whose first axis is not that
             of the images are left out.
         time_first: the layers with values (T, B, D), whose second axis is that of the images.
+        n_prefix_tokens: number of tokens that stand in front of the patches where these tokens
+            enter: they are equal for both images there, as a CLS token is. 0 without such a place.
         output_shape: the shape of the output for one image.
         output_name: the layer whose value is the output; `OUTPUT` if there is none.
         changed: calls whose outputs are changed in place after the call ended. None stands for the
@@ -100,12 +103,16 @@ class Calls:
         open_calls: list[Call] = []
         n_calls: Counter[nn.Module] = Counter()
         snapshots: dict[Call, Snapshot] = {}
+        seen_counts: set[int] = set()
+        self.n_prefix_tokens = 0
 
         def enter(module: nn.Module, inputs: tuple) -> None:
+            self._look_for_prefix(inputs, images, seen_counts)
             open_calls.append(Call(module, n_calls[module]))
             n_calls[module] += 1
 
         def leave(module: nn.Module, inputs: tuple, output: Any) -> None:
+            self._look_for_prefix(output, images, seen_counts)
             call = open_calls.pop()
             self.containers[call] = tuple(open_calls)
             snapshots[call] = Snapshot.of(output)
@@ -139,6 +146,26 @@ class Calls:
         graph_values[OUTPUT] = output.graph_value
         self._numbers, self._sources = _graph(image_snapshot.graph_value, graph_values)
         self._has_graph = 0 in self._computed_from(OUTPUT)
+
+    def _look_for_prefix(self, output: Any, images: Tensor, seen: set[int]) -> None:
+        """Set `n_prefix_tokens` if a value is the first one with prefix tokens.
+
+        A number of tokens is looked at where it comes first: attention has not mixed the tokens.
+
+        Args:
+            output: of a module, or the inputs of a module.
+            images: (2, C, H, W), the images of the value.
+            seen: the numbers of tokens that were looked at; this one is added.
+        """
+        value = first_tensor(output)
+        if value is None or value.ndim != 3 or not is_activation(value, len(images)):
+            return
+        if value.shape[1] in seen or torch.equal(value[0], value[1]):  # or it sees no image
+            return
+        seen.add(value.shape[1])
+        if not self.n_prefix_tokens:
+            height, width = images.shape[-2:]
+            self.n_prefix_tokens = n_leading_equal(value, (height, width))
 
     def _name_layers(self, snapshots: dict[Call, Snapshot], output: Snapshot) -> None:
         """Set `call_of`, `positions`, `shapes`, `time_first`, `output_shape` and `output_name`."""
@@ -225,12 +252,21 @@ class Calls:
             return False
         return 0 not in self._computed_from(target, stop=self._numbers[layer])
 
+    def shape_of(self, layer: str) -> tuple[int, ...]:
+        """Return the shape of the value of a layer for one image; () where it has no such shape."""
+        if layer == OUTPUT:
+            return self.output_shape
+        return self.shapes.get(layer, ())
+
+    @property
+    def token_counts(self) -> set[int]:
+        """The numbers of tokens T of all layers with tokens (T, D)."""
+        shapes = [*self.shapes.values(), self.output_shape]
+        return {shape[0] for shape in shapes if len(shape) == 2}
+
     def is_sequence(self, layer: str) -> bool:
         """Return whether tokens (T, D) of a layer are steps of a recurrent layer, or follow it."""
-        shape = self.shapes.get(layer, ())
-        if layer == OUTPUT:
-            shape = self.output_shape
-        if len(shape) != 2:
+        if len(self.shape_of(layer)) != 2:
             return False
         recurrent = [
             name for name, call in self.call_of.items() if isinstance(call.module, RECURRENT)

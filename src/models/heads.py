@@ -1,6 +1,5 @@
 """A linear head for encoders, and the pooling of activations in front of it."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,28 +7,24 @@ import torch
 from torch import Tensor, nn
 
 from src.models.outputs import logits_of
+from src.models.tokens import TokenLayout, layout_or_guess
 
 
-def has_cls_token(n_tokens: int) -> bool:
-    """Return whether a number of tokens includes a CLS token: the number is no square."""
-    return math.isqrt(n_tokens) ** 2 != n_tokens
-
-
-def pool(activations: Tensor, *, is_sequence: bool = False) -> Tensor:
+def pool(activations: Tensor, layout: TokenLayout | None = None) -> Tensor:
     """Return the features (B, D) that a linear probe reads.
 
     Args:
         activations: (B, D, H, W), averaged over the positions; (B, T, D), of which the CLS token is
-            taken, or the mean over the tokens if there is none; or (B, D), which stay.
-        is_sequence: the tokens are the steps of a recurrent layer, without a CLS token.
+            taken, or the mean over the patches or steps if there is none; or (B, D), which stay.
+        layout: of the tokens; None: it is guessed from their number.
     """
     if activations.ndim == 4:
         return activations.mean((2, 3))
     if activations.ndim == 3:
-        n_tokens = activations.shape[1]
-        if has_cls_token(n_tokens) and not is_sequence:
+        layout = layout_or_guess(activations, layout)
+        if layout.has_cls:
             return activations[:, 0]
-        return activations.mean(1)
+        return activations[:, layout.n_prefix :].mean(1)
     return activations
 
 
@@ -38,21 +33,21 @@ class LinearProbe(nn.Linear):
 
     Args:
         width: D.
-        is_sequence: as in `pool`.
+        layout: as in `pool`.
     """
 
     NAME = "linear_probe"  # of the child of an encoder
 
-    def __init__(self, width: int, n_classes: int, *, is_sequence: bool):
+    def __init__(self, width: int, n_classes: int, layout: TokenLayout | None):
         super().__init__(width, n_classes)
-        self.is_sequence = is_sequence
+        self.layout = layout
 
     def forward(self, output: Any) -> Tensor:
-        return super().forward(pool(logits_of(output), is_sequence=self.is_sequence))
+        return super().forward(pool(logits_of(output), self.layout))
 
 
 def add_head(
-    encoder: nn.Module, output_shape: Sequence[int], n_classes: int, *, is_sequence: bool
+    encoder: nn.Module, output_shape: Sequence[int], n_classes: int, layout: TokenLayout | None
 ) -> None:
     """Add a fresh LinearProbe to an encoder, which then returns logits.
 
@@ -60,10 +55,10 @@ def add_head(
 
     Args:
         output_shape: shape of the features for one image.
-        is_sequence: as in `pool`.
+        layout: as in `pool`.
     """
-    width = pool(torch.empty(1, *output_shape, device="meta")).shape[1]
-    head = LinearProbe(width, n_classes, is_sequence=is_sequence).to(next(encoder.parameters()))
+    width = pool(torch.empty(1, *output_shape, device="meta"), layout).shape[1]
+    head = LinearProbe(width, n_classes, layout).to(next(encoder.parameters()))
     encoder.add_module(LinearProbe.NAME, head)
     applies_all_children = type(encoder).forward is nn.Sequential.forward
     if not applies_all_children:

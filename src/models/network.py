@@ -18,13 +18,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from src.console import note, warn
+from src.console import note, note_once, warn
 from src.errors import UserError, unknown_name
 from src.models.blocks import find_blocks
 from src.models.calls import OUTPUT
 from src.models.heads import add_head
 from src.models.outputs import is_activation, logits_of
 from src.models.replay import Replay
+from src.models.tokens import TokenLayout, guessed_layout, layout_of
 
 ASSUMED_SIZES = (32, 224)
 TIME_FIRST = (
@@ -149,8 +150,8 @@ class Network:
         """
         if self.n_classes is None:
             raise ValueError("a head needs n_classes: Network(module, n_classes=...)")
-        is_sequence = self.is_sequence(OUTPUT)
-        add_head(self.module, self.output_shape, self.n_classes, is_sequence=is_sequence)
+        layout = self.token_layout(OUTPUT)
+        add_head(self.module, self.output_shape, self.n_classes, layout)
         return Network(self.module, image_shape=self.image_shape, n_classes=self.n_classes)
 
     @property
@@ -203,15 +204,58 @@ class Network:
         position = calls.positions.get(layer)
         return [name for name in names if calls.positions[name] != position]
 
-    def is_sequence(self, layer: str) -> bool:
-        """Return whether the tokens of a layer are time steps, without a CLS token.
+    def token_layout(self, layer: str) -> TokenLayout | None:
+        """Return the order of the tokens (T, D) of a layer; None for a layer without tokens.
 
-        They are if they are steps of a recurrent layer, or computed from such steps.
+        Steps of a recurrent layer, and tokens computed from them, are a sequence. Other tokens are
+        patches, with prefix tokens in front. The number of prefix tokens is the attribute
+        `n_prefix_tokens` of the module or of a module in it, or `num_prefix_tokens`, as in timm.
+        Without these attributes a pass on two random images tells: a CLS token is equal for both
+        where it enters. Layers in front of that place have none; their tokens are fewer by that
+        number. The first prefix token is a CLS token, unless an attribute `has_class_token` is
+        False. If no token is equal for both images, `guessed_layout` decides; where it guesses a
+        CLS token, a note says so.
 
         Raises:
             UserError: there is no such layer.
         """
-        return self._replay().calls.is_sequence(self._existing(layer))
+        replay = self._replay()
+        calls = replay.calls
+        shape = calls.shape_of(self._existing(layer))
+        if len(shape) != 2:
+            return None
+        if calls.is_sequence(layer):
+            return TokenLayout()
+        n_tokens, _ = shape
+        height, width = replay.images.shape[-2:]
+
+        n_prefix = self._declared("n_prefix_tokens", "num_prefix_tokens")
+        if n_prefix is None and calls.n_prefix_tokens == 0:
+            guess = guessed_layout(n_tokens, (height, width))
+            if guess.has_cls:
+                note_once(
+                    f"layer {layer!r} of {type(self.module).__name__}: {n_tokens} tokens are taken "
+                    f"for {guess}; if they are not, give the module an attribute n_prefix_tokens"
+                )
+            return guess
+        if n_prefix is None:
+            n_prefix = calls.n_prefix_tokens
+        if n_tokens <= n_prefix or n_tokens + n_prefix in calls.token_counts:
+            n_prefix = 0
+        has_cls = self._declared("has_class_token") is not False
+        return layout_of(n_tokens, n_prefix, (height, width), has_cls=has_cls)
+
+    def _declared(self, *names: str) -> Any:
+        """Return the value of the first attribute of these names, in the module and its parts.
+
+        None if there is none.
+        """
+        for part in self._modules:
+            for name in names:
+                value = getattr(part, name, None)
+                if value is not None:
+                    return value
+        return None
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the shape of each layer's activation without the batch axis, by name, in order.

@@ -1,26 +1,24 @@
 """Cells: the few positions that an activation is pooled to, before images are compared."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from src.models.heads import has_cls_token
+from src.models.tokens import TokenLayout, layout_or_guess
 from src.runtime import at_least_single
 
 CELLS = 2  # along each side of a map
 
 
-def cells(activations: Tensor, *, is_sequence: bool = False) -> Tensor:
+def cells(activations: Tensor, layout: TokenLayout | None = None) -> Tensor:
     """Pool activations to a few positions, (B, positions, C), in float32 or float64.
 
-    Maps (B, C, H, W) become a grid of at most 2×2 cells. So do the patch tokens of (B, T, D); a CLS
-    token stays a position of its own in front of the grid. Tokens that form no square are pooled to
-    four stretches along the sequence. Vectors (B, D) have one position.
+    Maps (B, C, H, W) become a grid of at most 2×2 cells. So does the grid of patches in tokens
+    (B, T, D); patches and steps that form no grid become four stretches. Prefix tokens, such as a
+    CLS token, stay positions of their own in front. Vectors (B, D) have one position.
 
     Args:
-        is_sequence: the tokens are the steps of a recurrent layer, which never form a grid.
+        layout: of the tokens; None: it is guessed from their number.
     """
     activations = at_least_single(activations.detach())
     if activations.ndim == 2:
@@ -30,11 +28,12 @@ def cells(activations: Tensor, *, is_sequence: bool = False) -> Tensor:
         size = (min(CELLS, height), min(CELLS, width))
         return F.adaptive_avg_pool2d(activations, size).flatten(2).mT
 
-    n_tokens = activations.shape[1]
-    n_cls = int(has_cls_token(n_tokens))
-    side = math.isqrt(n_tokens - n_cls)
-    if is_sequence or side**2 + n_cls != n_tokens:
-        n_stretches = min(CELLS**2, n_tokens)
-        return F.adaptive_avg_pool1d(activations.mT, n_stretches).mT
-    patches = activations[:, n_cls:].mT.unflatten(2, (side, side))  # (B, D, side, side)
-    return torch.cat([activations[:, :n_cls], cells(patches)], 1)
+    layout = layout_or_guess(activations, layout)
+    prefix = activations[:, : layout.n_prefix]
+    patches = activations[:, layout.n_prefix :].mT  # (B, D, T)
+    if layout.grid is None:
+        n_stretches = min(CELLS**2, patches.shape[2])
+        pooled = F.adaptive_avg_pool1d(patches, n_stretches).mT
+    else:
+        pooled = cells(patches.unflatten(2, layout.grid))
+    return torch.cat([prefix, pooled], 1)

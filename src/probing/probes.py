@@ -15,6 +15,7 @@ from src.images import ImageSpec
 from src.low_rank import principal_components
 from src.models import Network
 from src.models.heads import pool
+from src.models.tokens import TokenLayout
 from src.runtime import seeded
 from src.training import HeadLosses, Task, classification_losses
 
@@ -22,7 +23,7 @@ LAST_EPOCHS = 5  # that have a tenth of the learning rate
 
 
 def truncated_pools(
-    activations: Tensor, ranks: Sequence[int | None], *, is_sequence: bool = False
+    activations: Tensor, ranks: Sequence[int | None], layout: TokenLayout | None = None
 ) -> Tensor:
     """Return `pool(low_rank_approx(activations, rank))` for several ranks, without gradients.
 
@@ -31,13 +32,13 @@ def truncated_pools(
     Args:
         activations: (B, D, H, W), (B, T, D) or (B, D).
         ranks: None, or at least D, leaves the features whole.
-        is_sequence: as for `pool`.
+        layout: as for `pool`.
     Returns:
         (len(ranks), B, D)
     Raises:
         ValueError: the activations are not finite.
     """
-    pooled = pool(activations.detach(), is_sequence=is_sequence)
+    pooled = pool(activations.detach(), layout)
     width = pooled.shape[1]
     ranks_below_width = sorted({rank for rank in ranks if rank is not None and rank < width})
     truncated: dict[int | None, Tensor] = {}
@@ -80,11 +81,15 @@ class Probes(Task):
         self.layers = list(layers)
         self.ranks = list(ranks)
 
-        # Numbers of features by layer
+        # Orders of tokens and numbers of features by layer
         image = next(network.parameters()).new_zeros(1, *images.shape)
         with torch.no_grad():
             activations = network.activations(image, self.layers)
-        self.widths = {layer: pool(activations[layer]).shape[1] for layer in self.layers}
+        self.layouts = {layer: network.token_layout(layer) for layer in self.layers}
+        self.widths = {
+            layer: pool(activations[layer], layout).shape[1]
+            for layer, layout in self.layouts.items()
+        }
 
         # Probes by layer and rank
         self.probes: dict[tuple[str, int | None], nn.Linear] = {}
@@ -111,9 +116,8 @@ class Probes(Task):
         Raises:
             UserError: the activations are not finite.
         """
-        is_sequence = self.network.is_sequence(layer)
         try:
-            return truncated_pools(activations, self.ranks, is_sequence=is_sequence)
+            return truncated_pools(activations, self.ranks, self.layouts[layer])
         except ValueError as error:
             raise UserError(f"layer {layer}: {error}; check the checkpoint") from error
 

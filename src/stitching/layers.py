@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from src.choices import AUTO, GRID, MAP, SEQUENCE, STITCHING_TYPES, VECTOR
 from src.console import warn
 from src.errors import UserError
-from src.models.heads import has_cls_token, pool
+from src.models.heads import pool
+from src.models.tokens import TokenLayout, guessed_layout
 
 Shape = Sequence[int]
 Size = tuple[int, int]  # height and width of a map
@@ -42,49 +43,82 @@ def resize(maps: Tensor, size: Sequence[int], mode: str) -> Tensor:
     return F.interpolate(maps, size=tuple(size), mode=mode, align_corners=False)
 
 
-def kind_of(shape: Shape, *, is_recurrent: bool = False) -> str:
-    """Return the kind of an activation: MAP, GRID, SEQUENCE or VECTOR.
-
-    Tokens (T, D) are a grid if T is a square, or a square and 1 for a CLS token in front.
-    Otherwise they are a sequence, and so are the steps of a recurrent layer, whatever their number.
-
-    Args:
-        shape: (C, H, W), (T, D) or (D,).
-        is_recurrent: the tokens are the steps of a recurrent layer, or computed from them.
-    Raises:
-        UserError: the shape has another number of axes.
-    """
-    if len(shape) == 3:
-        return MAP
-    if len(shape) == 1:
-        return VECTOR
-    if len(shape) != 2:
-        raise UserError(
-            f"activations of shape {_text(shape)} cannot be stitched; choose a layer with a feature "
-            "map (C, H, W), tokens (T, D) or a vector (D)"
-        )
-    if is_recurrent or not _is_grid(shape[0]):
-        return SEQUENCE
-    return GRID
+Layouts = tuple[TokenLayout | None, TokenLayout | None]  # of source and target; see `Side.of`
 
 
-def type_for(source: Shape, target: Shape, recurrent: tuple[bool, bool] = (False, False)) -> str:
+class Side(NamedTuple):
+    """The activation on one side of a stitch."""
+
+    shape: tuple[int, ...]  # (C, H, W), (T, D) or (D,)
+    tokens: TokenLayout  # the order of tokens (T, D); of further shapes it means nothing
+
+    @classmethod
+    def of(cls, shape: Shape, layout: TokenLayout | None = None) -> "Side":
+        """Return the side with a shape; without a layout, that of tokens is guessed."""
+        if layout is None and len(shape) == 2:
+            layout = guessed_layout(shape[0])
+        return cls(tuple(shape), layout or TokenLayout())
+
+    @property
+    def kind(self) -> str:
+        """The kind of the activation: MAP, GRID, SEQUENCE or VECTOR.
+
+        Raises:
+            UserError: the shape has another number of axes.
+        """
+        if len(self.shape) == 3:
+            return MAP
+        if len(self.shape) == 1:
+            return VECTOR
+        if len(self.shape) != 2:
+            raise UserError(
+                f"activations of shape {_text(self.shape)} cannot be stitched; choose a layer with "
+                "a feature map (C, H, W), tokens (T, D) or a vector (D)"
+            )
+        if self.tokens.grid is None:
+            return SEQUENCE
+        return GRID
+
+    @property
+    def width(self) -> int:
+        """The number of channels: of a map, of each token or of a vector."""
+        if len(self.shape) == 3:
+            return self.shape[0]
+        return self.shape[-1]
+
+    @property
+    def n_patches(self) -> int:
+        """The number of tokens without the prefix tokens."""
+        return self.shape[0] - self.tokens.n_prefix
+
+    def map_size(self, kind: str) -> Size:
+        """Return the size of the map that the positions form; of a grid, without prefix tokens.
+
+        Args:
+            kind: MAP, GRID or SEQUENCE; a grid may be read as a sequence.
+        """
+        if kind == MAP:
+            return self.shape[1], self.shape[2]
+        if kind == SEQUENCE or self.tokens.grid is None:
+            return 1, self.shape[0]
+        return self.tokens.grid
+
+    def __str__(self) -> str:
+        return _text(self.shape)
+
+
+def type_for(source: Side, target: Side) -> str:
     """Return the stitching type that AUTO stands for between two layers.
 
     Equally many tokens of any kind are stitched by `t2t`, token by token. Otherwise
     `TYPES_OF_KINDS` decides.
 
-    Args:
-        source, target: (C, H, W), (T, D) or (D,).
-        recurrent: for each of the two layers, as `is_recurrent` of `kind_of`.
     Raises:
-        UserError: a shape has another number of axes.
+        UserError: a shape is of no kind.
     """
-    if len(source) == len(target) == 2 and source[0] == target[0]:
+    if len(source.shape) == len(target.shape) == 2 and source.shape[0] == target.shape[0]:
         return "t2t"
-    source_kind = kind_of(source, is_recurrent=recurrent[0])
-    target_kind = kind_of(target, is_recurrent=recurrent[1])
-    return TYPES_OF_KINDS[source_kind][target_kind]
+    return TYPES_OF_KINDS[source.kind][target.kind]
 
 
 class Plan(NamedTuple):
@@ -92,9 +126,9 @@ class Plan(NamedTuple):
 
     # The source becomes a single position: its CLS token, or the mean over its positions
     is_averaged: bool = False
-    has_cls: bool = False  # the source has a CLS token
-    keeps_cls: bool = False  # it is mapped like the patch tokens
-    used_cls: str | None = None  # what becomes of it otherwise: see `StitchingLayer`
+    tokens: TokenLayout = TokenLayout()  # of a source that is a grid
+    n_kept: int = 0  # prefix tokens of the source that are mapped like the patches
+    used_cls: str | None = None  # what becomes of a CLS token otherwise: see `StitchingLayer`
     # The positions of the source are laid out as a map of this size; None: it is used unchanged
     laid_out: Size | None = None
     token_size: Size | None = None  # the laid-out patches are resized to it, and are tokens again
@@ -104,7 +138,8 @@ class Plan(NamedTuple):
     is_convolution: bool = True
     # The map whose positions are those of the target; None: the affine map makes the target
     target_map: Size | None = None
-    made_cls: str | None = None  # the CLS token put in front of tokens: see `StitchingLayer`
+    n_made: int = 0  # prefix tokens that are made, behind those that are kept
+    made_cls: str | None = None  # how they are made: see `StitchingLayer`; None: there are none
 
     def resizing(self, size_in: Size, size_out: Size) -> "Plan":
         """Return this plan with a resize of the map between two sizes.
@@ -123,17 +158,22 @@ class Plan(NamedTuple):
         Two pairs with one front layer map the same source if these steps are equal: matching then
         computes its moments once.
         """
-        return self._replace(convolves_first=False, target_map=None, made_cls=None)
+        return self._replace(convolves_first=False, target_map=None, n_made=0, made_cls=None)
+
+    @property
+    def made(self) -> slice:
+        """The places of the made prefix tokens among the tokens of the target."""
+        return slice(self.n_kept, self.n_kept + self.n_made)
 
 
 def plan_of(
     stitching_type: str,
-    source: Shape,
-    target: Shape,
+    source: Side,
+    target: Side,
     made_cls: str | None = None,
     used_cls: str | None = None,
 ) -> Plan:
-    """Return the plan of a stitching type between two shapes that fit it.
+    """Return the plan of a stitching type between two sides that fit it.
 
     Args:
         made_cls, used_cls: as for `StitchingLayer`; without effect where they do not apply.
@@ -142,63 +182,70 @@ def plan_of(
     if stitching_type == "t2t":
         return _between_tokens(source, target, made_cls, used_cls)
     if target_kind == VECTOR:
-        has_cls = source_kind == GRID and has_cls_token(source[0])
-        return Plan(is_averaged=True, has_cls=has_cls, target_map=(1, 1))
+        return Plan(is_averaged=True, tokens=_tokens_of(source, source_kind), target_map=(1, 1))
     if source_kind == VECTOR:
         return _from_vector(target)
     if source_kind == MAP and target_kind == MAP:
-        return Plan().resizing(_map_size(source, MAP), _map_size(target, MAP))
-    if stitching_type == "s2t" and not has_cls_token(target[0]):
-        made_cls = None
-    if target_kind != GRID:
-        made_cls = None
+        return Plan().resizing(source.map_size(MAP), target.map_size(MAP))
     if source_kind != GRID:
         used_cls = None
     return _between_positions(stitching_type, source, target, made_cls, used_cls)
 
 
-def _between_tokens(
-    source: Shape, target: Shape, made_cls: str | None, used_cls: str | None
-) -> Plan:
-    """Return the plan of `t2t`, which resizes patch tokens where the numbers of tokens differ."""
-    if source[:-1] == target[:-1]:  # equally many tokens, or two vectors
+def _tokens_of(side: Side, kind: str) -> TokenLayout:
+    """Return the layout of the tokens of a grid; a map, or a grid read as a sequence, has none."""
+    return side.tokens if kind == GRID else TokenLayout()
+
+
+def _between_tokens(source: Side, target: Side, made_cls: str | None, used_cls: str | None) -> Plan:
+    """Return the plan of `t2t`, which resizes patch tokens where the numbers of tokens differ.
+
+    As many prefix tokens are kept as both sides have. The target's further ones are made.
+    """
+    if source.shape[:-1] == target.shape[:-1]:  # equally many tokens, or two vectors
         return Plan(is_convolution=False)
-    has_cls = has_cls_token(source[0])
-    needs_cls = has_cls_token(target[0])
+    n_kept = _n_shared_prefix(source, target)
+    n_made = target.tokens.n_prefix - n_kept
     return Plan(
         is_convolution=False,
-        laid_out=_map_size(source, GRID),
-        has_cls=has_cls,
-        keeps_cls=has_cls and needs_cls,
-        used_cls=None if needs_cls else used_cls,
-        token_size=_map_size(target, GRID),
-        made_cls=made_cls if needs_cls and not has_cls else None,
+        laid_out=source.map_size(GRID),
+        tokens=source.tokens,
+        n_kept=n_kept,
+        used_cls=None if target.tokens.n_prefix else used_cls,
+        token_size=target.map_size(GRID),
+        n_made=n_made,
+        made_cls=made_cls if n_made else None,
     )
 
 
-def _from_vector(target: Shape) -> Plan:
-    """Return the plan from a vector to a map, or to tokens, which include a CLS token.
+def _n_shared_prefix(source: Side, target: Side) -> int:
+    """Count the prefix tokens that both sides have; 0 if one has a CLS token and one has none."""
+    if source.tokens.has_cls != target.tokens.has_cls:
+        return 0
+    return min(source.tokens.n_prefix, target.tokens.n_prefix)
+
+
+def _from_vector(target: Side) -> Plan:
+    """Return the plan from a vector to a map, or to tokens, which include prefix tokens.
 
     The vector is a map of one position, which is resized to all positions.
     """
-    if len(target) == 3:
-        size = _map_size(target, MAP)
-    else:
-        size = _map_size(target, SEQUENCE)
+    size = target.map_size(MAP if len(target.shape) == 3 else SEQUENCE)
     return Plan(laid_out=(1, 1), target_map=size).resizing((1, 1), size)
 
 
 def _between_positions(
-    stitching_type: str, source: Shape, target: Shape, made_cls: str | None, used_cls: str | None
+    stitching_type: str, source: Side, target: Side, made_cls: str | None, used_cls: str | None
 ) -> Plan:
     """Return the plan between maps, grids and sequences, where one side is no map."""
     source_kind, target_kind = STITCHING_TYPES[stitching_type]
+    n_made = _tokens_of(target, target_kind).n_prefix
 
-    # The positions of both sides without a CLS token, as maps
-    size_in = _map_size(source, source_kind)
-    size_out = _map_size(target, target_kind)
-    if stitching_type == "c2t":
-        size_out = _grid_for_map(size_in, target[0] - (made_cls is not None))
+    # The positions of both sides without prefix tokens, as maps
+    size_in = source.map_size(source_kind)
+    size_out = target.map_size(target_kind)
+    if stitching_type == "c2t" and math.prod(size_in) == target.n_patches:
+        size_out = size_in
 
     # If a side is a sequence, positions of both sides are a row
     if SEQUENCE in (source_kind, target_kind):
@@ -208,37 +255,14 @@ def _between_positions(
     is_laid_out = source_kind != MAP or target_kind == SEQUENCE
     is_written_back = target_kind != MAP or source_kind == SEQUENCE
     plan = Plan(
-        has_cls=source_kind == GRID and has_cls_token(source[0]),
+        tokens=_tokens_of(source, source_kind),
         used_cls=used_cls,
         laid_out=size_in if is_laid_out else None,
         target_map=size_out if is_written_back else None,
-        made_cls=made_cls,
+        n_made=n_made,
+        made_cls=made_cls if n_made else None,
     )
     return plan.resizing(size_in, size_out)
-
-
-def _map_size(shape: Shape, kind: str) -> Size:
-    """Return the size of the map that the positions of an activation form.
-
-    The CLS token of a grid is left out.
-    """
-    if kind == MAP:
-        return shape[1], shape[2]
-    if kind == SEQUENCE:
-        return 1, shape[0]
-    side = _side(shape[0])
-    return side, side
-
-
-def _grid_for_map(size: Size, n_patches: int) -> Size:
-    """Return the size of the grid of patch tokens that a map of this size becomes.
-
-    It is the size of the map if there are as many patch tokens as positions, else a square.
-    """
-    if math.prod(size) == n_patches:
-        return size
-    side = math.isqrt(n_patches)
-    return side, side
 
 
 class StitchingLayer(nn.Module):
@@ -247,20 +271,23 @@ class StitchingLayer(nn.Module):
     Between a sequence and a map (or a grid of patch tokens), the map is read or written row by row,
     and resized along the row. For a vector as target, the source is replaced by its CLS token, or
     by the mean over its positions if it has none. A vector as source gives the same values to all
-    positions of the target, the CLS token included.
+    positions of the target, prefix tokens included.
+
+    Prefix tokens, in front of the patches, are a CLS token and further ones, such as registers.
 
     `build_stitching_layer` checks that shapes and type fit; this class does not.
 
     Args:
         source, target: shapes (C, H, W), (T, D) or (D,).
         stitching_type: a name in `STITCHING_TYPES`; None: the type that `type_for` returns.
-        made_cls: the CLS token that is put in front of stitched tokens: `pool` (their mean),
-            `learn` (a parameter) or None. Between tokens it is made if the target has a CLS token
-            and the source has none.
-        used_cls: what becomes of the CLS token of a source if the target has none: dropped
-            (`drop` or None), added to each patch token with a learned weight (`add`), or put in the
-            place of all patch tokens (`only`). If both have a CLS token, it is mapped like the
-            patch tokens.
+        layouts: of the tokens of source and target; None: guessed from their number.
+        made_cls: the prefix tokens that are put in front of stitched patches: `pool` (the mean of
+            the patches), `learn` (parameters) or None. Between tokens, those are made that the
+            target has and the source has not.
+        used_cls: what becomes of the CLS token of a source if the target has no prefix tokens:
+            dropped (`drop` or None), added to each patch token with a learned weight (`add`), or
+            put in the place of all patch tokens (`only`). Prefix tokens that both have are mapped
+            like the patch tokens; further ones of the source are dropped.
         upsample_mode: `bilinear` or `nearest`.
     """
 
@@ -270,24 +297,27 @@ class StitchingLayer(nn.Module):
         target: Shape,
         *,
         stitching_type: str | None = None,
+        layouts: Layouts = (None, None),
         made_cls: str | None = None,
         used_cls: str | None = None,
         upsample_mode: str = "bilinear",
     ):
         super().__init__()
-        self.stitching_type = stitching_type or type_for(source, target)
-        self.target_shape = tuple(target)
-        self.plan = plan_of(self.stitching_type, source, target, made_cls, used_cls)
+        source_side = Side.of(source, layouts[0])
+        target_side = Side.of(target, layouts[1])
+        self.stitching_type = stitching_type or type_for(source_side, target_side)
+        self.target_shape = target_side.shape
+        self.plan = plan_of(self.stitching_type, source_side, target_side, made_cls, used_cls)
         self.upsample_mode = upsample_mode
-        width_in = _width(source)
-        width_out = _width(target)
+        width_in = source_side.width
+        width_out = target_side.width
         self.transform: nn.Conv2d | nn.Linear
         if self.plan.is_convolution:
             self.transform = nn.Conv2d(width_in, width_out, 1)
         else:
             self.transform = nn.Linear(width_in, width_out)
         if self.plan.made_cls == "learn":
-            self.cls_token = nn.Parameter(torch.randn(1, 1, width_out) * 1e-6)
+            self.cls_token = nn.Parameter(torch.randn(1, self.plan.n_made, width_out) * 1e-6)
         if self.plan.used_cls == "add":
             self.cls_token_weight = nn.Parameter(torch.tensor([0.1]))
 
@@ -301,7 +331,7 @@ class StitchingLayer(nn.Module):
         """
         plan = self.plan
         if plan.is_averaged:
-            return pool(source, is_sequence=not plan.has_cls)[:, :, None, None]
+            return pool(source, plan.tokens)[:, :, None, None]
         if plan.laid_out is None:
             return source
         if source.ndim == 2:
@@ -314,19 +344,17 @@ class StitchingLayer(nn.Module):
             return maps
         resized = resize(maps, plan.token_size, self.upsample_mode)
         tokens = resized.flatten(2).transpose(1, 2)  # (B, T2, D1)
-        if plan.keeps_cls:
-            return torch.cat([source[:, :1], tokens], dim=1)
-        return tokens
+        return torch.cat([source[:, : plan.n_kept], tokens], dim=1)
 
     def _patches(self, source: Tensor) -> Tensor:
         """Return the patch tokens of a source (B, T, D).
 
         The CLS token is added to each patch token, or stands in its place, if `used_cls` says so.
         """
-        if not self.plan.has_cls:
-            return source
+        patches = source[:, self.plan.tokens.n_prefix :]
+        if not self.plan.tokens.has_cls:
+            return patches
         cls_token = source[:, :1]
-        patches = source[:, 1:]
         if self.plan.used_cls == "add":
             return patches + self.cls_token_weight * cls_token
         if self.plan.used_cls == "only":
@@ -337,10 +365,11 @@ class StitchingLayer(nn.Module):
         """Return the part of a target activation (B, …) that the affine map is matched to.
 
         It has as many positions as the source that is laid out and resized, in the same order. Left
-        out is a CLS token that this layer makes.
+        out are prefix tokens that this layer makes.
         """
         if self.plan.made_cls is not None:
-            target = target[:, 1:]
+            made = self.plan.made
+            target = torch.cat([target[:, : made.start], target[:, made.stop :]], dim=1)
         if self.plan.target_map is None or target.ndim == 2:
             return target
         if target.ndim == 3:
@@ -354,11 +383,13 @@ class StitchingLayer(nn.Module):
             stitched = self._written_back(stitched)
         if self.plan.made_cls is None:
             return stitched
+        n_kept = self.plan.n_kept
         if self.plan.made_cls == "pool":
-            cls_token = stitched.mean(1, keepdim=True)
+            mean = stitched[:, n_kept:].mean(1, keepdim=True)
+            made = mean.expand(-1, self.plan.n_made, -1)
         else:
-            cls_token = self.cls_token.expand(len(stitched), -1, -1)
-        return torch.cat([cls_token, stitched], dim=1)
+            made = self.cls_token.expand(len(stitched), -1, -1)
+        return torch.cat([stitched[:, :n_kept], made, stitched[:, n_kept:]], dim=1)
 
     def _transformed(self, source: Tensor) -> Tensor:
         """Resize a laid-out source to `plan.size`, if any, and map each position affinely."""
@@ -370,7 +401,7 @@ class StitchingLayer(nn.Module):
         return self.transform(resize(source, size, self.upsample_mode))
 
     def _written_back(self, stitched: Tensor) -> Tensor:
-        """Return a stitched map (B, D, H, W) in the shape of a target without made CLS token.
+        """Return a stitched map (B, D, H, W) in the shape of a target without made prefix tokens.
 
         The result is a map with other height and width, tokens (B, T, D) or vectors (B, D).
         """
@@ -410,7 +441,7 @@ def build_stitching_layer(
     source: Shape,
     target: Shape,
     *,
-    recurrent: tuple[bool, bool] = (False, False),
+    layouts: Layouts = (None, None),
     init: str = "rand",
     c2t_cls_token: str | None = None,
     t2c_cls_token: str | None = None,
@@ -420,12 +451,12 @@ def build_stitching_layer(
 
     Args:
         stitching_type: a name in `STITCHING_TYPES`, or `auto`. `auto` takes the type that
-            `type_for` returns. A CLS token that the source lacks is then the mean of the patch
+            `type_for` returns. Prefix tokens that the source lacks are then the mean of the patch
             tokens, unless `c2t_cls_token` says otherwise.
         source, target: shapes of the front and the end activation of an image: (C, H, W), (T, D) or
             (D,).
-        recurrent: for source and target, whether the tokens are the steps of a recurrent layer,
-            which are no map.
+        layouts: of the tokens of source and target, as `Network.token_layout` returns them; None:
+            guessed from their number.
         init: `eye` starts as the identity. All further names start from torch's random weights,
             drawn from the global generator; nothing is matched here.
         c2t_cls_token, t2c_cls_token, upsample_mode: `made_cls`, `used_cls` and the mode of
@@ -433,15 +464,18 @@ def build_stitching_layer(
     Raises:
         UserError: the shapes do not fit the type, or there is no identity between them for `eye`.
     """
+    source_side = Side.of(source, layouts[0])
+    target_side = Side.of(target, layouts[1])
     if stitching_type == AUTO:
-        stitching_type = type_for(source, target, recurrent)
-        c2t_cls_token = _chosen_cls(stitching_type, target, c2t_cls_token)
-    _check_kinds(stitching_type, source, target, recurrent)
-    _check_shapes(stitching_type, source, target, c2t_cls_token)
+        stitching_type = type_for(source_side, target_side)
+        c2t_cls_token = _chosen_cls(stitching_type, target_side, c2t_cls_token)
+    _check_kinds(stitching_type, source_side, target_side)
+    _check_shapes(stitching_type, source_side, target_side, c2t_cls_token)
     layer = StitchingLayer(
         source,
         target,
         stitching_type=stitching_type,
+        layouts=(source_side.tokens, target_side.tokens),
         made_cls=c2t_cls_token,
         used_cls=t2c_cls_token,
         upsample_mode=upsample_mode,
@@ -451,12 +485,12 @@ def build_stitching_layer(
     return layer
 
 
-def _chosen_cls(stitching_type: str, target: Shape, option: str | None) -> str | None:
-    """Return how `auto` makes the CLS token of a grid: as the option says, by default `pool`.
+def _chosen_cls(stitching_type: str, target: Side, option: str | None) -> str | None:
+    """Return how `auto` makes the prefix tokens of a grid: as the option says, by default `pool`.
 
-    None for a target without CLS token.
+    None for a target without prefix tokens.
     """
-    if stitching_type not in ("c2t", "s2t", "t2t") or not has_cls_token(target[0]):
+    if stitching_type not in ("c2t", "s2t", "t2t") or target.tokens.n_prefix == 0:
         return None
     return option or "pool"
 
@@ -488,103 +522,76 @@ def _set_identity(layer: StitchingLayer) -> None:
     layer.set_affine(torch.eye(width_out, width_in), torch.zeros(width_out))
 
 
-def _check_kinds(
-    stitching_type: str, source: Shape, target: Shape, recurrent: tuple[bool, bool]
-) -> None:
+def _check_kinds(stitching_type: str, source: Side, target: Side) -> None:
     """Raise a UserError if two activations are not of the kinds of a stitching type."""
-    fitting = type_for(source, target, recurrent)
+    fitting = type_for(source, target)
     kinds = STITCHING_TYPES[stitching_type]
     n_axes = {MAP: 3, GRID: 2, SEQUENCE: 2, VECTOR: 1}
-    fits = [len(source), len(target)] == [n_axes[kind] for kind in kinds]
-    are_vectors = len(source) == len(target) == 1
+    fits = [len(source.shape), len(target.shape)] == [n_axes[kind] for kind in kinds]
+    are_vectors = len(source.shape) == len(target.shape) == 1
     if not fits and not (are_vectors and stitching_type == "t2t"):
         raise UserError(
             f"{stitching_type} stitches from a {kinds[0]} to a {kinds[1]}, not from shape "
-            f"{_text(source)} to {_text(target)}; use {fitting}"
-        )
-    source_is_misread = recurrent[0] and kinds[0] == GRID
-    target_is_misread = recurrent[1] and kinds[1] == GRID
-    if (source_is_misread or target_is_misread) and fitting != "t2t":
-        raise UserError(
-            f"{stitching_type} would lay out the steps of a recurrent layer as a map, from shape "
-            f"{_text(source)} to {_text(target)}; use {fitting}"
+            f"{source} to {target}; use {fitting}"
         )
 
 
-def _check_shapes(stitching_type: str, source: Shape, target: Shape, made_cls: str | None) -> None:
+def _check_shapes(stitching_type: str, source: Side, target: Side, made_cls: str | None) -> None:
     """Raise a UserError if two shapes of the right kinds do not fit a stitching type."""
-    if stitching_type == "c2c" and tuple(source[1:]) != tuple(target[1:]):
-        raise UserError(
-            f"c2c needs maps of equal size, not {_text(source)} and {_text(target)}; use rc2c_pre"
-        )
-    if stitching_type == "t2t" and source[:-1] != target[:-1]:
-        _check_token_counts(source[0], target[0], made_cls)
+    if stitching_type == "c2c" and source.shape[1:] != target.shape[1:]:
+        raise UserError(f"c2c needs maps of equal size, not {source} and {target}; use rc2c_pre")
+    if stitching_type == "t2t" and source.shape[:-1] != target.shape[:-1]:
+        _check_grids(source, target)
+        if target.tokens.n_prefix > _n_shared_prefix(source, target):
+            _check_made(stitching_type, target, made_cls)
     if stitching_type == "c2t":
-        _check_patches(math.prod(source[1:]), target[0], made_cls)
+        _check_patches(math.prod(source.shape[1:]), target, made_cls)
+        _check_made(stitching_type, target, made_cls)
     if stitching_type in ("t2c", "t2s", "t2v"):
-        _check_grid(stitching_type, source[0], stitching_type.replace("t", "s"))
+        _check_grid(stitching_type, source, stitching_type.replace("t", "s"))
     if stitching_type == "s2t":
-        _check_grid(stitching_type, target[0], "s2s")
-        if has_cls_token(target[0]) and made_cls is None:
-            raise UserError(
-                f"s2t to {target[0]} tokens, the first of which is a CLS token: say how it is made, "
-                "c2t_cls_token pool or learn"
-            )
+        _check_grid(stitching_type, target, "s2s")
+        _check_made(stitching_type, target, made_cls)
 
 
-def _check_grid(stitching_type: str, n_tokens: int, remedy: str) -> None:
+def _check_grid(stitching_type: str, side: Side, remedy: str) -> None:
     """Raise a UserError if tokens form no grid; the remedy is the type that takes any number."""
-    if not _is_grid(n_tokens):
+    if side.kind != GRID:
         raise UserError(
-            f"{stitching_type} needs patch tokens that form a square, not {n_tokens} tokens; "
-            f"use {remedy}"
+            f"{stitching_type} needs patch tokens that form a grid, not the {side.shape[0]} tokens "
+            f"of a sequence; use {remedy}"
         )
 
 
-def _check_token_counts(n_source: int, n_target: int, made_cls: str | None) -> None:
+def _check_grids(source: Side, target: Side) -> None:
     """Raise a UserError if tokens cannot be resized to another number of tokens."""
-    if not (_is_grid(n_source) and _is_grid(n_target)):
+    if not source.kind == target.kind == GRID:
         raise UserError(
-            "t2t needs equal token counts, or patch tokens that form squares, not "
-            f"{n_source} and {n_target}; use s2s"
-        )
-    if has_cls_token(n_target) and not has_cls_token(n_source) and made_cls is None:
-        raise UserError(
-            f"t2t from {n_source} tokens, without a CLS token, to {n_target} with one: say how it "
-            "is made, c2t_cls_token pool or learn"
+            "t2t needs equal token counts, or patch tokens that form grids, not "
+            f"{source.shape[0]} and {target.shape[0]}; use {type_for(source, target)}"
         )
 
 
-def _check_patches(n_positions: int, n_tokens: int, made_cls: str | None) -> None:
-    """Raise a UserError if a map of so many positions cannot become so many tokens."""
-    n_patches = n_tokens - (made_cls is not None)
-    if n_positions != n_patches and (n_patches < 1 or has_cls_token(n_patches)):
-        remedy = "leave out c2t_cls_token"
-        if made_cls is None:
-            remedy = "use c2t_cls_token pool or learn"
+def _check_made(stitching_type: str, target: Side, made_cls: str | None) -> None:
+    """Raise a UserError if nothing says how the prefix tokens of a target are made."""
+    if target.tokens.n_prefix and made_cls is None:
         raise UserError(
-            f"c2t makes {n_patches} patch tokens for an end layer of {n_tokens} tokens, which form "
-            f"no square; {remedy}, or use c2s"
+            f"{stitching_type} to {target.shape[0]} tokens, {target.tokens}: what stands in front has "
+            "to be made; use c2t_cls_token pool or learn"
         )
+
+
+def _check_patches(n_positions: int, target: Side, made_cls: str | None) -> None:
+    """Raise a UserError if a map of so many positions cannot become the patches of a target."""
+    if target.tokens.n_prefix == 0 and made_cls is not None:
+        raise UserError(
+            f"c2t_cls_token {made_cls}: no token stands in front of the patches of the end layer, "
+            f"which has {target.shape[0]} tokens; leave it out"
+        )
+    if target.kind != GRID and n_positions != target.n_patches:
+        raise UserError(f"c2t makes {target.n_patches} patch tokens, which form no grid; use c2s")
 
 
 def _text(shape: Shape) -> str:
     """Return a shape as a text such as 3×8×8."""
     return "×".join(map(str, shape))
-
-
-def _width(shape: Shape) -> int:
-    """Return the number of channels of an activation: of a map, of each token or of a vector."""
-    if len(shape) == 3:
-        return shape[0]
-    return shape[-1]
-
-
-def _side(n_tokens: int) -> int:
-    """Return the side of the square that tokens form without a CLS token."""
-    return math.isqrt(n_tokens - has_cls_token(n_tokens))
-
-
-def _is_grid(n_tokens: int) -> bool:
-    """Return whether tokens form a square without a CLS token."""
-    return _side(n_tokens) ** 2 == n_tokens - has_cls_token(n_tokens) and n_tokens > 0

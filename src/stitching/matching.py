@@ -51,18 +51,28 @@ class TargetKey(NamedTuple):
     """Identifies a target: the matched part of an end layer's activation."""
 
     end_layer: str
-    without_cls: bool
+    left_out: tuple[int, int]  # first and last place, excluded, of the tokens that are made
 
     @classmethod
     def of(cls, pair: Pair, layer: StitchingLayer) -> "TargetKey":
         """Return the key of the target that a stitching layer is matched to."""
-        return cls(pair.end_layer, layer.plan.made_cls is not None)
+        made = layer.plan.made
+        return cls(pair.end_layer, (made.start, made.stop))
 
 
 class ClsKey(NamedTuple):
-    """Identifies the CLS token of an end layer: it is not matched, but its mean is needed."""
+    """Identifies a prefix token of an end layer that is learned, not matched: its mean is needed."""
 
     end_layer: str
+    place: int  # among the tokens
+
+    @classmethod
+    def all_of(cls, pair: Pair, layer: StitchingLayer) -> list["ClsKey"]:
+        """Return the keys of the learned prefix tokens of a stitching layer, in their order."""
+        if not hasattr(layer, "cls_token"):
+            return []
+        made = layer.plan.made
+        return [cls(pair.end_layer, place) for place in range(made.start, made.stop)]
 
 
 GridMoments = Mapping[SourceKey, SourceMoments]
@@ -196,11 +206,10 @@ def _moments(
             source_rows_of[source] = source_rows(laid_out, layer.plan.size, layer.upsample_mode)
         if target not in target_rows_of:
             target_rows_of[target] = Rows.of(layer.targets(targets[pair.end_layer]))
-        if hasattr(layer, "cls_token"):
-            cls_key = ClsKey(pair.end_layer)
+        for cls_key in ClsKey.all_of(pair, layer):
             targets_of[source][cls_key] = None
             if cls_key not in target_rows_of:
-                target_rows_of[cls_key] = Rows.of(targets[pair.end_layer][:, 0])
+                target_rows_of[cls_key] = Rows.of(targets[pair.end_layer][:, cls_key.place])
 
     # Moments of each target, of each source, and of both together
     diagonal = not FORMS[form].target_scatter
@@ -268,11 +277,9 @@ def _matched(
             layer = layers[pair]
             matching = matchings[TargetKey.of(pair, layer)]
             layer.set_affine(matching.weight, matching.bias)
-            if hasattr(layer, "cls_token"):
-                cls_moments = reduce(
-                    Moments.pooled, [part.targets[ClsKey(pair.end_layer)] for part in parts]
-                )
-                layer.cls_token.copy_(cls_moments.mean)
+            for i, key in enumerate(ClsKey.all_of(pair, layer)):
+                cls_moments = reduce(Moments.pooled, [part.targets[key] for part in parts])
+                layer.cls_token[:, i] = cls_moments.mean
             matched[pair] = matching
     return {pair: matched[pair] for pair in layers}
 

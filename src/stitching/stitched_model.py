@@ -100,9 +100,9 @@ def build_layers(
                     stitching_type,
                     sources[pair.front_layer],
                     targets[pair.end_layer],
-                    recurrent=(
-                        front.is_sequence(pair.front_layer),
-                        end.is_sequence(pair.end_layer),
+                    layouts=(
+                        front.token_layout(pair.front_layer),
+                        end.token_layout(pair.end_layer),
                     ),
                     **options,
                 )

@@ -1,0 +1,261 @@
+"""The order of tokens: the network tells how many stand in front of its patches, and all that reads
+tokens asks it."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.models import VisionTransformer as TorchvisionTransformer
+
+from src.errors import UserError
+from src.images import ImageSpec
+from src.models import Network
+from src.models.heads import pool
+from src.models.tokens import TokenLayout, grid_of, guessed_layout, n_leading_equal
+from src.models.vit import VisionTransformer
+from src.ood.cells import cells
+from src.probing.probes import Probes
+from src.stitching import build_layers, build_stitching_layer, match_layers
+from src.stitching.layers import resize
+from src.training import classification_losses
+from tests.traps import Patches
+
+WIDE = (1, 8, 16)  # images
+
+
+def vit(patch: int = 4) -> Network:
+    torch.manual_seed(patch)
+    module = VisionTransformer(
+        patch=patch, image_size=8, image_shape=WIDE, width=12, depth=2, heads=2, n_classes=10,
+        n_channels=1,
+    )  # fmt: skip
+    return network(module, WIDE)
+
+
+def network(module: nn.Module, image_shape=(1, 8, 8)) -> Network:
+    frozen = module.eval().requires_grad_(False)
+    return Network(frozen, image_shape=image_shape, n_classes=10)
+
+
+class Prefixed(nn.Module):
+    """A transformer with prefix tokens, which are parameters or made of the images.
+
+    Layers: `embed` (maps), `patches` (16 tokens), `joined` (with the prefix), `mixed` (attention),
+    `rest` (the patches alone).
+    """
+
+    def __init__(self, n_prefix: int, *, of_images: bool = False, **attributes):
+        super().__init__()
+        self.embed, self.patches = nn.Conv2d(1, 6, 2, 2), nn.Linear(6, 6)
+        self.prefix = nn.Parameter(torch.randn(1, n_prefix, 6))
+        self.of_images = of_images
+        self.joined = nn.Identity()
+        self.mixed = nn.TransformerEncoderLayer(6, 2, 12, batch_first=True)
+        self.rest, self.head = nn.Linear(6, 6), nn.Linear(6, 10)
+        for name, value in attributes.items():
+            setattr(self, name, value)
+
+    def forward(self, images: Tensor) -> Tensor:
+        patches = self.patches(self.embed(images).flatten(2).mT)
+        prefix = self.prefix.expand(len(images), -1, -1)
+        if self.of_images:
+            prefix = prefix + patches.mean(1, keepdim=True)
+        tokens = self.mixed(self.joined(torch.cat([prefix, patches], 1)))
+        rest = self.rest(tokens[:, self.prefix.shape[1] :])
+        return self.head(tokens[:, 0] + rest.mean(1))
+
+
+LAYERS = ("embed", "patches", "joined", "mixed", "rest")
+
+
+def layouts(module: nn.Module) -> list[TokenLayout | None]:
+    view = network(module)
+    return [view.token_layout(layer) for layer in LAYERS]
+
+
+def test_the_suites_vit_on_images_that_are_not_square():
+    """Nine tokens: the square of 3, but a CLS token and 2×4 patches."""
+    wide = vit()
+    assert wide.token_layout("patch_embed") == TokenLayout(0, (2, 4), False)
+    for layer in ("pos_drop", "blocks.0", "blocks.0.attn.qkv", "blocks.1", "norm"):
+        assert wide.token_layout(layer) == TokenLayout(1, (2, 4), True)
+    assert wide.token_layout("head") is wide.token_layout("output") is None
+    with pytest.raises(UserError, match="unknown layer 'blocks.2'"):
+        wide.token_layout("blocks.2")
+
+    # A probe reads the CLS token
+    probes = Probes(wide, ["blocks.1"], [None], ImageSpec(10, WIDE), seed=0)
+    images, labels = torch.rand(6, *WIDE), torch.arange(6)
+    (of_batch,) = probes.losses(images, labels, training=True)
+    features = wide(images, until="blocks.1")[:, 0]
+    expected = classification_losses(probes.heads[0](features)[None], labels)
+    torch.testing.assert_close(of_batch.losses, expected.losses)
+
+    # Validity and identification keep it apart from 2×2 cells of the patches
+    tokens = torch.randn(3, 9, 5)
+    maps = tokens[:, 1:].mT.unflatten(2, (2, 4))
+    expected_cells = torch.cat([tokens[:, :1], cells(maps)], 1)
+    torch.testing.assert_close(cells(tokens, wide.token_layout("blocks.0")), expected_cells)
+
+
+def test_auto_lays_out_patches_as_the_images_are():
+    front, end = vit(), vit(2)  # 2×4 and 4×8 patches
+    options = {"image_shape": WIDE, "seed": 0}
+    layers, _ = build_layers(front, end, ["blocks.0"], ["blocks.0"], "auto", **options)
+    (layer,) = layers.values()
+    source = front(torch.rand(2, *WIDE), until="blocks.0")
+    maps = source[:, 1:].mT.unflatten(2, (2, 4))
+    resized = resize(maps, (4, 8), "bilinear").flatten(2).mT
+    expected = layer.transform(torch.cat([source[:, :1], resized], 1))
+    torch.testing.assert_close(layer(source), expected)
+
+
+@pytest.mark.parametrize("n_prefix", [1, 2, 5])
+def test_tokens_that_no_image_has_reached_are_prefix_tokens(n_prefix, capsys):
+    patches, joined = TokenLayout(0, (4, 4), False), TokenLayout(n_prefix, (4, 4), True)
+    assert layouts(Prefixed(n_prefix)) == [None, patches, joined, joined, patches]
+    zeros = Prefixed(n_prefix)
+    nn.init.zeros_(zeros.prefix)  # constant over its features, too
+    assert layouts(zeros) == [None, patches, joined, joined, patches]
+    assert not capsys.readouterr().err
+
+
+def test_of_other_packages():
+    torchvision = TorchvisionTransformer(8, 4, 1, 2, 8, 16)
+    torchvision.conv_proj = nn.Conv2d(1, 8, 4, 4)
+    nn.init.normal_(torchvision.class_token)
+    view = network(torchvision)
+    assert view.token_layout("encoder") == TokenLayout(1, (2, 2), True)
+    assert network(Patches(n_channels=1)).token_layout("blocks.1") == TokenLayout(1, (4, 4), True)
+    without = network(Patches(n_channels=1, has_cls=False))
+    assert without.token_layout("blocks.1") == TokenLayout(0, (4, 4), False)
+
+
+def test_attributes_say_what_a_pass_does_not_tell(capsys):
+    patches = TokenLayout(0, (4, 4), False)
+    for name in ("n_prefix_tokens", "num_prefix_tokens"):
+        two = TokenLayout(2, (4, 4), True)
+        found = layouts(Prefixed(2, of_images=True, **{name: 2}))
+        assert found == [None, patches, two, two, patches]
+    inside = nn.Sequential(Prefixed(2, of_images=True, n_prefix_tokens=2))
+    assert network(inside).token_layout("0.mixed") == TokenLayout(2, (4, 4), True)
+
+    registers = TokenLayout(4, (4, 4), False)
+    found = layouts(Prefixed(4, num_prefix_tokens=4, has_class_token=False))
+    assert found == [None, patches, registers, registers, patches]
+    tokens = torch.randn(3, 20, 6)
+    torch.testing.assert_close(pool(tokens, registers), tokens[:, 4:].mean(1))
+    assert not capsys.readouterr().err
+
+
+def test_what_is_guessed_is_said(capsys):
+    assert layouts(Prefixed(1, of_images=True))[2] == TokenLayout(1, (4, 4), True)
+    assert (
+        "layer 'joined' of Prefixed: 17 tokens are taken for 1 token in front of 4×4 patches; if "
+        "they are not, give the module an attribute n_prefix_tokens" in capsys.readouterr().err
+    )
+    assert layouts(Prefixed(2, of_images=True))[2] == TokenLayout()
+    assert not capsys.readouterr().err  # a sequence
+
+    guesses = {1: (0, (1, 1)), 16: (0, (4, 4)), 17: (1, (4, 4)), 5: (1, (2, 2)), 18: (0, None)}
+    for n_tokens, (n_prefix, grid) in guesses.items():
+        assert guessed_layout(n_tokens) == TokenLayout(n_prefix, grid, n_prefix > 0)
+    tokens = torch.randn(2, 26, 4)
+    assert torch.equal(pool(tokens), tokens[:, 0])
+    assert "26 tokens are taken for 1 token in front of 5×5 patches" in capsys.readouterr().err
+
+
+def test_grids_have_the_ratio_of_the_images_or_are_squares():
+    assert grid_of(8, (8, 16)) == (2, 4) and grid_of(8, (16, 8)) == (4, 2)
+    assert grid_of(16, (8, 32)) == (2, 8) and grid_of(16, (8, 16)) == (4, 4)
+    assert grid_of(6, (20, 30)) == (2, 3) and grid_of(6, (32, 32)) is None
+
+
+def test_dead_channels_of_a_map_are_no_prefix_tokens():
+    channels = torch.rand(2, 64, 16)  # (2, C, H·W)
+    channels[:, :3] = 0
+    assert n_leading_equal(channels, (8, 8)) == 0
+    tokens = torch.rand(2, 20, 4)
+    tokens[1, :4] = tokens[0, :4] * (1 + 1e-4)  # up to rounding
+    assert n_leading_equal(tokens, (8, 8)) == 4
+
+
+CLS, REGISTERS = TokenLayout(1, (2, 2), True), TokenLayout(5, (2, 2), True)
+PATCHES = TokenLayout(0, (2, 2), False)
+
+
+@pytest.mark.parametrize("made", ["pool", "learn"])
+def test_a_map_becomes_patches_behind_prefix_tokens_that_are_made(made):
+    layer = build_stitching_layer(
+        "c2t", (3, 2, 2), (9, 4), layouts=(None, REGISTERS), c2t_cls_token=made
+    )
+    x = torch.randn(2, 3, 2, 2)
+    patches = layer.transform(x).flatten(2).mT
+    prefix = patches.mean(1, keepdim=True).expand(-1, 5, -1)
+    if made == "learn":
+        assert layer.cls_token.shape == (1, 5, 4)
+        prefix = layer.cls_token.expand(2, -1, -1)
+    torch.testing.assert_close(layer(x), torch.cat([prefix, patches], 1))
+    target = torch.randn(2, 9, 4)
+    torch.testing.assert_close(layer.targets(target).flatten(2).mT, target[:, 5:])
+
+
+def test_prefix_tokens_that_both_sides_have_are_kept():
+    options = {"layouts": (TokenLayout(1, (1, 1), True), REGISTERS)}
+    with pytest.raises(UserError, match="t2t to 9 tokens, 5 tokens in front of 2×2 patches: what"):
+        build_stitching_layer("t2t", (2, 3), (9, 4), **options)
+    layer = build_stitching_layer("t2t", (2, 3), (9, 4), **options, c2t_cls_token="pool")
+    x = torch.randn(2, 2, 3)
+    mapped = layer.transform(x)
+    expected = torch.cat([mapped[:, :1], mapped[:, 1:].expand(-1, 8, -1)], 1)
+    torch.testing.assert_close(layer(x), expected)
+    target = torch.randn(2, 9, 4)
+    expected_targets = torch.cat([target[:, :1], target[:, 5:]], 1)
+    torch.testing.assert_close(layer.targets(target), expected_targets)
+
+    fewer = build_stitching_layer(
+        "t2t", (9, 3), (2, 4), layouts=(REGISTERS, TokenLayout(1, (1, 1), True))
+    )
+    tokens = torch.randn(2, 9, 3)
+    kept = torch.stack([tokens[:, 0], tokens[:, 5:].mean(1)], 1)
+    torch.testing.assert_close(fewer(tokens), fewer.transform(kept))
+
+
+def test_a_grid_becomes_a_map_without_its_prefix_tokens():
+    tokens = torch.randn(2, 9, 3)
+    maps = tokens[:, 5:].mT.unflatten(2, (2, 2))
+    layer = build_stitching_layer("t2c", (9, 3), (4, 2, 2), layouts=(REGISTERS, None))
+    torch.testing.assert_close(layer(tokens), layer.transform(maps))
+    added = build_stitching_layer(
+        "t2c", (9, 3), (4, 2, 2), layouts=(REGISTERS, None), t2c_cls_token="add"
+    )
+    with_cls = maps + added.cls_token_weight * tokens[:, 0, :, None, None]
+    torch.testing.assert_close(added(tokens), added.transform(with_cls))
+
+
+def test_learned_registers_start_as_the_means_of_the_targets():
+    torch.manual_seed(0)
+    front, end = network(Prefixed(1)), network(Prefixed(5))
+    images = torch.rand(30, 1, 8, 8)
+    layers, _ = build_layers(
+        front, end, ["embed"], ["mixed"], "auto", image_shape=(1, 8, 8), seed=0,
+        c2t_cls_token="learn",
+    )  # fmt: skip
+    match_layers(front, end, layers, [(images, None)])
+    (layer,) = layers.values()
+    target = end(images, until="mixed")
+    torch.testing.assert_close(layer.cls_token.detach()[0], target[:, :5].mean(0))
+
+
+def test_an_encoder_with_registers_gets_a_head_on_its_cls_token():
+    class Encoder(Prefixed):
+        def forward(self, images):
+            patches = self.patches(self.embed(images).flatten(2).mT)
+            prefix = self.prefix.expand(len(images), -1, -1)
+            return self.mixed(self.joined(torch.cat([prefix, patches], 1)))
+
+    encoder = network(Encoder(5))
+    images = torch.rand(3, 1, 8, 8)
+    features = encoder(images)
+    logits = encoder.with_head()(images)
+    expected = nn.functional.linear(features[:, 0], *encoder.module.linear_probe.parameters())
+    torch.testing.assert_close(logits, expected)
