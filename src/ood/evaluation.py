@@ -14,6 +14,7 @@ from torch import Tensor
 from src.choices.datasets import dataset_label
 from src.console import warn
 from src.files import write_bytes
+from src.models.tokens import TokenLayout
 from src.ood.cells import cells
 from src.ood.detectors import Detector
 from src.ood.evaluation_rows import EvaluationRow, StitchValidity, WayRow
@@ -104,8 +105,8 @@ def _score_grid(
                 for of_pair, values in zip(kept_of_pairs, scores, strict=True):
                     of_pair.scores.setdefault(score, []).append(values)
             if layer in reference.validity and len(batch.sampled):
-                is_sequence = grid.end.is_sequence(layer)
-                samples = _sampled_features(at_end, batch.sampled, is_sequence=is_sequence)
+                layout = reference.validity[layer].layout
+                samples = _sampled_features(at_end, batch.sampled, layout)
                 for of_pair, sample in zip(kept_of_pairs, samples, strict=True):
                     of_pair.samples.append(sample)
             if ways and len(batch.identified):
@@ -155,7 +156,7 @@ def _add_shown(
     for layer in way:
         own_layer = own_layers[layer]
         identified = stitched[layer].index_select(1, batch.identified)
-        in_cells = cells(identified.flatten(0, 1), is_sequence=own_layer.is_sequence).flatten(1)
+        in_cells = cells(identified.flatten(0, 1), own_layer.layout).flatten(1)
         in_cells = in_cells.unflatten(0, (len(kept), -1))  # (P, n_in_batch, D)
         sums = own_layer.compare(in_cells, batch.places)
         for i, of_pair in enumerate(kept):
@@ -169,15 +170,16 @@ def _detectors_of_layer(
     return {key.score: detector for key, detector in detectors.items() if key.layer == layer}
 
 
-def _sampled_features(stitched: Tensor, positions: Tensor, *, is_sequence: bool) -> Tensor:
+def _sampled_features(stitched: Tensor, positions: Tensor, layout: TokenLayout | None) -> Tensor:
     """Return the `features` of sampled images, (P, n_in_batch, positions + 1, C).
 
     Args:
         stitched: activations of P stitches for a batch, (P, B, …).
         positions: of the sampled images in the batch, (n_in_batch,).
+        layout: of tokens (see `cells`).
     """
     sampled = stitched.index_select(1, positions).flatten(0, 1)
-    return features(sampled, is_sequence=is_sequence).unflatten(0, (len(stitched), -1))
+    return features(sampled, layout).unflatten(0, (len(stitched), -1))
 
 
 def _stitch_scores(run: StitchingRun, kept: _Batches, reference: Reference) -> StitchScores:

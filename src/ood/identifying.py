@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from src.models import Network
+from src.models.tokens import TokenLayout
 from src.ood.cells import cells
 from src.results.tables import IntervalEstimate
 from src.runtime import generator
@@ -42,7 +43,7 @@ class Foils(NamedTuple):
 
 
 def identification(
-    stitched: Tensor, own: Tensor, logits: Tensor, *, is_sequence: bool = False
+    stitched: Tensor, own: Tensor, logits: Tensor, *, layout: TokenLayout | None = None
 ) -> Tensor:
     """Identify images at one layer; return 1, 0, or ½ for a tie, (n,), and NaN without a foil.
 
@@ -50,13 +51,13 @@ def identification(
         stitched: activations of the stitch, (n, C, H, W), (n, T, D) or (n, D).
         own: the end network's own activations of the same images, of the same shape.
         logits: the end network's logits of the same images, (n, classes).
-        is_sequence: the tokens are the steps of a recurrent layer (see `cells`).
+        layout: of tokens (see `cells`).
     """
     foils = choose_foils(logits, torch.arange(len(logits)))
-    own_cells = cells(own, is_sequence=is_sequence).flatten(1)
-    stitched_cells = cells(stitched, is_sequence=is_sequence).flatten(1)
+    own_cells = cells(own, layout).flatten(1)
+    stitched_cells = cells(stitched, layout).flatten(1)
 
-    own_layer = OwnLayer(is_sequence=is_sequence)
+    own_layer = OwnLayer(layout)
     own_layer.add(own_cells[foils.images], own_cells[foils.foils])
     own_layer.fit()
     shown = Shown()
@@ -112,7 +113,7 @@ def along_the_way(end: Network, layer: str, stitched: Tensor, images: Tensor) ->
         shown |= end.activations(stitched, way[1:], after=layer, images=images)
     logits = own[end.output_name]
     return {
-        name: identification(shown[name], own[name], logits, is_sequence=end.is_sequence(name))
+        name: identification(shown[name], own[name], logits, layout=end.token_layout(name))
         for name in way
     }
 
@@ -162,11 +163,11 @@ class OwnLayer:
         own.identified(shown)                         for the `Shown` of each stitch
 
     Args:
-        is_sequence: tokens are the steps of a recurrent layer (see `cells`).
+        layout: of tokens (see `cells`).
     """
 
-    def __init__(self, *, is_sequence: bool = False) -> None:
-        self.is_sequence = is_sequence
+    def __init__(self, layout: TokenLayout | None = None) -> None:
+        self.layout = layout
         self._parts: list[tuple[Tensor, Tensor, Tensor]] = []
         self._centre = torch.empty(0)  # of the first batch, so that large means cost no digits
         self._sum: Tensor | float = 0.0

@@ -135,7 +135,7 @@ def make_reference(
     validity: dict[str, Validity] = {}
     if fitted or options.with_validity:
         for layer in options.layers:
-            validity[layer] = Validity(is_sequence=network.is_sequence(layer))
+            validity[layer] = Validity(network.token_layout(layer))
         training_set = load_training_set()
         n_images = len(training_set) if fitted else N_IMAGES
         indices = training_set.permutation(0)[:n_images]
@@ -277,11 +277,11 @@ def _own_layers(
     parts = zip(foils.images.split(n_together), foils.foils.split(n_together), strict=True)
     indices = torch.cat([torch.cat(part) for part in parts])
     batches = options.batches(options.test, "images and foils", indices, batch_size=2 * n_together)
-    own_layers = {layer: OwnLayer(is_sequence=network.is_sequence(layer)) for layer in layers}
+    own_layers = {layer: OwnLayer(network.token_layout(layer)) for layer in layers}
     for images, _ in batches:
         for layer, activations in network.activations(images, layers).items():
             own_layer = own_layers[layer]
-            in_cells = cells(activations, is_sequence=own_layer.is_sequence).flatten(1)
+            in_cells = cells(activations, own_layer.layout).flatten(1)
             own_layer.add(*in_cells.chunk(2))
     for own_layer in own_layers.values():
         own_layer.fit()

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from src.models.tokens import TokenLayout
 from src.moments import Rows
 from src.ood.cells import cells
 from src.ood.detectors import mean_over_positions
@@ -59,14 +60,14 @@ class Validity:
         validity.of_stitch(features(stitched_activations))
 
     Args:
-        is_sequence: tokens are the steps of a recurrent layer (see `cells`).
+        layout: of tokens (see `cells`).
 
     Attributes:
         end_scores: the scores of the end network's own test activations; after `fit_end`.
     """
 
-    def __init__(self, *, is_sequence: bool = False) -> None:
-        self.is_sequence = is_sequence
+    def __init__(self, layout: TokenLayout | None = None) -> None:
+        self.layout = layout
         self._parts: list[Tensor] = []
 
     def add(self, activations: Tensor, labels: Tensor | None = None) -> None:
@@ -77,7 +78,7 @@ class Validity:
             labels: not used; detectors take them in the same call.
         """
         n_missing = N_IMAGES - sum(map(len, self._parts))
-        self._parts.append(features(activations[:n_missing], is_sequence=self.is_sequence))
+        self._parts.append(features(activations[:n_missing], self.layout))
 
     def fit(self) -> None:
         """Finish the training images.
@@ -110,7 +111,7 @@ class Validity:
         Raises:
             ValueError: there are fewer than 6 images, or the activations are not finite.
         """
-        return self._measure(features(activations, is_sequence=self.is_sequence))
+        return self._measure(features(activations, self.layout))
 
     def _measure(self, samples: Tensor) -> ValidityScores:
         """Return density, recall and Fréchet distance of `features`, (n, positions + 1, C)."""
@@ -142,7 +143,7 @@ class Validity:
 
     def add_end(self, activations: Tensor) -> None:
         """Take in the end network's own activations of a batch of test images, after `fit`."""
-        self._parts.append(features(activations, is_sequence=self.is_sequence))
+        self._parts.append(features(activations, self.layout))
 
     def fit_end(self) -> None:
         """Finish the end network's own test activations.
@@ -169,16 +170,16 @@ class Validity:
         return StitchValidity(*scores, *self.end_scores)
 
 
-def features(activations: Tensor, *, is_sequence: bool = False) -> Tensor:
+def features(activations: Tensor, layout: TokenLayout | None = None) -> Tensor:
     """Return the cells of activations and their mean over positions, (n, positions + 1, C).
 
     The mean is the last position. Features of batches may be concatenated.
 
     Args:
         activations: (n, C, H, W), (n, T, D) or (n, D).
-        is_sequence: tokens are the steps of a recurrent layer (see `cells`).
+        layout: of tokens (see `cells`).
     """
-    in_cells = cells(activations, is_sequence=is_sequence)
+    in_cells = cells(activations, layout)
     mean = mean_over_positions(activations)[:, None]
     return torch.cat([in_cells, mean], 1)
 
