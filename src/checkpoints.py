@@ -18,6 +18,7 @@ from src.files import readable, write_bytes
 from src.images import ImageSpec
 from src.models import Network, build_model
 from src.models.heads import LinearProbe
+from src.models.steadiness import OF_BATCH, RANDOM, unsteadiness_of
 from src.models.torchvision_networks import torchvision_weights
 from src.network_names import DEFAULT, FEATURES, NetworkName, fresh_seed
 from src.runtime import seeded
@@ -25,6 +26,14 @@ from src.trained_with import explained, options_beside, warn_of_other_images
 from src.user_code import is_user_code
 
 State = dict[str, Tensor]
+# The ends of warnings
+UNSTEADY = {
+    RANDOM: "is random when it is evaluated, as with dropout that does not look at `training`: "
+    "accuracies and similarities are of one draw, and the verdict is undecided",
+    OF_BATCH: "gives an image other logits beside other images, as with BatchNorm that has no "
+    "running statistics: accuracies and similarities depend on the batches, and the verdict is "
+    "undecided",
+}
 # The two shapes in torch's message about a state dict that does not fit
 SHAPES = re.compile(
     r"copying a param with shape torch.Size\((.*?)\) from checkpoint, "
@@ -102,6 +111,8 @@ def load_model(
 ) -> Network:
     """Build the network of a name with its weights, frozen and in evaluation mode.
 
+    Warns of a network that is random or depends on the batch, see `src.models.steadiness`.
+
     A checkpoint with `linear_probe.weight` and `linear_probe.bias` beside the keys of an encoder
     makes the encoder a classifier.
 
@@ -113,14 +124,22 @@ def load_model(
         UserError: as `load_state` or `build_model`.
         Misfit: the checkpoint does not fit the network. The message names one key.
     """
+    network = freeze(_loaded(name, images, encoder=encoder), device)
+    network.unsteadiness = unsteadiness_of(network, images)
+    if network.unsteadiness:
+        warn_once(f"{name.title} {UNSTEADY[network.unsteadiness]}")
+    return network
+
+
+def _loaded(name: NetworkName, images: ImageSpec, *, encoder: bool) -> Network:
+    """Build the network of a name with its weights; arguments and errors as for `load_model`."""
     if name.type == FEATURES:
         raise UserError(
             f"{name.path} holds features, and this needs a network; give a checkpoint and its type"
         )
     is_given_by_user = name.is_given and name.path == DEFAULT and is_user_code(name.type)
     if name.is_fresh or is_given_by_user:
-        network = _fresh_network(name, images, encoder=encoder)
-        return freeze(network, device)
+        return _fresh_network(name, images, encoder=encoder)
 
     if name.is_file:
         state = load_state(name.path)
@@ -141,7 +160,7 @@ def load_model(
     elif hasattr(network.module, "transform_input"):
         # Published weights of GoogLeNet and Inception expect images that the module normalises
         network.module.transform_input = True  # type: ignore[assignment]
-    return freeze(network, device)
+    return network
 
 
 def _fresh_network(name: NetworkName, images: ImageSpec, *, encoder: bool) -> Network:

@@ -339,7 +339,7 @@ def _graph(
 
 
 @contextlib.contextmanager
-def steady(module: nn.Module, images: Tensor) -> Iterator[None]:
+def steady(module: nn.Module, images: Tensor, *, seed: int = 0) -> Iterator[None]:
     """Run the block with a fixed seed; afterwards restore random generators and buffers.
 
     Args:
@@ -352,7 +352,7 @@ def steady(module: nn.Module, images: Tensor) -> Iterator[None]:
         devices = [images.device]
         generator = torch.cuda.default_generators[images.device.index]
     with torch.random.fork_rng(devices), buffers_kept(module):
-        generator.manual_seed(0)
+        generator.manual_seed(seed)
         yield
 
 

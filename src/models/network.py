@@ -54,6 +54,8 @@ class Network:
     Attributes:
         module: the module itself. The view has the methods of the module that switch, move, save
             and load it.
+        unsteadiness: "random" or "batch" if the network is found to be unsteady when it is loaded,
+            see `src.models.steadiness`; "" if it is steady, or was not loaded by `load_model`.
     """
 
     def __init__(
@@ -65,6 +67,7 @@ class Network:
     ):
         self.module = module
         self.n_classes = n_classes
+        self.unsteadiness = ""
         self.image_shape: tuple[int, ...] | None = None
         if image_shape is not None:
             self.image_shape = tuple(image_shape)
@@ -482,13 +485,21 @@ class Network:
                 return self._replay_of((n_channels, size, size))
         raise UserError("what images does it take? Say so: Network(module, image_shape=(C, H, W))")
 
+    @property
+    def example(self) -> Tensor:
+        """A tensor of the type and on the device of the module: its first parameter or buffer.
+
+        Without any it is an empty float32 tensor on the CPU.
+        """
+        tensors = itertools.chain(self.module.parameters(), self.module.buffers())
+        return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
+
     def _replay_of(self, shape: tuple[int, ...]) -> Replay:
         """Return the `Replay` for images of a shape (C, H, W), which is made at the first call.
 
         There is one for each shape, type, device and training mode.
         """
-        tensors = itertools.chain(self.module.parameters(), self.module.buffers())
-        example = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
+        example = self.example
         modes = (module.training for module in self._modules)
         key = (shape, example.dtype, example.device, *modes)
         if key not in self._replays:

@@ -123,7 +123,7 @@ def write_metrics(
     """
     values = {name: getattr(row, name) for name in columns(Metrics)}
     for name, value in values.items():
-        if value is not None and not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):
             values[name] = None
             if name not in MAY_BE_UNDEFINED:
                 warn(f"{row.pair}: the {name} is not finite ({value})")

@@ -29,6 +29,9 @@ class Metrics:
     # The place of the layer among all layers of its network
     front_depth: int | None = None
     end_depth: int | None = None
+    # "random" or "batch" for an unsteady network, see `src.models.steadiness`
+    front_unsteadiness: str | None = None
+    end_unsteadiness: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,198 @@
+"""Networks that are random, or depend on the batch, when they are evaluated: found where they are
+loaded, recorded by stitches, and undecided in the verdict."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from src.console import warn_once
+from src.images import ImageSpec, Normalisation
+from src.models import Network, build_model
+from src.models.steadiness import OF_BATCH, RANDOM, unsteadiness_of
+from tests import traps
+from tests.commands import ON_DIGITS, read_csv, read_metrics, run
+from tests.conftest import few_images
+
+GREY, COLOURED = ImageSpec(10, (1, 8, 8)), ImageSpec(4, (3, 4, 4))
+
+
+class Small(nn.Module):
+    """A network of which a subclass changes the features (B, 8, 4, 4)."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.norm, self.two = nn.Conv2d(1, 8, 2, 2), nn.BatchNorm2d(8), nn.Conv2d(8, 8, 1)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, images):
+        return self.head(self.two(self.change(self.norm(self.one(images)))).relu().mean((2, 3)))
+
+    def change(self, x):
+        return x
+
+
+class Dropout(Small):
+    def change(self, x):
+        return F.dropout(x, 0.3)
+
+
+class DropPath(Small):
+    def change(self, x):
+        for _ in range(6):
+            x = x + x.relu() * (torch.rand(len(x), 1, 1, 1) < 0.5)
+        return x
+
+
+class OwnGenerator(Small):
+    draws = np.random.default_rng(0)
+
+    def change(self, x):
+        return x * torch.from_numpy(self.draws.uniform(0.5, 2, x.shape)).to(x)
+
+
+class LessTheMean(Small):
+    def change(self, x):
+        return x - x.mean(0)
+
+
+class NoRunningStatistics(Small):
+    def __init__(self):
+        super().__init__()
+        self.norm = nn.BatchNorm2d(8, track_running_stats=False)
+
+
+class OverTheBatch(Small):
+    """Attention and recurrence that take the images for steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps = nn.GRU(16, 16)
+
+    def change(self, x):
+        return x + self.steps(x.flatten(2))[0].unflatten(2, (4, 4))
+
+
+class Flipped(Small):
+    def change(self, x):
+        return x + x.flip(0)
+
+
+def network(module: nn.Module, images: ImageSpec = GREY) -> Network:
+    torch.manual_seed(0)
+    for parameter in module.parameters():
+        if parameter.ndim > 1:
+            nn.init.kaiming_normal_(parameter)
+    return Network(module.eval(), image_shape=images.shape, n_classes=images.n_classes)
+
+
+@pytest.mark.parametrize("kind", [Dropout, DropPath, OwnGenerator])
+def test_random_networks(kind):
+    assert unsteadiness_of(network(kind()), GREY) == RANDOM
+
+
+@pytest.mark.parametrize("kind", [LessTheMean, NoRunningStatistics, OverTheBatch, Flipped])
+def test_networks_that_depend_on_the_batch(kind):
+    assert unsteadiness_of(network(kind()), GREY) == OF_BATCH
+
+
+@pytest.mark.parametrize("kind", [*traps.TRAPS, traps.Patches])
+def test_steady_networks_of_all_kinds(kind):
+    """Those that draw no numbers in evaluation mode; `RandomBranch` does."""
+    torch.manual_seed(0)
+    found = unsteadiness_of(Network(kind().eval(), image_shape=COLOURED.shape), COLOURED)
+    assert found == (RANDOM if kind is traps.RandomBranch else "")
+
+
+@pytest.mark.parametrize("name", ["small_cnn", "resnet18_samewidth", "vit_tiny_patch4_32"])
+def test_steady_networks_of_the_suite(name):
+    shape = (3, 32, 32) if name.startswith("vit") else (3, 8, 8)
+    normalised = ImageSpec(10, shape, Normalisation((0.5,) * 3, (0.2,) * 3))
+    torch.manual_seed(0)
+    module = build_model(name, image_shape=shape).eval()
+    assert unsteadiness_of(module, normalised) == ""
+    assert unsteadiness_of(module.double(), normalised) == ""
+
+
+def test_what_rounding_does_does_not_count():
+    class Rounded(Small):
+        """As in low precision, with steps that depend on the batch."""
+
+        def forward(self, images):
+            logits = super().forward(images)
+            step = 1e-3 * logits.std() * (1 + images.mean())
+            return (logits / step).round() * step
+
+    assert unsteadiness_of(network(Rounded()), GREY) == ""
+    constant = network(Small())
+    nn.init.zeros_(constant.module.head.weight)
+    assert unsteadiness_of(constant, GREY) == ""
+
+
+def test_generators_statistics_and_modes_stay():
+    module = NoRunningStatistics()
+    module.norm = nn.BatchNorm2d(8)
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    buffers = [buffer.clone() for buffer in module.buffers()]
+    module.train()  # a network that moves its statistics
+    unsteadiness_of(Network(module, image_shape=GREY.shape), GREY)
+    assert torch.equal(before, torch.get_rng_state()) and module.training
+    assert all(map(torch.equal, buffers, module.buffers()))
+
+
+NETS = """import torch.nn.functional as F
+from torch import nn
+
+
+class CNN(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(1, 8, 3, 2), nn.Conv2d(8, 8, 2)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, images):
+        return self.head(self.two(self.change(self.one(images))).relu().mean((2, 3)))
+
+    def change(self, x):
+        return x.relu()
+
+
+class Dropout(CNN):
+    def change(self, x):
+        return F.dropout(x.relu(), 0.3)
+
+
+class LessTheMean(CNN):
+    def change(self, x):
+        return x - x.mean(0)
+"""
+
+
+def test_scripts_warn_where_a_network_is_loaded_and_runs_record_it(in_tmp_path):
+    (in_tmp_path / "nets.py").write_text(NETS)
+    kinds = [f"{in_tmp_path}/nets.py:{name}" for name in ("CNN", "Dropout", "LessTheMean")]
+    steady, dropout, less = kinds
+    said_of = {
+        dropout: f"warning: - ({dropout}, seed 0) is random when it is evaluated",
+        less: f"warning: - ({less}, seed 0) gives an image other logits beside other images",
+    }
+    options = ["one", "two", "auto", "-e", 0, "-i", "repair", "--mod-only-stitch", "-dir", "grid"]
+    with few_images(60, n_test=40):
+        for front, end in ((steady, dropout), (less, steady), (steady, steady)):
+            said = run("exec_stitch.py", "-", "-", front, end, *options, *ON_DIGITS).err
+            warn_once.cache_clear()
+            for kind, line in said_of.items():
+                assert said.count(line) == (kind in (front, end)), said
+        for script in (["exec_eval.py", "-", less], ["exec_probe.py", "-", less, "-l", "one"]):
+            epochs = ["-e", 1] if "probe" in script[0] else []
+            assert said_of[less] in run(*script, *epochs, *ON_DIGITS).err
+            warn_once.cache_clear()
+        run("misc/collect_results.py", "results/grid")
+    rows = read_csv("results/grid/grid.csv")
+    found = [(row["front_unsteadiness"], row["end_unsteadiness"]) for row in rows]
+    assert found == [("", "random"), ("batch", ""), ("", "")]
+    folder = in_tmp_path / "results" / "grid" / rows[1]["folder"]
+    metrics = read_metrics(folder)
+    assert (metrics["front_unsteadiness"], metrics["end_unsteadiness"]) == ("batch", None)
