@@ -162,6 +162,21 @@ def test_nothing_is_said_of_a_stitch_matched_on_too_few_images(
     assert word_on(tmp_path) == expected
 
 
+@pytest.mark.parametrize("n_right", [940, 700])
+@pytest.mark.parametrize(
+    ("side", "found", "text"),
+    [
+        ("front", "random", "the front network is random when it is evaluated"),
+        ("end", "batch", "the end network depends on the batch when it is evaluated"),
+    ],
+)
+def test_nothing_is_said_of_unsteady_networks(tmp_path, n_right, side, found, text):
+    write_run(tmp_path, "1", n_right=n_right, metrics={f"{side}_unsteadiness": found})
+    write_run(tmp_path, "2", n_right=n_right, seed=1)
+    write_evaluation(tmp_path, {"1": 0.5, "2": 0.5})
+    assert word_on(tmp_path) == (UNDECIDED, text)
+
+
 @pytest.mark.parametrize(
     ("losses", "is_done"), [([2, 1.0], False), ([2, 1, 0.99], True), ([1] * 5 + [0.9] * 5, True), ([1], False),
                             ([3, 2, 1, 0.99, 0.98, 0.97, 0.96, 0.95, 0.94, 0.90], False)],

@@ -14,6 +14,7 @@ import numpy as np
 from scipy.stats import false_discovery_control
 
 from src.choices.similarity import ACTIVATIONS, measure_of
+from src.models.steadiness import OF_BATCH, RANDOM
 from src.results.captions import common
 from src.results.quantities import STITCHING, VALIDITY, measured_by
 from src.results.tables import IntervalEstimate, columns, from_record
@@ -334,9 +335,15 @@ def _reason_of_loss(group: Group, measured: Measured, limits: Limits) -> str:
 def _flaw(group: Group) -> str:
     """Return the flaw that may explain a penalty, "" without a flaw.
 
-    A flaw is to match on too few images, or to train for too few epochs. Nothing is said of such a
-    stitch: it is not what its method can do.
+    A flaw is an unsteady network, to match on too few images, or to train for too few epochs.
+    Nothing is said of such a stitch: it is not what its method can do.
     """
+    for side in ("front", "end"):
+        found = {getattr(run.row, f"{side}_unsteadiness") for run in group.runs}
+        if RANDOM in found:
+            return f"the {side} network is random when it is evaluated"
+        if OF_BATCH in found:
+            return f"the {side} network depends on the batch when it is evaluated"
     if any(run.row.is_matched_on_few for run in group.runs):
         return "matched on too few images"
     if not all(run.has_converged for run in group.runs if run.row.n_epochs):
