@@ -47,14 +47,9 @@ DETECTOR = "-m repr_cls_resnet18 -e 1 -fe 1 -ftidd mnist5k -ftoodd photo_patches
 CUT = "layer3.1"  # the layer of the front network that is cut to fewer ranks
 RANKS = (64, 16, 8, 4, 2, 1)
 MEASURES = {"cka": "linear CKA", "pwcca": "PWCCA", "procrustes": "Procrustes"}
-VERDICTS = {  # heading in the table of the report
-    "similar": "similar",
-    "accurate by the class alone": "class alone",
-    "accurate but out of distribution": "out of distribution",
-    "not similar": "not similar",
-    "undecided": "undecided",
-}
-ACCURATE = ("similar", "accurate by the class alone", "accurate but out of distribution")
+VERDICTS = ("similar", "the image is lost", "not matched", "undecided")
+ACCURATE = ("similar", "the image is lost")
+COMPARED = ("direct matching", "task loss matching")  # in the figure of the way
 
 Row = dict[str, str]
 
@@ -172,6 +167,7 @@ def take(todo: Sequence[Step], folder: Path) -> None:
 
 def report(folder: Path) -> Path:
     """Write the report, a short article on the results of the steps; return its path."""
+    draw_backwards(folder)
     verdicts = read(folder / "verdict.csv")
     controls = read(folder / "controls.csv")
     sections = [
@@ -180,22 +176,26 @@ def report(folder: Path) -> Path:
         answer(verdicts),
         "## What came out",
         table_of(verdicts),
-        backwards(verdicts),
         "![Accuracy, identification and verdict of all pairs of layers](verdict.png)",
         "*Figure 1. Rows of panels are methods. In each panel, rows are front layers and columns are "
         "end layers.*",
+        "## Where is the image lost?",
+        backwards(verdicts),
+        "![Share of identified images from the end layer to the output](backwards.png)",
+        "*Figure 2. Stitches backwards through the network: the share of identified images at the end "
+        "layer, at each block behind it, and in the output.*",
         "## How sure is that?",
         certainty(verdicts, controls),
         "## What do measures of similarity say?",
         specificity(read(folder / "statistics.csv")),
         "![Similarity of all pairs of layers](similarity.png)",
-        "*Figure 2. Linear CKA, and the distances of PWCCA and Procrustes, between activations that "
+        "*Figure 3. Linear CKA, and the distances of PWCCA and Procrustes, between activations that "
         "were averaged over positions.*",
-        f"In Figure 3, `{CUT}` of the front network is cut to fewer and fewer principal components. "
+        f"In Figure 4, `{CUT}` of the front network is cut to fewer and fewer principal components. "
         "Linear probes say how much of the classes is left. A measure is sensitive if it falls "
         "where the probes fall.",
         "![Probes, stitching and measures over the rank of a layer](sensitivity.png)",
-        f"*Figure 3. Accuracy of probes and stitches, and similarity, over the rank of `{CUT}`.*",
+        f"*Figure 4. Accuracy of probes and stitches, and similarity, over the rank of `{CUT}`.*",
         "## The rule, in full",
         *(folder / "verdict.md").read_text().splitlines()[2:],
         "## The commands",
@@ -214,10 +214,9 @@ def question(row: Row) -> str:
         f"They classify {front_accuracy:.1%} (front) and {end_accuracy:.1%} (end) of "
         f"{row['n_images']} test images correctly. Which of their layers are functionally similar? "
         "The last block of each stage of the front network was stitched to each of the end "
-        f"network, in four ways: {', '.join(METHODS)}. A pair of layers is *similar* if three "
-        "things hold: the stitched network is as accurate as the end network; the stitched "
-        "activations are like the end network's own; each image can be recognised in its "
-        "activation."
+        f"network, in four ways: {', '.join(METHODS)}. A pair of layers is *similar* if two things "
+        "hold: the stitched network is as accurate as the end network; and each image can be "
+        "recognised, from the stitched layer to the output, as the image that it is."
     )
 
 
@@ -233,7 +232,7 @@ def answer(rows: Sequence[Row]) -> str:
 def table_of(rows: Sequence[Row]) -> str:
     """Return a table that counts the verdicts of each method."""
     lines = [
-        f"| method | {' | '.join(VERDICTS.values())} |",
+        f"| method | {' | '.join(VERDICTS)} |",
         f"|---|{'---|' * len(VERDICTS)}",
     ]
     for method, verdicts in verdicts_by_method(rows).items():
@@ -267,6 +266,29 @@ def backwards(rows: Sequence[Row]) -> str:
                 f"{identification:.1%};"
             )
     return "\n".join(lines).removesuffix(";") + "."
+
+
+def draw_backwards(folder: Path) -> None:
+    """Draw the way of the stitches from later to earlier layers, by two methods."""
+    from src.results.curves import CurvePanel, curves
+
+    rows = read(folder / "verdict_way.csv")
+    depths = unique(rows, "end_layer")
+    panels = []
+    for method in COMPARED:
+        lines: dict[str, dict[str, float]] = {}
+        for row in rows:
+            front = row["front_layer"]
+            end = row["end_layer"]
+            if row["method"] == method and depths.index(front) > depths.index(end):
+                lines.setdefault(f"{front} → {end}", {})[row["layer"]] = float(row["share"])
+        panels.append(CurvePanel(lines, "identified images", (0.4, 1.0), title=method, limit=0.75))
+    curves(
+        folder / "backwards.png",
+        panels,
+        x_label="layer of the end network",
+        layers=unique(rows, "layer"),
+    )
 
 
 def certainty(rows: Sequence[Row], controls: Sequence[Row]) -> str:
