@@ -9,7 +9,6 @@ import argparse
 import hashlib
 import itertools
 import sys
-from datetime import datetime
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -168,10 +167,10 @@ def work(args) -> None:
     from src.datasets import dataset_info
     from src.results import figures
     from src.results.network_list import read_networks
+    from src.results.run import stale_name
     from src.runtime import device_of, free_memory
     from src.session import Session
     from src.similarity.passes import KeptFeatures
-    from src.stitching.folders import STALE
 
     # The units of this share, which record the weights of their networks.
     networks = read_networks(args.networks)
@@ -202,7 +201,7 @@ def work(args) -> None:
         print_commands(unfinished)
         return
     session.features = KeptFeatures(free_memory() // 2)
-    aside = f"{STALE}{datetime.now():%Y-%m-%d_%H-%M-%S}" if args.redo_changed else ""
+    aside = stale_name() if args.redo_changed else ""
     with figures.left_out(args.no_figures):
         run_units(unfinished, session, aside=aside)
 

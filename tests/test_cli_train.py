@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from src import __version__
+from src.network_names import NetworkName
+from src.trained_with import training_of
 from tests.commands import (
     ON_DIGITS,
     error_line,
@@ -186,3 +188,25 @@ def test_a_finished_run_of_other_options_is_not_written_over(tmp_path):
     config.unlink()  # unfinished runs are written over
     train(*options)
     assert model.read_bytes() == before
+
+
+def test_a_run_of_other_options_leaves_no_checkpoint_of_the_run_before(tmp_path):
+    """Epochs of one training lie in one folder: a checkpoint of another would count as one more."""
+    few = ["-epoch-size", "64", "-dir", "m"]
+    train("-e", "3", "-sf", "1", "-s", "1", *few)
+    earlier = {path.name: path.read_bytes() for path in (tmp_path / "m").iterdir()}
+    said = train("-e", "2", "-s", "7", *few, "--overwrite").err
+    (stale,) = (tmp_path / "m").glob("stale-*")
+    assert f"moved to {stale.relative_to(tmp_path)}" in said
+    assert {path.name: path.read_bytes() for path in stale.iterdir()} == earlier
+    checkpoints = {path.name for path in (tmp_path / "m").glob("*.pt")}
+    assert checkpoints == {"model_2.pt"} and read_json("m/config.txt")["seed"] == 7
+    old, new = (NetworkName(f"{folder}/model_2.pt", "small_cnn") for folder in (stale, "m"))
+    assert training_of(old) == training_of(old._replace(path=f"{stale}/model_3.pt"))
+    assert training_of(old) != training_of(new)
+
+    train("-e", "2", "-s", "7", *few)  # the same options write the same files
+    assert len(list((tmp_path / "m").glob("stale-*"))) == 1
+    (tmp_path / "m" / "config.txt").unlink()  # unfinished, of options that nothing tells
+    train("-e", "1", "-s", "7", *few)
+    assert {path.name for path in (tmp_path / "m").glob("*.pt")} == {"model_1.pt"}

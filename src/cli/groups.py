@@ -66,7 +66,8 @@ def add_resume(parser: Parser, *, overwrite: bool = False) -> None:
         add(
             "--overwrite",
             action="store_true",
-            help="replace a finished run in -dir, even a run of other options",
+            help="replace a finished run in -dir, even a run of other options, whose files go to a "
+            "folder stale-TIME in it",
         )
 
 

@@ -6,6 +6,8 @@ of an unfinished run. A run with one table writes these files beside that table,
 `table.config.txt`, `table.run.json` and `table.resume.pt`.
 """
 
+import contextlib
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -15,9 +17,18 @@ from src.checkpoints import load_tensors, save_tensors
 from src.console import note
 from src.errors import UserError
 from src.files import locked, write_json
-from src.results.options import as_written, read_options, refuse_other_options, write_options
-from src.results.weights import recorded, warn_of_newer
+from src.results.options import (
+    as_written,
+    differences,
+    read_options,
+    refuse_other_options,
+    write_options,
+)
+from src.results.weights import changed, recorded, warn_of_newer
 from src.runtime import provenance
+
+CHECKPOINT = re.compile(r"(ft_)?model_\d+\.pt")  # of a training, after so many epochs
+STALE = "stale-"  # begins the name of a folder with results that were moved aside
 
 
 class Run:
@@ -96,7 +107,8 @@ class Run:
         """Create the folder, lock it until the run ends, and load `state`.
 
         Args:
-            resume: go on with an interrupted run. Otherwise remove its logs, options and state.
+            resume: go on with an interrupted run. Otherwise remove its logs, options and state. The
+                files of a training with other options are moved aside, with its checkpoints.
 
         Raises:
             Busy: another process has the lock.
@@ -105,6 +117,7 @@ class Run:
         try:
             self.lock()
             if not resume:
+                self._move_other_training_aside()
                 for path in (self.config, self.made_with, self.state_file, *self.logs):
                     path.unlink(missing_ok=True)
         except OSError as error:
@@ -112,6 +125,32 @@ class Run:
                 f"cannot use {self.folder} as folder of this run: {error.strerror or error}"
             ) from error
         self.state = self.saved_state() if resume else {}
+
+    def _move_other_training_aside(self) -> None:
+        """Move the checkpoints of a training with other options into a folder, with its files.
+
+        Beside the new `config.txt` they would count as further epochs of this run. A training with
+        the same options has checkpoints of the same names, which this run writes over.
+        """
+        if not self.logs or self._is_repeated():
+            return
+        checkpoints = [path for path in self.folder.iterdir() if CHECKPOINT.fullmatch(path.name)]
+        if not checkpoints:
+            return
+        stale = self.folder / stale_name()
+        stale.mkdir()
+        for path in (*checkpoints, *self.logs, self.state_file, self.made_with, self.config):
+            if path.exists():
+                path.rename(stale / path.name)
+        note(f"{self.folder} held a training with other options, which was moved to {stale}")
+
+    def _is_repeated(self) -> bool:
+        """Return whether the files are of an earlier run of these options; False if unknown."""
+        options = as_written(self.options)
+        with contextlib.suppress(UserError):
+            before = self.options_on_disk()
+            return bool(before) and not (changed(before, options) or differences(before, options))
+        return False
 
     def lock(self) -> None:
         """Create the folder and lock it; raise Busy if another process has the lock."""
@@ -187,3 +226,8 @@ def new_folder(parent: Path) -> Path:
         except OSError as error:
             raise UserError(f"cannot create {path}: {error.strerror or error}") from error
         return path
+
+
+def stale_name() -> str:
+    """Return a name, made of the time, for a folder of results that are moved aside."""
+    return f"{STALE}{datetime.now():%Y-%m-%d_%H-%M-%S.%f}"

@@ -24,6 +24,7 @@ from src.console import warn
 from src.errors import UserError
 from src.files import read_json, readable, write_bytes, write_json, write_text
 from src.results.options import read_options
+from src.results.run import STALE
 from src.results.tables import columns, from_record, read_table
 from src.results.weights import warn_of_earlier, warn_of_newer
 from src.stitching.experiments import CHECKPOINTS, short_weights
@@ -38,7 +39,6 @@ SUMMARY = {
     "Normalized representation difference": "representation_difference",
 }
 PREDICTIONS = ("stitched", "front", "end", "labels")  # arrays of `predictions.npz`
-STALE = "stale-"  # begins the name of a folder with runs that were moved aside
 STILL_FELL = 0.02  # share by which a loss may fall over the last fifth of the epochs
 N_SUMMARY_LINES = 7  # lines with values at the start of `summary.txt`
 
