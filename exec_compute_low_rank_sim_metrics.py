@@ -90,6 +90,7 @@ def compute(args, session=None) -> None:
     run = None
     if args.output:
         run = Run.beside(args.output, vars(args))
+        run.lock()
     test_set = load_test_set(args, session, device)
     n_images = count_images(args, first, second, test_set)
     labels = None
@@ -294,6 +295,7 @@ def write_rows(args, run, rows) -> None:
     from src.console import note
     from src.similarity.similarity_report import write_files
 
+    run.mark_as_unfinished()
     write_files(Path(args.output), rows, title=args.title)
     run.finish()
     note(f"wrote {args.output}")

@@ -122,7 +122,7 @@ def evaluate(args, session=None) -> None:
     finished, skipped = read_runs(folder)
     check_runs(finished, folder, vars(args))
     dataset_info(args.dataset, labelled=True)
-    tables = begin_tables(args)
+    tables = claim_tables(args)
     runs = newest_runs(finished)
     check_data(args.dataset, runs, other_data=args.other_data, shortcut=args.shortcut)
 
@@ -182,7 +182,7 @@ def label_of_other_data(args) -> str:
     return dataset_label(args.dataset) if args.other_data else ""
 
 
-def begin_tables(args) -> dict:
+def claim_tables(args) -> dict:
     """Return the run of this script that writes the table of each score, by the score's title."""
     from pathlib import Path
 
@@ -193,6 +193,7 @@ def begin_tables(args) -> dict:
     for title, score in scores_by_title(args.detector).items():
         path = evaluation_file(Path(args.source_dir), title, other_data=label_of_other_data(args))
         tables[title] = Run.beside(path, vars(args) | {"detector": score})
+        tables[title].lock()
     return tables
 
 
@@ -269,6 +270,8 @@ def write_results(args, stitches, reference, tables, names) -> None:
             evaluations[score] = rows
     folder = Path(args.source_dir)
     other_data = label_of_other_data(args)
+    for score in evaluations:
+        tables[score].mark_as_unfinished()
     report(folder, evaluations, reference, other_data=other_data, title=args.title)
 
     # The scores of all images
@@ -289,9 +292,12 @@ def write_results(args, stitches, reference, tables, names) -> None:
 
     # The weights that the tables are about
     weights = {f"{side}_model_path_sha256": name.weights for side, name in names.items()}
-    for score in evaluations:
-        tables[score].options |= weights
-        tables[score].finish()
+    for score, run in tables.items():
+        if score in evaluations:
+            run.options |= weights
+            run.finish()
+        else:
+            run.unlock()
 
 
 def main(argv=None) -> int:

@@ -240,19 +240,24 @@ def print_accuracies(args, task, tested) -> None:
 
 
 def save_with_head(args, task) -> None:
-    """Save the network with the only probe as its head, and its options beside it."""
+    """Save the network with the only probe as its head, and its options beside it.
+
+    The options tell where the weights of the encoder were fresh.
+    """
     from pathlib import Path
 
     from src.checkpoints import save_state
     from src.console import note
-    from src.results.options import write_options
+    from src.results.run import Run
 
     (head,) = task.heads
     path = Path(args.with_head, f"model_{args.n_epochs}.pt")
+    run = Run.beside(path, vars(args))
+    run.lock()
     state_of_head = {f"linear_probe.{key}": value for key, value in head.state_dict().items()}
+    run.mark_as_unfinished()
     save_state(path, task.network.state_dict() | state_of_head)
-    # The options tell where the weights of the encoder were fresh
-    write_options(path.with_suffix(".config.txt"), vars(args))
+    run.finish()
     note(f"wrote {path}")
 
 

@@ -355,8 +355,9 @@ def run_claimed(unit: Unit, session: "Session", *, aside: str) -> bool:
     try:
         if aside:
             unit.set_aside(aside)
-        if unit.kind == PROBES:  # the script claims its table and finishes it
-            run_calls(unit, session)
+        if unit.is_table:  # the script claims its table and finishes it
+            if not unit.is_finished():  # in the meantime
+                run_calls(unit, session)
             return True
         run = unit.run
         run.claim(resume=True)

@@ -4,11 +4,15 @@
 with this file is finished. `run.json` says with what the run was made. `resume.pt` holds the state
 of an unfinished run. A run with one table writes these files beside that table, as
 `table.config.txt`, `table.run.json` and `table.resume.pt`.
+
+Every script goes by one rule. It claims a run before it works, so that two processes never write
+the same files. It removes `config.txt` before it writes results over earlier ones, and writes it
+again after them.
 """
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -114,16 +118,12 @@ class Run:
             Busy: another process has the lock.
             UserError: the folder cannot be created, or holds an interrupted run of other options.
         """
-        try:
-            self.lock()
-            if not resume:
+        self.lock()
+        if not resume:
+            with _usable(self.folder):
                 self._move_other_training_aside()
                 for path in (self.config, self.made_with, self.state_file, *self.logs):
                     path.unlink(missing_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"cannot use {self.folder} as folder of this run: {error.strerror or error}"
-            ) from error
         self.state = self.saved_state() if resume else {}
 
     def _move_other_training_aside(self) -> None:
@@ -153,8 +153,17 @@ class Run:
         return False
 
     def lock(self) -> None:
-        """Create the folder and lock it; raise Busy if another process has the lock."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Create the folder and lock it until the run ends.
+
+        This alone claims a run that keeps no state. An earlier result stays until
+        `mark_as_unfinished`.
+
+        Raises:
+            Busy: another process has the lock.
+            UserError: the folder cannot be created.
+        """
+        with _usable(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = locked(self._lock_file, wait=False)
 
     def unlock(self) -> None:
@@ -197,6 +206,11 @@ class Run:
         self.mark_as_finished()
         self.discard()
 
+    def mark_as_unfinished(self) -> None:
+        """Remove `config.txt` and `run.json`: the results that follow are not theirs."""
+        for path in (self.config, self.made_with):
+            path.unlink(missing_ok=True)
+
     def write_provenance(self) -> None:
         """Write `run.json`."""
         write_json(self.made_with, provenance(gpu=self.options["gpu"], start=self.start))
@@ -213,6 +227,17 @@ class Run:
     @property
     def _lock_file(self) -> Path:
         return self.folder / f".{self.state_file.name}.lock"
+
+
+@contextlib.contextmanager
+def _usable(folder: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a UserError about the folder of a run."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot use {folder} as folder of this run: {error.strerror or error}"
+        ) from error
 
 
 def new_folder(parent: Path) -> Path:

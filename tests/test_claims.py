@@ -1,0 +1,91 @@
+"""Every script claims what it writes, and writes `config.txt` after the results: two processes do not
+write one table, and results of a killed one are beside no `config.txt`."""
+
+from pathlib import Path
+
+import pytest
+
+from src.checkpoints import save_state
+from src.models import build_model
+from src.results.run import Run
+from src.runtime import seeded
+from tests.commands import ON_DIGITS, error_line, run, start_code
+from tests.conftest import few_images
+
+SMALL = ["f.pt", "g.pt", "small_cnn", "small_cnn"]
+STITCH = ["exec_stitch.py", *SMALL, "pool4", "pool4", "rc2c_pre", *ON_DIGITS, "-e", 0, "-i", "pinv",
+          "--mod-only-stitch", "-dir", "r"]  # fmt: skip
+SCRIPTS = {  # by the table that it writes: a command, and an option that changes the table
+    "sim.csv": (
+        ["exec_compute_low_rank_sim_metrics.py", *SMALL, "pool4", "pool4", *ON_DIGITS, "-n", 60],
+        ["--metrics", "cka"],
+    ),
+    "probes.csv": (
+        ["exec_probe.py", "f.pt", "small_cnn", "-l", "pool4", *ON_DIGITS, "-e", 1],
+        ["-lr", 0.1],
+    ),
+    "results/r/ood_evaluation_mahalanobis.csv": (
+        ["exec_eval_stitcher_ood.py", "results/r", *ON_DIGITS, "--detector", "mahalanobis"],
+        ["-idd", "mnist5k"],
+    ),
+}
+CLAIM = (
+    "import sys; from src.results.run import Run\n"
+    "run = Run.beside(sys.argv[1], {'gpu': -1}); run.lock()\n"
+    "print('claimed', flush=True); input()\n"
+)
+
+
+@pytest.fixture(autouse=True)
+def networks(in_tmp_path):
+    """A folder with two networks, and stitches of them."""
+    with few_images(160, n_test=60):
+        for seed, name in enumerate("fg"):
+            with seeded(seed):
+                network = build_model("small_cnn", n_channels=1, image_shape=(1, 8, 8))
+            save_state(Path(f"{name}.pt"), network.state_dict())
+        run(*STITCH)
+        yield
+
+
+def command_of(table: str) -> list:
+    command, _ = SCRIPTS[table]
+    return command if "ood" in table else [*command, "-o", table]
+
+
+class Killed(BaseException):
+    """Ends a script where it is, without a word."""
+
+
+@pytest.mark.parametrize("table", SCRIPTS)
+def test_a_process_killed_behind_its_results_leaves_no_word_that_it_finished(table, monkeypatch):
+    path, config = Path(table), Path(table).with_suffix(".config.txt")
+    run(*command_of(table))
+    before = path.read_bytes()
+    assert config.exists()
+
+    def die(run):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "mark_as_finished", die)
+        with pytest.raises(Killed):
+            run(*command_of(table), *SCRIPTS[table][1])
+    assert path.read_bytes() != before and not config.exists()
+    run(*command_of(table))
+    assert path.read_bytes() == before and config.exists()
+
+
+@pytest.mark.parametrize("table", SCRIPTS)
+def test_a_table_that_another_process_writes_is_refused(table):
+    run(*command_of(table))
+    files = {path: path.read_bytes() for path in Path(table).parent.iterdir() if path.is_file()}
+    other = start_code(CLAIM, Path(table).absolute())
+    assert other.stdout.readline() == "claimed\n"
+    line = error_line(*command_of(table), *SCRIPTS[table][1])
+    assert f"another run is writing to {Path(table).parent}; wait for it" in line
+    assert {path: path.read_bytes() for path in files} == files
+    other.kill()
+    other.wait()
+    run(*command_of(table), *SCRIPTS[table][1])
+    assert not list(Path(table).parent.glob(".*.lock"))
