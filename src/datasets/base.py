@@ -109,6 +109,13 @@ class BaseImageSet:
         """Yield the images of a pass in batches: float32 (B, C, H, W) on the device."""
         raise NotImplementedError
 
+    def levels_of(self, index: int) -> Tensor:
+        """Return an image with its interventions, before augmentation and scaling: uint8 (C, H, W).
+
+        A set that resizes small images on its device returns them before that.
+        """
+        raise NotImplementedError
+
     def check_like(self, images: "BaseImageSet", *, option: str) -> None:
         """Check that this set has the image shape (C, H, W) of the images of -d.
 

@@ -86,6 +86,10 @@ class DecodedImageSet(BaseImageSet):
                 "memory: give fewer workers, or a container more /dev/shm"
             ) from error
 
+    def levels_of(self, index: int) -> Tensor:
+        key = _Key(self.paths[index], index, epoch=0, seed=None)
+        return self._decoder().decode(key)
+
     def _make(self, plan: Pass) -> Iterator[Tensor]:
         for levels in self.levels(plan):  # workers send bytes, a quarter of the size of floats
             yield self._scaled_(levels.to(self.device, non_blocking=True).float())
@@ -106,9 +110,8 @@ class DecodedImageSet(BaseImageSet):
                 "multiprocessing_context": _context(),
                 "worker_init_fn": _leave_signals,
             }
-        mode = "RGB" if self.image_shape[0] == 3 else "L"
         return DataLoader(
-            _Decoder(mode, self.changes, self.transform, self.augmentation),
+            self._decoder(),
             batch_size=None,
             sampler=self._keys(plan),
             pin_memory=self.device.type == "cuda",
@@ -116,6 +119,11 @@ class DecodedImageSet(BaseImageSet):
             generator=torch.Generator(),
             **options,
         )
+
+    def _decoder(self) -> "_Decoder":
+        """Return the part of this set that workers need."""
+        mode = "RGB" if self.image_shape[0] == 3 else "L"
+        return _Decoder(mode, self.changes, self.transform, self.augmentation)
 
     def _keys(self, plan: Pass) -> Iterator[list[_Key]]:
         """Yield the keys of the images of each batch of a pass."""
@@ -174,11 +182,11 @@ class _Decoder(Dataset):
         The loader would wrap an error that is raised here in a traceback.
         """
         try:
-            return torch.stack([self._image(key) for key in keys])
+            return torch.stack([self.decode(key) for key in keys])
         except UserError as error:
             return error
 
-    def _image(self, key: _Key) -> Tensor:
+    def decode(self, key: _Key) -> Tensor:
         """Return an image uint8 (C, H, W)."""
         with readable(key.path, "restore or remove it"), Image.open(key.path) as file:
             if file.mode.startswith(("I", "F")):  # PIL would clip their values at 255

@@ -96,6 +96,11 @@ class ImageSet(BaseImageSet):
                 part.copy_(images)
             yield self._scaled_(batch)
 
+    def levels_of(self, index: int) -> Tensor:
+        indices = torch.tensor([index])
+        images = self._read(indices, indices.to(self.device))
+        return apply_changes(self.changes, images, indices, epoch=0)[0]
+
     def _read(self, indices: Tensor, indices_on_device: Tensor) -> Tensor:
         """Return the images uint8 (B, C, H, W) at the indices (B,), on the device.
 

@@ -1,0 +1,112 @@
+"""Fingerprints: equal for equal images, wherever they lie; another one for whatever else a network
+would see."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from src.datasets import Loading, load_dataset
+from src.datasets.augmentation import CropFlip
+from src.datasets.fingerprint import fingerprint
+from src.datasets.in_memory import ImageSet
+from src.images import Normalisation
+from tests.tiny_datasets import few_grey_images, random_images, write_folder, write_imagenet
+
+N = 200
+LABELS = torch.arange(N) % 3
+
+
+def make_set(images=None, labels=LABELS, **options) -> ImageSet:
+    if images is None:
+        images = torch.from_numpy(random_images(N, 3, 8, 8))
+    return ImageSet(images, labels, n_classes=3, **options)
+
+
+def test_it_is_of_the_images_and_not_of_their_file(tmp_path):
+    """A folder of PNGs that are decoded as they are needed or once, an .npz, and arrays in memory."""
+    write_folder(
+        tmp_path / "f", n=9, yaml="size: 12\naugment: none\nmean: [0, 0, 0]\nstd: [1, 1, 1]\n"
+    )
+    paths = sorted((tmp_path / "f" / "train").glob("*/*.png"))
+    arrays = np.stack([np.asarray(Image.open(path)) for path in paths])
+    labels = np.arange(9) // 3
+    found = {fingerprint(load_dataset(str(tmp_path / "f"), "", train=True))}
+    yaml = "size: 12\nmean: [0, 0, 0]\nstd: [1, 1, 1]\naugment: resized_crop\n"
+    (tmp_path / "f" / "dataset.yaml").write_text(yaml.replace("12", "6"))
+    other_size = load_dataset(str(tmp_path / "f"), "", train=True)
+    for save in (np.savez, np.savez_compressed):
+        save(tmp_path / "a.npz", x_train=arrays, y_train=labels, x_test=arrays, y_test=labels)
+        found |= {
+            fingerprint(load_dataset(str(tmp_path / "a.npz"), "", train=t)) for t in (True, False)
+        }
+    images = torch.from_numpy(arrays).permute(0, 3, 1, 2)
+    for dtype in (torch.int8, torch.int64):
+        found.add(fingerprint(make_set(images, torch.from_numpy(labels).to(dtype))))
+    assert len(found) == 1 and len(found.pop()) == 64
+    assert fingerprint(other_size) not in found
+
+
+def test_what_trains_with_the_images_does_not_count():
+    plain = fingerprint(make_set())
+    generator_state = torch.get_rng_state()
+    assert fingerprint(make_set(augmentation=CropFlip(4), epoch_size=10)) == plain
+    assert torch.equal(torch.get_rng_state(), generator_state)
+
+
+def changed_pixels() -> ImageSet:
+    images = torch.from_numpy(random_images(N, 3, 8, 8))
+    images[:, 0, 0, 0] ^= 1
+    return make_set(images)
+
+
+OTHERS = {
+    "one label": lambda: make_set(labels=LABELS.index_fill(0, torch.tensor([77]), 0)),
+    "an image less": lambda: make_set(
+        torch.from_numpy(random_images(N, 3, 8, 8))[:-1], LABELS[:-1]
+    ),
+    "another order": lambda: make_set(torch.from_numpy(random_images(N, 3, 8, 8)).flip(0)),
+    "a level of a pixel": changed_pixels,
+    "another shape": lambda: make_set(torch.from_numpy(random_images(N, 3, 16, 4))),
+    "another size": lambda: make_set(size=16),
+    "normalisation": lambda: make_set(normalisation=Normalisation((0.5,) * 3, (1.0,) * 3)),
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_whatever_a_network_sees_counts(what):
+    assert fingerprint(OTHERS[what]()) != fingerprint(make_set())
+
+
+@pytest.mark.parametrize("name", ["digits", "imagenet"])
+def test_interventions_count_with_strength_and_seed(name, tmp_path):
+    write_imagenet(tmp_path)
+
+    def of(seed=0, **strengths) -> str:
+        options = {"interventions": strengths, "intervention_seed": seed}
+        return fingerprint(load_dataset(name, tmp_path, train=True, **options))
+
+    changes = [{}, *({key: 0.5} for key in ("shortcut", "label_noise")), {"image_noise": 500.0}]
+    found = [of(**change) for change in changes] + [of(1, **change) for change in changes[1:]]
+    found.append(of(shortcut=0.75))
+    assert len(set(found)) == len(found) and found[1] == of(shortcut=0.5)
+    assert of(seed=1) == found[0]  # nothing is drawn
+
+
+def test_workers_and_large_sets_cost_nothing(tmp_path, monkeypatch):
+    """At most 64 images are read, and no process is started."""
+    write_imagenet(tmp_path)
+    one, many = (
+        load_dataset("imagenet", tmp_path, train=False, loading=Loading(n)) for n in (0, 8)
+    )
+    monkeypatch.setattr(type(many), "_started", None)
+    assert fingerprint(one) == fingerprint(many)
+    read, levels_of = [], ImageSet.levels_of
+    monkeypatch.setattr(ImageSet, "levels_of", lambda self, i: read.append(i) or levels_of(self, i))
+    fingerprint(few_grey_images(100_000, 2, n_classes=2))
+    steps = set(np.diff(read).tolist())
+    assert len(read) == 64 and (read[0], read[-1]) == (0, 99_999) and max(steps) - min(steps) <= 1
+    for n in (1, 2, 64):
+        read.clear()
+        fingerprint(few_grey_images(n, 2, n_classes=2))
+        assert read == list(range(n))
