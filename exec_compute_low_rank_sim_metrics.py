@@ -78,7 +78,7 @@ def add_layers(options) -> None:
 def compute(args, session=None) -> None:
     """Run the experiment. All experiments of one `session` share its networks, images and
     features."""
-    from src.results.run import Run
+    from src.results.run import Run, claimed
     from src.runtime import device_of
     from src.session import Session
     from src.similarity.comparison import Comparison
@@ -87,10 +87,6 @@ def compute(args, session=None) -> None:
     session = session or Session()
     device = device_of(args.gpu)
     first, second = load_sides(args, session, device)
-    run = None
-    if args.output:
-        run = Run.beside(args.output, vars(args))
-        run.lock()
     test_set = load_test_set(args, session, device)
     n_images = count_images(args, first, second, test_set)
     labels = None
@@ -99,17 +95,19 @@ def compute(args, session=None) -> None:
 
     # One pass of each network over the images; then the measures of each pair of layers, at each
     # pair of ranks.
-    statistics = take_statistics(args, first, second, test_set, n_images, session, device)
-    comparison = Comparison(
-        statistics,
-        n_permutations=args.n_permutations or 0,
-        labels=labels,
-        source=source_of(args, first.name, second.name),
-        both_ways=True,
-    )
-    rows = print_rows(args, comparison)
-    if run:
-        write_rows(args, run, rows)
+    runs = [Run.beside(args.output, vars(args))] if args.output else []
+    with claimed(runs):
+        statistics = take_statistics(args, first, second, test_set, n_images, session, device)
+        comparison = Comparison(
+            statistics,
+            n_permutations=args.n_permutations or 0,
+            labels=labels,
+            source=source_of(args, first.name, second.name),
+            both_ways=True,
+        )
+        rows = print_rows(args, comparison)
+        for run in runs:
+            write_rows(args, run, rows)
 
 
 def has_features(args, options) -> bool:
@@ -157,8 +155,7 @@ def load_test_set(args, session, device):
     """Return the images that networks are compared on; None for two files of features."""
     if has_features(args, cli.MODEL1) and has_features(args, cli.MODEL2):
         return None
-    loading = cli.load_options(args, device)
-    return session.dataset(args.dataset, args.dataset_root, train=False, **loading)
+    return cli.load_split(args, session, device, train=False)
 
 
 def count_images(args, first, second, test_set) -> int:
@@ -244,6 +241,8 @@ def batches_of(args, test_set, n_images):
 
 def source_of(args, first, second) -> dict:
     """Return the columns that name the two networks and the images."""
+    from src.results.images import short_images
+
     dataset = args.dataset
     if has_features(args, cli.MODEL1) and has_features(args, cli.MODEL2):
         dataset = FEATURES  # no images are read
@@ -259,6 +258,7 @@ def source_of(args, first, second) -> dict:
         "model2_weights": second.identity,
         "dataset": dataset,
         "shortcut": args.shortcut,
+        "test_images": short_images(vars(args))["test_images"],
         "seed": seed,
     }
 

@@ -114,19 +114,18 @@ def probe(args, session=None) -> None:
     device = device_of(args.gpu)
     spec = dataset_info(args.dataset, labelled=True).spec
     model = cli.load_network(args, cli.PROBED, spec, session=session, device=device)
-    run = Run.beside(args.output, vars(args)) if args.output else None
-    if args.resume and run.skip_if_finished(resume=True):
-        return
     task = Probes(model.network, model.layers, descending(args.ranks), spec, seed=args.seed)
     if args.with_head:
         check_head(args, task, spec)
 
     # The images
-    loading = cli.load_options(args, device)
-    train_set = session.dataset(args.dataset, args.dataset_root, train=True, **loading)
-    test_set = session.dataset(args.dataset, args.dataset_root, train=False, **loading)
+    train_set = cli.load_split(args, session, device, train=True)
+    test_set = cli.load_split(args, session, device, train=False)
 
-    # The training; another process may have finished the run in the meantime
+    # The training, unless the run is finished, maybe by another process in the meantime
+    run = Run.beside(args.output, vars(args)) if args.output else None
+    if args.resume and run.skip_if_finished(resume=True):
+        return
     if run:
         run.claim(resume=args.resume)
         if args.resume and run.skip_if_finished(resume=True):
@@ -248,16 +247,16 @@ def save_with_head(args, task) -> None:
 
     from src.checkpoints import save_state
     from src.console import note
-    from src.results.run import Run
+    from src.results.run import Run, claimed
 
     (head,) = task.heads
     path = Path(args.with_head, f"model_{args.n_epochs}.pt")
-    run = Run.beside(path, vars(args))
-    run.lock()
     state_of_head = {f"linear_probe.{key}": value for key, value in head.state_dict().items()}
-    run.mark_as_unfinished()
-    save_state(path, task.network.state_dict() | state_of_head)
-    run.finish()
+    run = Run.beside(path, vars(args))
+    with claimed([run]):
+        run.mark_as_unfinished()
+        save_state(path, task.network.state_dict() | state_of_head)
+        run.finish()
     note(f"wrote {path}")
 
 
@@ -286,6 +285,7 @@ def write_table(args, run, task, trained, tested, *, weights, n_images) -> None:
 
     from src.console import note
     from src.probing.probe_rows import ProbeRow, write_files
+    from src.results.images import short_images
 
     rows = []
     for (layer, rank), on_test in tested.items():
@@ -306,6 +306,7 @@ def write_table(args, run, task, trained, tested, *, weights, n_images) -> None:
             n_images=n_images,
             shortcut=args.shortcut,
             model_weights=weights,
+            **short_images(vars(args)),
         )
         rows.append(row)
     write_files(Path(args.output), rows, task.widths, title=args.title)

@@ -176,11 +176,14 @@ def stitch(args, session=None) -> None:
     front, end = cli.load_two_networks(
         args, cli.FRONT, cli.END, spec, session=session, device=device
     )
-    experiment = Experiment.of(vars(args))
     layers, skipped = stitching_layers(args, front, end, spec.shape)
+    check_options(vars(args), layers, front.network, end.network)
+
+    # The images, whose fingerprints are a part of the experiment
+    images = load_images(args, session, device)
+    experiment = Experiment.of(vars(args))
     if args.stitching_type == AUTO:
         experiment = replace(experiment, chosen=chosen_options(layers))
-    check_options(experiment, layers, front.network, end.network)
 
     # All pairs share frozen networks. If their BatchNorm statistics move, each pair needs copies.
     directory = Path("results", args.save_dir)
@@ -190,12 +193,10 @@ def stitch(args, session=None) -> None:
     runs_of_groups = [
         GridRuns(directory, group, experiment, resume=args.resume) for group in groups
     ]
-    unfinished = [runs for runs in runs_of_groups if runs.layers]
-    if unfinished:
-        images = load_images(args, session, device)
     rows = {}
-    for runs in unfinished:
-        rows |= run_grid(args, runs, front.network, end.network, *images, settings, objective)
+    for runs in runs_of_groups:
+        if runs.layers:
+            rows |= run_grid(args, runs, front.network, end.network, *images, settings, objective)
 
     # The accuracies, and the table of all runs in the folder
     report(args, rows)
@@ -242,12 +243,10 @@ def load_images(args, session, device):
 
     The training images are None if nothing is matched or trained.
     """
-    loading = cli.load_options(args, device)
     train_set = None
     if args.init in FORMS or args.n_epochs:
-        train_set = session.dataset(args.dataset, args.dataset_root, train=True, **loading)
-    test_set = session.dataset(args.dataset, args.dataset_root, train=False, **loading)
-    return train_set, test_set
+        train_set = cli.load_split(args, session, device, train=True)
+    return train_set, cli.load_split(args, session, device, train=False)
 
 
 def run_grid(args, runs, front, end, train_set, test_set, settings, objective):

@@ -43,19 +43,16 @@ def train(args) -> None:
 
     from src.checkpoints import save_state
     from src.console import note
-    from src.datasets import dataset_info, load_dataset
+    from src.datasets import dataset_info
     from src.models import build_model
     from src.results.run import Run
     from src.runtime import device_of, seeded
+    from src.session import Session
     from src.training import Classification
     from src.training.recorded import train_network
 
-    settings = cli.training_settings(args)
-    run = Run.in_folder(args.save_dir, vars(args))
-    if run.skip_if_finished(resume=args.resume, overwrite=args.overwrite):
-        return
-
     # The network
+    settings = cli.training_settings(args)
     device = device_of(args.gpu)
     spec = dataset_info(args.dataset, labelled=True).spec
     with seeded(args.seed):
@@ -71,13 +68,16 @@ def train(args) -> None:
     model.to(device, memory_format=memory_format)
 
     # The images
-    loading = cli.load_options(args, device)
-    train_set = load_dataset(args.dataset, args.dataset_root, train=True, **loading)
-    test_set = load_dataset(args.dataset, args.dataset_root, train=False, **loading)
+    session = Session()
+    train_set = cli.load_split(args, session, device, train=True)
+    test_set = cli.load_split(args, session, device, train=False)
     if args.epoch_size is not None:
         train_set.epoch_size = args.epoch_size
 
     # The training
+    run = Run.in_folder(args.save_dir, vars(args))
+    if run.skip_if_finished(resume=args.resume, overwrite=args.overwrite):
+        return
     run.claim(resume=args.resume)
     train_network(
         run,

@@ -181,11 +181,12 @@ def train_detectors(args) -> None:
     store.entries()  # raises an error if the store is damaged
     spec = dataset_info(args.dataset, labelled=True).spec
     check_finetuning_data(args)
-    source = cli.load_network(args, cli.SOURCE, spec, session=Session(), device=device)
+    session = Session()
+    source = cli.load_network(args, cli.SOURCE, spec, session=session, device=device)
+    images = load_images(args, session, device)
 
     # A detector for each layer, unless its run is finished
     runs = begin_runs(args, source.layers)
-    images = load_images(args, device)
     for layer, run in runs.items():
         train_detector(args, run, source, layer, spec, settings, store, images)
 
@@ -223,14 +224,14 @@ def begin_runs(args, layers) -> dict:
     return runs
 
 
-def load_images(args, device) -> Images:
+def load_images(args, session, device) -> Images:
     """Load the images of training, testing and fine-tuning."""
     from src.datasets import load_dataset
     from src.ood.finetuning import HalfAndHalf
 
+    train_set = cli.load_split(args, session, device, train=True)
+    test_set = cli.load_split(args, session, device, train=False)
     loading = cli.load_options(args, device)
-    train_set = load_dataset(args.dataset, args.dataset_root, train=True, **loading)
-    test_set = load_dataset(args.dataset, args.dataset_root, train=False, **loading)
     id_set = load_dataset(
         args.finetune_id_dataset, args.finetune_id_dataset_root, train=True, **loading
     )

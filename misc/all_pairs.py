@@ -22,13 +22,13 @@ from misc.pairs import (
     run_units,
     similarity_unit,
     stitching_unit,
-    with_weights,
+    with_record,
 )
 from src import cli
 from src.choices import AUTO, STITCHING_TYPES, UPSAMPLE_MODES
 from src.choices.scores import SCORES
 from src.choices.stitching import FORMS, OBJECTIVES
-from src.results.network_list import ListedNetwork
+from src.results.network_list import SIMILARITY, ListedNetwork
 from src.user_code import CODE, absolute, is_user_code
 
 NONE = "none"  # as a method: stitch nothing
@@ -120,7 +120,8 @@ def add_work(options: cli.Parser) -> None:
     add(
         "--redo-changed",
         action="store_true",
-        help="redo the results of checkpoints that have changed since; the earlier results go to folders stale-TIME",
+        help="redo the results of checkpoints and images that have changed since; the earlier results go to folders "
+        "stale-TIME",
     )
 
 
@@ -172,7 +173,7 @@ def work(args) -> None:
     from src.session import Session
     from src.similarity.passes import KeptFeatures
 
-    # The units of this share, which record the weights of their networks.
+    # The units of this share, which record their weights and images.
     networks = read_networks(args.networks)
     check_types(args, networks)
     check_ends(args, networks)
@@ -185,9 +186,11 @@ def work(args) -> None:
     weights = {}
     for name in names.values():
         weights[name.path, name.type] = session.weights(name, spec, device=device)
-    share = [with_weights(unit, weights) for unit in share]
+    share = [
+        with_record(unit, weights, fingerprints_of(unit, args, session, device)) for unit in share
+    ]
 
-    # The units that are not finished, or were made with earlier weights.
+    # The units that are not finished, or were made with earlier weights or images.
     changed = changed_units(share, redo=args.redo_changed)
     unfinished = [unit for unit in share if unit in changed or not unit.is_finished()]
     note(f"{len(unfinished)} of {len(share)} units of work are left to do")
@@ -211,25 +214,39 @@ def networks_of(units) -> list[ListedNetwork]:
     return list(dict.fromkeys(network for unit in units for network in unit.networks))
 
 
+def fingerprints_of(unit: Unit, args, session, device) -> dict[str, str]:
+    """Return the fingerprints of the images of a unit, by option. Similarity needs no training
+    images."""
+    from src.results.images import recorded_images
+
+    images = argparse.Namespace(**vars(args))
+    cli.load_split(images, session, device, train=False)
+    if unit.kind != SIMILARITY:
+        cli.load_split(images, session, device, train=True)
+    return recorded_images(vars(images))
+
+
 def changed_units(units, *, redo: bool) -> list[Unit]:
-    """Return the units with networks that were trained again; warn of units without a record of
-    weights.
+    """Return the units whose weights or images have changed since; warn of units without a record
+    of weights.
 
     Raises:
         UserError: there are such units, and `redo` is false.
     """
     from src.errors import UserError
-    from src.results.weights import names_of, recorded, warn_of_newer
+    from src.results.changes import all_of
+    from src.results.weights import recorded, warn_of_newer
 
     runs = [(unit.run.config, unit.run.options_on_disk()) for unit in units]
     warn_of_newer(
         (config, recorded(options).values()) for config, options in runs if config.exists()
     )
-    changed = [unit for unit in units if unit.changed_networks]
+    changes_of = {unit.place: unit.changes for unit in units}
+    changed = [unit for unit in units if changes_of[unit.place].n]
     if changed and not redo:
-        titles = names_of(title for unit in changed for title in unit.changed_networks)
+        text = all_of([changes_of[unit.place] for unit in changed]).text
         raise UserError(
-            f"{len(changed)} of {len(units)} units of work are of earlier weights of {titles}; give --redo-changed to "
+            f"{len(changed)} of {len(units)} units of work are of earlier {text}; give --redo-changed to "
             "move them aside and make them again, or another -dir"
         )
     return changed

@@ -117,11 +117,14 @@ def draw_curves(args) -> None:
     from src.collected.depth_curves import depth_rows, groups_without_curves, write_depth
     from src.console import listed, note
     from src.errors import UserError
+    from src.results.images import refuse_several, warn_of_several
     from src.stitching.experiments import newest_runs
 
     source_dir = Path(args.source_dir)
     runs = newest_runs(runs_of(source_dir, recursive=True, may_lack=True))
     similarities = similarities_of(source_dir)
+    refuse_several(similarities, source_dir)
+    warn_of_several([*(run.row for run in runs), *similarities])
     names = names_of(args, runs, similarities)
     rows = depth_rows(runs, similarities, names)
     if not rows:
@@ -141,7 +144,10 @@ def draw_curves(args) -> None:
 
 def compare_folders(args) -> None:
     """Print and write the accuracies of two folders, and their difference."""
+    from itertools import chain
+
     from src.errors import UserError
+    from src.results.images import warn_of_several
     from src.stitching.experiments import newest_runs
     from src.stitching.grid_tables import compare
 
@@ -152,18 +158,21 @@ def compare_folders(args) -> None:
     for folder in folders:
         runs = newest_runs(runs_of(Path(folder), recursive=args.recursive, may_lack=False))
         rows_of_folders.append([run.row for run in runs])
+    warn_of_several(chain.from_iterable(rows_of_folders))
     path = Path(args.output) if args.output else None
     compare(folders, rows_of_folders, path, title=args.title)
 
 
 def collect_accuracies(args) -> None:
     """Print the matrices of a folder, and write its tables."""
+    from src.results.images import warn_of_several
     from src.stitching.experiments import newest_runs
 
     source_dir = Path(args.source_dir)
     similarities = similarities_of(source_dir) if args.recursive else []
     runs = runs_of(source_dir, recursive=args.recursive, may_lack=bool(similarities))
     newest = newest_runs(runs)
+    warn_of_several([*(run.row for run in runs), *similarities])
     names = names_of(args, newest, similarities)
     path = Path(args.output or source_dir / "grid.csv")
     if args.recursive:
@@ -181,6 +190,7 @@ def write_measurements(args, path: Path, runs, similarities, names) -> None:
     from src.verdict.verdict_rows import GroupRow, GroupTestRow
 
     measurements = path.with_name(f"{path.stem}_measurements.csv")
+    runs, similarities = on_named_images(runs, similarities)
     rows = list(measurement_rows(runs, similarities, names))
     write_table(measurements, MeasurementRow, rows)
     note(f"wrote {measurements}")
@@ -191,6 +201,17 @@ def write_measurements(args, path: Path, runs, similarities, names) -> None:
         write_table(path.with_name(f"{path.stem}_group_tests.csv"), GroupTestRow, tests)
         note(f"wrote {path.stem}_groups.csv and {path.stem}_group_tests.csv beside it")
         note_on_layers(groups)
+
+
+def on_named_images(runs, similarities):
+    """Return runs and rows of similarity; different images of one data set have different names."""
+    from dataclasses import replace
+
+    from src.results.images import told_apart
+
+    rows = told_apart([*(run.row for run in runs), *similarities])
+    named_runs = [replace(run, row=row) for run, row in zip(runs, rows, strict=False)]
+    return named_runs, rows[len(runs) :]
 
 
 def write_accuracies(args, path: Path, runs, newest, names) -> None:

@@ -104,6 +104,8 @@ def score_rows(args, tables_of_setting, networks, session) -> list:
     # One pass a network gives its outputs and the baselines of all layers.
     shortcut, seed = tables_of_setting[0].shortcut, tables_of_setting[0].seed
     images = images_of(args, session, shortcut=shortcut)
+    for tables in tables_of_setting:
+        check_images(args, tables, session.fingerprint(images))
     layers = list(dict.fromkeys(layer for tables in tables_of_setting for layer in tables.layers))
     passes = [
         pass_over(network, images.batches(args.batch_size), layers)
@@ -156,6 +158,19 @@ def images_of(args, session, *, shortcut=None):
     options["interventions"] = {"shortcut": shortcut}
     options["intervention_seed"] = args.intervention_seed
     return session.dataset(args.dataset, args.dataset_root, train=False, **options)
+
+
+def check_images(args, tables, fingerprint: str) -> None:
+    """Raise a UserError if tables recorded other test images than those of the options."""
+    from src.errors import UserError
+    from src.results.images import are_same
+
+    if not are_same(tables.test_images, fingerprint):
+        raise UserError(
+            f"-d {args.dataset}: the tables were made on other test images; give the data set and"
+            " the --intervention-seed of misc/all_pairs.py, or let it make the tables again with"
+            " --redo-changed"
+        )
 
 
 def dots_learned(args, networks, session, *, seed) -> list:

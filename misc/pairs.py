@@ -23,6 +23,7 @@ from src.results.options import read_options
 from src.user_code import is_user_code, source_of, title_of
 
 if TYPE_CHECKING:
+    from src.results.changes import Changes
     from src.results.run import Run
     from src.session import Session
 
@@ -122,9 +123,9 @@ class Unit(NamedTuple):
         return Run.beside(self.place.parent / f"{self.place.name}.csv", options)
 
     @property
-    def changed_networks(self) -> list[str]:
-        """The titles of the networks that were trained again after this unit was begun."""
-        from src.results.weights import changed
+    def changes(self) -> "Changes":
+        """The weights and images that have changed since this unit was begun."""
+        from src.results.changes import changes
         from src.stitching.runs import finished_runs, interrupted_runs
 
         run = self.run
@@ -132,13 +133,10 @@ class Unit(NamedTuple):
         if not self.is_table and not run.config.exists():
             runs = [*finished_runs(self.place), *interrupted_runs(self.place)]
             records += [options for _, options in runs]
-        titles = []
-        for options in records:
-            titles += changed(options, run.options)
-        return titles
+        return changes(records, run.options)
 
     def set_aside(self, name: str) -> None:
-        """Move the results of networks that were trained again into a folder beside the unit.
+        """Move the results of weights or images that have changed into a folder beside the unit.
 
         Args:
             name: of the folder.
@@ -152,7 +150,7 @@ class Unit(NamedTuple):
         run = self.run
         run.lock()
         try:
-            if not self.changed_networks:
+            if not self.changes.n:
                 return
             networks = recorded(run.options).values()
             newer = [network.title for network in networks if network.has_changed]
@@ -188,18 +186,23 @@ class Unit(NamedTuple):
         return run.is_finished(remedy=REMEDY) and measures <= set(measured)
 
 
-def with_weights(unit: Unit, weights: Mapping[tuple[str, str], str]) -> Unit:
-    """Record the weights of the networks in the options of a unit, as the single scripts do; return
-    the unit.
+def with_record(
+    unit: Unit, weights: Mapping[tuple[str, str], str], images: Mapping[str, str]
+) -> Unit:
+    """Record weights and images in the options of a unit, as the single scripts do; return the unit.
 
     Args:
         weights: the SHA-256 of the weights, by path and type.
+        images: the fingerprints of the images, by option.
     """
     for call in unit.calls:
         options = vars(call.options)
-        for name in [name for name in options if name.endswith("_path")]:
+        paths = [name for name in options if name.endswith("_path")]
+        for name in paths:
             path_and_type = (options[name], options[name.replace("_path", "_type")])
             setattr(call.options, f"{name}_sha256", weights[path_and_type])
+        if paths:  # the evaluation of stitches takes the images of the stitches
+            options |= images
     return unit
 
 
@@ -318,7 +321,7 @@ def run_units(units: Sequence[Unit], session: "Session", *, aside: str = "") -> 
     """Run all units that are free; a unit that fails does not stop the next units.
 
     Args:
-        aside: the name of folders for the results of networks that were trained again; "": such
+        aside: the name of folders for the results of weights or images that have changed; "": such
             units fail.
 
     Raises:

@@ -9,6 +9,7 @@ import torch
 from src.checkpoints import load_model, weights_of
 from src.datasets import load_dataset
 from src.datasets.base import BaseImageSet
+from src.datasets.fingerprint import fingerprint
 from src.errors import UserError
 from src.images import ImageSpec
 from src.models import Network
@@ -31,6 +32,7 @@ class Session:
         self._networks: dict[Hashable, Network] = {}
         self._weights: dict[NetworkName, str] = {}  # SHA-256 of the loaded weights
         self._datasets: dict[Hashable, BaseImageSet] = {}
+        self._fingerprints: dict[BaseImageSet, str] = {}
         self.features: Any = None
         self.reference: Any = None
 
@@ -96,3 +98,9 @@ class Session:
         if key not in self._datasets:
             self._datasets[key] = load_dataset(name, root, **options)
         return self._datasets[key]
+
+    def fingerprint(self, images: BaseImageSet) -> str:
+        """Return the fingerprint of images; it is computed once for a set."""
+        if images not in self._fingerprints:
+            self._fingerprints[images] = fingerprint(images)
+        return self._fingerprints[images]

@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ COMMANDS = {  # name: batch size (a batch is a fourth of all images), and words
     "networks that move": (24, ["exec_stitch.py", *NETWORKS, "pool3", "pool2", "rc2c_pre", *TRAINED, "-dir", "moving"]),
     "detector": (4, ["exec_train_representation_classifier.py", NETWORKS[1], "small_cnn", "pool4", *CLASSIFIER,
                      "-e", "0", "-lr", "0.001", "-dir", "d", "-fdir", "store"]),
-    "scores": (12, ["exec_eval_stitcher_ood.py", "results/pinv", "-detectors", "store", "-scd", "photo_patches",
+    "scores": (24, ["exec_eval_stitcher_ood.py", "results/pinv", "-detectors", "store", "-scd", "photo_patches",
                     "--detector", "energy,mahalanobis,knn", "-ed", "energies"]),
     "probes": (24, ["exec_probe.py", NETWORKS[1], "small_cnn", "-l", "pool2", *TRAINED, "-o", "probes.csv"]),
     "probes at ranks": (24, ["exec_probe.py", NETWORKS[1], "small_cnn", "-l", "pool4", *TRAINED, "-ranks", "8", "2",
@@ -125,7 +126,7 @@ def main(path: str, gpu: str) -> None:
     waits: dict[str, list[int]] = {}
     count_batches(waits)
     write_images(start / "own")
-    answers: dict[str, dict] = {"waits": {}, "lines": {}}
+    answers: dict[str, Any] = {"waits": {}, "lines": {}}
     answers["cpu"] = run_all(start / "cpu", -1, answers, waits)
     try:
         number = pretended_gpu.install() if gpu == "pretended" else int(gpu)
@@ -133,6 +134,8 @@ def main(path: str, gpu: str) -> None:
         answers["differs"] = str(error)
     else:
         answers["gpu"] = run_all(start / "gpu", number, answers, waits)
+        configs = [read_json(start / name / "changed" / "config.txt") for name in ("cpu", "gpu")]
+        answers["images"] = [config["train_images_sha256"] for config in configs]
         answers["run.json"] = read_json(start / "gpu" / "m" / "run.json")
         answers["chosen"] = gpu == "pretended" and torch.cuda.current_device() == number
     Path(path).write_text(json.dumps(answers))

@@ -63,6 +63,11 @@ def test_tables_of_a_real_gpu_are_near_those_of_the_cpu(tmp_path):
     compare(on_both_devices(tmp_path, REAL), rtol=0.05, atol=0.05)
 
 
+def test_images_have_the_fingerprint_that_they_have_on_the_cpu(answers):
+    on_cpu, on_gpu = answers["images"]
+    assert on_cpu == on_gpu and len(on_cpu) == 64
+
+
 def test_a_step_waits_no_more_than_it_has_to(answers):
     for name, waits in answers["waits"].items():
         step, batch = MORE.get(name, (STEP, BATCH))

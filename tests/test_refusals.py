@@ -8,6 +8,7 @@ import json
 import shlex
 import shutil
 import time
+from pathlib import Path
 
 import pytest
 
@@ -188,13 +189,21 @@ def place(folder) -> None:
     )
 
 
+def files_in(folder: Path) -> dict[Path, int]:
+    """Everything in a folder, with the times at which files were written."""
+    times = {}
+    for path in folder.rglob("*"):
+        times[path] = path.stat().st_mtime_ns if path.is_file() else 0
+    return times
+
+
 @pytest.mark.parametrize(("command", "lines"), REFUSALS)
 def test_one_line_says_what_to_do(command, lines, folder):
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    before = files_in(folder)
     said = error_line(*shlex.split(command))
     for line in [lines] if isinstance(lines, str) else lines:
         assert line in said
-    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    assert files_in(folder) == before
 
 
 def test_missing_data_says_what_to_put_where(tmp_path, no_network):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from src.network_names import FRESH, NetworkName, titles_of
+from src.results.images import SPLITS
 from src.results.options import differences, read_options
 from src.results.run import Run
 from src.results.tables import columns
@@ -144,7 +145,7 @@ def test_every_setting_tells_experiments_apart(name):
 def test_an_experiment_is_the_columns_of_rows_the_key_and_the_options_of_a_run(tmp_path):
     options = OPTIONS | {"learning_rate": 7, "gpu": -1}
     found = Experiment.of(options)
-    assert found.settings.keys() == {*OTHER, *WEIGHTS, "stitching_option"}
+    assert found.settings.keys() == {*OTHER, *WEIGHTS, *SPLITS, "stitching_option"}
     assert list(found.settings) == columns(Experiment)
     assert found == experiment(objective="task")
     for row in (stitch_row(seed=7), evaluation_row(seed=7)):
@@ -154,6 +155,37 @@ def test_an_experiment_is_the_columns_of_rows_the_key_and_the_options_of_a_run(t
     Run.in_folder(tmp_path, found.config(Pair("x", "y"))).finish()
     written = read_options(tmp_path / "config.txt")
     assert written == found.config(Pair("x", "y")) and pair_of(written) == Pair("x", "y")
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_different_images_are_different_experiments_and_unrecorded_ones_are_not(split, capsys):
+    def of(folder: str, images: str | None, **values) -> StitchingRun:
+        return StitchingRun(
+            Path(folder), {}, stitch_row(folder=folder, **{split: images}, **values)
+        )
+
+    first, second = "a" * 12, "b" * 12
+    runs = [of("1", None), of("2", first)]
+    assert newest_runs(runs) == runs[1:] and "1 result repeats another" in capsys.readouterr().err
+    assert list(by_experiment(run.row for run in runs)) == [""]
+    assert len(set(method_names([run.row for run in runs], apart_from=NETWORKS))) == 1
+
+    runs += [of("3", second), of("4", second, seed=1)]
+    assert newest_runs(runs) == runs and not capsys.readouterr().err
+    rows = [run.row for run in runs]
+    groups = by_experiment(rows)
+    assert [row for group in groups.values() for row in group] == rows and len(groups) == 4
+    names = [f"digits [{SPLITS[split]} {digits}]" for digits in (first, second, second)]
+    methods = method_names(rows, apart_from=[*NETWORKS, "seed"])
+    for title, name in zip(groups, ["digits", *names], strict=True):
+        assert f"dataset={name}" in title
+    assert [method.count(name) for method, name in zip(methods[1:], names, strict=True)] == [1] * 3
+    assert methods[2] == methods[3] and len(set(methods)) == 3
+
+    # Of other data, or with dots, there are other images
+    others = [of("5", first, dataset="mnist").row, of("6", second, shortcut=0.5).row]
+    assert len(set(by_experiment([rows[1], *others]))) == 3
+    assert not any("[" in title for title in by_experiment([rows[1], *others]))
 
 
 def test_types_that_were_chosen_for_pairs_of_layers_tell_no_experiments_apart():

@@ -72,7 +72,7 @@ def layer(networks):
     ids=str,
 )
 def test_options_without_effect_are_named(arguments, line, networks, layer, capsys):
-    check_options(Experiment.of(options_of(*arguments)), {PAIR: layer}, *networks)
+    check_options(options_of(*arguments), {PAIR: layer}, *networks)
     err = capsys.readouterr().err
     assert line in err and bool(line) == bool(err)
 
@@ -81,7 +81,7 @@ def test_cuts_around_which_the_images_go_on_are_noted_once(networks, layer, caps
     pairs = dict.fromkeys(
         (Pair(front, end) for front in ("layer1.0", "layer2.0") for end in INSIDE), layer
     )
-    check_options(Experiment.of(options_of("--mod-only-stitch")), pairs, *networks)
+    check_options(options_of("--mod-only-stitch"), pairs, *networks)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(
         "layer3.0.conv1, layer3.0.bn2: inside a block, no true cut, as what follows depends on the"

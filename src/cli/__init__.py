@@ -25,6 +25,7 @@ from src.cli.groups import (
     add_training,
     load_network,
     load_options,
+    load_split,
     load_two_networks,
     named_network,
     training_settings,

@@ -13,9 +13,12 @@ from src.cli.types import cutoff, described, names_or_code, real_number, whole_n
 from src.errors import UserError
 from src.images import ImageSpec
 from src.network_names import NetworkName
+from src.results.images import SPLITS, changed_images, record_of, split_name
+from src.results.weights import recorded
 from src.user_code import CODE
 
 if TYPE_CHECKING:
+    from src.datasets.base import BaseImageSet
     from src.models import Network
     from src.session import Session
     from src.training import Settings
@@ -137,6 +140,32 @@ def load_options(args: Namespace, device: Any) -> dict[str, Any]:
         options["interventions"] = {name: vars(args).get(name) for name in INTERVENTIONS}
         options["intervention_seed"] = args.intervention_seed
     return options
+
+
+def load_split(args: Namespace, session: "Session", device: Any, *, train: bool) -> "BaseImageSet":
+    """Return the training or the test images of `-d`, with the interventions of the options.
+
+    Adds their fingerprint to `args`. Prints a note, once, if a network of `args` was trained on
+    other training images of the same name.
+    """
+    loading = load_options(args, device)
+    images = session.dataset(args.dataset, args.dataset_root, train=train, **loading)
+    setattr(args, record_of(split_name(train=train)), session.fingerprint(images))
+    if train:
+        _note_training_on_others(args)
+    return images
+
+
+def _note_training_on_others(args: Namespace) -> None:
+    """Note the networks of `args` whose training images have changed since."""
+    from src.console import note_once
+    from src.trained_with import options_beside
+
+    options = vars(args)
+    training_images = SPLITS[split_name(train=True)]
+    for network in recorded(options).values():
+        if training_images in changed_images(options_beside(network.path), options):
+            note_once(f"{network.title} was trained on earlier {training_images} of {args.dataset}")
 
 
 def n_cores() -> int:

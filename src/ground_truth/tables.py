@@ -16,6 +16,7 @@ from src.ground_truth.scored_measures import PROBE, measures_of, similarities_of
 from src.network_names import NetworkName
 from src.ood.evaluation_rows import EvaluationRow, read_evaluations
 from src.probing.probe_rows import ProbeRow
+from src.results.images import refuse_several
 from src.results.matrices import by_depth, depths_of
 from src.results.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, pair_name
 from src.results.tables import read_table
@@ -57,6 +58,7 @@ class Tables(NamedTuple):
     directed: frozenset[str]  # the measures of stitches
     shortcut: float | None = None  # the option `--shortcut`: test images had dots
     seed: int | None = None  # of fresh networks
+    test_images: str | None = None  # the first digits of their fingerprint; None: not recorded
 
     def into(self, measure: str, layer: str) -> NDArray:
         """Return the similarity of front networks (rows) to end networks at a layer, (N, N)."""
@@ -92,7 +94,8 @@ def read_tables(
         weights: the SHA-256 of the weights, by name of the network. It may lack networks whose
             weights are in a file.
     Raises:
-        UserError: the folder has no tables of these networks, or a table is damaged.
+        UserError: the folder has no tables of these networks, a table is damaged, or the images of
+            two tables differ.
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; give one that misc/all_pairs.py has written to")
@@ -113,14 +116,15 @@ def read_tables(
             f"{folder} has no pair of the networks of this list; give the list that "
             "misc/all_pairs.py was given"
         )
-    shortcuts = {row.shortcut for row in similarities}
-    shortcuts |= {row.shortcut for row in probes}
-    shortcuts |= {row.shortcut for row in stitches}
+    rows: list[SimilarityRow | ProbeRow | StitchRow] = [*similarities, *probes, *stitches]
+    shortcuts = {row.shortcut for row in rows}
     if len(shortcuts) > 1:
         raise UserError(
             f"{folder} has tables of images with dots (--shortcut) and tables of images without; "
             "give one folder for each"
         )
+    refuse_several(rows, folder)
+    test_images = {row.test_images for row in rows if row.test_images}
     layers = _ordered_layers(cells, similarities, stitches)
     return Tables(
         layers,
@@ -128,6 +132,7 @@ def read_tables(
         directed=frozenset(cells) - undirected,
         shortcut=shortcuts.pop(),
         seed=current.seed,
+        test_images=min(test_images, default=None),
     )
 
 

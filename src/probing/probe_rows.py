@@ -31,6 +31,8 @@ class ProbeRow:
     n_images: int | None  # test images
     shortcut: float | None = None  # strength of the intervention: images had dots
     model_weights: str | None = None  # the first digits of their SHA-256
+    train_images: str | None = None  # the first digits of their fingerprint
+    test_images: str | None = None
 
     @property
     def networks(self) -> tuple[NetworkName]:

@@ -14,7 +14,7 @@ from src.console import warn_once
 from src.errors import UserError
 from src.files import read_json, write_json
 from src.network_names import FRESH, content_of
-from src.results.weights import changed, names_of
+from src.results.changes import changes
 from src.user_code import source_of
 
 # Options that `config.txt` leaves out: with them it would not repeat the run
@@ -72,8 +72,8 @@ def read_options(path: Path) -> dict[str, Any]:
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Describe how the options of two runs differ; "" if all common options agree.
 
-    Options in `FREE` may differ. So may the content of a user's file (`..._sha256`): the checkpoints
-    and the state of an interrupted run tell whether the networks are the same.
+    Options in `FREE` may differ. So may the content of files (`..._sha256`): `changes` compares
+    weights and images.
     """
     texts = []
     for name, value in before.items():
@@ -90,7 +90,7 @@ def refuse_other_options(
     where: Path,
     remedy: str = "give the same ones, or start anew without --resume",
 ) -> None:
-    """Raise a UserError if the networks or the options of two runs differ.
+    """Raise a UserError if the networks, the images or the options of two runs differ.
 
     A file of user code that has changed is warned of.
 
@@ -100,9 +100,9 @@ def refuse_other_options(
         where: the file that holds `before`.
         remedy: the end of the message.
     """
-    titles = changed(before, now)
-    if titles:
-        raise UserError(f"{where} is of a run with earlier weights of {names_of(titles)}; {remedy}")
+    changed = changes([before], now)
+    if changed.n:
+        raise UserError(f"{where} is of a run with earlier {changed.text}; {remedy}")
     text = differences(before, now)
     if text:
         raise UserError(f"{where} is of a run with other options ({text}); {remedy}")

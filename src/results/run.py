@@ -1,9 +1,9 @@
 """A run: the files that hold its options, its progress and its provenance.
 
-`config.txt` holds the options, with the SHA-256 of the networks' weights. It is written last: a run
-with this file is finished. `run.json` says with what the run was made. `resume.pt` holds the state
-of an unfinished run. A run with one table writes these files beside that table, as
-`table.config.txt`, `table.run.json` and `table.resume.pt`.
+`config.txt` holds the options, with the SHA-256 of the networks' weights and the fingerprints of the
+images. It is written last: a run with this file is finished. `run.json` says with what the run was
+made. `resume.pt` holds the state of an unfinished run. A run with one table writes these files
+beside that table, as `table.config.txt`, `table.run.json` and `table.resume.pt`.
 
 Every script goes by one rule. It claims a run before it works, so that two processes never write
 the same files. It removes `config.txt` before it writes results over earlier ones, and writes it
@@ -12,7 +12,7 @@ again after them.
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -21,6 +21,7 @@ from src.checkpoints import load_tensors, save_tensors
 from src.console import note
 from src.errors import UserError
 from src.files import locked, write_json
+from src.results.changes import changes
 from src.results.options import (
     as_written,
     differences,
@@ -28,7 +29,7 @@ from src.results.options import (
     refuse_other_options,
     write_options,
 )
-from src.results.weights import changed, recorded, warn_of_newer
+from src.results.weights import recorded, warn_of_newer
 from src.runtime import provenance
 
 CHECKPOINT = re.compile(r"(ft_)?model_\d+\.pt")  # of a training, after so many epochs
@@ -149,14 +150,12 @@ class Run:
         options = as_written(self.options)
         with contextlib.suppress(UserError):
             before = self.options_on_disk()
-            return bool(before) and not (changed(before, options) or differences(before, options))
+            is_other = changes([before], options).n or differences(before, options)
+            return bool(before) and not is_other
         return False
 
     def lock(self) -> None:
         """Create the folder and lock it until the run ends.
-
-        This alone claims a run that keeps no state. An earlier result stays until
-        `mark_as_unfinished`.
 
         Raises:
             Busy: another process has the lock.
@@ -227,6 +226,22 @@ class Run:
     @property
     def _lock_file(self) -> Path:
         return self.folder / f".{self.state_file.name}.lock"
+
+
+@contextlib.contextmanager
+def claimed(runs: Iterable[Run]) -> Iterator[None]:
+    """Claim runs that keep no state, while the block runs.
+
+    The files of earlier runs stay until `mark_as_unfinished`.
+
+    Raises:
+        Busy: another process has the lock of a run.
+    """
+    with contextlib.ExitStack() as at_the_end:
+        for run in runs:
+            run.lock()
+            at_the_end.callback(run.unlock)
+        yield
 
 
 @contextlib.contextmanager

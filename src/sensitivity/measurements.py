@@ -14,6 +14,7 @@ from src.grouping import grouped
 from src.network_names import NetworkKey, titles_of
 from src.probing.probe_rows import ProbeRow
 from src.results.captions import caption, network, short
+from src.results.images import told_apart, warn_of_several
 from src.results.tables import Rank, read_table
 from src.results.weights import warn_of_earlier
 from src.similarity.similarity_rows import SimilarityRow
@@ -74,6 +75,8 @@ def read_measurements(paths: Sequence[str | Path]) -> Measurements:
     # Rows, the oldest first; folders of stitches are named by time
     oldest_first = sorted(tables, key=lambda path: path.stat().st_mtime)
     rows = [row for path in oldest_first for row in tables[path]]
+    warn_of_several(rows)
+    rows = told_apart(rows)
     similarities = [row for row in rows if isinstance(row, SimilarityRow)]
     probes = [row for row in rows if isinstance(row, ProbeRow)]
     stitches = [row for row in rows if isinstance(row, StitchRow)]

@@ -57,6 +57,7 @@ class SimilarityRow:
     shortcut: float | None = None  # images had dots
     model1_weights: str | None = None  # the first digits of their SHA-256
     model2_weights: str | None = None
+    test_images: str | None = None  # the first digits of their fingerprint
 
     @property
     def networks(self) -> tuple[NetworkName, NetworkName]:

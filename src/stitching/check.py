@@ -15,20 +15,26 @@ from src.choices.stitching import FORMS
 from src.console import listed, note, warn
 from src.errors import UserError
 from src.models import Network
-from src.stitching.experiments import Experiment, Pair
+from src.stitching.experiments import Pair
 from src.stitching.layers import StitchingLayer
 
 
 def check_options(
-    experiment: Experiment, layers: Mapping[Pair, StitchingLayer], front: Network, end: Network
+    options: Mapping[str, Any],
+    layers: Mapping[Pair, StitchingLayer],
+    front: Network,
+    end: Network,
 ) -> None:
     """Warn of options without effect or with a surprising one. Note the types that `auto` chooses,
     and end layers that are no true cut.
 
+    Args:
+        options: of the run.
+        layers: the stitching layers of all pairs.
+
     Raises:
         UserError: two options contradict each other.
     """
-    options = experiment.options
     if options["stitching_type"] == AUTO:
         _note_chosen_types(list(layers.values()))
     _check_training(options)

@@ -12,6 +12,7 @@ from src.choices import STARTS
 from src.console import warn
 from src.grouping import grouped
 from src.network_names import SHORT, NetworkKey, NetworkName
+from src.results.images import SPLITS, short_images, told_apart
 from src.results.tables import columns, from_record
 from src.user_code import title_of
 
@@ -60,6 +61,9 @@ class Experiment:
     # The first digits of the SHA-256 of the weights
     front_weights: str | None = None
     end_weights: str | None = None
+    # The first digits of the fingerprints of the images
+    train_images: str | None = None
+    test_images: str | None = None
     stitching_option: str | None = None  # "auto": the type was chosen for the pair of layers
     # All options of the run; no column
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
@@ -75,7 +79,8 @@ class Experiment:
         Raises:
             ValueError: an option is missing or of a wrong type. The message is its name.
         """
-        experiment = from_record(Experiment, {**options, **short_weights(options)})
+        recorded = {**options, **short_weights(options), **short_images(options)}
+        experiment = from_record(Experiment, recorded)
         return dataclasses.replace(experiment, options=options)
 
     def config(self, pair: Pair) -> dict[str, Any]:
@@ -97,8 +102,11 @@ class Experiment:
     def distinctions(self) -> dict[str, Any]:
         """The settings that tell experiments apart.
 
-        Where `auto` chose the stitching type for the pair of layers, `auto` is its value here."""
-        distinctions = self.settings
+        Where `auto` chose the stitching type for the pair of layers, `auto` is its value here.
+        Images are left out, as they may be unrecorded: `told_apart` makes them a part of the name
+        of the data set where several experiments recorded different ones.
+        """
+        distinctions = {name: value for name, value in self.settings.items() if name not in SPLITS}
         option = distinctions.pop("stitching_option")
         if option is not None:
             distinctions["stitching_type"] = option
@@ -192,21 +200,24 @@ def short_weights(options: Mapping[str, Any]) -> dict[str, str]:
 
 
 def by_experiment(rows: Iterable[Row]) -> dict[str, list[Row]]:
-    """Group rows of stitches by experiment.
+    """Group rows of stitches by experiment; different images are different experiments.
 
     Returns:
         The rows by a title of the settings in which the experiments differ, such as "init=pinv".
         The title of a single experiment is "".
     """
-    groups = grouped(rows, lambda row: row.key)
-    settings = [group[0].distinctions for group in groups.values()]
+    rows = list(rows)
+    row_of_titled = list(zip(told_apart(rows), rows, strict=True))
+    groups = grouped(row_of_titled, lambda item: item[0].key)
+    settings = [group[0][0].distinctions for group in groups.values()]
     without_weights = []
     for values in settings:
         without_weights.append({name: values[name] for name in values if name not in WEIGHTS})
     titles = _details(without_weights)
     if len(set(titles)) < len(titles):  # experiments that differ in their weights only
         titles = _details(settings)
-    return dict(zip(titles, groups.values(), strict=True))
+    rows_of_groups = [[row for _, row in group] for group in groups.values()]
+    return dict(zip(titles, rows_of_groups, strict=True))
 
 
 def newest(items: Iterable[Result], key: Callable[[Result], Hashable]) -> list[Result]:
@@ -232,8 +243,9 @@ def newest_runs(runs: Iterable[FinishedRun]) -> list[FinishedRun]:
     """
     runs = list(runs)
     oldest_first = sorted(runs, key=lambda run: run.folder.name)
-    kept = newest(oldest_first, lambda run: (run.row.pair, run.row.key))
-    kept_ids = {id(run) for run in kept}
+    rows = told_apart([run.row for run in oldest_first])
+    kept = newest(zip(oldest_first, rows, strict=True), lambda item: (item[1].pair, item[1].key))
+    kept_ids = {id(run) for run, _ in kept}
     return [run for run in runs if id(run) in kept_ids]
 
 
@@ -248,7 +260,7 @@ def method_names(experiments: Sequence[Experiment], *, apart_from: Collection[st
     """
     # A method is a tuple of its settings
     methods: list[tuple[tuple[str, Any], ...]] = []
-    for experiment in experiments:
+    for experiment in told_apart(experiments):
         settings = experiment.distinctions.items()
         methods.append(tuple((name, value) for name, value in settings if name not in apart_from))
 

@@ -23,6 +23,7 @@ from src.choices import STARTS
 from src.console import warn
 from src.errors import UserError
 from src.files import read_json, readable, write_bytes, write_json, write_text
+from src.results.images import short_images
 from src.results.options import read_options
 from src.results.run import STALE
 from src.results.tables import columns, from_record, read_table
@@ -252,7 +253,7 @@ def read_run(folder: Path) -> StitchingRun:
         path = options.get(name)
         if path and isinstance(path, str):
             record[name] = os.path.normpath(path)
-    record |= short_weights(options)
+    record |= short_weights(options) | short_images(options)
     record["folder"] = folder.name
     try:
         row = from_record(StitchRow, record)

@@ -13,6 +13,7 @@ from src.grouping import grouped
 from src.results.captions import Names, describe_stitches
 from src.results.curves import CurvePanel, curves
 from src.results.heat_maps import HeatMap, maps
+from src.results.images import told_apart
 from src.results.matrices import Matrix, accuracies, pivot
 from src.stitching.experiments import NETWORKS, RANKS, Pair, by_experiment, method_names
 from src.stitching.network_pairs import KINDS, PAIRS, kind_of_pair
@@ -93,7 +94,7 @@ def mean_matrices(rows: Sequence[StitchRow]) -> dict[str, Matrix]:
     The titles name the kinds unless all pairs are of two trained networks. Of repeated runs the last
     row counts.
     """
-    newest = {(row.key, row.pair): row for row in rows}  # of repeated runs
+    newest = {(row.key, row.pair): row for row in told_apart(rows)}  # of repeated runs
     rows = list(newest.values())
     methods = method_names(rows, apart_from=(*NETWORKS, *RANKS, "seed"))
     pairs_of_networks = {row.networks for row in rows}
@@ -178,7 +179,9 @@ def rank_sweeps(rows: Sequence[StitchRow], names: Names | None = None) -> dict[s
     if both_vary and any(row.front_stitch_rank != row.front_pinv_rank for row in rows):
         return {}
 
-    full = [dataclasses.replace(row, front_stitch_rank=None, front_pinv_rank=None) for row in rows]
+    full = told_apart(
+        [dataclasses.replace(row, front_stitch_rank=None, front_pinv_rank=None) for row in rows]
+    )
     titles = {group[0].key: title for title, group in experiments_of(full, names).items()}
     sweeps: dict[str, Sweep] = {}
     for row, row_at_full_rank in zip(rows, full, strict=True):

@@ -17,9 +17,10 @@ from src.errors import UserError
 from src.files import durable_together
 from src.grouping import grouped
 from src.models import Network
+from src.results.changes import changes
 from src.results.options import as_written, differences, read_options, refuse_other_options
 from src.results.run import Run, new_folder
-from src.results.weights import changed, counted, names_of, recorded, warn_of_newer
+from src.results.weights import counted, recorded, warn_of_newer
 from src.stitching.closed_forms import Matching
 from src.stitching.experiments import Experiment, Pair, pair_of
 from src.stitching.folders import remove_parts, write_metrics, write_predictions
@@ -92,7 +93,7 @@ class GridRuns:
         """
         finished_before = finished_runs(self.directory)
         interrupted_before = interrupted_runs(self.directory)
-        self._refuse_earlier_weights([*finished_before, *interrupted_before])
+        self._refuse_changed([*finished_before, *interrupted_before])
 
         finished_pairs = self._finished_pairs(finished_before)
         options = as_written(self._state_options)
@@ -117,19 +118,16 @@ class GridRuns:
         for folder in self.folders.values():
             remove_parts(folder)
 
-    def _refuse_earlier_weights(self, runs: Sequence[RunOnDisk]) -> None:
-        """Raise a UserError if the weights of a network have changed since a run was made.
+    def _refuse_changed(self, runs: Sequence[RunOnDisk]) -> None:
+        """Raise a UserError if the weights of a network, or the images, have changed since a run.
 
         Warn if a run did not record its weights and a checkpoint is newer than the run.
         """
-        options_now = as_written(self.experiment.options)
-        titles = [changed(run.options, options_now) for run in runs]
-        n_changed = sum(bool(titles_of_run) for titles_of_run in titles)
-        if n_changed:
-            names = names_of(title for titles_of_run in titles for title in titles_of_run)
+        changed = changes((run.options for run in runs), as_written(self.experiment.options))
+        if changed.n:
             raise UserError(
-                f"{self.directory}: {counted(n_changed, 'run')} of earlier weights of {names}; "
-                "remove their folders, give another -dir, or the place of the old checkpoint"
+                f"{self.directory}: {counted(changed.n, 'run')} of earlier {changed.text}; "
+                f"{changed.remedy}"
             )
         finished = [run for run in runs if (run.folder / "config.txt").exists()]
         warn_of_newer(
