@@ -109,11 +109,18 @@ def evaluate(args, session=None) -> None:
     from src.console import note
     from src.datasets import dataset_info
     from src.ood.evaluation import score_stitches
+    from src.results.run import claimed
     from src.runtime import device_of
     from src.session import Session
     from src.stitching.experiments import newest_runs
     from src.stitching.folders import read_runs
-    from src.stitching.reloading import check_data, check_runs, load_networks, with_weights
+    from src.stitching.reloading import (
+        check_data,
+        check_images,
+        check_runs,
+        load_networks,
+        with_record,
+    )
 
     # The stitching runs, and the tables that will be written
     session = session or Session()
@@ -122,33 +129,44 @@ def evaluate(args, session=None) -> None:
     finished, skipped = read_runs(folder)
     check_runs(finished, folder, vars(args))
     dataset_info(args.dataset, labelled=True)
-    tables = claim_tables(args)
+    tables = begin_tables(args)
     runs = newest_runs(finished)
     check_data(args.dataset, runs, other_data=args.other_data, shortcut=args.shortcut)
 
     # The images and the two networks
     loading = cli.load_options(args, device)
-    test_set = session.dataset(args.dataset, args.dataset_root, train=False, **loading)
+    test_set = cli.load_split(args, session, device, train=False)
+    if needs_training_images(args):
+        cli.load_split(args, session, device, train=True)
+    check_images(runs, vars(args), other_data=args.other_data)
     networks = load_networks(runs, vars(args), test_set.spec, device=device, session=session)
     front, front_name = networks["front"]
     end, end_name = networks["end"]
     names = {"front": front_name, "end": end_name}
-    runs = [with_weights(run, names) for run in runs]
+    runs = [with_record(run, names, vars(args)) for run in runs]
 
-    # The reference: detectors and validity at the end layers, and the end network's own scores
-    reference = refer_to(end, end_name, args, runs, test_set, loading, session)
+    with claimed(tables.values()):
+        # The reference: detectors and validity at the end layers, the end network's own scores
+        reference = refer_to(end, end_name, args, runs, test_set, loading, session)
 
-    # The stitches
-    grids, unusable = rebuild_stitches(runs, front, end, reference, skipped)
-    stitches = score_stitches(grids, reference)
+        # The stitches
+        grids, unusable = rebuild_stitches(runs, front, end, reference, skipped)
+        stitches = score_stitches(grids, reference)
 
-    # The metrics
-    write_results(args, stitches, reference, tables, names)
+        # The metrics
+        write_results(args, stitches, reference, tables, names)
     n_skipped = len(skipped) + len(finished) - len(runs) + len(unusable)
     note(
         f"evaluated {len(stitches)} stitches; "
         f"skipped {n_skipped} runs and {len(reference.missing)} end layers"
     )
+
+
+def needs_training_images(args) -> bool:
+    """Return whether detectors or validity are fitted to training images."""
+    from src.choices.scores import is_trained
+
+    return args.validity or not all(is_trained(score) for score in args.detector)
 
 
 def rebuild_stitches(runs, front, end, reference, skipped):
@@ -182,7 +200,7 @@ def label_of_other_data(args) -> str:
     return dataset_label(args.dataset) if args.other_data else ""
 
 
-def claim_tables(args) -> dict:
+def begin_tables(args) -> dict:
     """Return the run of this script that writes the table of each score, by the score's title."""
     from pathlib import Path
 
@@ -193,7 +211,6 @@ def claim_tables(args) -> dict:
     for title, score in scores_by_title(args.detector).items():
         path = evaluation_file(Path(args.source_dir), title, other_data=label_of_other_data(args))
         tables[title] = Run.beside(path, vars(args) | {"detector": score})
-        tables[title].lock()
     return tables
 
 
@@ -260,6 +277,7 @@ def write_results(args, stitches, reference, tables, names) -> None:
     )
     from src.ood.evaluation_report import report
     from src.ood.evaluation_rows import WayRow, scores_file, way_file
+    from src.results.images import recorded_images
     from src.results.tables import write_table
 
     # The metrics
@@ -290,14 +308,12 @@ def write_results(args, stitches, reference, tables, names) -> None:
         write_table(path, WayRow, [row for stitch in stitches for row in stitch.way])
         save_archive(path.with_suffix(".npz"), identified_images(stitches, reference.foils))
 
-    # The weights that the tables are about
+    # The weights and images that the tables are about
     weights = {f"{side}_model_path_sha256": name.weights for side, name in names.items()}
-    for score, run in tables.items():
-        if score in evaluations:
-            run.options |= weights
-            run.finish()
-        else:
-            run.unlock()
+    images = recorded_images(vars(args))
+    for score in evaluations:
+        tables[score].options |= weights | images
+        tables[score].finish()
 
 
 def main(argv=None) -> int:

@@ -77,6 +77,7 @@ def add_limits(options: cli.Parser) -> None:
 def give_verdict(args) -> None:
     from src.console import listed, note, result, warn
     from src.results.captions import describe_stitches
+    from src.results.images import warn_of_several
     from src.results.tables import read_table
     from src.results.weights import warn_of_earlier
     from src.similarity.similarity_rows import SimilarityRow
@@ -91,6 +92,7 @@ def give_verdict(args) -> None:
     similarities = [row for path in args.similarity for row in read_table(path, SimilarityRow)]
     warn_of_weights(runs)
     warn_of_earlier((row.networks for row in similarities), kind="row")
+    warn_of_several([*(run.row for run in runs), *similarities])
     names = named_by_list((network for run in runs for network in run.row.networks), args.networks)
 
     # The verdicts, and the comparison of groups of networks.

@@ -45,7 +45,12 @@ class StitchScores(NamedTuple):
         shares = {layer: share_of(identified) for layer, identified in self.identified.items()}
         return [
             WayRow(
-                self.run.folder.name, *row.pair, layer, *share, n_images=len(self.identified[layer])
+                self.run.folder.name,
+                *row.pair,
+                layer,
+                *share,
+                n_images=len(self.identified[layer]),
+                test_images=row.test_images,
             )
             for layer, share in shares.items()
         ]

@@ -9,6 +9,7 @@ from typing import ClassVar, NamedTuple
 
 from src.choices.scores import ON_OTHER_DATA, SCORES
 from src.console import warn, warn_once
+from src.results.images import are_same
 from src.results.tables import read_table
 from src.stitching.experiments import StitchResult
 from src.stitching.folders import StitchingRun
@@ -57,6 +58,7 @@ class WayRow:
     share_low: float  # the interval of 95 %, over images
     share_high: float
     n_images: int  # that have a foil
+    test_images: str | None = None  # the first digits of their fingerprint
 
     contents: ClassVar[str] = "identification along the way"
     written_by: ClassVar[str] = "exec_eval_stitcher_ood.py"
@@ -197,29 +199,38 @@ def with_evaluations(runs: Sequence[StitchingRun]) -> list[StitchingRun]:
 
     Evaluations on other data than the run's are skipped, with a warning.
     """
-    datasets: dict[Path, dict[str, str | None]] = defaultdict(dict)  # by folder and run
+    rows_of_runs: dict[Path, dict[str, StitchResult]] = defaultdict(dict)  # by folder and run
     for run in runs:
-        datasets[run.folder.parent][run.folder.name] = run.row.dataset
+        rows_of_runs[run.folder.parent][run.folder.name] = run.row
 
     evaluations: dict[Path, dict[str, EvaluationRow]] = defaultdict(dict)  # by run and detector
     ways: dict[Path, list[WayRow]] = defaultdict(list)  # by run
-    for folder, dataset_of_run in datasets.items():
+    for folder, row_of_run in rows_of_runs.items():
         for detector, rows in read_evaluations(folder).items():
             skipped = set()
             for row in rows:
-                dataset = dataset_of_run.get(row.folder, row.dataset)
-                if row.dataset is not None and row.dataset != dataset:
-                    skipped.add(row.dataset)
-                else:
+                if _is_on_data_of(row_of_run.get(row.folder, row), row):
                     evaluations[folder / row.folder][detector] = row
+                else:
+                    skipped.add(str(row.dataset))
             for name in sorted(skipped):
                 warn(
                     f"{folder}: the evaluation by {detector} on {name} is skipped: runs used other data"
                 )
         if way_file(folder).exists():
             for way_row in read_table(way_file(folder), WayRow):
-                ways[folder / way_row.folder].append(way_row)
+                run_row = row_of_run.get(way_row.folder)
+                if run_row and are_same(run_row.test_images, way_row.test_images):
+                    ways[folder / way_row.folder].append(way_row)
     return [
         replace(run, evaluations=evaluations.get(run.folder, {}), way=ways.get(run.folder, []))
         for run in runs
     ]
+
+
+def _is_on_data_of(run: StitchResult, evaluation: EvaluationRow) -> bool:
+    """Return whether an evaluation is on the data set and the images of a run, where recorded."""
+    if evaluation.dataset is not None and evaluation.dataset != run.dataset:
+        return False
+    has_test_images = are_same(run.test_images, evaluation.test_images)
+    return has_test_images and are_same(run.train_images, evaluation.train_images)

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from src.errors import UserError
 from src.images import ImageSpec
 from src.models import Network
 from src.network_names import NetworkName, content_of, titles_of
+from src.results.images import SPLITS, are_same, short_images
 from src.results.weights import names_of, warn_of_newer
 from src.session import Session
 from src.stitching.experiments import Pair, by_experiment
@@ -109,19 +111,13 @@ def check_data(
     if shortcuts != {shortcut} and not other_data:
         _refuse_shortcut(shortcut, shortcuts)
 
-    recorded = {run.row.dataset for run in runs if run.row.dataset is not None}
-    differing = {name for name in recorded if name != dataset and not _has_moved(name, dataset)}
-    if other_data and not differing:
-        raise UserError(
-            f"--other-data: no run says that it was stitched on other data than {dataset}; leave"
-            " it out"
-        )
-    if differing and not other_data:
+    if _are_other_names(dataset, runs) and not other_data:
+        recorded = sorted(_names_of_data(runs))
         remedy = "give that one"
         if len(recorded) > 1:
             remedy = "keep a folder of runs for each data set"
         raise UserError(
-            f"-d {dataset}: these runs were stitched on {', '.join(sorted(recorded))}; {remedy},"
+            f"-d {dataset}: these runs were stitched on {', '.join(recorded)}; {remedy},"
             " or give --other-data for an evaluation on other data, which the verdict leaves out"
         )
 
@@ -143,6 +139,50 @@ def _refuse_shortcut(shortcut: float | None, of_runs: set[float | None]) -> None
     if of_run is None:
         raise UserError(f"{given}: these runs were stitched without it; leave it out")
     raise UserError(f"{given}: these runs were stitched with --shortcut {of_run}; give that one")
+
+
+def check_images(
+    runs: Sequence[StitchingRun], options: Mapping[str, Any], *, other_data: bool
+) -> None:
+    """Raise a UserError unless the images of the evaluation are those of the runs.
+
+    With `other_data` they must not be.
+
+    Args:
+        options: of the script, with the fingerprints of the images that it has loaded.
+    """
+    dataset = options["dataset"]
+    images_now = short_images(options)
+    n_other: Counter[str] = Counter()  # runs with other images, by title of the images
+    for run in runs:
+        for split, fingerprint in images_now.items():
+            if not are_same(getattr(run.row, split), fingerprint):
+                n_other[SPLITS[split]] += 1
+    if other_data and not n_other and not _are_other_names(dataset, runs):
+        raise UserError(
+            f"--other-data: no run says that it was stitched on other data than {dataset}; leave"
+            " it out"
+        )
+    if n_other and not other_data:
+        cause = "they have changed since"
+        if options["shortcut"] is not None:
+            cause += ", or have dots of another --intervention-seed"
+        raise UserError(
+            f"-d {dataset}: {max(n_other.values())} of {len(runs)} runs were made with other"
+            f" {' and '.join(n_other)}: {cause}; remove their folders and stitch again, restore the"
+            " images, or give --other-data for an evaluation on other data, which the verdict"
+            " leaves out"
+        )
+
+
+def _names_of_data(runs: Sequence[StitchingRun]) -> set[str]:
+    """Return the names or paths of the data that runs recorded."""
+    return {run.row.dataset for run in runs if run.row.dataset is not None}
+
+
+def _are_other_names(dataset: str, runs: Sequence[StitchingRun]) -> bool:
+    """Return whether a run recorded other data, by their names or paths."""
+    return any(name != dataset and not _has_moved(name, dataset) for name in _names_of_data(runs))
 
 
 def _has_moved(recorded: str, dataset: str) -> bool:
@@ -213,18 +253,24 @@ def _stitched_layers(
     return [layer for layer in network.layer_names if layer in layers]
 
 
-def with_weights(run: StitchingRun, names: Mapping[str, NetworkName]) -> StitchingRun:
-    """Return a run with the weights of its evaluation in its row.
+def with_record(
+    run: StitchingRun, names: Mapping[str, NetworkName], options: Mapping[str, Any]
+) -> StitchingRun:
+    """Return a run with the weights and the images of its evaluation in its row.
 
-    Earlier versions recorded no weights.
+    Earlier versions recorded neither.
 
     Args:
         names: of the loaded networks, by side.
+        options: of the script, with the fingerprints of the images that it has loaded.
     """
+    images = short_images(options)
     row = dataclasses.replace(
         run.row,
         front_weights=names["front"].identity,
         end_weights=names["end"].identity,
+        train_images=images["train_images"] or run.row.train_images,
+        test_images=images["test_images"] or run.row.test_images,
     )
     return dataclasses.replace(run, row=row)
 

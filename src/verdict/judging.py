@@ -16,6 +16,7 @@ from scipy.stats import false_discovery_control
 from src.choices.similarity import ACTIVATIONS, measure_of
 from src.models.steadiness import OF_BATCH, RANDOM
 from src.results.captions import common
+from src.results.images import are_same
 from src.results.quantities import STITCHING, VALIDITY, measured_by
 from src.results.tables import IntervalEstimate, columns, from_record
 from src.similarity.similarity_rows import SimilarityRow, value_column
@@ -442,25 +443,30 @@ def _aurocs(group: Group) -> dict[str, float]:
     return aurocs
 
 
-def _by_layers(rows: Iterable[SimilarityRow]) -> dict[tuple, dict[str, float]]:
-    """Return the values at full rank by networks, data and layers; the last table counts."""
-    by_layers: dict[tuple, dict[str, float]] = {}
+def _by_layers(rows: Iterable[SimilarityRow]) -> dict[tuple, list[SimilarityRow]]:
+    """Return the rows at full rank by networks, data and layers."""
+    by_layers: dict[tuple, list[SimilarityRow]] = {}
     for row in rows:
         if row.rank1 is None and row.rank2 is None:
             networks = tuple(network.key for network in row.networks)
-            values = {name: value for name, value in row.values.items() if not math.isnan(value)}
             key = (networks, row.dataset, (row.layer1, row.layer2))
-            by_layers.setdefault(key, {}).update(values)
+            by_layers.setdefault(key, []).append(row)
     return by_layers
 
 
-def _similarity(group: Group, by_layers: Mapping[tuple, Mapping[str, float]]) -> dict[str, float]:
-    """Return the values of measures for the layers, networks and data of a group: means over its
-    pairs of networks, as far as these have values."""
-    rows = [runs[0].row for runs in group.by_networks]
-    measured = [
-        by_layers.get((row.network_keys, row.dataset, tuple(group.pair)), {}) for row in rows
-    ]
+def _similarity(
+    group: Group, by_layers: Mapping[tuple, Sequence[SimilarityRow]]
+) -> dict[str, float]:
+    """Return the values of measures for the layers, networks and images of a group: means over its
+    pairs of networks, as far as these have values. The last table counts."""
+    measured: list[dict[str, float]] = []
+    for runs in group.by_networks:
+        stitch = runs[0].row
+        values: dict[str, float] = {}
+        for row in by_layers.get((stitch.network_keys, stitch.dataset, tuple(group.pair)), []):
+            if are_same(row.test_images, stitch.test_images):
+                values |= {name: item for name, item in row.values.items() if not math.isnan(item)}
+        measured.append(values)
     return {
         name: _average([values[name] for values in measured if name in values])
         for name in similarity_columns(measured)
