@@ -129,7 +129,7 @@ def evaluate(args, session=None) -> None:
     finished, skipped = read_runs(folder)
     check_runs(finished, folder, vars(args))
     dataset_info(args.dataset, labelled=True)
-    tables = begin_tables(args)
+    tables, way = begin_tables(args)
     runs = newest_runs(finished)
     check_data(args.dataset, runs, other_data=args.other_data, shortcut=args.shortcut)
 
@@ -145,7 +145,7 @@ def evaluate(args, session=None) -> None:
     names = {"front": front_name, "end": end_name}
     runs = [with_record(run, names, vars(args)) for run in runs]
 
-    with claimed(tables.values()):
+    with claimed([*tables.values(), way]):
         # The reference: detectors and validity at the end layers, the end network's own scores
         reference = refer_to(end, end_name, args, runs, test_set, loading, session)
 
@@ -154,7 +154,7 @@ def evaluate(args, session=None) -> None:
         stitches = score_stitches(grids, reference)
 
         # The metrics
-        write_results(args, stitches, reference, tables, names)
+        write_results(args, stitches, reference, tables, way, names)
     n_skipped = len(skipped) + len(finished) - len(runs) + len(unusable)
     note(
         f"evaluated {len(stitches)} stitches; "
@@ -200,18 +200,21 @@ def label_of_other_data(args) -> str:
     return dataset_label(args.dataset) if args.other_data else ""
 
 
-def begin_tables(args) -> dict:
-    """Return the run of this script that writes the table of each score, by the score's title."""
+def begin_tables(args) -> tuple:
+    """Return the runs of this script: of the table of each score, by the score's title, and of the
+    table of identified images."""
     from pathlib import Path
 
-    from src.ood.evaluation_rows import evaluation_file
+    from src.ood.evaluation_rows import evaluation_file, way_file
     from src.results.run import Run
 
+    folder = Path(args.source_dir)
+    other_data = label_of_other_data(args)
     tables = {}
     for title, score in scores_by_title(args.detector).items():
-        path = evaluation_file(Path(args.source_dir), title, other_data=label_of_other_data(args))
+        path = evaluation_file(folder, title, other_data=other_data)
         tables[title] = Run.beside(path, vars(args) | {"detector": score})
-    return tables
+    return tables, Run.beside(way_file(folder, other_data=other_data), vars(args))
 
 
 def refer_to(end, end_name, args, runs, test_set, loading, session):
@@ -263,22 +266,14 @@ def evaluation_options(end_name, args, runs, test_set, loading, session):
     )
 
 
-def write_results(args, stitches, reference, tables, names) -> None:
+def write_results(args, stitches, reference, tables, way, names) -> None:
     """Report the metrics of each score, save the scores of all images and the identified images,
-    and finish the tables."""
+    and finish the runs of the tables."""
     from pathlib import Path
 
-    from src.ood.evaluation import (
-        evaluate_stitches,
-        identified_images,
-        save_archive,
-        save_arrays,
-        scores_of_images,
-    )
+    from src.ood.evaluation import evaluate_stitches
     from src.ood.evaluation_report import report
-    from src.ood.evaluation_rows import WayRow, scores_file, way_file
     from src.results.images import recorded_images
-    from src.results.tables import write_table
 
     # The metrics
     evaluations = {}
@@ -286,34 +281,58 @@ def write_results(args, stitches, reference, tables, names) -> None:
         rows = evaluate_stitches(score, stitches, reference, other_data=args.other_data)
         if rows:  # no rows: no stitch ends at a layer with a detector
             evaluations[score] = rows
-    folder = Path(args.source_dir)
-    other_data = label_of_other_data(args)
-    for score in evaluations:
-        tables[score].mark_as_unfinished()
-    report(folder, evaluations, reference, other_data=other_data, title=args.title)
 
-    # The scores of all images
-    for score in evaluations:
-        arrays = scores_of_images(score, stitches, reference)
-        if not args.energy_dir:
-            save_archive(scores_file(folder, score, other_data=other_data), arrays)
-        elif len(tables) == 1:
-            save_arrays(Path(args.energy_dir), arrays)
-        else:
-            save_arrays(Path(args.energy_dir, score), arrays)
-
-    # The identified images
+    # The files
+    written = [tables[score] for score in evaluations]
     if reference.foils:
-        path = way_file(folder, other_data=other_data)
-        write_table(path, WayRow, [row for stitch in stitches for row in stitch.way])
-        save_archive(path.with_suffix(".npz"), identified_images(stitches, reference.foils))
+        written.append(way)
+    for run in written:
+        run.mark_as_unfinished()
+    other_data = label_of_other_data(args)
+    report(Path(args.source_dir), evaluations, reference, other_data=other_data, title=args.title)
+    save_scores(args, evaluations, stitches, reference)
+    if reference.foils:
+        save_ways(args, stitches, reference.foils)
 
     # The weights and images that the tables are about
     weights = {f"{side}_model_path_sha256": name.weights for side, name in names.items()}
     images = recorded_images(vars(args))
+    for run in written:
+        run.options |= weights | images
+        run.finish()
+
+
+def save_scores(args, evaluations, stitches, reference) -> None:
+    """Save the scores of all images, by each detector with an evaluation."""
+    from pathlib import Path
+
+    from src.ood.evaluation import save_archive, save_arrays, scores_of_images
+    from src.ood.evaluation_rows import scores_file
+
+    folder = Path(args.source_dir)
+    has_several = len(scores_by_title(args.detector)) > 1
     for score in evaluations:
-        tables[score].options |= weights | images
-        tables[score].finish()
+        arrays = scores_of_images(score, stitches, reference)
+        if not args.energy_dir:
+            path = scores_file(folder, score, other_data=label_of_other_data(args))
+            save_archive(path, arrays)
+        elif has_several:
+            save_arrays(Path(args.energy_dir, score), arrays)
+        else:
+            save_arrays(Path(args.energy_dir), arrays)
+
+
+def save_ways(args, stitches, foils) -> None:
+    """Save the share of identified images at all layers of the way, and which images these are."""
+    from pathlib import Path
+
+    from src.ood.evaluation import identified_images, save_archive
+    from src.ood.evaluation_rows import WayRow, way_file
+    from src.results.tables import write_table
+
+    path = way_file(Path(args.source_dir), other_data=label_of_other_data(args))
+    write_table(path, WayRow, [row for stitch in stitches for row in stitch.way])
+    save_archive(path.with_suffix(".npz"), identified_images(stitches, foils))
 
 
 def main(argv=None) -> int:

@@ -2,7 +2,6 @@
 record, and dots of another seed."""
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -196,16 +195,27 @@ def test_old_and_new_images_of_one_file_are_two_data_sets_to_readers():
         assert similarity[method] == read_csv(file)[0]["cka"]
 
     # An evaluation counts for the runs on its images only
-    shutil.copy("old/ood_evaluation_mahalanobis.csv", "old.csv")
-    (name, _) = sorted(path.name for path in Path("results/r").glob("2*"))
-    text = Path("old.csv").read_text()
-    for path in Path("old").glob("2*"):
-        text = text.replace(path.name, name)
-    Path("results/r/ood_evaluation_mahalanobis.csv").write_text(text)
-    said = run_anew("misc/verdict.py", "results/r").err
-    assert "the evaluation by mahalanobis on" in said and "is skipped: runs used other data" in said
+    def has_evaluation(folder: str) -> list[bool]:
+        said = run_anew("misc/verdict.py", folder).err
+        is_skipped = "the evaluation by mahalanobis on" in said and "runs used other data" in said
+        rows = read_csv("verdict.csv")
+        return [is_skipped, *(bool(row.get("auroc_mahalanobis")) for row in rows)]
 
-    os.remove("results/r/ood_evaluation_mahalanobis.csv")
+    assert has_evaluation("old") == [False, True, True]
+    assert all(row["identification"] for row in read_csv("verdict.csv"))
+    names = {}
+    for path_before, path_after in zip(
+        *(sorted(Path(folder).glob("2*")) for folder in ("old", "results/r")), strict=True
+    ):
+        names[path_before.name] = path_after.name
+    for table in ("ood_evaluation_mahalanobis.csv", "identification.csv"):
+        text = Path("old", table).read_text()
+        for name_before, name_after in names.items():
+            text = text.replace(name_before, name_after)
+        Path("results/r", table).write_text(text)
+    assert has_evaluation("results/r") == [True, False, False]
+    assert not any(row["identification"] for row in read_csv("verdict.csv"))
+    Path("results/r/ood_evaluation_mahalanobis.csv").unlink()
     shutil.copytree("old", "results/old")
     said = run_anew("misc/collect_results.py", "results", "-r", "-o", "all.csv")
     assert said.err.count(warning) == 1 and f"[test images {before}]" in said.out

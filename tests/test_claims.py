@@ -53,6 +53,10 @@ def command_of(table: str) -> list:
     return command if "ood" in table else [*command, "-o", table]
 
 
+def files_of(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
 class Killed(BaseException):
     """Ends a script where it is, without a word."""
 
@@ -76,16 +80,43 @@ def test_a_process_killed_behind_its_results_leaves_no_word_that_it_finished(tab
     assert path.read_bytes() == before and config.exists()
 
 
+@pytest.fixture
+def claim():
+    """Claims a table in a process of its own, until the test ends it."""
+    processes = []
+
+    def start(table: Path) -> None:
+        processes.append(start_code(CLAIM, table.absolute()))
+        assert processes[-1].stdout.readline() == "claimed\n"
+
+    def end() -> None:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+    yield start, end
+    end()
+
+
 @pytest.mark.parametrize("table", SCRIPTS)
-def test_a_table_that_another_process_writes_is_refused(table):
+def test_a_table_that_another_process_writes_is_refused(table, claim):
+    start, end = claim
+    folder = Path(table).parent
     run(*command_of(table))
-    files = {path: path.read_bytes() for path in Path(table).parent.iterdir() if path.is_file()}
-    other = start_code(CLAIM, Path(table).absolute())
-    assert other.stdout.readline() == "claimed\n"
+    files = files_of(folder)
+    start(Path(table))
     line = error_line(*command_of(table), *SCRIPTS[table][1])
-    assert f"another run is writing to {Path(table).parent}; wait for it" in line
-    assert {path: path.read_bytes() for path in files} == files
-    other.kill()
-    other.wait()
+    assert f"another run is writing to {folder}; wait for it" in line
+    left = files_of(folder)
+    assert {path: left[path] for path in files} == files
+    end()
     run(*command_of(table), *SCRIPTS[table][1])
-    assert not list(Path(table).parent.glob(".*.lock"))
+    assert not list(folder.glob(".*.lock"))
+
+
+def test_evaluations_by_two_detectors_share_a_table_and_wait_for_each_other(claim):
+    start, _ = claim
+    start(Path("results/r/identification.csv"))
+    command, _ = SCRIPTS["results/r/ood_evaluation_mahalanobis.csv"]
+    assert "another run is writing to results/r" in error_line(*command)
+    assert not list(Path("results/r").glob("ood_evaluation*"))

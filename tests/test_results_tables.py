@@ -27,7 +27,7 @@ MEANS = (
 STITCH = (
     "front_model_path,end_model_path,front_model_type,end_model_type,dataset,stitching_type,init,n_pinv_init_samples,"
     "front_pinv_rank,front_stitch_rank,objective,n_epochs,pinv_cutoff,seed,shortcut,front_weights,end_weights,"
-    "stitching_option,front_layer,end_layer,folder"
+    "train_images,test_images,stitching_option,front_layer,end_layer,folder"
 )
 COLUMNS = {  # that all tables of a type have
     StitchRow: (
@@ -41,11 +41,12 @@ COLUMNS = {  # that all tables of a type have
         "frechet_own,identification,identification_low,identification_high,lost_at,front_depth,end_depth"
     ),
     ProbeRow: (
-        "model,layer,rank,accuracy,train_accuracy,loss,seed,epochs,model_type,dataset,n_images,shortcut,model_weights"
+        "model,layer,rank,accuracy,train_accuracy,loss,seed,epochs,model_type,dataset,n_images,shortcut,model_weights,"
+        "train_images,test_images"
     ),
     SimilarityRow: (
         "model1,model2,layer1,layer2,rank1,rank2,alignment,n_samples,model1_type,model2_type,dataset,"
-        "alignment_option,n_permutations,seed,shortcut,model1_weights,model2_weights"
+        "alignment_option,n_permutations,seed,shortcut,model1_weights,model2_weights,test_images"
     ),
     MeasurementRow: (
         "method,measure,front_network,front_group,end_network,end_group,front_layer,front_depth,end_layer,end_depth,"
@@ -58,7 +59,7 @@ COLUMNS = {  # that all tables of a type have
         "recall_own,frechet_own,front_depth,end_depth,front_weights,end_weights,"
         "front_network,front_group,end_network,end_group,both_ways,same_run"
     ),
-    StitchWayRow: "folder,front_layer,end_layer,layer,share,share_low,share_high,n_images",
+    StitchWayRow: "folder,front_layer,end_layer,layer,share,share_low,share_high,n_images,test_images",
     WayRow: "method,networks,front_layer,end_layer,layer,share,share_low,share_high",
     ComparisonRow: "front_layer,end_layer,accuracy_1,accuracy_2,difference",
     RankTestRow: "test,measure,setting,layer1,layer2,varied,n,spearman,spearman_p,kendall,kendall_p,place,note",
