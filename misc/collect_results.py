@@ -144,10 +144,7 @@ def draw_curves(args) -> None:
 
 def compare_folders(args) -> None:
     """Print and write the accuracies of two folders, and their difference."""
-    from itertools import chain
-
     from src.errors import UserError
-    from src.results.images import warn_of_several
     from src.stitching.experiments import newest_runs
     from src.stitching.grid_tables import compare
 
@@ -158,7 +155,6 @@ def compare_folders(args) -> None:
     for folder in folders:
         runs = newest_runs(runs_of(Path(folder), recursive=args.recursive, may_lack=False))
         rows_of_folders.append([run.row for run in runs])
-    warn_of_several(chain.from_iterable(rows_of_folders))
     path = Path(args.output) if args.output else None
     compare(folders, rows_of_folders, path, title=args.title)
 

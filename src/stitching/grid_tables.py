@@ -10,6 +10,7 @@ from src.errors import UserError
 from src.files import locked
 from src.results.captions import Names, common, describe_stitches
 from src.results.heat_maps import HeatMap, maps
+from src.results.images import told_apart
 from src.results.matrices import pivot
 from src.results.tables import write_table
 from src.stitching.experiments import by_experiment
@@ -124,7 +125,8 @@ def _check_comparable(folders: Sequence[str], experiments: Sequence[Sequence[Sti
             f"{' and '.join(folders)} have no pair of layers in common ({', '.join(examples)}); give "
             "folders of stitches between the same layers"
         )
-    datasets = dict.fromkeys(row.dataset for rows in experiments for row in rows)
+    rows_of_both = told_apart(list(itertools.chain.from_iterable(experiments)))
+    datasets = dict.fromkeys(row.dataset for row in rows_of_both)
     if len(datasets) > 1:
         warn(
             f"{' and '.join(folders)} are of different data ({listed(datasets)}); their accuracies "
