@@ -78,11 +78,12 @@ def give_verdict(args) -> None:
     from src.console import listed, note, result, warn
     from src.results.captions import describe_stitches
     from src.results.images import warn_of_several
+    from src.results.run import Run, claimed
     from src.results.tables import read_table
     from src.results.weights import warn_of_earlier
     from src.similarity.similarity_rows import SimilarityRow
     from src.stitching.folders import warn_of_weights
-    from src.verdict import judge, verdict_report
+    from src.verdict import judge, record, verdict_report
     from src.verdict.between_groups import compare_groups, note_on_layers
     from src.verdict.judging import similarity_columns
     from src.verdict.named_networks import named_by_list
@@ -94,6 +95,8 @@ def give_verdict(args) -> None:
     warn_of_earlier((row.networks for row in similarities), kind="row")
     warn_of_several([*(run.row for run in runs), *similarities])
     names = named_by_list((network for run in runs for network in run.row.networks), args.networks)
+    images = record.images_of(runs)
+    run = Run.beside(args.output, vars(args) | images)
 
     # The verdicts, and the comparison of groups of networks.
     limits = limits_of(args)
@@ -117,15 +120,20 @@ def give_verdict(args) -> None:
         note(f"groups that cannot be tested: {listed(untested, n=1)}")
     note_on_layers(groups)
     result("\n".join(verdict_report.sentences(verdicts, limits, tests)))
-    verdict_report.write_files(
-        Path(args.output),
-        verdicts,
-        limits,
-        caption=caption,
-        groups=groups,
-        tests=tests,
-        title=args.title,
-    )
+    with claimed([run]):
+        run.mark_as_unfinished()
+        remove_companions(Path(args.output))
+        verdict_report.write_files(
+            Path(args.output),
+            verdicts,
+            limits,
+            caption=caption,
+            groups=groups,
+            tests=tests,
+            title=args.title,
+            made_with=record.describe(run.provenance(), images),
+        )
+        run.finish()
     note(
         f"wrote {args.output}; its sentences (.md) and maps of the words and numbers are beside it"
     )
@@ -160,6 +168,12 @@ def read_folders(folders):
             "results/DIR, or results/DIR/METHOD/*/ of misc/all_pairs.py"
         )
     return runs
+
+
+def remove_companions(table: Path) -> None:
+    """Remove the tables of groups that an earlier verdict of other limits or runs may have left."""
+    for ending in ("_groups.csv", "_group_tests.csv"):
+        table.with_name(f"{table.stem}{ending}").unlink(missing_ok=True)
 
 
 def limits_of(args):

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src import console
+from src import __version__, console
 from src.checkpoints import save_state
 from src.datasets import load_dataset
 from src.datasets.fingerprint import fingerprint
@@ -95,6 +95,32 @@ def test_runs_and_tables_record_the_images():
     assert {row["test_images"] for row in read_csv("sim.csv")} == {test[:SHORT]}
     config = str(next(Path("results/r").glob("*/config.txt")))
     run("exec_stitch.py", "--config", config, "-dir", "again")  # which knows no such option
+
+
+def test_a_verdict_says_by_which_limits_and_version_and_on_which_images_it_was_given():
+    """In files beside its table, and in its sentences."""
+    run(*STITCH)
+    run("misc/verdict.py", "results/r", "--tolerance", 7, "-o", "out/v.csv")
+    options, made_with = read_json("out/v.config.txt"), read_json("out/v.run.json")
+    assert (options["tolerance"], options["identification"], options["pairwise"]) == (7, 75, False)
+    name = str(Path("dd.npz").absolute())
+    train, test = digest(train=True), digest(train=False)
+    assert options["train_images_sha256"] == {name: [train]}
+    assert options["test_images_sha256"] == {name: [test]}
+    assert made_with["suite"] == __version__ and "--tolerance 7" in made_with["command"]
+    *_, made, command, _ = Path("out/v.md").read_text().split("\n")
+    assert made.startswith(f"Given by version {__version__}")
+    assert made.endswith(f"on the test images of {name} ({test[:SHORT]}).")
+    assert made_with["command"] in command
+
+    again = Path("out/v.csv").read_bytes()
+    Path("out/v_groups.csv").write_text("of earlier runs")
+    run("misc/verdict.py", "--config", "out/v.config.txt")
+    assert Path("out/v.csv").read_bytes() == again and not Path("out/v_groups.csv").exists()
+    forget("results/r/*/config.txt")
+    run("misc/verdict.py", "results/r")
+    assert read_json("verdict.config.txt")["test_images_sha256"] == {name: []}
+    assert f"{name} (images without a fingerprint)." in Path("verdict.md").read_text()
 
 
 @pytest.mark.parametrize("changed", [{"test": 7}, {"train": 7}], ids=["test", "train"])

@@ -28,10 +28,11 @@ SCRIPTS = {  # by the table that it writes: a command, and an option that change
         ["exec_eval_stitcher_ood.py", "results/r", *ON_DIGITS, "--detector", "mahalanobis"],
         ["-idd", "mnist5k"],
     ),
+    "verdict.csv": (["misc/verdict.py", "results/r"], ["--tolerance", 0]),
 }
-CLAIM = (
-    "import sys; from src.results.run import Run\n"
-    "run = Run.beside(sys.argv[1], {'gpu': -1}); run.lock()\n"
+CLAIM = (  # without torch, whose import would take most of the time
+    "import sys; from src.files import locked\n"
+    "lock = locked(sys.argv[1], wait=False)\n"
     "print('claimed', flush=True); input()\n"
 )
 
@@ -86,7 +87,8 @@ def claim():
     processes = []
 
     def start(table: Path) -> None:
-        processes.append(start_code(CLAIM, table.absolute()))
+        lock = Run.beside(table.absolute(), {})._lock_file
+        processes.append(start_code(CLAIM, lock))
         assert processes[-1].stdout.readline() == "claimed\n"
 
     def end() -> None:

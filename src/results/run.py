@@ -212,7 +212,11 @@ class Run:
 
     def write_provenance(self) -> None:
         """Write `run.json`."""
-        write_json(self.made_with, provenance(gpu=self.options["gpu"], start=self.start))
+        write_json(self.made_with, self.provenance())
+
+    def provenance(self) -> dict[str, Any]:
+        """Return the content of `run.json`; a script without the option `-gpu` runs on the CPU."""
+        return provenance(gpu=self.options.get("gpu", -1), start=self.start)
 
     def mark_as_finished(self) -> None:
         """Write `config.txt`, the last file of a run: it marks the run as finished."""

@@ -215,16 +215,18 @@ def write_files(
     caption: str = "",
     groups: Sequence[GroupRow] = (),
     tests: Sequence[GroupTestRow] = (),
+    made_with: Sequence[str] = (),
 ) -> None:
     """Write the CSV, and beside it the sentences (`.md`), the maps, and the tables of groups.
 
     Args:
         title, caption: the texts above and below the maps.
+        made_with: sentences on the version, the images and the command.
     """
     write_table(path, VerdictRow, rows)
     write_table(path.with_name(f"{path.stem}_way.csv"), WayRow, way_rows(rows))
     lines = [f"# Verdict on {len(rows)} stitched pairs of layers", ""]
-    lines += [*sentences(rows, limits, tests), ""]
+    lines += [*sentences(rows, limits, tests), "", *made_with, ""]
     write_text(path.with_suffix(".md"), "\n".join(lines))
     if groups:
         write_table(path.with_name(f"{path.stem}_groups.csv"), GroupRow, groups)
