@@ -293,6 +293,8 @@ def decide(
         return UNDECIDED, flaw
     if p_values.below < ALPHA:
         return _decide_accurate(measured, limits)
+    if not all(run.has_converged for run in group.runs if run.row.n_epochs):
+        return UNDECIDED, "the training had not converged"
     if p_values.above < ALPHA:
         return NOT_MATCHED, _reason_of_loss(group, measured, limits)
     n_images = measured.penalty.n_images
@@ -334,10 +336,9 @@ def _reason_of_loss(group: Group, measured: Measured, limits: Limits) -> str:
 
 
 def _flaw(group: Group) -> str:
-    """Return the flaw that may explain a penalty, "" without a flaw.
+    """Return the flaw of a stitch, "" without a flaw: nothing is said of a stitch with one.
 
-    A flaw is an unsteady network, to match on too few images, or to train for too few epochs.
-    Nothing is said of such a stitch: it is not what its method can do.
+    A flaw is an unsteady network, or a fit to too few images: it is not what its method can do.
     """
     for side in ("front", "end"):
         found = {getattr(run.row, f"{side}_unsteadiness") for run in group.runs}
@@ -347,8 +348,6 @@ def _flaw(group: Group) -> str:
             return f"the {side} network depends on the batch when it is evaluated"
     if any(run.row.is_matched_on_few for run in group.runs):
         return "matched on too few images"
-    if not all(run.has_converged for run in group.runs if run.row.n_epochs):
-        return "the training had not converged"
     return ""
 
 
