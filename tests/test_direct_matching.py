@@ -5,15 +5,15 @@ import numpy as np
 import pytest
 import torch
 from scipy.linalg import orthogonal_procrustes
-from sklearn.linear_model import Ridge
-from sklearn.model_selection import GridSearchCV, PredefinedSplit
+from sklearn.linear_model import Ridge, RidgeCV
+from sklearn.metrics import r2_score
 
 from src.choices.stitching import FORMS
 from src.errors import UserError
 from src.low_rank import low_rank_approx
 from src.moments import Rows, as_rows
 from src.stitching import direct_matching
-from src.stitching.closed_forms import PENALTIES, closed_form
+from src.stitching.closed_forms import closed_form
 from src.stitching.layers import resize
 from src.stitching.matching import moments_of
 from src.stitching.moments import source_rows
@@ -97,27 +97,64 @@ def test_orthogonal_equals_scipy(n_in, n_out):
     assert found.error == pytest.approx(error_of(found, x, y), rel=1e-9)
 
 
+def related_rows(n_rows, n_channels, snr, *, n_fresh=0, seed=0):
+    """Rows of a source and a target that is an affine map of it and noise, with the ratio of their
+    variances; and fresh rows of both."""
+    rng = np.random.default_rng(seed)
+    weight = rng.normal(size=(n_channels, 5))
+    x = rng.normal(size=(n_rows + n_fresh, n_channels)) + 2
+    y = x @ weight + rng.normal(size=(len(x), 5)) * np.sqrt(n_channels / snr)
+    return x[:n_rows], y[:n_rows], x[n_rows:], y[n_rows:]
+
+
 @pytest.mark.parametrize("scale", [1e-3, 1e3])
-def test_ridge_equals_scikit_learn(scale):
-    """Whose penalty the last fifth of the samples judges; more noise asks for a larger one."""
-    x = (random(100, 12) * torch.logspace(0, -3, 12) + 2) * scale
-    split = PredefinedSplit([-1] * 80 + [0] * 20)
-    penalties = []
-    for noise in (1e-3 * scale, 10 * scale):
-        y = x @ random(12, 5, seed=1) + noise * random(100, 5, seed=2)
-        found = direct_matching(x, y, form="ridge")
-        grid = {"alpha": PENALTIES * x.numpy().var(0).mean()}
-        search = GridSearchCV(Ridge(), grid, cv=split, scoring="neg_mean_squared_error").fit(
-            x.numpy(), y.numpy()
-        )
-        assert found.ridge_penalty == pytest.approx(search.best_params_["alpha"], rel=1e-9)
-        np.testing.assert_allclose(found.weight, search.best_estimator_.coef_, rtol=1e-6, atol=1e-8)
-        np.testing.assert_allclose(
-            found.bias, search.best_estimator_.intercept_, rtol=1e-6, atol=1e-6 * scale
-        )
-        assert found.error == pytest.approx(error_of(found, x, y), rel=1e-6, abs=1e-12)
-        penalties.append(found.ridge_penalty)
-    assert penalties[0] < penalties[1]
+@pytest.mark.parametrize(
+    ("n_rows", "n_channels", "snr"),
+    [(300, 200, 1), (60, 100, 0.1), (300, 200, 1e5), (1000, 5, 1e6), (1000, 5, 0.1)],
+)
+def test_no_penalty_predicts_the_held_out_rows_better(n_rows, n_channels, snr, scale):
+    """A search over penalties of 24 decades with scikit-learn; the last fifth of the rows judges."""
+    x, y, _, _ = related_rows(n_rows, n_channels, snr)
+    x = x * scale
+    found = direct_matching(torch.tensor(x), torch.tensor(y), form="ridge")
+    n_fitted = n_rows - n_rows // 5
+
+    def held_out_error(penalty):
+        fit = Ridge(penalty).fit(x[:n_fitted], y[:n_fitted])
+        return np.square(fit.predict(x[n_fitted:]) - y[n_fitted:]).sum()
+
+    best = min(map(held_out_error, scale**2 * np.geomspace(1e-12, 1e12, 100)))
+    assert held_out_error(found.ridge_penalty) < 1.01 * best
+    expected = Ridge(found.ridge_penalty).fit(x, y)
+    np.testing.assert_allclose(found.weight, expected.coef_, rtol=1e-6, atol=1e-6 / scale)
+    np.testing.assert_allclose(found.bias, expected.intercept_, rtol=1e-6, atol=1e-5)
+    assert found.error == pytest.approx(
+        error_of(found, torch.tensor(x), torch.tensor(y)), rel=1e-6, abs=1e-12
+    )
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "n_channels", "snr", "floor"), [(300, 200, 1, 0.2), (100, 512, 3, 0), (300, 50, 0.01, -0.05)]
+)  # fmt: skip
+def test_ridge_predicts_fresh_rows_as_well_as_scikit_learns_cross_validation(
+    n_rows, n_channels, snr, floor
+):
+    x, y, fresh_x, fresh_y = related_rows(n_rows, n_channels, snr, n_fresh=2000)
+    found = direct_matching(torch.tensor(x), torch.tensor(y), form="ridge")
+    expected = RidgeCV(np.geomspace(1e-6, 1e6, 100)).fit(x, y)
+    predicted = fresh_x @ found.weight.numpy().T + found.bias.numpy()
+    r2 = r2_score(fresh_y, predicted, multioutput="variance_weighted")
+    possible = r2_score(fresh_y, expected.predict(fresh_x), multioutput="variance_weighted")
+    assert r2 > floor and r2 == pytest.approx(possible, abs=0.03)
+
+
+def test_the_edges_of_the_penalties_are_known():
+    x = random(100, 3)
+    contrary = torch.cat([x[:80], -x[80:]])  # any map makes the last fifth worse
+    units = torch.tensor([1, 1, 1e-5])  # of which the target is the last channel
+    cases = {"": (x, x), "largest": (x, contrary), "smallest": (x * units, x[:, 2:])}
+    for edge, (source, target) in cases.items():
+        assert direct_matching(source, target, form="ridge").penalty_edge == edge
 
 
 def numpy_repair(x, y):

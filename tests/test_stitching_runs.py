@@ -4,6 +4,7 @@ and predictions."""
 import json
 import math
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from src.models import build_model
 from src.results.run import Run
 from src.stitching import Pair, build_layers
 from src.stitching.check import check_options
+from src.stitching.closed_forms import Matching
 from src.stitching.experiments import Experiment
 from src.stitching.folders import write_predictions
 from src.stitching.grid import GridScore, agreement_of
@@ -164,6 +166,38 @@ def test_config_txt_is_the_last_file_of_a_run(networks, layer, tmp_path, monkeyp
     }
     assert {path.name for path in folder.iterdir()} == files
     assert written[-1] == "config.txt" and files <= set(written)
+
+
+MATCHED = Matching(torch.zeros(1, 1), torch.zeros(1), error=0.5, r2=0.5, rank=1, n_samples=9)
+
+
+@pytest.mark.parametrize(
+    ("matching", "line"),
+    [
+        (MATCHED, ""),
+        (
+            MATCHED._replace(penalty_edge="largest"),
+            "ridge chose its largest penalty for layer2.0 -> layer3.0: .*; raise -pinv-samples",
+        ),
+        (
+            MATCHED._replace(penalty_edge="smallest"),
+            "ridge chose its smallest penalty for layer2.0 -> layer3.0, .* --pinv-cutoff exact",
+        ),
+    ],
+)
+def test_a_fit_to_doubt_has_one_line(matching, line, layer, tmp_path, capsys):
+    experiment = Experiment.of(options_of("-i", "ridge", "-e", "0", "-gpu", "-1"))
+    metrics = Metrics(
+        accuracy=0.5, end_accuracy=0.5, representation_difference=0.5, agreement=0.5, r2_test=0.5
+    )
+    score = GridScore(
+        {PAIR: metrics}, dict.fromkeys((PAIR, "front", "end", "labels"), torch.arange(3))
+    )
+    GridRuns(tmp_path, {PAIR: layer}, experiment).finish(
+        score, {PAIR: matching}, whole_networks=None
+    )
+    warnings = re.findall("warning: (.*)", capsys.readouterr().err)
+    assert len(warnings) == bool(line) and all(re.fullmatch(line, text) for text in warnings)
 
 
 def test_kappa_at_its_limits():

@@ -23,7 +23,10 @@ from src.choices.stitching import FORMS
 from src.moments import ROUNDING, Moments
 from src.stitching.moments import SourceMoments, r2_of
 
-PENALTIES = np.geomspace(1e-6, 10, 20)  # of ridge, in mean variances of the source
+# Of ridge, in mean Σ(x−mean)² of a source channel. Below lies the rounding of float32 activations,
+# above nothing is left of the map.
+PENALTIES = np.geomspace(1e-10, 1e6, 49)
+STILL_FALLS = 1e-3  # of the held-out target's variation: less between two penalties is flat
 EPS = torch.finfo(torch.float64).eps
 EPS32 = torch.finfo(torch.float32).eps
 
@@ -48,6 +51,7 @@ class Matching(NamedTuple):
     # The cutoff "paper" drops directions that "exact" keeps, and the fit is visibly worse for it
     truncated: bool = False
     ridge_penalty: float | None = None  # the factor of ‖W‖² that `ridge` chose
+    penalty_edge: str = ""  # "smallest" or "largest", see `_edge_of`
 
 
 Matchings = dict[Hashable, Matching]  # by target
@@ -246,16 +250,16 @@ def ridge(
 ) -> Matchings:
     """Return the map that minimises ‖XW+b−Y‖² + penalty·‖W‖² over all rows, for each target.
 
-    The penalty is one of `PENALTIES` times the mean variance of the source. Of the maps that are
-    fitted to the first part, the map with this penalty has the least error on the held-out part.
+    The penalty is one of `PENALTIES` times the mean Σ(x−mean)² of the source channels, so it grows
+    with the rows as the scatter does. Of the maps that are fitted to the first part, the map with
+    this penalty has the least error on the held-out part.
 
     Args:
         pooled: moments of all rows.
         fitted_part, held_out_part: moments of the two parts of the rows.
     """
-    n_rows, _, scatter = pooled.source
-    mean_variance = scatter.trace() / n_rows / len(scatter)
-    penalties = mean_variance * torch.from_numpy(PENALTIES).to(scatter)
+    mean_variation = pooled.source.variations.mean()
+    penalties = mean_variation * torch.from_numpy(PENALTIES).to(mean_variation)
     variations, axes = _varying_axes(pooled.source)
     errors = _held_out_errors(fitted_part, held_out_part, penalties)
     matchings = {}
@@ -263,7 +267,10 @@ def ridge(
         penalty = penalties[errors[name].argmin()]
         weight = axes / (variations + penalty) @ (axes.T @ cross)
         matching = _about_means(pooled, name, weight.T, len(variations))
-        matchings[name] = matching._replace(ridge_penalty=penalty.item())
+        matchings[name] = matching._replace(
+            ridge_penalty=penalty.item(),
+            penalty_edge=_edge_of(errors[name], held_out_part.targets[name]),
+        )
     return matchings
 
 
@@ -304,6 +311,24 @@ def _held_out_errors(
         squared = ((shrinkage @ products) * shrinkage).sum(1)  # ⟨W, gram W⟩
         errors[name] = squared - 2 * explained
     return errors
+
+
+def _edge_of(errors: Tensor, target: Moments) -> str:
+    """Return the edge of the grid at which the best penalty lies, "" if it lies within.
+
+    "largest": nothing is left of the map. "smallest": the error still falls visibly there. Where it
+    is flat, smaller penalties would change nothing.
+
+    Args:
+        errors: by penalty, (n_penalties,), on the held-out rows.
+        target: moments of the held-out rows.
+    """
+    best = int(errors.argmin())
+    if best == len(errors) - 1:
+        return "largest"
+    if best == 0 and errors[1] - errors[0] > STILL_FALLS * target.variations.sum():
+        return "smallest"
+    return ""
 
 
 def _varying_axes(moments: Moments) -> tuple[Tensor, Tensor]:

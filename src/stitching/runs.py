@@ -227,6 +227,7 @@ class GridRuns:
             for pair in rows:
                 note(f"wrote {self.folders[pair]}")
         _warn_of_truncated(rows, matched)
+        _warn_of_penalties(rows, matched)
         _warn_of_few(rows, is_auto=self.experiment.n_pinv_init_samples == "auto")
         return rows
 
@@ -307,6 +308,24 @@ def _warn_of_truncated(rows: Iterable[Pair], matched: Mapping[Pair, Matching]) -
         warn(
             f"the cutoff of singular values spoils the matching of {listed(truncated)}: more rows"
             " drop more directions; --pinv-cutoff exact does not depend on the number of rows"
+        )
+
+
+def _warn_of_penalties(rows: Iterable[Pair], matched: Mapping[Pair, Matching]) -> None:
+    """Warn of pairs whose penalty of ridge lies at an edge of its grid, and say what to do."""
+    edges = {pair: matched[pair].penalty_edge for pair in rows if pair in matched}
+    unpredicted = [pair for pair, edge in edges.items() if edge == "largest"]
+    if unpredicted:
+        warn(
+            f"ridge chose its largest penalty for {listed(unpredicted)}: the front layer predicts"
+            " nothing of the end layer on held-out images, and the stitch gives the mean; raise"
+            " -pinv-samples"
+        )
+    unequal = [pair for pair, edge in edges.items() if edge == "smallest"]
+    if unequal:
+        warn(
+            f"ridge chose its smallest penalty for {listed(unequal)}, and a smaller one might fit"
+            " better: variances of the channels differ too much; give -i pinv --pinv-cutoff exact"
         )
 
 
