@@ -22,9 +22,9 @@ from tests.goldens import numbers, random, tensor
 GOLDENS = sorted({key.split("/")[0] for key in numbers("ps_inv")})
 
 
-def solved(form, parts, *, rank=None, size=None):
+def solved(form, parts, *, rank=None, size=None, cutoff="paper"):
     moments = [moments_of(source_rows(x, size), Rows.of(y), len(x), form=form) for x, y in parts]
-    return closed_form(form, moments, rank=rank)["target"]
+    return closed_form(form, moments, rank=rank, cutoff=cutoff)["target"]
 
 
 def error_of(matching, rows, target):
@@ -47,20 +47,53 @@ def test_equals_the_public_code(case):
 
 
 @pytest.mark.parametrize(
-    ("cutoff", "relative"), [("paper", 40 * 2**-23), ("exact", 10 * 2**-23), (0.3, 0.3), (0.5, 0.5)]
+    ("cutoff", "relative", "rank"),
+    [("paper", 40 * 2**-23, 8), ("exact", 10 * 2**-23, 9), (0.3, 0.3, None), (0.5, 0.5, None)],
 )
-def test_cutoffs_are_those_of_numpys_pseudo_inverse(cutoff, relative):
+def test_cutoffs_are_those_of_numpys_pseudo_inverse(cutoff, relative, rank):
     x, y = random(40, 9) * torch.logspace(0, -1, 9), random(40, 3, seed=1)
     x[:, 4] = 0  # a dead feature
-    x[:, 7] = 1e-7 * x[:, 7]  # one below the cutoff
+    x[:, 7] = 1e-7 * x[:, 7]  # one below the cutoff, which "exact" keeps
     augmented = np.hstack([x.numpy(), np.ones((40, 1))])
-    solution = np.linalg.pinv(augmented, rcond=relative) @ y.numpy()
+    norms = np.ones(10)
+    if cutoff == "exact":
+        norms = np.linalg.norm(augmented, axis=0)
+        norms[4] = 1
+    solution = np.linalg.pinv(augmented / norms, rcond=relative) @ y.numpy() / norms[:, None]
     found = direct_matching(x, y, cutoff=cutoff)
-    np.testing.assert_allclose(found.weight.T, solution[:-1], atol=1e-10)
+    np.testing.assert_allclose(found.weight.T, solution[:-1], rtol=1e-6, atol=1e-10)
     np.testing.assert_allclose(found.bias, solution[-1], atol=1e-10)
     assert found.error == pytest.approx(error_of(found, x, y), rel=1e-9)
-    sigma = np.linalg.svd(augmented, compute_uv=False)
-    assert found.rank == (sigma > relative * sigma[0]).sum() < 9
+    sigma = np.linalg.svd(augmented / norms, compute_uv=False)
+    assert found.rank == (sigma > relative * sigma[0]).sum()
+    assert rank in (None, found.rank)
+
+
+@pytest.mark.parametrize("form", ["pinv", "repair"])
+@pytest.mark.parametrize("n_rows", [200, 9])  # rows enough, and fewer than channels
+def test_the_exact_cutoff_gives_one_map_whatever_the_units_of_the_channels(form, n_rows):
+    x = random(n_rows, 12) + random(12, seed=3)
+    x[:, 2] = x[:, 0] - x[:, 1]
+    y = x @ random(12, 5, seed=1) + random(n_rows, 5, seed=2)
+    units, target_units = torch.logspace(-4, 4, 12), torch.logspace(4, -4, 5)
+    plain = direct_matching(x, y, form=form, cutoff="exact")
+    scaled = direct_matching(x * units, y * target_units, form=form, cutoff="exact")
+    expected = target_units[:, None] * plain.weight / units
+    np.testing.assert_allclose(scaled.weight, expected, rtol=1e-6)
+    np.testing.assert_allclose(scaled.bias, target_units * plain.bias, rtol=1e-6, atol=1e-9)
+    assert scaled.rank == plain.rank == min(12, n_rows)
+
+
+def test_the_exact_cutoff_counts_no_rounding_off_the_axes_of_a_truncated_source():
+    x, y = random(60, 7) * torch.logspace(4, -4, 7), random(60, 3, seed=1)
+    found = solved("pinv", [(x, y)], rank=2, cutoff="exact")
+    truncated = low_rank_approx(x, 2)
+    solution = np.linalg.lstsq(
+        np.hstack([truncated[:, :2].numpy(), np.ones((60, 1))]), y.numpy(), rcond=None
+    )[0]
+    expected = truncated[:, :2].numpy() @ solution[:-1] + solution[-1]
+    np.testing.assert_allclose(truncated @ found.weight.T + found.bias, expected, atol=1e-8)
+    assert found.rank == 3
 
 
 def test_dropped_directions_that_explain_little_are_no_truncation_to_warn_of():
@@ -69,11 +102,23 @@ def test_dropped_directions_that_explain_little_are_no_truncation_to_warn_of():
     cases = (
         (y + x[:, :2], "paper", False),
         (known, "paper", True),
-        (known, 0.01, False),
-    )  # the last as asked for
+        (known * torch.tensor([1e3, 1e-3]), "paper", True),
+        (known, 0.01, False),  # as asked for
+    )
     for target, cutoff, is_truncated in cases:
-        found = direct_matching(x, target, cutoff=cutoff)
-        assert found.rank == 4 and found.truncated == is_truncated
+        for form in ("pinv", "repair"):
+            found = direct_matching(x, target, form=form, cutoff=cutoff)
+            assert found.rank == 4 and found.truncated == is_truncated
+
+
+def test_a_truncation_shows_in_the_channels_that_vary_little():
+    """Nearly all of the paper's error is that of the other channel, of which half is explained."""
+    x = random(30000, 2) * torch.tensor([1, 1e-3])
+    target = torch.stack([x[:, 0] + random(30000, seed=1), x[:, 1]], dim=1)
+    paper, exact = (direct_matching(x, target, cutoff=cutoff) for cutoff in ("paper", "exact"))
+    assert paper.error == pytest.approx(exact.error, rel=1e-3)
+    assert paper.rank == 2 and paper.truncated
+    assert exact.rank == 3 and not exact.truncated
 
 
 # The other forms
@@ -204,7 +249,7 @@ def rows_of_case(case):
 )
 def test_variance_keeping_forms_equal_numpy(case, form, oracle):
     x, y = rows_of_case(case)
-    found = direct_matching(x, y, form=form, cutoff="exact")
+    found = direct_matching(x, y, form=form)
     weight, bias = oracle(x.numpy(), y.numpy())
     np.testing.assert_allclose(found.weight.T, weight, atol=1e-9)
     np.testing.assert_allclose(found.bias, bias, atol=1e-9)

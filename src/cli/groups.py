@@ -277,7 +277,8 @@ def add_matching(parser: Parser) -> None:
         default="paper",
         help="ignore singular values below this share of the largest one in least squares. "
         "paper: max(rows, columns)·eps(float32), so that more images drop more directions; "
-        "exact: columns·eps(float32), whatever the number of images; or a number",
+        "exact: columns·eps(float32) of columns of norm 1, whatever the number of images and the "
+        "units of channels; or a number",
     )
 
 

@@ -26,6 +26,7 @@ from src.stitching.moments import SourceMoments, r2_of
 # Of ridge, in mean Σ(x−mean)² of a source channel. Below lies the rounding of float32 activations,
 # above nothing is left of the map.
 PENALTIES = np.geomspace(1e-10, 1e6, 49)
+VISIBLE = 0.01  # of R², the mean over channels: about a point of accuracy
 STILL_FALLS = 1e-3  # of the held-out target's variation: less between two penalties is flat
 EPS = torch.finfo(torch.float64).eps
 EPS32 = torch.finfo(torch.float32).eps
@@ -48,7 +49,7 @@ class Matching(NamedTuple):
     # The number of directions in use: for least squares of [X 1], else of the centred source
     rank: int
     n_samples: int  # images
-    # The cutoff "paper" drops directions that "exact" keeps, and the fit is visibly worse for it
+    # The cutoff "paper" drops directions that "exact" keeps, and costs more than `VISIBLE` of R²
     truncated: bool = False
     ridge_penalty: float | None = None  # the factor of ‖W‖² that `ridge` chose
     penalty_edge: str = ""  # "smallest" or "largest", see `_edge_of`
@@ -111,8 +112,9 @@ def relative_cutoff(cutoff: Cutoff, n_rows: int, n_columns: int) -> float:
 
     Args:
         cutoff: "paper" is max(rows, columns)·eps(float32), as in the paper's code. It grows with
-            the rows, so that many rows truncate least squares. "exact" is columns·eps(float32). A
-            number is the value itself, but at least the rounding of float64.
+            the rows, so that many rows truncate least squares. "exact" is columns·eps(float32), of
+            columns of unit norm: it depends neither on the number of rows nor on the units of the
+            channels. A number is the value itself, but at least the rounding of float64.
         n_rows: of X.
         n_columns: of [X 1].
     Raises:
@@ -128,52 +130,105 @@ def relative_cutoff(cutoff: Cutoff, n_rows: int, n_columns: int) -> float:
     return max(float(cutoff), rounding)
 
 
+class _Directions(NamedTuple):
+    """Directions of [X 1] along which its rows are uncorrelated: axesᵀ[X 1]ᵀ[X 1]axes = diag(σ²)."""
+
+    axes: Tensor  # (C1+1, n), in columns
+    squared_sigma: Tensor  # (n,), ascending
+    kept: Tensor  # (n,): whether the singular value is above the cutoff
+    sums: Tensor  # [X 1]ᵀ1 along the directions, (n,)
+
+    @classmethod
+    def of(cls, moments: SourceMoments, cutoff: Cutoff) -> "_Directions":
+        """Return the directions of a source; see `_scaled_axes` for the cutoff "exact"."""
+        n_rows, source_mean, scatter = moments.source
+        mean = torch.cat([source_mean, source_mean.new_ones(1)])  # of [X 1], (C1+1,)
+        gram = n_rows * torch.outer(mean, mean)  # [X 1]ᵀ[X 1], (C1+1, C1+1)
+        gram[:-1, :-1] += scatter
+        if cutoff == "exact":
+            squared_sigma, axes = _scaled_axes(gram, moments.axes)
+        else:
+            squared_sigma, axes = torch.linalg.eigh(gram)
+        smallest = relative_cutoff(cutoff, n_rows, len(squared_sigma))
+        kept = squared_sigma > smallest**2 * squared_sigma[-1]
+        return cls(axes, squared_sigma, kept, n_rows * (mean @ axes))
+
+    @property
+    def inverse(self) -> Tensor:
+        """1/σ² of the kept directions, and 0 of the others, (n,)."""
+        return torch.where(self.kept, 1 / self.squared_sigma, 0)
+
+    def coordinates(self, cross: Tensor, target: Moments) -> Tensor:
+        """Return [X 1]ᵀY along the directions, (n, C2)."""
+        return torch.addr(self.axes[:-1].T @ cross, self.sums, target.mean)
+
+
+def _scaled_axes(gram: Tensor, principal: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return σ² in ascending order, (n,), and the directions, (C1+1, n), of columns of unit norm.
+
+    If the source was truncated to principal axes, the columns are the coordinates along the axes:
+    off the axes lies rounding, which the unit norm would raise.
+
+    Args:
+        gram: [X 1]ᵀ[X 1], (C1+1, C1+1).
+        principal: the principal axes, (C1, n-1), or None.
+    """
+    columns = torch.eye(len(gram)).to(gram)
+    if principal is not None:
+        columns = torch.block_diag(principal, columns[-1:, -1:])
+        gram = columns.T @ gram @ columns
+    norms = gram.diagonal().sqrt()
+    scale = torch.where(norms > 0, 1 / norms, 1)  # a dead channel has no norm
+    squared_sigma, vectors = torch.linalg.eigh(scale[:, None] * gram * scale)
+    return squared_sigma, columns @ (scale[:, None] * vectors)
+
+
 def least_squares(moments: SourceMoments, cutoff: Cutoff = "paper") -> Matchings:
     """Return the minimum-norm solution of [X 1] B = Y for each target.
 
-    Directions of [X 1] with singular values up to the cutoff are dropped.
+    Directions of [X 1] with singular values up to the cutoff are dropped. With the cutoff "exact"
+    the columns of [X 1] are scaled to unit norm before: the units of the channels do not matter.
+    The norm is then that of the scaled B, which matters where directions are dropped.
     """
-    # Eigenvectors of the Gram matrix [X 1]ᵀ[X 1], (C1+1, C1+1)
-    n_rows, source_mean, scatter = moments.source
-    mean = torch.cat([source_mean, source_mean.new_ones(1)])  # of [X 1], (C1+1,)
-    gram = n_rows * torch.outer(mean, mean)
-    gram[:-1, :-1] += scatter
-    squared_sigma, axes = torch.linalg.eigh(gram)
-
-    # Directions to keep
-    largest = squared_sigma[-1]
-    kept = squared_sigma > relative_cutoff(cutoff, n_rows, len(gram)) ** 2 * largest
-    kept_by_exact = squared_sigma > relative_cutoff("exact", n_rows, len(gram)) ** 2 * largest
-    inverse = torch.where(kept, 1 / squared_sigma, 0)
-    rank = int(kept.sum())
+    directions = _Directions.of(moments, cutoff)
+    rank = int(directions.kept.sum())
+    exact = None
     # A user who gives a number knows that it truncates
-    drops = cutoff == "paper" and (kept_by_exact & ~kept).any().item()
+    if cutoff == "paper" and rank < len(directions.kept):
+        exact = _Directions.of(moments, "exact")
 
     matchings: Matchings = {}
     for name, cross in moments.cross.items():
         target = moments.targets[name]
-        centred = axes[:-1].T @ cross
-        coordinates = torch.addr(centred, n_rows * (mean @ axes), target.mean)  # of [X 1]ᵀY
-        solution = axes @ (inverse[:, None] * coordinates)  # (C1+1, C2)
+        coordinates = directions.coordinates(cross, target)
+        solution = directions.axes @ (directions.inverse[:, None] * coordinates)  # (C1+1, C2)
 
         # ‖Y‖² is the sum over the directions of what each explains, plus the residual
-        explained = coordinates.square().sum(1) / squared_sigma  # (C1+1,)
-        residual = target.squared_norm - explained[kept].sum()
-        residual_of_exact = target.squared_norm - explained[kept_by_exact].sum()
-        error = _relative(residual, target)
-        error_of_exact = _relative(residual_of_exact, target)
-        visible = max(min(0.01, error_of_exact / 10), 1e-9)  # smaller differences are rounding
-
+        explained = coordinates.square().sum(1) / directions.squared_sigma  # (n,)
+        residual = target.squared_norm - explained[directions.kept].sum()
         matchings[name] = Matching(
             solution[:-1].T,
             solution[-1],
-            error=error,
+            error=_relative(residual, target),
             r2=r2_of(target, residual),
             rank=rank,
             n_samples=moments.n_samples,
-            truncated=drops and error - error_of_exact > visible,
+            truncated=exact is not None and _lost_r2(directions, exact, cross, target) > VISIBLE,
         )
     return matchings
+
+
+def _lost_r2(directions: _Directions, exact: _Directions, cross: Tensor, target: Moments) -> float:
+    """Return by how much R² of a target's channel is lower than with the cutoff "exact".
+
+    It is the mean over the channels that vary, so it does not depend on the units of the channels.
+    """
+    explained = directions.inverse @ directions.coordinates(cross, target).square()  # (C2,)
+    explained_by_exact = exact.inverse @ exact.coordinates(cross, target).square()
+    squared_norms = target.variations + target.n_rows * target.mean.square()
+    varies = target.variations > EPS32**2 * squared_norms  # less is rounding
+    lost = (explained_by_exact - explained)[varies] / target.variations[varies]
+    return lost.sum().item() / max(1, len(lost))
 
 
 def repair(moments: SourceMoments, cutoff: Cutoff = "paper") -> Matchings:

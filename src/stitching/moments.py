@@ -76,6 +76,7 @@ class SourceMoments(NamedTuple):
     # By target, whose key is any hashable value; a target without cross moments is not matched
     targets: Mapping[Any, Moments]
     cross: Mapping[Any, Tensor]  # Σ(x−μ₁)(y−μ₂)ᵀ by target, (C1, C2)
+    axes: Tensor | None = None  # (C1, r): to which `truncated` has truncated the source
 
     def pooled(
         self, further: "SourceMoments", pooled_targets: Mapping[Any, Moments] | None = None
@@ -120,7 +121,7 @@ class SourceMoments(NamedTuple):
         centre, axes = components
         projected = self.in_coordinates(axes @ axes.T)
         mean = projected.source.mean + centre - axes @ (axes.T @ centre)
-        return projected._replace(source=projected.source._replace(mean=mean))
+        return projected._replace(source=projected.source._replace(mean=mean), axes=axes)
 
     def squared_residual(self, name: Hashable, weight: Tensor, bias: Tensor) -> Tensor:
         """Return ‖XW+b−Y‖² of a map given as weight (C2, C1) and bias (C2,)."""
