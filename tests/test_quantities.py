@@ -80,7 +80,7 @@ def without_ends(names) -> set[str]:
 
 def test_rows_have_the_quantities_of_the_table():
     unsteadiness = {"front_unsteadiness", "end_unsteadiness"}
-    assert set(columns(Metrics)) == kept(STITCHING) | DEPTHS | unsteadiness
+    assert set(columns(Metrics)) == kept(STITCHING) | DEPTHS | {"truncated", *unsteadiness}
     assert set(columns(StitchRow)) == STITCH - {"options", "chosen"} | set(columns(Metrics))
     evaluated = without_ends(columns(EvaluationRow)) - STITCH - DETECTOR_FIELDS - DEPTHS
     assert evaluated == kept(VALIDITY, DETECTOR) | {"accuracy", "lost_at"}

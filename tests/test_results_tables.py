@@ -32,7 +32,7 @@ STITCH = (
 COLUMNS = {  # that all tables of a type have
     StitchRow: (
         f"{STITCH},accuracy,front_accuracy,end_accuracy,matching_error,representation_difference,agreement,kappa,"
-        "n_images,n_matched,matching_rank,r2_matched,r2_test,front_depth,end_depth,front_unsteadiness,"
+        "n_images,n_matched,matching_rank,r2_matched,r2_test,truncated,front_depth,end_depth,front_unsteadiness,"
         "end_unsteadiness"
     ),
     EvaluationRow: (

@@ -20,7 +20,7 @@ from src.stitching import Pair, build_layers
 from src.stitching.check import check_options
 from src.stitching.closed_forms import Matching
 from src.stitching.experiments import Experiment
-from src.stitching.folders import write_predictions
+from src.stitching.folders import read_runs, write_predictions
 from src.stitching.grid import GridScore, agreement_of
 from src.stitching.runs import GridRuns
 from src.stitching.stitch_rows import Metrics
@@ -176,6 +176,11 @@ MATCHED = Matching(torch.zeros(1, 1), torch.zeros(1), error=0.5, r2=0.5, rank=1,
     [
         (MATCHED, ""),
         (
+            MATCHED._replace(truncated=True),
+            "the cutoff of singular values truncates the fit of layer2.0 -> layer3.0: .*; give "
+            "--pinv-cutoff exact",
+        ),
+        (
             MATCHED._replace(penalty_edge="largest"),
             "ridge chose its largest penalty for layer2.0 -> layer3.0: .*; raise -pinv-samples",
         ),
@@ -198,6 +203,8 @@ def test_a_fit_to_doubt_has_one_line(matching, line, layer, tmp_path, capsys):
     )
     warnings = re.findall("warning: (.*)", capsys.readouterr().err)
     assert len(warnings) == bool(line) and all(re.fullmatch(line, text) for text in warnings)
+    ((run,), _) = read_runs(tmp_path)
+    assert run.row.truncated == run.row.is_truncated == matching.truncated
 
 
 def test_kappa_at_its_limits():

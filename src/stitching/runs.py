@@ -242,6 +242,7 @@ class GridRuns:
                 r2_matched=matching.r2,
                 n_matched=matching.n_samples,
                 matching_rank=matching.rank,
+                truncated=matching.truncated,
             )
         settings = self.experiment.settings_of(pair)
         return StitchRow(**settings, **vars(metrics), folder=self.folders[pair].name)
@@ -302,12 +303,12 @@ def interrupted_runs(directory: Path) -> list[RunOnDisk]:
 
 
 def _warn_of_truncated(rows: Iterable[Pair], matched: Mapping[Pair, Matching]) -> None:
-    """Warn if the cutoff of singular values truncates the matching of a pair."""
+    """Warn if the cutoff of singular values truncates the fit of a pair."""
     truncated = [pair for pair in rows if pair in matched and matched[pair].truncated]
     if truncated:
         warn(
-            f"the cutoff of singular values spoils the matching of {listed(truncated)}: more rows"
-            " drop more directions; --pinv-cutoff exact does not depend on the number of rows"
+            f"the cutoff of singular values truncates the fit of {listed(truncated)}: more rows and"
+            " channels of unequal size drop more directions; give --pinv-cutoff exact"
         )
 
 
@@ -325,7 +326,7 @@ def _warn_of_penalties(rows: Iterable[Pair], matched: Mapping[Pair, Matching]) -
     if unequal:
         warn(
             f"ridge chose its smallest penalty for {listed(unequal)}, and a smaller one might fit"
-            " better: variances of the channels differ too much; give -i pinv --pinv-cutoff exact"
+            " better, as where channels are of unequal size; give -i pinv --pinv-cutoff exact"
         )
 
 

@@ -9,7 +9,7 @@ from src.stitching.experiments import StitchResult
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
-    """The measurements of a stitch, as in `metrics.json`; `QUANTITIES` describes each.
+    """The measurements of a stitch, as in `metrics.json`; `QUANTITIES` describes the numbers.
 
     The public code keeps three of them: the accuracy and the two errors.
     """
@@ -26,6 +26,8 @@ class Metrics:
     matching_rank: int | None = None
     r2_matched: float | None = None
     r2_test: float = math.nan
+    # Whether the cutoff of singular values truncated the fit, see `Matching`. None: not known
+    truncated: bool | None = None
     # The place of the layer among all layers of its network
     front_depth: int | None = None
     end_depth: int | None = None
@@ -47,6 +49,11 @@ class StitchRow(Metrics, StitchResult):
     def penalty(self) -> float:
         """The accuracy of the end network less the accuracy of the stitch."""
         return self.end_accuracy - self.accuracy
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether the cutoff truncated the fit, and no training has changed it since."""
+        return bool(self.truncated) and self.n_epochs == 0
 
     @property
     def is_matched_on_few(self) -> bool:
