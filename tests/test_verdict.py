@@ -177,6 +177,21 @@ def test_nothing_is_said_of_unsteady_networks(tmp_path, n_right, side, found, te
     assert word_on(tmp_path) == (UNDECIDED, text)
 
 
+@pytest.mark.parametrize("n_right", [945, 905, 700, 110])
+@pytest.mark.parametrize(
+    ("truncated", "n_epochs", "is_flaw"),
+    [(True, 0, True), (True, 1, False), (False, 0, False), (None, 0, False)],
+)
+def test_a_truncated_fit_is_undecided_whatever_its_accuracy(
+    tmp_path, n_right, truncated, n_epochs, is_flaw
+):
+    """Training mends a truncated start; the public code's runs do not say."""
+    write_run(tmp_path, "1", n_right=n_right, metrics={"truncated": truncated}, n_epochs=n_epochs)
+    write_evaluation(tmp_path, {"1": 0.99})
+    is_undecided = word_on(tmp_path) == (UNDECIDED, "the cutoff truncated the fit")
+    assert is_undecided == is_flaw
+
+
 @pytest.mark.parametrize(
     ("losses", "is_done"), [([2, 1.0], False), ([2, 1, 0.99], True), ([1] * 5 + [0.9] * 5, True), ([1], False),
                             ([3, 2, 1, 0.99, 0.98, 0.97, 0.96, 0.95, 0.94, 0.90], False)],

@@ -338,7 +338,8 @@ def _reason_of_loss(group: Group, measured: Measured, limits: Limits) -> str:
 def _flaw(group: Group) -> str:
     """Return the flaw of a stitch, "" without a flaw: nothing is said of a stitch with one.
 
-    A flaw is an unsteady network, or a fit to too few images: it is not what its method can do.
+    A flaw is an unsteady network, a fit that the cutoff of singular values truncated, or a fit to
+    too few images: it is not what its method can do.
     """
     for side in ("front", "end"):
         found = {getattr(run.row, f"{side}_unsteadiness") for run in group.runs}
@@ -346,6 +347,8 @@ def _flaw(group: Group) -> str:
             return f"the {side} network is random when it is evaluated"
         if OF_BATCH in found:
             return f"the {side} network depends on the batch when it is evaluated"
+    if any(run.row.is_truncated for run in group.runs):
+        return "the cutoff truncated the fit"
     if any(run.row.is_matched_on_few for run in group.runs):
         return "matched on too few images"
     return ""
