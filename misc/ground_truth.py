@@ -107,9 +107,10 @@ def score_rows(args, tables_of_setting, networks, session) -> list:
     for tables in tables_of_setting:
         check_images(args, tables, session.fingerprint(images))
     layers = list(dict.fromkeys(layer for tables in tables_of_setting for layer in tables.layers))
+    loaded = load_networks(args, networks, session, seed=seed)
     passes = [
-        pass_over(network, images.batches(args.batch_size), layers)
-        for network in load_networks(args, networks, session, seed=seed)
+        pass_over(network, images.batches(args.batch_size), layers, name=listed.name)
+        for listed, network in zip(networks, loaded, strict=True)
     ]
     outputs = differences(passes)
     baselines_of_layers = baselines(passes)
@@ -193,7 +194,7 @@ def dots_learned(args, networks, session, *, seed) -> list:
     loaded = load_networks(args, with_shortcut, session, seed=seed)
     for listed, network in zip(with_shortcut, loaded, strict=True):
         accuracies = [
-            pass_over(network, images.batches(args.batch_size), []).accuracy
+            pass_over(network, images.batches(args.batch_size), [], name=listed.name).accuracy
             for images in (true, plain, drawn)
         ]
         rows.append(DotsRow(listed.name, listed.group, *accuracies))

@@ -1,5 +1,6 @@
 """exec_train_representation_classifier.py and exec_eval_stitcher_ood.py as a user runs them."""
 
+import json
 import math
 import shutil
 from pathlib import Path
@@ -547,9 +548,23 @@ def test_a_stitch_that_diverged_has_nan_and_the_rest_is_evaluated(workplace, cop
             if row["folder"] != diverged.name:
                 assert row == expected
                 continue
-            columns = ["auroc", "auroc_low", "aupr", "fpr95", "mean_energy", "density"]
+            columns = ["accuracy", "auroc", "auroc_low", "aupr", "fpr95", "mean_energy", "density"]
             columns += ["recall", "frechet", "identification"]
             assert {row[column] for column in columns} == {"nan"}
             assert row["density_own"] == expected["density_own"]
     scores = np.load(folder / "energies_mahalanobis.npz")
     assert np.isnan(scores["pool1/pool2"]).all() and np.isfinite(scores["pool1/pool4"]).all()
+
+
+def test_an_end_network_without_finite_logits_is_refused(workplace, copied, networks):
+    """Of a run that does not record its weights, as those of the public code."""
+    folder = copied("no_logits")
+    state = load_state(networks[1])
+    save_state(workplace / "no_logits.pt", {**state, "fc.bias": state["fc.bias"] * math.nan})
+    for config in folder.glob("*/config.txt"):
+        options = json.loads(config.read_text()) | {"end_model_path": "no_logits.pt"}
+        config.write_text(
+            json.dumps({key: value for key, value in options.items() if "sha256" not in key})
+        )
+    err = evaluate(workplace, "no_logits", "--detector", "mahalanobis", status=2).err
+    assert "error: the logits of the end network are not finite" in err

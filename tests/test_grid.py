@@ -8,6 +8,7 @@ import torch
 
 from src.checkpoints import freeze
 from src.choices.stitching import OBJECTIVES
+from src.errors import UserError
 from src.low_rank import low_rank_approx
 from src.models import Network, build_model
 from src.models.vit import VisionTransformer
@@ -44,6 +45,22 @@ def networks(data):
 
 def layers_of(networks, fronts=FRONTS, ends=ENDS, kind="rc2c_pre", **options):
     return build_layers(*networks, fronts, ends, kind, image_shape=SHAPE, seed=3, **options)[0]
+
+
+@pytest.mark.parametrize("broken", ["front network", "end network", "layer2.1 -> layer3.0"])
+@torch.no_grad()
+def test_logits_that_are_not_finite_have_no_accuracy(networks, data, broken):
+    """The first of several pairs is whole. The front breaks behind its last stitched layer."""
+    copies = [copy.deepcopy(network) for network in networks]
+    layers = layers_of(copies, ["layer1.0", "layer2.1"], ["layer3.0"])
+    places = {
+        "front network": copies[0].module.fc.bias,
+        "end network": copies[1].module.fc.bias,
+        "layer2.1 -> layer3.0": layers["layer2.1", "layer3.0"].transform.bias,
+    }
+    places[broken][0] = math.nan
+    with pytest.raises(UserError, match=f"the logits of (the )?{broken} are not finite"):
+        Grid(*copies, layers).evaluate(data.batches(15))
 
 
 @pytest.mark.parametrize(("rows_at_once", "front_rank"), [(1, None), (N, 3), (1024, None)])

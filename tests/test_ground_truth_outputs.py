@@ -9,6 +9,7 @@ import torch
 from scipy.spatial.distance import jensenshannon
 from torch import nn
 
+from src.errors import UserError
 from src.ground_truth import output_differences
 from src.ground_truth.outputs import (
     BASELINES,
@@ -117,6 +118,13 @@ def test_features_of_a_recurrent_layer_are_means_over_its_steps():
         features = network.module.steps(images.mean(1))[0].mean(1).double()
     assert passed.mean_norms[0] == pytest.approx(features.norm(dim=1).mean().item(), rel=1e-5)
     assert passed.effective_ranks[0] == pytest.approx(effective_rank(features), rel=1e-4)
+
+
+def test_a_pass_refuses_logits_that_are_not_finite():
+    network = build_model("small_cnn", n_classes=10, n_channels=1, image_shape=(1, 8, 8)).eval()
+    batch = (torch.full((3, 1, 8, 8), torch.inf), torch.arange(3))
+    with pytest.raises(UserError, match="the logits of clean_0 are not finite"):
+        pass_over(network, [batch], [], name="clean_0")
 
 
 def test_baselines_are_negative_differences_of_one_number_of_each_network():

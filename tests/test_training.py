@@ -6,10 +6,21 @@ import pytest
 import torch
 from torch import nn
 
+from src.checkpoints import save_state
 from src.datasets.in_memory import ImageSet
 from src.errors import UserError
+from src.models import build_model
 from src.runtime import seeded
-from src.training import Classification, Settings, classification_losses, evaluate, loop, train
+from src.training import (
+    NO_CLASS,
+    Classification,
+    Settings,
+    classification_losses,
+    evaluate,
+    loop,
+    predicted_classes,
+    train,
+)
 from tests.commands import MODEL, ON_DIGITS, error_line
 from tests.tiny_datasets import few_grey_images
 
@@ -116,6 +127,33 @@ def test_unlabelled_samples_count_neither_in_the_loss_nor_in_the_accuracy():
     labelled = classification_losses(logits[:, :2], torch.tensor([0, 1]))
     assert group.n_samples == 2 and group.n_correct.tolist() == [2]
     torch.testing.assert_close(group.cross_entropies, labelled.cross_entropies)
+
+
+def test_no_class_is_predicted_where_logits_are_not_finite():
+    """A logit of −∞ masks a class; with any other the largest is unknown."""
+    inf, nan = torch.inf, torch.nan
+    logits = torch.tensor([[1, nan], [inf, 0], [-inf, 2], [-inf, -inf], [3, 3.4e38]])
+    assert predicted_classes(logits).tolist() == [NO_CLASS, NO_CLASS, 1, NO_CLASS, 1]
+    labels = torch.tensor([-1, -1, 1, -1, 0])
+    assert classification_losses(logits[None], labels).n_correct.tolist() == [1]
+    assert classification_losses(logits[None], labels.clamp(min=0)).n_correct.isnan().all()
+
+
+@pytest.mark.parametrize("bias", [torch.nan, torch.inf])
+def test_an_accuracy_of_logits_that_are_not_finite_is_refused(bias, images):
+    model = make_network()
+    model[1].bias.data[0] = bias
+    with pytest.raises(UserError, match="the logits of the network are not finite"):
+        evaluate(Classification(model), images.batches(8))
+
+
+def test_weights_that_overflow_have_no_accuracy(tmp_path):
+    """They are finite, and so are the first layers."""
+    model = build_model("small_cnn", n_channels=1)
+    state = {key: value * 1e30 for key, value in model.state_dict().items()}
+    save_state(tmp_path / "m.pt", state)
+    line = error_line("exec_eval.py", tmp_path / "m.pt", "small_cnn", *ON_DIGITS)
+    assert "the logits of the network are not finite" in line
 
 
 def test_the_seed_counts_for_networks_that_drop_out():

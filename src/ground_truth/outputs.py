@@ -16,6 +16,7 @@ from torch import Tensor
 from src.models import Network
 from src.models.calls import OUTPUT
 from src.models.heads import pool
+from src.training import NO_CLASS, not_finite, predicted_classes
 
 BASELINES = ("accuracy difference", "effective rank difference", "mean norm difference")
 
@@ -64,26 +65,37 @@ def output_differences(first: ArrayLike, second: ArrayLike) -> OutputDifferences
 
 
 def pass_over(
-    network: Network, batches: Iterable[tuple[Tensor, Tensor]], layers: Sequence[str]
+    network: Network,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    layers: Sequence[str],
+    *,
+    name: str = "the network",
 ) -> NetworkPass:
     """Run a network on batches of images and labels.
 
     Args:
         layers: L names; the network need not have all of these layers.
+        name: of the network, for the error.
+    Raises:
+        UserError: the logits are not finite.
     """
-    names = [layer for layer in layers if layer in network.layer_names]
-    layouts = {name: network.token_layout(name) for name in names}
+    existing = [layer for layer in layers if layer in network.layer_names]
+    layouts = {layer: network.token_layout(layer) for layer in existing}
     device = next(network.parameters()).device
     probability_parts: list[Tensor] = []
     label_parts: list[Tensor] = []
-    feature_parts: dict[str, list[Tensor]] = {name: [] for name in names}
+    feature_parts: dict[str, list[Tensor]] = {layer: [] for layer in existing}
     with torch.no_grad():
         for images, labels in batches:
-            activations = network.activations(images.to(device), [*names, OUTPUT])
-            probability_parts.append(activations[OUTPUT].softmax(1).double().cpu())
+            activations = network.activations(images.to(device), [*existing, OUTPUT])
+            logits = activations[OUTPUT]
+            if (predicted_classes(logits) == NO_CLASS).any():
+                raise not_finite(name)
+            probability_parts.append(logits.softmax(1).double().cpu())
             label_parts.append(labels.cpu())
-            for name in names:
-                feature_parts[name].append(pool(activations[name], layouts[name]).double().cpu())
+            for layer in existing:
+                pooled = pool(activations[layer], layouts[layer])
+                feature_parts[layer].append(pooled.double().cpu())
 
     probabilities = torch.cat(probability_parts)
     is_right = probabilities.argmax(1) == torch.cat(label_parts)

@@ -26,13 +26,14 @@ from src.results.tables import Interval
 from src.stitching.experiments import Pair
 from src.stitching.folders import StitchingRun
 from src.stitching.grid import Grid
+from src.training import NO_CLASS, predicted_classes
 
 
 class StitchScores(NamedTuple):
     """The accuracy of a stitch on the test images, and the scores of its activations."""
 
     run: StitchingRun
-    accuracy: float  # in [0, 1]
+    accuracy: float  # in [0, 1]; NaN if logits are not finite
     scores: dict[str, np.ndarray]  # (N,): by score, if the end layer has a detector for it
     validity: StitchValidity | None  # None: it was not measured
     # 1, 0, ½ or NaN of each identified image, (n,), by layer of the way; empty: not measured
@@ -59,7 +60,7 @@ class StitchScores(NamedTuple):
 class _Batches(NamedTuple):
     """Scores of a stitch on each batch, kept on the device: a copy to the CPU would wait."""
 
-    is_right: list[Tensor]  # (B,) bool
+    is_right: list[Tensor]  # (B,): 1, 0, or NaN where logits are not finite
     scores: dict[str, list[Tensor]]  # (B,), by score
     samples: list[Tensor]  # `features` of the sampled images, (n_in_batch, positions + 1, C)
     shown: dict[str, Shown]  # by layer of the way
@@ -102,7 +103,8 @@ def _score_grid(
             kept_of_pairs = [kept[pair] for pair in pairs]
             layer = pairs[0].end_layer
             at_end = stitched[layer]  # (P, B, …)
-            is_right = stitched[grid.end.output_name].argmax(-1) == batch.labels  # (P, B)
+            classes = predicted_classes(stitched[grid.end.output_name])  # (P, B)
+            is_right = torch.where(classes == NO_CLASS, math.nan, classes == batch.labels)
             for of_pair, right in zip(kept_of_pairs, is_right, strict=True):
                 of_pair.is_right.append(right)
             for score, detector in detectors[layer].items():
@@ -202,13 +204,14 @@ def _stitch_scores(run: StitchingRun, kept: _Batches, reference: Reference) -> S
 
 def _warn_if_not_finite(stitch: StitchScores) -> None:
     """Warn if the activations of a stitch are not finite, as after a training that diverged."""
-    is_finite = all(np.isfinite(scores).all() for scores in stitch.scores.values())
+    is_finite = not math.isnan(stitch.accuracy)
+    is_finite &= all(np.isfinite(scores).all() for scores in stitch.scores.values())
     if stitch.validity is not None and math.isnan(stitch.validity.density):
         is_finite = False
     if not is_finite:
         warn(
-            f"{stitch.run.folder}: the activations of this stitch are not finite, so its OOD "
-            "scores are nan; stitch it again, with a lower -lr if it was trained"
+            f"{stitch.run.folder}: the activations of this stitch are not finite, so its accuracy "
+            "and OOD scores are nan; stitch it again, with a lower -lr if it was trained"
         )
 
 

@@ -27,6 +27,7 @@ from src.ood.identifying import FEWEST, N_IDENTIFIED, Foils, OwnLayer, choose_fo
 from src.ood.metrics import OODMetrics, ood_metrics
 from src.ood.store import DetectorStore
 from src.ood.validity import N_IMAGES, Validity
+from src.training import not_finite
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Key = TypeVar("Key")
@@ -325,7 +326,10 @@ def _measure_test_images(
         if len(positions):
             for layer, of_layer in validity.items():
                 of_layer.add_end(activations[layer].index_select(0, positions))
-    return _concatenated(scores), torch.cat(logits)
+    all_logits = torch.cat(logits)
+    if not all_logits.isfinite().all():
+        raise not_finite("the end network")
+    return _concatenated(scores), all_logits
 
 
 def _add_scores(

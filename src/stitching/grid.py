@@ -29,7 +29,14 @@ from src.stitching.moments import r2_of
 from src.stitching.objectives import loss_of
 from src.stitching.stitch_rows import Metrics
 from src.stitching.stitched_model import activations_of_both
-from src.training import HeadLosses, Task, classification_losses
+from src.training import (
+    NO_CLASS,
+    HeadLosses,
+    Task,
+    classification_losses,
+    not_finite,
+    predicted_classes,
+)
 from src.training.task import Head
 
 
@@ -182,6 +189,8 @@ class Grid(Task):
 
         Args:
             batches: images (B, C, H, W) and labels (B,) of a data set.
+        Raises:
+            UserError: the logits of a network or a stitch are not finite.
         """
         self.train(False)
         zero = torch.zeros((), dtype=torch.float64)
@@ -194,6 +203,9 @@ class Grid(Task):
             sums.predictions["labels"].append(labels)
             self._add_batch(images, sums)
         classes = {name: torch.cat(parts).cpu() for name, parts in sums.predictions.items()}
+        for name, predicted in classes.items():
+            if (predicted == NO_CLASS).any():
+                raise not_finite(f"the {name} network" if name in self.originals else str(name))
         metrics = self._metrics(classes, sums)
         no_classes = torch.full_like(classes["labels"], -1)
         return GridScore(metrics, {"front": no_classes, **classes})
@@ -220,7 +232,7 @@ class Grid(Task):
         if not self.frozen:
             logits = {side: self.originals[side](images) for side in logits}
         for side, logits_of_side in logits.items():
-            sums.predictions[side].append(logits_of_side.argmax(-1))
+            sums.predictions[side].append(predicted_classes(logits_of_side))
         for end_layer in self.end_layers:
             moments = Rows.of(end_acts[end_layer]).moments(diagonal=True)
             sums.targets[end_layer] = sums.targets[end_layer].pooled(moments)
@@ -230,7 +242,7 @@ class Grid(Task):
             end_layer = pairs[0].end_layer
             squares = (at_least_single(stitched[end_layer]) - end_acts[end_layer]).square_()
             residuals = squares.flatten(1).sum(1, dtype=torch.float64)
-            predicted = stitched[self.end.output_name].argmax(-1)
+            predicted = predicted_classes(stitched[self.end.output_name])
             for pair, residual, classes in zip(pairs, residuals, predicted, strict=True):
                 sums.residuals[pair] = sums.residuals[pair] + residual
                 sums.predictions[pair].append(classes)

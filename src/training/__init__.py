@@ -7,15 +7,18 @@ as with one optimiser for each head. Gradients are clipped for each head.
 
 from src.training.loop import History, Settings, State, evaluate, train
 from src.training.task import (
+    NO_CLASS,
     Classification,
     EpochLog,
     HeadLosses,
     HeadResult,
     Task,
     classification_losses,
+    not_finite,
+    predicted_classes,
 )
 
 __all__ = [
-    "Classification", "EpochLog", "HeadLosses", "HeadResult", "History", "Settings", "State", "Task",
-    "classification_losses", "evaluate", "train",
+    "NO_CLASS", "Classification", "EpochLog", "HeadLosses", "HeadResult", "History", "Settings", "State", "Task",
+    "classification_losses", "evaluate", "not_finite", "predicted_classes", "train",
 ]  # fmt: skip

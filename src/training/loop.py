@@ -18,7 +18,7 @@ from src.datasets.base import BaseImageSet
 from src.errors import UserError
 from src.runtime import seed_of, seeded
 from src.training.distributed import add_up
-from src.training.task import EpochLog, HeadResult, Task
+from src.training.task import EpochLog, HeadResult, Task, not_finite
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 CHECK_EVERY = 16  # steps between two checks that losses are finite: a check waits for the GPU
@@ -172,13 +172,21 @@ def _train_epoch(
 
 @torch.no_grad()
 def evaluate(task: Task, batches: Batches) -> list[HeadResult]:
-    """Return the accuracy and the losses of each head over the batches, in evaluation mode."""
+    """Return the accuracy and the losses of each head over the batches, in evaluation mode.
+
+    Raises:
+        UserError: the logits of a head are not finite.
+    """
     task.train(False)
     sums = torch.zeros(())
     for images, labels in batches:
         groups = task.losses(images, labels, training=False)
         sums = sums + torch.cat([group.sums() for group in groups], dim=1)
-    return _results(sums)
+    results = _results(sums)
+    for name, result in zip(task.names, results, strict=True):
+        if math.isnan(result.accuracy):
+            raise not_finite(name)
+    return results
 
 
 def _results(sums: Tensor) -> list[HeadResult]:

@@ -1,5 +1,6 @@
 """Tasks of training: their heads, their losses, and the results that are measured."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -7,9 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from src.errors import UserError
 from src.models import Network
 from src.runtime import at_least_single
 
+NO_CLASS = -2  # predicted where logits are not finite; a label of -1 means unlabelled
 Head = nn.Module | Network
 
 
@@ -76,12 +79,38 @@ class Classification(Task):
         yield classification_losses(logits[None], labels)
 
 
+def predicted_classes(logits: Tensor) -> Tensor:
+    """Return the class of the largest logit, (…); `NO_CLASS` where the largest is not finite.
+
+    A logit of −∞ may mask a class.
+
+    Args:
+        logits: (…, n_classes).
+    """
+    largest, classes = at_least_single(logits).max(-1)
+    return torch.where(largest.isfinite(), classes, NO_CLASS)
+
+
+def not_finite(name: str) -> UserError:
+    """Return the error for logits that are not finite; the caller raises it.
+
+    Args:
+        name: of the network, head or stitch.
+    """
+    return UserError(
+        f"the logits of {name} are not finite, so they predict no class; check its weights and the "
+        "images, and lower -lr if it trains"
+    )
+
+
 def classification_losses(logits: Tensor, labels: Tensor) -> HeadLosses:
     """Return the cross-entropies and hits of heads on one batch.
 
     Args:
         logits: (n_heads, B, n_classes).
         labels: (B,); -1 means unlabelled.
+
+    Hits are NaN where logits are not finite.
     """
     n_heads = len(logits)
     n_samples = (labels >= 0).sum()
@@ -93,8 +122,10 @@ def classification_losses(logits: Tensor, labels: Tensor) -> HeadLosses:
         ignore_index=-1,
     )
     means = losses.view(n_heads, -1).sum(1) / n_samples.clamp(min=1)
-    n_correct = (logits.argmax(-1) == labels).sum(1)
-    return HeadLosses(means, means, n_correct, n_samples)
+    classes = predicted_classes(logits)
+    n_correct = (classes == labels).sum(1)
+    is_undefined = ((classes == NO_CLASS) & (labels >= 0)).any(1)
+    return HeadLosses(means, means, torch.where(is_undefined, math.nan, n_correct), n_samples)
 
 
 class HeadResult(NamedTuple):
