@@ -111,8 +111,10 @@ class Curve(NamedTuple):
 def curves_of_pair(tables, pair: tuple[str, str]) -> dict[str, dict[int, float]]:
     """Return the values by rank of each curve of a pair of layers, by label.
 
-    Full rank is left out: it has no place on the axis of ranks.
+    Full rank is left out: it has no place on the axis of ranks. A warning names curves without any
+    other rank, as of probes without `-ranks`.
     """
+    from src.console import warn
     from src.sensitivity.measurements import FULL
 
     curves = measured_curves(tables, pair)
@@ -122,9 +124,11 @@ def curves_of_pair(tables, pair: tuple[str, str]) -> dict[str, dict[int, float]]
         label = curve.label
         if labels.count(label) > 1:
             label = f"{label}, {curve.setting}"
-        values_of_label[label] = {
-            int(rank): value for rank, value in curve.values.items() if rank != FULL
-        }
+        values = {int(rank): value for rank, value in curve.values.items() if rank != FULL}
+        if values:
+            values_of_label[label] = values
+        else:
+            warn(f"no curve of the {label} at {pair[0]}: it was measured at full rank only; give -ranks")
     return values_of_label
 
 

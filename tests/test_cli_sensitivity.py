@@ -121,6 +121,15 @@ def test_curves_rise_with_similarity_and_are_of_the_truncated_network(tables):
     assert probe == "probe accuracy"
 
 
+def test_probes_at_full_rank_alone_have_no_curve(tables, drawn_figures):
+    """exec_probe.py without -ranks."""
+    write_table(tables[1], PROBE, {"model": "a.pt", "rank": None, "accuracy": 0.9})
+    err = run(FIGURE, *tables[:2], "-l", "x", "-o", "s.png").err
+    (axes,) = drawn_figures["s.png"].axes
+    assert len(axes.lines) == 2  # CKA and PWCCA
+    assert "warning: no curve of the probe accuracy at x: it was measured at full rank only" in err
+
+
 def test_draws_a_panel_for_each_layer_with_a_caption(tables, drawn_figures):
     run(FIGURE, *tables, "-o", "both.png")
     run(FIGURE, *tables, "-l", "x", "-other", "y", "-o", "one.pdf", "--title", "Layer x")
