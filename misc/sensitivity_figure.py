@@ -128,7 +128,9 @@ def curves_of_pair(tables, pair: tuple[str, str]) -> dict[str, dict[int, float]]
         if values:
             values_of_label[label] = values
         else:
-            warn(f"no curve of the {label} at {pair[0]}: it was measured at full rank only; give -ranks")
+            warn(
+                f"no curve of the {label} at {pair[0]}: it was measured at full rank only; give -ranks"
+            )
     return values_of_label
 
 

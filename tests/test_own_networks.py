@@ -12,7 +12,7 @@ import torch
 from src.checkpoints import load_model
 from src.errors import UserError
 from src.images import ImageSpec
-from src.models import build_model
+from src.models import Network, build_model
 from src.network_names import NetworkName
 from tests import commands
 from tests.commands import ON_DIGITS, Output, read_csv, read_json, read_metrics
@@ -252,3 +252,32 @@ def test_torchvision_networks_take_other_channels_and_sizes():
         with torch.no_grad():
             network = build_model(name, n_classes=5, n_channels=shape[0], image_shape=shape).eval()
             assert network(torch.rand(2, *shape)).shape == (2, 5)
+
+
+def test_a_network_without_parameters_is_probed_stitched_and_not_trained(in_tmp_path, folder):
+    """Its layers are functions of the pixels: a baseline."""
+    Path("pixels.py").write_text(
+        "from torch import nn\n\n\n"
+        "def pixels():\n    return nn.Sequential(nn.AvgPool2d(2), nn.Flatten())\n"
+    )
+    pixels, cnn = "pixels.py:pixels", f"{folder}/nets.py:cnn"
+    run("exec_probe.py", "DEFAULT", pixels, "-l", "output", "-e", 1, "-o", "probes.csv")
+    assert 0 < float(read_csv("probes.csv")[0]["accuracy"]) < 1
+    head = ["-l", "output", "-e", 1, "--with-head", "head"]
+    run("exec_probe.py", "DEFAULT", pixels, *head)
+    assert "Clean accuracy" in run("exec_eval.py", "head/model_1.pt", pixels).out
+    pair = ["DEFAULT", folder / "cnn" / "model_1.pt", pixels, cnn, "0", "0", "rc2c_pre"]
+    run("exec_stitch.py", *pair, "-e", 0, "-i", "pinv", "-dir", "stitch")
+    Path("ten.py").write_text(
+        "from torch import nn\n\n\n"
+        "def ten():\n    return nn.Sequential(nn.AdaptiveAvgPool2d((2, 5)), nn.Flatten())\n"
+    )
+    err = run("exec_train.py", "ten.py:ten", "-e", 1, "-dir", "trained", status=2).err
+    assert "the network has no parameters to train" in err
+
+
+def test_a_view_without_parameters_knows_its_device_and_type():
+    view = Network(torch.nn.Flatten())
+    assert view.example.dtype == torch.float32
+    assert view.to("meta", memory_format=torch.channels_last).example.device.type == "meta"
+    assert view.double().example.dtype == torch.float64

@@ -81,7 +81,7 @@ def pass_over(
     """
     existing = [layer for layer in layers if layer in network.layer_names]
     layouts = {layer: network.token_layout(layer) for layer in existing}
-    device = next(network.parameters()).device
+    device = network.example.device
     probability_parts: list[Tensor] = []
     label_parts: list[Tensor] = []
     feature_parts: dict[str, list[Tensor]] = {layer: [] for layer in existing}

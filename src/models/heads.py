@@ -47,7 +47,12 @@ class LinearProbe(nn.Linear):
 
 
 def add_head(
-    encoder: nn.Module, output_shape: Sequence[int], n_classes: int, layout: TokenLayout | None
+    encoder: nn.Module,
+    output_shape: Sequence[int],
+    n_classes: int,
+    layout: TokenLayout | None,
+    *,
+    like: Tensor,
 ) -> None:
     """Add a fresh LinearProbe to an encoder, which then returns logits.
 
@@ -56,9 +61,10 @@ def add_head(
     Args:
         output_shape: shape of the features for one image.
         layout: as in `pool`.
+        like: a tensor of the type and on the device of the head.
     """
     width = pool(torch.empty(1, *output_shape, device="meta"), layout).shape[1]
-    head = LinearProbe(width, n_classes, layout).to(next(encoder.parameters()))
+    head = LinearProbe(width, n_classes, layout).to(like)
     encoder.add_module(LinearProbe.NAME, head)
     applies_all_children = type(encoder).forward is nn.Sequential.forward
     if not applies_all_children:

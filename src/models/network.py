@@ -71,6 +71,7 @@ class Network:
         self.image_shape: tuple[int, ...] | None = None
         if image_shape is not None:
             self.image_shape = tuple(image_shape)
+        self._blank = torch.empty(0, 1, 1, 1)  # see `example`; four axes, for channels_last
         self._turned: frozenset[str] = frozenset()  # layers whose axes `channels_first` moves
         self._modules = list(module.modules())  # a list, as modules() is too slow for every batch
         self._replays: dict[tuple, Replay] = {}  # by shape and mode: `_replay_of`
@@ -92,11 +93,13 @@ class Network:
     def to(self, *args: Any, **options: Any) -> "Network":
         """Move or cast the module in place, as `torch.nn.Module.to` does; return this view."""
         self.module.to(*args, **options)
+        self._blank = self._blank.to(*args, **options)
         return self
 
     def double(self) -> "Network":
         """Cast the module to float64 in place; return this view."""
         self.module.double()
+        self._blank = self._blank.double()
         return self
 
     def requires_grad_(self, requires_grad: bool = True) -> "Network":
@@ -133,6 +136,15 @@ class Network:
         self.module.load_state_dict(state)
 
     @property
+    def example(self) -> Tensor:
+        """A tensor of the type and on the device of the module.
+
+        Of a module without parameters and buffers, it is where this view was moved to.
+        """
+        tensors = itertools.chain(self.module.parameters(), self.module.buffers())
+        return next((tensor for tensor in tensors if tensor.is_floating_point()), self._blank)
+
+    @property
     def output_shape(self) -> tuple[int, ...]:
         """The shape of the output for one image: (n_classes,), or that of an encoder's features."""
         return self._replay().calls.output_shape
@@ -154,7 +166,7 @@ class Network:
         if self.n_classes is None:
             raise ValueError("a head needs n_classes: Network(module, n_classes=...)")
         layout = self.token_layout(OUTPUT)
-        add_head(self.module, self.output_shape, self.n_classes, layout)
+        add_head(self.module, self.output_shape, self.n_classes, layout, like=self.example)
         return Network(self.module, image_shape=self.image_shape, n_classes=self.n_classes)
 
     @property
@@ -484,15 +496,6 @@ class Network:
             with contextlib.suppress(Exception):  # raised by the module's forward
                 return self._replay_of((n_channels, size, size))
         raise UserError("what images does it take? Say so: Network(module, image_shape=(C, H, W))")
-
-    @property
-    def example(self) -> Tensor:
-        """A tensor of the type and on the device of the module: its first parameter or buffer.
-
-        Without any it is an empty float32 tensor on the CPU.
-        """
-        tensors = itertools.chain(self.module.parameters(), self.module.buffers())
-        return next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(0))
 
     def _replay_of(self, shape: tuple[int, ...]) -> Replay:
         """Return the `Replay` for images of a shape (C, H, W), which is made at the first call.

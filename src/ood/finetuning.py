@@ -147,7 +147,7 @@ def fresh_classifier(
     Returns:
         The classifier, and the shape of the activations, (C, H, W), (T, D) or (D,).
     """
-    image = next(source.parameters()).new_zeros(1, *images.shape)
+    image = source.example.new_zeros(1, *images.shape)
     shape = tuple(source(image, until=layer).shape[1:])
     with seeded(seed):
         classifier = build_model(

@@ -82,7 +82,7 @@ class Probes(Task):
         self.ranks = list(ranks)
 
         # Orders of tokens and numbers of features by layer
-        image = next(network.parameters()).new_zeros(1, *images.shape)
+        image = network.example.new_zeros(1, *images.shape)
         with torch.no_grad():
             activations = network.activations(image, self.layers)
         self.layouts = {layer: network.token_layout(layer) for layer in self.layers}

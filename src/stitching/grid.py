@@ -99,7 +99,7 @@ class Grid(Task):
         self.objective = objective
         self.l1_coef = l1_coef
         self.frozen = frozen
-        self.fitting = Fitting(next(front.parameters()).device)
+        self.fitting = Fitting(front.example.device)
         self.front_layers = list(dict.fromkeys(pair.front_layer for pair in layers))
         self.end_layers = list(dict.fromkeys(pair.end_layer for pair in layers))
 

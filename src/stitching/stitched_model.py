@@ -87,8 +87,7 @@ def build_layers(
     Raises:
         UserError: no pair can be stitched; names the first reason.
     """
-    parameter = next(front.parameters())
-    image = parameter.new_zeros(1, *image_shape)
+    image = front.example.new_zeros(1, *image_shape)
     sources = _shapes(front, front_layers, image)
     targets = _shapes(end, end_layers, image)
     layers: dict[Pair, StitchingLayer] = {}
@@ -106,7 +105,7 @@ def build_layers(
                     ),
                     **options,
                 )
-            layers[pair] = layer.to(parameter)
+            layers[pair] = layer.to(front.example)
         except UserError as error:
             skipped[pair] = str(error)
     if not layers:

@@ -80,9 +80,15 @@ def train(
             yielded once more, so that the caller can repeat what it did after that epoch. The
             tensors of a state change in the next epoch: save or copy them.
     Raises:
-        UserError: a loss is NaN or infinite.
+        UserError: a loss is NaN or infinite, or there is nothing to train.
     """
-    optimizer = _optimizer(_parameters(task), settings)
+    parameters = _parameters(task)
+    if not any(parameter.requires_grad for parameter in parameters):
+        raise UserError(
+            f"{task.names[0]} has no parameters to train; give a network with some, and leave "
+            "their requires_grad on"
+        )
+    optimizer = _optimizer(parameters, settings)
     scheduler = _scheduler(optimizer, settings)
     parts: list[_Stateful] = [*task.modules, optimizer, scheduler]
     history: History = []
