@@ -31,6 +31,25 @@ def attention(n_classes, n_channels):
 def patches(n_classes, image_shape):
     return Patches(n_classes, image_shape[0], 24, has_cls=False)
 """
+VOLUMES = """
+from torch import nn
+
+
+class Volumes(nn.Module):
+    def __init__(self, n_classes):
+        super().__init__()
+        self.stem = nn.Conv2d(1, 8, 3, padding=1)
+        self.conv = nn.Conv3d(1, 4, 3, padding=1)
+        self.fc = nn.Linear(32, n_classes)
+
+    def forward(self, images):
+        volumes = self.conv(self.stem(images)[:, None]).relu()
+        return self.fc(volumes.mean((3, 4)).flatten(1))
+
+
+def volume(n_classes):
+    return Volumes(n_classes)
+"""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -281,3 +300,21 @@ def test_a_view_without_parameters_knows_its_device_and_type():
     assert view.example.dtype == torch.float32
     assert view.to("meta", memory_format=torch.channels_last).example.device.type == "meta"
     assert view.double().example.dtype == torch.float64
+
+
+def test_layers_with_volumes_let_the_others_be_used(in_tmp_path):
+    """Conv3d has no channels_last; a volume is neither a map nor tokens."""
+    Path("volumes.py").write_text(VOLUMES)
+    volume = "volumes.py:volume"
+    pair = ["-", "-", volume, volume]
+    run("exec_stitch.py", *pair, "stem", "stem", "rc2c_pre", "-e", 0, "-i", "pinv", "-dir", "stem")
+    types = ["--front-type", volume, "--end-type", volume]
+    run("exec_eval_stitcher_ood.py", "results/stem", "--detector", "mahalanobis", *types)
+    (evaluated,) = read_csv("results/stem/ood_evaluation_mahalanobis.csv")
+    assert 0 <= float(evaluated["identification"]) <= 1
+    for arguments in (
+        ["exec_probe.py", "-", volume, "-l", "conv", "-e", 1],
+        ["exec_compute_low_rank_sim_metrics.py", *pair, "stem", "conv", "-n", 20],
+    ):
+        err = run(*arguments, status=2).err
+        assert "gives activations of shape 4×8×8×8; choose a layer with a feature map" in err

@@ -132,6 +132,7 @@ def test_cells_of_maps_tokens_and_vectors():
         cells(tokens[:, :8])[0, :, 0], torch.tensor([0.5, 2.5, 4.5, 6.5])
     )  # no square
     assert cells(x[:, :, :1, :1]).shape == (1, 1, 2) and cells(torch.ones(3, 5)).shape == (3, 1, 5)
+    assert torch.equal(cells(x[:, None]), cells(x))  # a volume
     assert torch.equal(mean_over_positions(x), mean_over_positions(tokens))
 
 

@@ -6,8 +6,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from src.errors import UserError
 from src.models.outputs import logits_of
 from src.models.tokens import TokenLayout, layout_or_guess
+
+
+def check_axes(title: str, shape: Sequence[int]) -> None:
+    """Raise a UserError unless a shape is (C, H, W), (T, D) or (D,).
+
+    Args:
+        title: of the layer with activations of this shape.
+    """
+    if not 1 <= len(shape) <= 3:
+        raise UserError(
+            f"{title} gives activations of shape {'×'.join(map(str, shape))}; choose a "
+            "layer with a feature map (C, H, W), tokens (T, D) or a vector (D)"
+        )
 
 
 def pool(activations: Tensor, layout: TokenLayout | None = None) -> Tensor:

@@ -71,7 +71,7 @@ class Network:
         self.image_shape: tuple[int, ...] | None = None
         if image_shape is not None:
             self.image_shape = tuple(image_shape)
-        self._blank = torch.empty(0, 1, 1, 1)  # see `example`; four axes, for channels_last
+        self._blank = torch.empty(0)  # see `example`
         self._turned: frozenset[str] = frozenset()  # layers whose axes `channels_first` moves
         self._modules = list(module.modules())  # a list, as modules() is too slow for every batch
         self._replays: dict[tuple, Replay] = {}  # by shape and mode: `_replay_of`
@@ -90,10 +90,21 @@ class Network:
         self.module.eval()
         return self
 
-    def to(self, *args: Any, **options: Any) -> "Network":
-        """Move or cast the module in place, as `torch.nn.Module.to` does; return this view."""
+    def to(
+        self, *args: Any, memory_format: torch.memory_format | None = None, **options: Any
+    ) -> "Network":
+        """Move or cast the module in place, as `torch.nn.Module.to` does; return this view.
+
+        Args:
+            memory_format: of tensors with four axes, such as the weights of `Conv2d`.
+        """
         self.module.to(*args, **options)
         self._blank = self._blank.to(*args, **options)
+        if memory_format is not None:
+            # Module.to() would give the format to five axes too, for which torch has no channels_last
+            for tensor in itertools.chain(self.module.parameters(), self.module.buffers()):
+                if tensor.ndim == 4:
+                    tensor.data = tensor.data.to(memory_format=memory_format)
         return self
 
     def double(self) -> "Network":

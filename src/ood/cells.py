@@ -15,7 +15,8 @@ def cells(activations: Tensor, layout: TokenLayout | None = None) -> Tensor:
 
     Maps (B, C, H, W) become a grid of at most 2×2 cells. So does the grid of patches in tokens
     (B, T, D); patches and steps that form no grid become four stretches. Prefix tokens, such as a
-    CLS token, stay positions of their own in front. Vectors (B, D) have one position.
+    CLS token, stay positions of their own in front. Vectors (B, D) have one position. Of volumes
+    (B, C, …, H, W), the axes in front of the last two count as channels.
 
     Args:
         layout: of the tokens; None: it is guessed from their number.
@@ -23,7 +24,8 @@ def cells(activations: Tensor, layout: TokenLayout | None = None) -> Tensor:
     activations = at_least_single(activations.detach())
     if activations.ndim == 2:
         return activations[:, None]
-    if activations.ndim == 4:
+    if activations.ndim >= 4:
+        activations = activations.flatten(1, -3)  # (B, C, …, H, W) -> (B, channels, H, W)
         height, width = activations.shape[2:]
         size = (min(CELLS, height), min(CELLS, width))
         return F.adaptive_avg_pool2d(activations, size).flatten(2).mT

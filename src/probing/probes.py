@@ -14,7 +14,7 @@ from src.errors import UserError
 from src.images import ImageSpec
 from src.low_rank import principal_components
 from src.models import Network
-from src.models.heads import pool
+from src.models.heads import check_axes, pool
 from src.models.tokens import TokenLayout
 from src.runtime import seeded
 from src.training import HeadLosses, Task, classification_losses
@@ -85,6 +85,8 @@ class Probes(Task):
         image = network.example.new_zeros(1, *images.shape)
         with torch.no_grad():
             activations = network.activations(image, self.layers)
+        for layer in self.layers:
+            check_axes(f"layer {layer!r}", activations[layer].shape[1:])
         self.layouts = {layer: network.token_layout(layer) for layer in self.layers}
         self.widths = {
             layer: pool(activations[layer], layout).shape[1]

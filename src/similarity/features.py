@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from src.choices.similarity import ACTIVATIONS, GRAMS, MEASURES, SAMPLES, measure_of
+from src.models.heads import check_axes
 from src.moments import ROUNDING, Moments, Rows, as_rows
 from src.results.tables import Rank
 from src.similarity import measures
@@ -114,6 +115,7 @@ class LayerFeatures:
         """
         _, n_positions, width = rows.shape
         self.shape = tuple(activation.shape[1:])
+        check_axes(self.name, self.shape)
         self.dtype = rows.dtype
         if self.keeps_sums:
             self.averages = torch.empty(
