@@ -44,6 +44,34 @@ def test_each_mode_has_passes_of_its_own(images):
     assert torch.equal(network(images), module(images)) and not network.module.training
 
 
+def test_a_module_in_training_mode_is_warned_of_once(images, capsys):
+    """As a new module is. Whoever calls train() or eval() knows the mode."""
+    module, _ = built(SharedRelu)
+    plain, cut, chosen, evaluated = (Network(copy.deepcopy(module).train()) for _ in range(4))
+    plain(images)
+    plain(images, until="norm")
+    cut(cut(images, until="one"), after="one")
+    chosen.train()(images)
+    evaluated.eval()(images)
+    Network(module)(images)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and len(set(lines)) == 1
+    assert "warning: the network is in training mode: " in lines[0] and "call .eval()" in lines[0]
+
+
+@pytest.mark.parametrize(("kind", "layer"), [(SharedRelu, "one"), (Attention, "attention")])
+def test_inference_mode_changes_nothing(kind, layer, images):
+    """Neither in it, nor for the gradients of later passes."""
+    module, network = built(kind)
+    with torch.inference_mode():
+        acts = network(images, until=layer)
+        logits = network(acts, after=layer, images=images)
+    torch.testing.assert_close(logits, module(images))
+    source = network(images, until=layer).requires_grad_()
+    network(source, after=layer, images=images).square().sum().backward()
+    assert source.grad.isfinite().all()
+
+
 def test_statistics_of_batch_norm_move_once_in_training_mode(images):
     module, network = built(SharedRelu)
     network(images, until="norm")

@@ -71,6 +71,7 @@ class Network:
         self.image_shape: tuple[int, ...] | None = None
         if image_shape is not None:
             self.image_shape = tuple(image_shape)
+        self._mode_is_chosen = False  # by a call of train() or eval()
         self._blank = torch.empty(0)  # see `example`
         self._turned: frozenset[str] = frozenset()  # layers whose axes `channels_first` moves
         self._modules = list(module.modules())  # a list, as modules() is too slow for every batch
@@ -82,13 +83,13 @@ class Network:
 
     def train(self, mode: bool = True) -> "Network":
         """Switch the module to training mode, or to evaluation mode; return this view."""
+        self._mode_is_chosen = True
         self.module.train(mode)
         return self
 
     def eval(self) -> "Network":
         """Switch the module to evaluation mode; return this view."""
-        self.module.eval()
-        return self
+        return self.train(False)
 
     def to(
         self, *args: Any, memory_format: torch.memory_format | None = None, **options: Any
@@ -406,6 +407,7 @@ class Network:
             ValueError: as in `activations`.
         """
         if until is None and after is None:
+            self._warn_of_training_mode()
             self._see(x.shape[1:])
             return logits_of(self.module(x))
         name = self.output_name if until is None else until
@@ -434,6 +436,7 @@ class Network:
                 axis, or the logits do not depend on `after`.
             ValueError: a layer does not lie behind `after`, or `images` are needed and missing.
         """
+        self._warn_of_training_mode()
         if after is None:
             self._see(x.shape[1:])
         elif images is not None:
@@ -486,6 +489,15 @@ class Network:
         where = f"known: {blocks}; for all others: python misc/list_layers.py MODEL"
         raise unknown_name("layer", name, positions, where=where)
 
+    def _warn_of_training_mode(self) -> None:
+        """Warn once of a module that is in training mode, as a new module is, and by no choice."""
+        if self.module.training and not self._mode_is_chosen:
+            self._mode_is_chosen = True
+            warn(
+                "the network is in training mode: each pass moves the statistics of BatchNorm, and "
+                "drops out at random; call .eval() on it, or .train() if that is meant"
+            )
+
     def _see(self, image_shape: Sequence[int]) -> None:
         """Keep the shape (C, H, W) of the first images."""
         if not self.image_shape:
@@ -517,8 +529,9 @@ class Network:
         modes = (module.training for module in self._modules)
         key = (shape, example.dtype, example.device, *modes)
         if key not in self._replays:
-            images = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0)).to(example)
-            self._replays[key] = Replay(self.module, images)
+            with torch.inference_mode(False):  # a replay serves passes with gradients too
+                random = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0))
+                self._replays[key] = Replay(self.module, random.to(example))
         return self._replays[key]
 
 
