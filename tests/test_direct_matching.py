@@ -286,6 +286,19 @@ def test_a_source_that_does_not_vary_gives_the_mean_target(form):
 # All of them
 
 
+def test_arrays_and_lists_are_matched_like_tensors(capsys):
+    x, y = random(30, 4), random(30, 2, seed=1)
+    expected = direct_matching(x, y)
+    for source, target in ((x.numpy(), y.numpy()), (x.tolist(), y.tolist())):
+        found = direct_matching(source, target)
+        torch.testing.assert_close(found.weight, expected.weight, rtol=1e-5, atol=1e-6)
+    assert not capsys.readouterr().err
+    x = random(30000, 2) * torch.tensor([1, 1e-3])
+    for _ in range(2):
+        direct_matching(x, x)
+    assert capsys.readouterr().err.count('give cutoff="exact"') == 1
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("rank", [None, 2])
 @pytest.mark.parametrize(("source", "target"), [((4, 4), (8, 8)), ((8, 8), (4, 4))])
@@ -310,6 +323,9 @@ def test_refuses_values_that_are_not_finite_other_positions_and_unknown_forms():
         direct_matching(x, y / 0, form="ridge")
     with pytest.raises(ValueError, match="the source has 12 positions, the target 27"):
         direct_matching(random(3, 4, 2, 2), random(3, 4, 3, 3))
+    for one, other in (((9,), (9,)), ((4, 2, 3, 3, 3), (4, 2, 3, 3, 3)), ((8, 3), (2, 4, 3))):
+        with pytest.raises(ValueError, match="give .* with the same samples"):
+            direct_matching(random(*one), random(*other))
     with pytest.raises(ValueError, match="no form pca; choose one of pinv"):
         direct_matching(random(9, 4), random(9, 2), form="pca")
     with pytest.raises(UserError, match="at least two samples"):

@@ -334,3 +334,16 @@ def test_matching_between_maps_and_tokens_of_any_size_is_that_of_the_rows(kinds,
     expected = direct_matching(laid_out, layer.targets(target), form=form)
     torch.testing.assert_close(layer.transform.bias.detach(), expected.bias)
     assert matched[pair].error == pytest.approx(expected.error, rel=1e-8)
+
+
+@pytest.mark.parametrize("batches", ["tensors", "tensor", "images alone"])
+def test_batches_without_labels_are_refused(networks, data, batches):
+    images = data.images[:2]
+    given = {"tensors": [images], "tensor": images, "images alone": [(images,)]}[batches]
+    layers = layers_of(networks, ["layer1.0"], ["layer1.1"])
+    with pytest.raises(
+        ValueError, match=r"batches are pairs of images .* give \[\(images, labels\)"
+    ):
+        match_layers(*networks, layers, given)
+    with pytest.raises(ValueError, match="batches are pairs of images"):
+        Grid(*networks, layers).evaluate(given)

@@ -16,6 +16,22 @@ UNLABELLED = -1
 Device = torch.device | str
 
 
+def batches_in(batches: Iterable) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield batches of images and labels, as somebody's code in Python gives them.
+
+    Raises:
+        ValueError: a batch is no pair.
+    """
+    for batch in batches:
+        is_pair = isinstance(batch, (tuple, list)) and len(batch) == 2
+        if not is_pair or not isinstance(batch[0], Tensor):
+            raise ValueError(
+                "batches are pairs of images (B, C, H, W) and labels; give [(images, labels), …], "
+                "or [(images, None), …] where no labels are needed"
+            )
+        yield batch[0], batch[1]
+
+
 class Loading(NamedTuple):
     """How images are decoded from disk; data sets that are kept in memory ignore it.
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from src.choices.stitching import OBJECTIVES, Objective
+from src.datasets.base import batches_in
 from src.low_rank import low_rank_approx
 from src.models import Network
 from src.moments import Moments, Rows
@@ -191,6 +192,7 @@ class Grid(Task):
             batches: images (B, C, H, W) and labels (B,) of a data set.
         Raises:
             UserError: the logits of a network or a stitch are not finite.
+            ValueError: the batches are no pairs of images and labels.
         """
         self.train(False)
         zero = torch.zeros((), dtype=torch.float64)
@@ -199,7 +201,7 @@ class Grid(Task):
             residuals=defaultdict(lambda: zero),
             targets=dict.fromkeys(self.end_layers, Moments()),
         )
-        for images, labels in batches:
+        for images, labels in batches_in(batches):
             sums.predictions["labels"].append(labels)
             self._add_batch(images, sums)
         classes = {name: torch.cat(parts).cpu() for name, parts in sums.predictions.items()}

@@ -8,11 +8,12 @@ from functools import reduce
 from typing import Any, NamedTuple
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from src.choices.stitching import FORMS
 from src.console import note, progress, warn_once
-from src.datasets.base import BaseImageSet
+from src.datasets.base import BaseImageSet, batches_in
 from src.errors import UserError
 from src.grouping import grouped
 from src.models import Network
@@ -79,21 +80,36 @@ GridMoments = Mapping[SourceKey, SourceMoments]
 
 
 def direct_matching(
-    source: Tensor, target: Tensor, *, form: str = "pinv", cutoff: Cutoff = "paper"
+    source: ArrayLike | Tensor,
+    target: ArrayLike | Tensor,
+    *,
+    form: str = "pinv",
+    cutoff: Cutoff = "paper",
 ) -> Matching:
     """Return the affine map that matches two activations of the same samples and positions, with
     its error.
 
+    A fit that the paper's cutoff truncates is warned of once.
+
     Args:
-        source: (B, C1, H, W), (B, T, C1) or (B, C1).
+        source: (B, C1, H, W), (B, T, C1) or (B, C1), array or tensor.
         target: (B, C2, H, W), (B, T, C2) or (B, C2), with the positions of `source`.
         form: `pinv` (least squares), `repair`, `covariance`, `ortho` or `ridge`, whose penalty the last fifth of the
             samples judges.
         cutoff: of the singular values of [X 1] for `pinv` and `repair`: `paper`, `exact`, or a number relative to the
             largest one; see `relative_cutoff`.
     Raises:
-        ValueError: the positions differ, an activation is not finite, or there is no such form or cutoff.
+        ValueError: the samples or positions differ, an activation is not finite or has other axes,
+            or there is no such form or cutoff.
     """
+    source = torch.as_tensor(source)
+    target = torch.as_tensor(target)
+    have_axes = all(2 <= activation.ndim <= 4 for activation in (source, target))
+    if not have_axes or len(source) != len(target):
+        raise ValueError(
+            f"shapes {tuple(source.shape)} and {tuple(target.shape)}: give (B, C, H, W), (B, T, C) "
+            "or (B, C), with the same samples"
+        )
     n_source = len(as_rows(source))
     n_target = len(as_rows(target))
     if n_source != n_target:
@@ -108,7 +124,10 @@ def direct_matching(
         moments_of(Rows.of(source[part]), Rows.of(target[part]), len(part), form=form)
         for part in parts
     ]
-    return closed_form(form, moments, cutoff=cutoff)["target"]
+    matching = closed_form(form, moments, cutoff=cutoff)["target"]
+    if matching.truncated:
+        warn_once('the cutoff of singular values truncates a fit; give cutoff="exact"')
+    return matching
 
 
 def moments_of(
@@ -152,7 +171,7 @@ def grid_moments(
     front_layers = list(dict.fromkeys(pair.front_layer for pair in layers))
     end_layers = list(dict.fromkeys(pair.end_layer for pair in layers))
     total: GridMoments = {}
-    for images, _ in batches:
+    for images, _ in batches_in(batches):
         sources, targets = activations_of_both(front, front_layers, end, end_layers, images)
         for rows in _slices(sources, targets):
             source_part = {name: activation[rows] for name, activation in sources.items()}
@@ -248,10 +267,13 @@ def match_layers(
 
     Args:
         front, end: the networks, in evaluation mode.
+        batches: images (B, C, H, W) and labels, which are not used and may be None.
         held_out: more images, on which ridge judges its penalties.
         form: one of `FORMS`.
         rank: retained rank of the resized front activations; None keeps all.
         cutoff: see `closed_form`.
+    Raises:
+        ValueError: the batches are no pairs of images and labels.
     """
     parts = [batches]
     if held_out is not None:
