@@ -142,6 +142,22 @@ def test_every_setting_tells_experiments_apart(name):
     assert list(titles) == [f"{name}={usual}", f"{name}={OTHER[name]}"]
 
 
+def test_experiments_of_one_title_are_all_kept():
+    """A setting that is not recorded, and one that is recorded as an empty text."""
+    rows = [stitch_row(dataset=dataset, seed=seed) for dataset in (None, "") for seed in (0, 1)]
+    groups = by_experiment(rows)
+    assert [[row] for row in rows] == list(groups.values())
+    assert list(groups) == [
+        "dataset=none, seed=0",
+        "dataset=none, seed=1",
+        "dataset=none, seed=0 (2)",
+        "dataset=none, seed=1 (2)",
+    ]
+    names = method_names(rows, apart_from=["seed"])
+    first = "task loss matching (dataset=none)"
+    assert names == [first, first, "task loss matching (dataset=none (2))", names[2]]
+
+
 def test_an_experiment_is_the_columns_of_rows_the_key_and_the_options_of_a_run(tmp_path):
     options = OPTIONS | {"learning_rate": 7, "gpu": -1}
     found = Experiment.of(options)

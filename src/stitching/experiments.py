@@ -4,6 +4,7 @@ Results of one experiment may be taken together. Of repeated results the newest 
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -204,7 +205,7 @@ def by_experiment(rows: Iterable[Row]) -> dict[str, list[Row]]:
 
     Returns:
         The rows by a title of the settings in which the experiments differ, such as "init=pinv".
-        The title of a single experiment is "".
+        The title of a single experiment is "". Equal titles are numbered.
     """
     rows = list(rows)
     row_of_titled = list(zip(told_apart(rows), rows, strict=True))
@@ -217,7 +218,7 @@ def by_experiment(rows: Iterable[Row]) -> dict[str, list[Row]]:
     if len(set(titles)) < len(titles):  # experiments that differ in their weights only
         titles = _details(settings)
     rows_of_groups = [[row for _, row in group] for group in groups.values()]
-    return dict(zip(titles, rows_of_groups, strict=True))
+    return dict(zip(_numbered(titles), rows_of_groups, strict=True))
 
 
 def newest(items: Iterable[Result], key: Callable[[Result], Hashable]) -> list[Result]:
@@ -269,7 +270,7 @@ def method_names(experiments: Sequence[Experiment], *, apart_from: Collection[st
     }
     full_names = {}
     for group in grouped(plain_names, plain_names.__getitem__).values():
-        details_of_group = _details([dict(method) for method in group])
+        details_of_group = _numbered(_details([dict(method) for method in group]))
         for method, details in zip(group, details_of_group, strict=True):
             name = plain_names[method]
             full_names[method] = f"{name} ({details})" if details else name
@@ -289,6 +290,20 @@ def _details(settings: Sequence[Mapping[str, Any]]) -> list[str]:
         ", ".join(f"{name}={_text(name, values[name])}" for name in differing)
         for values in settings
     ]
+
+
+def _numbered(titles: Iterable[str]) -> list[str]:
+    """Append a number to titles from their second occurrence on, such as "dataset=none (2)".
+
+    Values that differ may have one text: None and "" are both "none".
+    """
+    n_seen: Counter[str] = Counter()
+    numbered = []
+    for title in titles:
+        n_seen[title] += 1
+        number = f" ({n_seen[title]})" if n_seen[title] > 1 else ""
+        numbered.append(f"{title}{number}".strip())
+    return numbered
 
 
 def _text(name: str, value: Any) -> Any:
