@@ -55,7 +55,7 @@ COLUMNS = {  # that all tables of a type have
     VerdictRow: (
         f"method,networks,front_layer,end_layer,verdict,reason,control,n_runs,n_networks,{MEANS},p_below,p_above,"
         "kappa_within,kappa_within_low,kappa_within_high,identification,identification_low,identification_high,lost_at,"
-        "density,recall,frechet,density_own,"
+        "control_identification,p_control,density,recall,frechet,density_own,"
         "recall_own,frechet_own,front_depth,end_depth,front_weights,end_weights,"
         "front_network,front_group,end_network,end_group,both_ways,same_run"
     ),
