@@ -111,6 +111,8 @@ def test_a_control_has_the_layers_of_the_untrained_network_and_the_answer_of_the
     torch.testing.assert_close(part, found["conv"][2:4])
     assert [control.depth(name) for name in ("conv", "head")] == [1, 4]
     assert not control.is_encoder
+    trained.unsteadiness = "random"
+    assert ClassControl(trained, untrained).unsteadiness == "random"
     with pytest.raises(ValueError, match="front network"):
         control(found["conv"], after="conv")
 

@@ -30,6 +30,7 @@ class ClassControl(Network):
         super().__init__(
             untrained.module, image_shape=trained.image_shape, n_classes=trained.n_classes
         )
+        self.unsteadiness = trained.unsteadiness or untrained.unsteadiness
         self.trained = trained
         self._turned = trained._turned
 
