@@ -114,13 +114,7 @@ def evaluate(args, session=None) -> None:
     from src.session import Session
     from src.stitching.experiments import newest_runs
     from src.stitching.folders import read_runs
-    from src.stitching.reloading import (
-        check_data,
-        check_images,
-        check_runs,
-        load_networks,
-        with_record,
-    )
+    from src.stitching.reloading import check_data, check_images, check_runs, with_record
 
     # The stitching runs, and the tables that will be written
     session = session or Session()
@@ -136,10 +130,10 @@ def evaluate(args, session=None) -> None:
     # The images and the two networks
     loading = cli.load_options(args, device)
     test_set = cli.load_split(args, session, device, train=False)
-    if needs_training_images(args):
+    if needs_training_images(args, runs):
         cli.load_split(args, session, device, train=True)
     check_images(runs, vars(args), other_data=args.other_data)
-    networks = load_networks(runs, vars(args), test_set.spec, device=device, session=session)
+    networks = networks_of(args, runs, test_set, session)
     front, front_name = networks["front"]
     end, end_name = networks["end"]
     names = {"front": front_name, "end": end_name}
@@ -162,11 +156,28 @@ def evaluate(args, session=None) -> None:
     )
 
 
-def needs_training_images(args) -> bool:
-    """Return whether detectors or validity are fitted to training images."""
+def needs_training_images(args, runs) -> bool:
+    """Return whether detectors, validity or controls are fitted to training images."""
     from src.choices.scores import is_trained
 
-    return args.validity or not all(is_trained(score) for score in args.detector)
+    if args.validity or runs[0].row.class_control:
+        return True
+    return not all(is_trained(score) for score in args.detector)
+
+
+def networks_of(args, runs, test_set, session):
+    """Load the front and the end network of runs, with their names; the front of controls is the
+    control."""
+    from src.checkpoints import load_control
+    from src.stitching.reloading import load_networks
+
+    device = test_set.device
+    networks = load_networks(runs, vars(args), test_set.spec, device=device, session=session)
+    if runs[0].row.class_control:
+        front, name = networks["front"]
+        train_set = cli.load_split(args, session, device, train=True)
+        networks["front"] = load_control(front, name.type, train_set), name
+    return networks
 
 
 def rebuild_stitches(runs, front, end, reference, skipped):

@@ -89,6 +89,12 @@ def add_method(options: cli.Parser) -> None:
     )
     cli.add_matching(options)
     add(
+        "--class-control",
+        action="store_true",
+        help="a control: stitch the class that the front network predicts, as further channels beside the "
+        "activations of an untrained network of its type; what such a stitch identifies comes for nothing",
+    )
+    add(
         "-l1",
         "--l1-coef",
         type=cli.real_number(at_least=0),
@@ -176,6 +182,8 @@ def stitch(args, session=None) -> None:
     front, end = cli.load_two_networks(
         args, cli.FRONT, cli.END, spec, session=session, device=device
     )
+    if args.class_control:
+        front = front._replace(network=control_of(front, args, session, device))
     layers, skipped = stitching_layers(args, front, end, spec.shape)
     check_options(vars(args), layers, front.network, end.network)
 
@@ -203,6 +211,14 @@ def stitch(args, session=None) -> None:
     update_grid(directory, create=len(layers) > 1)
     for reason, pairs in grouped(skipped, skipped.get).items():
         warn(f"not stitched: {listed(pairs)}: {reason}")
+
+
+def control_of(front, args, session, device):
+    """Return the control of a front network: its class beside an untrained network of its type."""
+    from src.checkpoints import load_control
+
+    train_set = cli.load_split(args, session, device, train=True)
+    return load_control(front.network, front.name.type, train_set)
 
 
 def stitching_layers(args, front, end, image_shape):

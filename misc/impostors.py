@@ -6,6 +6,10 @@
   (Smith, Mannering and Marcu, ICML 2025).
 * Impostors of another image are not similar either. They show a training image instead: the one
   with the nearest logits or features, or a random one of the predicted class.
+* Impostors that show the image beside the class, but not as a trained network does: the class beside
+  an untrained network, or beside random channels.
+* Impostors that show the image where no one looks: the class mean in the directions that the rest of
+  the donor is sensitive to, and the donor's own activation in all further directions.
 """
 
 import functools
@@ -17,10 +21,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from src.checkpoints import load_model
+from src.checkpoints import load_control, load_model
 from src.datasets import dataset_info, load_dataset
 from src.datasets.base import BaseImageSet
 from src.models import Network
+from src.models.control import with_class
 from src.models.heads import pool
 from src.network_names import NetworkName
 from src.runtime import generator
@@ -28,9 +33,16 @@ from src.runtime import generator
 COPIES = ("permuted", "rotated")
 LABEL_ALONE = ("class_means", "one_hot", "clustered_noise")
 SWAPS = ("nearest_logits", "nearest_features", "random_of_class")  # activations of another image
-KINDS = (*COPIES, *LABEL_ALONE, *SWAPS)
-SEED = 0  # of permutations, rotations, noise and random images
+CONTROL = "class_beside_untrained"
+RANDOM = "class_beside_random"
+TAIL = "class_mean_where_the_tail_looks"
+KINDS = (*COPIES, *LABEL_ALONE, CONTROL, RANDOM, TAIL, *SWAPS)
+SEED = 0  # of permutations, rotations, noise, random images and random channels
 SPREAD = 0.5  # standard deviation of the noise around the point of a class; of the points it is 1
+N_RANDOM = 256  # random channels
+KERNEL = 5  # width of their convolution
+N_OF_DIRECTIONS = 2_000  # training images, at most, that tell where the tail looks
+TRACE = 0.99  # share of the second moments of gradients that the directions of the tail explain
 BATCH = 512
 
 
@@ -56,9 +68,14 @@ def planted(
     """
     spec = dataset_info(dataset, labelled=True).spec
     donor = load_model(NetworkName(checkpoint, network), spec, device="cpu")
-    needs_images = kind == "class_means" or kind in SWAPS
+    needs_images = kind in ("class_means", TAIL) or kind in SWAPS
     training = _training_of(checkpoint, network, dataset, root) if needs_images else None
-    return Impostor(kind, donor, layers, n_classes=spec.n_classes, training=training)
+    untrained = None
+    if kind == CONTROL:
+        untrained = load_control(donor, network, _loaded(dataset, root)).module
+    return Impostor(
+        kind, donor, layers, n_classes=spec.n_classes, training=training, untrained=untrained
+    )
 
 
 @functools.cache
@@ -105,6 +122,7 @@ class Impostor(nn.Module):
         layers: names of the layers; the impostor has an empty module of each name, and the output
             of that module is the made activation.
         training: for class means and swaps.
+        untrained: a network of the donor's type, for the class beside it.
     """
 
     def __init__(
@@ -115,6 +133,7 @@ class Impostor(nn.Module):
         *,
         n_classes: int,
         training: TrainingImages | None = None,
+        untrained: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.kind = kind
@@ -122,29 +141,36 @@ class Impostor(nn.Module):
         self.block_names = self.layers
         self.n_classes = n_classes
         self.donor = donor.module.eval()
+        self.untrained = untrained
         self._training = training
         self._last_block = donor.block_names[-1]
         self._layout = donor.token_layout(self._last_block)
 
-        # Hooks keep the donor's activations of a pass
+        self._means: dict[str, Tensor] = {}
+        self._seen: dict[str, Tensor] = {}  # projectors on the directions that the tail sees
+        if kind in ("class_means", TAIL):
+            self._means = _class_means(donor, layers, training, n_classes)
+        if kind == TAIL:
+            self._seen = {layer: seen_by_tail(donor, layer, training.images) for layer in layers}
+
+        # Hooks keep the activations of a pass: of the donor, or of the untrained network
+        source = donor.module if untrained is None else untrained
         self._activations: dict[str, Tensor] = {}
         for layer in dict.fromkeys([*layers, self._last_block]):
-            donor.module.get_submodule(layer).register_forward_hook(self._keep(layer))
+            source.get_submodule(layer).register_forward_hook(self._keep(layer))
 
         for layer in layers:
             self._place(layer)
-        self._means: dict[str, Tensor] = {}
-        if kind == "class_means":
-            self._means = _class_means(donor, layers, training, n_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         logits = self.donor(images)
         if self.kind in SWAPS:
             indices = self._choose(images, logits, self._activations[self._last_block])
             self.donor(self._images_at(indices).to(images))  # its activations replace the images'
-        classes = logits.argmax(1)
+        if self.untrained is not None:
+            self.untrained(images)
         for layer in self.layers:
-            made = self._make(layer, self._activations[layer], classes, images)
+            made = self._make(layer, logits, images)
             self.get_submodule(layer)(made)
         self._activations.clear()
         return logits
@@ -171,13 +197,14 @@ class Impostor(nn.Module):
         batches = self._training.images.batches(BATCH, indices=indices)
         return torch.cat([images for images, _ in batches])
 
-    def _make(self, layer: str, activations: Tensor, classes: Tensor, images: Tensor) -> Tensor:
+    def _make(self, layer: str, logits: Tensor, images: Tensor) -> Tensor:
         """Return the made activations (B, C, ...) of a layer.
 
         Args:
-            activations: (B, C, ...), the donor's, of the shown images.
-            classes: (B,), predicted by the donor.
+            logits: (B, n_classes), the donor's.
         """
+        activations = self._activations[layer]
+        classes = logits.argmax(1)
         n_channels = activations.shape[1]
         draws = generator(SEED, self.layers.index(layer))
 
@@ -192,6 +219,15 @@ class Impostor(nn.Module):
             return torch.einsum("bc...,dc->bd...", activations, rotation)
         if self.kind == "class_means":
             return self._means[layer].to(activations)[classes]
+        if self.kind == TAIL:
+            to_mean = self._means[layer].to(activations)[classes] - activations
+            seen = self._seen[layer].to(activations)
+            return activations + torch.einsum("bc...,dc->bd...", to_mean, seen)
+        if self.kind == CONTROL:
+            return with_class({layer: activations}, logits)[layer]
+        if self.kind == RANDOM:
+            random = random_features(images, activations.shape[2:], draws)
+            return with_class({layer: random}, logits)[layer]
 
         # A vector an image, at all positions
         if self.kind == "one_hot":
@@ -231,6 +267,47 @@ def _draw(distribution, keys: Tensor, n: int) -> Tensor:
         keys: (B,), from `keys_of`.
     """
     return torch.stack([distribution(n, generator=generator(SEED, key)) for key in keys.tolist()])
+
+
+def random_features(images: Tensor, size: Sequence[int], draws: torch.Generator) -> Tensor:
+    """Return random features of images (B, C, H, W): `N_RANDOM` channels at positions of this size.
+
+    They are a convolution with random weights and ReLU, averaged over cells where there are fewer
+    positions. Without positions, (B, channels), they are averaged over the image.
+    """
+    fan_in = images.shape[1] * KERNEL**2
+    weight = torch.randn(N_RANDOM, images.shape[1], KERNEL, KERNEL, generator=draws) * 2
+    bias = torch.randn(N_RANDOM, generator=draws) / 3
+    weight = weight.to(images) / fan_in**0.5
+    features = F.relu(F.conv2d(images, weight, bias.to(images), padding=KERNEL // 2))
+    cells = F.adaptive_avg_pool2d(features, tuple(size) or 1)
+    return cells if size else cells.flatten(1)
+
+
+@torch.enable_grad()
+def seen_by_tail(donor: Network, layer: str, images: BaseImageSet) -> Tensor:
+    """Return the projector (C, C) on the directions that the rest of a network is sensitive to.
+
+    They are principal directions of the gradients of all logits with respect to the activation, at
+    all positions of training images: as many as explain `TRACE` of the sum of squares, and at most
+    half of the channels.
+    """
+    moments: Tensor | float = 0.0
+    indices = torch.arange(min(N_OF_DIRECTIONS, len(images)))
+    for batch, _ in images.batches(BATCH, indices=indices):
+        activation = donor(batch, until=layer).detach().requires_grad_()
+        logits = donor(activation, after=layer, images=batch)
+        for logit in logits.sum(0):  # each image has its own gradient
+            (gradient,) = torch.autograd.grad(logit, activation, retain_graph=True)
+            rows = gradient.movedim(1, -1).flatten(0, -2).double()
+            moments = moments + rows.T @ rows
+    strengths, directions = torch.linalg.eigh(torch.as_tensor(moments))
+    strengths = strengths.flip(0).clamp(min=0)
+    explained = strengths.cumsum(0) / strengths.sum()
+    n_needed = int((explained < TRACE).sum()) + 1
+    n_kept = min(n_needed, len(strengths) // 2)
+    kept = directions.flip(1)[:, :n_kept]
+    return kept @ kept.T
 
 
 def _class_means(

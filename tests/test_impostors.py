@@ -4,9 +4,21 @@ compared."""
 import pytest
 import torch
 
-from misc.impostors import COPIES, KINDS, SWAPS, Impostor, training_images
+from misc.impostors import (
+    CONTROL,
+    COPIES,
+    KINDS,
+    N_RANDOM,
+    RANDOM,
+    SWAPS,
+    TAIL,
+    Impostor,
+    seen_by_tail,
+    training_images,
+)
 from src.datasets.in_memory import ImageSet
 from src.models import Network, build_model
+from src.models.control import ClassControl
 from tests.commands import read_csv, run
 
 LAYERS = ["pool2", "pool3"]
@@ -32,6 +44,11 @@ def make_donor() -> Network:
     return donor
 
 
+def make_untrained() -> Network:
+    torch.manual_seed(1)
+    return build_model("small_cnn", n_classes=3, n_channels=1, image_shape=(1, 8, 8)).eval()
+
+
 def training_set(images) -> ImageSet:
     pixels = (images[:N_TRAINING] * 255).round().to(torch.uint8)
     return ImageSet(pixels, torch.arange(N_TRAINING) % 3, n_classes=3)
@@ -42,7 +59,10 @@ def make(kind: str, images) -> tuple[Network, dict]:
     donor = make_donor()
     own = {name: each.clone() for name, each in donor.activations(images, LAYERS).items()}
     training = training_images(donor, training_set(images))
-    impostor = Impostor(kind, donor, LAYERS, n_classes=3, training=training).eval()
+    untrained = make_untrained().module if kind == CONTROL else None
+    impostor = Impostor(
+        kind, donor, LAYERS, n_classes=3, training=training, untrained=untrained
+    ).eval()
     return Network(impostor, image_shape=(1, 8, 8), n_classes=3), own
 
 
@@ -96,6 +116,65 @@ def test_labels_and_noise_tell_the_class_and_nothing_else(images):
     assert 0 < distances[within].min() and (
         within.all() or distances[within].max() < distances[~within].min()
     )
+
+
+@torch.no_grad()
+def test_the_class_beside_an_untrained_network_is_the_control(images):
+    found, _, _ = activations(CONTROL, images)
+    control = ClassControl(make_donor(), make_untrained())
+    for layer, expected in control.activations(images, LAYERS).items():
+        torch.testing.assert_close(found[layer], expected)
+
+
+def test_random_channels_beside_the_class_depend_on_the_image_alone(images):
+    shifted = images.roll(1, 3)  # every class is shown beside another image
+    found, own, classes = activations(RANDOM, images)
+    other, _, other_classes = activations(RANDOM, shifted)
+    for layer in LAYERS:
+        random, of_class = found[layer].split([N_RANDOM, 3], 1)
+        assert (of_class.argmax(1) == classes[:, None, None]).all()
+        assert (other[layer][:, N_RANDOM:].argmax(1) == other_classes[:, None, None]).all()
+        assert random.shape[2:] == own[layer].shape[2:] and random.min() >= 0
+        distances = torch.cdist(random.flatten(1), random.flatten(1))
+        assert (distances + torch.eye(len(images)) > 0).all()
+    assert not torch.equal(found["pool2"], other["pool2"])
+
+
+def test_the_tail_sees_the_directions_that_change_its_logits(images):
+    """Behind a linear tail these are the rows of its weight."""
+    torch.manual_seed(0)
+    weight = torch.randn(2, 6)
+
+    class LinearTail(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.block = torch.nn.Conv2d(1, 6, 3)
+
+        def forward(self, x):
+            return self.block(x).mean((2, 3)) @ weight.T
+
+    network = Network(LinearTail(), image_shape=(1, 8, 8), n_classes=2)
+    projector = seen_by_tail(network, "block", training_set(images))
+    assert projector.trace() == pytest.approx(2)
+    torch.testing.assert_close(projector @ projector, projector)
+    torch.testing.assert_close(projector @ weight.T.double(), weight.T.double())
+
+
+def test_the_class_mean_is_shown_where_the_tail_looks_and_the_image_elsewhere(images):
+    found, own, _ = activations(TAIL, images)
+    means, _, _ = activations("class_means", images)
+    for layer in LAYERS:
+        seen = seen_by_tail(make_donor(), layer, training_set(images)).float()
+        n_channels = own[layer].shape[1]
+        assert 1 <= round(seen.trace().item()) <= n_channels / 2
+
+        def part(values, of=seen):
+            return torch.einsum("bc...,dc->bd...", values, of)
+
+        close = {"atol": 1e-5, "rtol": 1e-4}
+        unseen = torch.eye(n_channels) - seen
+        torch.testing.assert_close(part(found[layer]), part(means[layer]), **close)
+        torch.testing.assert_close(part(found[layer], unseen), part(own[layer], unseen), **close)
 
 
 def shown_images(kind: str, images) -> torch.Tensor:

@@ -27,7 +27,7 @@ MEANS = (
 STITCH = (
     "front_model_path,end_model_path,front_model_type,end_model_type,dataset,stitching_type,init,n_pinv_init_samples,"
     "front_pinv_rank,front_stitch_rank,objective,n_epochs,pinv_cutoff,seed,shortcut,front_weights,end_weights,"
-    "train_images,test_images,stitching_option,front_layer,end_layer,folder"
+    "train_images,test_images,stitching_option,class_control,front_layer,end_layer,folder"
 )
 COLUMNS = {  # that all tables of a type have
     StitchRow: (
@@ -50,12 +50,12 @@ COLUMNS = {  # that all tables of a type have
     ),
     MeasurementRow: (
         "method,measure,front_network,front_group,end_network,end_group,front_layer,front_depth,end_layer,end_depth,"
-        "front_rank,end_rank,pinv_rank,dataset,seed,value,front_weights,end_weights,same_run"
+        "front_rank,end_rank,pinv_rank,dataset,seed,value,front_weights,end_weights,same_run,class_control"
     ),
     VerdictRow: (
         f"method,networks,front_layer,end_layer,verdict,reason,control,n_runs,n_networks,{MEANS},p_below,p_above,"
         "kappa_within,kappa_within_low,kappa_within_high,identification,identification_low,identification_high,lost_at,"
-        "density,recall,frechet,density_own,"
+        "control_identification,p_control,density,recall,frechet,density_own,"
         "recall_own,frechet_own,front_depth,end_depth,front_weights,end_weights,"
         "front_network,front_group,end_network,end_group,both_ways,same_run"
     ),

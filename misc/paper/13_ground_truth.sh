@@ -68,11 +68,10 @@ train shuffled_labels impostor:shuffled_labels $((first + 1000)) --label-noise 1
 if [[ ${#QUEUE[@]} != 0 && $DRY_RUN == 0 ]]; then rm -f "$results"/{scores,curves}.csv; fi # of fewer networks
 run_stage
 
-# Impostors: of the class alone, made from the last clean network, and of other images, made from each end network, as
-# its copies are
+# Impostors: made from the last clean network, of its class; and made from each end network, as its copies are
 mkdir -p "$models"
-alone=(class_means one_hot clustered_noise)
-swaps=(nearest_logits nearest_features random_of_class)
+of_last=(class_means one_hot clustered_noise class_beside_untrained class_beside_random)
+of_ends=(nearest_logits nearest_features random_of_class class_mean_where_the_tail_looks)
 copies=(permuted rotated)
 python_list() { printf '"%s", ' "$@"; }
 read -ra layers <<< "$TRUTH_GROUP_LAYERS"
@@ -84,11 +83,11 @@ for pair in $STAND_INS; do if [[ $dataset == "${pair%%=*}" ]]; then dataset=${pa
     echo "from misc.impostors import planted"
     echo "make = partial(planted, network='$TRUTH_NETWORK', layers=[$(python_list "${layers[@]}")]," \
         "dataset='$dataset', root='$TRUTH_ROOT')"
-    for kind in "${alone[@]}"; do
+    for kind in "${of_last[@]}"; do
         echo "$kind = partial(make, '$kind', '$(donor $((TRUTH_CLEAN - 1)))')"
     done
     for ((i = 0; i < TRUTH_ENDS; i++)); do
-        for kind in "${swaps[@]}" "${copies[@]}"; do echo "${kind}_$i = partial(make, '$kind', '$(donor $i)')"; done
+        for kind in "${of_ends[@]}" "${copies[@]}"; do echo "${kind}_$i = partial(make, '$kind', '$(donor $i)')"; done
     done
 } > "$models/impostors.py"
 own=()
@@ -97,9 +96,9 @@ plant() { # NAME GROUP
     own+=("$models/impostors.py:$1")
 }
 list+=$'\n'"fresh,-,$TRUTH_NETWORK,impostor:fresh"
-for kind in "${alone[@]}"; do plant "$kind" "impostor:$kind"; done
+for kind in "${of_last[@]}"; do plant "$kind" "impostor:$kind"; done
 for ((i = 0; i < TRUTH_ENDS; i++)); do
-    for kind in "${swaps[@]}"; do plant "${kind}_$i" "impostor:$kind"; done
+    for kind in "${of_ends[@]}"; do plant "${kind}_$i" "impostor:$kind"; done
     for kind in "${copies[@]}"; do plant "${kind}_$i" "similar:$kind"; done
 done
 

@@ -28,6 +28,7 @@ from src.verdict.groups import Names, value_of
 
 OF_MEASURES = {1: "similarity", -1: "distance"}  # by the sign of a measure
 ONE_NETWORK = "one network at two epochs"  # the line of pairs of checkpoints of one training
+CLASS_CONTROLS = "class control"  # begins the line of stitches from controls
 UNTRAINED = "untrained"  # marks the group of a network that was never trained
 MAX_PANELS = 6  # on a page
 MAX_IN_CAPTION = 2  # pairs of groups without curves that a caption names
@@ -57,7 +58,7 @@ def depth_rows(
 
     Stitches of different layers, of a network with itself, and similarities at reduced ranks are
     left out. Two epochs of one network are no pair of networks and have a line for themselves. So
-    have pairs with an untrained network, as a front or as an end network.
+    have pairs with an untrained network, as a front or as an end network, and class controls.
 
     Args:
         names: of all networks; each pair of groups has a line.
@@ -97,7 +98,8 @@ def groups_without_curves(
 
 def _of_stitches(runs: Sequence[StitchingRun], names: Names) -> Iterator[DepthValue]:
     """Yield the quantities of stitches of the same layer of two networks."""
-    methods = method_names([run.row for run in runs], apart_from=(*NETWORKS, "seed"))
+    apart_from = (*NETWORKS, "seed", "class_control")
+    methods = method_names([run.row for run in runs], apart_from=apart_from)
     for run, method in zip(runs, methods, strict=True):
         front_layer, end_layer = run.row.pair
         front, end = run.row.networks
@@ -107,6 +109,8 @@ def _of_stitches(runs: Sequence[StitchingRun], names: Names) -> Iterator[DepthVa
             value = value_of(run, name)
             if value is not None:
                 groups = _groups(front, end, names)
+                if run.row.class_control:
+                    groups = f"{CLASS_CONTROLS}, {groups}"
                 networks = (front.key, end.key)
                 yield DepthValue(quantity.title, method, groups, front_layer, networks, value)
 

@@ -43,6 +43,7 @@ class MeasurementRow:
     front_weights: str | None = None  # the first digits of their SHA-256
     end_weights: str | None = None
     same_run: bool | None = None  # one network, at one or two epochs of its training
+    class_control: bool = False  # of a stitch from the class beside an untrained network
 
 
 def measurement_rows(
@@ -66,7 +67,7 @@ def measurement_rows(
 
 def _of_stitches(runs: Sequence[StitchingRun], names: Names) -> Iterator[MeasurementRow]:
     """Yield the rows of stitches."""
-    apart_from = (*NETWORKS, *RANKS, "dataset", "seed")
+    apart_from = (*NETWORKS, *RANKS, "dataset", "seed", "class_control")
     methods = method_names([run.row for run in runs], apart_from=apart_from)
     for run, method in zip(runs, methods, strict=True):
         row = run.row
@@ -94,6 +95,7 @@ def _of_stitches(runs: Sequence[StitchingRun], names: Names) -> Iterator[Measure
                 front_weights=row.front_weights,
                 end_weights=row.end_weights,
                 same_run=front.training == end.training,
+                class_control=row.class_control,
             )
 
 
@@ -161,7 +163,7 @@ def layer_values(
     """
     untrained = {network.name for network in names.values() if network.is_untrained}
     for row in rows:
-        if untrained & {row.front_network, row.end_network}:
+        if row.class_control or untrained & {row.front_network, row.end_network}:
             continue
         quantity = QUANTITIES.get(row.measure)
         is_shown = quantity is not None and bool(quantity.shown_in)

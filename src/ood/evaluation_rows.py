@@ -7,8 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
+import numpy as np
+
 from src.choices.scores import ON_OTHER_DATA, SCORES
 from src.console import warn, warn_once
+from src.files import readable
 from src.results.images import are_same
 from src.results.tables import read_table
 from src.stitching.experiments import StitchResult
@@ -153,6 +156,30 @@ def way_file(folder: Path, *, other_data: str = "") -> Path:
     if other_data:
         name += f"{ON_OTHER_DATA}{other_data}"
     return folder / f"{name}.csv"
+
+
+class IdentifiedImages(NamedTuple):
+    """The images that a stitch identifies, from `identification.npz`."""
+
+    images: np.ndarray  # (n,): indices among the test images
+    foils: np.ndarray  # (n,): likewise
+    values: np.ndarray  # (layers, n): 1, 0, ½ for a tie, or NaN, along the way
+
+
+def identified_images(run: StitchingRun) -> IdentifiedImages | None:
+    """Read the images that a run identifies; None if that was not measured.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = way_file(run.folder.parent).with_suffix(".npz")
+    if not run.way or not path.exists():
+        return None
+    with readable(path, "evaluate the folder again"), np.load(path, allow_pickle=False) as arrays:
+        if run.folder.name not in arrays:
+            return None
+        values = arrays[run.folder.name].astype(np.float64)
+        return IdentifiedImages(arrays["images"], arrays["foils"], values)
 
 
 def scores_file(folder: Path, detector: str, *, other_data: str = "") -> Path:

@@ -151,6 +151,8 @@ def describe_method(rows: Sequence[Any]) -> str:
         return ""
 
     details = [common(rows, "stitching_type")]
+    if common(rows, "class_control"):
+        details.append("from the class beside an untrained network")
     n_epochs = common(rows, "n_epochs")
     if n_epochs == 1:
         details.append("1 epoch")

@@ -169,6 +169,17 @@ QUANTITIES = {
         VERDICT,
         "p-value of the test that the penalty is above the tolerance, adjusted likewise",
     ),
+    "control_identification": Quantity(
+        "identification of the control",
+        VERDICT,
+        "identification of the stitch from the control, the class beside an untrained network, with "
+        "the same networks, layers and method",
+    ),
+    "p_control": Quantity(
+        "p against the control",
+        VERDICT,
+        "p-value of the test that the stitch identifies more images than the control",
+    ),
     # OOD evaluation, by detector
     "auroc": Quantity(
         "AUROC",

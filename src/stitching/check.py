@@ -5,7 +5,7 @@ A single option is checked by its type on the command line, and shapes are check
 layer between them."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -15,6 +15,7 @@ from src.choices.stitching import FORMS
 from src.console import listed, note, warn
 from src.errors import UserError
 from src.models import Network
+from src.models.calls import OUTPUT
 from src.stitching.experiments import Pair
 from src.stitching.layers import StitchingLayer
 
@@ -38,6 +39,8 @@ def check_options(
     if options["stitching_type"] == AUTO:
         _note_chosen_types(list(layers.values()))
     _check_training(options)
+    if options["class_control"]:
+        _check_control(options, {pair.front_layer for pair in layers})
     _warn_of_options_of_other_inits(options)
     _warn_of_high_ranks(options, layers)
     if options["n_epochs"] and not options["mod_only_stitch"] and _has_batch_norms(front, end):
@@ -86,6 +89,20 @@ def _check_training(options: Mapping[str, Any]) -> None:
         )
     if options["init"] == "rand":
         warn("-e 0 -i rand: a random stitching layer is measured; -i pinv would match it")
+
+
+def _check_control(options: Mapping[str, Any], front_layers: Collection[str]) -> None:
+    """Raise a UserError if the front network of a control would change, or if its stitches begin at
+    the output."""
+    if options["n_epochs"] and not options["mod_only_stitch"]:
+        raise UserError(
+            "--class-control keeps both networks as they are; give --mod-only-stitch as well"
+        )
+    if OUTPUT in front_layers:
+        raise UserError(
+            f"--class-control: the layer {OUTPUT} of the control is that of the front network; choose "
+            "layers in front of it"
+        )
 
 
 def _warn_of_options_of_other_inits(options: Mapping[str, Any]) -> None:

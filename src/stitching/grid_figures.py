@@ -96,21 +96,24 @@ def mean_matrices(rows: Sequence[StitchRow]) -> dict[str, Matrix]:
     """
     newest = {(row.key, row.pair): row for row in told_apart(rows)}  # of repeated runs
     rows = list(newest.values())
-    methods = method_names(rows, apart_from=(*NETWORKS, *RANKS, "seed"))
-    pairs_of_networks = {row.networks for row in rows}
-    kind_of_networks = {networks: kind_of_pair(*networks) for networks in pairs_of_networks}
+    methods = method_names(rows, apart_from=(*NETWORKS, *RANKS, "seed", "class_control"))
+    fronts_and_ends = {(row.networks, row.class_control) for row in rows}
+    kinds = {
+        (networks, is_control): kind_of_pair(*networks, is_class_control=is_control)
+        for networks, is_control in fronts_and_ends
+    }
     groups: dict[tuple[str, str], list[StitchRow]] = {}
     for method in dict.fromkeys(methods):
         groups |= {(method, kind): [] for kind in KINDS}
     for method, row in zip(methods, rows, strict=True):
-        groups[method, kind_of_networks[row.networks]].append(row)
+        groups[method, kinds[row.networks, row.class_control]].append(row)
 
     matrices = {}
     for (method, kind), rows_of_kind in groups.items():
         if not rows_of_kind:
             continue
         title = method
-        if set(kind_of_networks.values()) != {PAIRS}:
+        if set(kinds.values()) != {PAIRS}:
             title += f", {kind}"
         n_experiments = len({row.key for row in rows_of_kind})
         if n_experiments == 1:

@@ -24,7 +24,7 @@ from src.stitching.stitched_model import build_layers
 from src.user_code import is_user_code, place_and_function, source_of
 
 SIDES = ("front", "end")
-SHARED = ("front_model_type", "end_model_type", "stitching_type")
+SHARED = ("front_model_type", "end_model_type", "stitching_type", "class_control")
 GridOfRuns = tuple[Grid, dict[Pair, StitchingRun]]  # a grid, and the run of each pair
 
 
@@ -32,7 +32,7 @@ def check_runs(runs: Sequence[StitchingRun], folder: Path, options: Mapping[str,
     """Raise a UserError unless all runs can be evaluated together.
 
     There must be a run. All runs must have the same networks, under whatever paths, and the same
-    stitching type. The checkpoints must hold the weights that the runs recorded.
+    stitching type; all or none are controls. The checkpoints must hold the weights that the runs recorded.
 
     Args:
         folder: of the runs, for the message.
@@ -111,6 +111,11 @@ def check_data(
     if shortcuts != {shortcut} and not other_data:
         _refuse_shortcut(shortcut, shortcuts)
 
+    if other_data and any(run.row.class_control for run in runs):
+        raise UserError(
+            "--other-data: these runs are controls (--class-control), which are made with the training "
+            "images of their data; leave it out"
+        )
     if _are_other_names(dataset, runs) and not other_data:
         recorded = sorted(_names_of_data(runs))
         remedy = "give that one"

@@ -29,6 +29,7 @@ from src.verdict.named_networks import NamedNetwork
 SELF = "self"  # a layer stitched to itself
 FRESH_FRONT = "fresh"  # the front network was never trained
 FRESH_END = "fresh_end"  # the end network was never trained
+CLASS_CONTROL = "class"  # the front is the class of the front network beside an untrained one
 
 Names = Mapping[NetworkKey, NamedNetwork]
 
@@ -52,11 +53,13 @@ class Group(NamedTuple):
 
     @property
     def control(self) -> str | None:
-        """The kind of control: `SELF`, `FRESH_FRONT` or `FRESH_END`. None for a stitch of two
-        trained networks, or of different layers of one."""
+        """The kind of control: `SELF`, `FRESH_FRONT`, `FRESH_END` or `CLASS_CONTROL`. None for a
+        stitch of two trained networks, or of different layers of one."""
         row = self.runs[0].row
         front, end = row.network_keys
         side = untrained_side(row)
+        if row.class_control and side != FRESH_END:
+            return CLASS_CONTROL
         if side is None and front == end and row.front_layer == row.end_layer:
             return SELF
         return side
@@ -102,8 +105,8 @@ def families_of(
 
     A group has one pair of layers. A family has one method and one type of networks on either side.
     Stitches of a network to itself, at whatever epochs, are a family of their own. So are stitches
-    from untrained networks, and stitches into untrained networks. Of repeated runs the newest
-    counts, with a warning.
+    from untrained networks, stitches into untrained networks, and stitches from the class beside an
+    untrained network. Of repeated runs the newest counts, with a warning.
 
     Args:
         names: the networks of the runs.
@@ -127,17 +130,18 @@ def _repetitions(
     """Yield each method with runs that may repeat one experiment on further networks.
 
     Controls and one network at two epochs repeat no stitch of two networks, and neither do networks
-    of other types. The types stand in the name of the method only if pairs of networks are pooled:
-    rows then name no networks.
+    of other types. A control has the name of the method that it is a control of. The types stand
+    in the name of the method only if pairs of networks are pooled: rows then name no networks.
     """
-    apart_from = [*NETWORKS, "seed"]
+    apart_from = [*NETWORKS, "seed", "class_control"]
     if pool:
-        apart_from = [*CHECKPOINTS, *WEIGHTS, "seed"]
+        apart_from = [*CHECKPOINTS, *WEIGHTS, "seed", "class_control"]
     methods = method_names([run.row for run in runs], apart_from=apart_from)
     repetitions: dict[tuple[Hashable, ...], list[StitchingRun]] = {}
     for run, method in zip(runs, methods, strict=True):
-        types = (run.row.front_model_type, run.row.end_model_type)
-        kind = (method, types, is_same_run(run, names), untrained_side(run.row))
+        row = run.row
+        types = (row.front_model_type, row.end_model_type)
+        kind = (method, types, is_same_run(run, names), untrained_side(row), row.class_control)
         repetitions.setdefault(kind, []).append(run)
     for (name, *_), runs_of_kind in repetitions.items():
         yield str(name), runs_of_kind
@@ -152,17 +156,22 @@ def is_same_run(run: StitchingRun, names: Names) -> bool:
 def _titled(
     runs: Sequence[StitchingRun], method: str, names: Names, *, pool: bool
 ) -> dict[str, list[StitchingRun]]:
-    """Return runs by title: a title for each pair of networks, or one title for all runs."""
+    """Return runs by title: a title for each pair of networks, or one title for all runs.
+
+    Args:
+        runs: all or none are class controls.
+    """
     by_networks = grouped(runs, lambda run: run.row.network_keys)
+    mark = " (class control)" if runs[0].row.class_control else ""
     if len(by_networks) > 1 and _share_no_network(by_networks, names):
         if pool:
-            return {f"{len(by_networks)} pairs of networks": list(runs)}
+            return {f"{len(by_networks)} pairs of networks{mark}": list(runs)}
         note(
             f"{method}: {len(by_networks)} pairs of networks share no network; --pool takes them "
             "together"
         )
     return {
-        f"{names[front].name} → {names[end].name}": runs_of_pair
+        f"{names[front].name}{mark} → {names[end].name}": runs_of_pair
         for (front, end), runs_of_pair in by_networks.items()
     }
 

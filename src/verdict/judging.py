@@ -22,7 +22,9 @@ from src.results.tables import IntervalEstimate, columns, from_record
 from src.similarity.similarity_rows import SimilarityRow, value_column
 from src.stitching.experiments import WEIGHTS
 from src.stitching.folders import StitchingRun
+from src.verdict.controls import compare, controls_of
 from src.verdict.groups import (
+    CLASS_CONTROL,
     FRESH_END,
     Group,
     Names,
@@ -130,11 +132,14 @@ def judge(
         names = named_networks(chain.from_iterable(run.row.networks for run in runs), {})
     similarity_of_layers = _by_layers(similarities)
     rows = []
-    for family in families_of(runs, names, pool=pool):
+    families = families_of(runs, names, pool=pool)
+    controls = controls_of(chain.from_iterable(families))
+    for family in families:
         measured = [measure(group) for group in family]
         tests = _tests(measured, limits)
         for group, measured_of_group, p_values in zip(family, measured, tests, strict=True):
             verdict, reason = decide(group, measured_of_group, limits, p_values)
+            control = compare(group, controls)
             record = {
                 "verdict": verdict,
                 "reason": reason,
@@ -144,6 +149,8 @@ def judge(
                 **_names_of(group, names),
                 **_means(group),
                 **_intervals(measured_of_group),
+                "control_identification": control.identification,
+                "p_control": control.p_value,
                 **_aurocs(group),
                 **_similarity(group, similarity_of_layers),
             }
@@ -161,12 +168,14 @@ def _with_both_ways(rows: Sequence[VerdictRow]) -> list[VerdictRow]:
         end = (row.end_network, row.end_weights, row.end_layer)
         return row.method, front, end
 
-    row_of_direction = {direction(row): row for row in rows if row.front_network}
+    stitches = [row for row in rows if row.front_network and row.control != CLASS_CONTROL]
+    row_of_direction = {direction(row): row for row in stitches}
     judged = []
     for row in rows:
         method, front, end = direction(row)
         back = row_of_direction.get((method, end, front))
-        if back is not None and front != end:
+        is_control = row.control == CLASS_CONTROL
+        if back is not None and front != end and not is_control:
             is_similar = row.verdict == back.verdict == SIMILAR
             row = replace(row, both_ways=is_similar)
         judged.append(row)

@@ -17,9 +17,16 @@ from src.results.matrices import Matrix, is_known, known, pivot
 from src.results.quantities import IN_VERDICT, QUANTITIES, shown_in
 from src.results.tables import write_table
 from src.stitching.grid_tables import AXES
-from src.stitching.network_pairs import PAIRS, SAME_RUN, UNTRAINED_END, UNTRAINED_FRONT
+from src.stitching.network_pairs import (
+    CLASS_CONTROLS,
+    PAIRS,
+    SAME_RUN,
+    UNTRAINED_END,
+    UNTRAINED_FRONT,
+)
 from src.verdict.between_groups import LayerValue
-from src.verdict.groups import FRESH_END, FRESH_FRONT, SELF
+from src.verdict.groups import CLASS_CONTROL, FRESH_END, FRESH_FRONT, SELF
+from src.verdict.intervals import ALPHA
 from src.verdict.judging import (
     LOST,
     NOT_MATCHED,
@@ -44,6 +51,7 @@ IN_SUMMARY = ("penalty", "identification", "kappa_within")  # beside the share o
 CONTROLS = {  # and how many of them must be similar
     SELF: ("layers stitched to themselves", "all must be"),
     FRESH_FRONT: ("stitches from networks that were never trained", "none may be"),
+    CLASS_CONTROL: ("stitches from the class beside an untrained network", "none may be"),
 }
 LOW = 0.5  # the report names end networks with a lower accuracy
 MAX_TESTS = 12  # lines of tests between groups, a method
@@ -100,6 +108,8 @@ def kind_of(row: VerdictRow) -> str:
     """Return the kind of a pair of networks, as in `src.stitching.network_pairs`."""
     if row.control == FRESH_END:
         return UNTRAINED_END
+    if row.control == CLASS_CONTROL:
+        return CLASS_CONTROLS
     if row.control == FRESH_FRONT:
         return UNTRAINED_FRONT
     return SAME_RUN if row.same_run else PAIRS
@@ -114,6 +124,9 @@ def print_verdicts(rows: Sequence[VerdictRow]) -> None:
             parts.append(
                 "κ within strata is not defined: the end network predicts one class within each stratum"
             )
+        if row.p_control is not None:
+            control = f"control {row.control_identification:.4f} (p = {row.p_control:.2g})"
+            parts.insert(-1, control)
         title = f"{row.method}, {row.networks}"
         result(f"{title}: {row.pair}: {row.verdict} ({'; '.join(parts)})")
 
@@ -388,6 +401,13 @@ def _on_section(section: Section) -> Iterator[str]:
     both_ways = [row.both_ways for row in rows if row.both_ways is not None]
     if both_ways:
         yield f"Of {len(both_ways)} pairs that were stitched both ways {sum(both_ways)} are similar both ways."
+    controlled = [row for row in rows if row.verdict == SIMILAR and row.p_control is not None]
+    if controlled:
+        identify_more = [row for row in controlled if known(row, name="p_control") < ALPHA]
+        yield (
+            f"Of the {len(controlled)} similar pairs with a control {len(identify_more)} identify more images than "
+            "it, the class beside an untrained network (McNemar's test)."
+        )
     if counts[NOT_MATCHED]:
         method = rows[0].method
         yield (

@@ -21,7 +21,8 @@ class VerdictRow:
     verdict: str
     reason: str
     # self: a layer stitched to itself; fresh: the front network was never trained; fresh_end: the
-    # end network was never trained
+    # end network was never trained; class: the front is a control, the class beside an untrained
+    # network
     control: str | None
     n_runs: int
     n_networks: int  # pairs of networks
@@ -46,6 +47,10 @@ class VerdictRow:
     identification_low: float | None
     identification_high: float | None
     lost_at: str | None  # the layer of the way with the smallest identification
+    # The identification of the control, and the p-value that the stitch identifies more; None: no
+    # control was stitched
+    control_identification: float | None
+    p_control: float | None
     density: float | None
     recall: float | None
     frechet: float | None
