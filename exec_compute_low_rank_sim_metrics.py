@@ -5,8 +5,8 @@ principal components."""
 import sys
 
 from src import cli
-from src.network_names import FEATURES
-from src.user_code import title_of
+from src.ground.user_code import title_of
+from src.tables.network_names import FEATURES
 
 
 def parser() -> cli.Parser:
@@ -78,9 +78,9 @@ def add_layers(options) -> None:
 def compute(args, session=None) -> None:
     """Run the experiment. All experiments of one `session` share its networks, images and
     features."""
-    from src.results.run import Run, claimed
-    from src.runtime import device_of
-    from src.session import Session
+    from src.ground.runtime import device_of
+    from src.runs.run import Run, claimed
+    from src.runs.session import Session
     from src.similarity.comparison import Comparison
 
     # Two networks or files of features, their layers, and the images.
@@ -135,8 +135,8 @@ def load_sides(args, session, device) -> tuple:
 
 def load_features(args, options, device):
     """Return the features that stand for a network; refuse options that need the network."""
-    from src.errors import UserError
-    from src.similarity.stored import read_features
+    from src.ground.errors import UserError
+    from src.runs.stored import read_features
 
     path = vars(args)[f"{options.model}_path"]
     if args.shortcut is not None:
@@ -164,8 +164,8 @@ def count_images(args, first, second, test_set) -> int:
     Raises:
         UserError: the features on both sides are of different images.
     """
-    from src.console import warn_once
-    from src.similarity.stored import FeatureFile, check_ids
+    from src.ground.console import warn_once
+    from src.runs.stored import FeatureFile, check_ids
 
     n_images = args.n_samples
     if test_set is not None and n_images > len(test_set):
@@ -229,7 +229,7 @@ def batches_of(args, test_set, n_images):
 
     import torch
 
-    from src.console import progress
+    from src.ground.console import progress
 
     if test_set is None:
         places = torch.arange(n_images).split(args.batch_size)
@@ -241,7 +241,7 @@ def batches_of(args, test_set, n_images):
 
 def source_of(args, first, second) -> dict:
     """Return the columns that name the two networks and the images."""
-    from src.results.images import short_images
+    from src.runs.images import short_images
 
     dataset = args.dataset
     if has_features(args, cli.MODEL1) and has_features(args, cli.MODEL2):
@@ -269,8 +269,8 @@ def print_rows(args, comparison) -> list:
     Several pairs at full rank are printed as matrices; with `--verbose` their tables are printed as
     well.
     """
-    from src.console import note, warn
-    from src.similarity.similarity_report import is_matrix, print_matrices, print_tables
+    from src.ground.console import note, warn
+    from src.reports.similarity_report import is_matrix, print_matrices, print_tables
 
     metrics = list(dict.fromkeys(map(title_of, args.metrics)))
     rows_of_pairs = list(comparison.rows())
@@ -292,8 +292,8 @@ def write_rows(args, run, rows) -> None:
     """Write the table and its figure, and finish the run."""
     from pathlib import Path
 
-    from src.console import note
-    from src.similarity.similarity_report import write_files
+    from src.ground.console import note
+    from src.reports.similarity_report import write_files
 
     run.mark_as_unfinished()
     write_files(Path(args.output), rows, title=args.title)

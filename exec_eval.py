@@ -17,11 +17,11 @@ def parser() -> cli.Parser:
 
 def measure(args) -> None:
     """Print the accuracy of the network."""
-    from src.checkpoints import load_model
-    from src.console import progress, result
     from src.datasets import dataset_info, load_dataset
-    from src.runtime import device_of
-    from src.trained_with import note_other_data
+    from src.ground.console import progress, result
+    from src.ground.runtime import device_of
+    from src.runs.checkpoints import load_model
+    from src.runs.trained_with import note_other_data
     from src.training import Classification, evaluate
 
     device = device_of(args.gpu)

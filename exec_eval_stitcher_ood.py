@@ -6,7 +6,7 @@ import sys
 
 from src import cli
 from src.choices.scores import SCORES, scores_by_title
-from src.user_code import CODE
+from src.ground.user_code import CODE
 
 ROOT = "./data/pytorch"
 
@@ -106,15 +106,15 @@ def evaluate(args, session=None) -> None:
     """
     from pathlib import Path
 
-    from src.console import note
     from src.datasets import dataset_info
+    from src.ground.console import note
+    from src.ground.runtime import device_of
     from src.ood.evaluation import score_stitches
-    from src.results.run import claimed
-    from src.runtime import device_of
-    from src.session import Session
-    from src.stitching.experiments import newest_runs
-    from src.stitching.folders import read_runs
-    from src.stitching.reloading import check_data, check_images, check_runs, with_record
+    from src.runs.folders import read_runs
+    from src.runs.reloading import check_data, check_images, check_runs, with_record
+    from src.runs.run import claimed
+    from src.runs.session import Session
+    from src.tables.experiments import newest_runs
 
     # The stitching runs, and the tables that will be written
     session = session or Session()
@@ -168,8 +168,8 @@ def needs_training_images(args, runs) -> bool:
 def networks_of(args, runs, test_set, session):
     """Load the front and the end network of runs, with their names; the front of controls is the
     control."""
-    from src.checkpoints import load_control
-    from src.stitching.reloading import load_networks
+    from src.runs.checkpoints import load_control
+    from src.runs.reloading import load_networks
 
     device = test_set.device
     networks = load_networks(runs, vars(args), test_set.spec, device=device, session=session)
@@ -186,9 +186,9 @@ def rebuild_stitches(runs, front, end, reference, skipped):
     Returns:
         Grids with their runs, and a reason for each run that cannot be used.
     """
-    from src.console import warn
-    from src.errors import UserError
-    from src.stitching.reloading import rebuild_grids
+    from src.ground.console import warn
+    from src.ground.errors import UserError
+    from src.runs.reloading import rebuild_grids
 
     options = reference.options
     image_shape = options.test.image_shape
@@ -216,8 +216,8 @@ def begin_tables(args) -> tuple:
     table of identified images."""
     from pathlib import Path
 
-    from src.ood.evaluation_rows import evaluation_file, way_file
-    from src.results.run import Run
+    from src.runs.run import Run
+    from src.tables.evaluation_rows import evaluation_file, way_file
 
     folder = Path(args.source_dir)
     other_data = label_of_other_data(args)
@@ -250,7 +250,7 @@ def refer_to(end, end_name, args, runs, test_set, loading, session):
 def evaluation_options(end_name, args, runs, test_set, loading, session):
     """Return the options of the evaluation, with all images but the training images."""
     from src.ood.reference import EvaluationOptions
-    from src.results.matrices import by_depth, depths_of
+    from src.tables.matrices import by_depth, depths_of
 
     def images_of(name, root, option):
         """Load test images of the same shape as the images of -d; None without a name."""
@@ -283,8 +283,8 @@ def write_results(args, stitches, reference, tables, way, names) -> None:
     from pathlib import Path
 
     from src.ood.evaluation import evaluate_stitches
-    from src.ood.evaluation_report import report
-    from src.results.images import recorded_images
+    from src.reports.evaluation_report import report
+    from src.runs.images import recorded_images
 
     # The metrics
     evaluations = {}
@@ -318,7 +318,7 @@ def save_scores(args, evaluations, stitches, reference) -> None:
     from pathlib import Path
 
     from src.ood.evaluation import save_archive, save_arrays, scores_of_images
-    from src.ood.evaluation_rows import scores_file
+    from src.tables.evaluation_rows import scores_file
 
     folder = Path(args.source_dir)
     has_several = len(scores_by_title(args.detector)) > 1
@@ -338,8 +338,8 @@ def save_ways(args, stitches, foils) -> None:
     from pathlib import Path
 
     from src.ood.evaluation import identified_images, save_archive
-    from src.ood.evaluation_rows import WayRow, way_file
-    from src.results.tables import write_table
+    from src.tables.evaluation_rows import WayRow, way_file
+    from src.tables.tables import write_table
 
     path = way_file(Path(args.source_dir), other_data=label_of_other_data(args))
     write_table(path, WayRow, [row for stitch in stitches for row in stitch.way])

@@ -99,12 +99,12 @@ def probe(args, session=None) -> None:
         session: shares networks and images between experiments.
     """
     from src.datasets import dataset_info
-    from src.errors import UserError
+    from src.ground.errors import UserError
+    from src.ground.runtime import device_of
     from src.low_rank import descending
     from src.probing import Probes
-    from src.results.run import Run
-    from src.runtime import device_of
-    from src.session import Session
+    from src.runs.run import Run
+    from src.runs.session import Session
 
     if args.resume and not args.output:
         raise UserError("--resume goes on from files beside the table of -o; give -o as well")
@@ -149,7 +149,7 @@ def probe(args, session=None) -> None:
 
 def check_head(args, task, spec) -> None:
     """Raise a UserError unless the only probe can become the head of an encoder."""
-    from src.errors import UserError
+    from src.ground.errors import UserError
 
     if task.layers not in (["output"], [task.network.output_name]) or task.ranks != [None]:
         raise UserError(
@@ -168,7 +168,7 @@ def check_head(args, task, spec) -> None:
 
 def print_start() -> None:
     """Print the command as the public code does, and a note on the output."""
-    from src.console import note, result
+    from src.ground.console import note, result
 
     note(
         "Printed as by the paper's code: the command; for each layer the test accuracies of its "
@@ -208,7 +208,7 @@ def train_probes(args, task, train_set, test_set, run):
 
 def evaluate_probes(args, task, test_set):
     """Return the results of the probes on test images, by layer and rank."""
-    from src.console import progress
+    from src.ground.console import progress
     from src.training import evaluate
 
     n_batches = test_set.n_batches(args.batch_size)
@@ -218,7 +218,7 @@ def evaluate_probes(args, task, test_set):
 
 def print_epoch(epoch: int, logs) -> None:
     """Print the accuracies of an epoch, by layer and rank if there are several probes."""
-    from src.console import result
+    from src.ground.console import result
 
     for (layer, rank), log in logs.items():
         name = f"{layer} -- rank {rank} -- " if len(logs) > 1 else ""
@@ -228,7 +228,7 @@ def print_epoch(epoch: int, logs) -> None:
 
 def print_accuracies(args, task, tested) -> None:
     """Print the test accuracies of each layer the way the public code does."""
-    from src.console import result
+    from src.ground.console import result
 
     for layer in task.layers:
         accuracies = {rank: tested[layer, rank].accuracy for rank in task.ranks}
@@ -245,9 +245,9 @@ def save_with_head(args, task) -> None:
     """
     from pathlib import Path
 
-    from src.checkpoints import save_state
-    from src.console import note
-    from src.results.run import Run, claimed
+    from src.ground.console import note
+    from src.runs.checkpoints import save_state
+    from src.runs.run import Run, claimed
 
     (head,) = task.heads
     path = Path(args.with_head, f"model_{args.n_epochs}.pt")
@@ -265,7 +265,7 @@ def warn_of_chance(tested, test_set) -> None:
 
     Clearly means by three standard errors.
     """
-    from src.console import warn
+    from src.ground.console import warn
 
     (head,) = tested.values()
     n_images = len(test_set)
@@ -283,9 +283,9 @@ def write_table(args, run, task, trained, tested, *, weights, n_images) -> None:
     """Write the table and its figure, and finish the run."""
     from pathlib import Path
 
-    from src.console import note
-    from src.probing.probe_rows import ProbeRow, write_files
-    from src.results.images import short_images
+    from src.ground.console import note
+    from src.runs.images import short_images
+    from src.tables.probe_rows import ProbeRow, write_files
 
     rows = []
     for (layer, rank), on_test in tested.items():

@@ -9,7 +9,7 @@ import sys
 from src import cli
 from src.choices import AUTO, C2T_CLS_TOKENS, STITCHING_TYPES, T2C_CLS_TOKENS, UPSAMPLE_MODES
 from src.choices.stitching import FORMS, INITS, OBJECTIVES
-from src.user_code import CODE
+from src.ground.user_code import CODE
 
 
 def parser() -> cli.Parser:
@@ -161,16 +161,16 @@ def stitch(args, session=None) -> None:
     from dataclasses import replace
     from pathlib import Path
 
-    from src.console import listed, warn
     from src.datasets import dataset_info
-    from src.grouping import grouped
-    from src.runtime import device_of
-    from src.session import Session
+    from src.ground.console import listed, warn
+    from src.ground.grouping import grouped
+    from src.ground.runtime import device_of
+    from src.reports.grid_tables import update_grid
+    from src.runs.session import Session
+    from src.runs.stitch_runs import GridRuns
     from src.stitching import check_options, chosen_options
-    from src.stitching.experiments import Experiment
-    from src.stitching.grid_tables import update_grid
     from src.stitching.objectives import objective_of
-    from src.stitching.runs import GridRuns
+    from src.tables.experiments import Experiment
 
     # Two networks, and a stitching layer for each pair of their layers
     if session is None:
@@ -215,7 +215,7 @@ def stitch(args, session=None) -> None:
 
 def control_of(front, args, session, device):
     """Return the control of a front network: its class beside an untrained network of its type."""
-    from src.checkpoints import load_control
+    from src.runs.checkpoints import load_control
 
     train_set = cli.load_split(args, session, device, train=True)
     return load_control(front.network, front.name.type, train_set)
@@ -282,7 +282,7 @@ def run_grid(args, runs, front, end, train_set, test_set, settings, objective):
     """
     from datetime import datetime
 
-    from src.console import progress
+    from src.ground.console import progress
     from src.stitching import Grid
     from src.training import train
 
@@ -317,8 +317,8 @@ def report(args, rows) -> None:
     Args:
         rows: the `StitchRow` of each pair.
     """
-    from src.console import result, table
-    from src.results.matrices import accuracies
+    from src.ground.console import result, table
+    from src.tables.matrices import accuracies
 
     for pair, row in rows.items():
         if args.verbose or len(rows) == 1:

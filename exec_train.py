@@ -41,15 +41,15 @@ def train(args) -> None:
     """Train the network; write checkpoints, logs and options to the folder."""
     import torch
 
-    from src.checkpoints import save_state
-    from src.console import note
     from src.datasets import dataset_info
+    from src.ground.console import note
+    from src.ground.runtime import device_of, seeded
     from src.models import build_model
-    from src.results.run import Run
-    from src.runtime import device_of, seeded
-    from src.session import Session
+    from src.runs.checkpoints import save_state
+    from src.runs.recorded import train_network
+    from src.runs.run import Run
+    from src.runs.session import Session
     from src.training import Classification
-    from src.training.recorded import train_network
 
     # The network
     settings = cli.training_settings(args)

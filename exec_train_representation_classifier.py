@@ -170,9 +170,9 @@ class Images(NamedTuple):
 def train_detectors(args) -> None:
     """Train a detector for each layer, and add it to the store."""
     from src.datasets import dataset_info
-    from src.ood.store import DetectorStore
-    from src.runtime import device_of
-    from src.session import Session
+    from src.ground.runtime import device_of
+    from src.runs.session import Session
+    from src.runs.store import DetectorStore
 
     # The network and its layers
     settings = cli.training_settings(args)
@@ -194,7 +194,7 @@ def train_detectors(args) -> None:
 def check_finetuning_data(args) -> None:
     """Raise a UserError if the ID data have no labels, or ID and OOD data are one set."""
     from src.datasets import dataset_info
-    from src.errors import UserError
+    from src.ground.errors import UserError
 
     dataset_info(args.finetune_id_dataset, labelled=True)
     id_data = (args.finetune_id_dataset, args.finetune_id_dataset_root)
@@ -210,7 +210,7 @@ def begin_runs(args, layers) -> dict:
     """Return the runs of all layers without a finished run, by layer."""
     from pathlib import Path
 
-    from src.results.run import Run
+    from src.runs.run import Run
 
     runs = {}
     for layer in layers:
@@ -244,10 +244,10 @@ def load_images(args, session, device) -> Images:
 
 def train_detector(args, run, source, layer, spec, settings, store, images: Images) -> None:
     """Train a classifier of the activations of a layer, fine-tune it, and add it to the store."""
-    from src.console import note
+    from src.ground.console import note
     from src.ood import finetuning
-    from src.ood.store import new_name
-    from src.training.recorded import train_network
+    from src.runs.recorded import train_network
+    from src.runs.store import new_name
 
     note(f"detector for {layer}")
     classifier, shape = finetuning.fresh_classifier(

@@ -28,8 +28,8 @@ from src import cli
 from src.choices import AUTO, STITCHING_TYPES, UPSAMPLE_MODES
 from src.choices.scores import SCORES
 from src.choices.stitching import FORMS, OBJECTIVES
-from src.results.network_list import SIMILARITY, ListedNetwork
-from src.user_code import CODE, absolute, is_user_code
+from src.ground.user_code import CODE, absolute, is_user_code
+from src.tables.network_list import SIMILARITY, ListedNetwork
 
 NONE = "none"  # as a method: stitch nothing
 
@@ -164,14 +164,14 @@ def shard(text: str) -> tuple[int, int]:
 
 
 def work(args) -> None:
-    from src.console import note
     from src.datasets import dataset_info
-    from src.results import figures
-    from src.results.network_list import read_networks
-    from src.results.run import stale_name
-    from src.runtime import device_of, free_memory
-    from src.session import Session
+    from src.ground.console import note
+    from src.ground.runtime import device_of, free_memory
+    from src.reports import figures
+    from src.runs.run import stale_name
+    from src.runs.session import Session
     from src.similarity.passes import KeptFeatures
+    from src.tables.network_list import read_networks
 
     # The units of this share, which record their weights and images.
     networks = read_networks(args.networks)
@@ -217,7 +217,7 @@ def networks_of(units) -> list[ListedNetwork]:
 def fingerprints_of(unit: Unit, args, session, device) -> dict[str, str]:
     """Return the fingerprints of the images of a unit, by option. Similarity needs no training
     images."""
-    from src.results.images import recorded_images
+    from src.runs.images import recorded_images
 
     images = argparse.Namespace(**vars(args))
     cli.load_split(images, session, device, train=False)
@@ -233,9 +233,9 @@ def changed_units(units, *, redo: bool) -> list[Unit]:
     Raises:
         UserError: there are such units, and `redo` is false.
     """
-    from src.errors import UserError
-    from src.results.changes import all_of
-    from src.results.weights import recorded, warn_of_newer
+    from src.ground.errors import UserError
+    from src.runs.changes import all_of
+    from src.runs.weights import recorded, warn_of_newer
 
     runs = [(unit.run.config, unit.run.options_on_disk()) for unit in units]
     warn_of_newer(
@@ -254,7 +254,7 @@ def changed_units(units, *, redo: bool) -> list[Unit]:
 
 def check_types(args, networks) -> None:
     """Raise a UserError if the list names code that the command line does not."""
-    from src.errors import UserError
+    from src.ground.errors import UserError
 
     types = dict.fromkeys(network.type for network in networks)
     unnamed = [kind for kind in types if is_user_code(kind) and kind not in args.own_types]
@@ -267,8 +267,8 @@ def check_types(args, networks) -> None:
 
 def check_ends(args, networks) -> None:
     """Raise a UserError if `--ends` names a network that the list lacks."""
-    from src.console import listed
-    from src.errors import UserError
+    from src.ground.console import listed
+    from src.ground.errors import UserError
 
     names = [network.name for network in networks]
     unknown = [name for name in args.ends or () if name not in names]

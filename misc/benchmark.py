@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src import cli
-from src.console import result
+from src.ground.console import result
 from src.models import Network, build_model
 from src.ood import make_detector
 

@@ -78,7 +78,7 @@ def add_many_networks(options: cli.Parser) -> None:
 
 
 def collect(args) -> None:
-    from src.errors import UserError
+    from src.ground.errors import UserError
 
     if args.end_type:
         types = (cli.network(args.other_dir), args.end_type)
@@ -101,8 +101,8 @@ def collect(args) -> None:
 def check_types(source_dir: Path, types, *, recursive: bool) -> None:
     """Raise a UserError if the networks of runs in a folder have types that differ from `types`, of
     the front and the end network."""
-    from src.errors import UserError
-    from src.stitching.folders import read_runs
+    from src.ground.errors import UserError
+    from src.runs.folders import read_runs
 
     runs, _ = read_runs(source_dir, recursive=recursive)
     recorded = {(run.row.front_model_type, run.row.end_model_type) for run in runs}
@@ -114,11 +114,11 @@ def check_types(source_dir: Path, types, *, recursive: bool) -> None:
 
 
 def draw_curves(args) -> None:
-    from src.collected.depth_curves import depth_rows, groups_without_curves, write_depth
-    from src.console import listed, note
-    from src.errors import UserError
-    from src.results.images import refuse_several, warn_of_several
-    from src.stitching.experiments import newest_runs
+    from src.ground.console import listed, note
+    from src.ground.errors import UserError
+    from src.reports.depth_curves import depth_rows, groups_without_curves, write_depth
+    from src.runs.images import refuse_several, warn_of_several
+    from src.tables.experiments import newest_runs
 
     source_dir = Path(args.source_dir)
     runs = newest_runs(runs_of(source_dir, recursive=True, may_lack=True))
@@ -144,9 +144,9 @@ def draw_curves(args) -> None:
 
 def compare_folders(args) -> None:
     """Print and write the accuracies of two folders, and their difference."""
-    from src.errors import UserError
-    from src.stitching.experiments import newest_runs
-    from src.stitching.grid_tables import compare
+    from src.ground.errors import UserError
+    from src.reports.grid_tables import compare
+    from src.tables.experiments import newest_runs
 
     if args.networks:
         raise UserError("--networks names the networks of one folder; leave out the second folder")
@@ -161,8 +161,8 @@ def compare_folders(args) -> None:
 
 def collect_accuracies(args) -> None:
     """Print the matrices of a folder, and write its tables."""
-    from src.results.images import warn_of_several
-    from src.stitching.experiments import newest_runs
+    from src.runs.images import warn_of_several
+    from src.tables.experiments import newest_runs
 
     source_dir = Path(args.source_dir)
     similarities = similarities_of(source_dir) if args.recursive else []
@@ -179,11 +179,11 @@ def collect_accuracies(args) -> None:
 
 def write_measurements(args, path: Path, runs, similarities, names) -> None:
     """Write the table of all measurements, and with a list of networks the tables of its groups."""
+    from src.collected.between_groups import compare_groups, note_on_layers
     from src.collected.measurements import MeasurementRow, layer_values, measurement_rows
-    from src.console import note
-    from src.results.tables import write_table
-    from src.verdict.between_groups import compare_groups, note_on_layers
-    from src.verdict.verdict_rows import GroupRow, GroupTestRow
+    from src.ground.console import note
+    from src.tables.tables import write_table
+    from src.tables.verdict_rows import GroupRow, GroupTestRow
 
     measurements = path.with_name(f"{path.stem}_measurements.csv")
     runs, similarities = on_named_images(runs, similarities)
@@ -203,7 +203,7 @@ def on_named_images(runs, similarities):
     """Return runs and rows of similarity; different images of one data set have different names."""
     from dataclasses import replace
 
-    from src.results.images import told_apart
+    from src.runs.images import told_apart
 
     rows = told_apart([*(run.row for run in runs), *similarities])
     named_runs = [replace(run, row=row) for run, row in zip(runs, rows, strict=False)]
@@ -217,13 +217,13 @@ def write_accuracies(args, path: Path, runs, newest, names) -> None:
         runs: all of them.
         newest: the newest of repeated runs.
     """
-    from src.console import note, table
-    from src.files import write_csv
-    from src.results.tables import to_record
-    from src.stitching.grid_figures import printed_matrices
-    from src.stitching.grid_tables import update_grid, write_grid
+    from src.ground.console import note, table
+    from src.ground.files import write_csv
+    from src.reports.grid_figures import printed_matrices
+    from src.reports.grid_tables import update_grid, write_grid
+    from src.tables.tables import to_record
+    from src.tables.verdict_rows import INTERVALS
     from src.verdict import judge
-    from src.verdict.verdict_rows import INTERVALS
 
     # With a list, experiments are called by the names of the networks.
     listed_names = names if args.networks else None
@@ -249,10 +249,10 @@ def runs_of(source_dir: Path, *, recursive: bool, may_lack: bool):
         recursive: read the runs in all folders below as well, with their evaluations.
         may_lack: a folder without runs is no error.
     """
-    from src.console import warn
-    from src.errors import UserError
-    from src.ood.evaluation_rows import with_evaluations
-    from src.stitching.folders import folders_of_runs, read_runs, warn_of_weights
+    from src.ground.console import warn
+    from src.ground.errors import UserError
+    from src.runs.folders import folders_of_runs, read_runs, warn_of_weights
+    from src.tables.evaluation_rows import with_evaluations
 
     runs, skipped = read_runs(source_dir, recursive=recursive)
     warn_of_weights(runs)
@@ -271,10 +271,10 @@ def runs_of(source_dir: Path, *, recursive: bool, may_lack: bool):
 
 def similarities_of(source_dir: Path):
     """Return the rows of all tables of similarity below a folder."""
-    from src.results.network_list import SIMILARITY
-    from src.results.tables import read_table
-    from src.results.weights import warn_of_earlier
-    from src.similarity.similarity_rows import SimilarityRow
+    from src.runs.weights import warn_of_earlier
+    from src.tables.network_list import SIMILARITY
+    from src.tables.similarity_rows import SimilarityRow
+    from src.tables.tables import read_table
 
     paths = sorted(source_dir.rglob(f"{SIMILARITY}/*.csv"))
     rows = [row for path in paths for row in read_table(path, SimilarityRow)]
@@ -284,7 +284,7 @@ def similarities_of(source_dir: Path):
 
 def names_of(args, runs, similarities):
     """Return the names and groups of all networks, from the list if there is one."""
-    from src.verdict.named_networks import named_by_list
+    from src.collected.named_networks import named_by_list
 
     networks = [network for result in (*runs, *similarities) for network in networks_of(result)]
     return named_by_list(networks, args.networks)

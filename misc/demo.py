@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from src import cli
-from src.console import note, result
-from src.files import write_text
+from src.ground.console import note, result
+from src.ground.files import write_text
 
 MODEL = "resnet18_samewidth"
 DATA = "-d mnist5k -gpu -1"
@@ -270,7 +270,7 @@ def backwards(rows: Sequence[Row]) -> str:
 
 def draw_backwards(folder: Path) -> None:
     """Draw the way of the stitches from later to earlier layers, by two methods."""
-    from src.results.curves import CurvePanel, curves
+    from src.reports.curves import CurvePanel, curves
 
     rows = read(folder / "verdict_way.csv")
     depths = unique(rows, "end_layer")

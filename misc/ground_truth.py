@@ -55,15 +55,15 @@ def parser() -> cli.Parser:
 
 
 def score_measures(args) -> None:
-    from src.console import note, result
-    from src.errors import UserError
-    from src.ground_truth.tables import read_tables
-    from src.ground_truth.truth_report import sentences, sentences_on_dots, write_scores
-    from src.ground_truth.truth_rows import DotsRow
-    from src.grouping import grouped
-    from src.results.network_list import read_networks
-    from src.results.tables import write_table
-    from src.session import Session
+    from src.collected.truth_tables import read_tables
+    from src.ground.console import note, result
+    from src.ground.errors import UserError
+    from src.ground.grouping import grouped
+    from src.reports.truth_report import sentences, sentences_on_dots, write_scores
+    from src.runs.session import Session
+    from src.tables.network_list import read_networks
+    from src.tables.tables import write_table
+    from src.tables.truth_rows import DotsRow
 
     # Networks, and what was measured of them
     networks = read_networks(args.networks)
@@ -98,8 +98,8 @@ def score_measures(args) -> None:
 
 def score_rows(args, tables_of_setting, networks, session) -> list:
     """Score all measures of tables with one seed of fresh weights and one shortcut."""
+    from src.collected.truth_protocol import score
     from src.ground_truth.outputs import baselines, differences, pass_over
-    from src.ground_truth.protocol import score
 
     # One pass a network gives its outputs and the baselines of all layers.
     shortcut, seed = tables_of_setting[0].shortcut, tables_of_setting[0].seed
@@ -132,7 +132,7 @@ def score_rows(args, tables_of_setting, networks, session) -> list:
 def load_networks(args, networks, session, *, seed) -> list:
     """Load all networks of the list; fresh weights are drawn with the seed of the tables."""
     from src.datasets import dataset_info
-    from src.runtime import device_of
+    from src.ground.runtime import device_of
 
     device = device_of(args.gpu)
     spec = dataset_info(args.dataset, labelled=True).spec
@@ -142,7 +142,7 @@ def load_networks(args, networks, session, *, seed) -> list:
 def weights_of(args, networks, session) -> dict[str, str]:
     """Return the SHA-256 of the weights of all networks of the list, by name."""
     from src.datasets import dataset_info
-    from src.runtime import device_of
+    from src.ground.runtime import device_of
 
     device = device_of(args.gpu)
     spec = dataset_info(args.dataset, labelled=True).spec
@@ -153,7 +153,7 @@ def weights_of(args, networks, session) -> dict[str, str]:
 
 def images_of(args, session, *, shortcut=None):
     """Load the test images; a shortcut draws dots on the images at random, whatever the class."""
-    from src.runtime import device_of
+    from src.ground.runtime import device_of
 
     options = cli.load_options(args, device_of(args.gpu))
     options["interventions"] = {"shortcut": shortcut}
@@ -163,8 +163,8 @@ def images_of(args, session, *, shortcut=None):
 
 def check_images(args, tables, fingerprint: str) -> None:
     """Raise a UserError if tables recorded other test images than those of the options."""
-    from src.errors import UserError
-    from src.results.images import are_same
+    from src.ground.errors import UserError
+    from src.runs.images import are_same
 
     if not are_same(tables.test_images, fingerprint):
         raise UserError(
@@ -181,7 +181,7 @@ def dots_learned(args, networks, session, *, seed) -> list:
     """
     from src.datasets import interventions
     from src.ground_truth.outputs import pass_over
-    from src.ground_truth.truth_rows import DotsRow
+    from src.tables.truth_rows import DotsRow
 
     with_shortcut = [network for network in networks if "shortcut:" in (network.group or "")]
     if not with_shortcut:

@@ -163,7 +163,7 @@ def add_device(options: cli.Parser) -> None:
 
 def check(args, processes) -> None:
     """Refuse options of PyTorch's example that this script lacks, and options that contradict."""
-    from src.errors import UserError
+    from src.ground.errors import UserError
 
     for name, instead in INSTEAD.items():
         if getattr(args, name.strip("-").replace("-", "_")):
@@ -203,9 +203,9 @@ def load_images(args, info, device, processes, *, train: bool):
 
 def make_network(args, info, device):
     """Build the network, on the device, with weights of a checkpoint or of the random seed."""
-    from src.checkpoints import load_weights
+    from src.ground.runtime import seeded
     from src.models import build_model
-    from src.runtime import seeded
+    from src.runs.checkpoints import load_weights
 
     with seeded(args.seed):
         model = build_model(args.arch, n_classes=info.n_classes, image_shape=info.image_shape)
@@ -216,10 +216,10 @@ def make_network(args, info, device):
 
 
 def train(args) -> None:
-    from src.console import silenced
     from src.datasets import dataset_info
-    from src.results.run import Run
-    from src.runtime import device_of, precision
+    from src.ground.console import silenced
+    from src.ground.runtime import device_of, precision
+    from src.runs.run import Run
     from src.training.distributed import DataParallelClassification, joined, launched
 
     # Options
@@ -261,7 +261,7 @@ def train(args) -> None:
 def print_accuracy(task, images, batch_size: int) -> None:
     """Print the accuracy of the network on all images."""
     from src import training
-    from src.console import progress, result
+    from src.ground.console import progress, result
 
     n_batches = images.n_batches(batch_size)
     batches = progress(images.batches(batch_size), "evaluating", n_batches)
@@ -272,7 +272,7 @@ def print_accuracy(task, images, batch_size: int) -> None:
 def train_together(args, run, task, train_set, val_set, *, is_first: bool) -> None:
     """Train in this process. All processes call this, and the first one saves the run."""
     from src import training
-    from src.training.recorded import train_network
+    from src.runs.recorded import train_network
 
     settings = training.Settings(
         args.n_epochs,

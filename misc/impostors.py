@@ -21,14 +21,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from src.checkpoints import load_control, load_model
 from src.datasets import dataset_info, load_dataset
 from src.datasets.base import BaseImageSet
+from src.ground.runtime import generator
 from src.models import Network
 from src.models.control import with_class
 from src.models.heads import pool
-from src.network_names import NetworkName
-from src.runtime import generator
+from src.runs.checkpoints import load_control, load_model
+from src.tables.network_names import NetworkName
 
 COPIES = ("permuted", "rotated")
 LABEL_ALONE = ("class_means", "one_hot", "clustered_noise")

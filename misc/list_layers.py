@@ -21,9 +21,9 @@ def parser() -> cli.Parser:
 
 
 def list_layers(args) -> None:
-    from src.console import listed, note, result
     from src.datasets import dataset_info
-    from src.grouping import grouped
+    from src.ground.console import listed, note, result
+    from src.ground.grouping import grouped
     from src.models import build_model
 
     spec = dataset_info(args.dataset, labelled=True).spec

@@ -15,17 +15,17 @@ import exec_eval_stitcher_ood
 import exec_probe
 import exec_stitch
 from src.choices.stitching import FORMS
-from src.console import listed, note, result, silenced, warn, warn_once
-from src.errors import Busy, UserError, as_user_error
-from src.network_names import content_of
-from src.results.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, pair_name
-from src.results.options import read_options
-from src.user_code import is_user_code, source_of, title_of
+from src.ground.console import listed, note, result, silenced, warn, warn_once
+from src.ground.errors import Busy, UserError, as_user_error
+from src.ground.user_code import is_user_code, source_of, title_of
+from src.runs.options import read_options
+from src.tables.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, pair_name
+from src.tables.network_names import content_of
 
 if TYPE_CHECKING:
-    from src.results.changes import Changes
-    from src.results.run import Run
-    from src.session import Session
+    from src.runs.changes import Changes
+    from src.runs.run import Run
+    from src.runs.session import Session
 
 # options of all_pairs.py that mean something else to a single script
 NOT_PASSED = {"config", "save_dir"}
@@ -113,7 +113,7 @@ class Unit(NamedTuple):
     @property
     def run(self) -> "Run":
         """The lock and the record of the finished unit, in files beside the folder or table."""
-        from src.results.run import Run
+        from src.runs.run import Run
 
         options: dict[str, Any] = {}
         for call in reversed(self.calls):
@@ -125,8 +125,8 @@ class Unit(NamedTuple):
     @property
     def changes(self) -> "Changes":
         """The weights and images that have changed since this unit was begun."""
-        from src.results.changes import changes
-        from src.stitching.runs import finished_runs, interrupted_runs
+        from src.runs.changes import changes
+        from src.runs.stitch_runs import finished_runs, interrupted_runs
 
         run = self.run
         records: list[Mapping[str, Any]] = [run.options_on_disk()]
@@ -145,7 +145,7 @@ class Unit(NamedTuple):
             Busy: another process works on the unit.
             UserError: a network was written after this process began.
         """
-        from src.results.weights import names_of, recorded
+        from src.runs.weights import names_of, recorded
 
         run = self.run
         run.lock()
@@ -380,7 +380,7 @@ def run_claimed(unit: Unit, session: "Session", *, aside: str) -> bool:
 
 def run_calls(unit: Unit, session: "Session") -> None:
     """Run the scripts of a unit, and remove the remains of a killed process."""
-    from src.stitching.folders import remove_remains
+    from src.runs.folders import remove_remains
 
     for call in unit.calls:
         with silenced(notes=False):

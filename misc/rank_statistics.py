@@ -25,11 +25,11 @@ def parser() -> cli.Parser:
 
 
 def statistics(args) -> None:
-    from src.console import note, warn
-    from src.errors import UserError
-    from src.results.tables import write_table
-    from src.sensitivity.measurements import read_measurements
-    from src.sensitivity.rank_tests import MIXED, RankTestRow, sensitivity, specificity
+    from src.collected.rank_measurements import read_measurements
+    from src.collected.rank_tests import MIXED, RankTestRow, sensitivity, specificity
+    from src.ground.console import note, warn
+    from src.ground.errors import UserError
+    from src.tables.tables import write_table
 
     tables = read_measurements(args.tables)
     if not tables.measurements:
@@ -63,8 +63,8 @@ def statistics(args) -> None:
 
 def show_sensitivity(rows: list) -> None:
     """Print how measures correlate with probing accuracy over ranks."""
-    from src.console import result
-    from src.sensitivity.rank_tests import BASELINE, summary_of_correlations
+    from src.collected.rank_tests import BASELINE, summary_of_correlations
+    from src.ground.console import result
 
     result(
         "Sensitivity: rank correlation of measure and probing accuracy over the ranks of the varied"
@@ -85,8 +85,8 @@ def show_sensitivity(rows: list) -> None:
 
 def show_specificity(rows: list) -> None:
     """Print the place of the layer of the same name, by measure."""
-    from src.console import result
-    from src.sensitivity.rank_tests import summary_of_places
+    from src.collected.rank_tests import summary_of_places
+    from src.ground.console import result
 
     result(
         "Specificity: place of the layer of the same name among all layers of the varied network,"
@@ -103,8 +103,8 @@ def show(rows: list, columns: dict[str, str], *, summary) -> None:
         columns: titles of the columns behind the two layers and the varied one, by field of a row.
         summary: returns the text for the rows of a group.
     """
-    from src.console import result
-    from src.grouping import grouped
+    from src.ground.console import result
+    from src.ground.grouping import grouped
 
     titles = {"layer1": "layer1", "layer2": "layer2", "varied": "varied", **columns}
     cells_of_rows = [[text(getattr(row, field)) for field in titles] for row in rows]

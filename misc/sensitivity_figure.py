@@ -46,9 +46,9 @@ def parser() -> cli.Parser:
 
 
 def draw(args) -> None:
-    from src.console import note
-    from src.results.curves import CurvePanel, curves
-    from src.sensitivity.measurements import by_series, over_ranks, read_measurements
+    from src.collected.rank_measurements import by_series, over_ranks, read_measurements
+    from src.ground.console import note
+    from src.reports.curves import CurvePanel, curves
 
     tables = read_measurements(args.tables)
     measured = {
@@ -83,7 +83,7 @@ def chosen_pairs(
     Raises:
         UserError: no pair is chosen, or one was not measured.
     """
-    from src.errors import UserError
+    from src.ground.errors import UserError
 
     if layers:
         pairs = [(layer, other_layer or layer) for layer in layers]
@@ -114,8 +114,8 @@ def curves_of_pair(tables, pair: tuple[str, str]) -> dict[str, dict[int, float]]
     Full rank is left out: it has no place on the axis of ranks. A warning names curves without any
     other rank, as of probes without `-ranks`.
     """
-    from src.console import warn
-    from src.sensitivity.measurements import FULL
+    from src.collected.rank_measurements import FULL
+    from src.ground.console import warn
 
     curves = measured_curves(tables, pair)
     labels = [curve.label for curve in curves]
@@ -137,7 +137,7 @@ def curves_of_pair(tables, pair: tuple[str, str]) -> dict[str, dict[int, float]]
 def measured_curves(tables, pair: tuple[str, str]) -> list[Curve]:
     """List the curves of a pair of layers: measures and stitching, then probes of its first layer."""
     from src.choices.similarity import MEASURES
-    from src.sensitivity.measurements import by_series, over_ranks
+    from src.collected.rank_measurements import by_series, over_ranks
 
     # Similarity and stitching; companions of a measure have no curve
     companions = {name for measure in MEASURES.values() for name in measure.companions}

@@ -75,18 +75,20 @@ def add_limits(options: cli.Parser) -> None:
 
 
 def give_verdict(args) -> None:
-    from src.console import listed, note, result, warn
-    from src.results.captions import describe_stitches
-    from src.results.images import warn_of_several
-    from src.results.run import Run, claimed
-    from src.results.tables import read_table
-    from src.results.weights import warn_of_earlier
-    from src.similarity.similarity_rows import SimilarityRow
-    from src.stitching.folders import warn_of_weights
-    from src.verdict import judge, record, verdict_report
-    from src.verdict.between_groups import compare_groups, note_on_layers
+    from src.collected import record
+    from src.collected.between_groups import compare_groups, note_on_layers
+    from src.collected.named_networks import named_by_list
+    from src.ground.console import listed, note, result, warn
+    from src.reports import verdict_report
+    from src.reports.captions import describe_stitches
+    from src.runs.folders import warn_of_weights
+    from src.runs.images import warn_of_several
+    from src.runs.run import Run, claimed
+    from src.runs.weights import warn_of_earlier
+    from src.tables.similarity_rows import SimilarityRow
+    from src.tables.tables import read_table
+    from src.verdict import judge
     from src.verdict.judging import similarity_columns
-    from src.verdict.named_networks import named_by_list
 
     # The runs with their evaluations, and the similarities of the same layers.
     runs = read_folders(args.source_dirs)
@@ -142,10 +144,10 @@ def give_verdict(args) -> None:
 def read_folders(folders):
     """Return the runs of all folders with their evaluations; warn of skipped runs, and note folders
     that were not evaluated."""
-    from src.console import listed, note, warn
-    from src.errors import UserError
-    from src.ood.evaluation_rows import with_evaluations
-    from src.stitching.folders import read_runs
+    from src.ground.console import listed, note, warn
+    from src.ground.errors import UserError
+    from src.runs.folders import read_runs
+    from src.tables.evaluation_rows import with_evaluations
 
     runs = []
     unevaluated = []

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from src.moments import Rows
+from src.statistics.moments import Rows
 
 
 def descending(ranks: Sequence[int] | None) -> list[int | None]:

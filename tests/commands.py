@@ -199,9 +199,9 @@ def names_in(folder: Path) -> set[str]:
 
 def digit_network(path: Path | str):
     """Load a `MODEL` for the digits."""
-    from src.checkpoints import load_model
-    from src.images import ImageSpec
-    from src.network_names import NetworkName
+    from src.ground.images import ImageSpec
+    from src.runs.checkpoints import load_model
+    from src.tables.network_names import NetworkName
 
     return load_model(NetworkName(str(path), MODEL), ImageSpec(10, (1, 8, 8)))
 
@@ -217,8 +217,8 @@ def save_network(path: Path, name: str, **options: Any) -> Path:
     """Save a fresh network, of which the seed is 0."""
     import torch
 
-    from src.checkpoints import save_state
     from src.models import build_model
+    from src.runs.checkpoints import save_state
 
     torch.manual_seed(0)
     save_state(path, build_model(name, **options).state_dict())

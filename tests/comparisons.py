@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from src.choices.similarity import PAPER
+from src.runs.stored import StoredActivations
 from src.similarity.comparison import Comparison
 from src.similarity.passes import Side, take_statistics
-from src.similarity.stored import StoredActivations
 
 
 def compared(

@@ -16,8 +16,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import numpy as np
 import pytest
 
-from src import console
-from src.files import write_bytes
+from src.ground import console
+from src.ground.files import write_bytes
 from tests import commands
 
 # A shell lets its background jobs ignore SIGINT, and what these start would ignore it as well.
@@ -139,7 +139,7 @@ def render_figure():
 
     Their files hold the first bytes of their format. test_figures.py renders, and so do processes.
     """
-    from src.results import figures
+    from src.reports import figures
 
     render = figures._save
     with pytest.MonkeyPatch.context() as patch:
@@ -156,7 +156,7 @@ def write_beginnings(figure, path: Path) -> None:
 def drawn_figures(monkeypatch):
     """The figures that are made in this process, by the names of their files."""
     pytest.importorskip("matplotlib")
-    from src.results import figures
+    from src.reports import figures
 
     drawn, save = {}, figures._save
 

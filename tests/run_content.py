@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from src.results.tables import read_table
-from src.stitching.stitch_rows import StitchRow
+from src.tables.stitch_rows import StitchRow
+from src.tables.tables import read_table
 from tests.commands import pair_of
 
 TIME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from src.choices import GRID, MAP, SEQUENCE, VECTOR
-from src.errors import UserError
+from src.ground.errors import UserError
 from src.models import Network, build_model
 from src.models.tokens import TokenLayout
 from src.stitching import Grid, Pair, build_layers, build_stitching_layer, match_layers

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.stats import ttest_ind
 
-from src.verdict import permutations
-from src.verdict.permutations import END, FRONT, permutation_test
+from src.statistics import permutations
+from src.statistics.permutations import END, FRONT, permutation_test
 
 IN_GROUP = np.array([True, True, False])
 

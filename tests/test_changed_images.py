@@ -8,14 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src import __version__, console
-from src.checkpoints import save_state
+from src import __version__
 from src.datasets import load_dataset
 from src.datasets.fingerprint import fingerprint
+from src.ground import console
+from src.ground.runtime import seeded
 from src.models import build_model
-from src.network_names import SHORT
-from src.runtime import seeded
-from src.stitching import runs
+from src.runs import stitch_runs as runs
+from src.runs.checkpoints import save_state
+from src.tables.network_names import SHORT
 from tests.commands import error_line, names_in, read_csv, read_json, run
 from tests.tiny_datasets import random_images
 

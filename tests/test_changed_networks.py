@@ -9,15 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from src import console, session, user_code
-from src.checkpoints import load_model, save_state
-from src.errors import UserError
-from src.ground_truth.tables import read_tables
+from src.collected.truth_tables import read_tables
+from src.ground import console, user_code
+from src.ground.errors import UserError
+from src.ground.runtime import seeded
 from src.models import build_model
-from src.network_names import NetworkName
-from src.results.network_list import read_networks
-from src.runtime import seeded
-from src.stitching import runs
+from src.runs import session
+from src.runs import stitch_runs as runs
+from src.runs.checkpoints import load_model, save_state
+from src.tables.network_list import read_networks
+from src.tables.network_names import NetworkName
 from tests.commands import ON_DIGITS, error_line, names_in, read_csv, read_json, run
 from tests.conftest import few_images
 

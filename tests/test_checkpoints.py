@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from src.checkpoints import load_model, load_state, save_state
 from src.datasets import dataset_info
-from src.errors import UserError
-from src.images import ImageSpec, Normalisation
+from src.ground.errors import UserError
+from src.ground.images import ImageSpec, Normalisation
 from src.models import build_model
-from src.network_names import NetworkName
-from src.trained_with import note_other_data
+from src.runs.checkpoints import load_model, load_state, save_state
+from src.runs.trained_with import note_other_data
+from src.tables.network_names import NetworkName
 
 IMAGES = ImageSpec(10, (3, 32, 32))
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from src.checkpoints import save_state
+from src.ground.runtime import seeded
 from src.models import build_model
-from src.results.run import Run
-from src.runtime import seeded
+from src.runs.checkpoints import save_state
+from src.runs.run import Run
 from tests.commands import ON_DIGITS, error_line, run, start_code
 from tests.conftest import few_images
 
@@ -31,7 +31,7 @@ SCRIPTS = {  # by the table that it writes: a command, and an option that change
     "verdict.csv": (["misc/verdict.py", "results/r"], ["--tolerance", 0]),
 }
 CLAIM = (  # without torch, whose import would take most of the time
-    "import sys; from src.files import locked\n"
+    "import sys; from src.ground.files import locked\n"
     "lock = locked(sys.argv[1], wait=False)\n"
     "print('claimed', flush=True); input()\n"
 )

@@ -11,18 +11,19 @@ import torch
 from scipy import stats
 from torch import nn
 
-from src.checkpoints import load_control, load_model, load_state
+from src.collected.controls import p_of_more
 from src.collected.measurements import layer_values, measurement_rows
-from src.errors import UserError
-from src.files import write_text
+from src.collected.named_networks import named_networks
+from src.ground.errors import UserError
+from src.ground.files import write_text
 from src.models import Network, build_model
 from src.models.control import ClassControl, set_statistics, with_class
-from src.network_names import NetworkName
-from src.ood.evaluation_rows import way_file
-from src.stitching.grid_figures import mean_matrices
-from src.verdict import Limits, judge, verdict_report
-from src.verdict.controls import p_of_more
-from src.verdict.named_networks import named_networks
+from src.reports import verdict_report
+from src.reports.grid_figures import mean_matrices
+from src.runs.checkpoints import load_control, load_model, load_state
+from src.tables.evaluation_rows import way_file
+from src.tables.network_names import NetworkName
+from src.verdict import Limits, judge
 from tests.commands import (
     MODEL,
     ON_DIGITS,

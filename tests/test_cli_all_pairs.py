@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from misc import all_pairs
-from src import session
-from src.checkpoints import save_state
-from src.errors import Busy
+from src.ground.errors import Busy
 from src.models import Network, build_model
-from src.results import figures
-from src.results.network_list import ListedNetwork
-from src.results.run import Run
+from src.reports import figures
+from src.runs import session
+from src.runs.checkpoints import save_state
+from src.runs.run import Run
+from src.tables.network_list import ListedNetwork
 from tests.commands import ON_DIGITS, ROOT, error_line, names_in, read_csv, run
 from tests.conftest import few_images
 from tests.run_content import content

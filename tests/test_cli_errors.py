@@ -7,7 +7,7 @@ import pytest
 
 import exec_eval
 from src import cli
-from src.errors import UserError, unknown_name
+from src.ground.errors import UserError, unknown_name
 from src.models import MODEL_NAMES
 from tests.commands import start_code
 

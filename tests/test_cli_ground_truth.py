@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from src.checkpoints import save_state
-from src.ground_truth.truth_report import write_scores
-from src.ground_truth.truth_rows import TruthRow
 from src.models import build_model
+from src.reports.truth_report import write_scores
+from src.runs.checkpoints import save_state
+from src.tables.truth_rows import TruthRow
 from tests.commands import ON_DIGITS, PNG, error_line, read_csv, row_title_of, run
 from tests.conftest import few_images
 from tests.tables import EVALUATION, PROBE, SIMILARITY, STITCH, write_table

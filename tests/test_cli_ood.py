@@ -10,14 +10,14 @@ import pytest
 import torch
 
 import exec_eval_stitcher_ood
-from src.checkpoints import load_model, load_state, save_state
-from src.images import ImageSpec
+from src.ground.images import ImageSpec
 from src.models import Network, build_model
-from src.network_names import NetworkName
 from src.ood import along_the_way, energy, make_detector, ood_metrics, reference
 from src.ood.validity import Validity
-from src.session import Session
+from src.runs.checkpoints import load_model, load_state, save_state
+from src.runs.session import Session
 from src.stitching import build_stitching_layer
+from src.tables.network_names import NetworkName
 from tests.commands import (
     ON_DIGITS,
     PNG,

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from misc.sensitivity_figure import curves_of_pair
-from src.sensitivity.measurements import read_measurements
+from src.collected.rank_measurements import read_measurements
 from tests.commands import PDF, PNG, caption_of, read_csv, run
 from tests.tables import PROBE, SIMILARITY, STITCH, write_table
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.checkpoints import save_state
 from src.models import build_model
-from src.session import Session
+from src.runs.checkpoints import save_state
+from src.runs.session import Session
 from src.similarity.passes import KeptFeatures
 from tests.commands import (
     MODEL,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.metrics import cohen_kappa_score
 
-from src.checkpoints import load_state
+from src.runs.checkpoints import load_state
 from src.stitching import Pair, StitchedModel, build_stitching_layer
 from tests.commands import (
     MODEL,

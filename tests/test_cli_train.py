@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from src import __version__
-from src.network_names import NetworkName
-from src.trained_with import training_of
+from src.runs.trained_with import training_of
+from src.tables.network_names import NetworkName
 from tests.commands import (
     ON_DIGITS,
     error_line,
@@ -114,7 +114,8 @@ def test_a_save_frequency_of_0_saves_the_last_epoch(tmp_path):
 
 def test_the_recipe_of_resi(monkeypatch):
     """SGD 0.1 with momentum 0.9, cosine to 0 over 200 epochs, weight decay 5e-4, batches of 128."""
-    from src.training import Settings, recorded
+    from src.runs import recorded
+    from src.training import Settings
 
     given = []
     monkeypatch.setattr(
@@ -132,7 +133,7 @@ def test_an_interrupted_run_with_interventions_goes_on_and_a_config_repeats_it(
     tmp_path, monkeypatch
 ):
     """Noise of an epoch is that of the epoch, and labels and dots are those from before."""
-    from src.training import recorded
+    from src.runs import recorded
 
     changes = [
         "-epoch-size",

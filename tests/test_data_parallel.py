@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from src.console import note, progress, result, silenced
 from src.datasets.augmentation import CropFlip
 from src.datasets.base import Shard
 from src.datasets.in_memory import ImageSet
+from src.ground.console import note, progress, result, silenced
 from src.training import classification_losses, evaluate
 from src.training.distributed import DataParallelClassification, Processes, launched
 from tests.tiny_datasets import few_grey_images

@@ -12,8 +12,8 @@ from src.datasets import dataset_info, load_dataset
 from src.datasets.augmentation import CropFlip
 from src.datasets.in_memory import ImageSet
 from src.datasets.mapped import MappedImages
-from src.errors import UserError
-from src.images import ImageSpec, Normalisation
+from src.ground.errors import UserError
+from src.ground.images import ImageSpec, Normalisation
 from tests.tiny_datasets import collect, random_images, write_cifar5m
 
 SIZES = [5, 4, 3, 6, 2, 7]  # of the six parts of CIFAR-5M

@@ -10,7 +10,7 @@ from src.datasets import Loading, load_dataset
 from src.datasets.augmentation import CropFlip
 from src.datasets.fingerprint import fingerprint
 from src.datasets.in_memory import ImageSet
-from src.images import Normalisation
+from src.ground.images import Normalisation
 from tests.tiny_datasets import few_grey_images, random_images, write_folder, write_imagenet
 
 N = 200

@@ -13,7 +13,7 @@ from src.choices.datasets import IMAGENET_VALUES, dataset_label, dataset_name
 from src.datasets import Loading, dataset_info, folders, load_dataset
 from src.datasets.decoded import DecodedImageSet
 from src.datasets.in_memory import ImageSet
-from src.errors import UserError
+from src.ground.errors import UserError
 from tests.tiny_datasets import collect, write_folder
 
 ONE_CLASS = {"classes": ("ant",)}

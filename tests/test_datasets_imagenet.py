@@ -13,8 +13,8 @@ from torchvision.datasets import ImageFolder
 
 from src.choices.datasets import DATASETS, IMAGENET_VALUES
 from src.datasets import Loading, load_dataset
-from src.errors import UserError
-from src.runtime import seed_of
+from src.ground.errors import UserError
+from src.ground.runtime import seed_of
 from tests.tiny_datasets import collect, write_imagenet
 
 TO_VALUES = [transforms.ToTensor(), transforms.Normalize(*IMAGENET_VALUES)]

@@ -7,7 +7,7 @@ import torch
 from src.datasets.augmentation import Affine, CropFlip
 from src.datasets.base import subset
 from src.datasets.in_memory import ImageSet
-from src.images import Normalisation
+from src.ground.images import Normalisation
 from tests.tiny_datasets import collect, random_images
 
 

@@ -7,7 +7,7 @@ import torch
 from torchvision import datasets as tv
 
 from src.datasets import dataset_info, load_dataset
-from src.errors import UserError
+from src.ground.errors import UserError
 from tests import tiny_datasets as tiny
 from tests.commands import start_code
 
@@ -68,7 +68,9 @@ def test_what_is_missing_is_downloaded_once_for_both_splits_and_all_processes(
     tmp_path, monkeypatch, unofficial_files, capfd
 ):
     root = tmp_path / "new" / "data"
-    lock = f"from src.files import locked; locked({str(root / '.cifar10.lock')!r}, wait=False)"
+    lock = (
+        f"from src.ground.files import locked; locked({str(root / '.cifar10.lock')!r}, wait=False)"
+    )
 
     def download(self):
         assert start_code(lock).wait(60) == 1  # no other process downloads meanwhile

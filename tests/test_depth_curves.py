@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from src.collected.depth_curves import write_depth
-from src.ground_truth.truth_rows import DepthRow
-from src.results import figures
+from src.reports import figures
+from src.reports.depth_curves import write_depth
+from src.tables.truth_rows import DepthRow
 from tests.commands import PDF, PNG, caption_of, error_line, read_csv, run
 from tests.tables import SIMILARITY, write_table
 from tests.written_runs import VALID, write_evaluation, write_run

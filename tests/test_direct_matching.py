@@ -9,9 +9,9 @@ from sklearn.linear_model import Ridge, RidgeCV
 from sklearn.metrics import r2_score
 
 from src.choices.stitching import FORMS
-from src.errors import UserError
+from src.ground.errors import UserError
 from src.low_rank import low_rank_approx
-from src.moments import Rows, as_rows
+from src.statistics.moments import Rows, as_rows
 from src.stitching import direct_matching
 from src.stitching.closed_forms import closed_form
 from src.stitching.layers import resize

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.checkpoints import load_model, load_state, save_state
-from src.errors import UserError
-from src.files import read_json
-from src.images import ImageSpec
+from src.ground.errors import UserError
+from src.ground.files import read_json
+from src.ground.images import ImageSpec
 from src.models import Network, build_model
 from src.models.heads import LinearProbe, pool
-from src.network_names import NetworkName
+from src.runs.checkpoints import load_model, load_state, save_state
+from src.tables.network_names import NetworkName
 from tests.commands import ON_DIGITS, error_line, read_csv, read_metrics, run
 from tests.conftest import few_images
 

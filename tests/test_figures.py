@@ -11,12 +11,11 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
-from src.results import figures
-from src.results.curves import CurvePanel, Point, curves
-from src.results.figures import VERMILION, YELLOW
-from src.results.heat_maps import BLANK, ClassMap, Grid, HeatMap, Sign, maps
-from src.results.matrices import Matrix
-from src.verdict import verdict_report
+from src.reports import figures, verdict_report
+from src.reports.curves import CurvePanel, Point, curves
+from src.reports.figures import VERMILION, YELLOW
+from src.reports.heat_maps import BLANK, ClassMap, Grid, HeatMap, Sign, maps
+from src.tables.matrices import Matrix
 from src.verdict.judging import VERDICTS
 from tests.commands import PDF, PNG, caption_of, row_title_of
 

@@ -8,9 +8,9 @@ import signal
 
 import pytest
 
-from src import files
-from src.errors import UserError
-from src.files import locked, write_bytes, write_json
+from src.ground import files
+from src.ground.errors import UserError
+from src.ground.files import locked, write_bytes, write_json
 from tests.commands import MODEL, ON_DIGITS, PAIR, module_of, run, start_code
 from tests.conftest import few_images
 from tests.run_content import content
@@ -70,7 +70,7 @@ def test_a_disk_that_fills_up_at_any_write(script, few, network_folder, monkeypa
 
 def test_a_kill_between_write_and_rename_leaves_the_old_file(tmp_path):
     code = (
-        "import os, pathlib, signal; from src.files import write_bytes\n"
+        "import os, pathlib, signal; from src.ground.files import write_bytes\n"
         "os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         f"write_bytes(pathlib.Path({str(tmp_path)!r}) / 'meta.json', b'new')\n"
     )
@@ -110,7 +110,7 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch, capsy
 
 def test_a_lock_keeps_processes_apart(tmp_path):
     code = (
-        "import sys, pathlib; from src.files import locked\n"
+        "import sys, pathlib; from src.ground.files import locked\n"
         "path = pathlib.Path(sys.argv[1])\n"
         "for _ in range(50):\n"
         "    with locked(path.with_name('.lock')): path.write_text(str(int(path.read_text()) + 1))\n"

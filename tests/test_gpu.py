@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from src.errors import as_user_error
-from src.runtime import MEMORY_SHARE, Fitting
+from src.ground.errors import as_user_error
+from src.ground.runtime import MEMORY_SHARE, Fitting
 from tests.commands import ROOT
 
 REAL = os.environ.get("TEST_GPU", "0")

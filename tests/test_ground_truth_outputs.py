@@ -9,7 +9,7 @@ import torch
 from scipy.spatial.distance import jensenshannon
 from torch import nn
 
-from src.errors import UserError
+from src.ground.errors import UserError
 from src.ground_truth import output_differences
 from src.ground_truth.outputs import (
     BASELINES,

@@ -11,8 +11,8 @@ from scipy.stats import rankdata
 from scipy.stats import t as student
 
 from src.ground_truth import chance_scores, group_scores, layer_scores, output_correlation
-from src.ground_truth.resampling import Estimate, estimate, permuted_p
 from src.ground_truth.scores import group_scores_of_pairs, rank_correlation
+from src.statistics.resampling import Estimate, estimate, permuted_p
 
 GROUPS = np.repeat(["none", "half", "most"], 5)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from src.choices.similarity import MEASURES
-from src.errors import UserError
-from src.ground_truth.tables import read_tables
-from src.results.network_list import ListedNetwork
+from src.collected.truth_tables import read_tables
+from src.ground.errors import UserError
+from src.tables.network_list import ListedNetwork
 from tests.commands import ON_DIGITS, read_csv, run
 from tests.conftest import few_images
 from tests.result_rows import similarity_row

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from src.checkpoints import load_model
 from src.datasets import load_dataset
-from src.errors import UserError
-from src.files import read_yaml
-from src.images import ImageSpec
-from src.network_names import NetworkName
-from src.ood.store import DetectorStore
+from src.ground.errors import UserError
+from src.ground.files import read_yaml
+from src.ground.images import ImageSpec
+from src.runs.checkpoints import load_model
+from src.runs.store import DetectorStore
+from src.tables.network_names import NetworkName
 from tests.commands import Code, save_network
 from tests.tiny_datasets import random_images, write_folder
 

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from misc.imagenet_train_main import INSTEAD, SWITCHES
-from src.checkpoints import load_state, save_state
+from src.ground.runtime import seeded
 from src.models import build_model
-from src.runtime import seeded
-from src.training import Settings, recorded
+from src.runs import recorded
+from src.runs.checkpoints import load_state, save_state
+from src.training import Settings
 from tests.commands import error_line, names_in, read_csv, read_json, run, words
 from tests.tiny_datasets import write_imagenet
 

@@ -8,8 +8,7 @@ import pytest
 from scipy import stats
 from scipy.optimize import minimize_scalar
 
-from src.results.tables import IntervalEstimate
-from src.verdict.intervals import (
+from src.statistics.intervals import (
     ALPHA,
     Evidence,
     Repetitions,
@@ -19,6 +18,7 @@ from src.verdict.intervals import (
     of_penalty,
     of_share,
 )
+from src.tables.tables import IntervalEstimate
 
 
 def penalty(lost: int, won: int, n: int) -> Evidence:

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from src.ground_truth.scored_measures import measures_of
-from src.stitching.folders import StitchingRun
+from src.collected.scored_measures import measures_of
+from src.runs.folders import StitchingRun
+from src.statistics.kappa import strata_of
 from src.verdict import kappa_within
-from src.verdict.kappa import strata_of
 from tests.result_rows import stitch_row
 
 N_CLASSES = 10

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from src.low_rank import descending, low_rank_approx, principal_components
-from src.moments import as_rows
+from src.statistics.moments import as_rows
 from tests.goldens import numbers, tensor
 
 CASES = sorted(key for key in numbers("low_rank") if "/rank" in key and "directly" not in key)

@@ -8,13 +8,13 @@ import re
 import pytest
 from matplotlib.text import Text
 
-from src.network_names import NetworkName
-from src.results import figures
-from src.results.network_list import ListedNetwork, as_listed
-from src.trained_with import training_of
-from src.verdict import judge, verdict_report
-from src.verdict.between_groups import LayerValue, Question, compare_groups
-from src.verdict.named_networks import NamedNetwork, named_networks
+from src.collected.between_groups import LayerValue, Question, compare_groups
+from src.collected.named_networks import NamedNetwork, named_networks
+from src.reports import figures, verdict_report
+from src.runs.trained_with import training_of
+from src.tables.network_list import ListedNetwork, as_listed
+from src.tables.network_names import NetworkName
+from src.verdict import judge
 from tests.commands import ON_DIGITS, caption_of, error_line, parse_matrix, read_csv, run
 from tests.conftest import few_images
 from tests.written_runs import runs_of, write_evaluation, write_run

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.checkpoints import save_state
 from src.choices.datasets import DATASET_NAMES
 from src.choices.models import MODEL_NAMES
 from src.datasets import load_dataset
-from src.errors import UserError
+from src.ground.errors import UserError
 from src.models import build_model
 from src.ood import make_detector
+from src.runs.checkpoints import save_state
+from src.runs.reloading import check_data
 from src.similarity import compare
 from src.stitching import build_layers, direct_matching, matching_batches
-from src.stitching.reloading import check_data
 from tests.commands import MODEL, ON_DIGITS, ROOT, error_line, parser_of, run
 from tests.conftest import few_images
 from tests.written_runs import runs_of, write_run

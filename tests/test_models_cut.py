@@ -15,13 +15,13 @@ import torchvision
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from src.errors import UserError
+from src.ground.errors import UserError
+from src.ground.runtime import seeded
 from src.models import MODEL_NAMES, Network, build_model
 from src.models.preact_resnet import PreActResNet
 from src.models.resnet import ResNet
 from src.models.torchvision_networks import classifiers
 from src.models.vit import VisionTransformer
-from src.runtime import seeded
 from tests import traps
 from tests.golden_weights import golden_input, load_golden_weights
 from tests.goldens import DATA

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from src.errors import UserError
+from src.ground.errors import UserError
 from src.models import Network
 from src.models.resnet import ResNet
 from tests.traps import Attention, Base, Detached, Dropout, Patches, SharedRelu, Silent

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torchvision
 
-from src.errors import Misfit, UserError
+from src.ground.errors import Misfit, UserError
 from src.models import MODEL_NAMES, build_model, vit
 from tests.golden_weights import golden_input, load_golden_weights
 

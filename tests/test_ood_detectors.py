@@ -5,13 +5,13 @@ import json
 import pytest
 import torch
 
-from src.checkpoints import save_state
-from src.errors import UserError
-from src.images import ImageSpec
+from src.ground.errors import UserError
+from src.ground.images import ImageSpec
 from src.models import build_model
-from src.network_names import NetworkName, content_of
 from src.ood import energy
-from src.ood.store import DetectorStore, new_name
+from src.runs.checkpoints import save_state
+from src.runs.store import DetectorStore, new_name
+from src.tables.network_names import NetworkName, content_of
 from tests.goldens import DATA
 
 PUBLIC = json.loads((DATA / "public_meta.json").read_text())

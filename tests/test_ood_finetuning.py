@@ -4,10 +4,9 @@ learning rate."""
 import pytest
 import torch
 
-from src.checkpoints import freeze
 from src.datasets.in_memory import ImageSet
-from src.errors import UserError
-from src.images import ImageSpec
+from src.ground.errors import UserError
+from src.ground.images import ImageSpec
 from src.models import build_model
 from src.ood.finetuning import (
     HalfAndHalf,
@@ -15,6 +14,7 @@ from src.ood.finetuning import (
     finetuning_settings,
     fresh_classifier,
 )
+from src.runs.checkpoints import freeze
 from src.training import Settings
 
 IMAGES = ImageSpec(10, (1, 8, 8))

@@ -10,13 +10,13 @@ import torch
 from scipy.spatial.distance import pdist
 from scipy.stats import spearmanr
 
-from src.checkpoints import load_model, save_state
 from src.datasets import load_dataset
-from src.images import ImageSpec
+from src.ground.images import ImageSpec
 from src.models import build_model
-from src.network_names import NetworkName
 from src.ood import make_detector
-from src.results import figures
+from src.reports import figures
+from src.runs.checkpoints import load_model, save_state
+from src.tables.network_names import NetworkName
 from tests.commands import ON_DIGITS, PNG, ROOT, error_line, read_csv, read_json, run
 from tests.conftest import few_images
 

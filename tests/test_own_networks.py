@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from src.checkpoints import load_model
-from src.errors import UserError
-from src.images import ImageSpec
+from src.ground.errors import UserError
+from src.ground.images import ImageSpec
 from src.models import Network, build_model
-from src.network_names import NetworkName
+from src.runs.checkpoints import load_model
+from src.tables.network_names import NetworkName
 from tests import commands
 from tests.commands import ON_DIGITS, Output, read_csv, read_json, read_metrics
 from tests.conftest import few_images

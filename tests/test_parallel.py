@@ -2,7 +2,7 @@
 
 import pytest
 
-from src.checkpoints import load_state
+from src.runs.checkpoints import load_state
 from tests.commands import ON_DIGITS, PAIR, pair_of, read_csv, read_json, start
 
 LAYERS = [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)]

@@ -7,10 +7,10 @@ import torch
 
 from src.models import Network
 from src.ood import along_the_way, make_detector, ood_metrics
-from src.ood.evaluation_rows import WayRow
 from src.ood.identifying import share_of
+from src.runs.folders import StitchingRun
 from src.stitching import direct_matching
-from src.stitching.folders import StitchingRun
+from src.tables.evaluation_rows import WayRow
 from src.verdict import judge
 from tests.commands import digit_images
 from tests.result_rows import OPTIONS, stitch_row

@@ -13,14 +13,14 @@ import pytest
 import torch
 
 import exec_stitch
-from src.errors import UserError
-from src.files import durable_together, write_blocks, write_bytes
+from src.ground.errors import UserError
+from src.ground.files import durable_together, write_blocks, write_bytes
 from src.models import build_model
+from src.runs.stitch_runs import GridRuns
 from src.stitching import Pair, build_layers
-from src.stitching.experiments import Experiment
 from src.stitching.grid import GridScore
-from src.stitching.runs import GridRuns
-from src.stitching.stitch_rows import Metrics
+from src.tables.experiments import Experiment
+from src.tables.stitch_rows import Metrics
 from src.training import EpochLog, HeadResult
 from tests.commands import ON_DIGITS, names_in, run
 from tests.conftest import few_images

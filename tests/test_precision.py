@@ -5,8 +5,8 @@ import pytest
 import torch
 from torch import nn
 
+from src.ground.runtime import full_precision, precision
 from src.ood import energy
-from src.runtime import full_precision, precision
 from src.training import Classification, Settings, classification_losses, train
 from tests.commands import ON_DIGITS, read_metrics
 from tests.tiny_datasets import few_grey_images

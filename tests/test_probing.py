@@ -7,13 +7,13 @@ from torch.nn import functional as F
 
 from src.datasets import load_dataset
 from src.datasets.in_memory import ImageSet
-from src.images import ImageSpec
+from src.ground.images import ImageSpec
+from src.ground.runtime import seeded
 from src.low_rank import low_rank_approx
 from src.models import Network
 from src.models.heads import pool
 from src.probing import Probes, decay_epochs
 from src.probing.probes import truncated_pools
-from src.runtime import seeded
 from src.training import Settings, train
 
 SHAPES = {

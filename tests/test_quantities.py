@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 
 from src.collected.measurements import MeasurementRow
-from src.ground_truth.truth_rows import DepthRow, DotsRow, TruthRow
-from src.ood.evaluation_rows import EvaluationRow, StitchValidity
-from src.ood.evaluation_rows import WayRow as StitchWayRow
+from src.collected.rank_tests import RankTestRow
 from src.ood.finetuning import FinetuningRow
-from src.probing.probe_rows import ProbeRow
-from src.results.heat_maps import HeatMap
-from src.results.matrices import Matrix
-from src.results.quantities import (
+from src.reports.heat_maps import HeatMap
+from src.runs.recorded import EpochRow
+from src.tables.evaluation_rows import EvaluationRow, StitchValidity
+from src.tables.evaluation_rows import WayRow as StitchWayRow
+from src.tables.experiments import Experiment, StitchResult
+from src.tables.matrices import Matrix
+from src.tables.probe_rows import ProbeRow
+from src.tables.quantities import (
     DETECTOR,
     IN_EVALUATION,
     IN_TRUTH,
@@ -28,13 +30,11 @@ from src.results.quantities import (
     measured_by,
     shown_in,
 )
-from src.results.tables import columns
-from src.sensitivity.rank_tests import RankTestRow
-from src.similarity.similarity_rows import SimilarityRow
-from src.stitching.experiments import Experiment, StitchResult
-from src.stitching.stitch_rows import ComparisonRow, Metrics, StitchRow
-from src.training.recorded import EpochRow
-from src.verdict.verdict_rows import GroupRow, GroupTestRow, VerdictRow, WayRow
+from src.tables.similarity_rows import SimilarityRow
+from src.tables.stitch_rows import ComparisonRow, Metrics, StitchRow
+from src.tables.tables import columns
+from src.tables.truth_rows import DepthRow, DotsRow, TruthRow
+from src.tables.verdict_rows import GroupRow, GroupTestRow, VerdictRow, WayRow
 
 PAGE = Path(__file__).parents[1] / "misc" / "docs" / "files.md"
 DEPTHS = {"front_depth", "end_depth"}

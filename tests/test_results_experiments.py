@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from src.network_names import FRESH, NetworkName, titles_of
-from src.results.images import SPLITS
-from src.results.options import differences, read_options
-from src.results.run import Run
-from src.results.tables import columns
-from src.stitching.experiments import (
+from src.runs.folders import StitchingRun
+from src.runs.images import SPLITS
+from src.runs.options import differences, read_options
+from src.runs.run import Run
+from src.tables.experiments import (
     NETWORKS,
     RANKS,
     WEIGHTS,
@@ -22,7 +21,8 @@ from src.stitching.experiments import (
     newest_runs,
     pair_of,
 )
-from src.stitching.folders import StitchingRun
+from src.tables.network_names import FRESH, NetworkName, titles_of
+from src.tables.tables import columns
 from tests.result_rows import OPTIONS, evaluation_row, stitch_row
 
 

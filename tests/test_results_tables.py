@@ -6,18 +6,18 @@ from typing import Any, NamedTuple, get_args, get_origin
 import pytest
 
 from src.collected.measurements import MeasurementRow
-from src.errors import UserError
-from src.ground_truth.truth_rows import DepthRow, DotsRow, TruthRow
-from src.ood.evaluation_rows import EvaluationRow
-from src.ood.evaluation_rows import WayRow as StitchWayRow
+from src.collected.rank_tests import RankTestRow
+from src.ground.errors import UserError
 from src.ood.finetuning import FinetuningRow
-from src.probing.probe_rows import ProbeRow
-from src.results.tables import columns, fields, from_record, read_table, to_record, write_table
-from src.sensitivity.rank_tests import RankTestRow
-from src.similarity.similarity_rows import SimilarityRow
-from src.stitching.stitch_rows import ComparisonRow, Metrics, StitchRow
-from src.training.recorded import EpochRow
-from src.verdict.verdict_rows import VerdictRow, WayRow
+from src.runs.recorded import EpochRow
+from src.tables.evaluation_rows import EvaluationRow
+from src.tables.evaluation_rows import WayRow as StitchWayRow
+from src.tables.probe_rows import ProbeRow
+from src.tables.similarity_rows import SimilarityRow
+from src.tables.stitch_rows import ComparisonRow, Metrics, StitchRow
+from src.tables.tables import columns, fields, from_record, read_table, to_record, write_table
+from src.tables.truth_rows import DepthRow, DotsRow, TruthRow
+from src.tables.verdict_rows import VerdictRow, WayRow
 from tests.result_rows import evaluation_row, probe_row, similarity_row, stitch_row
 
 MEANS = (

@@ -6,8 +6,8 @@ import os
 import shutil
 from datetime import datetime
 
-from src.results.tables import write_table
-from src.sensitivity.measurements import FULL, Measurement, read_measurements
+from src.collected.rank_measurements import FULL, Measurement, read_measurements
+from src.tables.tables import write_table
 from tests.result_rows import probe_row, similarity_row, stitch_row
 
 

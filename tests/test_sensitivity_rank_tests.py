@@ -5,9 +5,8 @@ import math
 import pytest
 from scipy import stats
 
-from src.probing.probe_rows import ProbeRow
-from src.sensitivity.measurements import FULL, Measurement, Measurements
-from src.sensitivity.rank_tests import (
+from src.collected.rank_measurements import FULL, Measurement, Measurements
+from src.collected.rank_tests import (
     BASELINE,
     RankTestRow,
     correlation,
@@ -15,6 +14,7 @@ from src.sensitivity.rank_tests import (
     specificity,
     summary_of_places,
 )
+from src.tables.probe_rows import ProbeRow
 from tests.result_rows import probe_row
 
 CKA = Measurement(

@@ -5,15 +5,15 @@ import pytest
 import torch
 from torch import nn
 
-from src.errors import UserError
-from src.images import ImageSpec
+from src.ground.errors import UserError
+from src.ground.images import ImageSpec
 from src.models import Network
 from src.models.tokens import TokenLayout
-from src.network_names import NetworkName
 from src.ood.reference import EvaluationOptions, make_reference
 from src.ood.validity import cells
 from src.probing.probes import Probes
 from src.stitching import Pair, build_layers
+from src.tables.network_names import NetworkName
 from src.training import classification_losses
 from tests.tiny_datasets import few_grey_images
 

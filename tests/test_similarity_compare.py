@@ -8,7 +8,7 @@ import torch
 
 from src.choices.similarity import MEASURES
 from src.low_rank import low_rank_approx
-from src.moments import as_rows
+from src.runs.stored import StoredActivations
 from src.similarity import (
     Undefined,
     compare,
@@ -20,7 +20,7 @@ from src.similarity import (
 )
 from src.similarity.comparison import Comparison
 from src.similarity.passes import KeptFeatures, Side, take_statistics
-from src.similarity.stored import StoredActivations
+from src.statistics.moments import as_rows
 from tests.comparisons import compared
 from tests.goldens import numbers, tensor
 

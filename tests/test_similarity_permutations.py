@@ -15,7 +15,7 @@ from src.similarity import (
     pwcca_distance,
 )
 from src.similarity.permutations import null_of, permutations
-from src.similarity.similarity_rows import SimilarityRow
+from src.tables.similarity_rows import SimilarityRow
 from tests.comparisons import compared
 
 FUNCTIONS = {

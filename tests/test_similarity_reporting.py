@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from src.results.curves import CurvePanel
-from src.similarity import similarity_report
-from src.similarity.similarity_rows import SimilarityRow
+from src.reports import similarity_report
+from src.reports.curves import CurvePanel
+from src.tables.similarity_rows import SimilarityRow
 
 
 def rows_of(layers1, layers2, ranks1, ranks2) -> list[SimilarityRow]:

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from src.console import warn_once
-from src.images import ImageSpec, Normalisation
+from src.ground.console import warn_once
+from src.ground.images import ImageSpec, Normalisation
 from src.models import Network, build_model
 from src.models.steadiness import OF_BATCH, RANDOM, unsteadiness_of
 from tests import traps

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from src.checkpoints import load_state
 from src.low_rank import low_rank_approx
 from src.models import build_model
+from src.runs.checkpoints import load_state
 from src.stitching import (
     Grid,
     Pair,

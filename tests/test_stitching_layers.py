@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from src.errors import UserError
+from src.ground.errors import UserError
 from src.stitching.layers import THRESHOLDS, StitchingLayer, build_stitching_layer, resize
 from tests.golden_weights import load_golden_weights
 from tests.goldens import notes, numbers, tensor

@@ -8,15 +8,15 @@ from dataclasses import replace
 
 import pytest
 
-from src.errors import UserError
-from src.results.captions import describe_stitches, pair_of_networks
-from src.results.heat_maps import HeatMap
-from src.results.matrices import accuracies
-from src.stitching.folders import read_run
-from src.stitching.grid_figures import printed_matrices
-from src.stitching.grid_tables import compare, draw, write_grid
-from src.stitching.stitch_rows import StitchRow
-from src.verdict.named_networks import NamedNetwork
+from src.collected.named_networks import NamedNetwork
+from src.ground.errors import UserError
+from src.reports.captions import describe_stitches, pair_of_networks
+from src.reports.grid_figures import printed_matrices
+from src.reports.grid_tables import compare, draw, write_grid
+from src.reports.heat_maps import HeatMap
+from src.runs.folders import read_run
+from src.tables.matrices import accuracies
+from src.tables.stitch_rows import StitchRow
 from tests.commands import caption_of
 from tests.result_rows import OPTIONS, stitch_row
 from tests.run_content import grid_rows

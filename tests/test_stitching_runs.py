@@ -13,17 +13,17 @@ import pytest
 import torch
 
 import exec_stitch
-from src.errors import UserError
+from src.ground.errors import UserError
 from src.models import build_model
-from src.results.run import Run
+from src.runs.check import check_options
+from src.runs.folders import read_runs, write_predictions
+from src.runs.run import Run
+from src.runs.stitch_runs import GridRuns
 from src.stitching import Pair, build_layers
-from src.stitching.check import check_options
 from src.stitching.closed_forms import Matching
-from src.stitching.experiments import Experiment
-from src.stitching.folders import read_runs, write_predictions
 from src.stitching.grid import GridScore, agreement_of
-from src.stitching.runs import GridRuns
-from src.stitching.stitch_rows import Metrics
+from src.tables.experiments import Experiment
+from src.tables.stitch_rows import Metrics
 from src.training import EpochLog, HeadResult
 from tests.goldens import DATA
 

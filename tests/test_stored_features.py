@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from src.checkpoints import load_model, save_state
 from src.datasets import load_dataset
-from src.images import ImageSpec
+from src.ground.images import ImageSpec
 from src.models import build_model
-from src.network_names import NetworkName
+from src.runs.checkpoints import load_model, save_state
+from src.tables.network_names import NetworkName
 from tests.commands import ON_DIGITS, error_line, read_csv, read_json, run
 from tests.conftest import few_images
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import VisionTransformer as TorchvisionTransformer
 
-from src.errors import UserError
-from src.images import ImageSpec
+from src.ground.errors import UserError
+from src.ground.images import ImageSpec
 from src.models import Network
 from src.models.heads import pool
 from src.models.tokens import TokenLayout, grid_of, guessed_layout, n_leading_equal

@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from src.checkpoints import save_state
 from src.datasets.in_memory import ImageSet
-from src.errors import UserError
+from src.ground.errors import UserError
+from src.ground.runtime import seeded
 from src.models import build_model
-from src.runtime import seeded
+from src.runs.checkpoints import save_state
 from src.training import (
     NO_CLASS,
     Classification,

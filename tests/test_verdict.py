@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from src.ood.evaluation_rows import EvaluationRow, evaluation_file, read_evaluations
-from src.results.tables import write_table
-from src.similarity.similarity_rows import Null, SimilarityRow
-from src.training.recorded import EpochRow
-from src.verdict import Limits, judge, kappa_within, verdict_report
-from src.verdict.intervals import of_share
+from src.reports import verdict_report
+from src.runs.recorded import EpochRow
+from src.statistics.intervals import of_share
+from src.tables.evaluation_rows import EvaluationRow, evaluation_file, read_evaluations
+from src.tables.similarity_rows import Null, SimilarityRow
+from src.tables.tables import write_table
+from src.tables.verdict_rows import VerdictRow
+from src.verdict import Limits, judge, kappa_within
 from src.verdict.judging import LOST, NOT_MATCHED, SIMILAR, UNDECIDED
-from src.verdict.verdict_rows import VerdictRow
 from tests.commands import PDF, caption_of, error_line, read_csv, run
 from tests.goldens import DATA
 from tests.result_rows import similarity_row

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from src.ood.evaluation_rows import (
+from src.ood.identifying import share_of
+from src.runs.folders import StitchingRun, read_runs
+from src.tables.evaluation_rows import (
     EvaluationRow,
     StitchValidity,
     WayRow,
@@ -15,9 +17,7 @@ from src.ood.evaluation_rows import (
     way_file,
     with_evaluations,
 )
-from src.ood.identifying import share_of
-from src.results.tables import read_table, write_table
-from src.stitching.folders import StitchingRun, read_runs
+from src.tables.tables import read_table, write_table
 from tests import result_rows
 
 N, N_CLASSES = 1000, 10

@@ -9,8 +9,8 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from src.errors import UserError, unknown_name
-from src.images import ImageSpec, Normalisation
+from src.ground.errors import UserError, unknown_name
+from src.ground.images import ImageSpec, Normalisation
 
 
 class Recipe(NamedTuple):

@@ -7,8 +7,8 @@ To add a score, write its row here and its detector in `src.ood.detectors`, and 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from src.errors import UserError
-from src.user_code import by_title
+from src.ground.errors import UserError
+from src.ground.user_code import by_title
 
 N_NEIGHBOURS = 50  # or half of the smallest class, if that is less
 ON_OTHER_DATA = "_on_"  # in names of tables, between the score and the name of other data

@@ -7,8 +7,8 @@ function there under the same name. Options, help, tables, signs and figures rea
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from src.errors import unknown_name
-from src.user_code import CODE, is_user_code, title_of
+from src.ground.errors import unknown_name
+from src.ground.user_code import CODE, is_user_code, title_of
 
 GRAMS = "grams"  # the inputs of a measure
 SAMPLES = "samples"

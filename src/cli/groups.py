@@ -10,17 +10,17 @@ from src.choices.models import MODEL_NAMES, VIT_INPUTS, VITS
 from src.choices.similarity import MEASURES, PAPER
 from src.cli.parser import Parser
 from src.cli.types import cutoff, described, names_or_code, real_number, whole_number
-from src.errors import UserError
-from src.images import ImageSpec
-from src.network_names import NetworkName
-from src.results.images import SPLITS, changed_images, record_of, split_name
-from src.results.weights import recorded
-from src.user_code import CODE
+from src.ground.errors import UserError
+from src.ground.images import ImageSpec
+from src.ground.user_code import CODE
+from src.runs.images import SPLITS, changed_images, record_of, split_name
+from src.runs.weights import recorded
+from src.tables.network_names import NetworkName
 
 if TYPE_CHECKING:
     from src.datasets.base import BaseImageSet
     from src.models import Network
-    from src.session import Session
+    from src.runs.session import Session
     from src.training import Settings
 
 MOST_WORKERS = 16  # that decode images by default
@@ -158,8 +158,8 @@ def load_split(args: Namespace, session: "Session", device: Any, *, train: bool)
 
 def _note_training_on_others(args: Namespace) -> None:
     """Note the networks of `args` whose training images have changed since."""
-    from src.console import note_once
-    from src.trained_with import options_beside
+    from src.ground.console import note_once
+    from src.runs.trained_with import options_beside
 
     options = vars(args)
     training_images = SPLITS[split_name(train=True)]
@@ -458,7 +458,7 @@ def _load_whole(
     args: Namespace, options: NetworkOptions, images: ImageSpec, *, session: "Session", device: Any
 ) -> LoadedNetwork:
     """Return the network that options name, without layers."""
-    from src.trained_with import note_other_data
+    from src.runs.trained_with import note_other_data
 
     name = named_network(args, options.model)
     network = session.network(name, images, device=device, encoder=options.is_encoder_allowed)

@@ -11,12 +11,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from src.console import note
-from src.errors import Misfit, UserError, as_user_error, unknown_name
-from src.files import read_yaml
-from src.network_names import content_of
-from src.results.options import FORMER, NOT_RECORDED
-from src.user_code import absolute, is_user_code, source_of
+from src.ground.console import note
+from src.ground.errors import Misfit, UserError, as_user_error, unknown_name
+from src.ground.files import read_yaml
+from src.ground.user_code import absolute, is_user_code, source_of
+from src.runs.options import FORMER, NOT_RECORDED
+from src.tables.network_names import content_of
 
 # Beginnings of warnings that no user has to see
 HARMLESS = (
@@ -243,7 +243,7 @@ def run(
             for text in HARMLESS:
                 warnings.filterwarnings("ignore", text)
             if "tf32" in args:
-                from src.runtime import precision
+                from src.ground.runtime import precision
 
                 contexts.enter_context(precision(gpu=args.gpu, amp=args.amp, tf32=args.tf32))
             experiment(args)

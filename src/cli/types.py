@@ -5,9 +5,9 @@ import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
-from src.errors import unknown_name
-from src.network_names import DEFAULT, FRESH
-from src.user_code import CODE, absolute, is_user_code
+from src.ground.errors import unknown_name
+from src.ground.user_code import CODE, absolute, is_user_code
+from src.tables.network_names import DEFAULT, FRESH
 
 # Endings of checkpoints and of files of features
 CHECKPOINT_ENDINGS = (".pt", ".pth", ".tar", ".ckpt", ".npz")

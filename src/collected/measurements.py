@@ -5,13 +5,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from src.network_names import NetworkKey
-from src.results.quantities import DETECTOR, QUANTITIES, STITCHING, VALIDITY, measured_by
-from src.similarity.similarity_rows import SimilarityRow
-from src.stitching.experiments import NETWORKS, RANKS, method_names
-from src.stitching.folders import StitchingRun
-from src.verdict.between_groups import LayerValue
-from src.verdict.groups import Names, value_of
+from src.collected.between_groups import LayerValue
+from src.collected.groups import Names, value_of
+from src.runs.folders import StitchingRun
+from src.tables.experiments import NETWORKS, RANKS, method_names
+from src.tables.network_names import NetworkKey
+from src.tables.quantities import DETECTOR, QUANTITIES, STITCHING, VALIDITY, measured_by
+from src.tables.similarity_rows import SimilarityRow
 
 SIMILARITY = "similarity"  # the method of measures without a stitch
 

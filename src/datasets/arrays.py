@@ -7,15 +7,15 @@ import numpy as np
 import torch
 
 from src.choices.datasets import DATASETS, DatasetInfo
-from src.console import warn_once
 from src.datasets.base import Device, Loading
 from src.datasets.in_memory import ImageSet, split_of
 from src.datasets.mapped import MappedImages, map_file, map_member
 from src.datasets.samples import warn_of_binary_levels
 from src.datasets.small_sets import load_torchvision
-from src.errors import UserError
-from src.files import readable
-from src.images import Normalisation, make_normalisation
+from src.ground.console import warn_once
+from src.ground.errors import UserError
+from src.ground.files import readable
+from src.ground.images import Normalisation, make_normalisation
 
 RANDOM_IMAGES = "300K_random_images.npy"
 RANDOM_IMAGES_SOURCE = f"https://people.eecs.berkeley.edu/~hendrycks/{RANDOM_IMAGES}"

@@ -7,10 +7,10 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from src import runtime
-from src.console import warn
-from src.errors import UserError
-from src.images import ImageSpec, Normalisation, describe_values
+from src.ground import runtime
+from src.ground.console import warn
+from src.ground.errors import UserError
+from src.ground.images import ImageSpec, Normalisation, describe_values
 
 UNLABELLED = -1
 Device = torch.device | str

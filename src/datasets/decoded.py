@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from src.datasets.base import BaseImageSet, Change, Loading, Pass, apply_changes
-from src.errors import UserError
-from src.files import readable
-from src.runtime import seed_of
+from src.ground.errors import UserError
+from src.ground.files import readable
+from src.ground.runtime import seed_of
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 Transform = Callable[[Image.Image], Tensor]  # to uint8 (C, H, W), of one shape for all images

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from src import runtime
 from src.datasets.base import BaseImageSet, Device, Pass
+from src.ground import runtime
 
 N_DIFFERENT = 256  # images
 

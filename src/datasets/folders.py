@@ -12,15 +12,15 @@ from torchvision import transforms as T
 from torchvision.datasets.folder import IMG_EXTENSIONS, is_image_file, make_dataset
 
 from src.choices.datasets import IMAGENET_VALUES, DatasetInfo
-from src.console import listed, note_once, progress, warn_once
 from src.datasets.augmentation import CropFlip
 from src.datasets.base import UNLABELLED, BaseImageSet, Device, Loading, Pass
 from src.datasets.decoded import DecodedImageSet, Transform
 from src.datasets.in_memory import ImageSet
 from src.datasets.samples import Size, first_images, sizes_of, warn_of_lost_pixels
-from src.errors import UserError, unknown_name
-from src.files import read_yaml, readable
-from src.images import Normalisation, make_normalisation
+from src.ground.console import listed, note_once, progress, warn_once
+from src.ground.errors import UserError, unknown_name
+from src.ground.files import read_yaml, readable
+from src.ground.images import Normalisation, make_normalisation
 
 SPLITS = {True: ("train", "training_data"), False: ("val", "validation", "test", "validation_data")}
 KEYS = ("size", "channels", "mean", "std", "augment", "classes")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from src.datasets.base import BaseImageSet, Change
-from src.runtime import generator, seed_of
+from src.ground.runtime import generator, seed_of
 
 # The second part of the key of a generator: draws of different things are independent
 LABELS, TRAINING_DOTS, TEST_DOTS, NOISE = range(4)

@@ -16,7 +16,7 @@ import torch
 from numpy.lib import format as npy
 from torch import Tensor
 
-from src import console, files
+from src.ground import console, files
 
 BLOCK = 2**20  # bytes that are unpacked at once
 

@@ -9,7 +9,7 @@ from src.choices.datasets import DATASETS, INTERVENTIONS, DatasetInfo, dataset_n
 from src.datasets import arrays, folders, small_sets
 from src.datasets.base import BaseImageSet, Loading
 from src.datasets.interventions import INTERVENTION_FUNCTIONS
-from src.errors import UserError
+from src.ground.errors import UserError
 
 # A loader takes the row of a data set and the arguments of `load_dataset`
 LOADERS: dict[str, Callable[..., BaseImageSet]] = {

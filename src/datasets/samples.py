@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 from torchvision.datasets.folder import is_image_file
 
-from src.console import warn_once
-from src.files import readable
+from src.ground.console import warn_once
+from src.ground.files import readable
 
 N_SAMPLED = 100
 REMEDY = "restore or remove it"  # of an image that cannot be read

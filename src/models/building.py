@@ -6,7 +6,8 @@ from typing import Any
 from torch import nn
 
 from src.choices.models import MODEL_NAMES, MODELS
-from src.errors import Misfit, UserError, unknown_name
+from src.ground.errors import Misfit, UserError, unknown_name
+from src.ground.user_code import CODE, failing_as_user_error, is_user_code, load
 from src.models.network import Network
 from src.models.preact_resnet import PreActResNet
 from src.models.representation_classifiers import RepresentationResNet, RepresentationTransformer
@@ -14,7 +15,6 @@ from src.models.resnet import ResNet
 from src.models.small_cnn import SmallCNN
 from src.models.torchvision_networks import torchvision_network
 from src.models.vit import VisionTransformer
-from src.user_code import CODE, failing_as_user_error, is_user_code, load
 
 BUILDERS = {
     "resnet": ResNet,

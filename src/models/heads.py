@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from src.errors import UserError
+from src.ground.errors import UserError
 from src.models.outputs import logits_of
 from src.models.tokens import TokenLayout, layout_or_guess
 

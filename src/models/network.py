@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from src.console import note, note_once, warn
-from src.errors import UserError, unknown_name
+from src.ground.console import note, note_once, warn
+from src.ground.errors import UserError, unknown_name
 from src.models.blocks import find_blocks
 from src.models.calls import OUTPUT
 from src.models.heads import add_head

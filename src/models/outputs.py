@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from src.errors import UserError
+from src.ground.errors import UserError
 
 
 def tensors_of(output: Any) -> Iterator[Tensor]:

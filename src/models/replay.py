@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from src.console import note
-from src.errors import UserError
+from src.ground.console import note
+from src.ground.errors import UserError
 from src.models.calls import OUTPUT, Call, Calls, buffers_kept, steady
 from src.models.outputs import first_tensor, logits_of, map_tensors, with_first
 

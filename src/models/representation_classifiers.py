@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from src.errors import UserError
+from src.ground.errors import UserError
 from src.models.resnet import ResNet
 from src.models.vit import Transformer, init_linear
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from src.errors import Misfit
+from src.ground.errors import Misfit
 from src.models.resnet import init_convolution
 
 WIDTHS = (16, 32, 64, 128)  # channels of the blocks

@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from src.images import ImageSpec
+from src.ground.images import ImageSpec
+from src.ground.runtime import full_precision, generator
 from src.models.calls import steady
 from src.models.network import Network
-from src.runtime import full_precision, generator
 
 RANDOM = "random"
 OF_BATCH = "batch"

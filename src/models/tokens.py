@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from src.console import note_once
+from src.ground.console import note_once
 
 EQUAL = (
     0.01  # the difference of a token between images, relative to the largest: equal up to rounding

@@ -6,7 +6,7 @@ from typing import Any
 import torchvision
 from torch import Tensor, hub, nn
 
-from src.errors import UserError, unknown_name
+from src.ground.errors import UserError, unknown_name
 
 PREFIX = "tv_"
 

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from src.ground.runtime import at_least_single
 from src.models.tokens import TokenLayout, layout_or_guess
-from src.runtime import at_least_single
 
 CELLS = 2  # along each side of a map
 

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from src.choices.scores import N_NEIGHBOURS, SCORES, is_trained
-from src.errors import UserError, unknown_name
+from src.ground.errors import UserError, unknown_name
+from src.ground.runtime import at_least_single
+from src.ground.user_code import CODE, failing_as_user_error, is_user_code, load
 from src.models import Network
-from src.moments import ROUNDING, CrossMoments, Moments, Rows
-from src.runtime import at_least_single
-from src.user_code import CODE, failing_as_user_error, is_user_code, load
+from src.statistics.moments import ROUNDING, CrossMoments, Moments, Rows
 
 RIDGE = 1e-6  # share of the mean variance added to all variances, for channels that are dead
 BANK_SIZE = 10_000  # samples among which nearest neighbours are found

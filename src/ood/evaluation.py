@@ -12,20 +12,20 @@ import torch
 from torch import Tensor
 
 from src.choices.datasets import dataset_label
-from src.console import warn
-from src.files import write_bytes
+from src.ground.console import warn
+from src.ground.files import write_bytes
 from src.models.tokens import TokenLayout
 from src.ood.cells import cells
 from src.ood.detectors import Detector
-from src.ood.evaluation_rows import EvaluationRow, StitchValidity, WayRow
 from src.ood.identifying import Foils, OwnLayer, Shown, share_of
 from src.ood.metrics import OODMetrics, auroc_interval, ood_metrics
 from src.ood.reference import DetectorKey, Reference
 from src.ood.validity import N_IMAGES, features
-from src.results.tables import Interval
-from src.stitching.experiments import Pair
-from src.stitching.folders import StitchingRun
+from src.runs.folders import StitchingRun
 from src.stitching.grid import Grid
+from src.tables.evaluation_rows import EvaluationRow, StitchValidity, WayRow
+from src.tables.experiments import Pair
+from src.tables.tables import Interval
 from src.training import NO_CLASS, predicted_classes
 
 

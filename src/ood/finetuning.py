@@ -11,16 +11,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from src.checkpoints import load_weights, save_state
-from src.console import result
 from src.datasets.base import BaseImageSet
-from src.errors import UserError
-from src.images import ImageSpec
+from src.ground.console import result
+from src.ground.errors import UserError
+from src.ground.images import ImageSpec
+from src.ground.runtime import at_least_single, seeded
 from src.models import Network, build_model
 from src.ood.detectors import energy
-from src.results.run import Run
-from src.results.tables import write_table
-from src.runtime import at_least_single, seeded
+from src.runs.checkpoints import load_weights, save_state
+from src.runs.run import Run
+from src.tables.tables import write_table
 from src.training import (
     Classification,
     EpochLog,

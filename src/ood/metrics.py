@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import expit, logit
 from scipy.stats import norm, rankdata
 
-from src.results.tables import Interval
+from src.tables.tables import Interval
 
 
 class OODMetrics(NamedTuple):

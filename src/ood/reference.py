@@ -16,17 +16,17 @@ import torch
 from torch import Tensor
 
 from src.choices.scores import is_trained, scores_by_title
-from src.console import progress
 from src.datasets.base import BaseImageSet
-from src.errors import UserError
+from src.ground.console import progress
+from src.ground.errors import UserError
 from src.models import Network
-from src.network_names import NetworkName
 from src.ood.cells import cells
 from src.ood.detectors import Detector, make_detector
 from src.ood.identifying import FEWEST, N_IDENTIFIED, Foils, OwnLayer, choose_foils, way_of
 from src.ood.metrics import OODMetrics, ood_metrics
-from src.ood.store import DetectorStore
 from src.ood.validity import N_IMAGES, Validity
+from src.runs.store import DetectorStore
+from src.tables.network_names import NetworkName
 from src.training import not_finite
 
 Batches = Iterable[tuple[Tensor, Tensor]]

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from src.models.tokens import TokenLayout
-from src.moments import Rows
 from src.ood.cells import cells
 from src.ood.detectors import mean_over_positions
-from src.ood.evaluation_rows import StitchValidity
+from src.statistics.moments import Rows
+from src.tables.evaluation_rows import StitchValidity
 
 K = 5  # neighbours
 N_IMAGES = 2_000  # training images at most; callers choose as many test images at most

@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from src.errors import UserError
-from src.images import ImageSpec
+from src.ground.errors import UserError
+from src.ground.images import ImageSpec
+from src.ground.runtime import seeded
 from src.low_rank import principal_components
 from src.models import Network
 from src.models.heads import check_axes, pool
 from src.models.tokens import TokenLayout
-from src.runtime import seeded
 from src.training import HeadLosses, Task, classification_losses
 
 LAST_EPOCHS = 5  # that have a tenth of the learning rate

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from src.choices.similarity import GRAMS, REVERSED, SAMPLES, measure_of
-from src.console import progress
-from src.moments import CrossMoments
-from src.results.tables import Rank
+from src.ground.console import progress
 from src.similarity import measures
 from src.similarity.features import LayerFeatures, alignment_of
 from src.similarity.passes import Statistics
 from src.similarity.permutations import null_of, permutations, permuted_cosines
 from src.similarity.samples import SamplesPair, Undefined
-from src.similarity.similarity_rows import BY_POSITION, NO_ALIGNMENT, SimilarityRow
 from src.similarity.user_measures import warn_of_cost
+from src.statistics.moments import CrossMoments
+from src.tables.similarity_rows import BY_POSITION, NO_ALIGNMENT, SimilarityRow
+from src.tables.tables import Rank
 
 
 class Advice(NamedTuple):

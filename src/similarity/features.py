@@ -14,12 +14,12 @@ from torch import Tensor
 
 from src.choices.similarity import ACTIVATIONS, GRAMS, MEASURES, SAMPLES, measure_of
 from src.models.heads import check_axes
-from src.moments import ROUNDING, Moments, Rows, as_rows
-from src.results.tables import Rank
 from src.similarity import measures
 from src.similarity.grams import Grams, gram_matrices, reference_of
 from src.similarity.samples import Samples
-from src.similarity.similarity_rows import NO_ALIGNMENT
+from src.statistics.moments import ROUNDING, Moments, Rows, as_rows
+from src.tables.similarity_rows import NO_ALIGNMENT
+from src.tables.tables import Rank
 
 POOLS = {3: "average pool", 2: "token mean", 1: "samples"}  # by the dimensions of one activation
 

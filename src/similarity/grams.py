@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from src.runtime import at_least_single, full_precision
+from src.ground.runtime import at_least_single, full_precision
 
 BLOCK_VALUES = 2**24  # numbers that are multiplied at once, 64 MiB of float32
 

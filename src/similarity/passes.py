@@ -9,12 +9,12 @@ from torch import Tensor
 
 from src.choices.similarity import PAPER, SAMPLES, measure_of, with_companions
 from src.models import Network
-from src.moments import CrossMoments, Rows
-from src.results.tables import Rank
+from src.runs.stored import StoredActivations
 from src.similarity.features import LayerFeatures, alignment_of
-from src.similarity.similarity_rows import BY_POSITION
-from src.similarity.stored import StoredActivations
 from src.similarity.user_measures import UserMeasure, load_measures
+from src.statistics.moments import CrossMoments, Rows
+from src.tables.similarity_rows import BY_POSITION
+from src.tables.tables import Rank
 
 Features = Mapping[str, LayerFeatures]  # the layers of one network, by name
 LayerPair = tuple[str, str]  # a layer of each network

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from src.choices.similarity import measure_of
-from src.runtime import generator
-from src.similarity.similarity_rows import Null
+from src.ground.runtime import generator
+from src.tables.similarity_rows import Null
 
 BLOCK = 4  # permutations of Gram matrices that are held at once
 TIE = 1e-12  # values this near to each other count as equal

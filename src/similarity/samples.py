@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from src.moments import ROUNDING
+from src.statistics.moments import ROUNDING
 
 EIGENVALUE_CUTOFF = 1e-10  # times the largest eigenvalue: smaller ones count as zero
 TIE = 1e-6  # canonical correlations this near to each other count as equal

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from src.choices.similarity import MEASURES, N_NEIGHBOURS, PAPER
-from src.console import warn
-from src.moments import ROUNDING
+from src.ground.console import warn
+from src.runs.stored import StoredActivations
 from src.similarity import measures
 from src.similarity.comparison import Advice, Comparison
 from src.similarity.grams import Grams
 from src.similarity.passes import Side, take_statistics
 from src.similarity.samples import Samples, SamplesPair, Undefined
-from src.similarity.stored import StoredActivations
+from src.statistics.moments import ROUNDING
 
 ADVICE = Advice(
     unbiased='metrics=["cka_debiased"]', n_images="more of them", pooled='alignment="pool"'

@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from src.choices.similarity import MEASURES
-from src.console import warn
-from src.errors import UserError
-from src.results.tables import columns
-from src.similarity.similarity_rows import DERIVED, SimilarityRow
-from src.user_code import by_title, failing_as_user_error, is_user_code, load
+from src.ground.console import warn
+from src.ground.errors import UserError
+from src.ground.user_code import by_title, failing_as_user_error, is_user_code, load
+from src.tables.similarity_rows import DERIVED, SimilarityRow
+from src.tables.tables import columns
 
 
 class UserMeasure(NamedTuple):

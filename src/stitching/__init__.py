@@ -1,7 +1,6 @@
 """Stitching: layers, direct matching, and the grid of many pairs on shared passes."""
 
-from src.stitching.check import check_options
-from src.stitching.experiments import Pair
+from src.runs.check import check_options
 from src.stitching.grid import Grid
 from src.stitching.layers import build_stitching_layer
 from src.stitching.matching import (
@@ -12,6 +11,7 @@ from src.stitching.matching import (
     matching_batches,
 )
 from src.stitching.stitched_model import StitchedModel, build_layers, chosen_options
+from src.tables.experiments import Pair
 
 __all__ = [
     "Grid",

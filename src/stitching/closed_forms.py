@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from src.choices.stitching import FORMS
-from src.moments import ROUNDING, Moments
+from src.statistics.moments import ROUNDING, Moments
 from src.stitching.moments import SourceMoments, r2_of
 
 # Of ridge, in mean Σ(x−mean)² of a source channel. Below lies the rounding of float32 activations,

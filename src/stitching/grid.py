@@ -19,17 +19,17 @@ from torch import Tensor
 
 from src.choices.stitching import OBJECTIVES, Objective
 from src.datasets.base import batches_in
+from src.ground.runtime import Fitting, at_least_single
 from src.low_rank import low_rank_approx
 from src.models import Network
-from src.moments import Moments, Rows
-from src.runtime import Fitting, at_least_single
-from src.stitching.experiments import Pair
+from src.statistics.moments import Moments, Rows
 from src.stitching.layers import StitchingLayer
 from src.stitching.matching import Batches
 from src.stitching.moments import r2_of
 from src.stitching.objectives import loss_of
-from src.stitching.stitch_rows import Metrics
 from src.stitching.stitched_model import activations_of_both
+from src.tables.experiments import Pair
+from src.tables.stitch_rows import Metrics
 from src.training import (
     NO_CLASS,
     HeadLosses,

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from src.choices import AUTO, GRID, MAP, SEQUENCE, STITCHING_TYPES, VECTOR
-from src.console import warn
-from src.errors import UserError
+from src.ground.console import warn
+from src.ground.errors import UserError
 from src.models.heads import pool
 from src.models.tokens import TokenLayout, guessed_layout
 

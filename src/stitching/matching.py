@@ -12,17 +12,17 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from src.choices.stitching import FORMS
-from src.console import note, progress, warn_once
 from src.datasets.base import BaseImageSet, batches_in
-from src.errors import UserError
-from src.grouping import grouped
+from src.ground.console import note, progress, warn_once
+from src.ground.errors import UserError
+from src.ground.grouping import grouped
 from src.models import Network
-from src.moments import Moments, Rows, as_rows
+from src.statistics.moments import Moments, Rows, as_rows
 from src.stitching.closed_forms import Cutoff, Matching, closed_form
-from src.stitching.experiments import Pair
 from src.stitching.layers import Plan, StitchingLayer
 from src.stitching.moments import SourceMoments, UpsampledRows, r2_of, source_rows
 from src.stitching.stitched_model import activations_of_both
+from src.tables.experiments import Pair
 
 FIRST = 100  # images
 GAP = 0.03  # between R² on matched and on as many held-out images, at most

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from src.low_rank import Components, principal_axes
-from src.moments import ROUNDING, CrossMoments, Moments, Rows, as_rows
+from src.statistics.moments import ROUNDING, CrossMoments, Moments, Rows, as_rows
 from src.stitching.layers import resize
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn.functional import kl_div
 
 from src.choices.stitching import AT_END, OBJECTIVES, PLACES, Objective
-from src.errors import UserError
-from src.runtime import at_least_single
-from src.user_code import by_title, failing_as_user_error, is_user_code, load
+from src.ground.errors import UserError
+from src.ground.runtime import at_least_single
+from src.ground.user_code import by_title, failing_as_user_error, is_user_code, load
 
 
 def soft_label_loss(stitched_logits: Tensor, end_logits: Tensor) -> Tensor:

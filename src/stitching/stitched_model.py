@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from src.choices import AUTO
-from src.errors import UserError
+from src.ground.errors import UserError
+from src.ground.runtime import seeded
 from src.low_rank import low_rank_approx
 from src.models import Network
-from src.runtime import seeded
-from src.stitching.experiments import Pair
 from src.stitching.layers import StitchingLayer, build_stitching_layer
+from src.tables.experiments import Pair
 
 
 class StitchedModel(nn.Module):

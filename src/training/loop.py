@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
-from src.console import progress
 from src.datasets.base import BaseImageSet
-from src.errors import UserError
-from src.runtime import seed_of, seeded
+from src.ground.console import progress
+from src.ground.errors import UserError
+from src.ground.runtime import seed_of, seeded
 from src.training.distributed import add_up
 from src.training.task import EpochLog, HeadResult, Task, not_finite
 

@@ -14,16 +14,8 @@ import numpy as np
 from scipy.stats import false_discovery_control
 
 from src.choices.similarity import ACTIVATIONS, measure_of
-from src.models.steadiness import OF_BATCH, RANDOM
-from src.results.captions import common
-from src.results.images import are_same
-from src.results.quantities import STITCHING, VALIDITY, measured_by
-from src.results.tables import IntervalEstimate, columns, from_record
-from src.similarity.similarity_rows import SimilarityRow, value_column
-from src.stitching.experiments import WEIGHTS
-from src.stitching.folders import StitchingRun
-from src.verdict.controls import compare, controls_of
-from src.verdict.groups import (
+from src.collected.controls import compare, controls_of
+from src.collected.groups import (
     CLASS_CONTROL,
     FRESH_END,
     Group,
@@ -33,7 +25,12 @@ from src.verdict.groups import (
     kappa_of,
     value_of,
 )
-from src.verdict.intervals import (
+from src.collected.named_networks import named_networks
+from src.models.steadiness import OF_BATCH, RANDOM
+from src.reports.captions import common
+from src.runs.folders import StitchingRun
+from src.runs.images import are_same
+from src.statistics.intervals import (
     ALPHA,
     Evidence,
     Runs,
@@ -43,8 +40,11 @@ from src.verdict.intervals import (
     of_share,
     of_shares,
 )
-from src.verdict.named_networks import named_networks
-from src.verdict.verdict_rows import VerdictRow
+from src.tables.experiments import WEIGHTS
+from src.tables.quantities import STITCHING, VALIDITY, measured_by
+from src.tables.similarity_rows import SimilarityRow, value_column
+from src.tables.tables import IntervalEstimate, columns, from_record
+from src.tables.verdict_rows import VerdictRow
 
 SIMILAR = "similar"
 LOST = "the image is lost"

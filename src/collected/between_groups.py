@@ -1,0 +1,285 @@
+"""Compares groups of networks: means of pairs of groups, and tests between two groups.
+
+The values of a pair of networks are averaged over pairs of layers first. Pairs of layers with equal
+names are taken if every pair of networks has them. If there are none, all pairs of layers are taken
+that every pair of networks has. If there are none either, all pairs of layers are taken.
+"""
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from src.collected.named_networks import UNLISTED, NamedNetwork
+from src.ground.console import listed, note
+from src.ground.grouping import grouped
+from src.statistics.permutations import END, FRONT, Permuted, permutation_test
+from src.tables.verdict_rows import GroupRow, GroupTestRow
+
+ALL_LAYERS = "all pairs of layers"  # which differ between pairs of networks
+NetworkPair = tuple[str, str]  # names of the front and the end network
+
+
+class LayerValue(NamedTuple):
+    """A quantity of a pair of layers of two independent networks."""
+
+    method: str
+    quantity: str
+    front: str  # the name of the network
+    end: str
+    front_layer: str
+    end_layer: str
+    value: float  # may be NaN
+
+
+class Comparison(NamedTuple):
+    """The groups of networks, compared."""
+
+    groups: list[GroupRow]
+    tests: list[GroupTestRow]
+    untested: list[str]  # questions without an answer, with the reason
+
+
+class Question(NamedTuple):
+    """Asks how pairs within a group differ from pairs with a second group's network on one side."""
+
+    group: str
+    second: str
+    side: str  # of the network of the second group: FRONT or END
+
+    @property
+    def within(self) -> str:
+        """The pairs within the group, as a text."""
+        return f"{self.group} → {self.group}"
+
+    @property
+    def across(self) -> str:
+        """The pairs with a network of the second group, as a text."""
+        if self.side == FRONT:
+            return f"{self.second} → {self.group}"
+        return f"{self.group} → {self.second}"
+
+    def __str__(self) -> str:
+        return f"({self.within}) − ({self.across})"
+
+
+def compare_groups(
+    values: Iterable[LayerValue], networks: Mapping[str, NamedNetwork]
+) -> Comparison:
+    """Return the means of each pair of groups, and the tests between groups, for each method.
+
+    Networks that a list lacks belong to no group and are left out.
+
+    Args:
+        networks: group and training of each network, by the names in the values.
+    """
+    comparison = Comparison([], [], [])
+    unlisted = {name for name, network in networks.items() if network.group == UNLISTED}
+    listed_values = [value for value in values if unlisted.isdisjoint((value.front, value.end))]
+    for method, values_of_method in grouped(listed_values, lambda value: value.method).items():
+        compared, layers = compared_layers(values_of_method)
+        by_quantity = grouped(compared, lambda value: value.quantity)
+        means = {name: means_of_networks(of_name) for name, of_name in by_quantity.items()}
+        comparison.groups.extend(_group_rows(method, layers, means, networks))
+
+        groups = dict.fromkeys(networks[name].group for name in _names(compared))
+        for question in questions(groups):
+            untested: dict[str, list[str]] = {}  # quantities by the reason
+            for quantity, means_of_quantity in means.items():
+                try:
+                    answer = answer_to(question, means_of_quantity, networks)
+                except Untestable as error:
+                    untested.setdefault(str(error), []).append(quantity)
+                    continue
+                comparison.tests.append(_test_row(method, quantity, question, answer, layers))
+            for reason, quantities in untested.items():
+                text = f"{question}, {method}: {reason}"
+                if len(quantities) < len(means):
+                    text += f" ({', '.join(quantities)})"
+                comparison.untested.append(text)
+    return comparison
+
+
+def note_on_layers(groups: Iterable[GroupRow]) -> None:
+    """Print a note if the means of groups are over different pairs of layers."""
+    methods = dict.fromkeys(row.method for row in groups if row.layers == ALL_LAYERS)
+    if methods:
+        note(
+            f"{listed(methods)}: the means of groups are over all pairs of layers, which differ between "
+            "pairs of networks; so a difference between groups may come from the layers"
+        )
+
+
+def compared_layers(values: Sequence[LayerValue]) -> tuple[list[LayerValue], str]:
+    """Choose the pairs of layers to compare groups by; return their values, and a text.
+
+    The text says which pairs were chosen, for tables.
+
+    Args:
+        values: of one method; not empty.
+    """
+    layers_of_networks = [
+        {(value.front_layer, value.end_layer) for value in of_networks}
+        for of_networks in grouped(values, lambda value: (value.front, value.end)).values()
+    ]
+    common = set.intersection(*layers_of_networks)
+    corresponding = {(front, end) for front, end in common if front == end}
+    chosen = corresponding or common
+    if not chosen:
+        return list(values), ALL_LAYERS
+    kept = [value for value in values if (value.front_layer, value.end_layer) in chosen]
+    text = "1 pair of layers" if len(chosen) == 1 else f"{len(chosen)} pairs of layers"
+    return kept, f"{text} of the same name" if corresponding else text
+
+
+def means_of_networks(values: Iterable[LayerValue]) -> dict[NetworkPair, float]:
+    """Return the mean over pairs of layers, by pair of networks.
+
+    NaN is left out, and so are pairs of networks that have no further value.
+    """
+    defined = [value for value in values if not math.isnan(value.value)]
+    by_networks = grouped(defined, lambda value: (value.front, value.end))
+    return {
+        pair: math.fsum(value.value for value in of_pair) / len(of_pair)
+        for pair, of_pair in by_networks.items()
+    }
+
+
+def questions(groups: Iterable[str]) -> Iterator[Question]:
+    """Yield two questions, one for each side, about every ordered pair of groups."""
+    for group, second in itertools.permutations(groups, 2):
+        yield Question(group, second, END)
+        yield Question(group, second, FRONT)
+
+
+def _names(values: Iterable[LayerValue]) -> list[str]:
+    """Return the names of all networks of values, each once."""
+    return list(dict.fromkeys(name for value in values for name in (value.front, value.end)))
+
+
+def _group_rows(
+    method: str,
+    layers: str,
+    means: Mapping[str, Mapping[NetworkPair, float]],
+    networks: Mapping[str, NamedNetwork],
+) -> Iterator[GroupRow]:
+    """Yield a row for each pair of groups, with the means over its pairs of networks.
+
+    Args:
+        means: by quantity, and by pair of networks.
+    """
+    pairs = dict.fromkeys(itertools.chain.from_iterable(means.values()))
+    by_groups = grouped(pairs, lambda pair: (networks[pair[0]].group, networks[pair[1]].group))
+    for (front_group, end_group), pairs_of_groups in by_groups.items():
+        values = {}
+        for quantity, means_of_quantity in means.items():
+            defined = [
+                means_of_quantity[pair] for pair in pairs_of_groups if pair in means_of_quantity
+            ]
+            if defined:
+                values[quantity] = math.fsum(defined) / len(defined)
+        yield GroupRow(method, front_group, end_group, layers, len(pairs_of_groups), values)
+
+
+class Untestable(ValueError):
+    """A question about groups that a permutation cannot answer; says why."""
+
+
+class Answer(NamedTuple):
+    """The answer to a question, with the numbers of networks of both groups.
+
+    A network at several epochs counts once.
+    """
+
+    test: Permuted
+    n_networks: int
+    n_second: int
+
+
+def answer_to(
+    question: Question,
+    means: Mapping[NetworkPair, float],
+    networks: Mapping[str, NamedNetwork],
+) -> Answer:
+    """Return the answer to a question by a permutation test.
+
+    A network at several epochs is one network. The test moves networks from group to group. So all
+    pairs of different networks of both groups need a value, in both directions.
+
+    Args:
+        means: values of a quantity, by pair of networks.
+    Raises:
+        Untestable: the group has fewer than two networks, a network is in both groups, or a pair of
+            networks has no value.
+    """
+    trainings_of_group = _trainings(networks, means, question.group)
+    trainings_of_second = _trainings(networks, means, question.second)
+    if len(trainings_of_group) < 2:
+        raise Untestable(f"{question.group} has fewer than two networks")
+    if set(trainings_of_group) & set(trainings_of_second):
+        raise Untestable("a network is in both groups")
+    if not trainings_of_second:
+        raise Untestable("a pair of networks has no value")
+    trainings = [*trainings_of_group, *trainings_of_second]
+    values = _matrix(means, networks, trainings)
+    if np.isnan(values[~np.eye(len(trainings), dtype=bool)]).any():
+        raise Untestable("a pair of networks has no value")
+    in_group = np.arange(len(trainings)) < len(trainings_of_group)
+    test = permutation_test(values, in_group, side=question.side)
+    return Answer(test, len(trainings_of_group), len(trainings_of_second))
+
+
+def _test_row(
+    method: str, quantity: str, question: Question, answer: Answer, layers: str
+) -> GroupTestRow:
+    """Return the row of the answer to a question."""
+    test = answer.test
+    return GroupTestRow(
+        method=method,
+        quantity=quantity,
+        within=question.within,
+        across=question.across,
+        mean_within=test.mean_within,
+        mean_across=test.mean_across,
+        difference=test.difference,
+        p_value=test.p_value,
+        lowest_p=test.lowest_p,
+        n_labelings=test.n_labelings,
+        is_exact=test.is_exact,
+        n_networks=answer.n_networks,
+        n_second=answer.n_second,
+        layers=layers,
+    )
+
+
+def _trainings(
+    networks: Mapping[str, NamedNetwork], means: Mapping[NetworkPair, float], group: str
+) -> list[str]:
+    """Return the trainings of the networks of a group that have values."""
+    names = itertools.chain.from_iterable(means)
+    return list(
+        dict.fromkeys(networks[name].training for name in names if networks[name].group == group)
+    )
+
+
+def _matrix(
+    means: Mapping[NetworkPair, float],
+    networks: Mapping[str, NamedNetwork],
+    trainings: Sequence[str],
+) -> np.ndarray:
+    """Return the means over epochs, (N, N), by training of the front and of the end network.
+
+    NaN where there is no value.
+    """
+    values_of_cells: dict[tuple[str, str], list[float]] = {}
+    for (front, end), mean in means.items():
+        cell = networks[front].training, networks[end].training
+        values_of_cells.setdefault(cell, []).append(mean)
+    values = np.full((len(trainings), len(trainings)), np.nan)
+    for i, front in enumerate(trainings):
+        for j, end in enumerate(trainings):
+            if (front, end) in values_of_cells:
+                values[i, j] = np.mean(values_of_cells[front, end])
+    return values

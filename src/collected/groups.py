@@ -1,0 +1,187 @@
+"""Groups of stitching runs that are judged together, and the quantities of a run."""
+
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+
+from src.collected.named_networks import NamedNetwork
+from src.ground.console import note
+from src.ground.grouping import grouped
+from src.runs.folders import StitchingRun
+from src.runs.network_pairs import is_untrained
+from src.statistics.kappa import kappa_within, strata_of
+from src.tables.experiments import (
+    CHECKPOINTS,
+    NETWORKS,
+    WEIGHTS,
+    Pair,
+    method_names,
+    newest_runs,
+)
+from src.tables.network_names import NetworkKey
+from src.tables.quantities import QUANTITIES, VALIDITY
+from src.tables.stitch_rows import StitchRow
+from src.tables.tables import IntervalEstimate
+
+# Controls
+SELF = "self"  # a layer stitched to itself
+FRESH_FRONT = "fresh"  # the front network was never trained
+FRESH_END = "fresh_end"  # the end network was never trained
+CLASS_CONTROL = "class"  # the front is the class of the front network beside an untrained one
+
+Names = Mapping[NetworkKey, NamedNetwork]
+
+
+class Group(NamedTuple):
+    """The runs that stitch the same layers by one method."""
+
+    method: str
+    networks: str  # the names of both networks, or the number of pairs that are taken together
+    by_networks: list[list[StitchingRun]]  # the runs on each pair of networks
+
+    @property
+    def runs(self) -> list[StitchingRun]:
+        """All runs."""
+        return list(chain.from_iterable(self.by_networks))
+
+    @property
+    def pair(self) -> Pair:
+        """The layers."""
+        return self.runs[0].row.pair
+
+    @property
+    def control(self) -> str | None:
+        """The kind of control: `SELF`, `FRESH_FRONT`, `FRESH_END` or `CLASS_CONTROL`. None for a
+        stitch of two trained networks, or of different layers of one."""
+        row = self.runs[0].row
+        front, end = row.network_keys
+        side = untrained_side(row)
+        if row.class_control and side != FRESH_END:
+            return CLASS_CONTROL
+        if side is None and front == end and row.front_layer == row.end_layer:
+            return SELF
+        return side
+
+
+def kappa_of(classes: Mapping[str, np.ndarray]) -> IntervalEstimate:
+    """Return the κ within strata of a run, from its predictions."""
+    strata = strata_of(classes["labels"], classes["front"])
+    return kappa_within(classes["stitched"], classes["end"], strata)
+
+
+def untrained_side(row: StitchRow) -> str | None:
+    """Return `FRESH_END` or `FRESH_FRONT` if a network was never trained, else None.
+
+    If both networks were never trained, it is `FRESH_END`: nothing can be said of such a stitch.
+    """
+    front, end = row.networks
+    if is_untrained(end):
+        return FRESH_END
+    if is_untrained(front):
+        return FRESH_FRONT
+    return None
+
+
+def value_of(run: StitchingRun, name: str) -> float | None:
+    """Return a quantity of a single run by its column; None where it was not measured.
+
+    Quantities of a detector are in the evaluation by that detector.
+    """
+    if name == "kappa_within":
+        classes = run.predictions
+        return None if classes is None else kappa_of(classes).value
+    if QUANTITIES[name].measured_by == VALIDITY:
+        values = (getattr(evaluation, name) for evaluation in run.evaluations.values())
+        return next((value for value in values if value is not None), None)
+    return getattr(run.row, name)
+
+
+def families_of(
+    runs: Iterable[StitchingRun], names: Names, *, pool: bool = False
+) -> list[list[Group]]:
+    """Return the groups of runs to judge, in families; penalties of a family are tested together.
+
+    A group has one pair of layers. A family has one method and one type of networks on either side.
+    Stitches of a network to itself, at whatever epochs, are a family of their own. So are stitches
+    from untrained networks, stitches into untrained networks, and stitches from the class beside an
+    untrained network. Of repeated runs the newest counts, with a warning.
+
+    Args:
+        names: the networks of the runs.
+        pool: take pairs of networks of the same types together that share no network, as
+            repetitions of one experiment. Otherwise a note says where that is possible.
+    """
+    families: list[list[Group]] = []
+    for method, repetitions in _repetitions(newest_runs(runs), names, pool=pool):
+        family: list[Group] = []
+        for title, titled_runs in _titled(repetitions, method, names, pool=pool).items():
+            for runs_of_layers in grouped(titled_runs, lambda run: run.row.pair).values():
+                by_networks = grouped(runs_of_layers, lambda run: run.row.network_keys)
+                family.append(Group(method, title, list(by_networks.values())))
+        families.append(family)
+    return families
+
+
+def _repetitions(
+    runs: Sequence[StitchingRun], names: Names, *, pool: bool
+) -> Iterator[tuple[str, list[StitchingRun]]]:
+    """Yield each method with runs that may repeat one experiment on further networks.
+
+    Controls and one network at two epochs repeat no stitch of two networks, and neither do networks
+    of other types. A control has the name of the method that it is a control of. The types stand
+    in the name of the method only if pairs of networks are pooled: rows then name no networks.
+    """
+    apart_from = [*NETWORKS, "seed", "class_control"]
+    if pool:
+        apart_from = [*CHECKPOINTS, *WEIGHTS, "seed", "class_control"]
+    methods = method_names([run.row for run in runs], apart_from=apart_from)
+    repetitions: dict[tuple[Hashable, ...], list[StitchingRun]] = {}
+    for run, method in zip(runs, methods, strict=True):
+        row = run.row
+        types = (row.front_model_type, row.end_model_type)
+        kind = (method, types, is_same_run(run, names), untrained_side(row), row.class_control)
+        repetitions.setdefault(kind, []).append(run)
+    for (name, *_), runs_of_kind in repetitions.items():
+        yield str(name), runs_of_kind
+
+
+def is_same_run(run: StitchingRun, names: Names) -> bool:
+    """Return whether front and end are one network, at one or two epochs of its training."""
+    front, end = run.row.network_keys
+    return names[front].training == names[end].training
+
+
+def _titled(
+    runs: Sequence[StitchingRun], method: str, names: Names, *, pool: bool
+) -> dict[str, list[StitchingRun]]:
+    """Return runs by title: a title for each pair of networks, or one title for all runs.
+
+    Args:
+        runs: all or none are class controls.
+    """
+    by_networks = grouped(runs, lambda run: run.row.network_keys)
+    mark = " (class control)" if runs[0].row.class_control else ""
+    if len(by_networks) > 1 and _share_no_network(by_networks, names):
+        if pool:
+            return {f"{len(by_networks)} pairs of networks{mark}": list(runs)}
+        note(
+            f"{method}: {len(by_networks)} pairs of networks share no network; --pool takes them "
+            "together"
+        )
+    return {
+        f"{names[front].name}{mark} → {names[end].name}": runs_of_pair
+        for (front, end), runs_of_pair in by_networks.items()
+    }
+
+
+def _share_no_network(pairs: Iterable[tuple[NetworkKey, NetworkKey]], names: Names) -> bool:
+    """Return whether no network is in two of the pairs, at whatever epoch."""
+    trainings = list(chain.from_iterable(_trainings(pair, names) for pair in pairs))
+    return len(trainings) == len(set(trainings))
+
+
+def _trainings(pair: tuple[NetworkKey, NetworkKey], names: Names) -> set[str]:
+    """Return the trainings of a pair: one for a network stitched to itself, else two."""
+    return {names[key].training for key in pair}

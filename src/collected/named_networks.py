@@ -1,0 +1,68 @@
+"""The networks of stitches: names, groups, and the training that makes two epochs one network."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from src.ground.console import warn
+from src.runs.network_pairs import is_untrained
+from src.runs.trained_with import training_of
+from src.tables.network_list import ListedNetwork, as_listed, read_networks
+from src.tables.network_names import NetworkKey, NetworkName, titles_of
+
+UNLISTED = "not listed"  # the group of a network that the list lacks; it is not compared
+
+
+class NamedNetwork(NamedTuple):
+    """A network as reports name it."""
+
+    name: str  # in the list of networks, else the path
+    group: str  # in the list, else the type; `UNLISTED` if there is a list without the network
+    training: str  # equal for one network at two epochs
+    is_untrained: bool = False
+
+
+def named_by_list(
+    networks: Iterable[NetworkName], table: str | None
+) -> dict[NetworkKey, NamedNetwork]:
+    """Return each network as reports name it, by its key; warn of networks that the list lacks.
+
+    Args:
+        table: the list of networks; None: networks are named by their paths.
+    """
+    networks = list(networks)
+    if not table:
+        return named_networks(networks, {})
+    listed = as_listed(read_networks(table))
+    missing = [network.title for network in networks if network.listed_as not in listed]
+    for title in dict.fromkeys(missing):
+        warn(
+            f"{table} does not list {title}, or lists it with other weights; it has no name and no "
+            "group, and does not count in the comparison of groups"
+        )
+    return named_networks(networks, listed)
+
+
+def named_networks(
+    networks: Iterable[NetworkName], listed: Mapping[NetworkKey, ListedNetwork]
+) -> dict[NetworkKey, NamedNetwork]:
+    """Return each network as reports name it, by its key.
+
+    Args:
+        listed: the networks of a list by `listed_as`; empty: there is no list.
+    """
+    networks = list(networks)
+    titles = titles_of(networks)
+    named: dict[NetworkKey, NamedNetwork] = {}
+    for network in networks:
+        if network.key in named:
+            continue
+        name = titles[network.key]
+        group = UNLISTED if listed else network.type
+        line = listed.get(network.listed_as)
+        if line:
+            group = line.group or network.type
+            names = [known.name for known in named.values()]
+            # One line of the list stands for fresh weights of every seed.
+            name = line.name if line.name not in names else f"{line.name} (seed {network.seed})"
+        named[network.key] = NamedNetwork(name, group, training_of(network), is_untrained(network))
+    return named

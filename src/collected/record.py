@@ -1,0 +1,48 @@
+"""What a verdict was given on, and by which version: for the files beside its table."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from src.ground.grouping import grouped
+from src.runs.folders import StitchingRun
+from src.runs.images import SPLITS, record_of
+from src.tables.network_names import SHORT
+
+NOT_RECORDED = "images without a fingerprint"
+
+
+def images_of(runs: Iterable[StitchingRun]) -> dict[str, dict[str, list[str]]]:
+    """Return the fingerprints of the images of runs, by option and by data set.
+
+    The list of a data set is empty if no run recorded its images.
+    """
+    by_dataset = grouped(runs, lambda run: str(run.row.dataset))
+    images: dict[str, dict[str, list[str]]] = {}
+    for name in map(record_of, SPLITS):
+        images[name] = {}
+        for dataset, runs_on_dataset in by_dataset.items():
+            digests = [run.options.get(name) for run in runs_on_dataset]
+            images[name][dataset] = list(dict.fromkeys(filter(None, digests)))
+    return images
+
+
+def describe(
+    made_with: Mapping[str, Any], images: Mapping[str, Mapping[str, Sequence[str]]]
+) -> list[str]:
+    """Return the sentences on the version, the images and the command of a verdict.
+
+    Args:
+        made_with: the content of its `run.json`.
+        images: from `images_of`.
+    """
+    version = made_with["suite"]
+    if made_with["commit"]:
+        version += f", commit {made_with['commit'][:SHORT]}"
+    data = []
+    for dataset, digests in images[record_of("test_images")].items():
+        shown = " and ".join(digest[:SHORT] for digest in digests)
+        data.append(f"{dataset} ({shown or NOT_RECORDED})")
+    return [
+        f"Given by version {version}, on the test images of {', '.join(data)}.",
+        f"Command: `{made_with['command']}`",
+    ]

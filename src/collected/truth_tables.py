@@ -1,0 +1,315 @@
+"""Reads the tables of all pairs of networks, which `misc/all_pairs.py` writes, as arrays."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import permutations
+from pathlib import Path
+from typing import NamedTuple, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from src.collected.scored_measures import PROBE, measures_of, similarities_of
+from src.ground.console import warn
+from src.ground.errors import UserError
+from src.runs.folders import StitchingRun
+from src.runs.images import refuse_several
+from src.runs.weights import counted, warn_of_newer
+from src.tables.evaluation_rows import EvaluationRow, read_evaluations
+from src.tables.matrices import by_depth, depths_of
+from src.tables.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, pair_name
+from src.tables.network_names import NetworkName
+from src.tables.probe_rows import ProbeRow
+from src.tables.similarity_rows import SimilarityRow
+from src.tables.stitch_rows import StitchRow
+from src.tables.tables import read_table
+
+
+class CellKey(NamedTuple):
+    """The place of a value: two networks by their numbers in the list, and a layer of each."""
+
+    front: int
+    end: int
+    front_layer: str
+    end_layer: str
+
+
+Cells = dict[str, dict[CellKey, float]]  # by measure
+
+
+class RowOfNetworks(Protocol):
+    """A row of a table that names its networks."""
+
+    @property
+    def networks(self) -> Sequence[NetworkName]: ...
+
+
+Row = TypeVar("Row", bound=RowOfNetworks)
+
+
+class Tables(NamedTuple):
+    """The measures of all pairs of N networks and all pairs of L layers."""
+
+    layers: list[str]  # in the order of depth
+    # By measure, (N, N, L, L): front network, end network, front layer, end layer; higher is more
+    # similar, NaN is missing
+    values: dict[str, NDArray]
+    directed: frozenset[str]  # the measures of stitches
+    shortcut: float | None = None  # the option `--shortcut`: test images had dots
+    seed: int | None = None  # of fresh networks
+    test_images: str | None = None  # the first digits of their fingerprint; None: not recorded
+
+    def into(self, measure: str, layer: str) -> NDArray:
+        """Return the similarity of front networks (rows) to end networks at a layer, (N, N)."""
+        place = self.layers.index(layer)
+        return self.values[measure][:, :, place, place]
+
+    def at_layer(self, measure: str, layer: str) -> NDArray:
+        """Return the similarity of networks at a layer, (N, N), averaged over both directions."""
+        directed = self.into(measure, layer)
+        return (directed + directed.T) / 2
+
+    def of_layers(self, measure: str, first: int, second: int, layers: Sequence[str]) -> NDArray:
+        """Return the similarity of layers of two networks, (len(layers), len(layers)).
+
+        It is averaged over both directions and over both roles of the networks.
+        """
+        places = np.array([self.layers.index(layer) for layer in layers])
+        block = np.ix_(places, places)
+        forth = self.values[measure][first, second][block]
+        back = self.values[measure][second, first][block]
+        return (forth + forth.T + back + back.T) / 4
+
+
+def read_tables(
+    folder: Path, networks: Sequence[ListedNetwork], weights: Mapping[str, str] | None = None
+) -> Tables:
+    """Read the tables of all pairs of N networks.
+
+    Reads the stitches in `METHOD/A-B/`, and the tables `similarity/A-B.csv` and `probes/A.csv`.
+    Missing values are NaN. Rows of earlier weights of a network are left out, with a warning.
+
+    Args:
+        weights: the SHA-256 of the weights, by name of the network. It may lack networks whose
+            weights are in a file.
+    Raises:
+        UserError: the folder has no tables of these networks, a table is damaged, or the images of
+            two tables differ.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder; give one that misc/all_pairs.py has written to")
+    weights = weights or {}
+    names = []
+    for network in networks:
+        names.append(network.named()._replace(weights=weights.get(network.name, "")))
+
+    cells: Cells = defaultdict(dict)
+    current = _CurrentRows(names)
+    similarities = _read_similarities(folder / SIMILARITY, networks, cells, current)
+    probes = _read_probes(folder / PROBES, networks, cells, current)
+    undirected = frozenset(cells)
+    stitches = _read_stitches(folder, networks, cells, current)
+    current.warn()
+    if not cells:
+        raise UserError(
+            f"{folder} has no pair of the networks of this list; give the list that "
+            "misc/all_pairs.py was given"
+        )
+    rows: list[SimilarityRow | ProbeRow | StitchRow] = [*similarities, *probes, *stitches]
+    shortcuts = {row.shortcut for row in rows}
+    if len(shortcuts) > 1:
+        raise UserError(
+            f"{folder} has tables of images with dots (--shortcut) and tables of images without; "
+            "give one folder for each"
+        )
+    refuse_several(rows, folder)
+    test_images = {row.test_images for row in rows if row.test_images}
+    layers = _ordered_layers(cells, similarities, stitches)
+    return Tables(
+        layers,
+        _as_arrays(cells, layers, n_networks=len(networks)),
+        directed=frozenset(cells) - undirected,
+        shortcut=shortcuts.pop(),
+        seed=current.seed,
+        test_images=min(test_images, default=None),
+    )
+
+
+def _ordered_layers(
+    cells: Cells, similarities: Sequence[SimilarityRow], stitches: Sequence[StitchRow]
+) -> list[str]:
+    """Return all layers that have values, in the order of depth.
+
+    Stitches record depths. Otherwise the order is that of the rows of similarity.
+    """
+    layers = set()
+    for values in cells.values():
+        for key in values:
+            layers |= {key.front_layer, key.end_layer}
+    rows_of_layers = dict.fromkeys(row.layer1 for row in similarities)
+    places = {layer: place for place, layer in enumerate(rows_of_layers)}
+    return by_depth(layers, depths_of(stitches, "front", "end"), places)
+
+
+def _as_arrays(cells: Cells, layers: Sequence[str], *, n_networks: int) -> dict[str, NDArray]:
+    """Return the values by measure, (N, N, L, L); missing values are NaN."""
+    places = {layer: place for place, layer in enumerate(layers)}
+    shape = (n_networks, n_networks, len(layers), len(layers))
+    arrays = {}
+    for measure, values in cells.items():
+        array = np.full(shape, math.nan)
+        for key, value in values.items():
+            array[key.front, key.end, places[key.front_layer], places[key.end_layer]] = value
+        arrays[measure] = array
+    return arrays
+
+
+class _CurrentRows:
+    """Tells rows of the networks' current weights from rows of earlier weights.
+
+    Args:
+        networks: the networks of the list, with their current weights.
+    """
+
+    def __init__(self, networks: Sequence[NetworkName]):
+        self.networks = networks
+        self.seed: int | None = None  # of the fresh networks in rows
+        self._n_earlier: Counter[str] = Counter()  # rows by network
+
+    def select(self, rows: Iterable[Row], *numbers: int) -> list[Row]:
+        """Return the rows of current weights.
+
+        Args:
+            numbers: of the networks of these rows in the list.
+        """
+        current = []
+        networks = [self.networks[number] for number in numbers]
+        for row in rows:
+            titles = set()
+            for network_of_row, network in zip(row.networks, networks, strict=True):
+                if _is_earlier(network_of_row, network):
+                    titles.add(network_of_row.title)
+            self._n_earlier.update(titles)
+            if not titles:
+                current.append(row)
+            fresh = [network for network in row.networks if network.is_fresh]
+            if fresh:
+                self.seed = fresh[0].seed
+        return current
+
+    def warn(self) -> None:
+        """Warn of the rows that were left out."""
+        for title, n in self._n_earlier.items():
+            warn(f"{counted(n, 'row')} of earlier weights of {title}, and left out")
+
+
+def _is_earlier(network_of_row: NetworkName, network: NetworkName) -> bool:
+    """Return whether a row was made with earlier weights of a network; False if unknown."""
+    if not network_of_row.weights or network.is_fresh:
+        return False
+    if not network.weights and not network.is_file:
+        return False
+    return network_of_row.identity != network.identity
+
+
+def _pairs(
+    folder: Path, networks: Sequence[ListedNetwork], ending: str = ""
+) -> Iterator[tuple[int, int, Path]]:
+    """Yield the ordered pairs of networks that have an entry `A-B` in a folder, with its path.
+
+    Args:
+        ending: of the entry's name; empty for folders.
+    """
+    for (i, front), (j, end) in permutations(enumerate(networks), 2):
+        path = folder / f"{pair_name(front, end)}{ending}"
+        if path.exists():
+            yield i, j, path
+
+
+def _read_similarities(
+    folder: Path, networks: Sequence[ListedNetwork], cells: Cells, current: _CurrentRows
+) -> list[SimilarityRow]:
+    """Add the measures of similarity at full rank, in both directions; return all rows."""
+    rows: list[SimilarityRow] = []
+    for first, second, path in _pairs(folder, networks, ".csv"):
+        rows_of_pair = current.select(read_table(path, SimilarityRow), first, second)
+        rows += rows_of_pair
+        for row in rows_of_pair:
+            if row.rank1 is None and row.rank2 is None:
+                _add_similarities(cells, first, second, row)
+                _add_similarities(cells, second, first, row.turned)
+    if not all(row.is_both_ways for row in rows):
+        warn(
+            f"{folder}: PWCCA is not symmetric, and an earlier version measured it in one direction "
+            "only, so its scores depend on the order of the list; remove this folder and run "
+            "misc/all_pairs.py again"
+        )
+    return rows
+
+
+def _add_similarities(cells: Cells, first: int, second: int, row: SimilarityRow) -> None:
+    """Add the measures of a row of two networks."""
+    key = CellKey(first, second, row.layer1, row.layer2)
+    for name, value in similarities_of(row).items():
+        cells[name][key] = value
+
+
+def _read_stitches(
+    folder: Path, networks: Sequence[ListedNetwork], cells: Cells, current: _CurrentRows
+) -> list[StitchRow]:
+    """Add the measures of stitches by method; return all rows."""
+    rows: list[StitchRow] = []
+    methods = [path.name for path in folder.iterdir() if path.is_dir() and path.name not in TABLES]
+    for method in sorted(methods):
+        for front, end, path in _pairs(folder / method, networks):
+            runs = {run.row: run for run in _read_runs(path)}
+            _warn_of_newer_checkpoints(runs.values())
+            for row in current.select(runs, front, end):
+                rows.append(row)
+                key = CellKey(front, end, row.front_layer, row.end_layer)
+                for name, value in measures_of(runs[row]).items():
+                    cells[f"{method} {name}"][key] = value
+    return rows
+
+
+def _warn_of_newer_checkpoints(runs: Iterable[StitchingRun]) -> None:
+    """Warn of runs that are older than a checkpoint, as far as their `config.txt` exists."""
+    configs = [(run.folder / "config.txt", run.row.networks) for run in runs]
+    warn_of_newer((config, networks) for config, networks in configs if config.exists())
+
+
+def _read_runs(folder: Path) -> list[StitchingRun]:
+    """Read the stitches of a pair of networks; the newest stitch of two layers stands last."""
+    table = folder / "grid.csv"
+    rows: list[StitchRow] = []
+    if table.exists():
+        rows = read_table(table, StitchRow)
+    evaluations: dict[str, dict[str, EvaluationRow]] = defaultdict(dict)  # by run and detector
+    for detector, evaluation_rows in read_evaluations(folder).items():
+        for evaluation in evaluation_rows:
+            evaluations[evaluation.folder][detector] = evaluation
+    rows = sorted(rows, key=lambda row: row.folder)
+    return [StitchingRun(folder / row.folder, {}, row, evaluations[row.folder]) for row in rows]
+
+
+def _read_probes(
+    folder: Path, networks: Sequence[ListedNetwork], cells: Cells, current: _CurrentRows
+) -> list[ProbeRow]:
+    """Add the negative differences between the accuracies of full-rank probes; return all rows."""
+    rows: list[ProbeRow] = []
+    accuracies: dict[tuple[int, str], float] = {}  # by network and layer
+    for number, network in enumerate(networks):
+        path = folder / f"{network.name}.csv"
+        if path.exists():
+            rows_of_network = current.select(read_table(path, ProbeRow), number)
+            rows += rows_of_network
+            for row in rows_of_network:
+                if row.rank is None:
+                    accuracies[number, row.layer] = row.accuracy
+    for first, second in permutations(accuracies, 2):
+        (front, front_layer), (end, end_layer) = first, second
+        if front != end:
+            key = CellKey(front, end, front_layer, end_layer)
+            cells[PROBE][key] = -abs(accuracies[first] - accuracies[second])
+    return rows

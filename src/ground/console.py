@@ -1,0 +1,134 @@
+"""Prints: results to stdout, progress and warnings to stderr. Only this module prints."""
+
+import contextlib
+import functools
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from tqdm import tqdm
+
+from src.ground.errors import UserError
+
+# Kinds of output that are switched off: "results", and "notes" (with warnings and progress bars)
+_silent: frozenset[str] = frozenset()
+
+
+@contextlib.contextmanager
+def silenced(*, notes: bool = True) -> Iterator[None]:
+    """Print no results while the block runs.
+
+    Args:
+        notes: print no messages, warnings and progress bars either.
+    """
+    global _silent
+    before = _silent
+    _silent = before | {"results"}
+    if notes:
+        _silent = _silent | {"notes"}
+    try:
+        yield
+    finally:
+        _silent = before
+
+
+def result(text: str = "") -> None:
+    """Print a result to stdout; a closed pipe (`| head`) does not end the run.
+
+    Raises:
+        UserError: stdout cannot be written, for example to a full disk.
+    """
+    if "results" in _silent:
+        return
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        # Python flushes stdout again at exit, which must not fail a second time
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise UserError(f"cannot print the results: {error.strerror}") from None
+
+
+def table(
+    title: str, rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequence[float]]
+) -> None:
+    """Print a matrix with four decimals and labels; a missing value is NaN.
+
+    Args:
+        title: the line above the matrix; without one, "".
+        rows: a label for each row.
+        columns: a label for each column.
+        values: (rows, columns).
+    """
+    label_width = max(map(len, rows))
+    widths = [max(8, len(column)) for column in columns]
+
+    def line(label: str, cells: Iterable[str]) -> str:
+        return " ".join([f"{label:{label_width}}", *cells])
+
+    lines = [title] if title else []
+    header = [f"{column:>{width}}" for column, width in zip(columns, widths, strict=True)]
+    lines.append(line("", header))
+    for row, numbers in zip(rows, values, strict=True):
+        cells = [f"{value:>{width}.4f}" for value, width in zip(numbers, widths, strict=True)]
+        lines.append(line(row, cells))
+    result("\n".join(lines))
+
+
+def note(text: str) -> None:
+    """Print a message to stderr."""
+    if "notes" not in _silent:
+        # A single write with the line break in it: a signal cannot leave half a line
+        tqdm.write(f"{text}\n", file=sys.stderr, end="")
+
+
+def warn(text: str) -> None:
+    """Print a warning to stderr."""
+    note(f"warning: {text}")
+
+
+@functools.cache
+def note_once(text: str) -> None:
+    """Print a message to stderr; later calls with an equal text print nothing."""
+    note(text)
+
+
+@functools.cache
+def warn_once(text: str) -> None:
+    """Print a warning to stderr; later calls with an equal text print nothing."""
+    warn(text)
+
+
+def progress(
+    items: Iterable, description: str, total: int | None = None, **options: Any
+) -> Iterable:
+    """Return an iterator over the items that shows a progress bar on stderr.
+
+    The bar is removed at the end. Where stderr is no terminal there is none.
+
+    Args:
+        total: the number of items, if `items` has no length.
+        options: further options of tqdm.
+    """
+    is_disabled = None  # lets tqdm find out whether stderr is a terminal
+    if "notes" in _silent:
+        is_disabled = True
+    return tqdm(
+        items,
+        desc=description,
+        total=total,
+        leave=False,
+        disable=is_disabled,
+        file=sys.stderr,
+        **options,
+    )
+
+
+def listed(items: Iterable[object], *, n: int = 8) -> str:
+    """Join the first n items by commas, and append how many are missing, such as "and 3 more"."""
+    names = list(map(str, items))
+    text = ", ".join(names[:n])
+    if len(names) > n:
+        text += f" and {len(names) - n} more"
+    return text

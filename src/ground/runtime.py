@@ -1,0 +1,245 @@
+"""Seeds, device, precision, memory and provenance of a run."""
+
+import contextlib
+import ctypes
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Hashable, Iterator
+from datetime import datetime
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from src import __version__
+from src.ground.errors import UserError
+
+MEMORY_SHARE = 0.8  # of the free memory of a GPU; the rest is a reserve
+ROWS_OF_CPU = 256  # more rows at once overrun the caches
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep freed memory for the next tensor instead of returning it to the system.
+
+    For tensors of more than 32 MiB glibc would map and clear fresh pages each time. On a CPU,
+    keeping them halves the time of batches with such activations. Without glibc this does nothing.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+        mallopt(-3, 2**31 - 1)  # M_MMAP_THRESHOLD: larger blocks are mapped separately
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: more free memory than this is returned
+
+
+def free_memory() -> int:
+    """Return the free memory of the machine in bytes.
+
+    macOS does not tell how much is free; half of all memory is assumed.
+    """
+    if "SC_AVPHYS_PAGES" in os.sysconf_names:
+        n_pages = os.sysconf("SC_AVPHYS_PAGES")
+    else:
+        n_pages = os.sysconf("SC_PHYS_PAGES") // 2
+    return n_pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def device_of(gpu: int) -> torch.device:
+    """Return the device of a `-gpu` number (-1: the CPU), and prepare this process for it.
+
+    A GPU becomes the default of all threads; threads that pin memory would otherwise open a context
+    on GPU 0. For the CPU, `keep_freed_memory` is called.
+
+    Raises:
+        UserError: there is no such GPU. The run does not fall back to the CPU.
+    """
+    if gpu == -1:
+        keep_freed_memory()
+        return torch.device("cpu")
+    n_gpus = 0
+    if torch.cuda.is_available():
+        n_gpus = torch.cuda.device_count()
+    if not 0 <= gpu < n_gpus:
+        gpus = "no GPU"
+        if n_gpus:
+            gpus = f"GPUs 0 to {n_gpus - 1}"
+        raise UserError(
+            f"-gpu {gpu}: this machine has {gpus}; choose one that exists, or -gpu -1 for the CPU"
+        )
+    device = torch.device("cuda", gpu)
+    torch.cuda.set_device(device)
+    return device
+
+
+@contextlib.contextmanager
+def precision(*, gpu: int, amp: str, tf32: bool) -> Iterator[None]:
+    """Choose the precision of networks while the block runs.
+
+    Args:
+        gpu: number of the GPU that the networks run on; -1: the CPU.
+        amp: `bf16`: convolutions and matrix products use bfloat16 (autocast), but measures still
+            sum in float32 and float64. `none`: everything uses float32.
+        tf32: let float32 matrix products and convolutions use TF32 on GPUs that have it.
+    """
+    device_type = "cpu" if gpu == -1 else "cuda"
+    products = "high" if tf32 else "highest"
+    # Casts of weights are not cached, as training changes the weights within the block
+    autocast = torch.autocast(
+        device_type, dtype=torch.bfloat16, enabled=amp != "none", cache_enabled=False
+    )
+    with _precision_of_products(products), autocast:
+        yield
+
+
+@contextlib.contextmanager
+def full_precision(device: torch.device | str) -> Iterator[None]:
+    """Use full float32 for products and convolutions while the block runs.
+
+    This overrules an outer `precision`.
+    """
+    autocast = torch.autocast(torch.device(device).type, enabled=False)
+    with _precision_of_products("highest"), autocast:
+        yield
+
+
+@contextlib.contextmanager
+def _precision_of_products(precision: str) -> Iterator[None]:
+    """Set torch's precision of float32 matrix products and convolutions while the block runs."""
+    precision_before = torch.get_float32_matmul_precision()
+    tf32_before = torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision(precision)
+    torch.backends.cudnn.allow_tf32 = precision != "highest"
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision_before)
+        torch.backends.cudnn.allow_tf32 = tf32_before
+
+
+class Fitting:
+    """Tells how many rows of a batch fit into the memory of a device at once.
+
+    Rows differ by the kind of work that is done with a row. On a GPU the number follows from the
+    free memory and from the memory that earlier rows of the kind took. It is a power of two, so
+    that rounding does not change with every free byte. On a CPU it is always `ROWS_OF_CPU`.
+    """
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self._bytes_per_row: dict[Hashable, float] = {}  # by kind
+
+    def rows(self, kind: Hashable) -> int:
+        """Return the number of rows of a kind that fit; 1 until rows of the kind were measured."""
+        if self.device.type == "cpu":
+            return ROWS_OF_CPU
+        if kind not in self._bytes_per_row:
+            return 1
+        cached = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        free = torch.cuda.mem_get_info(self.device)[0] + cached
+        n_rows = max(1, int(MEMORY_SHARE * free / self._bytes_per_row[kind]))
+        return 2 ** (n_rows.bit_length() - 1)
+
+    @contextlib.contextmanager
+    def measured(self, kind: Hashable, n_rows: int) -> Iterator[None]:
+        """Measure the memory that the block takes for `n_rows` rows of a kind."""
+        if self.device.type == "cpu":
+            yield
+            return
+        torch.cuda.reset_peak_memory_stats(self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        yield
+        peak = torch.cuda.max_memory_allocated(self.device) - before
+        self._bytes_per_row[kind] = max(1, peak) / n_rows
+
+
+def at_least_single(values: torch.Tensor) -> torch.Tensor:
+    """Cast values of less than float32 precision to float32, for exact sums."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's global generators while the block runs, and restore the CPU's at its end."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def generator(*key: int) -> torch.Generator:
+    """Return a generator on the CPU, seeded by a key such as (seed, epoch)."""
+    return torch.Generator().manual_seed(seed_of(*key))
+
+
+def seed_of(*key: int) -> int:
+    """Derive a seed in [0, 2⁶³) from a key of integers, such as (seed, epoch)."""
+    # The length is a part of the key, as numpy drops zeros at the end
+    sequence = np.random.SeedSequence((len(key), *key))
+    state = sequence.generate_state(1, np.uint64)
+    return int(state[0] >> np.uint64(1))
+
+
+def provenance(*, gpu: int, start: datetime) -> dict[str, Any]:
+    """Return a record of the command, versions, device and times of a run that ends now.
+
+    The git commit is None outside of a repository. On a GPU the record also holds the versions of
+    CUDA, cuDNN and the driver, and whether TF32 was allowed.
+
+    Args:
+        start: when the run started.
+    """
+    versions = {
+        "suite": __version__,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        **_packages(),
+    }
+    device = {"device": "CPU"}
+    if gpu != -1:
+        device = _gpu_provenance(gpu)
+    times = {"start": start.isoformat(), "end": datetime.now().isoformat()}
+    return {"command": shlex.join(sys.argv), **versions, **device, **times}
+
+
+def _gpu_provenance(gpu: int) -> dict[str, Any]:
+    return {
+        "device": torch.cuda.get_device_name(gpu),
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "driver": _driver_version(),
+        "tf32": torch.backends.cudnn.allow_tf32,
+    }
+
+
+def _driver_version() -> str | None:
+    """Return the version of Nvidia's driver; None where the system does not tell."""
+    file = Path("/proc/driver/nvidia/version")
+    if not file.exists():
+        return None
+    match = re.search(r"Kernel Module\D*([\d.]+)", file.read_text())
+    if match is None:
+        return None
+    return match[1]
+
+
+@cache  # a grid writes many run folders
+def _packages() -> dict[str, str]:
+    return {name: version(name) for name in ("torch", "torchvision", "numpy", "scipy")}
+
+
+@cache
+def _commit() -> str | None:
+    """Return the git commit of this checkout; None outside of a repository or without git."""
+    root = Path(__file__).parents[1]
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if answer.returncode != 0:
+        return None
+    return answer.stdout.strip()

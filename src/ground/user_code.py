@@ -1,0 +1,185 @@
+"""Functions and classes of a user's code, named FILE.py:FUNCTION or package.module:function.
+
+The code runs only if the command line names it. Names in files that are merely read (`config.txt`,
+tables) never reach `load`."""
+
+import contextlib
+import functools
+import importlib
+import importlib.util
+import re
+import sys
+import traceback
+from collections.abc import Callable, Collection, Iterable, Iterator
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any
+
+from src.ground.errors import UserError, unknown_name
+
+CODE = "FILE.py:FUNCTION or package.module:function"
+MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")  # the name of a module, with its packages
+
+
+def is_user_code(name: str) -> bool:
+    """Return whether a name has the form FILE.py:FUNCTION or package.module:function."""
+    place, function = place_and_function(name)
+    return function.isidentifier() and (is_file(place) or MODULE.fullmatch(place) is not None)
+
+
+def is_file(place: str) -> bool:
+    """Return whether a place of code is a file; otherwise it is a module."""
+    return place.endswith(".py")
+
+
+def place_and_function(name: str) -> tuple[str, str]:
+    """Split a name into the file or module, and the function or class in it."""
+    place, _, function = name.rpartition(":")
+    return place, function
+
+
+def title_of(name: str) -> str:
+    """Return the name that tables and figures show: the function of user code, or else the whole
+    name."""
+    return place_and_function(name)[1] if is_user_code(name) else name
+
+
+def absolute(name: str, folder: Path = Path()) -> str:
+    """Return the name of user code with the absolute path of its file; all further names stay.
+
+    Args:
+        folder: that a relative path counts from; default: the working folder.
+    """
+    place, function = place_and_function(name)
+    if not is_user_code(name) or not is_file(place):
+        return name
+    return f"{(folder / Path(place).expanduser()).absolute()}:{function}"
+
+
+def by_title(names: Iterable[str], *, taken: Collection[str], kind: str) -> dict[str, str]:
+    """Return names by the titles that tables show.
+
+    Args:
+        taken: names of the suite itself.
+        kind: what they name, for the error.
+    Raises:
+        UserError: a function has a name of the suite, or two functions have one name.
+    """
+    titles: dict[str, str] = {}
+    for name in dict.fromkeys(names):
+        title = title_of(name)
+        if title != name and title in taken:
+            raise UserError(
+                f"{name}: {title} is the name of a {kind} of the suite; rename the function"
+            )
+        if title in titles:
+            raise UserError(f"{titles[title]} and {name} have one name; rename one function")
+        titles[title] = name
+    return titles
+
+
+def source_of(name: str) -> Path:
+    """Return the file that holds user code, without running any of it.
+
+    Raises:
+        UserError: the module is not found, or has no file.
+    """
+    place, _ = place_and_function(name)
+    if is_file(place):
+        return Path(place).expanduser().absolute()
+    folders: Any = [*sys.path, str(Path.cwd())]
+    origin = None
+    parts = place.split(".")
+    for n_parts in range(1, len(parts) + 1):  # the packages, then the module
+        spec = PathFinder.find_spec(".".join(parts[:n_parts]), folders)
+        if spec is None:
+            raise UserError(f"there is no module {place} for {name}; install it, or give {CODE}")
+        folders = spec.submodule_search_locations
+        origin = spec.origin
+    if not origin:
+        raise UserError(f"the module {place} of {name} has no file; give {CODE}")
+    return Path(origin)
+
+
+def load(name: str, *, remedy: str = f"mend it, or give the right {CODE}") -> Callable[..., Any]:
+    """Run the file or import the module of user code, and return its function or class.
+
+    Args:
+        remedy: of the error of code that fails.
+    Raises:
+        UserError: there is no such file, module or function, or the code fails.
+    """
+    place, function = place_and_function(name)
+    with failing_as_user_error(name, remedy=remedy):
+        if is_file(place):
+            contents = _run(source_of(name))
+        else:
+            contents = _import(place)
+    content = contents.get(function)
+    if callable(content):
+        return content
+    names = [key for key, value in contents.items() if callable(value) and not key.startswith("_")]
+    raise unknown_name(f"function in {place}", function, names, where="see the file")
+
+
+@contextlib.contextmanager
+def failing_as_user_error(
+    name: str, *, remedy: str = "mend it", except_for: type[Exception] = UserError
+) -> Iterator[None]:
+    """Turn an exception of user code in this block into a UserError that names its file and line.
+
+    Args:
+        except_for: exceptions that stay as they are, beside a UserError.
+    """
+    try:
+        yield
+    except (UserError, except_for):
+        raise
+    except (Exception, SystemExit) as error:  # whatever the code raises
+        path = source_of(name)
+        lines = [
+            frame.lineno
+            for frame in traceback.extract_tb(error.__traceback__)
+            if Path(frame.filename) == path
+        ]
+        line = f", line {lines[-1]}" if lines else ""
+        raise UserError(
+            f"cannot run {path}{line}: {type(error).__name__}: {error}; {remedy}"
+        ) from error
+
+
+@functools.cache  # several names may be of one file
+def _run(path: Path) -> dict[str, Any]:
+    """Run a file and return its names; as a script it may import its neighbours."""
+    spec = importlib.util.spec_from_file_location(f"user_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    with _importing_from(path.parent, first=True):
+        spec.loader.exec_module(module)
+    return vars(module)
+
+
+def _import(module: str) -> dict[str, Any]:
+    """Import a module, installed or below the working folder, and return its names."""
+    with _importing_from(Path.cwd(), first=False):
+        return vars(importlib.import_module(module))
+
+
+@contextlib.contextmanager
+def _importing_from(folder: Path, *, first: bool) -> Iterator[None]:
+    """Let imports find the modules of a folder as well while the block runs.
+
+    Args:
+        first: before all other folders; otherwise behind them.
+    """
+    if str(folder) in sys.path and not first:
+        yield
+        return
+    place = 0 if first else len(sys.path)
+    sys.path.insert(place, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))

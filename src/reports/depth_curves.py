@@ -1,0 +1,307 @@
+"""Curves along the diagonal: accuracy, validity and similarity of the same layer of two networks,
+over depth."""
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from src.choices.similarity import measure_of
+from src.collected.groups import Names, value_of
+from src.ground.console import listed, note
+from src.ground.errors import UserError
+from src.ground.grouping import grouped
+from src.reports.captions import short
+from src.reports.curves import SHARE, CurvePanel, Point, curves
+from src.runs.folders import StitchingRun
+from src.statistics.resampling import Estimate
+from src.tables.experiments import NETWORKS, method_names
+from src.tables.matrices import by_depth, depths_of
+from src.tables.network_names import NetworkKey, NetworkName
+from src.tables.quantities import IN_CURVES, shown_in
+from src.tables.similarity_rows import SimilarityRow
+from src.tables.tables import write_table
+from src.tables.truth_rows import DepthRow
+
+OF_MEASURES = {1: "similarity", -1: "distance"}  # by the sign of a measure
+ONE_NETWORK = "one network at two epochs"  # the line of pairs of checkpoints of one training
+CLASS_CONTROLS = "class control"  # begins the line of stitches from controls
+UNTRAINED = "untrained"  # marks the group of a network that was never trained
+MAX_PANELS = 6  # on a page
+MAX_IN_CAPTION = 2  # pairs of groups without curves that a caption names
+
+RANGES = {quantity.title: quantity.possible for quantity in shown_in(IN_CURVES).values()} | {
+    "similarity": SHARE,
+    "distance": (0.0, math.inf),
+}
+
+
+class DepthValue(NamedTuple):
+    """A value of the same layer of two networks."""
+
+    quantity: str
+    line: str  # a method of stitching, or a measure
+    groups: str  # front group → end group
+    layer: str
+    networks: tuple[NetworkKey, NetworkKey]
+    value: float
+
+
+def depth_rows(
+    runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], names: Names
+) -> list[DepthRow]:
+    """Return the means over pairs of two networks at each layer, with intervals of 95 % over
+    networks.
+
+    Stitches of different layers, of a network with itself, and similarities at reduced ranks are
+    left out. Two epochs of one network are no pair of networks and have a line for themselves. So
+    have pairs with an untrained network, as a front or as an end network, and class controls.
+
+    Args:
+        names: of all networks; each pair of groups has a line.
+    """
+    measured = chain(_of_stitches(runs, names), _of_similarities(similarities, names))
+    values = [value for value in measured if not math.isnan(value.value)]
+    if len({value.groups for value in values}) == 1:
+        values = [value._replace(groups="") for value in values]
+
+    listed = {layer: i for i, layer in enumerate(dict.fromkeys(row.layer1 for row in similarities))}
+    depths = depths_of([run.row for run in runs], "front", "end")
+    layers = by_depth((value.layer for value in values), depths, listed)
+    rows = []
+    for values_of_line in grouped(values, lambda value: value[:3]).values():
+        by_layer = grouped(values_of_line, lambda value: value.layer)
+        rows += [_row(by_layer[layer]) for layer in layers if layer in by_layer]
+    return rows
+
+
+def groups_without_curves(
+    runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], names: Names
+) -> list[str]:
+    """Return the pairs of groups that were compared at layers of different names only.
+
+    Args:
+        names: of all networks.
+    """
+    compared = [(run.row.networks, run.row.front_layer, run.row.end_layer) for run in runs]
+    compared += [(row.networks, row.layer1, row.layer2) for row in similarities]
+    has_curve: dict[str, bool] = {}
+    for (front, end), front_layer, end_layer in compared:
+        if front.key != end.key:
+            groups = _groups(front, end, names)
+            has_curve[groups] = has_curve.get(groups, False) or front_layer == end_layer
+    return [groups for groups, has_any in has_curve.items() if not has_any]
+
+
+def _of_stitches(runs: Sequence[StitchingRun], names: Names) -> Iterator[DepthValue]:
+    """Yield the quantities of stitches of the same layer of two networks."""
+    apart_from = (*NETWORKS, "seed", "class_control")
+    methods = method_names([run.row for run in runs], apart_from=apart_from)
+    for run, method in zip(runs, methods, strict=True):
+        front_layer, end_layer = run.row.pair
+        front, end = run.row.networks
+        if front_layer != end_layer or front.key == end.key:
+            continue
+        for name, quantity in shown_in(IN_CURVES).items():
+            value = value_of(run, name)
+            if value is not None:
+                groups = _groups(front, end, names)
+                if run.row.class_control:
+                    groups = f"{CLASS_CONTROLS}, {groups}"
+                networks = (front.key, end.key)
+                yield DepthValue(quantity.title, method, groups, front_layer, networks, value)
+
+
+def _of_similarities(rows: Sequence[SimilarityRow], names: Names) -> Iterator[DepthValue]:
+    """Yield the measures of the same layer of two networks at full rank, means of both ways."""
+    for row in rows:
+        first, second = row.networks
+        is_at_full_rank = row.rank1 is None and row.rank2 is None
+        if not is_at_full_rank or row.layer1 != row.layer2 or first.key == second.key:
+            continue
+        reversed_values = row.turned.measures
+        for name, value in row.measures.items():
+            quantity = OF_MEASURES[measure_of(name).sign]
+            mean = (value + reversed_values[name]) / 2
+            groups = _groups(first, second, names)
+            yield DepthValue(quantity, name, groups, row.layer1, (first.key, second.key), mean)
+
+
+def _groups(front: NetworkName, end: NetworkName, names: Names) -> str:
+    """Return the groups of two networks as a text."""
+    named_front = names[front.key]
+    named_end = names[end.key]
+    if named_front.training == named_end.training:
+        return ONE_NETWORK
+    groups = []
+    for network in (named_front, named_end):
+        group = short(network.group)
+        if network.is_untrained and group != UNTRAINED:
+            group += f" ({UNTRAINED})"
+        groups.append(group)
+    return " → ".join(groups)
+
+
+def _row(values: Sequence[DepthValue]) -> DepthRow:
+    """Return the mean over pairs of networks of the values of a line at a layer."""
+    values_of_pairs = grouped(values, lambda value: value.networks)
+    means = np.array(
+        [np.mean([value.value for value in of_pair]) for of_pair in values_of_pairs.values()]
+    )
+    networks = list(dict.fromkeys(chain.from_iterable(values_of_pairs)))
+    is_in_pair = np.array([[network in pair for pair in values_of_pairs] for network in networks])
+    estimate = Estimate(
+        float(means.mean()),
+        without_network=_means_of_kept(means, ~is_in_pair),
+        without_pair=_means_of_kept(means, ~np.eye(len(means), dtype=bool)),
+        groups=np.zeros(len(networks)),
+    )
+    low, high = estimate.interval()
+    quantity, line, groups, layer, *_ = values[0]
+    return DepthRow(
+        quantity, line, layer, estimate.value, low, high, len(networks), len(means), groups
+    )
+
+
+def _means_of_kept(means: np.ndarray, is_kept: np.ndarray) -> np.ndarray:
+    """Return the mean (N,) of the kept pairs of each row of `is_kept` (N, pairs); NaN of none."""
+    return np.array([means[kept].mean() if kept.any() else np.nan for kept in is_kept])
+
+
+def write_depth(
+    path: Path,
+    rows: Sequence[DepthRow],
+    *,
+    title: str = "",
+    quantities: Sequence[str] = (),
+    without_curves: Sequence[str] = (),
+) -> None:
+    """Write the CSV, and beside it the figure, on pages of at most six panels.
+
+    With several pairs of groups, a panel has a quantity of a method or a measure, and a line a pair
+    of groups. Otherwise a panel has a quantity, and a line a method or measure. Panels with no value
+    but zero are left out, and a note says so.
+
+    Args:
+        quantities: names of quantities, methods or measures to draw; empty: all of them.
+        without_curves: the pairs of groups that have no curves, see `groups_without_curves`.
+    """
+    write_table(path, DepthRow, rows)
+    drawn_rows = chosen_rows(rows, quantities)
+    panels = _panels(drawn_rows)
+    zero = [panel for panel in panels if _is_zero(panel)]
+    if zero:
+        names = [" ".join(filter(None, (panel.y_label, panel.title))) for panel in zero]
+        note(f"not drawn, as all values are 0: {'; '.join(names)}")
+    shown = [panel for panel in panels if panel not in zero]
+    layers = list(dict.fromkeys(row.layer for row in rows))  # the rows are in the order of depth
+    pages = [shown[start : start + MAX_PANELS] for start in range(0, len(shown), MAX_PANELS)]
+    for number, page in enumerate(pages, start=1):
+        page_path = path.with_suffix(".png")
+        if number > 1:
+            page_path = path.with_name(f"{path.stem}_{number}.png")
+        panels_of_page = page
+        if _method_of(page):  # the caption says it
+            panels_of_page = [panel._replace(title="") for panel in page]
+        curves(
+            page_path,
+            panels_of_page,
+            x_label="layer of both networks",
+            layers=layers,
+            title=title,
+            caption=_caption(drawn_rows, page, number, len(pages), without_curves),
+        )
+    if len(pages) > 1:
+        note(
+            f"the figure has {len(pages)} pages: {path.stem}.png to {page_path.name}; "
+            "--quantities draws some of the panels"
+        )
+
+
+def chosen_rows(rows: Sequence[DepthRow], quantities: Sequence[str]) -> list[DepthRow]:
+    """Return the rows of quantities, methods or measures of these names; all rows for no names.
+
+    Raises:
+        UserError: no row has a name.
+    """
+    names = dict.fromkeys(chain.from_iterable((row.quantity, row.line) for row in rows))
+    for name in quantities:
+        if name not in names:
+            raise UserError(
+                f"--quantities {name}: there are {', '.join(names)}; give some of these"
+            )
+    if not quantities:
+        return list(rows)
+    return [row for row in rows if row.quantity in quantities or row.line in quantities]
+
+
+def _panels(rows: Sequence[DepthRow]) -> list[CurvePanel]:
+    """Return the panels of curves: a quantity, or with groups a quantity of a method or measure."""
+    has_groups = any(row.networks for row in rows)
+    points: dict[tuple[str, str], dict[str, dict[str, Point]]] = {}
+    for row in rows:
+        title = ""
+        label = _title_of_line(row)
+        if has_groups:
+            title = label
+            label = row.networks
+        curve = points.setdefault((row.quantity, title), {}).setdefault(label, {})
+        curve[row.layer] = Point(row.value, row.low, row.high)
+    return [
+        CurvePanel(lines, quantity, RANGES[quantity], title=title)
+        for (quantity, title), lines in points.items()
+    ]
+
+
+def _title_of_line(row: DepthRow) -> str:
+    """Return the method of a row, or the title of its measure."""
+    return measure_of(row.line).title if row.quantity in OF_MEASURES.values() else row.line
+
+
+def _is_zero(panel: CurvePanel) -> bool:
+    """Return whether all values of a panel are 0."""
+    values = [
+        getattr(point, "value", point)
+        for curve in panel.curves.values()
+        for point in curve.values()
+    ]
+    return not any(values)
+
+
+def _method_of(page: Sequence[CurvePanel]) -> str:
+    """Return the method that is the title of all panels of a page; "" if their titles differ."""
+    titles = {panel.title for panel in page}
+    return titles.pop() if len(page) > 1 and len(titles) == 1 else ""
+
+
+def _caption(
+    rows: Sequence[DepthRow],
+    page: Sequence[CurvePanel],
+    number: int,
+    n_pages: int,
+    without_curves: Sequence[str],
+) -> str:
+    """Return the text below a page of the figure."""
+    n_networks = max(row.n_networks for row in rows)
+    text = f"Means over pairs of {n_networks} networks{_on_bands(page)}."
+    method = _method_of(page)
+    if method:
+        text = f"Method: {method}. {text}"
+    if without_curves:
+        text += f" No layers of the same name: {listed(without_curves, n=MAX_IN_CAPTION)}."
+    return f"{text} Page {number} of {n_pages}." if n_pages > 1 else text
+
+
+def _on_bands(page: Sequence[CurvePanel]) -> str:
+    """Return the words of the caption on the bands of a page; "" if it has none."""
+    curves_of_page = chain.from_iterable(panel.curves.values() for panel in page)
+    points = chain.from_iterable(curve.values() for curve in curves_of_page)
+    has_band = {not math.isnan(getattr(point, "low", math.nan)) for point in points}
+    if True not in has_band:
+        return ""
+    if False in has_band:
+        return "; bands: 95 % over networks, from four networks on"
+    return "; bands: 95 % over networks"

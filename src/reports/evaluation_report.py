@@ -1,0 +1,167 @@
+"""The report of an OOD evaluation: printed matrices, tables, figures and JSON files."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from src.choices.datasets import dataset_label
+from src.ground.console import listed, note, result, table
+from src.ground.files import write_json
+from src.ood.reference import DetectorKey, Reference
+from src.reports.captions import caption, common, describe_method, short, stitched_networks
+from src.reports.grid_tables import draw
+from src.reports.heat_maps import HeatMap
+from src.tables.evaluation_rows import TYPICAL_AUROC, EvaluationRow, evaluation_file
+from src.tables.experiments import by_experiment
+from src.tables.matrices import Matrix, is_known, known, pivot
+from src.tables.quantities import (
+    DETECTOR,
+    IN_EVALUATION,
+    QUANTITIES,
+    Quantity,
+    shown_in,
+)
+from src.tables.tables import to_record, write_table
+
+EXPLANATION = (
+    "AUROC: area under the ROC curve of the detector, ½ if it cannot tell stitched from own "
+    "activations. AUPR: area under its precision-recall curve. FPR95: share of the stitched "
+    "activations that it accepts when it accepts 95% of the own ones. Identification: the smallest "
+    "share of recognised images, from the end layer to the output; ½ is chance."
+)
+
+Matrices = dict[str, dict[str, Matrix]]  # by experiment and column
+
+
+def report(
+    folder: Path,
+    evaluations: Mapping[str, Sequence[EvaluationRow]],
+    reference: Reference,
+    *,
+    other_data: str = "",
+    title: str = "",
+) -> None:
+    """Print the evaluations, and write the table, the figure and the JSON file of each detector.
+
+    Args:
+        folder: the folder of the stitching runs.
+        evaluations: rows by name of the detector; no list is empty.
+        other_data: the data of the evaluation; empty if the stitches were made on the same data.
+        title: the title of the figure.
+    """
+    for name, rows in evaluations.items():
+        matrices = {
+            experiment: _matrices(rows_of_experiment)
+            for experiment, rows_of_experiment in by_experiment(rows).items()
+        }
+        if len(evaluations) > 1:
+            result(f"DETECTOR: {name}")
+        _print_matrices(name, matrices)
+        _print_detectors(name, rows, reference)
+        _note_typical_stitches(name, rows)
+
+        path = evaluation_file(folder, name, other_data=other_data)
+        write_table(path, EvaluationRow, rows)
+        _write_json(path.with_suffix(".json"), name, rows, reference)
+        caption_of_figure = describe(rows, n_images=len(reference.options.test))
+        draw(path, _panels(matrices), title=title, caption=caption_of_figure)
+    note(EXPLANATION)
+
+
+def _matrices(rows: Sequence[EvaluationRow]) -> dict[str, Matrix]:
+    """Return the matrix of each column that the evaluation shows, except columns without values."""
+    return {
+        name: pivot(rows, partial(known, name=name))
+        for name in shown_in(IN_EVALUATION)
+        if is_known(rows, name)
+    }
+
+
+def _print_matrices(name: str, matrices: Matrices) -> None:
+    """Print the matrices of a detector, under a heading for each experiment."""
+    for experiment, matrix_of_column in matrices.items():
+        if experiment:
+            result(f"EXPERIMENT: {experiment}")
+        for column, matrix in matrix_of_column.items():
+            table(heading(QUANTITIES[column], name), *matrix)
+
+
+def heading(quantity: Quantity, detector: str) -> str:
+    """Return the title of a printed matrix; for a detector's quantities, as in the public code."""
+    if quantity.measured_by == DETECTOR:
+        return f"STITCHING OOD Detection {quantity.title} ({detector})"
+    return f"STITCHING {quantity.title.upper()}"
+
+
+def _print_detectors(name: str, rows: Sequence[EvaluationRow], reference: Reference) -> None:
+    """Print the mean ID score of the detector of each layer, and its sanity check."""
+    sanity_dataset = rows[0].sanity_dataset
+    columns = ["mean ID energy" if name == "energy" else "mean ID score"]
+    title = "OOD detectors"
+    if sanity_dataset:
+        columns += ["AUROC", "AUPR", "FPR95"]
+        title = f"OOD detector sanity checks: {dataset_label(sanity_dataset)}"
+
+    id_scores = reference.of_score(name, reference.id_scores)
+    lines = []
+    for layer, scores in id_scores.items():
+        check = reference.checks.get(DetectorKey(name, layer), ())
+        lines.append([float(scores.mean()), *check])
+    table(f"{title} ({name})", list(id_scores), columns, lines)
+
+
+def _note_typical_stitches(name: str, rows: Sequence[EvaluationRow]) -> None:
+    """Note the stitches that the detector finds more typical than the network's own activations."""
+    typical = [row.pair for row in rows if row.auroc < TYPICAL_AUROC]
+    if typical:
+        note(
+            f"{name}: the AUROC of {len(typical)} stitches is below {TYPICAL_AUROC}. They are "
+            "more typical than the end network's own activations, as activations of little variance "
+            f"are; their recall tells ({listed(typical)})"
+        )
+
+
+def _write_json(path: Path, name: str, rows: Sequence[EvaluationRow], reference: Reference) -> None:
+    """Write the rows of a detector and its sanity checks by layer."""
+    checks = reference.of_score(name, reference.checks)
+    content: dict[str, Any] = {
+        "stitches": [to_record(row) for row in rows],
+        "sanity_checks": {layer: metrics._asdict() for layer, metrics in checks.items()},
+    }
+    write_json(path, content)
+
+
+def _panels(matrices: Matrices) -> dict[str, dict[str, HeatMap]]:
+    """Return the heat map of each matrix, by experiment and title."""
+    panels: dict[str, dict[str, HeatMap]] = {}
+    for experiment, matrix_of_column in matrices.items():
+        panels[experiment] = {}
+        for column, matrix in matrix_of_column.items():
+            quantity = QUANTITIES[column]
+            panels[experiment][quantity.title] = HeatMap.of(matrix, quantity)
+    return panels
+
+
+def describe(rows: Sequence[EvaluationRow], *, n_images: int) -> str:
+    """Return the caption of the figure: networks, data, method, detector and images."""
+    data = short(common(rows, "dataset"))
+    id_data = short(common(rows, "id_dataset"))
+    if id_data != data:
+        data = f"{data}, ID {id_data}"
+
+    detector = common(rows, "detector")
+    made_with = []
+    for kind, column in (("ID", "detector_id_data"), ("OOD", "detector_ood_data")):
+        dataset = common(rows, column)
+        if dataset:
+            made_with.append(f"{kind} {short(dataset)}")
+    if made_with:
+        detector += f" ({', '.join(made_with)})"
+    return caption(
+        networks=stitched_networks(rows),
+        data=data,
+        method=describe_method(rows),
+        detector=detector,
+        images=n_images,
+    )

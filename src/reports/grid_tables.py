@@ -1,0 +1,169 @@
+"""Writes the table and the heat maps of a folder of stitching runs, and compares two folders."""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from src.ground.console import listed, note, table, warn
+from src.ground.errors import UserError
+from src.ground.files import locked
+from src.reports.captions import Names, common, describe_stitches
+from src.reports.grid_figures import AXES, MAX_PANELS, draw_grid
+from src.reports.heat_maps import HeatMap, maps
+from src.runs.folders import read_runs
+from src.runs.images import told_apart
+from src.tables.experiments import by_experiment
+from src.tables.matrices import pivot
+from src.tables.stitch_rows import ComparisonRow, StitchRow
+from src.tables.tables import write_table
+
+
+def write_grid(
+    path: Path,
+    rows: Sequence[StitchRow],
+    *,
+    title: str = "",
+    names: Names | None = None,
+) -> None:
+    """Write rows as a CSV, and beside it the figure of their accuracies, see `draw_grid`.
+
+    Args:
+        names: of the networks, for titles and the caption.
+    """
+    write_table(path, StitchRow, rows)
+    draw_grid(path, rows, title=title, names=names)
+
+
+def update_grid(directory: Path, *, create: bool, title: str = "") -> None:
+    """Rebuild `grid.csv` and `grid.png` from all finished runs of a folder.
+
+    A lock lets several processes do so.
+
+    Args:
+        create: write the files if they do not exist; otherwise only update them.
+        title: of the figure.
+    """
+    path = directory / "grid.csv"
+    lock = directory / ".grid.lock"
+    if create or path.exists() or lock.exists():
+        with locked(lock):
+            runs, _ = read_runs(directory)
+            write_grid(path, [run.row for run in runs], title=title)
+
+
+def compare(
+    folders: Sequence[str],
+    experiments: Sequence[Sequence[StitchRow]],
+    path: Path | None = None,
+    *,
+    title: str = "",
+) -> None:
+    """Print the accuracies of two experiments over layers, and the second less the first.
+
+    Args:
+        folders: of the two experiments. They are the titles if the methods have one name.
+        experiments: the rows of the two experiments.
+        path: of a CSV with a row per pair of layers, and of a figure beside it with the three
+            matrices; None: only print.
+        title: of the figure.
+
+    Raises:
+        UserError: the folders are one, a folder holds several experiments, or they have no pair of
+            layers in common.
+    """
+    _check_comparable(folders, experiments)
+    methods = [common(rows, "method") for rows in experiments]
+    first, second = methods
+    if first == second:
+        first, second = folders
+
+    accuracy_1, accuracy_2 = ({row.pair: row.accuracy for row in rows} for rows in experiments)
+
+    def compared(row: StitchRow) -> ComparisonRow:
+        first_accuracy = accuracy_1.get(row.pair, math.nan)
+        second_accuracy = accuracy_2.get(row.pair, math.nan)
+        difference = second_accuracy - first_accuracy
+        return ComparisonRow(*row.pair, first_accuracy, second_accuracy, difference)
+
+    stitches = [row for rows in experiments for row in rows]
+    differences = pivot(stitches, lambda row: compared(row).difference)
+    panels = {
+        first: HeatMap(pivot(stitches, lambda row: compared(row).accuracy_1)),
+        second: HeatMap(pivot(stitches, lambda row: compared(row).accuracy_2)),
+        f"{second} − {first}": HeatMap.difference(differences),
+    }
+    for name, panel in panels.items():
+        table(name, *panel.matrix)
+    if path:
+        lines = pivot(stitches, compared, missing=None).values
+        cells = itertools.chain(*lines)
+        write_table(path, ComparisonRow, [cell for cell in cells if cell is not None])
+        caption = describe_stitches(*experiments)
+        draw(path, {"": panels}, title=title, caption=caption)
+
+
+def _check_comparable(folders: Sequence[str], experiments: Sequence[Sequence[StitchRow]]) -> None:
+    """Raise a UserError unless there are two folders of one experiment each, with common layers;
+    warn if their data differ."""
+    if len(set(folders)) == 1:
+        raise UserError(f"{folders[0]} is given twice; give another folder to compare it with")
+    for folder, rows in zip(folders, experiments, strict=True):
+        titles = list(by_experiment(rows))
+        if len(titles) > 1:
+            raise UserError(
+                f"{folder} holds {len(titles)} experiments ({'; '.join(titles)}); "
+                "to compare two folders, give folders of one experiment each"
+            )
+    pairs_of_folders = [{row.pair for row in rows} for rows in experiments]
+    if set.isdisjoint(*pairs_of_folders):
+        examples = [
+            f"{min(pairs)} in {folder}"
+            for pairs, folder in zip(pairs_of_folders, folders, strict=True)
+        ]
+        raise UserError(
+            f"{' and '.join(folders)} have no pair of layers in common ({', '.join(examples)}); give "
+            "folders of stitches between the same layers"
+        )
+    rows_of_both = told_apart(list(itertools.chain.from_iterable(experiments)))
+    datasets = dict.fromkeys(row.dataset for row in rows_of_both)
+    if len(datasets) > 1:
+        warn(
+            f"{' and '.join(folders)} are of different data ({listed(datasets)}); their accuracies "
+            "are of different images"
+        )
+
+
+def draw(
+    path: Path,
+    panels: Mapping[str, Mapping[str, HeatMap]],
+    *,
+    title: str = "",
+    caption: str = "",
+) -> None:
+    """Draw heat maps over front and end layers beside a table; print which files were written.
+
+    Args:
+        path: of the table.
+        panels: heat maps by their title, by experiment. The figure has room for `MAX_PANELS`: it
+            shows the last experiments, a row each.
+        title: of the figure.
+        caption: the text below the figure, which also says that experiments are left out.
+    """
+    image = path.with_suffix(".png")
+    n_panels = max(map(len, panels.values()), default=1)
+    n_shown = MAX_PANELS // n_panels
+    if len(panels) > n_shown:
+        last = f"last {n_shown}"
+        verb = "are"
+        if n_shown == 1:
+            last = "last"
+            verb = "is"
+        experiments = f"the {last} of {len(panels)} experiments"
+        note(f"{image} shows {experiments}")
+        caption += f" {experiments.capitalize()} {verb} shown; the CSV has all of them."
+    shown = dict(list(panels.items())[-n_shown:])
+    if maps(image, shown, **AXES, title=title, caption=caption):
+        note(f"wrote {path} and {image}")
+    else:
+        note(f"wrote {path}")

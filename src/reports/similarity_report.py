@@ -1,0 +1,256 @@
+"""The report of a comparison: the tables of the paper's code that it prints, its CSV and its figure."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+
+from src.choices.similarity import ACTIVATIONS, MEASURES, SAMPLES, Measure, measure_of
+from src.ground.console import result, table
+from src.reports.captions import caption, common, pair_of_networks, short
+from src.reports.curves import CurvePanel, curves
+from src.reports.heat_maps import HeatMap, maps
+from src.tables.matrices import Matrix
+from src.tables.similarity_rows import (
+    BY_POSITION,
+    NO_ALIGNMENT,
+    SimilarityRow,
+    measures_in,
+)
+from src.tables.tables import Rank, write_table
+
+# In captions, by the name of a pool in an alignment
+AVERAGED_OVER = {"average pool": "positions", "token mean": "tokens"}
+MAX_CURVES = 10  # in one panel
+Cells = Mapping[tuple[str, str], SimilarityRow]  # by two layers, or by two ranks
+
+
+def is_matrix(rows: Sequence[SimilarityRow]) -> bool:
+    """Return whether there are several pairs of layers, with one row a pair."""
+    pairs = {(row.layer1, row.layer2) for row in rows}
+    return 1 < len(pairs) == len(rows)
+
+
+def print_matrices(rows: Sequence[SimilarityRow]) -> None:
+    """Print a matrix over pairs of layers for each measure, and for its p-values where images were
+    permuted; the rows are as in `is_matrix`."""
+    cells = {(row.layer1, row.layer2): row for row in rows}
+    for title, panel in _heat_maps(cells).items():
+        table(title, *panel.matrix)
+    for which, where in (("", ""), ("_within", " within classes")):
+        for metric in rows[0].nulls(which):
+            matrix = _matrix(cells, f"{metric}_p_value{which}")
+            table(f"{measure_of(metric).title}, p-value{where}", *matrix)
+
+
+def print_tables(rows: Sequence[SimilarityRow], metrics: Sequence[str]) -> None:
+    """Print the rows of one pair of layers as the public code does: a block for each rank of the
+    first layer."""
+    for rank1 in dict.fromkeys(row.rank1 for row in rows):
+        block = [row for row in rows if row.rank1 == rank1]
+        first = block[0]
+        result(f"{first.model1} -- {first.model2}\n{first.layer1} -- {first.layer2}")
+        for metric in metrics:
+            result(f"{measure_of(metric).heading}:\nModel1 rank {rank1}:")
+            for row in block:
+                value = row.values[metric]
+                result(f"\tModel2 rank {row.rank2}: {value}{_against_null(row, metric)}")
+            result()
+        result("\n")
+
+
+def _against_null(row: SimilarityRow, metric: str) -> str:
+    """Return the text that compares a value with its nulls; empty if images were not permuted."""
+    texts = []
+    for where, which in (("", ""), ("within classes ", "_within")):
+        null = row.nulls(which).get(metric)
+        if null:
+            texts.append(
+                f"{where}p {null.p_value:.3g}, null {null.null_95:.4f}, "
+                f"calibrated {null.calibrated:.4f}"
+            )
+    if not texts:
+        return ""
+    return f" ({'; '.join(texts)})"
+
+
+def write_files(path: Path, rows: Sequence[SimilarityRow], *, title: str = "") -> None:
+    """Write the CSV, one row for each pair of layers and ranks, and the figure beside it.
+
+    A full rank is empty, and an undefined value is `nan`.
+
+    Args:
+        title: of the figure.
+    """
+    write_table(path, SimilarityRow, rows)
+    draw(path.with_suffix(".png"), rows, title=title)
+
+
+def draw(path: Path, rows: Sequence[SimilarityRow], *, title: str = "") -> None:
+    """Draw curves over the ranks of one side, or heat maps over both ranks or over layers.
+
+    There are curves where one side alone has ranks, and the pairs of layers are few. There are heat
+    maps over both ranks for one pair of layers, and over layers, at the highest ranks, for several.
+    """
+    n_pairs = len({(row.layer1, row.layer2) for row in rows})
+    n_ranks1 = len({row.rank1 for row in rows})
+    n_ranks2 = len({row.rank2 for row in rows})
+    has_one_side = min(n_ranks1, n_ranks2) == 1 < max(n_ranks1, n_ranks2)
+    if has_one_side and n_pairs <= MAX_CURVES:
+        side = 1 if n_ranks1 > 1 else 2
+        curves(
+            path,
+            _curves(rows, side),
+            x_label=f"rank of model {side} (components)",
+            title=title,
+            caption=describe(rows),
+        )
+    elif n_pairs == 1 and n_ranks1 > 1:
+        first = rows[0]
+        cells = {(_rank_title(row.rank1), _rank_title(row.rank2)): row for row in rows}
+        labels = (f"rank of {first.layer1}, model 1", f"rank of {first.layer2}, model 2")
+        _draw_maps(path, cells, labels, title=title, caption=describe(rows))
+    else:
+        ranks = (rows[0].rank1, rows[0].rank2)  # the highest ranks stand first
+        at_ranks = [row for row in rows if (row.rank1, row.rank2) == ranks]
+        cells = {(row.layer1, row.layer2): row for row in at_ranks}
+        labels = (_layer_title(1, ranks[0]), _layer_title(2, ranks[1]))
+        _draw_maps(path, cells, labels, title=title, caption=describe(rows))
+
+
+def _rank_title(rank: Rank) -> str:
+    return "full" if rank is None else str(rank)
+
+
+def _layer_title(number: int, rank: Rank) -> str:
+    """Return the label of an axis over the layers of a network at a rank."""
+    title = f"layer of model {number}"
+    if rank is None:
+        return title
+    return f"{title} at rank {rank}"
+
+
+def _draw_maps(
+    path: Path, cells: Cells, labels: tuple[str, str], *, title: str, caption: str
+) -> None:
+    """Draw a heat map of each measure over two axes.
+
+    Args:
+        labels: of the rows and of the columns.
+    """
+    panels = _heat_maps(cells)
+    if any(panel.marked for panel in panels.values()):
+        caption += " Red corners: positions or tokens are the samples, in all other cells images."
+    row_label, column_label = labels
+    maps(
+        path,
+        {"": panels},
+        row_label=row_label,
+        column_label=column_label,
+        title=title,
+        caption=caption,
+    )
+
+
+def _heat_maps(cells: Cells) -> dict[str, HeatMap]:
+    """Return a panel of each measure and of its nulls, by title. The axes keep the order of the
+    rows."""
+    marked = [place for place, row in cells.items() if row.alignment in BY_POSITION]
+    if all(row.alignment in (*BY_POSITION, NO_ALIGNMENT) for row in cells.values()):
+        marked = []  # all cells with a value have the same samples
+    columns = dict.fromkeys(column for row in cells.values() for column in row.values)
+    panels: dict[str, HeatMap] = {}
+    for metric in measures_in(columns):
+        measure = measure_of(metric)
+        if _is_repeated(metric, cells.values()):
+            continue
+        corners = marked if measure.of == SAMPLES else []
+        matrix = _matrix(cells, metric)
+        panels[measure.title] = HeatMap(matrix, _scale(measure, matrix), marked=corners)
+        for which, where in (("", ""), ("_within", " within classes")):
+            column = f"{metric}_calibrated{which}"
+            if column in columns:
+                panel = HeatMap(_matrix(cells, column), marked=corners)
+                panels[f"{measure.title}, calibrated{where}"] = panel
+    return panels
+
+
+def _matrix(cells: Cells, column: str) -> Matrix:
+    """Return the values of a column; NaN where a row has none."""
+    firsts = list(dict.fromkeys(first for first, _ in cells))
+    seconds = list(dict.fromkeys(second for _, second in cells))
+    values = []
+    for first in firsts:
+        rows = [cells[first, second] for second in seconds]
+        values.append([row.values.get(column, math.nan) for row in rows])
+    return Matrix(firsts, seconds, values)
+
+
+def _scale(measure: Measure, matrix: Matrix) -> tuple[float, float]:
+    """Return the values of the darkest and the brightest colour.
+
+    Values of a user's function may lie beyond the values of unrelated and of equal layers.
+    """
+    if measure.of != ACTIVATIONS:
+        return measure.unrelated, measure.equal
+    values = [value for line in matrix.values for value in line if not math.isnan(value)]
+    low = min(measure.unrelated, measure.equal, *values)
+    high = max(measure.unrelated, measure.equal, *values)
+    return (low, high) if measure.sign > 0 else (high, low)
+
+
+def _is_repeated(metric: str, rows: Collection[SimilarityRow]) -> bool:
+    """Return whether a companion equals its measure, as PWCCA where all directions have
+    partners."""
+    for name, measure in MEASURES.items():
+        if metric not in measure.companions:
+            continue
+        if all({metric, name} <= row.values.keys() for row in rows):
+            values = [(row.values[metric], row.values[name]) for row in rows]
+            return all(math.isclose(*pair, abs_tol=1e-6) for pair in values)
+    return False
+
+
+def _curves(rows: Sequence[SimilarityRow], side: int) -> list[CurvePanel]:
+    """Return a panel of each measure: a curve over the ranks of one side for each pair of layers,
+    and for each rank of the other side."""
+    lines_of_measure: dict[str, dict[str, dict[int, float]]] = {}
+    for row in rows:
+        rank, fixed_rank = row.rank1, row.rank2
+        if side == 2:
+            rank, fixed_rank = row.rank2, row.rank1
+        if rank is None:  # full, and rows do not have its number
+            continue
+        label = f"{row.layer1} – {row.layer2}"
+        if fixed_rank:
+            label += f", rank {fixed_rank} of model {3 - side}"
+        for metric, value in row.measures.items():
+            measure = measure_of(metric)
+            lines = lines_of_measure.setdefault(measure.similarity_title, {})
+            lines.setdefault(label, {})[rank] = measure.similarity(value)
+    return [CurvePanel(lines, title) for title, lines in lines_of_measure.items()]
+
+
+def describe(rows: Sequence[SimilarityRow]) -> str:
+    """Return the text below a figure."""
+    is_aligned = any(measure_of(name).of == SAMPLES for row in rows for name in row.measures)
+    samples = _samples_of(common(rows, "alignment")) if is_aligned else ""
+    paths = [common(rows, "model1"), common(rows, "model2")]
+    kinds = [common(rows, "model1_type"), common(rows, "model2_type")]
+    return caption(
+        networks=pair_of_networks(paths, kinds, sign="–"),
+        data=short(common(rows, "dataset")),
+        samples=samples,
+        images=common(rows, "n_samples"),
+    )
+
+
+def _samples_of(alignment: str) -> str:
+    """Return an alignment of `features.alignment_of` in words."""
+    if alignment in ("", NO_ALIGNMENT, *BY_POSITION):
+        return alignment
+    averaged_over = [
+        AVERAGED_OVER[pool] for pool in alignment.split(" / ") if pool in AVERAGED_OVER
+    ]
+    if not averaged_over:
+        return "images"
+    return f"images, averaged over {' or '.join(averaged_over)}"

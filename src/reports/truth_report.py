@@ -1,0 +1,172 @@
+"""The report of the tests of measures: tables, a figure of scores, and sentences.
+
+Networks that were trained with `--shortcut` saw dots in their images which told the class."""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from src.collected.scored_measures import family_of
+from src.collected.truth_protocol import ALL_LAYERS
+from src.ground.console import listed
+from src.ground.files import write_text
+from src.ground.grouping import grouped
+from src.reports.heat_maps import HeatMap, maps
+from src.tables.matrices import Matrix
+from src.tables.tables import write_table
+from src.tables.truth_rows import DotsRow, TruthRow
+
+RELIES = 0.2  # loss of accuracy by misleading dots, of a network that relies on dots
+
+
+def write_scores(path: Path, rows: Sequence[TruthRow]) -> None:
+    """Write the scores as a CSV, and beside it a table with sentences (`.md`) and a figure (`.png`).
+
+    Table and figure have the main scores of the best measure of each family, and of the baselines.
+    """
+    write_table(path, TruthRow, rows)
+    write_text(path.with_suffix(".md"), _markdown(rows))
+    draw_scores(path.with_suffix(".png"), best_of_families(main_rows(rows)))
+
+
+def _markdown(rows: Sequence[TruthRow]) -> str:
+    """Return the table of the best measures and baselines in Markdown, and the sentences as a
+    list."""
+    matrix = _matrix(best_of_families(main_rows(rows)), _cell, missing="–")
+    lines = [
+        f"| {' | '.join(['measure', *matrix.columns])} |",
+        f"|{'---|' * (1 + len(matrix.columns))}",
+    ]
+    for measure, cells in zip(matrix.rows, matrix.values, strict=True):
+        lines.append(f"| {' | '.join([measure, *cells])} |")
+    lines.append("")
+    lines += [f"* {sentence}" for sentence in sentences(rows)]
+    return "\n".join([*lines, ""])
+
+
+def _cell(row: TruthRow) -> str:
+    """Return a score with a star if it is above chance, and a dagger if it is above baselines."""
+    text = f"{row.value:.2f}"
+    if row.is_above_chance:
+        text += "*"
+    if _is_better(row):
+        text += "†"
+    return text
+
+
+def main_rows(rows: Sequence[TruthRow]) -> list[TruthRow]:
+    """Return the main score of each test over all layers, best measures first, baselines last.
+
+    Measures are sorted by the mean of their scores over tests.
+    """
+    counted = []
+    for row in rows:
+        if row.is_main and row.layer == ALL_LAYERS and not math.isnan(row.value):
+            counted.append(row)
+    means = {}
+    for measure, rows_of_measure in grouped(counted, lambda row: row.measure).items():
+        means[measure] = fmean(_over_chance(row) for row in rows_of_measure)
+    return sorted(counted, key=lambda row: (row.is_baseline, -means[row.measure]))
+
+
+def best_of_families(rows: Sequence[TruthRow]) -> list[TruthRow]:
+    """Return the rows of the first measure of each family, and of all baselines.
+
+    Args:
+        rows: from `main_rows`, which puts the best measures first.
+    """
+    best: dict[str, str] = {}
+    for row in rows:
+        best.setdefault(family_of(row.measure), row.measure)
+    return [row for row in rows if row.is_baseline or row.measure in best.values()]
+
+
+def sentences(rows: Sequence[TruthRow]) -> list[str]:
+    """Say for each test which measures are above chance, and which are above the best baseline."""
+    counted = main_rows(rows)
+    lines = []
+    for test in dict.fromkeys(row.test for row in rows):
+        lines += _sentences_on_test(test, [row for row in counted if row.test == test])
+    return lines
+
+
+def _sentences_on_test(test: str, rows: Sequence[TruthRow]) -> list[str]:
+    """Return the sentences on one test; none without measures."""
+    ordered = sorted(rows, key=lambda row: -row.value)
+    measures = [row for row in ordered if not row.is_baseline]
+    if not measures:
+        return []
+    above = [row.measure for row in measures if row.is_above_chance]
+    lines = [
+        f"Test of {test}: {len(above)} of {len(measures)} measures are above chance "
+        f"(chance is {measures[0].chance:.2f}): {listed(above) or 'none'}."
+    ]
+    baselines = [row for row in ordered if row.is_baseline]
+    if baselines:
+        better = listed(row.measure for row in measures if _is_better(row))
+        best = f"{baselines[0].measure} ({baselines[0].value:.2f})"
+        lines.append(f"Test of {test}: above the best baseline, {best}: {better or 'none'}.")
+    return lines
+
+
+def sentences_on_dots(rows: Sequence[DotsRow]) -> list[str]:
+    """Say for each group of networks how accurate it is with dots and without.
+
+    Dots either tell the class, or are drawn at random.
+    """
+    lines = []
+    for group, rows_of_group in grouped(rows, lambda row: row.group).items():
+        accuracies = [(row.true, row.absent, row.drawn) for row in rows_of_group]
+        true, absent, drawn = np.mean(accuracies, axis=0)
+        n_relying = sum(row.true - row.drawn > RELIES for row in rows_of_group)
+        lines.append(
+            f"{group}: accuracy {true:.2f} with dots that tell the class, {absent:.2f} without "
+            f"dots, {drawn:.2f} with drawn ones; {n_relying} of {len(rows_of_group)} networks rely "
+            "on the dot."
+        )
+    return lines
+
+
+def _is_better(row: TruthRow) -> bool:
+    """Return whether a score is above chance and above all baselines."""
+    return row.is_above_chance and row.is_above_baselines
+
+
+def _over_chance(row: TruthRow) -> float:
+    """Return a score on the scale where 0 is chance and 1 is the truth."""
+    return (row.value - row.chance) / (1 - row.chance)
+
+
+def _matrix(rows: Sequence[TruthRow], value: Callable[[TruthRow], Any], *, missing: Any) -> Matrix:
+    """Lay out a value of rows as a matrix of measures × tests, in the order of the rows."""
+    cells = {(row.measure, row.test): value(row) for row in rows}
+    measures = list(dict.fromkeys(row.measure for row in rows))
+    tests = list(dict.fromkeys(row.test for row in rows))
+    values = [[cells.get((measure, test), missing) for test in tests] for measure in measures]
+    return Matrix(measures, tests, values)
+
+
+def draw_scores(path: Path, rows: Sequence[TruthRow]) -> None:
+    """Draw scores as heat maps of measures × tests, and of baselines × tests below.
+
+    A red corner marks scores above all baselines.
+    """
+    maps_of_rows = {}
+    for is_baseline, title in ((False, "measures, the best of each family"), (True, "baselines")):
+        shown = [row for row in rows if row.is_baseline == is_baseline]
+        if shown:
+            matrix = _matrix(shown, _over_chance, missing=math.nan)
+            marked = [(row.measure, row.test) for row in shown if _is_better(row)]
+            maps_of_rows[title] = {"": HeatMap(matrix, marked=marked)}
+    maps(
+        path,
+        maps_of_rows,
+        row_label="measure",
+        column_label="test",
+        caption="0: chance, 1: the truth; by mean ranks over layers. Red corners: above all "
+        "baselines. The CSV has all measures.",
+    )

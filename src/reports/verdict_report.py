@@ -1,0 +1,450 @@
+"""The report of a verdict: tables, maps of each method, and a paragraph of computed sentences."""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from src.collected.between_groups import LayerValue
+from src.collected.groups import CLASS_CONTROL, FRESH_END, FRESH_FRONT, SELF
+from src.ground.console import result, table
+from src.ground.files import write_text
+from src.ground.grouping import grouped
+from src.reports.figures import BLUE, VERMILION, YELLOW
+from src.reports.grid_tables import AXES
+from src.reports.heat_maps import ClassMap, HeatMap, Panel, Sign, maps
+from src.reports.way_figure import draw_way
+from src.runs.network_pairs import (
+    CLASS_CONTROLS,
+    PAIRS,
+    SAME_RUN,
+    UNTRAINED_END,
+    UNTRAINED_FRONT,
+)
+from src.statistics.intervals import ALPHA
+from src.tables.matrices import Matrix, is_known, known, pivot
+from src.tables.quantities import IN_VERDICT, QUANTITIES, shown_in
+from src.tables.tables import write_table
+from src.tables.verdict_rows import GroupRow, GroupTestRow, VerdictRow, WayRow
+from src.verdict.judging import (
+    LOST,
+    NOT_MATCHED,
+    SIMILAR,
+    UNDECIDED,
+    VERDICTS,
+    Limits,
+)
+
+SIGNS = {  # as in heat maps, bright is similar
+    SIMILAR: Sign(YELLOW),
+    LOST: Sign(VERMILION, "////"),
+    NOT_MATCHED: Sign(BLUE),
+    UNDECIDED: Sign("white", "\\\\\\\\", lines="0.6"),  # dots would look like minus signs
+}
+SHARE = "similar"  # the quantity of many pairs of networks: the share of similar pairs
+SHARE_TITLE = "share of similar pairs"
+IN_MAIN_FIGURE = ("accuracy", "identification")  # beside the verdict of a pair of networks
+IN_SUMMARY = ("penalty", "identification", "kappa_within")  # beside the share of similar pairs
+CONTROLS = {  # and how many of them must be similar
+    SELF: ("layers stitched to themselves", "all must be"),
+    FRESH_FRONT: ("stitches from networks that were never trained", "none may be"),
+    CLASS_CONTROL: ("stitches from the class beside an untrained network", "none may be"),
+}
+LOW = 0.5  # the report names end networks with a lower accuracy
+MAX_TESTS = 12  # lines of tests between groups, a method
+MAX_GROUP_PAIRS = 9  # rows of panels that the groups of a method get in the figure
+
+
+class Section(NamedTuple):
+    """The verdicts that are reported together: of one method and one kind of networks."""
+
+    title: str
+    rows: list[VerdictRow]
+    n_networks: int  # pairs of networks
+
+    @property
+    def is_summary(self) -> bool:
+        """Whether the section reports means over several pairs of networks."""
+        return self.n_networks > 1
+
+
+def sections_of(rows: Sequence[VerdictRow]) -> list[Section]:
+    """Return the verdicts of each method, in a section for each kind of pairs of networks."""
+    sections = []
+    for method, rows_of_method in grouped(rows, lambda row: row.method).items():
+        has_many = len({row.networks for row in rows_of_method}) > 1
+        for kind, rows_of_kind in grouped(rows_of_method, kind_of).items():
+            titles = {row.networks for row in rows_of_kind}
+            title = method
+            if len(titles) > 1:
+                title = f"{method}, {len(titles)} {kind}"
+            elif has_many:
+                title = f"{method}, {rows_of_kind[0].networks}"
+            sections.append(Section(title, rows_of_kind, len(titles)))
+    return sections
+
+
+def by_groups(section: Section) -> list[Section]:
+    """Return a section for each pair of groups of networks; the section itself where there is one
+    group, or more than `MAX_GROUP_PAIRS` pairs of groups."""
+    parts = grouped(section.rows, lambda row: (row.front_group, row.end_group))
+    if not section.is_summary or not 1 < len(parts) <= MAX_GROUP_PAIRS:
+        return [section]
+    sections = []
+    for (front_group, end_group), rows in parts.items():
+        networks = {row.networks for row in rows}
+        pairs = f"{len(networks)} {kind_of(rows[0])}"
+        if len(networks) == 1:
+            pairs = rows[0].networks
+        title = f"{rows[0].method}, {front_group} → {end_group}, {pairs}"
+        sections.append(Section(title, rows, len(networks)))
+    return sections
+
+
+def kind_of(row: VerdictRow) -> str:
+    """Return the kind of a pair of networks, as in `src.runs.network_pairs`."""
+    if row.control == FRESH_END:
+        return UNTRAINED_END
+    if row.control == CLASS_CONTROL:
+        return CLASS_CONTROLS
+    if row.control == FRESH_FRONT:
+        return UNTRAINED_FRONT
+    return SAME_RUN if row.same_run else PAIRS
+
+
+def print_verdicts(rows: Sequence[VerdictRow]) -> None:
+    """Print a line for each verdict."""
+    for row in rows:
+        estimates = [_estimate(row, name) for name in shown_in(IN_VERDICT)]
+        parts = [f"accuracy {row.accuracy:.4f}", *filter(None, estimates), row.reason]
+        if row.accuracy_low is not None and row.kappa_within is None:
+            parts.append(
+                "κ within strata is not defined: the end network predicts one class within each stratum"
+            )
+        if row.p_control is not None:
+            control = f"control {row.control_identification:.4f} (p = {row.p_control:.2g})"
+            parts.insert(-1, control)
+        title = f"{row.method}, {row.networks}"
+        result(f"{title}: {row.pair}: {row.verdict} ({'; '.join(parts)})")
+
+
+def _estimate(row: VerdictRow, name: str) -> str:
+    """Return a value with its interval as a text; "" where the value is not known."""
+    value = getattr(row, name)
+    if value is None:
+        return ""
+    low = getattr(row, f"{name}_low", None)
+    high = getattr(row, f"{name}_high", None)
+    quantity = QUANTITIES[name]
+    text = f"{quantity.title} {value:.4f}"
+    if low is None or high is None:
+        return text
+    return f"{text} [{low:.4f}, {high:.4f}]"
+
+
+def print_matrices(rows: Sequence[VerdictRow]) -> None:
+    """Print matrices of each section: the known quantities of a verdict, such as penalties, or
+    their means over pairs of networks."""
+    for section in sections_of(rows):
+        mean = ""
+        names: Collection[str] = shown_in(IN_VERDICT)
+        if section.is_summary:
+            mean = "mean "
+            names = IN_SUMMARY
+            table(f"{SHARE_TITLE}, {section.title}", *shares_of_similar(section.rows))
+            result()
+        for name in names:
+            if is_known(section.rows, name):
+                title = f"{mean}{QUANTITIES[name].title}, {section.title}"
+                table(title, *means(section.rows, name))
+                result()
+
+
+def shares_of_similar(rows: Sequence[VerdictRow]) -> Matrix:
+    """Return for each pair of layers the share of pairs of networks with the verdict similar."""
+    return _mean_matrix(rows, lambda row: float(row.verdict == SIMILAR))
+
+
+def means(rows: Sequence[VerdictRow], name: str) -> Matrix:
+    """Return by pair of layers the mean of a quantity over pairs of networks, as far as it is
+    known."""
+    return _mean_matrix(rows, partial(known, name=name))
+
+
+def _mean_matrix(rows: Sequence[VerdictRow], value: Callable[[VerdictRow], float]) -> Matrix:
+    """Return by pair of layers the mean of a value of rows; NaN where no row has it."""
+    mean_of_layers = {}
+    for pair, rows_of_layers in grouped(rows, lambda row: row.pair).items():
+        values = np.array([value(row) for row in rows_of_layers])
+        defined = values[~np.isnan(values)]
+        mean_of_layers[pair] = float(np.mean(defined)) if len(defined) else np.nan
+    return pivot(rows, lambda row: mean_of_layers[row.pair])
+
+
+def layer_values(rows: Sequence[VerdictRow]) -> Iterator[LayerValue]:
+    """Yield the quantities by which groups of networks are compared, of methods with several pairs
+    of independent networks."""
+    pairs = [row for row in rows if kind_of(row) == PAIRS]
+    networks_of_method = {
+        method: {row.networks for row in rows_of_method}
+        for method, rows_of_method in grouped(pairs, lambda row: row.method).items()
+    }
+    for row in pairs:
+        if len(networks_of_method[row.method]) == 1:
+            continue
+        if row.front_network is None or row.end_network is None:  # taken together
+            continue
+        values = {SHARE: float(row.verdict == SIMILAR), "accuracy": known(row, name="accuracy")}
+        values |= {name: known(row, name=name) for name in shown_in(IN_VERDICT)}
+        for quantity, value in values.items():
+            yield LayerValue(
+                row.method, quantity, row.front_network, row.end_network, *row.pair, value
+            )
+
+
+def print_groups(rows: Sequence[GroupRow]) -> None:
+    """Print a table for each method: a line a pair of groups, a column a quantity."""
+    columns = (SHARE, *IN_SUMMARY)
+    titles = [SHARE, *(QUANTITIES[name].title for name in IN_SUMMARY)]
+    for method, rows_of_method in grouped(rows, lambda row: row.method).items():
+        lines = [
+            f"{row.front_group} → {row.end_group} ({row.n_networks})" for row in rows_of_method
+        ]
+        values = [[row.values.get(name, np.nan) for name in columns] for row in rows_of_method]
+        title = f"groups (and pairs of networks), {method}, means over {rows_of_method[0].layers}"
+        table(title, lines, titles, values)
+        result()
+
+
+def write_files(
+    path: Path,
+    rows: Sequence[VerdictRow],
+    limits: Limits,
+    *,
+    title: str = "",
+    caption: str = "",
+    groups: Sequence[GroupRow] = (),
+    tests: Sequence[GroupTestRow] = (),
+    made_with: Sequence[str] = (),
+) -> None:
+    """Write the CSV, and beside it the sentences (`.md`), the maps, and the tables of groups.
+
+    Args:
+        title, caption: the texts above and below the maps.
+        made_with: sentences on the version, the images and the command.
+    """
+    write_table(path, VerdictRow, rows)
+    write_table(path.with_name(f"{path.stem}_way.csv"), WayRow, way_rows(rows))
+    lines = [f"# Verdict on {len(rows)} stitched pairs of layers", ""]
+    lines += [*sentences(rows, limits, tests), "", *made_with, ""]
+    write_text(path.with_suffix(".md"), "\n".join(lines))
+    if groups:
+        write_table(path.with_name(f"{path.stem}_groups.csv"), GroupRow, groups)
+    if tests:
+        write_table(path.with_name(f"{path.stem}_group_tests.csv"), GroupTestRow, tests)
+    draw(path, rows, limits, title=title, caption=caption)
+
+
+def way_rows(rows: Iterable[VerdictRow]) -> Iterator[WayRow]:
+    """Yield the shares of identified images along the way of each verdict."""
+    for row in rows:
+        for layer, share in row.way.items():
+            yield WayRow(row.method, row.networks, *row.pair, layer, *share)
+
+
+def draw(
+    path: Path,
+    rows: Sequence[VerdictRow],
+    limits: Limits,
+    *,
+    title: str,
+    caption: str,
+) -> None:
+    """Draw the maps: a row of panels a section and a pair of groups, a column a quantity.
+
+    The main figure ends with the verdicts. The further quantities have a figure for themselves.
+    """
+    sections = [part for section in sections_of(rows) for part in by_groups(section)]
+    has_summary = any(section.is_summary for section in sections)
+    main_quantities = IN_SUMMARY if has_summary else IN_MAIN_FIGURE
+    further = [
+        name
+        for name in shown_in(IN_VERDICT)
+        if name not in main_quantities and is_known(rows, name)
+    ]
+    main_maps: dict[str, dict[str, Panel]] = {}
+    further_maps: dict[str, dict[str, Panel]] = {}
+    for section in sections:
+        row_title = section.title if len(sections) > 1 else ""
+        main_maps[row_title] = {**_heat_maps(section, main_quantities), **_verdicts(section)}
+        further_maps[row_title] = {**_heat_maps(section, further)}
+    maps(
+        path.with_suffix(".png"),
+        main_maps,
+        **AXES,
+        title=title,
+        caption=f"{caption} {_rule_in_short(limits)}".strip(),
+    )
+    if further:
+        maps(
+            path.with_name(f"{path.stem}_numbers.png"),
+            further_maps,
+            **AXES,
+            title=title,
+            caption=caption,
+        )
+    draw_way(
+        path.with_name(f"{path.stem}_way.png"),
+        {section.title: section.rows for section in sections_of(rows)},
+        limit=limits.identification,
+        title=title,
+        caption=caption,
+    )
+
+
+def _heat_maps(section: Section, names: Sequence[str]) -> dict[str, HeatMap]:
+    """Return the heat map of each quantity of a section, or of its mean over pairs of networks."""
+    mean = "mean " if section.is_summary else ""
+    return {
+        f"{mean}{QUANTITIES[name].title}": HeatMap.of(means(section.rows, name), QUANTITIES[name])
+        for name in names
+    }
+
+
+def _verdicts(section: Section) -> dict[str, Panel]:
+    """Return the map of the verdicts of a section, or of the shares of similar pairs."""
+    if section.is_summary:
+        return {SHARE_TITLE: HeatMap(shares_of_similar(section.rows))}
+    verdicts = pivot(
+        section.rows, lambda row: (row.verdict, known(row, name="identification")), missing=None
+    )
+    return {"verdict": ClassMap(verdicts, SIGNS, "identification")}
+
+
+def _rule_in_short(limits: Limits) -> str:
+    """Return the rule for similar pairs in one sentence, for the figure."""
+    return (
+        f"Similar: less than {100 * limits.tolerance:g} points are lost, and more than "
+        f"{limits.identification:.0%} of the images are identified at every layer up to the output (chance: 50%)."
+    )
+
+
+def sentences(
+    rows: Sequence[VerdictRow], limits: Limits, tests: Sequence[GroupTestRow] = ()
+) -> list[str]:
+    """Return the verdicts in words: the rule, each section, the controls, tests between groups."""
+    lines = [_rule(limits)]
+    for section in sections_of(rows):
+        lines += _on_section(section)
+    low = {}
+    for row in rows:
+        if row.end_accuracy is not None and row.end_accuracy < LOW:
+            low[row.end_network or row.networks] = row.end_accuracy
+    lines += [
+        f"The end network of {name} alone is right about {value:.0%}."
+        for name, value in low.items()
+    ]
+    worse = {}
+    for row in rows:
+        if row.front_accuracy is not None and row.end_accuracy is not None:
+            difference = row.end_accuracy - row.front_accuracy
+            if row.control is None and difference > limits.tolerance:
+                worse[row.front_network or row.networks] = difference
+    lines += [
+        f"The front network of {name} alone is {100 * difference:.1f} points worse than the end network, more than "
+        "the tolerance: at the last layers it can hardly be similar."
+        for name, difference in worse.items()
+    ]
+    for kind, (title, must) in CONTROLS.items():
+        similar = [row.verdict == SIMILAR for row in rows if row.control == kind]
+        if similar:
+            lines.append(f"Control: of {len(similar)} {title} {sum(similar)} are similar ({must}).")
+    for tests_of_method in grouped(tests, lambda test: test.method).values():
+        lines += _on_groups(tests_of_method)
+    return lines
+
+
+def _rule(limits: Limits) -> str:
+    """Return the sentences on the rule, and on what *similar* says and does not say."""
+    tests = "false discovery rate over all pairs of one method and the same types of networks"
+    if limits.pairwise:
+        tests = "each pair for itself"
+    return (
+        f"A pair is similar if its penalty against the end network is below {100 * limits.tolerance:g} points (score "
+        f"tests, {tests}), and more than {limits.identification:.0%} of the test images are identified at the end "
+        "layer, at every block behind it and in the output (all intervals lie above it; 50% is chance). Similar says "
+        "that an affine map of what the front shows takes the end network along its own way, image by image; it does "
+        "not say that the front computes the same."
+    )
+
+
+def _on_section(section: Section) -> Iterator[str]:
+    """Yield the sentences on the verdicts of a section."""
+    title = section.title
+    rows = section.rows
+    counts = Counter(row.verdict for row in rows)
+    first, *rest = (f"{counts[name]} {name}" for name in VERDICTS)
+    counted = ", ".join([first.replace(" ", " are ", 1), *rest])
+    yield f"{title[0].upper()}{title[1:]}: of {len(rows)} pairs {counted}."
+    reasons = Counter(row.reason for row in rows if row.verdict == UNDECIDED)
+    if reasons:
+        yield f"Undecided: {'; '.join(f'{reason} ({n})' for reason, n in reasons.most_common())}."
+    diagonal = [row.verdict == SIMILAR for row in rows if row.front_layer == row.end_layer]
+    if diagonal and len(diagonal) < len(rows):
+        yield f"Of the {len(diagonal)} pairs of layers of the same name {sum(diagonal)} are similar."
+    places = Counter(row.lost_at for row in rows if row.verdict == LOST)
+    if places:
+        yield f"The image is lost at {', '.join(f'{layer} ({n})' for layer, n in places.most_common())}."
+    both_ways = [row.both_ways for row in rows if row.both_ways is not None]
+    if both_ways:
+        yield f"Of {len(both_ways)} pairs that were stitched both ways {sum(both_ways)} are similar both ways."
+    controlled = [row for row in rows if row.verdict == SIMILAR and row.p_control is not None]
+    if controlled:
+        identify_more = [row for row in controlled if known(row, name="p_control") < ALPHA]
+        yield (
+            f"Of the {len(controlled)} similar pairs with a control {len(identify_more)} identify more images than "
+            "it, the class beside an untrained network (McNemar's test)."
+        )
+    if counts[NOT_MATCHED]:
+        method = rows[0].method
+        yield (
+            f"Not matched is said of the method: {_further_method(method)} may match what {method} "
+            "does not."
+        )
+
+
+def _further_method(method: str) -> str:
+    """Return a method, as options of `exec_stitch.py`, that matches other things than a method."""
+    if "fula" in method or "task" in method:
+        return "-i covariance -e 0"
+    return "--objective fula"
+
+
+def _on_groups(tests: Sequence[GroupTestRow]) -> Iterator[str]:
+    """Yield a sentence for each question about the groups of a method, and one on the tests."""
+    questions = grouped(tests, lambda test: (test.within, test.across))
+    for (within, across), answers in list(questions.items())[:MAX_TESTS]:
+        answer_of_quantity = {answer.quantity: answer for answer in answers}
+        parts = []
+        for name in (SHARE, *IN_SUMMARY):
+            if name in answer_of_quantity:
+                answer = answer_of_quantity[name]
+                parts.append(f"{_title(name)} {answer.difference:+.4f} (p = {answer.p_value:.2g})")
+        yield f"({within}) − ({across}), {tests[0].method}: {', '.join(parts)}."
+    if len(questions) > MAX_TESTS:
+        yield f"{len(questions) - MAX_TESTS} more comparisons of groups are in the CSV of tests."
+    lowest = max(test.lowest_p for test in tests)
+    n_labelings = min(test.n_labelings for test in tests)
+    yield (
+        f"These are differences of means over {tests[0].layers}. The tests permute the networks: there are "
+        f"{n_labelings} ways to give the labels of the groups to the networks, so that no p-value can be below "
+        f"{lowest:.2g}."
+    )
+
+
+def _title(quantity: str) -> str:
+    """Return the title of a quantity, or of the share of similar pairs."""
+    return SHARE_TITLE if quantity == SHARE else QUANTITIES[quantity].title

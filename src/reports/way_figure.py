@@ -1,0 +1,84 @@
+"""The figure of the way: the share of identified images from the end layer to the output."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from src.ground.grouping import grouped
+from src.reports.curves import Curve, CurvePanel, Point, curves
+from src.tables.verdict_rows import VerdictRow
+
+MAX_LINES = 6  # pairs of layers that a panel shows together
+MAX_PANELS = 12  # on a page
+RANGE = (0.5, 1.0)  # of the axis: from chance to certainty
+
+
+def draw_way(
+    path: Path,
+    rows_of_title: Mapping[str, Sequence[VerdictRow]],
+    *,
+    limit: float,
+    title: str = "",
+    caption: str = "",
+) -> None:
+    """Draw the shares of identified images over the layers of the end network, a line a stitch.
+
+    A title has one panel if it has few pairs of layers, else a panel for each end layer. Several
+    pages have numbers. Nothing is drawn where no image was identified.
+
+    Args:
+        rows_of_title: the verdicts of each method and kind of networks. Rows with equal layers are
+            averaged.
+        limit: the share that a similar pair needs, for a line across the panels.
+    """
+    panels = []
+    for row_title, rows in rows_of_title.items():
+        evaluated = [row for row in rows if row.way]
+        for panel_title, of_panel in _panels(row_title, evaluated).items():
+            panels.append(
+                CurvePanel(of_panel, "identified images", RANGE, title=panel_title, limit=limit)
+            )
+    layers = _layers_of([row for rows in rows_of_title.values() for row in rows])
+    pages = [panels[first : first + MAX_PANELS] for first in range(0, len(panels), MAX_PANELS)]
+    for number, page in enumerate(pages, start=1):
+        suffix = "" if number == 1 else f"_{number}"
+        curves(
+            path.with_name(f"{path.stem}{suffix}.png"),
+            page,
+            x_label="layer of the end network",
+            layers=layers,
+            title=title,
+            caption=f"{caption} The image is lost where a line falls below {limit:g}.".strip(),
+        )
+
+
+def _panels(title: str, rows: Sequence[VerdictRow]) -> dict[str, dict[str, Curve]]:
+    """Return the curves of a title, by the title of their panel and by label."""
+    pairs = grouped(rows, lambda row: row.pair)
+    if len(pairs) <= MAX_LINES:
+        return {title: {str(pair): _mean(of_pair) for pair, of_pair in pairs.items()}}
+    panels: dict[str, dict[str, Curve]] = {}
+    for pair, of_pair in pairs.items():
+        panel = panels.setdefault(f"{title}, into {pair.end_layer}", {})
+        panel[f"from {pair.front_layer}"] = _mean(of_pair)
+    return panels
+
+
+def _mean(rows: Sequence[VerdictRow]) -> Curve:
+    """Return the mean share of rows at each layer of the way, with the interval of a single row."""
+    if len(rows) == 1:
+        return {layer: Point(*share) for layer, share in rows[0].way.items()}
+    shares: dict[str, list[float]] = {}
+    for row in rows:
+        for layer, share in row.way.items():
+            shares.setdefault(layer, []).append(share.value)
+    return {layer: float(np.mean(values)) for layer, values in shares.items()}
+
+
+def _layers_of(rows: Sequence[VerdictRow]) -> list[str]:
+    """Return the layers of all ways in order: the longest ways come first."""
+    ways = sorted((list(row.way) for row in rows), key=len, reverse=True)
+    layers = list(dict.fromkeys(layer for way in ways for layer in way))
+    ends = {way[-1] for way in ways if way}
+    return [*(layer for layer in layers if layer not in ends), *sorted(ends)]

@@ -1,0 +1,59 @@
+"""What has changed since results were made: the weights of their networks, and their images.
+
+This module does not import torch.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from src.runs.images import changed_images
+from src.runs.weights import changed, names_of
+
+
+class Changes(NamedTuple):
+    """Results of earlier weights or images."""
+
+    n: int  # results
+    weights: list[str]  # titles of the networks that have changed
+    images: list[str]  # which images have changed, such as "test images"
+    dataset: str  # of these images
+
+    @property
+    def text(self) -> str:
+        """What has changed, such as "weights of a.pt, b.pt and test images of digits"."""
+        parts = []
+        if self.weights:
+            parts.append(f"weights of {names_of(self.weights)}")
+        if self.images:
+            parts.append(f"{' and '.join(self.images)} of {self.dataset}")
+        return " and ".join(parts)
+
+    @property
+    def remedy(self) -> str:
+        """What to do about runs in a folder below `results/`."""
+        if self.weights:
+            return "remove their folders, give another -dir, or the place of the old checkpoint"
+        return "remove their folders, give another -dir, or restore the images"
+
+
+def changes(records: Iterable[Mapping[str, Any]], now: Mapping[str, Any]) -> Changes:
+    """Return which weights and images have changed since results were made.
+
+    Args:
+        records: the options of each result in files.
+        now: the options of this process.
+    """
+    return all_of(
+        Changes(1, changed(before, now), changed_images(before, now), str(now.get("dataset")))
+        for before in records
+    )
+
+
+def all_of(parts: Iterable[Changes]) -> Changes:
+    """Return the changes of all results together. Results without any change do not count."""
+    changed_parts = [part for part in parts if part.weights or part.images]
+    weights = dict.fromkeys(title for part in changed_parts for title in part.weights)
+    images = dict.fromkeys(title for part in changed_parts for title in part.images)
+    n = sum(part.n for part in changed_parts)
+    dataset = changed_parts[0].dataset if changed_parts else ""
+    return Changes(n, list(weights), list(images), dataset)

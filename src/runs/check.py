@@ -1,0 +1,147 @@
+"""Checks the options of a stitch together, for contradictions, options without effect and effects
+that surprise.
+
+A single option is checked by its type on the command line, and shapes are checked by the stitching
+layer between them."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+from src.choices import AUTO, SEQUENCE, STITCHING_TYPES, VECTOR
+from src.choices.stitching import FORMS
+from src.ground.console import listed, note, warn
+from src.ground.errors import UserError
+from src.models import Network
+from src.models.calls import OUTPUT
+from src.stitching.layers import StitchingLayer
+from src.tables.experiments import Pair
+
+
+def check_options(
+    options: Mapping[str, Any],
+    layers: Mapping[Pair, StitchingLayer],
+    front: Network,
+    end: Network,
+) -> None:
+    """Warn of options without effect or with a surprising one. Note the types that `auto` chooses,
+    and end layers that are no true cut.
+
+    Args:
+        options: of the run.
+        layers: the stitching layers of all pairs.
+
+    Raises:
+        UserError: two options contradict each other.
+    """
+    if options["stitching_type"] == AUTO:
+        _note_chosen_types(list(layers.values()))
+    _check_training(options)
+    if options["class_control"]:
+        _check_control(options, {pair.front_layer for pair in layers})
+    _warn_of_options_of_other_inits(options)
+    _warn_of_high_ranks(options, layers)
+    if options["n_epochs"] and not options["mod_only_stitch"] and _has_batch_norms(front, end):
+        note(
+            "without --mod-only-stitch the BatchNorm statistics of both networks move, in the parts "
+            "that the stitch uses"
+        )
+    _note_cuts_inside_blocks(list(dict.fromkeys(pair.end_layer for pair in layers)), end)
+
+
+def _note_chosen_types(layers: Sequence[StitchingLayer]) -> None:
+    """Note how many pairs each stitching type was chosen for, and how it reads the activations."""
+    parts = []
+    for stitching_type, n_pairs in Counter(layer.stitching_type for layer in layers).items():
+        pairs = "pair" if n_pairs == 1 else "pairs"
+        reading = _reading(*STITCHING_TYPES[stitching_type])
+        parts.append(f"{stitching_type} for {n_pairs} {pairs}{reading}")
+    note(f"{AUTO} chooses {', '.join(parts)}")
+
+
+def _reading(source_kind: str, target_kind: str) -> str:
+    """Return in brackets how a stitch between two kinds makes positions correspond; "" for types
+    of the paper."""
+    if source_kind == target_kind == SEQUENCE:
+        return " (resampled linearly along the sequence)"
+    if source_kind == target_kind:
+        return ""
+    if target_kind == VECTOR:
+        return " (from the CLS token, or else the mean over positions)"
+    if source_kind == VECTOR:
+        return " (the same at all positions)"
+    if source_kind == SEQUENCE:
+        return f" (the {target_kind} is read row by row)"
+    if target_kind == SEQUENCE:
+        return f" (the {source_kind} is read row by row)"
+    return ""
+
+
+def _check_training(options: Mapping[str, Any]) -> None:
+    """Raise a UserError for an objective without training; warn of a random stitching layer."""
+    if options["n_epochs"]:
+        return
+    if options["objective"] != "task":
+        raise UserError(
+            f"--objective {options['objective']} with -e 0: nothing is trained; leave one of them out"
+        )
+    if options["init"] == "rand":
+        warn("-e 0 -i rand: a random stitching layer is measured; -i pinv would match it")
+
+
+def _check_control(options: Mapping[str, Any], front_layers: Collection[str]) -> None:
+    """Raise a UserError if the front network of a control would change, or if its stitches begin at
+    the output."""
+    if options["n_epochs"] and not options["mod_only_stitch"]:
+        raise UserError(
+            "--class-control keeps both networks as they are; give --mod-only-stitch as well"
+        )
+    if OUTPUT in front_layers:
+        raise UserError(
+            f"--class-control: the layer {OUTPUT} of the control is that of the front network; choose "
+            "layers in front of it"
+        )
+
+
+def _warn_of_options_of_other_inits(options: Mapping[str, Any]) -> None:
+    """Warn of options of direct matching that do not count with this `-i`."""
+    inits_by_option: dict[str, list[str]] = {}
+    if options["n_pinv_init_samples"] == "auto":
+        inits_by_option["-pinv-samples auto"] = list(FORMS)
+    if options["front_pinv_rank"]:
+        inits_by_option["--front-pinv-rank"] = list(FORMS)
+    if options["pinv_cutoff"] != "paper":
+        inits_by_option["--pinv-cutoff"] = [name for name, form in FORMS.items() if form.cuts_off]
+    for option, inits in inits_by_option.items():
+        if options["init"] not in inits:
+            warn(f"{option} counts with -i {', '.join(inits)} only")
+
+
+def _warn_of_high_ranks(options: Mapping[str, Any], layers: Mapping[Pair, StitchingLayer]) -> None:
+    """Warn of ranks that leave a front layer whole."""
+    widths = {pair.front_layer: layer.transform.weight.shape[1] for pair, layer in layers.items()}
+    for option in ("front_stitch_rank", "front_pinv_rank"):
+        rank = options[option] or 0
+        whole = [f"{name} ({width})" for name, width in widths.items() if rank > width]
+        if whole:
+            flag = option.replace("_", "-")
+            warn(f"--{flag} {rank} is above the width of {', '.join(whole)}: no effect")
+
+
+def _has_batch_norms(front: Network, end: Network) -> bool:
+    """Return whether one of two networks has a BatchNorm."""
+    modules = [*front.modules(), *end.modules()]
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in modules)
+
+
+def _note_cuts_inside_blocks(end_layers: Sequence[str], end: Network) -> None:
+    """Note the end layers that lie inside a block, where a branch goes around the layer."""
+    cuts = set(end.cut_names)
+    inside = [name for name in end_layers if name not in cuts]
+    if inside:
+        note(
+            f"{listed(inside)}: inside a block, no true cut, as what follows depends on the images "
+            "past this layer too (misc/list_layers.py lists the layers)"
+        )

@@ -1,0 +1,281 @@
+"""The files of stitching runs, of this suite or of the public code: options, metrics, predictions.
+
+Both write `summary.txt`, `config.txt` and `training_logs.csv`. Only this suite writes
+`metrics.json` and `predictions.npz`.
+"""
+
+import io
+import math
+import os
+import re
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from src.choices import STARTS
+from src.ground.console import warn
+from src.ground.errors import UserError
+from src.ground.files import read_json, readable, write_bytes, write_json, write_text
+from src.runs.images import short_images
+from src.runs.options import read_options
+from src.runs.recorded import EpochRow
+from src.runs.run import STALE
+from src.runs.weights import warn_of_earlier, warn_of_newer
+from src.tables.experiments import CHECKPOINTS, short_weights
+from src.tables.stitch_rows import Metrics, StitchRow
+from src.tables.tables import columns, from_record, read_table
+
+RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
+# Lines of `summary.txt`, and the metrics that they hold
+SUMMARY = {
+    "Clean accuracy": "accuracy",
+    "Normalized PINV difference": "matching_error",
+    "Normalized representation difference": "representation_difference",
+}
+PREDICTIONS = ("stitched", "front", "end", "labels")  # arrays of `predictions.npz`
+STILL_FELL = 0.02  # share by which a loss may fall over the last fifth of the epochs
+N_SUMMARY_LINES = 7  # lines with values at the start of `summary.txt`
+
+# Metrics that are undefined for some stitches
+MAY_BE_UNDEFINED = ("kappa", "front_accuracy", "r2_matched", "r2_test")
+
+
+@dataclass(frozen=True)
+class StitchingRun:
+    """A finished run with all its measurements."""
+
+    folder: Path
+    options: dict[str, Any]  # the content of `config.txt`
+    row: StitchRow
+    # Rows of `src.tables.evaluation_rows` by detector
+    evaluations: Mapping[str, Any] = field(default_factory=dict)
+    # Rows of `src.tables.evaluation_rows.WayRow`, from the end layer to the output
+    way: Sequence[Any] = ()
+
+    @property
+    def validity(self) -> Any:
+        """The validity (`StitchValidity`) in the first evaluation that has it, else None."""
+        values = (row.validity for row in self.evaluations.values())
+        return next((value for value in values if value), None)
+
+    @cached_property
+    def predictions(self) -> dict[str, np.ndarray] | None:
+        """The classes that the stitch, the front and the end network predict, and the labels.
+
+        There is an array (N,) over all test images for each of `PREDICTIONS`. The property is None
+        if the run kept no predictions, and None with a warning if their file is damaged.
+        """
+        path = self.folder / "predictions.npz"
+        if not path.is_file():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in PREDICTIONS}
+        except Exception as error:  # a damaged archive can raise anything
+            warn(f"{path} is damaged ({error}) and left out; stitch this pair again")
+            return None
+
+    @property
+    def has_converged(self) -> bool:
+        """Whether the training loss fell by at most 2 % over the last fifth of the epochs.
+
+        It is True without training, and False after a single epoch.
+        """
+        path = self.folder / "training_logs.csv"
+        if not path.is_file():
+            return True
+        losses = [row.train_loss for row in read_table(path, EpochRow)]
+        if len(losses) <= 1:
+            return not losses
+        before = losses[-1 - math.ceil(len(losses) / 5)]
+        return before - losses[-1] <= STILL_FELL * abs(before)
+
+
+def write_predictions(path: Path, classes: Mapping[str, Tensor]) -> None:
+    """Write predicted classes and labels as a compressed npz.
+
+    Args:
+        classes: a tensor (N,) for each of `PREDICTIONS`. The file holds int16, or int32 if there
+            are too many classes.
+    """
+    largest = max(int(classes[name].max()) for name in PREDICTIONS)
+    dtype = np.int16 if largest <= np.iinfo(np.int16).max else np.int32
+    arrays: dict[str, Any] = {name: classes[name].numpy().astype(dtype) for name in PREDICTIONS}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_bytes(path, buffer.getvalue())
+
+
+def write_metrics(
+    folder: Path, row: StitchRow, *, sparsity: Mapping[str, float], **further: float | None
+) -> None:
+    """Write `metrics.json`, with null for values that are not finite, and `summary.txt`.
+
+    Args:
+        sparsity: the share of weights up to each threshold, by threshold.
+        further: more entries of `metrics.json`.
+    """
+    values = {name: getattr(row, name) for name in columns(Metrics)}
+    for name, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            values[name] = None
+            if name not in MAY_BE_UNDEFINED:
+                warn(f"{row.pair}: the {name} is not finite ({value})")
+    write_json(folder / "metrics.json", values | further | {"sparsity": sparsity})
+
+    # Readers rely on the blanks at the ends of lines.
+    lines = [
+        f"Front model: {row.front_model_path} ",
+        f"End model: {row.end_model_path} ",
+        f"Front layer: {row.front_layer} ",
+        f"End layer: {row.end_layer} ",
+        f"Clean accuracy: {row.accuracy:.4f} ",
+        f"Normalized PINV difference: {row.matching_error or 0:.4f}",  # 0 where nothing was matched
+        f"Normalized representation difference: {row.representation_difference:.4f}",
+        "",
+        f"Command: {' '.join(sys.argv)}",
+        "",
+        "Sparsity",
+    ]
+    for threshold, share in sparsity.items():
+        tabs = "\t\t" if threshold == "0" else "\t"
+        lines.append(f"{threshold}: {tabs}{share}")
+    write_text(folder / "summary.txt", "\n".join(lines) + "\n")
+
+
+def read_runs(
+    source_dir: str | Path, *, recursive: bool = False
+) -> tuple[list[StitchingRun], list[str]]:
+    """Read all finished runs in a folder.
+
+    A folder is a run if its name is a time, or if it has the options of a stitching run.
+
+    Args:
+        recursive: read the runs in all folders below as well.
+
+    Returns:
+        The runs, the oldest first (by the names of their folders), and one message per run that was
+        skipped.
+    """
+    source_dir = Path(source_dir)
+    if not source_dir.is_dir():
+        raise UserError(
+            f"{source_dir} is no folder; give the folder that holds the folders of stitching runs"
+        )
+    parents = [source_dir]
+    if recursive:
+        parents += sorted(folders_of_runs(source_dir))
+    runs = []
+    skipped = []
+    for parent in parents:
+        for path in sorted(parent.iterdir()):
+            if not path.is_dir():
+                continue
+            try:
+                if RUN_NAME.fullmatch(path.name) or _is_stitch(path / "config.txt"):
+                    runs.append(read_run(path))
+            except UserError as error:
+                skipped.append(str(error))
+    return sorted(runs, key=lambda run: run.folder.name), skipped
+
+
+def _is_stitch(config: Path) -> bool:
+    """Return whether a `config.txt` exists and is of a stitching run."""
+    return config.is_file() and "stitching_type" in read_options(config)
+
+
+def folders_of_runs(source_dir: Path) -> set[Path]:
+    """Return the folders below `source_dir` that hold run folders.
+
+    Folders of runs that were moved aside (`STALE`) are left out.
+    """
+    folders = {config.parent.parent for config in source_dir.rglob("config.txt")}
+    folders -= {source_dir, source_dir.parent}
+    return {folder for folder in folders if not _is_stale(folder.relative_to(source_dir))}
+
+
+def _is_stale(folder: Path) -> bool:
+    """Return whether a folder is, or lies in, a folder of runs that were moved aside."""
+    return any(part.startswith(STALE) for part in folder.parts)
+
+
+def warn_of_weights(runs: Sequence[StitchingRun]) -> None:
+    """Warn of runs with weights that their checkpoints no longer hold, or may no longer hold."""
+    warn_of_earlier((run.row.networks for run in runs), kind="run")
+    warn_of_newer((run.folder / "config.txt", run.row.networks) for run in runs)
+
+
+def remove_parts(directory: Path) -> None:
+    """Delete the `*.part` files that killed processes left in a folder and below."""
+    for part in list(directory.rglob(".*.part")):
+        part.unlink()
+
+
+def remove_remains(directory: Path) -> None:
+    """Delete `*.part` files, and unfinished runs unless a run in the folder can be resumed.
+
+    No process may be writing to the folder.
+    """
+    remove_parts(directory)
+    if not any(directory.glob("*/resume.pt")):
+        for path in list(directory.iterdir()):
+            if RUN_NAME.fullmatch(path.name) and not (path / "config.txt").exists():
+                shutil.rmtree(path)
+
+
+def read_run(folder: Path) -> StitchingRun:
+    """Read a finished run; metrics that the public code does not store are NaN or None.
+
+    Raises:
+        UserError: the run is unfinished, or one of its files is damaged.
+    """
+    if not (folder / "config.txt").is_file():
+        raise UserError(f"{folder} has no config.txt: the run in it did not finish")
+    options = read_options(folder / "config.txt")
+    if options.get("control"):
+        raise UserError(
+            f"{folder} is a label-only control, which version 1.0 made; remove the folder"
+        )
+
+    record: dict[str, Any] = {"end_accuracy": math.nan}  # for runs of the public code
+    record |= _read_metrics(folder)
+    if options.get("init") in STARTS:
+        record["matching_error"] = None  # the public code writes 0
+    record |= options
+    for name in CHECKPOINTS:
+        path = options.get(name)
+        if path and isinstance(path, str):
+            record[name] = os.path.normpath(path)
+    record |= short_weights(options) | short_images(options)
+    record["folder"] = folder.name
+    try:
+        row = from_record(StitchRow, record)
+    except ValueError as error:
+        raise UserError(
+            f"{folder} is no folder of a stitching run ({error} missing or damaged)"
+        ) from error
+    return StitchingRun(folder, options, row)
+
+
+def _read_metrics(folder: Path) -> dict[str, Any]:
+    """Return the metrics of a run by name, from `summary.txt` and, where it exists, `metrics.json`."""
+    summary = folder / "summary.txt"
+    with readable(summary, "remove the folder, and stitch this pair again"):
+        lines = summary.read_text(encoding="utf-8").splitlines()
+    metrics: dict[str, Any] = {}
+    for line in lines[:N_SUMMARY_LINES]:
+        title, _, value = line.partition(": ")
+        if title in SUMMARY:
+            metrics[SUMMARY[title]] = value.strip()
+    if (folder / "metrics.json").is_file():
+        written = read_json(folder / "metrics.json")
+        if isinstance(written, dict):
+            metrics |= written
+    return metrics

@@ -1,0 +1,144 @@
+"""The images that results were made with: recorded fingerprints, and what differs between them.
+
+`config.txt` holds the fingerprints of training and test images, tables their first digits. Results
+of the public code and of earlier versions have none, and count as made with the same images.
+
+This module does not import torch.
+"""
+
+import dataclasses
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from src.choices.datasets import INTERVENTIONS
+from src.ground.console import listed, warn_once
+from src.ground.errors import UserError
+from src.ground.grouping import grouped
+from src.tables.network_names import SHORT
+
+SPLITS = {"train_images": "training images", "test_images": "test images"}
+# Options that choose the images: images that have changed differ although these agree
+CHOOSING = ("dataset", *INTERVENTIONS, "intervention_seed")
+
+Row = TypeVar("Row")
+
+
+def record_of(split: str) -> str:
+    """Return the option in `config.txt` that holds the fingerprint of a member of `SPLITS`."""
+    return f"{split}_sha256"
+
+
+def split_name(*, train: bool) -> str:
+    """Return the name of the training or the test images in `SPLITS`."""
+    return "train_images" if train else "test_images"
+
+
+def recorded_images(options: Mapping[str, Any]) -> dict[str, str]:
+    """Return the fingerprints of images that options hold, by option."""
+    names = map(record_of, SPLITS)
+    return {name: options[name] for name in names if options.get(name)}
+
+
+def short_images(options: Mapping[str, Any]) -> dict[str, str | None]:
+    """Return the first digits of the fingerprints in options, by column; None without a record."""
+    columns: dict[str, str | None] = {}
+    for split in SPLITS:
+        fingerprint = options.get(record_of(split))
+        columns[split] = fingerprint[:SHORT] if fingerprint else None
+    return columns
+
+
+def changed_images(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return which images of `before` have changed since: titles in `SPLITS`.
+
+    Images that other options choose have not changed: they are others.
+
+    Args:
+        before: the options of a run in files.
+        now: the options of this process.
+    """
+    if any(before.get(name, now.get(name)) != now.get(name) for name in CHOOSING):
+        return []
+    changed = []
+    for split, title in SPLITS.items():
+        name = record_of(split)
+        if not are_same(before.get(name), now.get(name)):
+            changed.append(title)
+    return changed
+
+
+def are_same(first: str | None, second: str | None) -> bool:
+    """Return whether two fingerprints, or their first digits, are of the same images.
+
+    They count as such where one of the two is not recorded.
+    """
+    return not first or not second or first[:SHORT] == second[:SHORT]
+
+
+def told_apart(rows: Sequence[Row]) -> list[Row]:
+    """Return rows in which different images have different names of data sets.
+
+    Where rows of one data set recorded different images, the name of the data set has their
+    fingerprints behind it, such as "digits [test images 0123456789ab]". All other rows stay.
+
+    Args:
+        rows: dataclasses with the columns `dataset` and `shortcut`, and those of `SPLITS` that they
+            know.
+    """
+    differing = {key: _differing_splits(group) for key, group in grouped(rows, _data_of).items()}
+    return [_with_images(row, differing[_data_of(row)]) for row in rows]
+
+
+def warn_of_several(rows: Iterable[Any]) -> None:
+    """Warn of data sets of whose images rows recorded different fingerprints."""
+    for group in grouped(rows, _data_of).values():
+        for split in _differing_splits(group):
+            digests = dict.fromkeys(filter(None, (getattr(row, split, None) for row in group)))
+            warn_once(
+                f"results of {group[0].dataset} are of different {SPLITS[split]} "
+                f"({listed(digests)}), and count as results of different data sets"
+            )
+
+
+def refuse_several(rows: Iterable[Any], where: str | Path) -> None:
+    """Raise a UserError if rows of one data set recorded different fingerprints.
+
+    Args:
+        where: the folder of the rows, for the message.
+    """
+    for group in grouped(rows, _data_of).values():
+        for split in _differing_splits(group):
+            raise UserError(
+                f"{where} has results on different {SPLITS[split]} of {group[0].dataset}, which"
+                " have changed in between; keep a folder for each"
+            )
+
+
+def _data_of(row: Any) -> Hashable:
+    """Return the settings by which a row says what its images are."""
+    return row.dataset, row.shortcut
+
+
+def _differing_splits(rows: Iterable[Any]) -> list[str]:
+    """Return the splits of which rows recorded different fingerprints."""
+    rows = list(rows)
+    differing = []
+    for split in SPLITS:
+        digests = {getattr(row, split, None) for row in rows} - {None, ""}
+        if len(digests) > 1:
+            differing.append(split)
+    return differing
+
+
+def _with_images(row: Row, splits: Sequence[str]) -> Row:
+    """Return a row with the fingerprints of splits behind the name of its data set."""
+    digests = []
+    for split in splits:
+        digest = getattr(row, split, None)
+        if digest:
+            digests.append(f"{SPLITS[split]} {digest}")
+    if not digests:
+        return row
+    titled: Any = row
+    return dataclasses.replace(titled, dataset=f"{titled.dataset} [{', '.join(digests)}]")

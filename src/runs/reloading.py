@@ -1,0 +1,437 @@
+"""Stitches and their two networks, loaded from the files of runs."""
+
+import copy
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from src.ground.console import warn
+from src.ground.errors import UserError
+from src.ground.images import ImageSpec
+from src.ground.user_code import is_user_code, place_and_function, source_of
+from src.models import Network
+from src.runs.checkpoints import fill, load_state
+from src.runs.folders import StitchingRun
+from src.runs.images import SPLITS, are_same, short_images
+from src.runs.session import Session
+from src.runs.weights import names_of, warn_of_newer
+from src.stitching.grid import Grid
+from src.stitching.layers import StitchingLayer
+from src.stitching.stitched_model import build_layers
+from src.tables.experiments import Pair, by_experiment
+from src.tables.network_names import NetworkName, content_of, titles_of
+
+SIDES = ("front", "end")
+SHARED = ("front_model_type", "end_model_type", "stitching_type", "class_control")
+GridOfRuns = tuple[Grid, dict[Pair, StitchingRun]]  # a grid, and the run of each pair
+
+
+def check_runs(runs: Sequence[StitchingRun], folder: Path, options: Mapping[str, Any]) -> None:
+    """Raise a UserError unless all runs can be evaluated together.
+
+    There must be a run. All runs must have the same networks, under whatever paths, and the same
+    stitching type; all or none are controls. The checkpoints must hold the weights that the runs recorded.
+
+    Args:
+        folder: of the runs, for the message.
+        options: of the script. `front_model` and `end_model` are the paths of moved checkpoints.
+    """
+    if not runs:
+        raise UserError(
+            f"{folder} holds no finished stitching run; give the folder that holds their folders"
+        )
+    for name in SHARED:
+        values = sorted({str(run.row.distinctions[name]) for run in runs})
+        _refuse_several(name, values)
+    for i, side in enumerate(SIDES):
+        networks = [run.row.networks[i] for run in runs]
+        moved_to = options[f"{side}_model"]
+        networks_now = [network._replace(path=moved_to or network.path) for network in networks]
+        has_changed = [network.has_changed for network in networks_now]
+        _refuse_earlier(side, networks, has_changed, moved_to)
+        titles = sorted(titles_of(networks).values())
+        _refuse_several(f"{side}_model_path", titles)
+    warn_of_newer((run.folder / "config.txt", run.row.networks) for run in runs)
+
+
+def _refuse_several(name: str, values: Sequence[str]) -> None:
+    """Raise a UserError if runs have several values of an option."""
+    if len(values) > 1:
+        raise UserError(
+            f"the runs differ in {name}: {', '.join(values)}; evaluate one kind of runs at a time"
+        )
+
+
+def _refuse_earlier(
+    side: str,
+    networks: Sequence[NetworkName],
+    has_changed: Sequence[bool],
+    moved_to: str | None = None,
+) -> None:
+    """Raise a UserError if the weights of a network have changed since a run was made.
+
+    Args:
+        networks: the network on a side, of each run.
+        has_changed: whether the weights have changed, for each run.
+        moved_to: the path of the checkpoint on the command line.
+    """
+    titles = [
+        network.title
+        for network, is_changed in zip(networks, has_changed, strict=True)
+        if is_changed
+    ]
+    if not titles:
+        return
+    runs = f"{len(titles)} of {len(networks)} runs are"
+    if moved_to:
+        raise UserError(
+            f"--{side}-model {moved_to}: {runs} of other weights; give the checkpoint they were"
+            " made with"
+        )
+    remedy = "remove their folders and stitch again"
+    come_with_type = any(network.is_given for network in networks)
+    if not come_with_type:
+        remedy += f", or say with --{side}-model where the old checkpoint is"
+    raise UserError(f"{runs} of earlier weights of {names_of(titles)}; {remedy}")
+
+
+def check_data(
+    dataset: str, runs: Sequence[StitchingRun], *, other_data: bool, shortcut: float | None = None
+) -> None:
+    """Raise a UserError if the data of the evaluation do not fit the data of the runs.
+
+    Args:
+        dataset: the name or the path of the data to evaluate on.
+        other_data: whether the evaluation is to be on other data than the runs were stitched on.
+        shortcut: the probability that the dots on the images tell their class; None: no dots.
+    """
+    shortcuts = {run.row.shortcut for run in runs}
+    if shortcuts != {shortcut} and not other_data:
+        _refuse_shortcut(shortcut, shortcuts)
+
+    if other_data and any(run.row.class_control for run in runs):
+        raise UserError(
+            "--other-data: these runs are controls (--class-control), which are made with the training "
+            "images of their data; leave it out"
+        )
+    if _are_other_names(dataset, runs) and not other_data:
+        recorded = sorted(_names_of_data(runs))
+        remedy = "give that one"
+        if len(recorded) > 1:
+            remedy = "keep a folder of runs for each data set"
+        raise UserError(
+            f"-d {dataset}: these runs were stitched on {', '.join(recorded)}; {remedy},"
+            " or give --other-data for an evaluation on other data, which the verdict leaves out"
+        )
+
+
+def _refuse_shortcut(shortcut: float | None, of_runs: set[float | None]) -> None:
+    """Raise a UserError that names the `--shortcut` of the runs.
+
+    Args:
+        shortcut: of the evaluation; None: no dots.
+        of_runs: the different values of the runs.
+    """
+    given = "without --shortcut" if shortcut is None else f"--shortcut {shortcut}"
+    if len(of_runs) > 1:
+        raise UserError(
+            f"{given}: some of these runs were stitched with --shortcut, and others with another "
+            "strength or without it; keep a folder of runs for each"
+        )
+    (of_run,) = of_runs
+    if of_run is None:
+        raise UserError(f"{given}: these runs were stitched without it; leave it out")
+    raise UserError(f"{given}: these runs were stitched with --shortcut {of_run}; give that one")
+
+
+def check_images(
+    runs: Sequence[StitchingRun], options: Mapping[str, Any], *, other_data: bool
+) -> None:
+    """Raise a UserError unless the images of the evaluation are those of the runs.
+
+    With `other_data` they must not be.
+
+    Args:
+        options: of the script, with the fingerprints of the images that it has loaded.
+    """
+    dataset = options["dataset"]
+    images_now = short_images(options)
+    n_other: Counter[str] = Counter()  # runs with other images, by title of the images
+    for run in runs:
+        for split, fingerprint in images_now.items():
+            if not are_same(getattr(run.row, split), fingerprint):
+                n_other[SPLITS[split]] += 1
+    if other_data and not n_other and not _are_other_names(dataset, runs):
+        raise UserError(
+            f"--other-data: no run says that it was stitched on other data than {dataset}; leave"
+            " it out"
+        )
+    if n_other and not other_data:
+        cause = "they have changed since"
+        if options["shortcut"] is not None:
+            cause += ", or have dots of another --intervention-seed"
+        raise UserError(
+            f"-d {dataset}: {max(n_other.values())} of {len(runs)} runs were made with other"
+            f" {' and '.join(n_other)}: {cause}; remove their folders and stitch again, restore the"
+            " images, or give --other-data for an evaluation on other data, which the verdict"
+            " leaves out"
+        )
+
+
+def _names_of_data(runs: Sequence[StitchingRun]) -> set[str]:
+    """Return the names or paths of the data that runs recorded."""
+    return {run.row.dataset for run in runs if run.row.dataset is not None}
+
+
+def _are_other_names(dataset: str, runs: Sequence[StitchingRun]) -> bool:
+    """Return whether a run recorded other data, by their names or paths."""
+    return any(name != dataset and not _has_moved(name, dataset) for name in _names_of_data(runs))
+
+
+def _has_moved(recorded: str, dataset: str) -> bool:
+    """Return whether a user's data moved from a recorded path: the old path is gone, the name stays."""
+    path = Path(recorded)
+    return path.is_absolute() and path.name == Path(dataset).name and not path.exists()
+
+
+def load_networks(
+    runs: Sequence[StitchingRun],
+    options: Mapping[str, Any],
+    images: ImageSpec,
+    *,
+    session: Session,
+    device: Any,
+) -> dict[str, tuple[Network, NetworkName]]:
+    """Load the front and the end network of runs.
+
+    The networks return the activations of the stitched layers with the channel axis where it was in
+    the runs.
+
+    Args:
+        options: of the script. `front_model`, `front_type`, `end_model` and `end_type` count.
+
+    Returns:
+        For "front" and "end" the network, and its name with the SHA-256 of its weights.
+
+    Raises:
+        UserError: as `name_of`, or the weights have changed since a run was made.
+    """
+    _require_types(runs[0].options, options)
+    networks = {}
+    for i, side in enumerate(SIDES):
+        name = name_of(
+            runs[0].options, side, path=options[f"{side}_model"], type=options[f"{side}_type"]
+        )
+        network = session.network(name, images, device=device, encoder=side == "front")
+        recorded = [run.row.networks[i] for run in runs]
+        if name.is_fresh:
+            # The weights hash the type. A user's file may have moved, and so its type has changed.
+            weights = recorded[0].content
+        else:
+            weights = session.weights(name, images, device=device)
+        name = name._replace(weights=weights)
+        has_changed = [
+            bool(run_name.weights) and run_name.identity != name.identity for run_name in recorded
+        ]
+        _refuse_earlier(side, recorded, has_changed)
+        for channels_last in (False, True):
+            network = network.channels_first(
+                _stitched_layers(runs, side, network, channels_last=channels_last),
+                image_shape=images.shape,
+                channels_last=channels_last,
+            )
+        networks[side] = (network, name)
+    return networks
+
+
+def _stitched_layers(
+    runs: Sequence[StitchingRun], side: str, network: Network, *, channels_last: bool
+) -> list[str]:
+    """Return the layers of a network that runs with or without `channels_last` stitch, by depth."""
+    layers = set()
+    for run in runs:
+        is_last = run.options.get("channels_last") in (side, "both")
+        if is_last == channels_last:
+            layers.add(getattr(run.row.pair, f"{side}_layer"))
+    return [layer for layer in network.layer_names if layer in layers]
+
+
+def with_record(
+    run: StitchingRun, names: Mapping[str, NetworkName], options: Mapping[str, Any]
+) -> StitchingRun:
+    """Return a run with the weights and the images of its evaluation in its row.
+
+    Earlier versions recorded neither.
+
+    Args:
+        names: of the loaded networks, by side.
+        options: of the script, with the fingerprints of the images that it has loaded.
+    """
+    images = short_images(options)
+    row = dataclasses.replace(
+        run.row,
+        front_weights=names["front"].identity,
+        end_weights=names["end"].identity,
+        train_images=images["train_images"] or run.row.train_images,
+        test_images=images["test_images"] or run.row.test_images,
+    )
+    return dataclasses.replace(run, row=row)
+
+
+def _require_types(of_run: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Raise a UserError if the networks of a run are a user's code that no option names.
+
+    Args:
+        of_run: the options of the run.
+        options: of the script.
+    """
+    missing = []
+    for side in SIDES:
+        type = of_run.get(f"{side}_model_type")
+        if type and is_user_code(type) and options[f"{side}_type"] is None:
+            missing.append(f"--{side}-type {type}")
+    if missing:
+        raise UserError(
+            "the code of networks that a folder names is not run by itself; name it with "
+            f"{' '.join(missing)}"
+        )
+
+
+def name_of(
+    options: Mapping[str, Any], side: str, *, path: str | None, type: str | None
+) -> NetworkName:
+    """Return the name of the front or the end network of a run.
+
+    Args:
+        options: of the run.
+        side: "front" or "end".
+        path: of the checkpoint if it has moved, else None.
+        type: FILE.py:FUNCTION or package.module:function for a network of a user's code, else
+            None. The code runs only if it is named here.
+
+    Raises:
+        UserError: the checkpoint is missing, or `type` is not the function that the run names.
+    """
+    recorded = NetworkName.of(
+        options.get(f"{side}_model_path"),
+        options.get(f"{side}_model_type"),
+        seed=options.get("seed"),
+    )
+    if type is not None:
+        functions = [place_and_function(name)[1] for name in (type, recorded.type)]
+        if not is_user_code(recorded.type) or functions[0] != functions[1]:
+            raise UserError(
+                f"--{side}-type {type}: the {side} network of these runs is {recorded.type}; name"
+                " that one"
+            )
+        if content_of(source_of(type)) != options.get(f"{side}_model_type_sha256"):
+            warn(f"{type} is not the file that these runs were made with: it has changed since")
+    if path is None and recorded.is_file and not Path(recorded.path).exists():
+        raise UserError(
+            f"{recorded.path}, the {side} network of these runs, is not there; name its place with"
+            f" --{side}-model"
+        )
+    return recorded._replace(path=path or recorded.path, type=type or recorded.type)
+
+
+def rebuild_grids(
+    runs: Iterable[StitchingRun],
+    front: Network,
+    end: Network,
+    *,
+    image_shape: Sequence[int],
+) -> tuple[list[GridOfRuns], list[str]]:
+    """Rebuild the stitches of runs: a grid per experiment, and a grid per whole checkpoint.
+
+    A whole checkpoint holds both networks, whose BatchNorm statistics moved in training.
+
+    Args:
+        runs: at most one per pair of layers in each experiment.
+        front: the front network of all runs.
+        end: the end network of all runs.
+        image_shape: (C, H, W).
+
+    Returns:
+        The grids with their runs, and one message per run that cannot be rebuilt.
+    """
+    grids: list[GridOfRuns] = []
+    messages = []
+    run_of_row = {run.row: run for run in runs}
+    for rows in by_experiment(run_of_row).values():
+        rank = rows[0].front_stitch_rank
+        layers: dict[Pair, StitchingLayer] = {}
+        for row in rows:
+            try:
+                stitch = _rebuild(run_of_row[row], front, end, image_shape)
+            except UserError as error:
+                messages.append(str(error))
+                continue
+            if stitch.front is front:
+                layers[row.pair] = stitch.layer
+            else:
+                grid = Grid(stitch.front, stitch.end, {row.pair: stitch.layer}, front_rank=rank)
+                grids.append((grid, {row.pair: run_of_row[row]}))
+        if layers:
+            grid = Grid(front, end, layers, front_rank=rank)
+            runs_of_grid = {row.pair: run_of_row[row] for row in rows if row.pair in layers}
+            grids.append((grid, runs_of_grid))
+    return grids, messages
+
+
+class _Stitch(NamedTuple):
+    """The parts of a stitched network."""
+
+    front: Network
+    end: Network
+    layer: StitchingLayer
+
+
+def _rebuild(
+    run: StitchingRun, front: Network, end: Network, image_shape: Sequence[int]
+) -> _Stitch:
+    """Load the stitch of a run from `final_model.pt`.
+
+    The networks of the stitch are `front` and `end`. From a whole checkpoint they are copies, with
+    the statistics of the checkpoint.
+    """
+    pair = run.row.pair
+    layers, _ = build_layers(
+        front,
+        end,
+        [pair.front_layer],
+        [pair.end_layer],
+        run.options["stitching_type"],
+        image_shape=image_shape,
+        seed=0,
+        c2t_cls_token=run.options.get("c2t_cls_token"),
+        t2c_cls_token=run.options.get("t2c_cls_token"),
+        upsample_mode=run.options.get("upsample_mode"),
+    )
+    stitch = _Stitch(front, end, layers[pair])
+
+    path = run.folder / "final_model.pt"
+    state = load_state(path)
+    modules: dict[str, Network | StitchingLayer] = {"": stitch.layer}  # by the prefix of their keys
+    is_whole = any(key.startswith("stitching_layer.") for key in state)
+    if is_whole:
+        stitch = _Stitch(copy.deepcopy(front), copy.deepcopy(end), layers[pair])
+        modules = {
+            "stitching_layer.": stitch.layer,
+            "front_model.model.": stitch.front,
+            "end_model.model.": stitch.end,
+        }
+    for prefix, module in modules.items():
+        state_of_module = {
+            key.removeprefix(prefix): value
+            for key, value in state.items()
+            if key.startswith(prefix)
+        }
+        fill(
+            module,
+            state_of_module,
+            source=str(path),
+            expected="the networks and layers of its config.txt",
+        )
+    return stitch

@@ -1,0 +1,106 @@
+"""A session: the networks and data sets that the experiments of a process share."""
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from src.datasets import load_dataset
+from src.datasets.base import BaseImageSet
+from src.datasets.fingerprint import fingerprint
+from src.ground.errors import UserError
+from src.ground.images import ImageSpec
+from src.models import Network
+from src.runs.checkpoints import load_model, weights_of
+from src.tables.network_names import NetworkName
+
+
+class Session:
+    """Loads every network and data set once, and keeps it.
+
+    Experiments share the loaded networks: they take views and copies and change nothing.
+
+    Attributes:
+        features: a `KeptFeatures` with features of networks that are compared again; None: keep no
+            features.
+        reference: the `Reference` of the last evaluation of stitches. The next evaluation takes it
+            if the end network is the same.
+    """
+
+    def __init__(self) -> None:
+        self._networks: dict[Hashable, Network] = {}
+        self._weights: dict[NetworkName, str] = {}  # SHA-256 of the loaded weights
+        self._datasets: dict[Hashable, BaseImageSet] = {}
+        self._fingerprints: dict[BaseImageSet, str] = {}
+        self.features: Any = None
+        self.reference: Any = None
+
+    def network(
+        self,
+        name: NetworkName,
+        images: ImageSpec,
+        *,
+        device: torch.device | str,
+        encoder: bool = False,
+    ) -> Network:
+        """Return a network, loaded by `load_model`; equal arguments return the same object.
+
+        Raises:
+            UserError: as `load_model`; or the checkpoint was changed while it was read.
+        """
+        key = (name, images, str(device))
+        if key not in self._networks:
+            self._load(key, name, images, device=device, encoder=encoder)
+        network = self._networks[key]
+        if network.is_encoder and not encoder:
+            return load_model(name, images, device=device)  # raises the error about encoders
+        return network
+
+    def _load(
+        self,
+        key: Hashable,
+        name: NetworkName,
+        images: ImageSpec,
+        *,
+        device: torch.device | str,
+        encoder: bool,
+    ) -> None:
+        content_before = None
+        if name.is_file and Path(name.path).is_file():
+            content_before = name.content
+        network = load_model(name, images, device=device, encoder=encoder)
+        content = weights_of(name, network)
+        self._networks[key] = network
+        self._weights[name] = content
+        if content_before not in (None, content):
+            raise UserError(f"{name.path} was written while it was read; give the command again")
+
+    def weights(self, name: NetworkName, images: ImageSpec, *, device: torch.device | str) -> str:
+        """Return the SHA-256 of the weights of a network.
+
+        Weights that come with a type (DEFAULT) are loaded for it; a checkpoint is not.
+        """
+        if name.is_given:
+            self.network(name, images, device=device, encoder=True)
+        if name in self._weights:
+            return self._weights[name]
+        return name.content
+
+    def dataset(self, name: str, root: str | Path, **options: Any) -> BaseImageSet:
+        """Return a split of a data set, loaded by `load_dataset` with these options.
+
+        Equal arguments return the same object.
+        """
+        interventions = options.get("interventions") or {}
+        hashable = options | {"interventions": tuple(interventions.items())}
+        key = (name, str(root), *sorted(hashable.items()))
+        if key not in self._datasets:
+            self._datasets[key] = load_dataset(name, root, **options)
+        return self._datasets[key]
+
+    def fingerprint(self, images: BaseImageSet) -> str:
+        """Return the fingerprint of images; it is computed once for a set."""
+        if images not in self._fingerprints:
+            self._fingerprints[images] = fingerprint(images)
+        return self._fingerprints[images]

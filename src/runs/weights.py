@@ -1,0 +1,111 @@
+"""The weights that results were made with, against the weights that their checkpoints hold now.
+
+This module does not import torch.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from src.ground.console import listed, warn_once
+from src.tables.network_names import NetworkName
+
+# Ending of the option in `config.txt` that holds the SHA-256 of a network's weights
+RECORD = "_path_sha256"
+
+FinishedRun = tuple[Path, Iterable[NetworkName]]  # the `config.txt` of a run, and its networks
+
+
+def recorded(options: Mapping[str, Any]) -> dict[str, NetworkName]:
+    """Return the networks that options name, with the recorded weights.
+
+    Args:
+        options: of a run. A network named `front_model` has the options `front_model_path` and
+            `front_model_type`.
+
+    Returns:
+        Networks by such a name.
+    """
+    networks = {}
+    for name, path in options.items():
+        prefix = name.removesuffix("_path")
+        if prefix != name and f"{prefix}_type" in options:
+            networks[prefix] = NetworkName.of(
+                path,
+                options[f"{prefix}_type"],
+                seed=options.get("seed"),
+                weights=options.get(f"{prefix}{RECORD}"),
+            )
+    return networks
+
+
+def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return the titles of the networks in `before` with weights that have changed since.
+
+    Args:
+        before: the options of a run in files.
+        now: the options of this process. They may name the recorded weights under another path.
+    """
+    networks_now = recorded(now)
+    weights_at = {network.place: network.weights for network in networks_now.values()}
+    titles = []
+    for name, network in recorded(before).items():
+        if not network.weights:
+            continue
+        is_unchanged = name in networks_now and networks_now[name].weights == network.weights
+        weights_now = weights_at.get(network.place, "")
+        if weights_now and weights_now != network.weights and not is_unchanged:
+            titles.append(network.title)
+    return titles
+
+
+def warn_of_earlier(results: Iterable[Iterable[NetworkName]], *, kind: str) -> None:
+    """Warn of results with weights of checkpoints that have changed since.
+
+    Args:
+        results: the networks of each result.
+        kind: the noun for a result, such as "run".
+    """
+    n_earlier: Counter[str] = Counter()
+    has_changed: dict[NetworkName, bool] = {}
+    for networks in results:
+        for network in set(networks):
+            if network not in has_changed:
+                has_changed[network] = network.has_changed
+            if has_changed[network]:
+                n_earlier[network.title] += 1
+    for title, n in n_earlier.items():
+        warn_once(f"{counted(n, kind)} of earlier weights of {title}")
+
+
+def warn_of_newer(runs: Iterable[FinishedRun]) -> None:
+    """Warn of runs without recorded weights that are older than a checkpoint of their networks."""
+    n_older: Counter[str] = Counter()
+    for config, networks in runs:
+        for network in set(networks):
+            if _is_newer(network, config):
+                n_older[network.title] += 1
+    for title, n in n_older.items():
+        warn_once(
+            f"{counted(n, 'run')} without a record of weights, and {title} is newer: they may be of"
+            " its earlier weights"
+        )
+
+
+def counted(n: int, kind: str) -> str:
+    """Return a number of things with its verb, such as "1 run is" or "2 runs are"."""
+    return f"1 {kind} is" if n == 1 else f"{n} {kind}s are"
+
+
+def names_of(titles: Iterable[str]) -> str:
+    """Return the distinct titles of networks as a text for an error."""
+    return listed(dict.fromkeys(titles))
+
+
+def _is_newer(network: NetworkName, config: Path) -> bool:
+    """Return whether the weights are not recorded and the checkpoint is newer than a file."""
+    if network.weights or not network.is_file or not os.path.isfile(network.path):
+        return False
+    return os.stat(network.path).st_mtime_ns > config.stat().st_mtime_ns

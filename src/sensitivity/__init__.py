@@ -1,1 +1,0 @@
-"""Sensitivity and specificity tests of measures, on tables of similarity, probing and stitching."""

@@ -1,0 +1,214 @@
+"""Score tests and intervals of shares of test images and of their differences, over images and
+repetitions.
+
+A test at a limit takes the variance that the images would have at that limit, not the observed
+variance, which is nearly 0 where few images disagree. Repetitions are pairs of networks, or the
+seeds of one pair. The half-widths over images and over repetitions add up. The sum suffices for
+normal errors, however they correlate."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import ndtr, ndtri, stdtrit
+
+from src.tables.tables import IntervalEstimate
+
+ALPHA = 0.025  # of a test in one direction; an interval of 95 % has two
+LOWEST_P = 1e-12  # smaller p-values are 0
+
+Runs = Sequence[np.ndarray]  # by pair of networks: (runs, N), one value an image
+
+
+class Repetitions(NamedTuple):
+    """The error over repetitions of a mean."""
+
+    n: int = 1
+    deviation: float = 0.0  # of one repetition
+
+    def half_width(self, p: float) -> float:
+        """Return the half-width that Student's t gives at a one-sided level p; 0 of a single
+        repetition."""
+        if self.n < 2:
+            return 0.0
+        return -float(stdtrit(self.n - 1, p)) * self.deviation / math.sqrt(self.n)
+
+
+class Evidence(NamedTuple):
+    """A value to test against limits."""
+
+    value: float
+    n_images: int
+    # limit -> variance over images where the truth is that limit
+    variance_at: Callable[[float], float]
+    bounds: tuple[float, float]  # of the value
+    repetitions: Repetitions = Repetitions()
+
+    def half_width(self, limit: float, p: float) -> float:
+        """Return the half-width at a one-sided level p where the truth is the limit: over images
+        and repetitions."""
+        over_images = -float(ndtri(p)) * math.sqrt(self.variance_at(limit))
+        return over_images + self.repetitions.half_width(p)
+
+    def p_below(self, limit: float) -> float:
+        """Test in one direction whether the value is below a limit; return the p-value."""
+        return self._p_value(limit, limit - self.value)
+
+    def p_above(self, limit: float) -> float:
+        """Test in one direction whether the value is above a limit; return the p-value."""
+        return self._p_value(limit, self.value - limit)
+
+    def _p_value(self, limit: float, distance: float) -> float:
+        """Return the level at which the half-width is the distance between value and limit."""
+        if distance < 0:
+            return 1 - self._p_value(limit, -distance)
+        if distance == 0:
+            return 0.5
+        deviation_over_images = math.sqrt(self.variance_at(limit))
+        if self.repetitions.half_width(ALPHA) == 0:
+            if deviation_over_images == 0:
+                return 0.0
+            return float(ndtr(-distance / deviation_over_images))
+
+        def surplus(log_p: float) -> float:
+            return self.half_width(limit, math.exp(log_p)) - distance
+
+        if surplus(math.log(LOWEST_P)) <= 0:
+            return 0.0
+        return math.exp(brentq(surplus, math.log(LOWEST_P), math.log(0.5)))
+
+    def interval(self) -> IntervalEstimate:
+        """Return the value with the limits that no test in one direction rejects."""
+        low, high = self.bounds
+        return IntervalEstimate(
+            self.value, self._end(low, self.p_above), self._end(high, self.p_below)
+        )
+
+    def _end(self, bound: float, p_of: Callable[[float], float]) -> float:
+        """Return the limit between a bound and the value at which a test has the level `ALPHA`;
+        without such a limit the bound."""
+        inside = bound + 1e-12 * (self.value - bound)
+        if self.value == bound or p_of(inside) >= ALPHA:
+            return bound
+        return float(brentq(lambda limit: p_of(limit) - ALPHA, inside, self.value, xtol=1e-9))
+
+
+def of_share(right: Runs) -> Evidence:
+    """Return the evidence on the share of images that runs are right about; for one run, Wilson's
+    interval (1927)."""
+    return of_shares(_shares(right), n_images=right[0].shape[1])
+
+
+def of_shares(shares: Sequence[np.ndarray], *, n_images: int) -> Evidence:
+    """Return the evidence on a share of images, as `of_share` does.
+
+    Args:
+        shares: of each run, by pair of networks: (runs,).
+    """
+
+    def variance_at(limit: float) -> float:
+        return limit * (1 - limit) / n_images
+
+    return Evidence(mean_of(shares), n_images, variance_at, (0.0, 1.0), repetitions_of(shares))
+
+
+def of_difference(end: Runs, stitched: Runs) -> Evidence:
+    """Return the evidence on the penalty of stitches; see `of_penalty`.
+
+    Args:
+        end, stitched: whether the end network and the stitch are right about each image.
+    """
+    pairs = list(zip(end, stitched, strict=True))
+    lost = [is_end_right & ~is_stitch_right for is_end_right, is_stitch_right in pairs]
+    won = [~is_end_right & is_stitch_right for is_end_right, is_stitch_right in pairs]
+    return of_penalty(_shares(lost), _shares(won), n_images=end[0].shape[1])
+
+
+def of_penalty(lost: Sequence[np.ndarray], won: Sequence[np.ndarray], *, n_images: int) -> Evidence:
+    """Return the evidence on a penalty: the share of lost images less that of won ones; Tango's
+    test (1998) of one run.
+
+    Several runs enter by their means, with the variance of a single run: their mean varies no more.
+
+    Args:
+        lost, won: shares of images, by pair of networks: (runs,).
+    """
+    mean_lost = mean_of(lost)
+    mean_won = mean_of(won)
+    differences = [lost_here - won_here for lost_here, won_here in zip(lost, won, strict=True)]
+
+    def variance_at(limit: float) -> float:
+        return _tango_variance(mean_lost, mean_won, limit) / n_images
+
+    return Evidence(
+        mean_lost - mean_won, n_images, variance_at, (-1.0, 1.0), repetitions_of(differences)
+    )
+
+
+def of_intervals(
+    intervals: Sequence[Sequence[IntervalEstimate]], *, bounds: tuple[float, float]
+) -> IntervalEstimate:
+    """Return the mean of values of single runs, with the half-widths over images and over
+    repetitions added up.
+
+    Args:
+        intervals: by pair of networks and run; runs with an undefined value are left out.
+    """
+    defined: list[np.ndarray] = []  # by pair of networks: (runs, 3)
+    for runs in intervals:
+        estimates = [run for run in runs if not math.isnan(run.value)]
+        if estimates:
+            defined.append(np.array(estimates))
+    if not defined:
+        return IntervalEstimate(math.nan, math.nan, math.nan)
+    value, low, high = np.mean([runs.mean(0) for runs in defined], axis=0)
+    over_repetitions = repetitions_of([runs[:, 0] for runs in defined]).half_width(ALPHA)
+    low = max(bounds[0], low - over_repetitions)
+    high = min(bounds[1], high + over_repetitions)
+    return IntervalEstimate(float(value), float(low), float(high))
+
+
+def repetitions_of(values: Sequence[np.ndarray]) -> Repetitions:
+    """Return the error over pairs of networks, or over the runs of a single pair.
+
+    Args:
+        values: by pair of networks: (runs,).
+    """
+    means = np.array([values_of_runs.mean() for values_of_runs in values])
+    if len(values) == 1:
+        means = values[0]
+    if len(means) == 1:
+        return Repetitions()
+    return Repetitions(len(means), float(np.std(means, ddof=1)))
+
+
+def mean_of(values: Sequence[np.ndarray]) -> float:
+    """Return the mean over pairs of networks of the means over runs."""
+    return float(np.mean([values_of_runs.mean() for values_of_runs in values]))
+
+
+def images_needed(tolerance: float) -> float:
+    """Return the number of test images that show a penalty below the tolerance if no image is
+    lost."""
+    if not 0 < tolerance < 1:
+        return math.inf
+    return math.ceil(ndtri(ALPHA) ** 2 * (1 - tolerance) / tolerance)
+
+
+def _shares(values: Runs) -> list[np.ndarray]:
+    """Return the share of images of each run, by pair of networks: (runs,)."""
+    return [values_of_networks.mean(1) for values_of_networks in values]
+
+
+def _tango_variance(lost: float, won: float, difference: float) -> float:
+    """Return the variance of one image's difference if the true shares of lost and won images
+    differ by `difference`.
+
+    The share of won images is its maximum likelihood estimate under this restriction (Tango 1998,
+    equation 8)."""
+    b = (2 - lost + won) * difference - lost - won
+    c = -won * difference * (1 - difference)
+    share = (math.sqrt(max(b * b - 8 * c, 0.0)) - b) / 4
+    return max(2 * share + difference * (1 - difference), 0.0)

@@ -1,0 +1,114 @@
+"""How sure a score over pairs of networks is, as new seeds would give new networks.
+
+Intervals come from leaving out each network and each pair in turn (the jackknife). P-values come
+from permuting the networks of a measure."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import t as student
+
+from src.tables.tables import Interval
+
+LEVEL = 0.95
+N_PERMUTATIONS = 199
+MIN_NETWORKS = 4  # with fewer networks, an interval is NaN
+
+# (measured, truth) -> scores (...). Both arguments are places of pairs, (..., P), in the order of
+# `np.triu_indices`. The score compares the measure at `measured` with the truth at `truth`.
+ScoreOfPairs = Callable[[NDArray, NDArray], NDArray]
+
+
+class Estimate(NamedTuple):
+    """A score, and its values without each network and without each pair of networks."""
+
+    value: float
+    without_network: NDArray  # (N,)
+    without_pair: NDArray  # (P,)
+    groups: NDArray  # (N,): networks of a group were made in one way
+
+    def interval(self) -> Interval:
+        """Return the interval of 95 % by Student's t; NaN with fewer than four networks.
+
+        The variance is the jackknife's over networks within their groups, less the jackknife's over
+        pairs: a pair has two networks, so leaving out networks counts the variation of single pairs
+        twice (Aronow, Samii and Assenova 2015). The variance is at least the one over pairs.
+        """
+        n_networks = len(self.groups)
+        if n_networks < MIN_NETWORKS:
+            return Interval(np.nan, np.nan)
+        groups = np.unique(self.groups)
+        over_networks = 0.0
+        for group in groups:
+            over_networks += _jackknife(self.without_network[self.groups == group])
+        over_pairs = _jackknife(self.without_pair)
+        variance = max(over_networks - over_pairs, over_pairs)
+        quantile = student.ppf((1 + LEVEL) / 2, n_networks - len(groups))
+        half_width = quantile * np.sqrt(variance)
+        return Interval(float(self.value - half_width), float(self.value + half_width))
+
+    def minus(self, baseline: "Estimate") -> "Estimate":
+        """Return the estimate of the difference from another score of the same networks."""
+        return Estimate(
+            self.value - baseline.value,
+            self.without_network - baseline.without_network,
+            self.without_pair - baseline.without_pair,
+            self.groups,
+        )
+
+
+def estimate(score: ScoreOfPairs, groups: ArrayLike) -> Estimate:
+    """Score all pairs of N networks, and all pairs without each network and without each pair.
+
+    Args:
+        groups: (N,), the group of each network.
+    """
+    groups = np.asarray(groups)
+    first, second = np.triu_indices(len(groups), 1)
+    pairs = np.arange(len(first))
+    without_network = np.array(
+        [pairs[(first != network) & (second != network)] for network in range(len(groups))]
+    )
+    without_pair = np.array([np.delete(pairs, pair) for pair in pairs])
+    value, *_ = score(pairs[None], pairs[None])
+    return Estimate(
+        float(value),
+        score(without_network, without_network),
+        score(without_pair, without_pair),
+        groups,
+    )
+
+
+def permuted_p(score: ScoreOfPairs, n: int) -> float:
+    """Return the p-value of a score: the share of orders of n networks that score at least as well.
+
+    The actual order is one of these orders. A random measure has a p-value of at most p with
+    probability p (Mantel 1967). NaN if the score is NaN.
+    """
+    rng = np.random.default_rng(0)
+    first, second = np.triu_indices(n, 1)
+    pairs = np.arange(len(first))
+    place_of_pair = np.zeros((n, n), dtype=int)
+    place_of_pair[first, second] = pairs
+    place_of_pair[second, first] = pairs
+    orders = rng.permuted(np.tile(np.arange(n), (N_PERMUTATIONS, 1)), axis=1)
+    permuted = place_of_pair[orders[:, first], orders[:, second]]  # (N_PERMUTATIONS, P)
+
+    measured = np.concatenate([pairs[None], permuted])
+    value, *permuted_values = score(measured, np.broadcast_to(pairs, measured.shape))
+    if np.isnan(value):
+        return float("nan")
+    n_as_good = (np.array(permuted_values) >= value - 1e-12).sum()
+    return float(1 + n_as_good) / (1 + N_PERMUTATIONS)
+
+
+def _jackknife(values: NDArray) -> float:
+    """Return the jackknife's variance of a score (Efron and Stein 1981).
+
+    Args:
+        values: (n,), the score without each of n parts.
+    """
+    n = len(values)
+    return float((n - 1) / n * ((values - values.mean()) ** 2).sum())

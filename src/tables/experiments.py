@@ -1,0 +1,315 @@
+"""The experiment that a stitch belongs to: its layers, its settings, and the name of its method.
+
+Results of one experiment may be taken together. Of repeated results the newest counts.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+from src.choices import STARTS
+from src.ground.console import warn
+from src.ground.grouping import grouped
+from src.ground.user_code import title_of
+from src.runs.images import SPLITS, short_images, told_apart
+from src.tables.network_names import SHORT, NetworkKey, NetworkName
+from src.tables.tables import columns, from_record
+
+# Names of settings
+CHECKPOINTS = ("front_model_path", "end_model_path")
+WEIGHTS = ("front_weights", "end_weights")
+NETWORKS = (*CHECKPOINTS, "front_model_type", "end_model_type", *WEIGHTS)
+RANKS = ("front_stitch_rank", "front_pinv_rank")
+
+
+class Pair(NamedTuple):
+    """The two layers that a stitch connects."""
+
+    front_layer: str
+    end_layer: str
+
+    def __str__(self) -> str:
+        return f"{self.front_layer} -> {self.end_layer}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """The settings of a stitch, apart from its layers.
+
+    The names of the settings are the names of options of `exec_stitch.py`, of entries of
+    `config.txt`, and of columns of tables. None stands for an unrecorded setting.
+    """
+
+    front_model_path: str | None
+    end_model_path: str | None
+    front_model_type: str | None
+    end_model_type: str | None
+    dataset: str | None
+    stitching_type: str
+    init: str
+    n_pinv_init_samples: int | str | None = None  # "auto": as many as each pair needs
+    front_pinv_rank: int | None = None
+    front_stitch_rank: int | None = None
+    # The public code has only this objective, and does not record it.
+    objective: str = "task"
+    n_epochs: int | None = None
+    pinv_cutoff: str = "paper"  # the only cutoff of the public code
+    seed: int | None = None
+    # With dots on all images: the probability that the dots tell the class
+    shortcut: float | None = None
+    # The first digits of the SHA-256 of the weights
+    front_weights: str | None = None
+    end_weights: str | None = None
+    # The first digits of the fingerprints of the images
+    train_images: str | None = None
+    test_images: str | None = None
+    stitching_option: str | None = None  # "auto": the type was chosen for the pair of layers
+    # The front is a control: the class that the front network predicts, beside an untrained network
+    class_control: bool = False
+    # All options of the run; no column
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+    # By pair of layers, the options that `auto` chose; no column
+    chosen: Mapping[Pair, Mapping[str, Any]] = dataclasses.field(
+        default_factory=dict, compare=False, repr=False
+    )
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> "Experiment":
+        """Return the experiment of a run with these options.
+
+        Raises:
+            ValueError: an option is missing or of a wrong type. The message is its name.
+        """
+        recorded = {**options, **short_weights(options), **short_images(options)}
+        experiment = from_record(Experiment, recorded)
+        return dataclasses.replace(experiment, options=options)
+
+    def config(self, pair: Pair) -> dict[str, Any]:
+        """Return the content of `config.txt` for a pair of layers: all options of its run."""
+        return {**self.options, **pair._asdict(), **self.chosen.get(pair, {})}
+
+    def settings_of(self, pair: Pair) -> dict[str, Any]:
+        """Return the settings of a pair of layers, and the names of the layers."""
+        chosen = self.chosen.get(pair, {})
+        settings = {name: chosen.get(name, value) for name, value in self.settings.items()}
+        return settings | pair._asdict()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings by name, without layers, folder and measurements of a row."""
+        return {name: getattr(self, name) for name in columns(Experiment)}
+
+    @property
+    def distinctions(self) -> dict[str, Any]:
+        """The settings that tell experiments apart.
+
+        Where `auto` chose the stitching type for the pair of layers, `auto` is its value here.
+        Images are left out, as they may be unrecorded: `told_apart` makes them a part of the name
+        of the data set where several experiments recorded different ones.
+        """
+        distinctions = {name: value for name, value in self.settings.items() if name not in SPLITS}
+        option = distinctions.pop("stitching_option")
+        if option is not None:
+            distinctions["stitching_type"] = option
+        return distinctions
+
+    @property
+    def method(self) -> str:
+        """The name of the method, such as "task loss matching"."""
+        if self.n_epochs != 0 and self.objective == "task":
+            return "task loss matching"
+        if self.n_epochs != 0:
+            return f"{title_of(self.objective)} matching"
+        if self.init == "pinv":
+            return "direct matching"
+        return f"init {self.init}" if self.init in STARTS else f"{self.init} matching"
+
+    @property
+    def networks(self) -> tuple[NetworkName, NetworkName]:
+        """The front and the end network."""
+        front = NetworkName.of(
+            self.front_model_path, self.front_model_type, seed=self.seed, weights=self.front_weights
+        )
+        end = NetworkName.of(
+            self.end_model_path, self.end_model_type, seed=self.seed, weights=self.end_weights
+        )
+        return front, end
+
+    @property
+    def network_keys(self) -> tuple[NetworkKey, NetworkKey]:
+        """The keys of the front and the end network."""
+        front, end = self.networks
+        return front.key, end.key
+
+    @property
+    def key(self) -> tuple[Hashable, ...]:
+        """A value to compare experiments by; the paths of the networks do not count."""
+        values = [value for name, value in self.distinctions.items() if name not in NETWORKS]
+        return self.network_keys, *values
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StitchResult(Experiment):
+    """A row of a table of stitches: the experiment, the layers and the folder.
+
+    Subclasses add measurements.
+    """
+
+    front_layer: str
+    end_layer: str
+    folder: str  # the name of the run's folder
+
+    @property
+    def pair(self) -> Pair:
+        """The layers."""
+        return Pair(self.front_layer, self.end_layer)
+
+
+class RunOfResult(Protocol):
+    """A run with its row, such as `src.runs.folders.StitchingRun`."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the run."""
+
+    @property
+    def row(self) -> StitchResult:
+        """The row of the run."""
+
+
+Result = TypeVar("Result")
+Row = TypeVar("Row", bound=Experiment)
+FinishedRun = TypeVar("FinishedRun", bound=RunOfResult)
+
+
+def pair_of(options: Mapping[str, Any]) -> Pair:
+    """Return the pair of layers in the options of a run."""
+    return Pair(options.get("front_layer", ""), options.get("end_layer", ""))
+
+
+def short_weights(options: Mapping[str, Any]) -> dict[str, str]:
+    """Return the first digits of the SHA-256 of both networks' weights by column.
+
+    Args:
+        options: of a run. A missing SHA-256 becomes "".
+    """
+    weights = {}
+    for column, path_option in zip(WEIGHTS, CHECKPOINTS, strict=True):
+        sha256 = options.get(f"{path_option}_sha256") or ""
+        weights[column] = sha256[:SHORT]
+    return weights
+
+
+def by_experiment(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """Group rows of stitches by experiment; different images are different experiments.
+
+    Returns:
+        The rows by a title of the settings in which the experiments differ, such as "init=pinv".
+        The title of a single experiment is "". Equal titles are numbered.
+    """
+    rows = list(rows)
+    row_of_titled = list(zip(told_apart(rows), rows, strict=True))
+    groups = grouped(row_of_titled, lambda item: item[0].key)
+    settings = [group[0][0].distinctions for group in groups.values()]
+    without_weights = []
+    for values in settings:
+        without_weights.append({name: values[name] for name in values if name not in WEIGHTS})
+    titles = _details(without_weights)
+    if len(set(titles)) < len(titles):  # experiments that differ in their weights only
+        titles = _details(settings)
+    rows_of_groups = [[row for _, row in group] for group in groups.values()]
+    return dict(zip(_numbered(titles), rows_of_groups, strict=True))
+
+
+def newest(items: Iterable[Result], key: Callable[[Result], Hashable]) -> list[Result]:
+    """Keep the last result of each key; warn if results were dropped.
+
+    Args:
+        items: results, the oldest first.
+    """
+    groups = grouped(items, key)
+    n_repeated = sum(len(group) - 1 for group in groups.values())
+    if n_repeated:
+        results = "1 result repeats another"
+        if n_repeated > 1:
+            results = f"{n_repeated} results repeat others"
+        warn(f"{results} of the same experiment; the newest of each counts")
+    return [group[-1] for group in groups.values()]
+
+
+def newest_runs(runs: Iterable[FinishedRun]) -> list[FinishedRun]:
+    """Keep the newest run of each pair of layers in each experiment; warn if runs were dropped.
+
+    The runs keep their order. The names of their folders are times, which tell the newest.
+    """
+    runs = list(runs)
+    oldest_first = sorted(runs, key=lambda run: run.folder.name)
+    rows = told_apart([run.row for run in oldest_first])
+    kept = newest(zip(oldest_first, rows, strict=True), lambda item: (item[1].pair, item[1].key))
+    kept_ids = {id(run) for run, _ in kept}
+    return [run for run in runs if id(run) in kept_ids]
+
+
+def method_names(experiments: Sequence[Experiment], *, apart_from: Collection[str]) -> list[str]:
+    """Return the name of the method of each experiment.
+
+    Methods with one name are told apart by the settings in which they differ, such as
+    "task loss matching (n_epochs=5)".
+
+    Args:
+        apart_from: settings to ignore.
+    """
+    # A method is a tuple of its settings
+    methods: list[tuple[tuple[str, Any], ...]] = []
+    for experiment in told_apart(experiments):
+        settings = experiment.distinctions.items()
+        methods.append(tuple((name, value) for name, value in settings if name not in apart_from))
+
+    plain_names = {
+        method: experiment.method for method, experiment in zip(methods, experiments, strict=True)
+    }
+    full_names = {}
+    for group in grouped(plain_names, plain_names.__getitem__).values():
+        details_of_group = _numbered(_details([dict(method) for method in group]))
+        for method, details in zip(group, details_of_group, strict=True):
+            name = plain_names[method]
+            full_names[method] = f"{name} ({details})" if details else name
+    return [full_names[method] for method in methods]
+
+
+def _details(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Describe each of several settings by the entries in which they differ.
+
+    Args:
+        settings: mappings with equal names.
+    """
+    if not settings:
+        return []
+    differing = [name for name in settings[0] if len({values[name] for values in settings}) > 1]
+    return [
+        ", ".join(f"{name}={_text(name, values[name])}" for name in differing)
+        for values in settings
+    ]
+
+
+def _numbered(titles: Iterable[str]) -> list[str]:
+    """Append a number to titles from their second occurrence on, such as "dataset=none (2)".
+
+    Values that differ may have one text: None and "" are both "none".
+    """
+    n_seen: Counter[str] = Counter()
+    numbered = []
+    for title in titles:
+        n_seen[title] += 1
+        number = f" ({n_seen[title]})" if n_seen[title] > 1 else ""
+        numbered.append(f"{title}{number}".strip())
+    return numbered
+
+
+def _text(name: str, value: Any) -> Any:
+    """Return the value of a setting as it stands in a title."""
+    if value not in (None, ""):
+        return value
+    return "full" if name.endswith("_rank") else "none"

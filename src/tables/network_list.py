@@ -1,0 +1,103 @@
+"""Lists of networks: a CSV with the columns name, path, type and optionally group."""
+
+import itertools
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+from src.ground.errors import UserError
+from src.ground.user_code import absolute
+from src.tables.network_names import NetworkKey, NetworkName
+from src.tables.tables import read_table
+
+NAME = re.compile(r"\w[\w.+=-]*")
+
+# Folders of tables, beside the folders of stitching methods
+SIMILARITY = "similarity"
+PROBES = "probes"
+TABLES = (SIMILARITY, PROBES)
+
+
+@dataclass(frozen=True)
+class ListedNetwork:
+    """A network of a list."""
+
+    contents: ClassVar[str] = "networks"
+    written_by: ClassVar[str] = "with the columns name, path, type and optionally group"
+
+    name: str  # in the names of folders and files
+    path: str  # of the checkpoint, as on the command line
+    type: str  # as on the command line
+    group: str | None = None  # networks of a group were made in one way
+
+    def named(self, *, seed: int | None = None) -> NetworkName:
+        """Return checkpoint and type as the name of a network.
+
+        Args:
+            seed: of the run, for fresh weights.
+        """
+        return NetworkName.of(self.path, self.type, seed=seed)
+
+
+def read_networks(table: str | Path) -> list[ListedNetwork]:
+    """Read a list of at least two networks; relative paths count from the folder of the list.
+
+    Raises:
+        UserError: the list cannot be read, lacks a column or a value, repeats a name, has a name
+            that is no file name, or names a missing checkpoint.
+    """
+    networks: list[ListedNetwork] = read_table(table, ListedNetwork)
+    if len(networks) < 2:
+        raise UserError(f"{table} lists {len(networks)} networks; give at least two, a line each")
+    names = Counter(network.name for network in networks)
+    for name, n in names.items():
+        if not NAME.fullmatch(name):
+            raise UserError(
+                f"{table}: the name {name!r} cannot be that of a file; give letters, digits, and"
+                " inside _ . + = -"
+            )
+        if n > 1:
+            raise UserError(
+                f"{table} has the name {name} more than once; give each network its own"
+            )
+    pairs = Counter(f"{first}-{second}" for first, second in itertools.permutations(names, 2))
+    repeated = [pair for pair, n in pairs.items() if n > 1]
+    if repeated:
+        raise UserError(
+            f"{table}: two pairs have the name {repeated[0]}; give names without - in them"
+        )
+    return [_with_path_from(Path(table).parent, network, table) for network in networks]
+
+
+def as_listed(networks: Sequence[ListedNetwork]) -> dict[NetworkKey, ListedNetwork]:
+    """Return networks by `listed_as`, the key of a network in rows of tables."""
+    return {network.named().listed_as: network for network in networks}
+
+
+def pair_name(first: ListedNetwork, second: ListedNetwork) -> str:
+    """Return the name of the folder or table of two networks, such as "a-b"."""
+    return f"{first.name}-{second.name}"
+
+
+def _with_path_from(folder: Path, network: ListedNetwork, table: str | Path) -> ListedNetwork:
+    """Return a network of a list with paths that count from the working folder.
+
+    Args:
+        folder: of the list.
+
+    Raises:
+        UserError: the checkpoint is missing.
+    """
+    kind = absolute(network.type, folder)
+    if not NetworkName(network.path, kind).is_file:
+        return replace(network, type=kind)
+    path = os.path.normpath(folder / Path(network.path).expanduser())
+    if not os.path.isfile(path):
+        raise UserError(
+            f"{table}: there is no checkpoint {path}; correct the path, which counts from {folder}"
+        )
+    return replace(network, path=path, type=kind)

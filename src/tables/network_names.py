@@ -1,0 +1,171 @@
+"""Names of networks: the checkpoint, the type, the seed of fresh weights, the recorded weights."""
+
+import functools
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from src.ground.errors import UserError
+
+FRESH = "-"  # in place of a checkpoint: freshly drawn weights
+DEFAULT = "DEFAULT"  # in place of a checkpoint: the weights that come with the type
+FEATURES = "features"  # in place of a type: the checkpoint is an .npz file of activations
+SHORT = 12  # digits of a SHA-256 in the row of a table
+
+NetworkKey = tuple[str, str]  # identity and type; equal for names of the same network
+
+
+class NetworkName(NamedTuple):
+    """A network as a command, a list, a run or a row names it."""
+
+    # The checkpoint; FRESH; DEFAULT; or, for `tv_NAME`, another entry of torchvision's weights
+    path: str
+    type: str  # as `build_model` takes it
+    seed: int | None = None  # of the run; None unless the weights are fresh
+    # The SHA-256 of the weights, or its first `SHORT` digits, as a run recorded it; "" without
+    weights: str = ""
+
+    @classmethod
+    def of(
+        cls, path: str | None, kind: str | None, *, seed: int | None, weights: str | None = ""
+    ) -> "NetworkName":
+        """Return the name from options of a run or columns of a row; None stands for a missing one.
+
+        Args:
+            kind: the type.
+            seed: of the run; counts for fresh weights only.
+        """
+        fresh_weights_seed = None
+        if path == FRESH:
+            fresh_weights_seed = seed or 0
+        return cls(path or "", kind or "", fresh_weights_seed, weights or "")
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the weights are freshly drawn."""
+        return self.path == FRESH
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the weights are in a file."""
+        is_entry = self.path.isidentifier() and self.path.isupper() and not Path(self.path).exists()
+        return not (self.is_fresh or is_entry)
+
+    @property
+    def is_given(self) -> bool:
+        """Whether the weights come with the type: DEFAULT, or another entry of torchvision's."""
+        return not (self.is_fresh or self.is_file)
+
+    @property
+    def place(self) -> str:
+        """The place of the weights: the path of the file, without links, or else the title."""
+        if self.is_file:
+            return os.path.realpath(self.path)
+        return self.title
+
+    @property
+    def content(self) -> str:
+        """The recorded SHA-256 of the weights, or else the SHA-256 of the file.
+
+        Without a file it is computed from the name: path, type and seed.
+
+        Raises:
+            UserError: nothing is recorded, and the file cannot be read.
+        """
+        if self.weights:
+            return self.weights
+        if self.is_file:
+            return content_of(self.path)
+        seed = None
+        if self.is_fresh:
+            seed = fresh_seed(self.seed)
+        return hashlib.sha256(f"{self.path} {self.type} {seed}".encode()).hexdigest()
+
+    @property
+    def identity(self) -> str:
+        """The first digits of `content`; equal for names of equal weights.
+
+        If nothing is recorded and the file is gone, it is the absolute path without links.
+        """
+        try:
+            return self.content[:SHORT]
+        except UserError:
+            return os.path.realpath(self.path)
+
+    @property
+    def key(self) -> NetworkKey:
+        """Identity and type; equal for names of the same network."""
+        return self.identity, self.type
+
+    @property
+    def listed_as(self) -> NetworkKey:
+        """The key of the line for this network in a list of networks.
+
+        A list knows neither seeds nor the SHA-256 of weights without a file. For such a network it
+        is path and type.
+        """
+        if self.is_file:
+            return self.key
+        return self.path, self.type
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether the file holds weights that differ from the record; false without a file."""
+        if not self.weights or not self.is_file or not os.path.isfile(self.path):
+            return False
+        return content_of(self.path)[:SHORT] != self.weights[:SHORT]
+
+    @property
+    def title(self) -> str:
+        """The path as a text for tables; without a file, with type and seed behind it."""
+        if self.is_file:
+            return os.path.normpath(self.path) if self.path else "unknown"
+        if self.is_fresh:
+            return f"{self.path} ({self.type}, seed {self.seed or 0})"
+        return f"{self.path} ({self.type})"
+
+
+def titles_of(networks: Iterable[NetworkName]) -> dict[NetworkKey, str]:
+    """Return a title for each network, by key; titles of different networks differ.
+
+    Where two networks have an equal `title`, type and identity are appended.
+    """
+    titles: dict[NetworkKey, str] = {}
+    for network in dict.fromkeys(networks):
+        titles.setdefault(network.key, network.title)
+    n_networks = Counter(titles.values())  # by title
+    for (identity, kind), title in titles.items():
+        if n_networks[title] > 1:
+            titles[identity, kind] = f"{title} [{kind}, {identity}]"
+    return titles
+
+
+def content_of(path: str | Path) -> str:
+    """Return the SHA-256 of a file.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    try:
+        status = os.stat(path)
+        return _sha256(os.path.realpath(path), status.st_mtime_ns, status.st_size)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}; check the path") from error
+
+
+@functools.cache  # a table names the same few files in every row
+def _sha256(path: str, modified: int, size: int) -> str:
+    """Return the SHA-256 of a file; time and size tell whether the file is still the same."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def fresh_seed(seed: int | None) -> int:
+    """Derive the seed of fresh weights from the seed of a run (None: 0).
+
+    It differs from the seed of the run, so fresh weights are not the start of a training.
+    """
+    digest = hashlib.sha256(f"{seed or 0} fresh weights".encode()).digest()
+    return int.from_bytes(digest[:6], "big")

@@ -1,0 +1,79 @@
+"""The rows of stitching: `metrics.json`, `grid.csv`, and the comparison of two folders."""
+
+import math
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
+
+from src.tables.experiments import StitchResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """The measurements of a stitch, as in `metrics.json`; `QUANTITIES` describes the numbers.
+
+    The public code keeps three of them: the accuracy and the two errors.
+    """
+
+    accuracy: float
+    front_accuracy: float = math.nan
+    end_accuracy: float = math.nan
+    matching_error: float | None = None  # None: nothing was matched
+    representation_difference: float = math.nan
+    agreement: float = math.nan
+    kappa: float = math.nan
+    n_images: int | None = None
+    n_matched: int | None = None
+    matching_rank: int | None = None
+    r2_matched: float | None = None
+    r2_test: float = math.nan
+    # Whether the cutoff of singular values truncated the fit, see `Matching`. None: not known
+    truncated: bool | None = None
+    # The place of the layer among all layers of its network
+    front_depth: int | None = None
+    end_depth: int | None = None
+    # "random" or "batch" for an unsteady network, see `src.models.steadiness`
+    front_unsteadiness: str | None = None
+    end_unsteadiness: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StitchRow(Metrics, StitchResult):
+    """A finished stitching run: a row of `grid.csv`."""
+
+    contents: ClassVar[str] = "stitching"
+    written_by: ClassVar[str] = "exec_stitch.py"
+
+    end_accuracy: float = field()  # required: every `grid.csv` has it
+
+    @property
+    def penalty(self) -> float:
+        """The accuracy of the end network less the accuracy of the stitch."""
+        return self.end_accuracy - self.accuracy
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether the cutoff truncated the fit, and no training has changed it since."""
+        return bool(self.truncated) and self.n_epochs == 0
+
+    @property
+    def is_matched_on_few(self) -> bool:
+        """Whether too few images were matched: R² is much lower on the test images.
+
+        It is False if something else may have lowered R²: training after the matching, or a
+        stitching rank below the rank that was matched.
+        """
+        matched_rank = math.inf if self.front_pinv_rank is None else self.front_pinv_rank
+        stitched_rank = math.inf if self.front_stitch_rank is None else self.front_stitch_rank
+        if self.n_epochs != 0 or matched_rank > stitched_rank or self.r2_matched is None:
+            return False
+        return self.r2_test < self.r2_matched - 0.03 - 0.2 * abs(self.r2_matched)
+
+
+class ComparisonRow(NamedTuple):
+    """The accuracies of a pair of layers in two folders, and the second less the first."""
+
+    front_layer: str
+    end_layer: str
+    accuracy_1: float
+    accuracy_2: float
+    difference: float

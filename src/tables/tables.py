@@ -1,0 +1,204 @@
+"""Tables: rows of a flat type, written to and read from a CSV or JSON.
+
+A row type is a NamedTuple or a frozen dataclass. Its fields are the columns, in their order. Fields
+of a dataclass with `compare=False` are no columns. One field may be a `dict[str, T]`: its keys are
+further columns, such as the measures of a comparison. A table has the further columns of all its
+rows. A type that users' files are read as has two class attributes for error messages: `contents`
+(what a row is) and `written_by` (the script that writes the table).
+
+This module does not import torch.
+"""
+
+import contextlib
+import csv
+import functools
+import inspect
+import types
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
+
+from src.ground.console import listed
+from src.ground.errors import UserError
+from src.ground.files import readable, write_csv
+
+Row = TypeVar("Row")
+Rank = int | None  # None: the full rank
+
+FIRST_LINE = 2  # number of the line of the first row in a CSV
+
+
+class Interval(NamedTuple):
+    """The ends of an interval of 95 %."""
+
+    low: float
+    high: float
+
+
+class IntervalEstimate(NamedTuple):
+    """A value with the ends of its interval of 95 %; all three are NaN if the value is undefined."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Column(NamedTuple):
+    """A field of a row type."""
+
+    hint: Any  # its type
+    default: Any  # `inspect.Parameter.empty`: it has no default
+
+    @property
+    def is_required(self) -> bool:
+        """Whether the field has no default."""
+        return self.default is inspect.Parameter.empty
+
+    @property
+    def holds_columns(self) -> bool:
+        """Whether the field is the `dict` of further columns."""
+        return get_origin(self.hint) is dict
+
+
+def fields(kind: type) -> dict[str, Column]:
+    """Return the fields of a row type by name, in the order of the columns."""
+    return _inspected(kind)
+
+
+@functools.cache  # a table has many rows of a type
+def _inspected(kind: type) -> dict[str, Column]:
+    hints = get_type_hints(kind)
+    parameters = inspect.signature(kind).parameters
+    dataclass_fields = getattr(kind, "__dataclass_fields__", {})
+    not_columns = {field.name for field in dataclass_fields.values() if not field.compare}
+    return {
+        name: Column(hints[name], parameter.default)
+        for name, parameter in parameters.items()
+        if name not in not_columns
+    }
+
+
+def columns(kind: type) -> list[str]:
+    """Return the names of the columns that every table of a row type has."""
+    return [name for name, column in fields(kind).items() if not column.holds_columns]
+
+
+def to_record(row: Any) -> dict[str, Any]:
+    """Return the values of a row by column; further columns come last."""
+    kind: type = type(row)
+    record = {}
+    further: Mapping[str, Any] = {}
+    for name, column in fields(kind).items():
+        value = getattr(row, name)
+        if column.holds_columns:
+            further = value
+        else:
+            record[name] = value
+    return {**record, **further}
+
+
+def from_record(kind: type[Row], record: Mapping[str, Any]) -> Row:
+    """Make a row of a type from values by column, which come from JSON or from the text of a CSV.
+
+    A missing or empty value becomes the default of its field. Without a default it becomes None if
+    the field may be None.
+
+    Raises:
+        ValueError: a value is missing or has the wrong type. The message is the column's name.
+    """
+    columns_of_kind = fields(kind)
+    values: dict[str, Any] = {}
+    for name, column in columns_of_kind.items():
+        if column.holds_columns:
+            value_type = get_args(column.hint)[1]
+            values[name] = {
+                key: _typed(key, value_type, value)
+                for key, value in record.items()
+                if not (key in columns_of_kind or _is_empty(value))
+            }
+        elif column.is_required or not _is_empty(record.get(name)):
+            values[name] = _typed(name, column.hint, record.get(name))
+    return kind(**values)
+
+
+def write_table(path: str | Path, kind: type, rows: Iterable[Any]) -> None:
+    """Write rows of a type as a CSV; the cell of a missing value stays empty."""
+    records = [to_record(row) for row in rows]
+    header = dict.fromkeys(columns(kind))
+    for record in records:
+        header |= dict.fromkeys(record)
+    write_csv(Path(path), list(header), records)
+
+
+def read_table(path: str | Path, *kinds: type) -> list[Any]:
+    """Read a CSV; return its rows, all of the first type with the required columns in its header.
+
+    Raises:
+        UserError: the file cannot be read, lacks a column, or has a damaged cell. The message names
+            the file, and the line and the column of the cell.
+    """
+    header, records = _read_csv(path)
+    fitting = [kind for kind in kinds if header.issuperset(_required(kind))]
+    if not fitting:
+        raise UserError(_describe_misfit(path, header, kinds))
+
+    rows: list[Any] = []
+    for line, record in enumerate(records, start=FIRST_LINE):
+        # Version 1.0 wrote label-only controls beside the stitches.
+        if record.get("control") == "labels":
+            continue
+        try:
+            rows.append(from_record(fitting[0], record))
+        except ValueError as error:
+            raise UserError(
+                f"{path}, line {line}: {error} is missing or damaged; correct it"
+            ) from error
+    return rows
+
+
+def _read_csv(path: str | Path) -> tuple[set[str], list[dict[str, Any]]]:
+    """Read a CSV; return the names of its columns, and its rows as text by column."""
+    remedy = "check the path; a table is a CSV in UTF-8"
+    # Spreadsheets write a byte order mark, which `utf-8-sig` removes.
+    with readable(path, remedy), open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file, skipinitialspace=True)
+        header = set(reader.fieldnames or [])
+        records = list(reader)
+    return header, records
+
+
+def _describe_misfit(path: str | Path, header: set[str], kinds: tuple[type[Any], ...]) -> str:
+    """Return the message that a table has none of the row types."""
+    tables = " or ".join(f"{kind.contents} ({kind.written_by})" for kind in kinds)
+    lacks = ""
+    if len(kinds) == 1:
+        missing = [name for name in _required(kinds[0]) if name not in header]
+        lacks = f": it lacks {listed(missing)}"
+    return f"{path} is no table of {tables}{lacks}; give such a table"
+
+
+def _required(kind: type) -> list[str]:
+    """Return the names of the columns without a default.
+
+    Tables of earlier versions may lack the columns with a default.
+    """
+    return [name for name in columns(kind) if fields(kind)[name].is_required]
+
+
+def _is_empty(value: Any) -> bool:
+    return value is None or value == ""
+
+
+def _typed(column: str, hint: Any, value: Any) -> Any:
+    """Convert a value to the type of a field; of a union, to the first type that fits."""
+    kinds = get_args(hint) or (hint,)
+    if _is_empty(value):
+        if types.NoneType not in kinds:
+            raise ValueError(column)
+        return None
+    for kind in kinds:
+        with contextlib.suppress(KeyError, TypeError, ValueError, OverflowError):
+            if kind is bool:
+                return {"True": True, "False": False}[str(value)]
+            return kind(value)
+    raise ValueError(column)

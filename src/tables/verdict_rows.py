@@ -1,0 +1,128 @@
+"""The rows of `verdict.csv`, and of the tables of groups of networks beside it."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from src.tables.experiments import WEIGHTS, Pair
+from src.tables.tables import IntervalEstimate, columns
+
+
+@dataclass(frozen=True)
+class VerdictRow:
+    """A pair of layers stitched by one method, and the verdict on it. None: not known.
+
+    Measurements, see `QUANTITIES`, are means over runs. `_low` and `_high` are the ends of intervals
+    of 95 %."""
+
+    method: str
+    networks: str  # the names of both, or the number of pairs that are taken together
+    front_layer: str
+    end_layer: str
+    verdict: str
+    reason: str
+    # self: a layer stitched to itself; fresh: the front network was never trained; fresh_end: the
+    # end network was never trained; class: the front is a control, the class beside an untrained
+    # network
+    control: str | None
+    n_runs: int
+    n_networks: int  # pairs of networks
+    accuracy: float | None
+    accuracy_low: float | None
+    accuracy_high: float | None
+    penalty: float | None
+    penalty_low: float | None
+    penalty_high: float | None
+    seed_spread: float | None  # None of single runs
+    front_accuracy: float | None
+    end_accuracy: float | None
+    agreement: float | None
+    kappa: float | None
+    representation_difference: float | None
+    p_below: float | None
+    p_above: float | None
+    kappa_within: float | None
+    kappa_within_low: float | None
+    kappa_within_high: float | None
+    identification: float | None
+    identification_low: float | None
+    identification_high: float | None
+    lost_at: str | None  # the layer of the way with the smallest identification
+    # The identification of the control, and the p-value that the stitch identifies more; None: no
+    # control was stitched
+    control_identification: float | None
+    p_control: float | None
+    density: float | None
+    recall: float | None
+    frechet: float | None
+    density_own: float | None
+    recall_own: float | None
+    frechet_own: float | None
+    front_depth: int | None  # of the layers in their networks
+    end_depth: int | None
+    front_weights: str | None  # the first digits of their SHA-256; None of several networks
+    end_weights: str | None
+    front_network: str | None  # the name in the list of networks, else the path; likewise None
+    front_group: str | None  # the group in the list, else the type
+    end_network: str | None
+    end_group: str | None
+    # Similar in both directions; None: one direction was not stitched
+    both_ways: bool | None
+    same_run: bool | None  # front and end are one network, at one or two epochs of its training
+    others: dict[str, float]  # AUROCs by detector, and values of measures of similarity
+    # The share of identified images by layer of the way; no column, see `WayRow`
+    way: dict[str, IntervalEstimate] = field(default_factory=dict, compare=False)
+
+    @property
+    def pair(self) -> Pair:
+        """The layers."""
+        return Pair(self.front_layer, self.end_layer)
+
+
+class WayRow(NamedTuple):
+    """The share of images that stitches identify at a layer: a row of `FILE_way.csv`."""
+
+    method: str
+    networks: str
+    front_layer: str
+    end_layer: str
+    layer: str  # the end layer, a block behind it, or the output
+    share: float
+    share_low: float
+    share_high: float
+
+
+class GroupRow(NamedTuple):
+    """Stitches from networks of one group to networks of a group: a row of `FILE_groups.csv`."""
+
+    method: str
+    front_group: str
+    end_group: str
+    layers: str  # the pairs of layers that the means are over
+    n_networks: int  # pairs of networks
+    values: dict[str, float]  # the share of similar pairs, and means by quantity
+
+
+class GroupTestRow(NamedTuple):
+    """A test between two kinds of pairs of networks: a row of `FILE_group_tests.csv`."""
+
+    method: str
+    quantity: str
+    within: str  # the pairs within a group, such as clean → clean
+    across: str  # the pairs with a network of a second group, such as clean → noisy
+    mean_within: float
+    mean_across: float
+    difference: float
+    p_value: float  # of a studentised permutation of the networks, two-sided
+    lowest_p: float  # the smallest possible p-value
+    n_labelings: int  # ways to give the labels of the groups to the networks
+    is_exact: bool  # all ways were tried, not a random sample
+    n_networks: int  # of the group
+    n_second: int  # networks of the second group
+    layers: str  # the pairs of layers that the means are over
+
+
+_COLUMNS = columns(VerdictRow)
+_BEFORE_TESTS = _COLUMNS[: _COLUMNS.index("p_below")]
+_JUDGED = ("verdict", "reason", "control")
+# the columns of `grid_intervals.csv`, which do not depend on the tolerance
+INTERVALS = [*(name for name in _BEFORE_TESTS if name not in _JUDGED), *WEIGHTS]
