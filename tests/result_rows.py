@@ -5,8 +5,9 @@ from typing import Any
 
 from src.tables.evaluation_rows import EvaluationRow
 from src.tables.probe_rows import ProbeRow
-from src.tables.similarity_rows import Null, SimilarityRow
+from src.tables.similarity_rows import SimilarityRow
 from src.tables.stitch_rows import StitchRow
+from src.values import Null
 
 OPTIONS = {  # of a stitching run
     "front_model_path": "a.pt", "end_model_path": "b.pt", "front_model_type": "resnet18", "end_model_type": "resnet18",

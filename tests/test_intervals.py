@@ -18,7 +18,7 @@ from src.statistics.intervals import (
     of_penalty,
     of_share,
 )
-from src.tables.tables import IntervalEstimate
+from src.values import IntervalEstimate
 
 
 def penalty(lost: int, won: int, n: int) -> Evidence:

@@ -20,8 +20,8 @@ from src.runs.stitch_runs import GridRuns
 from src.stitching import Pair, build_layers
 from src.stitching.grid import GridScore
 from src.tables.experiments import Experiment
-from src.tables.stitch_rows import Metrics
 from src.training import EpochLog, HeadResult
+from src.values import Metrics
 from tests.commands import ON_DIGITS, names_in, run
 from tests.conftest import few_images
 from tests.run_content import content

@@ -12,7 +12,7 @@ from src.collected.rank_tests import RankTestRow
 from src.ood.finetuning import FinetuningRow
 from src.reports.heat_maps import HeatMap
 from src.runs.recorded import EpochRow
-from src.tables.evaluation_rows import EvaluationRow, StitchValidity
+from src.tables.evaluation_rows import EvaluationRow
 from src.tables.evaluation_rows import WayRow as StitchWayRow
 from src.tables.experiments import Experiment, StitchResult
 from src.tables.matrices import Matrix
@@ -31,10 +31,11 @@ from src.tables.quantities import (
     shown_in,
 )
 from src.tables.similarity_rows import SimilarityRow
-from src.tables.stitch_rows import ComparisonRow, Metrics, StitchRow
+from src.tables.stitch_rows import ComparisonRow, StitchRow
 from src.tables.tables import columns
 from src.tables.truth_rows import DepthRow, DotsRow, TruthRow
 from src.tables.verdict_rows import GroupRow, GroupTestRow, VerdictRow, WayRow
+from src.values import Metrics, StitchValidity
 
 PAGE = Path(__file__).parents[1] / "misc" / "docs" / "files.md"
 DEPTHS = {"front_depth", "end_depth"}

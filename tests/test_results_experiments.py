@@ -15,7 +15,6 @@ from src.tables.experiments import (
     RANKS,
     WEIGHTS,
     Experiment,
-    Pair,
     by_experiment,
     method_names,
     newest_runs,
@@ -23,6 +22,7 @@ from src.tables.experiments import (
 )
 from src.tables.network_names import FRESH, NetworkName, titles_of
 from src.tables.tables import columns
+from src.values import Pair
 from tests.result_rows import OPTIONS, evaluation_row, stitch_row
 
 

@@ -14,10 +14,11 @@ from src.tables.evaluation_rows import EvaluationRow
 from src.tables.evaluation_rows import WayRow as StitchWayRow
 from src.tables.probe_rows import ProbeRow
 from src.tables.similarity_rows import SimilarityRow
-from src.tables.stitch_rows import ComparisonRow, Metrics, StitchRow
+from src.tables.stitch_rows import ComparisonRow, StitchRow
 from src.tables.tables import columns, fields, from_record, read_table, to_record, write_table
 from src.tables.truth_rows import DepthRow, DotsRow, TruthRow
 from src.tables.verdict_rows import VerdictRow, WayRow
+from src.values import Metrics
 from tests.result_rows import evaluation_row, probe_row, similarity_row, stitch_row
 
 MEANS = (

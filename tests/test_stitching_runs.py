@@ -23,8 +23,8 @@ from src.stitching import Pair, build_layers
 from src.stitching.closed_forms import Matching
 from src.stitching.grid import GridScore, agreement_of
 from src.tables.experiments import Experiment
-from src.tables.stitch_rows import Metrics
 from src.training import EpochLog, HeadResult
+from src.values import Metrics
 from tests.goldens import DATA
 
 PAIR = Pair("layer2.0", "layer3.0")

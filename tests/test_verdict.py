@@ -14,9 +14,10 @@ from src.reports import verdict_report
 from src.runs.recorded import EpochRow
 from src.statistics.intervals import of_share
 from src.tables.evaluation_rows import EvaluationRow, evaluation_file, read_evaluations
-from src.tables.similarity_rows import Null, SimilarityRow
+from src.tables.similarity_rows import SimilarityRow
 from src.tables.tables import write_table
 from src.tables.verdict_rows import VerdictRow
+from src.values import Null
 from src.verdict import Limits, judge, kappa_within
 from src.verdict.judging import LOST, NOT_MATCHED, SIMILAR, UNDECIDED
 from tests.commands import PDF, caption_of, error_line, read_csv, run

@@ -11,13 +11,13 @@ from src.ood.identifying import share_of
 from src.runs.folders import StitchingRun, read_runs
 from src.tables.evaluation_rows import (
     EvaluationRow,
-    StitchValidity,
     WayRow,
     evaluation_file,
     way_file,
     with_evaluations,
 )
 from src.tables.tables import read_table, write_table
+from src.values import StitchValidity
 from tests import result_rows
 
 N, N_CLASSES = 1000, 10

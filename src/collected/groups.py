@@ -12,18 +12,11 @@ from src.ground.grouping import grouped
 from src.runs.folders import StitchingRun
 from src.runs.network_pairs import is_untrained
 from src.statistics.kappa import kappa_within, strata_of
-from src.tables.experiments import (
-    CHECKPOINTS,
-    NETWORKS,
-    WEIGHTS,
-    Pair,
-    method_names,
-    newest_runs,
-)
+from src.tables.experiments import CHECKPOINTS, NETWORKS, WEIGHTS, method_names, newest_runs
 from src.tables.network_names import NetworkKey
 from src.tables.quantities import QUANTITIES, VALIDITY
 from src.tables.stitch_rows import StitchRow
-from src.tables.tables import IntervalEstimate
+from src.values import IntervalEstimate, Pair
 
 # Controls
 SELF = "self"  # a layer stitched to itself

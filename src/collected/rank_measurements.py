@@ -19,7 +19,8 @@ from src.tables.network_names import NetworkKey, titles_of
 from src.tables.probe_rows import ProbeRow
 from src.tables.similarity_rows import SimilarityRow
 from src.tables.stitch_rows import StitchRow
-from src.tables.tables import Rank, read_table
+from src.tables.tables import read_table
+from src.values import Rank
 
 FULL = math.inf  # the rank of a layer that is not truncated: above all other ranks
 

@@ -23,10 +23,9 @@ from src.ood.reference import DetectorKey, Reference
 from src.ood.validity import N_IMAGES, features
 from src.runs.folders import StitchingRun
 from src.stitching.grid import Grid
-from src.tables.evaluation_rows import EvaluationRow, StitchValidity, WayRow
-from src.tables.experiments import Pair
-from src.tables.tables import Interval
+from src.tables.evaluation_rows import EvaluationRow, WayRow
 from src.training import NO_CLASS, predicted_classes
+from src.values import Interval, Pair, StitchValidity
 
 
 class StitchScores(NamedTuple):

@@ -26,7 +26,7 @@ from src.ground.runtime import generator
 from src.models import Network
 from src.models.tokens import TokenLayout
 from src.ood.cells import cells
-from src.tables.tables import IntervalEstimate
+from src.values import IntervalEstimate
 
 N_CANDIDATES = 10  # images that a foil is chosen among
 N_IDENTIFIED = 2_000  # images that are identified, at most

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import expit, logit
 from scipy.stats import norm, rankdata
 
-from src.tables.tables import Interval
+from src.values import Interval
 
 
 class OODMetrics(NamedTuple):

@@ -19,7 +19,7 @@ from src.models.tokens import TokenLayout
 from src.ood.cells import cells
 from src.ood.detectors import mean_over_positions
 from src.statistics.moments import Rows
-from src.tables.evaluation_rows import StitchValidity
+from src.values import StitchValidity
 
 K = 5  # neighbours
 N_IMAGES = 2_000  # training images at most; callers choose as many test images at most

@@ -15,9 +15,10 @@ from src.reports.curves import CurvePanel, curves
 from src.reports.heat_maps import HeatMap, maps
 from src.runs.images import told_apart
 from src.runs.network_pairs import KINDS, PAIRS, kind_of_pair
-from src.tables.experiments import NETWORKS, RANKS, Pair, by_experiment, method_names
+from src.tables.experiments import NETWORKS, RANKS, by_experiment, method_names
 from src.tables.matrices import Matrix, accuracies, pivot
 from src.tables.stitch_rows import StitchRow
+from src.values import Pair
 
 MAX_PANELS = 12  # in one figure; of more experiments, means are drawn and printed
 MAX_LINES = 10  # curves in a panel

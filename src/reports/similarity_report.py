@@ -10,13 +10,9 @@ from src.reports.captions import caption, common, pair_of_networks, short
 from src.reports.curves import CurvePanel, curves
 from src.reports.heat_maps import HeatMap, maps
 from src.tables.matrices import Matrix
-from src.tables.similarity_rows import (
-    BY_POSITION,
-    NO_ALIGNMENT,
-    SimilarityRow,
-    measures_in,
-)
-from src.tables.tables import Rank, write_table
+from src.tables.similarity_rows import SimilarityRow, measures_in
+from src.tables.tables import write_table
+from src.values import BY_POSITION, NO_ALIGNMENT, Rank
 
 # In captions, by the name of a pool in an alignment
 AVERAGED_OVER = {"average pool": "positions", "token mean": "tokens"}

@@ -17,7 +17,7 @@ from src.ground.errors import UserError
 from src.models import Network
 from src.models.calls import OUTPUT
 from src.stitching.layers import StitchingLayer
-from src.tables.experiments import Pair
+from src.values import Pair
 
 
 def check_options(

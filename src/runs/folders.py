@@ -29,8 +29,9 @@ from src.runs.recorded import EpochRow
 from src.runs.run import STALE
 from src.runs.weights import warn_of_earlier, warn_of_newer
 from src.tables.experiments import CHECKPOINTS, short_weights
-from src.tables.stitch_rows import Metrics, StitchRow
+from src.tables.stitch_rows import StitchRow
 from src.tables.tables import columns, from_record, read_table
+from src.values import Metrics
 
 RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
 # Lines of `summary.txt`, and the metrics that they hold

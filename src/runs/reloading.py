@@ -20,8 +20,9 @@ from src.runs.weights import names_of, warn_of_newer
 from src.stitching.grid import Grid
 from src.stitching.layers import StitchingLayer
 from src.stitching.stitched_model import build_layers
-from src.tables.experiments import Pair, by_experiment
+from src.tables.experiments import by_experiment
 from src.tables.network_names import NetworkName, content_of, titles_of
+from src.values import Pair
 
 SIDES = ("front", "end")
 SHARED = ("front_model_type", "end_model_type", "stitching_type", "class_control")

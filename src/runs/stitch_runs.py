@@ -27,9 +27,10 @@ from src.stitching.closed_forms import Matching
 from src.stitching.grid import GridScore
 from src.stitching.layers import StitchingLayer
 from src.stitching.stitched_model import StitchedModel
-from src.tables.experiments import Experiment, Pair, pair_of
+from src.tables.experiments import Experiment, pair_of
 from src.tables.stitch_rows import StitchRow
 from src.training import EpochLog, HeadResult, State
+from src.values import Pair
 
 
 class RunOnDisk(NamedTuple):

@@ -17,8 +17,8 @@ from src.similarity.permutations import null_of, permutations, permuted_cosines
 from src.similarity.samples import SamplesPair, Undefined
 from src.similarity.user_measures import warn_of_cost
 from src.statistics.moments import CrossMoments
-from src.tables.similarity_rows import BY_POSITION, NO_ALIGNMENT, SimilarityRow
-from src.tables.tables import Rank
+from src.tables.similarity_rows import SimilarityRow
+from src.values import BY_POSITION, NO_ALIGNMENT, Rank
 
 
 class Advice(NamedTuple):

@@ -18,8 +18,7 @@ from src.similarity import measures
 from src.similarity.grams import Grams, gram_matrices, reference_of
 from src.similarity.samples import Samples
 from src.statistics.moments import ROUNDING, Moments, Rows, as_rows
-from src.tables.similarity_rows import NO_ALIGNMENT
-from src.tables.tables import Rank
+from src.values import NO_ALIGNMENT, Rank
 
 POOLS = {3: "average pool", 2: "token mean", 1: "samples"}  # by the dimensions of one activation
 

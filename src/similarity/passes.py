@@ -13,8 +13,7 @@ from src.runs.stored import StoredActivations
 from src.similarity.features import LayerFeatures, alignment_of
 from src.similarity.user_measures import UserMeasure, load_measures
 from src.statistics.moments import CrossMoments, Rows
-from src.tables.similarity_rows import BY_POSITION
-from src.tables.tables import Rank
+from src.values import BY_POSITION, Rank
 
 Features = Mapping[str, LayerFeatures]  # the layers of one network, by name
 LayerPair = tuple[str, str]  # a layer of each network

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from src.choices.similarity import measure_of
 from src.ground.runtime import generator
-from src.tables.similarity_rows import Null
+from src.values import Null
 
 BLOCK = 4  # permutations of Gram matrices that are held at once
 TIE = 1e-12  # values this near to each other count as equal

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri, stdtrit
 
-from src.tables.tables import IntervalEstimate
+from src.values import IntervalEstimate
 
 ALPHA = 0.025  # of a test in one direction; an interval of 95 % has two
 LOWEST_P = 1e-12  # smaller p-values are 0

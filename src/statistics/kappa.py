@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.tables.tables import IntervalEstimate
+from src.values import IntervalEstimate
 
 DEVIATIONS = 1.96  # half of an interval of 95 %
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import t as student
 
-from src.tables.tables import Interval
+from src.values import Interval
 
 LEVEL = 0.95
 N_PERMUTATIONS = 199

@@ -11,7 +11,7 @@ from src.stitching.matching import (
     matching_batches,
 )
 from src.stitching.stitched_model import StitchedModel, build_layers, chosen_options
-from src.tables.experiments import Pair
+from src.values import Pair
 
 __all__ = [
     "Grid",

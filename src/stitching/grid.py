@@ -28,8 +28,6 @@ from src.stitching.matching import Batches
 from src.stitching.moments import r2_of
 from src.stitching.objectives import loss_of
 from src.stitching.stitched_model import activations_of_both
-from src.tables.experiments import Pair
-from src.tables.stitch_rows import Metrics
 from src.training import (
     NO_CLASS,
     HeadLosses,
@@ -39,6 +37,7 @@ from src.training import (
     predicted_classes,
 )
 from src.training.task import Head
+from src.values import Metrics, Pair
 
 
 class GridScore(NamedTuple):

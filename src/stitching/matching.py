@@ -22,7 +22,7 @@ from src.stitching.closed_forms import Cutoff, Matching, closed_form
 from src.stitching.layers import Plan, StitchingLayer
 from src.stitching.moments import SourceMoments, UpsampledRows, r2_of, source_rows
 from src.stitching.stitched_model import activations_of_both
-from src.tables.experiments import Pair
+from src.values import Pair
 
 FIRST = 100  # images
 GAP = 0.03  # between R² on matched and on as many held-out images, at most

@@ -14,7 +14,7 @@ from src.ground.runtime import seeded
 from src.low_rank import low_rank_approx
 from src.models import Network
 from src.stitching.layers import StitchingLayer, build_stitching_layer
-from src.tables.experiments import Pair
+from src.values import Pair
 
 
 class StitchedModel(nn.Module):

@@ -1,6 +1,5 @@
 """The rows of OOD evaluations, and their tables in a folder of stitching runs."""
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,35 +15,9 @@ from src.runs.folders import StitchingRun
 from src.runs.images import are_same
 from src.tables.experiments import StitchResult
 from src.tables.tables import read_table
+from src.values import StitchValidity
 
 TYPICAL_AUROC = 0.25  # below it, stitched activations are more typical than the end network's own
-
-
-class StitchValidity(NamedTuple):
-    """Validity of the activations of a stitch, beside that of the end network's own activations.
-
-    `QUANTITIES` describes each number. A number that is not defined is NaN."""
-
-    density: float
-    recall: float
-    frechet: float
-    density_own: float
-    recall_own: float
-    frechet_own: float
-
-    @property
-    def density_ratio(self) -> float:
-        """The density of the stitch over the end network's own density; NaN if the latter is 0."""
-        if self.density_own == 0:
-            return math.nan
-        return self.density / self.density_own
-
-    @property
-    def recall_ratio(self) -> float:
-        """The recall of the stitch over the end network's own recall; NaN if the latter is 0."""
-        if self.recall_own == 0:
-            return math.nan
-        return self.recall / self.recall_own
 
 
 @dataclass(frozen=True)

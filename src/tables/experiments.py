@@ -7,7 +7,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from src.choices import STARTS
 from src.ground.console import warn
@@ -16,22 +16,13 @@ from src.ground.user_code import title_of
 from src.runs.images import SPLITS, short_images, told_apart
 from src.tables.network_names import SHORT, NetworkKey, NetworkName
 from src.tables.tables import columns, from_record
+from src.values import Pair
 
 # Names of settings
 CHECKPOINTS = ("front_model_path", "end_model_path")
 WEIGHTS = ("front_weights", "end_weights")
 NETWORKS = (*CHECKPOINTS, "front_model_type", "end_model_type", *WEIGHTS)
 RANKS = ("front_stitch_rank", "front_pinv_rank")
-
-
-class Pair(NamedTuple):
-    """The two layers that a stitch connects."""
-
-    front_layer: str
-    end_layer: str
-
-    def __str__(self) -> str:
-        return f"{self.front_layer} -> {self.end_layer}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import ClassVar
 from src.reports.captions import caption, common, network, short
 from src.reports.curves import CurvePanel, curves
 from src.tables.network_names import NetworkName
-from src.tables.tables import Rank, write_table
+from src.tables.tables import write_table
+from src.values import Rank
 
 
 @dataclass(frozen=True)

@@ -3,33 +3,11 @@
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from src.choices.similarity import MEASURES, REVERSED, measure_of
 from src.tables.network_names import NetworkName
-from src.tables.tables import Rank
-
-# Alignments; with every other alignment, images are the samples
-BY_POSITION = ("positions", "tokens")
-NO_ALIGNMENT = "none"
-
-
-class Null(NamedTuple):
-    """A similarity against its values when the images of one network are permuted (Gröger et al.
-    2026)."""
-
-    p_value: float  # (1 + permutations that are as similar) / (1 + permutations)
-    null_95: float  # 95 % of permutations are less similar
-    calibrated: float  # 0 up to `null_95`, 1 for equal representations
-
-    def columns(self, measure: str, which: str) -> dict[str, float]:
-        """Return the three values by column.
-
-        Args:
-            measure: the beginning of the columns.
-            which: the end of the columns, see `SimilarityRow.nulls`.
-        """
-        return {f"{measure}_{part}{which}": value for part, value in self._asdict().items()}
+from src.values import Null, Rank
 
 
 @dataclass(frozen=True)

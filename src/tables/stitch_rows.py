@@ -5,35 +5,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
 from src.tables.experiments import StitchResult
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metrics:
-    """The measurements of a stitch, as in `metrics.json`; `QUANTITIES` describes the numbers.
-
-    The public code keeps three of them: the accuracy and the two errors.
-    """
-
-    accuracy: float
-    front_accuracy: float = math.nan
-    end_accuracy: float = math.nan
-    matching_error: float | None = None  # None: nothing was matched
-    representation_difference: float = math.nan
-    agreement: float = math.nan
-    kappa: float = math.nan
-    n_images: int | None = None
-    n_matched: int | None = None
-    matching_rank: int | None = None
-    r2_matched: float | None = None
-    r2_test: float = math.nan
-    # Whether the cutoff of singular values truncated the fit, see `Matching`. None: not known
-    truncated: bool | None = None
-    # The place of the layer among all layers of its network
-    front_depth: int | None = None
-    end_depth: int | None = None
-    # "random" or "batch" for an unsteady network, see `src.models.steadiness`
-    front_unsteadiness: str | None = None
-    end_unsteadiness: str | None = None
+from src.values import Metrics
 
 
 @dataclass(frozen=True, kw_only=True)

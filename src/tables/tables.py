@@ -23,24 +23,8 @@ from src.ground.errors import UserError
 from src.ground.files import readable, write_csv
 
 Row = TypeVar("Row")
-Rank = int | None  # None: the full rank
 
 FIRST_LINE = 2  # number of the line of the first row in a CSV
-
-
-class Interval(NamedTuple):
-    """The ends of an interval of 95 %."""
-
-    low: float
-    high: float
-
-
-class IntervalEstimate(NamedTuple):
-    """A value with the ends of its interval of 95 %; all three are NaN if the value is undefined."""
-
-    value: float
-    low: float
-    high: float
 
 
 class Column(NamedTuple):

@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from src.tables.experiments import WEIGHTS, Pair
-from src.tables.tables import IntervalEstimate, columns
+from src.tables.experiments import WEIGHTS
+from src.tables.tables import columns
+from src.values import IntervalEstimate, Pair
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,9 @@ from src.statistics.intervals import (
 from src.tables.experiments import WEIGHTS
 from src.tables.quantities import STITCHING, VALIDITY, measured_by
 from src.tables.similarity_rows import SimilarityRow, value_column
-from src.tables.tables import IntervalEstimate, columns, from_record
+from src.tables.tables import columns, from_record
 from src.tables.verdict_rows import VerdictRow
+from src.values import IntervalEstimate
 
 SIMILAR = "similar"
 LOST = "the image is lost"

@@ -1,0 +1,113 @@
+"""The values that the science returns, and that tables keep.
+
+This module imports nothing but Python's own: tables are read without torch.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+Rank = int | None  # None: the full rank
+
+# Alignments; with every other alignment, images are the samples
+BY_POSITION = ("positions", "tokens")
+NO_ALIGNMENT = "none"
+
+
+class Interval(NamedTuple):
+    """The ends of an interval of 95 %."""
+
+    low: float
+    high: float
+
+
+class IntervalEstimate(NamedTuple):
+    """A value with the ends of its interval of 95 %; all three are NaN if the value is undefined."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Pair(NamedTuple):
+    """The two layers that a stitch connects."""
+
+    front_layer: str
+    end_layer: str
+
+    def __str__(self) -> str:
+        return f"{self.front_layer} -> {self.end_layer}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """The measurements of a stitch, as in `metrics.json`; `QUANTITIES` describes the numbers.
+
+    The public code keeps three of them: the accuracy and the two errors.
+    """
+
+    accuracy: float
+    front_accuracy: float = math.nan
+    end_accuracy: float = math.nan
+    matching_error: float | None = None  # None: nothing was matched
+    representation_difference: float = math.nan
+    agreement: float = math.nan
+    kappa: float = math.nan
+    n_images: int | None = None
+    n_matched: int | None = None
+    matching_rank: int | None = None
+    r2_matched: float | None = None
+    r2_test: float = math.nan
+    # Whether the cutoff of singular values truncated the fit, see `Matching`. None: not known
+    truncated: bool | None = None
+    # The place of the layer among all layers of its network
+    front_depth: int | None = None
+    end_depth: int | None = None
+    # "random" or "batch" for an unsteady network, see `src.models.steadiness`
+    front_unsteadiness: str | None = None
+    end_unsteadiness: str | None = None
+
+
+class StitchValidity(NamedTuple):
+    """Validity of the activations of a stitch, beside that of the end network's own activations.
+
+    `QUANTITIES` describes each number. A number that is not defined is NaN."""
+
+    density: float
+    recall: float
+    frechet: float
+    density_own: float
+    recall_own: float
+    frechet_own: float
+
+    @property
+    def density_ratio(self) -> float:
+        """The density of the stitch over the end network's own density; NaN if the latter is 0."""
+        if self.density_own == 0:
+            return math.nan
+        return self.density / self.density_own
+
+    @property
+    def recall_ratio(self) -> float:
+        """The recall of the stitch over the end network's own recall; NaN if the latter is 0."""
+        if self.recall_own == 0:
+            return math.nan
+        return self.recall / self.recall_own
+
+
+class Null(NamedTuple):
+    """A similarity against its values when the images of one network are permuted (Gröger et al.
+    2026)."""
+
+    p_value: float  # (1 + permutations that are as similar) / (1 + permutations)
+    null_95: float  # 95 % of permutations are less similar
+    calibrated: float  # 0 up to `null_95`, 1 for equal representations
+
+    def columns(self, measure: str, which: str) -> dict[str, float]:
+        """Return the three values by column.
+
+        Args:
+            measure: the beginning of the columns.
+            which: the end of the columns, see `SimilarityRow.nulls`.
+        """
+        return {f"{measure}_{part}{which}": value for part, value in self._asdict().items()}
