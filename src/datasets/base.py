@@ -17,7 +17,7 @@ Device = torch.device | str
 
 
 def batches_in(batches: Iterable) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield batches of images and labels, as somebody's code in Python gives them.
+    """Yield the batches of images and labels that a caller in Python gives.
 
     Raises:
         ValueError: a batch is no pair.
