@@ -97,15 +97,14 @@ class Network:
         """Move or cast the module in place, as `torch.nn.Module.to` does; return this view.
 
         Args:
-            memory_format: of tensors with four axes, such as the weights of `Conv2d`.
+            memory_format: of the weights; a module with weights of five axes keeps its own, as torch
+                has no channels_last for these.
         """
-        self.module.to(*args, **options)
         self._blank = self._blank.to(*args, **options)
-        if memory_format is not None:
-            # Module.to() would give the format to five axes too, for which torch has no channels_last
-            for tensor in itertools.chain(self.module.parameters(), self.module.buffers()):
-                if tensor.ndim == 4:
-                    tensor.data = tensor.data.to(memory_format=memory_format)
+        tensors = itertools.chain(self.module.parameters(), self.module.buffers())
+        if memory_format is not None and all(tensor.ndim < 5 for tensor in tensors):
+            options["memory_format"] = memory_format
+        self.module.to(*args, **options)
         return self
 
     def double(self) -> "Network":
