@@ -9,7 +9,8 @@
 * Impostors that show the image beside the class, but not as a trained network does: the class beside
   an untrained network, or beside random channels.
 * Impostors that show the image where no one looks: the class mean in the directions that the rest of
-  the donor is sensitive to, and the donor's own activation in all further directions.
+  the donor is sensitive to, and in all further directions what the donor's own activation has there
+  and no linear map of it tells of the former.
 """
 
 import functools
@@ -147,11 +148,15 @@ class Impostor(nn.Module):
         self._layout = donor.token_layout(self._last_block)
 
         self._means: dict[str, Tensor] = {}
-        self._seen: dict[str, Tensor] = {}  # projectors on the directions that the tail sees
+        self._told: dict[str, Tensor] = {}  # what is taken from deviations, see `told_of_seen`
         if kind in ("class_means", TAIL):
             self._means = _class_means(donor, layers, training, n_classes)
         if kind == TAIL:
-            self._seen = {layer: seen_by_tail(donor, layer, training.images) for layer in layers}
+            for layer in layers:
+                seen = seen_by_tail(donor, layer, training.images)
+                self._told[layer] = told_of_seen(
+                    donor, layer, training, seen=seen, means=self._means[layer]
+                )
 
         # Hooks keep the activations of a pass: of the donor, or of the untrained network
         source = donor.module if untrained is None else untrained
@@ -220,9 +225,9 @@ class Impostor(nn.Module):
         if self.kind == "class_means":
             return self._means[layer].to(activations)[classes]
         if self.kind == TAIL:
-            to_mean = self._means[layer].to(activations)[classes] - activations
-            seen = self._seen[layer].to(activations)
-            return activations + torch.einsum("bc...,dc->bd...", to_mean, seen)
+            deviations = activations - self._means[layer].to(activations)[classes]
+            told = self._told[layer].to(activations)
+            return activations - torch.einsum("bc...,dc->bd...", deviations, told)
         if self.kind == CONTROL:
             return with_class({layer: activations}, logits)[layer]
         if self.kind == RANDOM:
@@ -286,11 +291,11 @@ def random_features(images: Tensor, size: Sequence[int], draws: torch.Generator)
 
 @torch.enable_grad()
 def seen_by_tail(donor: Network, layer: str, images: BaseImageSet) -> Tensor:
-    """Return the projector (C, C) on the directions that the rest of a network is sensitive to.
+    """Return the directions of channels that the rest of a network is sensitive to, (C, k).
 
-    They are principal directions of the gradients of all logits with respect to the activation, at
-    all positions of training images: as many as explain `TRACE` of the sum of squares, and at most
-    half of the channels.
+    They are orthonormal: principal directions of the gradients of all logits with respect to the
+    activation, at all positions of training images. There are as many as explain `TRACE` of the sum
+    of squares, and at most half of the channels.
     """
     moments: Tensor | float = 0.0
     indices = torch.arange(min(N_OF_DIRECTIONS, len(images)))
@@ -306,8 +311,34 @@ def seen_by_tail(donor: Network, layer: str, images: BaseImageSet) -> Tensor:
     explained = strengths.cumsum(0) / strengths.sum()
     n_needed = int((explained < TRACE).sum()) + 1
     n_kept = min(n_needed, len(strengths) // 2)
-    kept = directions.flip(1)[:, :n_kept]
-    return kept @ kept.T
+    return directions.flip(1)[:, :n_kept]
+
+
+@torch.no_grad()
+def told_of_seen(
+    donor: Network, layer: str, training: TrainingImages, *, seen: Tensor, means: Tensor
+) -> Tensor:
+    """Return the map (C, C) from a deviation d to its least-squares prediction from `seen`ᵀd.
+
+    Deviations are those of the donor's activations from the means of the predicted class, at all
+    positions of training images. Without its prediction, a deviation is 0 in the seen directions,
+    and no linear map of the rest tells of them. A stitch would find such a map otherwise.
+
+    Args:
+        seen: orthonormal directions, (C, k).
+        means: of the classes, (n_classes, C, ...).
+    """
+    moments: Tensor | float = 0.0
+    indices = torch.arange(len(training.keys))
+    classes = training.logits.argmax(1)
+    for places in indices.split(BATCH):
+        ((images, _),) = training.images.batches(BATCH, indices=places)
+        deviations = donor(images, until=layer).double().cpu() - means[classes[places]]
+        rows = deviations.movedim(1, -1).flatten(0, -2)
+        moments = moments + rows.T @ rows
+    covariance = torch.as_tensor(moments)
+    of_seen = torch.linalg.pinv(seen.T @ covariance @ seen, hermitian=True)
+    return covariance @ seen @ of_seen @ seen.T
 
 
 def _class_means(

@@ -154,27 +154,27 @@ def test_the_tail_sees_the_directions_that_change_its_logits(images):
             return self.block(x).mean((2, 3)) @ weight.T
 
     network = Network(LinearTail(), image_shape=(1, 8, 8), n_classes=2)
-    projector = seen_by_tail(network, "block", training_set(images))
-    assert projector.trace() == pytest.approx(2)
-    torch.testing.assert_close(projector @ projector, projector)
-    torch.testing.assert_close(projector @ weight.T.double(), weight.T.double())
+    seen = seen_by_tail(network, "block", training_set(images))
+    torch.testing.assert_close(seen.T @ seen, torch.eye(2).double())
+    torch.testing.assert_close(seen @ seen.T @ weight.T.double(), weight.T.double())
 
 
 def test_the_class_mean_is_shown_where_the_tail_looks_and_the_image_elsewhere(images):
+    """What is shown elsewhere is no linear function of the class and of what the tail would see."""
     found, own, _ = activations(TAIL, images)
     means, _, _ = activations("class_means", images)
     for layer in LAYERS:
-        seen = seen_by_tail(make_donor(), layer, training_set(images)).float()
-        n_channels = own[layer].shape[1]
-        assert 1 <= round(seen.trace().item()) <= n_channels / 2
-
-        def part(values, of=seen):
-            return torch.einsum("bc...,dc->bd...", values, of)
-
-        close = {"atol": 1e-5, "rtol": 1e-4}
-        unseen = torch.eye(n_channels) - seen
-        torch.testing.assert_close(part(found[layer]), part(means[layer]), **close)
-        torch.testing.assert_close(part(found[layer], unseen), part(own[layer], unseen), **close)
+        seen = seen_by_tail(make_donor(), layer, training_set(images))
+        assert 1 <= seen.shape[1] <= own[layer].shape[1] / 2
+        shown, true, mean = (
+            values[layer].double().movedim(1, -1) for values in (found, own, means)
+        )
+        torch.testing.assert_close(shown @ seen, mean @ seen, atol=1e-5, rtol=1e-4)
+        of_training = slice(N_TRAINING)
+        hidden = ((true - mean) @ seen)[of_training].flatten(0, -2)
+        elsewhere = (shown - mean)[of_training].flatten(0, -2)
+        assert elsewhere.norm() > 0.05 * (true - mean).norm() and hidden.norm() > 0
+        assert (elsewhere.T @ hidden).norm() < 1e-4 * elsewhere.norm() * hidden.norm()
 
 
 def shown_images(kind: str, images) -> torch.Tensor:
