@@ -284,8 +284,9 @@ def write_table(args, run, task, trained, tested, *, weights, n_images) -> None:
     from pathlib import Path
 
     from src.ground.console import note
-    from src.runs.images import short_images
-    from src.tables.probe_rows import ProbeRow, write_files
+    from src.reports.probe_report import write_files
+    from src.tables.image_records import short_images
+    from src.tables.probe_rows import ProbeRow
 
     rows = []
     for (layer, rank), on_test in tested.items():

@@ -166,9 +166,10 @@ def stitch(args, session=None) -> None:
     from src.ground.grouping import grouped
     from src.ground.runtime import device_of
     from src.reports.grid_tables import update_grid
+    from src.runs.check import check_options
     from src.runs.session import Session
     from src.runs.stitch_runs import GridRuns
-    from src.stitching import check_options, chosen_options
+    from src.stitching import chosen_options
     from src.stitching.objectives import objective_of
     from src.tables.experiments import Experiment
 

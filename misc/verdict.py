@@ -82,9 +82,9 @@ def give_verdict(args) -> None:
     from src.reports import verdict_report
     from src.reports.captions import describe_stitches
     from src.runs.folders import warn_of_weights
-    from src.runs.images import warn_of_several
     from src.runs.run import Run, claimed
     from src.runs.weights import warn_of_earlier
+    from src.tables.image_records import warn_of_several
     from src.tables.similarity_rows import SimilarityRow
     from src.tables.tables import read_table
     from src.verdict import judge
@@ -146,8 +146,8 @@ def read_folders(folders):
     that were not evaluated."""
     from src.ground.console import listed, note, warn
     from src.ground.errors import UserError
+    from src.runs.evaluations import with_evaluations
     from src.runs.folders import read_runs
-    from src.tables.evaluation_rows import with_evaluations
 
     runs = []
     unevaluated = []

@@ -10,7 +10,7 @@ from src.ood import along_the_way, make_detector, ood_metrics
 from src.ood.identifying import share_of
 from src.runs.folders import StitchingRun
 from src.stitching import direct_matching
-from src.tables.evaluation_rows import WayRow
+from src.tables.evaluation_rows import IdentificationRow
 from src.verdict import judge
 from tests.commands import digit_images
 from tests.result_rows import OPTIONS, stitch_row
@@ -47,7 +47,7 @@ def run_of(end: Network, made: torch.Tensor, name: str) -> StitchingRun:
     way = []
     for layer, identified in along_the_way(end, LAYER, made, images).items():
         values = identified[~identified.isnan()].numpy()
-        way.append(WayRow(name, name, LAYER, layer, *share_of(values), len(values)))
+        way.append(IdentificationRow(name, name, LAYER, layer, *share_of(values), len(values)))
     row = stitch_row(front_layer=name, end_layer=LAYER, n_epochs=0)
     run = StitchingRun(Path(name), OPTIONS, row, way=way)
     own = end(images).argmax(1)

@@ -11,11 +11,11 @@ import pytest
 from scipy import stats
 
 from src.reports import verdict_report
-from src.runs.recorded import EpochRow
 from src.statistics.intervals import of_share
 from src.tables.evaluation_rows import EvaluationRow, evaluation_file, read_evaluations
 from src.tables.similarity_rows import SimilarityRow
 from src.tables.tables import write_table
+from src.tables.training_rows import EpochRow
 from src.tables.verdict_rows import VerdictRow
 from src.values import Null
 from src.verdict import Limits, judge, kappa_within

@@ -14,8 +14,9 @@ import numpy as np
 from scipy.special import bdtrc
 
 from src.collected.groups import CLASS_CONTROL, Group
+from src.runs.evaluations import identified_images
 from src.runs.folders import StitchingRun
-from src.tables.evaluation_rows import IdentifiedImages, identified_images
+from src.tables.evaluation_rows import IdentifiedImages
 from src.tables.experiments import Experiment
 
 Controls = Mapping[Hashable, StitchingRun]  # by the `_key` of the stitch

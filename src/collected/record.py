@@ -5,7 +5,7 @@ from typing import Any
 
 from src.ground.grouping import grouped
 from src.runs.folders import StitchingRun
-from src.runs.images import SPLITS, record_of
+from src.tables.image_records import SPLITS, record_of
 from src.tables.network_names import SHORT
 
 NOT_RECORDED = "images without a fingerprint"

@@ -16,6 +16,7 @@ random foils; here the foil is a hard one.
 """
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -243,3 +244,19 @@ def share_of(identified: np.ndarray) -> IntervalEstimate:
     spread = math.sqrt(z_squared * (share * (1 - share) + z_squared / 4))
     half_width = spread / (1 + z_squared)
     return IntervalEstimate(share, max(0.0, centre - half_width), min(1.0, centre + half_width))
+
+
+def weakest_layer(shares: Mapping[str, IntervalEstimate]) -> str:
+    """Return the layer of the way that identifies fewest images.
+
+    Where activations are not finite, it is the first such layer.
+
+    Args:
+        shares: of identified images, by layer; not empty.
+    """
+    return min(shares, key=lambda layer: _nan_first(shares[layer].value))
+
+
+def _nan_first(share: float) -> float:
+    """Return a key that sorts NaN before all shares."""
+    return -1 if math.isnan(share) else share

@@ -18,15 +18,12 @@ from torch import Tensor
 from src.choices.scores import is_trained, scores_by_title
 from src.datasets.base import BaseImageSet
 from src.ground.console import progress
-from src.ground.errors import UserError
 from src.models import Network
 from src.ood.cells import cells
 from src.ood.detectors import Detector, make_detector
 from src.ood.identifying import FEWEST, N_IDENTIFIED, Foils, OwnLayer, choose_foils, way_of
 from src.ood.metrics import OODMetrics, ood_metrics
 from src.ood.validity import N_IMAGES, Validity
-from src.runs.store import DetectorStore
-from src.tables.network_names import NetworkName
 from src.training import not_finite
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -42,12 +39,10 @@ class DetectorKey(NamedTuple):
 
 
 class EvaluationOptions(NamedTuple):
-    """The options of an evaluation; folders of stitches with equal options share a reference."""
+    """The options of an evaluation, without the end network and its trained detectors."""
 
-    end: NetworkName
     layers: tuple[str, ...]  # end layers of the stitches
     scores: tuple[str, ...]  # names in `SCORES`, or FILE.py:CLASS of a user's code
-    store: str  # folder of the trained detectors
     with_validity: bool  # False: measure validity only if a detector is fitted to training images
     batch_size: int
     dataset: str  # name of `test`
@@ -121,15 +116,21 @@ class Reference(NamedTuple):
 
 @torch.no_grad()
 def make_reference(
-    network: Network, options: EvaluationOptions, load_training_set: Callable[[], BaseImageSet]
+    network: Network,
+    options: EvaluationOptions,
+    load_training_set: Callable[[], BaseImageSet],
+    *,
+    trained: Mapping[DetectorKey, Detector],
 ) -> Reference:
     """Make the reference for stitches into `options.layers` of a network.
 
     Args:
         network: the end network.
         load_training_set: called only if detectors are fitted or validity is measured.
+        trained: the detectors of scores that need training. Those of other layers are measured on
+            the ID data and the sanity-check data only.
     """
-    trained, missing = _load_trained(network, options)
+    missing: list[str] = []
 
     # Detectors and validity that are fitted to training images
     fitted = _unfitted_detectors(options)
@@ -146,7 +147,7 @@ def make_reference(
         missing += _remove_if_failing(fitted, key, detector.fit, f"{key.score} for {key.layer}")
     for layer, of_layer in list(validity.items()):
         missing += _remove_if_failing(validity, layer, of_layer.fit, f"validity for {layer}")
-    detectors = trained | fitted
+    detectors = dict(trained) | fitted
 
     # The network's own activations of the test images, and of other ID data
     if options.id_data is None:
@@ -190,36 +191,6 @@ def make_reference(
         checks=checks,
         missing=missing,
     )
-
-
-def _load_trained(
-    network: Network, options: EvaluationOptions
-) -> tuple[dict[DetectorKey, Detector], list[str]]:
-    """Load the trained detectors of the end layers; return a reason for each missing detector too.
-
-    With sanity-check data, the detectors of all layers in the store are loaded.
-
-    Raises:
-        UserError: there is no store.
-    """
-    detectors: dict[DetectorKey, Detector] = {}
-    missing = []
-    store = DetectorStore(options.store)
-    for score in options.scores:
-        if not is_trained(score):
-            continue
-        layers = list(options.layers)
-        stored = store.names_by_layer(options.end)
-        if options.sanity_data is not None:
-            layers += sorted(set(stored).difference(layers), key=network.depth)
-        for layer in layers:
-            try:
-                detectors[DetectorKey(score, layer)] = store.load(
-                    options.end, layer, options.test.spec, device=options.test.device
-                )
-            except UserError as error:
-                missing.append(str(error))
-    return detectors, missing
 
 
 def _unfitted_detectors(options: EvaluationOptions) -> dict[DetectorKey, Detector]:

@@ -9,12 +9,13 @@ from src.choices.datasets import dataset_label
 from src.ground.console import listed, note, result, table
 from src.ground.files import write_json
 from src.ood.reference import DetectorKey, Reference
-from src.reports.captions import caption, common, describe_method, short, stitched_networks
+from src.reports.captions import caption, common, describe_method, stitched_networks
 from src.reports.grid_tables import draw
 from src.reports.heat_maps import HeatMap
 from src.tables.evaluation_rows import TYPICAL_AUROC, EvaluationRow, evaluation_file
 from src.tables.experiments import by_experiment
 from src.tables.matrices import Matrix, is_known, known, pivot
+from src.tables.network_names import short
 from src.tables.quantities import (
     DETECTOR,
     IN_EVALUATION,

@@ -6,8 +6,8 @@ This module does not import torch.
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from src.runs.images import changed_images
 from src.runs.weights import changed, names_of
+from src.tables.image_records import changed_images
 
 
 class Changes(NamedTuple):

@@ -23,15 +23,16 @@ from src.choices import STARTS
 from src.ground.console import warn
 from src.ground.errors import UserError
 from src.ground.files import read_json, readable, write_bytes, write_json, write_text
-from src.runs.images import short_images
 from src.runs.options import read_options
-from src.runs.recorded import EpochRow
 from src.runs.run import STALE
 from src.runs.weights import warn_of_earlier, warn_of_newer
+from src.tables.evaluation_rows import EvaluationRow, IdentificationRow
 from src.tables.experiments import CHECKPOINTS, short_weights
+from src.tables.image_records import short_images
 from src.tables.stitch_rows import StitchRow
 from src.tables.tables import columns, from_record, read_table
-from src.values import Metrics
+from src.tables.training_rows import EpochRow
+from src.values import Metrics, StitchValidity
 
 RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
 # Lines of `summary.txt`, and the metrics that they hold
@@ -55,14 +56,12 @@ class StitchingRun:
     folder: Path
     options: dict[str, Any]  # the content of `config.txt`
     row: StitchRow
-    # Rows of `src.tables.evaluation_rows` by detector
-    evaluations: Mapping[str, Any] = field(default_factory=dict)
-    # Rows of `src.tables.evaluation_rows.WayRow`, from the end layer to the output
-    way: Sequence[Any] = ()
+    evaluations: Mapping[str, EvaluationRow] = field(default_factory=dict)  # by detector
+    way: Sequence[IdentificationRow] = ()  # from the end layer to the output
 
     @property
-    def validity(self) -> Any:
-        """The validity (`StitchValidity`) in the first evaluation that has it, else None."""
+    def validity(self) -> StitchValidity | None:
+        """The validity in the first evaluation that has it, else None."""
         values = (row.validity for row in self.evaluations.values())
         return next((value for value in values if value), None)
 

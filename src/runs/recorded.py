@@ -1,31 +1,17 @@
-"""Training of one network as a run: every epoch is logged, reported and saved."""
+"""Training and fine-tuning of one network as a run: every epoch is logged, reported and saved."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 from src.datasets.base import BaseImageSet
 from src.ground.console import result
 from src.runs.checkpoints import save_state
 from src.runs.run import Run
 from src.tables.tables import write_table
-from src.training.loop import Settings, train
+from src.tables.training_rows import EpochRow, FinetuningRow
+from src.training.loop import Epochs, Settings, train
 from src.training.task import EpochLog, Task
-
-
-@dataclass(frozen=True)
-class EpochRow:
-    """An epoch of training: a row of `training_logs.csv`. None: not measured."""
-
-    contents: ClassVar[str] = "training"
-    written_by: ClassVar[str] = "exec_stitch.py"
-
-    train_acc: float | None
-    train_loss: float
-    val_acc: float | None
-    val_loss: float | None
 
 
 def train_network(
@@ -54,6 +40,47 @@ def train_network(
             save_state(run.folder / f"model_{epoch}.pt", task.heads[0].state_dict())
         run.save(loop=state)
         report_epoch(epoch, logs[-1])
+
+
+def finetune_network(
+    run: Run, task: Task, mixed: Epochs, val_set: BaseImageSet, settings: Settings
+) -> dict[str, float]:
+    """Fine-tune the detector that is the only head of a task; log, save and report every epoch.
+
+    Args:
+        run: claimed; fine-tuning goes on from its state.
+        mixed: the training images, ID and OOD.
+
+    Returns:
+        The last row of the log; empty without epochs.
+    """
+    log: list[FinetuningRow] = []
+    for history, state in train(task, mixed, val_set, settings, state=run.state.get("finetuning")):
+        log = [_finetuning_row(epoch_log) for (epoch_log,) in history]
+        epoch = len(log)
+        write_table(run.folder / "ft_logs.csv", FinetuningRow, log)
+        save_state(run.folder / f"ft_model_{epoch}.pt", task.heads[0].state_dict())
+        run.save(loop=None, finetuning=state)
+        row = log[-1]
+        result(
+            f"FT Epoch #{epoch} FT loss: {row.ft_loss}, CE Loss: {row.ce_loss}, "
+            f"accuracy: {row.train_acc}"
+        )
+        result(f"FT Epoch #{epoch} val loss: {row.val_ce_loss}, accuracy: {row.val_acc}")
+    if not log:
+        return {}
+    return log[-1]._asdict()
+
+
+def _finetuning_row(log: EpochLog) -> FinetuningRow:
+    """Return the row of an epoch."""
+    return FinetuningRow(
+        ft_loss=log.train.loss,
+        ce_loss=log.train.cross_entropy,
+        train_acc=log.train.accuracy,
+        val_ce_loss=log.val.cross_entropy,
+        val_acc=log.val.accuracy,
+    )
 
 
 def write_logs(folder: Path, logs: Sequence[EpochLog]) -> None:

@@ -14,13 +14,13 @@ from src.ground.user_code import is_user_code, place_and_function, source_of
 from src.models import Network
 from src.runs.checkpoints import fill, load_state
 from src.runs.folders import StitchingRun
-from src.runs.images import SPLITS, are_same, short_images
 from src.runs.session import Session
 from src.runs.weights import names_of, warn_of_newer
 from src.stitching.grid import Grid
 from src.stitching.layers import StitchingLayer
 from src.stitching.stitched_model import build_layers
 from src.tables.experiments import by_experiment
+from src.tables.image_records import SPLITS, are_same, short_images
 from src.tables.network_names import NetworkName, content_of, titles_of
 from src.values import Pair
 

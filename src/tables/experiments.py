@@ -13,7 +13,7 @@ from src.choices import STARTS
 from src.ground.console import warn
 from src.ground.grouping import grouped
 from src.ground.user_code import title_of
-from src.runs.images import SPLITS, short_images, told_apart
+from src.tables.image_records import SPLITS, short_images, told_apart
 from src.tables.network_names import SHORT, NetworkKey, NetworkName
 from src.tables.tables import columns, from_record
 from src.values import Pair

@@ -29,7 +29,6 @@ from src.collected.named_networks import named_networks
 from src.models.steadiness import OF_BATCH, RANDOM
 from src.reports.captions import common
 from src.runs.folders import StitchingRun
-from src.runs.images import are_same
 from src.statistics.intervals import (
     ALPHA,
     Evidence,
@@ -41,6 +40,7 @@ from src.statistics.intervals import (
     of_shares,
 )
 from src.tables.experiments import WEIGHTS
+from src.tables.image_records import are_same
 from src.tables.quantities import STITCHING, VALIDITY, measured_by
 from src.tables.similarity_rows import SimilarityRow, value_column
 from src.tables.tables import columns, from_record
