@@ -115,13 +115,14 @@ def evaluate(args, session=None) -> None:
     from src.runs.scored_runs import score_runs
     from src.runs.session import Session
     from src.tables.experiments import newest_runs
+    from src.tables.image_records import short_images
 
     # The stitching runs, and the tables that will be written
     session = session or Session()
     device = device_of(args.gpu)
     folder = Path(args.source_dir)
     finished, skipped = read_runs(folder)
-    check_runs(finished, folder, vars(args))
+    check_runs(finished, folder, replacements(args))
     dataset_info(args.dataset, labelled=True)
     tables, way = begin_tables(args)
     runs = newest_runs(finished)
@@ -132,12 +133,15 @@ def evaluate(args, session=None) -> None:
     test_set = cli.load_split(args, session, device, train=False)
     if needs_training_images(args, runs):
         cli.load_split(args, session, device, train=True)
-    check_images(runs, vars(args), other_data=args.other_data)
+    fingerprints = short_images(vars(args))
+    check_images(
+        args.dataset, runs, fingerprints, other_data=args.other_data, shortcut=args.shortcut
+    )
     networks = networks_of(args, runs, test_set, session)
     front, front_name = networks["front"]
     end, end_name = networks["end"]
     names = {"front": front_name, "end": end_name}
-    runs = [with_record(run, names, vars(args)) for run in runs]
+    runs = [with_record(run, names, fingerprints) for run in runs]
 
     with claimed([*tables.values(), way]):
         # The reference: detectors and validity at the end layers, the end network's own scores
@@ -156,6 +160,16 @@ def evaluate(args, session=None) -> None:
     )
 
 
+def replacements(args) -> dict:
+    """Return what replaces the place and the type of the networks of the runs, by side."""
+    from src.runs.reloading import Replacement
+
+    return {
+        "front": Replacement(args.front_model, args.front_type),
+        "end": Replacement(args.end_model, args.end_type),
+    }
+
+
 def needs_training_images(args, runs) -> bool:
     """Return whether detectors, validity or controls are fitted to training images."""
     from src.choices.scores import is_trained
@@ -172,7 +186,9 @@ def networks_of(args, runs, test_set, session):
     from src.runs.reloading import load_networks
 
     device = test_set.device
-    networks = load_networks(runs, vars(args), test_set.spec, device=device, session=session)
+    networks = load_networks(
+        runs, replacements(args), test_set.spec, device=device, session=session
+    )
     if runs[0].row.class_control:
         front, name = networks["front"]
         train_set = cli.load_split(args, session, device, train=True)

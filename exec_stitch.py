@@ -168,7 +168,6 @@ def stitch(args, session=None) -> None:
     from src.reports.grid_tables import update_grid
     from src.runs.check import check_options
     from src.runs.session import Session
-    from src.runs.stitch_runs import GridRuns
     from src.stitching import chosen_options
     from src.stitching.objectives import objective_of
     from src.tables.experiments import Experiment
@@ -194,16 +193,10 @@ def stitch(args, session=None) -> None:
     if args.stitching_type == AUTO:
         experiment = replace(experiment, chosen=chosen_options(layers))
 
-    # All pairs share frozen networks. If their BatchNorm statistics move, each pair needs copies.
+    # The folders of the runs
     directory = Path("results", args.save_dir)
-    groups = [layers]
-    if not is_frozen(args):
-        groups = [{pair: layer} for pair, layer in layers.items()]
-    runs_of_groups = [
-        GridRuns(directory, group, experiment, resume=args.resume) for group in groups
-    ]
     rows = {}
-    for runs in runs_of_groups:
+    for runs in begin_runs(args, directory, layers, experiment):
         if runs.layers:
             rows |= run_grid(args, runs, front.network, end.network, *images, settings, objective)
 
@@ -264,6 +257,24 @@ def load_images(args, session, device):
     if args.init in FORMS or args.n_epochs:
         train_set = cli.load_split(args, session, device, train=True)
     return train_set, cli.load_split(args, session, device, train=False)
+
+
+def begin_runs(args, directory, layers, experiment) -> list:
+    """Return the `GridRuns` of all pairs; with `--resume`, of the pairs that remain.
+
+    All pairs share frozen networks. If BatchNorm statistics move, each pair needs copies of the
+    networks, and runs by itself.
+    """
+    from src.runs.stitch_runs import GridRuns
+
+    groups = [layers]
+    if not is_frozen(args):
+        groups = [{pair: layer} for pair, layer in layers.items()]
+    runs_of_groups = [GridRuns(directory, group, experiment) for group in groups]
+    if args.resume:
+        for runs in runs_of_groups:
+            runs.resume()
+    return runs_of_groups
 
 
 def run_grid(args, runs, front, end, train_set, test_set, settings, objective):

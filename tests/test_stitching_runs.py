@@ -90,6 +90,13 @@ def test_cuts_around_which_the_images_go_on_are_noted_once(networks, layer, caps
     )
 
 
+def resumed(folder: Path, layers, options) -> GridRuns:
+    """The runs of a folder that go on with these options."""
+    runs = GridRuns(folder, layers, Experiment.of(options))
+    runs.resume()
+    return runs
+
+
 def test_a_finished_run_of_the_public_code_is_finished(layer, tmp_path, capsys):
     """Its scheduler is "", and it has no options that are new."""
     public = min((DATA / "public_runs" / "trained").iterdir())
@@ -99,17 +106,12 @@ def test_a_finished_run_of_the_public_code_is_finished(layer, tmp_path, capsys):
     (tmp_path / public.name / "config.txt").write_text(json.dumps(written | {"scheduler": ""}))
     pair = Pair(written["front_layer"], written["end_layer"])
     options = options_of() | written
-    assert not GridRuns(tmp_path, {pair: layer}, Experiment.of(options), resume=True).layers
+    layers = {pair: layer}
+    assert not resumed(tmp_path, layers, options).layers
     with pytest.raises(UserError, match="learning_rate was"):
-        GridRuns(
-            tmp_path, {pair: layer}, Experiment.of(options | {"learning_rate": 7}), resume=True
-        )
-    assert GridRuns(
-        tmp_path, {pair: layer}, Experiment.of(options | {"seed": 7}), resume=True
-    ).layers == {pair: layer}
-    assert GridRuns(
-        tmp_path, {pair: layer}, Experiment.of(options | {"objective": "hint"}), resume=True
-    ).layers
+        resumed(tmp_path, layers, options | {"learning_rate": 7})
+    assert resumed(tmp_path, layers, options | {"seed": 7}).layers == layers
+    assert resumed(tmp_path, layers, options | {"objective": "hint"}).layers == layers
 
 
 def test_pairs_that_were_begun_together_go_on_together(layer, tmp_path, capsys):
@@ -127,7 +129,8 @@ def test_pairs_that_were_begun_together_go_on_together(layer, tmp_path, capsys):
     Run.in_folder(begun.folders[PAIR], experiment.config(PAIR)).finish()
     states = list(tmp_path.glob("*/resume.pt"))
     assert [state.parent for state in states] == [begun.folders[last]]
-    again = GridRuns(tmp_path, pairs, experiment, resume=True)
+    GridRuns(tmp_path, pairs, experiment)  # claims nothing
+    again = resumed(tmp_path, pairs, experiment.options)
     assert (
         list(again.layers) == list(pairs)
         and again.folders == begun.folders
@@ -135,7 +138,7 @@ def test_pairs_that_were_begun_together_go_on_together(layer, tmp_path, capsys):
     )
     assert "1 of 3 runs are finished" in capsys.readouterr().err
     with pytest.raises(UserError, match="n_epochs was"):
-        GridRuns(tmp_path, pairs, Experiment.of(experiment.options | {"n_epochs": 2}), resume=True)
+        resumed(tmp_path, pairs, experiment.options | {"n_epochs": 2})
 
 
 def test_config_txt_is_the_last_file_of_a_run(networks, layer, tmp_path, monkeypatch):

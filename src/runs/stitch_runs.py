@@ -51,10 +51,9 @@ class GridRuns:
         directory: the folder of the run folders.
         layers: the stitching layer of each pair.
         experiment: the settings and options of all pairs.
-        resume: skip finished pairs, and go on with an interrupted run of the same options.
 
     Attributes:
-        layers: the stitching layers of the pairs that remain to be stitched.
+        layers: the stitching layers of the pairs; after `resume`, of those that remain.
         folders: the run folder of each pair; empty before the folders are created.
         start: the time when the runs began, for `run.json`. It is now unless it is set.
     """
@@ -64,8 +63,6 @@ class GridRuns:
         directory: Path,
         layers: Mapping[Pair, StitchingLayer],
         experiment: Experiment,
-        *,
-        resume: bool = False,
     ):
         self.directory = Path(directory)
         self.layers = dict(layers)
@@ -78,19 +75,21 @@ class GridRuns:
         self._state_options: Mapping[str, Any] = experiment.options
         if len(layers) == 1:
             self._state_options = experiment.config(*layers)
-        if resume:
-            self._resume()
 
     @property
     def state(self) -> State | None:
         """The training state of an interrupted run; None if the training starts anew."""
         return self._state_run.state.get("loop") if self._state_run else None
 
-    def _resume(self) -> None:
-        """Take up an interrupted run; without an interrupted run, drop the finished pairs.
+    def resume(self) -> None:
+        """Claim an interrupted run of the same options; without one, drop the finished pairs.
 
         The pairs of an interrupted run go on together, the finished pairs too: in batches of
         another size the results could round differently.
+
+        Raises:
+            Busy: another process works on the interrupted run.
+            UserError: a run of a pair has other options, or networks or images have changed since.
         """
         finished_before = finished_runs(self.directory)
         interrupted_before = interrupted_runs(self.directory)
