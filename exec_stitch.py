@@ -310,8 +310,7 @@ def run_grid(args, runs, front, end, train_set, test_set, settings, objective):
     )
     matched = match(args, front, end, runs.layers, train_set)
     for history, state in train(grid, train_set, test_set, settings, state=runs.state):
-        logs = zip(*history, strict=True)
-        runs.log(dict(zip(grid.layers, logs, strict=True)), state)
+        runs.log(history, state)
 
     n_batches = test_set.n_batches(args.batch_size)
     batches = progress(test_set.batches(args.batch_size), "evaluating", n_batches)

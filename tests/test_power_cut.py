@@ -189,7 +189,7 @@ def make(folder: Path, grid, *, resume: bool) -> None:
         runs.resume()
     if runs.layers and not runs.state:
         log = EpochLog(HeadResult(0.5, 1.0, 1.0), HeadResult(0.5, 1.0, 1.0))
-        runs.log(dict.fromkeys(layers, [log]), {"weight": torch.ones(1)})
+        runs.log([dict.fromkeys(layers, log)], {"weight": torch.ones(1)})
     if runs.layers:
         runs.finish(score, {}, whole_networks=None)
 

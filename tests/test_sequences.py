@@ -95,7 +95,9 @@ def test_probes_average_all_steps():
     probes = Probes(rows, ["lstm"], [None], ImageSpec(4, (1, 17, 16)), seed=0)
     (found,) = probes.losses(images, torch.arange(5) % 4, training=True)
     features = rows(images, until="lstm").mean(1)
-    expected = classification_losses(probes.heads[0](features)[None], torch.arange(5) % 4)
+    expected = classification_losses(
+        next(iter(probes.heads.values()))(features)[None], torch.arange(5) % 4
+    )
     torch.testing.assert_close(found.losses, expected.losses)
     encoder = network(Encoder(), 17)
     steps = encoder(images)

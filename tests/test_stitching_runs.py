@@ -23,6 +23,8 @@ from src.stitching import Pair, build_layers
 from src.stitching.closed_forms import Matching
 from src.stitching.grid import GridScore, agreement_of
 from src.tables.experiments import Experiment
+from src.tables.tables import read_table
+from src.tables.training_rows import EpochRow
 from src.training import EpochLog, HeadResult
 from src.values import Metrics
 from tests.goldens import DATA
@@ -114,6 +116,15 @@ def test_a_finished_run_of_the_public_code_is_finished(layer, tmp_path, capsys):
     assert resumed(tmp_path, layers, options | {"objective": "hint"}).layers == layers
 
 
+def logs_of(losses) -> dict[Pair, EpochLog]:
+    """The logs of an epoch with these losses."""
+    logs = {}
+    for pair, loss in losses.items():
+        result = HeadResult(0.5, loss, loss)
+        logs[pair] = EpochLog(result, result)
+    return logs
+
+
 def test_pairs_that_were_begun_together_go_on_together(layer, tmp_path, capsys):
     """A grid that was killed after its first pair: in other batches the others could round
     otherwise."""
@@ -122,10 +133,11 @@ def test_pairs_that_were_begun_together_go_on_together(layer, tmp_path, capsys):
     experiment = Experiment.of(options_of("--mod-only-stitch", "-e", "1", "-gpu", "-1"))
     begun = GridRuns(tmp_path, pairs, experiment)
     assert not list(tmp_path.iterdir())  # a failure in the first epoch leaves nothing
-    log = EpochLog(HeadResult(0.5, 1.0, 1.0), HeadResult(0.5, 1.0, 1.0))
-    begun.log(
-        dict.fromkeys(pairs, [log]), {"history": torch.ones(1, 3, 2, 3), "weight": torch.ones(1)}
-    )
+    losses = {pair: float(number) for number, pair in enumerate(reversed(pairs))}
+    begun.log([logs_of(losses)], {"history": torch.ones(1, 3, 2, 3), "weight": torch.ones(1)})
+    for pair, folder in begun.folders.items():  # in whatever order the logs came
+        (epoch,) = read_table(folder / "training_logs.csv", EpochRow)
+        assert epoch.train_loss == losses[pair]
     Run.in_folder(begun.folders[PAIR], experiment.config(PAIR)).finish()
     states = list(tmp_path.glob("*/resume.pt"))
     assert [state.parent for state in states] == [begun.folders[last]]

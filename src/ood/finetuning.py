@@ -82,8 +82,7 @@ class RepresentationClassification(Classification):
     """
 
     def __init__(self, source: Network, layer: str, classifier: Network):
-        super().__init__(classifier)
-        self.names = ["the detector"]
+        super().__init__(classifier, "the detector")
         self.source = source
         self.layer = layer
         self.penalty: Penalty | None = None
@@ -99,7 +98,7 @@ class RepresentationClassification(Classification):
             activations = self.source(images, until=self.layer)
             # In channels_last, the gradients of BatchNorm are imprecise on a CPU
             activations = activations.contiguous()
-        logits = self.heads[0](activations)
+        logits = self.head(activations)
         group = classification_losses(logits[None], labels)
         if training and self.penalty is not None:
             group = group._replace(losses=group.losses + self.penalty(logits, labels))

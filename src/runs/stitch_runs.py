@@ -161,19 +161,19 @@ class GridRuns:
             self._state_run = run
         return self._state_run
 
-    def log(self, logs: Mapping[Pair, Sequence[EpochLog]], state: State) -> None:
+    def log(self, history: Sequence[Mapping[Pair, EpochLog]], state: State) -> None:
         """Write the logs of all epochs so far and the training state; print the last epoch.
 
         With several pairs, print the means over the pairs.
 
         Args:
-            logs: one entry per epoch, by pair.
+            history: for each epoch, the log of each pair.
             state: of the training after the last epoch.
         """
         run = self._claimed()
         with durable_together():
-            for pair, logs_of_pair in logs.items():
-                write_logs(self.folders[pair], logs_of_pair)
+            for pair in self.layers:
+                write_logs(self.folders[pair], [logs[pair] for logs in history])
         run.save(loop=state)
 
         title = self._title(next(iter(self.layers)))
@@ -181,11 +181,10 @@ class GridRuns:
             title = f"means over {len(self.layers)} pairs:"
         if title:
             result(title)
-        n_epochs = len(next(iter(logs.values())))
-        last_epoch = [logs_of_pair[-1] for logs_of_pair in logs.values()]
+        last_epoch = history[-1].values()
         train = _mean(log.train for log in last_epoch)
         val = _mean(log.val for log in last_epoch)
-        report_epoch(n_epochs, EpochLog(train, val))
+        report_epoch(len(history), EpochLog(train, val))
 
     def finish(
         self,
