@@ -109,12 +109,11 @@ def evaluate(args, session=None) -> None:
     from src.datasets import dataset_info
     from src.ground.console import note
     from src.ground.runtime import device_of
-    from src.runs.folders import read_runs
+    from src.runs.folders import newest_runs, read_runs
     from src.runs.reloading import check_data, check_images, check_runs, with_record
     from src.runs.run import claimed
     from src.runs.scored_runs import score_runs
     from src.runs.session import Session
-    from src.tables.experiments import newest_runs
     from src.tables.image_records import short_images
 
     # The stitching runs, and the tables that will be written
@@ -122,7 +121,7 @@ def evaluate(args, session=None) -> None:
     device = device_of(args.gpu)
     folder = Path(args.source_dir)
     finished, skipped = read_runs(folder)
-    check_runs(finished, folder, replacements(args))
+    check_runs(finished, folder, moved_networks(args))
     dataset_info(args.dataset, labelled=True)
     tables, way = begin_tables(args)
     runs = newest_runs(finished)
@@ -160,13 +159,13 @@ def evaluate(args, session=None) -> None:
     )
 
 
-def replacements(args) -> dict:
-    """Return what replaces the place and the type of the networks of the runs, by side."""
-    from src.runs.reloading import Replacement
+def moved_networks(args) -> dict:
+    """Return where the networks of the runs are now, by side."""
+    from src.runs.reloading import MovedNetwork
 
     return {
-        "front": Replacement(args.front_model, args.front_type),
-        "end": Replacement(args.end_model, args.end_type),
+        "front": MovedNetwork(args.front_model, args.front_type),
+        "end": MovedNetwork(args.end_model, args.end_type),
     }
 
 
@@ -187,7 +186,7 @@ def networks_of(args, runs, test_set, session):
 
     device = test_set.device
     networks = load_networks(
-        runs, replacements(args), test_set.spec, device=device, session=session
+        runs, moved_networks(args), test_set.spec, device=device, session=session
     )
     if runs[0].row.class_control:
         front, name = networks["front"]

@@ -117,7 +117,7 @@ def draw_curves(args) -> None:
     from src.ground.console import listed, note
     from src.ground.errors import UserError
     from src.reports.depth_curves import depth_rows, groups_without_curves, write_depth
-    from src.tables.experiments import newest_runs
+    from src.runs.folders import newest_runs
     from src.tables.image_records import refuse_several, warn_of_several
 
     source_dir = Path(args.source_dir)
@@ -146,7 +146,7 @@ def compare_folders(args) -> None:
     """Print and write the accuracies of two folders, and their difference."""
     from src.ground.errors import UserError
     from src.reports.grid_tables import compare
-    from src.tables.experiments import newest_runs
+    from src.runs.folders import newest_runs
 
     if args.networks:
         raise UserError("--networks names the networks of one folder; leave out the second folder")
@@ -161,7 +161,7 @@ def compare_folders(args) -> None:
 
 def collect_accuracies(args) -> None:
     """Print the matrices of a folder, and write its tables."""
-    from src.tables.experiments import newest_runs
+    from src.runs.folders import newest_runs
     from src.tables.image_records import warn_of_several
 
     source_dir = Path(args.source_dir)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from src.runs.folders import StitchingRun
+from src.runs.folders import StitchingRun, newest_runs
 from src.runs.options import differences, read_options
 from src.runs.run import Run
 from src.tables.experiments import (
@@ -16,7 +16,6 @@ from src.tables.experiments import (
     Experiment,
     by_experiment,
     method_names,
-    newest_runs,
     pair_of,
 )
 from src.tables.image_records import SPLITS

@@ -9,10 +9,10 @@ import numpy as np
 from src.collected.named_networks import NamedNetwork
 from src.ground.console import note
 from src.ground.grouping import grouped
-from src.runs.folders import StitchingRun
+from src.runs.folders import StitchingRun, newest_runs
 from src.runs.network_pairs import is_untrained
 from src.statistics.kappa import kappa_within, strata_of
-from src.tables.experiments import CHECKPOINTS, NETWORKS, WEIGHTS, method_names, newest_runs
+from src.tables.experiments import CHECKPOINTS, NETWORKS, WEIGHTS, method_names
 from src.tables.network_names import NetworkKey
 from src.tables.quantities import QUANTITIES, VALIDITY
 from src.tables.stitch_rows import StitchRow

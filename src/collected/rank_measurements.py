@@ -26,7 +26,7 @@ FULL = math.inf  # the rank of a layer that is not truncated: above all other ra
 Layers = tuple[str, str]
 ProbeKey = tuple[NetworkKey, str, str]  # network, layer, data set
 ProbesByRank = dict[float, ProbeRow]
-Row = SimilarityRow | ProbeRow | StitchRow
+MeasuredRow = SimilarityRow | ProbeRow | StitchRow
 
 
 class Measurement(NamedTuple):
@@ -69,7 +69,7 @@ def read_measurements(paths: Sequence[str | Path]) -> Measurements:
     Raises:
         UserError: a file cannot be read, is of no such kind, or is damaged. The message names it.
     """
-    tables: dict[Path, list[Row]] = {}
+    tables: dict[Path, list[MeasuredRow]] = {}
     for path in map(Path, paths):
         tables[path] = read_table(path, SimilarityRow, ProbeRow, StitchRow)
 

@@ -58,7 +58,7 @@ class Detection(NamedTuple):
     mean_own: float  # score
 
 
-class _Batches(NamedTuple):
+class _BatchScores(NamedTuple):
     """Scores of a stitch on each batch, kept on the device: a copy to the CPU would wait."""
 
     is_right: list[Tensor]  # (B,): 1, 0, or NaN where logits are not finite
@@ -78,7 +78,7 @@ def score_grid(grid: Grid, reference: Reference) -> dict[Pair, StitchScores]:
     detectors = {
         layer: _detectors_of_layer(reference.detectors, layer) for layer in grid.end_layers
     }
-    kept = {pair: _Batches([], {}, [], defaultdict(Shown)) for pair in grid.layers}
+    kept = {pair: _BatchScores([], {}, [], defaultdict(Shown)) for pair in grid.layers}
     ways = reference.ways if reference.foils else None
     for batch in _batches_of(reference):
         activations = grid.front.activations(batch.images, grid.front_layers)
@@ -131,7 +131,7 @@ def _batches_of(reference: Reference) -> Iterator[_Batch]:
 
 
 def _add_shown(
-    kept: Sequence[_Batches],
+    kept: Sequence[_BatchScores],
     stitched: Mapping[str, Tensor],
     way: Sequence[str],
     batch: _Batch,
@@ -171,7 +171,7 @@ def _sampled_features(stitched: Tensor, positions: Tensor, layout: TokenLayout |
     return features(sampled, layout).unflatten(0, (len(stitched), -1))
 
 
-def _stitch_scores(pair: Pair, kept: _Batches, reference: Reference) -> StitchScores:
+def _stitch_scores(pair: Pair, kept: _BatchScores, reference: Reference) -> StitchScores:
     """Return the scores of a stitch from the scores of its batches."""
     accuracy = torch.cat(kept.is_right).sum().item() / len(reference.options.test)
     scores = {score: torch.cat(parts).cpu().numpy() for score, parts in kept.scores.items()}

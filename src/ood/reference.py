@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from src.choices.scores import is_trained, scores_by_title
-from src.datasets.base import BaseImageSet
+from src.datasets.base import BaseImageSet, Batches
 from src.ground.console import progress
 from src.models import Network
 from src.ood.cells import cells
@@ -26,7 +26,6 @@ from src.ood.metrics import OODMetrics, ood_metrics
 from src.ood.validity import N_IMAGES, Validity
 from src.training import not_finite
 
-Batches = Iterable[tuple[Tensor, Tensor]]
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 

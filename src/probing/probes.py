@@ -55,10 +55,10 @@ def truncated_pools(
     return torch.stack([truncated.get(rank, pooled) for rank in ranks])
 
 
-ProbeKey = tuple[str, Rank]  # layer and rank
+LayerAndRank = tuple[str, Rank]
 
 
-class Probes(Task[ProbeKey]):
+class Probes(Task[LayerAndRank]):
     """A linear probe for each layer and rank; also the task of training all probes together.
 
     A probe starts from the seed alone and has its own parameters and optimiser state. It therefore
@@ -97,14 +97,14 @@ class Probes(Task[ProbeKey]):
             for layer, layout in self.layouts.items()
         }
 
-        self.heads: dict[ProbeKey, nn.Linear] = {}
+        self.heads: dict[LayerAndRank, nn.Linear] = {}
         for layer, width in self.widths.items():
             for rank in self.ranks:
                 with seeded(seed):
                     self.heads[layer, rank] = nn.Linear(width, images.n_classes).to(image)
         self.modules = list(self.heads.values())
 
-    def title(self, key: ProbeKey) -> str:
+    def title(self, key: LayerAndRank) -> str:
         """Return the name of a probe in messages."""
         layer, rank = key
         return f"the probe of {layer}, rank {rank}"

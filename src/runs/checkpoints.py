@@ -1,4 +1,4 @@
-"""State dicts on disk, and networks that are built from state dicts."""
+"""StateDict dicts on disk, and networks that are built from state dicts."""
 
 import hashlib
 import io
@@ -28,7 +28,7 @@ from src.runs.trained_with import explained, options_beside, warn_of_other_image
 from src.tables.network_names import DEFAULT, FEATURES, FRESH, NetworkName, fresh_seed
 
 N_OF_STATISTICS = 512  # images that the BatchNorms of a control take their statistics from
-State = dict[str, Tensor]
+StateDict = dict[str, Tensor]
 # The ends of warnings
 UNSTEADY = {
     RANDOM: "is random when it is evaluated, as with dropout that does not look at `training`: "
@@ -56,7 +56,7 @@ def save_tensors(path: Path, content: Any) -> None:
     write_bytes(path, buffer.getvalue())
 
 
-def load_state(path: str | Path) -> State:
+def load_state(path: str | Path) -> StateDict:
     """Load a state dict, in torch's zip or legacy format, onto the CPU.
 
     A state dict in the entry `state_dict` or `model` of the file is taken out of it. The prefixes
@@ -271,7 +271,7 @@ def _warn_if_equal(kind: str, first: Network, second: Network) -> None:
 
 
 def load_weights(
-    model: Network, path: str | Path, *, expected: str, state: State | None = None
+    model: Network, path: str | Path, *, expected: str, state: StateDict | None = None
 ) -> Network:
     """Load a checkpoint into a network, and return the network.
 
@@ -298,7 +298,7 @@ def load_weights(
     return model
 
 
-def fill(module: Network | nn.Module, state: State, *, source: str, expected: str) -> None:
+def fill(module: Network | nn.Module, state: StateDict, *, source: str, expected: str) -> None:
     """Load a state dict into a network or a layer.
 
     Args:

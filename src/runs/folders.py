@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,8 +27,8 @@ from src.runs.options import read_options
 from src.runs.run import STALE
 from src.runs.weights import warn_of_earlier, warn_of_newer
 from src.tables.evaluation_rows import EvaluationRow, IdentificationRow
-from src.tables.experiments import CHECKPOINTS, short_weights
-from src.tables.image_records import short_images
+from src.tables.experiments import CHECKPOINTS, newest, short_weights
+from src.tables.image_records import short_images, told_apart
 from src.tables.stitch_rows import StitchRow
 from src.tables.tables import columns, from_record, read_table
 from src.tables.training_rows import EpochRow
@@ -204,6 +204,19 @@ def folders_of_runs(source_dir: Path) -> set[Path]:
 def _is_stale(folder: Path) -> bool:
     """Return whether a folder is, or lies in, a folder of runs that were moved aside."""
     return any(part.startswith(STALE) for part in folder.parts)
+
+
+def newest_runs(runs: Iterable[StitchingRun]) -> list[StitchingRun]:
+    """Keep the newest run of each pair of layers in each experiment; warn if runs were dropped.
+
+    The runs keep their order. The names of their folders are times, which tell the newest.
+    """
+    runs = list(runs)
+    oldest_first = sorted(runs, key=lambda run: run.folder.name)
+    rows = told_apart([run.row for run in oldest_first])
+    kept = newest(zip(oldest_first, rows, strict=True), lambda item: (item[1].pair, item[1].key))
+    kept_ids = {id(run) for run, _ in kept}
+    return [run for run in runs if id(run) in kept_ids]
 
 
 def warn_of_weights(runs: Sequence[StitchingRun]) -> None:

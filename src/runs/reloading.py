@@ -31,17 +31,17 @@ SHARED = ("front_model_type", "end_model_type", "stitching_type", "class_control
 GridOfRuns = tuple[Grid, dict[Pair, StitchingRun]]  # a grid, and the run of each pair
 
 
-class Replacement(NamedTuple):
-    """What replaces the recorded place and type of a network; None: the record counts."""
+class MovedNetwork(NamedTuple):
+    """Where a network of runs is now; None: where the runs recorded it."""
 
-    path: str | None  # the checkpoint, if it has moved
+    path: str | None  # the checkpoint
     # FILE.py:FUNCTION or package.module:function for a network of a user's code. The code runs only
     # if it is named here.
     type: str | None
 
 
 def check_runs(
-    runs: Sequence[StitchingRun], folder: Path, replacements: Mapping[str, Replacement]
+    runs: Sequence[StitchingRun], folder: Path, moved: Mapping[str, MovedNetwork]
 ) -> None:
     """Raise a UserError unless all runs can be evaluated together.
 
@@ -50,7 +50,7 @@ def check_runs(
 
     Args:
         folder: of the runs, for the message.
-        replacements: from the command line, by side.
+        moved: the networks, by side.
     """
     if not runs:
         raise UserError(
@@ -61,7 +61,7 @@ def check_runs(
         _refuse_several(name, values)
     for i, side in enumerate(SIDES):
         networks = [run.row.networks[i] for run in runs]
-        moved_to = replacements[side].path
+        moved_to = moved[side].path
         networks_now = [network._replace(path=moved_to or network.path) for network in networks]
         has_changed = [network.has_changed for network in networks_now]
         _refuse_earlier(side, networks, has_changed, moved_to)
@@ -218,7 +218,7 @@ def _has_moved(recorded: str, dataset: str) -> bool:
 
 def load_networks(
     runs: Sequence[StitchingRun],
-    replacements: Mapping[str, Replacement],
+    moved: Mapping[str, MovedNetwork],
     images: ImageSpec,
     *,
     session: Session,
@@ -230,7 +230,7 @@ def load_networks(
     the runs.
 
     Args:
-        replacements: from the command line, by side.
+        moved: the networks, by side.
 
     Returns:
         For "front" and "end" the network, and its name with the SHA-256 of its weights.
@@ -238,10 +238,10 @@ def load_networks(
     Raises:
         UserError: as `name_of`, or the weights have changed since a run was made.
     """
-    _require_types(runs[0].options, replacements)
+    _require_types(runs[0].options, moved)
     networks = {}
     for i, side in enumerate(SIDES):
-        name = name_of(runs[0].options, side, replacements[side])
+        name = name_of(runs[0].options, side, moved[side])
         network = session.network(name, images, device=device, encoder=side == "front")
         recorded = [run.row.networks[i] for run in runs]
         if name.is_fresh:
@@ -297,17 +297,17 @@ def with_record(
     return dataclasses.replace(run, row=row)
 
 
-def _require_types(options: Mapping[str, Any], replacements: Mapping[str, Replacement]) -> None:
+def _require_types(options: Mapping[str, Any], moved: Mapping[str, MovedNetwork]) -> None:
     """Raise a UserError if the networks of a run are a user's code that the command line lacks.
 
     Args:
         options: of the run.
-        replacements: from the command line, by side.
+        moved: the networks, by side.
     """
     missing = []
     for side in SIDES:
         type = options.get(f"{side}_model_type")
-        if type and is_user_code(type) and replacements[side].type is None:
+        if type and is_user_code(type) and moved[side].type is None:
             missing.append(f"--{side}-type {type}")
     if missing:
         raise UserError(
@@ -316,19 +316,19 @@ def _require_types(options: Mapping[str, Any], replacements: Mapping[str, Replac
         )
 
 
-def name_of(options: Mapping[str, Any], side: str, replacement: Replacement) -> NetworkName:
+def name_of(options: Mapping[str, Any], side: str, moved: MovedNetwork) -> NetworkName:
     """Return the name of the front or the end network of a run.
 
     Args:
         options: of the run.
         side: "front" or "end".
-        replacement: from the command line.
+        moved: where it is now.
 
     Raises:
         UserError: the checkpoint is missing, or the command line names another function than the
             run.
     """
-    path, type = replacement
+    path, type = moved
     recorded = NetworkName.of(
         options.get(f"{side}_model_path"),
         options.get(f"{side}_model_type"),

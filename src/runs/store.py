@@ -21,7 +21,7 @@ from src.ood.reference import DetectorKey, EvaluationOptions
 from src.runs.checkpoints import freeze, load_weights, save_state
 from src.tables.network_names import SHORT, NetworkName
 
-Entry = dict[str, Any]
+DetectorEntry = dict[str, Any]
 
 
 def new_name() -> str:
@@ -36,13 +36,13 @@ class DetectorStore:
         self.folder = Path(folder)
         self.meta = self.folder / "meta.json"
 
-    def entries(self) -> dict[str, Entry]:
+    def entries(self) -> dict[str, DetectorEntry]:
         """Read the entries of `meta.json` by file name, oldest first; empty without that file."""
         with readable(self.meta, "restore it or move it away"):
             written = read_json(self.meta) if self.meta.exists() else {}
             return {name: dict(entry) for name, entry in written.items()}
 
-    def add(self, name: str, state: Mapping[str, Tensor], entry: Entry) -> None:
+    def add(self, name: str, state: Mapping[str, Tensor], entry: DetectorEntry) -> None:
         """Save a detector, and write its entry into `meta.json`.
 
         Args:

@@ -18,13 +18,12 @@ import torch
 from torch import Tensor
 
 from src.choices.stitching import OBJECTIVES, Objective
-from src.datasets.base import batches_in
+from src.datasets.base import Batches, batches_in
 from src.ground.runtime import Fitting, at_least_single
 from src.low_rank import low_rank_approx
 from src.models import Network
 from src.statistics.moments import Moments, Rows
 from src.stitching.layers import StitchingLayer
-from src.stitching.matching import Batches
 from src.stitching.moments import r2_of
 from src.stitching.objectives import loss_of
 from src.stitching.stitched_model import activations_of_both

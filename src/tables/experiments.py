@@ -6,8 +6,7 @@ Results of one experiment may be taken together. Of repeated results the newest 
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from src.choices import STARTS
 from src.ground.console import warn
@@ -158,21 +157,8 @@ class StitchResult(Experiment):
         return Pair(self.front_layer, self.end_layer)
 
 
-class RunOfResult(Protocol):
-    """A run with its row, such as `src.runs.folders.StitchingRun`."""
-
-    @property
-    def folder(self) -> Path:
-        """The folder of the run."""
-
-    @property
-    def row(self) -> StitchResult:
-        """The row of the run."""
-
-
 Result = TypeVar("Result")
 Row = TypeVar("Row", bound=Experiment)
-FinishedRun = TypeVar("FinishedRun", bound=RunOfResult)
 
 
 def pair_of(options: Mapping[str, Any]) -> Pair:
@@ -228,19 +214,6 @@ def newest(items: Iterable[Result], key: Callable[[Result], Hashable]) -> list[R
             results = f"{n_repeated} results repeat others"
         warn(f"{results} of the same experiment; the newest of each counts")
     return [group[-1] for group in groups.values()]
-
-
-def newest_runs(runs: Iterable[FinishedRun]) -> list[FinishedRun]:
-    """Keep the newest run of each pair of layers in each experiment; warn if runs were dropped.
-
-    The runs keep their order. The names of their folders are times, which tell the newest.
-    """
-    runs = list(runs)
-    oldest_first = sorted(runs, key=lambda run: run.folder.name)
-    rows = told_apart([run.row for run in oldest_first])
-    kept = newest(zip(oldest_first, rows, strict=True), lambda item: (item[1].pair, item[1].key))
-    kept_ids = {id(run) for run, _ in kept}
-    return [run for run in runs if id(run) in kept_ids]
 
 
 def method_names(experiments: Sequence[Experiment], *, apart_from: Collection[str]) -> list[str]:

@@ -5,7 +5,7 @@ state. The caller saves it.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
-from src.datasets.base import BaseImageSet
+from src.datasets.base import BaseImageSet, Batches
 from src.ground.console import progress
 from src.ground.errors import UserError
 from src.ground.runtime import seed_of, seeded
@@ -23,7 +23,6 @@ from src.training.task import EpochLog, HeadKey, HeadResult, Task, not_finite
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 CHECK_EVERY = 16  # steps between two checks that losses are finite: a check waits for the GPU
 
-Batches = Iterable[tuple[Tensor, Tensor]]
 History = list[dict[HeadKey, EpochLog]]  # for each epoch, the log of each head by its key
 State = dict[str, Any]
 
