@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from src.choices.datasets import dataset_label
 from src.ground.console import listed, note, result, table
@@ -126,7 +125,7 @@ def _note_typical_stitches(name: str, rows: Sequence[EvaluationRow]) -> None:
 def _write_json(path: Path, name: str, rows: Sequence[EvaluationRow], reference: Reference) -> None:
     """Write the rows of a detector and its sanity checks by layer."""
     checks = reference.of_score(name, reference.checks)
-    content: dict[str, Any] = {
+    content: dict[str, object] = {
         "stitches": [to_record(row) for row in rows],
         "sanity_checks": {layer: metrics._asdict() for layer, metrics in checks.items()},
     }

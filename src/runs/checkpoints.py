@@ -49,7 +49,7 @@ def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
     save_tensors(path, {key: value.detach().cpu().contiguous() for key, value in state.items()})
 
 
-def save_tensors(path: Path, content: Any) -> None:
+def save_tensors(path: Path, content: object) -> None:
     """Save tensors and plain values, in any containers, in torch's zip format, atomically."""
     buffer = io.BytesIO()  # a path would be stored in the file: bytes would depend on the name
     torch.save(content, buffer)

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from src.choices import STARTS
+from src.choices import STARTS, Options
 from src.ground.console import warn
 from src.ground.errors import UserError
 from src.ground.files import read_json, readable, write_bytes, write_json, write_text
@@ -54,7 +54,7 @@ class StitchingRun:
     """A finished run with all its measurements."""
 
     folder: Path
-    options: dict[str, Any]  # the content of `config.txt`
+    options: Options  # the content of `config.txt`
     row: StitchRow
     evaluations: Mapping[str, EvaluationRow] = field(default_factory=dict)  # by detector
     way: Sequence[IdentificationRow] = ()  # from the end layer to the output
@@ -257,7 +257,7 @@ def read_run(folder: Path) -> StitchingRun:
             f"{folder} is a label-only control, which version 1.0 made; remove the folder"
         )
 
-    record: dict[str, Any] = {"end_accuracy": math.nan}  # for runs of the public code
+    record: dict[str, object] = {"end_accuracy": math.nan}  # for runs of the public code
     record |= _read_metrics(folder)
     if options.get("init") in STARTS:
         record["matching_error"] = None  # the public code writes 0
@@ -266,7 +266,8 @@ def read_run(folder: Path) -> StitchingRun:
         path = options.get(name)
         if path and isinstance(path, str):
             record[name] = os.path.normpath(path)
-    record |= short_weights(options) | short_images(options)
+    record |= short_weights(options)
+    record |= short_images(options)
     record["folder"] = folder.name
     try:
         row = from_record(StitchRow, record)
@@ -277,12 +278,12 @@ def read_run(folder: Path) -> StitchingRun:
     return StitchingRun(folder, options, row)
 
 
-def _read_metrics(folder: Path) -> dict[str, Any]:
+def _read_metrics(folder: Path) -> dict[str, object]:
     """Return the metrics of a run by name, from `summary.txt` and, where it exists, `metrics.json`."""
     summary = folder / "summary.txt"
     with readable(summary, "remove the folder, and stitch this pair again"):
         lines = summary.read_text(encoding="utf-8").splitlines()
-    metrics: dict[str, Any] = {}
+    metrics: dict[str, object] = {}
     for line in lines[:N_SUMMARY_LINES]:
         title, _, value = line.partition(": ")
         if title in SUMMARY:

@@ -5,10 +5,11 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
+from src.choices import Options
 from src.ground.console import warn
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
@@ -297,7 +298,7 @@ def with_record(
     return dataclasses.replace(run, row=row)
 
 
-def _require_types(options: Mapping[str, Any], moved: Mapping[str, MovedNetwork]) -> None:
+def _require_types(options: Options, moved: Mapping[str, MovedNetwork]) -> None:
     """Raise a UserError if the networks of a run are a user's code that the command line lacks.
 
     Args:
@@ -316,7 +317,7 @@ def _require_types(options: Mapping[str, Any], moved: Mapping[str, MovedNetwork]
         )
 
 
-def name_of(options: Mapping[str, Any], side: str, moved: MovedNetwork) -> NetworkName:
+def name_of(options: Options, side: str, moved: MovedNetwork) -> NetworkName:
     """Return the name of the front or the end network of a run.
 
     Args:
@@ -422,7 +423,7 @@ def _rebuild(
         seed=0,
         c2t_cls_token=run.options.get("c2t_cls_token"),
         t2c_cls_token=run.options.get("t2c_cls_token"),
-        upsample_mode=run.options.get("upsample_mode"),
+        upsample_mode=run.options.get("upsample_mode", "bilinear"),
     )
     stitch = _Stitch(front, end, layers[pair])
 

@@ -80,7 +80,7 @@ def _evaluation_row(
     dataset = options.dataset
     if not other_data and row.dataset is not None:
         dataset = row.dataset
-    of_run = row.settings | {"dataset": dataset, "folder": scored.run.folder.name}
+    of_run = {**row.settings, "dataset": dataset, "folder": scored.run.folder.name}
     sanity_auroc = None
     if key in reference.checks:
         sanity_auroc = reference.checks[key].auroc

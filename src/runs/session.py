@@ -15,8 +15,9 @@ from src.models import Network
 from src.runs.checkpoints import load_model, weights_of
 from src.tables.network_names import NetworkName
 
-if TYPE_CHECKING:  # most scripts evaluate no stitches
+if TYPE_CHECKING:  # most scripts evaluate no stitches, and compare no networks
     from src.ood.reference import EvaluationOptions, Reference
+    from src.similarity.passes import KeptFeatures
 
 
 class _KeptReference(NamedTuple):
@@ -33,8 +34,7 @@ class Session:
     Experiments share the loaded networks: they take views and copies and change nothing.
 
     Attributes:
-        features: a `KeptFeatures` with features of networks that are compared again; None: keep no
-            features.
+        features: of networks that are compared again; None: keep none.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Session:
         self._weights: dict[NetworkName, str] = {}  # SHA-256 of the loaded weights
         self._datasets: dict[Hashable, BaseImageSet] = {}
         self._fingerprints: dict[BaseImageSet, str] = {}
-        self.features: Any = None
+        self.features: KeptFeatures | None = None
         self._reference: _KeptReference | None = None
 
     def network(

@@ -9,8 +9,9 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from src.choices import Options
 from src.ground.console import listed, note, result, warn
 from src.ground.errors import UserError
 from src.ground.files import durable_together
@@ -37,7 +38,7 @@ class RunOnDisk(NamedTuple):
     """A finished or interrupted run."""
 
     folder: Path
-    options: Mapping[str, Any]
+    options: Options
 
 
 class GridRuns:
@@ -72,7 +73,7 @@ class GridRuns:
 
         # The run that keeps the training state of all pairs
         self._state_run: Run | None = None
-        self._state_options: Mapping[str, Any] = experiment.options
+        self._state_options: Options = experiment.options
         if len(layers) == 1:
             self._state_options = experiment.config(*layers)
 
@@ -348,7 +349,7 @@ def _warn_of_few(rows: Mapping[Pair, StitchRow], *, is_auto: bool) -> None:
 
 
 def _nearest(
-    by_identity: Mapping[Hashable, Sequence[RunOnDisk]], options: Mapping[str, Any]
+    by_identity: Mapping[Hashable, Sequence[RunOnDisk]], options: Options
 ) -> list[RunOnDisk]:
     """Return a list with the nearest run to options; [] if no run has their identity.
 
@@ -365,7 +366,7 @@ def _by_identity(runs: Iterable[RunOnDisk]) -> dict[Hashable, list[RunOnDisk]]:
     return grouped(runs, lambda run: _identity(run.options))
 
 
-def _identity(options: Mapping[str, Any]) -> Hashable:
+def _identity(options: Options) -> Hashable:
     """Return a value to compare runs by: their layers, networks, method and seed.
 
     It tells training from matching, but ignores the number of epochs and all options that are no

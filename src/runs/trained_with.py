@@ -3,8 +3,8 @@
 import contextlib
 import json
 from pathlib import Path
-from typing import Any
 
+from src.choices import Options
 from src.choices.datasets import dataset_label
 from src.datasets import dataset_info
 from src.ground.console import listed, note_once, warn_once
@@ -13,7 +13,7 @@ from src.ground.images import ImageSpec, describe_values
 from src.tables.network_names import NetworkName
 
 
-def options_beside(checkpoint: str | Path) -> dict[str, Any]:
+def options_beside(checkpoint: str | Path) -> Options:
     """Return the options in `config.txt` beside a checkpoint; {} without a readable file."""
     if not Path(checkpoint).is_file():  # for example DEFAULT
         return {}

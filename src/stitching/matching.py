@@ -3,9 +3,9 @@ are in `closed_forms`."""
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from numpy.typing import ArrayLike
@@ -133,7 +133,8 @@ def moments_of(
     source: Rows | UpsampledRows, target: Rows, n_samples: int, *, form: str
 ) -> SourceMoments:
     """Return the moments of a source and a target that a form needs."""
-    targets = {"target": target.moments(diagonal=not FORMS[form].target_scatter)}
+    moments = target.moments(diagonal=not FORMS[form].target_scatter)
+    targets: dict[Hashable, Moments] = {"target": moments}
     return SourceMoments(
         n_samples, source.moments(), targets, {"target": source.cross(target).scatter}
     )
@@ -200,7 +201,7 @@ def pooled(moments: GridMoments, further: GridMoments) -> GridMoments:
         further: moments over further samples; only the sources and targets that it has are kept.
     """
     pooled_moments: dict[SourceKey, SourceMoments] = {}
-    targets: dict[Any, Moments] = {}  # pooled once for all sources
+    targets: dict[Hashable, Moments] = {}  # pooled once for all sources
     for source, moments_of_source in further.items():
         pooled_moments[source] = moments[source].pooled(moments_of_source, targets)
         targets |= pooled_moments[source].targets

@@ -6,7 +6,7 @@ state. The caller saves it.
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,13 @@ OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch
 CHECK_EVERY = 16  # steps between two checks that losses are finite: a check waits for the GPU
 
 History = list[dict[HeadKey, EpochLog]]  # for each epoch, the log of each head by its key
-State = dict[str, Any]
+
+
+class State(TypedDict):
+    """What a training goes on from."""
+
+    parts: list[Mapping[str, object]]  # the state of each module, of optimiser and scheduler
+    history: Tensor  # (epochs, heads, train and val, numbers)
 
 
 class Settings(NamedTuple):
@@ -56,7 +62,7 @@ class Epochs(Protocol):
 class _Stateful(Protocol):
     """A part of a training that can be saved: a module, the optimiser, the scheduler."""
 
-    def state_dict(self) -> Mapping[str, Any]: ...
+    def state_dict(self) -> Mapping[str, object]: ...
 
     def load_state_dict(self, state_dict: Any, /) -> Any: ...
 
@@ -117,7 +123,7 @@ def _parameters(task: Task) -> list[nn.Parameter]:
 
 
 def _state_of(parts: Sequence[_Stateful], history: History[HeadKey]) -> State:
-    """Return the state of a training; its `history` is (epochs, heads, train and val, numbers)."""
+    """Return the state of a training."""
     numbers = [list(logs.values()) for logs in history]
     return {
         "parts": [part.state_dict() for part in parts],
