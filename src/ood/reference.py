@@ -129,23 +129,7 @@ def make_reference(
         trained: the detectors of scores that need training. Those of other layers are measured on
             the ID data and the sanity-check data only.
     """
-    missing: list[str] = []
-
-    # Detectors and validity that are fitted to training images
-    fitted = _unfitted_detectors(options)
-    validity: dict[str, Validity] = {}
-    if fitted or options.with_validity:
-        for layer in options.layers:
-            validity[layer] = Validity(network.token_layout(layer))
-        training_set = load_training_set()
-        n_images = len(training_set) if fitted else N_IMAGES
-        indices = training_set.permutation(0)[:n_images]
-        batches = options.batches(training_set, "training activations", indices)
-        _add_training_images(network, batches, fitted, validity)
-    for key, detector in list(fitted.items()):
-        missing += _remove_if_failing(fitted, key, detector.fit, f"{key.score} for {key.layer}")
-    for layer, of_layer in list(validity.items()):
-        missing += _remove_if_failing(validity, layer, of_layer.fit, f"validity for {layer}")
+    fitted, validity, missing = _fitted(network, options, load_training_set)
     detectors = dict(trained) | fitted
 
     # The network's own activations of the test images, and of other ID data
@@ -190,6 +174,36 @@ def make_reference(
         checks=checks,
         missing=missing,
     )
+
+
+class _Fitted(NamedTuple):
+    """What is fitted to training images."""
+
+    detectors: dict[DetectorKey, Detector]
+    validity: dict[str, Validity]  # by layer; empty if it is not measured
+    missing: list[str]  # a reason for each fit that failed
+
+
+def _fitted(
+    network: Network, options: EvaluationOptions, load_training_set: Callable[[], BaseImageSet]
+) -> _Fitted:
+    """Fit detectors and validity to training images, in one pass."""
+    detectors = _unfitted_detectors(options)
+    validity: dict[str, Validity] = {}
+    missing: list[str] = []
+    if detectors or options.with_validity:
+        for layer in options.layers:
+            validity[layer] = Validity(network.token_layout(layer))
+        training_set = load_training_set()
+        n_images = len(training_set) if detectors else N_IMAGES
+        indices = training_set.permutation(0)[:n_images]
+        batches = options.batches(training_set, "training activations", indices)
+        _add_training_images(network, batches, detectors, validity)
+    for key, detector in list(detectors.items()):
+        missing += _remove_if_failing(detectors, key, detector.fit, f"{key.score} for {key.layer}")
+    for layer, of_layer in list(validity.items()):
+        missing += _remove_if_failing(validity, layer, of_layer.fit, f"validity for {layer}")
+    return _Fitted(detectors, validity, missing)
 
 
 def _unfitted_detectors(options: EvaluationOptions) -> dict[DetectorKey, Detector]:
