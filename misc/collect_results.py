@@ -217,13 +217,13 @@ def write_accuracies(args, path: Path, runs, newest, names) -> None:
         runs: all of them.
         newest: the newest of repeated runs.
     """
+    from src.collected.verdicts import judge_runs
     from src.ground.console import note, table
     from src.ground.files import write_csv
     from src.reports.grid_figures import printed_matrices
     from src.reports.grid_tables import update_grid, write_grid
     from src.tables.tables import to_record
     from src.tables.verdict_rows import INTERVALS
-    from src.verdict import judge
 
     # With a list, experiments are called by the names of the networks.
     listed_names = names if args.networks else None
@@ -236,7 +236,7 @@ def write_accuracies(args, path: Path, runs, newest, names) -> None:
         update_grid(Path(args.source_dir), create=True, title=args.title)
 
     intervals = path.with_name(f"{path.stem}_intervals.csv")
-    records = [to_record(row) for row in judge(newest, pool=args.pool, names=names)]
+    records = [to_record(row) for row in judge_runs(newest, pool=args.pool, names=names)]
     rows = [{name: record[name] for name in INTERVALS} for record in records]
     write_csv(intervals, INTERVALS, rows)
     note(f"wrote {intervals}")

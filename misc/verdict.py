@@ -78,6 +78,7 @@ def give_verdict(args) -> None:
     from src.collected import record
     from src.collected.between_groups import compare_groups, note_on_layers
     from src.collected.named_networks import named_by_list
+    from src.collected.verdicts import judge_runs, similarity_columns
     from src.ground.console import listed, note, result, warn
     from src.reports import verdict_report
     from src.reports.captions import describe_stitches
@@ -87,8 +88,6 @@ def give_verdict(args) -> None:
     from src.tables.image_records import warn_of_several
     from src.tables.similarity_rows import SimilarityRow
     from src.tables.tables import read_table
-    from src.verdict import judge
-    from src.verdict.judging import similarity_columns
 
     # The runs with their evaluations, and the similarities of the same layers.
     runs = read_folders(args.source_dirs)
@@ -102,7 +101,7 @@ def give_verdict(args) -> None:
 
     # The verdicts, and the comparison of groups of networks.
     limits = limits_of(args)
-    verdicts = judge(runs, similarities, limits=limits, pool=args.pool, names=names)
+    verdicts = judge_runs(runs, similarities, limits=limits, pool=args.pool, names=names)
     shown = set(similarity_columns(row.values for row in similarities))
     if similarities and not any(shown & set(row.others) for row in verdicts):
         warn("-sim: no row is of the networks, layers and data of these stitches at full rank")

@@ -22,10 +22,11 @@ from src.ground.user_code import is_user_code
 from src.models import Network, build_model
 from src.models.control import ClassControl, set_statistics
 from src.models.heads import LinearProbe
-from src.models.steadiness import OF_BATCH, RANDOM, unsteadiness_of
+from src.models.steadiness import unsteadiness_of
 from src.models.torchvision_networks import torchvision_weights
 from src.runs.trained_with import explained, options_beside, warn_of_other_images
 from src.tables.network_names import DEFAULT, FEATURES, FRESH, NetworkName, fresh_seed
+from src.values import OF_BATCH, RANDOM
 
 N_OF_STATISTICS = 512  # images that the BatchNorms of a control take their statistics from
 StateDict = dict[str, Tensor]

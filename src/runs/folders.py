@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
 from src.choices import STARTS, Options
 from src.ground.console import warn
@@ -32,7 +31,7 @@ from src.tables.image_records import short_images, told_apart
 from src.tables.stitch_rows import StitchRow
 from src.tables.tables import columns, from_record, read_table
 from src.tables.training_rows import EpochRow
-from src.values import Metrics, StitchValidity
+from src.values import Metrics, Predictions, StitchValidity
 
 RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
 # Lines of `summary.txt`, and the metrics that they hold
@@ -41,7 +40,6 @@ SUMMARY = {
     "Normalized PINV difference": "matching_error",
     "Normalized representation difference": "representation_difference",
 }
-PREDICTIONS = ("stitched", "front", "end", "labels")  # arrays of `predictions.npz`
 STILL_FELL = 0.02  # share by which a loss may fall over the last fifth of the epochs
 N_SUMMARY_LINES = 7  # lines with values at the start of `summary.txt`
 
@@ -66,18 +64,17 @@ class StitchingRun:
         return next((value for value in values if value), None)
 
     @cached_property
-    def predictions(self) -> dict[str, np.ndarray] | None:
-        """The classes that the stitch, the front and the end network predict, and the labels.
+    def predictions(self) -> Predictions | None:
+        """The predicted classes and the labels of all test images, from `predictions.npz`.
 
-        There is an array (N,) over all test images for each of `PREDICTIONS`. The property is None
-        if the run kept no predictions, and None with a warning if their file is damaged.
+        The property is None if the run kept none, and None with a warning if the file is damaged.
         """
         path = self.folder / "predictions.npz"
         if not path.is_file():
             return None
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in PREDICTIONS}
+                return Predictions(*(arrays[name] for name in Predictions._fields))
         except Exception as error:  # a damaged archive can raise anything
             warn(f"{path} is damaged ({error}) and left out; stitch this pair again")
             return None
@@ -98,18 +95,14 @@ class StitchingRun:
         return before - losses[-1] <= STILL_FELL * abs(before)
 
 
-def write_predictions(path: Path, classes: Mapping[str, Tensor]) -> None:
-    """Write predicted classes and labels as a compressed npz.
-
-    Args:
-        classes: a tensor (N,) for each of `PREDICTIONS`. The file holds int16, or int32 if there
-            are too many classes.
-    """
-    largest = max(int(classes[name].max()) for name in PREDICTIONS)
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """Write predicted classes and labels as a compressed npz of int16, or of int32 if there are too
+    many classes."""
+    largest = max(int(classes.max()) for classes in predictions)
     dtype = np.int16 if largest <= np.iinfo(np.int16).max else np.int32
-    arrays: dict[str, Any] = {name: classes[name].numpy().astype(dtype) for name in PREDICTIONS}
+    small = Predictions(*(classes.astype(dtype) for classes in predictions))
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, **small._asdict())
     write_bytes(path, buffer.getvalue())
 
 

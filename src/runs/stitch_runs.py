@@ -31,7 +31,7 @@ from src.stitching.stitched_model import StitchedModel
 from src.tables.experiments import Experiment, pair_of
 from src.tables.stitch_rows import StitchRow
 from src.training import EpochLog, HeadResult, State
-from src.values import Pair
+from src.values import Pair, Predictions
 
 
 class RunOnDisk(NamedTuple):
@@ -267,9 +267,9 @@ class GridRuns:
             save_state(folder / "final_model.pt", saved.state_dict())
 
         if not options["no_predictions"]:
-            classes = {name: score.predictions[name] for name in ("front", "end", "labels")}
-            classes["stitched"] = score.predictions[pair]
-            write_predictions(folder / "predictions.npz", classes)
+            classes = [score.predictions[key] for key in (pair, "front", "end", "labels")]
+            predictions = Predictions(*(of_images.numpy() for of_images in classes))
+            write_predictions(folder / "predictions.npz", predictions)
 
         further = {}
         if options["init"] == "ridge":

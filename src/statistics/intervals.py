@@ -80,7 +80,9 @@ class Evidence(NamedTuple):
         return math.exp(brentq(surplus, math.log(LOWEST_P), math.log(0.5)))
 
     def interval(self) -> IntervalEstimate:
-        """Return the value with the limits that no test in one direction rejects."""
+        """Return the value with the limits that no test in one direction rejects; NaN for NaN."""
+        if math.isnan(self.value):
+            return IntervalEstimate(math.nan, math.nan, math.nan)
         low, high = self.bounds
         return IntervalEstimate(
             self.value, self._end(low, self.p_above), self._end(high, self.p_below)

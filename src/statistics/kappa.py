@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.values import IntervalEstimate
+from src.values import IntervalEstimate, Predictions
 
 DEVIATIONS = 1.96  # half of an interval of 95 %
 
@@ -20,6 +20,12 @@ class StrataCounts(NamedTuple):
     # (S,): ordered pairs of images i, j where the stitched class of i is the end class of j
     agreeing_pairs: np.ndarray
     pairs_of_image: np.ndarray  # (n,): the number of agreeing pairs that an image is in
+
+
+def kappa_of(predictions: Predictions) -> IntervalEstimate:
+    """Return the κ of a stitch and its end network within strata; see `kappa_within`."""
+    strata = strata_of(predictions.labels, predictions.front)
+    return kappa_within(predictions.stitched, predictions.end, strata)
 
 
 def strata_of(labels: np.ndarray, front: np.ndarray) -> np.ndarray:
