@@ -13,9 +13,10 @@ from src.models.tokens import TokenLayout
 from src.ood.cells import cells
 from src.ood.detectors import Detector
 from src.ood.identifying import OwnLayer, Shown, share_of
-from src.ood.metrics import OODMetrics, auroc_interval, ood_metrics
+from src.ood.metrics import OODMetrics, ood_metrics
 from src.ood.reference import DetectorKey, Reference
 from src.ood.validity import N_IMAGES, features
+from src.statistics.auroc import auroc_interval
 from src.stitching.grid import Grid
 from src.training import NO_CLASS, predicted_classes
 from src.values import Interval, IntervalEstimate, Pair, StitchValidity

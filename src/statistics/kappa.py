@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from src.statistics.intervals import DEVIATIONS
+from src.statistics.jackknife import jackknife_variance
 from src.values import IntervalEstimate, Predictions
-
-DEVIATIONS = 1.96  # half of an interval of 95 %
 
 
 class StrataCounts(NamedTuple):
@@ -77,9 +77,8 @@ def kappa_within(stitched: np.ndarray, end: np.ndarray, strata: np.ndarray) -> I
     if not (independent_without > 0).all():
         return IntervalEstimate(value, -1.0, 1.0)
     unbiased = 1 - observed.sum() / independent.sum()
-    half_width = DEVIATIONS * math.sqrt(
-        (len(agree) - 1) * np.var(1 - observed_without / independent_without)
-    )
+    without_image = 1 - observed_without / independent_without  # (n,)
+    half_width = DEVIATIONS * math.sqrt(jackknife_variance(without_image))
     low = max(-1.0, unbiased - half_width)
     high = min(1.0, unbiased + half_width)
     return IntervalEstimate(value, float(min(value, low)), float(max(value, high)))
