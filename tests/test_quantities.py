@@ -85,7 +85,7 @@ def test_rows_have_the_quantities_of_the_table():
     assert evaluated == kept(VALIDITY, DETECTOR) | {"accuracy", "lost_at"}
     assert set(StitchValidity._fields) | {"identification"} == kept(VALIDITY)
     judged = without_ends(columns(VerdictRow))
-    assert judged >= kept(VERDICT, VALIDITY) | {"accuracy", "penalty"}
+    assert judged >= kept(VERDICT) | {"accuracy", "penalty", "identification"}
     for kind in (StitchRow, EvaluationRow, VerdictRow):
         assert not {name for name in columns(kind) if name.endswith(("_low", "_high"))} - {
             f"{name}_{end}" for name in QUANTITIES for end in ("low", "high")

@@ -167,7 +167,6 @@ def test_training_that_had_not_converged(tmp_path, losses, is_done):
 def test_what_is_measured_of_a_pair(tmp_path):
     write_run(tmp_path, "1", n_right=945)
     write_evaluation(tmp_path, {"1": 0.6})
-    write_evaluation(tmp_path, {"1": 0.9}, detector="knn")
     tables = [
         of_networks(values={"cka": 0.8, "cka_debiased": 0.7}, nulls={"cka": Null(0.005, 0.3, 0.7)}),
         of_networks(values={"cka": 0.9}),  # of several tables the last one counts
@@ -178,7 +177,7 @@ def test_what_is_measured_of_a_pair(tmp_path):
     ]
     verdict = verdict_on(tmp_path, tables)
     assert (verdict.method, *verdict.pair) == ("direct matching", "x", "y")
-    assert (verdict.lost_at, verdict.density) == ("output", 0.9)
+    assert verdict.lost_at == "output"
     assert {layer: share.value for layer, share in verdict.way.items()} == IDENTIFIED
     assert verdict.accuracy == 0.945 and verdict.penalty == pytest.approx(0.005)
     assert (
@@ -208,14 +207,7 @@ def test_what_is_measured_of_a_pair(tmp_path):
         "cka_null_95": 0.3,
         "cka_calibrated": 0.7,
     }
-    aurocs = {"auroc_energy": 0.6, "auroc_low_energy": 0.59, "auroc_high_energy": 0.61}
-    aurocs |= {"auroc_knn": 0.9, "auroc_low_knn": 0.89, "auroc_high_knn": 0.91}
-    assert verdict.others == pytest.approx(aurocs | similarities)
-    assert (verdict.agreement, verdict.kappa, verdict.representation_difference) == (
-        0.75,
-        0.5,
-        0.25,
-    )
+    assert verdict.similarities == pytest.approx(similarities)
     assert verdict.seed_spread is None
 
 
@@ -415,12 +407,23 @@ def test_seeds_count(tmp_path):
     )
 
 
+def test_a_row_names_its_runs(tmp_path):
+    """So that what else was measured of them is found in the tables of stitches and evaluations."""
+    for seed in range(3):
+        write_run(tmp_path, str(seed), n_right=940 + seed, seed=seed)
+    write_evaluation(tmp_path, dict(zip("012", (0.5, 0.6, 0.7), strict=True)))
+    verdict_report.write_files(tmp_path / "v.csv", judge_runs(runs_of(tmp_path)), Limits())
+    (verdict,) = read_csv(tmp_path / "v.csv")
+    rows = read_csv(tmp_path / "ood_evaluation.csv")
+    auroc_of = {row["folder"]: float(row["auroc"]) for row in rows}
+    assert [auroc_of[name] for name in verdict["folders"].split(";")] == [0.5, 0.6, 0.7]
+
+
 def test_every_run_counts(tmp_path):
     for seed in range(5):
         write_run(tmp_path, str(seed), n_right=945, seed=seed)
     write_evaluation(tmp_path, dict(zip("01234", (0.5, 0.6, 0.5, 0.6, 0.3), strict=True)))
     assert verdict_on(tmp_path).verdict == SIMILAR
-    assert verdict_on(tmp_path).others["auroc_energy"] == pytest.approx(0.5)
     write_evaluation(tmp_path, dict.fromkeys("0123", 0.5))
     write_way(tmp_path, {"4": {}})
     assert word_on(tmp_path) == UNKNOWN  # of run 4
@@ -446,7 +449,7 @@ def test_a_copy_of_a_checkpoint_is_the_same_network(tmp_path, monkeypatch):
     verdict = verdict_on(
         tmp_path / "one", [of_networks("copy.pt", f"{tmp_path}/g.pt", values={"cka": 0.8})]
     )
-    assert (verdict.n_runs, verdict.n_networks, verdict.others) == (2, 1, {"cka": 0.8})
+    assert (verdict.n_runs, verdict.n_networks, verdict.similarities) == (2, 1, {"cka": 0.8})
     write_run(tmp_path / "one", "2", n_right=900, seed=2, front_model_path="other.pt")
     assert [row.n_runs for row in judge_runs(runs_of(tmp_path / "one"))] == [2, 1]
     write_run(
@@ -456,7 +459,7 @@ def test_a_copy_of_a_checkpoint_is_the_same_network(tmp_path, monkeypatch):
         assert (
             verdict_on(
                 tmp_path / "fresh", [of_networks("-", "-", values={"cka": 0.8}, seed=seed)]
-            ).others
+            ).similarities
             == others
         )
 
@@ -466,7 +469,7 @@ def test_what_is_missing_or_of_other_data_is_left_out(tmp_path, capsys):
     write_evaluation(tmp_path, {"1": 0.5})
     (row,) = read_evaluations(tmp_path)["energy"]
     write_table(evaluation_file(tmp_path, "energy"), EvaluationRow, [replace(row, dataset="mnist")])
-    assert not verdict_on(tmp_path).others
+    assert not runs_of(tmp_path)[0].evaluations
     assert "the evaluation by energy on mnist is skipped" in capsys.readouterr().err
     path.write_bytes(path.read_bytes()[:100])
     assert word_on(tmp_path) == (UNDECIDED, "no predictions of the same test images")
@@ -539,7 +542,7 @@ def test_script_writes_table_sentences_and_maps(two_methods, drawn_figures):
     assert out.strip().splitlines()[-len(text) :] == text
     rows = read_csv(two_methods / "out" / "v.csv")
     assert [row["verdict"] for row in rows] == [SIMILAR, UNDECIDED, NOT_MATCHED, NOT_MATCHED]
-    assert rows[0]["cka"] == "0.5" and rows[1]["cka"] == "" and rows[0]["auroc_energy"] == "0.5"
+    assert rows[0]["cka"] == "0.5" and rows[1]["cka"] == ""
     assert (two_methods / "out" / "v.png").exists() and "Method" not in caption_of(
         drawn_figures["v.png"]
     )

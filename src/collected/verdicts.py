@@ -5,12 +5,12 @@ import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
 from src.choices.similarity import ACTIVATIONS, measure_of
-from src.collected.controls import Controls, compared, controls_of
+from src.collected.controls import compared, controls_of
 from src.collected.groups import (
     CLASS_CONTROL,
     FRESH_END,
@@ -22,14 +22,11 @@ from src.collected.groups import (
 )
 from src.collected.named_networks import named_networks
 from src.runs.folders import StitchingRun
-from src.tables.experiments import WEIGHTS
 from src.tables.image_records import are_same
-from src.tables.quantities import STITCHING, VALIDITY, measured_by
 from src.tables.similarity_rows import SimilarityRow, value_column
-from src.tables.tables import columns, from_record
 from src.tables.verdict_rows import VerdictRow
 from src.values import OF_BATCH, RANDOM, Predictions
-from src.verdict import SIMILAR, Limits, Stitches, Verdict, judge
+from src.verdict import SIMILAR, Compared, Limits, Stitches, Verdict, judge
 
 MEASURES = ("cka", "cka_debiased")  # whose values and nulls the table shows
 SIMILARITY_COLUMNS = [
@@ -38,8 +35,20 @@ SIMILARITY_COLUMNS = [
     for column in (name, f"{name}_p_value", f"{name}_null_95", f"{name}_calibrated")
 ]
 
+# Means of runs that a row has where predictions or activations give no estimate
+MEANS = ("accuracy", "penalty", "front_accuracy", "end_accuracy", "identification")
+SEPARATOR = ";"  # between the names of folders
+
+Side = tuple[str | None, str | None, str]  # the name of a network, its weights and a layer
 # Rows of similarity by networks, data and layers
 ByLayers = Mapping[Hashable, Sequence[SimilarityRow]]
+
+
+class Title(NamedTuple):
+    """How a row names a network. None: the row is of several networks."""
+
+    name: str | None = None
+    group: str | None = None
 
 
 def judge_runs(
@@ -73,8 +82,14 @@ def judge_runs(
     for family in families:
         verdicts = judge([stitches_of(group) for group in family], limits=limits)
         for group, verdict in zip(family, verdicts, strict=True):
-            row = _row(group, verdict, names, controls)
-            rows.append(replace(row, others=row.others | _similarity(group, similarity_of_layers)))
+            row = _row(
+                group,
+                verdict,
+                names=names,
+                control=compared(group, controls),
+                similarities=_similarity(group, similarity_of_layers),
+            )
+            rows.append(row)
     return _with_both_ways(rows)
 
 
@@ -146,100 +161,89 @@ def _flaw(group: Group) -> str:
     return ""
 
 
-def _row(group: Group, verdict: Verdict, names: Names, controls: Controls) -> VerdictRow:
-    """Return the row of a verdict, without similarities and without `both_ways`."""
-    control = compared(group, controls)
-    record = {
-        "verdict": verdict.word,
-        "reason": verdict.reason,
-        "p_below": verdict.p_below,
-        "p_above": verdict.p_above,
-        **_identity(group),
-        **_names_of(group, names),
-        **_means(group),
-        **_intervals(verdict),
-        **_aurocs(group),
-    }
-    if control is not None:
-        record |= {"control_identification": control.identification, "p_control": control.p_value}
-    defined = {name: value for name, value in record.items() if _is_defined(value)}
-    way = {layer: share for layer, share in verdict.way.items() if not math.isnan(share.value)}
-    return replace(from_record(VerdictRow, defined), way=way)
-
-
-def _identity(group: Group) -> dict[str, Any]:
-    """Return the columns that name a group, and the number of its runs."""
+def _row(
+    group: Group,
+    verdict: Verdict,
+    *,
+    names: Names,
+    control: Compared | None,
+    similarities: dict[str, float],
+) -> VerdictRow:
+    """Return the row of a verdict; `both_ways` is not known yet."""
     rows = [run.row for run in group.runs]
+    front, end = _titles_of(group, names)
+    numbers = _means(group) | _estimates(verdict)
+    if control is not None:
+        numbers |= {"control_identification": control.identification, "p_control": control.p_value}
+    way = {layer: share for layer, share in verdict.way.items() if not math.isnan(share.value)}
+    lost_at = verdict.lost_at if verdict.lost_at in way else None
+    return VerdictRow(
+        method=group.method,
+        networks=group.networks,
+        front_layer=group.pair.front_layer,
+        end_layer=group.pair.end_layer,
+        verdict=verdict.word,
+        reason=verdict.reason,
+        control=group.control,
+        n_runs=len(rows),
+        n_networks=len(group.by_networks),
+        folders=SEPARATOR.join(run.folder.name for run in group.runs),
+        lost_at=lost_at,
+        front_depth=rows[0].front_depth,
+        end_depth=rows[0].end_depth,
+        front_weights=_common(row.front_weights for row in rows),
+        end_weights=_common(row.end_weights for row in rows),
+        front_network=front.name,
+        front_group=front.group,
+        end_network=end.name,
+        end_group=end.group,
+        both_ways=None,
+        same_run=is_same_run(group.runs[0], names),
+        similarities=similarities,
+        way=way,
+        **numbers,
+    )
+
+
+def _titles_of(group: Group, names: Names) -> list[Title]:
+    """Return the titles of the front and the end network."""
+    if len(group.by_networks) > 1:
+        return [Title(), Title()]
+    networks = [names[key] for key in group.runs[0].row.network_keys]
+    return [Title(network.name, network.group) for network in networks]
+
+
+def _means(group: Group) -> dict[str, float]:
+    """Return the means over runs, by column, where all runs have values, and `seed_spread`."""
+    means = {}
+    for name in MEANS:
+        values = [value_of(run, name) for run in group.runs]
+        measured = [value for value in values if value is not None and not math.isnan(value)]
+        if len(measured) == len(values):
+            means[name] = _average(measured)
     accuracies = [[run.row.accuracy for run in runs] for runs in group.by_networks]
     spreads = [
         max(of_networks) - min(of_networks) for of_networks in accuracies if len(of_networks) > 1
     ]
-    return {
-        "method": group.method,
-        "networks": group.networks,
-        **group.pair._asdict(),
-        "control": group.control,
-        "n_runs": len(rows),
-        "n_networks": len(group.by_networks),
-        "seed_spread": max(spreads, default=None),
-        "front_depth": rows[0].front_depth,
-        "end_depth": rows[0].end_depth,
-        **{name: _common(getattr(row, name) for row in rows) for name in WEIGHTS},
-    }
-
-
-def _names_of(group: Group, names: Names) -> dict[str, Any]:
-    """Return the columns that name both networks; of several pairs of networks, only
-    `same_run`."""
-    run = group.runs[0]
-    columns: dict[str, Any] = {"same_run": is_same_run(run, names)}
-    if len(group.by_networks) == 1:
-        for side, key in zip(("front", "end"), run.row.network_keys, strict=True):
-            columns |= {f"{side}_network": names[key].name, f"{side}_group": names[key].group}
-    return columns
-
-
-def _means(group: Group) -> dict[str, float]:
-    """Return the means over runs of quantities of a verdict, by column, where all runs have
-    values."""
-    means = {}
-    for name in measured_by(STITCHING, VALIDITY):
-        values = [value_of(run, name) for run in group.runs]
-        measured = [value for value in values if value is not None]
-        if name in columns(VerdictRow) and len(measured) == len(values):
-            means[name] = _average(measured)
+    if spreads:
+        means["seed_spread"] = max(spreads)
     return means
 
 
-def _intervals(verdict: Verdict) -> dict[str, Any]:
-    """Return the estimates with the ends of their intervals, by column, and `lost_at`."""
+def _estimates(verdict: Verdict) -> dict[str, float]:
+    """Return the defined p-values, and estimates with the ends of their intervals, by column."""
+    values = {"p_below": verdict.p_below, "p_above": verdict.p_above}
     intervals = {
         "accuracy": verdict.accuracy,
         "penalty": verdict.penalty,
         "kappa_within": verdict.kappa_within,
         "identification": verdict.identification,
     }
-    ends: dict[str, Any] = {}
-    for name, interval in intervals.items():
-        columns = {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
-        ends |= {name: value for name, value in columns.items() if not math.isnan(value)}
-    if "identification" in ends:
-        ends["lost_at"] = verdict.lost_at
-    return ends
-
-
-def _aurocs(group: Group) -> dict[str, float]:
-    """Return the mean AUROC of each detector, with the ends of its interval, over the evaluated
-    runs."""
-    aurocs = {}
-    names = dict.fromkeys(name for run in group.runs for name in run.evaluations)
-    for name in names:
-        evaluations = [run.evaluations[name] for run in group.runs if name in run.evaluations]
-        for part in ("auroc", "auroc_low", "auroc_high"):
-            values = [getattr(evaluation, part) for evaluation in evaluations]
-            if values and None not in values:
-                aurocs[f"{part}_{name}"] = _average(values)
-    return aurocs
+    for name, estimate in intervals.items():
+        values[name] = estimate.value
+        values[f"{name}_low"] = estimate.low
+        values[f"{name}_high"] = estimate.high
+    return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
 def _by_layers(rows: Iterable[SimilarityRow]) -> dict[tuple, list[SimilarityRow]]:
@@ -290,34 +294,30 @@ def similarity_columns(values: Iterable[Mapping[str, float]]) -> list[str]:
 def _with_both_ways(rows: Sequence[VerdictRow]) -> list[VerdictRow]:
     """Return the rows with `both_ways`, where the pair was stitched in both directions."""
 
-    def direction(row: VerdictRow) -> tuple[Any, ...]:
-        front = (row.front_network, row.front_weights, row.front_layer)
-        end = (row.end_network, row.end_weights, row.end_layer)
-        return row.method, front, end
-
     stitches = [row for row in rows if row.front_network and row.control != CLASS_CONTROL]
-    row_of_direction = {direction(row): row for row in stitches}
+    row_of_direction = {(row.method, *_sides(row)): row for row in stitches}
     judged = []
     for row in rows:
-        method, front, end = direction(row)
-        back = row_of_direction.get((method, end, front))
-        is_control = row.control == CLASS_CONTROL
-        if back is not None and front != end and not is_control:
+        front, end = _sides(row)
+        back = row_of_direction.get((row.method, end, front))
+        if back is not None and front != end and row.control != CLASS_CONTROL:
             is_similar = row.verdict == back.verdict == SIMILAR
             row = replace(row, both_ways=is_similar)
         judged.append(row)
     return judged
 
 
+def _sides(row: VerdictRow) -> tuple[Side, Side]:
+    """Return the front and the end of a stitch."""
+    front = (row.front_network, row.front_weights, row.front_layer)
+    end = (row.end_network, row.end_weights, row.end_layer)
+    return front, end
+
+
 def _common(values: Iterable[str | None]) -> str | None:
     """Return the value that all share; None if they differ or are ""."""
     distinct = set(values)
     return distinct.pop() or None if len(distinct) == 1 else None
-
-
-def _is_defined(value: Any) -> bool:
-    """Return whether a value is neither None nor NaN."""
-    return value is not None and not (isinstance(value, float) and math.isnan(value))
 
 
 def _average(values: Sequence[float]) -> float:
