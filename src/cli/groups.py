@@ -458,7 +458,7 @@ def _load_whole(
     args: Namespace, options: NetworkOptions, images: ImageSpec, *, session: "Session", device: Any
 ) -> LoadedNetwork:
     """Return the network that options name, without layers."""
-    from src.runs.trained_with import note_other_data
+    from src.runs.training_images import note_other_data
 
     name = named_network(args, options.model)
     network = session.network(name, images, device=device, encoder=options.is_encoder_allowed)

@@ -1,13 +1,9 @@
-"""StateDict dicts on disk, and networks that are built from state dicts."""
+"""State dicts on disk, and networks that are built from state dicts."""
 
 import hashlib
-import io
-import pickle
 import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,16 +11,17 @@ from torch import Tensor, nn
 from src.datasets.base import BaseImageSet
 from src.ground.console import warn, warn_once
 from src.ground.errors import Misfit, UserError
-from src.ground.files import readable, write_bytes
 from src.ground.images import ImageSpec
 from src.ground.runtime import seeded
+from src.ground.tensors import load_tensors, save_tensors
 from src.ground.user_code import is_user_code
 from src.models import Network, build_model
 from src.models.control import ClassControl, set_statistics
 from src.models.heads import LinearProbe
 from src.models.steadiness import unsteadiness_of
 from src.models.torchvision_networks import torchvision_weights
-from src.runs.trained_with import explained, options_beside, warn_of_other_images
+from src.runs.trained_with import options_beside
+from src.runs.training_images import explained, warn_of_other_images
 from src.tables.network_names import DEFAULT, FEATURES, FRESH, NetworkName, fresh_seed
 from src.values import OF_BATCH, RANDOM
 
@@ -48,13 +45,6 @@ SHAPES = re.compile(
 def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
     """Save a state dict in torch's zip format, atomically; equal states make equal bytes."""
     save_tensors(path, {key: value.detach().cpu().contiguous() for key, value in state.items()})
-
-
-def save_tensors(path: Path, content: object) -> None:
-    """Save tensors and plain values, in any containers, in torch's zip format, atomically."""
-    buffer = io.BytesIO()  # a path would be stored in the file: bytes would depend on the name
-    torch.save(content, buffer)
-    write_bytes(path, buffer.getvalue())
 
 
 def load_state(path: str | Path) -> StateDict:
@@ -82,28 +72,6 @@ def load_state(path: str | Path) -> StateDict:
     for prefix in ("module.", "_orig_mod.", "module."):  # the two stand in either order
         nn.modules.utils.consume_prefix_in_state_dict_if_present(state, prefix)
     return state
-
-
-def load_tensors(path: str | Path) -> Any:
-    """Load a file of torch that holds tensors and plain values, onto the CPU.
-
-    Code in the file does not run.
-
-    Raises:
-        UserError: the file is missing or damaged, or holds code.
-    """
-    remedy = "save a plain state dict: torch.save(model.state_dict(), path)"
-    advice = "check the path"
-    if Path(path).is_file():
-        advice = f"it is damaged or no checkpoint: {remedy}"
-    with readable(f"checkpoint {path}", advice), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns of files that are no checkpoints
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:  # torch's message advises to run the code
-            raise UserError(
-                f"checkpoint {path} holds more than tensors, or is damaged; {remedy}"
-            ) from error
 
 
 def load_model(

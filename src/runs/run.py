@@ -21,9 +21,9 @@ from src.choices import Options
 from src.ground.console import note
 from src.ground.errors import UserError
 from src.ground.files import locked, write_json
-from src.ground.runtime import provenance
+from src.ground.provenance import provenance
+from src.ground.tensors import load_tensors, save_tensors
 from src.runs.changes import changes
-from src.runs.checkpoints import load_tensors, save_tensors
 from src.runs.options import (
     as_written,
     differences,

@@ -16,9 +16,10 @@ from src.ground.console import listed, note, result, warn
 from src.ground.errors import UserError
 from src.ground.files import durable_together
 from src.ground.grouping import grouped
+from src.ground.tensors import load_tensors
 from src.models import Network
 from src.runs.changes import changes
-from src.runs.checkpoints import load_tensors, save_state
+from src.runs.checkpoints import save_state
 from src.runs.folders import remove_parts, write_metrics, write_predictions
 from src.runs.options import as_written, differences, read_options, refuse_other_options
 from src.runs.recorded import report_epoch, write_logs
