@@ -121,6 +121,7 @@ def give_verdict(args) -> None:
         note(f"groups that cannot be tested: {listed(untested, n=1)}")
     note_on_layers(groups)
     result("\n".join(verdict_report.sentences(verdicts, limits, tests)))
+    made_with = run.provenance()
     with claimed([run]):
         run.mark_as_unfinished()
         remove_companions(Path(args.output))
@@ -132,7 +133,12 @@ def give_verdict(args) -> None:
             groups=groups,
             tests=tests,
             title=args.title,
-            made_with=record.describe(run.provenance(), images),
+            made_with=record.describe(
+                images,
+                suite=made_with["suite"],
+                commit=made_with["commit"],
+                command=made_with["command"],
+            ),
         )
         run.finish()
     note(

@@ -4,6 +4,7 @@ This module imports neither torch nor scipy: tables are read without them.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -33,6 +34,18 @@ class IntervalEstimate(NamedTuple):
     value: float
     low: float
     high: float
+
+
+def weakest_layer(shares: Mapping[str, float]) -> str:
+    """Return the layer of the way that identifies fewest images.
+
+    Where activations are not finite, it is the first such layer.
+
+    Args:
+        shares: of identified images, by layer; NaN: not finite. Not empty.
+    """
+    undefined = [layer for layer, share in shares.items() if math.isnan(share)]
+    return undefined[0] if undefined else min(shares, key=shares.__getitem__)
 
 
 class Pair(NamedTuple):

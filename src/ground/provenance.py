@@ -29,14 +29,14 @@ def provenance(*, gpu: int, start: datetime) -> dict[str, Any]:
         "python": platform.python_version(),
         **_packages(),
     }
-    device = {"device": "CPU"}
+    device: dict[str, str | int | bool | None] = {"device": "CPU"}
     if gpu != -1:
         device = _gpu_provenance(gpu)
     times = {"start": start.isoformat(), "end": datetime.now().isoformat()}
     return {"command": shlex.join(sys.argv), **versions, **device, **times}
 
 
-def _gpu_provenance(gpu: int) -> dict[str, Any]:
+def _gpu_provenance(gpu: int) -> dict[str, str | int | bool | None]:
     import torch  # a run on a GPU has loaded it; other records are made without it
 
     return {

@@ -13,7 +13,7 @@ from src.ground.errors import UserError
 from src.ground.files import readable, write_bytes
 
 
-def save_tensors(path: Path, content: Any) -> None:
+def save_tensors(path: Path, content: object) -> None:
     """Save tensors and plain values, in any containers, in torch's zip format, atomically."""
     import torch
 

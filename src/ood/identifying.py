@@ -16,7 +16,6 @@ random foils; here the foil is a hard one.
 """
 
 import math
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -237,19 +236,3 @@ def share_of(identified: np.ndarray) -> IntervalEstimate:
     All three are NaN if a value is NaN.
     """
     return wilson_interval(float(np.mean(identified)), len(identified))
-
-
-def weakest_layer(shares: Mapping[str, IntervalEstimate]) -> str:
-    """Return the layer of the way that identifies fewest images.
-
-    Where activations are not finite, it is the first such layer.
-
-    Args:
-        shares: of identified images, by layer; not empty.
-    """
-    return min(shares, key=lambda layer: _nan_first(shares[layer].value))
-
-
-def _nan_first(share: float) -> float:
-    """Return a key that sorts NaN before all shares."""
-    return -1 if math.isnan(share) else share

@@ -13,11 +13,12 @@ from src.choices.datasets import dataset_label
 from src.ground.console import warn
 from src.ground.files import write_bytes
 from src.ood.evaluation import StitchScores, detection_of, score_grid
-from src.ood.identifying import Foils, weakest_layer
+from src.ood.identifying import Foils
 from src.ood.reference import DetectorKey, Reference
 from src.runs.folders import StitchingRun
 from src.runs.reloading import GridOfRuns
 from src.tables.evaluation_rows import EvaluationRow, IdentificationRow
+from src.values import weakest_layer
 
 
 class ScoredRun(NamedTuple):
@@ -112,7 +113,7 @@ def _with_scores(row: EvaluationRow, scores: StitchScores) -> EvaluationRow:
         row = replace(row, **scores.validity._asdict())
     shares = scores.shares
     if shares:
-        layer = weakest_layer(shares)
+        layer = weakest_layer({name: share.value for name, share in shares.items()})
         row = replace(
             row,
             identification=shares[layer].value,

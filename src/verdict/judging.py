@@ -29,7 +29,7 @@ from src.statistics.intervals import (
 )
 from src.statistics.kappa import kappa_of
 from src.statistics.significance import false_discovery_rate
-from src.values import IntervalEstimate, Predictions
+from src.values import IntervalEstimate, Predictions, weakest_layer
 
 SIMILAR = "similar"
 LOST = "the image is lost"
@@ -99,7 +99,11 @@ class Verdict(NamedTuple):
     kappa_within: IntervalEstimate
     # The share of identified images by layer of the way; empty without predictions
     way: dict[str, IntervalEstimate]
-    lost_at: str  # the layer with the smallest share, or the first with a share of NaN; "": none
+
+    @property
+    def lost_at(self) -> str:
+        """The layer with the smallest share, or the first with a share of NaN; "" without any."""
+        return _weakest(self.way) if self.way else ""
 
     @property
     def identification(self) -> IntervalEstimate:
@@ -118,18 +122,6 @@ class Measured(NamedTuple):
     kappa_within: IntervalEstimate  # the mean over the runs, NaN where no run defines it
     way: dict[str, Evidence]  # the share of identified images at each layer
     is_end_at_chance: bool  # at least one end network is
-
-    @property
-    def lost_at(self) -> str:
-        """The layer of the way with the smallest share, or the first layer with a share of NaN.
-
-        It is "" if identification was not measured.
-        """
-        if not self.way:
-            return ""
-        shares = {layer: evidence.value for layer, evidence in self.way.items()}
-        undefined = [layer for layer, share in shares.items() if math.isnan(share)]
-        return undefined[0] if undefined else min(shares, key=shares.__getitem__)
 
 
 class PValues(NamedTuple):
@@ -171,7 +163,7 @@ def judge(
 def _verdict(word: str, reason: str, measured: Measured | None, p_values: PValues) -> Verdict:
     """Return a verdict with its estimates."""
     if measured is None:
-        return Verdict(word, reason, UNDEFINED, UNDEFINED, *p_values, UNDEFINED, way={}, lost_at="")
+        return Verdict(word, reason, UNDEFINED, UNDEFINED, *p_values, UNDEFINED, way={})
     return Verdict(
         word,
         reason,
@@ -181,8 +173,12 @@ def _verdict(word: str, reason: str, measured: Measured | None, p_values: PValue
         p_above=p_values.above,
         kappa_within=measured.kappa_within,
         way={layer: share.interval() for layer, share in measured.way.items()},
-        lost_at=measured.lost_at,
     )
+
+
+def _weakest(way: Mapping[str, Evidence] | Mapping[str, IntervalEstimate]) -> str:
+    """Return the layer of a way that identifies fewest images."""
+    return weakest_layer({layer: share.value for layer, share in way.items()})
 
 
 def _tests(measured: Sequence[Measured | None], limits: Limits) -> list[PValues]:
@@ -279,7 +275,7 @@ def _decide_accurate(measured: Measured, limits: Limits) -> tuple[str, str]:
     """
     if not measured.way:
         return UNDECIDED, "accurate, but identification was not measured"
-    layer = measured.lost_at
+    layer = _weakest(measured.way)
     weakest = measured.way[layer]
     if math.isnan(weakest.value):
         return UNDECIDED, f"accurate, but the activations at {layer} are not finite"
