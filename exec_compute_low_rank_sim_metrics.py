@@ -241,7 +241,7 @@ def batches_of(args, test_set, n_images):
 
 def source_of(args, first, second) -> dict:
     """Return the columns that name the two networks and the images."""
-    from src.runs.images import short_images
+    from src.tables.image_records import short_images
 
     dataset = args.dataset
     if has_features(args, cli.MODEL1) and has_features(args, cli.MODEL2):

@@ -21,7 +21,7 @@ def measure(args) -> None:
     from src.ground.console import progress, result
     from src.ground.runtime import device_of
     from src.runs.checkpoints import load_model
-    from src.runs.trained_with import note_other_data
+    from src.runs.training_images import note_other_data
     from src.training import Classification, evaluate
 
     device = device_of(args.gpu)
@@ -32,7 +32,7 @@ def measure(args) -> None:
     test_set = load_dataset(args.dataset, args.dataset_root, train=False, **loading)
     n_batches = test_set.n_batches(args.batch_size)
     batches = progress(test_set.batches(args.batch_size), "evaluating", n_batches)
-    (measured,) = evaluate(Classification(model), batches)
+    (measured,) = evaluate(Classification(model), batches).values()
     result(f"Clean accuracy: {measured.accuracy:.2%}")
 
 

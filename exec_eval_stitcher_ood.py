@@ -109,19 +109,19 @@ def evaluate(args, session=None) -> None:
     from src.datasets import dataset_info
     from src.ground.console import note
     from src.ground.runtime import device_of
-    from src.ood.evaluation import score_stitches
-    from src.runs.folders import read_runs
+    from src.runs.folders import newest_runs, read_runs
     from src.runs.reloading import check_data, check_images, check_runs, with_record
     from src.runs.run import claimed
+    from src.runs.scored_runs import score_runs
     from src.runs.session import Session
-    from src.tables.experiments import newest_runs
+    from src.tables.image_records import short_images
 
     # The stitching runs, and the tables that will be written
     session = session or Session()
     device = device_of(args.gpu)
     folder = Path(args.source_dir)
     finished, skipped = read_runs(folder)
-    check_runs(finished, folder, vars(args))
+    check_runs(finished, folder, moved_networks(args))
     dataset_info(args.dataset, labelled=True)
     tables, way = begin_tables(args)
     runs = newest_runs(finished)
@@ -132,12 +132,15 @@ def evaluate(args, session=None) -> None:
     test_set = cli.load_split(args, session, device, train=False)
     if needs_training_images(args, runs):
         cli.load_split(args, session, device, train=True)
-    check_images(runs, vars(args), other_data=args.other_data)
+    fingerprints = short_images(vars(args))
+    check_images(
+        args.dataset, runs, fingerprints, other_data=args.other_data, shortcut=args.shortcut
+    )
     networks = networks_of(args, runs, test_set, session)
     front, front_name = networks["front"]
     end, end_name = networks["end"]
     names = {"front": front_name, "end": end_name}
-    runs = [with_record(run, names, vars(args)) for run in runs]
+    runs = [with_record(run, names, fingerprints) for run in runs]
 
     with claimed([*tables.values(), way]):
         # The reference: detectors and validity at the end layers, the end network's own scores
@@ -145,15 +148,25 @@ def evaluate(args, session=None) -> None:
 
         # The stitches
         grids, unusable = rebuild_stitches(runs, front, end, reference, skipped)
-        stitches = score_stitches(grids, reference)
+        scored = score_runs(grids, reference)
 
         # The metrics
-        write_results(args, stitches, reference, tables, way, names)
+        write_results(args, scored, reference, tables, way, names)
     n_skipped = len(skipped) + len(finished) - len(runs) + len(unusable)
     note(
-        f"evaluated {len(stitches)} stitches; "
+        f"evaluated {len(scored)} stitches; "
         f"skipped {n_skipped} runs and {len(reference.missing)} end layers"
     )
+
+
+def moved_networks(args) -> dict:
+    """Return where the networks of the runs are now, by side."""
+    from src.runs.reloading import MovedNetwork
+
+    return {
+        "front": MovedNetwork(args.front_model, args.front_type),
+        "end": MovedNetwork(args.end_model, args.end_type),
+    }
 
 
 def needs_training_images(args, runs) -> bool:
@@ -172,7 +185,9 @@ def networks_of(args, runs, test_set, session):
     from src.runs.reloading import load_networks
 
     device = test_set.device
-    networks = load_networks(runs, vars(args), test_set.spec, device=device, session=session)
+    networks = load_networks(
+        runs, moved_networks(args), test_set.spec, device=device, session=session
+    )
     if runs[0].row.class_control:
         front, name = networks["front"]
         train_set = cli.load_split(args, session, device, train=True)
@@ -234,20 +249,26 @@ def refer_to(end, end_name, args, runs, test_set, loading, session):
     The session keeps the reference for further folders of stitches.
     """
     from functools import partial
+    from pathlib import Path
 
     from src.ood.reference import make_reference
+    from src.runs.store import DetectorStore, load_trained
 
-    options = evaluation_options(end_name, args, runs, test_set, loading, session)
-    if session.reference is None or session.reference.options != options:
-        session.reference = None  # frees its memory before the new one is made
-        load_training_set = partial(
-            session.dataset, args.dataset, args.dataset_root, train=True, **loading
-        )
-        session.reference = make_reference(end, options, load_training_set)
-    return session.reference
+    options = evaluation_options(args, runs, test_set, loading, session)
+    store = Path(args.ood_detector_dir)
+    load_training_set = partial(
+        session.dataset, args.dataset, args.dataset_root, train=True, **loading
+    )
+
+    def make():
+        trained, missing = load_trained(DetectorStore(store), end, end_name, options)
+        reference = make_reference(end, options, load_training_set, trained=trained)
+        return reference._replace(missing=[*missing, *reference.missing])
+
+    return session.reference(end_name, store, options, make)
 
 
-def evaluation_options(end_name, args, runs, test_set, loading, session):
+def evaluation_options(args, runs, test_set, loading, session):
     """Return the options of the evaluation, with all images but the training images."""
     from src.ood.reference import EvaluationOptions
     from src.tables.matrices import by_depth, depths_of
@@ -262,10 +283,8 @@ def evaluation_options(end_name, args, runs, test_set, loading, session):
 
     rows = [run.row for run in runs]
     return EvaluationOptions(
-        end=end_name,
         layers=tuple(by_depth((row.end_layer for row in rows), depths_of(rows, "end"))),
         scores=tuple(args.detector),
-        store=args.ood_detector_dir,
         with_validity=args.validity,
         batch_size=args.batch_size,
         dataset=args.dataset,
@@ -277,19 +296,19 @@ def evaluation_options(end_name, args, runs, test_set, loading, session):
     )
 
 
-def write_results(args, stitches, reference, tables, way, names) -> None:
+def write_results(args, scored, reference, tables, way, names) -> None:
     """Report the metrics of each score, save the scores of all images and the identified images,
     and finish the runs of the tables."""
     from pathlib import Path
 
-    from src.ood.evaluation import evaluate_stitches
     from src.reports.evaluation_report import report
-    from src.runs.images import recorded_images
+    from src.runs.scored_runs import evaluation_rows
+    from src.tables.image_records import recorded_images
 
     # The metrics
     evaluations = {}
     for score in tables:
-        rows = evaluate_stitches(score, stitches, reference, other_data=args.other_data)
+        rows = evaluation_rows(score, scored, reference, other_data=args.other_data)
         if rows:  # no rows: no stitch ends at a layer with a detector
             evaluations[score] = rows
 
@@ -301,9 +320,9 @@ def write_results(args, stitches, reference, tables, way, names) -> None:
         run.mark_as_unfinished()
     other_data = label_of_other_data(args)
     report(Path(args.source_dir), evaluations, reference, other_data=other_data, title=args.title)
-    save_scores(args, evaluations, stitches, reference)
+    save_scores(args, evaluations, scored, reference)
     if reference.foils:
-        save_ways(args, stitches, reference.foils)
+        save_ways(args, scored, reference.foils)
 
     # The weights and images that the tables are about
     weights = {f"{side}_model_path_sha256": name.weights for side, name in names.items()}
@@ -313,17 +332,17 @@ def write_results(args, stitches, reference, tables, way, names) -> None:
         run.finish()
 
 
-def save_scores(args, evaluations, stitches, reference) -> None:
+def save_scores(args, evaluations, scored, reference) -> None:
     """Save the scores of all images, by each detector with an evaluation."""
     from pathlib import Path
 
-    from src.ood.evaluation import save_archive, save_arrays, scores_of_images
+    from src.runs.scored_runs import save_archive, save_arrays, scores_of_images
     from src.tables.evaluation_rows import scores_file
 
     folder = Path(args.source_dir)
     has_several = len(scores_by_title(args.detector)) > 1
     for score in evaluations:
-        arrays = scores_of_images(score, stitches, reference)
+        arrays = scores_of_images(score, scored, reference)
         if not args.energy_dir:
             path = scores_file(folder, score, other_data=label_of_other_data(args))
             save_archive(path, arrays)
@@ -333,17 +352,17 @@ def save_scores(args, evaluations, stitches, reference) -> None:
             save_arrays(Path(args.energy_dir), arrays)
 
 
-def save_ways(args, stitches, foils) -> None:
+def save_ways(args, scored, foils) -> None:
     """Save the share of identified images at all layers of the way, and which images these are."""
     from pathlib import Path
 
-    from src.ood.evaluation import identified_images, save_archive
-    from src.tables.evaluation_rows import WayRow, way_file
+    from src.runs.scored_runs import identification_arrays, identification_rows, save_archive
+    from src.tables.evaluation_rows import IdentificationRow, way_file
     from src.tables.tables import write_table
 
     path = way_file(Path(args.source_dir), other_data=label_of_other_data(args))
-    write_table(path, WayRow, [row for stitch in stitches for row in stitch.way])
-    save_archive(path.with_suffix(".npz"), identified_images(stitches, foils))
+    write_table(path, IdentificationRow, identification_rows(scored))
+    save_archive(path.with_suffix(".npz"), identification_arrays(scored, foils))
 
 
 def main(argv=None) -> int:

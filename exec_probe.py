@@ -198,11 +198,10 @@ def train_probes(args, task, train_set, test_set, run):
     for history, state in train(task, train_set, test_set, settings, state=start):
         if run:
             run.save(loop=state)
-        logs = dict(zip(task.probes, history[-1], strict=True))
         if args.verbose:
-            print_epoch(len(history), logs)
-    trained = {key: log.train for key, log in logs.items()}
-    tested = {key: log.val for key, log in logs.items()}
+            print_epoch(len(history), history[-1])
+    trained = {key: log.train for key, log in history[-1].items()}
+    tested = {key: log.val for key, log in history[-1].items()}
     return trained, tested
 
 
@@ -213,7 +212,7 @@ def evaluate_probes(args, task, test_set):
 
     n_batches = test_set.n_batches(args.batch_size)
     batches = progress(test_set.batches(args.batch_size), "evaluating", n_batches)
-    return dict(zip(task.probes, evaluate(task, batches), strict=True))
+    return evaluate(task, batches)
 
 
 def print_epoch(epoch: int, logs) -> None:
@@ -249,7 +248,7 @@ def save_with_head(args, task) -> None:
     from src.runs.checkpoints import save_state
     from src.runs.run import Run, claimed
 
-    (head,) = task.heads
+    (head,) = task.heads.values()
     path = Path(args.with_head, f"model_{args.n_epochs}.pt")
     state_of_head = {f"linear_probe.{key}": value for key, value in head.state_dict().items()}
     run = Run.beside(path, vars(args))
@@ -284,8 +283,9 @@ def write_table(args, run, task, trained, tested, *, weights, n_images) -> None:
     from pathlib import Path
 
     from src.ground.console import note
-    from src.runs.images import short_images
-    from src.tables.probe_rows import ProbeRow, write_files
+    from src.reports.probe_report import write_files
+    from src.tables.image_records import short_images
+    from src.tables.probe_rows import ProbeRow
 
     rows = []
     for (layer, rank), on_test in tested.items():

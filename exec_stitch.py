@@ -166,9 +166,9 @@ def stitch(args, session=None) -> None:
     from src.ground.grouping import grouped
     from src.ground.runtime import device_of
     from src.reports.grid_tables import update_grid
+    from src.runs.check import check_options
     from src.runs.session import Session
-    from src.runs.stitch_runs import GridRuns
-    from src.stitching import check_options, chosen_options
+    from src.stitching import chosen_options
     from src.stitching.objectives import objective_of
     from src.tables.experiments import Experiment
 
@@ -193,16 +193,10 @@ def stitch(args, session=None) -> None:
     if args.stitching_type == AUTO:
         experiment = replace(experiment, chosen=chosen_options(layers))
 
-    # All pairs share frozen networks. If their BatchNorm statistics move, each pair needs copies.
+    # The folders of the runs
     directory = Path("results", args.save_dir)
-    groups = [layers]
-    if not is_frozen(args):
-        groups = [{pair: layer} for pair, layer in layers.items()]
-    runs_of_groups = [
-        GridRuns(directory, group, experiment, resume=args.resume) for group in groups
-    ]
     rows = {}
-    for runs in runs_of_groups:
+    for runs in begin_runs(args, directory, layers, experiment):
         if runs.layers:
             rows |= run_grid(args, runs, front.network, end.network, *images, settings, objective)
 
@@ -265,6 +259,24 @@ def load_images(args, session, device):
     return train_set, cli.load_split(args, session, device, train=False)
 
 
+def begin_runs(args, directory, layers, experiment) -> list:
+    """Return the `GridRuns` of all pairs; with `--resume`, of the pairs that remain.
+
+    All pairs share frozen networks. If BatchNorm statistics move, each pair needs copies of the
+    networks, and runs by itself.
+    """
+    from src.runs.stitch_runs import GridRuns
+
+    groups = [layers]
+    if not is_frozen(args):
+        groups = [{pair: layer} for pair, layer in layers.items()]
+    runs_of_groups = [GridRuns(directory, group, experiment) for group in groups]
+    if args.resume:
+        for runs in runs_of_groups:
+            runs.resume()
+    return runs_of_groups
+
+
 def run_grid(args, runs, front, end, train_set, test_set, settings, objective):
     """Match, train and evaluate stitches on shared passes; write a folder for each.
 
@@ -298,8 +310,7 @@ def run_grid(args, runs, front, end, train_set, test_set, settings, objective):
     )
     matched = match(args, front, end, runs.layers, train_set)
     for history, state in train(grid, train_set, test_set, settings, state=runs.state):
-        logs = zip(*history, strict=True)
-        runs.log(dict(zip(grid.layers, logs, strict=True)), state)
+        runs.log(history, state)
 
     n_batches = test_set.n_batches(args.batch_size)
     batches = progress(test_set.batches(args.batch_size), "evaluating", n_batches)

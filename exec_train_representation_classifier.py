@@ -246,13 +246,11 @@ def train_detector(args, run, source, layer, spec, settings, store, images: Imag
     """Train a classifier of the activations of a layer, fine-tune it, and add it to the store."""
     from src.ground.console import note
     from src.ood import finetuning
-    from src.runs.recorded import train_network
+    from src.runs.recorded import finetune_network, train_network
     from src.runs.store import new_name
 
     note(f"detector for {layer}")
-    classifier, shape = finetuning.fresh_classifier(
-        args.model_type, source.network, layer, spec, seed=args.seed, resume_from=args.resume_from
-    )
+    classifier, shape = classifier_of(args, source.network, layer, spec)
     run.claim(resume=args.resume)
     file = run.state.get("detector") or new_name()
     run.save(detector=file)
@@ -274,7 +272,7 @@ def train_detector(args, run, source, layer, spec, settings, store, images: Imag
     tuning = finetuning.finetuning_settings(
         settings, n_epochs=args.n_finetune_epochs, decay=args.finetune_decay
     )
-    scores = finetuning.finetune(run, task, images.mixed, images.test_set, tuning)
+    scores = finetune_network(run, task, images.mixed, images.test_set, tuning)
 
     # The store
     entry = {
@@ -295,6 +293,22 @@ def train_detector(args, run, source, layer, spec, settings, store, images: Imag
     store.add(file, classifier.state_dict(), entry)
     run.finish()
     note(f"added {store.folder / file}")
+
+
+def classifier_of(args, source, layer, spec):
+    """Return a classifier of the activations of a layer, and the shape of the activations.
+
+    It has fresh weights, or those of the checkpoint of `--resume-from`.
+    """
+    from src.ood.finetuning import fresh_classifier
+    from src.runs.checkpoints import load_weights
+
+    classifier, shape = fresh_classifier(args.model_type, source, layer, spec, seed=args.seed)
+    if args.resume_from is not None:
+        dimensions = "×".join(map(str, shape))
+        expected = f"{args.model_type} for {layer} of shape {dimensions}"
+        load_weights(classifier, args.resume_from, expected=expected)
+    return classifier, shape
 
 
 def main(argv=None) -> int:

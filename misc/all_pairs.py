@@ -217,7 +217,7 @@ def networks_of(units) -> list[ListedNetwork]:
 def fingerprints_of(unit: Unit, args, session, device) -> dict[str, str]:
     """Return the fingerprints of the images of a unit, by option. Similarity needs no training
     images."""
-    from src.runs.images import recorded_images
+    from src.tables.image_records import recorded_images
 
     images = argparse.Namespace(**vars(args))
     cli.load_split(images, session, device, train=False)

@@ -117,8 +117,8 @@ def draw_curves(args) -> None:
     from src.ground.console import listed, note
     from src.ground.errors import UserError
     from src.reports.depth_curves import depth_rows, groups_without_curves, write_depth
-    from src.runs.images import refuse_several, warn_of_several
-    from src.tables.experiments import newest_runs
+    from src.runs.folders import newest_runs
+    from src.tables.image_records import refuse_several, warn_of_several
 
     source_dir = Path(args.source_dir)
     runs = newest_runs(runs_of(source_dir, recursive=True, may_lack=True))
@@ -146,7 +146,7 @@ def compare_folders(args) -> None:
     """Print and write the accuracies of two folders, and their difference."""
     from src.ground.errors import UserError
     from src.reports.grid_tables import compare
-    from src.tables.experiments import newest_runs
+    from src.runs.folders import newest_runs
 
     if args.networks:
         raise UserError("--networks names the networks of one folder; leave out the second folder")
@@ -161,8 +161,8 @@ def compare_folders(args) -> None:
 
 def collect_accuracies(args) -> None:
     """Print the matrices of a folder, and write its tables."""
-    from src.runs.images import warn_of_several
-    from src.tables.experiments import newest_runs
+    from src.runs.folders import newest_runs
+    from src.tables.image_records import warn_of_several
 
     source_dir = Path(args.source_dir)
     similarities = similarities_of(source_dir) if args.recursive else []
@@ -203,7 +203,7 @@ def on_named_images(runs, similarities):
     """Return runs and rows of similarity; different images of one data set have different names."""
     from dataclasses import replace
 
-    from src.runs.images import told_apart
+    from src.tables.image_records import told_apart
 
     rows = told_apart([*(run.row for run in runs), *similarities])
     named_runs = [replace(run, row=row) for run, row in zip(runs, rows, strict=False)]
@@ -217,13 +217,13 @@ def write_accuracies(args, path: Path, runs, newest, names) -> None:
         runs: all of them.
         newest: the newest of repeated runs.
     """
+    from src.collected.verdicts import judge_runs
     from src.ground.console import note, table
     from src.ground.files import write_csv
     from src.reports.grid_figures import printed_matrices
     from src.reports.grid_tables import update_grid, write_grid
     from src.tables.tables import to_record
     from src.tables.verdict_rows import INTERVALS
-    from src.verdict import judge
 
     # With a list, experiments are called by the names of the networks.
     listed_names = names if args.networks else None
@@ -236,7 +236,7 @@ def write_accuracies(args, path: Path, runs, newest, names) -> None:
         update_grid(Path(args.source_dir), create=True, title=args.title)
 
     intervals = path.with_name(f"{path.stem}_intervals.csv")
-    records = [to_record(row) for row in judge(newest, pool=args.pool, names=names)]
+    records = [to_record(row) for row in judge_runs(newest, pool=args.pool, names=names)]
     rows = [{name: record[name] for name in INTERVALS} for record in records]
     write_csv(intervals, INTERVALS, rows)
     note(f"wrote {intervals}")
@@ -251,8 +251,8 @@ def runs_of(source_dir: Path, *, recursive: bool, may_lack: bool):
     """
     from src.ground.console import warn
     from src.ground.errors import UserError
+    from src.runs.evaluations import with_evaluations
     from src.runs.folders import folders_of_runs, read_runs, warn_of_weights
-    from src.tables.evaluation_rows import with_evaluations
 
     runs, skipped = read_runs(source_dir, recursive=recursive)
     warn_of_weights(runs)

@@ -164,7 +164,7 @@ def images_of(args, session, *, shortcut=None):
 def check_images(args, tables, fingerprint: str) -> None:
     """Raise a UserError if tables recorded other test images than those of the options."""
     from src.ground.errors import UserError
-    from src.runs.images import are_same
+    from src.tables.image_records import are_same
 
     if not are_same(tables.test_images, fingerprint):
         raise UserError(

@@ -265,7 +265,7 @@ def print_accuracy(task, images, batch_size: int) -> None:
 
     n_batches = images.n_batches(batch_size)
     batches = progress(images.batches(batch_size), "evaluating", n_batches)
-    (score,) = training.evaluate(task, batches)
+    (score,) = training.evaluate(task, batches).values()
     result(f"Clean accuracy: {score.accuracy:.2%}")
 
 

@@ -66,9 +66,19 @@ def draw(args) -> None:
         panels,
         x_label="retained rank (components)",
         title=args.title,
-        caption=tables.caption,
+        caption=caption_of(tables),
     )
     note(f"wrote {args.output}")
+
+
+def caption_of(tables) -> str:
+    """Return the caption of the figure: the networks and the data of the tables."""
+    from src.reports.captions import caption, network
+    from src.tables.network_names import short
+
+    networks = dict.fromkeys(network(name.path, name.type) for name in tables.networks)
+    datasets = dict.fromkeys(map(short, tables.datasets))
+    return caption(networks=", ".join(networks), data=", ".join(datasets))
 
 
 def chosen_pairs(

@@ -78,17 +78,16 @@ def give_verdict(args) -> None:
     from src.collected import record
     from src.collected.between_groups import compare_groups, note_on_layers
     from src.collected.named_networks import named_by_list
+    from src.collected.verdicts import judge_runs, similarity_columns
     from src.ground.console import listed, note, result, warn
     from src.reports import verdict_report
     from src.reports.captions import describe_stitches
     from src.runs.folders import warn_of_weights
-    from src.runs.images import warn_of_several
     from src.runs.run import Run, claimed
     from src.runs.weights import warn_of_earlier
+    from src.tables.image_records import warn_of_several
     from src.tables.similarity_rows import SimilarityRow
     from src.tables.tables import read_table
-    from src.verdict import judge
-    from src.verdict.judging import similarity_columns
 
     # The runs with their evaluations, and the similarities of the same layers.
     runs = read_folders(args.source_dirs)
@@ -102,9 +101,9 @@ def give_verdict(args) -> None:
 
     # The verdicts, and the comparison of groups of networks.
     limits = limits_of(args)
-    verdicts = judge(runs, similarities, limits=limits, pool=args.pool, names=names)
+    verdicts = judge_runs(runs, similarities, limits=limits, pool=args.pool, names=names)
     shown = set(similarity_columns(row.values for row in similarities))
-    if similarities and not any(shown & set(row.others) for row in verdicts):
+    if similarities and not any(shown & set(row.similarities) for row in verdicts):
         warn("-sim: no row is of the networks, layers and data of these stitches at full rank")
     groups, tests, untested = compare_groups(
         verdict_report.layer_values(verdicts), {network.name: network for network in names.values()}
@@ -122,6 +121,7 @@ def give_verdict(args) -> None:
         note(f"groups that cannot be tested: {listed(untested, n=1)}")
     note_on_layers(groups)
     result("\n".join(verdict_report.sentences(verdicts, limits, tests)))
+    made_with = run.provenance()
     with claimed([run]):
         run.mark_as_unfinished()
         remove_companions(Path(args.output))
@@ -133,7 +133,12 @@ def give_verdict(args) -> None:
             groups=groups,
             tests=tests,
             title=args.title,
-            made_with=record.describe(run.provenance(), images),
+            made_with=record.describe(
+                images,
+                suite=made_with["suite"],
+                commit=made_with["commit"],
+                command=made_with["command"],
+            ),
         )
         run.finish()
     note(
@@ -146,8 +151,8 @@ def read_folders(folders):
     that were not evaluated."""
     from src.ground.console import listed, note, warn
     from src.ground.errors import UserError
+    from src.runs.evaluations import with_evaluations
     from src.runs.folders import read_runs
-    from src.tables.evaluation_rows import with_evaluations
 
     runs = []
     unevaluated = []

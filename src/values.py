@@ -1,17 +1,24 @@
 """The values that the science returns, and that tables keep.
 
-This module imports nothing but Python's own: tables are read without torch.
+This module imports neither torch nor scipy: tables are read without them.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
+
+import numpy as np
 
 Rank = int | None  # None: the full rank
 
 # Alignments; with every other alignment, images are the samples
 BY_POSITION = ("positions", "tokens")
 NO_ALIGNMENT = "none"
+
+# How a network is unsteady when it is evaluated, see `src.models.steadiness`
+RANDOM = "random"
+OF_BATCH = "batch"
 
 
 class Interval(NamedTuple):
@@ -29,6 +36,18 @@ class IntervalEstimate(NamedTuple):
     high: float
 
 
+def weakest_layer(shares: Mapping[str, float]) -> str:
+    """Return the layer of the way that identifies fewest images.
+
+    Where activations are not finite, it is the first such layer.
+
+    Args:
+        shares: of identified images, by layer; NaN: not finite. Not empty.
+    """
+    undefined = [layer for layer, share in shares.items() if math.isnan(share)]
+    return undefined[0] if undefined else min(shares, key=shares.__getitem__)
+
+
 class Pair(NamedTuple):
     """The two layers that a stitch connects."""
 
@@ -37,6 +56,18 @@ class Pair(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.front_layer} -> {self.end_layer}"
+
+
+class Predictions(NamedTuple):
+    """The classes that a stitch and its two networks predict, and the labels.
+
+    Each is an array (N,) of integers over the same test images. An encoder predicts no class: -1.
+    """
+
+    stitched: np.ndarray
+    front: np.ndarray
+    end: np.ndarray
+    labels: np.ndarray
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +94,7 @@ class Metrics:
     # The place of the layer among all layers of its network
     front_depth: int | None = None
     end_depth: int | None = None
-    # "random" or "batch" for an unsteady network, see `src.models.steadiness`
+    # `RANDOM` or `OF_BATCH` for an unsteady network
     front_unsteadiness: str | None = None
     end_unsteadiness: str | None = None
 

@@ -226,10 +226,9 @@ def test_old_and_new_images_of_one_file_are_two_data_sets_to_readers():
         said = run_anew("misc/verdict.py", folder).err
         is_skipped = "the evaluation by mahalanobis on" in said and "runs used other data" in said
         rows = read_csv("verdict.csv")
-        return [is_skipped, *(bool(row.get("auroc_mahalanobis")) for row in rows)]
+        return [is_skipped, *(bool(row["identification"]) for row in rows)]
 
     assert has_evaluation("old") == [False, True, True]
-    assert all(row["identification"] for row in read_csv("verdict.csv"))
     names = {}
     for path_before, path_after in zip(
         *(sorted(Path(folder).glob("2*")) for folder in ("old", "results/r")), strict=True
@@ -241,7 +240,6 @@ def test_old_and_new_images_of_one_file_are_two_data_sets_to_readers():
             text = text.replace(name_before, name_after)
         Path("results/r", table).write_text(text)
     assert has_evaluation("results/r") == [True, False, False]
-    assert not any(row["identification"] for row in read_csv("verdict.csv"))
     Path("results/r/ood_evaluation_mahalanobis.csv").unlink()
     shutil.copytree("old", "results/old")
     said = run_anew("misc/collect_results.py", "results", "-r", "-o", "all.csv")

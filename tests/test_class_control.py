@@ -11,9 +11,9 @@ import torch
 from scipy import stats
 from torch import nn
 
-from src.collected.controls import p_of_more
 from src.collected.measurements import layer_values, measurement_rows
 from src.collected.named_networks import named_networks
+from src.collected.verdicts import judge_runs
 from src.ground.errors import UserError
 from src.ground.files import write_text
 from src.models import Network, build_model
@@ -21,9 +21,10 @@ from src.models.control import ClassControl, set_statistics, with_class
 from src.reports import verdict_report
 from src.reports.grid_figures import mean_matrices
 from src.runs.checkpoints import load_control, load_model, load_state
+from src.statistics.significance import mcnemar_p
 from src.tables.evaluation_rows import way_file
 from src.tables.network_names import NetworkName
-from src.verdict import Limits, judge
+from src.verdict import Limits
 from tests.commands import (
     MODEL,
     ON_DIGITS,
@@ -273,13 +274,13 @@ def test_mcnemars_test(more, fewer):
     expected = 1.0
     if more + fewer:
         expected = stats.binomtest(more, more + fewer, alternative="greater").pvalue
-    assert p_of_more(first, second) == pytest.approx(expected)
+    assert mcnemar_p(first, second) == pytest.approx(expected)
 
 
 def test_a_tie_lies_between():
     first = np.array([1.0, 1.0, 0.5, 0.5])
     second = np.array([0.5, 0.5, 0.0, 1.0])
-    assert p_of_more(first, second) == pytest.approx(
+    assert mcnemar_p(first, second) == pytest.approx(
         stats.binomtest(3, 4, alternative="greater").pvalue
     )
 
@@ -310,7 +311,7 @@ def drawn(rng, *shares: float, n: int = 400) -> np.ndarray:
 def compared(folder: Path, **options) -> list[tuple[float | None, float | None]]:
     """The two columns of each ordinary stitch."""
     runs = [*runs_of(folder / "plain"), *runs_of(folder / "control")]
-    rows = [row for row in judge(runs, **options) if row.control is None]
+    rows = [row for row in judge_runs(runs, **options) if row.control is None]
     return [(row.control_identification, row.p_control) for row in rows]
 
 
@@ -372,8 +373,8 @@ def test_of_several_seeds_the_largest_p_value_counts(tmp_path, rng):
     write_identified(tmp_path / "control", controls)
     ((identification, p_value),) = compared(tmp_path)
     assert identification == pytest.approx(np.mean([control[2] for control in controls.values()]))
-    assert p_value == pytest.approx(p_of_more(values["2"][2], controls["2"][2]))
-    assert p_value > p_of_more(values["1"][2], controls["1"][2])
+    assert p_value == pytest.approx(mcnemar_p(values["2"][2], controls["2"][2]))
+    assert p_value > mcnemar_p(values["1"][2], controls["1"][2])
     write_identified(tmp_path / "control", {"1": controls["1"]})
     assert compared(tmp_path) == [(None, None)]
 
@@ -387,8 +388,8 @@ def test_controls_are_reported_apart(tmp_path, rng):
     write_identified(tmp_path / "plain", dict.fromkeys("12", drawn(rng, 0.9, 0.9, 0.9)))
     write_identified(tmp_path / "control", dict.fromkeys("12", drawn(rng, 0.6, 0.6, 0.6)))
     runs = [*runs_of(tmp_path / "plain"), *runs_of(tmp_path / "control")]
-    together = judge(runs)
-    alone = judge(runs_of(tmp_path / "plain"))
+    together = judge_runs(runs)
+    alone = judge_runs(runs_of(tmp_path / "plain"))
     p_values = {row.networks: (row.p_below, row.p_above) for row in together}
     assert {row.networks: (row.p_below, row.p_above) for row in alone}.items() <= p_values.items()
     assert {row.control for row in together} == {None, "class"}
@@ -427,7 +428,7 @@ def test_controls_are_pooled_among_themselves(tmp_path, rng):
     ((identification, p_value),) = compared(tmp_path, pool=True)
     assert identification < 0.7 and p_value < 1e-6
     runs = [*runs_of(tmp_path / "plain"), *runs_of(tmp_path / "control")]
-    titles = {row.networks: row.n_networks for row in judge(runs, pool=True)}
+    titles = {row.networks: row.n_networks for row in judge_runs(runs, pool=True)}
     assert titles == {"2 pairs of networks": 2, "2 pairs of networks (class control)": 2}
 
 

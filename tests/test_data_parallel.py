@@ -51,11 +51,11 @@ def test_an_image_that_does_not_count_has_no_gradient_and_no_place_in_the_sums()
 
     images, model = image_set(), nn.Sequential(nn.Flatten(), nn.Linear(36, 11))
     task = DataParallelClassification(model, Processes())
-    (whole,) = evaluate(task, images.batches(5))
+    (whole,) = evaluate(task, images.batches(5)).values()
     parts = []
     for rank in range(2):
         images.shard = Shard(rank, 2)
-        (score,) = evaluate(task, images.batches(5))
+        (score,) = evaluate(task, images.batches(5)).values()
         parts.append(score)
     n = 3 + 3 + 1, 2 + 2 + 0
     for name in ("accuracy", "loss"):

@@ -16,7 +16,7 @@ from src.reports.curves import CurvePanel, Point, curves
 from src.reports.figures import VERMILION, YELLOW
 from src.reports.heat_maps import BLANK, ClassMap, Grid, HeatMap, Sign, maps
 from src.tables.matrices import Matrix
-from src.verdict.judging import VERDICTS
+from src.verdict import VERDICTS
 from tests.commands import PDF, PNG, caption_of, row_title_of
 
 pytestmark = pytest.mark.usefixtures("rendered")

@@ -132,7 +132,7 @@ OTHERS = [name for name in OBJECTIVES if name != "task"]
 def logs_of(grid: Grid, data, settings: Settings) -> dict[Pair, list]:
     """The logs of all epochs of each pair."""
     *_, (history, _) = train(grid, data, data, settings)
-    return dict(zip(grid.layers, zip(*history, strict=True), strict=True))
+    return {pair: [logs[pair] for logs in history] for pair in grid.layers}
 
 
 SOME = (

@@ -83,7 +83,7 @@ def test_the_recipe(tmp_path, monkeypatch):
     def record(task, train_set, val_set, settings, **options):
         given.append(settings._replace(reduce_lr_epochs=[*settings.reduce_lr_epochs]))
         assert all(
-            torch.equal(task.heads[0].state_dict()[key], value)
+            torch.equal(task.head.state_dict()[key], value)
             for key, value in start.state_dict().items()
         )
         return iter(())

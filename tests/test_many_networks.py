@@ -10,11 +10,11 @@ from matplotlib.text import Text
 
 from src.collected.between_groups import LayerValue, Question, compare_groups
 from src.collected.named_networks import NamedNetwork, named_networks
+from src.collected.verdicts import judge_runs
 from src.reports import figures, verdict_report
 from src.runs.trained_with import training_of
 from src.tables.network_list import ListedNetwork, as_listed
 from src.tables.network_names import NetworkName
-from src.verdict import judge
 from tests.commands import ON_DIGITS, caption_of, error_line, parse_matrix, read_csv, run
 from tests.conftest import few_images
 from tests.written_runs import runs_of, write_evaluation, write_run
@@ -153,7 +153,7 @@ def test_a_single_pair_of_two_groups_has_its_networks_in_the_title(tmp_path):
         options = {"front_model_path": f"{front}.pt", "end_model_path": f"{end}.pt"}
         options |= {"front_model_type": types[front], "end_model_type": types[end]}
         write_run(tmp_path, str(number), n_right=900, **options)
-    (section,) = verdict_report.sections_of(judge(runs_of(tmp_path)))
+    (section,) = verdict_report.sections_of(judge_runs(runs_of(tmp_path)))
     assert [part.title for part in verdict_report.by_groups(section)] == [
         "direct matching, resnet18 → resnet18, 2 pairs of networks",
         "direct matching, resnet18 → small_cnn, a.pt → c.pt",
@@ -215,7 +215,7 @@ def test_one_network_at_two_epochs_is_no_pair_of_networks(tmp_path, monkeypatch)
     for number, (front, end) in enumerate(itertools.permutations(networks, 2)):
         options = {"front_model_path": front, "end_model_path": end, "front_layer": "y"}
         write_run(tmp_path / "all", str(number), n_right=900, **options)
-    rows = judge(runs_of(tmp_path / "all"))
+    rows = judge_runs(runs_of(tmp_path / "all"))
     assert [row.same_run for row in rows].count(True) == 4
     titles = [section.title for section in verdict_report.sections_of(rows)]
     assert titles == [

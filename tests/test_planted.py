@@ -5,13 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from src.collected.verdicts import judge_runs
 from src.models import Network
 from src.ood import along_the_way, make_detector, ood_metrics
 from src.ood.identifying import share_of
 from src.runs.folders import StitchingRun
 from src.stitching import direct_matching
-from src.tables.evaluation_rows import WayRow
-from src.verdict import judge
+from src.tables.evaluation_rows import IdentificationRow
+from src.values import Predictions
 from tests.commands import digit_images
 from tests.result_rows import OPTIONS, stitch_row
 from tests.tiny_networks import PLAIN, plain_network
@@ -47,17 +48,12 @@ def run_of(end: Network, made: torch.Tensor, name: str) -> StitchingRun:
     way = []
     for layer, identified in along_the_way(end, LAYER, made, images).items():
         values = identified[~identified.isnan()].numpy()
-        way.append(WayRow(name, name, LAYER, layer, *share_of(values), len(values)))
+        way.append(IdentificationRow(name, name, LAYER, layer, *share_of(values), len(values)))
     row = stitch_row(front_layer=name, end_layer=LAYER, n_epochs=0)
     run = StitchingRun(Path(name), OPTIONS, row, way=way)
     own = end(images).argmax(1)
-    predictions = {
-        "stitched": end(made, after=LAYER).argmax(1),
-        "front": own,
-        "end": own,
-        "labels": labels,
-    }
-    run.__dict__["predictions"] = {name: classes.numpy() for name, classes in predictions.items()}
+    classes = end(made, after=LAYER).argmax(1), own, own, labels
+    run.__dict__["predictions"] = Predictions(*(of_images.numpy() for of_images in classes))
     return run
 
 
@@ -93,7 +89,7 @@ def test_the_word_on_each(end):
     detector.add(end(images, until=LAYER), labels)
     detector.fit()
     runs = [run_of(end, acts, name) for name, acts in made.items()]
-    verdicts = {row.front_layer: row for row in judge(runs)}
+    verdicts = {row.front_layer: row for row in judge_runs(runs)}
     assert {name: row.verdict for name, row in verdicts.items()} == WORDS
     shares = {name: row.identification for name, row in verdicts.items()}
     assert shares["itself"] == 1 and shares["shrunk to 0.7"] > 0.95
@@ -126,7 +122,7 @@ def test_another_image_is_never_similar(end):
     images, _ = digits(train=True)
     acts = end(images, until=LAYER)
     runs = [run_of(end, acts[shown], name) for name, shown in other_images(end).items()]
-    nearest, drawn = judge(runs)
+    nearest, drawn = judge_runs(runs)
     for row in (nearest, drawn):
         assert row.penalty < 0.05 and row.kappa_within is None
     assert drawn.identification < 0.6 and drawn.verdict == "the image is lost"
@@ -148,7 +144,7 @@ def test_features_clustered_by_class_are_never_similar(end, form):
         source[train] = centres[labels] + 0.03 * torch.randn(len(labels), 160, 4, 4, generator=draw)
     target = end(digits(train=True)[0], until=LAYER)
     weight, bias, *_ = direct_matching(source[True], target, form=form, cutoff="exact")
-    (verdict,) = judge([run_of(end, stitched(source[False], weight, bias), form)])
+    (verdict,) = judge_runs([run_of(end, stitched(source[False], weight, bias), form)])
     assert verdict.verdict == "the image is lost" and verdict.identification < 0.6
 
 
@@ -157,5 +153,5 @@ def test_features_clustered_by_class_are_never_similar(end, form):
 def test_a_stitch_to_itself_is_similar(end, form):
     train, test = (end(digits(train=train)[0], until=LAYER) for train in (True, False))
     weight, bias, *_ = direct_matching(train, train, form=form, cutoff="exact")
-    (verdict,) = judge([run_of(end, stitched(test, weight, bias), form)])
+    (verdict,) = judge_runs([run_of(end, stitched(test, weight, bias), form)])
     assert verdict.identification == 1 and verdict.verdict == "similar"

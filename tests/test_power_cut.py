@@ -184,10 +184,12 @@ def make(folder: Path, grid, *, resume: bool) -> None:
     """Make the runs of a grid, or those that are unfinished: a training of one epoch, and the
     results."""
     layers, experiment, score = grid
-    runs = GridRuns(folder, layers, experiment, resume=resume)
+    runs = GridRuns(folder, layers, experiment)
+    if resume:
+        runs.resume()
     if runs.layers and not runs.state:
         log = EpochLog(HeadResult(0.5, 1.0, 1.0), HeadResult(0.5, 1.0, 1.0))
-        runs.log(dict.fromkeys(layers, [log]), {"weight": torch.ones(1)})
+        runs.log([dict.fromkeys(layers, log)], {"weight": torch.ones(1)})
     if runs.layers:
         runs.finish(score, {}, whole_networks=None)
 

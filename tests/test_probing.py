@@ -96,7 +96,7 @@ def trained(layers, ranks, digits, settings=SETTINGS, network=None):
     """Probes on the toy network after training, and their last logs."""
     task = Probes(network or toy(), layers, ranks, IMAGES, seed=settings.seed)
     *_, ((*_, logs), _) = train(task, *digits, settings)
-    return task.probes, dict(zip(task.probes, logs, strict=True))
+    return task.heads, logs
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,8 @@ import pytest
 
 from src.collected.measurements import MeasurementRow
 from src.collected.rank_tests import RankTestRow
-from src.ood.finetuning import FinetuningRow
 from src.reports.heat_maps import HeatMap
-from src.runs.recorded import EpochRow
-from src.tables.evaluation_rows import EvaluationRow
-from src.tables.evaluation_rows import WayRow as StitchWayRow
+from src.tables.evaluation_rows import EvaluationRow, IdentificationRow
 from src.tables.experiments import Experiment, StitchResult
 from src.tables.matrices import Matrix
 from src.tables.probe_rows import ProbeRow
@@ -33,6 +30,7 @@ from src.tables.quantities import (
 from src.tables.similarity_rows import SimilarityRow
 from src.tables.stitch_rows import ComparisonRow, StitchRow
 from src.tables.tables import columns
+from src.tables.training_rows import EpochRow, FinetuningRow
 from src.tables.truth_rows import DepthRow, DotsRow, TruthRow
 from src.tables.verdict_rows import GroupRow, GroupTestRow, VerdictRow, WayRow
 from src.values import Metrics, StitchValidity
@@ -61,7 +59,7 @@ TABLES = (
     RankTestRow,
     SimilarityRow,
     StitchRow,
-    StitchWayRow,
+    IdentificationRow,
     TruthRow,
     VerdictRow,
     WayRow,
@@ -87,7 +85,7 @@ def test_rows_have_the_quantities_of_the_table():
     assert evaluated == kept(VALIDITY, DETECTOR) | {"accuracy", "lost_at"}
     assert set(StitchValidity._fields) | {"identification"} == kept(VALIDITY)
     judged = without_ends(columns(VerdictRow))
-    assert judged >= kept(VERDICT, VALIDITY) | {"accuracy", "penalty"}
+    assert judged >= kept(VERDICT) | {"accuracy", "penalty", "identification"}
     for kind in (StitchRow, EvaluationRow, VerdictRow):
         assert not {name for name in columns(kind) if name.endswith(("_low", "_high"))} - {
             f"{name}_{end}" for name in QUANTITIES for end in ("low", "high")

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from src.runs.folders import StitchingRun
-from src.runs.images import SPLITS
+from src.runs.folders import StitchingRun, newest_runs
 from src.runs.options import differences, read_options
 from src.runs.run import Run
 from src.tables.experiments import (
@@ -17,9 +16,9 @@ from src.tables.experiments import (
     Experiment,
     by_experiment,
     method_names,
-    newest_runs,
     pair_of,
 )
+from src.tables.image_records import SPLITS
 from src.tables.network_names import FRESH, NetworkName, titles_of
 from src.tables.tables import columns
 from src.values import Pair

@@ -8,14 +8,12 @@ import pytest
 from src.collected.measurements import MeasurementRow
 from src.collected.rank_tests import RankTestRow
 from src.ground.errors import UserError
-from src.ood.finetuning import FinetuningRow
-from src.runs.recorded import EpochRow
-from src.tables.evaluation_rows import EvaluationRow
-from src.tables.evaluation_rows import WayRow as StitchWayRow
+from src.tables.evaluation_rows import EvaluationRow, IdentificationRow
 from src.tables.probe_rows import ProbeRow
 from src.tables.similarity_rows import SimilarityRow
 from src.tables.stitch_rows import ComparisonRow, StitchRow
 from src.tables.tables import columns, fields, from_record, read_table, to_record, write_table
+from src.tables.training_rows import EpochRow, FinetuningRow
 from src.tables.truth_rows import DepthRow, DotsRow, TruthRow
 from src.tables.verdict_rows import VerdictRow, WayRow
 from src.values import Metrics
@@ -23,7 +21,7 @@ from tests.result_rows import evaluation_row, probe_row, similarity_row, stitch_
 
 MEANS = (
     "accuracy,accuracy_low,accuracy_high,penalty,penalty_low,penalty_high,"
-    "seed_spread,front_accuracy,end_accuracy,agreement,kappa,representation_difference"
+    "seed_spread,front_accuracy,end_accuracy"
 )
 STITCH = (
     "front_model_path,end_model_path,front_model_type,end_model_type,dataset,stitching_type,init,n_pinv_init_samples,"
@@ -54,13 +52,12 @@ COLUMNS = {  # that all tables of a type have
         "front_rank,end_rank,pinv_rank,dataset,seed,value,front_weights,end_weights,same_run,class_control"
     ),
     VerdictRow: (
-        f"method,networks,front_layer,end_layer,verdict,reason,control,n_runs,n_networks,{MEANS},p_below,p_above,"
+        f"method,networks,front_layer,end_layer,verdict,reason,control,n_runs,n_networks,folders,{MEANS},p_below,p_above,"
         "kappa_within,kappa_within_low,kappa_within_high,identification,identification_low,identification_high,lost_at,"
-        "control_identification,p_control,density,recall,frechet,density_own,"
-        "recall_own,frechet_own,front_depth,end_depth,front_weights,end_weights,"
+        "control_identification,p_control,front_depth,end_depth,front_weights,end_weights,"
         "front_network,front_group,end_network,end_group,both_ways,same_run"
     ),
-    StitchWayRow: "folder,front_layer,end_layer,layer,share,share_low,share_high,n_images,test_images",
+    IdentificationRow: "folder,front_layer,end_layer,layer,share,share_low,share_high,n_images,test_images",
     WayRow: "method,networks,front_layer,end_layer,layer,share,share_low,share_high",
     ComparisonRow: "front_layer,end_layer,accuracy_1,accuracy_2,difference",
     RankTestRow: "test,measure,setting,layer1,layer2,varied,n,spearman,spearman_p,kendall,kendall_p,place,note",

@@ -31,7 +31,7 @@ def task() -> Classification:
 
 
 def weights_of(trained: Classification) -> dict[str, torch.Tensor]:
-    return {key: value.clone() for key, value in trained.heads[0].state_dict().items()}
+    return {key: value.clone() for key, value in trained.head.state_dict().items()}
 
 
 def claimed(folder: Path, *, resume: bool = False, **changes) -> Run:

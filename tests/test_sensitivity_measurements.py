@@ -34,7 +34,8 @@ def test_distances_are_negated_and_what_was_not_measured_is_left_out(tmp_path):
     ]
     tables = read_measurements([write(tmp_path / "s.csv", *rows)])
     assert [tables.titles[name] for name in tables.measurements[0].models] == ["a.pt", "b.pt"]
-    assert tables.caption == "Networks: a.pt (resnet18), b.pt (resnet18). Data: digits."
+    assert [name.path for name in tables.networks] == ["a.pt", "b.pt"]
+    assert tables.datasets == ["digits"]
     assert {(each.setting, each.layers) for each in tables.measurements} == {
         ("a.pt -- b.pt", ("x", "y"))
     }

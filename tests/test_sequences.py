@@ -13,7 +13,6 @@ from src.ood.reference import EvaluationOptions, make_reference
 from src.ood.validity import cells
 from src.probing.probes import Probes
 from src.stitching import Pair, build_layers
-from src.tables.network_names import NetworkName
 from src.training import classification_losses
 from tests.tiny_datasets import few_grey_images
 
@@ -96,7 +95,9 @@ def test_probes_average_all_steps():
     probes = Probes(rows, ["lstm"], [None], ImageSpec(4, (1, 17, 16)), seed=0)
     (found,) = probes.losses(images, torch.arange(5) % 4, training=True)
     features = rows(images, until="lstm").mean(1)
-    expected = classification_losses(probes.heads[0](features)[None], torch.arange(5) % 4)
+    expected = classification_losses(
+        next(iter(probes.heads.values()))(features)[None], torch.arange(5) % 4
+    )
     torch.testing.assert_close(found.losses, expected.losses)
     encoder = network(Encoder(), 17)
     steps = encoder(images)
@@ -109,10 +110,8 @@ def test_validity_compares_stretches_of_steps():
     assert cells(steps).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]  # of a map of 4×4
     assert cells(steps, TokenLayout()).flatten().tolist() == [1.5, 5.5, 9.5, 13.5]
     images = few_grey_images(20, 16, n_classes=4)
-    options = EvaluationOptions(
-        NetworkName("-", ""), ("lstm", "stem"), ("mahalanobis",), "", True, 20, "x", images
-    )
-    found = make_reference(network(Rows()), options, lambda: images).validity
+    options = EvaluationOptions(("lstm", "stem"), ("mahalanobis",), True, 20, "x", images)
+    found = make_reference(network(Rows()), options, lambda: images, trained={}).validity
     assert {layer: each.layout for layer, each in found.items()} == {
         "lstm": TokenLayout(),
         "stem": None,

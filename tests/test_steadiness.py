@@ -10,7 +10,8 @@ from torch import nn
 from src.ground.console import warn_once
 from src.ground.images import ImageSpec, Normalisation
 from src.models import Network, build_model
-from src.models.steadiness import OF_BATCH, RANDOM, unsteadiness_of
+from src.models.steadiness import unsteadiness_of
+from src.values import OF_BATCH, RANDOM
 from tests import traps
 from tests.commands import ON_DIGITS, read_csv, read_metrics, run
 from tests.conftest import few_images

@@ -23,8 +23,10 @@ from src.stitching import Pair, build_layers
 from src.stitching.closed_forms import Matching
 from src.stitching.grid import GridScore, agreement_of
 from src.tables.experiments import Experiment
+from src.tables.tables import read_table
+from src.tables.training_rows import EpochRow
 from src.training import EpochLog, HeadResult
-from src.values import Metrics
+from src.values import Metrics, Predictions
 from tests.goldens import DATA
 
 PAIR = Pair("layer2.0", "layer3.0")
@@ -90,6 +92,13 @@ def test_cuts_around_which_the_images_go_on_are_noted_once(networks, layer, caps
     )
 
 
+def resumed(folder: Path, layers, options) -> GridRuns:
+    """The runs of a folder that go on with these options."""
+    runs = GridRuns(folder, layers, Experiment.of(options))
+    runs.resume()
+    return runs
+
+
 def test_a_finished_run_of_the_public_code_is_finished(layer, tmp_path, capsys):
     """Its scheduler is "", and it has no options that are new."""
     public = min((DATA / "public_runs" / "trained").iterdir())
@@ -99,17 +108,21 @@ def test_a_finished_run_of_the_public_code_is_finished(layer, tmp_path, capsys):
     (tmp_path / public.name / "config.txt").write_text(json.dumps(written | {"scheduler": ""}))
     pair = Pair(written["front_layer"], written["end_layer"])
     options = options_of() | written
-    assert not GridRuns(tmp_path, {pair: layer}, Experiment.of(options), resume=True).layers
+    layers = {pair: layer}
+    assert not resumed(tmp_path, layers, options).layers
     with pytest.raises(UserError, match="learning_rate was"):
-        GridRuns(
-            tmp_path, {pair: layer}, Experiment.of(options | {"learning_rate": 7}), resume=True
-        )
-    assert GridRuns(
-        tmp_path, {pair: layer}, Experiment.of(options | {"seed": 7}), resume=True
-    ).layers == {pair: layer}
-    assert GridRuns(
-        tmp_path, {pair: layer}, Experiment.of(options | {"objective": "hint"}), resume=True
-    ).layers
+        resumed(tmp_path, layers, options | {"learning_rate": 7})
+    assert resumed(tmp_path, layers, options | {"seed": 7}).layers == layers
+    assert resumed(tmp_path, layers, options | {"objective": "hint"}).layers == layers
+
+
+def logs_of(losses) -> dict[Pair, EpochLog]:
+    """The logs of an epoch with these losses."""
+    logs = {}
+    for pair, loss in losses.items():
+        result = HeadResult(0.5, loss, loss)
+        logs[pair] = EpochLog(result, result)
+    return logs
 
 
 def test_pairs_that_were_begun_together_go_on_together(layer, tmp_path, capsys):
@@ -120,14 +133,16 @@ def test_pairs_that_were_begun_together_go_on_together(layer, tmp_path, capsys):
     experiment = Experiment.of(options_of("--mod-only-stitch", "-e", "1", "-gpu", "-1"))
     begun = GridRuns(tmp_path, pairs, experiment)
     assert not list(tmp_path.iterdir())  # a failure in the first epoch leaves nothing
-    log = EpochLog(HeadResult(0.5, 1.0, 1.0), HeadResult(0.5, 1.0, 1.0))
-    begun.log(
-        dict.fromkeys(pairs, [log]), {"history": torch.ones(1, 3, 2, 3), "weight": torch.ones(1)}
-    )
+    losses = {pair: float(number) for number, pair in enumerate(reversed(pairs))}
+    begun.log([logs_of(losses)], {"history": torch.ones(1, 3, 2, 3), "weight": torch.ones(1)})
+    for pair, folder in begun.folders.items():  # in whatever order the logs came
+        (epoch,) = read_table(folder / "training_logs.csv", EpochRow)
+        assert epoch.train_loss == losses[pair]
     Run.in_folder(begun.folders[PAIR], experiment.config(PAIR)).finish()
     states = list(tmp_path.glob("*/resume.pt"))
     assert [state.parent for state in states] == [begun.folders[last]]
-    again = GridRuns(tmp_path, pairs, experiment, resume=True)
+    GridRuns(tmp_path, pairs, experiment)  # claims nothing
+    again = resumed(tmp_path, pairs, experiment.options)
     assert (
         list(again.layers) == list(pairs)
         and again.folders == begun.folders
@@ -135,7 +150,7 @@ def test_pairs_that_were_begun_together_go_on_together(layer, tmp_path, capsys):
     )
     assert "1 of 3 runs are finished" in capsys.readouterr().err
     with pytest.raises(UserError, match="n_epochs was"):
-        GridRuns(tmp_path, pairs, Experiment.of(experiment.options | {"n_epochs": 2}), resume=True)
+        resumed(tmp_path, pairs, experiment.options | {"n_epochs": 2})
 
 
 def test_config_txt_is_the_last_file_of_a_run(networks, layer, tmp_path, monkeypatch):
@@ -220,13 +235,13 @@ def test_kappa_at_its_limits():
 
 @pytest.mark.parametrize(("n_classes", "dtype"), [(10, np.int16), (40_000, np.int32)])
 def test_predictions_are_kept_in_few_bytes(tmp_path, n_classes, dtype):
-    classes = torch.arange(n_classes)
+    classes = np.arange(n_classes)
     names = ("stitched", "front", "end", "labels")
     write_predictions(
-        tmp_path / "predictions.npz", {name: classes + i for i, name in enumerate(names)}
+        tmp_path / "predictions.npz", Predictions(*(classes + i for i in range(len(names))))
     )
     with np.load(tmp_path / "predictions.npz") as found:
         assert found.files == list(names) and {found[name].dtype for name in names} == {
             np.dtype(dtype)
         }
-        np.testing.assert_array_equal(found["front"], (classes + 1).numpy())
+        np.testing.assert_array_equal(found["front"], classes + 1)

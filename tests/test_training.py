@@ -92,10 +92,10 @@ def test_optimizers(name, kind, more, images, optimizers):
 def test_gradients_are_clipped_for_each_head(images):
     """A step of SGD without decay is the learning rate times the gradient."""
     task = Classification(make_network())
-    before = [parameter.detach().clone() for parameter in task.heads[0].parameters()]
+    before = [parameter.detach().clone() for parameter in task.head.parameters()]
     settings = Settings(1, 20, "sgd", learning_rate=1.0, weight_decay=0.0, grad_clip=1e-3)
     list(train(task, images, images, settings))
-    steps = [after - was for after, was in zip(task.heads[0].parameters(), before, strict=True)]
+    steps = [after - was for after, was in zip(task.head.parameters(), before, strict=True)]
     assert torch.cat([step.flatten() for step in steps]).norm().item() == pytest.approx(
         1e-3, rel=1e-2
     )

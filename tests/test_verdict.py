@@ -1,5 +1,5 @@
-"""Verdicts: the rule by hand, networks and seeds, what is read from folders, and
-misc/verdict.py."""
+"""Verdicts on folders of runs: what is gathered of networks, seeds and evaluations, and
+misc/verdict.py. The rules are tested on values, in test_judging.py."""
 
 import json
 import math
@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from src.collected.verdicts import judge_runs
 from src.reports import verdict_report
-from src.runs.recorded import EpochRow
 from src.statistics.intervals import of_share
 from src.tables.evaluation_rows import EvaluationRow, evaluation_file, read_evaluations
 from src.tables.similarity_rows import SimilarityRow
 from src.tables.tables import write_table
+from src.tables.training_rows import EpochRow
 from src.tables.verdict_rows import VerdictRow
 from src.values import Null
-from src.verdict import Limits, judge, kappa_within
-from src.verdict.judging import LOST, NOT_MATCHED, SIMILAR, UNDECIDED
+from src.verdict import NOT_MATCHED, SIMILAR, UNDECIDED, Limits, kappa_within
 from tests.commands import PDF, caption_of, error_line, read_csv, run
 from tests.goldens import DATA
 from tests.result_rows import similarity_row
@@ -39,7 +39,7 @@ ABOVE = NOT_MATCHED, "the penalty is above the tolerance"
 
 
 def verdict_on(folder: Path, similarities=(), *, pool: bool = False, **limits) -> VerdictRow:
-    (verdict,) = judge(runs_of(folder), similarities, limits=Limits(**limits), pool=pool)
+    (verdict,) = judge_runs(runs_of(folder), similarities, limits=Limits(**limits), pool=pool)
     return verdict
 
 
@@ -54,62 +54,11 @@ def of_networks(front: str = "f.pt", end: str = "g.pt", **values) -> SimilarityR
 
 UNKNOWN = UNDECIDED, "accurate, but identification was not measured"
 NOT_FINITE = UNDECIDED, "accurate, but the activations at z are not finite"
-WELL = SIMILAR, "accurate, and the image is recognised all the way"
-UNSURE = UNDECIDED, "accurate, but the image may or may not be recognised all the way"
-LOST_AT_Z = LOST, "accurate, but the image is lost at z"
-EITHER = UNDECIDED, "the penalty may lie on either side of the tolerance"
 
 
 def on_the_way(at_z: float, *, at_end: float = 0.99) -> dict[str, float]:
     """Shares of identified images at the end layer y, at z and at the output."""
     return {"y": at_end, "z": at_z, "output": 0.9}
-
-
-@pytest.mark.parametrize(
-    ("right", "identified", "limits", "expected"),
-    [
-        ((945, 950), IDENTIFIED, {}, WELL),
-        ((945, 950), on_the_way(0.76), {}, UNSURE),
-        ((945, 950), on_the_way(0.76), {"identification": 0.7}, WELL),
-        ((945, 950), on_the_way(0.70), {}, LOST_AT_Z),
-        ((945, 950), on_the_way(0.70, at_end=0.66), {}, (LOST, "accurate, but the image is lost at y")),
-        ((945, 950), on_the_way(0.70), {"identification": 0.72}, UNSURE),
-        # The level of 0.025 is shared by three layers: Wilson's interval of 95 % ends below 0.75
-        ((945, 950), on_the_way(0.72), {}, UNSURE),
-        ((945, 950), {"y": 0.72}, {}, (LOST, "accurate, but the image is lost at y")),
-        ((945, 950), None, {}, UNKNOWN),
-        ((945, 950), on_the_way(math.nan), {}, NOT_FINITE),
-        ((700, 950), IDENTIFIED, {}, ABOVE),
-        ((700, 950), IDENTIFIED, {"tolerance": 0.4}, WELL),
-        ((905, 950), IDENTIFIED, {}, EITHER),
-        ((949, 950), IDENTIFIED, {"tolerance": 0.003},
-         (UNDECIDED, "1000 test images are too few for this tolerance: 1277 are needed")),
-        ((110, 100), IDENTIFIED, {}, (UNDECIDED, "the end network is at chance")),
-    ],
-)  # fmt: skip
-def test_the_rule(tmp_path, right, identified, limits, expected):
-    write_run(tmp_path, "1", n_right=right[0], n_end_right=right[1])
-    write_evaluation(tmp_path, {"1": 0.99}, identified=identified)
-    assert word_on(tmp_path, **limits) == expected
-
-
-def test_the_tests_along_the_way_are_wilsons(tmp_path):
-    """Similar: every interval of 95 % lies above 0.75. Lost: one lies below it, at a third of the
-    level, as there are three layers."""
-    write_run(tmp_path, "1", n_right=945)
-    for n_right in range(690, 810, 3):
-        write_evaluation(tmp_path, {"1": 0.5}, identified=on_the_way(n_right / N))
-        binomial = stats.binomtest(n_right, N)
-        low, _ = binomial.proportion_ci(0.95, method="wilson")
-        _, high = binomial.proportion_ci(1 - 0.05 / 3, method="wilson")
-        expected = UNDECIDED
-        if low > 0.75:
-            expected = SIMILAR
-        if high < 0.75:
-            expected = LOST
-        verdict = verdict_on(tmp_path)
-        assert verdict.verdict == expected
-        assert (verdict.identification, verdict.lost_at) == (pytest.approx(n_right / N), "z")
 
 
 def test_a_front_that_is_much_worse_is_named(tmp_path):
@@ -119,6 +68,15 @@ def test_a_front_that_is_much_worse_is_named(tmp_path):
     assert verdict.reason.endswith("the front network alone is 9.0 points worse")
     *_, worse = verdict_report.sentences([verdict], Limits())
     assert "front network of f.pt alone is 9.0 points worse" in worse
+
+
+def test_a_layer_whose_activations_are_not_finite_has_no_share(tmp_path):
+    write_run(tmp_path, "1", n_right=945)
+    write_evaluation(tmp_path, {"1": 0.5}, identified=on_the_way(math.nan))
+    assert word_on(tmp_path) == NOT_FINITE
+    verdict = verdict_on(tmp_path)
+    assert list(verdict.way) == ["y", "output"]
+    assert (verdict.lost_at, verdict.identification_low) == (None, None)
 
 
 def test_similar_both_ways(tmp_path):
@@ -131,7 +89,7 @@ def test_similar_both_ways(tmp_path):
     write_run(tmp_path, "5", n_right=945, front_layer="w")
     write_run(tmp_path, "6", n_right=945, front_layer="y", front_model_path="g.pt")
     write_evaluation(tmp_path, dict.fromkeys("123456", 0.5))
-    verdicts = judge(runs_of(tmp_path))
+    verdicts = judge_runs(runs_of(tmp_path))
     both_ways = {(row.networks, *row.pair): row.both_ways for row in verdicts}
     assert both_ways == {
         ("f.pt → g.pt", "x", "y"): True,
@@ -164,7 +122,6 @@ def test_nothing_is_said_of_a_stitch_matched_on_too_few_images(
     assert word_on(tmp_path) == expected
 
 
-@pytest.mark.parametrize("n_right", [940, 700])
 @pytest.mark.parametrize(
     ("side", "found", "text"),
     [
@@ -172,23 +129,20 @@ def test_nothing_is_said_of_a_stitch_matched_on_too_few_images(
         ("end", "batch", "the end network depends on the batch when it is evaluated"),
     ],
 )
-def test_nothing_is_said_of_unsteady_networks(tmp_path, n_right, side, found, text):
-    write_run(tmp_path, "1", n_right=n_right, metrics={f"{side}_unsteadiness": found})
-    write_run(tmp_path, "2", n_right=n_right, seed=1)
+def test_nothing_is_said_of_unsteady_networks(tmp_path, side, found, text):
+    write_run(tmp_path, "1", n_right=940, metrics={f"{side}_unsteadiness": found})
+    write_run(tmp_path, "2", n_right=940, seed=1)
     write_evaluation(tmp_path, {"1": 0.5, "2": 0.5})
     assert word_on(tmp_path) == (UNDECIDED, text)
 
 
-@pytest.mark.parametrize("n_right", [945, 905, 700, 110])
 @pytest.mark.parametrize(
     ("truncated", "n_epochs", "is_flaw"),
     [(True, 0, True), (True, 1, False), (False, 0, False), (None, 0, False)],
 )
-def test_a_truncated_fit_is_undecided_whatever_its_accuracy(
-    tmp_path, n_right, truncated, n_epochs, is_flaw
-):
+def test_a_truncated_fit_is_undecided(tmp_path, truncated, n_epochs, is_flaw):
     """Training mends a truncated start; the public code's runs do not say."""
-    write_run(tmp_path, "1", n_right=n_right, metrics={"truncated": truncated}, n_epochs=n_epochs)
+    write_run(tmp_path, "1", n_right=945, metrics={"truncated": truncated}, n_epochs=n_epochs)
     write_evaluation(tmp_path, {"1": 0.99})
     is_undecided = word_on(tmp_path) == (UNDECIDED, "the cutoff truncated the fit")
     assert is_undecided == is_flaw
@@ -213,7 +167,6 @@ def test_training_that_had_not_converged(tmp_path, losses, is_done):
 def test_what_is_measured_of_a_pair(tmp_path):
     write_run(tmp_path, "1", n_right=945)
     write_evaluation(tmp_path, {"1": 0.6})
-    write_evaluation(tmp_path, {"1": 0.9}, detector="knn")
     tables = [
         of_networks(values={"cka": 0.8, "cka_debiased": 0.7}, nulls={"cka": Null(0.005, 0.3, 0.7)}),
         of_networks(values={"cka": 0.9}),  # of several tables the last one counts
@@ -224,7 +177,7 @@ def test_what_is_measured_of_a_pair(tmp_path):
     ]
     verdict = verdict_on(tmp_path, tables)
     assert (verdict.method, *verdict.pair) == ("direct matching", "x", "y")
-    assert (verdict.lost_at, verdict.density) == ("output", 0.9)
+    assert verdict.lost_at == "output"
     assert {layer: share.value for layer, share in verdict.way.items()} == IDENTIFIED
     assert verdict.accuracy == 0.945 and verdict.penalty == pytest.approx(0.005)
     assert (
@@ -254,14 +207,7 @@ def test_what_is_measured_of_a_pair(tmp_path):
         "cka_null_95": 0.3,
         "cka_calibrated": 0.7,
     }
-    aurocs = {"auroc_energy": 0.6, "auroc_low_energy": 0.59, "auroc_high_energy": 0.61}
-    aurocs |= {"auroc_knn": 0.9, "auroc_low_knn": 0.89, "auroc_high_knn": 0.91}
-    assert verdict.others == pytest.approx(aurocs | similarities)
-    assert (verdict.agreement, verdict.kappa, verdict.representation_difference) == (
-        0.75,
-        0.5,
-        0.25,
-    )
+    assert verdict.similarities == pytest.approx(similarities)
     assert verdict.seed_spread is None
 
 
@@ -276,8 +222,8 @@ def test_the_false_discovery_rate_over_many_pairs(tmp_path):
     )  # which is judged apart
     write_evaluation(tmp_path, {"good": 0.5})
     runs = runs_of(tmp_path)
-    together = {row.front_layer: row for row in judge(runs)}
-    alone = {row.front_layer: row for row in judge(runs, limits=Limits(pairwise=True))}
+    together = {row.front_layer: row for row in judge_runs(runs)}
+    alone = {row.front_layer: row for row in judge_runs(runs, limits=Limits(pairwise=True))}
     assert alone["x"].verdict == SIMILAR and together["x"].verdict == UNDECIDED
     p_values = [row.p_below for row in alone.values() if row.front_layer != "z"]
     adjusted = stats.false_discovery_control(p_values)
@@ -332,7 +278,7 @@ def test_controls_are_recognised_and_never_pooled_with_others(tmp_path):
         paths = {"front_model_path": networks[0], "end_model_path": networks[1], "front_layer": "y"}
         write_run(tmp_path, name, n_right=945, **paths)
     write_evaluation(tmp_path, {"3": 0.5})
-    verdicts = judge(runs_of(tmp_path), pool=True)
+    verdicts = judge_runs(runs_of(tmp_path), pool=True)
     assert {(row.networks, row.control) for row in verdicts} == {
         ("2 pairs of networks", None),
         ("g1.pt → g1.pt", "self"),
@@ -356,8 +302,8 @@ def test_stitches_into_untrained_networks_are_controls_and_tested_by_themselves(
         layer = "y" if name == "own" else "x"
         paths = {"front_model_path": front, "end_model_path": "-", "front_layer": layer}
         write_run(tmp_path, name, n_right=100, n_end_right=100, **paths)
-    rows = judge(runs_of(tmp_path))
-    alone = judge([run for run in runs_of(tmp_path) if "-" not in run.row.networks[1].path])
+    rows = judge_runs(runs_of(tmp_path))
+    alone = judge_runs([run for run in runs_of(tmp_path) if "-" not in run.row.networks[1].path])
     controls = {row.networks: row.control for row in rows}
     assert controls == {
         "f.pt → g.pt": None,
@@ -388,7 +334,7 @@ def test_independent_networks_are_taken_together_on_demand(tmp_path, capsys):
             front_model_path=f"f{i}.pt",
             end_model_path=f"g{i}.pt",
         )
-    assert len(judge(runs_of(tmp_path))) == 3
+    assert len(judge_runs(runs_of(tmp_path))) == 3
     assert (
         "direct matching: 3 pairs of networks share no network; --pool takes them"
         in capsys.readouterr().err
@@ -433,7 +379,7 @@ def test_pairs_that_share_a_network_are_not_taken_together(tmp_path):
             end_model_path=end,
             seed=seed,
         )
-    verdicts = judge(runs_of(tmp_path), pool=True)
+    verdicts = judge_runs(runs_of(tmp_path), pool=True)
     assert {verdict.networks: verdict.accuracy for verdict in verdicts} == {
         "f.pt → g.pt": 0.94,
         "g.pt → f.pt": 0.93,
@@ -461,12 +407,23 @@ def test_seeds_count(tmp_path):
     )
 
 
+def test_a_row_names_its_runs(tmp_path):
+    """So that what else was measured of them is found in the tables of stitches and evaluations."""
+    for seed in range(3):
+        write_run(tmp_path, str(seed), n_right=940 + seed, seed=seed)
+    write_evaluation(tmp_path, dict(zip("012", (0.5, 0.6, 0.7), strict=True)))
+    verdict_report.write_files(tmp_path / "v.csv", judge_runs(runs_of(tmp_path)), Limits())
+    (verdict,) = read_csv(tmp_path / "v.csv")
+    rows = read_csv(tmp_path / "ood_evaluation.csv")
+    auroc_of = {row["folder"]: float(row["auroc"]) for row in rows}
+    assert [auroc_of[name] for name in verdict["folders"].split(";")] == [0.5, 0.6, 0.7]
+
+
 def test_every_run_counts(tmp_path):
     for seed in range(5):
         write_run(tmp_path, str(seed), n_right=945, seed=seed)
     write_evaluation(tmp_path, dict(zip("01234", (0.5, 0.6, 0.5, 0.6, 0.3), strict=True)))
     assert verdict_on(tmp_path).verdict == SIMILAR
-    assert verdict_on(tmp_path).others["auroc_energy"] == pytest.approx(0.5)
     write_evaluation(tmp_path, dict.fromkeys("0123", 0.5))
     write_way(tmp_path, {"4": {}})
     assert word_on(tmp_path) == UNKNOWN  # of run 4
@@ -492,9 +449,9 @@ def test_a_copy_of_a_checkpoint_is_the_same_network(tmp_path, monkeypatch):
     verdict = verdict_on(
         tmp_path / "one", [of_networks("copy.pt", f"{tmp_path}/g.pt", values={"cka": 0.8})]
     )
-    assert (verdict.n_runs, verdict.n_networks, verdict.others) == (2, 1, {"cka": 0.8})
+    assert (verdict.n_runs, verdict.n_networks, verdict.similarities) == (2, 1, {"cka": 0.8})
     write_run(tmp_path / "one", "2", n_right=900, seed=2, front_model_path="other.pt")
-    assert [row.n_runs for row in judge(runs_of(tmp_path / "one"))] == [2, 1]
+    assert [row.n_runs for row in judge_runs(runs_of(tmp_path / "one"))] == [2, 1]
     write_run(
         tmp_path / "fresh", "1", n_right=900, seed=1, front_model_path="-", end_model_path="-"
     )
@@ -502,7 +459,7 @@ def test_a_copy_of_a_checkpoint_is_the_same_network(tmp_path, monkeypatch):
         assert (
             verdict_on(
                 tmp_path / "fresh", [of_networks("-", "-", values={"cka": 0.8}, seed=seed)]
-            ).others
+            ).similarities
             == others
         )
 
@@ -512,7 +469,7 @@ def test_what_is_missing_or_of_other_data_is_left_out(tmp_path, capsys):
     write_evaluation(tmp_path, {"1": 0.5})
     (row,) = read_evaluations(tmp_path)["energy"]
     write_table(evaluation_file(tmp_path, "energy"), EvaluationRow, [replace(row, dataset="mnist")])
-    assert not verdict_on(tmp_path).others
+    assert not runs_of(tmp_path)[0].evaluations
     assert "the evaluation by energy on mnist is skipped" in capsys.readouterr().err
     path.write_bytes(path.read_bytes()[:100])
     assert word_on(tmp_path) == (UNDECIDED, "no predictions of the same test images")
@@ -528,7 +485,7 @@ def test_what_is_missing_or_of_other_data_is_left_out(tmp_path, capsys):
 
 
 def test_folders_of_the_public_code_are_read():
-    verdicts = judge(runs_of(DATA / "public_runs" / "det"))
+    verdicts = judge_runs(runs_of(DATA / "public_runs" / "det"))
     assert {verdict.verdict for verdict in verdicts} == {UNDECIDED}
     assert {verdict.penalty for verdict in verdicts} == {None}  # it keeps no end accuracy
 
@@ -545,7 +502,7 @@ def test_sentences(tmp_path):
     write_evaluation(tmp_path, dict.fromkeys("1234", 0.5))
     write_way(tmp_path, {"2": on_the_way(0.5)})
     rule, counts, undecided, same, lost, remedy = verdict_report.sentences(
-        judge(runs_of(tmp_path)), Limits()
+        judge_runs(runs_of(tmp_path)), Limits()
     )
     assert "below 5 points" in rule and "false discovery rate over all pairs" in rule
     assert "more than 75% of the test images are identified at the end layer" in rule
@@ -585,7 +542,7 @@ def test_script_writes_table_sentences_and_maps(two_methods, drawn_figures):
     assert out.strip().splitlines()[-len(text) :] == text
     rows = read_csv(two_methods / "out" / "v.csv")
     assert [row["verdict"] for row in rows] == [SIMILAR, UNDECIDED, NOT_MATCHED, NOT_MATCHED]
-    assert rows[0]["cka"] == "0.5" and rows[1]["cka"] == "" and rows[0]["auroc_energy"] == "0.5"
+    assert rows[0]["cka"] == "0.5" and rows[1]["cka"] == ""
     assert (two_methods / "out" / "v.png").exists() and "Method" not in caption_of(
         drawn_figures["v.png"]
     )
@@ -623,7 +580,7 @@ def test_the_way_is_a_table_and_a_figure(tmp_path, drawn_figures):
         write_run(tmp_path, f"{number}", n_right=945, front_layer=f"l{number}")
     write_evaluation(tmp_path, {"0": 0.5, "1": 0.5})
     write_way(tmp_path, {"1": on_the_way(0.5)})
-    verdict_report.write_files(tmp_path / "v.csv", judge(runs_of(tmp_path)), Limits())
+    verdict_report.write_files(tmp_path / "v.csv", judge_runs(runs_of(tmp_path)), Limits())
     rows = read_csv(tmp_path / "v_way.csv")
     assert [(row["front_layer"], row["layer"], float(row["share"])) for row in rows] == [
         *(("l0", layer, share) for layer, share in IDENTIFIED.items()),
@@ -635,7 +592,7 @@ def test_the_way_is_a_table_and_a_figure(tmp_path, drawn_figures):
     assert [label.get_text() for label in axes.get_xticklabels()] == ["y", "z", "output"]
     assert {tuple(line.get_ydata()) for line in axes.lines} >= {(0.75, 0.75)}  # the limit
     write_evaluation(tmp_path, dict.fromkeys("01234567", 0.5))
-    verdict_report.write_files(tmp_path / "w.csv", judge(runs_of(tmp_path)), Limits())
+    verdict_report.write_files(tmp_path / "w.csv", judge_runs(runs_of(tmp_path)), Limits())
     (axes,) = drawn_figures["w_way.png"].axes
     assert axes.get_title() == "direct matching, into y"
 
@@ -647,7 +604,7 @@ def test_pairs_of_all_networks_are_tested_together(tmp_path):
         networks = {"front_model_path": f"f{number}.pt", "end_model_path": "g.pt"}
         write_run(tmp_path, str(number), n_right=945 if number == 0 else 900, **networks)
     write_run(tmp_path, "6", n_right=945, front_model_path="h.pt", front_model_type="resnet34")
-    alone = [row.p_below for row in judge(runs_of(tmp_path), limits=Limits(pairwise=True))]
-    together = [row.p_below for row in judge(runs_of(tmp_path))]
+    alone = [row.p_below for row in judge_runs(runs_of(tmp_path), limits=Limits(pairwise=True))]
+    together = [row.p_below for row in judge_runs(runs_of(tmp_path))]
     assert together[:6] == pytest.approx(stats.false_discovery_control(alone[:6]))
     assert together[0] > 5 * alone[0] and together[6] == alone[6]

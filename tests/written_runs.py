@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from src.ood.identifying import share_of
+from src.runs.evaluations import with_evaluations
 from src.runs.folders import StitchingRun, read_runs
 from src.tables.evaluation_rows import (
     EvaluationRow,
-    WayRow,
+    IdentificationRow,
     evaluation_file,
     way_file,
-    with_evaluations,
 )
 from src.tables.tables import read_table, write_table
 from src.values import StitchValidity
@@ -108,15 +108,19 @@ def write_way(folder: Path, shares_of_run: Mapping[str, Mapping[str, float]]) ->
     folders = {f"2025-01-01_00-00-00.{run}": shares for run, shares in shares_of_run.items()}
     rows = []
     if way_file(folder).exists():
-        rows = [row for row in read_table(way_file(folder), WayRow) if row.folder not in folders]
+        rows = [
+            row
+            for row in read_table(way_file(folder), IdentificationRow)
+            if row.folder not in folders
+        ]
     for name, shares in folders.items():
         for layer, share in shares.items():
             identified = np.full(N_IDENTIFIED, share)
             if not np.isnan(share):
                 identified = np.arange(N_IDENTIFIED) < round(share * N_IDENTIFIED)
             interval = share_of(identified)
-            rows.append(WayRow(name, "x", "y", layer, *interval, N_IDENTIFIED))
-    write_table(way_file(folder), WayRow, rows)
+            rows.append(IdentificationRow(name, "x", "y", layer, *interval, N_IDENTIFIED))
+    write_table(way_file(folder), IdentificationRow, rows)
 
 
 def runs_of(folder: Path) -> list[StitchingRun]:

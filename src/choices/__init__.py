@@ -4,6 +4,11 @@ Parsers offer the names. The functions stand in the rooms of their sciences, in 
 keys. This package does not import torch.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
+Options = Mapping[str, Any]  # of a script or a run, by name: values of JSON, as in a `config.txt`
+
 AUTO = "auto"  # a stitching type: chosen by the kinds of the activations of both layers
 
 # Kinds of activations

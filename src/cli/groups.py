@@ -13,8 +13,8 @@ from src.cli.types import cutoff, described, names_or_code, real_number, whole_n
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.ground.user_code import CODE
-from src.runs.images import SPLITS, changed_images, record_of, split_name
 from src.runs.weights import recorded
+from src.tables.image_records import SPLITS, changed_images, record_of, split_name
 from src.tables.network_names import NetworkName
 
 if TYPE_CHECKING:
@@ -458,7 +458,7 @@ def _load_whole(
     args: Namespace, options: NetworkOptions, images: ImageSpec, *, session: "Session", device: Any
 ) -> LoadedNetwork:
     """Return the network that options name, without layers."""
-    from src.runs.trained_with import note_other_data
+    from src.runs.training_images import note_other_data
 
     name = named_network(args, options.model)
     network = session.network(name, images, device=device, encoder=options.is_encoder_allowed)

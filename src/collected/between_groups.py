@@ -34,7 +34,7 @@ class LayerValue(NamedTuple):
     value: float  # may be NaN
 
 
-class Comparison(NamedTuple):
+class GroupComparison(NamedTuple):
     """The groups of networks, compared."""
 
     groups: list[GroupRow]
@@ -67,7 +67,7 @@ class Question(NamedTuple):
 
 def compare_groups(
     values: Iterable[LayerValue], networks: Mapping[str, NamedNetwork]
-) -> Comparison:
+) -> GroupComparison:
     """Return the means of each pair of groups, and the tests between groups, for each method.
 
     Networks that a list lacks belong to no group and are left out.
@@ -75,7 +75,7 @@ def compare_groups(
     Args:
         networks: group and training of each network, by the names in the values.
     """
-    comparison = Comparison([], [], [])
+    comparison = GroupComparison([], [], [])
     unlisted = {name for name, network in networks.items() if network.group == UNLISTED}
     listed_values = [value for value in values if unlisted.isdisjoint((value.front, value.end))]
     for method, values_of_method in grouped(listed_values, lambda value: value.method).items():

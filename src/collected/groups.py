@@ -4,19 +4,17 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import NamedTuple
 
-import numpy as np
-
 from src.collected.named_networks import NamedNetwork
 from src.ground.console import note
 from src.ground.grouping import grouped
-from src.runs.folders import StitchingRun
+from src.runs.folders import StitchingRun, newest_runs
 from src.runs.network_pairs import is_untrained
-from src.statistics.kappa import kappa_within, strata_of
-from src.tables.experiments import CHECKPOINTS, NETWORKS, WEIGHTS, method_names, newest_runs
+from src.statistics.kappa import kappa_of
+from src.tables.experiments import CHECKPOINTS, NETWORKS, WEIGHTS, method_names
 from src.tables.network_names import NetworkKey
 from src.tables.quantities import QUANTITIES, VALIDITY
 from src.tables.stitch_rows import StitchRow
-from src.values import IntervalEstimate, Pair
+from src.values import Pair
 
 # Controls
 SELF = "self"  # a layer stitched to itself
@@ -58,12 +56,6 @@ class Group(NamedTuple):
         return side
 
 
-def kappa_of(classes: Mapping[str, np.ndarray]) -> IntervalEstimate:
-    """Return the κ within strata of a run, from its predictions."""
-    strata = strata_of(classes["labels"], classes["front"])
-    return kappa_within(classes["stitched"], classes["end"], strata)
-
-
 def untrained_side(row: StitchRow) -> str | None:
     """Return `FRESH_END` or `FRESH_FRONT` if a network was never trained, else None.
 
@@ -83,8 +75,7 @@ def value_of(run: StitchingRun, name: str) -> float | None:
     Quantities of a detector are in the evaluation by that detector.
     """
     if name == "kappa_within":
-        classes = run.predictions
-        return None if classes is None else kappa_of(classes).value
+        return None if run.predictions is None else kappa_of(run.predictions).value
     if QUANTITIES[name].measured_by == VALIDITY:
         values = (getattr(evaluation, name) for evaluation in run.evaluations.values())
         return next((value for value in values if value is not None), None)

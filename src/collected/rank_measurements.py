@@ -11,11 +11,10 @@ from typing import NamedTuple
 from src.choices import STARTS
 from src.choices.similarity import SAMPLES, measure_of
 from src.ground.grouping import grouped
-from src.reports.captions import caption, network, short
-from src.runs.images import told_apart, warn_of_several
 from src.runs.weights import warn_of_earlier
 from src.tables.experiments import NETWORKS, RANKS, method_names, newest
-from src.tables.network_names import NetworkKey, titles_of
+from src.tables.image_records import told_apart, warn_of_several
+from src.tables.network_names import NetworkKey, NetworkName, short, titles_of
 from src.tables.probe_rows import ProbeRow
 from src.tables.similarity_rows import SimilarityRow
 from src.tables.stitch_rows import StitchRow
@@ -27,7 +26,7 @@ FULL = math.inf  # the rank of a layer that is not truncated: above all other ra
 Layers = tuple[str, str]
 ProbeKey = tuple[NetworkKey, str, str]  # network, layer, data set
 ProbesByRank = dict[float, ProbeRow]
-Row = SimilarityRow | ProbeRow | StitchRow
+MeasuredRow = SimilarityRow | ProbeRow | StitchRow
 
 
 class Measurement(NamedTuple):
@@ -50,7 +49,8 @@ class Measurements(NamedTuple):
     measurements: list[Measurement]
     probes: dict[ProbeKey, ProbesByRank]
     titles: dict[NetworkKey, str]  # of the networks
-    caption: str  # the networks and data, for a figure
+    networks: list[NetworkName]  # distinct
+    datasets: list[str]  # distinct
 
 
 class Series(NamedTuple):
@@ -69,7 +69,7 @@ def read_measurements(paths: Sequence[str | Path]) -> Measurements:
     Raises:
         UserError: a file cannot be read, is of no such kind, or is damaged. The message names it.
     """
-    tables: dict[Path, list[Row]] = {}
+    tables: dict[Path, list[MeasuredRow]] = {}
     for path in map(Path, paths):
         tables[path] = read_table(path, SimilarityRow, ProbeRow, StitchRow)
 
@@ -88,13 +88,13 @@ def read_measurements(paths: Sequence[str | Path]) -> Measurements:
     names = [name for row in rows for name in row.networks]
     titles = titles_of(names)
     measurements = [*_similarities(similarities, titles), *_accuracies(stitches, titles)]
-    networks = dict.fromkeys(network(name.path, name.type) for name in names)
-    datasets = dict.fromkeys(short(row.dataset) for row in rows if row.dataset)
+    datasets = dict.fromkeys(row.dataset for row in rows if row.dataset)
     return Measurements(
         newest(measurements, lambda item: (item.measure, item.setting, item.layers, item.ranks)),
         _newest_probes(probes),
         titles,
-        caption(networks=", ".join(networks), data=", ".join(datasets)),
+        list(dict.fromkeys(names)),
+        list(datasets),
     )
 
 

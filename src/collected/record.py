@@ -1,11 +1,10 @@
 """What a verdict was given on, and by which version: for the files beside its table."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from src.ground.grouping import grouped
 from src.runs.folders import StitchingRun
-from src.runs.images import SPLITS, record_of
+from src.tables.image_records import SPLITS, record_of
 from src.tables.network_names import SHORT
 
 NOT_RECORDED = "images without a fingerprint"
@@ -27,22 +26,26 @@ def images_of(runs: Iterable[StitchingRun]) -> dict[str, dict[str, list[str]]]:
 
 
 def describe(
-    made_with: Mapping[str, Any], images: Mapping[str, Mapping[str, Sequence[str]]]
+    images: Mapping[str, Mapping[str, Sequence[str]]],
+    *,
+    suite: str,
+    commit: str | None,
+    command: str,
 ) -> list[str]:
     """Return the sentences on the version, the images and the command of a verdict.
 
     Args:
-        made_with: the content of its `run.json`.
         images: from `images_of`.
+        suite, commit, command: of its `run.json`.
     """
-    version = made_with["suite"]
-    if made_with["commit"]:
-        version += f", commit {made_with['commit'][:SHORT]}"
+    version = suite
+    if commit:
+        version += f", commit {commit[:SHORT]}"
     data = []
     for dataset, digests in images[record_of("test_images")].items():
         shown = " and ".join(digest[:SHORT] for digest in digests)
         data.append(f"{dataset} ({shown or NOT_RECORDED})")
     return [
         f"Given by version {version}, on the test images of {', '.join(data)}.",
-        f"Command: `{made_with['command']}`",
+        f"Command: `{command}`",
     ]

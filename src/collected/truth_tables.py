@@ -14,9 +14,9 @@ from src.collected.scored_measures import PROBE, measures_of, similarities_of
 from src.ground.console import warn
 from src.ground.errors import UserError
 from src.runs.folders import StitchingRun
-from src.runs.images import refuse_several
 from src.runs.weights import counted, warn_of_newer
 from src.tables.evaluation_rows import EvaluationRow, read_evaluations
+from src.tables.image_records import refuse_several
 from src.tables.matrices import by_depth, depths_of
 from src.tables.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, pair_name
 from src.tables.network_names import NetworkName

@@ -14,6 +14,7 @@ from src.ground.images import ImageSpec, Normalisation, describe_values
 
 UNLABELLED = -1
 Device = torch.device | str
+Batches = Iterable[tuple[Tensor, Tensor]]  # images (B, C, H, W) and labels (B,); -1: unlabelled
 
 
 def batches_in(batches: Iterable) -> Iterator[tuple[Tensor, Tensor]]:

@@ -19,9 +19,8 @@ from src.ground.images import ImageSpec
 from src.ground.runtime import full_precision, generator
 from src.models.calls import steady
 from src.models.network import Network
+from src.values import OF_BATCH, RANDOM
 
-RANDOM = "random"
-OF_BATCH = "batch"
 # Differences of logits that count, relative to their standard deviation over the images. Those of
 # natural images vary about four times as much: 0.05 changes fewer than one prediction in a hundred.
 LEAST_DIFFERENCE = 0.05
@@ -31,7 +30,7 @@ N_KEPT = 2  # images that are in both batches, behind a companion
 
 @torch.no_grad()
 def unsteadiness_of(network: Network, images: ImageSpec) -> str:
-    """Return RANDOM or OF_BATCH for an unsteady network in evaluation mode, "" for a steady one.
+    """Return `RANDOM` or `OF_BATCH` for an unsteady network in evaluation mode, "" for a steady one.
 
     Random generators and buffers are left as they were.
 

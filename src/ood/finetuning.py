@@ -6,45 +6,23 @@ A detector is trained on labels first. Then it is fine-tuned so that its energy 
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from src.datasets.base import BaseImageSet
-from src.ground.console import result
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.ground.runtime import at_least_single, seeded
 from src.models import Network, build_model
 from src.ood.detectors import energy
-from src.runs.checkpoints import load_weights, save_state
-from src.runs.run import Run
-from src.tables.tables import write_table
-from src.training import (
-    Classification,
-    EpochLog,
-    HeadLosses,
-    Settings,
-    classification_losses,
-    train,
-)
+from src.training import Classification, HeadLosses, Settings, classification_losses
 
 ENERGY_WEIGHT = 0.1
 OUTLIER_EXPOSURE_WEIGHT = 0.5
 
 # (logits (B, n_classes), labels (B,) with -1 for OOD) -> penalty ()
 Penalty = Callable[[Tensor, Tensor], Tensor]
-
-
-class FinetuningRow(NamedTuple):
-    """An epoch of fine-tuning a detector: a row of `ft_logs.csv`."""
-
-    ft_loss: float  # cross-entropy plus penalty
-    ce_loss: float
-    train_acc: float
-    val_ce_loss: float
-    val_acc: float
 
 
 def energy_penalty(logits: Tensor, labels: Tensor, *, m_in: float, m_out: float) -> Tensor:
@@ -104,8 +82,7 @@ class RepresentationClassification(Classification):
     """
 
     def __init__(self, source: Network, layer: str, classifier: Network):
-        super().__init__(classifier)
-        self.names = ["the detector"]
+        super().__init__(classifier, "the detector")
         self.source = source
         self.layer = layer
         self.penalty: Penalty | None = None
@@ -121,7 +98,7 @@ class RepresentationClassification(Classification):
             activations = self.source(images, until=self.layer)
             # In channels_last, the gradients of BatchNorm are imprecise on a CPU
             activations = activations.contiguous()
-        logits = self.heads[0](activations)
+        logits = self.head(activations)
         group = classification_losses(logits[None], labels)
         if training and self.penalty is not None:
             group = group._replace(losses=group.losses + self.penalty(logits, labels))
@@ -129,21 +106,14 @@ class RepresentationClassification(Classification):
 
 
 def fresh_classifier(
-    name: str,
-    source: Network,
-    layer: str,
-    images: ImageSpec,
-    *,
-    seed: int,
-    resume_from: str | None = None,
+    name: str, source: Network, layer: str, images: ImageSpec, *, seed: int
 ) -> tuple[Network, tuple[int, ...]]:
-    """Build a classifier for the activations of a network at a layer.
+    """Build a classifier, with fresh weights, for the activations of a network at a layer.
 
     Args:
         name: the type of the classifier.
         source: the network whose activations are classified.
         images: the images that `source` takes.
-        resume_from: a checkpoint with weights for the classifier; None: fresh weights.
     Returns:
         The classifier, and the shape of the activations, (C, H, W), (T, D) or (D,).
     """
@@ -153,9 +123,6 @@ def fresh_classifier(
         classifier = build_model(
             name, n_classes=images.n_classes, representation_shape=shape, image_shape=images.shape
         )
-    if resume_from is not None:
-        dimensions = "×".join(map(str, shape))
-        load_weights(classifier, resume_from, expected=f"{name} for {layer} of shape {dimensions}")
     return classifier.to(image.device), shape
 
 
@@ -208,46 +175,6 @@ class HalfAndHalf:
         ):
             images = torch.cat([id_images, ood_images])
             yield images, torch.cat([labels, torch.full_like(unlabelled, -1)])
-
-
-def finetune(
-    run: Run,
-    task: RepresentationClassification,
-    mixed: HalfAndHalf,
-    val_set: BaseImageSet,
-    settings: Settings,
-) -> dict[str, float]:
-    """Fine-tune a detector; return the last row of the log, empty without epochs.
-
-    Each epoch is printed, logged in `ft_logs.csv`, and saved as `ft_model_<epoch>.pt`.
-    """
-    log: list[FinetuningRow] = []
-    for history, state in train(task, mixed, val_set, settings, state=run.state.get("finetuning")):
-        log = [_log_row(epoch_log) for (epoch_log,) in history]
-        epoch = len(log)
-        write_table(run.folder / "ft_logs.csv", FinetuningRow, log)
-        save_state(run.folder / f"ft_model_{epoch}.pt", task.heads[0].state_dict())
-        run.save(loop=None, finetuning=state)
-        row = log[-1]
-        result(
-            f"FT Epoch #{epoch} FT loss: {row.ft_loss}, CE Loss: {row.ce_loss}, "
-            f"accuracy: {row.train_acc}"
-        )
-        result(f"FT Epoch #{epoch} val loss: {row.val_ce_loss}, accuracy: {row.val_acc}")
-    if not log:
-        return {}
-    return log[-1]._asdict()
-
-
-def _log_row(log: EpochLog) -> FinetuningRow:
-    """Return the row of an epoch."""
-    return FinetuningRow(
-        ft_loss=log.train.loss,
-        ce_loss=log.train.cross_entropy,
-        train_acc=log.train.accuracy,
-        val_ce_loss=log.val.cross_entropy,
-        val_acc=log.val.accuracy,
-    )
 
 
 def finetuning_settings(settings: Settings, *, n_epochs: int, decay: str) -> Settings:

@@ -26,13 +26,13 @@ from src.ground.runtime import generator
 from src.models import Network
 from src.models.tokens import TokenLayout
 from src.ood.cells import cells
+from src.statistics.intervals import wilson_interval
 from src.values import IntervalEstimate
 
 N_CANDIDATES = 10  # images that a foil is chosen among
 N_IDENTIFIED = 2_000  # images that are identified, at most
 FEWEST = 30  # images with a foil: with fewer, nothing is measured
 ROUNDING = 1e-5  # relative difference below which two activations count as equal
-DEVIATIONS = 1.96  # standard deviations in half of an interval of 95 %
 
 
 class Foils(NamedTuple):
@@ -231,15 +231,8 @@ class OwnLayer:
 
 
 def share_of(identified: np.ndarray) -> IntervalEstimate:
-    """Return the mean of values (n,) of 1, 0 and ½, with Wilson's (1927) interval of 95 %.
+    """Return the share of identified images, values (n,) of 1, 0 and ½, with Wilson's interval.
 
     All three are NaN if a value is NaN.
     """
-    share = float(np.mean(identified))
-    if math.isnan(share):
-        return IntervalEstimate(math.nan, math.nan, math.nan)
-    z_squared = DEVIATIONS**2 / len(identified)
-    centre = (share + z_squared / 2) / (1 + z_squared)
-    spread = math.sqrt(z_squared * (share * (1 - share) + z_squared / 4))
-    half_width = spread / (1 + z_squared)
-    return IntervalEstimate(share, max(0.0, centre - half_width), min(1.0, centre + half_width))
+    return wilson_interval(float(np.mean(identified)), len(identified))

@@ -16,20 +16,16 @@ import torch
 from torch import Tensor
 
 from src.choices.scores import is_trained, scores_by_title
-from src.datasets.base import BaseImageSet
+from src.datasets.base import BaseImageSet, Batches
 from src.ground.console import progress
-from src.ground.errors import UserError
 from src.models import Network
 from src.ood.cells import cells
 from src.ood.detectors import Detector, make_detector
 from src.ood.identifying import FEWEST, N_IDENTIFIED, Foils, OwnLayer, choose_foils, way_of
 from src.ood.metrics import OODMetrics, ood_metrics
 from src.ood.validity import N_IMAGES, Validity
-from src.runs.store import DetectorStore
-from src.tables.network_names import NetworkName
 from src.training import not_finite
 
-Batches = Iterable[tuple[Tensor, Tensor]]
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
@@ -42,12 +38,10 @@ class DetectorKey(NamedTuple):
 
 
 class EvaluationOptions(NamedTuple):
-    """The options of an evaluation; folders of stitches with equal options share a reference."""
+    """The options of an evaluation, without the end network and its trained detectors."""
 
-    end: NetworkName
     layers: tuple[str, ...]  # end layers of the stitches
     scores: tuple[str, ...]  # names in `SCORES`, or FILE.py:CLASS of a user's code
-    store: str  # folder of the trained detectors
     with_validity: bool  # False: measure validity only if a detector is fitted to training images
     batch_size: int
     dataset: str  # name of `test`
@@ -121,32 +115,22 @@ class Reference(NamedTuple):
 
 @torch.no_grad()
 def make_reference(
-    network: Network, options: EvaluationOptions, load_training_set: Callable[[], BaseImageSet]
+    network: Network,
+    options: EvaluationOptions,
+    load_training_set: Callable[[], BaseImageSet],
+    *,
+    trained: Mapping[DetectorKey, Detector],
 ) -> Reference:
     """Make the reference for stitches into `options.layers` of a network.
 
     Args:
         network: the end network.
         load_training_set: called only if detectors are fitted or validity is measured.
+        trained: the detectors of scores that need training. Those of other layers are measured on
+            the ID data and the sanity-check data only.
     """
-    trained, missing = _load_trained(network, options)
-
-    # Detectors and validity that are fitted to training images
-    fitted = _unfitted_detectors(options)
-    validity: dict[str, Validity] = {}
-    if fitted or options.with_validity:
-        for layer in options.layers:
-            validity[layer] = Validity(network.token_layout(layer))
-        training_set = load_training_set()
-        n_images = len(training_set) if fitted else N_IMAGES
-        indices = training_set.permutation(0)[:n_images]
-        batches = options.batches(training_set, "training activations", indices)
-        _add_training_images(network, batches, fitted, validity)
-    for key, detector in list(fitted.items()):
-        missing += _remove_if_failing(fitted, key, detector.fit, f"{key.score} for {key.layer}")
-    for layer, of_layer in list(validity.items()):
-        missing += _remove_if_failing(validity, layer, of_layer.fit, f"validity for {layer}")
-    detectors = trained | fitted
+    fitted, validity, missing = _fitted(network, options, load_training_set)
+    detectors = dict(trained) | fitted
 
     # The network's own activations of the test images, and of other ID data
     if options.id_data is None:
@@ -192,34 +176,34 @@ def make_reference(
     )
 
 
-def _load_trained(
-    network: Network, options: EvaluationOptions
-) -> tuple[dict[DetectorKey, Detector], list[str]]:
-    """Load the trained detectors of the end layers; return a reason for each missing detector too.
+class _Fitted(NamedTuple):
+    """What is fitted to training images."""
 
-    With sanity-check data, the detectors of all layers in the store are loaded.
+    detectors: dict[DetectorKey, Detector]
+    validity: dict[str, Validity]  # by layer; empty if it is not measured
+    missing: list[str]  # a reason for each fit that failed
 
-    Raises:
-        UserError: there is no store.
-    """
-    detectors: dict[DetectorKey, Detector] = {}
-    missing = []
-    store = DetectorStore(options.store)
-    for score in options.scores:
-        if not is_trained(score):
-            continue
-        layers = list(options.layers)
-        stored = store.names_by_layer(options.end)
-        if options.sanity_data is not None:
-            layers += sorted(set(stored).difference(layers), key=network.depth)
-        for layer in layers:
-            try:
-                detectors[DetectorKey(score, layer)] = store.load(
-                    options.end, layer, options.test.spec, device=options.test.device
-                )
-            except UserError as error:
-                missing.append(str(error))
-    return detectors, missing
+
+def _fitted(
+    network: Network, options: EvaluationOptions, load_training_set: Callable[[], BaseImageSet]
+) -> _Fitted:
+    """Fit detectors and validity to training images, in one pass."""
+    detectors = _unfitted_detectors(options)
+    validity: dict[str, Validity] = {}
+    missing: list[str] = []
+    if detectors or options.with_validity:
+        for layer in options.layers:
+            validity[layer] = Validity(network.token_layout(layer))
+        training_set = load_training_set()
+        n_images = len(training_set) if detectors else N_IMAGES
+        indices = training_set.permutation(0)[:n_images]
+        batches = options.batches(training_set, "training activations", indices)
+        _add_training_images(network, batches, detectors, validity)
+    for key, detector in list(detectors.items()):
+        missing += _remove_if_failing(detectors, key, detector.fit, f"{key.score} for {key.layer}")
+    for layer, of_layer in list(validity.items()):
+        missing += _remove_if_failing(validity, layer, of_layer.fit, f"validity for {layer}")
+    return _Fitted(detectors, validity, missing)
 
 
 def _unfitted_detectors(options: EvaluationOptions) -> dict[DetectorKey, Detector]:

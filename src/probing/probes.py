@@ -18,12 +18,13 @@ from src.models import Network
 from src.models.heads import check_axes, pool
 from src.models.tokens import TokenLayout
 from src.training import HeadLosses, Task, classification_losses
+from src.values import Rank
 
 LAST_EPOCHS = 5  # that have a tenth of the learning rate
 
 
 def truncated_pools(
-    activations: Tensor, ranks: Sequence[int | None], layout: TokenLayout | None = None
+    activations: Tensor, ranks: Sequence[Rank], layout: TokenLayout | None = None
 ) -> Tensor:
     """Return `pool(low_rank_approx(activations, rank))` for several ranks, without gradients.
 
@@ -41,7 +42,7 @@ def truncated_pools(
     pooled = pool(activations.detach(), layout)
     width = pooled.shape[1]
     ranks_below_width = sorted({rank for rank in ranks if rank is not None and rank < width})
-    truncated: dict[int | None, Tensor] = {}
+    truncated: dict[Rank, Tensor] = {}
     if ranks_below_width:
         mean, axes = principal_components(activations, ranks_below_width[-1])
         coordinates = (pooled.double() - mean) @ axes  # (B, r)
@@ -54,7 +55,10 @@ def truncated_pools(
     return torch.stack([truncated.get(rank, pooled) for rank in ranks])
 
 
-class Probes(Task):
+LayerAndRank = tuple[str, Rank]
+
+
+class Probes(Task[LayerAndRank]):
     """A linear probe for each layer and rank; also the task of training all probes together.
 
     A probe starts from the seed alone and has its own parameters and optimiser state. It therefore
@@ -72,7 +76,7 @@ class Probes(Task):
         self,
         network: Network,
         layers: Sequence[str],
-        ranks: Sequence[int | None],
+        ranks: Sequence[Rank],
         images: ImageSpec,
         *,
         seed: int,
@@ -93,15 +97,17 @@ class Probes(Task):
             for layer, layout in self.layouts.items()
         }
 
-        # Probes by layer and rank
-        self.probes: dict[tuple[str, int | None], nn.Linear] = {}
+        self.heads: dict[LayerAndRank, nn.Linear] = {}
         for layer, width in self.widths.items():
             for rank in self.ranks:
                 with seeded(seed):
-                    self.probes[layer, rank] = nn.Linear(width, images.n_classes).to(image)
-        self.heads = list(self.probes.values())
-        self.modules = self.heads
-        self.names = [f"the probe of {layer}, rank {rank}" for layer, rank in self.probes]
+                    self.heads[layer, rank] = nn.Linear(width, images.n_classes).to(image)
+        self.modules = list(self.heads.values())
+
+    def title(self, key: LayerAndRank) -> str:
+        """Return the name of a probe in messages."""
+        layer, rank = key
+        return f"the probe of {layer}, rank {rank}"
 
     def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
         """Yield the cross-entropies of the probes on a batch, layer by layer."""
@@ -125,7 +131,7 @@ class Probes(Task):
 
     def _logits(self, layer: str, features: Tensor) -> Tensor:
         """Return the logits of the probes of a layer from features (R, B, D): (R, B, n_classes)."""
-        probes = [self.probes[layer, rank] for rank in self.ranks]
+        probes = [self.heads[layer, rank] for rank in self.ranks]
         weights = torch.stack([probe.weight for probe in probes])  # (R, n_classes, D)
         biases = torch.stack([probe.bias for probe in probes])  # (R, n_classes)
         return torch.baddbmm(biases[:, None], features, weights.transpose(1, 2))

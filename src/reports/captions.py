@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from src.choices import STARTS
 from src.ground.console import listed
-from src.tables.network_names import NetworkKey
+from src.tables.network_names import NetworkKey, short
 
 MAX_NAMES = 6  # networks that a caption names; of more it has the number and the groups
 
@@ -54,12 +54,6 @@ def network(path: str, kind: str) -> str:
     if path and kind:
         return f"{short(path)} ({short(kind)})"
     return short(path or kind)
-
-
-def short(name: str) -> str:
-    """Return the last two parts of an absolute path; return a relative name unchanged."""
-    path = Path(name)
-    return "/".join(path.parts[-2:]) if path.is_absolute() else name
 
 
 def pair_of_networks(paths: Sequence[str], kinds: Sequence[str], *, sign: str = "→") -> str:

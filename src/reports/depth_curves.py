@@ -14,13 +14,12 @@ from src.collected.groups import Names, value_of
 from src.ground.console import listed, note
 from src.ground.errors import UserError
 from src.ground.grouping import grouped
-from src.reports.captions import short
 from src.reports.curves import SHARE, CurvePanel, Point, curves
 from src.runs.folders import StitchingRun
 from src.statistics.resampling import Estimate
 from src.tables.experiments import NETWORKS, method_names
 from src.tables.matrices import by_depth, depths_of
-from src.tables.network_names import NetworkKey, NetworkName
+from src.tables.network_names import NetworkKey, NetworkName, short
 from src.tables.quantities import IN_CURVES, shown_in
 from src.tables.similarity_rows import SimilarityRow
 from src.tables.tables import write_table

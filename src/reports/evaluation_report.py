@@ -3,18 +3,18 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from src.choices.datasets import dataset_label
 from src.ground.console import listed, note, result, table
 from src.ground.files import write_json
 from src.ood.reference import DetectorKey, Reference
-from src.reports.captions import caption, common, describe_method, short, stitched_networks
+from src.reports.captions import caption, common, describe_method, stitched_networks
 from src.reports.grid_tables import draw
 from src.reports.heat_maps import HeatMap
 from src.tables.evaluation_rows import TYPICAL_AUROC, EvaluationRow, evaluation_file
 from src.tables.experiments import by_experiment
 from src.tables.matrices import Matrix, is_known, known, pivot
+from src.tables.network_names import short
 from src.tables.quantities import (
     DETECTOR,
     IN_EVALUATION,
@@ -125,7 +125,7 @@ def _note_typical_stitches(name: str, rows: Sequence[EvaluationRow]) -> None:
 def _write_json(path: Path, name: str, rows: Sequence[EvaluationRow], reference: Reference) -> None:
     """Write the rows of a detector and its sanity checks by layer."""
     checks = reference.of_score(name, reference.checks)
-    content: dict[str, Any] = {
+    content: dict[str, object] = {
         "stitches": [to_record(row) for row in rows],
         "sanity_checks": {layer: metrics._asdict() for layer, metrics in checks.items()},
     }

@@ -13,9 +13,9 @@ from src.ground.grouping import grouped
 from src.reports.captions import Names, describe_stitches
 from src.reports.curves import CurvePanel, curves
 from src.reports.heat_maps import HeatMap, maps
-from src.runs.images import told_apart
 from src.runs.network_pairs import KINDS, PAIRS, kind_of_pair
 from src.tables.experiments import NETWORKS, RANKS, by_experiment, method_names
+from src.tables.image_records import told_apart
 from src.tables.matrices import Matrix, accuracies, pivot
 from src.tables.stitch_rows import StitchRow
 from src.values import Pair

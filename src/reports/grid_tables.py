@@ -12,8 +12,8 @@ from src.reports.captions import Names, common, describe_stitches
 from src.reports.grid_figures import AXES, MAX_PANELS, draw_grid
 from src.reports.heat_maps import HeatMap, maps
 from src.runs.folders import read_runs
-from src.runs.images import told_apart
 from src.tables.experiments import by_experiment
+from src.tables.image_records import told_apart
 from src.tables.matrices import pivot
 from src.tables.stitch_rows import ComparisonRow, StitchRow
 from src.tables.tables import write_table

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from src.choices.similarity import ACTIVATIONS, MEASURES, SAMPLES, Measure, measure_of
 from src.ground.console import result, table
-from src.reports.captions import caption, common, pair_of_networks, short
+from src.reports.captions import caption, common, pair_of_networks
 from src.reports.curves import CurvePanel, curves
 from src.reports.heat_maps import HeatMap, maps
 from src.tables.matrices import Matrix
+from src.tables.network_names import short
 from src.tables.similarity_rows import SimilarityRow, measures_in
 from src.tables.tables import write_table
 from src.values import BY_POSITION, NO_ALIGNMENT, Rank

@@ -29,7 +29,7 @@ from src.tables.matrices import Matrix, is_known, known, pivot
 from src.tables.quantities import IN_VERDICT, QUANTITIES, shown_in
 from src.tables.tables import write_table
 from src.tables.verdict_rows import GroupRow, GroupTestRow, VerdictRow, WayRow
-from src.verdict.judging import (
+from src.verdict import (
     LOST,
     NOT_MATCHED,
     SIMILAR,

@@ -3,11 +3,12 @@
 This module does not import torch.
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
-from src.runs.images import changed_images
+from src.choices import Options
 from src.runs.weights import changed, names_of
+from src.tables.image_records import changed_images
 
 
 class Changes(NamedTuple):
@@ -36,7 +37,7 @@ class Changes(NamedTuple):
         return "remove their folders, give another -dir, or restore the images"
 
 
-def changes(records: Iterable[Mapping[str, Any]], now: Mapping[str, Any]) -> Changes:
+def changes(records: Iterable[Options], now: Options) -> Changes:
     """Return which weights and images have changed since results were made.
 
     Args:

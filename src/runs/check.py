@@ -6,11 +6,10 @@ layer between them."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 from torch import nn
 
-from src.choices import AUTO, SEQUENCE, STITCHING_TYPES, VECTOR
+from src.choices import AUTO, SEQUENCE, STITCHING_TYPES, VECTOR, Options
 from src.choices.stitching import FORMS
 from src.ground.console import listed, note, warn
 from src.ground.errors import UserError
@@ -21,7 +20,7 @@ from src.values import Pair
 
 
 def check_options(
-    options: Mapping[str, Any],
+    options: Options,
     layers: Mapping[Pair, StitchingLayer],
     front: Network,
     end: Network,
@@ -79,7 +78,7 @@ def _reading(source_kind: str, target_kind: str) -> str:
     return ""
 
 
-def _check_training(options: Mapping[str, Any]) -> None:
+def _check_training(options: Options) -> None:
     """Raise a UserError for an objective without training; warn of a random stitching layer."""
     if options["n_epochs"]:
         return
@@ -91,7 +90,7 @@ def _check_training(options: Mapping[str, Any]) -> None:
         warn("-e 0 -i rand: a random stitching layer is measured; -i pinv would match it")
 
 
-def _check_control(options: Mapping[str, Any], front_layers: Collection[str]) -> None:
+def _check_control(options: Options, front_layers: Collection[str]) -> None:
     """Raise a UserError if the front network of a control would change, or if its stitches begin at
     the output."""
     if options["n_epochs"] and not options["mod_only_stitch"]:
@@ -105,7 +104,7 @@ def _check_control(options: Mapping[str, Any], front_layers: Collection[str]) ->
         )
 
 
-def _warn_of_options_of_other_inits(options: Mapping[str, Any]) -> None:
+def _warn_of_options_of_other_inits(options: Options) -> None:
     """Warn of options of direct matching that do not count with this `-i`."""
     inits_by_option: dict[str, list[str]] = {}
     if options["n_pinv_init_samples"] == "auto":
@@ -119,7 +118,7 @@ def _warn_of_options_of_other_inits(options: Mapping[str, Any]) -> None:
             warn(f"{option} counts with -i {', '.join(inits)} only")
 
 
-def _warn_of_high_ranks(options: Mapping[str, Any], layers: Mapping[Pair, StitchingLayer]) -> None:
+def _warn_of_high_ranks(options: Options, layers: Mapping[Pair, StitchingLayer]) -> None:
     """Warn of ranks that leave a front layer whole."""
     widths = {pair.front_layer: layer.transform.weight.shape[1] for pair, layer in layers.items()}
     for option in ("front_stitch_rank", "front_pinv_rank"):

@@ -1,13 +1,9 @@
 """State dicts on disk, and networks that are built from state dicts."""
 
 import hashlib
-import io
-import pickle
 import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,20 +11,22 @@ from torch import Tensor, nn
 from src.datasets.base import BaseImageSet
 from src.ground.console import warn, warn_once
 from src.ground.errors import Misfit, UserError
-from src.ground.files import readable, write_bytes
 from src.ground.images import ImageSpec
 from src.ground.runtime import seeded
+from src.ground.tensors import load_tensors, save_tensors
 from src.ground.user_code import is_user_code
 from src.models import Network, build_model
 from src.models.control import ClassControl, set_statistics
 from src.models.heads import LinearProbe
-from src.models.steadiness import OF_BATCH, RANDOM, unsteadiness_of
+from src.models.steadiness import unsteadiness_of
 from src.models.torchvision_networks import torchvision_weights
-from src.runs.trained_with import explained, options_beside, warn_of_other_images
+from src.runs.trained_with import options_beside
+from src.runs.training_images import explained, warn_of_other_images
 from src.tables.network_names import DEFAULT, FEATURES, FRESH, NetworkName, fresh_seed
+from src.values import OF_BATCH, RANDOM
 
 N_OF_STATISTICS = 512  # images that the BatchNorms of a control take their statistics from
-State = dict[str, Tensor]
+StateDict = dict[str, Tensor]
 # The ends of warnings
 UNSTEADY = {
     RANDOM: "is random when it is evaluated, as with dropout that does not look at `training`: "
@@ -49,14 +47,7 @@ def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
     save_tensors(path, {key: value.detach().cpu().contiguous() for key, value in state.items()})
 
 
-def save_tensors(path: Path, content: Any) -> None:
-    """Save tensors and plain values, in any containers, in torch's zip format, atomically."""
-    buffer = io.BytesIO()  # a path would be stored in the file: bytes would depend on the name
-    torch.save(content, buffer)
-    write_bytes(path, buffer.getvalue())
-
-
-def load_state(path: str | Path) -> State:
+def load_state(path: str | Path) -> StateDict:
     """Load a state dict, in torch's zip or legacy format, onto the CPU.
 
     A state dict in the entry `state_dict` or `model` of the file is taken out of it. The prefixes
@@ -81,28 +72,6 @@ def load_state(path: str | Path) -> State:
     for prefix in ("module.", "_orig_mod.", "module."):  # the two stand in either order
         nn.modules.utils.consume_prefix_in_state_dict_if_present(state, prefix)
     return state
-
-
-def load_tensors(path: str | Path) -> Any:
-    """Load a file of torch that holds tensors and plain values, onto the CPU.
-
-    Code in the file does not run.
-
-    Raises:
-        UserError: the file is missing or damaged, or holds code.
-    """
-    remedy = "save a plain state dict: torch.save(model.state_dict(), path)"
-    advice = "check the path"
-    if Path(path).is_file():
-        advice = f"it is damaged or no checkpoint: {remedy}"
-    with readable(f"checkpoint {path}", advice), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch warns of files that are no checkpoints
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:  # torch's message advises to run the code
-            raise UserError(
-                f"checkpoint {path} holds more than tensors, or is damaged; {remedy}"
-            ) from error
 
 
 def load_model(
@@ -271,7 +240,7 @@ def _warn_if_equal(kind: str, first: Network, second: Network) -> None:
 
 
 def load_weights(
-    model: Network, path: str | Path, *, expected: str, state: State | None = None
+    model: Network, path: str | Path, *, expected: str, state: StateDict | None = None
 ) -> Network:
     """Load a checkpoint into a network, and return the network.
 
@@ -298,7 +267,7 @@ def load_weights(
     return model
 
 
-def fill(module: Network | nn.Module, state: State, *, source: str, expected: str) -> None:
+def fill(module: Network | nn.Module, state: StateDict, *, source: str, expected: str) -> None:
     """Load a state dict into a network or a layer.
 
     Args:

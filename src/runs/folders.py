@@ -10,28 +10,27 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from src.choices import STARTS
+from src.choices import STARTS, Options
 from src.ground.console import warn
 from src.ground.errors import UserError
 from src.ground.files import read_json, readable, write_bytes, write_json, write_text
-from src.runs.images import short_images
 from src.runs.options import read_options
-from src.runs.recorded import EpochRow
 from src.runs.run import STALE
 from src.runs.weights import warn_of_earlier, warn_of_newer
-from src.tables.experiments import CHECKPOINTS, short_weights
+from src.tables.evaluation_rows import EvaluationRow, IdentificationRow
+from src.tables.experiments import CHECKPOINTS, newest, short_weights
+from src.tables.image_records import short_images, told_apart
 from src.tables.stitch_rows import StitchRow
 from src.tables.tables import columns, from_record, read_table
-from src.values import Metrics
+from src.tables.training_rows import EpochRow
+from src.values import Metrics, Predictions, StitchValidity
 
 RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
 # Lines of `summary.txt`, and the metrics that they hold
@@ -40,7 +39,6 @@ SUMMARY = {
     "Normalized PINV difference": "matching_error",
     "Normalized representation difference": "representation_difference",
 }
-PREDICTIONS = ("stitched", "front", "end", "labels")  # arrays of `predictions.npz`
 STILL_FELL = 0.02  # share by which a loss may fall over the last fifth of the epochs
 N_SUMMARY_LINES = 7  # lines with values at the start of `summary.txt`
 
@@ -53,32 +51,29 @@ class StitchingRun:
     """A finished run with all its measurements."""
 
     folder: Path
-    options: dict[str, Any]  # the content of `config.txt`
+    options: Options  # the content of `config.txt`
     row: StitchRow
-    # Rows of `src.tables.evaluation_rows` by detector
-    evaluations: Mapping[str, Any] = field(default_factory=dict)
-    # Rows of `src.tables.evaluation_rows.WayRow`, from the end layer to the output
-    way: Sequence[Any] = ()
+    evaluations: Mapping[str, EvaluationRow] = field(default_factory=dict)  # by detector
+    way: Sequence[IdentificationRow] = ()  # from the end layer to the output
 
     @property
-    def validity(self) -> Any:
-        """The validity (`StitchValidity`) in the first evaluation that has it, else None."""
+    def validity(self) -> StitchValidity | None:
+        """The validity in the first evaluation that has it, else None."""
         values = (row.validity for row in self.evaluations.values())
         return next((value for value in values if value), None)
 
     @cached_property
-    def predictions(self) -> dict[str, np.ndarray] | None:
-        """The classes that the stitch, the front and the end network predict, and the labels.
+    def predictions(self) -> Predictions | None:
+        """The predicted classes and the labels of all test images, from `predictions.npz`.
 
-        There is an array (N,) over all test images for each of `PREDICTIONS`. The property is None
-        if the run kept no predictions, and None with a warning if their file is damaged.
+        The property is None if the run kept none, and None with a warning if the file is damaged.
         """
         path = self.folder / "predictions.npz"
         if not path.is_file():
             return None
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in PREDICTIONS}
+                return Predictions(*(arrays[name] for name in Predictions._fields))
         except Exception as error:  # a damaged archive can raise anything
             warn(f"{path} is damaged ({error}) and left out; stitch this pair again")
             return None
@@ -99,18 +94,14 @@ class StitchingRun:
         return before - losses[-1] <= STILL_FELL * abs(before)
 
 
-def write_predictions(path: Path, classes: Mapping[str, Tensor]) -> None:
-    """Write predicted classes and labels as a compressed npz.
-
-    Args:
-        classes: a tensor (N,) for each of `PREDICTIONS`. The file holds int16, or int32 if there
-            are too many classes.
-    """
-    largest = max(int(classes[name].max()) for name in PREDICTIONS)
+def write_predictions(path: Path, predictions: Predictions) -> None:
+    """Write predicted classes and labels as a compressed npz of int16, or of int32 if there are too
+    many classes."""
+    largest = max(int(classes.max()) for classes in predictions)
     dtype = np.int16 if largest <= np.iinfo(np.int16).max else np.int32
-    arrays: dict[str, Any] = {name: classes[name].numpy().astype(dtype) for name in PREDICTIONS}
+    small = Predictions(*(classes.astype(dtype) for classes in predictions))
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    np.savez_compressed(buffer, **small._asdict())
     write_bytes(path, buffer.getvalue())
 
 
@@ -207,6 +198,19 @@ def _is_stale(folder: Path) -> bool:
     return any(part.startswith(STALE) for part in folder.parts)
 
 
+def newest_runs(runs: Iterable[StitchingRun]) -> list[StitchingRun]:
+    """Keep the newest run of each pair of layers in each experiment; warn if runs were dropped.
+
+    The runs keep their order. The names of their folders are times, which tell the newest.
+    """
+    runs = list(runs)
+    oldest_first = sorted(runs, key=lambda run: run.folder.name)
+    rows = told_apart([run.row for run in oldest_first])
+    kept = newest(zip(oldest_first, rows, strict=True), lambda item: (item[1].pair, item[1].key))
+    kept_ids = {id(run) for run, _ in kept}
+    return [run for run in runs if id(run) in kept_ids]
+
+
 def warn_of_weights(runs: Sequence[StitchingRun]) -> None:
     """Warn of runs with weights that their checkpoints no longer hold, or may no longer hold."""
     warn_of_earlier((run.row.networks for run in runs), kind="run")
@@ -245,7 +249,7 @@ def read_run(folder: Path) -> StitchingRun:
             f"{folder} is a label-only control, which version 1.0 made; remove the folder"
         )
 
-    record: dict[str, Any] = {"end_accuracy": math.nan}  # for runs of the public code
+    record: dict[str, object] = {"end_accuracy": math.nan}  # for runs of the public code
     record |= _read_metrics(folder)
     if options.get("init") in STARTS:
         record["matching_error"] = None  # the public code writes 0
@@ -254,7 +258,8 @@ def read_run(folder: Path) -> StitchingRun:
         path = options.get(name)
         if path and isinstance(path, str):
             record[name] = os.path.normpath(path)
-    record |= short_weights(options) | short_images(options)
+    record |= short_weights(options)
+    record |= short_images(options)
     record["folder"] = folder.name
     try:
         row = from_record(StitchRow, record)
@@ -265,12 +270,12 @@ def read_run(folder: Path) -> StitchingRun:
     return StitchingRun(folder, options, row)
 
 
-def _read_metrics(folder: Path) -> dict[str, Any]:
+def _read_metrics(folder: Path) -> dict[str, object]:
     """Return the metrics of a run by name, from `summary.txt` and, where it exists, `metrics.json`."""
     summary = folder / "summary.txt"
     with readable(summary, "remove the folder, and stitch this pair again"):
         lines = summary.read_text(encoding="utf-8").splitlines()
-    metrics: dict[str, Any] = {}
+    metrics: dict[str, object] = {}
     for line in lines[:N_SUMMARY_LINES]:
         title, _, value = line.partition(": ")
         if title in SUMMARY:

@@ -6,10 +6,9 @@ This module does not import torch.
 import json
 import os
 import reprlib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from src.choices import Options
 from src.ground.console import warn_once
 from src.ground.errors import UserError
 from src.ground.files import read_json, write_json
@@ -40,25 +39,25 @@ FREE = (
 )
 
 # Values of this suite for the options that the public code writes as "" or 0
-EMPTY: dict[str, Any] = {
+EMPTY: Options = {
     "scheduler": "none",
     "front_stitch_rank": None,
     "front_pinv_rank": None,
 }
 
 
-def as_written(options: Mapping[str, Any]) -> dict[str, Any]:
+def as_written(options: Options) -> Options:
     """Return options as `read_options` reads them back: without `NOT_RECORDED`, in JSON's types."""
     recorded = {name: value for name, value in options.items() if name not in NOT_RECORDED}
     return json.loads(json.dumps(recorded))
 
 
-def write_options(path: Path, options: Mapping[str, Any]) -> None:
+def write_options(path: Path, options: Options) -> None:
     """Write the options of a run as its `config.txt`."""
     write_json(path, as_written(options))
 
 
-def read_options(path: Path) -> dict[str, Any]:
+def read_options(path: Path) -> Options:
     """Read the options in a `config.txt` of this suite or of the public code."""
     options = read_json(path)
     if not isinstance(options, dict):
@@ -69,7 +68,7 @@ def read_options(path: Path) -> dict[str, Any]:
     return options
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+def differences(before: Options, now: Options) -> str:
     """Describe how the options of two runs differ; "" if all common options agree.
 
     Options in `FREE` may differ. So may the content of files (`..._sha256`): `changes` compares
@@ -84,8 +83,8 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def refuse_other_options(
-    before: Mapping[str, Any],
-    now: Mapping[str, Any],
+    before: Options,
+    now: Options,
     *,
     where: Path,
     remedy: str = "give the same ones, or start anew without --resume",
@@ -109,7 +108,7 @@ def refuse_other_options(
     _warn_of_changed_code(before, now)
 
 
-def _warn_of_changed_code(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def _warn_of_changed_code(before: Options, now: Options) -> None:
     """Warn of files of user code that have changed since a run was made with them."""
     for name in CODE_OPTIONS:
         digests_before = _digests_of_code(name, before)
@@ -121,7 +120,7 @@ def _warn_of_changed_code(before: Mapping[str, Any], now: Mapping[str, Any]) -> 
                 )
 
 
-def _digests_of_code(name: str, options: Mapping[str, Any]) -> dict[str, str]:
+def _digests_of_code(name: str, options: Options) -> dict[str, str]:
     """Return the SHA-256 of the files of user code that an option names, by name of the code."""
     digests = options.get(f"{name}_sha256", {})
     if isinstance(digests, str):
@@ -129,7 +128,7 @@ def _digests_of_code(name: str, options: Mapping[str, Any]) -> dict[str, str]:
     return digests
 
 
-def _agree(name: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+def _agree(name: str, before: Options, now: Options) -> bool:
     """Return whether two values of an option agree.
 
     Paths agree if they name one place, or two files of the same content. The content of a

@@ -5,8 +5,11 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import torch
+
+from src.choices import Options
 from src.ground.console import warn
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
@@ -14,13 +17,13 @@ from src.ground.user_code import is_user_code, place_and_function, source_of
 from src.models import Network
 from src.runs.checkpoints import fill, load_state
 from src.runs.folders import StitchingRun
-from src.runs.images import SPLITS, are_same, short_images
 from src.runs.session import Session
 from src.runs.weights import names_of, warn_of_newer
 from src.stitching.grid import Grid
 from src.stitching.layers import StitchingLayer
 from src.stitching.stitched_model import build_layers
 from src.tables.experiments import by_experiment
+from src.tables.image_records import SPLITS, are_same
 from src.tables.network_names import NetworkName, content_of, titles_of
 from src.values import Pair
 
@@ -29,7 +32,18 @@ SHARED = ("front_model_type", "end_model_type", "stitching_type", "class_control
 GridOfRuns = tuple[Grid, dict[Pair, StitchingRun]]  # a grid, and the run of each pair
 
 
-def check_runs(runs: Sequence[StitchingRun], folder: Path, options: Mapping[str, Any]) -> None:
+class MovedNetwork(NamedTuple):
+    """Where a network of runs is now; None: where the runs recorded it."""
+
+    path: str | None  # the checkpoint
+    # FILE.py:FUNCTION or package.module:function for a network of a user's code. The code runs only
+    # if it is named here.
+    type: str | None
+
+
+def check_runs(
+    runs: Sequence[StitchingRun], folder: Path, moved: Mapping[str, MovedNetwork]
+) -> None:
     """Raise a UserError unless all runs can be evaluated together.
 
     There must be a run. All runs must have the same networks, under whatever paths, and the same
@@ -37,7 +51,7 @@ def check_runs(runs: Sequence[StitchingRun], folder: Path, options: Mapping[str,
 
     Args:
         folder: of the runs, for the message.
-        options: of the script. `front_model` and `end_model` are the paths of moved checkpoints.
+        moved: the networks, by side.
     """
     if not runs:
         raise UserError(
@@ -48,7 +62,7 @@ def check_runs(runs: Sequence[StitchingRun], folder: Path, options: Mapping[str,
         _refuse_several(name, values)
     for i, side in enumerate(SIDES):
         networks = [run.row.networks[i] for run in runs]
-        moved_to = options[f"{side}_model"]
+        moved_to = moved[side].path
         networks_now = [network._replace(path=moved_to or network.path) for network in networks]
         has_changed = [network.has_changed for network in networks_now]
         _refuse_earlier(side, networks, has_changed, moved_to)
@@ -148,20 +162,26 @@ def _refuse_shortcut(shortcut: float | None, of_runs: set[float | None]) -> None
 
 
 def check_images(
-    runs: Sequence[StitchingRun], options: Mapping[str, Any], *, other_data: bool
+    dataset: str,
+    runs: Sequence[StitchingRun],
+    fingerprints: Mapping[str, str | None],
+    *,
+    other_data: bool,
+    shortcut: float | None,
 ) -> None:
     """Raise a UserError unless the images of the evaluation are those of the runs.
 
     With `other_data` they must not be.
 
     Args:
-        options: of the script, with the fingerprints of the images that it has loaded.
+        dataset: the name or the path of the data to evaluate on.
+        fingerprints: of the loaded images, by split, from `short_images`.
+        other_data: whether the evaluation is to be on other data than the runs were stitched on.
+        shortcut: the probability that the dots on the images tell their class; None: no dots.
     """
-    dataset = options["dataset"]
-    images_now = short_images(options)
     n_other: Counter[str] = Counter()  # runs with other images, by title of the images
     for run in runs:
-        for split, fingerprint in images_now.items():
+        for split, fingerprint in fingerprints.items():
             if not are_same(getattr(run.row, split), fingerprint):
                 n_other[SPLITS[split]] += 1
     if other_data and not n_other and not _are_other_names(dataset, runs):
@@ -171,7 +191,7 @@ def check_images(
         )
     if n_other and not other_data:
         cause = "they have changed since"
-        if options["shortcut"] is not None:
+        if shortcut is not None:
             cause += ", or have dots of another --intervention-seed"
         raise UserError(
             f"-d {dataset}: {max(n_other.values())} of {len(runs)} runs were made with other"
@@ -199,11 +219,11 @@ def _has_moved(recorded: str, dataset: str) -> bool:
 
 def load_networks(
     runs: Sequence[StitchingRun],
-    options: Mapping[str, Any],
+    moved: Mapping[str, MovedNetwork],
     images: ImageSpec,
     *,
     session: Session,
-    device: Any,
+    device: torch.device | str,
 ) -> dict[str, tuple[Network, NetworkName]]:
     """Load the front and the end network of runs.
 
@@ -211,7 +231,7 @@ def load_networks(
     the runs.
 
     Args:
-        options: of the script. `front_model`, `front_type`, `end_model` and `end_type` count.
+        moved: the networks, by side.
 
     Returns:
         For "front" and "end" the network, and its name with the SHA-256 of its weights.
@@ -219,12 +239,10 @@ def load_networks(
     Raises:
         UserError: as `name_of`, or the weights have changed since a run was made.
     """
-    _require_types(runs[0].options, options)
+    _require_types(runs[0].options, moved)
     networks = {}
     for i, side in enumerate(SIDES):
-        name = name_of(
-            runs[0].options, side, path=options[f"{side}_model"], type=options[f"{side}_type"]
-        )
+        name = name_of(runs[0].options, side, moved[side])
         network = session.network(name, images, device=device, encoder=side == "front")
         recorded = [run.row.networks[i] for run in runs]
         if name.is_fresh:
@@ -260,7 +278,7 @@ def _stitched_layers(
 
 
 def with_record(
-    run: StitchingRun, names: Mapping[str, NetworkName], options: Mapping[str, Any]
+    run: StitchingRun, names: Mapping[str, NetworkName], fingerprints: Mapping[str, str | None]
 ) -> StitchingRun:
     """Return a run with the weights and the images of its evaluation in its row.
 
@@ -268,30 +286,29 @@ def with_record(
 
     Args:
         names: of the loaded networks, by side.
-        options: of the script, with the fingerprints of the images that it has loaded.
+        fingerprints: of the loaded images, by split, from `short_images`.
     """
-    images = short_images(options)
     row = dataclasses.replace(
         run.row,
         front_weights=names["front"].identity,
         end_weights=names["end"].identity,
-        train_images=images["train_images"] or run.row.train_images,
-        test_images=images["test_images"] or run.row.test_images,
+        train_images=fingerprints["train_images"] or run.row.train_images,
+        test_images=fingerprints["test_images"] or run.row.test_images,
     )
     return dataclasses.replace(run, row=row)
 
 
-def _require_types(of_run: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-    """Raise a UserError if the networks of a run are a user's code that no option names.
+def _require_types(options: Options, moved: Mapping[str, MovedNetwork]) -> None:
+    """Raise a UserError if the networks of a run are a user's code that the command line lacks.
 
     Args:
-        of_run: the options of the run.
-        options: of the script.
+        options: of the run.
+        moved: the networks, by side.
     """
     missing = []
     for side in SIDES:
-        type = of_run.get(f"{side}_model_type")
-        if type and is_user_code(type) and options[f"{side}_type"] is None:
+        type = options.get(f"{side}_model_type")
+        if type and is_user_code(type) and moved[side].type is None:
             missing.append(f"--{side}-type {type}")
     if missing:
         raise UserError(
@@ -300,21 +317,19 @@ def _require_types(of_run: Mapping[str, Any], options: Mapping[str, Any]) -> Non
         )
 
 
-def name_of(
-    options: Mapping[str, Any], side: str, *, path: str | None, type: str | None
-) -> NetworkName:
+def name_of(options: Options, side: str, moved: MovedNetwork) -> NetworkName:
     """Return the name of the front or the end network of a run.
 
     Args:
         options: of the run.
         side: "front" or "end".
-        path: of the checkpoint if it has moved, else None.
-        type: FILE.py:FUNCTION or package.module:function for a network of a user's code, else
-            None. The code runs only if it is named here.
+        moved: where it is now.
 
     Raises:
-        UserError: the checkpoint is missing, or `type` is not the function that the run names.
+        UserError: the checkpoint is missing, or the command line names another function than the
+            run.
     """
+    path, type = moved
     recorded = NetworkName.of(
         options.get(f"{side}_model_path"),
         options.get(f"{side}_model_type"),
@@ -408,7 +423,7 @@ def _rebuild(
         seed=0,
         c2t_cls_token=run.options.get("c2t_cls_token"),
         t2c_cls_token=run.options.get("t2c_cls_token"),
-        upsample_mode=run.options.get("upsample_mode"),
+        upsample_mode=run.options.get("upsample_mode", "bilinear"),
     )
     stitch = _Stitch(front, end, layers[pair])
 

@@ -12,17 +12,18 @@ again after them.
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
+from src.choices import Options
 from src.ground.console import note
 from src.ground.errors import UserError
 from src.ground.files import locked, write_json
-from src.ground.runtime import provenance
+from src.ground.provenance import provenance
+from src.ground.tensors import load_tensors, save_tensors
 from src.runs.changes import changes
-from src.runs.checkpoints import load_tensors, save_tensors
 from src.runs.options import (
     as_written,
     differences,
@@ -33,6 +34,7 @@ from src.runs.options import (
 from src.runs.weights import recorded, warn_of_newer
 
 CHECKPOINT = re.compile(r"(ft_)?model_\d+\.pt")  # of a training, after so many epochs
+RunState = dict[str, Any]  # tensors and plain values by name, see `Run.save`
 STALE = "stale-"  # begins the name of a folder with results that were moved aside
 
 
@@ -48,7 +50,7 @@ class Run:
         start: the time when the run began, for `run.json`. It is now unless it is set.
     """
 
-    def __init__(self, folder: str | Path, options: Mapping[str, Any], *, prefix: str = ""):
+    def __init__(self, folder: str | Path, options: Options, *, prefix: str = ""):
         self.folder = Path(folder)
         self.options = dict(options)
         self.config = self.folder / f"{prefix}config.txt"
@@ -57,17 +59,17 @@ class Run:
         self.logs: list[Path] = []
         if not prefix:
             self.logs = [self.folder / "training_logs.csv", self.folder / "ft_logs.csv"]
-        self.state: dict[str, Any] = {}
+        self.state: RunState = {}
         self.start = datetime.now()
         self._lock: IO | None = None
 
     @classmethod
-    def in_folder(cls, folder: str | Path, options: Mapping[str, Any]) -> "Run":
+    def in_folder(cls, folder: str | Path, options: Options) -> "Run":
         """Return the run that has a folder to itself."""
         return cls(folder, options)
 
     @classmethod
-    def beside(cls, table: str | Path, options: Mapping[str, Any]) -> "Run":
+    def beside(cls, table: str | Path, options: Options) -> "Run":
         """Return the run that writes one table."""
         return cls(Path(table).parent, options, prefix=f"{Path(table).stem}.")
 
@@ -173,7 +175,7 @@ class Run:
             self._lock.close()
             self._lock = None
 
-    def options_on_disk(self) -> dict[str, Any]:
+    def options_on_disk(self) -> Options:
         """Return the options in the files of a finished or interrupted run; {} without such files."""
         if self.config.exists():
             return read_options(self.config)
@@ -181,7 +183,7 @@ class Run:
             return load_tensors(self.state_file)["options"]
         return {}
 
-    def saved_state(self) -> dict[str, Any]:
+    def saved_state(self) -> RunState:
         """Return the state of an interrupted run; {} if there is no such run.
 
         Raises:
@@ -194,7 +196,7 @@ class Run:
         refuse_other_options(written, as_written(self.options), where=self.state_file)
         return state
 
-    def save(self, **changes: Any) -> None:
+    def save(self, **changes: object) -> None:
         """Update the state with `changes`, and save it."""
         self.state |= changes
         save_tensors(self.state_file, {**self.state, "options": as_written(self.options)})
@@ -214,7 +216,7 @@ class Run:
         """Write `run.json`."""
         write_json(self.made_with, self.provenance())
 
-    def provenance(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, object]:
         """Return the content of `run.json`; a script without the option `-gpu` runs on the CPU."""
         return provenance(gpu=self.options.get("gpu", -1), start=self.start)
 

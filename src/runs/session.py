@@ -1,8 +1,8 @@
 """A session: the networks and data sets that the experiments of a process share."""
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -15,6 +15,18 @@ from src.models import Network
 from src.runs.checkpoints import load_model, weights_of
 from src.tables.network_names import NetworkName
 
+if TYPE_CHECKING:  # most scripts evaluate no stitches, and compare no networks
+    from src.ood.reference import EvaluationOptions, Reference
+    from src.similarity.passes import KeptFeatures
+
+
+class _KeptReference(NamedTuple):
+    """The reference of an evaluation, and what it was made of."""
+
+    end: NetworkName
+    store: Path
+    reference: "Reference"
+
 
 class Session:
     """Loads every network and data set once, and keeps it.
@@ -22,10 +34,7 @@ class Session:
     Experiments share the loaded networks: they take views and copies and change nothing.
 
     Attributes:
-        features: a `KeptFeatures` with features of networks that are compared again; None: keep no
-            features.
-        reference: the `Reference` of the last evaluation of stitches. The next evaluation takes it
-            if the end network is the same.
+        features: of networks that are compared again; None: keep none.
     """
 
     def __init__(self) -> None:
@@ -33,8 +42,8 @@ class Session:
         self._weights: dict[NetworkName, str] = {}  # SHA-256 of the loaded weights
         self._datasets: dict[Hashable, BaseImageSet] = {}
         self._fingerprints: dict[BaseImageSet, str] = {}
-        self.features: Any = None
-        self.reference: Any = None
+        self.features: KeptFeatures | None = None
+        self._reference: _KeptReference | None = None
 
     def network(
         self,
@@ -104,3 +113,28 @@ class Session:
         if images not in self._fingerprints:
             self._fingerprints[images] = fingerprint(images)
         return self._fingerprints[images]
+
+    def reference(
+        self,
+        end: NetworkName,
+        store: Path,
+        options: "EvaluationOptions",
+        make: "Callable[[], Reference]",
+    ) -> "Reference":
+        """Return the reference of an evaluation: the last one if its arguments were equal, else a
+        new one.
+
+        Args:
+            end: the end network.
+            store: the folder of the trained detectors.
+            make: makes a reference with these options.
+        """
+        kept = self._reference
+        if kept is not None:
+            if (kept.end, kept.store, kept.reference.options) == (end, store, options):
+                return kept.reference
+        self._reference = None  # frees its memory before the new one is made
+        del kept
+        reference = make()
+        self._reference = _KeptReference(end, store, reference)
+        return reference

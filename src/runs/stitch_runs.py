@@ -9,15 +9,17 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from src.choices import Options
 from src.ground.console import listed, note, result, warn
 from src.ground.errors import UserError
 from src.ground.files import durable_together
 from src.ground.grouping import grouped
+from src.ground.tensors import load_tensors
 from src.models import Network
 from src.runs.changes import changes
-from src.runs.checkpoints import load_tensors, save_state
+from src.runs.checkpoints import save_state
 from src.runs.folders import remove_parts, write_metrics, write_predictions
 from src.runs.options import as_written, differences, read_options, refuse_other_options
 from src.runs.recorded import report_epoch, write_logs
@@ -30,14 +32,14 @@ from src.stitching.stitched_model import StitchedModel
 from src.tables.experiments import Experiment, pair_of
 from src.tables.stitch_rows import StitchRow
 from src.training import EpochLog, HeadResult, State
-from src.values import Pair
+from src.values import Pair, Predictions
 
 
 class RunOnDisk(NamedTuple):
     """A finished or interrupted run."""
 
     folder: Path
-    options: Mapping[str, Any]
+    options: Options
 
 
 class GridRuns:
@@ -51,10 +53,9 @@ class GridRuns:
         directory: the folder of the run folders.
         layers: the stitching layer of each pair.
         experiment: the settings and options of all pairs.
-        resume: skip finished pairs, and go on with an interrupted run of the same options.
 
     Attributes:
-        layers: the stitching layers of the pairs that remain to be stitched.
+        layers: the stitching layers of the pairs; after `resume`, of those that remain.
         folders: the run folder of each pair; empty before the folders are created.
         start: the time when the runs began, for `run.json`. It is now unless it is set.
     """
@@ -64,8 +65,6 @@ class GridRuns:
         directory: Path,
         layers: Mapping[Pair, StitchingLayer],
         experiment: Experiment,
-        *,
-        resume: bool = False,
     ):
         self.directory = Path(directory)
         self.layers = dict(layers)
@@ -75,22 +74,24 @@ class GridRuns:
 
         # The run that keeps the training state of all pairs
         self._state_run: Run | None = None
-        self._state_options: Mapping[str, Any] = experiment.options
+        self._state_options: Options = experiment.options
         if len(layers) == 1:
             self._state_options = experiment.config(*layers)
-        if resume:
-            self._resume()
 
     @property
     def state(self) -> State | None:
         """The training state of an interrupted run; None if the training starts anew."""
         return self._state_run.state.get("loop") if self._state_run else None
 
-    def _resume(self) -> None:
-        """Take up an interrupted run; without an interrupted run, drop the finished pairs.
+    def resume(self) -> None:
+        """Claim an interrupted run of the same options; without one, drop the finished pairs.
 
         The pairs of an interrupted run go on together, the finished pairs too: in batches of
         another size the results could round differently.
+
+        Raises:
+            Busy: another process works on the interrupted run.
+            UserError: a run of a pair has other options, or networks or images have changed since.
         """
         finished_before = finished_runs(self.directory)
         interrupted_before = interrupted_runs(self.directory)
@@ -162,19 +163,19 @@ class GridRuns:
             self._state_run = run
         return self._state_run
 
-    def log(self, logs: Mapping[Pair, Sequence[EpochLog]], state: State) -> None:
+    def log(self, history: Sequence[Mapping[Pair, EpochLog]], state: State) -> None:
         """Write the logs of all epochs so far and the training state; print the last epoch.
 
         With several pairs, print the means over the pairs.
 
         Args:
-            logs: one entry per epoch, by pair.
+            history: for each epoch, the log of each pair.
             state: of the training after the last epoch.
         """
         run = self._claimed()
         with durable_together():
-            for pair, logs_of_pair in logs.items():
-                write_logs(self.folders[pair], logs_of_pair)
+            for pair in self.layers:
+                write_logs(self.folders[pair], [logs[pair] for logs in history])
         run.save(loop=state)
 
         title = self._title(next(iter(self.layers)))
@@ -182,11 +183,10 @@ class GridRuns:
             title = f"means over {len(self.layers)} pairs:"
         if title:
             result(title)
-        n_epochs = len(next(iter(logs.values())))
-        last_epoch = [logs_of_pair[-1] for logs_of_pair in logs.values()]
+        last_epoch = history[-1].values()
         train = _mean(log.train for log in last_epoch)
         val = _mean(log.val for log in last_epoch)
-        report_epoch(n_epochs, EpochLog(train, val))
+        report_epoch(len(history), EpochLog(train, val))
 
     def finish(
         self,
@@ -268,9 +268,9 @@ class GridRuns:
             save_state(folder / "final_model.pt", saved.state_dict())
 
         if not options["no_predictions"]:
-            classes = {name: score.predictions[name] for name in ("front", "end", "labels")}
-            classes["stitched"] = score.predictions[pair]
-            write_predictions(folder / "predictions.npz", classes)
+            classes = [score.predictions[key] for key in (pair, "front", "end", "labels")]
+            predictions = Predictions(*(of_images.numpy() for of_images in classes))
+            write_predictions(folder / "predictions.npz", predictions)
 
         further = {}
         if options["init"] == "ridge":
@@ -350,7 +350,7 @@ def _warn_of_few(rows: Mapping[Pair, StitchRow], *, is_auto: bool) -> None:
 
 
 def _nearest(
-    by_identity: Mapping[Hashable, Sequence[RunOnDisk]], options: Mapping[str, Any]
+    by_identity: Mapping[Hashable, Sequence[RunOnDisk]], options: Options
 ) -> list[RunOnDisk]:
     """Return a list with the nearest run to options; [] if no run has their identity.
 
@@ -367,7 +367,7 @@ def _by_identity(runs: Iterable[RunOnDisk]) -> dict[Hashable, list[RunOnDisk]]:
     return grouped(runs, lambda run: _identity(run.options))
 
 
-def _identity(options: Mapping[str, Any]) -> Hashable:
+def _identity(options: Options) -> Hashable:
     """Return a value to compare runs by: their layers, networks, method and seed.
 
     It tells training from matching, but ignores the number of epochs and all options that are no

@@ -1,4 +1,4 @@
-"""The detector store: a folder with a checkpoint for each detector, and `meta.json`.
+"""The detector store: a folder with a checkpoint for each trained detector, and `meta.json`.
 
 `meta.json` says for which network and layer each detector was trained, and with which data."""
 
@@ -10,16 +10,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from src.choices.scores import is_trained
 from src.ground.console import warn
 from src.ground.errors import UserError, unknown_name
 from src.ground.files import locked, read_json, readable, write_json
 from src.ground.images import ImageSpec
-from src.models import MODEL_NAMES, build_model
+from src.models import MODEL_NAMES, Network, build_model
 from src.ood.detectors import EnergyDetector
+from src.ood.reference import DetectorKey, EvaluationOptions
 from src.runs.checkpoints import freeze, load_weights, save_state
 from src.tables.network_names import SHORT, NetworkName
 
-Entry = dict[str, Any]
+DetectorEntry = dict[str, Any]
 
 
 def new_name() -> str:
@@ -34,13 +36,13 @@ class DetectorStore:
         self.folder = Path(folder)
         self.meta = self.folder / "meta.json"
 
-    def entries(self) -> dict[str, Entry]:
+    def entries(self) -> dict[str, DetectorEntry]:
         """Read the entries of `meta.json` by file name, oldest first; empty without that file."""
         with readable(self.meta, "restore it or move it away"):
             written = read_json(self.meta) if self.meta.exists() else {}
             return {name: dict(entry) for name, entry in written.items()}
 
-    def add(self, name: str, state: Mapping[str, Tensor], entry: Entry) -> None:
+    def add(self, name: str, state: Mapping[str, Tensor], entry: DetectorEntry) -> None:
         """Save a detector, and write its entry into `meta.json`.
 
         Args:
@@ -132,3 +134,36 @@ class DetectorStore:
                 f"the newest is used, {names[-1]}"
             )
         return names[-1]
+
+
+def load_trained(
+    store: DetectorStore, network: Network, name: NetworkName, options: EvaluationOptions
+) -> tuple[dict[DetectorKey, EnergyDetector], list[str]]:
+    """Load the trained detectors of an evaluation; return a reason for each missing detector too.
+
+    They are those of the end layers. With sanity-check data, they are those of all layers in the
+    store.
+
+    Args:
+        network: the end network.
+        name: of the end network.
+
+    Raises:
+        UserError: there is no store.
+    """
+    detectors: dict[DetectorKey, EnergyDetector] = {}
+    missing = []
+    for score in filter(is_trained, options.scores):
+        layers = list(options.layers)
+        stored = store.names_by_layer(name)
+        if options.sanity_data is not None:
+            layers += sorted(set(stored).difference(layers), key=network.depth)
+        for layer in layers:
+            key = DetectorKey(score, layer)
+            try:
+                detectors[key] = store.load(
+                    name, layer, options.test.spec, device=options.test.device
+                )
+            except UserError as error:
+                missing.append(str(error))
+    return detectors, missing

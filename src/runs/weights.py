@@ -5,10 +5,10 @@ This module does not import torch.
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
+from src.choices import Options
 from src.ground.console import listed, warn_once
 from src.tables.network_names import NetworkName
 
@@ -18,7 +18,7 @@ RECORD = "_path_sha256"
 FinishedRun = tuple[Path, Iterable[NetworkName]]  # the `config.txt` of a run, and its networks
 
 
-def recorded(options: Mapping[str, Any]) -> dict[str, NetworkName]:
+def recorded(options: Options) -> dict[str, NetworkName]:
     """Return the networks that options name, with the recorded weights.
 
     Args:
@@ -41,7 +41,7 @@ def recorded(options: Mapping[str, Any]) -> dict[str, NetworkName]:
     return networks
 
 
-def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def changed(before: Options, now: Options) -> list[str]:
     """Return the titles of the networks in `before` with weights that have changed since.
 
     Args:

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from src.choices.similarity import measure_of
 from src.ground.runtime import generator
+from src.statistics.permutations import TIE, permutation_p
 from src.values import Null
 
 BLOCK = 4  # permutations of Gram matrices that are held at once
-TIE = 1e-12  # values this near to each other count as equal
 
 
 def permutations(n_permutations: int, labels: Tensor) -> Tensor:
@@ -40,9 +40,8 @@ def null_of(name: str, value: float, permuted: Tensor) -> Null:
     there is no 95 % quantile."""
     measure = measure_of(name)
     n_permutations = len(permuted)
-    signed = measure.sign * permuted.double()  # higher is more similar
-    n_as_similar = int((signed >= measure.sign * value - TIE).sum())
-    p_value = (1 + n_as_similar) / (n_permutations + 1)
+    signed = measure.sign * permuted.double().cpu()  # higher is more similar
+    p_value = permutation_p(measure.sign * value, signed.numpy())
     place = math.ceil(95 * (n_permutations + 1) / 100)  # of the quantile, counted from 1
     null = measure.sign * float(signed.sort().values[place - 1])
     room = measure.equal - null

@@ -18,6 +18,7 @@ from src.values import IntervalEstimate
 
 ALPHA = 0.025  # of a test in one direction; an interval of 95 % has two
 LOWEST_P = 1e-12  # smaller p-values are 0
+DEVIATIONS = 1.96  # half of an interval of 95 %, where no level is inverted
 
 Runs = Sequence[np.ndarray]  # by pair of networks: (runs, N), one value an image
 
@@ -33,7 +34,7 @@ class Repetitions(NamedTuple):
         repetition."""
         if self.n < 2:
             return 0.0
-        return -float(stdtrit(self.n - 1, p)) * self.deviation / math.sqrt(self.n)
+        return student_half_width(self.deviation, p, freedom=self.n - 1) / math.sqrt(self.n)
 
 
 class Evidence(NamedTuple):
@@ -80,7 +81,9 @@ class Evidence(NamedTuple):
         return math.exp(brentq(surplus, math.log(LOWEST_P), math.log(0.5)))
 
     def interval(self) -> IntervalEstimate:
-        """Return the value with the limits that no test in one direction rejects."""
+        """Return the value with the limits that no test in one direction rejects; NaN for NaN."""
+        if math.isnan(self.value):
+            return IntervalEstimate(math.nan, math.nan, math.nan)
         low, high = self.bounds
         return IntervalEstimate(
             self.value, self._end(low, self.p_above), self._end(high, self.p_below)
@@ -93,6 +96,30 @@ class Evidence(NamedTuple):
         if self.value == bound or p_of(inside) >= ALPHA:
             return bound
         return float(brentq(lambda limit: p_of(limit) - ALPHA, inside, self.value, xtol=1e-9))
+
+
+def student_half_width(error: float, p: float, *, freedom: int) -> float:
+    """Return the half-width of Student's interval of a value with a standard error.
+
+    Args:
+        p: the one-sided level, such as `ALPHA` for an interval of 95 %.
+        freedom: degrees of freedom of the error.
+    """
+    return -float(stdtrit(freedom, p)) * error
+
+
+def wilson_interval(share: float, n: int) -> IntervalEstimate:
+    """Return a share of n images with Wilson's (1927) interval of 95 %; NaN for a share of NaN.
+
+    The interval of `of_share` is the same for a single run, found by inverting the test.
+    """
+    if math.isnan(share):
+        return IntervalEstimate(math.nan, math.nan, math.nan)
+    z_squared = DEVIATIONS**2 / n
+    centre = (share + z_squared / 2) / (1 + z_squared)
+    spread = math.sqrt(z_squared * (share * (1 - share) + z_squared / 4))
+    half_width = spread / (1 + z_squared)
+    return IntervalEstimate(share, max(0.0, centre - half_width), min(1.0, centre + half_width))
 
 
 def of_share(right: Runs) -> Evidence:

@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.values import IntervalEstimate
-
-DEVIATIONS = 1.96  # half of an interval of 95 %
+from src.statistics.intervals import DEVIATIONS
+from src.statistics.jackknife import jackknife_variance
+from src.values import IntervalEstimate, Predictions
 
 
 class StrataCounts(NamedTuple):
@@ -20,6 +20,12 @@ class StrataCounts(NamedTuple):
     # (S,): ordered pairs of images i, j where the stitched class of i is the end class of j
     agreeing_pairs: np.ndarray
     pairs_of_image: np.ndarray  # (n,): the number of agreeing pairs that an image is in
+
+
+def kappa_of(predictions: Predictions) -> IntervalEstimate:
+    """Return the κ of a stitch and its end network within strata; see `kappa_within`."""
+    strata = strata_of(predictions.labels, predictions.front)
+    return kappa_within(predictions.stitched, predictions.end, strata)
 
 
 def strata_of(labels: np.ndarray, front: np.ndarray) -> np.ndarray:
@@ -71,9 +77,8 @@ def kappa_within(stitched: np.ndarray, end: np.ndarray, strata: np.ndarray) -> I
     if not (independent_without > 0).all():
         return IntervalEstimate(value, -1.0, 1.0)
     unbiased = 1 - observed.sum() / independent.sum()
-    half_width = DEVIATIONS * math.sqrt(
-        (len(agree) - 1) * np.var(1 - observed_without / independent_without)
-    )
+    without_image = 1 - observed_without / independent_without  # (n,)
+    half_width = DEVIATIONS * math.sqrt(jackknife_variance(without_image))
     low = max(-1.0, unbiased - half_width)
     high = min(1.0, unbiased + half_width)
     return IntervalEstimate(value, float(min(value, low)), float(max(value, high)))

@@ -1,4 +1,5 @@
-"""Permutation tests between two groups of networks, from values of ordered pairs of networks.
+"""P-values from permutations, and the test between two groups of networks, from values of ordered
+pairs of networks.
 
 A pair belongs to both of its networks, so pairs are not independent and must not be permuted. A
 permutation gives the labels of the groups to other networks, and all pairs of a network go with it.
@@ -9,12 +10,14 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import stdtr
 
 MAX_EXACT = 10_000  # labelings that are listed; of more, as many are drawn
 SEED = 0  # of the draw
 ROUNDING = 1e-9  # differences below this share of the largest value count as 0
-TIE = 1e-6  # p-values of Welch's test that differ by less, relatively, count as equal
+TIE = 1e-12  # values this near to each other count as equal
+TIE_OF_P = 1e-6  # likewise p-values of Welch's test, relatively
 FRONT = "front"
 END = "end"
 
@@ -33,6 +36,24 @@ class Permuted(NamedTuple):
     def difference(self) -> float:
         """The mean within the group less the mean across."""
         return self.mean_within - self.mean_across
+
+
+def permutation_p(value: float, permuted: ArrayLike) -> float:
+    """Return the p-value of a value: the share of permutations with a value at least as high.
+
+    The actual order counts as one of the permutations. So the p-value is at most p with a probability
+    of at most p if all orders are exchangeable (Phipson and Smyth 2010).
+
+    Args:
+        permuted: values (N,) under random permutations.
+    Returns:
+        In [1/(1 + N), 1]; NaN for NaN.
+    """
+    if math.isnan(value):
+        return math.nan
+    permuted = np.asarray(permuted)
+    n_as_high = int((permuted >= value - TIE).sum())
+    return (1 + n_as_high) / (1 + len(permuted))
 
 
 def permutation_test(values: np.ndarray, in_group: np.ndarray, *, side: str) -> Permuted:
@@ -67,7 +88,7 @@ def permutation_test(values: np.ndarray, in_group: np.ndarray, *, side: str) -> 
     rounding = ROUNDING * np.abs(values[is_pair]).max()
     of_labelings = welch_p(effects(values, labelings), labelings, rounding)
     observed = welch_p(effects(values, in_group[None]), in_group[None], rounding).item()
-    n_as_low = int((of_labelings <= observed * (1 + TIE)).sum())
+    n_as_low = int((of_labelings <= observed * (1 + TIE_OF_P)).sum())
     return Permuted(
         mean_within=values[is_pair & np.outer(in_group, in_group)].mean().item(),
         mean_across=values[np.outer(in_group, ~in_group)].mean().item(),

@@ -1,15 +1,17 @@
 """How sure a score over pairs of networks is, as new seeds would give new networks.
 
-Intervals come from leaving out each network and each pair in turn (the jackknife). P-values come
-from permuting the networks of a measure."""
+Intervals come from leaving out each network and each pair in turn. P-values come from permuting the
+networks of a measure."""
 
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import t as student
 
+from src.statistics.intervals import student_half_width
+from src.statistics.jackknife import jackknife_variance
+from src.statistics.permutations import permutation_p
 from src.values import Interval
 
 LEVEL = 0.95
@@ -42,11 +44,12 @@ class Estimate(NamedTuple):
         groups = np.unique(self.groups)
         over_networks = 0.0
         for group in groups:
-            over_networks += _jackknife(self.without_network[self.groups == group])
-        over_pairs = _jackknife(self.without_pair)
+            over_networks += jackknife_variance(self.without_network[self.groups == group])
+        over_pairs = jackknife_variance(self.without_pair)
         variance = max(over_networks - over_pairs, over_pairs)
-        quantile = student.ppf((1 + LEVEL) / 2, n_networks - len(groups))
-        half_width = quantile * np.sqrt(variance)
+        half_width = student_half_width(
+            np.sqrt(variance), (1 - LEVEL) / 2, freedom=n_networks - len(groups)
+        )
         return Interval(float(self.value - half_width), float(self.value + half_width))
 
     def minus(self, baseline: "Estimate") -> "Estimate":
@@ -84,8 +87,8 @@ def estimate(score: ScoreOfPairs, groups: ArrayLike) -> Estimate:
 def permuted_p(score: ScoreOfPairs, n: int) -> float:
     """Return the p-value of a score: the share of orders of n networks that score at least as well.
 
-    The actual order is one of these orders. A random measure has a p-value of at most p with
-    probability p (Mantel 1967). NaN if the score is NaN.
+    A random measure has a p-value of at most p with probability p (Mantel 1967). NaN if the score is
+    NaN.
     """
     rng = np.random.default_rng(0)
     first, second = np.triu_indices(n, 1)
@@ -98,17 +101,4 @@ def permuted_p(score: ScoreOfPairs, n: int) -> float:
 
     measured = np.concatenate([pairs[None], permuted])
     value, *permuted_values = score(measured, np.broadcast_to(pairs, measured.shape))
-    if np.isnan(value):
-        return float("nan")
-    n_as_good = (np.array(permuted_values) >= value - 1e-12).sum()
-    return float(1 + n_as_good) / (1 + N_PERMUTATIONS)
-
-
-def _jackknife(values: NDArray) -> float:
-    """Return the jackknife's variance of a score (Efron and Stein 1981).
-
-    Args:
-        values: (n,), the score without each of n parts.
-    """
-    n = len(values)
-    return float((n - 1) / n * ((values - values.mean()) ** 2).sum())
+    return permutation_p(float(value), permuted_values)

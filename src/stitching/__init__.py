@@ -1,6 +1,5 @@
 """Stitching: layers, direct matching, and the grid of many pairs on shared passes."""
 
-from src.runs.check import check_options
 from src.stitching.grid import Grid
 from src.stitching.layers import build_stitching_layer
 from src.stitching.matching import (
@@ -20,7 +19,6 @@ __all__ = [
     "StitchedModel",
     "build_layers",
     "build_stitching_layer",
-    "check_options",
     "chosen_options",
     "direct_matching",
     "match_layers",

@@ -18,13 +18,12 @@ import torch
 from torch import Tensor
 
 from src.choices.stitching import OBJECTIVES, Objective
-from src.datasets.base import batches_in
+from src.datasets.base import Batches, batches_in
 from src.ground.runtime import Fitting, at_least_single
 from src.low_rank import low_rank_approx
 from src.models import Network
 from src.statistics.moments import Moments, Rows
 from src.stitching.layers import StitchingLayer
-from src.stitching.matching import Batches
 from src.stitching.moments import r2_of
 from src.stitching.objectives import loss_of
 from src.stitching.stitched_model import activations_of_both
@@ -57,7 +56,7 @@ class _Sums(NamedTuple):
     targets: dict[str, Moments]  # of the end network's activations, by end layer
 
 
-class Grid(Task):
+class Grid(Task[Pair]):
     """Stitching layers between pairs of layers of two networks, and the task of training the layers.
 
     Args:
@@ -109,8 +108,7 @@ class Grid(Task):
             for pair in layers:
                 if pair.end_layer == end_layer:
                     self.layers[pair] = layers[pair]
-        self.heads = list(self.layers.values())
-        self.names = [str(pair) for pair in self.layers]
+        self.heads = self.layers
 
         self.compared = {
             end_layer: objective.compared(end_layer, end.behind(end_layer), end.output_name)
@@ -122,7 +120,7 @@ class Grid(Task):
         self.originals = {"front": front, "end": end}
         self.front = front
         self.end = end
-        self.modules: list[Head] = [*self.heads]
+        self.modules: list[Head] = [*self.layers.values()]
         if not frozen:
             self.front = _contiguous_copy(front)
             self.end = _contiguous_copy(end)

@@ -19,8 +19,7 @@ from src.ground.errors import UserError
 from src.models.heads import pool
 from src.models.tokens import TokenLayout, guessed_layout
 
-Shape = Sequence[int]
-Size = tuple[int, int]  # height and width of a map
+MapSize = tuple[int, int]  # height and width of a map
 THRESHOLDS = ("0", "1e-5", "1e-4", "1e-3", "1e-2", "1e-1")  # of sparsity
 
 # The type that AUTO chooses, by the kind of the source (rows) and of the target (columns)
@@ -43,17 +42,17 @@ def resize(maps: Tensor, size: Sequence[int], mode: str) -> Tensor:
     return F.interpolate(maps, size=tuple(size), mode=mode, align_corners=False)
 
 
-Layouts = tuple[TokenLayout | None, TokenLayout | None]  # of source and target; see `Side.of`
+Layouts = tuple[TokenLayout | None, TokenLayout | None]  # of source and target; see `StitchSide.of`
 
 
-class Side(NamedTuple):
+class StitchSide(NamedTuple):
     """The activation on one side of a stitch."""
 
     shape: tuple[int, ...]  # (C, H, W), (T, D) or (D,)
     tokens: TokenLayout  # the order of tokens (T, D); of further shapes it means nothing
 
     @classmethod
-    def of(cls, shape: Shape, layout: TokenLayout | None = None) -> "Side":
+    def of(cls, shape: Sequence[int], layout: TokenLayout | None = None) -> "StitchSide":
         """Return the side with a shape; without a layout, that of tokens is guessed."""
         if layout is None and len(shape) == 2:
             layout = guessed_layout(shape[0])
@@ -91,7 +90,7 @@ class Side(NamedTuple):
         """The number of tokens without the prefix tokens."""
         return self.shape[0] - self.tokens.n_prefix
 
-    def map_size(self, kind: str) -> Size:
+    def map_size(self, kind: str) -> MapSize:
         """Return the size of the map that the positions form; of a grid, without prefix tokens.
 
         Args:
@@ -107,7 +106,7 @@ class Side(NamedTuple):
         return _text(self.shape)
 
 
-def type_for(source: Side, target: Side) -> str:
+def type_for(source: StitchSide, target: StitchSide) -> str:
     """Return the stitching type that AUTO stands for between two layers.
 
     Equally many tokens of any kind are stitched by `t2t`, token by token. Otherwise
@@ -130,18 +129,20 @@ class Plan(NamedTuple):
     n_kept: int = 0  # prefix tokens of the source that are mapped like the patches
     used_cls: str | None = None  # what becomes of a CLS token otherwise: see `StitchingLayer`
     # The positions of the source are laid out as a map of this size; None: it is used unchanged
-    laid_out: Size | None = None
-    token_size: Size | None = None  # the laid-out patches are resized to it, and are tokens again
-    size: Size | None = None  # the laid-out map is resized to it beside the affine map
+    laid_out: MapSize | None = None
+    token_size: MapSize | None = (
+        None  # the laid-out patches are resized to it, and are tokens again
+    )
+    size: MapSize | None = None  # the laid-out map is resized to it beside the affine map
     convolves_first: bool = False  # the affine map precedes that resize
     # The affine map is a 1×1 convolution of a map, otherwise a linear map of tokens or vectors
     is_convolution: bool = True
     # The map whose positions are those of the target; None: the affine map makes the target
-    target_map: Size | None = None
+    target_map: MapSize | None = None
     n_made: int = 0  # prefix tokens that are made, behind those that are kept
     made_cls: str | None = None  # how they are made: see `StitchingLayer`; None: there are none
 
-    def resizing(self, size_in: Size, size_out: Size) -> "Plan":
+    def resizing(self, size_in: MapSize, size_out: MapSize) -> "Plan":
         """Return this plan with a resize of the map between two sizes.
 
         Resizing weighs positions with weights that sum to 1, and the convolution weighs channels.
@@ -168,8 +169,8 @@ class Plan(NamedTuple):
 
 def plan_of(
     stitching_type: str,
-    source: Side,
-    target: Side,
+    source: StitchSide,
+    target: StitchSide,
     made_cls: str | None = None,
     used_cls: str | None = None,
 ) -> Plan:
@@ -192,12 +193,14 @@ def plan_of(
     return _between_positions(stitching_type, source, target, made_cls, used_cls)
 
 
-def _tokens_of(side: Side, kind: str) -> TokenLayout:
+def _tokens_of(side: StitchSide, kind: str) -> TokenLayout:
     """Return the layout of the tokens of a grid; a map, or a grid read as a sequence, has none."""
     return side.tokens if kind == GRID else TokenLayout()
 
 
-def _between_tokens(source: Side, target: Side, made_cls: str | None, used_cls: str | None) -> Plan:
+def _between_tokens(
+    source: StitchSide, target: StitchSide, made_cls: str | None, used_cls: str | None
+) -> Plan:
     """Return the plan of `t2t`, which resizes patch tokens where the numbers of tokens differ.
 
     As many prefix tokens are kept as both sides have. The target's further ones are made.
@@ -218,14 +221,14 @@ def _between_tokens(source: Side, target: Side, made_cls: str | None, used_cls: 
     )
 
 
-def _n_shared_prefix(source: Side, target: Side) -> int:
+def _n_shared_prefix(source: StitchSide, target: StitchSide) -> int:
     """Count the prefix tokens that both sides have; 0 if one has a CLS token and one has none."""
     if source.tokens.has_cls != target.tokens.has_cls:
         return 0
     return min(source.tokens.n_prefix, target.tokens.n_prefix)
 
 
-def _from_vector(target: Side) -> Plan:
+def _from_vector(target: StitchSide) -> Plan:
     """Return the plan from a vector to a map, or to tokens, which include prefix tokens.
 
     The vector is a map of one position, which is resized to all positions.
@@ -235,7 +238,11 @@ def _from_vector(target: Side) -> Plan:
 
 
 def _between_positions(
-    stitching_type: str, source: Side, target: Side, made_cls: str | None, used_cls: str | None
+    stitching_type: str,
+    source: StitchSide,
+    target: StitchSide,
+    made_cls: str | None,
+    used_cls: str | None,
 ) -> Plan:
     """Return the plan between maps, grids and sequences, where one side is no map."""
     source_kind, target_kind = STITCHING_TYPES[stitching_type]
@@ -293,8 +300,8 @@ class StitchingLayer(nn.Module):
 
     def __init__(
         self,
-        source: Shape,
-        target: Shape,
+        source: Sequence[int],
+        target: Sequence[int],
         *,
         stitching_type: str | None = None,
         layouts: Layouts = (None, None),
@@ -303,8 +310,8 @@ class StitchingLayer(nn.Module):
         upsample_mode: str = "bilinear",
     ):
         super().__init__()
-        source_side = Side.of(source, layouts[0])
-        target_side = Side.of(target, layouts[1])
+        source_side = StitchSide.of(source, layouts[0])
+        target_side = StitchSide.of(target, layouts[1])
         self.stitching_type = stitching_type or type_for(source_side, target_side)
         self.target_shape = target_side.shape
         self.plan = plan_of(self.stitching_type, source_side, target_side, made_cls, used_cls)
@@ -438,8 +445,8 @@ class StitchingLayer(nn.Module):
 
 def build_stitching_layer(
     stitching_type: str,
-    source: Shape,
-    target: Shape,
+    source: Sequence[int],
+    target: Sequence[int],
     *,
     layouts: Layouts = (None, None),
     init: str = "rand",
@@ -464,8 +471,8 @@ def build_stitching_layer(
     Raises:
         UserError: the shapes do not fit the type, or there is no identity between them for `eye`.
     """
-    source_side = Side.of(source, layouts[0])
-    target_side = Side.of(target, layouts[1])
+    source_side = StitchSide.of(source, layouts[0])
+    target_side = StitchSide.of(target, layouts[1])
     if stitching_type == AUTO:
         stitching_type = type_for(source_side, target_side)
         c2t_cls_token = _chosen_cls(stitching_type, target_side, c2t_cls_token)
@@ -485,7 +492,7 @@ def build_stitching_layer(
     return layer
 
 
-def _chosen_cls(stitching_type: str, target: Side, option: str | None) -> str | None:
+def _chosen_cls(stitching_type: str, target: StitchSide, option: str | None) -> str | None:
     """Return how `auto` makes the prefix tokens of a grid: as the option says, by default `pool`.
 
     None for a target without prefix tokens.
@@ -522,7 +529,7 @@ def _set_identity(layer: StitchingLayer) -> None:
     layer.set_affine(torch.eye(width_out, width_in), torch.zeros(width_out))
 
 
-def _check_kinds(stitching_type: str, source: Side, target: Side) -> None:
+def _check_kinds(stitching_type: str, source: StitchSide, target: StitchSide) -> None:
     """Raise a UserError if two activations are not of the kinds of a stitching type."""
     fitting = type_for(source, target)
     kinds = STITCHING_TYPES[stitching_type]
@@ -536,7 +543,9 @@ def _check_kinds(stitching_type: str, source: Side, target: Side) -> None:
         )
 
 
-def _check_shapes(stitching_type: str, source: Side, target: Side, made_cls: str | None) -> None:
+def _check_shapes(
+    stitching_type: str, source: StitchSide, target: StitchSide, made_cls: str | None
+) -> None:
     """Raise a UserError if two shapes of the right kinds do not fit a stitching type."""
     if stitching_type == "c2c" and source.shape[1:] != target.shape[1:]:
         raise UserError(f"c2c needs maps of equal size, not {source} and {target}; use rc2c_pre")
@@ -554,7 +563,7 @@ def _check_shapes(stitching_type: str, source: Side, target: Side, made_cls: str
         _check_made(stitching_type, target, made_cls)
 
 
-def _check_grid(stitching_type: str, side: Side, remedy: str) -> None:
+def _check_grid(stitching_type: str, side: StitchSide, remedy: str) -> None:
     """Raise a UserError if tokens form no grid; the remedy is the type that takes any number."""
     if side.kind != GRID:
         raise UserError(
@@ -563,7 +572,7 @@ def _check_grid(stitching_type: str, side: Side, remedy: str) -> None:
         )
 
 
-def _check_grids(source: Side, target: Side) -> None:
+def _check_grids(source: StitchSide, target: StitchSide) -> None:
     """Raise a UserError if tokens cannot be resized to another number of tokens."""
     if not source.kind == target.kind == GRID:
         raise UserError(
@@ -572,7 +581,7 @@ def _check_grids(source: Side, target: Side) -> None:
         )
 
 
-def _check_made(stitching_type: str, target: Side, made_cls: str | None) -> None:
+def _check_made(stitching_type: str, target: StitchSide, made_cls: str | None) -> None:
     """Raise a UserError if nothing says how the prefix tokens of a target are made."""
     if target.tokens.n_prefix and made_cls is None:
         raise UserError(
@@ -581,7 +590,7 @@ def _check_made(stitching_type: str, target: Side, made_cls: str | None) -> None
         )
 
 
-def _check_patches(n_positions: int, target: Side, made_cls: str | None) -> None:
+def _check_patches(n_positions: int, target: StitchSide, made_cls: str | None) -> None:
     """Raise a UserError if a map of so many positions cannot become the patches of a target."""
     if target.tokens.n_prefix == 0 and made_cls is not None:
         raise UserError(
@@ -592,6 +601,6 @@ def _check_patches(n_positions: int, target: Side, made_cls: str | None) -> None
         raise UserError(f"c2t makes {target.n_patches} patch tokens, which form no grid; use c2s")
 
 
-def _text(shape: Shape) -> str:
+def _text(shape: Sequence[int]) -> str:
     """Return a shape as a text such as 3×8×8."""
     return "×".join(map(str, shape))

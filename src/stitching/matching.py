@@ -3,16 +3,16 @@ are in `closed_forms`."""
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import reduce
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
 from src.choices.stitching import FORMS
-from src.datasets.base import BaseImageSet, batches_in
+from src.datasets.base import BaseImageSet, Batches, batches_in
 from src.ground.console import note, progress, warn_once
 from src.ground.errors import UserError
 from src.ground.grouping import grouped
@@ -30,8 +30,7 @@ SETTLED = 2  # successive sizes at which the gap is that small
 ROWS_PER_CHANNEL = 10  # of the source, at least
 AT_ONCE = 2**25  # float64 numbers of activations
 
-Batches = Iterable[tuple[Tensor, Tensor]]
-Layers = Mapping[Pair, StitchingLayer]
+StitchingLayers = Mapping[Pair, StitchingLayer]
 Activations = Mapping[str, Tensor]  # by layer
 
 
@@ -134,7 +133,8 @@ def moments_of(
     source: Rows | UpsampledRows, target: Rows, n_samples: int, *, form: str
 ) -> SourceMoments:
     """Return the moments of a source and a target that a form needs."""
-    targets = {"target": target.moments(diagonal=not FORMS[form].target_scatter)}
+    moments = target.moments(diagonal=not FORMS[form].target_scatter)
+    targets: dict[Hashable, Moments] = {"target": moments}
     return SourceMoments(
         n_samples, source.moments(), targets, {"target": source.cross(target).scatter}
     )
@@ -164,7 +164,7 @@ def matching_batches(
 
 @torch.no_grad()
 def grid_moments(
-    front: Network, end: Network, layers: Layers, batches: Batches, *, form: str
+    front: Network, end: Network, layers: StitchingLayers, batches: Batches, *, form: str
 ) -> GridMoments:
     """Return the moments that a form of `FORMS` needs of all pairs, from one pass of each network
     over the batches."""
@@ -201,7 +201,7 @@ def pooled(moments: GridMoments, further: GridMoments) -> GridMoments:
         further: moments over further samples; only the sources and targets that it has are kept.
     """
     pooled_moments: dict[SourceKey, SourceMoments] = {}
-    targets: dict[Any, Moments] = {}  # pooled once for all sources
+    targets: dict[Hashable, Moments] = {}  # pooled once for all sources
     for source, moments_of_source in further.items():
         pooled_moments[source] = moments[source].pooled(moments_of_source, targets)
         targets |= pooled_moments[source].targets
@@ -209,7 +209,7 @@ def pooled(moments: GridMoments, further: GridMoments) -> GridMoments:
 
 
 def _moments(
-    layers: Layers, sources: Activations, targets: Activations, *, form: str
+    layers: StitchingLayers, sources: Activations, targets: Activations, *, form: str
 ) -> GridMoments:
     """Return the moments of all pairs over activations of the same images."""
     # Each source and each target is prepared once for all of its pairs
@@ -255,7 +255,7 @@ def _moments(
 def match_layers(
     front: Network,
     end: Network,
-    layers: Layers,
+    layers: StitchingLayers,
     batches: Batches,
     held_out: Batches | None = None,
     *,
@@ -284,7 +284,12 @@ def match_layers(
 
 @torch.no_grad()
 def _matched(
-    layers: Layers, moments: Sequence[GridMoments], *, form: str, rank: int | None, cutoff: Cutoff
+    layers: StitchingLayers,
+    moments: Sequence[GridMoments],
+    *,
+    form: str,
+    rank: int | None,
+    cutoff: Cutoff,
 ) -> dict[Pair, Matching]:
     """Set stitching layers from moments; a learned CLS token starts as the mean of the target's."""
     matched = {}
@@ -316,7 +321,7 @@ class _TrainingImages(NamedTuple):
     batch_size: int
     form: str
 
-    def moments(self, layers: Layers, first: int, last: int) -> list[GridMoments]:
+    def moments(self, layers: StitchingLayers, first: int, last: int) -> list[GridMoments]:
         """Return the moments of the images from `first` to `last`, for each part of `_parts` of all
         images up to there.
 
@@ -333,7 +338,7 @@ class _TrainingImages(NamedTuple):
 def match_until_settled(
     front: Network,
     end: Network,
-    layers: Layers,
+    layers: StitchingLayers,
     train_set: BaseImageSet,
     batch_size: int,
     *,
@@ -385,7 +390,7 @@ def match_until_settled(
 
 
 def _settled(
-    layers: Layers,
+    layers: StitchingLayers,
     matchings: Mapping[Pair, Matching],
     seen: GridMoments,
     held_out: GridMoments,
@@ -410,7 +415,7 @@ def _settled(
 
 
 def _extended_to_all(
-    fitted: list[GridMoments], images: _TrainingImages, layers: Layers, n: int, total: int
+    fitted: list[GridMoments], images: _TrainingImages, layers: StitchingLayers, n: int, total: int
 ) -> list[GridMoments]:
     """Return the moments of all images, from the moments of the first n."""
     if FORMS[images.form].held_out:  # the last fifth of all may begin among the first n

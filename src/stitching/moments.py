@@ -6,7 +6,7 @@ targets of a source share one decomposition."""
 import math
 from collections.abc import Hashable, Mapping
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -74,12 +74,12 @@ class SourceMoments(NamedTuple):
     n_samples: int
     source: Moments
     # By target, whose key is any hashable value; a target without cross moments is not matched
-    targets: Mapping[Any, Moments]
-    cross: Mapping[Any, Tensor]  # Σ(x−μ₁)(y−μ₂)ᵀ by target, (C1, C2)
+    targets: Mapping[Hashable, Moments]
+    cross: Mapping[Hashable, Tensor]  # Σ(x−μ₁)(y−μ₂)ᵀ by target, (C1, C2)
     axes: Tensor | None = None  # (C1, r): to which `truncated` has truncated the source
 
     def pooled(
-        self, further: "SourceMoments", pooled_targets: Mapping[Any, Moments] | None = None
+        self, further: "SourceMoments", pooled_targets: Mapping[Hashable, Moments] | None = None
     ) -> "SourceMoments":
         """Return the moments over the samples of both.
 

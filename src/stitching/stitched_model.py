@@ -3,7 +3,6 @@ end part."""
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +71,10 @@ def build_layers(
     *,
     image_shape: Sequence[int],
     seed: int,
-    **options: Any,
+    init: str = "rand",
+    c2t_cls_token: str | None = None,
+    t2c_cls_token: str | None = None,
+    upsample_mode: str = "bilinear",
 ) -> tuple[dict[Pair, StitchingLayer], dict[Pair, str]]:
     """Build the stitching layer of each pair of a front layer and an end layer, independently of
     all further pairs.
@@ -81,7 +83,7 @@ def build_layers(
         stitching_type: a name in `STITCHING_TYPES`, or `auto`, which chooses a type for each pair.
         image_shape: (C, H, W) of the images that the networks take.
         seed: each layer is initialised with a generator seeded by it.
-        options: as for `build_stitching_layer`.
+        init, c2t_cls_token, t2c_cls_token, upsample_mode: as for `build_stitching_layer`.
     Returns:
         The layers, and the reason for each pair that cannot be stitched.
     Raises:
@@ -103,7 +105,10 @@ def build_layers(
                         front.token_layout(pair.front_layer),
                         end.token_layout(pair.end_layer),
                     ),
-                    **options,
+                    init=init,
+                    c2t_cls_token=c2t_cls_token,
+                    t2c_cls_token=t2c_cls_token,
+                    upsample_mode=upsample_mode,
                 )
             layers[pair] = layer.to(front.example)
         except UserError as error:
@@ -121,7 +126,7 @@ def _shapes(network: Network, layers: Sequence[str], image: Tensor) -> dict[str,
     return {name: activation.shape[1:] for name, activation in activations.items()}
 
 
-def chosen_options(layers: Mapping[Pair, StitchingLayer]) -> dict[Pair, dict[str, Any]]:
+def chosen_options(layers: Mapping[Pair, StitchingLayer]) -> dict[Pair, dict[str, str | None]]:
     """Return by pair the options that `auto` chose; the `config.txt` of the pair records the
     options, and they make the layer again."""
     return {

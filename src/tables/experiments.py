@@ -6,14 +6,13 @@ Results of one experiment may be taken together. Of repeated results the newest 
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
-from src.choices import STARTS
+from src.choices import STARTS, Options
 from src.ground.console import warn
 from src.ground.grouping import grouped
 from src.ground.user_code import title_of
-from src.runs.images import SPLITS, short_images, told_apart
+from src.tables.image_records import SPLITS, short_images, told_apart
 from src.tables.network_names import SHORT, NetworkKey, NetworkName
 from src.tables.tables import columns, from_record
 from src.values import Pair
@@ -60,14 +59,14 @@ class Experiment:
     # The front is a control: the class that the front network predicts, beside an untrained network
     class_control: bool = False
     # All options of the run; no column
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
+    options: Options = dataclasses.field(default_factory=dict, compare=False, repr=False)
     # By pair of layers, the options that `auto` chose; no column
-    chosen: Mapping[Pair, Mapping[str, Any]] = dataclasses.field(
+    chosen: Mapping[Pair, Options] = dataclasses.field(
         default_factory=dict, compare=False, repr=False
     )
 
     @classmethod
-    def of(cls, options: Mapping[str, Any]) -> "Experiment":
+    def of(cls, options: Options) -> "Experiment":
         """Return the experiment of a run with these options.
 
         Raises:
@@ -77,23 +76,23 @@ class Experiment:
         experiment = from_record(Experiment, recorded)
         return dataclasses.replace(experiment, options=options)
 
-    def config(self, pair: Pair) -> dict[str, Any]:
+    def config(self, pair: Pair) -> Options:
         """Return the content of `config.txt` for a pair of layers: all options of its run."""
         return {**self.options, **pair._asdict(), **self.chosen.get(pair, {})}
 
-    def settings_of(self, pair: Pair) -> dict[str, Any]:
+    def settings_of(self, pair: Pair) -> Options:
         """Return the settings of a pair of layers, and the names of the layers."""
         chosen = self.chosen.get(pair, {})
         settings = {name: chosen.get(name, value) for name, value in self.settings.items()}
         return settings | pair._asdict()
 
     @property
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Options:
         """The settings by name, without layers, folder and measurements of a row."""
         return {name: getattr(self, name) for name in columns(Experiment)}
 
     @property
-    def distinctions(self) -> dict[str, Any]:
+    def distinctions(self) -> dict[str, Hashable]:
         """The settings that tell experiments apart.
 
         Where `auto` chose the stitching type for the pair of layers, `auto` is its value here.
@@ -158,29 +157,16 @@ class StitchResult(Experiment):
         return Pair(self.front_layer, self.end_layer)
 
 
-class RunOfResult(Protocol):
-    """A run with its row, such as `src.runs.folders.StitchingRun`."""
-
-    @property
-    def folder(self) -> Path:
-        """The folder of the run."""
-
-    @property
-    def row(self) -> StitchResult:
-        """The row of the run."""
-
-
 Result = TypeVar("Result")
 Row = TypeVar("Row", bound=Experiment)
-FinishedRun = TypeVar("FinishedRun", bound=RunOfResult)
 
 
-def pair_of(options: Mapping[str, Any]) -> Pair:
+def pair_of(options: Options) -> Pair:
     """Return the pair of layers in the options of a run."""
     return Pair(options.get("front_layer", ""), options.get("end_layer", ""))
 
 
-def short_weights(options: Mapping[str, Any]) -> dict[str, str]:
+def short_weights(options: Options) -> dict[str, str]:
     """Return the first digits of the SHA-256 of both networks' weights by column.
 
     Args:
@@ -230,19 +216,6 @@ def newest(items: Iterable[Result], key: Callable[[Result], Hashable]) -> list[R
     return [group[-1] for group in groups.values()]
 
 
-def newest_runs(runs: Iterable[FinishedRun]) -> list[FinishedRun]:
-    """Keep the newest run of each pair of layers in each experiment; warn if runs were dropped.
-
-    The runs keep their order. The names of their folders are times, which tell the newest.
-    """
-    runs = list(runs)
-    oldest_first = sorted(runs, key=lambda run: run.folder.name)
-    rows = told_apart([run.row for run in oldest_first])
-    kept = newest(zip(oldest_first, rows, strict=True), lambda item: (item[1].pair, item[1].key))
-    kept_ids = {id(run) for run, _ in kept}
-    return [run for run in runs if id(run) in kept_ids]
-
-
 def method_names(experiments: Sequence[Experiment], *, apart_from: Collection[str]) -> list[str]:
     """Return the name of the method of each experiment.
 
@@ -253,7 +226,7 @@ def method_names(experiments: Sequence[Experiment], *, apart_from: Collection[st
         apart_from: settings to ignore.
     """
     # A method is a tuple of its settings
-    methods: list[tuple[tuple[str, Any], ...]] = []
+    methods: list[tuple[tuple[str, Hashable], ...]] = []
     for experiment in told_apart(experiments):
         settings = experiment.distinctions.items()
         methods.append(tuple((name, value) for name, value in settings if name not in apart_from))
@@ -270,7 +243,7 @@ def method_names(experiments: Sequence[Experiment], *, apart_from: Collection[st
     return [full_names[method] for method in methods]
 
 
-def _details(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+def _details(settings: Sequence[Mapping[str, Hashable]]) -> list[str]:
     """Describe each of several settings by the entries in which they differ.
 
     Args:
@@ -299,7 +272,7 @@ def _numbered(titles: Iterable[str]) -> list[str]:
     return numbered
 
 
-def _text(name: str, value: Any) -> Any:
+def _text(name: str, value: object) -> object:
     """Return the value of a setting as it stands in a title."""
     if value not in (None, ""):
         return value

@@ -3,7 +3,38 @@
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+
+class PairOfLayers(Protocol):
+    """A row about two layers, as a stitch is."""
+
+    @property
+    def front_layer(self) -> str:
+        """The layer of the front network."""
+
+    @property
+    def end_layer(self) -> str:
+        """The layer of the end network."""
+
+    @property
+    def front_depth(self) -> int | None:
+        """The place of the front layer in its network; None: not recorded."""
+
+    @property
+    def end_depth(self) -> int | None:
+        """The place of the end layer in its network; None: not recorded."""
+
+
+class AccurateStitch(PairOfLayers, Protocol):
+    """A row of a stitch with an accuracy."""
+
+    @property
+    def accuracy(self) -> float | None:
+        """The accuracy of the stitched network."""
+
+
+Row = TypeVar("Row", bound=PairOfLayers)
 
 
 class Matrix(NamedTuple):
@@ -14,12 +45,13 @@ class Matrix(NamedTuple):
     values: Sequence[Sequence[Any]]  # (rows, columns)
 
 
-def pivot(rows: Iterable[Any], value: Callable[[Any], Any], *, missing: Any = math.nan) -> Matrix:
+def pivot(
+    rows: Iterable[Row], value: Callable[[Row], object], *, missing: object = math.nan
+) -> Matrix:
     """Return the matrix (front layers, end layers) of a value of stitches, ordered by depth.
 
     Args:
-        rows: of stitches, with the fields `front_layer` and `end_layer`, and `front_depth` and
-            `end_depth`, which may be None. Of rows with equal layers the last row counts.
+        rows: of rows with equal layers the last row counts.
         value: returns the value of a row.
         missing: the value of pairs of layers without a row.
     """
@@ -33,23 +65,23 @@ def pivot(rows: Iterable[Any], value: Callable[[Any], Any], *, missing: Any = ma
     return Matrix(fronts, ends, values)
 
 
-def is_known(rows: Iterable[Any], name: str) -> bool:
+def is_known(rows: Iterable[object], name: str) -> bool:
     """Return whether any row has a value in a column."""
     return any(getattr(row, name) is not None for row in rows)
 
 
-def known(row: Any, *, name: str) -> float:
+def known(row: object, *, name: str) -> float:
     """Return the value of a row in a column; NaN for None."""
     value = getattr(row, name)
     return math.nan if value is None else value
 
 
-def accuracies(rows: Iterable[Any]) -> Matrix:
+def accuracies(rows: Iterable[AccurateStitch]) -> Matrix:
     """Return the matrix (front layers, end layers) of the accuracies of stitches."""
     return pivot(rows, lambda row: row.accuracy)
 
 
-def depths_of(rows: Iterable[Any], *sides: str) -> dict[str, int]:
+def depths_of(rows: Iterable[PairOfLayers], *sides: str) -> dict[str, int]:
     """Return the depths of layers of stitches; layers without a recorded depth are left out.
 
     Args:

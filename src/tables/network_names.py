@@ -169,3 +169,9 @@ def fresh_seed(seed: int | None) -> int:
     """
     digest = hashlib.sha256(f"{seed or 0} fresh weights".encode()).digest()
     return int.from_bytes(digest[:6], "big")
+
+
+def short(name: str) -> str:
+    """Return the last two parts of an absolute path; return a relative name unchanged."""
+    path = Path(name)
+    return "/".join(path.parts[-2:]) if path.is_absolute() else name

@@ -1,14 +1,9 @@
-"""The table of linear probes and its figure."""
+"""The rows of linear probes."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
-from src.reports.captions import caption, common, network, short
-from src.reports.curves import CurvePanel, curves
 from src.tables.network_names import NetworkName
-from src.tables.tables import write_table
 from src.values import Rank
 
 
@@ -42,34 +37,3 @@ class ProbeRow:
             self.model, self.model_type, seed=self.seed, weights=self.model_weights
         )
         return (name,)
-
-
-def write_files(
-    path: Path, rows: Sequence[ProbeRow], widths: Mapping[str, int], *, title: str
-) -> None:
-    """Write a CSV with one row a probe, and beside it a figure of accuracy over rank.
-
-    Args:
-        widths: the number of features by layer. The full rank is drawn at this number, and so is
-            every higher rank.
-    """
-    write_table(path, ProbeRow, rows)
-    accuracies: dict[str, dict[int, float]] = {layer: {} for layer in widths}
-    for row in rows:
-        width = widths[row.layer]
-        drawn_rank = width if row.rank is None else min(row.rank, width)
-        accuracies[row.layer][drawn_rank] = row.accuracy
-    n_epochs = common(rows, "epochs")
-    epochs = "epoch" if n_epochs == 1 else "epochs"
-    curves(
-        path.with_suffix(".png"),
-        [CurvePanel(accuracies, "accuracy of linear probes")],
-        x_label="retained rank (components)",
-        title=title,
-        caption=caption(
-            network=network(common(rows, "model"), common(rows, "model_type")),
-            data=short(common(rows, "dataset")),
-            method=f"linear probes, {n_epochs} {epochs}",
-            images=common(rows, "n_images"),
-        ),
-    )

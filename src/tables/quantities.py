@@ -2,8 +2,8 @@
 
 A new quantity needs three things: a function that measures it, a field in the row that keeps it
 (`Metrics`, `StitchValidity` and `EvaluationRow`, or `VerdictRow`), and an entry in `QUANTITIES`
-under the name of the field. Printed matrices, heat maps, curves, the table of all measurements,
-means in a verdict and the ground truth read the entry. `misc/docs/files.md` repeats it.
+under the name of the field. Printed matrices, heat maps, curves, the table of all measurements and
+the ground truth read the entry. `misc/docs/files.md` repeats it.
 
 This module does not import torch.
 """

@@ -31,7 +31,7 @@ class Column(NamedTuple):
     """A field of a row type."""
 
     hint: Any  # its type
-    default: Any  # `inspect.Parameter.empty`: it has no default
+    default: object  # `inspect.Parameter.empty`: it has no default
 
     @property
     def is_required(self) -> bool:
@@ -67,11 +67,11 @@ def columns(kind: type) -> list[str]:
     return [name for name, column in fields(kind).items() if not column.holds_columns]
 
 
-def to_record(row: Any) -> dict[str, Any]:
+def to_record(row: object) -> dict[str, object]:
     """Return the values of a row by column; further columns come last."""
     kind: type = type(row)
     record = {}
-    further: Mapping[str, Any] = {}
+    further: Mapping[str, object] = {}
     for name, column in fields(kind).items():
         value = getattr(row, name)
         if column.holds_columns:
@@ -81,7 +81,7 @@ def to_record(row: Any) -> dict[str, Any]:
     return {**record, **further}
 
 
-def from_record(kind: type[Row], record: Mapping[str, Any]) -> Row:
+def from_record(kind: type[Row], record: Mapping[str, object]) -> Row:
     """Make a row of a type from values by column, which come from JSON or from the text of a CSV.
 
     A missing or empty value becomes the default of its field. Without a default it becomes None if
@@ -91,7 +91,7 @@ def from_record(kind: type[Row], record: Mapping[str, Any]) -> Row:
         ValueError: a value is missing or has the wrong type. The message is the column's name.
     """
     columns_of_kind = fields(kind)
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     for name, column in columns_of_kind.items():
         if column.holds_columns:
             value_type = get_args(column.hint)[1]
@@ -105,7 +105,7 @@ def from_record(kind: type[Row], record: Mapping[str, Any]) -> Row:
     return kind(**values)
 
 
-def write_table(path: str | Path, kind: type, rows: Iterable[Any]) -> None:
+def write_table(path: str | Path, kind: type, rows: Iterable[object]) -> None:
     """Write rows of a type as a CSV; the cell of a missing value stays empty."""
     records = [to_record(row) for row in rows]
     header = dict.fromkeys(columns(kind))
@@ -140,7 +140,7 @@ def read_table(path: str | Path, *kinds: type) -> list[Any]:
     return rows
 
 
-def _read_csv(path: str | Path) -> tuple[set[str], list[dict[str, Any]]]:
+def _read_csv(path: str | Path) -> tuple[set[str], list[dict[str, str]]]:
     """Read a CSV; return the names of its columns, and its rows as text by column."""
     remedy = "check the path; a table is a CSV in UTF-8"
     # Spreadsheets write a byte order mark, which `utf-8-sig` removes.
@@ -169,11 +169,11 @@ def _required(kind: type) -> list[str]:
     return [name for name in columns(kind) if fields(kind)[name].is_required]
 
 
-def _is_empty(value: Any) -> bool:
+def _is_empty(value: object) -> bool:
     return value is None or value == ""
 
 
-def _typed(column: str, hint: Any, value: Any) -> Any:
+def _typed(column: str, hint: Any, value: object) -> object:
     """Convert a value to the type of a field; of a union, to the first type that fits."""
     kinds = get_args(hint) or (hint,)
     if _is_empty(value):

@@ -8,12 +8,13 @@ from src.tables.tables import columns
 from src.values import IntervalEstimate, Pair
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class VerdictRow:
     """A pair of layers stitched by one method, and the verdict on it. None: not known.
 
-    Measurements, see `QUANTITIES`, are means over runs. `_low` and `_high` are the ends of intervals
-    of 95 %."""
+    The row has what the verdict rests on. The further measurements of its runs are in `grid.csv` and
+    in the tables of evaluations, under the names in `folders`. Measurements, see `QUANTITIES`, are
+    means over runs. `_low` and `_high` are the ends of intervals of 95 %."""
 
     method: str
     networks: str  # the names of both, or the number of pairs that are taken together
@@ -27,49 +28,43 @@ class VerdictRow:
     control: str | None
     n_runs: int
     n_networks: int  # pairs of networks
-    accuracy: float | None
-    accuracy_low: float | None
-    accuracy_high: float | None
-    penalty: float | None
-    penalty_low: float | None
-    penalty_high: float | None
-    seed_spread: float | None  # None of single runs
-    front_accuracy: float | None
-    end_accuracy: float | None
-    agreement: float | None
-    kappa: float | None
-    representation_difference: float | None
-    p_below: float | None
-    p_above: float | None
-    kappa_within: float | None
-    kappa_within_low: float | None
-    kappa_within_high: float | None
-    identification: float | None
-    identification_low: float | None
-    identification_high: float | None
-    lost_at: str | None  # the layer of the way with the smallest identification
+    folders: str  # the names of the folders of the runs, separated by ";"
+    accuracy: float | None = None
+    accuracy_low: float | None = None
+    accuracy_high: float | None = None
+    penalty: float | None = None
+    penalty_low: float | None = None
+    penalty_high: float | None = None
+    seed_spread: float | None = None  # None of single runs
+    front_accuracy: float | None = None
+    end_accuracy: float | None = None
+    p_below: float | None = None
+    p_above: float | None = None
+    kappa_within: float | None = None
+    kappa_within_low: float | None = None
+    kappa_within_high: float | None = None
+    identification: float | None = None
+    identification_low: float | None = None
+    identification_high: float | None = None
+    lost_at: str | None = None  # the layer of the way with the smallest identification
     # The identification of the control, and the p-value that the stitch identifies more; None: no
     # control was stitched
-    control_identification: float | None
-    p_control: float | None
-    density: float | None
-    recall: float | None
-    frechet: float | None
-    density_own: float | None
-    recall_own: float | None
-    frechet_own: float | None
+    control_identification: float | None = None
+    p_control: float | None = None
     front_depth: int | None  # of the layers in their networks
     end_depth: int | None
     front_weights: str | None  # the first digits of their SHA-256; None of several networks
     end_weights: str | None
-    front_network: str | None  # the name in the list of networks, else the path; likewise None
+    front_network: str | None = (
+        None  # the name in the list of networks, else the path; likewise None
+    )
     front_group: str | None  # the group in the list, else the type
     end_network: str | None
     end_group: str | None
     # Similar in both directions; None: one direction was not stitched
     both_ways: bool | None
     same_run: bool | None  # front and end are one network, at one or two epochs of its training
-    others: dict[str, float]  # AUROCs by detector, and values of measures of similarity
+    similarities: dict[str, float]  # values of measures of similarity, and their nulls
     # The share of identified images by layer of the way; no column, see `WayRow`
     way: dict[str, IntervalEstimate] = field(default_factory=dict, compare=False)
 

@@ -5,7 +5,7 @@ each batch. All heads share one optimiser: Adam and SGD work elementwise, so the
 as with one optimiser for each head. Gradients are clipped for each head.
 """
 
-from src.training.loop import History, Settings, State, evaluate, train
+from src.training.loop import Settings, State, evaluate, train
 from src.training.task import (
     NO_CLASS,
     Classification,
@@ -19,6 +19,6 @@ from src.training.task import (
 )
 
 __all__ = [
-    "NO_CLASS", "Classification", "EpochLog", "HeadLosses", "HeadResult", "History", "Settings", "State", "Task",
+    "NO_CLASS", "Classification", "EpochLog", "HeadLosses", "HeadResult", "Settings", "State", "Task",
     "classification_losses", "evaluate", "not_finite", "predicted_classes", "train",
 ]  # fmt: skip

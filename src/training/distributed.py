@@ -79,7 +79,7 @@ class DataParallelClassification(Classification):
     """
 
     def __init__(self, model: Head, processes: Processes, *, note_every: int = 0):
-        super().__init__(model)  # `heads` keeps the network without the wrapper, and so do files
+        super().__init__(model)  # `head` is the network without the wrapper, and so are files
         self.processes = processes
         self.note_every = note_every
         self.step = 0
@@ -97,7 +97,7 @@ class DataParallelClassification(Classification):
         self.network.train(mode)
         self.step = 0
         if not mode and self.processes.world_size > 1:
-            for buffer in self.heads[0].buffers():
+            for buffer in self.head.buffers():
                 dist.broadcast(buffer, 0)
         elif self.processes.rank > 0:  # dropout must not be the same in all processes
             torch.manual_seed(seed_of(torch.initial_seed(), self.processes.rank))

@@ -5,27 +5,32 @@ state. The caller saves it.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypedDict
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
-from src.datasets.base import BaseImageSet
+from src.datasets.base import BaseImageSet, Batches
 from src.ground.console import progress
 from src.ground.errors import UserError
 from src.ground.runtime import seed_of, seeded
 from src.training.distributed import add_up
-from src.training.task import EpochLog, HeadResult, Task, not_finite
+from src.training.task import EpochLog, HeadKey, HeadResult, Task, not_finite
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 CHECK_EVERY = 16  # steps between two checks that losses are finite: a check waits for the GPU
 
-Batches = Iterable[tuple[Tensor, Tensor]]
-History = list[list[EpochLog]]  # for each epoch, the log of each head
-State = dict[str, Any]
+History = list[dict[HeadKey, EpochLog]]  # for each epoch, the log of each head by its key
+
+
+class State(TypedDict):
+    """What a training goes on from."""
+
+    parts: list[Mapping[str, object]]  # the state of each module, of optimiser and scheduler
+    history: Tensor  # (epochs, heads, train and val, numbers)
 
 
 class Settings(NamedTuple):
@@ -57,19 +62,19 @@ class Epochs(Protocol):
 class _Stateful(Protocol):
     """A part of a training that can be saved: a module, the optimiser, the scheduler."""
 
-    def state_dict(self) -> Mapping[str, Any]: ...
+    def state_dict(self) -> Mapping[str, object]: ...
 
     def load_state_dict(self, state_dict: Any, /) -> Any: ...
 
 
 def train(
-    task: Task,
+    task: Task[HeadKey],
     train_set: Epochs,
     val_set: BaseImageSet,
     settings: Settings,
     *,
     state: State | None = None,
-) -> Iterator[tuple[History, State]]:
+) -> Iterator[tuple[History[HeadKey], State]]:
     """Train, and yield after each epoch the logs of all epochs so far and the state of training.
 
     The order of images, augmentation and random numbers of networks depend on (seed, epoch) alone.
@@ -85,19 +90,19 @@ def train(
     parameters = _parameters(task)
     if not any(parameter.requires_grad for parameter in parameters):
         raise UserError(
-            f"{task.names[0]} has no parameters to train; give a network with some, and leave "
+            f"{task.title(next(iter(task.heads)))} has no parameters to train; give a network with some, and leave "
             "their requires_grad on"
         )
     optimizer = _optimizer(parameters, settings)
     scheduler = _scheduler(optimizer, settings)
     parts: list[_Stateful] = [*task.modules, optimizer, scheduler]
-    history: History = []
+    history: History[HeadKey] = []
 
     # Go on from a state
     if state:
         for part, state_of_part in zip(parts, state["parts"], strict=True):
             part.load_state_dict(state_of_part)
-        history = [_logs_of(numbers) for numbers in state["history"].tolist()]
+        history = [_logs_of(task, numbers) for numbers in state["history"].tolist()]
         yield history, state
 
     for epoch in range(len(history) + 1, settings.n_epochs + 1):
@@ -107,40 +112,43 @@ def train(
             validated = evaluate(task, val_set.batches(settings.batch_size))
         if settings.reduce_lr_unit == "epochs":
             scheduler.step()
-        logs = [EpochLog(*results) for results in zip(trained, validated, strict=True)]
+        logs = {key: EpochLog(trained[key], validated[key]) for key in task.heads}
         history = [*history, logs]
         yield history, _state_of(parts, history)
 
 
 def _parameters(task: Task) -> list[nn.Parameter]:
     """List the parameters of all heads."""
-    return [parameter for head in task.heads for parameter in head.parameters()]
+    return [parameter for head in task.heads.values() for parameter in head.parameters()]
 
 
-def _state_of(parts: Sequence[_Stateful], history: History) -> State:
-    """Return the state of a training; its `history` is (epochs, heads, train and val, numbers)."""
+def _state_of(parts: Sequence[_Stateful], history: History[HeadKey]) -> State:
+    """Return the state of a training."""
+    numbers = [list(logs.values()) for logs in history]
     return {
         "parts": [part.state_dict() for part in parts],
-        "history": torch.tensor(history, dtype=torch.float64),
+        "history": torch.tensor(numbers, dtype=torch.float64),
     }
 
 
-def _logs_of(numbers: Sequence[Sequence[Sequence[float]]]) -> list[EpochLog]:
+def _logs_of(
+    task: Task[HeadKey], numbers: Sequence[Sequence[Sequence[float]]]
+) -> dict[HeadKey, EpochLog]:
     """Return the logs of an epoch from numbers (heads, train and val, numbers)."""
-    logs = []
-    for trained, validated in numbers:
-        logs.append(EpochLog(HeadResult(*trained), HeadResult(*validated)))
+    logs = {}
+    for key, (trained, validated) in zip(task.heads, numbers, strict=True):
+        logs[key] = EpochLog(HeadResult(*trained), HeadResult(*validated))
     return logs
 
 
 def _train_epoch(
-    task: Task,
+    task: Task[HeadKey],
     train_set: Epochs,
     settings: Settings,
     epoch: int,
     optimizer: Optimizer,
     scheduler: LRScheduler,
-) -> list[HeadResult]:
+) -> dict[HeadKey, HeadResult]:
     """Train for an epoch; return the result of each head over it.
 
     Only every `CHECK_EVERY`-th step waits for the GPU.
@@ -163,21 +171,21 @@ def _train_epoch(
 
         # Update
         if settings.grad_clip is not None:
-            for head in task.heads:
+            for head in task.heads.values():
                 nn.utils.clip_grad_norm_(head.parameters(), settings.grad_clip)
         optimizer.step()
         if settings.reduce_lr_unit == "updates":
             scheduler.step()
 
         if step % CHECK_EVERY == 0:
-            _check_finite(_results(sums), task, f"epoch {epoch}, up to step {step}")
-    results = _results(sums)
+            _check_finite(_results(sums, task), task, f"epoch {epoch}, up to step {step}")
+    results = _results(sums, task)
     _check_finite(results, task, f"epoch {epoch}, up to step {step}")
     return results
 
 
 @torch.no_grad()
-def evaluate(task: Task, batches: Batches) -> list[HeadResult]:
+def evaluate(task: Task[HeadKey], batches: Batches) -> dict[HeadKey, HeadResult]:
     """Return the accuracy and the losses of each head over the batches, in evaluation mode.
 
     Raises:
@@ -188,29 +196,30 @@ def evaluate(task: Task, batches: Batches) -> list[HeadResult]:
     for images, labels in batches:
         groups = task.losses(images, labels, training=False)
         sums = sums + torch.cat([group.sums() for group in groups], dim=1)
-    results = _results(sums)
-    for name, result in zip(task.names, results, strict=True):
+    results = _results(sums, task)
+    for key, result in results.items():
         if math.isnan(result.accuracy):
-            raise not_finite(name)
+            raise not_finite(task.title(key))
     return results
 
 
-def _results(sums: Tensor) -> list[HeadResult]:
+def _results(sums: Tensor, task: Task[HeadKey]) -> dict[HeadKey, HeadResult]:
     """Return the results of each head from sums (4, n_heads), see `HeadLosses.sums`.
 
     Sums of all processes that train together are added up.
     """
     *totals, n_samples = add_up(sums.clone())
     means = torch.stack(totals) / n_samples  # (3, n_heads)
-    return [HeadResult(*numbers) for numbers in means.T.tolist()]
+    results = zip(task.heads, means.T.tolist(), strict=True)
+    return {key: HeadResult(*numbers) for key, numbers in results}
 
 
-def _check_finite(results: Sequence[HeadResult], task: Task, when: str) -> None:
+def _check_finite(results: Mapping[HeadKey, HeadResult], task: Task[HeadKey], when: str) -> None:
     """Raise a UserError if the mean loss of a head is NaN or infinite."""
-    for name, result in zip(task.names, results, strict=True):
+    for key, result in results.items():
         if not math.isfinite(result.loss):
             raise UserError(
-                f"{when}: the loss of {name} is not finite; lower -lr, or limit gradients with "
+                f"{when}: the loss of {task.title(key)} is not finite; lower -lr, or limit gradients with "
                 "--grad-clip (if the script has this option)"
             )
 

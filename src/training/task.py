@@ -1,8 +1,8 @@
 """Tasks of training: their heads, their losses, and the results that are measured."""
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from src.models import Network
 
 NO_CLASS = -2  # predicted where logits are not finite; a label of -1 means unlabelled
 Head = nn.Module | Network
+HeadKey = TypeVar("HeadKey", bound=Hashable)
 
 
 class HeadLosses(NamedTuple):
@@ -39,12 +40,15 @@ class HeadLosses(NamedTuple):
         return torch.stack(rows)
 
 
-class Task:
+class Task(Generic[HeadKey]):
     """Heads to be trained, and their losses on a batch."""
 
-    heads: Sequence[Head]  # in the order of their losses
-    names: Sequence[str]  # of the heads, for messages
+    heads: Mapping[HeadKey, Head]  # in the order of their losses
     modules: Sequence[Head]  # everything that training changes: heads and moving statistics
+
+    def title(self, key: HeadKey) -> str:
+        """Return the name of a head in messages."""
+        return str(key)
 
     def train(self, mode: bool) -> None:
         """Switch `modules` between training and evaluation mode."""
@@ -65,17 +69,22 @@ class Task:
         raise NotImplementedError
 
 
-class Classification(Task):
-    """The task of training one network, from images to labels."""
+class Classification(Task[str]):
+    """The task of training one network, from images to labels.
 
-    def __init__(self, model: Head):
-        self.heads = [model]
+    Args:
+        model: the network, which is the only head.
+        name: of the network in messages.
+    """
+
+    def __init__(self, model: Head, name: str = "the network"):
+        self.head = model
+        self.heads = {name: model}
         self.modules = [model]
-        self.names = ["the network"]
 
     def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
         """Yield the cross-entropy of the network; arguments as in `Task.losses`."""
-        logits = self.heads[0](images)
+        logits = self.head(images)
         yield classification_losses(logits[None], labels)
 
 

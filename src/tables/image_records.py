@@ -7,10 +7,11 @@ This module does not import torch.
 """
 
 import dataclasses
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import ClassVar, Protocol, TypeVar
 
+from src.choices import Options
 from src.choices.datasets import INTERVENTIONS
 from src.ground.console import listed, warn_once
 from src.ground.errors import UserError
@@ -21,7 +22,23 @@ SPLITS = {"train_images": "training images", "test_images": "test images"}
 # Options that choose the images: images that have changed differ although these agree
 CHOOSING = ("dataset", *INTERVENTIONS, "intervention_seed")
 
-Row = TypeVar("Row")
+
+class RowOfImages(Protocol):
+    """A row that is about images: a dataclass with these columns, and those of `SPLITS` that it
+    knows."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field]]
+
+    @property
+    def dataset(self) -> str | None:
+        """The name or the path of the data set."""
+
+    @property
+    def shortcut(self) -> float | None:
+        """The strength of the intervention: images had dots."""
+
+
+Row = TypeVar("Row", bound=RowOfImages)
 
 
 def record_of(split: str) -> str:
@@ -34,13 +51,13 @@ def split_name(*, train: bool) -> str:
     return "train_images" if train else "test_images"
 
 
-def recorded_images(options: Mapping[str, Any]) -> dict[str, str]:
+def recorded_images(options: Options) -> dict[str, str]:
     """Return the fingerprints of images that options hold, by option."""
     names = map(record_of, SPLITS)
     return {name: options[name] for name in names if options.get(name)}
 
 
-def short_images(options: Mapping[str, Any]) -> dict[str, str | None]:
+def short_images(options: Options) -> dict[str, str | None]:
     """Return the first digits of the fingerprints in options, by column; None without a record."""
     columns: dict[str, str | None] = {}
     for split in SPLITS:
@@ -49,7 +66,7 @@ def short_images(options: Mapping[str, Any]) -> dict[str, str | None]:
     return columns
 
 
-def changed_images(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def changed_images(before: Options, now: Options) -> list[str]:
     """Return which images of `before` have changed since: titles in `SPLITS`.
 
     Images that other options choose have not changed: they are others.
@@ -82,15 +99,12 @@ def told_apart(rows: Sequence[Row]) -> list[Row]:
     Where rows of one data set recorded different images, the name of the data set has their
     fingerprints behind it, such as "digits [test images 0123456789ab]". All other rows stay.
 
-    Args:
-        rows: dataclasses with the columns `dataset` and `shortcut`, and those of `SPLITS` that they
-            know.
     """
     differing = {key: _differing_splits(group) for key, group in grouped(rows, _data_of).items()}
     return [_with_images(row, differing[_data_of(row)]) for row in rows]
 
 
-def warn_of_several(rows: Iterable[Any]) -> None:
+def warn_of_several(rows: Iterable[RowOfImages]) -> None:
     """Warn of data sets of whose images rows recorded different fingerprints."""
     for group in grouped(rows, _data_of).values():
         for split in _differing_splits(group):
@@ -101,7 +115,7 @@ def warn_of_several(rows: Iterable[Any]) -> None:
             )
 
 
-def refuse_several(rows: Iterable[Any], where: str | Path) -> None:
+def refuse_several(rows: Iterable[RowOfImages], where: str | Path) -> None:
     """Raise a UserError if rows of one data set recorded different fingerprints.
 
     Args:
@@ -115,12 +129,12 @@ def refuse_several(rows: Iterable[Any], where: str | Path) -> None:
             )
 
 
-def _data_of(row: Any) -> Hashable:
+def _data_of(row: RowOfImages) -> Hashable:
     """Return the settings by which a row says what its images are."""
     return row.dataset, row.shortcut
 
 
-def _differing_splits(rows: Iterable[Any]) -> list[str]:
+def _differing_splits(rows: Iterable[RowOfImages]) -> list[str]:
     """Return the splits of which rows recorded different fingerprints."""
     rows = list(rows)
     differing = []
@@ -140,5 +154,4 @@ def _with_images(row: Row, splits: Sequence[str]) -> Row:
             digests.append(f"{SPLITS[split]} {digest}")
     if not digests:
         return row
-    titled: Any = row
-    return dataclasses.replace(titled, dataset=f"{titled.dataset} [{', '.join(digests)}]")
+    return dataclasses.replace(row, dataset=f"{row.dataset} [{', '.join(digests)}]")

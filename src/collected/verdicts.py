@@ -1,0 +1,327 @@
+"""The verdicts on stitching runs: what is judged is gathered from runs and tables, in a row for each
+pair of layers, method and pair of networks."""
+
+import math
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
+from typing import NamedTuple
+
+import numpy as np
+
+from src.choices.similarity import ACTIVATIONS, measure_of
+from src.collected.controls import compared, controls_of
+from src.collected.groups import (
+    CLASS_CONTROL,
+    FRESH_END,
+    Group,
+    Names,
+    families_of,
+    is_same_run,
+    value_of,
+)
+from src.collected.named_networks import named_networks
+from src.runs.folders import StitchingRun
+from src.tables.image_records import are_same
+from src.tables.similarity_rows import SimilarityRow, value_column
+from src.tables.verdict_rows import VerdictRow
+from src.values import OF_BATCH, RANDOM, Predictions
+from src.verdict import SIMILAR, Compared, Limits, Stitches, Verdict, judge
+
+MEASURES = ("cka", "cka_debiased")  # whose values and nulls the table shows
+SIMILARITY_COLUMNS = [
+    column
+    for name in MEASURES
+    for column in (name, f"{name}_p_value", f"{name}_null_95", f"{name}_calibrated")
+]
+
+# Means of runs that a row has where predictions or activations give no estimate
+MEANS = ("accuracy", "penalty", "front_accuracy", "end_accuracy", "identification")
+SEPARATOR = ";"  # between the names of folders
+
+Side = tuple[str | None, str | None, str]  # the name of a network, its weights and a layer
+# Rows of similarity by networks, data and layers
+ByLayers = Mapping[Hashable, Sequence[SimilarityRow]]
+
+
+class Title(NamedTuple):
+    """How a row names a network. None: the row is of several networks."""
+
+    name: str | None = None
+    group: str | None = None
+
+
+def judge_runs(
+    runs: Iterable[StitchingRun],
+    similarities: Iterable[SimilarityRow] = (),
+    *,
+    limits: Limits = Limits(),  # noqa: B008 - immutable
+    pool: bool = False,
+    names: Names | None = None,
+) -> list[VerdictRow]:
+    """Return the verdict on each pair of layers, method and pair of networks.
+
+    The rows come family by family (see `families_of`): a family is judged together. Numbers that
+    were not measured, or are not defined, are None.
+
+    Args:
+        runs: with their evaluations.
+        similarities: rows of tables of similarity. Rows of the stitched networks and layers, at
+            full rank, add their values to the verdict.
+        pool: take pairs of networks together that share no network.
+        names: name, group and training of each network, by its key; default: networks are named by
+            their paths.
+    """
+    runs = list(runs)
+    if names is None:
+        names = named_networks(chain.from_iterable(run.row.networks for run in runs), {})
+    similarity_of_layers = _by_layers(similarities)
+    families = families_of(runs, names, pool=pool)
+    controls = controls_of(chain.from_iterable(families))
+    rows = []
+    for family in families:
+        verdicts = judge([stitches_of(group) for group in family], limits=limits)
+        for group, verdict in zip(family, verdicts, strict=True):
+            row = _row(
+                group,
+                verdict,
+                names=names,
+                control=compared(group, controls),
+                similarities=_similarity(group, similarity_of_layers),
+            )
+            rows.append(row)
+    return _with_both_ways(rows)
+
+
+def stitches_of(group: Group) -> Stitches:
+    """Return the values by which a group of runs is judged."""
+    rows = [run.row for run in group.runs]
+    way = _way_of(group)
+    n_identified = group.runs[0].way[0].n_images if way else 0
+    return Stitches(
+        predictions=_predictions(group),
+        way=way,
+        n_identified=n_identified,
+        front_accuracy=_average([row.front_accuracy for row in rows]),
+        end_accuracy=_average([row.end_accuracy for row in rows]),
+        is_end_trained=group.control != FRESH_END,
+        has_converged=all(run.has_converged for run in group.runs if run.row.n_epochs),
+        flaw=_flaw(group),
+    )
+
+
+def _predictions(group: Group) -> list[list[Predictions]]:
+    """Return the predictions of the runs on each pair of networks; [] if a run has none."""
+    predictions: list[list[Predictions]] = []
+    for runs in group.by_networks:
+        predictions.append([])
+        for run in runs:
+            if run.predictions is None:
+                return []
+            predictions[-1].append(run.predictions)
+    return predictions
+
+
+def _way_of(group: Group) -> dict[str, list[np.ndarray]]:
+    """Return the shares of identified images, by layer of the way and by pair of networks: (runs,).
+
+    It is {} where a run was not evaluated, or runs were judged at different layers or images.
+    """
+    layers = {tuple(row.layer for row in run.way) for run in group.runs}
+    numbers = {row.n_images for run in group.runs for row in run.way}
+    if len(layers) != 1 or len(numbers) != 1:
+        return {}
+    (way,) = layers
+    return {
+        layer: [np.array([run.way[place].share for run in runs]) for runs in group.by_networks]
+        for place, layer in enumerate(way)
+    }
+
+
+def _flaw(group: Group) -> str:
+    """Return the flaw of stitches in words, "" without a flaw.
+
+    A flaw is an unsteady network, a fit that the cutoff of singular values truncated, or a fit to
+    too few images: it is not what its method can do.
+    """
+    rows = [run.row for run in group.runs]
+    unsteadiness = {
+        "front": {row.front_unsteadiness for row in rows},
+        "end": {row.end_unsteadiness for row in rows},
+    }
+    for side, found in unsteadiness.items():
+        if RANDOM in found:
+            return f"the {side} network is random when it is evaluated"
+        if OF_BATCH in found:
+            return f"the {side} network depends on the batch when it is evaluated"
+    if any(row.is_truncated for row in rows):
+        return "the cutoff truncated the fit"
+    if any(row.is_matched_on_few for row in rows):
+        return "matched on too few images"
+    return ""
+
+
+def _row(
+    group: Group,
+    verdict: Verdict,
+    *,
+    names: Names,
+    control: Compared | None,
+    similarities: dict[str, float],
+) -> VerdictRow:
+    """Return the row of a verdict; `both_ways` is not known yet."""
+    rows = [run.row for run in group.runs]
+    front, end = _titles_of(group, names)
+    numbers = _means(group) | _estimates(verdict)
+    if control is not None:
+        numbers |= {"control_identification": control.identification, "p_control": control.p_value}
+    way = {layer: share for layer, share in verdict.way.items() if not math.isnan(share.value)}
+    lost_at = verdict.lost_at if verdict.lost_at in way else None
+    return VerdictRow(
+        method=group.method,
+        networks=group.networks,
+        front_layer=group.pair.front_layer,
+        end_layer=group.pair.end_layer,
+        verdict=verdict.word,
+        reason=verdict.reason,
+        control=group.control,
+        n_runs=len(rows),
+        n_networks=len(group.by_networks),
+        folders=SEPARATOR.join(run.folder.name for run in group.runs),
+        lost_at=lost_at,
+        front_depth=rows[0].front_depth,
+        end_depth=rows[0].end_depth,
+        front_weights=_common(row.front_weights for row in rows),
+        end_weights=_common(row.end_weights for row in rows),
+        front_network=front.name,
+        front_group=front.group,
+        end_network=end.name,
+        end_group=end.group,
+        both_ways=None,
+        same_run=is_same_run(group.runs[0], names),
+        similarities=similarities,
+        way=way,
+        **numbers,
+    )
+
+
+def _titles_of(group: Group, names: Names) -> list[Title]:
+    """Return the titles of the front and the end network."""
+    if len(group.by_networks) > 1:
+        return [Title(), Title()]
+    networks = [names[key] for key in group.runs[0].row.network_keys]
+    return [Title(network.name, network.group) for network in networks]
+
+
+def _means(group: Group) -> dict[str, float]:
+    """Return the means over runs, by column, where all runs have values, and `seed_spread`."""
+    means = {}
+    for name in MEANS:
+        values = [value_of(run, name) for run in group.runs]
+        measured = [value for value in values if value is not None and not math.isnan(value)]
+        if len(measured) == len(values):
+            means[name] = _average(measured)
+    accuracies = [[run.row.accuracy for run in runs] for runs in group.by_networks]
+    spreads = [
+        max(of_networks) - min(of_networks) for of_networks in accuracies if len(of_networks) > 1
+    ]
+    if spreads:
+        means["seed_spread"] = max(spreads)
+    return means
+
+
+def _estimates(verdict: Verdict) -> dict[str, float]:
+    """Return the defined p-values, and estimates with the ends of their intervals, by column."""
+    values = {"p_below": verdict.p_below, "p_above": verdict.p_above}
+    intervals = {
+        "accuracy": verdict.accuracy,
+        "penalty": verdict.penalty,
+        "kappa_within": verdict.kappa_within,
+        "identification": verdict.identification,
+    }
+    for name, estimate in intervals.items():
+        values[name] = estimate.value
+        values[f"{name}_low"] = estimate.low
+        values[f"{name}_high"] = estimate.high
+    return {name: value for name, value in values.items() if not math.isnan(value)}
+
+
+def _by_layers(rows: Iterable[SimilarityRow]) -> dict[tuple, list[SimilarityRow]]:
+    """Return the rows at full rank by networks, data and layers."""
+    by_layers: dict[tuple, list[SimilarityRow]] = {}
+    for row in rows:
+        if row.rank1 is None and row.rank2 is None:
+            networks = tuple(network.key for network in row.networks)
+            key = (networks, row.dataset, (row.layer1, row.layer2))
+            by_layers.setdefault(key, []).append(row)
+    return by_layers
+
+
+def _similarity(
+    group: Group, by_layers: Mapping[tuple, Sequence[SimilarityRow]]
+) -> dict[str, float]:
+    """Return the values of measures for the layers, networks and images of a group: means over its
+    pairs of networks, as far as these have values. The last table counts."""
+    measured: list[dict[str, float]] = []
+    for runs in group.by_networks:
+        stitch = runs[0].row
+        values: dict[str, float] = {}
+        for row in by_layers.get((stitch.network_keys, stitch.dataset, tuple(group.pair)), []):
+            if are_same(row.test_images, stitch.test_images):
+                values |= {name: item for name, item in row.values.items() if not math.isnan(item)}
+        measured.append(values)
+    means = {}
+    for name in similarity_columns(measured):
+        of_networks = [values[name] for values in measured if name in values]
+        if of_networks:
+            means[name] = _average(of_networks)
+    return means
+
+
+def similarity_columns(values: Iterable[Mapping[str, float]]) -> list[str]:
+    """Return the columns of similarity that a verdict shows.
+
+    They are all `SIMILARITY_COLUMNS`, and the columns of a user's measures that have values.
+
+    Args:
+        values: of rows of tables of similarity, by column.
+    """
+    columns = dict.fromkeys(chain.from_iterable(values))
+    of_users = [name for name in columns if measure_of(value_column(name)).of == ACTIVATIONS]
+    return [*SIMILARITY_COLUMNS, *of_users]
+
+
+def _with_both_ways(rows: Sequence[VerdictRow]) -> list[VerdictRow]:
+    """Return the rows with `both_ways`, where the pair was stitched in both directions."""
+
+    stitches = [row for row in rows if row.front_network and row.control != CLASS_CONTROL]
+    row_of_direction = {(row.method, *_sides(row)): row for row in stitches}
+    judged = []
+    for row in rows:
+        front, end = _sides(row)
+        back = row_of_direction.get((row.method, end, front))
+        if back is not None and front != end and row.control != CLASS_CONTROL:
+            is_similar = row.verdict == back.verdict == SIMILAR
+            row = replace(row, both_ways=is_similar)
+        judged.append(row)
+    return judged
+
+
+def _sides(row: VerdictRow) -> tuple[Side, Side]:
+    """Return the front and the end of a stitch."""
+    front = (row.front_network, row.front_weights, row.front_layer)
+    end = (row.end_network, row.end_weights, row.end_layer)
+    return front, end
+
+
+def _common(values: Iterable[str | None]) -> str | None:
+    """Return the value that all share; None if they differ or are ""."""
+    distinct = set(values)
+    return distinct.pop() or None if len(distinct) == 1 else None
+
+
+def _average(values: Sequence[float]) -> float:
+    """Return the mean; NaN of no values."""
+    if not values:
+        return math.nan
+    return sum(values) / len(values)

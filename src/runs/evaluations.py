@@ -1,0 +1,83 @@
+"""The OOD evaluations of stitching runs, read from the tables in their folders.
+
+This module does not import torch.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from src.ground.console import warn
+from src.ground.files import readable
+from src.runs.folders import StitchingRun
+from src.tables.evaluation_rows import (
+    EvaluationRow,
+    IdentificationRow,
+    IdentifiedImages,
+    read_evaluations,
+    way_file,
+)
+from src.tables.experiments import StitchResult
+from src.tables.image_records import are_same
+from src.tables.tables import read_table
+
+
+def with_evaluations(runs: Sequence[StitchingRun]) -> list[StitchingRun]:
+    """Return the runs with their OOD evaluations and their ways, as far as their folders have some.
+
+    Evaluations on other data than the run's are skipped, with a warning.
+    """
+    rows_of_runs: dict[Path, dict[str, StitchResult]] = defaultdict(dict)  # by folder and run
+    for run in runs:
+        rows_of_runs[run.folder.parent][run.folder.name] = run.row
+
+    evaluations: dict[Path, dict[str, EvaluationRow]] = defaultdict(dict)  # by run and detector
+    ways: dict[Path, list[IdentificationRow]] = defaultdict(list)  # by run
+    for folder, row_of_run in rows_of_runs.items():
+        for detector, rows in read_evaluations(folder).items():
+            skipped = set()
+            for row in rows:
+                if _is_on_data_of(row_of_run.get(row.folder, row), row):
+                    evaluations[folder / row.folder][detector] = row
+                else:
+                    skipped.add(str(row.dataset))
+            for name in sorted(skipped):
+                warn(
+                    f"{folder}: the evaluation by {detector} on {name} is skipped: runs used other data"
+                )
+        if way_file(folder).exists():
+            for way_row in read_table(way_file(folder), IdentificationRow):
+                run_row = row_of_run.get(way_row.folder)
+                if run_row and are_same(run_row.test_images, way_row.test_images):
+                    ways[folder / way_row.folder].append(way_row)
+    return [
+        replace(run, evaluations=evaluations.get(run.folder, {}), way=ways.get(run.folder, []))
+        for run in runs
+    ]
+
+
+def _is_on_data_of(run: StitchResult, evaluation: EvaluationRow) -> bool:
+    """Return whether an evaluation is on the data set and the images of a run, where recorded."""
+    if evaluation.dataset is not None and evaluation.dataset != run.dataset:
+        return False
+    has_test_images = are_same(run.test_images, evaluation.test_images)
+    return has_test_images and are_same(run.train_images, evaluation.train_images)
+
+
+def identified_images(run: StitchingRun) -> IdentifiedImages | None:
+    """Read the images that a run identifies; None if that was not measured.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = way_file(run.folder.parent).with_suffix(".npz")
+    if not run.way or not path.exists():
+        return None
+    with readable(path, "evaluate the folder again"), np.load(path, allow_pickle=False) as arrays:
+        if run.folder.name not in arrays:
+            return None
+        values = arrays[run.folder.name].astype(np.float64)
+        return IdentifiedImages(arrays["images"], arrays["foils"], values)

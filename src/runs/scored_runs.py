@@ -1,0 +1,198 @@
+"""Stitching runs with the scores of their stitches: the rows and the files of an evaluation."""
+
+import io
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from src.choices.datasets import dataset_label
+from src.ground.console import warn
+from src.ground.files import write_bytes
+from src.ood.evaluation import StitchScores, detection_of, score_grid
+from src.ood.identifying import Foils
+from src.ood.reference import DetectorKey, Reference
+from src.runs.folders import StitchingRun
+from src.runs.reloading import GridOfRuns
+from src.tables.evaluation_rows import EvaluationRow, IdentificationRow
+from src.values import weakest_layer
+
+
+class ScoredRun(NamedTuple):
+    """A stitching run with the scores of its stitch."""
+
+    run: StitchingRun
+    scores: StitchScores
+
+
+def score_runs(grids: Iterable[GridOfRuns], reference: Reference) -> list[ScoredRun]:
+    """Score the stitches of all runs; return the runs by end layer.
+
+    A run whose activations are not finite is warned of.
+    """
+    scored = []
+    for grid, runs in grids:
+        scores_of_pair = score_grid(grid, reference)
+        scored += [ScoredRun(run, scores_of_pair[pair]) for pair, run in runs.items()]
+    for run, scores in scored:
+        if not scores.is_finite:
+            warn(
+                f"{run.folder}: the activations of this stitch are not finite, so its accuracy "
+                "and OOD scores are nan; stitch it again, with a lower -lr if it was trained"
+            )
+    layers = reference.options.layers
+    return sorted(scored, key=lambda of_run: layers.index(of_run.run.row.end_layer))
+
+
+def evaluation_rows(
+    score: str, scored: Iterable[ScoredRun], reference: Reference, *, other_data: bool = False
+) -> list[EvaluationRow]:
+    """Return the row of each run, in the order of the runs.
+
+    Args:
+        score: the name of the score. Runs without a detector for it are skipped.
+        other_data: the test images are other data than the runs were made on.
+    """
+    return [
+        _evaluation_row(score, of_run, reference, other_data=other_data)
+        for of_run in scored
+        if score in of_run.scores.scores
+    ]
+
+
+def _evaluation_row(
+    score: str, scored: ScoredRun, reference: Reference, *, other_data: bool
+) -> EvaluationRow:
+    """Return the row of one run and one detector."""
+    options = reference.options
+    row = scored.run.row
+    key = DetectorKey(score, row.end_layer)
+    detector = reference.detectors[key]
+    detection = detection_of(
+        scored.scores.scores[score],
+        reference.id_scores[key],
+        is_paired=not options.id_dataset,  # both are activations of the test images
+    )
+
+    # The data: those of the run, as its row names them, unless other data were given
+    dataset = options.dataset
+    if not other_data and row.dataset is not None:
+        dataset = row.dataset
+    of_run = {**row.settings, "dataset": dataset, "folder": scored.run.folder.name}
+    sanity_auroc = None
+    if key in reference.checks:
+        sanity_auroc = reference.checks[key].auroc
+
+    evaluation = EvaluationRow(
+        **of_run,
+        **row.pair._asdict(),
+        front_depth=row.front_depth,
+        end_depth=row.end_depth,
+        **detection.metrics._asdict(),
+        auroc_low=detection.auroc_interval.low,
+        auroc_high=detection.auroc_interval.high,
+        accuracy=scored.scores.accuracy,
+        mean_energy=detection.mean_stitched,
+        mean_id_energy=detection.mean_own,
+        detector=score,
+        detector_id_data=detector.id_data,
+        detector_ood_data=detector.ood_data or None,
+        id_dataset=options.id_dataset or dataset,
+        sanity_dataset=options.sanity_dataset or None,
+        sanity_auroc=sanity_auroc,
+    )
+    return _with_scores(evaluation, scored.scores)
+
+
+def _with_scores(row: EvaluationRow, scores: StitchScores) -> EvaluationRow:
+    """Return a row with validity and identification, as far as they were measured."""
+    if scores.validity is not None:
+        row = replace(row, **scores.validity._asdict())
+    shares = scores.shares
+    if shares:
+        layer = weakest_layer({name: share.value for name, share in shares.items()})
+        row = replace(
+            row,
+            identification=shares[layer].value,
+            identification_low=shares[layer].low,
+            identification_high=shares[layer].high,
+            lost_at=layer,
+        )
+    return row
+
+
+def identification_rows(scored: Iterable[ScoredRun]) -> list[IdentificationRow]:
+    """Return the share of identified images of each run at each layer of its way."""
+    rows = []
+    for run, scores in scored:
+        for layer, share in scores.shares.items():
+            row = IdentificationRow(
+                run.folder.name,
+                *run.row.pair,
+                layer,
+                *share,
+                n_images=len(scores.identified[layer]),
+                test_images=run.row.test_images,
+            )
+            rows.append(row)
+    return rows
+
+
+def scores_of_images(
+    score: str, scored: Sequence[ScoredRun], reference: Reference
+) -> dict[str, np.ndarray]:
+    """Return the scores of all images as float32 arrays (N,), by END_LAYER/FRONT_LAYER.
+
+    If several runs stitch the same two layers, the key is END_LAYER/FRONT_LAYER RUN_FOLDER. The
+    scores of the sanity-check data have the key END_LAYER/SANITY_DATASET.
+    """
+    arrays = {}
+    sanity_name = dataset_label(reference.options.sanity_dataset)
+    for layer, scores in reference.of_score(score, reference.sanity_scores).items():
+        arrays[f"{layer}/{sanity_name}"] = scores
+
+    n_runs = Counter(of_run.run.row.pair for of_run in scored)
+    for run, scores_of_run in scored:
+        if score not in scores_of_run.scores:
+            continue
+        pair = run.row.pair
+        key = f"{pair.end_layer}/{pair.front_layer}"
+        if n_runs[pair] > 1:
+            key += f" {run.folder.name}"
+        arrays[key] = scores_of_run.scores[score]
+    return {key: scores.astype(np.float32) for key, scores in arrays.items()}
+
+
+def identification_arrays(scored: Iterable[ScoredRun], foils: Foils) -> dict[str, np.ndarray]:
+    """Return which images each stitch identifies: float16 (layers, n), by folder of the run.
+
+    The layers are those of the way, in order. A value is 1, 0, or ½ for a tie. `images` and `foils`
+    have the indices of the n images and of their foils among the test images.
+    """
+    arrays = {"images": foils.images.numpy(), "foils": foils.foils.numpy()}
+    for run, scores in scored:
+        identified = np.stack(list(scores.identified.values()))
+        arrays[run.folder.name] = identified.astype(np.float16)
+    return arrays
+
+
+def save_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Save each array as `FOLDER/KEY.npy`, as the public code does."""
+    for key, array in arrays.items():
+        buffer = io.BytesIO()
+        np.save(buffer, array, allow_pickle=False)
+        write_bytes(folder / f"{key}.npy", buffer.getvalue())
+
+
+def save_archive(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Save arrays in one `.npz` file.
+
+    A folder of `.npy` files beside the runs would not do: the public code takes every folder there
+    for a run.
+    """
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **dict(arrays))  # type: ignore[arg-type]  # numpy's stubs know no names
+    write_bytes(path, buffer.getvalue())

@@ -1,0 +1,55 @@
+"""How well scores tell two sets of samples apart: the area under the ROC curve, with its interval.
+
+ID samples are the positive ones, and a low energy speaks for ID.
+"""
+
+import numpy as np
+from scipy.special import expit, logit, ndtri
+from scipy.stats import rankdata
+
+from src.values import Interval
+
+
+def auroc_interval(id_energies: np.ndarray, ood_energies: np.ndarray, *, paired: bool) -> Interval:
+    """Return the interval of 95 % of the AUROC of ID energies (N,) and OOD energies (M,).
+
+    The variance is that of DeLong, DeLong and Clarke-Pearson (1988). The interval is symmetric on
+    the scale of log odds. It has no width where all ID samples are on one side of all OOD samples.
+
+    Args:
+        paired: both energies are of the same images in the same order, so N = M.
+    """
+    shares_of_id, shares_of_ood = shares_in_order(id_energies, ood_energies)
+    auroc = shares_of_id.mean()
+    if paired:
+        variance = np.var(shares_of_id + shares_of_ood, ddof=1) / len(shares_of_id)
+    else:
+        variance_of_id = np.var(shares_of_id, ddof=1) / len(shares_of_id)
+        variance_of_ood = np.var(shares_of_ood, ddof=1) / len(shares_of_ood)
+        variance = variance_of_id + variance_of_ood
+    if not 0 < auroc < 1 or not variance > 0:
+        return Interval(float(auroc), float(auroc))
+    half_width = ndtri(0.975) * np.sqrt(variance) / (auroc * (1 - auroc))
+    low = expit(logit(auroc) - half_width)
+    high = expit(logit(auroc) + half_width)
+    return Interval(float(low), float(high))
+
+
+def shares_in_order(
+    id_energies: np.ndarray, ood_energies: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Compare each sample with all samples of the opposite set.
+
+    Returns:
+        For each ID sample (N,), the share of OOD samples with more energy; for each OOD sample
+        (M,), the share of ID samples with less energy. Ties count half. The mean of either array is
+        the AUROC (Mann and Whitney 1947).
+    """
+    positives = -np.asarray(id_energies, dtype=np.float64).ravel()
+    negatives = -np.asarray(ood_energies, dtype=np.float64).ravel()
+    n_id = len(positives)
+    n_ood = len(negatives)
+    ranks = rankdata(np.concatenate([positives, negatives]))
+    shares_of_id = (ranks[:n_id] - rankdata(positives)) / n_ood
+    shares_of_ood = 1 - (ranks[n_id:] - rankdata(negatives)) / n_id
+    return shares_of_id, shares_of_ood

@@ -1,0 +1,27 @@
+"""The rows of the logs of trainings."""
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """An epoch of training: a row of `training_logs.csv`. None: not measured."""
+
+    contents: ClassVar[str] = "training"
+    written_by: ClassVar[str] = "exec_stitch.py"
+
+    train_acc: float | None
+    train_loss: float
+    val_acc: float | None
+    val_loss: float | None
+
+
+class FinetuningRow(NamedTuple):
+    """An epoch of fine-tuning a detector: a row of `ft_logs.csv`."""
+
+    ft_loss: float  # cross-entropy plus penalty
+    ce_loss: float
+    train_acc: float
+    val_ce_loss: float
+    val_acc: float

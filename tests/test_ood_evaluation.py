@@ -1,0 +1,83 @@
+"""The evaluation of stitches, from networks and images alone: what a stitch that changes nothing, or
+diverged, is measured as."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from src.models import build_model
+from src.ood.evaluation import detection_of, score_grid
+from src.ood.identifying import weakest_layer
+from src.ood.reference import EvaluationOptions, make_reference
+from src.runs.checkpoints import freeze
+from src.stitching import Grid, Pair, build_layers
+from src.values import IntervalEstimate
+from tests.tiny_datasets import few_grey_images
+
+IMAGES = few_grey_images(120, 8, n_classes=3)
+LAYERS = ["pool1", "pool2"]
+SCORE = "mahalanobis"
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return freeze(build_model("small_cnn", n_classes=3, n_channels=1), "cpu")
+
+
+@pytest.fixture(scope="module")
+def reference(network):
+    options = EvaluationOptions(tuple(LAYERS), (SCORE,), True, 50, "images", IMAGES)
+    return make_reference(network, options, lambda: IMAGES, trained={})
+
+
+def grid_of(network, *, init: str) -> Grid:
+    layers, _ = build_layers(
+        network,
+        network,
+        LAYERS,
+        LAYERS,
+        "rc2c_pre",
+        image_shape=IMAGES.image_shape,
+        seed=0,
+        init=init,
+    )
+    return Grid(network, network, {Pair(name, name): layers[name, name] for name in LAYERS})
+
+
+def test_a_stitch_that_changes_nothing_is_the_network_itself(network, reference):
+    right = [network(images).argmax(1) == labels for images, labels in IMAGES.batches(50)]
+    for pair, scores in score_grid(grid_of(network, init="eye"), reference).items():
+        own = reference.id_scores[SCORE, pair.end_layer]
+        assert scores.is_finite and scores.accuracy == torch.cat(right).double().mean()
+        np.testing.assert_allclose(scores.scores[SCORE], own, rtol=1e-4)
+        assert scores.validity.density == pytest.approx(scores.validity.density_own, abs=0.01)
+        assert list(scores.shares) == reference.ways[pair.end_layer]
+        assert all(share.value == 1 for share in scores.shares.values())
+        detection = detection_of(own, own, is_paired=True)
+        assert detection.metrics.auroc == 0.5 and detection.mean_stitched == detection.mean_own
+
+
+def test_a_stitch_that_diverged_has_numbers_that_are_nan(network, reference):
+    grid = grid_of(network, init="eye")
+    broken, whole = grid.layers
+    grid.layers[broken].transform.bias.data[0] = math.nan
+    scores = score_grid(grid, reference)
+    assert not scores[broken].is_finite and scores[whole].is_finite
+    assert all(math.isnan(share.value) for share in scores[broken].shares.values())
+    own = reference.id_scores[SCORE, broken.end_layer]
+    detection = detection_of(scores[broken].scores[SCORE], own, is_paired=True)
+    assert all(map(math.isnan, [*detection.metrics, *detection.auroc_interval]))
+    assert math.isnan(detection.mean_stitched) and detection.mean_own == own.mean()
+
+
+def test_the_image_is_lost_where_the_share_is_smallest_or_first_unknown():
+    shares = {
+        name: IntervalEstimate(value, 0.0, 1.0)
+        for name, value in zip("abc", (0.9, 0.6, 0.7), strict=True)
+    }
+    assert weakest_layer(shares) == "b"
+    unknown = IntervalEstimate(math.nan, math.nan, math.nan)
+    assert weakest_layer(shares | {"c": unknown, "d": unknown}) == "c"
