@@ -15,15 +15,16 @@ from src import __version__
 ROOT = Path(__file__).parents[1]
 
 
-def rooms() -> list[tuple[str, ...]]:
-    """The lines of the table of rooms in ARCHITECTURE.md, from top to bottom."""
+def rooms() -> list[tuple[str, tuple[str, ...]]]:
+    """The half and the rooms of each line of the table in ARCHITECTURE.md, from top to bottom."""
     section = (ROOT / "ARCHITECTURE.md").read_text().split("## Rooms\n")[1].split("\n## ")[0]
-    lines = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
-    return [tuple(re.findall(r"`(\w+)`", line)) for line in lines]
+    cells = [line.split("|")[1:3] for line in section.splitlines() if "| `" in line]
+    return [(half.strip(), tuple(re.findall(r"`(\w+)`", names))) for half, names in cells]
 
 
 # A module imports only from rooms below its own, and not from its neighbours in one line.
-DEPTHS = {name: depth for depth, names in enumerate(rooms()) for name in names}
+DEPTHS = {name: depth for depth, (_, names) in enumerate(rooms()) for name in names}
+HALVES = {name: half for half, names in rooms() for name in names}
 
 
 def imports(path: Path) -> list[str]:
@@ -50,6 +51,16 @@ def test_imports_point_downwards():
                 if other != inner and DEPTHS[other] <= DEPTHS[inner]:
                     upwards.append(f"{path.relative_to(ROOT)} imports {module}")
     assert upwards == []
+
+
+def test_science_stands_below_records():
+    """By the order of the halves; with the test above, science imports nothing from records."""
+    halves = list(dict.fromkeys(half for half, _ in rooms()))
+    assert halves == ["scripts", "records", "science", "ground"]
+    assert {name for name, half in HALVES.items() if half == "science"} >= {
+        *("models", "datasets", "stitching", "similarity", "ood", "probing", "training"),
+        *("verdict", "statistics"),
+    }
 
 
 def test_no_imports_form_a_circle():
