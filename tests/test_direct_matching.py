@@ -12,11 +12,11 @@ from src.choices.stitching import FORMS
 from src.ground.errors import UserError
 from src.low_rank import low_rank_approx
 from src.statistics.moments import Rows, as_rows
-from src.stitching import direct_matching
+from src.stitching import closed_forms, direct_matching
 from src.stitching.closed_forms import closed_form
 from src.stitching.layers import resize
 from src.stitching.matching import moments_of
-from src.stitching.moments import source_rows
+from src.stitching.moments import SourceMoments, source_rows
 from tests.goldens import numbers, random, tensor
 
 GOLDENS = sorted({key.split("/")[0] for key in numbers("ps_inv")})
@@ -330,3 +330,28 @@ def test_refuses_values_that_are_not_finite_other_positions_and_unknown_forms():
         direct_matching(random(9, 4), random(9, 2), form="pca")
     with pytest.raises(UserError, match="at least two samples"):
         direct_matching(random(1, 4), random(1, 2), form="ridge")
+
+
+def test_targets_are_decomposed_once_for_all_sources(monkeypatch):
+    """Maps of two sources with shared roots are those of each source alone, and a target has one
+    decomposition."""
+    draw = torch.Generator().manual_seed(0)
+    sources = [Rows.of(torch.randn(60, 5, generator=draw)) for _ in range(2)]
+    target = Rows.of(torch.randn(60, 4, generator=draw))
+    moments = [
+        SourceMoments(
+            60, source.moments(), {"y": target.moments()}, {"y": source.cross(target).scatter}
+        )
+        for source in sources
+    ]
+    alone = [closed_form("covariance", [part])["y"] for part in moments]
+    decomposed = []
+    axes_of = closed_forms._varying_axes
+    monkeypatch.setattr(
+        closed_forms, "_varying_axes", lambda part: decomposed.append(part) or axes_of(part)
+    )
+    roots: dict = {}
+    together = [closed_form("covariance", [part], roots=roots)["y"] for part in moments]
+    assert len(decomposed) == 3  # two sources, one target
+    for shared, single in zip(together, alone, strict=True):
+        assert torch.equal(shared.weight, single.weight) and shared.error == single.error

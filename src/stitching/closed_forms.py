@@ -13,7 +13,7 @@ Each function takes moments of a source and its targets, and returns a `Matching
 
 from collections.abc import Callable, Hashable, Sequence
 from functools import reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -56,10 +56,16 @@ class Matching(NamedTuple):
 
 
 Matchings = dict[Hashable, Matching]  # by target
+Roots = dict[Hashable, Tensor]  # (q, C2) by target, with rootᵀ root = Σ(y−mean)(y−mean)ᵀ
 
 
 def closed_form(
-    form: str, parts: Sequence[SourceMoments], *, rank: int | None = None, cutoff: Cutoff = "paper"
+    form: str,
+    parts: Sequence[SourceMoments],
+    *,
+    rank: int | None = None,
+    cutoff: Cutoff = "paper",
+    roots: Roots | None = None,
 ) -> Matchings:
     """Return the map of a form of `FORMS` for each target.
 
@@ -68,15 +74,19 @@ def closed_form(
             fitted on the first, and judged on the second.
         rank: fit on the source truncated to its first principal components; None: do not truncate.
         cutoff: of singular values, see `relative_cutoff`. Only `pinv` and `repair` use it.
+        roots: of the targets' scatters, for `covariance`. What is missing is added: give one
+            mapping to all sources of the same targets, and each target is decomposed once.
 
     Raises:
         ValueError: an activation is not finite. The message says on which side.
     """
     form_row = FORMS[form]
     solve = SOLVERS[form]
-    options = {}
+    options: dict[str, Any] = {}
     if form_row.cuts_off:
         options["cutoff"] = cutoff
+    if form_row.target_scatter:
+        options["roots"] = {} if roots is None else roots
     pooled = reduce(SourceMoments.pooled, parts)
     _check_finite("source", [pooled.source])
     _check_finite("target", list(pooled.targets.values()))
@@ -253,7 +263,7 @@ def repair(moments: SourceMoments, cutoff: Cutoff = "paper") -> Matchings:
     return matchings
 
 
-def covariance(moments: SourceMoments) -> Matchings:
+def covariance(moments: SourceMoments, roots: Roots) -> Matchings:
     """Return the map of least error that gives stitched rows the target's covariance, per target.
 
     With Σx^(−1/2) Σxy Σy^(1/2) = U S Vᵀ it is W = Σx^(−1/2) U Vᵀ Σy^(1/2): an orthogonal map of the
@@ -265,9 +275,10 @@ def covariance(moments: SourceMoments) -> Matchings:
     matchings = {}
     for name, cross in moments.cross.items():
         target = moments.targets[name]
-        target_variations, target_axes = _varying_axes(target)
-        # (q, C2), with rootᵀ root = Σ(y−mean)(y−mean)ᵀ
-        root = target_variations.sqrt()[:, None] * target_axes.T
+        if name not in roots:
+            target_variations, target_axes = _varying_axes(target)
+            roots[name] = target_variations.sqrt()[:, None] * target_axes.T
+        root = roots[name]
         predicted = whitening.T @ cross  # (r, C2)
         u, vh = _singular_vectors(predicted @ root.T)
         mapped = u @ (vh @ root)  # the map of whitened coordinates, (r, C2)

@@ -18,7 +18,7 @@ from src.ground.errors import UserError
 from src.ground.grouping import grouped
 from src.models import Network
 from src.statistics.moments import Moments, Rows, as_rows
-from src.stitching.closed_forms import Cutoff, Matching, closed_form
+from src.stitching.closed_forms import Cutoff, Matching, Roots, closed_form
 from src.stitching.layers import Plan, StitchingLayer
 from src.stitching.moments import SourceMoments, UpsampledRows, r2_of, source_rows
 from src.stitching.stitched_model import activations_of_both
@@ -293,11 +293,12 @@ def _matched(
 ) -> dict[Pair, Matching]:
     """Set stitching layers from moments; a learned CLS token starts as the mean of the target's."""
     matched = {}
+    roots: Roots = {}  # each target is decomposed once, for all sources
     groups = grouped(layers, lambda pair: SourceKey.of(pair, layers[pair]))
     for source, pairs in progress(groups.items(), "direct matching", len(groups)):
         parts = [part[source] for part in moments]
         try:
-            matchings = closed_form(form, parts, rank=rank, cutoff=cutoff)
+            matchings = closed_form(form, parts, rank=rank, cutoff=cutoff, roots=roots)
         except ValueError as error:
             raise UserError(f"{pairs[0]}: {error}; check the models") from error
         for pair in pairs:
