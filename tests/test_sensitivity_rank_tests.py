@@ -64,7 +64,7 @@ def tables(
             curves.setdefault((identity, layer, row.dataset), {})[
                 FULL if row.rank is None else row.rank
             ] = row
-    return Measurements(measurements, curves, TITLES, "")
+    return Measurements(measurements, curves, TITLES, [], [])
 
 
 def of_measures(rows) -> list[RankTestRow]:
