@@ -9,11 +9,10 @@ import torch
 
 from src.models import build_model
 from src.ood.evaluation import detection_of, score_grid
-from src.ood.identifying import weakest_layer
 from src.ood.reference import EvaluationOptions, make_reference
 from src.runs.checkpoints import freeze
 from src.stitching import Grid, Pair, build_layers
-from src.values import IntervalEstimate
+from src.values import weakest_layer
 from tests.tiny_datasets import few_grey_images
 
 IMAGES = few_grey_images(120, 8, n_classes=3)
@@ -74,10 +73,6 @@ def test_a_stitch_that_diverged_has_numbers_that_are_nan(network, reference):
 
 
 def test_the_image_is_lost_where_the_share_is_smallest_or_first_unknown():
-    shares = {
-        name: IntervalEstimate(value, 0.0, 1.0)
-        for name, value in zip("abc", (0.9, 0.6, 0.7), strict=True)
-    }
+    shares = {"a": 0.9, "b": 0.6, "c": 0.7}
     assert weakest_layer(shares) == "b"
-    unknown = IntervalEstimate(math.nan, math.nan, math.nan)
-    assert weakest_layer(shares | {"c": unknown, "d": unknown}) == "c"
+    assert weakest_layer(shares | {"c": math.nan, "d": math.nan}) == "c"
