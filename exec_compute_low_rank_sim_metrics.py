@@ -82,6 +82,9 @@ def compute(args, session=None) -> None:
     from src.runs.run import Run, claimed
     from src.runs.session import Session
     from src.similarity.comparison import Comparison
+    from src.tables.similarity_rows import refuse_names_of_columns
+
+    refuse_names_of_columns(args.metrics)
 
     # Two networks or files of features, their layers, and the images.
     session = session or Session()
@@ -102,10 +105,10 @@ def compute(args, session=None) -> None:
             statistics,
             n_permutations=args.n_permutations or 0,
             labels=labels,
-            source=source_of(args, first.name, second.name),
             both_ways=True,
         )
-        rows = print_rows(args, comparison)
+        source = source_of(args, first.name, second.name, n_images=n_images)
+        rows = print_rows(args, comparison, source)
         for run in runs:
             write_rows(args, run, rows)
 
@@ -239,8 +242,8 @@ def batches_of(args, test_set, n_images):
     return progress(batches, "activations", n_batches)
 
 
-def source_of(args, first, second) -> dict:
-    """Return the columns that name the two networks and the images."""
+def source_of(args, first, second, *, n_images: int) -> dict:
+    """Return the columns of all rows: the two networks, the images, and how they are compared."""
     from src.tables.image_records import short_images
 
     dataset = args.dataset
@@ -259,11 +262,14 @@ def source_of(args, first, second) -> dict:
         "dataset": dataset,
         "shortcut": args.shortcut,
         "test_images": short_images(vars(args))["test_images"],
+        "n_samples": n_images,
+        "alignment_option": args.alignment,
+        "n_permutations": args.n_permutations or 0,
         "seed": seed,
     }
 
 
-def print_rows(args, comparison) -> list:
+def print_rows(args, comparison, source) -> list:
     """Print the values of all pairs of layers, with warnings of biased values; return their rows.
 
     Several pairs at full rank are printed as matrices; with `--verbose` their tables are printed as
@@ -271,9 +277,12 @@ def print_rows(args, comparison) -> list:
     """
     from src.ground.console import note, warn
     from src.reports.similarity_report import is_matrix, print_matrices, print_tables
+    from src.tables.similarity_rows import SimilarityRow
 
     metrics = list(dict.fromkeys(map(title_of, args.metrics)))
-    rows_of_pairs = list(comparison.rows())
+    rows_of_pairs = []
+    for results in comparison.results():
+        rows_of_pairs.append([SimilarityRow.of(compared, source) for compared in results])
     all_rows = [row for rows in rows_of_pairs for row in rows]
     for rows in rows_of_pairs:
         if args.verbose:

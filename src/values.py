@@ -20,6 +20,10 @@ NO_ALIGNMENT = "none"
 RANDOM = "random"
 OF_BATCH = "batch"
 
+# Permutations of images
+ALL_IMAGES = "all images"
+WITHIN_CLASSES = "within classes"
+
 
 class Interval(NamedTuple):
     """The ends of an interval of 95 %."""
@@ -134,11 +138,36 @@ class Null(NamedTuple):
     null_95: float  # 95 % of permutations are less similar
     calibrated: float  # 0 up to `null_95`, 1 for equal representations
 
-    def columns(self, measure: str, which: str) -> dict[str, float]:
-        """Return the three values by column.
 
-        Args:
-            measure: the beginning of the columns.
-            which: the end of the columns, see `SimilarityRow.nulls`.
-        """
-        return {f"{measure}_{part}{which}": value for part, value in self._asdict().items()}
+class Similarity(NamedTuple):
+    """The value of a measure of two layers; NaN where it is not defined."""
+
+    value: float
+    # By the images that trade places: ALL_IMAGES, WITHIN_CLASSES. Empty: none were permuted
+    nulls: Mapping[str, Null] = {}
+
+
+class Compared(NamedTuple):
+    """Two layers at two ranks, compared by measures of similarity."""
+
+    layer1: str
+    layer2: str
+    rank1: Rank
+    rank2: Rank
+    alignment: str  # how CCA and Procrustes make samples of activations
+    values: Mapping[str, Similarity]  # by measure
+    # The second layer compared to the first, by measures that are not symmetric
+    reversed_values: Mapping[str, Similarity] = {}
+
+    @property
+    def turned(self) -> "Compared":
+        """The second layer and the first. A measure without a reversed value keeps its value."""
+        return Compared(
+            self.layer2,
+            self.layer1,
+            self.rank2,
+            self.rank1,
+            self.alignment,
+            {**self.values, **self.reversed_values},
+            {name: self.values[name] for name in self.reversed_values},
+        )

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from src.choices.similarity import PAPER
-from src.runs.stored import StoredActivations
 from src.similarity.comparison import Comparison
-from src.similarity.passes import Side, take_statistics
+from src.similarity.passes import Side, StoredActivations, take_statistics
+from src.values import ALL_IMAGES, Compared, Null
 
 
 def compared(
@@ -32,3 +32,17 @@ def compared(
         take_statistics(*sides, batches, n_images=n, metrics=metrics, alignment=alignment),
         **options,
     )
+
+
+def values_of(layers: Compared) -> dict[str, float]:
+    """The values of measures by name."""
+    return {name: similarity.value for name, similarity in layers.values.items()}
+
+
+def nulls_of(layers: Compared, images: str = ALL_IMAGES) -> dict[str, Null]:
+    """The nulls of measures by name."""
+    return {
+        name: similarity.nulls[images]
+        for name, similarity in layers.values.items()
+        if images in similarity.nulls
+    }

@@ -54,9 +54,9 @@ def similarity_row(*, nulls: dict[str, Null] | None = None, **values: Any) -> Si
     )
     row = replace(usual, **values)
     columns = {
-        key: value
+        f"{name}_{part}": value
         for name, null in (nulls or {}).items()
-        for key, value in null.columns(name, "").items()
+        for part, value in null._asdict().items()
     }
     return replace(row, values=row.values | columns)
 

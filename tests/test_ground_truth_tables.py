@@ -10,11 +10,17 @@ from src.choices.similarity import MEASURES
 from src.collected.truth_tables import read_tables
 from src.ground.errors import UserError
 from src.tables.network_list import ListedNetwork
+from src.tables.similarity_rows import SimilarityRow
+from src.values import ALL_IMAGES, WITHIN_CLASSES, Compared, Null, Similarity
 from tests.commands import ON_DIGITS, read_csv, run
 from tests.conftest import few_images
 from tests.result_rows import similarity_row
 from tests.tables import PROBE, SIMILARITY, STITCH, write_table
 
+SOURCE = {
+    "model1": "a.pt", "model2": "b.pt", "model1_type": "small_cnn", "model2_type": "small_cnn", "dataset": "digits",
+    "n_samples": 10, "alignment_option": "auto", "n_permutations": 20, "seed": None,
+}  # fmt: skip
 NETWORKS = [ListedNetwork(name, f"{name}.pt", "small_cnn") for name in "ab"]
 
 
@@ -50,23 +56,37 @@ def test_what_is_not_symmetric_has_a_value_each_way(tmp_path, capsys):
     assert f"{tmp_path}/similarity: PWCCA is not symmetric" in capsys.readouterr().err
 
 
-def test_a_row_turned_has_the_networks_layers_and_ranks_exchanged():
-    values = {"cka": 0.5, "pwcca": 0.3, "pwcca_reversed": 0.7, "pwcca_null_95_within": 0.1}
-    values |= {"pwcca_reversed_null_95_within": 0.2}
-    row = similarity_row(
-        model1="a.pt", model2="b.pt", layer1="x", layer2="y", rank1=1, rank2=None, values=values
-    )
-    turned = row.turned
-    exchanged = {
-        "model1": "b.pt",
-        "model2": "a.pt",
-        "layer1": "y",
-        "layer2": "x",
-        "rank1": None,
-        "rank2": 1,
+def test_layers_turned_have_ranks_and_values_exchanged():
+    """A measure without a value of the second layer to the first keeps its value."""
+    null, reversed_null = Null(0.05, 0.1, 0.2), Null(0.1, 0.2, 0.3)
+    values = {"cka": 0.5, "pwcca": 0.3, "pwcca_reversed": 0.7}
+    for name, of in (("pwcca", null), ("pwcca_reversed", reversed_null)):
+        values |= {f"{name}_{part}_within": value for part, value in of._asdict().items()}
+    row = similarity_row(layer1="x", layer2="y", rank1=1, rank2=None, values=values)
+    turned = row.compared.turned
+    assert turned[:4] == ("y", "x", None, 1) and turned.turned == row.compared
+    assert turned.values == {
+        "cka": Similarity(0.5),
+        "pwcca": Similarity(0.7, {WITHIN_CLASSES: reversed_null}),
     }
-    assert {name: getattr(turned, name) for name in exchanged} == exchanged and turned.turned == row
-    assert list(turned.values.values()) == [0.5, 0.7, 0.3, 0.2, 0.1] and turned.is_both_ways
+    assert turned.reversed_values == {"pwcca": Similarity(0.3, {WITHIN_CLASSES: null})}
+    assert row.is_both_ways
+
+
+def test_a_row_keeps_what_was_compared():
+    nulls = {ALL_IMAGES: Null(0.05, 0.1, 0.2), WITHIN_CLASSES: Null(0.5, 0.3, 0.0)}
+    back = {"pwcca": Similarity(0.5, {ALL_IMAGES: Null(0.25, 0.75, 0.125)})}
+    values = {
+        "cka": Similarity(0.5, nulls),
+        "pwcca": Similarity(0.25),
+        "own_distance": Similarity(2.0),
+    }
+    compared = Compared("x", "y", 4, None, "positions", values, back)
+    row = SimilarityRow.of(compared, SOURCE)
+    assert list(row.values)[:4] == ["cka", "pwcca", "own_distance", "pwcca_reversed"]
+    assert row.values["cka_null_95_within"] == 0.3
+    assert row.values["pwcca_reversed_p_value"] == 0.25
+    assert row.compared == compared and len(row.values) == 4 + 3 * 3
 
 
 def test_one_pair_in_both_orders_has_the_same_values(in_tmp_path):

@@ -8,7 +8,6 @@ import torch
 
 from src.choices.similarity import MEASURES
 from src.low_rank import low_rank_approx
-from src.runs.stored import StoredActivations
 from src.similarity import (
     Undefined,
     compare,
@@ -19,9 +18,9 @@ from src.similarity import (
     pwcca_distance,
 )
 from src.similarity.comparison import Comparison
-from src.similarity.passes import KeptFeatures, Side, take_statistics
+from src.similarity.passes import KeptFeatures, Side, StoredActivations, take_statistics
 from src.statistics.moments import as_rows
-from tests.comparisons import compared
+from tests.comparisons import compared, values_of
 from tests.goldens import numbers, tensor
 
 GOLDENS = sorted(
@@ -46,7 +45,9 @@ def golden_case(key: str):
 def at_ranks(activations, ranks1, ranks2, **options):
     """The rows of two activations."""
     first, second = activations
-    (rows,) = compared({"a": first}, {"b": second}, ranks1=ranks1, ranks2=ranks2, **options).rows()
+    (rows,) = compared(
+        {"a": first}, {"b": second}, ranks1=ranks1, ranks2=ranks2, **options
+    ).results()
     return rows
 
 
@@ -54,14 +55,14 @@ def at_ranks(activations, ranks1, ranks2, **options):
 def test_equals_the_public_code_where_that_is_stable(key):
     activations, (rank1, rank2), single, double = golden_case(key)
     (row,) = at_ranks(activations, [rank1], [rank2])
-    found = row.values
+    found = values_of(row)
     cka, pwcca, procrustes = single
     assert found["cka"] == pytest.approx(cka, abs=5e-6) and found["procrustes"] == pytest.approx(
         procrustes, abs=5e-6
     )
     if double is not None:
         (exact,) = at_ranks([x.double() for x in activations], [rank1], [rank2])
-        assert exact.values["cka"] == pytest.approx(double[0], abs=1e-12)
+        assert values_of(exact)["cka"] == pytest.approx(double[0], abs=1e-12)
         assert found["cka"] == pytest.approx(double[0], abs=1e-6)
         assert found["procrustes"] == pytest.approx(double[2], abs=1e-12)
     widths = [
@@ -133,16 +134,17 @@ def test_all_ranks_equal_one_at_a_time(name):
         )
         samples = [aligned(z, by_position=by_position) for z in (x, y)]
         assert row.alignment == said
-        assert row.values["cka"] == pytest.approx(linear_cka(x, y), abs=1e-10)
-        assert row.values["cka_debiased"] == pytest.approx(debiased_cka(x, y), abs=1e-10)
+        values = values_of(row)
+        assert values["cka"] == pytest.approx(linear_cka(x, y), abs=1e-10)
+        assert values["cka_debiased"] == pytest.approx(debiased_cka(x, y), abs=1e-10)
         if len(x) > 10:
-            assert row.values["mutual_knn"] == pytest.approx(mutual_knn(x, y), abs=1e-10)
+            assert values["mutual_knn"] == pytest.approx(mutual_knn(x, y), abs=1e-10)
         else:
-            assert math.isnan(row.values["mutual_knn"])
-        assert row.values["procrustes"] == pytest.approx(procrustes_distance(*samples), abs=1e-10)
-        assert row.values["pwcca"] == pytest.approx(pwcca_distance(*samples), abs=1e-8)
+            assert math.isnan(values["mutual_knn"])
+        assert values["procrustes"] == pytest.approx(procrustes_distance(*samples), abs=1e-10)
+        assert values["pwcca"] == pytest.approx(pwcca_distance(*samples), abs=1e-8)
         for metric, value in compare(x, y).items():
-            assert row.values[metric] == pytest.approx(value, abs=1e-8)
+            assert values[metric] == pytest.approx(value, abs=1e-8)
     pooled = compare(*activations, ["procrustes", "pwcca"], alignment="pool")
     samples = [aligned(z, by_position=False) for z in activations]
     assert pooled["procrustes"] == pytest.approx(procrustes_distance(*samples), abs=1e-10)
@@ -197,7 +199,7 @@ def taken(*sides: Side, **options) -> Comparison:
 def test_many_layers_and_ranks_of_one_network_equal_single_pairs_in_one_pass():
     network = Counted(LAYERS)
     comparison = taken(Side(network, ["a", "b"], [4, 2]), Side(network, ["b", "c"], [None, 3]))
-    pairs = list(comparison.rows())
+    pairs = list(comparison.results())
     assert Counted.seen == 20
     assert [(rows[0].layer1, rows[0].layer2) for rows in pairs] == [
         ("a", "b"),
@@ -209,7 +211,7 @@ def test_many_layers_and_ranks_of_one_network_equal_single_pairs_in_one_pass():
         activations = LAYERS[rows[0].layer1], LAYERS[rows[0].layer2]
         alone = at_ranks(activations, [4, 2], [None, 3], metrics=list(MEASURES))
         for row, other in zip(rows, alone, strict=True):
-            assert row.values == pytest.approx(other.values, abs=1e-12)
+            assert values_of(row) == pytest.approx(values_of(other), abs=1e-12)
 
 
 @pytest.mark.parametrize(("alignment", "n_passes"), [("pool", 3), ("auto", 6)])
@@ -222,13 +224,13 @@ def test_kept_features_spare_passes_and_change_nothing(alignment, n_passes):
     kept, n_seen = KeptFeatures(10**9), 0
     for i, j in ((0, 1), (0, 2), (1, 2)):
         sides = [Side(Counted(layers[k]), list(LAYERS), key=k) for k in (i, j)]
-        found = taken(*sides, alignment=alignment, kept=kept).rows()
+        found = taken(*sides, alignment=alignment, kept=kept).results()
         n_seen += Counted.seen
         expected = compared(
             layers[i], layers[j], alignment=alignment, metrics=list(MEASURES)
-        ).rows()
+        ).results()
         for (row,), (other,) in zip(found, expected, strict=True):
-            assert row.values == pytest.approx(other.values, abs=1e-12)
+            assert values_of(row) == pytest.approx(values_of(other), abs=1e-12)
     assert n_seen == 20 * n_passes
 
 
@@ -248,7 +250,7 @@ def test_measures_without_a_value_are_nan_and_say_why():
     broken[3, 2, 1, 0] = math.nan
     others = {"constant": constant, "same": same_for_all, "broken": broken}
     comparison = compared({"a": x}, others, metrics=list(MEASURES))
-    values = {rows[0].layer2: rows[0].values for rows in comparison.rows()}
+    values = {rows[0].layer2: values_of(rows[0]) for rows in comparison.results()}
     assert all(
         math.isnan(value) for name in ("constant", "broken") for value in values[name].values()
     )

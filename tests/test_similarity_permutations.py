@@ -15,8 +15,8 @@ from src.similarity import (
     pwcca_distance,
 )
 from src.similarity.permutations import null_of, permutations
-from src.tables.similarity_rows import SimilarityRow
-from tests.comparisons import compared
+from src.values import ALL_IMAGES, WITHIN_CLASSES, Compared
+from tests.comparisons import compared, nulls_of, values_of
 
 FUNCTIONS = {
     "cka": linear_cka,
@@ -27,9 +27,9 @@ FUNCTIONS = {
 }
 
 
-def row_of(x, y, **options) -> SimilarityRow:
-    """The row of two activations at full rank; `labels` adds permutations within classes."""
-    ((row,),) = compared({"a": torch.as_tensor(x)}, {"b": torch.as_tensor(y)}, **options).rows()
+def layers_of(x, y, **options) -> Compared:
+    """The comparison of two activations at full rank; `labels` adds permutations within classes."""
+    ((row,),) = compared({"a": torch.as_tensor(x)}, {"b": torch.as_tensor(y)}, **options).results()
     return row
 
 
@@ -67,15 +67,12 @@ def with_shared_classes(rng, *, n_classes: int = 3, n_each: int = 8, width: int 
 def test_permuted_values_are_those_of_permuted_images(name):
     """Of all images, and within the classes."""
     labels, x, y = with_shared_classes(np.random.default_rng(0))
-    row = row_of(x, y, metrics=[name], n_permutations=25, labels=labels)
-    for nulls, of in ((row.nulls(), torch.zeros(24)), (row.nulls("_within"), labels)):
+    row = layers_of(x, y, metrics=[name], n_permutations=25, labels=labels)
+    for images, of in ((ALL_IMAGES, torch.zeros(24)), (WITHIN_CLASSES, labels)):
         values = [FUNCTIONS[name](x[order], y) for order in permutations(25, of)]
         expected = null_of(name, FUNCTIONS[name](x, y), torch.tensor(values, dtype=torch.float64))
-        assert tuple(nulls[name]) == pytest.approx(tuple(expected), abs=1e-9)
-    assert (
-        row.nulls() == row_of(x, y, metrics=[name], n_permutations=25).nulls()
-        and row.n_permutations == 25
-    )
+        assert tuple(nulls_of(row, images)[name]) == pytest.approx(tuple(expected), abs=1e-9)
+    assert nulls_of(row) == nulls_of(layers_of(x, y, metrics=[name], n_permutations=25))
 
 
 def test_permutations_are_the_same_for_all_layers_and_ranks():
@@ -86,15 +83,18 @@ def test_permutations_are_the_same_for_all_layers_and_ranks():
         for name, other in ("ca", "db")
     }
     options = {"metrics": ["cka", "procrustes"], "n_permutations": 19, "alignment": "pool"}
-    for rows in compared(first, second, ranks1=[2, 4], ranks2=[None, 3], **options).rows():
+    for rows in compared(first, second, ranks1=[2, 4], ranks2=[None, 3], **options).results():
         one, two = (
             {name: side[name]} for side, name in ((first, rows[0].layer1), (second, rows[0].layer2))
         )
         for row in rows:
             ((alone,),) = compared(
                 one, two, ranks1=[row.rank1], ranks2=[row.rank2], **options
-            ).rows()
-            assert len(row.nulls()) == 2 and row.values == pytest.approx(alone.values, abs=1e-12)
+            ).results()
+            assert len(nulls_of(row)) == 2
+            assert values_of(row) == pytest.approx(values_of(alone), abs=1e-12)
+            for name, null in nulls_of(row).items():
+                assert null == pytest.approx(nulls_of(alone)[name], abs=1e-12)
 
 
 def test_permutations_by_hand():
@@ -116,8 +116,8 @@ def test_images_alone_in_their_class_are_warned_of():
         (torch.arange(20).clamp(min=4), 15, True),
     ):
         comparison = compared({"a": x}, {"b": y}, metrics=["cka"], n_permutations=19, labels=labels)
-        ((row,),) = comparison.rows()
-        assert bool(row.nulls("_within")) == has_null
+        ((row,),) = comparison.results()
+        assert bool(nulls_of(row, WITHIN_CLASSES)) == has_null
         assert f"{n} of 20 images are the only ones of their class" in "".join(
             comparison.warnings()
         )
@@ -126,8 +126,8 @@ def test_images_alone_in_their_class_are_warned_of():
 def test_positions_as_samples_have_no_permutations():
     x, y = torch.rand(2, 20, 5, 3, 3, dtype=torch.float64)
     options = {"metrics": ["cka", "procrustes"], "n_permutations": 19}
-    assert set(row_of(x, y, **options).nulls()) == {"cka"}
-    assert set(row_of(x, y, **options, alignment="pool").nulls()) == {"cka", "procrustes"}
+    assert set(nulls_of(layers_of(x, y, **options))) == {"cka"}
+    assert set(nulls_of(layers_of(x, y, **options, alignment="pool"))) == {"cka", "procrustes"}
     comparison = compared({"a": x}, {"b": y}, **options)
     assert "procrustes of 1 pairs have no p-values: their samples are positions" in "".join(
         comparison.warnings()
@@ -176,9 +176,9 @@ def test_p_values_within_classes_are_uniform_when_only_labels_are_shared():
     freely, within = [], []
     for _ in range(200):
         labels, x, y = with_shared_classes(rng)
-        row = row_of(x, y, metrics=["cka"], n_permutations=99, labels=labels)
-        freely.append(row.nulls()["cka"].p_value)
-        within.append(row.nulls("_within")["cka"].p_value)
+        row = layers_of(x, y, metrics=["cka"], n_permutations=99, labels=labels)
+        freely.append(nulls_of(row)["cka"].p_value)
+        within.append(nulls_of(row, WITHIN_CLASSES)["cka"].p_value)
     assert (
         kstest(np.array(within) - rng.random(200) / 100, "uniform").pvalue > 0.05
     )  # they are multiples of 1/100
@@ -191,7 +191,7 @@ def test_p_values_of_independent_activations_are_uniform(name):
     """1,000 repetitions; calibrated values are 0 in about 95 % of them."""
     rng = np.random.default_rng(1)
     nulls = [
-        row_of(*rng.normal(size=(2, 24, 5)), metrics=[name], n_permutations=99).nulls()[name]
+        nulls_of(layers_of(*rng.normal(size=(2, 24, 5)), metrics=[name], n_permutations=99))[name]
         for _ in range(1000)
     ]
     p_values = (

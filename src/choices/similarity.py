@@ -14,8 +14,6 @@ GRAMS = "grams"  # the inputs of a measure
 SAMPLES = "samples"
 ACTIVATIONS = "activations"
 N_NEIGHBOURS = 10
-# Ends the name of the column from the second layer to the first, of a measure without symmetry
-REVERSED = "_reversed"
 DISTANCE = "_distance"  # ends the name of a user's function whose low values are similar
 
 

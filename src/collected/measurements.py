@@ -179,20 +179,21 @@ def layer_values(
             row.end_layer,
             row.value,
         )
-    for one_way in similarities:
-        for similarity in (one_way, one_way.turned):
-            first, second = (names[network.key] for network in similarity.networks)
-            if first.training == second.training or similarity.rank1 or similarity.rank2:
-                continue
-            if first.is_untrained or second.is_untrained:
-                continue
-            for measure, value in similarity.measures.items():
+    for measured in similarities:
+        first, second = (names[network.key] for network in measured.networks)
+        if first.training == second.training or measured.rank1 or measured.rank2:
+            continue
+        if first.is_untrained or second.is_untrained:
+            continue
+        forth, back = measured.compared, measured.compared.turned
+        for compared, front, end in ((forth, first, second), (back, second, first)):
+            for measure, similarity in compared.values.items():
                 yield LayerValue(
-                    f"{SIMILARITY}, {similarity.dataset}",
+                    f"{SIMILARITY}, {measured.dataset}",
                     measure,
-                    first.name,
-                    second.name,
-                    similarity.layer1,
-                    similarity.layer2,
-                    value,
+                    front.name,
+                    end.name,
+                    compared.layer1,
+                    compared.layer2,
+                    similarity.value,
                 )

@@ -165,7 +165,7 @@ def _similarities(
                 networks += f", {short(row.dataset)}"
             if has_several_numbers:
                 networks += f", {row.n_samples} images"
-            for measure, value in row.measures.items():
+            for measure, similarity in row.compared.values.items():
                 is_aligned = measure_of(measure).of == SAMPLES
                 setting = networks
                 if is_aligned and row.alignment_option in ("pool", "positions"):
@@ -176,7 +176,7 @@ def _similarities(
                     _models(row),
                     (row.layer1, row.layer2),
                     (_number(row.rank1), _number(row.rank2)),
-                    measure_of(measure).sign * value,
+                    measure_of(measure).sign * similarity.value,
                     alignment=row.alignment if is_aligned else "",
                     dataset=row.dataset,
                 )

@@ -6,25 +6,26 @@ from src.choices.similarity import measure_of
 from src.collected.groups import value_of
 from src.runs.folders import StitchingRun
 from src.tables.quantities import DETECTOR, IN_TRUTH, shown_in
-from src.tables.similarity_rows import SimilarityRow
+from src.values import ALL_IMAGES, WITHIN_CLASSES, Compared
 
 PROBE = "probe"  # the difference of accuracies of two linear probes
 
-# Ends of the names of calibrated measures
-CALIBRATED = " calibrated"
-CALIBRATED_WITHIN = " calibrated in classes"
+# Ends of the names of calibrated measures, by the images that were permuted
+CALIBRATED = {ALL_IMAGES: " calibrated", WITHIN_CLASSES: " calibrated in classes"}
 
 
-def similarities_of(row: SimilarityRow) -> dict[str, float]:
-    """Return the measures of a row of a table of similarity, by name; higher is more similar.
+def similarities_of(compared: Compared) -> dict[str, float]:
+    """Return the measures of two layers by name; higher is more similar.
 
-    Calibrated measures are added as far as the row has them.
+    Calibrated measures are added where images were permuted.
     """
-    values = {name: measure_of(name).sign * value for name, value in row.measures.items()}
-    for name, null in row.nulls().items():
-        values[name + CALIBRATED] = null.calibrated
-    for name, null in row.nulls("_within").items():
-        values[name + CALIBRATED_WITHIN] = null.calibrated
+    values = {}
+    for name, similarity in compared.values.items():
+        values[name] = measure_of(name).sign * similarity.value
+    for images, ending in CALIBRATED.items():
+        for name, similarity in compared.values.items():
+            if images in similarity.nulls:
+                values[name + ending] = similarity.nulls[images].calibrated
     return values
 
 
@@ -59,4 +60,6 @@ def family_of(measure: str) -> str:
     for quantity in shown_in(IN_TRUTH).values():
         if measure.endswith(f" {quantity.title}") or f" {quantity.title} of " in measure:
             return quantity.title
-    return measure.removesuffix(CALIBRATED_WITHIN).removesuffix(CALIBRATED)
+    for ending in CALIBRATED.values():
+        measure = measure.removesuffix(ending)
+    return measure

@@ -24,6 +24,7 @@ from src.tables.probe_rows import ProbeRow
 from src.tables.similarity_rows import SimilarityRow
 from src.tables.stitch_rows import StitchRow
 from src.tables.tables import read_table
+from src.values import Compared
 
 
 class CellKey(NamedTuple):
@@ -237,8 +238,8 @@ def _read_similarities(
         rows += rows_of_pair
         for row in rows_of_pair:
             if row.rank1 is None and row.rank2 is None:
-                _add_similarities(cells, first, second, row)
-                _add_similarities(cells, second, first, row.turned)
+                _add_similarities(cells, first, second, row.compared)
+                _add_similarities(cells, second, first, row.compared.turned)
     if not all(row.is_both_ways for row in rows):
         warn(
             f"{folder}: PWCCA is not symmetric, and an earlier version measured it in one direction "
@@ -248,10 +249,10 @@ def _read_similarities(
     return rows
 
 
-def _add_similarities(cells: Cells, first: int, second: int, row: SimilarityRow) -> None:
-    """Add the measures of a row of two networks."""
-    key = CellKey(first, second, row.layer1, row.layer2)
-    for name, value in similarities_of(row).items():
+def _add_similarities(cells: Cells, first: int, second: int, compared: Compared) -> None:
+    """Add the measures of two layers of two networks."""
+    key = CellKey(first, second, compared.layer1, compared.layer2)
+    for name, value in similarities_of(compared).items():
         cells[name][key] = value
 
 

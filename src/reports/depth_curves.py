@@ -121,10 +121,10 @@ def _of_similarities(rows: Sequence[SimilarityRow], names: Names) -> Iterator[De
         is_at_full_rank = row.rank1 is None and row.rank2 is None
         if not is_at_full_rank or row.layer1 != row.layer2 or first.key == second.key:
             continue
-        reversed_values = row.turned.measures
-        for name, value in row.measures.items():
+        backwards = row.compared.turned.values
+        for name, similarity in row.compared.values.items():
             quantity = OF_MEASURES[measure_of(name).sign]
-            mean = (value + reversed_values[name]) / 2
+            mean = (similarity.value + backwards[name].value) / 2
             groups = _groups(first, second, names)
             yield DepthValue(quantity, name, groups, row.layer1, (first.key, second.key), mean)
 

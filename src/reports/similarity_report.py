@@ -1,7 +1,8 @@
 """The report of a comparison: the tables of the paper's code that it prints, its CSV and its figure."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from src.choices.similarity import ACTIVATIONS, MEASURES, SAMPLES, Measure, measure_of
@@ -11,9 +12,16 @@ from src.reports.curves import CurvePanel, curves
 from src.reports.heat_maps import HeatMap, maps
 from src.tables.matrices import Matrix
 from src.tables.network_names import short
-from src.tables.similarity_rows import SimilarityRow, measures_in
+from src.tables.similarity_rows import SimilarityRow
 from src.tables.tables import write_table
-from src.values import BY_POSITION, NO_ALIGNMENT, Rank
+from src.values import (
+    ALL_IMAGES,
+    BY_POSITION,
+    NO_ALIGNMENT,
+    WITHIN_CLASSES,
+    Rank,
+    Similarity,
+)
 
 # In captions, by the name of a pool in an alignment
 AVERAGED_OVER = {"average pool": "positions", "token mean": "tokens"}
@@ -33,10 +41,12 @@ def print_matrices(rows: Sequence[SimilarityRow]) -> None:
     cells = {(row.layer1, row.layer2): row for row in rows}
     for title, panel in _heat_maps(cells).items():
         table(title, *panel.matrix)
-    for which, where in (("", ""), ("_within", " within classes")):
-        for metric in rows[0].nulls(which):
-            matrix = _matrix(cells, f"{metric}_p_value{which}")
-            table(f"{measure_of(metric).title}, p-value{where}", *matrix)
+    for images in (ALL_IMAGES, WITHIN_CLASSES):
+        for metric, similarity in rows[0].compared.values.items():
+            if images in similarity.nulls:
+                p_values = partial(_number_of_null, metric=metric, images=images, part="p_value")
+                title = f"{measure_of(metric).title}, {_titled('p-value', images)}"
+                table(title, *_matrix(cells, p_values))
 
 
 def print_tables(rows: Sequence[SimilarityRow], metrics: Sequence[str]) -> None:
@@ -49,22 +59,19 @@ def print_tables(rows: Sequence[SimilarityRow], metrics: Sequence[str]) -> None:
         for metric in metrics:
             result(f"{measure_of(metric).heading}:\nModel1 rank {rank1}:")
             for row in block:
-                value = row.values[metric]
-                result(f"\tModel2 rank {row.rank2}: {value}{_against_null(row, metric)}")
+                similarity = row.compared.values[metric]
+                text = f"{similarity.value}{_against_nulls(similarity)}"
+                result(f"\tModel2 rank {row.rank2}: {text}")
             result()
         result("\n")
 
 
-def _against_null(row: SimilarityRow, metric: str) -> str:
+def _against_nulls(similarity: Similarity) -> str:
     """Return the text that compares a value with its nulls; empty if images were not permuted."""
     texts = []
-    for where, which in (("", ""), ("within classes ", "_within")):
-        null = row.nulls(which).get(metric)
-        if null:
-            texts.append(
-                f"{where}p {null.p_value:.3g}, null {null.null_95:.4f}, "
-                f"calibrated {null.calibrated:.4f}"
-            )
+    for images, null in similarity.nulls.items():
+        text = f"p {null.p_value:.3g}, null {null.null_95:.4f}, calibrated {null.calibrated:.4f}"
+        texts.append(f"{images} {text}" if images == WITHIN_CLASSES else text)
     if not texts:
         return ""
     return f" ({'; '.join(texts)})"
@@ -154,31 +161,50 @@ def _heat_maps(cells: Cells) -> dict[str, HeatMap]:
     marked = [place for place, row in cells.items() if row.alignment in BY_POSITION]
     if all(row.alignment in (*BY_POSITION, NO_ALIGNMENT) for row in cells.values()):
         marked = []  # all cells with a value have the same samples
-    columns = dict.fromkeys(column for row in cells.values() for column in row.values)
+    metrics = dict.fromkeys(name for row in cells.values() for name in row.compared.values)
     panels: dict[str, HeatMap] = {}
-    for metric in measures_in(columns):
+    for metric in metrics:
         measure = measure_of(metric)
         if _is_repeated(metric, cells.values()):
             continue
         corners = marked if measure.of == SAMPLES else []
-        matrix = _matrix(cells, metric)
+        matrix = _matrix(cells, partial(_value, metric=metric))
         panels[measure.title] = HeatMap(matrix, _scale(measure, matrix), marked=corners)
-        for which, where in (("", ""), ("_within", " within classes")):
-            column = f"{metric}_calibrated{which}"
-            if column in columns:
-                panel = HeatMap(_matrix(cells, column), marked=corners)
-                panels[f"{measure.title}, calibrated{where}"] = panel
+        for images in (ALL_IMAGES, WITHIN_CLASSES):
+            if any(images in row.compared.values[metric].nulls for row in cells.values()):
+                calibrated = partial(
+                    _number_of_null, metric=metric, images=images, part="calibrated"
+                )
+                title = f"{measure.title}, {_titled('calibrated', images)}"
+                panels[title] = HeatMap(_matrix(cells, calibrated), marked=corners)
     return panels
 
 
-def _matrix(cells: Cells, column: str) -> Matrix:
-    """Return the values of a column; NaN where a row has none."""
+def _titled(part: str, images: str) -> str:
+    """Return the title of a number of a null, such as "p-value within classes"."""
+    return f"{part} {images}" if images == WITHIN_CLASSES else part
+
+
+def _value(row: SimilarityRow, *, metric: str) -> float:
+    """Return the value of a measure."""
+    return row.compared.values[metric].value
+
+
+def _number_of_null(row: SimilarityRow, *, metric: str, images: str, part: str) -> float:
+    """Return a number of a null of a measure; NaN where a row has no null."""
+    null = row.compared.values[metric].nulls.get(images)
+    if null is None:
+        return math.nan
+    return float(getattr(null, part))
+
+
+def _matrix(cells: Cells, value: Callable[[SimilarityRow], float]) -> Matrix:
+    """Return a value of rows over the axes of the cells."""
     firsts = list(dict.fromkeys(first for first, _ in cells))
     seconds = list(dict.fromkeys(second for _, second in cells))
     values = []
     for first in firsts:
-        rows = [cells[first, second] for second in seconds]
-        values.append([row.values.get(column, math.nan) for row in rows])
+        values.append([value(cells[first, second]) for second in seconds])
     return Matrix(firsts, seconds, values)
 
 
@@ -201,8 +227,8 @@ def _is_repeated(metric: str, rows: Collection[SimilarityRow]) -> bool:
     for name, measure in MEASURES.items():
         if metric not in measure.companions:
             continue
-        if all({metric, name} <= row.values.keys() for row in rows):
-            values = [(row.values[metric], row.values[name]) for row in rows]
+        if all(name in row.compared.values for row in rows):
+            values = [(_value(row, metric=metric), _value(row, metric=name)) for row in rows]
             return all(math.isclose(*pair, abs_tol=1e-6) for pair in values)
     return False
 
@@ -220,16 +246,16 @@ def _curves(rows: Sequence[SimilarityRow], side: int) -> list[CurvePanel]:
         label = f"{row.layer1} – {row.layer2}"
         if fixed_rank:
             label += f", rank {fixed_rank} of model {3 - side}"
-        for metric, value in row.measures.items():
+        for metric, similarity in row.compared.values.items():
             measure = measure_of(metric)
             lines = lines_of_measure.setdefault(measure.similarity_title, {})
-            lines.setdefault(label, {})[rank] = measure.similarity(value)
+            lines.setdefault(label, {})[rank] = measure.similarity(similarity.value)
     return [CurvePanel(lines, title) for title, lines in lines_of_measure.items()]
 
 
 def describe(rows: Sequence[SimilarityRow]) -> str:
     """Return the text below a figure."""
-    is_aligned = any(measure_of(name).of == SAMPLES for row in rows for name in row.measures)
+    is_aligned = any(measure_of(name).of == SAMPLES for row in rows for name in row.compared.values)
     samples = _samples_of(common(rows, "alignment")) if is_aligned else ""
     paths = [common(rows, "model1"), common(rows, "model2")]
     kinds = [common(rows, "model1_type"), common(rows, "model2_type")]

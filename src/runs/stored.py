@@ -1,6 +1,6 @@
-"""Activations that are stored: of two arrays, or of a user's .npz file, in the place of a network."""
+"""Features in a user's .npz file, which stand for a network."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -9,21 +9,11 @@ from torch import Tensor
 
 from src.ground.errors import UserError, unknown_name
 from src.ground.files import readable
+from src.similarity.passes import StoredActivations
 from src.tables.network_names import FEATURES, NetworkName
 
 IDS = "ids"  # the array that names the images of a file
 REMEDY = "give an .npz file with an array (N, ...) for each layer, and ids (N,)"
-
-
-class StoredActivations(NamedTuple):
-    """The activations (N, ...) of N images by layer. They stand for a network: its images are the
-    places 0 to N − 1."""
-
-    values: Mapping[str, Tensor]
-
-    def activations(self, places: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-        """Return the activations of the images at these places."""
-        return {name: self.values[name][places] for name in names}
 
 
 class FeatureFile(NamedTuple):

@@ -1,14 +1,14 @@
 """Compare layers of two networks at many ranks, from the statistics of their layers."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from itertools import chain, product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from src.choices.similarity import GRAMS, REVERSED, SAMPLES, measure_of
+from src.choices.similarity import GRAMS, SAMPLES, measure_of
 from src.ground.console import progress
 from src.similarity import measures
 from src.similarity.features import LayerFeatures, alignment_of
@@ -17,8 +17,15 @@ from src.similarity.permutations import null_of, permutations, permuted_cosines
 from src.similarity.samples import SamplesPair, Undefined
 from src.similarity.user_measures import warn_of_cost
 from src.statistics.moments import CrossMoments
-from src.tables.similarity_rows import SimilarityRow
-from src.values import BY_POSITION, NO_ALIGNMENT, Rank
+from src.values import (
+    ALL_IMAGES,
+    BY_POSITION,
+    NO_ALIGNMENT,
+    WITHIN_CLASSES,
+    Compared,
+    Rank,
+    Similarity,
+)
 
 
 class Advice(NamedTuple):
@@ -29,10 +36,11 @@ class Advice(NamedTuple):
     pooled: str = "--alignment pool"
 
 
-UNNAMED = {
-    **dict.fromkeys(("model1", "model2", "model1_type", "model2_type", "dataset"), ""),
-    "seed": None,
-}
+class BothWays(NamedTuple):
+    """Values (1 + N, R1, R2) of measures of two layers, see `Comparison`."""
+
+    forth: dict[str, Tensor]  # by measure
+    back: dict[str, Tensor]  # of the second layer to the first
 
 
 class Comparison:
@@ -45,15 +53,14 @@ class Comparison:
     Args:
         statistics: of both networks, from `passes.take_statistics`.
         n_permutations: how often the images of the first network are permuted: 0, or at least 19,
-            which is not checked. Rows then have columns of nulls beside each value.
+            which is not checked. Each value then has a null beside it.
         labels: (n_images,), integers: images are then permuted within their classes too, as often.
-        source: the fields of `SimilarityRow` that name the networks and the data set.
-        both_ways: compare the second layer to the first as well if a measure is not symmetric; the
-            values have columns of their own.
+        both_ways: compare the second layer to the first as well if a measure is not symmetric.
         advice: remedies in the warnings.
 
     Attributes:
-        undefined: the measures that have no value somewhere, by reason. It grows while `rows` runs.
+        undefined: the measures that have no value somewhere, by reason. It grows while `results`
+            runs.
     """
 
     def __init__(
@@ -62,17 +69,15 @@ class Comparison:
         *,
         n_permutations: int = 0,
         labels: Tensor | None = None,
-        source: Mapping[str, Any] = UNNAMED,
         both_ways: bool = False,
         advice: Advice = Advice(),  # noqa: B008 - immutable
     ):
         self.statistics = statistics
         self.n_permutations = n_permutations
-        self.source = source
         self.advice = advice
         self._sort_metrics(both_ways=both_ways)
 
-        # (N, n) orders of the images, by the end of columns, see `Null.columns`
+        # (N, n) orders of the images, by the images that trade places
         self.orders: dict[str, Tensor] = {}
         self.n_alone = 0  # images that are the only ones of their class
         if n_permutations:
@@ -102,16 +107,16 @@ class Comparison:
     def _draw_orders(self, labels: Tensor | None) -> None:
         """Draw the permutations of all images, and permutations within classes if a class has two."""
         n_images = self.statistics.n_images
-        self.orders[""] = permutations(self.n_permutations, torch.zeros(n_images))
+        self.orders[ALL_IMAGES] = permutations(self.n_permutations, torch.zeros(n_images))
         if labels is None:
             return
         _, n_of_classes = labels.unique(return_counts=True)
         self.n_alone = int((n_of_classes == 1).sum())
         if self.n_alone < n_images:
-            self.orders["_within"] = permutations(self.n_permutations, labels.cpu())
+            self.orders[WITHIN_CLASSES] = permutations(self.n_permutations, labels.cpu())
 
-    def rows(self) -> Iterator[list[SimilarityRow]]:
-        """Yield the rows of each pair of layers, all ranks of layer 1 times all ranks of layer 2.
+    def results(self) -> Iterator[list[Compared]]:
+        """Yield the values of each pair of layers, at all ranks of layer 1 times all of layer 2.
 
         For each layer of the first network, all layers of the second one follow. A value that is
         not defined is NaN, and `undefined` says why.
@@ -120,37 +125,28 @@ class Comparison:
         for name1, first in progress(layers1.items(), "layers", len(layers1), delay=1):
             gram_values = {metric: self._of_grams(metric, first) for metric in self.gram_metrics}
             for name2, second in self.statistics.layers2.items():
-                values = {metric: by_layer[name2] for metric, by_layer in gram_values.items()}
-                values |= self._of_samples(
-                    first, second, self.statistics.products.get((name1, name2))
+                products = self.statistics.products.get((name1, name2))
+                of_samples = self._of_samples(first, second, products)
+                of_users = self._of_user_measures(first, second)
+                of_grams = {metric: by_layer[name2] for metric, by_layer in gram_values.items()}
+                values = BothWays(
+                    of_grams | of_samples.forth | of_users.forth, of_samples.back | of_users.back
                 )
-                values |= self._of_user_measures(first, second)
-                yield self._rows_of_pair(name1, name2, values)
+                yield self._results_of_pair(name1, name2, values)
 
-    def _rows_of_pair(
-        self, name1: str, name2: str, values: Mapping[str, Tensor]
-    ) -> list[SimilarityRow]:
-        """Return the rows of a pair of layers from the values (1 + N, R1, R2) by measure."""
+    def _results_of_pair(self, name1: str, name2: str, values: BothWays) -> list[Compared]:
+        """Return the values of a pair of layers at each pair of ranks."""
         alignment = self._alignment(self.statistics.layers1[name1], self.statistics.layers2[name2])
-        names = [
-            *self.statistics.metrics,
-            *(f"{metric}{REVERSED}" for metric in self.reversed_metrics),
-        ]
-        return [
-            SimilarityRow(
-                **self.source,
-                layer1=name1,
-                layer2=name2,
-                rank1=rank1,
-                rank2=rank2,
-                n_samples=self.statistics.n_images,
-                alignment=alignment,
-                alignment_option=self.statistics.alignment,
-                n_permutations=self.n_permutations,
-                values=self._columns({name: values[name][:, i, j] for name in names}),
-            )
-            for (i, rank1), (j, rank2) in self._at_ranks()
-        ]
+        results = []
+        for (i, rank1), (j, rank2) in self._at_ranks():
+            forth = {}
+            for name in self.statistics.metrics:
+                forth[name] = self._similarity(name, values.forth[name][:, i, j])
+            back = {}
+            for name in self.reversed_metrics:
+                back[name] = self._similarity(name, values.back[name][:, i, j])
+            results.append(Compared(name1, name2, rank1, rank2, alignment, forth, back))
+        return results
 
     def _alignment(self, first: LayerFeatures, second: LayerFeatures) -> str:
         return alignment_of(first.shape, second.shape, self.statistics.alignment)
@@ -185,8 +181,8 @@ class Comparison:
 
     def _of_samples(
         self, first: LayerFeatures, second: LayerFeatures, cross: CrossMoments | None
-    ) -> dict[str, Tensor]:
-        """Return the values (1 + N, R1, R2) of measures of samples, by measure.
+    ) -> BothWays:
+        """Return the values (1 + N, R1, R2) of measures of samples.
 
         They are (1, R1, R2) where positions are the samples.
 
@@ -195,8 +191,8 @@ class Comparison:
         """
         n_orders = 0 if cross else sum(map(len, self.orders.values()))
         values = self._no_values(self.sample_metrics, n_orders)
-        if not values:
-            return {}
+        if not values.forth:
+            return values
         if self._alignment(first, second) == NO_ALIGNMENT:
             self._note_undefined(
                 self.sample_metrics,
@@ -226,36 +222,32 @@ class Comparison:
                     self._note_undefined(self.sample_metrics, str(reason))
                     continue
                 pair = SamplesPair(basis1, basis2, between)
-                for name, value in self._measure(pair).items():
-                    values[name][place, i, j] = value
+                for name in self.sample_metrics:
+                    measure = measures.SAMPLE_MEASURES[name]
+                    values.forth[name][place, i, j] = measure(pair)
+                    if name in values.back:
+                        values.back[name][place, i, j] = measure(pair.reversed)
         return values
 
-    def _no_values(self, metrics: Iterable[str], n_orders: int) -> dict[str, Tensor]:
-        """Return NaN (1 + n_orders, R1, R2) for each measure, and for each reversed measure."""
+    def _no_values(self, metrics: Iterable[str], n_orders: int) -> BothWays:
+        """Return NaN (1 + n_orders, R1, R2) for each measure, both ways where that is asked for."""
         shape = (1 + n_orders, len(self.statistics.ranks1), len(self.statistics.ranks2))
-        names = list(metrics)
-        names += [f"{name}{REVERSED}" for name in names if name in self.reversed_metrics]
-        return {name: torch.full(shape, math.nan, dtype=torch.float64) for name in names}
-
-    def _measure(self, pair: SamplesPair) -> dict[str, float]:
-        """Return the measures of samples by column, reversed measures included."""
-        values = {}
-        for metric in self.sample_metrics:
-            values[metric] = measures.SAMPLE_MEASURES[metric](pair)
-            if metric in self.reversed_metrics:
-                reverse = measures.SAMPLE_MEASURES[metric](pair.reversed)
-                values[f"{metric}{REVERSED}"] = reverse
+        values = BothWays({}, {})
+        for name in metrics:
+            values.forth[name] = torch.full(shape, math.nan, dtype=torch.float64)
+            if name in self.reversed_metrics:
+                values.back[name] = values.forth[name].clone()
         return values
 
-    def _of_user_measures(self, first: LayerFeatures, second: LayerFeatures) -> dict[str, Tensor]:
-        """Return the values (1 + N, R1, R2) of a user's functions, by measure.
+    def _of_user_measures(self, first: LayerFeatures, second: LayerFeatures) -> BothWays:
+        """Return the values (1 + N, R1, R2) of a user's functions.
 
         They are NaN below full rank.
         """
         n_orders = sum(map(len, self.orders.values()))
         values = self._no_values(self.user_metrics, n_orders)
-        if not values:
-            return {}
+        if not values.forth:
+            return values
         is_full1 = torch.tensor([first.is_full(rank) for rank in self.statistics.ranks1])
         is_full2 = torch.tensor([second.is_full(rank) for rank in self.statistics.ranks2])
         is_full = is_full1[:, None] & is_full2  # (R1, R2)
@@ -275,34 +267,31 @@ class Comparison:
         orders = chain([slice(None)], *self.orders.values())
         for place, order in enumerate(orders):
             for metric, measure in self.statistics.user_measures.items():
-                values[metric][place, is_full] = measure.value(x[order], y)
-                if metric in self.reversed_metrics:
-                    values[f"{metric}{REVERSED}"][place, is_full] = measure.value(y, x[order])
+                values.forth[metric][place, is_full] = measure.value(x[order], y)
+                if metric in values.back:
+                    values.back[metric][place, is_full] = measure.value(y, x[order])
         for metric in self.user_metrics:
-            if values[metric][:, is_full].isnan().any():
+            if values.forth[metric][:, is_full].isnan().any():
                 reason = f"it is what the function gives for {first.name} and {second.name}"
                 self._note_undefined([metric], reason)
         return values
 
-    def _columns(self, values: Mapping[str, Tensor]) -> dict[str, float]:
-        """Return the columns of a row: the values of measures, then the nulls.
+    def _similarity(self, metric: str, values: Tensor) -> Similarity:
+        """Return a value with its nulls.
 
         Args:
-            values: (1 + N,) by measure.
+            values: (1 + N,), or (1,) where there is no null.
         """
-        columns = {name: float(of_measure[0]) for name, of_measure in values.items()}
-        for name, of_measure in values.items():
-            value = float(of_measure[0])
-            if len(of_measure) == 1 or math.isnan(value):
-                continue
-            of_orders = of_measure[1:].split(self.n_permutations)
-            for which, permuted in zip(self.orders, of_orders, strict=True):
-                null = null_of(name.removesuffix(REVERSED), value, permuted)
-                columns |= null.columns(name, which)
-        return columns
+        value = float(values[0])
+        nulls = {}
+        if len(values) > 1 and not math.isnan(value):
+            of_orders = values[1:].split(self.n_permutations)
+            for images, permuted in zip(self.orders, of_orders, strict=True):
+                nulls[images] = null_of(metric, value, permuted)
+        return Similarity(value, nulls)
 
     def warnings(self) -> Iterator[str]:
-        """Yield warnings of biased and undefined values. Call this after `rows` has ended."""
+        """Yield warnings of biased and undefined values. Call this after `results` has ended."""
         pairs = list(product(self.statistics.layers1.values(), self.statistics.layers2.values()))
         sample_metrics = ", ".join(self.sample_metrics)
         n_wide = sum(math.prod(layer.shape) > layer.n_images for layer in set(chain(*pairs)))

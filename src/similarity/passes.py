@@ -2,14 +2,13 @@
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from itertools import product
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from src.choices.similarity import PAPER, SAMPLES, measure_of, with_companions
 from src.models import Network
-from src.runs.stored import StoredActivations
 from src.similarity.features import LayerFeatures, alignment_of
 from src.similarity.user_measures import UserMeasure, load_measures
 from src.statistics.moments import CrossMoments, Rows
@@ -17,6 +16,17 @@ from src.values import BY_POSITION, Rank
 
 Features = Mapping[str, LayerFeatures]  # the layers of one network, by name
 LayerPair = tuple[str, str]  # a layer of each network
+
+
+class StoredActivations(NamedTuple):
+    """The activations (N, ...) of N images by layer. They stand for a network: its images are the
+    places 0 to N − 1."""
+
+    values: Mapping[str, Tensor]
+
+    def activations(self, places: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        """Return the activations of the images at these places."""
+        return {name: self.values[name][places] for name in names}
 
 
 class Side(NamedTuple):
@@ -70,7 +80,7 @@ def _n_bytes(features: Features) -> int:
 def take_statistics(
     first: Side,
     second: Side,
-    batches: Iterable[tuple[Tensor, Any]],
+    batches: Iterable[tuple[Tensor, object]],
     *,
     n_images: int,
     metrics: Sequence[str] = PAPER,
@@ -151,7 +161,7 @@ def _empty_features(side: Side, n_images: int, metrics: Sequence[str]) -> Featur
 def _pass_over(
     sides: Sequence[Side],
     features: Sequence[Features],
-    batches: Iterable[tuple[Tensor, Any]],
+    batches: Iterable[tuple[Tensor, object]],
     alignment: str,
 ) -> dict[LayerPair, CrossMoments]:
     """Run networks over the images, and add their activations to the features; return the products

@@ -10,11 +10,10 @@ from torch import Tensor
 
 from src.choices.similarity import MEASURES, N_NEIGHBOURS, PAPER
 from src.ground.console import warn
-from src.runs.stored import StoredActivations
 from src.similarity import measures
 from src.similarity.comparison import Advice, Comparison
 from src.similarity.grams import Grams
-from src.similarity.passes import Side, take_statistics
+from src.similarity.passes import Side, StoredActivations, take_statistics
 from src.similarity.samples import Samples, SamplesPair, Undefined
 from src.statistics.moments import ROUNDING
 
@@ -121,12 +120,12 @@ def compare(
         device=x.device,
     )
     comparison = Comparison(statistics, advice=ADVICE)
-    ((row,),) = comparison.rows()
+    ((compared,),) = comparison.results()
     for reason, names in comparison.undefined.items():
         raise Undefined(f"no {', '.join(names)}: {reason}")
     for line in comparison.warnings():
         warn(line)
-    return row.values
+    return {name: similarity.value for name, similarity in compared.values.items()}
 
 
 def _as_floats(activations) -> Tensor:

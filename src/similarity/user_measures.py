@@ -1,7 +1,7 @@
 """Measures of a user's code: functions of the activations of two layers for the same images."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple, SupportsFloat
 
 from torch import Tensor
 
@@ -9,15 +9,13 @@ from src.choices.similarity import MEASURES
 from src.ground.console import warn
 from src.ground.errors import UserError
 from src.ground.user_code import by_title, failing_as_user_error, is_user_code, load
-from src.tables.similarity_rows import DERIVED, SimilarityRow
-from src.tables.tables import columns
 
 
 class UserMeasure(NamedTuple):
     """A measure (x, y) -> float of activations (N, ...) and (N, ...) of the same N images."""
 
     name: str  # FILE.py:FUNCTION or package.module:function
-    function: Callable[[Tensor, Tensor], Any]
+    function: Callable[[Tensor, Tensor], SupportsFloat]
 
     @property
     def is_symmetric(self) -> bool:
@@ -44,21 +42,12 @@ def load_measures(names: Sequence[str]) -> dict[str, UserMeasure]:
     """Load the user's functions among the names of measures; return the functions by column.
 
     Raises:
-        UserError: the code fails, or the name of a function is that of another column.
+        UserError: the code fails, or two measures have one column.
     """
     measures: dict[str, UserMeasure] = {}
     for column, name in by_title(names, taken=MEASURES, kind="measure").items():
-        if not is_user_code(name):
-            continue
-        ending = DERIVED.search(column)
-        if ending:
-            raise UserError(
-                f"{name}: a name that ends in {ending.group()} is that of another column; "
-                "rename the function"
-            )
-        if column in columns(SimilarityRow):
-            raise UserError(f"{name}: tables have a column {column}; rename the function")
-        measures[column] = UserMeasure(name, load(name))
+        if is_user_code(name):
+            measures[column] = UserMeasure(name, load(name))
     return measures
 
 

@@ -1,13 +1,68 @@
-"""The row of a table of similarity."""
+"""The row of a table of similarity, and what its columns of values hold."""
 
-import re
-from collections.abc import Collection
+import functools
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple
 
-from src.choices.similarity import MEASURES, REVERSED, measure_of
+from src.choices.similarity import MEASURES, measure_of
+from src.ground.errors import UserError
+from src.ground.user_code import is_user_code, title_of
 from src.tables.network_names import NetworkName
-from src.values import Null, Rank
+from src.tables.tables import columns
+from src.values import ALL_IMAGES, WITHIN_CLASSES, Compared, Null, Rank, Similarity
+
+# Ends of the names of columns
+REVERSED = "_reversed"  # from the second layer to the first
+NULLS = {ALL_IMAGES: "", WITHIN_CLASSES: "_within"}
+
+
+class ValueColumn(NamedTuple):
+    """What a column holds: the value of a measure, or a number of one of its nulls."""
+
+    measure: str
+    is_reversed: bool = False  # from the second layer to the first
+    part: str = ""  # a field of `Null`; empty: the value itself
+    images: str = ""  # that trade places in the null, a key of `NULLS`; empty: the value itself
+
+    @property
+    def name(self) -> str:
+        """The name of the column."""
+        name = self.measure
+        if self.is_reversed:
+            name += REVERSED
+        if self.part:
+            name += f"_{self.part}{NULLS[self.images]}"
+        return name
+
+
+def columns_of(measure: str) -> Iterator[ValueColumn]:
+    """Yield all columns that a measure may have; its value comes first."""
+    for is_reversed in (False, True):
+        yield ValueColumn(measure, is_reversed)
+        for images in NULLS:
+            for part in Null._fields:
+                yield ValueColumn(measure, is_reversed, part, images)
+
+
+@functools.cache  # a table has many rows of the same columns
+def described(names: tuple[str, ...]) -> dict[str, ValueColumn]:
+    """Return what columns hold, by name.
+
+    A column belongs to the measure of another column if the name of the measure begins its own.
+    """
+    further: set[str] = set()
+    for name in names:
+        _, *further_columns = columns_of(name)
+        further |= {column.name for column in further_columns}
+    columns_of_measures: dict[str, ValueColumn] = {}
+    for name in names:
+        if name not in further:
+            columns_of_measures |= {column.name: column for column in columns_of(name)}
+    return {name: columns_of_measures[name] for name in names}
 
 
 @dataclass(frozen=True)
@@ -31,11 +86,62 @@ class SimilarityRow:
     alignment_option: str  # the option: auto, pool or positions
     n_permutations: int | None
     seed: int | None  # of fresh weights
-    values: dict[str, float]  # by measure, NaN where it is not defined; and columns of nulls
+    values: dict[str, float]  # by column, see `ValueColumn`; NaN where a value is not defined
     shortcut: float | None = None  # images had dots
     model1_weights: str | None = None  # the first digits of their SHA-256
     model2_weights: str | None = None
     test_images: str | None = None  # the first digits of their fingerprint
+
+    @classmethod
+    def of(cls, compared: Compared, source: Mapping[str, Any]) -> "SimilarityRow":
+        """Return the row of compared layers.
+
+        Args:
+            source: the columns that say what networks and images they are of.
+        """
+        return cls(
+            **source,
+            layer1=compared.layer1,
+            layer2=compared.layer2,
+            rank1=compared.rank1,
+            rank2=compared.rank2,
+            alignment=compared.alignment,
+            values=_values_of(compared),
+        )
+
+    @cached_property
+    def compared(self) -> Compared:
+        """The layers with their values; first measures of `MEASURES`, then functions of users."""
+        nulls: dict[tuple[str, bool], dict[str, Null]] = defaultdict(dict)
+        for column, number in self.numbers:
+            if column.part:
+                by_images = nulls[column.measure, column.is_reversed]
+                null = by_images.get(column.images, Null(math.nan, math.nan, math.nan))
+                by_images[column.images] = null._replace(**{column.part: number})
+        forth: dict[str, Similarity] = {}
+        back: dict[str, Similarity] = {}
+        for column, number in self.numbers:
+            if not column.part:
+                by_measure = back if column.is_reversed else forth
+                nulls_of_value = nulls[column.measure, column.is_reversed]
+                by_measure[column.measure] = Similarity(number, nulls_of_value)
+        of_the_suite = [name for name in MEASURES if name in forth]
+        of_users = [name for name in forth if name not in MEASURES]
+        return Compared(
+            self.layer1,
+            self.layer2,
+            self.rank1,
+            self.rank2,
+            self.alignment,
+            {name: forth[name] for name in [*of_the_suite, *of_users]},
+            back,
+        )
+
+    @property
+    def numbers(self) -> list[tuple[ValueColumn, float]]:
+        """All values, in the order of their columns, with what the columns hold."""
+        column_of = described(tuple(self.values))
+        return [(column_of[name], value) for name, value in self.values.items()]
 
     @property
     def networks(self) -> tuple[NetworkName, NetworkName]:
@@ -49,68 +155,47 @@ class SimilarityRow:
         return first, second
 
     @property
-    def measures(self) -> dict[str, float]:
-        """The values by measure, without nulls."""
-        return {name: self.values[name] for name in measures_in(self.values)}
-
-    @property
     def is_both_ways(self) -> bool:
         """Whether measures that are not symmetric have values of the second layer to the first."""
-        not_symmetric = [name for name in self.measures if not measure_of(name).is_symmetric]
-        return all(f"{name}{REVERSED}" in self.values for name in not_symmetric)
-
-    @property
-    def turned(self) -> "SimilarityRow":
-        """The row of the second layer and the first. Measures without reversed values keep their
-        values."""
-        values = dict(self.values)
-        for name in measures_in(self.values):
-            columns = zip(_columns(name), _columns(f"{name}{REVERSED}"), strict=True)
-            for forth, back in columns:
-                if back in self.values:
-                    values[forth] = self.values[back]
-                    values[back] = self.values[forth]
-        record = {_turned_field(name): value for name, value in vars(self).items()}
-        return SimilarityRow(**record | {"values": values})
-
-    def nulls(self, which: str = "") -> dict[str, Null]:
-        """Return the nulls by measure; empty if images were not permuted.
-
-        Args:
-            which: "" for permutations of all images, "_within" for permutations within classes.
-        """
-        nulls = {}
-        for name in measures_in(self.values):
-            columns = [f"{name}_{part}{which}" for part in Null._fields]
-            if columns[0] in self.values:
-                nulls[name] = Null(*(self.values[column] for column in columns))
-        return nulls
+        compared = self.compared
+        not_symmetric = [name for name in compared.values if not measure_of(name).is_symmetric]
+        return set(not_symmetric) <= compared.reversed_values.keys()
 
 
-# How a column ends that is derived from the value of a measure
-DERIVED = re.compile(rf"({REVERSED}|_({'|'.join(Null._fields)})(_within)?)$")
+def _values_of(compared: Compared) -> dict[str, float]:
+    """Return all values by column: first the values of measures, then the numbers of nulls."""
+    similarities = {ValueColumn(name): item for name, item in compared.values.items()}
+    for name, item in compared.reversed_values.items():
+        similarities[ValueColumn(name, is_reversed=True)] = item
+    values = {column.name: item.value for column, item in similarities.items()}
+    for column, item in similarities.items():
+        for images, null in item.nulls.items():
+            for part, number in null._asdict().items():
+                values[column._replace(part=part, images=images).name] = number
+    return values
 
 
-def value_column(column: str) -> str:
-    """Return the measure of a column, which holds its value, a null, or a reversed value."""
-    return DERIVED.sub("", DERIVED.sub("", column))
+def refuse_names_of_columns(metrics: Iterable[str]) -> None:
+    """Raise a UserError if the name of a user's function is that of a column of the table.
+
+    Args:
+        metrics: names in `MEASURES`, or FILE.py:FUNCTION of a user's code.
+    """
+    endings = [column.name for column in columns_of("") if column.name]
+    for name in filter(is_user_code, metrics):
+        title = title_of(name)
+        endings_of_title = [ending for ending in endings if title.endswith(ending)]
+        if endings_of_title:
+            raise UserError(
+                f"{name}: a name that ends in {endings_of_title[0]} is that of another column; "
+                "rename the function"
+            )
+        if title in columns(SimilarityRow):
+            raise UserError(f"{name}: tables have a column {title}; rename the function")
 
 
-def measures_in(columns: Collection[str]) -> list[str]:
-    """Return the measures among columns: first measures of `MEASURES`, then functions of users."""
-    of_the_suite = [name for name in MEASURES if name in columns]
-    of_users = [name for name in columns if name not in MEASURES and not DERIVED.search(name)]
-    return [*of_the_suite, *of_users]
-
-
-def _columns(measure: str) -> list[str]:
-    """Return the columns of a measure and of its nulls."""
-    columns = [measure]
-    for which in ("", "_within"):
-        columns += [f"{measure}_{part}{which}" for part in Null._fields]
-    return columns
-
-
-def _turned_field(field: str) -> str:
-    """Return the field of the second network or layer for the first, and the reverse."""
-    return field.translate({ord("1"): "2", ord("2"): "1"})
+def value_column(name: str) -> str:
+    """Return the measure of a column of values."""
+    endings = [column.name for column in columns_of("") if column.name]
+    of_name = [ending for ending in endings if name.endswith(ending)]
+    return name.removesuffix(max(of_name, key=len, default=""))
