@@ -147,7 +147,7 @@ class Similarity(NamedTuple):
     nulls: Mapping[str, Null] = {}
 
 
-class Compared(NamedTuple):
+class ComparedLayers(NamedTuple):
     """Two layers at two ranks, compared by measures of similarity."""
 
     layer1: str
@@ -160,9 +160,9 @@ class Compared(NamedTuple):
     reversed_values: Mapping[str, Similarity] = {}
 
     @property
-    def turned(self) -> "Compared":
+    def turned(self) -> "ComparedLayers":
         """The second layer and the first. A measure without a reversed value keeps its value."""
-        return Compared(
+        return ComparedLayers(
             self.layer2,
             self.layer1,
             self.rank2,

@@ -8,7 +8,7 @@ from torch import Tensor
 from src.choices.similarity import PAPER
 from src.similarity.comparison import Comparison
 from src.similarity.passes import Side, StoredActivations, take_statistics
-from src.values import ALL_IMAGES, Compared, Null
+from src.values import ALL_IMAGES, ComparedLayers, Null
 
 
 def compared(
@@ -34,12 +34,12 @@ def compared(
     )
 
 
-def values_of(layers: Compared) -> dict[str, float]:
+def values_of(layers: ComparedLayers) -> dict[str, float]:
     """The values of measures by name."""
     return {name: similarity.value for name, similarity in layers.values.items()}
 
 
-def nulls_of(layers: Compared, images: str = ALL_IMAGES) -> dict[str, Null]:
+def nulls_of(layers: ComparedLayers, images: str = ALL_IMAGES) -> dict[str, Null]:
     """The nulls of measures by name."""
     return {
         name: similarity.nulls[images]

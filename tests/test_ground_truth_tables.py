@@ -11,7 +11,7 @@ from src.collected.truth_tables import read_tables
 from src.ground.errors import UserError
 from src.tables.network_list import ListedNetwork
 from src.tables.similarity_rows import SimilarityRow
-from src.values import ALL_IMAGES, WITHIN_CLASSES, Compared, Null, Similarity
+from src.values import ALL_IMAGES, WITHIN_CLASSES, ComparedLayers, Null, Similarity
 from tests.commands import ON_DIGITS, read_csv, run
 from tests.conftest import few_images
 from tests.result_rows import similarity_row
@@ -81,7 +81,7 @@ def test_a_row_keeps_what_was_compared():
         "pwcca": Similarity(0.25),
         "own_distance": Similarity(2.0),
     }
-    compared = Compared("x", "y", 4, None, "positions", values, back)
+    compared = ComparedLayers("x", "y", 4, None, "positions", values, back)
     row = SimilarityRow.of(compared, SOURCE)
     assert list(row.values)[:4] == ["cka", "pwcca", "own_distance", "pwcca_reversed"]
     assert row.values["cka_null_95_within"] == 0.3

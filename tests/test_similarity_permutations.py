@@ -15,7 +15,7 @@ from src.similarity import (
     pwcca_distance,
 )
 from src.similarity.permutations import null_of, permutations
-from src.values import ALL_IMAGES, WITHIN_CLASSES, Compared
+from src.values import ALL_IMAGES, WITHIN_CLASSES, ComparedLayers
 from tests.comparisons import compared, nulls_of, values_of
 
 FUNCTIONS = {
@@ -27,7 +27,7 @@ FUNCTIONS = {
 }
 
 
-def layers_of(x, y, **options) -> Compared:
+def layers_of(x, y, **options) -> ComparedLayers:
     """The comparison of two activations at full rank; `labels` adds permutations within classes."""
     ((row,),) = compared({"a": torch.as_tensor(x)}, {"b": torch.as_tensor(y)}, **options).results()
     return row

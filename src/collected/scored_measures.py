@@ -6,7 +6,7 @@ from src.choices.similarity import measure_of
 from src.collected.groups import value_of
 from src.runs.folders import StitchingRun
 from src.tables.quantities import DETECTOR, IN_TRUTH, shown_in
-from src.values import ALL_IMAGES, WITHIN_CLASSES, Compared
+from src.values import ALL_IMAGES, WITHIN_CLASSES, ComparedLayers
 
 PROBE = "probe"  # the difference of accuracies of two linear probes
 
@@ -14,7 +14,7 @@ PROBE = "probe"  # the difference of accuracies of two linear probes
 CALIBRATED = {ALL_IMAGES: " calibrated", WITHIN_CLASSES: " calibrated in classes"}
 
 
-def similarities_of(compared: Compared) -> dict[str, float]:
+def similarities_of(compared: ComparedLayers) -> dict[str, float]:
     """Return the measures of two layers by name; higher is more similar.
 
     Calibrated measures are added where images were permuted.

@@ -24,7 +24,7 @@ from src.tables.probe_rows import ProbeRow
 from src.tables.similarity_rows import SimilarityRow
 from src.tables.stitch_rows import StitchRow
 from src.tables.tables import read_table
-from src.values import Compared
+from src.values import ComparedLayers
 
 
 class CellKey(NamedTuple):
@@ -249,7 +249,7 @@ def _read_similarities(
     return rows
 
 
-def _add_similarities(cells: Cells, first: int, second: int, compared: Compared) -> None:
+def _add_similarities(cells: Cells, first: int, second: int, compared: ComparedLayers) -> None:
     """Add the measures of two layers of two networks."""
     key = CellKey(first, second, compared.layer1, compared.layer2)
     for name, value in similarities_of(compared).items():

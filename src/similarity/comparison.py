@@ -22,7 +22,7 @@ from src.values import (
     BY_POSITION,
     NO_ALIGNMENT,
     WITHIN_CLASSES,
-    Compared,
+    ComparedLayers,
     Rank,
     Similarity,
 )
@@ -115,7 +115,7 @@ class Comparison:
         if self.n_alone < n_images:
             self.orders[WITHIN_CLASSES] = permutations(self.n_permutations, labels.cpu())
 
-    def results(self) -> Iterator[list[Compared]]:
+    def results(self) -> Iterator[list[ComparedLayers]]:
         """Yield the values of each pair of layers, at all ranks of layer 1 times all of layer 2.
 
         For each layer of the first network, all layers of the second one follow. A value that is
@@ -134,7 +134,7 @@ class Comparison:
                 )
                 yield self._results_of_pair(name1, name2, values)
 
-    def _results_of_pair(self, name1: str, name2: str, values: BothWays) -> list[Compared]:
+    def _results_of_pair(self, name1: str, name2: str, values: BothWays) -> list[ComparedLayers]:
         """Return the values of a pair of layers at each pair of ranks."""
         alignment = self._alignment(self.statistics.layers1[name1], self.statistics.layers2[name2])
         results = []
@@ -145,7 +145,7 @@ class Comparison:
             back = {}
             for name in self.reversed_metrics:
                 back[name] = self._similarity(name, values.back[name][:, i, j])
-            results.append(Compared(name1, name2, rank1, rank2, alignment, forth, back))
+            results.append(ComparedLayers(name1, name2, rank1, rank2, alignment, forth, back))
         return results
 
     def _alignment(self, first: LayerFeatures, second: LayerFeatures) -> str:

@@ -13,7 +13,7 @@ from src.ground.errors import UserError
 from src.ground.user_code import is_user_code, title_of
 from src.tables.network_names import NetworkName
 from src.tables.tables import columns
-from src.values import ALL_IMAGES, WITHIN_CLASSES, Compared, Null, Rank, Similarity
+from src.values import ALL_IMAGES, WITHIN_CLASSES, ComparedLayers, Null, Rank, Similarity
 
 # Ends of the names of columns
 REVERSED = "_reversed"  # from the second layer to the first
@@ -93,7 +93,7 @@ class SimilarityRow:
     test_images: str | None = None  # the first digits of their fingerprint
 
     @classmethod
-    def of(cls, compared: Compared, source: Mapping[str, Any]) -> "SimilarityRow":
+    def of(cls, compared: ComparedLayers, source: Mapping[str, Any]) -> "SimilarityRow":
         """Return the row of compared layers.
 
         Args:
@@ -110,7 +110,7 @@ class SimilarityRow:
         )
 
     @cached_property
-    def compared(self) -> Compared:
+    def compared(self) -> ComparedLayers:
         """The layers with their values; first measures of `MEASURES`, then functions of users."""
         nulls: dict[tuple[str, bool], dict[str, Null]] = defaultdict(dict)
         for column, number in self.numbers:
@@ -127,7 +127,7 @@ class SimilarityRow:
                 by_measure[column.measure] = Similarity(number, nulls_of_value)
         of_the_suite = [name for name in MEASURES if name in forth]
         of_users = [name for name in forth if name not in MEASURES]
-        return Compared(
+        return ComparedLayers(
             self.layer1,
             self.layer2,
             self.rank1,
@@ -162,7 +162,7 @@ class SimilarityRow:
         return set(not_symmetric) <= compared.reversed_values.keys()
 
 
-def _values_of(compared: Compared) -> dict[str, float]:
+def _values_of(compared: ComparedLayers) -> dict[str, float]:
     """Return all values by column: first the values of measures, then the numbers of nulls."""
     similarities = {ValueColumn(name): item for name, item in compared.values.items()}
     for name, item in compared.reversed_values.items():
