@@ -32,7 +32,7 @@ def statistics(args) -> None:
     from src.tables.tables import write_table
 
     tables = read_measurements(args.tables)
-    if not tables.measurements:
+    if not tables.values:
         raise UserError(
             "these tables hold no similarity and no stitching; add a CSV of one of them"
         )

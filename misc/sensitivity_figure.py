@@ -52,9 +52,7 @@ def draw(args) -> None:
 
     tables = read_measurements(args.tables)
     measured = {
-        layers: None
-        for series in by_series(tables.measurements)
-        for layers, *_ in over_ranks(series, side=0)
+        pair: None for values in by_series(tables.values) for pair, *_ in over_ranks(values, side=0)
     }
     panels = []
     for first, second in chosen_pairs(list(measured), args.layers, args.other_layer):
@@ -110,7 +108,7 @@ def chosen_pairs(
     return pairs
 
 
-class Curve(NamedTuple):
+class RankCurve(NamedTuple):
     """The values of a measure over the ranks of a layer."""
 
     label: str
@@ -144,36 +142,34 @@ def curves_of_pair(tables, pair: tuple[str, str]) -> dict[str, dict[int, float]]
     return values_of_label
 
 
-def measured_curves(tables, pair: tuple[str, str]) -> list[Curve]:
+def measured_curves(tables, pair: tuple[str, str]) -> list[RankCurve]:
     """List the curves of a pair of layers: measures and stitching, then probes of its first layer."""
-    from src.choices.similarity import MEASURES
+    from src.choices.similarity import MEASURES, measure_of
     from src.collected.rank_measurements import by_series, over_ranks
 
     # Similarity and stitching; companions of a measure have no curve
     companions = {name for measure in MEASURES.values() for name in measure.companions}
     curves = []
     probed = set()  # networks and data sets whose probes belong to the pair
-    for series in by_series(tables.measurements):
+    for series in by_series(tables.values):
         values_of_pair = {layers: values for layers, _, values in over_ranks(series, side=0)}
         first = series[0]
-        if pair not in values_of_pair or first.measure in companions:
+        if pair not in values_of_pair or first.quantity in companions:
             continue
-        probed.add((first.models[0], first.dataset))
+        probed.add((first.front.network.name, first.dataset))
         values = values_of_pair[pair]
         label = f"stitching accuracy ({first.method})"
-        measure = MEASURES.get(first.measure)
-        if measure:
+        if first.quantity in MEASURES:
+            measure = measure_of(first.quantity)
             label = measure.similarity_title
-            values = {  # a distance has its sign flipped in a measurement
-                rank: measure.similarity(measure.sign * value) for rank, value in values.items()
-            }
-        curves.append(Curve(label, first.setting, values))
+            values = {rank: measure.similarity(value) for rank, value in values.items()}
+        curves.append(RankCurve(label, first.setting, values))
 
     # Probes
-    for (model, layer, data), probes in tables.probes.items():
-        if layer == pair[0] and {(model, data), (model, None)} & probed:
+    for (network, layer, data), probes in tables.probes.items():
+        if layer == pair[0] and {(network, data), (network, None)} & probed:
             accuracies = {rank: probe.accuracy for rank, probe in probes.items()}
-            curves.append(Curve("probe accuracy", f"{tables.titles[model]}, {data}", accuracies))
+            curves.append(RankCurve("probe accuracy", f"{network}, {data}", accuracies))
     return curves
 
 

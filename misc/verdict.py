@@ -106,7 +106,7 @@ def give_verdict(args) -> None:
     if similarities and not any(shown & set(row.similarities) for row in verdicts):
         warn("-sim: no row is of the networks, layers and data of these stitches at full rank")
     groups, tests, untested = compare_groups(
-        verdict_report.layer_values(verdicts), {network.name: network for network in names.values()}
+        verdict_report.values_of_verdicts(verdicts, names.values())
     )
 
     # The report. With a list, captions have the names of the networks.

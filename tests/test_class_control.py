@@ -398,22 +398,22 @@ def test_controls_are_reported_apart(tmp_path, rng):
         "direct matching, 2 pairs of networks",
         "direct matching, 2 pairs with the class of a front network beside an untrained one",
     ]
-    assert {value.front for value in verdict_report.layer_values(together)} == {"f.pt", "h.pt"}
-    assert len(list(verdict_report.layer_values(together))) == len(
-        list(verdict_report.layer_values(alone))
-    )
+    names = named_networks([network for run in runs for network in run.row.networks], {})
+    values = list(verdict_report.values_of_verdicts(together, names.values()))
+    assert {value.front.network.name for value in values} == {"f.pt", "h.pt"}
+    assert values == list(verdict_report.values_of_verdicts(alone, names.values()))
     text = " ".join(verdict_report.sentences(together, Limits()))
     assert "Of the 2 similar pairs with a control 2 identify more images than it" in text
     assert text.count("with a control") == 1
     verdict_report.write_files(tmp_path / "v.csv", together, Limits())
 
     # Neither do tables of measurements compare them, nor means of accuracies mix them
-    names = named_networks([network for run in runs for network in run.row.networks], {})
     rows = list(measurement_rows(runs, [], names))
     assert {row.class_control for row in rows} == {False, True}
     assert {row.method for row in rows} == {"direct matching"}
-    plain = [row for row in rows if not row.class_control]
-    assert list(layer_values(rows, [], names)) == list(layer_values(plain, [], names))
+    plain = [run for run in runs if not run.row.class_control]
+    values = list(layer_values(runs, [], names))
+    assert values and values == list(layer_values(plain, [], names))
     matrices = mean_matrices([run.row for run in runs])
     assert [matrix.values for matrix in matrices.values()] == [[[0.945]], [[0.9]]]
 

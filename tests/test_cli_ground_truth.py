@@ -119,21 +119,23 @@ def test_figure_table_and_sentences(planted):
     assert (planted / "again.png").read_bytes().startswith(PNG)
 
 
-def truth_row(measure: str, value: float, *, is_baseline: bool = False) -> TruthRow:
+def truth_row(
+    measure: str, value: float, family: str = "", *, is_baseline: bool = False
+) -> TruthRow:
     return TruthRow(
         "label_noise", "auprc", measure, "", value, math.nan, math.nan, 0.25, 0.01, True,
-        not is_baseline, is_baseline, 6, False,
+        not is_baseline, is_baseline, 6, False, family or measure,
     )  # fmt: skip
 
 
 def test_figure_and_table_have_the_best_of_each_family_and_the_csv_has_all(tmp_path, drawn_figures):
     rows = [
         truth_row("cka", 0.5),
-        truth_row("cka calibrated in classes", 0.625),
-        truth_row("pinv penalty", 0.75),
-        truth_row("task2 penalty", 0.5),
-        truth_row("pinv AUROC of knn", 0.4),
-        truth_row("repair AUROC of rmd", 0.45),
+        truth_row("cka calibrated in classes", 0.625, "cka"),
+        truth_row("pinv penalty", 0.75, "penalty"),
+        truth_row("task2 penalty", 0.5, "penalty"),
+        truth_row("pinv AUROC of knn", 0.4, "AUROC"),
+        truth_row("repair AUROC of rmd", 0.45, "AUROC"),
         truth_row("accuracy difference", 0.25, is_baseline=True),
         truth_row("mean norm difference", 0.4, is_baseline=True),
     ]

@@ -8,7 +8,8 @@ import re
 import pytest
 from matplotlib.text import Text
 
-from src.collected.between_groups import LayerValue, Question, compare_groups
+from src.collected.between_groups import Question, compare_groups
+from src.collected.measured import MeasuredLayer, MeasuredValue
 from src.collected.named_networks import NamedNetwork, named_networks
 from src.collected.verdicts import judge_runs
 from src.reports import figures, verdict_report
@@ -215,15 +216,18 @@ def test_one_network_at_two_epochs_is_no_pair_of_networks(tmp_path, monkeypatch)
     for number, (front, end) in enumerate(itertools.permutations(networks, 2)):
         options = {"front_model_path": front, "end_model_path": end, "front_layer": "y"}
         write_run(tmp_path / "all", str(number), n_right=900, **options)
-    rows = judge_runs(runs_of(tmp_path / "all"))
+    runs = runs_of(tmp_path / "all")
+    rows = judge_runs(runs)
     assert [row.same_run for row in rows].count(True) == 4
     titles = [section.title for section in verdict_report.sections_of(rows)]
     assert titles == [
         "direct matching, 4 pairs of a network with itself",
         "direct matching, 8 pairs of networks",
     ]
-    values = list(verdict_report.layer_values(rows))
-    assert {(value.front[0], value.end[0]) for value in values} == {("a", "b"), ("b", "a")}
+    names = named_networks([network for run in runs for network in run.row.networks], {})
+    values = list(verdict_report.values_of_verdicts(rows, names.values()))
+    pairs = {(value.front.network.name[0], value.end.network.name[0]) for value in values}
+    assert pairs == {("a", "b"), ("b", "a")}
 
 
 def test_the_training_of_a_network_is_that_of_its_config(tmp_path):
@@ -256,68 +260,75 @@ def test_one_line_of_a_list_stands_for_fresh_weights_of_every_seed():
     assert network[:2] == ("- (resnet18, seed 0)", "resnet18")
 
 
-def values_of(trainings: dict[str, str], groups: dict[str, str]) -> tuple:
+def value_of(
+    front: NamedNetwork, end: NamedNetwork, value: float, layers="xx", quantity: str = "accuracy"
+) -> MeasuredValue:
+    """A value of two layers of two networks."""
+    sides = (
+        MeasuredLayer(network, layer) for network, layer in zip((front, end), layers, strict=True)
+    )
+    return MeasuredValue("dm", quantity, *sides, value)
+
+
+def values_of(trainings: dict[str, str], groups: dict[str, str]) -> list[MeasuredValue]:
     """Values of all pairs of networks of different trainings: 1 within a group, else 0."""
-    networks = {name: NamedNetwork(name, groups[name], trainings[name]) for name in trainings}
-    values = [
-        LayerValue("dm", "accuracy", one, two, "x", "x", float(groups[one] == groups[two]))
+    networks = [NamedNetwork(name, groups[name], trainings[name]) for name in trainings]
+    return [
+        value_of(one, two, float(one.group == two.group))
         for one, two in itertools.permutations(networks, 2)
-        if trainings[one] != trainings[two]
+        if one.training != two.training
     ]
-    return values, networks
 
 
 def test_epochs_of_a_network_count_once_in_a_test():
     names = ("a1", "a2", "b1", "b2", "c1", "d1")
     trainings = {name: name[0] for name in names}
     groups = {name: "early" if name[0] in "ab" else "late" for name in names}
-    _, tests, _ = compare_groups(*values_of(trainings, groups))
+    _, tests, _ = compare_groups(values_of(trainings, groups))
     assert {(test.n_networks, test.n_second, test.n_labelings) for test in tests} == {(2, 2, 6)}
     assert {test.difference for test in tests} == {1.0} and len(tests) == 4
     groups = {name: "early" if name[1] == "1" else "late" for name in names}
-    rows, tests, untested = compare_groups(*values_of(trainings, groups))
+    rows, tests, untested = compare_groups(values_of(trainings, groups))
     assert rows and not tests  # networks a and b are in both groups
     assert "(early → early) − (early → late), dm: a network is in both groups" in untested
 
 
 def test_what_cannot_be_tested_is_left_out():
     trainings = {name: name for name in "abc"}
-    values, networks = values_of(trainings, {"a": "k", "b": "k", "c": "l"})
-    rows, tests, untested = compare_groups(values, networks)
+    values = values_of(trainings, {"a": "k", "b": "k", "c": "l"})
+    rows, tests, untested = compare_groups(values)
     assert {test.within for test in tests} == {"k → k"} and len(rows) == 3 and len(tests) == 2
     assert untested[0] == "(l → l) − (l → k), dm: l has fewer than two networks"
-    _, tests, untested = compare_groups(values[:-1], networks)
+    _, tests, untested = compare_groups(values[:-1])
     assert not tests and "(k → k) − (k → l), dm: a pair of networks has no value" in untested
     assert Question("k", "l", "front").across == "l → k"
 
 
 def test_a_quantity_that_a_group_lacks_is_not_tested():
     trainings = {name: name for name in "abcd"}
-    values, networks = values_of(trainings, {"a": "k", "b": "k", "c": "l", "d": "l"})
-    values += [LayerValue("dm", "kappa_within", *pair, "x", "x", 0.5) for pair in ("ab", "ba")]
-    _, tests, untested = compare_groups(values, networks)
+    values = values_of(trainings, {"a": "k", "b": "k", "c": "l", "d": "l"})
+    of_k = [value for value in values if {network.name for network in value.networks} == {*"ab"}]
+    values += [value._replace(quantity="kappa_within", value=0.5) for value in of_k]
+    _, tests, untested = compare_groups(values)
     assert {test.quantity for test in tests} == {"accuracy"}
     assert "(k → k) − (k → l), dm: a pair of networks has no value (kappa_within)" in untested
 
 
 def test_groups_are_compared_at_layers_that_all_networks_have():
     def layers_of(*pairs):
+        networks = [NamedNetwork(name, "k", name) for name in "ab"]
         values = [
-            LayerValue("dm", "accuracy", front, end, *layers, 1.0)
-            for front, end in itertools.permutations("ab", 2)
+            value_of(front, end, 1.0, layers)
+            for front, end in itertools.permutations(networks, 2)
             for layers in pairs
         ]
-        rows, *_ = compare_groups(values, {name: NamedNetwork(name, "k", name) for name in "ab"})
+        rows, *_ = compare_groups(values)
         return rows[0].layers
 
     assert layers_of(("x", "x"), ("x", "y")) == "1 pair of layers of the same name"
     assert layers_of(("x", "y"), ("y", "x")) == "2 pairs of layers"
-    values = [
-        LayerValue("dm", "accuracy", "a", "b", "x", "u", 1.0),
-        LayerValue("dm", "accuracy", "b", "a", "u", "x", 0.0),
-    ]
-    networks = {name: NamedNetwork(name, name, name) for name in "ab"}
-    rows, *_ = compare_groups(values, networks)
+    a, b = (NamedNetwork(name, name, name) for name in "ab")
+    rows, *_ = compare_groups([value_of(a, b, 1.0, "xu"), value_of(b, a, 0.0, "ux")])
     assert [row.layers for row in rows] == ["all pairs of layers"] * 2
 
 

@@ -1,4 +1,4 @@
-"""Tables of measurements, read back: what tells them apart, signs, full ranks, repetitions, and
+"""Tables of measurements, read back: what tells them apart, full ranks, repetitions, and
 refused files."""
 
 import math
@@ -6,7 +6,8 @@ import os
 import shutil
 from datetime import datetime
 
-from src.collected.rank_measurements import FULL, Measurement, read_measurements
+from src.collected.measured import MeasuredValue
+from src.collected.rank_measurements import FULL, ranks_of, read_measurements
 from src.tables.tables import write_table
 from tests.result_rows import probe_row, similarity_row, stitch_row
 
@@ -19,35 +20,33 @@ def write(path, *rows, year: int | None = None):
     return path
 
 
-def settings_of(measurements: list[Measurement]) -> dict[tuple[str, str], list[float]]:
-    """The values by measure and setting."""
+def settings_of(values: list[MeasuredValue]) -> dict[tuple[str, str], list[float]]:
+    """The values by quantity and setting."""
     found: dict[tuple[str, str], list[float]] = {}
-    for each in measurements:
-        found.setdefault((each.measure, each.setting), []).append(each.value)
+    for each in values:
+        found.setdefault((each.quantity, each.setting), []).append(each.value)
     return found
 
 
-def test_distances_are_negated_and_what_was_not_measured_is_left_out(tmp_path):
+def test_values_at_ranks_and_what_was_not_measured_is_left_out(tmp_path):
     rows = [
         similarity_row(rank1=8, values={"cka": 0.5, "pwcca": 0.25, "procrustes": 0.125}),
         similarity_row(rank2=4, values={"cka": 0.75, "pwcca": math.nan, "procrustes": 0.5}),
     ]
     tables = read_measurements([write(tmp_path / "s.csv", *rows)])
-    assert [tables.titles[name] for name in tables.measurements[0].models] == ["a.pt", "b.pt"]
+    assert [network.name for network in tables.values[0].networks] == ["a.pt", "b.pt"]
     assert [name.path for name in tables.networks] == ["a.pt", "b.pt"]
     assert tables.datasets == ["digits"]
-    assert {(each.setting, each.layers) for each in tables.measurements} == {
-        ("a.pt -- b.pt", ("x", "y"))
-    }
-    values = {(each.measure, each.ranks): each.value for each in tables.measurements}
+    assert {(each.setting, each.pair) for each in tables.values} == {("a.pt -- b.pt", ("x", "y"))}
+    values = {(each.quantity, ranks_of(each)): each.value for each in tables.values}
     one, two = (8, FULL), (FULL, 4)
     assert math.isnan(values.pop(("pwcca", two)))
     assert values == {
         ("cka", one): 0.5,
         ("cka", two): 0.75,
-        ("procrustes", one): -0.125,
-        ("procrustes", two): -0.5,
-        ("pwcca", one): -0.25,
+        ("procrustes", one): 0.125,
+        ("procrustes", two): 0.5,
+        ("pwcca", one): 0.25,
     }
 
 
@@ -64,11 +63,11 @@ def test_a_copy_of_a_checkpoint_is_the_same_network(tmp_path, monkeypatch, capsy
     tables = read_measurements(
         [write(tmp_path / f"{i}.csv", *of_table) for i, of_table in enumerate(of_tables)]
     )
-    assert settings_of(tables.measurements) == {
+    assert settings_of(tables.values) == {
         ("cka", "f.pt -- b.pt"): [0.7],  # by the name that was read first
-        ("stitching accuracy", "f.pt -- b.pt: rc2c_pre, task loss matching"): [0.5],
+        ("accuracy", "f.pt -- b.pt: rc2c_pre, task loss matching"): [0.5],
     }
-    assert list(tables.probes) == [(tables.measurements[0].models[0], "x", "digits")]
+    assert list(tables.probes) == [("f.pt", "x", "digits")]
     assert "1 result repeats another" in capsys.readouterr().err
 
 
@@ -79,13 +78,13 @@ def test_values_of_other_alignments_are_kept_apart(tmp_path):
             alignment="average pool", alignment_option="pool", values={"cka": 0.5, "pwcca": 0.75}
         ),
     ]
-    measurements = read_measurements([write(tmp_path / "s.csv", *rows)]).measurements
-    assert settings_of(measurements) == {
+    values = read_measurements([write(tmp_path / "s.csv", *rows)]).values
+    assert settings_of(values) == {
         ("cka", "a.pt -- b.pt"): [0.5],
-        ("pwcca", "a.pt -- b.pt"): [-0.25],
-        ("pwcca", "a.pt -- b.pt, pool"): [-0.75],
+        ("pwcca", "a.pt -- b.pt"): [0.25],
+        ("pwcca", "a.pt -- b.pt, pool"): [0.75],
     }
-    assert [each.alignment for each in measurements] == ["", "positions", "average pool"]
+    assert [each.alignment for each in values] == ["", "positions", "average pool"]
 
 
 def test_the_newest_of_repetitions_counts_whatever_the_order_of_the_tables(tmp_path):
@@ -93,7 +92,7 @@ def test_the_newest_of_repetitions_counts_whatever_the_order_of_the_tables(tmp_p
     old = write(tmp_path / "1.csv", similarity_row(values={"cka": 0.5}), year=2025)
     new = write(tmp_path / "2.csv", similarity_row(values={"cka": 0.7}), year=2026)
     for tables in ([old, new], [new, old]):
-        assert [each.value for each in read_measurements(tables).measurements] == [0.7]
+        assert [each.value for each in read_measurements(tables).values] == [0.7]
     probes = [
         write(tmp_path / f"p{i}.csv", probe_row(accuracy=i / 8), year=2020 + i) for i in (3, 2)
     ]
@@ -101,7 +100,7 @@ def test_the_newest_of_repetitions_counts_whatever_the_order_of_the_tables(tmp_p
     assert probe.accuracy == 3 / 8
     days = [stitch_row(folder=f"2026-01-0{day}", accuracy=day / 4) for day in (2, 1)]
     assert [
-        each.value for each in read_measurements([write(tmp_path / "g.csv", *days)]).measurements
+        each.value for each in read_measurements([write(tmp_path / "g.csv", *days)]).values
     ] == [0.5]
 
 
@@ -117,14 +116,14 @@ def test_similarities_of_other_data_or_numbers_of_images_are_kept_apart(tmp_path
         same = similarity_row(
             model1="c.pt", values={"cka": 1.0}
         )  # of other networks: it needs no such name
-        measurements = read_measurements([write(tmp_path / "s.csv", *rows, same)]).measurements
+        values = read_measurements([write(tmp_path / "s.csv", *rows, same)]).values
         first, second = (("cka", f"a.pt -- b.pt{name}") for name in names)
-        assert settings_of(measurements) == {
+        assert settings_of(values) == {
             first: [0.25],
             second: [0.5],
             ("cka", "c.pt -- b.pt"): [1.0],
         }
-        assert [each.dataset for each in measurements] == [row.dataset for row in (*rows, same)]
+        assert [each.dataset for each in values] == [row.dataset for row in (*rows, same)]
     assert not capsys.readouterr().err
 
 
@@ -162,8 +161,8 @@ def test_stitches_are_kept_apart_by_networks_method_and_rank_of_matching(tmp_pat
     # Training that goes on from a matching is a setting of its own.
     rows.append(stitch_row(init="pinv", front_stitch_rank=2, accuracy=0.6))
     setting = "a.pt -- b.pt: rc2c_pre, direct matching"
-    measurements = read_measurements([write(tmp_path / "grid.csv", *rows)]).measurements
-    assert {(each.setting, each.ranks[0]): each.value for each in measurements} == {
+    values = read_measurements([write(tmp_path / "grid.csv", *rows)]).values
+    assert {(each.setting, ranks_of(each)[0]): each.value for each in values} == {
         (setting, 8): 0.5,
         (f"{setting}, front_pinv_rank=full", 8): 0.25,
         (setting, 4): 0.4,
@@ -173,6 +172,6 @@ def test_stitches_are_kept_apart_by_networks_method_and_rank_of_matching(tmp_pat
         ("a.pt -- b.pt: rc2c_pre, task loss matching (init=pinv)", 2): 0.6,
     }
     # Where no two of them collide, they are one series.
-    measurements = read_measurements([write(tmp_path / "grid.csv", rows[1], rows[4])]).measurements
-    assert {each.setting for each in measurements} == {setting}
+    values = read_measurements([write(tmp_path / "grid.csv", rows[1], rows[4])]).values
+    assert {each.setting for each in values} == {setting}
     assert not capsys.readouterr().err

@@ -5,7 +5,9 @@ import math
 import pytest
 from scipy import stats
 
-from src.collected.rank_measurements import FULL, Measurement, Measurements
+from src.collected.measured import SIMILARITY, MeasuredLayer, MeasuredValue
+from src.collected.named_networks import NamedNetwork
+from src.collected.rank_measurements import FULL, Measurements
 from src.collected.rank_tests import (
     BASELINE,
     RankTestRow,
@@ -17,27 +19,39 @@ from src.collected.rank_tests import (
 from src.tables.probe_rows import ProbeRow
 from tests.result_rows import probe_row
 
-CKA = Measurement(
-    "cka", "a.pt -- b.pt", ("A", "B"), ("x", "y"), (FULL, FULL), 0.5, dataset="digits"
+X, Y = (
+    MeasuredLayer(NamedNetwork(f"{name}.pt", "resnet18", name), layer)
+    for name, layer in ("ax", "by")
 )
+CKA = MeasuredValue(SIMILARITY, "cka", X, Y, 0.5, setting="a.pt -- b.pt", dataset="digits")
 FEW = "fewer than 10 ranks: no p-values"
-TITLES = {"A": "a.pt", "B": "b.pt"}  # by identity
+
+
+def moved(
+    of: MeasuredValue, layers: tuple[str, str], ranks=(FULL, FULL), **values
+) -> MeasuredValue:
+    """A value at other layers and ranks."""
+    front, end = (
+        side._replace(layer=layer, rank=None if rank == FULL else rank)
+        for side, layer, rank in zip((of.front, of.end), layers, ranks, strict=True)
+    )
+    return of._replace(front=front, end=end, **values)
 
 
 def at(
-    layers: tuple[str, str], values: dict[tuple[float, float], float], of: Measurement = CKA
-) -> list[Measurement]:
-    """Measurements of two layers, by their ranks."""
-    return [of._replace(layers=layers, ranks=ranks, value=value) for ranks, value in values.items()]
+    layers: tuple[str, str], values: dict[tuple[float, float], float], of: MeasuredValue = CKA
+) -> list[MeasuredValue]:
+    """Values at two layers, by their ranks."""
+    return [moved(of, layers, ranks, value=value) for ranks, value in values.items()]
 
 
-def at_full_rank(values: dict[tuple[str, str], float]) -> list[Measurement]:
-    """Measurements by layers."""
-    return [CKA._replace(layers=layers, value=value) for layers, value in values.items()]
+def at_full_rank(values: dict[tuple[str, str], float]) -> list[MeasuredValue]:
+    """Values by layers."""
+    return [moved(CKA, layers, value=value) for layers, value in values.items()]
 
 
-def over_first(values: dict[float, float], of: Measurement = CKA) -> list[Measurement]:
-    """Measurements of x and y by the rank of x."""
+def over_first(values: dict[float, float], of: MeasuredValue = CKA) -> list[MeasuredValue]:
+    """Values of x and y by the rank of x."""
     return at(("x", "y"), {(rank, FULL): value for rank, value in values.items()}, of)
 
 
@@ -55,16 +69,16 @@ def probes(accuracies: dict[float, float], *, width: float = FULL, **values) -> 
 
 
 def tables(
-    measurements: list[Measurement], known: dict[tuple[str, str], list[ProbeRow]] | None = None
+    values: list[MeasuredValue], known: dict[tuple[str, str], list[ProbeRow]] | None = None
 ) -> Measurements:
-    """Tables of these measurements and, by identity and layer, probes."""
+    """Tables of these values and, by network and layer, probes."""
     curves: dict[tuple[str, str, str], dict[float, ProbeRow]] = {}
-    for (identity, layer), rows in (known or {}).items():
+    for (network, layer), rows in (known or {}).items():
         for row in rows:
-            curves.setdefault((identity, layer, row.dataset), {})[
+            curves.setdefault((network, layer, row.dataset), {})[
                 FULL if row.rank is None else row.rank
             ] = row
-    return Measurements(measurements, curves, TITLES, [], [])
+    return Measurements(values, curves, [], [])
 
 
 def of_measures(rows) -> list[RankTestRow]:
@@ -125,8 +139,8 @@ def test_sensitivity_of_either_side():
     first = over_first({1: 0.1, 2: 0.2, 4: 0.4, FULL: 0.3})
     second = at(("x", "y"), {(FULL, 1): 0.9, (FULL, 2): 0.6, (FULL, 4): 0.5})
     known = {
-        ("A", "x"): probes({1: 0.2, 2: 0.5, 4: 0.6, FULL: 0.9}),
-        ("B", "y"): probes({1: 0.2, 2: 0.5, 4: 0.6}),
+        ("a.pt", "x"): probes({1: 0.2, 2: 0.5, 4: 0.6, FULL: 0.9}),
+        ("b.pt", "y"): probes({1: 0.2, 2: 0.5, 4: 0.6}),
     }
     one, two = of_measures(sensitivity(tables(first + second, known)))
     assert (one.varied, one.n, one.note) == ("layer1", 4, FEW)
@@ -139,7 +153,7 @@ def test_sensitivity_of_either_side():
 def test_where_full_rank_was_not_measured_the_highest_rank_counts():
     values = {(rank1, rank2): rank1 * rank2 for rank1 in (1, 2, 4) for rank2 in (8, 16)}
     values[1, 8] = 100.0
-    known = {("A", "x"): probes({1: 0.2, 2: 0.5, 4: 0.6})}
+    known = {("a.pt", "x"): probes({1: 0.2, 2: 0.5, 4: 0.6})}
     row, other = of_measures(sensitivity(tables(at(("x", "y"), values), known)))
     assert row.spearman == pytest.approx(1) and row.note == f"y at rank 16; {FEW}"
     assert (
@@ -153,24 +167,28 @@ def test_ranks_above_the_width_count_once():
     known = probes(
         {rank: [0.5, 0.2, 0.9, 0.9, 0.9, 0.9][i] for i, rank in enumerate(ranks)}, width=4
     )
-    row = only(sensitivity(tables(values, {("A", "x"): known})))
+    row = only(sensitivity(tables(values, {("a.pt", "x"): known})))
     assert row.n == 3 and row.note == f"ranks above the width left out: 3; {FEW}"
     assert row.kendall == pytest.approx(1 / 3)
 
 
 def test_probes_belong_to_the_network_that_was_cut_and_to_the_data_of_the_measurement():
     values, rising = over_first({1: 1, 2: 2, 4: 4}), probes({1: 0.2, 2: 0.5, 4: 0.6})
-    row = only(sensitivity(tables(values, {("B", "x"): rising, ("A", "y"): rising})))
+    row = only(sensitivity(tables(values, {("b.pt", "x"): rising, ("a.pt", "y"): rising})))
     assert (row.n, row.note) == (0, "no probes of x of a.pt on digits") and math.isnan(row.spearman)
-    back = [each._replace(models=("B", "A")) for each in values]
-    assert only(sensitivity(tables(back, {("B", "x"): rising}))).note == FEW
+    back = []
+    for value in values:
+        front = value.front._replace(network=Y.network)
+        back.append(value._replace(front=front, end=value.end._replace(network=X.network)))
+    assert only(sensitivity(tables(back, {("b.pt", "x"): rising}))).note == FEW
     on_mnist = [each._replace(dataset="mnist") for each in values]
     both = rising + probes({1: 0.6, 2: 0.5, 4: 0.2}, dataset="mnist")
     found = [
-        only(sensitivity(tables(each, {("A", "x"): both}))).spearman for each in (values, on_mnist)
+        only(sensitivity(tables(each, {("a.pt", "x"): both}))).spearman
+        for each in (values, on_mnist)
     ]
     assert found == pytest.approx([1, -1])
-    assert only(sensitivity(tables(on_mnist, {("A", "x"): rising}))).note.endswith(
+    assert only(sensitivity(tables(on_mnist, {("a.pt", "x"): rising}))).note.endswith(
         "x of a.pt on mnist"
     )
 
@@ -178,9 +196,9 @@ def test_probes_belong_to_the_network_that_was_cut_and_to_the_data_of_the_measur
 def test_the_rank_itself_is_the_baseline():
     """Beside the measures of a setting, over the same ranks of the same layers."""
     cka = over_first({rank: rank / 20 for rank in (1, 2, 4, 8, 16)})
-    fewer = [each._replace(measure="procrustes") for each in cka[:4]]
-    other = [each._replace(measure="pwcca", value=-each.value, setting="pool") for each in cka]
-    known = {("A", "x"): probes({1: 0.1, 2: 0.3, 4: 0.2, 8: 0.5, 16: 0.4})}
+    fewer = [each._replace(quantity="procrustes", value=-each.value) for each in cka[:4]]
+    other = [each._replace(quantity="pwcca", setting="pool") for each in cka]
+    known = {("a.pt", "x"): probes({1: 0.1, 2: 0.3, 4: 0.2, 8: 0.5, 16: 0.4})}
     rows = list(sensitivity(tables([*cka, *other, *fewer], known)))
     assert [(row.measure, row.setting, row.n) for row in rows] == [
         ("cka", CKA.setting, 5),
@@ -190,6 +208,7 @@ def test_the_rank_itself_is_the_baseline():
         ("pwcca", "pool", 5),
         (BASELINE, "pool", 5),
     ]
+    # Distances that rise with the rank fall with the similarity
     assert (
         rows[2].spearman
         == rows[0].spearman

@@ -318,7 +318,7 @@ def test_stitches_into_untrained_networks_are_controls_and_tested_by_themselves(
     titles = [section.title for section in verdict_report.sections_of(rows)]
     assert "direct matching, 2 pairs with an untrained end network" in titles
     assert "direct matching, - (resnet18, seed 0) → g.pt" in titles
-    assert not list(verdict_report.layer_values(rows))  # one pair of trained networks
+    assert not list(verdict_report.values_of_verdicts(rows, []))  # one pair of trained networks
     lines = [line for line in verdict_report.sentences(rows, Limits()) if "Control" in line]
     assert lines == [
         "Control: of 1 stitches from networks that were never trained 0 are similar (none may be).",

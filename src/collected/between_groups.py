@@ -12,26 +12,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.collected.named_networks import UNLISTED, NamedNetwork
+from src.collected.measured import MeasuredValue, NetworkPair
+from src.collected.named_networks import UNLISTED
 from src.ground.console import listed, note
 from src.ground.grouping import grouped
 from src.statistics.permutations import END, FRONT, Permuted, permutation_test
 from src.tables.verdict_rows import GroupRow, GroupTestRow
 
 ALL_LAYERS = "all pairs of layers"  # which differ between pairs of networks
-NetworkPair = tuple[str, str]  # names of the front and the end network
-
-
-class LayerValue(NamedTuple):
-    """A quantity of a pair of layers of two independent networks."""
-
-    method: str
-    quantity: str
-    front: str  # the name of the network
-    end: str
-    front_layer: str
-    end_layer: str
-    value: float  # may be NaN
 
 
 class GroupComparison(NamedTuple):
@@ -65,31 +53,29 @@ class Question(NamedTuple):
         return f"({self.within}) − ({self.across})"
 
 
-def compare_groups(
-    values: Iterable[LayerValue], networks: Mapping[str, NamedNetwork]
-) -> GroupComparison:
+def compare_groups(values: Iterable[MeasuredValue]) -> GroupComparison:
     """Return the means of each pair of groups, and the tests between groups, for each method.
 
     Networks that a list lacks belong to no group and are left out.
-
-    Args:
-        networks: group and training of each network, by the names in the values.
     """
     comparison = GroupComparison([], [], [])
-    unlisted = {name for name, network in networks.items() if network.group == UNLISTED}
-    listed_values = [value for value in values if unlisted.isdisjoint((value.front, value.end))]
+    listed_values = []
+    for value in values:
+        if UNLISTED not in (network.group for network in value.networks):
+            listed_values.append(value)
     for method, values_of_method in grouped(listed_values, lambda value: value.method).items():
         compared, layers = compared_layers(values_of_method)
         by_quantity = grouped(compared, lambda value: value.quantity)
         means = {name: means_of_networks(of_name) for name, of_name in by_quantity.items()}
-        comparison.groups.extend(_group_rows(method, layers, means, networks))
+        comparison.groups.extend(_group_rows(method, layers, means))
 
-        groups = dict.fromkeys(networks[name].group for name in _names(compared))
+        networks = itertools.chain.from_iterable(value.networks for value in compared)
+        groups = dict.fromkeys(network.group for network in networks)
         for question in questions(groups):
             untested: dict[str, list[str]] = {}  # quantities by the reason
             for quantity, means_of_quantity in means.items():
                 try:
-                    answer = answer_to(question, means_of_quantity, networks)
+                    answer = answer_to(question, means_of_quantity)
                 except Untestable as error:
                     untested.setdefault(str(error), []).append(quantity)
                     continue
@@ -112,7 +98,7 @@ def note_on_layers(groups: Iterable[GroupRow]) -> None:
         )
 
 
-def compared_layers(values: Sequence[LayerValue]) -> tuple[list[LayerValue], str]:
+def compared_layers(values: Sequence[MeasuredValue]) -> tuple[list[MeasuredValue], str]:
     """Choose the pairs of layers to compare groups by; return their values, and a text.
 
     The text says which pairs were chosen, for tables.
@@ -121,26 +107,26 @@ def compared_layers(values: Sequence[LayerValue]) -> tuple[list[LayerValue], str
         values: of one method; not empty.
     """
     layers_of_networks = [
-        {(value.front_layer, value.end_layer) for value in of_networks}
-        for of_networks in grouped(values, lambda value: (value.front, value.end)).values()
+        {value.pair for value in of_networks}
+        for of_networks in grouped(values, lambda value: value.networks).values()
     ]
     common = set.intersection(*layers_of_networks)
-    corresponding = {(front, end) for front, end in common if front == end}
+    corresponding = {pair for pair in common if pair.front_layer == pair.end_layer}
     chosen = corresponding or common
     if not chosen:
         return list(values), ALL_LAYERS
-    kept = [value for value in values if (value.front_layer, value.end_layer) in chosen]
+    kept = [value for value in values if value.pair in chosen]
     text = "1 pair of layers" if len(chosen) == 1 else f"{len(chosen)} pairs of layers"
     return kept, f"{text} of the same name" if corresponding else text
 
 
-def means_of_networks(values: Iterable[LayerValue]) -> dict[NetworkPair, float]:
+def means_of_networks(values: Iterable[MeasuredValue]) -> dict[NetworkPair, float]:
     """Return the mean over pairs of layers, by pair of networks.
 
     NaN is left out, and so are pairs of networks that have no further value.
     """
     defined = [value for value in values if not math.isnan(value.value)]
-    by_networks = grouped(defined, lambda value: (value.front, value.end))
+    by_networks = grouped(defined, lambda value: value.networks)
     return {
         pair: math.fsum(value.value for value in of_pair) / len(of_pair)
         for pair, of_pair in by_networks.items()
@@ -154,16 +140,8 @@ def questions(groups: Iterable[str]) -> Iterator[Question]:
         yield Question(group, second, FRONT)
 
 
-def _names(values: Iterable[LayerValue]) -> list[str]:
-    """Return the names of all networks of values, each once."""
-    return list(dict.fromkeys(name for value in values for name in (value.front, value.end)))
-
-
 def _group_rows(
-    method: str,
-    layers: str,
-    means: Mapping[str, Mapping[NetworkPair, float]],
-    networks: Mapping[str, NamedNetwork],
+    method: str, layers: str, means: Mapping[str, Mapping[NetworkPair, float]]
 ) -> Iterator[GroupRow]:
     """Yield a row for each pair of groups, with the means over its pairs of networks.
 
@@ -171,7 +149,7 @@ def _group_rows(
         means: by quantity, and by pair of networks.
     """
     pairs = dict.fromkeys(itertools.chain.from_iterable(means.values()))
-    by_groups = grouped(pairs, lambda pair: (networks[pair[0]].group, networks[pair[1]].group))
+    by_groups = grouped(pairs, lambda pair: (pair[0].group, pair[1].group))
     for (front_group, end_group), pairs_of_groups in by_groups.items():
         values = {}
         for quantity, means_of_quantity in means.items():
@@ -198,11 +176,7 @@ class Answer(NamedTuple):
     n_second: int
 
 
-def answer_to(
-    question: Question,
-    means: Mapping[NetworkPair, float],
-    networks: Mapping[str, NamedNetwork],
-) -> Answer:
+def answer_to(question: Question, means: Mapping[NetworkPair, float]) -> Answer:
     """Return the answer to a question by a permutation test.
 
     A network at several epochs is one network. The test moves networks from group to group. So all
@@ -214,8 +188,8 @@ def answer_to(
         Untestable: the group has fewer than two networks, a network is in both groups, or a pair of
             networks has no value.
     """
-    trainings_of_group = _trainings(networks, means, question.group)
-    trainings_of_second = _trainings(networks, means, question.second)
+    trainings_of_group = _trainings(means, question.group)
+    trainings_of_second = _trainings(means, question.second)
     if len(trainings_of_group) < 2:
         raise Untestable(f"{question.group} has fewer than two networks")
     if set(trainings_of_group) & set(trainings_of_second):
@@ -223,7 +197,7 @@ def answer_to(
     if not trainings_of_second:
         raise Untestable("a pair of networks has no value")
     trainings = [*trainings_of_group, *trainings_of_second]
-    values = _matrix(means, networks, trainings)
+    values = _matrix(means, trainings)
     if np.isnan(values[~np.eye(len(trainings), dtype=bool)]).any():
         raise Untestable("a pair of networks has no value")
     in_group = np.arange(len(trainings)) < len(trainings_of_group)
@@ -254,29 +228,21 @@ def _test_row(
     )
 
 
-def _trainings(
-    networks: Mapping[str, NamedNetwork], means: Mapping[NetworkPair, float], group: str
-) -> list[str]:
+def _trainings(means: Mapping[NetworkPair, float], group: str) -> list[str]:
     """Return the trainings of the networks of a group that have values."""
-    names = itertools.chain.from_iterable(means)
-    return list(
-        dict.fromkeys(networks[name].training for name in names if networks[name].group == group)
-    )
+    networks = itertools.chain.from_iterable(means)
+    return list(dict.fromkeys(network.training for network in networks if network.group == group))
 
 
-def _matrix(
-    means: Mapping[NetworkPair, float],
-    networks: Mapping[str, NamedNetwork],
-    trainings: Sequence[str],
-) -> np.ndarray:
+def _matrix(means: Mapping[NetworkPair, float], trainings: Sequence[str]) -> np.ndarray:
     """Return the means over epochs, (N, N), by training of the front and of the end network.
 
     NaN where there is no value.
     """
     values_of_cells: dict[tuple[str, str], list[float]] = {}
-    for (front, end), mean in means.items():
-        cell = networks[front].training, networks[end].training
-        values_of_cells.setdefault(cell, []).append(mean)
+    for networks, mean in means.items():
+        front, end = (network.training for network in networks)
+        values_of_cells.setdefault((front, end), []).append(mean)
     values = np.full((len(trainings), len(trainings)), np.nan)
     for i, front in enumerate(trainings):
         for j, end in enumerate(trainings):

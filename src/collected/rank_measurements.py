@@ -1,54 +1,46 @@
-"""Reads tables of similarity, probing and stitching as measurements at layers and ranks.
+"""Reads tables of similarity, probing and stitching as values at layers and ranks.
 
 Of repeated results the newest counts: the result in the table that was written last.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from src.choices import STARTS
-from src.choices.similarity import SAMPLES, measure_of
+from src.collected.groups import Names
+from src.collected.measured import (
+    MeasuredValue,
+    NetworkPair,
+    accuracy_of,
+    named_pair,
+    similarities_of,
+)
+from src.collected.named_networks import named_by_list
 from src.ground.grouping import grouped
 from src.runs.weights import warn_of_earlier
 from src.tables.experiments import NETWORKS, RANKS, method_names, newest
 from src.tables.image_records import told_apart, warn_of_several
-from src.tables.network_names import NetworkKey, NetworkName, short, titles_of
+from src.tables.network_names import NetworkName, short
 from src.tables.probe_rows import ProbeRow
 from src.tables.similarity_rows import SimilarityRow
 from src.tables.stitch_rows import StitchRow
 from src.tables.tables import read_table
-from src.values import Rank
+from src.values import Pair, Rank
 
 FULL = math.inf  # the rank of a layer that is not truncated: above all other ranks
 
-Layers = tuple[str, str]
-ProbeKey = tuple[NetworkKey, str, str]  # network, layer, data set
+ProbeKey = tuple[str, str, str]  # the name of a network, a layer and a data set
 ProbesByRank = dict[float, ProbeRow]
 MeasuredRow = SimilarityRow | ProbeRow | StitchRow
 
 
-class Measurement(NamedTuple):
-    """The value of a measure at two layers and ranks, signed so that higher means more similar."""
-
-    measure: str
-    setting: str  # everything else but layers and ranks: networks, data, method
-    models: tuple[NetworkKey, NetworkKey]  # the networks
-    layers: Layers
-    ranks: tuple[float, float]  # FULL where nothing is truncated
-    value: float
-    method: str = ""  # of stitching
-    alignment: str = ""  # how samples are made of activations; "": the measure needs no samples
-    dataset: str | None = None  # of the images
-
-
 class Measurements(NamedTuple):
-    """The contents of some tables; of repeated measurements, the newest."""
+    """The contents of some tables; of repeated results, the newest."""
 
-    measurements: list[Measurement]
+    values: list[MeasuredValue]  # each with its setting
     probes: dict[ProbeKey, ProbesByRank]
-    titles: dict[NetworkKey, str]  # of the networks
     networks: list[NetworkName]  # distinct
     datasets: list[str]  # distinct
 
@@ -56,7 +48,7 @@ class Measurements(NamedTuple):
 class Series(NamedTuple):
     """The values of a measure at two layers, over the ranks of one of the layers."""
 
-    layers: Layers
+    pair: Pair
     other_rank: float  # of the layer whose rank is fixed
     values: dict[float, float]  # by rank
 
@@ -84,48 +76,50 @@ def read_measurements(paths: Sequence[str | Path]) -> Measurements:
     stitches.sort(key=lambda row: row.folder)
     warn_of_earlier((row.networks for row in rows), kind="row")
 
-    # Measurements
-    names = [name for row in rows for name in row.networks]
-    titles = titles_of(names)
-    measurements = [*_similarities(similarities, titles), *_accuracies(stitches, titles)]
+    # Values
+    networks = list(dict.fromkeys(name for row in rows for name in row.networks))
+    names = named_by_list(networks, None)
+    values = [*_similarities(similarities, names), *_accuracies(stitches, names)]
     datasets = dict.fromkeys(row.dataset for row in rows if row.dataset)
     return Measurements(
-        newest(measurements, lambda item: (item.measure, item.setting, item.layers, item.ranks)),
-        _newest_probes(probes),
-        titles,
-        list(dict.fromkeys(names)),
+        newest(values, lambda value: (value.quantity, value.setting, value.pair, ranks_of(value))),
+        _newest_probes(probes, names),
+        networks,
         list(datasets),
     )
 
 
-def by_series(measurements: Iterable[Measurement]) -> list[list[Measurement]]:
-    """Return lists of the measurements that share measure and setting."""
-    groups = grouped(measurements, lambda item: (item.measure, item.setting))
-    return list(groups.values())
+def ranks_of(value: MeasuredValue) -> tuple[float, float]:
+    """Return the ranks of both layers; FULL where nothing is truncated."""
+    return _number(value.front.rank), _number(value.end.rank)
 
 
-def over_ranks(measurements: Sequence[Measurement], side: int) -> Iterator[Series]:
+def by_series(values: Iterable[MeasuredValue]) -> list[list[MeasuredValue]]:
+    """Return lists of the values that share quantity and setting."""
+    return list(grouped(values, lambda value: (value.quantity, value.setting)).values())
+
+
+def over_ranks(values: Sequence[MeasuredValue], side: int) -> Iterator[Series]:
     """Yield the values over the ranks of one layer, for each two layers with at least two ranks.
 
     The other layer has the highest rank that was measured.
 
     Args:
-        measurements: of one measure and setting.
+        values: of one quantity and setting.
         side: 0: ranks of the first layer; 1: ranks of the second layer.
     """
-    groups: dict[Layers, list[Measurement]] = {}
-    for item in measurements:
-        groups.setdefault(item.layers, []).append(item)
-    for layers, group in groups.items():
-        other_rank = max(item.ranks[1 - side] for item in group)
-        values = {
-            item.ranks[side]: item.value for item in group if item.ranks[1 - side] == other_rank
-        }
-        if len(values) > 1:
-            yield Series(layers, other_rank, values)
+    for pair, values_of_pair in grouped(values, lambda value: value.pair).items():
+        other_rank = max(ranks_of(value)[1 - side] for value in values_of_pair)
+        by_rank = {}
+        for value in values_of_pair:
+            ranks = ranks_of(value)
+            if ranks[1 - side] == other_rank:
+                by_rank[ranks[side]] = value.value
+        if len(by_rank) > 1:
+            yield Series(pair, other_rank, by_rank)
 
 
-def _newest_probes(rows: Iterable[ProbeRow]) -> dict[ProbeKey, ProbesByRank]:
+def _newest_probes(rows: Iterable[ProbeRow], names: Names) -> dict[ProbeKey, ProbesByRank]:
     """Return the newest probes by network, layer and data set, and by rank.
 
     All probes of a layer have the number of epochs of its newest probe.
@@ -133,70 +127,51 @@ def _newest_probes(rows: Iterable[ProbeRow]) -> dict[ProbeKey, ProbesByRank]:
     Args:
         rows: the oldest first.
     """
-    newest_rows = newest(
-        rows, lambda row: (row.networks[0].key, row.layer, row.dataset, row.epochs, row.rank)
-    )
+
+    def key_of(row: ProbeRow) -> ProbeKey:
+        (network,) = row.networks
+        return names[network.key].name, row.layer, row.dataset
+
     probes: dict[ProbeKey, ProbesByRank] = {}
-    for row in newest_rows:
-        key = (row.networks[0].key, row.layer, row.dataset)
+    for row in newest(rows, lambda row: (key_of(row), row.epochs, row.rank)):
         by_rank: ProbesByRank = {}
-        for rank, probe in probes.get(key, {}).items():
+        for rank, probe in probes.get(key_of(row), {}).items():
             if probe.epochs == row.epochs:
                 by_rank[rank] = probe
         by_rank[_number(row.rank)] = row
-        probes[key] = by_rank
+        probes[key_of(row)] = by_rank
     return probes
 
 
-def _similarities(
-    rows: Sequence[SimilarityRow], titles: Mapping[NetworkKey, str]
-) -> Iterator[Measurement]:
-    """Yield a measurement for each value of a row.
+def _similarities(rows: Sequence[SimilarityRow], names: Names) -> Iterator[MeasuredValue]:
+    """Yield the values of rows.
 
     The setting names the data and the number of images where rows of the same networks differ in
     them, and the alignment where the user chose it.
     """
-    for rows_of_models in grouped(rows, _models).values():
-        has_several_datasets = len({row.dataset for row in rows_of_models}) > 1
-        has_several_numbers = len({row.n_samples for row in rows_of_models}) > 1
-        for row in rows_of_models:
-            networks = _title(row, titles)
+    for networks, rows_of_networks in grouped(rows, lambda row: named_pair(row, names)).items():
+        has_several_datasets = len({row.dataset for row in rows_of_networks}) > 1
+        has_several_numbers = len({row.n_samples for row in rows_of_networks}) > 1
+        for row in rows_of_networks:
+            setting = _title(networks)
             if has_several_datasets:
-                networks += f", {short(row.dataset)}"
+                setting += f", {short(row.dataset)}"
             if has_several_numbers:
-                networks += f", {row.n_samples} images"
-            for measure, similarity in row.compared.values.items():
-                is_aligned = measure_of(measure).of == SAMPLES
-                setting = networks
-                if is_aligned and row.alignment_option in ("pool", "positions"):
-                    setting += f", {row.alignment_option}"
-                yield Measurement(
-                    measure,
-                    setting,
-                    _models(row),
-                    (row.layer1, row.layer2),
-                    (_number(row.rank1), _number(row.rank2)),
-                    measure_of(measure).sign * similarity.value,
-                    alignment=row.alignment if is_aligned else "",
-                    dataset=row.dataset,
-                )
+                setting += f", {row.n_samples} images"
+            for value in similarities_of(row, networks):
+                if value.alignment and row.alignment_option in ("pool", "positions"):
+                    yield value._replace(setting=f"{setting}, {row.alignment_option}")
+                else:
+                    yield value._replace(setting=setting)
 
 
-def _accuracies(
-    rows: Sequence[StitchRow], titles: Mapping[NetworkKey, str]
-) -> Iterator[Measurement]:
-    """Yield the accuracy of each row as a measurement; its setting names the method."""
+def _accuracies(rows: Sequence[StitchRow], names: Names) -> Iterator[MeasuredValue]:
+    """Yield the accuracy of each row; its setting names the method."""
     for row, method in zip(rows, _methods(rows), strict=True):
-        yield Measurement(
-            "stitching accuracy",
-            f"{_title(row, titles)}: {row.distinctions['stitching_type']}, {method}",
-            _models(row),
-            (row.front_layer, row.end_layer),
-            (_number(row.front_stitch_rank), FULL),
-            row.accuracy,
-            method=method,
-            dataset=row.dataset,
-        )
+        networks = named_pair(row, names)
+        stitching_type = row.distinctions["stitching_type"]
+        setting = f"{_title(networks)}: {stitching_type}, {method}"
+        yield accuracy_of(row, method, networks)._replace(setting=setting)
 
 
 def _methods(rows: Sequence[StitchRow]) -> list[str]:
@@ -210,7 +185,7 @@ def _methods(rows: Sequence[StitchRow]) -> list[str]:
     # Ranks of the matched activations, of stitches that differ in nothing else
     matched_ranks: dict[tuple, set[Rank]] = {}
     for row, method in zip(rows, methods, strict=True):
-        key = (method, _models(row), row.pair, row.front_stitch_rank)
+        key = (method, row.network_keys, row.pair, row.front_stitch_rank)
         matched_ranks.setdefault(key, set()).add(_matched_rank(row))
     ambiguous = {method for (method, *_), ranks in matched_ranks.items() if len(ranks) > 1}
 
@@ -231,15 +206,9 @@ def _matched_rank(row: StitchRow) -> Rank:
     return row.front_stitch_rank if row.init in STARTS else row.front_pinv_rank
 
 
-def _models(row: SimilarityRow | StitchRow) -> tuple[NetworkKey, NetworkKey]:
-    """Return the keys of both networks of a row."""
-    first, second = row.networks
-    return first.key, second.key
-
-
-def _title(row: SimilarityRow | StitchRow, titles: Mapping[NetworkKey, str]) -> str:
-    """Return the titles of both networks of a row, such as "a.pt -- b.pt"."""
-    return " -- ".join(titles[model] for model in _models(row))
+def _title(networks: NetworkPair) -> str:
+    """Return the names of two networks, such as "a.pt -- b.pt"."""
+    return " -- ".join(network.name for network in networks)
 
 
 def _number(rank: Rank) -> float:

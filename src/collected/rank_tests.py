@@ -12,21 +12,23 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from scipy.stats import kendalltau, spearmanr
 
+from src.choices.similarity import measure_of
+from src.collected.measured import SIMILARITY, MeasuredValue
 from src.collected.rank_measurements import (
     FULL,
-    Layers,
-    Measurement,
     Measurements,
     ProbesByRank,
     Series,
     by_series,
     over_ranks,
+    ranks_of,
 )
 from src.ground.grouping import grouped
+from src.values import Pair
 
 BASELINE = "rank itself"
 MIN_RANKS = 10  # for p-values
@@ -109,39 +111,38 @@ def sensitivity(tables: Measurements) -> Iterator[RankTestRow]:
     measured it is at its highest rank, with a note. After the measures of a setting come rows of
     the rank itself, over the same ranks of the same layers.
     """
-    groups = grouped(by_series(tables.measurements), lambda measurements: measurements[0].setting)
+    groups = grouped(by_series(tables.values), lambda values: values[0].setting)
     for group in groups.values():
-        baselines: dict[tuple[Layers, int, tuple[float, ...]], RankTestRow] = {}
-        for measurements, side in product(group, (0, 1)):
-            first = measurements[0]
-            for series in over_ranks(measurements, side):
+        baselines: dict[tuple[Pair, int, tuple[float, ...]], RankTestRow] = {}
+        for values, side in product(group, (0, 1)):
+            first = values[0]
+            for series in over_ranks(values, side):
                 # The measure
-                probes = _probes(tables, first, side, series.layers[side])
+                probes = _probes(tables, first, side, series.pair[side])
                 ranks = _common_ranks(series, probes)
                 accuracies = [probes[rank].accuracy for rank in ranks]
-                values = [series.values[rank] for rank in ranks]
-                measured = correlation(values, accuracies)
-                note = _note(tables, first, side, series, probes, measured.note)
-                measured = measured._replace(note=note)
-                yield _row("sensitivity", first, series.layers, side, **measured._asdict())
+                sign = measure_of(first.quantity).sign
+                measured = correlation([sign * series.values[rank] for rank in ranks], accuracies)
+                note = _note(first, side, series, probes, measured.note)
+                row = _row("sensitivity", first, series.pair, side, n=measured.n)
+                yield row._replace(**measured._replace(note=note)._asdict())
 
                 # The rank itself
                 if ranks:
                     baseline = correlation(ranks, accuracies)._asdict()
-                    rank_itself = first._replace(measure=BASELINE)
-                    row = _row("sensitivity", rank_itself, series.layers, side, **baseline)
-                    baselines[series.layers, side, tuple(ranks)] = row
+                    row = row._replace(measure=BASELINE, **baseline)
+                    baselines[series.pair, side, tuple(ranks)] = row
         yield from baselines.values()
 
 
-def _probes(tables: Measurements, measured: Measurement, side: int, layer: str) -> ProbesByRank:
-    """Return the probes of a layer of a network of a measurement, on the data of the measurement.
+def _probes(tables: Measurements, measured: MeasuredValue, side: int, layer: str) -> ProbesByRank:
+    """Return the probes of a layer of a network of a value, on the data of the value.
 
-    A measurement that names no data has the probes on any data.
+    A value that names no data has the probes on any data.
     """
     probes: ProbesByRank = {}
     for (network, probed_layer, dataset), probes_by_rank in tables.probes.items():
-        is_of_layer = (network, probed_layer) == (measured.models[side], layer)
+        is_of_layer = (network, probed_layer) == (measured.networks[side].name, layer)
         if is_of_layer and measured.dataset in (None, dataset):
             probes = probes_by_rank
     return probes
@@ -160,8 +161,7 @@ def _common_ranks(series: Series, probes: ProbesByRank) -> list[float]:
 
 
 def _note(
-    tables: Measurements,
-    measured: Measurement,
+    measured: MeasuredValue,
     side: int,
     series: Series,
     probes: ProbesByRank,
@@ -170,10 +170,10 @@ def _note(
     """Return the note on a test of sensitivity, in front of the note on its correlation."""
     notes = []
     if series.other_rank != FULL:
-        notes.append(f"{series.layers[1 - side]} at rank {series.other_rank:.0f}")
+        notes.append(f"{series.pair[1 - side]} at rank {series.other_rank:.0f}")
     if not probes:
-        network = tables.titles[measured.models[side]]
-        missing = f"no probes of {series.layers[side]} of {network}"
+        network = measured.networks[side].name
+        missing = f"no probes of {series.pair[side]} of {network}"
         if measured.dataset:
             missing += f" on {measured.dataset}"
         return "; ".join([*notes, missing])
@@ -193,26 +193,27 @@ def specificity(tables: Measurements) -> Iterator[RankTestRow]:
     is varied (`varied` is layer2), and the other way round. Ties count against the corresponding
     layer. NaN are left out.
     """
-    for measurements in by_series(tables.measurements):
-        full = [item for item in measurements if item.ranks == (FULL, FULL)]
-        second_layers = {item.layers[1] for item in full}
-        for layer in dict.fromkeys(item.layers[0] for item in full):
+    for values in by_series(tables.values):
+        full = [value for value in values if ranks_of(value) == (FULL, FULL)]
+        second_layers = {value.end.layer for value in full}
+        for layer in dict.fromkeys(value.front.layer for value in full):
             if layer not in second_layers:
                 continue
             for varied in (1, 0):
-                candidates = [item for item in full if item.layers[1 - varied] == layer]
+                candidates = [value for value in full if value.pair[1 - varied] == layer]
                 if len(candidates) > 1:
                     yield _specificity_row(candidates, layer, varied)
 
 
-def _specificity_row(candidates: Sequence[Measurement], layer: str, varied: int) -> RankTestRow:
+def _specificity_row(candidates: Sequence[MeasuredValue], layer: str, varied: int) -> RankTestRow:
     """Return the place of a layer among candidates.
 
     Args:
-        candidates: measurements that share the layer that is not varied.
+        candidates: values that share the layer that is not varied.
         varied: the index of the varied layer.
     """
-    values = {item.layers[varied]: item.value for item in candidates}
+    sign = measure_of(candidates[0].quantity).sign
+    values = {item.pair[varied]: sign * item.value for item in candidates}
     defined = [value for value in values.values() if not math.isnan(value)]
     notes = []
     place = math.nan
@@ -224,11 +225,8 @@ def _specificity_row(candidates: Sequence[Measurement], layer: str, varied: int)
     alignments = dict.fromkeys(item.alignment for item in candidates if item.alignment)
     if len(alignments) > 1:
         notes.append(f"{MIXED}: {', '.join(alignments)}")
-    note = "; ".join(notes)
-    layers = (layer, layer)
-    return _row(
-        "specificity", candidates[0], layers, varied, n=len(defined), place=place, note=note
-    )
+    row = _row("specificity", candidates[0], Pair(layer, layer), varied, n=len(defined))
+    return row._replace(place=place, note="; ".join(notes))
 
 
 def summary_of_correlations(rows: Sequence[RankTestRow]) -> str:
@@ -261,13 +259,13 @@ def _defined(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None and not math.isnan(value)]
 
 
-def _row(
-    test: str, measured: Measurement, layers: Layers, side: int, **columns: Any
-) -> RankTestRow:
-    """Return the row of a test of a measure.
+def _row(test: str, measured: MeasuredValue, pair: Pair, side: int, *, n: int) -> RankTestRow:
+    """Return the row of a test of a measure, without its result.
 
     Args:
         side: the index of the varied layer.
-        columns: the columns of the row from `n` on.
     """
-    return RankTestRow(test, measured.measure, measured.setting, *layers, SIDES[side], **columns)
+    measure = measured.quantity
+    if measured.method != SIMILARITY:
+        measure = f"stitching {measure}"
+    return RankTestRow(test, measure, measured.setting, *pair, SIDES[side], n)

@@ -297,9 +297,9 @@ def _ends_of_impostors(
     if not impostors:
         return []
     stitched = tables.values.keys() & tables.directed
-    compared = tables.values.keys() - {*BASELINES, PROBE}
+    compared = tables.values.keys() - {*BASELINES, PROBE.name}
     first = impostors[0]
-    measures = stitched or compared or {PROBE}
+    measures = stitched or compared or {PROBE.name}
     values = np.array([tables.values[name][first] for name in measures])
     has_values = np.isfinite(values).any((0, 2, 3))  # (N,)
     return [i for i, names in enumerate(words) if CLEAN in names and has_values[i]]
@@ -355,6 +355,7 @@ def _rows(tables: Tables, scores: Mapping[str, Sequence[Scored]]) -> Iterator[Tr
                 is_baseline=measure in BASELINES,
                 n_networks=len(scored.estimate.groups),
                 both_directions=measure in tables.directed and scored.test != "impostors",
+                family=tables.families.get(measure, measure),
             )
 
 

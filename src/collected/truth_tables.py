@@ -3,14 +3,27 @@
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import permutations
+from itertools import chain, permutations
 from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from src.collected.scored_measures import PROBE, measures_of, similarities_of
+from src.collected.measured import (
+    MeasuredLayer,
+    MeasuredValue,
+    quantities_of,
+    reversed_similarities_of,
+    similarities_of,
+)
+from src.collected.named_networks import NamedNetwork
+from src.collected.scored_measures import (
+    PROBE,
+    ScoredMeasure,
+    scored_similarities,
+    scored_stitch,
+)
 from src.ground.console import warn
 from src.ground.errors import UserError
 from src.runs.folders import StitchingRun
@@ -21,22 +34,12 @@ from src.tables.matrices import by_depth, depths_of
 from src.tables.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, pair_name
 from src.tables.network_names import NetworkName
 from src.tables.probe_rows import ProbeRow
+from src.tables.quantities import IN_TRUTH, shown_in
 from src.tables.similarity_rows import SimilarityRow
 from src.tables.stitch_rows import StitchRow
 from src.tables.tables import read_table
-from src.values import ComparedLayers
 
-
-class CellKey(NamedTuple):
-    """The place of a value: two networks by their numbers in the list, and a layer of each."""
-
-    front: int
-    end: int
-    front_layer: str
-    end_layer: str
-
-
-Cells = dict[str, dict[CellKey, float]]  # by measure
+Values = dict[ScoredMeasure, list[MeasuredValue]]
 
 
 class RowOfNetworks(Protocol):
@@ -57,6 +60,7 @@ class Tables(NamedTuple):
     # similar, NaN is missing
     values: dict[str, NDArray]
     directed: frozenset[str]  # the measures of stitches
+    families: Mapping[str, str] = {}  # by measure, see `ScoredMeasure`
     shortcut: float | None = None  # the option `--shortcut`: test images had dots
     seed: int | None = None  # of fresh networks
     test_images: str | None = None  # the first digits of their fingerprint; None: not recorded
@@ -105,14 +109,14 @@ def read_tables(
     for network in networks:
         names.append(network.named()._replace(weights=weights.get(network.name, "")))
 
-    cells: Cells = defaultdict(dict)
+    values: Values = defaultdict(list)
     current = _CurrentRows(names)
-    similarities = _read_similarities(folder / SIMILARITY, networks, cells, current)
-    probes = _read_probes(folder / PROBES, networks, cells, current)
-    undirected = frozenset(cells)
-    stitches = _read_stitches(folder, networks, cells, current)
+    similarities = _read_similarities(folder / SIMILARITY, networks, values, current)
+    probes = _read_probes(folder / PROBES, networks, values, current)
+    undirected = frozenset(values)
+    stitches = _read_stitches(folder, networks, values, current)
     current.warn()
-    if not cells:
+    if not values:
         raise UserError(
             f"{folder} has no pair of the networks of this list; give the list that "
             "misc/all_pairs.py was given"
@@ -126,11 +130,12 @@ def read_tables(
         )
     refuse_several(rows, folder)
     test_images = {row.test_images for row in rows if row.test_images}
-    layers = _ordered_layers(cells, similarities, stitches)
+    layers = _ordered_layers(values, similarities, stitches)
     return Tables(
         layers,
-        _as_arrays(cells, layers, n_networks=len(networks)),
-        directed=frozenset(cells) - undirected,
+        _as_arrays(values, layers, networks),
+        directed=frozenset(measure.name for measure in values if measure not in undirected),
+        families={measure.name: measure.family for measure in values},
         shortcut=shortcuts.pop(),
         seed=current.seed,
         test_images=min(test_images, default=None),
@@ -138,31 +143,35 @@ def read_tables(
 
 
 def _ordered_layers(
-    cells: Cells, similarities: Sequence[SimilarityRow], stitches: Sequence[StitchRow]
+    values: Values, similarities: Sequence[SimilarityRow], stitches: Sequence[StitchRow]
 ) -> list[str]:
     """Return all layers that have values, in the order of depth.
 
     Stitches record depths. Otherwise the order is that of the rows of similarity.
     """
-    layers = set()
-    for values in cells.values():
-        for key in values:
-            layers |= {key.front_layer, key.end_layer}
+    layers: set[str] = set()
+    for values_of_measure in values.values():
+        layers.update(chain.from_iterable(value.pair for value in values_of_measure))
     rows_of_layers = dict.fromkeys(row.layer1 for row in similarities)
     places = {layer: place for place, layer in enumerate(rows_of_layers)}
     return by_depth(layers, depths_of(stitches, "front", "end"), places)
 
 
-def _as_arrays(cells: Cells, layers: Sequence[str], *, n_networks: int) -> dict[str, NDArray]:
+def _as_arrays(
+    values: Values, layers: Sequence[str], networks: Sequence[ListedNetwork]
+) -> dict[str, NDArray]:
     """Return the values by measure, (N, N, L, L); missing values are NaN."""
-    places = {layer: place for place, layer in enumerate(layers)}
-    shape = (n_networks, n_networks, len(layers), len(layers))
+    layer_places = {layer: place for place, layer in enumerate(layers)}
+    network_places = {network.name: place for place, network in enumerate(networks)}
+    shape = (len(networks), len(networks), len(layers), len(layers))
     arrays = {}
-    for measure, values in cells.items():
+    for measure, values_of_measure in values.items():
         array = np.full(shape, math.nan)
-        for key, value in values.items():
-            array[key.front, key.end, places[key.front_layer], places[key.end_layer]] = value
-        arrays[measure] = array
+        for value in values_of_measure:
+            front, end = (network_places[network.name] for network in value.networks)
+            front_layer, end_layer = (layer_places[layer] for layer in value.pair)
+            array[front, end, front_layer, end_layer] = value.value
+        arrays[measure.name] = array
     return arrays
 
 
@@ -228,18 +237,25 @@ def _pairs(
             yield i, j, path
 
 
+def _named(network: ListedNetwork) -> NamedNetwork:
+    """Return a network of the list as measured values have it."""
+    return NamedNetwork(network.name, network.group or "", training=network.name)
+
+
 def _read_similarities(
-    folder: Path, networks: Sequence[ListedNetwork], cells: Cells, current: _CurrentRows
+    folder: Path, networks: Sequence[ListedNetwork], values: Values, current: _CurrentRows
 ) -> list[SimilarityRow]:
     """Add the measures of similarity at full rank, in both directions; return all rows."""
     rows: list[SimilarityRow] = []
     for first, second, path in _pairs(folder, networks, ".csv"):
         rows_of_pair = current.select(read_table(path, SimilarityRow), first, second)
         rows += rows_of_pair
+        pair = (_named(networks[first]), _named(networks[second]))
         for row in rows_of_pair:
             if row.rank1 is None and row.rank2 is None:
-                _add_similarities(cells, first, second, row.compared)
-                _add_similarities(cells, second, first, row.compared.turned)
+                for of_way in (similarities_of(row, pair), reversed_similarities_of(row, pair)):
+                    for measure, value in scored_similarities(of_way):
+                        values[measure].append(value)
     if not all(row.is_both_ways for row in rows):
         warn(
             f"{folder}: PWCCA is not symmetric, and an earlier version measured it in one direction "
@@ -249,15 +265,8 @@ def _read_similarities(
     return rows
 
 
-def _add_similarities(cells: Cells, first: int, second: int, compared: ComparedLayers) -> None:
-    """Add the measures of two layers of two networks."""
-    key = CellKey(first, second, compared.layer1, compared.layer2)
-    for name, value in similarities_of(compared).items():
-        cells[name][key] = value
-
-
 def _read_stitches(
-    folder: Path, networks: Sequence[ListedNetwork], cells: Cells, current: _CurrentRows
+    folder: Path, networks: Sequence[ListedNetwork], values: Values, current: _CurrentRows
 ) -> list[StitchRow]:
     """Add the measures of stitches by method; return all rows."""
     rows: list[StitchRow] = []
@@ -266,11 +275,12 @@ def _read_stitches(
         for front, end, path in _pairs(folder / method, networks):
             runs = {run.row: run for run in _read_runs(path)}
             _warn_of_newer_checkpoints(runs.values())
+            pair = (_named(networks[front]), _named(networks[end]))
             for row in current.select(runs, front, end):
                 rows.append(row)
-                key = CellKey(front, end, row.front_layer, row.end_layer)
-                for name, value in measures_of(runs[row]).items():
-                    cells[f"{method} {name}"][key] = value
+                for quantity in quantities_of(runs[row], method, pair, shown_in(IN_TRUTH)):
+                    measure, value = scored_stitch(quantity)
+                    values[measure].append(value)
     return rows
 
 
@@ -295,11 +305,11 @@ def _read_runs(folder: Path) -> list[StitchingRun]:
 
 
 def _read_probes(
-    folder: Path, networks: Sequence[ListedNetwork], cells: Cells, current: _CurrentRows
+    folder: Path, networks: Sequence[ListedNetwork], values: Values, current: _CurrentRows
 ) -> list[ProbeRow]:
     """Add the negative differences between the accuracies of full-rank probes; return all rows."""
     rows: list[ProbeRow] = []
-    accuracies: dict[tuple[int, str], float] = {}  # by network and layer
+    accuracies: dict[MeasuredLayer, float] = {}
     for number, network in enumerate(networks):
         path = folder / f"{network.name}.csv"
         if path.exists():
@@ -307,10 +317,10 @@ def _read_probes(
             rows += rows_of_network
             for row in rows_of_network:
                 if row.rank is None:
-                    accuracies[number, row.layer] = row.accuracy
-    for first, second in permutations(accuracies, 2):
-        (front, front_layer), (end, end_layer) = first, second
-        if front != end:
-            key = CellKey(front, end, front_layer, end_layer)
-            cells[PROBE][key] = -abs(accuracies[first] - accuracies[second])
+                    accuracies[MeasuredLayer(_named(network), row.layer)] = row.accuracy
+    for front, end in permutations(accuracies, 2):
+        if front.network != end.network:
+            similarity = -abs(accuracies[front] - accuracies[end])
+            value = MeasuredValue(PROBE.name, PROBE.name, front, end, similarity)
+            values[PROBE].append(value)
     return rows

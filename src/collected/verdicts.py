@@ -23,16 +23,17 @@ from src.collected.groups import (
 from src.collected.named_networks import named_networks
 from src.runs.folders import StitchingRun
 from src.tables.image_records import are_same
-from src.tables.similarity_rows import SimilarityRow, value_column
+from src.tables.similarity_rows import SimilarityRow, columns_of, described
 from src.tables.verdict_rows import VerdictRow
-from src.values import OF_BATCH, RANDOM, Predictions
+from src.values import ALL_IMAGES, OF_BATCH, RANDOM, Predictions
 from src.verdict import SIMILAR, Compared, Limits, Stitches, Verdict, judge
 
 MEASURES = ("cka", "cka_debiased")  # whose values and nulls the table shows
+# Their values, and the numbers of their nulls of all images
 SIMILARITY_COLUMNS = [
-    column
-    for name in MEASURES
-    for column in (name, f"{name}_p_value", f"{name}_null_95", f"{name}_calibrated")
+    column.name
+    for column in chain.from_iterable(map(columns_of, MEASURES))
+    if not column.is_reversed and column.images in ("", ALL_IMAGES)
 ]
 
 # Means of runs that a row has where predictions or activations give no estimate
@@ -251,8 +252,7 @@ def _by_layers(rows: Iterable[SimilarityRow]) -> dict[tuple, list[SimilarityRow]
     by_layers: dict[tuple, list[SimilarityRow]] = {}
     for row in rows:
         if row.rank1 is None and row.rank2 is None:
-            networks = tuple(network.key for network in row.networks)
-            key = (networks, row.dataset, (row.layer1, row.layer2))
+            key = (row.network_keys, row.dataset, (row.layer1, row.layer2))
             by_layers.setdefault(key, []).append(row)
     return by_layers
 
@@ -286,8 +286,10 @@ def similarity_columns(values: Iterable[Mapping[str, float]]) -> list[str]:
     Args:
         values: of rows of tables of similarity, by column.
     """
-    columns = dict.fromkeys(chain.from_iterable(values))
-    of_users = [name for name in columns if measure_of(value_column(name)).of == ACTIVATIONS]
+    column_of = described(tuple(dict.fromkeys(chain.from_iterable(values))))
+    of_users = [
+        name for name, column in column_of.items() if measure_of(column.measure).of == ACTIVATIONS
+    ]
     return [*SIMILARITY_COLUMNS, *of_users]
 
 

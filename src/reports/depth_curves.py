@@ -10,7 +10,16 @@ from typing import NamedTuple
 import numpy as np
 
 from src.choices.similarity import measure_of
-from src.collected.groups import Names, value_of
+from src.collected.groups import Names
+from src.collected.measured import (
+    SIMILARITY,
+    MeasuredValue,
+    named_pair,
+    quantities_of,
+    reversed_similarities_of,
+    similarities_of,
+)
+from src.collected.named_networks import NamedNetwork
 from src.ground.console import listed, note
 from src.ground.errors import UserError
 from src.ground.grouping import grouped
@@ -19,8 +28,8 @@ from src.runs.folders import StitchingRun
 from src.statistics.resampling import Estimate
 from src.tables.experiments import NETWORKS, method_names
 from src.tables.matrices import by_depth, depths_of
-from src.tables.network_names import NetworkKey, NetworkName, short
-from src.tables.quantities import IN_CURVES, shown_in
+from src.tables.network_names import OfTwoNetworks, short
+from src.tables.quantities import IN_CURVES, QUANTITIES, shown_in
 from src.tables.similarity_rows import SimilarityRow
 from src.tables.tables import write_table
 from src.tables.truth_rows import DepthRow
@@ -38,15 +47,12 @@ RANGES = {quantity.title: quantity.possible for quantity in shown_in(IN_CURVES).
 }
 
 
-class DepthValue(NamedTuple):
-    """A value of the same layer of two networks."""
+class Line(NamedTuple):
+    """A line of the curves."""
 
     quantity: str
-    line: str  # a method of stitching, or a measure
-    groups: str  # front group → end group
-    layer: str
-    networks: tuple[NetworkKey, NetworkKey]
-    value: float
+    name: str  # a method of stitching, or a measure
+    groups: str = ""  # front group → end group, if there are several groups
 
 
 def depth_rows(
@@ -64,16 +70,18 @@ def depth_rows(
     """
     measured = chain(_of_stitches(runs, names), _of_similarities(similarities, names))
     values = [value for value in measured if not math.isnan(value.value)]
-    if len({value.groups for value in values}) == 1:
-        values = [value._replace(groups="") for value in values]
+    lines = [_line_of(value) for value in values]
+    if len({line.groups for line in lines}) == 1:
+        lines = [line._replace(groups="") for line in lines]
 
     listed = {layer: i for i, layer in enumerate(dict.fromkeys(row.layer1 for row in similarities))}
     depths = depths_of([run.row for run in runs], "front", "end")
-    layers = by_depth((value.layer for value in values), depths, listed)
+    layers = by_depth((value.front.layer for value in values), depths, listed)
+    values_of_lines = grouped(zip(lines, values, strict=True), lambda item: item[0])
     rows = []
-    for values_of_line in grouped(values, lambda value: value[:3]).values():
-        by_layer = grouped(values_of_line, lambda value: value.layer)
-        rows += [_row(by_layer[layer]) for layer in layers if layer in by_layer]
+    for line, items in values_of_lines.items():
+        by_layer = grouped((value for _, value in items), lambda value: value.front.layer)
+        rows += [_row(line, layer, by_layer[layer]) for layer in layers if layer in by_layer]
     return rows
 
 
@@ -85,58 +93,57 @@ def groups_without_curves(
     Args:
         names: of all networks.
     """
-    compared = [(run.row.networks, run.row.front_layer, run.row.end_layer) for run in runs]
-    compared += [(row.networks, row.layer1, row.layer2) for row in similarities]
+    compared: list[tuple[OfTwoNetworks, str, str]] = []
+    compared += [(run.row, run.row.front_layer, run.row.end_layer) for run in runs]
+    compared += [(row, row.layer1, row.layer2) for row in similarities]
     has_curve: dict[str, bool] = {}
-    for (front, end), front_layer, end_layer in compared:
-        if front.key != end.key:
-            groups = _groups(front, end, names)
+    for row, front_layer, end_layer in compared:
+        front, end = named_pair(row, names)
+        if front != end:
+            groups = _groups(front, end)
             has_curve[groups] = has_curve.get(groups, False) or front_layer == end_layer
     return [groups for groups, has_any in has_curve.items() if not has_any]
 
 
-def _of_stitches(runs: Sequence[StitchingRun], names: Names) -> Iterator[DepthValue]:
+def _of_stitches(runs: Sequence[StitchingRun], names: Names) -> Iterator[MeasuredValue]:
     """Yield the quantities of stitches of the same layer of two networks."""
     apart_from = (*NETWORKS, "seed", "class_control")
     methods = method_names([run.row for run in runs], apart_from=apart_from)
     for run, method in zip(runs, methods, strict=True):
-        front_layer, end_layer = run.row.pair
-        front, end = run.row.networks
-        if front_layer != end_layer or front.key == end.key:
-            continue
-        for name, quantity in shown_in(IN_CURVES).items():
-            value = value_of(run, name)
-            if value is not None:
-                groups = _groups(front, end, names)
-                if run.row.class_control:
-                    groups = f"{CLASS_CONTROLS}, {groups}"
-                networks = (front.key, end.key)
-                yield DepthValue(quantity.title, method, groups, front_layer, networks, value)
+        front, end = named_pair(run.row, names)
+        if run.row.front_layer == run.row.end_layer and front != end:
+            yield from quantities_of(run, method, (front, end), shown_in(IN_CURVES))
 
 
-def _of_similarities(rows: Sequence[SimilarityRow], names: Names) -> Iterator[DepthValue]:
+def _of_similarities(rows: Sequence[SimilarityRow], names: Names) -> Iterator[MeasuredValue]:
     """Yield the measures of the same layer of two networks at full rank, means of both ways."""
     for row in rows:
-        first, second = row.networks
+        first, second = named_pair(row, names)
         is_at_full_rank = row.rank1 is None and row.rank2 is None
-        if not is_at_full_rank or row.layer1 != row.layer2 or first.key == second.key:
+        if not is_at_full_rank or row.layer1 != row.layer2 or first == second:
             continue
-        backwards = row.compared.turned.values
-        for name, similarity in row.compared.values.items():
-            quantity = OF_MEASURES[measure_of(name).sign]
-            mean = (similarity.value + backwards[name].value) / 2
-            groups = _groups(first, second, names)
-            yield DepthValue(quantity, name, groups, row.layer1, (first.key, second.key), mean)
+        forth = similarities_of(row, (first, second))
+        back = reversed_similarities_of(row, (first, second))
+        for value, reversed_value in zip(forth, back, strict=True):
+            yield value._replace(value=(value.value + reversed_value.value) / 2)
 
 
-def _groups(front: NetworkName, end: NetworkName, names: Names) -> str:
+def _line_of(value: MeasuredValue) -> Line:
+    """Return the line that a value belongs to."""
+    groups = _groups(*value.networks)
+    if value.method == SIMILARITY:
+        return Line(OF_MEASURES[measure_of(value.quantity).sign], value.quantity, groups)
+    if value.class_control:
+        groups = f"{CLASS_CONTROLS}, {groups}"
+    return Line(QUANTITIES[value.quantity].title, value.method, groups)
+
+
+def _groups(front: NamedNetwork, end: NamedNetwork) -> str:
     """Return the groups of two networks as a text."""
-    named_front = names[front.key]
-    named_end = names[end.key]
-    if named_front.training == named_end.training:
+    if front.training == end.training:
         return ONE_NETWORK
     groups = []
-    for network in (named_front, named_end):
+    for network in (front, end):
         group = short(network.group)
         if network.is_untrained and group != UNTRAINED:
             group += f" ({UNTRAINED})"
@@ -144,7 +151,7 @@ def _groups(front: NetworkName, end: NetworkName, names: Names) -> str:
     return " → ".join(groups)
 
 
-def _row(values: Sequence[DepthValue]) -> DepthRow:
+def _row(line: Line, layer: str, values: Sequence[MeasuredValue]) -> DepthRow:
     """Return the mean over pairs of networks of the values of a line at a layer."""
     values_of_pairs = grouped(values, lambda value: value.networks)
     means = np.array(
@@ -159,9 +166,16 @@ def _row(values: Sequence[DepthValue]) -> DepthRow:
         groups=np.zeros(len(networks)),
     )
     low, high = estimate.interval()
-    quantity, line, groups, layer, *_ = values[0]
     return DepthRow(
-        quantity, line, layer, estimate.value, low, high, len(networks), len(means), groups
+        line.quantity,
+        line.name,
+        layer,
+        estimate.value,
+        low,
+        high,
+        len(networks),
+        len(means),
+        line.groups,
     )
 
 

@@ -6,11 +6,10 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
-from src.collected.scored_measures import family_of
 from src.collected.truth_protocol import ALL_LAYERS
 from src.ground.console import listed
 from src.ground.files import write_text
@@ -19,6 +18,8 @@ from src.reports.heat_maps import HeatMap, maps
 from src.tables.matrices import Matrix
 from src.tables.tables import write_table
 from src.tables.truth_rows import DotsRow, TruthRow
+
+Cell = TypeVar("Cell", str, float)
 
 RELIES = 0.2  # loss of accuracy by misleading dots, of a network that relies on dots
 
@@ -81,7 +82,7 @@ def best_of_families(rows: Sequence[TruthRow]) -> list[TruthRow]:
     """
     best: dict[str, str] = {}
     for row in rows:
-        best.setdefault(family_of(row.measure), row.measure)
+        best.setdefault(row.family, row.measure)
     return [row for row in rows if row.is_baseline or row.measure in best.values()]
 
 
@@ -141,7 +142,9 @@ def _over_chance(row: TruthRow) -> float:
     return (row.value - row.chance) / (1 - row.chance)
 
 
-def _matrix(rows: Sequence[TruthRow], value: Callable[[TruthRow], Any], *, missing: Any) -> Matrix:
+def _matrix(
+    rows: Sequence[TruthRow], value: Callable[[TruthRow], Cell], *, missing: Cell
+) -> Matrix:
     """Lay out a value of rows as a matrix of measures × tests, in the order of the rows."""
     cells = {(row.measure, row.test): value(row) for row in rows}
     measures = list(dict.fromkeys(row.measure for row in rows))

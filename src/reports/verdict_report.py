@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.collected.between_groups import LayerValue
 from src.collected.groups import CLASS_CONTROL, FRESH_END, FRESH_FRONT, SELF
+from src.collected.measured import MeasuredLayer, MeasuredValue
+from src.collected.named_networks import NamedNetwork
 from src.ground.console import result, table
 from src.ground.files import write_text
 from src.ground.grouping import grouped
@@ -184,9 +185,16 @@ def _mean_matrix(rows: Sequence[VerdictRow], value: Callable[[VerdictRow], float
     return pivot(rows, lambda row: mean_of_layers[row.pair])
 
 
-def layer_values(rows: Sequence[VerdictRow]) -> Iterator[LayerValue]:
+def values_of_verdicts(
+    rows: Sequence[VerdictRow], networks: Iterable[NamedNetwork]
+) -> Iterator[MeasuredValue]:
     """Yield the quantities by which groups of networks are compared, of methods with several pairs
-    of independent networks."""
+    of independent networks.
+
+    Args:
+        networks: all networks of the rows.
+    """
+    network_of_name = {network.name: network for network in networks}
     pairs = [row for row in rows if kind_of(row) == PAIRS]
     networks_of_method = {
         method: {row.networks for row in rows_of_method}
@@ -197,12 +205,12 @@ def layer_values(rows: Sequence[VerdictRow]) -> Iterator[LayerValue]:
             continue
         if row.front_network is None or row.end_network is None:  # taken together
             continue
+        front = MeasuredLayer(network_of_name[row.front_network], row.front_layer, row.front_depth)
+        end = MeasuredLayer(network_of_name[row.end_network], row.end_layer, row.end_depth)
         values = {SHARE: float(row.verdict == SIMILAR), "accuracy": known(row, name="accuracy")}
         values |= {name: known(row, name=name) for name in shown_in(IN_VERDICT)}
         for quantity, value in values.items():
-            yield LayerValue(
-                row.method, quantity, row.front_network, row.end_network, *row.pair, value
-            )
+            yield MeasuredValue(row.method, quantity, front, end, value)
 
 
 def print_groups(rows: Sequence[GroupRow]) -> None:

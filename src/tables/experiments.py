@@ -6,14 +6,14 @@ Results of one experiment may be taken together. Of repeated results the newest 
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from src.choices import STARTS, Options
 from src.ground.console import warn
 from src.ground.grouping import grouped
 from src.ground.user_code import title_of
 from src.tables.image_records import SPLITS, short_images, told_apart
-from src.tables.network_names import SHORT, NetworkKey, NetworkName
+from src.tables.network_names import SHORT, NetworkColumns, OfTwoNetworks
 from src.tables.tables import columns, from_record
 from src.values import Pair
 
@@ -25,12 +25,17 @@ RANKS = ("front_stitch_rank", "front_pinv_rank")
 
 
 @dataclasses.dataclass(frozen=True)
-class Experiment:
+class Experiment(OfTwoNetworks):
     """The settings of a stitch, apart from its layers.
 
     The names of the settings are the names of options of `exec_stitch.py`, of entries of
     `config.txt`, and of columns of tables. None stands for an unrecorded setting.
     """
+
+    network_columns: ClassVar = (
+        NetworkColumns("front_model_path", "front_model_type", "front_weights"),
+        NetworkColumns("end_model_path", "end_model_type", "end_weights"),
+    )
 
     front_model_path: str | None
     end_model_path: str | None
@@ -115,23 +120,6 @@ class Experiment:
         if self.init == "pinv":
             return "direct matching"
         return f"init {self.init}" if self.init in STARTS else f"{self.init} matching"
-
-    @property
-    def networks(self) -> tuple[NetworkName, NetworkName]:
-        """The front and the end network."""
-        front = NetworkName.of(
-            self.front_model_path, self.front_model_type, seed=self.seed, weights=self.front_weights
-        )
-        end = NetworkName.of(
-            self.end_model_path, self.end_model_type, seed=self.seed, weights=self.end_weights
-        )
-        return front, end
-
-    @property
-    def network_keys(self) -> tuple[NetworkKey, NetworkKey]:
-        """The keys of the front and the end network."""
-        front, end = self.networks
-        return front.key, end.key
 
     @property
     def key(self) -> tuple[Hashable, ...]:

@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from src.ground.errors import UserError
 
@@ -126,6 +126,37 @@ class NetworkName(NamedTuple):
         if self.is_fresh:
             return f"{self.path} ({self.type}, seed {self.seed or 0})"
         return f"{self.path} ({self.type})"
+
+
+class NetworkColumns(NamedTuple):
+    """The columns of a row that name a network."""
+
+    path: str
+    type: str
+    weights: str
+
+
+class OfTwoNetworks:
+    """A row of two networks; fresh weights of both are of one seed."""
+
+    network_columns: ClassVar[tuple[NetworkColumns, NetworkColumns]]
+    seed: int | None
+
+    @property
+    def networks(self) -> tuple[NetworkName, NetworkName]:
+        """The first and the second network; of a stitch, the front and the end network."""
+        first, second = map(self._network_in, self.network_columns)
+        return first, second
+
+    def _network_in(self, columns: NetworkColumns) -> NetworkName:
+        path, kind, weights = (getattr(self, column) for column in columns)
+        return NetworkName.of(path, kind, seed=self.seed, weights=weights)
+
+    @property
+    def network_keys(self) -> tuple[NetworkKey, NetworkKey]:
+        """The keys of both networks."""
+        first, second = self.networks
+        return first.key, second.key
 
 
 def titles_of(networks: Iterable[NetworkName]) -> dict[NetworkKey, str]:

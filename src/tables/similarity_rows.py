@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple
 from src.choices.similarity import MEASURES, measure_of
 from src.ground.errors import UserError
 from src.ground.user_code import is_user_code, title_of
-from src.tables.network_names import NetworkName
+from src.tables.network_names import NetworkColumns, OfTwoNetworks
 from src.tables.tables import columns
 from src.values import ALL_IMAGES, WITHIN_CLASSES, ComparedLayers, Null, Rank, Similarity
 
@@ -66,11 +66,15 @@ def described(names: tuple[str, ...]) -> dict[str, ValueColumn]:
 
 
 @dataclass(frozen=True)
-class SimilarityRow:
+class SimilarityRow(OfTwoNetworks):
     """Two layers at two ranks: a row of the table of `exec_compute_low_rank_sim_metrics.py`."""
 
     contents: ClassVar[str] = "similarity"
     written_by: ClassVar[str] = "exec_compute_low_rank_sim_metrics.py -o"
+    network_columns: ClassVar = (
+        NetworkColumns("model1", "model1_type", "model1_weights"),
+        NetworkColumns("model2", "model2_type", "model2_weights"),
+    )
 
     model1: str
     model2: str
@@ -144,17 +148,6 @@ class SimilarityRow:
         return [(column_of[name], value) for name, value in self.values.items()]
 
     @property
-    def networks(self) -> tuple[NetworkName, NetworkName]:
-        """Both networks."""
-        first = NetworkName.of(
-            self.model1, self.model1_type, seed=self.seed, weights=self.model1_weights
-        )
-        second = NetworkName.of(
-            self.model2, self.model2_type, seed=self.seed, weights=self.model2_weights
-        )
-        return first, second
-
-    @property
     def is_both_ways(self) -> bool:
         """Whether measures that are not symmetric have values of the second layer to the first."""
         compared = self.compared
@@ -192,10 +185,3 @@ def refuse_names_of_columns(metrics: Iterable[str]) -> None:
             )
         if title in columns(SimilarityRow):
             raise UserError(f"{name}: tables have a column {title}; rename the function")
-
-
-def value_column(name: str) -> str:
-    """Return the measure of a column of values."""
-    endings = [column.name for column in columns_of("") if column.name]
-    of_name = [ending for ending in endings if name.endswith(ending)]
-    return name.removesuffix(max(of_name, key=len, default=""))

@@ -3,7 +3,7 @@
 Dots *tell the class* if their colour or place stands for the label of an image: a network can then
 classify by the dot alone (`--shortcut`)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 MAIN_SCORES = {  # of tests that are no interventions
@@ -35,6 +35,8 @@ class TruthRow:
     is_baseline: bool  # the measure compares two numbers, one of each network
     n_networks: int
     both_directions: bool  # a measure of stitches, averaged over both directions
+    # Of measures of which reports show the best, see `ScoredMeasure`; no column
+    family: str = field(default="", compare=False)
 
     contents: ClassVar[str] = "ground truth"
     written_by: ClassVar[str] = "misc/ground_truth.py"
