@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Draw how measures, probes and stitching fall as a layer keeps fewer principal components."""
 
+import math
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -119,8 +120,8 @@ class RankCurve(NamedTuple):
 def curves_of_pair(tables, pair: tuple[str, str]) -> dict[str, dict[int, float]]:
     """Return the values by rank of each curve of a pair of layers, by label.
 
-    Full rank is left out: it has no place on the axis of ranks. A warning names curves without any
-    other rank, as of probes without `-ranks`.
+    Full rank is left out: it has no place on the axis of ranks. A warning names curves without a
+    value at any other rank, as of probes without `-ranks`.
     """
     from src.collected.rank_measurements import FULL
     from src.ground.console import warn
@@ -133,18 +134,21 @@ def curves_of_pair(tables, pair: tuple[str, str]) -> dict[str, dict[int, float]]
         if labels.count(label) > 1:
             label = f"{label}, {curve.setting}"
         values = {int(rank): value for rank, value in curve.values.items() if rank != FULL}
-        if values:
-            values_of_label[label] = values
-        else:
+        if not values:
             warn(
                 f"no curve of the {label} at {pair[0]}: it was measured at full rank only; give -ranks"
             )
+        elif all(map(math.isnan, values.values())):  # as of functions of a user's code
+            warn(f"no curve of the {label} at {pair[0]}: it has no value below full rank")
+        else:
+            values_of_label[label] = values
     return values_of_label
 
 
 def measured_curves(tables, pair: tuple[str, str]) -> list[RankCurve]:
     """List the curves of a pair of layers: measures and stitching, then probes of its first layer."""
     from src.choices.similarity import MEASURES, measure_of
+    from src.collected.measured import SIMILARITY
     from src.collected.rank_measurements import by_series, over_ranks
 
     # Similarity and stitching; companions of a measure have no curve
@@ -159,7 +163,7 @@ def measured_curves(tables, pair: tuple[str, str]) -> list[RankCurve]:
         probed.add((first.front.network.name, first.dataset))
         values = values_of_pair[pair]
         label = f"stitching accuracy ({first.method})"
-        if first.quantity in MEASURES:
+        if first.method == SIMILARITY:
             measure = measure_of(first.quantity)
             label = measure.similarity_title
             values = {rank: measure.similarity(value) for rank, value in values.items()}

@@ -1,6 +1,7 @@
 """misc/rank_statistics.py and misc/sensitivity_figure.py as a user runs them, on tables made by
 hand."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,19 @@ def test_curves_rise_with_similarity_and_are_of_the_truncated_network(tables):
         "(direct matching), a.pt -- b.pt" in one and "(direct matching), a.pt -- c.pt" in two
     )  # of one name
     assert probe == "probe accuracy"
+
+
+def test_functions_of_users_have_their_name_and_no_curve_without_values(tables, capsys):
+    """They are measured at full rank only; their values below are NaN."""
+    for value, has_curve in ((0.5, True), (math.nan, False)):
+        rows = [
+            {"layer1": "x", "layer2": "x", "rank1": rank, "own": value if rank else 1.0}
+            for rank in ("", *RANKS)
+        ]
+        table = write_table(tables[0], SIMILARITY | {"own": ""}, *rows)
+        curves = curves_of_pair(read_measurements([table]), ("x", "x"))
+        assert curves == ({"own": dict.fromkeys(RANKS, 0.5)} if has_curve else {})
+    assert "no curve of the own at x: it has no value below full rank" in capsys.readouterr().err
 
 
 def test_probes_at_full_rank_alone_have_no_curve(tables, drawn_figures):

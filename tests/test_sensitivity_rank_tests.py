@@ -240,6 +240,11 @@ def test_specificity_by_hand():
     rows = list(specificity(tables(at_full_rank(matrix) + truncated)))
     ties = specificity(tables(at_full_rank({("a", "a"): 0.9, ("a", "b"): 0.9})))
     assert [row.place for row in ties] == [2]  # ties count against it
+    near = [
+        value._replace(quantity="procrustes", value=1 - value.value)
+        for value in at_full_rank(matrix)
+    ]
+    assert [row.place for row in specificity(tables(near))] == [row.place for row in rows]
     assert [(row.layer1, row.varied, row.n, row.place) for row in rows] == [
         ("a", "layer2", 3, 1),
         ("a", "layer1", 2, 1),
