@@ -39,7 +39,7 @@ from src.tables.similarity_rows import SimilarityRow
 from src.tables.stitch_rows import StitchRow
 from src.tables.tables import read_table
 
-Values = dict[ScoredMeasure, list[MeasuredValue]]
+ValuesOfMeasures = dict[ScoredMeasure, list[MeasuredValue]]
 
 
 class RowOfNetworks(Protocol):
@@ -109,7 +109,7 @@ def read_tables(
     for network in networks:
         names.append(network.named()._replace(weights=weights.get(network.name, "")))
 
-    values: Values = defaultdict(list)
+    values: ValuesOfMeasures = defaultdict(list)
     current = _CurrentRows(names)
     similarities = _read_similarities(folder / SIMILARITY, networks, values, current)
     probes = _read_probes(folder / PROBES, networks, values, current)
@@ -143,7 +143,7 @@ def read_tables(
 
 
 def _ordered_layers(
-    values: Values, similarities: Sequence[SimilarityRow], stitches: Sequence[StitchRow]
+    values: ValuesOfMeasures, similarities: Sequence[SimilarityRow], stitches: Sequence[StitchRow]
 ) -> list[str]:
     """Return all layers that have values, in the order of depth.
 
@@ -158,7 +158,7 @@ def _ordered_layers(
 
 
 def _as_arrays(
-    values: Values, layers: Sequence[str], networks: Sequence[ListedNetwork]
+    values: ValuesOfMeasures, layers: Sequence[str], networks: Sequence[ListedNetwork]
 ) -> dict[str, NDArray]:
     """Return the values by measure, (N, N, L, L); missing values are NaN."""
     layer_places = {layer: place for place, layer in enumerate(layers)}
@@ -243,7 +243,7 @@ def _named(network: ListedNetwork) -> NamedNetwork:
 
 
 def _read_similarities(
-    folder: Path, networks: Sequence[ListedNetwork], values: Values, current: _CurrentRows
+    folder: Path, networks: Sequence[ListedNetwork], values: ValuesOfMeasures, current: _CurrentRows
 ) -> list[SimilarityRow]:
     """Add the measures of similarity at full rank, in both directions; return all rows."""
     rows: list[SimilarityRow] = []
@@ -266,7 +266,7 @@ def _read_similarities(
 
 
 def _read_stitches(
-    folder: Path, networks: Sequence[ListedNetwork], values: Values, current: _CurrentRows
+    folder: Path, networks: Sequence[ListedNetwork], values: ValuesOfMeasures, current: _CurrentRows
 ) -> list[StitchRow]:
     """Add the measures of stitches by method; return all rows."""
     rows: list[StitchRow] = []
@@ -305,7 +305,7 @@ def _read_runs(folder: Path) -> list[StitchingRun]:
 
 
 def _read_probes(
-    folder: Path, networks: Sequence[ListedNetwork], values: Values, current: _CurrentRows
+    folder: Path, networks: Sequence[ListedNetwork], values: ValuesOfMeasures, current: _CurrentRows
 ) -> list[ProbeRow]:
     """Add the negative differences between the accuracies of full-rank probes; return all rows."""
     rows: list[ProbeRow] = []

@@ -2,33 +2,20 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from src.choices import STARTS
+from src.collected.groups import Names
+from src.collected.measured import NetworkPair
 from src.ground.console import listed
-from src.tables.network_names import NetworkKey, short
+from src.tables.network_names import short
 
 MAX_NAMES = 6  # networks that a caption names; of more it has the number and the groups
 
 
-class Named(Protocol):
-    """A network with the name and the group that it has in a list of networks."""
-
-    @property
-    def name(self) -> str:
-        """The name."""
-
-    @property
-    def group(self) -> str:
-        """The group."""
-
-
-Names = Mapping[NetworkKey, Named]
-
-
-def caption(**facts: Any) -> str:
+def caption(**facts: object) -> str:
     """Return the text below a figure, such as "Networks: a.pt → b.pt. Images: 100.".
 
     Args:
@@ -82,7 +69,7 @@ def without_shared_folders(paths: Sequence[str]) -> list[str]:
     return [str(Path(*Path(path).parts[len(shared) :])) for path in paths]
 
 
-def pairs_of_named(pairs: Sequence[tuple[Named, Named]]) -> str:
+def pairs_of_named(pairs: Sequence[NetworkPair]) -> str:
     """Return a text on the networks of stitches.
 
     It is "a → b" for one pair, and "a, b, c (6 pairs)" for few networks. For more it has the

@@ -47,7 +47,7 @@ RANGES = {quantity.title: quantity.possible for quantity in shown_in(IN_CURVES).
 }
 
 
-class Line(NamedTuple):
+class DepthLine(NamedTuple):
     """A line of the curves."""
 
     quantity: str
@@ -128,14 +128,14 @@ def _of_similarities(rows: Sequence[SimilarityRow], names: Names) -> Iterator[Me
             yield value._replace(value=(value.value + reversed_value.value) / 2)
 
 
-def _line_of(value: MeasuredValue) -> Line:
+def _line_of(value: MeasuredValue) -> DepthLine:
     """Return the line that a value belongs to."""
     groups = _groups(*value.networks)
     if value.method == SIMILARITY:
-        return Line(OF_MEASURES[measure_of(value.quantity).sign], value.quantity, groups)
+        return DepthLine(OF_MEASURES[measure_of(value.quantity).sign], value.quantity, groups)
     if value.class_control:
         groups = f"{CLASS_CONTROLS}, {groups}"
-    return Line(QUANTITIES[value.quantity].title, value.method, groups)
+    return DepthLine(QUANTITIES[value.quantity].title, value.method, groups)
 
 
 def _groups(front: NamedNetwork, end: NamedNetwork) -> str:
@@ -151,7 +151,7 @@ def _groups(front: NamedNetwork, end: NamedNetwork) -> str:
     return " → ".join(groups)
 
 
-def _row(line: Line, layer: str, values: Sequence[MeasuredValue]) -> DepthRow:
+def _row(line: DepthLine, layer: str, values: Sequence[MeasuredValue]) -> DepthRow:
     """Return the mean over pairs of networks of the values of a line at a layer."""
     values_of_pairs = grouped(values, lambda value: value.networks)
     means = np.array(

@@ -8,9 +8,10 @@ from typing import TypedDict
 
 import numpy as np
 
+from src.collected.groups import Names
 from src.ground.console import note
 from src.ground.grouping import grouped
-from src.reports.captions import Names, describe_stitches
+from src.reports.captions import describe_stitches
 from src.reports.curves import CurvePanel, curves
 from src.reports.heat_maps import HeatMap, maps
 from src.runs.network_pairs import KINDS, PAIRS, kind_of_pair

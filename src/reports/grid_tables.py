@@ -5,10 +5,11 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from src.collected.groups import Names
 from src.ground.console import listed, note, table, warn
 from src.ground.errors import UserError
 from src.ground.files import locked
-from src.reports.captions import Names, common, describe_stitches
+from src.reports.captions import common, describe_stitches
 from src.reports.grid_figures import AXES, MAX_PANELS, draw_grid
 from src.reports.heat_maps import HeatMap, maps
 from src.runs.folders import read_runs
