@@ -187,9 +187,7 @@ def caption_of(figure) -> str:
 
 def row_title_of(axes) -> str:
     """The title of the row that a panel begins; "" of the further panels of the row."""
-    from matplotlib.text import Annotation
-
-    return "".join(text.get_text().strip() for text in axes.texts if isinstance(text, Annotation))
+    return axes.get_title("left").replace("\n", " ").strip()
 
 
 def names_in(folder: Path) -> set[str]:
