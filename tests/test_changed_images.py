@@ -68,7 +68,7 @@ def run_anew(script: str, *arguments):
 
 
 def forget(pattern: str) -> None:
-    """Make results those of the public code, or of an earlier version: without fingerprints."""
+    """Make results those of the public code: without fingerprints."""
     for path in Path().glob(pattern):
         options = read_json(path)
         kept = {name: value for name, value in options.items() if "images_sha256" not in name}

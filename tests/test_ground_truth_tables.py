@@ -24,8 +24,7 @@ def place(folder: Path, kind: str, name: str, usual: dict, *rows: dict) -> None:
 
 
 def test_what_is_not_symmetric_has_a_value_each_way(tmp_path, capsys):
-    """Whatever the order of the list; a table of an earlier version has one way only, and that is
-    said."""
+    """Whatever the order of the list."""
     calibrated = {f"pwcca{part}": 0.1 for part in ("_p_value", "_null_95", "_calibrated")}
     calibrated |= {f"pwcca_reversed{part}": 0.2 for part in ("_p_value", "_null_95", "_calibrated")}
     row = {
@@ -43,11 +42,6 @@ def test_what_is_not_symmetric_has_a_value_each_way(tmp_path, capsys):
         values = {name: (of[a, b, x, y], of[b, a, y, x]) for name, of in tables.values.items()}
         assert values == {"cka": (0.5, 0.5), "pwcca": (-0.3, -0.7), "pwcca calibrated": (0.1, 0.2)}
     assert capsys.readouterr().err == ""
-    del row["pwcca_reversed"]
-    place(tmp_path, "similarity", "a-b.csv", SIMILARITY, row)
-    values = read_tables(tmp_path, NETWORKS).values["pwcca"]
-    assert values[0, 1, 0, 1] == values[1, 0, 1, 0] == -0.3
-    assert f"{tmp_path}/similarity: PWCCA is not symmetric" in capsys.readouterr().err
 
 
 def test_a_row_turned_has_the_networks_layers_and_ranks_exchanged():
@@ -66,7 +60,7 @@ def test_a_row_turned_has_the_networks_layers_and_ranks_exchanged():
         "rank2": 1,
     }
     assert {name: getattr(turned, name) for name in exchanged} == exchanged and turned.turned == row
-    assert list(turned.values.values()) == [0.5, 0.7, 0.3, 0.2, 0.1] and turned.is_both_ways
+    assert list(turned.values.values()) == [0.5, 0.7, 0.3, 0.2, 0.1]
 
 
 def test_one_pair_in_both_orders_has_the_same_values(in_tmp_path):

@@ -239,12 +239,6 @@ def _read_similarities(
             if row.rank1 is None and row.rank2 is None:
                 _add_similarities(cells, first, second, row)
                 _add_similarities(cells, second, first, row.turned)
-    if not all(row.is_both_ways for row in rows):
-        warn(
-            f"{folder}: PWCCA is not symmetric, and an earlier version measured it in one direction "
-            "only, so its scores depend on the order of the list; remove this folder and run "
-            "misc/all_pairs.py again"
-        )
     return rows
 
 

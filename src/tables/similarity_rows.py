@@ -5,7 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
-from src.choices.similarity import MEASURES, REVERSED, measure_of
+from src.choices.similarity import MEASURES, REVERSED
 from src.tables.network_names import NetworkName
 from src.values import Null, Rank
 
@@ -52,12 +52,6 @@ class SimilarityRow:
     def measures(self) -> dict[str, float]:
         """The values by measure, without nulls."""
         return {name: self.values[name] for name in measures_in(self.values)}
-
-    @property
-    def is_both_ways(self) -> bool:
-        """Whether measures that are not symmetric have values of the second layer to the first."""
-        not_symmetric = [name for name in self.measures if not measure_of(name).is_symmetric]
-        return all(f"{name}{REVERSED}" in self.values for name in not_symmetric)
 
     @property
     def turned(self) -> "SimilarityRow":
