@@ -190,6 +190,11 @@ def row_title_of(axes) -> str:
     return axes.get_title("left").replace("\n", " ").strip()
 
 
+def says(text: str, *words: str) -> bool:
+    """Whether a line of a text has all of these words."""
+    return any(all(word in line for word in words) for line in text.splitlines())
+
+
 def names_in(folder: Path) -> set[str]:
     """The names of what lies in a folder."""
     return {path.name for path in folder.iterdir()}
