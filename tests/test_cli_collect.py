@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from tests.commands import PDF, error_line, read_csv, run, says
+from tests.commands import error_line, read_csv, run, says
 from tests.goldens import DATA
 from tests.written_runs import N, write_run
 
@@ -110,7 +110,7 @@ def test_unfinished_and_damaged_runs_are_skipped_and_named(tmp_path):
     assert [row["folder"] for row in read_csv("n/grid.csv")] == [whole.name]
 
 
-def test_two_folders_are_compared(tmp_path):
+def test_two_folders_are_compared(tmp_path, drawn_figures):
     for source in TRAINED:
         copy_run(source, tmp_path / "one" / source.name)
         copy_run(source, tmp_path / "other" / source.name, accuracy=0.5)
@@ -119,7 +119,9 @@ def test_two_folders_are_compared(tmp_path):
     assert [lines[i] for i in (0, 5, 10)] == ["one", "other", "other − one"] and len(lines) == 15
     assert not list((tmp_path / "one").glob("grid*"))  # it writes nothing unless asked to
     assert run(SCRIPT, "one", "other", "-o", "new/both.csv").out == out
-    assert (tmp_path / "new" / "both.pdf").read_bytes().startswith(PDF)
+    panels = [axes for axes in drawn_figures["both.png"].axes if axes.get_title()]
+    assert [axes.get_title() for axes in panels] == ["one", "other", "other − one"]
+    assert [text.get_text() for text in panels[1].texts] == ["0.50"] * 3
     assert [row["accuracy_2"] for row in read_csv("new/both.csv")] == ["0.5"] * 3
 
 
@@ -132,7 +134,7 @@ def test_two_folders_of_different_data(tmp_path):
     assert not run(SCRIPT, "digits", "other").err
 
 
-def test_from_below_all_are_written_and_of_repeated_ones_the_newest_counts(tmp_path):
+def test_from_below_all_are_written_and_of_repeated_ones_the_newest_counts(tmp_path, drawn_figures):
     for name, accuracy in (("a/2026-11-25_10-25-39.5", 0.25), ("b/2026-11-25_10-25-32.5", 0.5)):
         copy_run(TRAINED[0], tmp_path / "n" / name, accuracy)
     out, err = run(SCRIPT, "n", "-r", "-o", "all.csv")
@@ -140,7 +142,7 @@ def test_from_below_all_are_written_and_of_repeated_ones_the_newest_counts(tmp_p
         out.split()[-1] == "0.2500" and "1 result repeats another" in err and "skipped" not in err
     )
     assert [row["accuracy"] for row in read_csv("all.csv")] == ["0.5", "0.25"]
-    assert (tmp_path / "all.pdf").read_bytes().startswith(PDF)
+    assert "0.25" in [text.get_text() for text in drawn_figures["all.png"].axes[0].texts]
     (measured,) = (row for row in read_csv("all_measurements.csv") if row["measure"] == "accuracy")
     assert measured["value"] == "0.25"
     inside = tmp_path / "n" / "a" / "2026-11-25_10-25-39.5"

@@ -12,7 +12,7 @@ from src.models import build_model
 from src.reports.truth_report import write_scores
 from src.runs.checkpoints import save_state
 from src.tables.truth_rows import TruthRow
-from tests.commands import ON_DIGITS, PNG, error_line, read_csv, row_title_of, run, says
+from tests.commands import ON_DIGITS, error_line, read_csv, row_title_of, run, says
 from tests.conftest import few_images
 from tests.tables import EVALUATION, PROBE, SIMILARITY, STITCH, write_table
 
@@ -103,7 +103,7 @@ def test_measures_of_all_tables_are_scored(planted):
     assert baselines == {"accuracy difference", "effective rank difference", "mean norm difference"}
 
 
-def test_figure_table_and_sentences(planted):
+def test_figure_table_and_sentences(planted, drawn_figures):
     said = run(
         SCRIPT, "all", "networks.csv", *ON_DIGITS[:2], "-gpu", "-1", "-o", "again.csv", cwd=planted
     ).out
@@ -116,7 +116,9 @@ def test_figure_table_and_sentences(planted):
     assert table[table.index("") - 1].startswith(
         ("| accuracy difference", "| effective rank", "| mean norm")
     )
-    assert (planted / "again.png").read_bytes().startswith(PNG)
+    measures, baselines = [axes for axes in drawn_figures["again.png"].axes if axes.images]
+    assert "cka" in [label.get_text() for label in measures.get_yticklabels()]
+    assert "label_noise" in [label.get_text() for label in baselines.get_xticklabels()]
 
 
 def truth_row(measure: str, value: float, *, is_baseline: bool = False) -> TruthRow:
