@@ -9,18 +9,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src import cli
 
-TORCHRUN = "several processes are started by torchrun --nproc_per_node N"
-INSTEAD = {  # options of PyTorch's example that this script lacks, and what to do instead
-    "--world-size": TORCHRUN,
-    "--rank": TORCHRUN,
-    "--dist-url": TORCHRUN,
-    "--dist-backend": TORCHRUN,
-    "--multiprocessing-distributed": TORCHRUN,
-    "--start-epoch": "an interrupted run goes on where it was with --resume",
-    "--pretrained": "nothing is downloaded; give a file of torchvision's weights as --weights",
-}
-SWITCHES = ("--multiprocessing-distributed", "--pretrained")  # of these options
-
 
 def parser() -> cli.Parser:
     """Return the parser of the options of this script."""
@@ -60,11 +48,6 @@ def parser() -> cli.Parser:
         default=1,
         help="save every so many epochs, and the last one",
     )
-    for name, instead in INSTEAD.items():
-        action = "store"
-        if name in SWITCHES:
-            action = "store_true"
-        add(name, help=f"not taken: {instead}", action=action)
     return options
 
 
@@ -162,12 +145,9 @@ def add_device(options: cli.Parser) -> None:
 
 
 def check(args, processes) -> None:
-    """Refuse options of PyTorch's example that this script lacks, and options that contradict."""
+    """Raise a UserError for options that contradict each other or the processes."""
     from src.ground.errors import UserError
 
-    for name, instead in INSTEAD.items():
-        if getattr(args, name.strip("-").replace("-", "_")):
-            raise UserError(f"{name}: {instead}")
     if args.evaluate and not args.weights:
         raise UserError("-e measures the accuracy of a checkpoint; give it as --weights FILE")
     n_processes = processes.world_size

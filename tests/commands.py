@@ -187,9 +187,12 @@ def caption_of(figure) -> str:
 
 def row_title_of(axes) -> str:
     """The title of the row that a panel begins; "" of the further panels of the row."""
-    from matplotlib.text import Annotation
+    return axes.get_title("left").replace("\n", " ").strip()
 
-    return "".join(text.get_text().strip() for text in axes.texts if isinstance(text, Annotation))
+
+def says(text: str, *words: str) -> bool:
+    """Whether a line of a text has all of these words."""
+    return any(all(word in line for word in words) for line in text.splitlines())
 
 
 def names_in(folder: Path) -> set[str]:

@@ -15,7 +15,7 @@ from src.models import Network, build_model
 from src.models.tokens import TokenLayout
 from src.stitching import Grid, Pair, build_layers, build_stitching_layer, match_layers
 from src.stitching.layers import TYPES_OF_KINDS, StitchSide, type_for
-from tests.commands import ON_DIGITS, read_csv, read_json, run
+from tests.commands import ON_DIGITS, read_csv, read_json, run, says
 from tests.conftest import few_images
 
 IMAGE = (1, 6, 8)
@@ -303,7 +303,7 @@ def test_a_list_of_mixed_kinds_is_stitched_evaluated_and_compared(four_networks)
         said = run("misc/all_pairs.py", *options, cwd=four_networks)
         again = run("misc/all_pairs.py", *options, cwd=four_networks)
     assert "warning: not stitched" not in said.err and "failed" not in said.err
-    assert "0 of 18 units of work are left to do" in again.err
+    assert "0 of 18 units" in again.err
     assert "is read row by row" in said.err
     folder = four_networks / "results" / "mixed"
     tables = list((folder / "similarity").glob("*.csv"))
@@ -337,10 +337,7 @@ def test_a_run_of_auto_is_resumed_repeated_by_its_type_and_evaluated(four_networ
     networks = ["CNN.pt", "GRU.pt", *kinds]
     training = ["first", "steps", "auto", "-e", 1, "-b", 64, "--mod-only-stitch", "-dir", "auto"]
     with few_images(64, n_test=30):
-        assert (
-            "auto chooses c2s for 1 pair (the feature map is read row by row)"
-            in stitch(*training).err
-        )
+        assert says(stitch(*training).err, "auto chooses c2s for 1 pair", "row by row")
         assert "1 of 1 runs are finished" in stitch(*training, "--resume").err
         (folder,) = (path.parent for path in four_networks.glob("results/auto/*/config.txt"))
         stitch("--config", folder / "config.txt", "-dir", "again")

@@ -53,11 +53,9 @@ def test_a_measure_of_similarity(monkeypatch, digit_networks):
         return of_layer.centred.diagonal(dim1=1, dim2=2).sqrt().diag_embed()
 
     monkeypatch.setitem(measures.GRAM_MEASURES, "norms", same_norms)
-    row = Measure("Norms", "cosine of norms", "do images have the same norms?", GRAMS, 1, 0)
+    row = Measure("Norms", "cosine of norms", "same norms?", GRAMS, 1, 0)
     monkeypatch.setitem(MEASURES, "norms", row)
-    assert "norms: do images have the same norms?" in help_of(
-        "exec_compute_low_rank_sim_metrics.py"
-    )
+    assert "norms: same norms?" in help_of("exec_compute_low_rank_sim_metrics.py")
     given = [*digit_networks, MODEL, MODEL, "layer3.0", "layer3.0,layer4.0", *ON_DIGITS, "-n", "40"]
     options = ["--metrics", "norms", "--permutations", "19", "--verbose", "-o", "n.csv"]
     printed = run("exec_compute_low_rank_sim_metrics.py", *given, *options).out
@@ -79,8 +77,8 @@ def test_an_ood_score(monkeypatch, stitch):
             return (self.features(activations).norm(dim=1) - self.norm).abs()
 
     monkeypatch.setitem(detectors.DETECTORS, "norm", Norm)
-    monkeypatch.setitem(SCORES, "norm", OodScore("norm", "is the norm another one?"))
-    assert "norm: is the norm another one?" in help_of("exec_eval_stitcher_ood.py")
+    monkeypatch.setitem(SCORES, "norm", OodScore("norm", "another norm?"))
+    assert "norm: another norm?" in help_of("exec_eval_stitcher_ood.py")
     stitch("layer4.0", "layer4.1", *DM, "-e", "0", "-dir", "runs")
     run("exec_eval_stitcher_ood.py", "results/runs", *ON_DIGITS, "--detector", "norm")
     (row,) = read_csv("results/runs/ood_evaluation_norm.csv")

@@ -17,7 +17,7 @@ from src.runs import session
 from src.runs.checkpoints import save_state
 from src.runs.run import Run
 from src.tables.network_list import ListedNetwork
-from tests.commands import ON_DIGITS, ROOT, error_line, names_in, read_csv, run
+from tests.commands import ON_DIGITS, ROOT, error_line, names_in, read_csv, run, says
 from tests.conftest import few_images
 from tests.run_content import content
 
@@ -63,7 +63,7 @@ def test_files_are_those_of_the_single_scripts(networks, few):
     every = [*OPTIONS, "--methods", "covariance", "hint:2", "--probes", "2"]
     said = run(SCRIPT, *every, "--dry-run", cwd=one)
     assert not (one / "results").exists()
-    assert said.err == "7 of 7 units of work are left to do\n"
+    assert said.err.startswith("7 of 7 units") and said.err.count("\n") == 1
     lines = said.out.splitlines()
     assert len(lines) == 2 * 2 * 2 + 1 + 2
     with figures.left_out(True):
@@ -92,9 +92,7 @@ def test_files_are_those_of_the_single_scripts(networks, few):
     before = {path: path.stat().st_mtime_ns for path in many.rglob("*")}
     assert "0 of " in run(SCRIPT, *every, cwd=many).err
     assert {path: path.stat().st_mtime_ns for path in many.rglob("*")} == before
-    assert "with other options (seed was 0, now 1)" in error_line(
-        SCRIPT, *every, "-s", "1", cwd=many
-    )
+    assert "(seed was 0, now 1)" in error_line(SCRIPT, *every, "-s", "1", cwd=many)
 
 
 def test_measures_can_be_added(networks, few):
@@ -110,10 +108,7 @@ def test_measures_can_be_added(networks, few):
     run(*only, cwd=folder)
     table = folder / "results/all/similarity/a-b.csv"
     before = read_csv(table)
-    assert (
-        "1 of 3 units of work are left to do"
-        in run(*only, "--metrics", "mutual_knn", cwd=folder).err
-    )
+    assert "1 of 3 units" in run(*only, "--metrics", "mutual_knn", cwd=folder).err
     after = read_csv(table)
     assert "cka" not in before[0]
     assert all(
@@ -121,9 +116,7 @@ def test_measures_can_be_added(networks, few):
         for row, more in zip(before, after, strict=True)
     )
     assert "0 of 3" in run(*only, cwd=folder).err and read_csv(table) == after
-    assert "with other options (n_samples was 60, now 50)" in error_line(
-        *only, "-n", "50", cwd=folder
-    )
+    assert "(n_samples was 60, now 50)" in error_line(*only, "-n", "50", cwd=folder)
 
 
 def test_networks_are_loaded_once_and_compared_by_one_pass_each(networks, few, monkeypatch):
@@ -169,7 +162,7 @@ def test_a_pair_that_another_process_is_at_is_left(networks, few, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(Run, "claim", claim_others)
         said = run(SCRIPT, *OPTIONS, "--no-similarity", cwd=folder).err
-    assert "1 are left to other processes, which are at them: pinv a-b" in said
+    assert says(said, "1 are left to other processes", "pinv a-b")
     assert names_in(folder / "results" / "all" / "pinv") == {
         "b-a",
         "b-a.config.txt",

@@ -9,7 +9,7 @@ import exec_eval
 from src import cli
 from src.ground.errors import UserError, unknown_name
 from src.models import MODEL_NAMES
-from tests.commands import start_code
+from tests.commands import says, start_code
 
 
 def test_a_mistake_in_the_program_shows_its_traceback(capsys):
@@ -22,13 +22,10 @@ def test_a_mistake_in_the_program_shows_its_traceback(capsys):
 
 def test_an_error_is_one_line_with_the_close_names_or_a_short_list():
     assert str(UserError("a\nb\r\nc")) == "a b c"
-    assert str(unknown_name("model", "resnet19", MODEL_NAMES)) == (
-        "unknown model 'resnet19'; did you mean resnet18 or resnet152 or resnet101? --help lists all"
-    )
-    assert (
-        str(unknown_name("key", "x", ["size", "channels"]))
-        == "unknown key 'x'; known: size, channels"
-    )
+    close = str(unknown_name("model", "resnet19", MODEL_NAMES))
+    assert says(close, "unknown model 'resnet19'", "resnet18 or resnet152 or resnet101?", "--help")
+    few = str(unknown_name("key", "x", ["size", "channels"]))
+    assert says(few, "unknown key 'x'", "known: size, channels")
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -12,7 +12,7 @@ from src.models import build_model
 from src.reports.truth_report import write_scores
 from src.runs.checkpoints import save_state
 from src.tables.truth_rows import TruthRow
-from tests.commands import ON_DIGITS, PNG, error_line, read_csv, row_title_of, run
+from tests.commands import ON_DIGITS, error_line, read_csv, row_title_of, run, says
 from tests.conftest import few_images
 from tests.tables import EVALUATION, PROBE, SIMILARITY, STITCH, write_table
 
@@ -103,12 +103,12 @@ def test_measures_of_all_tables_are_scored(planted):
     assert baselines == {"accuracy difference", "effective rank difference", "mean norm difference"}
 
 
-def test_figure_table_and_sentences(planted):
+def test_figure_table_and_sentences(planted, drawn_figures):
     said = run(
         SCRIPT, "all", "networks.csv", *ON_DIGITS[:2], "-gpu", "-1", "-o", "again.csv", cwd=planted
     ).out
     assert (planted / "again.csv").read_bytes() == (planted / "scores.csv").read_bytes()
-    assert "Test of label_noise: above the best baseline" in said
+    assert says(said, "label_noise", "above the best baseline")
     table = (planted / "again.md").read_text().splitlines()
     assert table[0].startswith("| measure | label_noise |") and any(
         line.startswith("| cka | 1.00*†") for line in table
@@ -116,7 +116,9 @@ def test_figure_table_and_sentences(planted):
     assert table[table.index("") - 1].startswith(
         ("| accuracy difference", "| effective rank", "| mean norm")
     )
-    assert (planted / "again.png").read_bytes().startswith(PNG)
+    measures, baselines = [axes for axes in drawn_figures["again.png"].axes if axes.images]
+    assert "cka" in [label.get_text() for label in measures.get_yticklabels()]
+    assert "label_noise" in [label.get_text() for label in baselines.get_xticklabels()]
 
 
 def truth_row(
@@ -144,9 +146,9 @@ def test_figure_and_table_have_the_best_of_each_family_and_the_csv_has_all(tmp_p
     measures, baselines = [axes for axes in drawn_figures["s.png"].axes if axes.images]
     names = ["pinv penalty", "cka calibrated in classes", "repair AUROC of rmd"]
     assert [text.get_text() for text in measures.get_yticklabels()] == names
-    numbers = [text.get_text() for text in measures.texts[:3]]  # the title of the row follows
+    numbers = [text.get_text() for text in measures.texts]
     assert numbers == ["0.67", "0.50", "0.27"]
-    assert row_title_of(measures).split() == "measures, the best of each family".split()
+    assert row_title_of(measures) == "measures, the best of each family"
     assert len(measures.patches) == 3 and not baselines.patches  # red corners
     names_of_baselines = [text.get_text() for text in baselines.get_yticklabels()]
     assert names_of_baselines == ["mean norm difference", "accuracy difference"]
@@ -161,9 +163,7 @@ def test_user_errors(planted):
     data = ["-d", "digits", "-gpu", "-1"]
     (planted / "empty").mkdir()
     assert "is no folder" in error_line(SCRIPT, "none", "networks.csv", *data, cwd=planted)
-    assert "has no pair of the networks" in error_line(
-        SCRIPT, "empty", "networks.csv", *data, cwd=planted
-    )
+    assert "no pair" in error_line(SCRIPT, "empty", "networks.csv", *data, cwd=planted)
     lines = (planted / "networks.csv").read_text().replace("label_noise:", "").splitlines()
     (planted / "plain.csv").write_text("\n".join(line.replace(" clean", "") for line in lines))
     assert "no test has all pairs" in error_line(SCRIPT, "all", "plain.csv", *data, cwd=planted)
@@ -215,7 +215,7 @@ def test_tables_say_that_test_images_had_dots(dotted):
             "mahalanobis",
             cwd=folder,
         )
-    assert "without --shortcut: these runs were stitched with --shortcut 0.0; give that" in refused
+    assert says(refused, "without --shortcut", "stitched with --shortcut 0.0")
     grids = [
         read_csv(folder / "results" / name / "covariance" / "n2-n3" / "grid.csv")
         for name in ("plain", "dots")
@@ -234,7 +234,5 @@ def test_what_networks_learned_of_the_dot_is_shown_before_the_scores(dotted):
     for name in ("n2", "n3"):
         assert rows[name]["true"] - rows[name]["drawn"] > 0.2
     lines = said.splitlines()
-    assert lines[0].startswith("shortcut:0: accuracy ") and lines[1].endswith(
-        "2 of 2 networks rely on the dot."
-    )
+    assert lines[0].startswith("shortcut:0: accuracy ") and "2 of 2 networks rely" in lines[1]
     assert lines[2].startswith("Test of shortcut")

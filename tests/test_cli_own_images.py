@@ -41,7 +41,7 @@ def test_files_go_through_training_stitching_and_evaluation(tmp_path):
         "--detector",
         "knn",
     ).out
-    assert "OOD detector sanity checks: ood (knn)\n" in out
+    assert "sanity checks: ood (knn)\n" in out
     assert {*np.load("results/s/energies_knn.npz")} == {"pool2/ood", "pool2/pool1", "pool2/pool2"}
 
 

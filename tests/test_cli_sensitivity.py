@@ -8,7 +8,7 @@ import pytest
 
 from misc.sensitivity_figure import curves_of_pair
 from src.collected.rank_measurements import read_measurements
-from tests.commands import PDF, PNG, caption_of, read_csv, run
+from tests.commands import caption_of, read_csv, run, says
 from tests.tables import PROBE, SIMILARITY, STITCH, write_table
 
 STATISTICS, FIGURE = "misc/rank_statistics.py", "misc/sensitivity_figure.py"
@@ -54,15 +54,8 @@ def test_prints_and_writes_both_tests(tables):
     correlations, _, places = out.partition("Specificity: ")
     _, heading, first, *_ = correlations[correlations.index("cka | a.pt -- b.pt\n") :].splitlines()
     assert heading.split() == ["layer1", "layer2", "varied", "ranks", "rho", "p", "tau", "p"]
-    assert first.split(maxsplit=6) == [
-        "x",
-        "x",
-        "layer1",
-        "3",
-        "1",
-        "1",
-        "fewer than 10 ranks: no p-values",
-    ]
+    assert first.split(maxsplit=6)[:6] == ["x", "x", "layer1", "3", "1", "1"]
+    assert "no p-values" in first
     assert "  mean rho -1.0000, mean tau -1.0000\n" in correlations
     assert (
         "  layer2: first in 1 of 2, mean place 1.50; layer1: first in 2 of 2, mean place 1.00\n"
@@ -95,11 +88,8 @@ def test_warns_of_mixed_alignments(in_tmp_path):
         for (one, two), kind in kinds.items()
     ]
     printed, said = run(STATISTICS, write_table(in_tmp_path / "mixed.csv", SIMILARITY, *rows))
-    assert (
-        "warning: specificity of pwcca: alignments differ, so alignments are ranked rather than layers"
-        in said
-    )
-    assert "alignments differ: positions, average pool" in printed
+    assert says(said, "warning: specificity of pwcca", "alignments differ")
+    assert "differ: positions, average pool" in printed
 
 
 def test_curves_rise_with_similarity_and_are_of_the_truncated_network(tables):
@@ -141,7 +131,7 @@ def test_probes_at_full_rank_alone_have_no_curve(tables, drawn_figures):
     err = run(FIGURE, *tables[:2], "-l", "x", "-o", "s.png").err
     (axes,) = drawn_figures["s.png"].axes
     assert len(axes.lines) == 2  # CKA and PWCCA
-    assert "warning: no curve of the probe accuracy at x: it was measured at full rank only" in err
+    assert says(err, "warning: no curve", "probe accuracy at x", "full rank only")
 
 
 def test_draws_a_panel_for_each_layer_with_a_caption(tables, drawn_figures):
@@ -151,5 +141,3 @@ def test_draws_a_panel_for_each_layer_with_a_caption(tables, drawn_figures):
     assert [axes.get_title() for axes in both.axes] == ["x", "y"]
     assert [axes.get_title() for axes in one.axes] == ["x → y"] and one.get_suptitle() == "Layer x"
     assert caption_of(one) == "Networks: a.pt (resnet18), b.pt (resnet18). Data: digits, mnist."
-    assert Path("one.pdf").read_bytes().startswith(PDF)
-    assert Path("one.png").read_bytes().startswith(PNG)

@@ -14,6 +14,7 @@ from src.datasets.in_memory import ImageSet
 from src.datasets.mapped import MappedImages
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec, Normalisation
+from tests.commands import says
 from tests.tiny_datasets import collect, random_images, write_cifar5m
 
 SIZES = [5, 4, 3, 6, 2, 7]  # of the six parts of CIFAR-5M
@@ -168,7 +169,7 @@ def test_labels_that_no_test_image_has_are_warned_of(tmp_path, capsys):
     write_npz(tmp_path / "own.npz", y_train=np.arange(9) % 4, y_test=np.array([0, 3, 3, 0]))
     dataset_info(str(tmp_path / "own.npz"))
     (line,) = capsys.readouterr().err.splitlines()
-    assert "no test image has label 1; " in line and "2 of them without a test image" in line
+    assert says(line, "no test image has label 1;", "2 of them")
 
 
 def test_levels_of_0_and_1_are_warned_of(tmp_path, capsys):
@@ -176,7 +177,7 @@ def test_levels_of_0_and_1_are_warned_of(tmp_path, capsys):
     binary = random_images(2500, 2, 2, 3) // 128
     write_npz(tmp_path / "own.npz", x_train=binary, x_test=binary, y_train=None, y_test=None)
     load_dataset(str(tmp_path / "own.npz"), "", train=True)
-    assert "own.npz: all levels of its images are 0 or 1" in capsys.readouterr().err
+    assert says(capsys.readouterr().err, "own.npz", "0 or 1")
     binary[2400, 0, 0, 0] = 2
     write_npz(tmp_path / "other.npz", x_train=binary, x_test=binary, y_train=None, y_test=None)
     load_dataset(str(tmp_path / "other.npz"), "", train=True)

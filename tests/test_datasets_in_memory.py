@@ -8,6 +8,7 @@ from src.datasets.augmentation import Affine, CropFlip
 from src.datasets.base import subset
 from src.datasets.in_memory import ImageSet
 from src.ground.images import Normalisation
+from tests.commands import says
 from tests.tiny_datasets import collect, random_images
 
 
@@ -77,8 +78,9 @@ def test_normalised_values_and_a_warning_where_only_one_of_two_sets_has_them(cap
     assert not capsys.readouterr().err
     plain.check_like(normalised, option="-scd")
     message = capsys.readouterr().err
-    assert "images of -scd have values in [0, 1], " in message
-    assert "images of -d have mean 0.1, 0.2, 0.3 and std 0.5, 0.25, 1: " in message
+    assert says(
+        message, "-scd", "values in [0, 1], ", "-d", "mean 0.1, 0.2, 0.3 and std 0.5, 0.25, 1: "
+    )
 
 
 # Of the public code's sampler: goldens, numerics/sampler.json

@@ -14,7 +14,7 @@ from src.models import Network, build_model
 from src.models.heads import LinearProbe, pool
 from src.runs.checkpoints import load_model, load_state, save_state
 from src.tables.network_names import NetworkName
-from tests.commands import ON_DIGITS, error_line, read_csv, read_metrics, run
+from tests.commands import ON_DIGITS, error_line, read_csv, read_metrics, run, says
 from tests.conftest import few_images
 
 FILE = """
@@ -104,7 +104,7 @@ def test_every_script_takes_an_encoder(in_tmp_path):
     run("exec_train.py", "small_cnn", *ON_DIGITS, "-e", 0, "-dir", "c")
     listed = run("misc/list_layers.py", "nets.py:sequence", "-d", "digits")
     assert "4" not in [line.split()[0] for line in listed.out.splitlines()]
-    assert "left out, as they give no tensor with the images as first axis: 3, 4" in listed.err
+    assert says(listed.err, "left out", "3, 4")
     dm = [*ON_DIGITS, "-e", 0, "-i", "pinv", "--mod-only-stitch"]
     to_end = ["e.pt", "c/model_0.pt", "nets.py:maps", "small_cnn", "0", "pool1", "rc2c_pre"]
     run("exec_stitch.py", *to_end, *dm, "-dir", "from_encoder")
@@ -117,7 +117,7 @@ def test_every_script_takes_an_encoder(in_tmp_path):
         "--detector",
         "mahalanobis",
     ]
-    assert "the code of networks that a folder names is not run by itself" in error_line(*ood)
+    assert says(error_line(*ood), "code", "not run by itself")
     run(*ood, "--front-type", "nets.py:maps")
     pair = ["e.pt", "c/model_0.pt", "nets.py:maps", "small_cnn", "0,output", "pool1"]
     run(
@@ -134,9 +134,9 @@ def test_every_script_takes_an_encoder(in_tmp_path):
     assert len(read_csv("s.csv")) == 2
 
     back = ["c/model_0.pt", "e.pt", "small_cnn", "nets.py:maps", "pool1", "0", "rc2c_pre"]
-    assert "exec_probe.py CHECKPOINT TYPE -l output" in error_line("exec_stitch.py", *back, *dm)
+    assert says(error_line("exec_stitch.py", *back, *dm), "exec_probe.py", "-l output")
     probe = ["e.pt", "nets.py:maps", *ON_DIGITS, "-e", 1, "-lr", 0.01, "--with-head", "h"]
-    assert "--with-head takes one probe" in error_line("exec_probe.py", *probe, "-l", "0")
+    assert says(error_line("exec_probe.py", *probe, "-l", "0"), "--with-head", "one probe")
     printed = run("exec_probe.py", *probe, "-l", "output").out
     assert set(load_state("h/model_1.pt")) == {
         *encoder.state_dict(),
@@ -158,10 +158,6 @@ def test_a_head_at_chance_level_is_written_with_a_warning(in_tmp_path):
     given = ["exec_probe.py", "-", "nets.py:pixels", *ON_DIGITS, "-l", "output"]
     head = ["--with-head", "h", "-e"]
     said = run(*given, *head, "1", "-lr", "1e-6").err
-    assert re.search(
-        r"warning: the head is not clearly better than chance: accuracy \d+\.\d%, and [\d.]+% of the test "
-        "images have the most frequent class; it is probably not trained enough: raise -e or -lr",
-        said,
-    )
+    assert re.search(r"warning: .* chance: accuracy \d+\.\d%.* [\d.]+% .* raise -e or -lr", said)
     assert "chance" not in run(*given, *head, "20", "-lr", "0.1").err
     assert "chance" not in run(*given, "-e", "1", "-lr", "1e-6").err

@@ -142,7 +142,7 @@ def layers_of(front: str, end: str, kind: str, **options):
 
 
 CALLS = {
-    "CKA of 2 layers is biased upwards: .* metrics=": lambda x: compare(x, x[:, :, :2, :2]),
+    "biased upwards: .* metrics=": lambda x: compare(x, x[:, :, :2, :2]),
     "pwcca, .* give more of them": lambda x: compare(x, x[:, :, :2, :2]),
     "do not correspond; alignment=": lambda x: compare(x, x[:, :, :2, :2], alignment="positions"),
     "unknown measure 'ccka'": lambda x: compare(x, x, ["ccka"]),
@@ -152,10 +152,8 @@ CALLS = {
     "init eye needs equal widths": lambda x: layers_of(
         "small_cnn", "small_cnn", "rc2c_pre", init="eye"
     ),
-    "use c2t_cls_token pool or learn": lambda x: layers_of(
-        "small_cnn", "vit_tiny_patch4_32", "c2t"
-    ),
-    "ridge needs at least two samples": lambda x: direct_matching(x[:1], x[:1], form="ridge"),
+    "c2t_cls_token pool or learn": lambda x: layers_of("small_cnn", "vit_tiny_patch4_32", "c2t"),
+    "at least two samples": lambda x: direct_matching(x[:1], x[:1], form="ridge"),
     "only 1437 training images": lambda x: matching_batches(
         load_dataset("digits", "", train=True), 2000, 9, seed=0
     ),
@@ -179,10 +177,10 @@ def test_calls_from_python_are_answered_with_arguments(said, capsys):
 @pytest.mark.parametrize(
     ("given", "of_runs", "line"),
     [
-        (None, [0.5], "without --shortcut: these .* were stitched with --shortcut 0.5; give that"),
-        (0.5, [None], "--shortcut 0.5: these runs were stitched without it; leave it out"),
-        (0.5, [0.0], "--shortcut 0.5: these runs were stitched with --shortcut 0.0; give that one"),
-        (0.5, [0.5, None], "--shortcut 0.5: some of these runs .* keep a folder of runs for each"),
+        (None, [0.5], "without --shortcut: .* with --shortcut 0.5; give that"),
+        (0.5, [None], "--shortcut 0.5: .* without it; leave it out"),
+        (0.5, [0.0], "--shortcut 0.5: .* with --shortcut 0.0; give that one"),
+        (0.5, [0.5, None], "--shortcut 0.5: some of these runs .* a folder of runs for each"),
     ],
 )
 def test_the_shortcut_of_runs_is_advised_as_the_parser_takes_it(given, of_runs, line, tmp_path):

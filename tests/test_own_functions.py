@@ -17,7 +17,7 @@ from src.ood import make_detector
 from src.reports import figures
 from src.runs.checkpoints import load_model, save_state
 from src.tables.network_names import NetworkName
-from tests.commands import ON_DIGITS, PNG, ROOT, error_line, read_csv, read_json, run
+from tests.commands import ON_DIGITS, ROOT, error_line, read_csv, read_json, run, says
 from tests.conftest import few_images
 
 SECTION = (ROOT / "misc/docs/guide.md").read_text().split("\n## Your own measure")[1]
@@ -116,7 +116,7 @@ def test_the_commands_of_the_docs(folder):
     assert len(read_csv("results/cosine/ood_evaluation_Norm.csv")) == 1
 
 
-def test_a_measure_is_what_scipy_computes(folder):
+def test_a_measure_is_what_scipy_computes(folder, drawn_figures):
     metrics = ["--metrics", "cka", "mine.py:rsa"]
     said = compare("pool1,pool3", "pool2", *metrics, "--verbose", "-o", "m.csv")
     assert said.out.count("rsa:\nModel1 rank None:\n\tModel2 rank None: ") == 2
@@ -131,7 +131,8 @@ def test_a_measure_is_what_scipy_computes(folder):
     written = read_json("m.config.txt")
     assert written["metrics"] == ["cka", f"{folder}/mine.py:rsa"]
     assert len(written["metrics_sha256"]) == 1
-    assert (folder / "m.png").read_bytes().startswith(PNG)
+    titles = [axes.get_title() for axes in drawn_figures["m.png"].axes]
+    assert titles[:2] == ["linear CKA", "rsa"]
 
 
 def test_measures_have_blanks_or_commas_between_them(folder):
@@ -146,8 +147,8 @@ def test_measures_have_blanks_or_commas_between_them(folder):
 def test_permutations_ranks_and_both_ways(folder):
     options = ["--permutations", "19", "-m1r", "2", "0", "-o", "m.csv"]
     said = compare("pool3", "pool3", "--metrics", "mine.py:rsa", "mine.py:norm_distance", *options)
-    assert "run 39 times for each pair of layers" in said.err
-    assert "rsa, norm_distance nan: functions of yours are measured at full rank only" in said.err
+    assert "run 39 times" in said.err
+    assert says(said.err, "rsa, norm_distance nan", "full rank only")
     full, low = read_csv("m.csv")
     assert low["rank1"] == "2" and low["rsa"] == "nan" and full["rank1"] == ""
     x, y = (activations_of(seed, "pool3") for seed in (0, 1))
@@ -181,7 +182,7 @@ def test_a_file_of_options_does_not_run_code(folder):
     compare("pool3", "pool3", "--metrics", "mine.py:rsa", "-o", "m.csv")
     again = [SIMILARITY, "--config", "m.config.txt", "-o", "n.csv"]
     line = error_line(*again)
-    assert "metrics" in line and "name it on the command line as well" in line
+    assert says(line, "metrics", "name it on the command line")
     run(*again, "--metrics", "mine.py:rsa")
     assert read_csv("m.csv") == read_csv("n.csv")
 
@@ -260,7 +261,7 @@ def test_a_run_with_a_changed_objective_is_kept_with_a_warning(folder):
     with (folder / "mine.py").open("a") as file:
         file.write("# another line\n")
     said = run(*given).err
-    assert f"warning: {folder}/mine.py has changed since runs were made with it" in said
+    assert says(said, f"warning: {folder}/mine.py", "has changed", "runs")
     assert "2 of 2 runs are finished" in said
 
 
@@ -339,7 +340,7 @@ def test_all_pairs_ground_truth_and_verdict(folder):
                "--methods", "mine.py:cosine:1", "--permutations", "19", "-dir", "all", "--no-figures"]  # fmt: skip
     run("misc/all_pairs.py", *networks, *options)
     again = run("misc/all_pairs.py", *networks, *options)
-    assert "0 of 9 units of work are left to do" in again.err
+    assert "0 of 9 units" in again.err
 
     (folder / "mine.py").unlink()  # what follows reads tables
     tables = sorted((folder / "results/all/similarity").glob("*.csv"))
@@ -380,7 +381,7 @@ def test_all_pairs_keeps_runs_with_a_changed_detector_with_a_warning(folder):
     with (folder / "mine.py").open("a") as file:
         file.write("# another line\n")
     said = run(*given).err
-    assert said.count(f"{folder}/mine.py has changed since runs were made with it") == 1
+    assert said.count(f"{folder}/mine.py has changed") == 1
     assert "0 of " in said
 
 
@@ -397,7 +398,7 @@ def test_all_pairs_does_not_run_the_code_that_a_table_was_made_with(folder):
     line = error_line(*given, "procrustes")
     assert "a-b.csv has rsa" in line and f"give --metrics {folder}/mine.py:rsa as well" in line
     said = run(*given, "mine.py:rsa").err
-    assert "mine.py:rsa has changed since tables of results/all/similarity were made" in said
+    assert says(said, "mine.py:rsa has changed", "results/all/similarity")
     (folder / "mine.py").unlink()
     assert "0 of 1 units" in run(*given, "cka").err
 

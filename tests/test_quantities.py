@@ -1,8 +1,7 @@
-"""The table of quantities: rows, maps and the page of columns agree with it, and bright is similar
-everywhere."""
+"""The table of quantities: each is read from a row, bright is similar, and the page of columns
+repeats it."""
 
 import re
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,6 @@ from src.collected.measurements import MeasurementRow
 from src.collected.rank_tests import RankTestRow
 from src.reports.heat_maps import HeatMap
 from src.tables.evaluation_rows import EvaluationRow, IdentificationRow
-from src.tables.experiments import Experiment, StitchResult
 from src.tables.matrices import Matrix
 from src.tables.probe_rows import ProbeRow
 from src.tables.quantities import (
@@ -24,7 +22,6 @@ from src.tables.quantities import (
     VALIDITY,
     VERDICT,
     Quantity,
-    measured_by,
     shown_in,
 )
 from src.tables.similarity_rows import SimilarityRow
@@ -33,18 +30,8 @@ from src.tables.tables import columns
 from src.tables.training_rows import EpochRow, FinetuningRow
 from src.tables.truth_rows import DepthRow, DotsRow, TruthRow
 from src.tables.verdict_rows import GroupRow, GroupTestRow, VerdictRow, WayRow
-from src.values import Metrics, StitchValidity
 
 PAGE = Path(__file__).parents[1] / "misc" / "docs" / "files.md"
-DEPTHS = {"front_depth", "end_depth"}
-DETECTOR_FIELDS = {
-    "detector",
-    "detector_id_data",
-    "detector_ood_data",
-    "id_dataset",
-    "sanity_dataset",
-}
-STITCH = {field.name for field in fields(StitchResult)}
 TABLES = (
     ComparisonRow,
     DepthRow,
@@ -64,12 +51,23 @@ TABLES = (
     VerdictRow,
     WayRow,
 )
-HAVE_SCALES = {*shown_in(IN_EVALUATION), *shown_in(IN_VERDICT), *shown_in(IN_TRUTH)}
-
-
-def kept(*sources: str) -> set[str]:
-    """The columns of quantities that are measured by these, without derived ones."""
-    return {name for name, quantity in measured_by(*sources).items() if not quantity.is_derived}
+ROWS = {  # the row that keeps or computes a quantity, by what measures it
+    STITCHING: StitchRow,
+    VALIDITY: EvaluationRow,
+    DETECTOR: EvaluationRow,
+    VERDICT: VerdictRow,
+}
+EXAMPLES = [  # (quantity, value of a similar stitch, value of a different one)
+    ("accuracy", 0.9, 0.1),
+    ("penalty", 0.0, 0.4),
+    ("representation_difference", 0.1, 0.9),
+    ("kappa_within", 0.4, 0.1),
+    ("identification", 0.9, 0.6),
+    ("auroc", 0.5, 0.9),
+    ("auroc", 0.5, 0.2),
+    ("density_ratio", 1.0, 0.3),
+    ("density_ratio", 1.0, 1.8),
+]
 
 
 def without_ends(names) -> set[str]:
@@ -77,53 +75,35 @@ def without_ends(names) -> set[str]:
     return {name for name in names if not name.endswith(("_low", "_high"))}
 
 
-def test_rows_have_the_quantities_of_the_table():
-    unsteadiness = {"front_unsteadiness", "end_unsteadiness"}
-    assert set(columns(Metrics)) == kept(STITCHING) | DEPTHS | {"truncated", *unsteadiness}
-    assert set(columns(StitchRow)) == STITCH - {"options", "chosen"} | set(columns(Metrics))
-    evaluated = without_ends(columns(EvaluationRow)) - STITCH - DETECTOR_FIELDS - DEPTHS
-    assert evaluated == kept(VALIDITY, DETECTOR) | {"accuracy", "lost_at"}
-    assert set(StitchValidity._fields) | {"identification"} == kept(VALIDITY)
-    judged = without_ends(columns(VerdictRow))
-    assert judged >= kept(VERDICT) | {"accuracy", "penalty", "identification"}
-    for kind in (StitchRow, EvaluationRow, VerdictRow):
-        assert not {name for name in columns(kind) if name.endswith(("_low", "_high"))} - {
-            f"{name}_{end}" for name in QUANTITIES for end in ("low", "high")
-        }
-    for name, quantity in QUANTITIES.items():
-        if quantity.is_derived:
-            kind = StitchRow if quantity.measured_by == STITCHING else EvaluationRow
-            assert isinstance(getattr(kind, name), property), name
+@pytest.mark.parametrize("name", QUANTITIES)
+def test_a_quantity_is_read_from_its_row(name):
+    quantity = QUANTITIES[name]
+    row = ROWS[quantity.measured_by]
+    assert name in columns(row) or isinstance(getattr(row, name), property)
+    assert quantity.is_derived == (name not in columns(row))
 
 
-def test_the_columns_that_tell_what_a_row_is_of_come_first():
-    for kind in (StitchRow, EvaluationRow):
-        identity = [*columns(Experiment), "front_layer", "end_layer", "folder"]
-        assert columns(kind)[: len(identity)] == identity
+def test_what_maps_show_has_a_scale():
+    for report in (IN_EVALUATION, IN_VERDICT, IN_TRUTH):
+        assert all(quantity.scale for quantity in shown_in(report).values())
 
 
-@pytest.mark.parametrize("name", sorted(HAVE_SCALES))
-def test_bright_is_similar(name):
-    different, similar = QUANTITIES[name].scale
-    values = [different, (different + similar) / 2, similar]
+@pytest.mark.parametrize(("name", "similar", "different"), EXAMPLES)
+def test_bright_is_similar(name, similar, different):
     axes = pytest.importorskip("matplotlib.figure").Figure().subplots()
-    HeatMap.of(Matrix(["x"], ["a", "b", "c"], [values]), QUANTITIES[name]).paint(axes)
+    matrix = Matrix(["x"], ["a", "b"], [[similar, different]])
+    HeatMap.of(matrix, QUANTITIES[name]).paint(axes)
     (image,) = axes.images
-    at_different, middle, at_similar = (sum(image.cmap(image.norm(value))[:3]) for value in values)
-    if QUANTITIES[name].is_two_sided:
-        assert middle > at_different and middle > at_similar
-    else:
-        assert at_different < middle < at_similar
-    similarities = [QUANTITIES[name].similarity(value) for value in values]
-    assert max(similarities) == similarities[1 if QUANTITIES[name].is_two_sided else 2]
+    bright, dark = (sum(image.to_rgba(value)[:3]) for value in (similar, different))
+    assert bright > dark
+    assert QUANTITIES[name].similarity(similar) > QUANTITIES[name].similarity(different)
 
 
-def test_accuracies_are_bright_at_the_right_end():
-    bright = {name: QUANTITIES[name].scale[1] for name in ("accuracy", "penalty")}
-    assert bright == {"accuracy": 1, "penalty": 0}
+def test_similarity_is_the_value_its_negative_or_its_distance_from_the_middle():
+    assert QUANTITIES["accuracy"].similarity(0.9) == 0.9
     assert QUANTITIES["penalty"].similarity(0.1) == -0.1
     assert QUANTITIES["auroc"].similarity(0.25) == -0.25
-    with pytest.raises(ValueError, match="neither high nor low values of density are similar"):
+    with pytest.raises(ValueError, match="density"):
         QUANTITIES["density"].similarity(1.0)
 
 

@@ -172,11 +172,3 @@ def test_a_table_is_read_as_what_it_is_and_no_other(tmp_path):
     ):
         (tmp_path / "empty.csv").touch()
         read_table(tmp_path / "empty.csv", ProbeRow, StitchRow)
-
-
-def test_label_only_controls_of_an_earlier_version_are_left_out(tmp_path):
-    path = tmp_path / "grid.csv"
-    write_table(path, StitchRow, [stitch_row(), stitch_row(accuracy=0.25)])
-    header, stitch, control = path.read_text().splitlines()
-    path.write_text("\n".join([f"{header},control", f"{stitch},", f"{control},labels", ""]))
-    assert [row.accuracy for row in read_table(path, StitchRow)] == [stitch_row().accuracy]

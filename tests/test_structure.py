@@ -112,10 +112,7 @@ def test_pip_says_that_there_is_no_package(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "pip", "wheel", ROOT], cwd=tmp_path, capture_output=True, text=True
     )
-    assert (
-        done.returncode == 1
-        and "cannot be installed: clone it, and run `make` there." in done.stderr + done.stdout
-    )
+    assert done.returncode == 1 and "cannot be installed" in done.stderr + done.stdout
     assert not list(tmp_path.iterdir())
 
 

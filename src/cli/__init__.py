@@ -40,6 +40,5 @@ from src.cli.types import (
     network,
     rank,
     real_number,
-    several,
     whole_number,
 )

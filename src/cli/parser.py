@@ -15,7 +15,7 @@ from src.ground.console import note
 from src.ground.errors import Misfit, UserError, as_user_error, unknown_name
 from src.ground.files import read_yaml
 from src.ground.user_code import absolute, is_user_code, source_of
-from src.runs.options import FORMER, NOT_RECORDED
+from src.runs.options import NOT_RECORDED
 from src.tables.network_names import content_of
 
 # Beginnings of warnings that no user has to see
@@ -93,7 +93,7 @@ class Parser(argparse.ArgumentParser):
         names = []
         for key, value in read_yaml(path).items():
             name = str(key)
-            if value in (None, "", []) or name.endswith(DERIVED) or name in FORMER:
+            if value in (None, "", []) or name.endswith(DERIVED):
                 continue
             if name not in actions:
                 raise unknown_name(f"option in {path}", name, actions)

@@ -110,15 +110,6 @@ def names_or_code(kind: str, names: Collection[str]) -> Callable[[str], list[str
     return read
 
 
-def several(names: Collection[str]) -> Callable[[str], list[str]]:
-    """Return the type of an option that takes one or more of `names`, separated by commas."""
-    return checked(
-        lambda text: list(dict.fromkeys(text.split(","))),
-        lambda chosen: set(chosen) <= set(names),
-        f"one or several of {', '.join(names)} with commas between them",
-    )
-
-
 def output_file(*endings: str) -> Callable[[str], str]:
     """Return the type of an option that names a file to write.
 

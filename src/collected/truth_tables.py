@@ -256,12 +256,6 @@ def _read_similarities(
                 for of_way in (similarities_of(row, pair), reversed_similarities_of(row, pair)):
                     for measure, value in scored_similarities(of_way):
                         values[measure].append(value)
-    if not all(row.is_both_ways for row in rows):
-        warn(
-            f"{folder}: PWCCA is not symmetric, and an earlier version measured it in one direction "
-            "only, so its scores depend on the order of the list; remove this folder and run "
-            "misc/all_pairs.py again"
-        )
     return rows
 
 

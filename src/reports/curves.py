@@ -3,9 +3,13 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from src.reports.figures import can_draw, line_look, new_figure, wrap
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
 SHARE = (0.0, 1.0)  # the possible values of accuracies and other shares
 
@@ -66,9 +70,9 @@ def curves(
     with new_figure(
         path, [width] * n_columns, [RATIO * width] * n_rows, title=title, caption=caption
     ) as (all_axes, legend):
-        for unused_axes in all_axes[len(panels) :]:
+        for unused_axes in list(all_axes.values())[len(panels) :]:
             unused_axes.remove()
-        for axes, panel in zip(all_axes, panels, strict=False):
+        for axes, panel in zip(all_axes.values(), panels, strict=False):
             for label, curve in panel.curves.items():
                 legend[label] = _draw(axes, curve, labels.index(label), layers)
             axes.set_title(wrap(panel.title, width))
@@ -84,7 +88,7 @@ def curves(
                 axes.xaxis.set_major_formatter("{x:g}")
 
 
-def _draw(axes: Any, curve: Curve, number: int, layers: Sequence[str]) -> Any:
+def _draw(axes: "Axes", curve: Curve, number: int, layers: Sequence[str]) -> "Line2D":
     """Draw a curve and the band of its intervals; return the handle for the legend.
 
     Args:
@@ -106,7 +110,7 @@ def _draw(axes: Any, curve: Curve, number: int, layers: Sequence[str]) -> Any:
     return line
 
 
-def _set_range(axes: Any, panel: CurvePanel) -> None:
+def _set_range(axes: "Axes", panel: CurvePanel) -> None:
     """Let the vertical axis reach over the range of a panel and its values; bands may be cut."""
     points = [_point(point) for curve in panel.curves.values() for point in curve.values()]
     values = [point.value for point in points if not math.isnan(point.value)]

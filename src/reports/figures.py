@@ -8,12 +8,20 @@ import importlib.util
 import io
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import numpy as np
 
 from src.ground.console import warn
 from src.ground.files import write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 COLUMN = 3.54  # inches: the width of a column of a paper, 9 cm
 PAGE = 7.09  # inches: the width of two columns, 18 cm
@@ -34,6 +42,15 @@ PURPLE = "#CC79A7"
 LINE_COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY_BLUE, BLACK)
 MARKERS = "osD^vXP*<>"
 LINE_STYLES = ("-", "--", "-.", ":")
+
+
+class LineLook(TypedDict):
+    """The look of a line, as matplotlib names it."""
+
+    color: str
+    marker: str
+    linestyle: str
+
 
 STYLE: dict[Any, Any] = {
     "font.size": POINTS,
@@ -106,7 +123,7 @@ def new_figure(
     *,
     title: str = "",
     caption: str = "",
-) -> Iterator[tuple[list[Any], dict[str, Any]]]:
+) -> "Iterator[tuple[dict[tuple[int, int], Axes], dict[str, Artist]]]":
     """Make a figure with panels in rows and columns, and write it when the block ends.
 
     The block draws into the panels and labels them. The legend of all panels lies below the
@@ -118,30 +135,32 @@ def new_figure(
         heights: of the rows of panels, likewise.
 
     Yields:
-        The axes of the panels, row by row, and a dict to fill with the handles of the legend by
-        label. The block may remove axes, except the first.
+        The axes of the panels by row and column, and a dict to fill with the handles of the legend
+        by label. The block may remove axes, except the first.
     """
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     # With ample room for the labels of each panel, which `_fit` reduces to what they need
     size = (sum(widths) + 3 * len(widths), sum(heights) + 3 * len(heights))
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=size, layout="constrained")
+        layout = ConstrainedLayoutEngine()
+        figure = Figure(figsize=size, layout=layout)
         if title:
             figure.suptitle(wrap(title, sum(widths)))
         grid = figure.subplots(
             len(heights), len(widths), squeeze=False, width_ratios=widths, height_ratios=heights
         )
-        handles: dict[str, Any] = {}
-        yield list(grid.flat), handles
-        _fit(figure, grid[0, 0], widths, heights)
+        handles: dict[str, Artist] = {}
+        yield dict(np.ndenumerate(grid)), handles
+        _fit(figure, layout, widths, heights)
         _add_legend(figure, handles, caption, max(COLUMN, figure.get_figwidth()))
         _save(figure, path)
 
 
-def line_look(number: int) -> dict[str, str]:
-    """Return colour, marker and style of a line by its number in the figure."""
+def line_look(number: int) -> LineLook:
+    """Return the look of a line by its number in the figure."""
     return {
         "color": LINE_COLOURS[number % len(LINE_COLOURS)],
         "marker": MARKERS[number % len(MARKERS)],
@@ -149,17 +168,17 @@ def line_look(number: int) -> dict[str, str]:
     }
 
 
-def _fit(figure: Any, axes: Any, widths: Sequence[float], heights: Sequence[float]) -> None:
+def _fit(
+    figure: "Figure",
+    layout: "ConstrainedLayoutEngine",
+    widths: Sequence[float],
+    heights: Sequence[float],
+) -> None:
     """Make the figure so large that its panels have these widths and heights beside their labels,
-    and fix their places.
-
-    Args:
-        axes: the first panel. The layout keeps the ratios of all panels.
-    """
-    layout = figure.get_layout_engine()
+    and fix their places."""
     layout.execute(figure)
     width, height = figure.get_size_inches()
-    panel = axes.get_position()
+    panel = figure.axes[0].get_position()  # the layout keeps the ratios of all panels
     missing_width = sum(widths) * (1 - panel.width * width / widths[0])
     missing_height = sum(heights) * (1 - panel.height * height / heights[0])
     figure.set_size_inches(width + missing_width, height + missing_height)
@@ -170,37 +189,36 @@ def _fit(figure: Any, axes: Any, widths: Sequence[float], heights: Sequence[floa
 def wrap(text: str, width: float) -> str:
     """Return the text in lines of `width` inches, broken between words; its line breaks stay.
 
-    A longer word, such as a path, is broken behind / or =. A part of it that is still longer than a
-    line is broken behind _ or -.
+    A word that is longer than a line, such as a path, is broken behind / or =, and if it has none
+    in time, behind _ or -.
     """
     n_characters = int(CHARACTERS * width)
-    return "\n".join(_fill(line, n_characters) for line in text.splitlines())
+    lines = []
+    for line in text.splitlines():
+        broken = " ".join(_broken(word, n_characters) for word in line.split())
+        for part in broken.splitlines():
+            lines += textwrap.wrap(
+                part, n_characters, break_long_words=False, break_on_hyphens=False
+            )
+    return "\n".join(lines)
 
 
-def _fill(text: str, n_characters: int) -> str:
-    """Return a text without line breaks in lines of so many characters."""
-    words: list[str] = []
-    for word in text.split():
-        for part in _parts(word, "/=", n_characters):
-            words += _parts(part, "_-", n_characters)
-    return textwrap.fill(
-        " ".join(words), n_characters, break_long_words=False, break_on_hyphens=False
-    )
-
-
-def _parts(word: str, separators: str, n_characters: int) -> list[str]:
-    """Return a word that fits into a line whole, and a longer one in parts that end in a separator."""
+def _broken(word: str, n_characters: int) -> str:
+    """Return a word with line breaks behind separators, in parts of at most so many characters if
+    its separators are close enough."""
     if len(word) <= n_characters:
-        return [word]
-    parts = [""]
-    for piece in re.findall(f"[^{separators}]*[{separators}]|[^{separators}]+$", word):
-        if parts[-1] and len(parts[-1]) + len(piece) > n_characters:
-            parts.append("")
-        parts[-1] += piece
-    return parts
+        return word
+    start = f".{{1,{n_characters - 1}}}"
+    for pattern in (f"{start}[/=]", f"{start}[_-]", ".+?[/=_-](?=.)"):
+        part = re.match(pattern, word)
+        if part:
+            return f"{part[0]}\n{_broken(word[part.end() :], n_characters)}"
+    return word
 
 
-def _add_legend(figure: Any, handles: dict[str, Any], caption: str, width: float) -> None:
+def _add_legend(
+    figure: "Figure", handles: "Mapping[str, Artist]", caption: str, width: float
+) -> None:
     """Add the legend below the panels, with the caption as its title."""
     labels = [wrap(label, width - 0.5) for label in handles]
     longest = max(map(len, labels), default=0)
@@ -216,7 +234,7 @@ def _add_legend(figure: Any, handles: dict[str, Any], caption: str, width: float
     )
 
 
-def _save(figure: Any, path: Path) -> None:
+def _save(figure: "Figure", path: Path) -> None:
     """Write a figure as pixels (PNG) and as vectors (PDF); equal figures make equal files."""
     for suffix in (".pdf", ".png"):
         metadata = {"CreationDate": None} if suffix == ".pdf" else {}

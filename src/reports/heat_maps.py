@@ -1,29 +1,39 @@
 """Heat maps over two axes, such as front and end layers, with the values written into the cells."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from src.reports.figures import PAGE, STYLE, can_draw, new_figure, wrap
+from src.ground.grouping import grouped
+from src.reports.figures import PAGE, can_draw, new_figure, wrap
 from src.tables.matrices import Matrix
 from src.tables.quantities import Quantity
+
+if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
+    from matplotlib.patches import Patch
 
 # Colour maps. Their brightness alone tells the values apart, in print and to colour-blind people.
 SIMILARITY = "viridis"
 DISTANCE = "viridis_r"
-TWO_SIDED = "RdBu_r"  # bright in the middle
-DIFFERENCE = "cividis"
+TWO_SIDED = "RdBu_r"  # bright in the middle, dark blue below and dark red above
+DIFFERENCE = "cividis"  # dark below 0, bright above
 
 # Sizes in inches
 CELL = 0.236  # a cell with a number of four characters
 SMALL_CELL = 0.13  # a cell without a number
 LEAST = 0.94  # a panel, which has room for a title and labels
 LABELS = 0.9  # the room that labels take beside the panels
-BAR = 0.07  # the height of a bar of colours
 
 MIN_IN_LINE = 3  # panels that stand side by side, even if their cells lose their numbers
+
+# The title of a row in widths of a panel: a wider one would widen the panel
+WIDTHS_OF_TITLE = 1.8
+# Width of the title of a row, in widths of a panel: the layout takes it for half as wide
+WIDTHS_OF_TITLE = 1.8
 
 
 class Sign(NamedTuple):
@@ -33,9 +43,10 @@ class Sign(NamedTuple):
     hatch: str = ""
     lines: str = "black"  # the colour of the hatch
 
-    def patch(self) -> dict[str, Any]:
-        """Return the look as properties of a patch."""
-        return {"facecolor": self.colour, "hatch": self.hatch, "edgecolor": self.lines}
+    def on(self, patch: "Patch") -> "Patch":
+        """Give a patch this look; return it."""
+        patch.set(facecolor=self.colour, hatch=self.hatch, edgecolor=self.lines)
+        return patch
 
 
 BLANK = Sign("0.92", "\\\\\\", lines="0.65")  # of cells without a value
@@ -47,9 +58,7 @@ class HeatMap(NamedTuple):
     matrix: Matrix  # a cell of NaN stays blank
     # The values of the darkest and of the brightest colour. A distance has (1, 0).
     scale: tuple[float, float] = (0.0, 1.0)
-    # Bright in the middle of `scale`, dark blue below and dark red above
-    is_two_sided: bool = False
-    is_difference: bool = False  # dark below 0, bright above
+    colours: str = ""  # matplotlib's colour map; "": bright at the second end of the scale
     marked: Collection[tuple[str, str]] = ()  # row and column of cells with a red corner
 
     @classmethod
@@ -61,24 +70,20 @@ class HeatMap(NamedTuple):
         """
         if quantity.scale is None:
             raise ValueError(f"{quantity.title} has no scale for the colours of a heat map")
-        return cls(matrix, quantity.scale, is_two_sided=quantity.is_two_sided)
+        return cls(matrix, quantity.scale, TWO_SIDED if quantity.is_two_sided else "")
 
     @classmethod
     def difference(cls, matrix: Matrix) -> "HeatMap":
         """Return the panel of a matrix of differences, with 0 in the middle of the colours."""
         sizes = [abs(value) for line in matrix.values for value in line]
         largest = max((size for size in sizes if size > 0), default=1.0)  # NaN is not above 0
-        return cls(matrix, (-largest, largest), is_difference=True)
+        return cls(matrix, (-largest, largest), DIFFERENCE)
 
     @property
     def colour_map(self) -> str:
         """The name of matplotlib's colour map."""
-        if self.is_two_sided:
-            return TWO_SIDED
-        if self.is_difference:
-            return DIFFERENCE
         darkest, brightest = self.scale
-        return SIMILARITY if darkest < brightest else DISTANCE
+        return self.colours or (SIMILARITY if darkest < brightest else DISTANCE)
 
     @property
     def look(self) -> object:
@@ -95,7 +100,7 @@ class HeatMap(NamedTuple):
         """Whether cells have no value."""
         return any(map(math.isnan, self.numbers))
 
-    def paint(self, axes: Any, *, has_numbers: bool = True) -> None:
+    def paint(self, axes: "Axes", *, has_numbers: bool = True) -> None:
         """Draw the cells with their values, and the marks."""
         low, high = sorted(self.scale)
         image = axes.imshow(
@@ -109,7 +114,7 @@ class HeatMap(NamedTuple):
         for row, column in self.marked:
             self._mark(axes, row, column)
 
-    def _mark(self, axes: Any, row: str, column: str) -> None:
+    def _mark(self, axes: "Axes", row: str, column: str) -> None:
         """Draw a red triangle into the upper right corner of a cell."""
         x = self.matrix.columns.index(column)
         y = self.matrix.rows.index(row)
@@ -117,27 +122,13 @@ class HeatMap(NamedTuple):
         ys = [y - 0.5, y - 0.5, y - 0.26]
         axes.fill(xs, ys, facecolor="red", edgecolor="white", linewidth=0.5)
 
-    def explain(self, axes: Any, width: float) -> None:
-        """Draw a bar of the colours below the panel, of its width in inches; bright is right."""
-        (image,) = axes.images
-        bar = axes.figure.colorbar(image, ax=axes, location="bottom", aspect=width / BAR)
-        start, end = self.scale
-        if start > end:
-            bar.ax.invert_xaxis()
-        ticks = (start, (start + end) / 2, end)
-        bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
-        left, _, right = bar.ax.get_xticklabels()
-        left.set_horizontalalignment("left")  # so that labels of neighbours stay apart
-        right.set_horizontalalignment("right")
-
 
 class ClassMap(NamedTuple):
     """A panel of cells with the sign of a class and a number."""
 
     matrix: Matrix  # of (class, number); the number may be NaN; a cell of None stays blank
     signs: Mapping[str, Sign]  # by class; the legend shows them
-    number: str = ""  # the meaning of the numbers, for the caption
-    symbol: str = ""  # of the numbers, for the title of the panel
+    number: str  # the meaning of the numbers, for the caption
 
     @property
     def look(self) -> object:
@@ -155,7 +146,7 @@ class ClassMap(NamedTuple):
         """Whether cells have no class."""
         return any(cell is None for line in self.matrix.values for cell in line)
 
-    def paint(self, axes: Any, *, has_numbers: bool = True) -> None:
+    def paint(self, axes: "Axes", *, has_numbers: bool = True) -> None:
         """Draw the cells with their numbers."""
         from matplotlib.colors import to_rgba
         from matplotlib.patches import Rectangle
@@ -170,7 +161,7 @@ class ClassMap(NamedTuple):
                     continue
                 name, number = cell
                 sign = self.signs[name]
-                axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, **sign.patch()))
+                axes.add_patch(sign.on(Rectangle((x - 0.5, y - 0.5), 1, 1)))
                 if has_numbers and not math.isnan(number):
                     _write_cell(axes, x, y, number, to_rgba(sign.colour), is_boxed=True)
 
@@ -179,65 +170,16 @@ Panel = HeatMap | ClassMap
 Rows = Mapping[str, Mapping[str, Panel]]  # panels by their title, by the title of their row
 
 
-class Line(NamedTuple):
-    """Panels that stand side by side."""
+class Place(NamedTuple):
+    """What stands at a place of a figure."""
 
-    row_title: str  # above the first panel; "": none, or the row began in the line above
-    panels: dict[str, Panel]  # by title
+    panel: Panel
+    title: str
+    row_title: str  # "" where no row begins
 
 
-class Grid(NamedTuple):
-    """The panels of a figure. Neighbours share titles, labels and bars of colours."""
-
-    lines: list[Line]
-    widths: list[float]  # of the columns of panels, in inches
-    heights: list[float]  # of the lines
-    has_numbers: bool  # in the cells
-
-    @classmethod
-    def of(cls, rows: Rows) -> "Grid":
-        """Lay out rows of panels on a page.
-
-        A row that is too long for a page goes on in the next line. Cells have numbers if these are
-        readable in a figure of the width of a page.
-        """
-        readable_width = fmean(map(_readable_width, _panels_of(rows)))
-        n_readable = int((PAGE - LABELS) / readable_width)
-        longest_row = max(map(len, rows.values()))
-        n_lines = math.ceil(longest_row / max(n_readable, MIN_IN_LINE))
-        n_columns = math.ceil(longest_row / n_lines)
-        has_numbers = n_columns <= n_readable
-
-        lines = _lines(rows, n_columns)
-        widths = [LEAST] * n_columns
-        heights = [LEAST] * len(lines)
-        for i, line in enumerate(lines):
-            for j, panel in enumerate(line.panels.values()):
-                width = SMALL_CELL * len(panel.matrix.columns)
-                height = SMALL_CELL * len(panel.matrix.rows)
-                if has_numbers:
-                    width = _readable_width(panel)
-                    height = CELL * len(panel.matrix.rows)
-                widths[j] = max(widths[j], width)
-                heights[i] = max(heights[i], height)
-        return cls(lines, widths, heights, has_numbers)
-
-    def is_repeated_below(self, i: int) -> bool:
-        """Return whether the next line has panels of the same columns and colours as a line."""
-        if i + 1 == len(self.lines):
-            return False
-        line = [(panel.look, panel.matrix.columns) for panel in self.lines[i].panels.values()]
-        below = [(panel.look, panel.matrix.columns) for panel in self.lines[i + 1].panels.values()]
-        return line == below
-
-    def has_rows_before(self, i: int, j: int) -> bool:
-        """Return whether the panel on the left of a panel has the same rows."""
-        panels = list(self.lines[i].panels.values())
-        return j > 0 and panels[j].matrix.rows == panels[j - 1].matrix.rows
-
-    def has_titles_above(self, i: int) -> bool:
-        """Return whether the line above a line has the same titles of panels."""
-        return i > 0 and list(self.lines[i].panels) == list(self.lines[i - 1].panels)
+Page = Mapping[tuple[int, int], Place]  # by line and column
+AllAxes = Mapping[tuple[int, int], "Axes"]
 
 
 def maps(
@@ -252,6 +194,9 @@ def maps(
 ) -> bool:
     """Draw rows of panels, and a legend of the classes; return whether the figure was drawn.
 
+    A row that is too long for a page goes on in the next line. Cells have numbers if these are
+    readable in a figure of the width of a page.
+
     Args:
         rows: panels by their title, by the title of the row, which may be "". Axes keep the order
             of the matrix.
@@ -261,130 +206,151 @@ def maps(
     """
     if not can_draw(path):
         return False
-    grid = Grid.of(rows)
-    panels = _panels_of(rows)
-    caption = f"{caption} {_on_numbers(rows, grid.has_numbers)}".strip()
-    with new_figure(path, grid.widths, grid.heights, title=title, caption=caption) as (
-        all_axes,
-        legend,
-    ):
-        n_columns = len(grid.widths)
-        for i in range(len(grid.lines)):
-            axes_of_line = all_axes[i * n_columns : (i + 1) * n_columns]
-            for j, axes in enumerate(axes_of_line):
-                _draw_panel(axes, grid, i, j, row_label=row_label, column_label=column_label)
-            _set_titles(axes_of_line, grid, i)
+    panels = [panel for row in rows.values() for panel in row.values()]
+    n_columns, has_numbers = _columns_of_page(panels, longest_row=max(map(len, rows.values())))
+    page = _lay_out(rows, n_columns)
+    widths, heights = _sizes(page, has_numbers=has_numbers)
+    caption = f"{caption} {_on_numbers(page, has_numbers=has_numbers)}".strip()
+    with new_figure(path, widths, heights, title=title, caption=caption) as (all_axes, legend):
+        for place, axes in all_axes.items():
+            if place in page:
+                _draw_panel(axes, page[place].panel, has_numbers=has_numbers)
+                _label_axes(axes, page, place, row_label=row_label, column_label=column_label)
+            else:
+                axes.remove()
+        _set_titles(all_axes, page, widths)
+        _explain_colours(all_axes, page)
         legend |= _handles(panels, blank)
     return True
 
 
-def _draw_panel(
-    axes: Any, grid: Grid, i: int, j: int, *, row_label: str, column_label: str
-) -> None:
-    """Draw a panel with the labels that its neighbours do not show; remove axes without a panel."""
-    panels = list(grid.lines[i].panels.values())
-    if j >= len(panels):
-        axes.remove()
-        return
-    panel = panels[j]
-    axes.patch.set(**BLANK.patch())
-    panel.paint(axes, has_numbers=grid.has_numbers)
+def _columns_of_page(panels: Sequence[Panel], *, longest_row: int) -> tuple[int, bool]:
+    """Return how many panels stand side by side, and whether their cells have numbers."""
+    n_readable = int((PAGE - LABELS) / fmean(map(_readable_width, panels)))
+    n_lines_of_row = math.ceil(longest_row / max(n_readable, MIN_IN_LINE))
+    n_columns = math.ceil(longest_row / n_lines_of_row)
+    return n_columns, n_columns <= n_readable
+
+
+def _lay_out(rows: Rows, n_columns: int) -> Page:
+    """Give each panel its place; a row begins at the left of a line."""
+    page = {}
+    first_line = 0
+    for row_title, row in rows.items():
+        for number, (title, panel) in enumerate(row.items()):
+            line, column = divmod(number, n_columns)
+            page[first_line + line, column] = Place(panel, title, "" if number else row_title)
+        first_line += math.ceil(len(row) / n_columns)
+    return page
+
+
+def _sizes(page: Page, *, has_numbers: bool) -> tuple[list[float], list[float]]:
+    """Return the widths of the columns and the heights of the lines of a page, in inches."""
+    widths: dict[int, float] = {}
+    heights: dict[int, float] = {}
+    for (line, column), place in page.items():
+        width = SMALL_CELL * len(place.panel.matrix.columns)
+        height = SMALL_CELL * len(place.panel.matrix.rows)
+        if has_numbers:
+            width = _readable_width(place.panel)
+            height = CELL * len(place.panel.matrix.rows)
+        widths[column] = max(widths.get(column, LEAST), width)
+        heights[line] = max(heights.get(line, LEAST), height)
+    return list(widths.values()), list(heights.values())
+
+
+def _draw_panel(axes: "Axes", panel: Panel, *, has_numbers: bool) -> None:
+    """Draw a panel, with the names of its rows and columns beside it."""
+    BLANK.on(axes.patch)
+    panel.paint(axes, has_numbers=has_numbers)
     axes.set_xticks(range(len(panel.matrix.columns)), panel.matrix.columns, rotation=90)
     axes.set_yticks(range(len(panel.matrix.rows)), panel.matrix.rows)
-    if grid.is_repeated_below(i):
-        axes.tick_params(labelbottom=False)
-    else:
-        axes.set_xlabel(column_label)
-        if isinstance(panel, HeatMap):
-            panel.explain(axes, grid.widths[j])
-    if grid.has_rows_before(i, j):
+    axes.tick_params(length=0)  # a tick beside a number looks like its sign
+
+
+def _label_axes(
+    axes: "Axes", page: Page, place: tuple[int, int], *, row_label: str, column_label: str
+) -> None:
+    """Label the axes of a panel, or hide the names that the panel on the left or below shows."""
+    line, column = place
+    panel = page[place].panel
+    left = page.get((line, column - 1))
+    if left and left.panel.matrix.rows == panel.matrix.rows:
         axes.tick_params(labelleft=False)
     else:
         axes.set_ylabel(row_label)
+    below = page.get((line + 1, column))
+    columns_and_colours = (panel.matrix.columns, panel.look)
+    if below and (below.panel.matrix.columns, below.panel.look) == columns_and_colours:
+        axes.tick_params(labelbottom=False)
+    else:
+        axes.set_xlabel(column_label)
 
 
-def _panels_of(rows: Rows) -> list[Panel]:
-    """Return all panels."""
-    return [panel for row in rows.values() for panel in row.values()]
+def _set_titles(all_axes: AllAxes, page: Page, widths: Sequence[float]) -> None:
+    """Set the titles of panels, unless the panel above has the same, and above them those of rows."""
+    n_text_lines: dict[int, int] = {}  # by line of panels
+    for (line, column), place in page.items():
+        above = page.get((line - 1, column))
+        if above is None or above.title != place.title:
+            title = wrap(place.title, widths[column])
+            all_axes[line, column].set_title(title)
+            n_text_lines[line] = max(n_text_lines.get(line, 0), len(title.splitlines()))
+    for (line, column), place in page.items():
+        if place.row_title:
+            title = wrap(place.row_title, WIDTHS_OF_TITLE * widths[column])
+            title += "\n" * n_text_lines.get(line, 0)
+            all_axes[line, column].set_title(title, loc="left")
 
 
-def _lines(rows: Rows, n_columns: int) -> list[Line]:
-    """Return the rows in lines of so many panels."""
-    lines = []
-    for row_title, row in rows.items():
-        panels = list(row.items())
-        for start in range(0, len(panels), n_columns):
-            line_title = row_title if start == 0 else ""
-            lines.append(Line(line_title, dict(panels[start : start + n_columns])))
-    return lines
+def _explain_colours(all_axes: AllAxes, page: Page) -> None:
+    """Draw bars of colours below heat maps: one bar if all have the same colours, otherwise one for
+    each column and its colours. Bright is right."""
+    heat_maps = {
+        place: content.panel
+        for place, content in page.items()
+        if isinstance(content.panel, HeatMap)
+    }
+    of_one_bar = grouped(heat_maps, lambda place: heat_maps[place].look)
+    if len(of_one_bar) > 1:
+        of_one_bar = grouped(heat_maps, lambda place: (heat_maps[place].look, place[1]))
+    for places in of_one_bar.values():
+        first = all_axes[places[0]]
+        bar = first.figure.colorbar(
+            first.images[0],
+            ax=[all_axes[place] for place in places],
+            location="bottom",
+            pad=0.02,
+            shrink=0.8 / len({column for _, column in places}),  # apart from its neighbours
+        )
+        start, end = heat_maps[places[0]].scale
+        if start > end:
+            bar.ax.invert_xaxis()
 
 
-def _set_titles(all_axes: Sequence[Any], grid: Grid, i: int) -> None:
-    """Set the titles of the panels of a line, and the title of the row above the first panel.
-
-    Where the line above has the same titles of panels, only the row has one.
-    """
-    line = grid.lines[i]
-    widths = grid.widths
-    n_text_lines = 0
-    if not grid.has_titles_above(i):
-        titles = [_title_of(*item, grid.has_numbers) for item in line.panels.items()]
-        for axes, title, width in zip(all_axes, titles, widths, strict=False):
-            text = wrap(title, width)
-            axes.set_title(text)
-            n_text_lines = max(n_text_lines, len(text.splitlines()))
-    if line.row_title:
-        _set_row_title(all_axes[0], wrap(line.row_title, sum(widths)), n_text_lines)
-
-
-def _set_row_title(axes: Any, row_title: str, n_text_lines: int) -> None:
-    """Set the title of a row above its first panel, and above the lines of the titles of panels.
-
-    The text may be wider than the panel, so the layout sees blank lines in its place.
-    """
-    n_lines = len(row_title.splitlines()) + n_text_lines
-    axes.set_title("\n".join([" "] * n_lines), loc="left")
-    text = axes.annotate(
-        row_title + "\n" * n_text_lines,
-        xy=(0, 1),
-        xycoords="axes fraction",
-        xytext=(0, STYLE["axes.titlepad"]),
-        textcoords="offset points",
-    )
-    text.set_in_layout(False)
-
-
-def _title_of(title: str, panel: Panel, has_numbers: bool) -> str:
-    """Return the title of a panel, with the symbol of the numbers in its cells."""
-    if has_numbers and isinstance(panel, ClassMap) and panel.symbol:
-        return f"{title} ({panel.symbol})"
-    return title
-
-
-def _handles(panels: Sequence[Panel], blank: str) -> dict[str, Any]:
+def _handles(panels: Sequence[Panel], blank: str) -> "dict[str, Artist]":
     """Return the handles of the legend: classes, and cells without a value if there are any."""
     from matplotlib.patches import Patch
 
-    handles = {}
+    handles: dict[str, Artist] = {}
     for panel in panels:
         if isinstance(panel, ClassMap):
-            for name, sign in panel.signs.items():
-                handles[name] = Patch(**sign.patch())
+            handles |= {name: sign.on(Patch()) for name, sign in panel.signs.items()}
     if any(panel.has_blanks for panel in panels):
-        handles[blank] = Patch(**BLANK.patch())
+        handles[blank] = BLANK.on(Patch())
     return handles
 
 
-def _on_numbers(rows: Rows, has_numbers: bool) -> str:
+def _on_numbers(page: Page, *, has_numbers: bool) -> str:
     """Return the sentences of the caption on the numbers of cells."""
     if not has_numbers:
         return "The table beside the figure has the numbers."
-    sentences: dict[str, None] = {}
-    for row in rows.values():
-        for title, panel in row.items():
-            if isinstance(panel, ClassMap) and panel.number:
-                sentences[f"Numbers in the {title}: {panel.number}."] = None
-    return " ".join(sentences)
+    meanings = {
+        place.title: place.panel.number
+        for place in page.values()
+        if isinstance(place.panel, ClassMap)
+    }
+    return " ".join(f"Numbers in the {title}: {number}." for title, number in meanings.items())
 
 
 def _readable_width(panel: Panel) -> float:
@@ -399,7 +365,13 @@ def _text_of(number: float) -> str:
 
 
 def _write_cell(
-    axes: Any, x: int, y: int, number: float, background: Any, *, is_boxed: bool = False
+    axes: "Axes",
+    x: int,
+    y: int,
+    number: float,
+    background: Iterable[float],
+    *,
+    is_boxed: bool = False,
 ) -> None:
     """Write a number into a cell.
 
@@ -407,7 +379,7 @@ def _write_cell(
         background: the colour of the cell, with red, green and blue in front.
         is_boxed: the number has a box of this colour, which covers the hatch.
     """
-    red, green, blue = background[:3]
+    red, green, blue, *_ = background
     brightness = 0.3 * red + 0.59 * green + 0.11 * blue
     colour = "black" if brightness > 0.5 else "white"
     box = None

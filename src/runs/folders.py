@@ -244,10 +244,6 @@ def read_run(folder: Path) -> StitchingRun:
     if not (folder / "config.txt").is_file():
         raise UserError(f"{folder} has no config.txt: the run in it did not finish")
     options = read_options(folder / "config.txt")
-    if options.get("control"):
-        raise UserError(
-            f"{folder} is a label-only control, which version 1.0 made; remove the folder"
-        )
 
     record: dict[str, object] = {"end_accuracy": math.nan}  # for runs of the public code
     record |= _read_metrics(folder)

@@ -19,9 +19,6 @@ from src.tables.network_names import FRESH, content_of
 # Options that `config.txt` leaves out: with them it would not repeat the run
 NOT_RECORDED = ("config", "resume", "overwrite")
 
-# Options of earlier versions of this suite, which a `config.txt` may hold
-FORMER = ("pdf",)
-
 # Options whose results change with the file of user code that they name
 CODE_OPTIONS = ("objective", "detector")
 
@@ -35,7 +32,6 @@ FREE = (
     "verbose",
     "print_freq",
     "title",
-    *FORMER,
 )
 
 # Values of this suite for the options that the public code writes as "" or 0

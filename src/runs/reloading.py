@@ -282,7 +282,7 @@ def with_record(
 ) -> StitchingRun:
     """Return a run with the weights and the images of its evaluation in its row.
 
-    Earlier versions recorded neither.
+    The public code records neither.
 
     Args:
         names: of the loaded networks, by side.

@@ -67,14 +67,12 @@ class DetectorStore:
                 f"no detectors in {self.folder}: there is no meta.json; train some, give "
                 "-detectors, or --detector mahalanobis, which needs no training"
             )
-        # Earlier versions recorded the identity of the name DEFAULT, not of its weights
-        identities = (source.identity, source._replace(weights="").identity)
         source_path = Path(source.path).resolve()
         names: dict[str, list[str]] = {}
         for name, entry in self.entries().items():
             sha256 = entry.get("source_sha256")
             if sha256:
-                is_of_source = sha256[:SHORT] in identities
+                is_of_source = sha256[:SHORT] == source.identity
             else:
                 path = Path(str(entry.get("source_model_path")))
                 is_of_source = path.resolve() == source_path

@@ -1,7 +1,7 @@
 """The images that results were made with: recorded fingerprints, and what differs between them.
 
 `config.txt` holds the fingerprints of training and test images, tables their first digits. Results
-of the public code and of earlier versions have none, and count as made with the same images.
+of the public code have none, and count as made with the same images.
 
 This module does not import torch.
 """

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
-from src.choices.similarity import MEASURES, measure_of
+from src.choices.similarity import MEASURES
 from src.ground.errors import UserError
 from src.ground.user_code import is_user_code, title_of
 from src.tables.network_names import NetworkColumns, OfTwoNetworks
@@ -146,13 +146,6 @@ class SimilarityRow(OfTwoNetworks):
         """All values, in the order of their columns, with what the columns hold."""
         column_of = described(tuple(self.values))
         return [(column_of[name], value) for name, value in self.values.items()]
-
-    @property
-    def is_both_ways(self) -> bool:
-        """Whether measures that are not symmetric have values of the second layer to the first."""
-        compared = self.compared
-        not_symmetric = [name for name in compared.values if not measure_of(name).is_symmetric]
-        return set(not_symmetric) <= compared.reversed_values.keys()
 
 
 def _values_of(compared: ComparedLayers) -> dict[str, float]:

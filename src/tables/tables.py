@@ -128,9 +128,6 @@ def read_table(path: str | Path, *kinds: type) -> list[Any]:
 
     rows: list[Any] = []
     for line, record in enumerate(records, start=FIRST_LINE):
-        # Version 1.0 wrote label-only controls beside the stitches.
-        if record.get("control") == "labels":
-            continue
         try:
             rows.append(from_record(fitting[0], record))
         except ValueError as error:
