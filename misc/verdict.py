@@ -103,7 +103,7 @@ def give_verdict(args) -> None:
     limits = limits_of(args)
     verdicts = judge_runs(runs, similarities, limits=limits, pool=args.pool, names=names)
     shown = set(similarity_columns(row.values for row in similarities))
-    if similarities and not any(shown & set(row.similarities) for row in verdicts):
+    if similarities and not any(shown & set(row.further) for row in verdicts):
         warn("-sim: no row is of the networks, layers and data of these stitches at full rank")
     groups, tests, untested = compare_groups(
         verdict_report.values_of_verdicts(verdicts, names.values())

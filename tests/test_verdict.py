@@ -167,6 +167,7 @@ def test_training_that_had_not_converged(tmp_path, losses, is_done):
 def test_what_is_measured_of_a_pair(tmp_path):
     write_run(tmp_path, "1", n_right=945)
     write_evaluation(tmp_path, {"1": 0.6})
+    write_evaluation(tmp_path, {"1": 0.9}, detector="knn")
     tables = [
         of_networks(values={"cka": 0.8, "cka_debiased": 0.7}, nulls={"cka": Null(0.005, 0.3, 0.7)}),
         of_networks(values={"cka": 0.9}),  # of several tables the last one counts
@@ -200,14 +201,16 @@ def test_what_is_measured_of_a_pair(tmp_path):
         verdict.kappa_within_high,
     ) == pytest.approx(kappa)
     assert verdict.p_below < 1e-6 < verdict.p_above
-    similarities = {
+    further = {
+        "auroc_energy": 0.6,
+        "auroc_knn": 0.9,
         "cka": 0.9,
         "cka_debiased": 0.7,
         "cka_p_value": 0.005,
         "cka_null_95": 0.3,
         "cka_calibrated": 0.7,
     }
-    assert verdict.similarities == pytest.approx(similarities)
+    assert verdict.further == pytest.approx(further)
     assert verdict.seed_spread is None
 
 
@@ -449,7 +452,7 @@ def test_a_copy_of_a_checkpoint_is_the_same_network(tmp_path, monkeypatch):
     verdict = verdict_on(
         tmp_path / "one", [of_networks("copy.pt", f"{tmp_path}/g.pt", values={"cka": 0.8})]
     )
-    assert (verdict.n_runs, verdict.n_networks, verdict.similarities) == (2, 1, {"cka": 0.8})
+    assert (verdict.n_runs, verdict.n_networks, verdict.further) == (2, 1, {"cka": 0.8})
     write_run(tmp_path / "one", "2", n_right=900, seed=2, front_model_path="other.pt")
     assert [row.n_runs for row in judge_runs(runs_of(tmp_path / "one"))] == [2, 1]
     write_run(
@@ -459,7 +462,7 @@ def test_a_copy_of_a_checkpoint_is_the_same_network(tmp_path, monkeypatch):
         assert (
             verdict_on(
                 tmp_path / "fresh", [of_networks("-", "-", values={"cka": 0.8}, seed=seed)]
-            ).similarities
+            ).further
             == others
         )
 

@@ -24,7 +24,7 @@ from src.collected.named_networks import named_networks
 from src.runs.folders import StitchingRun
 from src.tables.image_records import are_same
 from src.tables.similarity_rows import SimilarityRow, columns_of, described
-from src.tables.verdict_rows import VerdictRow
+from src.tables.verdict_rows import AUROC, VerdictRow
 from src.values import ALL_IMAGES, OF_BATCH, RANDOM, Predictions
 from src.verdict import SIMILAR, Compared, Limits, Stitches, Verdict, judge
 
@@ -88,7 +88,7 @@ def judge_runs(
                 verdict,
                 names=names,
                 control=compared(group, controls),
-                similarities=_similarity(group, similarity_of_layers),
+                further=_aurocs(group) | _similarity(group, similarity_of_layers),
             )
             rows.append(row)
     return _with_both_ways(rows)
@@ -168,7 +168,7 @@ def _row(
     *,
     names: Names,
     control: Compared | None,
-    similarities: dict[str, float],
+    further: dict[str, float],
 ) -> VerdictRow:
     """Return the row of a verdict; `both_ways` is not known yet."""
     rows = [run.row for run in group.runs]
@@ -200,7 +200,7 @@ def _row(
         end_group=end.group,
         both_ways=None,
         same_run=is_same_run(group.runs[0], names),
-        similarities=similarities,
+        further=further,
         way=way,
         **numbers,
     )
@@ -245,6 +245,17 @@ def _estimates(verdict: Verdict) -> dict[str, float]:
         values[f"{name}_low"] = estimate.low
         values[f"{name}_high"] = estimate.high
     return {name: value for name, value in values.items() if not math.isnan(value)}
+
+
+def _aurocs(group: Group) -> dict[str, float]:
+    """Return the mean AUROC of each detector that all runs were evaluated by, by column."""
+    aurocs = {}
+    for detector in group.runs[0].evaluations:
+        rows = [run.evaluations.get(detector) for run in group.runs]
+        evaluated = [row.auroc for row in rows if row is not None]
+        if len(evaluated) == len(rows):
+            aurocs[f"{AUROC}{detector}"] = _average(evaluated)
+    return aurocs
 
 
 def _by_layers(rows: Iterable[SimilarityRow]) -> dict[tuple, list[SimilarityRow]]:

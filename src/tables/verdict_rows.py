@@ -8,6 +8,9 @@ from src.tables.tables import columns
 from src.values import IntervalEstimate, Pair
 
 
+AUROC = "auroc_"  # begins the column of a detector
+
+
 @dataclass(frozen=True, kw_only=True)
 class VerdictRow:
     """A pair of layers stitched by one method, and the verdict on it. None: not known.
@@ -64,7 +67,8 @@ class VerdictRow:
     # Similar in both directions; None: one direction was not stitched
     both_ways: bool | None
     same_run: bool | None  # front and end are one network, at one or two epochs of its training
-    similarities: dict[str, float]  # values of measures of similarity, and their nulls
+    # Mean AUROC over the runs, `auroc_<detector>`; values of measures of similarity and their nulls
+    further: dict[str, float]
     # The share of identified images by layer of the way; no column, see `WayRow`
     way: dict[str, IntervalEstimate] = field(default_factory=dict, compare=False)
 
