@@ -18,6 +18,8 @@ from src.tables.image_records import SPLITS, changed_images, record_of, split_na
 from src.tables.network_names import NetworkName
 
 if TYPE_CHECKING:
+    import torch
+
     from src.datasets.base import BaseImageSet
     from src.models import Network
     from src.runs.session import Session
@@ -128,7 +130,7 @@ def add_data(parser: Parser, *, batch_size: int | None) -> None:
     )
 
 
-def load_options(args: Namespace, device: Any) -> dict[str, Any]:
+def load_options(args: Namespace, device: "torch.device") -> dict[str, Any]:
     """Return arguments of `load_dataset`: `device`, `loading` and the interventions."""
     from src.datasets import Loading
 
@@ -142,7 +144,9 @@ def load_options(args: Namespace, device: Any) -> dict[str, Any]:
     return options
 
 
-def load_split(args: Namespace, session: "Session", device: Any, *, train: bool) -> "BaseImageSet":
+def load_split(
+    args: Namespace, session: "Session", device: "torch.device", *, train: bool
+) -> "BaseImageSet":
     """Return the training or the test images of `-d`, with the interventions of the options.
 
     Adds their fingerprint to `args`. Prints a note, once, if a network of `args` was trained on
@@ -422,7 +426,12 @@ class LoadedNetwork(NamedTuple):
 
 
 def load_network(
-    args: Namespace, options: NetworkOptions, images: ImageSpec, *, session: "Session", device: Any
+    args: Namespace,
+    options: NetworkOptions,
+    images: ImageSpec,
+    *,
+    session: "Session",
+    device: "torch.device",
 ) -> LoadedNetwork:
     """Return the network and the layers that options name.
 
@@ -439,7 +448,7 @@ def load_two_networks(
     images: ImageSpec,
     *,
     session: "Session",
-    device: Any,
+    device: "torch.device",
 ) -> tuple[LoadedNetwork, LoadedNetwork]:
     """Return two networks, each as `load_network` does.
 
@@ -455,7 +464,12 @@ def load_two_networks(
 
 
 def _load_whole(
-    args: Namespace, options: NetworkOptions, images: ImageSpec, *, session: "Session", device: Any
+    args: Namespace,
+    options: NetworkOptions,
+    images: ImageSpec,
+    *,
+    session: "Session",
+    device: "torch.device",
 ) -> LoadedNetwork:
     """Return the network that options name, without layers."""
     from src.runs.training_images import note_other_data

@@ -60,7 +60,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def parse_args(  # type: ignore[override]  # the overloads of argparse have a second namespace
-        self, args: Iterable[str] | None = None, namespace: Any = None
+        self, args: Iterable[str] | None = None, namespace: None = None
     ) -> argparse.Namespace:
         """Parse arguments, with defaults from the file of `--config`; exit if one is wrong.
 
@@ -101,7 +101,7 @@ class Parser(argparse.ArgumentParser):
             names.append(name)
         return names
 
-    def _set_default(self, action: argparse.Action, value: Any, path: Path) -> None:
+    def _set_default(self, action: argparse.Action, value: object, path: Path) -> None:
         """Make a value in a file the default of an option, which then is not required."""
         if action.nargs == 0:  # a switch
             if not isinstance(value, bool):
@@ -165,7 +165,7 @@ def _record_code(
             setattr(parsed, f"{name}_sha256", digests[codes[0]])
 
 
-def code_in(value: Any) -> list[str]:
+def code_in(value: object) -> list[str]:
     """Return the names of user code in the value of an option, with absolute paths.
 
     Args:
@@ -188,7 +188,7 @@ def _refuse_unnamed(option: str, codes: Sequence[str], named: Collection[str]) -
             )
 
 
-def _words(action: argparse.Action, value: Any) -> list[str]:
+def _words(action: argparse.Action, value: object) -> list[str]:
     """Return the words of the command line for the value of an option.
 
     Several values of an option that takes one word are joined by commas.

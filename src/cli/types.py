@@ -3,7 +3,7 @@
 import argparse
 import math
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, TypeVar
+from typing import Protocol, TypeVar
 
 from src.ground.errors import unknown_name
 from src.ground.user_code import CODE, absolute, is_user_code
@@ -125,11 +125,19 @@ csv_file = output_file(".csv")
 figure_file = output_file(".png", ".pdf")
 
 
-def described(choices: Mapping[str, Any]) -> str:
+class Described(Protocol):
+    """A row of a table of choices."""
+
+    @property
+    def description(self) -> str:
+        """What the choice is."""
+
+
+def described(choices: Mapping[str, str] | Mapping[str, Described]) -> str:
     """Return choices with their descriptions as a help text.
 
     Args:
-        choices: by name, a description, or a row of a table with a `description`.
+        choices: descriptions by name, or rows of a table.
     """
     texts = []
     for name, choice in choices.items():

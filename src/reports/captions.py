@@ -4,12 +4,12 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from src.choices import STARTS
 from src.collected.groups import Names
 from src.collected.measured import NetworkPair
 from src.ground.console import listed
+from src.tables.experiments import Experiment
 from src.tables.network_names import short
 
 MAX_NAMES = 6  # networks that a caption names; of more it has the number and the groups
@@ -27,13 +27,13 @@ def caption(**facts: object) -> str:
     return " ".join(texts)
 
 
-def common(rows: Iterable[Any], field: str) -> Any:
-    """Return the value of a field that all rows share; "" if their values differ or are None."""
+def common(rows: Iterable[object], field: str) -> str:
+    """Return the value of a field that all rows share, as a text; "" if their values differ or are
+    None."""
     values = {getattr(row, field) for row in rows}
-    if len(values) != 1:
+    if len(values) != 1 or values == {None}:
         return ""
-    value = values.pop()
-    return "" if value is None else value
+    return str(values.pop())
 
 
 def network(path: str, kind: str) -> str:
@@ -90,7 +90,7 @@ def pairs_of_named(pairs: Sequence[NetworkPair]) -> str:
     return f"{n_pairs} pairs of {len(group_of)} networks ({groups})"
 
 
-def describe_stitches(*groups: Sequence[Any], names: Names | None = None) -> str:
+def describe_stitches(*groups: Sequence[Experiment], names: Names | None = None) -> str:
     """Return a caption: the method of each group of stitches, and the facts that all rows share.
 
     Args:
@@ -106,7 +106,7 @@ def describe_stitches(*groups: Sequence[Any], names: Names | None = None) -> str
     )
 
 
-def stitched_networks(rows: Sequence[Any], names: Names | None = None) -> str:
+def stitched_networks(rows: Sequence[Experiment], names: Names | None = None) -> str:
     """Return the title of the front and the end network.
 
     Where rows differ, it has what they share, which may be "". With names it has the names or the
@@ -121,7 +121,7 @@ def stitched_networks(rows: Sequence[Any], names: Names | None = None) -> str:
     )
 
 
-def describe_method(rows: Sequence[Any]) -> str:
+def describe_method(rows: Sequence[Experiment]) -> str:
     """Return the method and its shared details, such as "DM (rc2c_pre, matched on 5000 images)".
 
     Returns:
@@ -132,16 +132,16 @@ def describe_method(rows: Sequence[Any]) -> str:
         return ""
 
     details = [common(rows, "stitching_type")]
-    if common(rows, "class_control"):
+    if all(row.class_control for row in rows):
         details.append("from the class beside an untrained network")
     n_epochs = common(rows, "n_epochs")
-    if n_epochs == 1:
+    if n_epochs == "1":
         details.append("1 epoch")
-    elif n_epochs:
+    elif n_epochs not in ("", "0"):
         details.append(f"{n_epochs} epochs")
 
     init = common(rows, "init")
-    if init and n_epochs != 0:
+    if init and n_epochs != "0":
         details.append(f"init {init}")
 
     # A closed form is solved on images

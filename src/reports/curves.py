@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from src.reports.figures import can_draw, line_look, new_figure, wrap
 
@@ -29,7 +29,8 @@ class Point(NamedTuple):
     high: float = math.nan
 
 
-Curve = Mapping[Any, Point | float]  # by rank or by layer; NaN leaves a gap
+# By rank or by layer; NaN leaves a gap
+Curve = Mapping[int, Point | float] | Mapping[str, Point | float]
 
 
 class CurvePanel(NamedTuple):
@@ -94,19 +95,17 @@ def _draw(axes: "Axes", curve: Curve, number: int, layers: Sequence[str]) -> "Li
     Args:
         number: of the curve in the figure, which decides on its look.
     """
-    if layers:
-        places = sorted(curve, key=layers.index)
-        x = [layers.index(layer) for layer in places]
-    else:
-        places = sorted(curve)
-        x = places
-    points = [_point(curve[place]) for place in places]
-    values, low, high = zip(*points, strict=True)
+    points = {}
+    for place, value in curve.items():
+        x = layers.index(place) if layers else int(place)
+        points[x] = _point(value)
+    xs = sorted(points)
+    values, low, high = zip(*(points[x] for x in xs), strict=True)
 
     # Markers at the end of the axis are drawn whole, above the frame
     look = line_look(number)
-    (line,) = axes.plot(x, values, clip_on=False, zorder=ABOVE_FRAME, **look)
-    axes.fill_between(x, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+    (line,) = axes.plot(xs, values, clip_on=False, zorder=ABOVE_FRAME, **look)
+    axes.fill_between(xs, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
     return line
 
 

@@ -26,7 +26,7 @@ def write_files(
         drawn_rank = width if row.rank is None else min(row.rank, width)
         accuracies[row.layer][drawn_rank] = row.accuracy
     n_epochs = common(rows, "epochs")
-    epochs = "epoch" if n_epochs == 1 else "epochs"
+    epochs = "epoch" if n_epochs == "1" else "epochs"
     curves(
         path.with_suffix(".png"),
         [CurvePanel(accuracies, "accuracy of linear probes")],
