@@ -7,7 +7,6 @@ from src.tables.experiments import WEIGHTS
 from src.tables.tables import columns
 from src.values import IntervalEstimate, Pair
 
-
 AUROC = "auroc_"  # begins the column of a detector
 
 
