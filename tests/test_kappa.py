@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
-from src.collected.scored_measures import measures_of
+from src.collected.groups import value_of
+from src.collected.measured import MeasuredLayer, MeasuredValue
+from src.collected.named_networks import NamedNetwork
+from src.collected.scored_measures import scored_stitch
 from src.runs.folders import StitchingRun
 from src.statistics.kappa import strata_of
 from src.verdict import kappa_within
@@ -84,7 +87,12 @@ def test_a_front_that_says_what_the_end_network_says_is_most_alike_in_ground_tru
         )
 
     def kappa(name: str) -> float | None:
-        return measures_of(StitchingRun(tmp_path / name, {}, stitch_row())).get("κ within strata")
+        value = value_of(StitchingRun(tmp_path / name, {}, stitch_row()), "kappa_within")
+        if value is None:
+            return None
+        layer = MeasuredLayer(NamedNetwork(name, "", training=name), "x")
+        _, scored = scored_stitch(MeasuredValue("dm", "kappa_within", layer, layer, value))
+        return scored.value
 
     assert kappa("other") == kappa_within(stitched, end, strata_of(labels, front)).value
     assert kappa("copy") == 1

@@ -303,6 +303,7 @@ def test_a_detector_scores(folder):
     # Reports that read the table without the code
     (folder / "mine.py").unlink()
     run("misc/verdict.py", "results/cosine")
+    assert {row["folder"] for row in rows} >= {row["folders"] for row in read_csv("verdict.csv")}
     run("misc/collect_results.py", "results", "-r", "-o", "all.csv")
     assert "auroc_Norm" in {row["measure"] for row in read_csv("all_measurements.csv")}
 

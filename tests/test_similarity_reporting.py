@@ -8,6 +8,7 @@ import pytest
 from src.reports import similarity_report
 from src.reports.curves import CurvePanel
 from src.tables.similarity_rows import SimilarityRow
+from src.values import Null
 
 
 def rows_of(layers1, layers2, ranks1, ranks2) -> list[SimilarityRow]:
@@ -84,7 +85,10 @@ def test_ranks_of_one_side(drawn):
 
 
 def test_nulls_have_panels_of_their_own(drawn):
-    values = {"cka": 0.5, "cka_calibrated": 0.25, "cka_calibrated_within": 0.125}
+    values = {"cka": 0.5}
+    for ending, calibrated in (("", 0.25), ("_within", 0.125)):
+        null = Null(0.05, 0.4, calibrated)
+        values |= {f"cka_{part}{ending}": number for part, number in null._asdict().items()}
     similarity_report.draw(
         "x.png", [replace(row, values=values) for row in rows_of("a", "c", [None], [None])]
     )

@@ -40,7 +40,7 @@ SIMILARITY_COLUMNS = [
 MEANS = ("accuracy", "penalty", "front_accuracy", "end_accuracy", "identification")
 SEPARATOR = ";"  # between the names of folders
 
-Side = tuple[str | None, str | None, str]  # the name of a network, its weights and a layer
+VerdictSide = tuple[str | None, str | None, str]  # the name of a network, its weights and a layer
 # Rows of similarity by networks, data and layers
 ByLayers = Mapping[Hashable, Sequence[SimilarityRow]]
 
@@ -320,7 +320,7 @@ def _with_both_ways(rows: Sequence[VerdictRow]) -> list[VerdictRow]:
     return judged
 
 
-def _sides(row: VerdictRow) -> tuple[Side, Side]:
+def _sides(row: VerdictRow) -> tuple[VerdictSide, VerdictSide]:
     """Return the front and the end of a stitch."""
     front = (row.front_network, row.front_weights, row.front_layer)
     end = (row.end_network, row.end_weights, row.end_layer)

@@ -167,7 +167,7 @@ class ClassMap(NamedTuple):
 
 
 Panel = HeatMap | ClassMap
-Rows = Mapping[str, Mapping[str, Panel]]  # panels by their title, by the title of their row
+PanelRows = Mapping[str, Mapping[str, Panel]]  # panels by their title, by the title of their row
 
 
 class Place(NamedTuple):
@@ -184,7 +184,7 @@ AllAxes = Mapping[tuple[int, int], "Axes"]
 
 def maps(
     path: Path,
-    rows: Rows,
+    rows: PanelRows,
     *,
     row_label: str,
     column_label: str,
@@ -232,7 +232,7 @@ def _columns_of_page(panels: Sequence[Panel], *, longest_row: int) -> tuple[int,
     return n_columns, n_columns <= n_readable
 
 
-def _lay_out(rows: Rows, n_columns: int) -> Page:
+def _lay_out(rows: PanelRows, n_columns: int) -> Page:
     """Give each panel its place; a row begins at the left of a line."""
     page = {}
     first_line = 0

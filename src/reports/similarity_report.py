@@ -1,8 +1,7 @@
 """The report of a comparison: the tables of the paper's code that it prints, its CSV and its figure."""
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from src.choices.similarity import ACTIVATIONS, MEASURES, SAMPLES, Measure, measure_of
@@ -44,9 +43,8 @@ def print_matrices(rows: Sequence[SimilarityRow]) -> None:
     for images in (ALL_IMAGES, WITHIN_CLASSES):
         for metric, similarity in rows[0].compared.values.items():
             if images in similarity.nulls:
-                p_values = partial(_number_of_null, metric=metric, images=images, part="p_value")
                 title = f"{measure_of(metric).title}, {_titled('p-value', images)}"
-                table(title, *_matrix(cells, p_values))
+                table(title, *_matrix(cells, metric, images=images, part="p_value"))
 
 
 def print_tables(rows: Sequence[SimilarityRow], metrics: Sequence[str]) -> None:
@@ -168,15 +166,13 @@ def _heat_maps(cells: Cells) -> dict[str, HeatMap]:
         if _is_repeated(metric, cells.values()):
             continue
         corners = marked if measure.of == SAMPLES else []
-        matrix = _matrix(cells, partial(_value, metric=metric))
+        matrix = _matrix(cells, metric)
         panels[measure.title] = HeatMap(matrix, _scale(measure, matrix), marked=corners)
         for images in (ALL_IMAGES, WITHIN_CLASSES):
             if any(images in row.compared.values[metric].nulls for row in cells.values()):
-                calibrated = partial(
-                    _number_of_null, metric=metric, images=images, part="calibrated"
-                )
+                calibrated = _matrix(cells, metric, images=images, part="calibrated")
                 title = f"{measure.title}, {_titled('calibrated', images)}"
-                panels[title] = HeatMap(_matrix(cells, calibrated), marked=corners)
+                panels[title] = HeatMap(calibrated, marked=corners)
     return panels
 
 
@@ -185,26 +181,22 @@ def _titled(part: str, images: str) -> str:
     return f"{part} {images}" if images == WITHIN_CLASSES else part
 
 
-def _value(row: SimilarityRow, *, metric: str) -> float:
-    """Return the value of a measure."""
-    return row.compared.values[metric].value
+def _matrix(cells: Cells, metric: str, *, images: str = "", part: str = "") -> Matrix:
+    """Return the values of a measure.
 
-
-def _number_of_null(row: SimilarityRow, *, metric: str, images: str, part: str) -> float:
-    """Return a number of a null of a measure; NaN where a row has no null."""
-    null = row.compared.values[metric].nulls.get(images)
-    if null is None:
-        return math.nan
-    return float(getattr(null, part))
-
-
-def _matrix(cells: Cells, value: Callable[[SimilarityRow], float]) -> Matrix:
-    """Return a value of rows over the axes of the cells."""
+    Args:
+        images, part: return this number of the nulls of these images; NaN where a row has no null.
+    """
     firsts = list(dict.fromkeys(first for first, _ in cells))
     seconds = list(dict.fromkeys(second for _, second in cells))
     values = []
     for first in firsts:
-        values.append([value(cells[first, second]) for second in seconds])
+        similarities = [cells[first, second].compared.values[metric] for second in seconds]
+        if part:
+            nulls = [similarity.nulls.get(images) for similarity in similarities]
+            values.append([getattr(null, part, math.nan) for null in nulls])
+        else:
+            values.append([similarity.value for similarity in similarities])
     return Matrix(firsts, seconds, values)
 
 
@@ -227,9 +219,10 @@ def _is_repeated(metric: str, rows: Collection[SimilarityRow]) -> bool:
     for name, measure in MEASURES.items():
         if metric not in measure.companions:
             continue
-        if all(name in row.compared.values for row in rows):
-            values = [(_value(row, metric=metric), _value(row, metric=name)) for row in rows]
-            return all(math.isclose(*pair, abs_tol=1e-6) for pair in values)
+        by_measure = [row.compared.values for row in rows]
+        if all(name in values for values in by_measure):
+            pairs = [(values[metric].value, values[name].value) for values in by_measure]
+            return all(math.isclose(*pair, abs_tol=1e-6) for pair in pairs)
     return False
 
 

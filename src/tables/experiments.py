@@ -13,7 +13,7 @@ from src.ground.console import warn
 from src.ground.grouping import grouped
 from src.ground.user_code import title_of
 from src.tables.image_records import SPLITS, short_images, told_apart
-from src.tables.network_names import SHORT, NetworkColumns, OfTwoNetworks
+from src.tables.network_names import SHORT, OfTwoNetworks
 from src.tables.tables import columns, from_record
 from src.values import Pair
 
@@ -33,8 +33,8 @@ class Experiment(OfTwoNetworks):
     """
 
     network_columns: ClassVar = (
-        NetworkColumns("front_model_path", "front_model_type", "front_weights"),
-        NetworkColumns("end_model_path", "end_model_type", "end_weights"),
+        ("front_model_path", "front_model_type", "front_weights"),
+        ("end_model_path", "end_model_type", "end_weights"),
     )
 
     front_model_path: str | None

@@ -128,27 +128,20 @@ class NetworkName(NamedTuple):
         return f"{self.path} ({self.type})"
 
 
-class NetworkColumns(NamedTuple):
-    """The columns of a row that name a network."""
-
-    path: str
-    type: str
-    weights: str
-
-
 class OfTwoNetworks:
     """A row of two networks; fresh weights of both are of one seed."""
 
-    network_columns: ClassVar[tuple[NetworkColumns, NetworkColumns]]
+    # Of each network, the columns of path, type and weights
+    network_columns: ClassVar[tuple[tuple[str, str, str], tuple[str, str, str]]]
     seed: int | None
 
     @property
     def networks(self) -> tuple[NetworkName, NetworkName]:
         """The first and the second network; of a stitch, the front and the end network."""
-        first, second = map(self._network_in, self.network_columns)
+        first, second = map(self._network, self.network_columns)
         return first, second
 
-    def _network_in(self, columns: NetworkColumns) -> NetworkName:
+    def _network(self, columns: tuple[str, str, str]) -> NetworkName:
         path, kind, weights = (getattr(self, column) for column in columns)
         return NetworkName.of(path, kind, seed=self.seed, weights=weights)
 

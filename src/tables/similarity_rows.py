@@ -1,8 +1,6 @@
 """The row of a table of similarity, and what its columns of values hold."""
 
 import functools
-import math
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 from src.choices.similarity import MEASURES
 from src.ground.errors import UserError
 from src.ground.user_code import is_user_code, title_of
-from src.tables.network_names import NetworkColumns, OfTwoNetworks
+from src.tables.network_names import OfTwoNetworks
 from src.tables.tables import columns
 from src.values import ALL_IMAGES, WITHIN_CLASSES, ComparedLayers, Null, Rank, Similarity
 
@@ -52,17 +50,13 @@ def columns_of(measure: str) -> Iterator[ValueColumn]:
 def described(names: tuple[str, ...]) -> dict[str, ValueColumn]:
     """Return what columns hold, by name.
 
-    A column belongs to the measure of another column if the name of the measure begins its own.
+    A column belongs to the measure whose name begins its own.
     """
-    further: set[str] = set()
-    for name in names:
-        _, *further_columns = columns_of(name)
-        further |= {column.name for column in further_columns}
-    columns_of_measures: dict[str, ValueColumn] = {}
-    for name in names:
-        if name not in further:
-            columns_of_measures |= {column.name: column for column in columns_of(name)}
-    return {name: columns_of_measures[name] for name in names}
+    column_of: dict[str, ValueColumn] = {}
+    for name in sorted(names, key=len):  # a measure before all that belongs to it
+        if name not in column_of:
+            column_of |= {column.name: column for column in columns_of(name)}
+    return {name: column_of[name] for name in names}
 
 
 @dataclass(frozen=True)
@@ -72,8 +66,8 @@ class SimilarityRow(OfTwoNetworks):
     contents: ClassVar[str] = "similarity"
     written_by: ClassVar[str] = "exec_compute_low_rank_sim_metrics.py -o"
     network_columns: ClassVar = (
-        NetworkColumns("model1", "model1_type", "model1_weights"),
-        NetworkColumns("model2", "model2_type", "model2_weights"),
+        ("model1", "model1_type", "model1_weights"),
+        ("model2", "model2_type", "model2_weights"),
     )
 
     model1: str
@@ -116,19 +110,12 @@ class SimilarityRow(OfTwoNetworks):
     @cached_property
     def compared(self) -> ComparedLayers:
         """The layers with their values; first measures of `MEASURES`, then functions of users."""
-        nulls: dict[tuple[str, bool], dict[str, Null]] = defaultdict(dict)
-        for column, number in self.numbers:
-            if column.part:
-                by_images = nulls[column.measure, column.is_reversed]
-                null = by_images.get(column.images, Null(math.nan, math.nan, math.nan))
-                by_images[column.images] = null._replace(**{column.part: number})
         forth: dict[str, Similarity] = {}
         back: dict[str, Similarity] = {}
-        for column, number in self.numbers:
+        for column, value in self.numbers:
             if not column.part:
                 by_measure = back if column.is_reversed else forth
-                nulls_of_value = nulls[column.measure, column.is_reversed]
-                by_measure[column.measure] = Similarity(number, nulls_of_value)
+                by_measure[column.measure] = Similarity(value, self._nulls(column))
         of_the_suite = [name for name in MEASURES if name in forth]
         of_users = [name for name in forth if name not in MEASURES]
         return ComparedLayers(
@@ -140,6 +127,15 @@ class SimilarityRow(OfTwoNetworks):
             {name: forth[name] for name in [*of_the_suite, *of_users]},
             back,
         )
+
+    def _nulls(self, column: ValueColumn) -> dict[str, Null]:
+        """Return the nulls of the value in a column."""
+        nulls = {}
+        for images in NULLS:
+            names = [column._replace(part=part, images=images).name for part in Null._fields]
+            if names[0] in self.values:
+                nulls[images] = Null(*(self.values[name] for name in names))
+        return nulls
 
     @property
     def numbers(self) -> list[tuple[ValueColumn, float]]:
