@@ -102,6 +102,18 @@ class Metrics:
     front_unsteadiness: str | None = None
     end_unsteadiness: str | None = None
 
+    @property
+    def is_truncated(self) -> bool:
+        """Whether the cutoff truncated the fit."""
+        return bool(self.truncated)
+
+    @property
+    def is_matched_on_few(self) -> bool:
+        """Whether too few images were matched: R² is much lower on the test images."""
+        if self.r2_matched is None:
+            return False
+        return self.r2_test < self.r2_matched - 0.03 - 0.2 * abs(self.r2_matched)
+
 
 class StitchValidity(NamedTuple):
     """Validity of the activations of a stitch, beside that of the end network's own activations.

@@ -493,12 +493,7 @@ def _with_layers(
     text = vars(args)[options.layers]
     if not isinstance(text, str):
         text = ",".join(text)
-    layers = loaded.network.layers(text)
-    if options.is_end and not set(layers) <= set(loaded.network.layer_names):
-        raise UserError(
-            f"end layer {text}: nothing follows the output of the network; "
-            "choose a layer in front of it"
-        )
+    layers = loaded.network.layers(text, of_end=options.is_end)
     is_last = args.channels_last in (True, options.side, "both")
     network = loaded.network.channels_first(layers, image_shape=images.shape, channels_last=is_last)
     return loaded._replace(network=network, layers=layers)

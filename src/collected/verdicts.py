@@ -25,8 +25,8 @@ from src.runs.folders import StitchingRun
 from src.tables.image_records import are_same
 from src.tables.similarity_rows import SimilarityRow, columns_of, described
 from src.tables.verdict_rows import AUROC, VerdictRow
-from src.values import ALL_IMAGES, OF_BATCH, RANDOM, Predictions
-from src.verdict import SIMILAR, Compared, Limits, Stitches, Verdict, judge
+from src.values import ALL_IMAGES, Predictions
+from src.verdict import SIMILAR, Compared, Limits, Stitches, Verdict, flaw_of, judge
 
 MEASURES = ("cka", "cka_debiased")  # whose values and nulls the table shows
 # Their values, and the numbers of their nulls of all images
@@ -107,7 +107,7 @@ def stitches_of(group: Group) -> Stitches:
         end_accuracy=_average([row.end_accuracy for row in rows]),
         is_end_trained=group.control != FRESH_END,
         has_converged=all(run.has_converged for run in group.runs if run.row.n_epochs),
-        flaw=_flaw(group),
+        flaw=flaw_of(rows),
     )
 
 
@@ -137,29 +137,6 @@ def _way_of(group: Group) -> dict[str, list[np.ndarray]]:
         layer: [np.array([run.way[place].share for run in runs]) for runs in group.by_networks]
         for place, layer in enumerate(way)
     }
-
-
-def _flaw(group: Group) -> str:
-    """Return the flaw of stitches in words, "" without a flaw.
-
-    A flaw is an unsteady network, a fit that the cutoff of singular values truncated, or a fit to
-    too few images: it is not what its method can do.
-    """
-    rows = [run.row for run in group.runs]
-    unsteadiness = {
-        "front": {row.front_unsteadiness for row in rows},
-        "end": {row.end_unsteadiness for row in rows},
-    }
-    for side, found in unsteadiness.items():
-        if RANDOM in found:
-            return f"the {side} network is random when it is evaluated"
-        if OF_BATCH in found:
-            return f"the {side} network depends on the batch when it is evaluated"
-    if any(row.is_truncated for row in rows):
-        return "the cutoff truncated the fit"
-    if any(row.is_matched_on_few for row in rows):
-        return "matched on too few images"
-    return ""
 
 
 def _row(

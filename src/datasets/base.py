@@ -87,6 +87,8 @@ class BaseImageSet:
         device: of the batches.
     """
 
+    is_read_in_order = False  # True: images out of their order have to be collected first
+
     def __init__(
         self,
         labels: Tensor,

@@ -290,14 +290,17 @@ class Network:
         """
         return dict(self._replay().calls.shapes)
 
-    def layers(self, text: str) -> list[str]:
+    def layers(self, text: str, *, of_end: bool = False) -> list[str]:
         """List the layers that an option names, each once, in the order of the option.
 
         The option has names (`output` is one), shell patterns and `all`, between commas. A pattern
         is compared part by part between the dots: `layer*.1` does not match `layer1.0.conv1`.
 
+        Args:
+            of_end: the network goes on behind the layers.
         Raises:
-            UserError: a layer does not exist, or `all` stands for no blocks.
+            UserError: a layer does not exist, `all` stands for no blocks, or nothing follows an end
+                layer.
         """
         parts = [part.strip() for part in text.split(",")]
         if "all" in parts and not self.block_names:
@@ -312,6 +315,11 @@ class Network:
             else:
                 matching = _matching(self.layer_names, name)
                 layers |= dict.fromkeys(map(self._existing, matching))
+        if of_end and OUTPUT in layers:
+            raise UserError(
+                f"end layer {text}: nothing follows the output of the network; "
+                "choose a layer in front of it"
+            )
         return list(layers)
 
     def channels_first(

@@ -28,6 +28,7 @@ from src.runs.weights import counted, recorded, warn_of_newer
 from src.stitching.closed_forms import Matching
 from src.stitching.grid import GridScore
 from src.stitching.layers import StitchingLayer
+from src.stitching.matching import with_matching
 from src.stitching.stitched_model import StitchedModel
 from src.tables.experiments import Experiment, pair_of
 from src.tables.stitch_rows import StitchRow
@@ -236,15 +237,7 @@ class GridRuns:
         """Return the row of a pair: its experiment, its layers, and its metrics."""
         metrics = score.pairs[pair]
         if pair in matched:
-            matching = matched[pair]
-            metrics = dataclasses.replace(
-                metrics,
-                matching_error=matching.error,
-                r2_matched=matching.r2,
-                n_matched=matching.n_samples,
-                matching_rank=matching.rank,
-                truncated=matching.truncated,
-            )
+            metrics = with_matching(metrics, matched[pair])
         settings = self.experiment.settings_of(pair)
         return StitchRow(**settings, **vars(metrics), folder=self.folders[pair].name)
 

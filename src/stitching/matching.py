@@ -4,6 +4,7 @@ are in `closed_forms`."""
 import math
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
 from typing import NamedTuple
 
@@ -22,7 +23,7 @@ from src.stitching.closed_forms import Cutoff, Matching, Roots, closed_form
 from src.stitching.layers import Plan, StitchingLayer
 from src.stitching.moments import SourceMoments, UpsampledRows, r2_of, source_rows
 from src.stitching.stitched_model import activations_of_both
-from src.values import Pair
+from src.values import Metrics, Pair
 
 FIRST = 100  # images
 GAP = 0.03  # between R² on matched and on as many held-out images, at most
@@ -155,11 +156,17 @@ def matching_batches(
     train_set: BaseImageSet, n: int, batch_size: int, *, seed: int, form: str = "pinv"
 ) -> list[Batches]:
     """Return batches of the first n training images in shuffled order, not augmented, for each part
-    of `_parts`."""
+    of `_parts`.
+
+    A set that is read in order only gives the images of a part in its own order.
+    """
     samples = train_set.permutation(seed)[:n]
     if len(samples) < n:
         warn_once(f"there are only {len(samples)} training images to match on, not {n}")
-    return [train_set.batches(batch_size, indices=part) for part in _parts(samples, form)]
+    parts = _parts(samples, form)
+    if train_set.is_read_in_order:
+        parts = [part.sort().values for part in parts]
+    return [train_set.batches(batch_size, indices=part) for part in parts]
 
 
 @torch.no_grad()
@@ -310,6 +317,18 @@ def _matched(
                 layer.cls_token[:, i] = cls_moments.mean
             matched[pair] = matching
     return {pair: matched[pair] for pair in layers}
+
+
+def with_matching(metrics: Metrics, matching: Matching) -> Metrics:
+    """Return the metrics of a stitch with those of the matching that it was made by."""
+    return replace(
+        metrics,
+        matching_error=matching.error,
+        r2_matched=matching.r2,
+        n_matched=matching.n_samples,
+        matching_rank=matching.rank,
+        truncated=matching.truncated,
+    )
 
 
 class _TrainingImages(NamedTuple):

@@ -25,7 +25,7 @@ class StitchRow(Metrics, StitchResult):
     @property
     def is_truncated(self) -> bool:
         """Whether the cutoff truncated the fit, and no training has changed it since."""
-        return bool(self.truncated) and self.n_epochs == 0
+        return super().is_truncated and self.n_epochs == 0
 
     @property
     def is_matched_on_few(self) -> bool:
@@ -36,9 +36,9 @@ class StitchRow(Metrics, StitchResult):
         """
         matched_rank = math.inf if self.front_pinv_rank is None else self.front_pinv_rank
         stitched_rank = math.inf if self.front_stitch_rank is None else self.front_stitch_rank
-        if self.n_epochs != 0 or matched_rank > stitched_rank or self.r2_matched is None:
+        if self.n_epochs != 0 or matched_rank > stitched_rank:
             return False
-        return self.r2_test < self.r2_matched - 0.03 - 0.2 * abs(self.r2_matched)
+        return super().is_matched_on_few
 
 
 class ComparisonRow(NamedTuple):

@@ -3,6 +3,7 @@
 from src.statistics.kappa import kappa_within
 from src.values import Predictions
 from src.verdict.controls import Compared, compare_with_controls
+from src.verdict.flaws import flaw_of
 from src.verdict.judging import (
     LOST,
     NOT_MATCHED,
@@ -27,6 +28,7 @@ __all__ = [
     "Stitches",
     "Verdict",
     "compare_with_controls",
+    "flaw_of",
     "judge",
     "kappa_within",
 ]

@@ -1,0 +1,27 @@
+"""Flaws of stitches: a stitch with one is not what its method can do."""
+
+from collections.abc import Sequence
+
+from src.values import OF_BATCH, RANDOM, Metrics
+
+
+def flaw_of(stitches: Sequence[Metrics]) -> str:
+    """Return the flaw of stitches that are judged together, in words; "" without a flaw.
+
+    A flaw is an unsteady network, a fit that the cutoff of singular values truncated, or a fit to
+    too few images.
+    """
+    unsteadiness = {
+        "front": {stitch.front_unsteadiness for stitch in stitches},
+        "end": {stitch.end_unsteadiness for stitch in stitches},
+    }
+    for side, kinds in unsteadiness.items():
+        if RANDOM in kinds:
+            return f"the {side} network is random when it is evaluated"
+        if OF_BATCH in kinds:
+            return f"the {side} network depends on the batch when it is evaluated"
+    if any(stitch.is_truncated for stitch in stitches):
+        return "the cutoff truncated the fit"
+    if any(stitch.is_matched_on_few for stitch in stitches):
+        return "matched on too few images"
+    return ""
