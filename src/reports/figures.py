@@ -117,20 +117,22 @@ def can_draw(path: Path) -> bool:
 
 @contextlib.contextmanager
 def new_figure(
-    path: Path,
+    path: Path | None,
     widths: Sequence[float],
     heights: Sequence[float],
     *,
     title: str = "",
     caption: str = "",
 ) -> "Iterator[tuple[dict[tuple[int, int], Axes], dict[str, Artist]]]":
-    """Make a figure with panels in rows and columns, and write it when the block ends.
+    """Make a figure with panels in rows and columns; it is complete, and written, when the block
+    ends.
 
     The block draws into the panels and labels them. The legend of all panels lies below the
     panels, with the caption as its title.
 
     Args:
-        path: of the image, a PNG or a PDF. The other format goes beside it.
+        path: of the image, a PNG or a PDF. The other format goes beside it. None: the figure is not
+            written.
         widths: of the columns of panels, in inches, without labels.
         heights: of the rows of panels, likewise.
 
@@ -139,14 +141,13 @@ def new_figure(
         by label. The block may remove axes, except the first.
     """
     import matplotlib
-    from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     # With ample room for the labels of each panel, which `_fit` reduces to what they need
     size = (sum(widths) + 3 * len(widths), sum(heights) + 3 * len(heights))
     with matplotlib.rc_context(STYLE):
         layout = ConstrainedLayoutEngine()
-        figure = Figure(figsize=size, layout=layout)
+        figure = _styled_figure(size, layout)
         if title:
             figure.suptitle(wrap(title, sum(widths)))
         grid = figure.subplots(
@@ -156,7 +157,29 @@ def new_figure(
         yield dict(np.ndenumerate(grid)), handles
         _fit(figure, layout, widths, heights)
         _add_legend(figure, handles, caption, max(COLUMN, figure.get_figwidth()))
-        _save(figure, path)
+        if path is not None:
+            _save(figure, path)
+
+
+def _styled_figure(size: tuple[float, float], layout: "ConstrainedLayoutEngine") -> "Figure":
+    """Return an empty figure of a size in inches, which saves in `STYLE`.
+
+    Its legend lies below its edge, so that a file has to be as large as what is drawn.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    class StyledFigure(Figure):
+        def savefig(self, fname: Any, **options: Any) -> None:
+            with matplotlib.rc_context(STYLE):
+                super().savefig(fname, **options)
+
+        def _repr_png_(self) -> bytes:  # notebooks show it, also without pyplot
+            image = io.BytesIO()
+            self.savefig(image, format="png")
+            return image.getvalue()
+
+    return StyledFigure(figsize=size, layout=layout)
 
 
 def line_look(number: int) -> LineLook:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from src.ground.grouping import grouped
 from src.reports.figures import PAGE, can_draw, new_figure, wrap
@@ -14,6 +14,7 @@ from src.tables.quantities import Quantity
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
 # Colour maps. Their brightness alone tells the values apart, in print and to colour-blind people.
@@ -192,7 +193,33 @@ def maps(
     title: str = "",
     caption: str = "",
 ) -> bool:
-    """Draw rows of panels, and a legend of the classes; return whether the figure was drawn.
+    """Write a figure of `maps_figure` to a path, unless figures are left out; return whether it was
+    drawn."""
+    if not can_draw(path):
+        return False
+    maps_figure(
+        rows,
+        path=path,
+        row_label=row_label,
+        column_label=column_label,
+        blank=blank,
+        title=title,
+        caption=caption,
+    )
+    return True
+
+
+def maps_figure(
+    rows: PanelRows,
+    *,
+    path: Path | None = None,
+    row_label: str,
+    column_label: str,
+    blank: str = "no value",
+    title: str = "",
+    caption: str = "",
+) -> "Figure":
+    """Return a figure of rows of panels, and a legend of the classes.
 
     A row that is too long for a page goes on in the next line. Cells have numbers if these are
     readable in a figure of the width of a page.
@@ -200,12 +227,11 @@ def maps(
     Args:
         rows: panels by their title, by the title of the row, which may be "". Axes keep the order
             of the matrix.
+        path: of the image to write; None: no file.
         row_label, column_label: of the axes.
         blank: the meaning of cells without a value, for the legend.
         caption: the text below the figure.
     """
-    if not can_draw(path):
-        return False
     panels = [panel for row in rows.values() for panel in row.values()]
     n_columns, has_numbers = _columns_of_page(panels, longest_row=max(map(len, rows.values())))
     page = _lay_out(rows, n_columns)
@@ -221,7 +247,7 @@ def maps(
         _set_titles(all_axes, page, widths)
         _explain_colours(all_axes, page)
         legend |= _handles(panels, blank)
-    return True
+    return cast("Figure", all_axes[0, 0].figure)
 
 
 def _columns_of_page(panels: Sequence[Panel], *, longest_row: int) -> tuple[int, bool]:

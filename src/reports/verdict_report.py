@@ -14,9 +14,9 @@ from src.collected.named_networks import NamedNetwork
 from src.ground.console import result, table
 from src.ground.files import write_text
 from src.ground.grouping import grouped
-from src.reports.figures import BLUE, VERMILION, YELLOW
 from src.reports.grid_tables import AXES
-from src.reports.heat_maps import ClassMap, HeatMap, Panel, Sign, maps
+from src.reports.heat_maps import HeatMap, Panel, maps
+from src.reports.verdict_maps import IN_MAIN_FIGURE, heat_map, rule_in_short, verdict_map
 from src.reports.way_figure import draw_way
 from src.runs.network_pairs import (
     CLASS_CONTROLS,
@@ -39,15 +39,8 @@ from src.verdict import (
     Limits,
 )
 
-SIGNS = {  # as in heat maps, bright is similar
-    SIMILAR: Sign(YELLOW),
-    LOST: Sign(VERMILION, "////"),
-    NOT_MATCHED: Sign(BLUE),
-    UNDECIDED: Sign("white", "\\\\\\\\", lines="0.6"),  # dots would look like minus signs
-}
 SHARE = "similar"  # the quantity of many pairs of networks: the share of similar pairs
 SHARE_TITLE = "share of similar pairs"
-IN_MAIN_FIGURE = ("accuracy", "identification")  # beside the verdict of a pair of networks
 IN_SUMMARY = ("penalty", "identification", "kappa_within")  # beside the share of similar pairs
 CONTROLS = {  # and how many of them must be similar
     SELF: ("layers stitched to themselves", "all must be"),
@@ -294,7 +287,7 @@ def draw(
         main_maps,
         **AXES,
         title=title,
-        caption=f"{caption} {_rule_in_short(limits)}".strip(),
+        caption=f"{caption} {rule_in_short(limits)}".strip(),
     )
     if further:
         maps(
@@ -317,7 +310,7 @@ def _heat_maps(section: Section, names: Sequence[str]) -> dict[str, HeatMap]:
     """Return the heat map of each quantity of a section, or of its mean over pairs of networks."""
     mean = "mean " if section.is_summary else ""
     return {
-        f"{mean}{QUANTITIES[name].title}": HeatMap.of(means(section.rows, name), QUANTITIES[name])
+        f"{mean}{QUANTITIES[name].title}": heat_map(name, means(section.rows, name))
         for name in names
     }
 
@@ -326,18 +319,7 @@ def _verdicts(section: Section) -> dict[str, Panel]:
     """Return the map of the verdicts of a section, or of the shares of similar pairs."""
     if section.is_summary:
         return {SHARE_TITLE: HeatMap(shares_of_similar(section.rows))}
-    verdicts = pivot(
-        section.rows, lambda row: (row.verdict, known(row, name="identification")), missing=None
-    )
-    return {"verdict": ClassMap(verdicts, SIGNS, "identification")}
-
-
-def _rule_in_short(limits: Limits) -> str:
-    """Return the rule for similar pairs in one sentence, for the figure."""
-    return (
-        f"Similar: less than {100 * limits.tolerance:g} points are lost, and more than "
-        f"{limits.identification:.0%} of the images are identified at every layer up to the output (chance: 50%)."
-    )
+    return verdict_map(section.rows)
 
 
 def sentences(

@@ -1,0 +1,68 @@
+"""Maps of the verdicts on the stitches of two networks, and the figure of these maps."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from src.reports.figures import BLUE, VERMILION, YELLOW
+from src.reports.grid_tables import AXES
+from src.reports.heat_maps import ClassMap, HeatMap, Panel, Sign, maps_figure
+from src.tables.matrices import Matrix, PairOfLayers, known, pivot
+from src.tables.quantities import QUANTITIES
+from src.verdict import LOST, NOT_MATCHED, SIMILAR, UNDECIDED, Limits
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SIGNS = {  # as in heat maps, bright is similar
+    SIMILAR: Sign(YELLOW),
+    LOST: Sign(VERMILION, "////"),
+    NOT_MATCHED: Sign(BLUE),
+    UNDECIDED: Sign("white", "\\\\\\\\", lines="0.6"),  # dots would look like minus signs
+}
+IN_MAIN_FIGURE = ("accuracy", "identification")  # beside the verdict of a pair of networks
+
+
+class JudgedPair(PairOfLayers, Protocol):
+    """A row of a pair of layers with a verdict, and with the quantities of the figure."""
+
+    @property
+    def verdict(self) -> str:
+        """One of `VERDICTS`."""
+
+
+def heat_map(quantity: str, matrix: Matrix) -> HeatMap:
+    """Return the heat map of a matrix of a quantity."""
+    return HeatMap.of(matrix, QUANTITIES[quantity])
+
+
+def verdict_map(rows: Iterable[JudgedPair]) -> dict[str, Panel]:
+    """Return the map of verdicts with identification in the cells, by its title."""
+    verdicts = pivot(
+        rows, lambda row: (row.verdict, known(row, name="identification")), missing=None
+    )
+    return {"verdict": ClassMap(verdicts, SIGNS, "identification")}
+
+
+def rule_in_short(limits: Limits) -> str:
+    """Return the rule for similar pairs in one sentence, for the figure."""
+    return (
+        f"Similar: less than {100 * limits.tolerance:g} points are lost, and more than "
+        f"{limits.identification:.0%} of the images are identified at every layer up to the output (chance: 50%)."
+    )
+
+
+def figure_of(rows_of_title: Mapping[str, Sequence[JudgedPair]], limits: Limits) -> "Figure":
+    """Return a matplotlib figure of accuracy, identification and verdict, without writing a file.
+
+    Args:
+        rows_of_title: the stitches of two networks in each row of panels, by the title of the row.
+    """
+    panels: dict[str, dict[str, Panel]] = {}
+    for title, rows in rows_of_title.items():
+        of_quantities: dict[str, Panel] = {}
+        for name in IN_MAIN_FIGURE:
+            matrix = pivot(rows, partial(known, name=name))
+            of_quantities[QUANTITIES[name].title] = heat_map(name, matrix)
+        panels[title if len(rows_of_title) > 1 else ""] = of_quantities | verdict_map(rows)
+    return maps_figure(panels, **AXES, caption=rule_in_short(limits))
