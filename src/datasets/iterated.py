@@ -1,0 +1,192 @@
+"""Images of an iterable of batches that can be passed over again, such as a `DataLoader`.
+
+Only labels are kept, so that there may be any number of images. Each pass goes over the iterable
+anew, and ends at the last image that it needs.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from src.datasets.base import UNLABELLED, BaseImageSet, Pass
+from src.ground.errors import UserError
+
+EXPECTED = "batches of (images, labels) that can be passed over again: a DataLoader, or a list"
+
+
+class IteratedImages(BaseImageSet):
+    """Images and labels of an iterable of batches, as an image set; see `read`.
+
+    Its batches have as many images as the first batch of the iterable. Images that are asked for
+    out of their order are collected in memory first.
+
+    Args:
+        batches: pairs of images (B, C, H, W) and labels (B,).
+        labels: of all images, (N,); -1: unlabelled.
+        prints: a sum of each image, (N,); None: passes may give the images in any order.
+        name: of the images, for messages.
+        batch_size: of the first batch.
+        image_shape: (C, H, W).
+        like: a tensor of the type and on the device of the images to give.
+    """
+
+    is_read_in_order = True
+
+    def __init__(
+        self,
+        batches: Iterable,
+        labels: Tensor,
+        prints: Tensor | None,
+        *,
+        name: str,
+        batch_size: int,
+        image_shape: tuple[int, int, int],
+        like: Tensor,
+    ):
+        n_classes = int(labels.max()) + 1
+        super().__init__(labels, n_classes=n_classes, image_shape=image_shape, device=like.device)
+        self.name = name
+        self.batch_size = batch_size
+        self._source = batches
+        self._prints = prints
+        self._like = like
+
+    @classmethod
+    def read(
+        cls,
+        batches: Iterable,
+        *,
+        name: str,
+        like: Tensor,
+        at_most: int | None = None,
+        in_one_order: bool = False,
+    ) -> "IteratedImages":
+        """Pass over an iterable once, and return its images as a set.
+
+        Args:
+            batches: pairs of images (B, C, H, W) and labels (B,), tensors or arrays. Labels may be
+                None: unlabelled.
+            at_most: take the first images only; None: take all.
+            in_one_order: later passes have to give the images in the order of the first.
+        Raises:
+            UserError: the iterable can be passed over only once, is empty, or gives no such
+                batches.
+        """
+        if iter(batches) is batches:
+            raise UserError(f"{name} can be passed over only once; give {EXPECTED}")
+        labels: list[Tensor] = []
+        prints: list[Tensor] = []
+        sizes: list[int] = []
+        shapes: list[tuple[int, int, int]] = []
+        for images, labels_of_batch in _batches(batches, name):
+            labels.append(labels_of_batch)
+            prints.append(_prints(images))
+            sizes.append(len(images))
+            _, channels, height, width = images.shape
+            shapes.append((channels, height, width))
+            if at_most is not None and sum(sizes) >= at_most:
+                break
+        if not sizes:
+            raise UserError(f"{name} gives no images; give {EXPECTED}")
+        if len(set(shapes)) > 1:
+            raise UserError(f"{name} gives images of several shapes, {set(shapes)}; resize them")
+        return cls(
+            batches,
+            torch.cat(labels)[:at_most],
+            torch.cat(prints)[:at_most] if in_one_order else None,
+            name=name,
+            batch_size=sizes[0],
+            image_shape=shapes[0],
+            like=like,
+        )
+
+    def _make(self, plan: Pass) -> Iterator[Tensor]:
+        if (plan.indices.diff() > 0).all():
+            sizes = [plan.indices[batch].numel() for batch in plan.batches]
+            yield from _rebatched(self._in_order(plan.indices), sizes)
+            return
+        distinct, places = plan.indices.unique(return_inverse=True)
+        collected = torch.cat(list(self._in_order(distinct)))
+        for batch in plan.batches:
+            yield collected[places[batch]]
+
+    def _in_order(self, indices: Tensor) -> Iterator[Tensor]:
+        """Yield the images at rising indices (n,), those of each batch of the iterable together.
+
+        Raises:
+            UserError: the images are not those of the first pass.
+        """
+        n_missing = len(indices)
+        first = 0
+        for images, _ in _batches(self._source, self.name):
+            behind = first + len(images)
+            if self._prints is not None:
+                prints = _prints(images)[: len(self) - first]
+                if not torch.equal(prints, self._prints[first:behind]):
+                    raise UserError(
+                        f"{self.name} gives its images in another order, or other images, at a second pass; "
+                        "give them without shuffling and augmentation"
+                    )
+            in_batch = indices[(indices >= first) & (indices < behind)] - first
+            if len(in_batch):
+                yield images[in_batch].to(self._like)
+            n_missing -= len(in_batch)
+            if not n_missing:
+                return
+            first = behind
+        raise UserError(
+            f"{self.name} gives {first} images at a second pass, and gave more at the first; "
+            "give the same images at each pass"
+        )
+
+
+def _batches(batches: Iterable, name: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the images and labels of batches as tensors; check their kinds.
+
+    Raises:
+        UserError: a batch is no pair, has images of other axes or types, or other labels.
+    """
+    for batch in batches:
+        is_pair = isinstance(batch, Sequence) and len(batch) == 2
+        if not is_pair:
+            raise UserError(f"{name} gives no pairs; give {EXPECTED}")
+        images = torch.as_tensor(batch[0])
+        if images.ndim != 4 or not images.is_floating_point():
+            raise UserError(
+                f"{name} gives images of shape {tuple(images.shape)} and type {images.dtype}; give batches "
+                "(B, C, H, W) of floating-point numbers, as the networks take them"
+            )
+        yield images, _labels(batch[1], len(images), name)
+
+
+def _labels(labels: Any, n_images: int, name: str) -> Tensor:
+    """Return labels (B,) on the CPU; None becomes -1 for all."""
+    if labels is None:
+        return torch.full((n_images,), UNLABELLED)
+    labels = torch.as_tensor(labels).cpu()
+    if labels.shape != (n_images,) or labels.is_floating_point():
+        raise UserError(
+            f"{name} gives labels of shape {tuple(labels.shape)} and type {labels.dtype} for {n_images} "
+            "images; give an integer for each image"
+        )
+    return labels.long()
+
+
+def _prints(images: Tensor) -> Tensor:
+    """Return a number (B,) for each image, by which a second pass is compared."""
+    return images.flatten(1).sum(1, dtype=torch.float64).cpu()
+
+
+def _rebatched(parts: Iterable[Tensor], sizes: Sequence[int]) -> Iterator[Tensor]:
+    """Yield the images of parts in batches of given sizes."""
+    parts = iter(parts)
+    waiting = next(parts)
+    for size in sizes:
+        missing = [waiting]
+        while sum(map(len, missing)) < size:
+            missing.append(next(parts))
+        waiting = missing[0] if len(missing) == 1 else torch.cat(missing)
+        yield waiting[:size]
+        waiting = waiting[size:]

@@ -1,0 +1,480 @@
+"""One call for two networks and images: stitch, identify, judge.
+
+    rows = judge(front, end, train_batches, test_batches, layers="layer*")
+    print(rows)
+    rows.matrix("identification").values, rows.figure()
+
+It runs the same functions as `exec_stitch.py`, `exec_eval_stitcher_ood.py` and `misc/verdict.py`.
+No file is read or written.
+"""
+
+import copy
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from src.choices import AUTO
+from src.choices.stitching import FORMS
+from src.datasets.base import BaseImageSet
+from src.datasets.iterated import IteratedImages
+from src.ground.console import warn
+from src.ground.errors import UserError, unknown_name
+from src.ground.grouping import grouped
+from src.ground.images import ImageSpec
+from src.ground.runtime import full_precision
+from src.models import Network
+from src.models.steadiness import unsteadiness_of
+from src.ood.evaluation import StitchScores, score_grid
+from src.ood.reference import EvaluationOptions, Reference, make_reference
+from src.ood.validity import N_IMAGES
+from src.stitching import Grid, build_layers, match_layers, matching_batches
+from src.stitching.layers import StitchingLayer
+from src.stitching.matching import with_matching
+from src.values import IntervalEstimate, Metrics, Pair, Predictions, StitchValidity
+from src.verdict import Limits, Stitches, Verdict, flaw_of
+from src.verdict import judge as judge_stitches
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MOST_MATCHED = 10_000  # training images, unless a caller asks for more
+BATCH_SIZE = 256  # of image sets; an iterable has its own batches
+SEED = 0  # of the order of training images, and of what no form sets in a stitching layer
+
+Images = Iterable | BaseImageSet
+LayerNames = str | Sequence[str]
+
+
+class JudgedStitch(NamedTuple):
+    """A stitched pair of layers with its verdict; NaN: not measured, or not defined.
+
+    The names are those of the columns of the scripts' tables, which `misc/docs/files.md` describes.
+    `_low` and `_high` are the ends of intervals of 95 %. Accuracies, penalties, shares and R² are
+    no percentages: 0.05 is five points.
+    """
+
+    form: str  # of direct matching, one of `FORMS`
+    front_layer: str
+    end_layer: str
+    verdict: str  # one of `src.verdict.VERDICTS`
+    reason: str
+    accuracy: float  # of the stitched network
+    accuracy_low: float
+    accuracy_high: float
+    penalty: float  # end accuracy − accuracy
+    penalty_low: float
+    penalty_high: float
+    identification: float  # the smallest share of identified images along the way; ½ is chance
+    identification_low: float
+    identification_high: float
+    lost_at: str  # the layer of this share; "": not measured
+    way: dict[str, IntervalEstimate]  # the share at each layer from the end layer to the output
+    kappa_within: float  # agreement with the end network beyond labels and front
+    kappa_within_low: float
+    kappa_within_high: float
+    front_accuracy: float  # NaN of an encoder
+    end_accuracy: float
+    r2_matched: float  # centred R² of the map on the matched images
+    r2_test: float
+    density: float  # see `StitchValidity`
+    recall: float
+    frechet: float
+    density_own: float
+    recall_own: float
+    frechet_own: float
+    front_depth: int  # the places of the layers in their networks
+    end_depth: int
+
+    @property
+    def pair(self) -> Pair:
+        """The layers."""
+        return Pair(self.front_layer, self.end_layer)
+
+    def __repr__(self) -> str:
+        return (
+            f"<{self.form}, {self.pair}: {self.verdict}; accuracy {self.accuracy:.4f}, penalty {self.penalty:.4f}, "
+            f"identification {self.identification:.4f}>"
+        )
+
+
+class LayerMatrix(NamedTuple):
+    """The values of a quantity by front layer and end layer."""
+
+    front_layers: tuple[str, ...]
+    end_layers: tuple[str, ...]
+    values: np.ndarray  # (front layers, end layers)
+
+
+class Judgement(tuple[JudgedStitch, ...]):
+    """Judged stitches, as a tuple, which prints as a table.
+
+    Attributes:
+        limits: of the verdicts.
+    """
+
+    limits: Limits
+
+    def __new__(cls, rows: Iterable[JudgedStitch], limits: Limits) -> "Judgement":
+        judgement = super().__new__(cls, rows)
+        judgement.limits = limits
+        return judgement
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """The forms of direct matching, in their order."""
+        return tuple(dict.fromkeys(row.form for row in self))
+
+    def __repr__(self) -> str:
+        counts = Counter(row.verdict for row in self)
+        words = ", ".join(f"{n} {word}" for word, n in counts.items())
+        return f"<{len(self)} judged stitches: {words}; print() shows the table>"
+
+    def __str__(self) -> str:
+        header = ("form", "front", "end", "accuracy", "penalty", "identification", "lost at", "")
+        lines = [header]
+        for row in self:
+            penalty = f"{row.penalty:.4f} [{row.penalty_low:.4f}, {row.penalty_high:.4f}]"
+            share = f"{row.identification:.4f} [{row.identification_low:.4f}, {row.identification_high:.4f}]"
+            layers = (row.form, row.front_layer, row.end_layer)
+            lines.append((*layers, f"{row.accuracy:.4f}", penalty, share, row.lost_at, row.verdict))
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        texts = []
+        for line in lines:
+            cells = [f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)]
+            texts.append("  ".join(cells).rstrip())
+        return "\n".join(texts)
+
+    def matrix(self, quantity: str, *, form: str | None = None) -> LayerMatrix:
+        """Return the values of a quantity by layers.
+
+        Args:
+            quantity: a field of `JudgedStitch`, such as "identification" or "verdict".
+            form: of the stitches; None: the only one.
+        Raises:
+            UserError: there is no such quantity or form, or the form is not named.
+        """
+        if quantity not in JudgedStitch._fields:
+            raise unknown_name("quantity", quantity, JudgedStitch._fields)
+        rows = [row for row in self if row.form == self._form(form)]
+        fronts = tuple(dict.fromkeys(row.front_layer for row in rows))
+        ends = tuple(dict.fromkeys(row.end_layer for row in rows))
+        value_of = {row.pair: getattr(row, quantity) for row in rows}
+        has_numbers = all(isinstance(value, (int, float)) for value in value_of.values())
+        missing = math.nan if has_numbers else None  # of pairs that cannot be stitched
+        values = [[value_of.get(Pair(front, end), missing) for end in ends] for front in fronts]
+        return LayerMatrix(fronts, ends, np.array(values, float if has_numbers else object))
+
+    def _form(self, form: str | None) -> str:
+        """Return a form of these stitches; None stands for the only one."""
+        if form is None and len(self.forms) == 1:
+            return self.forms[0]
+        if form is None:
+            raise UserError(f"there are stitches of several forms; give form= {list(self.forms)}")
+        if form not in self.forms:
+            raise unknown_name("form", form, self.forms)
+        return form
+
+    def figure(self) -> "Figure":
+        """Return the maps of accuracy, identification and verdict, a row a form.
+
+        `rows.figure().savefig("maps.pdf")` writes a file.
+        """
+        from src.reports.verdict_maps import figure_of  # the one step up, from a result to its look
+
+        by_form = grouped(self, lambda row: row.form)
+        return figure_of(by_form, self.limits)
+
+
+@torch.no_grad()
+def judge(
+    front: nn.Module | Network,
+    end: nn.Module | Network,
+    train: Images,
+    test: Images,
+    *,
+    layers: LayerNames | tuple[LayerNames, LayerNames] | None = None,
+    form: str | Sequence[str] = "covariance",
+    n_matched: int | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - immutable
+) -> Judgement:
+    """Stitch layers of two networks by direct matching, and judge which are functionally similar.
+
+    The stitching layer of a pair is fitted to activations of training images, without any cutoff
+    but rounding. Test images tell accuracy, identification from the end layer to the output, κ and
+    validity. The verdicts on all pairs of a form are corrected together. Images go to the device of
+    the networks.
+
+    Args:
+        front, end: modules in evaluation mode, from images (B, C, H, W) to logits (B, n_classes);
+            the front may be an encoder. Or `Network` views of such modules.
+        train, test: batches of (images, labels) that can be passed over several times, such as a
+            `DataLoader` or a list, or an image set of this suite. Images are floating-point numbers
+            as the networks take them, tensors or arrays. Test images come in one order in all
+            passes; training images need no labels (None).
+        layers: names, patterns or "all", in one text with commas or in a list; both networks have
+            them. A tuple of two gives front layers and end layers. None: all blocks of either
+            network.
+        form: a form of direct matching, of `FORMS`, or several.
+        n_matched: training images to match on; None: all, at most 10,000.
+        limits: of the verdict.
+
+    Returns:
+        A row for each form and pair of layers.
+
+    Raises:
+        UserError: a network is in training mode, is unknown with a layer or gives no logits of
+            these labels, images cannot be passed over again, or a form is unknown.
+    """
+    forms = [form] if isinstance(form, str) else list(form)
+    for name in forms:
+        if name not in FORMS:
+            raise unknown_name("form", name, FORMS)
+    for side, network in (("front", front), ("end", end)):
+        _check_mode(network, side)
+
+    # The images, and the networks with their layers
+    like = (end if isinstance(end, Network) else Network(end)).example
+    n_read = None if isinstance(train, BaseImageSet) else max(n_matched or MOST_MATCHED, N_IMAGES)
+    train_set = _image_set(train, "train", like, at_most=n_read)
+    test_set = _image_set(test, "test", like, in_one_order=True)
+    with full_precision(like.device):
+        networks = _networks(front, end, test_set, _of_both(layers))
+        stitching_layers, skipped = build_layers(
+            networks.front,
+            networks.end,
+            networks.front_layers,
+            networks.end_layers,
+            AUTO,
+            image_shape=test_set.image_shape,
+            seed=SEED,
+        )
+        for pair, reason in skipped.items():
+            warn(f"not stitched: {pair}: {reason}")
+
+        # The end network's own activations, and the stitches of each form
+        reference = _reference(networks.end, stitching_layers, train_set, test_set)
+        for reason in reference.missing:
+            warn(reason)
+        if n_matched is None:
+            n_matched = min(len(train_set), MOST_MATCHED)
+        rows: list[JudgedStitch] = []
+        for name in forms:
+            stitches = _stitches(networks, stitching_layers, train_set, reference, name, n_matched)
+            rows += _judged(name, stitches, reference, limits)
+    return Judgement(rows, limits)
+
+
+class _Networks(NamedTuple):
+    """Two networks and their layers."""
+
+    front: Network
+    end: Network
+    front_layers: list[str]
+    end_layers: list[str]
+
+
+class _Stitch(NamedTuple):
+    """The measurements of a stitch."""
+
+    pair: Pair
+    metrics: Metrics
+    predictions: Predictions
+    scores: StitchScores
+
+
+def _check_mode(network: nn.Module | Network, side: str) -> None:
+    """Raise a UserError for a network in training mode."""
+    if any(module.training for module in network.modules()):
+        raise UserError(
+            f"the {side} network is in training mode, where it is another function in each batch; "
+            f"call {side}.eval() before"
+        )
+
+
+def _of_both(
+    layers: LayerNames | tuple[LayerNames, LayerNames] | None,
+) -> tuple[str, str]:
+    """Return the layers of the front and of the end network, each as one text with commas."""
+    if layers is None:
+        layers = "all"
+    if not isinstance(layers, tuple):
+        layers = (layers, layers)
+    if len(layers) != 2:
+        raise UserError(
+            f"layers is a tuple of {len(layers)}; a tuple is (front layers, end layers), a list names layers of both"
+        )
+    front, end = (names if isinstance(names, str) else ",".join(names) for names in layers)
+    return front, end
+
+
+def _image_set(
+    images: Images,
+    name: str,
+    like: Tensor,
+    *,
+    at_most: int | None = None,
+    in_one_order: bool = False,
+) -> BaseImageSet:
+    """Return images as an image set; arguments and errors as for `IteratedImages.read`."""
+    if isinstance(images, BaseImageSet):
+        return images
+    return IteratedImages.read(
+        images, name=name, like=like, at_most=at_most, in_one_order=in_one_order
+    )
+
+
+def _networks(
+    front: nn.Module | Network,
+    end: nn.Module | Network,
+    test: BaseImageSet,
+    layers: tuple[str, str],
+) -> _Networks:
+    """Return views on both networks that give the named layers; one view if they are one module.
+
+    Raises:
+        UserError: the end network gives no logits, or the labels are no classes of it.
+    """
+    end_view = _view(end, test, None)
+    if len(end_view.output_shape) != 1:
+        shape = "×".join(map(str, end_view.output_shape))
+        raise UserError(
+            f"the end network gives {shape} an image; it has to give logits (n_classes,)"
+        )
+    (n_classes,) = end_view.output_shape
+    lowest, highest = test.labels.min(), test.labels.max()
+    if lowest < 0 or highest >= n_classes:
+        raise UserError(
+            f"test has labels from {lowest} to {highest}, and the end network has {n_classes} classes; "
+            f"give labels from 0 to {n_classes - 1}"
+        )
+    end_view.n_classes = n_classes
+
+    is_one_module = _module(front) is _module(end)
+    front_view = end_view if is_one_module else _view(front, test, n_classes)
+    spec = ImageSpec(n_classes, test.image_shape, test.normalisation)
+    for view in (front_view, end_view):
+        view.unsteadiness = unsteadiness_of(view, spec)
+    front_layers = front_view.layers(layers[0])
+    end_layers = end_view.layers(layers[1], of_end=True)
+    if is_one_module:
+        end_view = end_view.channels_first(
+            [*front_layers, *end_layers], image_shape=test.image_shape
+        )
+        return _Networks(end_view, end_view, front_layers, end_layers)
+    front_view = front_view.channels_first(front_layers, image_shape=test.image_shape)
+    end_view = end_view.channels_first(end_layers, image_shape=test.image_shape)
+    return _Networks(front_view, end_view, front_layers, end_layers)
+
+
+def _module(network: nn.Module | Network) -> nn.Module:
+    """Return the module of a network."""
+    return network.module if isinstance(network, Network) else network
+
+
+def _view(network: nn.Module | Network, test: BaseImageSet, n_classes: int | None) -> Network:
+    """Return a view on a network of its own, which takes the test images."""
+    if not isinstance(network, Network):
+        return Network(network, image_shape=test.image_shape, n_classes=n_classes)
+    view = copy.copy(network)
+    view.image_shape = test.image_shape
+    view.n_classes = n_classes
+    return view
+
+
+def _reference(
+    end: Network,
+    layers: Mapping[Pair, StitchingLayer],
+    train_set: BaseImageSet,
+    test_set: BaseImageSet,
+) -> Reference:
+    """Return validity and identification of the end network's own activations."""
+    options = EvaluationOptions(
+        layers=tuple(dict.fromkeys(pair.end_layer for pair in layers)),
+        scores=(),
+        with_validity=True,
+        batch_size=_batch_size(test_set),
+        dataset="",
+        test=test_set,
+    )
+    return make_reference(end, options, lambda: train_set, trained={})
+
+
+def _batch_size(images: BaseImageSet) -> int:
+    """Return the number of images that take a pass together."""
+    return images.batch_size if isinstance(images, IteratedImages) else BATCH_SIZE
+
+
+def _stitches(
+    networks: _Networks,
+    layers: dict[Pair, StitchingLayer],
+    train_set: BaseImageSet,
+    reference: Reference,
+    form: str,
+    n_matched: int,
+) -> list[_Stitch]:
+    """Match all pairs by a form, and measure the stitches on the test images."""
+    batches = matching_batches(train_set, n_matched, _batch_size(train_set), seed=SEED, form=form)
+    matched = match_layers(
+        networks.front, networks.end, layers, *batches, form=form, cutoff="exact"
+    )
+    grid = Grid(networks.front, networks.end, layers)
+    score = grid.evaluate(reference.options.batches(reference.options.test, "evaluating"))
+    scores = score_grid(grid, reference)
+    stitches = []
+    for pair, matching in matched.items():
+        classes = [score.predictions[key].numpy() for key in (pair, "front", "end", "labels")]
+        metrics = with_matching(score.pairs[pair], matching)
+        stitches.append(_Stitch(pair, metrics, Predictions(*classes), scores[pair]))
+    return stitches
+
+
+def _judged(
+    form: str, stitches: Sequence[_Stitch], reference: Reference, limits: Limits
+) -> list[JudgedStitch]:
+    """Judge the stitches of a form together; return their rows."""
+    n_identified = len(reference.foils.images) if reference.foils else 0
+    to_judge = []
+    for stitch in stitches:
+        shares = {layer: share.value for layer, share in stitch.scores.shares.items()}
+        single = Stitches.single(stitch.predictions, shares, n_identified=n_identified)
+        to_judge.append(
+            single._replace(
+                front_accuracy=stitch.metrics.front_accuracy,
+                end_accuracy=stitch.metrics.end_accuracy,
+                flaw=flaw_of([stitch.metrics]),
+            )
+        )
+    verdicts = judge_stitches(to_judge, limits=limits)
+    return [_row(form, stitch, verdict) for stitch, verdict in zip(stitches, verdicts, strict=True)]
+
+
+def _row(form: str, stitch: _Stitch, verdict: Verdict) -> JudgedStitch:
+    """Return the row of a stitch."""
+    metrics = stitch.metrics
+    validity = stitch.scores.validity
+    if validity is None:
+        validity = StitchValidity(*[math.nan] * len(StitchValidity._fields))
+    return JudgedStitch(
+        form,
+        *stitch.pair,
+        verdict.word,
+        verdict.reason,
+        *verdict.accuracy,
+        *verdict.penalty,
+        *verdict.identification,
+        verdict.lost_at,
+        verdict.way,
+        *verdict.kappa_within,
+        front_accuracy=metrics.front_accuracy,
+        end_accuracy=metrics.end_accuracy,
+        r2_matched=math.nan if metrics.r2_matched is None else metrics.r2_matched,
+        r2_test=metrics.r2_test,
+        **validity._asdict(),
+        front_depth=metrics.front_depth or 0,
+        end_depth=metrics.end_depth or 0,
+    )
