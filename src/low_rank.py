@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -68,7 +69,7 @@ def principal_components(activations: Tensor, rank: int) -> Components:
     return Components(mean, axes.flip(1))
 
 
-def low_rank_approx(activations: Tensor, rank: int | None) -> Tensor:
+def low_rank_approx(activations: ArrayLike | Tensor, rank: int | None) -> Tensor:
     """Project activations on their first principal components around the mean; keep the shape.
 
     Positions are the samples, channels the features. As in the paper's code, mean and components
@@ -76,13 +77,14 @@ def low_rank_approx(activations: Tensor, rank: int | None) -> Tensor:
     constant.
 
     Args:
-        activations: (B, C, H, W), (B, T, C) or (B, C).
+        activations: (B, C, H, W), (B, T, C) or (B, C), tensor or array.
         rank: number of components. With None, or a rank of at least C, nothing changes.
     Returns:
         The best approximation of that rank around the mean (Eckart and Young 1936).
     Raises:
         ValueError: the rank is below 1, or the activations are not finite.
     """
+    activations = torch.as_tensor(activations)
     if rank is None:
         return activations
     if rank < 1:

@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterator
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
 from src.ground.errors import UserError
 
@@ -146,8 +147,9 @@ class Fitting:
         self._bytes_per_row[kind] = max(1, peak) / n_rows
 
 
-def at_least_single(values: torch.Tensor) -> torch.Tensor:
-    """Cast values of less than float32 precision to float32, for exact sums."""
+def at_least_single(values: ArrayLike | torch.Tensor) -> torch.Tensor:
+    """Return an array or tensor as a tensor of at least float32 precision, for exact sums."""
+    values = torch.as_tensor(values)
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 

@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from src.ground.runtime import at_least_single
@@ -10,7 +11,7 @@ from src.models.tokens import TokenLayout, layout_or_guess
 CELLS = 2  # along each side of a map
 
 
-def cells(activations: Tensor, layout: TokenLayout | None = None) -> Tensor:
+def cells(activations: ArrayLike | Tensor, layout: TokenLayout | None = None) -> Tensor:
     """Pool activations to a few positions, (B, positions, C), in float32 or float64.
 
     Maps (B, C, H, W) become a grid of at most 2×2 cells. So does the grid of patches in tokens
@@ -21,7 +22,7 @@ def cells(activations: Tensor, layout: TokenLayout | None = None) -> Tensor:
     Args:
         layout: of the tokens; None: it is guessed from their number.
     """
-    activations = at_least_single(activations.detach())
+    activations = at_least_single(activations).detach()
     if activations.ndim == 2:
         return activations[:, None]
     if activations.ndim >= 4:

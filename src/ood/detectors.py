@@ -7,6 +7,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from src.choices.scores import N_NEIGHBOURS, SCORES, is_trained
@@ -21,7 +22,7 @@ BANK_SIZE = 10_000  # samples among which nearest neighbours are found
 KEPT_VARIANCE = 0.95  # share of the variance in the principal subspace
 
 
-def energy(logits: Tensor) -> Tensor:
+def energy(logits: ArrayLike | Tensor) -> Tensor:
     """Return the free energy at temperature 1, −logsumexp(logits), (B,); it is low for ID.
 
     Liu, Wang, Owens and Li 2020, Energy-based Out-of-distribution Detection (arXiv 2010.03759),
@@ -33,12 +34,12 @@ def energy(logits: Tensor) -> Tensor:
     return -torch.logsumexp(at_least_single(logits), dim=-1)
 
 
-def mean_over_positions(activations: Tensor) -> Tensor:
+def mean_over_positions(activations: ArrayLike | Tensor) -> Tensor:
     """Average activations (B, C, H, W) or (B, T, C) over positions, (B, C), in at least float32.
 
     Activations (B, C) have one position.
     """
-    activations = at_least_single(activations.detach())
+    activations = at_least_single(activations).detach()
     if activations.ndim == 4:
         return activations.mean((2, 3))
     if activations.ndim == 3:
@@ -47,7 +48,7 @@ def mean_over_positions(activations: Tensor) -> Tensor:
 
 
 class Detector:
-    """Scores the activations of one layer, (B, C, H, W), (B, T, C) or (B, C).
+    """Scores the activations of one layer, (B, C, H, W), (B, T, C) or (B, C), tensors or arrays.
 
     Call `add` for each batch of training images, then `fit`, then `score`. This class collects the
     mean and the covariance of the features in `moments`.
@@ -67,14 +68,14 @@ class Detector:
     def __init__(self) -> None:
         self.moments = Moments()
 
-    def features(self, activations: Tensor) -> Tensor:
+    def features(self, activations: ArrayLike | Tensor) -> Tensor:
         """Return the means of activations over positions, (B, C), in float64."""
         features = mean_over_positions(activations).double()
         if self.normalised:
             return F.normalize(features, eps=1e-30)
         return features
 
-    def add(self, activations: Tensor, labels: Tensor) -> None:
+    def add(self, activations: ArrayLike | Tensor, labels: ArrayLike | Tensor) -> None:
         """Take in a batch of training images.
 
         Args:
@@ -89,7 +90,7 @@ class Detector:
             ValueError: no detector can be made from them.
         """
 
-    def score(self, activations: Tensor) -> Tensor:
+    def score(self, activations: ArrayLike | Tensor) -> Tensor:
         """Return scores (B,), high for OOD; NaN for activations that are not finite."""
         raise NotImplementedError
 
@@ -103,8 +104,8 @@ class EnergyDetector(Detector):
         super().__init__()
         self.network = network
 
-    def score(self, activations: Tensor) -> Tensor:
-        return energy(self.network(activations))
+    def score(self, activations: ArrayLike | Tensor) -> Tensor:
+        return energy(self.network(torch.as_tensor(activations)))
 
 
 class Gaussians:
@@ -143,8 +144,9 @@ class Mahalanobis(Detector):
         # Of membership in the classes (B, K), as 0 and 1, with the features (B, C)
         self.with_classes = CrossMoments()
 
-    def add(self, activations: Tensor, labels: Tensor) -> None:
+    def add(self, activations: ArrayLike | Tensor, labels: ArrayLike | Tensor) -> None:
         features = Rows.of(self.features(activations))
+        labels = torch.as_tensor(labels)
         n_classes = self.n_classes
         if n_classes is None:
             n_classes = max(int(labels.max()) + 1, self.with_classes.mean1.numel())
@@ -165,7 +167,7 @@ class Mahalanobis(Detector):
         between = offsets.T @ covariance  # covariance of the class means, (C, C)
         self.classes = Gaussians(mean + offsets, self.moments.covariance - between)
 
-    def score(self, activations: Tensor) -> Tensor:
+    def score(self, activations: ArrayLike | Tensor) -> Tensor:
         return self.classes.distances(self.features(activations)).min(1).values
 
 
@@ -193,7 +195,7 @@ class RelativeMahalanobis(Mahalanobis):
             )
         self.background = Gaussians(self.moments.mean[None], self.moments.covariance)
 
-    def score(self, activations: Tensor) -> Tensor:
+    def score(self, activations: ArrayLike | Tensor) -> Tensor:
         to_background = self.background.distances(self.features(activations))[:, 0]
         return super().score(activations) - to_background
 
@@ -210,11 +212,11 @@ class NearestNeighbours(Detector):
         self._labels: list[Tensor] = []
         self.n = 0  # samples so far
 
-    def add(self, activations: Tensor, labels: Tensor) -> None:
+    def add(self, activations: ArrayLike | Tensor, labels: ArrayLike | Tensor) -> None:
         n_missing = BANK_SIZE - self.n
         if n_missing > 0:
-            self._parts.append(self.features(activations[:n_missing]))
-            self._labels.append(labels[:n_missing])
+            self._parts.append(self.features(torch.as_tensor(activations)[:n_missing]))
+            self._labels.append(torch.as_tensor(labels)[:n_missing])
             self.n += len(self._parts[-1])
 
     def fit(self) -> None:
@@ -230,7 +232,7 @@ class NearestNeighbours(Detector):
         smallest = int(n_of_classes.min())
         self.n_neighbours = max(1, min(N_NEIGHBOURS, smallest // 2))
 
-    def score(self, activations: Tensor) -> Tensor:
+    def score(self, activations: ArrayLike | Tensor) -> Tensor:
         distances = torch.cdist(self.features(activations), self.bank)
         return distances.kthvalue(self.n_neighbours, dim=1).values
 
@@ -252,7 +254,7 @@ class Residual(Detector):
         n_outside = int((cumulative <= most).sum())
         self.outside = axes[:, :n_outside]  # (C, n_outside)
 
-    def score(self, activations: Tensor) -> Tensor:
+    def score(self, activations: ArrayLike | Tensor) -> Tensor:
         centred = self.features(activations) - self.moments.mean
         return (centred @ self.outside).norm(dim=1)
 
@@ -284,15 +286,16 @@ class UserDetector(Detector):
                 "and score(activations)"
             )
 
-    def add(self, activations: Tensor, labels: Tensor) -> None:
+    def add(self, activations: ArrayLike | Tensor, labels: ArrayLike | Tensor) -> None:
         with failing_as_user_error(self.name):
-            self.detector.add(at_least_single(activations.detach()), labels)
+            self.detector.add(at_least_single(activations).detach(), torch.as_tensor(labels))
 
     def fit(self) -> None:
         with failing_as_user_error(self.name, except_for=ValueError):
             self.detector.fit()
 
-    def score(self, activations: Tensor) -> Tensor:
+    def score(self, activations: ArrayLike | Tensor) -> Tensor:
+        activations = torch.as_tensor(activations)
         is_finite = activations.flatten(1).isfinite().all(1)  # not so if a training diverged
         scores = activations.new_full((len(activations),), math.nan, dtype=torch.float64)
         if is_finite.any():
@@ -303,7 +306,7 @@ class UserDetector(Detector):
         """Return scores (B,) of finite activations."""
         n_images = len(activations)
         with failing_as_user_error(self.name):
-            returned = self.detector.score(at_least_single(activations.detach()))
+            returned = self.detector.score(at_least_single(activations).detach())
             scores = torch.as_tensor(returned, dtype=torch.float64, device=activations.device)
         if scores.shape != (n_images,):
             raise UserError(

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from src.ground.runtime import generator
@@ -43,16 +44,22 @@ class Foils(NamedTuple):
 
 
 def identification(
-    stitched: Tensor, own: Tensor, logits: Tensor, *, layout: TokenLayout | None = None
+    stitched: ArrayLike | Tensor,
+    own: ArrayLike | Tensor,
+    logits: ArrayLike | Tensor,
+    *,
+    layout: TokenLayout | None = None,
 ) -> Tensor:
     """Identify images at one layer; return 1, 0, or ½ for a tie, (n,), and NaN without a foil.
 
     Args:
-        stitched: activations of the stitch, (n, C, H, W), (n, T, D) or (n, D).
+        stitched: activations of the stitch, (n, C, H, W), (n, T, D) or (n, D). Like the next two, a
+            tensor or an array.
         own: the end network's own activations of the same images, of the same shape.
         logits: the end network's logits of the same images, (n, classes).
         layout: of tokens (see `cells`).
     """
+    logits = torch.as_tensor(logits)
     foils = choose_foils(logits, torch.arange(len(logits)))
     own_cells = cells(own, layout).flatten(1)
     stitched_cells = cells(stitched, layout).flatten(1)
@@ -62,7 +69,8 @@ def identification(
     own_layer.fit()
     shown = Shown()
     shown.add(*own_layer.compare(stitched_cells[None, foils.images], slice(None)), 0)
-    identified = torch.full((len(own),), math.nan, dtype=torch.float64, device=own.device)
+    n_images = len(own_cells)
+    identified = torch.full((n_images,), math.nan, dtype=torch.float64, device=own_cells.device)
     identified[foils.images] = own_layer.identified(shown)
     return identified
 
@@ -95,7 +103,9 @@ def choose_foils(logits: Tensor, images: Tensor) -> Foils:
     return Foils(torch.tensor(chosen, dtype=torch.long), torch.tensor(foils, dtype=torch.long))
 
 
-def along_the_way(end: Network, layer: str, stitched: Tensor, images: Tensor) -> dict[str, Tensor]:
+def along_the_way(
+    end: Network, layer: str, stitched: ArrayLike | Tensor, images: ArrayLike | Tensor
+) -> dict[str, Tensor]:
     """Identify images all the way; return values as `identification` does, (n,), by layer.
 
     The layers are those of `way_of`. All images take one pass, so give a few thousand at most.
@@ -103,9 +113,12 @@ def along_the_way(end: Network, layer: str, stitched: Tensor, images: Tensor) ->
     Args:
         end: the end network, in evaluation mode.
         layer: the end layer.
-        stitched: activations of the stitch at this layer, (n, C, H, W), (n, T, D) or (n, D).
-        images: (n, C, H, W).
+        stitched: activations of the stitch at this layer, (n, C, H, W), (n, T, D) or (n, D), tensor
+            or array.
+        images: (n, C, H, W), tensor or array.
     """
+    stitched = torch.as_tensor(stitched).to(end.example)
+    images = torch.as_tensor(images).to(end.example)
     way = way_of(end, layer)
     own = end.activations(images, way)
     shown = {layer: stitched}

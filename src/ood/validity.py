@@ -13,6 +13,7 @@ import math
 from typing import NamedTuple
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from src.models.tokens import TokenLayout
@@ -70,15 +71,15 @@ class Validity:
         self.layout = layout
         self._parts: list[Tensor] = []
 
-    def add(self, activations: Tensor, labels: Tensor | None = None) -> None:
+    def add(self, activations: ArrayLike | Tensor, labels: object = None) -> None:
         """Take in a batch of training images. Images after the first 2,000 are ignored.
 
         Args:
-            activations: (B, C, H, W), (B, T, D) or (B, D).
+            activations: (B, C, H, W), (B, T, D) or (B, D), tensor or array.
             labels: not used; detectors take them in the same call.
         """
         n_missing = N_IMAGES - sum(map(len, self._parts))
-        self._parts.append(features(activations[:n_missing], self.layout))
+        self._parts.append(features(torch.as_tensor(activations)[:n_missing], self.layout))
 
     def fit(self) -> None:
         """Finish the training images.
@@ -101,13 +102,13 @@ class Validity:
             raise ValueError("the activations of the training images are all the same")
         self._root = axes * variances.clamp(min=0).sqrt()
 
-    def measure(self, activations: Tensor) -> ValidityScores:
+    def measure(self, activations: ArrayLike | Tensor) -> ValidityScores:
         """Return density, recall and Fréchet distance of the activations of n images.
 
         Give all images in one call: recall cannot be averaged over batches.
 
         Args:
-            activations: (n, C, H, W), (n, T, D) or (n, D).
+            activations: (n, C, H, W), (n, T, D) or (n, D), tensor or array.
         Raises:
             ValueError: there are fewer than 6 images, or the activations are not finite.
         """
@@ -141,7 +142,7 @@ class Validity:
         distance = (mean - self._mean).square().sum() + self._variance + variance - 2 * shared
         return (distance / self._variance).item()
 
-    def add_end(self, activations: Tensor) -> None:
+    def add_end(self, activations: ArrayLike | Tensor) -> None:
         """Take in the end network's own activations of a batch of test images, after `fit`."""
         self._parts.append(features(activations, self.layout))
 
@@ -170,7 +171,7 @@ class Validity:
         return StitchValidity(*scores, *self.end_scores)
 
 
-def features(activations: Tensor, layout: TokenLayout | None = None) -> Tensor:
+def features(activations: ArrayLike | Tensor, layout: TokenLayout | None = None) -> Tensor:
     """Return the cells of activations and their mean over positions, (n, positions + 1, C).
 
     The mean is the last position. Features of batches may be concatenated.

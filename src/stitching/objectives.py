@@ -1,8 +1,8 @@
 """Losses for the training of stitching layers, beside the cross-entropy; see `LOSSES`.
 
 A loss compares an activation of the stitched network with the activation of the end network at the
-same layer. It takes the stitched tensor of one pair, or of P pairs with an axis of pairs in front.
-No gradient reaches the end network's activations.
+same layer. It takes the stitched tensor (or array) of one pair, or of P pairs with an axis of pairs
+in front. No gradient reaches the end network's activations.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,7 +30,7 @@ def soft_label_loss(stitched_logits: Tensor, end_logits: Tensor) -> Tensor:
         raise ValueError(
             f"logits {tuple(stitched_logits.shape)} cannot be compared with {tuple(end_logits.shape)}"
         )
-    end_log_probabilities = at_least_single(end_logits.detach()).log_softmax(-1)
+    end_log_probabilities = at_least_single(end_logits).detach().log_softmax(-1)
     log_probabilities = at_least_single(stitched_logits).log_softmax(-1)
     divergences = kl_div(
         log_probabilities, end_log_probabilities, reduction="none", log_target=True
@@ -48,7 +48,7 @@ def hint_loss(stitched: Tensor, target: Tensor) -> Tensor:
         target: (B, …).
     """
     squared_distance = _squares(stitched, target).sum(-1)
-    squared_norm = at_least_single(target.detach()).square().sum()
+    squared_norm = at_least_single(target).detach().square().sum()
 
     # The root has no gradient at 0
     is_positive = (squared_distance != 0) & (squared_norm != 0)
@@ -122,7 +122,7 @@ def loss_of(objective: Objective) -> Loss:
 
     def loss(stitched: Tensor, target: Tensor) -> Tensor:
         with failing_as_user_error(objective.loss):
-            losses = function(at_least_single(stitched), at_least_single(target.detach()))
+            losses = function(at_least_single(stitched), at_least_single(target).detach())
         shape = tuple(getattr(losses, "shape", ()))
         n_stitches = len(stitched)
         if shape != (n_stitches,):
@@ -147,5 +147,5 @@ def _squares(stitched: Tensor, target: Tensor) -> Tensor:
             f"activations {tuple(stitched.shape)} cannot be compared with a target"
             f" {tuple(target.shape)}"
         )
-    differences = at_least_single(stitched) - at_least_single(target.detach())
+    differences = at_least_single(stitched) - at_least_single(target).detach()
     return differences.flatten(-target.ndim).square()
