@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.nn import functional as F
 
+from src.ground.brief import brief
 from src.statistics.moments import Rows
 
 
@@ -37,6 +38,9 @@ class Components(NamedTuple):
 
     mean: Tensor  # (C,)
     axes: Tensor  # (C, r), orthonormal, the largest variance first
+
+    def __repr__(self) -> str:
+        return brief(self)
 
 
 def principal_components(activations: Tensor, rank: int) -> Components:

@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from src.ground.brief import brief
+
 Rank = int | None  # None: the full rank
 
 # Alignments; with every other alignment, images are the samples
@@ -72,6 +74,9 @@ class Predictions(NamedTuple):
     front: np.ndarray
     end: np.ndarray
     labels: np.ndarray
+
+    def __repr__(self) -> str:
+        return brief(self)
 
 
 @dataclass(frozen=True, kw_only=True)

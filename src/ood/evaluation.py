@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from src.ground.brief import brief
 from src.models.tokens import TokenLayout
 from src.ood.cells import cells
 from src.ood.detectors import Detector
@@ -30,6 +31,9 @@ class StitchScores(NamedTuple):
     validity: StitchValidity | None  # None: it was not measured
     # 1, 0, ½ or NaN of each identified image, (n,), by layer of the way; empty: not measured
     identified: dict[str, np.ndarray]
+
+    def __repr__(self) -> str:
+        return brief(self)
 
     @property
     def is_finite(self) -> bool:

@@ -23,6 +23,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from src.ground.brief import brief
 from src.ground.runtime import generator
 from src.models import Network
 from src.models.tokens import TokenLayout
@@ -41,6 +42,9 @@ class Foils(NamedTuple):
 
     images: Tensor  # (n,): indices among all N test images, rising
     foils: Tensor  # (n,): likewise, in the same order
+
+    def __repr__(self) -> str:
+        return brief(self)
 
 
 def identification(

@@ -19,6 +19,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from src.ground.brief import brief
+
 # A share of a sum of squares: less variation is the rounding of a constant in float64
 ROUNDING = 1e-24
 _ZERO = torch.zeros((), dtype=torch.float64)  # a sum with it takes any shape and device
@@ -40,6 +42,9 @@ class Moments(NamedTuple):
     n_rows: int = 0
     mean: Tensor = _ZERO  # (C,)
     scatter: Tensor = _ZERO  # Σ(x−μ)(x−μ)ᵀ, (C, C), or its diagonal (C,)
+
+    def __repr__(self) -> str:
+        return brief(self)
 
     def pooled(self, second: "Moments") -> "Moments":
         """Return the moments of the rows of both sets together."""
@@ -83,6 +88,9 @@ class CrossMoments(NamedTuple):
     mean2: Tensor = _ZERO  # of y, (C2,)
     scatter: Tensor = _ZERO  # Σ(x−μ₁)(y−μ₂)ᵀ, (C1, C2)
 
+    def __repr__(self) -> str:
+        return brief(self)
+
     def pooled(self, second: "CrossMoments") -> "CrossMoments":
         """Return the moments of the pairs of both sets together."""
         n_rows = self.n_rows + second.n_rows
@@ -99,6 +107,9 @@ class Rows(NamedTuple):
 
     mean: Tensor  # (C,)
     centred: Tensor  # (n, C)
+
+    def __repr__(self) -> str:
+        return brief(self)
 
     @classmethod
     def of(cls, activations: Tensor) -> "Rows":

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from src.choices.stitching import FORMS
+from src.ground.brief import brief
 from src.statistics.moments import ROUNDING, Moments
 from src.stitching.moments import SourceMoments, r2_of
 
@@ -53,6 +54,9 @@ class Matching(NamedTuple):
     truncated: bool = False
     ridge_penalty: float | None = None  # the factor of ‖W‖² that `ridge` chose
     penalty_edge: str = ""  # "smallest" or "largest", see `_edge_of`
+
+    def __repr__(self) -> str:
+        return brief(self)
 
 
 Matchings = dict[Hashable, Matching]  # by target

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from src.choices.stitching import OBJECTIVES, Objective
 from src.datasets.base import Batches, batches_in
+from src.ground.brief import brief
 from src.ground.runtime import Fitting, at_least_single
 from src.low_rank import low_rank_approx
 from src.models import Network
@@ -45,6 +46,9 @@ class GridScore(NamedTuple):
     pairs: dict[Pair, Metrics]
     # Classes (N,) by pair, and of "front" (-1 for an encoder), "end" and "labels"
     predictions: dict[Pair | str, Tensor]
+
+    def __repr__(self) -> str:
+        return brief(self)
 
 
 class _Sums(NamedTuple):
