@@ -34,7 +34,7 @@ PAGE_CM = 18
 
 @pytest.fixture
 def rendered(render_figure, monkeypatch):
-    monkeypatch.setattr(figures, "_save", render_figure)
+    monkeypatch.setattr(figures, "save", render_figure)
 
 
 def of_layers(*values: list) -> Matrix:

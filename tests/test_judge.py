@@ -1,0 +1,255 @@
+"""One call in Python: it equals the scripts, whatever the images come as; its rows, and its errors."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from src.datasets import load_dataset
+from src.datasets.iterated import IteratedImages
+from src.ground.errors import UserError
+from src.judge import JudgedStitch, judge
+from src.models import Network, build_model
+from src.verdict import VERDICTS, Limits
+from tests.commands import ROOT, caption_of, read_csv, run
+
+ON_DIGITS = ["-d", "digits", "-gpu", "-1"]
+LAYERS = "pool2,pool3"
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory):
+    """The checkpoints of two `small_cnn` that the script trained on the digits, and both modules."""
+    folder = tmp_path_factory.mktemp("networks")
+    modules = []
+    for seed in "01":
+        options = [*ON_DIGITS, "-e", "3", "-b", "32", "-lr", "0.003", "-s", seed]
+        run("exec_train.py", "small_cnn", *options, "-dir", folder / seed)
+        network = build_model("small_cnn", n_classes=10, n_channels=1)
+        network.load_state_dict(torch.load(folder / seed / "model_3.pt"))
+        modules.append(network.module.eval())
+    return [folder / seed / "model_3.pt" for seed in "01"], modules
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """The digits as lists of batches: training and test images."""
+    return [list(load_dataset("digits", "", train=train).batches(256)) for train in (True, False)]
+
+
+@pytest.fixture(scope="module")
+def judged(networks, digits):
+    """The two networks by least squares and with the target's covariance."""
+    return judge(*networks[1], *digits, layers=LAYERS, form=["covariance", "pinv"])
+
+
+def test_it_equals_the_scripts(networks, judged, in_tmp_path):
+    """Accuracies up to one image, whose logits may be nearly equal; and so the shares."""
+    checkpoints, _ = networks
+    for form in judged.forms:
+        run(
+            *("exec_stitch.py", *checkpoints, "small_cnn", "small_cnn", LAYERS, LAYERS, "auto"),
+            *(*ON_DIGITS, "-e", "0", "-i", form, "--pinv-cutoff", "exact", "-pinv-samples", "1437"),
+            *("--mod-only-stitch", "-dir", form),
+        )
+        run(
+            *("exec_eval_stitcher_ood.py", f"results/{form}", *ON_DIGITS, "--detector"),
+            "mahalanobis",
+        )
+    folders = [f"results/{form}" for form in judged.forms]
+    run("misc/verdict.py", *folders, "-o", "verdict.csv")
+    way = {}
+    for row in read_csv("verdict_way.csv"):
+        key = (row["method"], row["front_layer"], row["end_layer"], row["layer"])
+        way[key] = float(row["share"])
+    for row, line in zip(judged, read_csv("verdict.csv"), strict=True):
+        assert (row.front_layer, row.end_layer) == (line["front_layer"], line["end_layer"])
+        one_image = 1.5 / 360
+        for name in ("accuracy", "penalty", "identification"):
+            for column in (name, f"{name}_low", f"{name}_high"):
+                expected = pytest.approx(float(line[column]), abs=one_image)
+                assert getattr(row, column) == expected, column
+        assert row.kappa_within == pytest.approx(float(line["kappa_within"]), abs=0.05)
+        assert (row.verdict, row.reason) == (line["verdict"], line["reason"])
+        for layer, share in row.way.items():
+            key = (line["method"], row.front_layer, row.end_layer, layer)
+            assert share.value == pytest.approx(way[key], abs=one_image)
+        (evaluation,) = [
+            of_pair
+            for of_pair in read_csv(f"results/{row.form}/ood_evaluation_mahalanobis.csv")
+            if (of_pair["front_layer"], of_pair["end_layer"]) == row.pair
+        ]
+        for name in ("density", "recall", "frechet", "density_own", "frechet_own"):
+            assert getattr(row, name) == pytest.approx(float(evaluation[name]), rel=0.02), name
+        (stitched,) = [
+            of_pair
+            for of_pair in read_csv(f"results/{row.form}/grid.csv")
+            if (of_pair["front_layer"], of_pair["end_layer"]) == row.pair
+        ]
+        for name in ("r2_matched", "r2_test", "front_accuracy", "end_accuracy"):
+            assert getattr(row, name) == pytest.approx(float(stitched[name]), abs=1e-5), name
+
+
+def arrays_of(batches):
+    return [(images.numpy(), labels.numpy()) for images, labels in batches]
+
+
+def test_a_loader_arrays_and_an_image_set_are_the_same_images(networks, digits, judged):
+    """In batches of any size; the training images in any order, and without labels."""
+    train, test = [
+        TensorDataset(*(torch.cat(part) for part in zip(*batches, strict=True)))
+        for batches in digits
+    ]
+    sources = [
+        (DataLoader(train, batch_size=100, shuffle=True), DataLoader(test, batch_size=77)),
+        (arrays_of(digits[0]), arrays_of(digits[1])),
+        ([(images, None) for images, _ in digits[0]], digits[1]),
+        [load_dataset("digits", "", train=is_train) for is_train in (True, False)],
+    ]
+    expected = judged[:4]
+    for images in sources:
+        rows = judge(*networks[1], *images, layers=LAYERS)
+        for row, as_list in zip(rows, expected, strict=True):
+            assert row.accuracy == pytest.approx(as_list.accuracy, abs=1.5 / 360)
+            assert row.identification == pytest.approx(as_list.identification, abs=1.5 / 360)
+            assert row.density == pytest.approx(as_list.density, rel=0.02)
+
+
+def test_layers_by_pattern_pair_and_default(networks, digits):
+    _, (front, end) = networks
+    few = [batches[:1] for batches in digits]
+
+    def pairs_of(**options):
+        return [tuple(row.pair) for row in judge(front, end, *few, **options)]
+
+    assert pairs_of(layers=("pool2", ["pool3", "pool4"])) == [
+        ("pool2", "pool3"),
+        ("pool2", "pool4"),
+    ]
+    named = pairs_of(layers=["pool3", "pool4"])
+    assert len(named) == 4 and pairs_of(layers="pool[34]") == named
+    blocks = Network(front, image_shape=(1, 8, 8)).block_names
+    assert pairs_of() == [(first, second) for first in blocks for second in blocks]
+
+
+def test_views_are_taken_and_left_as_they_were(networks, digits):
+    """A network beside itself is similar at each layer."""
+    view = Network(networks[1][0])
+    rows = judge(view, view, *digits, layers="pool2", limits=Limits(pairwise=True))
+    (row,) = rows
+    assert row.verdict == "similar" and row.accuracy == pytest.approx(row.end_accuracy, abs=0.003)
+    assert row.identification > 0.99 and row.r2_test == pytest.approx(1, abs=1e-6)
+    assert view.n_classes is None and view.image_shape is None
+
+
+def test_an_encoder_is_a_front(networks, digits):
+    class Encoder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.body = nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU())
+
+        def forward(self, images):
+            return self.body(images).flatten(1)
+
+    (row,) = judge(Encoder().eval(), networks[1][1], *digits, layers=("body", "pool3"))
+    assert np.isnan(row.front_accuracy) and 0 < row.accuracy < row.end_accuracy
+
+
+def test_rows_print_as_a_table_and_give_matrices_and_maps(judged):
+    lines = str(judged).splitlines()
+    assert len(lines) == 1 + len(judged) and lines[0].split()[:3] == ["form", "front", "end"]
+    for row, line in zip(judged, lines[1:], strict=True):
+        assert line.startswith(row.form) and line.endswith(row.verdict)
+        assert f"{row.accuracy:.4f}" in line and row.verdict in VERDICTS
+        assert row.identification == min(share.value for share in row.way.values())
+        assert len(repr(row).splitlines()) == 1 and len(repr(row)) < 200
+    assert len(repr(judged)) < 200
+
+    layers = LAYERS.split(",")
+    for form in judged.forms:
+        fronts, ends, values = judged.matrix("identification", form=form)
+        assert [*fronts] == [*ends] == layers and values.dtype == float
+        for row in judged:
+            if row.form == form:
+                place = layers.index(row.front_layer), layers.index(row.end_layer)
+                assert values[place] == row.identification
+    words = judged.matrix("verdict", form="pinv").values
+    assert {*words.flat} <= {*VERDICTS}
+    with pytest.raises(UserError, match="form="):
+        judged.matrix("accuracy")
+    with pytest.raises(UserError, match="did you mean accuracy"):
+        judged.matrix("acuracy", form="pinv")
+
+    figure = judged.figure()
+    panels = [axes for axes in figure.axes if len(axes.texts) >= len(judged) / 2]
+    assert len(panels) == 3 * len(judged.forms)
+    assert "more than 75% of the images" in caption_of(figure)
+
+
+def test_nothing_is_written(networks, digits, in_tmp_path):
+    few = [batches[:1] for batches in digits]
+    judge(*networks[1], *few, layers="pool3").figure()
+    assert [*in_tmp_path.iterdir()] == []
+
+
+def message_of(*arguments, **options) -> str:
+    with pytest.raises(UserError) as caught:
+        judge(*arguments, **options)
+    return str(caught.value)
+
+
+def test_mistakes_end_in_one_line(networks, digits):
+    _, (front, end) = networks
+    train, test = digits
+    image_set = load_dataset("digits", "", train=False)
+    front.train()
+    assert "front.eval()" in message_of(front, end, train, test)
+    front.eval()
+    assert "test can be passed over only once" in message_of(
+        front, end, train, image_set.batches(64)
+    )
+    assert "train gives no images" in message_of(front, end, [], test)
+    assert "no pairs" in message_of(front, end, train, [images for images, _ in test])
+    levels = [((255 * images).byte(), labels) for images, labels in test]
+    assert "floating-point" in message_of(front, end, train, levels)
+    beyond = [(images, labels + 5) for images, labels in test]
+    assert "labels from 0 to 9" in message_of(front, end, train, beyond)
+    assert "unknown form" in message_of(front, end, train, test, form="least")
+    assert "unknown layer" in message_of(front, end, train, test, layers="pool9")
+    assert "nothing follows" in message_of(front, end, train, test, layers="output")
+    assert "tuple of 3" in message_of(front, end, train, test, layers=("a", "b", "c"))
+
+
+def test_test_images_that_change_their_order_are_refused(networks, digits):
+    images = TensorDataset(*(torch.cat(part) for part in zip(*digits[1], strict=True)))
+    shuffled = DataLoader(images, batch_size=90, shuffle=True)
+    said = message_of(*networks[1], digits[0], shuffled, layers="pool3")
+    assert "another order" in said and "shuffling" in said
+
+
+def test_an_iterable_gives_any_images_in_any_order():
+    """Each image shows its own number."""
+    numbers = torch.arange(23.0)
+    images = numbers[:, None, None, None].expand(-1, 1, 2, 2)
+    batches = [(part, part[:, 0, 0, 0].long()) for part in images.split(5)]
+    iterated = IteratedImages.read(batches, name="test", like=torch.empty(0))
+    for chosen in (torch.arange(23), torch.tensor([2, 3, 11, 22]), torch.tensor([9, 9, 0, 22, 4])):
+        for size in (1, 3, 50):
+            given = [
+                (part[:, 0, 0, 0], labels)
+                for part, labels in iterated.batches(size, indices=chosen)
+            ]
+            assert [len(part) for part, _ in given] == [len(part) for part in chosen.split(size)]
+            for of_batch in zip(*given, strict=True):
+                assert torch.equal(torch.cat(of_batch).long(), chosen)
+    first = IteratedImages.read(batches, name="train", like=torch.empty(0), at_most=7)
+    assert len(first) == 7
+    assert torch.equal(torch.cat([part for part, _ in first.batches(4)]), images[:7])
+
+
+def test_rows_have_the_columns_of_the_tables():
+    """files.md describes them."""
+    page = (ROOT / "misc/docs/files.md").read_text()
+    names = {name.removesuffix("_low").removesuffix("_high") for name in JudgedStitch._fields}
+    assert [name for name in names - {"form", "way"} if f"`{name}`" not in page] == []
