@@ -141,9 +141,9 @@ def render_figure():
     """
     from src.reports import figures
 
-    render = figures.save
+    render = figures._save
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "save", write_beginnings)
+        patch.setattr(figures, "_save", write_beginnings)
         yield render
 
 
@@ -158,11 +158,11 @@ def drawn_figures(monkeypatch):
     pytest.importorskip("matplotlib")
     from src.reports import figures
 
-    drawn, save = {}, figures.save
+    drawn, save = {}, figures._save
 
     def keep(figure, path):
         drawn[path.with_suffix(".png").name] = figure
         save(figure, path)
 
-    monkeypatch.setattr(figures, "save", keep)
+    monkeypatch.setattr(figures, "_save", keep)
     return drawn

@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from src.reports import figures, verdict_report
+from src.reports import figures, verdict_maps
 from src.reports.curves import CurvePanel, Point, curves
 from src.reports.figures import VERMILION, YELLOW
 from src.reports.heat_maps import BLANK, ClassMap, HeatMap, Sign, maps
@@ -34,7 +34,7 @@ PAGE_CM = 18
 
 @pytest.fixture
 def rendered(render_figure, monkeypatch):
-    monkeypatch.setattr(figures, "save", render_figure)
+    monkeypatch.setattr(figures, "_save", render_figure)
 
 
 def of_layers(*values: list) -> Matrix:
@@ -319,10 +319,10 @@ def luminance(colour: str) -> float:
 
 def test_verdicts_differ_in_hatch_or_brightness():
     """As in heat maps, similar is bright and not matched is dark."""
-    assert set(verdict_report.SIGNS) == set(VERDICTS)
-    brightness = {name: luminance(sign.colour) for name, sign in verdict_report.SIGNS.items()}
+    assert set(verdict_maps.SIGNS) == set(VERDICTS)
+    brightness = {name: luminance(sign.colour) for name, sign in verdict_maps.SIGNS.items()}
     assert brightness["similar"] > 2 * brightness["not matched"]
-    signs = [*verdict_report.SIGNS.values(), BLANK]
+    signs = [*verdict_maps.SIGNS.values(), BLANK]
     for first, second in itertools.combinations(signs, 2):
         is_apart = abs(luminance(first.colour) - luminance(second.colour)) > 0.3
         assert first.hatch != second.hatch or is_apart
