@@ -227,8 +227,8 @@ def judge(
         A row for each form and pair of layers.
 
     Raises:
-        UserError: a network is in training mode, is unknown with a layer or gives no logits of
-            these labels, images cannot be passed over again, or a form is unknown.
+        UserError: a network is in training mode, has not the layers, or gives no logits for these
+            labels; images cannot be passed over again; or a form is unknown.
     """
     forms = [form] if isinstance(form, str) else list(form)
     for name in forms:
@@ -237,32 +237,20 @@ def judge(
     for side, network in (("front", front), ("end", end)):
         _check_mode(network, side)
 
-    # The images, and the networks with their layers
+    # The images; there are no more training images than are needed
     like = (end if isinstance(end, Network) else Network(end)).example
-    n_read = None if isinstance(train, BaseImageSet) else max(n_matched or MOST_MATCHED, N_IMAGES)
-    train_set = _image_set(train, "train", like, at_most=n_read)
+    at_most = max(n_matched or MOST_MATCHED, N_IMAGES)
+    train_set = _image_set(train, "train", like, at_most=at_most)
     test_set = _image_set(test, "test", like, in_one_order=True)
+    if n_matched is None:
+        n_matched = min(len(train_set), MOST_MATCHED)
+
+    # The networks, the end network's own activations, and the stitches of each form
+    rows: list[JudgedStitch] = []
     with full_precision(like.device):
         networks = _networks(front, end, test_set, _of_both(layers))
-        stitching_layers, skipped = build_layers(
-            networks.front,
-            networks.end,
-            networks.front_layers,
-            networks.end_layers,
-            AUTO,
-            image_shape=test_set.image_shape,
-            seed=SEED,
-        )
-        for pair, reason in skipped.items():
-            warn(f"not stitched: {pair}: {reason}")
-
-        # The end network's own activations, and the stitches of each form
+        stitching_layers = _stitching_layers(networks, test_set.image_shape)
         reference = _reference(networks.end, stitching_layers, train_set, test_set)
-        for reason in reference.missing:
-            warn(reason)
-        if n_matched is None:
-            n_matched = min(len(train_set), MOST_MATCHED)
-        rows: list[JudgedStitch] = []
         for name in forms:
             stitches = _stitches(networks, stitching_layers, train_set, reference, name, n_matched)
             rows += _judged(name, stitches, reference, limits)
@@ -386,13 +374,32 @@ def _view(network: nn.Module | Network, test: BaseImageSet, n_classes: int | Non
     return view
 
 
+def _stitching_layers(
+    networks: _Networks, image_shape: Sequence[int]
+) -> dict[Pair, StitchingLayer]:
+    """Build a stitching layer for each pair of layers; warn of pairs that cannot be stitched."""
+    layers, skipped = build_layers(
+        networks.front,
+        networks.end,
+        networks.front_layers,
+        networks.end_layers,
+        AUTO,
+        image_shape=image_shape,
+        seed=SEED,
+    )
+    for pair, reason in skipped.items():
+        warn(f"not stitched: {pair}: {reason}")
+    return layers
+
+
 def _reference(
     end: Network,
     layers: Mapping[Pair, StitchingLayer],
     train_set: BaseImageSet,
     test_set: BaseImageSet,
 ) -> Reference:
-    """Return validity and identification of the end network's own activations."""
+    """Return validity and identification of the end network's own activations; warn of what could
+    not be measured."""
     options = EvaluationOptions(
         layers=tuple(dict.fromkeys(pair.end_layer for pair in layers)),
         scores=(),
@@ -401,7 +408,10 @@ def _reference(
         dataset="",
         test=test_set,
     )
-    return make_reference(end, options, lambda: train_set, trained={})
+    reference = make_reference(end, options, lambda: train_set, trained={})
+    for reason in reference.missing:
+        warn(reason)
+    return reference
 
 
 def _batch_size(images: BaseImageSet) -> int:

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.data import DataLoader, TensorDataset
 
 from tests.commands import ROOT, read_csv, save_network
+from tests.conftest import few_images
 
 DOCS = ("guide", "methods", "files", "differences", "costs", "paper", "ground_truth")
 PAGES = ["README.md", *(f"misc/docs/{name}.md" for name in DOCS)]
@@ -87,44 +89,63 @@ def test_links_lead_to_files_and_to_headings(page):
             assert anchor in anchors, link
 
 
-def test_the_lines_of_python_run(in_tmp_path, capsys):
-    """On fresh weights in the place of those that the README trains."""
-    for seed in "01":
-        (folder := in_tmp_path / "models" / f"digits{seed}").mkdir(parents=True)
-        save_network(folder / "model_15.pt", "small_cnn", n_classes=10, n_channels=1)
-    (code,) = [
-        code
-        for language, code in BLOCK.findall((ROOT / PAGES[1]).read_text())
-        if language == "python" and "from src" in code
-    ]
-    exec(code, found := {})
-    assert torch.equal(found["logits"], found["model"](found["images"])) and found[
-        "scores"
-    ].shape == (360,)
-    assert "'cka': " in capsys.readouterr().out
-
-
 def section_of(page: str, title: str) -> str:
     """The text of a section of a page."""
     return (ROOT / page).read_text().split(f"\n## {title}\n")[1].split("\n## ")[0]
 
 
-def test_the_example_of_the_readme_runs():
-    """On two untrained modules."""
+def python_of(page: str, title: str) -> list[str]:
+    """The blocks of Python in a section of a page."""
+    blocks = BLOCK.findall(section_of(page, title))
+    return [code for language, code in blocks if language == "python"]
+
+
+def test_the_example_of_the_readme_runs(in_tmp_path, capsys):
+    """On two untrained modules and loaders."""
 
     class Module(torch.nn.Module):
         def __init__(self):
             super().__init__()
-            self.layer3 = torch.nn.Conv2d(1, 6, 3)
-            self.head = torch.nn.Linear(6, 10)
+            self.layer1 = torch.nn.Conv2d(1, 6, 3)
+            self.layer2 = torch.nn.Conv2d(6, 4, 3)
+            self.head = torch.nn.Linear(4, 10)
 
         def forward(self, images):
-            return self.head(self.layer3(images).mean((2, 3)))
+            return self.head(self.layer2(self.layer1(images).relu()).mean((2, 3)))
 
-    ((_, code),) = BLOCK.findall(section_of("README.md", "In Python"))
-    variables = {"module1": Module(), "module2": Module(), "images": torch.rand(40, 1, 8, 8)}
+    images = TensorDataset(torch.rand(80, 1, 8, 8), torch.arange(80) % 10)
+    (code,) = python_of("README.md", "In Python")
+    variables = {"front": Module().eval(), "end": Module().eval()}
+    variables |= {f"{name}_loader": DataLoader(images, batch_size=32) for name in ("train", "test")}
     exec(code, variables)
-    assert variables["logits"].shape == (40, 10)
+    assert [row.pair for row in variables["rows"]][:2] == [
+        ("layer1", "layer1"),
+        ("layer1", "layer2"),
+    ]
+    assert len(variables["rows"]) == 8
+    assert str(variables["rows"]) in capsys.readouterr().out
+    assert (in_tmp_path / "maps.pdf").is_file()
+
+
+def test_the_tour_of_the_guide_runs(in_tmp_path, capsys):
+    """On fresh weights in the place of those that the README trains, and on few images."""
+    for seed in "01":
+        (folder := in_tmp_path / "models" / f"digits{seed}").mkdir(parents=True)
+        save_network(folder / "model_15.pt", "small_cnn", n_classes=10, n_channels=1)
+    variables = {}
+    with few_images(300, n_test=200):
+        for code in python_of("misc/docs/guide.md", "From Python"):
+            exec(code, variables)
+    # The layers were trained since; a pass of the parts and the module are still the same
+    end, model, images = (variables[name] for name in ("end", "model", "images"))
+    logits = end(variables["stitched"], after="pool1", images=images)
+    assert torch.allclose(logits, model(images), atol=1e-5)
+    assert variables["identified"].shape == (200,)
+    assert [*variables["way"]] == ["pool1", "pool2", "pool3", "pool4", "fc"]
+    assert len(variables["rows"]) == 4
+    said = capsys.readouterr().out
+    assert "Matching(weight=float64 (" in said and "'cka': " in said
+    assert all(len(line) < 400 for line in said.splitlines())
 
 
 @pytest.fixture(scope="module")
