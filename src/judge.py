@@ -36,7 +36,7 @@ from src.stitching import Grid, build_layers, match_layers, matching_batches
 from src.stitching.layers import StitchingLayer
 from src.stitching.matching import with_matching
 from src.values import IntervalEstimate, Metrics, Pair, Predictions, StitchValidity
-from src.verdict import Limits, Stitches, Verdict, flaw_of
+from src.verdict import UNDECIDED, Limits, Stitches, Verdict, flaw_of
 from src.verdict import judge as judge_stitches
 
 if TYPE_CHECKING:
@@ -135,13 +135,25 @@ class Judgement(tuple[JudgedStitch, ...]):
         return f"<{len(self)} judged stitches: {words}; print() shows the table>"
 
     def __str__(self) -> str:
-        header = ("form", "front", "end", "accuracy", "penalty", "identification", "lost at", "")
+        header = (
+            "form",
+            "front",
+            "end",
+            "accuracy",
+            "penalty",
+            "identification",
+            "lost at",
+            "verdict",
+        )
         lines = [header]
         for row in self:
             penalty = f"{row.penalty:.4f} [{row.penalty_low:.4f}, {row.penalty_high:.4f}]"
             share = f"{row.identification:.4f} [{row.identification_low:.4f}, {row.identification_high:.4f}]"
             layers = (row.form, row.front_layer, row.end_layer)
-            lines.append((*layers, f"{row.accuracy:.4f}", penalty, share, row.lost_at, row.verdict))
+            verdict = row.verdict
+            if verdict == UNDECIDED:
+                verdict += f": {row.reason}"
+            lines.append((*layers, f"{row.accuracy:.4f}", penalty, share, row.lost_at, verdict))
         widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         texts = []
         for line in lines:

@@ -160,7 +160,8 @@ def test_rows_print_as_a_table_and_give_matrices_and_maps(judged):
     lines = str(judged).splitlines()
     assert len(lines) == 1 + len(judged) and lines[0].split()[:3] == ["form", "front", "end"]
     for row, line in zip(judged, lines[1:], strict=True):
-        assert line.startswith(row.form) and line.endswith(row.verdict)
+        assert line.startswith(row.form) and f"  {row.verdict}" in line
+        assert row.verdict != "undecided" or line.endswith(f"undecided: {row.reason}")
         assert f"{row.accuracy:.4f}" in line and row.verdict in VERDICTS
         assert row.identification == min(share.value for share in row.way.values())
         assert len(repr(row).splitlines()) == 1 and len(repr(row)) < 200
