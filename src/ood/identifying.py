@@ -56,6 +56,9 @@ def identification(
 ) -> Tensor:
     """Identify images at one layer; return 1, 0, or ½ for a tie, (n,), and NaN without a foil.
 
+    Two-way identification (Mitchell et al. 2008) with the foils of `choose_foils`. All are NaN if a
+    stitched activation is not finite.
+
     Args:
         stitched: activations of the stitch, (n, C, H, W), (n, T, D) or (n, D). Like the next two, a
             tensor or an array.

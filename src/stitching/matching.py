@@ -89,7 +89,8 @@ def direct_matching(
     """Return the affine map that matches two activations of the same samples and positions, with
     its error.
 
-    A fit that the paper's cutoff truncates is warned of once.
+    The paper's direct matching is `pinv` with the cutoff `paper` (its section 3; Csiszárik et al.
+    2021, arXiv 2110.14633). A fit that the paper's cutoff truncates is warned of once.
 
     Args:
         source: (B, C1, H, W), (B, T, C1) or (B, C1), array or tensor.
