@@ -207,7 +207,6 @@ def take_statistics(args, first, second, test_set, n_images, session, device):
 
 def side_of(args, loaded, ranks, number, n_images, device):
     """Return a network with its layers, its ranks, and the key of its features."""
-    from src.low_rank import descending
     from src.similarity.passes import Side
 
     # All that features depend on, beside layers, ranks and measures
@@ -223,7 +222,9 @@ def side_of(args, loaded, ranks, number, n_images, device):
         args.amp,
         args.tf32,
     )
-    return Side(loaded.network, loaded.layers, descending(ranks), title=loaded.name.path, key=key)
+    return Side(
+        loaded.network, loaded.layers, cli.descending(ranks), title=loaded.name.path, key=key
+    )
 
 
 def batches_of(args, test_set, n_images):

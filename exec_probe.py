@@ -101,7 +101,6 @@ def probe(args, session=None) -> None:
     from src.datasets import dataset_info
     from src.ground.errors import UserError
     from src.ground.runtime import device_of
-    from src.low_rank import descending
     from src.probing import Probes
     from src.runs.run import Run
     from src.runs.session import Session
@@ -114,7 +113,7 @@ def probe(args, session=None) -> None:
     device = device_of(args.gpu)
     spec = dataset_info(args.dataset, labelled=True).spec
     model = cli.load_network(args, cli.PROBED, spec, session=session, device=device)
-    task = Probes(model.network, model.layers, descending(args.ranks), spec, seed=args.seed)
+    task = Probes(model.network, model.layers, cli.descending(args.ranks), spec, seed=args.seed)
     if args.with_head:
         check_head(args, task, spec)
 

@@ -1,6 +1,5 @@
 """Truncation of activations to their first principal components (the paper's sensitivity test)."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,18 +9,6 @@ from torch.nn import functional as F
 
 from src.ground.brief import brief
 from src.statistics.moments import Rows
-
-
-def descending(ranks: Sequence[int] | None) -> list[int | None]:
-    """Return the distinct ranks of an option in descending order, full rank (None) first.
-
-    An option writes full rank as 0, or as an empty list. Example: [4, 0, 64, 4] -> [None, 64, 4].
-    """
-    distinct = set(ranks or [0])
-    truncated = sorted(distinct - {0}, reverse=True)
-    if 0 in distinct:
-        return [None, *truncated]
-    return [*truncated]
 
 
 def principal_axes(covariance: Tensor, rank: int) -> Tensor:

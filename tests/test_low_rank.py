@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from src.low_rank import descending, low_rank_approx, principal_components
+from src.cli import descending
+from src.low_rank import low_rank_approx, principal_components
 from src.statistics.moments import as_rows
 from tests.goldens import numbers, tensor
 

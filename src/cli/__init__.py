@@ -33,6 +33,7 @@ from src.cli.groups import (
 from src.cli.parser import Parser, run
 from src.cli.types import (
     csv_file,
+    descending,
     described,
     figure_file,
     name_or_code,

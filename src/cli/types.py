@@ -2,7 +2,7 @@
 
 import argparse
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol, TypeVar
 
 from src.ground.errors import unknown_name
@@ -47,6 +47,18 @@ def rank(text: str) -> int | None:
     """Read a rank; 0 is the full rank, as in the public code, and becomes None."""
     number = whole_number(0)(text)
     return None if number == 0 else number
+
+
+def descending(ranks: Sequence[int] | None) -> list[int | None]:
+    """Return the distinct ranks of an option in descending order, full rank (None) first.
+
+    An option writes full rank as 0, or as an empty list. Example: [4, 0, 64, 4] -> [None, 64, 4].
+    """
+    distinct = set(ranks or [0])
+    truncated = sorted(distinct - {0}, reverse=True)
+    if 0 in distinct:
+        return [None, *truncated]
+    return [*truncated]
 
 
 def real_number(

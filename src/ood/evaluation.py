@@ -3,13 +3,14 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from src.ground.brief import brief
+from src.models import Network
 from src.models.tokens import TokenLayout
 from src.ood.cells import cells
 from src.ood.detectors import Detector
@@ -18,9 +19,37 @@ from src.ood.metrics import OODMetrics, ood_metrics
 from src.ood.reference import DetectorKey, Reference
 from src.ood.validity import N_IMAGES, features
 from src.statistics.auroc import auroc_interval
-from src.stitching.grid import Grid
 from src.training import NO_CLASS, predicted_classes
 from src.values import Interval, IntervalEstimate, Pair, StitchValidity
+
+
+class Stitched(Protocol):
+    """Stitches between layers of two networks, such as a `src.stitching.Grid`."""
+
+    front: Network
+    end: Network
+    front_layers: list[str]
+    end_layers: list[str]
+
+    @property
+    def pairs(self) -> Sequence[Pair]:
+        """The layers of the stitches."""
+
+    def train(self, mode: bool) -> None:
+        """Switch networks and stitching layers to training mode, or to evaluation mode."""
+
+    def stitched(
+        self,
+        acts: Mapping[str, Tensor],
+        images: Tensor,
+        behind: Mapping[str, Sequence[str]] | None = None,
+    ) -> Iterator[tuple[list[Pair], dict[str, Tensor]]]:
+        """Yield groups of P pairs into one end layer, with activations (P, B, …) by layer.
+
+        Args:
+            acts: activations (B, …) of the front network, by layer.
+            behind: for each end layer, further layers behind it whose activations are needed.
+        """
 
 
 class StitchScores(NamedTuple):
@@ -73,7 +102,7 @@ class _BatchScores(NamedTuple):
 
 
 @torch.no_grad()
-def score_grid(grid: Grid, reference: Reference) -> dict[Pair, StitchScores]:
+def score_grid(grid: Stitched, reference: Reference) -> dict[Pair, StitchScores]:
     """Measure accuracy, scores, validity and identified images of all stitches of a grid.
 
     The grid takes one pass over the test images. A stitch whose activations are not finite has
@@ -83,7 +112,7 @@ def score_grid(grid: Grid, reference: Reference) -> dict[Pair, StitchScores]:
     detectors = {
         layer: _detectors_of_layer(reference.detectors, layer) for layer in grid.end_layers
     }
-    kept = {pair: _BatchScores([], {}, [], defaultdict(Shown)) for pair in grid.layers}
+    kept = {pair: _BatchScores([], {}, [], defaultdict(Shown)) for pair in grid.pairs}
     ways = reference.ways if reference.foils else None
     for batch in _batches_of(reference):
         activations = grid.front.activations(batch.images, grid.front_layers)
@@ -106,7 +135,7 @@ def score_grid(grid: Grid, reference: Reference) -> dict[Pair, StitchScores]:
                     of_pair.samples.append(sample)
             if ways and len(batch.identified):
                 _add_shown(kept_of_pairs, stitched, ways[layer], batch, reference.own_layers)
-    return {pair: _stitch_scores(pair, kept.pop(pair), reference) for pair in grid.layers}
+    return {pair: _stitch_scores(pair, kept.pop(pair), reference) for pair in grid.pairs}
 
 
 class _Batch(NamedTuple):

@@ -130,6 +130,11 @@ class Grid(Task[Pair]):
             self.end = _contiguous_copy(end)
             self.modules += [self.front, self.end]
 
+    @property
+    def pairs(self) -> list[Pair]:
+        """The layers of the stitches, in the order in which they run."""
+        return list(self.layers)
+
     def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
         """Yield the losses of all stitches on a batch, a group of pairs at a time.
 
