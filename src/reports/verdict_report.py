@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from src.choices.stitching import FORMS
 from src.collected.groups import CLASS_CONTROL, FRESH_END, FRESH_FRONT, SELF
 from src.collected.measured import MeasuredLayer, MeasuredValue
 from src.collected.named_networks import NamedNetwork
@@ -29,7 +30,7 @@ from src.statistics.intervals import ALPHA
 from src.tables.matrices import Matrix, is_known, known, pivot
 from src.tables.quantities import IN_VERDICT, QUANTITIES, shown_in
 from src.tables.tables import write_table
-from src.tables.verdict_rows import GroupRow, GroupTestRow, VerdictRow, WayRow
+from src.tables.verdict_rows import AUROC, GroupRow, GroupTestRow, VerdictRow, WayRow
 from src.verdict import (
     LOST,
     NOT_MATCHED,
@@ -276,11 +277,18 @@ def draw(
         for name in shown_in(IN_VERDICT)
         if name not in main_quantities and is_known(rows, name)
     ]
+    detector = _most_used_detector(rows)
     main_maps: dict[str, dict[str, Panel]] = {}
     further_maps: dict[str, dict[str, Panel]] = {}
     for section in sections:
         row_title = section.title if len(sections) > 1 else ""
-        main_maps[row_title] = {**_heat_maps(section, main_quantities), **_verdicts(section)}
+        first, *others = main_quantities
+        main_maps[row_title] = {
+            **_heat_maps(section, [first]),
+            **_auroc_map(section, detector),
+            **_heat_maps(section, others),
+            **_verdicts(section),
+        }
         further_maps[row_title] = {**_heat_maps(section, further)}
     maps(
         path.with_suffix(".png"),
@@ -313,6 +321,23 @@ def _heat_maps(section: Section, names: Sequence[str]) -> dict[str, HeatMap]:
         f"{mean}{QUANTITIES[name].title}": heat_map(name, means(section.rows, name))
         for name in names
     }
+
+
+def _most_used_detector(rows: Sequence[VerdictRow]) -> str:
+    """Return the detector that most stitches were evaluated by, the paper's before others; "" if
+    there is none."""
+    names = Counter(name for row in rows for name in row.further if name.startswith(AUROC))
+    if not names:
+        return ""
+    return max(names, key=lambda name: (names[name], name == f"{AUROC}energy")).removeprefix(AUROC)
+
+
+def _auroc_map(section: Section, detector: str) -> dict[str, HeatMap]:
+    """Return the map of the AUROC of a detector, by its title; {} for means over networks."""
+    if section.is_summary or not detector:
+        return {}
+    matrix = pivot(section.rows, lambda row: row.further.get(f"{AUROC}{detector}", np.nan))
+    return {f"AUROC ({detector})": heat_map("auroc", matrix)}
 
 
 def _verdicts(section: Section) -> dict[str, Panel]:
@@ -398,19 +423,12 @@ def _on_section(section: Section) -> Iterator[str]:
             f"Of the {len(controlled)} similar pairs with a control {len(identify_more)} identify more images than "
             "it, the class beside an untrained network (McNemar's test)."
         )
-    if counts[NOT_MATCHED]:
-        method = rows[0].method
+    form = rows[0].method.split()[0]
+    if counts[NOT_MATCHED] and form in ("direct", *FORMS):
         yield (
-            f"Not matched is said of the method: {_further_method(method)} may match what {method} "
-            "does not."
+            f"Not matched is said of the method: a training on the layers behind (--objective fula) "
+            f"may match what {rows[0].method} does not."
         )
-
-
-def _further_method(method: str) -> str:
-    """Return a method, as options of `exec_stitch.py`, that matches other things than a method."""
-    if "fula" in method or "task" in method:
-        return "-i covariance -e 0"
-    return "--objective fula"
 
 
 def _on_groups(tests: Sequence[GroupTestRow]) -> Iterator[str]:
