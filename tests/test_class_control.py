@@ -329,7 +329,7 @@ def test_the_largest_p_value_of_all_layers_against_the_weakest_layer_of_the_cont
         p_values.append(stats.binomtest(more, more + fewer, alternative="greater").pvalue)
     ((identification, p_value),) = compared(tmp_path)
     assert identification == pytest.approx(control[2].mean())
-    assert p_value == pytest.approx(max(p_values)) == pytest.approx(p_values[1])
+    assert p_value == pytest.approx(3 * max(p_values)) == pytest.approx(3 * p_values[1])
 
 
 @pytest.mark.parametrize(
@@ -373,8 +373,8 @@ def test_of_several_seeds_the_largest_p_value_counts(tmp_path, rng):
     write_identified(tmp_path / "control", controls)
     ((identification, p_value),) = compared(tmp_path)
     assert identification == pytest.approx(np.mean([control[2] for control in controls.values()]))
-    assert p_value == pytest.approx(mcnemar_p(values["2"][2], controls["2"][2]))
-    assert p_value > mcnemar_p(values["1"][2], controls["1"][2])
+    assert p_value == pytest.approx(3 * mcnemar_p(values["2"][2], controls["2"][2]))
+    assert p_value > 3 * mcnemar_p(values["1"][2], controls["1"][2])
     write_identified(tmp_path / "control", {"1": controls["1"]})
     assert compared(tmp_path) == [(None, None)]
 

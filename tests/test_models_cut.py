@@ -12,7 +12,7 @@ from collections import Counter
 import pytest
 import torch
 import torchvision
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from src.ground.errors import UserError
@@ -46,7 +46,7 @@ NO_GRADIENT = {
     traps.InPlaceModule,
     traps.CapturedView,
 }  # torch gives none of the whole pass
-# Gradients take some layers for cuts, but a replay gives other values: a call that is answered
+# Gradients take some layers for cuts, but a short pass gives other values: a call that is answered
 # would change its input, or branches around the layer have no gradient.
 BY_HOOKS = {
     traps.CapturedView,
@@ -117,7 +117,7 @@ def check_cut(network: Network, images: Tensor, layer: str, names: list[str]) ->
     try:
         network(values[layer], after=layer)
     except ValueError as error:
-        assert str(error) == f"{layer} lies inside a block: later layers need the images too"
+        assert str(error).startswith(f"the modules in front of {layer} cannot be skipped")
         ways.pop()
     for times, passed_images in ways:
         value = torch.cat([values[layer].roll(1 + i, 0) for i in range(times)]).requires_grad_(
@@ -173,7 +173,7 @@ def check_law(network: Network, images: Tensor, layers: list[str] | None) -> Non
     assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())
     assert all(
         "forward" not in vars(part) for part in network.modules()
-    )  # what replays put there is gone
+    )  # what short passes put there is gone
 
 
 @pytest.mark.parametrize("kind", traps.TRAPS, ids=lambda kind: kind.__name__)
@@ -187,8 +187,7 @@ def test_traps(kind, capfd):
     notes = capfd.readouterr().err.splitlines()
     assert len(notes) == (kind in BY_HOOKS), notes
     assert all(
-        "is cut by hooks" in note and "takes a whole pass of the end network" in note
-        for note in notes
+        "takes whole passes behind" in note and "slower, and still right" in note for note in notes
     )
 
 
@@ -385,4 +384,12 @@ def test_cuts(name, capfd):
         assert torch.equal(logits, expected), name
         assert torch.equal(gradient(logits, value), gradient(expected, value)), name
     assert {*blocks} <= {*network.cut_names}
-    assert "is cut by hooks" not in capfd.readouterr().err
+    assert "takes whole passes" not in capfd.readouterr().err
+
+
+def test_nothing_lies_behind_the_output():
+    network = Network(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)).eval(), image_shape=(1, 2, 2))
+    logits = network(torch.rand(5, 1, 2, 2))
+    assert torch.equal(network(logits, after="output", until="output"), logits)
+    with pytest.raises(ValueError, match="0 does not lie behind output"):
+        network.activations(logits, ["0"], after="output")

@@ -1,11 +1,12 @@
 """`Network` cuts any module at its layers: a pass ends at a layer, or goes on behind one.
 
 h      = front(images, until="layer2.0")      # nothing behind layer2.0 is computed
-logits = end(transform(h), after="layer3.1")  # nothing in front of layer3.1 is computed
+logits = end(transform(h), after="layer3.1")  # modules in front of layer3.1 are skipped
 acts   = front.activations(images, names)     # one pass, which ends at the last of the layers
 
 A pass behind a layer is defined by a hook: the module runs, and the hook replaces the output of the
-layer. `src.models.replay` computes that, where it can without the modules in front of the layer.
+layer. `src.models.passes` computes that; where it can, it skips the modules in front of the layer,
+and else it needs the images.
 """
 
 import contextlib
@@ -24,7 +25,7 @@ from src.models.blocks import find_blocks
 from src.models.calls import OUTPUT
 from src.models.heads import add_head
 from src.models.outputs import is_activation, logits_of
-from src.models.replay import Replay
+from src.models.passes import Passes
 from src.models.tokens import TokenLayout, guessed_layout, layout_of
 
 ASSUMED_SIZES = (32, 224)
@@ -75,11 +76,11 @@ class Network:
         self._blank = torch.empty(0)  # see `example`
         self._turned: frozenset[str] = frozenset()  # layers whose axes `channels_first` moves
         self._modules = list(module.modules())  # a list, as modules() is too slow for every batch
-        self._replays: dict[tuple, Replay] = {}  # by shape and mode: `_replay_of`
+        self._passes_by_mode: dict[tuple, Passes] = {}  # by shape and mode: `_passes_of`
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the replays out of copies and pickles: they belong to this module."""
-        return vars(self) | {"_replays": {}}
+        """Leave the passes out of copies and pickles: they belong to this module."""
+        return vars(self) | {"_passes_by_mode": {}}
 
     def train(self, mode: bool = True) -> "Network":
         """Switch the module to training mode, or to evaluation mode; return this view."""
@@ -158,7 +159,7 @@ class Network:
     @property
     def output_shape(self) -> tuple[int, ...]:
         """The shape of the output for one image: (n_classes,), or that of an encoder's features."""
-        return self._replay().calls.output_shape
+        return self._passes().calls.output_shape
 
     @property
     def is_encoder(self) -> bool:
@@ -186,15 +187,15 @@ class Network:
         declared_names = getattr(self.module, "block_names", ())
         if declared_names:
             return tuple(declared_names)
-        replay = self._replay()
-        if replay.blocks is None:
-            replay.blocks = find_blocks(replay.calls, is_encoder=self.is_encoder)
-        return replay.blocks
+        passes = self._passes()
+        if passes.blocks is None:
+            passes.blocks = find_blocks(passes.calls, is_encoder=self.is_encoder)
+        return passes.blocks
 
     @property
     def layer_names(self) -> tuple[str, ...]:
         """The names of all layers but `output`, in the order in which they are computed."""
-        return tuple(self._replay().calls.positions)
+        return tuple(self._passes().calls.positions)
 
     def depth(self, layer: str) -> int:
         """Return the index of a layer in `layer_names`; of `output`, the number of layers.
@@ -210,13 +211,13 @@ class Network:
 
         They are all layers if torch computes no gradients through the module.
         """
-        calls = self._replay().calls
+        calls = self._passes().calls
         return tuple(name for name in self.layer_names if calls.is_bottleneck(name))
 
     @property
     def output_name(self) -> str:
         """The first layer with the output as its activation, unchanged; `output` without such."""
-        return self._replay().calls.output_name
+        return self._passes().calls.output_name
 
     def behind(self, layer: str) -> list[str]:
         """Return the blocks that are computed from a layer, in order, without the layer itself.
@@ -225,7 +226,7 @@ class Network:
             UserError: there is no such layer.
         """
         self._existing(layer)
-        calls = self._replay().calls
+        calls = self._passes().calls
         names = [name for name in self.block_names if calls.depends(name, layer)]
         position = calls.positions.get(layer)
         return [name for name in names if calls.positions[name] != position]
@@ -245,15 +246,15 @@ class Network:
         Raises:
             UserError: there is no such layer.
         """
-        replay = self._replay()
-        calls = replay.calls
+        passes = self._passes()
+        calls = passes.calls
         shape = calls.shape_of(self._existing(layer))
         if len(shape) != 2:
             return None
         if calls.is_sequence(layer):
             return TokenLayout()
         n_tokens, _ = shape
-        height, width = replay.images.shape[-2:]
+        height, width = passes.images.shape[-2:]
 
         n_prefix = self._declared("n_prefix_tokens", "num_prefix_tokens")
         if n_prefix is None and calls.n_prefix_tokens == 0:
@@ -288,7 +289,7 @@ class Network:
 
         Left out are `output`, and layers whose first axis is not that of the images.
         """
-        return dict(self._replay().calls.shapes)
+        return dict(self._passes().calls.shapes)
 
     def layers(self, text: str, *, of_end: bool = False) -> list[str]:
         """List the layers that an option names, each once, in the order of the option.
@@ -341,7 +342,7 @@ class Network:
             UserError: a layer does not exist, or its activation has not the batch as first axis.
         """
         self._see(image_shape)
-        calls = self._replay().calls
+        calls = self._passes().calls
         shapes = calls.shapes | {OUTPUT: calls.output_shape}
         for name in names:
             if self._existing(name) not in shapes:
@@ -375,7 +376,7 @@ class Network:
         # The view
         view = copy.copy(self)
         view._turned = self._turned.union(turned)
-        view._replays = self._replays  # copy.copy leaves them out: see __getstate__
+        view._passes_by_mode = self._passes_by_mode  # copy.copy leaves them out: see __getstate__
         return view
 
     def _is_channels_last(self, shape: tuple[int, ...]) -> bool | None:
@@ -435,9 +436,10 @@ class Network:
             names: the layers, in any order. `output_name` gives the logits.
             after: the layer behind which the pass goes on. The named layers lie behind it, or are
                 this layer.
-            images: the images of x. Needed only if `after` lies inside of a block: the rest of the
-                block, such as its residual branch, is then computed in a whole pass. x may hold k
-                activations for each image: it is k batches long, one batch behind the other.
+            images: the images of x. Needed only if the modules in front of `after` cannot be skipped:
+                if they reach later layers by another path, such as a residual branch around
+                `after`. x may hold k activations for each image: it is k batches long, one batch
+                behind the other.
         Raises:
             UserError: a layer does not exist, its activation is no tensor with the batch as first
                 axis, or the logits do not depend on `after`.
@@ -455,10 +457,10 @@ class Network:
         n_activations = len(x)
         if after in self._turned:
             x = x.movedim(1, -1)  # (B, C, H, W) -> (B, H, W, C)
-        replay = self._replay()
-        values = replay.run(x, names, after, images)
+        passes = self._passes()
+        values = passes.run(x, names, after, images)
         for name in names:
-            if name in replay.calls.time_first:
+            if name in passes.calls.time_first:
                 raise UserError(f"layer {name!r} gives {TIME_FIRST}")
         return {name: self._activation(name, values[name], n_activations) for name in names}
 
@@ -484,7 +486,7 @@ class Network:
         Raises:
             UserError: the layer does not exist, is never called, or gives no tensor.
         """
-        positions = self._replay().calls.positions
+        positions = self._passes().calls.positions
         if name in positions or name == OUTPUT:
             return name
         if name and name in dict(self.module.named_modules()):
@@ -510,8 +512,8 @@ class Network:
         if not self.image_shape:
             self.image_shape = tuple(image_shape)
 
-    def _replay(self) -> Replay:
-        """Return the `Replay` of the module in its current mode.
+    def _passes(self) -> Passes:
+        """Return the `Passes` of the module in its current mode.
 
         Before the first images, images of a usual size are assumed.
 
@@ -519,27 +521,27 @@ class Network:
             UserError: the module takes no images of these sizes.
         """
         if self.image_shape:
-            return self._replay_of(self.image_shape)
+            return self._passes_of(self.image_shape)
         widths = (module.in_channels for module in self._modules if isinstance(module, nn.Conv2d))
         n_channels = next(widths, 3)
         for size in ASSUMED_SIZES:
             with contextlib.suppress(Exception):  # raised by the module's forward
-                return self._replay_of((n_channels, size, size))
+                return self._passes_of((n_channels, size, size))
         raise UserError("what images does it take? Say so: Network(module, image_shape=(C, H, W))")
 
-    def _replay_of(self, shape: tuple[int, ...]) -> Replay:
-        """Return the `Replay` for images of a shape (C, H, W), which is made at the first call.
+    def _passes_of(self, shape: tuple[int, ...]) -> Passes:
+        """Return the `Passes` for images of a shape (C, H, W), which is made at the first call.
 
         There is one for each shape, type, device and training mode.
         """
         example = self.example
         modes = (module.training for module in self._modules)
         key = (shape, example.dtype, example.device, *modes)
-        if key not in self._replays:
-            with torch.inference_mode(False):  # a replay serves passes with gradients too
+        if key not in self._passes_by_mode:
+            with torch.inference_mode(False):  # it serves passes with gradients too
                 random = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0))
-                self._replays[key] = Replay(self.module, random.to(example))
-        return self._replays[key]
+                self._passes_by_mode[key] = Passes(self.module, random.to(example))
+        return self._passes_by_mode[key]
 
 
 def _matching(names: Sequence[str], pattern: str) -> list[str]:

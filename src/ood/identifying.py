@@ -3,9 +3,9 @@
 Each test image x gets a *foil*: of ten other test images to which the end network gives the same
 class, drawn at random, the one with the nearest logits. At a layer, the stitched network identifies
 x if its activation is nearer to the end network's own activation of x than to the own activation of
-the foil. Before, the stitched activations of all images are moved to the mean of the own ones, and
-scaled, by one number, to their total variance. So it does not count how strongly an image is shown:
-least squares shrinks what it shows.
+the foil. First, all stitched activations are moved to the mean of the own ones, and scaled, by one
+number, to their total variance. So it does not count how strongly an image is shown: least squares
+shrinks what it shows.
 
 The share of identified images is 1 if every image is recognised, and ½ by chance. It is measured at
 the end layer, at every block behind it, and in the output: at the end layer alone, an image may be
@@ -115,7 +115,8 @@ def along_the_way(
 ) -> dict[str, Tensor]:
     """Identify images all the way; return values as `identification` does, (n,), by layer.
 
-    The layers are those of `way_of`. All images take one pass, so give a few thousand at most.
+    The layers are those of `way_of`. All images take one pass, so give a few thousand at most. Values
+    of images without a foil are NaN: leave them out of shares.
 
     Args:
         end: the end network, in evaluation mode.
@@ -172,8 +173,9 @@ class OwnLayer:
     """The end network's own activations o of n images at a layer, beside those f of their foils.
 
     With stitched activations s, moved and scaled to s' as above, the question ‖s'−o‖ < ‖s'−f‖ is
-    2⟨s', o − f⟩ > ‖o‖² − ‖f‖², where o and f are taken about the mean of o. So a stitch needs one
-    product an image, and its mean and variance, whatever the width of the layer.
+    2⟨s', o − f⟩ > ‖o‖² − ‖f‖², where o and f are taken about the mean of o. So of a
+    stitch one number an image is kept, the mean (D,) of s and one sum of squares: mean and scale are
+    known only after the last batch, but they enter linearly.
 
     Order of calls:
 
@@ -218,7 +220,7 @@ class OwnLayer:
         mean = torch.as_tensor(self._sum) / n_images
         self._variation = torch.as_tensor(self._squares) - n_images * mean.square().sum()
         # ‖o‖² − ‖f‖² about the mean of o, (n,)
-        self._limits = torch.cat(limits) - 2 * self._differences.double() @ mean
+        self._thresholds = torch.cat(limits) - 2 * self._differences.double() @ mean
 
     def compare(self, stitched: Tensor, images: slice) -> tuple[Tensor, Tensor, Tensor]:
         """Return the sums of a batch of P stitches for `Shown`: (P, B), (P, D) and (P,).
@@ -245,7 +247,7 @@ class OwnLayer:
         scale = torch.zeros_like(variation)
         if variation > ROUNDING**2 * self._variation:
             scale = (self._variation / variation).sqrt()
-        sides = 2 * scale * (products - self._differences.double() @ mean) - self._limits
+        sides = 2 * scale * (products - self._differences.double() @ mean) - self._thresholds
         is_nearer = (sides > 0).double()
         return torch.where(self._is_tie | (sides == 0), 0.5, is_nearer)
 

@@ -20,10 +20,11 @@ def compare_with_controls(
 ) -> Compared:
     """Compare the images that stitches identify with those that their controls identify.
 
-    A stitch has to identify more images than its control at every layer of its way. The control
-    counts where the controls identify fewest. All tests have to agree, so that each has the whole
-    level (an intersection–union test, Berger 1982): the largest p-value counts, over layers and
-    stitches.
+    The layer where the controls identify fewest images stands for the controls. Stitches have to
+    identify more images there at each layer of their own way. All these tests have to agree, so that
+    each has the whole level (an intersection–union test, Berger 1982): the largest p-value counts,
+    over layers and stitches. It is multiplied by the number of layers of the control, as the layer
+    that stands for it was chosen among these.
 
     Args:
         stitches, controls: for each stitch and for its control, the images that are identified at
@@ -36,4 +37,5 @@ def compare_with_controls(
     p_values = [
         mcnemar_p(at_layer, control[weakest]) for stitch, control in pairs for at_layer in stitch
     ]
-    return Compared(float(shares[weakest]), max(p_values))
+    p_value = min(1.0, len(shares) * max(p_values))
+    return Compared(float(shares[weakest]), p_value)

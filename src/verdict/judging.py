@@ -141,23 +141,46 @@ def judge(
 ) -> list[Verdict]:
     """Judge pairs of layers; return the verdict on each.
 
-    A pair is *similar* if its penalty is below the tolerance (Tango's score test 1998) and if the
-    share of identified images is above its limit at every layer of the way (Wilson's score test
-    1927). *The image is lost* if one of these shares is below the limit, and a pair is *not matched*
-    if its penalty is above the tolerance. All else is *undecided*. Each test has the level of 2.5 %.
-    P-values of penalties are adjusted for the false discovery rate over all pairs of the call, unless
-    `limits.pairwise`: judge the pairs together that one question is asked about.
+    The first of these words that fits:
+
+    * *undecided* if nothing can be said: the end network was never trained or may be at chance,
+      there are no predictions of the same images, or the stitches have a flaw;
+    * *similar* or *the image is lost* if the penalty is below the tolerance, see
+      `_decide_accurate`;
+    * *not matched* if the penalty is above the tolerance, and all trainings had converged;
+    * *undecided* otherwise.
+
+    Penalties are tested by Tango's score test (1998), at 2.5 % in either direction. Their p-values
+    are adjusted for the false discovery rate over the pairs of the call of which something can be
+    said, unless `limits.pairwise`: judge the pairs together that one question is asked about.
 
     Args:
         stitches: of each pair of layers.
     """
     measured = [measure(of_pair) for of_pair in stitches]
-    tests = _tests(measured, limits)
+    obstacles = [_obstacle(*of_pair) for of_pair in zip(stitches, measured, strict=True)]
+    tests = _tests(measured, obstacles, limits)
     verdicts = []
-    for of_pair, measured_of_pair, p_values in zip(stitches, measured, tests, strict=True):
-        word, reason = decide(of_pair, measured_of_pair, limits, p_values)
+    for of_pair, measured_of_pair, obstacle, p_values in zip(
+        stitches, measured, obstacles, tests, strict=True
+    ):
+        word = UNDECIDED
+        reason = obstacle
+        if measured_of_pair is not None and not obstacle:
+            word, reason = decide(of_pair, measured_of_pair, limits, p_values)
         verdicts.append(_verdict(word, reason, measured_of_pair, p_values))
     return verdicts
+
+
+def _obstacle(stitches: Stitches, measured: Measured | None) -> str:
+    """Return why nothing can be said of stitches; "" if something can."""
+    if not stitches.is_end_trained:
+        return "the end network was never trained"
+    if measured is None:
+        return "no predictions of the same test images"
+    if measured.is_end_at_chance:
+        return "the end network is at chance"
+    return stitches.flaw
 
 
 def _verdict(word: str, reason: str, measured: Measured | None, p_values: PValues) -> Verdict:
@@ -181,12 +204,16 @@ def _weakest(way: Mapping[str, Evidence] | Mapping[str, IntervalEstimate]) -> st
     return weakest_layer({layer: share.value for layer, share in way.items()})
 
 
-def _tests(measured: Sequence[Measured | None], limits: Limits) -> list[PValues]:
-    """Test the penalties together; stitches without predictions are not tested."""
-    tested = [number for number, of_pair in enumerate(measured) if of_pair]
-    penalties = [of_pair.penalty for of_pair in measured if of_pair]
-    below = [penalty.p_below(limits.tolerance) for penalty in penalties]
-    above = [penalty.p_above(limits.tolerance) for penalty in penalties]
+def _tests(
+    measured: Sequence[Measured | None], obstacles: Sequence[str], limits: Limits
+) -> list[PValues]:
+    """Test the penalties together; stitches with an obstacle are not tested."""
+    tested = {}
+    for number, (of_pair, obstacle) in enumerate(zip(measured, obstacles, strict=True)):
+        if of_pair is not None and not obstacle:
+            tested[number] = of_pair.penalty
+    below = [penalty.p_below(limits.tolerance) for penalty in tested.values()]
+    above = [penalty.p_above(limits.tolerance) for penalty in tested.values()]
     if not limits.pairwise:
         below = false_discovery_rate(below).tolist()
         above = false_discovery_rate(above).tolist()
@@ -240,17 +267,9 @@ def _may_be_below(right: Runs, share: float) -> bool:
 
 
 def decide(
-    stitches: Stitches, measured: Measured | None, limits: Limits, p_values: PValues
+    stitches: Stitches, measured: Measured, limits: Limits, p_values: PValues
 ) -> tuple[str, str]:
-    """Return one of `VERDICTS`, and the reason as a text."""
-    if not stitches.is_end_trained:
-        return UNDECIDED, "the end network was never trained"
-    if measured is None:
-        return UNDECIDED, "no predictions of the same test images"
-    if measured.is_end_at_chance:
-        return UNDECIDED, "the end network is at chance"
-    if stitches.flaw:
-        return UNDECIDED, stitches.flaw
+    """Return one of `VERDICTS` for stitches without an obstacle, and the reason as a text."""
     if p_values.below < ALPHA:
         return _decide_accurate(measured, limits)
     if not stitches.has_converged:
@@ -260,7 +279,7 @@ def decide(
     n_images = measured.penalty.n_images
     n_needed = images_needed(limits.tolerance)
     if n_images < n_needed:
-        needed = f": {n_needed} are needed" if math.isfinite(n_needed) else ""
+        needed = f": at least {n_needed} are needed" if math.isfinite(n_needed) else ""
         return UNDECIDED, f"{n_images} test images are too few for this tolerance{needed}"
     return UNDECIDED, "the penalty may lie on either side of the tolerance"
 

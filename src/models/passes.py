@@ -1,15 +1,18 @@
 """Passes of a module that end at a layer, or go on behind a layer with a new value of that layer.
 
-The plain way defines the result: the module runs on the images, and a hook replaces the output of
-the layer (`Replay._run_module`). This works for every module, and needs the images.
+In both ways a hook replaces the output of the layer. Modules are *in front* of it if they end
+before the layer in a pass, and *behind* it if they come later.
 
-The fast way gives the same result sooner: a replay skips the modules in front of the layer. They
-return outputs that were recorded before, in a pass over two random images (`Replay._replay`). A
-replay needs no images. It is possible where later values depend on the images only through the
-layer.
+The whole pass defines the result: all modules run on the images (`Passes._whole_pass`). This works
+for every module, and needs the images.
 
-The first pass from a layer to certain later layers compares both ways on random images. Where they
-differ, all passes between these layers go the plain way.
+The short pass gives the same result sooner: it skips the modules in front of the layer
+(`Passes._short_pass`). They return outputs that were recorded before, of two random images; only
+the glue between modules, such as sums and reshapes, runs again. A short pass needs no images. It is
+possible where later values depend on the images only through the layer.
+
+The first pass from a layer to certain later layers compares both ways on three random images. Where
+they differ, all passes between these layers are whole.
 """
 
 import contextlib
@@ -36,14 +39,14 @@ class Replacement(NamedTuple):
     value: Tensor
 
 
-class Replay:
+class Passes:
     """Computes values of layers of a module, in the module's current mode.
 
     The value of a layer is the first tensor that the last call of its module returns.
 
     Args:
         images: (3, C, H, W), random. Layers are found and outputs recorded on the first two. The
-            two ways are compared on all three: a replay must serve any number of images.
+            two ways are compared on all three: a short pass must serve any number of images.
 
     Attributes:
         calls: the calls of modules in a pass.
@@ -57,9 +60,9 @@ class Replay:
         self.blocks: tuple[str, ...] | None = None
         self._is_training = any(part.training for part in module.modules())
         self._records: dict[str, Outputs] = {}  # by layer
-        # Whether a replay behind the first layer of a key gives the values of the further layers
-        self._can_replay: dict[tuple[str, ...], bool] = {}
-        self._has_noted = False  # that a layer is cut the plain way
+        # Whether a short pass behind the first layer of a key gives the values of the further layers
+        self._can_be_short: dict[tuple[str, ...], bool] = {}
+        self._has_noted = False  # that passes from a layer are whole
 
     def run(
         self,
@@ -74,7 +77,7 @@ class Replay:
             x: images (B, C, H, W), or with `after` the value of that layer.
             names: the layers; behind `after`, or `after` itself. `Network` checks that they exist.
             after: the pass goes on behind this layer, whose value is x.
-            images: the images of x, which the plain way needs. x may hold k values for each image:
+            images: the images of x, which a whole pass needs. x may hold k values for each image:
                 x is then k batches long, one batch behind the other.
         Raises:
             UserError: the logits do not depend on `after`, or the module calls a layer less often
@@ -86,23 +89,28 @@ class Replay:
         if after is None:
             return self._values(self._run_module(x, self._calls_of(names)), names)
 
-        # Layers that return the value of `after` unchanged
-        position = self.calls.positions[after]
+        # Layers that return the value of `after` unchanged; the output of the module has no position
+        position = self.calls.positions.get(after)
         values = {name: x for name in names if self.calls.positions.get(name) == position}
 
         # Layers behind `after`
         behind = [name for name in names if name not in values]
         if not behind:
             return values
-        if self._is_replayed(after, behind):
-            return values | self._replay(x, behind, after)
+        if position is None:
+            raise ValueError(f"{', '.join(behind)} does not lie behind {after}")
+        if self._can_be_short_to(behind, after):
+            return values | self._short_pass(x, behind, after)
         if images is None:
-            raise ValueError(f"{after} lies inside a block: later layers need the images too")
-        return values | self._replace(x, behind, after, images)
+            raise ValueError(
+                f"the modules in front of {after} cannot be skipped: later layers need the images "
+                "too; give images="
+            )
+        return values | self._whole_pass(x, behind, after, images)
 
-    # The plain way
+    # The whole pass
 
-    def _replace(self, x: Tensor, names: Sequence[str], after: str, images: Tensor) -> Values:
+    def _whole_pass(self, x: Tensor, names: Sequence[str], after: str, images: Tensor) -> Values:
         """Run the module on images, replace the value of `after` by x, and return later values."""
         n_repeats = len(x) // len(images)
         if n_repeats > 1:
@@ -124,7 +132,7 @@ class Replay:
         Args:
             targets: the calls; None stands for the whole module.
             replacement: changes the output of a call.
-            n_ended: by module, how many calls have ended. A replay counts calls that it skips here.
+            n_ended: by module, how many calls have ended. A short pass counts calls that it skips here.
         Raises:
             UserError: a call is not made.
         """
@@ -134,13 +142,14 @@ class Replay:
         missing = set(targets)
         if replacement is not None:
             missing.add(replacement.call)
-        in_front = contextlib.ExitStack()  # is closed where the layer's value is replaced
+        # Until the layer's value is replaced: BatchNorm statistics in front of it do not move
+        still_buffers = contextlib.ExitStack()
 
         def leave(module: nn.Module, inputs: tuple, output: Any) -> Any:
             call = Call(module, n_ended[module])
             n_ended[module] += 1
             if replacement is not None and call == replacement.call:
-                in_front.close()
+                still_buffers.close()
                 output = self._safe(call, with_first(output, replacement.value))
             if call in targets:
                 outputs[call] = self._safe(call, output)
@@ -149,12 +158,11 @@ class Replay:
                 raise _Stop
             return output
 
-        with in_front, contextlib.ExitStack() as hooks:
+        with still_buffers, contextlib.ExitStack() as hooks:
             for module in {call.module for call in missing if call is not None}:
                 hooks.callback(module.register_forward_hook(leave).remove)
             if replacement is not None and self._is_training:
-                # BatchNorm statistics in front of the layer do not move
-                in_front.enter_context(buffers_kept(self.module))
+                still_buffers.enter_context(buffers_kept(self.module))
             with contextlib.suppress(_Stop):
                 outputs[None] = self.module(self._safe(None, images))
         missing.discard(None)
@@ -165,15 +173,15 @@ class Replay:
             )
         return outputs
 
-    # The fast way
+    # The short pass
 
-    def _replay(self, x: Tensor, names: Sequence[str], after: str) -> Values:
+    def _short_pass(self, x: Tensor, names: Sequence[str], after: str) -> Values:
         """Return the values of layers behind `after` from its value x; skip modules in front of it.
 
-        Skipped calls, and the call of the layer, return their recorded outputs. Only glue between
-        modules runs again, such as sums and reshapes. A hook then puts x into the layer's output.
+        The module runs on the two random images. Skipped calls, and the call of the layer, return
+        their recorded outputs. A hook then puts x into the layer's output.
         """
-        record = self._record(after)
+        record = self._recorded_outputs(after)
         n_started: Counter[nn.Module] = Counter()
         n_ended: Counter[nn.Module] = Counter()
 
@@ -201,7 +209,7 @@ class Replay:
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def _record(self, after: str) -> Outputs:
+    def _recorded_outputs(self, after: str) -> Outputs:
         """Return the outputs of a layer's call and of all calls in front, for two random images."""
         if after not in self._records:
             recorded_calls = {self.calls.call_of[after], *self.calls.in_front(after)}
@@ -211,27 +219,29 @@ class Replay:
 
     # The choice between the two
 
-    def _is_replayed(self, after: str, names: Sequence[str]) -> bool:
-        """Return whether a replay gives the values of layers behind `after`; raise as `run` does.
+    def _can_be_short_to(self, names: Sequence[str], after: str) -> bool:
+        """Return whether a short pass gives the values of layers behind `after`.
 
-        The first call for these layers finds out; later calls remember.
+        The first call for these layers tries both ways on the random images; later calls remember.
+
+        Raises:
+            UserError, ValueError: as `run`, if a layer does not depend on `after`.
         """
         key = (after, *names)
-        if key not in self._can_replay:
+        if key not in self._can_be_short:
             is_bottleneck = all(self.calls.is_bottleneck(after, name) for name in names)
             with torch.inference_mode(False):
                 x, expected = self._values_with_hook(after, names)
-                is_exact = is_bottleneck and self._replay_gives(expected, x, after)
-            self._can_replay[key] = is_exact
+                is_exact = is_bottleneck and self._short_pass_gives(expected, x, after)
+            self._can_be_short[key] = is_exact
             differs = is_bottleneck and not is_exact
             if differs and not self._is_training and not self._has_noted:
                 self._has_noted = True
                 note(
-                    f"{type(self.module).__name__} is cut by hooks at {after}, as a replay gives "
-                    "other values: results are the same, but each group of stitches takes a whole "
-                    "pass of the end network"
+                    f"{type(self.module).__name__} takes whole passes behind {after}, because skipping "
+                    "the modules in front of it would change the result: slower, and still right"
                 )
-        return self._can_replay[key]
+        return self._can_be_short[key]
 
     def _values_with_hook(self, after: str, names: Sequence[str]) -> tuple[Tensor, Values]:
         """Return a new value of `after` for the random images, and the later values that it gives.
@@ -245,23 +255,23 @@ class Replay:
         # Values without a hook
         with steady(self.module, self.images), torch.no_grad():
             outputs = self._run_module(self.images, self._calls_of([after, *names]))
-            plain = self._values(outputs, [after, *names])
-        x = plain[after].roll(1, 0)
+            unhooked = self._values(outputs, [after, *names])
+        x = unhooked[after].roll(1, 0)
 
         # Values with the hook
         try:
             with steady(self.module, self.images), torch.enable_grad():
                 x.requires_grad_(x.is_floating_point())
-                values = self._replace(x, names, after, self.images)
+                values = self._whole_pass(x, names, after, self.images)
         except RuntimeError:  # as in Calls, torch refuses gradients
             with steady(self.module, self.images), torch.no_grad():
-                values = self._replace(x, names, after, self.images)
+                values = self._whole_pass(x, names, after, self.images)
 
         # Layers that the hook does not change
         unchanged = [
             name
             for name in names
-            if _is_close(values[name], plain[name]) and not _has_gradient(values[name], x)
+            if _is_close(values[name], unhooked[name]) and not _has_gradient(values[name], x)
         ]
         if {OUTPUT, self.calls.output_name}.intersection(unchanged):
             raise UserError(
@@ -273,11 +283,11 @@ class Replay:
         return x, values
 
     @torch.no_grad()
-    def _replay_gives(self, expected: Values, x: Tensor, after: str) -> bool:
-        """Return whether a replay gives the expected values behind `after`, from its value x."""
+    def _short_pass_gives(self, expected: Values, x: Tensor, after: str) -> bool:
+        """Return whether a short pass gives the expected values behind `after`, from its value x."""
         try:
             with steady(self.module, self.images):
-                values = self._replay(x, list(expected), after)
+                values = self._short_pass(x, list(expected), after)
         except Exception:  # the module may refuse values of different images
             return False
         return all(_is_close(values[name], expected[name]) for name in expected)
