@@ -77,7 +77,7 @@ class Network:
         self._modules = list(module.modules())  # a list, as modules() is too slow for every batch
         self._replays: dict[tuple, Replay] = {}  # by shape and mode: `_replay_of`
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Leave the replays out of copies and pickles: they belong to this module."""
         return vars(self) | {"_replays": {}}
 
@@ -138,7 +138,7 @@ class Network:
         """Return the parameters and buffers of the module, by name."""
         return self.module.state_dict()
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Copy parameters and buffers into the module.
 
         Raises:

@@ -15,7 +15,7 @@ differ, all passes between these layers go the plain way.
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ from src.models.calls import OUTPUT, Call, Calls, buffers_kept, steady
 from src.models.outputs import first_tensor, logits_of, map_tensors, with_first
 
 Values = dict[str, Tensor]  # by layer
-Outputs = dict[Call | None, Any]  # by call; None stands for the whole module
+Outputs = dict[Call | None, object]  # by call; None stands for the whole module
 
 
 class Replacement(NamedTuple):
@@ -136,7 +136,7 @@ class Replay:
             missing.add(replacement.call)
         in_front = contextlib.ExitStack()  # is closed where the layer's value is replaced
 
-        def leave(module: nn.Module, inputs: tuple, output: Any) -> Any:
+        def leave(module: nn.Module, inputs: tuple, output: object) -> object:
             call = Call(module, n_ended[module])
             n_ended[module] += 1
             if replacement is not None and call == replacement.call:
@@ -177,8 +177,8 @@ class Replay:
         n_started: Counter[nn.Module] = Counter()
         n_ended: Counter[nn.Module] = Counter()
 
-        def answering(module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
-            def answer(*args: Any, **kwargs: Any) -> Any:
+        def answering(module: nn.Module, forward: Callable[..., object]) -> Callable[..., object]:
+            def answer(*args: object, **kwargs: object) -> object:
                 call = Call(module, n_started[module])
                 n_started[module] += 1
                 if call not in record:
@@ -305,7 +305,7 @@ class Replay:
             values[name] = value
         return values
 
-    def _safe(self, call: Call | None, output: Any) -> Any:
+    def _safe(self, call: Call | None, output: object) -> object:
         """Return the output of a call, copied if the module changes it in place later.
 
         For None, `output` is the images.
@@ -320,7 +320,7 @@ class _Stop(BaseException):
 
 
 @contextlib.contextmanager
-def _forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+def _forward_replaced(module: nn.Module, forward: Callable[..., object]) -> Iterator[None]:
     """Replace the `forward` of a module while the block runs."""
     # An instance may have a `forward` of its own in place of its class's
     attributes = {key: value for key, value in vars(module).items() if key == "forward"}
