@@ -244,7 +244,13 @@ def load_imagenet(
 
 
 def _decoded(
-    info: DatasetInfo, root: Path, settings: FolderSettings, *, train: bool, **options: Any
+    info: DatasetInfo,
+    root: Path,
+    settings: FolderSettings,
+    *,
+    train: bool,
+    device: Device,
+    loading: Loading,
 ) -> DecodedImageSet:
     """Return the images of a split, decoded when they are needed."""
     paths, labels = _list_images(_split_folder(root, train), settings, _classes(root, settings))
@@ -263,7 +269,8 @@ def _decoded(
         transform=T.Compose([T.Resize(shorter_side), T.CenterCrop(size), T.PILToTensor()]),
         augmentation=augmentation,
         normalisation=info.normalisation,
-        **options,
+        device=device,
+        loading=loading,
     )
 
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from src.choices.datasets import DatasetInfo
 from src.datasets.augmentation import KINDS, Augmentation, resize, take
 from src.datasets.base import UNLABELLED, BaseImageSet, Device, Pass, apply_changes
 from src.datasets.mapped import MappedImages
+from src.ground.images import Normalisation
 
 CACHE_BYTES = 2**20  # of pixels that a CPU augments at once: intermediate results fit in its cache
 
@@ -24,8 +24,8 @@ class ImageSet(BaseImageSet):
         size: `batches` resizes images to (size, size), and `augmentation` must do so too; None:
             images keep their size.
         augmentation: applied by `epoch`; None: `epoch` does the same to images as `batches`.
+        normalisation, epoch_size: as in BaseImageSet.
         device: of the images and the batches.
-        options: `normalisation` and `epoch_size` of BaseImageSet.
     """
 
     def __init__(
@@ -36,8 +36,9 @@ class ImageSet(BaseImageSet):
         n_classes: int = 0,
         size: int | None = None,
         augmentation: Augmentation | None = None,
+        normalisation: Normalisation | None = None,
+        epoch_size: int | None = None,
         device: Device = "cpu",
-        **options: Any,
     ):
         if labels is None:
             labels = torch.full((len(images),), UNLABELLED)
@@ -49,8 +50,9 @@ class ImageSet(BaseImageSet):
             labels,
             n_classes=n_classes,
             image_shape=(channels, height, width),
+            normalisation=normalisation,
+            epoch_size=epoch_size,
             device=device,
-            **options,
         )
         self.size = size
         self.augmentation = augmentation

@@ -5,7 +5,6 @@ anew, and ends at the last image that it needs.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -161,7 +160,7 @@ def _batches(batches: Iterable, name: str) -> Iterator[tuple[Tensor, Tensor]]:
         yield images, _labels(batch[1], len(images), name)
 
 
-def _labels(labels: Any, n_images: int, name: str) -> Tensor:
+def _labels(labels: object, n_images: int, name: str) -> Tensor:
     """Return labels (B,) on the CPU; None becomes -1 for all."""
     if labels is None:
         return torch.full((n_images,), UNLABELLED)

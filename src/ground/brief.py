@@ -1,10 +1,10 @@
 """Texts of values with large arrays, for an interactive session."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 
-def brief(value: Any) -> str:
+def brief(value: NamedTuple) -> str:
     """Return a NamedTuple as a text of one line: of arrays and tensors their type and shape."""
     fields = ", ".join(f"{name}={_field(item)}" for name, item in value._asdict().items())
     return f"{type(value).__name__}({fields})"

@@ -5,7 +5,6 @@ import functools
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 from tqdm import tqdm
 
@@ -101,7 +100,7 @@ def warn_once(text: str) -> None:
 
 
 def progress(
-    items: Iterable, description: str, total: int | None = None, **options: Any
+    items: Iterable, description: str, total: int | None = None, **options: object
 ) -> Iterable:
     """Return an iterator over the items that shows a progress bar on stderr.
 

@@ -128,12 +128,12 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode())
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: object) -> None:
     """Write JSON atomically, laid out as by the public code: indent of 4, no newline at the end."""
     write_text(path, json.dumps(content, indent=4))
 
 
-def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> None:
+def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
     """Write a CSV with a header atomically; a missing value is empty, floats keep every digit.
 
     Raises:

@@ -9,12 +9,11 @@ from datetime import datetime
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 from src import __version__
 
 
-def provenance(*, gpu: int, start: datetime) -> dict[str, Any]:
+def provenance(*, gpu: int, start: datetime) -> dict[str, object]:
     """Return a record of the command, versions, device and times of a run that ends now.
 
     The git commit is None outside of a repository. On a GPU the record also holds the versions of

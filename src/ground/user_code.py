@@ -10,7 +10,7 @@ import importlib.util
 import re
 import sys
 import traceback
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
@@ -87,7 +87,7 @@ def source_of(name: str) -> Path:
     place, _ = place_and_function(name)
     if is_file(place):
         return Path(place).expanduser().absolute()
-    folders: Any = [*sys.path, str(Path.cwd())]
+    folders: Sequence[str] | None = [*sys.path, str(Path.cwd())]
     origin = None
     parts = place.split(".")
     for n_parts in range(1, len(parts) + 1):  # the packages, then the module
@@ -149,7 +149,7 @@ def failing_as_user_error(
 
 
 @functools.cache  # several names may be of one file
-def _run(path: Path) -> dict[str, Any]:
+def _run(path: Path) -> dict[str, object]:
     """Run a file and return its names; as a script it may import its neighbours."""
     spec = importlib.util.spec_from_file_location(f"user_{path.stem}", path)
     if spec is None or spec.loader is None:
@@ -161,7 +161,7 @@ def _run(path: Path) -> dict[str, Any]:
     return vars(module)
 
 
-def _import(module: str) -> dict[str, Any]:
+def _import(module: str) -> dict[str, object]:
     """Import a module, installed or below the working folder, and return its names."""
     with _importing_from(Path.cwd(), first=False):
         return vars(importlib.import_module(module))

@@ -1,7 +1,6 @@
 """Builds networks by name: from the zoo, from torchvision, or by a function of a user's code."""
 
 import inspect
-from typing import Any
 
 from torch import nn
 
@@ -115,7 +114,7 @@ def _check(
         )
 
 
-def _user_network(name: str, **options: Any) -> nn.Module:
+def _user_network(name: str, **options: object) -> nn.Module:
     """Call a user's function with the options that it takes by name; return its module.
 
     Raises:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 
 from src.models.outputs import first_tensor, is_activation, logits_of, tensors_of
 from src.models.tokens import n_leading_equal
@@ -17,7 +18,7 @@ OUTPUT = "output"  # names the output of the network; all further layers have na
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 
 # A tensor in the graph of gradients: the node that made it, and the number of the node's output
-GraphValue = tuple[Any, int]
+GraphValue = tuple[Node, int]
 
 
 class Call(NamedTuple):
@@ -36,7 +37,7 @@ class Snapshot(NamedTuple):
     graph_value: GraphValue | None  # of the first tensor; None without gradients
 
     @classmethod
-    def of(cls, output: Any) -> Snapshot:
+    def of(cls, output: object) -> Snapshot:
         """Take a snapshot of an output."""
         tensors = [(tensor, tensor._version) for tensor in tensors_of(output)]
         if not tensors:
@@ -111,7 +112,7 @@ class Calls:
             open_calls.append(Call(module, n_calls[module]))
             n_calls[module] += 1
 
-        def leave(module: nn.Module, inputs: tuple, output: Any) -> None:
+        def leave(module: nn.Module, inputs: tuple, output: object) -> None:
             self._look_for_prefix(output, images, seen_counts)
             call = open_calls.pop()
             self.containers[call] = tuple(open_calls)
@@ -147,7 +148,7 @@ class Calls:
         self._numbers, self._sources = _graph(image_snapshot.graph_value, graph_values)
         self._has_graph = 0 in self._computed_from(OUTPUT)
 
-    def _look_for_prefix(self, output: Any, images: Tensor, seen: set[int]) -> None:
+    def _look_for_prefix(self, output: object, images: Tensor, seen: set[int]) -> None:
         """Set `n_prefix_tokens` if a value is the first one with prefix tokens.
 
         A number of tokens is looked at where it comes first: attention has not mixed the tokens.
@@ -216,7 +217,7 @@ class Calls:
             return
         n_rows: dict[nn.Module, int] = {}
 
-        def leave(module: nn.Module, inputs: tuple, output: Any) -> None:
+        def leave(module: nn.Module, inputs: tuple, output: object) -> None:
             value = first_tensor(output)
             n_rows[module] = 0 if value is None else len(value)
 
@@ -329,7 +330,7 @@ def _graph(
         made_from: list[GraphValue] = []
         if value != images:
             node, _ = value
-            made_from = [source for source in node.next_functions if source[0] is not None]
+            made_from = [(maker, n) for maker, n in node.next_functions if maker is not None]
         for source in made_from:
             if source not in numbers:
                 numbers[source] = len(order)

@@ -1,7 +1,6 @@
 """A linear head for encoders, and the pooling of activations in front of it."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +55,7 @@ class LinearProbe(nn.Linear):
         super().__init__(width, n_classes)
         self.layout = layout
 
-    def forward(self, output: Any) -> Tensor:
+    def forward(self, output: object) -> Tensor:
         return super().forward(pool(logits_of(output), self.layout))
 
 
@@ -85,5 +84,5 @@ def add_head(
         encoder.register_forward_hook(_apply_head)
 
 
-def _apply_head(encoder: nn.Module, inputs: tuple, output: Any) -> Tensor:
+def _apply_head(encoder: nn.Module, inputs: tuple, output: object) -> Tensor:
     return encoder.get_submodule(LinearProbe.NAME)(output)

@@ -78,7 +78,7 @@ class Network:
         self._modules = list(module.modules())  # a list, as modules() is too slow for every batch
         self._passes_by_mode: dict[tuple, Passes] = {}  # by shape and mode: `_passes_of`
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Leave the passes out of copies and pickles: they belong to this module."""
         return vars(self) | {"_passes_by_mode": {}}
 
@@ -139,7 +139,7 @@ class Network:
         """Return the parameters and buffers of the module, by name."""
         return self.module.state_dict()
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Copy parameters and buffers into the module.
 
         Raises:

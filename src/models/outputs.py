@@ -13,7 +13,7 @@ from torch import Tensor
 from src.ground.errors import UserError
 
 
-def tensors_of(output: Any) -> Iterator[Tensor]:
+def tensors_of(output: object) -> Iterator[Tensor]:
     """Yield the tensors of an output, in order."""
     if isinstance(output, Tensor):
         yield output
@@ -21,23 +21,23 @@ def tensors_of(output: Any) -> Iterator[Tensor]:
         yield from tensors_of(item)
 
 
-def first_tensor(output: Any) -> Tensor | None:
+def first_tensor(output: object) -> Tensor | None:
     """Return the first tensor of an output; None if it has no tensor."""
     return next(tensors_of(output), None)
 
 
-def map_tensors(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def map_tensors(output: object, change: Callable[[Tensor], Tensor]) -> object:
     """Return a copy of an output in which each tensor t is replaced by `change(t)`, in order."""
     if isinstance(output, Tensor):
         return change(output)
     items = {key: map_tensors(item, change) for key, item in _items(output).items()}
     if isinstance(output, tuple):
-        if hasattr(output, "_fields"):  # a NamedTuple takes its fields one by one
-            return type(output)(*items.values())
+        if hasattr(output, "_make"):  # the class of a NamedTuple takes its fields one by one
+            return output._make(items.values())
         return type(output)(items.values())
     if not items:
         return output
-    changed = copy.copy(output)
+    changed: Any = copy.copy(output)
     for key, item in items.items():
         if isinstance(output, (list, Mapping)):
             changed[key] = item
@@ -46,18 +46,18 @@ def map_tensors(output: Any, change: Callable[[Tensor], Tensor]) -> Any:
     return changed
 
 
-def with_first(output: Any, tensor: Tensor) -> Any:
+def with_first(output: object, tensor: Tensor) -> object:
     """Return a copy of an output in which `tensor` takes the place of the first tensor."""
     replacements = iter([tensor])
     return map_tensors(output, lambda old: next(replacements, old))
 
 
-def is_activation(output: Any, n_images: int) -> bool:
+def is_activation(output: object, n_images: int) -> bool:
     """Return whether an output is a tensor (n_images, …) of two axes or more."""
     return isinstance(output, Tensor) and output.ndim > 1 and len(output) == n_images
 
 
-def logits_of(output: Any) -> Tensor:
+def logits_of(output: object) -> Tensor:
     """Return the logits in the output of a network, or the features in the output of an encoder.
 
     This is the first tensor of `logits` in a dict or dataclass with that entry, otherwise the first
@@ -74,7 +74,7 @@ def logits_of(output: Any) -> Tensor:
     return logits
 
 
-def _items(output: Any) -> dict[Any, Any]:
+def _items(output: object) -> dict[Any, object]:
     """Return the parts of an output by key, index or field; {} if it has no parts."""
     if isinstance(output, Mapping):
         return dict(output)

@@ -18,7 +18,7 @@ they differ, all passes between these layers are whole.
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ from src.models.calls import OUTPUT, Call, Calls, buffers_kept, steady
 from src.models.outputs import first_tensor, logits_of, map_tensors, with_first
 
 Values = dict[str, Tensor]  # by layer
-Outputs = dict[Call | None, Any]  # by call; None stands for the whole module
+Outputs = dict[Call | None, object]  # by call; None stands for the whole module
 
 
 class Replacement(NamedTuple):
@@ -145,7 +145,7 @@ class Passes:
         # Until the layer's value is replaced: BatchNorm statistics in front of it do not move
         still_buffers = contextlib.ExitStack()
 
-        def leave(module: nn.Module, inputs: tuple, output: Any) -> Any:
+        def leave(module: nn.Module, inputs: tuple, output: object) -> object:
             call = Call(module, n_ended[module])
             n_ended[module] += 1
             if replacement is not None and call == replacement.call:
@@ -185,8 +185,8 @@ class Passes:
         n_started: Counter[nn.Module] = Counter()
         n_ended: Counter[nn.Module] = Counter()
 
-        def answering(module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
-            def answer(*args: Any, **kwargs: Any) -> Any:
+        def answering(module: nn.Module, forward: Callable[..., object]) -> Callable[..., object]:
+            def answer(*args: object, **kwargs: object) -> object:
                 call = Call(module, n_started[module])
                 n_started[module] += 1
                 if call not in record:
@@ -315,7 +315,7 @@ class Passes:
             values[name] = value
         return values
 
-    def _safe(self, call: Call | None, output: Any) -> Any:
+    def _safe(self, call: Call | None, output: object) -> object:
         """Return the output of a call, copied if the module changes it in place later.
 
         For None, `output` is the images.
@@ -330,7 +330,7 @@ class _Stop(BaseException):
 
 
 @contextlib.contextmanager
-def _forward_replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+def _forward_replaced(module: nn.Module, forward: Callable[..., object]) -> Iterator[None]:
     """Replace the `forward` of a module while the block runs."""
     # An instance may have a `forward` of its own in place of its class's
     attributes = {key: value for key, value in vars(module).items() if key == "forward"}

@@ -29,7 +29,7 @@ def torchvision_network(
         names = [f"{PREFIX}{classifier}" for classifier in classifiers()]
         where = "torchvision.models.list_models() lists all, without tv_"
         raise unknown_name("model", name, names, where=where)
-    options: dict[str, Any] = {}
+    options: dict[str, int | tuple[int, ...]] = {}
     if image_shape is not None:
         if torchvision_name.startswith("vit_"):
             options["image_size"] = image_shape[1]
