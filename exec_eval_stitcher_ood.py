@@ -148,7 +148,7 @@ def evaluate(args, session=None) -> None:
 
         # The stitches
         grids, unusable = rebuild_stitches(runs, front, end, reference, skipped)
-        scored = score_runs(grids, reference)
+        scored = score_runs(grids, reference, other_data=args.other_data)
 
         # The metrics
         write_results(args, scored, reference, tables, way, names)

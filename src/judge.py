@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from src.choices import AUTO
 from src.choices.stitching import FORMS
-from src.datasets.base import BaseImageSet
+from src.datasets.base import UNLABELLED, BaseImageSet
 from src.datasets.iterated import IteratedImages
 from src.ground.console import warn
 from src.ground.errors import UserError, unknown_name
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_MATCHED = 10_000  # training images, unless a caller asks for more
+MOST_MISSING = 0.1  # share of the classes that the first training images may lack
 BATCH_SIZE = 256  # of image sets; an iterable has its own batches
 SEED = 0  # of the order of training images, and of what no form sets in a stitching layer
 
@@ -124,6 +125,10 @@ class Judgement(tuple[JudgedStitch, ...]):
         judgement.limits = limits
         return judgement
 
+    def __reduce__(self) -> tuple[type, tuple[tuple[JudgedStitch, ...], Limits]]:
+        """Copy and pickle the rows and the limits."""
+        return Judgement, (tuple(self), self.limits)
+
     @property
     def forms(self) -> tuple[str, ...]:
         """The forms of direct matching, in their order."""
@@ -142,7 +147,7 @@ class Judgement(tuple[JudgedStitch, ...]):
             "accuracy",
             "penalty",
             "identification",
-            "lost at",
+            "weakest at",
             "verdict",
         )
         lines = [header]
@@ -171,7 +176,12 @@ class Judgement(tuple[JudgedStitch, ...]):
             UserError: there is no such quantity or form, or the form is not named.
         """
         if quantity not in JudgedStitch._fields:
-            raise unknown_name("quantity", quantity, JudgedStitch._fields)
+            raise unknown_name(
+                "quantity",
+                quantity,
+                JudgedStitch._fields,
+                where="they are the fields of JudgedStitch",
+            )
         rows = [row for row in self if row.form == self._form(form)]
         fronts = tuple(dict.fromkeys(row.front_layer for row in rows))
         ends = tuple(dict.fromkeys(row.end_layer for row in rows))
@@ -232,7 +242,8 @@ def judge(
             them. A tuple of two gives front layers and end layers. None: all blocks of either
             network.
         form: a form of direct matching, of `FORMS`, or several.
-        n_matched: training images to match on; None: all, at most 10,000.
+        n_matched: training images to match on, the first ones that `train` gives; None: all, at
+            most 10,000.
         limits: of the verdict.
 
     Returns:
@@ -240,20 +251,26 @@ def judge(
 
     Raises:
         UserError: a network is in training mode, has not the layers, or gives no logits for these
-            labels; images cannot be passed over again; or a form is unknown.
+            labels; images cannot be passed over again, or the first training images lack classes;
+            or a form or `n_matched` is none.
     """
     forms = [form] if isinstance(form, str) else list(form)
     for name in forms:
         if name not in FORMS:
             raise unknown_name("form", name, FORMS)
+    if n_matched is not None and n_matched < 1:
+        raise UserError(f"n_matched is {n_matched}; give 1 or more, or None for all")
     for side, network in (("front", front), ("end", end)):
         _check_mode(network, side)
 
-    # The images; there are no more training images than are needed
+    # The images; of training images the first ones, as many as are needed
     like = (end if isinstance(end, Network) else Network(end)).example
     at_most = max(n_matched or MOST_MATCHED, N_IMAGES)
-    train_set = _image_set(train, "train", like, at_most=at_most)
+    needs_order = "ridge" in forms  # whose penalty is judged on the last fifth of the images
+    train_set = _image_set(train, "train", like, at_most=at_most, in_one_order=needs_order)
     test_set = _image_set(test, "test", like, in_one_order=True)
+    if len(train_set) == at_most:
+        _check_classes(train_set.labels, test_set.labels)
     if n_matched is None:
         n_matched = min(len(train_set), MOST_MATCHED)
 
@@ -288,11 +305,29 @@ class _Stitch(NamedTuple):
 
 
 def _check_mode(network: nn.Module | Network, side: str) -> None:
-    """Raise a UserError for a network in training mode."""
+    """Raise a UserError for a network in training mode, and for what is no module."""
+    if not isinstance(network, (nn.Module, Network)):
+        raise UserError(
+            f"{side} is a {type(network).__name__}; give a torch.nn.Module with its weights loaded, in evaluation mode"
+        )
     if any(module.training for module in network.modules()):
         raise UserError(
             f"the {side} network is in training mode, where it is another function in each batch; "
             f"call {side}.eval() before"
+        )
+
+
+def _check_classes(train: Tensor, test: Tensor) -> None:
+    """Raise a UserError if the first training images lack many classes of the test images.
+
+    A loader that is sorted by class gives such images.
+    """
+    classes = set(test.unique().tolist()) - {UNLABELLED}
+    missing = classes - set(train.unique().tolist())
+    if (train != UNLABELLED).all() and len(missing) > MOST_MISSING * len(classes):
+        raise UserError(
+            f"the first {len(train)} images of train lack {len(missing)} of the {len(classes)} classes of test; "
+            "shuffle them, or give a random subset"
         )
 
 

@@ -41,6 +41,9 @@ class IntervalEstimate(NamedTuple):
     low: float
     high: float
 
+    def __repr__(self) -> str:
+        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
 
 def weakest_layer(shares: Mapping[str, float]) -> str:
     """Return the layer of the way that identifies fewest images.

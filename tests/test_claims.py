@@ -65,6 +65,10 @@ class Killed(BaseException):
 @pytest.mark.parametrize("table", SCRIPTS)
 def test_a_process_killed_behind_its_results_leaves_no_word_that_it_finished(table, monkeypatch):
     path, config = Path(table), Path(table).with_suffix(".config.txt")
+    if table == "verdict.csv":
+        path = path.with_suffix(
+            ".md"
+        )  # has the limits; the table of an end network at chance has none
     run(*command_of(table))
     before = path.read_bytes()
     assert config.exists()

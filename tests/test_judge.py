@@ -1,5 +1,7 @@
 """One call in Python: it equals the scripts, whatever the images come as; its rows, and its errors."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -254,3 +256,37 @@ def test_rows_have_the_columns_of_the_tables():
     page = (ROOT / "misc/docs/files.md").read_text()
     names = {name.removesuffix("_low").removesuffix("_high") for name in JudgedStitch._fields}
     assert [name for name in names - {"form", "way"} if f"`{name}`" not in page] == []
+
+
+def test_training_images_that_are_sorted_by_class_are_refused(networks, digits):
+    """The first of many images would have few classes."""
+    images = torch.cat([images for images, _ in digits[0]])[:200].repeat(150, 1, 1, 1)
+    classes = torch.arange(len(images)) * 10 // len(images)
+    train = DataLoader(TensorDataset(images, classes), batch_size=500)
+    with pytest.raises(UserError, match="lack . of the 10 classes of test; shuffle them"):
+        judge(*networks[1], train, digits[1], layers="pool4")
+
+
+def test_flips_between_passes_are_found(networks, digits):
+    class Flipping(list):
+        def __iter__(self):
+            self.n_passes = getattr(self, "n_passes", 0) + 1
+            for images, labels in list.__iter__(self):
+                yield images.flip(-1) if self.n_passes > 1 else images, labels
+
+    with pytest.raises(UserError, match="other images, at a second pass"):
+        judge(*networks[1], digits[0], Flipping(digits[1]), layers="pool4")
+
+
+def test_a_judgement_can_be_copied(judged):
+    copied = pickle.loads(pickle.dumps(judged))
+    assert copied == judged and copied.limits == judged.limits
+
+
+def test_limits_are_shares(networks, digits):
+    with pytest.raises(ValueError, match="limits are shares"):
+        judge(*networks[1], *digits, layers="pool4", limits=Limits(tolerance=5))
+    with pytest.raises(UserError, match="n_matched is 0; give 1 or more"):
+        judge(*networks[1], *digits, layers="pool4", n_matched=0)
+    with pytest.raises(UserError, match="front is a str; give a torch.nn.Module"):
+        judge("front.pt", networks[1][1], *digits)

@@ -83,8 +83,10 @@ def test_the_share_of_false_discoveries_is_that_of_the_level(rng):
 def test_mcnemars_test_is_binomial(rng):
     first = rng.choice([0, 0.5, 1], size=300, p=[0.2, 0.1, 0.7])
     second = rng.choice([0, 0.5, 1], size=300, p=[0.3, 0.1, 0.6])
-    n_first, n_second = int((first > second).sum()), int((first < second).sum())
+    n_first = int(((first == 1) & (second == 0)).sum())
+    n_second = int(((first == 0) & (second == 1)).sum())
     expected = stats.binomtest(n_first, n_first + n_second, alternative="greater").pvalue
     assert mcnemar_p(first, second) == pytest.approx(expected)
+    assert mcnemar_p([0.5] * 20, [0] * 20) == 1  # ties tell nothing
     assert mcnemar_p([0, 1], [1, 1]) == mcnemar_p([1, 1], [1, 1]) == 1
     assert mcnemar_p([1, 1, 1], [0, 0, 1]) == pytest.approx(0.25)

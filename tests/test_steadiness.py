@@ -53,6 +53,13 @@ class OwnGenerator(Small):
         return x * torch.from_numpy(self.draws.uniform(0.5, 2, x.shape)).to(x)
 
 
+class OverTheLargest(Small):
+    """Divides by the largest value of the batch."""
+
+    def change(self, x):
+        return x / x.abs().amax()
+
+
 class LessTheMean(Small):
     def change(self, x):
         return x - x.mean(0)
@@ -93,7 +100,9 @@ def test_random_networks(kind):
     assert unsteadiness_of(network(kind()), GREY) == RANDOM
 
 
-@pytest.mark.parametrize("kind", [LessTheMean, NoRunningStatistics, OverTheBatch, Flipped])
+@pytest.mark.parametrize(
+    "kind", [LessTheMean, OverTheLargest, NoRunningStatistics, OverTheBatch, Flipped]
+)
 def test_networks_that_depend_on_the_batch(kind):
     assert unsteadiness_of(network(kind()), GREY) == OF_BATCH
 

@@ -291,7 +291,8 @@ def test_controls_are_recognised_and_never_pooled_with_others(tmp_path):
     assert own == "Control: of 1 layers stitched to themselves 1 are similar (all must be)."
     assert (
         fresh
-        == "Control: of 1 stitches from networks that were never trained 0 are similar (none may be)."
+        == "Control: of 1 stitches from networks that were never trained 0 are similar (none may be), "
+        "1 undecided."
     )
 
 

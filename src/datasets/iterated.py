@@ -24,7 +24,7 @@ class IteratedImages(BaseImageSet):
     Args:
         batches: pairs of images (B, C, H, W) and labels (B,).
         labels: of all images, (N,); -1: unlabelled.
-        prints: a sum of each image, (N,); None: passes may give the images in any order.
+        prints: a number of each image, (N,); None: passes may give the images in any order.
         name: of the images, for messages.
         batch_size: of the first batch.
         image_shape: (C, H, W).
@@ -174,8 +174,13 @@ def _labels(labels: object, n_images: int, name: str) -> Tensor:
 
 
 def _prints(images: Tensor) -> Tensor:
-    """Return a number (B,) for each image, by which a second pass is compared."""
-    return images.flatten(1).sum(1, dtype=torch.float64).cpu()
+    """Return a number (B,) for each image, by which a second pass is compared.
+
+    It is a sum weighted by place, so that a flipped image has another number.
+    """
+    pixels = images.flatten(1).double()
+    places = torch.arange(1, pixels.shape[1] + 1, dtype=torch.float64, device=pixels.device)
+    return (pixels * places).sum(1).cpu()
 
 
 def _rebatched(parts: Iterable[Tensor], sizes: Sequence[int]) -> Iterator[Tensor]:

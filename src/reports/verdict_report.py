@@ -374,9 +374,12 @@ def sentences(
         for name, difference in worse.items()
     ]
     for kind, (title, must) in CONTROLS.items():
-        similar = [row.verdict == SIMILAR for row in rows if row.control == kind]
-        if similar:
-            lines.append(f"Control: of {len(similar)} {title} {sum(similar)} are similar ({must}).")
+        words = [row.verdict for row in rows if row.control == kind]
+        if words:
+            counted = f"{words.count(SIMILAR)} are similar ({must})"
+            if UNDECIDED in words:
+                counted += f", {words.count(UNDECIDED)} undecided"
+            lines.append(f"Control: of {len(words)} {title} {counted}.")
     for tests_of_method in grouped(tests, lambda test: test.method).values():
         lines += _on_groups(tests_of_method)
     return lines

@@ -35,6 +35,8 @@ def draw_way(
     panels = []
     for row_title, rows in rows_of_title.items():
         evaluated = [row for row in rows if row.way]
+        if not evaluated:
+            continue
         for panel_title, of_panel in _panels(row_title, evaluated).items():
             panels.append(
                 CurvePanel(of_panel, "identified images", RANGE, title=panel_title, limit=limit)

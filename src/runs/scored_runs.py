@@ -20,6 +20,8 @@ from src.runs.reloading import GridOfRuns
 from src.tables.evaluation_rows import EvaluationRow, IdentificationRow
 from src.values import weakest_layer
 
+MOST_CHANGED = 0.02  # difference of accuracies that precision and batches may make
+
 
 class ScoredRun(NamedTuple):
     """A stitching run with the scores of its stitch."""
@@ -28,10 +30,16 @@ class ScoredRun(NamedTuple):
     scores: StitchScores
 
 
-def score_runs(grids: Iterable[GridOfRuns], reference: Reference) -> list[ScoredRun]:
+def score_runs(
+    grids: Iterable[GridOfRuns], reference: Reference, *, other_data: bool = False
+) -> list[ScoredRun]:
     """Score the stitches of all runs; return the runs by end layer.
 
-    A run whose activations are not finite is warned of.
+    A run whose activations are not finite is warned of, and so is one with another accuracy than
+    when it was stitched.
+
+    Args:
+        other_data: the test images are other data than the runs were made on.
     """
     scored = []
     for grid, runs in grids:
@@ -42,6 +50,11 @@ def score_runs(grids: Iterable[GridOfRuns], reference: Reference) -> list[Scored
             warn(
                 f"{run.folder}: the activations of this stitch are not finite, so its accuracy "
                 "and OOD scores are nan; stitch it again, with a lower -lr if it was trained"
+            )
+        elif not other_data and abs(scores.accuracy - run.row.accuracy) > MOST_CHANGED:
+            warn(
+                f"{run.folder}: this stitch had an accuracy of {run.row.accuracy:.4f} when it was made, and has "
+                f"{scores.accuracy:.4f} now: images, networks or user code have changed; stitch it again"
             )
     layers = reference.options.layers
     return sorted(scored, key=lambda of_run: layers.index(of_run.run.row.end_layer))

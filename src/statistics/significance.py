@@ -11,15 +11,15 @@ def mcnemar_p(first: ArrayLike, second: ArrayLike) -> float:
     """Test whether the first of two answers is right more often; return the p-value.
 
     It is McNemar's (1947) exact test in one direction. Of the images that only one of both answers
-    right, those of the first are a binomial number with the probability ½.
+    right, those of the first are a binomial number with the probability ½. Ties tell nothing.
 
     Args:
         first, second: for each image 1, 0, or ½ for a tie, (n,).
     """
     first = np.asarray(first)
     second = np.asarray(second)
-    n_first = int((first > second).sum())
-    n_second = int((first < second).sum())
+    n_first = int(((first == 1) & (second == 0)).sum())
+    n_second = int(((first == 0) & (second == 1)).sum())
     if n_first == 0:
         return 1.0
     return float(bdtrc(n_first - 1, n_first + n_second, 0.5))

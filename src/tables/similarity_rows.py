@@ -11,6 +11,7 @@ from src.ground.errors import UserError
 from src.ground.user_code import is_user_code, title_of
 from src.tables.network_names import OfTwoNetworks
 from src.tables.tables import columns
+from src.tables.verdict_rows import VerdictRow
 from src.values import ALL_IMAGES, WITHIN_CLASSES, ComparedLayers, Null, Rank, Similarity
 
 # Ends of the names of columns
@@ -158,7 +159,9 @@ def _values_of(compared: ComparedLayers) -> dict[str, float]:
 
 
 def refuse_names_of_columns(metrics: Iterable[str]) -> None:
-    """Raise a UserError if the name of a user's function is that of a column of the table.
+    """Raise a UserError if the name of a user's function is that of another column.
+
+    Columns of a verdict count as well: it shows the values of measures beside its own.
 
     Args:
         metrics: names in `MEASURES`, or FILE.py:FUNCTION of a user's code.
@@ -172,5 +175,5 @@ def refuse_names_of_columns(metrics: Iterable[str]) -> None:
                 f"{name}: a name that ends in {endings_of_title[0]} is that of another column; "
                 "rename the function"
             )
-        if title in columns(SimilarityRow):
+        if title in (*columns(SimilarityRow), *columns(VerdictRow)):
             raise UserError(f"{name}: tables have a column {title}; rename the function")

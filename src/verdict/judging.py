@@ -43,7 +43,7 @@ class Limits(NamedTuple):
     """The limits of a verdict."""
 
     tolerance: float = 0.05  # the penalty, in [0, 1], that a similar pair may have
-    # The share of images that a similar pair identifies, half-way from chance to certainty
+    # The share of images, in [0, 1], that a similar pair identifies, half-way from chance to certainty
     identification: float = 0.75
     pairwise: bool = False  # p-values are not adjusted for the number of pairs
 
@@ -156,7 +156,11 @@ def judge(
 
     Args:
         stitches: of each pair of layers.
+    Raises:
+        ValueError: a limit is no share.
     """
+    if not (0 <= limits.tolerance <= 1 and 0 <= limits.identification <= 1):
+        raise ValueError(f"limits are shares in [0, 1], not points or percent: {limits}")
     measured = [measure(of_pair) for of_pair in stitches]
     obstacles = [_obstacle(*of_pair) for of_pair in zip(stitches, measured, strict=True)]
     tests = _tests(measured, obstacles, limits)
