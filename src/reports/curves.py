@@ -18,6 +18,7 @@ WIDE = 2.9
 NARROW = 1.8
 RATIO = 0.75  # of height and width
 
+MARGIN = 0.3  # beside the first and the last layer, in steps of layers
 ABOVE_FRAME = 3  # the order of drawing: the frame of a panel has 2.5
 
 
@@ -84,6 +85,7 @@ def curves(
             _set_range(axes, panel)
             if layers:
                 axes.set_xticks(range(len(layers)), layers, rotation=90)
+                axes.set_xlim(-MARGIN, len(layers) - 1 + MARGIN)
             elif _has_values(panel.curves):  # without values matplotlib has no logarithmic axis
                 axes.set_xscale("log", base=2)
                 axes.xaxis.set_major_formatter("{x:g}")

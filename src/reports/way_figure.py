@@ -24,25 +24,31 @@ def draw_way(
 ) -> None:
     """Draw the shares of identified images over the layers of the end network, a line a stitch.
 
-    A title has one panel if it has few pairs of layers, else a panel for each end layer. Several
-    pages have numbers. Nothing is drawn where no image was identified.
+    A title has one panel if it has few pairs of layers; otherwise it has a page for itself, with a
+    panel for each end layer. Several pages have numbers. Nothing is drawn where no image was
+    identified.
 
     Args:
         rows_of_title: the verdicts of each method and kind of networks. Rows with equal layers are
             averaged.
         limit: the share that a similar pair needs, for a line across the panels.
     """
-    panels = []
+    pages: list[list[CurvePanel]] = []
     for row_title, rows in rows_of_title.items():
         evaluated = [row for row in rows if row.way]
         if not evaluated:
             continue
-        for panel_title, of_panel in _panels(row_title, evaluated).items():
-            panels.append(
-                CurvePanel(of_panel, "identified images", RANGE, title=panel_title, limit=limit)
-            )
+        panels = [
+            CurvePanel(of_panel, "identified images", RANGE, title=panel_title, limit=limit)
+            for panel_title, of_panel in _panels(row_title, evaluated).items()
+        ]
+        has_room = pages and len(pages[-1]) + len(panels) <= MAX_PANELS
+        if len(panels) == 1 and has_room:
+            pages[-1] += panels
+        else:
+            for first in range(0, len(panels), MAX_PANELS):
+                pages.append(panels[first : first + MAX_PANELS])
     layers = _layers_of([row for rows in rows_of_title.values() for row in rows])
-    pages = [panels[first : first + MAX_PANELS] for first in range(0, len(panels), MAX_PANELS)]
     for number, page in enumerate(pages, start=1):
         suffix = "" if number == 1 else f"_{number}"
         curves(
