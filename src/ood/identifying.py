@@ -173,9 +173,9 @@ class OwnLayer:
     """The end network's own activations o of n images at a layer, beside those f of their foils.
 
     With stitched activations s, moved and scaled to s' as above, the question ‖s'−o‖ < ‖s'−f‖ is
-    2⟨s', o − f⟩ > ‖o‖² − ‖f‖², where o and f are taken about the mean of o. So of a
-    stitch one number an image is kept, the mean (D,) of s and one sum of squares: mean and scale are
-    known only after the last batch, but they enter linearly.
+    2⟨s', o − f⟩ > ‖o‖² − ‖f‖², where o and f are taken about the mean of o. Mean and scale of s are
+    known only after the last batch, but they enter linearly. So of a stitch are kept: the product of
+    each image, the mean (D,) and one sum of squares.
 
     Order of calls:
 
@@ -212,7 +212,7 @@ class OwnLayer:
 
     def fit(self) -> None:
         """Finish the images."""
-        differences, limits, ties = zip(*self._parts, strict=True)
+        differences, thresholds, ties = zip(*self._parts, strict=True)
         self._parts.clear()
         self._differences = torch.cat(differences)  # o − f, (n, D), float32
         self._is_tie = torch.cat(ties)
@@ -220,7 +220,7 @@ class OwnLayer:
         mean = torch.as_tensor(self._sum) / n_images
         self._variation = torch.as_tensor(self._squares) - n_images * mean.square().sum()
         # ‖o‖² − ‖f‖² about the mean of o, (n,)
-        self._thresholds = torch.cat(limits) - 2 * self._differences.double() @ mean
+        self._thresholds = torch.cat(thresholds) - 2 * self._differences.double() @ mean
 
     def compare(self, stitched: Tensor, images: slice) -> tuple[Tensor, Tensor, Tensor]:
         """Return the sums of a batch of P stitches for `Shown`: (P, B), (P, D) and (P,).
