@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Judge stitched pairs of layers: similar, the image is lost, not matched, or undecided."""
 
+import glob
 import sys
 from pathlib import Path
 
@@ -178,9 +179,12 @@ def read_folders(folders):
 
 
 def remove_companions(table: Path) -> None:
-    """Remove the tables of groups that an earlier verdict of other limits or runs may have left."""
+    """Remove tables and figures that an earlier verdict of other limits or runs may have left."""
     for ending in ("_groups.csv", "_group_tests.csv"):
         table.with_name(f"{table.stem}{ending}").unlink(missing_ok=True)
+    for pattern in ("_numbers.p*", "_way.p*", "_way_[0-9]*.p*"):
+        for figure in table.parent.glob(f"{glob.escape(table.stem)}{pattern}"):
+            figure.unlink()
 
 
 def limits_of(args):

@@ -242,8 +242,9 @@ def judge(
             them. A tuple of two gives front layers and end layers. None: all blocks of either
             network.
         form: a form of direct matching, of `FORMS`, or several.
-        n_matched: training images to match on, the first ones that `train` gives; None: all, at
-            most 10,000.
+        n_matched: training images to match on, drawn from the first 2,000 that `train` gives, or
+            from the first `n_matched` if that is more; from all images of an image set of this
+            suite. None: all, at most 10,000.
         limits: of the verdict.
 
     Returns:
@@ -392,8 +393,9 @@ def _networks(
     is_one_module = _module(front) is _module(end)
     front_view = end_view if is_one_module else _view(front, test, n_classes)
     spec = ImageSpec(n_classes, test.image_shape, test.normalisation)
-    for view in (front_view, end_view):
-        view.unsteadiness = unsteadiness_of(view, spec)
+    end_view.unsteadiness = unsteadiness_of(end_view, spec)
+    if not is_one_module:
+        front_view.unsteadiness = unsteadiness_of(front_view, spec)
     front_layers = front_view.layers(layers[0])
     end_layers = end_view.layers(layers[1], of_end=True)
     if is_one_module:

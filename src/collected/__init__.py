@@ -1,1 +1,1 @@
-"""Collections of many runs: one table of all measurements, and curves over depth."""
+"""Collections of many runs: measured values, groups, verdicts and ground truth."""

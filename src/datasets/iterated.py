@@ -81,7 +81,8 @@ class IteratedImages(BaseImageSet):
         shapes: list[tuple[int, int, int]] = []
         for images, labels_of_batch in _batches(batches, name):
             labels.append(labels_of_batch)
-            prints.append(_prints(images))
+            if in_one_order:
+                prints.append(_prints(images))
             sizes.append(len(images))
             _, channels, height, width = images.shape
             shapes.append((channels, height, width))

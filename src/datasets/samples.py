@@ -3,6 +3,7 @@
 The sample has at most `N_SAMPLED` files, so that a folder of millions of images costs no more.
 """
 
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,13 +35,14 @@ def first_images(folders: Sequence[str | Path]) -> list[str]:
 
     Images in folders below count as well. Of more than `N_SAMPLED` folders some are left out.
     """
-    step = max(1, len(folders) // N_SAMPLED)
+    step = math.ceil(len(folders) / N_SAMPLED)
     chosen = folders[::step]
     n_images = max(1, N_SAMPLED // len(chosen))
     paths: list[str] = []
     for folder in chosen:
         of_folder: list[str] = []
-        for place, _, names in os.walk(folder):
+        for place, subfolders, names in os.walk(folder):
+            subfolders.sort()  # the order of the walk, which is the file system's otherwise
             of_folder += [
                 os.path.join(place, name) for name in sorted(names) if is_image_file(name)
             ]
@@ -66,7 +68,7 @@ def warn_of_lost_pixels(root: Path, paths: Sequence[str]) -> None:
         root: the folder of the data set, for the messages.
         paths: of all images of a split.
     """
-    step = max(1, len(paths) // N_SAMPLED)
+    step = math.ceil(len(paths) / N_SAMPLED)
     sample = paths[::step]
     transparent = []
     is_binary = True

@@ -66,7 +66,7 @@ def _packages() -> dict[str, str]:
 @cache
 def _commit() -> str | None:
     """Return the git commit of this checkout; None outside of a repository or without git."""
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     command = ["git", "-C", str(root), "rev-parse", "HEAD"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=10)

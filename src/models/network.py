@@ -55,8 +55,8 @@ class Network:
     Attributes:
         module: the module itself. The view has the methods of the module that switch, move, save
             and load it.
-        unsteadiness: "random" or "batch" if the network is found to be unsteady when it is loaded,
-            see `src.models.steadiness`; "" if it is steady, or was not loaded by `load_model`.
+        unsteadiness: "random" or "batch" for a network that `src.models.steadiness` found to be
+            unsteady; "" if it is steady, or was not looked at.
     """
 
     def __init__(

@@ -7,7 +7,7 @@ of one draw, or of one batch size.
 
 Two images take a few passes: beside another image, with another seed, beside one of large values,
 and alone. A steady network gives the same numbers, up to rounding: over all networks of the suite,
-and published ones, differences were at most 1e-5. That a network takes another way in batches of
+and published ones, differences were at most 1e-6. That a network takes another way in batches of
 more images is not seen.
 """
 

@@ -232,7 +232,7 @@ def _add_training_images(
         for key, detector in detectors.items():
             detector.add(activations[key.layer], labels)
         for layer, of_layer in validity.items():
-            of_layer.add(activations[layer], labels)
+            of_layer.add(activations[layer])
 
 
 def _remove_if_failing(

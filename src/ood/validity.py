@@ -71,12 +71,11 @@ class Validity:
         self.layout = layout
         self._parts: list[Tensor] = []
 
-    def add(self, activations: ArrayLike | Tensor, labels: object = None) -> None:
+    def add(self, activations: ArrayLike | Tensor) -> None:
         """Take in a batch of training images. Images after the first 2,000 are ignored.
 
         Args:
             activations: (B, C, H, W), (B, T, D) or (B, D), tensor or array.
-            labels: not used; detectors take them in the same call.
         """
         n_missing = N_IMAGES - sum(map(len, self._parts))
         self._parts.append(features(torch.as_tensor(activations)[:n_missing], self.layout))

@@ -367,11 +367,15 @@ def sentences(
         if row.front_accuracy is not None and row.end_accuracy is not None:
             difference = row.end_accuracy - row.front_accuracy
             if row.control is None and difference > limits.tolerance:
-                worse[row.front_network or row.networks] = difference
+                front = row.front_network or row.networks
+                than = (
+                    f"the end network {row.end_network}" if row.end_network else "its end network"
+                )
+                worse[front, than] = difference
     lines += [
-        f"The front network of {name} alone is {100 * difference:.1f} points worse than the end network, more than "
-        "the tolerance: at the last layers it can hardly be similar."
-        for name, difference in worse.items()
+        f"The front network of {front} alone is {100 * difference:.1f} points worse than {than}, "
+        "more than the tolerance: at the last layers it can hardly be similar."
+        for (front, than), difference in worse.items()
     ]
     for kind, (title, must) in CONTROLS.items():
         words = [row.verdict for row in rows if row.control == kind]

@@ -40,7 +40,10 @@ def with_evaluations(runs: Sequence[StitchingRun]) -> list[StitchingRun]:
         for detector, rows in read_evaluations(folder).items():
             skipped = set()
             for row in rows:
-                if _is_on_data_of(row_of_run.get(row.folder, row), row):
+                run_row = row_of_run.get(row.folder)
+                if run_row is None:
+                    continue
+                if _is_on_data_of(run_row, row):
                     evaluations[folder / row.folder][detector] = row
                 else:
                     skipped.add(str(row.dataset))
@@ -49,10 +52,19 @@ def with_evaluations(runs: Sequence[StitchingRun]) -> list[StitchingRun]:
                     f"{folder}: the evaluation by {detector} on {name} is skipped: runs used other data"
                 )
         if way_file(folder).exists():
+            n_skipped = 0
             for way_row in read_table(way_file(folder), IdentificationRow):
                 run_row = row_of_run.get(way_row.folder)
-                if run_row and are_same(run_row.test_images, way_row.test_images):
+                if run_row is None:
+                    continue
+                if are_same(run_row.test_images, way_row.test_images):
                     ways[folder / way_row.folder].append(way_row)
+                else:
+                    n_skipped += 1
+            if n_skipped:
+                warn(
+                    f"{way_file(folder)}: {n_skipped} rows are skipped: runs used other test images"
+                )
     return [
         replace(run, evaluations=evaluations.get(run.folder, {}), way=ways.get(run.folder, []))
         for run in runs

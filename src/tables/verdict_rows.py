@@ -57,9 +57,8 @@ class VerdictRow:
     end_depth: int | None
     front_weights: str | None  # the first digits of their SHA-256; None of several networks
     end_weights: str | None
-    front_network: str | None = (
-        None  # the name in the list of networks, else the path; likewise None
-    )
+    # The name in the list of networks, else the path; None of several networks
+    front_network: str | None = None
     front_group: str | None  # the group in the list, else the type
     end_network: str | None
     end_group: str | None

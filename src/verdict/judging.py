@@ -141,7 +141,7 @@ def judge(
 ) -> list[Verdict]:
     """Judge pairs of layers; return the verdict on each.
 
-    The first of these words that fits:
+    The verdict is the first word of this list that fits:
 
     * *undecided* if nothing can be said: the end network was never trained or may be at chance,
       there are no predictions of the same images, or the stitches have a flaw;
