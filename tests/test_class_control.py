@@ -325,7 +325,7 @@ def test_the_largest_p_value_of_all_layers_against_the_weakest_layer_of_the_cont
         fewer = int(((at_layer == 0) & (control[2] == 1)).sum())
         p_values.append(stats.binomtest(more, more + fewer, alternative="greater").pvalue)
     ((identification, p_value),) = compared(tmp_path)
-    assert identification == pytest.approx(control[2].mean())
+    assert identification == pytest.approx(control[2].mean(dtype=np.float64))
     assert p_value == pytest.approx(3 * max(p_values)) == pytest.approx(3 * p_values[1])
 
 
@@ -369,7 +369,9 @@ def test_of_several_seeds_the_largest_p_value_counts(tmp_path, rng):
     write_identified(tmp_path / "plain", values)
     write_identified(tmp_path / "control", controls)
     ((identification, p_value),) = compared(tmp_path)
-    assert identification == pytest.approx(np.mean([control[2] for control in controls.values()]))
+    assert identification == pytest.approx(
+        np.mean([control[2] for control in controls.values()], dtype=np.float64)
+    )
     assert p_value == pytest.approx(3 * mcnemar_p(values["2"][2], controls["2"][2]))
     assert p_value > 3 * mcnemar_p(values["1"][2], controls["1"][2])
     write_identified(tmp_path / "control", {"1": controls["1"]})
