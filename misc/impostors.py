@@ -9,8 +9,8 @@
 * Impostors that show the image beside the class, but not as a trained network does: the class beside
   an untrained network, or beside random channels.
 * Impostors that show the image where no one looks: the class mean in the directions that the rest of
-  the donor is sensitive to, and in all further directions what the donor's own activation has there
-  and no linear map of it tells of the former.
+  the donor is sensitive to. In all further directions they keep the donor's activation, minus its
+  linear prediction from the sensitive directions.
 """
 
 import functools

@@ -119,6 +119,16 @@ def test_a_control_has_the_layers_of_the_untrained_network_and_the_answer_of_the
         control(found["conv"], after="conv")
 
 
+def test_a_control_switches_and_moves_both_networks():
+    trained, untrained = (Network(Net(shift), n_classes=4) for shift in (0.01, 0.0))
+    control = ClassControl(trained, untrained)
+    assert all(module.training for module in control.modules())
+    control.eval().to(torch.float64)
+    for network in (trained, untrained):
+        assert not any(module.training for module in network.modules())
+        assert all(weights.dtype == torch.float64 for weights in network.parameters())
+
+
 def test_channels_that_come_last_get_the_class_beside_them():
     class Last(nn.Module):
         def __init__(self):

@@ -1,7 +1,7 @@
 """The choices of options: names, and tables with a row for each name.
 
-Parsers offer the names. The functions stand in the rooms of their sciences, in dicts with the same
-keys. This package does not import torch.
+Parsers offer the names. The packages of science (`src.stitching`, `src.ood`, …) have the functions,
+in dicts with the same keys. This package does not import torch.
 """
 
 from collections.abc import Mapping

@@ -26,9 +26,9 @@ from src.collected.scored_measures import (
 )
 from src.ground.console import warn
 from src.ground.errors import UserError
+from src.runs.evaluations import with_evaluations
 from src.runs.folders import StitchingRun
 from src.runs.weights import counted, warn_of_newer
-from src.tables.evaluation_rows import EvaluationRow, read_evaluations
 from src.tables.image_records import refuse_several
 from src.tables.matrices import by_depth, depths_of
 from src.tables.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, pair_name
@@ -290,12 +290,8 @@ def _read_runs(folder: Path) -> list[StitchingRun]:
     rows: list[StitchRow] = []
     if table.exists():
         rows = read_table(table, StitchRow)
-    evaluations: dict[str, dict[str, EvaluationRow]] = defaultdict(dict)  # by run and detector
-    for detector, evaluation_rows in read_evaluations(folder).items():
-        for evaluation in evaluation_rows:
-            evaluations[evaluation.folder][detector] = evaluation
     rows = sorted(rows, key=lambda row: row.folder)
-    return [StitchingRun(folder / row.folder, {}, row, evaluations[row.folder]) for row in rows]
+    return with_evaluations([StitchingRun(folder / row.folder, {}, row) for row in rows])
 
 
 def _read_probes(

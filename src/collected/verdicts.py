@@ -2,7 +2,7 @@
 pair of layers, method and pair of networks."""
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import NamedTuple
@@ -41,8 +41,6 @@ MEANS = ("accuracy", "penalty", "front_accuracy", "end_accuracy", "identificatio
 SEPARATOR = ";"  # between the names of folders
 
 VerdictSide = tuple[str | None, str | None, str]  # the name of a network, its weights and a layer
-# Rows of similarity by networks, data and layers
-ByLayers = Mapping[Hashable, Sequence[SimilarityRow]]
 
 
 class Title(NamedTuple):
@@ -126,7 +124,8 @@ def _predictions(group: Group) -> list[list[Predictions]]:
 def _way_of(group: Group) -> dict[str, list[np.ndarray]]:
     """Return the shares of identified images, by layer of the way and by pair of networks: (runs,).
 
-    It is {} where a run was not evaluated, or runs were judged at different layers or images.
+    It is {} where a run was not evaluated, or runs were judged at different layers
+    or numbers of images.
     """
     layers = {tuple(row.layer for row in run.way) for run in group.runs}
     numbers = {row.n_images for run in group.runs for row in run.way}

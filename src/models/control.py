@@ -4,7 +4,8 @@ A stitch from the control has nothing of the trained network but the class. What
 images comes for nothing.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,23 @@ class ClassControl(Network):
         self.unsteadiness = trained.unsteadiness or untrained.unsteadiness
         self.trained = trained
         self._turned = trained._turned
+
+    def train(self, mode: bool = True) -> "ClassControl":
+        """Switch both networks to training mode, or to evaluation mode; return this view."""
+        super().train(mode)
+        self.trained.train(mode)
+        return self
+
+    def to(self, *args: Any, **options: Any) -> "ClassControl":
+        """Move or cast both networks in place; return this view."""
+        super().to(*args, **options)
+        self.trained.to(*args, **options)
+        return self
+
+    def modules(self) -> Iterator[nn.Module]:
+        """Yield all modules of both networks."""
+        yield from super().modules()
+        yield from self.trained.modules()
 
     @property
     def output_name(self) -> str:

@@ -24,9 +24,9 @@ def draw_way(
 ) -> None:
     """Draw the shares of identified images over the layers of the end network, a line a stitch.
 
-    A title has one panel if it has few pairs of layers; otherwise it has a page for itself, with a
-    panel for each end layer. Several pages have numbers. Nothing is drawn where no image was
-    identified.
+    A title has one panel if it has few pairs of layers; otherwise it begins a page, with a panel
+    for each end layer. Several pages have numbers. Nothing is drawn where identification was not
+    measured.
 
     Args:
         rows_of_title: the verdicts of each method and kind of networks. Rows with equal layers are

@@ -5,8 +5,8 @@ images. It is written last: a run with this file is finished. `run.json` says wi
 made. `resume.pt` holds the state of an unfinished run. A run with one table writes these files
 beside that table, as `table.config.txt`, `table.run.json` and `table.resume.pt`.
 
-Every script goes by one rule. It claims a run before it works, so that two processes never write
-the same files. It removes `config.txt` before it writes results over earlier ones, and writes it
+Every script that makes a run goes by one rule. It claims the run before it writes, so that two
+processes never write the same files. It removes `config.txt` before it writes results over earlier ones, and writes it
 again after them.
 """
 
