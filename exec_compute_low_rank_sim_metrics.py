@@ -108,7 +108,11 @@ def compute(args, session=None) -> None:
             both_ways=True,
         )
         source = source_of(args, first.name, second.name, n_images=n_images)
-        rows = print_rows(args, comparison, source)
+        depths = (
+            relative_depths_of(args, cli.MODEL1, first),
+            relative_depths_of(args, cli.MODEL2, second),
+        )
+        rows = print_rows(args, comparison, source, depths)
         for run in runs:
             write_rows(args, run, rows)
 
@@ -270,7 +274,14 @@ def source_of(args, first, second, *, n_images: int) -> dict:
     }
 
 
-def print_rows(args, comparison, source) -> list:
+def relative_depths_of(args, options, loaded) -> dict[str, float]:
+    """Return the relative depths of the layers of a network; {} of features."""
+    if has_features(args, options):
+        return {}
+    return {layer: loaded.network.relative_depth(layer) for layer in loaded.layers}
+
+
+def print_rows(args, comparison, source, depths) -> list:
     """Print the values of all pairs of layers, with warnings of biased values; return their rows.
 
     Several pairs at full rank are printed as matrices; with `--verbose` their tables are printed as
@@ -283,7 +294,7 @@ def print_rows(args, comparison, source) -> list:
     metrics = list(dict.fromkeys(map(title_of, args.metrics)))
     rows_of_pairs = []
     for results in comparison.results():
-        rows_of_pairs.append([SimilarityRow.of(compared, source) for compared in results])
+        rows_of_pairs.append([SimilarityRow.of(compared, source, depths) for compared in results])
     all_rows = [row for rows in rows_of_pairs for row in rows]
     for rows in rows_of_pairs:
         if args.verbose:

@@ -106,6 +106,9 @@ class Metrics:
     # The place of the layer among all layers of its network
     front_depth: int | None = None
     end_depth: int | None = None
+    # Its relative depth: the share of the network's blocks that a pass to it computes
+    front_relative_depth: float | None = None
+    end_relative_depth: float | None = None
     # `RANDOM` or `OF_BATCH` for an unsteady network
     front_unsteadiness: str | None = None
     end_unsteadiness: str | None = None

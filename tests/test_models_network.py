@@ -198,3 +198,19 @@ class Declared(Base):
 
 def test_a_module_may_declare_its_blocks():
     assert built(Declared)[1].layers("all") == ["one", "relu"]
+
+
+def test_relative_depth_counts_blocks_and_grows_between_them(images):
+    """Whatever lies in front of, between and behind the blocks."""
+
+    def chain(*blocks: str) -> Network:
+        module = nn.Sequential(*(nn.Conv2d(3, 3, 1) for _ in range(6)), nn.Flatten())
+        module.block_names = blocks
+        return Network(module.eval(), image_shape=(3, 4, 4))
+
+    depths = [chain("1", "4").relative_depth(name) for name in [*"0123456", "output"]]
+    assert depths == pytest.approx([1 / 4, 1 / 2, 2 / 3, 5 / 6, 1, 1, 1, 1])
+    assert chain("4", "1").relative_depth("1") == 0.5  # in the order of the pass
+    _, network = built(SharedRelu)
+    depths = [network.relative_depth(layer) for layer in network.layer_names]
+    assert depths == sorted(depths) and depths[-1] == 1

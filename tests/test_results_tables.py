@@ -31,8 +31,8 @@ STITCH = (
 COLUMNS = {  # that all tables of a type have
     StitchRow: (
         f"{STITCH},accuracy,front_accuracy,end_accuracy,matching_error,representation_difference,agreement,kappa,"
-        "n_images,n_matched,matching_rank,r2_matched,r2_test,truncated,front_depth,end_depth,front_unsteadiness,"
-        "end_unsteadiness"
+        "n_images,n_matched,matching_rank,r2_matched,r2_test,truncated,front_depth,end_depth,"
+        "front_relative_depth,end_relative_depth,front_unsteadiness,end_unsteadiness"
     ),
     EvaluationRow: (
         f"{STITCH},detector,detector_id_data,detector_ood_data,id_dataset,sanity_dataset,sanity_auroc,accuracy,auroc,"
@@ -45,7 +45,8 @@ COLUMNS = {  # that all tables of a type have
     ),
     SimilarityRow: (
         "model1,model2,layer1,layer2,rank1,rank2,alignment,n_samples,model1_type,model2_type,dataset,"
-        "alignment_option,n_permutations,seed,shortcut,model1_weights,model2_weights,test_images"
+        "alignment_option,n_permutations,seed,shortcut,model1_weights,model2_weights,test_images,"
+        "relative_depth1,relative_depth2"
     ),
     MeasurementRow: (
         "method,measure,front_network,front_group,end_network,end_group,front_layer,front_depth,end_layer,end_depth,"

@@ -16,6 +16,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -204,6 +205,19 @@ class Network:
             UserError: there is no such layer.
         """
         return [*self.layer_names, OUTPUT].index(self._existing(layer))
+
+    def relative_depth(self, layer: str) -> float:
+        """Return the share of the blocks that a pass to a layer computes, from 0 to 1.
+
+        Between two blocks it grows evenly, module by module; behind the last block it is 1. In a
+        network without blocks all layers count as blocks.
+
+        Raises:
+            UserError: there is no such layer.
+        """
+        blocks = self.block_names or self.layer_names
+        depths = [-1, *sorted(map(self.depth, blocks))]
+        return float(np.interp(self.depth(layer), depths, np.linspace(0, 1, len(depths))))
 
     @property
     def cut_names(self) -> tuple[str, ...]:

@@ -282,6 +282,8 @@ class Grid(Task[Pair]):
                 r2_test=r2_of(target, residual),
                 front_depth=self.front.depth(pair.front_layer),
                 end_depth=self.end.depth(pair.end_layer),
+                front_relative_depth=self.front.relative_depth(pair.front_layer),
+                end_relative_depth=self.end.relative_depth(pair.end_layer),
                 front_unsteadiness=self.originals["front"].unsteadiness or None,
                 end_unsteadiness=self.originals["end"].unsteadiness or None,
             )

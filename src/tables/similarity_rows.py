@@ -90,14 +90,24 @@ class SimilarityRow(OfTwoNetworks):
     model1_weights: str | None = None  # the first digits of their SHA-256
     model2_weights: str | None = None
     test_images: str | None = None  # the first digits of their fingerprint
+    # The share of the network's blocks that a pass to the layer computes; None: not known
+    relative_depth1: float | None = None
+    relative_depth2: float | None = None
 
     @classmethod
-    def of(cls, compared: ComparedLayers, source: Mapping[str, Any]) -> "SimilarityRow":
+    def of(
+        cls,
+        compared: ComparedLayers,
+        source: Mapping[str, Any],
+        depths: tuple[Mapping[str, float], Mapping[str, float]] = ({}, {}),
+    ) -> "SimilarityRow":
         """Return the row of compared layers.
 
         Args:
             source: the columns that say what networks and images they are of.
+            depths: the relative depths of the layers of both networks, as far as they are known.
         """
+        depths1, depths2 = depths
         return cls(
             **source,
             layer1=compared.layer1,
@@ -106,6 +116,8 @@ class SimilarityRow(OfTwoNetworks):
             rank2=compared.rank2,
             alignment=compared.alignment,
             values=_values_of(compared),
+            relative_depth1=depths1.get(compared.layer1),
+            relative_depth2=depths2.get(compared.layer2),
         )
 
     @cached_property
