@@ -17,6 +17,7 @@ sys.path.insert(0, str(ROOT))
 from misc.pairs import (
     Method,
     Unit,
+    layers_of,
     print_commands,
     probing_unit,
     run_units,
@@ -29,7 +30,8 @@ from src.choices import AUTO, STITCHING_TYPES, UPSAMPLE_MODES
 from src.choices.scores import SCORES
 from src.choices.stitching import FORMS, OBJECTIVES
 from src.ground.user_code import CODE, absolute, is_user_code
-from src.tables.network_list import SIMILARITY, ListedNetwork
+from src.tables.network_list import ListedNetwork
+from src.tables.network_names import FEATURES
 
 NONE = "none"  # as a method: stitch nothing
 
@@ -42,9 +44,16 @@ def parser() -> cli.Parser:
     add = options.add_argument
     add(
         "networks",
-        help="CSV with the columns name, path, type and optionally group; paths count from its folder",
+        help="CSV with the columns name, path, type, and optionally group and layers; paths count from its folder. "
+        f"The type {FEATURES} stands for an .npz file of features, which is compared and not stitched",
     )
-    add("layers", help="layers of all networks, with commas between them; or all")
+    add(
+        "layers",
+        nargs="?",
+        default="all",
+        help="layers of the networks without an entry in the column layers: names or patterns with commas between "
+        "them, or all",
+    )
     add(
         "stitching_type",
         nargs="?",
@@ -186,18 +195,19 @@ def work(args) -> None:
     weights = {}
     for name in names.values():
         weights[name.path, name.type] = session.weights(name, spec, device=device)
-    share = [
-        with_record(unit, weights, fingerprints_of(unit, args, session, device)) for unit in share
-    ]
+    images = {
+        splits: fingerprints_of(splits, args, session, device)
+        for splits in dict.fromkeys(unit.splits for unit in share)
+    }
+    share = [with_record(unit, weights, images[unit.splits]) for unit in share]
 
     # The units that are not finished, or were made with earlier weights or images.
     changed = changed_units(share, redo=args.redo_changed)
     unfinished = [unit for unit in share if unit in changed or not unit.is_finished()]
     note(f"{len(unfinished)} of {len(share)} units of work are left to do")
 
-    # A network that cannot be loaded shows before hours of work.
-    for network in networks_of(unfinished):
-        session.network(names[network], spec, device=device, encoder=True)
+    # A network that cannot be loaded, or lacks its layers, shows before hours of work.
+    check_layers(args, unfinished, names, session, spec, device)
 
     # The work.
     if args.dry_run:
@@ -214,15 +224,17 @@ def networks_of(units) -> list[ListedNetwork]:
     return list(dict.fromkeys(network for unit in units for network in unit.networks))
 
 
-def fingerprints_of(unit: Unit, args, session, device) -> dict[str, str]:
-    """Return the fingerprints of the images of a unit, by option. Similarity needs no training
-    images."""
+def fingerprints_of(splits, args, session, device) -> dict[str, str]:
+    """Return the fingerprints of images by option.
+
+    Args:
+        splits: False for the test images, True for the training images.
+    """
     from src.tables.image_records import recorded_images
 
     images = argparse.Namespace(**vars(args))
-    cli.load_split(images, session, device, train=False)
-    if unit.kind != SIMILARITY:
-        cli.load_split(images, session, device, train=True)
+    for train in splits:
+        cli.load_split(images, session, device, train=train)
     return recorded_images(vars(images))
 
 
@@ -244,12 +256,50 @@ def changed_units(units, *, redo: bool) -> list[Unit]:
     changes_of = {unit.place: unit.changes for unit in units}
     changed = [unit for unit in units if changes_of[unit.place].n]
     if changed and not redo:
-        text = all_of([changes_of[unit.place] for unit in changed]).text
+        text = all_of(changes_of.values()).text
         raise UserError(
             f"{len(changed)} of {len(units)} units of work are of earlier {text}; give --redo-changed to "
             "move them aside and make them again, or another -dir"
         )
     return changed
+
+
+def check_layers(args, units, names, session, spec, device) -> None:
+    """Load all networks of units, and find their layers.
+
+    Args:
+        names: the names of the networks, by line of the list.
+
+    Raises:
+        UserError: a network cannot be loaded; or the layers that the list or the command line names
+            do not fit networks.
+    """
+    from src.ground.console import listed
+    from src.ground.errors import UserError
+    from src.ground.grouping import grouped
+    from src.runs.stored import read_features
+
+    ends = {unit.networks[1] for unit in units if not unit.is_table}
+    misfits = {}
+    networks = networks_of(units)
+    for network in networks:
+        layers = layers_of(network, args)
+        if network.is_features:
+            read_features(network.path, layers, device="cpu")
+            continue
+        loaded = session.network(names[network], spec, device=device, encoder=True)
+        try:
+            loaded.layers(layers, of_end=network in ends)
+        except UserError as error:
+            misfits[network.name] = str(error)
+    if misfits:
+        texts = [
+            f"{listed(group)}: {text}" for text, group in grouped(misfits, misfits.get).items()
+        ]
+        raise UserError(
+            f"{args.networks}: the layers do not fit {len(misfits)} of {len(networks)} networks "
+            f"({'; '.join(texts)}); give each network its own in the column layers"
+        )
 
 
 def check_types(args, networks) -> None:
@@ -296,19 +346,20 @@ def check_code(args) -> None:
 
 def units_of(args, networks) -> list[Unit]:
     """Return all units of work. Units with one end network stand together, as they share its
-    detectors."""
+    detectors. Files of features are only compared."""
     methods = [Method.of(text) for text in dict.fromkeys(args.methods) if text != NONE]
     ends = [network for network in networks if not args.ends or network.name in args.ends]
+    models = [network for network in networks if not network.is_features]
     units = [
         stitching_unit((front, end), method, args, args.save_dir)
-        for end, front, method in itertools.product(ends, networks, methods)
-        if front != end
+        for end, front, method in itertools.product(ends, models, methods)
+        if front != end and end in models
     ]
     if not args.no_similarity:
         pairs = [pair for pair in itertools.combinations(networks, 2) if set(pair) & set(ends)]
         units += [similarity_unit(pair, args, args.save_dir) for pair in pairs]
     if args.probes:
-        units += [probing_unit(network, args.probes, args, args.save_dir) for network in networks]
+        units += [probing_unit(network, args.probes, args, args.save_dir) for network in models]
     return units
 
 

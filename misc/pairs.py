@@ -90,6 +90,11 @@ def options_of(script: ModuleType, args: Namespace, **chosen: Any) -> Namespace:
     return parser.parse_args(parser.words(Namespace(**shared | chosen)))
 
 
+def layers_of(network: ListedNetwork, args: Namespace) -> str:
+    """Return the layers of a network: those of its line in the list, or else those of the options."""
+    return network.layers or args.layers
+
+
 class Unit(NamedTuple):
     """A piece of work of one process: stitch a pair of networks by one method and evaluate the
     stitches, compare a pair of networks, or probe a network."""
@@ -109,6 +114,15 @@ class Unit(NamedTuple):
     def is_table(self) -> bool:
         """Whether the unit writes a table instead of stitches."""
         return self.kind in TABLES
+
+    @property
+    def splits(self) -> tuple[bool, ...]:
+        """The images that the unit reads: False for the test images, True for the training images."""
+        if self.kind != SIMILARITY:
+            return False, True
+        if all(network.is_features for network in self.networks):
+            return ()
+        return (False,)
 
     @property
     def run(self) -> "Run":
@@ -219,8 +233,8 @@ def stitching_unit(
         end_model_path=end.path,
         front_model_type=front.type,
         end_model_type=end.type,
-        front_layer=args.layers,
-        end_layer=args.layers,
+        front_layer=layers_of(front, args),
+        end_layer=layers_of(end, args),
         stitching_type=args.stitching_type,
         mod_only_stitch=True,
         resume=True,
@@ -255,8 +269,8 @@ def similarity_unit(
         model2_path=second.path,
         model1_type=first.type,
         model2_type=second.type,
-        model1_layer=args.layers,
-        model2_layer=args.layers,
+        model1_layer=layers_of(first, args),
+        model2_layer=layers_of(second, args),
         metrics=metrics_of(table, args.metrics),
         output=str(table),
     )
@@ -302,7 +316,7 @@ def probing_unit(network: ListedNetwork, n_epochs: int, args: Namespace, save_di
         args,
         model_path=network.path,
         model_type=network.type,
-        layer_names=[args.layers],
+        layer_names=[layers_of(network, args)],
         n_epochs=n_epochs,
         output=str(table),
         resume=True,

@@ -1,6 +1,7 @@
 """misc/all_pairs.py: the files of the single scripts, by one process or by several of which some
 are killed."""
 
+import itertools
 import os
 import re
 import shlex
@@ -134,6 +135,57 @@ def test_networks_are_loaded_once_and_compared_by_one_pass_each(networks, few, m
     assert len(passes) == len(loads) == 4  # of one batch each, for 6 pairs
 
 
+# ---- Layers of each network
+
+
+LAYERS_OF_EACH = """name,path,type,layers
+a,models/a.pt,small_cnn,"pool1, pool4"
+b,models/b.pt,small_cnn,pool[23]
+c,models/c.pt,small_cnn,
+"""
+
+
+def test_a_list_names_the_layers_of_each_network(networks, few):
+    """Where it names none, the command line does."""
+    folder = networks("layers", 3)
+    (folder / "networks.csv").write_text(LAYERS_OF_EACH)
+    given = [SCRIPT, "networks.csv", "pool3", *OPTIONS[2:], "--ends", "b", "--probes", "1"]
+    run(*given, cwd=folder)
+    layers = {"a": ["pool1", "pool4"], "b": ["pool2", "pool3"], "c": ["pool3"]}
+    for front, end in (("a", "b"), ("c", "b")):
+        stitches = read_csv(folder / "results/all/pinv" / f"{front}-{end}" / "grid.csv")
+        pairs = [(row["front_layer"], row["end_layer"]) for row in stitches]
+        assert pairs == list(itertools.product(layers[front], layers[end]))
+    for first, second in (("a", "b"), ("b", "c")):
+        values = read_csv(folder / f"results/all/similarity/{first}-{second}.csv")
+        pairs = [(row["layer1"], row["layer2"]) for row in values]
+        assert pairs == list(itertools.product(layers[first], layers[second]))
+    for name, probed in layers.items():
+        accuracies = read_csv(folder / f"results/all/probes/{name}.csv")
+        assert [row["layer"] for row in accuracies] == probed
+
+    assert "0 of 7 units" in run(*given, cwd=folder).err
+    (folder / "networks.csv").write_text(LAYERS_OF_EACH.replace("pool[23]", "pool2"))
+    assert "_layer was 'pool[23]', now 'pool2'); give the same ones" in error_line(
+        *given, cwd=folder
+    )
+
+
+def test_layers_that_some_networks_lack_are_named_once_before_any_work(networks, few):
+    folder = networks("lacking", 3)
+    with (folder / "networks.csv").open("a") as table:
+        table.write("r,-,preact_resnet18\nt,-,preact_resnet18\n")
+    line = error_line(SCRIPT, *OPTIONS, cwd=folder)
+    assert (
+        "networks.csv: the layers do not fit 2 of 5 networks (r, t: unknown layer 'pool2'" in line
+    )
+    assert line.endswith("give each network its own in the column layers")
+    (folder / "networks.csv").write_text(LAYERS_OF_EACH.replace("pool[23]", "output"))
+    line = error_line(SCRIPT, *OPTIONS, cwd=folder)
+    assert "1 of 3 networks" in line and "(b: end layer output: nothing follows the" in line
+    assert not (folder / "results").exists()
+
+
 # ---- Several processes
 
 
@@ -219,7 +271,7 @@ def test_a_unit_is_taken_up_where_its_process_was_killed(networks, few, monkeypa
 
 LISTS = [
     ("name,type\na,small_cnn\nb,small_cnn\n",
-     "is no table of networks (with the columns name, path, type and optionally group): it lacks path; give"),
+     "is no table of networks (with the columns name, path, type, and optionally group and layers): it lacks path"),
     ("name,path,type\na,models/a.pt,small_cnn\na,models/b.pt,small_cnn\n", "has the name a more than once"),
     ("name,path,type\n" + "".join(f"{name},models/a.pt,small_cnn\n" for name in ("a-a", "a")),
      "two pairs have the name a-a-a; give names without - in them"),

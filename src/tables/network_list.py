@@ -1,4 +1,4 @@
-"""Lists of networks: a CSV with the columns name, path, type and optionally group."""
+"""Lists of networks: a CSV with the columns name, path, type, and optionally group and layers."""
 
 import itertools
 import os
@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from src.ground.errors import UserError
 from src.ground.user_code import absolute
-from src.tables.network_names import NetworkKey, NetworkName
+from src.tables.network_names import FEATURES, NetworkKey, NetworkName
 from src.tables.tables import read_table
 
 NAME = re.compile(r"\w[\w.+=-]*")
@@ -27,12 +27,18 @@ class ListedNetwork:
     """A network of a list."""
 
     contents: ClassVar[str] = "networks"
-    written_by: ClassVar[str] = "with the columns name, path, type and optionally group"
+    written_by: ClassVar[str] = "with the columns name, path, type, and optionally group and layers"
 
     name: str  # in the names of folders and files
     path: str  # of the checkpoint, as on the command line
-    type: str  # as on the command line
+    type: str  # as on the command line; FEATURES: the path is an .npz file of activations
     group: str | None = None  # networks of a group were made in one way
+    layers: str | None = None  # names and patterns with commas between them; None: as for all
+
+    @property
+    def is_features(self) -> bool:
+        """Whether a file of activations stands in the place of a network."""
+        return self.type == FEATURES
 
     def named(self, *, seed: int | None = None) -> NetworkName:
         """Return checkpoint and type as the name of a network.
