@@ -59,9 +59,10 @@ def add_many_networks(options: cli.Parser) -> None:
     add(
         "--curves",
         action="store_true",
-        help="draw curves over depth instead: how well the same layer of two networks can be stitched, and how similar "
-        "it is. They are means with intervals over all stitches and all tables similarity/*.csv below source_dir. "
-        "CSV and figure: curves.csv in source_dir",
+        help="draw curves over depth instead: how well corresponding layers of two networks can be stitched, and how "
+        "similar they are. These are layers of the same name, in networks of different types those of nearest relative "
+        "depth. The curves are means with intervals over all stitches and all tables similarity/*.csv below "
+        "source_dir. CSV and figure: curves.csv in source_dir",
     )
     add(
         "--quantities",
@@ -114,6 +115,7 @@ def check_types(source_dir: Path, types, *, recursive: bool) -> None:
 
 
 def draw_curves(args) -> None:
+    from src.collected.corresponding import Correspondence, relative_depths
     from src.ground.console import listed, note
     from src.ground.errors import UserError
     from src.reports.depth_curves import depth_rows, groups_without_curves, write_depth
@@ -126,16 +128,17 @@ def draw_curves(args) -> None:
     refuse_several(similarities, source_dir)
     warn_of_several([*(run.row for run in runs), *similarities])
     names = names_of(args, runs, similarities)
-    rows = depth_rows(runs, similarities, names)
+    correspondence = Correspondence(relative_depths(runs, similarities, names))
+    rows = depth_rows(runs, similarities, names, correspondence)
     if not rows:
         raise UserError(
-            f"{source_dir} has neither a stitch of a layer to the same layer of another network, nor a table of "
-            "similarity of two networks in a folder similarity"
+            f"{source_dir} has neither a stitch of a layer to the corresponding layer of another network, nor a table "
+            "of similarity of two networks in a folder similarity"
         )
     table = Path(args.output or source_dir / "curves.csv")
-    without_curves = groups_without_curves(runs, similarities, names)
+    without_curves = groups_without_curves(runs, similarities, names, correspondence)
     if without_curves:
-        note(f"no curves, as no layers have the same name: {listed(without_curves)}")
+        note(f"no curves, as no layers correspond: {listed(without_curves)}")
     write_depth(
         table, rows, title=args.title, quantities=args.quantities, without_curves=without_curves
     )

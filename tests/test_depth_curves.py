@@ -170,13 +170,61 @@ def test_groups_without_layers_of_the_same_name_are_named(tmp_path, drawn_figure
     for name in layers:
         (tmp_path / f"{name}.pt").write_text(name)
     _, err = run(SCRIPT, "all", "--curves", "--networks", "list.csv", cwd=tmp_path)
-    assert "same name: k → l, l → k" in err
+    assert "no layers correspond: k → l, l → k" in err
     caption = caption_of(drawn_figures["curves.png"])
-    assert caption.endswith("same name: k → l, l → k.")
+    assert caption.endswith("No layers correspond: k → l, l → k.")
     shutil.rmtree(tmp_path / "all" / "a-c")
     stitch(tmp_path / "all", "a", "c", "blocks.2")
     _, err = run(SCRIPT, "all", "--curves", "--networks", "list.csv", cwd=tmp_path)
-    assert "same name: l → k\n" in err
+    assert "no layers correspond: l → k\n" in err
+
+
+def test_networks_of_other_architectures_have_curves_over_relative_depth(tmp_path, drawn_figures):
+    """Deep networks have six layers, shallow ones three of other names; the accuracy of a stitch is
+    the place of its front layer in tenths."""
+    depths = {
+        "resnet18": {f"layer{i}": i / 6 for i in range(1, 7)},
+        "resnet34": {f"block{i}": i / 3 for i in range(1, 4)},
+    }
+    types = {"a": "resnet18", "b": "resnet18", "c": "resnet34", "d": "resnet34"}
+    for front, end in itertools.permutations(types, 2):
+        pairs = itertools.product(depths[types[front]], depths[types[end]])
+        for number, (front_layer, end_layer) in enumerate(pairs):
+            write_run(
+                tmp_path / "all" / f"{front}-{end}",
+                f"{number}",
+                n_right=100 * int(front_layer[5:]),
+                metrics={
+                    "front_relative_depth": depths[types[front]][front_layer],
+                    "end_relative_depth": depths[types[end]][end_layer],
+                },
+                front_model_path=f"{front}.pt",
+                end_model_path=f"{end}.pt",
+                front_model_type=types[front],
+                end_model_type=types[end],
+                front_layer=front_layer,
+                end_layer=end_layer,
+            )
+    _, err = run(SCRIPT, "all", "--curves", "--quantities", "accuracy", cwd=tmp_path)
+    assert "not recorded" not in err and "no layers correspond" not in err
+    lines = defaultdict(dict)
+    for row in read_csv(tmp_path / "all" / "curves.csv"):
+        assert row["layer"] == "" and row["n_networks"] == ("2" if row["n_pairs"] == "2" else "4")
+        lines[row["networks"]][float(row["relative_depth"])] = float(row["value"])
+    thirds, sixths = np.arange(1, 4) / 3, np.arange(1, 7) / 6
+    expected = {
+        "resnet18 → resnet18": dict(zip(sixths, np.arange(1, 7) / 10, strict=True)),
+        "resnet34 → resnet34": dict(zip(thirds, np.arange(1, 4) / 10, strict=True)),
+        "resnet18 → resnet34": dict(zip(thirds, np.arange(2, 7, 2) / 10, strict=True)),
+        "resnet34 → resnet18": dict(zip(thirds, np.arange(1, 4) / 10, strict=True)),
+    }
+    assert lines.keys() == expected.keys()
+    for name, line in expected.items():
+        assert lines[name] == pytest.approx(line), name
+    (axes,) = drawn_figures["curves.png"].axes
+    assert axes.get_xlabel() == "relative depth of both layers" and axes.get_xlim() == (0, 1)
+    assert {tuple(line.get_xdata()) for line in axes.lines} == {tuple(thirds), tuple(sixths)}
+    assert "nearest to the other in depth" in caption_of(drawn_figures["curves.png"])
 
 
 def test_the_caption_says_of_bands_what_is_drawn(tmp_path, drawn_figures):

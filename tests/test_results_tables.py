@@ -50,7 +50,8 @@ COLUMNS = {  # that all tables of a type have
     ),
     MeasurementRow: (
         "method,measure,front_network,front_group,end_network,end_group,front_layer,front_depth,end_layer,end_depth,"
-        "front_rank,end_rank,pinv_rank,dataset,seed,value,front_weights,end_weights,same_run,class_control"
+        "front_rank,end_rank,pinv_rank,dataset,seed,value,front_weights,end_weights,same_run,class_control,"
+        "front_relative_depth,end_relative_depth"
     ),
     VerdictRow: (
         f"method,networks,front_layer,end_layer,verdict,reason,control,n_runs,n_networks,folders,{MEANS},p_below,p_above,"
@@ -67,7 +68,7 @@ COLUMNS = {  # that all tables of a type have
         "both_directions"
     ),
     DotsRow: "network,group,true,absent,drawn",
-    DepthRow: "quantity,line,layer,value,low,high,n_networks,n_pairs,networks",
+    DepthRow: "quantity,line,layer,value,low,high,n_networks,n_pairs,networks,relative_depth",
     EpochRow: "train_acc,train_loss,val_acc,val_loss",
     FinetuningRow: "ft_loss,ce_loss,train_acc,val_ce_loss,val_acc",
 }

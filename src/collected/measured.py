@@ -26,6 +26,7 @@ class MeasuredLayer(NamedTuple):
     depth: int | None = None  # its place among the layers of the network; None: not recorded
     rank: Rank = None  # principal components that are kept
     weights: str | None = None  # of the network: the first digits of their SHA-256
+    relative_depth: float | None = None  # the share of the blocks up to it; None: not recorded
 
 
 class MeasuredValue(NamedTuple):
@@ -74,19 +75,39 @@ def accuracy_of(row: StitchRow, method: str, networks: NetworkPair) -> MeasuredV
     Args:
         method: the name of its method.
     """
-    front, end = networks
+    front, end = stitched_layers(row, networks)
     return MeasuredValue(
         method,
         "accuracy",
-        MeasuredLayer(
-            front, row.front_layer, row.front_depth, row.front_stitch_rank, row.front_weights
-        ),
-        MeasuredLayer(end, row.end_layer, row.end_depth, weights=row.end_weights),
+        front,
+        end,
         row.accuracy,
         dataset=row.dataset,
         seed=row.seed,
         pinv_rank=row.front_pinv_rank,
         class_control=row.class_control,
+    )
+
+
+def stitched_layers(row: StitchRow, networks: NetworkPair) -> tuple[MeasuredLayer, MeasuredLayer]:
+    """Return both layers of a stitch."""
+    front, end = networks
+    return (
+        MeasuredLayer(
+            front,
+            row.front_layer,
+            row.front_depth,
+            row.front_stitch_rank,
+            row.front_weights,
+            row.front_relative_depth,
+        ),
+        MeasuredLayer(
+            end,
+            row.end_layer,
+            row.end_depth,
+            weights=row.end_weights,
+            relative_depth=row.end_relative_depth,
+        ),
     )
 
 
@@ -115,22 +136,36 @@ def _values_of(run: StitchingRun, name: str) -> dict[str, float | None]:
 
 def similarities_of(row: SimilarityRow, networks: NetworkPair) -> Iterator[MeasuredValue]:
     """Yield the value of each measure, from the first layer to the second."""
-    first, second = _layers_of(row, networks)
+    first, second = compared_layers(row, networks)
     return _similarities(row, row.compared, first, second)
 
 
 def reversed_similarities_of(row: SimilarityRow, networks: NetworkPair) -> Iterator[MeasuredValue]:
     """Yield the value of each measure, from the second layer to the first."""
-    first, second = _layers_of(row, networks)
+    first, second = compared_layers(row, networks)
     return _similarities(row, row.compared.turned, second, first)
 
 
-def _layers_of(row: SimilarityRow, networks: NetworkPair) -> tuple[MeasuredLayer, MeasuredLayer]:
+def compared_layers(
+    row: SimilarityRow, networks: NetworkPair
+) -> tuple[MeasuredLayer, MeasuredLayer]:
     """Return both layers of a row of similarity."""
     first, second = networks
     return (
-        MeasuredLayer(first, row.layer1, rank=row.rank1, weights=row.model1_weights),
-        MeasuredLayer(second, row.layer2, rank=row.rank2, weights=row.model2_weights),
+        MeasuredLayer(
+            first,
+            row.layer1,
+            rank=row.rank1,
+            weights=row.model1_weights,
+            relative_depth=row.relative_depth1,
+        ),
+        MeasuredLayer(
+            second,
+            row.layer2,
+            rank=row.rank2,
+            weights=row.model2_weights,
+            relative_depth=row.relative_depth2,
+        ),
     )
 
 

@@ -48,6 +48,8 @@ class MeasurementRow:
     end_weights: str | None = None
     same_run: bool | None = None  # one network, at one or two epochs of its training
     class_control: bool = False  # of a stitch from the class beside an untrained network
+    front_relative_depth: float | None = None  # the share of the blocks up to the layer
+    end_relative_depth: float | None = None
 
     @classmethod
     def of(cls, value: MeasuredValue, measure: str) -> "MeasurementRow":
@@ -74,6 +76,8 @@ class MeasurementRow:
             end_weights=end.weights,
             same_run=value.is_of_one_network,
             class_control=value.class_control,
+            front_relative_depth=front.relative_depth,
+            end_relative_depth=end.relative_depth,
         )
 
 

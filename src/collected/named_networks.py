@@ -19,6 +19,7 @@ class NamedNetwork(NamedTuple):
     group: str  # in the list, else the type; `UNLISTED` if there is a list without the network
     training: str  # equal for one network at two epochs
     is_untrained: bool = False
+    type: str = ""  # as on the command line; networks of one type have one architecture
 
 
 def named_by_list(
@@ -64,5 +65,7 @@ def named_networks(
             names = [known.name for known in named.values()]
             # One line of the list stands for fresh weights of every seed.
             name = line.name if line.name not in names else f"{line.name} (seed {network.seed})"
-        named[network.key] = NamedNetwork(name, group, training_of(network), is_untrained(network))
+        named[network.key] = NamedNetwork(
+            name, group, training_of(network), is_untrained(network), network.type
+        )
     return named

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from src.reports.figures import can_draw, line_look, new_figure, wrap
 
@@ -30,8 +30,8 @@ class Point(NamedTuple):
     high: float = math.nan
 
 
-# By rank or by layer; NaN leaves a gap
-Curve = Mapping[int, Point | float] | Mapping[str, Point | float]
+# By rank, by layer or by another number; NaN leaves a gap
+Curve = Mapping[Any, Point | float]
 
 
 class CurvePanel(NamedTuple):
@@ -51,14 +51,16 @@ def curves(
     *,
     x_label: str,
     layers: Sequence[str] = (),
+    x_range: tuple[float, float] | None = None,
     title: str = "",
     caption: str = "",
 ) -> None:
     """Draw panels of curves with one legend; intervals are bands.
 
     Args:
-        layers: the layers in the order of the axis; empty: the curves are over ranks of 1 and more,
-            on a logarithmic axis to the base of 2.
+        layers: the layers in the order of the axis; empty: the curves are over numbers.
+        x_range: the ends of the axis over numbers; None: the numbers are ranks of 1 and more, on a
+            logarithmic axis to the base of 2.
         caption: the text below the figure.
     """
     if not can_draw(path):
@@ -86,6 +88,8 @@ def curves(
             if layers:
                 axes.set_xticks(range(len(layers)), layers, rotation=90)
                 axes.set_xlim(-MARGIN, len(layers) - 1 + MARGIN)
+            elif x_range is not None:
+                axes.set_xlim(x_range)
             elif _has_values(panel.curves):  # without values matplotlib has no logarithmic axis
                 axes.set_xscale("log", base=2)
                 axes.xaxis.set_major_formatter("{x:g}")
@@ -99,7 +103,7 @@ def _draw(axes: "Axes", curve: Curve, number: int, layers: Sequence[str]) -> "Li
     """
     points = {}
     for place, value in curve.items():
-        x = layers.index(place) if layers else int(place)
+        x = layers.index(place) if layers else place
         points[x] = _point(value)
     xs = sorted(points)
     values, low, high = zip(*(points[x] for x in xs), strict=True)

@@ -1,8 +1,7 @@
-"""Curves along the diagonal: accuracy, validity and similarity of the same layer of two networks,
-over depth."""
+"""Curves over depth: accuracy, validity and similarity of corresponding layers of two networks."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from src.choices.similarity import measure_of
+from src.collected.corresponding import Correspondence, Depths
 from src.collected.groups import Names
 from src.collected.measured import (
     SIMILARITY,
@@ -27,18 +27,24 @@ from src.reports.curves import SHARE, CurvePanel, Point, curves
 from src.runs.folders import StitchingRun
 from src.statistics.resampling import Estimate
 from src.tables.experiments import NETWORKS, method_names
-from src.tables.matrices import by_depth, depths_of
 from src.tables.network_names import OfTwoNetworks, short
 from src.tables.quantities import IN_CURVES, QUANTITIES, shown_in
 from src.tables.similarity_rows import SimilarityRow
 from src.tables.tables import write_table
 from src.tables.truth_rows import DepthRow
+from src.values import Pair
 
 OF_MEASURES = {1: "similarity", -1: "distance"}  # by the sign of a measure
 ONE_NETWORK = "one network at two epochs"  # the line of pairs of checkpoints of one training
 CLASS_CONTROLS = "class control"  # begins the line of stitches from controls
 UNTRAINED = "untrained"  # marks the group of a network that was never trained
+MIN_STEPS = 3  # of relative depth
+MAX_STEPS = 12
 MAX_PANELS = 6  # on a page
+ON_DEPTH = (
+    " Relative depth is the share of a network's blocks up to a layer; layers of different networks "
+    "correspond if each is the nearest to the other in depth."
+)
 MAX_IN_CAPTION = 2  # pairs of groups without curves that a caption names
 
 RANGES = {quantity.title: quantity.possible for quantity in shown_in(IN_CURVES).values()} | {
@@ -55,75 +61,146 @@ class DepthLine(NamedTuple):
     groups: str = ""  # front group → end group, if there are several groups
 
 
+class DepthPlace(NamedTuple):
+    """A place on the axis of depth."""
+
+    relative_depth: float
+    layer: str = ""  # of both networks; empty where networks have different layers
+
+
 def depth_rows(
-    runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], names: Names
+    runs: Sequence[StitchingRun],
+    similarities: Sequence[SimilarityRow],
+    names: Names,
+    correspondence: Correspondence,
 ) -> list[DepthRow]:
-    """Return the means over pairs of two networks at each layer, with intervals of 95 % over
+    """Return the means over pairs of two networks at each place, with intervals of 95 % over
     networks.
 
-    Stitches of different layers, of a network with itself, and similarities at reduced ranks are
-    left out. Two epochs of one network are no pair of networks and have a line for themselves. So
-    have pairs with an untrained network, as a front or as an end network, and class controls.
+    A place is a layer if all networks have the same layers, else one of the line's `steps_of_depth`.
+
+    Stitches of layers that do not correspond, of a network with itself, and similarities at reduced
+    ranks are left out. Two epochs of one network are no pair of networks and have a line for
+    themselves. So have pairs with an untrained network, as a front or as an end network, and class
+    controls.
 
     Args:
         names: of all networks; each pair of groups has a line.
     """
-    measured = chain(_of_stitches(runs, names), _of_similarities(similarities, names))
+    measured = chain(
+        _of_stitches(runs, names, correspondence),
+        _of_similarities(similarities, names, correspondence),
+    )
     values = [value for value in measured if not math.isnan(value.value)]
+    if not values:
+        return []
     lines = [_line_of(value) for value in values]
     if len({line.groups for line in lines}) == 1:
         lines = [line._replace(groups="") for line in lines]
 
-    listed = {layer: i for i, layer in enumerate(dict.fromkeys(row.layer1 for row in similarities))}
-    depths = depths_of([run.row for run in runs], "front", "end")
-    layers = by_depth((value.front.layer for value in values), depths, listed)
     values_of_lines = grouped(zip(lines, values, strict=True), lambda item: item[0])
+    is_by_name = correspondence.is_by_name
     rows = []
     for line, items in values_of_lines.items():
-        by_layer = grouped((value for _, value in items), lambda value: value.front.layer)
-        rows += [_row(line, layer, by_layer[layer]) for layer in layers if layer in by_layer]
+        values_of_line = [value for _, value in items]
+        steps = [] if is_by_name else steps_of_depth(values_of_line, correspondence.depths)
+        rows += _rows_of(line, values_of_line, correspondence.depths, steps)
     return rows
 
 
+def _rows_of(
+    line: DepthLine, values: Sequence[MeasuredValue], depths: Depths, steps: Sequence[float]
+) -> list[DepthRow]:
+    """Return the rows of a line in the order of depth.
+
+    Args:
+        steps: see `_place_of`.
+    """
+    by_place = grouped(values, lambda value: _place_of(value, depths, steps))
+    in_order = sorted(by_place.items(), key=lambda item: item[0].relative_depth)
+    return [_row(line, place, of_place) for place, of_place in in_order]
+
+
+def steps_of_depth(values: Iterable[MeasuredValue], depths: Depths) -> list[float]:
+    """Return the relative depths that layers of different networks are brought to.
+
+    They lie at equal distances up to 1. They are as many as the network with the fewest layers has,
+    so that every network has a layer at each of them, but at least `MIN_STEPS` and at most
+    `MAX_STEPS`.
+
+    Args:
+        values: of these networks.
+    """
+    networks = set(chain.from_iterable(value.networks for value in values))
+    fewest = min(len(depths[network]) for network in networks)
+    n_steps = min(max(fewest, MIN_STEPS), MAX_STEPS)
+    return [step / n_steps for step in range(1, n_steps + 1)]
+
+
+def _place_of(value: MeasuredValue, depths: Depths, steps: Sequence[float]) -> DepthPlace:
+    """Return the place of a value: the layer, or the step that is nearest to the mean of both
+    relative depths.
+
+    Args:
+        steps: empty: all networks have the same layers.
+    """
+    front_depth = depths[value.front.network][value.front.layer]
+    if not steps:
+        return DepthPlace(front_depth, value.front.layer)
+    depth = (front_depth + depths[value.end.network][value.end.layer]) / 2
+    return DepthPlace(min(steps, key=lambda step: abs(step - depth)))
+
+
 def groups_without_curves(
-    runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], names: Names
+    runs: Sequence[StitchingRun],
+    similarities: Sequence[SimilarityRow],
+    names: Names,
+    correspondence: Correspondence,
 ) -> list[str]:
-    """Return the pairs of groups that were compared at layers of different names only.
+    """Return the pairs of groups that were compared at layers only that do not correspond.
 
     Args:
         names: of all networks.
     """
-    compared: list[tuple[OfTwoNetworks, str, str]] = []
-    compared += [(run.row, run.row.front_layer, run.row.end_layer) for run in runs]
-    compared += [(row, row.layer1, row.layer2) for row in similarities]
+    compared: list[tuple[OfTwoNetworks, Pair]] = []
+    compared += [(run.row, run.row.pair) for run in runs]
+    compared += [(row, row.pair) for row in similarities]
     has_curve: dict[str, bool] = {}
-    for row, front_layer, end_layer in compared:
-        front, end = named_pair(row, names)
-        if front != end:
-            groups = _groups(front, end)
-            has_curve[groups] = has_curve.get(groups, False) or front_layer == end_layer
+    for row, pair in compared:
+        networks = named_pair(row, names)
+        if networks[0] != networks[1]:
+            groups = _groups(*networks)
+            corresponds = correspondence.holds(pair, networks)
+            has_curve[groups] = has_curve.get(groups, False) or corresponds
     return [groups for groups, has_any in has_curve.items() if not has_any]
 
 
-def _of_stitches(runs: Sequence[StitchingRun], names: Names) -> Iterator[MeasuredValue]:
-    """Yield the quantities of stitches of the same layer of two networks."""
+def _of_stitches(
+    runs: Sequence[StitchingRun], names: Names, correspondence: Correspondence
+) -> Iterator[MeasuredValue]:
+    """Yield the quantities of stitches of corresponding layers of two networks."""
     apart_from = (*NETWORKS, "seed", "class_control")
     methods = method_names([run.row for run in runs], apart_from=apart_from)
     for run, method in zip(runs, methods, strict=True):
-        front, end = named_pair(run.row, names)
-        if run.row.front_layer == run.row.end_layer and front != end:
-            yield from quantities_of(run, method, (front, end), shown_in(IN_CURVES))
+        networks = named_pair(run.row, names)
+        if networks[0] != networks[1] and correspondence.holds(run.row.pair, networks):
+            yield from quantities_of(run, method, networks, shown_in(IN_CURVES))
 
 
-def _of_similarities(rows: Sequence[SimilarityRow], names: Names) -> Iterator[MeasuredValue]:
-    """Yield the measures of the same layer of two networks at full rank, means of both ways."""
+def _of_similarities(
+    rows: Sequence[SimilarityRow], names: Names, correspondence: Correspondence
+) -> Iterator[MeasuredValue]:
+    """Yield the measures of corresponding layers of two networks at full rank, means of both
+    ways."""
     for row in rows:
-        first, second = named_pair(row, names)
+        networks = named_pair(row, names)
         is_at_full_rank = row.rank1 is None and row.rank2 is None
-        if not is_at_full_rank or row.layer1 != row.layer2 or first == second:
+        if not is_at_full_rank or networks[0] == networks[1]:
             continue
-        forth = similarities_of(row, (first, second))
-        back = reversed_similarities_of(row, (first, second))
+        if not correspondence.holds(row.pair, networks):
+            continue
+        forth = similarities_of(row, networks)
+        back = reversed_similarities_of(row, networks)
         for value, reversed_value in zip(forth, back, strict=True):
             yield value._replace(value=(value.value + reversed_value.value) / 2)
 
@@ -151,8 +228,11 @@ def _groups(front: NamedNetwork, end: NamedNetwork) -> str:
     return " → ".join(groups)
 
 
-def _row(line: DepthLine, layer: str, values: Sequence[MeasuredValue]) -> DepthRow:
-    """Return the mean over pairs of networks of the values of a line at a layer."""
+def _row(line: DepthLine, place: DepthPlace, values: Sequence[MeasuredValue]) -> DepthRow:
+    """Return the mean over pairs of networks of the values of a line at a place.
+
+    A pair of networks with several values there counts by their mean.
+    """
     values_of_pairs = grouped(values, lambda value: value.networks)
     means = np.array(
         [np.mean([value.value for value in of_pair]) for of_pair in values_of_pairs.values()]
@@ -169,13 +249,14 @@ def _row(line: DepthLine, layer: str, values: Sequence[MeasuredValue]) -> DepthR
     return DepthRow(
         line.quantity,
         line.name,
-        layer,
+        place.layer,
         estimate.value,
         low,
         high,
         len(networks),
         len(means),
         line.groups,
+        place.relative_depth,
     )
 
 
@@ -210,7 +291,8 @@ def write_depth(
         names = [" ".join(filter(None, (panel.y_label, panel.title))) for panel in zero]
         note(f"not drawn, as all values are 0: {'; '.join(names)}")
     shown = [panel for panel in panels if panel not in zero]
-    layers = list(dict.fromkeys(row.layer for row in rows))  # the rows are in the order of depth
+    in_order = sorted(rows, key=lambda row: row.relative_depth)
+    layers = list(filter(None, dict.fromkeys(row.layer for row in in_order)))
     pages = [shown[start : start + MAX_PANELS] for start in range(0, len(shown), MAX_PANELS)]
     for number, page in enumerate(pages, start=1):
         page_path = path.with_suffix(".png")
@@ -222,8 +304,9 @@ def write_depth(
         curves(
             page_path,
             panels_of_page,
-            x_label="layer of both networks",
+            x_label="layer of both networks" if layers else "relative depth of both layers",
             layers=layers,
+            x_range=(0, 1),
             title=title,
             caption=_caption(drawn_rows, page, number, len(pages), without_curves),
         )
@@ -254,7 +337,7 @@ def chosen_rows(rows: Sequence[DepthRow], quantities: Sequence[str]) -> list[Dep
 def _panels(rows: Sequence[DepthRow]) -> list[CurvePanel]:
     """Return the panels of curves: a quantity, or with groups a quantity of a method or measure."""
     has_groups = any(row.networks for row in rows)
-    points: dict[tuple[str, str], dict[str, dict[str, Point]]] = {}
+    points: dict[tuple[str, str], dict[str, dict[str | float, Point]]] = {}
     for row in rows:
         title = ""
         label = _title_of_line(row)
@@ -262,7 +345,7 @@ def _panels(rows: Sequence[DepthRow]) -> list[CurvePanel]:
             title = label
             label = row.networks
         curve = points.setdefault((row.quantity, title), {}).setdefault(label, {})
-        curve[row.layer] = Point(row.value, row.low, row.high)
+        curve[row.layer or row.relative_depth] = Point(row.value, row.low, row.high)
     return [
         CurvePanel(lines, quantity, RANGES[quantity], title=title)
         for (quantity, title), lines in points.items()
@@ -303,8 +386,10 @@ def _caption(
     method = _method_of(page)
     if method:
         text = f"Method: {method}. {text}"
+    if not all(row.layer for row in rows):
+        text += ON_DEPTH
     if without_curves:
-        text += f" No layers of the same name: {listed(without_curves, n=MAX_IN_CAPTION)}."
+        text += f" No layers correspond: {listed(without_curves, n=MAX_IN_CAPTION)}."
     return f"{text} Page {number} of {n_pages}." if n_pages > 1 else text
 
 

@@ -12,7 +12,7 @@ from src.ground.user_code import is_user_code, title_of
 from src.tables.network_names import OfTwoNetworks
 from src.tables.tables import columns
 from src.tables.verdict_rows import VerdictRow
-from src.values import ALL_IMAGES, WITHIN_CLASSES, ComparedLayers, Null, Rank, Similarity
+from src.values import ALL_IMAGES, WITHIN_CLASSES, ComparedLayers, Null, Pair, Rank, Similarity
 
 # Ends of the names of columns
 REVERSED = "_reversed"  # from the second layer to the first
@@ -119,6 +119,11 @@ class SimilarityRow(OfTwoNetworks):
             relative_depth1=depths1.get(compared.layer1),
             relative_depth2=depths2.get(compared.layer2),
         )
+
+    @property
+    def pair(self) -> Pair:
+        """The layers."""
+        return Pair(self.layer1, self.layer2)
 
     @cached_property
     def compared(self) -> ComparedLayers:

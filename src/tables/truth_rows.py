@@ -3,6 +3,7 @@
 Dots *tell the class* if their colour or place stands for the label of an image: a network can then
 classify by the dot alone (`--shortcut`)."""
 
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -63,19 +64,20 @@ class DotsRow:
 
 @dataclass(frozen=True)
 class DepthRow:
-    """Means of a quantity at a layer: a row of the table of `misc/collect_results.py --curves`.
+    """Means of a quantity at a depth: a row of the table of `misc/collect_results.py --curves`.
 
     Means are over pairs of networks, intervals of 95 %."""
 
     quantity: str  # accuracy, density ratio, recall ratio, similarity, distance
     line: str  # a method of stitching, or a measure
-    layer: str
+    layer: str  # of both networks; empty where networks have different layers
     value: float
     low: float  # of the interval, see `resampling`; NaN of few networks
     high: float
     n_networks: int
     n_pairs: int
     networks: str = ""  # front group → end group, if there are several groups
+    relative_depth: float = math.nan  # of the layers: the share of the blocks up to them
 
     contents: ClassVar[str] = "depth"
     written_by: ClassVar[str] = "misc/collect_results.py --curves"

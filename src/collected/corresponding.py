@@ -1,0 +1,156 @@
+"""Layers of two networks that correspond: by name in networks of one type, else by relative depth."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from src.collected.groups import Names
+from src.collected.measured import (
+    MeasuredLayer,
+    NetworkPair,
+    compared_layers,
+    named_pair,
+    stitched_layers,
+)
+from src.collected.named_networks import NamedNetwork
+from src.ground.console import listed, note
+from src.ground.grouping import grouped
+from src.runs.folders import StitchingRun
+from src.tables.matrices import by_depth
+from src.tables.network_names import FEATURES
+from src.tables.similarity_rows import SimilarityRow
+from src.values import Pair
+
+Depths = Mapping[NamedNetwork, Mapping[str, float]]  # relative depths by layer, by network
+
+TIE = 1e-6  # relative depths, and distances of these, that are this near count as equal
+
+
+def relative_depths(
+    runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], names: Names
+) -> dict[NamedNetwork, dict[str, float]]:
+    """Return the relative depths of all layers that were measured, by network.
+
+    They are those that the tables record. If a layer has no record, all measured layers of the
+    networks of its type lie at equal distances; a note says so where there are several types.
+
+    Args:
+        names: of all networks.
+    """
+    depths: dict[NamedNetwork, dict[str, float]] = {}
+    assumed = []
+    layers = _measured_layers(runs, similarities, names)
+    by_type = grouped(layers, lambda layer: architecture_of(layer.network))
+    for of_type in by_type.values():
+        depths_of_type = _recorded(of_type)
+        if not depths_of_type:
+            depths_of_type = _assumed(of_type)
+            assumed.append(of_type[0].network.name)
+        for layer in of_type:
+            depths.setdefault(layer.network, {})[layer.layer] = depths_of_type[layer.layer]
+    if assumed and len(by_type) > 1:
+        note(
+            f"relative depths are not recorded of networks such as {listed(assumed)}: their measured "
+            "layers count as lying at equal distances"
+        )
+    return depths
+
+
+def architecture_of(network: NamedNetwork) -> str:
+    """Return the type of a network; of features the name, as their type tells no architecture."""
+    return network.name if network.type == FEATURES else network.type
+
+
+def _measured_layers(
+    runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], names: Names
+) -> Iterator[MeasuredLayer]:
+    """Yield both layers of each row; those of similarities first, whose tables have an order."""
+    for row in similarities:
+        yield from compared_layers(row, named_pair(row, names))
+    for run in runs:
+        yield from stitched_layers(run.row, named_pair(run.row, names))
+
+
+def _recorded(layers: Sequence[MeasuredLayer]) -> dict[str, float]:
+    """Return the recorded relative depths by layer; {} if a layer has none."""
+    depths = {}
+    for layer in layers:
+        if layer.relative_depth is not None:
+            depths[layer.layer] = layer.relative_depth
+    return depths if all(layer.layer in depths for layer in layers) else {}
+
+
+def _assumed(layers: Sequence[MeasuredLayer]) -> dict[str, float]:
+    """Return relative depths of layers that lie at equal distances.
+
+    Their order is that of their places in the network, else that of the first table.
+    """
+    places = {layer.layer: layer.depth for layer in layers if layer.depth is not None}
+    in_tables = {
+        layer: place for place, layer in enumerate(dict.fromkeys(layer.layer for layer in layers))
+    }
+    order = by_depth(in_tables, places, in_tables)
+    return {layer: place / len(order) for place, layer in enumerate(order, start=1)}
+
+
+class Correspondence:
+    """Which layers of two networks correspond.
+
+    In networks of one type they are the layers of the same name. In other networks they are the
+    layers that are nearest in relative depth. Files of features are of one type, whatever their
+    networks, and count as networks of different types.
+
+    Args:
+        depths: of all networks.
+    """
+
+    def __init__(self, depths: Depths):
+        self.depths = depths
+        self._pairs: dict[NetworkPair, set[Pair]] = {}
+
+    def of(self, layer: str, networks: NetworkPair) -> list[str]:
+        """Return the layers of the second network that correspond to a layer of the first.
+
+        It is one layer, two that are equally near, or none.
+        """
+        network, other = networks
+        depths_of_other = self.depths[other]
+        if architecture_of(network) == architecture_of(other):
+            return [layer] if layer in depths_of_other else []
+        depth = self.depths[network][layer]
+        distances = {name: abs(item - depth) for name, item in depths_of_other.items()}
+        nearest = min(distances.values())
+        return [name for name, distance in distances.items() if distance < nearest + TIE]
+
+    def holds(self, pair: Pair, networks: NetworkPair) -> bool:
+        """Return whether two layers correspond to each other, seen from either network."""
+        if networks not in self._pairs:
+            self._pairs[networks] = self._pairs_of(networks)
+        return pair in self._pairs[networks]
+
+    def _pairs_of(self, networks: NetworkPair) -> set[Pair]:
+        front, end = networks
+        fronts_of = {layer: self.of(layer, (end, front)) for layer in self.depths[end]}
+        return {
+            Pair(layer, other)
+            for layer in self.depths[front]
+            for other in self.of(layer, networks)
+            if layer in fronts_of[other]
+        }
+
+    @property
+    def is_by_name(self) -> bool:
+        """Whether all networks have the same layers at the same depths.
+
+        Networks of one type have, even if different layers of them were measured.
+        """
+        architectures: dict[str, dict[str, float]] = {}
+        for network, of_network in self.depths.items():
+            architectures.setdefault(architecture_of(network), {}).update(of_network)
+        first, *others = architectures.values()
+        return all(_are_equal(first, other) for other in others)
+
+
+def _are_equal(first: Mapping[str, float], second: Mapping[str, float]) -> bool:
+    """Return whether two networks have the same layers at the same depths."""
+    if first.keys() != second.keys():
+        return False
+    return all(abs(first[layer] - second[layer]) < TIE for layer in first)

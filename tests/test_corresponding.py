@@ -1,0 +1,89 @@
+"""Which layers of two networks correspond: by name, or by relative depth."""
+
+import itertools
+
+import pytest
+
+from src.collected.corresponding import Correspondence, relative_depths
+from src.collected.named_networks import NamedNetwork
+from src.values import Pair
+from tests.result_rows import similarity_row
+
+
+def network(name: str, kind: str) -> NamedNetwork:
+    return NamedNetwork(name, "", training=name, type=kind)
+
+
+def even(n_layers: int, start: str = "l") -> dict[str, float]:
+    """Layers at equal distances."""
+    return {f"{start}{i}": i / n_layers for i in range(1, n_layers + 1)}
+
+
+A, B = network("a", "deep"), network("b", "deep")
+SHALLOW = network("s", "shallow")
+
+
+def test_layers_of_one_type_correspond_by_name():
+    by_name = Correspondence({A: {"x": 0.1, "y": 0.9}, B: {"x": 0.1, "z": 1.0}})
+    assert by_name.of("x", (A, B)) == ["x"] and by_name.of("y", (A, B)) == []
+    assert by_name.holds(Pair("x", "x"), (A, B)) and not by_name.holds(Pair("y", "z"), (A, B))
+    assert by_name.is_by_name
+
+
+@pytest.mark.parametrize(
+    ("n_shallow", "n_deep"), [(1, 2), (2, 3), (3, 8), (4, 15), (8, 9), (9, 15), (15, 16)]
+)
+def test_each_layer_of_the_network_with_fewer_has_a_partner_of_its_own(n_shallow, n_deep):
+    """Whichever network comes first, up to ties; the last layers correspond."""
+    depths = {A: even(n_deep), SHALLOW: even(n_shallow, "s")}
+    nearest = Correspondence(depths)
+    pairs = {
+        pair
+        for pair in itertools.starmap(Pair, itertools.product(depths[A], depths[SHALLOW]))
+        if nearest.holds(pair, (A, SHALLOW))
+    }
+    assert {pair.end_layer for pair in pairs} == set(depths[SHALLOW])
+    assert len({pair.front_layer for pair in pairs}) == len(pairs)
+    for front, end in pairs:
+        assert nearest.holds(Pair(end, front), (SHALLOW, A))
+        assert abs(depths[A][front] - depths[SHALLOW][end]) <= 1 / (2 * n_deep) + 1e-9
+    assert Pair(f"l{n_deep}", f"s{n_shallow}") in pairs
+    assert not nearest.is_by_name
+
+
+def test_equally_near_layers_both_correspond():
+    nearest = Correspondence({A: even(4), SHALLOW: {"s1": 0.375, "s2": 1.0}})
+    assert nearest.of("s1", (SHALLOW, A)) == ["l1", "l2"]
+    assert nearest.of("l1", (A, SHALLOW)) == ["s1"]
+
+
+def test_types_with_equal_layers_are_one_architecture_and_files_of_features_are_not():
+    other = network("o", "other")
+    assert Correspondence({A: even(3), other: even(3)}).is_by_name
+    assert Correspondence({A: even(3), B: {"l1": 1 / 3}}).is_by_name
+    assert not Correspondence({A: even(3), other: {**even(3), "l1": 0.2}}).is_by_name
+    files = network("f", "features"), network("g", "features")
+    stored = Correspondence({files[0]: even(2), files[1]: even(4)})
+    assert stored.of("l2", files) == ["l4"] and not stored.is_by_name
+
+
+def test_unrecorded_layers_lie_at_equal_distances_in_the_order_of_tables(capsys):
+    rows = [
+        similarity_row(
+            model1_type="deep",
+            model2_type="shallow",
+            layer1=first,
+            layer2=second,
+            relative_depth2=depth,
+            values={"cka": 0.5},
+        )
+        for first in ("stem", "body", "all", "end")
+        for second, depth in (("u", 0.4), ("v", 1.0))
+    ]
+    names = {rows[0].network_keys[0]: A, rows[0].network_keys[1]: SHALLOW}
+    depths = relative_depths([], rows, names)
+    assert depths == {
+        A: {"stem": 0.25, "body": 0.5, "all": 0.75, "end": 1.0},
+        SHALLOW: {"u": 0.4, "v": 1.0},
+    }
+    assert "not recorded of networks such as a:" in capsys.readouterr().err
