@@ -273,13 +273,23 @@ def runs_of(source_dir: Path, *, recursive: bool, may_lack: bool):
 
 def similarities_of(source_dir: Path):
     """Return the rows of all tables of similarity below a folder."""
-    from src.runs.weights import warn_of_earlier
+    return rows_of_similarity(tables_of_similarity(source_dir))
+
+
+def tables_of_similarity(source_dir: Path) -> list[Path]:
+    """Return the paths of all tables of similarity below a folder."""
     from src.tables.network_list import SIMILARITY
+
+    return sorted(source_dir.rglob(f"{SIMILARITY}/*.csv"))
+
+
+def rows_of_similarity(tables):
+    """Return the rows of tables of similarity; warn of rows of weights that have changed since."""
+    from src.runs.weights import warn_of_earlier
     from src.tables.similarity_rows import SimilarityRow
     from src.tables.tables import read_table
 
-    paths = sorted(source_dir.rglob(f"{SIMILARITY}/*.csv"))
-    rows = [row for path in paths for row in read_table(path, SimilarityRow)]
+    rows = [row for table in tables for row in read_table(table, SimilarityRow)]
     warn_of_earlier((row.networks for row in rows), kind="row")
     return rows
 

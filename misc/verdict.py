@@ -33,12 +33,7 @@ def parser() -> cli.Parser:
         help="list of networks as for misc/all_pairs.py (CSV with name, path, type and optionally group): show "
         "names instead of paths, and compare the groups",
     )
-    add_limits(options)
-    add(
-        "--pool",
-        action="store_true",
-        help="count pairs of networks as repetitions of one experiment if they have no network in common",
-    )
+    add_judging(options)
     add("--verbose", action="store_true", help="print a line for each pair of layers and method")
     add(
         "-o",
@@ -53,8 +48,8 @@ def parser() -> cli.Parser:
     return options
 
 
-def add_limits(options: cli.Parser) -> None:
-    """Add the options of the limits of the verdict similar."""
+def add_judging(options: cli.Parser) -> None:
+    """Add the options that decide the verdicts: the limits, and what is tested together."""
     add = options.add_argument
     add(
         "--tolerance",
@@ -72,6 +67,11 @@ def add_limits(options: cli.Parser) -> None:
         "--pairwise",
         action="store_true",
         help="test each pair of layers by itself, without the correction for many tests (false discovery rate)",
+    )
+    add(
+        "--pool",
+        action="store_true",
+        help="count pairs of networks as repetitions of one experiment if they have no network in common",
     )
 
 

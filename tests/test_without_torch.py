@@ -54,6 +54,7 @@ def test_scripts_on_tables_do_not_need_torch(tmp_path):
     of_ranks = [similarity, "probes.csv", "-o"]
     commands = [
         ["verdict.py", "results/dm", "results/tlm", "-sim", similarity],
+        ["report.py", "results"],
         ["collect_results.py", "results", "-r", "--networks", "networks.csv"],
         ["collect_results.py", "results", "--curves"],
         ["collect_results.py", "results/dm", "results/tlm"],

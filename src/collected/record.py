@@ -1,11 +1,19 @@
-"""What a verdict was given on, and by which version: for the files beside its table."""
+"""What results were made with: networks, images, versions and commands, for reports."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from src.collected.groups import Names
+from src.collected.named_networks import NamedNetwork
+from src.ground.files import read_json
 from src.ground.grouping import grouped
 from src.runs.folders import StitchingRun
+from src.runs.weights import recorded
 from src.tables.image_records import SPLITS, record_of
-from src.tables.network_names import SHORT
+from src.tables.network_names import SHORT, NetworkName
+from src.tables.similarity_rows import SimilarityRow
 
 NOT_RECORDED = "images without a fingerprint"
 
@@ -49,3 +57,114 @@ def describe(
         f"Given by version {version}, on the test images of {', '.join(data)}.",
         f"Command: `{command}`",
     ]
+
+
+class MeasuredNetwork(NamedTuple):
+    """A network with its accuracy on the test images of a data set."""
+
+    name: str
+    group: str
+    type: str
+    checkpoint: str
+    weights: str  # the SHA-256, or its first digits
+    dataset: str
+    accuracy: float | None  # of the network alone; None: not measured
+
+
+def networks_of(
+    runs: Iterable[StitchingRun], similarities: Iterable[SimilarityRow], names: Names
+) -> list[MeasuredNetwork]:
+    """Return the networks of results, once for each data set, in the order of `names`.
+
+    Args:
+        names: of all networks.
+    """
+    measured: list[tuple[NetworkName, str, float | None]] = []
+    for run in runs:
+        networks = recorded(run.options)
+        dataset = str(run.row.dataset)
+        measured.append((networks["front_model"], dataset, _or_none(run.row.front_accuracy)))
+        measured.append((networks["end_model"], dataset, _or_none(run.row.end_accuracy)))
+    for row in similarities:
+        measured += [(network, row.dataset, None) for network in row.networks]
+    by_data = grouped(measured, lambda item: (item[0].key, item[1]))
+    first = [items[0] for items in by_data.values()]
+    in_order = sorted(first, key=lambda item: list(names).index(item[0].key))
+    return [_named(names[item[0].key], *item) for item in in_order]
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _named(
+    name: NamedNetwork, network: NetworkName, dataset: str, accuracy: float | None
+) -> MeasuredNetwork:
+    return MeasuredNetwork(
+        name.name, name.group, network.type, network.path, network.weights, dataset, accuracy
+    )
+
+
+class Command(NamedTuple):
+    """A command that made results, with the versions it ran on."""
+
+    command: str
+    suite: str
+    commit: str
+    packages: str  # Python, torch and the like, with their versions
+    device: str
+    n_runs: int
+    start: str  # of the first run, as an ISO date
+    end: str  # of the last run
+
+
+def commands_of(files: Iterable[Path], own: Mapping[str, Any]) -> list[Command]:
+    """Return the commands that made results, the earliest first.
+
+    Args:
+        files: `run.json` of the results. Some may not exist, as the paper's code writes none.
+        own: the record of the command that reports them.
+    """
+    records = [read_json(file) for file in dict.fromkeys(files) if file.is_file()]
+    by_command = grouped([*records, own], _versions_of)
+    commands = [_command(of_command) for of_command in by_command.values()]
+    return sorted(commands, key=lambda command: command.start)
+
+
+def _versions_of(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what tells commands apart: the line, and the versions."""
+    packages = ("python", "torch", "torchvision", "numpy", "scipy", "cuda")
+    versions = [f"{name} {record[name]}" for name in packages if record.get(name)]
+    names = ("command", "suite", "commit", "device")
+    return *(str(record.get(name) or "") for name in names), ", ".join(versions)
+
+
+def _command(records: Sequence[Mapping[str, Any]]) -> Command:
+    """Return the command of records that differ in their times only."""
+    line, suite, commit, device, packages = _versions_of(records[0])
+    return Command(
+        line,
+        suite,
+        commit,
+        packages,
+        device,
+        len(records),
+        min(record["start"] for record in records),
+        max(record["end"] for record in records),
+    )
+
+
+def files_of(
+    runs: Iterable[StitchingRun], tables: Iterable[Path], networks: Iterable[MeasuredNetwork]
+) -> Iterator[Path]:
+    """Yield the files `run.json` of trainings, stitches, evaluations and tables, whether or not
+    they exist."""
+    for network in networks:
+        yield Path(network.checkpoint).parent / "run.json"
+    folders = dict.fromkeys(run.folder.parent for run in runs)
+    for run in runs:
+        yield run.folder / "run.json"
+    for folder in folders:
+        yield from sorted(folder.glob("*.run.json"))
+    for table in tables:
+        yield table.with_suffix(".run.json")

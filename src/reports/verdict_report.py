@@ -351,7 +351,7 @@ def sentences(
     rows: Sequence[VerdictRow], limits: Limits, tests: Sequence[GroupTestRow] = ()
 ) -> list[str]:
     """Return the verdicts in words: the rule, each section, the controls, tests between groups."""
-    lines = [_rule(limits)]
+    lines = [rule(limits)]
     for section in sections_of(rows):
         lines += _on_section(section)
     low = {}
@@ -389,7 +389,7 @@ def sentences(
     return lines
 
 
-def _rule(limits: Limits) -> str:
+def rule(limits: Limits) -> str:
     """Return the sentences on the rule, and on what *similar* says and does not say."""
     tests = "false discovery rate over all pairs of one method and the same types of networks"
     if limits.pairwise:

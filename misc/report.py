@@ -1,0 +1,160 @@
+#!/usr/bin/env python3
+"""Write a report of stitches and similarities as one page of HTML, for a reader who has nothing
+else."""
+
+import sys
+from datetime import datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from misc.collect_results import names_of, rows_of_similarity, runs_of, tables_of_similarity
+from misc.verdict import add_judging, limits_of
+from src import cli
+
+
+def parser() -> cli.Parser:
+    options = cli.Parser(
+        "Write one page of HTML with the verdicts, the maps, the groups and the provenance of an experiment. It has "
+        "all tables and figures in it, and needs neither network nor other files."
+    )
+    add = options.add_argument
+    add(
+        "source_dirs",
+        nargs="+",
+        help="folders of stitching runs, or above them, such as results/DIR of misc/all_pairs.py; with all evaluations "
+        "and all tables similarity/*.csv below",
+    )
+    add(
+        "-sim",
+        "--similarity",
+        nargs="+",
+        default=[],
+        help="further CSV files of exec_compute_low_rank_sim_metrics.py",
+    )
+    add(
+        "--networks",
+        help="list of networks as for misc/all_pairs.py, with their names and groups",
+    )
+    add_judging(options)
+    add("--title", default="", help="title of the page; default: the folders")
+    add("-o", "--output", default="report.html", help="file to write")
+    return options
+
+
+def report(args) -> None:
+    from src.collected import record
+    from src.collected.between_groups import compare_groups
+    from src.collected.measurements import layer_values
+    from src.collected.verdicts import judge_runs
+    from src.ground.console import note
+    from src.ground.files import write_text
+    from src.ground.provenance import provenance
+    from src.reports import experiment_page as sections
+    from src.reports.figures import can_draw
+    from src.reports.html_page import page
+    from src.reports.verdict_report import values_of_verdicts
+
+    # What the folders hold, and what it was made with
+    start = datetime.now()
+    runs, similarities, tables = results_of(args)
+    names = names_of(args, runs, similarities)
+    networks = record.networks_of(runs, similarities, names)
+    own = provenance(gpu=-1, start=start)
+    commands = record.commands_of(record.files_of(runs, tables, networks), own)
+
+    # The verdicts, and the comparison of groups of networks
+    limits = limits_of(args)
+    verdicts = judge_runs(runs, similarities, limits=limits, pool=args.pool, names=names)
+    groups, tests, _ = compare_groups(values_of_verdicts(verdicts, names.values()))
+    of_measures = layer_values([], similarities, names) if len(names) > 2 else []
+    by_measures = compare_groups(of_measures)
+
+    # The page
+    output = Path(args.output)
+    can_draw(output)  # warns if matplotlib is not installed
+    with TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        write_verdicts(folder, verdicts, limits, groups, tests)
+        write_similarities(folder, runs, similarities, names)
+        lead = [
+            sections.subject(runs, similarities, names),
+            sections.archive(folder, output.stem),
+        ]
+        parts = [
+            sections.results(verdicts, limits),
+            sections.figures("Maps", folder, "verdict.png", "verdict_numbers.png"),
+            sections.figures("Where the image is lost", folder, "verdict_way*.png"),
+            sections.groups([*groups, *by_measures.groups], [*tests, *by_measures.tests]),
+            sections.figures("Similarity of all layers", folder, "similarity.png"),
+            sections.figures("Layers of the same name, over depth", folder, "curves*.png"),
+            sections.networks(networks),
+            sections.methods(runs),
+            sections.for_paper(runs, similarities, limits, commands),
+            sections.pairs(verdicts),
+            sections.made_with(commands, record.images_of(runs)),
+        ]
+        title = args.title or f"Report on {', '.join(args.source_dirs)}"
+        write_text(output, page(title, lead, parts))
+    note(f"wrote {output}")
+
+
+def results_of(args):
+    """Return the newest runs below all folders, the rows of all tables of similarity, and the paths
+    of these tables."""
+    from src.ground.errors import UserError
+    from src.runs.folders import newest_runs
+    from src.tables.image_records import warn_of_several
+
+    runs = []
+    tables = list(map(Path, args.similarity))
+    for folder in map(Path, args.source_dirs):
+        runs += runs_of(folder, recursive=True, may_lack=True)
+        tables += tables_of_similarity(folder)
+    similarities = rows_of_similarity(tables)
+    if not runs and not similarities:
+        raise UserError(
+            f"{', '.join(args.source_dirs)}: no finished stitching run and no table similarity/*.csv below; give "
+            "folders that hold some, such as results/DIR"
+        )
+    warn_of_several([*(run.row for run in runs), *similarities])
+    return newest_runs(runs), similarities, tables
+
+
+def write_verdicts(folder: Path, verdicts, limits, groups, tests) -> None:
+    """Write the files of misc/verdict.py."""
+    from src.ground.console import silenced
+    from src.reports import verdict_report
+
+    if verdicts:
+        with silenced():
+            verdict_report.write_files(
+                folder / "verdict.csv", verdicts, limits, groups=groups, tests=tests
+            )
+
+
+def write_similarities(folder: Path, runs, similarities, names) -> None:
+    """Write the table of similarity with its maps; of several pairs of networks, curves over depth."""
+    from src.ground.console import silenced
+    from src.reports import depth_curves, similarity_report
+    from src.tables.similarity_rows import SimilarityRow
+    from src.tables.tables import write_table
+
+    with silenced():
+        if len({row.network_keys for row in similarities}) == 1:
+            similarity_report.write_files(folder / "similarity.csv", similarities)
+            return
+        if similarities:
+            write_table(folder / "similarity.csv", SimilarityRow, similarities)
+        rows = depth_curves.depth_rows(runs, similarities, names)
+        if rows:
+            depth_curves.write_depth(folder / "curves.csv", rows)
+
+
+def main(argv=None) -> int:
+    return cli.run(parser(), report, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

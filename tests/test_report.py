@@ -1,0 +1,257 @@
+"""The page of misc/report.py: its numbers, its names and its files, read by a parser of HTML."""
+
+import base64
+import io
+import json
+import zipfile
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from src import __version__
+from src.reports.methods_text import how
+from tests import tables
+from tests.commands import error_line, read_csv, run
+from tests.written_runs import OPTIONS, write_evaluation, write_run
+
+SCRIPT = "misc/report.py"
+VOID = {"meta", "img"}  # elements without an end
+FOREIGN = '<b title="x">&f'  # a name that would be HTML
+RECORD = {
+    "command": "exec_stitch.py f.pt g.pt 'layer*'",
+    "suite": "1.2.3",
+    "commit": "0123456789abcdef",
+    "python": "3.11.0",
+    "torch": "2.6.0",
+    "device": "CPU",
+    "start": "2025-01-01T10:00:00.1",
+    "end": "2025-01-01T11:00:00.1",
+}
+
+
+class Page(HTMLParser):
+    """The tables of a page by their titles, its texts, and the addresses it names.
+
+    An element that is not closed, or not in its place, is an error.
+    """
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.open: list[str] = []
+        self.tables: dict[str, list[list[str]]] = {}
+        self.text = ""
+        self.addresses: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.title = ""
+        self.feed(path.read_text(encoding="utf-8"))
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.addresses += [values[name] for name in ("src", "href") if name in values]
+        if tag == "img":
+            self.images.append(values)
+        if tag == "caption":
+            self.title = ""
+        elif tag == "tr":
+            self.tables[self.title].append([])
+        elif tag in ("td", "th"):
+            self.tables[self.title][-1].append("")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+        if tag == "caption":
+            assert self.title not in self.tables
+            self.tables[self.title] = []
+
+    def handle_data(self, data):
+        self.text += data
+        if "caption" in self.open:
+            self.title += data
+        elif {"td", "th"} & set(self.open):
+            self.tables[self.title][-1][-1] += data
+
+    def rows(self, title: str) -> list[dict[str, str]]:
+        """The rows of a table by column."""
+        header, *lines = self.tables[title]
+        return [dict(zip(header, line, strict=True)) for line in lines]
+
+    def files(self) -> dict[str, str]:
+        """The text of the files in the archive that the page carries, but for figures."""
+        (address,) = [item for item in self.addresses if "octet-stream" in item]
+        content = base64.b64decode(address.partition(",")[2])
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            names = [name for name in archive.namelist() if not name.endswith(".pdf")]
+            return {Path(name).name: archive.read(name).decode() for name in names}
+
+
+def page_of(folder: Path, *arguments) -> Page:
+    run(SCRIPT, *arguments, "-o", folder / "page.html", cwd=folder)
+    return Page(folder / "page.html")
+
+
+def write_results(folder: Path) -> None:
+    """Direct matching and training, evaluated, with one pair of layers in `results/dm` and two in
+    `results/tlm`."""
+    run_folder = write_run(folder / "results/dm", "1", n_right=945, end_layer="y")
+    (run_folder / "run.json").write_text(json.dumps(RECORD))
+    trained = {"init": "rand", "n_epochs": 3, "optimizer": "adam", "learning_rate": 0.01}
+    write_run(folder / "results/tlm", "1", n_right=948, end_layer="y", **trained)
+    write_run(folder / "results/tlm", "2", n_right=500, front_layer="w", **trained)
+    write_evaluation(folder / "results/dm", {"1": 0.5})
+    write_evaluation(
+        folder / "results/tlm",
+        {"1": 0.7, "2": 0.9},
+        identified={"y": 0.99, "z": 0.5, "output": 0.6},
+    )
+
+
+def test_the_page_has_the_numbers_of_the_verdict(tmp_path):
+    """Word by word and digit by digit, and the same files."""
+    write_results(tmp_path)
+    folders = ["results/dm", "results/tlm"]
+    run("misc/verdict.py", *folders, "-o", "verdict.csv", cwd=tmp_path)
+    verdicts = read_csv(tmp_path / "verdict.csv")
+    page = page_of(tmp_path, *folders)
+
+    shown = [
+        {"method": title, **row} for title in ("direct matching", "task loss matching")
+        for row in page.rows(title)
+    ]  # fmt: skip
+    assert len(shown) == len(verdicts) == 3
+    for row, expected in zip(shown, verdicts, strict=True):
+        for name, column in (
+            ("method", "method"),
+            ("front layer", "front_layer"),
+            ("end layer", "end_layer"),
+            ("verdict", "verdict"),
+            ("lost at", "lost_at"),
+            ("reason", "reason"),
+        ):
+            assert row[name] == expected[column]
+        assert row["accuracy"] == rounded(expected["accuracy"])
+        assert row["AUROC energy"] == rounded(expected["auroc_energy"])
+        for name in ("penalty", "identification"):
+            value, low, high = (rounded(expected[f"{name}{end}"]) for end in ("", "_low", "_high"))
+            assert row[name] == f"{value} [{low}, {high}]"
+
+    counts = {row.pop("method"): row for row in page.rows("Verdicts on pairs of layers")}
+    assert counts["direct matching"]["similar"] == "1"
+    assert counts["task loss matching"]["the image is lost"] == "1"
+    assert counts["task loss matching"]["not matched"] == "1"
+    assert counts["task loss matching"]["all pairs"] == "2"
+    files = page.files()
+    assert files["verdict.csv"] == (tmp_path / "verdict.csv").read_text()
+    assert files["verdict_way.csv"] == (tmp_path / "verdict_way.csv").read_text()
+
+
+def rounded(text: str) -> str:
+    return f"{float(text):.4f}"
+
+
+def test_the_page_needs_nothing_else(tmp_path):
+    """All addresses are data or places in the page; every figure has a text."""
+    write_results(tmp_path)
+    page = page_of(tmp_path, "results", "--title", "Two networks")
+    assert all(address.startswith(("data:", "#")) for address in page.addresses)
+    assert len(page.images) >= 3 and all(image["alt"] for image in page.images)
+    assert "http" not in (tmp_path / "page.html").read_text()
+    assert page.text.count("Two networks") == 3  # in the head, above the page, in the command
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "results"]
+
+
+def test_names_are_texts(tmp_path):
+    """A name that would be HTML stands in the page as it is."""
+    write_run(tmp_path / "runs", "1", n_right=945, end_layer="y", front_model_path=f"{FOREIGN}.pt")
+    page = page_of(tmp_path, "runs", "--title", FOREIGN)
+    assert page.text.count(FOREIGN) >= 3
+    assert page.rows("The networks")[0]["name"] == f"{FOREIGN}.pt"
+
+
+def test_how_it_was_made(tmp_path):
+    """Commands with their versions, weights and images, of runs that recorded them."""
+    digests = {"front_model_path_sha256": "a" * 64, "test_images_sha256": "c" * 64}
+    for name in "12":
+        folder = write_run(tmp_path / "runs", name, n_right=945, front_layer=f"x{name}", **digests)
+        (folder / "run.json").write_text(json.dumps(RECORD))
+    page = page_of(tmp_path, "runs")
+    assert "# 2 results, 2025-01-01T10:00 to 2025-01-01T11:00\nexec_stitch.py f.pt" in page.text
+    of_runs, of_page = page.rows("The versions")
+    assert list(of_runs.values()) == ["1.2.3", "0123456789ab", "python 3.11.0, torch 2.6.0", "CPU"]
+    assert of_page["suite"] == __version__
+    weights = {row["name"]: row["SHA-256 of the weights"] for row in page.rows("The networks")}
+    assert weights == {"f.pt": "a" * 64, "g.pt": ""}
+    assert page.rows("The images")[0]["fingerprint (SHA-256)"] == "c" * 64
+
+
+def test_groups_and_similarities_of_many_networks(tmp_path):
+    """Of a folder of misc/all_pairs.py: means over pairs of networks, and the groups of the list."""
+    networks = ["name,path,type,group"]
+    for name in "abcd":
+        (tmp_path / f"{name}.pt").write_text(name)
+        networks.append(f"{name},{name}.pt,resnet18,{'early' if name in 'ab' else 'late'}")
+    (tmp_path / "networks.csv").write_text("\n".join(networks))
+    pairs = [(front, end) for front in "abcd" for end in "abcd" if front != end]
+    for number, (front, end) in enumerate(pairs):
+        folder = tmp_path / "all/pinv" / f"{front}-{end}"
+        paths = {"front_model_path": f"{front}.pt", "end_model_path": f"{end}.pt"}
+        write_run(folder, "1", n_right=900 + 4 * number, end_layer="x", **paths)
+    (tmp_path / "all/similarity").mkdir()
+    for front, end in (("a", "b"), ("a", "c")):
+        row = {"model1": f"{front}.pt", "model2": f"{end}.pt", "layer1": "x", "layer2": "x"}
+        table = tmp_path / "all/similarity" / f"{front}-{end}.csv"
+        tables.write_table(table, tables.SIMILARITY, row | {"cka": 0.5})
+
+    options = ["--networks", "networks.csv"]
+    folders = sorted((tmp_path / "all/pinv").iterdir())
+    run("misc/verdict.py", *folders, *options, "-o", "verdict.csv", cwd=tmp_path)
+    page = page_of(tmp_path, "all", *options)
+    (title,) = [title for title in page.tables if title.startswith("direct matching: means over")]
+    expected = read_csv(tmp_path / "verdict_groups.csv")
+    assert len(expected) == 4
+    for row, group in zip(page.rows(title), expected, strict=True):
+        assert (row["front group"], row["end group"]) == (group["front_group"], group["end_group"])
+        assert row["penalty"] == rounded(group["penalty"])
+    (tests,) = [title for title in page.tables if title.startswith("direct matching: differences")]
+    test = read_csv(tmp_path / "verdict_group_tests.csv")[0]
+    assert page.rows(tests)[0]["question"] == f"({test['within']}) − ({test['across']})"
+    (means,) = page.rows("direct matching, 12 pairs of networks")
+    accuracies = [0.9 + 0.004 * number for number in range(12)]
+    assert means["mean penalty"] == f"{0.95 - sum(accuracies) / 12:.4f}"
+    assert page.files()["similarity.csv"].count("0.5") == 2
+    assert [row["name"] for row in page.rows("The networks")] == list("abcd")
+
+
+def test_a_folder_of_similarities_alone(tmp_path):
+    """One pair of networks, without a stitch and without a list."""
+    (tmp_path / "all/similarity").mkdir(parents=True)
+    rows = [{"layer1": name, "layer2": "x", "cka": 0.25} for name in "xy"]
+    tables.write_table(tmp_path / "all/similarity/a-b.csv", tables.SIMILARITY, *rows)
+    page = page_of(tmp_path, "all")
+    assert "Layers were also compared by linear CKA" in page.text
+    assert "Verdict" not in page.text and len(page.images) == 1
+    assert page.files()["similarity.csv"].count("0.25") == 2
+
+
+def test_a_folder_without_results_is_refused(tmp_path):
+    said = error_line(SCRIPT, tmp_path)
+    assert "no finished stitching run and no table similarity/*.csv" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"n_pinv_init_samples": "auto"}, "as many training images as the pair of layers needs"),
+        ({"n_pinv_init_samples": 500}, "least squares, on 500 training images"),
+        ({"pinv_cutoff": "exact"}, "singular values below columns·eps(float32)"),
+        ({"init": "rand", "n_epochs": 1}, "trained for 1 epoch on the cross-entropy by adam"),
+        ({"init": "eye", "n_epochs": 2, "objective": "mine.py:loss"}, "2 epochs on the loss by"),
+        ({"n_epochs": 2, "batch_size": 64}, "batch size 64, statistics of BatchNorms updated"),
+        ({"front_stitch_rank": 4}, "cut to 4 principal components"),
+    ],
+)
+def test_methods_in_words(options, text):
+    assert text in how(OPTIONS | options)
