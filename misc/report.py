@@ -88,7 +88,7 @@ def report(args) -> None:
             sections.figures("Where the image is lost", folder, "verdict_way*.png"),
             sections.groups([*groups, *by_measures.groups], [*tests, *by_measures.tests]),
             sections.figures("Similarity of all layers", folder, "similarity.png"),
-            sections.figures("Layers of the same name, over depth", folder, "curves*.png"),
+            sections.figures("Corresponding layers, over depth", folder, "curves*.png"),
             sections.networks(networks),
             sections.methods(runs),
             sections.for_paper(runs, similarities, limits, commands),
@@ -136,6 +136,7 @@ def write_verdicts(folder: Path, verdicts, limits, groups, tests) -> None:
 
 def write_similarities(folder: Path, runs, similarities, names) -> None:
     """Write the table of similarity with its maps; of several pairs of networks, curves over depth."""
+    from src.collected.corresponding import Correspondence, relative_depths
     from src.ground.console import silenced
     from src.reports import depth_curves, similarity_report
     from src.tables.similarity_rows import SimilarityRow
@@ -147,7 +148,8 @@ def write_similarities(folder: Path, runs, similarities, names) -> None:
             return
         if similarities:
             write_table(folder / "similarity.csv", SimilarityRow, similarities)
-        rows = depth_curves.depth_rows(runs, similarities, names)
+        correspondence = Correspondence(relative_depths(runs, similarities, names))
+        rows = depth_curves.depth_rows(runs, similarities, names, correspondence)
         if rows:
             depth_curves.write_depth(folder / "curves.csv", rows)
 

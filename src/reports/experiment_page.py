@@ -36,7 +36,7 @@ CAPTIONS = {  # of the figures, by the beginnings of their names
     "verdict_numbers": "Further numbers of all pairs of layers.",
     "verdict_way": "Share of identified images from the end layer to the output; 0.5 is chance.",
     "verdict": "All pairs of layers: rows are front layers, columns end layers.",
-    "curves": "Layers of the same name, over depth.",
+    "curves": "Layers that correspond to each other, over depth.",
     "similarity": "Similarity of all pairs of layers.",
 }
 QUESTION = (
