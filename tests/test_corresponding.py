@@ -6,6 +6,7 @@ import pytest
 
 from src.collected.corresponding import Correspondence, relative_depths
 from src.collected.named_networks import NamedNetwork
+from src.ground.errors import UserError
 from src.values import Pair
 from tests.result_rows import similarity_row
 
@@ -65,6 +66,17 @@ def test_types_with_equal_layers_are_one_architecture_and_files_of_features_are_
     files = network("f", "features"), network("g", "features")
     stored = Correspondence({files[0]: even(2), files[1]: even(4)})
     assert stored.of("l2", files) == ["l4"] and not stored.is_by_name
+
+
+def test_a_list_gives_networks_of_one_type_one_depth_of_a_layer():
+    rows = [similarity_row(layer1="x", layer2="x", values={"cka": 0.5})]
+    first, second = rows[0].network_keys
+    names = {first: A._replace(depths=(("x", 0.5),)), second: B._replace(depths=(("x", 1.0),))}
+    with pytest.raises(UserError, match="another depth of layer x for b"):
+        relative_depths([], rows, names)
+    names[second] = B
+    depths = relative_depths([], rows, names)
+    assert depths == {names[first]: {"x": 0.5}, B: {"x": 0.5}}
 
 
 def test_unrecorded_layers_lie_at_equal_distances_in_the_order_of_tables(capsys):

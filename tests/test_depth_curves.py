@@ -227,6 +227,46 @@ def test_networks_of_other_architectures_have_curves_over_relative_depth(tmp_pat
     assert "nearest to the other in depth" in caption_of(drawn_figures["curves.png"])
 
 
+def test_a_list_may_give_relative_depths(tmp_path):
+    """In place of those that tables record, for networks of a type."""
+    layers = {"a": ("x", "y"), "b": ("u", "v")}
+    for name in layers:
+        (tmp_path / f"{name}.pt").write_text(name)
+    for number, (front, end) in enumerate(itertools.product(*layers.values())):
+        write_run(
+            tmp_path / "all",
+            f"{number}",
+            n_right=100 * (1 + number),
+            metrics={"front_relative_depth": 0.5, "end_relative_depth": 0.5},
+            front_model_path="a.pt",
+            end_model_path="b.pt",
+            end_model_type="resnet34",
+            front_layer=front,
+            end_layer=end,
+        )
+
+    def write_list(depths: str) -> None:
+        lines = ["name,path,type,depths", 'a,a.pt,resnet18,"x=0.3, y = 0.7"']
+        (tmp_path / "list.csv").write_text("\n".join([*lines, f'b,b.pt,resnet34,"{depths}"']))
+
+    command = (SCRIPT, "all", "--curves", "--networks", "list.csv")
+    for depths, expected in {
+        "u=0.3,v=1": {1 / 3: 0.1, 1: 0.4},
+        "u=0.75,v=0.25": {1 / 3: 0.2, 2 / 3: 0.3},
+    }.items():
+        write_list(depths)
+        run(*command, cwd=tmp_path)
+        rows = read_csv(tmp_path / "all" / "curves.csv")
+        assert {float(row["relative_depth"]): float(row["value"]) for row in rows} == expected
+    for depths, words in {
+        "u=2": ("depths of b: 'u=2'", "LAYER=DEPTH"),
+        "=1": ("depths of b: '=1'", "from 0 to 1"),
+        "u=1": ("depths that the list gives b", "lack v"),
+    }.items():
+        write_list(depths)
+        assert says(error_line(*command, cwd=tmp_path), *words)
+
+
 def test_the_caption_says_of_bands_what_is_drawn(tmp_path, drawn_figures):
     few = DepthRow("accuracy", "dm", "x", 0.5, math.nan, math.nan, 3, 6, "clean → clean")
     many = DepthRow("accuracy", "dm", "x", 0.5, 0.4, 0.6, 6, 18, "clean → noisy")

@@ -12,6 +12,7 @@ from src.collected.measured import (
 )
 from src.collected.named_networks import NamedNetwork
 from src.ground.console import listed, note
+from src.ground.errors import UserError
 from src.ground.grouping import grouped
 from src.runs.folders import StitchingRun
 from src.tables.matrices import by_depth
@@ -29,18 +30,23 @@ def relative_depths(
 ) -> dict[NamedNetwork, dict[str, float]]:
     """Return the relative depths of all layers that were measured, by network.
 
-    They are those that the tables record. If a layer has no record, all measured layers of the
-    networks of its type lie at equal distances; a note says so where there are several types.
+    They are those of the list of networks, or else those that the tables record. If a layer has no
+    record, all measured layers of the networks of its type lie at equal distances; a note says so
+    where there are several types.
 
     Args:
         names: of all networks.
+
+    Raises:
+        UserError: the list lacks a measured layer of a network, or gives networks of one type
+            different depths.
     """
     depths: dict[NamedNetwork, dict[str, float]] = {}
     assumed = []
     layers = _measured_layers(runs, similarities, names)
     by_type = grouped(layers, lambda layer: architecture_of(layer.network))
     for of_type in by_type.values():
-        depths_of_type = _recorded(of_type)
+        depths_of_type = _listed(of_type) or _recorded(of_type)
         if not depths_of_type:
             depths_of_type = _assumed(of_type)
             assumed.append(of_type[0].network.name)
@@ -67,6 +73,25 @@ def _measured_layers(
         yield from compared_layers(row, named_pair(row, names))
     for run in runs:
         yield from stitched_layers(run.row, named_pair(run.row, names))
+
+
+def _listed(layers: Sequence[MeasuredLayer]) -> dict[str, float]:
+    """Return the relative depths by layer that the list gives networks of one type; {} without."""
+    depths: dict[str, float] = {}
+    for network in dict.fromkeys(layer.network for layer in layers):
+        for layer, depth in network.depths:
+            if depths.setdefault(layer, depth) != depth:
+                raise UserError(
+                    f"the list has another depth of layer {layer} for {network.name} than for a network of "
+                    "the same type; give both the same depths"
+                )
+    missing = dict.fromkeys(layer.layer for layer in layers if layer.layer not in depths)
+    if depths and missing:
+        raise UserError(
+            f"the depths that the list gives {layers[0].network.name} lack {listed(missing)}; give "
+            "LAYER=DEPTH for each layer that was measured"
+        )
+    return depths
 
 
 def _recorded(layers: Sequence[MeasuredLayer]) -> dict[str, float]:

@@ -20,6 +20,7 @@ class NamedNetwork(NamedTuple):
     training: str  # equal for one network at two epochs
     is_untrained: bool = False
     type: str = ""  # as on the command line; networks of one type have one architecture
+    depths: tuple[tuple[str, float], ...] = ()  # relative depths by layer, if the list gives them
 
 
 def named_by_list(
@@ -59,13 +60,15 @@ def named_networks(
             continue
         name = titles[network.key]
         group = UNLISTED if listed else network.type
+        depths: tuple[tuple[str, float], ...] = ()
         line = listed.get(network.listed_as)
         if line:
             group = line.group or network.type
+            depths = tuple(line.relative_depths.items())
             names = [known.name for known in named.values()]
             # One line of the list stands for fresh weights of every seed.
             name = line.name if line.name not in names else f"{line.name} (seed {network.seed})"
         named[network.key] = NamedNetwork(
-            name, group, training_of(network), is_untrained(network), network.type
+            name, group, training_of(network), is_untrained(network), network.type, depths
         )
     return named

@@ -1,6 +1,8 @@
-"""Lists of networks: a CSV with the columns name, path, type, and optionally group and layers."""
+"""Lists of networks: a CSV with the columns name, path, type, and optionally group, layers and
+depths."""
 
 import itertools
+import math
 import os
 import re
 from collections import Counter
@@ -27,18 +29,46 @@ class ListedNetwork:
     """A network of a list."""
 
     contents: ClassVar[str] = "networks"
-    written_by: ClassVar[str] = "with the columns name, path, type, and optionally group and layers"
+    written_by: ClassVar[str] = (
+        "with the columns name, path, type, and optionally group, layers and depths"
+    )
 
     name: str  # in the names of folders and files
     path: str  # of the checkpoint, as on the command line
     type: str  # as on the command line; FEATURES: the path is an .npz file of activations
     group: str | None = None  # networks of a group were made in one way
     layers: str | None = None  # names and patterns with commas between them; None: as for all
+    # Relative depths to take in place of the recorded ones, such as "pool1=0.2, pool2=1"
+    depths: str | None = None
 
     @property
     def is_features(self) -> bool:
         """Whether a file of activations stands in the place of a network."""
         return self.type == FEATURES
+
+    @property
+    def relative_depths(self) -> dict[str, float]:
+        """The relative depths of layers that the list gives, from 0 to 1.
+
+        Raises:
+            UserError: they are not written as LAYER=DEPTH with commas between them.
+        """
+        depths = {}
+        for part in (self.depths or "").split(","):
+            layer, _, text = part.rpartition("=")
+            if not part.strip():
+                continue
+            try:
+                depth = float(text)
+            except ValueError:
+                depth = math.nan
+            if not layer.strip() or not 0 <= depth <= 1:
+                raise UserError(
+                    f"depths of {self.name}: {part.strip()!r} is no relative depth of a layer; give "
+                    "LAYER=DEPTH with commas between them, and depths from 0 to 1"
+                )
+            depths[layer.strip()] = depth
+        return depths
 
     def named(self, *, seed: int | None = None) -> NetworkName:
         """Return checkpoint and type as the name of a network.
