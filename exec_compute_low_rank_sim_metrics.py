@@ -44,7 +44,7 @@ def add_layers(options) -> None:
         "model1_type",
         type=cli.network,
         help=f"{cli.NETWORKS}; or {FEATURES}: the .npz file has an array (N, ...) for each layer, "
-        "and ids (N,)",
+        "and ids (N,); misc/save_features.py writes such files",
     )
     add("model2_type", type=cli.network, help="type, as for model1_type")
     add(
@@ -92,9 +92,7 @@ def compute(args, session=None) -> None:
     first, second = load_sides(args, session, device)
     test_set = load_test_set(args, session, device)
     n_images = count_images(args, first, second, test_set)
-    labels = None
-    if test_set is not None:
-        labels = test_set.labels[:n_images]
+    labels = labels_of(first, second, test_set, n_images)
 
     # One pass of each network over the images; then the measures of each pair of layers, at each
     # pair of ranks.
@@ -107,7 +105,7 @@ def compute(args, session=None) -> None:
             labels=labels,
             both_ways=True,
         )
-        source = source_of(args, first.name, second.name, n_images=n_images)
+        source = source_of(args, first, second, n_images=n_images)
         depths = (
             relative_depths_of(args, cli.MODEL1, first),
             relative_depths_of(args, cli.MODEL2, second),
@@ -172,21 +170,37 @@ def count_images(args, first, second, test_set) -> int:
         UserError: the features on both sides are of different images.
     """
     from src.ground.console import warn_once
-    from src.runs.stored import FeatureFile, check_ids
+    from src.runs.stored import LoadedFeatures, check_same_images, images_of
 
     n_images = args.n_samples
     if test_set is not None and n_images > len(test_set):
         warn_once(f"-n {n_images}: there are only {len(test_set)} validation images")
         n_images = len(test_set)
-    files = [side for side in (first, second) if isinstance(side, FeatureFile)]
-    if not files:
+    images = [side.file.images for side in (first, second) if isinstance(side, LoadedFeatures)]
+    if not images:
         return n_images
-    n_features = min(len(features.ids) for features in files)
+    n_features = min(len(of_file.ids) for of_file in images)
     if n_images > n_features:
         warn_once(f"-n {args.n_samples}: there are features of {n_features} images only")
         n_images = n_features
-    check_ids(*files, n_images=n_images)
+    if test_set is not None:
+        images.insert(0, images_of(test_set, args.test_images_sha256, dataset=args.dataset))
+    check_same_images(images[0], images[1:], n_images=n_images)
     return n_images
+
+
+def labels_of(first, second, test_set, n_images: int):
+    """Return the labels (n_images,) of the images; None for features without labels."""
+    import torch
+
+    from src.runs.stored import LoadedFeatures
+
+    if test_set is not None:
+        return test_set.labels[:n_images]
+    for side in (first, second):
+        if isinstance(side, LoadedFeatures) and side.file.images.labels is not None:
+            return torch.from_numpy(side.file.images.labels[:n_images])
+    return None
 
 
 def take_statistics(args, first, second, test_set, n_images, session, device):
@@ -249,24 +263,17 @@ def batches_of(args, test_set, n_images):
 
 def source_of(args, first, second, *, n_images: int) -> dict:
     """Return the columns of all rows: the two networks, the images, and how they are compared."""
-    from src.tables.image_records import short_images
-
-    dataset = args.dataset
-    if has_features(args, cli.MODEL1) and has_features(args, cli.MODEL2):
-        dataset = FEATURES  # no images are read
     seed = None
-    if first.is_fresh or second.is_fresh:
+    if first.name.is_fresh or second.name.is_fresh:
         seed = args.seed
     return {
         "model1": args.model1_path,
         "model2": args.model2_path,
         "model1_type": args.model1_type,
         "model2_type": args.model2_type,
-        "model1_weights": first.identity,
-        "model2_weights": second.identity,
-        "dataset": dataset,
-        "shortcut": args.shortcut,
-        "test_images": short_images(vars(args))["test_images"],
+        "model1_weights": first.name.identity,
+        "model2_weights": second.name.identity,
+        **images_columns(args, first, second),
         "n_samples": n_images,
         "alignment_option": args.alignment,
         "n_permutations": args.n_permutations or 0,
@@ -274,10 +281,24 @@ def source_of(args, first, second, *, n_images: int) -> dict:
     }
 
 
+def images_columns(args, first, second) -> dict:
+    """Return the columns of the images; two files of features may have recorded them."""
+    from src.runs.stored import common_images
+    from src.tables.image_records import short_images
+
+    if has_features(args, cli.MODEL1) and has_features(args, cli.MODEL2):
+        return common_images(first.file, second.file)
+    return {
+        "dataset": args.dataset,
+        "shortcut": args.shortcut,
+        "test_images": short_images(vars(args))["test_images"],
+    }
+
+
 def relative_depths_of(args, options, loaded) -> dict[str, float]:
-    """Return the relative depths of the layers of a network; {} of features."""
+    """Return the relative depths of the layers of a network; of features, the recorded ones."""
     if has_features(args, options):
-        return {}
+        return loaded.file.made_with.get("relative_depths", {})
     return {layer: loaded.network.relative_depth(layer) for layer in loaded.layers}
 
 

@@ -206,7 +206,9 @@ def work(args) -> None:
     unfinished = [unit for unit in share if unit in changed or not unit.is_finished()]
     note(f"{len(unfinished)} of {len(share)} units of work are left to do")
 
-    # A network that cannot be loaded, or lacks its layers, shows before hours of work.
+    # A network that cannot be loaded or lacks its layers, and features of other images, show before
+    # hours of work.
+    check_feature_files(args, networks_of(unfinished), session, device)
     check_layers(args, unfinished, names, session, spec, device)
 
     # The work.
@@ -264,6 +266,25 @@ def changed_units(units, *, redo: bool) -> list[Unit]:
     return changed
 
 
+def check_feature_files(args, networks, session, device) -> None:
+    """Raise a UserError that names the files of features of other images.
+
+    The images are those of the networks in the list, or else those of the file that has the most.
+    """
+    from src.runs.stored import check_same_images, images_of, read_feature_file
+
+    files = [network for network in networks if network.is_features]
+    images = [read_feature_file(network.path).images for network in files]
+    if not images:
+        return
+    reference = max(images, key=lambda of_file: len(of_file.ids))
+    if len(files) < len(networks):
+        options = argparse.Namespace(**vars(args))
+        test_set = cli.load_split(options, session, device, train=False)
+        reference = images_of(test_set, options.test_images_sha256, dataset=args.dataset)
+    check_same_images(reference, images, n_images=args.n_samples)
+
+
 def check_layers(args, units, names, session, spec, device) -> None:
     """Load all networks of units, and find their layers.
 
@@ -284,12 +305,13 @@ def check_layers(args, units, names, session, spec, device) -> None:
     networks = networks_of(units)
     for network in networks:
         layers = layers_of(network, args)
-        if network.is_features:
-            read_features(network.path, layers, device="cpu")
-            continue
-        loaded = session.network(names[network], spec, device=device, encoder=True)
+        if not network.is_features:
+            loaded = session.network(names[network], spec, device=device, encoder=True)
         try:
-            loaded.layers(layers, of_end=network in ends)
+            if network.is_features:
+                read_features(network.path, layers, device="cpu")
+            else:
+                loaded.layers(layers, of_end=network in ends)
         except UserError as error:
             misfits[network.name] = str(error)
     if misfits:

@@ -1,6 +1,8 @@
 """Features in an .npz file, in the place of a network whose layers are compared."""
 
+import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +11,9 @@ import torch
 from src.datasets import load_dataset
 from src.ground.images import ImageSpec
 from src.models import build_model
+from src.reports import figures
 from src.runs.checkpoints import load_model, save_state
-from src.tables.network_names import NetworkName
+from src.tables.network_names import NetworkName, content_of
 from tests.commands import ON_DIGITS, error_line, read_csv, read_json, run
 from tests.conftest import few_images
 
@@ -84,8 +87,17 @@ def test_two_files_need_no_images(folder):
 @pytest.mark.parametrize(
     ("paths", "line", "options"),
     [
-        ("shifted.npz 1.pt", "shifted.npz: the ids are not 0, 1, 2, …, the places of the test", []),
-        ("0.npz shifted.npz", "0.npz and shifted.npz have other ids", []),
+        ("shifted.npz 1.pt", "shifted.npz: other ids than the test images of digits; store", []),
+        (
+            "0.npz shifted.npz",
+            "shifted.npz: other ids than 0.npz; store the features of the same",
+            [],
+        ),
+        (
+            "0.npz reversed.npz",
+            "reversed.npz: the ids stand in another order than those of 0.npz",
+            [],
+        ),
         ("none.npz 1.npz", r"none.npz has no array ids; give an \.npz file with an array", []),
         ("short.npz 1.npz", r"short.npz: pool1 has shape \(7, 3\), and there are 50 ids", []),
         ("text.npz 1.npz", "text.npz: pool1 holds no numbers", []),
@@ -117,6 +129,7 @@ def test_two_files_need_no_images(folder):
 def test_refusals(paths, line, options, folder):
     pool1 = np.ones((50, 3))
     np.savez("shifted.npz", ids=np.arange(1, 51), pool1=pool1)
+    np.savez("reversed.npz", ids=np.arange(50)[::-1], pool1=pool1)
     np.savez("none.npz", pool1=pool1)
     np.savez("short.npz", ids=np.arange(50), pool1=np.ones((7, 3)))
     np.savez("twice.npz", ids=[7, *range(1, 50)], pool1=pool1)
@@ -140,3 +153,103 @@ def test_layers_and_scripts_that_need_a_network(folder):
     line = "0.npz holds features, and this needs a network; give a checkpoint and its type"
     assert line in error_line("exec_stitch.py", *stitch)
     assert line in error_line("exec_eval.py", "0.npz", "features", *ON_DIGITS)
+
+
+# ---- Files that the suite writes
+
+SAVE = "misc/save_features.py"
+SAVED = ["pool[13],output", *ON_DIGITS, "-n", 50, "-o"]
+
+
+def saved(folder: Path, *seeds: int) -> list[str]:
+    """Files of features of networks, saved by the script."""
+    names = [f"saved{seed}.npz" for seed in seeds]
+    for seed, name in zip(seeds, names, strict=True):
+        run(SAVE, f"{seed}.pt", "small_cnn", *SAVED, name, cwd=folder)
+    return names
+
+
+def test_saved_features_give_what_their_network_gives(folder):
+    """With permutations within classes, as the file has labels."""
+    options = ["--permutations", "19"]
+    layers = (",".join(LAYERS),) * 2
+    with figures.left_out():
+        expected = table(["0.pt", "1.pt"], ["small_cnn"] * 2, layers, *options)
+        rows = table(saved(folder, 0, 1), ["features"] * 2, ("all", "all"), *options)
+    for row, other in zip(numbers(rows), numbers(expected), strict=True):
+        assert row == pytest.approx(other, rel=1e-5) and "cka_null_95_within" in row
+    columns = ("dataset", "test_images", "relative_depth1", "relative_depth2", "layer1", "layer2")
+    assert [[row[name] for name in columns] for row in rows] == [
+        [row[name] for name in columns] for row in expected
+    ]
+
+
+def test_a_file_says_what_it_was_made_with(folder):
+    (name,) = saved(folder, 0)
+    with np.load(name) as arrays:
+        assert {*arrays.files} == {*LAYERS, "ids", "labels", "made_with"}
+        assert np.array_equal(arrays["ids"], np.arange(50)) and len(arrays["labels"]) == 50
+        made_with = json.loads(str(arrays["made_with"]))
+    assert made_with["weights"] == content_of("0.pt")
+    assert made_with["test_images"] == read_json("saved0.config.txt")["test_images_sha256"]
+    assert made_with["preprocessing"] == "1×8×8, values in [0, 1]"
+    before = Path(name).read_bytes()
+    saved(folder, 0)
+    assert Path(name).read_bytes() == before
+
+
+def test_files_of_a_list_are_compared_with_all_and_never_stitched(folder):
+    saved(folder, 0, 1)
+    np.savez_compressed("own.npz", ids=np.arange(45), pool1=np.ones((45, 3)) * np.arange(3))
+    lines = [
+        "a,saved0.npz,features,",
+        'b,saved1.npz,features,"pool1,out*"',
+        "own,own.npz,features,all",
+    ]
+    Path("list.csv").write_text(
+        "\n".join(["name,path,type,layers", *lines, "net,0.pt,small_cnn,pool3"])
+    )
+    given = [
+        "misc/all_pairs.py",
+        "list.csv",
+        "pool[13]",
+        *ON_DIGITS,
+        "-n",
+        40,
+        "--no-figures",
+        "--probes",
+        1,
+    ]
+    run(*given, "--metrics", "cka_debiased", "-dir", "all")
+    assert sorted(path.name for path in Path("results/all").iterdir()) == ["probes", "similarity"]
+    assert sorted(path.stem for path in Path("results/all").rglob("*.csv")) == sorted(
+        ["a-b", "a-own", "a-net", "b-own", "b-net", "own-net", "net"]
+    )
+    rows = read_csv("results/all/similarity/a-net.csv")
+    assert [(row["layer1"], row["layer2"]) for row in rows] == [
+        ("pool1", "pool3"),
+        ("pool3", "pool3"),
+    ]
+    assert float(rows[1]["cka_debiased"]) == pytest.approx(1)
+
+
+def test_files_of_other_images_are_named_before_any_work(folder):
+    (name,) = saved(folder, 0)
+    run(SAVE, "0.pt", "small_cnn", *SAVED, "dots.npz", "--shortcut", 0.5)
+    with np.load(name) as arrays:
+        arrays = dict(arrays)
+    np.savez("shuffled.npz", **arrays | {"ids": arrays["ids"][::-1]})
+    np.savez("shifted.npz", **arrays | {"ids": arrays["ids"] + 1})
+    np.savez("relabelled.npz", **arrays | {"labels": arrays["labels"] + 1})
+    names = ["saved0", "shuffled", "shifted", "relabelled", "dots"]
+    lines = [f"{name},{name}.npz,features" for name in names]
+    Path("list.csv").write_text("\n".join(["name,path,type", *lines]))
+    line = error_line("misc/all_pairs.py", "list.csv", *ON_DIGITS, "-n", 40, "-dir", "all")
+    for text in (
+        "shuffled.npz: the ids stand in another order than those of saved0.npz",
+        "shifted.npz: other ids than saved0.npz",
+        "relabelled.npz: other labels of the same ids than saved0.npz",
+        "dots.npz: other images of the same ids than saved0.npz",
+    ):
+        assert text in line
+    assert not Path("results").exists()

@@ -414,6 +414,7 @@ END = NetworkOptions("end_model", "end_layer", "end", is_end=True)
 MODEL1 = NetworkOptions("model1", "model1_layer", "1", is_encoder_allowed=True)
 MODEL2 = NetworkOptions("model2", "model2_layer", "2", is_encoder_allowed=True)
 PROBED = NetworkOptions("model", "layer_names", is_encoder_allowed=True)
+SAVED = NetworkOptions("model", "layers", is_encoder_allowed=True)
 SOURCE = NetworkOptions("source_model", "source_layer_name")
 
 

@@ -134,6 +134,7 @@ def output_file(*endings: str) -> Callable[[str], str]:
 
 
 csv_file = output_file(".csv")
+features_file = output_file(".npz")
 figure_file = output_file(".png", ".pdf")
 
 

@@ -95,6 +95,20 @@ def map_member(archive: Path, name: str) -> np.memmap:
         return np.memmap(archive, dtype, "r", file.tell(), shape, order)
 
 
+def open_member(archive: Path | str, name: str) -> np.ndarray:
+    """Memory-map an array of an `.npz` archive; a compressed array is read.
+
+    Raises:
+        ValueError: as `map_member`.
+    """
+    with open(archive, "rb") as file, _open_archive(file) as content:
+        info = content.getinfo(f"{name}.npy")
+        if info.compress_type != zipfile.ZIP_STORED:
+            with content.open(info) as member:
+                return npy.read_array(member, allow_pickle=False)
+    return map_member(Path(archive), name)
+
+
 def map_file(path: Path) -> np.memmap:
     """Memory-map the array of an `.npy` file.
 

@@ -33,7 +33,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     write_blocks(path, [content])
 
 
-def write_blocks(path: Path, blocks: Iterable[bytes]) -> None:
+def write_blocks(path: Path, blocks: Iterable[bytes | memoryview]) -> None:
     """Write blocks of bytes to a file atomically: write a temporary file, flush it, rename it.
 
     On return the file and its name outlast a power cut. Within `durable_together` they do so at the

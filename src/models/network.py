@@ -328,7 +328,7 @@ class Network:
             if name == "all":
                 layers |= dict.fromkeys(self.block_names)
             else:
-                matching = _matching(self.layer_names, name)
+                matching = matching_names(self.layer_names, name) or [name]
                 layers |= dict.fromkeys(map(self._existing, matching))
         if of_end and OUTPUT in layers:
             raise UserError(
@@ -558,15 +558,12 @@ class Network:
         return self._passes_by_mode[key]
 
 
-def _matching(names: Sequence[str], pattern: str) -> list[str]:
-    """Return the names that match a shell pattern, part by part between the dots.
-
-    If none does, return the pattern.
-    """
+def matching_names(names: Sequence[str], pattern: str) -> list[str]:
+    """Return the names that match a shell pattern, part by part between the dots."""
     pattern_parts = pattern.split(".")
     matching = []
     for name in names:
         parts = name.split(".")
         if len(parts) == len(pattern_parts) and all(map(fnmatch.fnmatchcase, parts, pattern_parts)):
             matching.append(name)
-    return matching or [pattern]
+    return matching

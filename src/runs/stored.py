@@ -1,52 +1,123 @@
-"""Features in a user's .npz file, which stand for a network."""
+"""Features in an .npz file, which stand for a network.
 
-from collections.abc import Sequence
-from typing import NamedTuple
+A file has an array (N, ...) for each layer, and `ids` (N,), which name the images. It may have
+`labels` (N,), and `made_with`: a record of the network and the images, as a text of JSON. Files of
+misc/save_features.py have both.
+"""
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from src.datasets.base import BaseImageSet
+from src.datasets.mapped import open_member
+from src.ground.console import listed
 from src.ground.errors import UserError, unknown_name
-from src.ground.files import readable
+from src.ground.files import readable, write_blocks
+from src.ground.grouping import grouped
+from src.ground.images import ImageSpec, describe_values
+from src.models.network import matching_names
 from src.similarity.passes import StoredActivations
-from src.tables.network_names import FEATURES, NetworkName
+from src.tables.image_records import are_same
+from src.tables.network_names import FEATURES, SHORT, NetworkName
 
-IDS = "ids"  # the array that names the images of a file
+# Arrays of a file that are no layers
+IDS = "ids"
+LABELS = "labels"
+MADE_WITH = "made_with"
 REMEDY = "give an .npz file with an array (N, ...) for each layer, and ids (N,)"
 
 
+class Images(NamedTuple):
+    """The images that features are of, or that a network is compared on."""
+
+    title: str  # in messages
+    ids: np.ndarray  # (N,); of a network's images, their places
+    labels: np.ndarray | None = None  # (N,)
+    fingerprint: str = ""  # of all test images; "": not known
+    preprocessing: str = ""  # the shape of the images and the range of their values
+
+
 class FeatureFile(NamedTuple):
-    """The features in an .npz file, and the layers that an option names of it."""
+    """The names in an .npz file of features, and the images."""
+
+    path: str
+    names: list[str]  # of the layers
+    images: Images
+    made_with: Mapping[str, Any]  # {}: no record
+
+    def layers(self, text: str) -> list[str]:
+        """Return the layers that an option names: names and patterns with commas between them, or
+        all.
+
+        Raises:
+            UserError: there is no such layer.
+        """
+        layers: dict[str, None] = {}
+        for pattern in map(str.strip, text.split(",")):
+            if pattern == "all":
+                layers |= dict.fromkeys(self.names)
+                continue
+            matching = matching_names(self.names, pattern)
+            if not matching:
+                raise unknown_name(f"layer of {self.path}", pattern, self.names)
+            layers |= dict.fromkeys(matching)
+        return list(layers)
+
+
+class LoadedFeatures(NamedTuple):
+    """The features that stand for a network, and the layers that an option names."""
 
     network: StoredActivations
     layers: list[str]
     name: NetworkName  # with the SHA-256 of the file
-    ids: np.ndarray  # (N,), of the images
+    file: FeatureFile
 
 
-def read_features(path: str, layers: str, *, device: torch.device | str) -> FeatureFile:
-    """Return the features of layers in an .npz file.
+def read_feature_file(path: str) -> FeatureFile:
+    """Read what a file holds, without the features.
 
-    Args:
-        layers: names of arrays with commas between them, or all.
     Raises:
-        UserError: the file cannot be read, lacks a layer or the ids, or has other shapes.
+        UserError: the file cannot be read, or lacks ids.
     """
     with readable(path, REMEDY), np.load(path, allow_pickle=False) as arrays:
-        names = [name for name in arrays.files if name != IDS]
+        names = [name for name in arrays.files if name not in (IDS, LABELS, MADE_WITH)]
         if IDS not in arrays.files:
             raise UserError(f"{path} has no array {IDS}; {REMEDY}")
         ids = arrays[IDS]
         _check_ids_of(path, ids)
-        chosen = _layers_of(path, layers, names)
-        values = {
-            name: _as_tensor(path, name, arrays[name], n_images=len(ids)).to(device)
-            for name in chosen
-        }
+        labels = arrays[LABELS] if LABELS in arrays.files else None
+        made_with = json.loads(str(arrays[MADE_WITH])) if MADE_WITH in arrays.files else {}
+    if labels is not None and labels.shape != ids.shape:
+        raise UserError(f"{path}: labels has shape {labels.shape}; give one for each id, (N,)")
+    fingerprint = made_with.get("test_images", "")
+    images = Images(path, ids, labels, fingerprint, made_with.get("preprocessing", ""))
+    return FeatureFile(path, names, images, made_with)
+
+
+def read_features(path: str, layers: str, *, device: torch.device | str) -> LoadedFeatures:
+    """Return the features of layers in an .npz file; what is not compressed stays in the file until
+    a pass reads it.
+
+    Args:
+        layers: see `FeatureFile.layers`.
+    Raises:
+        UserError: the file cannot be read, lacks a layer or the ids, or has other shapes.
+    """
+    file = read_feature_file(path)
+    chosen = file.layers(layers)
+    with readable(path, REMEDY):
+        values = {layer: open_member(path, layer) for layer in chosen}
+    for layer, array in values.items():
+        _check_array(path, layer, array, n_images=len(file.images.ids))
     name = NetworkName(path, FEATURES)
     name = name._replace(weights=name.content)
-    return FeatureFile(StoredActivations(values), chosen, name, ids)
+    return LoadedFeatures(StoredActivations(values, device), chosen, name, file)
 
 
 def _check_ids_of(path: str, ids: np.ndarray) -> None:
@@ -61,21 +132,8 @@ def _check_ids_of(path: str, ids: np.ndarray) -> None:
         )
 
 
-def _layers_of(path: str, text: str, names: Sequence[str]) -> list[str]:
-    """Return the arrays that an option names."""
-    layers: dict[str, None] = {}
-    for name in map(str.strip, text.split(",")):
-        if name == "all":
-            layers |= dict.fromkeys(names)
-        elif name in names:
-            layers[name] = None
-        else:
-            raise unknown_name(f"layer of {path}", name, names)
-    return list(layers)
-
-
-def _as_tensor(path: str, name: str, array: np.ndarray, *, n_images: int) -> Tensor:
-    """Return an array (N, ...) of numbers as a tensor, in single precision unless it is double."""
+def _check_array(path: str, name: str, array: np.ndarray, *, n_images: int) -> None:
+    """Raise a UserError unless an array holds the numbers of a layer, for each image."""
     if array.dtype.kind not in "fiu":
         raise UserError(f"{path}: {name} holds no numbers, but {array.dtype}; {REMEDY}")
     if len(array) != n_images:
@@ -86,27 +144,93 @@ def _as_tensor(path: str, name: str, array: np.ndarray, *, n_images: int) -> Ten
         raise UserError(
             f"{path}: {name} has shape {array.shape}; give (N, C, H, W), (N, T, D) or (N, D)"
         )
-    if array.dtype != np.float64:
-        array = array.astype(np.float32)
-    return torch.from_numpy(array)
 
 
-def check_ids(first: FeatureFile, second: FeatureFile | None = None, *, n_images: int) -> None:
-    """Raise a UserError if the features on both sides are of different images.
+def write_features(
+    path: str, activations: StoredActivations, images: Images, made_with: Mapping[str, object]
+) -> None:
+    """Write features as `read_features` reads them.
 
     Args:
-        second: default: a network, whose ids are the places of the test images.
+        activations: of the first images.
+        made_with: what JSON can hold.
+    """
+    arrays = {name: np.asarray(values) for name, values in activations.values.items()}
+    n_images = len(next(iter(arrays.values())))
+    arrays[IDS] = images.ids[:n_images]
+    if images.labels is not None:
+        arrays[LABELS] = images.labels[:n_images]
+    record = {
+        **made_with,
+        "test_images": images.fingerprint,
+        "preprocessing": images.preprocessing,
+    }
+    arrays[MADE_WITH] = np.array(json.dumps(record))
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # numpy's stubs know no names
+    write_blocks(Path(path), [buffer.getbuffer()])
+
+
+def images_of(test_set: BaseImageSet, fingerprint: str, *, dataset: str) -> Images:
+    """Return the test images, whose ids are their places."""
+    return Images(
+        f"the test images of {dataset}",
+        np.arange(len(test_set)),
+        test_set.labels.cpu().numpy(),
+        fingerprint,
+        preprocessing_of(test_set.spec),
+    )
+
+
+def preprocessing_of(spec: ImageSpec) -> str:
+    """Return how images are given to a network, such as "3×32×32, values in [0, 1]"."""
+    return f"{'×'.join(map(str, spec.shape))}, {describe_values(spec.normalisation)}"
+
+
+def common_images(first: FeatureFile, second: FeatureFile) -> dict[str, Any]:
+    """Return what two files recorded of their images, as columns of tables; where a record is
+    missing, or they differ, only that they are features."""
+    names = ("dataset", "shortcut", "test_images")
+    records = [{name: file.made_with.get(name) for name in names} for file in (first, second)]
+    if records[0] != records[1] or not records[0]["test_images"]:
+        return {"dataset": FEATURES, "shortcut": None, "test_images": None}
+    return records[0] | {"test_images": records[0]["test_images"][:SHORT]}
+
+
+def check_same_images(reference: Images, others: Sequence[Images], *, n_images: int) -> None:
+    """Raise a UserError that names the files whose images are not those of a reference.
+
+    Ids and labels of the first images are compared. So are fingerprints, unless images were
+    preprocessed in another way, which changes them.
+
+    Args:
         n_images: how many images are compared.
     """
-    ids = first.ids[:n_images]
-    if second is None:
-        if not np.array_equal(ids, np.arange(n_images)):
-            raise UserError(
-                f"{first.name.path}: the ids are not 0, 1, 2, …, the places of the test images, "
-                "that a network is compared on; store the features of these images"
-            )
-    elif not np.array_equal(ids, second.ids[:n_images]):
+    differences = {images.title: _difference(reference, images, n_images) for images in others}
+    differences = {title: text for title, text in differences.items() if text}
+    if differences:
+        texts = []
+        for text, titles in grouped(differences, differences.__getitem__).items():
+            texts.append(f"{listed(titles)}: {text} {reference.title}")
         raise UserError(
-            f"{first.name.path} and {second.name.path} have other ids; store the features of the "
-            "same images in the same order"
+            f"{'; '.join(texts)}; store the features of the same images in the same order (the ids of a "
+            "network's images are 0, 1, 2, …)"
         )
+
+
+def _difference(reference: Images, images: Images, n_images: int) -> str:
+    """Return how images differ from a reference, as the beginning of a clause; "" if they do not."""
+    n_common = min(n_images, len(reference.ids), len(images.ids))
+    ids = images.ids[:n_common]
+    ids_of_reference = reference.ids[:n_common]
+    if not np.array_equal(ids, ids_of_reference):
+        if np.array_equal(np.sort(images.ids), np.sort(reference.ids)):
+            return "the ids stand in another order than those of"
+        return "other ids than"
+    if images.labels is not None and reference.labels is not None:
+        if not np.array_equal(images.labels[:n_common], reference.labels[:n_common]):
+            return "other labels of the same ids than"
+    is_prepared_alike = images.preprocessing == reference.preprocessing
+    if is_prepared_alike and not are_same(images.fingerprint, reference.fingerprint):
+        return "other images of the same ids than"
+    return ""

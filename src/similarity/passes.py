@@ -5,6 +5,7 @@ from itertools import product
 from typing import NamedTuple
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from src.choices.similarity import PAPER, SAMPLES, measure_of, with_companions
@@ -22,11 +23,40 @@ class StoredActivations(NamedTuple):
     """The activations (N, ...) of N images by layer. They stand for a network: its images are the
     places 0 to N − 1."""
 
-    values: Mapping[str, Tensor]
+    values: Mapping[str, Tensor | NDArray]
+    device: torch.device | str = "cpu"  # of the activations that it returns
 
     def activations(self, places: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-        """Return the activations of the images at these places."""
-        return {name: self.values[name][places] for name in names}
+        """Return the activations of the images at these places, in single precision unless they are
+        double."""
+        activations = {}
+        for name in names:
+            values = torch.as_tensor(self.values[name][places])
+            if values.dtype != torch.float64:
+                values = values.float()
+            activations[name] = values.to(self.device)
+        return activations
+
+
+def store_activations(
+    network: Network, layers: Sequence[str], batches: Iterable[tuple[Tensor, object]], n_images: int
+) -> StoredActivations:
+    """Return the activations of layers of a network, from one pass over the images, on the CPU.
+
+    Args:
+        batches: images and labels.
+        n_images: the number of images in all batches.
+    """
+    values: dict[str, Tensor] = {}
+    n_seen = 0
+    for images, _ in batches:
+        activations = network.activations(images, layers)
+        for name, activation in activations.items():
+            if name not in values:
+                values[name] = torch.empty(n_images, *activation.shape[1:])
+            values[name][n_seen : n_seen + len(images)] = activation.detach()
+        n_seen += len(images)
+    return StoredActivations(values)
 
 
 class Side(NamedTuple):

@@ -111,8 +111,8 @@ def compare(
             "with the same n of at least 2"
         )
     statistics = take_statistics(
-        Side(StoredActivations({NAMES[0]: x}), NAMES[:1]),
-        Side(StoredActivations({NAMES[1]: y}), NAMES[1:]),
+        Side(StoredActivations({NAMES[0]: x}, x.device), NAMES[:1]),
+        Side(StoredActivations({NAMES[1]: y}, y.device), NAMES[1:]),
         ((places, None) for places in torch.arange(n_samples).split(64)),
         n_images=n_samples,
         metrics=metrics,

@@ -1,0 +1,103 @@
+#!/usr/bin/env python3
+"""Save the features of a network, as files that stand for it where layers are compared."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from src import cli
+
+
+def parser() -> cli.Parser:
+    options = cli.Parser(
+        "Save the activations of layers of a network in an .npz file, with ids and labels of the images, and "
+        "what they were made with. The comparison of layers takes it in the place of the network."
+    )
+    add = options.add_argument
+    add("model_path", help=cli.CHECKPOINT)
+    add("model_type", type=cli.network, help=cli.NETWORKS)
+    add("layers", help="layers: names or patterns with commas between them, or all")
+    cli.add_channels_last(options)
+    cli.add_data(options, batch_size=64)
+    cli.add_interventions(options, of_tests=True)
+    cli.add_gpu(options)
+    add("-s", "--seed", type=cli.whole_number(0), default=0, help="seed of fresh weights")
+    add(
+        "-n",
+        "--n-samples",
+        type=cli.whole_number(2),
+        default=1000,
+        help="save the features of so many validation images, the first ones",
+    )
+    add("-o", "--output", type=cli.features_file, required=True, help=".npz file to write")
+    return options
+
+
+def save(args, session=None) -> None:
+    """Write the features."""
+    from src.datasets import dataset_info
+    from src.ground.console import note, warn_once
+    from src.ground.runtime import device_of
+    from src.runs.run import Run, claimed
+    from src.runs.session import Session
+    from src.runs.stored import images_of, write_features
+
+    # The network, its layers, and the images
+    session = session or Session()
+    device = device_of(args.gpu)
+    spec = dataset_info(args.dataset, labelled=True).spec
+    model = cli.load_network(args, cli.SAVED, spec, session=session, device=device)
+    test_set = cli.load_split(args, session, device, train=False)
+    n_images = min(args.n_samples, len(test_set))
+    if n_images < args.n_samples:
+        warn_once(f"-n {args.n_samples}: there are only {n_images} validation images")
+
+    # One pass, and the file
+    run = Run.beside(args.output, vars(args))
+    with claimed([run]):
+        activations = take_activations(args, model, test_set, n_images)
+        images = images_of(test_set, args.test_images_sha256, dataset=args.dataset)
+        run.mark_as_unfinished()
+        write_features(args.output, activations, images, made_with(args, model))
+        run.finish()
+    note(f"wrote {args.output}: {len(model.layers)} layers, {n_images} images")
+
+
+def take_activations(args, model, test_set, n_images: int):
+    """Return the activations of the layers for the first images."""
+    import math
+
+    from src.ground.console import progress
+    from src.similarity.passes import store_activations
+
+    batches = test_set.batches(args.batch_size, indices=range(n_images))
+    n_batches = math.ceil(n_images / args.batch_size)
+    return store_activations(
+        model.network, model.layers, progress(batches, "activations", n_batches), n_images
+    )
+
+
+def made_with(args, model) -> dict:
+    """Return the record of the network and its layers."""
+    from src import __version__
+
+    depths = {layer: model.network.relative_depth(layer) for layer in model.layers}
+    return {
+        "network": args.model_path,
+        "type": args.model_type,
+        "weights": model.name.weights,
+        "seed": model.name.seed,
+        "dataset": args.dataset,
+        "shortcut": args.shortcut,
+        "relative_depths": depths,
+        "version": __version__,
+    }
+
+
+def main(argv=None) -> int:
+    return cli.run(parser(), save, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
