@@ -11,6 +11,7 @@ import torch
 
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
+from src.ground.user_code import source_of
 from src.models import Network, build_model
 from src.runs.checkpoints import load_model
 from src.tables.network_names import NetworkName
@@ -196,6 +197,14 @@ def test_what_a_file_must_give(name, line, tmp_path):
     (tmp_path / "broken.py").write_text("import nothing_like_it\n")
     with pytest.raises(UserError, match=line):
         build_model(f"{tmp_path}/{name}", n_channels=1, image_shape=(1, 8, 8))
+
+
+def test_code_in_folders_that_are_no_packages_is_found(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "outer_folder" / "inner_folder"
+    folder.mkdir(parents=True)
+    (folder / "networks.py").write_text("def cnn(): ...")
+    assert source_of("outer_folder.inner_folder.networks:cnn") == folder / "networks.py"
 
 
 def test_a_network_of_a_package(tmp_path):

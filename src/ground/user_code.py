@@ -87,14 +87,13 @@ def source_of(name: str) -> Path:
     place, _ = place_and_function(name)
     if is_file(place):
         return Path(place).expanduser().absolute()
-    folders: Sequence[str] | None = [*sys.path, str(Path.cwd())]
+    folders: Sequence[str] = [*sys.path, str(Path.cwd())]
     origin = None
-    parts = place.split(".")
-    for n_parts in range(1, len(parts) + 1):  # the packages, then the module
-        spec = PathFinder.find_spec(".".join(parts[:n_parts]), folders)
+    for part in place.split("."):  # the packages, then the module
+        spec = PathFinder.find_spec(part, folders)
         if spec is None:
             raise UserError(f"there is no module {place} for {name}; install it, or give {CODE}")
-        folders = spec.submodule_search_locations
+        folders = list(spec.submodule_search_locations or ())
         origin = spec.origin
     if not origin:
         raise UserError(f"the module {place} of {name} has no file; give {CODE}")
