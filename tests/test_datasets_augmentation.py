@@ -73,15 +73,10 @@ def test_resizing_is_pils_to_one_grey_level(old, new):
 
 
 def test_the_way_of_gpus_gives_the_same_pixels(monkeypatch):
-    images, indices, numbers = (
-        random_images(40, 3, 24, 24),
-        torch.randperm(40)[:20],
-        draw(CropFlip(4), 40),
-    )
+    images, numbers = random_images(40, 3, 24, 24), draw(CropFlip(4), 40)
     ours = CropFlip(4).apply(images, numbers)
     monkeypatch.setattr(module, "_on_cpu", lambda images: False)
     assert torch.equal(CropFlip(4).apply(images, numbers), ours)
-    assert torch.equal(module.take(images, indices), images[indices])
 
 
 def test_offsets_and_flips_are_uniform():

@@ -102,7 +102,9 @@ def test_workers_and_large_sets_cost_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(type(many), "_started", None)
     assert fingerprint(one) == fingerprint(many)
     read, levels_of = [], ImageSet.levels_of
-    monkeypatch.setattr(ImageSet, "levels_of", lambda self, i: read.append(i) or levels_of(self, i))
+    monkeypatch.setattr(
+        ImageSet, "levels_of", lambda self, i: read.extend(i.tolist()) or levels_of(self, i)
+    )
     fingerprint(few_grey_images(100_000, 2, n_classes=2))
     steps = set(np.diff(read).tolist())
     assert len(read) == 64 and (read[0], read[-1]) == (0, 99_999) and max(steps) - min(steps) <= 1

@@ -76,7 +76,8 @@ class Affine:
         Returns:
             uint8 (B, C, H, W), or (B, C, size, size).
         """
-        images = resize(images, self.size)
+        if self.size is not None:
+            images = resize(images, self.size)
         height, width = images.shape[2:]
         canvas = F.pad(images.float(), (self.edge,) * 4, mode="replicate")
         grid = _affine_grid(parameters, list(canvas.shape))
@@ -113,13 +114,6 @@ def _affine_grid(parameters: Tensor, shape: list[int]) -> Tensor:
     return F.affine_grid(matrices.float(), shape, align_corners=False)
 
 
-def take(images: Tensor, indices: Tensor) -> Tensor:
-    """Return the images (B, C, H, W) at `indices` (B,) of a set (N, C, H, W), on one device."""
-    if _on_cpu(images):
-        return torch.from_numpy(images.numpy()[indices.numpy()])
-    return images[indices]
-
-
 def crop(images: Tensor, top: Tensor, left: Tensor, *, size: Sequence[int]) -> Tensor:
     """Cut a window of `size` (height, width) out of each image (B, C, ., .), on one device.
 
@@ -146,13 +140,8 @@ def mirror_(images: Tensor, chosen: Tensor) -> None:
         images.copy_(torch.where(is_chosen, images.flip(-1), images))
 
 
-def resize(images: Tensor, size: int | None) -> Tensor:
-    """Resize images uint8 (B, C, H, W) to (B, C, size, size), bilinear and antialiased.
-
-    A size of None leaves the images unchanged.
-    """
-    if size is None:
-        return images
+def resize(images: Tensor, size: int) -> Tensor:
+    """Resize images uint8 (B, C, H, W) to (B, C, size, size), bilinear and antialiased."""
     return TF.resize(images, [size, size], antialias=True)
 
 

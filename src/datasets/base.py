@@ -128,10 +128,13 @@ class BaseImageSet:
         """Yield the images of a pass in batches: float32 (B, C, H, W) on the device."""
         raise NotImplementedError
 
-    def levels_of(self, index: int) -> Tensor:
-        """Return an image with its interventions, before augmentation and scaling: uint8 (C, H, W).
+    def levels_of(self, indices: Tensor) -> Tensor:
+        """Return images with their interventions, before augmentation and scaling: uint8 (B, C, H, W).
 
         A set that resizes small images on its device returns them before that.
+
+        Args:
+            indices: (B,), on the CPU.
         """
         raise NotImplementedError
 
@@ -263,15 +266,6 @@ class BaseImageSet:
             mean, std = self._mean_and_std
             levels.sub_(mean).div_(std)
         return levels
-
-
-def apply_changes(
-    changes: Sequence[Change], images: Tensor, indices: Tensor, *, epoch: int
-) -> Tensor:
-    """Apply changes to images uint8 (B, C, H, W), one after the other; see `Change`."""
-    for change in changes:
-        images = change(images, indices, epoch=epoch)
-    return images
 
 
 def subset(n: int, size: int, *, seed: int, epoch: int) -> Tensor:

@@ -16,7 +16,7 @@ from PIL import Image  # torchvision's own dependency
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from src.datasets.base import BaseImageSet, Change, Loading, Pass, apply_changes
+from src.datasets.base import BaseImageSet, Change, Loading, Pass
 from src.ground.errors import UserError
 from src.ground.files import readable
 from src.ground.runtime import seed_of
@@ -86,9 +86,10 @@ class DecodedImageSet(BaseImageSet):
                 "memory: give fewer workers, or a container more /dev/shm"
             ) from error
 
-    def levels_of(self, index: int) -> Tensor:
-        key = _Key(self.paths[index], index, epoch=0, seed=None)
-        return self._decoder().decode(key)
+    def levels_of(self, indices: Tensor) -> Tensor:
+        decoder = self._decoder()
+        keys = [_Key(self.paths[i], i, epoch=0, seed=None) for i in indices.tolist()]
+        return torch.stack([decoder.decode(key) for key in keys])
 
     def _make(self, plan: Pass) -> Iterator[Tensor]:
         for levels in self.levels(plan):  # workers send bytes, a quarter of the size of floats
@@ -194,10 +195,10 @@ class _Decoder(Dataset):
             image = file.convert(self.mode)
         if self.changes:
             levels = TF.pil_to_tensor(image)[None]
-            changed = apply_changes(
-                self.changes, levels, torch.tensor([key.position]), epoch=key.epoch
-            )
-            image = TF.to_pil_image(changed[0])
+            position = torch.tensor([key.position])
+            for change in self.changes:
+                levels = change(levels, position, epoch=key.epoch)
+            image = TF.to_pil_image(levels[0])
         if key.seed is None or self.augmentation is None:
             return self.transform(image)
 

@@ -2,6 +2,9 @@
 
 import hashlib
 
+import torch
+from torch import Tensor
+
 from src.datasets.base import BaseImageSet
 
 N_IMAGES = 64  # whose pixels count
@@ -18,14 +21,13 @@ def fingerprint(images: BaseImageSet) -> str:
     digest = hashlib.sha256()
     digest.update(f"{len(images)} {images.image_shape} {images.normalisation}\n".encode())
     digest.update(images.labels.cpu().int().numpy().astype("<i4", copy=False).data)
-    for index in _spread(len(images)):
-        digest.update(images.levels_of(index).cpu().contiguous().numpy().data)
+    levels = images.levels_of(_spread(len(images)))
+    digest.update(levels.cpu().contiguous().numpy().data)
     return digest.hexdigest()
 
 
-def _spread(n_images: int) -> list[int]:
+def _spread(n_images: int) -> Tensor:
     """Return the places of at most 64 images, evenly from the first to the last."""
     n_places = min(n_images, N_IMAGES)
-    if n_places == 1:
-        return [0]
-    return [place * (n_images - 1) // (n_places - 1) for place in range(n_places)]
+    n_steps = max(1, n_places - 1)
+    return torch.arange(n_places) * (n_images - 1) // n_steps

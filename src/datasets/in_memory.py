@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from src.choices.datasets import DatasetInfo
-from src.datasets.augmentation import KINDS, Augmentation, resize, take
-from src.datasets.base import UNLABELLED, BaseImageSet, Device, Pass, apply_changes
+from src.datasets.augmentation import KINDS, Augmentation, resize
+from src.datasets.base import UNLABELLED, BaseImageSet, Device, Pass
 from src.datasets.mapped import MappedImages
 from src.ground.images import Normalisation
 
@@ -89,30 +89,35 @@ class ImageSet(BaseImageSet):
                 strict=True,
             )
             for part, part_indices, part_on_device, part_parameters in parts:
-                images = self._read(part_indices, part_on_device)
-                images = apply_changes(self.changes, images, part_indices, epoch=plan.epoch)
-                if augmentation is None:
-                    images = resize(images, self.size)
-                else:
+                images = self._read(part_indices, part_on_device, epoch=plan.epoch)
+                if augmentation is not None:
                     images = augmentation.apply(images, part_parameters)
+                elif self.size is not None:
+                    images = resize(images, self.size)
                 part.copy_(images)
             yield self._scaled_(batch)
 
-    def levels_of(self, index: int) -> Tensor:
-        indices = torch.tensor([index])
-        images = self._read(indices, indices.to(self.device))
-        return apply_changes(self.changes, images, indices, epoch=0)[0]
+    def levels_of(self, indices: Tensor) -> Tensor:
+        return self._read(indices, indices.to(self.device), epoch=0)
 
-    def _read(self, indices: Tensor, indices_on_device: Tensor) -> Tensor:
-        """Return the images uint8 (B, C, H, W) at the indices (B,), on the device.
+    def _read(self, indices: Tensor, indices_on_device: Tensor, *, epoch: int) -> Tensor:
+        """Return the images uint8 (B, C, H, W) at the indices (B,), with their interventions, on the
+        device.
 
         Args:
             indices: on the CPU.
             indices_on_device: the same numbers on the device.
+            epoch: as in `Pass`.
         """
         if isinstance(self.images, MappedImages):
-            return self.images[indices].to(self.device)
-        return take(self.images, indices_on_device)
+            images = self.images[indices].to(self.device)
+        elif self.device.type == "cpu":  # numpy copies rows of bytes 3 to 5 times faster
+            images = torch.from_numpy(self.images.numpy()[indices.numpy()])
+        else:
+            images = self.images[indices_on_device]
+        for change in self.changes:
+            images = change(images, indices, epoch=epoch)
+        return images
 
 
 def split_of(
