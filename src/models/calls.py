@@ -9,59 +9,17 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import Node
 
-from src.models.outputs import first_tensor, is_activation, logits_of, tensors_of
-from src.models.tokens import n_leading_equal
+from src.models.outputs import GraphValue, Snapshot, first_tensor, is_activation, logits_of
 
 OUTPUT = "output"  # names the output of the network; all further layers have names of modules
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
-
-# A tensor in the graph of gradients: the node that made it, and the number of the node's output
-GraphValue = tuple[Node, int]
-
 
 class Call(NamedTuple):
     """A call of a module in a pass."""
 
     module: nn.Module
     number: int  # 0 for the first call of the module in the pass
-
-
-class Snapshot(NamedTuple):
-    """The output of a call at the moment when the call ended."""
-
-    # Tensors with their versions, which in-place operations raise. The tensors are held, so that no
-    # later tensor takes their addresses.
-    tensors: list[tuple[Tensor, int]]
-    graph_value: GraphValue | None  # of the first tensor; None without gradients
-
-    @classmethod
-    def of(cls, output: object) -> Snapshot:
-        """Take a snapshot of an output."""
-        tensors = [(tensor, tensor._version) for tensor in tensors_of(output)]
-        if not tensors:
-            return cls([], None)
-        first, _ = tensors[0]
-        if first.grad_fn is None:
-            return cls(tensors, None)
-        return cls(tensors, (first.grad_fn, first.output_nr))
-
-    @property
-    def first(self) -> Tensor:
-        """The first tensor, which is the value of a layer."""
-        return self.tensors[0][0]
-
-    @property
-    def identity(self) -> tuple[int, int]:
-        """Address and version; outputs share it if a module returns a tensor unchanged."""
-        tensor, version = self.tensors[0]
-        return id(tensor), version
-
-    @property
-    def has_changed(self) -> bool:
-        """Whether an in-place operation changed a tensor after the snapshot."""
-        return any(tensor._version != version for tensor, version in self.tensors)
 
 
 class Calls:
@@ -81,8 +39,6 @@ class Calls:
         shapes: by layer, the shape of the value for one image. Layers whose first axis is not that
             of the images are left out.
         time_first: the layers with values (T, B, D), whose second axis is that of the images.
-        n_prefix_tokens: number of tokens that stand in front of the patches where these tokens
-            enter: they are equal for both images there, as a CLS token is. 0 without such a place.
         output_shape: the shape of the output for one image.
         output_name: the layer whose value is the output; `OUTPUT` if there is none.
         changed: calls whose outputs are changed in place after the call ended. None stands for the
@@ -104,16 +60,12 @@ class Calls:
         open_calls: list[Call] = []
         n_calls: Counter[nn.Module] = Counter()
         snapshots: dict[Call, Snapshot] = {}
-        seen_counts: set[int] = set()
-        self.n_prefix_tokens = 0
 
         def enter(module: nn.Module, inputs: tuple) -> None:
-            self._look_for_prefix(inputs, images, seen_counts)
             open_calls.append(Call(module, n_calls[module]))
             n_calls[module] += 1
 
         def leave(module: nn.Module, inputs: tuple, output: object) -> None:
-            self._look_for_prefix(output, images, seen_counts)
             call = open_calls.pop()
             self.containers[call] = tuple(open_calls)
             snapshots[call] = Snapshot.of(output)
@@ -147,26 +99,6 @@ class Calls:
         graph_values[OUTPUT] = output.graph_value
         self._numbers, self._sources = _graph(image_snapshot.graph_value, graph_values)
         self._has_graph = 0 in self._computed_from(OUTPUT)
-
-    def _look_for_prefix(self, output: object, images: Tensor, seen: set[int]) -> None:
-        """Set `n_prefix_tokens` if a value is the first one with prefix tokens.
-
-        A number of tokens is looked at where it comes first: attention has not mixed the tokens.
-
-        Args:
-            output: of a module, or the inputs of a module.
-            images: (2, C, H, W), the images of the value.
-            seen: the numbers of tokens that were looked at; this one is added.
-        """
-        value = first_tensor(output)
-        if value is None or value.ndim != 3 or not is_activation(value, len(images)):
-            return
-        if value.shape[1] in seen or torch.equal(value[0], value[1]):  # or it sees no image
-            return
-        seen.add(value.shape[1])
-        if not self.n_prefix_tokens:
-            height, width = images.shape[-2:]
-            self.n_prefix_tokens = n_leading_equal(value, (height, width))
 
     def _name_layers(self, snapshots: dict[Call, Snapshot], output: Snapshot) -> None:
         """Set `call_of`, `positions`, `shapes`, `time_first`, `output_shape` and `output_name`."""

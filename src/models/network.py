@@ -25,7 +25,7 @@ from src.ground.errors import UserError, unknown_name
 from src.models.blocks import find_blocks
 from src.models.calls import OUTPUT
 from src.models.heads import add_head
-from src.models.outputs import is_activation, logits_of
+from src.models.outputs import logits_of
 from src.models.passes import Passes
 from src.models.tokens import TokenLayout, guessed_layout, layout_of
 
@@ -271,7 +271,7 @@ class Network:
         height, width = passes.images.shape[-2:]
 
         n_prefix = self._declared("n_prefix_tokens", "num_prefix_tokens")
-        if n_prefix is None and calls.n_prefix_tokens == 0:
+        if n_prefix is None and passes.n_prefix_tokens == 0:
             guess = guessed_layout(n_tokens, (height, width))
             if guess.has_cls:
                 note_once(
@@ -280,7 +280,7 @@ class Network:
                 )
             return guess
         if n_prefix is None:
-            n_prefix = calls.n_prefix_tokens
+            n_prefix = passes.n_prefix_tokens
         if n_tokens <= n_prefix or n_tokens + n_prefix in calls.token_counts:
             n_prefix = 0
         has_cls = self._declared("has_class_token") is not False
@@ -484,7 +484,7 @@ class Network:
         Raises:
             UserError: the first axis is not the batch.
         """
-        if not is_activation(value, n_activations):
+        if value.ndim < 2 or len(value) != n_activations:
             shape = "×".join(map(str, value.shape))
             raise UserError(
                 f"layer {name!r} gives {shape}, not one tensor of {n_activations} images; "

@@ -3,14 +3,56 @@
 An output is a tensor, or a tuple, list, dict or dataclass of outputs.
 """
 
+from __future__ import annotations
+
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
+from torch.autograd.graph import Node
 
 from src.ground.errors import UserError
+
+# A tensor in the graph of gradients: the node that made it, and the number of the node's output
+GraphValue = tuple[Node, int]
+
+
+class Snapshot(NamedTuple):
+    """The output of a call at the moment when the call ended."""
+
+    # Tensors with their versions, which in-place operations raise. The tensors are held, so that no
+    # later tensor takes their addresses.
+    tensors: list[tuple[Tensor, int]]
+    graph_value: GraphValue | None  # of the first tensor; None without gradients
+
+    @classmethod
+    def of(cls, output: object) -> Snapshot:
+        """Take a snapshot of an output."""
+        tensors = [(tensor, tensor._version) for tensor in tensors_of(output)]
+        if not tensors:
+            return cls([], None)
+        first, _ = tensors[0]
+        if first.grad_fn is None:
+            return cls(tensors, None)
+        return cls(tensors, (first.grad_fn, first.output_nr))
+
+    @property
+    def first(self) -> Tensor:
+        """The first tensor, which is the value of a layer."""
+        return self.tensors[0][0]
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Address and version; outputs share it if a module returns a tensor unchanged."""
+        tensor, version = self.tensors[0]
+        return id(tensor), version
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether an in-place operation changed a tensor after the snapshot."""
+        return any(tensor._version != version for tensor, version in self.tensors)
 
 
 def tensors_of(output: object) -> Iterator[Tensor]:

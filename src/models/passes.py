@@ -16,6 +16,7 @@ they differ, all passes between these layers are whole.
 """
 
 import contextlib
+import functools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import NamedTuple
@@ -27,6 +28,7 @@ from src.ground.console import note
 from src.ground.errors import UserError
 from src.models.calls import OUTPUT, Call, Calls, buffers_kept, steady
 from src.models.outputs import first_tensor, logits_of, map_tensors, with_first
+from src.models.tokens import count_prefix_tokens
 
 Values = dict[str, Tensor]  # by layer
 Outputs = dict[Call | None, object]  # by call; None stands for the whole module
@@ -63,6 +65,11 @@ class Passes:
         # Whether a short pass behind the first layer of a key gives the values of the further layers
         self._can_be_short: dict[tuple[str, ...], bool] = {}
         self._has_noted = False  # that passes from a layer are whole
+
+    @functools.cached_property
+    def n_prefix_tokens(self) -> int:
+        """The number of tokens in front of the patches, as a pass over two images shows it."""
+        return count_prefix_tokens(self.module, self.images[:2])
 
     def run(
         self,
