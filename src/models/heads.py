@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from src.ground.errors import UserError
-from src.models.outputs import logits_of
+from src.models.calls import logits_of
 from src.models.tokens import TokenLayout, layout_or_guess
 
 

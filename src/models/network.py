@@ -23,9 +23,8 @@ from torch import Tensor, nn
 from src.ground.console import note, note_once, warn
 from src.ground.errors import UserError, unknown_name
 from src.models.blocks import find_blocks
-from src.models.calls import OUTPUT
+from src.models.calls import OUTPUT, logits_of
 from src.models.heads import add_head
-from src.models.outputs import logits_of
 from src.models.passes import Passes
 from src.models.tokens import TokenLayout, guessed_layout, layout_of
 
@@ -204,7 +203,8 @@ class Network:
         Raises:
             UserError: there is no such layer.
         """
-        return [*self.layer_names, OUTPUT].index(self._existing(layer))
+        passes = self._passes()
+        return [*passes.calls.positions, OUTPUT].index(self._existing(layer, passes))
 
     def relative_depth(self, layer: str) -> float:
         """Return the share of the blocks that a pass to a layer computes, from 0 to 1.
@@ -225,8 +225,7 @@ class Network:
 
         They are all layers if torch computes no gradients through the module.
         """
-        calls = self._passes().calls
-        return tuple(name for name in self.layer_names if calls.is_bottleneck(name))
+        return self._passes().calls.bottlenecks()
 
     @property
     def output_name(self) -> str:
@@ -239,11 +238,9 @@ class Network:
         Raises:
             UserError: there is no such layer.
         """
-        self._existing(layer)
-        calls = self._passes().calls
-        names = [name for name in self.block_names if calls.depends(name, layer)]
-        position = calls.positions.get(layer)
-        return [name for name in names if calls.positions[name] != position]
+        passes = self._passes()
+        self._existing(layer, passes)
+        return passes.calls.behind(layer, self.block_names)
 
     def token_layout(self, layer: str) -> TokenLayout | None:
         """Return the order of the tokens (T, D) of a layer; None for a layer without tokens.
@@ -262,7 +259,7 @@ class Network:
         """
         passes = self._passes()
         calls = passes.calls
-        shape = calls.shape_of(self._existing(layer))
+        shape = calls.shape_of(self._existing(layer, passes))
         if len(shape) != 2:
             return None
         if calls.is_sequence(layer):
@@ -323,13 +320,15 @@ class Network:
                 "this network has no blocks that `all` stands for; "
                 "name layers (misc/list_layers.py)"
             )
+        passes = self._passes()
         layers: dict[str, None] = {}  # a set in order
         for name in parts:
             if name == "all":
                 layers |= dict.fromkeys(self.block_names)
             else:
                 matching = matching_names(self.layer_names, name) or [name]
-                layers |= dict.fromkeys(map(self._existing, matching))
+                for existing in matching:
+                    layers[self._existing(existing, passes)] = None
         if of_end and OUTPUT in layers:
             raise UserError(
                 f"end layer {text}: nothing follows the output of the network; "
@@ -356,10 +355,11 @@ class Network:
             UserError: a layer does not exist, or its activation has not the batch as first axis.
         """
         self._see(image_shape)
-        calls = self._passes().calls
+        passes = self._passes()
+        calls = passes.calls
         shapes = calls.shapes | {OUTPUT: calls.output_shape}
         for name in names:
-            if self._existing(name) not in shapes:
+            if self._existing(name, passes) not in shapes:
                 reason = "no tensor with the images as first axis; choose another one"
                 if name in calls.time_first:
                     reason = TIME_FIRST
@@ -464,14 +464,14 @@ class Network:
             self._see(x.shape[1:])
         elif images is not None:
             self._see(images.shape[1:])
+        passes = self._passes()
         for name in names:
-            self._existing(name)
+            self._existing(name, passes)
         if after is not None:
-            self._existing(after)
+            self._existing(after, passes)
         n_activations = len(x)
         if after in self._turned:
             x = x.movedim(1, -1)  # (B, C, H, W) -> (B, H, W, C)
-        passes = self._passes()
         values = passes.run(x, names, after, images)
         for name in names:
             if name in passes.calls.time_first:
@@ -494,13 +494,13 @@ class Network:
             return value.movedim(-1, 1)  # (B, H, W, C) -> (B, C, H, W)
         return value
 
-    def _existing(self, name: str) -> str:
+    def _existing(self, name: str, passes: Passes) -> str:
         """Return the name of a layer.
 
         Raises:
             UserError: the layer does not exist, is never called, or gives no tensor.
         """
-        positions = self._passes().calls.positions
+        positions = passes.calls.positions
         if name in positions or name == OUTPUT:
             return name
         if name and name in dict(self.module.named_modules()):

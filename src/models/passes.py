@@ -26,8 +26,16 @@ from torch import Tensor, nn
 
 from src.ground.console import note
 from src.ground.errors import UserError
-from src.models.calls import OUTPUT, Call, Calls, buffers_kept, steady
-from src.models.outputs import first_tensor, logits_of, map_tensors, with_first
+from src.ground.runtime import buffers_kept, steady
+from src.models.calls import (
+    OUTPUT,
+    Call,
+    Calls,
+    first_tensor,
+    logits_of,
+    map_tensors,
+    with_first,
+)
 from src.models.tokens import count_prefix_tokens
 
 Values = dict[str, Tensor]  # by layer

@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from src.ground.images import ImageSpec
-from src.ground.runtime import full_precision, generator
-from src.models.calls import steady
+from src.ground.runtime import full_precision, generator, steady
 from src.models.network import Network
 from src.values import OF_BATCH, RANDOM
 

@@ -15,6 +15,7 @@ from src.ground.errors import UserError, unknown_name
 from src.ground.runtime import at_least_single
 from src.ground.user_code import CODE, failing_as_user_error, is_user_code, load
 from src.models import Network
+from src.ood.cells import mean_over_positions
 from src.statistics.moments import ROUNDING, CrossMoments, Moments, Rows
 
 RIDGE = 1e-6  # share of the mean variance added to all variances, for channels that are dead
@@ -32,19 +33,6 @@ def energy(logits: ArrayLike | Tensor) -> Tensor:
         logits: (B, n_classes).
     """
     return -torch.logsumexp(at_least_single(logits), dim=-1)
-
-
-def mean_over_positions(activations: ArrayLike | Tensor) -> Tensor:
-    """Average activations (B, C, H, W) or (B, T, C) over positions, (B, C), in at least float32.
-
-    Activations (B, C) have one position.
-    """
-    activations = at_least_single(activations).detach()
-    if activations.ndim == 4:
-        return activations.mean((2, 3))
-    if activations.ndim == 3:
-        return activations.mean(1)
-    return activations
 
 
 class Detector:
@@ -145,14 +133,14 @@ class Mahalanobis(Detector):
         self.with_classes = CrossMoments()
 
     def add(self, activations: ArrayLike | Tensor, labels: ArrayLike | Tensor) -> None:
-        features = Rows.of(self.features(activations))
         labels = torch.as_tensor(labels)
         n_classes = self.n_classes
         if n_classes is None:
             n_classes = max(int(labels.max()) + 1, self.with_classes.mean1.numel())
+        earlier = _with_n_classes(self.with_classes, n_classes)
         classes = torch.arange(n_classes, device=labels.device)
         members = Rows.of(labels[:, None] == classes)  # (B, K)
-        earlier = _with_n_classes(self.with_classes, n_classes)
+        features = Rows.of(self.features(activations))  # (B, C)
         self.with_classes = earlier.pooled(members.cross(features))
         self.moments = self.moments.pooled(features.moments())
 

@@ -17,8 +17,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from src.models.tokens import TokenLayout
-from src.ood.cells import cells
-from src.ood.detectors import mean_over_positions
+from src.ood.cells import cells, mean_over_positions
 from src.statistics.moments import Rows
 from src.values import StitchValidity
 

@@ -79,6 +79,8 @@ class Grid(Task[Pair]):
         layers: the stitching layer of each pair, in the order in which the pairs run: one end layer
             after the next.
         originals: the networks without moved statistics, by "front" and "end".
+        output_name: the layer of the end network with its logits.
+        front_output: the layer of the front network with its logits; None: it is an encoder.
         compared: for each end layer, the layers at which the objective compares activations.
 
     Raises:
@@ -122,6 +124,10 @@ class Grid(Task[Pair]):
         self.compared_layers = list(dict.fromkeys(all_compared))
 
         self.originals = {"front": front, "end": end}
+        self.output_name = end.output_name
+        self.front_output: str | None = None  # None: an encoder gives no logits
+        if not front.is_encoder:
+            self.front_output = front.output_name
         self.front = front
         self.end = end
         self.modules: list[Head] = [*self.layers.values()]
@@ -147,11 +153,10 @@ class Grid(Task[Pair]):
             labels: (B,); -1 means unlabelled.
             training: add the l1 term to the objective.
         """
-        output_name = self.end.output_name
         needs_logits = self.objective.measures_accuracy or not training
         behind = {}
         for end_layer, compared in self.compared.items():
-            behind[end_layer] = [*compared, output_name] if needs_logits else compared
+            behind[end_layer] = [*compared, self.output_name] if needs_logits else compared
         with torch.no_grad():
             front_acts, target_acts = activations_of_both(
                 self.front, self.front_layers, self.originals["end"], self.compared_layers, images
@@ -160,7 +165,7 @@ class Grid(Task[Pair]):
 
         for pairs, stitched in self._tails(images, sources, behind):
             if needs_logits:
-                group = classification_losses(stitched[output_name], labels)
+                group = classification_losses(stitched[self.output_name], labels)
             else:
                 unknown = torch.full((len(pairs),), math.nan, device=labels.device)
                 group = HeadLosses(unknown, unknown, unknown, (labels >= 0).sum())
@@ -222,9 +227,9 @@ class Grid(Task[Pair]):
         """Add the predictions, residuals and targets of a batch of images to the sums."""
         # One pass of each network
         front_names = list(self.front_layers)
-        if not self.front.is_encoder:
-            front_names.append(self.front.output_name)
-        end_names = [*self.end_layers, self.end.output_name]
+        if self.front_output is not None:
+            front_names.append(self.front_output)
+        end_names = [*self.end_layers, self.output_name]
         front_acts, end_acts = activations_of_both(
             self.front,
             list(dict.fromkeys(front_names)),
@@ -234,9 +239,9 @@ class Grid(Task[Pair]):
         )
 
         # The two networks without a stitch
-        logits = {"end": end_acts[self.end.output_name]}
-        if not self.front.is_encoder:
-            logits["front"] = front_acts[self.front.output_name]
+        logits = {"end": end_acts[self.output_name]}
+        if self.front_output is not None:
+            logits["front"] = front_acts[self.front_output]
         if not self.frozen:
             logits = {side: self.originals[side](images) for side in logits}
         for side, logits_of_side in logits.items():
@@ -250,7 +255,7 @@ class Grid(Task[Pair]):
             end_layer = pairs[0].end_layer
             squares = (at_least_single(stitched[end_layer]) - end_acts[end_layer]).square_()
             residuals = squares.flatten(1).sum(1, dtype=torch.float64)
-            predicted = predicted_classes(stitched[self.end.output_name])
+            predicted = predicted_classes(stitched[self.output_name])
             for pair, residual, classes in zip(pairs, residuals, predicted, strict=True):
                 sums.residuals[pair] = sums.residuals[pair] + residual
                 sums.predictions[pair].append(classes)
@@ -298,7 +303,7 @@ class Grid(Task[Pair]):
         """Yield groups of P pairs, with the activations (P, B, …) of the stitched networks by layer.
 
         All pairs of a group have one end layer. Its activations are among those of the group, and
-        so is the output (P, B, n_classes), by the name `end.output_name`. The pairs of an end layer
+        so is the output (P, B, n_classes), by the name `output_name`. The pairs of an end layer
         may be several groups, as memory allows.
 
         Args:
@@ -306,11 +311,10 @@ class Grid(Task[Pair]):
             images: (B, C, H, W).
             behind: for each end layer, further layers behind it whose activations are needed.
         """
-        output_name = self.end.output_name
         needed = {}
         for end_layer in self.end_layers:
             further = behind[end_layer] if behind else []
-            needed[end_layer] = [*further, output_name]
+            needed[end_layer] = [*further, self.output_name]
         yield from self._tails(images, self._truncated(acts), needed)
 
     def _truncated(self, acts: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -76,6 +76,31 @@ class ClsKey(NamedTuple):
         return [cls(pair.end_layer, place) for place in range(made.start, made.stop)]
 
 
+class _Keys(NamedTuple):
+    """The sources and targets of a grid, each with a stitching layer that has it."""
+
+    sources: dict[SourceKey, StitchingLayer]
+    targets: dict[TargetKey, StitchingLayer]
+    cls_keys: dict[ClsKey, None]  # a set in order
+    targets_of: dict[SourceKey, dict[TargetKey | ClsKey, None]]  # sets in order
+
+    @classmethod
+    def of(cls, layers: StitchingLayers) -> "_Keys":
+        """Collect the keys of all pairs."""
+        keys = cls({}, {}, {}, {})
+        for pair, layer in layers.items():
+            source = SourceKey.of(pair, layer)
+            target = TargetKey.of(pair, layer)
+            keys.sources.setdefault(source, layer)
+            keys.targets.setdefault(target, layer)
+            targets_of_source = keys.targets_of.setdefault(source, {})
+            targets_of_source[target] = None
+            for cls_key in ClsKey.all_of(pair, layer):
+                targets_of_source[cls_key] = None
+                keys.cls_keys[cls_key] = None
+        return keys
+
+
 GridMoments = Mapping[SourceKey, SourceMoments]
 
 
@@ -178,13 +203,14 @@ def grid_moments(
     over the batches."""
     front_layers = list(dict.fromkeys(pair.front_layer for pair in layers))
     end_layers = list(dict.fromkeys(pair.end_layer for pair in layers))
+    keys = _Keys.of(layers)
     total: GridMoments = {}
     for images, _ in batches_in(batches):
         sources, targets = activations_of_both(front, front_layers, end, end_layers, images)
         for rows in _slices(sources, targets):
             source_part = {name: activation[rows] for name, activation in sources.items()}
             target_part = {name: activation[rows] for name, activation in targets.items()}
-            moments = _moments(layers, source_part, target_part, form=form)
+            moments = _moments(keys, source_part, target_part, form=form)
             if total:
                 total = pooled(total, moments)
             else:
@@ -216,27 +242,18 @@ def pooled(moments: GridMoments, further: GridMoments) -> GridMoments:
     return pooled_moments
 
 
-def _moments(
-    layers: StitchingLayers, sources: Activations, targets: Activations, *, form: str
-) -> GridMoments:
+def _moments(keys: _Keys, sources: Activations, targets: Activations, *, form: str) -> GridMoments:
     """Return the moments of all pairs over activations of the same images."""
     # Each source and each target is prepared once for all of its pairs
     source_rows_of: dict[SourceKey, Rows | UpsampledRows] = {}
+    for source, layer in keys.sources.items():
+        laid_out = layer.layout(sources[source.front_layer])
+        source_rows_of[source] = source_rows(laid_out, layer.plan.size, layer.upsample_mode)
     target_rows_of: dict[TargetKey | ClsKey, Rows] = {}
-    targets_of: dict[SourceKey, dict[TargetKey | ClsKey, None]] = {}
-    for pair, layer in layers.items():
-        source = SourceKey.of(pair, layer)
-        target = TargetKey.of(pair, layer)
-        targets_of.setdefault(source, {})[target] = None
-        if source not in source_rows_of:
-            laid_out = layer.layout(sources[pair.front_layer])
-            source_rows_of[source] = source_rows(laid_out, layer.plan.size, layer.upsample_mode)
-        if target not in target_rows_of:
-            target_rows_of[target] = Rows.of(layer.targets(targets[pair.end_layer]))
-        for cls_key in ClsKey.all_of(pair, layer):
-            targets_of[source][cls_key] = None
-            if cls_key not in target_rows_of:
-                target_rows_of[cls_key] = Rows.of(targets[pair.end_layer][:, cls_key.place])
+    for target, layer in keys.targets.items():
+        target_rows_of[target] = Rows.of(layer.targets(targets[target.end_layer]))
+    for cls_key in keys.cls_keys:
+        target_rows_of[cls_key] = Rows.of(targets[cls_key.end_layer][:, cls_key.place])
 
     # Moments of each target, of each source, and of both together
     diagonal = not FORMS[form].target_scatter
@@ -245,15 +262,15 @@ def _moments(
     }
     n_samples = len(next(iter(targets.values())))
     moments = {}
-    for source, keys in targets_of.items():
+    for source, targets_of_source in keys.targets_of.items():
         rows = source_rows_of[source]
         moments[source] = SourceMoments(
             n_samples,
             rows.moments(),
-            {key: moments_of_target[key] for key in keys},
+            {key: moments_of_target[key] for key in targets_of_source},
             {
                 key: rows.cross(target_rows_of[key]).scatter
-                for key in keys
+                for key in targets_of_source
                 if isinstance(key, TargetKey)
             },
         )
