@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Measure how much faster the scripts are than the straightforward way, in processor time.
+"""Measure how much faster the scripts are than the straightforward way, and how soon they start.
+
+All times are processor time.
 
 The straightforward way takes one pair of layers after the other, with hooks in passes of whole
 networks. Both ways use one thread. The time of a script covers everything but the import of torch.
@@ -10,6 +12,8 @@ import contextlib
 import csv
 import io
 import os
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -20,7 +24,8 @@ from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 
 import numpy as np
 import torch
@@ -209,8 +214,63 @@ def run_races(kind: str, n_images: int) -> None:
     race(case, "CKA", words, "similarity.csv", "cka", cka)
 
 
+# ---- The starts
+
+# Runs a script, and prints its time when it asks for the first batch of images
+FIRST_BATCH = """
+import os, runpy, sys, time
+from src.datasets.base import BaseImageSet
+
+def stop(*pass_over_images, **options):
+    print(time.process_time(), flush=True)
+    os._exit(0)
+
+BaseImageSet._deliver = stop
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+N_STARTS = 3  # of a script; the quickest counts
+
+
+def run_starts(kind: str) -> None:
+    """Print the time of each script until its first batch; in the folder of `run_races`."""
+    networks = ["f.pt", "g.pt", kind, kind, "all", "all"]
+    shutil.copy("data.npz", "ood.npz")
+    detector = ["-m", "repr_cls_resnet18", "-ftidd", "data.npz", "-ftoodd", "ood.npz"]
+    scripts = {
+        "exec_train": [kind, "-dir", "trained"],
+        "exec_eval": ["f.pt", kind],
+        "exec_stitch": [*networks, "rc2c_pre", "-i", "pinv", "-e", "0"],
+        "exec_train_representation_classifier": ["f.pt", kind, "all", *detector, "-dir", "trained"],
+        "exec_eval_stitcher_ood": ["results/stitches", "--detector", "mahalanobis"],
+        "exec_probe": ["f.pt", kind, "-l", "all"],
+        "exec_compute_low_rank_sim_metrics": networks,
+    }
+    result(f"\n{f'{kind}, until the first batch':30} {'here':>21}")
+    for script, words in scripts.items():
+        seconds = min(seconds_to_first_batch(script, words) for _ in range(N_STARTS))
+        result(f"{script:40} {seconds:9.2f} s")
+
+
+def seconds_to_first_batch(script: str, words: list[str]) -> float:
+    """Start a script on the images as a process; return its time until the first batch."""
+    command = [str(ROOT / f"{script}.py"), *words, "-d", "data.npz", "-gpu", "-1"]
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_BATCH, *command],
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        sys.exit(done.stderr)
+    return float(done.stdout.splitlines()[-1])
+
+
 def parser() -> cli.Parser:
-    options = cli.Parser("Measure how much faster the scripts are than the straightforward way.")
+    options = cli.Parser(
+        "Measure how much faster the scripts are than the straightforward way, and how soon they "
+        "start."
+    )
     add = options.add_argument
     add("--network", default="resnet18", help="type of both networks, whose layers give maps")
     add("--images", type=cli.whole_number(20), default=100, help="images of each split")
@@ -224,6 +284,7 @@ def benchmark(args) -> None:
         os.chdir(folder)
         try:
             run_races(args.network, args.images)
+            run_starts(args.network)
         finally:
             os.chdir(before)
 

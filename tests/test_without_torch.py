@@ -1,31 +1,47 @@
-"""The scripts that read tables and options alone run without torch."""
+"""Scripts load no library that the run does not use."""
 
 import json
 import os
 import subprocess
 import sys
 
+import numpy as np
+
 from src.tables.tables import write_table
 from src.tables.training_rows import EpochRow
 from tests import tables
-from tests.commands import ROOT, read_csv
+from tests.commands import ON_DIGITS, ROOT, read_csv
 from tests.written_runs import write_evaluation, write_run
 
-# Runs scripts, one after the other, where an import of torch fails
+# Runs scripts, one after the other, where some imports fail
 CODE = """
 import json, runpy, sys
-class WithoutTorch:
+class Without:
     def find_spec(name, path=None, target=None):
-        if name.partition(".")[0] in ("torch", "torchvision"):
+        if name in refused:
             raise ImportError(f"{name} is imported")
-sys.meta_path.insert(0, WithoutTorch)
+refused, commands = map(json.loads, sys.argv[1:])
+sys.meta_path.insert(0, Without)
 from src.reports import figures
-for words in json.loads(sys.argv[1]):
+for words in commands:
     sys.argv[:] = words
     with figures.left_out():
         try: runpy.run_path(words[0], run_name="__main__")
         except SystemExit as stop: assert not stop.code, words
 """
+
+
+def run_without(refused, commands, *, cwd):
+    """Run commands in one process that must not import some packages."""
+    words = [[str(ROOT / script), *map(str, rest)] for script, *rest in commands]
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, json.dumps(refused), json.dumps(words)],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_scripts_on_tables_do_not_need_torch(tmp_path):
@@ -53,22 +69,32 @@ def test_scripts_on_tables_do_not_need_torch(tmp_path):
 
     of_ranks = [similarity, "probes.csv", "-o"]
     commands = [
-        ["verdict.py", "results/dm", "results/tlm", "-sim", similarity],
-        ["report.py", "results"],
-        ["collect_results.py", "results", "-r", "--networks", "networks.csv"],
-        ["collect_results.py", "results", "--curves"],
-        ["collect_results.py", "results/dm", "results/tlm"],
-        ["rank_statistics.py", *of_ranks, "ranks.csv"],
-        ["sensitivity_figure.py", *of_ranks, "sensitivity.png", "-l", "x", "-other", "y"],
+        ["misc/verdict.py", "results/dm", "results/tlm", "-sim", similarity],
+        ["misc/report.py", "results"],
+        ["misc/collect_results.py", "results", "-r", "--networks", "networks.csv"],
+        ["misc/collect_results.py", "results", "--curves"],
+        ["misc/collect_results.py", "results/dm", "results/tlm"],
+        ["misc/rank_statistics.py", *of_ranks, "ranks.csv"],
+        ["misc/sensitivity_figure.py", *of_ranks, "sensitivity.png", "-l", "x", "-other", "y"],
     ]
-    words = [[f"{ROOT}/misc/{script}", *map(str, rest)] for script, *rest in commands]
-    done = subprocess.run(
-        [sys.executable, "-c", CODE, json.dumps(words)],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    run_without(["torch", "torchvision"], commands, cwd=tmp_path)
     assert len(read_csv(tmp_path / "verdict.csv")) == 2
     assert read_csv(tmp_path / "ranks.csv")
+
+
+def test_small_networks_on_small_images_do_not_need_torchvision(tmp_path):
+    """Nor slow parts of scipy; figures are left out. Transformers, and images in a file, neither."""
+    images = np.random.default_rng(0).integers(0, 256, (20, 4, 4, 1), dtype=np.uint8)
+    labels = np.arange(20) % 10
+    np.savez(tmp_path / "own.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    cnns = ["-", "-", "small_cnn", "small_cnn", "pool4", "pool4"]
+    vits = ["-", "-", *2 * ["vit_tiny_patch4_32"], "blocks.0", "blocks.0"]
+    commands = [
+        ["exec_train.py", "small_cnn", *ON_DIGITS, "-e", 0, "-dir", "f"],
+        ["exec_eval.py", "f/model_0.pt", "small_cnn", *ON_DIGITS],
+        ["exec_stitch.py", *cnns, "rc2c_pre", *ON_DIGITS, "-i", "pinv", "-e", 0, "-dir", "dm"],
+        ["exec_eval_stitcher_ood.py", "results/dm", *ON_DIGITS, "--detector", "mahalanobis"],
+        ["exec_compute_low_rank_sim_metrics.py", *vits, "-d", "own.npz", "-gpu", -1],
+        ["exec_probe.py", "f/model_0.pt", "small_cnn", "-l", "pool4", *ON_DIGITS, "-e", 0],
+    ]
+    run_without(["torchvision", "scipy.stats", "matplotlib"], commands, cwd=tmp_path)

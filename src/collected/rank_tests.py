@@ -14,7 +14,7 @@ from itertools import product
 from statistics import fmean
 from typing import NamedTuple
 
-from scipy.stats import kendalltau, spearmanr
+import scipy  # loads a part of it at its first use
 
 from src.choices.similarity import measure_of
 from src.collected.measured import SIMILARITY, MeasuredValue
@@ -94,8 +94,8 @@ def correlation(values: Sequence[float], accuracies: Sequence[float]) -> Correla
     if n < 3 or n_values == 1 or n_accuracies == 1:
         return Correlation(n, note="; ".join(notes))
 
-    rho = spearmanr(*zip(*pairs, strict=True))
-    tau = kendalltau(*zip(*pairs, strict=True))
+    rho = scipy.stats.spearmanr(*zip(*pairs, strict=True))
+    tau = scipy.stats.kendalltau(*zip(*pairs, strict=True))
     result = Correlation(n, spearman=float(rho.statistic), kendall=float(tau.statistic))
     if n >= MIN_RANKS:
         result = result._replace(spearman_p=float(rho.pvalue), kendall_p=float(tau.pvalue))

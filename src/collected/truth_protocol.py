@@ -17,8 +17,8 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # loads a part of it at its first use
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from src.collected.scored_measures import PROBE
 from src.collected.truth_tables import Tables
@@ -201,7 +201,7 @@ def _with_mean_ranks(values_of_layers: Mapping[str, NDArray]) -> Iterator[tuple[
     ranks = []
     for layer, values in values_of_layers.items():
         if values.size > 1 and not np.isnan(values).any():
-            ranks.append(rankdata(values))
+            ranks.append(scipy.stats.rankdata(values))
             yield layer, values
     if ranks:
         yield ALL_LAYERS, np.mean(ranks, axis=0)

@@ -10,7 +10,6 @@ from src.choices.datasets import DATASETS, DatasetInfo
 from src.datasets.base import Device, Loading
 from src.datasets.in_memory import ImageSet, split_of
 from src.datasets.mapped import MappedImages, map_file, map_member
-from src.datasets.samples import warn_of_binary_levels
 from src.datasets.small_sets import load_torchvision
 from src.ground.console import warn_once
 from src.ground.errors import UserError
@@ -151,6 +150,8 @@ def load_file(
     """Load a split of a user's `.npz` file; `root` is not used."""
     images, labels = _read_split(Path(info.source), "train" if train else "test")
     if _is_binary(images):
+        from src.datasets.samples import warn_of_binary_levels
+
         warn_of_binary_levels(info.source)
     if images.ndim == 3:
         images = cast(np.memmap, images[..., None])  # (N, H, W) -> (N, H, W, 1), still mapped

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-import torchvision.transforms.functional as TF
 from numpy.lib.stride_tricks import sliding_window_view
 from torch import Generator, Tensor
 
@@ -142,6 +141,8 @@ def mirror_(images: Tensor, chosen: Tensor) -> None:
 
 def resize(images: Tensor, size: int) -> Tensor:
     """Resize images uint8 (B, C, H, W) to (B, C, size, size), bilinear and antialiased."""
+    import torchvision.transforms.functional as TF  # loads as long as torch does
+
     return TF.resize(images, [size, size], antialias=True)
 
 

@@ -2,23 +2,39 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from src.choices.datasets import DATASETS, INTERVENTIONS, DatasetInfo, dataset_name
-from src.datasets import arrays, folders, small_sets
+from src.datasets import arrays, small_sets
 from src.datasets.base import BaseImageSet, Loading
 from src.datasets.interventions import INTERVENTION_FUNCTIONS
 from src.ground.errors import UserError
+
+
+def _load_imagenet(info: DatasetInfo, root: Path, **arguments: Any) -> BaseImageSet:
+    """Load a split of ImageNet."""
+    from src.datasets import folders  # imports torchvision, which loads as long as torch does
+
+    return folders.load_imagenet(info, root, **arguments)
+
+
+def _load_folder(info: DatasetInfo, root: Path, **arguments: Any) -> BaseImageSet:
+    """Load a split of a user's folder of images."""
+    from src.datasets import folders
+
+    return folders.load_folder(info, root, **arguments)
+
 
 # A loader takes the row of a data set and the arguments of `load_dataset`
 LOADERS: dict[str, Callable[..., BaseImageSet]] = {
     "torchvision": small_sets.load_torchvision,
     "embedded": small_sets.load_embedded,
-    "imagenet": folders.load_imagenet,
+    "imagenet": _load_imagenet,
     "cifar5m": arrays.load_cifar5m,
     "random_images": arrays.load_random_images,
-    "folder": folders.load_folder,
+    "folder": _load_folder,
     "file": arrays.load_file,
 }
 
@@ -47,6 +63,8 @@ def dataset_info(name: str, *, labelled: bool = False) -> DatasetInfo:
 def _describe(path: Path) -> DatasetInfo:
     """Describe a user's folder or `.npz` file."""
     if path.is_dir():
+        from src.datasets import folders
+
         return folders.describe(path)
     return arrays.describe(path)
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torchvision
 
 from src.choices.datasets import DatasetInfo
 from src.datasets.base import Device, Loading
@@ -20,7 +19,9 @@ def load_torchvision(
     info: DatasetInfo, root: Path, *, train: bool, device: Device, loading: Loading
 ) -> ImageSet:
     """Load a split of a data set below `root`; torchvision downloads it where it is missing."""
-    make_dataset = getattr(torchvision.datasets, info.source)
+    from torchvision import datasets  # loads as long as torch does
+
+    make_dataset = getattr(datasets, info.source)
     is_svhn = info.source == "SVHN"
     split: dict[str, bool | str] = {"train": train}
     if is_svhn:

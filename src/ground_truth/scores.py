@@ -11,8 +11,8 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # loads a part of it at its first use
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import rankdata
 
 
 class GroupScores(NamedTuple):
@@ -238,5 +238,5 @@ def _spearman(x: NDArray, y: NDArray) -> NDArray:
 
 def _centred_ranks(values: NDArray) -> NDArray:
     """Return the ranks along the last axis, less their mean."""
-    ranks = rankdata(values, axis=-1)
+    ranks = scipy.stats.rankdata(values, axis=-1)
     return ranks - ranks.mean(-1, keepdims=True)

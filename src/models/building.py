@@ -12,7 +12,6 @@ from src.models.preact_resnet import PreActResNet
 from src.models.representation_classifiers import RepresentationResNet, RepresentationTransformer
 from src.models.resnet import ResNet
 from src.models.small_cnn import SmallCNN
-from src.models.torchvision_networks import torchvision_network
 from src.models.vit import VisionTransformer
 
 BUILDERS = {
@@ -67,6 +66,8 @@ def build_model(
             name, n_channels=n_channels, image_shape=image_shape, n_classes=n_classes
         )
     elif name.startswith("tv_"):
+        from src.models.torchvision_networks import torchvision_network
+
         module = torchvision_network(
             name, n_channels=n_channels, image_shape=image_shape, n_classes=n_classes
         )

@@ -1,7 +1,6 @@
 """ResNets, ResNeXts and wide ResNets (He et al. 2016, arXiv 1512.03385) of torchvision's blocks."""
 
 from torch import Tensor, nn
-from torchvision.models import resnet as torchvision_resnet
 
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 
@@ -39,6 +38,7 @@ class ResNet(nn.Module):
         imagenet_stem: bool = False,
     ) -> None:
         super().__init__()
+        from torchvision.models import resnet  # loads as long as torch does
 
         # Stem
         if imagenet_stem:
@@ -52,7 +52,7 @@ class ResNet(nn.Module):
             self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
 
         # Stages
-        block_class = getattr(torchvision_resnet, block)
+        block_class = getattr(resnet, block)
         block_names = []
         in_width = 64
         for i, (stage, depth) in enumerate(zip(STAGES, depths, strict=True)):

@@ -19,7 +19,6 @@ from src.models import Network, build_model
 from src.models.control import ClassControl, set_statistics
 from src.models.heads import LinearProbe
 from src.models.steadiness import unsteadiness_of
-from src.models.torchvision_networks import torchvision_weights
 from src.runs.trained_with import options_beside
 from src.runs.training_images import explained, warn_of_other_images
 from src.tables.network_names import DEFAULT, FEATURES, FRESH, NetworkName, fresh_seed
@@ -117,6 +116,8 @@ def _loaded(name: NetworkName, images: ImageSpec, *, encoder: bool) -> Network:
         state = load_state(name.path)
         n_classes = images.n_classes
     else:
+        from src.models.torchvision_networks import torchvision_weights
+
         n_required = None if encoder else images.n_classes
         state, n_classes = torchvision_weights(name.type, name.path, n_classes=n_required)
     has_head = f"{LinearProbe.NAME}.weight" in state

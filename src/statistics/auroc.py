@@ -4,8 +4,7 @@ ID samples are the positive ones, and a low energy speaks for ID.
 """
 
 import numpy as np
-from scipy.special import expit, logit, ndtri
-from scipy.stats import rankdata
+import scipy  # loads a part of it at its first use
 
 from src.values import Interval
 
@@ -29,9 +28,9 @@ def auroc_interval(id_energies: np.ndarray, ood_energies: np.ndarray, *, paired:
         variance = variance_of_id + variance_of_ood
     if not 0 < auroc < 1 or not variance > 0:
         return Interval(float(auroc), float(auroc))
-    half_width = ndtri(0.975) * np.sqrt(variance) / (auroc * (1 - auroc))
-    low = expit(logit(auroc) - half_width)
-    high = expit(logit(auroc) + half_width)
+    half_width = scipy.special.ndtri(0.975) * np.sqrt(variance) / (auroc * (1 - auroc))
+    low = scipy.special.expit(scipy.special.logit(auroc) - half_width)
+    high = scipy.special.expit(scipy.special.logit(auroc) + half_width)
     return Interval(float(low), float(high))
 
 
@@ -47,9 +46,12 @@ def shares_in_order(
     """
     positives = -np.asarray(id_energies, dtype=np.float64).ravel()
     negatives = -np.asarray(ood_energies, dtype=np.float64).ravel()
-    n_id = len(positives)
-    n_ood = len(negatives)
-    ranks = rankdata(np.concatenate([positives, negatives]))
-    shares_of_id = (ranks[:n_id] - rankdata(positives)) / n_ood
-    shares_of_ood = 1 - (ranks[n_id:] - rankdata(negatives)) / n_id
-    return shares_of_id, shares_of_ood
+    return _shares_below(positives, negatives), 1 - _shares_below(negatives, positives)
+
+
+def _shares_below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return for each of `values` (N,) the share of `others` (M,) below it. Ties count half."""
+    ordered = np.sort(others)
+    n_below = np.searchsorted(ordered, values, side="left")
+    n_at_most = np.searchsorted(ordered, values, side="right")
+    return (n_below + n_at_most) / (2 * len(others))

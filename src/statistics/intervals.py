@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.special import ndtr, ndtri, stdtrit
+import scipy  # loads a part of it at its first use
 
 from src.values import IntervalEstimate
 
@@ -50,7 +49,7 @@ class Evidence(NamedTuple):
     def half_width(self, limit: float, p: float) -> float:
         """Return the half-width at a one-sided level p where the truth is the limit: over images
         and repetitions."""
-        over_images = -float(ndtri(p)) * math.sqrt(self.variance_at(limit))
+        over_images = -float(scipy.special.ndtri(p)) * math.sqrt(self.variance_at(limit))
         return over_images + self.repetitions.half_width(p)
 
     def p_below(self, limit: float) -> float:
@@ -71,14 +70,14 @@ class Evidence(NamedTuple):
         if self.repetitions.half_width(ALPHA) == 0:
             if deviation_over_images == 0:
                 return 0.0
-            return float(ndtr(-distance / deviation_over_images))
+            return float(scipy.special.ndtr(-distance / deviation_over_images))
 
         def surplus(log_p: float) -> float:
             return self.half_width(limit, math.exp(log_p)) - distance
 
         if surplus(math.log(LOWEST_P)) <= 0:
             return 0.0
-        return math.exp(brentq(surplus, math.log(LOWEST_P), math.log(0.5)))
+        return math.exp(scipy.optimize.brentq(surplus, math.log(LOWEST_P), math.log(0.5)))
 
     def interval(self) -> IntervalEstimate:
         """Return the value with the limits that no test in one direction rejects; NaN for NaN."""
@@ -95,7 +94,11 @@ class Evidence(NamedTuple):
         inside = bound + 1e-12 * (self.value - bound)
         if self.value == bound or p_of(inside) >= ALPHA:
             return bound
-        return float(brentq(lambda limit: p_of(limit) - ALPHA, inside, self.value, xtol=1e-9))
+
+        def surplus(limit: float) -> float:
+            return p_of(limit) - ALPHA
+
+        return float(scipy.optimize.brentq(surplus, inside, self.value, xtol=1e-9))
 
 
 def student_half_width(error: float, p: float, *, freedom: int) -> float:
@@ -105,7 +108,7 @@ def student_half_width(error: float, p: float, *, freedom: int) -> float:
         p: the one-sided level, such as `ALPHA` for an interval of 95 %.
         freedom: degrees of freedom of the error.
     """
-    return -float(stdtrit(freedom, p)) * error
+    return -float(scipy.special.stdtrit(freedom, p)) * error
 
 
 def wilson_interval(share: float, n: int) -> IntervalEstimate:
@@ -221,7 +224,7 @@ def images_needed(tolerance: float) -> float:
     lost."""
     if not 0 < tolerance < 1:
         return math.inf
-    return math.ceil(ndtri(ALPHA) ** 2 * (1 - tolerance) / tolerance)
+    return math.ceil(scipy.special.ndtri(ALPHA) ** 2 * (1 - tolerance) / tolerance)
 
 
 def _shares(values: Runs) -> list[np.ndarray]:

@@ -10,8 +10,8 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # loads a part of it at its first use
 from numpy.typing import ArrayLike
-from scipy.special import stdtr
 
 MAX_EXACT = 10_000  # labelings that are listed; of more, as many are drawn
 SEED = 0  # of the draw
@@ -155,7 +155,7 @@ def welch_p(samples: np.ndarray, labelings: np.ndarray, rounding: float = 0.0) -
     has_spread = error_of_both > 0
     t = difference / np.sqrt(np.where(has_spread, error_of_both, 1.0))
     without_spread = np.where(difference > rounding, 0.0, 1.0)
-    return np.where(has_spread, 2 * stdtr(freedom, -t), without_spread)
+    return np.where(has_spread, 2 * scipy.special.stdtr(freedom, -t), without_spread)
 
 
 def _means(samples: np.ndarray, chosen: np.ndarray) -> np.ndarray:

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 import numpy as np
+import scipy  # loads a part of it at its first use
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import bdtrc
 
 
 def mcnemar_p(first: ArrayLike, second: ArrayLike) -> float:
@@ -22,7 +22,7 @@ def mcnemar_p(first: ArrayLike, second: ArrayLike) -> float:
     n_second = int(((first == 0) & (second == 1)).sum())
     if n_first == 0:
         return 1.0
-    return float(bdtrc(n_first - 1, n_first + n_second, 0.5))
+    return float(scipy.special.bdtrc(n_first - 1, n_first + n_second, 0.5))
 
 
 def false_discovery_rate(p_values: Sequence[float]) -> NDArray:
