@@ -184,7 +184,7 @@ def work(args) -> None:
 
     # The units of this share, which record their weights and images.
     networks = read_networks(args.networks)
-    check_types(args, networks)
+    check_types(args.networks, networks, args.own_types)
     check_ends(args, networks)
     check_code(args)
     session = Session()
@@ -324,15 +324,15 @@ def check_layers(args, units, names, session, spec, device) -> None:
         )
 
 
-def check_types(args, networks) -> None:
-    """Raise a UserError if the list names code that the command line does not."""
+def check_types(table, networks, own_types) -> None:
+    """Raise a UserError if a list of networks names code that `--own-types` does not."""
     from src.ground.errors import UserError
 
     types = dict.fromkeys(network.type for network in networks)
-    unnamed = [kind for kind in types if is_user_code(kind) and kind not in args.own_types]
+    unnamed = [kind for kind in types if is_user_code(kind) and kind not in own_types]
     if unnamed:
         raise UserError(
-            f"{args.networks} names code of a user, and a list does not run code; give --own-types "
+            f"{table} names code of a user, and a list does not run code; give --own-types "
             f"{' '.join(unnamed)} as well"
         )
 

@@ -2,39 +2,41 @@
 """Score which measure can be believed, on networks that differ by construction."""
 
 import sys
-from dataclasses import replace
+from itertools import chain
 from pathlib import Path
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from misc.all_pairs import check_types
 from src import cli
+from src.choices.similarity import MEASURES
+from src.ground.user_code import CODE
 
 
 def parser() -> cli.Parser:
     options = cli.Parser(
         "Score all measures that misc/all_pairs.py has measured of networks that differ by"
         " construction: do they tell groups of networks, differences of outputs, layers by depth,"
-        " and impostors from true fronts?"
+        " and impostors from true fronts? --score does so for another measure in a minute."
     )
     add = options.add_argument
     add(
-        "source_dirs",
+        "sources",
         nargs="+",
-        help="folders that misc/all_pairs.py has written to, each with all pairs of a test",
-    )
-    add(
-        "networks",
-        help="the list of networks; groups are named such as label_noise:0.5, test and strength;"
-        " clean; impostor:KIND; similar:KIND",
+        metavar="SOURCE",
+        help="folders that misc/all_pairs.py has written to, each with all pairs of a test, and"
+        " last the list of networks; groups are named such as label_noise:0.5, test and strength;"
+        " clean; impostor:KIND; similar:KIND. With --score: a folder of --freeze",
     )
     add(
         "-o",
         "--output",
         type=cli.csv_file,
-        default="scores.csv",
-        help="CSV to write; table and figure go beside it",
+        help="CSV to write; table and figure go beside it. Default: scores.csv; with --score,"
+        " nothing is written",
     )
+    add_frozen(options)
     add(
         "--own-types",
         type=cli.network,
@@ -54,155 +56,263 @@ def parser() -> cli.Parser:
     return options
 
 
-def score_measures(args) -> None:
+def add_frozen(options: cli.Parser) -> None:
+    """Add the options that keep a run, and that score another measure on it."""
+    add = options.add_argument
+    add(
+        "--freeze",
+        metavar="FOLDER",
+        help="also write the features of all networks to this folder, for --score",
+    )
+    add(
+        "--pooled",
+        action="store_true",
+        help="with --freeze, keep averages of features over positions, which take less room",
+    )
+    add(
+        "--score",
+        dest="metrics",
+        type=cli.names_or_code("measure", MEASURES),
+        metavar="MEASURE",
+        help="score only these measures, on the CPU, on a folder of --freeze: several with commas"
+        f" between them, of {', '.join(MEASURES)}, or {CODE}, a function of your own",
+    )
+
+
+def work(args) -> None:
+    from src.ground.errors import UserError
+
+    if args.pooled and not args.freeze:
+        raise UserError("--pooled is of --freeze; give a folder to freeze to, or leave it out")
+    if args.metrics:
+        if args.freeze or len(args.sources) != 1:
+            raise UserError(
+                "--score takes one folder, which --freeze has written; give nothing else"
+            )
+        score_frozen(args)
+    else:
+        if len(args.sources) == 1:
+            raise UserError(
+                f"{args.sources[0]} stands alone; give folders of misc/all_pairs.py and then the"
+                " list of networks, or a folder of --freeze with --score"
+            )
+        score_tables(args)
+
+
+def score_tables(args) -> None:
+    """Score all measures in the tables of all pairs."""
+    from src.collected.frozen_truth import FrozenTest, write_frozen
+    from src.collected.truth_protocol import score
     from src.collected.truth_tables import read_tables
     from src.ground.console import note, result
     from src.ground.errors import UserError
     from src.ground.grouping import grouped
-    from src.reports.truth_report import sentences, sentences_on_dots, write_scores
-    from src.runs.session import Session
+    from src.reports.truth_report import sentences, shown_rows, write_scores
     from src.tables.network_list import read_networks
-    from src.tables.tables import write_table
-    from src.tables.truth_rows import DotsRow
 
     # Networks, and what was measured of them
-    networks = read_networks(args.networks)
-    check_types(args, networks)
-    session = Session()
-    weights = weights_of(args, networks, session)
-    tables_of_folders = [
-        read_tables(Path(folder), networks, weights) for folder in args.source_dirs
-    ]
+    *folders, table = args.sources
+    networks = read_networks(table)
+    check_types(table, networks, args.own_types)
+    loader = Loader(args)
+    weights = {network.name: loader.weights(network) for network in networks}
+    tables_of_folders = [read_tables(Path(folder), networks, weights) for folder in folders]
 
     # Have the networks with a shortcut learned it? That comes before any score.
-    path = Path(args.output)
-    dots = dots_learned(args, networks, session, seed=tables_of_folders[0].seed)
-    if dots:
-        write_table(path.with_name(f"{path.stem}_dots.csv"), DotsRow, dots)
-        result("\n".join(sentences_on_dots(dots)))
+    path = Path(args.output or "scores.csv")
+    report_dots(path, networks, loader, seed=tables_of_folders[0].seed)
 
     # Scores of the folders that share fresh weights and test images
     rows = []
+    tests = []
+    groups = [network.group or "" for network in networks]
     settings = grouped(tables_of_folders, lambda tables: (tables.seed, tables.shortcut))
     for tables_of_setting in settings.values():
-        rows += score_rows(args, tables_of_setting, networks, session)
+        setting = setting_of(tables_of_setting, networks, loader)
+        for tables in tables_of_setting:
+            numbers = setting.numbers_at(tables.layers)
+            rows += score(tables.with_baselines(numbers), groups, setting.outputs)
+            if args.freeze:
+                features = features_of_tables(args, tables, setting)
+                tests.append(FrozenTest.of(tables, features, groups, setting.outputs, numbers))
     if not rows:
         raise UserError(
-            f"{', '.join(args.source_dirs)}: no test has all pairs; let misc/all_pairs.py finish"
-            " first"
+            f"{', '.join(folders)}: no test has all pairs; let misc/all_pairs.py finish first"
         )
     write_scores(path, rows)
     result("\n".join(sentences(rows)))
     note(f"wrote {path}")
+    if args.freeze:
+        write_frozen(Path(args.freeze), tests, shown_rows(rows))
+        note(f"wrote {args.freeze}")
 
 
-def score_rows(args, tables_of_setting, networks, session) -> list:
-    """Score all measures of tables with one seed of fresh weights and one shortcut."""
-    from src.collected.truth_protocol import score
-    from src.ground_truth.outputs import baselines, differences, pass_over
+def score_frozen(args) -> None:
+    """Score measures on the features of a folder, and show the best measures so far beside them."""
+    from src.collected.frozen_truth import read_frozen, read_scores
+    from src.collected.truth_protocol import clean_networks, score
+    from src.ground.console import note
+    from src.reports.truth_report import print_beside, write_scores
+    from src.similarity.many import similarities_of_pairs
 
-    # One pass a network gives its outputs and the baselines of all layers.
-    shortcut, seed = tables_of_setting[0].shortcut, tables_of_setting[0].seed
-    images = images_of(args, session, shortcut=shortcut)
-    for tables in tables_of_setting:
-        check_images(args, tables, session.fingerprint(images))
-    layers = list(dict.fromkeys(layer for tables in tables_of_setting for layer in tables.layers))
-    loaded = load_networks(args, networks, session, seed=seed)
-    passes = [
-        pass_over(network, images.batches(args.batch_size), layers, name=listed.name)
-        for listed, network in zip(networks, loaded, strict=True)
-    ]
-    outputs = differences(passes)
-    baselines_of_layers = baselines(passes)
-
+    folder = Path(args.sources[0])
+    tests = read_frozen(folder)
+    known = read_scores(folder)
     rows = []
-    groups = [network.group or "" for network in networks]
+    for test in tests:
+        names = list(test.features)
+        values = similarities_of_pairs(
+            test.features,
+            test.pairs,
+            args.metrics,
+            layers=test.layers,
+            across_layers=[names[place] for place in clean_networks(test.groups)],
+            alignment=test.alignment,
+        )
+        rows += score(test.tables(values), test.groups, test.outputs)
+    print_beside(rows, known)
+    if args.output:
+        write_scores(Path(args.output), rows)
+        note(f"wrote {args.output}")
+
+
+class Loader:
+    """Loads networks and test images as the options say, each once."""
+
+    def __init__(self, args):
+        from src.datasets import dataset_info
+        from src.ground.runtime import device_of
+        from src.runs.session import Session
+
+        self.args = args
+        self.session = Session()
+        self.device = device_of(args.gpu)
+        self.spec = dataset_info(args.dataset, labelled=True).spec
+
+    def network(self, listed, *, seed):
+        """Return a network of the list.
+
+        Args:
+            seed: of fresh weights.
+        """
+        return self.session.network(listed.named(seed=seed), self.spec, device=self.device)
+
+    def weights(self, listed) -> str:
+        """Return the SHA-256 of the weights of a network of the list."""
+        return self.session.weights(listed.named(), self.spec, device=self.device)
+
+    def images(self, *, shortcut=None):
+        """Return the test images.
+
+        Args:
+            shortcut: 0 draws dots on the images at random, whatever the class.
+        """
+        options = cli.load_options(self.args, self.device)
+        options["interventions"] = {"shortcut": shortcut}
+        options["intervention_seed"] = self.args.intervention_seed
+        return self.session.dataset(
+            self.args.dataset, self.args.dataset_root, train=False, **options
+        )
+
+    def pass_over(self, listed, network, images, layers=()):
+        """Return outputs and numbers of a network on images."""
+        from src.ground_truth.outputs import pass_over
+
+        return pass_over(network, images.batches(self.args.batch_size), layers, name=listed.name)
+
+
+class Setting(NamedTuple):
+    """All networks of the list on the test images of some tables."""
+
+    networks: dict[str, Any]  # N, by name
+    images: Any
+    layers: list[str]  # of all these tables
+    outputs: dict[str, Any]  # (N, N), differences of outputs
+    numbers: Any  # (3, N, layers), of the baselines
+
+    def numbers_at(self, layers):
+        """Return the numbers of the baselines at some of the layers, (3, N, L)."""
+        return self.numbers[:, :, [self.layers.index(layer) for layer in layers]]
+
+
+def features_of_tables(args, tables, setting: Setting) -> dict[str, dict[str, Any]]:
+    """Return the activations of the networks that tables compare, by network and layer.
+
+    They are of the images that measures of similarity were measured on.
+    """
+    from src.ground_truth.outputs import features_of
+
+    compared = set(chain.from_iterable(tables.pairs()))
+    places = range(min(tables.n_images, len(setting.images)))
+    features = {}
+    for number, (name, network) in enumerate(setting.networks.items()):
+        layers = tables.layers if number in compared else []
+        batches = setting.images.batches(args.batch_size, indices=places)
+        features[name] = features_of(network, batches, layers, pooled=args.pooled)
+    return features
+
+
+def setting_of(tables_of_setting, networks, loader: Loader) -> Setting:
+    """Pass the test images through all networks, once for all tables of a setting."""
+    from src.ground_truth.outputs import baseline_numbers, differences
+
+    first = tables_of_setting[0]
+    images = loader.images(shortcut=first.shortcut)
     for tables in tables_of_setting:
-        places = [layers.index(layer) for layer in tables.layers]
-        baselines_of_tables = {
-            name: values[:, :, places][..., places] for name, values in baselines_of_layers.items()
-        }
-        measures = tables.values | baselines_of_tables
-        rows += score(tables._replace(values=measures), groups, outputs)
-    if shortcut is None:
-        return rows
-    return [replace(row, test=f"{row.test}_dots") for row in rows]
+        check_images(loader, tables, images)
+    layers = list(dict.fromkeys(layer for tables in tables_of_setting for layer in tables.layers))
+    loaded = {network.name: loader.network(network, seed=first.seed) for network in networks}
+    passes = [
+        loader.pass_over(network, loaded[network.name], images, layers) for network in networks
+    ]
+    return Setting(loaded, images, layers, differences(passes), baseline_numbers(passes))
 
 
-def load_networks(args, networks, session, *, seed) -> list:
-    """Load all networks of the list; fresh weights are drawn with the seed of the tables."""
-    from src.datasets import dataset_info
-    from src.ground.runtime import device_of
-
-    device = device_of(args.gpu)
-    spec = dataset_info(args.dataset, labelled=True).spec
-    return [session.network(network.named(seed=seed), spec, device=device) for network in networks]
-
-
-def weights_of(args, networks, session) -> dict[str, str]:
-    """Return the SHA-256 of the weights of all networks of the list, by name."""
-    from src.datasets import dataset_info
-    from src.ground.runtime import device_of
-
-    device = device_of(args.gpu)
-    spec = dataset_info(args.dataset, labelled=True).spec
-    return {
-        network.name: session.weights(network.named(), spec, device=device) for network in networks
-    }
-
-
-def images_of(args, session, *, shortcut=None):
-    """Load the test images; a shortcut draws dots on the images at random, whatever the class."""
-    from src.ground.runtime import device_of
-
-    options = cli.load_options(args, device_of(args.gpu))
-    options["interventions"] = {"shortcut": shortcut}
-    options["intervention_seed"] = args.intervention_seed
-    return session.dataset(args.dataset, args.dataset_root, train=False, **options)
-
-
-def check_images(args, tables, fingerprint: str) -> None:
+def check_images(loader: Loader, tables, images) -> None:
     """Raise a UserError if tables recorded other test images than those of the options."""
     from src.ground.errors import UserError
     from src.tables.image_records import are_same
 
-    if not are_same(tables.test_images, fingerprint):
+    if not are_same(tables.test_images, loader.session.fingerprint(images)):
         raise UserError(
-            f"-d {args.dataset}: the tables were made on other test images; give the data set and"
-            " the --intervention-seed of misc/all_pairs.py, or let it make the tables again with"
-            " --redo-changed"
+            f"-d {loader.args.dataset}: the tables were made on other test images; give the data"
+            " set and the --intervention-seed of misc/all_pairs.py, or let it make the tables again"
+            " with --redo-changed"
         )
 
 
-def dots_learned(args, networks, session, *, seed) -> list:
-    """Measure networks that were trained with a shortcut; return a row for each.
+def report_dots(path: Path, networks, loader: Loader, *, seed) -> None:
+    """Measure the networks that were trained with a shortcut, print what they learned, and write it
+    beside the scores.
 
     A row has three accuracies: with dots that tell the class, without dots, with random dots.
     """
     from src.datasets import interventions
-    from src.ground_truth.outputs import pass_over
+    from src.ground.console import result
+    from src.reports.truth_report import sentences_on_dots
+    from src.tables.tables import write_table
     from src.tables.truth_rows import DotsRow
 
     with_shortcut = [network for network in networks if "shortcut:" in (network.group or "")]
     if not with_shortcut:
-        return []
-    plain = images_of(args, session)
-    dots_seed = args.intervention_seed
+        return
+    plain = loader.images()
+    dots_seed = loader.args.intervention_seed
     true = interventions.shortcut(plain, 1.0, train=True, seed=dots_seed)
     drawn = interventions.shortcut(plain, 0.0, train=False, seed=dots_seed)
     rows = []
-    loaded = load_networks(args, with_shortcut, session, seed=seed)
-    for listed, network in zip(with_shortcut, loaded, strict=True):
+    for listed in with_shortcut:
+        network = loader.network(listed, seed=seed)
         accuracies = [
-            pass_over(network, images.batches(args.batch_size), [], name=listed.name).accuracy
-            for images in (true, plain, drawn)
+            loader.pass_over(listed, network, images).accuracy for images in (true, plain, drawn)
         ]
         rows.append(DotsRow(listed.name, listed.group, *accuracies))
-    return rows
+    write_table(path.with_name(f"{path.stem}_dots.csv"), DotsRow, rows)
+    result("\n".join(sentences_on_dots(rows)))
 
 
 def main(argv=None) -> int:
-    return cli.run(parser(), score_measures, argv)
+    return cli.run(parser(), work, argv)
 
 
 if __name__ == "__main__":

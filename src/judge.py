@@ -22,7 +22,7 @@ from src.choices import AUTO
 from src.choices.stitching import FORMS
 from src.datasets.base import UNLABELLED, BaseImageSet
 from src.datasets.iterated import IteratedImages
-from src.ground.console import warn
+from src.ground.console import aligned, warn
 from src.ground.errors import UserError, unknown_name
 from src.ground.grouping import grouped
 from src.ground.images import ImageSpec
@@ -159,12 +159,7 @@ class Judgement(tuple[JudgedStitch, ...]):
             if verdict == UNDECIDED:
                 verdict += f": {row.reason}"
             lines.append((*layers, f"{row.accuracy:.4f}", penalty, share, row.lost_at, verdict))
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        texts = []
-        for line in lines:
-            cells = [f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)]
-            texts.append("  ".join(cells).rstrip())
-        return "\n".join(texts)
+        return aligned(lines)
 
     def matrix(self, quantity: str, *, form: str | None = None) -> LayerMatrix:
         """Return the values of a quantity by layers.

@@ -125,7 +125,7 @@ def truth_row(
     measure: str, value: float, family: str = "", *, is_baseline: bool = False
 ) -> TruthRow:
     return TruthRow(
-        "label_noise", "auprc", measure, "", value, math.nan, math.nan, 0.25, 0.01, True,
+        "label_noise", "auprc", measure, None, value, math.nan, math.nan, 0.25, 0.01, True,
         not is_baseline, is_baseline, 6, False, family or measure,
     )  # fmt: skip
 
@@ -189,7 +189,18 @@ def dotted(tmp_path_factory):
             run("misc/all_pairs.py", "networks.csv", "pool3,pool4", "rc2c_pre", *ON_DIGITS, "--methods", "covariance",
                 "--alignment", "pool", "--no-figures", "--probes", "1", "-dir", name, *options, cwd=folder)  # fmt: skip
         sources = ["results/plain", "results/dots"]
-        said = run(SCRIPT, *sources, "networks.csv", "-d", "digits", "-gpu", "-1", cwd=folder).out
+        said = run(
+            SCRIPT,
+            *sources,
+            "networks.csv",
+            "-d",
+            "digits",
+            "-gpu",
+            "-1",
+            "--freeze",
+            "frozen",
+            cwd=folder,
+        ).out
     return folder, said
 
 
@@ -236,3 +247,37 @@ def test_what_networks_learned_of_the_dot_is_shown_before_the_scores(dotted):
     lines = said.splitlines()
     assert lines[0].startswith("shortcut:0: accuracy ") and "2 of 2 networks rely" in lines[1]
     assert lines[2].startswith("Test of shortcut")
+
+
+def test_another_measure_scores_on_frozen_features_what_it_scores_in_a_run(dotted):
+    """Those of the suite, and a function that computes one of them; without networks and images."""
+    folder, _ = dotted
+    (folder / "mine.py").write_text(
+        "from src.similarity import linear_cka\n\n\ndef own(x, y):\n    return linear_cka(x, y)\n"
+    )
+    measures = "cka,pwcca,procrustes,mine.py:own"
+    run(SCRIPT, "--score", measures, "frozen", "-o", "frozen.csv", cwd=folder)
+    for measure in ("cka", "pwcca", "procrustes", "own"):
+        found = rows_of(folder, measure, "frozen.csv")
+        expected = rows_of(folder, measure.replace("own", "cka"))
+        assert found.keys() == expected.keys()
+        for key, row in expected.items():
+            assert float(found[key]["value"]) == pytest.approx(float(row["value"]))
+            ends = [float(found[key]["low"]), float(row["low"])]
+            assert ends[0] == pytest.approx(ends[1], nan_ok=True)
+            assert found[key]["is_above_baselines"] == row["is_above_baselines"]
+
+
+def test_the_best_baseline_and_the_best_measures_stand_beside_a_score(dotted):
+    folder, _ = dotted
+    said = run(SCRIPT, "--score", "cka", "frozen", cwd=folder).out
+    header, first, second, *_ = said.splitlines()
+    assert header.split()[:3] == ["test", "chance", "cka"]
+    assert first.startswith("shortcut ") and second.startswith("shortcut_dots ")
+    known = [row for row in read_csv(folder / "frozen" / "scores.csv") if row["test"] == "shortcut"]
+    main = [row for row in known if row["score"] == "auprc"]
+    best = max(main, key=lambda row: float(row["value"]) * (row["is_baseline"] == "False"))
+    baselines = [float(row["value"]) for row in main if row["is_baseline"] == "True"]
+    assert len(baselines) == 3 and f"{max(baselines):.2f}" in first
+    assert f"{float(best['value']):.2f}" in first.split("difference")[1]
+    assert says(said, "* above chance")

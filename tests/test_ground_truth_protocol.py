@@ -92,7 +92,7 @@ def test_the_truth_scores_1_in_every_test(rows):
 
 def test_a_random_measure_scores_chance(rows):
     own = {key: row for key, row in rows.items() if key[2] == "random"}
-    assert rows["label_noise", "auprc", "random", ""].chance == chance_scores([0, 1, 2] * 5).auprc
+    assert rows["label_noise", "auprc", "random", None].chance == chance_scores([0, 1, 2] * 5).auprc
     for (test, *_), row in own.items():
         assert row.value == pytest.approx(row.chance, abs=0.3 if test == "label_noise" else 0.6)
         assert row.both_directions
@@ -106,9 +106,9 @@ def test_a_measure_of_accuracies_alone_is_the_baseline(rows):
                 astuple(row)[4:11] == astuple(rows[test, name, BASELINES[0], layer])[4:11]
                 and not row.is_above_baselines
             )
-    assert rows["accuracy", "spearman", "accuracy alone", ""].value == pytest.approx(1)
-    assert rows["disagreement", "partial", "accuracy alone", ""].value == 0
-    assert rows["layers", "spearman", "accuracy alone", ""].value == 0
+    assert rows["accuracy", "spearman", "accuracy alone", None].value == pytest.approx(1)
+    assert rows["disagreement", "partial", "accuracy alone", None].value == 0
+    assert rows["layers", "spearman", "accuracy alone", None].value == 0
     assert {row.measure for row in rows.values() if row.is_baseline} == set(BASELINES[:2])
 
 
@@ -196,10 +196,10 @@ def test_impostors_below_all_true_fronts():
         assert (row.value, row.chance, row.n_networks) == (1, 1 / 6, 4) and row.is_above_chance
         assert not row.both_directions
     rows = impostor_rows(planted())  # the label is as good as a true front
-    assert [rows[name, ""].value for name in ("share", "fresh", "one_hot")] == [0.5, 1, 0]
-    assert impostor_rows(planted(one_hot=0.8))["one_hot", ""].value == 0  # as good is not below
+    assert [rows[name, None].value for name in ("share", "fresh", "one_hot")] == [0.5, 1, 0]
+    assert impostor_rows(planted(one_hot=0.8))["one_hot", None].value == 0  # as good is not below
     rows = impostor_rows(planted(fresh=0.85, copies=0.05))  # a measure that does not see a copy
-    assert rows["share", ""].value == 0
+    assert rows["share", None].value == 0
 
 
 def test_networks_that_were_not_stitched_into_are_no_ends_of_impostors():
@@ -215,9 +215,9 @@ def test_networks_that_were_not_stitched_into_are_no_ends_of_impostors():
         for row in found
         if (row.test, row.score) == ("impostors", "share")
     }
-    assert rows["x", ""].value == 1 and rows["x", ""].n_networks == 2
+    assert rows["x", None].value == 1 and rows["x", None].n_networks == 2
     for measure in ("cka", PROBE):
-        assert rows[measure, ""].n_networks == 2  # the same ends, so that scores can be compared
+        assert rows[measure, None].n_networks == 2  # the same ends, so that scores can be compared
         alone = score(Tables(LAYERS, {measure: values[measure]}, frozenset()), PLANTED, outputs)
         assert {row.n_networks for row in alone if row.test == "impostors"} == {4}
 
@@ -228,9 +228,9 @@ def test_each_kind_counts_alike_however_many_impostors_there_are_of_it():
     values[:8, :8] = planted()
     values[8:, :4] = 0.9
     rows = impostor_rows(values, groups)
-    assert [rows[name, ""].value for name in ("share", "fresh", "one_hot")] == [0.5, 1, 0]
+    assert [rows[name, None].value for name in ("share", "fresh", "one_hot")] == [0.5, 1, 0]
     values[8:, :4] = 0.3  # now two of three labels are below
-    assert impostor_rows(values, groups)["share", ""].value == pytest.approx((1 + 2 / 3) / 2)
+    assert impostor_rows(values, groups)["share", None].value == pytest.approx((1 + 2 / 3) / 2)
 
 
 def test_the_share_is_a_mean_over_end_networks():

@@ -19,6 +19,7 @@ if [[ $TRUTH == digits ]]; then
     : "${TRUTH_METHODS:=pinv covariance task:2}"
     training=(-b 32 -lr 0.003)
     matching=(-pinv-samples 1437 --pinv-cutoff exact -lr 0.01)
+    frozen=()
     declare -A STRENGTHS=([label_noise]="0.5 0.75" [shortcut]="0 1" [image_noise]="4000")
 else
     : "${TRUTH_DATA:=cifar100}"
@@ -29,6 +30,7 @@ else
     : "${TRUTH_METHODS:=pinv covariance repair task:10}" # as misc/all_pairs.py --methods takes them
     training=(-b 128 -o sgd -lr 0.1 --momentum 0.9 -sched cosine -wd 5e-4)
     matching=(-b 128 -pinv-samples auto --pinv-cutoff exact)
+    frozen=(--pooled)
     declare -A STRENGTHS=([label_noise]="0.5 0.75" [shortcut]="0 0.75 1" [image_noise]="1000 2000 4000")
 fi
 : "${TRUTH_ROOT:=$DATA}" # a folder of its own for a subset of ImageNet
@@ -131,5 +133,5 @@ run_stage
 # Scores
 todo "$results/curves.csv" misc/collect_results.py "$results/clean" --curves -o "$results/curves.csv"
 todo "$results/scores.csv" misc/ground_truth.py "${sources[@]}" "$models/networks.csv" "${data[@]}" \
-    --own-types "${own[@]}" -o "$results/scores.csv"
+    --own-types "${own[@]}" -o "$results/scores.csv" --freeze "$results/frozen" "${frozen[@]}"
 run_queue

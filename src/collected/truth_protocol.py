@@ -12,6 +12,7 @@ The column `group` of a list of networks has words with blanks between them:
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import combinations
 from typing import NamedTuple
@@ -32,7 +33,8 @@ from src.ground_truth.scores import (
 from src.statistics.resampling import LEVEL, Estimate, estimate, permuted_p
 from src.tables.truth_rows import TruthRow
 
-ALL_LAYERS = ""  # the layer of scores by the mean of ranks over layers
+IMPOSTORS = "impostors"  # the test of impostors
+ALL_LAYERS = None  # the layer of scores by the mean of ranks over layers
 
 # Words of groups
 CLEAN = "clean"
@@ -47,7 +49,7 @@ class Scored(NamedTuple):
 
     test: str
     score: str
-    layer: str
+    layer: str | None
     chance: float
     estimate: Estimate
     p: float | None = None  # None: networks cannot be permuted
@@ -56,13 +58,15 @@ class Scored(NamedTuple):
 def score(tables: Tables, groups: Sequence[str], outputs: Mapping[str, NDArray]) -> list[TruthRow]:
     """Score all measures of the tables in all tests that the networks allow.
 
+    The names of tests on test images with dots end in `_dots`.
+
     Args:
         tables: of N networks; they include the baselines.
         groups: (N,), the column of the list of networks.
         outputs: (N, N) by name, from `outputs.differences`.
     """
     words = [_words_of(group) for group in groups]
-    clean = np.array([i for i, names in enumerate(words) if CLEAN in names], dtype=int)
+    clean = np.array(clean_networks(groups), dtype=int)
     pair_tests = [*_tests_of_groups(words), *_tests_of_outputs(outputs, clean)]
 
     tests: list[Callable[[Tables, str], Iterator[Scored]]] = []
@@ -73,7 +77,14 @@ def score(tables: Tables, groups: Sequence[str], outputs: Mapping[str, NDArray])
     for test in tests:
         scores = {measure: list(test(tables, measure)) for measure in tables.values}
         rows += _rows(tables, scores)
-    return rows
+    if tables.shortcut is None:
+        return rows
+    return [replace(row, test=f"{row.test}_dots") for row in rows]
+
+
+def clean_networks(groups: Sequence[str]) -> list[int]:
+    """Return the places of the clean networks, whose different layers are compared as well."""
+    return [place for place, group in enumerate(groups) if CLEAN in _words_of(group)]
 
 
 def _words_of(group: str) -> Words:
@@ -193,7 +204,9 @@ def _scores_of_pairs(tables: Tables, measure: str, test: PairTest) -> Iterator[S
         yield Scored(test.name, test.score, layer, test.chance, estimate(of, test.groups), p)
 
 
-def _with_mean_ranks(values_of_layers: Mapping[str, NDArray]) -> Iterator[tuple[str, NDArray]]:
+def _with_mean_ranks(
+    values_of_layers: Mapping[str, NDArray],
+) -> Iterator[tuple[str | None, NDArray]]:
     """Yield the similarities (P,) of each layer without NaN, and last their mean ranks.
 
     The mean ranks are over these layers, and have the layer ALL_LAYERS.
@@ -269,9 +282,9 @@ def _scores_of_impostors(tables: Tables, measure: str, words: Sequence[Words]) -
     is_pair = fronts[:, None] != np.array(ends)  # a network is no front of its own
 
     values_of_layers = {}
-    for layer in tables.layers:
-        similarities = tables.into(measure, layer)[np.ix_(fronts, np.array(ends))]
-        values_of_layers[layer] = similarities[is_pair]
+    for name in tables.layers:
+        similarities = tables.into(measure, name)[np.ix_(fronts, np.array(ends))]
+        values_of_layers[name] = similarities[is_pair]
     for layer, values in _with_mean_ranks(values_of_layers):
         similarity = np.full(is_pair.shape, np.inf)
         similarity[is_pair] = values
@@ -283,7 +296,7 @@ def _scores_of_impostors(tables: Tables, measure: str, words: Sequence[Words]) -
         mean_share = np.mean(list(shares.values()), axis=0)
         for name, share in {"share": mean_share, **shares}.items():
             chance = 1 / (n_true + 1)
-            yield Scored("impostors", name, layer, chance, _estimate_over_networks(share))
+            yield Scored(IMPOSTORS, name, layer, chance, _estimate_over_networks(share))
 
 
 def _ends_of_impostors(
@@ -354,16 +367,16 @@ def _rows(tables: Tables, scores: Mapping[str, Sequence[Scored]]) -> Iterator[Tr
                 is_above_baselines=bool(is_above_baselines),
                 is_baseline=measure in BASELINES,
                 n_networks=len(scored.estimate.groups),
-                both_directions=measure in tables.directed and scored.test != "impostors",
+                both_directions=measure in tables.directed and scored.test != IMPOSTORS,
                 family=tables.families.get(measure, measure),
             )
 
 
 def _best_baselines(
     scores: Mapping[str, Sequence[Scored]],
-) -> dict[tuple[str, str, str], Estimate]:
+) -> dict[tuple[str, str, str | None], Estimate]:
     """Return the best baseline by test, score and layer; a NaN is never better than a number."""
-    best: dict[tuple[str, str, str], Estimate] = {}
+    best: dict[tuple[str, str, str | None], Estimate] = {}
     for measure in BASELINES:
         for scored in scores.get(measure, ()):
             key = (scored.test, scored.score, scored.layer)

@@ -26,6 +26,7 @@ from src.collected.scored_measures import (
 )
 from src.ground.console import warn
 from src.ground.errors import UserError
+from src.ground_truth.outputs import baselines
 from src.runs.evaluations import with_evaluations
 from src.runs.folders import StitchingRun
 from src.runs.weights import counted, warn_of_newer
@@ -39,6 +40,7 @@ from src.tables.similarity_rows import SimilarityRow
 from src.tables.stitch_rows import StitchRow
 from src.tables.tables import read_table
 
+N_IMAGES = 1000  # that networks are compared on, unless tables say otherwise
 ValuesOfMeasures = dict[ScoredMeasure, list[MeasuredValue]]
 
 
@@ -64,6 +66,28 @@ class Tables(NamedTuple):
     shortcut: float | None = None  # the option `--shortcut`: test images had dots
     seed: int | None = None  # of fresh networks
     test_images: str | None = None  # the first digits of their fingerprint; None: not recorded
+    # Of measures of similarity: their option `--alignment`, and the number of images, the first ones
+    alignment: str = "auto"
+    n_images: int = N_IMAGES
+
+    def with_baselines(self, numbers: NDArray) -> "Tables":
+        """Return the tables with the values of the baselines as further measures.
+
+        Args:
+            numbers: (3, N, L), from `outputs.baseline_numbers`.
+        """
+        return self._replace(values=self.values | baselines(numbers))
+
+    def pairs(self) -> list[tuple[int, int]]:
+        """Return the places of the pairs of networks that have a value, the lower one first.
+
+        Probes are measured of single networks, and count if there is nothing else.
+        """
+        names = self.values.keys() - {PROBE.name} or self.values.keys()
+        values = np.array([self.values[name] for name in names])
+        has_values = np.isfinite(values).any((0, 3, 4))  # (N, N)
+        firsts, seconds = np.triu(has_values | has_values.T, 1).nonzero()
+        return list(zip(firsts.tolist(), seconds.tolist(), strict=True))
 
     def into(self, measure: str, layer: str) -> NDArray:
         """Return the similarity of front networks (rows) to end networks at a layer, (N, N)."""
@@ -131,7 +155,7 @@ def read_tables(
     refuse_several(rows, folder)
     test_images = {row.test_images for row in rows if row.test_images}
     layers = _ordered_layers(values, similarities, stitches)
-    return Tables(
+    tables = Tables(
         layers,
         _as_arrays(values, layers, networks),
         directed=frozenset(measure.name for measure in values if measure not in undirected),
@@ -140,6 +164,10 @@ def read_tables(
         seed=current.seed,
         test_images=min(test_images, default=None),
     )
+    if not similarities:
+        return tables
+    row = similarities[0]
+    return tables._replace(alignment=row.alignment_option, n_images=row.n_samples)
 
 
 def _ordered_layers(

@@ -75,6 +75,16 @@ def table(
     result("\n".join(lines))
 
 
+def aligned(lines: Sequence[Sequence[str]]) -> str:
+    """Return lines of cells as a text whose columns are as wide as their widest cell."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    texts = []
+    for line in lines:
+        cells = [f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)]
+        texts.append("  ".join(cells).rstrip())
+    return "\n".join(texts)
+
+
 def note(text: str) -> None:
     """Print a message to stderr."""
     if "notes" not in _silent:

@@ -111,6 +111,31 @@ def pass_over(
     )
 
 
+def features_of(
+    network: Network,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    layers: Sequence[str],
+    *,
+    pooled: bool = False,
+) -> dict[str, Tensor]:
+    """Return the activations (n, ...) of n images by layer, in single precision on the CPU.
+
+    Args:
+        layers: names; the network need not have all of these layers.
+        pooled: return averages over positions or tokens, (n, C).
+    """
+    existing = [layer for layer in layers if layer in network.layer_names]
+    device = network.example.device
+    parts: dict[str, list[Tensor]] = {layer: [] for layer in existing}
+    with torch.no_grad():
+        for images, _ in batches:
+            for layer, activation in network.activations(images.to(device), existing).items():
+                if pooled:
+                    activation = pool(activation, network.token_layout(layer))
+                parts[layer].append(activation.float().cpu())
+    return {layer: torch.cat(batches) for layer, batches in parts.items()}
+
+
 def effective_rank(rows: Tensor) -> float:
     """Return the effective rank of rows (n, D), between 1 and D.
 
@@ -138,20 +163,29 @@ def differences(passes: Sequence[NetworkPass]) -> dict[str, NDArray]:
     return matrices
 
 
-def baselines(passes: Sequence[NetworkPass]) -> dict[str, NDArray]:
-    """Return the baselines of N networks with L layers, (N, N, L, L) by name, as in `Tables`.
-
-    A baseline is the negative difference between a number of a network at a layer and the same
-    number of a network at a layer. The accuracy is the same number at all layers.
-    """
+def baseline_numbers(passes: Sequence[NetworkPass]) -> NDArray:
+    """Return the numbers that the baselines compare, (3, N, L) in the order of `BASELINES`, of N
+    networks with L layers. The accuracy is the same number at all layers."""
     ranks = np.array([network_pass.effective_ranks for network_pass in passes])  # (N, L)
     norms = np.array([network_pass.mean_norms for network_pass in passes])
     accuracies = np.empty_like(ranks)
     accuracies[:] = [[network_pass.accuracy] for network_pass in passes]
+    return np.stack([accuracies, ranks, norms])
+
+
+def baselines(numbers: NDArray) -> dict[str, NDArray]:
+    """Return the baselines of N networks with L layers, (N, N, L, L) by name, as in `Tables`.
+
+    A baseline is the negative difference between a number of a network at a layer and the same
+    number of a network at a layer.
+
+    Args:
+        numbers: (3, N, L), from `baseline_numbers`.
+    """
     matrices = {}
-    for name, numbers in zip(BASELINES, (accuracies, ranks, norms), strict=True):
-        gaps = _absolute_differences(numbers.ravel())  # (N · L, N · L)
-        gaps = gaps.reshape(*numbers.shape, *numbers.shape)  # (N, L, N, L)
+    for name, of_layers in zip(BASELINES, numbers, strict=True):
+        gaps = _absolute_differences(of_layers.ravel())  # (N · L, N · L)
+        gaps = gaps.reshape(*of_layers.shape, *of_layers.shape)  # (N, L, N, L)
         matrices[name] = -gaps.transpose(0, 2, 1, 3)
     return matrices
 

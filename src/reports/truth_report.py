@@ -10,8 +10,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from src.collected.truth_protocol import ALL_LAYERS
-from src.ground.console import listed
+from src.collected.truth_protocol import ALL_LAYERS, IMPOSTORS
+from src.ground.console import aligned, listed, result
 from src.ground.files import write_text
 from src.ground.grouping import grouped
 from src.reports.heat_maps import HeatMap, maps
@@ -21,6 +21,7 @@ from src.tables.truth_rows import DotsRow, TruthRow
 
 Cell = TypeVar("Cell", str, float)
 
+N_BESIDE = 3  # known measures that are shown beside another one
 RELIES = 0.2  # loss of accuracy by misleading dots, of a network that relies on dots
 
 
@@ -32,6 +33,51 @@ def write_scores(path: Path, rows: Sequence[TruthRow]) -> None:
     write_table(path, TruthRow, rows)
     write_text(path.with_suffix(".md"), _markdown(rows))
     draw_scores(path.with_suffix(".png"), best_of_families(main_rows(rows)))
+
+
+def shown_rows(rows: Sequence[TruthRow]) -> list[TruthRow]:
+    """Return the rows over all layers of the measures that the table shows: the best of each
+    family, and the baselines."""
+    shown = {row.measure for row in best_of_families(main_rows(rows))}
+    return [row for row in rows if row.measure in shown and row.layer == ALL_LAYERS]
+
+
+def print_beside(rows: Sequence[TruthRow], known: Sequence[TruthRow]) -> None:
+    """Print scores of measures, with the best baseline and the best known measures beside them.
+
+    There is a line for each test, and for each kind of impostors.
+
+    Args:
+        rows: of the measures.
+        known: of other measures and of the baselines, over all layers.
+    """
+    measures = list(dict.fromkeys(row.measure for row in rows if not row.is_baseline))
+    score_of = {(row.test, row.score, row.measure): row for row in rows if row.layer == ALL_LAYERS}
+    header = ("chance", *measures, "best baseline", "best measures so far")
+    of_tests = [("test", *header)]
+    of_kinds = [("counterfeits", *header)]
+    for (test, score), known_rows in grouped(known, lambda row: (row.test, row.score)).items():
+        scores = [score_of.get((test, score, measure)) for measure in measures]
+        cells = (
+            f"{known_rows[0].chance:.2f}",
+            *[_cell(row) if row else "–" for row in scores],
+            _best([row for row in known_rows if row.is_baseline], n=1),
+            _best([row for row in known_rows if not row.is_baseline], n=N_BESIDE),
+        )
+        if known_rows[0].is_main:
+            of_tests.append((test, *cells))
+        elif test == IMPOSTORS:
+            of_kinds.append((score, *cells))
+    result(aligned(of_tests))
+    if len(of_kinds) > 1:
+        result(f"\n{aligned(of_kinds)}")
+    result("\n* above chance; † above chance and above the best baseline")
+
+
+def _best(rows: Sequence[TruthRow], *, n: int) -> str:
+    """Return the n highest scores with their measures."""
+    ordered = sorted(rows, key=lambda row: -row.value)
+    return ", ".join(f"{_cell(row)} {row.measure}" for row in ordered[:n])
 
 
 def _markdown(rows: Sequence[TruthRow]) -> str:

@@ -25,7 +25,7 @@ class TruthRow:
     test: str  # an intervention, a difference of outputs, layers, or impostors
     score: str  # see `is_main`; also conformity, and the share of each kind of impostor
     measure: str
-    layer: str  # empty: by the mean of ranks over layers
+    layer: str | None  # None: by the mean of ranks over layers
     value: float
     low: float  # of the interval; NaN of few networks
     high: float
