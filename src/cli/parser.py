@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import functools
 import re
 import signal
 import sys
@@ -33,9 +34,6 @@ DERIVED = ("_sha256", "_path_seed", "stitching_option")
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows the default of an option, unless it is None, False, "" or empty."""
 
-    def __init__(self, prog: str):
-        super().__init__(prog, max_help_position=36, width=120)
-
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default and isinstance(action.default, list):
             words = " ".join(map(str, action.default))
@@ -50,9 +48,8 @@ class Parser(argparse.ArgumentParser):
     """An argument parser that shows defaults, and reports a mistake in one line (exit code 2)."""
 
     def __init__(self, description: str):
-        super().__init__(
-            description=description, formatter_class=_HelpFormatter, allow_abbrev=False
-        )
+        formatter = functools.partial(_HelpFormatter, max_help_position=36, width=120)
+        super().__init__(description=description, formatter_class=formatter, allow_abbrev=False)
         self.add_argument(
             "--config",
             help="YAML or JSON file of options, such as the config.txt of a run; options on the "
@@ -148,10 +145,8 @@ def _record_code(
     Raises:
         UserError: the file of `--config` names code that the command line does not name.
     """
-    codes_in_words = set()
-    for word in words:
-        _, _, value = word.partition("=")
-        codes_in_words |= {*code_in(word), *code_in(value)}
+    values_in_words = [word.partition("=")[2] for word in words]
+    codes_in_words = code_in([*words, *values_in_words])
     for name, value in list(vars(parsed).items()):
         codes = code_in(value) if name.endswith(NAMES_CODE) else []
         if not codes:
@@ -174,8 +169,9 @@ def code_in(value: object) -> list[str]:
     """
     texts = value if isinstance(value, list) else [value]
     names = [name for text in texts for name in (text, *str(text).split(","))]
-    codes = [absolute(EPOCHS.sub("", str(name))) for name in names]
-    return list(dict.fromkeys(filter(is_user_code, codes)))
+    without_epochs = [EPOCHS.sub("", str(name)) for name in names]
+    codes = [name for name in without_epochs if is_user_code(name)]
+    return list(dict.fromkeys(map(absolute, codes)))
 
 
 def _refuse_unnamed(option: str, codes: Sequence[str], named: Collection[str]) -> None:

@@ -31,29 +31,21 @@ class Group(NamedTuple):
     method: str
     networks: str  # the names of both networks, or the number of pairs that are taken together
     by_networks: list[list[StitchingRun]]  # the runs on each pair of networks
+    runs: list[StitchingRun]  # all of them
+    pair: Pair  # the layers
+    control: str | None  # see `control_of`
 
-    @property
-    def runs(self) -> list[StitchingRun]:
-        """All runs."""
-        return list(chain.from_iterable(self.by_networks))
 
-    @property
-    def pair(self) -> Pair:
-        """The layers."""
-        return self.runs[0].row.pair
-
-    @property
-    def control(self) -> str | None:
-        """The kind of control: `SELF`, `FRESH_FRONT`, `FRESH_END` or `CLASS_CONTROL`. None for a
-        stitch of two trained networks, or of different layers of one."""
-        row = self.runs[0].row
-        front, end = row.network_keys
-        side = untrained_side(row)
-        if row.class_control and side != FRESH_END:
-            return CLASS_CONTROL
-        if side is None and front == end and row.front_layer == row.end_layer:
-            return SELF
-        return side
+def control_of(row: StitchRow) -> str | None:
+    """Return the kind of control that a stitch is: `SELF`, `FRESH_FRONT`, `FRESH_END` or
+    `CLASS_CONTROL`. None for a stitch of two trained networks, or of different layers of one."""
+    front, end = row.network_keys
+    side = untrained_side(row)
+    if row.class_control and side != FRESH_END:
+        return CLASS_CONTROL
+    if side is None and front == end and row.front_layer == row.end_layer:
+        return SELF
+    return side
 
 
 def untrained_side(row: StitchRow) -> str | None:
@@ -101,9 +93,19 @@ def families_of(
     for method, repetitions in _repetitions(newest_runs(runs), names, pool=pool):
         family: list[Group] = []
         for title, titled_runs in _titled(repetitions, method, names, pool=pool).items():
-            for runs_of_layers in grouped(titled_runs, lambda run: run.row.pair).values():
-                by_networks = grouped(runs_of_layers, lambda run: run.row.network_keys)
-                family.append(Group(method, title, list(by_networks.values())))
+            for pair, runs_of_layers in grouped(titled_runs, lambda run: run.row.pair).items():
+                by_networks = list(
+                    grouped(runs_of_layers, lambda run: run.row.network_keys).values()
+                )
+                group = Group(
+                    method=method,
+                    networks=title,
+                    by_networks=by_networks,
+                    runs=list(chain.from_iterable(by_networks)),
+                    pair=pair,
+                    control=control_of(by_networks[0][0].row),
+                )
+                family.append(group)
         families.append(family)
     return families
 
