@@ -8,6 +8,7 @@ from pathlib import Path
 
 from src.collected.groups import Names
 from src.collected.record import Command, MeasuredNetwork
+from src.ground.console import listed
 from src.ground.grouping import grouped
 from src.reports import html_page as html
 from src.reports import similarity_report
@@ -18,6 +19,7 @@ from src.reports.verdict_report import (
     IN_SUMMARY,
     SHARE,
     SHARE_TITLE,
+    by_groups,
     means,
     sections_of,
     sentences,
@@ -88,11 +90,13 @@ def figures(title: str, folder: Path, *patterns: str) -> Section:
 
 
 def pairs(rows: Sequence[VerdictRow]) -> Section:
-    """Return a table of all pairs of layers for each method; of several pairs of networks, means."""
+    """Return a table of all pairs of layers for each method and pair of groups; of several pairs of
+    networks, means."""
     tables = []
     for section in sections_of(rows):
-        of_section = _means(section.rows) if section.is_summary else _verdicts(section.rows)
-        tables.append(html.table(section.title, *of_section))
+        for part in by_groups(section):
+            content = _means(part.rows) if part.is_summary else _verdicts(part.rows)
+            tables.append(html.table(part.title, *content))
     return Section("All pairs of layers", tables)
 
 
@@ -206,11 +210,12 @@ def methods(runs: Sequence[StitchingRun]) -> Section:
     """Return the table of the methods of stitching."""
     lines: list[list[Cell]] = []
     for method, of_method in by_method(runs).items():
-        ways = Counter((run.row.stitching_type, how(run.options)) for run in of_method)
-        lines += [[method, *way, n] for way, n in ways.items()]
+        for way, made_so in grouped(of_method, lambda run: how(run.options)).items():
+            types = listed(dict.fromkeys(run.row.stitching_type for run in made_so))
+            lines.append([method, types, way, len(made_so)])
     if not lines:
         return Section("Methods", [])
-    header = ["method", "stitching layer", "made by", "stitches"]
+    header = ["method", "stitching layers", "made by", "stitches"]
     return Section("Methods", [html.table("The methods of stitching", header, lines)])
 
 
