@@ -300,13 +300,13 @@ def classifier_of(args, source, layer, spec):
 
     It has fresh weights, or those of the checkpoint of `--resume-from`.
     """
+    from src.ground.images import shape_text
     from src.ood.finetuning import fresh_classifier
     from src.runs.checkpoints import load_weights
 
     classifier, shape = fresh_classifier(args.model_type, source, layer, spec, seed=args.seed)
     if args.resume_from is not None:
-        dimensions = "×".join(map(str, shape))
-        expected = f"{args.model_type} for {layer} of shape {dimensions}"
+        expected = f"{args.model_type} for {layer} of shape {shape_text(shape)}"
         load_weights(classifier, args.resume_from, expected=expected)
     return classifier, shape
 

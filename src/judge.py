@@ -25,7 +25,7 @@ from src.datasets.iterated import IteratedImages
 from src.ground.console import aligned, warn
 from src.ground.errors import UserError, unknown_name
 from src.ground.grouping import grouped
-from src.ground.images import ImageSpec
+from src.ground.images import ImageSpec, shape_text
 from src.ground.runtime import full_precision
 from src.models import Network
 from src.models.steadiness import unsteadiness_of
@@ -372,7 +372,7 @@ def _networks(
     """
     end_view = _view(end, test, None)
     if len(end_view.output_shape) != 1:
-        shape = "×".join(map(str, end_view.output_shape))
+        shape = shape_text(end_view.output_shape)
         raise UserError(
             f"the end network gives {shape} an image; it has to give logits (n_classes,)"
         )

@@ -10,7 +10,7 @@ from torch import Tensor
 from src.ground import runtime
 from src.ground.console import warn
 from src.ground.errors import UserError
-from src.ground.images import ImageSpec, Normalisation, describe_values
+from src.ground.images import ImageSpec, Normalisation, describe_values, shape_text
 
 UNLABELLED = -1
 Device = torch.device | str
@@ -150,8 +150,8 @@ class BaseImageSet:
             UserError: the shapes differ.
         """
         if self.image_shape != images.image_shape:
-            shape = "×".join(map(str, self.image_shape))
-            expected_shape = "×".join(map(str, images.image_shape))
+            shape = shape_text(self.image_shape)
+            expected_shape = shape_text(images.image_shape)
             raise UserError(
                 f"images of {option} are {shape}, images of -d are {expected_shape}; "
                 "choose data sets with images of one shape"

@@ -24,7 +24,12 @@ class ImageSpec(NamedTuple):
         classes = "no labels"
         if self.n_classes:
             classes = f"{self.n_classes} classes"
-        return f"{'×'.join(map(str, self.shape))}, {classes}"
+        return f"{shape_text(self.shape)}, {classes}"
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """Return a shape as a text, such as "1×8×8"."""
+    return "×".join(map(str, shape))
 
 
 def make_normalisation(

@@ -6,6 +6,7 @@ from torch import nn
 
 from src.choices.models import MODEL_NAMES, MODELS
 from src.ground.errors import Misfit, UserError, unknown_name
+from src.ground.images import shape_text
 from src.ground.user_code import CODE, failing_as_user_error, is_user_code, load
 from src.models.network import Network
 from src.models.preact_resnet import PreActResNet
@@ -100,7 +101,7 @@ def _check(
         raise
     except Exception as error:  # raised by the network's forward
         reason = str(error)[:300]
-        size = "×".join(map(str, image_shape))
+        size = shape_text(image_shape)
         raise Misfit(
             f"{name} cannot take images of {size} ({reason}); choose another one or a dataset"
         ) from error

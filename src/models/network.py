@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from src.ground.console import note, note_once, warn
 from src.ground.errors import UserError, unknown_name
+from src.ground.images import shape_text
 from src.models.blocks import find_blocks
 from src.models.calls import OUTPUT, logits_of
 from src.models.heads import add_head
@@ -381,7 +382,7 @@ class Network:
         if turned:
             note(f"activations (height, width, channels) are turned at {', '.join(turned)}")
         if unclear:
-            shape = "×".join(map(str, shapes[unclear[0]]))
+            shape = shape_text(shapes[unclear[0]])
             warn(
                 f"{', '.join(unclear)}: {shape} is taken for channels×height×width; "
                 "otherwise give --channels-last"
@@ -485,7 +486,7 @@ class Network:
             UserError: the first axis is not the batch.
         """
         if value.ndim < 2 or len(value) != n_activations:
-            shape = "×".join(map(str, value.shape))
+            shape = shape_text(value.shape)
             raise UserError(
                 f"layer {name!r} gives {shape}, not one tensor of {n_activations} images; "
                 "choose another one"

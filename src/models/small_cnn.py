@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from src.ground.errors import Misfit
+from src.ground.images import shape_text
 from src.models.resnet import init_convolution
 
 WIDTHS = (16, 32, 64, 128)  # channels of the blocks
@@ -32,7 +33,7 @@ class SmallCNN(nn.Module):
     ) -> None:
         super().__init__()
         if image_shape is not None and min(image_shape[1:]) < MIN_SIDE:
-            size = "×".join(map(str, image_shape))
+            size = shape_text(image_shape)
             raise Misfit(
                 f"small_cnn cannot take images of {size}, but from {MIN_SIDE}×{MIN_SIDE} pixels "
                 "on; choose another one or a dataset"

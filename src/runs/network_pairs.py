@@ -1,6 +1,5 @@
 """Kinds of pairs of networks. Stitches of different kinds are not averaged together."""
 
-import os
 from pathlib import Path
 
 from src.runs.options import read_options
@@ -37,5 +36,5 @@ def is_untrained(network: NetworkName) -> bool:
     trained."""
     if network.is_fresh:
         return True
-    config_of_head = Path(f"{os.path.splitext(network.path)[0]}.config.txt")
+    config_of_head = Path(network.path).with_suffix(".config.txt")
     return config_of_head.is_file() and read_options(config_of_head).get("model_path") == FRESH

@@ -14,7 +14,7 @@ from src.choices.scores import is_trained
 from src.ground.console import warn
 from src.ground.errors import UserError, unknown_name
 from src.ground.files import locked, read_json, readable, write_json
-from src.ground.images import ImageSpec
+from src.ground.images import ImageSpec, shape_text
 from src.models import MODEL_NAMES, Network, build_model
 from src.ood.detectors import EnergyDetector
 from src.ood.reference import DetectorKey, EvaluationOptions
@@ -100,8 +100,8 @@ class DetectorStore:
         if kind not in MODEL_NAMES:  # a store never names a file whose code would be run
             raise unknown_name(f"detector in {self.meta}", kind, MODEL_NAMES)
         if image_shape != images.shape:
-            trained_on = "×".join(map(str, image_shape))
-            expected = "×".join(map(str, images.shape))
+            trained_on = shape_text(image_shape)
+            expected = shape_text(images.shape)
             raise UserError(
                 f"detector {name} for {layer} is for images of {trained_on} pixels, not {expected}"
             )

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from src.choices import AUTO, GRID, MAP, SEQUENCE, STITCHING_TYPES, VECTOR
 from src.ground.console import warn
 from src.ground.errors import UserError
+from src.ground.images import shape_text
 from src.models.heads import pool
 from src.models.tokens import TokenLayout, guessed_layout
 
@@ -71,7 +72,7 @@ class StitchSide(NamedTuple):
             return VECTOR
         if len(self.shape) != 2:
             raise UserError(
-                f"activations of shape {_text(self.shape)} cannot be stitched; choose a layer with "
+                f"activations of shape {shape_text(self.shape)} cannot be stitched; choose a layer with "
                 "a feature map (C, H, W), tokens (T, D) or a vector (D)"
             )
         if self.tokens.grid is None:
@@ -103,7 +104,7 @@ class StitchSide(NamedTuple):
         return self.tokens.grid
 
     def __str__(self) -> str:
-        return _text(self.shape)
+        return shape_text(self.shape)
 
 
 def type_for(source: StitchSide, target: StitchSide) -> str:
@@ -599,8 +600,3 @@ def _check_patches(n_positions: int, target: StitchSide, made_cls: str | None) -
         )
     if target.kind != GRID and n_positions != target.n_patches:
         raise UserError(f"c2t makes {target.n_patches} patch tokens, which form no grid; use c2s")
-
-
-def _text(shape: Sequence[int]) -> str:
-    """Return a shape as a text such as 3×8×8."""
-    return "×".join(map(str, shape))
