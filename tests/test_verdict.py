@@ -70,6 +70,16 @@ def test_a_front_that_is_much_worse_is_named(tmp_path):
     assert "front network of f.pt alone is 9.0 points worse" in worse
 
 
+def test_many_fronts_that_are_much_worse_are_counted(tmp_path):
+    for number in range(8):
+        paths = {"front_model_path": f"f{number}.pt"}
+        accuracy = {"front_accuracy": 0.8 + number / 100}
+        write_run(tmp_path, str(number), n_right=850, metrics=accuracy, **paths)
+    text = verdict_report.sentences(judge_runs(runs_of(tmp_path)), Limits())
+    (worse,) = [line for line in text if "worse" in line]
+    assert "In 8 pairs of networks" in worse and "up to 15.0 points worse" in worse
+
+
 def test_a_layer_whose_activations_are_not_finite_has_no_share(tmp_path):
     write_run(tmp_path, "1", n_right=945)
     write_evaluation(tmp_path, {"1": 0.5}, identified=on_the_way(math.nan))

@@ -49,6 +49,7 @@ CONTROLS = {  # and how many of them must be similar
     CLASS_CONTROL: ("stitches from the class beside an untrained network", "none may be"),
 }
 LOW = 0.5  # the report names end networks with a lower accuracy
+MAX_NAMED = 6  # networks, or pairs of networks, that have a sentence each
 MAX_TESTS = 12  # lines of tests between groups, a method
 MAX_GROUP_PAIRS = 9  # rows of panels that the groups of a method get in the figure
 
@@ -354,29 +355,8 @@ def sentences(
     lines = [rule(limits)]
     for section in sections_of(rows):
         lines += _on_section(section)
-    low = {}
-    for row in rows:
-        if row.end_accuracy is not None and row.end_accuracy < LOW:
-            low[row.end_network or row.networks] = row.end_accuracy
-    lines += [
-        f"The end network of {name} alone is right about {value:.0%}."
-        for name, value in low.items()
-    ]
-    worse = {}
-    for row in rows:
-        if row.front_accuracy is not None and row.end_accuracy is not None:
-            difference = row.end_accuracy - row.front_accuracy
-            if row.control is None and difference > limits.tolerance:
-                front = row.front_network or row.networks
-                than = (
-                    f"the end network {row.end_network}" if row.end_network else "its end network"
-                )
-                worse[front, than] = difference
-    lines += [
-        f"The front network of {front} alone is {100 * difference:.1f} points worse than {than}, "
-        "more than the tolerance: at the last layers it can hardly be similar."
-        for (front, than), difference in worse.items()
-    ]
+    lines += _on_end_networks(rows)
+    lines += _on_worse_fronts(rows, limits)
     for kind, (title, must) in CONTROLS.items():
         words = [row.verdict for row in rows if row.control == kind]
         if words:
@@ -387,6 +367,44 @@ def sentences(
     for tests_of_method in grouped(tests, lambda test: test.method).values():
         lines += _on_groups(tests_of_method)
     return lines
+
+
+def _on_end_networks(rows: Sequence[VerdictRow]) -> Iterator[str]:
+    """Yield a sentence on each end network that is often wrong; of many, one that counts them."""
+    accuracies = {}
+    for row in rows:
+        if row.end_accuracy is not None and row.end_accuracy < LOW:
+            accuracies[row.end_network or row.networks] = row.end_accuracy
+    if len(accuracies) > MAX_NAMED:
+        yield f"{len(accuracies)} end networks alone are right about less than {LOW:.0%}."
+        return
+    for name, value in accuracies.items():
+        yield f"The end network of {name} alone is right about {value:.0%}."
+
+
+def _on_worse_fronts(rows: Sequence[VerdictRow], limits: Limits) -> Iterator[str]:
+    """Yield a sentence on each front network that is worse than its end network; of many pairs of
+    networks, one that counts them."""
+    worse = {}
+    for row in rows:
+        if row.control is None and row.front_accuracy is not None and row.end_accuracy is not None:
+            difference = row.end_accuracy - row.front_accuracy
+            if difference > limits.tolerance:
+                worse[row.networks] = (row, difference)
+    consequence = "more than the tolerance: at the last layers it can hardly be similar."
+    if len(worse) > MAX_NAMED:
+        largest = max(difference for _, difference in worse.values())
+        yield (
+            f"In {len(worse)} pairs of networks the front network alone is up to {100 * largest:.1f} points worse than "
+            f"its end network, {consequence}"
+        )
+        return
+    for row, difference in worse.values():
+        end = f"the end network {row.end_network}" if row.end_network else "its end network"
+        yield (
+            f"The front network of {row.front_network or row.networks} alone is {100 * difference:.1f} points worse "
+            f"than {end}, {consequence}"
+        )
 
 
 def rule(limits: Limits) -> str:
