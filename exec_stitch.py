@@ -198,7 +198,9 @@ def stitch(args, session=None) -> None:
     rows = {}
     for runs in begin_runs(args, directory, layers, experiment):
         if runs.layers:
-            rows |= run_grid(args, runs, front.network, end.network, *images, settings, objective)
+            rows |= run_grid(
+                args, runs, front.network, end.network, *images, settings, objective, session.eigh
+            )
 
     # The accuracies, and the table of all runs in the folder
     report(args, rows)
@@ -277,7 +279,7 @@ def begin_runs(args, directory, layers, experiment) -> list:
     return runs_of_groups
 
 
-def run_grid(args, runs, front, end, train_set, test_set, settings, objective):
+def run_grid(args, runs, front, end, train_set, test_set, settings, objective, eigh):
     """Match, train and evaluate stitches on shared passes; write a folder for each.
 
     Args:
@@ -288,6 +290,7 @@ def run_grid(args, runs, front, end, train_set, test_set, settings, objective):
         test_set: the test images.
         settings: of the training.
         objective: the loss of the training.
+        eigh: decomposes the moments of direct matching.
 
     Returns:
         The `StitchRow` of each pair.
@@ -308,7 +311,7 @@ def run_grid(args, runs, front, end, train_set, test_set, settings, objective):
         l1_coef=args.l1_coef,
         frozen=is_frozen(args),
     )
-    matched = match(args, front, end, runs.layers, train_set)
+    matched = match(args, front, end, runs.layers, train_set, eigh)
     for history, state in train(grid, train_set, test_set, settings, state=runs.state):
         runs.log(history, state)
 
@@ -341,7 +344,7 @@ def report(args, rows) -> None:
         table("accuracy of the stitched network", *accuracies(rows.values()))
 
 
-def match(args, front, end, layers, train_set):
+def match(args, front, end, layers, train_set, eigh):
     """Set stitching layers to the closed form of `--init`; return the `Matching` of each pair.
 
     It is {} if `--init` is no closed form.
@@ -351,7 +354,12 @@ def match(args, front, end, layers, train_set):
     if args.init not in FORMS:
         return {}
     order = {"batch_size": args.batch_size, "seed": args.seed}
-    solution = {"form": args.init, "rank": args.front_pinv_rank, "cutoff": args.pinv_cutoff}
+    solution = {
+        "form": args.init,
+        "rank": args.front_pinv_rank,
+        "cutoff": args.pinv_cutoff,
+        "eigh": eigh,
+    }
     if args.n_pinv_init_samples == "auto":
         return match_until_settled(front, end, layers, train_set, **order, **solution)
     batches = matching_batches(train_set, args.n_pinv_init_samples, **order, form=args.init)

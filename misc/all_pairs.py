@@ -180,6 +180,7 @@ def work(args) -> None:
     from src.runs.run import stale_name
     from src.runs.session import Session
     from src.similarity.passes import KeptFeatures
+    from src.stitching.eigenvectors import KeptEigenvectors
     from src.tables.network_list import read_networks
 
     # The units of this share, which record their weights and images.
@@ -216,6 +217,7 @@ def work(args) -> None:
         print_commands(unfinished)
         return
     session.features = KeptFeatures(free_memory() // 2)
+    session.eigh = KeptEigenvectors(free_memory() // 8)
     aside = stale_name() if args.redo_changed else ""
     with figures.left_out(args.no_figures):
         run_units(unfinished, session, aside=aside)

@@ -1,6 +1,7 @@
 """The units of work of all_pairs.py: calls of the single scripts on a pair of networks, in this
 process."""
 
+import functools
 import os
 import shlex
 import time
@@ -23,6 +24,7 @@ from src.tables.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, p
 from src.tables.network_names import content_of
 
 if TYPE_CHECKING:
+    from src.cli import Parser
     from src.runs.changes import Changes
     from src.runs.run import Run
     from src.runs.session import Session
@@ -71,7 +73,13 @@ class Call(NamedTuple):
         script = str(self.script.__file__)
         relative = os.path.relpath(script)
         path = script if relative.startswith("..") else relative
-        return [path, *self.script.parser().words(self.options)]
+        return [path, *parser_of(self.script).words(self.options)]
+
+
+@functools.cache  # units by the hundred share it
+def parser_of(script: ModuleType) -> "Parser":
+    """Return the parser of a script."""
+    return script.parser()
 
 
 def options_of(script: ModuleType, args: Namespace, **chosen: Any) -> Namespace:
@@ -81,7 +89,7 @@ def options_of(script: ModuleType, args: Namespace, **chosen: Any) -> Namespace:
         args: options of all_pairs.py; the script takes all that it shares with all_pairs.py.
         chosen: options of the script that win over `args`. All further options have their defaults.
     """
-    parser = script.parser()
+    parser = parser_of(script)
     accepted = {action.dest for action in parser._actions if action.option_strings} - NOT_PASSED
     shared = {}
     for name, value in vars(args).items():

@@ -14,6 +14,7 @@ from src.low_rank import low_rank_approx
 from src.statistics.moments import Rows, as_rows
 from src.stitching import closed_forms, direct_matching
 from src.stitching.closed_forms import closed_form
+from src.stitching.eigenvectors import KeptEigenvectors
 from src.stitching.layers import resize
 from src.stitching.matching import moments_of
 from src.stitching.moments import SourceMoments, source_rows
@@ -348,10 +349,41 @@ def test_targets_are_decomposed_once_for_all_sources(monkeypatch):
     decomposed = []
     axes_of = closed_forms._varying_axes
     monkeypatch.setattr(
-        closed_forms, "_varying_axes", lambda part: decomposed.append(part) or axes_of(part)
+        closed_forms,
+        "_varying_axes",
+        lambda part, eigh: decomposed.append(part) or axes_of(part, eigh),
     )
     roots: dict = {}
     together = [closed_form("covariance", [part], roots=roots)["y"] for part in moments]
     assert len(decomposed) == 3  # two sources, one target
     for shared, single in zip(together, alone, strict=True):
         assert torch.equal(shared.weight, single.weight) and shared.error == single.error
+
+
+def test_kept_eigenvectors_change_nothing_and_are_computed_once(monkeypatch):
+    """Of a source with two targets, a second source with one of them, and twice all of that."""
+    draw = torch.Generator().manual_seed(0)
+    rows = {name: Rows.of(torch.randn(60, 5, generator=draw)) for name in "abyz"}
+    moments = []
+    for source, targets in (("a", "yz"), ("b", "y"), ("a", "b")):
+        of_targets = {name: rows[name].moments() for name in targets}
+        cross = {name: rows[source].cross(rows[name]).scatter for name in targets}
+        moments.append(SourceMoments(60, rows[source].moments(), of_targets, cross))
+    expected = [closed_form("covariance", [part]) for part in moments]
+
+    decomposed = []
+    eigh = torch.linalg.eigh
+    monkeypatch.setattr(
+        torch.linalg, "eigh", lambda matrix: decomposed.append(matrix) or eigh(matrix)
+    )
+    kept = KeptEigenvectors(4 * 5 * 5 * 8)
+    for _ in range(2):
+        for part, by_target in zip(moments, expected, strict=True):
+            found = closed_form("covariance", [part], eigh=kept)
+            assert all(torch.equal(found[name].weight, by_target[name].weight) for name in found)
+    assert len(decomposed) == len(rows)
+
+    few = KeptEigenvectors(5 * 5 * 8)  # room for one
+    for name in "aaba":
+        few(rows[name].moments().scatter)
+    assert len(decomposed) == len(rows) + 3

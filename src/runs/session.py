@@ -18,6 +18,7 @@ from src.tables.network_names import NetworkName
 if TYPE_CHECKING:  # most scripts evaluate no stitches, and compare no networks
     from src.ood.reference import EvaluationOptions, Reference
     from src.similarity.passes import KeptFeatures
+    from src.stitching.eigenvectors import Eigh
 
 
 class _KeptReference(NamedTuple):
@@ -35,6 +36,7 @@ class Session:
 
     Attributes:
         features: of networks that are compared again; None: keep none.
+        eigh: decomposes symmetric matrices; `KeptEigenvectors` serve networks that are matched again.
     """
 
     def __init__(self) -> None:
@@ -43,6 +45,7 @@ class Session:
         self._datasets: dict[Hashable, BaseImageSet] = {}
         self._fingerprints: dict[BaseImageSet, str] = {}
         self.features: KeptFeatures | None = None
+        self.eigh: Eigh = torch.linalg.eigh
         self._reference: _KeptReference | None = None
 
     def network(

@@ -20,6 +20,7 @@ from src.ground.grouping import grouped
 from src.models import Network
 from src.statistics.moments import Moments, Rows, as_rows
 from src.stitching.closed_forms import Cutoff, Matching, Roots, closed_form
+from src.stitching.eigenvectors import Eigh
 from src.stitching.layers import Plan, StitchingLayer
 from src.stitching.moments import SourceMoments, UpsampledRows, r2_of, source_rows
 from src.stitching.stitched_model import activations_of_both
@@ -287,6 +288,7 @@ def match_layers(
     form: str = "pinv",
     rank: int | None = None,
     cutoff: Cutoff = "paper",
+    eigh: Eigh = torch.linalg.eigh,
 ) -> dict[Pair, Matching]:
     """Set stitching layers by direct matching on the given images.
 
@@ -296,7 +298,7 @@ def match_layers(
         held_out: more images, on which ridge judges its penalties.
         form: one of `FORMS`.
         rank: retained rank of the resized front activations; None keeps all.
-        cutoff: see `closed_form`.
+        cutoff, eigh: see `closed_form`.
     Raises:
         ValueError: the batches are no pairs of images and labels.
     """
@@ -304,7 +306,7 @@ def match_layers(
     if held_out is not None:
         parts.append(held_out)
     moments = [grid_moments(front, end, layers, part, form=form) for part in parts]
-    return _matched(layers, moments, form=form, rank=rank, cutoff=cutoff)
+    return _matched(layers, moments, form=form, rank=rank, cutoff=cutoff, eigh=eigh)
 
 
 @torch.no_grad()
@@ -315,6 +317,7 @@ def _matched(
     form: str,
     rank: int | None,
     cutoff: Cutoff,
+    eigh: Eigh,
 ) -> dict[Pair, Matching]:
     """Set stitching layers from moments; a learned CLS token starts as the mean of the target's."""
     matched = {}
@@ -323,7 +326,7 @@ def _matched(
     for source, pairs in progress(groups.items(), "direct matching", len(groups)):
         parts = [part[source] for part in moments]
         try:
-            matchings = closed_form(form, parts, rank=rank, cutoff=cutoff, roots=roots)
+            matchings = closed_form(form, parts, rank=rank, cutoff=cutoff, roots=roots, eigh=eigh)
         except ValueError as error:
             raise UserError(f"{pairs[0]}: {error}; check the models") from error
         for pair in pairs:
@@ -384,6 +387,7 @@ def match_until_settled(
     form: str = "pinv",
     rank: int | None = None,
     cutoff: Cutoff = "paper",
+    eigh: Eigh = torch.linalg.eigh,
 ) -> dict[Pair, Matching]:
     """Set stitching layers by direct matching on more and more training images, until each pair is
     settled; the number of images doubles.
@@ -407,7 +411,7 @@ def match_until_settled(
         # Match on n images, and compare with the next n
         held_out = images.moments(unsettled, n, 2 * n)
         seen = reduce(pooled, fitted)
-        matchings = _matched(unsettled, fitted, form=form, rank=rank, cutoff=cutoff)
+        matchings = _matched(unsettled, fitted, form=form, rank=rank, cutoff=cutoff, eigh=eigh)
         settled = _settled(
             unsettled, matchings, seen, reduce(pooled, held_out), n_small_gaps, rank=rank
         )
@@ -419,7 +423,7 @@ def match_until_settled(
         n *= 2
     if unsettled:
         fitted = _extended_to_all(fitted, images, unsettled, n, total)
-        matched |= _matched(unsettled, fitted, form=form, rank=rank, cutoff=cutoff)
+        matched |= _matched(unsettled, fitted, form=form, rank=rank, cutoff=cutoff, eigh=eigh)
         pairs = ""
         if len(unsettled) < len(layers):
             pairs = f", {len(unsettled)} of {len(layers)} pairs"
