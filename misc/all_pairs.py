@@ -216,7 +216,7 @@ def work(args) -> None:
     if args.dry_run:
         print_commands(unfinished)
         return
-    session.features = KeptFeatures(free_memory() // 2)
+    session.features = KeptFeatures(free_memory() // 4, max_bytes_of_activations=free_memory() // 4)
     session.eigh = KeptEigenvectors(free_memory() // 8)
     aside = stale_name() if args.redo_changed else ""
     with figures.left_out(args.no_figures):

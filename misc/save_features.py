@@ -69,11 +69,11 @@ def take_activations(args, model, test_set, n_images: int):
     import math
 
     from src.ground.console import progress
-    from src.similarity.passes import store_activations
+    from src.similarity.passes import record_activations
 
     batches = test_set.batches(args.batch_size, indices=range(n_images))
     n_batches = math.ceil(n_images / args.batch_size)
-    return store_activations(
+    return record_activations(
         model.network, model.layers, progress(batches, "activations", n_batches), n_images
     )
 

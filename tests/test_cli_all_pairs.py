@@ -120,7 +120,11 @@ def test_measures_can_be_added(networks, few):
     assert "(n_samples was 60, now 50)" in error_line(*only, "-n", "50", cwd=folder)
 
 
-def test_networks_are_loaded_once_and_compared_by_one_pass_each(networks, few, monkeypatch):
+@pytest.mark.parametrize("alignment", ["pool", "auto"])
+def test_networks_are_loaded_once_and_compared_by_one_pass_each(
+    networks, few, monkeypatch, alignment
+):
+    """With the values of the single script, also where positions are the samples."""
     passes, activations = [], Network.activations
     loads, load = [], session.load_model
     monkeypatch.setattr(
@@ -131,8 +135,17 @@ def test_networks_are_loaded_once_and_compared_by_one_pass_each(networks, few, m
     monkeypatch.setattr(
         session, "load_model", lambda *given, **more: loads.append(1) or load(*given, **more)
     )
-    run(SCRIPT, *OPTIONS, "--methods", "none", "--alignment", "pool", cwd=networks("passes", 4))
-    assert len(passes) == len(loads) == 4  # of one batch each, for 6 pairs
+    folder = networks("passes", 4)
+    options = ["--methods", "none", "--alignment", alignment]
+    run(SCRIPT, *OPTIONS, *options, "-b", "30", cwd=folder)
+    assert len(passes) == 2 * len(loads) == 8  # of two batches each, for 6 pairs
+    *_, last = run(
+        SCRIPT, *OPTIONS, *options, "-b", "30", "-dir", "x", "--dry-run", cwd=folder
+    ).out.splitlines()
+    with figures.left_out(True):
+        run("exec_compute_low_rank_sim_metrics.py", *shlex.split(last)[2:], cwd=folder)
+    found = (folder / "results/all/similarity/c-d.csv").read_text()
+    assert found == (folder / "results/x/similarity/c-d.csv").read_text()
 
 
 # ---- Layers of each network

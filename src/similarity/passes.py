@@ -1,6 +1,7 @@
 """Passes of networks over the images, which collect the statistics that comparisons need."""
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -25,6 +26,7 @@ class StoredActivations(NamedTuple):
 
     values: Mapping[str, Tensor | NDArray]
     device: torch.device | str = "cpu"  # of the activations that it returns
+    batch_size: int | None = None  # of the pass that they are from; None: not known
 
     def activations(self, places: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
         """Return the activations of the images at these places, in single precision unless they are
@@ -38,7 +40,53 @@ class StoredActivations(NamedTuple):
         return activations
 
 
-def store_activations(
+class Recording:
+    """Records the activations of a pass over the images, on the CPU.
+
+    Args:
+        n_images: the number of images in all batches.
+        max_bytes: larger activations are not recorded.
+
+    Attributes:
+        values: (n_images, ...) by layer; empty if they are too large.
+    """
+
+    def __init__(self, n_images: int, *, max_bytes: float = math.inf):
+        self.n_images = n_images
+        self.max_bytes = max_bytes
+        self.n_seen = 0
+        self.batch_size = 0
+        self.values: dict[str, Tensor] = {}
+
+    def add(self, activations: Mapping[str, Tensor]) -> None:
+        """Add the activations (B, ...) of a batch, by layer."""
+        n_in_batch = len(next(iter(activations.values())))
+        if self.n_seen == 0:
+            self.batch_size = n_in_batch
+            self._make_room(activations)
+        for name, values in self.values.items():
+            values[self.n_seen : self.n_seen + n_in_batch] = activations[name].detach()
+        self.n_seen += n_in_batch
+
+    def _make_room(self, activations: Mapping[str, Tensor]) -> None:
+        """Make room for all images, in single precision unless activations are double."""
+        shapes = {name: (self.n_images, *values.shape[1:]) for name, values in activations.items()}
+        dtypes = {
+            name: torch.promote_types(values.dtype, torch.float32)
+            for name, values in activations.items()
+        }
+        n_bytes = sum(math.prod(shapes[name]) * dtypes[name].itemsize for name in shapes)
+        if n_bytes <= self.max_bytes:
+            self.values = {
+                name: torch.empty(shape, dtype=dtypes[name]) for name, shape in shapes.items()
+            }
+
+    def stored(self, device: torch.device | str) -> StoredActivations:
+        """Return the activations, as they are returned on a device."""
+        return StoredActivations(self.values, device, self.batch_size)
+
+
+def record_activations(
     network: Network, layers: Sequence[str], batches: Iterable[tuple[Tensor, object]], n_images: int
 ) -> StoredActivations:
     """Return the activations of layers of a network, from one pass over the images, on the CPU.
@@ -47,16 +95,10 @@ def store_activations(
         batches: images and labels.
         n_images: the number of images in all batches.
     """
-    values: dict[str, Tensor] = {}
-    n_seen = 0
+    recording = Recording(n_images)
     for images, _ in batches:
-        activations = network.activations(images, layers)
-        for name, activation in activations.items():
-            if name not in values:
-                values[name] = torch.empty(n_images, *activation.shape[1:])
-            values[name][n_seen : n_seen + len(images)] = activation.detach()
-        n_seen += len(images)
-    return StoredActivations(values)
+        recording.add(network.activations(images, layers))
+    return recording.stored("cpu")
 
 
 class Side(NamedTuple):
@@ -87,14 +129,43 @@ class Statistics(NamedTuple):
 class KeptFeatures(dict[Hashable, Features]):
     """Features of networks that are compared again, by key, the least recently used ones first.
 
+    Where positions may be samples, features are not enough. Then the activations are kept, too.
+
     Args:
         max_bytes: memory for all features together; beyond it, the least recently used features are
             dropped.
+        max_bytes_of_activations: memory for the activations of all networks together; those that do
+            not fit are not kept.
     """
 
-    def __init__(self, max_bytes: int):
+    def __init__(self, max_bytes: int, *, max_bytes_of_activations: int = 0):
         super().__init__()
         self.max_bytes = max_bytes
+        self.max_bytes_of_activations = max_bytes_of_activations
+        self._activations: dict[Hashable, StoredActivations] = {}
+
+    def stand_in(self, side: Side) -> Side:
+        """Return a side with the kept activations in the place of its network, if there are any."""
+        key = (side.key, tuple(side.layers))
+        if key in self._activations:
+            return side._replace(network=self._activations[key])
+        return side
+
+    def recording(self, side: Side, n_images: int) -> Recording:
+        """Return a recording of the activations of a side, for as much memory as is left."""
+        n_bytes = 0
+        if not isinstance(side.network, StoredActivations):
+            n_bytes = self.max_bytes_of_activations
+            for stored in self._activations.values():
+                n_bytes -= sum(values.nbytes for values in stored.values.values())
+        return Recording(n_images, max_bytes=n_bytes)
+
+    def keep_activations(
+        self, side: Side, recording: Recording, *, device: torch.device | str
+    ) -> None:
+        """Keep what was recorded of a side."""
+        if recording.values:
+            self._activations[side.key, tuple(side.layers)] = recording.stored(device)
 
     def keep(self, key: Hashable, features: Features) -> None:
         """Keep finished features, as far as memory allows."""
@@ -126,8 +197,8 @@ def take_statistics(
         batches: images and labels; not read where all features are kept.
         n_images: the number of images in all batches.
         metrics: names in `MEASURES`, or FILE.py:FUNCTION of a user's code.
-        alignment: `auto`, `pool` or `positions`. Where positions may be samples, networks of kept
-            features run again.
+        alignment: `auto`, `pool` or `positions`. Where positions are samples, networks of kept
+            features run again, unless their activations are kept.
         device: where Gram matrices are computed.
         kept: features of earlier calls, to which the features of this call are added.
     Raises:
@@ -140,6 +211,7 @@ def take_statistics(
     sides = [first, second]
     if first.network is second.network:
         sides = [_merged(first, second)]
+    sides = [kept.stand_in(side) for side in sides]
 
     # Features of earlier calls, or empty ones, which a pass fills
     keys = [(side.key, tuple(side.layers), tuple(side.ranks), tuple(columns)) for side in sides]
@@ -149,10 +221,13 @@ def take_statistics(
             features.append(kept.pop(key))
         else:
             features.append(_empty_features(side, n_images, columns))
+    alignment_of_samples = "pool"
     if any(measure_of(name).of == SAMPLES for name in columns):
-        products = _pass_over(sides, features, batches, alignment)
-    else:
-        products = _pass_over(sides, features, batches, "pool")
+        alignment_of_samples = alignment
+    recordings = [kept.recording(side, n_images) for side in sides]
+    products = _pass_over(sides, features, batches, alignment_of_samples, recordings)
+    for side, recording in zip(sides, recordings, strict=True):
+        kept.keep_activations(side, recording, device=device)
     for of_side, key in zip(features, keys, strict=True):
         for layer in of_side.values():
             layer.finish(device=device)
@@ -193,15 +268,16 @@ def _pass_over(
     features: Sequence[Features],
     batches: Iterable[tuple[Tensor, object]],
     alignment: str,
+    recordings: Sequence[Recording],
 ) -> dict[LayerPair, CrossMoments]:
     """Run networks over the images, and add their activations to the features; return the products
     of pairs of layers.
 
     A network with finished features does not run, unless positions may be samples. Only pairs of
-    layers with positions as samples have products.
+    layers with positions as samples have products. Where they may be, activations are recorded.
     """
     products: dict[LayerPair, CrossMoments] = {}
-    may_need_products = alignment != "pool"
+    may_need_products = _may_need_products(features, alignment)
     is_running = []
     for of_side in features:
         is_finished = all(layer.is_finished for layer in of_side.values())
@@ -210,17 +286,51 @@ def _pass_over(
         return products
 
     n_seen = 0
-    for images, _ in batches:
+    for images in _images_for(sides, batches, recordings[0].n_images):
         rows: list[dict[str, Rows | None]] = []  # by side and layer
-        for side, of_side, runs in zip(sides, features, is_running, strict=True):
+        for side, of_side, runs, recording in zip(
+            sides, features, is_running, recordings, strict=True
+        ):
             activations = {}
             if runs:
                 activations = _activations(side, images, n_seen)
+            if runs and may_need_products:
+                recording.add(activations)
             rows.append({name: of_side[name].add(value) for name, value in activations.items()})
         n_seen += len(images)
         if may_need_products:
             _add_products(products, features, rows, alignment)
     return products
+
+
+def _may_need_products(features: Sequence[Features], alignment: str) -> bool:
+    """Return whether positions may be the samples of a pair of layers; before a pass, the shapes of
+    its layers are not known."""
+    if alignment == "pool":
+        return False
+    pairs = list(product(features[0].values(), features[-1].values()))
+    if not all(first.is_finished and second.is_finished for first, second in pairs):
+        return True
+    return any(
+        alignment_of(first.shape, second.shape, alignment) in BY_POSITION for first, second in pairs
+    )
+
+
+def _images_for(
+    sides: Sequence[Side], batches: Iterable[tuple[Tensor, object]], n_images: int
+) -> Iterator[Tensor]:
+    """Yield the images of each batch; where both sides have kept activations, their places, in
+    batches of the same size."""
+    sizes = []
+    for side in sides:
+        if isinstance(side.network, StoredActivations):
+            sizes.append(side.network.batch_size)
+    known = [size for size in sizes if size is not None]
+    if len(sizes) == len(sides) and known:
+        yield from torch.arange(n_images).split(known[0])
+    else:
+        for images, _ in batches:
+            yield images
 
 
 def _activations(side: Side, images: Tensor, n_seen: int) -> dict[str, Tensor]:
