@@ -65,34 +65,50 @@ def add_many_networks(options: cli.Parser) -> None:
         "source_dir. CSV and figure: curves.csv in source_dir",
     )
     add(
+        "--best-matches",
+        action="store_true",
+        help="find instead, for each layer of a network, the most similar layer of each other network, by each measure "
+        "and by the accuracy and identification of stitches; say how often it is the corresponding one. CSV: "
+        "best_matches.csv in source_dir, with the shares beside it",
+    )
+    add(
         "--quantities",
         nargs="+",
         default=[],
         metavar="NAME",
-        help="with --curves, draw only these quantities, such as accuracy, cka or 'direct matching'; six panels a page",
+        help="with --curves or --best-matches, show only these quantities, such as accuracy, cka or 'direct matching'; "
+        "a page has six panels",
     )
     add(
         "--networks",
-        help="list of networks as for misc/all_pairs.py, with their names and groups. With --curves, each pair of "
-        "groups has a line; with -r, grid_groups.csv and grid_group_tests.csv compare the groups",
+        help="list of networks as for misc/all_pairs.py, with their names and groups. With --curves or --best-matches, "
+        "each pair of groups has a line; with -r, grid_groups.csv and grid_group_tests.csv compare the groups",
     )
 
 
 def collect(args) -> None:
     from src.ground.errors import UserError
 
+    of_many = args.curves or args.best_matches
     if args.end_type:
         types = (cli.network(args.other_dir), args.end_type)
-        check_types(Path(args.source_dir), types, recursive=args.recursive or args.curves)
+        check_types(Path(args.source_dir), types, recursive=args.recursive or of_many)
         args.other_dir = None
-    if args.quantities and not args.curves:
-        raise UserError("--quantities chooses panels of --curves; give --curves, or leave it out")
+    if args.quantities and not of_many:
+        raise UserError(
+            "--quantities chooses what --curves and --best-matches show; give one of them, or leave it out"
+        )
+    if of_many and (args.other_dir or args.pool):
+        raise UserError(
+            "--curves and --best-matches take one folder, and all pairs of networks in it; leave out the other "
+            "folder and --pool"
+        )
+    if args.curves and args.best_matches:
+        raise UserError("--curves and --best-matches are two reports; give one of them")
     if args.curves:
-        if args.other_dir or args.pool:
-            raise UserError(
-                "--curves takes one folder, and all pairs of networks in it; leave out the other and --pool"
-            )
         draw_curves(args)
+    elif args.best_matches:
+        find_best_matches(args)
     elif args.other_dir:
         compare_folders(args)
     else:
@@ -114,11 +130,10 @@ def check_types(source_dir: Path, types, *, recursive: bool) -> None:
         )
 
 
-def draw_curves(args) -> None:
+def measured_in(args):
+    """Return the newest runs, the rows of similarity, the names of the networks, and which layers
+    correspond, for reports over all pairs of networks below a folder."""
     from src.collected.corresponding import Correspondence, relative_depths
-    from src.ground.console import listed, note
-    from src.ground.errors import UserError
-    from src.reports.depth_curves import depth_rows, groups_without_curves, write_depth
     from src.runs.folders import newest_runs
     from src.tables.image_records import refuse_several, warn_of_several
 
@@ -128,21 +143,50 @@ def draw_curves(args) -> None:
     refuse_several(similarities, source_dir)
     warn_of_several([*(run.row for run in runs), *similarities])
     names = names_of(args, runs, similarities)
-    correspondence = Correspondence(relative_depths(runs, similarities, names))
-    rows = depth_rows(runs, similarities, names, correspondence)
+    return runs, similarities, names, Correspondence(relative_depths(runs, similarities, names))
+
+
+def draw_curves(args) -> None:
+    from src.ground.console import listed, note
+    from src.ground.errors import UserError
+    from src.reports.depth_curves import depth_rows, groups_without_curves, write_depth
+
+    measured = measured_in(args)
+    rows = depth_rows(*measured)
     if not rows:
         raise UserError(
-            f"{source_dir} has neither a stitch of a layer to the corresponding layer of another network, nor a table "
-            "of similarity of two networks in a folder similarity"
+            f"{args.source_dir} has neither a stitch of a layer to the corresponding layer of another network, nor a "
+            "table of similarity of two networks in a folder similarity"
         )
-    table = Path(args.output or source_dir / "curves.csv")
-    without_curves = groups_without_curves(runs, similarities, names, correspondence)
+    table = Path(args.output or Path(args.source_dir, "curves.csv"))
+    without_curves = groups_without_curves(*measured)
     if without_curves:
         note(f"no curves, as no layers correspond: {listed(without_curves)}")
     write_depth(
         table, rows, title=args.title, quantities=args.quantities, without_curves=without_curves
     )
     note(f"wrote {table}; its figure is beside it")
+
+
+def find_best_matches(args) -> None:
+    from src.collected.best_matches import best_matches
+    from src.ground.console import note
+    from src.ground.errors import UserError
+    from src.reports.chosen import chosen_rows
+    from src.reports.match_report import print_layers, print_shares, write_files
+
+    rows = best_matches(*measured_in(args))
+    if not rows:
+        raise UserError(
+            f"{args.source_dir} has no stitches of two trained networks, and no table of their similarity in a folder "
+            "similarity"
+        )
+    shown = chosen_rows(rows, args.quantities, lambda row: (row.measure, row.method))
+    print_layers(shown)
+    print_shares(shown)
+    table = Path(args.output or Path(args.source_dir, "best_matches.csv"))
+    write_files(table, rows)
+    note(f"wrote {table}, and {table.stem}_shares.csv beside it")
 
 
 def compare_folders(args) -> None:

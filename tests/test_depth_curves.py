@@ -158,7 +158,7 @@ def test_six_panels_stand_on_a_page(folder, drawn_figures):
     line = error_line(SCRIPT, "all", "--curves", "--quantities", "beauty", cwd=folder)
     assert says(line, "--quantities beauty", "accuracy, direct matching, identification")
     line = error_line(SCRIPT, "all", "--quantities", "accuracy", cwd=folder)
-    assert says(line, "--quantities", "give --curves")
+    assert says(line, "--quantities", "--curves", "give one of them")
 
 
 def test_groups_without_layers_of_the_same_name_are_named(tmp_path, drawn_figures):
@@ -405,7 +405,7 @@ def test_two_networks_have_no_interval_and_tables_of_similarity_suffice(folder, 
 
 
 def test_refusals(folder, tmp_path):
-    assert "takes one folder" in error_line(SCRIPT, "all/a-b", "all/b-a", "--curves", cwd=folder)
+    assert "take one folder" in error_line(SCRIPT, "all/a-b", "all/b-a", "--curves", cwd=folder)
     stitch(tmp_path / "other", "a", "b", "blocks.1", "blocks.2")
     line = error_line(SCRIPT, "other", "--curves", cwd=tmp_path)
     assert says(line, "other has neither", "stitch", "similarity")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from src.collected.best_matches import BestMatchRow, MatchShareRow
 from src.collected.measurements import MeasurementRow
 from src.collected.rank_tests import RankTestRow
 from src.reports.heat_maps import HeatMap
@@ -33,6 +34,7 @@ from src.tables.verdict_rows import GroupRow, GroupTestRow, VerdictRow, WayRow
 
 PAGE = Path(__file__).parents[1] / "misc" / "docs" / "files.md"
 TABLES = (
+    BestMatchRow,
     ComparisonRow,
     DepthRow,
     DotsRow,
@@ -47,6 +49,7 @@ TABLES = (
     SimilarityRow,
     StitchRow,
     IdentificationRow,
+    MatchShareRow,
     TruthRow,
     VerdictRow,
     WayRow,

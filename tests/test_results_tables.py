@@ -5,6 +5,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 
 import pytest
 
+from src.collected.best_matches import BestMatchRow, MatchShareRow
 from src.collected.measurements import MeasurementRow
 from src.collected.rank_tests import RankTestRow
 from src.ground.errors import UserError
@@ -68,6 +69,13 @@ COLUMNS = {  # that all tables of a type have
         "both_directions"
     ),
     DotsRow: "network,group,true,absent,drawn",
+    BestMatchRow: (
+        "method,dataset,measure,side,network,group,type,layer,relative_depth,other_network,other_group,other_type,"
+        "best_layer,best_relative_depth,value,corresponding,corresponding_value,place,n_layers"
+    ),
+    MatchShareRow: (
+        "method,dataset,measure,side,networks,share,low,high,chance,place,n_layers,n_networks,n_pairs"
+    ),
     DepthRow: "quantity,line,layer,value,low,high,n_networks,n_pairs,networks,relative_depth",
     EpochRow: "train_acc,train_loss,val_acc,val_loss",
     FinetuningRow: "ft_loss,ce_loss,train_acc,val_ce_loss,val_acc",

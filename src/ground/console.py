@@ -50,9 +50,13 @@ def result(text: str = "") -> None:
 
 
 def table(
-    title: str, rows: Sequence[str], columns: Sequence[str], values: Sequence[Sequence[float]]
+    title: str,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    values: Sequence[Sequence[float | str]],
 ) -> None:
-    """Print a matrix with four decimals and labels; a missing value is NaN.
+    """Print a matrix of texts, or of numbers with four decimals, with labels; a missing number is
+    NaN.
 
     Args:
         title: the line above the matrix; without one, "".
@@ -61,7 +65,10 @@ def table(
         values: (rows, columns).
     """
     label_width = max(map(len, rows))
-    widths = [max(8, len(column)) for column in columns]
+    texts = []
+    for line_of_values in values:
+        texts.append([cell if isinstance(cell, str) else f"{cell:.4f}" for cell in line_of_values])
+    widths = [max(8, *map(len, column)) for column in zip(columns, *texts, strict=True)]
 
     def line(label: str, cells: Iterable[str]) -> str:
         return " ".join([f"{label:{label_width}}", *cells])
@@ -69,9 +76,10 @@ def table(
     lines = [title] if title else []
     header = [f"{column:>{width}}" for column, width in zip(columns, widths, strict=True)]
     lines.append(line("", header))
-    for row, numbers in zip(rows, values, strict=True):
-        cells = [f"{value:>{width}.4f}" for value, width in zip(numbers, widths, strict=True)]
-        lines.append(line(row, cells))
+    for row, cells in zip(rows, texts, strict=True):
+        lines.append(
+            line(row, [f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)])
+        )
     result("\n".join(lines))
 
 

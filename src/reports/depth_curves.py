@@ -4,9 +4,8 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
+from statistics import fmean
 from typing import NamedTuple
-
-import numpy as np
 
 from src.choices.similarity import measure_of
 from src.collected.corresponding import Correspondence, Depths
@@ -20,12 +19,12 @@ from src.collected.measured import (
     similarities_of,
 )
 from src.collected.named_networks import NamedNetwork
+from src.collected.network_means import mean_over_pairs
 from src.ground.console import listed, note
-from src.ground.errors import UserError
 from src.ground.grouping import grouped
+from src.reports.chosen import chosen_rows
 from src.reports.curves import SHARE, CurvePanel, Point, curves
 from src.runs.folders import StitchingRun
-from src.statistics.resampling import Estimate
 from src.tables.experiments import NETWORKS, method_names
 from src.tables.network_names import OfTwoNetworks, short
 from src.tables.quantities import IN_CURVES, QUANTITIES, shown_in
@@ -234,35 +233,18 @@ def _row(line: DepthLine, place: DepthPlace, values: Sequence[MeasuredValue]) ->
     A pair of networks with several values there counts by their mean.
     """
     values_of_pairs = grouped(values, lambda value: value.networks)
-    means = np.array(
-        [np.mean([value.value for value in of_pair]) for of_pair in values_of_pairs.values()]
-    )
-    networks = list(dict.fromkeys(chain.from_iterable(values_of_pairs)))
-    is_in_pair = np.array([[network in pair for pair in values_of_pairs] for network in networks])
-    estimate = Estimate(
-        float(means.mean()),
-        without_network=_means_of_kept(means, ~is_in_pair),
-        without_pair=_means_of_kept(means, ~np.eye(len(means), dtype=bool)),
-        groups=np.zeros(len(networks)),
-    )
-    low, high = estimate.interval()
+    means = {
+        networks: fmean(value.value for value in of_pair)
+        for networks, of_pair in values_of_pairs.items()
+    }
     return DepthRow(
         line.quantity,
         line.name,
         place.layer,
-        estimate.value,
-        low,
-        high,
-        len(networks),
-        len(means),
-        line.groups,
-        place.relative_depth,
+        *mean_over_pairs(means),
+        networks=line.groups,
+        relative_depth=place.relative_depth,
     )
-
-
-def _means_of_kept(means: np.ndarray, is_kept: np.ndarray) -> np.ndarray:
-    """Return the mean (N,) of the kept pairs of each row of `is_kept` (N, pairs); NaN of none."""
-    return np.array([means[kept].mean() if kept.any() else np.nan for kept in is_kept])
 
 
 def write_depth(
@@ -284,7 +266,7 @@ def write_depth(
         without_curves: the pairs of groups that have no curves, see `groups_without_curves`.
     """
     write_table(path, DepthRow, rows)
-    drawn_rows = chosen_rows(rows, quantities)
+    drawn_rows = chosen_rows(rows, quantities, lambda row: (row.quantity, row.line))
     panels = _panels(drawn_rows)
     zero = [panel for panel in panels if _is_zero(panel)]
     if zero:
@@ -315,23 +297,6 @@ def write_depth(
             f"the figure has {len(pages)} pages: {path.stem}.png to {page_path.name}; "
             "--quantities draws some of the panels"
         )
-
-
-def chosen_rows(rows: Sequence[DepthRow], quantities: Sequence[str]) -> list[DepthRow]:
-    """Return the rows of quantities, methods or measures of these names; all rows for no names.
-
-    Raises:
-        UserError: no row has a name.
-    """
-    names = dict.fromkeys(chain.from_iterable((row.quantity, row.line) for row in rows))
-    for name in quantities:
-        if name not in names:
-            raise UserError(
-                f"--quantities {name}: there are {', '.join(names)}; give some of these"
-            )
-    if not quantities:
-        return list(rows)
-    return [row for row in rows if row.quantity in quantities or row.line in quantities]
 
 
 def _panels(rows: Sequence[DepthRow]) -> list[CurvePanel]:

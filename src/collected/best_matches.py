@@ -1,0 +1,239 @@
+"""Best matches: for each layer of a network, the most similar layer of another network."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import ClassVar, NamedTuple
+
+from src.choices.similarity import measure_of
+from src.collected.corresponding import Correspondence
+from src.collected.groups import Names
+from src.collected.measured import MeasuredValue, NetworkPair
+from src.collected.measurements import layer_values
+from src.collected.network_means import mean_over_pairs
+from src.ground.grouping import grouped
+from src.runs.folders import StitchingRun
+from src.tables.network_names import short
+from src.tables.quantities import QUANTITIES
+from src.tables.similarity_rows import SimilarityRow
+
+OF_STITCHES = ("accuracy", "identification")  # the quantities that stitches are matched by
+FRONT = "front"
+END = "end"
+SEPARATOR = ";"  # between several corresponding layers
+
+
+@dataclass(frozen=True)
+class BestMatchRow:
+    """The layer of a second network that is most similar to a layer: a row of the table of
+    `misc/collect_results.py --best-matches`."""
+
+    contents: ClassVar[str] = "best matches"
+    written_by: ClassVar[str] = "misc/collect_results.py --best-matches"
+
+    method: str  # of stitching, or "similarity"
+    dataset: str | None
+    measure: str  # of similarity, or a quantity of stitches
+    side: str  # of the layer in the stitches, front or end; empty of similarity
+    network: str
+    group: str
+    type: str
+    layer: str
+    relative_depth: float
+    other_network: str
+    other_group: str
+    other_type: str
+    best_layer: str  # of the second network
+    best_relative_depth: float
+    value: float  # of the best layer
+    corresponding: str  # layers of the second network, separated by ";"; empty: not measured
+    corresponding_value: float  # the most similar value of these
+    # Of the corresponding layer among `n_layers`; 1 is the most similar, ties count against it
+    place: int | None
+    n_layers: int  # of the second network that the layer was compared with
+
+    @property
+    def is_corresponding(self) -> bool:
+        """Whether the corresponding layer is the best match, and no other layer is as similar."""
+        return self.place == 1
+
+    @property
+    def groups(self) -> str:
+        """The groups of both networks: front → end of stitches, else the layer's comes first."""
+        groups = (self.group, self.other_group)
+        if self.side == END:
+            groups = (self.other_group, self.group)
+        return " → ".join(map(short, groups))
+
+    @property
+    def corresponding_layers(self) -> list[str]:
+        """The layers of the second network that correspond to the layer."""
+        return self.corresponding.split(SEPARATOR) if self.corresponding else []
+
+    @property
+    def chance(self) -> float:
+        """The probability that a random layer is a corresponding one."""
+        return len(self.corresponding_layers) / self.n_layers
+
+
+class MatchShareRow(NamedTuple):
+    """How often the best match is the corresponding layer: a row of `FILE_shares.csv`.
+
+    Means over the layers of a pair of networks first, then over pairs of networks. The interval is of
+    95 % over networks."""
+
+    method: str  # as in `BestMatchRow`
+    dataset: str | None
+    measure: str
+    side: str
+    networks: str  # front group → end group; of similarity the group of the layer comes first
+    share: float
+    low: float
+    high: float
+    chance: float  # the share of a random layer
+    place: float  # the mean place of the corresponding layer, of `n_layers`
+    n_layers: float
+    n_networks: int
+    n_pairs: int
+
+
+def best_matches(
+    runs: Sequence[StitchingRun],
+    similarities: Sequence[SimilarityRow],
+    names: Names,
+    correspondence: Correspondence,
+) -> list[BestMatchRow]:
+    """Return the best match of each layer in each other network, by each measure and quantity.
+
+    A stitch has two answers: of a front layer the best end layer, and of an end layer the best front
+    layer. A measure is taken from the layer to the layers of the second network. Values are those of
+    `layer_values`. Repeated values, as of several seeds, count by their mean.
+
+    Args:
+        names: of all networks.
+    """
+    values = filter(_is_matched_by, layer_values(runs, similarities, names))
+    rows: list[BestMatchRow] = []
+    for of_networks in grouped(values, _key).values():
+        is_of_stitches = of_networks[0].quantity in OF_STITCHES
+        for side in (FRONT, END) if is_of_stitches else ("",):
+            rows += _rows(of_networks, side, correspondence)
+    return rows
+
+
+def _is_matched_by(value: MeasuredValue) -> bool:
+    """Return whether layers are matched by a value: a defined value of a measure, or of a quantity
+    in `OF_STITCHES`."""
+    is_left_out = value.quantity in QUANTITIES and value.quantity not in OF_STITCHES
+    return not (is_left_out or math.isnan(value.value))
+
+
+def _key(value: MeasuredValue) -> tuple[str, str, NetworkPair]:
+    return value.method, value.quantity, value.networks
+
+
+def _rows(
+    values: Sequence[MeasuredValue], side: str, correspondence: Correspondence
+) -> Iterator[BestMatchRow]:
+    """Yield the best match of each layer.
+
+    Args:
+        values: of one quantity and two networks.
+        side: of the layer in stitches; "" of measures, which the layer is the front layer of.
+    """
+    first = values[0]
+    quantity = first.quantity
+    network, other = first.networks
+    if side == END:
+        network, other = other, network
+    similarity = QUANTITIES[quantity].similarity if side else measure_of(quantity).similarity
+    depths = correspondence.depths
+    by_layers = _by_layers(values, side)
+    for layer in sorted(by_layers, key=depths[network].__getitem__):
+        value_of = by_layers[layer]
+        similarity_of = {name: similarity(value) for name, value in value_of.items()}
+        best = max(similarity_of, key=similarity_of.__getitem__)
+        corresponding = [
+            name for name in correspondence.of(layer, (network, other)) if name in value_of
+        ]
+        place = None
+        corresponding_value = math.nan
+        if corresponding:
+            nearest = max(corresponding, key=similarity_of.__getitem__)
+            corresponding_value = value_of[nearest]
+            others = [name for name in value_of if name not in corresponding]
+            place = 1 + sum(similarity_of[name] >= similarity_of[nearest] for name in others)
+        yield BestMatchRow(
+            method=first.method.removesuffix(f", {first.dataset}"),
+            dataset=first.dataset,
+            measure=quantity,
+            side=side,
+            network=network.name,
+            group=network.group,
+            type=network.type,
+            layer=layer,
+            relative_depth=depths[network][layer],
+            other_network=other.name,
+            other_group=other.group,
+            other_type=other.type,
+            best_layer=best,
+            best_relative_depth=depths[other][best],
+            value=value_of[best],
+            corresponding=SEPARATOR.join(corresponding),
+            corresponding_value=corresponding_value,
+            place=place,
+            n_layers=len(value_of),
+        )
+
+
+def _by_layers(values: Iterable[MeasuredValue], side: str) -> dict[str, dict[str, float]]:
+    """Return the values by layer, and by the layer of the second network that it is compared with."""
+    by_layers: dict[str, dict[str, list[float]]] = {}
+    for value in values:
+        layer, other = value.pair
+        if side == END:
+            layer, other = other, layer
+        by_layers.setdefault(layer, {}).setdefault(other, []).append(value.value)
+    return {
+        layer: {other: fmean(repeated) for other, repeated in by_other.items()}
+        for layer, by_other in by_layers.items()
+    }
+
+
+def match_shares(rows: Iterable[BestMatchRow]) -> list[MatchShareRow]:
+    """Return how often the best match is the corresponding layer, for each pair of groups.
+
+    Layers whose corresponding layer was not measured do not count.
+    """
+    counted = [row for row in rows if row.place is not None]
+    by_question = grouped(
+        counted, lambda row: (row.method, row.dataset, row.measure, row.side, row.groups)
+    )
+    return [_share(of_question) for of_question in by_question.values()]
+
+
+def _share(rows: Sequence[BestMatchRow]) -> MatchShareRow:
+    """Return the share of rows of one measure and one pair of groups."""
+    by_networks = grouped(rows, lambda row: (row.network, row.other_network))
+
+    def means(value: Callable[[BestMatchRow], float]) -> dict[tuple[str, str], float]:
+        return {networks: fmean(map(value, of_pair)) for networks, of_pair in by_networks.items()}
+
+    first = rows[0]
+    share = mean_over_pairs(means(lambda row: float(row.is_corresponding)))
+    return MatchShareRow(
+        method=first.method,
+        dataset=first.dataset,
+        measure=first.measure,
+        side=first.side,
+        networks=first.groups,
+        share=share.value,
+        low=share.low,
+        high=share.high,
+        chance=fmean(means(lambda row: row.chance).values()),
+        place=fmean(means(lambda row: float(row.place or 0)).values()),
+        n_layers=fmean(means(lambda row: row.n_layers).values()),
+        n_networks=share.n_networks,
+        n_pairs=share.n_pairs,
+    )

@@ -1,0 +1,44 @@
+"""Means over pairs of networks, with intervals over networks."""
+
+from collections.abc import Hashable, Mapping
+from itertools import chain
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+
+from src.statistics.resampling import Estimate
+
+Network = TypeVar("Network", bound=Hashable)  # a network, or its name
+
+
+class MeanOverPairs(NamedTuple):
+    """A mean over pairs of networks; its interval of 95 % is over networks, and NaN of few."""
+
+    value: float
+    low: float
+    high: float
+    n_networks: int
+    n_pairs: int
+
+
+def mean_over_pairs(values: Mapping[tuple[Network, Network], float]) -> MeanOverPairs:
+    """Return the mean of the values of pairs of networks.
+
+    Args:
+        values: by pair; not empty.
+    """
+    of_pairs = np.array(list(values.values()))
+    networks = dict.fromkeys(chain.from_iterable(values))
+    is_in_pair = np.array([[network in pair for pair in values] for network in networks])
+    estimate = Estimate(
+        float(of_pairs.mean()),
+        without_network=_means_of_kept(of_pairs, ~is_in_pair),
+        without_pair=_means_of_kept(of_pairs, ~np.eye(len(of_pairs), dtype=bool)),
+        groups=np.zeros(len(networks)),
+    )
+    return MeanOverPairs(estimate.value, *estimate.interval(), len(networks), len(of_pairs))
+
+
+def _means_of_kept(values: np.ndarray, is_kept: np.ndarray) -> np.ndarray:
+    """Return the mean (N,) of the kept values of each row of `is_kept` (N, pairs); NaN of none."""
+    return np.array([values[kept].mean() if kept.any() else np.nan for kept in is_kept])

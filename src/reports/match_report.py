@@ -1,0 +1,94 @@
+"""The report of best matches: how often they are the corresponding layers, and which layers they are."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+
+from src.choices.similarity import measure_of
+from src.collected.best_matches import (
+    END,
+    FRONT,
+    SEPARATOR,
+    BestMatchRow,
+    MatchShareRow,
+    match_shares,
+)
+from src.ground.console import note, result, table
+from src.ground.grouping import grouped
+from src.tables.network_names import short
+from src.tables.quantities import QUANTITIES
+from src.tables.tables import write_table
+
+MAX_TABLES = 12  # of layers; of more, the CSV has all
+# What is asked, by the side of the layer in stitches; of similarity there are no sides
+SOUGHT = {FRONT: "best end layer", END: "best front layer", "": "best match"}
+
+
+def print_shares(rows: Sequence[BestMatchRow]) -> None:
+    """Print a table for each method and side: a line a pair of groups, a column a measure."""
+    by_method = grouped(match_shares(rows), lambda row: (row.method, row.dataset, row.side))
+    for (method, dataset, side), shares in by_method.items():
+        by_groups = grouped(shares, lambda row: row.networks)
+        columns = list(dict.fromkeys(row.measure for row in shares))
+        values = []
+        for of_groups in by_groups.values():
+            share_of = {row.measure: row.share for row in of_groups}
+            chance = fmean(row.chance for row in of_groups)
+            values.append([chance, *(share_of.get(name, math.nan) for name in columns)])
+        data = f", {short(dataset)}" if dataset else ""
+        table(
+            f"{SOUGHT[side]}: how often it is the corresponding layer, {method}{data}",
+            [f"{groups} ({of_groups[0].n_pairs})" for groups, of_groups in by_groups.items()],
+            ["chance", *(_title(name, side) for name in columns)],
+            values,
+        )
+        result()
+
+
+def _title(measure: str, side: str) -> str:
+    """Return the title of a measure of similarity, or of a quantity of stitches."""
+    return QUANTITIES[measure].title if side else measure_of(measure).title
+
+
+def print_layers(rows: Sequence[BestMatchRow]) -> None:
+    """Print a table for each pair of types, method and side: a line a layer, a column a measure.
+
+    A cell has the layer that is the best match in most pairs of networks, and in how many.
+    """
+    tables = grouped(rows, lambda row: (row.method, row.side, row.type, row.other_type))
+    for (method, side, kind, other_kind), of_types in list(tables.items())[:MAX_TABLES]:
+        by_layer = grouped(of_types, lambda row: row.layer)
+        columns = list(dict.fromkeys(row.measure for row in of_types))
+        values = []
+        for of_layer in by_layer.values():
+            corresponding = of_layer[0].corresponding.replace(SEPARATOR, ", ")
+            by_measure = grouped(of_layer, lambda row: row.measure)
+            best = [_most_frequent(by_measure.get(name, ())) for name in columns]
+            values.append([corresponding, *best])
+        table(
+            f"{SOUGHT[side]} in {short(other_kind)} for each layer of {short(kind)}, {method}",
+            list(by_layer),
+            ["corresponding", *(_title(name, side) for name in columns)],
+            values,
+        )
+        result()
+    if len(tables) > MAX_TABLES:
+        note(
+            f"{MAX_TABLES} of {len(tables)} tables of layers are printed; the CSV has all best matches"
+        )
+
+
+def _most_frequent(rows: Sequence[BestMatchRow]) -> str:
+    """Return the best match of most pairs of networks, and in how many of them it is."""
+    if not rows:
+        return ""
+    ((layer, n_pairs),) = Counter(row.best_layer for row in rows).most_common(1)
+    return f"{layer} ({n_pairs}/{len(rows)})"
+
+
+def write_files(path: Path, rows: Sequence[BestMatchRow]) -> None:
+    """Write the table of best matches, and beside it the table of shares."""
+    write_table(path, BestMatchRow, rows)
+    write_table(path.with_name(f"{path.stem}_shares.csv"), MatchShareRow, match_shares(rows))

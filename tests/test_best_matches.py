@@ -1,0 +1,179 @@
+"""For each layer the most similar layer of another network, and how often it is the corresponding
+one."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from src.collected.best_matches import best_matches, match_shares
+from src.collected.corresponding import Correspondence, relative_depths
+from src.collected.named_networks import NamedNetwork
+from tests.commands import error_line, read_csv, run, says
+from tests.result_rows import similarity_row
+from tests.tables import SIMILARITY, write_table
+from tests.written_runs import write_run
+
+SCRIPT = "misc/collect_results.py"
+DEEP = {f"d{i}": i / 4 for i in range(1, 5)}
+SHALLOW = {"s1": 0.5, "s2": 1.0}
+
+
+def matched(measure: str, values, reversed_values=None):
+    """The best matches by a measure whose values are a matrix (deep layers, shallow layers)."""
+    rows = []
+    for (i, (layer1, depth1)), (j, (layer2, depth2)) in itertools.product(
+        enumerate(DEEP.items()), enumerate(SHALLOW.items())
+    ):
+        columns = {measure: values[i][j]}
+        if reversed_values:
+            columns[f"{measure}_reversed"] = reversed_values[i][j]
+        rows.append(
+            similarity_row(
+                layer1=layer1,
+                layer2=layer2,
+                relative_depth1=depth1,
+                relative_depth2=depth2,
+                model2_type="resnet34",
+                values=columns,
+            )
+        )
+    names = {
+        key: NamedNetwork(name, "", training=name, type=key[1])
+        for key, name in zip(rows[0].network_keys, ("deep", "shallow"), strict=True)
+    }
+    correspondence = Correspondence(relative_depths([], rows, names))
+    return best_matches([], rows, names, correspondence)
+
+
+def test_the_best_match_is_the_most_similar_layer_from_either_network():
+    rows = matched("cka", [[0.1, 0.2], [0.9, 0.3], [0.8, 0.8], [0.4, 0.5]])
+    found = {
+        (row.network, row.layer): (row.best_layer, row.corresponding, row.place) for row in rows
+    }
+    assert found == {
+        ("deep", "d1"): ("s2", "s1", 2),
+        ("deep", "d2"): ("s1", "s1", 1),
+        ("deep", "d3"): ("s1", "s1;s2", 1),  # equally near: either is right
+        ("deep", "d4"): ("s2", "s2", 1),
+        ("shallow", "s1"): ("d2", "d2", 1),
+        ("shallow", "s2"): ("d3", "d4", 2),
+    }
+    shares = {row.networks: (row.share, row.chance, row.place) for row in match_shares(rows)}
+    assert len(shares) == 1  # both networks have no group
+    deep, shallow = match_shares(rows[:4])[0], match_shares(rows[4:])[0]
+    assert (deep.share, deep.chance, deep.place) == (0.75, (3 / 2 + 1) / 4, 5 / 4)
+    assert (shallow.share, shallow.chance, shallow.n_layers) == (0.5, 1 / 4, 4)
+    assert math.isnan(deep.low) and deep.n_pairs == 1
+
+
+def test_of_a_distance_the_smallest_counts_and_ties_count_against_the_corresponding_layer():
+    rows = matched("procrustes", [[1.0, 0.5], [0.5, 0.5], [0.1, 1.0], [math.nan, 0.2]])
+    found = {row.layer: (row.best_layer, row.place, row.n_layers) for row in rows}
+    assert found["d1"] == ("s2", 2, 2) and found["d2"] == ("s1", 2, 2)
+    assert found["d4"] == ("s2", 1, 1)  # a value of NaN is none
+    assert found["s1"] == ("d3", 2, 3) and found["s2"] == ("d4", 1, 4)
+
+
+def test_each_network_is_the_first_one_of_a_measure_that_is_not_symmetric():
+    far, near = [[0.9, 0.9]] * 4, [[0.9, 0.9], [0.9, 0.9], [0.9, 0.9], [0.1, 0.9]]
+    rows = {row.layer: row for row in matched("pwcca", far, near)}
+    assert rows["s1"].best_layer == "d4" and rows["s1"].value == 0.1
+    assert rows["d4"].value == 0.9
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two networks of each of two types. Similarity and accuracy of two layers fall with the
+    distance of their relative depths, but for a pair of networks that shows all at the last layer."""
+    folder = tmp_path_factory.mktemp("matches")
+    layers = {"resnet18": DEEP, "resnet34": SHALLOW}
+    types = {"a": "resnet18", "b": "resnet18", "c": "resnet34", "d": "resnet34"}
+    for name in types:
+        (folder / f"{name}.pt").write_text(name)
+    usual = SIMILARITY | {"relative_depth1": "", "relative_depth2": ""}
+    (folder / "all" / "similarity").mkdir(parents=True)
+    for front, end in itertools.permutations(types, 2):
+        places = itertools.product(layers[types[front]].items(), layers[types[end]].items())
+        rows = []
+        for number, ((layer1, depth1), (layer2, depth2)) in enumerate(places):
+            similarity = 1 - abs(depth1 - depth2)
+            if (front, end) == ("a", "c"):
+                similarity = depth1 * depth2
+            write_run(
+                folder / "all" / f"{front}-{end}",
+                f"{number}",
+                n_right=round(900 * similarity),
+                metrics={"front_relative_depth": depth1, "end_relative_depth": depth2},
+                front_model_path=f"{front}.pt",
+                end_model_path=f"{end}.pt",
+                front_model_type=types[front],
+                end_model_type=types[end],
+                front_layer=layer1,
+                end_layer=layer2,
+            )
+            rows.append(
+                {"model1": f"{front}.pt", "model2": f"{end}.pt", "model1_type": types[front],
+                 "model2_type": types[end], "layer1": layer1, "layer2": layer2, "cka": similarity,
+                 "relative_depth1": depth1, "relative_depth2": depth2, "pwcca": ""}
+            )  # fmt: skip
+        if front < end:
+            write_table(folder / "all" / "similarity" / f"{front}-{end}.csv", usual, *rows)
+    return folder
+
+
+def test_the_command_prints_and_writes_best_matches(folder):
+    out, _ = run(SCRIPT, "all", "--best-matches", cwd=folder)
+    rows = read_csv(folder / "all" / "best_matches.csv")
+    assert {(row["method"], row["side"]) for row in rows} == {
+        ("direct matching", "front"),
+        ("direct matching", "end"),
+        ("similarity", ""),
+    }
+    by_pair = {
+        (row["network"], row["other_network"], row["layer"]): row["best_layer"]
+        for row in rows
+        if row["measure"] == "cka"
+    }
+    assert by_pair["b.pt", "c.pt", "d2"] == "s1" and by_pair["a.pt", "c.pt", "d2"] == "s2"
+    assert by_pair["c.pt", "a.pt", "s1"] == "d4" and by_pair["a.pt", "b.pt", "d3"] == "d3"
+    shares = {
+        (row["side"], row["networks"]): float(row["share"])
+        for row in read_csv(folder / "all" / "best_matches_shares.csv")
+        if row["measure"] == "accuracy"
+    }
+    assert shares["front", "resnet34 → resnet18"] == shares["end", "resnet34 → resnet18"] == 1
+    # Of a → c, only the last layers of three are right, and d3, to which both are equally near
+    assert shares["front", "resnet18 → resnet34"] == pytest.approx(np.mean([0.5, 1, 1, 1]))
+    assert shares["end", "resnet18 → resnet34"] == pytest.approx(np.mean([0.5, 1, 1, 1]))
+
+    lines = out.splitlines()
+    start = lines.index("best match in resnet34 for each layer of resnet18, similarity")
+    assert [line.split() for line in lines[start + 1 : start + 4]] == [
+        ["corresponding", "linear", "CKA"],
+        ["d1", "s1", "s1", "(3/4)"],
+        ["d2", "s1", "s1", "(3/4)"],
+    ]
+    title = "best match: how often it is the corresponding layer, similarity, digits"
+    start = lines.index(title)
+    of_cka = filter(None, lines[start + 2 :])
+    shares_of_cka = {line.split("(")[0].strip(): line.split()[-1] for line in of_cka}
+    assert shares_of_cka["resnet18 → resnet34"] == "0.8750"
+
+
+def test_quantities_choose_what_is_printed(folder):
+    out, _ = run(SCRIPT, "all", "--best-matches", "--quantities", "cka", "-o", "m.csv", cwd=folder)
+    assert "linear CKA" in out and "direct matching" not in out
+    assert {row["measure"] for row in read_csv(folder / "m.csv")} == {"cka", "accuracy"}
+    line = error_line(SCRIPT, "all", "--best-matches", "--quantities", "x", cwd=folder)
+    assert says(line, "--quantities x", "accuracy, direct matching, cka, similarity")
+
+
+def test_refusals(folder, tmp_path):
+    line = error_line(SCRIPT, "all", "--best-matches", "--curves", cwd=folder)
+    assert "two reports" in line
+    assert "take one folder" in error_line(SCRIPT, "all", "all", "--best-matches", cwd=folder)
+    write_run(tmp_path / "all", "0", n_right=500, front_model_path="-")
+    line = error_line(SCRIPT, "all", "--best-matches", cwd=tmp_path)
+    assert says(line, "all has no stitches of two trained networks", "similarity")
