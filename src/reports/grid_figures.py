@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import TypedDict
 
@@ -15,6 +16,7 @@ from src.reports.captions import describe_stitches
 from src.reports.curves import CurvePanel, curves
 from src.reports.heat_maps import HeatMap, maps
 from src.runs.network_pairs import KINDS, PAIRS, kind_of_pair
+from src.tables.architectures import architecture_pairs
 from src.tables.experiments import NETWORKS, RANKS, by_experiment, method_names
 from src.tables.image_records import told_apart
 from src.tables.matrices import Matrix, accuracies, pivot
@@ -91,10 +93,11 @@ def shown_matrices(experiments: Mapping[str, Sequence[StitchRow]]) -> dict[str, 
 
 
 def mean_matrices(rows: Sequence[StitchRow]) -> dict[str, Matrix]:
-    """Return the mean accuracies of each method, by title: a matrix a kind of pairs of networks.
+    """Return the mean accuracies of each method, by title: a matrix for each kind of pairs of
+    networks and each pair of architectures.
 
-    The titles name the kinds unless all pairs are of two trained networks. Of repeated runs the last
-    row counts.
+    The titles name the kinds unless all pairs are of two trained networks, and the architectures if
+    there are several. Of repeated runs the last row counts.
     """
     newest = {(row.key, row.pair): row for row in told_apart(rows)}  # of repeated runs
     rows = list(newest.values())
@@ -104,17 +107,18 @@ def mean_matrices(rows: Sequence[StitchRow]) -> dict[str, Matrix]:
         (networks, is_control): kind_of_pair(*networks, is_class_control=is_control)
         for networks, is_control in fronts_and_ends
     }
-    groups: dict[tuple[str, str], list[StitchRow]] = {}
-    for method in dict.fromkeys(methods):
-        groups |= {(method, kind): [] for kind in KINDS}
-    for method, row in zip(methods, rows, strict=True):
-        groups[method, kinds[row.networks, row.class_control]].append(row)
+    architectures = architecture_pairs(rows)
+    groups: dict[tuple[str, str, str], list[StitchRow]] = {}
+    for method, kind, pair in product(*map(dict.fromkeys, (methods, KINDS, architectures))):
+        groups[method, kind, pair] = []
+    for method, pair, row in zip(methods, architectures, rows, strict=True):
+        groups[method, kinds[row.networks, row.class_control], pair].append(row)
 
     matrices = {}
-    for (method, kind), rows_of_kind in groups.items():
+    for (method, kind, pair), rows_of_kind in groups.items():
         if not rows_of_kind:
             continue
-        title = method
+        title = f"{method}, {pair}" if pair else method
         if set(kinds.values()) != {PAIRS}:
             title += f", {kind}"
         n_experiments = len({row.key for row in rows_of_kind})

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ from src.runs.network_pairs import (
     UNTRAINED_FRONT,
 )
 from src.statistics.intervals import ALPHA
+from src.tables.architectures import architecture_pairs
 from src.tables.matrices import Matrix, is_known, known, pivot
 from src.tables.quantities import IN_VERDICT, QUANTITIES, shown_in
 from src.tables.tables import write_table
@@ -60,6 +62,7 @@ class Section(NamedTuple):
     title: str
     rows: list[VerdictRow]
     n_networks: int  # pairs of networks
+    method: str  # and the architectures of a part of a section
 
     @property
     def is_summary(self) -> bool:
@@ -79,8 +82,28 @@ def sections_of(rows: Sequence[VerdictRow]) -> list[Section]:
                 title = f"{method}, {len(titles)} {kind}"
             elif has_many:
                 title = f"{method}, {rows_of_kind[0].networks}"
-            sections.append(Section(title, rows_of_kind, len(titles)))
+            sections.append(Section(title, rows_of_kind, len(titles), method))
     return sections
+
+
+def by_architectures(section: Section) -> list[Section]:
+    """Return a section for each pair of architectures; the section itself if there is one pair."""
+    titled = zip(architecture_pairs(section.rows), section.rows, strict=True)
+    sections = []
+    for pair, items in grouped(titled, lambda item: item[0]).items():
+        if not pair:
+            return [section]
+        sections.append(_part(section, f"{section.method}, {pair}", [row for _, row in items]))
+    return sections
+
+
+def _part(section: Section, name: str, rows: list[VerdictRow]) -> Section:
+    """Return a part of a section with the name and the number of its pairs of networks as title."""
+    networks = {row.networks for row in rows}
+    pairs = f"{len(networks)} {kind_of(rows[0])}"
+    if len(networks) == 1:
+        pairs = rows[0].networks
+    return Section(f"{name}, {pairs}", rows, len(networks), name)
 
 
 def by_groups(section: Section) -> list[Section]:
@@ -89,15 +112,10 @@ def by_groups(section: Section) -> list[Section]:
     parts = grouped(section.rows, lambda row: (row.front_group, row.end_group))
     if not section.is_summary or not 1 < len(parts) <= MAX_GROUP_PAIRS:
         return [section]
-    sections = []
-    for (front_group, end_group), rows in parts.items():
-        networks = {row.networks for row in rows}
-        pairs = f"{len(networks)} {kind_of(rows[0])}"
-        if len(networks) == 1:
-            pairs = rows[0].networks
-        title = f"{rows[0].method}, {front_group} → {end_group}, {pairs}"
-        sections.append(Section(title, rows, len(networks)))
-    return sections
+    return [
+        _part(section, f"{section.method}, {front_group} → {end_group}", rows)
+        for (front_group, end_group), rows in parts.items()
+    ]
 
 
 def kind_of(row: VerdictRow) -> str:
@@ -144,7 +162,7 @@ def _estimate(row: VerdictRow, name: str) -> str:
 def print_matrices(rows: Sequence[VerdictRow]) -> None:
     """Print matrices of each section: the known quantities of a verdict, such as penalties, or
     their means over pairs of networks."""
-    for section in sections_of(rows):
+    for section in chain.from_iterable(map(by_architectures, sections_of(rows))):
         mean = ""
         names: Collection[str] = shown_in(IN_VERDICT)
         if section.is_summary:
@@ -270,7 +288,8 @@ def draw(
 
     The main figure ends with the verdicts. The further quantities have a figure for themselves.
     """
-    sections = [part for section in sections_of(rows) for part in by_groups(section)]
+    parts = chain.from_iterable(map(by_architectures, sections_of(rows)))
+    sections = list(chain.from_iterable(map(by_groups, parts)))
     has_summary = any(section.is_summary for section in sections)
     main_quantities = IN_SUMMARY if has_summary else IN_MAIN_FIGURE
     further = [

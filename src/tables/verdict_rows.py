@@ -65,6 +65,10 @@ class VerdictRow:
     # Similar in both directions; None: one direction was not stitched
     both_ways: bool | None
     same_run: bool | None  # front and end are one network, at one or two epochs of its training
+    front_model_type: str | None = None
+    end_model_type: str | None = None
+    front_relative_depth: float | None = None  # of the layers: the share of the blocks up to them
+    end_relative_depth: float | None = None
     # Mean AUROC over the runs, `auroc_<detector>`; values of measures of similarity and their nulls
     further: dict[str, float]
     # The share of identified images by layer of the way; no column, see `WayRow`

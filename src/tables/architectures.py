@@ -1,0 +1,52 @@
+"""The architectures of the networks of stitches: layers of different ones share no matrix."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from src.ground.grouping import grouped
+from src.tables.matrices import PairOfLayers
+from src.tables.network_names import short
+
+
+class StitchOfTypes(PairOfLayers, Protocol):
+    """A row of a stitch with the types of its networks, and the relative depths of its layers."""
+
+    @property
+    def front_model_type(self) -> str | None:
+        """The type of the front network."""
+
+    @property
+    def end_model_type(self) -> str | None:
+        """The type of the end network."""
+
+    @property
+    def front_relative_depth(self) -> float | None:
+        """The relative depth of the front layer; None: not recorded."""
+
+    @property
+    def end_relative_depth(self) -> float | None:
+        """The relative depth of the end layer; None: not recorded."""
+
+
+def architecture_pairs(stitches: Sequence[StitchOfTypes]) -> list[str]:
+    """Return for each stitch a title of the architectures of its networks, such as "a → b, c".
+
+    Stitches with one title may share a matrix. Types with the same layers at the same relative depths
+    are one architecture, whose title has all of them. The titles are "" if there is one pair of
+    architectures.
+    """
+    layers: dict[str | None, set[tuple[str, float | None]]] = {}
+    for row in stitches:
+        front_layer = (row.front_layer, row.front_relative_depth)
+        end_layer = (row.end_layer, row.end_relative_depth)
+        layers.setdefault(row.front_model_type, set()).add(front_layer)
+        layers.setdefault(row.end_model_type, set()).add(end_layer)
+
+    title_of: dict[str | None, str] = {}
+    for kinds in grouped(layers, lambda kind: frozenset(layers[kind])).values():
+        title = ", ".join(short(kind or "unknown") for kind in kinds)
+        title_of |= dict.fromkeys(kinds, title)
+    titles = [
+        f"{title_of[row.front_model_type]} → {title_of[row.end_model_type]}" for row in stitches
+    ]
+    return titles if len(set(titles)) > 1 else [""] * len(titles)
