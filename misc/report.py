@@ -45,7 +45,9 @@ def parser() -> cli.Parser:
 
 def report(args) -> None:
     from src.collected import record
+    from src.collected.best_matches import best_matches
     from src.collected.between_groups import compare_groups
+    from src.collected.corresponding import Correspondence, relative_depths
     from src.collected.measurements import layer_values
     from src.collected.verdicts import judge_runs
     from src.ground.console import note
@@ -71,13 +73,19 @@ def report(args) -> None:
     of_measures = layer_values([], similarities, names) if len(names) > 2 else []
     by_measures = compare_groups(of_measures)
 
+    # The layers that correspond to each other
+    correspondence = Correspondence(relative_depths(runs, similarities, names))
+    measured = (runs, similarities, names, correspondence)
+    matches = best_matches(*measured)
+
     # The page
     output = Path(args.output)
     can_draw(output)  # warns if matplotlib is not installed
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
         write_verdicts(folder, verdicts, limits, groups, tests)
-        write_similarities(folder, runs, similarities, names)
+        write_similarities(folder, similarities)
+        write_matches(folder, measured, matches)
         lead = [
             sections.subject(runs, similarities, names),
             sections.archive(folder, output.stem),
@@ -89,6 +97,7 @@ def report(args) -> None:
             sections.groups([*groups, *by_measures.groups], [*tests, *by_measures.tests]),
             sections.figures("Similarity of all layers", folder, "similarity.png"),
             sections.figures("Corresponding layers, over depth", folder, "curves*.png"),
+            sections.matches(matches),
             sections.networks(networks),
             sections.methods(runs),
             sections.for_paper(runs, similarities, limits, commands),
@@ -134,23 +143,33 @@ def write_verdicts(folder: Path, verdicts, limits, groups, tests) -> None:
             )
 
 
-def write_similarities(folder: Path, runs, similarities, names) -> None:
-    """Write the table of similarity with its maps; of several pairs of networks, curves over depth."""
-    from src.collected.corresponding import Correspondence, relative_depths
+def write_similarities(folder: Path, similarities) -> None:
+    """Write the table of similarity, with its maps if it is of one pair of networks."""
     from src.ground.console import silenced
-    from src.reports import depth_curves, similarity_report
+    from src.reports import similarity_report
     from src.tables.similarity_rows import SimilarityRow
     from src.tables.tables import write_table
 
+    if not similarities:
+        return
+    if len({row.network_keys for row in similarities}) > 1:
+        write_table(folder / "similarity.csv", SimilarityRow, similarities)
+        return
     with silenced():
-        if len({row.network_keys for row in similarities}) == 1:
-            similarity_report.write_files(folder / "similarity.csv", similarities)
-            return
-        if similarities:
-            write_table(folder / "similarity.csv", SimilarityRow, similarities)
-        correspondence = Correspondence(relative_depths(runs, similarities, names))
-        rows = depth_curves.depth_rows(runs, similarities, names, correspondence)
-        if rows:
+        similarity_report.write_files(folder / "similarity.csv", similarities)
+
+
+def write_matches(folder: Path, measured, matches) -> None:
+    """Write the table of best matches, and for several pairs of networks the curves over depth."""
+    from src.ground.console import silenced
+    from src.reports import depth_curves, match_report
+
+    if matches:
+        match_report.write_files(folder / "best_matches.csv", matches)
+    _, _, names, _ = measured
+    rows = depth_curves.depth_rows(*measured)
+    if rows and len(names) > 2:
+        with silenced():
             depth_curves.write_depth(folder / "curves.csv", rows)
 
 

@@ -1,6 +1,7 @@
 """The page of misc/report.py: its numbers, its names and its files, read by a parser of HTML."""
 
 import base64
+import csv
 import io
 import json
 import zipfile
@@ -223,6 +224,11 @@ def test_groups_and_similarities_of_many_networks(tmp_path):
     penalty = 0.95 - (accuracies["a", "b"] + accuracies["b", "a"]) / 2
     assert means["mean penalty"] == f"{penalty:.4f}"
     assert page.files()["similarity.csv"].count("0.5") == 2
+    shares = list(csv.DictReader(page.files()["best_matches_shares.csv"].splitlines()))
+    (similar,) = [row for row in shares if row["networks"] == "early → late" and not row["side"]]
+    (title,) = [name for name in page.tables if name.startswith("best match: how often")]
+    shown = {row["linear CKA"] for row in page.rows(title) if "early → late (1)" in row.values()}
+    assert shown == {rounded(similar["share"])} == {"1.0000"}
     assert [row["name"] for row in page.rows("The networks")] == list("abcd")
 
 

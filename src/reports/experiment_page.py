@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from src.collected.best_matches import BestMatchRow
 from src.collected.groups import Names
 from src.collected.record import Command, MeasuredNetwork
 from src.ground.console import listed
@@ -14,6 +15,7 @@ from src.reports import html_page as html
 from src.reports import similarity_report
 from src.reports.captions import describe_stitches
 from src.reports.html_page import Cell, Section
+from src.reports.match_report import MAX_TABLES, tables_of_layers, tables_of_shares
 from src.reports.methods_text import by_method, description, how
 from src.reports.verdict_report import (
     IN_SUMMARY,
@@ -21,12 +23,14 @@ from src.reports.verdict_report import (
     SHARE_TITLE,
     by_groups,
     means,
+    parts_of,
     sections_of,
     sentences,
     shares_of_similar,
 )
 from src.runs.folders import StitchingRun
 from src.tables.image_records import SPLITS, record_of
+from src.tables.matrices import Matrix
 from src.tables.network_names import SHORT
 from src.tables.quantities import QUANTITIES
 from src.tables.similarity_rows import SimilarityRow, described
@@ -93,7 +97,7 @@ def pairs(rows: Sequence[VerdictRow]) -> Section:
     """Return a table of all pairs of layers for each method and pair of groups; of several pairs of
     networks, means."""
     tables = []
-    for section in sections_of(rows):
+    for section in parts_of(rows):
         for part in by_groups(section):
             content = _means(part.rows) if part.is_summary else _verdicts(part.rows)
             tables.append(html.table(part.title, *content))
@@ -185,6 +189,30 @@ def _titled(quantity: str) -> str:
     if quantity == SHARE:
         return SHARE_TITLE
     return QUANTITIES[quantity].title if quantity in QUANTITIES else quantity
+
+
+def matches(rows: Sequence[BestMatchRow]) -> Section:
+    """Return how often best matches are the corresponding layers, and the best matches of layers."""
+    tables = []
+    for title, matrix in tables_of_shares(rows).items():
+        tables.append(_table(title, "pair of groups (pairs of networks)", matrix))
+    of_layers = tables_of_layers(rows)
+    for title, matrix in list(of_layers.items())[:MAX_TABLES]:
+        tables.append(_table(title, "layer", matrix))
+    if len(of_layers) > MAX_TABLES:
+        n = len(of_layers) - MAX_TABLES
+        tables.append(html.paragraph(f"{n} more tables of layers can be made of best_matches.csv."))
+    return Section("Best matches", tables)
+
+
+def _table(title: str, corner: str, matrix: Matrix) -> str:
+    """Return the table of a matrix.
+
+    Args:
+        corner: the name of the first column, of the labels of rows.
+    """
+    lines = [[label, *values] for label, values in zip(matrix.rows, matrix.values, strict=True)]
+    return html.table(title, [corner, *matrix.columns], lines)
 
 
 def networks(rows: Sequence[MeasuredNetwork]) -> Section:

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -17,6 +17,7 @@ from src.collected.best_matches import (
 )
 from src.ground.console import note, result, table
 from src.ground.grouping import grouped
+from src.tables.matrices import Matrix
 from src.tables.network_names import short
 from src.tables.quantities import QUANTITIES
 from src.tables.tables import write_table
@@ -27,7 +28,31 @@ SOUGHT = {FRONT: "best end layer", END: "best front layer", "": "best match"}
 
 
 def print_shares(rows: Sequence[BestMatchRow]) -> None:
-    """Print a table for each method and side: a line a pair of groups, a column a measure."""
+    """Print how often best matches are the corresponding layers."""
+    _print(tables_of_shares(rows))
+
+
+def print_layers(rows: Sequence[BestMatchRow]) -> None:
+    """Print the best matches of layers, at most `MAX_TABLES` tables."""
+    tables = tables_of_layers(rows)
+    _print(dict(list(tables.items())[:MAX_TABLES]))
+    if len(tables) > MAX_TABLES:
+        note(
+            f"{MAX_TABLES} of {len(tables)} tables of layers are printed; the CSV has all best matches"
+        )
+
+
+def _print(tables: Mapping[str, Matrix]) -> None:
+    """Print tables with their titles."""
+    for title, matrix in tables.items():
+        table(title, *matrix)
+        result()
+
+
+def tables_of_shares(rows: Sequence[BestMatchRow]) -> dict[str, Matrix]:
+    """Return how often best matches are the corresponding layers: a table for each method and side,
+    by its title, with a line a pair of groups and a column a measure."""
+    tables = {}
     by_method = grouped(match_shares(rows), lambda row: (row.method, row.dataset, row.side))
     for (method, dataset, side), shares in by_method.items():
         by_groups = grouped(shares, lambda row: row.networks)
@@ -38,27 +63,22 @@ def print_shares(rows: Sequence[BestMatchRow]) -> None:
             chance = fmean(row.chance for row in of_groups)
             values.append([chance, *(share_of.get(name, math.nan) for name in columns)])
         data = f", {short(dataset)}" if dataset else ""
-        table(
-            f"{SOUGHT[side]}: how often it is the corresponding layer, {method}{data}",
-            [f"{groups} ({of_groups[0].n_pairs})" for groups, of_groups in by_groups.items()],
-            ["chance", *(_title(name, side) for name in columns)],
-            values,
-        )
-        result()
+        title = f"{SOUGHT[side]}: how often it is the corresponding layer, {method}{data}"
+        lines = [f"{groups} ({of_groups[0].n_pairs})" for groups, of_groups in by_groups.items()]
+        titles = ["chance", *(_title(name, side) for name in columns)]
+        tables[title] = Matrix(lines, titles, values)
+    return tables
 
 
-def _title(measure: str, side: str) -> str:
-    """Return the title of a measure of similarity, or of a quantity of stitches."""
-    return QUANTITIES[measure].title if side else measure_of(measure).title
-
-
-def print_layers(rows: Sequence[BestMatchRow]) -> None:
-    """Print a table for each pair of types, method and side: a line a layer, a column a measure.
+def tables_of_layers(rows: Sequence[BestMatchRow]) -> dict[str, Matrix]:
+    """Return the best matches of layers: a table for each pair of types, method and side, by its
+    title, with a line a layer and a column a measure.
 
     A cell has the layer that is the best match in most pairs of networks, and in how many.
     """
-    tables = grouped(rows, lambda row: (row.method, row.side, row.type, row.other_type))
-    for (method, side, kind, other_kind), of_types in list(tables.items())[:MAX_TABLES]:
+    tables = {}
+    by_types = grouped(rows, lambda row: (row.method, row.side, row.type, row.other_type))
+    for (method, side, kind, other_kind), of_types in by_types.items():
         by_layer = grouped(of_types, lambda row: row.layer)
         columns = list(dict.fromkeys(row.measure for row in of_types))
         values = []
@@ -67,17 +87,15 @@ def print_layers(rows: Sequence[BestMatchRow]) -> None:
             by_measure = grouped(of_layer, lambda row: row.measure)
             best = [_most_frequent(by_measure.get(name, ())) for name in columns]
             values.append([corresponding, *best])
-        table(
-            f"{SOUGHT[side]} in {short(other_kind)} for each layer of {short(kind)}, {method}",
-            list(by_layer),
-            ["corresponding", *(_title(name, side) for name in columns)],
-            values,
-        )
-        result()
-    if len(tables) > MAX_TABLES:
-        note(
-            f"{MAX_TABLES} of {len(tables)} tables of layers are printed; the CSV has all best matches"
-        )
+        title = f"{SOUGHT[side]} in {short(other_kind)} for each layer of {short(kind)}, {method}"
+        titles = ["corresponding", *(_title(name, side) for name in columns)]
+        tables[title] = Matrix(list(by_layer), titles, values)
+    return tables
+
+
+def _title(measure: str, side: str) -> str:
+    """Return the title of a measure of similarity, or of a quantity of stitches."""
+    return QUANTITIES[measure].title if side else measure_of(measure).title
 
 
 def _most_frequent(rows: Sequence[BestMatchRow]) -> str:

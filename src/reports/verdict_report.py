@@ -86,6 +86,11 @@ def sections_of(rows: Sequence[VerdictRow]) -> list[Section]:
     return sections
 
 
+def parts_of(rows: Sequence[VerdictRow]) -> list[Section]:
+    """Return the sections of verdicts, those of several pairs of architectures in parts."""
+    return list(chain.from_iterable(map(by_architectures, sections_of(rows))))
+
+
 def by_architectures(section: Section) -> list[Section]:
     """Return a section for each pair of architectures; the section itself if there is one pair."""
     titled = zip(architecture_pairs(section.rows), section.rows, strict=True)
@@ -162,7 +167,7 @@ def _estimate(row: VerdictRow, name: str) -> str:
 def print_matrices(rows: Sequence[VerdictRow]) -> None:
     """Print matrices of each section: the known quantities of a verdict, such as penalties, or
     their means over pairs of networks."""
-    for section in chain.from_iterable(map(by_architectures, sections_of(rows))):
+    for section in parts_of(rows):
         mean = ""
         names: Collection[str] = shown_in(IN_VERDICT)
         if section.is_summary:
@@ -288,7 +293,7 @@ def draw(
 
     The main figure ends with the verdicts. The further quantities have a figure for themselves.
     """
-    parts = chain.from_iterable(map(by_architectures, sections_of(rows)))
+    parts = parts_of(rows)
     sections = list(chain.from_iterable(map(by_groups, parts)))
     has_summary = any(section.is_summary for section in sections)
     main_quantities = IN_SUMMARY if has_summary else IN_MAIN_FIGURE
@@ -327,7 +332,7 @@ def draw(
         )
     draw_way(
         path.with_name(f"{path.stem}_way.png"),
-        {section.title: section.rows for section in sections_of(rows)},
+        {part.title: part.rows for part in parts},
         limit=limits.identification,
         title=title,
         caption=caption,
