@@ -175,12 +175,9 @@ def shard(text: str) -> tuple[int, int]:
 def work(args) -> None:
     from src.datasets import dataset_info
     from src.ground.console import note
-    from src.ground.runtime import device_of, free_memory
+    from src.ground.runtime import device_of
     from src.reports import figures
     from src.runs.run import stale_name
-    from src.runs.session import Session
-    from src.similarity.passes import KeptFeatures
-    from src.stitching.eigenvectors import KeptEigenvectors
     from src.tables.network_list import read_networks
 
     # The units of this share, which record their weights and images.
@@ -188,7 +185,7 @@ def work(args) -> None:
     check_types(args.networks, networks, args.own_types)
     check_ends(args, networks)
     check_code(args)
-    session = Session()
+    session = session_of_many()
     device = device_of(args.gpu)
     spec = dataset_info(args.dataset, labelled=True).spec
     share = [unit for unit in units_of(args, networks) if is_in_share(unit, *args.shard)]
@@ -203,8 +200,7 @@ def work(args) -> None:
     share = [with_record(unit, weights, images[unit.splits]) for unit in share]
 
     # The units that are not finished, or were made with earlier weights or images.
-    changed = changed_units(share, redo=args.redo_changed)
-    unfinished = [unit for unit in share if unit in changed or not unit.is_finished()]
+    unfinished = unfinished_units(share, redo=args.redo_changed)
     note(f"{len(unfinished)} of {len(share)} units of work are left to do")
 
     # A network that cannot be loaded or lacks its layers, and features of other images, show before
@@ -216,11 +212,24 @@ def work(args) -> None:
     if args.dry_run:
         print_commands(unfinished)
         return
-    session.features = KeptFeatures(free_memory() // 4, max_bytes_of_activations=free_memory() // 4)
-    session.eigh = KeptEigenvectors(free_memory() // 8)
     aside = stale_name() if args.redo_changed else ""
     with figures.left_out(args.no_figures):
         run_units(unfinished, session, aside=aside)
+
+
+def session_of_many():
+    """Return a session that keeps what many pairs have in common, in most of the free memory."""
+    from src.ground.runtime import free_memory
+    from src.runs.session import Session
+    from src.similarity.passes import KeptFeatures
+    from src.stitching.eigenvectors import KeptEigenvectors
+
+    n_bytes = free_memory()
+    session = Session()
+    session.max_bytes_of_images = n_bytes // 8  # of training images, and of test images
+    session.features = KeptFeatures(n_bytes // 4, max_bytes_of_activations=n_bytes // 4)
+    session.eigh = KeptEigenvectors(n_bytes // 8)
+    return session
 
 
 def networks_of(units) -> list[ListedNetwork]:
@@ -242,30 +251,38 @@ def fingerprints_of(splits, args, session, device) -> dict[str, str]:
     return recorded_images(vars(images))
 
 
-def changed_units(units, *, redo: bool) -> list[Unit]:
-    """Return the units whose weights or images have changed since; warn of units without a record
-    of weights.
+def unfinished_units(units, *, redo: bool) -> list[Unit]:
+    """Return the units that are not finished, or whose weights or images have changed since; warn
+    of units without a record of weights.
 
     Raises:
-        UserError: there are such units, and `redo` is false.
+        UserError: weights or images have changed, and `redo` is false; or units were finished with
+            other options.
     """
     from src.ground.errors import UserError
     from src.runs.changes import all_of
     from src.runs.weights import recorded, warn_of_newer
 
-    runs = [(unit.run.config, unit.run.options_on_disk()) for unit in units]
+    written_of = {unit.place: unit.run.options_on_disk() for unit in units}
+    configs = {unit.place: unit.run.config for unit in units}
     warn_of_newer(
-        (config, recorded(options).values()) for config, options in runs if config.exists()
+        (config, recorded(written_of[place]).values())
+        for place, config in configs.items()
+        if config.exists()
     )
-    changes_of = {unit.place: unit.changes for unit in units}
-    changed = [unit for unit in units if changes_of[unit.place].n]
+    changes_of = {unit.place: unit.changes(written_of[unit.place]) for unit in units}
+    changed = {place for place, changes in changes_of.items() if changes.n}
     if changed and not redo:
         text = all_of(changes_of.values()).text
         raise UserError(
             f"{len(changed)} of {len(units)} units of work are of earlier {text}; give --redo-changed to "
             "move them aside and make them again, or another -dir"
         )
-    return changed
+    return [
+        unit
+        for unit in units
+        if unit.place in changed or not unit.is_finished(written_of[unit.place])
+    ]
 
 
 def check_feature_files(args, networks, session, device) -> None:

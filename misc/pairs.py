@@ -15,11 +15,13 @@ import exec_compute_low_rank_sim_metrics
 import exec_eval_stitcher_ood
 import exec_probe
 import exec_stitch
+from src.choices import Options
 from src.choices.stitching import FORMS
 from src.ground.console import listed, note, result, silenced, warn, warn_once
 from src.ground.errors import Busy, UserError, as_user_error
 from src.ground.user_code import is_user_code, source_of, title_of
-from src.runs.options import read_options
+from src.runs.options import as_written, read_options, refuse_other_options
+from src.runs.weights import RECORD, recorded
 from src.tables.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, pair_name
 from src.tables.network_names import content_of
 
@@ -144,14 +146,17 @@ class Unit(NamedTuple):
             return Run.beside(self.place, options)
         return Run.beside(self.place.parent / f"{self.place.name}.csv", options)
 
-    @property
-    def changes(self) -> "Changes":
-        """The weights and images that have changed since this unit was begun."""
+    def changes(self, written: Options) -> "Changes":
+        """Return the weights and images that have changed since this unit was begun.
+
+        Args:
+            written: the options in its files.
+        """
         from src.runs.changes import changes
         from src.runs.stitch_runs import finished_runs, interrupted_runs
 
         run = self.run
-        records: list[Mapping[str, Any]] = [run.options_on_disk()]
+        records = [written]
         if not self.is_table and not run.config.exists():
             runs = [*finished_runs(self.place), *interrupted_runs(self.place)]
             records += [options for _, options in runs]
@@ -167,12 +172,12 @@ class Unit(NamedTuple):
             Busy: another process works on the unit.
             UserError: a network was written after this process began.
         """
-        from src.runs.weights import names_of, recorded
+        from src.runs.weights import names_of
 
         run = self.run
         run.lock()
         try:
-            if not self.changes.n:
+            if not self.changes(run.options_on_disk()).n:
                 return
             networks = recorded(run.options).values()
             newer = [network.title for network in networks if network.has_changed]
@@ -195,17 +200,26 @@ class Unit(NamedTuple):
             paths += [self.place.with_suffix(ending) for ending in (".png", ".pdf")]
         return paths
 
-    def is_finished(self) -> bool:
+    def is_finished(self, written: Options) -> bool:
         """Return whether the unit is finished with these options; a table may have more measures
-        than the options name."""
+        than the options name.
+
+        Args:
+            written: the options in its files.
+
+        Raises:
+            UserError: it was finished with other options.
+        """
         run = self.run
-        measures: set[str] = set(run.options.get("metrics", []))
-        measured: list[str] = []
-        if run.config.exists():
-            measured = read_options(run.config).get("metrics", [])
-        if "metrics" in run.options:
-            run.options["metrics"] = measured
-        return run.is_finished(remedy=REMEDY) and measures <= set(measured)
+        if not run.config.exists():
+            return False
+        now = as_written(run.options)
+        measured = written.get("metrics", [])
+        measures = set(now.get("metrics", []))
+        if measures:
+            now["metrics"] = measured
+        refuse_other_options(written, now, where=run.config, remedy=REMEDY)
+        return measures <= set(measured)
 
 
 def with_record(
@@ -219,11 +233,10 @@ def with_record(
     """
     for call in unit.calls:
         options = vars(call.options)
-        paths = [name for name in options if name.endswith("_path")]
-        for name in paths:
-            path_and_type = (options[name], options[name.replace("_path", "_type")])
-            setattr(call.options, f"{name}_sha256", weights[path_and_type])
-        if paths:  # the evaluation of stitches takes the images of the stitches
+        networks = recorded(options)
+        for name, network in networks.items():
+            options[f"{name}{RECORD}"] = weights[network.path, network.type]
+        if networks:  # the evaluation of stitches takes the images of the stitches
             options |= images
     return unit
 
@@ -381,14 +394,14 @@ def run_claimed(unit: Unit, session: "Session", *, aside: str) -> bool:
         if aside:
             unit.set_aside(aside)
         if unit.is_table:  # the script claims its table and finishes it
-            if not unit.is_finished():  # in the meantime
+            if not unit.is_finished(unit.run.options_on_disk()):  # in the meantime
                 run_calls(unit, session)
             return True
         run = unit.run
         run.claim(resume=True)
     except Busy:
         return False
-    if unit.is_finished():  # in the meantime
+    if unit.is_finished(run.options_on_disk()):  # in the meantime
         run.discard()
         return True
     try:

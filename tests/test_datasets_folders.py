@@ -11,7 +11,7 @@ from torchvision import transforms as T
 
 from src.choices.datasets import IMAGENET_VALUES, dataset_label, dataset_name
 from src.datasets import Loading, dataset_info, folders, load_dataset
-from src.datasets.decoded import DecodedImageSet
+from src.datasets.decoded import DecodedImageSet, _Decoder
 from src.datasets.in_memory import ImageSet
 from src.ground.errors import UserError
 from tests.commands import says
@@ -156,6 +156,27 @@ def test_small_images_are_decoded_once_and_large_ones_by_workers(augment, tmp_pa
     (tmp_path / "dataset.yaml").write_text("size: 16\n")  # resized crops are taken from the files
     train_set, test_set = (load(tmp_path, train=train) for train in (True, False))
     assert isinstance(train_set, DecodedImageSet) and isinstance(test_set, ImageSet)
+
+
+def test_decoded_images_are_kept_for_further_passes_without_augmentation(tmp_path, monkeypatch):
+    write_folder(tmp_path, n=6, size=32, yaml="size: 16\n")
+    train_set = load(tmp_path, train=True, loading=Loading(0))
+    assert isinstance(train_set, DecodedImageSet) and len(train_set) == 6
+    decoded = []
+    decode = _Decoder.decode
+    monkeypatch.setattr(
+        _Decoder, "decode", lambda self, key: decoded.append(key) or decode(self, key)
+    )
+    order = torch.tensor([5, 0, 3, 1])
+    expected = collect(train_set.batches(3, indices=order))
+    train_set.max_bytes_kept = 4 * 3 * 16 * 16
+    for n_decoded, indices in ((8, order), (8, order.flip(0)), (14, torch.arange(6))):
+        images, labels = collect(train_set.batches(2, indices=indices))
+        assert len(decoded) == n_decoded
+    assert torch.equal(images[order], expected[0]) and torch.equal(labels[order], expected[1])
+    collect(train_set.epoch(3, seed=0, epoch=1))
+    collect(train_set.batches(2, indices=order))
+    assert len(decoded) == 20
 
 
 def test_grey_images(tmp_path):

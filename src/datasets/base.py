@@ -87,6 +87,9 @@ class BaseImageSet:
         device: of the batches.
     """
 
+    # Memory for decoded images, which further passes without augmentation take; may be set later.
+    # Sets that are in memory anyway ignore it
+    max_bytes_kept = 0
     is_read_in_order = False  # True: images out of their order have to be collected first
 
     def __init__(

@@ -65,13 +65,35 @@ class DecodedImageSet(BaseImageSet):
         self.transform = transform
         self.augmentation = augmentation
         self.loading = loading
+        self._kept: dict[int, Tensor] = {}  # decoded images without augmentation, by position
 
     def levels(self, plan: Pass) -> Iterator[Tensor]:
         """Decode the images of a pass: yields uint8 (B, C, H, W) for each batch, on the CPU.
 
+        Images that are no epoch are kept for further passes, up to `max_bytes_kept`.
+
         Raises:
             UserError: an image cannot be read, or a worker was killed.
         """
+        batches = [plan.indices[rows].tolist() for rows in plan.batches]
+        is_epoch = plan.epoch > 0
+        if not is_epoch and all(self._kept.keys() >= set(positions) for positions in batches):
+            for positions in batches:
+                yield torch.stack([self._kept[position] for position in positions])
+            return
+        for positions, images in zip(batches, self._newly_decoded(plan), strict=True):
+            if not is_epoch:
+                self._keep(positions, images)
+            yield images
+
+    def _keep(self, positions: Sequence[int], images: Tensor) -> None:
+        """Keep a batch of decoded images if there is room."""
+        n_bytes = len(self._kept) * images[0].nbytes
+        if n_bytes + images.nbytes <= self.max_bytes_kept:
+            self._kept |= dict(zip(positions, images, strict=True))
+
+    def _newly_decoded(self, plan: Pass) -> Iterator[Tensor]:
+        """Yield the images of each batch of a pass, uint8 (B, C, H, W), on the CPU."""
         try:
             # No variable for the loader: a traceback would keep it, and with it the workers
             for images in self._started(plan):

@@ -36,6 +36,7 @@ class Session:
 
     Attributes:
         features: of networks that are compared again; None: keep none.
+        max_bytes_of_images: memory for the decoded images of each set that is loaded next.
         eigh: decomposes symmetric matrices; `KeptEigenvectors` serve networks that are matched again.
     """
 
@@ -44,6 +45,7 @@ class Session:
         self._weights: dict[NetworkName, str] = {}  # SHA-256 of the loaded weights
         self._datasets: dict[Hashable, BaseImageSet] = {}
         self._fingerprints: dict[BaseImageSet, str] = {}
+        self.max_bytes_of_images = 0
         self.features: KeptFeatures | None = None
         self.eigh: Eigh = torch.linalg.eigh
         self._reference: _KeptReference | None = None
@@ -108,7 +110,9 @@ class Session:
         hashable = options | {"interventions": tuple(interventions.items())}
         key = (name, str(root), *sorted(hashable.items()))
         if key not in self._datasets:
-            self._datasets[key] = load_dataset(name, root, **options)
+            images = load_dataset(name, root, **options)
+            images.max_bytes_kept = self.max_bytes_of_images
+            self._datasets[key] = images
         return self._datasets[key]
 
     def fingerprint(self, images: BaseImageSet) -> str:
