@@ -133,7 +133,7 @@ def check_types(source_dir: Path, types, *, recursive: bool) -> None:
 def measured_in(args):
     """Return the newest runs, the rows of similarity, the names of the networks, and which layers
     correspond, for reports over all pairs of networks below a folder."""
-    from src.collected.corresponding import Correspondence, relative_depths
+    from src.collected.corresponding import correspondence_of
     from src.runs.folders import newest_runs
     from src.tables.image_records import refuse_several, warn_of_several
 
@@ -143,7 +143,7 @@ def measured_in(args):
     refuse_several(similarities, source_dir)
     warn_of_several([*(run.row for run in runs), *similarities])
     names = names_of(args, runs, similarities)
-    return runs, similarities, names, Correspondence(relative_depths(runs, similarities, names))
+    return runs, similarities, names, correspondence_of(runs, similarities, names)
 
 
 def draw_curves(args) -> None:

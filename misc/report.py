@@ -47,7 +47,7 @@ def report(args) -> None:
     from src.collected import record
     from src.collected.best_matches import best_matches
     from src.collected.between_groups import compare_groups
-    from src.collected.corresponding import Correspondence, relative_depths
+    from src.collected.corresponding import correspondence_of
     from src.collected.measurements import layer_values
     from src.collected.verdicts import judge_runs
     from src.ground.console import note
@@ -74,7 +74,7 @@ def report(args) -> None:
     by_measures = compare_groups(of_measures)
 
     # The layers that correspond to each other
-    correspondence = Correspondence(relative_depths(runs, similarities, names))
+    correspondence = correspondence_of(runs, similarities, names)
     measured = (runs, similarities, names, correspondence)
     matches = best_matches(*measured)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from src.collected.best_matches import best_matches, match_shares
-from src.collected.corresponding import Correspondence, relative_depths
+from src.collected.corresponding import correspondence_of
 from src.collected.named_networks import NamedNetwork
 from tests.commands import error_line, read_csv, run, says
 from tests.result_rows import similarity_row
@@ -43,7 +43,7 @@ def matched(measure: str, values, reversed_values=None):
         key: NamedNetwork(name, "", training=name, type=key[1])
         for key, name in zip(rows[0].network_keys, ("deep", "shallow"), strict=True)
     }
-    correspondence = Correspondence(relative_depths([], rows, names))
+    correspondence = correspondence_of([], rows, names)
     return best_matches([], rows, names, correspondence)
 
 

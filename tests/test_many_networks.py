@@ -332,6 +332,31 @@ def test_groups_are_compared_at_layers_that_all_networks_have():
     assert [row.layers for row in rows] == ["all pairs of layers"] * 2
 
 
+def test_groups_of_other_architectures_are_compared_at_corresponding_layers():
+    """The value of two layers is 1 if they correspond. Layers u and v of one type have equal names
+    and other depths in the other."""
+    depths = {"p": {"u": 0.5, "v": 1.0}, "q": {"t": 0.25, "u": 0.6, "v": 0.7, "w": 1.0}}
+    partner = {"u": "u", "v": "w", "w": "v"}
+    types = {"a": "p", "b": "p", "c": "q", "d": "q"}
+    networks = [NamedNetwork(name, kind, name, type=kind) for name, kind in types.items()]
+    values = []
+    for front, end in itertools.permutations(networks, 2):
+        for one, other in itertools.product(depths[front.type], depths[end.type]):
+            expected = one if front.type == end.type else partner.get(one)
+            values.append(
+                MeasuredValue(
+                    "dm",
+                    "accuracy",
+                    MeasuredLayer(front, one, relative_depth=depths[front.type][one]),
+                    MeasuredLayer(end, other, relative_depth=depths[end.type][other]),
+                    float(other == expected),
+                )
+            )
+    rows, *_ = compare_groups(values)
+    assert {row.layers for row in rows} == {"corresponding layers, by relative depth"}
+    assert [row.values["accuracy"] for row in rows] == [1, 1, 1, 1]
+
+
 def test_a_note_says_that_groups_are_compared_at_different_layers(tmp_path):
     """It stands where the pairs of layers of networks have nothing in common, and only there."""
     layers = {"a": "x", "b": "x", "c": "y", "d": "y"}

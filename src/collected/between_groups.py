@@ -1,8 +1,10 @@
 """Compares groups of networks: means of pairs of groups, and tests between two groups.
 
-The values of a pair of networks are averaged over pairs of layers first. Pairs of layers with equal
-names are taken if every pair of networks has them. If there are none, all pairs of layers are taken
-that every pair of networks has. If there are none either, all pairs of layers are taken.
+The values of a pair of networks are averaged over pairs of layers first. Of networks of one
+architecture, pairs of layers with equal names are taken if every pair of networks has them. Of
+others, pairs of corresponding layers are taken if every pair of networks has such. If there are
+none, all pairs of layers are taken that every pair of networks has. If there are none either, all
+pairs of layers are taken.
 """
 
 import itertools
@@ -12,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from src.collected.corresponding import Correspondence, relative_depths
 from src.collected.measured import MeasuredValue, NetworkPair
 from src.collected.named_networks import UNLISTED
 from src.ground.console import listed, note
@@ -19,6 +22,7 @@ from src.ground.grouping import grouped
 from src.statistics.permutations import END, FRONT, Permuted, permutation_test
 from src.tables.verdict_rows import GroupRow, GroupTestRow
 
+CORRESPONDING = "corresponding layers, by relative depth"
 ALL_LAYERS = "all pairs of layers"  # which differ between pairs of networks
 
 
@@ -106,6 +110,12 @@ def compared_layers(values: Sequence[MeasuredValue]) -> tuple[list[MeasuredValue
     Args:
         values: of one method; not empty.
     """
+    layers = itertools.chain.from_iterable((value.front, value.end) for value in values)
+    correspondence = Correspondence(relative_depths(layers))
+    if not correspondence.is_by_name:
+        kept = [value for value in values if correspondence.holds(value.pair, value.networks)]
+        if {value.networks for value in kept} == {value.networks for value in values}:
+            return kept, CORRESPONDING
     layers_of_networks = [
         {value.pair for value in of_networks}
         for of_networks in grouped(values, lambda value: value.networks).values()

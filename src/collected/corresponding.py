@@ -1,6 +1,6 @@
 """Layers of two networks that correspond: by name in networks of one type, else by relative depth."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from src.collected.groups import Names
 from src.collected.measured import (
@@ -11,7 +11,7 @@ from src.collected.measured import (
     stitched_layers,
 )
 from src.collected.named_networks import NamedNetwork
-from src.ground.console import listed, note
+from src.ground.console import listed, note_once
 from src.ground.errors import UserError
 from src.ground.grouping import grouped
 from src.runs.folders import StitchingRun
@@ -25,17 +25,26 @@ Depths = Mapping[NamedNetwork, Mapping[str, float]]  # relative depths by layer,
 TIE = 1e-6  # relative depths, and distances of these, that are this near count as equal
 
 
-def relative_depths(
+def measured_layers(
     runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], names: Names
-) -> dict[NamedNetwork, dict[str, float]]:
-    """Return the relative depths of all layers that were measured, by network.
+) -> Iterator[MeasuredLayer]:
+    """Yield both layers of each row; those of similarities first, whose tables have an order.
+
+    Args:
+        names: of all networks.
+    """
+    for row in similarities:
+        yield from compared_layers(row, named_pair(row, names))
+    for run in runs:
+        yield from stitched_layers(run.row, named_pair(run.row, names))
+
+
+def relative_depths(layers: Iterable[MeasuredLayer]) -> dict[NamedNetwork, dict[str, float]]:
+    """Return the relative depths of measured layers, by network.
 
     They are those of the list of networks, or else those that the tables record. If a layer has no
     record, all measured layers of the networks of its type lie at equal distances; a note says so
     where there are several types.
-
-    Args:
-        names: of all networks.
 
     Raises:
         UserError: the list lacks a measured layer of a network, or gives networks of one type
@@ -43,7 +52,6 @@ def relative_depths(
     """
     depths: dict[NamedNetwork, dict[str, float]] = {}
     assumed = []
-    layers = _measured_layers(runs, similarities, names)
     by_type = grouped(layers, lambda layer: architecture_of(layer.network))
     for of_type in by_type.values():
         depths_of_type = _listed(of_type) or _recorded(of_type)
@@ -53,7 +61,7 @@ def relative_depths(
         for layer in of_type:
             depths.setdefault(layer.network, {})[layer.layer] = depths_of_type[layer.layer]
     if assumed and len(by_type) > 1:
-        note(
+        note_once(
             f"relative depths are not recorded of networks such as {listed(assumed)}: their measured "
             "layers count as lying at equal distances"
         )
@@ -63,16 +71,6 @@ def relative_depths(
 def architecture_of(network: NamedNetwork) -> str:
     """Return the type of a network; of features the name, as their type tells no architecture."""
     return network.name if network.type == FEATURES else network.type
-
-
-def _measured_layers(
-    runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], names: Names
-) -> Iterator[MeasuredLayer]:
-    """Yield both layers of each row; those of similarities first, whose tables have an order."""
-    for row in similarities:
-        yield from compared_layers(row, named_pair(row, names))
-    for run in runs:
-        yield from stitched_layers(run.row, named_pair(run.row, names))
 
 
 def _listed(layers: Sequence[MeasuredLayer]) -> dict[str, float]:
@@ -179,3 +177,14 @@ def _are_equal(first: Mapping[str, float], second: Mapping[str, float]) -> bool:
     if first.keys() != second.keys():
         return False
     return all(abs(first[layer] - second[layer]) < TIE for layer in first)
+
+
+def correspondence_of(
+    runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], names: Names
+) -> Correspondence:
+    """Return which of the layers correspond that stitches and rows of similarity are of.
+
+    Args:
+        names: of all networks.
+    """
+    return Correspondence(relative_depths(measured_layers(runs, similarities, names)))

@@ -223,8 +223,18 @@ def values_of_verdicts(
             continue
         if row.front_network is None or row.end_network is None:  # taken together
             continue
-        front = MeasuredLayer(network_of_name[row.front_network], row.front_layer, row.front_depth)
-        end = MeasuredLayer(network_of_name[row.end_network], row.end_layer, row.end_depth)
+        front = MeasuredLayer(
+            network_of_name[row.front_network],
+            row.front_layer,
+            row.front_depth,
+            relative_depth=row.front_relative_depth,
+        )
+        end = MeasuredLayer(
+            network_of_name[row.end_network],
+            row.end_layer,
+            row.end_depth,
+            relative_depth=row.end_relative_depth,
+        )
         values = {SHARE: float(row.verdict == SIMILAR), "accuracy": known(row, name="accuracy")}
         values |= {name: known(row, name=name) for name in shown_in(IN_VERDICT)}
         for quantity, value in values.items():
@@ -456,7 +466,8 @@ def _on_section(section: Section) -> Iterator[str]:
     reasons = Counter(row.reason for row in rows if row.verdict == UNDECIDED)
     if reasons:
         yield f"Undecided: {'; '.join(f'{reason} ({n})' for reason, n in reasons.most_common())}."
-    diagonal = [row.verdict == SIMILAR for row in rows if row.front_layer == row.end_layer]
+    of_one_type = [row for row in rows if row.front_model_type == row.end_model_type]
+    diagonal = [row.verdict == SIMILAR for row in of_one_type if row.front_layer == row.end_layer]
     if diagonal and len(diagonal) < len(rows):
         yield f"Of the {len(diagonal)} pairs of layers of the same name {sum(diagonal)} are similar."
     places = Counter(row.lost_at for row in rows if row.verdict == LOST)
