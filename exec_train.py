@@ -37,8 +37,12 @@ def parser() -> cli.Parser:
     return options
 
 
-def train(args) -> None:
-    """Train the network; write checkpoints, logs and options to the folder."""
+def train(args, session=None) -> None:
+    """Train the network; write checkpoints, logs and options to the folder.
+
+    Args:
+        session: shares images between experiments.
+    """
     import torch
 
     from src.datasets import dataset_info
@@ -68,7 +72,7 @@ def train(args) -> None:
     model.to(device, memory_format=memory_format)
 
     # The images
-    session = Session()
+    session = session or Session()
     train_set = cli.load_split(args, session, device, train=True)
     test_set = cli.load_split(args, session, device, train=False)
     if args.epoch_size is not None:
