@@ -207,7 +207,7 @@ def take(todo: Sequence[Step]) -> None:
         start = time.monotonic()
         status = run_step(step, session)
         if status:
-            note("This step is not finished; give the same command again to go on with it")
+            note("To go on with this step, give the command of the demo again")
             sys.exit(status)
         with open(log, "a") as file:
             print(step.command, file=file)
