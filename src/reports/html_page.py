@@ -16,7 +16,8 @@ from src.values import IntervalEstimate
 DPI = 300  # of the figures
 WIDTH_OF_PNG = slice(16, 20)  # bytes of the width in pixels, in the header of a PNG
 
-LONG = 32  # characters of a word that may be broken in a table
+SHORT = 20  # characters of a cell that keeps its line
+LONG = 32  # characters of a word that may be broken
 
 Cell = str | int | float | IntervalEstimate | None
 
@@ -44,6 +45,7 @@ th, td { text-align: left; vertical-align: top; padding: .18rem .6rem .18rem 0; 
 thead th { border-bottom: 1.5px solid #1a1a1a; vertical-align: bottom; }
 tbody tr { border-bottom: 1px solid #ddd; }
 .number { text-align: right; white-space: nowrap; }
+td.short { white-space: nowrap; }
 .long { overflow-wrap: anywhere; }
 pre, blockquote { margin: 1rem 0; padding: .7rem 1rem; background: #f4f4f4;
                   border-left: 3px solid #999; }
@@ -144,6 +146,8 @@ def _line(tag: str, texts: Iterable[str], are_numbers: Iterable[bool]) -> str:
         kind = ""
         if is_number:
             kind = ' class="number"'
+        elif len(text) <= SHORT:
+            kind = ' class="short"'
         elif any(len(word) > LONG for word in text.split()):
             kind = ' class="long"'
         cells.append(f"<{tag}{kind}>{escape(text)}</{tag}>")
