@@ -29,10 +29,11 @@ from src.ground.images import ImageSpec, shape_text
 from src.ground.runtime import full_precision
 from src.models import Network
 from src.models.steadiness import unsteadiness_of
-from src.ood.evaluation import StitchScores, score_grid
+from src.ood.evaluation import GridScoring, StitchScores, batches_of
 from src.ood.reference import EvaluationOptions, Reference, make_reference
 from src.ood.validity import N_IMAGES
-from src.stitching import Grid, build_layers, match_layers, matching_batches
+from src.stitching import Grid, Matching, build_layers, match_layers, matching_batches
+from src.stitching.grid import GridEvaluation
 from src.stitching.layers import StitchingLayer
 from src.stitching.matching import with_matching
 from src.values import IntervalEstimate, Metrics, Pair, Predictions, StitchValidity
@@ -276,8 +277,11 @@ def judge(
         networks = _networks(front, end, test_set, _of_both(layers))
         stitching_layers = _stitching_layers(networks, test_set.image_shape)
         reference = _reference(networks.end, stitching_layers, train_set, test_set)
-        for name in forms:
-            stitches = _stitches(networks, stitching_layers, train_set, reference, name, n_matched)
+        made = {
+            name: _matched(networks, stitching_layers, train_set, name, n_matched)
+            for name in dict.fromkeys(forms)
+        }
+        for name, stitches in _measured(made, reference).items():
             rows += _judged(name, stitches, reference, limits)
     return Judgement(rows, limits)
 
@@ -289,6 +293,13 @@ class _Networks(NamedTuple):
     end: Network
     front_layers: list[str]
     end_layers: list[str]
+
+
+class _MadeStitches(NamedTuple):
+    """The stitches that a form has made."""
+
+    grid: Grid
+    matchings: dict[Pair, Matching]
 
 
 class _Stitch(NamedTuple):
@@ -463,28 +474,46 @@ def _batch_size(images: BaseImageSet) -> int:
     return images.batch_size if isinstance(images, IteratedImages) else BATCH_SIZE
 
 
-def _stitches(
+def _matched(
     networks: _Networks,
-    layers: dict[Pair, StitchingLayer],
+    layers: Mapping[Pair, StitchingLayer],
     train_set: BaseImageSet,
-    reference: Reference,
     form: str,
     n_matched: int,
-) -> list[_Stitch]:
-    """Match all pairs by a form, and measure the stitches on the test images."""
+) -> _MadeStitches:
+    """Match copies of all layers by a form."""
+    copies = copy.deepcopy(dict(layers))
     batches = matching_batches(train_set, n_matched, _batch_size(train_set), seed=SEED, form=form)
-    matched = match_layers(
-        networks.front, networks.end, layers, *batches, form=form, cutoff="exact"
+    matchings = match_layers(
+        networks.front, networks.end, copies, *batches, form=form, cutoff="exact"
     )
-    grid = Grid(networks.front, networks.end, layers)
-    score = grid.evaluate(reference.options.batches(reference.options.test, "evaluating"))
-    scores = score_grid(grid, reference)
-    stitches = []
-    for pair, matching in matched.items():
-        classes = [score.predictions[key].numpy() for key in (pair, "front", "end", "labels")]
-        metrics = with_matching(score.pairs[pair], matching)
-        stitches.append(_Stitch(pair, metrics, Predictions(*classes), scores[pair]))
-    return stitches
+    return _MadeStitches(Grid(networks.front, networks.end, copies), matchings)
+
+
+def _measured(made: Mapping[str, _MadeStitches], reference: Reference) -> dict[str, list[_Stitch]]:
+    """Measure the stitches of all forms on the test images, in one pass of each network."""
+    grids = {form: stitches.grid for form, stitches in made.items()}
+    evaluations = {form: GridEvaluation(grid) for form, grid in grids.items()}
+    scorings = {form: GridScoring(grid, reference) for form, grid in grids.items()}
+    for batch in batches_of(reference):
+        front_acts, end_acts = next(iter(grids.values())).activations(batch.images)
+        for form, grid in grids.items():
+            evaluations[form].add_networks(batch.images, batch.labels, front_acts, end_acts)
+            for pairs, stitched in grid.stitched(front_acts, batch.images, scorings[form].ways):
+                evaluations[form].add_stitches(pairs, stitched, end_acts)
+                scorings[form].add_stitches(pairs, stitched, batch)
+
+    measured: dict[str, list[_Stitch]] = {}
+    for form, (_, matchings) in made.items():
+        score = evaluations[form].score()
+        scores = scorings[form].scores()
+        measured[form] = []
+        for pair, matching in matchings.items():
+            classes = [score.predictions[key].numpy() for key in (pair, "front", "end", "labels")]
+            metrics = with_matching(score.pairs[pair], matching)
+            stitch = _Stitch(pair, metrics, Predictions(*classes), scores[pair])
+            measured[form].append(stitch)
+    return measured
 
 
 def _judged(

@@ -109,36 +109,15 @@ def score_grid(grid: Stitched, reference: Reference) -> dict[Pair, StitchScores]
     scores and validity of NaN.
     """
     grid.train(False)
-    detectors = {
-        layer: _detectors_of_layer(reference.detectors, layer) for layer in grid.end_layers
-    }
-    kept = {pair: _BatchScores([], {}, [], defaultdict(Shown)) for pair in grid.pairs}
-    ways = reference.ways if reference.foils else None
-    for batch in _batches_of(reference):
+    scoring = GridScoring(grid, reference)
+    for batch in batches_of(reference):
         activations = grid.front.activations(batch.images, grid.front_layers)
-        for pairs, stitched in grid.stitched(activations, batch.images, ways):
-            kept_of_pairs = [kept[pair] for pair in pairs]
-            layer = pairs[0].end_layer
-            at_end = stitched[layer]  # (P, B, …)
-            classes = predicted_classes(stitched[grid.end.output_name])  # (P, B)
-            is_right = torch.where(classes == NO_CLASS, math.nan, classes == batch.labels)
-            for of_pair, right in zip(kept_of_pairs, is_right, strict=True):
-                of_pair.is_right.append(right)
-            for score, detector in detectors[layer].items():
-                scores = detector.score(at_end.flatten(0, 1)).unflatten(0, (len(pairs), -1))
-                for of_pair, values in zip(kept_of_pairs, scores, strict=True):
-                    of_pair.scores.setdefault(score, []).append(values)
-            if layer in reference.validity and len(batch.sampled):
-                layout = reference.validity[layer].layout
-                samples = _sampled_features(at_end, batch.sampled, layout)
-                for of_pair, sample in zip(kept_of_pairs, samples, strict=True):
-                    of_pair.samples.append(sample)
-            if ways and len(batch.identified):
-                _add_shown(kept_of_pairs, stitched, ways[layer], batch, reference.own_layers)
-    return {pair: _stitch_scores(pair, kept.pop(pair), reference) for pair in grid.pairs}
+        for pairs, stitched in grid.stitched(activations, batch.images, scoring.ways):
+            scoring.add_stitches(pairs, stitched, batch)
+    return scoring.scores()
 
 
-class _Batch(NamedTuple):
+class Batch(NamedTuple):
     """A batch of test images."""
 
     images: Tensor  # (B, C, H, W)
@@ -148,7 +127,7 @@ class _Batch(NamedTuple):
     places: slice  # of the latter, among all identified images
 
 
-def _batches_of(reference: Reference) -> Iterator[_Batch]:
+def batches_of(reference: Reference) -> Iterator[Batch]:
     """Yield the test images, with a progress bar."""
     options = reference.options
     images_of_foils = torch.empty(0, dtype=torch.long)
@@ -160,15 +139,68 @@ def _batches_of(reference: Reference) -> Iterator[_Batch]:
     first = 0
     for (images, labels), samples, positions in zip(batches, sampled, identified, strict=True):
         places = slice(first, first + len(positions))
-        yield _Batch(images, labels, samples, positions, places)
+        yield Batch(images, labels, samples, positions, places)
         first += len(positions)
+
+
+class GridScoring:
+    """The scores of the stitches of a grid, which grow batch by batch.
+
+    Args:
+        grid: in evaluation mode.
+
+    Attributes:
+        ways: for each end layer, the layers at which images are identified; None: at no layer.
+    """
+
+    def __init__(self, grid: Stitched, reference: Reference):
+        self.reference = reference
+        self.ways = reference.ways if reference.foils else None
+        self._output_name = grid.end.output_name
+        self._detectors = {
+            layer: _detectors_of_layer(reference.detectors, layer) for layer in grid.end_layers
+        }
+        self._kept = {pair: _BatchScores([], {}, [], defaultdict(Shown)) for pair in grid.pairs}
+
+    def add_stitches(
+        self, pairs: Sequence[Pair], stitched: Mapping[str, Tensor], batch: Batch
+    ) -> None:
+        """Add a group of P stitches into one end layer.
+
+        Args:
+            stitched: activations (P, B, …) at the layers of the way, from `Stitched.stitched`.
+        """
+        kept_of_pairs = [self._kept[pair] for pair in pairs]
+        layer = pairs[0].end_layer
+        at_end = stitched[layer]
+        classes = predicted_classes(stitched[self._output_name])  # (P, B)
+        is_right = torch.where(classes == NO_CLASS, math.nan, classes == batch.labels)
+        for of_pair, right in zip(kept_of_pairs, is_right, strict=True):
+            of_pair.is_right.append(right)
+        for score, detector in self._detectors[layer].items():
+            scores = detector.score(at_end.flatten(0, 1)).unflatten(0, (len(pairs), -1))
+            for of_pair, values in zip(kept_of_pairs, scores, strict=True):
+                of_pair.scores.setdefault(score, []).append(values)
+        if layer in self.reference.validity and len(batch.sampled):
+            layout = self.reference.validity[layer].layout
+            samples = _sampled_features(at_end, batch.sampled, layout)
+            for of_pair, sample in zip(kept_of_pairs, samples, strict=True):
+                of_pair.samples.append(sample)
+        if self.ways and len(batch.identified):
+            way = self.ways[layer]
+            _add_shown(kept_of_pairs, stitched, way, batch, self.reference.own_layers)
+
+    def scores(self) -> dict[Pair, StitchScores]:
+        """Return the scores of each pair; the scores of its batches are dropped."""
+        pairs = list(self._kept)
+        return {pair: _stitch_scores(pair, self._kept.pop(pair), self.reference) for pair in pairs}
 
 
 def _add_shown(
     kept: Sequence[_BatchScores],
     stitched: Mapping[str, Tensor],
     way: Sequence[str],
-    batch: _Batch,
+    batch: Batch,
     own_layers: Mapping[str, OwnLayer],
 ) -> None:
     """Add what P stitches show of the identified images of a batch, at each layer of the way.

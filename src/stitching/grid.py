@@ -51,15 +51,6 @@ class GridScore(NamedTuple):
         return brief(self)
 
 
-class _Sums(NamedTuple):
-    """The sums of an evaluation over batches."""
-
-    # Classes (B,) of each batch, by pair, and of "front", "end" and "labels"
-    predictions: defaultdict[Pair | str, list[Tensor]]
-    residuals: defaultdict[Pair, Tensor]  # ‖H−G‖² of stitched (H) and end activations (G), scalars
-    targets: dict[str, Moments]  # of the end network's activations, by end layer
-
-
 class Grid(Task[Pair]):
     """Stitching layers between pairs of layers of two networks, and the task of training the layers.
 
@@ -206,93 +197,32 @@ class Grid(Task[Pair]):
             ValueError: the batches are no pairs of images and labels.
         """
         self.train(False)
-        zero = torch.zeros((), dtype=torch.float64)
-        sums = _Sums(
-            predictions=defaultdict(list),
-            residuals=defaultdict(lambda: zero),
-            targets=dict.fromkeys(self.end_layers, Moments()),
-        )
+        evaluation = GridEvaluation(self)
         for images, labels in batches_in(batches):
-            sums.predictions["labels"].append(labels)
-            self._add_batch(images, sums)
-        classes = {name: torch.cat(parts).cpu() for name, parts in sums.predictions.items()}
-        for name, predicted in classes.items():
-            if (predicted == NO_CLASS).any():
-                raise not_finite(f"the {name} network" if name in self.originals else str(name))
-        metrics = self._metrics(classes, sums)
-        no_classes = torch.full_like(classes["labels"], -1)
-        return GridScore(metrics, {"front": no_classes, **classes})
+            front_acts, end_acts = self.activations(images)
+            evaluation.add_networks(images, labels, front_acts, end_acts)
+            for pairs, stitched in self.stitched(front_acts, images):
+                evaluation.add_stitches(pairs, stitched, end_acts)
+        return evaluation.score()
 
-    def _add_batch(self, images: Tensor, sums: _Sums) -> None:
-        """Add the predictions, residuals and targets of a batch of images to the sums."""
-        # One pass of each network
+    def activations(self, images: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return the activations (B, …) of the front layers and of the end layers, and the logits
+        of both networks, by layer.
+
+        Args:
+            images: (B, C, H, W).
+        """
         front_names = list(self.front_layers)
         if self.front_output is not None:
             front_names.append(self.front_output)
         end_names = [*self.end_layers, self.output_name]
-        front_acts, end_acts = activations_of_both(
+        return activations_of_both(
             self.front,
             list(dict.fromkeys(front_names)),
             self.end,
             list(dict.fromkeys(end_names)),
             images,
         )
-
-        # The two networks without a stitch
-        logits = {"end": end_acts[self.output_name]}
-        if self.front_output is not None:
-            logits["front"] = front_acts[self.front_output]
-        if not self.frozen:
-            logits = {side: self.originals[side](images) for side in logits}
-        for side, logits_of_side in logits.items():
-            sums.predictions[side].append(predicted_classes(logits_of_side))
-        for end_layer in self.end_layers:
-            moments = Rows.of(end_acts[end_layer]).moments(diagonal=True)
-            sums.targets[end_layer] = sums.targets[end_layer].pooled(moments)
-
-        # The stitches
-        for pairs, stitched in self.stitched(front_acts, images):
-            end_layer = pairs[0].end_layer
-            squares = (at_least_single(stitched[end_layer]) - end_acts[end_layer]).square_()
-            residuals = squares.flatten(1).sum(1, dtype=torch.float64)
-            predicted = predicted_classes(stitched[self.output_name])
-            for pair, residual, classes in zip(pairs, residuals, predicted, strict=True):
-                sums.residuals[pair] = sums.residuals[pair] + residual
-                sums.predictions[pair].append(classes)
-
-    def _metrics(self, classes: Mapping[Pair | str, Tensor], sums: _Sums) -> dict[Pair, Metrics]:
-        """Return the metrics of each pair.
-
-        Args:
-            classes: predicted classes (N,) by pair, of "end", maybe of "front", and the "labels".
-            sums: over all images.
-        """
-        labels = classes["labels"]
-        n_images = len(labels)
-        accuracy = {}
-        for name, predicted in classes.items():
-            accuracy[name] = (predicted == labels).sum().item() / n_images
-        metrics = {}
-        for pair, residual in sums.residuals.items():
-            target = sums.targets[pair.end_layer]
-            agreement, kappa = agreement_of(classes[pair], classes["end"])
-            metrics[pair] = Metrics(
-                accuracy=accuracy[pair],
-                front_accuracy=accuracy.get("front", math.nan),
-                end_accuracy=accuracy["end"],
-                representation_difference=(residual / target.squared_norm).item(),
-                agreement=agreement,
-                kappa=kappa,
-                n_images=n_images,
-                r2_test=r2_of(target, residual),
-                front_depth=self.front.depth(pair.front_layer),
-                end_depth=self.end.depth(pair.end_layer),
-                front_relative_depth=self.front.relative_depth(pair.front_layer),
-                end_relative_depth=self.end.relative_depth(pair.end_layer),
-                front_unsteadiness=self.originals["front"].unsteadiness or None,
-                end_unsteadiness=self.originals["end"].unsteadiness or None,
-            )
-        return metrics
 
     def stitched(
         self,
@@ -354,6 +284,117 @@ class Grid(Task[Pair]):
                         )
                     yield pairs, _by_pair(acts, len(pairs))
                     del stitched, acts  # free their memory for the next group
+
+
+class GridEvaluation:
+    """The metrics of the stitches of a grid, which grow batch by batch.
+
+    A batch is added by `add_networks`, and then `add_stitches` for each group of stitches.
+
+    Args:
+        grid: in evaluation mode.
+    """
+
+    def __init__(self, grid: Grid):
+        self.grid = grid
+        # Classes (B,) of each batch, by pair, and of "front", "end" and "labels"
+        self._predictions: defaultdict[Pair | str, list[Tensor]] = defaultdict(list)
+        # ‖H−G‖² of stitched (H) and end activations (G), scalars
+        self._residuals = {pair: torch.zeros((), dtype=torch.float64) for pair in grid.pairs}
+        # Of the end network's activations, by end layer
+        self._targets = dict.fromkeys(grid.end_layers, Moments())
+
+    def add_networks(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        front_acts: Mapping[str, Tensor],
+        end_acts: Mapping[str, Tensor],
+    ) -> None:
+        """Add the two networks without a stitch, on a batch of images (B, C, H, W).
+
+        Args:
+            labels: (B,).
+            front_acts, end_acts: from `Grid.activations`.
+        """
+        grid = self.grid
+        logits = {"end": end_acts[grid.output_name]}
+        if grid.front_output is not None:
+            logits["front"] = front_acts[grid.front_output]
+        if not grid.frozen:
+            logits = {side: grid.originals[side](images) for side in logits}
+        for side, logits_of_side in logits.items():
+            self._predictions[side].append(predicted_classes(logits_of_side))
+        self._predictions["labels"].append(labels)
+        for end_layer in grid.end_layers:
+            moments = Rows.of(end_acts[end_layer]).moments(diagonal=True)
+            self._targets[end_layer] = self._targets[end_layer].pooled(moments)
+
+    def add_stitches(
+        self, pairs: Sequence[Pair], stitched: Mapping[str, Tensor], end_acts: Mapping[str, Tensor]
+    ) -> None:
+        """Add a group of P stitches into one end layer, on the images of the last batch.
+
+        Args:
+            stitched: activations (P, B, …) at the end layer and in the output, from
+                `Grid.stitched`.
+            end_acts: from `Grid.activations`.
+        """
+        end_layer = pairs[0].end_layer
+        squares = (at_least_single(stitched[end_layer]) - end_acts[end_layer]).square_()
+        residuals = squares.flatten(1).sum(1, dtype=torch.float64)
+        predicted = predicted_classes(stitched[self.grid.output_name])
+        for pair, residual, classes in zip(pairs, residuals, predicted, strict=True):
+            self._residuals[pair] = self._residuals[pair] + residual
+            self._predictions[pair].append(classes)
+
+    def score(self) -> GridScore:
+        """Return the metrics of all stitches, and the predictions of stitches and networks.
+
+        Raises:
+            UserError: the logits of a network or a stitch are not finite.
+        """
+        classes = {name: torch.cat(parts).cpu() for name, parts in self._predictions.items()}
+        for name, predicted in classes.items():
+            if (predicted == NO_CLASS).any():
+                is_network = name in self.grid.originals
+                raise not_finite(f"the {name} network" if is_network else str(name))
+        no_classes = torch.full_like(classes["labels"], -1)
+        return GridScore(self._metrics(classes), {"front": no_classes, **classes})
+
+    def _metrics(self, classes: Mapping[Pair | str, Tensor]) -> dict[Pair, Metrics]:
+        """Return the metrics of each pair.
+
+        Args:
+            classes: predicted classes (N,) by pair, of "end", maybe of "front", and the "labels".
+        """
+        grid = self.grid
+        labels = classes["labels"]
+        n_images = len(labels)
+        accuracy = {}
+        for name, predicted in classes.items():
+            accuracy[name] = (predicted == labels).sum().item() / n_images
+        metrics = {}
+        for pair, residual in self._residuals.items():
+            target = self._targets[pair.end_layer]
+            agreement, kappa = agreement_of(classes[pair], classes["end"])
+            metrics[pair] = Metrics(
+                accuracy=accuracy[pair],
+                front_accuracy=accuracy.get("front", math.nan),
+                end_accuracy=accuracy["end"],
+                representation_difference=(residual / target.squared_norm).item(),
+                agreement=agreement,
+                kappa=kappa,
+                n_images=n_images,
+                r2_test=r2_of(target, residual),
+                front_depth=grid.front.depth(pair.front_layer),
+                end_depth=grid.end.depth(pair.end_layer),
+                front_relative_depth=grid.front.relative_depth(pair.front_layer),
+                end_relative_depth=grid.end.relative_depth(pair.end_layer),
+                front_unsteadiness=grid.originals["front"].unsteadiness or None,
+                end_unsteadiness=grid.originals["end"].unsteadiness or None,
+            )
+        return metrics
 
 
 def _by_pair(acts: Mapping[str, Tensor], n_pairs: int) -> dict[str, Tensor]:
