@@ -15,7 +15,6 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from misc.pairs import (
-    Method,
     Unit,
     layers_of,
     print_commands,
@@ -28,8 +27,9 @@ from misc.pairs import (
 from src import cli
 from src.choices import AUTO, STITCHING_TYPES, UPSAMPLE_MODES
 from src.choices.scores import SCORES
-from src.choices.stitching import FORMS, OBJECTIVES
-from src.ground.user_code import CODE, absolute, is_user_code
+from src.choices.stitching import FORMS, OBJECTIVES, Method
+from src.ground.errors import UserError
+from src.ground.user_code import CODE, is_user_code
 from src.tables.network_list import ListedNetwork
 from src.tables.network_names import FEATURES
 
@@ -153,15 +153,12 @@ def add_sharing(options: cli.Parser) -> None:
 
 def method(text: str) -> str:
     """Check a method of stitching: the type of an option."""
-    name, _, epochs = text.rpartition(":")
-    if text in (*FORMS, NONE):
+    if text == NONE:
         return text
-    if name in OBJECTIVES or is_user_code(name):
-        return f"{absolute(name)}:{cli.whole_number(1)(epochs)}"
-    raise argparse.ArgumentTypeError(
-        f"unknown method {text!r}; give {', '.join(FORMS)}, or an objective and its epochs, such as task:10, of "
-        f"{', '.join(OBJECTIVES)}, or {CODE}:EPOCHS"
-    )
+    try:
+        return str(Method.of(text))
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def shard(text: str) -> tuple[int, int]:
@@ -259,7 +256,6 @@ def unfinished_units(units, *, redo: bool) -> list[Unit]:
         UserError: weights or images have changed, and `redo` is false; or units were finished with
             other options.
     """
-    from src.ground.errors import UserError
     from src.runs.changes import all_of
     from src.runs.weights import recorded, warn_of_newer
 
@@ -315,7 +311,6 @@ def check_layers(args, units, names, session, spec, device) -> None:
             do not fit networks.
     """
     from src.ground.console import listed
-    from src.ground.errors import UserError
     from src.ground.grouping import grouped
     from src.runs.stored import read_features
 
@@ -345,7 +340,6 @@ def check_layers(args, units, names, session, spec, device) -> None:
 
 def check_types(table, networks, own_types) -> None:
     """Raise a UserError if a list of networks names code that `--own-types` does not."""
-    from src.ground.errors import UserError
 
     types = dict.fromkeys(network.type for network in networks)
     unnamed = [kind for kind in types if is_user_code(kind) and kind not in own_types]
@@ -359,7 +353,6 @@ def check_types(table, networks, own_types) -> None:
 def check_ends(args, networks) -> None:
     """Raise a UserError if `--ends` names a network that the list lacks."""
     from src.ground.console import listed
-    from src.ground.errors import UserError
 
     names = [network.name for network in networks]
     unknown = [name for name in args.ends or () if name not in names]

@@ -16,7 +16,7 @@ import exec_eval_stitcher_ood
 import exec_probe
 import exec_stitch
 from src.choices import Options
-from src.choices.stitching import FORMS
+from src.choices.stitching import Method
 from src.ground.console import listed, note, result, silenced, warn, warn_once
 from src.ground.errors import Busy, UserError, as_user_error
 from src.ground.user_code import is_user_code, source_of, title_of
@@ -36,30 +36,10 @@ NOT_PASSED = {"config", "save_dir"}
 REMEDY = "give the same ones, or choose another -dir"
 
 
-class Method(NamedTuple):
-    """A way of stitching: a closed form, or training on an objective."""
-
-    name: str
-    n_epochs: int = 0
-
-    @classmethod
-    def of(cls, text: str) -> "Method":
-        """Read a method such as pinv or task:10."""
-        name, _, epochs = text.rpartition(":")
-        if not name:
-            return cls(text)
-        return cls(name, int(epochs))
-
-    @property
-    def folder(self) -> str:
-        """The name of its folder."""
-        return f"{title_of(self.name)}{self.n_epochs or ''}"
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """The options of exec_stitch.py for this method."""
-        option = "init" if self.name in FORMS else "objective"
-        return {option: self.name, "n_epochs": self.n_epochs}
+def options_of_method(method: Method) -> dict[str, Any]:
+    """Return the options of exec_stitch.py for a method."""
+    option = "objective" if method.n_epochs else "init"
+    return {option: method.name, "n_epochs": method.n_epochs}
 
 
 class Call(NamedTuple):
@@ -246,7 +226,7 @@ def stitching_unit(
 ) -> Unit:
     """Return the unit that stitches an ordered pair by a method."""
     front, end = pair
-    folder = Path(save_dir, method.folder, pair_name(*pair))
+    folder = Path(save_dir, method.title, pair_name(*pair))
     stitching = options_of(
         exec_stitch,
         args,
@@ -260,7 +240,7 @@ def stitching_unit(
         mod_only_stitch=True,
         resume=True,
         save_dir=str(folder),
-        **method.options,
+        **options_of_method(method),
     )
     types_of_users = {}
     for side, network in (("front", front), ("end", end)):
@@ -272,7 +252,7 @@ def stitching_unit(
         Call(exec_stitch, exec_stitch.stitch, stitching),
         Call(exec_eval_stitcher_ood, exec_eval_stitcher_ood.evaluate, evaluation),
     ]
-    return Unit(method.folder, pair, Path("results", folder), calls)
+    return Unit(method.title, pair, Path("results", folder), calls)
 
 
 def similarity_unit(

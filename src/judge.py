@@ -1,8 +1,8 @@
 """One call for two networks and images: stitch, identify, judge.
 
-    rows = judge(front, end, train_batches, test_batches, layers="layer*")
+    rows = judge(front, end, train_batches, test_batches, layers="layer*", form=["covariance", "task:10"])
     print(rows)
-    rows.matrix("identification").values, rows.figure()
+    rows.matrix("identification", form="task:10").values, rows.figure()
 
 It runs the same functions as `exec_stitch.py`, `exec_eval_stitcher_ood.py` and `misc/verdict.py`.
 No file is read or written.
@@ -12,16 +12,16 @@ import copy
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from src.choices import AUTO
-from src.choices.stitching import FORMS
+from src.choices.stitching import Method
 from src.datasets.base import UNLABELLED, BaseImageSet
-from src.datasets.iterated import IteratedImages
+from src.datasets.iterated import IteratedEpochs, IteratedImages
 from src.ground.console import aligned, warn
 from src.ground.errors import UserError, unknown_name
 from src.ground.grouping import grouped
@@ -33,10 +33,19 @@ from src.ood.evaluation import GridScoring, StitchScores, batches_of
 from src.ood.reference import EvaluationOptions, Reference, make_reference
 from src.ood.validity import N_IMAGES
 from src.stitching import Grid, Matching, build_layers, match_layers, matching_batches
-from src.stitching.grid import GridEvaluation
+from src.stitching.grid import GridEvaluation, GridScore
 from src.stitching.layers import StitchingLayer
 from src.stitching.matching import with_matching
-from src.values import IntervalEstimate, Metrics, Pair, Predictions, StitchValidity
+from src.stitching.objectives import objective_of
+from src.stitching.training import Settings, train_layers, training_settings
+from src.values import (
+    IntervalEstimate,
+    Metrics,
+    Pair,
+    Predictions,
+    StitchValidity,
+    has_converged,
+)
 from src.verdict import UNDECIDED, Limits, Stitches, Verdict, flaw_of
 from src.verdict import judge as judge_stitches
 
@@ -46,7 +55,6 @@ if TYPE_CHECKING:
 MOST_MATCHED = 10_000  # training images, unless a caller asks for more
 MOST_MISSING = 0.1  # share of the classes that the first training images may lack
 BATCH_SIZE = 256  # of image sets; an iterable has its own batches
-SEED = 0  # of the order of training images, and of what no form sets in a stitching layer
 
 Images = Iterable | BaseImageSet
 LayerNames = str | Sequence[str]
@@ -60,7 +68,7 @@ class JudgedStitch(NamedTuple):
     no percentages: 0.05 is five points.
     """
 
-    form: str  # of direct matching, one of `FORMS`
+    form: str  # of direct matching, such as covariance; or an objective with its epochs
     front_layer: str
     end_layer: str
     verdict: str  # one of `src.verdict.VERDICTS`
@@ -81,7 +89,7 @@ class JudgedStitch(NamedTuple):
     kappa_within_high: float
     front_accuracy: float  # NaN of an encoder
     end_accuracy: float
-    r2_matched: float  # centred R² of the map on the matched images
+    r2_matched: float  # centred R² of the map on the matched images; NaN after a training
     r2_test: float
     density: float  # see `StitchValidity`
     recall: float
@@ -89,8 +97,8 @@ class JudgedStitch(NamedTuple):
     density_own: float
     recall_own: float
     frechet_own: float
-    front_depth: int  # the places of the layers in their networks
-    end_depth: int
+    front_depth: int | None  # the places of the layers in their networks
+    end_depth: int | None
 
     @property
     def pair(self) -> Pair:
@@ -132,7 +140,7 @@ class Judgement(tuple[JudgedStitch, ...]):
 
     @property
     def forms(self) -> tuple[str, ...]:
-        """The forms of direct matching, in their order."""
+        """The forms and objectives, in their order."""
         return tuple(dict.fromkeys(row.form for row in self))
 
     def __repr__(self) -> str:
@@ -218,14 +226,17 @@ def judge(
     layers: LayerNames | tuple[LayerNames, LayerNames] | None = None,
     form: str | Sequence[str] = "covariance",
     n_matched: int | None = None,
+    seed: int = 0,
     limits: Limits = Limits(),  # noqa: B008 - immutable
+    **training: Any,
 ) -> Judgement:
-    """Stitch layers of two networks by direct matching, and judge which are functionally similar.
+    """Stitch layers of two networks by direct matching or by training, and judge which are
+    functionally similar.
 
     The stitching layer of a pair is fitted to activations of training images, without any cutoff
-    but rounding. Test images tell accuracy, identification from the end layer to the output, κ and
-    validity. The verdicts on all pairs of a form are corrected together. Images go to the device of
-    the networks.
+    but rounding; or it is drawn, and trained on an objective. Test images tell accuracy,
+    identification from the end layer to the output, κ and validity. The verdicts on all pairs of a
+    form are corrected together. Images go to the device of the networks, which stay as they are.
 
     Args:
         front, end: modules in evaluation mode, from images (B, C, H, W) to logits (B, n_classes);
@@ -233,15 +244,22 @@ def judge(
         train, test: batches of (images, labels) that can be passed over several times, such as a
             `DataLoader` or a list, or an image set of this suite. Images are floating-point numbers
             as the networks take them, tensors or arrays. Test images come in one order in all
-            passes; training images need no labels (None).
+            passes. Training images need labels only for a training, whose epochs are passes over
+            `train` in the order of `train`; an image set of this suite shuffles and augments as in
+            the scripts.
         layers: names, patterns or "all", in one text with commas or in a list; both networks have
             them. A tuple of two gives front layers and end layers. None: all blocks of either
             network.
-        form: a form of direct matching, of `FORMS`, or several.
+        form: a form of direct matching, of `FORMS`; an objective of `OBJECTIVES` with its epochs,
+            such as "task:10", or FILE.py:FUNCTION:10 of your own; or several of both.
         n_matched: training images to match on, drawn from the first 2,000 that `train` gives, or
             from the first `n_matched` if that is more; from all images of an image set of this
             suite. None: all, at most 10,000.
+        seed: of drawn stitching layers, and of the order of the images of an image set.
         limits: of the verdict.
+        training: how to train, as `exec_stitch.py` does with the defaults `optimizer="adam"`,
+            `learning_rate=0.001`, `weight_decay=1e-5`, `scheduler="none"` (or "cosine"),
+            `reduce_lr_epochs=()`, `grad_clip=None`, and for image sets `batch_size=256`.
 
     Returns:
         A row for each form and pair of layers.
@@ -249,41 +267,45 @@ def judge(
     Raises:
         UserError: a network is in training mode, has not the layers, or gives no logits for these
             labels; images cannot be passed over again, or the first training images lack classes;
-            or a form or `n_matched` is none.
+            a form, `n_matched` or an option of training is none; or a training diverges.
     """
     forms = [form] if isinstance(form, str) else list(form)
-    for name in forms:
-        if name not in FORMS:
-            raise unknown_name("form", name, FORMS)
+    methods = {name: Method.of(name) for name in forms}
+    settings = {
+        name: training_settings(method.n_epochs, {"seed": seed, **training})
+        for name, method in methods.items()
+    }
     if n_matched is not None and n_matched < 1:
         raise UserError(f"n_matched is {n_matched}; give 1 or more, or None for all")
     for side, network in (("front", front), ("end", end)):
         _check_mode(network, side)
 
-    # The images; of training images the first ones, as many as are needed
+    # The images, the networks, and the end network's own activations
     like = (end if isinstance(end, Network) else Network(end)).example
-    at_most = max(n_matched or MOST_MATCHED, N_IMAGES)
-    needs_order = "ridge" in forms  # whose penalty is judged on the last fifth of the images
-    train_set = _image_set(train, "train", like, at_most=at_most, in_one_order=needs_order)
-    test_set = _image_set(test, "test", like, in_one_order=True)
-    if len(train_set) == at_most:
-        _check_classes(train_set.labels, test_set.labels)
-    if n_matched is None:
-        n_matched = min(len(train_set), MOST_MATCHED)
-
-    # The networks, the end network's own activations, and the stitches of each form
+    images = _images(train, test, like, list(methods.values()), n_matched=n_matched)
     rows: list[JudgedStitch] = []
     with full_precision(like.device):
-        networks = _networks(front, end, test_set, _of_both(layers))
-        stitching_layers = _stitching_layers(networks, test_set.image_shape)
-        reference = _reference(networks.end, stitching_layers, train_set, test_set)
+        networks = _networks(front, end, images.test, _of_both(layers))
+        stitching_layers = _stitching_layers(networks, images.test.image_shape, seed=seed)
+        reference = _reference(networks.end, stitching_layers, images)
+
+        # The stitches of each form
         made = {
-            name: _matched(networks, stitching_layers, train_set, name, n_matched)
-            for name in dict.fromkeys(forms)
+            name: _made(networks, stitching_layers, images, method, settings[name])
+            for name, method in methods.items()
         }
         for name, stitches in _measured(made, reference).items():
             rows += _judged(name, stitches, reference, limits)
     return Judgement(rows, limits)
+
+
+class _Images(NamedTuple):
+    """The images that stitches are made with and measured on."""
+
+    train: BaseImageSet  # of an iterable, the first ones
+    epochs: BaseImageSet | IteratedEpochs  # all training images
+    test: BaseImageSet
+    n_matched: int
 
 
 class _Networks(NamedTuple):
@@ -296,10 +318,12 @@ class _Networks(NamedTuple):
 
 
 class _MadeStitches(NamedTuple):
-    """The stitches that a form has made."""
+    """The stitches of a form."""
 
+    pairs: list[Pair]  # in the order of the rows
     grid: Grid
-    matchings: dict[Pair, Matching]
+    matchings: dict[Pair, Matching]  # empty after a training
+    losses: dict[Pair, list[float]]  # of the epochs of a training
 
 
 class _Stitch(NamedTuple):
@@ -309,6 +333,7 @@ class _Stitch(NamedTuple):
     metrics: Metrics
     predictions: Predictions
     scores: StitchScores
+    has_converged: bool
 
 
 def _check_mode(network: nn.Module | Network, side: str) -> None:
@@ -352,6 +377,42 @@ def _of_both(
         )
     front, end = (names if isinstance(names, str) else ",".join(names) for names in layers)
     return front, end
+
+
+def _images(
+    train: Images,
+    test: Images,
+    like: Tensor,
+    methods: Sequence[Method],
+    *,
+    n_matched: int | None,
+) -> _Images:
+    """Return training and test images as image sets; of an iterable the first training images.
+
+    Raises:
+        UserError: the images cannot be used by these methods.
+    """
+    at_most = max(n_matched or MOST_MATCHED, N_IMAGES)
+    # The penalty of ridge is judged on the last fifth of the images
+    needs_order = any(method.name == "ridge" for method in methods)
+    train_set = _image_set(train, "train", like, at_most=at_most, in_one_order=needs_order)
+    test_set = _image_set(test, "test", like, in_one_order=True)
+    if len(train_set) == at_most:
+        _check_classes(train_set.labels, test_set.labels)
+    if n_matched is None:
+        n_matched = min(len(train_set), MOST_MATCHED)
+
+    trained = [str(method) for method in methods if method.n_epochs]
+    if trained and (train_set.labels == UNLABELLED).all():
+        raise UserError(
+            f"{', '.join(trained)}: a training needs labels; let train give (images, labels)"
+        )
+    epochs: BaseImageSet | IteratedEpochs
+    if isinstance(train, BaseImageSet):
+        epochs = train
+    else:
+        epochs = IteratedEpochs(train, name="train", like=like)
+    return _Images(train_set, epochs, test_set, n_matched)
 
 
 def _image_set(
@@ -430,9 +491,9 @@ def _view(network: nn.Module | Network, test: BaseImageSet, n_classes: int | Non
 
 
 def _stitching_layers(
-    networks: _Networks, image_shape: Sequence[int]
+    networks: _Networks, image_shape: Sequence[int], *, seed: int
 ) -> dict[Pair, StitchingLayer]:
-    """Build a stitching layer for each pair of layers; warn of pairs that cannot be stitched."""
+    """Draw a stitching layer for each pair of layers; warn of pairs that cannot be stitched."""
     layers, skipped = build_layers(
         networks.front,
         networks.end,
@@ -440,30 +501,25 @@ def _stitching_layers(
         networks.end_layers,
         AUTO,
         image_shape=image_shape,
-        seed=SEED,
+        seed=seed,
     )
     for pair, reason in skipped.items():
         warn(f"not stitched: {pair}: {reason}")
     return layers
 
 
-def _reference(
-    end: Network,
-    layers: Mapping[Pair, StitchingLayer],
-    train_set: BaseImageSet,
-    test_set: BaseImageSet,
-) -> Reference:
+def _reference(end: Network, layers: Mapping[Pair, StitchingLayer], images: _Images) -> Reference:
     """Return validity and identification of the end network's own activations; warn of what could
     not be measured."""
     options = EvaluationOptions(
         layers=tuple(dict.fromkeys(pair.end_layer for pair in layers)),
         scores=(),
         with_validity=True,
-        batch_size=_batch_size(test_set),
+        batch_size=_batch_size(images.test),
         dataset="",
-        test=test_set,
+        test=images.test,
     )
-    reference = make_reference(end, options, lambda: train_set, trained={})
+    reference = make_reference(end, options, lambda: images.train, trained={})
     for reason in reference.missing:
         warn(reason)
     return reference
@@ -474,46 +530,64 @@ def _batch_size(images: BaseImageSet) -> int:
     return images.batch_size if isinstance(images, IteratedImages) else BATCH_SIZE
 
 
-def _matched(
+def _made(
     networks: _Networks,
     layers: Mapping[Pair, StitchingLayer],
-    train_set: BaseImageSet,
-    form: str,
-    n_matched: int,
+    images: _Images,
+    method: Method,
+    settings: Settings,
 ) -> _MadeStitches:
-    """Match copies of all layers by a form."""
+    """Match or train copies of all layers."""
     copies = copy.deepcopy(dict(layers))
-    batches = matching_batches(train_set, n_matched, _batch_size(train_set), seed=SEED, form=form)
+    if method.n_epochs:
+        objective = objective_of(method.name)
+        grid = Grid(networks.front, networks.end, copies, objective=objective)
+        losses = train_layers(grid, images.epochs, images.test, settings)
+        return _MadeStitches(list(layers), grid, {}, losses)
+    form = method.name
+    batch_size = _batch_size(images.train)
+    batches = matching_batches(
+        images.train, images.n_matched, batch_size, seed=settings.seed, form=form
+    )
     matchings = match_layers(
         networks.front, networks.end, copies, *batches, form=form, cutoff="exact"
     )
-    return _MadeStitches(Grid(networks.front, networks.end, copies), matchings)
+    grid = Grid(networks.front, networks.end, copies)
+    return _MadeStitches(list(layers), grid, matchings, {})
 
 
 def _measured(made: Mapping[str, _MadeStitches], reference: Reference) -> dict[str, list[_Stitch]]:
     """Measure the stitches of all forms on the test images, in one pass of each network."""
     grids = {form: stitches.grid for form, stitches in made.items()}
+    any_grid, *_ = grids.values()
     evaluations = {form: GridEvaluation(grid) for form, grid in grids.items()}
     scorings = {form: GridScoring(grid, reference) for form, grid in grids.items()}
     for batch in batches_of(reference):
-        front_acts, end_acts = next(iter(grids.values())).activations(batch.images)
+        front_acts, end_acts = any_grid.activations(batch.images)
         for form, grid in grids.items():
             evaluations[form].add_networks(batch.images, batch.labels, front_acts, end_acts)
             for pairs, stitched in grid.stitched(front_acts, batch.images, scorings[form].ways):
                 evaluations[form].add_stitches(pairs, stitched, end_acts)
                 scorings[form].add_stitches(pairs, stitched, batch)
+    return {
+        form: _with_scores(stitches, evaluations[form].score(), scorings[form].scores())
+        for form, stitches in made.items()
+    }
 
-    measured: dict[str, list[_Stitch]] = {}
-    for form, (_, matchings) in made.items():
-        score = evaluations[form].score()
-        scores = scorings[form].scores()
-        measured[form] = []
-        for pair, matching in matchings.items():
-            classes = [score.predictions[key].numpy() for key in (pair, "front", "end", "labels")]
-            metrics = with_matching(score.pairs[pair], matching)
-            stitch = _Stitch(pair, metrics, Predictions(*classes), scores[pair])
-            measured[form].append(stitch)
-    return measured
+
+def _with_scores(
+    made: _MadeStitches, score: GridScore, scores: Mapping[Pair, StitchScores]
+) -> list[_Stitch]:
+    """Return the measurements of the stitches of a form."""
+    stitches = []
+    for pair in made.pairs:
+        classes = [score.predictions[key].numpy() for key in (pair, "front", "end", "labels")]
+        metrics = score.pairs[pair]
+        if pair in made.matchings:
+            metrics = with_matching(metrics, made.matchings[pair])
+        converged = has_converged(made.losses.get(pair, []))
+        stitches.append(_Stitch(pair, metrics, Predictions(*classes), scores[pair], converged))
+    return stitches
 
 
 def _judged(
@@ -529,6 +603,7 @@ def _judged(
             single._replace(
                 front_accuracy=stitch.metrics.front_accuracy,
                 end_accuracy=stitch.metrics.end_accuracy,
+                has_converged=stitch.has_converged,
                 flaw=flaw_of([stitch.metrics]),
             )
         )
@@ -542,6 +617,9 @@ def _row(form: str, stitch: _Stitch, verdict: Verdict) -> JudgedStitch:
     validity = stitch.scores.validity
     if validity is None:
         validity = StitchValidity(*[math.nan] * len(StitchValidity._fields))
+    r2_matched = metrics.r2_matched
+    if r2_matched is None:  # of a trained stitch
+        r2_matched = math.nan
     return JudgedStitch(
         form,
         *stitch.pair,
@@ -555,9 +633,9 @@ def _row(form: str, stitch: _Stitch, verdict: Verdict) -> JudgedStitch:
         *verdict.kappa_within,
         front_accuracy=metrics.front_accuracy,
         end_accuracy=metrics.end_accuracy,
-        r2_matched=math.nan if metrics.r2_matched is None else metrics.r2_matched,
+        r2_matched=r2_matched,
         r2_test=metrics.r2_test,
         **validity._asdict(),
-        front_depth=metrics.front_depth or 0,
-        end_depth=metrics.end_depth or 0,
+        front_depth=metrics.front_depth,
+        end_depth=metrics.end_depth,
     )

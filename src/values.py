@@ -4,7 +4,7 @@ This module imports neither torch nor scipy: tables are read without them.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,6 +17,8 @@ Rank = int | None  # None: the full rank
 # Alignments; with every other alignment, images are the samples
 BY_POSITION = ("positions", "tokens")
 NO_ALIGNMENT = "none"
+
+STILL_FELL = 0.02  # share by which a loss may fall over the last fifth of the epochs
 
 # How a network is unsteady when it is evaluated, see `src.models.steadiness`
 RANDOM = "random"
@@ -55,6 +57,20 @@ def weakest_layer(shares: Mapping[str, float]) -> str:
     """
     undefined = [layer for layer, share in shares.items() if math.isnan(share)]
     return undefined[0] if undefined else min(shares, key=shares.__getitem__)
+
+
+def has_converged(losses: Sequence[float]) -> bool:
+    """Return whether a training loss fell by at most 2 % over the last fifth of the epochs.
+
+    It is True without training, and False after a single epoch.
+
+    Args:
+        losses: of the epochs, in their order.
+    """
+    if len(losses) <= 1:
+        return not losses
+    before = losses[-1 - math.ceil(len(losses) / 5)]
+    return before - losses[-1] <= STILL_FELL * abs(before)
 
 
 class Pair(NamedTuple):

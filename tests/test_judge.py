@@ -93,6 +93,59 @@ def test_it_equals_the_scripts(networks, judged, in_tmp_path):
             assert getattr(row, name) == pytest.approx(float(stitched[name]), abs=1e-5), name
 
 
+def test_training_equals_the_scripts(networks, in_tmp_path):
+    """By the same seed and options; whatever is matched and trained beside it."""
+    checkpoints, modules = networks
+    options = [*ON_DIGITS, "-e", "3", "-lr", "0.01", "-sched", "cosine", "-b", "128", "-s", "3"]
+    run(
+        *("exec_stitch.py", *checkpoints, "small_cnn", "small_cnn", LAYERS, "pool3", "auto"),
+        *(*options, "--objective", "soft", "--mod-only-stitch", "-dir", "soft"),
+    )
+    run("exec_eval_stitcher_ood.py", "results/soft", *ON_DIGITS, "--detector", "mahalanobis")
+    run("misc/verdict.py", "results/soft", "-o", "verdict.csv")
+    images = [load_dataset("digits", "", train=is_train) for is_train in (True, False)]
+    training = {"learning_rate": 0.01, "scheduler": "cosine", "batch_size": 128}
+    rows = judge(
+        *modules,
+        *images,
+        layers=(LAYERS, "pool3"),
+        form=["soft:3", "covariance", "task:1"],
+        seed=3,
+        **training,
+    )
+    assert rows.forms == ("soft:3", "covariance", "task:1")
+    trained = [row for row in rows if row.form == "soft:3"]
+    few_images = 3.5 / 360  # whose logits may be nearly equal
+    for row, line in zip(trained, read_csv("verdict.csv"), strict=True):
+        assert (row.front_layer, row.end_layer) == (line["front_layer"], line["end_layer"])
+        for name in ("accuracy", "identification"):
+            assert getattr(row, name) == pytest.approx(float(line[name]), abs=few_images)
+        assert (row.verdict, row.reason) == (line["verdict"], line["reason"])
+        assert np.isnan(row.r2_matched) and np.isfinite(row.r2_test)
+    for row in rows:
+        if row.form == "task:1":
+            assert row.verdict != "similar" and row.reason  # one epoch has not converged
+
+
+def test_training_takes_any_batches_and_leaves_the_networks_as_they_were(networks, digits):
+    """An epoch is a pass over a shuffled loader, or over a list of arrays."""
+    modules = networks[1]
+    before = [module.state_dict() for module in modules]
+    before = [{key: value.clone() for key, value in weights.items()} for weights in before]
+    images = TensorDataset(*(torch.cat(part) for part in zip(*digits[0], strict=True)))
+    loader = DataLoader(images, batch_size=100, shuffle=True)
+    for train in (loader, arrays_of(digits[0])):
+        rows = judge(*modules, train, digits[1], layers="pool3", form="task:2", learning_rate=0.01)
+        assert rows[0].accuracy > 0.5
+    for module, weights in zip(modules, before, strict=True):
+        assert not module.training
+        for key, value in module.state_dict().items():
+            assert torch.equal(value, weights[key])
+        assert all(
+            parameter.requires_grad and parameter.grad is None for parameter in module.parameters()
+        )
+
+
 def arrays_of(batches):
     return [(images.numpy(), labels.numpy()) for images, labels in batches]
 
@@ -218,7 +271,19 @@ def test_mistakes_end_in_one_line(networks, digits):
     assert "floating-point" in message_of(front, end, train, levels)
     beyond = [(images, labels + 5) for images, labels in test]
     assert "labels from 0 to 9" in message_of(front, end, train, beyond)
-    assert "unknown form" in message_of(front, end, train, test, form="least")
+    for form in ("least", "task", "task:0", "task:few", "tsk:3"):
+        assert f"unknown method '{form}'" in message_of(front, end, train, test, form=form)
+    assert "unknown option of training 'learnin_rate'; did you mean learning_rate" in message_of(
+        front, end, train, test, form="task:1", learnin_rate=1
+    )
+    assert "unknown option of training 'n_epochs'" in message_of(
+        front, end, train, test, form="task:1", n_epochs=2
+    )
+    assert "unknown scheduler" in message_of(front, end, train, test, scheduler="cosinus")
+    unlabelled = [(images, None) for images, _ in train]
+    assert "task:1: a training needs labels" in message_of(
+        front, end, unlabelled, test, form=["covariance", "task:1"]
+    )
     assert "unknown layer" in message_of(front, end, train, test, layers="pool9")
     assert "nothing follows" in message_of(front, end, train, test, layers="output")
     assert "tuple of 3" in message_of(front, end, train, test, layers=("a", "b", "c"))

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from src.choices import STARTS
+from src.ground.errors import UserError
+from src.ground.user_code import CODE, absolute, is_user_code, title_of
 
 # Where activations are compared: slices of the end layer, the blocks behind it, and the logits
 NOWHERE = slice(0)
@@ -76,3 +78,36 @@ OBJECTIVES = {
     ),
     "feature": Objective("mean squared difference at the last block", "feature", AT_LAST),
 }
+
+
+class Method(NamedTuple):
+    """A way of stitching: a closed form, or training on an objective for some epochs."""
+
+    name: str  # in `FORMS` or `OBJECTIVES`, or of user code
+    n_epochs: int = 0  # of training; 0: a closed form
+
+    @classmethod
+    def of(cls, text: str) -> "Method":
+        """Read a method such as pinv, task:10 or FILE.py:FUNCTION:10.
+
+        Raises:
+            UserError: there is no such form or objective, or the number of epochs is not 1 or more.
+        """
+        name, _, epochs = text.rpartition(":")
+        if text in FORMS:
+            return cls(text)
+        is_objective = name in OBJECTIVES or is_user_code(name)
+        if is_objective and epochs.isdecimal() and int(epochs) > 0:
+            return cls(absolute(name), int(epochs))
+        raise UserError(
+            f"unknown method {text!r}; give {', '.join(FORMS)}, or an objective and its epochs, such "
+            f"as task:10, of {', '.join(OBJECTIVES)}, or {CODE}:EPOCHS"
+        )
+
+    @property
+    def title(self) -> str:
+        """The name in tables and of folders, such as task10."""
+        return f"{title_of(self.name)}{self.n_epochs or ''}"
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.n_epochs}" if self.n_epochs else self.name

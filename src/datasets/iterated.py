@@ -5,6 +5,7 @@ anew, and ends at the last image that it needs.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from operator import length_hint
 
 import torch
 from torch import Tensor
@@ -140,6 +141,33 @@ class IteratedImages(BaseImageSet):
             f"{self.name} gives {first} images at a second pass, and gave more at the first; "
             "give the same images at each pass"
         )
+
+
+class IteratedEpochs:
+    """Epochs of training: each is a pass over an iterable, in its batches and whatever its order.
+
+    Args:
+        batches: pairs of images (B, C, H, W) and labels (B,), tensors or arrays.
+        name: of the images, for messages.
+        like: a tensor of the type and on the device of the images to give.
+    """
+
+    def __init__(self, batches: Iterable, *, name: str, like: Tensor):
+        self.name = name
+        self._source = batches
+        self._like = like
+
+    def n_batches(self, batch_size: int) -> int:
+        """Return the number of batches of a pass, or 0 if the iterable does not tell."""
+        return length_hint(self._source)
+
+    def epoch(self, batch_size: int, *, seed: int, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images (B, C, H, W) and labels (B,) of one pass.
+
+        The arguments count for nothing: the iterable has batches and an order of its own.
+        """
+        for images, labels in _batches(self._source, self.name):
+            yield images.to(self._like), labels.to(self._like.device)
 
 
 def _batches(batches: Iterable, name: str) -> Iterator[tuple[Tensor, Tensor]]:

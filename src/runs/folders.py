@@ -30,7 +30,7 @@ from src.tables.image_records import short_images, told_apart
 from src.tables.stitch_rows import StitchRow
 from src.tables.tables import columns, from_record, read_table
 from src.tables.training_rows import EpochRow
-from src.values import Metrics, Predictions, StitchValidity
+from src.values import Metrics, Predictions, StitchValidity, has_converged
 
 RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
 # Lines of `summary.txt`, and the metrics that they hold
@@ -39,7 +39,6 @@ SUMMARY = {
     "Normalized PINV difference": "matching_error",
     "Normalized representation difference": "representation_difference",
 }
-STILL_FELL = 0.02  # share by which a loss may fall over the last fifth of the epochs
 N_SUMMARY_LINES = 7  # lines with values at the start of `summary.txt`
 
 # Metrics that are undefined for some stitches
@@ -80,18 +79,11 @@ class StitchingRun:
 
     @property
     def has_converged(self) -> bool:
-        """Whether the training loss fell by at most 2 % over the last fifth of the epochs.
-
-        It is True without training, and False after a single epoch.
-        """
+        """Whether the training had converged, see `values.has_converged`."""
         path = self.folder / "training_logs.csv"
         if not path.is_file():
             return True
-        losses = [row.train_loss for row in read_table(path, EpochRow)]
-        if len(losses) <= 1:
-            return not losses
-        before = losses[-1 - math.ceil(len(losses) / 5)]
-        return before - losses[-1] <= STILL_FELL * abs(before)
+        return has_converged([row.train_loss for row in read_table(path, EpochRow)])
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
