@@ -22,7 +22,7 @@ def parser() -> cli.Parser:
     add("-s", "--seed", type=cli.whole_number(0), default=0, help="seed of fresh weights")
     cli.add_similarity(options)
     add("-o", "--output", type=cli.csv_file, help="CSV to write; a figure is drawn beside it")
-    cli.add_title(options)
+    cli.add_figure(options)
     add(
         "--verbose",
         action="store_true",

@@ -29,7 +29,7 @@ def parser() -> cli.Parser:
         help="folder to write the scores of all images to; default: one file in source_dir",
     )
     add_networks(options)
-    cli.add_title(options)
+    cli.add_figure(options)
     return options
 
 

@@ -83,7 +83,7 @@ def add_output(options: cli.Parser) -> None:
         type=cli.csv_file,
         help="CSV to write; a figure of accuracy over rank is drawn beside it",
     )
-    cli.add_title(options)
+    cli.add_figure(options)
     add(
         "--with-head",
         metavar="DIR",

@@ -141,6 +141,7 @@ def add_ranks(options: cli.Parser) -> None:
         help="keep so many principal components of the front activations of each batch; 0, and "
         "the default: all components",
     )
+    cli.add_style(options)
     cli.add_resume(options)
     add(
         "--front-pinv-rank",

@@ -87,6 +87,7 @@ def parser() -> cli.Parser:
         help="interpolation for resizing feature maps",
     )
     cli.add_similarity(options)
+    cli.add_style(options)
     return options
 
 

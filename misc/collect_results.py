@@ -48,7 +48,7 @@ def parser() -> cli.Parser:
         help="CSV to write, with the figure beside it. Default: grid.csv in source_dir; with two folders, nothing is "
         "written",
     )
-    cli.add_title(options)
+    cli.add_figure(options)
     add_many_networks(options)
     return options
 

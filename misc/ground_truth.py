@@ -47,6 +47,7 @@ def parser() -> cli.Parser:
     )
     cli.add_gpu(options)
     cli.add_data(options, batch_size=512)
+    cli.add_style(options)
     add(
         "--intervention-seed",
         type=cli.whole_number(0),

@@ -42,7 +42,7 @@ def parser() -> cli.Parser:
         required=True,
         help="figure to write, a PNG or a PDF; the other goes beside it",
     )
-    cli.add_title(options)
+    cli.add_figure(options)
     return options
 
 

@@ -44,7 +44,7 @@ def parser() -> cli.Parser:
         "identified images (_way.csv, _way.png) and, with several "
         "pairs of networks, the tables of groups (_groups.csv, _group_tests.csv)",
     )
-    cli.add_title(options)
+    cli.add_figure(options)
     return options
 
 

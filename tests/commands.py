@@ -180,14 +180,8 @@ def pair_of(run: Path | dict[str, str]) -> tuple[str, str]:
 
 
 def caption_of(figure) -> str:
-    """The text below a figure, without its line breaks."""
-    (legend,) = figure.legends
-    return legend.get_title().get_text().replace("\n", " ")
-
-
-def row_title_of(axes) -> str:
-    """The title of the row that a panel begins; "" of the further panels of the row."""
-    return axes.get_title("left").replace("\n", " ").strip()
+    """The text for below a figure."""
+    return figure.caption
 
 
 def says(text: str, *words: str) -> bool:

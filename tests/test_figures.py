@@ -11,16 +11,18 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
+from src.ground.style import use_style
 from src.reports import figures, verdict_maps
 from src.reports.curves import CurvePanel, Point, curves
 from src.reports.figures import VERMILION, YELLOW
-from src.reports.heat_maps import BLANK, ClassMap, HeatMap, Sign, maps
+from src.reports.heat_maps import Labels, maps, maps_figure
+from src.reports.map_panels import BLANK, ClassMap, HeatMap, Sign
 from src.tables.matrices import Matrix
-from src.verdict import VERDICTS
-from tests.commands import PDF, PNG, caption_of, row_title_of, says
+from src.verdict import VERDICTS, Limits
+from tests.commands import PDF, PNG, caption_of, error_line, says
 
 pytestmark = pytest.mark.usefixtures("rendered")
-AXES = {"row_label": "front layer", "column_label": "end layer"}
+AXES = Labels("front layer", "end layer")
 LAYERS = [f"layer{i}.{j}" for i in range(1, 5) for j in range(2)]
 METHODS = ("direct matching", "repair matching", "covariance matching", "task loss matching")
 SIGNS = {
@@ -28,8 +30,8 @@ SIGNS = {
     "accurate but out of distribution": Sign(VERMILION, "xx"),
     "undecided": Sign("white", ".."),
 }
-COLUMN_CM = 9
-PAGE_CM = 18
+COLUMN_CM = 8.5
+PAGE_CM = 17
 
 
 @pytest.fixture
@@ -102,15 +104,16 @@ def overlaps(figure) -> list[tuple[str, str]]:
 
 
 def width_in_cm(figure) -> float:
-    """The width of the file, which ends around what is drawn."""
-    return 2.54 * figure.get_tightbbox().width
+    """The width of the file, in which all that is drawn has room."""
+    assert figure.get_tightbbox().width <= figure.get_figwidth()
+    return 2.54 * figure.get_figwidth()
 
 
 def test_bright_stands_for_similar(tmp_path, drawn_figures):
     values = of_layers([0.25], [1.5])
     difference = HeatMap.difference(of_layers([-0.75], [0.5]))
     panels = {"cka": HeatMap(values), "distance": HeatMap(values, (2, 0)), "difference": difference}
-    maps(tmp_path / "f.png", {"": panels}, **AXES)
+    maps(tmp_path / "f.png", {"": panels}, labels=AXES)
     images = [axes.images[0] for axes in panels_of(drawn_figures["f.png"])]
     assert [image.get_cmap().name for image in images] == ["viridis", "viridis_r", "cividis"]
     assert [image.get_clim() for image in images] == [(0, 1), (0, 2), (-0.75, 0.75)]
@@ -123,44 +126,47 @@ def test_bright_stands_for_similar(tmp_path, drawn_figures):
     assert HeatMap.difference(of_layers([0.0], [math.nan])).scale == (-1, 1)  # nothing is white
 
 
-def test_rows_are_one_method_each_and_share_labels_titles_and_bars(tmp_path, drawn_figures):
+def test_a_quantity_is_a_line_with_one_bar_and_a_method_a_column(tmp_path, drawn_figures):
     layers = ["layer1", "layer2", "layer3", "layer4"]
     quantities = {
         "accuracy": HeatMap(square(layers)),
         "noise dose": HeatMap(square(layers), (0.2, 0)),
     }
-    maps(tmp_path / "f.png", {method: quantities for method in METHODS}, **AXES)
+    maps(tmp_path / "f.png", {method: quantities for method in METHODS}, labels=AXES)
     figure = drawn_figures["f.png"]
     panels = panels_of(figure)
-    assert lines_and_columns(figure) == (4, 2)
-    assert [axes.get_title() for axes in panels] == ["accuracy", "noise dose"] + [""] * 6
-    row_titles = [row_title_of(axes) for axes in panels]
-    assert row_titles == [text for method in METHODS for text in (method, "")]
-    assert [axes.get_ylabel() for axes in panels] == ["front layer", ""] * 4
-    assert [axes.get_xlabel() for axes in panels] == [""] * 6 + ["end layer"] * 2
-    assert len(bars_of(figure)) == 2
+    assert lines_and_columns(figure) == (2, 4)
+    titles = [axes.get_title().replace("\n", " ") for axes in panels]
+    assert titles == [*METHODS, "", "", "", ""]
+    assert [axes.get_ylabel() for axes in panels if axes.get_ylabel()] == ["accuracy", "noise dose"]
+    assert figure.get_supylabel() == "front layer"
+    assert [axes.get_xlabel() for axes in panels] == [""] * 4 + ["end layer"] * 4
+    bars = bars_of(figure)
+    assert [bar.get_ylim() for bar in bars] == [(0, 1), (0.2, 0)]  # bright is above
     shown = [text.get_text() for text in boxes_of(figure)]
-    assert shown.count("layer1") == 4 + 2
+    assert shown.count("layer1") == 2 + 4
+    assert caption_of(figure).startswith("Accuracy, noise dose by front layer (rows) and end layer")
     assert not overlaps(figure)
 
 
-def test_rows_with_layers_or_scales_of_their_own_are_labelled(tmp_path, drawn_figures):
-    rows = {
-        "a": {"accuracy": HeatMap(square(["x", "y"]))},
-        "b": {"accuracy": HeatMap(square(["z"]))},
-        "c": {"accuracy": HeatMap(square(["z"]), (0, 2))},
+def test_panels_with_layers_or_scales_of_their_own_are_labelled(tmp_path, drawn_figures):
+    experiments = {
+        "a": {"accuracy": HeatMap(square(["x", "y"])), "κ": HeatMap(square(["x", "y"]))},
+        "b": {"accuracy": HeatMap(square(["z"])), "κ": HeatMap(square(["z"]), (0, 2))},
     }
-    maps(tmp_path / "f.png", rows, **AXES)
-    panels = panels_of(drawn_figures["f.png"])
-    assert [axes.get_xlabel() for axes in panels] == ["end layer"] * 3
-    ends = [bar.get_xlim() for bar in bars_of(drawn_figures["f.png"])]
-    assert ends == [(0, 1), (0, 2)]  # of a and b, and of c
+    maps(tmp_path / "f.png", experiments, labels=AXES)
+    figure = drawn_figures["f.png"]
+    shown = [text.get_text() for text in boxes_of(figure)]
+    assert shown.count("x") == 1 + 2 and shown.count("z") == 1 + 2
+    assert [bar.get_ylim() for bar in bars_of(figure)] == [(0, 1), (0, 1), (0, 2)]
 
 
 def test_one_bar_of_colours_explains_panels_of_one_quantity(tmp_path, drawn_figures):
-    five = {f"seed={number}": HeatMap(square(LAYERS)) for number in range(5)}
-    maps(tmp_path / "f.png", {"": five}, **AXES)
+    five = {f"seed={number}": {"accuracy": HeatMap(square(LAYERS))} for number in range(5)}
+    maps(tmp_path / "f.png", five, labels=AXES)
     figure = drawn_figures["f.png"]
+    assert lines_and_columns(figure) == (2, 3)
+    assert [axes.get_title() for axes in panels_of(figure)] == list(five)
     (bar,) = bars_of(figure)
     assert bar.get_window_extent().width < panels_of(figure)[0].get_window_extent().width
     lowest = min(axes.get_window_extent().y0 for axes in panels_of(figure))
@@ -168,40 +174,67 @@ def test_one_bar_of_colours_explains_panels_of_one_quantity(tmp_path, drawn_figu
     assert not overlaps(figure)
 
 
-def test_a_title_of_a_row_may_be_wider_than_a_panel(tmp_path, drawn_figures):
-    """It widens no panel, and covers nothing."""
-    row = {f"quantity {number}": HeatMap(square(["x", "y"])) for number in range(4)}
-    titles = {"covariance matching, residual → transformer, 9 pairs": row, "other": row}
-    maps(tmp_path / "f.png", titles, **AXES)
-    maps(tmp_path / "g.png", {"short": row, "other": row}, **AXES)
+def test_neighbours_of_one_scale_share_a_bar_below(tmp_path, drawn_figures):
+    layers = ["x", "y"]
+    row = {
+        "first": HeatMap(square(layers)),
+        "second": HeatMap(square(layers)),
+        "difference": HeatMap(square(layers), (-1, 1)),
+        "third": HeatMap(square(layers)),
+    }
+    maps(tmp_path / "f.png", {"": row}, labels=AXES)
     figure = drawn_figures["f.png"]
-    assert row_title_of(figure.axes[0]) == next(iter(titles))
+    assert len(bars_of(figure)) == 3
+    lowest = min(axes.get_window_extent().y0 for axes in panels_of(figure))
+    assert all(bar.get_window_extent().y1 < lowest for bar in bars_of(figure))
     assert not overlaps(figure)
-    assert width_in_cm(figure) == pytest.approx(width_in_cm(drawn_figures["g.png"]), rel=0.01)
 
 
-def test_long_rows_go_on_in_the_next_line(tmp_path, drawn_figures):
+def test_a_title_is_broken_at_the_width_of_its_panel(tmp_path, drawn_figures):
+    quantities = {"accuracy": HeatMap(square(["x", "y"])), "κ": HeatMap(square(["x", "y"]))}
+    titles = {
+        "covariance matching, residual → transformer, 9 pairs": quantities,
+        "other": quantities,
+    }
+    maps(tmp_path / "f.png", titles, labels=AXES)
+    figure = drawn_figures["f.png"]
+    assert [axes.get_title().replace("\n", " ") for axes in panels_of(figure)[:2]] == [*titles]
+    assert not overlaps(figure)
+
+
+def test_panels_go_on_in_the_next_line_and_on_the_next_page(tmp_path, drawn_figures):
     seven = {f"quantity {number}": HeatMap(square(LAYERS)) for number in range(7)}
-    maps(tmp_path / "seven.png", {"": seven}, **AXES)
+    maps(tmp_path / "seven.png", {"": seven}, labels=AXES)
     assert lines_and_columns(drawn_figures["seven.png"]) == (3, 3)
     assert all(axes.texts for axes in panels_of(drawn_figures["seven.png"]))
-    five = {f"quantity {number}": HeatMap(square(["a", "b"])) for number in range(5)}
-    maps(tmp_path / "five.png", {"one": five, "two": five}, **AXES)
-    assert lines_and_columns(drawn_figures["five.png"]) == (2, 5)
-    four = {f"quantity {number}": HeatMap(square(LAYERS)) for number in range(4)}
-    maps(tmp_path / "four.png", {"one": four, "two": four}, **AXES)
-    figure = drawn_figures["four.png"]
-    assert lines_and_columns(figure) == (4, 2)
-    assert [axes.get_title() for axes in panels_of(figure)] == [*four] * 2
-    row_titles = [row_title_of(axes) for axes in panels_of(figure)]
-    assert row_titles == ["one", "", "", "", "two", "", "", ""]
-    assert not overlaps(figure)
+
+    # A table keeps its lines: the methods that do not fit have a page of their own
+    quantities = {"accuracy": HeatMap(square(LAYERS[:4])), "κ": HeatMap(square(LAYERS[:4]), (0, 2))}
+    eight = {f"method {number}": quantities for number in range(8)}
+    maps(tmp_path / "eight.png", eight, labels=AXES, caption="C.")
+    first, second = drawn_figures["eight.png"], drawn_figures["eight_2.png"]
+    assert lines_and_columns(first) == lines_and_columns(second) == (2, 4)
+    titles = [axes.get_title() for axes in panels_of(first) + panels_of(second) if axes.get_title()]
+    assert titles == list(eight)
+    assert "C. Page 2 of 2." in (tmp_path / "eight_2.txt").read_text()
+    assert lines_and_columns(maps_figure(eight, labels=AXES)) == (2, 8)
+
+
+def test_no_page_is_higher_than_one_and_a_half_of_its_width(tmp_path, drawn_figures):
+    layers = [f"blocks.{number}" for number in range(24)]
+    many = {f"seed={number}": {"accuracy": HeatMap(square(layers))} for number in range(12)}
+    maps(tmp_path / "f.png", many, labels=AXES)
+    assert sum(len(panels_of(figure)) for figure in drawn_figures.values()) == 12
+    for figure in drawn_figures.values():
+        width, height = figure.get_size_inches()
+        assert height <= 1.5 * width + 1e-6
+        assert not overlaps(figure)
 
 
 def test_cells_without_a_value_stay_blank_and_marked_ones_have_a_corner(tmp_path, drawn_figures):
     panels = {"accuracy": HeatMap(of_layers([0.5], [math.nan]), marked=[("b", "c")])}
     signs = {"signs": HeatMap(of_layers([-0.004], [-0.006]), (-1, 1))}
-    maps(tmp_path / "f.png", {"": panels | signs}, **AXES, blank="not stitched")
+    maps(tmp_path / "f.png", {"": panels | signs}, labels=AXES._replace(blank="not stitched"))
     axes, other = panels_of(drawn_figures["f.png"])
     assert [text.get_text() for text in axes.texts] == ["0.50"]
     assert [text.get_text() for text in other.texts] == ["0.00", "-0.01"]  # 0 has none
@@ -212,8 +245,8 @@ def test_cells_without_a_value_stay_blank_and_marked_ones_have_a_corner(tmp_path
     (legend,) = drawn_figures["f.png"].legends
     assert [text.get_text() for text in legend.get_texts()] == ["not stitched"]
     assert legend.get_patches()[0].get_hatch() == axes.patch.get_hatch() != ""
-    maps(tmp_path / "g.png", {"": signs}, **AXES, blank="not stitched")
-    assert not drawn_figures["g.png"].legends[0].get_texts()
+    maps(tmp_path / "g.png", {"": signs}, labels=AXES)
+    assert not drawn_figures["g.png"].legends
 
 
 def test_text_is_readable_and_nothing_overlaps(tmp_path, drawn_figures):
@@ -221,52 +254,59 @@ def test_text_is_readable_and_nothing_overlaps(tmp_path, drawn_figures):
     text = "Networks: models/a/model_10.pt (resnet18) → models/b/model_10.pt (resnet18). Data: cifar10."
     names = ("accuracy", "identification", "penalty")
     panels = {name: HeatMap(square(LAYERS)) for name in names}
-    maps(tmp_path / "f.png", {"direct matching": panels}, **AXES, title="A title", caption=text)
+    maps(
+        tmp_path / "f.png", {"direct matching": panels}, labels=AXES, title="A title", caption=text
+    )
     figure = drawn_figures["f.png"]
     boxes = boxes_of(figure)
     assert {text.get_fontsize() for text in boxes} == {7, 8}  # the title of the figure has 8
     assert not overlaps(figure)
-    assert width_in_cm(figure) < PAGE_CM
+    assert width_in_cm(figure) == pytest.approx(PAGE_CM, abs=0.01)
     for axes in panels_of(figure):
         cell = axes.get_window_extent().width / 8
         assert len(axes.texts) == 64
         assert all(boxes[number].width < cell for number in axes.texts)
-    assert caption_of(figure) == text and figure.get_suptitle() == "A title"
+    assert text in caption_of(figure) and figure.get_suptitle() == "A title"
 
 
 def test_signed_numbers_have_wider_cells_and_too_many_cells_have_none(tmp_path, drawn_figures):
     maps(
-        tmp_path / "f.png", {"": {"difference": HeatMap.difference(square(LAYERS, -0.25))}}, **AXES
+        tmp_path / "f.png",
+        {"": {"difference": HeatMap.difference(square(LAYERS, -0.25))}},
+        labels=AXES,
     )
     (axes,) = panels_of(drawn_figures["f.png"])
     boxes = boxes_of(drawn_figures["f.png"])
     assert all(boxes[text].width < axes.get_window_extent().width / 8 for text in axes.texts)
     many = [f"blocks.{number}" for number in range(12)]
     panels = {str(number): HeatMap(square(many)) for number in range(3)}
-    maps(tmp_path / "g.png", {"": panels}, **AXES)
+    maps(tmp_path / "g.png", {"": panels}, labels=AXES)
     figure = drawn_figures["g.png"]
     assert not any(axes.texts for axes in panels_of(figure))
     assert "table" in caption_of(figure)
-    assert width_in_cm(figure) < PAGE_CM and not overlaps(figure)
+    assert width_in_cm(figure) == pytest.approx(PAGE_CM, abs=0.01) and not overlaps(figure)
 
 
 def test_titles_break_between_words_and_after_separators(tmp_path, drawn_figures):
     long = "direct matching (front_model_path=models/a_rather_long_name/model_10.pt, n_epochs=0)"
     panels = {long: HeatMap(square(LAYERS))}
-    maps(tmp_path / "f.png", {"": panels}, **AXES, title="x" * 200)
+    maps(tmp_path / "f.png", {"": panels}, labels=AXES, title="x" * 200)
     (axes,) = panels_of(drawn_figures["f.png"])
     lines = axes.get_title().split("\n")
     assert "".join(lines).replace(" ", "") == long.replace(" ", "")
     assert all(line[-1] in "/=" or f"{line} " in long or long.endswith(line) for line in lines)
     assert drawn_figures["f.png"].get_suptitle() == "x" * 200
-    assert figures.wrap("a task-loss resnet18_samewidth", 1.0) == "a task-loss\nresnet18_samewidth"
-    assert figures.wrap("resnet18_samewidth_samesize", 1.0) == "resnet18_\nsamewidth_samesize"
+    with figures.styled():
+        assert (
+            figures.wrap("a task-loss resnet18_samewidth", 1.0) == "a task-loss\nresnet18_samewidth"
+        )
+        assert figures.wrap("resnet18_samewidth_samesize", 1.0) == "resnet18_\nsamewidth_samesize"
 
 
 def test_a_figure_is_written_as_pixels_and_as_vectors(tmp_path):
     panels = {"t": HeatMap(of_layers([0.5], [1]))}
     for name in ("a.pdf", "b.png"):
-        maps(tmp_path / name, {"": panels}, **AXES, title="a/$x_{$.pt is no formula")
+        maps(tmp_path / name, {"": panels}, labels=AXES, title="a/$x_{$.pt is no formula")
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert (tmp_path / "a.png").read_bytes().startswith(PNG)
     written = (tmp_path / "a.pdf").read_bytes()
@@ -280,7 +320,12 @@ def test_class_maps_have_colours_hatches_numbers_and_one_legend_below(tmp_path, 
         "verdict": ClassMap(cells, SIGNS, "κ within strata"),
         "again": ClassMap(cells, SIGNS, "penalty"),
     }
-    maps(tmp_path / "f.png", {"": panels}, **AXES, caption="Data: digits.", blank="not stitched")
+    maps(
+        tmp_path / "f.png",
+        {"": panels},
+        labels=AXES._replace(blank="not stitched"),
+        caption="Data: digits.",
+    )
     figure = drawn_figures["f.png"]
     assert [len(axes.patches) for axes in figure.axes] == [1, 1]
     (legend,) = figure.legends
@@ -292,11 +337,13 @@ def test_class_maps_have_colours_hatches_numbers_and_one_legend_below(tmp_path, 
     assert [text.get_text() for text in figure.axes[0].texts] == ["0.90"]
     assert [axes.get_title() for axes in figure.axes] == ["verdict", "again"]
     meanings = "Numbers in the verdict: κ within strata. Numbers in the again: penalty."
-    assert caption_of(figure) == f"Data: digits. {meanings}"
+    assert caption_of(figure).endswith(f"(columns). Data: digits. {meanings}")
     assert not overlaps(figure)
 
 
-def test_the_verdicts_of_four_methods_fit_a_column_of_a_paper(tmp_path, drawn_figures):
+def test_the_verdicts_of_two_methods_fit_a_column_of_a_paper_and_of_four_a_page(
+    tmp_path, drawn_figures
+):
     layers = ["layer1", "layer2", "layer3", "layer4"]
     verdicts = Matrix(layers, layers, [[("similar", 0.25)] * 4] * 4)
     row = {
@@ -304,11 +351,13 @@ def test_the_verdicts_of_four_methods_fit_a_column_of_a_paper(tmp_path, drawn_fi
         "identification": HeatMap(square(layers), (0.5, 1)),
         "verdict": ClassMap(verdicts, SIGNS, "identification"),
     }
-    maps(tmp_path / "f.png", {method: row for method in METHODS}, **AXES)
-    figure = drawn_figures["f.png"]
-    assert lines_and_columns(figure) == (4, 3)
-    assert not overlaps(figure)
-    assert width_in_cm(figure) < 1.05 * COLUMN_CM
+    for n_methods, width in ((2, COLUMN_CM), (4, PAGE_CM)):
+        maps(tmp_path / "f.png", {method: row for method in METHODS[:n_methods]}, labels=AXES)
+        figure = drawn_figures["f.png"]
+        assert lines_and_columns(figure) == (3, n_methods)
+        assert all(axes.texts for axes in panels_of(figure))
+        assert not overlaps(figure)
+        assert width_in_cm(figure) == pytest.approx(width, abs=0.01)
 
 
 def luminance(colour: str) -> float:
@@ -329,7 +378,8 @@ def test_verdicts_differ_in_hatch_or_brightness():
 
 
 def test_lines_differ_in_colour_marker_and_style():
-    looks = [figures.line_look(number) for number in range(20)]
+    with figures.styled():
+        looks = figures.looks_of_lines()
     assert len({tuple(look.values()) for look in looks}) == 20
     for one, following in itertools.pairwise(looks):
         assert all(one[name] != following[name] for name in ("color", "marker", "linestyle"))
@@ -392,12 +442,13 @@ def test_curves_fit_a_column_or_a_page(tmp_path, drawn_figures, n_panels):
     curves(tmp_path / "f.png", panels, x_label="layer", layers=LAYERS, caption=caption)
     figure = drawn_figures["f.png"]
     assert not overlaps(figure)
-    assert width_in_cm(figure) < 1.03 * (COLUMN_CM if n_panels == 1 else PAGE_CM)
+    width = COLUMN_CM if n_panels == 1 else PAGE_CM
+    assert width_in_cm(figure) == pytest.approx(width, abs=0.01)
 
 
 def test_without_matplotlib_a_warning_says_what_is_missing(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    maps(tmp_path / "f.png", {"": {"t": HeatMap(of_layers([0.5], [1]))}}, **AXES)
+    maps(tmp_path / "f.png", {"": {"t": HeatMap(of_layers([0.5], [1]))}}, labels=AXES)
     assert says(capsys.readouterr().err, "f.png was not drawn", "matplotlib")
     assert not list(tmp_path.iterdir())
 
@@ -409,4 +460,90 @@ def test_a_panel_without_values_is_drawn_empty(tmp_path, drawn_figures):
     panels = [CurvePanel(undefined, "CCA"), CurvePanel(defined, "CKA")]
     curves(tmp_path / "f.png", panels, x_label="rank")
     empty, drawn = panels_of(drawn_figures["f.png"])
-    assert empty.get_xscale() == "linear" and drawn.get_xscale() == "log"
+    assert drawn.get_xscale() == "log" and len(drawn.lines) == len(empty.lines)
+    curves(tmp_path / "g.png", panels[:1], x_label="rank")  # no logarithmic axis without a value
+    (empty,) = panels_of(drawn_figures["g.png"])
+    assert empty.get_xscale() == "linear"
+
+
+def test_a_style_sheet_of_the_user_goes_over_the_style(tmp_path, drawn_figures):
+    """Its settings count, and all others stay; the next figure is as usual."""
+    sheet = tmp_path / "mine.mplstyle"
+    sheet.write_text("axes.titlesize: 11\naxes.prop_cycle: cycler(color=['k', '0.5'])\n")
+    panel = CurvePanel(
+        {"a": {1: 0.5, 2: 0.75}, "b": {1: 0.25, 2: 0.5}}, "accuracy", title="A panel"
+    )
+    with use_style(str(sheet)):
+        curves(tmp_path / "mine.png", [panel], x_label="rank")
+    curves(tmp_path / "usual.png", [panel], x_label="rank")
+    (mine,) = drawn_figures["mine.png"].axes
+    (usual,) = drawn_figures["usual.png"].axes
+    assert (mine.title.get_fontsize(), usual.title.get_fontsize()) == (11, 7)
+    assert mine.xaxis.label.get_fontsize() == usual.xaxis.label.get_fontsize() == 7
+    assert [line.get_color() for line in mine.lines] == ["k", "0.5"]
+    assert width_in_cm(mine.figure) == pytest.approx(COLUMN_CM, abs=0.01)
+
+
+@pytest.mark.parametrize("text", ["font.siz: 9", "font.size: large", "font.size", None])
+def test_a_wrong_style_sheet_is_one_line(tmp_path, text):
+    sheet = tmp_path / "wrong.mplstyle"
+    if text is not None:
+        sheet.write_text(f"axes.titlesize: 11\n{text}\n")
+    line = error_line("misc/sensitivity_figure.py", "t.csv", "-o", "f.png", "--style", str(sheet))
+    assert "--style" in line and "wrong.mplstyle" in line
+    assert text is None or f"line 2 ('{text}')" in line
+
+
+def test_the_caption_is_a_text_file_and_not_in_the_image(tmp_path, drawn_figures):
+    maps(tmp_path / "f.png", {"": {"κ": HeatMap(square(LAYERS))}}, labels=AXES, caption="Data: a.")
+    text = "Κ by front layer (rows) and end layer (columns). Data: a."
+    assert (tmp_path / "f.txt").read_text() == f"{text}\n"
+    assert not any("Data" in text.get_text() for text in texts_of(drawn_figures["f.png"]))
+
+
+def test_corresponding_layers_are_framed(tmp_path, drawn_figures):
+    """Layers of one name; of networks without a common name those of the same relative depth."""
+    labels = AXES._replace(are_layers=True)
+    values = {"accuracy": HeatMap(Matrix(["a", "b"], ["b", "c"], [[0.5, 0.5], [0.5, 0.5]]))}
+    others = {"accuracy": HeatMap(Matrix(["a", "b"], ["x", "y", "z"], [[0.5] * 3] * 2))}
+    maps(tmp_path / "f.png", {"one": values, "two": others}, labels=labels)
+    one, two = panels_of(drawn_figures["f.png"])
+    assert [cell_of(patch) for patch in one.patches] == [(1, 0)]  # row b, column b
+    assert [cell_of(patch) for patch in two.patches] == [(0, 0), (1, 2)]
+    assert "Frames: corresponding layers" in caption_of(drawn_figures["f.png"])
+    maps(tmp_path / "g.png", {"": values}, labels=AXES)
+    assert not panels_of(drawn_figures["g.png"])[0].patches
+
+
+def cell_of(patch) -> tuple[int, int]:
+    """The row and the column of the cell that a patch frames."""
+    x, y = patch.get_center()
+    return round(y), round(x)
+
+
+def test_scales_show_what_a_number_is_judged_by(tmp_path, drawn_figures):
+    """The limit of a penalty is the middle of the colours, and marked; κ ends at its largest value."""
+    limits = Limits(tolerance=0.02, identification=0.75)
+    matrix = of_layers([-0.01], [0.6])
+    panels = {
+        name: verdict_maps.heat_map(name, matrix, limits)
+        for name in ("penalty", "identification", "kappa_within")
+    }
+    maps(tmp_path / "f.png", {"": panels}, labels=AXES)
+    figure = drawn_figures["f.png"]
+    penalty, identification, kappa = (axes.images[0] for axes in panels_of(figure))
+    assert penalty.norm(0.02) == 0.5 and penalty.get_clim() == (0, pytest.approx(0.1))
+    assert identification.norm(0.75) == 0.5 and identification.get_clim() == (0.5, 1)
+    assert kappa.get_clim() == (0, pytest.approx(0.6))
+    ticks = [[text.get_text() for text in bar.get_xticklabels()] for bar in bars_of(figure)]
+    assert ticks == [["0", "0.02", "0.1"], ["0.5", "0.75", "1"], ["0", "0.3", "0.6"]]
+    marks = [len(bar.lines) for bar in bars_of(figure)]
+    assert marks == [1, 1, 0]
+
+
+@pytest.mark.parametrize("tolerance", [0, 0.5, 1])
+def test_every_tolerance_has_a_scale(tolerance, tmp_path):
+    panel = verdict_maps.heat_map("penalty", of_layers([0.1], [0.9]), Limits(tolerance, 0.5))
+    maps(tmp_path / "f.png", {"": {"penalty": panel}}, labels=AXES)
+    dark, bright = panel.scale
+    assert dark > bright

@@ -76,7 +76,7 @@ def test_every_table_and_figure(printed, drawn_figures):
         for axis in [axis for panel in panels for axis in (panel.xaxis, panel.yaxis)]:
             labels = [text.get_text() for text in axis.get_ticklabels()]
             assert labels in (LAYERS, []), name  # a neighbour has the labels of all
-    (axes, *_) = drawn_figures["curves.png"].axes
+    (*_, axes) = drawn_figures["curves.png"].axes
     assert [text.get_text() for text in axes.get_xticklabels()] == LAYERS
     assert list(dict.fromkeys(row["layer"] for row in read_csv("results/curves.csv"))) == LAYERS
     Path("list.csv").write_text(f"name,path,type\nf,f/model_1.pt,{HOUSE}\ng,g/model_1.pt,{HOUSE}\n")

@@ -74,14 +74,13 @@ def test_one_matrix_a_quantity_whatever_the_number_of_networks(folder, drawn_fig
     named = {key: rows[2][key] for key in ("front_network", "front_group", "same_run")}
     assert named == {"front_network": "c0", "front_group": "clean", "same_run": "False"}
     figure = drawn_figures["v.png"]
-    titles = [" ".join(axes.get_title().split()) for axes in figure.axes if axes.get_title()]
-    assert titles == [
+    assert [axes.get_ylabel() for axes in figure.axes if axes.get_ylabel()] == [
         "mean penalty",
         "mean identification",
         "mean κ within strata",
         "share of similar pairs",
     ]
-    assert len([axes for axes in figure.axes if axes.images]) == 4 * 4  # a row a pair of groups
+    assert len([axes for axes in figure.axes if axes.images]) == 4 * 4  # a column a pair of groups
     texts = {" ".join(text.get_text().split()) for text in figure.findobj(Text)}
     assert "direct matching, clean → noisy, 9 pairs of networks" in texts
     out = run(
@@ -171,7 +170,7 @@ def test_a_list_must_be_readable_and_unlisted_networks_are_named_by_path(folder,
     rows = read_csv(folder / "w.csv")
     assert {row["networks"] for row in rows} == {"a → b", "a → c2.pt"}
     caption = caption_of(drawn_figures["w.png"])
-    assert caption.startswith("Networks: a, b, c2.pt (2 pairs). Data: digits.")
+    assert "Networks: a, b, c2.pt (2 pairs). Data: digits." in caption
     assert {row["end_group"] for row in rows} == {"resnet18", "not listed"}
     assert not (folder / "w_group_tests.csv").exists()
 

@@ -9,7 +9,7 @@ import pytest
 from src.collected.best_matches import BestMatchRow, MatchShareRow
 from src.collected.measurements import MeasurementRow
 from src.collected.rank_tests import RankTestRow
-from src.reports.heat_maps import HeatMap
+from src.reports.map_panels import HeatMap
 from src.tables.evaluation_rows import EvaluationRow, IdentificationRow
 from src.tables.matrices import Matrix
 from src.tables.probe_rows import ProbeRow
@@ -116,7 +116,7 @@ def line_of(name: str, quantity: Quantity) -> str:
     scale = ""
     if quantity.scale:
         different, similar = quantity.scale
-        scale = f"{different:g} → {similar:g}"
+        scale = f"{different:g} → {similar:g}".replace("inf", "highest")
         if quantity.is_two_sided:
             scale = f"{different:g} → {(different + similar) / 2:g} ← {similar:g}"
     return f"| `{name}` | {source} | {scale} | {quantity.unit} | {quantity.description} |"

@@ -3,12 +3,13 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from misc.paper.study_singles import ROBUST, STANDARD
 from misc.paper.study_statistics import Difference, answer
 from src.reports import figures
-from src.reports.heat_maps import HeatMap, maps
+from src.reports.heat_maps import Labels, maps
+from src.reports.map_panels import HeatMap
 from src.tables.matrices import Matrix
 
 MEASURES = {
@@ -175,9 +176,7 @@ def draw_pairs(path: Path, rows: Sequence[StudyRow]) -> None:
     maps(
         path,
         {"": panels},
-        row_label="",
-        column_label="",
-        blank="itself",
+        labels=Labels("network", "network", blank="itself"),
         caption=f"Values of pairs, without correction. The first {n_robust} networks are robust.",
     )
 
@@ -187,11 +186,13 @@ def draw_differences(path: Path, rows: Sequence[StudyRow]) -> None:
     if not figures.can_draw(path):
         return
     measures = measures_of(rows)
-    with figures.new_figure(path, [2.3, 2.3], [2.6], caption=CAPTION) as (axes, legend):
-        for column, (hypothesis, title) in enumerate(HYPOTHESES.items()):
-            panel = axes[0, column]
+    with figures.new_figure(path, is_wide=True, caption=CAPTION) as figure:
+        panels = figure.subplots(1, len(HYPOTHESES), sharey=True)
+        legend: dict[str, Any] = {}
+        looks = figures.looks_of_lines()
+        for panel, (hypothesis, title) in zip(panels, HYPOTHESES.items(), strict=True):
             for number, measure in enumerate(measures):
-                look = figures.line_look(number) | {"linestyle": "none"}
+                look = looks[number] | {"linestyle": "none"}
                 for place, kind in enumerate(SHOWN):
                     row = difference_row(rows, measure, hypothesis, kind)
                     if row is None or row.value is None:
@@ -203,7 +204,9 @@ def draw_differences(path: Path, rows: Sequence[StudyRow]) -> None:
             panel.axvline(0, color="0.5", linewidth=0.6)
             panel.axhline(0.5, color="0.8", linewidth=0.6)
             panel.set(title=f"{hypothesis}: {title}", ylim=(len(SHOWN) - 0.5, -0.5))
-            panel.set_yticks(range(len(SHOWN)), SHOWN if column == 0 else [""] * len(SHOWN))
+            panel.set_yticks(range(len(SHOWN)), SHOWN)
+        figures.add_legend(figure, legend)
+        figures.fit_height(figure, panels[:1], lambda width: [2.6])
 
 
 CAPTION = (
@@ -226,12 +229,14 @@ def draw_doses(path: Path, rows: Sequence[StudyRow]) -> None:
     if not figures.can_draw(path):
         return
     groups = {row.first: row.second for row in rows if row.section == NETWORK}
-    looks = {ROBUST: figures.line_look(1), STANDARD: figures.line_look(0)}
     measures = measures_of(rows)
     caption = "Each network: its mean excess over all pairs with others."
-    with figures.new_figure(path, [1.1] * len(measures), [1.1], caption=caption) as (axes, legend):
-        for column, measure in enumerate(measures):
-            panel = axes[0, column]
+    with figures.new_figure(path, is_wide=True, caption=caption) as figure:
+        panels = figure.subplots(1, len(measures), squeeze=False)[0]
+        legend: dict[str, Any] = {}
+        standard, robust, *_ = figures.looks_of_lines()
+        looks = {ROBUST: robust, STANDARD: standard}
+        for column, (panel, measure) in enumerate(zip(panels, measures, strict=True)):
             for name, group in groups.items():
                 robustness = find(rows, DOSE, "", "robustness", name)
                 mean = find(rows, DOSE, measure, "mean excess", name)
@@ -243,3 +248,5 @@ def draw_doses(path: Path, rows: Sequence[StudyRow]) -> None:
             text = decimals(correlation.value if correlation else None, sign=True)
             panel.set_title(f"{MEASURES[measure]}\nSpearman {text}")
             panel.set_xlabel("share of accuracy\nkept at 2/255" if column == 0 else "")
+        figures.add_legend(figure, legend)
+        figures.fit_height(figure, panels[:1], lambda width: [width])

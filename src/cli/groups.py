@@ -76,9 +76,20 @@ def add_resume(parser: Parser, *, overwrite: bool = False) -> None:
         )
 
 
-def add_title(parser: Parser) -> None:
-    """Add `--title`."""
+def add_figure(parser: Parser) -> None:
+    """Add `--title` and `--style`."""
     parser.add_argument("--title", default="", help="title of the figure")
+    add_style(parser)
+
+
+def add_style(parser: Parser) -> None:
+    """Add `--style`, for a script that draws figures."""
+    parser.add_argument(
+        "--style",
+        metavar="FILE",
+        help="style sheet of matplotlib (.mplstyle), whose settings go over those of "
+        "src/reports/figures.mplstyle",
+    )
 
 
 def add_data(parser: Parser, *, batch_size: int | None) -> None:

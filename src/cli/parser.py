@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from src.ground.console import note
 from src.ground.errors import Misfit, UserError, as_user_error, unknown_name
 from src.ground.files import read_yaml
+from src.ground.style import use_style
 from src.ground.user_code import absolute, is_user_code, source_of
 from src.runs.options import NOT_RECORDED
 from src.tables.network_names import content_of
@@ -238,6 +239,8 @@ def run(
             contexts.enter_context(warnings.catch_warnings())
             for text in HARMLESS:
                 warnings.filterwarnings("ignore", text)
+            if "style" in args:
+                contexts.enter_context(use_style(args.style))
             if "tf32" in args:
                 from src.ground.runtime import precision
 

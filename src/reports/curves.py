@@ -1,22 +1,30 @@
 """Curves over ranks or layers."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from src.reports.figures import can_draw, line_look, new_figure, wrap
+from src.ground.console import listed
+from src.reports.figures import (
+    add_legend,
+    can_draw,
+    fit_height,
+    looks_of_lines,
+    new_figure,
+    wrap,
+)
 
 if TYPE_CHECKING:
+    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
 SHARE = (0.0, 1.0)  # the possible values of accuracies and other shares
-
-# Widths of panels in inches: one or two side by side, three side by side
-WIDE = 2.9
-NARROW = 1.8
-RATIO = 0.75  # of height and width
+RATIO = 0.7  # of height and width of a panel
+MAX_ALIKE = 4  # panels of one quantity that stand side by side
+MAX_UNLIKE = 3  # panels of several quantities, which have labels of their own
 
 MARGIN = 0.3  # beside the first and the last layer, in steps of layers
 ABOVE_FRAME = 3  # the order of drawing: the frame of a panel has 2.5
@@ -57,50 +65,83 @@ def curves(
 ) -> None:
     """Draw panels of curves with one legend; intervals are bands.
 
+    Panels of one quantity share their axes.
+
     Args:
         layers: the layers in the order of the axis; empty: the curves are over numbers.
         x_range: the ends of the axis over numbers; None: the numbers are ranks of 1 and more, on a
             logarithmic axis to the base of 2.
-        caption: the text below the figure.
+        caption: the text for below the figure, to go on with behind a sentence on the axes.
     """
     if not can_draw(path):
         return
-    labels = list(dict.fromkeys(label for panel in panels for label in panel.curves))
-    n_columns = len(panels) if len(panels) <= 3 else 3
-    if len(panels) == 4:
-        n_columns = 2
-    n_rows = math.ceil(len(panels) / n_columns)
-    width = WIDE if n_columns < 3 else NARROW
-    with new_figure(
-        path, [width] * n_columns, [RATIO * width] * n_rows, title=title, caption=caption
-    ) as (all_axes, legend):
-        for unused_axes in list(all_axes.values())[len(panels) :]:
-            unused_axes.remove()
-        for axes, panel in zip(all_axes.values(), panels, strict=False):
+    quantities = list(dict.fromkeys(panel.y_label for panel in panels))
+    are_alike = len(quantities) == 1
+    sentence = f"{listed(quantities)} over the {x_label}."
+    caption = f"{sentence[0].upper()}{sentence[1:]} {caption}".strip()
+    n_columns = _columns(len(panels), are_alike=are_alike)
+    n_lines = math.ceil(len(panels) / n_columns)
+    with new_figure(path, is_wide=n_columns > 1, title=title, caption=caption) as figure:
+        grid = figure.subplots(n_lines, n_columns, squeeze=False, sharex=True, sharey=are_alike)
+        handles: dict[str, Line2D] = {}
+        looks = _looks(panels)
+        width = figure.get_figwidth() / n_columns
+        for axes, panel in zip(grid.flat, panels, strict=False):
             for label, curve in panel.curves.items():
-                legend[label] = _draw(axes, curve, labels.index(label), layers)
+                handles[label] = _draw(axes, curve, looks[label], layers)
             axes.set_title(wrap(panel.title, width))
-            axes.set(xlabel=x_label, ylabel=wrap(panel.y_label, RATIO * width))
+            if axes in grid[:, 0] or not are_alike:
+                axes.set_ylabel(wrap(panel.y_label, RATIO * width))
+            _set_range(axes, panels if are_alike else [panel])
             axes.grid()
             if not math.isnan(panel.limit):
-                axes.axhline(panel.limit, color="black", linewidth=0.8, linestyle=":")
-            _set_range(axes, panel)
-            if layers:
-                axes.set_xticks(range(len(layers)), layers, rotation=90)
-                axes.set_xlim(-MARGIN, len(layers) - 1 + MARGIN)
-            elif x_range is not None:
-                axes.set_xlim(x_range)
-            elif _has_values(panel.curves):  # without values matplotlib has no logarithmic axis
-                axes.set_xscale("log", base=2)
-                axes.xaxis.set_major_formatter("{x:g}")
+                axes.axhline(panel.limit, color="black", linewidth=0.8)
+        _set_x_axes(grid, panels, x_label, layers, x_range)
+        add_legend(figure, handles)
+        fit_height(figure, list(grid[:, 0]), lambda width: [RATIO * width] * n_lines)
 
 
-def _draw(axes: "Axes", curve: Curve, number: int, layers: Sequence[str]) -> "Line2D":
-    """Draw a curve and the band of its intervals; return the handle for the legend.
+def _set_x_axes(
+    grid: "np.ndarray",
+    panels: Sequence[CurvePanel],
+    x_label: str,
+    layers: Sequence[str],
+    x_range: tuple[float, float] | None,
+) -> None:
+    """Label the horizontal axes of the panels that have none below them, and remove axes without a
+    panel."""
+    first = grid[0, 0]
+    if layers:
+        first.set_xticks(range(len(layers)), layers)
+        first.set_xlim(-MARGIN, len(layers) - 1 + MARGIN)
+    elif x_range is not None:
+        first.set_xlim(x_range)
+    elif any(_has_values(panel.curves) for panel in panels):  # else there is no logarithmic axis
+        first.set_xscale("log", base=2)
+        first.xaxis.set_major_formatter("{x:g}")
+    for axes in grid.flat[len(panels) :]:
+        axes.remove()
+    n_columns = grid.shape[1]
+    for axes in grid.flat[len(panels) - n_columns : len(panels)]:
+        axes.tick_params(axis="x", labelbottom=True, labelrotation=90 if layers else 0)
+        axes.set_xlabel(x_label)
 
-    Args:
-        number: of the curve in the figure, which decides on its look.
-    """
+
+def _columns(n_panels: int, *, are_alike: bool) -> int:
+    """Return how many panels stand side by side."""
+    most = MAX_ALIKE if are_alike else MAX_UNLIKE
+    n_lines = math.ceil(n_panels / most)
+    return math.ceil(n_panels / n_lines)
+
+
+def _looks(panels: Sequence[CurvePanel]) -> dict[str, dict[str, Any]]:
+    """Return the look of the lines of each label: labels in their order, the looks again and again."""
+    labels = dict.fromkeys(label for panel in panels for label in panel.curves)
+    return dict(zip(labels, itertools.cycle(looks_of_lines()), strict=False))
+
+
+def _draw(axes: "Axes", curve: Curve, look: Mapping[str, Any], layers: Sequence[str]) -> "Line2D":
+    """Draw a curve and the band of its intervals; return the handle for the legend."""
     points = {}
     for place, value in curve.items():
         x = layers.index(place) if layers else place
@@ -109,17 +150,21 @@ def _draw(axes: "Axes", curve: Curve, number: int, layers: Sequence[str]) -> "Li
     values, low, high = zip(*(points[x] for x in xs), strict=True)
 
     # Markers at the end of the axis are drawn whole, above the frame
-    look = line_look(number)
     (line,) = axes.plot(xs, values, clip_on=False, zorder=ABOVE_FRAME, **look)
     axes.fill_between(xs, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
     return line
 
 
-def _set_range(axes: "Axes", panel: CurvePanel) -> None:
-    """Let the vertical axis reach over the range of a panel and its values; bands may be cut."""
-    points = [_point(point) for curve in panel.curves.values() for point in curve.values()]
+def _set_range(axes: "Axes", panels: Sequence[CurvePanel]) -> None:
+    """Let the vertical axis reach over the range of panels and their values; bands may be cut."""
+    points = [
+        _point(point)
+        for panel in panels
+        for curve in panel.curves.values()
+        for point in curve.values()
+    ]
     values = [point.value for point in points if not math.isnan(point.value)]
-    low, high = panel.y_range
+    low, high = panels[0].y_range
     if math.isfinite(low):
         axes.set_ylim(bottom=min([low, *values]))
     if math.isfinite(high):

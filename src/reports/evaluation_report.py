@@ -10,7 +10,8 @@ from src.ground.files import write_json
 from src.ood.reference import DetectorKey, Reference
 from src.reports.captions import caption, common, describe_method, stitched_networks
 from src.reports.grid_tables import draw
-from src.reports.heat_maps import HeatMap
+from src.reports.map_panels import HeatMap
+from src.reports.verdict_maps import heat_map
 from src.tables.evaluation_rows import TYPICAL_AUROC, EvaluationRow, evaluation_file
 from src.tables.experiments import by_experiment
 from src.tables.matrices import Matrix, is_known, known, pivot
@@ -23,6 +24,7 @@ from src.tables.quantities import (
     shown_in,
 )
 from src.tables.tables import to_record, write_table
+from src.verdict import Limits
 
 EXPLANATION = (
     "AUROC: area under the ROC curve of the detector, ½ if it cannot tell stitched from own "
@@ -138,8 +140,7 @@ def _panels(matrices: Matrices) -> dict[str, dict[str, HeatMap]]:
     for experiment, matrix_of_column in matrices.items():
         panels[experiment] = {}
         for column, matrix in matrix_of_column.items():
-            quantity = QUANTITIES[column]
-            panels[experiment][quantity.title] = HeatMap.of(matrix, quantity)
+            panels[experiment][QUANTITIES[column].title] = heat_map(column, matrix, Limits())
     return panels
 
 

@@ -1,4 +1,4 @@
-"""Figures of panels with a title above, and a caption and a legend below.
+"""Figures of two widths, in the style of a style sheet, with their captions in text files.
 
 The module imports matplotlib only to draw a figure.
 """
@@ -6,82 +6,30 @@ The module imports matplotlib only to draw a figure.
 import contextlib
 import importlib.util
 import io
+import math
 import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, cast
 
 from src.ground.console import warn
-from src.ground.files import write_bytes
+from src.ground.files import write_bytes, write_text
+from src.ground.style import style_sheets
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
+    from matplotlib.layout_engine import LayoutEngine
 
-COLUMN = 3.54  # inches: the width of a column of a paper, 9 cm
-PAGE = 7.09  # inches: the width of two columns, 18 cm
-POINTS = 7  # the size of all text
-CHARACTERS = 18  # characters of this text per inch
+STYLE_SHEET = Path(__file__).with_name("figures.mplstyle")
+CHARACTER = 0.57  # width of a character of text, in sizes of the font
 
 # Colours that colour-blind people tell apart (Okabe and Ito)
-BLACK = "#000000"
-ORANGE = "#E69F00"
-SKY_BLUE = "#56B4E9"
-GREEN = "#009E73"
 YELLOW = "#F0E442"
 BLUE = "#0072B2"
 VERMILION = "#D55E00"
-PURPLE = "#CC79A7"
-
-# Lines differ in all three, and the numbers of looks have no common factor but 2
-LINE_COLOURS = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY_BLUE, BLACK)
-MARKERS = "osD^vXP*<>"
-LINE_STYLES = ("-", "--", "-.", ":")
-
-
-class LineLook(TypedDict):
-    """The look of a line, as matplotlib names it."""
-
-    color: str
-    marker: str
-    linestyle: str
-
-
-STYLE: dict[Any, Any] = {
-    "font.size": POINTS,
-    "axes.titlesize": POINTS,
-    "axes.titlepad": 3,
-    "axes.labelpad": 2,
-    "axes.linewidth": 0.6,
-    "figure.titlesize": POINTS + 1,
-    "figure.constrained_layout.h_pad": 0.03,
-    "figure.constrained_layout.w_pad": 0.03,
-    "figure.constrained_layout.hspace": 0,
-    "figure.constrained_layout.wspace": 0,
-    "grid.alpha": 0.3,
-    "hatch.linewidth": 0.5,
-    "legend.handlelength": 4,  # so that line styles can be told apart
-    "legend.title_fontsize": POINTS,
-    "lines.linewidth": 1,
-    "lines.markersize": 3.5,
-    "patch.linewidth": 0.5,
-    "pdf.fonttype": 42,  # TrueType: text stays text, and publishers accept it
-    "savefig.bbox": "tight",
-    "savefig.dpi": 300,
-    "savefig.pad_inches": 0.03,
-    "text.parse_math": False,  # a $ in the name of a file stays a $
-    "xtick.major.pad": 2,
-    "xtick.major.size": 2,
-    "xtick.major.width": 0.6,
-    "ytick.major.pad": 2,
-    "ytick.major.size": 2,
-    "ytick.major.width": 0.6,
-}
 
 _are_left_out = False
 
@@ -115,63 +63,49 @@ def can_draw(path: Path) -> bool:
     return True
 
 
+def styled() -> contextlib.AbstractContextManager[None]:
+    """Return a context in which matplotlib draws in the style of the suite, and of the user over it."""
+    import matplotlib.style
+
+    return matplotlib.style.context([STYLE_SHEET, *style_sheets()])
+
+
 @contextlib.contextmanager
 def new_figure(
-    path: Path | None,
-    widths: Sequence[float],
-    heights: Sequence[float],
-    *,
-    title: str = "",
-    caption: str = "",
-) -> "Iterator[tuple[dict[tuple[int, int], Axes], dict[str, Artist]]]":
-    """Make a figure with panels in rows and columns; it is complete, and written, when the block
-    ends.
-
-    The block draws into the panels and labels them. The legend of all panels lies below the
-    panels, with the caption as its title.
+    path: Path | None, *, is_wide: bool, title: str = "", caption: str = ""
+) -> "Iterator[Figure]":
+    """Make an empty figure; the block draws into it, and when it ends the figure is written.
 
     Args:
-        path: of the image, a PNG or a PDF. The other format goes beside it. None: the figure is not
-            written.
-        widths: of the columns of panels, in inches, without labels.
-        heights: of the rows of panels, likewise.
-
-    Yields:
-        The axes of the panels by row and column, and a dict to fill with the handles of the legend
-        by label. The block may remove axes, except the first.
+        path: of the image, a PNG or a PDF. The other format goes beside it, and so does the caption
+            (`.txt`). None: nothing is written.
+        is_wide: it has the width of two columns of a paper.
+        caption: the text for below the figure, which is not in the image.
     """
-    import matplotlib
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    # With ample room for the labels of each panel, which `_fit` reduces to what they need
-    size = (sum(widths) + 3 * len(widths), sum(heights) + 3 * len(heights))
-    with matplotlib.rc_context(STYLE):
-        layout = ConstrainedLayoutEngine()
-        figure = _styled_figure(size, layout)
+    with styled():
+        figure = _styled_figure(caption)
+        if is_wide:
+            width, height = figure.get_size_inches()
+            figure.set_size_inches(2 * width, 2 * height)
         if title:
-            figure.suptitle(wrap(title, sum(widths)))
-        grid = figure.subplots(
-            len(heights), len(widths), squeeze=False, width_ratios=widths, height_ratios=heights
-        )
-        handles: dict[str, Artist] = {}
-        yield dict(np.ndenumerate(grid)), handles
-        _fit(figure, layout, widths, heights)
-        _add_legend(figure, handles, caption, max(COLUMN, figure.get_figwidth()))
+            figure.suptitle(wrap(title, figure.get_figwidth()))
+        yield figure
         if path is not None:
             _save(figure, path)
+            write_text(path.with_suffix(".txt"), f"{caption}\n")
 
 
-def _styled_figure(size: tuple[float, float], layout: "ConstrainedLayoutEngine") -> "Figure":
-    """Return an empty figure of a size in inches, which saves in `STYLE`.
-
-    Its legend lies below its edge, so that a file has to be as large as what is drawn.
-    """
-    import matplotlib
+def _styled_figure(caption: str) -> "Figure":
+    """Return an empty narrow figure, which knows its caption, and saves in the style."""
     from matplotlib.figure import Figure
 
     class StyledFigure(Figure):
+        def __init__(self, caption: str):
+            super().__init__()
+            self.caption = caption
+
         def savefig(self, fname: Any, **options: Any) -> None:
-            with matplotlib.rc_context(STYLE):
+            with styled():
                 super().savefig(fname, **options)
 
         def _repr_png_(self) -> bytes:  # notebooks show it, also without pyplot
@@ -179,34 +113,51 @@ def _styled_figure(size: tuple[float, float], layout: "ConstrainedLayoutEngine")
             self.savefig(image, format="png")
             return image.getvalue()
 
-    return StyledFigure(figsize=size, layout=layout)
+    return StyledFigure(caption)
 
 
-def line_look(number: int) -> LineLook:
-    """Return the look of a line by its number in the figure."""
-    return {
-        "color": LINE_COLOURS[number % len(LINE_COLOURS)],
-        "marker": MARKERS[number % len(MARKERS)],
-        "linestyle": LINE_STYLES[number % len(LINE_STYLES)],
-    }
-
-
-def _fit(
+def fit_height(
     figure: "Figure",
-    layout: "ConstrainedLayoutEngine",
-    widths: Sequence[float],
-    heights: Sequence[float],
+    first_panels: "Sequence[Axes]",
+    heights: Callable[[float], Sequence[float]],
 ) -> None:
-    """Make the figure so large that its panels have these widths and heights beside their labels,
-    and fix their places."""
+    """Make a figure as high as its lines of panels need, and not higher than its style allows.
+
+    Args:
+        first_panels: the first panel of each line.
+        heights: takes the width of the first panel, and returns the height of the panels of each
+            line, both in inches and without labels.
+    """
+    highest = figure.get_figheight()
+    layout = cast("LayoutEngine", figure.get_layout_engine())
+    for _ in range(2):  # a bar of colours is the thinner the lower it is, and leaves more width
+        layout.execute(figure)
+        width, height = figure.get_size_inches()
+        places = [axes.get_position() for axes in first_panels]
+        missing = (
+            sum(heights(places[0].width * width)) - sum(place.height for place in places) * height
+        )
+        figure.set_figheight(min(highest, height + missing))
     layout.execute(figure)
-    width, height = figure.get_size_inches()
-    panel = figure.axes[0].get_position()  # the layout keeps the ratios of all panels
-    missing_width = sum(widths) * (1 - panel.width * width / widths[0])
-    missing_height = sum(heights) * (1 - panel.height * height / heights[0])
-    figure.set_size_inches(width + missing_width, height + missing_height)
-    layout.execute(figure)
-    figure.set_layout_engine("none")
+
+
+def page_of(path: Path, number: int) -> Path:
+    """Return the path of a page of a figure, by its number from 1 on: f.png, f_2.png."""
+    return path if number == 1 else path.with_stem(f"{path.stem}_{number}")
+
+
+def looks_of_lines() -> list[dict[str, Any]]:
+    """Return the looks of the lines of a figure, such as colour and marker, in their order."""
+    import matplotlib
+
+    return list(matplotlib.rcParams["axes.prop_cycle"])
+
+
+def font_size() -> float:
+    """Return the size of text in inches."""
+    import matplotlib
+
+    return matplotlib.rcParams["font.size"] / 72
 
 
 def wrap(text: str, width: float) -> str:
@@ -215,7 +166,7 @@ def wrap(text: str, width: float) -> str:
     A word that is longer than a line, such as a path, is broken behind / or =, and if it has none
     in time, behind _ or -.
     """
-    n_characters = int(CHARACTERS * width)
+    n_characters = max(2, int(width / (CHARACTER * font_size())))
     lines = []
     for line in text.splitlines():
         broken = " ".join(_broken(word, n_characters) for word in line.split())
@@ -239,22 +190,21 @@ def _broken(word: str, n_characters: int) -> str:
     return word
 
 
-def _add_legend(
-    figure: "Figure", handles: "Mapping[str, Artist]", caption: str, width: float
-) -> None:
-    """Add the legend below the panels, with the caption as its title."""
-    labels = [wrap(label, width - 0.5) for label in handles]
-    longest = max(map(len, labels), default=0)
-    n_that_fit = max(1, int(CHARACTERS * width / (8 + longest)))
-    figure.legend(
-        handles.values(),
-        labels,
-        title=wrap(caption, width),
-        frameon=False,
-        loc="upper center",
-        bbox_to_anchor=(0.5, 0),
-        ncols=min(n_that_fit, max(1, len(labels))),
-    )
+def add_legend(figure: "Figure", handles: "Mapping[str, Artist]", **options: Any) -> None:
+    """Add a legend below the panels, in one row if it fits the width, otherwise in even rows.
+
+    Args:
+        handles: by label.
+    """
+    labels = [wrap(label, 0.9 * figure.get_figwidth()) for label in handles]
+    for n_rows in range(1, len(labels) + 1):
+        n_columns = math.ceil(len(labels) / n_rows)
+        legend = figure.legend(
+            handles.values(), labels, loc="outside lower center", ncols=n_columns, **options
+        )
+        if n_columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            break
+        legend.remove()
 
 
 def _save(figure: "Figure", path: Path) -> None:

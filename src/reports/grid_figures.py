@@ -5,7 +5,6 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
-from typing import TypedDict
 
 import numpy as np
 
@@ -14,7 +13,8 @@ from src.ground.console import note
 from src.ground.grouping import grouped
 from src.reports.captions import describe_stitches
 from src.reports.curves import CurvePanel, curves
-from src.reports.heat_maps import HeatMap, maps
+from src.reports.heat_maps import Labels, maps
+from src.reports.map_panels import HeatMap
 from src.runs.network_pairs import KINDS, PAIRS, kind_of_pair
 from src.tables.architectures import architecture_pairs
 from src.tables.experiments import NETWORKS, RANKS, by_experiment, method_names
@@ -28,17 +28,7 @@ MAX_LINES = 10  # curves in a panel
 TITLE = "accuracy of the stitched network"
 
 
-class AxisLabels(TypedDict):
-    """The labels of heat maps of stitches, as `maps` takes them."""
-
-    row_label: str
-    column_label: str
-    blank: str
-
-
-AXES = AxisLabels(
-    row_label="front layer", column_label="end layer", blank="not stitched or not measured"
-)
+STITCHED = Labels("front layer", "end layer", "not stitched or not measured", are_layers=True)
 
 # rank -> accuracy of a pair of layers, None: full rank; by pair
 Sweep = dict[Pair, dict[int | None, float]]
@@ -169,8 +159,8 @@ def draw_grid(
             )
         panels = {}
         for name, matrix in list(matrices.items())[:MAX_PANELS]:
-            panels[name.replace(", ", "\n") or TITLE] = HeatMap(matrix)
-        maps(drawn, {"": panels}, **AXES, title=title, caption=caption)
+            panels[name.replace(", ", "\n")] = {"accuracy": HeatMap(matrix)}
+        maps(drawn, panels, labels=STITCHED, title=title, caption=caption)
     note(f"wrote {path} and {drawn}" if drawn.exists() else f"wrote {path}")
 
 

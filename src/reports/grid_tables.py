@@ -10,8 +10,9 @@ from src.ground.console import listed, note, table, warn
 from src.ground.errors import UserError
 from src.ground.files import locked
 from src.reports.captions import common, describe_stitches
-from src.reports.grid_figures import AXES, MAX_PANELS, draw_grid
-from src.reports.heat_maps import HeatMap, maps
+from src.reports.grid_figures import MAX_PANELS, STITCHED, draw_grid
+from src.reports.heat_maps import maps
+from src.reports.map_panels import HeatMap
 from src.runs.folders import read_runs
 from src.tables.experiments import by_experiment
 from src.tables.image_records import told_apart
@@ -164,7 +165,7 @@ def draw(
         note(f"{image} shows {experiments}")
         caption += f" {experiments.capitalize()} {verb} shown; the CSV has all of them."
     shown = dict(list(panels.items())[-n_shown:])
-    if maps(image, shown, **AXES, title=title, caption=caption):
+    if maps(image, shown, labels=STITCHED, title=title, caption=caption):
         note(f"wrote {path} and {image}")
     else:
         note(f"wrote {path}")

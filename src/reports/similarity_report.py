@@ -8,7 +8,8 @@ from src.choices.similarity import ACTIVATIONS, MEASURES, SAMPLES, Measure, meas
 from src.ground.console import result, table
 from src.reports.captions import caption, common, pair_of_networks
 from src.reports.curves import CurvePanel, curves
-from src.reports.heat_maps import HeatMap, maps
+from src.reports.heat_maps import Labels, maps
+from src.reports.map_panels import HeatMap
 from src.tables.matrices import Matrix
 from src.tables.network_names import short
 from src.tables.similarity_rows import SimilarityRow
@@ -109,13 +110,13 @@ def draw(path: Path, rows: Sequence[SimilarityRow], *, title: str = "") -> None:
     elif n_pairs == 1 and n_ranks1 > 1:
         first = rows[0]
         cells = {(_rank_title(row.rank1), _rank_title(row.rank2)): row for row in rows}
-        labels = (f"rank of {first.layer1}, model 1", f"rank of {first.layer2}, model 2")
+        labels = Labels(f"rank of {first.layer1}, model 1", f"rank of {first.layer2}, model 2")
         _draw_maps(path, cells, labels, title=title, caption=describe(rows))
     else:
         ranks = (rows[0].rank1, rows[0].rank2)  # the highest ranks stand first
         at_ranks = [row for row in rows if (row.rank1, row.rank2) == ranks]
         cells = {(row.layer1, row.layer2): row for row in at_ranks}
-        labels = (_layer_title(1, ranks[0]), _layer_title(2, ranks[1]))
+        labels = Labels(_layer_title(1, ranks[0]), _layer_title(2, ranks[1]), are_layers=True)
         _draw_maps(path, cells, labels, title=title, caption=describe(rows))
 
 
@@ -131,26 +132,12 @@ def _layer_title(number: int, rank: Rank) -> str:
     return f"{title} at rank {rank}"
 
 
-def _draw_maps(
-    path: Path, cells: Cells, labels: tuple[str, str], *, title: str, caption: str
-) -> None:
-    """Draw a heat map of each measure over two axes.
-
-    Args:
-        labels: of the rows and of the columns.
-    """
+def _draw_maps(path: Path, cells: Cells, labels: Labels, *, title: str, caption: str) -> None:
+    """Draw a heat map of each measure over two axes."""
     panels = _heat_maps(cells)
     if any(panel.marked for panel in panels.values()):
         caption += " Red corners: positions or tokens are the samples, in all other cells images."
-    row_label, column_label = labels
-    maps(
-        path,
-        {"": panels},
-        row_label=row_label,
-        column_label=column_label,
-        title=title,
-        caption=caption,
-    )
+    maps(path, {"": panels}, labels=labels, title=title, caption=caption)
 
 
 def _heat_maps(cells: Cells) -> dict[str, HeatMap]:

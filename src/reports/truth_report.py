@@ -14,7 +14,8 @@ from src.collected.truth_protocol import ALL_LAYERS, IMPOSTORS
 from src.ground.console import aligned, listed, result
 from src.ground.files import write_text
 from src.ground.grouping import grouped
-from src.reports.heat_maps import HeatMap, maps
+from src.reports.heat_maps import Labels, maps
+from src.reports.map_panels import HeatMap
 from src.tables.matrices import Matrix
 from src.tables.tables import write_table
 from src.tables.truth_rows import DotsRow, TruthRow
@@ -210,12 +211,11 @@ def draw_scores(path: Path, rows: Sequence[TruthRow]) -> None:
         if shown:
             matrix = _matrix(shown, _over_chance, missing=math.nan)
             marked = [(row.measure, row.test) for row in shown if _is_better(row)]
-            maps_of_rows[title] = {"": HeatMap(matrix, marked=marked)}
+            maps_of_rows[title] = {"score": HeatMap(matrix, marked=marked)}
     maps(
         path,
         maps_of_rows,
-        row_label="measure",
-        column_label="test",
+        labels=Labels("measure", "test"),
         caption="0: chance, 1: the truth; by mean ranks over layers. Red corners: above all "
         "baselines. The CSV has all measures.",
     )

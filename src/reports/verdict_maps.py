@@ -1,12 +1,14 @@
 """Maps of the verdicts on the stitches of two networks, and the figure of these maps."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from src.reports.figures import BLUE, VERMILION, YELLOW
-from src.reports.grid_tables import AXES
-from src.reports.heat_maps import ClassMap, HeatMap, Panel, Sign, maps_figure
+from src.reports.grid_figures import STITCHED
+from src.reports.heat_maps import maps_figure
+from src.reports.map_panels import ClassMap, HeatMap, Panel, Sign
 from src.tables.matrices import Matrix, PairOfLayers, known, pivot
 from src.tables.quantities import QUANTITIES
 from src.verdict import LOST, NOT_MATCHED, SIMILAR, UNDECIDED, Limits
@@ -20,6 +22,7 @@ SIGNS = {  # as in heat maps, bright is similar
     NOT_MATCHED: Sign(BLUE),
     UNDECIDED: Sign("white", "\\\\\\\\", lines="0.6"),  # dots would look like minus signs
 }
+TOLERANCES = 5  # the darkest penalty, in tolerances
 IN_MAIN_FIGURE = ("accuracy", "identification")  # beside the verdict of a pair of networks
 
 
@@ -31,9 +34,13 @@ class JudgedPair(PairOfLayers, Protocol):
         """One of `VERDICTS`."""
 
 
-def heat_map(quantity: str, matrix: Matrix) -> HeatMap:
-    """Return the heat map of a matrix of a quantity."""
-    return HeatMap.of(matrix, QUANTITIES[quantity])
+def heat_map(quantity: str, matrix: Matrix, limits: Limits) -> HeatMap:
+    """Return the heat map of a matrix of a quantity, with the limit that the verdict judges it by."""
+    if quantity == "penalty":
+        darkest = min(TOLERANCES * limits.tolerance, 1) or 1
+        return HeatMap(matrix, (darkest, 0), limits.tolerance)
+    limit = limits.identification if quantity == "identification" else math.nan
+    return HeatMap.of(matrix, QUANTITIES[quantity], limit=limit)
 
 
 def verdict_map(rows: Iterable[JudgedPair]) -> dict[str, Panel]:
@@ -56,13 +63,13 @@ def figure_of(rows_of_title: Mapping[str, Sequence[JudgedPair]], limits: Limits)
     """Return a matplotlib figure of accuracy, identification and verdict, without writing a file.
 
     Args:
-        rows_of_title: the stitches of two networks in each row of panels, by the title of the row.
+        rows_of_title: the stitches of two networks in each column of panels, by its title.
     """
     panels: dict[str, dict[str, Panel]] = {}
     for title, rows in rows_of_title.items():
         of_quantities: dict[str, Panel] = {}
         for name in IN_MAIN_FIGURE:
             matrix = pivot(rows, partial(known, name=name))
-            of_quantities[QUANTITIES[name].title] = heat_map(name, matrix)
+            of_quantities[QUANTITIES[name].title] = heat_map(name, matrix, limits)
         panels[title if len(rows_of_title) > 1 else ""] = of_quantities | verdict_map(rows)
-    return maps_figure(panels, **AXES, caption=rule_in_short(limits))
+    return maps_figure(panels, labels=STITCHED, caption=rule_in_short(limits))

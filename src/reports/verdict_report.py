@@ -16,8 +16,9 @@ from src.collected.named_networks import NamedNetwork
 from src.ground.console import result, table
 from src.ground.files import write_text
 from src.ground.grouping import grouped
-from src.reports.grid_tables import AXES
-from src.reports.heat_maps import HeatMap, Panel, maps
+from src.reports.grid_figures import STITCHED
+from src.reports.heat_maps import maps
+from src.reports.map_panels import HeatMap, Panel
 from src.reports.verdict_maps import IN_MAIN_FIGURE, heat_map, rule_in_short, verdict_map
 from src.reports.way_figure import draw_way
 from src.runs.network_pairs import (
@@ -299,7 +300,7 @@ def draw(
     title: str,
     caption: str,
 ) -> None:
-    """Draw the maps: a row of panels a section and a pair of groups, a column a quantity.
+    """Draw the maps: a column of panels a section and a pair of groups, a line a quantity.
 
     The main figure ends with the verdicts. The further quantities have a figure for themselves.
     """
@@ -319,16 +320,16 @@ def draw(
         row_title = section.title if len(sections) > 1 else ""
         first, *others = main_quantities
         main_maps[row_title] = {
-            **_heat_maps(section, [first]),
-            **_auroc_map(section, detector),
-            **_heat_maps(section, others),
+            **_heat_maps(section, [first], limits),
+            **_auroc_map(section, detector, limits),
+            **_heat_maps(section, others, limits),
             **_verdicts(section),
         }
-        further_maps[row_title] = {**_heat_maps(section, further)}
+        further_maps[row_title] = _heat_maps(section, further, limits)
     maps(
         path.with_suffix(".png"),
         main_maps,
-        **AXES,
+        labels=STITCHED,
         title=title,
         caption=f"{caption} {rule_in_short(limits)}".strip(),
     )
@@ -336,7 +337,7 @@ def draw(
         maps(
             path.with_name(f"{path.stem}_numbers.png"),
             further_maps,
-            **AXES,
+            labels=STITCHED,
             title=title,
             caption=caption,
         )
@@ -349,11 +350,11 @@ def draw(
     )
 
 
-def _heat_maps(section: Section, names: Sequence[str]) -> dict[str, HeatMap]:
+def _heat_maps(section: Section, names: Sequence[str], limits: Limits) -> dict[str, Panel]:
     """Return the heat map of each quantity of a section, or of its mean over pairs of networks."""
     mean = "mean " if section.is_summary else ""
     return {
-        f"{mean}{QUANTITIES[name].title}": heat_map(name, means(section.rows, name))
+        f"{mean}{QUANTITIES[name].title}": heat_map(name, means(section.rows, name), limits)
         for name in names
     }
 
@@ -367,12 +368,12 @@ def _most_used_detector(rows: Sequence[VerdictRow]) -> str:
     return max(names, key=lambda name: (names[name], name == f"{AUROC}energy")).removeprefix(AUROC)
 
 
-def _auroc_map(section: Section, detector: str) -> dict[str, HeatMap]:
+def _auroc_map(section: Section, detector: str, limits: Limits) -> dict[str, HeatMap]:
     """Return the map of the AUROC of a detector, by its title; {} for means over networks."""
     if section.is_summary or not detector:
         return {}
     matrix = pivot(section.rows, lambda row: row.further.get(f"{AUROC}{detector}", np.nan))
-    return {f"AUROC ({detector})": heat_map("auroc", matrix)}
+    return {f"AUROC ({detector})": heat_map("auroc", matrix, limits)}
 
 
 def _verdicts(section: Section) -> dict[str, Panel]:

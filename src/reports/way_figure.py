@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from src.ground.grouping import grouped
-from src.reports.curves import Curve, CurvePanel, Point, curves
+from src.reports.curves import MAX_ALIKE, Curve, CurvePanel, Point, curves
+from src.reports.figures import page_of
 from src.tables.verdict_rows import VerdictRow
 
 MAX_LINES = 6  # pairs of layers that a panel shows together
-MAX_PANELS = 12  # on a page
+MAX_PANELS = 16  # on a page
 RANGE = (0.5, 1.0)  # of the axis: from chance to certainty
 
 
@@ -24,41 +25,47 @@ def draw_way(
 ) -> None:
     """Draw the shares of identified images over the layers of the end network, a line a stitch.
 
-    A title has one panel if it has few pairs of layers; otherwise it begins a page, with a panel
-    for each end layer. Several pages have numbers. Nothing is drawn where identification was not
-    measured.
+    A title has one panel if it has few pairs of layers; otherwise a panel for each end layer. Several
+    pages have numbers. Nothing is drawn where identification was not measured.
 
     Args:
         rows_of_title: the verdicts of each method and kind of networks. Rows with equal layers are
             averaged.
         limit: the share that a similar pair needs, for a line across the panels.
     """
-    pages: list[list[CurvePanel]] = []
+    panels_of_title = []
     for row_title, rows in rows_of_title.items():
         evaluated = [row for row in rows if row.way]
-        if not evaluated:
-            continue
-        panels = [
-            CurvePanel(of_panel, "identified images", RANGE, title=panel_title, limit=limit)
-            for panel_title, of_panel in _panels(row_title, evaluated).items()
-        ]
-        has_room = pages and len(pages[-1]) + len(panels) <= MAX_PANELS
-        if len(panels) == 1 and has_room:
-            pages[-1] += panels
-        else:
-            for first in range(0, len(panels), MAX_PANELS):
-                pages.append(panels[first : first + MAX_PANELS])
+        if evaluated:
+            panels_of_title.append(
+                [
+                    CurvePanel(of_panel, "identified images", RANGE, title=panel_title, limit=limit)
+                    for panel_title, of_panel in _panels(row_title, evaluated).items()
+                ]
+            )
     layers = _layers_of([row for rows in rows_of_title.values() for row in rows])
-    for number, page in enumerate(pages, start=1):
-        suffix = "" if number == 1 else f"_{number}"
+    for number, page in enumerate(_pages(panels_of_title), start=1):
         curves(
-            path.with_name(f"{path.stem}{suffix}.png"),
+            page_of(path.with_suffix(".png"), number),
             page,
             x_label="layer of the end network",
             layers=layers,
             title=title,
             caption=f"{caption} The image is lost where a line falls below {limit:g}.".strip(),
         )
+
+
+def _pages(panels_of_title: Sequence[list[CurvePanel]]) -> list[list[CurvePanel]]:
+    """Return pages of panels; titles whose panels fill lines of a page share it."""
+    pages: list[list[CurvePanel]] = []
+    for panels in panels_of_title:
+        fills_lines = MAX_ALIKE % len(panels) == 0
+        if fills_lines and pages and len(pages[-1]) + len(panels) <= MAX_PANELS:
+            pages[-1] += panels
+        else:
+            for first in range(0, len(panels), MAX_PANELS):
+                pages.append(panels[first : first + MAX_PANELS])
+    return pages
 
 
 def _panels(title: str, rows: Sequence[VerdictRow]) -> dict[str, dict[str, Curve]]:

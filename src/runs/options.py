@@ -32,6 +32,7 @@ FREE = (
     "verbose",
     "print_freq",
     "title",
+    "style",
 )
 
 # Values of this suite for the options that the public code writes as "" or 0

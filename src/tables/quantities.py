@@ -30,7 +30,8 @@ class Quantity(NamedTuple):
     title: str  # in figures and printed tables
     measured_by: str  # STITCHING, VALIDITY, DETECTOR or VERDICT
     description: str  # a sentence without its full stop
-    # The values of a different and of a similar stitch; None: neither high nor low is similar
+    # The values of a different and of a similar stitch; None: neither high nor low is similar. An
+    # infinite end: in figures the colours end at the highest value
     scale: tuple[float, float] | None = None
     possible: tuple[float, float] = (-math.inf, math.inf)  # the lowest and the highest value
     is_two_sided: bool = False  # similar in the middle of `scale`, different at both ends
@@ -150,7 +151,7 @@ QUANTITIES = {
         VERDICT,
         "Cohen's κ of stitched and end network within strata; a stratum has the images of one "
         "label and one class predicted by the front network",
-        scale=(0, 1),
+        scale=(0, math.inf),
         shown_in=(IN_VERDICT, IN_TRUTH),
     ),
     "seed_spread": Quantity(

@@ -1,0 +1,234 @@
+"""Panels of heat maps: a matrix of numbers in colours, or of classes, with the numbers written into
+the cells."""
+
+import math
+from collections.abc import Collection, Iterable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+from src.ground.console import listed
+from src.tables.matrices import Matrix
+from src.tables.quantities import Quantity
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+# Colour maps. Their brightness alone tells the values apart, in print and to colour-blind people.
+SIMILARITY = "viridis"
+DISTANCE = "viridis_r"
+TWO_SIDED = "RdBu_r"  # bright in the middle, dark blue below and dark red above
+DIFFERENCE = "cividis"  # dark below 0, bright above
+
+
+class Sign(NamedTuple):
+    """The look of cells: the hatch tells in grey what the colour does not."""
+
+    colour: str
+    hatch: str = ""
+    lines: str = "black"  # the colour of the hatch
+
+    def on(self, patch: "Patch") -> "Patch":
+        """Give a patch this look; return it."""
+        patch.set(facecolor=self.colour, hatch=self.hatch, edgecolor=self.lines)
+        return patch
+
+
+BLANK = Sign("0.92", "\\\\\\", lines="0.65")  # of cells without a value
+
+
+class HeatMap(NamedTuple):
+    """A panel: a matrix, and the meaning of its colours. Bright is similar, dark is different."""
+
+    matrix: Matrix  # a cell of NaN stays blank
+    # The values of the darkest and of the brightest colour. A distance has (1, 0). An infinite end
+    # fits the values of the figure.
+    scale: tuple[float, float] = (0.0, 1.0)
+    limit: float = math.nan  # what the values are judged by: the middle of the colours, and marked
+    colours: str = ""  # matplotlib's colour map; "": bright at the second end of the scale
+    marked: Collection[tuple[str, str]] = ()  # row and column of cells with a red corner
+
+    @classmethod
+    def of(cls, matrix: Matrix, quantity: Quantity, *, limit: float = math.nan) -> "HeatMap":
+        """Return the panel of a matrix of a quantity.
+
+        Raises:
+            ValueError: the quantity has no scale.
+        """
+        if quantity.scale is None:
+            raise ValueError(f"{quantity.title} has no scale for the colours of a heat map")
+        return cls(matrix, quantity.scale, limit, TWO_SIDED if quantity.is_two_sided else "")
+
+    @classmethod
+    def difference(cls, matrix: Matrix) -> "HeatMap":
+        """Return the panel of a matrix of differences, with 0 in the middle of the colours."""
+        sizes = [abs(value) for line in matrix.values for value in line]
+        largest = max((size for size in sizes if size > 0), default=1.0)  # NaN is not above 0
+        return cls(matrix, (-largest, largest), colours=DIFFERENCE)
+
+    @property
+    def colour_map(self) -> str:
+        """The name of matplotlib's colour map."""
+        darkest, brightest = self.scale
+        return self.colours or (SIMILARITY if darkest < brightest else DISTANCE)
+
+    @property
+    def look(self) -> str:
+        """The colours and their values as a text: panels of one look share a bar of colours."""
+        return f"{self.colour_map} {self.scale} {self.limit}"
+
+    @property
+    def numbers(self) -> list[float]:
+        """The values of the cells."""
+        return [value for line in self.matrix.values for value in line]
+
+    @property
+    def has_blanks(self) -> bool:
+        """Whether cells have no value."""
+        return any(map(math.isnan, self.numbers))
+
+    def norm(self, values: Iterable[float]) -> "Normalize":
+        """Return the place of values in the colours.
+
+        Args:
+            values: of all panels of this look, for an infinite end of the scale.
+        """
+        from matplotlib.colors import Normalize, TwoSlopeNorm
+
+        low, high = sorted(self.scale)
+        if math.isinf(high):
+            largest = max((value for value in values if value > low), default=low)
+            high = max(math.ceil(10 * largest), 10 * low + 1) / 10
+        if low < self.limit < high:
+            return TwoSlopeNorm(self.limit, low, high)
+        return Normalize(low, high)
+
+    def paint(
+        self, axes: "Axes", norm: "Normalize | None" = None, *, has_numbers: bool = True
+    ) -> None:
+        """Draw the cells with their values, and the marks.
+
+        Args:
+            norm: None: that of the panel alone.
+        """
+        image = axes.imshow(
+            self.matrix.values,
+            norm=norm or self.norm(self.numbers),
+            cmap=self.colour_map,
+            aspect="auto",
+        )
+        if has_numbers:
+            for y, line in enumerate(self.matrix.values):
+                for x, value in enumerate(line):
+                    if not math.isnan(value):
+                        _write_cell(axes, x, y, value, image.cmap(image.norm(value)))
+        for row, column in self.marked:
+            self._mark(axes, row, column)
+
+    def _mark(self, axes: "Axes", row: str, column: str) -> None:
+        """Draw a red triangle into the upper right corner of a cell."""
+        x = self.matrix.columns.index(column)
+        y = self.matrix.rows.index(row)
+        xs = [x + 0.5, x + 0.26, x + 0.5]
+        ys = [y - 0.5, y - 0.5, y - 0.26]
+        axes.fill(xs, ys, facecolor="red", edgecolor="white", linewidth=0.5)
+
+
+class ClassMap(NamedTuple):
+    """A panel of cells with the sign of a class and a number."""
+
+    matrix: Matrix  # of (class, number); the number may be NaN; a cell of None stays blank
+    signs: Mapping[str, Sign]  # by class; the legend shows them
+    number: str  # the meaning of the numbers, for the caption
+
+    @property
+    def look(self) -> str:
+        """The classes as a text."""
+        return listed(self.signs)
+
+    @property
+    def numbers(self) -> list[float]:
+        """The numbers in the cells; NaN of cells without a number."""
+        cells = [cell for line in self.matrix.values for cell in line]
+        return [math.nan if cell is None else cell[1] for cell in cells]
+
+    @property
+    def has_blanks(self) -> bool:
+        """Whether cells have no class."""
+        return any(cell is None for line in self.matrix.values for cell in line)
+
+    def paint(
+        self, axes: "Axes", norm: "Normalize | None" = None, *, has_numbers: bool = True
+    ) -> None:
+        """Draw the cells with their numbers.
+
+        Args:
+            norm: is not read; classes have no scale.
+        """
+        from matplotlib.colors import to_rgba
+        from matplotlib.patches import Rectangle
+
+        axes.set(
+            xlim=(-0.5, len(self.matrix.columns) - 0.5),
+            ylim=(len(self.matrix.rows) - 0.5, -0.5),
+        )
+        for y, line in enumerate(self.matrix.values):
+            for x, cell in enumerate(line):
+                if cell is None:
+                    continue
+                name, number = cell
+                sign = self.signs[name]
+                axes.add_patch(sign.on(Rectangle((x - 0.5, y - 0.5), 1, 1)))
+                if has_numbers and not math.isnan(number):
+                    _write_cell(axes, x, y, number, to_rgba(sign.colour), is_boxed=True)
+
+
+Panel = HeatMap | ClassMap
+
+
+def frame(axes: "Axes", x: int, y: int) -> None:
+    """Draw a frame around a cell."""
+    from matplotlib.patches import Rectangle
+
+    frame = Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False)
+    outline(frame)
+    axes.add_patch(frame)
+
+
+def outline(line: "Patch | Line2D") -> None:
+    """Make a line black between white, so that it is seen on every colour."""
+    from matplotlib.patheffects import withStroke
+
+    line.set(linewidth=0.8, path_effects=[withStroke(linewidth=2, foreground="white")])
+    line.set_color("black")
+
+
+def text_of(number: float) -> str:
+    """Return a number with two digits; 0.00 has no sign, and NaN is an empty text."""
+    return "" if math.isnan(number) else f"{round(number, 2) + 0.0:.2f}"
+
+
+def _write_cell(
+    axes: "Axes",
+    x: int,
+    y: int,
+    number: float,
+    background: Iterable[float],
+    *,
+    is_boxed: bool = False,
+) -> None:
+    """Write a number into a cell.
+
+    Args:
+        background: the colour of the cell, with red, green and blue in front.
+        is_boxed: the number has a box of this colour, which covers the hatch.
+    """
+    red, green, blue, *_ = background
+    brightness = 0.3 * red + 0.59 * green + 0.11 * blue
+    colour = "black" if brightness > 0.5 else "white"
+    box = None
+    if is_boxed:
+        box = {"facecolor": background, "edgecolor": "none", "pad": 0.5}
+    text = axes.text(x, y, text_of(number), ha="center", va="center", color=colour, bbox=box)
+    text.set_in_layout(False)  # it lies in its panel; the layout is much faster without it
