@@ -39,6 +39,7 @@ def parser() -> cli.Parser:
     )
     add_judging(options)
     add("--title", default="", help="title of the page; default: the folders")
+    cli.add_style(options)
     add("-o", "--output", default="report.html", help="file to write")
     return options
 
@@ -92,10 +93,12 @@ def report(args) -> None:
         ]
         parts = [
             sections.results(verdicts, limits),
-            sections.figures("Maps", folder, "verdict.png", "verdict_numbers.png"),
+            sections.figures(
+                "Maps", folder, "verdict.png", "verdict_[0-9]*.png", "verdict_numbers*.png"
+            ),
             sections.figures("Where the image is lost", folder, "verdict_way*.png"),
             sections.groups([*groups, *by_measures.groups], [*tests, *by_measures.tests]),
-            sections.figures("Similarity of all layers", folder, "similarity.png"),
+            sections.figures("Similarity of all layers", folder, "similarity*.png"),
             sections.figures("Corresponding layers, over depth", folder, "curves*.png"),
             sections.matches(matches),
             sections.networks(networks),

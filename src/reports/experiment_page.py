@@ -38,13 +38,6 @@ from src.tables.verdict_rows import AUROC, GroupRow, GroupTestRow, VerdictRow
 from src.values import IntervalEstimate, Pair
 from src.verdict import VERDICTS, Limits
 
-CAPTIONS = {  # of the figures, by the beginnings of their names
-    "verdict_numbers": "Further numbers of all pairs of layers.",
-    "verdict_way": "Share of identified images from the end layer to the output; 0.5 is chance.",
-    "verdict": "All pairs of layers: rows are front layers, columns end layers.",
-    "curves": "Layers that correspond to each other, over depth.",
-    "similarity": "Similarity of all pairs of layers.",
-}
 QUESTION = (
     "Which layers of networks are functionally similar? The activation of a front network at one layer is mapped by "
     "an affine map to the activation space of a layer of an end network, which goes on from there. Two things are "
@@ -84,12 +77,12 @@ def results(rows: Sequence[VerdictRow], limits: Limits) -> Section:
 
 
 def figures(title: str, folder: Path, *patterns: str) -> Section:
-    """Return a section with the figures of a folder whose names fit patterns, page by page."""
+    """Return a section with the figures of a folder whose names fit patterns, page by page, and their
+    captions."""
     elements = []
     for pattern in patterns:
         for image in sorted(folder.glob(pattern), key=lambda path: (len(path.name), path.name)):
-            beginning = next(name for name in CAPTIONS if image.name.startswith(name))
-            elements.append(html.figure(image, CAPTIONS[beginning]))
+            elements.append(html.figure(image, image.with_suffix(".txt").read_text().strip()))
     return Section(title, elements)
 
 

@@ -51,7 +51,7 @@ def draw_way(
             x_label="layer of the end network",
             layers=layers,
             title=title,
-            caption=f"{caption} The image is lost where a line falls below {limit:g}.".strip(),
+            caption=f"{caption} The image is lost where a line falls below {limit:g}; chance is 0.5.".strip(),
         )
 
 
