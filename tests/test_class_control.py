@@ -351,21 +351,25 @@ def test_the_largest_p_value_of_all_layers_against_the_weakest_layer_of_the_cont
     ],
 )
 def test_a_control_is_of_the_same_networks_layers_method_and_images(
-    tmp_path, rng, of_control, first
+    tmp_path, rng, of_control, first, capsys
 ):
+    """A control that identified other images is named; a stitch without a control is not."""
     write_run(tmp_path / "plain", "1", n_right=945)
     write_run(tmp_path / "control", "2", n_right=945, **CONTROL | of_control)
     write_identified(tmp_path / "plain", {"1": drawn(rng, 0.9, 0.9, 0.9)})
     write_identified(tmp_path / "control", {"2": drawn(rng, 0.6, 0.6, 0.6)}, first=first)
     assert compared(tmp_path) == [(None, None)]
+    said = capsys.readouterr().err
+    assert ("other images or foils were identified" in said) == (first > 0)
 
 
-def test_activations_that_are_not_finite_are_not_compared(tmp_path, rng):
+def test_activations_that_are_not_finite_are_not_compared(tmp_path, rng, capsys):
     write_run(tmp_path / "plain", "1", n_right=945)
     write_run(tmp_path / "control", "2", n_right=945, **CONTROL)
     write_identified(tmp_path / "plain", {"1": drawn(rng, 0.9, 0.9, 0.9)})
     write_identified(tmp_path / "control", {"2": np.full((3, 400), math.nan)})
     assert compared(tmp_path) == [(None, None)]
+    assert "activations are not finite" in capsys.readouterr().err
 
 
 def test_of_several_seeds_the_largest_p_value_counts(tmp_path, rng):
@@ -441,14 +445,16 @@ def test_controls_are_pooled_among_themselves(tmp_path, rng):
     assert titles == {"2 pairs of networks": 2, "2 pairs of networks (class control)": 2}
 
 
-def test_a_damaged_file_of_identified_images(tmp_path, rng):
+def test_a_damaged_file_of_identified_images_is_left_out(tmp_path, rng, capsys):
     write_run(tmp_path / "plain", "1", n_right=945)
     write_run(tmp_path / "control", "2", n_right=945, **CONTROL)
     write_identified(tmp_path / "plain", {"1": drawn(rng, 0.9, 0.9, 0.9)})
     write_identified(tmp_path / "control", {"2": drawn(rng, 0.9, 0.9, 0.9)})
     write_text(way_file(tmp_path / "control").with_suffix(".npz"), "nonsense")
-    with pytest.raises(UserError, match="evaluate the folder again"):
-        compared(tmp_path)
+    assert compared(tmp_path) == [(None, None)]
+    said = capsys.readouterr().err
+    assert "identification.npz is damaged" in said and "evaluate the folder again" in said
+    assert "not both have identified images" in said
 
 
 def test_rows_of_earlier_versions_are_no_controls(tmp_path):

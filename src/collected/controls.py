@@ -11,6 +11,7 @@ from itertools import chain
 import numpy as np
 
 from src.collected.groups import CLASS_CONTROL, Group
+from src.ground.console import warn_once
 from src.runs.evaluations import identified_images
 from src.runs.folders import StitchingRun
 from src.tables.evaluation_rows import IdentifiedImages
@@ -29,7 +30,8 @@ def controls_of(groups: Iterable[Group]) -> Controls:
 def compared(group: Group, controls: Controls) -> Compared | None:
     """Compare the stitches of a group with their controls.
 
-    None for controls, and unless each run has a control that identified the same images.
+    None for controls, and unless each run has a control. None with a warning if the control did not
+    identify the same images.
     """
     if group.control == CLASS_CONTROL:
         return None
@@ -41,7 +43,12 @@ def compared(group: Group, controls: Controls) -> Compared | None:
             return None
         of_stitch = identified_images(run)
         of_control = identified_images(control)
-        if of_stitch is None or of_control is None or not _are_comparable(of_stitch, of_control):
+        if of_stitch is None or of_control is None:
+            _warn(run, control, "not both have identified images; evaluate both folders")
+            return None
+        misfit = _misfit(of_stitch, of_control)
+        if misfit:
+            _warn(run, control, misfit)
             return None
         stitch_values.append(of_stitch.values)
         control_values.append(of_control.values)
@@ -54,10 +61,21 @@ def _key(run: StitchingRun) -> Hashable:
     return run.row.pair, experiment.key
 
 
-def _are_comparable(stitch: IdentifiedImages, control: IdentifiedImages) -> bool:
-    """Return whether both identified the same images, with the same foils, at as many layers."""
+def _warn(run: StitchingRun, control: StitchingRun, reason: str) -> None:
+    """Warn, once for all stitches of a folder, that they are not compared with their controls."""
+    warn_once(
+        f"stitches in {run.folder.parent} are not compared with their controls in "
+        f"{control.folder.parent}: {reason}"
+    )
+
+
+def _misfit(stitch: IdentifiedImages, control: IdentifiedImages) -> str:
+    """Return why a stitch and its control cannot be compared; "" if they can."""
     are_same_images = np.array_equal(stitch.images, control.images)
-    are_same_foils = np.array_equal(stitch.foils, control.foils)
-    has_same_layers = stitch.values.shape == control.values.shape
-    is_finite = not np.isnan(stitch.values).any() and not np.isnan(control.values).any()
-    return are_same_images and are_same_foils and has_same_layers and is_finite
+    if not are_same_images or not np.array_equal(stitch.foils, control.foils):
+        return "other images or foils were identified; evaluate both folders on the same images"
+    if stitch.values.shape != control.values.shape:
+        return "images were identified at other layers; evaluate both folders again"
+    if np.isnan(stitch.values).any() or np.isnan(control.values).any():
+        return "activations are not finite"
+    return ""

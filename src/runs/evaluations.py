@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.ground.console import warn
-from src.ground.files import readable
+from src.ground.console import warn, warn_once
 from src.runs.folders import StitchingRun
 from src.tables.evaluation_rows import (
     EvaluationRow,
@@ -80,16 +79,19 @@ def _is_on_data_of(run: StitchResult, evaluation: EvaluationRow) -> bool:
 
 
 def identified_images(run: StitchingRun) -> IdentifiedImages | None:
-    """Read the images that a run identifies; None if that was not measured.
+    """Read the images that a run identifies.
 
-    Raises:
-        UserError: the file is damaged.
+    None if that was not measured, and None with a warning if the file is damaged.
     """
     path = way_file(run.folder.parent).with_suffix(".npz")
     if not run.way or not path.exists():
         return None
-    with readable(path, "evaluate the folder again"), np.load(path, allow_pickle=False) as arrays:
-        if run.folder.name not in arrays:
-            return None
-        values = arrays[run.folder.name].astype(np.float64)
-        return IdentifiedImages(arrays["images"], arrays["foils"], values)
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if run.folder.name not in arrays:
+                return None
+            values = arrays[run.folder.name].astype(np.float64)
+            return IdentifiedImages(arrays["images"], arrays["foils"], values)
+    except Exception as error:  # a damaged archive can raise anything
+        warn_once(f"{path} is damaged ({error}) and left out; evaluate the folder again")
+        return None
