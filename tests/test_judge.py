@@ -311,6 +311,8 @@ def test_an_iterable_gives_any_images_in_any_order():
             assert [len(part) for part, _ in given] == [len(part) for part in chosen.split(size)]
             for of_batch in zip(*given, strict=True):
                 assert torch.equal(torch.cat(of_batch).long(), chosen)
+    shuffled = iterated.permutation(0)[:10]
+    assert torch.equal(iterated.in_cheapest_order(shuffled), shuffled.sort().values)
     first = IteratedImages.read(batches, name="train", like=torch.empty(0), at_most=7)
     assert len(first) == 7
     assert torch.equal(torch.cat([part for part, _ in first.batches(4)]), images[:7])

@@ -183,6 +183,13 @@ class BaseImageSet:
         """
         return torch.randperm(len(self), generator=runtime.generator(seed))
 
+    def in_cheapest_order(self, indices: Tensor) -> Tensor:
+        """Return indices (n,) in the order in which their images cost least.
+
+        It is the order of the set where the set is read in order only.
+        """
+        return indices.sort().values if self.is_read_in_order else indices
+
     def batches(
         self, batch_size: int, *, indices: Tensor | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:

@@ -196,7 +196,7 @@ def _fitted(
             validity[layer] = Validity(network.token_layout(layer))
         training_set = load_training_set()
         n_images = len(training_set) if detectors else N_IMAGES
-        indices = training_set.permutation(0)[:n_images]
+        indices = training_set.in_cheapest_order(training_set.permutation(0)[:n_images])
         batches = options.batches(training_set, "training activations", indices)
         _add_training_images(network, batches, detectors, validity)
     for key, detector in list(detectors.items()):

@@ -190,9 +190,7 @@ def matching_batches(
     samples = train_set.permutation(seed)[:n]
     if len(samples) < n:
         warn_once(f"there are only {len(samples)} training images to match on, not {n}")
-    parts = _parts(samples, form)
-    if train_set.is_read_in_order:
-        parts = [part.sort().values for part in parts]
+    parts = [train_set.in_cheapest_order(part) for part in _parts(samples, form)]
     return [train_set.batches(batch_size, indices=part) for part in parts]
 
 
@@ -290,16 +288,20 @@ def match_layers(
     cutoff: Cutoff = "paper",
     eigh: Eigh = torch.linalg.eigh,
 ) -> dict[Pair, Matching]:
-    """Set stitching layers by direct matching on the given images.
+    """Set stitching layers by direct matching on the given images; `direct_matching` has sources.
 
     Args:
         front, end: the networks, in evaluation mode.
+        layers: of each pair of layers, as from `build_layers`; their weights are changed.
         batches: images (B, C, H, W) and labels, which are not used and may be None.
         held_out: more images, on which ridge judges its penalties.
         form: one of `FORMS`.
         rank: retained rank of the resized front activations; None keeps all.
         cutoff, eigh: see `closed_form`.
+    Returns:
+        The `Matching` of each pair.
     Raises:
+        UserError: the activations of a pair have no closed form, such as NaN.
         ValueError: the batches are no pairs of images and labels.
     """
     parts = [batches]
