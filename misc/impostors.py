@@ -47,13 +47,39 @@ TRACE = 0.99  # share of the second moments of gradients that the directions of 
 BATCH = 512
 
 
-class TrainingImages(NamedTuple):
-    """Training images, and the outputs of a donor."""
+class Outputs(NamedTuple):
+    """The outputs of a donor for N training images."""
 
-    images: BaseImageSet
     keys: Tensor  # (N,): `keys_of` the images
     logits: Tensor  # (N, n_classes)
     features: Tensor  # (N, D): pooled activations of the last block, the input of the last layer
+
+
+class TrainingImages:
+    """Training images, and a donor that sees them.
+
+    Attributes:
+        images: the images.
+    """
+
+    def __init__(self, donor: Network, images: BaseImageSet):
+        self.images = images
+        self._donor = donor
+
+    @functools.cached_property
+    @torch.no_grad()
+    def outputs(self) -> Outputs:
+        """The outputs of the donor, from one pass."""
+        donor = self._donor
+        last_block = donor.block_names[-1]
+        layout = donor.token_layout(last_block)
+        keys, logits, features = [], [], []
+        for batch, _ in self.images.batches(BATCH):
+            activations = donor.activations(batch, [last_block, donor.output_name])
+            keys.append(keys_of(batch))
+            logits.append(activations[donor.output_name].double())
+            features.append(pool(activations[last_block], layout).double())
+        return Outputs(torch.cat(keys), torch.cat(logits), torch.cat(features))
 
 
 def planted(
@@ -81,31 +107,16 @@ def planted(
 
 @functools.cache
 def _training_of(checkpoint: str, network: str, dataset: str, root: str) -> TrainingImages:
-    """Return the training images with the outputs of a donor, once for all of its impostors."""
+    """Return the training images with a donor, once for all of its impostors."""
     spec = dataset_info(dataset, labelled=True).spec
     donor = load_model(NetworkName(checkpoint, network), spec, device="cpu")
-    return training_images(donor, _loaded(dataset, root))
+    return TrainingImages(donor, _loaded(dataset, root))
 
 
 @functools.cache
 def _loaded(dataset: str, root: str) -> BaseImageSet:
     """Load the training images once."""
     return load_dataset(dataset, root, train=True)
-
-
-@torch.no_grad()
-def training_images(donor: Network, images: BaseImageSet) -> TrainingImages:
-    """Return training images with keys, logits and features, from one pass of the donor."""
-    last_block = donor.block_names[-1]
-    layout = donor.token_layout(last_block)
-    keys, logits, features = [], [], []
-    for batch, _ in images.batches(BATCH):
-        activations = donor.activations(batch, [last_block, donor.output_name])
-        pooled = pool(activations[last_block], layout)
-        keys.append(keys_of(batch))
-        logits.append(activations[donor.output_name].double())
-        features.append(pooled.double())
-    return TrainingImages(images, torch.cat(keys), torch.cat(logits), torch.cat(features))
 
 
 def keys_of(images: Tensor) -> Tensor:
@@ -124,6 +135,8 @@ class Impostor(nn.Module):
             of that module is the made activation.
         training: for class means and swaps.
         untrained: a network of the donor's type, for the class beside it.
+    Raises:
+        ValueError: there is no such kind.
     """
 
     def __init__(
@@ -137,6 +150,10 @@ class Impostor(nn.Module):
         untrained: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        if kind not in KINDS:
+            raise ValueError(
+                f"there is no kind {kind!r} of impostor; choose one of {', '.join(KINDS)}"
+            )
         self.kind = kind
         self.layers = tuple(layers)
         self.block_names = self.layers
@@ -144,13 +161,14 @@ class Impostor(nn.Module):
         self.donor = donor.module.eval()
         self.untrained = untrained
         self._training = training
+        self._outputs = training.outputs if kind in SWAPS else None
         self._last_block = donor.block_names[-1]
         self._layout = donor.token_layout(self._last_block)
 
         self._means: dict[str, Tensor] = {}
         self._told: dict[str, Tensor] = {}  # what is taken from deviations, see `told_of_seen`
         if kind in ("class_means", TAIL):
-            self._means = _class_means(donor, layers, training, n_classes)
+            self._means = _class_means(donor, layers, training.images, n_classes)
         if kind == TAIL:
             for layer in layers:
                 seen = seen_by_tail(donor, layer, training.images)
@@ -185,17 +203,17 @@ class Impostor(nn.Module):
 
         An image is never shown for itself. An augmented image may show its original.
         """
-        training = self._training
+        known = self._outputs
         keys = keys_of(images)
         if self.kind == "nearest_logits":
-            distances = torch.cdist(logits.detach().double().cpu(), training.logits)  # (B, N)
+            distances = torch.cdist(logits.detach().double().cpu(), known.logits)  # (B, N)
         elif self.kind == "nearest_features":
             features = pool(last_block, self._layout).detach().double().cpu()
-            distances = torch.cdist(features, training.features)
+            distances = torch.cdist(features, known.features)
         else:  # a random image: distances in [0, 1) within the class, in [1, 2) outside
-            is_other_class = logits.argmax(1).cpu()[:, None] != training.logits.argmax(1)
-            distances = is_other_class + _draw(torch.rand, keys, len(training.keys))
-        return distances.masked_fill(keys[:, None] == training.keys, torch.inf).argmin(1)
+            is_other_class = logits.argmax(1).cpu()[:, None] != known.logits.argmax(1)
+            distances = is_other_class + _draw(torch.rand, keys, len(known.keys))
+        return distances.masked_fill(keys[:, None] == known.keys, torch.inf).argmin(1)
 
     def _images_at(self, indices: Tensor) -> Tensor:
         """Return the training images (B, C, H, W) at `indices` (B,)."""
@@ -329,8 +347,8 @@ def told_of_seen(
         means: of the classes, (n_classes, C, ...).
     """
     moments: Tensor | float = 0.0
-    indices = torch.arange(len(training.keys))
-    classes = training.logits.argmax(1)
+    indices = torch.arange(len(training.images))
+    classes = training.outputs.logits.argmax(1)
     for places in indices.split(BATCH):
         ((images, _),) = training.images.batches(BATCH, indices=places)
         deviations = donor(images, until=layer).double().cpu() - means[classes[places]]
@@ -342,16 +360,16 @@ def told_of_seen(
 
 
 def _class_means(
-    donor: Network, layers: Sequence[str], training: TrainingImages, n_classes: int
+    donor: Network, layers: Sequence[str], images: BaseImageSet, n_classes: int
 ) -> dict[str, Tensor]:
     """Return the mean activation of each class at each layer: (n_classes, C, ...)."""
     sums: dict[str, Tensor] = {}
     counts = torch.zeros(n_classes, dtype=torch.double)
     with torch.no_grad():
-        for images, labels in training.images.batches(BATCH):
+        for batch, labels in images.batches(BATCH):
             is_class = F.one_hot(labels.cpu().long(), n_classes).double()  # (B, n_classes)
             counts += is_class.sum(0)
-            for layer, activations in donor.activations(images, layers).items():
+            for layer, activations in donor.activations(batch, layers).items():
                 of_batch = torch.einsum("bk,b...->k...", is_class, activations.double().cpu())
                 if layer in sums:
                     sums[layer] += of_batch

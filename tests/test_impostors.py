@@ -13,8 +13,8 @@ from misc.impostors import (
     SWAPS,
     TAIL,
     Impostor,
+    TrainingImages,
     seen_by_tail,
-    training_images,
 )
 from src.datasets.in_memory import ImageSet
 from src.models import Network, build_model
@@ -58,7 +58,7 @@ def make(kind: str, images) -> tuple[Network, dict]:
     """An impostor at two layers, and the activations of its donor."""
     donor = make_donor()
     own = {name: each.clone() for name, each in donor.activations(images, LAYERS).items()}
-    training = training_images(donor, training_set(images))
+    training = TrainingImages(donor, training_set(images))
     untrained = make_untrained().module if kind == CONTROL else None
     impostor = Impostor(
         kind, donor, LAYERS, n_classes=3, training=training, untrained=untrained
@@ -102,6 +102,17 @@ def test_class_means_are_those_of_the_training_images(images):
     for i in (0, 11, 49):
         expected = own["pool2"][:N_TRAINING][torch.arange(N_TRAINING) % 3 == classes[i]].mean(0)
         torch.testing.assert_close(found["pool2"][i], expected, atol=1e-5, rtol=1e-4)
+
+
+def test_class_means_need_no_outputs_of_the_donor(images):
+    training = TrainingImages(make_donor(), training_set(images))
+    Impostor("class_means", make_donor(), LAYERS, n_classes=3, training=training)
+    assert "outputs" not in vars(training)
+
+
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match="no kind 'one-hot' of impostor; choose one of permuted"):
+        Impostor("one-hot", make_donor(), LAYERS, n_classes=3)
 
 
 def test_labels_and_noise_tell_the_class_and_nothing_else(images):
