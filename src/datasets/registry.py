@@ -94,6 +94,12 @@ def load_dataset(
         intervention_seed: everything drawn for an image depends on this seed and the index of the
             image, for image noise also on the epoch. It does not depend on batches, order, workers
             or processes. An image keeps its label and dot.
+    Returns:
+        An image set: `batches(batch_size)` yields float32 images (B, C, H, W), scaled to [0, 1] and
+        normalised if the data set is, and int64 labels (B,); `epoch` yields them shuffled and
+        augmented.
+    Raises:
+        UserError: there is no such data set, or its files are missing or damaged.
     """
     strengths = {}
     for key, strength in (interventions or {}).items():

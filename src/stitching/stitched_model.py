@@ -80,6 +80,8 @@ def build_layers(
     all further pairs.
 
     Args:
+        front, end: the networks, in evaluation mode.
+        front_layers, end_layers: names; all pairs of them are built.
         stitching_type: a name in `STITCHING_TYPES`, or `auto`, which chooses a type for each pair.
         image_shape: (C, H, W) of the images that the networks take.
         seed: each layer is initialised with a generator seeded by it.

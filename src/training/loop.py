@@ -37,14 +37,14 @@ class Settings(NamedTuple):
     """How to train; the names are the names of the options."""
 
     n_epochs: int
-    batch_size: int
-    optimizer: str = "adam"
-    learning_rate: float = 1e-3
+    batch_size: int  # images
+    optimizer: str = "adam"  # a key of `OPTIMIZERS`
+    learning_rate: float = 1e-3  # of the first epoch
     weight_decay: float = 1e-5
-    scheduler: str = "none"
-    reduce_lr_epochs: Sequence[int] = ()
-    grad_clip: float | None = None
-    seed: int = 0
+    scheduler: str = "none"  # or "cosine": the learning rate falls to 0 over all epochs
+    reduce_lr_epochs: Sequence[int] = ()  # after these the learning rate is a tenth of before
+    grad_clip: float | None = None  # largest l2 norm of the gradient of a head; None: any
+    seed: int = 0  # of the order of images, augmentation and random numbers of networks
     momentum: float = 0.0  # of sgd
     reduce_lr_unit: str = "epochs"  # of `reduce_lr_epochs`: `epochs` or `updates`
 
@@ -81,6 +81,9 @@ def train(
     A training that starts from a state therefore ends like one that was never interrupted.
 
     Args:
+        task: what is trained, such as a `Classification` or a `src.stitching.Grid`.
+        train_set: images and labels in epochs, such as an image set.
+        val_set: images that accuracy and losses are measured on after each epoch.
         state: yielded by an earlier training of the same task and settings. Its last epoch is
             yielded once more, so that the caller can repeat what it did after that epoch. The
             tensors of a state change in the next epoch: save or copy them.
