@@ -309,7 +309,7 @@ def print_rows(args, comparison, source, depths) -> list:
     well.
     """
     from src.ground.console import note, warn
-    from src.reports.similarity_report import is_matrix, print_matrices, print_tables
+    from src.reports.similarity_report import is_matrix, print_largest, print_matrices, print_tables
     from src.tables.similarity_rows import SimilarityRow
 
     metrics = list(dict.fromkeys(map(title_of, args.metrics)))
@@ -325,6 +325,7 @@ def print_rows(args, comparison, source, depths) -> list:
             print_tables(rows, metrics)
     if is_matrix(all_rows):
         print_matrices(all_rows)
+        print_largest(all_rows)
     for line in comparison.warnings():
         warn(line)
     return all_rows

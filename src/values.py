@@ -27,6 +27,8 @@ OF_BATCH = "batch"
 # Permutations of images
 ALL_IMAGES = "all images"
 WITHIN_CLASSES = "within classes"
+# The same, with the largest value over pairs of layers of each permutation
+LARGEST = {ALL_IMAGES: "largest over layers", WITHIN_CLASSES: "largest over layers, within classes"}
 
 
 class Interval(NamedTuple):
@@ -170,8 +172,8 @@ class StitchValidity(NamedTuple):
 
 
 class Null(NamedTuple):
-    """A similarity against its values when the images of one network are permuted (Gröger et al.
-    2026)."""
+    """A similarity against values when the images of one network are permuted (Gröger et al. 2026):
+    its own, or the largest ones over pairs of layers."""
 
     p_value: float  # (1 + permutations that are as similar) / (1 + permutations)
     null_95: float  # 95 % of permutations are less similar
@@ -182,7 +184,8 @@ class Similarity(NamedTuple):
     """The value of a measure of two layers; NaN where it is not defined."""
 
     value: float
-    # By the images that trade places: ALL_IMAGES, WITHIN_CLASSES. Empty: none were permuted
+    # By the images that trade places: ALL_IMAGES, WITHIN_CLASSES. Empty: none were permuted. Under
+    # the names in LARGEST, against the largest values over layers
     nulls: Mapping[str, Null] = {}
 
 

@@ -12,6 +12,7 @@ from src.models import build_model
 from src.runs.checkpoints import save_state
 from src.runs.session import Session
 from src.similarity.passes import KeptFeatures
+from src.values import Null
 from tests.commands import (
     MODEL,
     ON_DIGITS,
@@ -192,7 +193,17 @@ def test_debiased_and_calibrated_values_of_pooled_layers(compare):
             rf"linear CKA, p-value{where}\n.*\nlayer3.0 +([\d.]+) +[\d.]+\n", printed
         )
         assert 0.05 <= float(values[1]) <= 1
-    first, _ = read_csv("p.csv")
+    first, second = read_csv("p.csv")
+    for where in ("", " within classes"):
+        title = f"most similar pair{where}, against the most similar ones of permuted images"
+        header, *lines = printed.split(f"{title}\n")[1].splitlines()
+        assert header.split() == ["value", "p-value", "95", "%", "null", "calibrated"]
+        cka = max((first, second), key=lambda row: float(row["cka"]))
+        layers = f"linear CKA: {cka['layer1']} – {cka['layer2']}"
+        assert lines[0].startswith(layers)
+        columns = [f"cka_{part}_largest{'_within' * bool(where)}" for part in Null._fields]
+        expected = [f"{float(cka[column]):.4f}" for column in ("cka", *columns)]
+        assert lines[0].removeprefix(layers).split() == expected
     assert (first["alignment"], first["n_permutations"], first["model2_type"]) == (
         "average pool",
         "19",

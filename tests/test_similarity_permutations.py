@@ -1,6 +1,8 @@
 """Permutations of images: p-values, null distributions and calibrated values, by hand and by
 permuting the images."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -15,9 +17,10 @@ from src.similarity import (
     pwcca_distance,
 )
 from src.similarity.permutations import null_of, permutations
-from src.values import ALL_IMAGES, WITHIN_CLASSES, ComparedLayers
+from src.values import ALL_IMAGES, LARGEST, WITHIN_CLASSES, ComparedLayers
 from tests.comparisons import compared, nulls_of, values_of
 
+GOLDENS = Path(__file__).parent / "data" / "numerics" / "calibrated_similarity.npz"
 FUNCTIONS = {
     "cka": linear_cka,
     "cka_debiased": debiased_cka,
@@ -95,6 +98,92 @@ def test_permutations_are_the_same_for_all_layers_and_ranks():
             assert values_of(row) == pytest.approx(values_of(alone), abs=1e-12)
             for name, null in nulls_of(row).items():
                 assert null == pytest.approx(nulls_of(alone)[name], abs=1e-12)
+
+
+@pytest.mark.parametrize("case", ["related", "weak", "independent"])
+def test_the_largest_over_layers_is_that_of_another_implementation(case):
+    """PyPI's calibrated-similarity 0.1.1, in single precision: see tests/data/README.md. It has the
+    threshold of the values with the actual one among them, which is another one where the value is
+    below it."""
+    data = np.load(GOLDENS)
+    sides = [
+        {f"{side}{i}": torch.from_numpy(data[f"{case}_{side}{i}"]).double() for i in range(n)}
+        for side, n in (("x", 3), ("y", 2))
+    ]
+    comparison = compared(*sides, metrics=["cka"], n_permutations=99)
+    comparison.orders = {ALL_IMAGES: torch.from_numpy(data["orders"]).long()}
+    rows = [row for (row,) in comparison.results()]
+    largest = max(rows, key=lambda row: row.values["cka"].value)
+    (single,) = (row for row in rows if (row.layer1, row.layer2) == ("x1", "y0"))
+    for row, images, expected in (
+        (largest, LARGEST[ALL_IMAGES], data[f"{case}_largest"]),
+        (single, ALL_IMAGES, data[f"{case}_single"]),
+    ):
+        null = nulls_of(row, images)["cka"]
+        calibrated, p_value, threshold = expected
+        assert (null.calibrated, null.p_value) == pytest.approx((calibrated, p_value), abs=1e-4)
+        if p_value <= 0.05:
+            assert null.null_95 == pytest.approx(threshold, abs=1e-4)
+
+
+def test_values_are_set_against_the_largest_of_permuted_images(rng):
+    """By each measure, in either direction, and within classes; by permuting the images."""
+    labels = torch.arange(24) % 3
+    x = {f"x{i}": torch.from_numpy(rng.normal(size=(24, 4))) for i in range(2)}
+    y = {f"y{i}": torch.from_numpy(rng.normal(size=(24, 3))) for i in range(2)}
+    names = ["cka", "procrustes", "pwcca"]
+    comparison = compared(
+        x, y, metrics=names, n_permutations=19, labels=labels, both_ways=True, alignment="pool"
+    )
+    rows = [row for (row,) in comparison.results()]
+    for images, of in ((ALL_IMAGES, torch.zeros(24)), (WITHIN_CLASSES, labels)):
+        orders = permutations(19, of)
+        for name in names:
+            extreme = max if name == "cka" else min
+            function = FUNCTIONS[name]
+            for row in rows:
+                largest = [
+                    extreme(
+                        function(one[order], other) for one in x.values() for other in y.values()
+                    )
+                    for order in orders
+                ]
+                value = row.values[name].value
+                expected = null_of(name, value, torch.tensor(largest, dtype=torch.float64))
+                found = nulls_of(row, LARGEST[images])[name]
+                assert tuple(found) == pytest.approx(tuple(expected), abs=1e-9)
+                assert found.p_value >= nulls_of(row, images)[name].p_value
+        back = [
+            min(pwcca_distance(other, one[order]) for one in x.values() for other in y.values())
+            for order in orders
+        ]
+        similarity = rows[0].reversed_values["pwcca"]
+        expected = null_of("pwcca", similarity.value, torch.tensor(back, dtype=torch.float64))
+        assert tuple(similarity.nulls[LARGEST[images]]) == pytest.approx(tuple(expected), abs=1e-9)
+
+
+def test_without_permutations_of_all_pairs_there_is_no_largest():
+    """As of positions; and none of a single pair, whose largest value is its own."""
+    x, y = torch.rand(2, 20, 5, 3, 3, dtype=torch.float64)
+    options = {"metrics": ["cka", "procrustes"], "n_permutations": 19}
+    rows = compared({"a": x, "v": x.mean((2, 3))}, {"b": y}, **options).results()
+    of_pairs = [nulls_of(row, LARGEST[ALL_IMAGES]) for (row,) in rows]
+    assert [set(nulls) for nulls in of_pairs] == [{"cka"}, {"cka"}]
+    assert not nulls_of(layers_of(x, y, **options), LARGEST[ALL_IMAGES])
+
+
+def test_the_largest_of_independent_layers_is_seldom_called_similar(rng):
+    """The smallest p-value of 16 pairs is often small, by chance."""
+    alone, together = [], []
+    for _ in range(40):
+        x, y = (
+            {f"{i}": torch.from_numpy(rng.normal(size=(12, 2))) for i in range(4)} for _ in range(2)
+        )
+        rows = [row for (row,) in compared(x, y, metrics=["cka"], n_permutations=19).results()]
+        alone.append(min(nulls_of(row)["cka"].p_value for row in rows))
+        together.append(min(nulls_of(row, LARGEST[ALL_IMAGES])["cka"].p_value for row in rows))
+    assert np.mean(np.array(alone) < 0.06) > 0.25
+    assert np.mean(np.array(together) < 0.06) < 0.2
 
 
 def test_permutations_by_hand():

@@ -17,6 +17,7 @@ from src.tables.tables import write_table
 from src.values import (
     ALL_IMAGES,
     BY_POSITION,
+    LARGEST,
     NO_ALIGNMENT,
     WITHIN_CLASSES,
     Rank,
@@ -48,6 +49,39 @@ def print_matrices(rows: Sequence[SimilarityRow]) -> None:
                 table(title, *_matrix(cells, metric, images=images, part="p_value"))
 
 
+def print_largest(rows: Sequence[SimilarityRow]) -> None:
+    """Print the most similar pair of layers by each measure against the most similar pairs of
+    permuted images; the rows are as in `is_matrix`."""
+    for images, largest in LARGEST.items():
+        lines = {}
+        for metric in rows[0].compared.values:
+            row = most_similar(rows, metric)
+            similarity = row.compared.values[metric]
+            null = similarity.nulls.get(largest)
+            if null is not None:
+                title = f"{measure_of(metric).title}: {row.layer1} – {row.layer2}"
+                lines[title] = [similarity.value, *null]
+        if lines:
+            title = f"{_titled('most similar pair', images)}, against the most similar ones of permuted images"
+            table(
+                title,
+                list(lines),
+                ["value", "p-value", "95 % null", "calibrated"],
+                [*lines.values()],
+            )
+
+
+def most_similar(rows: Sequence[SimilarityRow], metric: str) -> SimilarityRow:
+    """Return the row with the most similar layers by a measure."""
+    sign = measure_of(metric).sign
+
+    def similarity(row: SimilarityRow) -> float:
+        value = sign * row.compared.values[metric].value
+        return -math.inf if math.isnan(value) else value
+
+    return max(rows, key=similarity)
+
+
 def print_tables(rows: Sequence[SimilarityRow], metrics: Sequence[str]) -> None:
     """Print the rows of one pair of layers as the public code does: a block for each rank of the
     first layer."""
@@ -66,11 +100,15 @@ def print_tables(rows: Sequence[SimilarityRow], metrics: Sequence[str]) -> None:
 
 
 def _against_nulls(similarity: Similarity) -> str:
-    """Return the text that compares a value with its nulls; empty if images were not permuted."""
+    """Return the text that compares a value with its own nulls; empty if images were not permuted."""
     texts = []
-    for images, null in similarity.nulls.items():
-        text = f"p {null.p_value:.3g}, null {null.null_95:.4f}, calibrated {null.calibrated:.4f}"
-        texts.append(f"{images} {text}" if images == WITHIN_CLASSES else text)
+    for images in (ALL_IMAGES, WITHIN_CLASSES):
+        if images in similarity.nulls:
+            null = similarity.nulls[images]
+            text = (
+                f"p {null.p_value:.3g}, null {null.null_95:.4f}, calibrated {null.calibrated:.4f}"
+            )
+            texts.append(f"{images} {text}" if images == WITHIN_CLASSES else text)
     if not texts:
         return ""
     return f" ({'; '.join(texts)})"

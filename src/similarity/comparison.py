@@ -13,13 +13,19 @@ from src.ground.console import progress
 from src.similarity import measures
 from src.similarity.features import LayerFeatures, alignment_of
 from src.similarity.passes import Statistics
-from src.similarity.permutations import null_of, permutations, permuted_cosines
+from src.similarity.permutations import (
+    LargestPermuted,
+    null_of,
+    permutations,
+    permuted_cosines,
+)
 from src.similarity.samples import SamplesPair, Undefined
 from src.similarity.user_measures import warn_of_cost
 from src.statistics.moments import CrossMoments
 from src.values import (
     ALL_IMAGES,
     BY_POSITION,
+    LARGEST,
     NO_ALIGNMENT,
     WITHIN_CLASSES,
     ComparedLayers,
@@ -41,6 +47,20 @@ class BothWays(NamedTuple):
 
     forth: dict[str, Tensor]  # by measure
     back: dict[str, Tensor]  # of the second layer to the first
+
+
+class BothWaysLargest(NamedTuple):
+    """The largest values over pairs of layers, of the first layer to the second and back."""
+
+    forth: LargestPermuted
+    back: LargestPermuted
+
+    def add(self, values: BothWays) -> None:
+        """Add the values of a pair of layers."""
+        for name, of_measure in values.forth.items():
+            self.forth.add(name, of_measure)
+        for name, of_measure in values.back.items():
+            self.back.add(name, of_measure)
 
 
 class Comparison:
@@ -119,8 +139,28 @@ class Comparison:
         """Yield the values of each pair of layers, at all ranks of layer 1 times all of layer 2.
 
         For each layer of the first network, all layers of the second one follow. A value that is
-        not defined is NaN, and `undefined` says why.
+        not defined is NaN, and `undefined` says why. With permutations, values of several pairs are
+        set against the largest ones over pairs as well, and so come when all pairs are measured.
         """
+        largest = BothWaysLargest(LargestPermuted(), LargestPermuted())
+        n_pairs = len(self.statistics.layers1) * len(self.statistics.layers2)
+        has_largest = bool(self.orders) and n_pairs > 1
+        results = []
+        for name1, name2, values in self._values_of_pairs():
+            result = self._results_of_pair(name1, name2, values)
+            if has_largest:
+                largest.add(values)
+                results.append(result)
+            else:
+                yield result
+        for result in results:
+            yield [
+                self._set_against(compared, largest, i, j)
+                for compared, ((i, _), (j, _)) in zip(result, self._at_ranks(), strict=True)
+            ]
+
+    def _values_of_pairs(self) -> Iterator[tuple[str, str, BothWays]]:
+        """Yield the names of two layers and their values, for each pair of layers."""
         layers1 = self.statistics.layers1
         for name1, first in progress(layers1.items(), "layers", len(layers1), delay=1):
             gram_values = {metric: self._of_grams(metric, first) for metric in self.gram_metrics}
@@ -132,7 +172,7 @@ class Comparison:
                 values = BothWays(
                     of_grams | of_samples.forth | of_users.forth, of_samples.back | of_users.back
                 )
-                yield self._results_of_pair(name1, name2, values)
+                yield name1, name2, values
 
     def _results_of_pair(self, name1: str, name2: str, values: BothWays) -> list[ComparedLayers]:
         """Return the values of a pair of layers at each pair of ranks."""
@@ -147,6 +187,36 @@ class Comparison:
                 back[name] = self._similarity(name, values.back[name][:, i, j])
             results.append(ComparedLayers(name1, name2, rank1, rank2, alignment, forth, back))
         return results
+
+    def _set_against(
+        self, compared: ComparedLayers, largest: BothWaysLargest, i: int, j: int
+    ) -> ComparedLayers:
+        """Return the values of two layers with the nulls of the largest values over layers.
+
+        Args:
+            i, j: the places of the ranks.
+        """
+        values = {}
+        for name, similarity in compared.values.items():
+            values[name] = self._with_largest(name, similarity, largest.forth.of(name), i, j)
+        reversed_values = {}
+        for name, similarity in compared.reversed_values.items():
+            reversed_values[name] = self._with_largest(
+                name, similarity, largest.back.of(name), i, j
+            )
+        return compared._replace(values=values, reversed_values=reversed_values)
+
+    def _with_largest(
+        self, metric: str, similarity: Similarity, largest: Tensor | None, i: int, j: int
+    ) -> Similarity:
+        """Return a value with the nulls of the largest values (N, R1, R2), if there are any."""
+        if largest is None or math.isnan(similarity.value):
+            return similarity
+        nulls = dict(similarity.nulls)
+        of_orders = largest[:, i, j].split(self.n_permutations)
+        for images, permuted in zip(self.orders, of_orders, strict=True):
+            nulls[LARGEST[images]] = null_of(metric, similarity.value, permuted)
+        return similarity._replace(nulls=nulls)
 
     def _alignment(self, first: LayerFeatures, second: LayerFeatures) -> str:
         return alignment_of(first.shape, second.shape, self.statistics.alignment)

@@ -51,6 +51,41 @@ def null_of(name: str, value: float, permuted: Tensor) -> Null:
     return Null(p_value, null, calibrated)
 
 
+class LargestPermuted:
+    """The largest values of measures over pairs of layers, for each permutation of the images.
+
+    The most similar of many pairs of layers is high by chance. It is set against the most similar
+    pairs under permutations, each of which is the same for all layers (Gröger et al. 2026, algorithm
+    2). Likewise any other pair: the p-values hold for all pairs at once (Westfall and Young 1993).
+    """
+
+    def __init__(self) -> None:
+        self._largest: dict[str, Tensor] = {}
+        self._incomplete: set[str] = set()
+
+    def add(self, name: str, values: Tensor) -> None:
+        """Add the values of a measure of a pair of layers.
+
+        Args:
+            values: (1 + N, ...), the first in the actual order of the images; NaN: not defined. N is 0
+                where images cannot be permuted: the measure then has no largest value.
+        """
+        signed = measure_of(name).sign * values[1:]
+        if len(signed):
+            self._largest[name] = torch.fmax(self._largest.get(name, signed), signed)
+        elif not values.isnan().all():
+            self._incomplete.add(name)
+
+    def of(self, name: str) -> Tensor | None:
+        """Return the largest values (N, ...) of a measure, of a distance the smallest.
+
+        None: pairs of layers have values that images cannot be permuted for.
+        """
+        if name in self._incomplete or name not in self._largest:
+            return None
+        return measure_of(name).sign * self._largest[name]
+
+
 def permuted_cosines(
     matrices1: Tensor, matrices2: Sequence[Tensor], orders: Tensor
 ) -> Sequence[Tensor]:

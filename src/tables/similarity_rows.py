@@ -12,11 +12,25 @@ from src.ground.user_code import is_user_code, title_of
 from src.tables.network_names import OfTwoNetworks
 from src.tables.tables import columns
 from src.tables.verdict_rows import VerdictRow
-from src.values import ALL_IMAGES, WITHIN_CLASSES, ComparedLayers, Null, Pair, Rank, Similarity
+from src.values import (
+    ALL_IMAGES,
+    LARGEST,
+    WITHIN_CLASSES,
+    ComparedLayers,
+    Null,
+    Pair,
+    Rank,
+    Similarity,
+)
 
 # Ends of the names of columns
 REVERSED = "_reversed"  # from the second layer to the first
-NULLS = {ALL_IMAGES: "", WITHIN_CLASSES: "_within"}
+NULLS = {
+    ALL_IMAGES: "",
+    WITHIN_CLASSES: "_within",
+    LARGEST[ALL_IMAGES]: "_largest",
+    LARGEST[WITHIN_CLASSES]: "_largest_within",
+}
 
 
 class ValueColumn(NamedTuple):
