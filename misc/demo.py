@@ -458,6 +458,11 @@ def parser() -> cli.Parser:
 
 
 def run(args) -> None:
+    import torch
+
+    # Threads that share images of 8×8 pixels wait for each other, beside other work ten times as
+    # long as they compute
+    torch.set_num_threads(1)
     folder = Path(args.folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     note(f"All files go to {folder}")
