@@ -56,7 +56,7 @@ def report(args) -> None:
     from src.ground.provenance import provenance
     from src.reports import experiment_page as sections
     from src.reports.figures import can_draw
-    from src.reports.html_page import page
+    from src.reports.html_page import page, paragraph
     from src.reports.verdict_report import values_of_verdicts
 
     # What the folders hold, and what it was made with
@@ -81,16 +81,14 @@ def report(args) -> None:
 
     # The page
     output = Path(args.output)
+    subject = sections.subject(runs, similarities, names)
     can_draw(output)  # warns if matplotlib is not installed
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        write_verdicts(folder, verdicts, limits, groups, tests)
+        write_verdicts(folder, verdicts, limits, groups, tests, caption=subject)
         write_similarities(folder, similarities)
         write_matches(folder, measured, matches)
-        lead = [
-            sections.subject(runs, similarities, names),
-            sections.archive(folder, output.stem),
-        ]
+        lead = [paragraph(subject), sections.archive(folder, output.stem)]
         parts = [
             sections.results(verdicts, limits),
             sections.figures(
@@ -134,7 +132,7 @@ def results_of(args):
     return newest_runs(runs), similarities, tables
 
 
-def write_verdicts(folder: Path, verdicts, limits, groups, tests) -> None:
+def write_verdicts(folder: Path, verdicts, limits, groups, tests, *, caption: str) -> None:
     """Write the files of misc/verdict.py."""
     from src.ground.console import silenced
     from src.reports import verdict_report
@@ -142,7 +140,12 @@ def write_verdicts(folder: Path, verdicts, limits, groups, tests) -> None:
     if verdicts:
         with silenced():
             verdict_report.write_files(
-                folder / "verdict.csv", verdicts, limits, groups=groups, tests=tests
+                folder / "verdict.csv",
+                verdicts,
+                limits,
+                caption=caption,
+                groups=groups,
+                tests=tests,
             )
 
 

@@ -588,6 +588,21 @@ def test_script_writes_table_sentences_and_maps(two_methods, drawn_figures):
     )
 
 
+def test_ways_of_unlike_end_networks_have_pages_of_their_own(tmp_path, drawn_figures):
+    write_run(tmp_path, "1", n_right=945)
+    write_run(
+        tmp_path, "2", n_right=945, end_model_path="h.pt", end_model_type="vit", end_layer="b"
+    )
+    write_evaluation(tmp_path, {"1": 0.5, "2": 0.5})
+    write_way(tmp_path, {"2": {"b": 0.9, "head": 0.8}})
+    run(SCRIPT, tmp_path, "-o", "v.csv", cwd=tmp_path)
+    ticks = [
+        [label.get_text() for label in drawn_figures[name].axes[0].get_xticklabels()]
+        for name in ("v_way.png", "v_way_2.png")
+    ]
+    assert ticks == [["y", "z", "output"], ["b", "head"]]
+
+
 def test_the_way_is_a_table_and_a_figure(tmp_path, drawn_figures):
     """A panel has the lines of a few pairs; many pairs have a panel for each end layer."""
     for number in range(8):

@@ -50,14 +50,14 @@ IN_GROUPS = (SHARE, *IN_SUMMARY)
 def subject(
     runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], names: Names
 ) -> str:
-    """Return a paragraph on what the page is about.
+    """Return a text on networks, data and methods: what the page is about.
 
     Args:
         names: of all networks.
     """
     if runs:
-        return html.paragraph(describe_stitches([run.row for run in runs], names=names))
-    return html.paragraph(similarity_report.describe(similarities))
+        return describe_stitches([run.row for run in runs], names=names)
+    return similarity_report.describe(similarities)
 
 
 def results(rows: Sequence[VerdictRow], limits: Limits) -> Section:

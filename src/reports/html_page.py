@@ -13,8 +13,7 @@ from typing import NamedTuple
 
 from src.values import IntervalEstimate
 
-DPI = 300  # of the figures
-WIDTH_OF_PNG = slice(16, 20)  # bytes of the width in pixels, in the header of a PNG
+INCH = 0.0254  # metres
 
 SHORT = 20  # characters of a cell that keeps its line
 LONG = 32  # characters of a word that may be broken
@@ -167,13 +166,19 @@ def figure(image: Path, caption: str) -> str:
     An em of its width is an inch of the figure; the style says how long that is.
     """
     content = image.read_bytes()
-    inches = int.from_bytes(content[WIDTH_OF_PNG], "big") / DPI
     source = _data(content, "image/png")
     text = escape(caption)
     return (
-        f'<figure>\n<img style="width: {inches:.2f}em" alt="{text}" src="{source}">\n'
+        f'<figure>\n<img style="width: {_width(content):.2f}em" alt="{text}" src="{source}">\n'
         f"<figcaption>{text}</figcaption>\n</figure>"
     )
+
+
+def _width(png: bytes) -> float:
+    """Return the width of a PNG in inches, from its numbers of pixels and of pixels a metre."""
+    pixels = int.from_bytes(png[16:20], "big")
+    place = png.index(b"pHYs") + 4
+    return pixels / int.from_bytes(png[place : place + 4], "big") / INCH
 
 
 def file(name: str, content: bytes, text: str) -> str:

@@ -43,29 +43,48 @@ def draw_way(
                     for panel_title, of_panel in _panels(row_title, evaluated).items()
                 ]
             )
-    layers = _layers_of([row for rows in rows_of_title.values() for row in rows])
+    in_order = _layers_of([row for rows in rows_of_title.values() for row in rows])
     for number, page in enumerate(_pages(panels_of_title), start=1):
         curves(
             page_of(path.with_suffix(".png"), number),
             page,
             x_label="layer of the end network",
-            layers=layers,
+            layers=[layer for layer in in_order if layer in _layers_in(page)],
             title=title,
             caption=f"{caption} The image is lost where a line falls below {limit:g}; chance is 0.5.".strip(),
         )
 
 
 def _pages(panels_of_title: Sequence[list[CurvePanel]]) -> list[list[CurvePanel]]:
-    """Return pages of panels; titles whose panels fill lines of a page share it."""
+    """Return pages of panels.
+
+    Titles share a page if their panels fill its lines, and if they are of the same layers: the
+    ways of unlike end networks have no axis in common.
+    """
     pages: list[list[CurvePanel]] = []
     for panels in panels_of_title:
         fills_lines = MAX_ALIKE % len(panels) == 0
-        if fills_lines and pages and len(pages[-1]) + len(panels) <= MAX_PANELS:
+        has_room = bool(pages) and len(pages[-1]) + len(panels) <= MAX_PANELS
+        if fills_lines and has_room and _are_alike(_layers_in(pages[-1]), _layers_in(panels)):
             pages[-1] += panels
         else:
             for first in range(0, len(panels), MAX_PANELS):
                 pages.append(panels[first : first + MAX_PANELS])
     return pages
+
+
+def _layers_in(panels: Sequence[CurvePanel]) -> set[str]:
+    """Return the layers of the curves in panels."""
+    layers: set[str] = set()
+    for panel in panels:
+        for curve in panel.curves.values():
+            layers.update(map(str, curve))
+    return layers
+
+
+def _are_alike(first: set[str], second: set[str]) -> bool:
+    """Return whether one of two sets of layers has all layers of the other."""
+    return first <= second or second <= first
 
 
 def _panels(title: str, rows: Sequence[VerdictRow]) -> dict[str, dict[str, Curve]]:
