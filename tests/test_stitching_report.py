@@ -17,7 +17,7 @@ from src.reports.map_panels import HeatMap
 from src.runs.folders import read_run
 from src.tables.matrices import accuracies
 from src.tables.stitch_rows import StitchRow
-from tests.commands import caption_of
+from tests.commands import caption_of, says
 from tests.result_rows import OPTIONS, stitch_row
 from tests.run_content import grid_rows
 
@@ -70,24 +70,17 @@ def test_the_caption_names_what_all_rows_share():
         "Method: task loss matching (rc2c_pre, 3 epochs, init rand). Images: 360."
     )
     back = stitch_row(front_model_path="b.pt", end_model_path="a.pt", init="pinv", n_epochs=0)
-    assert describe_stitches([stitch_row(), back]) == "Networks: resnet18 → resnet18. Data: digits."
-    assert describe_stitches([back]).endswith(
-        "Method: direct matching (rc2c_pre, matched on 100 images)."
-    )
+    of_two = describe_stitches([stitch_row(), back])
+    assert "resnet18 → resnet18. Data" in of_two and "Method" not in of_two
+    assert says(describe_stitches([back]), "direct matching (rc2c_pre, ", "100 images")
     soft = stitch_row(objective="soft", init="pinv")
-    assert describe_stitches([soft]).endswith(
-        "soft matching (rc2c_pre, 3 epochs, init pinv, matched on 100 images)."
-    )
+    assert says(describe_stitches([soft]), "soft matching (", "3 epochs, init pinv", "100 images")
     paths = {
         "front_model_path": "/home/me/m/a.pt",
         "front_model_type": "/home/me/nets/own.py:build",
     }
-    shortened = (
-        "Networks: m/a.pt (nets/own.py:build) → b.pt (resnet18). Data: sets/flowers. Method:"
-    )
-    assert describe_stitches([stitch_row(**paths, dataset="/data/sets/flowers")]).startswith(
-        shortened
-    )
+    shortened = describe_stitches([stitch_row(**paths, dataset="/data/sets/flowers")])
+    assert says(shortened, " m/a.pt (nets/own.py:build) →", "→ b.pt (resnet18)", " sets/flowers.")
 
 
 def test_the_caption_leaves_out_folders_that_both_paths_share():
@@ -95,16 +88,15 @@ def test_the_caption_leaves_out_folders_that_both_paths_share():
         "front_model_path": "models/digits0/model_15.pt",
         "end_model_path": "models/digits1/model_15.pt",
     }
-    assert describe_stitches([stitch_row(**paths)]).startswith(
-        "Networks: digits0/model_15.pt (resnet18) → digits1/model_15.pt (resnet18). Data:"
-    )
+    both = describe_stitches([stitch_row(**paths)])
+    assert says(both, " digits0/model_15.pt (resnet18)", "→ digits1/model_15.pt (")
     paths = {name: f"/home/me/{path}" for name, path in paths.items()}
     epochs = paths | {"end_model_path": "/home/me/models/digits0/model_5.pt"}
-    assert " digits0/model_15.pt (resnet18) → digits0/model_5.pt (" in describe_stitches(
-        [stitch_row(**epochs)]
-    )
+    of_epochs = describe_stitches([stitch_row(**epochs)])
+    assert says(of_epochs, " digits0/model_15.pt (resnet18)", "→ digits0/model_5.pt (")
     untrained = paths | {"front_model_path": "-"}
-    assert " - (resnet18) → digits1/model_15.pt (" in describe_stitches([stitch_row(**untrained)])
+    from_untrained = describe_stitches([stitch_row(**untrained)])
+    assert says(from_untrained, " - (resnet18) →", "→ digits1/model_15.pt (")
 
 
 def test_the_caption_has_the_names_of_a_list():
@@ -119,11 +111,10 @@ def test_the_caption_has_the_names_of_a_list():
         for key, name in zip(row.network_keys, (front, end), strict=True):
             named[key] = NamedNetwork(name, groups[name], training=name)
     of_two = [row for row in rows if {row.front_model_path, row.end_model_path} == {"a.pt", "b.pt"}]
-    assert describe_stitches(of_two[:2], names=named).startswith("Networks: a → b. Data: digits.")
-    assert describe_stitches(of_two, names=named).startswith("Networks: a, b (2 pairs). Data:")
-    assert describe_stitches(rows, names=named).startswith(
-        "Networks: 42 pairs of 7 networks (2 clean, 4 noisy, 1 nets/own.py:build). Data:"
-    )
+    assert " a → b." in describe_stitches(of_two[:2], names=named)
+    assert " a, b (2 pairs)." in describe_stitches(of_two, names=named)
+    of_seven = describe_stitches(rows, names=named)
+    assert says(of_seven, "42 pairs of 7 networks", "(2 clean, 4 noisy, ", "1 nets/own.py:build)")
 
 
 def test_the_grid_has_a_panel_for_each_experiment_of_its_layers_all_of_one_scale(
@@ -166,8 +157,8 @@ def test_a_sweep_over_ranks_is_one_curve(tmp_path, drawn_figures):
         [[1, 0.1], [2, 0.2], [4, 0.4]],
         [[1, 0.1], [2, 0.2]],
     ]
-    assert axes.get_xlabel() == "retained rank (components)" and axes.get_ylim() == (0, 1)
-    assert "At full rank (mean): 0.90." in caption_of(drawn_figures["grid.png"])
+    assert "retained rank" in axes.get_xlabel() and axes.get_ylim() == (0, 1)
+    assert says(caption_of(drawn_figures["grid.png"]), "full rank (mean): 0.90")
     # several experiments have a panel each, and many pairs of layers a line of their mean
     many = [row for layer in range(11) for row in at_ranks(1, 2, end_layer=f"layer{layer}")]
     write_grid(tmp_path / "many.csv", [*many, *at_ranks(1, 2, seed=1)])
@@ -188,14 +179,12 @@ def test_more_than_twelve_experiments_are_drawn_as_means(tmp_path, drawn_figures
         rows.append(stitch_row(seed=seed, n_epochs=0, init="pinv", accuracy=0.5))
     write_grid(tmp_path / "grid.csv", rows)
     panels = images_of(drawn_figures["grid.png"])
-    assert list(panels) == [
-        "task loss matching mean of 13 experiments",
-        "direct matching mean of 13 experiments",
-    ]
-    (mean,) = panels["task loss matching mean of 13 experiments"].axes.texts
+    trained, solved = panels
+    assert says(trained, "task loss matching", "mean of 13")
+    assert says(solved, "direct matching", "mean of 13")
+    (mean,) = panels[trained].axes.texts
     assert mean.get_text() == "0.46"
-    note = capsys.readouterr().err
-    assert f"shows means of 26 experiments; {tmp_path / 'grid.csv'} has all of them" in note
+    assert says(capsys.readouterr().err, "means of 26", f"{tmp_path / 'grid.csv'} has all")
 
 
 def test_means_keep_kinds_of_pairs_of_networks_apart(tmp_path, drawn_figures):
@@ -205,24 +194,18 @@ def test_means_keep_kinds_of_pairs_of_networks_apart(tmp_path, drawn_figures):
     rows += [stitch_row(seed=seed, accuracy=0.125, front_model_path="-") for seed in (0, 1)]
     rows.append(stitch_row(accuracy=0.25, end_model_path="-"))
     rows.append(stitch_row(accuracy=1.0, end_model_path="a.pt"))
-    means = {title: matrix.values for title, matrix in printed_matrices(rows).items()}
-    assert means == {  # the last of repeated runs counts
-        "task loss matching, pairs of networks, mean of 10 experiments": [[0.75]],
-        "task loss matching, pairs of a network with itself, 1 experiment": [[1.0]],
-        "task loss matching, pairs with an untrained front network, mean of 2 experiments": [
-            [0.125]
-        ],
-        "task loss matching, pairs with an untrained end network, 1 experiment": [[0.25]],
-    }
+    kinds = (  # the last of repeated runs counts
+        ("pairs of networks", "mean of 10", 0.75),
+        ("itself", "1 experiment", 1.0),
+        ("untrained front", "mean of 2", 0.125),
+        ("untrained end", "1 experiment", 0.25),
+    )
     write_grid(tmp_path / "grid.csv", rows)
-    assert [
-        image.get_array().item() for image in images_of(drawn_figures["grid.png"]).values()
-    ] == [
-        0.75,
-        1.0,
-        0.125,
-        0.25,
-    ]
+    images = images_of(drawn_figures["grid.png"]).values()
+    matrices = printed_matrices(rows).items()
+    for (pairs, n, mean), (title, matrix), image in zip(kinds, matrices, images, strict=True):
+        assert says(title, "task loss matching", pairs, n)
+        assert matrix.values == [[mean]] and image.get_array().item() == mean
 
 
 def test_a_figure_of_more_than_twelve_means_says_so(tmp_path, drawn_figures, capsys):
@@ -230,7 +213,7 @@ def test_a_figure_of_more_than_twelve_means_says_so(tmp_path, drawn_figures, cap
     write_grid(tmp_path / "grid.csv", rows)
     figure = drawn_figures["grid.png"]
     assert len(images_of(figure)) == 12
-    assert "The first 12 of 13 means are shown; the CSV has all of them." in caption_of(figure)
+    assert says(caption_of(figure), "first 12 of 13 means", "CSV has all")
     assert len(printed_matrices(rows)) == 13
 
 
@@ -243,14 +226,12 @@ def test_the_caption_says_which_experiments_a_figure_shows(tmp_path, drawn_figur
     draw(tmp_path / "o.csv", panels, caption="Images: 360.")
     assert len([axes for axes in drawn_figures["o.png"].axes if axes.images]) == 12
     caption = caption_of(drawn_figures["o.png"])
-    shown = "The last 6 of 7 experiments are shown; the CSV has all of them."
-    assert f"(columns). Images: 360. {shown}" in caption
-    assert "o.png shows the last 6 of 7 experiments" in capsys.readouterr().err
+    assert says(caption, "Images: 360. ", "last 6 of 7 experiments", "CSV has all")
+    assert says(capsys.readouterr().err, "o.png", "last 6 of 7 experiments")
     panels["seed=6"] |= {f"quantity {n}": HeatMap(matrix) for n in range(5)}
     draw(tmp_path / "o.csv", panels)
-    caption = caption_of(drawn_figures["o.png"])
-    assert "The last of 7 experiments is shown; the CSV has all of them." in caption
-    assert "o.png shows the last of 7 experiments" in capsys.readouterr().err
+    assert says(caption_of(drawn_figures["o.png"]), "last of 7 experiments", "CSV has all")
+    assert says(capsys.readouterr().err, "o.png", "last of 7 experiments")
     del panels["seed=6"]
     draw(tmp_path / "o.csv", panels, caption="Images: 360.")
     assert "shown" not in caption_of(drawn_figures["o.png"])
@@ -275,15 +256,12 @@ def test_two_experiments_are_compared_by_the_second_less_the_first(tmp_path, dra
         "layer1.0,layer3.0,0.75,0.5,-0.25\nlayer1.0,layer4.0,1.0,nan,nan\n"
     )
     figure = drawn_figures["c.png"]
-    limits = {name: image.get_clim() for name, image in images_of(figure).items()}
-    assert limits == {
-        "direct matching": (0, 1),
-        "task loss matching": (0, 1),
-        "task loss matching − direct matching": (-0.25, 0.25),
-    }
-    assert "direct matching (rc2c_pre, matched on 100 images); task loss matching (" in caption_of(
-        figure
-    )
+    images = images_of(figure)
+    *titles, difference = images
+    assert titles == ["direct matching", "task loss matching"]
+    assert difference == " − ".join(reversed(titles))
+    assert [image.get_clim() for image in images.values()] == [(0, 1), (0, 1), (-0.25, 0.25)]
+    assert says(caption_of(figure), "direct matching (rc2c_pre, ", "; task loss matching (")
 
 
 def test_folders_that_are_compared(capsys):
