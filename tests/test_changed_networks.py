@@ -180,7 +180,7 @@ def test_a_resumed_run_of_a_network_that_was_trained_again_is_refused(networks):
 def test_exchanged_checkpoints_are_refused(networks):
     run(*STITCH)
     exchange()
-    assert says(error_line(*STITCH, "--resume"), "2 runs", "earlier weights of f.pt, g.pt;")
+    assert says(error_line(*STITCH, "--resume"), "2 runs", "earlier weights", "f.pt, g.pt")
     back = [{"f.pt": "g.pt", "g.pt": "f.pt"}.get(word, word) for word in STITCH]
     assert "2 of 2 runs are finished" in run(*back, "--resume").err
 
@@ -309,7 +309,7 @@ def test_a_checkpoint_that_is_written_while_it_is_read_is_refused(networks, monk
 
     monkeypatch.setattr(session, "load_model", load)
     line = error_line(*STITCH)
-    assert says(line, "f.pt", "written while it was read")
+    assert says(line, "f.pt", "written while")
 
 
 def test_a_renamed_results_folder_is_resumed(networks):
@@ -372,7 +372,7 @@ def test_all_pairs_of_a_network_that_was_trained_again(networks):
     text = Path("nets.py").read_text()
     Path("nets.py").write_text(text.replace(".roll(i)", ".roll(2 * i)"))
     user_code._run.cache_clear()
-    assert "earlier weights of DEFAULT (" in error_line(*command)
+    assert says(error_line(*command), "earlier weights", "DEFAULT (")
 
 
 def test_ground_truth_leaves_out_earlier_weights(networks):

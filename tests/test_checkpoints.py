@@ -113,11 +113,11 @@ def test_images_of_another_size_classes_or_values_are_warned_of_once(tmp_path, m
     (line,) = capsys.readouterr().err.splitlines()
     trained, at_hand = line.split(" The images at hand: ")
     assert says(trained, "warning: checkpoint", str(name.path), "cifar10", "3×32×32")
-    assert says(trained, "classes airplane, automobile, bird and 7 more", "values in [0, 1]")
-    assert says(at_hand, "3×64×64", "classes a, b, c and 7 more")
-    assert at_hand.endswith("mean 0.5, 0.5, 0.5 and std 0.25, 0.25, 0.25")
+    assert says(trained, " airplane, automobile, ", "7 more", "in [0, 1]")
+    assert says(at_hand, "3×64×64", "classes a, b, c", "7 more")
+    assert says(at_hand, "mean 0.5, 0.5, 0.5", "std 0.25, 0.25, 0.25")
     load_model(name, dataset_info("svhn").spec)
-    assert "images at hand: classes 0, 1, 2 and 7 more\n" in capsys.readouterr().err
+    assert says(capsys.readouterr().err, "at hand: classes 0, 1, 2", "7 more")
 
 
 def test_a_data_set_of_another_name_is_noted(tmp_path, model, capsys):
@@ -129,13 +129,13 @@ def test_a_data_set_of_another_name_is_noted(tmp_path, model, capsys):
     for _ in range(2):
         note_other_data(path, "cifar5m")
     (line,) = capsys.readouterr().err.splitlines()
-    assert says(line, f"{path} was trained on cifar10", "-d is cifar5m")
+    assert says(line, str(path), "trained on cifar10", "-d is cifar5m")
     file = str(tmp_path / "mine.npz")  # without names of classes
     pixels, labels = np.zeros((10, 32, 32, 3), np.uint8), np.arange(10)
     np.savez(file, x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
     note_other_data(path, file)
     (line,) = capsys.readouterr().err.splitlines()
-    assert says(line, f"{path} was trained on cifar10", f"-d is {file}")
+    assert says(line, str(path), "trained on cifar10", f"-d is {file}")
 
 
 def test_weights_that_are_not_finite_are_loaded_with_a_warning(tmp_path, model, capsys):

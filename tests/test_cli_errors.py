@@ -23,7 +23,7 @@ def test_a_mistake_in_the_program_shows_its_traceback(capsys):
 def test_an_error_is_one_line_with_the_close_names_or_a_short_list():
     assert str(UserError("a\nb\r\nc")) == "a b c"
     close = str(unknown_name("model", "resnet19", MODEL_NAMES))
-    assert says(close, "unknown model 'resnet19'", "resnet18 or resnet152 or resnet101?", "--help")
+    assert says(close, "model 'resnet19'", "resnet18 or ", "resnet152 or resnet101", "--help")
     few = str(unknown_name("key", "x", ["size", "channels"]))
     assert says(few, "unknown key 'x'", "known: size, channels")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from src import probing, training
-from tests.commands import MODEL, ON_DIGITS, caption_of, parse_probes, read_csv, run
+from tests.commands import MODEL, ON_DIGITS, caption_of, parse_probes, read_csv, run, says
 from tests.conftest import few_images
 from tests.goldens import DATA
 
@@ -124,5 +124,5 @@ def test_training_is_what_the_options_say(monkeypatch, probe):
     given = training.Settings(5, 32, learning_rate=0.1, weight_decay=0, reduce_lr_epochs=[], seed=9)
     assert seen == [default, given]
     # where there are several probes, each line names its own
-    assert lines[1].startswith("layer3.0 -- rank 8 -- Epoch #1 train acc: 0.")
-    assert lines[4].startswith("layer4.1 -- rank 8 -- Epoch #1 val acc: 0.")
+    assert says(lines[1], "layer3.0", "rank 8", "Epoch #1 train acc: 0.")
+    assert says(lines[4], "layer4.1", "rank 8", "Epoch #1 val acc: 0.")

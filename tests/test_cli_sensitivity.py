@@ -56,11 +56,10 @@ def test_prints_and_writes_both_tests(tables):
     assert heading.split() == ["layer1", "layer2", "varied", "ranks", "rho", "p", "tau", "p"]
     assert first.split(maxsplit=6)[:6] == ["x", "x", "layer1", "3", "1", "1"]
     assert "no p-values" in first
-    assert "  mean rho -1.0000, mean tau -1.0000\n" in correlations
-    assert (
-        "  layer2: first in 1 of 2, mean place 1.50; layer1: first in 2 of 2, mean place 1.00\n"
-        in places
-    )
+    assert says(correlations, "mean rho -1.0000", "mean tau -1.0000")
+    halves = places.replace("; ", "\n")
+    assert says(halves, "layer2", "first in 1 of 2", "1.50")
+    assert says(halves, "layer1", "first in 2 of 2", "1.00")
     rows = read_csv("statistics.csv")
     found = {
         (row["measure"], row["setting"]): row["spearman"]
@@ -88,8 +87,8 @@ def test_warns_of_mixed_alignments(in_tmp_path):
         for (one, two), kind in kinds.items()
     ]
     printed, said = run(STATISTICS, write_table(in_tmp_path / "mixed.csv", SIMILARITY, *rows))
-    assert says(said, "warning: specificity of pwcca", "alignments differ")
-    assert "differ: positions, average pool" in printed
+    assert says(said, "warning: ", "specificity of pwcca", "alignments differ")
+    assert says(printed, "positions, average pool")
 
 
 def test_curves_rise_with_similarity_and_are_of_the_truncated_network(tables):
@@ -100,15 +99,14 @@ def test_curves_rise_with_similarity_and_are_of_the_truncated_network(tables):
         "stitching accuracy (task loss matching)": {4: 4 / 9, 2: 2 / 9, 1: 1 / 9},
         "probe accuracy": {8: 1, 4: 0.5, 2: 0.25, 1: 0.125},
     }
-    assert "stitching accuracy (direct matching)" not in curves_of_pair(
-        read_measurements(tables), ("x", "y")
+    assert not any(
+        "stitch" in name for name in curves_of_pair(read_measurements(tables), ("x", "y"))
     )
     other = tables[2].with_name("2.csv")
     other.write_text(tables[2].read_text().replace("b.pt", "c.pt"))
     one, two, probe = curves_of_pair(read_measurements([*tables[1:3], other]), ("x", "x"))
-    assert (
-        "(direct matching), a.pt -- b.pt" in one and "(direct matching), a.pt -- c.pt" in two
-    )  # of one name
+    assert says(one, "(direct matching)", "a.pt -- b.pt")
+    assert says(two, "(direct matching)", "a.pt -- c.pt")  # of one name
     assert probe == "probe accuracy"
 
 
@@ -122,7 +120,7 @@ def test_functions_of_users_have_their_name_and_no_curve_without_values(tables, 
         table = write_table(tables[0], SIMILARITY | {"own": ""}, *rows)
         curves = curves_of_pair(read_measurements([table]), ("x", "x"))
         assert curves == ({"own": dict.fromkeys(RANKS, 0.5)} if has_curve else {})
-    assert "no curve of the own at x: it has no value below full rank" in capsys.readouterr().err
+    assert says(capsys.readouterr().err, "no curve of the own at x", "below full rank")
 
 
 def test_probes_at_full_rank_alone_have_no_curve(tables, drawn_figures):
@@ -140,6 +138,4 @@ def test_draws_a_panel_for_each_layer_with_a_caption(tables, drawn_figures):
     both, one = drawn_figures["both.png"], drawn_figures["one.png"]
     assert [axes.get_title() for axes in both.axes] == ["x", "y"]
     assert [axes.get_title() for axes in one.axes] == ["x → y"] and one.get_suptitle() == "Layer x"
-    assert caption_of(one).endswith(
-        "Networks: a.pt (resnet18), b.pt (resnet18). Data: digits, mnist."
-    )
+    assert says(caption_of(one), "a.pt (resnet18)", "b.pt (resnet18)", "Data: digits, mnist.")

@@ -8,6 +8,7 @@ from src.collected.corresponding import Correspondence, correspondence_of
 from src.collected.named_networks import NamedNetwork
 from src.ground.errors import UserError
 from src.values import Pair
+from tests.commands import says
 from tests.result_rows import similarity_row
 
 
@@ -98,4 +99,4 @@ def test_unrecorded_layers_lie_at_equal_distances_in_the_order_of_tables(capsys)
         A: {"stem": 0.25, "body": 0.5, "all": 0.75, "end": 1.0},
         SHALLOW: {"u": 0.4, "v": 1.0},
     }
-    assert "not recorded of networks such as a:" in capsys.readouterr().err
+    assert says(capsys.readouterr().err, "not recorded", "such as a:")

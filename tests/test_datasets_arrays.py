@@ -169,7 +169,7 @@ def test_labels_that_no_test_image_has_are_warned_of(tmp_path, capsys):
     write_npz(tmp_path / "own.npz", y_train=np.arange(9) % 4, y_test=np.array([0, 3, 3, 0]))
     dataset_info(str(tmp_path / "own.npz"))
     (line,) = capsys.readouterr().err.splitlines()
-    assert says(line, "no test image has label 1;", "2 of them")
+    assert says(line, "test image", "label 1;", "2 of them")
 
 
 def test_levels_of_0_and_1_are_warned_of(tmp_path, capsys):

@@ -15,7 +15,7 @@ from src.collected.truth_tables import Tables
 from src.ground_truth.outputs import features_of
 from src.models import build_model
 from src.similarity.many import similarities_of_pairs
-from tests.commands import error_line, run
+from tests.commands import error_line, run, says
 
 SCRIPT = "misc/ground_truth.py"
 LAYERS = ["x1", "x2", "x3"]
@@ -128,7 +128,7 @@ def test_values_that_are_not_defined_are_named(mine, capsys):
     test = planted()
     values = values_of(test, f"{mine}:nothing")
     said = capsys.readouterr().err
-    assert "nothing: it is what the function gives for x1 of n0 and x1 of n1" in said
+    assert says(said, "nothing", "x1 of n0 and x1 of n1")
     assert len(said.splitlines()) == 1 and "more" in said
     rows = score(test.tables(values), test.groups, test.outputs)
     assert not [row for row in rows if row.measure == "nothing"]

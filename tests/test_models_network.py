@@ -11,6 +11,7 @@ from torch import nn
 from src.ground.errors import UserError
 from src.models import Network
 from src.models.resnet import ResNet
+from tests.commands import says
 from tests.traps import Attention, Base, Detached, Dropout, Patches, SharedRelu, Silent
 
 
@@ -56,7 +57,7 @@ def test_a_module_in_training_mode_is_warned_of_once(images, capsys):
     Network(module)(images)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2 and len(set(lines)) == 1
-    assert "warning: the network is in training mode: " in lines[0] and "call .eval()" in lines[0]
+    assert says(lines[0], "warning: ", "training mode", "call .eval()")
 
 
 @pytest.mark.parametrize(("kind", "layer"), [(SharedRelu, "one"), (Attention, "attention")])
@@ -155,7 +156,7 @@ def test_channels_last_is_told_by_two_equal_axes_in_front(images, capsys):
     native = network.activations(images, ["embed", "mix", "blocks.1"])
     plain = network
     network = chosen(network, "embed,mix,blocks.1,head", images)
-    assert "activations (height, width, channels) are turned at mix\n" in capsys.readouterr().err
+    assert says(capsys.readouterr().err, "(height, width, channels)", "turned at mix")
     acts = network.activations(images, ["embed", "mix", "blocks.1"])
     assert torch.equal(acts["embed"], native["embed"]) and torch.equal(
         acts["blocks.1"], native["blocks.1"]

@@ -17,6 +17,7 @@ from src.probing.probes import Probes
 from src.stitching import build_layers, build_stitching_layer, match_layers
 from src.stitching.layers import resize
 from src.training import classification_losses
+from tests.commands import says
 from tests.traps import Patches
 
 WIDE = (1, 8, 16)  # images
@@ -149,10 +150,8 @@ def test_attributes_say_what_a_pass_does_not_tell(capsys):
 
 def test_what_is_guessed_is_said(capsys):
     assert layouts(Prefixed(1, of_images=True))[2] == TokenLayout(1, (4, 4), True)
-    assert (
-        "layer 'joined' of Prefixed: 17 tokens are taken for 1 token in front of 4×4 patches; if "
-        "they are not, give the module an attribute n_prefix_tokens" in capsys.readouterr().err
-    )
+    guess = "joined", "Prefixed", "17 tokens", "1 token in front", "4×4 patches"
+    assert says(capsys.readouterr().err, *guess, "n_prefix_tokens")
     assert layouts(Prefixed(2, of_images=True))[2] == TokenLayout()
     assert not capsys.readouterr().err  # a sequence
 
@@ -161,7 +160,7 @@ def test_what_is_guessed_is_said(capsys):
         assert guessed_layout(n_tokens) == TokenLayout(n_prefix, grid, n_prefix > 0)
     tokens = torch.randn(2, 26, 4)
     assert torch.equal(pool(tokens), tokens[:, 0])
-    assert "26 tokens are taken for 1 token in front of 5×5 patches" in capsys.readouterr().err
+    assert says(capsys.readouterr().err, "26 tokens", "1 token in front", "5×5 patches")
 
 
 def test_grids_have_the_ratio_of_the_images_or_are_squares():
