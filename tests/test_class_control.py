@@ -323,23 +323,6 @@ def compared(folder: Path, **options) -> list[tuple[float | None, float | None]]
     return [(row.control_identification, row.p_control) for row in rows]
 
 
-def test_the_largest_p_value_of_all_layers_against_the_weakest_layer_of_the_control(tmp_path, rng):
-    values = drawn(rng, 0.95, 0.70, 0.85)
-    control = drawn(rng, 0.90, 0.80, 0.60)
-    write_run(tmp_path / "plain", "1", n_right=945)
-    write_run(tmp_path / "control", "2", n_right=945, **CONTROL)
-    write_identified(tmp_path / "plain", {"1": values})
-    write_identified(tmp_path / "control", {"2": control})
-    p_values = []
-    for at_layer in values:
-        more = int(((at_layer == 1) & (control[2] == 0)).sum())
-        fewer = int(((at_layer == 0) & (control[2] == 1)).sum())
-        p_values.append(stats.binomtest(more, more + fewer, alternative="greater").pvalue)
-    ((identification, p_value),) = compared(tmp_path)
-    assert identification == pytest.approx(control[2].mean(dtype=np.float64))
-    assert p_value == pytest.approx(3 * max(p_values)) == pytest.approx(3 * p_values[1])
-
-
 @pytest.mark.parametrize(
     ("of_control", "first"),
     [

@@ -4,6 +4,7 @@ test_refusals.py)."""
 import signal
 
 import pytest
+import torch
 
 import exec_eval
 from src import cli
@@ -18,6 +19,15 @@ def test_a_mistake_in_the_program_shows_its_traceback(capsys):
 
     assert cli.run(exec_eval.parser(), broken, ["a", "b"]) == 1
     assert "RuntimeError: oops" in capsys.readouterr().err
+
+
+def test_an_error_of_torch_that_a_user_can_mend_is_one_line(capsys):
+    def too_many(args):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+
+    assert cli.run(exec_eval.parser(), too_many, ["a", "b"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert says(line, "error: ", "memory of the GPU", "lower -b")
 
 
 def test_an_error_is_one_line_with_the_close_names_or_a_short_list():

@@ -7,10 +7,9 @@ import torch
 from torch import nn
 
 from src.datasets.in_memory import ImageSet
-from src.ground.errors import UserError
+from src.ground.errors import UserError, as_user_error
 from src.ground.runtime import seeded
 from src.models import build_model
-from src.runs.checkpoints import save_state
 from src.training import (
     NO_CLASS,
     Classification,
@@ -21,7 +20,7 @@ from src.training import (
     predicted_classes,
     train,
 )
-from tests.commands import MODEL, ON_DIGITS, error_line
+from tests.commands import says
 from tests.tiny_datasets import few_grey_images
 
 
@@ -115,10 +114,11 @@ def test_a_loss_that_is_not_finite_stops_the_training(settings, bias, images):
         list(train(Classification(model), images, images, Settings(3, 8, **settings)))
 
 
-def test_a_step_beyond_single_precision_says_what_to_lower(tmp_path):
-    given = ["small_cnn", *ON_DIGITS, "-e", "1", "-lr", "1e38", "-dir", tmp_path]
-    line = error_line("exec_train.py", *given)
-    assert "a step of the training is too large for single precision; lower -lr" in line
+def test_a_step_beyond_single_precision_says_what_to_lower(images):
+    settings = Settings(1, 8, learning_rate=1e38)
+    with pytest.raises(RuntimeError) as caught:
+        list(train(Classification(make_network()), images, images, settings))
+    assert says(str(as_user_error(caught.value)), "step", "single precision", "lower -lr")
 
 
 def test_unlabelled_samples_count_neither_in_the_loss_nor_in_the_accuracy():
@@ -147,13 +147,12 @@ def test_an_accuracy_of_logits_that_are_not_finite_is_refused(bias, images):
         evaluate(Classification(model), images.batches(8))
 
 
-def test_weights_that_overflow_have_no_accuracy(tmp_path):
+def test_weights_that_overflow_have_no_accuracy():
     """They are finite, and so are the first layers."""
     model = build_model("small_cnn", n_channels=1)
-    state = {key: value * 1e30 for key, value in model.state_dict().items()}
-    save_state(tmp_path / "m.pt", state)
-    line = error_line("exec_eval.py", tmp_path / "m.pt", "small_cnn", *ON_DIGITS)
-    assert "the logits of the network are not finite" in line
+    model.load_state_dict({key: value * 1e30 for key, value in model.state_dict().items()})
+    with pytest.raises(UserError, match="logits .* not finite"):
+        evaluate(Classification(model), few_grey_images(20, 8, n_classes=10).batches(20))
 
 
 def test_the_seed_counts_for_networks_that_drop_out():
@@ -173,6 +172,9 @@ def test_the_seed_counts_for_networks_that_drop_out():
     assert torch.equal(trained[0], trained[1]) and not torch.equal(trained[0], trained[2])
 
 
-def test_a_batch_of_one_is_too_few_for_batch_norm(tmp_path):
-    line = error_line("exec_train.py", MODEL, *ON_DIGITS, "-e", "1", "-b", "1436", "-dir", tmp_path)
-    assert "a training batch has a single image, too few for BatchNorm; change -b" in line
+def test_a_batch_of_one_is_too_few_for_batch_norm(images):
+    """The last of 20 images in batches of 19."""
+    model = make_network(nn.BatchNorm1d(4))
+    with pytest.raises(ValueError) as caught:
+        list(train(Classification(model), images, images, Settings(1, 19)))
+    assert says(str(as_user_error(caught.value)), "single image", "BatchNorm", "change -b")
