@@ -15,6 +15,7 @@ from src.tables.matrices import Matrix
 from src.tables.probe_rows import ProbeRow
 from src.tables.quantities import (
     DETECTOR,
+    IN_CURVES,
     IN_EVALUATION,
     IN_TRUTH,
     IN_VERDICT,
@@ -70,6 +71,12 @@ EXAMPLES = [  # (quantity, value of a similar stitch, value of a different one)
     ("auroc", 0.5, 0.2),
     ("density_ratio", 1.0, 0.3),
     ("density_ratio", 1.0, 1.8),
+    ("aupr", 0.5, 0.9),
+    ("fpr95", 0.95, 0.2),
+    ("agreement", 0.9, 0.5),
+    ("r2_test", 0.8, 0.1),
+    ("frechet", 0.05, 0.7),
+    ("recall_ratio", 0.9, 0.1),
 ]
 
 
@@ -86,9 +93,9 @@ def test_a_quantity_is_read_from_its_row(name):
     assert quantity.is_derived == (name not in columns(row))
 
 
-def test_what_maps_show_has_a_scale():
-    for report in (IN_EVALUATION, IN_VERDICT, IN_TRUTH):
-        assert all(quantity.scale for quantity in shown_in(report).values())
+def test_what_reports_show_has_an_example():
+    shown = [shown_in(report) for report in (IN_EVALUATION, IN_VERDICT, IN_CURVES, IN_TRUTH)]
+    assert set().union(*shown) == {name for name, *_ in EXAMPLES}
 
 
 @pytest.mark.parametrize(("name", "similar", "different"), EXAMPLES)
