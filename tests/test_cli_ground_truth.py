@@ -100,7 +100,8 @@ def test_measures_of_all_tables_are_scored(planted):
     baselines = {
         row["measure"] for row in read_csv(planted / "scores.csv") if row["is_baseline"] == "True"
     }
-    assert baselines == {"accuracy difference", "effective rank difference", "mean norm difference"}
+    kinds = ("accuracy", "effective rank", "mean norm")
+    assert baselines == {f"{kind} difference" for kind in kinds}
 
 
 def test_figure_table_and_sentences(planted, drawn_figures):
@@ -110,9 +111,8 @@ def test_figure_table_and_sentences(planted, drawn_figures):
     assert (planted / "again.csv").read_bytes() == (planted / "scores.csv").read_bytes()
     assert says(said, "label_noise", "above the best baseline")
     table = (planted / "again.md").read_text().splitlines()
-    assert table[0].startswith("| measure | label_noise |") and any(
-        line.startswith("| cka | 1.00*†") for line in table
-    )
+    assert table[0].split(" | ")[:2] == ["| measure", "label_noise"]
+    assert any(line.startswith("| cka | 1.00*†") for line in table)
     assert table[table.index("") - 1].startswith(
         ("| accuracy difference", "| effective rank", "| mean norm")
     )
@@ -148,7 +148,7 @@ def test_figure_and_table_have_the_best_of_each_family_and_the_csv_has_all(tmp_p
     assert [text.get_text() for text in measures.get_yticklabels()] == names
     numbers = [text.get_text() for text in measures.texts]
     assert numbers == ["0.67", "0.50", "0.27"]
-    assert measures.get_title().split() == ["measures,", "the", "best", "of", "each", "family"]
+    assert says(" ".join(measures.get_title().split()), "measures", "best of each family")
     assert len(measures.patches) == 3 and not baselines.patches  # red corners
     names_of_baselines = [text.get_text() for text in baselines.get_yticklabels()]
     assert names_of_baselines == ["mean norm difference", "accuracy difference"]
@@ -226,7 +226,7 @@ def test_tables_say_that_test_images_had_dots(dotted):
             "mahalanobis",
             cwd=folder,
         )
-    assert says(refused, "without --shortcut", "stitched with --shortcut 0.0")
+    assert says(refused, "without --shortcut", "with --shortcut 0.0")
     grids = [
         read_csv(folder / "results" / name / "covariance" / "n2-n3" / "grid.csv")
         for name in ("plain", "dots")

@@ -160,7 +160,7 @@ def test_an_interrupted_run_with_interventions_goes_on_and_a_config_repeats_it(
             "interrupted by SIGINT" in train("-e", "3", "-dir", "stopped", *changes, status=130).err
         )
     other = train("-e", "3", "-dir", "stopped", *changes[:-1], "900", "--resume", status=2).err
-    assert "image_noise was 1000.0, now 900.0" in other
+    assert says(other, "image_noise", "was 1000.0", "now 900.0")
     train("-e", "3", "-dir", "stopped", *changes, "--resume")
     run("exec_train.py", "--config", "whole/config.txt", "-dir", "again")
     for name in ("model_3.pt", "training_logs.csv"):

@@ -14,6 +14,7 @@ from src.collected.truth_tables import Tables
 from src.ground_truth import chance_scores, layer_scores
 from src.ground_truth.outputs import BASELINES
 from src.reports.truth_report import sentences
+from tests.commands import says
 
 LAYERS = ["x1", "x2", "x3"]
 NOISES = (
@@ -114,7 +115,7 @@ def test_a_measure_of_accuracies_alone_is_the_baseline(rows):
 
 def test_sentences_name_what_beats_the_baselines(rows):
     lines = sentences(list(rows.values()))
-    assert "Test of label_noise: 1 of 3 measures are above chance (chance is 0.22): truth." in lines
+    assert says("\n".join(lines), "label_noise", "1 of 3 measures", "above chance", "0.22): truth.")
     (beats,) = (
         line for line in lines if line.startswith("Test of disagreement: above the best baseline, ")
     )

@@ -19,6 +19,7 @@ from src.verdict import (
     judge,
     kappa_within,
 )
+from tests.commands import says
 
 N, N_CLASSES = 1000, 10
 LABELS = np.arange(N) % N_CLASSES
@@ -123,7 +124,8 @@ def test_what_leaves_nothing_to_say(n_right):
     at_chance = UNDECIDED, "the end network is at chance"
     assert word_on(stitches(n_right, 100, flaw=flaw)) == at_chance
     untrained = stitches(n_right, 100, flaw=flaw, is_end_trained=False)
-    assert word_on(untrained) == (UNDECIDED, "the end network was never trained")
+    word, reason = word_on(untrained)
+    assert word == UNDECIDED and says(reason, "end network", "never trained")
 
 
 def test_more_training_could_lower_a_penalty_only():
@@ -135,7 +137,7 @@ def test_more_training_could_lower_a_penalty_only():
 
 def test_a_front_that_is_much_worse_is_named():
     word, reason = word_on(stitches(850, front_accuracy=0.86, end_accuracy=0.95))
-    assert word == NOT_MATCHED and reason.endswith("alone is 9.0 points worse")
+    assert word == NOT_MATCHED and says(reason, "front network alone", "9.0 points worse")
     assert word_on(stitches(850, front_accuracy=0.91, end_accuracy=0.95)) == ABOVE
 
 

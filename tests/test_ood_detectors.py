@@ -12,6 +12,7 @@ from src.ood import energy
 from src.runs.checkpoints import save_state
 from src.runs.store import DetectorStore, new_name
 from src.tables.network_names import NetworkName, content_of
+from tests.commands import says
 from tests.goldens import DATA
 
 PUBLIC = json.loads((DATA / "public_meta.json").read_text())
@@ -81,7 +82,7 @@ def test_loads_the_newest_detector_and_refuses_one_of_another_shape(store, capsy
     name = add(store, detector.state_dict())
     source = NetworkName("m.pt", "small_cnn")
     loaded = store.load(source, "pool1", IMAGES, device=CPU)
-    assert f"2 detectors for pool1 of m.pt; the newest is used, {name}" in capsys.readouterr().err
+    assert says(capsys.readouterr().err, "2 detectors", "pool1 of m.pt", f"newest is used, {name}")
     x = torch.rand(2, 4, 2, 2)
     torch.testing.assert_close(loaded.network(x), detector.eval()(x))
     torch.testing.assert_close(loaded.score(x), energy(detector(x)))

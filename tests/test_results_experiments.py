@@ -22,6 +22,7 @@ from src.tables.image_records import SPLITS
 from src.tables.network_names import FRESH, NetworkName, titles_of
 from src.tables.tables import columns
 from src.values import Pair
+from tests.commands import says
 from tests.result_rows import OPTIONS, evaluation_row, stitch_row
 
 
@@ -55,7 +56,8 @@ def test_a_copy_of_a_checkpoint_under_another_name_is_the_same_network(checkpoin
     assert {differences({"path": "f.pt"}, {"path": name}) for name in same} == {""}
     Path(copy).write_bytes(b"others")
     assert identity(copy) != identity("f.pt")
-    assert differences({"path": "f.pt"}, {"path": "m/g.pt"}) == "path was 'f.pt', now 'm/g.pt'"
+    others = differences({"path": "f.pt"}, {"path": "m/g.pt"})
+    assert says(others, "path", "was 'f.pt'", "now 'm/g.pt'")
     missing = ("m/no.pt", "./m//no.pt", "x/../m/no.pt", tmp_path / "m" / "no.pt")
     assert {identity(name) for name in missing} == {str(tmp_path / "m" / "no.pt")}
     assert identity("no.pt") not in (identity("m/no.pt"), identity("f.pt"))
@@ -235,8 +237,7 @@ def test_of_repeated_stitches_the_newest_counts(capsys):
     assert newest_runs(runs) == runs and not capsys.readouterr().err
     again = run_in("4", front_model_path="./a.pt")
     assert newest_runs([*runs, again]) == [*runs[1:], again]
-    warning = "1 result repeats another of the same experiment; the newest of each counts"
-    assert warning in capsys.readouterr().err
+    assert says(capsys.readouterr().err, "1 result repeats another", "newest")
     assert newest_runs([again, *runs]) == [again, *runs[1:]]
 
 
