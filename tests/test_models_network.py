@@ -156,7 +156,7 @@ def test_channels_last_is_told_by_two_equal_axes_in_front(images, capsys):
     native = network.activations(images, ["embed", "mix", "blocks.1"])
     plain = network
     network = chosen(network, "embed,mix,blocks.1,head", images)
-    assert says(capsys.readouterr().err, "(height, width, channels)", "turned at mix")
+    assert says(capsys.readouterr().err, "height, width, channels", "turned at mix")
     acts = network.activations(images, ["embed", "mix", "blocks.1"])
     assert torch.equal(acts["embed"], native["embed"]) and torch.equal(
         acts["blocks.1"], native["blocks.1"]

@@ -132,7 +132,7 @@ def test_stitching(front, end, layers, kind, options, folder, in_tmp_path):
     ]
     said = run("exec_stitch.py", *arguments, "-e", 1).err
     assert "not stitched" not in said
-    assert says(said, "(height, width, channels)", "turned at") == ("mix" in "".join(layers))
+    assert says(said, "height, width, channels", "turned at") == ("mix" in "".join(layers))
     for stitch in (in_tmp_path / "results" / "all").glob("2*"):
         values = read_metrics(stitch)
         assert 0 <= values["matching_error"] <= 1 and np.isfinite(
