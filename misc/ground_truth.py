@@ -153,6 +153,7 @@ def score_frozen(args) -> None:
     from src.collected.frozen_truth import read_frozen, read_scores
     from src.collected.truth_protocol import clean_networks, score
     from src.ground.console import note
+    from src.ground.errors import UserError
     from src.reports.truth_report import print_beside, write_scores
     from src.similarity.many import similarities_of_pairs
 
@@ -171,6 +172,11 @@ def score_frozen(args) -> None:
             alignment=test.alignment,
         )
         rows += score(test.tables(values), test.groups, test.outputs)
+    if not rows:
+        raise UserError(
+            f"--score {','.join(args.metrics)}: no test of {folder} has values of all its pairs;"
+            " give a measure that is defined for them"
+        )
     print_beside(rows, known)
     if args.output:
         write_scores(Path(args.output), rows)

@@ -166,6 +166,9 @@ def test_user_errors(tmp_path, mine):
     assert "--pooled is of --freeze" in error_line(SCRIPT, "a", "b", "--pooled", cwd=tmp_path)
     assert "unknown measure 'ckaa'" in error_line(SCRIPT, "--score", "ckaa", "empty", cwd=tmp_path)
     write_frozen(tmp_path / "damaged", [planted()], [])
+    undefined = ["--score", f"{mine}:nothing", "damaged"]
+    line = run(SCRIPT, *undefined, cwd=tmp_path, status=2).err.splitlines()[-1]
+    assert "has values of all its pairs; give a measure that is defined" in line
     archive = tmp_path / "damaged" / "features.npz"
     archive.write_bytes(archive.read_bytes()[:1000])
     assert "cannot read" in error_line(SCRIPT, *measure, "damaged", cwd=tmp_path)
