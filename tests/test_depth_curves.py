@@ -122,6 +122,8 @@ def test_groups_of_a_list_have_a_line_each(folder, drawn_figures):
         float(row["value"]) == pytest.approx(np.mean([100 * 120, 100 * 150, 120 * 150]))
         and row["n_networks"] == "3"
     )
+    of_cka = {row["networks"] for row in rows if row["line"] == "cka"}
+    assert of_cka == {"wide → wide", "narrow → narrow", "narrow → wide"}  # without a direction
     panels = drawn_figures["curves.png"].axes
     assert [axes.get_ylabel() for axes in panels[:2]] == ["accuracy", "identification"]
     assert [axes.get_title() for axes in panels] == [

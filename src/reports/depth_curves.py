@@ -13,6 +13,7 @@ from src.collected.groups import Names
 from src.collected.measured import (
     SIMILARITY,
     MeasuredValue,
+    NetworkPair,
     named_pair,
     quantities_of,
     reversed_similarities_of,
@@ -26,7 +27,7 @@ from src.reports.chosen import chosen_rows
 from src.reports.curves import SHARE, CurvePanel, Point, curves
 from src.runs.folders import StitchingRun
 from src.tables.experiments import NETWORKS, method_names
-from src.tables.network_names import OfTwoNetworks, short
+from src.tables.network_names import short
 from src.tables.quantities import IN_CURVES, QUANTITIES, shown_in
 from src.tables.similarity_rows import SimilarityRow
 from src.tables.tables import write_table
@@ -161,14 +162,16 @@ def groups_without_curves(
     Args:
         names: of all networks.
     """
-    compared: list[tuple[OfTwoNetworks, Pair]] = []
-    compared += [(run.row, run.row.pair) for run in runs]
-    compared += [(row, row.pair) for row in similarities]
-    has_curve: dict[str, bool] = {}
-    for row, pair in compared:
+    compared: list[tuple[NetworkPair, str, Pair]] = []  # networks, their groups, layers
+    for run in runs:
+        networks = named_pair(run.row, names)
+        compared.append((networks, _groups(*networks), run.row.pair))
+    for row in similarities:
         networks = named_pair(row, names)
+        compared.append((networks, _groups(*_in_order(networks)), row.pair))
+    has_curve: dict[str, bool] = {}
+    for networks, groups, pair in compared:
         if networks[0] != networks[1]:
-            groups = _groups(*networks)
             corresponds = correspondence.holds(pair, networks)
             has_curve[groups] = has_curve.get(groups, False) or corresponds
     return [groups for groups, has_any in has_curve.items() if not has_any]
@@ -206,12 +209,19 @@ def _of_similarities(
 
 def _line_of(value: MeasuredValue) -> DepthLine:
     """Return the line that a value belongs to."""
-    groups = _groups(*value.networks)
     if value.method == SIMILARITY:
+        groups = _groups(*_in_order(value.networks))
         return DepthLine(OF_MEASURES[measure_of(value.quantity).sign], value.quantity, groups)
+    groups = _groups(*value.networks)
     if value.class_control:
         groups = f"{CLASS_CONTROLS}, {groups}"
     return DepthLine(QUANTITIES[value.quantity].title, value.method, groups)
+
+
+def _in_order(networks: NetworkPair) -> NetworkPair:
+    """Return two networks in the order of their groups: similarity has no direction."""
+    first, second = networks
+    return networks if first.group <= second.group else (second, first)
 
 
 def _groups(front: NamedNetwork, end: NamedNetwork) -> str:
