@@ -44,7 +44,8 @@ def parser() -> cli.Parser:
     add = options.add_argument
     add(
         "networks",
-        help="CSV with the columns name, path, type, and optionally group and layers; paths count from its folder. "
+        help="CSV with the columns name, path, type, and optionally group, layers and depths; paths count from its "
+        "folder. "
         f"The type {FEATURES} stands for an .npz file of features, which is compared and not stitched",
     )
     add(
@@ -374,20 +375,24 @@ def check_code(args) -> None:
     load_measures(args.metrics)
     for score in args.detector:
         make_detector(score)
-    for name in {Method.of(text).name for text in args.methods}:
+    for name in {method.name for method in methods_of(args)}:
         if is_user_code(name):
             objective_of(name)
+
+
+def methods_of(args) -> list[Method]:
+    """Return the methods of stitching, each once."""
+    return [Method.of(text) for text in dict.fromkeys(args.methods) if text != NONE]
 
 
 def units_of(args, networks) -> list[Unit]:
     """Return all units of work. Units with one end network stand together, as they share its
     detectors. Files of features are only compared."""
-    methods = [Method.of(text) for text in dict.fromkeys(args.methods) if text != NONE]
     ends = [network for network in networks if not args.ends or network.name in args.ends]
     models = [network for network in networks if not network.is_features]
     units = [
         stitching_unit((front, end), method, args, args.save_dir)
-        for end, front, method in itertools.product(ends, models, methods)
+        for end, front, method in itertools.product(ends, models, methods_of(args))
         if front != end and end in models
     ]
     if not args.no_similarity:
