@@ -188,18 +188,20 @@ class Unit(NamedTuple):
             written: the options in its files.
 
         Raises:
-            UserError: it was finished with other options.
+            UserError: it was finished or begun with other options.
         """
         run = self.run
-        if not run.config.exists():
+        if not written:
             return False
         now = as_written(run.options)
         measured = written.get("metrics", [])
         measures = set(now.get("metrics", []))
         if measures:
             now["metrics"] = measured
-        refuse_other_options(written, now, where=run.config, remedy=REMEDY)
-        return measures <= set(measured)
+        is_whole = run.config.exists()
+        where = run.config if is_whole else run.state_file
+        refuse_other_options(written, now, where=where, remedy=REMEDY)
+        return is_whole and measures <= set(measured)
 
 
 def with_record(
@@ -384,6 +386,7 @@ def run_claimed(unit: Unit, session: "Session", *, aside: str) -> bool:
     if unit.is_finished(run.options_on_disk()):  # in the meantime
         run.discard()
         return True
+    run.save()  # the options, with which the unit has to go on after an interruption
     try:
         run_calls(unit, session)
     except Exception:

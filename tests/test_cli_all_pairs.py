@@ -270,6 +270,10 @@ def test_a_unit_is_taken_up_where_its_process_was_killed(networks, few, monkeypa
         run(SCRIPT, *options, cwd=killed, status=130)
     left = killed / "results" / "all" / "pinv" / "b-a"
     assert len(list(left.glob("2*/config.txt"))) == 2 and not list(left.parent.glob("*.config.txt"))
+    assert (
+        "b-a.resume.pt is of a run with other options (front_layer was 'pool2,pool4'"
+        in error_line(SCRIPT, "networks.csv", "pool2", *options[2:], cwd=killed)
+    )
     (left / ".0123.part").write_text("half")
     for folder in (whole, killed):
         run(SCRIPT, *options, cwd=folder)
