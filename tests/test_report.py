@@ -256,6 +256,16 @@ def test_a_folder_of_similarities_alone(tmp_path):
     assert page.files()["similarity.csv"].count("0.25") == 2
 
 
+def test_similarities_of_a_further_table_and_other_limits(tmp_path):
+    write_results(tmp_path)
+    row = {"model1": "f.pt", "model2": "g.pt", "layer1": "x", "layer2": "y", "cka": 0.25}
+    tables.write_table(tmp_path / "t.csv", tables.SIMILARITY, row)
+    page = page_of(tmp_path, "results/dm", "-sim", "t.csv", "--tolerance", 0.1)
+    (verdict,) = page.rows("direct matching")
+    assert verdict["cka"] == "0.2500" and verdict["verdict"] != "similar"
+    assert "is below 0.1 points" in page.text
+
+
 def test_a_folder_without_results_is_refused(tmp_path):
     said = error_line(SCRIPT, tmp_path)
     assert says(said, "no finished", "run", "similarity/*.csv")
