@@ -73,6 +73,7 @@ def test_scripts_on_tables_do_not_need_torch(tmp_path):
         ["misc/report.py", "results"],
         ["misc/collect_results.py", "results", "-r", "--networks", "networks.csv"],
         ["misc/collect_results.py", "results", "--curves"],
+        ["misc/collect_results.py", "results", "--best-matches"],
         ["misc/collect_results.py", "results/dm", "results/tlm"],
         ["misc/rank_statistics.py", *of_ranks, "ranks.csv"],
         ["misc/sensitivity_figure.py", *of_ranks, "sensitivity.png", "-l", "x", "-other", "y"],

@@ -1,7 +1,7 @@
 """Best matches: for each layer of a network, the most similar layer of another network."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import ClassVar, NamedTuple
@@ -143,31 +143,21 @@ def _rows(
         side: of the layer in stitches; "" of measures, which the layer is the front layer of.
     """
     first = values[0]
-    quantity = first.quantity
     network, other = first.networks
     if side == END:
         network, other = other, network
-    similarity = QUANTITIES[quantity].similarity if side else measure_of(quantity).similarity
     depths = correspondence.depths
     by_layers = _by_layers(values, side)
     for layer in sorted(by_layers, key=depths[network].__getitem__):
         value_of = by_layers[layer]
-        similarity_of = {name: similarity(value) for name, value in value_of.items()}
-        best = max(similarity_of, key=similarity_of.__getitem__)
         corresponding = [
             name for name in correspondence.of(layer, (network, other)) if name in value_of
         ]
-        place = None
-        corresponding_value = math.nan
-        if corresponding:
-            nearest = max(corresponding, key=similarity_of.__getitem__)
-            corresponding_value = value_of[nearest]
-            others = [name for name in value_of if name not in corresponding]
-            place = 1 + sum(similarity_of[name] >= similarity_of[nearest] for name in others)
+        match = _match(value_of, corresponding, _similarity_of(first.quantity))
         yield BestMatchRow(
             method=first.method.removesuffix(f", {first.dataset}"),
             dataset=first.dataset,
-            measure=quantity,
+            measure=first.quantity,
             side=side,
             network=network.name,
             group=network.group,
@@ -177,14 +167,50 @@ def _rows(
             other_network=other.name,
             other_group=other.group,
             other_type=other.type,
-            best_layer=best,
-            best_relative_depth=depths[other][best],
-            value=value_of[best],
+            best_layer=match.best,
+            best_relative_depth=depths[other][match.best],
+            value=value_of[match.best],
             corresponding=SEPARATOR.join(corresponding),
-            corresponding_value=corresponding_value,
-            place=place,
+            corresponding_value=value_of.get(match.corresponding, math.nan),
+            place=match.place,
             n_layers=len(value_of),
         )
+
+
+def _similarity_of(quantity: str) -> Callable[[float], float]:
+    """Return the function that turns values of a quantity or measure into similarities."""
+    if quantity in OF_STITCHES:
+        return QUANTITIES[quantity].similarity
+    return measure_of(quantity).similarity
+
+
+class _Match(NamedTuple):
+    """The best match of a layer."""
+
+    best: str
+    corresponding: str = ""  # the most similar one of the corresponding layers; "": there are none
+    place: int | None = None  # of the latter among the other layers
+
+
+def _match(
+    value_of: Mapping[str, float],
+    corresponding: Sequence[str],
+    similarity: Callable[[float], float],
+) -> _Match:
+    """Return the best match of a layer.
+
+    Args:
+        value_of: the values of the layers that it is compared with.
+        corresponding: those among them that correspond to it.
+    """
+    similarity_of = {name: similarity(value) for name, value in value_of.items()}
+    best = max(similarity_of, key=similarity_of.__getitem__)
+    if not corresponding:
+        return _Match(best)
+    nearest = max(corresponding, key=similarity_of.__getitem__)
+    others = [name for name in value_of if name not in corresponding]
+    place = 1 + sum(similarity_of[name] >= similarity_of[nearest] for name in others)
+    return _Match(best, nearest, place)
 
 
 def _by_layers(values: Iterable[MeasuredValue], side: str) -> dict[str, dict[str, float]]:
