@@ -167,7 +167,7 @@ def test_quantities_choose_what_is_printed(folder):
     assert "linear CKA" in out and "direct matching" not in out
     assert {row["measure"] for row in read_csv(folder / "m.csv")} == {"cka", "accuracy"}
     line = error_line(SCRIPT, "all", "--best-matches", "--quantities", "x", cwd=folder)
-    assert says(line, "--quantities x", "accuracy, direct matching, cka, similarity")
+    assert says(line, "--quantities x", "accuracy, direct matching", "cka, similarity")
 
 
 def test_refusals(folder, tmp_path):
@@ -176,4 +176,4 @@ def test_refusals(folder, tmp_path):
     assert "take one folder" in error_line(SCRIPT, "all", "all", "--best-matches", cwd=folder)
     write_run(tmp_path / "all", "0", n_right=500, front_model_path="-")
     line = error_line(SCRIPT, "all", "--best-matches", cwd=tmp_path)
-    assert says(line, "all has no stitches of two trained networks", "similarity")
+    assert says(line, "all has no stitches", "two trained networks", "similarity")

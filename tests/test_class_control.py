@@ -344,7 +344,7 @@ def test_a_control_is_of_the_same_networks_layers_method_and_images(
     write_identified(tmp_path / "control", {"2": drawn(rng, 0.6, 0.6, 0.6)}, first=first)
     assert compared(tmp_path) == [(None, None)]
     said = capsys.readouterr().err
-    assert ("other images or foils were identified" in said) == (first > 0)
+    assert ("other images or foils" in said) == (first > 0)
 
 
 def test_activations_that_are_not_finite_are_not_compared(tmp_path, rng, capsys):
@@ -353,7 +353,7 @@ def test_activations_that_are_not_finite_are_not_compared(tmp_path, rng, capsys)
     write_identified(tmp_path / "plain", {"1": drawn(rng, 0.9, 0.9, 0.9)})
     write_identified(tmp_path / "control", {"2": np.full((3, 400), math.nan)})
     assert compared(tmp_path) == [(None, None)]
-    assert "activations are not finite" in capsys.readouterr().err
+    assert says(capsys.readouterr().err, "activations", "not finite")
 
 
 def test_of_several_seeds_the_largest_p_value_counts(tmp_path, rng):
@@ -437,8 +437,8 @@ def test_a_damaged_file_of_identified_images_is_left_out(tmp_path, rng, capsys):
     write_text(way_file(tmp_path / "control").with_suffix(".npz"), "nonsense")
     assert compared(tmp_path) == [(None, None)]
     said = capsys.readouterr().err
-    assert "identification.npz is damaged" in said and "evaluate the folder again" in said
-    assert "not both have identified images" in said
+    assert says(said, "identification.npz", "damaged", "evaluate", "again")
+    assert says(said, "not both", "identified images")
 
 
 def test_rows_of_earlier_versions_are_no_controls(tmp_path):

@@ -61,9 +61,9 @@ def test_measures_that_rise_where_probes_fall_are_named():
     ]
     probes = [{"accuracy": "0.95"}, {"accuracy": "0.75"}, {"accuracy": "0.25"}]
     text = demo.sensitivity(ranks, probes)
-    assert "falls from 95.0% to 25.0%" in text
-    assert "linear CKA falls from 0.90 to 0.50, PWCCA rises from 0.70 to 0.90" in text
-    assert "PWCCA calls the layer the more similar" in text
+    assert "from 95.0% to 25.0%" in text
+    assert says(text, "linear CKA falls", "0.90 to 0.50, PWCCA rises", "from 0.70 to 0.90")
+    assert says(text, "PWCCA calls", "the more similar")
     ranks[-1]["pwcca"] = "0.8"
     assert "the more similar" not in demo.sensitivity(ranks, probes)
 
@@ -97,9 +97,7 @@ def test_demo_writes_its_report(tmp_path):
     rows = read_csv(tmp_path / "demo" / "verdict.csv")
     undecided = [row for row in rows if row["verdict"] == UNDECIDED]
     assert len(rows) == 4 * 16 and len(undecided) <= len(rows) / 8
-    assert says(
-        text, "of 4 layers stitched to themselves 4", "of 16 stitches", " 0 are (none may be)"
-    )
+    assert says(text, "of 4 layers", "to themselves 4", "of 16 stitches", " 0 are (none may be)")
     n_similar = sum(row["verdict"] == "similar" for row in rows if "task loss" in row["method"])
     assert re.search(rf"Of 16 pairs .*; by task loss matching \d+ .* {n_similar} similar", text)
     lost = {row["method"] for row in rows if row["verdict"] == LOST}

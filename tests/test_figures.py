@@ -145,7 +145,7 @@ def test_a_quantity_is_a_line_with_one_bar_and_a_method_a_column(tmp_path, drawn
     assert [bar.get_ylim() for bar in bars] == [(0, 1), (0.2, 0)]  # bright is above
     shown = [text.get_text() for text in boxes_of(figure)]
     assert shown.count("layer1") == 2 + 4
-    assert caption_of(figure).startswith("Accuracy, noise dose by front layer (rows) and end layer")
+    assert says(caption_of(figure), "Accuracy, noise dose", "front layer (rows)", "end layer")
     assert not overlaps(figure)
 
 
@@ -336,8 +336,7 @@ def test_class_maps_have_colours_hatches_numbers_and_one_legend_below(tmp_path, 
     assert to_hex(legend.get_patches()[0].get_facecolor()) == YELLOW.lower()
     assert [text.get_text() for text in figure.axes[0].texts] == ["0.90"]
     assert [axes.get_title() for axes in figure.axes] == ["verdict", "again"]
-    meanings = "Numbers in the verdict: κ within strata. Numbers in the again: penalty."
-    assert caption_of(figure).endswith(f"(columns). Data: digits. {meanings}")
+    assert says(caption_of(figure), " Data: digits. ", "verdict: κ within strata", "again: penalty")
     assert not overlaps(figure)
 
 
@@ -510,7 +509,7 @@ def test_corresponding_layers_are_framed(tmp_path, drawn_figures):
     one, two = panels_of(drawn_figures["f.png"])
     assert [cell_of(patch) for patch in one.patches] == [(1, 0)]  # row b, column b
     assert [cell_of(patch) for patch in two.patches] == [(0, 0), (1, 2)]
-    assert "Frames: corresponding layers" in caption_of(drawn_figures["f.png"])
+    assert says(caption_of(drawn_figures["f.png"]), "Frames: ", "corresponding")
     maps(tmp_path / "g.png", {"": values}, labels=AXES)
     assert not panels_of(drawn_figures["g.png"])[0].patches
 
