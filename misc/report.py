@@ -64,8 +64,8 @@ def report(args) -> None:
     runs, similarities, tables = results_of(args)
     names = names_of(args, runs, similarities)
     networks = record.networks_of(runs, similarities, names)
-    own = provenance(gpu=-1, start=start)
-    commands = record.commands_of(record.files_of(runs, tables, networks), own)
+    commands = record.commands_of(record.files_of(runs, tables, networks))
+    own_command = record.command_of([provenance(gpu=-1, start=start)])
 
     # The verdicts, and the comparison of groups of networks
     limits = limits_of(args)
@@ -101,9 +101,9 @@ def report(args) -> None:
             sections.matches(matches),
             sections.networks(networks),
             sections.methods(runs),
-            sections.for_paper(runs, similarities, limits, commands),
+            sections.for_paper(runs, similarities, limits, commands, own_command),
             sections.pairs(verdicts),
-            sections.made_with(commands, record.images_of(runs)),
+            sections.made_with([*commands, own_command], record.images_of(runs)),
         ]
         title = args.title or f"Report on {', '.join(args.source_dirs)}"
         write_text(output, page(title, lead, parts))

@@ -118,16 +118,14 @@ class Command(NamedTuple):
     end: str  # of the last run
 
 
-def commands_of(files: Iterable[Path], own: Mapping[str, Any]) -> list[Command]:
+def commands_of(files: Iterable[Path]) -> list[Command]:
     """Return the commands that made results, the earliest first.
 
     Args:
         files: `run.json` of the results. Some may not exist, as the paper's code writes none.
-        own: the record of the command that reports them.
     """
     records = [read_json(file) for file in dict.fromkeys(files) if file.is_file()]
-    by_command = grouped([*records, own], _versions_of)
-    commands = [_command(of_command) for of_command in by_command.values()]
+    commands = [command_of(same) for same in grouped(records, _versions_of).values()]
     return sorted(commands, key=lambda command: command.start)
 
 
@@ -139,8 +137,8 @@ def _versions_of(record: Mapping[str, Any]) -> tuple[str, ...]:
     return *(str(record.get(name) or "") for name in names), ", ".join(versions)
 
 
-def _command(records: Sequence[Mapping[str, Any]]) -> Command:
-    """Return the command of records that differ in their times only."""
+def command_of(records: Sequence[Mapping[str, Any]]) -> Command:
+    """Return the command of records, as in `run.json`, that differ in their times only."""
     line, suite, commit, device, packages = _versions_of(records[0])
     return Command(
         line,

@@ -16,7 +16,7 @@ from src.reports import similarity_report
 from src.reports.captions import describe_stitches
 from src.reports.html_page import Cell, Section
 from src.reports.match_report import MAX_TABLES, tables_of_layers, tables_of_shares
-from src.reports.methods_text import by_method, description, how
+from src.reports.methods_text import by_method, description, how, on_versions
 from src.reports.verdict_report import (
     IN_SUMMARY,
     SHARE,
@@ -245,10 +245,17 @@ def for_paper(
     similarities: Sequence[SimilarityRow],
     limits: Limits,
     commands: Sequence[Command],
+    own_command: Command,
 ) -> Section:
-    """Return the paragraph for the method section of a paper."""
-    text = description(by_method(runs), similarities, limits, commands)
-    return Section("For the method section of a paper", [html.quotation(text)])
+    """Return the paragraph for the method section of a paper.
+
+    Args:
+        commands: that made the results.
+        own_command: that makes the page.
+    """
+    text = description(by_method(runs), similarities, limits)
+    versions = on_versions(commands, own_command)
+    return Section("For the method section of a paper", [html.quotation(f"{text} {versions}")])
 
 
 def made_with(
@@ -290,6 +297,6 @@ def archive(folder: Path, name: str) -> str:
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as file:
         for path in sorted(set(folder.iterdir()) - set(folder.glob("*.png"))):
             file.write(path, f"{name}/{path.name}")
-    size = len(content.getvalue()) / 1e6
-    text = f"Save all tables (CSV) and figures (PDF) as {name}.zip ({size:.1f} MB)"
+    size = len(content.getvalue()) / 1000
+    text = f"Save all tables (CSV) and figures (PDF) as {name}.zip ({size:.0f} kB)"
     return html.file(f"{name}.zip", content.getvalue(), text)

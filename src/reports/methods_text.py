@@ -53,9 +53,8 @@ def description(
     runs_of_method: Mapping[str, Sequence[StitchingRun]],
     similarities: Sequence[SimilarityRow],
     limits: Limits,
-    commands: Sequence[Command],
 ) -> str:
-    """Return the paragraph: stitching, each method, the verdict, measures of similarity, versions.
+    """Return the sentences on stitching, each method, the verdict and measures of similarity.
 
     Args:
         runs_of_method: stitches, see `by_method`.
@@ -67,7 +66,6 @@ def description(
         texts += _on_evaluation(runs_of_method, limits)
     if similarities:
         texts.append(_on_similarities(similarities))
-    texts.append(_on_versions(commands))
     return " ".join(texts)
 
 
@@ -80,8 +78,8 @@ def _on_stitches(runs_of_method: Mapping[str, Sequence[StitchingRun]]) -> list[s
     pairs = {(row.network_keys, row.pair) for row in rows}
     sentences = [STITCHING.format(types=types)]
     sentences.append(
-        f"{_counted(len(pairs), 'pair')} of layers of {_counted(len(networks), 'pair')} of networks were stitched, and "
-        f"judged on the test images of {_images_of(rows)}."
+        f"We took {_counted(len(pairs), 'pair')} of layers of {_counted(len(networks), 'pair')} of networks, and the "
+        f"test images of {_images_of(rows)}."
     )
     for method, of_method in runs_of_method.items():
         ways = listed(dict.fromkeys(how(run.options) for run in of_method), n=N_NAMED)
@@ -100,7 +98,7 @@ def how(options: Options) -> str:
         options: of its run.
     """
     init = options["init"]
-    start = INITS[init]
+    start = "random weights" if init == "rand" else INITS[init]
     n_matched = options.get("n_pinv_init_samples")
     if init not in STARTS and n_matched:
         images = "as many training images as the pair of layers needs"
@@ -170,15 +168,28 @@ def _on_similarities(rows: Sequence[SimilarityRow]) -> str:
     return f"Layers were also compared by {titles}, on {numbers} test images of {datasets}."
 
 
-def _on_versions(commands: Sequence[Command]) -> str:
-    """Return the sentence on the versions of the suite and its packages, and on the devices."""
-    suites = dict.fromkeys(f"{row.suite} (commit {row.commit[:SHORT]})" for row in commands)
+def on_versions(commands: Sequence[Command], own_command: Command) -> str:
+    """Return the sentences on the versions and the devices of the results, and of their report.
+
+    Args:
+        commands: that made the results; empty where they recorded none.
+        own_command: that makes the report.
+    """
+    report = f"Reported by version {_version(own_command)} of the stitching suite."
+    if not commands:
+        return report
+    suites = dict.fromkeys(map(_version, commands))
     packages = dict.fromkeys(row.packages for row in commands)
     devices = dict.fromkeys(row.device for row in commands)
     return (
         f"Computed with version {' and '.join(suites)} of the stitching suite, {' and '.join(packages)}, on "
-        f"{' and '.join(devices)}."
+        f"{' and '.join(devices)}. {report}"
     )
+
+
+def _version(command: Command) -> str:
+    """Return the version of the suite, with its commit."""
+    return f"{command.suite} (commit {command.commit[:SHORT]})" if command.commit else command.suite
 
 
 def _images_of(rows: Iterable[StitchRow]) -> str:
