@@ -131,7 +131,7 @@ def test_groups_of_a_list_have_a_line_each(folder, drawn_figures):
         "linear CKA",
         "PWCCA distance",
     ]
-    assert "pairs of 6 networks; bands" in caption_of(drawn_figures["curves.png"])
+    assert says(caption_of(drawn_figures["curves.png"]), "6 networks", "bands")
     (measure,) = drawn_figures["curves_2.png"].axes
     assert measure.get_title() == "Procrustes distance"
 
@@ -158,7 +158,7 @@ def test_six_panels_stand_on_a_page(folder, drawn_figures):
     assert [text.get_text() for text in legend.get_texts()] == ["direct matching", "linear CKA"]
     assert {row["line"] for row in read_csv(folder / "q.csv")} > {"procrustes"}  # the CSV has all
     line = error_line(SCRIPT, "all", "--curves", "--quantities", "beauty", cwd=folder)
-    assert says(line, "--quantities beauty", "accuracy, direct matching, identification")
+    assert says(line, "--quantities beauty", "accuracy, direct matching", "identification")
     line = error_line(SCRIPT, "all", "--quantities", "accuracy", cwd=folder)
     assert says(line, "--quantities", "--curves", "give one of them")
 
@@ -172,13 +172,12 @@ def test_groups_without_layers_of_the_same_name_are_named(tmp_path, drawn_figure
     for name in layers:
         (tmp_path / f"{name}.pt").write_text(name)
     _, err = run(SCRIPT, "all", "--curves", "--networks", "list.csv", cwd=tmp_path)
-    assert "no layers correspond: k → l, l → k" in err
-    caption = caption_of(drawn_figures["curves.png"])
-    assert caption.endswith("No layers correspond: k → l, l → k.")
+    assert says(err, "no layers correspond", ": k → l, l → k")
+    assert says(caption_of(drawn_figures["curves.png"]), "layers correspond: ", "k → l, l → k.")
     shutil.rmtree(tmp_path / "all" / "a-c")
     stitch(tmp_path / "all", "a", "c", "blocks.2")
     _, err = run(SCRIPT, "all", "--curves", "--networks", "list.csv", cwd=tmp_path)
-    assert "no layers correspond: l → k\n" in err
+    assert says(err, "layers correspond: l → k") and "k → l" not in err
 
 
 def test_networks_of_other_architectures_have_curves_over_relative_depth(tmp_path, drawn_figures):
@@ -224,9 +223,9 @@ def test_networks_of_other_architectures_have_curves_over_relative_depth(tmp_pat
     for name, line in expected.items():
         assert lines[name] == pytest.approx(line), name
     (axes,) = drawn_figures["curves.png"].axes
-    assert axes.get_xlabel() == "relative depth of both layers" and axes.get_xlim() == (0, 1)
+    assert "relative depth" in axes.get_xlabel() and axes.get_xlim() == (0, 1)
     assert {tuple(line.get_xdata()) for line in axes.lines} == {tuple(thirds), tuple(sixths)}
-    assert "nearest to the other in depth" in caption_of(drawn_figures["curves.png"])
+    assert says(caption_of(drawn_figures["curves.png"]), "nearest", "in depth")
 
 
 def test_a_list_may_give_relative_depths(tmp_path):
@@ -288,7 +287,7 @@ def test_panels_of_zeros_are_left_out_with_a_sentence(tmp_path, drawn_figures, c
             for name, value in (("accuracy", 0.5), ("recall ratio", 0.0))]  # fmt: skip
     write_depth(tmp_path / "c.csv", rows)
     assert [axes.get_ylabel() for axes in drawn_figures["c.png"].axes] == ["accuracy"]
-    assert "not drawn, as all values are 0: recall" in capsys.readouterr().err
+    assert says(capsys.readouterr().err, "not drawn", "all values are 0: recall")
 
 
 def test_two_epochs_of_a_network_have_a_line_for_themselves(tmp_path, monkeypatch):
@@ -306,7 +305,9 @@ def test_two_epochs_of_a_network_have_a_line_for_themselves(tmp_path, monkeypatc
         )
     run(SCRIPT, "all", "--curves")
     values = {row["networks"]: row["value"] for row in read_csv("all/curves.csv")}
-    assert values == {"one network at two epochs": "0.9", "resnet18 → resnet18": "0.5"}
+    others = values.pop("resnet18 → resnet18")
+    ((name, itself),) = values.items()
+    assert (itself, others) == ("0.9", "0.5") and says(name, "one network", "two epochs")
     run(SCRIPT, "all", "-r")
     rows = {(row["front_network"], row["end_network"]): row["same_run"]
             for row in read_csv("all/grid_measurements.csv")}  # fmt: skip
@@ -319,8 +320,7 @@ def test_names_and_groups_of_a_list(folder, drawn_figures):
     title, *lines = out.splitlines()
     assert says(title, "direct matching", "mean of 30") and len(lines) == 6
     assert says(out.splitlines()[4], "direct matching", "with itself", "1 experiment")
-    caption = caption_of(drawn_figures["g.png"])
-    assert "Networks: a, b, c, d, e, f (31 pairs). Data: digits." in caption
+    assert says(caption_of(drawn_figures["g.png"]), " a, b, c, d, e, f (31 pairs).", " digits.")
     assert says(err, "g.png shows means of 31", "g.csv has all")
     tests = {
         (row["method"], row["quantity"], row["within"], row["across"]): row
@@ -339,7 +339,7 @@ def test_names_and_groups_of_a_list(folder, drawn_figures):
     assert out.startswith("a → b, direct matching\n")
     title = next(axes.get_title() for axes in drawn_figures["h.png"].axes if axes.images)
     assert " ".join(title.split()) == "a → b direct matching"
-    assert "Networks: a → b. Data: digits." in caption_of(drawn_figures["h.png"])
+    assert says(caption_of(drawn_figures["h.png"]), " a → b.", " digits.")
     assert {row["networks"] for row in read_csv(folder / "h_intervals.csv")} == {"a → b"}
     line = error_line(SCRIPT, "all/a-b", "all/b-a", "--networks", "list.csv", cwd=folder)
     assert says(line, "--networks", "one folder")
