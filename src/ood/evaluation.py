@@ -123,7 +123,7 @@ class Batch(NamedTuple):
     images: Tensor  # (B, C, H, W)
     labels: Tensor  # (B,)
     sampled: Tensor  # the positions of the images that validity is measured on
-    identified: Tensor  # the positions of the images that are identified
+    identified: Tensor  # the positions of the images that are identified; all of them are sampled
     places: slice  # of the latter, among all identified images
 
 
@@ -181,14 +181,18 @@ class GridScoring:
             scores = detector.score(at_end.flatten(0, 1)).unflatten(0, (len(pairs), -1))
             for of_pair, values in zip(kept_of_pairs, scores, strict=True):
                 of_pair.scores.setdefault(score, []).append(values)
+        in_cells = {}  # of the identified images, by layer
         if layer in self.reference.validity and len(batch.sampled):
             layout = self.reference.validity[layer].layout
             samples = _sampled_features(at_end, batch.sampled, layout)
             for of_pair, sample in zip(kept_of_pairs, samples, strict=True):
                 of_pair.samples.append(sample)
+            places = torch.searchsorted(batch.sampled, batch.identified)
+            in_cells[layer] = samples[:, places, :-1].flatten(2)
         if self.ways and len(batch.identified):
-            way = self.ways[layer]
-            _add_shown(kept_of_pairs, stitched, way, batch, self.reference.own_layers)
+            own_layers = {name: self.reference.own_layers[name] for name in self.ways[layer]}
+            in_cells = _in_cells(stitched, own_layers, batch.identified, known=in_cells)
+            _add_shown(kept_of_pairs, in_cells, own_layers, batch.places)
 
     def scores(self) -> dict[Pair, StitchScores]:
         """Return the scores of each pair; the scores of its batches are dropped."""
@@ -196,24 +200,45 @@ class GridScoring:
         return {pair: _stitch_scores(pair, self._kept.pop(pair), self.reference) for pair in pairs}
 
 
+def _in_cells(
+    stitched: Mapping[str, Tensor],
+    own_layers: Mapping[str, OwnLayer],
+    positions: Tensor,
+    *,
+    known: Mapping[str, Tensor],
+) -> dict[str, Tensor]:
+    """Return the cells of identified images at each layer of the way, (P, n_in_batch, D).
+
+    Args:
+        stitched: activations (P, B, …) of P stitches, by layer.
+        own_layers: by layer of the way.
+        positions: of the identified images in the batch, (n_in_batch,).
+        known: the cells at some of the layers.
+    """
+    in_cells = dict(known)
+    for layer, own_layer in own_layers.items():
+        if layer not in known:
+            identified = stitched[layer].index_select(1, positions)
+            pooled = cells(identified.flatten(0, 1), own_layer.layout).flatten(1)
+            in_cells[layer] = pooled.unflatten(0, (len(identified), -1))
+    return in_cells
+
+
 def _add_shown(
     kept: Sequence[_BatchScores],
-    stitched: Mapping[str, Tensor],
-    way: Sequence[str],
-    batch: Batch,
+    in_cells: Mapping[str, Tensor],
     own_layers: Mapping[str, OwnLayer],
+    places: slice,
 ) -> None:
     """Add what P stitches show of the identified images of a batch, at each layer of the way.
 
     Args:
-        stitched: activations (P, B, …) of the stitched networks, by layer.
+        in_cells: from `_in_cells`.
+        own_layers: by layer of the way.
+        places: of the images among all identified ones.
     """
-    for layer in way:
-        own_layer = own_layers[layer]
-        identified = stitched[layer].index_select(1, batch.identified)
-        in_cells = cells(identified.flatten(0, 1), own_layer.layout).flatten(1)
-        in_cells = in_cells.unflatten(0, (len(kept), -1))  # (P, n_in_batch, D)
-        sums = own_layer.compare(in_cells, batch.places)
+    for layer, own_layer in own_layers.items():
+        sums = own_layer.compare(in_cells[layer], places)
         for i, of_pair in enumerate(kept):
             of_pair.shown[layer].add(*sums, i)
 

@@ -32,7 +32,6 @@ from src.statistics.intervals import wilson_interval
 from src.values import IntervalEstimate
 
 N_CANDIDATES = 10  # images that a foil is chosen among
-N_IDENTIFIED = 2_000  # images that are identified, at most
 FEWEST = 30  # images with a foil: with fewer, nothing is measured
 ROUNDING = 1e-5  # relative difference below which two activations count as equal
 

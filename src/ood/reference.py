@@ -21,7 +21,7 @@ from src.ground.console import progress
 from src.models import Network
 from src.ood.cells import cells
 from src.ood.detectors import Detector, make_detector
-from src.ood.identifying import FEWEST, N_IDENTIFIED, Foils, OwnLayer, choose_foils, way_of
+from src.ood.identifying import FEWEST, Foils, OwnLayer, choose_foils, way_of
 from src.ood.metrics import OODMetrics, ood_metrics
 from src.ood.validity import N_IMAGES, Validity
 from src.training import not_finite
@@ -144,7 +144,7 @@ def make_reference(
 
     # Its own activations of the identified images and their foils, all the way to the output
     ways = {layer: way_of(network, layer) for layer in options.layers}
-    chosen = choose_foils(logits, options.sample(N_IDENTIFIED))
+    chosen = choose_foils(logits, options.sample(N_IMAGES))
     foils = None
     own_layers = {}
     if len(chosen.images) < FEWEST:

@@ -22,7 +22,9 @@ from src.statistics.moments import Rows
 from src.values import StitchValidity
 
 K = 5  # neighbours
-N_IMAGES = 2_000  # training images at most; callers choose as many test images at most
+N_IMAGES = (
+    2_000  # training images at most; callers choose as many test images at most, also to identify
+)
 
 
 class ValidityScores(NamedTuple):
