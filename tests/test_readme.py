@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from tests.commands import ROOT, read_csv, save_network
 from tests.conftest import few_images
 
-DOCS = ("guide", "methods", "files", "differences", "costs", "paper", "ground_truth")
+DOCS = ("guide", "methods", "files", "differences", "costs", "paper", "ground_truth", "study")
 PAGES = ["README.md", *(f"misc/docs/{name}.md" for name in DOCS)]
 BLOCK = re.compile(r"```(\w+)\n(.*?)```", re.DOTALL)
 RECORD = f"""#!{sys.executable}
@@ -56,7 +56,7 @@ def commands(page: str, folder: Path) -> list[list[str]]:
 
 
 @pytest.mark.parametrize(
-    ("page", "at_least"), list(zip(PAGES, (7, 30, 0, 0, 0, 0, 0, 1), strict=True))
+    ("page", "at_least"), list(zip(PAGES, (7, 30, 0, 0, 0, 0, 0, 1, 0), strict=True))
 )
 def test_the_scripts_take_the_commands(page, at_least, tmp_path, monkeypatch):
     found = commands(page, tmp_path)
