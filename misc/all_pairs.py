@@ -225,7 +225,7 @@ def session_of_many():
 
     n_bytes = free_memory()
     session = Session()
-    session.max_bytes_of_images = n_bytes // 8  # of training images, and of test images
+    session.max_bytes_of_images = n_bytes // 16  # of training images, and of test images
     session.features = KeptFeatures(n_bytes // 4, max_bytes_of_activations=n_bytes // 4)
     session.eigh = KeptEigenvectors(n_bytes // 8)
     return session
