@@ -22,9 +22,8 @@ from src.statistics.moments import Rows
 from src.values import StitchValidity
 
 K = 5  # neighbours
-N_IMAGES = (
-    2_000  # training images at most; callers choose as many test images at most, also to identify
-)
+# Training images at most; callers measure, and identify, as many test images at most
+N_IMAGES = 2_000
 
 
 class ValidityScores(NamedTuple):
