@@ -195,7 +195,7 @@ def test_how_it_was_made(tmp_path):
     assert (suite, commit, device) == ("1.2.3", "0123456789ab", "CPU")
     assert says(packages, "python 3.11.0", "torch 2.6.0")
     assert of_page["suite"] == __version__
-    assert "Computed with version 1.2.3 (commit 0123456789ab)" in page.text
+    assert says(page.text, "version 1.2.3", "commit 0123456789ab")
     assert f"Reported by version {__version__}" in page.text
     weights = {row["name"]: row["SHA-256 of the weights"] for row in page.rows("The networks")}
     assert weights == {"f.pt": "a" * 64, "g.pt": ""}
