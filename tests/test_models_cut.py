@@ -392,3 +392,38 @@ def test_nothing_lies_behind_the_output():
     assert torch.equal(network(logits, after="output", until="output"), logits)
     with pytest.raises(ValueError, match="0 does not lie behind output"):
         network.activations(logits, ["0"], after="output")
+
+
+class _Scale(nn.Module):
+    """Returns a function of its parameter, and not of the images."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(4))
+
+    def forward(self):
+        return 2 * self.scale
+
+
+class _Scaled(nn.Module):
+    """Uses behind `body` what a module in front of it returned."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = _Scale()
+        self.body = nn.Linear(3 * 4 * 4, 4)
+        self.head = nn.Linear(4, 10)
+
+    def forward(self, x):
+        scale = self.scale()
+        return self.head(self.body(x.flatten(1)) * scale)
+
+
+@torch.no_grad()
+def test_parameters_in_front_that_change_are_seen_behind():
+    network = Network(_Scaled()).eval()
+    images = torch.rand(3, 3, 4, 4)
+    h = network(images, until="body")
+    assert torch.equal(network(h, after="body"), network(images))
+    network.load_state_dict({**network.state_dict(), "scale.scale": torch.arange(4.0)})
+    torch.testing.assert_close(network(h, after="body"), network(images))

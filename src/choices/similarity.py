@@ -29,7 +29,8 @@ class Measure(NamedTuple):
     equal: float  # the value of equal representations
     unrelated: float  # the value of unrelated representations
     in_paper: bool = False  # measured by default
-    companions: tuple[str, ...] = ()  # measures in the CSV that cost nothing beside this one
+    # Further measures in the CSV, which cost nothing beside this one
+    companions: tuple[str, ...] = ()
     min_images: int = 2
     is_symmetric: bool = True  # otherwise tables have both directions
 

@@ -64,7 +64,8 @@ def untrained_side(row: StitchRow) -> str | None:
 def value_of(run: StitchingRun, name: str) -> float | None:
     """Return a quantity of a single run by its column; None where it was not measured.
 
-    Quantities of a detector are in the evaluation by that detector.
+    Quantities of a detector are in the evaluation by that detector, and of quantities of a verdict
+    a single run has `kappa_within` alone.
     """
     if name == "kappa_within":
         return None if run.predictions is None else kappa_of(run.predictions).value

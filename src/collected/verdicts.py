@@ -28,11 +28,11 @@ from src.tables.verdict_rows import AUROC, VerdictRow
 from src.values import ALL_IMAGES, Predictions
 from src.verdict import SIMILAR, Compared, Limits, Stitches, Verdict, flaw_of, judge
 
-MEASURES = ("cka", "cka_debiased")  # whose values and nulls the table shows
+SHOWN_MEASURES = ("cka", "cka_debiased")  # whose values and nulls the table shows
 # Their values, and the numbers of their nulls of all images
 SIMILARITY_COLUMNS = [
     column.name
-    for column in chain.from_iterable(map(columns_of, MEASURES))
+    for column in chain.from_iterable(map(columns_of, SHOWN_MEASURES))
     if not column.is_reversed and column.images in ("", ALL_IMAGES)
 ]
 

@@ -1,7 +1,7 @@
 """`Network` cuts any module at its layers: a pass ends at a layer, or goes on behind one.
 
 h      = front(images, until="layer2.0")      # nothing behind layer2.0 is computed
-logits = end(transform(h), after="layer3.1")  # modules in front of layer3.1 are skipped
+logits = end(transform(h), after="layer3.1")  # modules in front are skipped where that is possible
 acts   = front.activations(images, names)     # one pass, which ends at the last of the layers
 
 A pass behind a layer is defined by a hook: the module runs, and the hook replaces the output of the
@@ -451,8 +451,8 @@ class Network:
             names: the layers, in any order. `output_name` gives the logits.
             after: the layer behind which the pass goes on. The named layers lie behind it, or are
                 this layer.
-            images: the images of x. Needed only if the modules in front of `after` cannot be skipped:
-                if they reach later layers by another path, such as a residual branch around
+            images: the images of x. Needed only if the modules in front of `after` cannot be skipped,
+                as where they reach later layers by another path, such as a residual branch around
                 `after`. x may hold k activations for each image: it is k batches long, one batch
                 behind the other.
         Raises:

@@ -1,18 +1,21 @@
 """Passes of a module that end at a layer, or go on behind a layer with a new value of that layer.
 
-In both ways a hook replaces the output of the layer. Modules are *in front* of it if they end
-before the layer in a pass, and *behind* it if they come later.
+A pass that goes on behind a layer starts at the images as well, and a hook replaces the output of
+the layer. Modules are *in front* of the layer if they end before it in a pass, and *behind* it if
+they start later. A module that contains the layer is neither: it always runs.
 
 The whole pass defines the result: all modules run on the images (`Passes._whole_pass`). This works
 for every module, and needs the images.
 
-The short pass gives the same result sooner: it skips the modules in front of the layer
-(`Passes._short_pass`). They return outputs that were recorded before, of two random images; only
+The short pass gives the same result sooner (`Passes._short_pass`): the modules in front, and the
+layer itself, do not run. They return outputs that were recorded before, of two random images; only
 the glue between modules, such as sums and reshapes, runs again. A short pass needs no images. It is
-possible where later values depend on the images only through the layer.
+possible where later values depend on the images only through the layer, and where modules in front
+draw no random numbers that modules behind would draw otherwise.
 
-The first pass from a layer to certain later layers compares both ways on three random images. Where
-they differ, all passes between these layers are whole.
+Before the first pass from a layer to certain later layers, a short pass is compared with the whole
+one on three random images, if nothing tells beforehand that they differ. Where they differ, all
+passes between these layers are whole.
 """
 
 import contextlib
@@ -49,6 +52,13 @@ class Replacement(NamedTuple):
     value: Tensor
 
 
+class _Record(NamedTuple):
+    """Outputs of calls for two random images."""
+
+    outputs: Outputs
+    versions: list[int]  # of the parameters that they were computed with
+
+
 class Passes:
     """Computes values of layers of a module, in the module's current mode.
 
@@ -69,7 +79,7 @@ class Passes:
         self.calls = Calls(module, images)
         self.blocks: tuple[str, ...] | None = None
         self._is_training = any(part.training for part in module.modules())
-        self._records: dict[str, Outputs] = {}  # by layer
+        self._records: dict[str, _Record] = {}  # by layer
         # Whether a short pass behind the first layer of a key gives the values of the further layers
         self._can_be_short: dict[tuple[str, ...], bool] = {}
         self._has_noted = False  # that passes from a layer are whole
@@ -108,7 +118,7 @@ class Passes:
         position = self.calls.positions.get(after)
         values = {name: x for name in names if self.calls.positions.get(name) == position}
 
-        # Layers behind `after`
+        # All further layers, which have to lie behind `after`
         behind = [name for name in names if name not in values]
         if not behind:
             return values
@@ -147,7 +157,8 @@ class Passes:
         Args:
             targets: the calls; None stands for the whole module.
             replacement: changes the output of a call.
-            n_ended: by module, how many calls have ended. A short pass counts calls that it skips here.
+            n_ended: by module, how many calls have ended. A short pass adds the calls inside of those
+                that it skips.
         Raises:
             UserError: a call is not made.
         """
@@ -157,7 +168,7 @@ class Passes:
         missing = set(targets)
         if replacement is not None:
             missing.add(replacement.call)
-        # Until the layer's value is replaced: BatchNorm statistics in front of it do not move
+        # Keeps the buffers until the layer's value is replaced: BatchNorm statistics in front stay
         still_buffers = contextlib.ExitStack()
 
         def leave(module: nn.Module, inputs: tuple, output: object) -> object:
@@ -226,11 +237,14 @@ class Passes:
     @torch.no_grad()
     def _recorded_outputs(self, after: str) -> Outputs:
         """Return the outputs of a layer's call and of all calls in front, for two random images."""
-        if after not in self._records:
+        # In-place changes of parameters, as by an optimiser, raise their versions
+        versions = [parameter._version for parameter in self.module.parameters()]
+        if after not in self._records or self._records[after].versions != versions:
             recorded_calls = {self.calls.call_of[after], *self.calls.in_front(after)}
             with steady(self.module, self.images):
-                self._records[after] = self._run_module(self.images[:2], recorded_calls)
-        return self._records[after]
+                outputs = self._run_module(self.images[:2], recorded_calls)
+            self._records[after] = _Record(outputs, versions)
+        return self._records[after].outputs
 
     # The choice between the two
 
@@ -358,7 +372,8 @@ def _forward_replaced(module: nn.Module, forward: Callable[..., object]) -> Iter
 
 
 def _is_close(value: Tensor, expected: Tensor) -> bool:
-    """Return whether two values differ by no more than rounding."""
+    """Return whether two values differ by no more than √eps of the largest value, eps being that of
+    their type: so much may come from another order of sums."""
     if value.shape != expected.shape or value.dtype != expected.dtype:
         return False
     if not value.is_floating_point():

@@ -1,8 +1,9 @@
 """The measures of similarity, each defined once. `src.choices.similarity` has a row for each.
 
 A measure of Gram matrices turns the Gram matrices of one layer into other matrices, and its value is
-the cosine between such matrices of two layers. A measure of samples takes two layers as
-samples × features."""
+the cosine between such matrices of two layers. A measure of samples takes the second moments of two
+layers over the same samples, a `SamplesPair`. A measure that needs the activations themselves fits
+neither: give it as a user's function."""
 
 import math
 

@@ -1,9 +1,16 @@
 """The quantities that are measured of a stitch, each with its title, scale and description.
 
-A new quantity needs three things: a function that measures it, a field in the row that keeps it
-(`Metrics`, `StitchValidity` and `EvaluationRow`, or `VerdictRow`), and an entry in `QUANTITIES`
-under the name of the field. Printed matrices, heat maps, curves, the table of all measurements and
-the ground truth read the entry. `misc/docs/files.md` repeats it.
+A new quantity needs a function that measures it, a field that keeps its value, and an entry in
+`QUANTITIES` under the name of the field. Its `measured_by` says where the field is:
+
+    STITCHING   `Metrics` in `src.values`
+    VALIDITY    `StitchValidity` in `src.values`, `ValidityScores` in `src.ood.validity`, and
+                `JudgedStitch` in `src.judge`
+    DETECTOR    `OODMetrics` in `src.ood.metrics`, and `EvaluationRow` in `src.tables`
+    VERDICT     `Verdict` in `src.verdict`, and `VerdictRow` in `src.tables`
+
+Printed matrices, heat maps, curves, the table of all measurements and the ground truth read the
+entry. `misc/docs/files.md` repeats it.
 
 This module does not import torch.
 """
