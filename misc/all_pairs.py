@@ -255,8 +255,8 @@ def unfinished_units(units, *, redo: bool) -> list[Unit]:
     of units without a record of weights.
 
     Raises:
-        UserError: weights or images have changed, and `redo` is false; or units were finished with
-            other options.
+        UserError: weights or images have changed, and `redo` is false; or units were finished or
+            begun with other options.
     """
     from src.runs.changes import all_of
     from src.runs.weights import recorded, warn_of_newer
@@ -317,17 +317,20 @@ def check_layers(args, units, names, session, spec, device) -> None:
     from src.runs.stored import read_features
 
     ends = {unit.networks[1] for unit in units if not unit.is_table}
-    misfits = {}
     networks = networks_of(units)
+    loaded = {
+        network: session.network(names[network], spec, device=device, encoder=True)
+        for network in networks
+        if not network.is_features
+    }
+    misfits = {}
     for network in networks:
         layers = layers_of(network, args)
-        if not network.is_features:
-            loaded = session.network(names[network], spec, device=device, encoder=True)
         try:
             if network.is_features:
                 read_features(network.path, layers, device="cpu")
             else:
-                loaded.layers(layers, of_end=network in ends)
+                loaded[network].layers(layers, of_end=network in ends)
         except UserError as error:
             misfits[network.name] = str(error)
     if misfits:
@@ -342,7 +345,6 @@ def check_layers(args, units, names, session, spec, device) -> None:
 
 def check_types(table, networks, own_types) -> None:
     """Raise a UserError if a list of networks names code that `--own-types` does not."""
-
     types = dict.fromkeys(network.type for network in networks)
     unnamed = [kind for kind in types if is_user_code(kind) and kind not in own_types]
     if unnamed:
