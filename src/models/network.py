@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from src.ground.console import note, note_once, warn
+from src.ground.console import note, note_once, warn, warn_once
 from src.ground.errors import UserError, unknown_name
 from src.ground.images import shape_text
 from src.models.blocks import find_blocks
@@ -383,7 +383,7 @@ class Network:
             note(f"activations (height, width, channels) are turned at {', '.join(turned)}")
         if unclear:
             shape = shape_text(shapes[unclear[0]])
-            warn(
+            warn_once(
                 f"{', '.join(unclear)}: {shape} is taken for channels×height×width; "
                 "otherwise give --channels-last"
             )

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from src.choices.datasets import dataset_label
-from src.ground.console import listed, note, result, table
+from src.ground.console import listed, note, note_once, result, table
 from src.ground.files import write_json
 from src.ood.reference import DetectorKey, Reference
 from src.reports.captions import caption, common, describe_method, stitched_networks
@@ -68,7 +68,7 @@ def report(
         _write_json(path.with_suffix(".json"), name, rows, reference)
         caption_of_figure = describe(rows, n_images=len(reference.options.test))
         draw(path, _panels(matrices), title=title, caption=caption_of_figure)
-    note(EXPLANATION)
+    note_once(EXPLANATION)
 
 
 def _matrices(rows: Sequence[EvaluationRow]) -> dict[str, Matrix]:
