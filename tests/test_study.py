@@ -283,6 +283,17 @@ def test_single_networks_on_tiny_images(tmp_path, monkeypatch):
     one_group.write_text("\n".join(lines[:2] + [lines[3]]))
     line = error_line("misc/paper/study_singles.py", one_group, "-dir", "lists", *options)
     assert "groups have to be" in line
+    np.savez("normalised.npz", mean=[0.5], std=[0.5], **arrays)
+    line = error_line(
+        "misc/paper/study_singles.py",
+        "list.csv",
+        "-dir",
+        "lists",
+        "-d",
+        "normalised.npz",
+        *options[2:],
+    )
+    assert "has mean and std" in line
 
 
 @pytest.mark.slow

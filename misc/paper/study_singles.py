@@ -180,6 +180,11 @@ def write_images(args) -> None:
         raise UserError(f"-d {args.dataset}: give images in an .npz file")
     with readable(args.dataset, "give another -d"), np.load(args.dataset) as arrays:
         content = dict(arrays)
+    if "mean" in content or "std" in content:
+        raise UserError(
+            f"{args.dataset} has mean and std, and images are attacked in [0, 1]; leave both out, and let networks "
+            "normalise their images"
+        )
     for name in ("x_test", "y_test"):
         content[name] = content[name][: args.compared]
     Path(args.save_dir).mkdir(parents=True, exist_ok=True)
