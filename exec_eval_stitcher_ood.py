@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Evaluate stitching runs: are stitched activations out of distribution for the end network, and
-which share of the images do they identify?"""
+"""Evaluate stitching runs: are stitched activations out of distribution for the end network, and of
+which share of the images can be told which image they show?"""
 
 import sys
 
@@ -13,8 +13,8 @@ ROOT = "./data/pytorch"
 
 def parser() -> cli.Parser:
     options = cli.Parser(
-        "Evaluate a folder of stitching runs: with the OOD detectors of their end layers, and by the images that the "
-        "stitched activations identify on their way to the output."
+        "Evaluate a folder of stitching runs: with the OOD detectors of their end layers, and by the share of images "
+        "that stitched activations show so well, all the way to the output, that similar images are told from them."
     )
     add = options.add_argument
     add("source_dir", help="folder of stitching runs, all of the same two networks")
@@ -123,7 +123,7 @@ def evaluate(args, session=None) -> None:
     finished, skipped = read_runs(folder)
     check_runs(finished, folder, moved_networks(args))
     dataset_info(args.dataset, labelled=True)
-    tables, way = begin_tables(args)
+    tables, identification = begin_tables(args)
     runs = newest_runs(finished)
     check_data(args.dataset, runs, other_data=args.other_data, shortcut=args.shortcut)
 
@@ -132,7 +132,7 @@ def evaluate(args, session=None) -> None:
     test_set = cli.load_split(args, session, device, train=False)
     if needs_training_images(args, runs):
         cli.load_split(args, session, device, train=True)
-    fingerprints = short_images(vars(args))
+    fingerprints = short_images(vars(args))  # recorded by load_split
     check_images(
         args.dataset, runs, fingerprints, other_data=args.other_data, shortcut=args.shortcut
     )
@@ -142,7 +142,7 @@ def evaluate(args, session=None) -> None:
     names = {"front": front_name, "end": end_name}
     runs = [with_record(run, names, fingerprints) for run in runs]
 
-    with claimed([*tables.values(), way]):
+    with claimed([*tables.values(), identification]):
         # The reference: detectors and validity at the end layers, the end network's own scores
         reference = refer_to(end, end_name, args, runs, test_set, loading, session)
 
@@ -151,7 +151,7 @@ def evaluate(args, session=None) -> None:
         scored = score_runs(grids, reference, other_data=args.other_data)
 
         # The metrics
-        write_results(args, scored, reference, tables, way, names)
+        write_results(args, scored, reference, tables, identification, names)
     n_skipped = len(skipped) + len(finished) - len(runs) + len(unusable)
     note(
         f"evaluated {len(scored)} stitches; "
@@ -227,8 +227,8 @@ def label_of_other_data(args) -> str:
 
 
 def begin_tables(args) -> tuple:
-    """Return the runs of this script: of the table of each score, by the score's title, and of the
-    table of identified images."""
+    """Return the records of the tables that this script writes: of each score, by its title, and of
+    the identified images."""
     from pathlib import Path
 
     from src.runs.run import Run
@@ -296,7 +296,7 @@ def evaluation_options(args, runs, test_set, loading, session):
     )
 
 
-def write_results(args, scored, reference, tables, way, names) -> None:
+def write_results(args, scored, reference, tables, identification, names) -> None:
     """Report the metrics of each score, save the scores of all images and the identified images,
     and finish the runs of the tables."""
     from pathlib import Path
@@ -315,7 +315,7 @@ def write_results(args, scored, reference, tables, way, names) -> None:
     # The files
     written = [tables[score] for score in evaluations]
     if reference.foils:
-        written.append(way)
+        written.append(identification)
     for run in written:
         run.mark_as_unfinished()
     other_data = label_of_other_data(args)

@@ -19,7 +19,7 @@ def parser() -> cli.Parser:
     add(
         "source_dirs",
         nargs="+",
-        help="folders of stitching runs, with their OOD evaluations if there are any",
+        help="folders of stitching runs, which exec_eval_stitcher_ood.py has evaluated; else no pair is similar",
     )
     add(
         "-sim",

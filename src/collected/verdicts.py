@@ -21,6 +21,7 @@ from src.collected.groups import (
     value_of,
 )
 from src.collected.named_networks import named_networks
+from src.ground.console import warn_once
 from src.runs.folders import StitchingRun
 from src.tables.image_records import are_same
 from src.tables.similarity_rows import SimilarityRow, columns_of, described
@@ -37,7 +38,7 @@ SIMILARITY_COLUMNS = [
 ]
 
 # Means of runs that a row has where predictions or activations give no estimate
-MEANS = ("accuracy", "penalty", "front_accuracy", "end_accuracy", "identification")
+MEANS = ("accuracy", "penalty", "front_accuracy", "end_accuracy")
 SEPARATOR = ";"  # between the names of folders
 
 VerdictSide = tuple[str | None, str | None, str]  # the name of a network, its weights and a layer
@@ -130,6 +131,11 @@ def _way_of(group: Group) -> dict[str, list[np.ndarray]]:
     layers = {tuple(row.layer for row in run.way) for run in group.runs}
     numbers = {row.n_images for run in group.runs for row in run.way}
     if len(layers) != 1 or len(numbers) != 1:
+        if numbers:
+            warn_once(
+                f"{group.method}, {group.pair}: its runs were evaluated at different layers or on different "
+                "numbers of images, so identification does not count; evaluate all alike"
+            )
         return {}
     (way,) = layers
     return {

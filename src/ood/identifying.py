@@ -1,7 +1,7 @@
 """Two-way identification: whose activation does a stitch show, all the way to the output?
 
-Each test image x gets a *foil*: of ten other test images to which the end network gives the same
-class, drawn at random, the one with the nearest logits. At a layer, the stitched network identifies
+Each test image x gets a *foil*: of at most ten other test images to which the end network gives the
+same class, drawn at random, the one with the nearest logits. At a layer, the stitched network identifies
 x if its activation is nearer to the end network's own activation of x than to the own activation of
 the foil. First, all stitched activations are moved to the mean of the own ones, and scaled, by one
 number, to their total variance. So it does not count how strongly an image is shown: least squares
@@ -55,8 +55,9 @@ def identification(
 ) -> Tensor:
     """Identify images at one layer; return 1, 0, or ½ for a tie, (n,), and NaN without a foil.
 
-    Two-way identification (Mitchell et al. 2008) with the foils of `choose_foils`. All are NaN if a
-    stitched activation is not finite.
+    Two-way identification (Mitchell et al. 2008) with the foils of `choose_foils` among these n
+    images; the scripts choose foils among all test images. All are NaN if a stitched activation is
+    not finite.
 
     Args:
         stitched: activations of the stitch, (n, C, H, W), (n, T, D) or (n, D). Like the next two, a
@@ -84,9 +85,9 @@ def identification(
 def choose_foils(logits: Tensor, images: Tensor) -> Foils:
     """Choose the foil of each image; leave out images that are alone in their class.
 
-    The foil of image x is, of ten other images with the class of x, the one with the nearest
-    logits. The ten come first in an order of all N images that is drawn for x: it depends on the
-    index of x and on N, and on nothing else.
+    The foil of image x is, of at most ten other images with the class of x, the one with the nearest
+    logits. The ten come first in an order of all N images that is drawn for x: this order depends
+    on the index of x and on N, and on nothing else.
 
     Args:
         logits: the end network's logits of all N test images, (N, classes). The class of an image

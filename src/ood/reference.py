@@ -1,10 +1,10 @@
 """The reference of an evaluation: measurements of the end network without any stitch.
 
 A reference holds the detectors and the validity at the end layers, the scores of the end network's
-own activations, and its own activations of the identified images and their foils at all layers
-behind. All folders of stitches into the network share it. Making it takes one pass over the training
-images, one over the test images, and one over identified images and foils; other data take passes
-of their own."""
+own activations, and its own activations of the identified images and their foils at the end layers,
+at all blocks behind them and in the output. All folders of stitches into the network share it.
+Making it takes one pass over the training images, if something is fitted to them, one over the test
+images, and one over identified images and foils; other data take passes of their own."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -149,7 +149,7 @@ def make_reference(
     own_layers = {}
     if len(chosen.images) < FEWEST:
         missing.append(
-            f"no identification: {len(chosen.images)} test images have another image of their class, "
+            f"no identification: {len(chosen.images)} of the sampled test images have another image of their class, "
             f"{FEWEST} are needed"
         )
     else:

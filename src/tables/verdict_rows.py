@@ -16,7 +16,9 @@ class VerdictRow:
 
     The row has what the verdict rests on. The further measurements of its runs are in `grid.csv` and
     in the tables of evaluations, under the names in `folders`. Measurements, see `QUANTITIES`, are
-    means over runs. `_low` and `_high` are the ends of intervals of 95 %."""
+    means over runs; `identification` is the smallest mean along the way, at the layer `lost_at`.
+    `_low` and `_high` are the ends of intervals of 95 % of the pair by itself, while `p_below` and
+    `p_above` are adjusted for all pairs that were judged together."""
 
     method: str
     networks: str  # the names of both, or the number of pairs that are taken together

@@ -92,12 +92,12 @@ class Verdict(NamedTuple):
     reason: str
     accuracy: IntervalEstimate  # of the stitches, in [0, 1]
     penalty: IntervalEstimate  # end accuracy − stitched accuracy
-    # Tests of the penalty against the tolerance; NaN without predictions
+    # Tests of the penalty against the tolerance; NaN if nothing can be said
     p_below: float  # small: the penalty is below the tolerance
     p_above: float  # small: the penalty is above the tolerance
     # Agreement with the end network beyond the labels and the front network's predictions
     kappa_within: IntervalEstimate
-    # The share of identified images by layer of the way; empty without predictions
+    # The share of identified images by layer of the way; empty: not measured, or no predictions
     way: dict[str, IntervalEstimate]
 
     @property
@@ -145,8 +145,8 @@ def judge(
 
     * *undecided* if nothing can be said: the end network was never trained or may be at chance,
       there are no predictions of the same images, or the stitches have a flaw;
-    * *similar* or *the image is lost* if the penalty is below the tolerance, see
-      `_decide_accurate`;
+    * if the penalty is below the tolerance, *similar*, *the image is lost* or *undecided* by
+      identification, see `_decide_accurate`;
     * *not matched* if the penalty is above the tolerance, and all trainings had converged;
     * *undecided* otherwise.
 
@@ -293,11 +293,14 @@ def _decide_accurate(measured: Measured, limits: Limits) -> tuple[str, str]:
 
     A pair is similar if the share of identified images is above its limit at every layer of the
     way. All tests have to agree, so that each has the whole level (an intersection–union test,
-    Berger 1982). The image is lost if the share is below the limit at one of L layers; each test
-    has the level α/L.
+    Berger 1982). The image is lost if the smallest share of L layers is below the limit; the test
+    has the level α/L, as the layer was chosen among L.
     """
     if not measured.way:
-        return UNDECIDED, "accurate, but identification was not measured"
+        return (
+            UNDECIDED,
+            "accurate, but identification was not measured",
+        )
     layer = _weakest(measured.way)
     weakest = measured.way[layer]
     if math.isnan(weakest.value):
