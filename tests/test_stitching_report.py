@@ -71,7 +71,8 @@ def test_the_caption_names_what_all_rows_share():
     )
     back = stitch_row(front_model_path="b.pt", end_model_path="a.pt", init="pinv", n_epochs=0)
     of_two = describe_stitches([stitch_row(), back])
-    assert " resnet18 → resnet18." in of_two and "Method" not in of_two
+    assert " resnet18 → resnet18." in of_two
+    assert says(of_two, "task loss matching (rc2c_pre, 3 epochs", "; direct matching (rc2c_pre, ")
     assert says(describe_stitches([back]), "direct matching", "(rc2c_pre, ", "100 images")
     soft = stitch_row(objective="soft", init="pinv")
     assert says(describe_stitches([soft]), "soft matching (", "3 epochs, init pinv", "100 images")

@@ -9,6 +9,7 @@ from src.choices import STARTS
 from src.collected.groups import Names
 from src.collected.measured import NetworkPair
 from src.ground.console import listed
+from src.ground.grouping import grouped
 from src.tables.experiments import Experiment
 from src.tables.network_names import short
 
@@ -91,13 +92,16 @@ def pairs_of_named(pairs: Sequence[NetworkPair]) -> str:
 
 
 def describe_stitches(*groups: Sequence[Experiment], names: Names | None = None) -> str:
-    """Return a caption: the method of each group of stitches, and the facts that all rows share.
+    """Return a caption: the methods of each group of stitches, and the facts that all rows share.
 
     Args:
         names: of the networks; None: they are named by checkpoint and type.
     """
     rows = [row for group in groups for row in group]
-    methods = dict.fromkeys(describe_method(group) for group in groups)
+    methods: dict[str, None] = {}
+    for group in groups:
+        of_method = grouped(group, lambda row: row.method).values()
+        methods |= dict.fromkeys(map(describe_method, of_method))
     return caption(
         networks=stitched_networks(rows, names),
         data=short(common(rows, "dataset")),
