@@ -6,8 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from src.ground.console import listed
 from src.reports.figures import (
+    CHARACTER,
     add_legend,
     can_draw,
     fit_height,
@@ -17,18 +20,20 @@ from src.reports.figures import (
     styled,
     wrap,
 )
-from src.reports.map_layout import SMALL_CELL, Layout, Page, Panels, is_table, layout_of, pages_of
+from src.reports.map_layout import SMALL_CELL, Layout, Page, Panels, layout_of, pages_of
 from src.reports.map_panels import BLANK, ClassMap, HeatMap, frame, outline
 from src.tables.matrices import corresponding
 
 if TYPE_CHECKING:
-    import numpy as np
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.colorbar import Colorbar
     from matplotlib.figure import Figure
 
-LARGE_CELL = 3.7  # the height of a cell, at most, in sizes of the font
+# Heights of cells, in sizes of the font
+LARGE_CELL = 3.7  # as high as wide, at most
+NUMBER_CELL = 1.8  # with a number, at least
+HEIGHT_OF_ROWS = 0.7  # the height of all rows in widths of the figure, if cells can be so low
 
 
 class Labels(NamedTuple):
@@ -75,7 +80,7 @@ def maps_figure(experiments: Panels, *, labels: Labels, caption: str = "") -> "F
     """
     with styled():
         layout = layout_of(experiments)
-        n_experiments = len(experiments) if is_table(experiments) else layout.n_columns
+        n_experiments = len(experiments) if layout.is_table else layout.n_columns
         layout = layout._replace(n_columns=n_experiments)
         (page,) = pages_of(experiments, layout, max_lines=sum(map(len, experiments.values())))
     return _draw(None, page, layout, labels=labels, title="", caption=caption)
@@ -86,42 +91,44 @@ def _draw(
 ) -> "Figure":
     """Draw a page of a figure."""
     caption = _caption(page, layout, labels, caption)
-    n_rows: dict[int, int] = {}
-    n_columns: dict[int, int] = {}
-    for (line, column), place in page.items():
-        n_rows[line] = max(n_rows.get(line, 0), len(place.panel.matrix.rows))
-        n_columns[column] = max(n_columns.get(column, 0), len(place.panel.matrix.columns))
+    n_rows, n_columns = _sizes(page)
     with new_figure(path, is_wide=layout.is_wide, title=title, caption=caption) as figure:
         grid = figure.subplots(
             len(n_rows),
             len(n_columns),
             squeeze=False,
-            height_ratios=[n_rows[line] for line in sorted(n_rows)],
-            width_ratios=[n_columns[column] for column in sorted(n_columns)],
+            height_ratios=n_rows,
+            width_ratios=n_columns,
         )
-        for line, column in itertools.product(n_rows, n_columns):
-            if (line, column) in page:
-                _draw_panel(grid[line, column], page, (line, column), layout, labels)
+        for place, axes in np.ndenumerate(grid):
+            if place in page:
+                _draw_panel(axes, page, place, layout, labels)
             else:
-                grid[line, column].remove()
-        if any(place.label for place in page.values()):
+                axes.remove()
+        if layout.is_table:
             figure.supylabel(labels.rows)
-        _explain_colours(figure, grid, page)
+        _explain_colours(figure, grid, page, layout)
         add_legend(figure, _handles(page, labels.blank), handlelength=1.4, columnspacing=1)
 
         def heights(width: float) -> list[float]:
-            cell = _height_of_cells(figure, width / n_columns[0], sum(n_rows.values()))
-            return [cell * n_rows[line] for line in sorted(n_rows)]
+            height = min(width / n_columns[0], HEIGHT_OF_ROWS * figure.get_figwidth() / sum(n_rows))
+            lowest = (NUMBER_CELL if layout.has_numbers else SMALL_CELL) * font_size()
+            height = np.clip(height, lowest, LARGE_CELL * font_size())
+            return [height * n for n in n_rows]
 
         fit_height(figure, list(grid[:, 0]), heights)
     return figure
 
 
-def _height_of_cells(figure: "Figure", width: float, n_rows: int) -> float:
-    """Return the height of cells in inches: as wide as high, if neither they nor a figure of so many
-    rows becomes too high."""
-    height = min(width, LARGE_CELL * font_size(), figure.get_figwidth() / n_rows)
-    return max(height, SMALL_CELL * font_size())
+def _sizes(page: Page) -> tuple[list[int], list[int]]:
+    """Return the most rows of cells in each line of panels, and the most columns of cells in each
+    column of panels."""
+    n_rows: dict[int, int] = {}
+    n_columns: dict[int, int] = {}
+    for (line, column), place in sorted(page.items()):
+        n_rows[line] = max(n_rows.get(line, 0), len(place.panel.matrix.rows))
+        n_columns[column] = max(n_columns.get(column, 0), len(place.panel.matrix.columns))
+    return list(n_rows.values()), [n_columns[column] for column in sorted(n_columns)]
 
 
 def _draw_panel(
@@ -141,14 +148,18 @@ def _draw_panel(
         for row, end in corresponding(matrix):
             frame(axes, matrix.columns.index(end), matrix.rows.index(row))
 
-    axes.set_xticks(range(len(matrix.columns)), matrix.columns, rotation=90)
+    longest = CHARACTER * max(map(len, matrix.columns))
+    has_room = longest < layout.room / len(matrix.columns) - 1
+    rotation = 0 if has_room else 90
+    axes.set_xticks(range(len(matrix.columns)), matrix.columns, rotation=rotation)
     axes.set_yticks(range(len(matrix.rows)), matrix.rows)
     axes.tick_params(length=0)  # a tick beside a number looks like its sign
     left = page.get((line, column - 1))
     if left and left.panel.matrix.rows == matrix.rows:
         axes.tick_params(labelleft=False)
     else:
-        axes.set_ylabel(label or labels.rows)
+        height = NUMBER_CELL * len(matrix.rows) * font_size()
+        axes.set_ylabel(wrap(label, height) if layout.is_table else labels.rows)
     below = page.get((line + 1, column))
     if below and below.panel.matrix.columns == matrix.columns:
         axes.tick_params(labelbottom=False)
@@ -159,7 +170,7 @@ def _draw_panel(
         axes.set_title(wrap(title, layout.room * font_size()))
 
 
-def _explain_colours(figure: "Figure", grid: "np.ndarray", page: Page) -> None:
+def _explain_colours(figure: "Figure", grid: "np.ndarray", page: Page, layout: Layout) -> None:
     """Draw bars of colours: in a table on the right of each line, otherwise below; neighbours of one
     look share a bar. Bright is above or right."""
     heat_maps = {
@@ -168,7 +179,7 @@ def _explain_colours(figure: "Figure", grid: "np.ndarray", page: Page) -> None:
         if isinstance(content.panel, HeatMap)
     }
     are_alike = len({content.panel.look for content in page.values()}) == 1
-    is_right = len({content.label for content in page.values()}) > 1
+    is_right = layout.is_table
 
     def neighbours(place: tuple[int, int]) -> tuple[int, str]:
         line, _ = place
@@ -185,11 +196,13 @@ def _explain_colours(figure: "Figure", grid: "np.ndarray", page: Page) -> None:
             location="right" if is_right else "bottom",
             extend=_beyond(numbers, *image.get_clim()),
             extendfrac=0.06,
-            aspect=14,
+            aspect=14 if is_right else 0.9 * layout.room,  # one line of text thick
             shrink=1 if is_right else 0.9 / n_columns,
             pad=0.02,
         )
         _label_bar(bar, heat_maps[places[0]])
+        if not is_right:
+            bar.set_label(page[places[0]].label)
 
 
 def _beyond(numbers: Iterable[float], low: float, high: float) -> str:

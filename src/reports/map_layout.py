@@ -36,13 +36,14 @@ Page = dict[tuple[int, int], Place]  # by line and column
 class Layout(NamedTuple):
     """How the panels of a figure stand."""
 
+    is_table: bool  # a line a quantity, a column an experiment
     n_columns: int
     is_wide: bool
     has_numbers: bool  # in the cells, unless they would touch
     room: float  # of a panel, in sizes of the font
 
 
-def is_table(experiments: Panels) -> bool:
+def _is_table(experiments: Panels) -> bool:
     """Return whether there are several experiments with several quantities."""
     return len(experiments) > 1 and len(_quantities(experiments)) > 1
 
@@ -58,31 +59,31 @@ def layout_of(experiments: Panels) -> Layout:
     from matplotlib import rcParams
 
     panels = [panel for row in experiments.values() for panel in row.values()]
-    n_panels = len(experiments) if is_table(experiments) else len(panels)
-    width, _ = rcParams["figure.figsize"]
-    width /= font_size()
-    room = width - (IN_TABLE if is_table(experiments) else 0)
+    is_table = _is_table(experiments)
+    n_panels = len(experiments) if is_table else len(panels)
     longest = max(len(text_of(number)) for panel in panels for number in [*panel.numbers, 1])
     cell = CELL * longest / 4
+    width, _ = rcParams["figure.figsize"]
+    room = width / font_size() - (IN_TABLE if is_table else 0)
     is_wide = _n_that_fit(panels, room, cell) < n_panels
     if is_wide:
-        room += width
+        room += width / font_size()
     n_columns = _n_that_fit(panels, room, cell)
-    has_numbers = n_columns >= min(n_panels, MIN_IN_LINE)
-    if not has_numbers:
+    if n_columns < min(n_panels, MIN_IN_LINE):
         n_columns = max(1, _n_that_fit(panels, room, SMALL_CELL))
     n_lines = math.ceil(n_panels / n_columns)
     n_columns = math.ceil(n_panels / n_lines)
-    return Layout(n_columns, is_wide, has_numbers, _room_of_panel(panels, room, n_columns))
+    has_numbers = n_columns <= _n_that_fit(panels, room, cell)
+    room_of_panel = _room_of_panel(panels, room, n_columns)
+    return Layout(is_table, n_columns, is_wide, has_numbers, room_of_panel)
 
 
 def _n_that_fit(panels: Sequence[Panel], room: float, cell: float) -> int:
     """Return how many panels stand side by side in a room, with cells of a width, both in sizes of
     the font."""
     width = GAP + cell * max(len(panel.matrix.columns) for panel in panels)
-    return max(
-        n for n in range(1 + len(panels)) if n == 0 or _room_of_panel(panels, room, n) >= width
-    )
+    numbers = range(1, 1 + len(panels))
+    return sum(_room_of_panel(panels, room, number) >= width for number in numbers)
 
 
 def _room_of_panel(panels: Sequence[Panel], room: float, n_columns: int) -> float:
@@ -99,7 +100,7 @@ def pages_of(experiments: Panels, layout: Layout, max_lines: int | None = None) 
     Args:
         max_lines: of panels on a page; None: as many as the greatest height of a figure has room for.
     """
-    if is_table(experiments):
+    if layout.is_table:
         parts = _table(experiments, layout.n_columns)
     else:
         parts = [_in_lines(experiments, layout.n_columns)]
