@@ -367,6 +367,8 @@ def draw_backwards(folder: Path) -> None:
         panels,
         x_label="layer of the end network",
         layers=unique(rows, "layer"),
+        caption=f"Stitches backwards through the network, by two methods. The image is lost where a line "
+        f"falls below {Limits().identification:g}; chance is 0.5.",
     )
 
 
