@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from src.ground.console import listed
 from src.reports.figures import (
+    CHARACTER,
     add_legend,
     can_draw,
     fit_height,
+    font_size,
     looks_of_lines,
     new_figure,
     wrap,
@@ -122,8 +124,11 @@ def _set_x_axes(
     for axes in grid.flat[len(panels) :]:
         axes.remove()
     n_columns = grid.shape[1]
+    room = 0.8 * first.figure.get_figwidth() / n_columns / max(1, len(layers))
+    longest = (1 + max(map(len, layers), default=0)) * CHARACTER * font_size()
+    rotation = 0 if longest < room else 90
     for axes in grid.flat[len(panels) - n_columns : len(panels)]:
-        axes.tick_params(axis="x", labelbottom=True, labelrotation=90 if layers else 0)
+        axes.tick_params(axis="x", labelbottom=True, labelrotation=rotation)
         axes.set_xlabel(x_label)
 
 
