@@ -200,7 +200,7 @@ def draw_differences(path: Path, rows: Sequence[StudyRow]) -> None:
                         continue
                     y = place + 0.14 * (number - (len(measures) - 1) / 2)
                     if row.low is not None and row.high is not None:
-                        panel.plot([row.low, row.high], [y, y], color=look["color"])
+                        panel.hlines(y, row.low, row.high, color=look["color"])
                     (legend[MEASURES[measure]],) = panel.plot([row.value], [y], **look)
             panel.axvline(0, color="0.5", linewidth=0.6)
             panel.axhline(0.5, color="0.8", linewidth=0.6)

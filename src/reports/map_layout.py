@@ -10,7 +10,7 @@ from src.reports.map_panels import Panel, text_of
 
 # Lengths in sizes of the font
 CELL = 2.4  # the width of a cell with a number of four characters
-SMALL_CELL = 1.35  # width and height of a cell without a number, at least
+SMALL_CELL = 1.25  # width and height of a cell without a number, at least
 GAP = 0.65  # between panels
 AXIS_LABEL = 2.3  # beside the names of rows
 IN_TABLE = 6.0  # further labels on the left of a table, and bars of colours on its right
