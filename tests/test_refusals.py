@@ -120,7 +120,7 @@ REFUSALS = [
     # Results
     (
         f"{COLLECT} dm --quantities cka",
-        ("--quantities", "give --curves"),
+        ("--quantities", "--curves"),
     ),
     (
         f"{COLLECT} dm -o a.jpg",
