@@ -229,7 +229,7 @@ def _label_bar(bar: "Colorbar", panel: HeatMap) -> None:
     bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
     dark, bright = panel.scale
     if dark > bright:
-        bar.long_axis.set_inverted(True)
+        (bar.ax.yaxis if is_upright else bar.ax.xaxis).set_inverted(True)
 
 
 def _handles(page: Page, blank: str) -> "dict[str, Artist]":
