@@ -147,9 +147,10 @@ def measured_in(args):
 
 
 def draw_curves(args) -> None:
+    from src.collected.over_depth import depth_rows, groups_without_curves
     from src.ground.console import listed, note
     from src.ground.errors import UserError
-    from src.reports.depth_curves import depth_rows, groups_without_curves, write_depth
+    from src.reports.depth_curves import write_depth
 
     measured = measured_in(args)
     rows = depth_rows(*measured)
