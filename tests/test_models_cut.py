@@ -427,3 +427,36 @@ def test_parameters_in_front_that_change_are_seen_behind():
     assert torch.equal(network(h, after="body"), network(images))
     network.load_state_dict({**network.state_dict(), "scale.scale": torch.arange(4.0)})
     torch.testing.assert_close(network(h, after="body"), network(images))
+    network.module.scale.scale.data = torch.full((4,), 3.0)
+    torch.testing.assert_close(network(h, after="body"), network(images))
+
+
+def test_networks_made_in_inference_mode_take_short_passes(capsys):
+    with torch.inference_mode():
+        network = Network(_Scaled()).eval()
+        images = torch.rand(3, 3, 4, 4)
+        h = network(images, until="body")
+        torch.testing.assert_close(network(h, after="body"), network(images))
+    assert not capsys.readouterr().err
+
+
+class _WithAuxiliary(nn.Module):
+    """Names a block that is never called in evaluation mode."""
+
+    block_names = ("first", "auxiliary", "second")
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 1)
+        self.auxiliary = nn.Linear(4, 10)
+        self.second = nn.Conv2d(4, 4, 1)
+        self.head = nn.Linear(4, 10)
+
+    def forward(self, x):
+        return self.head(self.second(self.first(x)).mean((2, 3)))
+
+
+def test_blocks_that_are_never_called_do_not_count():
+    network = Network(_WithAuxiliary(), image_shape=(3, 8, 8)).eval()
+    assert network.behind("first") == ["second"]
+    assert network.relative_depth("first") == 0.5 and network.relative_depth("second") == 1

@@ -237,9 +237,14 @@ class Calls:
         return tuple(name for name in self.positions if self.is_bottleneck(name))
 
     def behind(self, layer: str, names: Sequence[str]) -> list[str]:
-        """Return those of some layers that are computed from a layer and are not its own value."""
+        """Return those of some layers that are computed from a layer and are not its own value.
+
+        Args:
+            names: of modules; those that are never called are left out.
+        """
         position = self.positions.get(layer)
-        computed = [name for name in names if self.depends(name, layer)]
+        called = [name for name in names if name in self.positions]
+        computed = [name for name in called if self.depends(name, layer)]
         return [name for name in computed if self.positions[name] != position]
 
     def shape_of(self, layer: str) -> tuple[int, ...]:

@@ -211,12 +211,14 @@ class Network:
         """Return the share of the blocks that a pass to a layer computes, from 0 to 1.
 
         Between two blocks it grows evenly, module by module; behind the last block it is 1. In a
-        network without blocks all layers count as blocks.
+        network without blocks all layers count as blocks. Blocks that are never called, such as an
+        auxiliary head, do not count.
 
         Raises:
             UserError: there is no such layer.
         """
-        blocks = self.block_names or self.layer_names
+        called = self.layer_names
+        blocks = [name for name in self.block_names if name in called] or called
         depths = [-1, *sorted(map(self.depth, blocks))]
         return float(np.interp(self.depth(layer), depths, np.linspace(0, 1, len(depths))))
 

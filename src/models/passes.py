@@ -20,8 +20,9 @@ passes between these layers are whole.
 
 import contextlib
 import functools
+import itertools
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -43,6 +44,7 @@ from src.models.tokens import count_prefix_tokens
 
 Values = dict[str, Tensor]  # by layer
 Outputs = dict[Call | None, object]  # by call; None stands for the whole module
+Weights = list[tuple[int, int]]  # the address and the version of each tensor
 
 
 class Replacement(NamedTuple):
@@ -56,7 +58,7 @@ class _Record(NamedTuple):
     """Outputs of calls for two random images."""
 
     outputs: Outputs
-    versions: list[int]  # of the parameters that they were computed with
+    weights: Weights  # that they were computed with
 
 
 class Passes:
@@ -237,14 +239,14 @@ class Passes:
     @torch.no_grad()
     def _recorded_outputs(self, after: str) -> Outputs:
         """Return the outputs of a layer's call and of all calls in front, for two random images."""
-        # In-place changes of parameters, as by an optimiser, raise their versions
-        versions = [parameter._version for parameter in self.module.parameters()]
-        if after not in self._records or self._records[after].versions != versions:
-            recorded_calls = {self.calls.call_of[after], *self.calls.in_front(after)}
+        record = self._records.get(after)
+        if record is None or _weights_of(record.outputs) != record.weights:
+            calls_to_record = {self.calls.call_of[after], *self.calls.in_front(after)}
             with steady(self.module, self.images):
-                outputs = self._run_module(self.images[:2], recorded_calls)
-            self._records[after] = _Record(outputs, versions)
-        return self._records[after].outputs
+                outputs = self._run_module(self.images[:2], calls_to_record)
+            record = _Record(outputs, _weights_of(outputs))
+            self._records[after] = record
+        return record.outputs
 
     # The choice between the two
 
@@ -352,6 +354,20 @@ class Passes:
         if call in self.calls.changed:
             return map_tensors(output, Tensor.clone)
         return output
+
+
+def _weights_of(calls: Iterable[Call | None]) -> Weights:
+    """Return a value that changes with the parameters and buffers of the modules of calls.
+
+    An in-place change, as by an optimiser, raises the version of a tensor; a change through `.data`
+    is not seen. Tensors made in inference mode have no version.
+    """
+    weights = []
+    for module in {call.module for call in calls if call is not None}:
+        for tensor in itertools.chain(module.parameters(), module.buffers()):
+            version = 0 if tensor.is_inference() else tensor._version
+            weights.append((tensor.data_ptr(), version))
+    return sorted(weights)
 
 
 class _Stop(BaseException):
