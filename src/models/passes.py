@@ -44,7 +44,6 @@ from src.models.tokens import count_prefix_tokens
 
 Values = dict[str, Tensor]  # by layer
 Outputs = dict[Call | None, object]  # by call; None stands for the whole module
-Weights = list[tuple[int, int]]  # the address and the version of each tensor
 
 
 class Replacement(NamedTuple):
@@ -55,10 +54,25 @@ class Replacement(NamedTuple):
 
 
 class _Record(NamedTuple):
-    """Outputs of calls for two random images."""
+    """Outputs of calls for two random images, and the weights that they were computed with."""
 
     outputs: Outputs
-    weights: Weights  # that they were computed with
+    weights: list[Tensor]  # parameters and buffers of the modules
+    states: list[tuple[int, int]]  # of the weights, see `_states`
+
+    @classmethod
+    def of(cls, outputs: Outputs) -> "_Record":
+        """Record the outputs of calls."""
+        modules = {call.module for call in outputs if call is not None}
+        weights: list[Tensor] = []
+        for module in modules:
+            weights += itertools.chain(module.parameters(), module.buffers())
+        return cls(outputs, weights, _states(weights))
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the weights have changed since."""
+        return _states(self.weights) != self.states
 
 
 class Passes:
@@ -240,11 +254,11 @@ class Passes:
     def _recorded_outputs(self, after: str) -> Outputs:
         """Return the outputs of a layer's call and of all calls in front, for two random images."""
         record = self._records.get(after)
-        if record is None or _weights_of(record.outputs) != record.weights:
+        if record is None or record.is_stale:
             calls_to_record = {self.calls.call_of[after], *self.calls.in_front(after)}
             with steady(self.module, self.images):
                 outputs = self._run_module(self.images[:2], calls_to_record)
-            record = _Record(outputs, _weights_of(outputs))
+            record = _Record.of(outputs)
             self._records[after] = record
         return record.outputs
 
@@ -356,18 +370,18 @@ class Passes:
         return output
 
 
-def _weights_of(calls: Iterable[Call | None]) -> Weights:
-    """Return a value that changes with the parameters and buffers of the modules of calls.
+def _states(tensors: Iterable[Tensor]) -> list[tuple[int, int]]:
+    """Return the address and the version of tensors; an in-place change raises the version.
 
-    An in-place change, as by an optimiser, raises the version of a tensor; a change through `.data`
-    is not seen. Tensors made in inference mode have no version.
+    A change of the same memory through `.data` is not seen.
     """
-    weights = []
-    for module in {call.module for call in calls if call is not None}:
-        for tensor in itertools.chain(module.parameters(), module.buffers()):
-            version = 0 if tensor.is_inference() else tensor._version
-            weights.append((tensor.data_ptr(), version))
-    return sorted(weights)
+    states = []
+    for tensor in tensors:
+        version = 0  # tensors made in inference mode have none
+        if not tensor.is_inference():
+            version = tensor._version
+        states.append((tensor.data_ptr(), version))
+    return states
 
 
 class _Stop(BaseException):
