@@ -40,7 +40,13 @@ def parser() -> cli.Parser:
     add_judging(options)
     add("--title", default="", help="title of the page; default: the folders")
     cli.add_style(options)
-    add("-o", "--output", default="report.html", help="file to write")
+    add(
+        "-o",
+        "--output",
+        type=cli.html_file,
+        default="report.html",
+        help="file to write, .html",
+    )
     return options
 
 

@@ -133,7 +133,7 @@ def test_the_page_has_the_numbers_of_the_verdict(tmp_path):
             ("front layer", "front_layer"),
             ("end layer", "end_layer"),
             ("verdict", "verdict"),
-            ("lost at", "lost_at"),
+            ("weakest at", "lost_at"),
             ("reason", "reason"),
         ):
             assert row[name] == expected[column]
@@ -266,6 +266,13 @@ def test_similarities_of_a_further_table_and_other_limits(tmp_path):
     (verdict,) = page.rows("direct matching")
     assert verdict["cka"] == "0.2500" and verdict["verdict"] != "similar"
     assert "is below 0.1 points" in page.text
+
+
+@pytest.mark.parametrize("name", ["page.pdf", "page", "html"])
+def test_a_page_has_the_ending_of_html(tmp_path, name):
+    said = error_line(SCRIPT, tmp_path, "-o", name, cwd=tmp_path)
+    assert says(said, "-o/--output", f"'{name}' is not a name that ends in .html")
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_a_folder_without_results_is_refused(tmp_path):

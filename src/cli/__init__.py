@@ -39,6 +39,7 @@ from src.cli.types import (
     described,
     features_file,
     figure_file,
+    html_file,
     name_or_code,
     names_or_code,
     network,

@@ -136,6 +136,7 @@ def output_file(*endings: str) -> Callable[[str], str]:
 csv_file = output_file(".csv")
 features_file = output_file(".npz")
 figure_file = output_file(".png", ".pdf")
+html_file = output_file(".html")
 
 
 class Described(Protocol):

@@ -102,7 +102,7 @@ def _verdicts(rows: Sequence[VerdictRow]) -> tuple[list[str], list[list[Cell]]]:
     columns = described(tuple(dict.fromkeys(name for row in rows for name in row.further)))
     further = [name for name, column in columns.items() if not column.part]  # without nulls
     header = ["front layer", "end layer", "verdict", "accuracy", "penalty", "identification"]
-    header += ["lost at", *(name.replace(AUROC, "AUROC ").replace("_", " ") for name in further)]
+    header += ["weakest at", *(name.replace(AUROC, "AUROC ").replace("_", " ") for name in further)]
     lines = []
     for row in rows:
         line: list[Cell] = [row.front_layer, row.end_layer, row.verdict, row.accuracy]
