@@ -18,7 +18,8 @@ Rank = int | None  # None: the full rank
 BY_POSITION = ("positions", "tokens")
 NO_ALIGNMENT = "none"
 
-STILL_FELL = 0.02  # share by which a loss may fall over the last fifth of the epochs
+# Share of a loss, and of its whole fall, by which it may fall over the last fifth of the epochs
+STILL_FELL = 0.02
 
 # How a network is unsteady when it is evaluated, see `src.models.steadiness`
 RANDOM = "random"
@@ -62,9 +63,11 @@ def weakest_layer(shares: Mapping[str, float]) -> str:
 
 
 def has_converged(losses: Sequence[float]) -> bool:
-    """Return whether a training loss fell by at most 2 % over the last fifth of the epochs.
+    """Return whether a training loss hardly fell over the last fifth of the epochs: by at most 2 %,
+    and by at most 2 % of its fall since the first epoch.
 
-    It is True without training, and False after a single epoch.
+    A loss that has hardly begun to fall falls by a small share of itself, and by a large share of
+    its whole fall. It is True without training, and False after a single epoch.
 
     Args:
         losses: of the epochs, in their order.
@@ -72,7 +75,8 @@ def has_converged(losses: Sequence[float]) -> bool:
     if len(losses) <= 1:
         return not losses
     before = losses[-1 - math.ceil(len(losses) / 5)]
-    return before - losses[-1] <= STILL_FELL * abs(before)
+    whole_change = losses[0] - losses[-1]
+    return before - losses[-1] <= STILL_FELL * min(abs(before), abs(whole_change))
 
 
 class Pair(NamedTuple):
