@@ -29,10 +29,13 @@ ABOVE = NOT_MATCHED, "the penalty is above the tolerance"
 UNKNOWN = UNDECIDED, "accurate, but identification was not measured"
 NOT_FINITE = UNDECIDED, "accurate, but the activations at z are not finite"
 WELL = SIMILAR, "accurate, and the image is recognised all the way"
-UNSURE = UNDECIDED, "accurate, but the image may or may not be recognised all the way"
+UNSURE = (
+    UNDECIDED,
+    "accurate, but the image may or may not be recognised all the way: give more test images",
+)
 LOST_AT_Y = LOST, "accurate, but the image is lost at y"
 LOST_AT_Z = LOST, "accurate, but the image is lost at z"
-EITHER = UNDECIDED, "the penalty may lie on either side of the tolerance"
+EITHER = UNDECIDED, "the penalty may lie on either side of the tolerance: give more test images"
 
 
 def right_about(n_right: int) -> np.ndarray:
@@ -131,8 +134,8 @@ def test_what_leaves_nothing_to_say(n_right):
 def test_more_training_could_lower_a_penalty_only():
     assert word_on(stitches(945, has_converged=False)) == WELL
     for n_right in (905, 700):
-        not_done = UNDECIDED, "the training had not converged"
-        assert word_on(stitches(n_right, has_converged=False)) == not_done
+        word, reason = word_on(stitches(n_right, has_converged=False))
+        assert word == UNDECIDED and says(reason, "training had not converged: train longer")
 
 
 def test_a_front_that_is_much_worse_is_named():

@@ -21,7 +21,7 @@ def flaw_of(stitches: Sequence[Metrics]) -> str:
         if OF_BATCH in kinds:
             return f"the {side} network depends on the batch when it is evaluated"
     if any(stitch.is_truncated for stitch in stitches):
-        return "the cutoff truncated the fit"
+        return "the cutoff truncated the fit: use the cutoff exact"
     if any(stitch.is_matched_on_few for stitch in stitches):
-        return "matched on too few images"
+        return "matched on too few images: match on more"
     return ""

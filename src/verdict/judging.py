@@ -37,6 +37,7 @@ NOT_MATCHED = "not matched"
 UNDECIDED = "undecided"
 VERDICTS = (SIMILAR, LOST, NOT_MATCHED, UNDECIDED)
 UNDEFINED = IntervalEstimate(math.nan, math.nan, math.nan)
+MORE_IMAGES = "give more test images"  # the remedy where intervals are too wide
 
 
 class Limits(NamedTuple):
@@ -277,7 +278,7 @@ def decide(
     if p_values.below < ALPHA:
         return _decide_accurate(measured, limits)
     if not stitches.has_converged:
-        return UNDECIDED, "the training had not converged"
+        return UNDECIDED, "the training had not converged: train longer, or with a scheduler"
     if p_values.above < ALPHA:
         return NOT_MATCHED, _reason_of_loss(stitches, limits)
     n_images = measured.penalty.n_images
@@ -285,7 +286,7 @@ def decide(
     if n_images < n_needed:
         needed = f": at least {n_needed} are needed" if math.isfinite(n_needed) else ""
         return UNDECIDED, f"{n_images} test images are too few for this tolerance{needed}"
-    return UNDECIDED, "the penalty may lie on either side of the tolerance"
+    return UNDECIDED, f"the penalty may lie on either side of the tolerance: {MORE_IMAGES}"
 
 
 def _decide_accurate(measured: Measured, limits: Limits) -> tuple[str, str]:
@@ -309,7 +310,10 @@ def _decide_accurate(measured: Measured, limits: Limits) -> tuple[str, str]:
         return LOST, f"accurate, but the image is lost at {layer}"
     if all(share.p_above(limits.identification) < ALPHA for share in measured.way.values()):
         return SIMILAR, "accurate, and the image is recognised all the way"
-    return UNDECIDED, "accurate, but the image may or may not be recognised all the way"
+    return (
+        UNDECIDED,
+        f"accurate, but the image may or may not be recognised all the way: {MORE_IMAGES}",
+    )
 
 
 def _reason_of_loss(stitches: Stitches, limits: Limits) -> str:
