@@ -1,17 +1,18 @@
 """One call for two networks and images: stitch, identify, judge.
 
-    rows = judge(front, end, train_batches, test_batches, layers="layer*", form=["covariance", "task:10"])
+    rows = judge(front, end, train_batches, test_batches, layers="layer*", form=["covariance", "pinv"])
     print(rows)
-    rows.matrix("identification", form="task:10").values, rows.figure()
+    rows.matrix("identification", form="pinv").values, rows.figure()
 
 It runs the same functions as `exec_stitch.py`, `exec_eval_stitcher_ood.py` and `misc/verdict.py`.
-No file is read or written.
+No file is read, and none is written but by `rows.to_csv(path)`.
 """
 
 import copy
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from src.datasets.base import UNLABELLED, BaseImageSet
 from src.datasets.iterated import IteratedEpochs, IteratedImages
 from src.ground.console import aligned, warn
 from src.ground.errors import UserError, unknown_name
+from src.ground.files import write_csv
 from src.ground.grouping import grouped
 from src.ground.images import ImageSpec, shape_text
 from src.ground.runtime import full_precision
@@ -205,15 +207,34 @@ class Judgement(tuple[JudgedStitch, ...]):
             raise unknown_name("form", form, self.forms)
         return form
 
-    def figure(self) -> "Figure":
+    def to_csv(self, path: str | Path) -> None:
+        """Write the rows as a CSV; an undefined value is an empty cell.
+
+        Its columns are the fields of `JudgedStitch`, without `way`.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        names = [name for name in JudgedStitch._fields if name != "way"]
+        records = []
+        for row in self:
+            values = row._asdict()
+            records.append({name: values[name] for name in names if not _is_nan(values[name])})
+        write_csv(Path(path), names, records)
+
+    def figure(self, *, caption: str = "") -> "Figure":
         """Return the maps of accuracy, identification and verdict, a row a form.
 
-        `rows.figure().savefig("maps.pdf")` writes a file.
+        `rows.figure().savefig("maps.pdf")` writes a file. The attribute `caption` of the figure is
+        the text for below it.
+
+        Args:
+            caption: a text on networks and images, for this text.
         """
         from src.reports.verdict_maps import figure_of  # the one step up, from a result to its look
 
         by_form = grouped(self, lambda row: row.form)
-        return figure_of(by_form, self.limits)
+        return figure_of(by_form, self.limits, caption=caption)
 
 
 @torch.no_grad()
@@ -267,7 +288,8 @@ def judge(
     Raises:
         UserError: a network is in training mode, has not the layers, or gives no logits for these
             labels; images cannot be passed over again, or the first training images lack classes;
-            a form, `n_matched` or an option of training is none; or a training diverges.
+            a form, `n_matched` or an option of training is none; images have a size that a network
+            does not take; or a training diverges.
     """
     forms = [form] if isinstance(form, str) else list(form)
     methods = {name: Method.of(name) for name in forms}
@@ -349,6 +371,11 @@ def _check_mode(network: nn.Module | Network, side: str) -> None:
         )
 
 
+def _is_nan(value: object) -> bool:
+    """Return whether a value of a row is not defined."""
+    return isinstance(value, float) and math.isnan(value)
+
+
 def _check_classes(train: Tensor, test: Tensor) -> None:
     """Raise a UserError if the first training images lack many classes of the test images.
 
@@ -397,6 +424,11 @@ def _images(
     needs_order = any(method.name == "ridge" for method in methods)
     train_set = _image_set(train, "train", like, at_most=at_most, in_one_order=needs_order)
     test_set = _image_set(test, "test", like, in_one_order=True)
+    if train_set.image_shape != test_set.image_shape:
+        raise UserError(
+            f"train gives images of {shape_text(train_set.image_shape)}, and test of "
+            f"{shape_text(test_set.image_shape)}; give images of one shape"
+        )
     if len(train_set) == at_most:
         _check_classes(train_set.labels, test_set.labels)
     if n_matched is None:
@@ -440,15 +472,17 @@ def _networks(
     """Return views on both networks that give the named layers; one view if they are one module.
 
     Raises:
-        UserError: the end network gives no logits, or the labels are no classes of it.
+        UserError: a network cannot take the images; the end network gives no logits, or the labels
+            are no classes of it.
     """
     end_view = _view(end, test, None)
-    if len(end_view.output_shape) != 1:
-        shape = shape_text(end_view.output_shape)
+    output_shape = _output_shape(end_view, "end")
+    if len(output_shape) != 1:
+        shape = shape_text(output_shape)
         raise UserError(
             f"the end network gives {shape} an image; it has to give logits (n_classes,)"
         )
-    (n_classes,) = end_view.output_shape
+    (n_classes,) = output_shape
     lowest, highest = test.labels.min(), test.labels.max()
     if lowest < 0 or highest >= n_classes:
         raise UserError(
@@ -459,6 +493,7 @@ def _networks(
 
     is_one_module = _module(front) is _module(end)
     front_view = end_view if is_one_module else _view(front, test, n_classes)
+    _check_front(front_view, n_classes)
     spec = ImageSpec(n_classes, test.image_shape, test.normalisation)
     end_view.unsteadiness = unsteadiness_of(end_view, spec)
     if not is_one_module:
@@ -473,6 +508,36 @@ def _networks(
     front_view = front_view.channels_first(front_layers, image_shape=test.image_shape)
     end_view = end_view.channels_first(end_layers, image_shape=test.image_shape)
     return _Networks(front_view, end_view, front_layers, end_layers)
+
+
+def _output_shape(network: Network, side: str) -> tuple[int, ...]:
+    """Return the shape of the output of a network for one image.
+
+    Raises:
+        UserError: the network cannot take the images.
+    """
+    try:
+        return network.output_shape
+    except UserError:
+        raise
+    except Exception as error:  # raised by the network's forward
+        shape = ", ".join(map(str, network.image_shape or ()))
+        raise UserError(f"{side} cannot take images (B, {shape}): {str(error)[:300]}") from error
+
+
+def _check_front(front: Network, n_classes: int) -> None:
+    """Raise a UserError if the front network cannot take the images; warn if it has other classes.
+
+    The output of a last linear layer is taken for logits, rather than for features of an encoder.
+    """
+    output_shape = _output_shape(front, "front")
+    linear = [module for module in front.modules() if isinstance(module, nn.Linear)]
+    gives_logits = bool(linear) and output_shape == (linear[-1].out_features,)
+    if gives_logits and front.is_encoder:
+        warn(
+            f"the front network gives {output_shape[0]} outputs, and the end network {n_classes} classes: "
+            "the front is taken for an encoder, without an accuracy of its own"
+        )
 
 
 def _module(network: nn.Module | Network) -> nn.Module:

@@ -243,6 +243,25 @@ def test_rows_print_as_a_table_and_give_matrices_and_maps(judged):
     assert says(caption_of(figure), "more than 75%", "images")
 
 
+def test_a_figure_has_a_caption(judged):
+    figure = judged.figure(caption="Two networks on digits.")
+    assert says(caption_of(figure), "Two networks on digits. Similar: ", "more than 75%")
+
+
+def test_rows_are_written_as_a_table(judged, in_tmp_path):
+    """Every digit; a value that is not defined is empty."""
+    judged.to_csv("rows.csv")
+    for row, record in zip(judged, read_csv("rows.csv"), strict=True):
+        assert [*record] == [name for name in JudgedStitch._fields if name != "way"]
+        assert (record["form"], record["reason"]) == (row.form, row.reason)
+        for name in ("accuracy", "identification_low", "density", "r2_test"):
+            assert float(record[name]) == getattr(row, name)
+    undefined = judged[0]._replace(front_accuracy=float("nan"))
+    type(judged)([undefined], judged.limits).to_csv("rows.csv")
+    (record,) = read_csv("rows.csv")
+    assert record["front_accuracy"] == ""
+
+
 def test_nothing_is_written(networks, digits, in_tmp_path):
     few = [batches[:1] for batches in digits]
     judge(*networks[1], *few, layers="pool3").figure()
@@ -283,6 +302,25 @@ def test_mistakes_end_in_one_line(networks, digits):
     assert "unknown layer" in message_of(front, end, train, test, layers="pool9")
     assert "nothing follows" in message_of(front, end, train, test, layers="output")
     assert "tuple of 3" in message_of(front, end, train, test, layers=("a", "b", "c"))
+
+
+def test_images_of_a_wrong_size_end_in_one_line(digits):
+    """Which the front, or the end, does not take; or of two sizes."""
+    on_8, on_7 = (nn.Sequential(nn.Flatten(), nn.Linear(n, 10)).eval() for n in (64, 49))
+    train, test = digits
+    smaller = [[(images[..., :7, :7], labels) for images, labels in part] for part in digits]
+    assert message_of(on_8, on_7, *smaller).startswith("front cannot take images (B, 1, 7, 7): ")
+    assert message_of(on_8, on_7, *digits).startswith("end cannot take images (B, 1, 8, 8): ")
+    assert says(message_of(on_8, on_8, train, smaller[1]), "of 1×8×8, and test of 1×7×7")
+
+
+def test_a_front_with_other_classes_is_warned_of(networks, digits, capsys):
+    few = [batches[:1] for batches in digits]
+    front = build_model("small_cnn", n_classes=5, n_channels=1).module.eval()
+    judge(front, networks[1][1], *few, layers="pool4")
+    assert says(capsys.readouterr().err, "gives 5 outputs", "10 classes", "an encoder")
+    judge(*networks[1], *few, layers="pool4")
+    assert "encoder" not in capsys.readouterr().err
 
 
 def test_test_images_that_change_their_order_are_refused(networks, digits):

@@ -59,11 +59,14 @@ def rule_in_short(limits: Limits) -> str:
     )
 
 
-def figure_of(rows_of_title: Mapping[str, Sequence[JudgedPair]], limits: Limits) -> "Figure":
+def figure_of(
+    rows_of_title: Mapping[str, Sequence[JudgedPair]], limits: Limits, *, caption: str = ""
+) -> "Figure":
     """Return a matplotlib figure of accuracy, identification and verdict, without writing a file.
 
     Args:
         rows_of_title: the stitches of two networks in each column of panels, by its title.
+        caption: a text for below the figure, in front of the rule.
     """
     panels: dict[str, dict[str, Panel]] = {}
     for title, rows in rows_of_title.items():
@@ -72,4 +75,5 @@ def figure_of(rows_of_title: Mapping[str, Sequence[JudgedPair]], limits: Limits)
             matrix = pivot(rows, partial(known, name=name))
             of_quantities[QUANTITIES[name].title] = heat_map(name, matrix, limits)
         panels[title if len(rows_of_title) > 1 else ""] = of_quantities | verdict_map(rows)
-    return maps_figure(panels, labels=STITCHED, caption=rule_in_short(limits))
+    text = f"{caption} {rule_in_short(limits)}".strip()
+    return maps_figure(panels, labels=STITCHED, caption=text)
