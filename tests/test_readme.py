@@ -116,7 +116,7 @@ def test_the_example_of_the_readme_runs(in_tmp_path, capsys):
     images = TensorDataset(torch.rand(80, 1, 8, 8), torch.arange(80) % 10)
     (code,) = python_of("README.md", "In Python")
     variables = {"front": Module().eval(), "end": Module().eval()}
-    variables |= {f"{name}_loader": DataLoader(images, batch_size=32) for name in ("train", "test")}
+    variables |= {name: DataLoader(images, batch_size=32) for name in ("train", "test")}
     exec(code, variables)
     assert [row.pair for row in variables["rows"]][:2] == [
         ("layer1", "layer1"),
