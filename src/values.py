@@ -20,6 +20,7 @@ NO_ALIGNMENT = "none"
 
 # Share of a loss, and of its whole fall, by which it may fall over the last fifth of the epochs
 STILL_FELL = 0.02
+AT_REST = 0.005  # share of a loss: a smaller fall is noise, as of a training that begins at its end
 
 # How a network is unsteady when it is evaluated, see `src.models.steadiness`
 RANDOM = "random"
@@ -64,7 +65,7 @@ def weakest_layer(shares: Mapping[str, float]) -> str:
 
 def has_converged(losses: Sequence[float]) -> bool:
     """Return whether a training loss hardly fell over the last fifth of the epochs: by at most 2 %,
-    and by at most 2 % of its fall since the first epoch.
+    and by at most 2 % of its fall since the first epoch or 0.5 %.
 
     A loss that has hardly begun to fall falls by a small share of itself, and by a large share of
     its whole fall. It is True without training, and False after a single epoch.
@@ -75,8 +76,10 @@ def has_converged(losses: Sequence[float]) -> bool:
     if len(losses) <= 1:
         return not losses
     before = losses[-1 - math.ceil(len(losses) / 5)]
-    whole_change = losses[0] - losses[-1]
-    return before - losses[-1] <= STILL_FELL * min(abs(before), abs(whole_change))
+    fall = before - losses[-1]
+    whole_fall = abs(losses[0] - losses[-1])
+    is_at_rest = fall <= max(STILL_FELL * whole_fall, AT_REST * abs(before))
+    return is_at_rest and fall <= STILL_FELL * abs(before)
 
 
 class Pair(NamedTuple):
