@@ -164,7 +164,8 @@ def test_a_truncated_fit_is_undecided(tmp_path, truncated, n_epochs, is_flaw):
                             # Hardly begun: it falls by less than 2 %, and as fast as before
                             ([2.40, 2.39, 2.38, 2.37, 2.36, 2.35, 2.34, 2.33, 2.32, 2.31], False),
                             # It was at its end from the start, or rose
-                            ([0.5] * 10, True), ([0.5, 0.499, 0.4985, 0.498, 0.4972], True), ([0.5, 0.6, 0.7, 0.7, 0.7, 0.7], True),
+                            ([0.5] * 10, True), ([0.5, 0.6, 0.7, 0.7, 0.7, 0.7], True),
+                            ([0.5, 0.499, 0.4985, 0.498, 0.4972], True),
                             ([3, 2, 1, 0.99, 0.98, 0.97, 0.96, 0.95, 0.94, 0.90], False)],
 )  # fmt: skip
 def test_training_that_had_not_converged(tmp_path, losses, is_done):
