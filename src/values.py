@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from src.ground.brief import brief
+from src.ground.console import decimals
 
 Rank = int | None  # None: the full rank
 
@@ -48,7 +49,7 @@ class IntervalEstimate(NamedTuple):
     high: float
 
     def __repr__(self) -> str:
-        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+        return f"{decimals(self.value)} [{decimals(self.low)}, {decimals(self.high)}]"
 
 
 def weakest_layer(shares: Mapping[str, float]) -> str:

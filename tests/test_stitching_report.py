@@ -9,7 +9,9 @@ from dataclasses import replace
 import pytest
 
 from src.collected.named_networks import NamedNetwork
+from src.ground.console import decimals, table
 from src.ground.errors import UserError
+from src.reports import html_page
 from src.reports.captions import describe_stitches, pair_of_networks
 from src.reports.grid_figures import printed_matrices
 from src.reports.grid_tables import compare, draw, write_grid
@@ -17,6 +19,7 @@ from src.reports.map_panels import HeatMap
 from src.runs.folders import read_run
 from src.tables.matrices import accuracies
 from src.tables.stitch_rows import StitchRow
+from src.values import IntervalEstimate
 from tests.commands import caption_of, says
 from tests.result_rows import OPTIONS, stitch_row
 from tests.run_content import grid_rows
@@ -282,3 +285,16 @@ def test_absolute_paths_without_a_common_folder_are_shortened():
     assert pair_of_networks(paths, ["r", "r"]) == "x/a.pt (r) → y/b.pt (r)"
     paths = ["/data/models/x/a.pt", "/data/models/y/b.pt"]
     assert pair_of_networks(paths, ["r", "r"]) == "x/a.pt (r) → y/b.pt (r)"
+
+
+def test_no_number_is_minus_zero(capsys):
+    """In a printed matrix, an interval and a table of a page."""
+    table("m", ["a"], ["x", "y", "z"], [[-1e-6, -0.00006, math.nan]])
+    assert capsys.readouterr().out.split()[-3:] == ["0.0000", "-0.0001", "nan"]
+    assert str(IntervalEstimate(-1e-6, -0.25, 1e-6)) == "0.0000 [-0.2500, 0.0000]"
+    assert ">0.0000<" in html_page.table("t", ["x"], [[-1e-6]])
+    assert [decimals(x, sign="+") for x in (-1e-6, 0.25, -0.25)] == [
+        "+0.0000",
+        "+0.2500",
+        "-0.2500",
+    ]

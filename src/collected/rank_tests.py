@@ -27,6 +27,7 @@ from src.collected.rank_measurements import (
     over_ranks,
     ranks_of,
 )
+from src.ground.console import decimals
 from src.ground.grouping import grouped
 from src.values import Pair
 
@@ -238,7 +239,7 @@ def summary_of_correlations(rows: Sequence[RankTestRow]) -> str:
     tau = _defined(row.kendall for row in rows)
     if not rho:
         return "no correlation is defined"
-    return f"mean rho {fmean(rho):.4f}, mean tau {fmean(tau):.4f}"
+    return f"mean rho {decimals(fmean(rho))}, mean tau {decimals(fmean(tau))}"
 
 
 def summary_of_places(rows: Sequence[RankTestRow]) -> str:

@@ -67,7 +67,7 @@ def table(
     label_width = max(map(len, rows))
     texts = []
     for line_of_values in values:
-        texts.append([cell if isinstance(cell, str) else f"{cell:.4f}" for cell in line_of_values])
+        texts.append([cell if isinstance(cell, str) else decimals(cell) for cell in line_of_values])
     widths = [max(8, *map(len, column)) for column in zip(columns, *texts, strict=True)]
 
     def line(label: str, cells: Iterable[str]) -> str:
@@ -81,6 +81,16 @@ def table(
             line(row, [f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)])
         )
     result("\n".join(lines))
+
+
+def decimals(number: float, *, sign: str = "") -> str:
+    """Return a number with four decimals, and no minus where they are all zero.
+
+    Args:
+        sign: "+" puts a plus before what is not negative.
+    """
+    rounded = round(float(number), 4) + 0.0  # −0.0 becomes 0.0
+    return f"{rounded:{sign}.4f}"
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from src.collected.best_matches import BestMatchRow
 from src.collected.groups import Names
 from src.collected.record import Command, MeasuredNetwork
-from src.ground.console import listed
+from src.ground.console import decimals, listed
 from src.ground.grouping import grouped
 from src.reports import html_page as html
 from src.reports import similarity_report
@@ -161,7 +161,7 @@ def _table_of_tests(method: str, tests: Sequence[GroupTestRow]) -> str:
         tests, lambda test: (test.within, test.across)
     ).items():
         differences = {
-            answer.quantity: f"{answer.difference:+.4f} ({answer.p_value:.2g})"
+            answer.quantity: f"{decimals(answer.difference, sign='+')} ({answer.p_value:.2g})"
             for answer in answers
         }
         line = [differences.get(name) for name in quantities]

@@ -11,6 +11,7 @@ from pathlib import Path
 from string import Template
 from typing import NamedTuple
 
+from src.ground.console import decimals
 from src.values import IntervalEstimate
 
 INCH = 0.0254  # metres
@@ -157,7 +158,7 @@ def _text(cell: Cell) -> str:
     """Return the text of a cell."""
     if cell is None or cell != cell:  # NaN
         return ""
-    return f"{cell:.4f}" if isinstance(cell, float) else str(cell)
+    return decimals(cell) if isinstance(cell, float) else str(cell)
 
 
 def figure(image: Path, caption: str) -> str:

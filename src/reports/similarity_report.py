@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from src.choices.similarity import ACTIVATIONS, MEASURES, SAMPLES, Measure, measure_of
-from src.ground.console import result, table
+from src.ground.console import decimals, result, table
 from src.reports.captions import caption, common, pair_of_networks
 from src.reports.curves import CurvePanel, curves
 from src.reports.heat_maps import Labels, maps
@@ -105,9 +105,7 @@ def _against_nulls(similarity: Similarity) -> str:
     for images in (ALL_IMAGES, WITHIN_CLASSES):
         if images in similarity.nulls:
             null = similarity.nulls[images]
-            text = (
-                f"p {null.p_value:.3g}, null {null.null_95:.4f}, calibrated {null.calibrated:.4f}"
-            )
+            text = f"p {null.p_value:.3g}, null {null.null_95:.4f}, calibrated {decimals(null.calibrated)}"
             texts.append(f"{images} {text}" if images == WITHIN_CLASSES else text)
     if not texts:
         return ""
