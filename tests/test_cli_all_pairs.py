@@ -284,6 +284,7 @@ def test_a_unit_is_taken_up_where_its_process_was_killed(networks, few, monkeypa
 LISTS = [
     ("name,type\na,small_cnn\nb,small_cnn\n",
      "name, path, type, and optionally group, layers and depths): it lacks path"),
+    ("name;path;type\na;models/a.pt;small_cnn\nb;models/b.pt;small_cnn\n", "separate columns by commas"),
     ("name,path,type\na,models/a.pt,small_cnn\na,models/b.pt,small_cnn\n", "has the name a more than once"),
     ("name,path,type\n" + "".join(f"{name},models/a.pt,small_cnn\n" for name in ("a-a", "a")),
      "two pairs have the name a-a-a; give names without - in them"),

@@ -150,6 +150,8 @@ def _read_csv(path: str | Path) -> tuple[set[str], list[dict[str, str]]]:
 
 def _describe_misfit(path: str | Path, header: set[str], kinds: tuple[type[Any], ...]) -> str:
     """Return the message that a table has none of the row types."""
+    if any(";" in name for name in header):
+        return f"{path} has semicolons between its columns; separate columns by commas"
     tables = " or ".join(f"{kind.contents} ({kind.written_by})" for kind in kinds)
     lacks = ""
     if len(kinds) == 1:
