@@ -21,13 +21,13 @@ def measure(args) -> None:
     from src.ground.console import progress, result
     from src.ground.runtime import device_of
     from src.runs.checkpoints import load_model
-    from src.runs.training_images import note_other_data
+    from src.runs.training_images import warn_of_other_data
     from src.training import Classification, evaluate
 
     device = device_of(args.gpu)
     spec = dataset_info(args.dataset, labelled=True).spec
     model = load_model(cli.named_network(args, "model"), spec, device=device)
-    note_other_data(args.model_path, args.dataset)
+    warn_of_other_data(args.model_path, args.dataset)
     loading = cli.load_options(args, device)
     test_set = load_dataset(args.dataset, args.dataset_root, train=False, **loading)
     n_batches = test_set.n_batches(args.batch_size)

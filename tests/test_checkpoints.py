@@ -12,7 +12,7 @@ from src.ground.errors import UserError
 from src.ground.images import ImageSpec, Normalisation
 from src.models import build_model
 from src.runs.checkpoints import load_model, load_state, save_state
-from src.runs.training_images import note_other_data
+from src.runs.training_images import warn_of_other_data
 from src.tables.network_names import NetworkName
 from tests.commands import says
 
@@ -115,25 +115,27 @@ def test_images_of_another_size_classes_or_values_are_warned_of_once(tmp_path, m
     assert says(trained, "warning: checkpoint", str(name.path), "cifar10", "3×32×32")
     assert says(trained, " airplane, automobile, ", "7 more", "in [0, 1]")
     assert says(at_hand, "3×64×64", "classes a, b, c", "7 more")
-    assert says(at_hand, "mean 0.5, 0.5, 0.5", "std 0.25, 0.25, 0.25")
+    assert says(at_hand, "mean 0.5, 0.5, 0.5", "std 0.25, 0.25, 0.25", "by -d, unless")
     load_model(name, dataset_info("svhn").spec)
     assert says(capsys.readouterr().err, "at hand: classes 0, 1, 2", "7 more")
 
 
-def test_a_data_set_of_another_name_is_noted(tmp_path, model, capsys):
+def test_a_data_set_of_another_name_is_warned_of(tmp_path, model, capsys):
     save_state(tmp_path / "m.pt", model.state_dict())
     path = train_options(tmp_path).path
     for dataset in ("cifar10", "svhn"):  # the classes of svhn are warned of
-        note_other_data(path, dataset)
+        warn_of_other_data(path, dataset)
     assert not capsys.readouterr().err
     for _ in range(2):
-        note_other_data(path, "cifar5m")
+        warn_of_other_data(path, "cifar5m")
     (line,) = capsys.readouterr().err.splitlines()
-    assert says(line, str(path), "trained on cifar10", "-d is cifar5m")
+    assert says(
+        line, "warning: ", str(path), "trained on cifar10", "-d is cifar5m", "by -d, unless"
+    )
     file = str(tmp_path / "mine.npz")  # without names of classes
     pixels, labels = np.zeros((10, 32, 32, 3), np.uint8), np.arange(10)
     np.savez(file, x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
-    note_other_data(path, file)
+    warn_of_other_data(path, file)
     (line,) = capsys.readouterr().err.splitlines()
     assert says(line, str(path), "trained on cifar10", f"-d is {file}")
 

@@ -484,12 +484,12 @@ def _load_whole(
     device: "torch.device",
 ) -> LoadedNetwork:
     """Return the network that options name, without layers."""
-    from src.runs.training_images import note_other_data
+    from src.runs.training_images import warn_of_other_data
 
     name = named_network(args, options.model)
     network = session.network(name, images, device=device, encoder=options.is_encoder_allowed)
     name = name._replace(weights=session.weights(name, images, device=device))
-    note_other_data(name.path, args.dataset)
+    warn_of_other_data(name.path, args.dataset)
     setattr(args, f"{options.model}_path_sha256", name.weights)
     return LoadedNetwork(network, [], name)
 

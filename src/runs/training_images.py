@@ -7,11 +7,13 @@ from pathlib import Path
 
 from src.choices.datasets import dataset_label
 from src.datasets import dataset_info
-from src.ground.console import listed, note_once, warn_once
+from src.ground.console import listed, warn_once
 from src.ground.errors import Misfit, UserError
 from src.ground.images import ImageSpec, describe_values
 from src.runs.trained_with import options_beside
 from src.tables.network_names import NetworkName
+
+REMEDY = "Name the data set of the training by -d, unless other images are meant"
 
 
 def training_images(checkpoint: str | Path) -> tuple[str, ImageSpec]:
@@ -64,14 +66,14 @@ def warn_of_other_images(checkpoint: str, images: ImageSpec) -> None:
     if differences:
         before, now = ("; ".join(texts) for texts in zip(*differences, strict=True))
         warn_once(
-            f"checkpoint {checkpoint} was trained on {dataset}: {before}. The images at hand: {now}"
+            f"checkpoint {checkpoint} was trained on {dataset}: {before}. The images at hand: {now}. {REMEDY}"
         )
 
 
-def note_other_data(checkpoint: str, dataset: str) -> None:
-    """Print a note, once, if a checkpoint was trained on a data set of another name.
+def warn_of_other_data(checkpoint: str, dataset: str) -> None:
+    """Warn, once, if a checkpoint was trained on a data set of another name.
 
-    There is none where `warn_of_other_images` warns, or where both names mean the same images.
+    There is no warning where `warn_of_other_images` warns, or where both names mean the same images.
 
     Args:
         dataset: the data set at hand.
@@ -85,7 +87,7 @@ def note_other_data(checkpoint: str, dataset: str) -> None:
         return
     at_hand = dataset_info(dataset)
     if info != at_hand and not _differences(info.spec, at_hand.spec):
-        note_once(f"{checkpoint} was trained on {trained}; -d is {dataset}")
+        warn_once(f"{checkpoint} was trained on {trained}; -d is {dataset}. {REMEDY}")
 
 
 def _differences(trained: ImageSpec, images: ImageSpec) -> list[tuple[str, str]]:
