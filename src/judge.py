@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from src.choices import AUTO
-from src.choices.stitching import Method
+from src.choices.stitching import Method, on_lost_positions
 from src.datasets.base import UNLABELLED, BaseImageSet
 from src.datasets.iterated import IteratedEpochs, IteratedImages
-from src.ground.console import aligned, warn
+from src.ground.console import aligned, decimals, warn
 from src.ground.errors import UserError, unknown_name
 from src.ground.files import write_csv
 from src.ground.grouping import grouped
@@ -101,6 +101,7 @@ class JudgedStitch(NamedTuple):
     frechet_own: float
     front_depth: int | None  # the places of the layers in their networks
     end_depth: int | None
+    stitching_type: str  # chosen by the kinds of both activations
 
     @property
     def pair(self) -> Pair:
@@ -109,8 +110,8 @@ class JudgedStitch(NamedTuple):
 
     def __repr__(self) -> str:
         return (
-            f"<{self.form}, {self.pair}: {self.verdict}; accuracy {self.accuracy:.4f}, penalty {self.penalty:.4f}, "
-            f"identification {self.identification:.4f}>"
+            f"<{self.form}, {self.pair}: {self.verdict}; accuracy {self.accuracy:.4f}, "
+            f"penalty {decimals(self.penalty)}, identification {self.identification:.4f}>"
         )
 
 
@@ -163,14 +164,19 @@ class Judgement(tuple[JudgedStitch, ...]):
         )
         lines = [header]
         for row in self:
-            penalty = f"{row.penalty:.4f} [{row.penalty_low:.4f}, {row.penalty_high:.4f}]"
-            share = f"{row.identification:.4f} [{row.identification_low:.4f}, {row.identification_high:.4f}]"
+            penalty = IntervalEstimate(row.penalty, row.penalty_low, row.penalty_high)
+            share = IntervalEstimate(
+                row.identification, row.identification_low, row.identification_high
+            )
             layers = (row.form, row.front_layer, row.end_layer)
             verdict = row.verdict
             if verdict == UNDECIDED:
                 verdict += f": {row.reason}"
-            lines.append((*layers, f"{row.accuracy:.4f}", penalty, share, row.lost_at, verdict))
-        return aligned(lines)
+            lines.append(
+                (*layers, f"{row.accuracy:.4f}", str(penalty), str(share), row.lost_at, verdict)
+            )
+        positions = on_lost_positions(row.stitching_type for row in self)
+        return f"{aligned(lines)}\n{positions}".rstrip()
 
     def matrix(self, quantity: str, *, form: str | None = None) -> LayerMatrix:
         """Return the values of a quantity by layers.
@@ -356,6 +362,7 @@ class _Stitch(NamedTuple):
     predictions: Predictions
     scores: StitchScores
     has_converged: bool
+    stitching_type: str
 
 
 def _check_mode(network: nn.Module | Network, side: str) -> None:
@@ -651,7 +658,9 @@ def _with_scores(
         if pair in made.matchings:
             metrics = with_matching(metrics, made.matchings[pair])
         converged = has_converged(made.losses.get(pair, []))
-        stitches.append(_Stitch(pair, metrics, Predictions(*classes), scores[pair], converged))
+        stitching_type = made.grid.layers[pair].stitching_type
+        measured = (metrics, Predictions(*classes), scores[pair], converged, stitching_type)
+        stitches.append(_Stitch(pair, *measured))
     return stitches
 
 
@@ -703,4 +712,5 @@ def _row(form: str, stitch: _Stitch, verdict: Verdict) -> JudgedStitch:
         **validity._asdict(),
         front_depth=metrics.front_depth,
         end_depth=metrics.end_depth,
+        stitching_type=stitch.stitching_type,
     )

@@ -211,6 +211,27 @@ def test_an_encoder_is_a_front(networks, digits):
     assert np.isnan(row.front_accuracy) and 0 < row.accuracy < row.end_accuracy
 
 
+def test_a_mean_over_positions_is_told(networks, digits):
+    """Between a map and a vector; not between two vectors, of which one is a flattened map."""
+
+    class MLP(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.flatten = nn.Flatten()
+            self.hidden = nn.Linear(64, 12)
+            self.fc = nn.Linear(12, 10)
+
+        def forward(self, images):
+            return self.fc(self.hidden(self.flatten(images)).relu())
+
+    mlp = MLP().eval()
+    by_mean = judge(networks[1][0], mlp, *digits, layers=("pool3", "hidden"))
+    assert by_mean[0].stitching_type == "c2v"
+    assert "vector: 1 by c2v (a mean over positions). What lies" in str(by_mean).splitlines()[-1]
+    of_vectors = judge(mlp, mlp, *digits, layers=("flatten", "hidden"))
+    assert of_vectors[0].stitching_type == "t2t" and "positions" not in str(of_vectors)
+
+
 def test_rows_print_as_a_table_and_give_matrices_and_maps(judged):
     lines = str(judged).splitlines()
     assert len(lines) == 1 + len(judged) and lines[0].split()[:3] == ["form", "front", "end"]

@@ -294,3 +294,17 @@ def test_a_folder_without_results_is_refused(tmp_path):
 )
 def test_methods_in_words(options, text):
     assert text in how(OPTIONS | options)
+
+
+def test_types_of_stitching_layers_in_words(tmp_path):
+    """In the paragraph for a paper, and what they lose among the results."""
+    for name, stitching_type in {"1": "rc2c_pre", "2": "c2v", "3": "t2t"}.items():
+        write_run(
+            tmp_path / "runs", name, n_right=945, stitching_type=stitching_type, end_layer=name
+        )
+    page = page_of(tmp_path, "runs")
+    assert says(page.text, "(rc2c_pre, feature map to feature map; ", "t2t, grid of tokens to grid")
+    assert says(
+        page.text, "c2v, feature map to vector: a mean over positions", "or vector to vector"
+    )
+    assert "vector: 1 by c2v (a mean over positions). What lies in the positions" in page.text

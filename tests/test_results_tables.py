@@ -59,7 +59,7 @@ COLUMNS = {  # that all tables of a type have
         "kappa_within,kappa_within_low,kappa_within_high,identification,identification_low,identification_high,lost_at,"
         "control_identification,p_control,front_depth,end_depth,front_weights,end_weights,"
         "front_network,front_group,end_network,end_group,both_ways,same_run,"
-        "front_model_type,end_model_type,front_relative_depth,end_relative_depth"
+        "front_model_type,end_model_type,front_relative_depth,end_relative_depth,stitching_type"
     ),
     IdentificationRow: "folder,front_layer,end_layer,layer,share,share_low,share_high,n_images,test_images",
     WayRow: "method,networks,front_layer,end_layer,layer,share,share_low,share_high",

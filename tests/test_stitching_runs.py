@@ -19,7 +19,7 @@ from src.runs.check import check_options
 from src.runs.folders import read_runs, write_predictions
 from src.runs.run import Run
 from src.runs.stitch_runs import GridRuns
-from src.stitching import Pair, build_layers
+from src.stitching import Pair, build_layers, build_stitching_layer
 from src.stitching.closed_forms import Matching
 from src.stitching.grid import GridScore, agreement_of
 from src.tables.experiments import Experiment
@@ -80,6 +80,20 @@ def test_options_without_effect_are_named(arguments, line, networks, layer, caps
     check_options(options_of(*arguments), {PAIR: layer}, *networks)
     err = capsys.readouterr().err
     assert line in err and bool(line) == bool(err)
+
+
+def test_auto_names_two_vectors_as_such(networks, capsys):
+    """Their type is that of tokens."""
+    shapes = [((8, 4, 4), (6,)), ((8,), (6,)), ((8,), (6, 4, 4)), ((5, 8), (5, 6))]
+    layers = {
+        Pair(f"x{place}", "fc"): build_stitching_layer("auto", *sides)
+        for place, sides in enumerate(shapes)
+    }
+    options = options_of("--mod-only-stitch") | {"stitching_type": "auto"}
+    check_options(options, layers, *networks)
+    chosen, *_ = capsys.readouterr().err.splitlines()
+    assert says(chosen, "c2v for 1 pair (a mean over positions)", "vector to vector for 1 pair,")
+    assert says(chosen, "v2c for 1 pair (one value at all positions)", "t2t for 1 pair")
 
 
 def test_cuts_around_which_the_images_go_on_are_noted_once(networks, layer, capsys):

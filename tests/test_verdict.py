@@ -519,6 +519,21 @@ def test_sentences(tmp_path):
     assert "--objective fula" in remedy
 
 
+def test_stitches_between_positions_and_a_vector_are_counted(tmp_path, drawn_figures):
+    """By their types, which the table has; in the sentences and in the captions."""
+    for name, stitching_type in {"1": "c2v", "2": "v2c", "3": "v2c", "4": "rc2c_pre"}.items():
+        write_run(
+            tmp_path / "runs", name, n_right=945, front_layer=name, stitching_type=stitching_type
+        )
+    out, _ = run(SCRIPT, "runs", "-o", "v.csv", cwd=tmp_path)
+    counted = "1 by c2v (a mean over positions), 2 by v2c (one value at all positions)"
+    report = (tmp_path / "v.md").read_text()
+    for text in (out, report, caption_of(drawn_figures["v.png"])):
+        assert says(text, counted, "does not pass", "flattened layer") and "rc2c_pre (" not in text
+    rows = read_csv(tmp_path / "v.csv")
+    assert [row["stitching_type"] for row in rows] == ["c2v", "v2c", "v2c", "rc2c_pre"]
+
+
 @pytest.fixture
 def two_methods(tmp_path):
     """Folders of two methods at two layers."""

@@ -5,7 +5,7 @@ in dicts with the same keys. This package does not import torch.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 Options = Mapping[str, Any]  # of a script or a run, by name: values of JSON, as in a `config.txt`
 
@@ -16,24 +16,56 @@ MAP = "feature map"
 GRID = "grid of tokens"
 SEQUENCE = "sequence"
 VECTOR = "vector"
-STITCHING_TYPES = {  # by name: (kind of the front activation, kind of the end activation)
-    "rc2c_pre": (MAP, MAP),
-    "rc2c_post": (MAP, MAP),
-    "c2c": (MAP, MAP),
-    "t2t": (GRID, GRID),
-    "c2t": (MAP, GRID),
-    "t2c": (GRID, MAP),
-    "s2s": (SEQUENCE, SEQUENCE),
-    "c2s": (MAP, SEQUENCE),
-    "s2c": (SEQUENCE, MAP),
-    "t2s": (GRID, SEQUENCE),
-    "s2t": (SEQUENCE, GRID),
-    "c2v": (MAP, VECTOR),
-    "t2v": (GRID, VECTOR),
-    "s2v": (SEQUENCE, VECTOR),
-    "v2c": (VECTOR, MAP),
-    "v2t": (VECTOR, GRID),
-    "v2s": (VECTOR, SEQUENCE),
+
+
+class StitchingType(NamedTuple):
+    """The kinds of activations that a stitching layer is between."""
+
+    source: str
+    target: str
+
+    @property
+    def loses_positions(self) -> bool:
+        """Whether one side has positions, and the other is a single vector for all of them."""
+        return (self.source == VECTOR) != (self.target == VECTOR)
+
+    @property
+    def reading(self) -> str:
+        """How the positions of both sides correspond; "" for types of the paper."""
+        if self.source == self.target == SEQUENCE:
+            return "resampled linearly along the sequence"
+        if self.source == self.target:
+            return ""
+        if self.target == VECTOR:
+            mean = "a mean over positions"
+            return f"the CLS token, or else {mean}" if self.source == GRID else mean
+        if self.source == VECTOR:
+            return "one value at all positions"
+        if self.source == SEQUENCE:
+            return f"the {self.target} is read row by row"
+        if self.target == SEQUENCE:
+            return f"the {self.source} is read row by row"
+        return ""
+
+
+STITCHING_TYPES = {  # by name
+    "rc2c_pre": StitchingType(MAP, MAP),
+    "rc2c_post": StitchingType(MAP, MAP),
+    "c2c": StitchingType(MAP, MAP),
+    "t2t": StitchingType(GRID, GRID),
+    "c2t": StitchingType(MAP, GRID),
+    "t2c": StitchingType(GRID, MAP),
+    "s2s": StitchingType(SEQUENCE, SEQUENCE),
+    "c2s": StitchingType(MAP, SEQUENCE),
+    "s2c": StitchingType(SEQUENCE, MAP),
+    "t2s": StitchingType(GRID, SEQUENCE),
+    "s2t": StitchingType(SEQUENCE, GRID),
+    "c2v": StitchingType(MAP, VECTOR),
+    "t2v": StitchingType(GRID, VECTOR),
+    "s2v": StitchingType(SEQUENCE, VECTOR),
+    "v2c": StitchingType(VECTOR, MAP),
+    "v2t": StitchingType(VECTOR, GRID),
+    "v2s": StitchingType(VECTOR, SEQUENCE),
 }
 STARTS = {"rand": "random", "eye": "the identity"}  # of a stitching layer that is not matched
 C2T_CLS_TOKENS = ("pool", "learn")

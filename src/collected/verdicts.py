@@ -186,6 +186,7 @@ def _row(
         end_model_type=rows[0].end_model_type,
         front_relative_depth=rows[0].front_relative_depth,
         end_relative_depth=rows[0].end_relative_depth,
+        stitching_type=_common(row.stitching_type for row in rows),
         further=further,
         way=way,
         **numbers,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from src.choices import STARTS, Options
+from src.choices import STARTS, STITCHING_TYPES, Options
 from src.choices.scores import SCORES
 from src.choices.similarity import measure_of
 from src.choices.stitching import FORMS, INITS, OBJECTIVES
@@ -73,7 +73,7 @@ def _on_stitches(runs_of_method: Mapping[str, Sequence[StitchingRun]]) -> list[s
     """Return the sentences on what was stitched, and by which methods."""
     runs = [run for runs in runs_of_method.values() for run in runs]
     rows = [run.row for run in runs]
-    types = listed(dict.fromkeys(row.stitching_type for row in rows), n=N_NAMED)
+    types = "; ".join(map(_in_words, dict.fromkeys(row.stitching_type for row in rows)))
     networks = {row.network_keys for row in rows}
     pairs = {(row.network_keys, row.pair) for row in rows}
     sentences = [STITCHING.format(types=types)]
@@ -89,6 +89,15 @@ def _on_stitches(runs_of_method: Mapping[str, Sequence[StitchingRun]]) -> list[s
     if any(row.class_control for row in rows):
         sentences.append(CONTROL)
     return sentences
+
+
+def _in_words(stitching_type: str) -> str:
+    """Return a stitching type, the kinds of activations it is between, and how it reads positions."""
+    between = STITCHING_TYPES[stitching_type]
+    text = f"{stitching_type}, {between.source} to {between.target}"
+    if stitching_type == "t2t":
+        text += ", or vector to vector"
+    return f"{text}: {between.reading}" if between.reading else text
 
 
 def how(options: Options) -> str:

@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.choices.stitching import FORMS
+from src.choices.stitching import FORMS, on_lost_positions
 from src.collected.groups import CLASS_CONTROL, FRESH_END, FRESH_FRONT, SELF
 from src.collected.measured import MeasuredLayer, MeasuredValue
 from src.collected.named_networks import NamedNetwork
-from src.ground.console import result, table
+from src.ground.console import decimals, result, table
 from src.ground.files import write_text
 from src.ground.grouping import grouped
 from src.reports.grid_figures import STITCHED
@@ -34,6 +34,7 @@ from src.tables.matrices import Matrix, is_known, known, pivot
 from src.tables.quantities import IN_VERDICT, QUANTITIES, shown_in
 from src.tables.tables import write_table
 from src.tables.verdict_rows import AUROC, GroupRow, GroupTestRow, VerdictRow, WayRow
+from src.values import IntervalEstimate
 from src.verdict import (
     LOST,
     NOT_MATCHED,
@@ -159,10 +160,9 @@ def _estimate(row: VerdictRow, name: str) -> str:
     low = getattr(row, f"{name}_low", None)
     high = getattr(row, f"{name}_high", None)
     quantity = QUANTITIES[name]
-    text = f"{quantity.title} {value:.4f}"
     if low is None or high is None:
-        return text
-    return f"{text} [{low:.4f}, {high:.4f}]"
+        return f"{quantity.title} {decimals(value)}"
+    return f"{quantity.title} {IntervalEstimate(value, low, high)}"
 
 
 def print_matrices(rows: Sequence[VerdictRow]) -> None:
@@ -304,6 +304,7 @@ def draw(
 
     The main figure ends with the verdicts. The further quantities have a figure for themselves.
     """
+    caption = f"{caption} {_on_positions(rows)}".strip()
     parts = parts_of(rows)
     sections = list(chain.from_iterable(map(by_groups, parts)))
     has_summary = any(section.is_summary for section in sections)
@@ -390,6 +391,9 @@ def sentences(
     lines = [rule(limits)]
     for section in sections_of(rows):
         lines += _on_section(section)
+    positions = _on_positions(rows)
+    if positions:
+        lines.append(positions)
     lines += _on_end_networks(rows)
     lines += _on_worse_fronts(rows, limits)
     for kind, (title, must) in CONTROLS.items():
@@ -402,6 +406,11 @@ def sentences(
     for tests_of_method in grouped(tests, lambda test: test.method).values():
         lines += _on_groups(tests_of_method)
     return lines
+
+
+def _on_positions(rows: Iterable[VerdictRow]) -> str:
+    """Return the sentence on stitches that see no positions; "" where there are none."""
+    return on_lost_positions(row.stitching_type for row in rows for _ in range(row.n_runs))
 
 
 def _on_end_networks(rows: Sequence[VerdictRow]) -> Iterator[str]:
@@ -501,7 +510,8 @@ def _on_groups(tests: Sequence[GroupTestRow]) -> Iterator[str]:
         for name in (SHARE, *IN_SUMMARY):
             if name in answer_of_quantity:
                 answer = answer_of_quantity[name]
-                parts.append(f"{_title(name)} {answer.difference:+.4f} (p = {answer.p_value:.2g})")
+                difference = decimals(answer.difference, sign="+")
+                parts.append(f"{_title(name)} {difference} (p = {answer.p_value:.2g})")
         yield f"({within}) − ({across}), {tests[0].method}: {', '.join(parts)}."
     if len(questions) > MAX_TESTS:
         yield f"{len(questions) - MAX_TESTS} more comparisons of groups are in the CSV of tests."

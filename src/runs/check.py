@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from torch import nn
 
-from src.choices import AUTO, SEQUENCE, STITCHING_TYPES, VECTOR, Options
+from src.choices import AUTO, STITCHING_TYPES, Options
 from src.choices.stitching import FORMS
 from src.ground.console import listed, note, warn
 from src.ground.errors import UserError
@@ -53,29 +53,18 @@ def check_options(
 def _note_chosen_types(layers: Sequence[StitchingLayer]) -> None:
     """Note how many pairs each stitching type was chosen for, and how it reads the activations."""
     parts = []
-    for stitching_type, n_pairs in Counter(layer.stitching_type for layer in layers).items():
+    for title, n_pairs in Counter(map(_title_of_type, layers)).items():
         pairs = "pair" if n_pairs == 1 else "pairs"
-        reading = _reading(*STITCHING_TYPES[stitching_type])
-        parts.append(f"{stitching_type} for {n_pairs} {pairs}{reading}")
+        reading = STITCHING_TYPES[title].reading if title in STITCHING_TYPES else ""
+        parts.append(f"{title} for {n_pairs} {pairs}{f' ({reading})' if reading else ''}")
     note(f"{AUTO} chooses {', '.join(parts)}")
 
 
-def _reading(source_kind: str, target_kind: str) -> str:
-    """Return in brackets how a stitch between two kinds makes positions correspond; "" for types
-    of the paper."""
-    if source_kind == target_kind == SEQUENCE:
-        return " (resampled linearly along the sequence)"
-    if source_kind == target_kind:
-        return ""
-    if target_kind == VECTOR:
-        return " (from the CLS token, or else the mean over positions)"
-    if source_kind == VECTOR:
-        return " (the same at all positions)"
-    if source_kind == SEQUENCE:
-        return f" (the {target_kind} is read row by row)"
-    if target_kind == SEQUENCE:
-        return f" (the {source_kind} is read row by row)"
-    return ""
+def _title_of_type(layer: StitchingLayer) -> str:
+    """Return the stitching type of a layer; "vector to vector" where no tokens are stitched."""
+    if len(layer.target_shape) == 1 and layer.stitching_type == "t2t":
+        return "vector to vector"
+    return layer.stitching_type
 
 
 def _check_training(options: Options) -> None:

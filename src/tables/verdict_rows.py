@@ -71,6 +71,7 @@ class VerdictRow:
     end_model_type: str | None = None
     front_relative_depth: float | None = None  # of the layers: the share of the blocks up to them
     end_relative_depth: float | None = None
+    stitching_type: str | None = None  # None: the runs are of several types
     # Mean AUROC over the runs, `auroc_<detector>`; values of measures of similarity and their nulls
     further: dict[str, float]
     # The share of identified images by layer of the way; no column, see `WayRow`
