@@ -175,8 +175,11 @@ class Judgement(tuple[JudgedStitch, ...]):
             lines.append(
                 (*layers, f"{row.accuracy:.4f}", str(penalty), str(share), row.lost_at, verdict)
             )
-        positions = on_lost_positions(row.stitching_type for row in self)
-        return f"{aligned(lines)}\n{positions}".rstrip()
+        return f"{aligned(lines)}\n{self._on_positions()}".rstrip()
+
+    def _on_positions(self) -> str:
+        """Return the sentence on stitches that see no positions; "" where there are none."""
+        return on_lost_positions(row.stitching_type for row in self)
 
     def matrix(self, quantity: str, *, form: str | None = None) -> LayerMatrix:
         """Return the values of a quantity by layers.
@@ -240,7 +243,8 @@ class Judgement(tuple[JudgedStitch, ...]):
         from src.reports.verdict_maps import figure_of  # the one step up, from a result to its look
 
         by_form = grouped(self, lambda row: row.form)
-        return figure_of(by_form, self.limits, caption=caption)
+        text = f"{caption} {self._on_positions()}".strip()
+        return figure_of(by_form, self.limits, caption=text)
 
 
 @torch.no_grad()

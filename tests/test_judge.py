@@ -228,6 +228,7 @@ def test_a_mean_over_positions_is_told(networks, digits):
     by_mean = judge(networks[1][0], mlp, *digits, layers=("pool3", "hidden"))
     assert by_mean[0].stitching_type == "c2v"
     assert "vector: 1 by c2v (a mean over positions). What lies" in str(by_mean).splitlines()[-1]
+    assert "vector: 1 by c2v (a mean" in caption_of(by_mean.figure(caption="A CNN and an MLP."))
     of_vectors = judge(mlp, mlp, *digits, layers=("flatten", "hidden"))
     assert of_vectors[0].stitching_type == "t2t" and "positions" not in str(of_vectors)
 
