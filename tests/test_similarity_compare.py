@@ -1,6 +1,7 @@
 """Activations of all shapes at all ranks: goldens, alignment, and equality with one comparison at a
 time."""
 
+import itertools
 import math
 
 import pytest
@@ -188,6 +189,16 @@ class Counted(StoredActivations):
         return super().activations(images, names)
 
 
+class Running:
+    """A network of given activations, whose images are places among them."""
+
+    def __init__(self, values):
+        self.values = values
+
+    def activations(self, images, names):
+        return {name: self.values[name][images] for name in names}
+
+
 def taken(*sides: Side, **options) -> Comparison:
     """The comparison of two sides, and how many images both have seen."""
     Counted.seen = 0
@@ -233,6 +244,29 @@ def test_kept_features_spare_passes_and_change_nothing(alignment, n_passes):
         for (row,), (other,) in zip(found, expected, strict=True):
             assert values_of(row) == pytest.approx(values_of(other), abs=1e-12)
     assert n_seen == 20 * n_passes
+
+
+def test_networks_without_a_key_are_not_taken_for_each_other():
+    layers = [{"a": random(20, 6, 3, 3, seed=seed)} for seed in range(4)]
+    kept = KeptFeatures(10**9, max_bytes_of_activations=10**9)
+    for alignment, (i, j) in itertools.product(("pool", "auto"), ((0, 1), (2, 3), (1, 3))):
+        sides = [Side(Running(layers[k]), ["a"]) for k in (i, j)]
+        ((row,),) = taken(*sides, alignment=alignment, kept=kept).results()
+        expected = compared(layers[i], layers[j], alignment=alignment, metrics=list(MEASURES))
+        ((other,),) = expected.results()
+        assert values_of(row) == pytest.approx(values_of(other), abs=1e-12)
+    assert not kept
+
+
+@pytest.mark.parametrize(("share", "n_kept"), [(0.9, 0), (1, 1), (1.9, 1), (2, 2)])
+def test_activations_of_both_networks_share_the_memory(share, n_kept):
+    """The memory is a multiple of the activations of one network."""
+    activations = random(20, 6, 3, 3)
+    kept = KeptFeatures(10**9, max_bytes_of_activations=int(share * activations.nbytes))
+    sides = [Side(Running({"a": activations}), ["a"], key=k) for k in range(2)]
+    taken(*sides, kept=kept)
+    stand_ins = [kept.stand_in(side).network for side in sides]
+    assert [isinstance(network, StoredActivations) for network in stand_ins].count(True) == n_kept
 
 
 def test_large_means_arrays_single_precision_and_whole_numbers():

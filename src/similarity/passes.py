@@ -46,14 +46,19 @@ class Recording:
     Args:
         n_images: the number of images in all batches.
         max_bytes: larger activations are not recorded.
+        before: the recording of the other network, to which each batch is added first; both
+            together keep to `max_bytes`.
 
     Attributes:
         values: (n_images, ...) by layer; empty if they are too large.
     """
 
-    def __init__(self, n_images: int, *, max_bytes: float = math.inf):
+    def __init__(
+        self, n_images: int, *, max_bytes: float = math.inf, before: "Recording | None" = None
+    ):
         self.n_images = n_images
         self.max_bytes = max_bytes
+        self.before = before
         self.n_seen = 0
         self.batch_size = 0
         self.values: dict[str, Tensor] = {}
@@ -76,6 +81,8 @@ class Recording:
             for name, values in activations.items()
         }
         n_bytes = sum(math.prod(shapes[name]) * dtypes[name].itemsize for name in shapes)
+        if self.before:
+            n_bytes += _n_bytes_of_activations(self.before.values)
         if n_bytes <= self.max_bytes:
             self.values = {
                 name: torch.empty(shape, dtype=dtypes[name]) for name, shape in shapes.items()
@@ -108,7 +115,8 @@ class Side(NamedTuple):
     layers: Sequence[str]
     ranks: Sequence[Rank] = (None,)  # numbers of principal components that are kept
     title: str = ""  # in messages
-    # All that its features depend on, beside layers, ranks and measures: weights, images, precision
+    # All that its features depend on, beside layers, ranks and measures: weights, images, precision.
+    # None: nothing of it is kept
     key: Hashable = None
 
 
@@ -151,14 +159,19 @@ class KeptFeatures(dict[Hashable, Features]):
             return side._replace(network=self._activations[key])
         return side
 
-    def recording(self, side: Side, n_images: int) -> Recording:
-        """Return a recording of the activations of a side, for as much memory as is left."""
-        n_bytes = 0
-        if not isinstance(side.network, StoredActivations):
-            n_bytes = self.max_bytes_of_activations
-            for stored in self._activations.values():
-                n_bytes -= sum(values.nbytes for values in stored.values.values())
-        return Recording(n_images, max_bytes=n_bytes)
+    def recordings(self, sides: Sequence[Side], n_images: int) -> list[Recording]:
+        """Return recordings of the activations of one or two sides, for as much memory as is
+        left."""
+        n_left = self.max_bytes_of_activations
+        for stored in self._activations.values():
+            n_left -= _n_bytes_of_activations(stored.values)
+        recordings: list[Recording] = []
+        for side in sides:
+            is_kept = side.key is not None and not isinstance(side.network, StoredActivations)
+            max_bytes = n_left if is_kept else 0
+            before = recordings[0] if recordings else None
+            recordings.append(Recording(n_images, max_bytes=max_bytes, before=before))
+        return recordings
 
     def keep_activations(
         self, side: Side, recording: Recording, *, device: torch.device | str
@@ -167,8 +180,10 @@ class KeptFeatures(dict[Hashable, Features]):
         if recording.values:
             self._activations[side.key, tuple(side.layers)] = recording.stored(device)
 
-    def keep(self, key: Hashable, features: Features) -> None:
-        """Keep finished features, as far as memory allows."""
+    def keep(self, side: Side, key: Hashable, features: Features) -> None:
+        """Keep the finished features of a side, as far as memory allows."""
+        if side.key is None:
+            return
         self[key] = features
         while sum(map(_n_bytes, self.values())) > self.max_bytes:
             self.pop(next(iter(self)))
@@ -176,6 +191,10 @@ class KeptFeatures(dict[Hashable, Features]):
 
 def _n_bytes(features: Features) -> int:
     return sum(layer.n_bytes for layer in features.values())
+
+
+def _n_bytes_of_activations(activations: Mapping[str, Tensor | NDArray]) -> int:
+    return sum(values.nbytes for values in activations.values())
 
 
 def take_statistics(
@@ -224,14 +243,14 @@ def take_statistics(
     alignment_of_samples = "pool"
     if any(measure_of(name).of == SAMPLES for name in columns):
         alignment_of_samples = alignment
-    recordings = [kept.recording(side, n_images) for side in sides]
+    recordings = kept.recordings(sides, n_images)
     products = _pass_over(sides, features, batches, alignment_of_samples, recordings)
     for side, recording in zip(sides, recordings, strict=True):
         kept.keep_activations(side, recording, device=device)
-    for of_side, key in zip(features, keys, strict=True):
+    for side, of_side, key in zip(sides, features, keys, strict=True):
         for layer in of_side.values():
             layer.finish(device=device)
-        kept.keep(key, of_side)
+        kept.keep(side, key, of_side)
 
     return Statistics(
         layers1={name: features[0][name] for name in first.layers},
