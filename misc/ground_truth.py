@@ -2,6 +2,7 @@
 """Score which measure can be believed, on networks that differ by construction."""
 
 import sys
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from misc.all_pairs import check_types
 from src import cli
-from src.choices.similarity import MEASURES
+from src.choices.similarity import MEASURES, with_companions
 from src.ground.user_code import CODE
 
 
@@ -135,7 +136,10 @@ def score_tables(args) -> None:
             rows += score(tables.with_baselines(numbers), groups, setting.outputs)
             if args.freeze:
                 features = features_of_tables(args, tables, setting)
-                tests.append(FrozenTest.of(tables, features, groups, setting.outputs, numbers))
+                test = FrozenTest.of(
+                    tables, features, groups, setting.outputs, numbers, is_pooled=args.pooled
+                )
+                tests.append(test)
     if not rows:
         raise UserError(
             f"{', '.join(folders)}: no test has all pairs; let misc/all_pairs.py finish first"
@@ -177,10 +181,24 @@ def score_frozen(args) -> None:
             f"--score {','.join(args.metrics)}: no test of {folder} has values of all its pairs;"
             " give a measure that is defined for them"
         )
+    warn_of_pooled(folder, tests, args.metrics)
     print_beside(rows, known)
     if args.output:
         write_scores(Path(args.output), rows)
         note(f"wrote {args.output}")
+
+
+def warn_of_pooled(folder: Path, tests, metrics: Sequence[str]) -> None:
+    """Warn of measures that pooled features do not give the values of whole layers."""
+    from src.ground.console import listed, warn
+
+    columns = with_companions(metrics)
+    names = dict.fromkeys(chain.from_iterable(test.of_whole_layers(columns) for test in tests))
+    if names:
+        warn(
+            f"{folder} has averages over positions (--pooled), and the best measures so far were"
+            f" measured on whole layers; not comparable with them: {listed(names)}"
+        )
 
 
 class Loader:
@@ -196,13 +214,17 @@ class Loader:
         self.device = device_of(args.gpu)
         self.spec = dataset_info(args.dataset, labelled=True).spec
 
-    def network(self, listed, *, seed):
+    def network(self, listed, *, seed, layers=()):
         """Return a network of the list.
 
         Args:
             seed: of fresh weights.
+            layers: have activations (B, C, H, W), as where measures compare them. The network need
+                not have all of these layers.
         """
-        return self.session.network(listed.named(seed=seed), self.spec, device=self.device)
+        network = self.session.network(listed.named(seed=seed), self.spec, device=self.device)
+        existing = [layer for layer in layers if layer in network.layer_names]
+        return network.channels_first(existing, image_shape=self.spec.shape)
 
     def weights(self, listed) -> str:
         """Return the SHA-256 of the weights of a network of the list."""
@@ -268,7 +290,10 @@ def setting_of(tables_of_setting, networks, loader: Loader) -> Setting:
     for tables in tables_of_setting:
         check_images(loader, tables, images)
     layers = list(dict.fromkeys(layer for tables in tables_of_setting for layer in tables.layers))
-    loaded = {network.name: loader.network(network, seed=first.seed) for network in networks}
+    loaded = {
+        network.name: loader.network(network, seed=first.seed, layers=layers)
+        for network in networks
+    }
     passes = [
         loader.pass_over(network, loaded[network.name], images, layers) for network in networks
     ]

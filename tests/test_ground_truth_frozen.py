@@ -94,7 +94,8 @@ def test_a_measure_sees_the_planted_counterfeit_and_the_planted_order(tmp_path, 
 
 
 def test_a_frozen_test_is_read_as_it_was_written(tmp_path):
-    tests = [planted(), planted()._replace(shortcut=0.0, alignment="auto", groups=GROUPS[::-1])]
+    further = {"shortcut": 0.0, "alignment": "auto", "groups": GROUPS[::-1], "is_pooled": True}
+    tests = [planted(), planted()._replace(**further)]
     write_frozen(tmp_path, tests, [])
     for test, again in zip(tests, read_frozen(tmp_path), strict=True):
         np.testing.assert_array_equal(again.numbers, test.numbers)

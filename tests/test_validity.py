@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from src.datasets.in_memory import ImageSet
-from src.ood.cells import mean_over_positions
+from src.models.heads import mean_over_positions
 from src.ood.reference import EvaluationOptions
 from src.ood.validity import Validity, cells, features
 

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from src.choices.similarity import SAMPLES, measure_of
 from src.collected.truth_tables import Tables
 from src.ground.files import readable
 from src.runs.scored_runs import save_archive
@@ -37,6 +38,7 @@ class FrozenTest(NamedTuple):
     numbers: NDArray  # (3, N, L), from `outputs.baseline_numbers`
     alignment: str  # see `features.alignment_of`
     shortcut: float | None  # test images had dots
+    is_pooled: bool = False  # activations are averages over positions, (n, C)
 
     @classmethod
     def of(
@@ -46,6 +48,8 @@ class FrozenTest(NamedTuple):
         groups: Sequence[str],
         outputs: Mapping[str, NDArray],
         numbers: NDArray,
+        *,
+        is_pooled: bool,
     ) -> "FrozenTest":
         """Return the test that tables are scored on; arguments as the fields."""
         names = list(features)
@@ -59,12 +63,23 @@ class FrozenTest(NamedTuple):
             numbers,
             tables.alignment,
             tables.shortcut,
+            is_pooled,
         )
 
     def tables(self, values: Mapping[str, NDArray]) -> Tables:
         """Return values of measures, (N, N, L, L), as tables with the baselines."""
         tables = Tables(self.layers, dict(values), frozenset(), shortcut=self.shortcut)
         return tables.with_baselines(self.numbers)
+
+    def of_whole_layers(self, measures: Iterable[str]) -> list[str]:
+        """Return the measures, by column, whose values here are not those of whole layers.
+
+        Averages over positions are enough for measures that have images as samples.
+        """
+        if not self.is_pooled:
+            return []
+        are_samples = self.alignment == "pool"
+        return [name for name in measures if not are_samples or measure_of(name).of != SAMPLES]
 
 
 def write_frozen(folder: Path, tests: Iterable[FrozenTest], rows: Iterable[TruthRow]) -> None:
@@ -82,6 +97,7 @@ def _arrays_of(test: FrozenTest) -> dict[str, NDArray]:
     arrays["networks"] = np.array(list(test.features))
     arrays["numbers"] = test.numbers
     arrays["alignment"] = np.array(test.alignment)
+    arrays["is_pooled"] = np.array(test.is_pooled)
     if test.shortcut is not None:
         arrays["shortcut"] = np.array(test.shortcut)
     for name, differences in test.outputs.items():
@@ -129,6 +145,7 @@ def _test_of(arrays: Mapping[str, NDArray]) -> FrozenTest:
         numbers=arrays["numbers"],
         alignment=str(arrays["alignment"]),
         shortcut=float(arrays["shortcut"]) if "shortcut" in arrays else None,
+        is_pooled=bool(arrays.get("is_pooled", False)),
     )
 
 

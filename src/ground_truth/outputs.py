@@ -15,7 +15,7 @@ from torch import Tensor
 
 from src.models import Network
 from src.models.calls import OUTPUT
-from src.models.heads import pool
+from src.models.heads import mean_over_positions, pool
 from src.training import NO_CLASS, not_finite, predicted_classes
 
 BASELINES = ("accuracy difference", "effective rank difference", "mean norm difference")
@@ -122,7 +122,8 @@ def features_of(
 
     Args:
         layers: names; the network need not have all of these layers.
-        pooled: return averages over positions or tokens, (n, C).
+        pooled: return averages over positions or tokens, (n, C), as measures of similarity take
+            them that have images as samples.
     """
     existing = [layer for layer in layers if layer in network.layer_names]
     device = network.example.device
@@ -131,7 +132,7 @@ def features_of(
         for images, _ in batches:
             for layer, activation in network.activations(images.to(device), existing).items():
                 if pooled:
-                    activation = pool(activation, network.token_layout(layer))
+                    activation = mean_over_positions(activation)
                 parts[layer].append(activation.float().cpu())
     return {layer: torch.cat(batches) for layer, batches in parts.items()}
 

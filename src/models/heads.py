@@ -1,11 +1,13 @@
-"""A linear head for encoders, and the pooling of activations in front of it."""
+"""A linear head for encoders, and averages of activations over positions."""
 
 from collections.abc import Sequence
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from src.ground.errors import UserError
+from src.ground.runtime import at_least_single
 from src.models.calls import logits_of
 from src.models.tokens import TokenLayout, layout_or_guess
 
@@ -38,6 +40,19 @@ def pool(activations: Tensor, layout: TokenLayout | None = None) -> Tensor:
         if layout.has_cls:
             return activations[:, 0]
         return activations[:, layout.n_prefix :].mean(1)
+    return activations
+
+
+def mean_over_positions(activations: ArrayLike | Tensor) -> Tensor:
+    """Average activations (B, C, H, W) or (B, T, C) over positions, (B, C), in at least float32.
+
+    All tokens count, unlike in `pool`: a CLS token is one of them. Activations (B, C) stay.
+    """
+    activations = at_least_single(activations).detach()
+    if activations.ndim == 4:
+        return activations.mean((2, 3))
+    if activations.ndim == 3:
+        return activations.mean(1)
     return activations
 
 

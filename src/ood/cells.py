@@ -1,4 +1,4 @@
-"""Pooling of activations before images are compared: to a few positions, or to their mean."""
+"""Pooling of activations to a few positions, before images are compared."""
 
 import torch
 import torch.nn.functional as F
@@ -40,16 +40,3 @@ def cells(activations: ArrayLike | Tensor, layout: TokenLayout | None = None) ->
     else:
         pooled = cells(patches.unflatten(2, layout.grid))
     return torch.cat([prefix, pooled], 1)
-
-
-def mean_over_positions(activations: ArrayLike | Tensor) -> Tensor:
-    """Average activations (B, C, H, W) or (B, T, C) over positions, (B, C), in at least float32.
-
-    Activations (B, C) have one position.
-    """
-    activations = at_least_single(activations).detach()
-    if activations.ndim == 4:
-        return activations.mean((2, 3))
-    if activations.ndim == 3:
-        return activations.mean(1)
-    return activations

@@ -16,8 +16,9 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from src.models.heads import mean_over_positions
 from src.models.tokens import TokenLayout
-from src.ood.cells import cells, mean_over_positions
+from src.ood.cells import cells
 from src.statistics.moments import Rows
 from src.values import StitchValidity
 
