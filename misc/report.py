@@ -101,7 +101,7 @@ def report(args) -> None:
                 "Maps", folder, "verdict.png", "verdict_[0-9]*.png", "verdict_numbers*.png"
             ),
             sections.figures("Where the image is lost", folder, "verdict_way*.png"),
-            sections.groups([*groups, *by_measures.groups], [*tests, *by_measures.tests]),
+            sections.groups(folder, [*groups, *by_measures.groups], [*tests, *by_measures.tests]),
             sections.figures("Similarity of all layers", folder, "similarity*.png"),
             sections.figures("Corresponding layers, over depth", folder, "curves*.png"),
             sections.matches(matches),

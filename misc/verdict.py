@@ -42,7 +42,7 @@ def parser() -> cli.Parser:
         default="verdict.csv",
         help="CSV to write. Beside it go the sentences (.md), the maps of each method (.png, .pdf, and .txt "
         "with the caption), the shares of identified images (_way.csv, _way.png) and, with several "
-        "pairs of networks, the tables of groups (_groups.csv, _group_tests.csv)",
+        "pairs of networks, the figure and the tables of groups (_groups.png, _groups.csv, _group_tests.csv)",
     )
     cli.add_figure(options)
     return options
@@ -182,7 +182,7 @@ def remove_companions(table: Path) -> None:
     """Remove tables and figures that an earlier verdict of other limits or runs may have left."""
     for ending in ("_groups.csv", "_group_tests.csv"):
         table.with_name(f"{table.stem}{ending}").unlink(missing_ok=True)
-    for name in ("_numbers", "_numbers_[0-9]*", "_way", "_way_[0-9]*"):
+    for name in ("_numbers", "_numbers_[0-9]*", "_way", "_way_[0-9]*", "_groups", "_groups_[0-9]*"):
         for ending in (".png", ".pdf", ".txt"):
             for file in table.parent.glob(f"{glob.escape(table.stem)}{name}{ending}"):
                 file.unlink()

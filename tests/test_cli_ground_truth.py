@@ -15,7 +15,7 @@ from src.reports.truth_report import write_scores
 from src.runs.checkpoints import save_state
 from src.similarity.many import similarities_of_pairs
 from src.tables.truth_rows import TruthRow
-from tests.commands import ON_DIGITS, error_line, read_csv, run, says
+from tests.commands import ON_DIGITS, caption_of, error_line, read_csv, run, says
 from tests.conftest import few_images
 from tests.tables import EVALUATION, PROBE, SIMILARITY, STITCH, write_table
 
@@ -151,6 +151,7 @@ def test_figure_and_table_have_the_best_of_each_family_and_the_csv_has_all(tmp_p
     assert [text.get_text() for text in measures.get_yticklabels()] == names
     numbers = [text.get_text() for text in measures.texts]
     assert numbers == ["0.67", "0.50", "0.27"]
+    assert says(caption_of(drawn_figures["s.png"]), "rescaled: (score − chance) / (1 − chance)")
     assert says(" ".join(measures.get_title().split()), "measures", "best of each family")
     assert len(measures.patches) == 3 and not baselines.patches  # red corners
     names_of_baselines = [text.get_text() for text in baselines.get_yticklabels()]

@@ -163,6 +163,25 @@ def test_six_panels_stand_on_a_page(folder, drawn_figures):
     assert says(line, "--quantities", "--curves", "give one of them")
 
 
+def test_a_line_has_one_look_on_all_pages(tmp_path, drawn_figures):
+    """A similarity has no direction: the last page lacks a line of the first one."""
+    of_stitches = ("cnn → cnn", "mlp → cnn", "cnn → mlp", "mlp → mlp")
+    of_measures = ("cnn → mlp", "mlp → mlp", "mlp → none")
+    rows = []
+    for number, lines in enumerate([of_stitches] * 6 + [of_measures]):
+        for line in lines:
+            rows.append(DepthRow("accuracy", f"q{number}", "x", 0.5, 0.4, 0.6, 4, 6, line))
+    write_depth(tmp_path / "c.csv", rows)
+    look_of: dict[str, set] = defaultdict(set)
+    for name in ("c.png", "c_2.png"):
+        (legend,) = drawn_figures[name].legends
+        for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True):
+            look = (line.get_color(), line.get_marker(), line.get_linestyle())
+            look_of[text.get_text()].add(look)
+    assert look_of.keys() == {*of_stitches, *of_measures}
+    assert len(set.union(*look_of.values())) == sum(map(len, look_of.values())) == 5
+
+
 def test_groups_without_layers_of_the_same_name_are_named(tmp_path, drawn_figures):
     layers = {"a": "blocks.1", "b": "blocks.1", "c": "blocks.2"}
     for front, end in itertools.permutations(layers, 2):

@@ -202,6 +202,40 @@ def test_a_title_is_broken_at_the_width_of_its_panel(tmp_path, drawn_figures):
     assert not overlaps(figure)
 
 
+def test_a_narrow_panel_has_a_narrow_title(tmp_path, drawn_figures):
+    layers = ("1", "3", "4", "6", "7")
+    titles = {f"mine/nets.py:cnn → mine/nets.py:{end}, 4 pairs of networks": {
+        name: HeatMap(Matrix(layers, ends, [[0.5] * len(ends)] * len(layers))) for name in ("penalty", "κ")
+    } for end, ends in (("cnn", layers), ("mlp", ("fc1", "fc2")))}  # fmt: skip
+    maps(tmp_path / "f.png", titles, labels=AXES)
+    figure = drawn_figures["f.png"]
+    boxes = boxes_of(figure)
+    for axes in panels_of(figure)[:2]:
+        assert boxes[axes.title].width <= axes.get_window_extent().width
+
+
+def test_a_quantity_has_one_scale_on_all_pages(tmp_path, drawn_figures):
+    layers = [f"blocks.{number}" for number in range(24)]
+    many = {}
+    for number in range(12):
+        value = 0.1 * (1 + number)
+        many[f"seed={number}"] = {"κ": HeatMap(square(layers, value), (0, math.inf))}
+    maps(tmp_path / "f.png", many, labels=AXES)
+    assert len(drawn_figures) > 1
+    panels = itertools.chain.from_iterable(map(panels_of, drawn_figures.values()))
+    ((low, high),) = {axes.images[0].get_clim() for axes in panels}
+    assert low == 0 and high >= 1.2
+
+
+def test_the_caption_names_turned_scales(tmp_path, drawn_figures):
+    scales = {"accuracy": (0, 1), "penalty": (0.25, 0), "AUPR": (1, 0)}
+    panels = {name: HeatMap(of_layers([0.1], [0.2]), scale) for name, scale in scales.items()}
+    maps(tmp_path / "f.png", {"": panels}, labels=AXES)
+    assert says(caption_of(drawn_figures["f.png"]), "Bright is similar", "turned: penalty, AUPR.")
+    maps(tmp_path / "g.png", {"": {"accuracy": panels["accuracy"]}}, labels=AXES)
+    assert "turned" not in caption_of(drawn_figures["g.png"])
+
+
 def test_panels_go_on_in_the_next_line_and_on_the_next_page(tmp_path, drawn_figures):
     seven = {f"quantity {number}": HeatMap(square(LAYERS)) for number in range(7)}
     maps(tmp_path / "seven.png", {"": seven}, labels=AXES)

@@ -4,6 +4,7 @@ between groups, and one network at two epochs."""
 import itertools
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from matplotlib.text import Text
@@ -83,14 +84,15 @@ def test_one_matrix_a_quantity_whatever_the_number_of_networks(folder, drawn_fig
     ]
     assert len([axes for axes in figure.axes if axes.images]) == 4 * 4  # a column a pair of groups
     texts = {" ".join(text.get_text().split()) for text in figure.findobj(Text)}
-    assert says("\n".join(texts), "direct matching", "clean → noisy", "9 pairs of networks")
+    assert {"clean → noisy (9 pairs)", "noisy → noisy (6 pairs)"} <= texts
+    assert "Method: direct matching" in caption_of(figure)
     out = run(
         SCRIPT, *folders(), "--networks", "list.csv", "-o", "v.csv", "--verbose", cwd=folder
     ).out
     assert says(out, "direct matching", "c0 → n1: x -> x: similar", "0.9410")
 
 
-def test_groups_are_compared_by_permuting_networks(folder):
+def test_groups_are_compared_by_permuting_networks(folder, drawn_figures):
     """As by hand: over the layers of the same name, of 20 ways to label three of six networks."""
     out, _ = run(SCRIPT, *folders(), "--networks", "list.csv", "-o", "v.csv", cwd=folder)
     lines = out.splitlines()
@@ -123,6 +125,20 @@ def test_groups_are_compared_by_permuting_networks(folder):
     assert says(out, "20 ways", "labels", "below 0.05")
     assert out.rstrip().endswith((folder / "v.md").read_text().splitlines()[-4])
 
+    figure = drawn_figures["v_groups.png"]
+    panels = {" ".join(axes.get_title().split()): axes for axes in figure.axes if axes.images}
+    assert [*panels] == ["share of similar pairs", "penalty", "identification"]
+    first = figure.axes[0]
+    for labels in (first.get_yticklabels(), first.get_xticklabels()):
+        assert [label.get_text() for label in labels] == ["clean", "noisy"]
+    shares, penalties, _ = (axes.images[0].get_array() for axes in panels.values())
+    assert shares.tolist() == [[1, 1], [0, 0]]
+    assert penalties[0, 1] == pytest.approx(0.009) and penalties[1, 0] == pytest.approx(0.045)
+    assert says(caption_of(figure), "by front group (rows)", "none can be below 0.05")
+    assert says(caption_of(figure), f"{difference} 0.1, 0.1, ", "2 pairs of layers")
+    run(SCRIPT, "c0-c1", "c1-c0", "--networks", "list.csv", "-o", "v.csv", cwd=folder)
+    assert not (folder / "v_groups.png").exists()  # of the networks of before
+
 
 def test_networks_of_two_types_are_compared_by_one_method(tmp_path):
     """A group may be a type: the test of groups needs the pairs of both types in one method."""
@@ -152,6 +168,14 @@ def test_a_single_pair_of_two_groups_has_its_networks_in_the_title(tmp_path):
     many, single = (part.title for part in verdict_report.by_groups(section))
     assert says(many, "direct matching", "resnet18 → resnet18", "2 pairs of networks")
     assert says(single, "direct matching", "resnet18 → small_cnn", "a.pt → c.pt")
+    parts = verdict_report.by_groups(section)
+    assert [*verdict_report.titled_in_figures(parts)][0] == "resnet18 → resnet18 (2 pairs)"
+    assert [*verdict_report.titled_in_figures([section])] == [""]
+    other = section._replace(rows=[replace(row, method="trained") for row in section.rows])
+    several = [*verdict_report.titled_in_figures([*parts, other])]
+    assert several[0] == "direct matching\nresnet18 → resnet18 (2 pairs)"
+    twice = [section._replace(title=f"direct matching, {name}") for name in "ab"]
+    assert len(verdict_report.titled_in_figures(twice)) == 2
 
 
 def test_a_list_must_be_readable_and_unlisted_networks_are_named_by_path(folder, drawn_figures):

@@ -202,7 +202,7 @@ def test_how_it_was_made(tmp_path):
     assert page.rows("The images")[0]["fingerprint (SHA-256)"] == "c" * 64
 
 
-def test_groups_and_similarities_of_many_networks(tmp_path):
+def test_groups_and_similarities_of_many_networks(tmp_path, render_figure, monkeypatch):
     """Of a folder of misc/all_pairs.py: means over pairs of networks, and the groups of the list."""
     networks = ["name,path,type,group"]
     for name in "abcd":
@@ -224,7 +224,11 @@ def test_groups_and_similarities_of_many_networks(tmp_path):
     folders = sorted((tmp_path / "all/pinv").iterdir())
     with figures.left_out():
         run("misc/verdict.py", *folders, *options, "-o", "verdict.csv", cwd=tmp_path)
-    page = page_of(tmp_path, "all", *options)
+    blank = pytest.importorskip("matplotlib.figure").Figure((3, 1))  # is quickly rendered
+    monkeypatch.setattr(figures, "_save", lambda figure, path: render_figure(blank, path))
+    page = page_of(tmp_path, "all", *options, with_figures=True)
+    (figure,) = [image for image in page.images if "front group (rows)" in str(image["alt"])]
+    assert "(early → early) − (early → late) " in str(figure["alt"])
     (title,) = [title for title in page.tables if title.startswith("direct matching: means over")]
     expected = read_csv(tmp_path / "verdict_groups.csv")
     assert len(expected) == 4

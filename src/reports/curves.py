@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -62,6 +62,7 @@ def curves(
     x_label: str,
     layers: Sequence[str] = (),
     x_range: tuple[float, float] | None = None,
+    lines: Sequence[str] = (),
     title: str = "",
     caption: str = "",
 ) -> None:
@@ -73,6 +74,8 @@ def curves(
         layers: the layers in the order of the axis; empty: the curves are over numbers.
         x_range: the ends of the axis over numbers; None: the numbers are ranks of 1 and more, on a
             logarithmic axis to the base of 2.
+        lines: the labels of the lines on all pages of a figure, so that a line has one look on all
+            of them; empty: this is the only page.
         caption: the text for below the figure, to go on with behind a sentence on the axes.
     """
     if not can_draw(path):
@@ -86,7 +89,9 @@ def curves(
     with new_figure(path, is_wide=n_columns > 1, title=title, caption=caption) as figure:
         grid = figure.subplots(n_lines, n_columns, squeeze=False, sharex=True, sharey=are_alike)
         handles: dict[str, Line2D] = {}
-        looks = _looks(panels)
+        looks = dict(
+            zip(lines or lines_of(panels), itertools.cycle(looks_of_lines()), strict=False)
+        )
         width = figure.get_figwidth() / n_columns
         for axes, panel in zip(grid.flat, panels, strict=False):
             for label, curve in panel.curves.items():
@@ -118,7 +123,8 @@ def _set_x_axes(
         first.set_xlim(-MARGIN, len(layers) - 1 + MARGIN)
     elif x_range is not None:
         first.set_xlim(x_range)
-    elif any(_has_values(panel.curves) for panel in panels):  # else there is no logarithmic axis
+    elif any(not math.isnan(point.value) for point in points_of(panels)):
+        # Without a value there is no logarithmic axis
         first.set_xscale("log", base=2)
         first.xaxis.set_major_formatter("{x:g}")
     for axes in grid.flat[len(panels) :]:
@@ -139,10 +145,16 @@ def _columns(n_panels: int, *, are_alike: bool) -> int:
     return math.ceil(n_panels / n_lines)
 
 
-def _looks(panels: Sequence[CurvePanel]) -> dict[str, dict[str, Any]]:
-    """Return the look of the lines of each label: labels in their order, the looks again and again."""
-    labels = dict.fromkeys(label for panel in panels for label in panel.curves)
-    return dict(zip(labels, itertools.cycle(looks_of_lines()), strict=False))
+def lines_of(panels: Iterable[CurvePanel]) -> list[str]:
+    """Return the labels of the lines of panels in their order."""
+    return list(dict.fromkeys(label for panel in panels for label in panel.curves))
+
+
+def points_of(panels: Iterable[CurvePanel]) -> Iterator[Point]:
+    """Yield the points of all curves of panels."""
+    for panel in panels:
+        for curve in panel.curves.values():
+            yield from map(_point, curve.values())
 
 
 def _draw(axes: "Axes", curve: Curve, look: Mapping[str, Any], layers: Sequence[str]) -> "Line2D":
@@ -162,24 +174,12 @@ def _draw(axes: "Axes", curve: Curve, look: Mapping[str, Any], layers: Sequence[
 
 def _set_range(axes: "Axes", panels: Sequence[CurvePanel]) -> None:
     """Let the vertical axis reach over the range of panels and their values; bands may be cut."""
-    points = [
-        _point(point)
-        for panel in panels
-        for curve in panel.curves.values()
-        for point in curve.values()
-    ]
-    values = [point.value for point in points if not math.isnan(point.value)]
+    values = [point.value for point in points_of(panels) if not math.isnan(point.value)]
     low, high = panels[0].y_range
     if math.isfinite(low):
         axes.set_ylim(bottom=min([low, *values]))
     if math.isfinite(high):
         axes.set_ylim(top=max([high, *values]))
-
-
-def _has_values(lines: Mapping[str, Curve]) -> bool:
-    """Return whether a value of the curves is not NaN."""
-    points = [_point(value) for curve in lines.values() for value in curve.values()]
-    return not all(math.isnan(point.value) for point in points)
 
 
 def _point(value: Point | float) -> Point:

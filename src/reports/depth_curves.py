@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 
 from src.choices.similarity import measure_of
 from src.collected.over_depth import OF_MEASURES
 from src.ground.console import listed, note
 from src.reports.chosen import chosen_rows
-from src.reports.curves import SHARE, CurvePanel, Point, curves
+from src.reports.curves import SHARE, CurvePanel, Point, curves, lines_of, points_of
+from src.reports.figures import page_of
 from src.tables.quantities import IN_CURVES, shown_in
 from src.tables.tables import write_table
 from src.tables.truth_rows import DepthRow
@@ -48,7 +48,7 @@ def write_depth(
     write_table(path, DepthRow, rows)
     drawn_rows = chosen_rows(rows, quantities, lambda row: (row.quantity, row.line))
     panels = _panels(drawn_rows)
-    zero = [panel for panel in panels if _is_zero(panel)]
+    zero = [panel for panel in panels if not any(point.value for point in points_of([panel]))]
     if zero:
         names = [" ".join(filter(None, (panel.y_label, panel.title))) for panel in zero]
         note(f"not drawn, as all values are 0: {'; '.join(names)}")
@@ -57,9 +57,7 @@ def write_depth(
     layers = list(filter(None, dict.fromkeys(row.layer for row in in_order)))
     pages = [shown[start : start + MAX_PANELS] for start in range(0, len(shown), MAX_PANELS)]
     for number, page in enumerate(pages, start=1):
-        page_path = path.with_suffix(".png")
-        if number > 1:
-            page_path = path.with_name(f"{path.stem}_{number}.png")
+        page_path = page_of(path.with_suffix(".png"), number)
         panels_of_page = page
         if _method_of(page):  # the caption says it
             panels_of_page = [panel._replace(title="") for panel in page]
@@ -69,6 +67,7 @@ def write_depth(
             x_label="layer of both networks" if layers else "relative depth of both layers",
             layers=layers,
             x_range=(0, 1),
+            lines=lines_of(shown),
             title=title,
             caption=_caption(drawn_rows, page, number, len(pages), without_curves),
         )
@@ -102,16 +101,6 @@ def _title_of_line(row: DepthRow) -> str:
     return measure_of(row.line).title if row.quantity in OF_MEASURES.values() else row.line
 
 
-def _is_zero(panel: CurvePanel) -> bool:
-    """Return whether all values of a panel are 0."""
-    values = [
-        getattr(point, "value", point)
-        for curve in panel.curves.values()
-        for point in curve.values()
-    ]
-    return not any(values)
-
-
 def _method_of(page: Sequence[CurvePanel]) -> str:
     """Return the method that is the title of all panels of a page; "" if their titles differ."""
     titles = {panel.title for panel in page}
@@ -140,9 +129,7 @@ def _caption(
 
 def _on_bands(page: Sequence[CurvePanel]) -> str:
     """Return the words of the caption on the bands of a page; "" if it has none."""
-    curves_of_page = chain.from_iterable(panel.curves.values() for panel in page)
-    points = chain.from_iterable(curve.values() for curve in curves_of_page)
-    has_band = {not math.isnan(getattr(point, "low", math.nan)) for point in points}
+    has_band = {not math.isnan(point.low) for point in points_of(page)}
     if True not in has_band:
         return ""
     if False in has_band:

@@ -14,13 +14,12 @@ from src.ground.grouping import grouped
 from src.reports import html_page as html
 from src.reports import similarity_report
 from src.reports.captions import describe_stitches
+from src.reports.group_maps import SHARE, SHARE_TITLE, title_of
 from src.reports.html_page import Cell, Section
 from src.reports.match_report import MAX_TABLES, tables_of_layers, tables_of_shares
 from src.reports.methods_text import by_method, description, how, on_versions
 from src.reports.verdict_report import (
     IN_SUMMARY,
-    SHARE,
-    SHARE_TITLE,
     by_groups,
     means,
     parts_of,
@@ -135,12 +134,13 @@ def _means(rows: Sequence[VerdictRow]) -> tuple[list[str], list[list[Cell]]]:
     return ["front layer", "end layer", "pairs of networks", SHARE_TITLE, *titles], lines
 
 
-def groups(rows: Sequence[GroupRow], tests: Sequence[GroupTestRow]) -> Section:
-    """Return the means of pairs of groups of networks, and the tests between groups."""
-    tables = []
+def groups(folder: Path, rows: Sequence[GroupRow], tests: Sequence[GroupTestRow]) -> Section:
+    """Return the means of pairs of groups of networks, in the figure of a folder and as tables, and
+    the tests between groups."""
+    tables = [*figures("", folder, "verdict_groups*.png").elements]
     for method, of_method in grouped(rows, lambda row: row.method).items():
         quantities = _shown({name for row in of_method for name in row.values})
-        header = ["front group", "end group", "pairs of networks", *map(_titled, quantities)]
+        header = ["front group", "end group", "pairs of networks", *map(title_of, quantities)]
         lines: list[list[Cell]] = []
         for row in of_method:
             values = [row.values.get(name) for name in quantities]
@@ -166,7 +166,7 @@ def _table_of_tests(method: str, tests: Sequence[GroupTestRow]) -> str:
         }
         line = [differences.get(name) for name in quantities]
         lines.append([f"({within}) − ({across})", *line, f"{answers[0].lowest_p:.2g}"])
-    header = ["question", *map(_titled, quantities), "smallest possible p"]
+    header = ["question", *map(title_of, quantities), "smallest possible p"]
     title = f"{method}: differences between groups, with p of a permutation of the networks"
     return html.table(title, header, lines)
 
@@ -175,13 +175,6 @@ def _shown(quantities: set[str]) -> list[str]:
     """Return the quantities of groups that the page shows: of verdicts the main ones, of measures
     all."""
     return [name for name in IN_GROUPS if name in quantities] or sorted(quantities)
-
-
-def _titled(quantity: str) -> str:
-    """Return the title of a quantity of groups."""
-    if quantity == SHARE:
-        return SHARE_TITLE
-    return QUANTITIES[quantity].title if quantity in QUANTITIES else quantity
 
 
 def matches(rows: Sequence[BestMatchRow]) -> Section:

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -92,17 +92,15 @@ def _draw(
     """Draw a page of a figure."""
     caption = _caption(page, layout, labels, caption)
     n_rows, n_columns = _sizes(page)
+    width_of_cell = layout.room * len(n_columns) / sum(n_columns)
     with new_figure(path, is_wide=layout.is_wide, title=title, caption=caption) as figure:
         grid = figure.subplots(
-            len(n_rows),
-            len(n_columns),
-            squeeze=False,
-            height_ratios=n_rows,
-            width_ratios=n_columns,
+            len(n_rows), len(n_columns), squeeze=False, height_ratios=n_rows, width_ratios=n_columns
         )
         for place, axes in np.ndenumerate(grid):
             if place in page:
-                _draw_panel(axes, page, place, layout, labels)
+                own_room = width_of_cell * n_columns[place[1]]
+                _draw_panel(axes, page, place, layout._replace(room=own_room), labels)
             else:
                 axes.remove()
         if layout.is_table:
@@ -141,8 +139,7 @@ def _draw_panel(
     BLANK.on(axes.patch)
     norm = None
     if isinstance(panel, HeatMap):
-        alike = [other for other, *_ in page.values() if other.look == panel.look]
-        norm = panel.norm(number for other in alike for number in other.numbers)
+        norm = panel.norm(layout.numbers[panel.look])
     panel.paint(axes, norm, has_numbers=layout.has_numbers)
     if labels.are_layers:
         for row, end in corresponding(matrix):
@@ -246,9 +243,25 @@ def _handles(page: Page, blank: str) -> "dict[str, Artist]":
     return handles
 
 
+def _on_scales(page: Page) -> Iterator[str]:
+    """Yield the sentences of the caption on turned scales, and on marks."""
+    panels = {
+        place.label or place.title or "the values": place.panel
+        for place in page.values()
+        if isinstance(place.panel, HeatMap)
+    }
+    turned = [name for name, panel in panels.items() if panel.scale[0] > panel.scale[1]]
+    if turned:
+        yield f"Bright is similar; scales that are turned: {listed(turned)}."
+    limits = {name: panel.limit for name, panel in panels.items() if not math.isnan(panel.limit)}
+    if limits:
+        marks = listed(f"{limit:g} ({name})" for name, limit in limits.items())
+        yield f"Marked on the scales: {marks}."
+
+
 def _caption(page: Page, layout: Layout, labels: Labels, caption: str) -> str:
     """Return the text for below a page: a sentence on the axes, the caption, and the meaning of
-    frames, marks and numbers."""
+    frames, colours, marks and numbers."""
     quantities = listed(dict.fromkeys(place.label or place.title for place in page.values()))
     quantities = " ".join(quantities.split()) or "Values"
     sentences = [
@@ -257,13 +270,7 @@ def _caption(page: Page, layout: Layout, labels: Labels, caption: str) -> str:
     ]
     if labels.are_layers and any(corresponding(place.panel.matrix) for place in page.values()):
         sentences.append("Frames: corresponding layers.")
-    limits = {}
-    for place in page.values():
-        if isinstance(place.panel, HeatMap) and not math.isnan(place.panel.limit):
-            limits[place.label or place.title] = f"{place.panel.limit:g}"
-    if limits:
-        marks = listed(f"{limit} ({quantity})" for quantity, limit in limits.items())
-        sentences.append(f"Marked on the scales: {marks}.")
+    sentences += _on_scales(page)
     if not layout.has_numbers:
         sentences.append("The table beside the figure has the numbers.")
     meanings = {

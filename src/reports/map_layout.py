@@ -41,6 +41,7 @@ class Layout(NamedTuple):
     is_wide: bool
     has_numbers: bool  # in the cells, unless they would touch
     room: float  # of a panel, in sizes of the font
+    numbers: Mapping[str, Sequence[float]]  # of the panels on all pages, by look
 
 
 def _is_table(experiments: Panels) -> bool:
@@ -75,7 +76,10 @@ def layout_of(experiments: Panels) -> Layout:
     n_columns = math.ceil(n_panels / n_lines)
     has_numbers = n_columns <= _n_that_fit(panels, room, cell)
     room_of_panel = _room_of_panel(panels, room, n_columns)
-    return Layout(is_table, n_columns, is_wide, has_numbers, room_of_panel)
+    numbers: dict[str, list[float]] = {}
+    for panel in panels:
+        numbers.setdefault(panel.look, []).extend(panel.numbers)
+    return Layout(is_table, n_columns, is_wide, has_numbers, room_of_panel, numbers)
 
 
 def _n_that_fit(panels: Sequence[Panel], room: float, cell: float) -> int:

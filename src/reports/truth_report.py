@@ -216,6 +216,6 @@ def draw_scores(path: Path, rows: Sequence[TruthRow]) -> None:
         path,
         maps_of_rows,
         labels=Labels("measure", "test"),
-        caption="0: chance, 1: the truth; by mean ranks over layers. Red corners: above all "
-        "baselines. The CSV has all measures.",
+        caption="Scores, by mean ranks over layers, are rescaled: (score − chance) / (1 − chance) is 0 at chance "
+        "and 1 for the truth. Red corners: above all baselines. The CSV has all measures, as they are.",
     )

@@ -17,35 +17,22 @@ from src.ground.console import decimals, result, table
 from src.ground.files import write_text
 from src.ground.grouping import grouped
 from src.reports.grid_figures import STITCHED
+from src.reports.group_maps import SHARE, SHARE_TITLE, draw_groups, title_of
 from src.reports.heat_maps import maps
 from src.reports.map_panels import HeatMap, Panel
 from src.reports.verdict_maps import IN_MAIN_FIGURE, heat_map, rule_in_short, verdict_map
 from src.reports.way_figure import draw_way
-from src.runs.network_pairs import (
-    CLASS_CONTROLS,
-    PAIRS,
-    SAME_RUN,
-    UNTRAINED_END,
-    UNTRAINED_FRONT,
-)
+from src.runs.network_pairs import CLASS_CONTROLS, PAIRS, SAME_RUN, UNTRAINED_END, UNTRAINED_FRONT
 from src.statistics.intervals import ALPHA
 from src.tables.architectures import architecture_pairs
 from src.tables.matrices import Matrix, is_known, known, pivot
+from src.tables.network_names import short
 from src.tables.quantities import IN_VERDICT, QUANTITIES, shown_in
 from src.tables.tables import write_table
 from src.tables.verdict_rows import AUROC, GroupRow, GroupTestRow, VerdictRow, WayRow
 from src.values import IntervalEstimate
-from src.verdict import (
-    LOST,
-    NOT_MATCHED,
-    SIMILAR,
-    UNDECIDED,
-    VERDICTS,
-    Limits,
-)
+from src.verdict import LOST, NOT_MATCHED, SIMILAR, UNDECIDED, VERDICTS, Limits
 
-SHARE = "similar"  # the quantity of many pairs of networks: the share of similar pairs
-SHARE_TITLE = "share of similar pairs"
 IN_SUMMARY = ("penalty", "identification", "kappa_within")  # beside the share of similar pairs
 CONTROLS = {  # and how many of them must be similar
     SELF: ("layers stitched to themselves", "all must be"),
@@ -70,6 +57,16 @@ class Section(NamedTuple):
     def is_summary(self) -> bool:
         """Whether the section reports means over several pairs of networks."""
         return self.n_networks > 1
+
+    @property
+    def networks(self) -> str:
+        """The pair of groups with its number of pairs; otherwise the title without the method."""
+        row = self.rows[0]
+        groups = {(row.front_group or "unknown", row.end_group or "unknown") for row in self.rows}
+        if self.is_summary and len(groups) == 1:
+            kind = kind_of(row).removesuffix(" of networks")
+            return f"{' → '.join(map(short, *groups))} ({self.n_networks} {kind})"
+        return self.title.removeprefix(row.method).removeprefix(", ")
 
 
 def sections_of(rows: Sequence[VerdictRow]) -> list[Section]:
@@ -123,6 +120,20 @@ def by_groups(section: Section) -> list[Section]:
         _part(section, f"{section.method}, {front_group} → {end_group}", rows)
         for (front_group, end_group), rows in parts.items()
     ]
+
+
+def titled_in_figures(sections: Sequence[Section]) -> dict[str, Section]:
+    """Return sections by short titles: their networks, below the method if there are several."""
+    if len(sections) == 1:
+        return {"": sections[0]}
+    methods = {section.rows[0].method for section in sections}
+    titled = {}
+    for section in sections:
+        method = section.rows[0].method if len(methods) > 1 else ""
+        titled[f"{method}\n{section.networks}".strip()] = section
+    if len(titled) < len(sections):  # a group has several architectures
+        return {section.title: section for section in sections}
+    return titled
 
 
 def kind_of(row: VerdictRow) -> str:
@@ -267,7 +278,7 @@ def write_files(
     tests: Sequence[GroupTestRow] = (),
     made_with: Sequence[str] = (),
 ) -> None:
-    """Write the CSV, and beside it the sentences (`.md`), the maps, and the tables of groups.
+    """Write the CSV, and beside it the sentences (`.md`), the maps, and files on groups.
 
     Args:
         title, caption: the texts above and below the maps.
@@ -283,6 +294,8 @@ def write_files(
     if tests:
         write_table(path.with_name(f"{path.stem}_group_tests.csv"), GroupTestRow, tests)
     draw(path, rows, limits, title=title, caption=caption)
+    drawn = path.with_name(f"{path.stem}_groups.png")
+    draw_groups(drawn, groups, tests, limits, title=title, caption=caption)
 
 
 def way_rows(rows: Iterable[VerdictRow]) -> Iterator[WayRow]:
@@ -293,12 +306,7 @@ def way_rows(rows: Iterable[VerdictRow]) -> Iterator[WayRow]:
 
 
 def draw(
-    path: Path,
-    rows: Sequence[VerdictRow],
-    limits: Limits,
-    *,
-    title: str,
-    caption: str,
+    path: Path, rows: Sequence[VerdictRow], limits: Limits, *, title: str, caption: str
 ) -> None:
     """Draw the maps: a column of panels a section and a pair of groups, a line a quantity.
 
@@ -317,8 +325,7 @@ def draw(
     detector = _most_used_detector(rows)
     main_maps: dict[str, dict[str, Panel]] = {}
     further_maps: dict[str, dict[str, Panel]] = {}
-    for section in sections:
-        row_title = section.title if len(sections) > 1 else ""
+    for row_title, section in titled_in_figures(sections).items():
         first, *others = main_quantities
         main_maps[row_title] = {
             **_heat_maps(section, [first], limits),
@@ -344,7 +351,7 @@ def draw(
         )
     draw_way(
         path.with_name(f"{path.stem}_way.png"),
-        {part.title: part.rows for part in parts},
+        {name: part.rows for name, part in titled_in_figures(parts).items()},
         limit=limits.identification,
         title=title,
         caption=caption,
@@ -511,7 +518,7 @@ def _on_groups(tests: Sequence[GroupTestRow]) -> Iterator[str]:
             if name in answer_of_quantity:
                 answer = answer_of_quantity[name]
                 difference = decimals(answer.difference, sign="+")
-                parts.append(f"{_title(name)} {difference} (p = {answer.p_value:.2g})")
+                parts.append(f"{title_of(name)} {difference} (p = {answer.p_value:.2g})")
         yield f"({within}) − ({across}), {tests[0].method}: {', '.join(parts)}."
     if len(questions) > MAX_TESTS:
         yield f"{len(questions) - MAX_TESTS} more comparisons of groups are in the CSV of tests."
@@ -522,8 +529,3 @@ def _on_groups(tests: Sequence[GroupTestRow]) -> Iterator[str]:
         f"{n_labelings} ways to give the labels of the groups to the networks, so that no p-value can be below "
         f"{lowest:.2g}."
     )
-
-
-def _title(quantity: str) -> str:
-    """Return the title of a quantity, or of the share of similar pairs."""
-    return SHARE_TITLE if quantity == SHARE else QUANTITIES[quantity].title

@@ -1,12 +1,14 @@
 """The figure of the way: the share of identified images from the end layer to the output."""
 
+import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from src.ground.grouping import grouped
-from src.reports.curves import MAX_ALIKE, Curve, CurvePanel, Point, curves
+from src.reports.curves import MAX_ALIKE, Curve, CurvePanel, Point, curves, lines_of, points_of
 from src.reports.figures import page_of
 from src.tables.verdict_rows import VerdictRow
 
@@ -29,8 +31,8 @@ def draw_way(
     pages have numbers. Nothing is drawn where identification was not measured.
 
     Args:
-        rows_of_title: the verdicts of each method and kind of networks. Rows with equal layers are
-            averaged.
+        rows_of_title: the verdicts of each method and kind of networks; a title may be "". Rows with
+            equal layers are averaged.
         limit: the share that a similar pair needs, for a line across the panels.
     """
     panels_of_title = []
@@ -50,9 +52,17 @@ def draw_way(
             page,
             x_label="layer of the end network",
             layers=[layer for layer in in_order if layer in _layers_in(page)],
+            lines=lines_of(chain.from_iterable(panels_of_title)),
             title=title,
-            caption=f"{caption} The image is lost where a line falls below {limit:g}; chance is 0.5.".strip(),
+            caption=f"{caption} {_explanation(page, limit)}".strip(),
         )
+
+
+def _explanation(page: Sequence[CurvePanel], limit: float) -> str:
+    """Return the sentences of the caption on the lines and the bands of a page."""
+    text = f"A pair that keeps the accuracy loses the image where its line falls below {limit:g}; chance is 0.5."
+    has_bands = not all(math.isnan(point.low) for point in points_of(page))
+    return f"{text} Bands: intervals of 95 % over images." if has_bands else text
 
 
 def _pages(panels_of_title: Sequence[list[CurvePanel]]) -> list[list[CurvePanel]]:
@@ -94,7 +104,8 @@ def _panels(title: str, rows: Sequence[VerdictRow]) -> dict[str, dict[str, Curve
         return {title: {str(pair): _mean(of_pair) for pair, of_pair in pairs.items()}}
     panels: dict[str, dict[str, Curve]] = {}
     for pair, of_pair in pairs.items():
-        panel = panels.setdefault(f"{title}, into {pair.end_layer}", {})
+        panel_title = ", ".join(filter(None, (title, f"into {pair.end_layer}")))
+        panel = panels.setdefault(panel_title, {})
         panel[f"from {pair.front_layer}"] = _mean(of_pair)
     return panels
 
