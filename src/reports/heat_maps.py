@@ -35,6 +35,8 @@ LARGE_CELL = 3.7  # as high as wide, at most
 NUMBER_CELL = 1.8  # with a number, at least
 HEIGHT_OF_ROWS = 0.7  # the height of all rows in widths of the figure, if cells can be so low
 
+DIGITS = 6  # of numbers that are compared with the ends of scales
+
 
 class Labels(NamedTuple):
     """The meaning of the axes of heat maps."""
@@ -205,8 +207,8 @@ def _explain_colours(figure: "Figure", grid: "np.ndarray", page: Page, layout: L
 def _beyond(numbers: Iterable[float], low: float, high: float) -> str:
     """Return the ends of a scale that numbers lie beyond, as matplotlib names them; the bar has a
     point there."""
-    ends = {"min" for number in numbers if number < low}
-    ends |= {"max" for number in numbers if number > high}
+    ends = {"min" for number in numbers if round(number, DIGITS) < low}
+    ends |= {"max" for number in numbers if round(number, DIGITS) > high}
     if len(ends) == 2:
         return "both"
     return ends.pop() if ends else "neither"
