@@ -16,13 +16,7 @@ from src.tables.evaluation_rows import TYPICAL_AUROC, EvaluationRow, evaluation_
 from src.tables.experiments import by_experiment
 from src.tables.matrices import Matrix, is_known, known, pivot
 from src.tables.network_names import short
-from src.tables.quantities import (
-    DETECTOR,
-    IN_EVALUATION,
-    QUANTITIES,
-    Quantity,
-    shown_in,
-)
+from src.tables.quantities import DETECTOR, IN_EVALUATION, QUANTITIES, Quantity, shown_in
 from src.tables.tables import to_record, write_table
 from src.verdict import Limits
 

@@ -130,11 +130,7 @@ def mean_accuracies(rows: Sequence[StitchRow]) -> Matrix:
 
 
 def draw_grid(
-    path: Path,
-    rows: Sequence[StitchRow],
-    *,
-    title: str = "",
-    names: Names | None = None,
+    path: Path, rows: Sequence[StitchRow], *, title: str = "", names: Names | None = None
 ) -> None:
     """Draw the accuracies of stitches beside their table; a note names the files.
 
@@ -219,10 +215,4 @@ def draw_ranks(path: Path, sweeps: Mapping[str, Sweep], *, title: str, caption: 
         panels.append(CurvePanel(means, TITLE, title=name.replace(", ", "\n")))
     if at_full_rank:
         caption = f"{caption} At full rank (mean): {np.mean(at_full_rank):.2f}.".strip()
-    curves(
-        path,
-        panels,
-        x_label="retained rank (components)",
-        title=title,
-        caption=caption,
-    )
+    curves(path, panels, x_label="retained rank (components)", title=title, caption=caption)
