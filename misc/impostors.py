@@ -14,9 +14,16 @@
 """
 
 import functools
+import sys
 import zlib
 from collections.abc import Sequence
 from typing import NamedTuple
+
+if __name__ == "__main__":  # before the imports, which it would not find
+    sys.exit(
+        "misc/impostors.py is no script; `planted` is called from a file of your own, which"
+        " misc/docs/ground_truth.md shows"
+    )
 
 import torch
 from torch import Tensor, nn

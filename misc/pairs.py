@@ -4,12 +4,16 @@ process."""
 import functools
 import os
 import shlex
+import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+if __name__ == "__main__":  # before the imports, which it would not find
+    sys.exit("misc/pairs.py is no script; run misc/all_pairs.py")
 
 import exec_compute_low_rank_sim_metrics
 import exec_eval_stitcher_ood

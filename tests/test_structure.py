@@ -105,6 +105,15 @@ def test_help_and_usage_errors_come_before_torch():
         )
 
 
+def test_modules_among_the_scripts_say_so():
+    for name, home in {"pairs": "misc/all_pairs.py", "impostors": "ground_truth.md"}.items():
+        done = subprocess.run(
+            [sys.executable, ROOT / "misc" / f"{name}.py", "--help"], capture_output=True, text=True
+        )
+        (line,) = done.stderr.splitlines()
+        assert done.returncode == 1 and f"misc/{name}.py is no script" in line and home in line
+
+
 def test_environment_and_requirements_name_the_same_packages():
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     required = {line for line in lines if line and not line.startswith("#")}
