@@ -115,6 +115,8 @@ def score_tables(args) -> None:
     # Networks, and what was measured of them
     *folders, table = args.sources
     networks = read_networks(table)
+    groups = [network.group or "" for network in networks]
+    check_groups(table, groups)
     check_types(table, networks, args.own_types)
     loader = Loader(args)
     weights = {network.name: loader.weights(network) for network in networks}
@@ -127,7 +129,6 @@ def score_tables(args) -> None:
     # Scores of the folders that share fresh weights and test images
     rows = []
     tests = []
-    groups = [network.group or "" for network in networks]
     settings = grouped(tables_of_folders, lambda tables: (tables.seed, tables.shortcut))
     for tables_of_setting in settings.values():
         setting = setting_of(tables_of_setting, networks, loader)
@@ -142,7 +143,8 @@ def score_tables(args) -> None:
                 tests.append(test)
     if not rows:
         raise UserError(
-            f"{', '.join(folders)}: no test has all pairs; let misc/all_pairs.py finish first"
+            f"{', '.join(folders)}: no test has all pairs; let misc/all_pairs.py finish first, and"
+            " give at least four clean networks, or three layers"
         )
     write_scores(path, rows)
     result("\n".join(sentences(rows)))
@@ -150,6 +152,20 @@ def score_tables(args) -> None:
     if args.freeze:
         write_frozen(Path(args.freeze), tests, shown_rows(rows))
         note(f"wrote {args.freeze}")
+
+
+def check_groups(table: str, groups: Sequence[str]) -> None:
+    """Raise a UserError if no groups of a list have the names of a test."""
+    from src.collected.truth_protocol import has_tests
+    from src.ground.console import listed
+    from src.ground.errors import UserError
+
+    if not has_tests(groups):
+        names = listed(dict.fromkeys(group for group in groups if group))
+        raise UserError(
+            f"{table}: no groups are named like a test (clean, or two strengths such as shortcut:0"
+            f" and shortcut:1); it has {names or 'none'}"
+        )
 
 
 def score_frozen(args) -> None:

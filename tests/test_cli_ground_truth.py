@@ -3,6 +3,7 @@ with dots."""
 
 import itertools
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -129,7 +130,7 @@ def truth_row(
 ) -> TruthRow:
     return TruthRow(
         "label_noise", "auprc", measure, None, value, math.nan, math.nan, 0.25, 0.01, True,
-        not is_baseline, is_baseline, 6, False, family or measure,
+        not is_baseline, is_baseline, 6, False, family=family or measure,
     )  # fmt: skip
 
 
@@ -170,7 +171,13 @@ def test_user_errors(planted):
     assert "no pair" in error_line(SCRIPT, "empty", "networks.csv", *data, cwd=planted)
     lines = (planted / "networks.csv").read_text().replace("label_noise:", "").splitlines()
     (planted / "plain.csv").write_text("\n".join(line.replace(" clean", "") for line in lines))
-    assert "no test has all pairs" in error_line(SCRIPT, "all", "plain.csv", *data, cwd=planted)
+    unnamed = error_line(SCRIPT, "all", "plain.csv", *data, cwd=planted)
+    assert says(unnamed, "plain.csv: no groups are named like a test (clean", "it has 0, 1, 2")
+    (planted / "half" / "probes").mkdir(parents=True)
+    for name in ("n0", "n1"):
+        shutil.copy(planted / "all" / "probes" / f"{name}.csv", planted / "half" / "probes")
+    unfinished = error_line(SCRIPT, "half", "networks.csv", *data, cwd=planted)
+    assert "no test has all pairs" in unfinished
 
 
 # Dots
@@ -250,7 +257,8 @@ def test_what_networks_learned_of_the_dot_is_shown_before_the_scores(dotted):
         assert rows[name]["true"] - rows[name]["drawn"] > 0.2
     lines = said.splitlines()
     assert lines[0].startswith("shortcut:0: accuracy ") and "2 of 2 networks rely" in lines[1]
-    assert lines[2].startswith("Test of shortcut")
+    assert lines[2].startswith("No star in the test of shortcut, shortcut_dots: 4 networks")
+    assert lines[3].startswith("Test of shortcut")
 
 
 def test_another_measure_scores_on_frozen_features_what_it_scores_in_a_run(dotted):

@@ -160,7 +160,8 @@ def test_features_are_those_of_the_layers_that_a_network_has():
 def test_user_errors(tmp_path, mine):
     measure = ["--score", f"{mine}:gap"]
     (tmp_path / "empty").mkdir()
-    assert "folder of --freeze" in error_line(SCRIPT, *measure, "empty", cwd=tmp_path)
+    not_frozen = error_line(SCRIPT, *measure, "empty", cwd=tmp_path)
+    assert says(not_frozen, "folder of --freeze", "make ground-truth", "docs/ground_truth.md")
     assert "takes one folder" in error_line(SCRIPT, *measure, "a", "b", cwd=tmp_path)
     assert "takes one folder" in error_line(SCRIPT, *measure, "a", "--freeze", "b", cwd=tmp_path)
     assert "stands alone" in error_line(SCRIPT, "empty", cwd=tmp_path)

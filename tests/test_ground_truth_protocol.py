@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from src.collected.scored_measures import PROBE
-from src.collected.truth_protocol import ALL_LAYERS, score
+from src.collected.truth_protocol import ALL_LAYERS, has_tests, score
 from src.collected.truth_tables import Tables
 from src.ground_truth import chance_scores, layer_scores
 from src.ground_truth.outputs import BASELINES
@@ -120,6 +120,39 @@ def test_sentences_name_what_beats_the_baselines(rows):
         line for line in lines if line.startswith("Test of disagreement: above the best baseline, ")
     )
     assert beats.endswith(": truth.")
+
+
+def test_too_few_networks_are_named_once_and_have_no_star():
+    """Three and three have ten labelings; three clean ones have three pairs, and no correlation."""
+    groups = [f"shortcut:{i}" for i in (0, 0, 0, 1, 1, 1)] + ["clean"] * 3
+    tables, outputs = tables_of(groups)
+    rows = score(tables, groups, outputs)
+    assert {row.test for row in rows} == {"shortcut", "layers"}
+    assert not any(row.is_above_chance for row in rows)
+    of_groups = [row for row in rows if row.test == "shortcut"]
+    assert {row.lowest_p for row in of_groups} == {0.1}
+    assert min(row.p for row in of_groups) >= 0.1
+    few, few_layers, *others = sentences(rows)
+    assert says(
+        few, "No star", "shortcut: 6 networks", "10 labelings", "below 0.10", "five or more"
+    )
+    assert says(few_layers, "layers: 3 networks", "no interval")
+    assert says(others[0], "Test of shortcut: highest are truth (1.00)", "best baseline")
+    assert not says("\n".join(others), "are above chance")
+
+
+def test_luck_of_few_permutations_gives_no_star():
+    """Four and four have 35 labelings: more than 2.5 % of all score as well as the truth."""
+    groups = [f"shortcut:{i}" for i in (0, 0, 0, 0, 1, 1, 1, 1)]
+    tables, outputs = tables_of(groups)
+    truth = [row for row in score(tables, groups, outputs) if row.measure == "truth"]
+    assert {row.value for row in truth} == {1} and min(row.p for row in truth) >= 1 / 35
+
+
+def test_groups_of_other_names_make_no_test():
+    assert not has_tests(["cnn", "cnn", "mlp", ""])
+    assert not has_tests(["shortcut:1", "shortcut:1", "impostor:one_hot"])
+    assert has_tests(["shortcut:0", "shortcut:1"]) and has_tests(["cnn", "clean"])
 
 
 def test_over_layers_counts_the_mean_of_ranks():

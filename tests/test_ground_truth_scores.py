@@ -1,6 +1,7 @@
 """Scores of measures, their intervals and p-values: scikit-learn and loops as oracles, chance, what
 is undefined."""
 
+import itertools
 import math
 from functools import partial
 from itertools import combinations, permutations
@@ -12,7 +13,7 @@ from scipy.stats import t as student
 
 from src.ground_truth import chance_scores, group_scores, layer_scores, output_correlation
 from src.ground_truth.scores import group_scores_of_pairs, rank_correlation
-from src.statistics.resampling import Estimate, estimate, permuted_p
+from src.statistics.resampling import Estimate, estimate, lowest_p, n_groupings, permuted_p
 
 GROUPS = np.repeat(["none", "half", "most"], 5)
 
@@ -247,6 +248,20 @@ def test_p_values_are_shares_of_orders_of_networks():
     )
     assert permuted_p(of_groups(np.ones((15, 15))), 15) == 1
     assert permuted_p(of_outputs(matrix, -matrix), 10) == 1 / 200
+
+
+def test_networks_are_divided_into_groups_in_so_many_ways():
+    """By listing all orders of the groups' names; names of groups of one size may change places."""
+    for groups in ("aabb", "aaabbb", "aaabb", "aabbcc", "abcc"):
+        divisions = set()
+        for order in itertools.permutations(groups):
+            members = {
+                frozenset(i for i, group in enumerate(order) if group == name) for name in groups
+            }
+            divisions.add(frozenset(members))
+        assert n_groupings(groups) == len(divisions), groups
+    assert lowest_p(n_groupings("aaabbb")) == 0.1
+    assert lowest_p(n_groupings("a" * 9 + "b" * 9)) == 1 / 200  # of 199 permutations
 
 
 def similarities(rng, n: int, *, groups=0, points=None, dimension: int = 8) -> np.ndarray:

@@ -330,7 +330,8 @@ def test_refusals_of_detectors(function, line, folder):
 
 
 def test_all_pairs_ground_truth_and_verdict(folder):
-    networks = ["networks.csv", "pool2,pool3", "rc2c_pre", *ON_DIGITS, "-n", N, "-b", "64"]
+    layers = "pool2,pool3,pool4"  # of three clean networks only layers are scored
+    networks = ["networks.csv", layers, "rc2c_pre", *ON_DIGITS, "-n", N, "-b", "64"]
     lines = [f"n{seed},models/digits{seed}/model_15.pt,small_cnn,clean" for seed in range(3)]
     torch.manual_seed(2)
     third = build_model("small_cnn", n_classes=10, n_channels=1, image_shape=SHAPE)

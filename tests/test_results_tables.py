@@ -67,7 +67,7 @@ COLUMNS = {  # that all tables of a type have
     RankTestRow: "test,measure,setting,layer1,layer2,varied,n,spearman,spearman_p,kendall,kendall_p,place,note",
     TruthRow: (
         "test,score,measure,layer,value,low,high,chance,p,is_above_chance,is_above_baselines,is_baseline,n_networks,"
-        "both_directions"
+        "both_directions,lowest_p"
     ),
     DotsRow: "network,group,true,absent,drawn",
     BestMatchRow: (

@@ -11,6 +11,7 @@ The column `group` of a list of networks has words with blanks between them:
 * `similar:KIND`: copies of clean networks, which count as true fronts.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -30,10 +31,19 @@ from src.ground_truth.scores import (
     layer_scores,
     rank_correlation,
 )
-from src.statistics.resampling import LEVEL, Estimate, estimate, permuted_p
+from src.statistics.resampling import (
+    LEVEL,
+    MIN_NETWORKS,
+    Estimate,
+    estimate,
+    lowest_p,
+    n_groupings,
+    permuted_p,
+)
 from src.tables.truth_rows import TruthRow
 
 IMPOSTORS = "impostors"  # the test of impostors
+ALPHA = (1 - LEVEL) / 2  # a score above chance has a p-value of at most this
 ALL_LAYERS = None  # the layer of scores by the mean of ranks over layers
 
 # Words of groups
@@ -53,6 +63,7 @@ class Scored(NamedTuple):
     chance: float
     estimate: Estimate
     p: float | None = None  # None: networks cannot be permuted
+    lowest_p: float | None = None
 
 
 def score(tables: Tables, groups: Sequence[str], outputs: Mapping[str, NDArray]) -> list[TruthRow]:
@@ -87,6 +98,12 @@ def clean_networks(groups: Sequence[str]) -> list[int]:
     return [place for place, group in enumerate(groups) if CLEAN in _words_of(group)]
 
 
+def has_tests(groups: Sequence[str]) -> bool:
+    """Return whether groups have the names of a test: clean, or two strengths of an intervention."""
+    words = [_words_of(group) for group in groups]
+    return bool(clean_networks(groups)) or any(True for _ in _tests_of_groups(words))
+
+
 def _words_of(group: str) -> Words:
     """Split the group of a network into words with their values, such as label_noise: 0.5."""
     words = {}
@@ -107,6 +124,7 @@ class PairTest(NamedTuple):
     chance: float
     members: NDArray  # (n,): numbers of the networks in the list
     groups: NDArray  # (n,): networks of a group were made in one way
+    n_labelings: int  # the number of orders of networks that can score differently
     # (similarities (P,), places of measures, places of truths) -> scores; see `ScoreOfPairs`
     of: Callable[[NDArray, NDArray, NDArray], NDArray]
 
@@ -121,10 +139,11 @@ def _tests_of_groups(words: Sequence[Words]) -> Iterator[PairTest]:
         strengths = np.array([words[i][intervention] for i in members])
         if len(np.unique(strengths)) < 2:
             continue
+        n_labelings = n_groupings(strengths.tolist())
         first, second = np.triu_indices(len(members), 1)
         for name, chance in chance_scores(strengths)._asdict().items():
             of = partial(_group_score, first=strengths[first], second=strengths[second], name=name)
-            yield PairTest(intervention, name, chance, members, strengths, of)
+            yield PairTest(intervention, name, chance, members, strengths, n_labelings, of)
 
 
 def _group_score(
@@ -151,20 +170,24 @@ def _group_score(
 def _tests_of_outputs(outputs: Mapping[str, NDArray], members: NDArray) -> Iterator[PairTest]:
     """Yield the tests of clean networks against the differences of their outputs.
 
-    The partial correlation takes out what accuracies explain.
+    The partial correlation takes out what accuracies explain. Three networks have three pairs: too
+    few for a correlation.
 
     Args:
         members: (n,), numbers of the clean networks.
     """
+    if len(members) < MIN_NETWORKS:
+        return
+    n_labelings = math.factorial(len(members))
     pairs = _pairs_of(members)
     groups = np.zeros(len(members))
     accuracy = outputs["accuracy"][pairs]
     for name, matrix in outputs.items():
         of = partial(_output_score, difference=matrix[pairs], control=None)
-        yield PairTest(name, "spearman", 0.0, members, groups, of)
+        yield PairTest(name, "spearman", 0.0, members, groups, n_labelings, of)
         if name != "accuracy":
             of = partial(_output_score, difference=matrix[pairs], control=accuracy)
-            yield PairTest(name, "partial", 0.0, members, groups, of)
+            yield PairTest(name, "partial", 0.0, members, groups, n_labelings, of)
 
 
 def _output_score(
@@ -197,11 +220,14 @@ def _pairs_of(members: NDArray) -> tuple[NDArray, NDArray]:
 def _scores_of_pairs(tables: Tables, measure: str, test: PairTest) -> Iterator[Scored]:
     """Yield the scores of a measure in a test of pairs, by layer."""
     pairs = _pairs_of(test.members)
+    lowest = lowest_p(test.n_labelings)
     values_of_layers = {layer: tables.at_layer(measure, layer)[pairs] for layer in tables.layers}
     for layer, similarities in _with_mean_ranks(values_of_layers):
         of = partial(test.of, similarities)
-        p = permuted_p(of, len(test.members))
-        yield Scored(test.name, test.score, layer, test.chance, estimate(of, test.groups), p)
+        # A sample of few labelings may have the observed one less often than all labelings have it
+        p = float(np.maximum(permuted_p(of, len(test.members)), lowest))
+        of_layer = estimate(of, test.groups)
+        yield Scored(test.name, test.score, layer, test.chance, of_layer, p, lowest)
 
 
 def _with_mean_ranks(
@@ -347,7 +373,7 @@ def _rows(tables: Tables, scores: Mapping[str, Sequence[Scored]]) -> Iterator[Tr
             if scored.p is None:
                 is_above_chance = interval.low > scored.chance
             else:
-                is_above_chance = scored.p <= (1 - LEVEL) / 2
+                is_above_chance = scored.p <= ALPHA
             is_above_baselines = False
             baseline = best.get((scored.test, scored.score, scored.layer))
             if baseline is not None:
@@ -368,6 +394,7 @@ def _rows(tables: Tables, scores: Mapping[str, Sequence[Scored]]) -> Iterator[Tr
                 is_baseline=measure in BASELINES,
                 n_networks=len(scored.estimate.groups),
                 both_directions=measure in tables.directed and scored.test != IMPOSTORS,
+                lowest_p=scored.lowest_p,
                 family=tables.families.get(measure, measure),
             )
 

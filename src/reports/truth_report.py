@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from src.collected.truth_protocol import ALL_LAYERS, IMPOSTORS
+from src.collected.truth_protocol import ALL_LAYERS, ALPHA, IMPOSTORS
 from src.ground.console import aligned, listed, result
 from src.ground.files import write_text
 from src.ground.grouping import grouped
@@ -73,6 +73,8 @@ def print_beside(rows: Sequence[TruthRow], known: Sequence[TruthRow]) -> None:
     if len(of_kinds) > 1:
         result(f"\n{aligned(of_kinds)}")
     result("\n* above chance; † above chance and above the best baseline")
+    for sentence in _sentences_on_few(rows):
+        result(sentence)
 
 
 def _best(rows: Sequence[TruthRow], *, n: int) -> str:
@@ -134,9 +136,12 @@ def best_of_families(rows: Sequence[TruthRow]) -> list[TruthRow]:
 
 
 def sentences(rows: Sequence[TruthRow]) -> list[str]:
-    """Say for each test which measures are above chance, and which are above the best baseline."""
+    """Say for each test which measures are above chance, and which are above the best baseline.
+
+    Tests of few networks come first. They show the highest scores instead.
+    """
     counted = main_rows(rows)
-    lines = []
+    lines = _sentences_on_few(rows)
     for test in dict.fromkeys(row.test for row in rows):
         lines += _sentences_on_test(test, [row for row in counted if row.test == test])
     return lines
@@ -148,17 +153,48 @@ def _sentences_on_test(test: str, rows: Sequence[TruthRow]) -> list[str]:
     measures = [row for row in ordered if not row.is_baseline]
     if not measures:
         return []
+    baselines = [row for row in ordered if row.is_baseline]
+    if _is_of_few(measures[0]):
+        highest = listed(f"{row.measure} ({row.value:.2f})" for row in measures[:N_BESIDE])
+        line = f"Test of {test}: highest are {highest}; chance is {measures[0].chance:.2f}"
+        if baselines:
+            line += f", the best baseline {baselines[0].measure} ({baselines[0].value:.2f})"
+        return [f"{line}."]
     above = [row.measure for row in measures if row.is_above_chance]
     lines = [
         f"Test of {test}: {len(above)} of {len(measures)} measures are above chance "
         f"(chance is {measures[0].chance:.2f}): {listed(above) or 'none'}."
     ]
-    baselines = [row for row in ordered if row.is_baseline]
     if baselines:
         better = listed(row.measure for row in measures if _is_better(row))
         best = f"{baselines[0].measure} ({baselines[0].value:.2f})"
         lines.append(f"Test of {test}: above the best baseline, {best}: {better or 'none'}.")
     return lines
+
+
+def _sentences_on_few(rows: Sequence[TruthRow]) -> list[str]:
+    """Say of which tests the networks are so few that no score can be above chance, and why."""
+    few = [row for row in main_rows(rows) if _is_of_few(row)]
+    lines = []
+    by_number = grouped(few, lambda row: (row.n_networks, row.lowest_p))
+    for (n_networks, lowest_p), rows_of_number in by_number.items():
+        tests = listed(dict.fromkeys(row.test for row in rows_of_number))
+        if lowest_p is None:
+            reason = "give no interval"
+        else:
+            reason = f"have only {1 / lowest_p:.0f} labelings, so p cannot be below {lowest_p:.2f}"
+        lines.append(
+            f"No star in the test of {tests}: {n_networks} networks {reason}; take five or more a "
+            "group."
+        )
+    return lines
+
+
+def _is_of_few(row: TruthRow) -> bool:
+    """Return whether the networks of a test are so few that no score can be above chance."""
+    if row.p is None:
+        return math.isnan(row.low)
+    return row.lowest_p is not None and row.lowest_p > ALPHA
 
 
 def sentences_on_dots(rows: Sequence[DotsRow]) -> list[str]:

@@ -3,7 +3,9 @@
 Intervals come from leaving out each network and each pair in turn. P-values come from permuting the
 networks of a measure."""
 
-from collections.abc import Callable
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -82,6 +84,23 @@ def estimate(score: ScoreOfPairs, groups: ArrayLike) -> Estimate:
         score(without_pair, without_pair),
         groups,
     )
+
+
+def n_groupings(groups: Iterable[object]) -> int:
+    """Return the number of ways to divide N networks into groups of the sizes that `groups` (N,) has.
+
+    The names of groups do not count: groups of one size may change places.
+    """
+    sizes = Counter(groups).values()
+    n = math.factorial(sum(sizes))
+    for n_alike in (*sizes, *Counter(sizes).values()):
+        n //= math.factorial(n_alike)
+    return n
+
+
+def lowest_p(n_labelings: int) -> float:
+    """Return the lowest p-value by permutations of networks that have so many labelings."""
+    return max(1 / n_labelings, 1 / (N_PERMUTATIONS + 1))
 
 
 def permuted_p(score: ScoreOfPairs, n: int) -> float:

@@ -36,6 +36,8 @@ class TruthRow:
     is_baseline: bool  # the measure compares two numbers, one of each network
     n_networks: int
     both_directions: bool  # a measure of stitches, averaged over both directions
+    # Of few networks p cannot be lower; None as of p, and in tables of earlier versions
+    lowest_p: float | None = None
     # Of measures of which reports show the best, see `ScoredMeasure`; no column
     family: str = field(default="", compare=False)
 
