@@ -56,13 +56,14 @@ def commands(page: str, folder: Path) -> list[list[str]]:
 
 
 @pytest.mark.parametrize(
-    ("page", "at_least"), list(zip(PAGES, (7, 30, 0, 0, 0, 0, 0, 1, 0), strict=True))
+    ("page", "at_least"), list(zip(PAGES, (7, 30, 0, 0, 0, 0, 0, 20, 0), strict=True))
 )
 def test_the_scripts_take_the_commands(page, at_least, tmp_path, monkeypatch):
     found = commands(page, tmp_path)
     assert len(found) >= at_least
-    (tmp_path / "my_digits").mkdir(exist_ok=True)
-    for name in ("negatives.npz", "nets.py", "others.py", "mine.py"):
+    for name in ("my_digits", "truth"):
+        (tmp_path / name).mkdir(exist_ok=True)
+    for name in ("negatives.npz", "nets.py", "others.py", "mine.py", "truth/impostors.py"):
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
     for script, *arguments in found:
