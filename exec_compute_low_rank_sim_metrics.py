@@ -190,16 +190,16 @@ def count_images(args, first, second, test_set) -> int:
 
 
 def labels_of(first, second, test_set, n_images: int):
-    """Return the labels (n_images,) of the images; None for features without labels."""
+    """Return numbers of the classes (n_images,) of the images; None for features without labels."""
     import torch
 
-    from src.runs.stored import LoadedFeatures
+    from src.runs.stored import LoadedFeatures, class_numbers
 
     if test_set is not None:
         return test_set.labels[:n_images]
     for side in (first, second):
         if isinstance(side, LoadedFeatures) and side.file.images.labels is not None:
-            return torch.from_numpy(side.file.images.labels[:n_images])
+            return torch.from_numpy(class_numbers(side.file.images.labels[:n_images]))
     return None
 
 

@@ -41,13 +41,14 @@ def save(args, session=None) -> None:
     from src.ground.runtime import device_of
     from src.runs.run import Run, claimed
     from src.runs.session import Session
-    from src.runs.stored import images_of, write_features
+    from src.runs.stored import check_names, images_of, write_features
 
     # The network, its layers, and the images
     session = session or Session()
     device = device_of(args.gpu)
     spec = dataset_info(args.dataset, labelled=True).spec
     model = cli.load_network(args, cli.SAVED, spec, session=session, device=device)
+    check_names(model.layers)
     test_set = cli.load_split(args, session, device, train=False)
     n_images = min(args.n_samples, len(test_set))
     if n_images < args.n_samples:

@@ -112,6 +112,32 @@ def test_two_files_need_no_images(folder):
             [],
         ),
         ("none_at_all.npz 1.npz", r"ids has shape \(\); give one id for each image, \(N,\)", []),
+        (
+            "number.npz 1.npz",
+            r"number.npz: pool1 has shape \(\); give \(N, C, H, W\), \(N, T, D\) or \(N, D\)",
+            [],
+        ),
+        ("swapped.npz 1.npz", "swapped.npz: pool1: given numpy array has byte order", []),
+        ("long.npz 1.npz", "long.npz: pool1: can't convert np.ndarray of type", []),
+        (
+            "no_images.npz 1.npz",
+            r"no_images.npz: ids has shape \(0,\); give at least two images",
+            [],
+        ),
+        (
+            "one_image.npz 1.npz",
+            r"one_image.npz: ids has shape \(1,\); give at least two images",
+            [],
+        ),
+        ("no_layer.npz 1.npz", r"no_layer.npz has no array of a layer; give an \.npz file", []),
+        ("list.npz 1.npz", "list.npz: made_with is no object of JSON; give one", []),
+        ("null.npz 1.npz", "null.npz: made_with is no object of JSON; give one", []),
+        ("count.npz 1.npz", "count.npz: test_images in made_with is 5; give a text of JSON", []),
+        (
+            "depths.npz 1.npz",
+            r"relative_depths in made_with is \['x'\]; give an object of JSON",
+            [],
+        ),
         ("missing.npz 1.npz", "cannot read missing.npz: No such file", []),
         ("0.pt 1.npz", "0.pt has no array ids", ["features", "features"]),
         (
@@ -136,6 +162,19 @@ def test_refusals(paths, line, options, folder):
     np.savez("rows.npz", ids=np.arange(50)[:, None], pool1=pool1)
     np.savez("none_at_all.npz", ids=50, pool1=pool1)
     np.savez("text.npz", ids=np.arange(50), pool1=np.full((50, 3), "x"))
+    np.savez("number.npz", ids=np.arange(50), pool1=3.0)
+    np.savez("swapped.npz", ids=np.arange(50), pool1=pool1.astype(pool1.dtype.newbyteorder()))
+    np.savez("long.npz", ids=np.arange(50), pool1=pool1.astype(np.longdouble))
+    np.savez("no_images.npz", ids=np.arange(0), pool1=pool1[:0])
+    np.savez("one_image.npz", ids=np.arange(1), pool1=pool1[:1])
+    np.savez("no_layer.npz", ids=np.arange(50))
+    for name, made_with in {
+        "list": [],
+        "null": None,
+        "count": {"test_images": 5},
+        "depths": {"relative_depths": ["x"]},
+    }.items():
+        np.savez(name, ids=np.arange(50), pool1=pool1, made_with=json.dumps(made_with))
     paths = paths.split()
     types = ["features" if path.endswith(".npz") else "small_cnn" for path in paths]
     if options[:1] == ["features"]:
@@ -180,6 +219,42 @@ def test_saved_features_give_what_their_network_gives(folder):
     assert [[row[name] for name in columns] for row in rows] == [
         [row[name] for name in columns] for row in expected
     ]
+
+
+@pytest.mark.parametrize("name", ["ids", "labels", "made_with", "file"])
+def test_a_layer_with_the_name_of_another_array_is_not_saved(name, folder):
+    """Before the pass over the images."""
+    Path("mine.py").write_text(
+        "from collections import OrderedDict\n"
+        "from torch import nn\n"
+        "def build(n_classes):\n"
+        f"    return nn.Sequential(OrderedDict({name}=nn.Flatten(), fc=nn.Linear(64, n_classes)))\n"
+    )
+    given = ["-", "mine.py:build", name, *ON_DIGITS, "-o", "saved.npz"]
+    line = error_line(SAVE, *given)
+    assert f"a layer called {name} cannot be saved" in line and not Path("saved.npz").exists()
+
+
+def test_labels_may_be_names_of_classes(folder):
+    """Names, numbers in any order, and numbers of any type are the same classes."""
+    (name,) = saved(folder, 0)
+    with np.load(name) as arrays:
+        arrays = dict(arrays)
+    words = np.array("zero one two three four five six seven eight nine".split())
+    np.savez("words.npz", **arrays | {"labels": words[arrays["labels"]]})
+    np.savez("swapped.npz", **arrays | {"labels": arrays["labels"].astype(">i8")})
+    np.savez("others.npz", **arrays | {"labels": np.roll(words[arrays["labels"]], 1)})
+    types = ["features"] * 2
+    options = ["--permutations", "19"]
+    with figures.left_out():
+        expected = numbers(table([name, name], types, ("pool1", "output")))
+        for paths in (["words.npz"] * 2, ["words.npz", name], ["swapped.npz"] * 2):
+            rows = numbers(table(paths, types, ("pool1", "output"), *options))
+            assert rows == numbers(table([name, name], types, ("pool1", "output"), *options))
+        rows = table(["words.npz", "0.pt"], ["features", "small_cnn"], ("pool1", "output"))
+    assert numbers(rows) == [pytest.approx(row, abs=1e-5) for row in expected]
+    given = ["0.pt", "others.npz", "small_cnn", "features", "pool1", "all", *ON_DIGITS, "-n", 40]
+    assert "others.npz: other labels of the same ids than" in error_line(SCRIPT, *given)
 
 
 def test_a_file_says_what_it_was_made_with(folder):

@@ -30,7 +30,16 @@ from src.tables.network_names import FEATURES, SHORT, NetworkName
 IDS = "ids"
 LABELS = "labels"
 MADE_WITH = "made_with"
+OTHER_ARRAYS = (IDS, LABELS, MADE_WITH)
+NO_LAYERS = (*OTHER_ARRAYS, "file")  # "file" is an argument of np.savez
 REMEDY = "give an .npz file with an array (N, ...) for each layer, and ids (N,)"
+
+# What a record may have that is read again: its type, and its name in messages
+RECORDED = {
+    "test_images": (str, "a text"),
+    "preprocessing": (str, "a text"),
+    "relative_depths": (dict, "an object"),
+}
 
 
 class Images(NamedTuple):
@@ -38,7 +47,7 @@ class Images(NamedTuple):
 
     title: str  # in messages
     ids: np.ndarray  # (N,); of a network's images, their places
-    labels: np.ndarray | None = None  # (N,)
+    labels: np.ndarray | None = None  # (N,), numbers or names of classes
     fingerprint: str = ""  # of all test images; "": not known
     preprocessing: str = ""  # the shape of the images and the range of their values
 
@@ -83,10 +92,11 @@ def read_feature_file(path: str) -> FeatureFile:
     """Read what a file holds, without the features.
 
     Raises:
-        UserError: the file cannot be read, or lacks ids.
+        UserError: the file cannot be read, lacks ids or layers, has fewer than two images, or a
+            record that is none.
     """
     with readable(path, REMEDY), np.load(path, allow_pickle=False) as arrays:
-        names = [name for name in arrays.files if name not in (IDS, LABELS, MADE_WITH)]
+        names = [name for name in arrays.files if name not in OTHER_ARRAYS]
         if IDS not in arrays.files:
             raise UserError(f"{path} has no array {IDS}; {REMEDY}")
         ids = arrays[IDS]
@@ -95,6 +105,9 @@ def read_feature_file(path: str) -> FeatureFile:
         made_with = json.loads(str(arrays[MADE_WITH])) if MADE_WITH in arrays.files else {}
     if labels is not None and labels.shape != ids.shape:
         raise UserError(f"{path}: labels has shape {labels.shape}; give one for each id, (N,)")
+    if not names:
+        raise UserError(f"{path} has no array of a layer; {REMEDY}")
+    _check_record(path, made_with)
     fingerprint = made_with.get("test_images", "")
     images = Images(path, ids, labels, fingerprint, made_with.get("preprocessing", ""))
     return FeatureFile(path, names, images, made_with)
@@ -121,9 +134,12 @@ def read_features(path: str, layers: str, *, device: torch.device | str) -> Load
 
 
 def _check_ids_of(path: str, ids: np.ndarray) -> None:
-    """Raise a UserError unless there is one id for each image, and no id for two images."""
+    """Raise a UserError unless there is one id for each of two or more images, and no id for two
+    images."""
     if ids.ndim != 1:
         raise UserError(f"{path}: ids has shape {ids.shape}; give one id for each image, (N,)")
+    if len(ids) < 2:
+        raise UserError(f"{path}: ids has shape {ids.shape}; give at least two images")
     values, counts = np.unique(ids, return_counts=True)
     if np.any(counts > 1):
         repeated = values[counts > 1][0]
@@ -132,18 +148,45 @@ def _check_ids_of(path: str, ids: np.ndarray) -> None:
         )
 
 
+def _check_record(path: str, made_with: Any) -> None:
+    """Raise a UserError unless a record is an object of JSON, with values of the types that are
+    read."""
+    if not isinstance(made_with, dict):
+        raise UserError(f"{path}: {MADE_WITH} is no object of JSON; give one, or leave it out")
+    for name, (kind, title) in RECORDED.items():
+        if name in made_with and not isinstance(made_with[name], kind):
+            raise UserError(
+                f"{path}: {name} in {MADE_WITH} is {made_with[name]!r}; give {title} of JSON, or leave "
+                "it out"
+            )
+
+
 def _check_array(path: str, name: str, array: np.ndarray, *, n_images: int) -> None:
     """Raise a UserError unless an array holds the numbers of a layer, for each image."""
     if array.dtype.kind not in "fiu":
         raise UserError(f"{path}: {name} holds no numbers, but {array.dtype}; {REMEDY}")
-    if len(array) != n_images:
-        raise UserError(
-            f"{path}: {name} has shape {array.shape}, and there are {n_images} ids; {REMEDY}"
-        )
     if not 2 <= array.ndim <= 4:
         raise UserError(
             f"{path}: {name} has shape {array.shape}; give (N, C, H, W), (N, T, D) or (N, D)"
         )
+    if len(array) != n_images:
+        raise UserError(
+            f"{path}: {name} has shape {array.shape}, and there are {n_images} ids; {REMEDY}"
+        )
+    try:
+        torch.as_tensor(array[[0]])
+    except (TypeError, ValueError) as error:  # such as another order of bytes
+        raise UserError(f"{path}: {name}: {error} Store it as float32") from error
+
+
+def check_names(layers: Sequence[str]) -> None:
+    """Raise a UserError if a layer has the name of another array of a file."""
+    for layer in layers:
+        if layer in NO_LAYERS:
+            raise UserError(
+                f"a layer called {layer} cannot be saved, as {listed(NO_LAYERS)} have a meaning in an "
+                ".npz file of features; rename the layer, or name other layers"
+            )
 
 
 def write_features(
@@ -152,7 +195,7 @@ def write_features(
     """Write features as `read_features` reads them.
 
     Args:
-        activations: of the first images.
+        activations: of the first images; `check_names` tells which names layers may have.
         made_with: what JSON can hold.
     """
     arrays = {name: np.asarray(values) for name, values in activations.values.items()}
@@ -197,10 +240,18 @@ def common_images(first: FeatureFile, second: FeatureFile) -> dict[str, Any]:
     return records[0] | {"test_images": records[0]["test_images"][:SHORT]}
 
 
+def class_numbers(labels: np.ndarray) -> np.ndarray:
+    """Return numbers of the classes of labels (N,) of any type: for each image the place of the
+    first image of its class."""
+    _, first_places, classes = np.unique(labels, return_index=True, return_inverse=True)
+    return first_places[classes]
+
+
 def check_same_images(reference: Images, others: Sequence[Images], *, n_images: int) -> None:
     """Raise a UserError that names the files whose images are not those of a reference.
 
-    Ids and labels of the first images are compared. So are fingerprints, unless images were
+    Ids and labels of the first images are compared; of labels that are names beside numbers, whether
+    the same images share a class. So are fingerprints, unless images were
     preprocessed in another way, which changes them.
 
     Args:
@@ -228,7 +279,12 @@ def _difference(reference: Images, images: Images, n_images: int) -> str:
             return "the ids stand in another order than those of"
         return "other ids than"
     if images.labels is not None and reference.labels is not None:
-        if not np.array_equal(images.labels[:n_common], reference.labels[:n_common]):
+        labels = images.labels[:n_common]
+        labels_of_reference = reference.labels[:n_common]
+        if (labels.dtype.kind in "US") != (labels_of_reference.dtype.kind in "US"):
+            labels = class_numbers(labels)
+            labels_of_reference = class_numbers(labels_of_reference)
+        if not np.array_equal(labels, labels_of_reference):
             return "other labels of the same ids than"
     is_prepared_alike = images.preprocessing == reference.preprocessing
     if is_prepared_alike and not are_same(images.fingerprint, reference.fingerprint):
