@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from src.ground.style import use_style
+from src.ground.style import style_sheets, use_style
 from src.reports import figures, verdict_maps
 from src.reports.curves import CurvePanel, Point, curves
 from src.reports.figures import VERMILION, YELLOW
@@ -145,7 +145,7 @@ def test_a_quantity_is_a_line_with_one_bar_and_a_method_a_column(tmp_path, drawn
     assert [bar.get_ylim() for bar in bars] == [(0, 1), (0.2, 0)]  # bright is above
     shown = [text.get_text() for text in boxes_of(figure)]
     assert shown.count("layer1") == 2 + 4
-    assert says(caption_of(figure), "Accuracy, noise dose", "front layer (rows)", "end layer")
+    assert says(caption_of(figure), "accuracy; noise dose", "front layer (rows)", "end layer")
     assert not overlaps(figure)
 
 
@@ -517,6 +517,35 @@ def test_a_style_sheet_of_the_user_goes_over_the_style(tmp_path, drawn_figures):
     assert width_in_cm(mine.figure) == pytest.approx(COLUMN_CM, abs=0.01)
 
 
+def test_a_style_sheet_cannot_take_the_layout_away(tmp_path, drawn_figures):
+    sheet = tmp_path / "mine.mplstyle"
+    sheet.write_text("figure.constrained_layout.use: False\n")
+    panels = {"": {"κ": HeatMap(square(LAYERS))}}
+    with use_style(str(sheet)):
+        maps(tmp_path / "mine.png", panels, labels=AXES)
+    maps(tmp_path / "usual.png", panels, labels=AXES)
+    mine, usual = (drawn_figures[name].get_size_inches() for name in ("mine.png", "usual.png"))
+    assert list(mine) == list(usual)
+
+
+def test_a_style_sheet_counts_until_its_block_ends(tmp_path):
+    sheet = tmp_path / "mine.mplstyle"
+    sheet.write_text("axes.titlesize: 11\n")
+    with use_style(str(sheet)):
+        with use_style(None):
+            assert style_sheets() == [sheet]
+        assert style_sheets() == [sheet]
+    assert style_sheets() == []
+
+
+@pytest.mark.parametrize("text", ["font.size: 0", "image.cmap: foo", "figure.figsize: 0, 0"])
+def test_a_style_sheet_that_nothing_can_be_drawn_in_is_one_line(tmp_path, text):
+    sheet = tmp_path / "wrong.mplstyle"
+    sheet.write_text(f"{text}\n")
+    line = error_line("misc/sensitivity_figure.py", "t.csv", "-o", "f.png", "--style", str(sheet))
+    assert says(line, "--style", "wrong.mplstyle", "cannot draw", "give a style sheet")
+
+
 @pytest.mark.parametrize("text", ["font.siz: 9", "font.size: large", "font.size", None])
 def test_a_wrong_style_sheet_is_one_line(tmp_path, text):
     sheet = tmp_path / "wrong.mplstyle"
@@ -527,9 +556,16 @@ def test_a_wrong_style_sheet_is_one_line(tmp_path, text):
     assert text is None or f"line 2 ('{text}')" in line
 
 
+def test_the_caption_tells_titles_with_commas_apart(tmp_path, drawn_figures):
+    titles = ("linear CKA", "linear CKA, calibrated")
+    panels = {"": {title: HeatMap(square(LAYERS)) for title in titles}}
+    maps(tmp_path / "f.png", panels, labels=AXES)
+    assert ": linear CKA; linear CKA, calibrated." in caption_of(drawn_figures["f.png"])
+
+
 def test_the_caption_is_a_text_file_and_not_in_the_image(tmp_path, drawn_figures):
     maps(tmp_path / "f.png", {"": {"κ": HeatMap(square(LAYERS))}}, labels=AXES, caption="Data: a.")
-    text = "Κ by front layer (rows) and end layer (columns). Data: a."
+    text = "By front layer (rows) and end layer (columns): κ. Data: a."
     assert (tmp_path / "f.txt").read_text() == f"{text}\n"
     assert not any("Data" in text.get_text() for text in texts_of(drawn_figures["f.png"]))
 

@@ -4,12 +4,14 @@ The module imports matplotlib only to check a sheet.
 """
 
 import contextlib
+import io
 import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 from src.ground.errors import UserError
 
+LAYOUT = {"figure.constrained_layout.use": True}  # the figures' sizes rest on it
 _style_sheets: list[Path] = []
 
 
@@ -26,15 +28,18 @@ def use_style(path: str | None) -> Iterator[None]:
         path: of a style sheet of matplotlib; None: there is none.
 
     Raises:
-        UserError: the file cannot be read, or a line of it is no setting of matplotlib.
+        UserError: the file cannot be read, a line of it is no setting of matplotlib, or nothing can
+            be drawn in it.
     """
+    before = style_sheets()
     if path is not None:
-        _check(Path(path))
+        _check_lines(Path(path))
+        _check_drawing(Path(path))
         _style_sheets.append(Path(path).absolute())
     try:
         yield
     finally:
-        _style_sheets.clear()
+        _style_sheets[:] = before
 
 
 class _Refusal(logging.Handler):
@@ -45,7 +50,7 @@ class _Refusal(logging.Handler):
         raise UserError(f"--style: {line}; give a style sheet of matplotlib (.mplstyle)")
 
 
-def _check(path: Path) -> None:
+def _check_lines(path: Path) -> None:
     """Raise a UserError unless each line of a style sheet is a setting of matplotlib."""
     try:
         import matplotlib
@@ -61,3 +66,23 @@ def _check(path: Path) -> None:
         raise UserError(f"--style {path}: {error.strerror}; give a style sheet") from None
     finally:
         logger.removeHandler(refusal)
+
+
+def _check_drawing(path: Path) -> None:
+    """Raise a UserError unless matplotlib draws an image with its axes in a style sheet."""
+    import matplotlib.style
+    from matplotlib.figure import Figure
+
+    try:
+        with matplotlib.style.context([path.absolute(), LAYOUT]):
+            if matplotlib.rcParams["font.size"] <= 0:
+                raise ValueError("font.size has to be above 0")
+            figure = Figure()
+            figure.add_subplot().imshow([[0, 1]])
+            figure.savefig(io.BytesIO())
+    except Exception as error:  # a value that is allowed fails anywhere in matplotlib
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"--style {path}: matplotlib cannot draw in it: {reason}; give a style sheet with values "
+            "that it can draw in"
+        ) from error

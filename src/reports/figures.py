@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from src.ground.console import warn
 from src.ground.files import write_bytes, write_text
-from src.ground.style import style_sheets
+from src.ground.style import LAYOUT, style_sheets
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -67,7 +67,7 @@ def styled() -> contextlib.AbstractContextManager[None]:
     """Return a context in which matplotlib draws in the style of the suite, and of the user over it."""
     import matplotlib.style
 
-    return matplotlib.style.context([STYLE_SHEET, *style_sheets()])
+    return matplotlib.style.context([STYLE_SHEET, *style_sheets(), LAYOUT])
 
 
 @contextlib.contextmanager

@@ -182,7 +182,8 @@ def _explain_colours(figure: "Figure", grid: "np.ndarray", page: Page, layout: L
 
     def neighbours(place: tuple[int, int]) -> tuple[int, str]:
         line, _ = place
-        return 0 if are_alike else line, heat_maps[place].look
+        look = heat_maps[place].look
+        return (0, look) if are_alike else (line, look)
 
     for _, group in itertools.groupby(sorted(heat_maps), neighbours):
         places = list(group)
@@ -254,7 +255,7 @@ def _on_scales(page: Page) -> Iterator[str]:
     }
     turned = [name for name, panel in panels.items() if panel.scale[0] > panel.scale[1]]
     if turned:
-        yield f"Bright is similar; scales that are turned: {listed(turned)}."
+        yield f"Bright is similar; scales that are turned: {'; '.join(turned)}."
     limits = {name: panel.limit for name, panel in panels.items() if not math.isnan(panel.limit)}
     if limits:
         marks = listed(f"{limit:g} ({name})" for name, limit in limits.items())
@@ -264,10 +265,10 @@ def _on_scales(page: Page) -> Iterator[str]:
 def _caption(page: Page, layout: Layout, labels: Labels, caption: str) -> str:
     """Return the text for below a page: a sentence on the axes, the caption, and the meaning of
     frames, colours, marks and numbers."""
-    quantities = listed(dict.fromkeys(place.label or place.title for place in page.values()))
-    quantities = " ".join(quantities.split()) or "Values"
+    quantities = "; ".join(dict.fromkeys(place.label or place.title for place in page.values()))
+    quantities = " ".join(quantities.split()) or "values"
     sentences = [
-        f"{quantities[0].upper()}{quantities[1:]} by {labels.rows} (rows) and {labels.columns} (columns).",
+        f"By {labels.rows} (rows) and {labels.columns} (columns): {quantities}.",
         caption,
     ]
     if labels.are_layers and any(corresponding(place.panel.matrix) for place in page.values()):
