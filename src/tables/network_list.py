@@ -51,23 +51,29 @@ class ListedNetwork:
         """The relative depths of layers that the list gives, from 0 to 1.
 
         Raises:
-            UserError: they are not written as LAYER=DEPTH with commas between them.
+            UserError: they are not written as LAYER=DEPTH with commas between them, or a layer has
+                two.
         """
-        depths = {}
+        depths: dict[str, float] = {}
         for part in (self.depths or "").split(","):
-            layer, _, text = part.rpartition("=")
+            layer, _, text = part.partition("=")
+            layer = layer.strip()
             if not part.strip():
                 continue
             try:
                 depth = float(text)
             except ValueError:
                 depth = math.nan
-            if not layer.strip() or not 0 <= depth <= 1:
+            if not layer or not 0 <= depth <= 1:
                 raise UserError(
                     f"depths of {self.name}: {part.strip()!r} is no relative depth of a layer; give "
                     "LAYER=DEPTH with commas between them, and depths from 0 to 1"
                 )
-            depths[layer.strip()] = depth
+            if layer in depths:
+                raise UserError(
+                    f"depths of {self.name}: {layer} stands there twice or more; give each layer one depth"
+                )
+            depths[layer] = depth
         return depths
 
     def named(self, *, seed: int | None = None) -> NetworkName:
