@@ -101,3 +101,11 @@ def test_an_auroc_interval_rests_on_delongs_components(paired):
     )
     assert auroc_interval(own, own + 20, paired=paired) == (1, 1)
     assert auroc_interval(own, own - 20, paired=paired) == (0, 0)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_an_auroc_of_scores_that_are_not_numbers_has_no_interval(paired):
+    own = np.arange(4.0)
+    flawed = np.array([5, np.nan, 6, 7])
+    assert np.isnan(auroc_interval(own, flawed, paired=paired)).all()
+    assert np.isnan(auroc_interval(flawed, own, paired=paired)).all()

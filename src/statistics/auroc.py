@@ -14,6 +14,7 @@ def auroc_interval(id_energies: np.ndarray, ood_energies: np.ndarray, *, paired:
 
     The variance is that of DeLong, DeLong and Clarke-Pearson (1988). The interval is symmetric on
     the scale of log odds. It has no width where all ID samples are on one side of all OOD samples.
+    Both ends are NaN where an energy is.
 
     Args:
         paired: both energies are of the same images in the same order, so N = M.
@@ -42,7 +43,7 @@ def shares_in_order(
     Returns:
         For each ID sample (N,), the share of OOD samples with more energy; for each OOD sample
         (M,), the share of ID samples with less energy. Ties count half. The mean of either array is
-        the AUROC (Mann and Whitney 1947).
+        the AUROC (Mann and Whitney 1947). Where an energy is NaN, so are all shares.
     """
     positives = -np.asarray(id_energies, dtype=np.float64).ravel()
     negatives = -np.asarray(ood_energies, dtype=np.float64).ravel()
@@ -50,7 +51,12 @@ def shares_in_order(
 
 
 def _shares_below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return for each of `values` (N,) the share of `others` (M,) below it. Ties count half."""
+    """Return for each of `values` (N,) the share of `others` (M,) below it. Ties count half.
+
+    All shares are NaN if a number is, as `np.sort` puts it last.
+    """
+    if np.isnan(values).any() or np.isnan(others).any():
+        return np.full(len(values), np.nan)
     ordered = np.sort(others)
     n_below = np.searchsorted(ordered, values, side="left")
     n_at_most = np.searchsorted(ordered, values, side="right")
