@@ -11,7 +11,7 @@ import copy
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -374,6 +374,8 @@ class GridEvaluation:
         accuracy = {}
         for name, predicted in classes.items():
             accuracy[name] = (predicted == labels).sum().item() / n_images
+        front_depths = _relative_depths(grid.front, (pair.front_layer for pair in grid.pairs))
+        end_depths = _relative_depths(grid.end, (pair.end_layer for pair in grid.pairs))
         metrics = {}
         for pair, residual in self._residuals.items():
             target = self._targets[pair.end_layer]
@@ -389,12 +391,17 @@ class GridEvaluation:
                 r2_test=r2_of(target, residual),
                 front_depth=grid.front.depth(pair.front_layer),
                 end_depth=grid.end.depth(pair.end_layer),
-                front_relative_depth=grid.front.relative_depth(pair.front_layer),
-                end_relative_depth=grid.end.relative_depth(pair.end_layer),
+                front_relative_depth=front_depths[pair.front_layer],
+                end_relative_depth=end_depths[pair.end_layer],
                 front_unsteadiness=grid.originals["front"].unsteadiness or None,
                 end_unsteadiness=grid.originals["end"].unsteadiness or None,
             )
         return metrics
+
+
+def _relative_depths(network: Network, layers: Iterable[str]) -> dict[str, float]:
+    """Return the relative depth of each layer."""
+    return {layer: network.relative_depth(layer) for layer in dict.fromkeys(layers)}
 
 
 def _by_pair(acts: Mapping[str, Tensor], n_pairs: int) -> dict[str, Tensor]:
