@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Evaluate stitching runs: are stitched activations out of distribution for the end network, and of
-which share of the images can be told which image they show?"""
+"""Evaluate stitching runs: are stitched activations out of distribution for the end network, and are
+they nearer to its activations of their own images than to those of similar images?"""
 
 import sys
 
@@ -13,8 +13,9 @@ ROOT = "./data/pytorch"
 
 def parser() -> cli.Parser:
     options = cli.Parser(
-        "Evaluate a folder of stitching runs: with the OOD detectors of their end layers, and by the share of images "
-        "that stitched activations show so well, all the way to the output, that similar images are told from them."
+        "Evaluate a folder of stitching runs: with the OOD detectors of their end layers, and by two-way "
+        "identification: the share of test images whose stitched activation is nearer to the end network's activation "
+        "of that image than to that of a similar image, at every layer up to the output."
     )
     add = options.add_argument
     add("source_dir", help="folder of stitching runs, all of the same two networks")

@@ -29,8 +29,8 @@ IDENTIFICATION = (
     "Whether a stitched network recognises an image was measured on {n} test images by two-way identification at the "
     "end layer, at every block behind it and in the output; the smallest share counts. An image is identified at a "
     "layer if its stitched activation is nearer to the end network's own activation of this image than to that of a "
-    "foil. The foil is, of ten random test images to which the end network gives the same class, the one with the "
-    "nearest logits. The stitched activations of all images are first moved to the mean, and scaled to the total "
+    "foil. The foil is, of at most ten random test images to which the end network gives the same class, the one with "
+    "the nearest logits. The stitched activations of all images are first moved to the mean, and scaled to the total "
     "variance, of the own ones."
 )
 TESTS = (

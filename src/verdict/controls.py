@@ -12,9 +12,8 @@ class Compared(NamedTuple):
     """Stitches beside their controls."""
 
     identification: float  # of the controls: the smallest share along the way, in [0, 1]
-    p_value: (
-        float  # small: the stitches identify more images, at every layer, than the controls at one
-    )
+    # Small: the stitches identify more images, at every layer, than the controls at one
+    p_value: float
 
 
 def compare_with_controls(

@@ -298,10 +298,7 @@ def _decide_accurate(measured: Measured, limits: Limits) -> tuple[str, str]:
     has the level α/L, as the layer was chosen among L.
     """
     if not measured.way:
-        return (
-            UNDECIDED,
-            "accurate, but identification was not measured",
-        )
+        return UNDECIDED, "accurate, but identification was not measured"
     layer = _weakest(measured.way)
     weakest = measured.way[layer]
     if math.isnan(weakest.value):
