@@ -251,8 +251,8 @@ def check_same_images(reference: Images, others: Sequence[Images], *, n_images: 
     """Raise a UserError that names the files whose images are not those of a reference.
 
     Ids and labels of the first images are compared; of labels that are names beside numbers, whether
-    the same images share a class. So are fingerprints, unless images were
-    preprocessed in another way, which changes them.
+    the same images share a class. So are fingerprints, unless images were preprocessed in another
+    way, which changes them.
 
     Args:
         n_images: how many images are compared.
