@@ -538,7 +538,7 @@ def test_a_style_sheet_counts_until_its_block_ends(tmp_path):
     assert style_sheets() == []
 
 
-@pytest.mark.parametrize("text", ["font.size: 0", "image.cmap: foo", "figure.figsize: 0, 0"])
+@pytest.mark.parametrize("text", ["font.size: 0", "image.cmap: foo", "figure.dpi: 0"])
 def test_a_style_sheet_that_nothing_can_be_drawn_in_is_one_line(tmp_path, text):
     sheet = tmp_path / "wrong.mplstyle"
     sheet.write_text(f"{text}\n")

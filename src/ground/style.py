@@ -78,7 +78,7 @@ def _check_drawing(path: Path) -> None:
             if matplotlib.rcParams["font.size"] <= 0:
                 raise ValueError("font.size has to be above 0")
             figure = Figure()
-            figure.add_subplot().imshow([[0, 1]])
+            figure.add_subplot().imshow([[0, 1]], cmap=matplotlib.rcParams["image.cmap"])
             figure.savefig(io.BytesIO())
     except Exception as error:  # a value that is allowed fails anywhere in matplotlib
         reason = str(error).partition("\n")[0]
