@@ -231,7 +231,7 @@ def test_the_caption_names_turned_scales(tmp_path, drawn_figures):
     scales = {"accuracy": (0, 1), "penalty": (0.25, 0), "AUPR": (1, 0)}
     panels = {name: HeatMap(of_layers([0.1], [0.2]), scale) for name, scale in scales.items()}
     maps(tmp_path / "f.png", {"": panels}, labels=AXES)
-    assert says(caption_of(drawn_figures["f.png"]), "Bright is similar", "turned: penalty, AUPR.")
+    assert says(caption_of(drawn_figures["f.png"]), "Bright is similar", "turned: penalty; AUPR.")
     maps(tmp_path / "g.png", {"": {"accuracy": panels["accuracy"]}}, labels=AXES)
     assert "turned" not in caption_of(drawn_figures["g.png"])
 

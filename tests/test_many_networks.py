@@ -134,7 +134,7 @@ def test_groups_are_compared_by_permuting_networks(folder, drawn_figures):
     shares, penalties, _ = (axes.images[0].get_array() for axes in panels.values())
     assert shares.tolist() == [[1, 1], [0, 0]]
     assert penalties[0, 1] == pytest.approx(0.009) and penalties[1, 0] == pytest.approx(0.045)
-    assert says(caption_of(figure), "by front group (rows)", "none can be below 0.05")
+    assert says(caption_of(figure), "By front group (rows)", "none can be below 0.05")
     assert says(caption_of(figure), f"{difference} 0.1, 0.1, ", "2 pairs of layers")
     run(SCRIPT, "c0-c1", "c1-c0", "--networks", "list.csv", "-o", "v.csv", cwd=folder)
     assert not (folder / "v_groups.png").exists()  # of the networks of before
