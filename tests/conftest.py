@@ -34,7 +34,7 @@ def in_tmp_path(tmp_path, monkeypatch):
 @pytest.fixture(autouse=True)
 def warnings_anew():
     """A process gives some warnings once, and each test is to see its own."""
-    console.warn_once.cache_clear()
+    console._said.clear()
 
 
 @pytest.fixture

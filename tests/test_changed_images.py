@@ -63,7 +63,7 @@ def digest(*, train: bool) -> str:
 
 def run_anew(script: str, *arguments):
     """Run a script that gives its warnings as in a process of its own."""
-    console.warn_once.cache_clear()
+    console._said.clear()
     return run(script, *arguments)
 
 

@@ -106,7 +106,7 @@ def train(name: str, seed: int) -> None:
 
 def run_anew(script: str, *arguments):
     """Run a script that gives its warnings as in a process of its own."""
-    console.warn_once.cache_clear()
+    console._said.clear()
     return run(script, *arguments)
 
 
@@ -406,7 +406,7 @@ def test_ground_truth_warns_of_runs_without_a_hash_whose_checkpoint_is_newer(net
         table.read_text().replace(sha256("f.pt")[:12], "").replace(sha256("g.pt")[:12], "")
     )
     train("f", 7)
-    console.warn_once.cache_clear()
+    console._said.clear()
     read_tables(Path("results/all"), read_networks("networks.csv"))
     assert "f.pt is newer" in capsys.readouterr().err
 

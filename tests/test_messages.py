@@ -12,6 +12,7 @@ import torch
 from src.choices.datasets import DATASET_NAMES
 from src.choices.models import MODEL_NAMES
 from src.datasets import load_dataset
+from src.ground.console import silenced, warn_once
 from src.ground.errors import UserError
 from src.models import build_model
 from src.ood import make_detector
@@ -189,3 +190,12 @@ def test_the_shortcut_of_runs_is_advised_as_the_parser_takes_it(given, of_runs, 
     with pytest.raises(UserError, match=line):
         check_data("digits", runs_of(tmp_path), other_data=False, shortcut=given)
     check_data("cifar10", runs_of(tmp_path), other_data=True, shortcut=given)
+
+
+def test_a_warning_that_was_silenced_is_still_to_come(capsys):
+    """Of a text that is given once: a block that prints nothing does not use it up."""
+    with silenced():
+        warn_once("a text of this test")
+    for expected in ("warning: a text of this test\n", ""):
+        warn_once("a text of this test")
+        assert capsys.readouterr().err == expected

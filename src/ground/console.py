@@ -1,7 +1,6 @@
 """Prints: results to stdout, progress and warnings to stderr. Only this module prints."""
 
 import contextlib
-import functools
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,6 +11,7 @@ from src.ground.errors import UserError
 
 # Kinds of output that are switched off: "results", and "notes" (with warnings and progress bars)
 _silent: frozenset[str] = frozenset()
+_said: set[str] = set()  # texts that were printed and are not to be repeated
 
 
 @contextlib.contextmanager
@@ -115,16 +115,19 @@ def warn(text: str) -> None:
     note(f"warning: {text}")
 
 
-@functools.cache
 def note_once(text: str) -> None:
-    """Print a message to stderr; later calls with an equal text print nothing."""
-    note(text)
+    """Print a message to stderr, unless an equal text was printed before.
+
+    A text that was silenced counts as not printed.
+    """
+    if text not in _said and "notes" not in _silent:
+        note(text)
+        _said.add(text)
 
 
-@functools.cache
 def warn_once(text: str) -> None:
-    """Print a warning to stderr; later calls with an equal text print nothing."""
-    warn(text)
+    """Print a warning to stderr, unless an equal text was printed before."""
+    note_once(f"warning: {text}")
 
 
 def progress(
