@@ -2,10 +2,13 @@
 """Write a report of stitches and similarities as one page of HTML, for a reader who has nothing
 else."""
 
+import importlib.util
 import sys
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -50,75 +53,57 @@ def parser() -> cli.Parser:
     return options
 
 
+class Results(NamedTuple):
+    """What the folders hold."""
+
+    runs: Sequence[Any]
+    similarities: Sequence[Any]
+    tables: Sequence[Path]  # of the similarities
+    names: Mapping[Any, Any]  # of all networks
+
+
+class Judged(NamedTuple):
+    """The verdicts, with the comparisons of groups of networks by them and by measures."""
+
+    limits: Any
+    verdicts: Sequence[Any]
+    by_verdicts: Any
+    by_measures: Any
+
+
 def report(args) -> None:
-    from src.collected import record
     from src.collected.best_matches import best_matches
-    from src.collected.between_groups import compare_groups
     from src.collected.corresponding import correspondence_of
-    from src.collected.measurements import layer_values
-    from src.collected.verdicts import judge_runs
-    from src.ground.console import note
+    from src.ground.console import note, warn
     from src.ground.files import write_text
-    from src.ground.provenance import provenance
     from src.reports import experiment_page as sections
-    from src.reports.figures import can_draw
     from src.reports.html_page import page, paragraph
-    from src.reports.verdict_report import values_of_verdicts
 
-    # What the folders hold, and what it was made with
     start = datetime.now()
-    runs, similarities, tables = results_of(args)
-    names = names_of(args, runs, similarities)
-    networks = record.networks_of(runs, similarities, names)
-    commands = record.commands_of(record.files_of(runs, tables, networks))
-    own_command = record.command_of([provenance(gpu=-1, start=start)])
-
-    # The verdicts, and the comparison of groups of networks
-    limits = limits_of(args)
-    verdicts = judge_runs(runs, similarities, limits=limits, pool=args.pool, names=names)
-    groups, tests, _ = compare_groups(values_of_verdicts(verdicts, names.values()))
-    of_measures = layer_values([], similarities, names) if len(names) > 2 else []
-    by_measures = compare_groups(of_measures)
-
-    # The layers that correspond to each other
-    correspondence = correspondence_of(runs, similarities, names)
-    measured = (runs, similarities, names, correspondence)
+    results = results_of(args)
+    runs, similarities, _, names = results
+    judged = judge(args, results)
+    measured = (runs, similarities, names, correspondence_of(runs, similarities, names))
     matches = best_matches(*measured)
-
-    # The page
-    output = Path(args.output)
     subject = sections.subject(runs, similarities, names)
-    can_draw(output)  # warns if matplotlib is not installed
+    output = Path(args.output)
+    if importlib.util.find_spec("matplotlib") is None:
+        warn("the page has no figures: matplotlib is not installed")
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        write_verdicts(folder, verdicts, limits, groups, tests, caption=subject)
+        write_verdicts(folder, judged, caption=subject)
         write_similarities(folder, similarities)
         write_matches(folder, measured, matches)
         lead = [paragraph(subject), sections.archive(folder, output.stem)]
-        parts = [
-            sections.results(verdicts, limits),
-            sections.figures(
-                "Maps", folder, "verdict.png", "verdict_[0-9]*.png", "verdict_numbers*.png"
-            ),
-            sections.figures("Where the image is lost", folder, "verdict_way*.png"),
-            sections.groups(folder, [*groups, *by_measures.groups], [*tests, *by_measures.tests]),
-            sections.figures("Similarity of all layers", folder, "similarity*.png"),
-            sections.figures("Corresponding layers, over depth", folder, "curves*.png"),
-            sections.matches(matches),
-            sections.networks(networks),
-            sections.methods(runs),
-            sections.for_paper(runs, similarities, limits, commands, own_command),
-            sections.pairs(verdicts),
-            sections.made_with([*commands, own_command], record.images_of(runs)),
-        ]
+        parts = parts_of_page(folder, results, judged, matches, start=start)
         title = args.title or f"Report on {', '.join(args.source_dirs)}"
         write_text(output, page(title, lead, parts))
     note(f"wrote {output}")
 
 
-def results_of(args):
-    """Return the newest runs below all folders, the rows of all tables of similarity, and the paths
-    of these tables."""
+def results_of(args) -> Results:
+    """Return the newest runs below all folders, the rows of all tables of similarity with the paths
+    of these tables, and the names of the networks."""
     from src.ground.errors import UserError
     from src.runs.folders import newest_runs
     from src.tables.image_records import warn_of_several
@@ -135,23 +120,74 @@ def results_of(args):
             "folders that hold some, such as results/DIR"
         )
     warn_of_several([*(run.row for run in runs), *similarities])
-    return newest_runs(runs), similarities, tables
+    runs = newest_runs(runs)
+    return Results(runs, similarities, tables, names_of(args, runs, similarities))
 
 
-def write_verdicts(folder: Path, verdicts, limits, groups, tests, *, caption: str) -> None:
+def judge(args, results: Results) -> Judged:
+    """Return the verdicts on the runs, and the comparisons of groups of networks."""
+    from src.collected.between_groups import compare_groups
+    from src.collected.measurements import layer_values
+    from src.collected.verdicts import judge_runs
+    from src.reports.verdict_report import values_of_verdicts
+
+    runs, similarities, _, names = results
+    limits = limits_of(args)
+    verdicts = judge_runs(runs, similarities, limits=limits, pool=args.pool, names=names)
+    by_verdicts = compare_groups(values_of_verdicts(verdicts, names.values()))
+    of_measures = layer_values([], similarities, names) if len(names) > 2 else []
+    return Judged(limits, verdicts, by_verdicts, compare_groups(of_measures))
+
+
+def parts_of_page(folder: Path, results: Results, judged: Judged, matches, *, start: datetime):
+    """Return the sections of the page in their order.
+
+    Args:
+        folder: of the figures.
+        start: of this script.
+    """
+    from src.collected import record
+    from src.ground.provenance import provenance
+    from src.reports import experiment_page as sections
+
+    runs, similarities, tables, names = results
+    limits, verdicts, by_verdicts, by_measures = judged
+    networks = record.networks_of(runs, similarities, names)
+    commands = record.commands_of(record.files_of(runs, tables, networks))
+    own_command = record.command_of([provenance(gpu=-1, start=start)])
+    groups = [*by_verdicts.groups, *by_measures.groups]
+    tests = [*by_verdicts.tests, *by_measures.tests]
+    maps = ("verdict.png", "verdict_[0-9]*.png", "verdict_numbers*.png")
+    return [
+        sections.results(verdicts, limits),
+        sections.figures("Maps", folder, *maps),
+        sections.figures("Where the image is lost", folder, "verdict_way*.png"),
+        sections.groups(folder, groups, tests),
+        sections.figures("Similarity of all layers", folder, "similarity*.png"),
+        sections.figures("Corresponding layers, over depth", folder, "curves*.png"),
+        sections.matches(matches),
+        sections.networks(networks),
+        sections.methods(runs),
+        sections.for_paper(runs, similarities, limits, commands, own_command),
+        sections.pairs(verdicts),
+        sections.made_with([*commands, own_command], record.images_of(runs)),
+    ]
+
+
+def write_verdicts(folder: Path, judged: Judged, *, caption: str) -> None:
     """Write the files of misc/verdict.py."""
     from src.ground.console import silenced
     from src.reports import verdict_report
 
-    if verdicts:
+    if judged.verdicts:
         with silenced():
             verdict_report.write_files(
                 folder / "verdict.csv",
-                verdicts,
-                limits,
+                judged.verdicts,
+                judged.limits,
                 caption=caption,
-                groups=groups,
-                tests=tests,
+                groups=judged.by_verdicts.groups,
+                tests=judged.by_verdicts.tests,
             )
 
 

@@ -312,3 +312,32 @@ def test_types_of_stitching_layers_in_words(tmp_path):
         page.text, "c2v, feature map to vector: a mean over positions", "or vector to vector"
     )
     assert "vector: 1 by c2v (a mean over positions). What lies in the positions" in page.text
+
+
+@pytest.mark.parametrize("path", ["-", "DEFAULT", "f.pt"])
+def test_the_training_is_that_of_a_checkpoint(path, tmp_path, monkeypatch):
+    """Weights without a file have none, whatever was trained in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "runs", "1", n_right=945, front_model_path=path, end_model_path=path)
+    (tmp_path / "run.json").write_text(json.dumps(RECORD | {"command": "exec_train.py vit"}))
+    page = page_of(tmp_path, "runs")
+    assert ("exec_train.py vit" in page.text) == (path == "f.pt")
+
+
+@pytest.mark.parametrize("record", [[1, 2], {"name": "wandb"}, {"command": "a", "start": "b"}])
+def test_a_record_of_other_software_is_left_out(record, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_run(tmp_path / "runs", "1", n_right=945)
+    (tmp_path / "run.json").write_text(json.dumps(record))  # beside the checkpoint f.pt
+    (of_page,) = page_of(tmp_path, "runs").rows("The versions")
+    assert of_page["suite"] == __version__
+
+
+def test_without_matplotlib_the_page_has_no_figures(tmp_path, monkeypatch):
+    write_run(tmp_path / "runs", "1", n_right=945)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    said = run(SCRIPT, "runs", "-o", "page.html", cwd=tmp_path).err
+    text = "warning: the page has no figures: matplotlib is not installed\nwrote page.html\n"
+    assert said == text
+    page = Page(tmp_path / "page.html")
+    assert page.rows("Verdicts on pairs of layers") and not page.images

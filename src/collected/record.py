@@ -122,11 +122,19 @@ def commands_of(files: Iterable[Path]) -> list[Command]:
     """Return the commands that made results, the earliest first.
 
     Args:
-        files: `run.json` of the results. Some may not exist, as the paper's code writes none.
+        files: `run.json` of the results. Some may not exist, as the paper's code writes none, and
+            some may be of other software, which are left out.
     """
-    records = [read_json(file) for file in dict.fromkeys(files) if file.is_file()]
+    contents = [read_json(file) for file in dict.fromkeys(files) if file.is_file()]
+    records = filter(_is_record, contents)
     commands = [command_of(same) for same in grouped(records, _versions_of).values()]
     return sorted(commands, key=lambda command: command.start)
+
+
+def _is_record(content: Any) -> bool:
+    """Return whether the content of a `run.json` was written by this suite."""
+    needed = {"suite", "command", "start", "end"}
+    return isinstance(content, dict) and needed <= content.keys()
 
 
 def _versions_of(record: Mapping[str, Any]) -> tuple[str, ...]:
@@ -158,7 +166,8 @@ def files_of(
     """Yield the files `run.json` of trainings, stitches, evaluations and tables, whether or not
     they exist."""
     for network in networks:
-        yield Path(network.checkpoint).parent / "run.json"
+        if NetworkName(network.checkpoint, network.type).is_file:
+            yield Path(network.checkpoint).parent / "run.json"
     folders = dict.fromkeys(run.folder.parent for run in runs)
     for run in runs:
         yield run.folder / "run.json"
