@@ -3,6 +3,7 @@ one."""
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from src.collected.best_matches import best_matches, match_shares
 from src.collected.corresponding import correspondence_of
 from src.collected.named_networks import NamedNetwork
+from src.reports.match_report import tables_of_layers
 from tests.commands import error_line, read_csv, run, says
 from tests.result_rows import similarity_row
 from tests.tables import SIMILARITY, write_table
@@ -149,7 +151,7 @@ def test_the_command_prints_and_writes_best_matches(folder):
     assert shares["end", "resnet18 → resnet34"] == pytest.approx(np.mean([0.5, 1, 1, 1]))
 
     lines = out.splitlines()
-    start = lines.index("best match in resnet34 for each layer of resnet18, similarity")
+    start = lines.index("best match in resnet34 for each layer of resnet18, similarity, digits")
     assert [line.split() for line in lines[start + 1 : start + 4]] == [
         ["corresponding", "linear", "CKA"],
         ["d1", "s1", "s1", "(3/4)"],
@@ -160,6 +162,29 @@ def test_the_command_prints_and_writes_best_matches(folder):
     of_cka = filter(None, lines[start + 2 :])
     shares_of_cka = {line.split("(")[0].strip(): line.split()[-1] for line in of_cka}
     assert shares_of_cka["resnet18 → resnet34"] == "0.8750"
+
+
+def test_a_table_of_layers_is_of_one_data_set_and_one_architecture():
+    """Files of features are of one type, whatever their networks. The networks of a table may lack
+    a layer that corresponds in others."""
+    (first, *_) = matched("cka", [[0.9, 0.1]] * 4)
+    rows = [
+        replace(first, network=name, type=kind, dataset=dataset, corresponding=layers)
+        for name, kind, dataset, layers in (
+            ("a", "resnet18", "digits", ""),
+            ("b", "resnet18", "digits", "s1"),
+            ("c", "resnet18", "svhn", "s2"),
+            ("d", "features", "digits", "s1"),
+            ("e", "features", "digits", "s2"),
+        )
+    ]
+    title = "best match in resnet34 for each layer of {}, similarity, {}"
+    assert {name: matrix.values for name, matrix in tables_of_layers(rows).items()} == {
+        title.format("resnet18", "digits"): [["s1", "s1 (2/2)"]],
+        title.format("resnet18", "svhn"): [["s2", "s1 (1/1)"]],
+        title.format("d", "digits"): [["s1", "s1 (1/1)"]],
+        title.format("e", "digits"): [["s2", "s1 (1/1)"]],
+    }
 
 
 def test_quantities_choose_what_is_printed(folder):

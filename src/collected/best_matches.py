@@ -14,7 +14,7 @@ from src.collected.measurements import layer_values
 from src.collected.network_means import mean_over_pairs
 from src.ground.grouping import grouped
 from src.runs.folders import StitchingRun
-from src.tables.network_names import short
+from src.tables.network_names import architecture, short
 from src.tables.quantities import QUANTITIES
 from src.tables.similarity_rows import SimilarityRow
 
@@ -65,6 +65,14 @@ class BestMatchRow:
         if self.side == END:
             groups = (self.other_group, self.group)
         return " → ".join(map(short, groups))
+
+    @property
+    def architectures(self) -> tuple[str, str]:
+        """The architectures of both networks; the layer's comes first."""
+        return (
+            architecture(self.network, self.type),
+            architecture(self.other_network, self.other_type),
+        )
 
     @property
     def corresponding_layers(self) -> list[str]:

@@ -16,7 +16,7 @@ from src.ground.errors import UserError
 from src.ground.grouping import grouped
 from src.runs.folders import StitchingRun
 from src.tables.matrices import by_depth
-from src.tables.network_names import FEATURES
+from src.tables.network_names import architecture
 from src.tables.similarity_rows import SimilarityRow
 from src.values import Pair
 
@@ -69,8 +69,8 @@ def relative_depths(layers: Iterable[MeasuredLayer]) -> dict[NamedNetwork, dict[
 
 
 def architecture_of(network: NamedNetwork) -> str:
-    """Return the type of a network; of features the name, as their type tells no architecture."""
-    return network.name if network.type == FEATURES else network.type
+    """Return the architecture of a network, see `architecture`."""
+    return architecture(network.name, network.type)
 
 
 def _listed(layers: Sequence[MeasuredLayer]) -> dict[str, float]:

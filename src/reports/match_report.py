@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 
@@ -10,7 +11,6 @@ from src.choices.similarity import measure_of
 from src.collected.best_matches import (
     END,
     FRONT,
-    SEPARATOR,
     BestMatchRow,
     MatchShareRow,
     match_shares,
@@ -62,8 +62,9 @@ def tables_of_shares(rows: Sequence[BestMatchRow]) -> dict[str, Matrix]:
             share_of = {row.measure: row.share for row in of_groups}
             chance = fmean(row.chance for row in of_groups)
             values.append([chance, *(share_of.get(name, math.nan) for name in columns)])
-        data = f", {short(dataset)}" if dataset else ""
-        title = f"{SOUGHT[side]}: how often it is the corresponding layer, {method}{data}"
+        title = (
+            f"{SOUGHT[side]}: how often it is the corresponding layer, {_source(method, dataset)}"
+        )
         lines = [f"{groups} ({of_groups[0].n_pairs})" for groups, of_groups in by_groups.items()]
         titles = ["chance", *(_title(name, side) for name in columns)]
         tables[title] = Matrix(lines, titles, values)
@@ -71,26 +72,32 @@ def tables_of_shares(rows: Sequence[BestMatchRow]) -> dict[str, Matrix]:
 
 
 def tables_of_layers(rows: Sequence[BestMatchRow]) -> dict[str, Matrix]:
-    """Return the best matches of layers: a table for each pair of types, method and side, by its
-    title, with a line a layer and a column a measure.
+    """Return the best matches of layers: a table for each pair of architectures, method, data set and
+    side, by its title, with a line a layer and a column a measure.
 
     A cell has the layer that is the best match in most pairs of networks, and in how many.
     """
     tables = {}
-    by_types = grouped(rows, lambda row: (row.method, row.side, row.type, row.other_type))
-    for (method, side, kind, other_kind), of_types in by_types.items():
-        by_layer = grouped(of_types, lambda row: row.layer)
-        columns = list(dict.fromkeys(row.measure for row in of_types))
+    by_table = grouped(rows, lambda row: (row.method, row.dataset, row.side, row.architectures))
+    for (method, dataset, side, architectures), of_table in by_table.items():
+        by_layer = grouped(of_table, lambda row: row.layer)
+        columns = list(dict.fromkeys(row.measure for row in of_table))
         values = []
         for of_layer in by_layer.values():
-            corresponding = of_layer[0].corresponding.replace(SEPARATOR, ", ")
+            corresponding = chain.from_iterable(row.corresponding_layers for row in of_layer)
             by_measure = grouped(of_layer, lambda row: row.measure)
             best = [_most_frequent(by_measure.get(name, ())) for name in columns]
-            values.append([corresponding, *best])
-        title = f"{SOUGHT[side]} in {short(other_kind)} for each layer of {short(kind)}, {method}"
+            values.append([", ".join(dict.fromkeys(corresponding)), *best])
+        first, second = map(short, architectures)
+        title = f"{SOUGHT[side]} in {second} for each layer of {first}, {_source(method, dataset)}"
         titles = ["corresponding", *(_title(name, side) for name in columns)]
         tables[title] = Matrix(list(by_layer), titles, values)
     return tables
+
+
+def _source(method: str, dataset: str | None) -> str:
+    """Return the method and the data set of a table for its title."""
+    return f"{method}, {short(dataset)}" if dataset else method
 
 
 def _title(measure: str, side: str) -> str:

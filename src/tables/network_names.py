@@ -186,6 +186,11 @@ def _sha256(path: str, modified: int, size: int) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 
+def architecture(name: str, kind: str) -> str:
+    """Return the type of a network; of features the name, as their type tells no architecture."""
+    return name if kind == FEATURES else kind
+
+
 def fresh_seed(seed: int | None) -> int:
     """Derive the seed of fresh weights from the seed of a run (None: 0).
 
