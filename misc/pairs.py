@@ -179,9 +179,11 @@ class Unit(NamedTuple):
 
     def _files(self, run: "Run") -> list[Path]:
         """Return the paths of all files and folders that the unit may have written."""
+        from src.reports.figures import files_of_figure
+
         paths = [run.config, run.made_with, run.state_file, self.place]
         if self.is_table:
-            paths += [self.place.with_suffix(ending) for ending in (".png", ".pdf")]
+            paths += files_of_figure(self.place)
         return paths
 
     def is_finished(self, written: Options) -> bool:

@@ -1,7 +1,6 @@
 #!/usr/bin/env python3
 """Judge stitched pairs of layers: similar, the image is lost, not matched, or undecided."""
 
-import glob
 import sys
 from pathlib import Path
 
@@ -180,12 +179,12 @@ def read_folders(folders):
 
 def remove_companions(table: Path) -> None:
     """Remove tables and figures that an earlier verdict of other limits or runs may have left."""
+    from src.reports.figures import remove_figure
+
     for ending in ("_groups.csv", "_group_tests.csv"):
         table.with_name(f"{table.stem}{ending}").unlink(missing_ok=True)
-    for name in ("_numbers", "_numbers_[0-9]*", "_way", "_way_[0-9]*", "_groups", "_groups_[0-9]*"):
-        for ending in (".png", ".pdf", ".txt"):
-            for file in table.parent.glob(f"{glob.escape(table.stem)}{name}{ending}"):
-                file.unlink()
+    for name in ("", "_numbers", "_way", "_groups"):
+        remove_figure(table.with_stem(f"{table.stem}{name}"))
 
 
 def limits_of(args):

@@ -149,9 +149,10 @@ def test_six_panels_stand_on_a_page(folder, drawn_figures):
     titles = [[axes.get_title() for axes in page.axes] for page in pages]
     assert titles == [["q0", "q1", "q3", "q4", "q5", "q6"], ["q7", "q8"]]
     assert caption_of(pages[1]).endswith("Page 2 of 2.")
-    _, err = run(
-        SCRIPT, "all", "--curves", "--quantities", "accuracy", "cka", "-o", "q.csv", cwd=folder
-    )
+    (folder / "many_3.txt").touch()
+    write_depth(folder / "many.csv", rows[:1])  # one page
+    assert {path.name for path in folder.glob("many*.txt")} <= {"many.txt"}
+    run(SCRIPT, "all", "--curves", "--quantities", "accuracy", "cka", "-o", "q.csv", cwd=folder)
     labels = [axes.get_ylabel() for axes in drawn_figures["q.png"].axes]
     assert labels == ["accuracy", "similarity"]
     (legend,) = drawn_figures["q.png"].legends

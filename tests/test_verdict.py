@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from src.collected.verdicts import judge_runs
-from src.reports import verdict_report
+from src.reports import figures, verdict_report
 from src.statistics.intervals import of_share
 from src.tables.evaluation_rows import EvaluationRow, evaluation_file, read_evaluations
 from src.tables.similarity_rows import SimilarityRow
@@ -606,6 +606,19 @@ def test_ways_of_unlike_end_networks_have_pages_of_their_own(tmp_path, drawn_fig
         for name in ("v_way.png", "v_way_2.png")
     ]
     assert ticks == [["y", "z", "output"], ["b", "head"]]
+
+
+def test_a_verdict_replaces_the_figures_of_the_verdict_before(tmp_path):
+    """All pages of them; a second verdict beside it keeps its own."""
+    write_run(tmp_path / "runs", "1", n_right=945)
+    figure = ("", "_numbers", "_way", "_groups")
+    stale = [f"v{name}{page}.txt" for name in figure for page in ("", "_2")]
+    for name in [*stale, "v_3.csv", "v_3.txt"]:
+        (tmp_path / name).touch()
+    with figures.left_out():
+        run(SCRIPT, "runs", "-o", "v.csv", cwd=tmp_path)
+    assert not any((tmp_path / name).exists() for name in stale)
+    assert (tmp_path / "v_3.txt").exists()
 
 
 def test_the_way_is_a_table_and_a_figure(tmp_path, drawn_figures):

@@ -9,7 +9,7 @@ from src.collected.over_depth import OF_MEASURES
 from src.ground.console import listed, note
 from src.reports.chosen import chosen_rows
 from src.reports.curves import SHARE, CurvePanel, Point, curves, lines_of, points_of
-from src.reports.figures import page_of
+from src.reports.figures import page_of, remove_figure
 from src.tables.quantities import IN_CURVES, shown_in
 from src.tables.tables import write_table
 from src.tables.truth_rows import DepthRow
@@ -56,6 +56,7 @@ def write_depth(
     in_order = sorted(rows, key=lambda row: row.relative_depth)
     layers = list(filter(None, dict.fromkeys(row.layer for row in in_order)))
     pages = [shown[start : start + MAX_PANELS] for start in range(0, len(shown), MAX_PANELS)]
+    remove_figure(path, start=len(pages) + 1)
     for number, page in enumerate(pages, start=1):
         page_path = page_of(path.with_suffix(".png"), number)
         panels_of_page = page

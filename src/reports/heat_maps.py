@@ -17,6 +17,7 @@ from src.reports.figures import (
     font_size,
     new_figure,
     page_of,
+    remove_figure,
     styled,
     wrap,
 )
@@ -62,6 +63,7 @@ def maps(
     with styled():
         layout = layout_of(experiments)
         pages = pages_of(experiments, layout)
+    remove_figure(path, start=len(pages) + 1)
     for number, page in enumerate(pages, start=1):
         text = caption
         if len(pages) > 1:
