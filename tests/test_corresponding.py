@@ -7,9 +7,11 @@ import pytest
 from src.collected.corresponding import Correspondence, correspondence_of
 from src.collected.named_networks import NamedNetwork
 from src.ground.errors import UserError
+from src.reports import similarity_report
+from src.tables.architectures import same_layers
 from src.values import Pair
 from tests.commands import says
-from tests.result_rows import similarity_row
+from tests.result_rows import similarity_row, stitch_row
 
 
 def network(name: str, kind: str) -> NamedNetwork:
@@ -100,3 +102,36 @@ def test_unrecorded_layers_lie_at_equal_distances_in_the_order_of_tables(capsys)
         SHALLOW: {"u": 0.4, "v": 1.0},
     }
     assert says(capsys.readouterr().err, "not recorded", "such as a:")
+
+
+def test_framed_layers_correspond():
+    """They have one name, in networks of one type. A name that two types share has no frame."""
+    pairs = {
+        Pair("layer4", "blocks.0"): {"end_model_type": "vit"},
+        Pair("layer1", "layer1"): {},
+        Pair("layer2", "layer3"): {},
+        Pair("stem", "stem"): {},
+        Pair("norm", "norm"): {"end_model_type": "vit"},
+    }
+    rows = [stitch_row(**pair._asdict(), **values) for pair, values in pairs.items()]
+    assert same_layers(rows) == {Pair("layer1", "layer1"), Pair("stem", "stem")}
+    rows.append(stitch_row(front_layer="layer1", end_layer="layer1", end_model_type="resnet50"))
+    assert same_layers(rows) == {Pair("stem", "stem")}
+
+
+def test_layers_of_a_table_of_similarity_are_framed_within_one_architecture(
+    tmp_path, drawn_figures
+):
+    """Files of features of different networks are of one type, but of two architectures."""
+    for kind, second, are_framed in (
+        ("resnet18", "b.pt", True),
+        ("features", "b.pt", False),
+        ("features", "a.pt", True),
+    ):
+        rows = [
+            similarity_row(model1="a.pt", model2=second, model1_type=kind, model2_type=kind,
+                           layer1=layer1, layer2=layer2, values={"cka": 0.5})
+            for layer1, layer2 in itertools.product("xy", repeat=2)
+        ]  # fmt: skip
+        similarity_report.write_files(tmp_path / "s.csv", rows)
+        assert len(drawn_figures["s.png"].axes[0].patches) == 2 * are_framed

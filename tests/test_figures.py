@@ -570,18 +570,19 @@ def test_the_caption_is_a_text_file_and_not_in_the_image(tmp_path, drawn_figures
     assert not any("Data" in text.get_text() for text in texts_of(drawn_figures["f.png"]))
 
 
-def test_corresponding_layers_are_framed(tmp_path, drawn_figures):
-    """Layers of one name; of networks without a common name those of the same relative depth."""
-    labels = AXES._replace(are_layers=True)
+def test_layers_of_the_same_name_are_framed(tmp_path, drawn_figures):
+    """Those that are given, in the panels that have both."""
+    labels = AXES._replace(framed={("b", "b")})
     values = {"accuracy": HeatMap(Matrix(["a", "b"], ["b", "c"], [[0.5, 0.5], [0.5, 0.5]]))}
-    others = {"accuracy": HeatMap(Matrix(["a", "b"], ["x", "y", "z"], [[0.5] * 3] * 2))}
+    others = {"accuracy": HeatMap(Matrix(["a", "b"], ["a", "y", "z"], [[0.5] * 3] * 2))}
     maps(tmp_path / "f.png", {"one": values, "two": others}, labels=labels)
     one, two = panels_of(drawn_figures["f.png"])
     assert [cell_of(patch) for patch in one.patches] == [(1, 0)]  # row b, column b
-    assert [cell_of(patch) for patch in two.patches] == [(0, 0), (1, 2)]
-    assert says(caption_of(drawn_figures["f.png"]), "Frames: ", "corresponding")
-    maps(tmp_path / "g.png", {"": values}, labels=AXES)
+    assert not two.patches
+    assert says(caption_of(drawn_figures["f.png"]), "Frames: ", "same name")
+    maps(tmp_path / "g.png", {"": others}, labels=labels)
     assert not panels_of(drawn_figures["g.png"])[0].patches
+    assert "Frames" not in caption_of(drawn_figures["g.png"])
 
 
 def cell_of(patch) -> tuple[int, int]:

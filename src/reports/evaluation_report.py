@@ -9,6 +9,7 @@ from src.ground.console import listed, note, note_once, result, table
 from src.ground.files import write_json
 from src.ood.reference import DetectorKey, Reference
 from src.reports.captions import caption, common, describe_method, stitched_networks
+from src.reports.grid_figures import labels_of
 from src.reports.grid_tables import draw
 from src.reports.map_panels import HeatMap
 from src.reports.verdict_maps import heat_map
@@ -61,7 +62,8 @@ def report(
         write_table(path, EvaluationRow, rows)
         _write_json(path.with_suffix(".json"), name, rows, reference)
         caption_of_figure = describe(rows, n_images=len(reference.options.test))
-        draw(path, _panels(matrices), title=title, caption=caption_of_figure)
+        labels = labels_of(rows)
+        draw(path, _panels(matrices), labels=labels, title=title, caption=caption_of_figure)
     note_once(EXPLANATION)
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from src.reports.curves import CurvePanel, curves
 from src.reports.heat_maps import Labels, maps
 from src.reports.map_panels import HeatMap
 from src.runs.network_pairs import KINDS, PAIRS, kind_of_pair
-from src.tables.architectures import architecture_pairs
+from src.tables.architectures import StitchOfTypes, architecture_pairs, same_layers
 from src.tables.experiments import NETWORKS, RANKS, by_experiment, method_names
 from src.tables.image_records import told_apart
 from src.tables.matrices import Matrix, accuracies, pivot
@@ -28,10 +28,15 @@ MAX_LINES = 10  # curves in a panel
 TITLE = "accuracy of the stitched network"
 
 
-STITCHED = Labels("front layer", "end layer", "not stitched or not measured", are_layers=True)
+STITCHED = Labels("front layer", "end layer", "not stitched or not measured")
 
 # rank -> accuracy of a pair of layers, None: full rank; by pair
 Sweep = dict[Pair, dict[int | None, float]]
+
+
+def labels_of(rows: Iterable[StitchOfTypes]) -> Labels:
+    """Return the labels of heat maps of stitches, with frames around the same layers."""
+    return STITCHED._replace(framed=same_layers(rows))
 
 
 def experiments_of(
@@ -156,7 +161,7 @@ def draw_grid(
         panels = {}
         for name, matrix in list(matrices.items())[:MAX_PANELS]:
             panels[name.replace(", ", "\n")] = {"accuracy": HeatMap(matrix)}
-        maps(drawn, panels, labels=STITCHED, title=title, caption=caption)
+        maps(drawn, panels, labels=labels_of(rows), title=title, caption=caption)
     note(f"wrote {path} and {drawn}" if drawn.exists() else f"wrote {path}")
 
 

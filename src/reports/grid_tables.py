@@ -10,8 +10,8 @@ from src.ground.console import listed, note, table, warn
 from src.ground.errors import UserError
 from src.ground.files import locked
 from src.reports.captions import common, describe_stitches
-from src.reports.grid_figures import MAX_PANELS, STITCHED, draw_grid
-from src.reports.heat_maps import maps
+from src.reports.grid_figures import MAX_PANELS, STITCHED, draw_grid, labels_of
+from src.reports.heat_maps import Labels, maps
 from src.reports.map_panels import HeatMap
 from src.runs.folders import read_runs
 from src.tables.experiments import by_experiment
@@ -102,7 +102,7 @@ def compare(
         cells = itertools.chain(*lines)
         write_table(path, ComparisonRow, [cell for cell in cells if cell is not None])
         caption = describe_stitches(*experiments)
-        draw(path, {"": panels}, title=title, caption=caption)
+        draw(path, {"": panels}, labels=labels_of(stitches), title=title, caption=caption)
 
 
 def _check_comparable(folders: Sequence[str], experiments: Sequence[Sequence[StitchRow]]) -> None:
@@ -140,6 +140,7 @@ def draw(
     path: Path,
     panels: Mapping[str, Mapping[str, HeatMap]],
     *,
+    labels: Labels = STITCHED,
     title: str = "",
     caption: str = "",
 ) -> None:
@@ -149,6 +150,7 @@ def draw(
         path: of the table.
         panels: heat maps by their title, by experiment. The figure has room for `MAX_PANELS`: it
             shows the last experiments, a row each.
+        labels: of the axes, see `labels_of`.
         title: of the figure.
         caption: the text below the figure, which also says that experiments are left out.
     """
@@ -165,7 +167,7 @@ def draw(
         note(f"{image} shows {experiments}")
         caption += f" {experiments.capitalize()} {verb} shown; the CSV has all of them."
     shown = dict(list(panels.items())[-n_shown:])
-    if maps(image, shown, labels=STITCHED, title=title, caption=caption):
+    if maps(image, shown, labels=labels, title=title, caption=caption):
         note(f"wrote {path} and {image}")
     else:
         note(f"wrote {path}")

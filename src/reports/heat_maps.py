@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,7 +23,7 @@ from src.reports.figures import (
 )
 from src.reports.map_layout import SMALL_CELL, Layout, Page, Panels, layout_of, pages_of
 from src.reports.map_panels import BLANK, ClassMap, HeatMap, frame, outline
-from src.tables.matrices import corresponding
+from src.tables.matrices import Matrix
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -45,7 +45,7 @@ class Labels(NamedTuple):
     rows: str
     columns: str
     blank: str = "no value"  # the meaning of cells without a value, for the legend
-    are_layers: bool = False  # frames mark the pairs of corresponding layers
+    framed: Collection[tuple[str, str]] = ()  # rows and columns of cells, of layers that correspond
 
 
 def maps(
@@ -145,9 +145,8 @@ def _draw_panel(
     if isinstance(panel, HeatMap):
         norm = panel.norm(layout.numbers[panel.look])
     panel.paint(axes, norm, has_numbers=layout.has_numbers)
-    if labels.are_layers:
-        for row, end in corresponding(matrix):
-            frame(axes, matrix.columns.index(end), matrix.rows.index(row))
+    for row, end in _framed(matrix, labels):
+        frame(axes, matrix.columns.index(end), matrix.rows.index(row))
 
     longest = CHARACTER * max(map(len, matrix.columns))
     has_room = longest < layout.room / len(matrix.columns) - 1
@@ -169,6 +168,15 @@ def _draw_panel(
     above = page.get((line - 1, column))
     if above is None or above.title != title:
         axes.set_title(wrap(title, layout.room * font_size()))
+
+
+def _framed(matrix: Matrix, labels: Labels) -> list[tuple[str, str]]:
+    """Return the row and the column of each cell of a matrix that has a frame."""
+    return [
+        (row, column)
+        for row, column in labels.framed
+        if row in matrix.rows and column in matrix.columns
+    ]
 
 
 def _explain_colours(figure: "Figure", grid: "np.ndarray", page: Page, layout: Layout) -> None:
@@ -273,8 +281,8 @@ def _caption(page: Page, layout: Layout, labels: Labels, caption: str) -> str:
         f"By {labels.rows} (rows) and {labels.columns} (columns): {quantities}.",
         caption,
     ]
-    if labels.are_layers and any(corresponding(place.panel.matrix) for place in page.values()):
-        sentences.append("Frames: corresponding layers.")
+    if any(_framed(place.panel.matrix, labels) for place in page.values()):
+        sentences.append("Frames: layers of the same name.")
     sentences += _on_scales(page)
     if not layout.has_numbers:
         sentences.append("The table beside the figure has the numbers.")

@@ -16,7 +16,7 @@ from src.collected.named_networks import NamedNetwork
 from src.ground.console import decimals, result, table
 from src.ground.files import write_text
 from src.ground.grouping import grouped
-from src.reports.grid_figures import STITCHED
+from src.reports.grid_figures import labels_of
 from src.reports.group_maps import SHARE, SHARE_TITLE, draw_groups, title_of
 from src.reports.heat_maps import maps
 from src.reports.map_panels import HeatMap, Panel
@@ -334,10 +334,11 @@ def draw(
             **_verdicts(section),
         }
         further_maps[row_title] = _heat_maps(section, further, limits)
+    labels = labels_of(rows)
     maps(
         path.with_suffix(".png"),
         main_maps,
-        labels=STITCHED,
+        labels=labels,
         title=title,
         caption=f"{caption} {rule_in_short(limits)}".strip(),
     )
@@ -345,7 +346,7 @@ def draw(
         maps(
             path.with_name(f"{path.stem}_numbers.png"),
             further_maps,
-            labels=STITCHED,
+            labels=labels,
             title=title,
             caption=caption,
         )

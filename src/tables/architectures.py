@@ -1,15 +1,16 @@
 """The architectures of the networks of stitches: layers of different ones share no matrix."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from src.ground.grouping import grouped
 from src.tables.matrices import PairOfLayers
 from src.tables.network_names import short
+from src.values import Pair
 
 
 class StitchOfTypes(PairOfLayers, Protocol):
-    """A row of a stitch with the types of its networks, and the relative depths of its layers."""
+    """A row of a stitch with the types of its networks."""
 
     @property
     def front_model_type(self) -> str | None:
@@ -18,6 +19,10 @@ class StitchOfTypes(PairOfLayers, Protocol):
     @property
     def end_model_type(self) -> str | None:
         """The type of the end network."""
+
+
+class StitchAtDepths(StitchOfTypes, Protocol):
+    """A row of a stitch with the relative depths of its layers."""
 
     @property
     def front_relative_depth(self) -> float | None:
@@ -28,7 +33,7 @@ class StitchOfTypes(PairOfLayers, Protocol):
         """The relative depth of the end layer; None: not recorded."""
 
 
-def architecture_pairs(stitches: Sequence[StitchOfTypes]) -> list[str]:
+def architecture_pairs(stitches: Sequence[StitchAtDepths]) -> list[str]:
     """Return for each stitch a title of the architectures of its networks, such as "a → b, c".
 
     Stitches with one title may share a matrix. Types with the same layers at the same relative depths
@@ -50,3 +55,16 @@ def architecture_pairs(stitches: Sequence[StitchOfTypes]) -> list[str]:
         f"{title_of[row.front_model_type]} → {title_of[row.end_model_type]}" for row in stitches
     ]
     return titles if len(set(titles)) > 1 else [""] * len(titles)
+
+
+def same_layers(stitches: Iterable[StitchOfTypes]) -> set[Pair]:
+    """Return the pairs of layers of the same name that correspond in all stitches: the networks are
+    of one type."""
+    corresponding: set[Pair] = set()
+    others: set[Pair] = set()
+    for row in stitches:
+        if row.front_layer == row.end_layer:
+            is_of_one_type = row.front_model_type == row.end_model_type
+            pairs = corresponding if is_of_one_type else others
+            pairs.add(Pair(row.front_layer, row.end_layer))
+    return corresponding - others

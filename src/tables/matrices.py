@@ -65,23 +65,6 @@ def pivot(
     return Matrix(fronts, ends, values)
 
 
-def corresponding(matrix: Matrix) -> list[tuple[str, str]]:
-    """Return the pairs of corresponding layers of a matrix (front layers, end layers).
-
-    These are the layers of the same name. Networks without a common name have the nearest end layer
-    for each front layer, by relative depth among the layers of the matrix.
-    """
-    of_same_name = [(name, name) for name in matrix.rows if name in matrix.columns]
-    if of_same_name or not matrix.columns:
-        return of_same_name
-    last_row = max(1, len(matrix.rows) - 1)
-    last_column = len(matrix.columns) - 1
-    return [
-        (name, matrix.columns[round(number / last_row * last_column)])
-        for number, name in enumerate(matrix.rows)
-    ]
-
-
 def is_known(rows: Iterable[object], name: str) -> bool:
     """Return whether any row has a value in a column."""
     return any(getattr(row, name) is not None for row in rows)
