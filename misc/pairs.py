@@ -23,6 +23,7 @@ from src.choices import Options
 from src.choices.stitching import Method
 from src.ground.console import listed, note, result, silenced, warn, warn_once
 from src.ground.errors import Busy, UserError, as_user_error
+from src.ground.figure_files import files_of_figure
 from src.ground.user_code import is_user_code, source_of, title_of
 from src.runs.options import as_written, read_options, refuse_other_options
 from src.runs.weights import RECORD, recorded
@@ -179,8 +180,6 @@ class Unit(NamedTuple):
 
     def _files(self, run: "Run") -> list[Path]:
         """Return the paths of all files and folders that the unit may have written."""
-        from src.reports.figures import files_of_figure
-
         paths = [run.config, run.made_with, run.state_file, self.place]
         if self.is_table:
             paths += files_of_figure(self.place)

@@ -179,7 +179,7 @@ def read_folders(folders):
 
 def remove_companions(table: Path) -> None:
     """Remove tables and figures that an earlier verdict of other limits or runs may have left."""
-    from src.reports.figures import remove_figure
+    from src.ground.figure_files import remove_figure
 
     for ending in ("_groups.csv", "_group_tests.csv"):
         table.with_name(f"{table.stem}{ending}").unlink(missing_ok=True)

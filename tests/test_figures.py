@@ -11,6 +11,7 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
+from src.ground.figure_files import remove_figure
 from src.ground.style import style_sheets, use_style
 from src.reports import figures, verdict_maps
 from src.reports.curves import CurvePanel, Point, curves
@@ -626,7 +627,7 @@ def test_the_pages_of_a_figure_are_removed_and_no_other_figure(tmp_path):
     others = ["v.csv", "v_3.csv", "v_3.png", "v_4.config.txt", "v_x.png", "v_2_2.png", "w.png"]
     for name in [*pages, *others]:
         (tmp_path / name).touch()
-    figures.remove_figure(tmp_path / "v.csv", start=3)
+    remove_figure(tmp_path / "v.csv", start=3)
     assert {path.name for path in tmp_path.iterdir()} == {*others, *pages[:6]}
-    figures.remove_figure(tmp_path / "v.csv")
+    remove_figure(tmp_path / "v.csv")
     assert {path.name for path in tmp_path.iterdir()} == {*others}

@@ -7,9 +7,9 @@ from pathlib import Path
 from src.choices.similarity import measure_of
 from src.collected.over_depth import OF_MEASURES
 from src.ground.console import listed, note
+from src.ground.figure_files import page_of, remove_figure
 from src.reports.chosen import chosen_rows
 from src.reports.curves import SHARE, CurvePanel, Point, curves, lines_of, points_of
-from src.reports.figures import page_of, remove_figure
 from src.tables.quantities import IN_CURVES, shown_in
 from src.tables.tables import write_table
 from src.tables.truth_rows import DepthRow

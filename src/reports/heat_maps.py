@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from src.ground.console import listed
+from src.ground.figure_files import page_of, remove_figure
 from src.reports.figures import (
     CHARACTER,
     add_legend,
@@ -16,8 +17,6 @@ from src.reports.figures import (
     fit_height,
     font_size,
     new_figure,
-    page_of,
-    remove_figure,
     styled,
     wrap,
 )
@@ -172,11 +171,8 @@ def _draw_panel(
 
 def _framed(matrix: Matrix, labels: Labels) -> list[tuple[str, str]]:
     """Return the row and the column of each cell of a matrix that has a frame."""
-    return [
-        (row, column)
-        for row, column in labels.framed
-        if row in matrix.rows and column in matrix.columns
-    ]
+    cells = set(itertools.product(matrix.rows, matrix.columns))
+    return [cell for cell in labels.framed if cell in cells]
 
 
 def _explain_colours(figure: "Figure", grid: "np.ndarray", page: Page, layout: Layout) -> None:

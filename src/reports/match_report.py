@@ -62,9 +62,8 @@ def tables_of_shares(rows: Sequence[BestMatchRow]) -> dict[str, Matrix]:
             share_of = {row.measure: row.share for row in of_groups}
             chance = fmean(row.chance for row in of_groups)
             values.append([chance, *(share_of.get(name, math.nan) for name in columns)])
-        title = (
-            f"{SOUGHT[side]}: how often it is the corresponding layer, {_source(method, dataset)}"
-        )
+        data = f", {short(dataset)}" if dataset else ""
+        title = f"{SOUGHT[side]}: how often it is the corresponding layer, {method}{data}"
         lines = [f"{groups} ({of_groups[0].n_pairs})" for groups, of_groups in by_groups.items()]
         titles = ["chance", *(_title(name, side) for name in columns)]
         tables[title] = Matrix(lines, titles, values)
@@ -89,15 +88,11 @@ def tables_of_layers(rows: Sequence[BestMatchRow]) -> dict[str, Matrix]:
             best = [_most_frequent(by_measure.get(name, ())) for name in columns]
             values.append([", ".join(dict.fromkeys(corresponding)), *best])
         first, second = map(short, architectures)
-        title = f"{SOUGHT[side]} in {second} for each layer of {first}, {_source(method, dataset)}"
+        data = f", {short(dataset)}" if dataset else ""
+        title = f"{SOUGHT[side]} in {second} for each layer of {first}, {method}{data}"
         titles = ["corresponding", *(_title(name, side) for name in columns)]
         tables[title] = Matrix(list(by_layer), titles, values)
     return tables
-
-
-def _source(method: str, dataset: str | None) -> str:
-    """Return the method and the data set of a table for its title."""
-    return f"{method}, {short(dataset)}" if dataset else method
 
 
 def _title(measure: str, side: str) -> str:

@@ -11,8 +11,8 @@ from src.reports.curves import CurvePanel, curves
 from src.reports.heat_maps import Labels, maps
 from src.reports.map_panels import HeatMap
 from src.tables.matrices import Matrix
-from src.tables.network_names import architecture, short
-from src.tables.similarity_rows import SimilarityRow
+from src.tables.network_names import short
+from src.tables.similarity_rows import SimilarityRow, same_layers
 from src.tables.tables import write_table
 from src.values import (
     ALL_IMAGES,
@@ -153,15 +153,8 @@ def draw(path: Path, rows: Sequence[SimilarityRow], *, title: str = "") -> None:
         at_ranks = [row for row in rows if (row.rank1, row.rank2) == ranks]
         cells = {(row.layer1, row.layer2): row for row in at_ranks}
         titles = (_layer_title(1, ranks[0]), _layer_title(2, ranks[1]))
-        labels = Labels(*titles, framed=_same_layers(at_ranks))
+        labels = Labels(*titles, framed=same_layers(at_ranks))
         _draw_maps(path, cells, labels, title=title, caption=describe(rows))
-
-
-def _same_layers(rows: Sequence[SimilarityRow]) -> list[tuple[str, str]]:
-    """Return the pairs of layers of the same name, if both networks are of one architecture."""
-    architectures = {architecture(network.path, network.type) for network in rows[0].networks}
-    pairs = [(row.layer1, row.layer2) for row in rows if row.layer1 == row.layer2]
-    return pairs if len(architectures) == 1 else []
 
 
 def _rank_title(rank: Rank) -> str:

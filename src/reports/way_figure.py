@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from src.ground.figure_files import page_of
 from src.ground.grouping import grouped
 from src.reports.curves import MAX_ALIKE, Curve, CurvePanel, Point, curves, lines_of, points_of
-from src.reports.figures import page_of
 from src.tables.verdict_rows import VerdictRow
 
 MAX_LINES = 6  # pairs of layers that a panel shows together

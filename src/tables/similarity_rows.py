@@ -1,7 +1,7 @@
 """The row of a table of similarity, and what its columns of values hold."""
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
@@ -9,7 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 from src.choices.similarity import MEASURES
 from src.ground.errors import UserError
 from src.ground.user_code import is_user_code, title_of
-from src.tables.network_names import OfTwoNetworks
+from src.tables.network_names import OfTwoNetworks, architecture
 from src.tables.tables import columns
 from src.tables.verdict_rows import VerdictRow
 from src.values import (
@@ -208,3 +208,14 @@ def refuse_names_of_columns(metrics: Iterable[str]) -> None:
             )
         if title in (*columns(SimilarityRow), *columns(VerdictRow)):
             raise UserError(f"{name}: tables have a column {title}; rename the function")
+
+
+def same_layers(rows: Sequence[SimilarityRow]) -> list[tuple[str, str]]:
+    """Return the pairs of layers of the same name, if both networks are of one architecture.
+
+    Args:
+        rows: of two networks.
+    """
+    architectures = {architecture(network.path, network.type) for network in rows[0].networks}
+    pairs = [(row.layer1, row.layer2) for row in rows if row.layer1 == row.layer2]
+    return pairs if len(architectures) == 1 else []

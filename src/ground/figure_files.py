@@ -1,0 +1,35 @@
+"""The files of a figure: images and captions of its pages."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def page_of(path: Path, number: int) -> Path:
+    """Return the path of a page of a figure, by its number from 1 on: f.png, f_2.png."""
+    return path if number == 1 else path.with_stem(f"{path.stem}_{number}")
+
+
+def files_of_figure(path: Path, *, start: int = 1) -> Iterator[Path]:
+    """Yield the files of a figure that exist: the images and the captions of its pages.
+
+    NAME_2 is no page of NAME, but another figure, if there is a table NAME_2.csv.
+
+    Args:
+        path: of the figure, or of the table that it stands beside.
+        start: the number of the first page to yield.
+    """
+    for number in itertools.count(start):
+        page = page_of(path, number)
+        if number > 1 and page.with_suffix(".csv").exists():
+            continue
+        files = [page.with_suffix(ending) for ending in (".png", ".pdf", ".txt")]
+        if not any(file.exists() for file in files):
+            return
+        yield from filter(Path.exists, files)
+
+
+def remove_figure(path: Path, *, start: int = 1) -> None:
+    """Remove the pages of an earlier figure, see `files_of_figure`."""
+    for file in list(files_of_figure(path, start=start)):
+        file.unlink()
