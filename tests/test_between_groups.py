@@ -63,6 +63,15 @@ def test_networks_without_spread_differ_or_do_not():
     assert permutation_test(values, in_group, side=END).p_value == 2 / 20  # and the mirrored labels
 
 
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_groups_that_separate_perfectly_have_the_smallest_p_of_two_labelings(n):
+    """Shares of 1 within and 0 across have no spread, whatever the labels of two groups."""
+    in_group = np.arange(2 * n) < n
+    values = np.equal.outer(in_group, in_group).astype(float)
+    found = permutation_test(values, in_group, side=END)
+    assert found.difference == 1 and found.p_value == pytest.approx(2 * found.lowest_p)
+
+
 def test_the_other_side_of_a_pair_has_no_influence(rng):
     """Networks that are better as fronts do not change a test of ends."""
     values, in_group = rng.normal(size=(7, 7)), np.arange(7) < 3

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from src.ground.console import warn_once
+from src.ground import console
 from src.ground.images import ImageSpec, Normalisation
 from src.models import Network, build_model
 from src.models.steadiness import unsteadiness_of
@@ -192,13 +192,13 @@ def test_scripts_warn_where_a_network_is_loaded_and_runs_record_it(in_tmp_path):
     with few_images(60, n_test=40):
         for front, end in ((steady, dropout), (less, steady), (steady, steady)):
             said = run("exec_stitch.py", "-", "-", front, end, *options, *ON_DIGITS).err
-            warn_once.cache_clear()
+            console._said.clear()
             for kind, line in said_of.items():
                 assert said.count(line) == (kind in (front, end)), said
         for script in (["exec_eval.py", "-", less], ["exec_probe.py", "-", less, "-l", "one"]):
             epochs = ["-e", 1] if "probe" in script[0] else []
             assert said_of[less] in run(*script, *epochs, *ON_DIGITS).err
-            warn_once.cache_clear()
+            console._said.clear()
         run("misc/collect_results.py", "results/grid")
     rows = read_csv("results/grid/grid.csv")
     found = [(row["front_unsteadiness"], row["end_unsteadiness"]) for row in rows]

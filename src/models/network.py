@@ -210,17 +210,21 @@ class Network:
     def relative_depth(self, layer: str) -> float:
         """Return the share of the blocks that a pass to a layer computes, from 0 to 1.
 
-        Between two blocks it grows evenly, module by module; behind the last block it is 1. In a
-        network without blocks all layers count as blocks. Blocks that are never called, such as an
+        Between two blocks it grows evenly, value by value; behind the last block it is 1. Layers with
+        one value, such as a container and its last module, have one depth. In a network without
+        blocks all layers count as blocks. Blocks that are never called, such as an
         auxiliary head, do not count.
 
         Raises:
             UserError: there is no such layer.
         """
-        called = self.layer_names
-        blocks = [name for name in self.block_names if name in called] or called
-        depths = [-1, *sorted(map(self.depth, blocks))]
-        return float(np.interp(self.depth(layer), depths, np.linspace(0, 1, len(depths))))
+        passes = self._passes()
+        self._existing(layer, passes)
+        positions = passes.calls.positions
+        blocks = [name for name in self.block_names if name in positions] or positions
+        ends = [-1, *sorted({positions[block] for block in blocks})]
+        position = positions.get(layer, len(positions))  # the output comes last
+        return float(np.interp(position, ends, np.linspace(0, 1, len(ends))))
 
     @property
     def cut_names(self) -> tuple[str, ...]:

@@ -17,7 +17,8 @@ from src.tables.truth_rows import DepthRow
 MAX_PANELS = 6  # on a page
 ON_DEPTH = (
     " Relative depth is the share of a network's blocks up to a layer; layers of different networks "
-    "correspond if each is the nearest to the other in depth."
+    "correspond if each is the nearest to the other in depth. Points stand at equal steps of depth: a "
+    "pair of layers counts at the step that is nearest to the mean of its depths."
 )
 MAX_IN_CAPTION = 2  # pairs of groups without curves that a caption names
 

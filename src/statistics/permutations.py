@@ -62,7 +62,8 @@ def permutation_test(values: np.ndarray, in_group: np.ndarray, *, side: str) -> 
     The difference is one of the effects of networks on one side of a pair (see `effects`). A
     labeling counts by the p-value of Welch's test of these effects. Unlike the difference itself,
     this is comparable between labelings where groups differ in size and in spread (Janssen 1997 on
-    studentised permutation tests; Beran 1988 on p-values as statistics).
+    studentised permutation tests; Beran 1988 on p-values as statistics). Of labelings whose effects
+    have no spread, as shares of 0 and 1 may have none, the larger difference counts more.
 
     The p-value is the share of the labelings that count at least as much as the observed one, in
     either direction. The observed labeling is among them. So the test rejects with probability of
@@ -86,9 +87,16 @@ def permutation_test(values: np.ndarray, in_group: np.ndarray, *, side: str) -> 
 
     is_pair = ~np.eye(n_networks, dtype=bool)
     rounding = ROUNDING * np.abs(values[is_pair]).max()
-    of_labelings = welch_p(effects(values, labelings), labelings, rounding)
-    observed = welch_p(effects(values, in_group[None]), in_group[None], rounding).item()
-    n_as_low = int((of_labelings <= observed * (1 + TIE_OF_P)).sum())
+    effects_of_labelings = effects(values, labelings)
+    observed_effects = effects(values, in_group[None])
+    of_labelings = welch_p(effects_of_labelings, labelings, rounding)
+    observed = welch_p(observed_effects, in_group[None], rounding).item()
+    counts = of_labelings <= observed * (1 + TIE_OF_P)
+    if observed == 0:  # without any spread, a labeling counts by its difference
+        differences = np.abs(_differences(effects_of_labelings, labelings))
+        observed_difference = np.abs(_differences(observed_effects, in_group[None]))
+        counts &= differences >= observed_difference - rounding
+    n_as_low = int(counts.sum())
     return Permuted(
         mean_within=values[is_pair & np.outer(in_group, in_group)].mean().item(),
         mean_across=values[np.outer(in_group, ~in_group)].mean().item(),
@@ -140,7 +148,7 @@ def welch_p(samples: np.ndarray, labelings: np.ndarray, rounding: float = 0.0) -
     """
     n_in_group = int(labelings[0].sum())
     n_second = labelings.shape[1] - n_in_group
-    difference = np.abs(_means(samples, labelings) - _means(samples, ~labelings))
+    difference = np.abs(_differences(samples, labelings))
     variance = _variances(samples, labelings, rounding)
     error = variance / n_in_group  # squared standard error of the mean
     if n_second == 1:
@@ -156,6 +164,11 @@ def welch_p(samples: np.ndarray, labelings: np.ndarray, rounding: float = 0.0) -
     t = difference / np.sqrt(np.where(has_spread, error_of_both, 1.0))
     without_spread = np.where(difference > rounding, 0.0, 1.0)
     return np.where(has_spread, 2 * scipy.special.stdtr(freedom, -t), without_spread)
+
+
+def _differences(samples: np.ndarray, labelings: np.ndarray) -> np.ndarray:
+    """Return the mean (P,) of the group less that of the second group, of samples (P, N)."""
+    return _means(samples, labelings) - _means(samples, ~labelings)
 
 
 def _means(samples: np.ndarray, chosen: np.ndarray) -> np.ndarray:
