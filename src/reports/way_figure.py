@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from src.ground.console import listed
 from src.ground.figure_files import page_of
 from src.ground.grouping import grouped
 from src.reports.curves import MAX_ALIKE, Curve, CurvePanel, Point, curves, lines_of, points_of
@@ -46,7 +47,15 @@ def draw_way(
                 ]
             )
     in_order = _layers_of([row for rows in rows_of_title.values() for row in rows])
-    for number, page in enumerate(_pages(panels_of_title), start=1):
+    pages = _pages(panels_of_title)
+    for number, page in enumerate(pages, start=1):
+        rule = f"A pair that keeps the accuracy loses the image where its line falls below {limit:g}"
+        text = f"{caption} {rule}; chance is 0.5."
+        if not all(math.isnan(point.low) for point in points_of(page)):
+            text += " Bands: intervals of 95 % over images."
+        if len(pages) > 1:
+            titles = dict.fromkeys(panel.title for panel in page)
+            text += f" Page {number} of {len(pages)}: {listed(titles)}."
         curves(
             page_of(path.with_suffix(".png"), number),
             page,
@@ -54,15 +63,8 @@ def draw_way(
             layers=[layer for layer in in_order if layer in _layers_in(page)],
             lines=lines_of(chain.from_iterable(panels_of_title)),
             title=title,
-            caption=f"{caption} {_explanation(page, limit)}".strip(),
+            caption=text.strip(),
         )
-
-
-def _explanation(page: Sequence[CurvePanel], limit: float) -> str:
-    """Return the sentences of the caption on the lines and the bands of a page."""
-    text = f"A pair that keeps the accuracy loses the image where its line falls below {limit:g}; chance is 0.5."
-    has_bands = not all(math.isnan(point.low) for point in points_of(page))
-    return f"{text} Bands: intervals of 95 % over images." if has_bands else text
 
 
 def _pages(panels_of_title: Sequence[list[CurvePanel]]) -> list[list[CurvePanel]]:
@@ -75,7 +77,9 @@ def _pages(panels_of_title: Sequence[list[CurvePanel]]) -> list[list[CurvePanel]
     for panels in panels_of_title:
         fills_lines = MAX_ALIKE % len(panels) == 0
         has_room = bool(pages) and len(pages[-1]) + len(panels) <= MAX_PANELS
-        if fills_lines and has_room and _are_alike(_layers_in(pages[-1]), _layers_in(panels)):
+        earlier = _layers_in(pages[-1]) if pages else set()
+        layers = _layers_in(panels)
+        if fills_lines and has_room and (earlier <= layers or layers <= earlier):
             pages[-1] += panels
         else:
             for first in range(0, len(panels), MAX_PANELS):
@@ -92,16 +96,11 @@ def _layers_in(panels: Sequence[CurvePanel]) -> set[str]:
     return layers
 
 
-def _are_alike(first: set[str], second: set[str]) -> bool:
-    """Return whether one of two sets of layers has all layers of the other."""
-    return first <= second or second <= first
-
-
 def _panels(title: str, rows: Sequence[VerdictRow]) -> dict[str, dict[str, Curve]]:
     """Return the curves of a title, by the title of their panel and by label."""
     pairs = grouped(rows, lambda row: row.pair)
     if len(pairs) <= MAX_LINES:
-        return {title: {str(pair): _mean(of_pair) for pair, of_pair in pairs.items()}}
+        return {title: {" → ".join(pair): _mean(of_pair) for pair, of_pair in pairs.items()}}
     panels: dict[str, dict[str, Curve]] = {}
     for pair, of_pair in pairs.items():
         panel_title = ", ".join(filter(None, (title, f"into {pair.end_layer}")))
