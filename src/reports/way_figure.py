@@ -49,7 +49,9 @@ def draw_way(
     in_order = _layers_of([row for rows in rows_of_title.values() for row in rows])
     pages = _pages(panels_of_title)
     for number, page in enumerate(pages, start=1):
-        rule = f"A pair that keeps the accuracy loses the image where its line falls below {limit:g}"
+        rule = (
+            f"A pair that keeps the accuracy loses the image where its line falls below {limit:g}"
+        )
         text = f"{caption} {rule}; chance is 0.5."
         if not all(math.isnan(point.low) for point in points_of(page)):
             text += " Bands: intervals of 95 % over images."
