@@ -120,14 +120,7 @@ def add_work(options: cli.Parser) -> None:
         action="store_true",
         help="write tables only; with small networks this halves the time",
     )
-    add(
-        "--own-types",
-        type=cli.network,
-        nargs="+",
-        default=[],
-        metavar="TYPE",
-        help="types in the list that are your own code, which runs only if you name it here",
-    )
+    cli.add_own_types(options)
     add(
         "--redo-changed",
         action="store_true",

@@ -38,14 +38,7 @@ def parser() -> cli.Parser:
         " nothing is written",
     )
     add_frozen(options)
-    add(
-        "--own-types",
-        type=cli.network,
-        nargs="+",
-        default=[],
-        metavar="FILE.py:FUNCTION",
-        help="types in the list that are a user's code, which runs only if named here",
-    )
+    cli.add_own_types(options)
     cli.add_gpu(options)
     cli.add_data(options, batch_size=512)
     cli.add_style(options)

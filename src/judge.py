@@ -302,6 +302,8 @@ def judge(
             does not take; or a training diverges.
     """
     forms = [form] if isinstance(form, str) else list(form)
+    if not forms:
+        raise UserError('form names nothing; give a form such as "covariance", or several')
     methods = {name: Method.of(name) for name in forms}
     settings = {
         name: training_settings(method.n_epochs, {"seed": seed, **training})
@@ -636,6 +638,8 @@ def _measured(made: Mapping[str, _MadeStitches], reference: Reference) -> dict[s
     """Measure the stitches of all forms on the test images, in one pass of each network."""
     grids = {form: stitches.grid for form, stitches in made.items()}
     any_grid, *_ = grids.values()
+    for grid in grids.values():
+        grid.train(False)
     evaluations = {form: GridEvaluation(grid) for form, grid in grids.items()}
     scorings = {form: GridScoring(grid, reference) for form, grid in grids.items()}
     for batch in batches_of(reference):

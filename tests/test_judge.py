@@ -413,3 +413,8 @@ def test_limits_are_shares(networks, digits):
         judge(*networks[1], *digits, layers="pool4", n_matched=0)
     with pytest.raises(UserError, match="front is a str; give a torch.nn.Module"):
         judge("front.pt", networks[1][1], *digits)
+
+
+def test_no_form_is_refused_in_one_line():
+    with pytest.raises(UserError, match="covariance"):
+        judge(nn.Identity(), nn.Identity(), [], [], form=[])

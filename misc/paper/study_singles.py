@@ -72,14 +72,7 @@ def parser() -> cli.Parser:
         help="folder to write singles.csv, predictions.csv, images.npz, twins/, and the lists networks.csv, twins.csv "
         "and all.csv",
     )
-    add(
-        "--own-types",
-        type=cli.network,
-        nargs="+",
-        default=[],
-        metavar="TYPE",
-        help="types in the list that are your own code, which runs only if you name it here",
-    )
+    cli.add_own_types(options)
     add(
         "--least-accuracy",
         type=cli.real_number(at_least=0, at_most=100),

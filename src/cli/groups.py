@@ -9,7 +9,7 @@ from src.choices.datasets import DATASET_NAMES, INTERVENTIONS, dataset_name
 from src.choices.models import MODEL_NAMES, VIT_INPUTS, VITS
 from src.choices.similarity import MEASURES, PAPER
 from src.cli.parser import Parser
-from src.cli.types import cutoff, described, names_or_code, real_number, whole_number
+from src.cli.types import cutoff, described, names_or_code, network, real_number, whole_number
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.ground.user_code import CODE
@@ -89,6 +89,18 @@ def add_style(parser: Parser) -> None:
         metavar="FILE",
         help="style sheet of matplotlib (.mplstyle), whose settings go over those of "
         "src/reports/figures.mplstyle",
+    )
+
+
+def add_own_types(parser: Parser) -> None:
+    """Add `--own-types`, for a script that reads a list of networks."""
+    parser.add_argument(
+        "--own-types",
+        type=network,
+        nargs="+",
+        default=[],
+        metavar="TYPE",
+        help="types in the list that are your own code, which runs only if you name it here",
     )
 
 
@@ -178,9 +190,9 @@ def _note_training_on_others(args: Namespace) -> None:
 
     options = vars(args)
     training_images = SPLITS[split_name(train=True)]
-    for network in recorded(options).values():
-        if training_images in changed_images(options_beside(network.path), options):
-            note_once(f"{network.title} was trained on earlier {training_images} of {args.dataset}")
+    for name in recorded(options).values():
+        if training_images in changed_images(options_beside(name.path), options):
+            note_once(f"{name.title} was trained on earlier {training_images} of {args.dataset}")
 
 
 def n_cores() -> int:

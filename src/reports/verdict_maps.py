@@ -55,7 +55,8 @@ def rule_in_short(limits: Limits) -> str:
     """Return the rule for similar pairs in one sentence, for the figure."""
     return (
         f"Similar: less than {100 * limits.tolerance:g} points are lost, and more than "
-        f"{limits.identification:.0%} of the images are identified at every layer up to the output (chance: 50%)."
+        f"{limits.identification:.0%} of the images are identified at every layer up to the output (chance: 50%). "
+        "Identification is the smallest of these shares."
     )
 
 
