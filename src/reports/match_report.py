@@ -8,13 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 from src.choices.similarity import measure_of
-from src.collected.best_matches import (
-    END,
-    FRONT,
-    BestMatchRow,
-    MatchShareRow,
-    match_shares,
-)
+from src.collected.best_matches import END, FRONT, BestMatchRow, MatchShareRow, match_shares
 from src.ground.console import note, result, table
 from src.ground.grouping import grouped
 from src.tables.matrices import Matrix
