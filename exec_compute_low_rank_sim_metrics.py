@@ -21,7 +21,12 @@ def parser() -> cli.Parser:
     add = options.add_argument
     add("-s", "--seed", type=cli.whole_number(0), default=0, help="seed of fresh weights")
     cli.add_similarity(options)
-    add("-o", "--output", type=cli.csv_file, help="CSV to write; a figure is drawn beside it")
+    add(
+        "-o",
+        "--output",
+        type=cli.csv_file,
+        help="CSV to write; beside it goes the figure of several rows",
+    )
     cli.add_figure(options)
     add(
         "--verbose",

@@ -39,9 +39,10 @@ def parser() -> cli.Parser:
         "--output",
         type=cli.csv_file,
         default="verdict.csv",
-        help="CSV to write. Beside it go the sentences (.md), the maps of each method (.png, .pdf, and .txt "
-        "with the caption), the shares of identified images (_way.csv, _way.png) and, with several "
-        "pairs of networks, the figure and the tables of groups (_groups.png, _groups.csv, _group_tests.csv)",
+        help="CSV to write. Beside it go the sentences (.md), with several verdicts the maps of each method "
+        "(.png, .pdf, and .txt with the caption), the shares of identified images (_way.csv, _way.png) "
+        "and, with several pairs of networks, the figure and the tables of groups (_groups.png, _groups.csv, "
+        "_group_tests.csv)",
     )
     cli.add_figure(options)
     return options
@@ -141,9 +142,10 @@ def give_verdict(args) -> None:
             ),
         )
         run.finish()
-    note(
-        f"wrote {args.output}; its sentences (.md) and maps of the words and numbers are beside it"
-    )
+    beside = "sentences (.md)"
+    if len(verdicts) > 1:
+        beside += " and maps of the words and numbers"
+    note(f"wrote {args.output}; its {beside} are beside it")
 
 
 def read_folders(folders):

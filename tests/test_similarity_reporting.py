@@ -85,6 +85,16 @@ def test_ranks_of_one_side(drawn):
     assert says(panel.y_label, "1 − ", "Procrustes", "/ 2") and "rank of model 1" in said["x_label"]
 
 
+def test_a_single_row_has_no_figure_and_keeps_none_of_an_earlier_table(drawn, tmp_path):
+    rows = rows_of("a", "c", [None], [None, 3])
+    (tmp_path / "s.png").touch()
+    similarity_report.write_files(tmp_path / "s.csv", rows)
+    assert drawn
+    drawn.clear()
+    similarity_report.write_files(tmp_path / "s.csv", rows[:1])
+    assert not drawn and not (tmp_path / "s.png").exists()
+
+
 def test_nulls_have_panels_of_their_own(drawn):
     values = {"cka": 0.5}
     for ending, calibrated in (("", 0.25), ("_within", 0.125)):

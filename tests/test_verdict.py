@@ -621,6 +621,13 @@ def test_a_verdict_replaces_the_figures_of_the_verdict_before(tmp_path):
     assert (tmp_path / "v_3.txt").exists()
 
 
+def test_a_single_verdict_has_the_way_and_no_map(tmp_path, drawn_figures):
+    write_run(tmp_path / "runs", "1", n_right=945)
+    write_evaluation(tmp_path / "runs", {"1": 0.5})
+    _, err = run(SCRIPT, "runs", "-o", "v.csv", cwd=tmp_path)
+    assert list(drawn_figures) == ["v_way.png"] and "maps" not in err
+
+
 def test_the_way_is_a_table_and_a_figure(tmp_path, drawn_figures):
     """A panel has the lines of a few pairs; many pairs have a panel for each end layer."""
     for number in range(8):

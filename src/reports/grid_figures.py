@@ -19,7 +19,7 @@ from src.runs.network_pairs import KINDS, PAIRS, kind_of_pair
 from src.tables.architectures import StitchOfTypes, architecture_pairs, same_layers
 from src.tables.experiments import NETWORKS, RANKS, by_experiment, method_names
 from src.tables.image_records import told_apart
-from src.tables.matrices import Matrix, accuracies, pivot
+from src.tables.matrices import Matrix, accuracies, mean_pivot
 from src.tables.stitch_rows import StitchRow
 from src.values import Pair
 
@@ -121,17 +121,8 @@ def mean_matrices(rows: Sequence[StitchRow]) -> dict[str, Matrix]:
             title += ", 1 experiment"
         else:
             title += f", mean of {n_experiments} experiments"
-        matrices[title] = mean_accuracies(rows_of_kind)
+        matrices[title] = mean_pivot(rows_of_kind, lambda row: row.accuracy)
     return matrices
-
-
-def mean_accuracies(rows: Sequence[StitchRow]) -> Matrix:
-    """Return the matrix (front layers, end layers) of mean accuracies."""
-    means = {
-        pair: float(np.mean([row.accuracy for row in rows_of_pair]))
-        for pair, rows_of_pair in grouped(rows, lambda row: row.pair).items()
-    }
-    return pivot(rows, lambda row: means[row.pair])
 
 
 def draw_grid(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from src.choices.similarity import ACTIVATIONS, MEASURES, SAMPLES, Measure, measure_of
 from src.ground.console import decimals, result, table
+from src.ground.figure_files import remove_figure
 from src.reports.captions import caption, common, pair_of_networks
 from src.reports.curves import CurvePanel, curves
 from src.reports.heat_maps import Labels, maps
@@ -113,15 +114,17 @@ def _against_nulls(similarity: Similarity) -> str:
 
 
 def write_files(path: Path, rows: Sequence[SimilarityRow], *, title: str = "") -> None:
-    """Write the CSV, one row for each pair of layers and ranks, and the figure beside it.
+    """Write the CSV, one row for each pair of layers and ranks, and the figure of several rows.
 
-    A full rank is empty, and an undefined value is `nan`.
+    A full rank is empty, and an undefined value is `nan`. The figure of an earlier table goes.
 
     Args:
         title: of the figure.
     """
     write_table(path, SimilarityRow, rows)
-    draw(path.with_suffix(".png"), rows, title=title)
+    remove_figure(path)
+    if len(rows) > 1:
+        draw(path.with_suffix(".png"), rows, title=title)
 
 
 def draw(path: Path, rows: Sequence[SimilarityRow], *, title: str = "") -> None:

@@ -1,7 +1,7 @@
 """The report of a verdict: tables, maps of each method, and a paragraph of computed sentences."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -25,7 +25,7 @@ from src.reports.way_figure import draw_way
 from src.runs.network_pairs import CLASS_CONTROLS, PAIRS, SAME_RUN, UNTRAINED_END, UNTRAINED_FRONT
 from src.statistics.intervals import ALPHA
 from src.tables.architectures import architecture_pairs
-from src.tables.matrices import Matrix, is_known, known, pivot
+from src.tables.matrices import Matrix, is_known, known, mean_pivot, pivot
 from src.tables.network_names import short
 from src.tables.quantities import IN_VERDICT, QUANTITIES, shown_in
 from src.tables.tables import write_table
@@ -196,23 +196,13 @@ def print_matrices(rows: Sequence[VerdictRow]) -> None:
 
 def shares_of_similar(rows: Sequence[VerdictRow]) -> Matrix:
     """Return for each pair of layers the share of pairs of networks with the verdict similar."""
-    return _mean_matrix(rows, lambda row: float(row.verdict == SIMILAR))
+    return mean_pivot(rows, lambda row: float(row.verdict == SIMILAR))
 
 
 def means(rows: Sequence[VerdictRow], name: str) -> Matrix:
     """Return by pair of layers the mean of a quantity over pairs of networks, as far as it is
     known."""
-    return _mean_matrix(rows, partial(known, name=name))
-
-
-def _mean_matrix(rows: Sequence[VerdictRow], value: Callable[[VerdictRow], float]) -> Matrix:
-    """Return by pair of layers the mean of a value of rows; NaN where no row has it."""
-    mean_of_layers = {}
-    for pair, rows_of_layers in grouped(rows, lambda row: row.pair).items():
-        values = np.array([value(row) for row in rows_of_layers])
-        defined = values[~np.isnan(values)]
-        mean_of_layers[pair] = float(np.mean(defined)) if len(defined) else np.nan
-    return pivot(rows, lambda row: mean_of_layers[row.pair])
+    return mean_pivot(rows, partial(known, name=name))
 
 
 def values_of_verdicts(
@@ -308,12 +298,33 @@ def way_rows(rows: Iterable[VerdictRow]) -> Iterator[WayRow]:
 def draw(
     path: Path, rows: Sequence[VerdictRow], limits: Limits, *, title: str, caption: str
 ) -> None:
+    """Draw the maps of several verdicts, and the way of each."""
+    caption = f"{caption} {_on_positions(rows)}".strip()
+    parts = parts_of(rows)
+    if len(rows) > 1:
+        _draw_maps(path, rows, parts, limits, title=title, caption=caption)
+    draw_way(
+        path.with_name(f"{path.stem}_way.png"),
+        {name: part.rows for name, part in titled_in_figures(parts).items()},
+        limit=limits.identification,
+        title=title,
+        caption=caption,
+    )
+
+
+def _draw_maps(
+    path: Path,
+    rows: Sequence[VerdictRow],
+    parts: Sequence[Section],
+    limits: Limits,
+    *,
+    title: str,
+    caption: str,
+) -> None:
     """Draw the maps: a column of panels a section and a pair of groups, a line a quantity.
 
     The main figure ends with the verdicts. The further quantities have a figure for themselves.
     """
-    caption = f"{caption} {_on_positions(rows)}".strip()
-    parts = parts_of(rows)
     sections = list(chain.from_iterable(map(by_groups, parts)))
     has_summary = any(section.is_summary for section in sections)
     main_quantities = IN_SUMMARY if has_summary else IN_MAIN_FIGURE
@@ -350,13 +361,6 @@ def draw(
             title=title,
             caption=caption,
         )
-    draw_way(
-        path.with_name(f"{path.stem}_way.png"),
-        {name: part.rows for name, part in titled_in_figures(parts).items()},
-        limit=limits.identification,
-        title=title,
-        caption=caption,
-    )
 
 
 def _heat_maps(section: Section, names: Sequence[str], limits: Limits) -> dict[str, Panel]:

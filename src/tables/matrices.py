@@ -5,6 +5,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+import numpy as np
+
 
 class PairOfLayers(Protocol):
     """A row about two layers, as a stitch is."""
@@ -63,6 +65,23 @@ def pivot(
     for front in fronts:
         values.append([cells.get((front, end), missing) for end in ends])
     return Matrix(fronts, ends, values)
+
+
+def mean_pivot(rows: Iterable[Row], value: Callable[[Row], float]) -> Matrix:
+    """Return the matrix (front layers, end layers) of the mean of a value over stitches of equal
+    layers; NaN where it is NaN in all of them."""
+    rows = list(rows)
+    values_of_layers: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        values = values_of_layers.setdefault((row.front_layer, row.end_layer), [])
+        number = value(row)
+        if not math.isnan(number):
+            values.append(number)
+    means = {
+        layers: float(np.mean(values)) if values else math.nan
+        for layers, values in values_of_layers.items()
+    }
+    return pivot(rows, lambda row: means[row.front_layer, row.end_layer])
 
 
 def is_known(rows: Iterable[object], name: str) -> bool:
