@@ -19,7 +19,7 @@ def parser() -> cli.Parser:
     cli.add_interventions(options, of_tests=True)
     cli.add_gpu(options)
     add = options.add_argument
-    add("-s", "--seed", type=cli.whole_number(0), default=0, help="seed of fresh weights")
+    add("-s", "--seed", type=cli.whole_from_0, default=0, help="seed of fresh weights")
     cli.add_similarity(options)
     add(
         "-o",
@@ -39,7 +39,7 @@ def parser() -> cli.Parser:
 def add_layers(options) -> None:
     """Add the two networks, their layers and their ranks."""
     add = options.add_argument
-    rank = cli.whole_number(0)
+    rank = cli.whole_from_0
     add(
         "model1_path",
         help=f"checkpoint of the first network: {cli.CHECKPOINT}; or an .npz file of features",

@@ -24,7 +24,7 @@ def parser() -> cli.Parser:
     add(
         "-ranks",
         "--ranks",
-        type=cli.whole_number(0),
+        type=cli.whole_from_0,
         nargs="*",
         default=[],
         help="numbers of principal components of a batch to keep, a probe for each; "
@@ -47,14 +47,14 @@ def add_probe_training(options: cli.Parser) -> None:
         "-e",
         "--epochs",
         dest="n_epochs",
-        type=cli.whole_number(0),
+        type=cli.whole_from_0,
         default=10,
         help="number of epochs",
     )
     add(
         "-lr",
         "--learning-rate",
-        type=cli.real_number(above=0),
+        type=cli.real_above_0,
         default=1e-3,
         help="learning rate; with more than five epochs, the last five have a tenth of it",
     )
@@ -62,11 +62,11 @@ def add_probe_training(options: cli.Parser) -> None:
         "-wd",
         "--weight_decay",
         "--weight-decay",
-        type=cli.real_number(at_least=0),
+        type=cli.real_from_0,
         default=1e-5,
         help="weight decay",
     )
-    add("-s", "--seed", type=cli.whole_number(0), default=0, help="random seed")
+    add("-s", "--seed", type=cli.whole_from_0, default=0, help="random seed")
     add(
         "--verbose",
         action="store_true",

@@ -42,6 +42,10 @@ def parser() -> cli.Parser:
     cli.add_data(options, batch_size=256)
     cli.add_interventions(options, of_tests=True)
     cli.add_training(options, n_epochs=30)
+    cli.add_matching(options)
+    cli.add_channels_last(options, "front", "end")
+    cli.add_style(options)
+    cli.add_resume(options)
     add_files(options)
     add_method(options)
     add_shapes(options)
@@ -87,7 +91,6 @@ def add_method(options: cli.Parser) -> None:
         default="task",
         help=f"training loss. {cli.described(OBJECTIVES)}; or {CODE}, a loss of your own",
     )
-    cli.add_matching(options)
     add(
         "--class-control",
         action="store_true",
@@ -97,7 +100,7 @@ def add_method(options: cli.Parser) -> None:
     add(
         "-l1",
         "--l1-coef",
-        type=cli.real_number(at_least=0),
+        type=cli.real_from_0,
         default=0.0,
         help="weight of the l1 norm of the stitching layer in the loss",
     )
@@ -128,11 +131,10 @@ def add_shapes(options: cli.Parser) -> None:
         default="bilinear",
         help="interpolation for resizing feature maps",
     )
-    cli.add_channels_last(options, "front", "end")
 
 
 def add_ranks(options: cli.Parser) -> None:
-    """Add the options that truncate the front activations, and `--resume`."""
+    """Add the options that truncate the front activations."""
     add = options.add_argument
     add(
         "--front-stitch-rank",
@@ -141,8 +143,6 @@ def add_ranks(options: cli.Parser) -> None:
         help="keep so many principal components of the front activations of each batch; 0, and "
         "the default: all components",
     )
-    cli.add_style(options)
-    cli.add_resume(options)
     add(
         "--front-pinv-rank",
         type=cli.rank,

@@ -20,7 +20,7 @@ def parser() -> cli.Parser:
     add(
         "-sf",
         "--save-frequency",
-        type=cli.whole_number(0),
+        type=cli.whole_from_0,
         default=0,
         help="save the network every so many epochs, and after the last epoch; "
         "0: after the last epoch only",
@@ -28,7 +28,7 @@ def parser() -> cli.Parser:
     add(
         "-epoch-size",
         "--epoch-size",
-        type=cli.whole_number(1),
+        type=cli.whole_from_1,
         default=None,
         help="images in an epoch; the next epoch has the next images; "
         "default: all images, 50,000 of cifar5m",

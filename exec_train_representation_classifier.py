@@ -36,7 +36,7 @@ def parser() -> cli.Parser:
     add(
         "-sf",
         "--save-frequency",
-        type=cli.whole_number(0),
+        type=cli.whole_from_0,
         default=0,
         help="save the detector every so many epochs of training on the labels, and after the last "
         "of them; 0: after the last only",
@@ -115,7 +115,7 @@ def add_finetuning(options: cli.Parser) -> None:
         "-fe",
         "--finetune-epochs",
         dest="n_finetune_epochs",
-        type=cli.whole_number(0),
+        type=cli.whole_from_0,
         default=20,
         help="number of epochs of fine-tuning",
     )

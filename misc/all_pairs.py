@@ -111,7 +111,7 @@ def add_work(options: cli.Parser) -> None:
     add("--no-similarity", action="store_true", help="do not measure similarity")
     add(
         "--probes",
-        type=cli.whole_number(1),
+        type=cli.whole_from_1,
         metavar="EPOCHS",
         help="also train linear probes of all networks for so many epochs, with -b, -lr and -wd",
     )

@@ -44,7 +44,7 @@ def parser() -> cli.Parser:
     cli.add_style(options)
     add(
         "--intervention-seed",
-        type=cli.whole_number(0),
+        type=cli.whole_from_0,
         default=0,
         help="that of the dots on test images",
     )

@@ -27,7 +27,7 @@ def parser() -> cli.Parser:
         "-j",
         "--workers",
         dest="n_workers",
-        type=cli.whole_number(0),
+        type=cli.whole_from_0,
         default=4,
         help="processes that decode images, of each GPU",
     )
@@ -35,7 +35,7 @@ def parser() -> cli.Parser:
     add_weights(options)
     add(
         "--seed",
-        type=cli.whole_number(0),
+        type=cli.whole_from_0,
         default=0,
         help="random seed: weights, order, augmentation",
     )
@@ -44,7 +44,7 @@ def parser() -> cli.Parser:
     add(
         "-sf",
         "--save-frequency",
-        type=cli.whole_number(0),
+        type=cli.whole_from_0,
         default=1,
         help="save every so many epochs, and the last one",
     )
@@ -54,19 +54,17 @@ def parser() -> cli.Parser:
 def add_training(options: cli.Parser) -> None:
     """Add the options of training: epochs, batches and the optimiser."""
     add = options.add_argument
-    whole = cli.whole_number
-    real = cli.real_number
     add(
         "--epochs",
         dest="n_epochs",
-        type=whole(0),
+        type=cli.whole_from_0,
         default=90,
         help="epochs; the learning rate drops after every 30",
     )
     add(
         "-b",
         "--batch-size",
-        type=whole(1),
+        type=cli.whole_from_1,
         default=256,
         help="images in a batch, of all GPUs together",
     )
@@ -74,23 +72,23 @@ def add_training(options: cli.Parser) -> None:
         "--lr",
         "--learning-rate",
         dest="learning_rate",
-        type=real(above=0),
+        type=cli.real_above_0,
         default=0.1,
         help="initial learning rate",
     )
-    add("--momentum", type=real(at_least=0), default=0.9, help="momentum of SGD")
+    add("--momentum", type=cli.real_from_0, default=0.9, help="momentum of SGD")
     add(
         "--wd",
         "--weight-decay",
         dest="weight_decay",
-        type=real(at_least=0),
+        type=cli.real_from_0,
         default=1e-4,
         help="weight decay",
     )
     add(
         "-p",
         "--print-freq",
-        type=whole(0),
+        type=cli.whole_from_0,
         default=10,
         help="batches from one line of progress to the next; 0: none",
     )
@@ -126,11 +124,10 @@ def add_weights(options: cli.Parser) -> None:
 def add_device(options: cli.Parser) -> None:
     """Add the options of the GPU, and of a test of its speed."""
     add = options.add_argument
-    whole = cli.whole_number
     add(
         "--gpu",
         "-gpu",
-        type=whole(-1),
+        type=cli.whole_number(-1),
         default=None,
         help="GPU, -1: CPU; else 0, or that of torchrun's local rank",
     )
@@ -138,7 +135,7 @@ def add_device(options: cli.Parser) -> None:
     add("--dummy", action="store_true", help="random images in the place of data, to measure speed")
     add(
         "--dummy-size",
-        type=whole(1),
+        type=cli.whole_from_1,
         default=1281167,
         help="number of random training images; a 25th as many for validation",
     )

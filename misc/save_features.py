@@ -22,7 +22,7 @@ def parser() -> cli.Parser:
     cli.add_data(options, batch_size=64)
     cli.add_interventions(options, of_tests=True)
     cli.add_gpu(options)
-    add("-s", "--seed", type=cli.whole_number(0), default=0, help="seed of fresh weights")
+    add("-s", "--seed", type=cli.whole_from_0, default=0, help="seed of fresh weights")
     add(
         "-n",
         "--n-samples",

@@ -81,7 +81,7 @@ def parser() -> cli.Parser:
     )
     add(
         "--attacked",
-        type=cli.whole_number(1),
+        type=cli.whole_from_1,
         default=500,
         help="number of test images, the first ones, that are attacked",
     )

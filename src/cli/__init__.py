@@ -45,6 +45,10 @@ from src.cli.types import (
     names_or_code,
     network,
     rank,
+    real_above_0,
+    real_from_0,
     real_number,
+    whole_from_0,
+    whole_from_1,
     whole_number,
 )

@@ -9,7 +9,20 @@ from src.choices.datasets import DATASET_NAMES, INTERVENTIONS, dataset_name
 from src.choices.models import MODEL_NAMES, VIT_INPUTS, VITS
 from src.choices.similarity import MEASURES, PAPER
 from src.cli.parser import Parser
-from src.cli.types import cutoff, described, names_or_code, network, real_number, whole_number
+from src.cli.types import (
+    cutoff,
+    described,
+    names_or_code,
+    network,
+    number_of_samples,
+    real_above_0,
+    real_from_0,
+    real_number,
+    scheduler,
+    whole_from_0,
+    whole_from_1,
+    whole_number,
+)
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.ground.user_code import CODE
@@ -26,6 +39,14 @@ if TYPE_CHECKING:
     from src.training import Settings
 
 MOST_WORKERS = 16  # that decode images by default
+
+# Types of single options
+_gpu = whole_number(-1)
+_at_least_two = whole_number(2)
+_permutations = whole_number(19)
+_STRENGTHS = {
+    name: real_number(at_least=0, at_most=row.at_most) for name, row in INTERVENTIONS.items()
+}
 
 # Help texts
 _LISTED = [name for name in MODEL_NAMES if not name.startswith(("vit_", "repr_cls_"))]
@@ -48,7 +69,7 @@ CHANNELS_LAST = (
 def add_gpu(parser: Parser) -> None:
     """Add `-gpu`, `--amp` and `--tf32`."""
     add = parser.add_argument
-    add("-gpu", "--gpu", type=whole_number(-1), default=0, help="number of the GPU; -1: the CPU")
+    add("-gpu", "--gpu", type=_gpu, default=0, help="number of the GPU; -1: the CPU")
     add(
         "--amp",
         choices=PRECISIONS,
@@ -131,7 +152,7 @@ def add_data(parser: Parser, *, batch_size: int | None) -> None:
     add(
         "-b",
         "--batch-size",
-        type=whole_number(1),
+        type=whole_from_1,
         default=batch_size,
         help=about_batch_size,
     )
@@ -139,7 +160,7 @@ def add_data(parser: Parser, *, batch_size: int | None) -> None:
         "-workers",
         "--loader-workers",
         dest="n_workers",
-        type=whole_number(0),
+        type=whole_from_0,
         default=None,
         help="processes that decode images from disk; data sets in memory need none; default: the "
         f"number of cores, at most {MOST_WORKERS}",
@@ -147,7 +168,7 @@ def add_data(parser: Parser, *, batch_size: int | None) -> None:
     add(
         "-prefetch",
         "--prefetch-factor",
-        type=whole_number(1),
+        type=whole_from_1,
         default=1,
         help="batches that each process of -workers prepares ahead",
     )
@@ -216,14 +237,14 @@ def add_training(parser: Parser, *, n_epochs: int | None, momentum: bool = False
             "-e",
             "--epochs",
             dest="n_epochs",
-            type=whole_number(0),
+            type=whole_from_0,
             default=n_epochs,
             help="number of epochs",
         )
     add(
         "-lr",
         "--learning-rate",
-        type=real_number(above=0),
+        type=real_above_0,
         default=1e-3,
         help="initial learning rate",
     )
@@ -231,15 +252,15 @@ def add_training(parser: Parser, *, n_epochs: int | None, momentum: bool = False
         "-wd",
         "--weight_decay",
         "--weight-decay",
-        type=real_number(at_least=0),
+        type=real_from_0,
         default=1e-5,
         help="weight decay",
     )
-    add("-s", "--seed", type=whole_number(0), default=0, help="random seed")
+    add("-s", "--seed", type=whole_from_0, default=0, help="random seed")
     _add_schedule(parser)
     add(
         "--grad-clip",
-        type=real_number(above=0),
+        type=real_above_0,
         default=None,
         help="largest l2 norm of gradients; larger gradients are scaled down to it",
     )
@@ -266,7 +287,7 @@ def _add_schedule(parser: Parser) -> None:
         "-sched",
         "--lr-scheduler",
         dest="scheduler",
-        type=_scheduler,
+        type=scheduler,
         choices=SCHEDULERS,
         default="none",
         help="cosine: the learning rate falls to 0 over all epochs",
@@ -274,16 +295,11 @@ def _add_schedule(parser: Parser) -> None:
     add(
         "-rlre",
         "--reduce-lr-epochs",
-        type=whole_number(1),
+        type=whole_from_1,
         nargs="*",
         default=[],
         help="multiply the learning rate by 0.1 after these epochs",
     )
-
-
-def _scheduler(text: str) -> str:
-    """Read the name of a scheduler; the public code writes none as an empty text."""
-    return text or "none"
 
 
 def add_matching(parser: Parser) -> None:
@@ -293,7 +309,7 @@ def add_matching(parser: Parser) -> None:
         "-pinv-samples",
         "--pinv-init-samples",
         dest="n_pinv_init_samples",
-        type=_number_of_samples,
+        type=number_of_samples,
         default=100,
         help="number of training images for direct matching; auto: for each pair of layers, start "
         "with 100 and double the number until the fit is as good on other images",
@@ -309,20 +325,13 @@ def add_matching(parser: Parser) -> None:
     )
 
 
-def _number_of_samples(text: str) -> int | str:
-    """Read a number of images, or auto."""
-    if text == "auto":
-        return text
-    return whole_number(1)(text)
-
-
 def add_similarity(parser: Parser) -> None:
     """Add the options of measures: `-n`, `--metrics`, `--alignment` and `--permutations`."""
     add = parser.add_argument
     add(
         "-n",
         "--n-samples",
-        type=whole_number(2),
+        type=_at_least_two,
         default=1000,
         help="compare on so many validation images, the first ones",
     )
@@ -346,7 +355,7 @@ def add_similarity(parser: Parser) -> None:
     add(
         "--permutations",
         dest="n_permutations",
-        type=whole_number(19),
+        type=_permutations,
         default=None,
         help="number of random permutations of the images, such as 200, for p-values and "
         "calibrated values. All images are permuted, and then the images within each class",
@@ -363,13 +372,13 @@ def add_interventions(parser: Parser, *, of_tests: bool = False) -> None:
         if row.changes_tests or not of_tests:
             parser.add_argument(
                 f"--{name.replace('_', '-')}",
-                type=real_number(at_least=0, at_most=row.at_most),
+                type=_STRENGTHS[name],
                 metavar=row.metavar,
                 help=row.description,
             )
     parser.add_argument(
         "--intervention-seed",
-        type=whole_number(0),
+        type=whole_from_0,
         default=0,
         help="seed of random dots, labels and noise; independent of -s",
     )

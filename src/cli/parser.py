@@ -3,20 +3,19 @@
 import argparse
 import contextlib
 import functools
-import re
 import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from src.ground.console import note
 from src.ground.errors import Misfit, UserError, as_user_error, unknown_name
 from src.ground.files import read_yaml
 from src.ground.style import use_style
-from src.ground.user_code import absolute, is_user_code, source_of
+from src.ground.user_code import code_in, codes_of_options, source_of
 from src.runs.options import NOT_RECORDED
 from src.tables.network_names import content_of
 
@@ -27,7 +26,6 @@ HARMLESS = (
 )
 # Endings of options that may name code of a user
 NAMES_CODE = ("_type", "arch", "own_types", "metrics", "detector", "objective", "methods")
-EPOCHS = re.compile(r":\d+$")  # behind an objective
 # Endings of entries of a `config.txt` that are no options
 DERIVED = ("_sha256", "_path_seed", "stitching_option")
 
@@ -73,6 +71,8 @@ class Parser(argparse.ArgumentParser):
             if path is not None:
                 from_file = self._set_defaults(Path(path))
             parsed = super().parse_args(words, namespace)
+            for name, value in vars(parsed).items():
+                setattr(parsed, name, _flat(value))
             _record_code(parsed, from_file, words)
         except (argparse.ArgumentError, UserError) as error:
             self.error(str(error))
@@ -106,17 +106,10 @@ class Parser(argparse.ArgumentParser):
                 raise UserError(f"{path}: {action.dest}: {value!r} is neither true nor false")
             action.default = value
         else:
-            action.default = self._get_values(action, _words(action, value))
+            action.default = _flat(self._get_values(action, _words(action, value)))
         action.required = False
         if not action.option_strings:
             action.nargs = "*" if action.nargs == "+" else "?"
-
-    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
-        """Return the value of an option; words with commas between names give one list of names."""
-        values = super()._get_values(action, arg_strings)
-        if action.nargs == "+" and values and isinstance(values[0], list):
-            return [name for names in values for name in names]
-        return values
 
     def words(self, options: argparse.Namespace) -> list[str]:
         """Return the command line of options, without options that have their default."""
@@ -146,43 +139,36 @@ def _record_code(
     Raises:
         UserError: the file of `--config` names code that the command line does not name.
     """
-    values_in_words = [word.partition("=")[2] for word in words]
-    codes_in_words = code_in([*words, *values_in_words])
-    for name, value in list(vars(parsed).items()):
-        codes = code_in(value) if name.endswith(NAMES_CODE) else []
-        if not codes:
-            continue
+    options = vars(parsed)
+    may_name_code = [name for name in options if name.endswith(NAMES_CODE)]
+    codes_of = codes_of_options({name: options[name] for name in may_name_code})
+    for name, codes in codes_of.items():
         if name in from_file:
-            _refuse_unnamed(name, codes, codes_in_words)
+            _refuse_unnamed(name, codes, words)
         digests = {code: content_of(source_of(code)) for code in codes}
-        if isinstance(value, list):
+        if isinstance(options[name], list):
             setattr(parsed, f"{name}_sha256", digests)
         else:
             setattr(parsed, f"{name}_sha256", digests[codes[0]])
 
 
-def code_in(value: object) -> list[str]:
-    """Return the names of user code in the value of an option, with absolute paths.
-
-    Args:
-        value: a text or a list of texts; a text may have commas between names, and epochs behind a
-            name.
-    """
-    texts = value if isinstance(value, list) else [value]
-    names = [name for text in texts for name in (text, *str(text).split(","))]
-    without_epochs = [EPOCHS.sub("", str(name)) for name in names]
-    codes = [name for name in without_epochs if is_user_code(name)]
-    return list(dict.fromkeys(map(absolute, codes)))
-
-
-def _refuse_unnamed(option: str, codes: Sequence[str], named: Collection[str]) -> None:
+def _refuse_unnamed(option: str, codes: Sequence[str], words: Sequence[str]) -> None:
     """Raise a UserError if a file of options has code that the command line does not name."""
+    values_in_words = [word.partition("=")[2] for word in words]
+    named = code_in([*words, *values_in_words])
     for code in codes:
         if code not in named:
             raise UserError(
                 f"{option} {code} stands in the file of --config alone, and a file of options does "
                 "not run code; name it on the command line as well"
             )
+
+
+def _flat(value: object) -> object:
+    """Return a list of lists of names, from words with commas between names, as one list."""
+    if isinstance(value, list) and value and isinstance(value[0], list):
+        return [name for names in value for name in names]
+    return value
 
 
 def _words(action: argparse.Action, value: object) -> list[str]:

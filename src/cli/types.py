@@ -45,8 +45,15 @@ def whole_number(minimum: int) -> Callable[[str], int]:
 
 def rank(text: str) -> int | None:
     """Read a rank; 0 is the full rank, as in the public code, and becomes None."""
-    number = whole_number(0)(text)
+    number = whole_from_0(text)
     return None if number == 0 else number
+
+
+def number_of_samples(text: str) -> int | str:
+    """Read a number of images, or auto."""
+    if text == "auto":
+        return text
+    return whole_from_1(text)
 
 
 def descending(ranks: Sequence[int] | None) -> list[int | None]:
@@ -84,6 +91,11 @@ def cutoff(text: str) -> str:
     return str(_share(text))
 
 
+def scheduler(text: str) -> str:
+    """Read the name of a scheduler; the public code writes none as an empty text."""
+    return text or "none"
+
+
 def network(text: str) -> str:
     """Read the type of a network; the path of a user's file becomes absolute."""
     if text in (FRESH, DEFAULT) or text.endswith(CHECKPOINT_ENDINGS):
@@ -104,7 +116,9 @@ def name_or_code(kind: str, names: Collection[str]) -> Callable[[str], str]:
     """
 
     def parse(text: str) -> str:
-        if text not in names and not is_user_code(text):
+        if text in names:
+            return text
+        if not is_user_code(text):
             raise argparse.ArgumentTypeError(str(unknown_name(kind, text, [*names, CODE])))
         return absolute(text)
 
@@ -133,6 +147,11 @@ def output_file(*endings: str) -> Callable[[str], str]:
     )
 
 
+# Types of many options
+whole_from_0 = whole_number(0)
+whole_from_1 = whole_number(1)
+real_from_0 = real_number(at_least=0)
+real_above_0 = real_number(above=0)
 csv_file = output_file(".csv")
 features_file = output_file(".npz")
 figure_file = output_file(".png", ".pdf")

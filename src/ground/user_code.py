@@ -10,7 +10,7 @@ import importlib.util
 import re
 import sys
 import traceback
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from src.ground.errors import UserError, unknown_name
 
 CODE = "FILE.py:FUNCTION or package.module:function"
 MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")  # the name of a module, with its packages
+EPOCHS = re.compile(r":\d+$")  # behind an objective
 
 
 def is_user_code(name: str) -> bool:
@@ -54,6 +55,29 @@ def absolute(name: str, folder: Path = Path()) -> str:
     if not is_user_code(name) or not is_file(place):
         return name
     return f"{(folder / Path(place).expanduser()).absolute()}:{function}"
+
+
+def codes_of_options(options: Mapping[str, object]) -> dict[str, list[str]]:
+    """Return the names of user code in the values of options, for each option that has any.
+
+    Args:
+        options: texts or lists of texts, by the name of the option.
+    """
+    codes = {}
+    for option, value in options.items():
+        codes[option] = code_in(value if isinstance(value, list) else [value])
+    return {option: names for option, names in codes.items() if names}
+
+
+def code_in(texts: Iterable[object]) -> list[str]:
+    """Return the names of user code in texts, each once, with absolute paths.
+
+    A text may have commas between names, and epochs behind a name.
+    """
+    names = [name for text in texts for name in (text, *str(text).split(","))]
+    without_epochs = [EPOCHS.sub("", str(name)) for name in names]
+    codes = [name for name in without_epochs if is_user_code(name)]
+    return list(dict.fromkeys(map(absolute, codes)))
 
 
 def by_title(names: Iterable[str], *, taken: Collection[str], kind: str) -> dict[str, str]:

@@ -100,9 +100,9 @@ def objective_of(name: str) -> Objective:
         UserError: the code fails, the function has the name of an objective, or its `at` is no
             place.
     """
-    by_title([name], taken=OBJECTIVES, kind="objective")
-    if not is_user_code(name):
+    if name in OBJECTIVES:
         return OBJECTIVES[name]
+    by_title([name], taken=OBJECTIVES, kind="objective")
     at = getattr(load(name), "at", "end")
     if at not in PLACES:
         raise UserError(f"{name}: at is {at!r}; give one of {', '.join(PLACES)}")
