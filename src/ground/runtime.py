@@ -161,35 +161,6 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def steady(module: torch.nn.Module, images: torch.Tensor, *, seed: int = 0) -> Iterator[None]:
-    """Run the block with a fixed seed; afterwards restore random generators and buffers.
-
-    Args:
-        module: has the buffers, such as BatchNorm statistics.
-        images: lie on the device of the module.
-    """
-    devices = []
-    generator = torch.default_generator
-    if images.is_cuda:
-        devices = [images.device]
-        generator = torch.cuda.default_generators[images.device.index]
-    with torch.random.fork_rng(devices), buffers_kept(module):
-        generator.manual_seed(seed)
-        yield
-
-
-@contextlib.contextmanager
-def buffers_kept(module: torch.nn.Module) -> Iterator[None]:
-    """Restore the buffers of a module, such as BatchNorm statistics, after the block."""
-    copies = [(buffer, buffer.clone()) for buffer in module.buffers()]
-    try:
-        yield
-    finally:
-        for buffer, copy in copies:
-            buffer.data.copy_(copy)
-
-
 def generator(*key: int) -> torch.Generator:
     """Return a generator on the CPU, seeded by a key such as (seed, epoch)."""
     return torch.Generator().manual_seed(seed_of(*key))

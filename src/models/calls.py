@@ -6,10 +6,9 @@ An output is a tensor, or a tuple, list, dict or dataclass of outputs.
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +16,6 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 
 from src.ground.errors import UserError
-from src.ground.runtime import steady
 
 OUTPUT = "output"  # names the output of the network; all further layers have names of modules
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
@@ -84,7 +82,7 @@ class Calls:
         positions: by layer, in the order in which values are computed, the position in that order.
             Two layers have the same position where one returns the value of the other, unchanged.
         shapes: by layer, the shape of the value for one image. Layers whose first axis is not that
-            of the images are left out.
+            of the images are left out. `OUTPUT` is the last one.
         time_first: the layers with values (T, B, D), whose second axis is that of the images.
         output_shape: the shape of the output for one image.
         output_name: the layer whose value is the output; `OUTPUT` if there is none.
@@ -100,6 +98,7 @@ class Calls:
         except RuntimeError:  # with gradients torch refuses NumPy and in-place changes of chunks
             self._record(two_images)
         self._check_two_steps(images)
+        self.shapes[OUTPUT] = self.output_shape
 
     def _record(self, images: Tensor) -> None:
         """Run the module on images, and set all attributes."""
@@ -247,21 +246,14 @@ class Calls:
         computed = [name for name in called if self.depends(name, layer)]
         return [name for name in computed if self.positions[name] != position]
 
-    def shape_of(self, layer: str) -> tuple[int, ...]:
-        """Return the shape of the value of a layer for one image; () where it has no such shape."""
-        if layer == OUTPUT:
-            return self.output_shape
-        return self.shapes.get(layer, ())
-
     @property
     def token_counts(self) -> set[int]:
         """The numbers of tokens T of all layers with tokens (T, D)."""
-        shapes = [*self.shapes.values(), self.output_shape]
-        return {shape[0] for shape in shapes if len(shape) == 2}
+        return {shape[0] for shape in self.shapes.values() if len(shape) == 2}
 
     def is_sequence(self, layer: str) -> bool:
         """Return whether tokens (T, D) of a layer are steps of a recurrent layer, or follow it."""
-        if len(self.shape_of(layer)) != 2:
+        if len(self.shapes.get(layer, ())) != 2:
             return False
         recurrent = [
             name for name, call in self.call_of.items() if isinstance(call.module, RECURRENT)
@@ -301,6 +293,35 @@ class Calls:
         return numbers
 
 
+@contextlib.contextmanager
+def steady(module: nn.Module, images: Tensor, *, seed: int = 0) -> Iterator[None]:
+    """Run the block with a fixed seed; afterwards restore random generators and buffers.
+
+    Args:
+        module: has the buffers, such as BatchNorm statistics.
+        images: lie on the device of the module.
+    """
+    devices = []
+    generator = torch.default_generator
+    if images.is_cuda:
+        devices = [images.device]
+        generator = torch.cuda.default_generators[images.device.index]
+    with torch.random.fork_rng(devices), buffers_kept(module):
+        generator.manual_seed(seed)
+        yield
+
+
+@contextlib.contextmanager
+def buffers_kept(module: nn.Module) -> Iterator[None]:
+    """Restore the buffers of a module, such as BatchNorm statistics, after the block."""
+    copies = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, copy in copies:
+            buffer.data.copy_(copy)
+
+
 def _graph(
     images: GraphValue | None, values: dict[str, GraphValue | None]
 ) -> tuple[dict[str, int], list[list[int]]]:
@@ -337,39 +358,13 @@ def tensors_of(output: object) -> Iterator[Tensor]:
     """Yield the tensors of an output, in order."""
     if isinstance(output, Tensor):
         yield output
-    for item in _items(output).values():
+    for item in parts_of(output).values():
         yield from tensors_of(item)
 
 
 def first_tensor(output: object) -> Tensor | None:
     """Return the first tensor of an output; None if it has no tensor."""
     return next(tensors_of(output), None)
-
-
-def map_tensors(output: object, change: Callable[[Tensor], Tensor]) -> object:
-    """Return a copy of an output in which each tensor t is replaced by `change(t)`, in order."""
-    if isinstance(output, Tensor):
-        return change(output)
-    items = {key: map_tensors(item, change) for key, item in _items(output).items()}
-    if isinstance(output, tuple):
-        if hasattr(output, "_make"):  # the class of a NamedTuple takes its fields one by one
-            return output._make(items.values())
-        return type(output)(items.values())
-    if not items:
-        return output
-    changed: Any = copy.copy(output)
-    for key, item in items.items():
-        if isinstance(output, (list, Mapping)):
-            changed[key] = item
-        else:
-            object.__setattr__(changed, key, item)  # the dataclass may be frozen
-    return changed
-
-
-def with_first(output: object, tensor: Tensor) -> object:
-    """Return a copy of an output in which `tensor` takes the place of the first tensor."""
-    replacements = iter([tensor])
-    return map_tensors(output, lambda old: next(replacements, old))
 
 
 def is_activation(output: object, n_images: int) -> bool:
@@ -386,7 +381,7 @@ def logits_of(output: object) -> Tensor:
     Raises:
         UserError: there is no tensor.
     """
-    logits = first_tensor(_items(output).get("logits", output))
+    logits = first_tensor(parts_of(output).get("logits", output))
     if logits is None:
         raise UserError(
             f"the network returns a {type(output).__name__}; let its forward return the logits"
@@ -394,7 +389,7 @@ def logits_of(output: object) -> Tensor:
     return logits
 
 
-def _items(output: object) -> dict[Any, object]:
+def parts_of(output: object) -> dict[Any, object]:
     """Return the parts of an output by key, index or field; {} if it has no parts."""
     if isinstance(output, Mapping):
         return dict(output)

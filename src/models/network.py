@@ -266,7 +266,7 @@ class Network:
         """
         passes = self._passes()
         calls = passes.calls
-        shape = calls.shape_of(self._existing(layer, passes))
+        shape = calls.shapes.get(self._existing(layer, passes), ())
         if len(shape) != 2:
             return None
         if calls.is_sequence(layer):
@@ -307,7 +307,40 @@ class Network:
 
         Left out are `output`, and layers whose first axis is not that of the images.
         """
-        return dict(self._passes().calls.shapes)
+        shapes = dict(self._passes().calls.shapes)
+        del shapes[OUTPUT]
+        return shapes
+
+    def activation_shapes(
+        self, names: Sequence[str], image_shape: Sequence[int]
+    ) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each activation for one image, (C, H, W), (T, D) or (D,), by layer.
+
+        Args:
+            image_shape: (C, H, W) of the images.
+        Raises:
+            UserError: a layer does not exist, or its activation has not the batch as first axis.
+        """
+        shapes = self._shapes_of_values(names, image_shape)
+        for name in self._turned.intersection(names):
+            height, width, channels = shapes[name]
+            shapes[name] = (channels, height, width)
+        return shapes
+
+    def _shapes_of_values(
+        self, names: Sequence[str], image_shape: Sequence[int]
+    ) -> dict[str, tuple[int, ...]]:
+        """Return the shape that the module gives each layer; arguments as for `activation_shapes`."""
+        self._see(image_shape)
+        passes = self._passes_of(tuple(image_shape))
+        calls = passes.calls
+        for name in names:
+            if self._existing(name, passes) not in calls.shapes:
+                reason = "no tensor with the images as first axis; choose another one"
+                if name in calls.time_first:
+                    reason = TIME_FIRST
+                raise UserError(f"layer {name!r} gives {reason}")
+        return {name: calls.shapes[name] for name in names}
 
     def layers(self, text: str, *, of_end: bool = False) -> list[str]:
         """List the layers that an option names, each once, in the order of the option.
@@ -361,16 +394,7 @@ class Network:
         Raises:
             UserError: a layer does not exist, or its activation has not the batch as first axis.
         """
-        self._see(image_shape)
-        passes = self._passes()
-        calls = passes.calls
-        shapes = calls.shapes | {OUTPUT: calls.output_shape}
-        for name in names:
-            if self._existing(name, passes) not in shapes:
-                reason = "no tensor with the images as first axis; choose another one"
-                if name in calls.time_first:
-                    reason = TIME_FIRST
-                raise UserError(f"layer {name!r} gives {reason}")
+        shapes = self._shapes_of_values(names, image_shape)
 
         # Layers to turn
         turned = []

@@ -19,26 +19,27 @@ passes between these layers are whole.
 """
 
 import contextlib
+import copy
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from src.ground.console import note
 from src.ground.errors import UserError
-from src.ground.runtime import buffers_kept, steady
 from src.models.calls import (
     OUTPUT,
     Call,
     Calls,
+    buffers_kept,
     first_tensor,
     logits_of,
-    map_tensors,
-    with_first,
+    parts_of,
+    steady,
 )
 from src.models.tokens import count_prefix_tokens
 
@@ -192,7 +193,7 @@ class Passes:
             n_ended[module] += 1
             if replacement is not None and call == replacement.call:
                 still_buffers.close()
-                output = self._safe(call, with_first(output, replacement.value))
+                output = self._safe(call, _with_first(output, replacement.value))
             if call in targets:
                 outputs[call] = self._safe(call, output)
             missing.discard(call)
@@ -331,6 +332,7 @@ class Passes:
     def _short_pass_gives(self, expected: Values, x: Tensor, after: str) -> bool:
         """Return whether a short pass gives the expected values behind `after`, from its value x."""
         try:
+            self._recorded_outputs(after)
             with steady(self.module, self.images):
                 values = self._short_pass(x, list(expected), after)
         except Exception:  # the module may refuse values of different images
@@ -366,8 +368,34 @@ class Passes:
         For None, `output` is the images.
         """
         if call in self.calls.changed:
-            return map_tensors(output, Tensor.clone)
+            return _map_tensors(output, Tensor.clone)
         return output
+
+
+def _map_tensors(output: object, change: Callable[[Tensor], Tensor]) -> object:
+    """Return a copy of an output in which each tensor t is replaced by `change(t)`, in order."""
+    if isinstance(output, Tensor):
+        return change(output)
+    items = {key: _map_tensors(item, change) for key, item in parts_of(output).items()}
+    if isinstance(output, tuple):
+        if hasattr(output, "_make"):  # the class of a NamedTuple takes its fields one by one
+            return output._make(items.values())
+        return type(output)(items.values())
+    if not items:
+        return output
+    changed: Any = copy.copy(output)
+    for key, item in items.items():
+        if isinstance(output, (list, Mapping)):
+            changed[key] = item
+        else:
+            object.__setattr__(changed, key, item)  # the dataclass may be frozen
+    return changed
+
+
+def _with_first(output: object, tensor: Tensor) -> object:
+    """Return a copy of an output in which `tensor` takes the place of the first tensor."""
+    replacements = iter([tensor])
+    return _map_tensors(output, lambda old: next(replacements, old))
 
 
 def _states(tensors: Iterable[Tensor]) -> list[tuple[int, int]]:

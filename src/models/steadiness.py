@@ -11,12 +11,15 @@ and published ones, differences were at most 1e-6. That a network takes another 
 more images is not seen.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from src.ground.images import ImageSpec
-from src.ground.runtime import full_precision, generator, steady
+from src.ground.runtime import full_precision, generator
+from src.models.calls import steady
 from src.models.network import Network
 from src.values import OF_BATCH, RANDOM
 
@@ -41,15 +44,16 @@ def unsteadiness_of(network: Network, images: ImageSpec) -> str:
     black[0] = batch.amin()
     bright = batch.clone()
     bright[0] = 3 * batch.amax()
-    first = _logits(network, batch, seed=0)
-    if _differ(first, _logits(network, black, seed=1)):
-        if _differ(first, _logits(network, batch, seed=1)):
+    without = batch[1:]
+    first, with_black, with_bright, alone = _logits(
+        network, (batch, black, bright, without), seeds=(0, 1, 0, 0)
+    )
+    if _differ(first, with_black):
+        (with_other_seed,) = _logits(network, [batch], seeds=[1])
+        if _differ(first, with_other_seed):
             return RANDOM
         return OF_BATCH
-    # With a companion of large values, and without any companion
-    with_bright = _logits(network, bright, seed=0)
-    alone = torch.cat([first[:1], _logits(network, batch[1:], seed=0)])
-    if _differ(first, with_bright) or _differ(first, alone):
+    if _differ(first, with_bright) or _differ(first, torch.cat([first[:1], alone])):
         return OF_BATCH
     return ""
 
@@ -69,11 +73,19 @@ def _some_images(images: ImageSpec) -> Tensor:
     return (values - mean) / std
 
 
-def _logits(network: Network, images: Tensor, *, seed: int) -> Tensor:
-    """Return the outputs of images (B, C, H, W) in full precision, (B, …) -> (B, D)."""
-    images = images.to(network.example, copy=True)  # a network may change them in place
-    with steady(network.module, images, seed=seed), full_precision(images.device):
-        return network(images).flatten(1).double()
+def _logits(network: Network, batches: Sequence[Tensor], *, seeds: Sequence[int]) -> list[Tensor]:
+    """Return the outputs (B, D) of each batch of images (B, C, H, W) in full precision.
+
+    Each pass begins with the same buffers, and with its own seed.
+    """
+    like = network.example
+    logits = []
+    with full_precision(like.device):
+        for batch, seed in zip(batches, seeds, strict=True):
+            images = batch.to(like, copy=True)  # a network may change them in place
+            with steady(network.module, images, seed=seed):
+                logits.append(network(images).flatten(1).double())
+    return logits
 
 
 def _differ(first: Tensor, second: Tensor) -> bool:

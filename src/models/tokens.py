@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from src.ground.console import note_once
-from src.ground.runtime import steady
-from src.models.calls import first_tensor, is_activation
+from src.models.calls import first_tensor, is_activation, steady
 
 # Up to rounding: the difference of a token between two images, relative to that of the other tokens
 EQUAL = 0.01

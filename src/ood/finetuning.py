@@ -117,13 +117,12 @@ def fresh_classifier(
     Returns:
         The classifier, and the shape of the activations, (C, H, W), (T, D) or (D,).
     """
-    image = source.example.new_zeros(1, *images.shape)
-    shape = tuple(source(image, until=layer).shape[1:])
+    shape = source.activation_shapes([layer], images.shape)[layer]
     with seeded(seed):
         classifier = build_model(
             name, n_classes=images.n_classes, representation_shape=shape, image_shape=images.shape
         )
-    return classifier.to(image.device), shape
+    return classifier.to(source.example.device), shape
 
 
 class HalfAndHalf:

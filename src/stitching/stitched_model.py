@@ -4,7 +4,6 @@ end part."""
 import itertools
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor, nn
 
 from src.choices import AUTO
@@ -91,9 +90,11 @@ def build_layers(
     Raises:
         UserError: no pair can be stitched; names the first reason.
     """
-    image = front.example.new_zeros(1, *image_shape)
-    sources = _shapes(front, front_layers, image)
-    targets = _shapes(end, end_layers, image)
+    sources = front.activation_shapes(front_layers, image_shape)
+    source_layouts = {layer: front.token_layout(layer) for layer in front_layers}
+    like = front.example
+    targets = end.activation_shapes(end_layers, image_shape)
+    target_layouts = {layer: end.token_layout(layer) for layer in end_layers}
     layers: dict[Pair, StitchingLayer] = {}
     skipped: dict[Pair, str] = {}
     for pair in itertools.starmap(Pair, itertools.product(front_layers, end_layers)):
@@ -103,29 +104,19 @@ def build_layers(
                     stitching_type,
                     sources[pair.front_layer],
                     targets[pair.end_layer],
-                    layouts=(
-                        front.token_layout(pair.front_layer),
-                        end.token_layout(pair.end_layer),
-                    ),
+                    layouts=(source_layouts[pair.front_layer], target_layouts[pair.end_layer]),
                     init=init,
                     c2t_cls_token=c2t_cls_token,
                     t2c_cls_token=t2c_cls_token,
                     upsample_mode=upsample_mode,
                 )
-            layers[pair] = layer.to(front.example)
+            layers[pair] = layer.to(like)
         except UserError as error:
             skipped[pair] = str(error)
     if not layers:
         pair, reason = next(iter(skipped.items()))
         raise UserError(f"{pair}: {reason}")
     return layers, skipped
-
-
-@torch.no_grad()
-def _shapes(network: Network, layers: Sequence[str], image: Tensor) -> dict[str, torch.Size]:
-    """Return the shape of the activation of each layer for one image (1, C, H, W)."""
-    activations = network.activations(image, layers)
-    return {name: activation.shape[1:] for name, activation in activations.items()}
 
 
 def chosen_options(layers: Mapping[Pair, StitchingLayer]) -> dict[Pair, dict[str, str | None]]:
