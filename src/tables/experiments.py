@@ -6,6 +6,7 @@ Results of one experiment may be taken together. Of repeated results the newest 
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import ClassVar, TypeVar
 
 from src.choices import STARTS, Options
@@ -96,7 +97,7 @@ class Experiment(OfTwoNetworks):
         """The settings by name, without layers, folder and measurements of a row."""
         return {name: getattr(self, name) for name in columns(Experiment)}
 
-    @property
+    @cached_property
     def distinctions(self) -> dict[str, Hashable]:
         """The settings that tell experiments apart.
 
@@ -110,7 +111,7 @@ class Experiment(OfTwoNetworks):
             distinctions["stitching_type"] = option
         return distinctions
 
-    @property
+    @cached_property
     def method(self) -> str:
         """The name of the method, such as "task loss matching"."""
         if self.n_epochs != 0 and self.objective == "task":
@@ -121,7 +122,7 @@ class Experiment(OfTwoNetworks):
             return "direct matching"
         return f"init {self.init}" if self.init in STARTS else f"{self.init} matching"
 
-    @property
+    @cached_property
     def key(self) -> tuple[Hashable, ...]:
         """A value to compare experiments by; the paths of the networks do not count."""
         values = [value for name, value in self.distinctions.items() if name not in NETWORKS]
@@ -139,7 +140,7 @@ class StitchResult(Experiment):
     end_layer: str
     folder: str  # the name of the run's folder
 
-    @property
+    @cached_property
     def pair(self) -> Pair:
         """The layers."""
         return Pair(self.front_layer, self.end_layer)

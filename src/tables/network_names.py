@@ -135,7 +135,7 @@ class OfTwoNetworks:
     network_columns: ClassVar[tuple[tuple[str, str, str], tuple[str, str, str]]]
     seed: int | None
 
-    @property
+    @functools.cached_property  # both are asked for again and again
     def networks(self) -> tuple[NetworkName, NetworkName]:
         """The first and the second network; of a stitch, the front and the end network."""
         first, second = map(self._network, self.network_columns)
@@ -145,7 +145,7 @@ class OfTwoNetworks:
         path, kind, weights = (getattr(self, column) for column in columns)
         return NetworkName.of(path, kind, seed=self.seed, weights=weights)
 
-    @property
+    @functools.cached_property
     def network_keys(self) -> tuple[NetworkKey, NetworkKey]:
         """The keys of both networks."""
         first, second = self.networks

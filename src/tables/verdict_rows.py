@@ -1,6 +1,7 @@
 """The rows of `verdict.csv`, and of the tables of groups of networks beside it."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 from src.tables.experiments import WEIGHTS
@@ -77,7 +78,7 @@ class VerdictRow:
     # The share of identified images by layer of the way; no column, see `WayRow`
     way: dict[str, IntervalEstimate] = field(default_factory=dict, compare=False)
 
-    @property
+    @cached_property
     def pair(self) -> Pair:
         """The layers."""
         return Pair(self.front_layer, self.end_layer)
