@@ -270,7 +270,7 @@ def write_accuracies(args, path: Path, runs, newest, names) -> None:
     from src.reports.grid_figures import printed_matrices
     from src.reports.grid_tables import update_grid, write_grid
     from src.tables.tables import to_record
-    from src.tables.verdict_rows import INTERVALS
+    from src.tables.verdict_rows import interval_columns
 
     # With a list, experiments are called by the names of the networks.
     listed_names = names if args.networks else None
@@ -284,8 +284,9 @@ def write_accuracies(args, path: Path, runs, newest, names) -> None:
 
     intervals = path.with_name(f"{path.stem}_intervals.csv")
     records = [to_record(row) for row in judge_runs(newest, pool=args.pool, names=names)]
-    rows = [{name: record[name] for name in INTERVALS} for record in records]
-    write_csv(intervals, INTERVALS, rows)
+    header = interval_columns()
+    rows = [{name: record[name] for name in header} for record in records]
+    write_csv(intervals, header, rows)
     note(f"wrote {intervals}")
 
 

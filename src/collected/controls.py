@@ -33,7 +33,7 @@ def compared(group: Group, controls: Controls) -> Compared | None:
     None for controls, and unless each run has a control. None with a warning if the control did not
     identify the same images.
     """
-    if group.control == CLASS_CONTROL:
+    if group.control == CLASS_CONTROL or not controls:
         return None
     stitch_values = []
     control_values = []

@@ -8,7 +8,6 @@ from src.collected.named_networks import NamedNetwork
 from src.ground.console import note
 from src.ground.grouping import grouped
 from src.runs.folders import StitchingRun, newest_runs
-from src.runs.network_pairs import is_untrained
 from src.statistics.kappa import kappa_of
 from src.tables.experiments import CHECKPOINTS, NETWORKS, WEIGHTS, method_names
 from src.tables.network_names import NetworkKey
@@ -36,11 +35,11 @@ class Group(NamedTuple):
     control: str | None  # see `control_of`
 
 
-def control_of(row: StitchRow) -> str | None:
+def control_of(row: StitchRow, names: Names) -> str | None:
     """Return the kind of control that a stitch is: `SELF`, `FRESH_FRONT`, `FRESH_END` or
     `CLASS_CONTROL`. None for a stitch of two trained networks, or of different layers of one."""
     front, end = row.network_keys
-    side = untrained_side(row)
+    side = untrained_side(row, names)
     if row.class_control and side != FRESH_END:
         return CLASS_CONTROL
     if side is None and front == end and row.front_layer == row.end_layer:
@@ -48,15 +47,15 @@ def control_of(row: StitchRow) -> str | None:
     return side
 
 
-def untrained_side(row: StitchRow) -> str | None:
+def untrained_side(row: StitchRow, names: Names) -> str | None:
     """Return `FRESH_END` or `FRESH_FRONT` if a network was never trained, else None.
 
     If both networks were never trained, it is `FRESH_END`: nothing can be said of such a stitch.
     """
-    front, end = row.networks
-    if is_untrained(end):
+    front, end = row.network_keys
+    if names[end].is_untrained:
         return FRESH_END
-    if is_untrained(front):
+    if names[front].is_untrained:
         return FRESH_FRONT
     return None
 
@@ -104,7 +103,7 @@ def families_of(
                     by_networks=by_networks,
                     runs=list(chain.from_iterable(by_networks)),
                     pair=pair,
-                    control=control_of(by_networks[0][0].row),
+                    control=control_of(by_networks[0][0].row, names),
                 )
                 family.append(group)
         families.append(family)
@@ -128,7 +127,8 @@ def _repetitions(
     for run, method in zip(runs, methods, strict=True):
         row = run.row
         types = (row.front_model_type, row.end_model_type)
-        kind = (method, types, is_same_run(run, names), untrained_side(row), row.class_control)
+        side = untrained_side(row, names)
+        kind = (method, types, is_same_run(run, names), side, row.class_control)
         repetitions.setdefault(kind, []).append(run)
     for (name, *_), runs_of_kind in repetitions.items():
         yield str(name), runs_of_kind

@@ -18,7 +18,6 @@ from src.collected.groups import (
     Names,
     families_of,
     is_same_run,
-    value_of,
 )
 from src.collected.named_networks import named_networks
 from src.ground.console import warn_once
@@ -30,13 +29,6 @@ from src.values import ALL_IMAGES, Predictions
 from src.verdict import SIMILAR, Compared, Limits, Stitches, Verdict, flaw_of, judge
 
 SHOWN_MEASURES = ("cka", "cka_debiased")  # whose values and nulls the table shows
-# Their values, and the numbers of their nulls of all images
-SIMILARITY_COLUMNS = [
-    column.name
-    for column in chain.from_iterable(map(columns_of, SHOWN_MEASURES))
-    if not column.is_reversed and column.images in ("", ALL_IMAGES)
-]
-
 # Means of runs that a row has where predictions or activations give no estimate
 MEANS = ("accuracy", "penalty", "front_accuracy", "end_accuracy")
 SEPARATOR = ";"  # between the names of folders
@@ -75,7 +67,9 @@ def judge_runs(
     runs = list(runs)
     if names is None:
         names = named_networks(chain.from_iterable(run.row.networks for run in runs), {})
+    similarities = list(similarities)
     similarity_of_layers = _by_layers(similarities)
+    shown = similarity_columns(row.values for row in similarities)
     families = families_of(runs, names, pool=pool)
     controls = controls_of(chain.from_iterable(families))
     rows = []
@@ -87,7 +81,7 @@ def judge_runs(
                 verdict,
                 names=names,
                 control=compared(group, controls),
-                further=_aurocs(group) | _similarity(group, similarity_of_layers),
+                further=_aurocs(group) | _similarity(group, similarity_of_layers, shown),
             )
             rows.append(row)
     return _with_both_ways(rows)
@@ -205,10 +199,9 @@ def _means(group: Group) -> dict[str, float]:
     """Return the means over runs, by column, where all runs have values, and `seed_spread`."""
     means = {}
     for name in MEANS:
-        values = [value_of(run, name) for run in group.runs]
-        measured = [value for value in values if value is not None and not math.isnan(value)]
-        if len(measured) == len(values):
-            means[name] = _average(measured)
+        values = [getattr(run.row, name) for run in group.runs]
+        if not any(map(math.isnan, values)):
+            means[name] = _average(values)
     accuracies = [[run.row.accuracy for run in runs] for runs in group.by_networks]
     spreads = [
         max(of_networks) - min(of_networks) for of_networks in accuracies if len(of_networks) > 1
@@ -256,10 +249,14 @@ def _by_layers(rows: Iterable[SimilarityRow]) -> dict[tuple, list[SimilarityRow]
 
 
 def _similarity(
-    group: Group, by_layers: Mapping[tuple, Sequence[SimilarityRow]]
+    group: Group, by_layers: Mapping[tuple, Sequence[SimilarityRow]], shown: Sequence[str]
 ) -> dict[str, float]:
     """Return the values of measures for the layers, networks and images of a group: means over its
-    pairs of networks, as far as these have values. The last table counts."""
+    pairs of networks, as far as these have values. The last table counts.
+
+    Args:
+        shown: the columns to return, as far as they have values.
+    """
     measured: list[dict[str, float]] = []
     for runs in group.by_networks:
         stitch = runs[0].row
@@ -269,7 +266,7 @@ def _similarity(
                 values |= {name: item for name, item in row.values.items() if not math.isnan(item)}
         measured.append(values)
     means = {}
-    for name in similarity_columns(measured):
+    for name in shown:
         of_networks = [values[name] for values in measured if name in values]
         if of_networks:
             means[name] = _average(of_networks)
@@ -279,16 +276,22 @@ def _similarity(
 def similarity_columns(values: Iterable[Mapping[str, float]]) -> list[str]:
     """Return the columns of similarity that a verdict shows.
 
-    They are all `SIMILARITY_COLUMNS`, and the columns of a user's measures that have values.
+    They are the values of `SHOWN_MEASURES`, the numbers of their nulls of all images, and the columns
+    of a user's measures that have values.
 
     Args:
         values: of rows of tables of similarity, by column.
     """
+    of_the_suite = [
+        column.name
+        for column in chain.from_iterable(map(columns_of, SHOWN_MEASURES))
+        if not column.is_reversed and column.images in ("", ALL_IMAGES)
+    ]
     column_of = described(tuple(dict.fromkeys(chain.from_iterable(values))))
     of_users = [
         name for name, column in column_of.items() if measure_of(column.measure).of == ACTIVATIONS
     ]
-    return [*SIMILARITY_COLUMNS, *of_users]
+    return [*of_the_suite, *of_users]
 
 
 def _with_both_ways(rows: Sequence[VerdictRow]) -> list[VerdictRow]:

@@ -25,7 +25,7 @@ class StitchRow(Metrics, StitchResult):
     @property
     def is_truncated(self) -> bool:
         """Whether the cutoff truncated the fit, and no training has changed it since."""
-        return super().is_truncated and self.n_epochs == 0
+        return bool(self.truncated) and self.n_epochs == 0
 
     @property
     def is_matched_on_few(self) -> bool:

@@ -1,5 +1,6 @@
 """The rows of `verdict.csv`, and of the tables of groups of networks beside it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -127,8 +128,20 @@ class GroupTestRow(NamedTuple):
     layers: str  # the pairs of layers that the means are over
 
 
-_COLUMNS = columns(VerdictRow)
-_BEFORE_TESTS = _COLUMNS[: _COLUMNS.index("p_below")]
-_JUDGED = ("verdict", "reason", "control")
-# the columns of `grid_intervals.csv`, which do not depend on the tolerance
-INTERVALS = [*(name for name in _BEFORE_TESTS if name not in _JUDGED), *WEIGHTS]
+def way_rows(rows: Iterable[VerdictRow]) -> list[WayRow]:
+    """Return the shares of identified images along the way of each verdict."""
+    rows_of_ways: list[WayRow] = []
+    for row in rows:
+        rows_of_ways += [
+            WayRow(row.method, row.networks, *row.pair, layer, *share)
+            for layer, share in row.way.items()
+        ]
+    return rows_of_ways
+
+
+def interval_columns() -> list[str]:
+    """Return the columns of `grid_intervals.csv`, which do not depend on the tolerance."""
+    names = columns(VerdictRow)
+    before_tests = names[: names.index("p_below")]
+    judged = ("verdict", "reason", "control")
+    return [*(name for name in before_tests if name not in judged), *WEIGHTS]

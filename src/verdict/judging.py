@@ -100,16 +100,9 @@ class Verdict(NamedTuple):
     kappa_within: IntervalEstimate
     # The share of identified images by layer of the way; empty: not measured, or no predictions
     way: dict[str, IntervalEstimate]
-
-    @property
-    def lost_at(self) -> str:
-        """The layer with the smallest share, or the first with a share of NaN; "" without any."""
-        return _weakest(self.way) if self.way else ""
-
-    @property
-    def identification(self) -> IntervalEstimate:
-        """The smallest share of identified images along the way."""
-        return self.way.get(self.lost_at, UNDEFINED)
+    # The layer with the smallest share, or the first with a share of NaN, and its share; "" without any
+    lost_at: str = ""
+    identification: IntervalEstimate = UNDEFINED
 
 
 class Measured(NamedTuple):
@@ -192,6 +185,8 @@ def _verdict(word: str, reason: str, measured: Measured | None, p_values: PValue
     """Return a verdict with its estimates."""
     if measured is None:
         return Verdict(word, reason, UNDEFINED, UNDEFINED, *p_values, UNDEFINED, way={})
+    way = {layer: share.interval() for layer, share in measured.way.items()}
+    lost_at = _weakest(way) if way else ""
     return Verdict(
         word,
         reason,
@@ -200,7 +195,9 @@ def _verdict(word: str, reason: str, measured: Measured | None, p_values: PValue
         p_below=p_values.below,
         p_above=p_values.above,
         kappa_within=measured.kappa_within,
-        way={layer: share.interval() for layer, share in measured.way.items()},
+        way=way,
+        lost_at=lost_at,
+        identification=way.get(lost_at, UNDEFINED),
     )
 
 
