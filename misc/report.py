@@ -179,16 +179,14 @@ def write_verdicts(folder: Path, judged: Judged, *, caption: str) -> None:
     from src.ground.console import silenced
     from src.reports import verdict_report
 
-    if judged.verdicts:
+    path = folder / "verdict.csv"
+    limits, rows, (groups, tests, _), _ = judged
+    if rows:
+        lines = verdict_report.sentences(rows, limits, tests)
         with silenced():
-            verdict_report.write_files(
-                folder / "verdict.csv",
-                judged.verdicts,
-                judged.limits,
-                caption=caption,
-                groups=judged.by_verdicts.groups,
-                tests=judged.by_verdicts.tests,
-            )
+            verdict_report.write_tables(path, rows, lines, groups=groups, tests=tests)
+            parts = verdict_report.parts_of(rows)
+            verdict_report.draw(path, parts, limits, caption=caption, groups=groups, tests=tests)
 
 
 def write_similarities(folder: Path, similarities) -> None:

@@ -103,9 +103,10 @@ def give_verdict(args) -> None:
     # The verdicts, and the comparison of groups of networks.
     limits = limits_of(args)
     verdicts = judge_runs(runs, similarities, limits=limits, pool=args.pool, names=names)
-    shown = set(similarity_columns(row.values for row in similarities))
-    if similarities and not any(shown & set(row.further) for row in verdicts):
-        warn("-sim: no row is of the networks, layers and data of these stitches at full rank")
+    if similarities:
+        shown = set(similarity_columns(row.values for row in similarities))
+        if not any(shown & set(row.further) for row in verdicts):
+            warn("-sim: no row is of the networks, layers and data of these stitches at full rank")
     groups, tests, untested = compare_groups(
         verdict_report.values_of_verdicts(verdicts, names.values())
     )
@@ -116,30 +117,22 @@ def give_verdict(args) -> None:
     if args.verbose:
         verdict_report.print_verdicts(verdicts)
         result()
-    verdict_report.print_matrices(verdicts)
+    parts = verdict_report.parts_of(verdicts)
+    verdict_report.print_matrices(parts)
     verdict_report.print_groups(groups)
     if untested:
         note(f"groups that cannot be tested: {listed(untested, n=1)}")
     note_on_layers(groups)
-    result("\n".join(verdict_report.sentences(verdicts, limits, tests)))
-    made_with = run.provenance()
+    sentences = verdict_report.sentences(verdicts, limits, tests)
+    result("\n".join(sentences))
+    path = Path(args.output)
+    lines = [*sentences, "", *record.describe(images, run.provenance())]
     with claimed([run]):
         run.mark_as_unfinished()
-        remove_companions(Path(args.output))
-        verdict_report.write_files(
-            Path(args.output),
-            verdicts,
-            limits,
-            caption=caption,
-            groups=groups,
-            tests=tests,
-            title=args.title,
-            made_with=record.describe(
-                images,
-                suite=made_with["suite"],
-                commit=made_with["commit"],
-                command=made_with["command"],
-            ),
+        remove_companions(path)
+        verdict_report.write_tables(path, verdicts, lines, groups=groups, tests=tests)
+        verdict_report.draw(
+            path, parts, limits, title=args.title, caption=caption, groups=groups, tests=tests
         )
         run.finish()
     beside = "sentences (.md)"

@@ -400,7 +400,7 @@ def test_controls_are_reported_apart(tmp_path, rng):
     text = "\n".join(verdict_report.sentences(together, Limits()))
     assert says(text, "2 similar pairs", "control 2 identify more")
     assert text.count("with a control") == 1
-    verdict_report.write_files(tmp_path / "v.csv", together, Limits())
+    verdict_report.draw(tmp_path / "v.csv", verdict_report.parts_of(together), Limits())
 
     # Neither do tables of measurements compare them, nor means of accuracies mix them
     rows = list(measurement_rows(runs, [], names))

@@ -419,7 +419,7 @@ def test_a_row_names_its_runs(tmp_path):
     for seed in range(3):
         write_run(tmp_path, str(seed), n_right=940 + seed, seed=seed)
     write_evaluation(tmp_path, dict(zip("012", (0.5, 0.6, 0.7), strict=True)))
-    verdict_report.write_files(tmp_path / "v.csv", judge_runs(runs_of(tmp_path)), Limits())
+    verdict_report.write_tables(tmp_path / "v.csv", judge_runs(runs_of(tmp_path)))
     (verdict,) = read_csv(tmp_path / "v.csv")
     rows = read_csv(tmp_path / "ood_evaluation.csv")
     auroc_of = {row["folder"]: float(row["auroc"]) for row in rows}
@@ -634,7 +634,9 @@ def test_the_way_is_a_table_and_a_figure(tmp_path, drawn_figures):
         write_run(tmp_path, f"{number}", n_right=945, front_layer=f"l{number}")
     write_evaluation(tmp_path, {"0": 0.5, "1": 0.5})
     write_way(tmp_path, {"1": on_the_way(0.5)})
-    verdict_report.write_files(tmp_path / "v.csv", judge_runs(runs_of(tmp_path)), Limits())
+    verdicts = judge_runs(runs_of(tmp_path))
+    verdict_report.write_tables(tmp_path / "v.csv", verdicts)
+    verdict_report.draw(tmp_path / "v.csv", verdict_report.parts_of(verdicts), Limits())
     rows = read_csv(tmp_path / "v_way.csv")
     assert [(row["front_layer"], row["layer"], float(row["share"])) for row in rows] == [
         *(("l0", layer, share) for layer, share in IDENTIFIED.items()),
@@ -646,7 +648,8 @@ def test_the_way_is_a_table_and_a_figure(tmp_path, drawn_figures):
     assert [label.get_text() for label in axes.get_xticklabels()] == ["y", "z", "output"]
     assert {tuple(line.get_ydata()) for line in axes.lines} >= {(0.75, 0.75)}  # the limit
     write_evaluation(tmp_path, dict.fromkeys("01234567", 0.5))
-    verdict_report.write_files(tmp_path / "w.csv", judge_runs(runs_of(tmp_path)), Limits())
+    parts = verdict_report.parts_of(judge_runs(runs_of(tmp_path)))
+    verdict_report.draw(tmp_path / "w.csv", parts, Limits())
     (axes,) = drawn_figures["w_way.png"].axes
     assert axes.get_title() == "into y"
     # Only a pair that is as accurate as the end network can lose the image

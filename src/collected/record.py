@@ -34,28 +34,24 @@ def images_of(runs: Iterable[StitchingRun]) -> dict[str, dict[str, list[str]]]:
 
 
 def describe(
-    images: Mapping[str, Mapping[str, Sequence[str]]],
-    *,
-    suite: str,
-    commit: str | None,
-    command: str,
+    images: Mapping[str, Mapping[str, Sequence[str]]], made_with: Mapping[str, Any]
 ) -> list[str]:
     """Return the sentences on the version, the images and the command of a verdict.
 
     Args:
         images: from `images_of`.
-        suite, commit, command: of its `run.json`.
+        made_with: the content of its `run.json`.
     """
-    version = suite
-    if commit:
-        version += f", commit {commit[:SHORT]}"
+    version = made_with["suite"]
+    if made_with["commit"]:
+        version += f", commit {made_with['commit'][:SHORT]}"
     data = []
     for dataset, digests in images[record_of("test_images")].items():
         shown = " and ".join(digest[:SHORT] for digest in digests)
         data.append(f"{dataset} ({shown or NOT_RECORDED})")
     return [
         f"Given by version {version}, on the test images of {', '.join(data)}.",
-        f"Command: `{command}`",
+        f"Command: `{made_with['command']}`",
     ]
 
 

@@ -21,7 +21,6 @@ from src.reports.methods_text import by_method, description, how, on_versions
 from src.reports.verdict_report import (
     IN_SUMMARY,
     by_groups,
-    means,
     parts_of,
     sections_of,
     sentences,
@@ -29,7 +28,7 @@ from src.reports.verdict_report import (
 )
 from src.runs.folders import StitchingRun
 from src.tables.image_records import SPLITS, record_of
-from src.tables.matrices import Matrix
+from src.tables.matrices import Matrix, mean_of
 from src.tables.network_names import SHORT
 from src.tables.quantities import QUANTITIES
 from src.tables.similarity_rows import SimilarityRow, described
@@ -122,7 +121,7 @@ def _interval(row: VerdictRow, name: str) -> Cell:
 def _means(rows: Sequence[VerdictRow]) -> tuple[list[str], list[list[Cell]]]:
     """Return the header and the lines of means over pairs of networks."""
     shares = shares_of_similar(rows)
-    matrices = [shares, *(means(rows, name) for name in IN_SUMMARY)]
+    matrices = [shares, *(mean_of(rows, name) for name in IN_SUMMARY)]
     titles = [f"mean {QUANTITIES[name].title}" for name in IN_SUMMARY]
     n_networks = Counter(row.pair for row in rows)
     lines: list[list[Cell]] = []

@@ -19,7 +19,7 @@ from src.runs.network_pairs import KINDS, PAIRS, kind_of_pair
 from src.tables.architectures import StitchOfTypes, architecture_pairs, same_layers
 from src.tables.experiments import NETWORKS, RANKS, by_experiment, method_names
 from src.tables.image_records import told_apart
-from src.tables.matrices import Matrix, accuracies, mean_pivot
+from src.tables.matrices import Matrix, accuracies, mean_of
 from src.tables.stitch_rows import StitchRow
 from src.values import Pair
 
@@ -121,7 +121,7 @@ def mean_matrices(rows: Sequence[StitchRow]) -> dict[str, Matrix]:
             title += ", 1 experiment"
         else:
             title += f", mean of {n_experiments} experiments"
-        matrices[title] = mean_pivot(rows_of_kind, lambda row: row.accuracy)
+        matrices[title] = mean_of(rows_of_kind, "accuracy")
     return matrices
 
 

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -25,11 +24,11 @@ from src.reports.way_figure import draw_way
 from src.runs.network_pairs import CLASS_CONTROLS, PAIRS, SAME_RUN, UNTRAINED_END, UNTRAINED_FRONT
 from src.statistics.intervals import ALPHA
 from src.tables.architectures import architecture_pairs
-from src.tables.matrices import Matrix, is_known, known, mean_pivot, pivot
+from src.tables.matrices import Matrix, is_known, known, mean_of, mean_pivot, pivot
 from src.tables.network_names import short
 from src.tables.quantities import IN_VERDICT, QUANTITIES, shown_in
 from src.tables.tables import write_table
-from src.tables.verdict_rows import AUROC, GroupRow, GroupTestRow, VerdictRow, WayRow
+from src.tables.verdict_rows import AUROC, GroupRow, GroupTestRow, VerdictRow, WayRow, way_rows
 from src.values import IntervalEstimate
 from src.verdict import LOST, NOT_MATCHED, SIMILAR, UNDECIDED, VERDICTS, Limits
 
@@ -176,10 +175,14 @@ def _estimate(row: VerdictRow, name: str) -> str:
     return f"{quantity.title} {IntervalEstimate(value, low, high)}"
 
 
-def print_matrices(rows: Sequence[VerdictRow]) -> None:
-    """Print matrices of each section: the known quantities of a verdict, such as penalties, or
-    their means over pairs of networks."""
-    for section in parts_of(rows):
+def print_matrices(parts: Iterable[Section]) -> None:
+    """Print matrices of each part: the known quantities of a verdict, such as penalties, or their
+    means over pairs of networks.
+
+    Args:
+        parts: from `parts_of`.
+    """
+    for section in parts:
         mean = ""
         names: Collection[str] = shown_in(IN_VERDICT)
         if section.is_summary:
@@ -187,22 +190,16 @@ def print_matrices(rows: Sequence[VerdictRow]) -> None:
             names = IN_SUMMARY
             table(f"{SHARE_TITLE}, {section.title}", *shares_of_similar(section.rows))
             result()
-        for name in names:
-            if is_known(section.rows, name):
-                title = f"{mean}{QUANTITIES[name].title}, {section.title}"
-                table(title, *means(section.rows, name))
-                result()
+        rows = section.rows
+        matrices = {name: mean_of(rows, name) for name in names if is_known(rows, name)}
+        for name, matrix in matrices.items():
+            table(f"{mean}{QUANTITIES[name].title}, {section.title}", *matrix)
+            result()
 
 
 def shares_of_similar(rows: Sequence[VerdictRow]) -> Matrix:
     """Return for each pair of layers the share of pairs of networks with the verdict similar."""
     return mean_pivot(rows, lambda row: float(row.verdict == SIMILAR))
-
-
-def means(rows: Sequence[VerdictRow], name: str) -> Matrix:
-    """Return by pair of layers the mean of a quantity over pairs of networks, as far as it is
-    known."""
-    return mean_pivot(rows, partial(known, name=name))
 
 
 def values_of_verdicts(
@@ -257,50 +254,46 @@ def print_groups(rows: Sequence[GroupRow]) -> None:
         result()
 
 
-def write_files(
+def write_tables(
     path: Path,
     rows: Sequence[VerdictRow],
+    lines: Iterable[str] = (),
+    *,
+    groups: Sequence[GroupRow] = (),
+    tests: Sequence[GroupTestRow] = (),
+) -> None:
+    """Write the CSV, and beside it the lines of text (`.md`), the ways, and tables of groups."""
+    write_table(path, VerdictRow, rows)
+    write_table(path.with_name(f"{path.stem}_way.csv"), WayRow, way_rows(rows))
+    text = [f"# Verdict on {len(rows)} stitched pairs of layers", "", *lines, ""]
+    write_text(path.with_suffix(".md"), "\n".join(text))
+    if groups:
+        write_table(path.with_name(f"{path.stem}_groups.csv"), GroupRow, groups)
+    if tests:
+        write_table(path.with_name(f"{path.stem}_group_tests.csv"), GroupTestRow, tests)
+
+
+def draw(
+    path: Path,
+    parts: Sequence[Section],
     limits: Limits,
     *,
     title: str = "",
     caption: str = "",
     groups: Sequence[GroupRow] = (),
     tests: Sequence[GroupTestRow] = (),
-    made_with: Sequence[str] = (),
 ) -> None:
-    """Write the CSV, and beside it the sentences (`.md`), the maps, and files on groups.
+    """Draw the maps of several verdicts, the way of each, and the maps of groups.
 
     Args:
-        title, caption: the texts above and below the maps.
-        made_with: sentences on the version, the images and the command.
+        path: of the table.
+        parts: from `parts_of`.
+        title, caption: the texts above and below the figures.
     """
-    write_table(path, VerdictRow, rows)
-    write_table(path.with_name(f"{path.stem}_way.csv"), WayRow, way_rows(rows))
-    lines = [f"# Verdict on {len(rows)} stitched pairs of layers", ""]
-    lines += [*sentences(rows, limits, tests), "", *made_with, ""]
-    write_text(path.with_suffix(".md"), "\n".join(lines))
-    if groups:
-        write_table(path.with_name(f"{path.stem}_groups.csv"), GroupRow, groups)
-    if tests:
-        write_table(path.with_name(f"{path.stem}_group_tests.csv"), GroupTestRow, tests)
-    draw(path, rows, limits, title=title, caption=caption)
     drawn = path.with_name(f"{path.stem}_groups.png")
     draw_groups(drawn, groups, tests, limits, title=title, caption=caption)
-
-
-def way_rows(rows: Iterable[VerdictRow]) -> Iterator[WayRow]:
-    """Yield the shares of identified images along the way of each verdict."""
-    for row in rows:
-        for layer, share in row.way.items():
-            yield WayRow(row.method, row.networks, *row.pair, layer, *share)
-
-
-def draw(
-    path: Path, rows: Sequence[VerdictRow], limits: Limits, *, title: str, caption: str
-) -> None:
-    """Draw the maps of several verdicts, and the way of each."""
+    rows = list(chain.from_iterable(part.rows for part in parts))
     caption = f"{caption} {_on_positions(rows)}".strip()
-    parts = parts_of(rows)
     if len(rows) > 1:
         _draw_maps(path, rows, parts, limits, title=title, caption=caption)
     draw_way(
@@ -367,7 +360,7 @@ def _heat_maps(section: Section, names: Sequence[str], limits: Limits) -> dict[s
     """Return the heat map of each quantity of a section, or of its mean over pairs of networks."""
     mean = "mean " if section.is_summary else ""
     return {
-        f"{mean}{QUANTITIES[name].title}": heat_map(name, means(section.rows, name), limits)
+        f"{mean}{QUANTITIES[name].title}": heat_map(name, mean_of(section.rows, name), limits)
         for name in names
     }
 

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -82,6 +83,12 @@ def mean_pivot(rows: Iterable[Row], value: Callable[[Row], float]) -> Matrix:
         for layers, values in values_of_layers.items()
     }
     return pivot(rows, lambda row: means[row.front_layer, row.end_layer])
+
+
+def mean_of(rows: Iterable[Row], name: str) -> Matrix:
+    """Return the matrix (front layers, end layers) of the mean of a column over stitches of equal
+    layers, as far as it is known."""
+    return mean_pivot(rows, partial(known, name=name))
 
 
 def is_known(rows: Iterable[object], name: str) -> bool:
