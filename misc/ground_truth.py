@@ -314,7 +314,7 @@ def check_images(loader: Loader, tables, images) -> None:
     from src.ground.errors import UserError
     from src.tables.image_records import are_same
 
-    if not are_same(tables.test_images, loader.session.fingerprint(images)):
+    if not are_same(tables.test_images, images.fingerprint):
         raise UserError(
             f"-d {loader.args.dataset}: the tables were made on other test images; give the data"
             " set and the --intervention-seed of misc/all_pairs.py, or let it make the tables again"

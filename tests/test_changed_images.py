@@ -10,7 +10,6 @@ import pytest
 
 from src import __version__
 from src.datasets import load_dataset
-from src.datasets.fingerprint import fingerprint
 from src.ground import console
 from src.ground.runtime import seeded
 from src.models import build_model
@@ -58,7 +57,7 @@ def write_images(*, train: int = 0, test: int = 1, name: str = "dd.npz") -> None
 
 def digest(*, train: bool) -> str:
     """The fingerprint of the images that are in the file now."""
-    return fingerprint(load_dataset(str(Path("dd.npz").absolute()), "", train=train))
+    return load_dataset(str(Path("dd.npz").absolute()), "", train=train).fingerprint
 
 
 def run_anew(script: str, *arguments):

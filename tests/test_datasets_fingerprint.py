@@ -1,6 +1,8 @@
 """Fingerprints: equal for equal images, wherever they lie; another one for whatever else a network
 would see."""
 
+from operator import attrgetter
+
 import numpy as np
 import pytest
 import torch
@@ -8,11 +10,11 @@ from PIL import Image
 
 from src.datasets import Loading, load_dataset
 from src.datasets.augmentation import CropFlip
-from src.datasets.fingerprint import fingerprint
 from src.datasets.in_memory import ImageSet
 from src.ground.images import Normalisation
 from tests.tiny_datasets import few_grey_images, random_images, write_folder, write_imagenet
 
+fingerprint = attrgetter("fingerprint")
 N = 200
 LABELS = torch.arange(N) % 3
 

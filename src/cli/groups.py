@@ -27,7 +27,7 @@ from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.ground.user_code import CODE
 from src.runs.weights import recorded
-from src.tables.image_records import SPLITS, changed_images, record_of, split_name
+from src.tables.image_records import RECORDS, SPLITS, TEST, TRAIN, changed_images
 from src.tables.network_names import NetworkName
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ def load_split(
     """
     loading = load_options(args, device)
     images = session.dataset(args.dataset, args.dataset_root, train=train, **loading)
-    setattr(args, record_of(split_name(train=train)), session.fingerprint(images))
+    setattr(args, RECORDS[TRAIN if train else TEST], images.fingerprint)
     if train:
         _note_training_on_others(args)
     return images
@@ -210,9 +210,10 @@ def _note_training_on_others(args: Namespace) -> None:
     from src.runs.trained_with import options_beside
 
     options = vars(args)
-    training_images = SPLITS[split_name(train=True)]
+    training_images = SPLITS[TRAIN]
     for name in recorded(options).values():
-        if training_images in changed_images(options_beside(name.path), options):
+        trained_with = options_beside(name.path)
+        if trained_with and training_images in changed_images(trained_with, options):
             note_once(f"{name.title} was trained on earlier {training_images} of {args.dataset}")
 
 

@@ -11,7 +11,7 @@ from src.ground.files import read_json
 from src.ground.grouping import grouped
 from src.runs.folders import StitchingRun
 from src.runs.weights import recorded
-from src.tables.image_records import SPLITS, record_of
+from src.tables.image_records import RECORDS, TEST
 from src.tables.network_names import SHORT, NetworkName
 from src.tables.similarity_rows import SimilarityRow
 
@@ -25,7 +25,7 @@ def images_of(runs: Iterable[StitchingRun]) -> dict[str, dict[str, list[str]]]:
     """
     by_dataset = grouped(runs, lambda run: str(run.row.dataset))
     images: dict[str, dict[str, list[str]]] = {}
-    for name in map(record_of, SPLITS):
+    for name in RECORDS.values():
         images[name] = {}
         for dataset, runs_on_dataset in by_dataset.items():
             digests = [run.options.get(name) for run in runs_on_dataset]
@@ -46,7 +46,7 @@ def describe(
     if made_with["commit"]:
         version += f", commit {made_with['commit'][:SHORT]}"
     data = []
-    for dataset, digests in images[record_of("test_images")].items():
+    for dataset, digests in images[RECORDS[TEST]].items():
         shown = " and ".join(digest[:SHORT] for digest in digests)
         data.append(f"{dataset} ({shown or NOT_RECORDED})")
     return [

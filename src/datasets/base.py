@@ -1,5 +1,7 @@
 """The base of all image sets: the order of images, their batches, and the share of a process."""
 
+import functools
+import hashlib
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
@@ -13,6 +15,7 @@ from src.ground.errors import UserError
 from src.ground.images import ImageSpec, Normalisation, describe_values, shape_text
 
 UNLABELLED = -1
+N_OF_FINGERPRINT = 64  # images whose pixels count
 Device = torch.device | str
 Batches = Iterable[tuple[Tensor, Tensor]]  # images (B, C, H, W) and labels (B,); -1: unlabelled
 
@@ -140,6 +143,26 @@ class BaseImageSet:
             indices: (B,), on the CPU.
         """
         raise NotImplementedError
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """The SHA-256 of the labels, of the form of the images, and of some of the images.
+
+        By it results know the images that they were made with. The form is their number, shape and
+        normalisation. At most `N_OF_FINGERPRINT` images count, spread evenly over the set, as they
+        are decoded: with interventions, without augmentation. So the fingerprint does not depend on
+        file, format or device, and large sets take no longer than small ones. A change of few
+        images between those is not seen.
+        """
+        n_images = len(self.labels)
+        n_places = min(n_images, N_OF_FINGERPRINT)
+        n_steps = max(1, n_places - 1)
+        places = torch.arange(n_places) * (n_images - 1) // n_steps  # the first to the last
+        digest = hashlib.sha256()
+        digest.update(f"{n_images} {self.image_shape} {self.normalisation}\n".encode())
+        digest.update(self.labels.cpu().int().numpy().astype("<i4", copy=False).data)
+        digest.update(self.levels_of(places).cpu().contiguous().numpy().data)
+        return digest.hexdigest()
 
     def check_like(self, images: "BaseImageSet", *, option: str) -> None:
         """Check that this set has the image shape (C, H, W) of the images of -d.

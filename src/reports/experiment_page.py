@@ -27,7 +27,7 @@ from src.reports.verdict_report import (
     shares_of_similar,
 )
 from src.runs.folders import StitchingRun
-from src.tables.image_records import SPLITS, record_of
+from src.tables.image_records import RECORDS, SPLITS
 from src.tables.matrices import Matrix, mean_of
 from src.tables.network_names import SHORT
 from src.tables.quantities import QUANTITIES
@@ -262,7 +262,7 @@ def made_with(
     fingerprints = [
         [dataset, title, digest]
         for split, title in SPLITS.items()
-        for dataset, digests in images[record_of(split)].items()
+        for dataset, digests in images[RECORDS[split]].items()
         for digest in digests
     ]
     if fingerprints:

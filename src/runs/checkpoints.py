@@ -108,9 +108,11 @@ def _loaded(name: NetworkName, images: ImageSpec, *, encoder: bool) -> Network:
         raise UserError(
             f"{name.path} holds features, and this needs a network; give a checkpoint and its type"
         )
-    is_given_by_user = name.is_given and name.path == DEFAULT and is_user_code(name.type)
-    if name.is_fresh or is_given_by_user:
-        return _fresh_network(name, images, encoder=encoder)
+    if name.is_fresh:
+        return _fresh_network(name.type, images, encoder=encoder, seed=fresh_seed(name.seed))
+    if name.is_given and name.path == DEFAULT and is_user_code(name.type):
+        seed = fresh_seed(None)
+        return _build(name.type, images, n_classes=images.n_classes, encoder=encoder, seed=seed)
 
     if name.is_file:
         state = load_state(name.path)
@@ -166,15 +168,15 @@ def load_control(front: Network, kind: str, train_set: BaseImageSet) -> ClassCon
     return ClassControl(front, untrained)
 
 
-def _fresh_network(name: NetworkName, images: ImageSpec, *, encoder: bool) -> Network:
-    """Build a network with the weights that its initialisation draws from the seed of the name."""
-    seed = fresh_seed(name.seed)
-    network = _build(name.type, images, n_classes=images.n_classes, encoder=encoder, seed=seed)
-    if name.is_fresh and is_user_code(name.type):
-        second = _build(
-            name.type, images, n_classes=images.n_classes, encoder=encoder, seed=seed + 1
-        )
-        _warn_if_equal(name.type, network, second)
+def _fresh_network(kind: str, images: ImageSpec, *, encoder: bool, seed: int) -> Network:
+    """Build a network with the weights that its initialisation draws from a seed.
+
+    Warns of a user's function whose weights do not depend on the seed.
+    """
+    network = _build(kind, images, n_classes=images.n_classes, encoder=encoder, seed=seed)
+    if is_user_code(kind):
+        second = _build(kind, images, n_classes=images.n_classes, encoder=encoder, seed=seed + 1)
+        _warn_if_equal(kind, network, second)
     return network
 
 

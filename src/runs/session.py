@@ -8,7 +8,6 @@ import torch
 
 from src.datasets import load_dataset
 from src.datasets.base import BaseImageSet
-from src.datasets.fingerprint import fingerprint
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.models import Network
@@ -44,7 +43,6 @@ class Session:
         self._networks: dict[Hashable, Network] = {}
         self._weights: dict[NetworkName, str] = {}  # SHA-256 of the loaded weights
         self._datasets: dict[Hashable, BaseImageSet] = {}
-        self._fingerprints: dict[BaseImageSet, str] = {}
         self.max_bytes_of_images = 0
         self.features: KeptFeatures | None = None
         self.eigh: Eigh = torch.linalg.eigh
@@ -67,7 +65,7 @@ class Session:
         if key not in self._networks:
             self._load(key, name, images, device=device, encoder=encoder)
         network = self._networks[key]
-        if network.is_encoder and not encoder:
+        if not encoder and network.is_encoder:
             return load_model(name, images, device=device)  # raises the error about encoders
         return network
 
@@ -81,7 +79,7 @@ class Session:
         encoder: bool,
     ) -> None:
         content_before = None
-        if name.is_file and Path(name.path).is_file():
+        if Path(name.path).is_file():
             content_before = name.content
         network = load_model(name, images, device=device, encoder=encoder)
         content = weights_of(name, network)
@@ -95,7 +93,7 @@ class Session:
 
         Weights that come with a type (DEFAULT) are loaded for it; a checkpoint is not.
         """
-        if name.is_given:
+        if name not in self._weights and name.is_given:
             self.network(name, images, device=device, encoder=True)
         if name in self._weights:
             return self._weights[name]
@@ -114,12 +112,6 @@ class Session:
             images.max_bytes_kept = self.max_bytes_of_images
             self._datasets[key] = images
         return self._datasets[key]
-
-    def fingerprint(self, images: BaseImageSet) -> str:
-        """Return the fingerprint of images; it is computed once for a set."""
-        if images not in self._fingerprints:
-            self._fingerprints[images] = fingerprint(images)
-        return self._fingerprints[images]
 
     def reference(
         self,

@@ -18,7 +18,11 @@ from src.ground.errors import UserError
 from src.ground.grouping import grouped
 from src.tables.network_names import SHORT
 
-SPLITS = {"train_images": "training images", "test_images": "test images"}
+TRAIN = "train_images"
+TEST = "test_images"
+SPLITS = {TRAIN: "training images", TEST: "test images"}
+# The options in `config.txt` that hold the fingerprints
+RECORDS = {split: f"{split}_sha256" for split in SPLITS}
 # Options that choose the images: images that have changed differ although these agree
 CHOOSING = ("dataset", *INTERVENTIONS, "intervention_seed")
 
@@ -41,27 +45,16 @@ class RowOfImages(Protocol):
 Row = TypeVar("Row", bound=RowOfImages)
 
 
-def record_of(split: str) -> str:
-    """Return the option in `config.txt` that holds the fingerprint of a member of `SPLITS`."""
-    return f"{split}_sha256"
-
-
-def split_name(*, train: bool) -> str:
-    """Return the name of the training or the test images in `SPLITS`."""
-    return "train_images" if train else "test_images"
-
-
 def recorded_images(options: Options) -> dict[str, str]:
     """Return the fingerprints of images that options hold, by option."""
-    names = map(record_of, SPLITS)
-    return {name: options[name] for name in names if options.get(name)}
+    return {name: options[name] for name in RECORDS.values() if options.get(name)}
 
 
 def short_images(options: Options) -> dict[str, str | None]:
     """Return the first digits of the fingerprints in options, by column; None without a record."""
     columns: dict[str, str | None] = {}
-    for split in SPLITS:
-        fingerprint = options.get(record_of(split))
+    for split, record in RECORDS.items():
+        fingerprint = options.get(record)
         columns[split] = fingerprint[:SHORT] if fingerprint else None
     return columns
 
@@ -79,7 +72,7 @@ def changed_images(before: Options, now: Options) -> list[str]:
         return []
     changed = []
     for split, title in SPLITS.items():
-        name = record_of(split)
+        name = RECORDS[split]
         if not are_same(before.get(name), now.get(name)):
             changed.append(title)
     return changed
