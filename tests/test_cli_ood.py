@@ -493,6 +493,21 @@ def test_whole_checkpoints_are_evaluated_too(workplace, networks, monkeypatch):
     assert float(row["accuracy"]) == pytest.approx(metrics["accuracy"], abs=0.003)
 
 
+def test_a_single_stitch_has_a_table_and_no_figure(workplace, copied):
+    """The figure of an earlier evaluation of more stitches is removed."""
+    folder = copied("single")
+    table = "ood_evaluation_residual"
+    figure = {f"{table}.png", f"{table}.pdf", f"{table}.txt"}
+    evaluate(workplace, "single", "--detector", "residual")
+    assert figure <= names_in(folder)
+    _, *others = folder.glob("2*")
+    for path in others:
+        shutil.rmtree(path)
+    err = evaluate(workplace, "single", "--detector", "residual").err
+    assert f"{table}.csv" in err and f"{table}.png" not in err
+    assert not figure & names_in(folder) and len(rows_of(folder, "residual")) == 1
+
+
 def test_what_cannot_be_evaluated_is_named_skipped_and_counted(workplace, copied):
     folder = copied("broken")
     one, *others = sorted(path for path in folder.iterdir() if pair_of(path)[1] == "pool1")

@@ -283,7 +283,7 @@ def test_a_detector_scores(folder):
     said = run("exec_eval_stitcher_ood.py", "results/cosine", *ON_DIGITS, "--detector", *names)
     assert "DETECTOR: Norm" in said.out and "(Norm)" in said.out
     place = folder / "results/cosine/ood_evaluation_Norm"
-    assert place.with_suffix(".png").exists()
+    assert place.with_suffix(".json").exists()
     assert read_json(place.with_suffix(".config.txt"))["detector"] == f"{folder}/mine.py:Norm"
     rows = read_csv(f"{place}.csv")
     assert {row["detector"] for row in rows} == {"Norm"}

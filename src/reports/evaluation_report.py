@@ -6,6 +6,7 @@ from pathlib import Path
 
 from src.choices.datasets import dataset_label
 from src.ground.console import listed, note, note_once, result, table
+from src.ground.figure_files import remove_figure
 from src.ground.files import write_json
 from src.ood.reference import DetectorKey, Reference
 from src.reports.captions import caption, common, describe_method, stitched_networks
@@ -41,6 +42,8 @@ def report(
 ) -> None:
     """Print the evaluations, and write the table, the figure and the JSON file of each detector.
 
+    A single stitch has no figure.
+
     Args:
         folder: the folder of the stitching runs.
         evaluations: rows by name of the detector; no list is empty.
@@ -61,9 +64,13 @@ def report(
         path = evaluation_file(folder, name, other_data=other_data)
         write_table(path, EvaluationRow, rows)
         _write_json(path.with_suffix(".json"), name, rows, reference)
-        caption_of_figure = describe(rows, n_images=len(reference.options.test))
-        labels = labels_of(rows)
-        draw(path, _panels(matrices), labels=labels, title=title, caption=caption_of_figure)
+        if len(rows) > 1:
+            caption_of_figure = describe(rows, n_images=len(reference.options.test))
+            labels = labels_of(rows)
+            draw(path, _panels(matrices), labels=labels, title=title, caption=caption_of_figure)
+        else:
+            remove_figure(path)  # of an earlier evaluation of more stitches
+            note(f"wrote {path}")
     note_once(EXPLANATION)
 
 
