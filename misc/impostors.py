@@ -34,7 +34,7 @@ from src.datasets.base import BaseImageSet
 from src.ground.runtime import generator
 from src.models import Network
 from src.models.control import with_class
-from src.models.heads import pool
+from src.models.pooling import pool
 from src.runs.checkpoints import load_control, load_model
 from src.tables.network_names import NetworkName
 

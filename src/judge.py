@@ -31,7 +31,7 @@ from src.ground.images import ImageSpec, shape_text
 from src.ground.runtime import full_precision
 from src.models import Network
 from src.models.steadiness import unsteadiness_of
-from src.ood.evaluation import GridScoring, StitchScores, batches_of
+from src.ood.evaluation import GridScoring, StitchScores
 from src.ood.reference import EvaluationOptions, Reference, make_reference
 from src.ood.validity import N_IMAGES
 from src.stitching import Grid, Matching, build_layers, match_layers, matching_batches
@@ -642,7 +642,7 @@ def _measured(made: Mapping[str, _MadeStitches], reference: Reference) -> dict[s
         grid.train(False)
     evaluations = {form: GridEvaluation(grid) for form, grid in grids.items()}
     scorings = {form: GridScoring(grid, reference) for form, grid in grids.items()}
-    for batch in batches_of(reference):
+    for batch in reference.test_batches():
         front_acts, end_acts = any_grid.activations(batch.images)
         for form, grid in grids.items():
             evaluations[form].add_networks(batch.images, batch.labels, front_acts, end_acts)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from src.models import Network
 from src.ood import along_the_way, identification
-from src.ood.identifying import N_CANDIDATES, OwnLayer, Shown, choose_foils, share_of
+from src.ood.identifying import N_CANDIDATES, OwnLayer, Shown, choose_foils, shares_of
 from src.stitching import direct_matching
 
 
@@ -218,8 +218,14 @@ def test_dead_channels():
 
 @pytest.mark.parametrize(("n_right", "n"), [(98, 100), (0, 40), (40, 40), (7, 20)])
 def test_the_share_has_wilsons_interval(n_right, n):
-    value, low, high = share_of((np.arange(n) < n_right).astype(float))
+    identified = {
+        "some": (np.arange(n) < n_right).astype(float),
+        "ties": np.full(10, 0.5),
+        "lost": np.full(10, math.nan),
+    }
+    shares = shares_of(identified)
+    value, low, high = shares["some"]
     expected = stats.binomtest(n_right, n).proportion_ci(method="wilson")
     assert value == n_right / n and (low, high) == pytest.approx(tuple(expected), abs=1e-4)
-    assert share_of(np.full(10, 0.5)).value == 0.5
-    assert all(map(math.isnan, share_of(np.full(10, math.nan))))
+    assert shares["ties"].value == 0.5
+    assert all(map(math.isnan, shares["lost"]))

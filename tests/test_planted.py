@@ -8,7 +8,7 @@ import torch
 from src.collected.verdicts import judge_runs
 from src.models import Network
 from src.ood import along_the_way, make_detector, ood_metrics
-from src.ood.identifying import share_of
+from src.ood.identifying import shares_of
 from src.runs.folders import StitchingRun
 from src.stitching import direct_matching
 from src.tables.evaluation_rows import IdentificationRow
@@ -46,9 +46,13 @@ def run_of(end: Network, made: torch.Tensor, name: str) -> StitchingRun:
     """A run whose stitch gives the end network these activations of the test images."""
     images, labels = digits(train=False)
     way = []
-    for layer, identified in along_the_way(end, LAYER, made, images).items():
-        values = identified[~identified.isnan()].numpy()
-        way.append(IdentificationRow(name, name, LAYER, layer, *share_of(values), len(values)))
+    identified = {
+        layer: values[~values.isnan()].numpy()
+        for layer, values in along_the_way(end, LAYER, made, images).items()
+    }
+    for layer, share in shares_of(identified).items():
+        row = IdentificationRow(name, name, LAYER, layer, *share, len(identified[layer]))
+        way.append(row)
     row = stitch_row(front_layer=name, end_layer=LAYER, n_epochs=0)
     run = StitchingRun(Path(name), OPTIONS, row, way=way)
     own = end(images).argmax(1)

@@ -8,9 +8,9 @@ from torch import nn
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.models import Network
+from src.models.pooling import cells
 from src.models.tokens import TokenLayout
 from src.ood.reference import EvaluationOptions, make_reference
-from src.ood.validity import cells
 from src.probing.probes import Probes
 from src.stitching import Pair, build_layers
 from src.training import classification_losses

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from src.statistics.intervals import of_share, student_half_width, wilson_interval
+from src.statistics.intervals import of_share, student_half_width, wilson_intervals
 from src.statistics.jackknife import jackknife_variance
 from src.statistics.permutations import permutation_p
 from src.statistics.significance import false_discovery_rate, mcnemar_p
@@ -17,10 +17,10 @@ from src.statistics.significance import false_discovery_rate, mcnemar_p
 def test_wilsons_interval(n_right, n):
     """By scipy, and by inverting the test."""
     expected = stats.binomtest(n_right, n).proportion_ci(method="wilson")
-    found = wilson_interval(n_right / n, n)
+    found, unknown = wilson_intervals([n_right / n, math.nan], [n, n])
     assert found == pytest.approx((n_right / n, *expected), abs=1e-4)
     assert found == pytest.approx(of_share([(np.arange(n) < n_right)[None]]).interval(), abs=1e-4)
-    assert all(map(math.isnan, wilson_interval(math.nan, n)))
+    assert all(map(math.isnan, unknown))
 
 
 def test_students_half_width():

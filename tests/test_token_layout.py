@@ -9,10 +9,9 @@ from torchvision.models import VisionTransformer as TorchvisionTransformer
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.models import Network
-from src.models.heads import pool
+from src.models.pooling import cells, pool
 from src.models.tokens import TokenLayout, grid_of, guessed_layout, n_leading_equal
 from src.models.vit import VisionTransformer
-from src.ood.cells import cells
 from src.probing.probes import Probes
 from src.stitching import build_layers, build_stitching_layer, match_layers
 from src.stitching.layers import resize

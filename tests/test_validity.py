@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from src.datasets.in_memory import ImageSet
-from src.models.heads import mean_over_positions
+from src.models.pooling import cells, cells_and_mean, mean_over_positions
 from src.ood.reference import EvaluationOptions
-from src.ood.validity import Validity, cells, features
+from src.ood.validity import Validity
 
 K = 5
 
@@ -92,9 +92,9 @@ def test_the_validity_of_a_stitch_stands_beside_the_own_one():
     for batch in own.split(37):
         validity.add_end(batch)
     validity.fit_end()
-    itself = validity.of_stitch(features(own))
+    itself = validity.of_stitch(cells_and_mean(own))
     assert itself[:3] == itself[3:] == pytest.approx(measured(reference, own))
-    broken = validity.of_stitch(features(own * math.inf))
+    broken = validity.of_stitch(cells_and_mean(own * math.inf))
     assert all(map(math.isnan, broken[:3])) and broken[3:] == itself[3:]
 
 
@@ -114,11 +114,16 @@ def test_sampled_images_are_found_in_their_batches():
     )
     options = EvaluationOptions((), (), True, batch_size=64, dataset="", test=images)
     sample = options.sample(2000)
-    positions = options.by_batch(sample)
-    found = torch.cat([64 * number + indices for number, indices in enumerate(positions)])
-    assert len(positions) == 40 and torch.equal(found, sample)
+    to_identify = sample[1::2].contiguous()
+    batches = list(options.test_batches("", sample, to_identify))
+    sampled = [64 * number + batch.sampled for number, batch in enumerate(batches)]
+    identified = [64 * number + batch.identified for number, batch in enumerate(batches)]
+    assert len(batches) == 40 and torch.equal(torch.cat(sampled), sample)
+    assert torch.equal(torch.cat(identified), to_identify)
+    assert all(len(batch.identified) == len(to_identify[batch.places]) for batch in batches)
     assert torch.equal(sample, images.permutation(0)[:2000].sort().values)
-    assert [len(indices) for indices in options.by_batch(torch.tensor([70, 130]))][:3] == [0, 1, 1]
+    few = options.test_batches("", torch.tensor([70, 130]))
+    assert [len(batch.sampled) for batch in few][:3] == [0, 1, 1]
 
 
 def test_cells_of_maps_tokens_and_vectors():

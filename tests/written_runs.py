@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.ood.identifying import share_of
+from src.ood.identifying import shares_of
 from src.runs.evaluations import with_evaluations
 from src.runs.folders import StitchingRun, read_runs
 from src.tables.evaluation_rows import (
@@ -114,11 +114,12 @@ def write_way(folder: Path, shares_of_run: Mapping[str, Mapping[str, float]]) ->
             if row.folder not in folders
         ]
     for name, shares in folders.items():
+        identified = {}
         for layer, share in shares.items():
-            identified = np.full(N_IDENTIFIED, share)
+            identified[layer] = np.full(N_IDENTIFIED, share)
             if not np.isnan(share):
-                identified = np.arange(N_IDENTIFIED) < round(share * N_IDENTIFIED)
-            interval = share_of(identified)
+                identified[layer] = np.arange(N_IDENTIFIED) < round(share * N_IDENTIFIED)
+        for layer, interval in shares_of(identified).items():
             rows.append(IdentificationRow(name, "x", "y", layer, *interval, N_IDENTIFIED))
     write_table(way_file(folder), IdentificationRow, rows)
 

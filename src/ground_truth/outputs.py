@@ -15,7 +15,7 @@ from torch import Tensor
 
 from src.models import Network
 from src.models.calls import OUTPUT
-from src.models.heads import mean_over_positions, pool
+from src.models.pooling import mean_over_positions, pool
 from src.training import NO_CLASS, not_finite, predicted_classes
 
 BASELINES = ("accuracy difference", "effective rank difference", "mean norm difference")

@@ -1,15 +1,14 @@
-"""A linear head for encoders, and averages of activations over positions."""
+"""A linear head for encoders."""
 
 from collections.abc import Sequence
 
 import torch
-from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from src.ground.errors import UserError
-from src.ground.runtime import at_least_single
 from src.models.calls import logits_of
-from src.models.tokens import TokenLayout, layout_or_guess
+from src.models.pooling import pool
+from src.models.tokens import TokenLayout
 
 
 def check_axes(title: str, shape: Sequence[int]) -> None:
@@ -23,37 +22,6 @@ def check_axes(title: str, shape: Sequence[int]) -> None:
             f"{title} gives activations of shape {'×'.join(map(str, shape))}; choose a "
             "layer with a feature map (C, H, W), tokens (T, D) or a vector (D)"
         )
-
-
-def pool(activations: Tensor, layout: TokenLayout | None = None) -> Tensor:
-    """Return the features (B, D) that a linear probe reads.
-
-    Args:
-        activations: (B, D, H, W), averaged over the positions; (B, T, D), of which the CLS token is
-            taken, or the mean over the patches or steps if there is none; or (B, D), which stay.
-        layout: of the tokens; None: it is guessed from their number.
-    """
-    if activations.ndim == 4:
-        return activations.mean((2, 3))
-    if activations.ndim == 3:
-        layout = layout_or_guess(activations, layout)
-        if layout.has_cls:
-            return activations[:, 0]
-        return activations[:, layout.n_prefix :].mean(1)
-    return activations
-
-
-def mean_over_positions(activations: ArrayLike | Tensor) -> Tensor:
-    """Average activations (B, C, H, W) or (B, T, C) over positions, (B, C), in at least float32.
-
-    All tokens count, unlike in `pool`: a CLS token is one of them. Activations (B, C) stay.
-    """
-    activations = at_least_single(activations).detach()
-    if activations.ndim == 4:
-        return activations.mean((2, 3))
-    if activations.ndim == 3:
-        return activations.mean(1)
-    return activations
 
 
 class LinearProbe(nn.Linear):

@@ -15,7 +15,7 @@ from src.ground.errors import UserError, unknown_name
 from src.ground.runtime import at_least_single
 from src.ground.user_code import CODE, failing_as_user_error, is_user_code, load
 from src.models import Network
-from src.models.heads import mean_over_positions
+from src.models.pooling import mean_over_positions
 from src.statistics.moments import ROUNDING, CrossMoments, Moments, Rows
 
 RIDGE = 1e-6  # share of the mean variance added to all variances, for channels that are dead
@@ -139,8 +139,9 @@ class Mahalanobis(Detector):
             n_classes = max(int(labels.max()) + 1, self.with_classes.mean1.numel())
         earlier = _with_n_classes(self.with_classes, n_classes)
         classes = torch.arange(n_classes, device=labels.device)
+        means = self.features(activations)  # (B, C)
         members = Rows.of(labels[:, None] == classes)  # (B, K)
-        features = Rows.of(self.features(activations))  # (B, C)
+        features = Rows.of(means)
         self.with_classes = earlier.pooled(members.cross(features))
         self.moments = self.moments.pooled(features.moments())
 

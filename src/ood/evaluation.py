@@ -11,13 +11,12 @@ from torch import Tensor
 
 from src.ground.brief import brief
 from src.models import Network
+from src.models.pooling import cells_and_mean, cells_of_layers
 from src.models.tokens import TokenLayout
-from src.ood.cells import cells
 from src.ood.detectors import Detector
-from src.ood.identifying import OwnLayer, Shown, share_of
+from src.ood.identifying import OwnLayer, Shown, shares_of
 from src.ood.metrics import OODMetrics, ood_metrics
-from src.ood.reference import DetectorKey, Reference
-from src.ood.validity import N_IMAGES, features
+from src.ood.reference import DetectorKey, Reference, TestBatch
 from src.statistics.auroc import auroc_interval
 from src.training import NO_CLASS, predicted_classes
 from src.values import Interval, IntervalEstimate, Pair, StitchValidity
@@ -60,6 +59,7 @@ class StitchScores(NamedTuple):
     validity: StitchValidity | None  # None: it was not measured
     # 1, 0, ½ or NaN of each identified image, (n,), by layer of the way; empty: not measured
     identified: dict[str, np.ndarray]
+    shares: dict[str, IntervalEstimate]  # of identified images, by layer of the way
 
     def __repr__(self) -> str:
         return brief(self)
@@ -72,11 +72,6 @@ class StitchScores(NamedTuple):
         if self.validity is not None and math.isnan(self.validity.density):
             return False
         return all(np.isfinite(scores).all() for scores in self.scores.values())
-
-    @property
-    def shares(self) -> dict[str, IntervalEstimate]:
-        """The share of identified images at each layer of the way; empty: it was not measured."""
-        return {layer: share_of(identified) for layer, identified in self.identified.items()}
 
 
 class Detection(NamedTuple):
@@ -97,7 +92,7 @@ class _BatchScores(NamedTuple):
 
     is_right: list[Tensor]  # (B,): 1, 0, or NaN where logits are not finite
     scores: dict[str, list[Tensor]]  # (B,), by score
-    samples: list[Tensor]  # `features` of the sampled images, (n_in_batch, positions + 1, C)
+    samples: list[Tensor]  # `cells_and_mean` of the sampled images, (n_in_batch, positions + 1, C)
     shown: dict[str, Shown]  # by layer of the way
 
 
@@ -110,37 +105,11 @@ def score_grid(grid: Stitched, reference: Reference) -> dict[Pair, StitchScores]
     """
     grid.train(False)
     scoring = GridScoring(grid, reference)
-    for batch in batches_of(reference):
+    for batch in reference.test_batches():
         activations = grid.front.activations(batch.images, grid.front_layers)
         for pairs, stitched in grid.stitched(activations, batch.images, scoring.ways):
             scoring.add_stitches(pairs, stitched, batch)
     return scoring.scores()
-
-
-class Batch(NamedTuple):
-    """A batch of test images."""
-
-    images: Tensor  # (B, C, H, W)
-    labels: Tensor  # (B,)
-    sampled: Tensor  # the positions of the images that validity is measured on
-    identified: Tensor  # the positions of the images that are identified; all of them are sampled
-    places: slice  # of the latter, among all identified images
-
-
-def batches_of(reference: Reference) -> Iterator[Batch]:
-    """Yield the test images, with a progress bar."""
-    options = reference.options
-    images_of_foils = torch.empty(0, dtype=torch.long)
-    if reference.foils:
-        images_of_foils = reference.foils.images
-    batches = options.batches(options.test, "stitched activations")
-    sampled = options.by_batch(options.sample(N_IMAGES))
-    identified = options.by_batch(images_of_foils)
-    first = 0
-    for (images, labels), samples, positions in zip(batches, sampled, identified, strict=True):
-        places = slice(first, first + len(positions))
-        yield Batch(images, labels, samples, positions, places)
-        first += len(positions)
 
 
 class GridScoring:
@@ -163,7 +132,7 @@ class GridScoring:
         self._kept = {pair: _BatchScores([], {}, [], defaultdict(Shown)) for pair in grid.pairs}
 
     def add_stitches(
-        self, pairs: Sequence[Pair], stitched: Mapping[str, Tensor], batch: Batch
+        self, pairs: Sequence[Pair], stitched: Mapping[str, Tensor], batch: TestBatch
     ) -> None:
         """Add a group of P stitches into one end layer.
 
@@ -215,12 +184,15 @@ def _in_cells(
         positions: of the identified images in the batch, (n_in_batch,).
         known: the cells at some of the layers.
     """
-    in_cells = dict(known)
+    identified = {}
+    layouts = {}
     for layer, own_layer in own_layers.items():
         if layer not in known:
-            identified = stitched[layer].index_select(1, positions)
-            pooled = cells(identified.flatten(0, 1), own_layer.layout).flatten(1)
-            in_cells[layer] = pooled.unflatten(0, (len(identified), -1))
+            identified[layer] = stitched[layer].index_select(1, positions).flatten(0, 1)
+            layouts[layer] = own_layer.layout
+    in_cells = dict(known)
+    for layer, pooled in cells_of_layers(identified, layouts).items():
+        in_cells[layer] = pooled.unflatten(0, (-1, len(positions)))
     return in_cells
 
 
@@ -251,15 +223,15 @@ def _detectors_of_layer(
 
 
 def _sampled_features(stitched: Tensor, positions: Tensor, layout: TokenLayout | None) -> Tensor:
-    """Return the `features` of sampled images, (P, n_in_batch, positions + 1, C).
+    """Return the `cells_and_mean` of sampled images, (P, n_in_batch, positions + 1, C).
 
     Args:
         stitched: activations of P stitches for a batch, (P, B, …).
         positions: of the sampled images in the batch, (n_in_batch,).
-        layout: of tokens (see `cells`).
+        layout: of the tokens.
     """
     sampled = stitched.index_select(1, positions).flatten(0, 1)
-    return features(sampled, layout).unflatten(0, (len(stitched), -1))
+    return cells_and_mean(sampled, layout).unflatten(0, (len(stitched), -1))
 
 
 def _stitch_scores(pair: Pair, kept: _BatchScores, reference: Reference) -> StitchScores:
@@ -272,7 +244,7 @@ def _stitch_scores(pair: Pair, kept: _BatchScores, reference: Reference) -> Stit
     identified = {}
     for layer, shown in kept.shown.items():
         identified[layer] = reference.own_layers[layer].identified(shown).cpu().numpy()
-    return StitchScores(accuracy, scores, validity, identified)
+    return StitchScores(accuracy, scores, validity, identified, shares_of(identified))
 
 
 def detection_of(stitched: np.ndarray, own: np.ndarray, *, is_paired: bool) -> Detection:

@@ -16,6 +16,7 @@ random foils; here the foil is a hard one.
 """
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -26,9 +27,9 @@ from torch import Tensor
 from src.ground.brief import brief
 from src.ground.runtime import generator
 from src.models import Network
+from src.models.pooling import cells
 from src.models.tokens import TokenLayout
-from src.ood.cells import cells
-from src.statistics.intervals import wilson_interval
+from src.statistics.intervals import wilson_intervals
 from src.values import IntervalEstimate
 
 N_CANDIDATES = 10  # images that a foil is chosen among
@@ -252,9 +253,14 @@ class OwnLayer:
         return torch.where(self._is_tie | (sides == 0), 0.5, is_nearer)
 
 
-def share_of(identified: np.ndarray) -> IntervalEstimate:
-    """Return the share of identified images, values (n,) of 1, 0 and ½, with Wilson's interval.
+def shares_of(identified: Mapping[str, np.ndarray]) -> dict[str, IntervalEstimate]:
+    """Return the share of identified images with Wilson's interval, by layer.
 
-    All three are NaN if a value is NaN.
+    All three numbers are NaN where a value is NaN.
+
+    Args:
+        identified: values (n,) of 1, 0 and ½, by layer.
     """
-    return wilson_interval(float(np.mean(identified)), len(identified))
+    shares = [np.mean(values) for values in identified.values()]
+    n_images = [len(values) for values in identified.values()]
+    return dict(zip(identified, wilson_intervals(shares, n_images), strict=True))

@@ -7,7 +7,7 @@ Making it takes one pass over the training images, if something is fitted to the
 images, and one over identified images and foils; other data take passes of their own."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import NamedTuple, TypeVar
 
@@ -19,13 +19,14 @@ from src.choices.scores import is_trained, scores_by_title
 from src.datasets.base import BaseImageSet, Batches
 from src.ground.console import progress
 from src.models import Network
-from src.ood.cells import cells
+from src.models.pooling import cells_of_layers
 from src.ood.detectors import Detector, make_detector
 from src.ood.identifying import FEWEST, Foils, OwnLayer, choose_foils, way_of
 from src.ood.metrics import OODMetrics, ood_metrics
 from src.ood.validity import N_IMAGES, Validity
 from src.training import not_finite
 
+NO_IMAGES = torch.empty(0, dtype=torch.long)
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
@@ -35,6 +36,16 @@ class DetectorKey(NamedTuple):
 
     score: str  # name in `SCORES`, or of a user's class
     layer: str
+
+
+class TestBatch(NamedTuple):
+    """A batch of test images, and the positions of some of them in the batch."""
+
+    images: Tensor  # (B, C, H, W)
+    labels: Tensor  # (B,)
+    sampled: Tensor  # positions of the images that validity is measured on, rising
+    identified: Tensor  # of the images that are identified, rising; all of them are sampled
+    places: slice  # of the latter among all identified images
 
 
 class EvaluationOptions(NamedTuple):
@@ -79,19 +90,29 @@ class EvaluationOptions(NamedTuple):
         """
         return self.test.permutation(0)[:n_images].sort().values
 
-    def by_batch(self, indices: Tensor) -> tuple[Tensor, ...]:
-        """Return the positions of some test images in each batch of test images.
+    def test_batches(
+        self, title: str, sampled: Tensor, identified: Tensor = NO_IMAGES
+    ) -> Iterator[TestBatch]:
+        """Yield the test images in batches, with a progress bar.
 
         Args:
-            indices: of the images, (n,), rising.
-
-        Returns:
-            A tensor (n_in_batch,) for each batch; it may be empty.
+            title: the text of the progress bar.
+            sampled: indices of the images that validity is measured on, (n,), rising.
+            identified: indices of the identified images, likewise.
         """
-        n_batches = math.ceil(len(self.test) / self.batch_size)
-        n_in_batch = torch.bincount(indices // self.batch_size, minlength=n_batches)
-        positions = (indices % self.batch_size).to(self.test.device)
-        return positions.split(n_in_batch.tolist())
+        first = 0
+        for images, labels in self.batches(self.test, title):
+            ends = torch.tensor([first, first + len(images)])
+            of_sample = slice(*torch.searchsorted(sampled, ends).tolist())
+            places = slice(*torch.searchsorted(identified, ends).tolist())
+            yield TestBatch(
+                images,
+                labels,
+                (sampled[of_sample] - first).to(images.device),
+                (identified[places] - first).to(images.device),
+                places,
+            )
+            first += len(images)
 
 
 class Reference(NamedTuple):
@@ -100,6 +121,7 @@ class Reference(NamedTuple):
     options: EvaluationOptions
     detectors: dict[DetectorKey, Detector]
     validity: dict[str, Validity]  # by layer; empty if it is not measured
+    sampled: Tensor  # (n,): indices of the test images that validity is measured on, rising
     foils: Foils | None  # None: too few images have one, so nothing is identified
     own_layers: dict[str, OwnLayer]  # by each layer of each way; empty without foils
     ways: dict[str, list[str]]  # by end layer: the layers where its stitches are judged
@@ -111,6 +133,11 @@ class Reference(NamedTuple):
     def of_score(self, score: str, values: Mapping[DetectorKey, Value]) -> dict[str, Value]:
         """Return the values of one score by layer, such as `id_scores` of the energy."""
         return {key.layer: value for key, value in values.items() if key.score == score}
+
+    def test_batches(self) -> Iterator[TestBatch]:
+        """Yield the test images in batches, with a progress bar."""
+        identified = self.foils.images if self.foils else NO_IMAGES
+        return self.options.test_batches("stitched activations", self.sampled, identified)
 
 
 @torch.no_grad()
@@ -133,10 +160,11 @@ def make_reference(
     detectors = dict(trained) | fitted
 
     # The network's own activations of the test images, and of other ID data
+    sampled = options.sample(N_IMAGES)
     if options.id_data is None:
-        id_scores, logits = _measure_test_images(network, options, detectors, validity)
+        id_scores, logits = _measure_test_images(network, options, sampled, detectors, validity)
     else:
-        _, logits = _measure_test_images(network, options, {}, validity)
+        _, logits = _measure_test_images(network, options, sampled, {}, validity)
         batches = options.batches(options.id_data, "ID activations")
         id_scores = score_network(network, detectors, batches)
     for layer, of_layer in list(validity.items()):
@@ -144,7 +172,7 @@ def make_reference(
 
     # Its own activations of the identified images and their foils, all the way to the output
     ways = {layer: way_of(network, layer) for layer in options.layers}
-    chosen = choose_foils(logits, options.sample(N_IMAGES))
+    chosen = choose_foils(logits, sampled)
     foils = None
     own_layers = {}
     if len(chosen.images) < FEWEST:
@@ -166,6 +194,7 @@ def make_reference(
         options=options,
         detectors=detectors,
         validity=validity,
+        sampled=sampled,
         foils=foils,
         own_layers=own_layers,
         ways=ways,
@@ -262,12 +291,12 @@ def _own_layers(
     parts = zip(foils.images.split(n_together), foils.foils.split(n_together), strict=True)
     indices = torch.cat([torch.cat(part) for part in parts])
     batches = options.batches(options.test, "images and foils", indices, batch_size=2 * n_together)
-    own_layers = {layer: OwnLayer(network.token_layout(layer)) for layer in layers}
+    layouts = {layer: network.token_layout(layer) for layer in layers}
+    own_layers = {layer: OwnLayer(layout) for layer, layout in layouts.items()}
     for images, _ in batches:
-        for layer, activations in network.activations(images, layers).items():
-            own_layer = own_layers[layer]
-            in_cells = cells(activations, own_layer.layout).flatten(1)
-            own_layer.add(*in_cells.chunk(2))
+        in_cells = cells_of_layers(network.activations(images, layers), layouts)
+        for layer, own_layer in own_layers.items():
+            own_layer.add(*in_cells[layer].chunk(2))
     for own_layer in own_layers.values():
         own_layer.fit()
     return own_layers
@@ -290,26 +319,29 @@ def score_network(
 def _measure_test_images(
     network: Network,
     options: EvaluationOptions,
+    sampled: Tensor,
     detectors: Mapping[DetectorKey, Detector],
     validity: Mapping[str, Validity],
 ) -> tuple[dict[DetectorKey, np.ndarray], Tensor]:
     """Score the network's own activations of the test images; fill the validity of each layer.
 
+    Args:
+        sampled: indices of the test images that validity is measured on, (n,), rising.
+
     Returns:
         Scores (N,) by detector, and the logits (N, classes) of all test images.
     """
-    layers = [*(key.layer for key in detectors), *validity, network.output_name]
+    output = network.output_name
+    layers = _distinct([*(key.layer for key in detectors), *validity, output])
     scores: dict[DetectorKey, list[Tensor]] = {key: [] for key in detectors}
     logits: list[Tensor] = []
-    batches = options.batches(options.test, "own activations")
-    sampled = options.by_batch(options.sample(N_IMAGES))
-    for (images, _), positions in zip(batches, sampled, strict=True):
-        activations = network.activations(images, _distinct(layers))
+    for batch in options.test_batches("own activations", sampled):
+        activations = network.activations(batch.images, layers)
         _add_scores(scores, detectors, activations)
-        logits.append(activations[network.output_name])
-        if len(positions):
+        logits.append(activations[output])
+        if len(batch.sampled):
             for layer, of_layer in validity.items():
-                of_layer.add_end(activations[layer].index_select(0, positions))
+                of_layer.add_end(activations[layer].index_select(0, batch.sampled))
     all_logits = torch.cat(logits)
     if not all_logits.isfinite().all():
         raise not_finite("the end network")

@@ -16,9 +16,8 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from src.models.heads import mean_over_positions
+from src.models.pooling import cells_and_mean
 from src.models.tokens import TokenLayout
-from src.ood.cells import cells
 from src.statistics.moments import Rows
 from src.values import StitchValidity
 
@@ -59,7 +58,7 @@ class Validity:
 
         validity.add_end(activations)     for each batch of test images
         validity.fit_end()
-        validity.of_stitch(features(stitched_activations))
+        validity.of_stitch(cells_and_mean(stitched_activations))
 
     Args:
         layout: of tokens (see `cells`).
@@ -79,7 +78,7 @@ class Validity:
             activations: (B, C, H, W), (B, T, D) or (B, D), tensor or array.
         """
         n_missing = N_IMAGES - sum(map(len, self._parts))
-        self._parts.append(features(torch.as_tensor(activations)[:n_missing], self.layout))
+        self._parts.append(cells_and_mean(torch.as_tensor(activations)[:n_missing], self.layout))
 
     def fit(self) -> None:
         """Finish the training images.
@@ -112,10 +111,10 @@ class Validity:
         Raises:
             ValueError: there are fewer than 6 images, or the activations are not finite.
         """
-        return self._measure(features(activations, self.layout))
+        return self._measure(cells_and_mean(activations, self.layout))
 
     def _measure(self, samples: Tensor) -> ValidityScores:
-        """Return density, recall and Fréchet distance of `features`, (n, positions + 1, C)."""
+        """Return density, recall and Fréchet distance of `cells_and_mean`, (n, positions + 1, C)."""
         sample_cells, pooled = _split(samples.to(self._centre.device) - self._centre)
         sample_radii = _radii(sample_cells)
         distances = torch.cdist(sample_cells, self._cells)  # (n, N)
@@ -144,7 +143,7 @@ class Validity:
 
     def add_end(self, activations: ArrayLike | Tensor) -> None:
         """Take in the end network's own activations of a batch of test images, after `fit`."""
-        self._parts.append(features(activations, self.layout))
+        self._parts.append(cells_and_mean(activations, self.layout))
 
     def fit_end(self) -> None:
         """Finish the end network's own test activations.
@@ -162,7 +161,7 @@ class Validity:
         The scores of the stitch are NaN if its activations are not finite.
 
         Args:
-            samples: `features` of the stitched activations of the test images,
+            samples: `cells_and_mean` of the stitched activations of the test images,
                 (n, positions + 1, C).
         """
         scores = ValidityScores(math.nan, math.nan, math.nan)
@@ -171,22 +170,8 @@ class Validity:
         return StitchValidity(*scores, *self.end_scores)
 
 
-def features(activations: ArrayLike | Tensor, layout: TokenLayout | None = None) -> Tensor:
-    """Return the cells of activations and their mean over positions, (n, positions + 1, C).
-
-    The mean is the last position. Features of batches may be concatenated.
-
-    Args:
-        activations: (n, C, H, W), (n, T, D) or (n, D).
-        layout: of tokens (see `cells`).
-    """
-    in_cells = cells(activations, layout)
-    mean = mean_over_positions(activations)[:, None]
-    return torch.cat([in_cells, mean], 1)
-
-
 def _split(samples: Tensor) -> tuple[Tensor, Tensor]:
-    """Split `features` into cells (n, positions · C) and means over positions (n, C)."""
+    """Split `cells_and_mean` into cells (n, positions · C) and means over positions (n, C)."""
     return samples[:, :-1].flatten(1), samples[:, -1]
 
 

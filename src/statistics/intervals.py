@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy  # loads a part of it at its first use
+from numpy.typing import ArrayLike
 
 from src.values import IntervalEstimate
 
@@ -111,18 +112,23 @@ def student_half_width(error: float, p: float, *, freedom: int) -> float:
     return -float(scipy.special.stdtrit(freedom, p)) * error
 
 
-def wilson_interval(share: float, n: int) -> IntervalEstimate:
-    """Return a share of n images with Wilson's (1927) interval of 95 %; NaN for a share of NaN.
+def wilson_intervals(shares: ArrayLike, n_images: ArrayLike) -> list[IntervalEstimate]:
+    """Return shares of images with Wilson's (1927) intervals of 95 %; NaN for a share of NaN.
 
     The interval of `of_share` is the same for a single run, found by inverting the test.
+
+    Args:
+        shares: (k,).
+        n_images: that each share is of, (k,).
     """
-    if math.isnan(share):
-        return IntervalEstimate(math.nan, math.nan, math.nan)
-    z_squared = DEVIATIONS**2 / n
+    share = np.asarray(shares, dtype=np.float64)
+    z_squared = DEVIATIONS**2 / np.asarray(n_images, dtype=np.float64)
     centre = (share + z_squared / 2) / (1 + z_squared)
-    spread = math.sqrt(z_squared * (share * (1 - share) + z_squared / 4))
+    spread = np.sqrt(z_squared * (share * (1 - share) + z_squared / 4))
     half_width = spread / (1 + z_squared)
-    return IntervalEstimate(share, max(0.0, centre - half_width), min(1.0, centre + half_width))
+    low = np.maximum(0, centre - half_width)
+    high = np.minimum(1, centre + half_width)
+    return list(map(IntervalEstimate, share.tolist(), low.tolist(), high.tolist()))
 
 
 def of_share(right: Runs) -> Evidence:

@@ -1,0 +1,109 @@
+"""Averages of activations over positions: one vector an image, or a few cells."""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from src.ground.runtime import at_least_single
+from src.models.tokens import TokenLayout, layout_or_guess
+
+CELLS = 2  # along each side of a map
+
+
+def pool(activations: Tensor, layout: TokenLayout | None = None) -> Tensor:
+    """Return the features (B, D) that a linear probe reads.
+
+    Args:
+        activations: (B, D, H, W), averaged over the positions; (B, T, D), of which the CLS token is
+            taken, or the mean over the patches or steps if there is none; or (B, D), which stay.
+        layout: of the tokens; None: it is guessed from their number.
+    """
+    if activations.ndim == 4:
+        return activations.mean((2, 3))
+    if activations.ndim == 3:
+        layout = layout_or_guess(activations, layout)
+        if layout.has_cls:
+            return activations[:, 0]
+        return activations[:, layout.n_prefix :].mean(1)
+    return activations
+
+
+def mean_over_positions(activations: ArrayLike | Tensor) -> Tensor:
+    """Average activations (B, C, H, W) or (B, T, C) over positions, (B, C), in at least float32.
+
+    All tokens count, unlike in `pool`: a CLS token is one of them. Activations (B, C) stay.
+    """
+    return _mean(at_least_single(activations).detach())
+
+
+def cells(activations: ArrayLike | Tensor, layout: TokenLayout | None = None) -> Tensor:
+    """Pool activations to a few positions, (B, positions, C), in float32 or float64.
+
+    Maps (B, C, H, W) become a grid of at most 2×2 cells. So does the grid of patches in tokens
+    (B, T, D); patches and steps that form no grid become four stretches. Prefix tokens, such as a
+    CLS token, stay positions of their own in front. Vectors (B, D) have one position. Of volumes
+    (B, C, …, H, W), the axes in front of the last two count as channels.
+
+    Args:
+        layout: of the tokens; None: it is guessed from their number.
+    """
+    return _cells(at_least_single(activations).detach(), layout)
+
+
+def cells_and_mean(activations: ArrayLike | Tensor, layout: TokenLayout | None = None) -> Tensor:
+    """Return the `cells` of activations and, as the last position, their mean over positions.
+
+    The shape is (B, positions + 1, C). Results of batches may be concatenated.
+
+    Args:
+        activations: (B, C, H, W), (B, T, D) or (B, D).
+        layout: as in `cells`.
+    """
+    activations = at_least_single(activations).detach()
+    return torch.cat([_cells(activations, layout), _mean(activations)[:, None]], 1)
+
+
+def cells_of_layers(
+    activations: Mapping[str, Tensor], layouts: Mapping[str, TokenLayout | None]
+) -> dict[str, Tensor]:
+    """Return the `cells` of activations as one vector an image, (B, positions · C), by layer.
+
+    Args:
+        activations: of several layers.
+        layouts: of the tokens of these layers.
+    """
+    in_single = {layer: at_least_single(values).detach() for layer, values in activations.items()}
+    return {layer: _cells(values, layouts[layer]).flatten(1) for layer, values in in_single.items()}
+
+
+def _mean(activations: Tensor) -> Tensor:
+    """Average as `mean_over_positions` does, in the precision of the activations."""
+    if activations.ndim == 4:
+        return activations.mean((2, 3))
+    if activations.ndim == 3:
+        return activations.mean(1)
+    return activations
+
+
+def _cells(activations: Tensor, layout: TokenLayout | None) -> Tensor:
+    """Pool as `cells` does, in the precision of the activations."""
+    if activations.ndim == 2:
+        return activations[:, None]
+    if activations.ndim >= 4:
+        activations = activations.flatten(1, -3)  # (B, C, …, H, W) -> (B, channels, H, W)
+        height, width = activations.shape[2:]
+        size = (min(CELLS, height), min(CELLS, width))
+        return F.adaptive_avg_pool2d(activations, size).flatten(2).mT
+
+    layout = layout_or_guess(activations, layout)
+    prefix = activations[:, : layout.n_prefix]
+    patches = activations[:, layout.n_prefix :].mT  # (B, D, T)
+    if layout.grid is None:
+        n_stretches = min(CELLS**2, patches.shape[2])
+        pooled = F.adaptive_avg_pool1d(patches, n_stretches).mT
+    else:
+        pooled = _cells(patches.unflatten(2, layout.grid), None)
+    return torch.cat([prefix, pooled], 1)
