@@ -5,7 +5,7 @@ they nearer to its activations of their own images than to those of similar imag
 import sys
 
 from src import cli
-from src.choices.scores import SCORES, scores_by_title
+from src.choices.scores import SCORES
 from src.ground.user_code import CODE
 
 ROOT = "./data/pytorch"
@@ -107,6 +107,8 @@ def evaluate(args, session=None) -> None:
     """
     from pathlib import Path
 
+    from src.choices.datasets import dataset_label
+    from src.choices.scores import scores_by_title
     from src.datasets import dataset_info
     from src.ground.console import note
     from src.ground.runtime import device_of
@@ -115,6 +117,7 @@ def evaluate(args, session=None) -> None:
     from src.runs.run import claimed
     from src.runs.scored_runs import score_runs
     from src.runs.session import Session
+    from src.tables.evaluation_rows import evaluation_files
     from src.tables.image_records import short_images
 
     # The stitching runs, and the tables that will be written
@@ -124,14 +127,17 @@ def evaluate(args, session=None) -> None:
     finished, skipped = read_runs(folder)
     check_runs(finished, folder, moved_networks(args))
     dataset_info(args.dataset, labelled=True)
-    tables, identification = begin_tables(args)
+    scores = scores_by_title(args.detector)
+    other_data = dataset_label(args.dataset) if args.other_data else ""
+    files = evaluation_files(folder, scores, other_data=other_data)
+    tables, identification = begin_tables(args, scores, files)
     runs = newest_runs(finished)
     check_data(args.dataset, runs, other_data=args.other_data, shortcut=args.shortcut)
 
     # The images and the two networks
     loading = cli.load_options(args, device)
     test_set = cli.load_split(args, session, device, train=False)
-    if needs_training_images(args, runs):
+    if needs_training_images(args, scores, runs):
         cli.load_split(args, session, device, train=True)
     fingerprints = short_images(vars(args))  # recorded by load_split
     check_images(
@@ -145,14 +151,14 @@ def evaluate(args, session=None) -> None:
 
     with claimed([*tables.values(), identification]):
         # The reference: detectors and validity at the end layers, the end network's own scores
-        reference = refer_to(end, end_name, args, runs, test_set, loading, session)
+        reference = refer_to(end, end_name, args, scores, runs, test_set, loading, session)
 
         # The stitches
         grids, unusable = rebuild_stitches(runs, front, end, reference, skipped)
         scored = score_runs(grids, reference, other_data=args.other_data)
 
         # The metrics
-        write_results(args, scored, reference, tables, identification, names)
+        write_results(args, scored, reference, files, tables, identification, names)
     n_skipped = len(skipped) + len(finished) - len(runs) + len(unusable)
     note(
         f"evaluated {len(scored)} stitches; "
@@ -170,13 +176,13 @@ def moved_networks(args) -> dict:
     }
 
 
-def needs_training_images(args, runs) -> bool:
+def needs_training_images(args, scores, runs) -> bool:
     """Return whether detectors, validity or controls are fitted to training images."""
     from src.choices.scores import is_trained
 
     if args.validity or runs[0].row.class_control:
         return True
-    return not all(is_trained(score) for score in args.detector)
+    return not all(is_trained(score) for score in scores)
 
 
 def networks_of(args, runs, test_set, session):
@@ -220,31 +226,18 @@ def rebuild_stitches(runs, front, end, reference, skipped):
     return grids, unusable
 
 
-def label_of_other_data(args) -> str:
-    """Return the dataset as an ending of file names, if the runs never saw it; else ""."""
-    from src.choices.datasets import dataset_label
-
-    return dataset_label(args.dataset) if args.other_data else ""
-
-
-def begin_tables(args) -> tuple:
+def begin_tables(args, scores, files) -> tuple:
     """Return the records of the tables that this script writes: of each score, by its title, and of
     the identified images."""
-    from pathlib import Path
-
     from src.runs.run import Run
-    from src.tables.evaluation_rows import evaluation_file, way_file
 
-    folder = Path(args.source_dir)
-    other_data = label_of_other_data(args)
     tables = {}
-    for title, score in scores_by_title(args.detector).items():
-        path = evaluation_file(folder, title, other_data=other_data)
-        tables[title] = Run.beside(path, vars(args) | {"detector": score})
-    return tables, Run.beside(way_file(folder, other_data=other_data), vars(args))
+    for title, score in scores.items():
+        tables[title] = Run.beside(files.tables[title], vars(args) | {"detector": score})
+    return tables, Run.beside(files.way, vars(args))
 
 
-def refer_to(end, end_name, args, runs, test_set, loading, session):
+def refer_to(end, end_name, args, scores, runs, test_set, loading, session):
     """Return the reference for stitches into the end network; a new one if options have changed.
 
     The session keeps the reference for further folders of stitches.
@@ -255,7 +248,7 @@ def refer_to(end, end_name, args, runs, test_set, loading, session):
     from src.ood.reference import make_reference
     from src.runs.store import DetectorStore, load_trained
 
-    options = evaluation_options(args, runs, test_set, loading, session)
+    options = evaluation_options(args, scores, runs, test_set, loading, session)
     store = Path(args.ood_detector_dir)
     load_training_set = partial(
         session.dataset, args.dataset, args.dataset_root, train=True, **loading
@@ -269,7 +262,7 @@ def refer_to(end, end_name, args, runs, test_set, loading, session):
     return session.reference(end_name, store, options, make)
 
 
-def evaluation_options(args, runs, test_set, loading, session):
+def evaluation_options(args, scores, runs, test_set, loading, session):
     """Return the options of the evaluation, with all images but the training images."""
     from src.ood.reference import EvaluationOptions
     from src.tables.matrices import by_depth, depths_of
@@ -285,7 +278,7 @@ def evaluation_options(args, runs, test_set, loading, session):
     rows = [run.row for run in runs]
     return EvaluationOptions(
         layers=tuple(by_depth((row.end_layer for row in rows), depths_of(rows, "end"))),
-        scores=tuple(args.detector),
+        scores=scores,
         with_validity=args.validity,
         batch_size=args.batch_size,
         dataset=args.dataset,
@@ -297,11 +290,9 @@ def evaluation_options(args, runs, test_set, loading, session):
     )
 
 
-def write_results(args, scored, reference, tables, identification, names) -> None:
+def write_results(args, scored, reference, files, tables, identification, names) -> None:
     """Report the metrics of each score, save the scores of all images and the identified images,
     and finish the runs of the tables."""
-    from pathlib import Path
-
     from src.reports.evaluation_report import report
     from src.runs.scored_runs import evaluation_rows
     from src.tables.image_records import recorded_images
@@ -319,11 +310,10 @@ def write_results(args, scored, reference, tables, identification, names) -> Non
         written.append(identification)
     for run in written:
         run.mark_as_unfinished()
-    other_data = label_of_other_data(args)
-    report(Path(args.source_dir), evaluations, reference, other_data=other_data, title=args.title)
-    save_scores(args, evaluations, scored, reference)
+    report(files, evaluations, reference, title=args.title)
+    save_scores(args.energy_dir, files, evaluations, scored, reference)
     if reference.foils:
-        save_ways(args, scored, reference.foils)
+        save_ways(files.way, scored, reference.foils)
 
     # The weights and images that the tables are about
     weights = {f"{side}_model_path_sha256": name.weights for side, name in names.items()}
@@ -333,35 +323,29 @@ def write_results(args, scored, reference, tables, identification, names) -> Non
         run.finish()
 
 
-def save_scores(args, evaluations, scored, reference) -> None:
+def save_scores(energy_dir, files, evaluations, scored, reference) -> None:
     """Save the scores of all images, by each detector with an evaluation."""
     from pathlib import Path
 
     from src.runs.scored_runs import save_archive, save_arrays, scores_of_images
-    from src.tables.evaluation_rows import scores_file
 
-    folder = Path(args.source_dir)
-    has_several = len(scores_by_title(args.detector)) > 1
+    has_several = len(files.tables) > 1
     for score in evaluations:
         arrays = scores_of_images(score, scored, reference)
-        if not args.energy_dir:
-            path = scores_file(folder, score, other_data=label_of_other_data(args))
-            save_archive(path, arrays)
+        if not energy_dir:
+            save_archive(files.scores[score], arrays)
         elif has_several:
-            save_arrays(Path(args.energy_dir, score), arrays)
+            save_arrays(Path(energy_dir, score), arrays)
         else:
-            save_arrays(Path(args.energy_dir), arrays)
+            save_arrays(Path(energy_dir), arrays)
 
 
-def save_ways(args, scored, foils) -> None:
+def save_ways(path, scored, foils) -> None:
     """Save the share of identified images at all layers of the way, and which images these are."""
-    from pathlib import Path
-
     from src.runs.scored_runs import identification_arrays, identification_rows, save_archive
-    from src.tables.evaluation_rows import IdentificationRow, way_file
+    from src.tables.evaluation_rows import IdentificationRow
     from src.tables.tables import write_table
 
-    path = way_file(Path(args.source_dir), other_data=label_of_other_data(args))
     write_table(path, IdentificationRow, identification_rows(scored))
     save_archive(path.with_suffix(".npz"), identification_arrays(scored, foils))
 

@@ -591,7 +591,7 @@ def _reference(end: Network, layers: Mapping[Pair, StitchingLayer], images: _Ima
     not be measured."""
     options = EvaluationOptions(
         layers=tuple(dict.fromkeys(pair.end_layer for pair in layers)),
-        scores=(),
+        scores={},
         with_validity=True,
         batch_size=_batch_size(images.test),
         dataset="",

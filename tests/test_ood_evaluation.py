@@ -28,7 +28,7 @@ def network():
 
 @pytest.fixture(scope="module")
 def reference(network):
-    options = EvaluationOptions(tuple(LAYERS), (SCORE,), True, 50, "images", IMAGES)
+    options = EvaluationOptions(tuple(LAYERS), {SCORE: SCORE}, True, 50, "images", IMAGES)
     return make_reference(network, options, lambda: IMAGES, trained={})
 
 

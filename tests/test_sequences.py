@@ -110,7 +110,9 @@ def test_validity_compares_stretches_of_steps():
     assert cells(steps).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]  # of a map of 4×4
     assert cells(steps, TokenLayout()).flatten().tolist() == [1.5, 5.5, 9.5, 13.5]
     images = few_grey_images(20, 16, n_classes=4)
-    options = EvaluationOptions(("lstm", "stem"), ("mahalanobis",), True, 20, "x", images)
+    options = EvaluationOptions(
+        ("lstm", "stem"), {"mahalanobis": "mahalanobis"}, True, 20, "x", images
+    )
     found = make_reference(network(Rows()), options, lambda: images, trained={}).validity
     assert {layer: each.layout for layer, each in found.items()} == {
         "lstm": TokenLayout(),

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from src.choices.scores import N_NEIGHBOURS, SCORES, is_trained
+from src.choices.scores import N_NEIGHBOURS, SCORES
 from src.ground.errors import UserError, unknown_name
 from src.ground.runtime import at_least_single
 from src.ground.user_code import CODE, failing_as_user_error, is_user_code, load
@@ -327,12 +327,12 @@ def make_detector(name: str) -> Detector:
         UserError: there is no score of this name, it needs a trained detector, or the user's code
             fails.
     """
+    if name in SCORES:
+        if SCORES[name].is_trained:
+            raise UserError(
+                f"the {name} of activations needs a trained detector; load it from a DetectorStore"
+            )
+        return DETECTORS[name]()
     if is_user_code(name):
         return UserDetector(name)
-    if name not in SCORES:
-        raise unknown_name("OOD score", name, [*SCORES, CODE])
-    if is_trained(name):
-        raise UserError(
-            f"the {name} of activations needs a trained detector; load it from a DetectorStore"
-        )
-    return DETECTORS[name]()
+    raise unknown_name("OOD score", name, [*SCORES, CODE])

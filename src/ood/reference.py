@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.choices.scores import is_trained, scores_by_title
+from src.choices.scores import is_trained
 from src.datasets.base import BaseImageSet, Batches
 from src.ground.console import progress
 from src.models import Network
@@ -52,7 +52,8 @@ class EvaluationOptions(NamedTuple):
     """The options of an evaluation, without the end network and its trained detectors."""
 
     layers: tuple[str, ...]  # end layers of the stitches
-    scores: tuple[str, ...]  # names in `SCORES`, or FILE.py:CLASS of a user's code
+    # By their titles in tables: names in `SCORES`, or FILE.py:CLASS of a user's code
+    scores: Mapping[str, str]
     with_validity: bool  # False: measure validity only if a detector is fitted to training images
     batch_size: int
     dataset: str  # name of `test`
@@ -238,7 +239,7 @@ def _fitted(
 def _unfitted_detectors(options: EvaluationOptions) -> dict[DetectorKey, Detector]:
     """Make a detector for each score that needs no training and each end layer."""
     detectors = {}
-    for title, score in scores_by_title(options.scores).items():
+    for title, score in options.scores.items():
         if is_trained(score):
             continue
         for layer in options.layers:

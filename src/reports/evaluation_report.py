@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from src.choices.datasets import dataset_label
@@ -14,7 +15,7 @@ from src.reports.grid_figures import labels_of
 from src.reports.grid_tables import draw
 from src.reports.map_panels import HeatMap
 from src.reports.verdict_maps import heat_map
-from src.tables.evaluation_rows import TYPICAL_AUROC, EvaluationRow, evaluation_file
+from src.tables.evaluation_rows import TYPICAL_AUROC, EvaluationFiles, EvaluationRow
 from src.tables.experiments import by_experiment
 from src.tables.matrices import Matrix, is_known, known, pivot
 from src.tables.network_names import short
@@ -33,11 +34,10 @@ Matrices = dict[str, dict[str, Matrix]]  # by experiment and column
 
 
 def report(
-    folder: Path,
+    files: EvaluationFiles,
     evaluations: Mapping[str, Sequence[EvaluationRow]],
     reference: Reference,
     *,
-    other_data: str = "",
     title: str = "",
 ) -> None:
     """Print the evaluations, and write the table, the figure and the JSON file of each detector.
@@ -45,9 +45,7 @@ def report(
     A single stitch has no figure.
 
     Args:
-        folder: the folder of the stitching runs.
         evaluations: rows by name of the detector; no list is empty.
-        other_data: the data of the evaluation; empty if the stitches were made on the same data.
         title: the title of the figure.
     """
     for name, rows in evaluations.items():
@@ -61,7 +59,7 @@ def report(
         _print_detectors(name, rows, reference)
         _note_typical_stitches(name, rows)
 
-        path = evaluation_file(folder, name, other_data=other_data)
+        path = files.tables[name]
         write_table(path, EvaluationRow, rows)
         _write_json(path.with_suffix(".json"), name, rows, reference)
         if len(rows) > 1:
@@ -85,11 +83,13 @@ def _matrices(rows: Sequence[EvaluationRow]) -> dict[str, Matrix]:
 
 def _print_matrices(name: str, matrices: Matrices) -> None:
     """Print the matrices of a detector, under a heading for each experiment."""
+    columns = dict.fromkeys(chain(*matrices.values()))
+    headings = {column: heading(QUANTITIES[column], name) for column in columns}
     for experiment, matrix_of_column in matrices.items():
         if experiment:
             result(f"EXPERIMENT: {experiment}")
         for column, matrix in matrix_of_column.items():
-            table(heading(QUANTITIES[column], name), *matrix)
+            table(headings[column], *matrix)
 
 
 def heading(quantity: Quantity, detector: str) -> str:

@@ -1,5 +1,6 @@
 """The rows of OOD evaluations, and their tables in a folder of stitching runs."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -140,6 +141,26 @@ def scores_file(folder: Path, detector: str, *, other_data: str = "") -> Path:
     if other_data:
         name += f"{ON_OTHER_DATA}{other_data}"
     return folder / f"{name}.npz"
+
+
+class EvaluationFiles(NamedTuple):
+    """The files of an evaluation, in a folder of stitching runs."""
+
+    tables: dict[str, Path]  # by detector
+    scores: dict[str, Path]  # of all images, by detector
+    way: Path  # the shares of identified images
+
+
+def evaluation_files(
+    folder: Path, detectors: Iterable[str], *, other_data: str = ""
+) -> EvaluationFiles:
+    """Return the paths of an evaluation by detectors; arguments as for `evaluation_file`."""
+    tables = {}
+    scores = {}
+    for detector in detectors:
+        tables[detector] = evaluation_file(folder, detector, other_data=other_data)
+        scores[detector] = scores_file(folder, detector, other_data=other_data)
+    return EvaluationFiles(tables, scores, way_file(folder, other_data=other_data))
 
 
 def read_evaluations(folder: Path) -> dict[str, list[EvaluationRow]]:
