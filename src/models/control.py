@@ -93,6 +93,23 @@ class ClassControl(Network):
         of_untrained = super().activations(x, [name for name in names if name != OUTPUT])
         return {name: logits for name in names if name == OUTPUT} | with_class(of_untrained, logits)
 
+    def activation_shapes(
+        self, names: Sequence[str], image_shape: Sequence[int]
+    ) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each activation for one image, with the channels of the class."""
+        (n_classes,) = self.output_shape
+        shapes = {}
+        for name, shape in super().activation_shapes(names, image_shape).items():
+            if name == OUTPUT:
+                shapes[name] = self.output_shape
+            elif len(shape) == 3:
+                channels, *size = shape
+                shapes[name] = (channels + n_classes, *size)
+            else:
+                *n_tokens, width = shape
+                shapes[name] = (*n_tokens, width + n_classes)
+        return shapes
+
 
 def with_class(activations: Mapping[str, Tensor], logits: Tensor) -> dict[str, Tensor]:
     """Return activations with the predicted class as further channels, by layer.
