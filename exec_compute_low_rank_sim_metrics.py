@@ -304,7 +304,7 @@ def relative_depths_of(args, options, loaded) -> dict[str, float]:
     """Return the relative depths of the layers of a network; of features, the recorded ones."""
     if has_features(args, options):
         return loaded.file.made_with.get("relative_depths", {})
-    return {layer: loaded.network.relative_depth(layer) for layer in loaded.layers}
+    return loaded.network.relative_depths(loaded.layers)
 
 
 def print_rows(args, comparison, source, depths) -> list:

@@ -83,7 +83,7 @@ def made_with(args, model) -> dict:
     """Return the record of the network and its layers."""
     from src import __version__
 
-    depths = {layer: model.network.relative_depth(layer) for layer in model.layers}
+    depths = model.network.relative_depths(model.layers)
     return {
         "network": args.model_path,
         "type": args.model_type,

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from src.ground.errors import as_user_error
-from src.ground.runtime import MEMORY_SHARE, Fitting
+from src.stitching.grid import MEMORY_SHARE, Fitting
 from tests.commands import ROOT
 
 REAL = os.environ.get("TEST_GPU", "0")

@@ -8,13 +8,13 @@ import torch
 
 from src.choices.stitching import OBJECTIVES
 from src.ground.errors import UserError
-from src.ground.runtime import Fitting
 from src.low_rank import low_rank_approx
 from src.models import Network, build_model
 from src.models.vit import VisionTransformer
 from src.runs.checkpoints import freeze
 from src.statistics.moments import as_rows
 from src.stitching import Grid, Pair, StitchedModel, build_layers, direct_matching, match_layers
+from src.stitching.grid import Fitting
 from src.stitching.layers import resize
 from src.stitching.objectives import functional_loss, hint_loss, soft_label_loss
 from src.training import Settings, train

@@ -459,7 +459,7 @@ class _WithAuxiliary(nn.Module):
 def test_blocks_that_are_never_called_do_not_count():
     network = Network(_WithAuxiliary(), image_shape=(3, 8, 8)).eval()
     assert network.behind("first") == ["second"]
-    assert network.relative_depth("first") == 0.5 and network.relative_depth("second") == 1
+    assert network.relative_depths(["first", "second"]) == {"first": 0.5, "second": 1}
 
 
 def test_a_container_and_its_last_module_have_one_depth():
@@ -467,4 +467,5 @@ def test_a_container_and_its_last_module_have_one_depth():
     network = Network(
         nn.Sequential(nn.Flatten(), nn.Linear(12, 4), inner, nn.Linear(4, 2)), image_shape=(3, 2, 2)
     )
-    assert network.eval().relative_depth("2") == network.relative_depth("2.1")
+    depths = network.eval().relative_depths(["2", "2.1"])
+    assert depths["2"] == depths["2.1"]

@@ -209,9 +209,9 @@ def test_relative_depth_counts_blocks_and_grows_between_them(images):
         module.block_names = blocks
         return Network(module.eval(), image_shape=(3, 4, 4))
 
-    depths = [chain("1", "4").relative_depth(name) for name in [*"0123456", "output"]]
+    depths = list(chain("1", "4").relative_depths([*"0123456", "output"]).values())
     assert depths == pytest.approx([1 / 4, 1 / 2, 2 / 3, 5 / 6, 1, 1, 1, 1])
-    assert chain("4", "1").relative_depth("1") == 0.5  # in the order of the pass
+    assert chain("4", "1").relative_depths("1") == {"1": 0.5}  # in the order of the pass
     _, network = built(SharedRelu)
-    depths = [network.relative_depth(layer) for layer in network.layer_names]
+    depths = list(network.relative_depths(network.layer_names).values())
     assert depths == sorted(depths) and depths[-1] == 1

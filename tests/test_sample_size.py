@@ -7,7 +7,6 @@ from src.choices.stitching import FORMS
 from src.models import Network
 from src.stitching import Pair, build_layers, match_until_settled
 from src.stitching.matching import FIRST, GAP, grid_moments, match_layers, matching_batches
-from src.stitching.moments import r2_of
 from tests.commands import says
 from tests.tiny_datasets import DoubleSet
 
@@ -102,7 +101,7 @@ def test_sizes_follow_from_the_gaps(networks):
             ((target, _),) = rows.cross.items()
             weight, bias = layer.transform.weight[:, :, 0, 0], layer.transform.bias
             residual = rows.squared_residual(target, weight, bias)
-            gaps[n] = abs(r2 - r2_of(rows.targets[target], residual))
+            gaps[n] = abs(r2 - rows.targets[target].r2(residual))
         n_positions, width = rows.source.n_rows // rows.n_samples, len(rows.source.mean)
         fitting = [n for n in sizes[1:] if gaps[n] <= GAP and gaps[n // 2] <= GAP]
         assert found.n_samples == next(n for n in fitting if n * n_positions >= 10 * width)

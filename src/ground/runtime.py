@@ -3,16 +3,13 @@
 import contextlib
 import ctypes
 import os
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
 from src.ground.errors import UserError
-
-MEMORY_SHARE = 0.8  # of the free memory of a GPU; the rest is a reserve
-ROWS_OF_CPU = 256  # more rows at once overrun the caches
 
 
 def keep_freed_memory() -> None:
@@ -109,42 +106,6 @@ def _precision_of_products(precision: str) -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision(precision_before)
         torch.backends.cudnn.allow_tf32 = tf32_before
-
-
-class Fitting:
-    """Tells how many rows of a batch fit into the memory of a device at once.
-
-    Rows differ by the kind of work that is done with a row. On a GPU the number follows from the
-    free memory and from the memory that earlier rows of the kind took. It is a power of two, so
-    that rounding does not change with every free byte. On a CPU it is always `ROWS_OF_CPU`.
-    """
-
-    def __init__(self, device: torch.device):
-        self.device = device
-        self._bytes_per_row: dict[Hashable, float] = {}  # by kind
-
-    def rows(self, kind: Hashable) -> int:
-        """Return the number of rows of a kind that fit; 1 until rows of the kind were measured."""
-        if self.device.type == "cpu":
-            return ROWS_OF_CPU
-        if kind not in self._bytes_per_row:
-            return 1
-        cached = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
-        free = torch.cuda.mem_get_info(self.device)[0] + cached
-        n_rows = max(1, int(MEMORY_SHARE * free / self._bytes_per_row[kind]))
-        return 2 ** (n_rows.bit_length() - 1)
-
-    @contextlib.contextmanager
-    def measured(self, kind: Hashable, n_rows: int) -> Iterator[None]:
-        """Measure the memory that the block takes for `n_rows` rows of a kind."""
-        if self.device.type == "cpu":
-            yield
-            return
-        torch.cuda.reset_peak_memory_stats(self.device)
-        before = torch.cuda.memory_allocated(self.device)
-        yield
-        peak = torch.cuda.max_memory_allocated(self.device) - before
-        self._bytes_per_row[kind] = max(1, peak) / n_rows
 
 
 def at_least_single(values: ArrayLike | torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ import contextlib
 import copy
 import fnmatch
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -207,8 +207,8 @@ class Network:
         passes = self._passes()
         return [*passes.calls.positions, OUTPUT].index(self._existing(layer, passes))
 
-    def relative_depth(self, layer: str) -> float:
-        """Return the share of the blocks that a pass to a layer computes, from 0 to 1.
+    def relative_depths(self, layers: Iterable[str]) -> dict[str, float]:
+        """Return by layer the share of the blocks that a pass to it computes, from 0 to 1.
 
         Between two blocks it grows evenly, value by value; behind the last block it is 1. Layers with
         one value, such as a container and its last module, have one depth. In a network without
@@ -219,12 +219,16 @@ class Network:
             UserError: there is no such layer.
         """
         passes = self._passes()
-        self._existing(layer, passes)
         positions = passes.calls.positions
         blocks = [name for name in self.block_names if name in positions] or positions
         ends = [-1, *sorted({positions[block] for block in blocks})]
-        position = positions.get(layer, len(positions))  # the output comes last
-        return float(np.interp(position, ends, np.linspace(0, 1, len(ends))))
+        shares = np.linspace(0, 1, len(ends))
+        depths = {}
+        for layer in layers:
+            # The output comes last
+            position = positions.get(self._existing(layer, passes), len(positions))
+            depths[layer] = float(np.interp(position, ends, shares))
+        return depths
 
     @property
     def cut_names(self) -> tuple[str, ...]:
@@ -587,6 +591,28 @@ class Network:
                 random = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0))
                 self._passes_by_mode[key] = Passes(self.module, random.to(example))
         return self._passes_by_mode[key]
+
+
+def activations_of_both(
+    front: Network,
+    front_names: Sequence[str],
+    end: Network,
+    end_names: Sequence[str],
+    images: Tensor,
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the activations of the front network by layer, and of the end network by layer.
+
+    Each network runs once. A network that is stitched to itself runs once for both.
+
+    Args:
+        images: (B, C, H, W).
+    """
+    if front is not end:
+        return front.activations(images, front_names), end.activations(images, end_names)
+    activations = end.activations(images, list(dict.fromkeys([*front_names, *end_names])))
+    front_activations = {name: activations[name] for name in front_names}
+    end_activations = {name: activations[name] for name in end_names}
+    return front_activations, end_activations
 
 
 def matching_names(names: Sequence[str], pattern: str) -> list[str]:

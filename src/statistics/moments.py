@@ -14,6 +14,7 @@ direct matching and PWCCA decide by eigenvalues of 1e-10 which directions count:
 than channels, float32 would give quite different weights.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -75,6 +76,17 @@ class Moments(NamedTuple):
     def squared_norm(self) -> Tensor:
         """Σ‖x‖² over the rows, a scalar."""
         return self.variations.sum() + self.n_rows * self.mean.square().sum()
+
+    def r2(self, squared_residual: Tensor) -> float:
+        """Return R² = 1 − ‖residual‖²/‖X−μ‖² of a prediction of the rows, at most 1.
+
+        It is NaN for rows that do not vary, and for a residual of NaN.
+        """
+        variation = self.variations.sum()
+        if variation <= ROUNDING * self.squared_norm:
+            return math.nan
+        # Rounding may take the residual below zero; unlike min(), clamp() keeps NaN.
+        return 1 - (squared_residual / variation).clamp(min=0).item()
 
 
 class CrossMoments(NamedTuple):

@@ -23,7 +23,7 @@ from src.choices.stitching import FORMS
 from src.ground.brief import brief
 from src.statistics.moments import ROUNDING, Moments
 from src.stitching.eigenvectors import Eigh
-from src.stitching.moments import SourceMoments, r2_of
+from src.stitching.moments import SourceMoments
 
 # Of ridge, in mean Σ(x−mean)² of a source channel. Below lies the rounding of float32 activations,
 # above nothing is left of the map.
@@ -226,12 +226,14 @@ def least_squares(
 
         # ‖Y‖² is the sum over the directions of what each explains, plus the residual
         explained = coordinates.square().sum(1) / directions.squared_sigma  # (n,)
-        residual = target.squared_norm - explained[directions.kept].sum()
+        squared_norm = target.squared_norm
+        residual = squared_norm - explained[directions.kept].sum()
+        r2 = target.r2(residual)
         matchings[name] = Matching(
             solution[:-1].T,
             solution[-1],
-            error=_relative(residual, target),
-            r2=r2_of(target, residual),
+            error=_relative(residual, squared_norm),
+            r2=r2,
             rank=rank,
             n_samples=moments.n_samples,
             truncated=exact is not None and _lost_r2(directions, exact, cross, target) > VISIBLE,
@@ -446,16 +448,15 @@ def _about_means(
     return Matching(
         weight,
         bias,
-        error=_relative(squared_residual, target),
-        r2=r2_of(target, squared_residual),
+        error=_relative(squared_residual, target.squared_norm),
+        r2=target.r2(squared_residual),
         rank=rank,
         n_samples=moments.n_samples,
     )
 
 
-def _relative(squared_residual: Tensor, target: Moments) -> float:
+def _relative(squared_residual: Tensor, squared_norm: Tensor) -> float:
     """Return ‖residual‖²/‖Y‖²; 0 for a target of zeros."""
-    norm = target.squared_norm
-    if norm == 0:
+    if squared_norm == 0:
         return 0.0
-    return max(0.0, (squared_residual / norm).item())  # rounding may make it negative
+    return max(0.0, (squared_residual / squared_norm).item())  # rounding may make it negative

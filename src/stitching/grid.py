@@ -7,11 +7,12 @@ the default batch size. Frozen networks in evaluation mode treat samples indepen
 pair in a grid gets the results of a grid of that pair only.
 """
 
+import contextlib
 import copy
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,14 +21,12 @@ from torch import Tensor
 from src.choices.stitching import OBJECTIVES, Objective
 from src.datasets.base import Batches, batches_in
 from src.ground.brief import brief
-from src.ground.runtime import Fitting, at_least_single
+from src.ground.runtime import at_least_single
 from src.low_rank import low_rank_approx
-from src.models import Network
+from src.models import Network, activations_of_both
 from src.statistics.moments import Moments, Rows
 from src.stitching.layers import StitchingLayer
-from src.stitching.moments import r2_of
 from src.stitching.objectives import loss_of
-from src.stitching.stitched_model import activations_of_both
 from src.training import (
     NO_CLASS,
     HeadLosses,
@@ -38,6 +37,9 @@ from src.training import (
 )
 from src.training.task import Head
 from src.values import Metrics, Pair
+
+MEMORY_SHARE = 0.8  # of the free memory of a GPU; the rest is a reserve
+ROWS_OF_CPU = 256  # more rows at once overrun the caches
 
 
 class GridScore(NamedTuple):
@@ -95,7 +97,6 @@ class Grid(Task[Pair]):
         self.objective = objective
         self.l1_coef = l1_coef
         self.frozen = frozen
-        self.fitting = Fitting(front.example.device)
         self.front_layers = list(dict.fromkeys(pair.front_layer for pair in layers))
         self.end_layers = list(dict.fromkeys(pair.end_layer for pair in layers))
 
@@ -107,18 +108,22 @@ class Grid(Task[Pair]):
                     self.layers[pair] = layers[pair]
         self.heads = self.layers
 
+        # What the networks say
+        behind = {end_layer: end.behind(end_layer) for end_layer in self.end_layers}
+        self.output_name = end.output_name
+        self.front_output: str | None = None  # None: an encoder gives no logits
+        if not front.is_encoder:
+            self.front_output = front.output_name
+        self.fitting = Fitting(front.example.device)
+
         self.compared = {
-            end_layer: objective.compared(end_layer, end.behind(end_layer), end.output_name)
+            end_layer: objective.compared(end_layer, behind[end_layer], self.output_name)
             for end_layer in self.end_layers
         }
         all_compared = itertools.chain.from_iterable(self.compared.values())
         self.compared_layers = list(dict.fromkeys(all_compared))
 
         self.originals = {"front": front, "end": end}
-        self.output_name = end.output_name
-        self.front_output: str | None = None  # None: an encoder gives no logits
-        if not front.is_encoder:
-            self.front_output = front.output_name
         self.front = front
         self.end = end
         self.modules: list[Head] = [*self.layers.values()]
@@ -249,6 +254,8 @@ class Grid(Task[Pair]):
 
     def _truncated(self, acts: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the activations of the front layers, truncated to `front_rank`."""
+        if self.front_rank is None:
+            return dict(acts)
         return {name: low_rank_approx(acts[name], self.front_rank) for name in self.front_layers}
 
     def _tails(
@@ -284,6 +291,42 @@ class Grid(Task[Pair]):
                         )
                     yield pairs, _by_pair(acts, len(pairs))
                     del stitched, acts  # free their memory for the next group
+
+
+class Fitting:
+    """Tells how many rows of a batch fit into the memory of a device at once.
+
+    Rows differ by the kind of work that is done with a row. On a GPU the number follows from the
+    free memory and from the memory that earlier rows of the kind took. It is a power of two, so
+    that rounding does not change with every free byte. On a CPU it is always `ROWS_OF_CPU`.
+    """
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self._bytes_per_row: dict[Hashable, float] = {}  # by kind
+
+    def rows(self, kind: Hashable) -> int:
+        """Return the number of rows of a kind that fit; 1 until rows of the kind were measured."""
+        if self.device.type == "cpu":
+            return ROWS_OF_CPU
+        if kind not in self._bytes_per_row:
+            return 1
+        cached = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
+        free = torch.cuda.mem_get_info(self.device)[0] + cached
+        n_rows = max(1, int(MEMORY_SHARE * free / self._bytes_per_row[kind]))
+        return 2 ** (n_rows.bit_length() - 1)
+
+    @contextlib.contextmanager
+    def measured(self, kind: Hashable, n_rows: int) -> Iterator[None]:
+        """Measure the memory that the block takes for `n_rows` rows of a kind."""
+        if self.device.type == "cpu":
+            yield
+            return
+        torch.cuda.reset_peak_memory_stats(self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        yield
+        peak = torch.cuda.max_memory_allocated(self.device) - before
+        self._bytes_per_row[kind] = max(1, peak) / n_rows
 
 
 class GridEvaluation:
@@ -374,8 +417,10 @@ class GridEvaluation:
         accuracy = {}
         for name, predicted in classes.items():
             accuracy[name] = (predicted == labels).sum().item() / n_images
-        front_depths = _relative_depths(grid.front, (pair.front_layer for pair in grid.pairs))
-        end_depths = _relative_depths(grid.end, (pair.end_layer for pair in grid.pairs))
+        front_relative_depths = grid.front.relative_depths(grid.front_layers)
+        front_depths = {layer: grid.front.depth(layer) for layer in grid.front_layers}
+        end_relative_depths = grid.end.relative_depths(grid.end_layers)
+        end_depths = {layer: grid.end.depth(layer) for layer in grid.end_layers}
         metrics = {}
         for pair, residual in self._residuals.items():
             target = self._targets[pair.end_layer]
@@ -388,20 +433,15 @@ class GridEvaluation:
                 agreement=agreement,
                 kappa=kappa,
                 n_images=n_images,
-                r2_test=r2_of(target, residual),
-                front_depth=grid.front.depth(pair.front_layer),
-                end_depth=grid.end.depth(pair.end_layer),
-                front_relative_depth=front_depths[pair.front_layer],
-                end_relative_depth=end_depths[pair.end_layer],
+                r2_test=target.r2(residual),
+                front_depth=front_depths[pair.front_layer],
+                end_depth=end_depths[pair.end_layer],
+                front_relative_depth=front_relative_depths[pair.front_layer],
+                end_relative_depth=end_relative_depths[pair.end_layer],
                 front_unsteadiness=grid.originals["front"].unsteadiness or None,
                 end_unsteadiness=grid.originals["end"].unsteadiness or None,
             )
         return metrics
-
-
-def _relative_depths(network: Network, layers: Iterable[str]) -> dict[str, float]:
-    """Return the relative depth of each layer."""
-    return {layer: network.relative_depth(layer) for layer in dict.fromkeys(layers)}
 
 
 def _by_pair(acts: Mapping[str, Tensor], n_pairs: int) -> dict[str, Tensor]:

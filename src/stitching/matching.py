@@ -17,13 +17,12 @@ from src.datasets.base import BaseImageSet, Batches, batches_in
 from src.ground.console import note, progress, warn_once
 from src.ground.errors import UserError
 from src.ground.grouping import grouped
-from src.models import Network
+from src.models import Network, activations_of_both
 from src.statistics.moments import Moments, Rows, as_rows
 from src.stitching.closed_forms import Cutoff, Matching, Roots, closed_form
 from src.stitching.eigenvectors import Eigh
 from src.stitching.layers import Plan, StitchingLayer
-from src.stitching.moments import SourceMoments, UpsampledRows, r2_of, source_rows
-from src.stitching.stitched_model import activations_of_both
+from src.stitching.moments import SourceMoments, UpsampledRows, source_rows
 from src.values import Metrics, Pair
 
 FIRST = 100  # images
@@ -43,23 +42,12 @@ class SourceKey(NamedTuple):
     plan: Plan  # without the steps behind the affine map
     upsample_mode: str
 
-    @classmethod
-    def of(cls, pair: Pair, layer: StitchingLayer) -> "SourceKey":
-        """Return the key of the source that a stitching layer maps."""
-        return cls(pair.front_layer, layer.plan.of_source, layer.upsample_mode)
-
 
 class TargetKey(NamedTuple):
     """Identifies a target: the matched part of an end layer's activation."""
 
     end_layer: str
     left_out: tuple[int, int]  # first and last place, excluded, of the tokens that are made
-
-    @classmethod
-    def of(cls, pair: Pair, layer: StitchingLayer) -> "TargetKey":
-        """Return the key of the target that a stitching layer is matched to."""
-        made = layer.plan.made
-        return cls(pair.end_layer, (made.start, made.stop))
 
 
 class ClsKey(NamedTuple):
@@ -68,13 +56,24 @@ class ClsKey(NamedTuple):
     end_layer: str
     place: int  # among the tokens
 
+
+class _PairKeys(NamedTuple):
+    """What a stitching layer maps, what it is matched to, and its learned prefix tokens in order."""
+
+    source: SourceKey
+    target: TargetKey
+    cls_keys: list[ClsKey]
+
     @classmethod
-    def all_of(cls, pair: Pair, layer: StitchingLayer) -> list["ClsKey"]:
-        """Return the keys of the learned prefix tokens of a stitching layer, in their order."""
-        if not hasattr(layer, "cls_token"):
-            return []
+    def of(cls, pair: Pair, layer: StitchingLayer) -> "_PairKeys":
+        """Return the keys of the stitching layer of a pair."""
         made = layer.plan.made
-        return [cls(pair.end_layer, place) for place in range(made.start, made.stop)]
+        places = range(made.start, made.stop) if hasattr(layer, "cls_token") else ()
+        return cls(
+            SourceKey(pair.front_layer, layer.plan.of_source, layer.upsample_mode),
+            TargetKey(pair.end_layer, (made.start, made.stop)),
+            [ClsKey(pair.end_layer, place) for place in places],
+        )
 
 
 class _Keys(NamedTuple):
@@ -90,13 +89,12 @@ class _Keys(NamedTuple):
         """Collect the keys of all pairs."""
         keys = cls({}, {}, {}, {})
         for pair, layer in layers.items():
-            source = SourceKey.of(pair, layer)
-            target = TargetKey.of(pair, layer)
+            source, target, cls_keys = _PairKeys.of(pair, layer)
             keys.sources.setdefault(source, layer)
             keys.targets.setdefault(target, layer)
             targets_of_source = keys.targets_of.setdefault(source, {})
             targets_of_source[target] = None
-            for cls_key in ClsKey.all_of(pair, layer):
+            for cls_key in cls_keys:
                 targets_of_source[cls_key] = None
                 keys.cls_keys[cls_key] = None
         return keys
@@ -244,15 +242,19 @@ def pooled(moments: GridMoments, further: GridMoments) -> GridMoments:
 def _moments(keys: _Keys, sources: Activations, targets: Activations, *, form: str) -> GridMoments:
     """Return the moments of all pairs over activations of the same images."""
     # Each source and each target is prepared once for all of its pairs
-    source_rows_of: dict[SourceKey, Rows | UpsampledRows] = {}
-    for source, layer in keys.sources.items():
-        laid_out = layer.layout(sources[source.front_layer])
-        source_rows_of[source] = source_rows(laid_out, layer.plan.size, layer.upsample_mode)
-    target_rows_of: dict[TargetKey | ClsKey, Rows] = {}
-    for target, layer in keys.targets.items():
-        target_rows_of[target] = Rows.of(layer.targets(targets[target.end_layer]))
+    laid_out = {
+        source: layer.layout(sources[source.front_layer]) for source, layer in keys.sources.items()
+    }
+    matched: dict[TargetKey | ClsKey, Tensor] = {
+        target: layer.targets(targets[target.end_layer]) for target, layer in keys.targets.items()
+    }
     for cls_key in keys.cls_keys:
-        target_rows_of[cls_key] = Rows.of(targets[cls_key.end_layer][:, cls_key.place])
+        matched[cls_key] = targets[cls_key.end_layer][:, cls_key.place]
+    source_rows_of = {
+        source: source_rows(laid_out[source], layer.plan.size, layer.upsample_mode)
+        for source, layer in keys.sources.items()
+    }
+    target_rows_of = {target: Rows.of(activation) for target, activation in matched.items()}
 
     # Moments of each target, of each source, and of both together
     diagonal = not FORMS[form].target_scatter
@@ -324,7 +326,8 @@ def _matched(
     """Set stitching layers from moments; a learned CLS token starts as the mean of the target's."""
     matched = {}
     roots: Roots = {}  # each target is decomposed once, for all sources
-    groups = grouped(layers, lambda pair: SourceKey.of(pair, layers[pair]))
+    keys = {pair: _PairKeys.of(pair, layer) for pair, layer in layers.items()}
+    groups = grouped(layers, lambda pair: keys[pair].source)
     for source, pairs in progress(groups.items(), "direct matching", len(groups)):
         parts = [part[source] for part in moments]
         try:
@@ -333,9 +336,9 @@ def _matched(
             raise UserError(f"{pairs[0]}: {error}; check the models") from error
         for pair in pairs:
             layer = layers[pair]
-            matching = matchings[TargetKey.of(pair, layer)]
+            matching = matchings[keys[pair].target]
             layer.set_affine(matching.weight, matching.bias)
-            for i, key in enumerate(ClsKey.all_of(pair, layer)):
+            for i, key in enumerate(keys[pair].cls_keys):
                 cls_moments = reduce(Moments.pooled, [part.targets[key] for part in parts])
                 layer.cls_token[:, i] = cls_moments.mean
             matched[pair] = matching
@@ -446,8 +449,7 @@ def _settled(
     settled."""
     settled = []
     for pair, matching in matchings.items():
-        source = SourceKey.of(pair, layers[pair])
-        target = TargetKey.of(pair, layers[pair])
+        source, target, _ = _PairKeys.of(pair, layers[pair])
         if _gap(matching, seen[source], held_out[source], target, rank) <= GAP:
             n_small_gaps[pair] += 1
         else:
@@ -480,9 +482,8 @@ def _gap(
     one side only."""
     if rank is not None:
         held_out = held_out.truncated(seen.components(rank))
-    r2 = r2_of(
-        held_out.targets[target], held_out.squared_residual(target, matching.weight, matching.bias)
-    )
+    residual = held_out.squared_residual(target, matching.weight, matching.bias)
+    r2 = held_out.targets[target].r2(residual)
     if math.isnan(r2) and math.isnan(matching.r2):
         return 0.0
     return abs(matching.r2 - r2)

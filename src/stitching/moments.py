@@ -3,7 +3,6 @@
 Direct matching needs only the moments. So many samples take no more memory than few, and all
 targets of a source share one decomposition."""
 
-import math
 from collections.abc import Hashable, Mapping
 from functools import cache
 from typing import NamedTuple
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from src.low_rank import Components, principal_axes
-from src.statistics.moments import ROUNDING, CrossMoments, Moments, Rows, as_rows
+from src.statistics.moments import CrossMoments, Moments, Rows, as_rows
 from src.stitching.layers import resize
 
 
@@ -131,17 +130,6 @@ class SourceMoments(NamedTuple):
         squared = (weight * (weight @ self.source.scatter)).sum()
         within = target.variations.sum() - 2 * (weight.T * cross).sum() + squared
         return within + self.source.n_rows * offset.square().sum()
-
-
-def r2_of(target: Moments, squared_residual: Tensor) -> float:
-    """Return R² = 1 − ‖residual‖²/‖Y−μ‖², at most 1.
-
-    It is NaN for a target that does not vary, and for a residual of NaN."""
-    variation = target.variations.sum()
-    if variation <= ROUNDING * target.squared_norm:
-        return math.nan
-    # Rounding may take the residual below zero; unlike min(), clamp() keeps NaN.
-    return 1 - (squared_residual / variation).clamp(min=0).item()
 
 
 @cache  # so that nothing is moved to the device batch by batch

@@ -130,25 +130,3 @@ def chosen_options(layers: Mapping[Pair, StitchingLayer]) -> dict[Pair, dict[str
         }
         for pair, layer in layers.items()
     }
-
-
-def activations_of_both(
-    front: Network,
-    front_names: Sequence[str],
-    end: Network,
-    end_names: Sequence[str],
-    images: Tensor,
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return the activations of the front network by layer, and of the end network by layer.
-
-    Each network runs once. A network that is stitched to itself runs once for both.
-
-    Args:
-        images: (B, C, H, W).
-    """
-    if front is not end:
-        return front.activations(images, front_names), end.activations(images, end_names)
-    activations = end.activations(images, list(dict.fromkeys([*front_names, *end_names])))
-    front_activations = {name: activations[name] for name in front_names}
-    end_activations = {name: activations[name] for name in end_names}
-    return front_activations, end_activations

@@ -96,7 +96,7 @@ def predicted_classes(logits: Tensor) -> Tensor:
     Args:
         logits: (…, n_classes).
     """
-    largest, classes = at_least_single(logits).max(-1)
+    largest, classes = logits.max(-1)
     return torch.where(largest.isfinite(), classes, NO_CLASS)
 
 
