@@ -113,7 +113,7 @@ def evaluate(args, session=None) -> None:
     from src.ground.console import note
     from src.ground.runtime import device_of
     from src.runs.folders import newest_runs, read_runs
-    from src.runs.reloading import check_data, check_images, check_runs, with_record
+    from src.runs.reloading import check_data, check_images, check_runs, with_records
     from src.runs.run import claimed
     from src.runs.scored_runs import score_runs
     from src.runs.session import Session
@@ -147,7 +147,7 @@ def evaluate(args, session=None) -> None:
     front, front_name = networks["front"]
     end, end_name = networks["end"]
     names = {"front": front_name, "end": end_name}
-    runs = [with_record(run, names, fingerprints) for run in runs]
+    runs = with_records(runs, names, fingerprints)
 
     with claimed([*tables.values(), identification]):
         # The reference: detectors and validity at the end layers, the end network's own scores

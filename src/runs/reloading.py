@@ -57,25 +57,31 @@ def check_runs(
         raise UserError(
             f"{folder} holds no finished stitching run; give the folder that holds their folders"
         )
-    for name in SHARED:
-        values = sorted({str(run.row.distinctions[name]) for run in runs})
-        _refuse_several(name, values)
+    settings = [run.row.distinctions for run in runs]
+    networks = {}
+    has_changed = {}
+    titles = {}
     for i, side in enumerate(SIDES):
-        networks = [run.row.networks[i] for run in runs]
-        moved_to = moved[side].path
-        networks_now = [network._replace(path=moved_to or network.path) for network in networks]
-        has_changed = [network.has_changed for network in networks_now]
-        _refuse_earlier(side, networks, has_changed, moved_to)
-        titles = sorted(titles_of(networks).values())
-        _refuse_several(f"{side}_model_path", titles)
+        networks[side] = [run.row.networks[i] for run in runs]
+        path = moved[side].path
+        networks_now = [network._replace(path=path or network.path) for network in networks[side]]
+        has_changed[side] = [network.has_changed for network in networks_now]
+        titles[side] = titles_of(networks[side]).values()
+
+    for name in SHARED:
+        _refuse_several(name, [str(of_run[name]) for of_run in settings])
+    for side in SIDES:
+        _refuse_earlier(side, networks[side], has_changed[side], moved[side].path)
+        _refuse_several(f"{side}_model_path", titles[side])
     warn_of_newer((run.folder / "config.txt", run.row.networks) for run in runs)
 
 
-def _refuse_several(name: str, values: Sequence[str]) -> None:
+def _refuse_several(name: str, values: Iterable[str]) -> None:
     """Raise a UserError if runs have several values of an option."""
-    if len(values) > 1:
+    distinct = sorted(set(values))
+    if len(distinct) > 1:
         raise UserError(
-            f"the runs differ in {name}: {', '.join(values)}; evaluate one kind of runs at a time"
+            f"the runs differ in {name}: {', '.join(distinct)}; evaluate one kind of runs at a time"
         )
 
 
@@ -255,32 +261,37 @@ def load_networks(
             bool(run_name.weights) and run_name.identity != name.identity for run_name in recorded
         ]
         _refuse_earlier(side, recorded, has_changed)
-        for channels_last in (False, True):
-            network = network.channels_first(
-                _stitched_layers(runs, side, network, channels_last=channels_last),
-                image_shape=images.shape,
-                channels_last=channels_last,
-            )
-        networks[side] = (network, name)
+        networks[side] = (_with_channels_first(network, side, runs, images.shape), name)
     return networks
 
 
-def _stitched_layers(
-    runs: Sequence[StitchingRun], side: str, network: Network, *, channels_last: bool
-) -> list[str]:
-    """Return the layers of a network that runs with or without `channels_last` stitch, by depth."""
-    layers = set()
+def _with_channels_first(
+    network: Network, side: str, runs: Sequence[StitchingRun], image_shape: Sequence[int]
+) -> Network:
+    """Return a network that gives (B, C, H, W) at its stitched layers, as in the runs.
+
+    Runs with `channels_last` took (B, H, W, C) where nothing else told.
+    """
+    stitched: dict[bool, set[str]] = {False: set(), True: set()}  # layers, by `channels_last`
     for run in runs:
         is_last = run.options.get("channels_last") in (side, "both")
-        if is_last == channels_last:
-            layers.add(getattr(run.row.pair, f"{side}_layer"))
-    return [layer for layer in network.layer_names if layer in layers]
+        stitched[is_last].add(getattr(run.row, f"{side}_layer"))
+    names = network.layer_names
+    for is_last, layers in stitched.items():
+        if layers:
+            by_depth = [name for name in names if name in layers]
+            network = network.channels_first(
+                by_depth, image_shape=image_shape, channels_last=is_last
+            )
+    return network
 
 
-def with_record(
-    run: StitchingRun, names: Mapping[str, NetworkName], fingerprints: Mapping[str, str | None]
-) -> StitchingRun:
-    """Return a run with the weights and the images of its evaluation in its row.
+def with_records(
+    runs: Iterable[StitchingRun],
+    names: Mapping[str, NetworkName],
+    fingerprints: Mapping[str, str | None],
+) -> list[StitchingRun]:
+    """Return runs with the weights and the images of their evaluation in their rows.
 
     The public code records neither.
 
@@ -288,14 +299,18 @@ def with_record(
         names: of the loaded networks, by side.
         fingerprints: of the loaded images, by split, from `short_images`.
     """
-    row = dataclasses.replace(
-        run.row,
-        front_weights=names["front"].identity,
-        end_weights=names["end"].identity,
-        train_images=fingerprints["train_images"] or run.row.train_images,
-        test_images=fingerprints["test_images"] or run.row.test_images,
-    )
-    return dataclasses.replace(run, row=row)
+    weights = {side: names[side].identity for side in SIDES}
+    recorded = []
+    for run in runs:
+        row = dataclasses.replace(
+            run.row,
+            front_weights=weights["front"],
+            end_weights=weights["end"],
+            train_images=fingerprints["train_images"] or run.row.train_images,
+            test_images=fingerprints["test_images"] or run.row.test_images,
+        )
+        recorded.append(dataclasses.replace(run, row=row))
+    return recorded
 
 
 def _require_types(options: Options, moved: Mapping[str, MovedNetwork]) -> None:

@@ -95,7 +95,7 @@ class Experiment(OfTwoNetworks):
     @property
     def settings(self) -> Options:
         """The settings by name, without layers, folder and measurements of a row."""
-        return {name: getattr(self, name) for name in columns(Experiment)}
+        return {name: getattr(self, name) for name in SETTINGS}
 
     @cached_property
     def distinctions(self) -> dict[str, Hashable]:
@@ -127,6 +127,9 @@ class Experiment(OfTwoNetworks):
         """A value to compare experiments by; the paths of the networks do not count."""
         values = [value for name, value in self.distinctions.items() if name not in NETWORKS]
         return self.network_keys, *values
+
+
+SETTINGS = columns(Experiment)  # names
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
