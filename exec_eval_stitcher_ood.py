@@ -178,11 +178,9 @@ def moved_networks(args) -> dict:
 
 def needs_training_images(args, scores, runs) -> bool:
     """Return whether detectors, validity or controls are fitted to training images."""
-    from src.choices.scores import is_trained
-
     if args.validity or runs[0].row.class_control:
         return True
-    return not all(is_trained(score) for score in scores)
+    return not all(score.is_trained for score in scores.values())
 
 
 def networks_of(args, runs, test_set, session):
@@ -233,7 +231,7 @@ def begin_tables(args, scores, files) -> tuple:
 
     tables = {}
     for title, score in scores.items():
-        tables[title] = Run.beside(files.tables[title], vars(args) | {"detector": score})
+        tables[title] = Run.beside(files.tables[title], vars(args) | {"detector": score.name})
     return tables, Run.beside(files.way, vars(args))
 
 
@@ -275,6 +273,8 @@ def evaluation_options(args, scores, runs, test_set, loading, session):
         images.check_like(test_set, option=option)
         return images
 
+    id_data = images_of(args.id_dataset, args.id_dataset_root, "-idd")
+    sanity_data = images_of(args.sanity_check_dataset, args.sanity_check_dataset_root, "-scd")
     rows = [run.row for run in runs]
     return EvaluationOptions(
         layers=tuple(by_depth((row.end_layer for row in rows), depths_of(rows, "end"))),
@@ -284,9 +284,9 @@ def evaluation_options(args, scores, runs, test_set, loading, session):
         dataset=args.dataset,
         test=test_set,
         id_dataset=args.id_dataset or "",
-        id_data=images_of(args.id_dataset, args.id_dataset_root, "-idd"),
+        id_data=id_data,
         sanity_dataset=args.sanity_check_dataset or "",
-        sanity_data=images_of(args.sanity_check_dataset, args.sanity_check_dataset_root, "-scd"),
+        sanity_data=sanity_data,
     )
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from src.choices.scores import scores_by_title
 from src.models import build_model
 from src.ood.evaluation import detection_of, score_grid
 from src.ood.reference import EvaluationOptions, make_reference
@@ -28,7 +29,7 @@ def network():
 
 @pytest.fixture(scope="module")
 def reference(network):
-    options = EvaluationOptions(tuple(LAYERS), {SCORE: SCORE}, True, 50, "images", IMAGES)
+    options = EvaluationOptions(tuple(LAYERS), scores_by_title([SCORE]), True, 50, "images", IMAGES)
     return make_reference(network, options, lambda: IMAGES, trained={})
 
 

@@ -37,24 +37,27 @@ SCORES = {
 }
 
 
-def is_trained(score: str) -> bool:
-    """Return whether the detectors of a score are networks from a store; user code is not."""
-    return score in SCORES and SCORES[score].is_trained
+class ChosenScore(NamedTuple):
+    """A score that an evaluation computes."""
+
+    name: str  # in `SCORES`, or FILE.py:CLASS of a user's code
+    is_trained: bool  # its detectors are networks from a store
 
 
-def scores_by_title(names: Sequence[str]) -> dict[str, str]:
-    """Return the names of scores by the titles that tables and files have.
+def scores_by_title(names: Sequence[str]) -> dict[str, ChosenScore]:
+    """Return scores by the titles that tables and files have.
 
     Args:
         names: in `SCORES`, or the name of user code, whose title is the name of the class.
     Raises:
         UserError: a class has the name of another score, or a name that no table can have.
     """
-    titles = by_title(names, taken=SCORES, kind="score")
-    for title, name in titles.items():
+    scores = {}
+    for title, name in by_title(names, taken=SCORES, kind="score").items():
         if ON_OTHER_DATA in title:
             raise UserError(
                 f"{name}: {ON_OTHER_DATA!r} stands for other data in names of tables; "
                 "rename the class"
             )
-    return titles
+        scores[title] = ChosenScore(name, name in SCORES and SCORES[name].is_trained)
+    return scores

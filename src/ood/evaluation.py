@@ -125,7 +125,6 @@ class GridScoring:
     def __init__(self, grid: Stitched, reference: Reference):
         self.reference = reference
         self.ways = reference.ways if reference.foils else None
-        self._output_name = grid.end.output_name
         self._detectors = {
             layer: _detectors_of_layer(reference.detectors, layer) for layer in grid.end_layers
         }
@@ -142,7 +141,8 @@ class GridScoring:
         kept_of_pairs = [self._kept[pair] for pair in pairs]
         layer = pairs[0].end_layer
         at_end = stitched[layer]
-        classes = predicted_classes(stitched[self._output_name])  # (P, B)
+        way = self.reference.ways[layer]
+        classes = predicted_classes(stitched[way[-1]])  # (P, B)
         is_right = torch.where(classes == NO_CLASS, math.nan, classes == batch.labels)
         for of_pair, right in zip(kept_of_pairs, is_right, strict=True):
             of_pair.is_right.append(right)
@@ -159,7 +159,7 @@ class GridScoring:
             places = torch.searchsorted(batch.sampled, batch.identified)
             in_cells[layer] = samples[:, places, :-1].flatten(2)
         if self.ways and len(batch.identified):
-            own_layers = {name: self.reference.own_layers[name] for name in self.ways[layer]}
+            own_layers = {name: self.reference.own_layers[name] for name in way}
             in_cells = _in_cells(stitched, own_layers, batch.identified, known=in_cells)
             _add_shown(kept_of_pairs, in_cells, own_layers, batch.places)
 
@@ -236,7 +236,8 @@ def _sampled_features(stitched: Tensor, positions: Tensor, layout: TokenLayout |
 
 def _stitch_scores(pair: Pair, kept: _BatchScores, reference: Reference) -> StitchScores:
     """Return the scores of a stitch from the scores of its batches."""
-    accuracy = torch.cat(kept.is_right).sum().item() / len(reference.options.test)
+    is_right = torch.cat(kept.is_right)
+    accuracy = is_right.sum().item() / len(is_right)
     scores = {score: torch.cat(parts).cpu().numpy() for score, parts in kept.scores.items()}
     validity = None
     if kept.samples:
@@ -259,5 +260,6 @@ def detection_of(stitched: np.ndarray, own: np.ndarray, *, is_paired: bool) -> D
     if not np.isfinite(stitched).all():
         undefined = Interval(math.nan, math.nan)
         return Detection(OODMetrics(math.nan, math.nan, math.nan), undefined, math.nan, mean_own)
+    metrics = ood_metrics(own, stitched)
     interval = auroc_interval(own, stitched, paired=is_paired)
-    return Detection(ood_metrics(own, stitched), interval, float(stitched.mean()), mean_own)
+    return Detection(metrics, interval, float(stitched.mean()), mean_own)

@@ -7,7 +7,7 @@ Making it takes one pass over the training images, if something is fitted to the
 images, and one over identified images and foils; other data take passes of their own."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import NamedTuple, TypeVar
 
@@ -15,11 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.choices.scores import is_trained
+from src.choices.scores import ChosenScore
 from src.datasets.base import BaseImageSet, Batches
 from src.ground.console import progress
 from src.models import Network
 from src.models.pooling import cells_of_layers
+from src.models.tokens import TokenLayout
 from src.ood.detectors import Detector, make_detector
 from src.ood.identifying import FEWEST, Foils, OwnLayer, choose_foils, way_of
 from src.ood.metrics import OODMetrics, ood_metrics
@@ -52,8 +53,7 @@ class EvaluationOptions(NamedTuple):
     """The options of an evaluation, without the end network and its trained detectors."""
 
     layers: tuple[str, ...]  # end layers of the stitches
-    # By their titles in tables: names in `SCORES`, or FILE.py:CLASS of a user's code
-    scores: Mapping[str, str]
+    scores: Mapping[str, ChosenScore]  # by their titles in tables
     with_validity: bool  # False: measure validity only if a detector is fitted to training images
     batch_size: int
     dataset: str  # name of `test`
@@ -157,22 +157,27 @@ def make_reference(
         trained: the detectors of scores that need training. Those of other layers are measured on
             the ID data and the sanity-check data only.
     """
-    fitted, validity, missing = _fitted(network, options, load_training_set)
+    ways = {layer: way_of(network, layer) for layer in options.layers}
+    layouts = {layer: network.token_layout(layer) for layer in chain(*ways.values())}
+    output = network.output_name
+
+    # What is fitted to training images
+    fitted, validity, missing = _fitted(network, options, layouts, load_training_set)
     detectors = dict(trained) | fitted
 
     # The network's own activations of the test images, and of other ID data
     sampled = options.sample(N_IMAGES)
+    test_batches = options.test_batches("own activations", sampled)
     if options.id_data is None:
-        id_scores, logits = _measure_test_images(network, options, sampled, detectors, validity)
+        id_scores, logits = _measure_test_images(network, output, test_batches, detectors, validity)
     else:
-        _, logits = _measure_test_images(network, options, sampled, {}, validity)
+        _, logits = _measure_test_images(network, output, test_batches, {}, validity)
         batches = options.batches(options.id_data, "ID activations")
         id_scores = score_network(network, detectors, batches)
     for layer, of_layer in list(validity.items()):
         missing += _remove_if_failing(validity, layer, of_layer.fit_end, f"validity for {layer}")
 
     # Its own activations of the identified images and their foils, all the way to the output
-    ways = {layer: way_of(network, layer) for layer in options.layers}
     chosen = choose_foils(logits, sampled)
     foils = None
     own_layers = {}
@@ -183,7 +188,7 @@ def make_reference(
         )
     else:
         foils = chosen
-        own_layers = _own_layers(network, options, foils, _distinct(chain(*ways.values())))
+        own_layers = _own_layers(network, options, layouts, foils)
 
     # Sanity-check data
     sanity_scores = {}
@@ -215,15 +220,22 @@ class _Fitted(NamedTuple):
 
 
 def _fitted(
-    network: Network, options: EvaluationOptions, load_training_set: Callable[[], BaseImageSet]
+    network: Network,
+    options: EvaluationOptions,
+    layouts: Mapping[str, TokenLayout | None],
+    load_training_set: Callable[[], BaseImageSet],
 ) -> _Fitted:
-    """Fit detectors and validity to training images, in one pass."""
+    """Fit detectors and validity to training images, in one pass.
+
+    Args:
+        layouts: of the tokens, by layer.
+    """
     detectors = _unfitted_detectors(options)
     validity: dict[str, Validity] = {}
     missing: list[str] = []
     if detectors or options.with_validity:
         for layer in options.layers:
-            validity[layer] = Validity(network.token_layout(layer))
+            validity[layer] = Validity(layouts[layer])
         training_set = load_training_set()
         n_images = len(training_set) if detectors else N_IMAGES
         indices = training_set.in_cheapest_order(training_set.permutation(0)[:n_images])
@@ -240,10 +252,10 @@ def _unfitted_detectors(options: EvaluationOptions) -> dict[DetectorKey, Detecto
     """Make a detector for each score that needs no training and each end layer."""
     detectors = {}
     for title, score in options.scores.items():
-        if is_trained(score):
+        if score.is_trained:
             continue
         for layer in options.layers:
-            detector = make_detector(score)
+            detector = make_detector(score.name)
             detector.id_data = options.dataset
             detector.n_classes = options.test.n_classes
             detectors[DetectorKey(title, layer)] = detector
@@ -282,20 +294,25 @@ def _remove_if_failing(
 
 
 def _own_layers(
-    network: Network, options: EvaluationOptions, foils: Foils, layers: Sequence[str]
+    network: Network,
+    options: EvaluationOptions,
+    layouts: Mapping[str, TokenLayout | None],
+    foils: Foils,
 ) -> dict[str, OwnLayer]:
     """Return the network's own activations of images and foils at each layer, from one pass.
 
     A batch has images in front, and their foils behind.
+
+    Args:
+        layouts: of the tokens, by layer.
     """
     n_together = max(1, options.batch_size // 2)
     parts = zip(foils.images.split(n_together), foils.foils.split(n_together), strict=True)
     indices = torch.cat([torch.cat(part) for part in parts])
     batches = options.batches(options.test, "images and foils", indices, batch_size=2 * n_together)
-    layouts = {layer: network.token_layout(layer) for layer in layers}
     own_layers = {layer: OwnLayer(layout) for layer, layout in layouts.items()}
     for images, _ in batches:
-        in_cells = cells_of_layers(network.activations(images, layers), layouts)
+        in_cells = cells_of_layers(network.activations(images, list(layouts)), layouts)
         for layer, own_layer in own_layers.items():
             own_layer.add(*in_cells[layer].chunk(2))
     for own_layer in own_layers.values():
@@ -319,24 +336,23 @@ def score_network(
 
 def _measure_test_images(
     network: Network,
-    options: EvaluationOptions,
-    sampled: Tensor,
+    output: str,
+    batches: Iterable[TestBatch],
     detectors: Mapping[DetectorKey, Detector],
     validity: Mapping[str, Validity],
 ) -> tuple[dict[DetectorKey, np.ndarray], Tensor]:
     """Score the network's own activations of the test images; fill the validity of each layer.
 
     Args:
-        sampled: indices of the test images that validity is measured on, (n,), rising.
+        output: the name of the network's output.
 
     Returns:
         Scores (N,) by detector, and the logits (N, classes) of all test images.
     """
-    output = network.output_name
     layers = _distinct([*(key.layer for key in detectors), *validity, output])
     scores: dict[DetectorKey, list[Tensor]] = {key: [] for key in detectors}
     logits: list[Tensor] = []
-    for batch in options.test_batches("own activations", sampled):
+    for batch in batches:
         activations = network.activations(batch.images, layers)
         _add_scores(scores, detectors, activations)
         logits.append(activations[output])

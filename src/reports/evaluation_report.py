@@ -5,18 +5,21 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
+
 from src.choices.datasets import dataset_label
 from src.ground.console import listed, note, note_once, result, table
 from src.ground.figure_files import remove_figure
 from src.ground.files import write_json
-from src.ood.reference import DetectorKey, Reference
+from src.ground.grouping import grouped
+from src.ood.metrics import OODMetrics
+from src.ood.reference import Reference
 from src.reports.captions import caption, common, describe_method, stitched_networks
 from src.reports.grid_figures import labels_of
 from src.reports.grid_tables import draw
 from src.reports.map_panels import HeatMap
 from src.reports.verdict_maps import heat_map
 from src.tables.evaluation_rows import TYPICAL_AUROC, EvaluationFiles, EvaluationRow
-from src.tables.experiments import by_experiment
 from src.tables.matrices import Matrix, is_known, known, pivot
 from src.tables.network_names import short
 from src.tables.quantities import DETECTOR, IN_EVALUATION, QUANTITIES, Quantity, shown_in
@@ -51,17 +54,19 @@ def report(
     for name, rows in evaluations.items():
         matrices = {
             experiment: _matrices(rows_of_experiment)
-            for experiment, rows_of_experiment in by_experiment(rows).items()
+            for experiment, rows_of_experiment in grouped(rows, lambda row: row.experiment).items()
         }
+        id_scores = reference.of_score(name, reference.id_scores)
+        checks = reference.of_score(name, reference.checks)
         if len(evaluations) > 1:
             result(f"DETECTOR: {name}")
         _print_matrices(name, matrices)
-        _print_detectors(name, rows, reference)
+        _print_detectors(name, rows[0].sanity_dataset, id_scores, checks)
         _note_typical_stitches(name, rows)
 
         path = files.tables[name]
         write_table(path, EvaluationRow, rows)
-        _write_json(path.with_suffix(".json"), name, rows, reference)
+        _write_json(path.with_suffix(".json"), rows, checks)
         if len(rows) > 1:
             caption_of_figure = describe(rows, n_images=len(reference.options.test))
             labels = labels_of(rows)
@@ -99,20 +104,20 @@ def heading(quantity: Quantity, detector: str) -> str:
     return f"STITCHING {quantity.title.upper()}"
 
 
-def _print_detectors(name: str, rows: Sequence[EvaluationRow], reference: Reference) -> None:
+def _print_detectors(
+    name: str,
+    sanity_dataset: str | None,
+    id_scores: Mapping[str, np.ndarray],
+    checks: Mapping[str, OODMetrics],
+) -> None:
     """Print the mean ID score of the detector of each layer, and its sanity check."""
-    sanity_dataset = rows[0].sanity_dataset
     columns = ["mean ID energy" if name == "energy" else "mean ID score"]
     title = "OOD detectors"
     if sanity_dataset:
         columns += ["AUROC", "AUPR", "FPR95"]
         title = f"OOD detector sanity checks: {dataset_label(sanity_dataset)}"
 
-    id_scores = reference.of_score(name, reference.id_scores)
-    lines = []
-    for layer, scores in id_scores.items():
-        check = reference.checks.get(DetectorKey(name, layer), ())
-        lines.append([float(scores.mean()), *check])
+    lines = [[float(scores.mean()), *checks.get(layer, ())] for layer, scores in id_scores.items()]
     table(f"{title} ({name})", list(id_scores), columns, lines)
 
 
@@ -127,9 +132,10 @@ def _note_typical_stitches(name: str, rows: Sequence[EvaluationRow]) -> None:
         )
 
 
-def _write_json(path: Path, name: str, rows: Sequence[EvaluationRow], reference: Reference) -> None:
+def _write_json(
+    path: Path, rows: Sequence[EvaluationRow], checks: Mapping[str, OODMetrics]
+) -> None:
     """Write the rows of a detector and its sanity checks by layer."""
-    checks = reference.of_score(name, reference.checks)
     content: dict[str, object] = {
         "stitches": [to_record(row) for row in rows],
         "sanity_checks": {layer: metrics._asdict() for layer, metrics in checks.items()},

@@ -29,7 +29,14 @@ from src.values import Pair
 
 SIDES = ("front", "end")
 SHARED = ("front_model_type", "end_model_type", "stitching_type", "class_control")
-GridOfRuns = tuple[Grid, dict[Pair, StitchingRun]]  # a grid, and the run of each pair
+
+
+class GridOfRuns(NamedTuple):
+    """A grid of the stitches of runs of one experiment."""
+
+    grid: Grid
+    runs: dict[Pair, StitchingRun]
+    experiment: str  # the title, from `by_experiment`
 
 
 class MovedNetwork(NamedTuple):
@@ -390,7 +397,7 @@ def rebuild_grids(
     grids: list[GridOfRuns] = []
     messages = []
     run_of_row = {run.row: run for run in runs}
-    for rows in by_experiment(run_of_row).values():
+    for experiment, rows in by_experiment(run_of_row).items():
         rank = rows[0].front_stitch_rank
         layers: dict[Pair, StitchingLayer] = {}
         for row in rows:
@@ -403,11 +410,11 @@ def rebuild_grids(
                 layers[row.pair] = stitch.layer
             else:
                 grid = Grid(stitch.front, stitch.end, {row.pair: stitch.layer}, front_rank=rank)
-                grids.append((grid, {row.pair: run_of_row[row]}))
+                grids.append(GridOfRuns(grid, {row.pair: run_of_row[row]}, experiment))
         if layers:
             grid = Grid(front, end, layers, front_rank=rank)
             runs_of_grid = {row.pair: run_of_row[row] for row in rows if row.pair in layers}
-            grids.append((grid, runs_of_grid))
+            grids.append(GridOfRuns(grid, runs_of_grid, experiment))
     return grids, messages
 
 

@@ -3,9 +3,8 @@
 import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +27,7 @@ class ScoredRun(NamedTuple):
 
     run: StitchingRun
     scores: StitchScores
+    experiment: str  # the title of the run's experiment
 
 
 def score_runs(
@@ -42,10 +42,11 @@ def score_runs(
         other_data: the test images are other data than the runs were made on.
     """
     scored = []
-    for grid, runs in grids:
+    for grid, runs, experiment in grids:
         scores_of_pair = score_grid(grid, reference)
-        scored += [ScoredRun(run, scores_of_pair[pair]) for pair, run in runs.items()]
-    for run, scores in scored:
+        for pair, run in runs.items():
+            scored.append(ScoredRun(run, scores_of_pair[pair], experiment))
+    for run, scores, _ in scored:
         if not scores.is_finite:
             warn(
                 f"{run.folder}: the activations of this stitch are not finite, so its accuracy "
@@ -82,6 +83,7 @@ def _evaluation_row(
     """Return the row of one run and one detector."""
     options = reference.options
     row = scored.run.row
+    measured = {**_validity(scored.scores), **_identification(scored.scores)}
     key = DetectorKey(score, row.end_layer)
     detector = reference.detectors[key]
     detection = detection_of(
@@ -99,7 +101,7 @@ def _evaluation_row(
     if key in reference.checks:
         sanity_auroc = reference.checks[key].auroc
 
-    evaluation = EvaluationRow(
+    return EvaluationRow(
         **of_run,
         **row.pair._asdict(),
         front_depth=row.front_depth,
@@ -116,31 +118,34 @@ def _evaluation_row(
         id_dataset=options.id_dataset or dataset,
         sanity_dataset=options.sanity_dataset or None,
         sanity_auroc=sanity_auroc,
+        experiment=scored.experiment,
+        **measured,
     )
-    return _with_scores(evaluation, scored.scores)
 
 
-def _with_scores(row: EvaluationRow, scores: StitchScores) -> EvaluationRow:
-    """Return a row with validity and identification, as far as they were measured."""
-    if scores.validity is not None:
-        row = replace(row, **scores.validity._asdict())
-    shares = scores.shares
-    if shares:
-        layer = weakest_layer({name: share.value for name, share in shares.items()})
-        row = replace(
-            row,
-            identification=shares[layer].value,
-            identification_low=shares[layer].low,
-            identification_high=shares[layer].high,
-            lost_at=layer,
-        )
-    return row
+def _validity(scores: StitchScores) -> dict[str, float]:
+    """Return the columns of validity; none if it was not measured."""
+    return {} if scores.validity is None else scores.validity._asdict()
+
+
+def _identification(scores: StitchScores) -> dict[str, Any]:
+    """Return the columns of identification; none if it was not measured."""
+    if not scores.shares:
+        return {}
+    layer = weakest_layer({name: share.value for name, share in scores.shares.items()})
+    share = scores.shares[layer]
+    return {
+        "identification": share.value,
+        "identification_low": share.low,
+        "identification_high": share.high,
+        "lost_at": layer,
+    }
 
 
 def identification_rows(scored: Iterable[ScoredRun]) -> list[IdentificationRow]:
     """Return the share of identified images of each run at each layer of its way."""
     rows = []
-    for run, scores in scored:
+    for run, scores, _ in scored:
         for layer, share in scores.shares.items():
             row = IdentificationRow(
                 run.folder.name,
@@ -163,12 +168,11 @@ def scores_of_images(
     scores of the sanity-check data have the key END_LAYER/SANITY_DATASET.
     """
     arrays = {}
-    sanity_name = dataset_label(reference.options.sanity_dataset)
     for layer, scores in reference.of_score(score, reference.sanity_scores).items():
-        arrays[f"{layer}/{sanity_name}"] = scores
+        arrays[f"{layer}/{dataset_label(reference.options.sanity_dataset)}"] = scores
 
     n_runs = Counter(of_run.run.row.pair for of_run in scored)
-    for run, scores_of_run in scored:
+    for run, scores_of_run, _ in scored:
         if score not in scores_of_run.scores:
             continue
         pair = run.row.pair
@@ -186,7 +190,7 @@ def identification_arrays(scored: Iterable[ScoredRun], foils: Foils) -> dict[str
     have the indices of the n images and of their foils among the test images.
     """
     arrays = {"images": foils.images.numpy(), "foils": foils.foils.numpy()}
-    for run, scores in scored:
+    for run, scores, _ in scored:
         identified = np.stack(list(scores.identified.values()))
         arrays[run.folder.name] = identified.astype(np.float16)
     return arrays

@@ -1,7 +1,7 @@
 """The rows of OOD evaluations, and their tables in a folder of stitching runs."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
@@ -77,6 +77,9 @@ class EvaluationRow(StitchResult):
     # None if the stitching run did not record its depths
     front_depth: int | None = None
     end_depth: int | None = None
+
+    # The title of the experiment among those of its folder; no column
+    experiment: str = field(default="", compare=False)
 
     contents: ClassVar[str] = "OOD evaluation"
     written_by: ClassVar[str] = "exec_eval_stitcher_ood.py"
