@@ -176,10 +176,10 @@ def stitch(args, session=None) -> None:
     # Two networks, and a stitching layer for each pair of their layers
     if session is None:
         session = Session()
-    settings = cli.training_settings(args)
     objective = objective_of(args.objective)
     device = device_of(args.gpu)
     spec = dataset_info(args.dataset, labelled=True).spec
+    settings = cli.training_settings(args)
     front, end = cli.load_two_networks(
         args, cli.FRONT, cli.END, spec, session=session, device=device
     )
@@ -313,8 +313,9 @@ def run_grid(args, runs, front, end, train_set, test_set, settings, objective, e
         frozen=is_frozen(args),
     )
     matched = match(args, front, end, runs.layers, train_set, eigh)
-    for history, state in train(grid, train_set, test_set, settings, state=runs.state):
-        runs.log(history, state)
+    if args.n_epochs:
+        for history, state in train(grid, train_set, test_set, settings, state=runs.state):
+            runs.log(history, state)
 
     n_batches = test_set.n_batches(args.batch_size)
     batches = progress(test_set.batches(args.batch_size), "evaluating", n_batches)
@@ -337,9 +338,8 @@ def report(args, rows) -> None:
 
     for pair, row in rows.items():
         if args.verbose or len(rows) == 1:
-            title = f"{pair}: "
-            if pair == (args.front_layer, args.end_layer):
-                title = ""
+            is_named = pair == (args.front_layer, args.end_layer)
+            title = "" if is_named else f"{pair}: "
             result(f"{title}Clean accuracy: {row.accuracy:.2%}")
     if len(rows) > 1:
         table("accuracy of the stitched network", *accuracies(rows.values()))

@@ -6,8 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from src.datasets.augmentation import CropFlip
-from src.datasets.base import Shard
-from src.datasets.in_memory import ImageSet
+from src.datasets.base import ImageSet, Shard
 from src.ground.console import note, progress, result, silenced
 from src.training import classification_losses, evaluate
 from src.training.distributed import DataParallelClassification, Processes, launched

@@ -10,7 +10,7 @@ import torch
 
 from src.datasets import dataset_info, load_dataset
 from src.datasets.augmentation import CropFlip
-from src.datasets.in_memory import ImageSet
+from src.datasets.base import ImageSet
 from src.datasets.mapped import MappedImages
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec, Normalisation

@@ -11,7 +11,7 @@ from scipy import stats
 from src.datasets import augmentation as module
 from src.datasets import dataset_info
 from src.datasets.augmentation import Affine, CropFlip
-from src.datasets.in_memory import ImageSet
+from src.datasets.base import ImageSet
 from tests import tiny_datasets as tiny
 
 

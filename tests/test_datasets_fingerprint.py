@@ -10,7 +10,7 @@ from PIL import Image
 
 from src.datasets import Loading, load_dataset
 from src.datasets.augmentation import CropFlip
-from src.datasets.in_memory import ImageSet
+from src.datasets.base import ImageSet
 from src.ground.images import Normalisation
 from tests.tiny_datasets import few_grey_images, random_images, write_folder, write_imagenet
 

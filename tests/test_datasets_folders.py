@@ -11,8 +11,8 @@ from torchvision import transforms as T
 
 from src.choices.datasets import IMAGENET_VALUES, dataset_label, dataset_name
 from src.datasets import Loading, dataset_info, folders, load_dataset
+from src.datasets.base import ImageSet
 from src.datasets.decoded import DecodedImageSet, _Decoder
-from src.datasets.in_memory import ImageSet
 from src.ground.errors import UserError
 from tests.commands import says
 from tests.tiny_datasets import collect, write_folder

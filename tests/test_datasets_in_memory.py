@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from src.datasets.augmentation import Affine, CropFlip
-from src.datasets.base import subset
-from src.datasets.in_memory import ImageSet
+from src.datasets.base import ImageSet, subset
 from src.ground.images import Normalisation
 from tests.commands import says
 from tests.tiny_datasets import collect, random_images

@@ -8,7 +8,7 @@ from scipy import stats
 
 from src.datasets import Loading, load_dataset
 from src.datasets.augmentation import CropFlip
-from src.datasets.in_memory import ImageSet
+from src.datasets.base import ImageSet
 from src.datasets.interventions import INTERVENTION_FUNCTIONS, circle, hues
 from src.ground.errors import UserError
 from tests.tiny_datasets import collect, few_grey_images, write_imagenet

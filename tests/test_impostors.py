@@ -16,7 +16,7 @@ from misc.impostors import (
     TrainingImages,
     seen_by_tail,
 )
-from src.datasets.in_memory import ImageSet
+from src.datasets.base import ImageSet
 from src.models import Network, build_model
 from src.models.control import ClassControl
 from tests.commands import read_csv, run

@@ -4,7 +4,7 @@ learning rate."""
 import pytest
 import torch
 
-from src.datasets.in_memory import ImageSet
+from src.datasets.base import ImageSet
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.models import build_model

@@ -6,7 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from src.datasets import load_dataset
-from src.datasets.in_memory import ImageSet
+from src.datasets.base import ImageSet
 from src.ground.images import ImageSpec
 from src.ground.runtime import seeded
 from src.low_rank import low_rank_approx

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from src.datasets.in_memory import ImageSet
+from src.datasets.base import ImageSet
 from src.ground.errors import UserError, as_user_error
 from src.ground.runtime import seeded
 from src.models import build_model

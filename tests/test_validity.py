@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from src.datasets.in_memory import ImageSet
+from src.datasets.base import ImageSet
 from src.models.pooling import cells, cells_and_mean, mean_over_positions
 from src.ood.reference import EvaluationOptions
 from src.ood.validity import Validity

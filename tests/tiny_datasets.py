@@ -11,8 +11,7 @@ import torch
 from PIL import Image
 from scipy.io import savemat
 
-from src.datasets.base import BaseImageSet
-from src.datasets.in_memory import ImageSet
+from src.datasets.base import BaseImageSet, ImageSet
 
 
 def random_images(n: int, *shape: int, seed: int = 0) -> np.ndarray:

@@ -225,7 +225,7 @@ def run(
             contexts.enter_context(warnings.catch_warnings())
             for text in HARMLESS:
                 warnings.filterwarnings("ignore", text)
-            if "style" in args:
+            if vars(args).get("style"):
                 contexts.enter_context(use_style(args.style))
             if "tf32" in args:
                 from src.ground.runtime import precision

@@ -7,8 +7,7 @@ import numpy as np
 import torch
 
 from src.choices.datasets import DATASETS, DatasetInfo
-from src.datasets.base import Device, Loading
-from src.datasets.in_memory import ImageSet, split_of
+from src.datasets.base import Device, ImageSet, Loading, split_of
 from src.datasets.mapped import MappedImages, map_file, map_member
 from src.datasets.small_sets import load_torchvision
 from src.ground.console import warn_once

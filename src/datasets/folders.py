@@ -13,9 +13,8 @@ from torchvision.datasets.folder import IMG_EXTENSIONS, is_image_file, make_data
 
 from src.choices.datasets import IMAGENET_VALUES, DatasetInfo
 from src.datasets.augmentation import CropFlip
-from src.datasets.base import UNLABELLED, BaseImageSet, Device, Loading, Pass
+from src.datasets.base import UNLABELLED, BaseImageSet, Device, ImageSet, Loading, Pass
 from src.datasets.decoded import DecodedImageSet, Transform
-from src.datasets.in_memory import ImageSet
 from src.datasets.samples import Size, first_images, sizes_of, warn_of_lost_pixels
 from src.ground.console import listed, note_once, progress, warn_once
 from src.ground.errors import UserError, unknown_name

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 
 from src.choices.datasets import DatasetInfo
-from src.datasets.base import Device, Loading
-from src.datasets.in_memory import ImageSet, split_of
+from src.datasets.base import Device, ImageSet, Loading, split_of
 from src.ground import files
 
 EMBEDDED = Path(__file__).parent / "embedded"  # sources and licences: README.md there

@@ -258,8 +258,7 @@ class Passes:
         if record is None or record.is_stale:
             calls_to_record = {self.calls.call_of[after], *self.calls.in_front(after)}
             with steady(self.module, self.images):
-                outputs = self._run_module(self.images[:2], calls_to_record)
-            record = _Record.of(outputs)
+                record = _Record.of(self._run_module(self.images[:2], calls_to_record))
             self._records[after] = record
         return record.outputs
 

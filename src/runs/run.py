@@ -135,10 +135,10 @@ class Run:
         Beside the new `config.txt` they would count as further epochs of this run. A training with
         the same options has checkpoints of the same names, which this run writes over.
         """
-        if not self.logs or self._is_repeated():
+        if not self.logs:
             return
         checkpoints = [path for path in self.folder.iterdir() if CHECKPOINT.fullmatch(path.name)]
-        if not checkpoints:
+        if not checkpoints or self._is_repeated():
             return
         stale = self.folder / stale_name()
         stale.mkdir()

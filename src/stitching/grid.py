@@ -109,17 +109,13 @@ class Grid(Task[Pair]):
         self.heads = self.layers
 
         # What the networks say
-        behind = {end_layer: end.behind(end_layer) for end_layer in self.end_layers}
+        self.compared = self._compared_in(end)
         self.output_name = end.output_name
         self.front_output: str | None = None  # None: an encoder gives no logits
         if not front.is_encoder:
             self.front_output = front.output_name
         self.fitting = Fitting(front.example.device)
 
-        self.compared = {
-            end_layer: objective.compared(end_layer, behind[end_layer], self.output_name)
-            for end_layer in self.end_layers
-        }
         all_compared = itertools.chain.from_iterable(self.compared.values())
         self.compared_layers = list(dict.fromkeys(all_compared))
 
@@ -131,6 +127,15 @@ class Grid(Task[Pair]):
             self.front = _contiguous_copy(front)
             self.end = _contiguous_copy(end)
             self.modules += [self.front, self.end]
+
+    def _compared_in(self, end: Network) -> dict[str, list[str]]:
+        """Return the layers that the objective compares, by end layer; the cross-entropy has none."""
+        if not self.objective.loss:
+            return {end_layer: [] for end_layer in self.end_layers}
+        return {
+            end_layer: self.objective.compared(end_layer, end.behind(end_layer), end.output_name)
+            for end_layer in self.end_layers
+        }
 
     @property
     def pairs(self) -> list[Pair]:
