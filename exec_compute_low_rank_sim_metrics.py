@@ -90,6 +90,7 @@ def compute(args, session=None) -> None:
     from src.tables.similarity_rows import refuse_names_of_columns
 
     refuse_names_of_columns(args.metrics)
+    columns = list(dict.fromkeys(map(title_of, args.metrics)))
 
     # Two networks or files of features, their layers, and the images.
     session = session or Session()
@@ -115,7 +116,7 @@ def compute(args, session=None) -> None:
             relative_depths_of(args, cli.MODEL1, first),
             relative_depths_of(args, cli.MODEL2, second),
         )
-        rows = print_rows(args, comparison, source, depths)
+        rows = print_rows(comparison, columns, source, depths, is_verbose=args.verbose)
         for run in runs:
             write_rows(args, run, rows)
 
@@ -213,9 +214,11 @@ def take_statistics(args, first, second, test_set, n_images, session, device):
     pass."""
     from src.similarity import passes
 
+    interventions = cli.load_options(args, device)["interventions"]
+    ranks1, ranks2 = map(cli.descending, (args.model1_ranks, args.model2_ranks))
     sides = (
-        side_of(args, first, args.model1_ranks, "1", n_images, device),
-        side_of(args, second, args.model2_ranks, "2", n_images, device),
+        side_of(args, first, ranks1, "1", n_images, interventions),
+        side_of(args, second, ranks2, "2", n_images, interventions),
     )
     return passes.take_statistics(
         *sides,
@@ -228,26 +231,23 @@ def take_statistics(args, first, second, test_set, n_images, session, device):
     )
 
 
-def side_of(args, loaded, ranks, number, n_images, device):
+def side_of(args, loaded, ranks, number, n_images, interventions):
     """Return a network with its layers, its ranks, and the key of its features."""
     from src.similarity.passes import Side
 
     # All that features depend on, beside layers, ranks and measures
-    interventions = cli.load_options(args, device)["interventions"].items()
     key = (
         loaded.name,
         args.channels_last in (number, "both"),
         args.dataset,
         str(args.dataset_root),
         n_images,
-        *interventions,
+        *interventions.items(),
         args.intervention_seed,
         args.amp,
         args.tf32,
     )
-    return Side(
-        loaded.network, loaded.layers, cli.descending(ranks), title=loaded.name.path, key=key
-    )
+    return Side(loaded.network, loaded.layers, ranks, title=loaded.name.path, key=key)
 
 
 def batches_of(args, test_set, n_images):
@@ -307,28 +307,31 @@ def relative_depths_of(args, options, loaded) -> dict[str, float]:
     return loaded.network.relative_depths(loaded.layers)
 
 
-def print_rows(args, comparison, source, depths) -> list:
+def print_rows(comparison, columns, source, depths, *, is_verbose: bool) -> list:
     """Print the values of all pairs of layers, with warnings of biased values; return their rows.
 
     Several pairs at full rank are printed as matrices; with `--verbose` their tables are printed as
     well.
+
+    Args:
+        columns: of the measures in the tables.
     """
     from src.ground.console import note, warn
     from src.reports.similarity_report import is_matrix, print_largest, print_matrices, print_tables
     from src.tables.similarity_rows import SimilarityRow
 
-    metrics = list(dict.fromkeys(map(title_of, args.metrics)))
     rows_of_pairs = []
     for results in comparison.results():
         rows_of_pairs.append([SimilarityRow.of(compared, source, depths) for compared in results])
     all_rows = [row for rows in rows_of_pairs for row in rows]
+    are_matrix = is_matrix(all_rows)
     for rows in rows_of_pairs:
-        if args.verbose:
+        if is_verbose:
             pair = f"{rows[0].layer1} -- {rows[0].layer2}"
             note(f"{pair}: samples of CCA and Procrustes: {rows[0].alignment}")
-        if args.verbose or not is_matrix(all_rows):
-            print_tables(rows, metrics)
-    if is_matrix(all_rows):
+        if is_verbose or not are_matrix:
+            print_tables(rows, columns)
+    if are_matrix:
         print_matrices(all_rows)
         print_largest(all_rows)
     for line in comparison.warnings():

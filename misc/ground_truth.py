@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from misc.all_pairs import check_types
 from src import cli
-from src.choices.similarity import MEASURES, with_companions
+from src.choices.similarity import MEASURES, measures_of
 from src.ground.user_code import CODE
 
 
@@ -201,7 +201,7 @@ def warn_of_pooled(folder: Path, tests, metrics: Sequence[str]) -> None:
     """Warn of measures that pooled features do not give the values of whole layers."""
     from src.ground.console import listed, warn
 
-    columns = with_companions(metrics)
+    columns = list(measures_of(metrics))
     names = dict.fromkeys(chain.from_iterable(test.of_whole_layers(columns) for test in tests))
     if names:
         warn(

@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy.stats import kstest
 
+from src.choices.similarity import MEASURES
 from src.similarity import (
     compare,
     debiased_cka,
@@ -39,21 +40,21 @@ def layers_of(x, y, **options) -> ComparedLayers:
 
 def test_null_by_hand():
     permuted = torch.arange(1, 20).double() / 20  # 0.05 to 0.95
-    p_value, null, calibrated = null_of("cka", 0.9, permuted)
+    p_value, null, calibrated = null_of(MEASURES["cka"], 0.9, permuted)
     assert p_value == pytest.approx(3 / 20) and null == pytest.approx(0.95) and calibrated == 0
-    p_value, null, calibrated = null_of("cka", 0.96, permuted)
+    p_value, null, calibrated = null_of(MEASURES["cka"], 0.96, permuted)
     assert p_value == pytest.approx(1 / 20) and calibrated == pytest.approx(0.01 / 0.05)
     # of distances the other end counts
-    p_value, null, calibrated = null_of("procrustes", 0.02, permuted)
+    p_value, null, calibrated = null_of(MEASURES["procrustes"], 0.02, permuted)
     assert (
         p_value == pytest.approx(1 / 20)
         and null == pytest.approx(0.05)
         and calibrated == pytest.approx(0.03 / 0.05)
     )
-    assert null_of("cka", 0.5, torch.arange(200) / 200).null_95 == pytest.approx(
+    assert null_of(MEASURES["cka"], 0.5, torch.arange(200) / 200).null_95 == pytest.approx(
         190 / 200
     )  # the 191st
-    assert null_of("cka", 1.0, torch.ones(19)) == (1.0, 1.0, 0.0)
+    assert null_of(MEASURES["cka"], 1.0, torch.ones(19)) == (1.0, 1.0, 0.0)
 
 
 def with_shared_classes(rng, *, n_classes: int = 3, n_each: int = 8, width: int = 5):
@@ -74,7 +75,9 @@ def test_permuted_values_are_those_of_permuted_images(name):
     row = layers_of(x, y, metrics=[name], n_permutations=25, labels=labels)
     for images, of in ((ALL_IMAGES, torch.zeros(24)), (WITHIN_CLASSES, labels)):
         values = [FUNCTIONS[name](x[order], y) for order in permutations(25, of)]
-        expected = null_of(name, FUNCTIONS[name](x, y), torch.tensor(values, dtype=torch.float64))
+        expected = null_of(
+            MEASURES[name], FUNCTIONS[name](x, y), torch.tensor(values, dtype=torch.float64)
+        )
         assert tuple(nulls_of(row, images)[name]) == pytest.approx(tuple(expected), abs=1e-9)
     assert nulls_of(row) == nulls_of(layers_of(x, y, metrics=[name], n_permutations=25))
 
@@ -150,7 +153,9 @@ def test_values_are_set_against_the_largest_of_permuted_images(rng):
                     for order in orders
                 ]
                 value = row.values[name].value
-                expected = null_of(name, value, torch.tensor(largest, dtype=torch.float64))
+                expected = null_of(
+                    MEASURES[name], value, torch.tensor(largest, dtype=torch.float64)
+                )
                 found = nulls_of(row, LARGEST[images])[name]
                 assert tuple(found) == pytest.approx(tuple(expected), abs=1e-9)
                 assert found.p_value >= nulls_of(row, images)[name].p_value
@@ -159,7 +164,9 @@ def test_values_are_set_against_the_largest_of_permuted_images(rng):
             for order in orders
         ]
         similarity = rows[0].reversed_values["pwcca"]
-        expected = null_of("pwcca", similarity.value, torch.tensor(back, dtype=torch.float64))
+        expected = null_of(
+            MEASURES["pwcca"], similarity.value, torch.tensor(back, dtype=torch.float64)
+        )
         assert tuple(similarity.nulls[LARGEST[images]]) == pytest.approx(tuple(expected), abs=1e-9)
 
 

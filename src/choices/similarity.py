@@ -4,7 +4,8 @@ To add a measure, write its row here and its function in `src.similarity.measure
 function there under the same name. Options, help, tables, signs and figures read the row.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from itertools import chain
 from typing import NamedTuple
 
 from src.ground.errors import unknown_name
@@ -126,18 +127,22 @@ def measure_of(name: str) -> Measure:
     return Measure(name, name, "a function of a user's code", ACTIVATIONS, equal, unrelated)
 
 
-def with_companions(names: Sequence[str]) -> list[str]:
-    """Return the columns of measures without repetitions, then the columns of their companions.
+def measures_of(names: Iterable[str]) -> dict[str, Measure]:
+    """Return the rows of measures by column, then the rows of their companions.
 
     Args:
         names: in `MEASURES`, or of user code, whose column is the name of the function.
     Raises:
         UserError: a name is unknown.
     """
+    measures: dict[str, Measure] = {}
     for name in names:
-        if name not in MEASURES and not is_user_code(name):
+        if name in MEASURES:
+            measures[name] = MEASURES[name]
+        elif is_user_code(name):
+            column = title_of(name)
+            measures[column] = measure_of(column)
+        else:
             raise unknown_name("measure", name, [*MEASURES, CODE])
-    columns = [title_of(name) for name in names]
-    for column in list(columns):
-        columns.extend(measure_of(column).companions)
-    return list(dict.fromkeys(columns))
+    companions = chain.from_iterable(measure.companions for measure in measures.values())
+    return measures | {name: MEASURES[name] for name in companions}

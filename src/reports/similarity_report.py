@@ -86,18 +86,19 @@ def most_similar(rows: Sequence[SimilarityRow], metric: str) -> SimilarityRow:
 def print_tables(rows: Sequence[SimilarityRow], metrics: Sequence[str]) -> None:
     """Print the rows of one pair of layers as the public code does: a block for each rank of the
     first layer."""
+    headings = {metric: measure_of(metric).heading for metric in metrics}
     for rank1 in dict.fromkeys(row.rank1 for row in rows):
         block = [row for row in rows if row.rank1 == rank1]
         first = block[0]
-        result(f"{first.model1} -- {first.model2}\n{first.layer1} -- {first.layer2}")
-        for metric in metrics:
-            result(f"{measure_of(metric).heading}:\nModel1 rank {rank1}:")
+        lines = [f"{first.model1} -- {first.model2}", f"{first.layer1} -- {first.layer2}"]
+        for metric, heading in headings.items():
+            lines += [f"{heading}:", f"Model1 rank {rank1}:"]
             for row in block:
                 similarity = row.compared.values[metric]
                 text = f"{similarity.value}{_against_nulls(similarity)}"
-                result(f"\tModel2 rank {row.rank2}: {text}")
-            result()
-        result("\n")
+                lines.append(f"\tModel2 rank {row.rank2}: {text}")
+            lines.append("")
+        result("\n".join([*lines, "", ""]))
 
 
 def _against_nulls(similarity: Similarity) -> str:

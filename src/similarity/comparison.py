@@ -8,11 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from src.choices.similarity import GRAMS, SAMPLES, measure_of
+from src.choices.similarity import GRAMS, SAMPLES
 from src.ground.console import progress
 from src.similarity import measures
-from src.similarity.features import LayerFeatures, alignment_of
-from src.similarity.passes import Statistics
+from src.similarity.features import LayerFeatures
+from src.similarity.passes import LayerPair, Statistics
 from src.similarity.permutations import (
     LargestPermuted,
     null_of,
@@ -21,7 +21,6 @@ from src.similarity.permutations import (
 )
 from src.similarity.samples import SamplesPair, Undefined
 from src.similarity.user_measures import warn_of_cost
-from src.statistics.moments import CrossMoments
 from src.values import (
     ALL_IMAGES,
     BY_POSITION,
@@ -111,18 +110,15 @@ class Comparison:
 
     def _sort_metrics(self, *, both_ways: bool) -> None:
         """Sort the measures by their inputs, and by whether they are compared both ways."""
-        metrics = self.statistics.metrics
-        self.gram_metrics = [name for name in metrics if measure_of(name).of == GRAMS]
-        self.sample_metrics = [name for name in metrics if measure_of(name).of == SAMPLES]
+        measures_of_names = self.statistics.metrics.items()
+        self.gram_metrics = [name for name, measure in measures_of_names if measure.of == GRAMS]
+        self.sample_metrics = [name for name, measure in measures_of_names if measure.of == SAMPLES]
         self.user_metrics = list(self.statistics.user_measures)
         self.reversed_metrics: list[str] = []
         if both_ways:
-            self.reversed_metrics = [name for name in metrics if not self._is_symmetric(name)]
-
-    def _is_symmetric(self, metric: str) -> bool:
-        if metric in self.statistics.user_measures:
-            return self.statistics.user_measures[metric].is_symmetric
-        return measure_of(metric).is_symmetric
+            self.reversed_metrics = [
+                name for name, measure in measures_of_names if not measure.is_symmetric
+            ]
 
     def _draw_orders(self, labels: Tensor | None) -> None:
         """Draw the permutations of all images, and permutations within classes if a class has two."""
@@ -142,41 +138,43 @@ class Comparison:
         not defined is NaN, and `undefined` says why. With permutations, values of several pairs are
         set against the largest ones over pairs as well, and so come when all pairs are measured.
         """
-        largest = BothWaysLargest(LargestPermuted(), LargestPermuted())
-        n_pairs = len(self.statistics.layers1) * len(self.statistics.layers2)
-        has_largest = bool(self.orders) and n_pairs > 1
+        if self.orders and len(self.statistics.alignments) > 1:
+            yield from self._results_against_largest()
+            return
+        for pair, values in self._values_of_pairs():
+            yield self._results_of_pair(pair, values)
+
+    def _results_against_largest(self) -> Iterator[list[ComparedLayers]]:
+        """Yield the values of each pair of layers, set against the largest ones over pairs."""
+        metrics = self.statistics.metrics
+        largest = BothWaysLargest(LargestPermuted(metrics), LargestPermuted(metrics))
         results = []
-        for name1, name2, values in self._values_of_pairs():
-            result = self._results_of_pair(name1, name2, values)
-            if has_largest:
-                largest.add(values)
-                results.append(result)
-            else:
-                yield result
+        for pair, values in self._values_of_pairs():
+            largest.add(values)
+            results.append(self._results_of_pair(pair, values))
         for result in results:
             yield [
                 self._set_against(compared, largest, i, j)
                 for compared, ((i, _), (j, _)) in zip(result, self._at_ranks(), strict=True)
             ]
 
-    def _values_of_pairs(self) -> Iterator[tuple[str, str, BothWays]]:
+    def _values_of_pairs(self) -> Iterator[tuple[LayerPair, BothWays]]:
         """Yield the names of two layers and their values, for each pair of layers."""
         layers1 = self.statistics.layers1
         for name1, first in progress(layers1.items(), "layers", len(layers1), delay=1):
             gram_values = {metric: self._of_grams(metric, first) for metric in self.gram_metrics}
             for name2, second in self.statistics.layers2.items():
-                products = self.statistics.products.get((name1, name2))
-                of_samples = self._of_samples(first, second, products)
+                of_samples = self._of_samples((name1, name2))
                 of_users = self._of_user_measures(first, second)
                 of_grams = {metric: by_layer[name2] for metric, by_layer in gram_values.items()}
                 values = BothWays(
                     of_grams | of_samples.forth | of_users.forth, of_samples.back | of_users.back
                 )
-                yield name1, name2, values
+                yield (name1, name2), values
 
-    def _results_of_pair(self, name1: str, name2: str, values: BothWays) -> list[ComparedLayers]:
+    def _results_of_pair(self, pair: LayerPair, values: BothWays) -> list[ComparedLayers]:
         """Return the values of a pair of layers at each pair of ranks."""
-        alignment = self._alignment(self.statistics.layers1[name1], self.statistics.layers2[name2])
+        alignment = self.statistics.alignments[pair]
         results = []
         for (i, rank1), (j, rank2) in self._at_ranks():
             forth = {}
@@ -185,7 +183,7 @@ class Comparison:
             back = {}
             for name in self.reversed_metrics:
                 back[name] = self._similarity(name, values.back[name][:, i, j])
-            results.append(ComparedLayers(name1, name2, rank1, rank2, alignment, forth, back))
+            results.append(ComparedLayers(*pair, rank1, rank2, alignment, forth, back))
         return results
 
     def _set_against(
@@ -215,11 +213,9 @@ class Comparison:
         nulls = dict(similarity.nulls)
         of_orders = largest[:, i, j].split(self.n_permutations)
         for images, permuted in zip(self.orders, of_orders, strict=True):
-            nulls[LARGEST[images]] = null_of(metric, similarity.value, permuted)
+            measure = self.statistics.metrics[metric]
+            nulls[LARGEST[images]] = null_of(measure, similarity.value, permuted)
         return similarity._replace(nulls=nulls)
-
-    def _alignment(self, first: LayerFeatures, second: LayerFeatures) -> str:
-        return alignment_of(first.shape, second.shape, self.statistics.alignment)
 
     def _at_ranks(self) -> Iterator[tuple[tuple[int, Rank], tuple[int, Rank]]]:
         return product(enumerate(self.statistics.ranks1), enumerate(self.statistics.ranks2))
@@ -249,21 +245,19 @@ class Comparison:
             by_layer[name] = of_layer[:, rows1][:, :, rows2]
         return by_layer
 
-    def _of_samples(
-        self, first: LayerFeatures, second: LayerFeatures, cross: CrossMoments | None
-    ) -> BothWays:
+    def _of_samples(self, pair: LayerPair) -> BothWays:
         """Return the values (1 + N, R1, R2) of measures of samples.
 
         They are (1, R1, R2) where positions are the samples.
-
-        Args:
-            cross: of the positions, if they are the samples.
         """
+        first = self.statistics.layers1[pair[0]]
+        second = self.statistics.layers2[pair[1]]
+        cross = self.statistics.products.get(pair)  # of the positions, if they are the samples
         n_orders = 0 if cross else sum(map(len, self.orders.values()))
         values = self._no_values(self.sample_metrics, n_orders)
         if not values.forth:
             return values
-        if self._alignment(first, second) == NO_ALIGNMENT:
+        if self.statistics.alignments[pair] == NO_ALIGNMENT:
             self._note_undefined(
                 self.sample_metrics,
                 f"positions of {first.name} and {second.name} do not correspond; "
@@ -271,6 +265,8 @@ class Comparison:
             )
             return values
 
+        widths1 = [first.width(rank) for rank in self.statistics.ranks1]
+        widths2 = [second.width(rank) for rank in self.statistics.ranks2]
         # The products of the samples of both layers, in the order of the images and permuted
         products: Iterable[Tensor]
         if cross:
@@ -284,19 +280,19 @@ class Comparison:
             products = (first.pooled[order].T @ second.pooled for order in orders)
 
         for place, between in enumerate(products):
-            for (i, rank1), (j, rank2) in self._at_ranks():
+            for (i, width1), (j, width2) in product(enumerate(widths1), enumerate(widths2)):
                 try:
-                    basis1 = samples1.basis(first.width(rank1))
-                    basis2 = samples2.basis(second.width(rank2))
+                    basis1 = samples1.basis(width1)
+                    basis2 = samples2.basis(width2)
                 except Undefined as reason:
                     self._note_undefined(self.sample_metrics, str(reason))
                     continue
-                pair = SamplesPair(basis1, basis2, between)
+                samples = SamplesPair(basis1, basis2, between)
                 for name in self.sample_metrics:
                     measure = measures.SAMPLE_MEASURES[name]
-                    values.forth[name][place, i, j] = measure(pair)
+                    values.forth[name][place, i, j] = measure(samples)
                     if name in values.back:
-                        values.back[name][place, i, j] = measure(pair.reversed)
+                        values.back[name][place, i, j] = measure(samples.reversed)
         return values
 
     def _no_values(self, metrics: Iterable[str], n_orders: int) -> BothWays:
@@ -357,42 +353,47 @@ class Comparison:
         if len(values) > 1 and not math.isnan(value):
             of_orders = values[1:].split(self.n_permutations)
             for images, permuted in zip(self.orders, of_orders, strict=True):
-                nulls[images] = null_of(metric, value, permuted)
+                nulls[images] = null_of(self.statistics.metrics[metric], value, permuted)
         return Similarity(value, nulls)
 
-    def warnings(self) -> Iterator[str]:
-        """Yield warnings of biased and undefined values. Call this after `results` has ended."""
-        pairs = list(product(self.statistics.layers1.values(), self.statistics.layers2.values()))
+    def warnings(self) -> list[str]:
+        """Return warnings of biased and undefined values. Call this after `results` has ended."""
+        lines = []
         sample_metrics = ", ".join(self.sample_metrics)
-        n_wide = sum(math.prod(layer.shape) > layer.n_images for layer in set(chain(*pairs)))
+        layers = {*self.statistics.layers1.values(), *self.statistics.layers2.values()}
+        n_wide = sum(math.prod(layer.shape) > layer.n_images for layer in layers)
         if n_wide and not self.orders and "cka" in self.statistics.metrics:
-            yield (
+            lines.append(
                 f"CKA of {n_wide} layers is biased upwards: they have more features than there are "
                 f"images; give {self.advice.unbiased}"
             )
-        n_few = sum(self._has_few_samples(*pair) for pair in pairs)
+        n_few = sum(map(self._has_few_samples, self.statistics.alignments))
         if n_few and sample_metrics:
-            yield (
+            lines.append(
                 f"{sample_metrics} of {n_few} pairs are biased downwards: their layers have more "
                 f"features together than there are samples; give {self.advice.n_images}"
             )
         for reason, metrics in self.undefined.items():
-            yield f"{', '.join(metrics)} nan: {reason}"
-        n_by_position = sum(self._alignment(*pair) in BY_POSITION for pair in pairs)
+            lines.append(f"{', '.join(metrics)} nan: {reason}")
+        alignments = self.statistics.alignments.values()
+        n_by_position = sum(alignment in BY_POSITION for alignment in alignments)
         if n_by_position and sample_metrics and self.orders:
-            yield (
+            lines.append(
                 f"{sample_metrics} of {n_by_position} pairs have no p-values: their samples are "
                 f"positions, which are not independent; {self.advice.pooled} makes images the samples"
             )
         if self.n_alone:
-            yield (
+            lines.append(
                 f"{self.n_alone} of {self.statistics.n_images} images are the only ones of their "
                 "class, which permutations within classes do not move; give more images (-n)"
             )
+        return lines
 
-    def _has_few_samples(self, first: LayerFeatures, second: LayerFeatures) -> bool:
+    def _has_few_samples(self, pair: LayerPair) -> bool:
         """Return whether two layers without a null have more features together than samples."""
-        alignment = self._alignment(first, second)
+        first = self.statistics.layers1[pair[0]]
+        second = self.statistics.layers2[pair[1]]
+        alignment = self.statistics.alignments[pair]
         is_by_position = alignment in BY_POSITION
         if alignment == NO_ALIGNMENT or (self.orders and not is_by_position):
             return False

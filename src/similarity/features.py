@@ -6,13 +6,14 @@ Procrustes, products of the activations of both layers are needed as well, and a
 code takes whole activations."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import product
 
 import torch
 from torch import Tensor
 
-from src.choices.similarity import ACTIVATIONS, GRAMS, MEASURES, SAMPLES, measure_of
+from src.choices.similarity import ACTIVATIONS, GRAMS, SAMPLES, Measure
 from src.models.heads import check_axes
 from src.similarity import measures
 from src.similarity.grams import Grams, gram_matrices, reference_of
@@ -50,26 +51,43 @@ def alignment_of(shape1: tuple[int, ...], shape2: tuple[int, ...], mode: str = "
     return averaged
 
 
+def alignments_of(
+    layers1: "Mapping[str, LayerFeatures]", layers2: "Mapping[str, LayerFeatures]", mode: str
+) -> dict[tuple[str, str], str]:
+    """Return how samples are made of each pair of layers, by the names of both; see `alignment_of`."""
+    return {
+        (name1, name2): alignment_of(first.shape, second.shape, mode)
+        for (name1, first), (name2, second) in product(layers1.items(), layers2.items())
+    }
+
+
 class LayerFeatures:
     """The activations of one layer for n images, added batch by batch.
 
     Args:
         name: for messages.
-        metrics: columns of measures. Measures of Gram matrices need the activations until `finish`,
-            measures of samples need sums, and a user's functions keep whole activations.
+        metrics: measures by column. Those of Gram matrices need the activations until `finish`, those
+            of samples need sums, and a user's functions keep whole activations.
         ranks: numbers of principal components that are kept, which need sums; None: all of them.
     """
 
     def __init__(
-        self, name: str, n_images: int, *, metrics: Sequence[str], ranks: Iterable[Rank] = (None,)
+        self,
+        name: str,
+        n_images: int,
+        *,
+        metrics: Mapping[str, Measure],
+        ranks: Iterable[Rank] = (None,),
     ):
         self.name = name
         self.n_images = n_images
         self.n_seen = 0
         self.is_finished = False
         self.ranks = set(ranks)
-        inputs = [measure_of(metric).of for metric in metrics]
-        self.gram_metrics = [metric for metric in metrics if measure_of(metric).of == GRAMS]
+        inputs = {measure.of for measure in metrics.values()}
+        self.gram_metrics = {
+            name: measure for name, measure in metrics.items() if measure.of == GRAMS
+        }
         self.keeps_sums = SAMPLES in inputs or self.ranks != {None}
         self.keeps_whole = ACTIVATIONS in inputs
 
@@ -86,47 +104,40 @@ class LayerFeatures:
 
         A finished layer stays as it is.
         """
+        activation = activation.detach()
+        if not self.shape:
+            self._start(activation)
         exact = Rows.of(activation) if self.keeps_sums else None
         if self.is_finished:
             return exact
-        rows = as_rows(activation.detach()).unflatten(0, (len(activation), -1))  # (B, positions, C)
-        if not self.shape:
-            self._start(activation, rows)
-        batch = slice(self.n_seen, self.n_seen + len(rows))
-        self.n_seen = batch.stop
-        if self.keeps_whole:
-            self.whole[batch] = (
-                activation.detach()
-            )  # waits, as a user's function may run on the CPU
-        if self.gram_metrics:
-            self.activations[batch].copy_(rows - self.reference, non_blocking=True)
+        batch = slice(self.n_seen, self.n_seen + len(activation))
+        rows = as_rows(activation).unflatten(0, (len(activation), -1))  # (B, positions, C)
         if exact:
             self.moments = self.moments.pooled(exact.moments())
             self.averages[batch] = exact.centred.view(rows.shape).mean(1) + exact.mean
+        if self.keeps_whole:
+            self.whole[batch] = activation  # waits, as a user's function may run on the CPU
+        if self.gram_metrics:
+            if self.n_seen == 0:
+                self.reference = reference_of(rows)  # (positions, C)
+            self.activations[batch].copy_(rows - self.reference, non_blocking=True)
+        self.n_seen = batch.stop
         return exact
 
-    def _start(self, activation: Tensor, rows: Tensor) -> None:
-        """Make room for the activations of all images, as large as the first batch says.
-
-        Args:
-            activation: (B, *shape).
-            rows: the same as (B, positions, C).
-        """
-        _, n_positions, width = rows.shape
+    def _start(self, activation: Tensor) -> None:
+        """Make room for the activations of all images, as large as the first batch (B, *shape) says."""
         self.shape = tuple(activation.shape[1:])
         check_axes(self.name, self.shape)
-        self.dtype = rows.dtype
+        self.dtype = torch.promote_types(activation.dtype, torch.float32)
+        device = activation.device
         if self.keeps_sums:
-            self.averages = torch.empty(
-                self.n_images, width, dtype=torch.float64, device=rows.device
-            )
+            shape = (self.n_images, self.n_channels)
+            self.averages = torch.empty(shape, dtype=torch.float64, device=device)
         if self.keeps_whole:
-            dtype = torch.promote_types(rows.dtype, torch.float32)
-            self.whole = _room((self.n_images, *self.shape), dtype, rows.device)
+            self.whole = _room((self.n_images, *self.shape), self.dtype, device)
         if self.gram_metrics:
-            self.reference = reference_of(rows)  # (positions, C)
-            shape = (self.n_images, n_positions, width)
-            self.activations = _room(shape, self.reference.dtype, rows.device)
+            positions = (self.n_images, self.n_positions, self.n_channels)
+            self.activations = _room(positions, self.dtype, device)
 
     def finish(self, *, device: torch.device | str) -> None:
         """Compute the matrices of measures of Gram matrices at all ranks, and drop the activations.
@@ -145,8 +156,8 @@ class LayerFeatures:
         grams = gram_matrices(self.activations, self.reference, axes, self.widths, device=device)
         del self.activations
         is_flawed = self._find_flaws(grams)
-        for metric in self.gram_metrics:
-            n_least = MEASURES[metric].min_images
+        for metric, measure in self.gram_metrics.items():
+            n_least = measure.min_images
             if self.n_images < n_least:
                 self.flaws[f"it needs at least {n_least} images, not {self.n_images}"] = [metric]
                 self.matrices[metric] = torch.full_like(grams.centred, math.nan)
@@ -158,16 +169,16 @@ class LayerFeatures:
     def _find_flaws(self, grams: Grams) -> Tensor:
         """Return which Gram matrices (R,) have no similarity, and note why."""
         # A projection of constant activations has the rounding errors of the products
-        eps = torch.finfo(torch.promote_types(self.dtype, torch.float32)).eps
+        eps = torch.finfo(self.dtype).eps
         variations = grams.centred.diagonal(dim1=1, dim2=2).sum(1)
         if not variations.isfinite().all():
-            self.flaws[f"{self.name} has values that are not finite"] = self.gram_metrics
+            self.flaws[f"{self.name} has values that are not finite"] = list(self.gram_metrics)
             return torch.ones_like(variations, dtype=torch.bool)
         is_constant = variations <= max(ROUNDING, (2 * eps) ** 2) * (
             variations[-1] + 2 * grams.offsets[-1].sum()
         )
         if is_constant.any():
-            self.flaws[f"{self.name} is the same for all images"] = self.gram_metrics
+            self.flaws[f"{self.name} is the same for all images"] = list(self.gram_metrics)
         return is_constant
 
     @property

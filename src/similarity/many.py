@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from src.choices.similarity import measure_of, with_companions
+from src.choices.similarity import Measure, measures_of
 from src.ground.console import listed, progress, warn
 from src.ground.runtime import free_memory
 from src.similarity.comparison import Comparison
@@ -48,7 +48,8 @@ def similarities_of_pairs(
     places = {name: place for place, name in enumerate(networks)}
     (n_images,) = {len(value) for of_network in networks.values() for value in of_network.values()}
     shape = (len(networks), len(networks), len(layers), len(layers))
-    values = {name: np.full(shape, math.nan) for name in with_companions(metrics)}
+    measures = measures_of(metrics)
+    values = {name: np.full(shape, math.nan) for name in measures}
     undefined: dict[str, None] = {}  # reasons
     kept = KeptFeatures(free_memory() // 2)
     for first, second in progress(pairs, "pairs of networks"):
@@ -68,7 +69,7 @@ def similarities_of_pairs(
             )
             comparison = Comparison(statistics, both_ways=True)
             for (compared,) in comparison.results():
-                _enter(values, compared, (places[first], places[second]), layers)
+                _enter(values, compared, measures, (places[first], places[second]), layers)
             for reason, names in comparison.undefined.items():
                 undefined[f"{', '.join(names)}: {reason}"] = None
     if undefined:
@@ -79,6 +80,7 @@ def similarities_of_pairs(
 def _enter(
     values: Mapping[str, NDArray],
     compared: ComparedLayers,
+    measures: Mapping[str, Measure],
     networks: tuple[int, int],
     layers: Sequence[str],
 ) -> None:
@@ -90,6 +92,6 @@ def _enter(
     first, second = networks
     layer1, layer2 = layers.index(compared.layer1), layers.index(compared.layer2)
     for name, similarity in compared.values.items():
-        values[name][first, second, layer1, layer2] = measure_of(name).sign * similarity.value
+        values[name][first, second, layer1, layer2] = measures[name].sign * similarity.value
     for name, similarity in compared.turned.values.items():
-        values[name][second, first, layer2, layer1] = measure_of(name).sign * similarity.value
+        values[name][second, first, layer2, layer1] = measures[name].sign * similarity.value

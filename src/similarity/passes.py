@@ -2,16 +2,16 @@
 
 import math
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from itertools import product
+from itertools import chain
 from typing import NamedTuple
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from src.choices.similarity import PAPER, SAMPLES, measure_of, with_companions
+from src.choices.similarity import PAPER, SAMPLES, Measure, measures_of
 from src.models import Network
-from src.similarity.features import LayerFeatures, alignment_of
+from src.similarity.features import LayerFeatures, alignments_of
 from src.similarity.user_measures import UserMeasure, load_measures
 from src.statistics.moments import CrossMoments, Rows
 from src.values import BY_POSITION, Rank
@@ -128,9 +128,9 @@ class Statistics(NamedTuple):
     ranks1: Sequence[Rank]
     ranks2: Sequence[Rank]
     products: dict[LayerPair, CrossMoments]  # of layers whose positions are samples
-    metrics: list[str]  # columns of measures
+    metrics: dict[str, Measure]  # by column
     user_measures: dict[str, UserMeasure]  # by column
-    alignment: str  # the option: auto, pool or positions; see `features.alignment_of`
+    alignments: dict[LayerPair, str]  # see `features.alignment_of`
     n_images: int
 
 
@@ -224,7 +224,9 @@ def take_statistics(
         UserError: a measure is unknown, or a user's code fails.
     """
     user_measures = load_measures(metrics)
-    columns = with_companions(metrics)
+    measures = measures_of(metrics)
+    for name, user_measure in user_measures.items():
+        measures[name] = measures[name]._replace(is_symmetric=user_measure.is_symmetric)
     if kept is None:
         kept = KeptFeatures(0)
     sides = [first, second]
@@ -233,15 +235,15 @@ def take_statistics(
     sides = [kept.stand_in(side) for side in sides]
 
     # Features of earlier calls, or empty ones, which a pass fills
-    keys = [(side.key, tuple(side.layers), tuple(side.ranks), tuple(columns)) for side in sides]
+    keys = [(side.key, tuple(side.layers), tuple(side.ranks), tuple(measures)) for side in sides]
     features = []
     for side, key in zip(sides, keys, strict=True):
         if key in kept:
             features.append(kept.pop(key))
         else:
-            features.append(_empty_features(side, n_images, columns))
+            features.append(_empty_features(side, n_images, measures))
     alignment_of_samples = "pool"
-    if any(measure_of(name).of == SAMPLES for name in columns):
+    if any(measure.of == SAMPLES for measure in measures.values()):
         alignment_of_samples = alignment
     recordings = kept.recordings(sides, n_images)
     products = _pass_over(sides, features, batches, alignment_of_samples, recordings)
@@ -252,15 +254,17 @@ def take_statistics(
             layer.finish(device=device)
         kept.keep(side, key, of_side)
 
+    layers1 = {name: features[0][name] for name in first.layers}
+    layers2 = {name: features[-1][name] for name in second.layers}
     return Statistics(
-        layers1={name: features[0][name] for name in first.layers},
-        layers2={name: features[-1][name] for name in second.layers},
+        layers1,
+        layers2,
         ranks1=first.ranks,
         ranks2=second.ranks,
         products=products,
-        metrics=columns,
+        metrics=measures,
         user_measures=user_measures,
-        alignment=alignment,
+        alignments=alignments_of(layers1, layers2, alignment),
         n_images=n_images,
     )
 
@@ -272,7 +276,7 @@ def _merged(first: Side, second: Side) -> Side:
     return second._replace(layers=list(layers), ranks=list(ranks))
 
 
-def _empty_features(side: Side, n_images: int, metrics: Sequence[str]) -> Features:
+def _empty_features(side: Side, n_images: int, metrics: Mapping[str, Measure]) -> Features:
     features = {}
     for name in side.layers:
         title = name
@@ -305,6 +309,7 @@ def _pass_over(
         return products
 
     n_seen = 0
+    pairs: list[LayerPair] = []
     for images in _images_for(sides, batches, recordings[0].n_images):
         rows: list[dict[str, Rows | None]] = []  # by side and layer
         for side, of_side, runs, recording in zip(
@@ -316,9 +321,11 @@ def _pass_over(
             if runs and may_need_products:
                 recording.add(activations)
             rows.append({name: of_side[name].add(value) for name, value in activations.items()})
-        n_seen += len(images)
         if may_need_products:
-            _add_products(products, features, rows, alignment)
+            if n_seen == 0:  # from the first batch on, the shapes are known
+                pairs = _by_position(features, alignment)
+            _add_products(products, pairs, rows)
+        n_seen += len(images)
     return products
 
 
@@ -327,12 +334,16 @@ def _may_need_products(features: Sequence[Features], alignment: str) -> bool:
     its layers are not known."""
     if alignment == "pool":
         return False
-    pairs = list(product(features[0].values(), features[-1].values()))
-    if not all(first.is_finished and second.is_finished for first, second in pairs):
+    layers = chain.from_iterable(of_side.values() for of_side in features)
+    if not all(layer.is_finished for layer in layers):
         return True
-    return any(
-        alignment_of(first.shape, second.shape, alignment) in BY_POSITION for first, second in pairs
-    )
+    return bool(_by_position(features, alignment))
+
+
+def _by_position(features: Sequence[Features], alignment: str) -> list[LayerPair]:
+    """Return the pairs of layers whose samples are positions."""
+    alignments = alignments_of(features[0], features[-1], alignment)
+    return [pair for pair, name in alignments.items() if name in BY_POSITION]
 
 
 def _images_for(
@@ -366,18 +377,15 @@ def _activations(side: Side, images: Tensor, n_seen: int) -> dict[str, Tensor]:
 
 def _add_products(
     products: dict[LayerPair, CrossMoments],
-    features: Sequence[Features],
+    pairs: Sequence[LayerPair],
     rows: Sequence[Mapping[str, Rows | None]],
-    alignment: str,
 ) -> None:
     """Add the products of a batch, for pairs of layers with positions as samples.
 
     Args:
         rows: of the batch, by side and layer.
     """
-    for (name1, first), (name2, second) in product(features[0].items(), features[-1].items()):
-        if alignment_of(first.shape, second.shape, alignment) not in BY_POSITION:
-            continue
+    for name1, name2 in pairs:
         rows1 = rows[0][name1]
         rows2 = rows[-1][name2]
         if rows1 is None or rows2 is None:

@@ -5,12 +5,12 @@ networks that have nothing in common but the labels of the images exceed it. Per
 classes keep what the labels explain: only a similarity beyond the labels exceeds their quantile."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
 
-from src.choices.similarity import measure_of
+from src.choices.similarity import Measure
 from src.ground.runtime import generator
 from src.statistics.permutations import TIE, permutation_p
 from src.values import Null
@@ -35,10 +35,9 @@ def permutations(n_permutations: int, labels: Tensor) -> Tensor:
     return orders
 
 
-def null_of(name: str, value: float, permuted: Tensor) -> Null:
+def null_of(measure: Measure, value: float, permuted: Tensor) -> Null:
     """Compare the value of a measure with its values (N,) under permutations; N is at least 19, or
     there is no 95 % quantile."""
-    measure = measure_of(name)
     n_permutations = len(permuted)
     signed = measure.sign * permuted.double().cpu()  # higher is more similar
     p_value = permutation_p(measure.sign * value, signed.numpy())
@@ -57,9 +56,13 @@ class LargestPermuted:
     The most similar of many pairs of layers is high by chance. It is set against the most similar
     pairs under permutations, each of which is the same for all layers (Gröger et al. 2026, algorithm
     2). Likewise any other pair: the p-values hold for all pairs at once (Westfall and Young 1993).
+
+    Args:
+        measures: by name.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, measures: Mapping[str, Measure]):
+        self.measures = measures
         self._largest: dict[str, Tensor] = {}
         self._incomplete: set[str] = set()
 
@@ -70,7 +73,7 @@ class LargestPermuted:
             values: (1 + N, ...), the first in the actual order of the images; NaN: not defined. N is 0
                 where images cannot be permuted: the measure then has no largest value.
         """
-        signed = measure_of(name).sign * values[1:]
+        signed = self.measures[name].sign * values[1:]
         if len(signed):
             self._largest[name] = torch.fmax(self._largest.get(name, signed), signed)
         elif not values.isnan().all():
@@ -83,7 +86,7 @@ class LargestPermuted:
         """
         if name in self._incomplete or name not in self._largest:
             return None
-        return measure_of(name).sign * self._largest[name]
+        return self.measures[name].sign * self._largest[name]
 
 
 def permuted_cosines(

@@ -104,7 +104,7 @@ class SamplesPair:
         left, cosines, right = torch.linalg.svd(overlap)
         return left, cosines, right.T
 
-    @property
+    @cached_property
     def reversed(self) -> "SamplesPair":
         """The pair in reverse order. The singular vectors are shared with this pair."""
         pair = SamplesPair(self.second, self.first, self.cross.T)

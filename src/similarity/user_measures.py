@@ -45,7 +45,8 @@ def load_measures(names: Sequence[str]) -> dict[str, UserMeasure]:
         UserError: the code fails, or two measures have one column.
     """
     measures: dict[str, UserMeasure] = {}
-    for column, name in by_title(names, taken=MEASURES, kind="measure").items():
+    further = [name for name in names if name not in MEASURES]
+    for column, name in by_title(further, taken=MEASURES, kind="measure").items():
         if is_user_code(name):
             measures[column] = UserMeasure(name, load(name))
     return measures
