@@ -177,8 +177,8 @@ def work(args) -> None:
     check_types(args.networks, networks, args.own_types)
     check_ends(args, networks)
     check_code(args)
-    session = session_of_many()
     device = device_of(args.gpu)
+    session = session_of_many(device)
     spec = dataset_info(args.dataset, labelled=True).spec
     share = [unit for unit in units_of(args, networks) if is_in_share(unit, *args.shard)]
     names = {network: network.named(seed=args.seed) for network in networks_of(share)}
@@ -209,9 +209,14 @@ def work(args) -> None:
         run_units(unfinished, session, aside=aside)
 
 
-def session_of_many():
-    """Return a session that keeps what many pairs have in common, in most of the free memory."""
+def session_of_many(device):
+    """Return a session that keeps what many pairs have in common, in most of the free memory.
+
+    Args:
+        device: of the networks.
+    """
     from src.ground.runtime import free_memory
+    from src.models.kept import KeptActivations
     from src.runs.session import Session
     from src.similarity.passes import KeptFeatures
     from src.stitching.eigenvectors import KeptEigenvectors
@@ -219,6 +224,7 @@ def session_of_many():
     n_bytes = free_memory()
     session = Session()
     session.max_bytes_of_images = n_bytes // 16  # of training images, and of test images
+    session.kept = KeptActivations(free_memory(device) // 2)  # dropped before networks are compared
     session.features = KeptFeatures(n_bytes // 4, max_bytes_of_activations=n_bytes // 4)
     session.eigh = KeptEigenvectors(n_bytes // 8)
     return session

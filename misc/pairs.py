@@ -254,7 +254,13 @@ def stitching_unit(
         if is_user_code(network.type):
             types_of_users[f"{side}_type"] = network.type
     source_dir = str(Path("results", folder))
-    evaluation = options_of(exec_eval_stitcher_ood, args, source_dir=source_dir, **types_of_users)
+    evaluation = options_of(
+        exec_eval_stitcher_ood,
+        args,
+        source_dir=source_dir,
+        batch_size=stitching.batch_size,  # test images pass once for both
+        **types_of_users,
+    )
     calls = [
         Call(exec_stitch, exec_stitch.stitch, stitching),
         Call(exec_eval_stitcher_ood, exec_eval_stitcher_ood.evaluate, evaluation),
@@ -354,6 +360,8 @@ def run_units(units: Sequence[Unit], session: "Session", *, aside: str = "") -> 
     for number, unit in enumerate(units, start=1):
         start = time.monotonic()
         title = f"[{number}/{len(units)}] {unit.title}"
+        if session.kept and unit.is_table:  # all stitching units are done
+            session.kept.drop_all()
         try:
             is_finished = run_claimed(unit, session, aside=aside)
         except Exception as error:

@@ -5,6 +5,7 @@ import itertools
 import os
 import re
 import shlex
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,29 @@ def test_networks_are_loaded_once_and_compared_by_one_pass_each(
         run("exec_compute_low_rank_sim_metrics.py", *shlex.split(last)[2:], cwd=folder)
     found = (folder / "results/all/similarity/c-d.csv").read_text()
     assert found == (folder / "results/x/similarity/c-d.csv").read_text()
+
+
+def test_images_pass_once_whatever_the_number_of_pairs(networks, few, monkeypatch):
+    """Matched images and test images pass once through each network. As an end network, it also sees
+    the training images, and the identified images with their foils."""
+    seen, activations = Counter(), Network.activations
+
+    def count(network, x, names, *, after=None, images=None):
+        if after is None and len(x) > 1:  # a single blank image tells shapes
+            weights = network.module.state_dict().values()
+            seen[sum(float(weight.sum()) for weight in weights)] += len(x)
+        return activations(network, x, names, after=after, images=images)
+
+    monkeypatch.setattr(Network, "activations", count)
+    n_seen = {}
+    for n in (2, 4):
+        folder = networks(f"of{n}", n)
+        methods = ["--methods", "pinv", "covariance"]
+        seen.clear()
+        run(SCRIPT, *OPTIONS, "--no-similarity", *methods, cwd=folder)
+        assert len(seen) == n
+        n_seen[n] = set(seen.values())
+    assert n_seen[2] == n_seen[4] == {100 + 80 + 200 + 2 * 80}
 
 
 # ---- Layers of each network

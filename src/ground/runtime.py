@@ -24,11 +24,13 @@ def keep_freed_memory() -> None:
         mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: more free memory than this is returned
 
 
-def free_memory() -> int:
-    """Return the free memory of the machine in bytes.
+def free_memory(device: torch.device | str = "cpu") -> int:
+    """Return the free memory of a GPU, or of the machine, in bytes.
 
     macOS does not tell how much is free; half of all memory is assumed.
     """
+    if torch.device(device).type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
     if "SC_AVPHYS_PAGES" in os.sysconf_names:
         n_pages = os.sysconf("SC_AVPHYS_PAGES")
     else:

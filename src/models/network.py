@@ -26,8 +26,10 @@ from src.ground.images import shape_text
 from src.models.blocks import find_blocks
 from src.models.calls import OUTPUT, logits_of
 from src.models.heads import add_head
+from src.models.kept import KeptActivations
 from src.models.passes import Passes
 from src.models.tokens import TokenLayout, guessed_layout, layout_of
+from src.values import RANDOM
 
 ASSUMED_SIZES = (32, 224)
 TIME_FIRST = (
@@ -58,6 +60,7 @@ class Network:
             and load it.
         unsteadiness: "random" or "batch" for a network that `src.models.steadiness` found to be
             unsteady; "" if it is steady, or was not looked at.
+        kept: keeps the activations of images that pass again; None: nothing is kept.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class Network:
         self.module = module
         self.n_classes = n_classes
         self.unsteadiness = ""
+        self.kept: KeptActivations | None = None
         self.image_shape: tuple[int, ...] | None = None
         if image_shape is not None:
             self.image_shape = tuple(image_shape)
@@ -80,8 +84,8 @@ class Network:
         self._passes_by_mode: dict[tuple, Passes] = {}  # by shape and mode: `_passes_of`
 
     def __getstate__(self) -> dict[str, object]:
-        """Leave the passes out of copies and pickles: they belong to this module."""
-        return vars(self) | {"_passes_by_mode": {}}
+        """Leave passes and activations out of copies and pickles: they belong to this module."""
+        return vars(self) | {"_passes_by_mode": {}, "kept": None}
 
     def train(self, mode: bool = True) -> "Network":
         """Switch the module to training mode, or to evaluation mode; return this view."""
@@ -425,7 +429,8 @@ class Network:
         # The view
         view = copy.copy(self)
         view._turned = self._turned.union(turned)
-        view._passes_by_mode = self._passes_by_mode  # copy.copy leaves them out: see __getstate__
+        view._passes_by_mode = self._passes_by_mode  # copy.copy leaves both out: see __getstate__
+        view.kept = self.kept
         return view
 
     def _is_channels_last(self, shape: tuple[int, ...]) -> bool | None:
@@ -513,6 +518,18 @@ class Network:
                 raise UserError(f"layer {name!r} gives {TIME_FIRST}")
         return {name: self._activation(name, values[name], n_activations) for name in names}
 
+    def activations_again(self, images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        """Return what `activations` returns for images that pass again, and keep it if `kept` is set.
+
+        Nothing may change the activations in place. Those of a network that draws random numbers differ
+        from pass to pass, and are not kept.
+        """
+        if self.kept is None or self.unsteadiness == RANDOM:
+            return self.activations(images, names)
+        return self.kept.activations(
+            self.module, images, names, self.activations, turned=self._turned
+        )
+
     def _activation(self, name: str, value: Tensor, n_activations: int) -> Tensor:
         """Return the value of a layer with its channels first.
 
@@ -599,6 +616,8 @@ def activations_of_both(
     end: Network,
     end_names: Sequence[str],
     images: Tensor,
+    *,
+    again: bool = False,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the activations of the front network by layer, and of the end network by layer.
 
@@ -606,10 +625,12 @@ def activations_of_both(
 
     Args:
         images: (B, C, H, W).
+        again: the images pass again, so that networks may keep their activations.
     """
+    activations_of = Network.activations_again if again else Network.activations
     if front is not end:
-        return front.activations(images, front_names), end.activations(images, end_names)
-    activations = end.activations(images, list(dict.fromkeys([*front_names, *end_names])))
+        return activations_of(front, images, front_names), activations_of(end, images, end_names)
+    activations = activations_of(end, images, list(dict.fromkeys([*front_names, *end_names])))
     front_activations = {name: activations[name] for name in front_names}
     end_activations = {name: activations[name] for name in end_names}
     return front_activations, end_activations

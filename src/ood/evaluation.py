@@ -106,7 +106,7 @@ def score_grid(grid: Stitched, reference: Reference) -> dict[Pair, StitchScores]
     grid.train(False)
     scoring = GridScoring(grid, reference)
     for batch in reference.test_batches():
-        activations = grid.front.activations(batch.images, grid.front_layers)
+        activations = grid.front.activations_again(batch.images, grid.front_layers)
         for pairs, stitched in grid.stitched(activations, batch.images, scoring.ways):
             scoring.add_stitches(pairs, stitched, batch)
     return scoring.scores()

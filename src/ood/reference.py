@@ -353,7 +353,7 @@ def _measure_test_images(
     scores: dict[DetectorKey, list[Tensor]] = {key: [] for key in detectors}
     logits: list[Tensor] = []
     for batch in batches:
-        activations = network.activations(batch.images, layers)
+        activations = network.activations_again(batch.images, layers)
         _add_scores(scores, detectors, activations)
         logits.append(activations[output])
         if len(batch.sampled):

@@ -11,6 +11,7 @@ from src.datasets.base import BaseImageSet
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.models import Network
+from src.models.kept import KeptActivations
 from src.runs.checkpoints import load_model, weights_of
 from src.tables.network_names import NetworkName
 
@@ -34,6 +35,7 @@ class Session:
     Experiments share the loaded networks: they take views and copies and change nothing.
 
     Attributes:
+        kept: activations of networks that are loaded next, on images that pass again; None: keep none.
         features: of networks that are compared again; None: keep none.
         max_bytes_of_images: memory for the decoded images of each set that is loaded next.
         eigh: decomposes symmetric matrices; `KeptEigenvectors` serve networks that are matched again.
@@ -44,6 +46,7 @@ class Session:
         self._weights: dict[NetworkName, str] = {}  # SHA-256 of the loaded weights
         self._datasets: dict[Hashable, BaseImageSet] = {}
         self.max_bytes_of_images = 0
+        self.kept: KeptActivations | None = None
         self.features: KeptFeatures | None = None
         self.eigh: Eigh = torch.linalg.eigh
         self._reference: _KeptReference | None = None
@@ -82,6 +85,7 @@ class Session:
         if Path(name.path).is_file():
             content_before = name.content
         network = load_model(name, images, device=device, encoder=encoder)
+        network.kept = self.kept
         content = weights_of(name, network)
         self._networks[key] = network
         self._weights[name] = content

@@ -160,7 +160,12 @@ class Grid(Task[Pair]):
             behind[end_layer] = [*compared, self.output_name] if needs_logits else compared
         with torch.no_grad():
             front_acts, target_acts = activations_of_both(
-                self.front, self.front_layers, self.originals["end"], self.compared_layers, images
+                self.front,
+                self.front_layers,
+                self.originals["end"],
+                self.compared_layers,
+                images,
+                again=not training,
             )
             sources = self._truncated(front_acts)
 
@@ -232,6 +237,7 @@ class Grid(Task[Pair]):
             self.end,
             list(dict.fromkeys(end_names)),
             images,
+            again=True,
         )
 
     def stitched(

@@ -203,7 +203,9 @@ def grid_moments(
     keys = _Keys.of(layers)
     total: GridMoments = {}
     for images, _ in batches_in(batches):
-        sources, targets = activations_of_both(front, front_layers, end, end_layers, images)
+        sources, targets = activations_of_both(
+            front, front_layers, end, end_layers, images, again=True
+        )
         for rows in _slices(sources, targets):
             source_part = {name: activation[rows] for name, activation in sources.items()}
             target_part = {name: activation[rows] for name, activation in targets.items()}

@@ -1,0 +1,82 @@
+"""Activations of networks, kept for further passes over the same images."""
+
+import hashlib
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from src.ground.console import note_once
+
+
+class _Key(NamedTuple):
+    """The images and the layer of an activation."""
+
+    images: bytes  # SHA-256 of the batch
+    layer: str
+    is_turned: bool  # whether its channels were moved in front
+
+
+class KeptActivations:
+    """Keeps activations of networks, batch by batch.
+
+    The content of a batch is its key, so that an activation is exactly that of another pass over
+    the batch. Where memory is short, the network that was used last gives way, but for the two of
+    the pair at work: the front networks of pairs come in turn, and that one is needed again last.
+
+    Args:
+        max_bytes: memory for all activations; those that do not fit are computed again.
+    """
+
+    def __init__(self, max_bytes: int):
+        self.max_bytes = max_bytes
+        self._n_bytes = 0
+        # By network; the one that was used last is last
+        self._kept: dict[nn.Module, dict[_Key, Tensor]] = {}
+
+    def activations(
+        self,
+        module: nn.Module,
+        images: Tensor,
+        names: Sequence[str],
+        compute: Callable[[Tensor, list[str]], dict[str, Tensor]],
+        *,
+        turned: Collection[str],
+    ) -> dict[str, Tensor]:
+        """Return the activations of layers of a network by name.
+
+        Args:
+            module: the network.
+            images: (B, C, H, W).
+            compute: returns the activations of the images by layer, from a pass.
+            turned: the layers whose channels it moves in front.
+        """
+        of_network = self._kept.pop(module, {})
+        self._kept[module] = of_network
+        batch = hashlib.sha256(images.detach().cpu().contiguous().numpy().data).digest()
+        keys = {name: _Key(batch, name, name in turned) for name in names}
+        activations = {name: of_network[key] for name, key in keys.items() if key in of_network}
+        missing = [name for name in names if name not in activations]
+        computed = compute(images, missing) if missing else {}
+        n_bytes = sum(values.nbytes for values in computed.values())
+        if self._has_room(n_bytes):
+            of_network |= {keys[name]: values for name, values in computed.items()}
+            self._n_bytes += n_bytes
+        return activations | computed
+
+    def _has_room(self, n_bytes: int) -> bool:
+        """Return whether so much more fits; other networks give way for it."""
+        if self._n_bytes + n_bytes > self.max_bytes:
+            note_once(
+                "activations of all networks do not fit into memory: some are computed again for each pair"
+            )
+        others = list(self._kept)[:-2]  # the last two are at work
+        while others and self._n_bytes + n_bytes > self.max_bytes:
+            dropped = self._kept.pop(others.pop())
+            self._n_bytes -= sum(values.nbytes for values in dropped.values())
+        return self._n_bytes + n_bytes <= self.max_bytes
+
+    def drop_all(self) -> None:
+        """Drop all activations."""
+        self._kept.clear()
+        self._n_bytes = 0

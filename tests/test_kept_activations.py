@@ -1,0 +1,93 @@
+"""Activations that are kept for further passes over the same images."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from src.models import Network
+from src.models.kept import KeptActivations
+
+LAYERS = ["0", "2"]
+
+
+@pytest.fixture
+def networks():
+    """Four networks that count their images, and share the memory of 136 images of one network."""
+    kept = KeptActivations(12_000)
+    made = []
+    for seed in range(4):
+        torch.manual_seed(seed)
+        module = nn.Sequential(nn.Flatten(), nn.Linear(12, 24), nn.Linear(24, 10))
+        network = Network(module.eval(), image_shape=(3, 2, 2), n_classes=10)
+        network.block_names  # noqa: B018 - passes on random images are not counted
+        network.n_seen = 0
+        module[0].register_forward_hook(count_for(network))
+        network.kept = kept
+        made.append(network)
+    return made
+
+
+def count_for(network):
+    def count(module, inputs, output):
+        network.n_seen += len(output)
+
+    return count
+
+
+def images(n: int, seed: int = 0) -> torch.Tensor:
+    return torch.rand(n, 3, 2, 2, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.no_grad()
+def test_a_batch_passes_once_for_each_layer(networks):
+    network = networks[0]
+    batch = images(5)
+    expected = network.activations(batch, LAYERS)
+    network.n_seen = 0
+    first = network.activations_again(batch, ["1"])
+    again = network.activations_again(batch.clone(), ["1"])
+    assert network.n_seen == 5 and torch.equal(first["1"], again["1"])
+    both = network.activations_again(batch, LAYERS)
+    assert network.n_seen == 10 and all(torch.equal(both[name], expected[name]) for name in LAYERS)
+    network.activations_again(batch, ["1", *LAYERS])
+    assert network.n_seen == 10
+    other = network.activations_again(images(5, seed=1), LAYERS)
+    assert network.n_seen == 15 and not torch.equal(other["2"], both["2"])
+
+
+@torch.no_grad()
+def test_a_network_with_other_weights_shares_nothing(networks):
+    network = networks[0]
+    batch = images(5)
+    network.activations_again(batch, LAYERS)
+    changed = copy.deepcopy(network)
+    changed.module[2].bias.add_(1)
+    before, after = (of.activations_again(batch, ["2"])["2"] for of in (network, changed))
+    assert torch.allclose(before + 1, after)
+
+
+@torch.no_grad()
+def test_the_front_network_that_is_needed_last_gives_way(networks):
+    """Activations of three networks fit: after the first round, each second front network is there.
+
+    If the network gave way that was used longest ago, it would always be the next front network."""
+    *fronts, end = networks
+    batch = images(45)
+    for _ in range(3):
+        for front in fronts:
+            front.activations_again(batch, LAYERS)
+            end.activations_again(batch, LAYERS)
+    assert [network.n_seen for network in networks] == [90, 90, 90, 45]
+
+
+@torch.no_grad()
+def test_what_does_not_fit_passes_again(networks, capsys):
+    network = networks[0]
+    expected = network.activations(images(200), LAYERS)
+    network.n_seen = 0
+    for _ in range(2):
+        found = network.activations_again(images(200), LAYERS)
+        assert all(torch.equal(found[name], expected[name]) for name in LAYERS)
+    assert network.n_seen == 400
