@@ -327,13 +327,14 @@ def save_scores(energy_dir, files, evaluations, scored, reference) -> None:
     """Save the scores of all images, by each detector with an evaluation."""
     from pathlib import Path
 
-    from src.runs.scored_runs import save_archive, save_arrays, scores_of_images
+    from src.ground.files import write_arrays
+    from src.runs.scored_runs import save_arrays, scores_of_images
 
     has_several = len(files.tables) > 1
     for score in evaluations:
         arrays = scores_of_images(score, scored, reference)
         if not energy_dir:
-            save_archive(files.scores[score], arrays)
+            write_arrays(files.scores[score], arrays)
         elif has_several:
             save_arrays(Path(energy_dir, score), arrays)
         else:
@@ -342,12 +343,15 @@ def save_scores(energy_dir, files, evaluations, scored, reference) -> None:
 
 def save_ways(path, scored, foils) -> None:
     """Save the share of identified images at all layers of the way, and which images these are."""
-    from src.runs.scored_runs import identification_arrays, identification_rows, save_archive
+    from src.ground.files import write_arrays
+    from src.runs.scored_runs import identification_arrays, identification_rows
     from src.tables.evaluation_rows import IdentificationRow
     from src.tables.tables import write_table
 
-    write_table(path, IdentificationRow, identification_rows(scored))
-    save_archive(path.with_suffix(".npz"), identification_arrays(scored, foils))
+    rows = identification_rows(scored)
+    arrays = identification_arrays(scored, foils)
+    write_table(path, IdentificationRow, rows)
+    write_arrays(path.with_suffix(".npz"), arrays)
 
 
 def main(argv=None) -> int:

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from src.choices.similarity import SAMPLES, measure_of
 from src.collected.truth_tables import Tables
-from src.ground.files import readable
-from src.runs.scored_runs import save_archive
+from src.ground.files import readable, write_arrays
 from src.tables.tables import read_table, write_table
 from src.tables.truth_rows import TruthRow
 
@@ -90,7 +89,7 @@ def write_frozen(folder: Path, tests: Iterable[FrozenTest], rows: Iterable[Truth
     arrays: dict[str, NDArray] = {}
     for number, test in enumerate(tests):
         arrays |= {f"{number}/{name}": array for name, array in _arrays_of(test).items()}
-    save_archive(folder / FEATURES, arrays)
+    write_arrays(folder / FEATURES, arrays)
     write_table(folder / SCORES, TruthRow, rows)
 
 

@@ -1,4 +1,4 @@
-"""Atomic writing of files, locks between processes, and reading and writing of JSON, YAML and CSV.
+"""Atomic writing of files, locks between processes, and reading and writing of JSON, YAML, CSV and arrays.
 
 Atomic means that a file stands under its name whole or not at all, even after a power cut.
 """
@@ -14,6 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
+
+import numpy as np
 
 from src.ground.console import warn
 from src.ground.errors import Busy, UserError
@@ -131,6 +133,13 @@ def write_text(path: Path, content: str) -> None:
 def write_json(path: Path, content: object) -> None:
     """Write JSON atomically, laid out as by the public code: indent of 4, no newline at the end."""
     write_text(path, json.dumps(content, indent=4))
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays as a compressed `.npz` file."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **dict(arrays))  # type: ignore[arg-type]  # numpy's stubs know no names
+    write_bytes(path, buffer.getvalue())
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:

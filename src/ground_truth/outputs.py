@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import rel_entr
 from torch import Tensor
 
+from src.ground.runtime import at_least_single
 from src.models import Network
 from src.models.calls import OUTPUT
 from src.models.pooling import mean_over_positions, pool
@@ -132,7 +133,7 @@ def features_of(
         for images, _ in batches:
             for layer, activation in network.activations(images.to(device), existing).items():
                 if pooled:
-                    activation = mean_over_positions(activation)
+                    activation = mean_over_positions(at_least_single(activation))
                 parts[layer].append(activation.float().cpu())
     return {layer: torch.cat(batches) for layer, batches in parts.items()}
 

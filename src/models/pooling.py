@@ -1,13 +1,12 @@
-"""Averages of activations over positions: one vector an image, or a few cells."""
+"""Averages of activations over positions: one vector an image, or a few cells.
 
-from collections.abc import Mapping
+They have the precision of the activations. Convert half precision before (`at_least_single`).
+"""
 
 import torch
 import torch.nn.functional as F
-from numpy.typing import ArrayLike
 from torch import Tensor
 
-from src.ground.runtime import at_least_single
 from src.models.tokens import TokenLayout, layout_or_guess
 
 CELLS = 2  # along each side of a map
@@ -31,16 +30,20 @@ def pool(activations: Tensor, layout: TokenLayout | None = None) -> Tensor:
     return activations
 
 
-def mean_over_positions(activations: ArrayLike | Tensor) -> Tensor:
-    """Average activations (B, C, H, W) or (B, T, C) over positions, (B, C), in at least float32.
+def mean_over_positions(activations: Tensor) -> Tensor:
+    """Average activations (B, C, H, W) or (B, T, C) over positions, (B, C).
 
     All tokens count, unlike in `pool`: a CLS token is one of them. Activations (B, C) stay.
     """
-    return _mean(at_least_single(activations).detach())
+    if activations.ndim == 4:
+        return activations.mean((2, 3))
+    if activations.ndim == 3:
+        return activations.mean(1)
+    return activations
 
 
-def cells(activations: ArrayLike | Tensor, layout: TokenLayout | None = None) -> Tensor:
-    """Pool activations to a few positions, (B, positions, C), in float32 or float64.
+def cells(activations: Tensor, layout: TokenLayout | None = None) -> Tensor:
+    """Pool activations to a few positions, (B, positions, C).
 
     Maps (B, C, H, W) become a grid of at most 2×2 cells. So does the grid of patches in tokens
     (B, T, D); patches and steps that form no grid become four stretches. Prefix tokens, such as a
@@ -50,46 +53,6 @@ def cells(activations: ArrayLike | Tensor, layout: TokenLayout | None = None) ->
     Args:
         layout: of the tokens; None: it is guessed from their number.
     """
-    return _cells(at_least_single(activations).detach(), layout)
-
-
-def cells_and_mean(activations: ArrayLike | Tensor, layout: TokenLayout | None = None) -> Tensor:
-    """Return the `cells` of activations and, as the last position, their mean over positions.
-
-    The shape is (B, positions + 1, C). Results of batches may be concatenated.
-
-    Args:
-        activations: (B, C, H, W), (B, T, D) or (B, D).
-        layout: as in `cells`.
-    """
-    activations = at_least_single(activations).detach()
-    return torch.cat([_cells(activations, layout), _mean(activations)[:, None]], 1)
-
-
-def cells_of_layers(
-    activations: Mapping[str, Tensor], layouts: Mapping[str, TokenLayout | None]
-) -> dict[str, Tensor]:
-    """Return the `cells` of activations as one vector an image, (B, positions · C), by layer.
-
-    Args:
-        activations: of several layers.
-        layouts: of the tokens of these layers.
-    """
-    in_single = {layer: at_least_single(values).detach() for layer, values in activations.items()}
-    return {layer: _cells(values, layouts[layer]).flatten(1) for layer, values in in_single.items()}
-
-
-def _mean(activations: Tensor) -> Tensor:
-    """Average as `mean_over_positions` does, in the precision of the activations."""
-    if activations.ndim == 4:
-        return activations.mean((2, 3))
-    if activations.ndim == 3:
-        return activations.mean(1)
-    return activations
-
-
-def _cells(activations: Tensor, layout: TokenLayout | None) -> Tensor:
-    """Pool as `cells` does, in the precision of the activations."""
     if activations.ndim == 2:
         return activations[:, None]
     if activations.ndim >= 4:
@@ -105,5 +68,17 @@ def _cells(activations: Tensor, layout: TokenLayout | None) -> Tensor:
         n_stretches = min(CELLS**2, patches.shape[2])
         pooled = F.adaptive_avg_pool1d(patches, n_stretches).mT
     else:
-        pooled = _cells(patches.unflatten(2, layout.grid), None)
+        pooled = cells(patches.unflatten(2, layout.grid))
     return torch.cat([prefix, pooled], 1)
+
+
+def cells_and_mean(activations: Tensor, layout: TokenLayout | None = None) -> Tensor:
+    """Return the `cells` of activations and, as the last position, their mean over positions.
+
+    The shape is (B, positions + 1, C). Results of batches may be concatenated.
+
+    Args:
+        activations: (B, C, H, W), (B, T, D) or (B, D).
+        layout: as in `cells`.
+    """
+    return torch.cat([cells(activations, layout), mean_over_positions(activations)[:, None]], 1)

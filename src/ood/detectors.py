@@ -58,7 +58,8 @@ class Detector:
 
     def features(self, activations: ArrayLike | Tensor) -> Tensor:
         """Return the means of activations over positions, (B, C), in float64."""
-        features = mean_over_positions(activations).double()
+        single = at_least_single(activations).detach()
+        features = mean_over_positions(single).double()
         if self.normalised:
             return F.normalize(features, eps=1e-30)
         return features

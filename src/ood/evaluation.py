@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from src.ground.brief import brief
+from src.ground.runtime import at_least_single
 from src.models import Network
-from src.models.pooling import cells_and_mean, cells_of_layers
+from src.models.pooling import cells, cells_and_mean
 from src.models.tokens import TokenLayout
 from src.ood.detectors import Detector
 from src.ood.identifying import OwnLayer, Shown, shares_of
@@ -185,13 +186,13 @@ def _in_cells(
         known: the cells at some of the layers.
     """
     identified = {}
-    layouts = {}
-    for layer, own_layer in own_layers.items():
+    for layer in own_layers:
         if layer not in known:
-            identified[layer] = stitched[layer].index_select(1, positions).flatten(0, 1)
-            layouts[layer] = own_layer.layout
+            of_layer = stitched[layer].index_select(1, positions).flatten(0, 1)
+            identified[layer] = at_least_single(of_layer)
     in_cells = dict(known)
-    for layer, pooled in cells_of_layers(identified, layouts).items():
+    for layer, activations in identified.items():
+        pooled = cells(activations, own_layers[layer].layout).flatten(1)
         in_cells[layer] = pooled.unflatten(0, (-1, len(positions)))
     return in_cells
 
@@ -230,7 +231,7 @@ def _sampled_features(stitched: Tensor, positions: Tensor, layout: TokenLayout |
         positions: of the sampled images in the batch, (n_in_batch,).
         layout: of the tokens.
     """
-    sampled = stitched.index_select(1, positions).flatten(0, 1)
+    sampled = at_least_single(stitched.index_select(1, positions)).flatten(0, 1)
     return cells_and_mean(sampled, layout).unflatten(0, (len(stitched), -1))
 
 

@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from src.ground.brief import brief
-from src.ground.runtime import generator
+from src.ground.runtime import at_least_single, generator
 from src.models import Network
 from src.models.pooling import cells
 from src.models.tokens import TokenLayout
@@ -69,8 +69,8 @@ def identification(
     """
     logits = torch.as_tensor(logits)
     foils = choose_foils(logits, torch.arange(len(logits)))
-    own_cells = cells(own, layout).flatten(1)
-    stitched_cells = cells(stitched, layout).flatten(1)
+    own_cells = cells(at_least_single(own).detach(), layout).flatten(1)
+    stitched_cells = cells(at_least_single(stitched).detach(), layout).flatten(1)
 
     own_layer = OwnLayer(layout)
     own_layer.add(own_cells[foils.images], own_cells[foils.foils])

@@ -18,8 +18,9 @@ from torch import Tensor
 from src.choices.scores import ChosenScore
 from src.datasets.base import BaseImageSet, Batches
 from src.ground.console import progress
+from src.ground.runtime import at_least_single
 from src.models import Network
-from src.models.pooling import cells_of_layers
+from src.models.pooling import cells
 from src.models.tokens import TokenLayout
 from src.ood.detectors import Detector, make_detector
 from src.ood.identifying import FEWEST, Foils, OwnLayer, choose_foils, way_of
@@ -312,9 +313,11 @@ def _own_layers(
     batches = options.batches(options.test, "images and foils", indices, batch_size=2 * n_together)
     own_layers = {layer: OwnLayer(layout) for layer, layout in layouts.items()}
     for images, _ in batches:
-        in_cells = cells_of_layers(network.activations(images, list(layouts)), layouts)
+        activations = network.activations(images, list(layouts))
+        single = {layer: at_least_single(values) for layer, values in activations.items()}
+        in_cells = {layer: cells(values, layouts[layer]) for layer, values in single.items()}
         for layer, own_layer in own_layers.items():
-            own_layer.add(*in_cells[layer].chunk(2))
+            own_layer.add(*in_cells[layer].flatten(1).chunk(2))
     for own_layer in own_layers.values():
         own_layer.fit()
     return own_layers

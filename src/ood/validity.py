@@ -16,6 +16,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from src.ground.runtime import at_least_single
 from src.models.pooling import cells_and_mean
 from src.models.tokens import TokenLayout
 from src.statistics.moments import Rows
@@ -78,7 +79,8 @@ class Validity:
             activations: (B, C, H, W), (B, T, D) or (B, D), tensor or array.
         """
         n_missing = N_IMAGES - sum(map(len, self._parts))
-        self._parts.append(cells_and_mean(torch.as_tensor(activations)[:n_missing], self.layout))
+        missing = at_least_single(activations).detach()[:n_missing]
+        self._parts.append(cells_and_mean(missing, self.layout))
 
     def fit(self) -> None:
         """Finish the training images.
@@ -111,7 +113,8 @@ class Validity:
         Raises:
             ValueError: there are fewer than 6 images, or the activations are not finite.
         """
-        return self._measure(cells_and_mean(activations, self.layout))
+        single = at_least_single(activations).detach()
+        return self._measure(cells_and_mean(single, self.layout))
 
     def _measure(self, samples: Tensor) -> ValidityScores:
         """Return density, recall and Fréchet distance of `cells_and_mean`, (n, positions + 1, C)."""
@@ -143,7 +146,8 @@ class Validity:
 
     def add_end(self, activations: ArrayLike | Tensor) -> None:
         """Take in the end network's own activations of a batch of test images, after `fit`."""
-        self._parts.append(cells_and_mean(activations, self.layout))
+        single = at_least_single(activations).detach()
+        self._parts.append(cells_and_mean(single, self.layout))
 
     def fit_end(self) -> None:
         """Finish the end network's own test activations.

@@ -4,7 +4,6 @@ Both write `summary.txt`, `config.txt` and `training_logs.csv`. Only this suite 
 `metrics.json` and `predictions.npz`.
 """
 
-import io
 import math
 import os
 import re
@@ -20,7 +19,7 @@ import numpy as np
 from src.choices import STARTS, Options
 from src.ground.console import warn
 from src.ground.errors import UserError
-from src.ground.files import read_json, readable, write_bytes, write_json, write_text
+from src.ground.files import read_json, readable, write_arrays, write_json, write_text
 from src.runs.options import read_options
 from src.runs.run import STALE
 from src.runs.weights import warn_of_earlier, warn_of_newer
@@ -93,9 +92,7 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     largest = max(int(classes.max()) for classes in predictions)
     dtype = np.int16 if largest <= np.iinfo(np.int16).max else np.int32
     small = Predictions(*(classes.astype(dtype) for classes in predictions))
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **small._asdict())
-    write_bytes(path, buffer.getvalue())
+    write_arrays(path, small._asdict())
 
 
 def write_metrics(

@@ -202,14 +202,3 @@ def save_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
         buffer = io.BytesIO()
         np.save(buffer, array, allow_pickle=False)
         write_bytes(folder / f"{key}.npy", buffer.getvalue())
-
-
-def save_archive(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Save arrays in one `.npz` file.
-
-    A folder of `.npy` files beside the runs would not do: the public code takes every folder there
-    for a run.
-    """
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **dict(arrays))  # type: ignore[arg-type]  # numpy's stubs know no names
-    write_bytes(path, buffer.getvalue())
