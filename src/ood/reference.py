@@ -102,6 +102,8 @@ class EvaluationOptions(NamedTuple):
             sampled: indices of the images that validity is measured on, (n,), rising.
             identified: indices of the identified images, likewise.
         """
+        sampled_on_device = sampled.to(self.test.device)  # once: a copy to a GPU waits
+        identified_on_device = identified.to(self.test.device)
         first = 0
         for images, labels in self.batches(self.test, title):
             ends = torch.tensor([first, first + len(images)])
@@ -110,8 +112,8 @@ class EvaluationOptions(NamedTuple):
             yield TestBatch(
                 images,
                 labels,
-                (sampled[of_sample] - first).to(images.device),
-                (identified[places] - first).to(images.device),
+                sampled_on_device[of_sample] - first,
+                identified_on_device[places] - first,
                 places,
             )
             first += len(images)
