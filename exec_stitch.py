@@ -206,8 +206,9 @@ def stitch(args, session=None) -> None:
     # The accuracies, and the table of all runs in the folder
     report(args, rows)
     update_grid(directory, create=len(layers) > 1)
-    for reason, pairs in grouped(skipped, skipped.get).items():
-        warn(f"not stitched: {listed(pairs)}: {reason}")
+    if skipped:
+        for reason, pairs in grouped(skipped, skipped.get).items():
+            warn(f"not stitched: {listed(pairs)}: {reason}")
 
 
 def control_of(front, args, session, device):

@@ -6,7 +6,14 @@ import torch
 from src.choices.stitching import FORMS
 from src.models import Network
 from src.stitching import Pair, build_layers, match_until_settled
-from src.stitching.matching import FIRST, GAP, grid_moments, match_layers, matching_batches
+from src.stitching.matching import (
+    FIRST,
+    GAP,
+    GridKeys,
+    grid_moments,
+    match_layers,
+    matching_batches,
+)
 from tests.commands import says
 from tests.tiny_datasets import DoubleSet
 
@@ -96,7 +103,10 @@ def test_sizes_follow_from_the_gaps(networks):
         for n in sizes:
             r2 = match_layers(*networks, one, data.batches(500, indices=samples[:n]))[pair].r2
             (rows,) = grid_moments(
-                *networks, one, data.batches(500, indices=samples[n : 2 * n]), form="pinv"
+                *networks,
+                GridKeys.of(one),
+                data.batches(500, indices=samples[n : 2 * n]),
+                form="pinv",
             ).values()
             ((target, _),) = rows.cross.items()
             weight, bias = layer.transform.weight[:, :, 0, 0], layer.transform.bias

@@ -206,16 +206,17 @@ class GridRuns:
         """
         state_run = self._claimed()
         runs = {}
+        rows: dict[Pair, StitchRow] = {}
         for pair in self.layers:
+            row = self._row(pair, score, matched)
             run = Run.in_folder(self.folders[pair], self.experiment.config(pair))
             # Pairs that were finished before an interruption keep their files.
             if not run.config.exists():
                 runs[pair] = run
+                rows[pair] = row
 
-        rows: dict[Pair, StitchRow] = {}
         with durable_together():
             for pair, run in runs.items():
-                rows[pair] = self._row(pair, score, matched)
                 self._write(pair, rows[pair], score, matched, whole_networks)
                 run.start = self.start
                 run.write_provenance()

@@ -16,7 +16,6 @@ from src.choices.stitching import FORMS
 from src.datasets.base import BaseImageSet, Batches, batches_in
 from src.ground.console import note, progress, warn_once
 from src.ground.errors import UserError
-from src.ground.grouping import grouped
 from src.models import Network, activations_of_both
 from src.statistics.moments import Moments, Rows, as_rows
 from src.stitching.closed_forms import Cutoff, Matching, Roots, closed_form
@@ -76,22 +75,27 @@ class _PairKeys(NamedTuple):
         )
 
 
-class _Keys(NamedTuple):
-    """The sources and targets of a grid, each with a stitching layer that has it."""
+class GridKeys(NamedTuple):
+    """What the stitching layers of a grid map, and what they are matched to."""
 
+    layers: StitchingLayers
+    of_pair: dict[Pair, _PairKeys]
+    # The sources and targets, each with a stitching layer that has it
     sources: dict[SourceKey, StitchingLayer]
     targets: dict[TargetKey, StitchingLayer]
     cls_keys: dict[ClsKey, None]  # a set in order
     targets_of: dict[SourceKey, dict[TargetKey | ClsKey, None]]  # sets in order
+    pairs_of: dict[SourceKey, list[Pair]]
 
     @classmethod
-    def of(cls, layers: StitchingLayers) -> "_Keys":
+    def of(cls, layers: StitchingLayers) -> "GridKeys":
         """Collect the keys of all pairs."""
-        keys = cls({}, {}, {}, {})
+        keys = cls(layers, {}, {}, {}, {}, {}, {})
         for pair, layer in layers.items():
-            source, target, cls_keys = _PairKeys.of(pair, layer)
+            source, target, cls_keys = keys.of_pair[pair] = _PairKeys.of(pair, layer)
             keys.sources.setdefault(source, layer)
             keys.targets.setdefault(target, layer)
+            keys.pairs_of.setdefault(source, []).append(pair)
             targets_of_source = keys.targets_of.setdefault(source, {})
             targets_of_source[target] = None
             for cls_key in cls_keys:
@@ -194,13 +198,12 @@ def matching_batches(
 
 @torch.no_grad()
 def grid_moments(
-    front: Network, end: Network, layers: StitchingLayers, batches: Batches, *, form: str
+    front: Network, end: Network, keys: GridKeys, batches: Batches, *, form: str
 ) -> GridMoments:
     """Return the moments that a form of `FORMS` needs of all pairs, from one pass of each network
     over the batches."""
-    front_layers = list(dict.fromkeys(pair.front_layer for pair in layers))
-    end_layers = list(dict.fromkeys(pair.end_layer for pair in layers))
-    keys = _Keys.of(layers)
+    front_layers = list(dict.fromkeys(pair.front_layer for pair in keys.layers))
+    end_layers = list(dict.fromkeys(pair.end_layer for pair in keys.layers))
     total: GridMoments = {}
     for images, _ in batches_in(batches):
         sources, targets = activations_of_both(
@@ -241,7 +244,9 @@ def pooled(moments: GridMoments, further: GridMoments) -> GridMoments:
     return pooled_moments
 
 
-def _moments(keys: _Keys, sources: Activations, targets: Activations, *, form: str) -> GridMoments:
+def _moments(
+    keys: GridKeys, sources: Activations, targets: Activations, *, form: str
+) -> GridMoments:
     """Return the moments of all pairs over activations of the same images."""
     # Each source and each target is prepared once for all of its pairs
     laid_out = {
@@ -311,13 +316,14 @@ def match_layers(
     parts = [batches]
     if held_out is not None:
         parts.append(held_out)
-    moments = [grid_moments(front, end, layers, part, form=form) for part in parts]
-    return _matched(layers, moments, form=form, rank=rank, cutoff=cutoff, eigh=eigh)
+    keys = GridKeys.of(layers)
+    moments = [grid_moments(front, end, keys, part, form=form) for part in parts]
+    return _matched(keys, moments, form=form, rank=rank, cutoff=cutoff, eigh=eigh)
 
 
 @torch.no_grad()
 def _matched(
-    layers: StitchingLayers,
+    keys: GridKeys,
     moments: Sequence[GridMoments],
     *,
     form: str,
@@ -328,8 +334,7 @@ def _matched(
     """Set stitching layers from moments; a learned CLS token starts as the mean of the target's."""
     matched = {}
     roots: Roots = {}  # each target is decomposed once, for all sources
-    keys = {pair: _PairKeys.of(pair, layer) for pair, layer in layers.items()}
-    groups = grouped(layers, lambda pair: keys[pair].source)
+    groups = keys.pairs_of
     for source, pairs in progress(groups.items(), "direct matching", len(groups)):
         parts = [part[source] for part in moments]
         try:
@@ -337,14 +342,14 @@ def _matched(
         except ValueError as error:
             raise UserError(f"{pairs[0]}: {error}; check the models") from error
         for pair in pairs:
-            layer = layers[pair]
-            matching = matchings[keys[pair].target]
+            layer = keys.layers[pair]
+            matching = matchings[keys.of_pair[pair].target]
             layer.set_affine(matching.weight, matching.bias)
-            for i, key in enumerate(keys[pair].cls_keys):
+            for i, key in enumerate(keys.of_pair[pair].cls_keys):
                 cls_moments = reduce(Moments.pooled, [part.targets[key] for part in parts])
                 layer.cls_token[:, i] = cls_moments.mean
             matched[pair] = matching
-    return {pair: matched[pair] for pair in layers}
+    return {pair: matched[pair] for pair in keys.layers}
 
 
 def with_matching(metrics: Metrics, matching: Matching) -> Metrics:
@@ -369,7 +374,7 @@ class _TrainingImages(NamedTuple):
     batch_size: int
     form: str
 
-    def moments(self, layers: StitchingLayers, first: int, last: int) -> list[GridMoments]:
+    def moments(self, keys: GridKeys, first: int, last: int) -> list[GridMoments]:
         """Return the moments of the images from `first` to `last`, for each part of `_parts` of all
         images up to there.
 
@@ -379,7 +384,7 @@ class _TrainingImages(NamedTuple):
         for part in _parts(torch.arange(last), self.form):
             indices = self.order[part[part >= first]]
             batches = self.train_set.batches(self.batch_size, indices=indices)
-            moments.append(grid_moments(self.front, self.end, layers, batches, form=self.form))
+            moments.append(grid_moments(self.front, self.end, keys, batches, form=self.form))
         return moments
 
 
@@ -410,11 +415,11 @@ def match_until_settled(
     images = _TrainingImages(front, end, train_set, train_set.permutation(seed), batch_size, form)
     total = len(train_set)
     n = min(FIRST, total)
-    unsettled = dict(layers)
+    unsettled = GridKeys.of(layers)
     n_small_gaps: Counter[Pair] = Counter()  # successive ones
     matched: dict[Pair, Matching] = {}
     fitted = images.moments(unsettled, 0, n)
-    while unsettled and 2 * n <= total:
+    while unsettled.layers and 2 * n <= total:
         # Match on n images, and compare with the next n
         held_out = images.moments(unsettled, n, 2 * n)
         seen = reduce(pooled, fitted)
@@ -425,21 +430,24 @@ def match_until_settled(
 
         # Go on with the unsettled pairs on 2n images
         matched |= {pair: matchings[pair] for pair in settled}
-        unsettled = {pair: layer for pair, layer in unsettled.items() if pair not in matched}
+        unsettled = GridKeys.of(
+            {pair: layer for pair, layer in unsettled.layers.items() if pair not in matched}
+        )
         fitted = [pooled(seen, held_out[0]), *held_out[1:]]
         n *= 2
-    if unsettled:
+    if unsettled.layers:
         fitted = _extended_to_all(fitted, images, unsettled, n, total)
         matched |= _matched(unsettled, fitted, form=form, rank=rank, cutoff=cutoff, eigh=eigh)
         pairs = ""
-        if len(unsettled) < len(layers):
-            pairs = f", {len(unsettled)} of {len(layers)} pairs"
+        n_pairs = len(unsettled.layers)
+        if n_pairs < len(layers):
+            pairs = f", {n_pairs} of {len(layers)} pairs"
         note(f"matched on all {total} training images{pairs}: more might still change the fit")
     return {pair: matched[pair] for pair in layers}
 
 
 def _settled(
-    layers: StitchingLayers,
+    keys: GridKeys,
     matchings: Mapping[Pair, Matching],
     seen: GridMoments,
     held_out: GridMoments,
@@ -451,7 +459,7 @@ def _settled(
     settled."""
     settled = []
     for pair, matching in matchings.items():
-        source, target, _ = _PairKeys.of(pair, layers[pair])
+        source, target, _ = keys.of_pair[pair]
         if _gap(matching, seen[source], held_out[source], target, rank) <= GAP:
             n_small_gaps[pair] += 1
         else:
@@ -463,14 +471,14 @@ def _settled(
 
 
 def _extended_to_all(
-    fitted: list[GridMoments], images: _TrainingImages, layers: StitchingLayers, n: int, total: int
+    fitted: list[GridMoments], images: _TrainingImages, keys: GridKeys, n: int, total: int
 ) -> list[GridMoments]:
     """Return the moments of all images, from the moments of the first n."""
     if FORMS[images.form].held_out:  # the last fifth of all may begin among the first n
-        return images.moments(layers, 0, total)
+        return images.moments(keys, 0, total)
     if n == total:
         return fitted
-    return [pooled(fitted[0], *images.moments(layers, n, total))]
+    return [pooled(fitted[0], *images.moments(keys, n, total))]
 
 
 def _gap(
