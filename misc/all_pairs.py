@@ -258,12 +258,13 @@ def unfinished_units(units, *, redo: bool) -> list[Unit]:
             begun with other options.
     """
     from src.runs.changes import all_of
-    from src.runs.weights import recorded, warn_of_newer
+    from src.runs.weights import warn_of_newer
+    from src.tables.network_names import networks_named_by
 
     written_of = {unit.place: unit.run.options_on_disk() for unit in units}
     configs = {unit.place: unit.run.config for unit in units}
     warn_of_newer(
-        (config, recorded(written_of[place]).values())
+        (config, networks_named_by(written_of[place]).values())
         for place, config in configs.items()
         if config.exists()
     )

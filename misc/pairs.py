@@ -26,9 +26,8 @@ from src.ground.errors import Busy, UserError, as_user_error
 from src.ground.figure_files import files_of_figure
 from src.ground.user_code import is_user_code, source_of, title_of
 from src.runs.options import as_written, read_options, refuse_other_options
-from src.runs.weights import RECORD, recorded
 from src.tables.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, pair_name
-from src.tables.network_names import content_of
+from src.tables.network_names import RECORD, content_of, networks_named_by
 
 if TYPE_CHECKING:
     from src.cli import Parser
@@ -164,7 +163,7 @@ class Unit(NamedTuple):
         try:
             if not self.changes(run.options_on_disk()).n:
                 return
-            networks = recorded(run.options).values()
+            networks = networks_named_by(run.options).values()
             newer = [network.title for network in networks if network.has_changed]
             if newer:
                 raise UserError(
@@ -220,7 +219,7 @@ def with_record(
     """
     for call in unit.calls:
         options = vars(call.options)
-        networks = recorded(options)
+        networks = networks_named_by(options)
         for name, network in networks.items():
             options[f"{name}{RECORD}"] = weights[network.path, network.type]
         if networks:  # the evaluation of stitches takes the images of the stitches

@@ -26,9 +26,8 @@ from src.cli.types import (
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.ground.user_code import CODE
-from src.runs.weights import recorded
 from src.tables.image_records import RECORDS, SPLITS, TEST, TRAIN, changed_images
-from src.tables.network_names import NetworkName
+from src.tables.network_names import NetworkName, networks_named_by
 
 if TYPE_CHECKING:
     import torch
@@ -211,7 +210,7 @@ def _note_training_on_others(args: Namespace) -> None:
 
     options = vars(args)
     training_images = SPLITS[TRAIN]
-    for name in recorded(options).values():
+    for name in networks_named_by(options).values():
         trained_with = options_beside(name.path)
         if trained_with and training_images in changed_images(trained_with, options):
             note_once(f"{name.title} was trained on earlier {training_images} of {args.dataset}")

@@ -10,9 +10,8 @@ from src.collected.named_networks import NamedNetwork
 from src.ground.files import read_json
 from src.ground.grouping import grouped
 from src.runs.folders import StitchingRun
-from src.runs.weights import recorded
 from src.tables.image_records import RECORDS, TEST
-from src.tables.network_names import SHORT, NetworkName
+from src.tables.network_names import SHORT, NetworkName, networks_named_by
 from src.tables.similarity_rows import SimilarityRow
 
 NOT_RECORDED = "images without a fingerprint"
@@ -77,7 +76,7 @@ def networks_of(
     """
     measured: list[tuple[NetworkName, str, float | None]] = []
     for run in runs:
-        networks = recorded(run.options)
+        networks = networks_named_by(run.options)
         dataset = str(run.row.dataset)
         measured.append((networks["front_model"], dataset, _or_none(run.row.front_accuracy)))
         measured.append((networks["end_model"], dataset, _or_none(run.row.end_accuracy)))

@@ -31,7 +31,8 @@ from src.runs.options import (
     refuse_other_options,
     write_options,
 )
-from src.runs.weights import recorded, warn_of_newer
+from src.runs.weights import warn_of_newer
+from src.tables.network_names import networks_named_by
 
 CHECKPOINT = re.compile(r"(ft_)?model_\d+\.pt")  # of a training, after so many epochs
 RunState = dict[str, Any]  # tensors and plain values by name, see `Run.save`
@@ -89,7 +90,7 @@ class Run:
         if overwrite or not self.is_finished(remedy=remedy):
             return False
         if resume:
-            networks = recorded(read_options(self.config)).values()
+            networks = networks_named_by(read_options(self.config)).values()
             warn_of_newer([(self.config, networks)])
             note(f"{self.config} is of a finished run of these options: nothing is left to do")
             self.discard()

@@ -24,13 +24,14 @@ from src.runs.folders import remove_parts, write_metrics, write_predictions
 from src.runs.options import as_written, differences, read_options, refuse_other_options
 from src.runs.recorded import report_epoch, write_logs
 from src.runs.run import Run, new_folder
-from src.runs.weights import counted, recorded, warn_of_newer
+from src.runs.weights import counted, warn_of_newer
 from src.stitching.closed_forms import Matching
 from src.stitching.grid import GridScore
 from src.stitching.layers import StitchingLayer
 from src.stitching.matching import with_matching
 from src.stitching.stitched_model import StitchedModel
 from src.tables.experiments import Experiment, pair_of
+from src.tables.network_names import networks_named_by
 from src.tables.stitch_rows import StitchRow
 from src.training import EpochLog, HeadResult, State
 from src.values import Pair, Predictions
@@ -134,7 +135,7 @@ class GridRuns:
             )
         finished = [run for run in runs if (run.folder / "config.txt").exists()]
         warn_of_newer(
-            (run.folder / "config.txt", recorded(run.options).values()) for run in finished
+            (run.folder / "config.txt", networks_named_by(run.options).values()) for run in finished
         )
 
     def _finished_pairs(self, finished: Sequence[RunOnDisk]) -> set[Pair]:

@@ -10,35 +10,9 @@ from pathlib import Path
 
 from src.choices import Options
 from src.ground.console import listed, warn_once
-from src.tables.network_names import NetworkName
-
-# Ending of the option in `config.txt` that holds the SHA-256 of a network's weights
-RECORD = "_path_sha256"
+from src.tables.network_names import NetworkName, networks_named_by
 
 FinishedRun = tuple[Path, Iterable[NetworkName]]  # the `config.txt` of a run, and its networks
-
-
-def recorded(options: Options) -> dict[str, NetworkName]:
-    """Return the networks that options name, with the recorded weights.
-
-    Args:
-        options: of a run. A network named `front_model` has the options `front_model_path` and
-            `front_model_type`.
-
-    Returns:
-        Networks by such a name.
-    """
-    networks = {}
-    for name, path in options.items():
-        prefix = name.removesuffix("_path")
-        if prefix != name and f"{prefix}_type" in options:
-            networks[prefix] = NetworkName.of(
-                path,
-                options[f"{prefix}_type"],
-                seed=options.get("seed"),
-                weights=options.get(f"{prefix}{RECORD}"),
-            )
-    return networks
 
 
 def changed(before: Options, now: Options) -> list[str]:
@@ -48,10 +22,10 @@ def changed(before: Options, now: Options) -> list[str]:
         before: the options of a run in files.
         now: the options of this process. They may name the recorded weights under another path.
     """
-    networks_now = recorded(now)
+    networks_now = networks_named_by(now)
     weights_at = {network.place: network.weights for network in networks_now.values()}
     titles = []
-    for name, network in recorded(before).items():
+    for name, network in networks_named_by(before).items():
         if not network.weights:
             continue
         is_unchanged = name in networks_now and networks_now[name].weights == network.weights

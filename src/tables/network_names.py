@@ -8,12 +8,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
+from src.choices import Options
 from src.ground.errors import UserError
 
 FRESH = "-"  # in place of a checkpoint: freshly drawn weights
 DEFAULT = "DEFAULT"  # in place of a checkpoint: the weights that come with the type
 FEATURES = "features"  # in place of a type: the checkpoint is an .npz file of activations
 SHORT = 12  # digits of a SHA-256 in the row of a table
+
+# Ending of the option in `config.txt` that holds the SHA-256 of a network's weights
+RECORD = "_path_sha256"
 
 NetworkKey = tuple[str, str]  # identity and type; equal for names of the same network
 
@@ -126,6 +130,29 @@ class NetworkName(NamedTuple):
         if self.is_fresh:
             return f"{self.path} ({self.type}, seed {self.seed or 0})"
         return f"{self.path} ({self.type})"
+
+
+def networks_named_by(options: Options) -> dict[str, NetworkName]:
+    """Return the networks that options name, with the recorded weights.
+
+    Args:
+        options: of a run. A network named `front_model` has the options `front_model_path` and
+            `front_model_type`.
+
+    Returns:
+        Networks by such a name.
+    """
+    networks = {}
+    for name, path in options.items():
+        prefix = name.removesuffix("_path")
+        if prefix != name and f"{prefix}_type" in options:
+            networks[prefix] = NetworkName.of(
+                path,
+                options[f"{prefix}_type"],
+                seed=options.get("seed"),
+                weights=options.get(f"{prefix}{RECORD}"),
+            )
+    return networks
 
 
 class OfTwoNetworks:
