@@ -126,10 +126,9 @@ def results_of(args) -> Results:
 
 def judge(args, results: Results) -> Judged:
     """Return the verdicts on the runs, and the comparisons of groups of networks."""
-    from src.collected.between_groups import compare_groups
+    from src.collected.between_groups import compare_groups, values_of_verdicts
     from src.collected.measurements import layer_values
     from src.collected.verdicts import judge_runs
-    from src.reports.verdict_report import values_of_verdicts
 
     runs, similarities, _, names = results
     limits = limits_of(args)

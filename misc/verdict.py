@@ -77,7 +77,7 @@ def add_judging(options: cli.Parser) -> None:
 
 def give_verdict(args) -> None:
     from src.collected import record
-    from src.collected.between_groups import compare_groups, note_on_layers
+    from src.collected.between_groups import compare_groups, note_on_layers, values_of_verdicts
     from src.collected.named_networks import named_by_list
     from src.collected.verdicts import judge_runs, similarity_columns
     from src.ground.console import listed, note, result, warn
@@ -91,6 +91,7 @@ def give_verdict(args) -> None:
     from src.tables.tables import read_table
 
     # The runs with their evaluations, and the similarities of the same layers.
+    limits = limits_of(args)
     runs = read_folders(args.source_dirs)
     similarities = [row for path in args.similarity for row in read_table(path, SimilarityRow)]
     warn_of_weights(runs)
@@ -101,15 +102,12 @@ def give_verdict(args) -> None:
     run = Run.beside(args.output, vars(args) | images)
 
     # The verdicts, and the comparison of groups of networks.
-    limits = limits_of(args)
     verdicts = judge_runs(runs, similarities, limits=limits, pool=args.pool, names=names)
     if similarities:
         shown = set(similarity_columns(row.values for row in similarities))
         if not any(shown & set(row.further) for row in verdicts):
             warn("-sim: no row is of the networks, layers and data of these stitches at full rank")
-    groups, tests, untested = compare_groups(
-        verdict_report.values_of_verdicts(verdicts, names.values())
-    )
+    groups, tests, untested = compare_groups(values_of_verdicts(verdicts, names.values()))
 
     # The report. With a list, captions have the names of the networks.
     listed_names = names if args.networks else None

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from src.choices import AUTO
-from src.choices.stitching import Method, on_lost_positions
+from src.choices import AUTO, on_lost_positions
+from src.choices.stitching import Method
 from src.datasets.base import UNLABELLED, BaseImageSet
 from src.datasets.iterated import IteratedEpochs, IteratedImages
 from src.ground.console import aligned, decimals, warn

@@ -11,6 +11,7 @@ import torch
 from scipy import stats
 from torch import nn
 
+from src.collected.between_groups import values_of_verdicts
 from src.collected.measurements import layer_values, measurement_rows
 from src.collected.named_networks import named_networks
 from src.collected.verdicts import judge_runs
@@ -394,9 +395,9 @@ def test_controls_are_reported_apart(tmp_path, rng):
     assert says(of_pairs, "direct matching", "2 pairs of networks")
     assert says(of_controls, "direct matching", "2 pairs", "the class of a front", "untrained")
     names = named_networks([network for run in runs for network in run.row.networks], {})
-    values = list(verdict_report.values_of_verdicts(together, names.values()))
+    values = list(values_of_verdicts(together, names.values()))
     assert {value.front.network.name for value in values} == {"f.pt", "h.pt"}
-    assert values == list(verdict_report.values_of_verdicts(alone, names.values()))
+    assert values == list(values_of_verdicts(alone, names.values()))
     text = "\n".join(verdict_report.sentences(together, Limits()))
     assert says(text, "2 similar pairs", "control 2 identify more")
     assert text.count("with a control") == 1

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 from matplotlib.text import Text
 
-from src.collected.between_groups import Question, compare_groups
+from src.collected.between_groups import Question, compare_groups, values_of_verdicts
 from src.collected.measured import MeasuredLayer, MeasuredValue
 from src.collected.named_networks import NamedNetwork, named_networks
 from src.collected.verdicts import judge_runs
@@ -239,7 +239,7 @@ def test_one_network_at_two_epochs_is_no_pair_of_networks(tmp_path, monkeypatch)
     assert says(itself, "direct matching", "4 pairs", "itself")
     assert says(others, "direct matching", "8 pairs of networks")
     names = named_networks([network for run in runs for network in run.row.networks], {})
-    values = list(verdict_report.values_of_verdicts(rows, names.values()))
+    values = list(values_of_verdicts(rows, names.values()))
     pairs = {(value.front.network.name[0], value.end.network.name[0]) for value in values}
     assert pairs == {("a", "b"), ("b", "a")}
 

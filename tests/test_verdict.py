@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from src.collected.between_groups import values_of_verdicts
 from src.collected.verdicts import judge_runs
 from src.reports import figures, verdict_report
 from src.statistics.intervals import of_share
@@ -331,7 +332,7 @@ def test_stitches_into_untrained_networks_are_controls_and_tested_by_themselves(
     titles = "\n".join(section.title for section in verdict_report.sections_of(rows))
     assert says(titles, "2 pairs", "untrained end network")
     assert says(titles, "direct matching", f"{FRESH} → g.pt")
-    assert not list(verdict_report.values_of_verdicts(rows, []))  # one pair of trained networks
+    assert not list(values_of_verdicts(rows, []))  # one pair of trained networks
     (line,) = [line for line in verdict_report.sentences(rows, Limits()) if "Control" in line]
     assert says(line, "of 1 stitches from", "never trained", " 0 are similar")
 

@@ -4,7 +4,8 @@ Parsers offer the names. The packages of science (`src.stitching`, `src.ood`, â€
 in dicts with the same keys. This package does not import torch.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 Options = Mapping[str, Any]  # of a script or a run, by name: values of JSON, as in a `config.txt`
@@ -77,3 +78,20 @@ PENALTIES = ("energy", "OE")  # of fine-tuning a detector
 LR_STEPS = ("updates", "epochs")
 PRECISIONS = ("none", "bf16")
 ALIGNMENTS = ("auto", "pool", "positions")  # of layers whose similarity is measured
+
+
+def on_lost_positions(stitching_types: Iterable[str | None]) -> str:
+    """Return a sentence on the stitches that see no positions; "" where all see them.
+
+    Args:
+        stitching_types: of stitches; None: of several types.
+    """
+    losing = [name for name, between in STITCHING_TYPES.items() if between.loses_positions]
+    counts = Counter(name for name in stitching_types if name in losing)
+    if not counts:
+        return ""
+    parts = [f"{n} by {name} ({STITCHING_TYPES[name].reading})" for name, n in counts.items()]
+    return (
+        f"Stitches between positions and a vector: {', '.join(parts)}. What lies in the positions does not pass; a "
+        "flattened layer, where the network has one, keeps it."
+    )

@@ -5,11 +5,10 @@ the function in `SOLVERS` there. To add an objective, write its row here and its
 `src.stitching.objectives`, and list the loss in `LOSSES` there. This module does not import torch.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from src.choices import STARTS, STITCHING_TYPES
+from src.choices import STARTS
 from src.ground.errors import UserError
 from src.ground.user_code import CODE, absolute, is_user_code, title_of
 
@@ -112,20 +111,3 @@ class Method(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.name}:{self.n_epochs}" if self.n_epochs else self.name
-
-
-def on_lost_positions(stitching_types: Iterable[str | None]) -> str:
-    """Return a sentence on the stitches that see no positions; "" where all see them.
-
-    Args:
-        stitching_types: of stitches; None: of several types.
-    """
-    losing = [name for name, between in STITCHING_TYPES.items() if between.loses_positions]
-    counts = Counter(name for name in stitching_types if name in losing)
-    if not counts:
-        return ""
-    parts = [f"{n} by {name} ({STITCHING_TYPES[name].reading})" for name, n in counts.items()]
-    return (
-        f"Stitches between positions and a vector: {', '.join(parts)}. What lies in the positions does not pass; a "
-        "flattened layer, where the network has one, keeps it."
-    )

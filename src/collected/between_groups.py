@@ -15,13 +15,18 @@ from typing import NamedTuple
 import numpy as np
 
 from src.collected.corresponding import Correspondence, relative_depths
-from src.collected.measured import MeasuredValue, NetworkPair
-from src.collected.named_networks import UNLISTED
+from src.collected.measured import MeasuredLayer, MeasuredValue, NetworkPair
+from src.collected.named_networks import UNLISTED, NamedNetwork
 from src.ground.console import listed, note
 from src.ground.grouping import grouped
+from src.runs.network_pairs import PAIRS
 from src.statistics.permutations import END, FRONT, Permuted, permutation_test
-from src.tables.verdict_rows import GroupRow, GroupTestRow
+from src.tables.matrices import known
+from src.tables.quantities import IN_VERDICT, shown_in
+from src.tables.verdict_rows import GroupRow, GroupTestRow, VerdictRow
+from src.verdict import SIMILAR
 
+SHARE = "similar"  # the quantity of many pairs of networks: the share of similar pairs
 CORRESPONDING = "corresponding layers, by relative depth"
 ALL_LAYERS = "all pairs of layers"  # which differ between pairs of networks
 
@@ -55,6 +60,44 @@ class Question(NamedTuple):
 
     def __str__(self) -> str:
         return f"({self.within}) − ({self.across})"
+
+
+def values_of_verdicts(
+    rows: Sequence[VerdictRow], networks: Iterable[NamedNetwork]
+) -> Iterator[MeasuredValue]:
+    """Yield the quantities by which groups of networks are compared, of methods with several pairs
+    of independent networks.
+
+    Args:
+        networks: all networks of the rows.
+    """
+    network_of_name = {network.name: network for network in networks}
+    pairs = [row for row in rows if row.kind == PAIRS]
+    networks_of_method = {
+        method: {row.networks for row in rows_of_method}
+        for method, rows_of_method in grouped(pairs, lambda row: row.method).items()
+    }
+    for row in pairs:
+        if len(networks_of_method[row.method]) == 1:
+            continue
+        if row.front_network is None or row.end_network is None:  # taken together
+            continue
+        front = MeasuredLayer(
+            network_of_name[row.front_network],
+            row.front_layer,
+            row.front_depth,
+            relative_depth=row.front_relative_depth,
+        )
+        end = MeasuredLayer(
+            network_of_name[row.end_network],
+            row.end_layer,
+            row.end_depth,
+            relative_depth=row.end_relative_depth,
+        )
+        values = {SHARE: float(row.verdict == SIMILAR), "accuracy": known(row, name="accuracy")}
+        values |= {name: known(row, name=name) for name in shown_in(IN_VERDICT)}
+        for quantity, value in values.items():
+            yield MeasuredValue(row.method, quantity, front, end, value)
 
 
 def compare_groups(values: Iterable[MeasuredValue]) -> GroupComparison:

@@ -8,6 +8,13 @@ from src.collected.named_networks import NamedNetwork
 from src.ground.console import note
 from src.ground.grouping import grouped
 from src.runs.folders import StitchingRun, newest_runs
+from src.runs.network_pairs import (
+    CLASS_CONTROLS,
+    PAIRS,
+    SAME_RUN,
+    UNTRAINED_END,
+    UNTRAINED_FRONT,
+)
 from src.statistics.kappa import kappa_of
 from src.tables.experiments import CHECKPOINTS, NETWORKS, WEIGHTS, method_names
 from src.tables.network_names import NetworkKey
@@ -21,6 +28,13 @@ FRESH_FRONT = "fresh"  # the front network was never trained
 FRESH_END = "fresh_end"  # the end network was never trained
 CLASS_CONTROL = "class"  # the front is the class of the front network beside an untrained one
 
+# Of the pair of networks; other stitches may be of one network
+KIND_OF_CONTROL: Mapping[str | None, str] = {
+    FRESH_END: UNTRAINED_END,
+    FRESH_FRONT: UNTRAINED_FRONT,
+    CLASS_CONTROL: CLASS_CONTROLS,
+}
+
 Names = Mapping[NetworkKey, NamedNetwork]
 
 
@@ -33,6 +47,8 @@ class Group(NamedTuple):
     runs: list[StitchingRun]  # all of them
     pair: Pair  # the layers
     control: str | None  # see `control_of`
+    is_same_run: bool  # front and end are one network, at one or two epochs of its training
+    kind: str  # of the pair of networks, a member of `KINDS`
 
 
 def control_of(row: StitchRow, names: Names) -> str | None:
@@ -94,20 +110,30 @@ def families_of(
         family: list[Group] = []
         for title, titled_runs in _titled(repetitions, method, names, pool=pool).items():
             for pair, runs_of_layers in grouped(titled_runs, lambda run: run.row.pair).items():
-                by_networks = list(
-                    grouped(runs_of_layers, lambda run: run.row.network_keys).values()
-                )
-                group = Group(
-                    method=method,
-                    networks=title,
-                    by_networks=by_networks,
-                    runs=list(chain.from_iterable(by_networks)),
-                    pair=pair,
-                    control=control_of(by_networks[0][0].row, names),
-                )
-                family.append(group)
+                family.append(_group(method, title, pair, runs_of_layers, names))
         families.append(family)
     return families
+
+
+def _group(
+    method: str, title: str, pair: Pair, runs: Iterable[StitchingRun], names: Names
+) -> Group:
+    """Return the group of the runs of a title on a pair of layers."""
+    by_networks = list(grouped(runs, lambda run: run.row.network_keys).values())
+    row = by_networks[0][0].row
+    control = control_of(row, names)
+    is_same_run = _is_same_run(row, names)
+    kind = SAME_RUN if is_same_run else PAIRS
+    return Group(
+        method=method,
+        networks=title,
+        by_networks=by_networks,
+        runs=list(chain.from_iterable(by_networks)),
+        pair=pair,
+        control=control,
+        is_same_run=is_same_run,
+        kind=KIND_OF_CONTROL.get(control, kind),
+    )
 
 
 def _repetitions(
@@ -128,15 +154,15 @@ def _repetitions(
         row = run.row
         types = (row.front_model_type, row.end_model_type)
         side = untrained_side(row, names)
-        kind = (method, types, is_same_run(run, names), side, row.class_control)
+        kind = (method, types, _is_same_run(row, names), side, row.class_control)
         repetitions.setdefault(kind, []).append(run)
     for (name, *_), runs_of_kind in repetitions.items():
         yield str(name), runs_of_kind
 
 
-def is_same_run(run: StitchingRun, names: Names) -> bool:
+def _is_same_run(row: StitchRow, names: Names) -> bool:
     """Return whether front and end are one network, at one or two epochs of its training."""
-    front, end = run.row.network_keys
+    front, end = row.network_keys
     return names[front].training == names[end].training
 
 

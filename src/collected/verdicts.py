@@ -17,7 +17,6 @@ from src.collected.groups import (
     Group,
     Names,
     families_of,
-    is_same_run,
 )
 from src.collected.named_networks import named_networks
 from src.ground.console import warn_once
@@ -175,7 +174,8 @@ def _row(
         end_network=end.name,
         end_group=end.group,
         both_ways=None,
-        same_run=is_same_run(group.runs[0], names),
+        same_run=group.is_same_run,
+        kind=group.kind,
         front_model_type=rows[0].front_model_type,
         end_model_type=rows[0].end_model_type,
         front_relative_depth=rows[0].front_relative_depth,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from src.collected.best_matches import BestMatchRow
+from src.collected.between_groups import SHARE
 from src.collected.groups import Names
 from src.collected.record import Command, MeasuredNetwork
 from src.ground.console import decimals, listed
@@ -14,7 +15,7 @@ from src.ground.grouping import grouped
 from src.reports import html_page as html
 from src.reports import similarity_report
 from src.reports.captions import describe_stitches
-from src.reports.group_maps import SHARE, SHARE_TITLE, title_of
+from src.reports.group_maps import SHARE_TITLE, title_of
 from src.reports.html_page import Cell, Section
 from src.reports.match_report import MAX_TABLES, tables_of_layers, tables_of_shares
 from src.reports.methods_text import by_method, description, how, on_versions

@@ -207,5 +207,5 @@ def _save(figure: "Figure", path: Path) -> None:
     for suffix in (".pdf", ".png"):
         metadata = {"CreationDate": None} if suffix == ".pdf" else {}
         image = io.BytesIO()
-        figure.savefig(image, format=suffix[1:], metadata=metadata)
+        figure.canvas.print_figure(image, format=suffix[1:], metadata=metadata)
         write_bytes(path.with_suffix(suffix), image.getvalue())

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from src.collected.between_groups import SHARE
 from src.ground.grouping import grouped
 from src.reports.heat_maps import Labels, maps
 from src.reports.map_panels import HeatMap
@@ -14,7 +15,6 @@ from src.tables.quantities import QUANTITIES
 from src.tables.verdict_rows import GroupRow, GroupTestRow
 from src.verdict import Limits
 
-SHARE = "similar"  # the quantity of many pairs of networks: the share of similar pairs
 SHARE_TITLE = "share of similar pairs"
 SHOWN = (SHARE, "penalty", "identification")
 MAX_QUESTIONS = 12  # of a method, whose p-values the caption has

@@ -8,20 +8,19 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.choices.stitching import FORMS, on_lost_positions
-from src.collected.groups import CLASS_CONTROL, FRESH_END, FRESH_FRONT, SELF
-from src.collected.measured import MeasuredLayer, MeasuredValue
-from src.collected.named_networks import NamedNetwork
+from src.choices import on_lost_positions
+from src.choices.stitching import FORMS
+from src.collected.between_groups import SHARE
+from src.collected.groups import CLASS_CONTROL, FRESH_FRONT, SELF
 from src.ground.console import decimals, result, table
 from src.ground.files import write_text
 from src.ground.grouping import grouped
 from src.reports.grid_figures import labels_of
-from src.reports.group_maps import SHARE, SHARE_TITLE, draw_groups, title_of
+from src.reports.group_maps import SHARE_TITLE, draw_groups, title_of
 from src.reports.heat_maps import maps
 from src.reports.map_panels import HeatMap, Panel
 from src.reports.verdict_maps import IN_MAIN_FIGURE, heat_map, rule_in_short, verdict_map
 from src.reports.way_figure import draw_way
-from src.runs.network_pairs import CLASS_CONTROLS, PAIRS, SAME_RUN, UNTRAINED_END, UNTRAINED_FRONT
 from src.statistics.intervals import ALPHA
 from src.tables.architectures import architecture_pairs
 from src.tables.matrices import Matrix, is_known, known, mean_of, mean_pivot, pivot
@@ -63,7 +62,7 @@ class Section(NamedTuple):
         row = self.rows[0]
         groups = {(row.front_group or "unknown", row.end_group or "unknown") for row in self.rows}
         if self.is_summary and len(groups) == 1:
-            kind = kind_of(row).removesuffix(" of networks")
+            kind = row.kind.removesuffix(" of networks")
             return f"{' → '.join(map(short, *groups))} ({self.n_networks} {kind})"
         return self.title.removeprefix(row.method).removeprefix(", ")
 
@@ -73,7 +72,7 @@ def sections_of(rows: Sequence[VerdictRow]) -> list[Section]:
     sections = []
     for method, rows_of_method in grouped(rows, lambda row: row.method).items():
         has_many = len({row.networks for row in rows_of_method}) > 1
-        for kind, rows_of_kind in grouped(rows_of_method, kind_of).items():
+        for kind, rows_of_kind in grouped(rows_of_method, lambda row: row.kind).items():
             titles = {row.networks for row in rows_of_kind}
             title = method
             if len(titles) > 1:
@@ -91,19 +90,20 @@ def parts_of(rows: Sequence[VerdictRow]) -> list[Section]:
 
 def by_architectures(section: Section) -> list[Section]:
     """Return a section for each pair of architectures; the section itself if there is one pair."""
-    titled = zip(architecture_pairs(section.rows), section.rows, strict=True)
-    sections = []
-    for pair, items in grouped(titled, lambda item: item[0]).items():
-        if not pair:
-            return [section]
-        sections.append(_part(section, f"{section.method}, {pair}", [row for _, row in items]))
-    return sections
+    pairs = architecture_pairs(section.rows)
+    if not any(pairs):
+        return [section]
+    titled = zip(pairs, section.rows, strict=True)
+    return [
+        _part(section, f"{section.method}, {pair}", [row for _, row in items])
+        for pair, items in grouped(titled, lambda item: item[0]).items()
+    ]
 
 
 def _part(section: Section, name: str, rows: list[VerdictRow]) -> Section:
     """Return a part of a section with the name and the number of its pairs of networks as title."""
     networks = {row.networks for row in rows}
-    pairs = f"{len(networks)} {kind_of(rows[0])}"
+    pairs = f"{len(networks)} {rows[0].kind}"
     if len(networks) == 1:
         pairs = rows[0].networks
     return Section(f"{name}, {pairs}", rows, len(networks), name)
@@ -133,17 +133,6 @@ def titled_in_figures(sections: Sequence[Section]) -> dict[str, Section]:
     if len(titled) < len(sections):  # a group has several architectures
         return {section.title: section for section in sections}
     return titled
-
-
-def kind_of(row: VerdictRow) -> str:
-    """Return the kind of a pair of networks, as in `src.runs.network_pairs`."""
-    if row.control == FRESH_END:
-        return UNTRAINED_END
-    if row.control == CLASS_CONTROL:
-        return CLASS_CONTROLS
-    if row.control == FRESH_FRONT:
-        return UNTRAINED_FRONT
-    return SAME_RUN if row.same_run else PAIRS
 
 
 def print_verdicts(rows: Sequence[VerdictRow]) -> None:
@@ -183,13 +172,14 @@ def print_matrices(parts: Iterable[Section]) -> None:
         parts: from `parts_of`.
     """
     for section in parts:
-        mean = ""
-        names: Collection[str] = shown_in(IN_VERDICT)
         if section.is_summary:
             mean = "mean "
-            names = IN_SUMMARY
+            names: Collection[str] = IN_SUMMARY
             table(f"{SHARE_TITLE}, {section.title}", *shares_of_similar(section.rows))
             result()
+        else:
+            mean = ""
+            names = shown_in(IN_VERDICT)
         rows = section.rows
         matrices = {name: mean_of(rows, name) for name in names if is_known(rows, name)}
         for name, matrix in matrices.items():
@@ -200,44 +190,6 @@ def print_matrices(parts: Iterable[Section]) -> None:
 def shares_of_similar(rows: Sequence[VerdictRow]) -> Matrix:
     """Return for each pair of layers the share of pairs of networks with the verdict similar."""
     return mean_pivot(rows, lambda row: float(row.verdict == SIMILAR))
-
-
-def values_of_verdicts(
-    rows: Sequence[VerdictRow], networks: Iterable[NamedNetwork]
-) -> Iterator[MeasuredValue]:
-    """Yield the quantities by which groups of networks are compared, of methods with several pairs
-    of independent networks.
-
-    Args:
-        networks: all networks of the rows.
-    """
-    network_of_name = {network.name: network for network in networks}
-    pairs = [row for row in rows if kind_of(row) == PAIRS]
-    networks_of_method = {
-        method: {row.networks for row in rows_of_method}
-        for method, rows_of_method in grouped(pairs, lambda row: row.method).items()
-    }
-    for row in pairs:
-        if len(networks_of_method[row.method]) == 1:
-            continue
-        if row.front_network is None or row.end_network is None:  # taken together
-            continue
-        front = MeasuredLayer(
-            network_of_name[row.front_network],
-            row.front_layer,
-            row.front_depth,
-            relative_depth=row.front_relative_depth,
-        )
-        end = MeasuredLayer(
-            network_of_name[row.end_network],
-            row.end_layer,
-            row.end_depth,
-            relative_depth=row.end_relative_depth,
-        )
-        values = {SHARE: float(row.verdict == SIMILAR), "accuracy": known(row, name="accuracy")}
-        values |= {name: known(row, name=name) for name in shown_in(IN_VERDICT)}
-        for quantity, value in values.items():
-            yield MeasuredValue(row.method, quantity, front, end, value)
 
 
 def print_groups(rows: Sequence[GroupRow]) -> None:

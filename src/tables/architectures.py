@@ -47,14 +47,19 @@ def architecture_pairs(stitches: Sequence[StitchAtDepths]) -> list[str]:
         layers.setdefault(row.front_model_type, set()).add(front_layer)
         layers.setdefault(row.end_model_type, set()).add(end_layer)
 
-    title_of: dict[str | None, str] = {}
-    for kinds in grouped(layers, lambda kind: frozenset(layers[kind])).values():
-        title = ", ".join(short(kind or "unknown") for kind in kinds)
-        title_of |= dict.fromkeys(kinds, title)
-    titles = [
-        f"{title_of[row.front_model_type]} → {title_of[row.end_model_type]}" for row in stitches
+    architectures = grouped(layers, lambda kind: frozenset(layers[kind])).values()
+    architecture_of = {kind: tuple(kinds) for kinds in architectures for kind in kinds}
+    pairs = [
+        (architecture_of[row.front_model_type], architecture_of[row.end_model_type])
+        for row in stitches
     ]
-    return titles if len(set(titles)) > 1 else [""] * len(titles)
+    if len(set(pairs)) == 1:
+        return [""] * len(pairs)
+    title_of = {
+        kinds: ", ".join(short(kind or "unknown") for kind in kinds)
+        for kinds in architecture_of.values()
+    }
+    return [f"{title_of[front]} → {title_of[end]}" for front, end in pairs]
 
 
 def same_layers(stitches: Iterable[StitchOfTypes]) -> set[Pair]:

@@ -76,6 +76,8 @@ class VerdictRow:
     stitching_type: str | None = None  # None: the runs are of several types
     # Mean AUROC over the runs, `auroc_<detector>`; values of measures of similarity and their nulls
     further: dict[str, float]
+    # The kind of the pair of networks, see `src.runs.network_pairs`; no column
+    kind: str = field(default="", compare=False)
     # The share of identified images by layer of the way; no column, see `WayRow`
     way: dict[str, IntervalEstimate] = field(default_factory=dict, compare=False)
 

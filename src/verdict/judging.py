@@ -185,13 +185,15 @@ def _verdict(word: str, reason: str, measured: Measured | None, p_values: PValue
     """Return a verdict with its estimates."""
     if measured is None:
         return Verdict(word, reason, UNDEFINED, UNDEFINED, *p_values, UNDEFINED, way={})
+    accuracy = measured.accuracy.interval()
+    penalty = measured.penalty.interval()
     way = {layer: share.interval() for layer, share in measured.way.items()}
     lost_at = _weakest(way) if way else ""
     return Verdict(
         word,
         reason,
-        accuracy=measured.accuracy.interval(),
-        penalty=measured.penalty.interval(),
+        accuracy=accuracy,
+        penalty=penalty,
         p_below=p_values.below,
         p_above=p_values.above,
         kappa_within=measured.kappa_within,
