@@ -21,7 +21,7 @@ def measure(args) -> None:
     from src.ground.console import progress, result
     from src.ground.runtime import device_of
     from src.runs.checkpoints import load_model
-    from src.runs.training_images import warn_of_other_data
+    from src.runs.trained_with import warn_of_other_data
     from src.training import Classification, evaluate
 
     device = device_of(args.gpu)

@@ -12,7 +12,7 @@ from src.ground.errors import UserError
 from src.ground.images import ImageSpec, Normalisation
 from src.models import build_model
 from src.runs.checkpoints import load_model, load_state, save_state
-from src.runs.training_images import warn_of_other_data
+from src.runs.trained_with import warn_of_other_data
 from src.tables.network_names import NetworkName
 from tests.commands import says
 

@@ -505,7 +505,7 @@ def _load_whole(
     device: "torch.device",
 ) -> LoadedNetwork:
     """Return the network that options name, without layers."""
-    from src.runs.training_images import warn_of_other_data
+    from src.runs.trained_with import warn_of_other_data
 
     name = named_network(args, options.model)
     network = session.network(name, images, device=device, encoder=options.is_encoder_allowed)

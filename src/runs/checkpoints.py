@@ -19,8 +19,7 @@ from src.models import Network, build_model
 from src.models.control import ClassControl, set_statistics
 from src.models.heads import LinearProbe
 from src.models.steadiness import unsteadiness_of
-from src.runs.trained_with import options_beside
-from src.runs.training_images import explained, warn_of_other_images
+from src.runs.trained_with import explained, options_beside, warn_of_other_images
 from src.tables.network_names import DEFAULT, FEATURES, FRESH, NetworkName, fresh_seed
 from src.values import OF_BATCH, RANDOM
 
