@@ -117,10 +117,11 @@ def give_verdict(args) -> None:
         result()
     parts = verdict_report.parts_of(verdicts)
     verdict_report.print_matrices(parts)
-    verdict_report.print_groups(groups)
+    if groups:
+        verdict_report.print_groups(groups)
+        note_on_layers(groups)
     if untested:
         note(f"groups that cannot be tested: {listed(untested, n=1)}")
-    note_on_layers(groups)
     sentences = verdict_report.sentences(verdicts, limits, tests)
     result("\n".join(sentences))
     path = Path(args.output)

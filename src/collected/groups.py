@@ -110,16 +110,16 @@ def families_of(
         family: list[Group] = []
         for title, titled_runs in _titled(repetitions, method, names, pool=pool).items():
             for pair, runs_of_layers in grouped(titled_runs, lambda run: run.row.pair).items():
-                family.append(_group(method, title, pair, runs_of_layers, names))
+                by_networks = grouped(runs_of_layers, lambda run: run.row.network_keys).values()
+                family.append(_group(method, title, pair, list(by_networks), names))
         families.append(family)
     return families
 
 
 def _group(
-    method: str, title: str, pair: Pair, runs: Iterable[StitchingRun], names: Names
+    method: str, title: str, pair: Pair, by_networks: list[list[StitchingRun]], names: Names
 ) -> Group:
     """Return the group of the runs of a title on a pair of layers."""
-    by_networks = list(grouped(runs, lambda run: run.row.network_keys).values())
     row = by_networks[0][0].row
     control = control_of(row, names)
     is_same_run = _is_same_run(row, names)

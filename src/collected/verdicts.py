@@ -68,7 +68,9 @@ def judge_runs(
         names = named_networks(chain.from_iterable(run.row.networks for run in runs), {})
     similarities = list(similarities)
     similarity_of_layers = _by_layers(similarities)
-    shown = similarity_columns(row.values for row in similarities)
+    shown: list[str] = []
+    if similarities:
+        shown = similarity_columns(row.values for row in similarities)
     families = families_of(runs, names, pool=pool)
     controls = controls_of(chain.from_iterable(families))
     rows = []

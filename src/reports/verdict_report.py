@@ -242,8 +242,9 @@ def draw(
         parts: from `parts_of`.
         title, caption: the texts above and below the figures.
     """
-    drawn = path.with_name(f"{path.stem}_groups.png")
-    draw_groups(drawn, groups, tests, limits, title=title, caption=caption)
+    if groups:
+        drawn = path.with_name(f"{path.stem}_groups.png")
+        draw_groups(drawn, groups, tests, limits, title=title, caption=caption)
     rows = list(chain.from_iterable(part.rows for part in parts))
     caption = f"{caption} {_on_positions(rows)}".strip()
     if len(rows) > 1:

@@ -17,11 +17,11 @@ from src.tables.evaluation_rows import (
     IdentificationRow,
     IdentifiedImages,
     read_evaluations,
+    read_ways,
     way_file,
 )
 from src.tables.experiments import StitchResult
 from src.tables.image_records import are_same
-from src.tables.tables import read_table
 
 
 def with_evaluations(runs: Sequence[StitchingRun]) -> list[StitchingRun]:
@@ -36,7 +36,9 @@ def with_evaluations(runs: Sequence[StitchingRun]) -> list[StitchingRun]:
     evaluations: dict[Path, dict[str, EvaluationRow]] = defaultdict(dict)  # by run and detector
     ways: dict[Path, list[IdentificationRow]] = defaultdict(list)  # by run
     for folder, row_of_run in rows_of_runs.items():
-        for detector, rows in read_evaluations(folder).items():
+        evaluations_of_folder = read_evaluations(folder)
+        way_rows = read_ways(folder)
+        for detector, rows in evaluations_of_folder.items():
             skipped = set()
             for row in rows:
                 run_row = row_of_run.get(row.folder)
@@ -50,20 +52,17 @@ def with_evaluations(runs: Sequence[StitchingRun]) -> list[StitchingRun]:
                 warn(
                     f"{folder}: the evaluation by {detector} on {name} is skipped: runs used other data"
                 )
-        if way_file(folder).exists():
-            n_skipped = 0
-            for way_row in read_table(way_file(folder), IdentificationRow):
-                run_row = row_of_run.get(way_row.folder)
-                if run_row is None:
-                    continue
-                if are_same(run_row.test_images, way_row.test_images):
-                    ways[folder / way_row.folder].append(way_row)
-                else:
-                    n_skipped += 1
-            if n_skipped:
-                warn(
-                    f"{way_file(folder)}: {n_skipped} rows are skipped: runs used other test images"
-                )
+        n_skipped = 0
+        for way_row in way_rows:
+            run_row = row_of_run.get(way_row.folder)
+            if run_row is None:
+                continue
+            if are_same(run_row.test_images, way_row.test_images):
+                ways[folder / way_row.folder].append(way_row)
+            else:
+                n_skipped += 1
+        if n_skipped:
+            warn(f"{way_file(folder)}: {n_skipped} rows are skipped: runs used other test images")
     return [
         replace(run, evaluations=evaluations.get(run.folder, {}), way=ways.get(run.folder, []))
         for run in runs

@@ -186,6 +186,15 @@ def read_evaluations(folder: Path) -> dict[str, list[EvaluationRow]]:
     return evaluations
 
 
+def read_ways(folder: Path) -> list[IdentificationRow]:
+    """Read the shares of identified images of a folder of stitching runs; [] where it has none.
+
+    Shares on other data than the runs' are left out.
+    """
+    path = way_file(folder)
+    return read_table(path, IdentificationRow) if path.exists() else []
+
+
 def _without_earlier_identification(path: Path, row: EvaluationRow) -> EvaluationRow:
     """Return a row without an identification that was measured at the end layer alone."""
     if row.identification is None or row.lost_at is not None:

@@ -20,8 +20,8 @@ import numpy as np
 from src.statistics.intervals import (
     ALPHA,
     Evidence,
-    Runs,
     images_needed,
+    may_be_below,
     of_difference,
     of_intervals,
     of_share,
@@ -258,15 +258,7 @@ def measure(stitches: Stitches) -> Measured | None:
         penalty=of_difference(right_end, right_stitched),
         kappa_within=of_intervals(kappas, bounds=(-1.0, 1.0)),
         way=way,
-        is_end_at_chance=_may_be_below(right_end, chance),
-    )
-
-
-def _may_be_below(right: Runs, share: float) -> bool:
-    """Return whether a run may be right about no more than a share of the images."""
-    return any(
-        of_share([right_of_run[None]]).interval().low <= share
-        for right_of_run in chain.from_iterable(right)
+        is_end_at_chance=may_be_below(right_end, chance),
     )
 
 
