@@ -50,7 +50,7 @@ def grid_of(network, *, init: str) -> Grid:
 def test_a_stitch_that_changes_nothing_is_the_network_itself(network, reference):
     right = [network(images).argmax(1) == labels for images, labels in IMAGES.batches(50)]
     for pair, scores in score_grid(grid_of(network, init="eye"), reference).items():
-        own = reference.id_scores[SCORE, pair.end_layer]
+        own = reference.id_scores[SCORE][pair.end_layer]
         assert scores.is_finite and scores.accuracy == torch.cat(right).double().mean()
         np.testing.assert_allclose(scores.scores[SCORE], own, rtol=1e-4)
         assert scores.validity.density == pytest.approx(scores.validity.density_own, abs=0.01)
@@ -67,7 +67,7 @@ def test_a_stitch_that_diverged_has_numbers_that_are_nan(network, reference):
     scores = score_grid(grid, reference)
     assert not scores[broken].is_finite and scores[whole].is_finite
     assert all(math.isnan(share.value) for share in scores[broken].shares.values())
-    own = reference.id_scores[SCORE, broken.end_layer]
+    own = reference.id_scores[SCORE][broken.end_layer]
     detection = detection_of(scores[broken].scores[SCORE], own, is_paired=True)
     assert all(map(math.isnan, [*detection.metrics, *detection.auroc_interval]))
     assert math.isnan(detection.mean_stitched) and detection.mean_own == own.mean()

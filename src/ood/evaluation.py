@@ -104,8 +104,8 @@ def score_grid(grid: Stitched, reference: Reference) -> dict[Pair, StitchScores]
     The grid takes one pass over the test images. A stitch whose activations are not finite has
     scores and validity of NaN.
     """
-    grid.train(False)
     scoring = GridScoring(grid, reference)
+    grid.train(False)
     for batch in reference.test_batches():
         activations = grid.front.activations_again(batch.images, grid.front_layers)
         for pairs, stitched in grid.stitched(activations, batch.images, scoring.ways):
@@ -115,9 +115,6 @@ def score_grid(grid: Stitched, reference: Reference) -> dict[Pair, StitchScores]
 
 class GridScoring:
     """The scores of the stitches of a grid, which grow batch by batch.
-
-    Args:
-        grid: in evaluation mode.
 
     Attributes:
         ways: for each end layer, the layers at which images are identified; None: at no layer.

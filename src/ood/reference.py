@@ -31,6 +31,7 @@ from src.training import not_finite
 NO_IMAGES = torch.empty(0, dtype=torch.long)
 Key = TypeVar("Key")
 Value = TypeVar("Value")
+ByScore = dict[str, dict[str, Value]]  # by score and layer
 
 
 class DetectorKey(NamedTuple):
@@ -129,14 +130,11 @@ class Reference(NamedTuple):
     foils: Foils | None  # None: too few images have one, so nothing is identified
     own_layers: dict[str, OwnLayer]  # by each layer of each way; empty without foils
     ways: dict[str, list[str]]  # by end layer: the layers where its stitches are judged
-    id_scores: dict[DetectorKey, np.ndarray]  # (N,): the network's own activations of the ID data
-    sanity_scores: dict[DetectorKey, np.ndarray]  # (M,): of the sanity-check data
-    checks: dict[DetectorKey, OODMetrics]  # of the sanity-check data, as OOD, against the ID data
+    # By score and layer; without sanity-check data, the last two are empty
+    id_scores: ByScore[np.ndarray]  # (N,): of the network's own activations of the ID data
+    sanity_scores: ByScore[np.ndarray]  # (M,): of the sanity-check data
+    checks: ByScore[OODMetrics]  # of the sanity-check data, as OOD, against the ID data
     missing: list[str]  # a reason for each measurement that could not be prepared
-
-    def of_score(self, score: str, values: Mapping[DetectorKey, Value]) -> dict[str, Value]:
-        """Return the values of one score by layer, such as `id_scores` of the energy."""
-        return {key.layer: value for key, value in values.items() if key.score == score}
 
     def test_batches(self) -> Iterator[TestBatch]:
         """Yield the test images in batches, with a progress bar."""
@@ -207,9 +205,9 @@ def make_reference(
         foils=foils,
         own_layers=own_layers,
         ways=ways,
-        id_scores=id_scores,
-        sanity_scores=sanity_scores,
-        checks=checks,
+        id_scores=_by_score(id_scores),
+        sanity_scores=_by_score(sanity_scores),
+        checks=_by_score(checks),
         missing=missing,
     )
 
@@ -242,8 +240,12 @@ def _fitted(
         training_set = load_training_set()
         n_images = len(training_set) if detectors else N_IMAGES
         indices = training_set.in_cheapest_order(training_set.permutation(0)[:n_images])
-        batches = options.batches(training_set, "training activations", indices)
-        _add_training_images(network, batches, detectors, validity)
+        for images, labels in options.batches(training_set, "training activations", indices):
+            activations = network.activations(images, list(validity))
+            for key, detector in detectors.items():
+                detector.add(activations[key.layer], labels)
+            for layer, of_layer in validity.items():
+                of_layer.add(activations[layer])
     for key, detector in list(detectors.items()):
         missing += _remove_if_failing(detectors, key, detector.fit, f"{key.score} for {key.layer}")
     for layer, of_layer in list(validity.items()):
@@ -263,21 +265,6 @@ def _unfitted_detectors(options: EvaluationOptions) -> dict[DetectorKey, Detecto
             detector.n_classes = options.test.n_classes
             detectors[DetectorKey(title, layer)] = detector
     return detectors
-
-
-def _add_training_images(
-    network: Network,
-    batches: Batches,
-    detectors: Mapping[DetectorKey, Detector],
-    validity: Mapping[str, Validity],
-) -> None:
-    """Add the activations of training images to detectors and validity, in one pass."""
-    for images, labels in batches:
-        activations = network.activations(images, list(validity))
-        for key, detector in detectors.items():
-            detector.add(activations[key.layer], labels)
-        for layer, of_layer in validity.items():
-            of_layer.add(activations[layer])
 
 
 def _remove_if_failing(
@@ -378,6 +365,14 @@ def _add_scores(
     """Append the scores (B,) of a batch to the list of each detector."""
     for key, detector in detectors.items():
         scores[key].append(detector.score(activations[key.layer]))
+
+
+def _by_score(values: Mapping[DetectorKey, Value]) -> ByScore[Value]:
+    """Return the values of detectors by score and layer."""
+    by_score: ByScore[Value] = {}
+    for key, value in values.items():
+        by_score.setdefault(key.score, {})[key.layer] = value
+    return by_score
 
 
 def _concatenated(scores: Mapping[DetectorKey, list[Tensor]]) -> dict[DetectorKey, np.ndarray]:

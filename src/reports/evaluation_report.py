@@ -56,12 +56,11 @@ def report(
             experiment: _matrices(rows_of_experiment)
             for experiment, rows_of_experiment in grouped(rows, lambda row: row.experiment).items()
         }
-        id_scores = reference.of_score(name, reference.id_scores)
-        checks = reference.of_score(name, reference.checks)
+        checks = reference.checks.get(name, {})
         if len(evaluations) > 1:
             result(f"DETECTOR: {name}")
         _print_matrices(name, matrices)
-        _print_detectors(name, rows[0].sanity_dataset, id_scores, checks)
+        _print_detectors(name, rows[0].sanity_dataset, reference.id_scores[name], checks)
         _note_typical_stitches(name, rows)
 
         path = files.tables[name]

@@ -84,11 +84,10 @@ def _evaluation_row(
     options = reference.options
     row = scored.run.row
     measured = {**_validity(scored.scores), **_identification(scored.scores)}
-    key = DetectorKey(score, row.end_layer)
-    detector = reference.detectors[key]
+    detector = reference.detectors[DetectorKey(score, row.end_layer)]
     detection = detection_of(
         scored.scores.scores[score],
-        reference.id_scores[key],
+        reference.id_scores[score][row.end_layer],
         is_paired=not options.id_dataset,  # both are activations of the test images
     )
 
@@ -98,8 +97,9 @@ def _evaluation_row(
         dataset = row.dataset
     of_run = {**row.settings, "dataset": dataset, "folder": scored.run.folder.name}
     sanity_auroc = None
-    if key in reference.checks:
-        sanity_auroc = reference.checks[key].auroc
+    checks = reference.checks.get(score, {})
+    if row.end_layer in checks:
+        sanity_auroc = checks[row.end_layer].auroc
 
     return EvaluationRow(
         **of_run,
@@ -168,7 +168,7 @@ def scores_of_images(
     scores of the sanity-check data have the key END_LAYER/SANITY_DATASET.
     """
     arrays = {}
-    for layer, scores in reference.of_score(score, reference.sanity_scores).items():
+    for layer, scores in reference.sanity_scores.get(score, {}).items():
         arrays[f"{layer}/{dataset_label(reference.options.sanity_dataset)}"] = scores
 
     n_runs = Counter(of_run.run.row.pair for of_run in scored)
