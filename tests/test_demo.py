@@ -2,55 +2,195 @@
 
 import re
 import shlex
+import signal
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
+import exec_probe
 from misc import demo
-from src.runs.session import Session
+from src import cli
+from src.ground.console import note
+from src.ground.errors import UserError
 from src.verdict import LOST, UNDECIDED
-from tests.commands import PNG, read_csv, read_json, run_process, says, start
+from tests.commands import (
+    PNG,
+    ROOT,
+    names_in,
+    parser_of,
+    read_csv,
+    read_json,
+    run_process,
+    says,
+    start,
+    start_code,
+)
 
 
-def test_it_goes_on_where_it_was_interrupted(in_tmp_path, monkeypatch):
-    todo, ran, interruptions = list(demo.steps()), [], [3]
+def parser() -> cli.Parser:
+    """The parser of the planted steps."""
+    options = cli.Parser("Write the name of a file, and what its sources hold, into the file.")
+    options.add_argument("sources", nargs="*")
+    options.add_argument("-o", "--output")
+    return options
 
-    def run_step(step, session):
-        if len(ran) in interruptions:
-            interruptions.clear()
-            raise InterruptedError
-        ran.append(step)
-        return 0
 
-    monkeypatch.setattr(demo, "run_step", run_step)
-    with pytest.raises(InterruptedError):
-        demo.take(todo)
-    demo.take(todo)
-    assert ran == todo
-    demo.take(todo)
-    assert len(ran) == len(todo)
-    printed = [shlex.split(line) for line in (in_tmp_path / "steps.txt").read_text().splitlines()]
-    assert printed == [
-        ["python", str(demo.ROOT / step.script), *shlex.split(step.options)] for step in todo
-    ]
+def write(args) -> None:
+    """Writes a file; fails to write `fails` where there is a file `fail`."""
+    if args.output == "fails" and Path("fail").exists():
+        raise UserError("there is a file `fail`; remove it")
+    note(f"writes {args.output}")
+    texts = [Path(source).read_text() for source in args.sources]
+    Path(args.output).write_text(f"{args.output}({' '.join(texts)})")
+    note(f"wrote {args.output}")
+
+
+def meet(args) -> None:
+    """Ends as soon as another step like it runs."""
+    Path(args.output).touch()
+    deadline = time.monotonic() + 60
+    while len(list(Path().glob("meets*"))) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def hang(args) -> None:
+    """Hangs; renames its file when it is interrupted."""
+    Path(args.output).touch()
+    try:
+        time.sleep(600)
+    finally:
+        Path(args.output).rename(f"{args.output}.cleaned")
+
+
+def planted(sources: str, output: str, function=write) -> demo.Step:
+    return demo.Step(f"Write {output}", function, f"{sources} -o {output}".strip(), output)
+
+
+PLANTED = [
+    planted("", "a"),
+    planted("", "b"),
+    planted("a", "c"),
+    planted("a b", "d"),
+    planted("c d", "e"),
+    planted("b", "fails"),
+    planted("e fails", "g"),
+]
+HANGING = [planted("", "hangs1", hang), planted("", "hangs2", hang), planted("hangs1", "last")]
+
+
+@pytest.fixture(params=[1, 2])
+def n_cores(request, monkeypatch):
+    """One core, on which steps run one after another, and two."""
+    monkeypatch.setattr(demo, "n_cores", lambda: request.param)
+    return request.param
+
+
+def test_steps_write_the_same_one_after_another_and_side_by_side(n_cores, in_tmp_path, capsys):
+    demo.take(PLANTED)
+    assert Path("g").read_text() == "g(e(c(a()) d(a() b())) fails(b()))"
+    commands = Path("steps.txt").read_text().splitlines()
+    assert sorted(commands) == sorted(step.command for step in PLANTED)
+
+    _, *blocks = capsys.readouterr().err.split("\n# ")
+    printed = []
+    for block in blocks:
+        title, command, begin, end, *_ = block.splitlines()
+        output = title.split()[-1]
+        assert (begin, end) == (f"writes {output}", f"wrote {output}")
+        printed.append(command)
+    assert printed == commands
+
+
+def test_it_goes_on_where_a_step_failed(n_cores, in_tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(demo, "steps", lambda: PLANTED)
+    Path("fail").touch()
+    with pytest.raises(SystemExit) as stop:
+        demo.main(["."])
+    assert stop.value.code == 2
+    printed = capsys.readouterr().err
+    errors = [line for line in printed.splitlines() if "error" in line]
+    assert len(errors) == 1 and "there is a file `fail`; remove it" in errors[0]
+    assert printed.endswith("To go on, give the command of the demo again\n")
+    finished = Path("steps.txt").read_text().splitlines()
+    assert not Path("g").exists()
+
+    Path("fail").unlink()
+    demo.take(PLANTED)
+    printed = capsys.readouterr().err.splitlines()
+    assert Path("g").exists() and not {*finished} & {*printed}
+    demo.take(PLANTED)
+    assert not capsys.readouterr().err
+
+
+on_two_cores = pytest.mark.skipif(sys.platform != "linux", reason="steps run one after another")
+
+
+@on_two_cores
+def test_steps_that_do_not_need_each_other_run_at_the_same_time(in_tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "n_cores", lambda: 2)
+    demo.take([planted("", "meets1", meet), planted("", "meets2", meet)])
+
+
+@on_two_cores
+@pytest.mark.parametrize(
+    ("signum", "status", "ending"),
+    [
+        (signal.SIGINT, 130, ".cleaned"),
+        (signal.SIGTERM, 143, ".cleaned"),
+        (signal.SIGKILL, -signal.SIGKILL, ""),
+    ],
+)
+def test_its_end_is_the_end_of_all_steps(signum, status, ending, in_tmp_path):
+    code = (
+        "import os, sys\n"
+        "from src import cli\n"
+        "from misc import demo\n"
+        "from tests import test_demo\n"
+        "os.chdir(sys.argv[1])\n"
+        "demo.n_cores = lambda: 2\n"
+        "sys.exit(cli.run(demo.parser(), lambda args: demo.take(test_demo.HANGING), []))\n"
+    )
+    process = start_code(code, in_tmp_path)
+    hanging = [Path(step.output) for step in HANGING if step.function is hang]
+    while not all(path.exists() for path in hanging):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signum)
+    process.communicate(timeout=60)  # waits until all processes that have its pipes are gone
+    assert process.returncode == status
+    assert names_in(in_tmp_path) == {f"{path}{ending}" for path in hanging}
 
 
 def test_a_step_is_its_command(in_tmp_path, capsys):
     """It records the command, and fails as it does; only the demo itself prints results."""
     options = "- small_cnn -l pool4 -d digits -gpu -1 -e 0 -o probes.csv"
-    step = demo.Step("Probe", "exec_probe.py", options)
-    assert demo.run_step(step, Session()) == 0
-    assert read_csv("probes.csv")
+    step = demo.Step("Probe", exec_probe.probe, options, "probes.csv")
+    assert demo.run_step(step) == 0
+    assert read_csv("probes.csv") and not Path("probes.png").exists()
     assert f"python {read_json('probes.run.json')['command']}" == step.command
     failing = step._replace(options=options.replace("pool4", "pool5"))
-    assert demo.run_step(failing, Session()) == 2
+    assert demo.run_step(failing) == 2
     printed = capsys.readouterr()
     assert not printed.out and "exec_probe.py: error: " in printed.err
 
 
 def test_all_options_of_the_steps_are_allowed():
     for step in demo.steps():
-        demo.SCRIPTS[step.script].module.parser().parse_args(shlex.split(step.options))
+        parser_of(Path(step.script).relative_to(ROOT).as_posix()).parse_args(
+            shlex.split(step.options)
+        )
+
+
+def test_a_step_waits_for_all_that_writes_its_sources():
+    """No step names a file or folder, except its own, that is written later."""
+    todo = list(demo.steps())
+    for number, step in enumerate(todo):
+        later = {other.output for other in todo[number + 1 :]} - {step.output}
+        sources = {word for word in shlex.split(step.options) if "/" in word or "." in word}
+        assert not [word for word in sources for output in later if word.startswith(output)]
 
 
 def test_measures_that_rise_where_probes_fall_are_named():
@@ -70,7 +210,7 @@ def test_measures_that_rise_where_probes_fall_are_named():
 
 @pytest.mark.slow
 def test_demo_writes_its_report(tmp_path):
-    """After it was killed in its second training."""
+    """After it was killed when a training had ended."""
     log = tmp_path / "demo" / "steps.txt"
     with start("misc/demo.py", log.parent, cwd=tmp_path, stdout=None, stderr=None) as killed:
         while not (log.exists() and log.read_text()):
@@ -79,8 +219,7 @@ def test_demo_writes_its_report(tmp_path):
         killed.kill()
     printed = run_process("misc/demo.py", log.parent, cwd=tmp_path, timeout=1200)
     commands = [step.command for step in demo.steps()]
-    assert log.read_text().splitlines() == commands
-    assert commands[0] not in printed.err
+    assert sorted(log.read_text().splitlines()) == sorted(commands)
 
     report = tmp_path / "demo" / "report.md"
     assert printed.out.splitlines()[-1] == str(report)
@@ -88,7 +227,7 @@ def test_demo_writes_its_report(tmp_path):
     text = report.read_text()
     figures = re.findall(r"\]\((.*\.png)\)", text)
     assert figures == [
-        *("paper.png", "backwards.png", "verdict.png"),
+        *("paper.png", "paper_way.png", "verdict.png"),
         *("similarity.png", "sensitivity.png"),
     ]
     assert all((tmp_path / "demo" / figure).read_bytes().startswith(PNG) for figure in figures)
