@@ -88,14 +88,10 @@ class Step(NamedTuple):
     figure: str = ""  # that it draws, and the report shows
 
     @property
-    def script(self) -> str:
-        """The path of the script."""
-        return inspect.getfile(self.function)
-
-    @property
     def command(self) -> str:
         """The line that a user would type."""
-        return f"python {shlex.quote(self.script)} {self.options}"
+        script = inspect.getfile(self.function)
+        return f"python {shlex.quote(script)} {self.options}"
 
     def waits_for(self, earlier: "Step") -> bool:
         """Return whether an earlier step writes what this step reads or writes."""
@@ -116,8 +112,7 @@ def steps() -> Iterator[Step]:
 
     yield from stitch_all(FURTHER | CONTROLS)
 
-    options = f"{pair(LAYERS)} {DATA} --alignment pool"
-    yield compare("layers", options, "similarity.csv", "similarity.png")
+    yield compare("layers", LAYERS, "--alignment pool", "similarity.csv", "similarity.png")
     yield from cut_to_fewer_ranks()
 
     table = "verdict.csv"
@@ -155,9 +150,9 @@ def results_of(experiments: dict[str, tuple[str, str, str]]) -> str:
     return " ".join(f"results/{folder}" for folder, *_ in experiments.values())
 
 
-def compare(title: str, options: str, table: str, figure: str = "") -> Step:
+def compare(title: str, layers: str, options: str, table: str, figure: str = "") -> Step:
     """Return the step that measures the similarity of pairs of layers."""
-    options = f"{options} --metrics {' '.join(MEASURES)} -o {table}"
+    options = f"{pair(layers)} {DATA} --metrics {' '.join(MEASURES)} {options} -o {table}"
     function = exec_compute_low_rank_sim_metrics.compute
     return Step(f"Compare {title}", function, options, table, figure)
 
@@ -165,8 +160,7 @@ def compare(title: str, options: str, table: str, figure: str = "") -> Step:
 def cut_to_fewer_ranks() -> Iterator[Step]:
     """Yield the steps that compare, probe and stitch a layer cut to few principal components."""
     ranks = " ".join(map(str, RANKS))
-    options = f"{pair(CUT)} {DATA} -m1r {ranks}"
-    yield compare(f"{CUT} at fewer and fewer ranks", options, "ranks.csv")
+    yield compare(f"{CUT} at fewer and fewer ranks", CUT, f"-m1r {ranks}", "ranks.csv")
 
     options = f"{FRONT} {MODEL} -l {CUT} {DATA} -ranks {ranks} -lr 1e-2 -o probes.csv --resume"
     yield Step(f"Probe {CUT} at these ranks", exec_probe.probe, options, "probes.csv")
@@ -188,8 +182,7 @@ def cut_to_fewer_ranks() -> Iterator[Step]:
 
 
 def take(todo: Sequence[Step]) -> None:
-    """Run the steps that have not finished in the working folder. A step that fails ends the
-    demo."""
+    """Run the steps that have not finished in the working folder. A failure ends the demo."""
     log = Path("steps.txt")
     finished = log.read_text().splitlines() if log.exists() else []
     unfinished = [step for step in todo if step.command not in finished]
@@ -209,8 +202,9 @@ def take(todo: Sequence[Step]) -> None:
 
 
 def side_by_side(todo: Sequence[Step]) -> Generator[tuple[Step, int]]:
-    """Run two steps at a time, in forks of this process; yield each as it ends, with its exit
-    code. What a step prints is printed when it has ended."""
+    """Run two steps at a time, in forks of this process; yield each when it ends, with its exit
+    code. What it prints is printed then."""
+    note("Two steps run at a time. Each is printed when it ends")
     unfinished = list(todo)
     running: dict[Future, Step] = {}
     with ProcessPoolExecutor(2, multiprocessing.get_context("fork"), obey_the_demo) as workers:
@@ -240,7 +234,7 @@ def ready(unfinished: Sequence[Step], running: Collection[Step]) -> list[Step]:
 
 
 def obey_the_demo() -> None:
-    """Let the demo alone end this worker: by a signal to the step that runs, or by its own end."""
+    """Let only the demo end this worker: by a signal to the step that runs, or by its own end."""
 
     def end_with(demo):
         demo.join()
@@ -263,7 +257,7 @@ def run_step(step: Step) -> int:
     """Run a step in this process, as its command line does; return the exit code."""
     note(f"\n# {step.title}\n{step.command}")
     start = time.monotonic()
-    words = [step.script, *shlex.split(step.options)]
+    words = shlex.split(step.command)[1:]
     module = sys.modules[step.function.__module__]
     experiment = step.function
     if "session" in inspect.signature(experiment).parameters:  # the others read tables
@@ -303,7 +297,7 @@ def report(folder: Path) -> Path:
         backwards(verdicts),
         "![Share of identified images from the end layer to the output](paper_way.png)",
         "*Figure 2. The share of identified images at the end layer, at each block behind it, and in "
-        "the output, with intervals of 95%. A pair loses the image where its line falls below 0.75.*",
+        "the output. A stitch loses the image where its line falls below the black one.*",
         "## Other closed forms",
         f"Direct matching is least squares. Two other closed forms, {' and '.join(FURTHER)}, keep "
         "the spread of the activations, which least squares shrinks.",

@@ -58,8 +58,8 @@ def meet(args) -> None:
 
 def hang(args) -> None:
     """Hangs; renames its file when it is interrupted."""
-    Path(args.output).touch()
     try:
+        Path(args.output).touch()
         time.sleep(600)
     finally:
         Path(args.output).rename(f"{args.output}.cleaned")
@@ -122,7 +122,7 @@ def test_it_goes_on_where_a_step_failed(n_cores, in_tmp_path, capsys, monkeypatc
     printed = capsys.readouterr().err.splitlines()
     assert Path("g").exists() and not {*finished} & {*printed}
     demo.take(PLANTED)
-    assert not capsys.readouterr().err
+    assert "# " not in capsys.readouterr().err
 
 
 on_two_cores = pytest.mark.skipif(sys.platform != "linux", reason="steps run one after another")
@@ -179,9 +179,8 @@ def test_a_step_is_its_command(in_tmp_path, capsys):
 
 def test_all_options_of_the_steps_are_allowed():
     for step in demo.steps():
-        parser_of(Path(step.script).relative_to(ROOT).as_posix()).parse_args(
-            shlex.split(step.options)
-        )
+        _, script, *options = shlex.split(step.command)
+        parser_of(str(Path(script).relative_to(ROOT))).parse_args(options)
 
 
 def test_a_step_waits_for_all_that_writes_its_sources():
