@@ -62,9 +62,9 @@ def architecture_pairs(stitches: Sequence[StitchAtDepths]) -> list[str]:
     return [f"{title_of[front]} → {title_of[end]}" for front, end in pairs]
 
 
-def same_layers(stitches: Iterable[StitchOfTypes]) -> set[Pair]:
-    """Return the pairs of layers of the same name that correspond in all stitches: the networks are
-    of one type."""
+def same_layers(stitches: Iterable[StitchOfTypes]) -> list[Pair]:
+    """Return the pairs of layers of the same name that correspond in all stitches, sorted: the
+    networks are of one type."""
     corresponding: set[Pair] = set()
     others: set[Pair] = set()
     for row in stitches:
@@ -72,4 +72,4 @@ def same_layers(stitches: Iterable[StitchOfTypes]) -> set[Pair]:
             is_of_one_type = row.front_model_type == row.end_model_type
             pairs = corresponding if is_of_one_type else others
             pairs.add(Pair(row.front_layer, row.end_layer))
-    return corresponding - others
+    return sorted(corresponding - others)  # equal stitches make equal figures
