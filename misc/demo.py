@@ -297,7 +297,7 @@ def report(folder: Path) -> Path:
         backwards(verdicts),
         "![Share of identified images from the end layer to the output](paper_way.png)",
         "*Figure 2. The share of identified images at the end layer, at each block behind it, and in "
-        "the output. A stitch loses the image where its line falls below the black one.*",
+        "the output. An accurate stitch loses the image where its line falls below the black one.*",
         "## Other closed forms",
         f"Direct matching is least squares. Two other closed forms, {' and '.join(FURTHER)}, keep "
         "the spread of the activations, which least squares shrinks.",
@@ -308,8 +308,8 @@ def report(folder: Path) -> Path:
         "## What do measures of similarity say?",
         specificity(read(folder / "statistics.csv")),
         "![Similarity of all pairs of layers](similarity.png)",
-        "*Figure 4. Linear CKA, and the distances of PWCCA and Procrustes, between activations that "
-        "were averaged over positions.*",
+        "*Figure 4. Linear CKA, and the distances of PWCCA (last panel: with weights over shared "
+        "directions only) and Procrustes, between activations that were averaged over positions.*",
         sensitivity(read(folder / "ranks.csv"), read(folder / "probes.csv")),
         "![Probes, stitching and measures over the rank of a layer](sensitivity.png)",
         f"*Figure 5. Accuracy of probes and stitches, and similarity, over the rank of `{CUT}`.*",
