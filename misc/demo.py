@@ -190,13 +190,12 @@ def take(todo: Sequence[Step]) -> None:
     if n_cores() > 1 and sys.platform == "linux":  # elsewhere forks may crash
         ended = side_by_side(unfinished)
     with contextlib.closing(ended):
-        for step, status in ended:
+        for number, (step, status) in enumerate(ended, start=len(todo) - len(unfinished) + 1):
             if status:
                 sys.exit(status)
-            finished.append(step.command)
             with open(log, "a") as file:
                 print(step.command, file=file)
-            note(f"{len(finished)} of {len(todo)} steps are finished")
+            note(f"{number} of {len(todo)} steps are finished")
             if step.figure == PICTURE:
                 note(f"\nThe first picture is {Path(PICTURE).resolve()}")
 
@@ -241,7 +240,7 @@ def obey_the_demo() -> None:
         os._exit(1)
 
     os.setpgrp()  # the terminal interrupts the demo alone
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which ends a step, and no idle worker
     threading.Thread(target=end_with, args=[multiprocessing.parent_process()], daemon=True).start()
 
 
