@@ -112,10 +112,7 @@ def compute(args, session=None) -> None:
             both_ways=True,
         )
         source = source_of(args, first, second, n_images=n_images)
-        depths = (
-            relative_depths_of(args, cli.MODEL1, first),
-            relative_depths_of(args, cli.MODEL2, second),
-        )
+        depths = relative_depths_of(first, second)
         rows = print_rows(comparison, columns, source, depths, is_verbose=args.verbose)
         for run in runs:
             write_rows(args, run, rows)
@@ -300,11 +297,17 @@ def images_columns(args, first, second) -> dict:
     }
 
 
-def relative_depths_of(args, options, loaded) -> dict[str, float]:
-    """Return the relative depths of the layers of a network; of features, the recorded ones."""
-    if has_features(args, options):
-        return loaded.file.made_with.get("relative_depths", {})
-    return loaded.network.relative_depths(loaded.layers)
+def relative_depths_of(*sides) -> list[dict[str, float]]:
+    """Return the relative depths of the layers of each network; of features, the recorded ones."""
+    from src.runs.stored import LoadedFeatures
+
+    depths = []
+    for side in sides:
+        if isinstance(side, LoadedFeatures):
+            depths.append(side.file.made_with.get("relative_depths", {}))
+        else:
+            depths.append(side.network.relative_depths(side.layers))
+    return depths
 
 
 def print_rows(comparison, columns, source, depths, *, is_verbose: bool) -> list:

@@ -22,13 +22,13 @@ def images_of(runs: Iterable[StitchingRun]) -> dict[str, dict[str, list[str]]]:
 
     The list of a data set is empty if no run recorded its images.
     """
-    by_dataset = grouped(runs, lambda run: str(run.row.dataset))
-    images: dict[str, dict[str, list[str]]] = {}
-    for name in RECORDS.values():
-        images[name] = {}
-        for dataset, runs_on_dataset in by_dataset.items():
-            digests = [run.options.get(name) for run in runs_on_dataset]
-            images[name][dataset] = list(dict.fromkeys(filter(None, digests)))
+    images: dict[str, dict[str, list[str]]] = {name: {} for name in RECORDS.values()}
+    for run in runs:
+        for name, of_datasets in images.items():
+            digests = of_datasets.setdefault(str(run.row.dataset), [])
+            digest = run.options.get(name)
+            if digest and digest not in digests:
+                digests.append(digest)
     return images
 
 

@@ -39,9 +39,11 @@ def common(rows: Iterable[object], field: str) -> str:
 
 def network(path: str, kind: str) -> str:
     """Return the title of a network: its checkpoint and type, or one of the two if one is ""."""
-    if path and kind:
-        return f"{short(path)} ({short(kind)})"
-    return short(path or kind)
+    return _title_of(short(path), short(kind))
+
+
+def _title_of(path: str, kind: str) -> str:
+    return f"{path} ({kind})" if path and kind else path or kind
 
 
 def pair_of_networks(paths: Sequence[str], kinds: Sequence[str], *, sign: str = "→") -> str:
@@ -54,7 +56,9 @@ def pair_of_networks(paths: Sequence[str], kinds: Sequence[str], *, sign: str = 
     Returns:
         "" if a network has neither.
     """
-    titles = list(map(network, without_shared_folders(paths), kinds))
+    short_paths = list(map(short, without_shared_folders(paths)))
+    short_kinds = list(map(short, kinds))
+    titles = list(map(_title_of, short_paths, short_kinds))
     return f" {sign} ".join(titles) if all(titles) else ""
 
 
