@@ -206,9 +206,8 @@ def stitch(args, session=None) -> None:
     # The accuracies, and the table of all runs in the folder
     report(args, rows)
     update_grid(directory, create=len(layers) > 1)
-    if skipped:
-        for reason, pairs in grouped(skipped, skipped.get).items():
-            warn(f"not stitched: {listed(pairs)}: {reason}")
+    for reason, pairs in grouped(skipped, skipped.get).items():
+        warn(f"not stitched: {listed(pairs)}: {reason}")
 
 
 def control_of(front, args, session, device):

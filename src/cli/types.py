@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Protocol, TypeVar
 
+from src.choices.models import MODEL_NAMES
 from src.ground.errors import unknown_name
 from src.ground.user_code import CODE, absolute, is_user_code
 from src.tables.network_names import DEFAULT, FRESH
@@ -98,6 +99,8 @@ def scheduler(text: str) -> str:
 
 def network(text: str) -> str:
     """Read the type of a network; the path of a user's file becomes absolute."""
+    if text in MODEL_NAMES:
+        return text
     if text in (FRESH, DEFAULT) or text.endswith(CHECKPOINT_ENDINGS):
         raise argparse.ArgumentTypeError(
             f"{text!r} is a checkpoint, not a type such as small_cnn; where there are two networks, "

@@ -108,14 +108,13 @@ class Grid(Task[Pair]):
                     self.layers[pair] = layers[pair]
         self.heads = self.layers
 
-        # What the networks say
-        self.compared = self._compared_in(end)
         self.output_name = end.output_name
         self.front_output: str | None = None  # None: an encoder gives no logits
         if not front.is_encoder:
             self.front_output = front.output_name
         self.fitting = Fitting(front.example.device)
 
+        self.compared = self._compared_in(end)
         all_compared = itertools.chain.from_iterable(self.compared.values())
         self.compared_layers = list(dict.fromkeys(all_compared))
 

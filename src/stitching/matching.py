@@ -92,7 +92,8 @@ class GridKeys(NamedTuple):
         """Collect the keys of all pairs."""
         keys = cls(layers, {}, {}, {}, {}, {}, {})
         for pair, layer in layers.items():
-            source, target, cls_keys = keys.of_pair[pair] = _PairKeys.of(pair, layer)
+            keys.of_pair[pair] = _PairKeys.of(pair, layer)
+            source, target, cls_keys = keys.of_pair[pair]
             keys.sources.setdefault(source, layer)
             keys.targets.setdefault(target, layer)
             keys.pairs_of.setdefault(source, []).append(pair)
