@@ -25,7 +25,7 @@ def parser() -> cli.Parser:
         "-o",
         "--output",
         type=cli.csv_file,
-        help="CSV to write; beside it goes the figure of several rows",
+        help="CSV to write; a figure of several rows is drawn beside it",
     )
     cli.add_figure(options)
     add(
@@ -324,7 +324,7 @@ def print_rows(comparison, columns, source, depths, *, is_verbose: bool) -> list
     from src.tables.similarity_rows import SimilarityRow
 
     rows_of_pairs = []
-    for results in comparison.results():
+    for results in list(comparison.results()):
         rows_of_pairs.append([SimilarityRow.of(compared, source, depths) for compared in results])
     all_rows = [row for rows in rows_of_pairs for row in rows]
     are_matrix = is_matrix(all_rows)

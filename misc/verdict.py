@@ -90,8 +90,9 @@ def give_verdict(args) -> None:
     from src.tables.similarity_rows import SimilarityRow
     from src.tables.tables import read_table
 
-    # The runs with their evaluations, and the similarities of the same layers.
     limits = limits_of(args)
+
+    # The runs with their evaluations, and the similarities of the same layers.
     runs = read_folders(args.source_dirs)
     similarities = [row for path in args.similarity for row in read_table(path, SimilarityRow)]
     warn_of_weights(runs)
@@ -125,9 +126,9 @@ def give_verdict(args) -> None:
     sentences = verdict_report.sentences(verdicts, limits, tests)
     result("\n".join(sentences))
     path = Path(args.output)
-    lines = [*sentences, "", *record.describe(images, run.provenance())]
     with claimed([run]):
         run.mark_as_unfinished()
+        lines = [*sentences, "", *record.describe(images, run.provenance())]
         remove_companions(path)
         verdict_report.write_tables(path, verdicts, lines, groups=groups, tests=tests)
         verdict_report.draw(

@@ -267,6 +267,7 @@ class Comparison:
 
         widths1 = [first.width(rank) for rank in self.statistics.ranks1]
         widths2 = [second.width(rank) for rank in self.statistics.ranks2]
+
         # The products of the samples of both layers, in the order of the images and permuted
         products: Iterable[Tensor]
         if cross:
