@@ -105,6 +105,7 @@ def evaluate(args, session=None) -> None:
     Args:
         session: shares its networks, images and reference with further experiments.
     """
+    from itertools import chain
     from pathlib import Path
 
     from src.choices.datasets import dataset_label
@@ -112,7 +113,7 @@ def evaluate(args, session=None) -> None:
     from src.datasets import dataset_info
     from src.ground.console import note
     from src.ground.runtime import device_of
-    from src.runs.folders import newest_runs, read_runs
+    from src.runs.folders import newest_by_experiment, read_runs
     from src.runs.reloading import check_data, check_images, check_runs, with_records
     from src.runs.run import claimed
     from src.runs.scored_runs import score_runs
@@ -131,7 +132,8 @@ def evaluate(args, session=None) -> None:
     other_data = dataset_label(args.dataset) if args.other_data else ""
     files = evaluation_files(folder, scores, other_data=other_data)
     tables, identification = begin_tables(args, scores, files)
-    runs = newest_runs(finished)
+    experiments = newest_by_experiment(finished)
+    runs = list(chain(*experiments.values()))
     check_data(args.dataset, runs, other_data=args.other_data, shortcut=args.shortcut)
 
     # The images and the two networks
@@ -147,14 +149,14 @@ def evaluate(args, session=None) -> None:
     front, front_name = networks["front"]
     end, end_name = networks["end"]
     names = {"front": front_name, "end": end_name}
-    runs = with_records(runs, names, fingerprints)
+    experiments = with_records(experiments, names, fingerprints)
 
     with claimed([*tables.values(), identification]):
         # The reference: detectors and validity at the end layers, the end network's own scores
         reference = refer_to(end, end_name, args, scores, runs, test_set, loading, session)
 
         # The stitches
-        grids, unusable = rebuild_stitches(runs, front, end, reference, skipped)
+        grids, unusable = rebuild_stitches(experiments, front, end, reference, skipped)
         scored = score_runs(grids, reference, other_data=args.other_data)
 
         # The metrics
@@ -200,7 +202,7 @@ def networks_of(args, runs, test_set, session):
     return networks
 
 
-def rebuild_stitches(runs, front, end, reference, skipped):
+def rebuild_stitches(experiments, front, end, reference, skipped):
     """Rebuild the stitches of runs; warn of all that was skipped.
 
     Returns:
@@ -212,7 +214,7 @@ def rebuild_stitches(runs, front, end, reference, skipped):
 
     options = reference.options
     image_shape = options.test.image_shape
-    grids, unusable = rebuild_grids(runs, front, end, image_shape=image_shape)
+    grids, unusable = rebuild_grids(experiments, front, end, image_shape=image_shape)
     for reason in (*skipped, *reference.missing, *unusable):
         warn(f"skipped: {reason}")
     if not grids or not reference.detectors:

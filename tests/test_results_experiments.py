@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from src.runs.folders import StitchingRun, newest_runs
+from src.runs.folders import StitchingRun, newest_by_experiment, newest_runs
 from src.runs.options import differences, read_options
 from src.runs.run import Run
 from src.tables.experiments import (
@@ -239,6 +239,9 @@ def test_of_repeated_stitches_the_newest_counts(capsys):
     assert newest_runs([*runs, again]) == [*runs[1:], again]
     assert says(capsys.readouterr().err, "1 result repeats another", "newest")
     assert newest_runs([again, *runs]) == [again, *runs[1:]]
+    expected = {"seed=0": [runs[1], again], "seed=1": [runs[2]]}
+    assert newest_by_experiment([again, *runs]) == expected
+    assert says(capsys.readouterr().err, "1 result repeats another", "newest")
 
 
 def test_the_name_of_a_method():

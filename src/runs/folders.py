@@ -24,7 +24,7 @@ from src.runs.options import read_options
 from src.runs.run import STALE
 from src.runs.weights import warn_of_earlier, warn_of_newer
 from src.tables.evaluation_rows import EvaluationRow, IdentificationRow
-from src.tables.experiments import CHECKPOINTS, newest, short_weights
+from src.tables.experiments import CHECKPOINTS, by_experiment, newest, short_weights
 from src.tables.image_records import short_images, told_apart
 from src.tables.stitch_rows import StitchRow
 from src.tables.tables import columns, from_record, read_table
@@ -199,6 +199,22 @@ def newest_runs(runs: Iterable[StitchingRun]) -> list[StitchingRun]:
     kept = newest(zip(oldest_first, rows, strict=True), lambda item: (item[1].pair, item[1].key))
     kept_ids = {id(run) for run, _ in kept}
     return [run for run in runs if id(run) in kept_ids]
+
+
+def newest_by_experiment(runs: Iterable[StitchingRun]) -> dict[str, list[StitchingRun]]:
+    """Return the newest run of each pair of layers, by the title of the experiment (`by_experiment`).
+
+    Warns if runs were dropped. The oldest run comes first.
+    """
+    run_of_row = {run.row: run for run in sorted(runs, key=lambda run: run.folder.name)}
+    titled = []
+    for title, rows in by_experiment(run_of_row).items():
+        titled += [(title, row) for row in rows]
+    kept = newest(titled, lambda item: (item[0], item[1].pair))
+    experiments: dict[str, list[StitchingRun]] = {}
+    for title, row in sorted(kept, key=lambda item: item[1].folder):
+        experiments.setdefault(title, []).append(run_of_row[row])
+    return experiments
 
 
 def warn_of_weights(runs: Sequence[StitchingRun]) -> None:

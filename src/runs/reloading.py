@@ -22,7 +22,6 @@ from src.runs.weights import names_of, warn_of_newer
 from src.stitching.grid import Grid
 from src.stitching.layers import StitchingLayer
 from src.stitching.stitched_model import build_layers
-from src.tables.experiments import by_experiment
 from src.tables.image_records import SPLITS, are_same
 from src.tables.network_names import NetworkName, content_of, titles_of
 from src.values import Pair
@@ -31,12 +30,15 @@ SIDES = ("front", "end")
 SHARED = ("front_model_type", "end_model_type", "stitching_type", "class_control")
 
 
+Experiments = dict[str, list[StitchingRun]]  # runs by the title of their experiment
+
+
 class GridOfRuns(NamedTuple):
     """A grid of the stitches of runs of one experiment."""
 
     grid: Grid
     runs: dict[Pair, StitchingRun]
-    experiment: str  # the title, from `by_experiment`
+    experiment: str  # the title
 
 
 class MovedNetwork(NamedTuple):
@@ -294,10 +296,10 @@ def _with_channels_first(
 
 
 def with_records(
-    runs: Iterable[StitchingRun],
+    experiments: Mapping[str, Iterable[StitchingRun]],
     names: Mapping[str, NetworkName],
     fingerprints: Mapping[str, str | None],
-) -> list[StitchingRun]:
+) -> Experiments:
     """Return runs with the weights and the images of their evaluation in their rows.
 
     The public code records neither.
@@ -307,16 +309,18 @@ def with_records(
         fingerprints: of the loaded images, by split, from `short_images`.
     """
     weights = {side: names[side].identity for side in SIDES}
-    recorded = []
-    for run in runs:
-        row = dataclasses.replace(
-            run.row,
-            front_weights=weights["front"],
-            end_weights=weights["end"],
-            train_images=fingerprints["train_images"] or run.row.train_images,
-            test_images=fingerprints["test_images"] or run.row.test_images,
-        )
-        recorded.append(dataclasses.replace(run, row=row))
+    recorded: Experiments = {}
+    for title, runs in experiments.items():
+        recorded[title] = []
+        for run in runs:
+            row = dataclasses.replace(
+                run.row,
+                front_weights=weights["front"],
+                end_weights=weights["end"],
+                train_images=fingerprints["train_images"] or run.row.train_images,
+                test_images=fingerprints["test_images"] or run.row.test_images,
+            )
+            recorded[title].append(dataclasses.replace(run, row=row))
     return recorded
 
 
@@ -375,7 +379,7 @@ def name_of(options: Options, side: str, moved: MovedNetwork) -> NetworkName:
 
 
 def rebuild_grids(
-    runs: Iterable[StitchingRun],
+    experiments: Mapping[str, Sequence[StitchingRun]],
     front: Network,
     end: Network,
     *,
@@ -386,7 +390,7 @@ def rebuild_grids(
     A whole checkpoint holds both networks, whose BatchNorm statistics moved in training.
 
     Args:
-        runs: at most one per pair of layers in each experiment.
+        experiments: the runs of each experiment by its title, one for each pair of layers.
         front: the front network of all runs.
         end: the end network of all runs.
         image_shape: (C, H, W).
@@ -396,25 +400,26 @@ def rebuild_grids(
     """
     grids: list[GridOfRuns] = []
     messages = []
-    run_of_row = {run.row: run for run in runs}
-    for experiment, rows in by_experiment(run_of_row).items():
-        rank = rows[0].front_stitch_rank
+    for title, runs in experiments.items():
+        rank = runs[0].row.front_stitch_rank
         layers: dict[Pair, StitchingLayer] = {}
-        for row in rows:
+        runs_of_grid: dict[Pair, StitchingRun] = {}
+        for run in runs:
+            pair = run.row.pair
             try:
-                stitch = _rebuild(run_of_row[row], front, end, image_shape)
+                stitch = _rebuild(run, front, end, image_shape)
             except UserError as error:
                 messages.append(str(error))
                 continue
             if stitch.front is front:
-                layers[row.pair] = stitch.layer
+                layers[pair] = stitch.layer
+                runs_of_grid[pair] = run
             else:
-                grid = Grid(stitch.front, stitch.end, {row.pair: stitch.layer}, front_rank=rank)
-                grids.append(GridOfRuns(grid, {row.pair: run_of_row[row]}, experiment))
+                grid = Grid(stitch.front, stitch.end, {pair: stitch.layer}, front_rank=rank)
+                grids.append(GridOfRuns(grid, {pair: run}, title))
         if layers:
             grid = Grid(front, end, layers, front_rank=rank)
-            runs_of_grid = {row.pair: run_of_row[row] for row in rows if row.pair in layers}
-            grids.append(GridOfRuns(grid, runs_of_grid, experiment))
+            grids.append(GridOfRuns(grid, runs_of_grid, title))
     return grids, messages
 
 
