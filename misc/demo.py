@@ -39,7 +39,7 @@ from src.choices.similarity import measure_of
 from src.cli.groups import n_cores
 from src.ground.console import note, result
 from src.ground.files import write_text
-from src.reports import figures
+from src.reports.figures import left_out
 from src.verdict import LOST, SIMILAR, UNDECIDED
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ CONTROLS = {
     "an untrained network": ("untrained", "-", DIRECT),
 }
 PICTURE = "paper.png"  # of the verdict on the paper's two methods
+WAY = "paper_way.png"
 
 CUT = "pool3"  # the layer of the front network that is cut to fewer ranks
 RANKS = (64, 16, 8, 4, 2, 1)
@@ -85,7 +86,7 @@ class Step(NamedTuple):
     function: Callable[..., None]  # that the script calls
     options: str
     output: str  # the file or folder that it writes
-    figure: str = ""  # that it draws, and the report shows
+    figures: Sequence[str] = ()  # that the report shows
 
     @property
     def command(self) -> str:
@@ -108,16 +109,17 @@ def steps() -> Iterator[Step]:
     yield from stitch_all(dict(reversed(PAPER.items())))  # the longest training first
     table = "paper.csv"
     options = f"{results_of(PAPER)} -o {table}"
-    yield Step("Judge the paper's two methods", verdict.give_verdict, options, table, PICTURE)
+    title = "Judge the paper's two methods"
+    yield Step(title, verdict.give_verdict, options, table, [PICTURE, WAY])
 
     yield from stitch_all(FURTHER | CONTROLS)
 
-    yield compare("layers", LAYERS, "--alignment pool", "similarity.csv", "similarity.png")
+    yield compare("layers", LAYERS, "--alignment pool", "similarity.csv", ["similarity.png"])
     yield from cut_to_fewer_ranks()
 
     table = "verdict.csv"
     options = f"{results_of(METHODS)} -sim similarity.csv -o {table}"
-    yield Step("Give the verdict", verdict.give_verdict, options, table, "verdict.png")
+    yield Step("Give the verdict", verdict.give_verdict, options, table, ["verdict.png"])
     table = "controls.csv"
     options = f"{results_of(CONTROLS)} -o {table}"
     yield Step("Give the verdict on the controls", verdict.give_verdict, options, table)
@@ -150,11 +152,11 @@ def results_of(experiments: dict[str, tuple[str, str, str]]) -> str:
     return " ".join(f"results/{folder}" for folder, *_ in experiments.values())
 
 
-def compare(title: str, layers: str, options: str, table: str, figure: str = "") -> Step:
+def compare(title: str, layers: str, options: str, table: str, figures: Sequence[str] = ()) -> Step:
     """Return the step that measures the similarity of pairs of layers."""
     options = f"{pair(layers)} {DATA} --metrics {' '.join(MEASURES)} {options} -o {table}"
     function = exec_compute_low_rank_sim_metrics.compute
-    return Step(f"Compare {title}", function, options, table, figure)
+    return Step(f"Compare {title}", function, options, table, figures)
 
 
 def cut_to_fewer_ranks() -> Iterator[Step]:
@@ -175,7 +177,7 @@ def cut_to_fewer_ranks() -> Iterator[Step]:
     tables = f"ranks.csv probes.csv {stitches}/grid.csv"
     figure = "sensitivity.png"
     options = f"{tables} -o {figure}"
-    yield Step("Draw the sensitivity curves", sensitivity_figure.draw, options, figure, figure)
+    yield Step("Draw the sensitivity curves", sensitivity_figure.draw, options, figure, [figure])
     table = "statistics.csv"
     options = f"{tables} similarity.csv results/dm/grid.csv -o {table}"
     yield Step("Test which measure can be trusted", rank_statistics.statistics, options, table)
@@ -196,7 +198,7 @@ def take(todo: Sequence[Step]) -> None:
             with open(log, "a") as file:
                 print(step.command, file=file)
             note(f"{number} of {len(todo)} steps are finished")
-            if step.figure == PICTURE:
+            if PICTURE in step.figures:
                 note(f"\nThe first picture is {Path(PICTURE).resolve()}")
 
 
@@ -264,7 +266,7 @@ def run_step(step: Step) -> int:
     words_of_demo = sys.argv
     sys.argv = words  # which the files record as their command
     try:
-        with contextlib.redirect_stdout(sys.stderr), figures.left_out(not step.figure):
+        with contextlib.redirect_stdout(sys.stderr), left_out(except_for=step.figures):
             status = cli.run(module.parser(), experiment, words[1:])
     finally:
         sys.argv = words_of_demo
@@ -294,7 +296,7 @@ def report(folder: Path) -> Path:
         "end network's own: it has never seen such activations.*",
         "## Where is the image lost?",
         backwards(verdicts),
-        "![Share of identified images from the end layer to the output](paper_way.png)",
+        f"![Share of identified images from the end layer to the output]({WAY})",
         "*Figure 2. The share of identified images at the end layer, at each block behind it, and in "
         "the output. An accurate stitch loses the image where its line falls below the black one.*",
         "## Other closed forms",

@@ -458,6 +458,19 @@ def test_axes_end_where_values_are_possible(tmp_path, drawn_figures):
     assert ratio.get_ylim()[0] == 0 and ratio.get_ylim()[1] >= 3
 
 
+def test_only_named_figures_are_drawn_where_figures_are_left_out(tmp_path, drawn_figures):
+    def draw(*names: str) -> None:
+        for name in names:
+            curves(tmp_path / name, [CurvePanel({"a": {1: 0.5, 2: 0.6}}, "cka")], x_label="rank")
+
+    with figures.left_out(except_for=["b.png"]):
+        draw("a.png", "b.png")
+        with figures.left_out():
+            draw("b_2.png")
+    draw("c.png")
+    assert list(drawn_figures) == ["b.png", "c.png"]
+
+
 def test_markers_at_the_ends_of_an_axis_are_drawn_whole(tmp_path, drawn_figures):
     panel = CurvePanel({"a": {"x": 0.0, "y": 1.0}}, "accuracy")
     curves(tmp_path / "c.png", [panel], x_label="layer", layers=["x", "y"])

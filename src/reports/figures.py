@@ -9,7 +9,7 @@ import io
 import math
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -31,31 +31,34 @@ YELLOW = "#F0E442"
 BLUE = "#0072B2"
 VERMILION = "#D55E00"
 
-_are_left_out = False
+_to_draw: Collection[str] | None = None  # names of figures; None: all
 
 
 @contextlib.contextmanager
-def left_out(are_left_out: bool = True) -> Iterator[None]:
+def left_out(are_left_out: bool = True, *, except_for: Collection[str] = ()) -> Iterator[None]:
     """Draw no figures while the block runs, or draw figures as usual if `are_left_out` is false.
 
     Drawing takes longer than writing tables, which counts for many small tables.
+
+    Args:
+        except_for: names of figures that are drawn all the same, such as "verdict.png".
     """
-    global _are_left_out
-    before = _are_left_out
-    _are_left_out = are_left_out
+    global _to_draw
+    before = _to_draw
+    _to_draw = except_for if are_left_out else None
     try:
         yield
     finally:
-        _are_left_out = before
+        _to_draw = before
 
 
 def can_draw(path: Path) -> bool:
     """Return whether the figure at `path` can be drawn; warn if matplotlib is not installed.
 
     Returns:
-        False inside of `left_out`, or without matplotlib.
+        False if it is left out, or without matplotlib.
     """
-    if _are_left_out:
+    if _to_draw is not None and path.name not in _to_draw:
         return False
     if importlib.util.find_spec("matplotlib") is None:
         warn(f"{path} was not drawn: matplotlib is not installed")
