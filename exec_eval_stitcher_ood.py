@@ -99,11 +99,12 @@ def add_networks(options: cli.Parser) -> None:
     add("--end-type", type=cli.network, help=named_here.format("end"))
 
 
-def evaluate(args, session=None) -> None:
+def evaluate(args, session=None, measured=None) -> None:
     """Run the experiment.
 
     Args:
         session: shares its networks, images and reference with further experiments.
+        measured: `MeasuredStitches`; if they are all stitches of the folder, none runs again.
     """
     from itertools import chain
     from pathlib import Path
@@ -114,9 +115,15 @@ def evaluate(args, session=None) -> None:
     from src.ground.console import note
     from src.ground.runtime import device_of
     from src.runs.folders import newest_by_experiment, read_runs
-    from src.runs.reloading import check_data, check_images, check_runs, with_records
+    from src.runs.reloading import (
+        check_data,
+        check_images,
+        check_runs,
+        rebuild_grids,
+        with_records,
+    )
     from src.runs.run import claimed
-    from src.runs.scored_runs import score_runs
+    from src.runs.scored_runs import check_scored, score_runs
     from src.runs.session import Session
     from src.tables.evaluation_rows import evaluation_files
     from src.tables.image_records import short_images
@@ -152,12 +159,23 @@ def evaluate(args, session=None) -> None:
     experiments = with_records(experiments, names, fingerprints)
 
     with claimed([*tables.values(), identification]):
-        # The reference: detectors and validity at the end layers, the end network's own scores
-        reference = refer_to(end, end_name, args, scores, runs, test_set, loading, session)
+        unusable = []
+        if measured and measured.are_all_of(runs):
+            reference = measured.reference
+            scored = measured.scored(experiments)
+            check_usable(scored, reference, skipped)
+        else:
+            # The reference: detectors and validity at the end layers, the end network's own scores
+            layers = end_layers_of(runs)
+            reference = refer_to(end, end_name, args, scores, layers, test_set, loading, session)
 
-        # The stitches
-        grids, unusable = rebuild_stitches(experiments, front, end, reference, skipped)
-        scored = score_runs(grids, reference, other_data=args.other_data)
+            # The stitches
+            grids, unusable = rebuild_grids(
+                experiments, front, end, image_shape=test_set.image_shape
+            )
+            check_usable(grids, reference, [*skipped, *unusable])
+            scored = score_runs(grids, reference)
+        check_scored(scored, other_data=args.other_data)
 
         # The metrics
         write_results(args, scored, reference, files, tables, identification, names)
@@ -202,28 +220,23 @@ def networks_of(args, runs, test_set, session):
     return networks
 
 
-def rebuild_stitches(experiments, front, end, reference, skipped):
-    """Rebuild the stitches of runs; warn of all that was skipped.
+def check_usable(stitches, reference, reasons) -> None:
+    """Warn of all that was skipped; raise a UserError if no stitch or no detector is left.
 
-    Returns:
-        Grids with their runs, and a reason for each run that cannot be used.
+    Args:
+        reasons: for each skipped run.
     """
     from src.ground.console import warn
     from src.ground.errors import UserError
-    from src.runs.reloading import rebuild_grids
 
-    options = reference.options
-    image_shape = options.test.image_shape
-    grids, unusable = rebuild_grids(experiments, front, end, image_shape=image_shape)
-    for reason in (*skipped, *reference.missing, *unusable):
+    for reason in (*reasons, *reference.missing):
         warn(f"skipped: {reason}")
-    if not grids or not reference.detectors:
+    if not stitches or not reference.detectors:
         raise UserError(
             "nothing could be evaluated: train detectors with "
             "exec_train_representation_classifier.py, or give --detector mahalanobis, which needs "
             "no training"
         )
-    return grids, unusable
 
 
 def begin_tables(args, scores, files) -> tuple:
@@ -237,10 +250,21 @@ def begin_tables(args, scores, files) -> tuple:
     return tables, Run.beside(files.way, vars(args))
 
 
-def refer_to(end, end_name, args, scores, runs, test_set, loading, session):
+def end_layers_of(runs) -> list:
+    """Return the end layers of runs, by depth."""
+    from src.tables.matrices import by_depth, depths_of
+
+    rows = [run.row for run in runs]
+    return by_depth((row.end_layer for row in rows), depths_of(rows, "end"))
+
+
+def refer_to(end, end_name, args, scores, layers, test_set, loading, session):
     """Return the reference for stitches into the end network; a new one if options have changed.
 
     The session keeps the reference for further folders of stitches.
+
+    Args:
+        layers: the end layers, by depth.
     """
     from functools import partial
     from pathlib import Path
@@ -248,7 +272,7 @@ def refer_to(end, end_name, args, scores, runs, test_set, loading, session):
     from src.ood.reference import make_reference
     from src.runs.store import DetectorStore, load_trained
 
-    options = evaluation_options(args, scores, runs, test_set, loading, session)
+    options = evaluation_options(args, scores, layers, test_set, loading, session)
     store = Path(args.ood_detector_dir)
     load_training_set = partial(
         session.dataset, args.dataset, args.dataset_root, train=True, **loading
@@ -262,10 +286,19 @@ def refer_to(end, end_name, args, scores, runs, test_set, loading, session):
     return session.reference(end_name, store, options, make)
 
 
-def evaluation_options(args, scores, runs, test_set, loading, session):
+def reference_of(grid, end_name, args, test_set, session):
+    """Return the reference for the stitches of a grid, which have no files yet."""
+    from src.choices.scores import scores_by_title
+
+    loading = cli.load_options(args, test_set.device)
+    scores = scores_by_title(args.detector)
+    layers = sorted(grid.end_layers, key=grid.end.depth)
+    return refer_to(grid.end, end_name, args, scores, layers, test_set, loading, session)
+
+
+def evaluation_options(args, scores, layers, test_set, loading, session):
     """Return the options of the evaluation, with all images but the training images."""
     from src.ood.reference import EvaluationOptions
-    from src.tables.matrices import by_depth, depths_of
 
     def images_of(name, root, option):
         """Load test images of the same shape as the images of -d; None without a name."""
@@ -277,9 +310,8 @@ def evaluation_options(args, scores, runs, test_set, loading, session):
 
     id_data = images_of(args.id_dataset, args.id_dataset_root, "-idd")
     sanity_data = images_of(args.sanity_check_dataset, args.sanity_check_dataset_root, "-scd")
-    rows = [run.row for run in runs]
     return EvaluationOptions(
-        layers=tuple(by_depth((row.end_layer for row in rows), depths_of(rows, "end"))),
+        layers=tuple(layers),
         scores=scores,
         with_validity=args.validity,
         batch_size=args.batch_size,

@@ -5,6 +5,7 @@ The stitches are made by direct matching or by task loss matching.
 """
 
 import sys
+from typing import Any, NamedTuple
 
 from src import cli
 from src.choices import AUTO, C2T_CLS_TOKENS, STITCHING_TYPES, T2C_CLS_TOKENS, UPSAMPLE_MODES
@@ -152,6 +153,21 @@ def add_ranks(options: cli.Parser) -> None:
     )
 
 
+class Setup(NamedTuple):
+    """What an experiment works with."""
+
+    front: Any  # the two networks
+    end: Any
+    train_set: Any  # the images, see `load_images`
+    test_set: Any
+    settings: Any  # of the training
+    objective: Any
+    eigh: Any  # decomposes the moments of direct matching
+    groups: list[Any]  # the `GridRuns` of pairs that run together
+    skipped: dict[Any, str]  # the reason by pair that cannot be stitched
+    has_several: bool  # whether there are several pairs
+
+
 def stitch(args, session=None) -> None:
     """Run the experiment.
 
@@ -159,23 +175,30 @@ def stitch(args, session=None) -> None:
         args: the parsed options.
         session: a `Session`; experiments of one session share networks and images.
     """
+    from src.runs.session import Session
+
+    setup = set_up(args, session or Session())
+    rows = {}
+    for runs in setup.groups:
+        if runs.layers:
+            grid, matched = make_stitches(args, runs, setup)
+            score = evaluate(grid, setup.test_set, args.batch_size)
+            rows |= finish(runs, grid, score, matched)
+    conclude(args, setup, rows)
+
+
+def set_up(args, session) -> Setup:
+    """Load networks and images, and begin the runs."""
     from dataclasses import replace
-    from pathlib import Path
 
     from src.datasets import dataset_info
-    from src.ground.console import listed, warn
-    from src.ground.grouping import grouped
     from src.ground.runtime import device_of
-    from src.reports.grid_tables import update_grid
     from src.runs.check import check_options
-    from src.runs.session import Session
     from src.stitching import chosen_options
     from src.stitching.objectives import objective_of
     from src.tables.experiments import Experiment
 
     # Two networks, and a stitching layer for each pair of their layers
-    if session is None:
-        session = Session()
     objective = objective_of(args.objective)
     device = device_of(args.gpu)
     spec = dataset_info(args.dataset, labelled=True).spec
@@ -194,20 +217,17 @@ def stitch(args, session=None) -> None:
     if args.stitching_type == AUTO:
         experiment = replace(experiment, chosen=chosen_options(layers))
 
-    # The folders of the runs
-    directory = Path("results", args.save_dir)
-    rows = {}
-    for runs in begin_runs(args, directory, layers, experiment):
-        if runs.layers:
-            rows |= run_grid(
-                args, runs, front.network, end.network, *images, settings, objective, session.eigh
-            )
-
-    # The accuracies, and the table of all runs in the folder
-    report(args, rows)
-    update_grid(directory, create=len(layers) > 1)
-    for reason, pairs in grouped(skipped, skipped.get).items():
-        warn(f"not stitched: {listed(pairs)}: {reason}")
+    return Setup(
+        front.network,
+        end.network,
+        *images,
+        settings,
+        objective,
+        session.eigh,
+        begin_runs(args, layers, experiment),
+        skipped,
+        has_several=len(layers) > 1,
+    )
 
 
 def control_of(front, args, session, device):
@@ -262,14 +282,17 @@ def load_images(args, session, device):
     return train_set, cli.load_split(args, session, device, train=False)
 
 
-def begin_runs(args, directory, layers, experiment) -> list:
+def begin_runs(args, layers, experiment) -> list:
     """Return the `GridRuns` of all pairs; with `--resume`, of the pairs that remain.
 
     All pairs share frozen networks. If BatchNorm statistics move, each pair needs copies of the
     networks, and runs by itself.
     """
+    from pathlib import Path
+
     from src.runs.stitch_runs import GridRuns
 
+    directory = Path("results", args.save_dir)
     groups = [layers]
     if not is_frozen(args):
         groups = [{pair: layer} for pair, layer in layers.items()]
@@ -280,49 +303,76 @@ def begin_runs(args, directory, layers, experiment) -> list:
     return runs_of_groups
 
 
-def run_grid(args, runs, front, end, train_set, test_set, settings, objective, eigh):
-    """Match, train and evaluate stitches on shared passes; write a folder for each.
+def make_stitches(args, runs, setup):
+    """Match and train stitches on shared passes.
 
     Args:
         runs: the `GridRuns` of the stitches.
-        front: the front network.
-        end: the end network.
-        train_set: the training images, see `load_images`.
-        test_set: the test images.
-        settings: of the training.
-        objective: the loss of the training.
-        eigh: decomposes the moments of direct matching.
 
     Returns:
-        The `StitchRow` of each pair.
+        The grid of the stitches, and the `Matching` of each pair.
     """
     from datetime import datetime
 
-    from src.ground.console import progress
     from src.stitching import Grid
     from src.training import train
 
     runs.start = datetime.now()
     grid = Grid(
-        front,
-        end,
+        setup.front,
+        setup.end,
         runs.layers,
-        objective=objective,
+        objective=setup.objective,
         front_rank=args.front_stitch_rank,
         l1_coef=args.l1_coef,
         frozen=is_frozen(args),
     )
-    matched = match(args, front, end, runs.layers, train_set, eigh)
+    matched = match(args, setup, runs.layers)
     if args.n_epochs:
-        for history, state in train(grid, train_set, test_set, settings, state=runs.state):
+        images = (setup.train_set, setup.test_set)
+        for history, state in train(grid, *images, setup.settings, state=runs.state):
             runs.log(history, state)
+    return grid, matched
 
-    n_batches = test_set.n_batches(args.batch_size)
-    batches = progress(test_set.batches(args.batch_size), "evaluating", n_batches)
+
+def evaluate(grid, test_set, batch_size):
+    """Return the `GridScore` of stitches on the test images."""
+    from src.ground.console import progress
+
+    n_batches = test_set.n_batches(batch_size)
+    return grid.evaluate(progress(test_set.batches(batch_size), "evaluating", n_batches))
+
+
+def finish(runs, grid, score, matched) -> dict:
+    """Write a folder for each stitch; return the `StitchRow` of each pair.
+
+    Args:
+        runs: the `GridRuns` of the stitches.
+        score: the `GridScore`.
+        matched: the `Matching` of each pair.
+    """
     whole_networks = None
     if not grid.frozen:
         whole_networks = (grid.front, grid.end)
-    return runs.finish(grid.evaluate(batches), matched, whole_networks=whole_networks)
+    return runs.finish(score, matched, whole_networks=whole_networks)
+
+
+def conclude(args, setup, rows) -> None:
+    """Report the accuracies, and write the table of all runs in the folder.
+
+    Args:
+        rows: the `StitchRow` of each pair.
+    """
+    from pathlib import Path
+
+    from src.ground.console import listed, warn
+    from src.ground.grouping import grouped
+    from src.reports.grid_tables import update_grid
+
+    report(args, rows)
+    update_grid(Path("results", args.save_dir), create=setup.has_several)
+    for reason, pairs in grouped(setup.skipped, setup.skipped.get).items():
+        warn(f"not stitched: {listed(pairs)}: {reason}")
 
 
 def report(args, rows) -> None:
@@ -345,7 +395,7 @@ def report(args, rows) -> None:
         table("accuracy of the stitched network", *accuracies(rows.values()))
 
 
-def match(args, front, end, layers, train_set, eigh):
+def match(args, setup, layers) -> dict:
     """Set stitching layers to the closed form of `--init`; return the `Matching` of each pair.
 
     It is {} if `--init` is no closed form.
@@ -359,12 +409,13 @@ def match(args, front, end, layers, train_set, eigh):
         "form": args.init,
         "rank": args.front_pinv_rank,
         "cutoff": args.pinv_cutoff,
-        "eigh": eigh,
+        "eigh": setup.eigh,
     }
+    networks = (setup.front, setup.end)
     if args.n_pinv_init_samples == "auto":
-        return match_until_settled(front, end, layers, train_set, **order, **solution)
-    batches = matching_batches(train_set, args.n_pinv_init_samples, **order, form=args.init)
-    return match_layers(front, end, layers, *batches, **solution)
+        return match_until_settled(*networks, layers, setup.train_set, **order, **solution)
+    batches = matching_batches(setup.train_set, args.n_pinv_init_samples, **order, form=args.init)
+    return match_layers(*networks, layers, *batches, **solution)
 
 
 def main(argv=None) -> int:

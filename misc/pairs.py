@@ -409,11 +409,40 @@ def run_claimed(unit: Unit, session: "Session", *, aside: str) -> bool:
 
 
 def run_calls(unit: Unit, session: "Session") -> None:
-    """Run the scripts of a unit, and remove the remains of a killed process."""
-    from src.runs.folders import remove_remains
-
-    for call in unit.calls:
-        with silenced(notes=False):
+    """Run the scripts of a unit."""
+    with silenced(notes=False):
+        if unit.is_table:
+            (call,) = unit.calls
             call.function(call.options, session)
-        if call.script is exec_stitch:  # its finished runs are evaluated next
-            remove_remains(unit.place)
+        else:
+            stitch_and_evaluate(unit, session)
+
+
+def stitch_and_evaluate(unit: Unit, session: "Session") -> None:
+    """Stitch a pair of networks, and evaluate the stitches; the test images pass once for both.
+
+    If some stitches were finished before, all are evaluated from their files.
+    """
+    from src.judge import measure_grids
+    from src.runs.folders import remove_remains
+    from src.runs.scored_runs import MeasuredStitches
+
+    stitching, evaluation = (call.options for call in unit.calls)
+    setup = exec_stitch.set_up(stitching, session)
+    (runs,) = setup.groups  # one, as both networks are frozen
+    rows = {}
+    measured = None
+    if runs.layers:
+        grid, matched = exec_stitch.make_stitches(stitching, runs, setup)
+        end = unit.networks[1].named(seed=stitching.seed)
+        end = end._replace(weights=stitching.end_model_path_sha256)
+        reference = exec_eval_stitcher_ood.reference_of(
+            grid, end, evaluation, setup.test_set, session
+        )
+        score, scores = measure_grids({unit.title: grid}, reference)[unit.title]
+        rows = exec_stitch.finish(runs, grid, score, matched)
+        folders = {row.folder: scores[pair] for pair, row in rows.items()}
+        measured = MeasuredStitches(reference, folders)
+    exec_stitch.conclude(stitching, setup, rows)
+    remove_remains(unit.place)  # of a killed process
+    exec_eval_stitcher_ood.evaluate(evaluation, session, measured)

@@ -635,23 +635,40 @@ def _made(
 
 
 def _measured(made: Mapping[str, _MadeStitches], reference: Reference) -> dict[str, list[_Stitch]]:
-    """Measure the stitches of all forms on the test images, in one pass of each network."""
-    grids = {form: stitches.grid for form, stitches in made.items()}
+    """Measure the stitches of all forms on the test images."""
+    measured = measure_grids({form: stitches.grid for form, stitches in made.items()}, reference)
+    return {form: _with_scores(stitches, *measured[form]) for form, stitches in made.items()}
+
+
+class MeasuredGrid(NamedTuple):
+    """The measurements of the stitches of a grid."""
+
+    score: GridScore
+    scores: dict[Pair, StitchScores]
+
+
+@torch.no_grad()
+def measure_grids(grids: Mapping[str, Grid], reference: Reference) -> dict[str, MeasuredGrid]:
+    """Measure what `Grid.evaluate` and `score_grid` measure, in one pass over the test images.
+
+    Args:
+        grids: of the same layers of two networks, frozen.
+        reference: of the end network.
+    """
     any_grid, *_ = grids.values()
     for grid in grids.values():
         grid.train(False)
-    evaluations = {form: GridEvaluation(grid) for form, grid in grids.items()}
-    scorings = {form: GridScoring(grid, reference) for form, grid in grids.items()}
+    evaluations = {name: GridEvaluation(grid) for name, grid in grids.items()}
+    scorings = {name: GridScoring(grid, reference) for name, grid in grids.items()}
     for batch in reference.test_batches():
         front_acts, end_acts = any_grid.activations(batch.images)
-        for form, grid in grids.items():
-            evaluations[form].add_networks(batch.images, batch.labels, front_acts, end_acts)
-            for pairs, stitched in grid.stitched(front_acts, batch.images, scorings[form].ways):
-                evaluations[form].add_stitches(pairs, stitched, end_acts)
-                scorings[form].add_stitches(pairs, stitched, batch)
+        for name, grid in grids.items():
+            evaluations[name].add_networks(batch.images, batch.labels, front_acts, end_acts)
+            for pairs, stitched in grid.stitched(front_acts, batch.images, scorings[name].ways):
+                evaluations[name].add_stitches(pairs, stitched, end_acts)
+                scorings[name].add_stitches(pairs, stitched, batch)
     return {
-        form: _with_scores(stitches, evaluations[form].score(), scorings[form].scores())
-        for form, stitches in made.items()
+        name: MeasuredGrid(evaluations[name].score(), scorings[name].scores()) for name in grids
     }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from misc import all_pairs
+from misc import all_pairs, pairs
 from src.ground.errors import Busy
 from src.models import Network, build_model
 from src.reports import figures
@@ -150,12 +150,15 @@ def test_networks_are_loaded_once_and_compared_by_one_pass_each(
 
 
 def test_images_pass_once_whatever_the_number_of_pairs(networks, few, monkeypatch):
-    """Matched images and test images pass once through each network. As an end network, it also sees
-    the training images, and the identified images with their foils."""
+    """Matched images and test images pass once through each network, and test images once through
+    each stitch. As an end network, it also sees the training images, and the identified images with
+    their foils."""
     seen, activations = Counter(), Network.activations
 
     def count(network, x, names, *, after=None, images=None):
-        if after is None and len(x) > 1:  # a single blank image tells shapes
+        if after:
+            seen["stitches"] += len(x)
+        elif len(x) > 1:  # a single blank image tells shapes
             weights = network.module.state_dict().values()
             seen[sum(float(weight.sum()) for weight in weights)] += len(x)
         return activations(network, x, names, after=after, images=images)
@@ -167,6 +170,7 @@ def test_images_pass_once_whatever_the_number_of_pairs(networks, few, monkeypatc
         methods = ["--methods", "pinv", "covariance"]
         seen.clear()
         run(SCRIPT, *OPTIONS, "--no-similarity", *methods, cwd=folder)
+        assert seen.pop("stitches") == n * (n - 1) * len(methods[1:]) * 2 * 2 * 80
         assert len(seen) == n
         n_seen[n] = set(seen.values())
     assert n_seen[2] == n_seen[4] == {100 + 80 + 200 + 2 * 80}
@@ -300,6 +304,23 @@ def test_a_unit_is_taken_up_where_its_process_was_killed(networks, few, monkeypa
         left.glob(".*.part")
     )
     assert all((path / "config.txt").exists() for path in left.glob("2*"))
+
+
+def test_stitches_without_an_evaluation_are_evaluated_from_their_files(networks, few, monkeypatch):
+    whole, killed = networks("whole", 2), networks("killed", 2)
+    options = [*OPTIONS, "--no-similarity", "--methods", "covariance", "hint:1"]
+
+    def die(*given, **more):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pairs.exec_eval_stitcher_ood, "evaluate", die)
+        run(SCRIPT, *options, cwd=killed, status=130)
+    left = killed / "results" / "all" / "covariance" / "b-a"
+    assert len(list(left.glob("2*/config.txt"))) == 4 and not list(left.glob("ood_*"))
+    for folder in (whole, killed):
+        run(SCRIPT, *options, cwd=folder)
+    assert content(killed / "results") == content(whole / "results")
 
 
 # ---- Refusals

@@ -30,22 +30,53 @@ class ScoredRun(NamedTuple):
     experiment: str  # the title of the run's experiment
 
 
-def score_runs(
-    grids: Iterable[GridOfRuns], reference: Reference, *, other_data: bool = False
-) -> list[ScoredRun]:
-    """Score the stitches of all runs; return the runs by end layer.
+class MeasuredStitches(NamedTuple):
+    """The scores of stitches that this process has just made."""
 
-    A run whose activations are not finite is warned of, and so is one with another accuracy than
-    when it was stitched.
+    reference: Reference
+    scores: dict[str, StitchScores]  # by the name of the run's folder
 
-    Args:
-        other_data: the test images are other data than the runs were made on.
-    """
+    def are_all_of(self, runs: Iterable[StitchingRun]) -> bool:
+        """Return whether all runs have scores."""
+        return all(run.folder.name in self.scores for run in runs)
+
+    def scored(self, experiments: Mapping[str, Sequence[StitchingRun]]) -> list[ScoredRun]:
+        """Return runs with their scores, by end layer.
+
+        Args:
+            experiments: the runs of each experiment by its title.
+        """
+        scored = [
+            ScoredRun(run, self.scores[run.folder.name], title)
+            for title, runs in experiments.items()
+            for run in runs
+        ]
+        return _by_end_layer(scored, self.reference)
+
+
+def score_runs(grids: Iterable[GridOfRuns], reference: Reference) -> list[ScoredRun]:
+    """Score the stitches of all runs; return the runs by end layer."""
     scored = []
     for grid, runs, experiment in grids:
         scores_of_pair = score_grid(grid, reference)
         for pair, run in runs.items():
             scored.append(ScoredRun(run, scores_of_pair[pair], experiment))
+    return _by_end_layer(scored, reference)
+
+
+def _by_end_layer(scored: Iterable[ScoredRun], reference: Reference) -> list[ScoredRun]:
+    """Sort runs by the depth of their end layers."""
+    layers = reference.options.layers
+    return sorted(scored, key=lambda of_run: layers.index(of_run.run.row.end_layer))
+
+
+def check_scored(scored: Iterable[ScoredRun], *, other_data: bool) -> None:
+    """Warn of runs whose activations are not finite, and of runs with another accuracy than when
+    they were stitched.
+
+    Args:
+        other_data: the test images are other data than the runs were made on.
+    """
     for run, scores, _ in scored:
         if not scores.is_finite:
             warn(
@@ -57,8 +88,6 @@ def score_runs(
                 f"{run.folder}: this stitch had an accuracy of {run.row.accuracy:.4f} when it was made, and has "
                 f"{scores.accuracy:.4f} now: images, networks or user code have changed; stitch it again"
             )
-    layers = reference.options.layers
-    return sorted(scored, key=lambda of_run: layers.index(of_run.run.row.end_layer))
 
 
 def evaluation_rows(
