@@ -1,6 +1,7 @@
 """The calls of modules in a pass of a network: their order, nesting, outputs and dependencies.
 
-An output is a tensor, or a tuple, list, dict or dataclass of outputs.
+An output is a tensor, or a tuple, list, dict or dataclass of outputs. `steady` makes passes that can be
+compared, and that leave random generators and buffers as they were.
 """
 
 from __future__ import annotations

@@ -331,7 +331,7 @@ class Passes:
     def _short_pass_gives(self, expected: Values, x: Tensor, after: str) -> bool:
         """Return whether a short pass gives the expected values behind `after`, from its value x."""
         try:
-            self._recorded_outputs(after)
+            self._recorded_outputs(after)  # by a pass of its own, before the seed is set
             with steady(self.module, self.images):
                 values = self._short_pass(x, list(expected), after)
         except Exception:  # the module may refuse values of different images
