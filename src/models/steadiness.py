@@ -19,7 +19,7 @@ from torch import Tensor
 
 from src.ground.images import ImageSpec
 from src.ground.runtime import full_precision, generator
-from src.models.calls import steady
+from src.models.calls import logits_of, steady
 from src.models.network import Network
 from src.values import OF_BATCH, RANDOM
 
@@ -84,7 +84,8 @@ def _logits(network: Network, batches: Sequence[Tensor], *, seeds: Sequence[int]
         for batch, seed in zip(batches, seeds, strict=True):
             images = batch.to(like, copy=True)  # a network may change them in place
             with steady(network.module, images, seed=seed):
-                logits.append(network(images).flatten(1).double())
+                output = network.module(images)
+            logits.append(logits_of(output).flatten(1).double())
     return logits
 
 
