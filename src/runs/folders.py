@@ -40,7 +40,6 @@ SUMMARY = {
 }
 N_SUMMARY_LINES = 7  # lines with values at the start of `summary.txt`
 
-METRICS = columns(Metrics)
 # Metrics that are undefined for some stitches
 MAY_BE_UNDEFINED = ("kappa", "front_accuracy", "r2_matched", "r2_test")
 
@@ -104,7 +103,7 @@ def write_metrics(
         sparsity: the share of weights up to each threshold, by threshold.
         further: more entries of `metrics.json`.
     """
-    values = {name: getattr(row, name) for name in METRICS}
+    values = {name: getattr(row, name) for name in columns(Metrics)}
     for name, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):
             values[name] = None

@@ -210,8 +210,8 @@ class Grid(Task[Pair]):
             UserError: the logits of a network or a stitch are not finite.
             ValueError: the batches are no pairs of images and labels.
         """
-        self.train(False)
         evaluation = GridEvaluation(self)
+        self.train(False)
         for images, labels in batches_in(batches):
             front_acts, end_acts = self.activations(images)
             evaluation.add_networks(images, labels, front_acts, end_acts)
@@ -345,7 +345,7 @@ class GridEvaluation:
     A batch is added by `add_networks`, and then `add_stitches` for each group of stitches.
 
     Args:
-        grid: in evaluation mode.
+        grid: to be in evaluation mode when batches are added.
     """
 
     def __init__(self, grid: Grid):

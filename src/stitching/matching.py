@@ -3,7 +3,7 @@ are in `closed_forms`."""
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from typing import NamedTuple
@@ -221,14 +221,13 @@ def grid_moments(
     return total
 
 
-def _slices(sources: Activations, targets: Activations) -> Iterator[slice]:
+def _slices(sources: Activations, targets: Activations) -> list[slice]:
     """Split the rows of a batch, so that not more than `AT_ONCE` numbers are copied to float64
     together."""
     activations = [*sources.values(), *targets.values()]
     n_numbers = sum(activation[0].numel() for activation in activations)
     n_rows = max(1, AT_ONCE // n_numbers)
-    for first in range(0, len(activations[-1]), n_rows):
-        yield slice(first, first + n_rows)
+    return [slice(first, first + n_rows) for first in range(0, len(activations[-1]), n_rows)]
 
 
 def pooled(moments: GridMoments, further: GridMoments) -> GridMoments:
