@@ -173,8 +173,8 @@ def find_best_matches(args) -> None:
     from src.collected.best_matches import best_matches
     from src.ground.console import note
     from src.ground.errors import UserError
-    from src.reports.chosen import chosen_rows
     from src.reports.match_report import print_layers, print_shares, write_files
+    from src.tables.chosen import chosen_rows
 
     rows = best_matches(*measured_in(args))
     if not rows:
@@ -264,10 +264,10 @@ def write_accuracies(args, path: Path, runs, newest, names) -> None:
         runs: all of them.
         newest: the newest of repeated runs.
     """
+    from src.collected.grid_matrices import printed_matrices
     from src.collected.verdicts import judge_runs
     from src.ground.console import note, table
     from src.ground.files import write_csv
-    from src.reports.grid_figures import printed_matrices
     from src.reports.grid_tables import update_grid, write_grid
     from src.tables.tables import to_record
     from src.tables.verdict_rows import interval_columns

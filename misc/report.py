@@ -175,6 +175,7 @@ def parts_of_page(folder: Path, results: Results, judged: Judged, matches, *, st
 
 def write_verdicts(folder: Path, judged: Judged, *, caption: str) -> None:
     """Write the files of misc/verdict.py."""
+    from src.collected.sections import parts_of
     from src.ground.console import silenced
     from src.reports import verdict_report
 
@@ -184,7 +185,7 @@ def write_verdicts(folder: Path, judged: Judged, *, caption: str) -> None:
         lines = verdict_report.sentences(rows, limits, tests)
         with silenced():
             verdict_report.write_tables(path, rows, lines, groups=groups, tests=tests)
-            parts = verdict_report.parts_of(rows)
+            parts = parts_of(rows)
             verdict_report.draw(path, parts, limits, caption=caption, groups=groups, tests=tests)
 
 

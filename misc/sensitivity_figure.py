@@ -72,12 +72,18 @@ def draw(args) -> None:
 
 def caption_of(tables) -> str:
     """Return the caption of the figure: the networks and the data of the tables."""
-    from src.reports.captions import caption, network
-    from src.tables.network_names import short
+    from src.reports.captions import headline
+    from src.tables.network_names import networks_in_words
 
-    networks = dict.fromkeys(network(name.path, name.type) for name in tables.networks)
-    datasets = dict.fromkeys(map(short, tables.datasets))
-    return caption(networks=", ".join(networks), data=", ".join(datasets))
+    paths = [name.path for name in tables.networks]
+    kinds = [name.type for name in tables.networks]
+    networks = networks_in_words(paths, kinds, sign="and")
+    data = tables.datasets[0] if len(tables.datasets) == 1 else ""
+    text = headline(
+        f"Similarity of layers of {networks}, and accuracy, where a layer keeps fewer principal components",
+        data=data,
+    )
+    return f"{text} Measures of similarity are 0 for unrelated and 1 for equal layers."
 
 
 def chosen_pairs(
@@ -162,7 +168,7 @@ def measured_curves(tables, pair: tuple[str, str]) -> list[RankCurve]:
             continue
         probed.add((first.front.network.name, first.dataset))
         values = values_of_pair[pair]
-        label = f"stitching accuracy ({first.method})"
+        label = first.method
         if first.method == SIMILARITY:
             measure = measure_of(first.quantity)
             label = measure.similarity_title
@@ -173,7 +179,7 @@ def measured_curves(tables, pair: tuple[str, str]) -> list[RankCurve]:
     for (network, layer, data), probes in tables.probes.items():
         if layer == pair[0] and {(network, data), (network, None)} & probed:
             accuracies = {rank: probe.accuracy for rank, probe in probes.items()}
-            curves.append(RankCurve("probe accuracy", f"{network}, {data}", accuracies))
+            curves.append(RankCurve("linear probe", f"{network}, {data}", accuracies))
     return curves
 
 

@@ -79,6 +79,7 @@ def give_verdict(args) -> None:
     from src.collected import record
     from src.collected.between_groups import compare_groups, note_on_layers, values_of_verdicts
     from src.collected.named_networks import named_by_list
+    from src.collected.sections import parts_of
     from src.collected.verdicts import judge_runs, similarity_columns
     from src.ground.console import listed, note, result, warn
     from src.reports import verdict_report
@@ -116,7 +117,7 @@ def give_verdict(args) -> None:
     if args.verbose:
         verdict_report.print_verdicts(verdicts)
         result()
-    parts = verdict_report.parts_of(verdicts)
+    parts = parts_of(verdicts)
     verdict_report.print_matrices(parts)
     if groups:
         verdict_report.print_groups(groups)

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from src.reports.grid_figures import mean_matrices
+from src.collected.grid_matrices import mean_matrices
 from src.tables.architectures import architecture_pairs
 from tests.commands import run, says
 from tests.result_rows import stitch_row

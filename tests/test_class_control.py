@@ -11,7 +11,9 @@ import torch
 from scipy import stats
 from torch import nn
 
+from src.collected import sections
 from src.collected.between_groups import values_of_verdicts
+from src.collected.grid_matrices import mean_matrices
 from src.collected.measurements import layer_values, measurement_rows
 from src.collected.named_networks import named_networks
 from src.collected.verdicts import judge_runs
@@ -20,7 +22,6 @@ from src.ground.files import write_text
 from src.models import Network, build_model
 from src.models.control import ClassControl, set_statistics, with_class
 from src.reports import verdict_report
-from src.reports.grid_figures import mean_matrices
 from src.runs.checkpoints import load_control, load_model, load_state
 from src.statistics.significance import mcnemar_p
 from src.tables.evaluation_rows import way_file
@@ -391,7 +392,7 @@ def test_controls_are_reported_apart(tmp_path, rng):
     p_values = {row.networks: (row.p_below, row.p_above) for row in together}
     assert {row.networks: (row.p_below, row.p_above) for row in alone}.items() <= p_values.items()
     assert {row.control for row in together} == {None, "class"}
-    of_pairs, of_controls = (section.title for section in verdict_report.sections_of(together))
+    of_pairs, of_controls = (section.title for section in sections.sections_of(together))
     assert says(of_pairs, "direct matching", "2 pairs of networks")
     assert says(of_controls, "direct matching", "2 pairs", "the class of a front", "untrained")
     names = named_networks([network for run in runs for network in run.row.networks], {})
@@ -401,7 +402,7 @@ def test_controls_are_reported_apart(tmp_path, rng):
     text = "\n".join(verdict_report.sentences(together, Limits()))
     assert says(text, "2 similar pairs", "control 2 identify more")
     assert text.count("with a control") == 1
-    verdict_report.draw(tmp_path / "v.csv", verdict_report.parts_of(together), Limits())
+    verdict_report.draw(tmp_path / "v.csv", sections.parts_of(together), Limits())
 
     # Neither do tables of measurements compare them, nor means of accuracies mix them
     rows = list(measurement_rows(runs, [], names))

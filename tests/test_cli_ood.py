@@ -417,8 +417,8 @@ def test_validity_of_detectors_that_share_a_pass(
     assert len({line["folder"] for line in read_csv(together / "identification.csv")}) == 6
 
     below = caption_of(drawn_figures["ood_evaluation.png"])
-    assert says(below, f"({MODEL})", "Data: digits.", "direct matching", "Images: 120.")
-    assert says(below, "energy (", "ID digits", "OOD photo_patches")
+    assert says(below, f"(both {MODEL}), on 120 test images of digits.", "Direct matching: least")
+    assert says(below, "Detector: energy of a trained", "(ID digits, OOD photo_patches).")
 
     for name, n_stitches, option in (("mahalanobis", 6, []), ("energy", 3, ["--validity"])):
         evaluate(workplace, "apart", "--detector", name, *option)

@@ -95,19 +95,19 @@ def test_curves_rise_with_similarity_and_are_of_the_truncated_network(tables):
     assert curves_of_pair(read_measurements(tables), ("x", "x")) == {
         "linear CKA": {4: 0.4, 2: 0.2, 1: 0.1},
         "1 − PWCCA distance": {4: 0.8, 2: 0.9, 1: 0.95},
-        "stitching accuracy (direct matching)": {4: 4 / 9, 2: 2 / 9, 1: 1 / 9},
-        "stitching accuracy (task loss matching)": {4: 4 / 9, 2: 2 / 9, 1: 1 / 9},
-        "probe accuracy": {8: 1, 4: 0.5, 2: 0.25, 1: 0.125},
+        "direct matching": {4: 4 / 9, 2: 2 / 9, 1: 1 / 9},
+        "task loss matching": {4: 4 / 9, 2: 2 / 9, 1: 1 / 9},
+        "linear probe": {8: 1, 4: 0.5, 2: 0.25, 1: 0.125},
     }
     assert not any(
-        "stitch" in name for name in curves_of_pair(read_measurements(tables), ("x", "y"))
+        "matching" in name for name in curves_of_pair(read_measurements(tables), ("x", "y"))
     )
     other = tables[2].with_name("2.csv")
     other.write_text(tables[2].read_text().replace("b.pt", "c.pt"))
     one, two, probe = curves_of_pair(read_measurements([*tables[1:3], other]), ("x", "x"))
-    assert says(one, "(direct matching)", "a.pt -- b.pt")
-    assert says(two, "(direct matching)", "a.pt -- c.pt")  # of one name
-    assert probe == "probe accuracy"
+    assert says(one, "direct matching", "a.pt -- b.pt")
+    assert says(two, "direct matching", "a.pt -- c.pt")  # of one name
+    assert probe == "linear probe"
 
 
 def test_functions_of_users_have_their_name_and_no_curve_without_values(tables, capsys):
@@ -129,7 +129,7 @@ def test_probes_at_full_rank_alone_have_no_curve(tables, drawn_figures):
     err = run(FIGURE, *tables[:2], "-l", "x", "-o", "s.png").err
     (axes,) = drawn_figures["s.png"].axes
     assert len(axes.lines) == 2  # CKA and PWCCA
-    assert says(err, "warning: no curve", "probe accuracy at x", "full rank only")
+    assert says(err, "warning: no curve", "linear probe at x", "full rank only")
 
 
 def test_draws_a_panel_for_each_layer_with_a_caption(tables, drawn_figures):
@@ -138,4 +138,4 @@ def test_draws_a_panel_for_each_layer_with_a_caption(tables, drawn_figures):
     both, one = drawn_figures["both.png"], drawn_figures["one.png"]
     assert [axes.get_title() for axes in both.axes] == ["x", "y"]
     assert [axes.get_title() for axes in one.axes] == ["x → y"] and one.get_suptitle() == "Layer x"
-    assert says(caption_of(one), "a.pt (resnet18)", "b.pt (resnet18)", "Data: digits, mnist.")
+    assert says(caption_of(one), "layers of a and b (both resnet18)", "fewer principal components")

@@ -126,29 +126,27 @@ def test_groups_of_a_list_have_a_line_each(folder, drawn_figures):
     assert of_cka == {"wide → wide", "narrow → narrow", "narrow → wide"}  # without a direction
     panels = drawn_figures["curves.png"].axes
     assert [axes.get_ylabel() for axes in panels[:2]] == ["accuracy", "identification"]
-    assert [axes.get_title() for axes in panels] == [
-        *["direct matching"] * 4,
-        "linear CKA",
-        "PWCCA distance",
-    ]
-    assert says(caption_of(drawn_figures["curves.png"]), "6 networks", "bands")
-    (measure,) = drawn_figures["curves_2.png"].axes
-    assert measure.get_title() == "Procrustes distance"
+    headings = [axes.get_title(loc="right").strip() for axes in panels]
+    measures = ["linear CKA", "PWCCA distance", "Procrustes distance"]
+    assert headings == ["direct matching", "", "", "", *measures]
+    assert says(
+        caption_of(drawn_figures["curves.png"]), "6 networks", "Bands", "(a–d) direct matching"
+    )
 
 
-def test_six_panels_stand_on_a_page(folder, drawn_figures):
+def test_twelve_panels_stand_on_a_page(folder, drawn_figures):
     """Groups of 3 quantities and 3 measures; one measure alone; and what has only zeros."""
     run(SCRIPT, "all", "--curves", "--networks", "list.csv", "-o", "p.csv", cwd=folder)
     rows = []
-    for i in range(9):
+    for i in range(15):
         value = 0.0 if i == 2 else 0.5
         rows.append(DepthRow("accuracy", f"q{i}", "x", value, 0.4, 0.6, 4, 6, "clean → noisy"))
     write_depth(folder / "many.csv", rows)
-    assert len(read_csv(folder / "many.csv")) == 9
+    assert len(read_csv(folder / "many.csv")) == 15
     pages = [drawn_figures[name] for name in ("many.png", "many_2.png")]
-    titles = [[axes.get_title() for axes in page.axes] for page in pages]
-    assert titles == [["q0", "q1", "q3", "q4", "q5", "q6"], ["q7", "q8"]]
-    assert caption_of(pages[1]).endswith("Page 2 of 2.")
+    titles = [[axes.get_title(loc="right").strip() for axes in page.axes] for page in pages]
+    assert titles == [[f"q{i}" for i in range(13) if i != 2], ["q13", "q14"]]
+    assert says(caption_of(pages[1]), "Page 2 of 2.", "(a) q13; (b) q14.")
     (folder / "many_3.txt").touch()
     write_depth(folder / "many.csv", rows[:1])  # one page
     assert {path.name for path in folder.glob("many*.txt")} <= {"many.txt"}
@@ -169,7 +167,7 @@ def test_a_line_has_one_look_on_all_pages(tmp_path, drawn_figures):
     of_stitches = ("cnn → cnn", "mlp → cnn", "cnn → mlp", "mlp → mlp")
     of_measures = ("cnn → mlp", "mlp → mlp", "mlp → none")
     rows = []
-    for number, lines in enumerate([of_stitches] * 6 + [of_measures]):
+    for number, lines in enumerate([of_stitches] * 12 + [of_measures]):
         for line in lines:
             rows.append(DepthRow("accuracy", f"q{number}", "x", 0.5, 0.4, 0.6, 4, 6, line))
     write_depth(tmp_path / "c.csv", rows)
@@ -243,7 +241,9 @@ def test_networks_of_other_architectures_have_curves_over_relative_depth(tmp_pat
     for name, line in expected.items():
         assert lines[name] == pytest.approx(line), name
     (axes,) = drawn_figures["curves.png"].axes
-    assert "relative depth" in axes.get_xlabel() and axes.get_xlim() == (0, 1)
+    assert "relative depth" in axes.get_xlabel()
+    first, last = axes.get_xlim()
+    assert -0.1 < first < 0 and 1 < last < 1.1
     assert {tuple(line.get_xdata()) for line in axes.lines} == {tuple(thirds), tuple(sixths)}
     assert says(caption_of(drawn_figures["curves.png"]), "nearest", "in depth")
 
@@ -272,13 +272,14 @@ def test_a_list_may_give_relative_depths(tmp_path):
 
     command = (SCRIPT, "all", "--curves", "--networks", "list.csv")
     for depths, expected in {
-        "u=0.3,v=1": {1 / 3: 0.1, 1: 0.4},
-        "u=0.75,v=0.25": {1 / 3: 0.2, 2 / 3: 0.3},
+        "u=0.3,v=1": {0.3: 0.1, 0.85: 0.4},
+        "u=0.75,v=0.25": {0.275: 0.2, 0.725: 0.3},
     }.items():
         write_list(depths)
         run(*command, cwd=tmp_path)
         rows = read_csv(tmp_path / "all" / "curves.csv")
-        assert {float(row["relative_depth"]): float(row["value"]) for row in rows} == expected
+        found = {float(row["relative_depth"]): float(row["value"]) for row in rows}
+        assert found == pytest.approx(expected)
     for depths, words in {
         "u=2": ("depths of b: 'u=2'", "LAYER=DEPTH"),
         "=1": ("depths of b: '=1'", "from 0 to 1"),
@@ -293,15 +294,13 @@ def test_a_list_may_give_relative_depths(tmp_path):
 def test_the_caption_says_of_bands_what_is_drawn(tmp_path, drawn_figures):
     few = DepthRow("accuracy", "dm", "x", 0.5, math.nan, math.nan, 3, 6, "clean → clean")
     many = DepthRow("accuracy", "dm", "x", 0.5, 0.4, 0.6, 6, 18, "clean → noisy")
-    captions = {
-        (few,): "Means over pairs of 3 networks.",
-        (many,): "Means over pairs of 6 networks; bands: 95 % over networks.",
-        (few, many): "Means over pairs of 6 networks; bands: 95 % over networks, from four "
-        "networks on.",
-    }
-    for rows, expected in captions.items():
+    bands = "Bands: intervals of 95 % over networks"
+    bars = "fewer than four networks, from the lowest to the highest pair"
+    for rows in ((few,), (many,), (few, many)):
         write_depth(tmp_path / "c.csv", rows)
-        assert caption_of(drawn_figures["c.png"]).endswith(f"both networks. {expected}")
+        caption = caption_of(drawn_figures["c.png"])
+        assert (bands in caption) == (many in rows) and (bars in caption) == (few in rows)
+        assert f"of {rows[-1].n_networks} networks" in caption
 
 
 def test_panels_of_zeros_are_left_out_with_a_sentence(tmp_path, drawn_figures, capsys):
@@ -342,7 +341,10 @@ def test_names_and_groups_of_a_list(folder, drawn_figures):
     title, *lines = out.splitlines()
     assert says(title, "direct matching", "mean of 30") and len(lines) == 6
     assert says(out.splitlines()[4], "direct matching", "with itself", "1 experiment")
-    assert says(caption_of(drawn_figures["g.png"]), " a, b, c, d, e, f (31 pairs).", " digits.")
+    assert says(
+        caption_of(drawn_figures["g.png"]),
+        "Stitches of 31 pairs of networks (a, b, c, d, e, f), on 1,000 test images of digits.",
+    )
     assert says(err, "g.png shows means of 31", "g.csv has all")
     tests = {
         (row["method"], row["quantity"], row["within"], row["across"]): row
@@ -361,7 +363,7 @@ def test_names_and_groups_of_a_list(folder, drawn_figures):
     assert out.startswith("a → b, direct matching\n")
     title = next(axes.get_title() for axes in drawn_figures["h.png"].axes if axes.images)
     assert " ".join(title.split()) == "a → b direct matching"
-    assert says(caption_of(drawn_figures["h.png"]), " a → b.", " digits.")
+    assert says(caption_of(drawn_figures["h.png"]), "Stitches a → b, on", "images of digits.")
     assert {row["networks"] for row in read_csv(folder / "h_intervals.csv")} == {"a → b"}
     line = error_line(SCRIPT, "all/a-b", "all/b-a", "--networks", "list.csv", cwd=folder)
     assert says(line, "--networks", "one folder")
@@ -414,8 +416,10 @@ def test_two_networks_have_no_interval_and_tables_of_similarity_suffice(folder, 
     run(SCRIPT, "all/a-b", "--curves", "-o", "two.csv", cwd=folder)
     rows = read_csv(folder / "two.csv")
     assert {row["n_pairs"] for row in rows} == {"1"} and {row["low"] for row in rows} == {"nan"}
-    (band,) = drawn_figures["two.png"].axes[0].collections
-    assert not band.get_paths()
+    axes = drawn_figures["two.png"].axes[0]
+    band, bars = axes.collections
+    assert not band.get_paths() and bars.get_segments()
+    assert axes.lines[0].get_markerfacecolor() == "white"
     shutil.copytree(folder / "all" / "similarity", folder / "tables" / "similarity")
     for option in ("--curves", "-r"):
         run(SCRIPT, "tables", option, cwd=folder)

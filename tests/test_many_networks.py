@@ -9,11 +9,12 @@ from dataclasses import replace
 import pytest
 from matplotlib.text import Text
 
+from src.collected import sections
 from src.collected.between_groups import Question, compare_groups, values_of_verdicts
 from src.collected.measured import MeasuredLayer, MeasuredValue
 from src.collected.named_networks import NamedNetwork, named_networks
 from src.collected.verdicts import judge_runs
-from src.reports import figures, verdict_report
+from src.reports import figures
 from src.runs.trained_with import training_of
 from src.tables.network_list import ListedNetwork, as_listed
 from src.tables.network_names import NetworkName
@@ -85,7 +86,7 @@ def test_one_matrix_a_quantity_whatever_the_number_of_networks(folder, drawn_fig
     assert len([axes for axes in figure.axes if axes.images]) == 4 * 4  # a column a pair of groups
     texts = {" ".join(text.get_text().split()) for text in figure.findobj(Text)}
     assert {"clean → noisy (9 pairs)", "noisy → noisy (6 pairs)"} <= texts
-    assert "Method: direct matching" in caption_of(figure)
+    assert "Direct matching: least squares." in caption_of(figure)
     out = run(
         SCRIPT, *folders(), "--networks", "list.csv", "-o", "v.csv", "--verbose", cwd=folder
     ).out
@@ -134,8 +135,9 @@ def test_groups_are_compared_by_permuting_networks(folder, drawn_figures):
     shares, penalties, _ = (axes.images[0].get_array() for axes in panels.values())
     assert shares.tolist() == [[1, 1], [0, 0]]
     assert penalties[0, 1] == pytest.approx(0.009) and penalties[1, 0] == pytest.approx(0.045)
-    assert says(caption_of(figure), "By front group (rows)", "none can be below 0.05")
-    assert says(caption_of(figure), f"{difference} 0.1, 0.1, ", "2 pairs of layers")
+    assert says(caption_of(figure), "none can be below 0.05", "Rows: front group")
+    question = difference.replace("(", "").replace(")", "").replace(" − ", " against ")
+    assert says(caption_of(figure), f"{question} 0.1, 0.1, ", "2 pairs of layers")
     run(SCRIPT, "c0-c1", "c1-c0", "--networks", "list.csv", "-o", "v.csv", cwd=folder)
     assert not (folder / "v_groups.png").exists()  # of the networks of before
 
@@ -164,18 +166,18 @@ def test_a_single_pair_of_two_groups_has_its_networks_in_the_title(tmp_path):
         options = {"front_model_path": f"{front}.pt", "end_model_path": f"{end}.pt"}
         options |= {"front_model_type": types[front], "end_model_type": types[end]}
         write_run(tmp_path, str(number), n_right=900, **options)
-    (section,) = verdict_report.sections_of(judge_runs(runs_of(tmp_path)))
-    many, single = (part.title for part in verdict_report.by_groups(section))
+    (section,) = sections.sections_of(judge_runs(runs_of(tmp_path)))
+    many, single = (part.title for part in sections.by_groups(section))
     assert says(many, "direct matching", "resnet18 → resnet18", "2 pairs of networks")
     assert says(single, "direct matching", "resnet18 → small_cnn", "a.pt → c.pt")
-    parts = verdict_report.by_groups(section)
-    assert [*verdict_report.titled_in_figures(parts)][0] == "resnet18 → resnet18 (2 pairs)"
-    assert [*verdict_report.titled_in_figures([section])] == [""]
+    parts = sections.by_groups(section)
+    assert [*sections.titled_in_figures(parts)][0] == "resnet18 → resnet18 (2 pairs)"
+    assert [*sections.titled_in_figures([section])] == [""]
     other = section._replace(rows=[replace(row, method="trained") for row in section.rows])
-    several = [*verdict_report.titled_in_figures([*parts, other])]
+    several = [*sections.titled_in_figures([*parts, other])]
     assert several[0] == "direct matching\nresnet18 → resnet18 (2 pairs)"
     twice = [section._replace(title=f"direct matching, {name}") for name in "ab"]
-    assert len(verdict_report.titled_in_figures(twice)) == 2
+    assert len(sections.titled_in_figures(twice)) == 2
 
 
 def test_a_list_must_be_readable_and_unlisted_networks_are_named_by_path(folder, drawn_figures):
@@ -187,7 +189,7 @@ def test_a_list_must_be_readable_and_unlisted_networks_are_named_by_path(folder,
     assert says(err, "two.csv", "not list c2.pt")
     rows = read_csv(folder / "w.csv")
     assert {row["networks"] for row in rows} == {"a → b", "a → c2.pt"}
-    assert " a, b, c2.pt (2 pairs)." in caption_of(drawn_figures["w.png"])
+    assert "of 2 pairs of networks (a, b, c2.pt), on" in caption_of(drawn_figures["w.png"])
     assert {row["end_group"] for row in rows} == {"resnet18", "not listed"}
     assert not (folder / "w_group_tests.csv").exists()
 
@@ -235,7 +237,7 @@ def test_one_network_at_two_epochs_is_no_pair_of_networks(tmp_path, monkeypatch)
     runs = runs_of(tmp_path / "all")
     rows = judge_runs(runs)
     assert [row.same_run for row in rows].count(True) == 4
-    itself, others = (section.title for section in verdict_report.sections_of(rows))
+    itself, others = (section.title for section in sections.sections_of(rows))
     assert says(itself, "direct matching", "4 pairs", "itself")
     assert says(others, "direct matching", "8 pairs of networks")
     names = named_networks([network for run in runs for network in run.row.networks], {})

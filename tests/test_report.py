@@ -165,7 +165,7 @@ def test_the_page_needs_nothing_else(tmp_path, render_figure, monkeypatch):
     assert all(address.startswith(("data:", "#")) for address in page.addresses)
     assert len(page.images) >= 3
     for image in page.images:
-        assert "Networks: f.pt → g.pt" in str(image["alt"]) and str(image["alt"]) in page.text
+        assert "Stitches f.pt → g.pt, on" in str(image["alt"]) and str(image["alt"]) in page.text
         (inches,) = re.findall(r"width: ([\d.]+)em", str(image["style"]))
         assert 3 < float(inches) < 7.5
     assert "://" not in (tmp_path / "page.html").read_text()
@@ -227,8 +227,8 @@ def test_groups_and_similarities_of_many_networks(tmp_path, render_figure, monke
     blank = pytest.importorskip("matplotlib.figure").Figure((3, 1))  # is quickly rendered
     monkeypatch.setattr(figures, "_save", lambda figure, path: render_figure(blank, path))
     page = page_of(tmp_path, "all", *options, with_figures=True)
-    (figure,) = [image for image in page.images if "front group (rows)" in str(image["alt"])]
-    assert "(early → early) − (early → late) " in str(figure["alt"])
+    (figure,) = [image for image in page.images if "Rows: front group" in str(image["alt"])]
+    assert "early → early against early → late" in str(figure["alt"])
     (title,) = [title for title in page.tables if title.startswith("direct matching: means over")]
     expected = read_csv(tmp_path / "verdict_groups.csv")
     assert len(expected) == 4
@@ -311,7 +311,7 @@ def test_types_of_stitching_layers_in_words(tmp_path):
     assert says(
         page.text, "c2v, feature map to vector: a mean over positions", "or vector to vector"
     )
-    assert "vector: 1 by c2v (a mean over positions). What lies in the positions" in page.text
+    assert "1 from a feature map to a vector (a mean over positions). What lies in the" in page.text
 
 
 @pytest.mark.parametrize("path", ["-", "DEFAULT", "f.pt"])

@@ -8,16 +8,17 @@ from dataclasses import replace
 
 import pytest
 
+from src.collected.grid_matrices import printed_matrices
 from src.collected.named_networks import NamedNetwork
 from src.ground.console import decimals, table
 from src.ground.errors import UserError
 from src.reports import html_page
-from src.reports.captions import describe_stitches, pair_of_networks
-from src.reports.grid_figures import printed_matrices
+from src.reports.captions import describe_stitches
 from src.reports.grid_tables import compare, draw, write_grid
 from src.reports.map_panels import HeatMap
 from src.runs.folders import read_run
 from src.tables.matrices import accuracies
+from src.tables.network_names import networks_in_words
 from src.tables.stitch_rows import StitchRow
 from src.values import IntervalEstimate
 from tests.commands import caption_of, says
@@ -65,42 +66,42 @@ def test_runs_of_the_public_code_matched_nothing_where_nothing_is_matched(tmp_pa
     assert found.accuracy == 0.75 and found.objective == "task"  # which it does not name
 
 
-def test_the_caption_names_what_all_rows_share():
-    assert describe_stitches(
-        [stitch_row(n_images=360), stitch_row(end_layer="layer3.0", seed=1, n_images=360)]
-    ) == (
-        "Networks: a.pt (resnet18) → b.pt (resnet18). Data: digits. "
-        "Method: task loss matching (rc2c_pre, 3 epochs, init rand). Images: 360."
+def test_the_caption_says_what_all_rows_share():
+    rows = [stitch_row(n_images=1360), stitch_row(end_layer="layer3.0", seed=1, n_images=1360)]
+    assert describe_stitches(rows) == (
+        "Stitches a → b (both resnet18), on 1,360 test images of digits. Stitching layers: 1×1 convolutions. "
+        "Task loss matching: trained for 3 epochs on the cross-entropy, from a random start."
     )
     back = stitch_row(front_model_path="b.pt", end_model_path="a.pt", init="pinv", n_epochs=0)
     of_two = describe_stitches([stitch_row(), back])
-    assert " resnet18 → resnet18." in of_two
-    assert says(of_two, "task loss matching (rc2c_pre, 3 epochs", "; direct matching (rc2c_pre, ")
-    assert says(describe_stitches([back]), "direct matching", "(rc2c_pre, ", "100 images")
+    assert says(
+        of_two, "Stitches resnet18 → resnet18, on", "Task loss matching: trained for 3 epochs"
+    )
+    assert says(of_two, "closed forms: 100.", "Direct matching: least squares.")
     soft = stitch_row(objective="soft", init="pinv")
-    assert says(describe_stitches([soft]), "soft matching (", "3 epochs, init pinv", "100 images")
+    assert says(
+        describe_stitches([soft]), "Soft matching: trained for 3", "KL", "from least squares."
+    )
     paths = {
         "front_model_path": "/home/me/m/a.pt",
         "front_model_type": "/home/me/nets/own.py:build",
     }
     shortened = describe_stitches([stitch_row(**paths, dataset="/data/sets/flowers")])
-    assert says(shortened, " m/a.pt (nets/own.py:build)", "→ b.pt (resnet18)", " sets/flowers.")
+    assert says(shortened, "Stitches a (build) → b (resnet18), on test images of flowers.")
 
 
-def test_the_caption_leaves_out_folders_that_both_paths_share():
+def test_the_caption_names_networks_by_what_tells_them_apart():
+    """By the folder of numbered checkpoints, and by more of the path where that is not enough."""
     paths = {
         "front_model_path": "models/digits0/model_15.pt",
         "end_model_path": "models/digits1/model_15.pt",
     }
-    both = describe_stitches([stitch_row(**paths)])
-    assert says(both, " digits0/model_15.pt (resnet18)", "→ digits1/model_15.pt (")
+    assert says(describe_stitches([stitch_row(**paths)]), "digits0 → digits1 (both resnet18)")
     paths = {name: f"/home/me/{path}" for name, path in paths.items()}
     epochs = paths | {"end_model_path": "/home/me/models/digits0/model_5.pt"}
-    of_epochs = describe_stitches([stitch_row(**epochs)])
-    assert says(of_epochs, " digits0/model_15.pt (resnet18)", "→ digits0/model_5.pt (")
+    assert says(describe_stitches([stitch_row(**epochs)]), "model_15 → model_5 (both resnet18)")
     untrained = paths | {"front_model_path": "-"}
-    from_untrained = describe_stitches([stitch_row(**untrained)])
-    assert says(from_untrained, " - (resnet18) →", "→ digits1/model_15.pt (")
+    assert says(describe_stitches([stitch_row(**untrained)]), "untrained → digits1 (both resnet18)")
 
 
 def test_the_caption_has_the_names_of_a_list():
@@ -115,8 +116,10 @@ def test_the_caption_has_the_names_of_a_list():
         for key, name in zip(row.network_keys, (front, end), strict=True):
             named[key] = NamedNetwork(name, groups[name], training=name)
     of_two = [row for row in rows if {row.front_model_path, row.end_model_path} == {"a.pt", "b.pt"}]
-    assert " a → b." in describe_stitches(of_two[:2], names=named)
-    assert " a, b (2 pairs)." in describe_stitches(of_two, names=named)
+    assert says(describe_stitches(of_two[:2], names=named), "Stitches a → b, on")
+    assert says(
+        describe_stitches(of_two, names=named), "Stitches of 2 pairs of networks (a, b), on"
+    )
     of_seven = describe_stitches(rows, names=named)
     assert says(of_seven, "42 pairs of 7 networks", "(2 clean, 4 noisy, ", "1 nets/own.py:build)")
 
@@ -135,7 +138,7 @@ def test_the_grid_has_a_panel_for_each_experiment_of_its_layers_all_of_one_scale
     assert path == "grid.png" and figure.get_suptitle() == "Digits"
     assert [axes.get_title().split("\n")[0] for axes in panels] == ["init=rand", "init=pinv"]
     assert [axes.images[0].get_clim() for axes in panels] == [(0, 1)] * 2
-    assert "Data: digits" in caption_of(figure)
+    assert "images of digits." in caption_of(figure)
     assert panels[0].images[0].get_array().filled(-1).tolist() == [[0.5, 0.5]]
     assert panels[1].images[0].get_array().filled(-1).tolist() == [[0.9]]
 
@@ -161,7 +164,7 @@ def test_a_sweep_over_ranks_is_one_curve(tmp_path, drawn_figures):
         [[1, 0.1], [2, 0.2], [4, 0.4]],
         [[1, 0.1], [2, 0.2]],
     ]
-    assert "retained rank" in axes.get_xlabel() and axes.get_ylim() == (0, 1)
+    assert "retained rank" in axes.get_xlabel() and axes.get_ylabel().startswith("accuracy")
     assert says(caption_of(drawn_figures["grid.png"]), "full rank (mean): 0.90")
     # several experiments have a panel each, and many pairs of layers a line of their mean
     many = [row for layer in range(11) for row in at_ranks(1, 2, end_layer=f"layer{layer}")]
@@ -265,7 +268,7 @@ def test_two_experiments_are_compared_by_the_second_less_the_first(tmp_path, dra
     assert titles == ["direct matching", "task loss matching"]
     assert difference == " − ".join(reversed(titles))
     assert [image.get_clim() for image in images.values()] == [(0, 1), (0, 1), (-0.25, 0.25)]
-    assert says(caption_of(figure), " direct matching (rc2c_pre", "; task loss matching (")
+    assert says(caption_of(figure), "Direct matching: least", "Task loss matching: trained")
 
 
 def test_folders_that_are_compared(capsys):
@@ -280,11 +283,9 @@ def test_folders_that_are_compared(capsys):
         compare(["a", "a"], [[stitch_row()], [stitch_row()]])
 
 
-def test_absolute_paths_without_a_common_folder_are_shortened():
-    paths = ["/data/long/path/x/a.pt", "/home/me/y/b.pt"]
-    assert pair_of_networks(paths, ["r", "r"]) == "x/a.pt (r) → y/b.pt (r)"
-    paths = ["/data/models/x/a.pt", "/data/models/y/b.pt"]
-    assert pair_of_networks(paths, ["r", "r"]) == "x/a.pt (r) → y/b.pt (r)"
+def test_equal_names_of_files_are_told_apart_by_folders():
+    for paths in (["/data/long/path/x/a.pt", "/home/me/y/a.pt"], ["x/a.pt", "y/a.pt"]):
+        assert networks_in_words(paths, ["r", "r"]) == "x/a → y/a (both r)"
 
 
 def test_no_number_is_minus_zero(capsys):

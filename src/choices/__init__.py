@@ -48,6 +48,16 @@ class StitchingType(NamedTuple):
             return f"the {self.source} is read row by row"
         return ""
 
+    @property
+    def words(self) -> str:
+        """The stitching layer in words, for captions."""
+        if self.source == self.target == MAP:
+            return "1×1 convolutions"
+        between = "linear maps"
+        if self.source != self.target:
+            between += f" from a {self.source} to a {self.target}"
+        return f"{between}; {self.reading}" if self.reading else between
+
 
 STITCHING_TYPES = {  # by name
     "rc2c_pre": StitchingType(MAP, MAP),
@@ -90,7 +100,10 @@ def on_lost_positions(stitching_types: Iterable[str | None]) -> str:
     counts = Counter(name for name in stitching_types if name in losing)
     if not counts:
         return ""
-    parts = [f"{n} by {name} ({STITCHING_TYPES[name].reading})" for name, n in counts.items()]
+    parts = []
+    for name, n in counts.items():
+        between = STITCHING_TYPES[name]
+        parts.append(f"{n} from a {between.source} to a {between.target} ({between.reading})")
     return (
         f"Stitches between positions and a vector: {', '.join(parts)}. What lies in the positions does not pass; a "
         "flattened layer, where the network has one, keeps it."

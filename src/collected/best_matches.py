@@ -1,8 +1,10 @@
 """Best matches: for each layer of a network, the most similar layer of another network."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from statistics import fmean
 from typing import ClassVar, NamedTuple
 
@@ -14,6 +16,7 @@ from src.collected.measurements import layer_values
 from src.collected.network_means import mean_over_pairs
 from src.ground.grouping import grouped
 from src.runs.folders import StitchingRun
+from src.tables.matrices import Matrix
 from src.tables.network_names import architecture, short
 from src.tables.quantities import QUANTITIES
 from src.tables.similarity_rows import SimilarityRow
@@ -22,6 +25,8 @@ OF_STITCHES = ("accuracy", "identification")  # the quantities that stitches are
 FRONT = "front"
 END = "end"
 SEPARATOR = ";"  # between several corresponding layers
+# What is asked, by the side of the layer in stitches; of similarity there are no sides
+SOUGHT = {FRONT: "best end layer", END: "best front layer", "": "best match"}
 
 
 @dataclass(frozen=True)
@@ -271,3 +276,62 @@ def _share(rows: Sequence[BestMatchRow]) -> MatchShareRow:
         n_networks=share.n_networks,
         n_pairs=share.n_pairs,
     )
+
+
+def tables_of_shares(rows: Sequence[BestMatchRow]) -> dict[str, Matrix]:
+    """Return how often best matches are the corresponding layers: a table for each method and side,
+    by its title, with a line a pair of groups and a column a measure."""
+    tables = {}
+    by_method = grouped(match_shares(rows), lambda row: (row.method, row.dataset, row.side))
+    for (method, dataset, side), shares in by_method.items():
+        by_groups = grouped(shares, lambda row: row.networks)
+        columns = list(dict.fromkeys(row.measure for row in shares))
+        values = []
+        for of_groups in by_groups.values():
+            share_of = {row.measure: row.share for row in of_groups}
+            chance = fmean(row.chance for row in of_groups)
+            values.append([chance, *(share_of.get(name, math.nan) for name in columns)])
+        data = f", {short(dataset)}" if dataset else ""
+        title = f"{SOUGHT[side]}: how often it is the corresponding layer, {method}{data}"
+        lines = [f"{groups} ({of_groups[0].n_pairs})" for groups, of_groups in by_groups.items()]
+        titles = ["chance", *(_title(name, side) for name in columns)]
+        tables[title] = Matrix(lines, titles, values)
+    return tables
+
+
+def tables_of_layers(rows: Sequence[BestMatchRow]) -> dict[str, Matrix]:
+    """Return the best matches of layers: a table for each pair of architectures, method, data set and
+    side, by its title, with a line a layer and a column a measure.
+
+    A cell has the layer that is the best match in most pairs of networks, and in how many.
+    """
+    tables = {}
+    by_table = grouped(rows, lambda row: (row.method, row.dataset, row.side, row.architectures))
+    for (method, dataset, side, architectures), of_table in by_table.items():
+        by_layer = grouped(of_table, lambda row: row.layer)
+        columns = list(dict.fromkeys(row.measure for row in of_table))
+        values = []
+        for of_layer in by_layer.values():
+            corresponding = chain.from_iterable(row.corresponding_layers for row in of_layer)
+            by_measure = grouped(of_layer, lambda row: row.measure)
+            best = [_most_frequent(by_measure.get(name, ())) for name in columns]
+            values.append([", ".join(dict.fromkeys(corresponding)), *best])
+        first, second = map(short, architectures)
+        data = f", {short(dataset)}" if dataset else ""
+        title = f"{SOUGHT[side]} in {second} for each layer of {first}, {method}{data}"
+        titles = ["corresponding", *(_title(name, side) for name in columns)]
+        tables[title] = Matrix(list(by_layer), titles, values)
+    return tables
+
+
+def _title(measure: str, side: str) -> str:
+    """Return the title of a measure of similarity, or of a quantity of stitches."""
+    return QUANTITIES[measure].title if side else measure_of(measure).title
+
+
+def _most_frequent(rows: Sequence[BestMatchRow]) -> str:
+    """Return the best match of most pairs of networks, and in how many of them it is."""
+    if not rows:
+        return ""
+    ((layer, n_pairs),) = Counter(row.best_layer for row in rows).most_common(1)
+    return f"{layer} ({n_pairs}/{len(rows)})"

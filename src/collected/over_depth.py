@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from src.choices.similarity import measure_of
-from src.collected.corresponding import Correspondence, Depths
+from src.collected.corresponding import TIE, Correspondence, Depths
 from src.collected.groups import Names
 from src.collected.measured import (
     SIMILARITY,
@@ -61,7 +61,8 @@ def depth_rows(
     """Return the means over pairs of two networks at each place, with intervals of 95 % over
     networks.
 
-    A place is a layer if all networks have the same layers, else one of the line's `steps_of_depth`.
+    A place is a layer if all networks have the same layers, else one of the line's `steps_of_depth`,
+    or the relative depth of its values if they have one.
 
     Stitches of layers that do not correspond, of a network with itself, and similarities at reduced
     ranks are left out. Two epochs of one network are no pair of networks and have a line for
@@ -102,7 +103,20 @@ def _rows_of(
     """
     by_place = grouped(values, lambda value: _place_of(value, depths, steps))
     in_order = sorted(by_place.items(), key=lambda item: item[0].relative_depth)
-    return [_row(line, place, of_place) for place, of_place in in_order]
+    rows = []
+    for place, of_place in in_order:
+        if steps:
+            place = _at_true_depth(place, of_place, depths)
+        rows.append(_row(line, place, of_place))
+    return rows
+
+
+def _at_true_depth(
+    place: DepthPlace, values: Iterable[MeasuredValue], depths: Depths
+) -> DepthPlace:
+    """Return the depth that all values of a place have, or else the place."""
+    own = [_mean_depth(value, depths) for value in values]
+    return DepthPlace(own[0]) if max(own) - min(own) < TIE else place
 
 
 def steps_of_depth(values: Iterable[MeasuredValue], depths: Depths) -> list[float]:
@@ -128,11 +142,17 @@ def _place_of(value: MeasuredValue, depths: Depths, steps: Sequence[float]) -> D
     Args:
         steps: empty: all networks have the same layers.
     """
-    front_depth = depths[value.front.network][value.front.layer]
     if not steps:
+        front_depth = depths[value.front.network][value.front.layer]
         return DepthPlace(front_depth, value.front.layer)
-    depth = (front_depth + depths[value.end.network][value.end.layer]) / 2
+    depth = _mean_depth(value, depths)
     return DepthPlace(min(steps, key=lambda step: abs(step - depth)))
+
+
+def _mean_depth(value: MeasuredValue, depths: Depths) -> float:
+    """Return the mean of the relative depths of both layers."""
+    front_depth = depths[value.front.network][value.front.layer]
+    return (front_depth + depths[value.end.network][value.end.layer]) / 2
 
 
 def groups_without_curves(
@@ -238,4 +258,6 @@ def _row(line: DepthLine, place: DepthPlace, values: Sequence[MeasuredValue]) ->
         *mean_over_pairs(means),
         networks=line.groups,
         relative_depth=place.relative_depth,
+        lowest=min(means.values()),
+        highest=max(means.values()),
     )

@@ -1,31 +1,38 @@
-"""Captions of figures: networks, data, method and number of images."""
+"""Captions of figures in words, ready to paste: networks, images, and how the stitching layers were
+made."""
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 
-from src.choices import STARTS
+from src.choices import STARTS, STITCHING_TYPES
+from src.choices.datasets import DATASETS, dataset_label
+from src.choices.stitching import INITS, OBJECTIVES
 from src.collected.groups import Names
 from src.collected.measured import NetworkPair
 from src.ground.console import listed
 from src.ground.grouping import grouped
+from src.ground.user_code import title_of
 from src.tables.experiments import Experiment
-from src.tables.network_names import short
+from src.tables.network_names import networks_in_words, short
 
 MAX_NAMES = 6  # networks that a caption names; of more it has the number and the groups
 
 
-def caption(**facts: object) -> str:
-    """Return the text below a figure, such as "Networks: a.pt → b.pt. Images: 100.".
+def headline(subject: str, *, data: str, n_images: int | str = "") -> str:
+    """Return the first sentence of a caption, such as "Stitches a → b, on 360 test images of digits."
 
     Args:
-        facts: by name. None and "" are left out.
+        data: the name of the images; "": of several.
+        n_images: "": not known, or of several.
     """
-    texts = [
-        f"{name.capitalize()}: {fact}." for name, fact in facts.items() if fact not in (None, "")
-    ]
-    return " ".join(texts)
+    images = f"{int(n_images):,} test images" if n_images else "test images"
+    if n_images or data:
+        subject += f", on {images}"
+    if data:
+        info = DATASETS.get(data)
+        is_known = info is not None and info.loader == "torchvision"
+        subject += f" of {info.source if info and is_known else dataset_label(data)}"
+    return f"{subject}."
 
 
 def common(rows: Iterable[object], field: str) -> str:
@@ -37,48 +44,11 @@ def common(rows: Iterable[object], field: str) -> str:
     return str(values.pop())
 
 
-def network(path: str, kind: str) -> str:
-    """Return the title of a network: its checkpoint and type, or one of the two if one is ""."""
-    return _title_of(short(path), short(kind))
-
-
-def _title_of(path: str, kind: str) -> str:
-    return f"{path} ({kind})" if path and kind else path or kind
-
-
-def pair_of_networks(paths: Sequence[str], kinds: Sequence[str], *, sign: str = "→") -> str:
-    """Return the title of two networks, such as "a.pt (resnet18) → b.pt (resnet18)".
-
-    Args:
-        paths: of both checkpoints; "" where it is not known.
-        kinds: the types, likewise.
-
-    Returns:
-        "" if a network has neither.
-    """
-    short_paths = list(map(short, without_shared_folders(paths)))
-    short_kinds = list(map(short, kinds))
-    titles = list(map(_title_of, short_paths, short_kinds))
-    return f" {sign} ".join(titles) if all(titles) else ""
-
-
-def without_shared_folders(paths: Sequence[str]) -> list[str]:
-    """Return paths without their common leading folders.
-
-    A path keeps at least the folder that its file is in: models/0/a.pt and models/1/a.pt become
-    0/a.pt and 1/a.pt.
-    """
-    shared = os.path.commonprefix([Path(path).parent.parent.parts for path in paths])
-    if shared in ((), ("/",)):
-        return list(paths)
-    return [str(Path(*Path(path).parts[len(shared) :])) for path in paths]
-
-
 def pairs_of_named(pairs: Sequence[NetworkPair]) -> str:
     """Return a text on the networks of stitches.
 
-    It is "a → b" for one pair, and "a, b, c (6 pairs)" for few networks. For more it has the
-    groups: "132 pairs of 12 networks (4 clean, 8 noisy)".
+    It is "a → b" for one pair, and "of 6 pairs of networks (a, b, c)" for few networks. For more it
+    has the groups: "of 132 pairs of 12 networks (4 clean, 8 noisy)".
 
     Args:
         pairs: the front and the end network of each stitch.
@@ -89,29 +59,42 @@ def pairs_of_named(pairs: Sequence[NetworkPair]) -> str:
         front, end = pairs[0]
         return f"{front.name} → {end.name}"
     if len(group_of) <= MAX_NAMES:
-        return f"{', '.join(sorted(group_of))} ({n_pairs} pairs)"
+        return f"of {n_pairs} pairs of networks ({', '.join(sorted(group_of))})"
     n_of_group = Counter(group_of[name] for name in sorted(group_of))
     groups = listed(f"{n} {group}" for group, n in n_of_group.items())
-    return f"{n_pairs} pairs of {len(group_of)} networks ({groups})"
+    return f"of {n_pairs} pairs of {len(group_of)} networks ({groups})"
 
 
-def describe_stitches(*groups: Sequence[Experiment], names: Names | None = None) -> str:
-    """Return a caption: the methods of each group of stitches, and the facts that all rows share.
+def describe_stitches(
+    *groups: Sequence[Experiment], names: Names | None = None, n_images: int | None = None
+) -> str:
+    """Return the caption of stitches: networks and images as far as all rows share them, the kind of
+    the stitching layers, and the methods of each group of stitches.
 
     Args:
         names: of the networks; None: they are named by checkpoint and type.
+        n_images: of the test set; None: rows have it.
     """
     rows = [row for group in groups for row in group]
     methods: dict[str, None] = {}
     for group in groups:
         of_method = grouped(group, lambda row: row.method).values()
         methods |= dict.fromkeys(map(describe_method, of_method))
-    return caption(
-        networks=stitched_networks(rows, names),
-        data=short(common(rows, "dataset")),
-        method="; ".join(filter(None, methods)),
-        images=common(rows, "n_images"),
+    matched = [row for row in rows if row.init not in STARTS]
+    networks = stitched_networks(rows, names)
+    sentence = headline(
+        f"Stitches {networks}".strip(),
+        data=common(rows, "dataset"),
+        n_images=n_images or common(rows, "n_images"),
     )
+    kind = common(rows, "stitching_type")
+    if kind in STITCHING_TYPES:
+        sentence += f" Stitching layers: {STITCHING_TYPES[kind].words}."
+    n_matched = common(matched, "n_pinv_init_samples")
+    if n_matched:
+        text = "as many as the pair of layers needs" if n_matched == "auto" else n_matched
+        sentence += f" Training images for closed forms: {text}."
+    return " ".join([sentence, *methods]).strip()
 
 
 def stitched_networks(rows: Sequence[Experiment], names: Names | None = None) -> str:
@@ -123,14 +106,15 @@ def stitched_networks(rows: Sequence[Experiment], names: Names | None = None) ->
     if names is not None:
         keys = dict.fromkeys(row.network_keys for row in rows)
         return pairs_of_named([(names[front], names[end]) for front, end in keys])
-    return pair_of_networks(
+    return networks_in_words(
         [common(rows, "front_model_path"), common(rows, "end_model_path")],
         [common(rows, "front_model_type"), common(rows, "end_model_type")],
     )
 
 
 def describe_method(rows: Sequence[Experiment]) -> str:
-    """Return the method and its shared details, such as "DM (rc2c_pre, matched on 5000 images)".
+    """Return a sentence on a method with what its rows share, such as "Direct matching: least
+    squares."
 
     Returns:
         "" if the rows differ in their method.
@@ -139,27 +123,18 @@ def describe_method(rows: Sequence[Experiment]) -> str:
     if not method:
         return ""
 
-    details = [common(rows, "stitching_type")]
-    if all(row.class_control for row in rows):
-        details.append("from the class beside an untrained network")
-    n_epochs = common(rows, "n_epochs")
-    if n_epochs == "1":
-        details.append("1 epoch")
-    elif n_epochs not in ("", "0"):
-        details.append(f"{n_epochs} epochs")
-
     init = common(rows, "init")
-    if init and n_epochs != "0":
-        details.append(f"init {init}")
-
-    # A closed form is solved on images
-    if init and init not in STARTS:
-        n_matched = common(rows, "n_pinv_init_samples")
-        cutoff = common(rows, "pinv_cutoff")
-        if n_matched == "auto":
-            details.append("matched on as many images as each pair needs")
-        elif n_matched:
-            details.append(f"matched on {n_matched} images")
-        if cutoff not in ("", "paper"):
-            details.append(f"cutoff {cutoff}")
-    return f"{method} ({', '.join(filter(None, details))})"
+    start = f"{STARTS[init]} start" if init == "rand" else INITS.get(init, "")
+    details = [start]
+    n_epochs = common(rows, "n_epochs")
+    if n_epochs != "0":
+        objective = common(rows, "objective")
+        loss = OBJECTIVES[objective].description if objective in OBJECTIVES else title_of(objective)
+        epochs = {"": "", "1": " for 1 epoch"}.get(n_epochs, f" for {n_epochs} epochs")
+        details = [f"trained{epochs} on the {loss}".removesuffix(" on the "), f"from {start}"]
+        if init == "rand":
+            details[1] = f"from a {start}"
+    if all(row.class_control for row in rows):
+        details.append("the front is a control, its class beside an untrained network")
+    text = ", ".join(filter(None, details))
+    return f"{method[0].upper()}{method[1:]}: {text}."

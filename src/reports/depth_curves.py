@@ -4,28 +4,32 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from src.choices.similarity import measure_of
 from src.collected.over_depth import OF_MEASURES
 from src.ground.console import listed, note
 from src.ground.figure_files import page_of, remove_figure
-from src.reports.chosen import chosen_rows
 from src.reports.curves import SHARE, CurvePanel, Point, curves, lines_of, points_of
+from src.tables.chosen import chosen_rows
 from src.tables.quantities import IN_CURVES, shown_in
 from src.tables.tables import write_table
 from src.tables.truth_rows import DepthRow
 
-MAX_PANELS = 6  # on a page
+MAX_PANELS = 12  # on a page
 ON_DEPTH = (
-    " Relative depth is the share of a network's blocks up to a layer; layers of different networks "
-    "correspond if each is the nearest to the other in depth. Points stand at equal steps of depth: a "
-    "pair of layers counts at the step that is nearest to the mean of its depths."
+    "Relative depth: the share of a network's blocks up to a layer, the mean of both layers, at equal steps or, where "
+    "all pairs share it, at its place. Layers of different networks correspond if each is the nearest to the other in "
+    "depth."
 )
 MAX_IN_CAPTION = 2  # pairs of groups without curves that a caption names
 
-RANGES = {quantity.title: quantity.possible for quantity in shown_in(IN_CURVES).values()} | {
-    "similarity": SHARE,
-    "distance": (0.0, math.inf),
-}
+SHOWN = {quantity.title: quantity for quantity in shown_in(IN_CURVES).values()}
+OF_MEASURE = {"similarity": SHARE, "distance": (0.0, math.inf)}
+POSSIBLE = {title: quantity.possible for title, quantity in SHOWN.items()} | OF_MEASURE
+RANGES = POSSIBLE | {"identification": (0.5, 1.0)}  # of the axes
+OWN = {"own": 1.0}  # the value of the end network's own activations
+MARKS = {"identification": {"chance": 0.5}, "density ratio": OWN, "recall ratio": OWN}
 
 
 def write_depth(
@@ -36,7 +40,7 @@ def write_depth(
     quantities: Sequence[str] = (),
     without_curves: Sequence[str] = (),
 ) -> None:
-    """Write the CSV, and beside it the figure, on pages of at most six panels.
+    """Write the CSV, and beside it the figure, on pages of at most twelve panels.
 
     With several pairs of groups, a panel has a quantity of a method or a measure, and a line a pair
     of groups. Otherwise a panel has a quantity, and a line a method or measure. Panels with no value
@@ -51,7 +55,7 @@ def write_depth(
     panels = _panels(drawn_rows)
     zero = [panel for panel in panels if not any(point.value for point in points_of([panel]))]
     if zero:
-        names = [" ".join(filter(None, (panel.y_label, panel.title))) for panel in zero]
+        names = [" ".join(filter(None, (panel.y_label, panel.heading))) for panel in zero]
         note(f"not drawn, as all values are 0: {'; '.join(names)}")
     shown = [panel for panel in panels if panel not in zero]
     in_order = sorted(rows, key=lambda row: row.relative_depth)
@@ -60,12 +64,9 @@ def write_depth(
     remove_figure(path, start=len(pages) + 1)
     for number, page in enumerate(pages, start=1):
         page_path = page_of(path.with_suffix(".png"), number)
-        panels_of_page = page
-        if _method_of(page):  # the caption says it
-            panels_of_page = [panel._replace(title="") for panel in page]
         curves(
             page_path,
-            panels_of_page,
+            page,
             x_label="layer of both networks" if layers else "relative depth of both layers",
             layers=layers,
             x_range=(0, 1),
@@ -90,23 +91,26 @@ def _panels(rows: Sequence[DepthRow]) -> list[CurvePanel]:
         if has_groups:
             title = label
             label = row.networks
-        curve = points.setdefault((row.quantity, title), {}).setdefault(label, {})
-        curve[row.layer or row.relative_depth] = Point(row.value, row.low, row.high)
+        curve = points.setdefault((title, row.quantity), {}).setdefault(label, {})
+        low, high = np.clip((row.low, row.high), *POSSIBLE[row.quantity])
+        point = Point(row.value, low, high, row.lowest, row.highest)
+        curve[row.layer or row.relative_depth] = point
+    titles = list(dict.fromkeys(title for title, _ in points))
     return [
-        CurvePanel(lines, quantity, RANGES[quantity], title=title)
-        for (quantity, title), lines in points.items()
+        CurvePanel(
+            points[title, quantity],
+            quantity,
+            RANGES[quantity],
+            heading=title,
+            marks=MARKS.get(quantity, {}),
+        )
+        for title, quantity in sorted(points, key=lambda panel: titles.index(panel[0]))
     ]
 
 
 def _title_of_line(row: DepthRow) -> str:
     """Return the method of a row, or the title of its measure."""
     return measure_of(row.line).title if row.quantity in OF_MEASURES.values() else row.line
-
-
-def _method_of(page: Sequence[CurvePanel]) -> str:
-    """Return the method that is the title of all panels of a page; "" if their titles differ."""
-    titles = {panel.title for panel in page}
-    return titles.pop() if len(page) > 1 and len(titles) == 1 else ""
 
 
 def _caption(
@@ -118,22 +122,28 @@ def _caption(
 ) -> str:
     """Return the text below a page of the figure."""
     n_networks = max(row.n_networks for row in rows)
-    text = f"Means over pairs of {n_networks} networks{_on_bands(page)}."
-    method = _method_of(page)
-    if method:
-        text = f"Method: {method}. {text}"
+    text = f"Corresponding layers of {n_networks} networks, means over pairs of networks. {_on_points(page)}"
+    quantities = {panel.y_label for panel in page}
+    meanings = [
+        f"{title[0].upper()}{title[1:]}: {SHOWN[title].description}."
+        for title in SHOWN
+        if title in quantities
+    ]
+    text = " ".join([text, *meanings])
+    if any(panel.marks == OWN for panel in page):
+        text += " Own: the end network's own activations."
     if not all(row.layer for row in rows):
-        text += ON_DEPTH
+        text += f" {ON_DEPTH}"
     if without_curves:
         text += f" No layers correspond: {listed(without_curves, n=MAX_IN_CAPTION)}."
     return f"{text} Page {number} of {n_pages}." if n_pages > 1 else text
 
 
-def _on_bands(page: Sequence[CurvePanel]) -> str:
-    """Return the words of the caption on the bands of a page; "" if it has none."""
+def _on_points(page: Sequence[CurvePanel]) -> str:
+    """Return the sentence of the caption on bands, bars and markers."""
     has_band = {not math.isnan(point.low) for point in points_of(page)}
-    if True not in has_band:
-        return ""
-    if False in has_band:
-        return "; bands: 95 % over networks, from four networks on"
-    return "; bands: 95 % over networks"
+    bands = "Bands: intervals of 95 % over networks"
+    bars = "bars, and open markers: fewer than four networks, from the lowest to the highest pair"
+    if has_band == {True}:
+        return f"{bands}."
+    return f"{bands}; {bars}." if True in has_band else f"{bars[0].upper()}{bars[1:]}."

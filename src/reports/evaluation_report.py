@@ -8,20 +8,20 @@ from pathlib import Path
 import numpy as np
 
 from src.choices.datasets import dataset_label
+from src.choices.scores import SCORES
 from src.ground.console import listed, note, note_once, result, table
 from src.ground.figure_files import remove_figure
 from src.ground.files import write_json
 from src.ground.grouping import grouped
 from src.ood.metrics import OODMetrics
 from src.ood.reference import Reference
-from src.reports.captions import caption, common, describe_method, stitched_networks
+from src.reports.captions import common, describe_stitches
 from src.reports.grid_figures import labels_of
 from src.reports.grid_tables import draw
 from src.reports.map_panels import HeatMap
 from src.reports.verdict_maps import heat_map
 from src.tables.evaluation_rows import TYPICAL_AUROC, EvaluationFiles, EvaluationRow
 from src.tables.matrices import Matrix, is_known, known, pivot
-from src.tables.network_names import short
 from src.tables.quantities import DETECTOR, IN_EVALUATION, QUANTITIES, Quantity, shown_in
 from src.tables.tables import to_record, write_table
 from src.verdict import Limits
@@ -52,9 +52,10 @@ def report(
         title: the title of the figure.
     """
     for name, rows in evaluations.items():
+        by_experiment = grouped(rows, lambda row: row.experiment)
         matrices = {
             experiment: _matrices(rows_of_experiment)
-            for experiment, rows_of_experiment in grouped(rows, lambda row: row.experiment).items()
+            for experiment, rows_of_experiment in by_experiment.items()
         }
         checks = reference.checks.get(name, {})
         if len(evaluations) > 1:
@@ -68,7 +69,7 @@ def report(
         _write_json(path.with_suffix(".json"), rows, checks)
         if len(rows) > 1:
             caption_of_figure = describe(rows, n_images=len(reference.options.test))
-            labels = labels_of(rows)
+            labels = labels_of(by_experiment)
             draw(path, _panels(matrices), labels=labels, title=title, caption=caption_of_figure)
         else:
             remove_figure(path)  # of an earlier evaluation of more stitches
@@ -154,23 +155,18 @@ def _panels(matrices: Matrices) -> dict[str, dict[str, HeatMap]]:
 
 def describe(rows: Sequence[EvaluationRow], *, n_images: int) -> str:
     """Return the caption of the figure: networks, data, method, detector and images."""
-    data = short(common(rows, "dataset"))
-    id_data = short(common(rows, "id_dataset"))
-    if id_data != data:
-        data = f"{data}, ID {id_data}"
-
+    text = describe_stitches(rows, n_images=n_images)
+    id_data = common(rows, "id_dataset")
+    if id_data != common(rows, "dataset"):
+        text += f" In distribution: {dataset_label(id_data)}."
     detector = common(rows, "detector")
+    if detector in SCORES:
+        detector = SCORES[detector].description
     made_with = []
     for kind, column in (("ID", "detector_id_data"), ("OOD", "detector_ood_data")):
         dataset = common(rows, column)
         if dataset:
-            made_with.append(f"{kind} {short(dataset)}")
+            made_with.append(f"{kind} {dataset_label(dataset)}")
     if made_with:
         detector += f" ({', '.join(made_with)})"
-    return caption(
-        networks=stitched_networks(rows),
-        data=data,
-        method=describe_method(rows),
-        detector=detector,
-        images=n_images,
-    )
+    return f"{text} Detector: {detector}."

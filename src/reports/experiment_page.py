@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from src.collected.best_matches import BestMatchRow
+from src.collected.best_matches import BestMatchRow, tables_of_layers, tables_of_shares
 from src.collected.between_groups import SHARE
 from src.collected.groups import Names
 from src.collected.record import Command, MeasuredNetwork
+from src.collected.sections import by_groups, parts_of, sections_of
 from src.ground.console import decimals, listed
 from src.ground.grouping import grouped
 from src.reports import html_page as html
@@ -17,16 +18,9 @@ from src.reports import similarity_report
 from src.reports.captions import describe_stitches
 from src.reports.group_maps import SHARE_TITLE, title_of
 from src.reports.html_page import Cell, Section
-from src.reports.match_report import MAX_TABLES, tables_of_layers, tables_of_shares
+from src.reports.match_report import MAX_TABLES
 from src.reports.methods_text import by_method, description, how, on_versions
-from src.reports.verdict_report import (
-    IN_SUMMARY,
-    by_groups,
-    parts_of,
-    sections_of,
-    sentences,
-    shares_of_similar,
-)
+from src.reports.verdict_report import IN_SUMMARY, sentences, shares_of_similar
 from src.runs.folders import StitchingRun
 from src.tables.image_records import RECORDS, SPLITS
 from src.tables.matrices import Matrix, mean_of

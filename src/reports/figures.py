@@ -8,10 +8,11 @@ import importlib.util
 import io
 import math
 import re
+import string
 import textwrap
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from src.ground.console import warn
 from src.ground.files import write_bytes, write_text
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 STYLE_SHEET = Path(__file__).with_name("figures.mplstyle")
 CHARACTER = 0.57  # width of a character of text, in sizes of the font
+NO_BREAK = "\u00a0"  # a blank that no line ends at
+
+Place = TypeVar("Place", int, tuple[int, int])  # of a panel in a figure
 
 # Colours that colour-blind people tell apart (Okabe and Ito)
 YELLOW = "#F0E442"
@@ -119,6 +123,45 @@ def _styled_figure(caption: str) -> "Figure":
     return StyledFigure(caption)
 
 
+def letters_of(places: Iterable[Place]) -> dict[Place, str]:
+    """Return the letter of each panel, from a on; {} for a single panel."""
+    in_order = sorted(places)
+    if len(in_order) == 1:
+        return {}
+    alphabet = string.ascii_lowercase
+    letters = [alphabet[n % 26] * (1 + n // 26) for n in range(len(in_order))]
+    return dict(zip(in_order, letters, strict=True))
+
+
+def letter_panel(axes: "Axes", letter: str) -> None:
+    """Write the letter of a panel beside its upper left corner."""
+    axes.set_title(f"{letter} ", loc="left", ha="right", fontweight="bold")
+
+
+def head_panel(axes: "Axes", heading: str, *, n_lines: int) -> None:
+    """Write a heading of several panels above the first of them.
+
+    Args:
+        n_lines: of the titles of the panels, which the heading stands above.
+    """
+    text = heading + "\n" * n_lines
+    axes.set_title(text, loc="right", x=0, ha="left", fontweight="bold")
+
+
+def named(letters: Sequence[str]) -> str:
+    """Return the letters of panels as a caption begins with them: "(a–d) ", "(a, c) " or ""."""
+    if not letters:
+        return ""
+    first, last = letters[0], letters[-1]
+    if (
+        len(letters) > 2
+        and len(first) == len(last) == 1
+        and ord(last) - ord(first) + 1 == len(letters)
+    ):
+        return f"({first}–{last}) "
+    return f"({', '.join(letters)}) "
+
+
 def fit_height(
     figure: "Figure",
     first_panels: "Sequence[Axes]",
@@ -161,18 +204,25 @@ def font_size() -> float:
 def wrap(text: str, width: float) -> str:
     """Return the text in lines of `width` inches, broken between words; its line breaks stay.
 
-    A word that is longer than a line, such as a path, is broken behind / or =, and if it has none
-    in time, behind _ or -.
+    What is in brackets, and the two sides of an arrow, stay together if a line has room. A word that
+    is longer than a line, such as a path, is broken behind / or =, and if it has none in time, behind
+    _ or -.
     """
     n_characters = max(2, int(width / (CHARACTER * font_size())))
+
+    def together(match: re.Match[str]) -> str:
+        part = match[0]
+        return part.replace(" ", NO_BREAK) if len(part) <= n_characters else part
+
     lines = []
     for line in text.splitlines():
-        broken = " ".join(_broken(word, n_characters) for word in line.split())
+        joined = re.sub(r"\([^()]*\)|\S+ → \S+", together, line)
+        broken = " ".join(_broken(word, n_characters) for word in joined.split(" "))
         for part in broken.splitlines():
             lines += textwrap.wrap(
                 part, n_characters, break_long_words=False, break_on_hyphens=False
             )
-    return "\n".join(lines)
+    return "\n".join(lines).replace(NO_BREAK, " ")
 
 
 def _broken(word: str, n_characters: int) -> str:

@@ -102,7 +102,7 @@ def compare(
         cells = itertools.chain(*lines)
         write_table(path, ComparisonRow, [cell for cell in cells if cell is not None])
         caption = describe_stitches(*experiments)
-        draw(path, {"": panels}, labels=labels_of(stitches), title=title, caption=caption)
+        draw(path, {"": panels}, labels=labels_of({"": stitches}), title=title, caption=caption)
 
 
 def _check_comparable(folders: Sequence[str], experiments: Sequence[Sequence[StitchRow]]) -> None:

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from src.collected.between_groups import SHARE
+from src.ground.console import listed
 from src.ground.grouping import grouped
 from src.reports.heat_maps import Labels, maps
 from src.reports.map_panels import HeatMap
-from src.reports.verdict_maps import heat_map
+from src.reports.verdict_maps import heat_map, rule_in_short
 from src.tables.matrices import Matrix
 from src.tables.network_names import short
 from src.tables.quantities import QUANTITIES
@@ -40,12 +41,16 @@ def draw_groups(
     if len({(row.front_group, row.end_group) for row in rows}) < 2:
         return
     panels = {}
+    layers = {}
     for method, of_method in grouped(rows, lambda row: row.method).items():
         panels[method] = {title_of(name): _panel(name, of_method, limits) for name in SHOWN}
-        p_values = _p_values([test for test in tests if test.method == method])
-        caption += f" {method[0].upper()}{method[1:]}: means over {of_method[0].layers}{p_values}."
+        layers[method] = of_method[0].layers
+    for layers_of_methods, methods in grouped(layers, layers.__getitem__).items():
+        of_methods = f" of {listed(methods)}" if len(methods) < len(layers) else ""
+        caption += f" Means{of_methods} over {layers_of_methods}."
+    caption = f"{caption} {_on_tests(tests)}".strip()
     labels = Labels("front group", "end group", "not stitched or not measured")
-    maps(path, panels, labels=labels, title=title, caption=caption.strip())
+    maps(path, panels, labels=labels, title=title, caption=caption)
 
 
 def _panel(quantity: str, rows: Sequence[GroupRow], limits: Limits) -> HeatMap:
@@ -58,23 +63,43 @@ def _panel(quantity: str, rows: Sequence[GroupRow], limits: Limits) -> HeatMap:
         means.append(line)
     names = [*map(short, groups)]
     matrix = Matrix(names, names, means)
-    return HeatMap(matrix) if quantity == SHARE else heat_map(quantity, matrix, limits)
+    if quantity == SHARE:
+        return HeatMap(matrix, meaning=rule_in_short(limits))
+    return heat_map(quantity, matrix, limits)
 
 
-def _p_values(tests: Sequence[GroupTestRow]) -> str:
-    """Return the part of the caption on the tests of a method: the p-values by question."""
+def _on_tests(tests: Sequence[GroupTestRow]) -> str:
+    """Return the sentences of the caption on the tests: the p-values of each method by question."""
     if not tests:
         return ""
+    lowest = max(test.lowest_p for test in tests)
+    titles = ", ".join(map(title_of, SHOWN))
+    texts = [
+        f"Pairs of groups were compared by permutations of the networks; two-sided p-values for {titles} (none can be "
+        f"below {lowest:.2g})."
+    ]
+    by_method = grouped(tests, lambda test: test.method)
+    for method, of_method in by_method.items():
+        subject = f"{method[0].upper()}{method[1:]}: " if len(by_method) > 1 else ""
+        texts.append(f"{subject}{'; '.join(_answers(of_method))}.")
+    return " ".join(texts)
+
+
+def _answers(tests: Sequence[GroupTestRow]) -> list[str]:
+    """Return the p-values of each question; questions with the lowest possible ones stand together."""
+    at_lowest = []
     answers = []
     questions = grouped(tests, lambda test: (test.within, test.across))
     for (within, across), of_question in questions.items():
-        p_of = {test.quantity: f"{test.p_value:.2g}" for test in of_question}
-        numbers = ", ".join(p_of.get(name, "–") for name in SHOWN)
-        answers.append(f"({within}) − ({across}) {numbers}")
+        shown = {test.quantity: test for test in of_question if test.quantity in SHOWN}
+        question = f"{within} against {across}"
+        if all(math.isclose(test.p_value, test.lowest_p) for test in shown.values()):
+            at_lowest.append(question)
+        else:
+            numbers = [f"{shown[name].p_value:.2g}" if name in shown else "–" for name in SHOWN]
+            answers.append(f"{question} {', '.join(numbers)}")
+    if at_lowest:
+        answers.append(f"all at the lowest value: {', '.join(at_lowest)}")
     if len(answers) > MAX_QUESTIONS:
         answers[MAX_QUESTIONS:] = [f"{len(answers) - MAX_QUESTIONS} more in the CSV of tests"]
-    lowest = max(test.lowest_p for test in tests)
-    return (
-        f"; p-values of permutations of the networks ({', '.join(map(title_of, SHOWN))}; none can be below "
-        f"{lowest:.2g}): {'; '.join(answers)}"
-    )
+    return answers

@@ -1,28 +1,32 @@
-"""Heat maps over two axes, such as front and end layers, with the values written into the cells."""
+"""Heat maps over two axes, such as front and end layers: which panels stand where, on how many pages,
+and with or without the values written into the cells."""
 
 import itertools
 import math
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from src.ground.console import listed
 from src.ground.figure_files import page_of, remove_figure
+from src.ground.grouping import grouped
 from src.reports.figures import (
     CHARACTER,
     add_legend,
     can_draw,
     fit_height,
     font_size,
+    head_panel,
+    letter_panel,
+    letters_of,
+    named,
     new_figure,
     styled,
     wrap,
 )
-from src.reports.map_layout import SMALL_CELL, Layout, Page, Panels, layout_of, pages_of
-from src.reports.map_panels import BLANK, ClassMap, HeatMap, frame, outline
-from src.tables.matrices import Matrix
+from src.reports.map_panels import BLANK, ClassMap, HeatMap, Panel, frame, outline, text_of
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -30,11 +34,19 @@ if TYPE_CHECKING:
     from matplotlib.colorbar import Colorbar
     from matplotlib.figure import Figure
 
-# Heights of cells, in sizes of the font
+# Lengths in sizes of the font
+CELL = 2.4  # the width of a cell with a number of four characters
+SMALL_CELL = 1.25  # width and height of a cell without a number, at least
 LARGE_CELL = 3.7  # as high as wide, at most
 NUMBER_CELL = 1.8  # with a number, at least
-HEIGHT_OF_ROWS = 0.7  # the height of all rows in widths of the figure, if cells can be so low
+GAP = 0.65  # between panels
+AXIS_LABEL = 2.3  # beside the names of rows
+IN_TABLE = 6.0  # further labels on the left of a table, and bars of colours on its right
+AROUND = 12.0  # titles, names of columns and the legend, above and below the panels
+LETTER = 0.6  # of the next panel, beside a title
 
+HEIGHT_OF_ROWS = 0.7  # the height of all rows in widths of the figure, if cells can be so low
+MIN_IN_LINE = 3  # panels that stand side by side, even if their cells lose their numbers
 DIGITS = 6  # of numbers that are compared with the ends of scales
 
 
@@ -44,7 +56,159 @@ class Labels(NamedTuple):
     rows: str
     columns: str
     blank: str = "no value"  # the meaning of cells without a value, for the legend
-    framed: Collection[tuple[str, str]] = ()  # rows and columns of cells, of layers that correspond
+    # Row and column of cells of layers that correspond, by experiment
+    framed: Mapping[str, Collection[tuple[str, str]]] = MappingProxyType({})
+
+    def frames_of(self, place: "Place") -> list[tuple[str, str]]:
+        """Return the row and the column of each cell of a panel that has a frame."""
+        cells = set(itertools.product(place.panel.matrix.rows, place.panel.matrix.columns))
+        return [cell for cell in self.framed.get(place.experiment, ()) if cell in cells]
+
+
+Panels = Mapping[str, Mapping[str, Panel]]  # by quantity, by experiment; either title may be ""
+
+
+class Place(NamedTuple):
+    """What stands at a place of a figure."""
+
+    panel: Panel
+    title: str  # above the panel, unless the panel above has it
+    label: str  # on the left of a line of panels
+    experiment: str
+
+    @property
+    def quantity(self) -> str:
+        """The title of the quantity."""
+        return self.label or self.title
+
+
+Page = dict[tuple[int, int], Place]  # by line and column
+
+
+class Layout(NamedTuple):
+    """How the panels of a figure stand."""
+
+    is_table: bool  # a line a quantity, a column an experiment
+    n_columns: int
+    is_wide: bool
+    has_numbers: bool  # in the cells, unless they would touch
+    room: float  # of a panel, in sizes of the font
+    numbers: Mapping[str, Sequence[float]]  # of the panels on all pages, by look
+
+
+def _is_table(experiments: Panels) -> bool:
+    """Return whether there are several experiments with several quantities."""
+    return len(experiments) > 1 and len(_quantities(experiments)) > 1
+
+
+def _quantities(experiments: Panels) -> list[str]:
+    """Return the titles of all quantities."""
+    return list(dict.fromkeys(title for row in experiments.values() for title in row))
+
+
+def layout_of(experiments: Panels) -> Layout:
+    """Return the narrowest layout in which all panels of a line have readable numbers; without it,
+    a line has fewer panels, or their cells no numbers."""
+    from matplotlib import rcParams
+
+    panels = [panel for row in experiments.values() for panel in row.values()]
+    is_table = _is_table(experiments)
+    n_panels = len(experiments) if is_table else len(panels)
+    longest = max(len(text_of(number)) for panel in panels for number in [*panel.numbers, 1])
+    cell = CELL * longest / 4
+    width, _ = rcParams["figure.figsize"]
+    room = width / font_size() - (IN_TABLE if is_table else 0)
+    is_wide = _n_that_fit(panels, room, cell) < n_panels
+    if is_wide:
+        room += width / font_size()
+    n_columns = _n_that_fit(panels, room, cell)
+    if n_columns < min(n_panels, MIN_IN_LINE):
+        n_columns = max(1, _n_that_fit(panels, room, SMALL_CELL))
+    n_lines = math.ceil(n_panels / n_columns)
+    n_columns = math.ceil(n_panels / n_lines)
+    has_numbers = n_columns <= _n_that_fit(panels, room, cell)
+    room_of_panel = _room_of_panel(panels, room, n_columns)
+    numbers: dict[str, list[float]] = {}
+    for panel in panels:
+        numbers.setdefault(panel.look, []).extend(panel.numbers)
+    return Layout(is_table, n_columns, is_wide, has_numbers, room_of_panel, numbers)
+
+
+def _n_that_fit(panels: Sequence[Panel], room: float, cell: float) -> int:
+    """Return how many panels stand side by side in a room, with cells of a width, both in sizes of
+    the font."""
+    width = GAP + cell * max(len(panel.matrix.columns) for panel in panels)
+    numbers = range(1, 1 + len(panels))
+    return sum(_room_of_panel(panels, room, number) >= width for number in numbers)
+
+
+def _room_of_panel(panels: Sequence[Panel], room: float, n_columns: int) -> float:
+    """Return the width that each of some panels side by side has beside the names of rows."""
+    names = [list(panel.matrix.rows) for panel in panels]
+    width_of_names = AXIS_LABEL + CHARACTER * max(map(len, itertools.chain(*names)))
+    n_with_names = 1 if all(rows == names[0] for rows in names) else n_columns
+    return (room - n_with_names * width_of_names) / n_columns
+
+
+def pages_of(experiments: Panels, layout: Layout, max_lines: int | None = None) -> list[Page]:
+    """Give each panel its page and its place.
+
+    Args:
+        max_lines: of panels on a page; None: as many as the greatest height of a figure has room for.
+    """
+    if layout.is_table:
+        parts = _table(experiments, layout.n_columns)
+    else:
+        parts = [_in_lines(experiments, layout.n_columns)]
+    pages = []
+    for part in parts:
+        n_lines = 1 + max(line for line, _ in part)
+        step = max_lines or _lines_that_fit(part, is_wide=layout.is_wide)
+        for first in range(0, n_lines, step):
+            page = {}
+            for (line, column), place in part.items():
+                if first <= line < first + step:
+                    page[line - first, column] = place
+            pages.append(page)
+    return pages
+
+
+def _table(experiments: Panels, n_columns: int) -> list[Page]:
+    """Return parts of a table of panels: a line a quantity, at most so many columns an
+    experiment."""
+    titles = list(experiments)
+    n_parts = math.ceil(len(titles) / n_columns)
+    size = math.ceil(len(titles) / n_parts)
+    parts = []
+    for first in range(0, len(titles), size):
+        part = {}
+        for column, title in enumerate(titles[first : first + size]):
+            for line, quantity in enumerate(_quantities(experiments)):
+                if quantity in experiments[title]:
+                    part[line, column] = Place(experiments[title][quantity], title, quantity, title)
+        parts.append(part)
+    return parts
+
+
+def _in_lines(experiments: Panels, n_columns: int) -> Page:
+    """Return panels one beside the other, and one line below the other."""
+    titled = []
+    for experiment, row in experiments.items():
+        for quantity, panel in row.items():
+            title = quantity if len(row) > 1 else experiment or quantity
+            label = "" if title == quantity else quantity
+            titled.append(Place(panel, title, label, experiment))
+    return {divmod(number, n_columns): place for number, place in enumerate(titled)}
+
+
+def _lines_that_fit(part: Page, *, is_wide: bool) -> int:
+    """Return how many lines of panels have room in a figure of the greatest height."""
+    from matplotlib import rcParams
+
+    _, height = rcParams["figure.figsize"]
+    room = (2 if is_wide else 1) * height / font_size() - AROUND
+    n_rows = max(len(place.panel.matrix.rows) for place in part.values())
+    return max(1, int(room / (SMALL_CELL * n_rows + GAP)))
 
 
 def maps(
@@ -95,29 +259,42 @@ def _draw(
     """Draw a page of a figure."""
     caption = _caption(page, layout, labels, caption)
     n_rows, n_columns = _sizes(page)
+    letters = letters_of(page)
     width_of_cell = layout.room * len(n_columns) / sum(n_columns)
     with new_figure(path, is_wide=layout.is_wide, title=title, caption=caption) as figure:
+        em = font_size()
+
+        def heights(width: float) -> list[float]:
+            """Return the heights of the lines of panels of a width, all in inches."""
+            height = min(width / n_columns[0], HEIGHT_OF_ROWS * figure.get_figwidth() / sum(n_rows))
+            lowest = NUMBER_CELL if layout.has_numbers else SMALL_CELL
+            return [float(np.clip(height, lowest * em, LARGE_CELL * em)) * n for n in n_rows]
+
+        expected = heights(width_of_cell * n_columns[0] * em)
         grid = figure.subplots(
             len(n_rows), len(n_columns), squeeze=False, height_ratios=n_rows, width_ratios=n_columns
         )
         for place, axes in np.ndenumerate(grid):
-            if place in page:
-                own_room = width_of_cell * n_columns[place[1]]
-                _draw_panel(axes, page, place, layout._replace(room=own_room), labels)
-            else:
+            if place not in page:
                 axes.remove()
-        if layout.is_table:
-            figure.supylabel(labels.rows)
+                continue
+            line, column = place
+            own_layout = layout._replace(room=width_of_cell * n_columns[column])
+            _draw_panel(axes, page[place], own_layout, labels)
+            _draw_names(axes, page, place, own_layout, labels)
+            if layout.is_table and column == 0:
+                axes.set_ylabel(wrap(page[place].label, expected[line]))
+            if letters:
+                letter_panel(axes, letters[place])
+        _write_titles(
+            grid, page, [layout.room * len(n_columns) * n / sum(n_columns) for n in n_columns]
+        )
         _explain_colours(figure, grid, page, layout)
         add_legend(figure, _handles(page, labels.blank), handlelength=1.4, columnspacing=1)
-
-        def heights(width: float) -> list[float]:
-            height = min(width / n_columns[0], HEIGHT_OF_ROWS * figure.get_figwidth() / sum(n_rows))
-            lowest = (NUMBER_CELL if layout.has_numbers else SMALL_CELL) * font_size()
-            height = np.clip(height, lowest, LARGE_CELL * font_size())
-            return [height * n for n in n_rows]
-
+        side = figure.supylabel(labels.rows) if layout.is_table else None
         fit_height(figure, list(grid[:, 0]), heights)
+        if side:
+            side.set_y((grid[0, 0].get_position().y1 + grid[-1, 0].get_position().y0) / 2)
     return figure
 
 
@@ -132,47 +309,75 @@ def _sizes(page: Page) -> tuple[list[int], list[int]]:
     return list(n_rows.values()), [n_columns[column] for column in sorted(n_columns)]
 
 
-def _draw_panel(
+def _draw_panel(axes: "Axes", place: Place, layout: Layout, labels: Labels) -> None:
+    """Draw the cells of a panel, with frames."""
+    panel = place.panel
+    BLANK.on(axes.patch)
+    if isinstance(panel, HeatMap):
+        panel.paint(axes, panel.norm(layout.numbers[panel.look]), has_numbers=layout.has_numbers)
+    else:
+        panel.paint(axes)
+    for row, column in labels.frames_of(place):
+        frame(axes, panel.matrix.columns.index(column), panel.matrix.rows.index(row))
+
+
+def _draw_names(
     axes: "Axes", page: Page, place: tuple[int, int], layout: Layout, labels: Labels
 ) -> None:
-    """Draw a panel, with titles and names where no neighbour has them."""
+    """Write the names on the axes of a panel where no neighbour has them."""
     line, column = place
-    panel, title, label = page[place]
-    matrix = panel.matrix
-    BLANK.on(axes.patch)
-    norm = None
-    if isinstance(panel, HeatMap):
-        norm = panel.norm(layout.numbers[panel.look])
-    panel.paint(axes, norm, has_numbers=layout.has_numbers)
-    for row, end in _framed(matrix, labels):
-        frame(axes, matrix.columns.index(end), matrix.rows.index(row))
-
+    matrix = page[place].panel.matrix
     longest = CHARACTER * max(map(len, matrix.columns))
     has_room = longest < layout.room / len(matrix.columns) - 1
-    rotation = 0 if has_room else 90
-    axes.set_xticks(range(len(matrix.columns)), matrix.columns, rotation=rotation)
+    axes.set_xticks(range(len(matrix.columns)), matrix.columns, rotation=0 if has_room else 90)
     axes.set_yticks(range(len(matrix.rows)), matrix.rows)
     axes.tick_params(length=0)  # a tick beside a number looks like its sign
     left = page.get((line, column - 1))
     if left and left.panel.matrix.rows == matrix.rows:
         axes.tick_params(labelleft=False)
-    else:
-        height = NUMBER_CELL * len(matrix.rows) * font_size()
-        axes.set_ylabel(wrap(label, height) if layout.is_table else labels.rows)
+    elif not layout.is_table:
+        axes.set_ylabel(labels.rows)
     below = page.get((line + 1, column))
     if below and below.panel.matrix.columns == matrix.columns:
         axes.tick_params(labelbottom=False)
     else:
         axes.set_xlabel(labels.columns)
-    above = page.get((line - 1, column))
-    if above is None or above.title != title:
-        axes.set_title(wrap(title, layout.room * font_size()))
 
 
-def _framed(matrix: Matrix, labels: Labels) -> list[tuple[str, str]]:
-    """Return the row and the column of each cell of a matrix that has a frame."""
-    cells = set(itertools.product(matrix.rows, matrix.columns))
-    return [cell for cell in labels.framed if cell in cells]
+def _write_titles(grid: "np.ndarray", page: Page, widths: Sequence[float]) -> None:
+    """Write the titles of panels where the panel above has another one, and their headings.
+
+    Args:
+        widths: of the columns, in sizes of the font.
+    """
+    em = font_size()
+    for line in range(grid.shape[0]):
+        titled = {}
+        for column in range(grid.shape[1]):
+            place = page.get((line, column))
+            above = page.get((line - 1, column))
+            if place and (above is None or above.title != place.title):
+                titled[column] = place.title
+        headed = _headings(titled)
+        titles = {}
+        for column, title in titled.items():
+            text = title.removeprefix(f"{headed.get(column)}\n")
+            titles[column] = wrap(text, (widths[column] - LETTER) * em)
+        n_lines = max((len(text.splitlines()) for text in titles.values()), default=0)
+        for heading, columns in grouped(headed, headed.__getitem__).items():
+            span = sum(widths[column] for column in columns)
+            head_panel(grid[line, columns[0]], wrap(heading, span * em), n_lines=n_lines)
+        for column, text in titles.items():
+            grid[line, column].set_title(text)
+
+
+def _headings(titles: Mapping[int, str]) -> dict[int, str]:
+    """Return the first lines of titles by column; {} unless several panels of the line share one."""
+    first_lines = {
+        column: title.partition("\n")[0] for column, title in titles.items() if "\n" in title
+    }
+    is_shared = len(set(first_lines.values())) < len(first_lines)
+    return first_lines if is_shared else {}
 
 
 def _explain_colours(figure: "Figure", grid: "np.ndarray", page: Page, layout: Layout) -> None:
@@ -255,38 +460,40 @@ def _handles(page: Page, blank: str) -> "dict[str, Artist]":
 def _on_scales(page: Page) -> Iterator[str]:
     """Yield the sentences of the caption on turned scales, and on marks."""
     panels = {
-        place.label or place.title or "the values": place.panel
+        place.quantity or "the values": place.panel
         for place in page.values()
         if isinstance(place.panel, HeatMap)
     }
     turned = [name for name, panel in panels.items() if panel.scale[0] > panel.scale[1]]
     if turned:
-        yield f"Bright is similar; scales that are turned: {'; '.join(turned)}."
+        yield f"Bright is similar; low values are bright in {'; '.join(turned)}."
     limits = {name: panel.limit for name, panel in panels.items() if not math.isnan(panel.limit)}
     if limits:
-        marks = listed(f"{limit:g} ({name})" for name, limit in limits.items())
-        yield f"Marked on the scales: {marks}."
+        marks = " and ".join(f"{limit:g} ({name})" for name, limit in limits.items())
+        yield f"Lines on the colour bars: limits of similar pairs, {marks}."
+    uneven = [name for name, panel in panels.items() if panel.is_uneven]
+    if uneven:
+        yield f"Not linear, with half of the colours on either side of the limit: {'; '.join(uneven)}."
 
 
 def _caption(page: Page, layout: Layout, labels: Labels, caption: str) -> str:
-    """Return the text for below a page: a sentence on the axes, the caption, and the meaning of
-    frames, colours, marks and numbers."""
-    quantities = "; ".join(dict.fromkeys(place.label or place.title for place in page.values()))
-    quantities = " ".join(quantities.split()) or "values"
-    sentences = [
-        f"By {labels.rows} (rows) and {labels.columns} (columns): {quantities}.",
-        caption,
-    ]
-    if any(_framed(place.panel.matrix, labels) for place in page.values()):
-        sentences.append("Frames: layers of the same name.")
+    """Return the text for below a page: the caption, the meaning of the panels and of the axes, and
+    that of frames, colours and marks."""
+    letters = letters_of(page)
+    sentences = [caption]
+    for quantity, places in grouped(page, lambda place: page[place].quantity).items():
+        text = " ".join(quantity.split())
+        meaning = page[places[0]].panel.meaning
+        if text:
+            if text[0].isascii():  # κ stays κ
+                text = f"{text[0].upper()}{text[1:]}"
+            text = f"{text}: {meaning}." if meaning else f"{text}."
+            sentences.append(f"{named([letters[place] for place in places if letters])}{text}")
+    axes = f"Rows: {labels.rows}; columns: {labels.columns}"
+    if any(map(labels.frames_of, page.values())):
+        axes += "; frames: layers of the same name"
+    sentences.append(f"{axes}.")
     sentences += _on_scales(page)
     if not layout.has_numbers:
         sentences.append("The table beside the figure has the numbers.")
-    meanings = {
-        place.label or place.title: place.panel.number
-        for place in page.values()
-        if isinstance(place.panel, ClassMap)
-    }
-    if layout.has_numbers:
-        sentences += [f"Numbers in the {title}: {number}." for title, number in meanings.items()]
     return " ".join(filter(None, sentences))

@@ -1,5 +1,4 @@
-"""Panels of heat maps: a matrix of numbers in colours, or of classes, with the numbers written into
-the cells."""
+"""Panels of heat maps: a matrix of numbers in colours, or of classes."""
 
 import math
 from collections.abc import Collection, Iterable, Mapping
@@ -48,6 +47,7 @@ class HeatMap(NamedTuple):
     limit: float = math.nan  # what the values are judged by: the middle of the colours, and marked
     colours: str = ""  # matplotlib's colour map; "": bright at the second end of the scale
     marked: Collection[tuple[str, str]] = ()  # row and column of cells with a red corner
+    meaning: str = ""  # of the values, for the caption
 
     @classmethod
     def of(cls, matrix: Matrix, quantity: Quantity, *, limit: float = math.nan) -> "HeatMap":
@@ -58,7 +58,8 @@ class HeatMap(NamedTuple):
         """
         if quantity.scale is None:
             raise ValueError(f"{quantity.title} has no scale for the colours of a heat map")
-        return cls(matrix, quantity.scale, limit, TWO_SIDED if quantity.is_two_sided else "")
+        colours = TWO_SIDED if quantity.is_two_sided else ""
+        return cls(matrix, quantity.scale, limit, colours, meaning=quantity.description)
 
     @classmethod
     def difference(cls, matrix: Matrix) -> "HeatMap":
@@ -77,6 +78,13 @@ class HeatMap(NamedTuple):
     def look(self) -> str:
         """The colours and their values as a text: panels of one look share a bar of colours."""
         return f"{self.colour_map} {self.scale} {self.limit}"
+
+    @property
+    def is_uneven(self) -> bool:
+        """Whether the limit lies beside the middle of the scale, and the colours on either side of it
+        have scales of their own."""
+        low, high = sorted(self.scale)
+        return low < self.limit < high and not math.isclose(self.limit, (low + high) / 2)
 
     @property
     def numbers(self) -> list[float]:
@@ -136,11 +144,11 @@ class HeatMap(NamedTuple):
 
 
 class ClassMap(NamedTuple):
-    """A panel of cells with the sign of a class and a number."""
+    """A panel of cells with the sign of a class."""
 
-    matrix: Matrix  # of (class, number); the number may be NaN; a cell of None stays blank
+    matrix: Matrix  # of classes; a cell of None stays blank
     signs: Mapping[str, Sign]  # by class; the legend shows them
-    number: str  # the meaning of the numbers, for the caption
+    meaning: str = ""  # of the classes, for the caption
 
     @property
     def look(self) -> str:
@@ -149,24 +157,16 @@ class ClassMap(NamedTuple):
 
     @property
     def numbers(self) -> list[float]:
-        """The numbers in the cells; NaN of cells without a number."""
-        cells = [cell for line in self.matrix.values for cell in line]
-        return [math.nan if cell is None else cell[1] for cell in cells]
+        """No numbers: cells have signs alone."""
+        return []
 
     @property
     def has_blanks(self) -> bool:
         """Whether cells have no class."""
-        return any(cell is None for line in self.matrix.values for cell in line)
+        return any(name is None for line in self.matrix.values for name in line)
 
-    def paint(
-        self, axes: "Axes", norm: "Normalize | None" = None, *, has_numbers: bool = True
-    ) -> None:
-        """Draw the cells with their numbers.
-
-        Args:
-            norm: is not read; classes have no scale.
-        """
-        from matplotlib.colors import to_rgba
+    def paint(self, axes: "Axes") -> None:
+        """Draw the cells."""
         from matplotlib.patches import Rectangle
 
         axes.set(
@@ -174,14 +174,9 @@ class ClassMap(NamedTuple):
             ylim=(len(self.matrix.rows) - 0.5, -0.5),
         )
         for y, line in enumerate(self.matrix.values):
-            for x, cell in enumerate(line):
-                if cell is None:
-                    continue
-                name, number = cell
-                sign = self.signs[name]
-                axes.add_patch(sign.on(Rectangle((x - 0.5, y - 0.5), 1, 1)))
-                if has_numbers and not math.isnan(number):
-                    _write_cell(axes, x, y, number, to_rgba(sign.colour), is_boxed=True)
+            for x, name in enumerate(line):
+                if name is not None:
+                    axes.add_patch(self.signs[name].on(Rectangle((x - 0.5, y - 0.5), 1, 1)))
 
 
 Panel = HeatMap | ClassMap
@@ -209,26 +204,14 @@ def text_of(number: float) -> str:
     return "" if math.isnan(number) else f"{round(number, 2) + 0.0:.2f}"
 
 
-def _write_cell(
-    axes: "Axes",
-    x: int,
-    y: int,
-    number: float,
-    background: Iterable[float],
-    *,
-    is_boxed: bool = False,
-) -> None:
+def _write_cell(axes: "Axes", x: int, y: int, number: float, background: Iterable[float]) -> None:
     """Write a number into a cell.
 
     Args:
         background: the colour of the cell, with red, green and blue in front.
-        is_boxed: the number has a box of this colour, which covers the hatch.
     """
     red, green, blue, *_ = background
     brightness = 0.3 * red + 0.59 * green + 0.11 * blue
     colour = "black" if brightness > 0.5 else "white"
-    box = None
-    if is_boxed:
-        box = {"facecolor": background, "edgecolor": "none", "pad": 0.5}
-    text = axes.text(x, y, text_of(number), ha="center", va="center", color=colour, bbox=box)
+    text = axes.text(x, y, text_of(number), ha="center", va="center", color=colour)
     text.set_in_layout(False)  # it lies in its panel; the layout is much faster without it

@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from src.reports.captions import caption, common, network
+from src.reports.captions import common, headline
 from src.reports.curves import CurvePanel, curves
-from src.tables.network_names import short
+from src.tables.network_names import networks_in_words
 from src.tables.probe_rows import ProbeRow
 from src.tables.tables import write_table
 
@@ -32,10 +32,10 @@ def write_files(
         [CurvePanel(accuracies, "accuracy of linear probes")],
         x_label="retained rank (components)",
         title=title,
-        caption=caption(
-            network=network(common(rows, "model"), common(rows, "model_type")),
-            data=short(common(rows, "dataset")),
-            method=f"linear probes, {n_epochs} {epochs}",
-            images=common(rows, "n_images"),
+        caption=headline(
+            f"Linear probes of layers of {networks_in_words([common(rows, 'model')], [common(rows, 'model_type')])}, "
+            f"trained for {n_epochs} {epochs}",
+            data=common(rows, "dataset"),
+            n_images=common(rows, "n_images"),
         ),
     )

@@ -7,12 +7,12 @@ from pathlib import Path
 from src.choices.similarity import ACTIVATIONS, MEASURES, SAMPLES, Measure, measure_of
 from src.ground.console import decimals, result, table
 from src.ground.figure_files import remove_figure
-from src.reports.captions import caption, common, pair_of_networks
+from src.reports.captions import common, headline
 from src.reports.curves import CurvePanel, curves
 from src.reports.heat_maps import Labels, maps
 from src.reports.map_panels import HeatMap
 from src.tables.matrices import Matrix
-from src.tables.network_names import short
+from src.tables.network_names import networks_in_words
 from src.tables.similarity_rows import SimilarityRow, same_layers
 from src.tables.tables import write_table
 from src.values import (
@@ -157,7 +157,7 @@ def draw(path: Path, rows: Sequence[SimilarityRow], *, title: str = "") -> None:
         at_ranks = [row for row in rows if (row.rank1, row.rank2) == ranks]
         cells = {(row.layer1, row.layer2): row for row in at_ranks}
         titles = (_layer_title(1, ranks[0]), _layer_title(2, ranks[1]))
-        labels = Labels(*titles, framed=same_layers(at_ranks))
+        labels = Labels(*titles, framed={"": same_layers(at_ranks)})
         _draw_maps(path, cells, labels, title=title, caption=describe(rows))
 
 
@@ -280,12 +280,14 @@ def describe(rows: Sequence[SimilarityRow]) -> str:
     samples = _samples_of(common(rows, "alignment")) if is_aligned else ""
     paths = [common(rows, "model1"), common(rows, "model2")]
     kinds = [common(rows, "model1_type"), common(rows, "model2_type")]
-    return caption(
-        networks=pair_of_networks(paths, kinds, sign="–"),
-        data=short(common(rows, "dataset")),
-        samples=samples,
-        images=common(rows, "n_samples"),
+    text = headline(
+        f"Similarity of layers of {networks_in_words(paths, kinds, sign='and')}".removesuffix(
+            " of "
+        ),
+        data=common(rows, "dataset"),
+        n_images=common(rows, "n_samples"),
     )
+    return f"{text} Samples: {samples}." if samples else text
 
 
 def _samples_of(alignment: str) -> str:

@@ -38,25 +38,31 @@ def heat_map(quantity: str, matrix: Matrix, limits: Limits) -> HeatMap:
     """Return the heat map of a matrix of a quantity, with the limit that the verdict judges it by."""
     if quantity == "penalty":
         darkest = min(TOLERANCES * limits.tolerance, 1) or 1
-        return HeatMap(matrix, (darkest, 0), limits.tolerance)
+        meaning = QUANTITIES[quantity].description
+        return HeatMap(matrix, (darkest, 0), limits.tolerance, meaning=meaning)
     limit = limits.identification if quantity == "identification" else math.nan
     return HeatMap.of(matrix, QUANTITIES[quantity], limit=limit)
 
 
-def verdict_map(rows: Iterable[JudgedPair]) -> dict[str, Panel]:
-    """Return the map of verdicts with identification in the cells, by its title."""
-    verdicts = pivot(
-        rows, lambda row: (row.verdict, known(row, name="identification")), missing=None
-    )
-    return {"verdict": ClassMap(verdicts, SIGNS, "identification")}
+def verdict_map(rows: Iterable[JudgedPair], limits: Limits) -> dict[str, Panel]:
+    """Return the map of verdicts, by its title."""
+    verdicts = pivot(rows, lambda row: row.verdict, missing=None)
+    return {"verdict": ClassMap(verdicts, SIGNS, _words_of_verdicts(limits))}
 
 
 def rule_in_short(limits: Limits) -> str:
-    """Return the rule for similar pairs in one sentence, for the figure."""
+    """Return the rule for similar pairs, for captions."""
     return (
-        f"Similar: less than {100 * limits.tolerance:g} points are lost, and more than "
-        f"{limits.identification:.0%} of the images are identified at every layer up to the output (chance: 50%). "
-        "Identification is the smallest of these shares."
+        f"less than {100 * limits.tolerance:g} points of accuracy are lost, and more than "
+        f"{limits.identification:.0%} of the images are identified at every layer"
+    )
+
+
+def _words_of_verdicts(limits: Limits) -> str:
+    """Return what the verdicts say, for captions."""
+    return (
+        f"{SIMILAR} ({rule_in_short(limits)}), {LOST} (as accurate, but fewer are identified), "
+        f"{NOT_MATCHED} (more accuracy is lost), {UNDECIDED} (not certain)"
     )
 
 
@@ -75,6 +81,5 @@ def figure_of(
         for name in IN_MAIN_FIGURE:
             matrix = pivot(rows, partial(known, name=name))
             of_quantities[QUANTITIES[name].title] = heat_map(name, matrix, limits)
-        panels[title if len(rows_of_title) > 1 else ""] = of_quantities | verdict_map(rows)
-    text = f"{caption} {rule_in_short(limits)}".strip()
-    return maps_figure(panels, labels=STITCHED, caption=text)
+        panels[title if len(rows_of_title) > 1 else ""] = of_quantities | verdict_map(rows, limits)
+    return maps_figure(panels, labels=STITCHED, caption=caption)

@@ -4,14 +4,15 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
 from src.choices import on_lost_positions
+from src.choices.scores import SCORES
 from src.choices.stitching import FORMS
 from src.collected.between_groups import SHARE
 from src.collected.groups import CLASS_CONTROL, FRESH_FRONT, SELF
+from src.collected.sections import Section, by_groups, sections_of, titled_in_figures
 from src.ground.console import decimals, result, table
 from src.ground.files import write_text
 from src.ground.grouping import grouped
@@ -22,9 +23,7 @@ from src.reports.map_panels import HeatMap, Panel
 from src.reports.verdict_maps import IN_MAIN_FIGURE, heat_map, rule_in_short, verdict_map
 from src.reports.way_figure import draw_way
 from src.statistics.intervals import ALPHA
-from src.tables.architectures import architecture_pairs
 from src.tables.matrices import Matrix, is_known, known, mean_of, mean_pivot, pivot
-from src.tables.network_names import short
 from src.tables.quantities import IN_VERDICT, QUANTITIES, shown_in
 from src.tables.tables import write_table
 from src.tables.verdict_rows import AUROC, GroupRow, GroupTestRow, VerdictRow, WayRow, way_rows
@@ -40,99 +39,6 @@ CONTROLS = {  # and how many of them must be similar
 LOW = 0.5  # the report names end networks with a lower accuracy
 MAX_NAMED = 6  # networks, or pairs of networks, that have a sentence each
 MAX_TESTS = 12  # lines of tests between groups, a method
-MAX_GROUP_PAIRS = 9  # rows of panels that the groups of a method get in the figure
-
-
-class Section(NamedTuple):
-    """The verdicts that are reported together: of one method and one kind of networks."""
-
-    title: str
-    rows: list[VerdictRow]
-    n_networks: int  # pairs of networks
-    method: str  # and the architectures of a part of a section
-
-    @property
-    def is_summary(self) -> bool:
-        """Whether the section reports means over several pairs of networks."""
-        return self.n_networks > 1
-
-    @property
-    def networks(self) -> str:
-        """The pair of groups with its number of pairs; otherwise the title without the method."""
-        row = self.rows[0]
-        groups = {(row.front_group or "unknown", row.end_group or "unknown") for row in self.rows}
-        if self.is_summary and len(groups) == 1:
-            kind = row.kind.removesuffix(" of networks")
-            return f"{' → '.join(map(short, *groups))} ({self.n_networks} {kind})"
-        return self.title.removeprefix(row.method).removeprefix(", ")
-
-
-def sections_of(rows: Sequence[VerdictRow]) -> list[Section]:
-    """Return the verdicts of each method, in a section for each kind of pairs of networks."""
-    sections = []
-    for method, rows_of_method in grouped(rows, lambda row: row.method).items():
-        has_many = len({row.networks for row in rows_of_method}) > 1
-        for kind, rows_of_kind in grouped(rows_of_method, lambda row: row.kind).items():
-            titles = {row.networks for row in rows_of_kind}
-            title = method
-            if len(titles) > 1:
-                title = f"{method}, {len(titles)} {kind}"
-            elif has_many:
-                title = f"{method}, {rows_of_kind[0].networks}"
-            sections.append(Section(title, rows_of_kind, len(titles), method))
-    return sections
-
-
-def parts_of(rows: Sequence[VerdictRow]) -> list[Section]:
-    """Return the sections of verdicts, those of several pairs of architectures in parts."""
-    return list(chain.from_iterable(map(by_architectures, sections_of(rows))))
-
-
-def by_architectures(section: Section) -> list[Section]:
-    """Return a section for each pair of architectures; the section itself if there is one pair."""
-    pairs = architecture_pairs(section.rows)
-    if not any(pairs):
-        return [section]
-    titled = zip(pairs, section.rows, strict=True)
-    return [
-        _part(section, f"{section.method}, {pair}", [row for _, row in items])
-        for pair, items in grouped(titled, lambda item: item[0]).items()
-    ]
-
-
-def _part(section: Section, name: str, rows: list[VerdictRow]) -> Section:
-    """Return a part of a section with the name and the number of its pairs of networks as title."""
-    networks = {row.networks for row in rows}
-    pairs = f"{len(networks)} {rows[0].kind}"
-    if len(networks) == 1:
-        pairs = rows[0].networks
-    return Section(f"{name}, {pairs}", rows, len(networks), name)
-
-
-def by_groups(section: Section) -> list[Section]:
-    """Return a section for each pair of groups of networks; the section itself where there is one
-    group, or more than `MAX_GROUP_PAIRS` pairs of groups."""
-    parts = grouped(section.rows, lambda row: (row.front_group, row.end_group))
-    if not section.is_summary or not 1 < len(parts) <= MAX_GROUP_PAIRS:
-        return [section]
-    return [
-        _part(section, f"{section.method}, {front_group} → {end_group}", rows)
-        for (front_group, end_group), rows in parts.items()
-    ]
-
-
-def titled_in_figures(sections: Sequence[Section]) -> dict[str, Section]:
-    """Return sections by short titles: their networks, below the method if there are several."""
-    if len(sections) == 1:
-        return {"": sections[0]}
-    methods = {section.rows[0].method for section in sections}
-    titled = {}
-    for section in sections:
-        method = section.rows[0].method if len(methods) > 1 else ""
-        titled[f"{method}\n{section.networks}".strip()] = section
-    if len(titled) < len(sections):  # a group has several architectures
-        return {section.title: section for section in sections}
-    return titled
 
 
 def print_verdicts(rows: Sequence[VerdictRow]) -> None:
@@ -252,7 +158,7 @@ def draw(
     draw_way(
         path.with_name(f"{path.stem}_way.png"),
         {name: part.rows for name, part in titled_in_figures(parts).items()},
-        limit=limits.identification,
+        limits=limits,
         title=title,
         caption=caption,
     )
@@ -282,22 +188,23 @@ def _draw_maps(
     detector = _most_used_detector(rows)
     main_maps: dict[str, dict[str, Panel]] = {}
     further_maps: dict[str, dict[str, Panel]] = {}
-    for row_title, section in titled_in_figures(sections).items():
+    titled = titled_in_figures(sections)
+    for row_title, section in titled.items():
         first, *others = main_quantities
         main_maps[row_title] = {
             **_heat_maps(section, [first], limits),
             **_auroc_map(section, detector, limits),
             **_heat_maps(section, others, limits),
-            **_verdicts(section),
+            **_verdicts(section, limits),
         }
         further_maps[row_title] = _heat_maps(section, further, limits)
-    labels = labels_of(rows)
+    labels = labels_of({name: section.rows for name, section in titled.items()})
     maps(
         path.with_suffix(".png"),
         main_maps,
         labels=labels,
         title=title,
-        caption=f"{caption} {rule_in_short(limits)}".strip(),
+        caption=caption,
     )
     if further:
         maps(
@@ -332,14 +239,17 @@ def _auroc_map(section: Section, detector: str, limits: Limits) -> dict[str, Hea
     if section.is_summary or not detector:
         return {}
     matrix = pivot(section.rows, lambda row: row.further.get(f"{AUROC}{detector}", np.nan))
-    return {f"AUROC ({detector})": heat_map("auroc", matrix, limits)}
+    title = SCORES[detector].title if detector in SCORES else detector
+    return {f"AUROC ({title})": heat_map("auroc", matrix, limits)}
 
 
-def _verdicts(section: Section) -> dict[str, Panel]:
+def _verdicts(section: Section, limits: Limits) -> dict[str, Panel]:
     """Return the map of the verdicts of a section, or of the shares of similar pairs."""
     if section.is_summary:
-        return {SHARE_TITLE: HeatMap(shares_of_similar(section.rows))}
-    return verdict_map(section.rows)
+        return {
+            SHARE_TITLE: HeatMap(shares_of_similar(section.rows), meaning=rule_in_short(limits))
+        }
+    return verdict_map(section.rows, limits)
 
 
 def sentences(

@@ -4,14 +4,16 @@ import math
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 
-from src.ground.console import listed
 from src.ground.figure_files import page_of
 from src.ground.grouping import grouped
-from src.reports.curves import MAX_ALIKE, Curve, CurvePanel, Point, curves, lines_of, points_of
+from src.reports.curves import Curve, CurvePanel, Point, curves, lines_of, points_of
+from src.tables.matrices import known
 from src.tables.verdict_rows import VerdictRow
+from src.verdict import Limits
 
 MAX_LINES = 6  # pairs of layers that a panel shows together
 MAX_PANELS = 16  # on a page
@@ -22,48 +24,49 @@ def draw_way(
     path: Path,
     rows_of_title: Mapping[str, Sequence[VerdictRow]],
     *,
-    limit: float,
+    limits: Limits,
     title: str = "",
     caption: str = "",
 ) -> None:
     """Draw the shares of identified images over the layers of the end network, a line a stitch.
 
-    A title has one panel if it has few pairs of layers; otherwise a panel for each end layer. Several
-    pages have numbers. Nothing is drawn where identification was not measured.
+    A title has one panel if it has few pairs of layers; otherwise a panel for each end layer. Lines
+    of stitches that lose more accuracy than the tolerance are pale. Several pages have numbers.
+    Nothing is drawn where identification was not measured.
 
     Args:
         rows_of_title: the verdicts of each method and kind of networks; a title may be "". Rows with
             equal layers are averaged.
-        limit: the share that a similar pair needs, for a line across the panels.
     """
     panels_of_title = []
     for row_title, rows in rows_of_title.items():
         evaluated = [row for row in rows if row.way]
         if evaluated:
-            panels_of_title.append(
-                [
-                    CurvePanel(of_panel, "identified images", RANGE, title=panel_title, limit=limit)
-                    for panel_title, of_panel in _panels(row_title, evaluated).items()
-                ]
-            )
+            panels_of_title.append(_panels(", ".join(row_title.splitlines()), evaluated, limits))
     in_order = _layers_of([row for rows in rows_of_title.values() for row in rows])
     pages = _pages(panels_of_title)
+    points = f"{100 * limits.tolerance:g} points"
     for number, page in enumerate(pages, start=1):
-        rule = (
-            f"A pair that keeps the accuracy loses the image where its line falls below {limit:g}"
+        text = (
+            f"{caption} Share of the images that are identified at each layer of the end network, from the layer that "
+            "is stitched into on: whose stitched activation is nearer to the end network's own activation of the image "
+            f"than to that of a similar image of its class (chance: 0.5). Where it falls below "
+            f"{limits.identification:g}, the image counts as lost."
         )
-        text = f"{caption} {rule}; chance is 0.5."
+        if any(panel.pale for panel in page):
+            text += f" Pale: stitches that lose more than {points} of accuracy."
         if not all(math.isnan(point.low) for point in points_of(page)):
             text += " Bands: intervals of 95 % over images."
         if len(pages) > 1:
-            titles = dict.fromkeys(panel.title for panel in page)
-            text += f" Page {number} of {len(pages)}: {listed(titles)}."
+            text += f" Page {number} of {len(pages)}."
         curves(
             page_of(path.with_suffix(".png"), number),
             page,
             x_label="layer of the end network",
             layers=[layer for layer in in_order if layer in _layers_in(page)],
             lines=lines_of(chain.from_iterable(panels_of_title)),
+            strong="keeps the accuracy",
+            pale=f"loses more than {points}",
             title=title,
             caption=text.strip(),
         )
@@ -72,20 +75,15 @@ def draw_way(
 def _pages(panels_of_title: Sequence[list[CurvePanel]]) -> list[list[CurvePanel]]:
     """Return pages of panels.
 
-    Titles share a page if their panels fill its lines, and if they are of the same layers: the
-    ways of unlike end networks have no axis in common.
+    Titles share a page if they have equally many panels, of the same layers: the ways of unlike end
+    networks have no axis in common.
     """
     pages: list[list[CurvePanel]] = []
-    for panels in panels_of_title:
-        fills_lines = MAX_ALIKE % len(panels) == 0
-        has_room = bool(pages) and len(pages[-1]) + len(panels) <= MAX_PANELS
-        earlier = _layers_in(pages[-1]) if pages else set()
-        layers = _layers_in(panels)
-        if fills_lines and has_room and (earlier <= layers or layers <= earlier):
-            pages[-1] += panels
-        else:
-            for first in range(0, len(panels), MAX_PANELS):
-                pages.append(panels[first : first + MAX_PANELS])
+    alike = grouped(panels_of_title, lambda panels: (len(panels), frozenset(_layers_in(panels))))
+    for (n_panels, _), of_layers in alike.items():
+        panels = list(chain.from_iterable(of_layers))
+        most = max(1, MAX_PANELS // n_panels) * n_panels if n_panels <= MAX_PANELS else MAX_PANELS
+        pages += [panels[first : first + most] for first in range(0, len(panels), most)]
     return pages
 
 
@@ -98,17 +96,31 @@ def _layers_in(panels: Sequence[CurvePanel]) -> set[str]:
     return layers
 
 
-def _panels(title: str, rows: Sequence[VerdictRow]) -> dict[str, dict[str, Curve]]:
-    """Return the curves of a title, by the title of their panel and by label."""
+def _panels(heading: str, rows: Sequence[VerdictRow], limits: Limits) -> list[CurvePanel]:
+    """Return the panels of a title: one for few pairs of layers, else one for each end layer."""
     pairs = grouped(rows, lambda row: row.pair)
-    if len(pairs) <= MAX_LINES:
-        return {title: {" → ".join(pair): _mean(of_pair) for pair, of_pair in pairs.items()}}
-    panels: dict[str, dict[str, Curve]] = {}
+    is_one = len(pairs) <= MAX_LINES
+    marks = {f"{limits.identification:g}": limits.identification, "chance": 0.5}
+    curves_of_panel: dict[str, dict[str, Curve]] = {}
+    pale: dict[str, list[str]] = {}
     for pair, of_pair in pairs.items():
-        panel_title = ", ".join(filter(None, (title, f"into {pair.end_layer}")))
-        panel = panels.setdefault(panel_title, {})
-        panel[f"from {pair.front_layer}"] = _mean(of_pair)
-    return panels
+        title = "" if is_one else f"into {pair.end_layer}"
+        label = " → ".join(pair) if is_one else f"from {pair.front_layer}"
+        curves_of_panel.setdefault(title, {})[label] = _mean(of_pair)
+        if fmean(known(row, name="penalty") for row in of_pair) > limits.tolerance:
+            pale.setdefault(title, []).append(label)
+    return [
+        CurvePanel(
+            lines,
+            "identified images",
+            RANGE,
+            title=title,
+            heading=heading,
+            marks=marks,
+            pale=pale.get(title, ()),
+        )
+        for title, lines in curves_of_panel.items()
+    ]
 
 
 def _mean(rows: Sequence[VerdictRow]) -> Curve:

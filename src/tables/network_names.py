@@ -3,17 +3,20 @@
 import functools
 import hashlib
 import os
+import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 from src.choices import Options
 from src.ground.errors import UserError
+from src.ground.user_code import title_of
 
 FRESH = "-"  # in place of a checkpoint: freshly drawn weights
 DEFAULT = "DEFAULT"  # in place of a checkpoint: the weights that come with the type
 FEATURES = "features"  # in place of a type: the checkpoint is an .npz file of activations
+TITLES = {FRESH: "untrained"}  # in captions, of networks without a checkpoint
 SHORT = 12  # digits of a SHA-256 in the row of a table
 
 # Ending of the option in `config.txt` that holds the SHA-256 of a network's weights
@@ -231,3 +234,43 @@ def short(name: str) -> str:
     """Return the last two parts of an absolute path; return a relative name unchanged."""
     path = Path(name)
     return "/".join(path.parts[-2:]) if path.is_absolute() else name
+
+
+def networks_in_words(paths: Sequence[str], kinds: Sequence[str], *, sign: str = "→") -> str:
+    """Return the title of networks, such as "a → b (both resnet18)".
+
+    Args:
+        paths: of their checkpoints; "" where it is not known.
+        kinds: the types, likewise.
+
+    Returns:
+        "" if a network has neither.
+    """
+    types = list(map(title_of, kinds))
+    if not all(path or kind for path, kind in zip(paths, kinds, strict=True)):
+        return ""
+    if not all(paths):
+        return f" {sign} ".join(types)
+    names = _names_of(paths)
+    if len(set(types)) == 1 and types[0]:
+        of_all = {1: "", 2: "both "}.get(len(types), "all ")
+        return f"{f' {sign} '.join(names)} ({of_all}{types[0]})"
+    titles = [f"{name} ({kind})" if kind else name for name, kind in zip(names, types, strict=True)]
+    return f" {sign} ".join(titles)
+
+
+def _names_of(paths: Sequence[str]) -> list[str]:
+    """Return names of networks without the ending, and for `FOLDER/model_15.pt` the folder; with as
+    much of the path as tells different checkpoints apart."""
+    plain = [TITLES.get(path, Path(path).stem) for path in paths]
+    by_folder = []
+    for path, name in zip(paths, plain, strict=True):
+        folder = Path(path).parent.name
+        is_numbered = re.fullmatch(r"(final_)?model(_\d+)?", name) and folder
+        by_folder.append(folder if is_numbered else name)
+    whole = [TITLES.get(path, short(str(Path(path).with_suffix("")))) for path in paths]
+    n_networks = len(set(paths))
+    for names in (by_folder, plain):
+        if len(set(names)) == n_networks:
+            return names
+    return whole

@@ -156,8 +156,8 @@ QUANTITIES = {
     "kappa_within": Quantity(
         "κ within strata",
         VERDICT,
-        "Cohen's κ of stitched and end network within strata; a stratum has the images of one "
-        "label and one class predicted by the front network",
+        "agreement of the predictions of stitched and end network (Cohen's κ; 0: as by chance, 1: "
+        "equal), among images of one label and one class predicted by the front network",
         scale=(0, math.inf),
         shown_in=(IN_VERDICT, IN_TRUTH),
     ),
@@ -193,7 +193,7 @@ QUANTITIES = {
         "AUROC",
         DETECTOR,
         "AUROC of the detector for stitched activations (OOD) against the end network's own "
-        "(ID); at ½ it cannot tell the two apart",
+        "(ID); at ½ it does not tell the two apart, at 1 it does always",
         scale=(0, 1),
         is_two_sided=True,
         shown_in=(IN_EVALUATION, IN_TRUTH),
@@ -229,10 +229,9 @@ QUANTITIES = {
     "identification": Quantity(
         "identification",
         VALIDITY,
-        "smallest share of the test images that are identified at a layer of the way: the end layer, "
-        "a block behind it, or the output; an image is identified if its stitched activation is "
-        "nearer to the end network's own activation of the image than to that of a similar image of "
-        "its class; ½ is chance",
+        "smallest share of the test images, over the layers from the end layer to the output, whose "
+        "stitched activation is nearer to the end network's own activation of the image than to that "
+        "of a similar image of its class; ½ is chance",
         scale=(0.5, 1),
         possible=(0, 1),
         shown_in=(IN_EVALUATION, IN_VERDICT, IN_CURVES, IN_TRUTH),

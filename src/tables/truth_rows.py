@@ -80,6 +80,8 @@ class DepthRow:
     n_pairs: int
     networks: str = ""  # front group → end group, if there are several groups
     relative_depth: float = math.nan  # of the layers: the share of the blocks up to them
+    lowest: float = math.nan  # of the pairs of networks
+    highest: float = math.nan
 
     contents: ClassVar[str] = "depth"
     written_by: ClassVar[str] = "misc/collect_results.py --curves"

@@ -1,0 +1,104 @@
+"""The verdicts that are reported together: of one method and one kind of networks, and parts of these."""
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import NamedTuple
+
+from src.ground.grouping import grouped
+from src.tables.architectures import architecture_pairs
+from src.tables.network_names import short
+from src.tables.verdict_rows import VerdictRow
+
+MAX_GROUP_PAIRS = 9  # pairs of groups that a method is divided into
+
+
+class Section(NamedTuple):
+    """The verdicts that are reported together: of one method and one kind of networks."""
+
+    title: str
+    rows: list[VerdictRow]
+    n_networks: int  # pairs of networks
+    method: str  # and the architectures of a part of a section
+
+    @property
+    def is_summary(self) -> bool:
+        """Whether the section reports means over several pairs of networks."""
+        return self.n_networks > 1
+
+    @property
+    def networks(self) -> str:
+        """The pair of groups with its number of pairs; otherwise the title without the method."""
+        row = self.rows[0]
+        groups = {(row.front_group or "unknown", row.end_group or "unknown") for row in self.rows}
+        if self.is_summary and len(groups) == 1:
+            kind = row.kind.removesuffix(" of networks")
+            return f"{' → '.join(map(short, *groups))} ({self.n_networks} {kind})"
+        return self.title.removeprefix(row.method).removeprefix(", ")
+
+
+def sections_of(rows: Sequence[VerdictRow]) -> list[Section]:
+    """Return the verdicts of each method, in a section for each kind of pairs of networks."""
+    sections = []
+    for method, rows_of_method in grouped(rows, lambda row: row.method).items():
+        has_many = len({row.networks for row in rows_of_method}) > 1
+        for kind, rows_of_kind in grouped(rows_of_method, lambda row: row.kind).items():
+            titles = {row.networks for row in rows_of_kind}
+            title = method
+            if len(titles) > 1:
+                title = f"{method}, {len(titles)} {kind}"
+            elif has_many:
+                title = f"{method}, {rows_of_kind[0].networks}"
+            sections.append(Section(title, rows_of_kind, len(titles), method))
+    return sections
+
+
+def parts_of(rows: Sequence[VerdictRow]) -> list[Section]:
+    """Return the sections of verdicts, those of several pairs of architectures in parts."""
+    return list(chain.from_iterable(map(by_architectures, sections_of(rows))))
+
+
+def by_architectures(section: Section) -> list[Section]:
+    """Return a section for each pair of architectures; the section itself if there is one pair."""
+    pairs = architecture_pairs(section.rows)
+    if not any(pairs):
+        return [section]
+    titled = zip(pairs, section.rows, strict=True)
+    return [
+        _part(section, f"{section.method}, {pair}", [row for _, row in items])
+        for pair, items in grouped(titled, lambda item: item[0]).items()
+    ]
+
+
+def _part(section: Section, name: str, rows: list[VerdictRow]) -> Section:
+    """Return a part of a section with the name and the number of its pairs of networks as title."""
+    networks = {row.networks for row in rows}
+    pairs = f"{len(networks)} {rows[0].kind}"
+    if len(networks) == 1:
+        pairs = rows[0].networks
+    return Section(f"{name}, {pairs}", rows, len(networks), name)
+
+
+def by_groups(section: Section) -> list[Section]:
+    """Return a section for each pair of groups of networks; the section itself where there is one
+    group, or more than `MAX_GROUP_PAIRS` pairs of groups."""
+    parts = grouped(section.rows, lambda row: (row.front_group, row.end_group))
+    if not section.is_summary or not 1 < len(parts) <= MAX_GROUP_PAIRS:
+        return [section]
+    return [
+        _part(section, f"{section.method}, {front_group} → {end_group}", rows)
+        for (front_group, end_group), rows in parts.items()
+    ]
+
+
+def titled_in_figures(sections: Sequence[Section]) -> dict[str, Section]:
+    """Return sections by short titles: their networks, below the method if there are several."""
+    if len(sections) == 1:
+        return {"": sections[0]}
+    methods = {section.rows[0].method for section in sections}
+    titled = {}
+    for section in sections:
+        method = section.rows[0].method if len(methods) > 1 else ""
+        titled[f"{method}\n{section.networks}".strip()] = section
+    if len(titled) < len(sections):  # a group has several architectures
+        return {section.title: section for section in sections}
+    return titled
