@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 
@@ -58,15 +57,17 @@ def report(
             for experiment, rows_of_experiment in by_experiment.items()
         }
         checks = reference.checks.get(name, {})
+        detectors = _detectors(name, rows[0].sanity_dataset, reference.id_scores[name], checks)
         if len(evaluations) > 1:
             result(f"DETECTOR: {name}")
         _print_matrices(name, matrices)
-        _print_detectors(name, rows[0].sanity_dataset, reference.id_scores[name], checks)
+        table(*detectors)
         _note_typical_stitches(name, rows)
 
         path = files.tables[name]
+        content = _content(rows, checks)
         write_table(path, EvaluationRow, rows)
-        _write_json(path.with_suffix(".json"), rows, checks)
+        write_json(path.with_suffix(".json"), content)
         if len(rows) > 1:
             caption_of_figure = describe(rows, n_images=len(reference.options.test))
             labels = labels_of(by_experiment)
@@ -104,13 +105,13 @@ def heading(quantity: Quantity, detector: str) -> str:
     return f"STITCHING {quantity.title.upper()}"
 
 
-def _print_detectors(
+def _detectors(
     name: str,
     sanity_dataset: str | None,
     id_scores: Mapping[str, np.ndarray],
     checks: Mapping[str, OODMetrics],
-) -> None:
-    """Print the mean ID score of the detector of each layer, and its sanity check."""
+) -> tuple[str, list[str], list[str], list[list[float]]]:
+    """Return the mean ID score of the detector of each layer, and its sanity check, for `table`."""
     columns = ["mean ID energy" if name == "energy" else "mean ID score"]
     title = "OOD detectors"
     if sanity_dataset:
@@ -118,7 +119,7 @@ def _print_detectors(
         title = f"OOD detector sanity checks: {dataset_label(sanity_dataset)}"
 
     lines = [[float(scores.mean()), *checks.get(layer, ())] for layer, scores in id_scores.items()]
-    table(f"{title} ({name})", list(id_scores), columns, lines)
+    return f"{title} ({name})", list(id_scores), columns, lines
 
 
 def _note_typical_stitches(name: str, rows: Sequence[EvaluationRow]) -> None:
@@ -132,15 +133,12 @@ def _note_typical_stitches(name: str, rows: Sequence[EvaluationRow]) -> None:
         )
 
 
-def _write_json(
-    path: Path, rows: Sequence[EvaluationRow], checks: Mapping[str, OODMetrics]
-) -> None:
-    """Write the rows of a detector and its sanity checks by layer."""
-    content: dict[str, object] = {
+def _content(rows: Sequence[EvaluationRow], checks: Mapping[str, OODMetrics]) -> dict[str, object]:
+    """Return the content of the JSON file: the rows of a detector, and its sanity checks by layer."""
+    return {
         "stitches": [to_record(row) for row in rows],
         "sanity_checks": {layer: metrics._asdict() for layer, metrics in checks.items()},
     }
-    write_json(path, content)
 
 
 def _panels(matrices: Matrices) -> dict[str, dict[str, HeatMap]]:
