@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 # options of all_pairs.py that mean something else to a single script
 NOT_PASSED = {"config", "save_dir"}
+FINISHED, BUSY, FAILED = "finished", "busy", "failed"  # outcomes of a unit
 REMEDY = "give the same ones, or choose another -dir"
 
 
@@ -108,6 +109,11 @@ class Unit(NamedTuple):
     def is_table(self) -> bool:
         """Whether the unit writes a table instead of stitches."""
         return self.kind in TABLES
+
+    @property
+    def end(self) -> ListedNetwork | Path:
+        """The network that is stitched into; of a table, its path."""
+        return self.place if self.is_table else self.networks[1]
 
     @property
     def splits(self) -> tuple[bool, ...]:
@@ -354,32 +360,61 @@ def run_units(units: Sequence[Unit], session: "Session", *, aside: str = "") -> 
     Raises:
         UserError: units failed; raised after the last unit.
     """
-    busy = []
-    failed = []
+    stitching = {}
+    tables = {}
     for number, unit in enumerate(units, start=1):
-        start = time.monotonic()
-        title = f"[{number}/{len(units)}] {unit.title}"
-        if session.kept and unit.is_table:  # all stitching units are done
-            session.kept.drop_all()
-        try:
-            is_finished = run_claimed(unit, session, aside=aside)
-        except Exception as error:
-            user_error = as_user_error(error)
-            if not user_error:
-                raise
-            failed.append(unit.title)
-            warn(f"{title} failed: {user_error}")
-            continue
-        if is_finished:
-            note(f"{title}: {time.monotonic() - start:.1f} s")
-        else:
-            busy.append(unit.title)
+        of_kind = tables if unit.is_table else stitching
+        of_kind[f"[{number}/{len(units)}] {unit.title}"] = unit
+    outcomes = run_in_turn(stitching, session, aside=aside)
+    if session.kept:
+        session.kept.drop_all()  # no further unit stitches
+    outcomes |= run_in_turn(tables, session, aside=aside)
+
+    busy = [unit.title for unit in units if outcomes[unit.place] == BUSY]
+    failed = [unit.title for unit in units if outcomes[unit.place] == FAILED]
     if busy:
         note(f"{len(busy)} are left to other processes, which are at them: {listed(busy)}")
     if failed:
         raise UserError(
             f"{len(failed)} of {len(units)} failed ({listed(failed)}); see the warnings, which say how to mend it"
         )
+
+
+def run_in_turn(units: Mapping[str, Unit], session: "Session", *, aside: str) -> dict[Path, str]:
+    """Run units by title; return the outcomes by place.
+
+    Each process makes a reference of the end networks that it stitches into. So it leaves an end
+    network to the process that is at it; only when nothing else is left, it helps with the last
+    pairs.
+    """
+    outcomes: dict[Path, str] = {}
+    left = set()  # end networks that other processes are at
+    for title, unit in units.items():
+        if unit.end not in left:
+            outcomes[unit.place] = run_unit(title, unit, session, aside=aside)
+        if outcomes.get(unit.place) == BUSY:
+            left.add(unit.end)
+    for title, unit in reversed(units.items()):
+        if outcomes.get(unit.place, BUSY) == BUSY:
+            outcomes[unit.place] = run_unit(title, unit, session, aside=aside)
+    return outcomes
+
+
+def run_unit(title: str, unit: Unit, session: "Session", *, aside: str) -> str:
+    """Run a unit unless another process works on it, and say so; return the outcome."""
+    start = time.monotonic()
+    try:
+        is_finished = run_claimed(unit, session, aside=aside)
+    except Exception as error:
+        user_error = as_user_error(error)
+        if not user_error:
+            raise
+        warn(f"{title} failed: {user_error}")
+        return FAILED
+    if not is_finished:
+        return BUSY
+    note(f"{title}: {time.monotonic() - start:.1f} s")
+    return FINISHED
 
 
 def run_claimed(unit: Unit, session: "Session", *, aside: str) -> bool:

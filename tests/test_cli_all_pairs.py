@@ -261,6 +261,22 @@ def test_a_pair_that_another_process_is_at_is_left(networks, few, monkeypatch):
     assert "[1/1] pinv a-b" in run(SCRIPT, *OPTIONS, "--no-similarity", cwd=folder).err
 
 
+def test_an_end_network_is_left_to_the_process_that_is_at_it(networks, few, monkeypatch):
+    """Its last pairs are helped with when nothing else is left."""
+    folder, claim = networks("turns", 4), Run.claim
+
+    def claim_others(run, **options):
+        if run.config.name == "b-a.config.txt":
+            raise Busy("another run is writing")
+        claim(run, **options)
+
+    monkeypatch.setattr(Run, "claim", claim_others)
+    said = run(SCRIPT, *OPTIONS, "--no-similarity", cwd=folder).err
+    done = re.findall(r"] pinv (\S+):", said)
+    assert done == ["a-b", "c-b", "d-b", "a-c", "b-c", "d-c", "a-d", "b-d", "c-d", "d-a", "c-a"]
+    assert says(said, "1 are left", "pinv b-a")
+
+
 def test_a_pair_that_fails_stops_no_other(networks, few):
     folder = networks("failing", 3)
     path = folder / "models" / "b.pt"
