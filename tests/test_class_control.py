@@ -19,7 +19,7 @@ from src.collected.named_networks import named_networks
 from src.collected.verdicts import judge_runs
 from src.ground.errors import UserError
 from src.ground.files import write_text
-from src.models import Network, build_model
+from src.models import Network, activations_of_both, build_model
 from src.models.control import ClassControl, set_statistics, with_class
 from src.reports import verdict_report
 from src.runs.checkpoints import load_control, load_model, load_state
@@ -120,6 +120,17 @@ def test_a_control_has_the_layers_of_the_untrained_network_and_the_answer_of_the
     assert ClassControl(trained, untrained).unsteadiness == "random"
     with pytest.raises(ValueError, match="front network"):
         control(found["conv"], after="conv")
+
+
+def test_a_stitch_is_trained_and_evaluated_with_the_class():
+    trained, untrained = (Network(Net(shift).eval(), n_classes=4) for shift in (0.01, 0.0))
+    control = ClassControl(trained, untrained)
+    images = torch.randn(6, 2, 5, 5)
+    with torch.no_grad():
+        expected = control.activations(images, ["conv"])["conv"]
+        for again in (False, True):
+            found, _ = activations_of_both(control, ["conv"], trained, [], images, again=again)
+            assert torch.equal(found["conv"], expected)
 
 
 def test_a_control_switches_and_moves_both_networks():

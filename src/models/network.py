@@ -627,10 +627,11 @@ def activations_of_both(
         images: (B, C, H, W).
         again: the images pass again, so that networks may keep their activations.
     """
-    activations_of = Network.activations_again if again else Network.activations
+    activations_of_front = front.activations_again if again else front.activations
+    activations_of_end = end.activations_again if again else end.activations
     if front is not end:
-        return activations_of(front, images, front_names), activations_of(end, images, end_names)
-    activations = activations_of(end, images, list(dict.fromkeys([*front_names, *end_names])))
+        return activations_of_front(images, front_names), activations_of_end(images, end_names)
+    activations = activations_of_end(images, list(dict.fromkeys([*front_names, *end_names])))
     front_activations = {name: activations[name] for name in front_names}
     end_activations = {name: activations[name] for name in end_names}
     return front_activations, end_activations
