@@ -476,16 +476,15 @@ def test_curves_have_one_legend_and_layers_keep_their_order(tmp_path, drawn_figu
     assert axes.lines[0].get_xydata().tolist() == [[0, 0.5], [2, 0.7]]
 
 
-def test_axes_end_where_values_are_possible(tmp_path, drawn_figures):
-    """An accuracy ends at 1, whatever its interval; a ratio has no upper end."""
-    points = {1: Point(0.9, -0.2, 1.3), 64: Point(1.0, 0.9, 1.1)}
+def test_axes_reach_over_values_and_bands(tmp_path, drawn_figures):
+    points = {1: Point(0.9, 0.45, 0.95), 64: Point(0.8, 0.7, 0.9)}
     panels = [
-        CurvePanel({"dm": points}, "accuracy"),
+        CurvePanel({"dm": points}, "identification", (0.5, 1.0)),
         CurvePanel({"dm": {1: 1.5, 64: 3.0}}, "density ratio", (0, math.inf)),
     ]
     curves(tmp_path / "f.png", panels, x_label="retained rank (components)")
-    accuracy, ratio = drawn_figures["f.png"].axes
-    assert reaches(accuracy, 0, 1) and reaches(ratio, 0, 3)
+    identification, ratio = drawn_figures["f.png"].axes
+    assert reaches(identification, 0.45, 1) and reaches(ratio, 0, 3)
 
 
 def test_only_named_figures_are_drawn_where_figures_are_left_out(tmp_path, drawn_figures):

@@ -121,7 +121,7 @@ def test_the_caption_has_the_names_of_a_list():
         describe_stitches(of_two, names=named), "Stitches of 2 pairs of networks (a, b), on"
     )
     of_seven = describe_stitches(rows, names=named)
-    assert says(of_seven, "42 pairs of 7 networks", "(2 clean, 4 noisy, ", "1 nets/own.py:build)")
+    assert says(of_seven, "42 pairs of 7 networks", "(2 clean, 4 noisy, ", "1 build)")
 
 
 def test_the_grid_has_a_panel_for_each_experiment_of_its_layers_all_of_one_scale(

@@ -21,9 +21,9 @@ from src.collected.measured import (
 from src.collected.named_networks import NamedNetwork
 from src.collected.network_means import mean_over_pairs
 from src.ground.grouping import grouped
+from src.ground.user_code import title_of
 from src.runs.folders import StitchingRun
 from src.tables.experiments import NETWORKS, method_names
-from src.tables.network_names import short
 from src.tables.quantities import IN_CURVES, QUANTITIES, shown_in
 from src.tables.similarity_rows import SimilarityRow
 from src.tables.truth_rows import DepthRow
@@ -234,7 +234,7 @@ def _groups(front: NamedNetwork, end: NamedNetwork) -> str:
         return ONE_NETWORK
     groups = []
     for network in (front, end):
-        group = short(network.group)
+        group = title_of(network.group)
         if network.is_untrained and group != UNTRAINED:
             group += f" ({UNTRAINED})"
         groups.append(group)

@@ -5,8 +5,8 @@ from itertools import chain
 from typing import NamedTuple
 
 from src.ground.grouping import grouped
+from src.ground.user_code import title_of
 from src.tables.architectures import architecture_pairs
-from src.tables.network_names import short
 from src.tables.verdict_rows import VerdictRow
 
 MAX_GROUP_PAIRS = 9  # pairs of groups that a method is divided into
@@ -32,7 +32,7 @@ class Section(NamedTuple):
         groups = {(row.front_group or "unknown", row.end_group or "unknown") for row in self.rows}
         if self.is_summary and len(groups) == 1:
             kind = row.kind.removesuffix(" of networks")
-            return f"{' → '.join(map(short, *groups))} ({self.n_networks} {kind})"
+            return f"{' → '.join(map(title_of, *groups))} ({self.n_networks} {kind})"
         return self.title.removeprefix(row.method).removeprefix(", ")
 
 

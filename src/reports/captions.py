@@ -13,7 +13,7 @@ from src.ground.console import listed
 from src.ground.grouping import grouped
 from src.ground.user_code import title_of
 from src.tables.experiments import Experiment
-from src.tables.network_names import networks_in_words, short
+from src.tables.network_names import networks_in_words
 
 MAX_NAMES = 6  # networks that a caption names; of more it has the number and the groups
 
@@ -54,7 +54,7 @@ def pairs_of_named(pairs: Sequence[NetworkPair]) -> str:
         pairs: the front and the end network of each stitch.
     """
     n_pairs = len({(front.name, end.name) for front, end in pairs})
-    group_of = {network.name: short(network.group) for pair in pairs for network in pair}
+    group_of = {network.name: title_of(network.group) for pair in pairs for network in pair}
     if n_pairs == 1:
         front, end = pairs[0]
         return f"{front.name} → {end.name}"

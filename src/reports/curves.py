@@ -341,14 +341,9 @@ def points_of(panels: Iterable[CurvePanel]) -> Iterator[Point]:
 
 
 def _set_range(axes: "Axes", panels: Sequence[CurvePanel]) -> None:
-    """Let the vertical axis reach over the range of panels, and over their values and lines; bands may
-    be cut at a finite end."""
-    low, high = panels[0].y_range
-    numbers = [low, high, *itertools.chain(*(panel.marks.values() for panel in panels))]
-    for point in points_of(panels):
-        numbers += [point.value, point.lowest, point.highest]
-        numbers += [] if math.isfinite(low) else [point.low]
-        numbers += [] if math.isfinite(high) else [point.high]
+    """Let the vertical axis reach over the range of panels, and over all that is drawn in them."""
+    numbers = [*panels[0].y_range, *itertools.chain(*points_of(panels))]
+    numbers += itertools.chain(*(panel.marks.values() for panel in panels))
     drawn = list(filter(math.isfinite, numbers))
     if drawn:
         axes.set_ylim(*_with_room(min(drawn), max(drawn)))

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from src.collected.between_groups import SHARE
+from src.ground import user_code
 from src.ground.console import listed
 from src.ground.grouping import grouped
 from src.reports.heat_maps import Labels, maps
 from src.reports.map_panels import HeatMap
 from src.reports.verdict_maps import heat_map, rule_in_short
 from src.tables.matrices import Matrix
-from src.tables.network_names import short
 from src.tables.quantities import QUANTITIES
 from src.tables.verdict_rows import GroupRow, GroupTestRow
 from src.verdict import Limits
@@ -61,7 +61,7 @@ def _panel(quantity: str, rows: Sequence[GroupRow], limits: Limits) -> HeatMap:
     for front in groups:
         line = [values_of.get((front, end), {}).get(quantity, math.nan) for end in groups]
         means.append(line)
-    names = [*map(short, groups)]
+    names = [user_code.title_of(group) for group in groups]
     matrix = Matrix(names, names, means)
     if quantity == SHARE:
         return HeatMap(matrix, meaning=rule_in_short(limits))

@@ -28,6 +28,7 @@ from src.values import (
 # In captions, by the name of a pool in an alignment
 AVERAGED_OVER = {"average pool": "positions", "token mean": "tokens"}
 MAX_CURVES = 10  # in one panel
+ORDINALS = {1: "first", 2: "second"}
 Cells = Mapping[tuple[str, str], SimilarityRow]  # by two layers, or by two ranks
 
 
@@ -167,7 +168,7 @@ def _rank_title(rank: Rank) -> str:
 
 def _layer_title(number: int, rank: Rank) -> str:
     """Return the label of an axis over the layers of a network at a rank."""
-    title = f"layer of model {number}"
+    title = f"layer of the {ORDINALS[number]} network"
     if rank is None:
         return title
     return f"{title} at rank {rank}"

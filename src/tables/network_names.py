@@ -267,7 +267,9 @@ def _names_of(paths: Sequence[str]) -> list[str]:
     for path, name in zip(paths, plain, strict=True):
         folder = Path(path).parent.name
         is_numbered = re.fullmatch(r"(final_)?model(_\d+)?", name) and folder
-        by_folder.append(folder if is_numbered else name)
+        if is_numbered:
+            name = f"network {folder}" if folder.isdecimal() else folder
+        by_folder.append(name)
     whole = [TITLES.get(path, short(str(Path(path).with_suffix("")))) for path in paths]
     n_networks = len(set(paths))
     for names in (by_folder, plain):
