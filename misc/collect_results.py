@@ -150,6 +150,7 @@ def draw_curves(args) -> None:
     from src.collected.over_depth import depth_rows, groups_without_curves
     from src.ground.console import listed, note
     from src.ground.errors import UserError
+    from src.reports.captions import describe_stitches
     from src.reports.depth_curves import write_depth
 
     measured = measured_in(args)
@@ -163,8 +164,14 @@ def draw_curves(args) -> None:
     without_curves = groups_without_curves(*measured)
     if without_curves:
         note(f"no curves, as no layers correspond: {listed(without_curves)}")
+    runs, _, names, _ = measured
     write_depth(
-        table, rows, title=args.title, quantities=args.quantities, without_curves=without_curves
+        table,
+        rows,
+        title=args.title,
+        caption=describe_stitches([run.row for run in runs], names=names) if runs else "",
+        quantities=args.quantities,
+        without_curves=without_curves,
     )
     note(f"wrote {table}; its figure is beside it")
 

@@ -101,7 +101,8 @@ def curves(
     n_lines = math.ceil(len(panels) / n_columns)
     spans = _spans(panels, n_columns, layers)
     widths = [last - first + 2 * MARGIN for first, last in spans]
-    text = f"{caption} {_on_panels(panels)}".strip()
+    letters = letters_of(range(len(panels)))
+    text = f"{caption} {_on_panels(panels, letters)}".strip()
     with new_figure(path, is_wide=n_columns > 1, title=title, caption=text) as figure:
         grid = figure.subplots(
             n_lines,
@@ -124,7 +125,7 @@ def curves(
                 axes.set_ylabel(wrap(panel.y_label, RATIO * figure.get_figwidth() / n_columns))
             is_last = number % n_columns == n_columns - 1 or number == len(panels) - 1
             _label_marks(axes, panel, is_beside=are_alike, is_last=is_last)
-        _write_titles(grid, panels, [room * width for width in widths])
+        _write_titles(grid, panels, letters, [room * width for width in widths])
         _set_x_axes(grid, panels, spans, layers, x_range, room=room)
         add_legend(figure, _handles(panels, looks, strong=strong, pale=pale))
         ratio = RATIO * sum(widths) / len(widths) / widths[0]
@@ -222,14 +223,16 @@ def _write(
 
 
 def _write_titles(
-    grid: "np.ndarray", panels: Sequence[CurvePanel], widths: Sequence[float]
+    grid: "np.ndarray",
+    panels: Sequence[CurvePanel],
+    letters: Mapping[int, str],
+    widths: Sequence[float],
 ) -> None:
     """Write the titles of panels, their letters, and a heading above the first panel that has it.
 
     Args:
         widths: of the columns, in inches.
     """
-    letters = letters_of(range(len(panels)))
     n_columns = grid.shape[1]
     for start in range(0, len(panels), n_columns):
         line = panels[start : start + n_columns]
@@ -312,9 +315,8 @@ def _handles(
     return handles
 
 
-def _on_panels(panels: Sequence[CurvePanel]) -> str:
+def _on_panels(panels: Sequence[CurvePanel], letters: Mapping[int, str]) -> str:
     """Return the sentence of the caption on what stands in which panel; "" for one panel."""
-    letters = letters_of(range(len(panels)))
     if not letters:
         return ""
 

@@ -37,6 +37,7 @@ def write_depth(
     rows: Sequence[DepthRow],
     *,
     title: str = "",
+    caption: str = "",
     quantities: Sequence[str] = (),
     without_curves: Sequence[str] = (),
 ) -> None:
@@ -47,6 +48,7 @@ def write_depth(
     but zero are left out, and a note says so.
 
     Args:
+        caption: the text on networks and images, in front of the caption of each page.
         quantities: names of quantities, methods or measures to draw; empty: all of them.
         without_curves: the pairs of groups that have no curves, see `groups_without_curves`.
     """
@@ -72,7 +74,7 @@ def write_depth(
             x_range=(0, 1),
             lines=lines_of(shown),
             title=title,
-            caption=_caption(drawn_rows, page, number, len(pages), without_curves),
+            caption=f"{caption} {_caption(drawn_rows, page, number, len(pages), without_curves)}".strip(),
         )
     if len(pages) > 1:
         note(

@@ -48,10 +48,10 @@ def draw_way(
     points = f"{100 * limits.tolerance:g} points"
     for number, page in enumerate(pages, start=1):
         text = (
-            f"{caption} Share of the images that are identified at each layer of the end network, from the layer that "
-            "is stitched into on: whose stitched activation is nearer to the end network's own activation of the image "
-            f"than to that of a similar image of its class (chance: 0.5). Where it falls below "
-            f"{limits.identification:g}, the image counts as lost."
+            f"{caption} Share of the images that are identified, from the layer that is stitched into to the output: "
+            "the stitched activation is nearer to the end network's own activation of the image than to that of a "
+            f"similar image of its class (chance: 0.5). Where a line falls below {limits.identification:g}, the image "
+            "counts as lost."
         )
         if any(panel.pale for panel in page):
             text += f" Pale: stitches that lose more than {points} of accuracy."

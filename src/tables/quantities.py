@@ -192,8 +192,8 @@ QUANTITIES = {
     "auroc": Quantity(
         "AUROC",
         DETECTOR,
-        "AUROC of the detector for stitched activations (OOD) against the end network's own "
-        "(ID); at ½ it does not tell the two apart, at 1 it does always",
+        "area under the ROC curve of the detector for stitched activations (OOD) against the end "
+        "network's own (ID); at ½ it does not tell the two apart, at 1 it does always",
         scale=(0, 1),
         is_two_sided=True,
         shown_in=(IN_EVALUATION, IN_TRUTH),
