@@ -292,13 +292,13 @@ def report(folder: Path) -> Path:
         answer(verdicts),
         f"![Accuracy, identification and verdict of all pairs of layers, by two methods]({PICTURE})",
         f"*Figure 1. The paper's two methods, {' and '.join(PAPER)}. Rows are front layers, columns "
-        "are end layers. An AUROC near 1 says that a detector tells the stitched activations from the "
-        "end network's own: it has never seen such activations.*",
+        "are end layers, and frames mark layers of one name. An AUROC near 1 says that a detector tells "
+        "the stitched activations from the end network's own: it has never seen such activations.*",
         "## Where is the image lost?",
         backwards(verdicts),
         f"![Share of identified images from the end layer to the output]({WAY})",
         "*Figure 2. The share of identified images at the end layer, at each block behind it, and in "
-        "the output. An accurate stitch loses the image where its line falls below the black one.*",
+        "the output. An accurate stitch, a strong line, loses the image where it falls below 0.75.*",
         "## Other closed forms",
         f"Direct matching is least squares. Two other closed forms, {' and '.join(FURTHER)}, keep "
         "the spread of the activations, which least squares shrinks.",
