@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 
 from src.ground.errors import UserError
 
@@ -108,12 +107,6 @@ def _precision_of_products(precision: str) -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision(precision_before)
         torch.backends.cudnn.allow_tf32 = tf32_before
-
-
-def at_least_single(values: ArrayLike | torch.Tensor) -> torch.Tensor:
-    """Return an array or tensor as a tensor of at least float32 precision, for exact sums."""
-    values = torch.as_tensor(values)
-    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 @contextlib.contextmanager

@@ -13,10 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import rel_entr
 from torch import Tensor
 
-from src.ground.runtime import at_least_single
 from src.models import Network
 from src.models.calls import OUTPUT
-from src.models.pooling import mean_over_positions, pool
+from src.models.pooling import at_least_single, mean_over_positions, pool
 from src.training import NO_CLASS, not_finite, predicted_classes
 
 BASELINES = ("accuracy difference", "effective rank difference", "mean norm difference")

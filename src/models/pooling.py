@@ -1,15 +1,24 @@
-"""Averages of activations over positions: one vector an image, or a few cells.
+"""Activations in single precision, and their averages over positions: one vector an image, or a few
+cells.
 
-They have the precision of the activations. Convert half precision before (`at_least_single`).
+The averages have the precision of the activations. Convert half precision before, by
+`at_least_single`.
 """
 
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from src.models.tokens import TokenLayout, layout_or_guess
 
 CELLS = 2  # along each side of a map
+
+
+def at_least_single(values: ArrayLike | Tensor) -> Tensor:
+    """Return an array or tensor as a tensor of at least float32 precision, for exact sums."""
+    values = torch.as_tensor(values)
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def pool(activations: Tensor, layout: TokenLayout | None = None) -> Tensor:

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from src.ground.brief import brief
-from src.ground.runtime import at_least_single
 from src.models import Network
-from src.models.pooling import cells, cells_and_mean
+from src.models.pooling import at_least_single, cells, cells_and_mean
 from src.models.tokens import TokenLayout
 from src.ood.detectors import Detector
 from src.ood.identifying import OwnLayer, Shown, shares_of

@@ -13,8 +13,9 @@ from torch import Tensor
 from src.datasets.base import BaseImageSet
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
-from src.ground.runtime import at_least_single, seeded
+from src.ground.runtime import seeded
 from src.models import Network, build_model
+from src.models.pooling import at_least_single
 from src.ood.detectors import energy
 from src.training import Classification, HeadLosses, Settings, classification_losses
 

@@ -25,9 +25,9 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from src.ground.brief import brief
-from src.ground.runtime import at_least_single, generator
+from src.ground.runtime import generator
 from src.models import Network
-from src.models.pooling import cells
+from src.models.pooling import at_least_single, cells
 from src.models.tokens import TokenLayout
 from src.statistics.intervals import wilson_intervals
 from src.values import IntervalEstimate

@@ -18,9 +18,8 @@ from torch import Tensor
 from src.choices.scores import ChosenScore
 from src.datasets.base import BaseImageSet, Batches
 from src.ground.console import progress
-from src.ground.runtime import at_least_single
 from src.models import Network
-from src.models.pooling import cells
+from src.models.pooling import at_least_single, cells
 from src.models.tokens import TokenLayout
 from src.ood.detectors import Detector, make_detector
 from src.ood.identifying import FEWEST, Foils, OwnLayer, choose_foils, way_of

@@ -16,8 +16,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from src.ground.runtime import at_least_single
-from src.models.pooling import cells_and_mean
+from src.models.pooling import at_least_single, cells_and_mean
 from src.models.tokens import TokenLayout
 from src.statistics.moments import Rows
 from src.values import StitchValidity
