@@ -27,15 +27,11 @@ from src.models.blocks import find_blocks
 from src.models.calls import OUTPUT, logits_of
 from src.models.heads import add_head
 from src.models.kept import KeptActivations
-from src.models.passes import Passes
+from src.models.passes import TIME_FIRST, Passes
 from src.models.tokens import TokenLayout, guessed_layout, layout_of
 from src.values import RANDOM
 
 ASSUMED_SIZES = (32, 224)
-TIME_FIRST = (
-    "time steps in front of the images; make its module with batch_first=True, or choose another "
-    "layer"
-)
 
 
 class Network:
@@ -509,14 +505,12 @@ class Network:
             self._existing(name, passes)
         if after is not None:
             self._existing(after, passes)
-        n_activations = len(x)
         if after in self._turned:
             x = x.movedim(1, -1)  # (B, C, H, W) -> (B, H, W, C)
         values = passes.run(x, names, after, images)
-        for name in names:
-            if name in passes.calls.time_first:
-                raise UserError(f"layer {name!r} gives {TIME_FIRST}")
-        return {name: self._activation(name, values[name], n_activations) for name in names}
+        for name in self._turned.intersection(names):
+            values[name] = values[name].movedim(-1, 1)  # (B, H, W, C) -> (B, C, H, W)
+        return {name: values[name] for name in names}
 
     def activations_again(self, images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
         """Return what `activations` returns for images that pass again, and keep it if `kept` is set.
@@ -529,22 +523,6 @@ class Network:
         return self.kept.activations(
             self.module, images, names, self.activations, turned=self._turned
         )
-
-    def _activation(self, name: str, value: Tensor, n_activations: int) -> Tensor:
-        """Return the value of a layer with its channels first.
-
-        Raises:
-            UserError: the first axis is not the batch.
-        """
-        if value.ndim < 2 or len(value) != n_activations:
-            shape = shape_text(value.shape)
-            raise UserError(
-                f"layer {name!r} gives {shape}, not one tensor of {n_activations} images; "
-                "choose another one"
-            )
-        if name in self._turned:
-            return value.movedim(-1, 1)  # (B, H, W, C) -> (B, C, H, W)
-        return value
 
     def _existing(self, name: str, passes: Passes) -> str:
         """Return the name of a layer.

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from src.ground.console import note
 from src.ground.errors import UserError
+from src.ground.images import shape_text
 from src.models.calls import (
     OUTPUT,
     Call,
@@ -45,6 +46,10 @@ from src.models.tokens import count_prefix_tokens
 
 Values = dict[str, Tensor]  # by layer
 Outputs = dict[Call | None, object]  # by call; None stands for the whole module
+TIME_FIRST = (
+    "time steps in front of the images; make its module with batch_first=True, or choose another "
+    "layer"
+)
 
 
 class Replacement(NamedTuple):
@@ -123,13 +128,13 @@ class Passes:
                 x is then k batches long, one batch behind the other.
         Raises:
             UserError: the logits do not depend on `after`, or the module calls a layer less often
-                than before, or a layer gives no tensor.
+                than before, or a layer gives no tensor with the batch as first axis.
             ValueError: a layer does not lie behind `after`, or `images` are needed and missing.
         """
         if not names:
             return {}
         if after is None:
-            return self._values(self._run_module(x, self._calls_of(names)), names)
+            return self._values(self._run_module(x, self._calls_of(names)), names, len(x))
 
         # Layers that return the value of `after` unchanged; the output of the module has no position
         position = self.calls.positions.get(after)
@@ -159,7 +164,7 @@ class Passes:
             images = torch.cat([images] * n_repeats)
         replacement = Replacement(self.calls.call_of[after], x)
         outputs = self._run_module(images, self._calls_of(names), replacement)
-        return self._values(outputs, names)
+        return self._values(outputs, names, len(x))
 
     def _run_module(
         self,
@@ -248,7 +253,7 @@ class Passes:
             outputs = self._run_module(
                 self.images[:2], self._calls_of(names), replacement, n_ended=n_ended
             )
-        return self._values(outputs, names)
+        return self._values(outputs, names, len(x))
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -300,7 +305,7 @@ class Passes:
         # Values without a hook
         with steady(self.module, self.images), torch.no_grad():
             outputs = self._run_module(self.images, self._calls_of([after, *names]))
-            unhooked = self._values(outputs, [after, *names])
+            unhooked = self._values(outputs, [after, *names], len(self.images))
         x = unhooked[after].roll(1, 0)
 
         # Values with the hook
@@ -344,20 +349,27 @@ class Passes:
         """Return the calls that return the values of layers; None for the whole module."""
         return [self.calls.call_of.get(name) for name in names]
 
-    def _values(self, outputs: Outputs, names: Sequence[str]) -> Values:
+    def _values(self, outputs: Outputs, names: Sequence[str], n_rows: int) -> Values:
         """Pick the values of layers from the outputs of their calls.
 
+        Args:
+            n_rows: the length of the batch.
         Raises:
-            UserError: an output has no tensor.
+            UserError: an output has no tensor, or the first axis of a value is not the batch.
         """
         values: Values = {}
         for name, call in zip(names, self._calls_of(names), strict=True):
-            if call is None:
-                values[name] = logits_of(outputs[None])
-                continue
-            value = first_tensor(outputs[call])
+            if name in self.calls.time_first:
+                raise UserError(f"layer {name!r} gives {TIME_FIRST}")
+            value = first_tensor(outputs[call]) if call else logits_of(outputs[None])
             if value is None:
                 raise UserError(f"layer {name!r} gives no tensor; choose another one")
+            if value.ndim < 2 or len(value) != n_rows:
+                shape = shape_text(value.shape)
+                raise UserError(
+                    f"layer {name!r} gives {shape}, not one tensor of {n_rows} images; "
+                    "choose another one"
+                )
             values[name] = value
         return values
 
