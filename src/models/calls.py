@@ -1,22 +1,17 @@
-"""The calls of modules in a pass of a network: their order, nesting, outputs and dependencies.
+"""What a recorded pass tells of a network: the calls of its modules in order, how they lie inside
+each other, and which values are computed from which.
 
-An output is a tensor, or a tuple, list, dict or dataclass of outputs. `steady` makes passes that can be
-compared, and that leave random generators and buffers as they were.
+`src.models.passes` records the pass; nothing runs here.
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
-import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
-
-from src.ground.errors import UserError
 
 OUTPUT = "output"  # names the output of the network; all further layers have names of modules
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
@@ -40,17 +35,6 @@ class Snapshot(NamedTuple):
     tensors: list[tuple[Tensor, int]]
     graph_value: GraphValue | None  # of the first tensor; None without gradients
 
-    @classmethod
-    def of(cls, output: object) -> Snapshot:
-        """Take a snapshot of an output."""
-        tensors = [(tensor, tensor._version) for tensor in tensors_of(output)]
-        if not tensors:
-            return cls([], None)
-        first, _ = tensors[0]
-        if first.grad_fn is None:
-            return cls(tensors, None)
-        return cls(tensors, (first.grad_fn, first.output_nr))
-
     @property
     def first(self) -> Tensor:
         """The first tensor, which is the value of a layer."""
@@ -68,13 +52,19 @@ class Snapshot(NamedTuple):
         return any(tensor._version != version for tensor, version in self.tensors)
 
 
+class Observation(NamedTuple):
+    """What a pass over two random images shows."""
+
+    containers: dict[Call, tuple[Call, ...]]  # of each call, in the order in which the calls end
+    snapshots: dict[Call, Snapshot]
+    images: Snapshot
+    output: Snapshot  # of the module
+
+
 class Calls:
-    """The calls of the modules in a network, recorded in a pass over two random images.
+    """The calls of the modules in a network, as a pass over two random images shows them.
 
     The value of a layer is the first tensor that the last call of its module returns.
-
-    Args:
-        images: (3, C, H, W), random. The third image tells axes of two time steps from the batch.
 
     Attributes:
         containers: the calls in the order in which they end, each with the calls that contain it.
@@ -91,41 +81,9 @@ class Calls:
             images.
     """
 
-    def __init__(self, module: nn.Module, images: Tensor):
+    def __init__(self, module: nn.Module, seen: Observation):
         self.module = module
-        two_images = images[:2]
-        try:
-            self._record(two_images.clone().requires_grad_())
-        except RuntimeError:  # with gradients torch refuses NumPy and in-place changes of chunks
-            self._record(two_images)
-        self._check_two_steps(images)
-        self.shapes[OUTPUT] = self.output_shape
-
-    def _record(self, images: Tensor) -> None:
-        """Run the module on images, and set all attributes."""
-        self.containers: dict[Call, tuple[Call, ...]] = {}
-        open_calls: list[Call] = []
-        n_calls: Counter[nn.Module] = Counter()
-        snapshots: dict[Call, Snapshot] = {}
-
-        def enter(module: nn.Module, inputs: tuple) -> None:
-            open_calls.append(Call(module, n_calls[module]))
-            n_calls[module] += 1
-
-        def leave(module: nn.Module, inputs: tuple, output: object) -> None:
-            call = open_calls.pop()
-            self.containers[call] = tuple(open_calls)
-            snapshots[call] = Snapshot.of(output)
-
-        # Run the module
-        with steady(self.module, images), contextlib.ExitStack() as hooks:
-            for part in list(self.module.modules())[1:]:
-                hooks.callback(part.register_forward_pre_hook(enter).remove)
-                hooks.callback(part.register_forward_hook(leave).remove)
-            hooks.enter_context(torch.set_grad_enabled(images.requires_grad))
-            taken_images = images.clone()
-            image_snapshot = Snapshot.of(taken_images)
-            output = Snapshot.of(logits_of(self.module(taken_images)))
+        self.containers = seen.containers
 
         # Nesting, and changes in place
         self.n_inside: dict[Call, Counter[nn.Module]] = {
@@ -135,16 +93,18 @@ class Calls:
             for container in containers:
                 self.n_inside[container][call.module] += 1
         self.changed: set[Call | None] = {
-            call for call, snapshot in snapshots.items() if snapshot.has_changed
+            call for call, snapshot in seen.snapshots.items() if snapshot.has_changed
         }
-        if image_snapshot.has_changed:
+        if seen.images.has_changed:
             self.changed.add(None)
 
         # Layers, and dependencies between their values
-        self._name_layers(snapshots, output)
-        graph_values = {name: snapshots[call].graph_value for name, call in self.call_of.items()}
-        graph_values[OUTPUT] = output.graph_value
-        self._numbers, self._sources = _graph(image_snapshot.graph_value, graph_values)
+        self._name_layers(seen.snapshots, seen.output)
+        graph_values = {
+            name: seen.snapshots[call].graph_value for name, call in self.call_of.items()
+        }
+        graph_values[OUTPUT] = seen.output.graph_value
+        self._numbers, self._sources = _graph(seen.images.graph_value, graph_values)
         self._has_graph = 0 in self._computed_from(OUTPUT)
 
     def _name_layers(self, snapshots: dict[Call, Snapshot], output: Snapshot) -> None:
@@ -182,33 +142,16 @@ class Calls:
                 self.shapes[name] = tuple(value.shape[1:])
             elif value.ndim == 3 and value.shape[1] == n_images:
                 self.time_first.add(name)
+        self.shapes[OUTPUT] = self.output_shape
         output_position = position_of_value.get(output.identity)
         equal_to_output = (name for name in names if self.positions[name] == output_position)
         self.output_name = next(equal_to_output, OUTPUT)
 
-    def _check_two_steps(self, images: Tensor) -> None:
-        """Move layers with two time steps in front of the images from `shapes` to `time_first`.
-
-        Two images and two steps look the same; a pass over three images tells.
-        """
-        unclear = [name for name, shape in self.shapes.items() if len(shape) == 2 and shape[0] == 2]
-        if not unclear:
-            return
-        n_rows: dict[nn.Module, int] = {}
-
-        def leave(module: nn.Module, inputs: tuple, output: object) -> None:
-            value = first_tensor(output)
-            n_rows[module] = 0 if value is None else len(value)
-
-        modules = {name: self.call_of[name].module for name in unclear}
-        with steady(self.module, images), torch.no_grad(), contextlib.ExitStack() as hooks:
-            for module in modules.values():
-                hooks.callback(module.register_forward_hook(leave).remove)
-            self.module(images.clone())
-        for name, module in modules.items():
-            if n_rows[module] != len(images):
-                del self.shapes[name]
-                self.time_first.add(name)
+    def put_time_first(self, layers: Iterable[str]) -> None:
+        """Move layers from `shapes` to `time_first`."""
+        for layer in layers:
+            del self.shapes[layer]
+            self.time_first.add(layer)
 
     def depends(self, layer: str, source: str) -> bool:
         """Return whether the value of `layer` is computed from the value of `source`, or equals it.
@@ -294,35 +237,6 @@ class Calls:
         return numbers
 
 
-@contextlib.contextmanager
-def steady(module: nn.Module, images: Tensor, *, seed: int = 0) -> Iterator[None]:
-    """Run the block with a fixed seed; afterwards restore random generators and buffers.
-
-    Args:
-        module: has the buffers, such as BatchNorm statistics.
-        images: lie on the device of the module.
-    """
-    devices = []
-    generator = torch.default_generator
-    if images.is_cuda:
-        devices = [images.device]
-        generator = torch.cuda.default_generators[images.device.index]
-    with torch.random.fork_rng(devices), buffers_kept(module):
-        generator.manual_seed(seed)
-        yield
-
-
-@contextlib.contextmanager
-def buffers_kept(module: nn.Module) -> Iterator[None]:
-    """Restore the buffers of a module, such as BatchNorm statistics, after the block."""
-    copies = [(buffer, buffer.clone()) for buffer in module.buffers()]
-    try:
-        yield
-    finally:
-        for buffer, copy in copies:
-            buffer.data.copy_(copy)
-
-
 def _graph(
     images: GraphValue | None, values: dict[str, GraphValue | None]
 ) -> tuple[dict[str, int], list[list[int]]]:
@@ -355,47 +269,6 @@ def _graph(
     return {name: numbers[value] for name, value in named.items()}, sources
 
 
-def tensors_of(output: object) -> Iterator[Tensor]:
-    """Yield the tensors of an output, in order."""
-    if isinstance(output, Tensor):
-        yield output
-    for item in parts_of(output).values():
-        yield from tensors_of(item)
-
-
-def first_tensor(output: object) -> Tensor | None:
-    """Return the first tensor of an output; None if it has no tensor."""
-    return next(tensors_of(output), None)
-
-
 def is_activation(output: object, n_images: int) -> bool:
     """Return whether an output is a tensor (n_images, …) of two axes or more."""
     return isinstance(output, Tensor) and output.ndim > 1 and len(output) == n_images
-
-
-def logits_of(output: object) -> Tensor:
-    """Return the logits in the output of a network, or the features in the output of an encoder.
-
-    This is the first tensor of `logits` in a dict or dataclass with that entry, otherwise the first
-    tensor of the output.
-
-    Raises:
-        UserError: there is no tensor.
-    """
-    logits = first_tensor(parts_of(output).get("logits", output))
-    if logits is None:
-        raise UserError(
-            f"the network returns a {type(output).__name__}; let its forward return the logits"
-        )
-    return logits
-
-
-def parts_of(output: object) -> dict[Any, object]:
-    """Return the parts of an output by key, index or field; {} if it has no parts."""
-    if isinstance(output, Mapping):
-        return dict(output)
-    if isinstance(output, (tuple, list)):
-        return dict(enumerate(output))
-    if dataclasses.is_dataclass(output) and not isinstance(output, type):
-        return {field.name: getattr(output, field.name) for field in dataclasses.fields(output)}
-    return {}

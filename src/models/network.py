@@ -24,10 +24,10 @@ from src.ground.console import note, note_once, warn, warn_once
 from src.ground.errors import UserError, unknown_name
 from src.ground.images import shape_text
 from src.models.blocks import find_blocks
-from src.models.calls import OUTPUT, logits_of
+from src.models.calls import OUTPUT
 from src.models.heads import add_head
 from src.models.kept import KeptActivations
-from src.models.passes import TIME_FIRST, Passes
+from src.models.passes import TIME_FIRST, Passes, logits_of
 from src.models.tokens import TokenLayout, guessed_layout, layout_of
 from src.values import RANDOM
 

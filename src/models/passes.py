@@ -1,4 +1,5 @@
-"""Passes of a module that end at a layer, or go on behind a layer with a new value of that layer.
+"""Passes of a module that end at a layer, or go on behind a layer with a new value of that layer;
+and the passes over random images that show its layers.
 
 A pass that goes on behind a layer starts at the images as well, and a hook replaces the output of
 the layer. Modules are *in front* of the layer if they end before it in a pass, and *behind* it if
@@ -20,6 +21,7 @@ passes between these layers are whole.
 
 import contextlib
 import copy
+import dataclasses
 import functools
 import itertools
 from collections import Counter
@@ -32,17 +34,8 @@ from torch import Tensor, nn
 from src.ground.console import note
 from src.ground.errors import UserError
 from src.ground.images import shape_text
-from src.models.calls import (
-    OUTPUT,
-    Call,
-    Calls,
-    buffers_kept,
-    first_tensor,
-    logits_of,
-    parts_of,
-    steady,
-)
-from src.models.tokens import count_prefix_tokens
+from src.models.calls import OUTPUT, Call, Calls, Observation, Snapshot, is_activation
+from src.models.tokens import n_leading_equal
 
 Values = dict[str, Tensor]  # by layer
 Outputs = dict[Call | None, object]  # by call; None stands for the whole module
@@ -98,7 +91,7 @@ class Passes:
     def __init__(self, module: nn.Module, images: Tensor):
         self.module = module
         self.images = images
-        self.calls = Calls(module, images)
+        self.calls = calls_in(module, images)
         self.blocks: tuple[str, ...] | None = None
         self._is_training = any(part.training for part in module.modules())
         self._records: dict[str, _Record] = {}  # by layer
@@ -381,6 +374,186 @@ class Passes:
         if call in self.calls.changed:
             return _map_tensors(output, Tensor.clone)
         return output
+
+
+def calls_in(module: nn.Module, images: Tensor) -> Calls:
+    """Return the calls in a pass of a module.
+
+    Args:
+        images: (3, C, H, W), random. The pass is over the first two. Two images and two time steps look
+            the same; another pass, over all three, tells.
+    """
+    two_images = images[:2]
+    try:
+        seen = _observed(module, two_images.clone().requires_grad_())
+    except RuntimeError:  # with gradients torch refuses NumPy and in-place changes of chunks
+        seen = _observed(module, two_images)
+    calls = Calls(module, seen)
+    unclear = [name for name in calls.call_of if calls.shapes.get(name, ())[:-1] == (2,)]
+    modules = {name: calls.call_of[name].module for name in unclear}
+    if modules:
+        n_rows = _lengths(module, set(modules.values()), images)
+        calls.put_time_first(name for name in unclear if n_rows[modules[name]] != len(images))
+    return calls
+
+
+def _observed(module: nn.Module, images: Tensor) -> Observation:
+    """Run a module on images, with gradients if they require them, and look at all calls."""
+    containers: dict[Call, tuple[Call, ...]] = {}
+    snapshots: dict[Call, Snapshot] = {}
+    open_calls: list[Call] = []
+    n_calls: Counter[nn.Module] = Counter()
+
+    def enter(part: nn.Module, inputs: tuple) -> None:
+        open_calls.append(Call(part, n_calls[part]))
+        n_calls[part] += 1
+
+    def leave(part: nn.Module, inputs: tuple, output: object) -> None:
+        call = open_calls.pop()
+        containers[call] = tuple(open_calls)
+        snapshots[call] = _snapshot(output)
+
+    with steady(module, images), contextlib.ExitStack() as hooks:
+        for part in list(module.modules())[1:]:
+            hooks.callback(part.register_forward_pre_hook(enter).remove)
+            hooks.callback(part.register_forward_hook(leave).remove)
+        hooks.enter_context(torch.set_grad_enabled(images.requires_grad))
+        taken_images = images.clone()
+        image_snapshot = _snapshot(taken_images)
+        output = _snapshot(logits_of(module(taken_images)))
+    return Observation(containers, snapshots, image_snapshot, output)
+
+
+def _snapshot(output: object) -> Snapshot:
+    """Take a snapshot of an output."""
+    tensors = list(tensors_of(output))
+    graph_value = None
+    if tensors and tensors[0].grad_fn is not None:
+        graph_value = (tensors[0].grad_fn, tensors[0].output_nr)
+    return Snapshot([(tensor, tensor._version) for tensor in tensors], graph_value)
+
+
+@torch.no_grad()
+def _lengths(
+    module: nn.Module, parts: Collection[nn.Module], images: Tensor
+) -> dict[nn.Module, int]:
+    """Return the length of the value of each part of a module in a pass over images; 0: no tensor."""
+    lengths: dict[nn.Module, int] = {}
+
+    def leave(part: nn.Module, inputs: tuple, output: object) -> None:
+        value = first_tensor(output)
+        lengths[part] = 0 if value is None else len(value)
+
+    with steady(module, images), contextlib.ExitStack() as hooks:
+        for part in parts:
+            hooks.callback(part.register_forward_hook(leave).remove)
+        module(images.clone())
+    return lengths
+
+
+def count_prefix_tokens(module: nn.Module, images: Tensor) -> int:
+    """Count the tokens that stand in front of the patches where these tokens enter a network.
+
+    They are equal for both images there, as a CLS token is. A number of tokens is looked at where it
+    comes first in a pass: attention has not mixed the tokens.
+
+    Args:
+        images: (2, C, H, W), random.
+    Returns:
+        0 without such a place.
+    """
+    counts: dict[int, int] = {}  # of prefix tokens, by the number of tokens
+
+    def look(value: object) -> None:
+        tokens = first_tensor(value)
+        if tokens is None or tokens.ndim != 3 or not is_activation(tokens, len(images)):
+            return
+        if tokens.shape[1] in counts or torch.equal(tokens[0], tokens[1]):  # or it sees no image
+            return
+        height, width = images.shape[-2:]
+        counts[tokens.shape[1]] = n_leading_equal(tokens, (height, width))
+
+    with steady(module, images), contextlib.ExitStack() as hooks:
+        for part in list(module.modules())[1:]:
+            before = part.register_forward_pre_hook(lambda _, inputs: look(inputs))
+            behind = part.register_forward_hook(lambda _, inputs, output: look(output))
+            hooks.callback(before.remove)
+            hooks.callback(behind.remove)
+        module(images.clone())
+    return next(filter(None, counts.values()), 0)
+
+
+@contextlib.contextmanager
+def steady(module: nn.Module, images: Tensor, *, seed: int = 0) -> Iterator[None]:
+    """Run the block with a fixed seed; afterwards restore random generators and buffers.
+
+    Args:
+        module: has the buffers, such as BatchNorm statistics.
+        images: lie on the device of the module.
+    """
+    devices = []
+    generator = torch.default_generator
+    if images.is_cuda:
+        devices = [images.device]
+        generator = torch.cuda.default_generators[images.device.index]
+    with torch.random.fork_rng(devices), buffers_kept(module):
+        generator.manual_seed(seed)
+        yield
+
+
+@contextlib.contextmanager
+def buffers_kept(module: nn.Module) -> Iterator[None]:
+    """Restore the buffers of a module, such as BatchNorm statistics, after the block."""
+    copies = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, copy in copies:
+            buffer.data.copy_(copy)
+
+
+# Outputs: a tensor, or a tuple, list, dict or dataclass of outputs
+
+
+def tensors_of(output: object) -> Iterator[Tensor]:
+    """Yield the tensors of an output, in order."""
+    if isinstance(output, Tensor):
+        yield output
+    for item in parts_of(output).values():
+        yield from tensors_of(item)
+
+
+def first_tensor(output: object) -> Tensor | None:
+    """Return the first tensor of an output; None if it has no tensor."""
+    return next(tensors_of(output), None)
+
+
+def logits_of(output: object) -> Tensor:
+    """Return the logits in the output of a network, or the features in the output of an encoder.
+
+    This is the first tensor of `logits` in a dict or dataclass with that entry, otherwise the first
+    tensor of the output.
+
+    Raises:
+        UserError: there is no tensor.
+    """
+    logits = first_tensor(parts_of(output).get("logits", output))
+    if logits is None:
+        raise UserError(
+            f"the network returns a {type(output).__name__}; let its forward return the logits"
+        )
+    return logits
+
+
+def parts_of(output: object) -> dict[Any, object]:
+    """Return the parts of an output by key, index or field; {} if it has no parts."""
+    if isinstance(output, Mapping):
+        return dict(output)
+    if isinstance(output, (tuple, list)):
+        return dict(enumerate(output))
+    if dataclasses.is_dataclass(output) and not isinstance(output, type):
+        return {field.name: getattr(output, field.name) for field in dataclasses.fields(output)}
+    return {}
 
 
 def _map_tensors(output: object, change: Callable[[Tensor], Tensor]) -> object:

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from src.ground.images import ImageSpec
 from src.ground.runtime import full_precision, generator
-from src.models.calls import logits_of, steady
 from src.models.network import Network
+from src.models.passes import logits_of, steady
 from src.values import OF_BATCH, RANDOM
 
 # Differences of logits that count, relative to their standard deviation over the images. Those of

@@ -1,14 +1,11 @@
 """The order of the tokens of a layer: prefix tokens, such as a CLS token, and patches behind them."""
 
-import contextlib
 import math
 from typing import NamedTuple
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from src.ground.console import note_once
-from src.models.calls import first_tensor, is_activation, steady
 
 # Up to rounding: the difference of a token between two images, relative to that of the other tokens
 EQUAL = 0.01
@@ -86,38 +83,6 @@ def layout_or_guess(activations: Tensor, layout: TokenLayout | None) -> TokenLay
     guess = guessed_layout(n_tokens)
     note_once(f"{n_tokens} tokens are taken for {guess}; a TokenLayout would say what they are")
     return guess
-
-
-def count_prefix_tokens(module: nn.Module, images: Tensor) -> int:
-    """Count the tokens that stand in front of the patches where these tokens enter a network.
-
-    They are equal for both images there, as a CLS token is. A number of tokens is looked at where it
-    comes first in a pass: attention has not mixed the tokens.
-
-    Args:
-        images: (2, C, H, W), random.
-    Returns:
-        0 without such a place.
-    """
-    counts: dict[int, int] = {}  # of prefix tokens, by the number of tokens
-
-    def look(value: object) -> None:
-        tokens = first_tensor(value)
-        if tokens is None or tokens.ndim != 3 or not is_activation(tokens, len(images)):
-            return
-        if tokens.shape[1] in counts or torch.equal(tokens[0], tokens[1]):  # or it sees no image
-            return
-        height, width = images.shape[-2:]
-        counts[tokens.shape[1]] = n_leading_equal(tokens, (height, width))
-
-    with steady(module, images), contextlib.ExitStack() as hooks:
-        for part in list(module.modules())[1:]:
-            before = part.register_forward_pre_hook(lambda _, inputs: look(inputs))
-            behind = part.register_forward_hook(lambda _, inputs, output: look(output))
-            hooks.callback(before.remove)
-            hooks.callback(behind.remove)
-        module(images.clone())
-    return next(filter(None, counts.values()), 0)
 
 
 def n_leading_equal(tokens: Tensor, image_size: tuple[int, int]) -> int:
