@@ -22,6 +22,7 @@ def parser() -> cli.Parser:
     cli.add_data(options, batch_size=64)
     cli.add_interventions(options, of_tests=True)
     cli.add_gpu(options)
+    cli.add_figure(options)
     add_image_sets(options)
     add_detectors(options)
     add(
@@ -30,7 +31,6 @@ def parser() -> cli.Parser:
         help="folder to write the scores of all images to; default: one file in source_dir",
     )
     add_networks(options)
-    cli.add_figure(options)
     return options
 
 

@@ -9,7 +9,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from src.ood import energy, ood_metrics
 from src.ood.finetuning import energy_penalty, outlier_exposure_penalty
-from src.statistics.auroc import auroc_interval
+from src.statistics.detection import auroc_interval
 from tests.goldens import numbers, tensor
 
 LOSSES = sorted({key.split("/")[0] for key in numbers("finetune_loss")})

@@ -2,8 +2,8 @@
 
 from src.ood.detectors import energy, make_detector
 from src.ood.identifying import along_the_way, identification
-from src.ood.metrics import OODMetrics, ood_metrics
 from src.ood.validity import Validity
+from src.statistics.detection import OODMetrics, ood_metrics
 
 __all__ = [
     "OODMetrics",

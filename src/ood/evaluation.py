@@ -15,9 +15,8 @@ from src.models.pooling import at_least_single, cells, cells_and_mean
 from src.models.tokens import TokenLayout
 from src.ood.detectors import Detector
 from src.ood.identifying import OwnLayer, Shown, shares_of
-from src.ood.metrics import OODMetrics, ood_metrics
 from src.ood.reference import DetectorKey, Reference, TestBatch
-from src.statistics.auroc import auroc_interval
+from src.statistics.detection import OODMetrics, auroc_interval, ood_metrics
 from src.training import NO_CLASS, predicted_classes
 from src.values import Interval, IntervalEstimate, Pair, StitchValidity
 
@@ -29,10 +28,7 @@ class Stitched(Protocol):
     end: Network
     front_layers: list[str]
     end_layers: list[str]
-
-    @property
-    def pairs(self) -> Sequence[Pair]:
-        """The layers of the stitches."""
+    pairs: list[Pair]  # the layers of the stitches
 
     def train(self, mode: bool) -> None:
         """Switch networks and stitching layers to training mode, or to evaluation mode."""

@@ -23,8 +23,8 @@ from src.models.pooling import at_least_single, cells
 from src.models.tokens import TokenLayout
 from src.ood.detectors import Detector, make_detector
 from src.ood.identifying import FEWEST, Foils, OwnLayer, choose_foils, way_of
-from src.ood.metrics import OODMetrics, ood_metrics
 from src.ood.validity import N_IMAGES, Validity
+from src.statistics.detection import OODMetrics, ood_metrics
 from src.training import not_finite
 
 NO_IMAGES = torch.empty(0, dtype=torch.long)

@@ -132,7 +132,9 @@ class Validity:
         It is ‖μ₁−μ₂‖² + tr Σ₁ + tr Σ₂ − 2 tr (Σ₁Σ₂)^½. The last trace is the nuclear norm of
         Σ₁^½Σ₂^½, the sum of the roots of the eigenvalues of its Gram matrix.
         """
-        mean, centred = Rows.of(pooled)
+        pooled = pooled.double()
+        mean = pooled.mean(0)
+        centred = pooled - mean
         product = centred @ self._root / math.sqrt(len(centred))  # (n, C)
         if len(product) < product.shape[1]:
             gram = product @ product.T

@@ -12,7 +12,7 @@ from src.ground.console import listed, note, note_once, result, table
 from src.ground.figure_files import remove_figure
 from src.ground.files import write_json
 from src.ground.grouping import grouped
-from src.ood.metrics import OODMetrics
+from src.ood import OODMetrics
 from src.ood.reference import Reference
 from src.reports.captions import common, describe_stitches
 from src.reports.grid_figures import labels_of

@@ -71,6 +71,7 @@ class Grid(Task[Pair]):
     Attributes:
         layers: the stitching layer of each pair, in the order in which the pairs run: one end layer
             after the next.
+        pairs: the layers of the stitches, in that order.
         originals: the networks without moved statistics, by "front" and "end".
         output_name: the layer of the end network with its logits.
         front_output: the layer of the front network with its logits; None: it is an encoder.
@@ -107,6 +108,7 @@ class Grid(Task[Pair]):
                 if pair.end_layer == end_layer:
                     self.layers[pair] = layers[pair]
         self.heads = self.layers
+        self.pairs = list(self.layers)
 
         self.output_name = end.output_name
         self.front_output: str | None = None  # None: an encoder gives no logits
@@ -135,11 +137,6 @@ class Grid(Task[Pair]):
             end_layer: self.objective.compared(end_layer, end.behind(end_layer), end.output_name)
             for end_layer in self.end_layers
         }
-
-    @property
-    def pairs(self) -> list[Pair]:
-        """The layers of the stitches, in the order in which they run."""
-        return list(self.layers)
 
     def losses(self, images: Tensor, labels: Tensor, *, training: bool) -> Iterator[HeadLosses]:
         """Yield the losses of all stitches on a batch, a group of pairs at a time.

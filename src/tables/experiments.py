@@ -92,7 +92,7 @@ class Experiment(OfTwoNetworks):
         settings = {name: chosen.get(name, value) for name, value in self.settings.items()}
         return settings | pair._asdict()
 
-    @property
+    @cached_property
     def settings(self) -> Options:
         """The settings by name, without layers, folder and measurements of a row."""
         return {name: getattr(self, name) for name in SETTINGS}

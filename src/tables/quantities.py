@@ -6,7 +6,7 @@ A new quantity needs a function that measures it, a field that keeps its value, 
     STITCHING   `Metrics` in `src.values`
     VALIDITY    `StitchValidity` in `src.values`, `ValidityScores` in `src.ood.validity`, and
                 `JudgedStitch` in `src.judge`
-    DETECTOR    `OODMetrics` in `src.ood.metrics`, and `EvaluationRow` in `src.tables`
+    DETECTOR    `OODMetrics` in `src.statistics.detection`, and `EvaluationRow` in `src.tables`
     VERDICT     `Verdict` in `src.verdict`, and `VerdictRow` in `src.tables`
 
 Printed matrices, heat maps, curves, the table of all measurements and the ground truth read the
