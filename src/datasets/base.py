@@ -130,6 +130,12 @@ class BaseImageSet:
             std = torch.tensor(normalisation.std, device=self.device)
             self._mean_and_std = (mean[:, None, None], std[:, None, None])
 
+    def __getstate__(self) -> dict[str, object]:
+        """Leave the fingerprint out of copies: interventions change the images of a copy."""
+        state = vars(self).copy()
+        state.pop("fingerprint", None)
+        return state
+
     def __len__(self) -> int:
         return len(self.labels)
 
