@@ -99,3 +99,16 @@ def test_small_networks_on_small_images_do_not_need_torchvision(tmp_path):
         ["exec_probe.py", "f/model_0.pt", "small_cnn", "-l", "pool4", *ON_DIGITS, "-e", 0],
     ]
     run_without(["torchvision", "scipy.stats", "matplotlib"], commands, cwd=tmp_path)
+
+
+def test_help_and_refused_options_wait_for_no_library(tmp_path):
+    """But for the demo and the benchmark, which use libraries before they run."""
+    left_out = {"benchmark.py", "demo.py"}
+    scripts = [*ROOT.glob("exec_*.py"), *ROOT.glob("misc/*.py")]
+    commands = [
+        [path.relative_to(ROOT), "--help"]
+        for path in sorted(scripts)
+        if path.name not in left_out and "cli.run(" in path.read_text()
+    ]
+    run_without(["torch", "numpy", "scipy", "matplotlib"], commands, cwd=tmp_path)
+    assert len(commands) > 10

@@ -13,12 +13,13 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, Any
-
-import numpy as np
+from typing import IO, TYPE_CHECKING, Any
 
 from src.ground.console import warn
 from src.ground.errors import Busy, UserError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 N_FLUSHES = 32  # at a time: a disk writes all waiting files in one step
 
@@ -135,8 +136,10 @@ def write_json(path: Path, content: object) -> None:
     write_text(path, json.dumps(content, indent=4))
 
 
-def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def write_arrays(path: Path, arrays: "Mapping[str, np.ndarray]") -> None:
     """Write arrays as a compressed `.npz` file."""
+    import numpy as np
+
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **dict(arrays))  # type: ignore[arg-type]  # numpy's stubs know no names
     write_bytes(path, buffer.getvalue())
