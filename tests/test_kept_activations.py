@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from src.ground import console
 from src.models import Network
 from src.models.kept import KeptActivations
+from tests.commands import says
 
 LAYERS = ["0", "2"]
 
@@ -84,6 +86,7 @@ def test_the_front_network_that_is_needed_last_gives_way(networks):
 
 @torch.no_grad()
 def test_what_does_not_fit_passes_again(networks, capsys):
+    console._said.clear()
     network = networks[0]
     expected = network.activations(images(200), LAYERS)
     network.n_seen = 0
@@ -91,3 +94,4 @@ def test_what_does_not_fit_passes_again(networks, capsys):
         found = network.activations_again(images(200), LAYERS)
         assert all(torch.equal(found[name], expected[name]) for name in LAYERS)
     assert network.n_seen == 400
+    assert says(capsys.readouterr().err, "do not fit into memory", "computed again for each pair")
