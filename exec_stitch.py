@@ -154,7 +154,7 @@ def add_ranks(options: cli.Parser) -> None:
 
 
 class Setup(NamedTuple):
-    """What an experiment works with."""
+    """The networks, images, options and runs of an experiment."""
 
     front: Any  # the two networks
     end: Any

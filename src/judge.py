@@ -649,7 +649,7 @@ class MeasuredGrid(NamedTuple):
 
 @torch.no_grad()
 def measure_grids(grids: Mapping[str, Grid], reference: Reference) -> dict[str, MeasuredGrid]:
-    """Measure what `Grid.evaluate` and `score_grid` measure, in one pass over the test images.
+    """Measure accuracies and scores, as `Grid.evaluate` and `score_grid`, in one pass of the images.
 
     Args:
         grids: of the same layers of two networks, frozen.

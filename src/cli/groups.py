@@ -197,7 +197,8 @@ def load_split(
     """
     loading = load_options(args, device)
     images = session.dataset(args.dataset, args.dataset_root, train=train, **loading)
-    setattr(args, RECORDS[TRAIN if train else TEST], images.fingerprint)
+    split = TRAIN if train else TEST
+    setattr(args, RECORDS[split], images.fingerprint)
     if train:
         _note_training_on_others(args)
     return images

@@ -65,7 +65,8 @@ def codes_of_options(options: Mapping[str, object]) -> dict[str, list[str]]:
     """
     codes = {}
     for option, value in options.items():
-        codes[option] = code_in(value if isinstance(value, list) else [value])
+        texts = value if isinstance(value, list) else [value]
+        codes[option] = code_in(texts)
     return {option: names for option, names in codes.items() if names}
 
 

@@ -1,5 +1,4 @@
-"""What a recorded pass tells of a network: the calls of its modules in order, how they lie inside
-each other, and which values are computed from which.
+"""The calls of modules in a recorded pass of a network: their order, nesting and dependencies.
 
 `src.models.passes` records the pass; nothing runs here.
 """
@@ -53,7 +52,7 @@ class Snapshot(NamedTuple):
 
 
 class Observation(NamedTuple):
-    """What a pass over two random images shows."""
+    """The calls and outputs of modules in a pass over two random images."""
 
     containers: dict[Call, tuple[Call, ...]]  # of each call, in the order in which the calls end
     snapshots: dict[Call, Snapshot]

@@ -21,8 +21,8 @@ class KeptActivations:
     """Keeps activations of networks, batch by batch.
 
     The content of a batch is its key, so that an activation is exactly that of another pass over
-    the batch. Where memory is short, the network that was used last gives way, but for the two of
-    the pair at work: the front networks of pairs come in turn, and that one is needed again last.
+    the batch. Where memory is short, activations of the network that was used last are dropped
+    first, but not of the two at work: front networks come in turn, so the last one waits longest.
 
     Args:
         max_bytes: memory for all activations; those that do not fit are computed again.
@@ -65,7 +65,7 @@ class KeptActivations:
         return activations | computed
 
     def _has_room(self, n_bytes: int) -> bool:
-        """Return whether so much more fits; other networks give way for it."""
+        """Return whether `n_bytes` more fit, after activations of other networks were dropped."""
         if self._n_bytes + n_bytes > self.max_bytes:
             note_once(
                 "activations of all networks do not fit into memory: some are computed again for each pair"

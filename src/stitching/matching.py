@@ -57,7 +57,7 @@ class ClsKey(NamedTuple):
 
 
 class _PairKeys(NamedTuple):
-    """What a stitching layer maps, what it is matched to, and its learned prefix tokens in order."""
+    """The source and the target of a stitching layer, and its learned prefix tokens in order."""
 
     source: SourceKey
     target: TargetKey
@@ -76,7 +76,7 @@ class _PairKeys(NamedTuple):
 
 
 class GridKeys(NamedTuple):
-    """What the stitching layers of a grid map, and what they are matched to."""
+    """The sources and the targets of the stitching layers of a grid."""
 
     layers: StitchingLayers
     of_pair: dict[Pair, _PairKeys]
