@@ -18,8 +18,10 @@ from src.reports.curves import CurvePanel, Point, curves
 from src.reports.figures import VERMILION, YELLOW
 from src.reports.heat_maps import Labels, maps, maps_figure
 from src.reports.map_panels import BLANK, ClassMap, HeatMap, Sign
+from src.reports.verdict_maps import SIGNS as SIGNS_OF_VERDICTS
+from src.reports.verdict_maps import share_map
 from src.tables.matrices import Matrix
-from src.verdict import VERDICTS, Limits
+from src.verdict import UNDECIDED, VERDICTS, Limits
 from tests.commands import PDF, PNG, caption_of, error_line, says
 
 pytestmark = pytest.mark.usefixtures("rendered")
@@ -31,6 +33,7 @@ SIGNS = {
     "accurate but out of distribution": Sign(VERMILION, "xx"),
     "undecided": Sign("white", ".."),
 }
+SIGN_OF_UNDECIDED = SIGNS_OF_VERDICTS[UNDECIDED]
 COLUMN_CM = 8.5
 PAGE_CM = 17
 
@@ -282,7 +285,7 @@ def test_cells_without_a_value_stay_blank_and_marked_ones_have_a_corner(tmp_path
     maps(tmp_path / "f.png", {"": panels | signs}, labels=AXES._replace(blank="not stitched"))
     axes, other = panels_of(drawn_figures["f.png"])
     assert [text.get_text() for text in axes.texts] == ["0.50"]
-    assert [text.get_text() for text in other.texts] == ["0.00", "-0.01"]  # 0 has none
+    assert [text.get_text() for text in other.texts] == ["0.00", "−0.01"]  # 0 has none
     (corner,) = axes.patches
     assert corner.get_xy()[0].tolist() == [0.5, 0.5]  # the upper right of the second row
     assert axes.get_xlim() == (-0.5, 0.5) and axes.get_ylim() == (1.5, -0.5)
@@ -292,6 +295,19 @@ def test_cells_without_a_value_stay_blank_and_marked_ones_have_a_corner(tmp_path
     assert legend.get_patches()[0].get_hatch() == axes.patch.get_hatch() != ""
     maps(tmp_path / "g.png", {"": signs}, labels=AXES)
     assert not drawn_figures["g.png"].legends
+
+
+def test_shares_of_mostly_undecided_pairs_are_hatched(tmp_path, drawn_figures):
+    shares = share_map(of_layers([0.0], [0.5]), of_layers([0.5], [0.4]), Limits())
+    maps(tmp_path / "f.png", {"": {"share": shares}}, labels=AXES)
+    (axes,) = panels_of(drawn_figures["f.png"])
+    (cell,) = axes.patches
+    assert cell.get_xy() == (-0.5, -0.5)  # of the first row
+    (legend,) = drawn_figures["f.png"].legends
+    assert [text.get_text() for text in legend.get_texts()] == ["mostly undecided"]
+    assert cell.get_hatch() == legend.get_patches()[0].get_hatch() == SIGN_OF_UNDECIDED.hatch
+    assert [text.get_text() for text in axes.texts] == ["0.00", "0.50"]
+    assert says(caption_of(drawn_figures["f.png"]), "certain at 95 percent")
 
 
 def test_text_is_readable_and_nothing_overlaps(tmp_path, drawn_figures):
@@ -685,7 +701,7 @@ def cell_of(patch) -> tuple[int, int]:
 
 
 def test_scales_show_what_a_number_is_judged_by(tmp_path, drawn_figures):
-    """The limit of a penalty is the middle of the colours, and marked; κ ends at its largest value."""
+    """The limit of a penalty is the middle of the colours, and marked; κ ends at the next round number."""
     limits = Limits(tolerance=0.02, identification=0.75)
     matrix = of_layers([-0.01], [0.6])
     panels = {
@@ -697,9 +713,9 @@ def test_scales_show_what_a_number_is_judged_by(tmp_path, drawn_figures):
     penalty, identification, kappa = (axes.images[0] for axes in panels_of(figure))
     assert penalty.norm(0.02) == 0.5 and penalty.get_clim() == (0, pytest.approx(0.1))
     assert identification.norm(0.75) == 0.5 and identification.get_clim() == (0.5, 1)
-    assert kappa.get_clim() == (0, pytest.approx(0.6))
+    assert kappa.get_clim() == (0, 1)
     ticks = [[text.get_text() for text in bar.get_xticklabels()] for bar in bars_of(figure)]
-    assert ticks == [["0", "0.02", "0.1"], ["0.5", "0.75", "1"], ["0", "0.3", "0.6"]]
+    assert ticks == [["0", "0.02", "0.1"], ["0.5", "0.75", "1"], ["0", "0.5", "1"]]
     marks = [len(bar.lines) for bar in bars_of(figure)]
     assert marks == [1, 1, 0]
 

@@ -266,12 +266,14 @@ def test_rows_print_as_a_table_and_give_matrices_and_maps(judged):
     cells = len(judged) / 2
     panels = [axes for axes in figure.axes if max(len(axes.texts), len(axes.patches)) >= cells]
     assert len(panels) == 3 * len(judged.forms)
-    assert says(caption_of(figure), "more than 75%", "images")
+    assert says(caption_of(figure), "more than 75 percent", "images")
 
 
 def test_a_figure_has_a_caption(judged):
     figure = judged.figure(caption="Two networks on digits.")
-    assert says(caption_of(figure), "Two networks on digits. (a, b) Accuracy: ", "more than 75%")
+    assert says(
+        caption_of(figure), "Two networks on digits. (a, b) Accuracy: ", "more than 75 percent"
+    )
 
 
 def test_rows_are_written_as_a_table(judged, in_tmp_path):

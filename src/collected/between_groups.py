@@ -24,9 +24,9 @@ from src.statistics.permutations import END, FRONT, Permuted, permutation_test
 from src.tables.matrices import known
 from src.tables.quantities import IN_VERDICT, shown_in
 from src.tables.verdict_rows import GroupRow, GroupTestRow, VerdictRow
-from src.verdict import SIMILAR
+from src.verdict import SIMILAR, UNDECIDED
 
-SHARE = "similar"  # the quantity of many pairs of networks: the share of similar pairs
+SHARE = SIMILAR  # the quantity of many pairs of networks: the share of similar pairs
 CORRESPONDING = "corresponding layers, by relative depth"
 ALL_LAYERS = "all pairs of layers"  # which differ between pairs of networks
 
@@ -94,7 +94,8 @@ def values_of_verdicts(
             row.end_depth,
             relative_depth=row.end_relative_depth,
         )
-        values = {SHARE: float(row.verdict == SIMILAR), "accuracy": known(row, name="accuracy")}
+        values = {word: float(row.verdict == word) for word in (SIMILAR, UNDECIDED)}
+        values["accuracy"] = known(row, name="accuracy")
         values |= {name: known(row, name=name) for name in shown_in(IN_VERDICT)}
         for quantity, value in values.items():
             yield MeasuredValue(row.method, quantity, front, end, value)

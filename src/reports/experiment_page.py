@@ -20,7 +20,7 @@ from src.reports.group_maps import SHARE_TITLE, title_of
 from src.reports.html_page import Cell, Section
 from src.reports.match_report import MAX_TABLES
 from src.reports.methods_text import by_method, description, how, on_versions
-from src.reports.verdict_report import IN_SUMMARY, sentences, shares_of_similar
+from src.reports.verdict_report import IN_SUMMARY, sentences, shares_of
 from src.runs.folders import StitchingRun
 from src.tables.image_records import RECORDS, SPLITS
 from src.tables.matrices import Matrix, mean_of
@@ -29,7 +29,7 @@ from src.tables.quantities import QUANTITIES
 from src.tables.similarity_rows import SimilarityRow, described
 from src.tables.verdict_rows import AUROC, GroupRow, GroupTestRow, VerdictRow
 from src.values import IntervalEstimate, Pair
-from src.verdict import VERDICTS, Limits
+from src.verdict import SIMILAR, VERDICTS, Limits
 
 QUESTION = (
     "Which layers of networks are functionally similar? The activation of a front network at one layer is mapped by "
@@ -115,7 +115,7 @@ def _interval(row: VerdictRow, name: str) -> Cell:
 
 def _means(rows: Sequence[VerdictRow]) -> tuple[list[str], list[list[Cell]]]:
     """Return the header and the lines of means over pairs of networks."""
-    shares = shares_of_similar(rows)
+    shares = shares_of(SIMILAR, rows)
     matrices = [shares, *(mean_of(rows, name) for name in IN_SUMMARY)]
     titles = [f"mean {QUANTITIES[name].title}" for name in IN_SUMMARY]
     n_networks = Counter(row.pair for row in rows)

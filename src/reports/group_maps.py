@@ -10,11 +10,11 @@ from src.ground.console import listed
 from src.ground.grouping import grouped
 from src.reports.heat_maps import Labels, maps
 from src.reports.map_panels import HeatMap
-from src.reports.verdict_maps import heat_map, rule_in_short
+from src.reports.verdict_maps import heat_map, share_map
 from src.tables.matrices import Matrix
 from src.tables.quantities import QUANTITIES
 from src.tables.verdict_rows import GroupRow, GroupTestRow
-from src.verdict import Limits
+from src.verdict import UNDECIDED, Limits
 
 SHARE_TITLE = "share of similar pairs"
 SHOWN = (SHARE, "penalty", "identification")
@@ -57,15 +57,18 @@ def _panel(quantity: str, rows: Sequence[GroupRow], limits: Limits) -> HeatMap:
     """Return the heat map of the means of a quantity by a method."""
     values_of = {(row.front_group, row.end_group): row.values for row in rows}
     groups = list(dict.fromkeys(group for pair in values_of for group in pair))
-    means = []
-    for front in groups:
-        line = [values_of.get((front, end), {}).get(quantity, math.nan) for end in groups]
-        means.append(line)
     names = [user_code.title_of(group) for group in groups]
-    matrix = Matrix(names, names, means)
+
+    def means(name: str) -> Matrix:
+        lines = []
+        for front in groups:
+            line = [values_of.get((front, end), {}).get(name, math.nan) for end in groups]
+            lines.append(line)
+        return Matrix(names, names, lines)
+
     if quantity == SHARE:
-        return HeatMap(matrix, meaning=rule_in_short(limits))
-    return heat_map(quantity, matrix, limits)
+        return share_map(means(SHARE), means(UNDECIDED), limits)
+    return heat_map(quantity, means(quantity), limits)
 
 
 def _on_tests(tests: Sequence[GroupTestRow]) -> str:

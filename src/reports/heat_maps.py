@@ -26,7 +26,7 @@ from src.reports.figures import (
     styled,
     wrap,
 )
-from src.reports.map_panels import BLANK, ClassMap, HeatMap, Panel, frame, outline, text_of
+from src.reports.map_panels import BLANK, UNSURE, ClassMap, HeatMap, Panel, frame, outline, text_of
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -56,6 +56,7 @@ class Labels(NamedTuple):
     rows: str
     columns: str
     blank: str = "no value"  # the meaning of cells without a value, for the legend
+    unsure: str = "mostly undecided"  # that of hatched cells
     # Row and column of cells of layers that correspond, by experiment
     framed: Mapping[str, Collection[tuple[str, str]]] = MappingProxyType({})
 
@@ -290,7 +291,7 @@ def _draw(
             grid, page, [layout.room * len(n_columns) * n / sum(n_columns) for n in n_columns]
         )
         _explain_colours(figure, grid, page, layout)
-        add_legend(figure, _handles(page, labels.blank), handlelength=1.4, columnspacing=1)
+        add_legend(figure, _handles(page, labels), handlelength=1.4, columnspacing=1)
         side = figure.supylabel(labels.rows) if layout.is_table else None
         fit_height(figure, list(grid[:, 0]), heights)
         if side:
@@ -437,14 +438,15 @@ def _label_bar(bar: "Colorbar", panel: HeatMap) -> None:
         mark = bar.ax.axhline if is_upright else bar.ax.axvline
         outline(mark(middle))
     ticks = [low, middle, high]
-    bar.set_ticks(ticks, labels=[f"{tick:.2g}" for tick in ticks])
+    bar.set_ticks(ticks, labels=[f"{tick:.3g}" for tick in ticks])
     dark, bright = panel.scale
     if dark > bright:
         (bar.ax.yaxis if is_upright else bar.ax.xaxis).set_inverted(True)
 
 
-def _handles(page: Page, blank: str) -> "dict[str, Artist]":
-    """Return the handles of the legend: classes, and cells without a value if there are any."""
+def _handles(page: Page, labels: Labels) -> "dict[str, Artist]":
+    """Return the handles of the legend: classes, and hatched cells and those without a value if there
+    are any."""
     from matplotlib.patches import Patch
 
     handles: dict[str, Artist] = {}
@@ -452,8 +454,10 @@ def _handles(page: Page, blank: str) -> "dict[str, Artist]":
     for panel in panels:
         if isinstance(panel, ClassMap):
             handles |= {name: sign.on(Patch()) for name, sign in panel.signs.items()}
+        elif panel.unsure:
+            handles[labels.unsure] = UNSURE.on(Patch())
     if any(panel.has_blanks for panel in panels):
-        handles[blank] = BLANK.on(Patch())
+        handles[labels.blank] = BLANK.on(Patch())
     return handles
 
 

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Normalize
     from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
+    from matplotlib.patches import Patch, Rectangle
+    from matplotlib.text import Text
 
 # Colour maps. Their brightness alone tells the values apart, in print and to colour-blind people.
 SIMILARITY = "viridis"
@@ -35,6 +36,7 @@ class Sign(NamedTuple):
 
 
 BLANK = Sign("0.92", "\\\\\\", lines="0.65")  # of cells without a value
+UNSURE = Sign("white", "\\\\\\\\", lines="0.6")  # dots would look like minus signs
 
 
 class HeatMap(NamedTuple):
@@ -47,6 +49,7 @@ class HeatMap(NamedTuple):
     limit: float = math.nan  # what the values are judged by: the middle of the colours, and marked
     colours: str = ""  # matplotlib's colour map; "": bright at the second end of the scale
     marked: Collection[tuple[str, str]] = ()  # row and column of cells with a red corner
+    unsure: Collection[tuple[str, str]] = ()  # row and column of cells that are hatched
     meaning: str = ""  # of the values, for the caption
 
     @classmethod
@@ -106,8 +109,8 @@ class HeatMap(NamedTuple):
 
         low, high = sorted(self.scale)
         if math.isinf(high):
-            largest = max((value for value in values if value > low), default=low)
-            high = max(math.ceil(10 * largest), 10 * low + 1) / 10
+            largest = max((value - low for value in values if value > low), default=0.25)
+            high = low + 2.0 ** max(-2, math.ceil(math.log2(largest)))  # equal for alike figures
         if low < self.limit < high:
             return TwoSlopeNorm(self.limit, low, high)
         return Normalize(low, high)
@@ -126,18 +129,28 @@ class HeatMap(NamedTuple):
             cmap=self.colour_map,
             aspect="auto",
         )
+        unsure = {self._place(*cell) for cell in self.unsure}
+        for x, y in unsure:
+            axes.add_patch(UNSURE.on(_square(x, y)))
         if has_numbers:
             for y, line in enumerate(self.matrix.values):
                 for x, value in enumerate(line):
                     if not math.isnan(value):
-                        _write_cell(axes, x, y, value, image.cmap(image.norm(value)))
-        for row, column in self.marked:
-            self._mark(axes, row, column)
+                        is_unsure = (x, y) in unsure
+                        white = (1, 1, 1)
+                        colour = white if is_unsure else image.cmap(image.norm(value))
+                        text = _write_cell(axes, x, y, value, colour)
+                        if is_unsure:  # no line of the hatch crosses it
+                            text.set_bbox({"facecolor": white, "edgecolor": "none", "pad": 0.5})
+        for cell in self.marked:
+            self._mark(axes, *self._place(*cell))
 
-    def _mark(self, axes: "Axes", row: str, column: str) -> None:
+    def _place(self, row: str, column: str) -> tuple[int, int]:
+        """Return the place of a cell, from the left and from above."""
+        return self.matrix.columns.index(column), self.matrix.rows.index(row)
+
+    def _mark(self, axes: "Axes", x: int, y: int) -> None:
         """Draw a red triangle into the upper right corner of a cell."""
-        x = self.matrix.columns.index(column)
-        y = self.matrix.rows.index(row)
         xs = [x + 0.5, x + 0.26, x + 0.5]
         ys = [y - 0.5, y - 0.5, y - 0.26]
         axes.fill(xs, ys, facecolor="red", edgecolor="white", linewidth=0.5)
@@ -167,8 +180,6 @@ class ClassMap(NamedTuple):
 
     def paint(self, axes: "Axes") -> None:
         """Draw the cells."""
-        from matplotlib.patches import Rectangle
-
         axes.set(
             xlim=(-0.5, len(self.matrix.columns) - 0.5),
             ylim=(len(self.matrix.rows) - 0.5, -0.5),
@@ -176,10 +187,17 @@ class ClassMap(NamedTuple):
         for y, line in enumerate(self.matrix.values):
             for x, name in enumerate(line):
                 if name is not None:
-                    axes.add_patch(self.signs[name].on(Rectangle((x - 0.5, y - 0.5), 1, 1)))
+                    axes.add_patch(self.signs[name].on(_square(x, y)))
 
 
 Panel = HeatMap | ClassMap
+
+
+def _square(x: int, y: int) -> "Rectangle":
+    """Return a patch over a cell."""
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((x - 0.5, y - 0.5), 1, 1)
 
 
 def frame(axes: "Axes", x: int, y: int) -> None:
@@ -200,12 +218,12 @@ def outline(line: "Patch | Line2D") -> None:
 
 
 def text_of(number: float) -> str:
-    """Return a number with two digits; 0.00 has no sign, and NaN is an empty text."""
-    return "" if math.isnan(number) else f"{round(number, 2) + 0.0:.2f}"
+    """Return a number with two digits and a true minus; 0.00 has no sign, and NaN is an empty text."""
+    return "" if math.isnan(number) else f"{round(number, 2) + 0.0:.2f}".replace("-", "−")
 
 
-def _write_cell(axes: "Axes", x: int, y: int, number: float, background: Iterable[float]) -> None:
-    """Write a number into a cell.
+def _write_cell(axes: "Axes", x: int, y: int, number: float, background: Iterable[float]) -> "Text":
+    """Write a number into a cell; return the text.
 
     Args:
         background: the colour of the cell, with red, green and blue in front.
@@ -215,3 +233,4 @@ def _write_cell(axes: "Axes", x: int, y: int, number: float, background: Iterabl
     colour = "black" if brightness > 0.5 else "white"
     text = axes.text(x, y, text_of(number), ha="center", va="center", color=colour)
     text.set_in_layout(False)  # it lies in its panel; the layout is much faster without it
+    return text

@@ -5,10 +5,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from src.reports.figures import BLUE, VERMILION, YELLOW
 from src.reports.grid_figures import STITCHED
 from src.reports.heat_maps import maps_figure
-from src.reports.map_panels import ClassMap, HeatMap, Panel, Sign
+from src.reports.map_panels import UNSURE, ClassMap, HeatMap, Panel, Sign
 from src.tables.matrices import Matrix, PairOfLayers, known, pivot
 from src.tables.quantities import QUANTITIES
 from src.verdict import LOST, NOT_MATCHED, SIMILAR, UNDECIDED, Limits
@@ -20,7 +22,7 @@ SIGNS = {  # as in heat maps, bright is similar
     SIMILAR: Sign(YELLOW),
     LOST: Sign(VERMILION, "////"),
     NOT_MATCHED: Sign(BLUE),
-    UNDECIDED: Sign("white", "\\\\\\\\", lines="0.6"),  # dots would look like minus signs
+    UNDECIDED: UNSURE,
 }
 TOLERANCES = 5  # the darkest penalty, in tolerances
 IN_MAIN_FIGURE = ("accuracy", "identification")  # beside the verdict of a pair of networks
@@ -50,11 +52,20 @@ def verdict_map(rows: Iterable[JudgedPair], limits: Limits) -> dict[str, Panel]:
     return {"verdict": ClassMap(verdicts, SIGNS, _words_of_verdicts(limits))}
 
 
+def share_map(similar: Matrix, undecided: Matrix, limits: Limits) -> HeatMap:
+    """Return the heat map of the shares of similar pairs; cells with as many undecided ones as others
+    are hatched."""
+    mostly = np.argwhere(np.array(undecided.values) >= 0.5)
+    unsure = [(undecided.rows[y], undecided.columns[x]) for y, x in mostly]
+    meaning = f"{rule_in_short(limits)}, both certain at 95 percent"
+    return HeatMap(similar, unsure=unsure, meaning=meaning)
+
+
 def rule_in_short(limits: Limits) -> str:
     """Return the rule for similar pairs, for captions."""
     return (
         f"less than {100 * limits.tolerance:g} points of accuracy are lost, and more than "
-        f"{limits.identification:.0%} of the images are identified at every layer"
+        f"{100 * limits.identification:g} percent of the images are identified at every layer"
     )
 
 

@@ -20,7 +20,7 @@ from src.reports.grid_figures import labels_of
 from src.reports.group_maps import SHARE_TITLE, draw_groups, title_of
 from src.reports.heat_maps import maps
 from src.reports.map_panels import HeatMap, Panel
-from src.reports.verdict_maps import IN_MAIN_FIGURE, heat_map, rule_in_short, verdict_map
+from src.reports.verdict_maps import IN_MAIN_FIGURE, heat_map, share_map, verdict_map
 from src.reports.way_figure import draw_way
 from src.statistics.intervals import ALPHA
 from src.tables.matrices import Matrix, is_known, known, mean_of, mean_pivot, pivot
@@ -81,7 +81,7 @@ def print_matrices(parts: Iterable[Section]) -> None:
         if section.is_summary:
             mean = "mean "
             names: Collection[str] = IN_SUMMARY
-            table(f"{SHARE_TITLE}, {section.title}", *shares_of_similar(section.rows))
+            table(f"{SHARE_TITLE}, {section.title}", *shares_of(SIMILAR, section.rows))
             result()
         else:
             mean = ""
@@ -93,9 +93,10 @@ def print_matrices(parts: Iterable[Section]) -> None:
             result()
 
 
-def shares_of_similar(rows: Sequence[VerdictRow]) -> Matrix:
-    """Return for each pair of layers the share of pairs of networks with the verdict similar."""
-    return mean_pivot(rows, lambda row: float(row.verdict == SIMILAR))
+def shares_of(word: str, rows: Sequence[VerdictRow]) -> Matrix:
+    """Return for each pair of layers the share of pairs of networks with a verdict, such as
+    similar."""
+    return mean_pivot(rows, lambda row: float(row.verdict == word))
 
 
 def print_groups(rows: Sequence[GroupRow]) -> None:
@@ -148,13 +149,18 @@ def draw(
         parts: from `parts_of`.
         title, caption: the texts above and below the figures.
     """
+    rows = list(chain.from_iterable(part.rows for part in parts))
+    on_undecided = _on_undecided(rows)
     if groups:
         drawn = path.with_name(f"{path.stem}_groups.png")
-        draw_groups(drawn, groups, tests, limits, title=title, caption=caption)
-    rows = list(chain.from_iterable(part.rows for part in parts))
+        draw_groups(
+            drawn, groups, tests, limits, title=title, caption=f"{caption} {on_undecided}".strip()
+        )
     caption = f"{caption} {_on_positions(rows)}".strip()
     if len(rows) > 1:
-        _draw_maps(path, rows, parts, limits, title=title, caption=caption)
+        has_summary = any(part.is_summary for part in parts)
+        text = f"{caption} {on_undecided}".strip() if has_summary else caption
+        _draw_maps(path, rows, parts, limits, title=title, caption=text)
     draw_way(
         path.with_name(f"{path.stem}_way.png"),
         {name: part.rows for name, part in titled_in_figures(parts).items()},
@@ -246,9 +252,8 @@ def _auroc_map(section: Section, detector: str, limits: Limits) -> dict[str, Hea
 def _verdicts(section: Section, limits: Limits) -> dict[str, Panel]:
     """Return the map of the verdicts of a section, or of the shares of similar pairs."""
     if section.is_summary:
-        return {
-            SHARE_TITLE: HeatMap(shares_of_similar(section.rows), meaning=rule_in_short(limits))
-        }
+        similar, undecided = (shares_of(word, section.rows) for word in (SIMILAR, UNDECIDED))
+        return {SHARE_TITLE: share_map(similar, undecided, limits)}
     return verdict_map(section.rows, limits)
 
 
@@ -279,6 +284,19 @@ def sentences(
 def _on_positions(rows: Iterable[VerdictRow]) -> str:
     """Return the sentence on stitches that see no positions; "" where there are none."""
     return on_lost_positions(row.stitching_type for row in rows for _ in range(row.n_runs))
+
+
+def _on_undecided(rows: Sequence[VerdictRow]) -> str:
+    """Return the sentence of captions on shares of similar pairs, with the most frequent reason of
+    undecided ones; "" where there are none."""
+    reasons = Counter(row.reason.partition(":")[0] for row in rows if row.verdict == UNDECIDED)
+    if not reasons:
+        return ""
+    reason, n = reasons.most_common(1)[0]
+    return (
+        f"Undecided, and counted as not similar: {reasons.total():,} of {len(rows):,} pairs of layers ({reason}: "
+        f"{n:,}); hatched cells: at least half of the pairs."
+    )
 
 
 def _on_end_networks(rows: Sequence[VerdictRow]) -> Iterator[str]:
