@@ -729,13 +729,15 @@ def test_every_tolerance_has_a_scale(tolerance, tmp_path):
 
 
 def test_the_pages_of_a_figure_are_removed_and_no_other_figure(tmp_path):
-    """A figure with a table of its own, such as v_2.csv, is no page."""
+    """A figure with a table of its own, such as v_3.csv, is no page, nor are files of the user's."""
     endings = (".png", ".pdf", ".txt")
     pages = [f"v{page}{ending}" for page in ("", "_2", "_4") for ending in endings]
     others = ["v.csv", "v_3.csv", "v_3.png", "v_4.config.txt", "v_x.png", "v_2_2.png", "w.png"]
+    others += ["v_5.png", "v_5.txt", "w.txt"]
     for name in [*pages, *others]:
         (tmp_path / name).touch()
     remove_figure(tmp_path / "v.csv", start=3)
     assert {path.name for path in tmp_path.iterdir()} == {*others, *pages[:6]}
     remove_figure(tmp_path / "v.csv")
+    remove_figure(tmp_path / "w.csv")
     assert {path.name for path in tmp_path.iterdir()} == {*others}

@@ -87,12 +87,13 @@ def test_ranks_of_one_side(drawn):
 
 def test_a_single_row_has_no_figure_and_keeps_none_of_an_earlier_table(drawn, tmp_path):
     rows = rows_of("a", "c", [None], [None, 3])
-    (tmp_path / "s.png").touch()
     similarity_report.write_files(tmp_path / "s.csv", rows)
     assert drawn
     drawn.clear()
+    for name in ("s.png", "s.pdf", "s.txt"):
+        (tmp_path / name).touch()
     similarity_report.write_files(tmp_path / "s.csv", rows[:1])
-    assert not drawn and not (tmp_path / "s.png").exists()
+    assert not drawn and [path.name for path in tmp_path.iterdir()] == ["s.csv"]
 
 
 def test_nulls_have_panels_of_their_own(drawn):

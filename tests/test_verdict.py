@@ -615,7 +615,8 @@ def test_a_verdict_replaces_the_figures_of_the_verdict_before(tmp_path):
     """All pages of them; a second verdict beside it keeps its own."""
     write_run(tmp_path / "runs", "1", n_right=945)
     figure = ("", "_numbers", "_way", "_groups")
-    stale = [f"v{name}{page}.txt" for name in figure for page in ("", "_2")]
+    pages = [f"v{name}{page}" for name in figure for page in ("", "_2")]
+    stale = [f"{page}{ending}" for page in pages for ending in (".png", ".pdf", ".txt")]
     for name in [*stale, "v_3.csv", "v_3.txt"]:
         (tmp_path / name).touch()
     with figures.left_out():

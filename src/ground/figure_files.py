@@ -13,7 +13,8 @@ def page_of(path: Path, number: int) -> Path:
 def files_of_figure(path: Path, *, start: int = 1) -> Iterator[Path]:
     """Yield the files of a figure that exist: the images and the captions of its pages.
 
-    NAME_2 is no page of NAME, but another figure, if there is a table NAME_2.csv.
+    NAME_2 is no page of NAME, but another figure, if there is a table NAME_2.csv. A file of such a name
+    without the images of a page, both .png and .pdf, is the user's own.
 
     Args:
         path: of the figure, or of the table that it stands beside.
@@ -23,10 +24,10 @@ def files_of_figure(path: Path, *, start: int = 1) -> Iterator[Path]:
         page = page_of(path, number)
         if number > 1 and page.with_suffix(".csv").exists():
             continue
-        files = [page.with_suffix(ending) for ending in (".png", ".pdf", ".txt")]
-        if not any(file.exists() for file in files):
+        images = [page.with_suffix(".png"), page.with_suffix(".pdf")]
+        if not all(map(Path.exists, images)):
             return
-        yield from filter(Path.exists, files)
+        yield from filter(Path.exists, [*images, page.with_suffix(".txt")])
 
 
 def remove_figure(path: Path, *, start: int = 1) -> None:
