@@ -372,7 +372,7 @@ class _Stitch(NamedTuple):
 
 
 def _check_mode(network: nn.Module | Network, side: str) -> None:
-    """Raise a UserError for a network in training mode, and for what is no module."""
+    """Raise a UserError unless a network is a module in evaluation mode."""
     if not isinstance(network, (nn.Module, Network)):
         raise UserError(
             f"{side} is a {type(network).__name__}; give a torch.nn.Module with its weights loaded, in evaluation mode"
@@ -539,7 +539,7 @@ def _output_shape(network: Network, side: str) -> tuple[int, ...]:
 
 
 def _check_front(front: Network, n_classes: int) -> None:
-    """Raise a UserError if the front network cannot take the images; warn if it has other classes.
+    """Raise a UserError if the front network cannot take the images; warn if its number of classes differs.
 
     The output of a last linear layer is taken for logits, rather than for features of an encoder.
     """
@@ -587,8 +587,7 @@ def _stitching_layers(
 
 
 def _reference(end: Network, layers: Mapping[Pair, StitchingLayer], images: _Images) -> Reference:
-    """Return validity and identification of the end network's own activations; warn of what could
-    not be measured."""
+    """Return validity and identification of the end network's own activations; warn of failed fits."""
     options = EvaluationOptions(
         layers=tuple(dict.fromkeys(pair.end_layer for pair in layers)),
         scores={},

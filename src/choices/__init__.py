@@ -27,7 +27,7 @@ class StitchingType(NamedTuple):
 
     @property
     def loses_positions(self) -> bool:
-        """Whether one side has positions, and the other is a single vector for all of them."""
+        """Whether exactly one side is a vector, which has no positions."""
         return (self.source == VECTOR) != (self.target == VECTOR)
 
     @property
@@ -91,7 +91,7 @@ ALIGNMENTS = ("auto", "pool", "positions")  # of layers whose similarity is meas
 
 
 def on_lost_positions(stitching_types: Iterable[str | None]) -> str:
-    """Return a sentence on the stitches that see no positions; "" where all see them.
+    """Return a sentence on the stitches that lose positions; "" if all keep positions.
 
     Args:
         stitching_types: of stitches; None: of several types.

@@ -205,7 +205,7 @@ def load_split(
 
 
 def _note_training_on_others(args: Namespace) -> None:
-    """Note the networks of `args` whose training images have changed since."""
+    """Note which networks of `args` were trained before the training images changed."""
     from src.ground.console import note_once
     from src.runs.trained_with import options_beside
 

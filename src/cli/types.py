@@ -166,7 +166,7 @@ class Described(Protocol):
 
     @property
     def description(self) -> str:
-        """What the choice is."""
+        """The help text of the choice."""
 
 
 def described(choices: Mapping[str, str] | Mapping[str, Described]) -> str:

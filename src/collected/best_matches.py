@@ -31,8 +31,7 @@ SOUGHT = {FRONT: "best end layer", END: "best front layer", "": "best match"}
 
 @dataclass(frozen=True)
 class BestMatchRow:
-    """The layer of a second network that is most similar to a layer: a row of the table of
-    `misc/collect_results.py --best-matches`."""
+    """A row of the best matches: a layer, and the most similar layer of a second network."""
 
     contents: ClassVar[str] = "best matches"
     written_by: ClassVar[str] = "misc/collect_results.py --best-matches"
@@ -60,7 +59,7 @@ class BestMatchRow:
 
     @property
     def is_corresponding(self) -> bool:
-        """Whether the corresponding layer is the best match, and no other layer is as similar."""
+        """Whether the corresponding layer is the best match, without a tie."""
         return self.place == 1
 
     @property
@@ -117,7 +116,7 @@ def best_matches(
     names: Names,
     correspondence: Correspondence,
 ) -> list[BestMatchRow]:
-    """Return the best match of each layer in each other network, by each measure and quantity.
+    """Return the best match of each layer in each compared network, by each measure and quantity.
 
     A stitch has two answers: of a front layer the best end layer, and of an end layer the best front
     layer. A measure is taken from the layer to the layers of the second network. Values are those of
@@ -156,15 +155,15 @@ def _rows(
         side: of the layer in stitches; "" of measures, which the layer is the front layer of.
     """
     first = values[0]
-    network, other = first.networks
+    network, second_network = first.networks
     if side == END:
-        network, other = other, network
+        network, second_network = second_network, network
     depths = correspondence.depths
     by_layers = _by_layers(values, side)
     for layer in sorted(by_layers, key=depths[network].__getitem__):
         value_of = by_layers[layer]
         corresponding = [
-            name for name in correspondence.of(layer, (network, other)) if name in value_of
+            name for name in correspondence.of(layer, (network, second_network)) if name in value_of
         ]
         match = _match(value_of, corresponding, _similarity_of(first.quantity))
         yield BestMatchRow(
@@ -177,11 +176,11 @@ def _rows(
             type=network.type,
             layer=layer,
             relative_depth=depths[network][layer],
-            other_network=other.name,
-            other_group=other.group,
-            other_type=other.type,
+            other_network=second_network.name,
+            other_group=second_network.group,
+            other_type=second_network.type,
             best_layer=match.best,
-            best_relative_depth=depths[other][match.best],
+            best_relative_depth=depths[second_network][match.best],
             value=value_of[match.best],
             corresponding=SEPARATOR.join(corresponding),
             corresponding_value=value_of.get(match.corresponding, math.nan),
@@ -221,8 +220,8 @@ def _match(
     if not corresponding:
         return _Match(best)
     nearest = max(corresponding, key=similarity_of.__getitem__)
-    others = [name for name in value_of if name not in corresponding]
-    place = 1 + sum(similarity_of[name] >= similarity_of[nearest] for name in others)
+    competitors = [name for name in value_of if name not in corresponding]
+    place = 1 + sum(similarity_of[name] >= similarity_of[nearest] for name in competitors)
     return _Match(best, nearest, place)
 
 
@@ -230,13 +229,13 @@ def _by_layers(values: Iterable[MeasuredValue], side: str) -> dict[str, dict[str
     """Return the values by layer, and by the layer of the second network that it is compared with."""
     by_layers: dict[str, dict[str, list[float]]] = {}
     for value in values:
-        layer, other = value.pair
+        layer, compared = value.pair
         if side == END:
-            layer, other = other, layer
-        by_layers.setdefault(layer, {}).setdefault(other, []).append(value.value)
+            layer, compared = compared, layer
+        by_layers.setdefault(layer, {}).setdefault(compared, []).append(value.value)
     return {
-        layer: {other: fmean(repeated) for other, repeated in by_other.items()}
-        for layer, by_other in by_layers.items()
+        layer: {compared: fmean(repeated) for compared, repeated in by_compared.items()}
+        for layer, by_compared in by_layers.items()
     }
 
 
@@ -330,7 +329,7 @@ def _title(measure: str, side: str) -> str:
 
 
 def _most_frequent(rows: Sequence[BestMatchRow]) -> str:
-    """Return the best match of most pairs of networks, and in how many of them it is."""
+    """Return the most frequent best match and its count, such as "layer3 (4/5)"; "" without rows."""
     if not rows:
         return ""
     ((layer, n_pairs),) = Counter(row.best_layer for row in rows).most_common(1)

@@ -28,7 +28,7 @@ TIE = 1e-6  # relative depths, and distances of these, that are this near count 
 def measured_layers(
     runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], names: Names
 ) -> Iterator[MeasuredLayer]:
-    """Yield both layers of each row; those of similarities first, whose tables have an order.
+    """Yield both layers of each row: similarities first, as their tables list layers in order.
 
     Args:
         names: of all networks.
@@ -134,17 +134,17 @@ class Correspondence:
 
         It is one layer, two that are equally near, or none.
         """
-        network, other = networks
-        depths_of_other = self.depths[other]
-        if architecture_of(network) == architecture_of(other):
-            return [layer] if layer in depths_of_other else []
+        network, second = networks
+        depths_of_second = self.depths[second]
+        if architecture_of(network) == architecture_of(second):
+            return [layer] if layer in depths_of_second else []
         depth = self.depths[network][layer]
-        distances = {name: abs(item - depth) for name, item in depths_of_other.items()}
+        distances = {name: abs(item - depth) for name, item in depths_of_second.items()}
         nearest = min(distances.values())
         return [name for name, distance in distances.items() if distance < nearest + TIE]
 
     def holds(self, pair: Pair, networks: NetworkPair) -> bool:
-        """Return whether two layers correspond to each other, seen from either network."""
+        """Return whether two layers correspond, seen from either network."""
         if networks not in self._pairs:
             self._pairs[networks] = self._pairs_of(networks)
         return pair in self._pairs[networks]
@@ -153,10 +153,10 @@ class Correspondence:
         front, end = networks
         fronts_of = {layer: self.of(layer, (end, front)) for layer in self.depths[end]}
         return {
-            Pair(layer, other)
-            for layer in self.depths[front]
-            for other in self.of(layer, networks)
-            if layer in fronts_of[other]
+            Pair(front_layer, end_layer)
+            for front_layer in self.depths[front]
+            for end_layer in self.of(front_layer, networks)
+            if front_layer in fronts_of[end_layer]
         }
 
     @property
@@ -168,8 +168,8 @@ class Correspondence:
         architectures: dict[str, dict[str, float]] = {}
         for network, of_network in self.depths.items():
             architectures.setdefault(architecture_of(network), {}).update(of_network)
-        first, *others = architectures.values()
-        return all(_are_equal(first, other) for other in others)
+        first, *further = architectures.values()
+        return all(_are_equal(first, depths) for depths in further)
 
 
 def _are_equal(first: Mapping[str, float], second: Mapping[str, float]) -> bool:

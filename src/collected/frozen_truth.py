@@ -1,4 +1,4 @@
-"""A frozen run of the ground truth: all that is needed to score another measure.
+"""A frozen run of the ground truth: the features and numbers that score a new measure.
 
 The file `features.npz` has a part for each test, whose names begin with its number. A part has the
 layers, the pairs of networks that were measured, the features of these networks, and the numbers of
@@ -30,7 +30,7 @@ REMEDY = (
 
 
 class FrozenTest(NamedTuple):
-    """All that is known of N networks in a test, but for the measure that is put to it."""
+    """A test of N networks: the data by which any measure is scored."""
 
     features: Mapping[str, Mapping[str, Tensor]]  # activations (n, ...) by network and layer
     pairs: list[tuple[str, str]]  # of networks, that the measures so far compare
@@ -74,7 +74,7 @@ class FrozenTest(NamedTuple):
         return tables.with_baselines(self.numbers)
 
     def of_whole_layers(self, measures: Iterable[str]) -> list[str]:
-        """Return the measures, by column, whose values here are not those of whole layers.
+        """Return the measures, by column, that averages over positions change.
 
         Averages over positions are enough for measures that have images as samples.
         """

@@ -83,11 +83,11 @@ def mean_matrices(rows: Sequence[StitchRow]) -> dict[str, Matrix]:
 
 
 def rows_of_means(rows: Sequence[StitchRow]) -> dict[str, list[StitchRow]]:
-    """Return the rows that are averaged, by title: those of each method, each kind of pairs of
-    networks and each pair of architectures.
+    """Return the rows of each mean, by title.
 
-    The titles name the kinds unless all pairs are of two trained networks, and the architectures if
-    there are several. Of repeated runs the last row counts.
+    A mean is over one method, one kind of pairs of networks and one pair of architectures. The titles
+    name the kinds unless all pairs are of two trained networks, and the architectures if there are
+    several. Of repeated runs the last row counts.
     """
     newest = {(row.key, row.pair): row for row in told_apart(rows)}  # of repeated runs
     rows = list(newest.values())

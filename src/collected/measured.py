@@ -64,7 +64,7 @@ class MeasuredValue(NamedTuple):
 
 
 def named_pair(result: OfTwoNetworks, names: Names) -> NetworkPair:
-    """Return both networks of a result as reports name them."""
+    """Return both networks of a result by their names in reports."""
     first, second = result.network_keys
     return names[first], names[second]
 

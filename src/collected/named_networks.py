@@ -65,7 +65,7 @@ def named_networks(
         if line:
             group = line.group or network.type
             depths = tuple(line.relative_depths.items())
-            names = [known.name for known in named.values()]
+            names = [earlier.name for earlier in named.values()]
             # One line of the list stands for fresh weights of every seed.
             name = line.name if line.name not in names else f"{line.name} (seed {network.seed})"
         named[network.key] = NamedNetwork(

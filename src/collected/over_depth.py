@@ -115,8 +115,10 @@ def _at_true_depth(
     place: DepthPlace, values: Iterable[MeasuredValue], depths: Depths
 ) -> DepthPlace:
     """Return the depth that all values of a place have, or else the place."""
-    own = [_mean_depth(value, depths) for value in values]
-    return DepthPlace(own[0]) if max(own) - min(own) < TIE else place
+    mean_depths = [_mean_depth(value, depths) for value in values]
+    if max(mean_depths) - min(mean_depths) < TIE:
+        return DepthPlace(mean_depths[0])
+    return place
 
 
 def steps_of_depth(values: Iterable[MeasuredValue], depths: Depths) -> list[float]:
@@ -136,8 +138,7 @@ def steps_of_depth(values: Iterable[MeasuredValue], depths: Depths) -> list[floa
 
 
 def _place_of(value: MeasuredValue, depths: Depths, steps: Sequence[float]) -> DepthPlace:
-    """Return the place of a value: the layer, or the step that is nearest to the mean of both
-    relative depths.
+    """Return the place of a value: the layer, or the step nearest to the mean of both relative depths.
 
     Args:
         steps: empty: all networks have the same layers.

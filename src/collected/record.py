@@ -1,4 +1,4 @@
-"""What results were made with: networks, images, versions and commands, for reports."""
+"""The record of how results were made, for reports: networks, images, versions and commands."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -122,7 +122,7 @@ def commands_of(files: Iterable[Path]) -> list[Command]:
     """
     contents = [read_json(file) for file in dict.fromkeys(files) if file.is_file()]
     records = filter(_is_record, contents)
-    commands = [command_of(same) for same in grouped(records, _versions_of).values()]
+    commands = [command_of(repeated) for repeated in grouped(records, _versions_of).values()]
     return sorted(commands, key=lambda command: command.start)
 
 
@@ -133,7 +133,7 @@ def _is_record(content: Any) -> bool:
 
 
 def _versions_of(record: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return what tells commands apart: the line, and the versions."""
+    """Return the command line, suite, commit, device and versions of packages in a record."""
     packages = ("python", "torch", "torchvision", "numpy", "scipy", "cuda")
     versions = [f"{name} {record[name]}" for name in packages if record.get(name)]
     names = ("command", "suite", "commit", "device")

@@ -14,7 +14,7 @@ CALIBRATED = {ALL_IMAGES: " calibrated", WITHIN_CLASSES: " calibrated in classes
 
 
 class ScoredMeasure(NamedTuple):
-    """A measure that is put to the test."""
+    """A measure under test: its name and its family."""
 
     name: str  # such as "pinv penalty", "pinv AUROC of knn" or "cka calibrated"
     # Reports show the best measure of a family. All methods and detectors of a quantity of stitches

@@ -53,7 +53,7 @@ def sections_of(rows: Sequence[VerdictRow]) -> list[Section]:
 
 
 def parts_of(rows: Sequence[VerdictRow]) -> list[Section]:
-    """Return the sections of verdicts, those of several pairs of architectures in parts."""
+    """Return the sections of verdicts, each divided by its pairs of architectures."""
     return list(chain.from_iterable(map(by_architectures, sections_of(rows))))
 
 

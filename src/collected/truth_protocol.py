@@ -94,7 +94,7 @@ def score(tables: Tables, groups: Sequence[str], outputs: Mapping[str, NDArray])
 
 
 def clean_networks(groups: Sequence[str]) -> list[int]:
-    """Return the places of the clean networks, whose different layers are compared as well."""
+    """Return the places of the clean networks. Different layers of these are compared as well."""
     return [place for place, group in enumerate(groups) if CLEAN in _words_of(group)]
 
 

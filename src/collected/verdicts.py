@@ -1,5 +1,5 @@
-"""The verdicts on stitching runs: what is judged is gathered from runs and tables, in a row for each
-pair of layers, method and pair of networks."""
+"""The verdicts on stitching runs, from runs and tables: a row for each pair of layers, method and
+pair of networks."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence

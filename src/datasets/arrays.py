@@ -65,7 +65,7 @@ def load_cifar5m(
 
 
 def _folder(root: Path, name: str, content: str) -> Path:
-    """Return the folder `name` in `root`; or `root`, if that is its name or it has `content`.
+    """Return the folder `name` in `root`; or `root`, if it has this name or holds `content`.
 
     Args:
         content: the name of a file.

@@ -49,7 +49,7 @@ def read_settings(root: Path) -> FolderSettings:
 
 
 def settings_for_images(root: Path) -> FolderSettings:
-    """Read `dataset.yaml` as `read_settings` does, with other defaults for small images.
+    """Read `dataset.yaml` as `read_settings` does, with special defaults for small images.
 
     Without a `size` in the file, images that are smaller than the default and all of one size keep
     it, and are shifted and flipped in training unless `augment` says otherwise; a note says so. A
@@ -126,7 +126,7 @@ def _small_size(root: Path) -> Size | None:
 
 
 def _check(settings: FolderSettings) -> None:
-    """Raise a ValueError that names the first setting that is not allowed.
+    """Raise a ValueError that names the first invalid setting.
 
     The normalisation is not checked here.
     """

@@ -1,4 +1,4 @@
-"""The interventions on a set of images: other labels, dots that tell a class, noise."""
+"""The interventions on a set of images: random labels, dots that tell a class, and noise."""
 
 import colorsys
 import copy

@@ -114,7 +114,7 @@ class IteratedImages(BaseImageSet):
             yield collected[places[batch]]
 
     def _in_order(self, indices: Tensor) -> Iterator[Tensor]:
-        """Yield the images at rising indices (n,), those of each batch of the iterable together.
+        """Yield the images at rising indices (n,), a part for each batch of the iterable.
 
         Raises:
             UserError: the images are not those of the first pass.

@@ -1,4 +1,4 @@
-"""A sample of the image files in a folder: their sizes, and what decoding would lose.
+"""A sample of the image files in a folder: their sizes, and losses in decoding.
 
 The sample has at most `N_SAMPLED` files, so that a folder of millions of images costs no more.
 """
@@ -62,7 +62,7 @@ def sizes_of(paths: Sequence[str]) -> list[Size]:
 
 
 def warn_of_lost_pixels(root: Path, paths: Sequence[str]) -> None:
-    """Warn of what a sample of images loses or never had: transparency, and levels above 1.
+    """Warn if images of a sample lose transparency, or if none has a level above 1.
 
     Args:
         root: the folder of the data set, for the messages.

@@ -1,4 +1,4 @@
-"""Small images that are read whole: data sets of torchvision, and those that come with the suite."""
+"""Data sets of small images, read whole: from torchvision, or shipped with the suite."""
 
 import contextlib
 import sys

@@ -94,7 +94,7 @@ def decimals(number: float, *, sign: str = "") -> str:
 
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:
-    """Return lines of cells as a text whose columns are as wide as their widest cell."""
+    """Return lines of cells as a text in columns, each as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     texts = []
     for line in lines:

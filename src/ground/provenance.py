@@ -1,4 +1,4 @@
-"""Where and with what a run was made: the record in `run.json`."""
+"""The provenance of a run, recorded in `run.json`: command, versions, device and times."""
 
 import platform
 import re

@@ -1,4 +1,4 @@
-"""The style sheet of the user, whose settings go over the style of figures.
+"""The style sheet of the user: its settings override the style of figures.
 
 The module imports matplotlib only to check a sheet.
 """
@@ -43,7 +43,7 @@ def use_style(path: str | None) -> Iterator[None]:
 
 
 class _Refusal(logging.Handler):
-    """Raises what matplotlib would only log of a wrong line."""
+    """Raises a UserError for a wrong line, where matplotlib would only log."""
 
     def emit(self, record: logging.LogRecord) -> None:
         line = record.getMessage().strip().splitlines()[0]

@@ -61,7 +61,7 @@ class Observation(NamedTuple):
 
 
 class Calls:
-    """The calls of the modules in a network, as a pass over two random images shows them.
+    """The calls of the modules in a network, observed in a pass over two random images.
 
     The value of a layer is the first tensor that the last call of its module returns.
 
@@ -179,7 +179,7 @@ class Calls:
         return tuple(name for name in self.positions if self.is_bottleneck(name))
 
     def behind(self, layer: str, names: Sequence[str]) -> list[str]:
-        """Return those of some layers that are computed from a layer and are not its own value.
+        """Return the layers of `names` that are computed from `layer` and have a different value.
 
         Args:
             names: of modules; those that are never called are left out.

@@ -16,7 +16,7 @@ from src.models.network import Network
 
 
 class ClassControl(Network):
-    """A front network whose activations are those of an untrained network, and the class beside them.
+    """A front network with the activations of an untrained network, and the class in further channels.
 
     The class is the one that a trained network of the same type predicts: one channel for each
     class, which is 1 at all positions, at all tokens or in the vector. The layers, and their places,
@@ -54,7 +54,7 @@ class ClassControl(Network):
 
     @property
     def output_name(self) -> str:
-        """`output`: every other layer is one of the untrained network."""
+        """`output`, the only layer of the trained network."""
         return OUTPUT
 
     @property
@@ -135,7 +135,7 @@ def with_class(activations: Mapping[str, Tensor], logits: Tensor) -> dict[str, T
 
 @torch.no_grad()
 def set_statistics(module: nn.Module, images: Tensor) -> None:
-    """Set the statistics of all BatchNorms to those of a batch of images (B, C, H, W).
+    """Set the statistics of all BatchNorms from a batch of images (B, C, H, W).
 
     The module is left in evaluation mode.
     """

@@ -65,14 +65,14 @@ class KeptActivations:
         return activations | computed
 
     def _has_room(self, n_bytes: int) -> bool:
-        """Return whether `n_bytes` more fit, after activations of other networks were dropped."""
+        """Drop activations of idle networks to make room; return whether `n_bytes` more fit."""
         if self._n_bytes + n_bytes > self.max_bytes:
             note_once(
                 "activations of all networks do not fit into memory: some are computed again for each pair"
             )
-        others = list(self._kept)[:-2]  # the last two are at work
-        while others and self._n_bytes + n_bytes > self.max_bytes:
-            dropped = self._kept.pop(others.pop())
+        idle = list(self._kept)[:-2]  # the last two are at work
+        while idle and self._n_bytes + n_bytes > self.max_bytes:
+            dropped = self._kept.pop(idle.pop())
             self._n_bytes -= sum(values.nbytes for values in dropped.values())
         return self._n_bytes + n_bytes <= self.max_bytes
 

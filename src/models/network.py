@@ -479,7 +479,7 @@ class Network:
         after: str | None = None,
         images: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Return the activations of layers by name, from one pass that ends at the last of them.
+        """Return the activations of layers by name, from one pass that ends at the last named layer.
 
         Args:
             x: images (B, C, H, W), or with `after` the activation of that layer.
@@ -513,7 +513,7 @@ class Network:
         return {name: values[name] for name in names}
 
     def activations_again(self, images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-        """Return what `activations` returns for images that pass again, and keep it if `kept` is set.
+        """Return the activations of images that pass again, kept from the first pass if `kept` is set.
 
         Nothing may change the activations in place. Those of a network that draws random numbers differ
         from pass to pass, and are not kept.
@@ -543,7 +543,7 @@ class Network:
         raise unknown_name("layer", name, positions, where=where)
 
     def _warn_of_training_mode(self) -> None:
-        """Warn once of a module that is in training mode, as a new module is, and by no choice."""
+        """Warn once if the module is in training mode by default, as a new module is, not by choice."""
         if self.module.training and not self._mode_is_chosen:
             self._mode_is_chosen = True
             warn(

@@ -398,7 +398,7 @@ def calls_in(module: nn.Module, images: Tensor) -> Calls:
 
 
 def _observed(module: nn.Module, images: Tensor) -> Observation:
-    """Run a module on images, with gradients if they require them, and look at all calls."""
+    """Run a module on images and return its calls; with gradients if the images require gradients."""
     containers: dict[Call, tuple[Call, ...]] = {}
     snapshots: dict[Call, Snapshot] = {}
     open_calls: list[Call] = []

@@ -1,4 +1,4 @@
-"""Is a network a function of each image alone, when it is evaluated?
+"""Detects unsteady networks: outputs for an image depend on chance, or on the batch.
 
 A network is *unsteady* if it is random in evaluation mode, as with dropout that does not look at
 `training`, or if the logits of an image depend on the batch that the image is in, as with BatchNorm

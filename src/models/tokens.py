@@ -1,4 +1,4 @@
-"""The order of the tokens of a layer: prefix tokens, such as a CLS token, and patches behind them."""
+"""The order of the tokens of a layer: prefix tokens, such as a CLS token, before patches."""
 
 import math
 from typing import NamedTuple
@@ -31,7 +31,7 @@ class TokenLayout(NamedTuple):
 def layout_of(
     n_tokens: int, n_prefix: int, image_size: tuple[int, int], *, has_cls: bool = True
 ) -> TokenLayout:
-    """Return the layout of tokens, of which so many stand in front of the patches.
+    """Return the layout of `n_tokens` tokens: `n_prefix` prefix tokens, then the patches.
 
     Args:
         n_prefix: below `n_tokens`.

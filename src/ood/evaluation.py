@@ -195,7 +195,7 @@ def _add_shown(
     own_layers: Mapping[str, OwnLayer],
     places: slice,
 ) -> None:
-    """Add what P stitches show of the identified images of a batch, at each layer of the way.
+    """Add the sums of P stitches over the identified images of a batch, at each layer of the way.
 
     Args:
         in_cells: from `_in_cells`.

@@ -1,4 +1,4 @@
-"""Two-way identification: whose activation does a stitch show, all the way to the output?
+"""Two-way identification: does a stitch show its image or a foil, all the way to the output?
 
 Each test image x gets a *foil*: of at most ten other test images to which the end network gives the
 same class, drawn at random, the one with the nearest logits. At a layer, the stitched network identifies
@@ -84,7 +84,7 @@ def identification(
 
 
 def choose_foils(logits: Tensor, images: Tensor) -> Foils:
-    """Choose the foil of each image; leave out images that are alone in their class.
+    """Choose the foil of each image; leave out the only image of a class.
 
     The foil of image x is, of at most ten other images with the class of x, the one with the nearest
     logits. The ten come first in an order of all N images that is drawn for x: this order depends
@@ -129,13 +129,15 @@ def along_the_way(
     stitched = torch.as_tensor(stitched).to(end.example)
     images = torch.as_tensor(images).to(end.example)
     way = way_of(end, layer)
-    own = end.activations(images, way)
+    own_activations = end.activations(images, way)
     shown = {layer: stitched}
     if way[1:]:
         shown |= end.activations(stitched, way[1:], after=layer, images=images)
-    logits = own[end.output_name]
+    logits = own_activations[end.output_name]
     return {
-        name: identification(shown[name], own[name], logits, layout=end.token_layout(name))
+        name: identification(
+            shown[name], own_activations[name], logits, layout=end.token_layout(name)
+        )
         for name in way
     }
 
@@ -149,7 +151,7 @@ def way_of(end: Network, layer: str) -> list[str]:
 
 
 class Shown:
-    """Sums of what a stitch shows at a layer; see `OwnLayer.compare`."""
+    """Sums over the activations of a stitch at a layer; see `OwnLayer.compare`."""
 
     def __init__(self) -> None:
         self._products: list[Tensor] = []  # ⟨s, o − f⟩ by batch, (B,)
@@ -171,7 +173,7 @@ class Shown:
 
 
 class OwnLayer:
-    """The end network's own activations o of n images at a layer, beside those f of their foils.
+    """The end network's own activations at a layer: o of n images, and f of their foils.
 
     With stitched activations s, moved and scaled to s' as above, the question ‖s'−o‖ < ‖s'−f‖ is
     2⟨s', o − f⟩ > ‖o‖² − ‖f‖², where o and f are taken about the mean of o. Mean and scale of s are
@@ -196,19 +198,19 @@ class OwnLayer:
         self._sum: Tensor | float = 0.0
         self._squares: Tensor | float = 0.0
 
-    def add(self, own: Tensor, foils: Tensor) -> None:
-        """Take in the cells of a batch of images and those of their foils, both (B, D)."""
-        own = own.double()
-        foils = foils.double()
+    def add(self, own_cells: Tensor, foil_cells: Tensor) -> None:
+        """Take in the cells of a batch of images and of their foils, both (B, D)."""
+        own_cells = own_cells.double()
+        foil_cells = foil_cells.double()
         if not len(self._centre):
-            self._centre = own.mean(0)
-        own = own - self._centre
-        foils = foils - self._centre
-        difference = own - foils
-        squares = own.square().sum(1)
+            self._centre = own_cells.mean(0)
+        own_cells = own_cells - self._centre
+        foil_cells = foil_cells - self._centre
+        difference = own_cells - foil_cells
+        squares = own_cells.square().sum(1)
         is_tie = difference.square().sum(1) <= ROUNDING**2 * squares
-        self._parts.append((difference.float(), squares - foils.square().sum(1), is_tie))
-        self._sum = self._sum + own.sum(0)
+        self._parts.append((difference.float(), squares - foil_cells.square().sum(1), is_tie))
+        self._sum = self._sum + own_cells.sum(0)
         self._squares = self._squares + squares.sum()
 
     def fit(self) -> None:

@@ -41,7 +41,7 @@ class DetectorKey(NamedTuple):
 
 
 class TestBatch(NamedTuple):
-    """A batch of test images, and the positions of some of them in the batch."""
+    """A batch of test images, and the positions of the sampled and the identified images."""
 
     images: Tensor  # (B, C, H, W)
     labels: Tensor  # (B,)
@@ -212,7 +212,7 @@ def make_reference(
 
 
 class _Fitted(NamedTuple):
-    """What is fitted to training images."""
+    """Detectors and validity, fitted to training images."""
 
     detectors: dict[DetectorKey, Detector]
     validity: dict[str, Validity]  # by layer; empty if it is not measured

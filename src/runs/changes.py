@@ -1,4 +1,4 @@
-"""What has changed since results were made: the weights of their networks, and their images.
+"""Changes since results were made: in the weights of their networks, and in their images.
 
 This module does not import torch.
 """
@@ -21,7 +21,7 @@ class Changes(NamedTuple):
 
     @property
     def text(self) -> str:
-        """What has changed, such as "weights of a.pt, b.pt and test images of digits"."""
+        """The changes in words, such as "weights of a.pt, b.pt and test images of digits"."""
         parts = []
         if self.weights:
             parts.append(f"weights of {names_of(self.weights)}")
@@ -31,7 +31,7 @@ class Changes(NamedTuple):
 
     @property
     def remedy(self) -> str:
-        """What to do about runs in a folder below `results/`."""
+        """The advice on runs in a folder below `results/`."""
         if self.weights:
             return "remove their folders, give another -dir, or the place of the old checkpoint"
         return "remove their folders, give another -dir, or restore the images"

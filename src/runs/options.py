@@ -44,7 +44,7 @@ EMPTY: Options = {
 
 
 def as_written(options: Options) -> Options:
-    """Return options as `read_options` reads them back: without `NOT_RECORDED`, in JSON's types."""
+    """Return options in the form that `read_options` returns: without `NOT_RECORDED`, in JSON's types."""
     recorded = {name: value for name, value in options.items() if name not in NOT_RECORDED}
     return json.loads(json.dumps(recorded))
 
@@ -106,7 +106,7 @@ def refuse_other_options(
 
 
 def _warn_of_changed_code(before: Options, now: Options) -> None:
-    """Warn of files of user code that have changed since a run was made with them."""
+    """Warn of user code that has changed since a run was made with it."""
     for name in CODE_OPTIONS:
         digests_before = _digests_of_code(name, before)
         for code, digest in _digests_of_code(name, now).items():

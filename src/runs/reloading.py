@@ -164,16 +164,16 @@ def _refuse_shortcut(shortcut: float | None, of_runs: set[float | None]) -> None
         shortcut: of the evaluation; None: no dots.
         of_runs: the different values of the runs.
     """
-    given = "without --shortcut" if shortcut is None else f"--shortcut {shortcut}"
+    option = "without --shortcut" if shortcut is None else f"--shortcut {shortcut}"
     if len(of_runs) > 1:
         raise UserError(
-            f"{given}: some of these runs were stitched with --shortcut, and others with another "
+            f"{option}: some of these runs were stitched with --shortcut, and others with another "
             "strength or without it; keep a folder of runs for each"
         )
     (of_run,) = of_runs
     if of_run is None:
-        raise UserError(f"{given}: these runs were stitched without it; leave it out")
-    raise UserError(f"{given}: these runs were stitched with --shortcut {of_run}; give that one")
+        raise UserError(f"{option}: these runs were stitched without it; leave it out")
+    raise UserError(f"{option}: these runs were stitched with --shortcut {of_run}; give that one")
 
 
 def check_images(
@@ -184,9 +184,9 @@ def check_images(
     other_data: bool,
     shortcut: float | None,
 ) -> None:
-    """Raise a UserError unless the images of the evaluation are those of the runs.
+    """Raise a UserError unless the evaluation and the runs have the same images.
 
-    With `other_data` they must not be.
+    With `other_data`, the images or the names of their data sets must differ instead.
 
     Args:
         dataset: the name or the path of the data to evaluate on.
@@ -222,7 +222,7 @@ def _names_of_data(runs: Sequence[StitchingRun]) -> set[str]:
 
 
 def _are_other_names(dataset: str, runs: Sequence[StitchingRun]) -> bool:
-    """Return whether a run recorded other data, by their names or paths."""
+    """Return whether a run recorded a different data set, by name or path."""
     return any(name != dataset and not _has_moved(name, dataset) for name in _names_of_data(runs))
 
 

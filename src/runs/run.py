@@ -131,7 +131,7 @@ class Run:
         self.state = self.saved_state() if resume else {}
 
     def _move_other_training_aside(self) -> None:
-        """Move the checkpoints of a training with other options into a folder, with its files.
+        """Move the checkpoints and files of a training with different options into a folder.
 
         Beside the new `config.txt` they would count as further epochs of this run. A training with
         the same options has checkpoints of the same names, which this run writes over.

@@ -71,8 +71,7 @@ def _by_end_layer(scored: Iterable[ScoredRun], reference: Reference) -> list[Sco
 
 
 def check_scored(scored: Iterable[ScoredRun], *, other_data: bool) -> None:
-    """Warn of runs whose activations are not finite, and of runs with another accuracy than when
-    they were stitched.
+    """Warn of stitches with activations that are not finite, or with a changed accuracy.
 
     Args:
         other_data: the test images are other data than the runs were made on.

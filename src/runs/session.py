@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # most scripts evaluate no stitches, and compare no networks
 
 
 class _KeptReference(NamedTuple):
-    """The reference of an evaluation, and what it was made of."""
+    """The reference of an evaluation, with its end network and its store."""
 
     end: NetworkName
     store: Path

@@ -309,7 +309,7 @@ def _warn_of_truncated(rows: Iterable[Pair], matched: Mapping[Pair, Matching]) -
 
 
 def _warn_of_penalties(rows: Iterable[Pair], matched: Mapping[Pair, Matching]) -> None:
-    """Warn of pairs whose penalty of ridge lies at an edge of its grid, and say what to do."""
+    """Warn of pairs with a penalty of ridge at an edge of its grid, and name the remedy."""
     edges = {pair: matched[pair].penalty_edge for pair in rows if pair in matched}
     unpredicted = [pair for pair, edge in edges.items() if edge == "largest"]
     if unpredicted:

@@ -61,8 +61,7 @@ class FeatureFile(NamedTuple):
     made_with: Mapping[str, Any]  # {}: no record
 
     def layers(self, text: str) -> list[str]:
-        """Return the layers that an option names: names and patterns with commas between them, or
-        all.
+        """Return the layers of an option: names and patterns, separated by commas, or `all`.
 
         Raises:
             UserError: there is no such layer.
@@ -89,7 +88,7 @@ class LoadedFeatures(NamedTuple):
 
 
 def read_feature_file(path: str) -> FeatureFile:
-    """Read what a file holds, without the features.
+    """Read the layers, images and record of a file, without the features.
 
     Raises:
         UserError: the file cannot be read, lacks ids or layers, has fewer than two images, or a
@@ -114,8 +113,9 @@ def read_feature_file(path: str) -> FeatureFile:
 
 
 def read_features(path: str, layers: str, *, device: torch.device | str) -> LoadedFeatures:
-    """Return the features of layers in an .npz file; what is not compressed stays in the file until
-    a pass reads it.
+    """Return the features of layers in an .npz file.
+
+    Uncompressed arrays stay in the file until a pass reads the features.
 
     Args:
         layers: see `FeatureFile.layers`.
@@ -192,7 +192,7 @@ def check_names(layers: Sequence[str]) -> None:
 def write_features(
     path: str, activations: StoredActivations, images: Images, made_with: Mapping[str, object]
 ) -> None:
-    """Write features as `read_features` reads them.
+    """Write features to an .npz file that `read_features` reads.
 
     Args:
         activations: of the first images; `check_names` tells which names layers may have.
@@ -215,7 +215,7 @@ def write_features(
 
 
 def images_of(test_set: BaseImageSet, fingerprint: str, *, dataset: str) -> Images:
-    """Return the test images, whose ids are their places."""
+    """Return the ids and labels of test images. The ids are the places in the set."""
     return Images(
         f"the test images of {dataset}",
         np.arange(len(test_set)),
@@ -231,8 +231,10 @@ def preprocessing_of(spec: ImageSpec) -> str:
 
 
 def common_images(first: FeatureFile, second: FeatureFile) -> dict[str, Any]:
-    """Return what two files recorded of their images, as columns of tables; where a record is
-    missing, or they differ, only that they are features."""
+    """Return the record of the images of two files, as columns of tables.
+
+    If the record is missing or differs, the data set is `FEATURES` and the other columns are None.
+    """
     names = ("dataset", "shortcut", "test_images")
     records = [{name: file.made_with.get(name) for name in names} for file in (first, second)]
     if records[0] != records[1] or not records[0]["test_images"]:
@@ -248,7 +250,7 @@ def class_numbers(labels: np.ndarray) -> np.ndarray:
 
 
 def check_same_images(reference: Images, others: Sequence[Images], *, n_images: int) -> None:
-    """Raise a UserError that names the files whose images are not those of a reference.
+    """Raise a UserError that names the files with images that differ from a reference.
 
     Ids and labels of the first images are compared; of labels that are names beside numbers, whether
     the same images share a class. So are fingerprints, unless images were preprocessed in another

@@ -297,7 +297,7 @@ class Comparison:
         return values
 
     def _no_values(self, metrics: Iterable[str], n_orders: int) -> BothWays:
-        """Return NaN (1 + n_orders, R1, R2) for each measure, both ways where that is asked for."""
+        """Return NaN (1 + n_orders, R1, R2) for each measure, and back for the reversed measures."""
         shape = (1 + n_orders, len(self.statistics.ranks1), len(self.statistics.ranks2))
         values = BothWays({}, {})
         for name in metrics:

@@ -1,4 +1,4 @@
-"""The similarity of many networks whose activations are stored."""
+"""The similarity of many networks, from their stored activations."""
 
 import math
 from collections.abc import Collection, Mapping, Sequence

@@ -89,7 +89,7 @@ class Recording:
             }
 
     def stored(self, device: torch.device | str) -> StoredActivations:
-        """Return the activations, as they are returned on a device."""
+        """Return the recorded values as activations that a device reads."""
         return StoredActivations(self.values, device, self.batch_size)
 
 
@@ -176,7 +176,7 @@ class KeptFeatures(dict[Hashable, Features]):
     def keep_activations(
         self, side: Side, recording: Recording, *, device: torch.device | str
     ) -> None:
-        """Keep what was recorded of a side."""
+        """Keep the recorded activations of a side."""
         if recording.values:
             self._activations[side.key, tuple(side.layers)] = recording.stored(device)
 
@@ -341,7 +341,7 @@ def _may_need_products(features: Sequence[Features], alignment: str) -> bool:
 
 
 def _by_position(features: Sequence[Features], alignment: str) -> list[LayerPair]:
-    """Return the pairs of layers whose samples are positions."""
+    """Return the pairs of layers with positions as samples."""
     alignments = alignments_of(features[0], features[-1], alignment)
     return [pair for pair, name in alignments.items() if name in BY_POSITION]
 
@@ -355,9 +355,9 @@ def _images_for(
     for side in sides:
         if isinstance(side.network, StoredActivations):
             sizes.append(side.network.batch_size)
-    known = [size for size in sizes if size is not None]
-    if len(sizes) == len(sides) and known:
-        yield from torch.arange(n_images).split(known[0])
+    batch_sizes = [size for size in sizes if size is not None]
+    if len(sizes) == len(sides) and batch_sizes:
+        yield from torch.arange(n_images).split(batch_sizes[0])
     else:
         for images, _ in batches:
             yield images

@@ -103,14 +103,14 @@ def shares_in_order(
     return _shares_below(positives, negatives), 1 - _shares_below(negatives, positives)
 
 
-def _shares_below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Return for each of `values` (N,) the share of `others` (M,) below it. Ties count half.
+def _shares_below(values: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Return for each of `values` (N,) the share of `reference` (M,) below it. Ties count half.
 
     All shares are NaN if a number is, as `np.sort` puts it last.
     """
-    if np.isnan(values).any() or np.isnan(others).any():
+    if np.isnan(values).any() or np.isnan(reference).any():
         return np.full(len(values), np.nan)
-    ordered = np.sort(others)
+    ordered = np.sort(reference)
     n_below = np.searchsorted(ordered, values, side="left")
     n_at_most = np.searchsorted(ordered, values, side="right")
-    return (n_below + n_at_most) / (2 * len(others))
+    return (n_below + n_at_most) / (2 * len(reference))

@@ -174,7 +174,7 @@ class _Directions(NamedTuple):
 
     @property
     def inverse(self) -> Tensor:
-        """1/σ² of the kept directions, and 0 of the others, (n,)."""
+        """1/σ² of the kept directions, and 0 of the dropped ones, (n,)."""
         return torch.where(self.kept, 1 / self.squared_sigma, 0)
 
     def coordinates(self, cross: Tensor, target: Moments) -> Tensor:

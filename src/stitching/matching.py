@@ -50,7 +50,7 @@ class TargetKey(NamedTuple):
 
 
 class ClsKey(NamedTuple):
-    """Identifies a prefix token of an end layer that is learned, not matched: its mean is needed."""
+    """The key of a learned prefix token of an end layer: it is not matched, but its mean is needed."""
 
     end_layer: str
     place: int  # among the tokens
@@ -353,7 +353,7 @@ def _matched(
 
 
 def with_matching(metrics: Metrics, matching: Matching) -> Metrics:
-    """Return the metrics of a stitch with those of the matching that it was made by."""
+    """Return the metrics of a stitch, with the metrics of its matching added."""
     return replace(
         metrics,
         matching_error=matching.error,

@@ -1,4 +1,4 @@
-"""Training of stitching layers between two networks that stay as they are."""
+"""Training of stitching layers between two networks with frozen weights."""
 
 import contextlib
 from collections.abc import Iterator, Mapping

@@ -66,10 +66,10 @@ def same_layers(stitches: Iterable[StitchOfTypes]) -> list[Pair]:
     """Return the pairs of layers of the same name that correspond in all stitches, sorted: the
     networks are of one type."""
     corresponding: set[Pair] = set()
-    others: set[Pair] = set()
+    across_types: set[Pair] = set()
     for row in stitches:
         if row.front_layer == row.end_layer:
             is_of_one_type = row.front_model_type == row.end_model_type
-            pairs = corresponding if is_of_one_type else others
+            pairs = corresponding if is_of_one_type else across_types
             pairs.add(Pair(row.front_layer, row.end_layer))
-    return sorted(corresponding - others)  # equal stitches make equal figures
+    return sorted(corresponding - across_types)  # equal stitches make equal figures

@@ -196,7 +196,7 @@ def read_ways(folder: Path) -> list[IdentificationRow]:
 
 
 def _without_earlier_identification(path: Path, row: EvaluationRow) -> EvaluationRow:
-    """Return a row without an identification that was measured at the end layer alone."""
+    """Return a row without an identification that was measured at the end layer only."""
     if row.identification is None or row.lost_at is not None:
         return row
     warn_once(

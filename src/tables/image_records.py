@@ -1,4 +1,4 @@
-"""The images that results were made with: recorded fingerprints, and what differs between them.
+"""The images of results: recorded fingerprints, and their differences.
 
 `config.txt` holds the fingerprints of training and test images, tables their first digits. Results
 of the public code have none, and count as made with the same images.
@@ -28,8 +28,7 @@ CHOOSING = ("dataset", *INTERVENTIONS, "intervention_seed")
 
 
 class RowOfImages(Protocol):
-    """A row that is about images: a dataclass with these columns, and those of `SPLITS` that it
-    knows."""
+    """A row about images: a dataclass with these columns, and some of the columns `SPLITS`."""
 
     __dataclass_fields__: ClassVar[dict[str, dataclasses.Field]]
 
@@ -98,7 +97,7 @@ def told_apart(rows: Sequence[Row]) -> list[Row]:
 
 
 def warn_of_several(rows: Iterable[RowOfImages]) -> None:
-    """Warn of data sets of whose images rows recorded different fingerprints."""
+    """Warn of data sets for which rows recorded different fingerprints of images."""
     for group in grouped(rows, _data_of).values():
         for split in _differing_splits(group):
             digests = dict.fromkeys(filter(None, (getattr(row, split, None) for row in group)))
@@ -123,12 +122,12 @@ def refuse_several(rows: Iterable[RowOfImages], where: str | Path) -> None:
 
 
 def _data_of(row: RowOfImages) -> Hashable:
-    """Return the settings by which a row says what its images are."""
+    """Return the settings by which a row identifies its images."""
     return row.dataset, row.shortcut
 
 
 def _differing_splits(rows: Iterable[RowOfImages]) -> list[str]:
-    """Return the splits of which rows recorded different fingerprints."""
+    """Return the splits for which rows recorded different fingerprints."""
     rows = list(rows)
     differing = []
     for split in SPLITS:

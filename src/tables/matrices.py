@@ -69,8 +69,10 @@ def pivot(
 
 
 def mean_pivot(rows: Iterable[Row], value: Callable[[Row], float]) -> Matrix:
-    """Return the matrix (front layers, end layers) of the mean of a value over stitches of equal
-    layers; NaN where it is NaN in all of them."""
+    """Return the matrix (front layers, end layers) of means of a value over stitches of equal layers.
+
+    NaN values are left out of a mean. A mean without values is NaN.
+    """
     rows = list(rows)
     values_of_layers: dict[tuple[str, str], list[float]] = {}
     for row in rows:

@@ -47,7 +47,7 @@ class Quantity(NamedTuple):
     is_derived: bool = False  # a property of the row, computed from its columns
 
     def similarity(self, value: float) -> float:
-        """Turn a value into a number that is higher for more similar stitches.
+        """Turn a value into a similarity, which is higher for more similar stitches.
 
         Returns:
             The value, its negative, or its negative distance from the middle of the scale.

@@ -1,4 +1,4 @@
-"""The row of a table of similarity, and what its columns of values hold."""
+"""The row of a table of similarity, and the content of its columns of values."""
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -34,7 +34,7 @@ NULLS = {
 
 
 class ValueColumn(NamedTuple):
-    """What a column holds: the value of a measure, or a number of one of its nulls."""
+    """The content of a column: the value of a measure, or a number of one of its nulls."""
 
     measure: str
     is_reversed: bool = False  # from the second layer to the first
@@ -63,9 +63,9 @@ def columns_of(measure: str) -> Iterator[ValueColumn]:
 
 @functools.cache  # a table has many rows of the same columns
 def described(names: tuple[str, ...]) -> dict[str, ValueColumn]:
-    """Return what columns hold, by name.
+    """Return the content of columns, by name.
 
-    A column belongs to the measure whose name begins its own.
+    A column belongs to the measure with a name that begins the name of the column.
     """
     column_of: dict[str, ValueColumn] = {}
     for name in sorted(names, key=len):  # a measure before all that belongs to it
@@ -171,7 +171,7 @@ class SimilarityRow(OfTwoNetworks):
 
     @property
     def numbers(self) -> list[tuple[ValueColumn, float]]:
-        """All values, in the order of their columns, with what the columns hold."""
+        """All values, in the order of their columns, each with the content of its column."""
         column_of = described(tuple(self.values))
         return [(column_of[name], value) for name, value in self.values.items()]
 

@@ -27,7 +27,7 @@ History = list[dict[HeadKey, EpochLog]]  # for each epoch, the log of each head 
 
 
 class State(TypedDict):
-    """What a training goes on from."""
+    """The state from which a training resumes."""
 
     parts: list[Mapping[str, object]]  # the state of each module, of optimiser and scheduler
     history: Tensor  # (epochs, heads, train and val, numbers)

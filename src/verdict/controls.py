@@ -1,4 +1,4 @@
-"""Compares stitches with their controls: do they identify more images than the class alone?"""
+"""Compares stitches with their controls: do stitches identify more images than the class does?"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,7 +19,7 @@ class Compared(NamedTuple):
 def compare_with_controls(
     stitches: Sequence[np.ndarray], controls: Sequence[np.ndarray]
 ) -> Compared:
-    """Compare the images that stitches identify with those that their controls identify.
+    """Compare the images that stitches identify with the images that their controls identify.
 
     The layer where the controls identify fewest images stands for the controls. Stitches have to
     identify more images there at each layer of their own way. All these tests have to agree, so that
@@ -30,7 +30,7 @@ def compare_with_controls(
     Args:
         stitches, controls: for each stitch and for its control, the images that are identified at
             each layer of the way, (layers, n): 1, 0, or ½ for a tie. Both of a pair are of the same
-            images with the same foils, see `src.ood.identification`.
+            images with the same foils, see `src.ood.identifying`.
     """
     pairs = list(zip(stitches, controls, strict=True))
     shares = np.mean([control.mean(1) for control in controls], axis=0)  # (layers,)

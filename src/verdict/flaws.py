@@ -1,4 +1,4 @@
-"""Flaws of stitches: a stitch with one is not what its method can do."""
+"""Flaws of stitches: a flawed stitch falls short of its method."""
 
 from collections.abc import Sequence
 

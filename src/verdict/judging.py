@@ -305,7 +305,7 @@ def _decide_accurate(measured: Measured, limits: Limits) -> tuple[str, str]:
 
 
 def _reason_of_loss(stitches: Stitches, limits: Limits) -> str:
-    """Return the reason of a penalty above the tolerance; name a front that is much worse."""
+    """Return the reason of a penalty above the tolerance; name a much worse front network."""
     reason = "the penalty is above the tolerance"
     worse = stitches.end_accuracy - stitches.front_accuracy
     if worse > limits.tolerance:
