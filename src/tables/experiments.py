@@ -15,7 +15,7 @@ from src.ground.grouping import grouped
 from src.ground.user_code import title_of
 from src.tables.image_records import SPLITS, short_images, told_apart
 from src.tables.network_names import SHORT, OfTwoNetworks
-from src.tables.tables import columns, from_record
+from src.tables.tables import from_record
 from src.values import Pair
 
 # Names of settings
@@ -129,7 +129,8 @@ class Experiment(OfTwoNetworks):
         return self.network_keys, *values
 
 
-SETTINGS = columns(Experiment)  # names
+# The names of the settings
+SETTINGS = [field.name for field in dataclasses.fields(Experiment) if field.compare]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
