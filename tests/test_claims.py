@@ -73,11 +73,11 @@ def test_a_process_killed_behind_its_results_leaves_no_word_that_it_finished(tab
     before = path.read_bytes()
     assert config.exists()
 
-    def die(run):
+    def die(path, content):
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "mark_as_finished", die)
+        patch.setattr("src.runs.run.write_json", die)
         with pytest.raises(Killed):
             run(*command_of(table), *SCRIPTS[table][1])
     assert path.read_bytes() != before and not config.exists()

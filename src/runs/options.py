@@ -1,4 +1,4 @@
-"""The options of runs in `config.txt`: written, read and compared.
+"""The options of runs in `config.txt`: as they are written, read and compared.
 
 This module does not import torch.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from src.choices import Options
 from src.ground.console import warn_once
 from src.ground.errors import UserError
-from src.ground.files import read_json, write_json
+from src.ground.files import read_json
 from src.ground.user_code import source_of
 from src.runs.changes import changes
 from src.tables.network_names import FRESH, content_of
@@ -47,11 +47,6 @@ def as_written(options: Options) -> Options:
     """Return options in the form that `read_options` returns: without `NOT_RECORDED`, in JSON's types."""
     recorded = {name: value for name, value in options.items() if name not in NOT_RECORDED}
     return json.loads(json.dumps(recorded))
-
-
-def write_options(path: Path, options: Options) -> None:
-    """Write the options of a run as its `config.txt`."""
-    write_json(path, as_written(options))
 
 
 def read_options(path: Path) -> Options:

@@ -24,13 +24,7 @@ from src.ground.files import locked, write_json
 from src.ground.provenance import provenance
 from src.ground.tensors import load_tensors, save_tensors
 from src.runs.changes import changes
-from src.runs.options import (
-    as_written,
-    differences,
-    read_options,
-    refuse_other_options,
-    write_options,
-)
+from src.runs.options import as_written, differences, read_options, refuse_other_options
 from src.runs.weights import warn_of_newer
 from src.tables.network_names import networks_named_by
 
@@ -203,9 +197,11 @@ class Run:
         save_tensors(self.state_file, {**self.state, "options": as_written(self.options)})
 
     def finish(self) -> None:
-        """Mark the run as finished, and release the folder."""
-        self.write_provenance()
-        self.mark_as_finished()
+        """Write `run.json` and then `config.txt`, which marks the run as finished; release the folder."""
+        made_with = self.provenance()
+        options = as_written(self.options)
+        write_json(self.made_with, made_with)
+        write_json(self.config, options)
         self.discard()
 
     def mark_as_unfinished(self) -> None:
@@ -213,17 +209,9 @@ class Run:
         for path in (self.config, self.made_with):
             path.unlink(missing_ok=True)
 
-    def write_provenance(self) -> None:
-        """Write `run.json`."""
-        write_json(self.made_with, self.provenance())
-
     def provenance(self) -> dict[str, object]:
         """Return the content of `run.json`; a script without the option `-gpu` runs on the CPU."""
         return provenance(gpu=self.options.get("gpu", -1), start=self.start)
-
-    def mark_as_finished(self) -> None:
-        """Write `config.txt`, the last file of a run: it marks the run as finished."""
-        write_options(self.config, self.options)
 
     def discard(self) -> None:
         """Remove the saved state, and release the folder."""

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from src.choices import Options
 from src.ground.console import listed, note, result, warn
 from src.ground.errors import UserError
-from src.ground.files import durable_together
+from src.ground.files import durable_together, write_json
 from src.ground.grouping import grouped
 from src.ground.tensors import load_tensors
 from src.models import Network
@@ -220,11 +220,11 @@ class GridRuns:
             for pair, run in runs.items():
                 self._write(pair, rows[pair], score, matched, whole_networks)
                 run.start = self.start
-                run.write_provenance()
+                write_json(run.made_with, run.provenance())
         # `config.txt` marks a run as finished: it is written after all results are on the disk.
         with durable_together():
             for run in runs.values():
-                run.mark_as_finished()
+                write_json(run.config, as_written(run.options))
         state_run.discard()
 
         if len(self.layers) == 1:
