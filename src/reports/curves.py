@@ -96,14 +96,17 @@ def curves(
     """
     if not can_draw(path):
         return
+    letters = letters_of(range(len(panels)))
     are_alike = len({panel.y_label for panel in panels}) == 1
     n_columns = _columns(panels, are_alike=are_alike)
     n_lines = math.ceil(len(panels) / n_columns)
     spans = _spans(panels, n_columns, layers)
     widths = [last - first + 2 * MARGIN for first, last in spans]
-    letters = letters_of(range(len(panels)))
+    labels = lines or lines_of(panels)
     text = f"{caption} {_on_panels(panels, letters)}".strip()
     with new_figure(path, is_wide=n_columns > 1, title=title, caption=text) as figure:
+        looks = dict(zip(labels, itertools.cycle(looks_of_lines()), strict=False))
+        em = font_size()
         grid = figure.subplots(
             n_lines,
             n_columns,
@@ -114,19 +117,17 @@ def curves(
         )
         for axes in grid.flat[len(panels) :]:
             axes.remove()
-        labels = lines or lines_of(panels)
-        looks = dict(zip(labels, itertools.cycle(looks_of_lines()), strict=False))
         room = 0.85 * figure.get_figwidth() / sum(widths)
         for number, (axes, panel) in enumerate(zip(grid.flat, panels, strict=False)):
             _draw_panel(axes, panel, looks, layers)
             _set_range(axes, panels if are_alike else [panel])
-            is_first = number % n_columns == 0
-            if is_first or not are_alike:
-                axes.set_ylabel(wrap(panel.y_label, RATIO * figure.get_figwidth() / n_columns))
             is_last = number % n_columns == n_columns - 1 or number == len(panels) - 1
             _label_marks(axes, panel, is_beside=are_alike, is_last=is_last)
         _write_titles(grid, panels, letters, [room * width for width in widths])
-        _set_x_axes(grid, panels, spans, layers, x_range, room=room)
+        step = n_columns if are_alike else 1  # alike: the first panel of each line is labelled
+        for axes, panel in zip(grid.flat[::step], panels[::step], strict=False):
+            axes.set_ylabel(wrap(panel.y_label, RATIO * figure.get_figwidth() / n_columns))
+        _set_x_axes(grid, panels, spans, layers, x_range, room=room / em)
         add_legend(figure, _handles(panels, looks, strong=strong, pale=pale))
         ratio = RATIO * sum(widths) / len(widths) / widths[0]
         fit_height(figure, list(grid[:, 0]), lambda width: [ratio * width] * n_lines)
@@ -263,10 +264,10 @@ def _set_x_axes(
     """Set the ends and the ticks of the horizontal axes, with labels where no panel is below.
 
     Args:
-        room: of a step of layers, in inches.
+        room: of a step of layers, in sizes of the font.
     """
     n_columns = grid.shape[1]
-    longest = (1 + max(map(len, layers), default=0)) * CHARACTER * font_size()
+    longest = (1 + max(map(len, layers), default=0)) * CHARACTER
     rotation = 0 if not layers or longest < room else 90
     has_values = any(not math.isnan(point.value) for point in points_of(panels))
     for column, (first, last) in enumerate(spans):

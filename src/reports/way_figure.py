@@ -47,6 +47,7 @@ def draw_way(
     pages = _pages(panels_of_title)
     points = f"{100 * limits.tolerance:g} points"
     for number, page in enumerate(pages, start=1):
+        layers_of_page = _layers_in(page)
         text = (
             f"{caption} Share of the images that are identified, from the layer that is stitched into to the output: "
             "the stitched activation is nearer to the end network's own activation of the image than to that of a "
@@ -63,7 +64,7 @@ def draw_way(
             page_of(path.with_suffix(".png"), number),
             page,
             x_label="layer of the end network",
-            layers=[layer for layer in in_order if layer in _layers_in(page)],
+            layers=[layer for layer in in_order if layer in layers_of_page],
             lines=lines_of(chain.from_iterable(panels_of_title)),
             strong="keeps the accuracy",
             pale=f"loses more than {points}",
