@@ -80,17 +80,16 @@ def describe_stitches(
     for group in groups:
         of_method = grouped(group, lambda row: row.method).values()
         methods |= dict.fromkeys(map(describe_method, of_method))
-    matched = [row for row in rows if row.init not in STARTS]
     networks = stitched_networks(rows, names)
+    kind = common(rows, "stitching_type")
+    n_matched = common([row for row in rows if row.init not in STARTS], "n_pinv_init_samples")
     sentence = headline(
         f"Stitches {networks}".strip(),
         data=common(rows, "dataset"),
         n_images=n_images or common(rows, "n_images"),
     )
-    kind = common(rows, "stitching_type")
     if kind in STITCHING_TYPES:
         sentence += f" Stitching layers: {STITCHING_TYPES[kind].words}."
-    n_matched = common(matched, "n_pinv_init_samples")
     if n_matched:
         text = "as many as the pair of layers needs" if n_matched == "auto" else n_matched
         sentence += f" Training images for closed forms: {text}."
