@@ -175,17 +175,18 @@ def parts_of_page(folder: Path, results: Results, judged: Judged, matches, *, st
 
 def write_verdicts(folder: Path, judged: Judged, *, caption: str) -> None:
     """Write the files of misc/verdict.py."""
-    from src.collected.sections import parts_of
+    from src.collected.sections import parts_of, sections_of
     from src.ground.console import silenced
     from src.reports import verdict_report
 
     path = folder / "verdict.csv"
     limits, rows, (groups, tests, _), _ = judged
     if rows:
-        lines = verdict_report.sentences(rows, limits, tests)
+        sections = sections_of(rows)
+        lines = verdict_report.sentences(rows, sections, limits, tests)
         with silenced():
             verdict_report.write_tables(path, rows, lines, groups=groups, tests=tests)
-            parts = parts_of(rows)
+            parts = parts_of(sections)
             verdict_report.draw(path, parts, limits, caption=caption, groups=groups, tests=tests)
 
 

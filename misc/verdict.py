@@ -79,7 +79,7 @@ def give_verdict(args) -> None:
     from src.collected import record
     from src.collected.between_groups import compare_groups, note_on_layers, values_of_verdicts
     from src.collected.named_networks import named_by_list
-    from src.collected.sections import parts_of
+    from src.collected.sections import parts_of, sections_of
     from src.collected.verdicts import judge_runs, similarity_columns
     from src.ground.console import listed, note, result, warn
     from src.reports import verdict_report
@@ -117,14 +117,15 @@ def give_verdict(args) -> None:
     if args.verbose:
         verdict_report.print_verdicts(verdicts)
         result()
-    parts = parts_of(verdicts)
+    sections = sections_of(verdicts)
+    parts = parts_of(sections)
     verdict_report.print_matrices(parts)
     if groups:
         verdict_report.print_groups(groups)
         note_on_layers(groups)
     if untested:
         note(f"groups that cannot be tested: {listed(untested, n=1)}")
-    sentences = verdict_report.sentences(verdicts, limits, tests)
+    sentences = verdict_report.sentences(verdicts, sections, limits, tests)
     result("\n".join(sentences))
     path = Path(args.output)
     with claimed([run]):

@@ -403,17 +403,18 @@ def test_controls_are_reported_apart(tmp_path, rng):
     p_values = {row.networks: (row.p_below, row.p_above) for row in together}
     assert {row.networks: (row.p_below, row.p_above) for row in alone}.items() <= p_values.items()
     assert {row.control for row in together} == {None, "class"}
-    of_pairs, of_controls = (section.title for section in sections.sections_of(together))
+    of_methods = sections.sections_of(together)
+    of_pairs, of_controls = (section.title for section in of_methods)
     assert says(of_pairs, "direct matching", "2 pairs of networks")
     assert says(of_controls, "direct matching", "2 pairs", "the class of a front", "untrained")
     names = named_networks([network for run in runs for network in run.row.networks], {})
     values = list(values_of_verdicts(together, names.values()))
     assert {value.front.network.name for value in values} == {"f.pt", "h.pt"}
     assert values == list(values_of_verdicts(alone, names.values()))
-    text = "\n".join(verdict_report.sentences(together, Limits()))
+    text = "\n".join(verdict_report.sentences(together, of_methods, Limits()))
     assert says(text, "2 similar pairs", "control 2 identify more")
     assert text.count("with a control") == 1
-    verdict_report.draw(tmp_path / "v.csv", sections.parts_of(together), Limits())
+    verdict_report.draw(tmp_path / "v.csv", sections.parts_of(of_methods), Limits())
 
     # Neither do tables of measurements compare them, nor means of accuracies mix them
     rows = list(measurement_rows(runs, [], names))

@@ -51,6 +51,10 @@ def word_on(folder: Path, **options) -> tuple[str, str]:
     return verdict.verdict, verdict.reason
 
 
+def sentences(verdicts: list[VerdictRow]) -> list[str]:
+    return verdict_report.sentences(verdicts, sections.sections_of(verdicts), Limits())
+
+
 def of_networks(front: str = "f.pt", end: str = "g.pt", **values) -> SimilarityRow:
     return similarity_row(model1=front, model2=end, **values)
 
@@ -69,7 +73,7 @@ def test_a_front_that_is_much_worse_is_named(tmp_path):
     verdict = verdict_on(tmp_path)
     assert (verdict.verdict, verdict.front_accuracy) == (NOT_MATCHED, 0.86)
     assert says(verdict.reason, "front network alone", "9.0 points")
-    *_, worse = verdict_report.sentences([verdict], Limits())
+    *_, worse = sentences([verdict])
     assert says(worse, "front network of f.pt", "9.0 points")
 
 
@@ -78,7 +82,7 @@ def test_many_fronts_that_are_much_worse_are_counted(tmp_path):
         paths = {"front_model_path": f"f{number}.pt"}
         accuracy = {"front_accuracy": 0.8 + number / 100}
         write_run(tmp_path, str(number), n_right=850, metrics=accuracy, **paths)
-    text = verdict_report.sentences(judge_runs(runs_of(tmp_path)), Limits())
+    text = sentences(judge_runs(runs_of(tmp_path)))
     (worse,) = [line for line in text if "worse" in line]
     assert "In 8 pairs of networks" in worse and "up to 15.0 points worse" in worse
 
@@ -112,7 +116,7 @@ def test_similar_both_ways(tmp_path):
         ("f.pt → g.pt", "w", "y"): None,
         ("g.pt → g.pt", "y", "y"): None,
     }
-    text = "\n".join(verdict_report.sentences(verdicts, Limits()))
+    text = "\n".join(sentences(verdicts))
     assert says(text, "Of 4 pairs", " 2 are similar both ways")
 
 
@@ -278,7 +282,7 @@ def test_an_end_network_that_was_never_trained_is_like_nothing(tmp_path, monkeyp
     for name in ("fresh", "head"):
         write_evaluation(tmp_path / name, {"1": 0.5})
     assert verdict_on(tmp_path / "head").verdict == SIMILAR
-    *_, remark = verdict_report.sentences([verdict_on(tmp_path / "head")], Limits())
+    *_, remark = sentences([verdict_on(tmp_path / "head")])
     assert says(remark, "alone", "21%")
     (tmp_path / "head" / "model_5.config.txt").write_text(json.dumps({"model_path": "-"}))
     for name in ("fresh", "head"):
@@ -302,7 +306,7 @@ def test_controls_are_recognised_and_never_pooled_with_others(tmp_path):
         ("g1.pt → g1.pt", "self"),
         (f"{FRESH} → g1.pt", "fresh"),
     }
-    *_, own, fresh = verdict_report.sentences(verdicts, Limits())
+    *_, own, fresh = sentences(verdicts)
     assert says(own, "of 1 layers", "to themselves", " 1 are similar")
     assert says(fresh, "of 1 stitches", "never trained", " 0 are similar", "1 undecided")
 
@@ -334,7 +338,7 @@ def test_stitches_into_untrained_networks_are_controls_and_tested_by_themselves(
     assert says(titles, "2 pairs", "untrained end network")
     assert says(titles, "direct matching", f"{FRESH} → g.pt")
     assert not list(values_of_verdicts(rows, []))  # one pair of trained networks
-    (line,) = [line for line in verdict_report.sentences(rows, Limits()) if "Control" in line]
+    (line,) = [line for line in sentences(rows) if "Control" in line]
     assert says(line, "of 1 stitches from", "never trained", " 0 are similar")
 
 
@@ -508,9 +512,7 @@ def test_sentences(tmp_path):
         write_run(tmp_path, name, n_right=n_right, front_layer=front)
     write_evaluation(tmp_path, dict.fromkeys("1234", 0.5))
     write_way(tmp_path, {"2": on_the_way(0.5)})
-    rule, counts, undecided, same, lost, remedy = verdict_report.sentences(
-        judge_runs(runs_of(tmp_path)), Limits()
-    )
+    rule, counts, undecided, same, lost, remedy = sentences(judge_runs(runs_of(tmp_path)))
     assert says(rule, "below 5 points", "false discovery rate", "all pairs")
     assert says(rule, "more than 75%", "identified", "end layer")
     assert says(counts, "Direct matching: ", "5 pairs", "1 are similar", "2 undecided")
@@ -640,7 +642,8 @@ def test_the_way_is_a_table_and_a_figure(tmp_path, drawn_figures):
     write_way(tmp_path, {"1": on_the_way(0.5)})
     verdicts = judge_runs(runs_of(tmp_path))
     verdict_report.write_tables(tmp_path / "v.csv", verdicts)
-    verdict_report.draw(tmp_path / "v.csv", sections.parts_of(verdicts), Limits())
+    parts = sections.parts_of(sections.sections_of(verdicts))
+    verdict_report.draw(tmp_path / "v.csv", parts, Limits())
     rows = read_csv(tmp_path / "v_way.csv")
     assert [(row["front_layer"], row["layer"], float(row["share"])) for row in rows] == [
         *(("l0", layer, share) for layer, share in IDENTIFIED.items()),
@@ -652,7 +655,7 @@ def test_the_way_is_a_table_and_a_figure(tmp_path, drawn_figures):
     assert [label.get_text() for label in axes.get_xticklabels()] == ["y", "z", "output"]
     assert {tuple(line.get_ydata()) for line in axes.lines} >= {(0.75, 0.75)}  # the limit
     write_evaluation(tmp_path, dict.fromkeys("01234567", 0.5))
-    parts = sections.parts_of(judge_runs(runs_of(tmp_path)))
+    parts = sections.parts_of(sections.sections_of(judge_runs(runs_of(tmp_path))))
     verdict_report.draw(tmp_path / "w.csv", parts, Limits())
     (axes,) = drawn_figures["w_way.png"].axes
     assert axes.get_title() == "into y"

@@ -1,6 +1,6 @@
 """The verdicts that are reported together: of one method and one kind of networks, and parts of these."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -52,9 +52,9 @@ def sections_of(rows: Sequence[VerdictRow]) -> list[Section]:
     return sections
 
 
-def parts_of(rows: Sequence[VerdictRow]) -> list[Section]:
-    """Return the sections of verdicts, each divided by its pairs of architectures."""
-    return list(chain.from_iterable(map(by_architectures, sections_of(rows))))
+def parts_of(sections: Iterable[Section]) -> list[Section]:
+    """Return sections, each divided by its pairs of architectures."""
+    return list(chain.from_iterable(map(by_architectures, sections)))
 
 
 def by_architectures(section: Section) -> list[Section]:

@@ -58,10 +58,11 @@ def results(rows: Sequence[VerdictRow], limits: Limits) -> Section:
     if not rows:
         return Section("Result", [])
     counts: list[list[Cell]] = []
-    for section in sections_of(rows):
+    sections = sections_of(rows)
+    for section in sections:
         words = Counter(row.verdict for row in section.rows)
         counts.append([section.title, *(words[word] for word in VERDICTS), len(section.rows)])
-    rule, *others = sentences(rows, limits)
+    rule, *others = sentences(rows, sections, limits)
     header = ["method", *VERDICTS, "all pairs"]
     table = html.table("Verdicts on pairs of layers", header, counts)
     return Section(
@@ -83,7 +84,7 @@ def pairs(rows: Sequence[VerdictRow]) -> Section:
     """Return a table of all pairs of layers for each method and pair of groups; of several pairs of
     networks, means."""
     tables = []
-    for section in parts_of(rows):
+    for section in parts_of(sections_of(rows)):
         for part in by_groups(section):
             content = _means(part.rows) if part.is_summary else _verdicts(part.rows)
             tables.append(html.table(part.title, *content))

@@ -12,7 +12,7 @@ from src.choices.scores import SCORES
 from src.choices.stitching import FORMS
 from src.collected.between_groups import SHARE
 from src.collected.groups import CLASS_CONTROL, FRESH_FRONT, SELF
-from src.collected.sections import Section, by_groups, sections_of, titled_in_figures
+from src.collected.sections import Section, by_groups, titled_in_figures
 from src.ground.console import decimals, result, table
 from src.ground.files import write_text
 from src.ground.grouping import grouped
@@ -258,11 +258,18 @@ def _verdicts(section: Section, limits: Limits) -> dict[str, Panel]:
 
 
 def sentences(
-    rows: Sequence[VerdictRow], limits: Limits, tests: Sequence[GroupTestRow] = ()
+    rows: Sequence[VerdictRow],
+    sections: Iterable[Section],
+    limits: Limits,
+    tests: Sequence[GroupTestRow] = (),
 ) -> list[str]:
-    """Return the verdicts in words: the rule, each section, the controls, tests between groups."""
+    """Return the verdicts in words: the rule, each section, the controls, tests between groups.
+
+    Args:
+        sections: of all rows, from `sections_of`.
+    """
     lines = [rule(limits)]
-    for section in sections_of(rows):
+    for section in sections:
         lines += _on_section(section)
     positions = _on_positions(rows)
     if positions:
