@@ -328,7 +328,7 @@ def write_results(args, scored, reference, files, tables, identification, names)
     """Report the metrics of each score, save the scores of all images and the identified images,
     and finish the runs of the tables."""
     from src.reports.evaluation_report import report
-    from src.runs.scored_runs import evaluation_rows
+    from src.runs.scored_runs import evaluation_rows, save_scores, save_ways
     from src.tables.image_records import recorded_images
 
     # The metrics
@@ -345,7 +345,7 @@ def write_results(args, scored, reference, files, tables, identification, names)
     for run in written:
         run.mark_as_unfinished()
     report(files, evaluations, reference, title=args.title)
-    save_scores(args.energy_dir, files, evaluations, scored, reference)
+    save_scores(args.energy_dir, files.scores, evaluations, scored, reference)
     if reference.foils:
         save_ways(files.way, scored, reference.foils)
 
@@ -355,37 +355,6 @@ def write_results(args, scored, reference, files, tables, identification, names)
     for run in written:
         run.options |= weights | images
         run.finish()
-
-
-def save_scores(energy_dir, files, evaluations, scored, reference) -> None:
-    """Save the scores of all images, by each detector with an evaluation."""
-    from pathlib import Path
-
-    from src.ground.files import write_arrays
-    from src.runs.scored_runs import save_arrays, scores_of_images
-
-    has_several = len(files.tables) > 1
-    for score in evaluations:
-        arrays = scores_of_images(score, scored, reference)
-        if not energy_dir:
-            write_arrays(files.scores[score], arrays)
-        elif has_several:
-            save_arrays(Path(energy_dir, score), arrays)
-        else:
-            save_arrays(Path(energy_dir), arrays)
-
-
-def save_ways(path, scored, foils) -> None:
-    """Save the share of identified images at all layers of the way, and which images these are."""
-    from src.ground.files import write_arrays
-    from src.runs.scored_runs import identification_arrays, identification_rows
-    from src.tables.evaluation_rows import IdentificationRow
-    from src.tables.tables import write_table
-
-    rows = identification_rows(scored)
-    arrays = identification_arrays(scored, foils)
-    write_table(path, IdentificationRow, rows)
-    write_arrays(path.with_suffix(".npz"), arrays)
 
 
 def main(argv=None) -> int:

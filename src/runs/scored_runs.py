@@ -10,13 +10,14 @@ import numpy as np
 
 from src.choices.datasets import dataset_label
 from src.ground.console import warn
-from src.ground.files import write_bytes
+from src.ground.files import write_arrays, write_bytes
 from src.ood.evaluation import StitchScores, detection_of, score_grid
 from src.ood.identifying import Foils
 from src.ood.reference import DetectorKey, Reference
 from src.runs.folders import StitchingRun
 from src.runs.reloading import GridOfRuns
 from src.tables.evaluation_rows import EvaluationRow, IdentificationRow
+from src.tables.tables import write_table
 from src.values import weakest_layer
 
 MOST_CHANGED = 0.02  # difference of accuracies that precision and batches may make
@@ -170,24 +171,32 @@ def _identification(scores: StitchScores) -> dict[str, Any]:
     }
 
 
-def identification_rows(scored: Iterable[ScoredRun]) -> list[IdentificationRow]:
-    """Return the share of identified images of each run at each layer of its way."""
-    rows = []
-    for run, scores, _ in scored:
-        for layer, share in scores.shares.items():
-            row = IdentificationRow(
-                run.folder.name,
-                *run.row.pair,
-                layer,
-                *share,
-                n_images=len(scores.identified[layer]),
-                test_images=run.row.test_images,
-            )
-            rows.append(row)
-    return rows
+def save_scores(
+    folder: str | None,
+    files: Mapping[str, Path],
+    detectors: Iterable[str],
+    scored: Sequence[ScoredRun],
+    reference: Reference,
+) -> None:
+    """Save the scores of all images, by each detector with an evaluation.
+
+    Args:
+        folder: to write an array a file to; None: write a file a detector.
+        files: the file of each detector.
+        detectors: that have evaluations.
+    """
+    has_several = len(files) > 1
+    for detector in detectors:
+        arrays = _scores_of_images(detector, scored, reference)
+        if not folder:
+            write_arrays(files[detector], arrays)
+        elif has_several:
+            _save_arrays(Path(folder, detector), arrays)
+        else:
+            _save_arrays(Path(folder), arrays)
 
 
-def scores_of_images(
+def _scores_of_images(
     score: str, scored: Sequence[ScoredRun], reference: Reference
 ) -> dict[str, np.ndarray]:
     """Return the scores of all images as float32 arrays (N,), by END_LAYER/FRONT_LAYER.
@@ -211,7 +220,40 @@ def scores_of_images(
     return {key: scores.astype(np.float32) for key, scores in arrays.items()}
 
 
-def identification_arrays(scored: Iterable[ScoredRun], foils: Foils) -> dict[str, np.ndarray]:
+def _save_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Save each array as `FOLDER/KEY.npy`, as the public code does."""
+    for key, array in arrays.items():
+        buffer = io.BytesIO()
+        np.save(buffer, array, allow_pickle=False)
+        write_bytes(folder / f"{key}.npy", buffer.getvalue())
+
+
+def save_ways(path: Path, scored: Sequence[ScoredRun], foils: Foils) -> None:
+    """Save the share of identified images at all layers of the way, and which images these are."""
+    rows = _identification_rows(scored)
+    arrays = _identification_arrays(scored, foils)
+    write_table(path, IdentificationRow, rows)
+    write_arrays(path.with_suffix(".npz"), arrays)
+
+
+def _identification_rows(scored: Iterable[ScoredRun]) -> list[IdentificationRow]:
+    """Return the share of identified images of each run at each layer of its way."""
+    rows = []
+    for run, scores, _ in scored:
+        for layer, share in scores.shares.items():
+            row = IdentificationRow(
+                run.folder.name,
+                *run.row.pair,
+                layer,
+                *share,
+                n_images=len(scores.identified[layer]),
+                test_images=run.row.test_images,
+            )
+            rows.append(row)
+    return rows
+
+
+def _identification_arrays(scored: Iterable[ScoredRun], foils: Foils) -> dict[str, np.ndarray]:
     """Return which images each stitch identifies: float16 (layers, n), by folder of the run.
 
     The layers are those of the way, in order. A value is 1, 0, or ½ for a tie. `images` and `foils`
@@ -222,11 +264,3 @@ def identification_arrays(scored: Iterable[ScoredRun], foils: Foils) -> dict[str
         identified = np.stack(list(scores.identified.values()))
         arrays[run.folder.name] = identified.astype(np.float16)
     return arrays
-
-
-def save_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Save each array as `FOLDER/KEY.npy`, as the public code does."""
-    for key, array in arrays.items():
-        buffer = io.BytesIO()
-        np.save(buffer, array, allow_pickle=False)
-        write_bytes(folder / f"{key}.npy", buffer.getvalue())
