@@ -198,9 +198,12 @@ def moved_networks(args) -> dict:
 
 def needs_training_images(args, scores, runs) -> bool:
     """Return whether detectors, validity or controls are fitted to training images."""
-    if args.validity or runs[0].row.class_control:
-        return True
-    return not all(score.is_trained for score in scores.values())
+    return has_fits(args, scores) or runs[0].row.class_control
+
+
+def has_fits(args, scores) -> bool:
+    """Return whether detectors or validity are fitted to training images."""
+    return args.validity or not all(score.is_trained for score in scores.values())
 
 
 def networks_of(args, runs, test_set, session):
@@ -266,7 +269,6 @@ def refer_to(end, end_name, args, scores, layers, test_set, loading, session):
     Args:
         layers: the end layers, by depth.
     """
-    from functools import partial
     from pathlib import Path
 
     from src.ood.reference import make_reference
@@ -274,13 +276,10 @@ def refer_to(end, end_name, args, scores, layers, test_set, loading, session):
 
     options = evaluation_options(args, scores, layers, test_set, loading, session)
     store = Path(args.ood_detector_dir)
-    load_training_set = partial(
-        session.dataset, args.dataset, args.dataset_root, train=True, **loading
-    )
 
     def make():
         trained, missing = load_trained(DetectorStore(store), end, end_name, options)
-        reference = make_reference(end, options, load_training_set, trained=trained)
+        reference = make_reference(end, options, trained=trained)
         return reference._replace(missing=[*missing, *reference.missing])
 
     return session.reference(end_name, store, options, make)
@@ -297,7 +296,7 @@ def reference_of(grid, end_name, args, test_set, session):
 
 
 def evaluation_options(args, scores, layers, test_set, loading, session):
-    """Return the options of the evaluation, with all images but the training images."""
+    """Return the options of the evaluation, with all images."""
     from src.ood.reference import EvaluationOptions
 
     def images_of(name, root, option):
@@ -310,10 +309,13 @@ def evaluation_options(args, scores, layers, test_set, loading, session):
 
     id_data = images_of(args.id_dataset, args.id_dataset_root, "-idd")
     sanity_data = images_of(args.sanity_check_dataset, args.sanity_check_dataset_root, "-scd")
+    train_set = None
+    if has_fits(args, scores):
+        train_set = session.dataset(args.dataset, args.dataset_root, train=True, **loading)
     return EvaluationOptions(
         layers=tuple(layers),
         scores=scores,
-        with_validity=args.validity,
+        train=train_set,
         batch_size=args.batch_size,
         dataset=args.dataset,
         test=test_set,

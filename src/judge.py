@@ -591,12 +591,12 @@ def _reference(end: Network, layers: Mapping[Pair, StitchingLayer], images: _Ima
     options = EvaluationOptions(
         layers=tuple(dict.fromkeys(pair.end_layer for pair in layers)),
         scores={},
-        with_validity=True,
+        train=images.train,
         batch_size=_batch_size(images.test),
         dataset="",
         test=images.test,
     )
-    reference = make_reference(end, options, lambda: images.train, trained={})
+    reference = make_reference(end, options, trained={})
     for reason in reference.missing:
         warn(reason)
     return reference

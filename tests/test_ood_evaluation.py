@@ -29,8 +29,10 @@ def network():
 
 @pytest.fixture(scope="module")
 def reference(network):
-    options = EvaluationOptions(tuple(LAYERS), scores_by_title([SCORE]), True, 50, "images", IMAGES)
-    return make_reference(network, options, lambda: IMAGES, trained={})
+    options = EvaluationOptions(
+        tuple(LAYERS), scores_by_title([SCORE]), IMAGES, 50, "images", IMAGES
+    )
+    return make_reference(network, options, trained={})
 
 
 def grid_of(network, *, init: str) -> Grid:

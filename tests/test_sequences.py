@@ -112,9 +112,9 @@ def test_validity_compares_stretches_of_steps():
     assert cells(steps, TokenLayout()).flatten().tolist() == [1.5, 5.5, 9.5, 13.5]
     images = few_grey_images(20, 16, n_classes=4)
     options = EvaluationOptions(
-        ("lstm", "stem"), scores_by_title(["mahalanobis"]), True, 20, "x", images
+        ("lstm", "stem"), scores_by_title(["mahalanobis"]), images, 20, "x", images
     )
-    found = make_reference(network(Rows()), options, lambda: images, trained={}).validity
+    found = make_reference(network(Rows()), options, trained={}).validity
     assert {layer: each.layout for layer, each in found.items()} == {
         "lstm": TokenLayout(),
         "stem": None,

@@ -112,7 +112,7 @@ def test_sampled_images_are_found_in_their_batches():
         torch.zeros(2500, dtype=torch.long),
         n_classes=1,
     )
-    options = EvaluationOptions((), {}, True, batch_size=64, dataset="", test=images)
+    options = EvaluationOptions((), {}, None, batch_size=64, dataset="", test=images)
     sample = options.sample(2000)
     to_identify = sample[1::2].contiguous()
     batches = list(options.test_batches("", sample, to_identify))

@@ -55,7 +55,9 @@ class EvaluationOptions(NamedTuple):
 
     layers: tuple[str, ...]  # end layers of the stitches
     scores: Mapping[str, ChosenScore]  # by their titles in tables
-    with_validity: bool  # False: measure validity only if a detector is fitted to training images
+    # Training images, which validity and detectors are fitted to. None: all detectors are trained, and
+    # validity is not measured
+    train: BaseImageSet | None
     batch_size: int
     dataset: str  # name of `test`
     test: BaseImageSet
@@ -145,7 +147,6 @@ class Reference(NamedTuple):
 def make_reference(
     network: Network,
     options: EvaluationOptions,
-    load_training_set: Callable[[], BaseImageSet],
     *,
     trained: Mapping[DetectorKey, Detector],
 ) -> Reference:
@@ -153,7 +154,6 @@ def make_reference(
 
     Args:
         network: the end network.
-        load_training_set: called only if detectors are fitted or validity is measured.
         trained: the detectors of scores that need training. Those of other layers are measured on
             the ID data and the sanity-check data only.
     """
@@ -162,7 +162,7 @@ def make_reference(
     output = network.output_name
 
     # What is fitted to training images
-    fitted, validity, missing = _fitted(network, options, layouts, load_training_set)
+    fitted, validity, missing = _fitted(network, options, layouts)
     detectors = dict(trained) | fitted
 
     # The network's own activations of the test images, and of other ID data
@@ -223,7 +223,6 @@ def _fitted(
     network: Network,
     options: EvaluationOptions,
     layouts: Mapping[str, TokenLayout | None],
-    load_training_set: Callable[[], BaseImageSet],
 ) -> _Fitted:
     """Fit detectors and validity to training images, in one pass.
 
@@ -233,13 +232,12 @@ def _fitted(
     detectors = _unfitted_detectors(options)
     validity: dict[str, Validity] = {}
     missing: list[str] = []
-    if detectors or options.with_validity:
+    if options.train is not None:
         for layer in options.layers:
             validity[layer] = Validity(layouts[layer])
-        training_set = load_training_set()
-        n_images = len(training_set) if detectors else N_IMAGES
-        indices = training_set.in_cheapest_order(training_set.permutation(0)[:n_images])
-        for images, labels in options.batches(training_set, "training activations", indices):
+        n_images = len(options.train) if detectors else N_IMAGES
+        indices = options.train.in_cheapest_order(options.train.permutation(0)[:n_images])
+        for images, labels in options.batches(options.train, "training activations", indices):
             activations = network.activations(images, list(validity))
             for key, detector in detectors.items():
                 detector.add(activations[key.layer], labels)
