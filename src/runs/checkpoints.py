@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from src.choices.models import MODEL_NAMES
 from src.datasets.base import BaseImageSet
 from src.ground.console import warn, warn_once
 from src.ground.errors import Misfit, UserError
@@ -173,7 +174,7 @@ def _fresh_network(kind: str, images: ImageSpec, *, encoder: bool, seed: int) ->
     Warns of a user's function whose weights do not depend on the seed.
     """
     network = _build(kind, images, n_classes=images.n_classes, encoder=encoder, seed=seed)
-    if is_user_code(kind):
+    if kind not in MODEL_NAMES and is_user_code(kind):
         second = _build(kind, images, n_classes=images.n_classes, encoder=encoder, seed=seed + 1)
         _warn_if_equal(kind, network, second)
     return network
