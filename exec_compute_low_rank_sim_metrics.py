@@ -284,7 +284,7 @@ def source_of(args, first, second, *, n_images: int) -> dict:
 
 
 def images_columns(args, first, second) -> dict:
-    """Return the columns of the images; two files of features may have recorded them."""
+    """Return the columns of the images, from the records of two files of features or from the options."""
     from src.runs.stored import common_images
     from src.tables.image_records import short_images
 

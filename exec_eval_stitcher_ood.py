@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Evaluate stitching runs: are stitched activations out of distribution for the end network, and are
-they nearer to its activations of their own images than to those of similar images?"""
+they nearer to the end network's activations of the same images than of similar images?"""
 
 import sys
 

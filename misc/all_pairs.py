@@ -210,7 +210,7 @@ def work(args) -> None:
 
 
 def session_of_many(device):
-    """Return a session that keeps what many pairs have in common, in most of the free memory.
+    """Return a session that keeps images, activations and features for many pairs in free memory.
 
     Args:
         device: of the networks.
@@ -250,8 +250,9 @@ def fingerprints_of(splits, args, session, device) -> dict[str, str]:
 
 
 def unfinished_units(units, *, redo: bool) -> list[Unit]:
-    """Return the units that are not finished, or whose weights or images have changed since; warn
-    of units without a record of weights.
+    """Return the units that are not finished, or have different weights or images by now.
+
+    Warns of units without a record of weights that are older than a checkpoint.
 
     Raises:
         UserError: weights or images have changed, and `redo` is false; or units were finished or

@@ -95,12 +95,12 @@ class Step(NamedTuple):
         return f"python {shlex.quote(script)} {self.options}"
 
     def waits_for(self, earlier: "Step") -> bool:
-        """Return whether an earlier step writes what this step reads or writes."""
+        """Return whether an earlier step writes a file that this step reads or writes."""
         return earlier.output in self.options or earlier.output == self.output
 
 
 def steps() -> Iterator[Step]:
-    """Yield all steps in their order: what the first picture shows comes first."""
+    """Yield all steps in order: the steps of the first picture come first."""
     for seed in (0, 1):
         folder = f"models/{seed}"
         options = f"{MODEL} {DATA} {TRAINING} -s {seed} -dir {folder} --resume"
@@ -148,7 +148,7 @@ def stitch(title: str, networks: str, options: str, folder: str) -> Step:
 
 
 def results_of(experiments: dict[str, tuple[str, str, str]]) -> str:
-    """Return the folders of results of some experiments, with blanks between them."""
+    """Return the folders of results of some experiments, separated by blanks."""
     return " ".join(f"results/{folder}" for folder, *_ in experiments.values())
 
 
@@ -204,7 +204,7 @@ def take(todo: Sequence[Step]) -> None:
 
 def side_by_side(todo: Sequence[Step]) -> Generator[tuple[Step, int]]:
     """Run two steps at a time, in forks of this process; yield each when it ends, with its exit
-    code. What it prints is printed then."""
+    code. Its output is printed then."""
     note("Two steps run at a time. Each is printed when it ends")
     unfinished = list(todo)
     running: dict[Future, Step] = {}
@@ -247,7 +247,7 @@ def obey_the_demo() -> None:
 
 
 def run_in_block(step: Step) -> tuple[int, str]:
-    """Run a step; return its exit code, and what it prints."""
+    """Run a step; return its exit code and its output."""
     block = io.StringIO()
     with contextlib.redirect_stderr(block):
         status = run_step(step)
@@ -350,7 +350,7 @@ def answer(rows: Sequence[Row]) -> str:
 
 
 def backwards(rows: Sequence[Row]) -> str:
-    """Return a list of what each method makes of the stitch from the last to the first layer."""
+    """Return a list of the methods with their stitch from the last to the first layer."""
     last, first = unique(rows, "front_layer")[-1], unique(rows, "end_layer")[0]
     lines = [
         f"Backwards through the network, from `{last}` to `{first}`, a stitch should fail. By "
@@ -410,7 +410,7 @@ def specificity(rows: Sequence[Row]) -> str:
 
 
 def sensitivity(ranks: Sequence[Row], probes: Sequence[Row]) -> str:
-    """Return sentences on what the measures do where a layer is cut to fewer and fewer ranks."""
+    """Return sentences on the measures when a layer is cut to fewer and fewer ranks."""
     accuracies = [float(row["accuracy"]) for row in probes]
     rises = []
     parts = []

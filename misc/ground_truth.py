@@ -162,7 +162,7 @@ def check_groups(table: str, groups: Sequence[str]) -> None:
 
 
 def score_frozen(args) -> None:
-    """Score measures on the features of a folder, and show the best measures so far beside them."""
+    """Score measures on the features of a folder, and print the best measures so far."""
     from src.collected.frozen_truth import read_frozen, read_scores
     from src.collected.truth_protocol import clean_networks, score
     from src.ground.console import note
@@ -172,7 +172,7 @@ def score_frozen(args) -> None:
 
     folder = Path(args.sources[0])
     tests = read_frozen(folder)
-    known = read_scores(folder)
+    earlier_scores = read_scores(folder)
     rows = []
     for test in tests:
         names = list(test.features)
@@ -191,7 +191,7 @@ def score_frozen(args) -> None:
             " give a measure that is defined for them"
         )
     warn_of_pooled(folder, tests, args.metrics)
-    print_beside(rows, known)
+    print_beside(rows, earlier_scores)
     if args.output:
         write_scores(Path(args.output), rows)
         note(f"wrote {args.output}")
@@ -310,7 +310,7 @@ def setting_of(tables_of_setting, networks, loader: Loader) -> Setting:
 
 
 def check_images(loader: Loader, tables, images) -> None:
-    """Raise a UserError if tables recorded other test images than those of the options."""
+    """Raise a UserError if tables recorded test images that differ from the images of the options."""
     from src.ground.errors import UserError
     from src.tables.image_records import are_same
 
@@ -323,8 +323,7 @@ def check_images(loader: Loader, tables, images) -> None:
 
 
 def report_dots(path: Path, networks, loader: Loader, *, seed) -> None:
-    """Measure the networks that were trained with a shortcut, print what they learned, and write it
-    beside the scores.
+    """Measure networks that were trained with a shortcut; print and write their accuracies.
 
     A row has three accuracies: with dots that tell the class, without dots, with random dots.
     """

@@ -142,7 +142,7 @@ def add_device(options: cli.Parser) -> None:
 
 
 def check(args, processes) -> None:
-    """Raise a UserError for options that contradict each other or the processes."""
+    """Raise a UserError for options that contradict further options or the processes."""
     from src.ground.errors import UserError
 
     if args.evaluate and not args.weights:

@@ -63,7 +63,7 @@ class Outputs(NamedTuple):
 
 
 class TrainingImages:
-    """Training images, and a donor that sees them.
+    """Training images, and a donor that sees the images.
 
     Attributes:
         images: the images.
@@ -210,17 +210,17 @@ class Impostor(nn.Module):
 
         An image is never shown for itself. An augmented image may show its original.
         """
-        known = self._outputs
+        of_training = self._outputs
         keys = keys_of(images)
         if self.kind == "nearest_logits":
-            distances = torch.cdist(logits.detach().double().cpu(), known.logits)  # (B, N)
+            distances = torch.cdist(logits.detach().double().cpu(), of_training.logits)  # (B, N)
         elif self.kind == "nearest_features":
             features = pool(last_block, self._layout).detach().double().cpu()
-            distances = torch.cdist(features, known.features)
+            distances = torch.cdist(features, of_training.features)
         else:  # a random image: distances in [0, 1) within the class, in [1, 2) outside
-            is_other_class = logits.argmax(1).cpu()[:, None] != known.logits.argmax(1)
-            distances = is_other_class + _draw(torch.rand, keys, len(known.keys))
-        return distances.masked_fill(keys[:, None] == known.keys, torch.inf).argmin(1)
+            is_other_class = logits.argmax(1).cpu()[:, None] != of_training.logits.argmax(1)
+            distances = is_other_class + _draw(torch.rand, keys, len(of_training.keys))
+        return distances.masked_fill(keys[:, None] == of_training.keys, torch.inf).argmin(1)
 
     def _images_at(self, indices: Tensor) -> Tensor:
         """Return the training images (B, C, H, W) at `indices` (B,)."""

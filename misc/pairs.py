@@ -86,7 +86,7 @@ def options_of(script: ModuleType, args: Namespace, **chosen: Any) -> Namespace:
 
 
 def layers_of(network: ListedNetwork, args: Namespace) -> str:
-    """Return the layers of a network: those of its line in the list, or else those of the options."""
+    """Return the layers of a network: from its line in the list, or else from the options."""
     return network.layers or args.layers
 
 
@@ -112,7 +112,7 @@ class Unit(NamedTuple):
 
     @property
     def end(self) -> ListedNetwork | Path:
-        """The network that is stitched into; of a table, its path."""
+        """The end network; of a table, its path."""
         return self.place if self.is_table else self.networks[1]
 
     @property
@@ -388,12 +388,12 @@ def run_in_turn(units: Mapping[str, Unit], session: "Session", *, aside: str) ->
     pairs.
     """
     outcomes: dict[Path, str] = {}
-    left = set()  # end networks that other processes are at
+    busy_ends = set()  # end networks that other processes are at
     for title, unit in units.items():
-        if unit.end not in left:
+        if unit.end not in busy_ends:
             outcomes[unit.place] = run_unit(title, unit, session, aside=aside)
         if outcomes.get(unit.place) == BUSY:
-            left.add(unit.end)
+            busy_ends.add(unit.end)
     for title, unit in reversed(units.items()):
         if outcomes.get(unit.place, BUSY) == BUSY:
             outcomes[unit.place] = run_unit(title, unit, session, aside=aside)

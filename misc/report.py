@@ -54,7 +54,7 @@ def parser() -> cli.Parser:
 
 
 class Results(NamedTuple):
-    """What the folders hold."""
+    """The contents of the folders."""
 
     runs: Sequence[Any]
     similarities: Sequence[Any]
@@ -63,7 +63,7 @@ class Results(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """The verdicts, with the comparisons of groups of networks by them and by measures."""
+    """The verdicts, with comparisons of groups of networks by verdicts and by measures."""
 
     limits: Any
     verdicts: Sequence[Any]

@@ -49,7 +49,7 @@ def parser() -> cli.Parser:
 
 
 def add_judging(options: cli.Parser) -> None:
-    """Add the options that decide the verdicts: the limits, and what is tested together."""
+    """Add the options that decide the verdicts: the limits, and the tests that are made together."""
     add = options.add_argument
     add(
         "--tolerance",
@@ -175,7 +175,7 @@ def read_folders(folders):
 
 
 def remove_companions(table: Path) -> None:
-    """Remove tables and figures that an earlier verdict of other limits or runs may have left."""
+    """Remove tables and figures that a verdict with other limits or runs may have left."""
     from src.ground.figure_files import remove_figure
 
     for ending in ("_groups.csv", "_group_tests.csv"):

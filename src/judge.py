@@ -178,7 +178,7 @@ class Judgement(tuple[JudgedStitch, ...]):
         return f"{aligned(lines)}\n{self._on_positions()}".rstrip()
 
     def _on_positions(self) -> str:
-        """Return the sentence on stitches that see no positions; "" where there are none."""
+        """Return the sentence on stitches that lose positions; "" if all keep positions."""
         return on_lost_positions(row.stitching_type for row in self)
 
     def matrix(self, quantity: str, *, form: str | None = None) -> LayerMatrix:
@@ -207,7 +207,7 @@ class Judgement(tuple[JudgedStitch, ...]):
         return LayerMatrix(fronts, ends, np.array(values, float if has_numbers else object))
 
     def _form(self, form: str | None) -> str:
-        """Return a form of these stitches; None stands for the only one."""
+        """Return the name of a form of the stitches; None stands for the only form."""
         if form is None and len(self.forms) == 1:
             return self.forms[0]
         if form is None:

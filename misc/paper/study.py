@@ -74,7 +74,7 @@ class Values(NamedTuple):
     twins: np.ndarray | None = None  # the same of what untrained networks give; None: nothing
 
     def of(self, kind: str) -> np.ndarray:
-        """Return the raw values, those of twins (0 if untrained networks give nothing), or the excess."""
+        """Return the raw values, the values of twins (0 if untrained networks give nothing), or the excess."""
         twins = np.zeros_like(self.raw) if self.twins is None else self.twins
         return {RAW: self.raw, TWINS: twins, EXCESS: self.raw - twins}[kind]
 
@@ -219,7 +219,7 @@ def directed(
 
 
 def both_ways(array: np.ndarray) -> np.ndarray:
-    """Fill in the values of a measure without a direction for pairs in the other order."""
+    """Fill in the values of pairs in reversed order, for a measure without a direction."""
     turned = array.transpose(1, 0, 3, 2)
     return np.where(np.isnan(array), turned, array)
 
@@ -248,12 +248,12 @@ def mean_of_numbers(arrays: np.ndarray) -> np.ndarray:
 
 
 def kinds_of(values: Values) -> list[str]:
-    """Return what there is of a measure: raw values alone, or also what twins give, and the excess."""
+    """Return the kinds of values of a measure: raw values, and with twins their values and the excess."""
     return [RAW] if values.twins is None else [RAW, TWINS, EXCESS]
 
 
 def rows_of_networks(networks: Networks) -> Iterator[StudyRow]:
-    """Yield rows of each network alone."""
+    """Yield the rows of single networks."""
     for row in networks.rows:
         for quantity in ("n_parameters", "n_blocks", "accuracy", "accuracy_2", "accuracy_8"):
             value = float(getattr(row, quantity))
@@ -361,7 +361,7 @@ def covariates_of(values: Values, networks: Networks) -> list[np.ndarray]:
 
 
 def doses(values: Mapping[str, Values], networks: Networks) -> Iterator[StudyRow]:
-    """Yield each network's robustness and mean excess over all others, and their correlations."""
+    """Yield the robustness of each network, its mean excess over all other networks, and correlations."""
     from scipy.stats import spearmanr
 
     for name, robustness in zip(networks.names, networks.robustness, strict=True):

@@ -83,7 +83,7 @@ class StudyRow(NamedTuple):
 
     @property
     def rounded(self) -> "StudyRow":
-        """The row with its numbers as they are written: rounded, and None instead of NaN."""
+        """The row with the numbers of a table: rounded, and None instead of NaN."""
         numbers = {}
         for name in ("value", "low", "high", "p_value", "p_adjusted"):
             number = getattr(self, name)
@@ -137,8 +137,8 @@ def find(
     second: str = "",
 ) -> StudyRow | None:
     """Return the row with these columns, or None."""
-    wanted = (section, measure, quantity, first, second)
-    return next((row for row in rows if row[:5] == wanted), None)
+    columns = (section, measure, quantity, first, second)
+    return next((row for row in rows if row[:5] == columns), None)
 
 
 def decimals(number: float | None, *, n: int = 2, sign: bool = False) -> str:
@@ -183,7 +183,7 @@ def draw_pairs(path: Path, rows: Sequence[StudyRow]) -> None:
 
 
 def draw_differences(path: Path, rows: Sequence[StudyRow]) -> None:
-    """Draw both differences of each measure with their intervals, and beside them the controls."""
+    """Draw both differences of each measure with their intervals, beside the controls."""
     if not figures.can_draw(path):
         return
     measures = measures_of(rows)

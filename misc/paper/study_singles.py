@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measure each network of the study alone, and write the lists of networks that are compared.
+"""Measure the single networks of the study, and write the lists of networks that are compared.
 
 The study is misc/docs/study.md. No two networks are compared here."""
 
@@ -25,7 +25,7 @@ EPSILONS = {"accuracy_2": 2 / 255, "accuracy_8": 8 / 255}  # by column
 
 @dataclass(frozen=True)
 class SingleRow:
-    """A network alone: a row of `singles.csv`."""
+    """A single network: a row of `singles.csv`."""
 
     contents: ClassVar[str] = "single networks"
     written_by: ClassVar[str] = "misc/paper/study_singles.py"
@@ -148,8 +148,8 @@ def check_groups(args, networks) -> None:
     from src.tables.tables import read_table
 
     groups = [network.group for network in networks]
-    known = {ROBUST, STANDARD}
-    if set(groups) != known or min(groups.count(group) for group in known) < 2:
+    both = {ROBUST, STANDARD}
+    if set(groups) != both or min(groups.count(group) for group in both) < 2:
         raise UserError(
             f"{args.networks}: the groups have to be {ROBUST} and {STANDARD}, each of two networks or more"
         )
@@ -185,7 +185,7 @@ def write_images(args) -> None:
 
 
 def single_row(args, listed, network, test_set, classes, *, earlier) -> SingleRow:
-    """Measure a network alone.
+    """Measure a single network.
 
     Args:
         classes: that the network predicts for the test images, (n,).

@@ -41,7 +41,7 @@ class Means(NamedTuple):
 
     @property
     def shared(self) -> float:
-        """The difference of H2: robust networks share what standard ones do not have."""
+        """The difference of H2: robust networks share properties that standard networks lack."""
         return self.robust - self.across
 
 
@@ -162,7 +162,7 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 
 
 def reading(tested: Difference, adjusted_p: float, raw_value: float) -> str:
-    """Return what a measure says of a hypothesis, by the rules of the plan.
+    """Return the reading of a hypothesis by a measure, by the rules of the plan.
 
     Args:
         tested: the difference of the excess.

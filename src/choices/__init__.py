@@ -32,7 +32,7 @@ class StitchingType(NamedTuple):
 
     @property
     def reading(self) -> str:
-        """How the positions of both sides correspond; "" for types of the paper."""
+        """The correspondence of the positions of both sides; "" for types of the paper."""
         if self.source == self.target == SEQUENCE:
             return "resampled linearly along the sequence"
         if self.source == self.target:

@@ -9,7 +9,7 @@ Arguments = dict[str, Any]
 
 
 class Entry(NamedTuple):
-    """How to build a network: a builder, called with `arguments` and some options."""
+    """The recipe of a network: a builder, called with `arguments` and some options."""
 
     builder: str  # key in `src.models.building.BUILDERS`
     arguments: Arguments

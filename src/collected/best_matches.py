@@ -90,7 +90,7 @@ class BestMatchRow:
 
 
 class MatchShareRow(NamedTuple):
-    """How often the best match is the corresponding layer: a row of `FILE_shares.csv`.
+    """The share of best matches that are corresponding layers: a row of `FILE_shares.csv`.
 
     Means over the layers of a pair of networks first, then over pairs of networks. The interval is of
     95 % over networks."""

@@ -74,7 +74,7 @@ def architecture_of(network: NamedNetwork) -> str:
 
 
 def _listed(layers: Sequence[MeasuredLayer]) -> dict[str, float]:
-    """Return the relative depths by layer that the list gives networks of one type; {} without."""
+    """Return the relative depths by layer that the list gives networks of one type; {} if none."""
     depths: dict[str, float] = {}
     for network in dict.fromkeys(layer.network for layer in layers):
         for layer, depth in network.depths:
@@ -115,7 +115,7 @@ def _assumed(layers: Sequence[MeasuredLayer]) -> dict[str, float]:
 
 
 class Correspondence:
-    """Which layers of two networks correspond.
+    """The correspondence of the layers of two networks.
 
     In networks of one type they are the layers of the same name. In other networks they are the
     layers that are nearest in relative depth. Files of features are of one type, whatever their
@@ -182,7 +182,7 @@ def _are_equal(first: Mapping[str, float], second: Mapping[str, float]) -> bool:
 def correspondence_of(
     runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], names: Names
 ) -> Correspondence:
-    """Return which of the layers correspond that stitches and rows of similarity are of.
+    """Return the correspondence of layers in stitching runs and in rows of similarity.
 
     Args:
         names: of all networks.

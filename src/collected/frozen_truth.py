@@ -126,7 +126,7 @@ def read_frozen(folder: Path) -> list[FrozenTest]:
 
 
 def _test_of(arrays: Mapping[str, NDArray]) -> FrozenTest:
-    """Return the test that `_arrays_of` gave these arrays of."""
+    """Return the test that `_arrays_of` turned into arrays."""
     features: dict[str, dict[str, Tensor]] = {}
     for network in arrays["networks"].tolist():
         features[network] = {}

@@ -1,4 +1,4 @@
-"""A value that was measured of two layers of two networks, whatever measured it."""
+"""Values of two layers of two networks: quantities of stitches, and similarities."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""The networks of stitches: names, groups, and the training that makes two epochs one network."""
+"""The networks of stitches: names, groups and trainings. Two epochs of a training are one network."""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -13,7 +13,7 @@ UNLISTED = "not listed"  # the group of a network that the list lacks; it is not
 
 
 class NamedNetwork(NamedTuple):
-    """A network as reports name it."""
+    """A network with its name and group in reports."""
 
     name: str  # in the list of networks, else the path
     group: str  # in the list, else the type; `UNLISTED` if there is a list without the network

@@ -162,7 +162,7 @@ def groups_without_curves(
     names: Names,
     correspondence: Correspondence,
 ) -> list[str]:
-    """Return the pairs of groups that were compared at layers only that do not correspond.
+    """Return the pairs of groups that were compared only at layers that do not correspond.
 
     Args:
         names: of all networks.

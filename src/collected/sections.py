@@ -1,4 +1,4 @@
-"""The verdicts that are reported together: of one method and one kind of networks, and parts of these."""
+"""Sections of reports: the verdicts of one method and one kind of networks, and parts of a section."""
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
@@ -13,7 +13,7 @@ MAX_GROUP_PAIRS = 9  # pairs of groups that a method is divided into
 
 
 class Section(NamedTuple):
-    """The verdicts that are reported together: of one method and one kind of networks."""
+    """A section of a report: the verdicts of one method and one kind of networks."""
 
     title: str
     rows: list[VerdictRow]

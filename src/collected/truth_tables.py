@@ -266,7 +266,7 @@ def _pairs(
 
 
 def _named(network: ListedNetwork) -> NamedNetwork:
-    """Return a network of the list as measured values have it."""
+    """Return a network of the list in the form of measured values."""
     return NamedNetwork(network.name, network.group or "", training=network.name)
 
 

@@ -36,7 +36,7 @@ VerdictSide = tuple[str | None, str | None, str]  # the name of a network, its w
 
 
 class Title(NamedTuple):
-    """How a row names a network. None: the row is of several networks."""
+    """The names of a network in a row. None: the row is of several networks."""
 
     name: str | None = None
     group: str | None = None

@@ -45,7 +45,7 @@ def batches_in(batches: Iterable) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 class Loading(NamedTuple):
-    """How images are decoded from disk; data sets that are kept in memory ignore it.
+    """The workers that decode images from disk; data sets that are kept in memory use none.
 
     Worker processes import the main script again. Its work must stand behind
     `if __name__ == "__main__":`.

@@ -159,7 +159,7 @@ class DecodedImageSet(BaseImageSet):
 
 
 def _context() -> BaseContext:
-    """Return how workers start: from a fork server, or by `spawn` where Python prefers that.
+    """Return the context to start workers in: a fork server, or `spawn` if Python prefers `spawn`.
 
     Python's preference is `spawn` on macOS, or where the user chose it. Workers are never forks of
     this process: a fork copies the locks that threads hold, and may wait for a lock forever.

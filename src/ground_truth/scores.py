@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 
 class GroupScores(NamedTuple):
-    """How well a measure tells pairs of networks within groups from pairs across groups.
+    """Scores of a measure in telling pairs of networks within groups from pairs across groups.
 
     Both scores are 1 if the pairs within groups are the most similar ones."""
 
@@ -32,7 +32,7 @@ class GroupScoresOfSets(NamedTuple):
 
 
 class LayerScores(NamedTuple):
-    """How well a measure orders layers by depth.
+    """Scores of a measure in ordering layers by depth.
 
     Both scores are 1 if similarity falls with distance in depth."""
 

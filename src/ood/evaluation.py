@@ -71,7 +71,7 @@ class StitchScores(NamedTuple):
 
 
 class Detection(NamedTuple):
-    """How well a detector tells stitched activations from the end network's own activations.
+    """Scores of a detector in telling stitched activations from the end network's own activations.
 
     Stitched activations count as OOD. All numbers but `mean_own` are NaN if a score of a stitched
     activation is not finite.

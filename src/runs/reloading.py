@@ -42,7 +42,7 @@ class GridOfRuns(NamedTuple):
 
 
 class MovedNetwork(NamedTuple):
-    """Where a network of runs is now; None: where the runs recorded it."""
+    """The present place of a network of runs; None: the recorded place."""
 
     path: str | None  # the checkpoint
     # FILE.py:FUNCTION or package.module:function for a network of a user's code. The code runs only

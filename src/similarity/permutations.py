@@ -1,4 +1,4 @@
-"""Whether a similarity means anything: values when the images of one network are permuted.
+"""The null of a similarity: its values when the images of one network are permuted.
 
 Gröger et al. (ICML 2026) take the 95 % quantile of these values as the zero of the measure. Two
 networks that have nothing in common but the labels of the images exceed it. Permutations within

@@ -1,4 +1,4 @@
-"""How well energies tell in-distribution (ID) from out-of-distribution (OOD) samples.
+"""Measures of telling in-distribution (ID) from out-of-distribution (OOD) samples by energies.
 
 ID is the positive class, and a low energy speaks for ID.
 """

@@ -187,7 +187,7 @@ def _variances(samples: np.ndarray, chosen: np.ndarray, rounding: float) -> np.n
 
 
 def all_labelings(n_networks: int, n_in_group: int) -> np.ndarray:
-    """Return all ways (P, N) to label so many of the networks as the group."""
+    """Return all ways (P, N) to label `n_in_group` of N networks as the group."""
     chosen = list(itertools.combinations(range(n_networks), n_in_group))
     labelings = np.zeros((len(chosen), n_networks), dtype=bool)
     np.put_along_axis(labelings, np.array(chosen), True, axis=1)

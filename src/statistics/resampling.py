@@ -1,4 +1,4 @@
-"""How sure a score over pairs of networks is, as new seeds would give new networks.
+"""The certainty of a score over pairs of networks, as new seeds would give new networks.
 
 Intervals come from leaving out each network and each pair in turn. P-values come from permuting the
 networks of a measure."""
@@ -99,7 +99,7 @@ def n_groupings(groups: Iterable[object]) -> int:
 
 
 def lowest_p(n_labelings: int) -> float:
-    """Return the lowest p-value by permutations of networks that have so many labelings."""
+    """Return the lowest p-value by permutations of networks with `n_labelings` labelings."""
     return max(1 / n_labelings, 1 / (N_PERMUTATIONS + 1))
 
 

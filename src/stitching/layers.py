@@ -592,7 +592,7 @@ def _check_made(stitching_type: str, target: StitchSide, made_cls: str | None) -
 
 
 def _check_patches(n_positions: int, target: StitchSide, made_cls: str | None) -> None:
-    """Raise a UserError if a map of so many positions cannot become the patches of a target."""
+    """Raise a UserError if a map of `n_positions` cannot become the patches of a target."""
     if target.tokens.n_prefix == 0 and made_cls is not None:
         raise UserError(
             f"c2t_cls_token {made_cls}: no token stands in front of the patches of the end layer, "

@@ -266,7 +266,7 @@ def _numbered(titles: Iterable[str]) -> list[str]:
 
 
 def _text(name: str, value: object) -> object:
-    """Return the value of a setting as it stands in a title."""
+    """Return the value of a setting as a part of a title."""
     if value not in (None, ""):
         return value
     return "full" if name.endswith("_rank") else "none"

@@ -10,7 +10,7 @@ import numpy as np
 
 
 class PairOfLayers(Protocol):
-    """A row about two layers, as a stitch is."""
+    """A row about two layers, such as a stitch."""
 
     @property
     def front_layer(self) -> str:

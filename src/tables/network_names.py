@@ -26,7 +26,7 @@ NetworkKey = tuple[str, str]  # identity and type; equal for names of the same n
 
 
 class NetworkName(NamedTuple):
-    """A network as a command, a list, a run or a row names it."""
+    """The name of a network in a command, a list, a run or a row."""
 
     # The checkpoint; FRESH; DEFAULT; or, for `tv_NAME`, another entry of torchvision's weights
     path: str
@@ -217,7 +217,7 @@ def _sha256(path: str, modified: int, size: int) -> str:
 
 
 def architecture(name: str, kind: str) -> str:
-    """Return the type of a network; of features the name, as their type tells no architecture."""
+    """Return the type of a network; the name of a file of features, which is of no architecture."""
     return name if kind == FEATURES else kind
 
 

@@ -34,7 +34,7 @@ class State(TypedDict):
 
 
 class Settings(NamedTuple):
-    """How to train; the names are the names of the options."""
+    """The settings of a training; names are the names of the options."""
 
     n_epochs: int
     batch_size: int  # images

@@ -171,7 +171,7 @@ def judge(
 
 
 def _obstacle(stitches: Stitches, measured: Measured | None) -> str:
-    """Return why nothing can be said of stitches; "" if something can."""
+    """Return the reason why stitches cannot be judged; "" if there is none."""
     if not stitches.is_end_trained:
         return "the end network was never trained"
     if measured is None:
