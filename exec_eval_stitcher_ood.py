@@ -285,14 +285,15 @@ def refer_to(end, end_name, args, scores, layers, test_set, loading, session):
     return session.reference(end_name, store, options, make)
 
 
-def reference_of(grid, end_name, args, test_set, session):
-    """Return the reference for the stitches of a grid, which have no files yet."""
+def reference_of(end, end_name, args, pairs, test_set, session):
+    """Return the reference for stitches between pairs of layers, which have no files yet."""
     from src.choices.scores import scores_by_title
 
     loading = cli.load_options(args, test_set.device)
     scores = scores_by_title(args.detector)
-    layers = sorted(grid.end_layers, key=grid.end.depth)
-    return refer_to(grid.end, end_name, args, scores, layers, test_set, loading, session)
+    end_layers = {pair.end_layer for pair in pairs}
+    layers = sorted(end_layers, key=end.depth)
+    return refer_to(end, end_name, args, scores, layers, test_set, loading, session)
 
 
 def evaluation_options(args, scores, layers, test_set, loading, session):

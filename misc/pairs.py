@@ -468,12 +468,13 @@ def stitch_and_evaluate(unit: Unit, session: "Session") -> None:
     rows = {}
     measured = None
     if runs.layers:
-        grid, matched = exec_stitch.make_stitches(stitching, runs, setup)
         end = unit.networks[1].named(seed=stitching.seed)
         end = end._replace(weights=stitching.end_model_path_sha256)
+        # The reference comes first: a detector that fails costs no stitch
         reference = exec_eval_stitcher_ood.reference_of(
-            grid, end, evaluation, setup.test_set, session
+            setup.end, end, evaluation, runs.layers, setup.test_set, session
         )
+        grid, matched = exec_stitch.make_stitches(stitching, runs, setup)
         score, scores = measure_grids({unit.title: grid}, reference)[unit.title]
         rows = exec_stitch.finish(runs, grid, score, matched)
         folders = {row.folder: scores[pair] for pair, row in rows.items()}
