@@ -33,8 +33,8 @@ from src.datasets import dataset_info, load_dataset
 from src.datasets.base import BaseImageSet
 from src.ground.runtime import generator
 from src.models import Network
+from src.models.activations import pool
 from src.models.control import with_class
-from src.models.pooling import pool
 from src.runs.checkpoints import load_control, load_model
 from src.tables.network_names import NetworkName
 

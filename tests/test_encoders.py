@@ -11,8 +11,8 @@ from src.ground.errors import UserError
 from src.ground.files import read_json
 from src.ground.images import ImageSpec
 from src.models import Network, build_model
+from src.models.activations import pool
 from src.models.heads import LinearProbe
-from src.models.pooling import pool
 from src.runs.checkpoints import load_model, load_state, save_state
 from src.tables.network_names import NetworkName
 from tests.commands import ON_DIGITS, error_line, read_csv, read_metrics, run, says

@@ -11,7 +11,7 @@ from src.ground.images import ImageSpec
 from src.ground.runtime import seeded
 from src.low_rank import low_rank_approx
 from src.models import Network
-from src.models.pooling import pool
+from src.models.activations import pool
 from src.probing import Probes, decay_epochs
 from src.probing.probes import truncated_pools
 from src.training import Settings, train

@@ -9,7 +9,7 @@ from src.choices.scores import scores_by_title
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.models import Network
-from src.models.pooling import cells
+from src.models.activations import cells
 from src.models.tokens import TokenLayout
 from src.ood.reference import EvaluationOptions, make_reference
 from src.probing.probes import Probes

@@ -9,7 +9,7 @@ from torchvision.models import VisionTransformer as TorchvisionTransformer
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.models import Network
-from src.models.pooling import cells, pool
+from src.models.activations import cells, pool
 from src.models.tokens import TokenLayout, grid_of, guessed_layout, n_leading_equal
 from src.models.vit import VisionTransformer
 from src.probing.probes import Probes

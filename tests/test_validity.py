@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from src.datasets.base import ImageSet
-from src.models.pooling import cells, cells_and_mean, mean_over_positions
+from src.models.activations import cells, cells_and_mean, mean_over_positions
 from src.ood.reference import EvaluationOptions
 from src.ood.validity import Validity
 

@@ -14,8 +14,8 @@ from scipy.special import rel_entr
 from torch import Tensor
 
 from src.models import Network
+from src.models.activations import at_least_single, mean_over_positions, pool
 from src.models.calls import OUTPUT
-from src.models.pooling import at_least_single, mean_over_positions, pool
 from src.training import NO_CLASS, not_finite, predicted_classes
 
 BASELINES = ("accuracy difference", "effective rank difference", "mean norm difference")

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from src.ground.errors import UserError
+from src.models.activations import pool
 from src.models.passes import logits_of
-from src.models.pooling import pool
 from src.models.tokens import TokenLayout
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from src.ground.brief import brief
 from src.models import Network
-from src.models.pooling import at_least_single, cells, cells_and_mean
+from src.models.activations import at_least_single, cells, cells_and_mean
 from src.models.tokens import TokenLayout
 from src.ood.detectors import Detector
 from src.ood.identifying import OwnLayer, Shown, shares_of

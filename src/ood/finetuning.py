@@ -15,7 +15,7 @@ from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.ground.runtime import seeded
 from src.models import Network, build_model
-from src.models.pooling import at_least_single
+from src.models.activations import at_least_single
 from src.ood.detectors import energy
 from src.training import Classification, HeadLosses, Settings, classification_losses
 

@@ -27,7 +27,7 @@ from torch import Tensor
 from src.ground.brief import brief
 from src.ground.runtime import generator
 from src.models import Network
-from src.models.pooling import at_least_single, cells
+from src.models.activations import at_least_single, cells
 from src.models.tokens import TokenLayout
 from src.statistics.intervals import wilson_intervals
 from src.values import IntervalEstimate

@@ -19,7 +19,7 @@ from src.choices.scores import ChosenScore
 from src.datasets.base import BaseImageSet, Batches
 from src.ground.console import progress
 from src.models import Network
-from src.models.pooling import at_least_single, cells
+from src.models.activations import at_least_single, cells
 from src.models.tokens import TokenLayout
 from src.ood.detectors import Detector, make_detector
 from src.ood.identifying import FEWEST, Foils, OwnLayer, choose_foils, way_of

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from src.models.pooling import at_least_single, cells_and_mean
+from src.models.activations import at_least_single, cells_and_mean
 from src.models.tokens import TokenLayout
 from src.statistics.moments import Rows
 from src.values import StitchValidity

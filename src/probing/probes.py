@@ -15,8 +15,8 @@ from src.ground.images import ImageSpec
 from src.ground.runtime import seeded
 from src.low_rank import principal_components
 from src.models import Network
+from src.models.activations import pool
 from src.models.heads import check_axes
-from src.models.pooling import pool
 from src.models.tokens import TokenLayout
 from src.training import HeadLosses, Task, classification_losses
 from src.values import Rank

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from src.ground.runtime import full_precision
-from src.models.pooling import at_least_single
+from src.models.activations import at_least_single
 
 BLOCK_VALUES = 2**24  # numbers that are multiplied at once, 64 MiB of float32
 

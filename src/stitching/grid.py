@@ -23,7 +23,7 @@ from src.datasets.base import Batches, batches_in
 from src.ground.brief import brief
 from src.low_rank import low_rank_approx
 from src.models import Network, activations_of_both
-from src.models.pooling import at_least_single
+from src.models.activations import at_least_single
 from src.statistics.moments import Moments, Rows
 from src.stitching.layers import StitchingLayer
 from src.stitching.objectives import loss_of

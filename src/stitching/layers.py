@@ -17,7 +17,7 @@ from src.choices import AUTO, GRID, MAP, SEQUENCE, STITCHING_TYPES, VECTOR
 from src.ground.console import warn
 from src.ground.errors import UserError
 from src.ground.images import shape_text
-from src.models.pooling import pool
+from src.models.activations import pool
 from src.models.tokens import TokenLayout, guessed_layout
 
 MapSize = tuple[int, int]  # height and width of a map

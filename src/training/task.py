@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from src.ground.errors import UserError
 from src.models import Network
-from src.models.pooling import at_least_single
+from src.models.activations import at_least_single
 
 NO_CLASS = -2  # predicted where logits are not finite; a label of -1 means unlabelled
 Head = nn.Module | Network

@@ -1,7 +1,7 @@
-"""Activations in single precision, and their averages over positions: one vector an image, or a few
-cells.
+"""Activations as tensors of at least single precision, and their averages over positions: one vector
+an image, or a few cells.
 
-The averages have the precision of the activations. Convert half precision before, by
+The averages have the precision of the activations: convert half precision before, by
 `at_least_single`.
 """
 
