@@ -205,21 +205,10 @@ def _draw_maps(
         }
         further_maps[row_title] = _heat_maps(section, further, limits)
     labels = labels_of({name: section.rows for name, section in titled.items()})
-    maps(
-        path.with_suffix(".png"),
-        main_maps,
-        labels=labels,
-        title=title,
-        caption=caption,
-    )
+    maps(path.with_suffix(".png"), main_maps, labels=labels, title=title, caption=caption)
     if further:
-        maps(
-            path.with_name(f"{path.stem}_numbers.png"),
-            further_maps,
-            labels=labels,
-            title=title,
-            caption=caption,
-        )
+        drawn = path.with_name(f"{path.stem}_numbers.png")
+        maps(drawn, further_maps, labels=labels, title=title, caption=caption)
 
 
 def _heat_maps(section: Section, names: Sequence[str], limits: Limits) -> dict[str, Panel]:
