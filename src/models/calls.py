@@ -195,7 +195,7 @@ class Calls:
         return {shape[0] for shape in self.shapes.values() if len(shape) == 2}
 
     def is_sequence(self, layer: str) -> bool:
-        """Return whether tokens (T, D) of a layer are steps of a recurrent layer, or follow it."""
+        """Return whether tokens (T, D) of a layer are steps of a recurrent layer, or follow such a layer."""
         if len(self.shapes.get(layer, ())) != 2:
             return False
         recurrent = [

@@ -1,4 +1,4 @@
-"""A control for front networks: the class that a trained network predicts, beside an untrained one.
+"""A control for front networks: the class that a trained network predicts, beside an untrained network.
 
 A stitch from the control has nothing of the trained network but the class. What it identifies of the
 images comes for nothing.

@@ -101,7 +101,7 @@ class Passes:
 
     @functools.cached_property
     def n_prefix_tokens(self) -> int:
-        """The number of tokens in front of the patches, as a pass over two images shows it."""
+        """The number of tokens in front of the patches, counted in a pass over two images."""
         return count_prefix_tokens(self.module, self.images[:2])
 
     def run(

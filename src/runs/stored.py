@@ -249,17 +249,17 @@ def class_numbers(labels: np.ndarray) -> np.ndarray:
     return first_places[classes]
 
 
-def check_same_images(reference: Images, others: Sequence[Images], *, n_images: int) -> None:
+def check_same_images(reference: Images, compared: Sequence[Images], *, n_images: int) -> None:
     """Raise a UserError that names the files with images that differ from a reference.
 
-    Ids and labels of the first images are compared; of labels that are names beside numbers, whether
-    the same images share a class. So are fingerprints, unless images were preprocessed in another
-    way, which changes them.
+    Ids and labels of the first images are compared. Where one file names classes and one numbers
+    the classes, the same images have to share a class. Fingerprints are compared unless images were
+    preprocessed in different ways, which changes fingerprints.
 
     Args:
         n_images: how many images are compared.
     """
-    differences = {images.title: _difference(reference, images, n_images) for images in others}
+    differences = {images.title: _difference(reference, images, n_images) for images in compared}
     differences = {title: text for title, text in differences.items() if text}
     if differences:
         texts = []

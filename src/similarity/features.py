@@ -54,7 +54,7 @@ def alignment_of(shape1: tuple[int, ...], shape2: tuple[int, ...], mode: str = "
 def alignments_of(
     layers1: "Mapping[str, LayerFeatures]", layers2: "Mapping[str, LayerFeatures]", mode: str
 ) -> dict[tuple[str, str], str]:
-    """Return how samples are made of each pair of layers, by the names of both; see `alignment_of`."""
+    """Return the alignment of each pair of layers, by the names of both layers; see `alignment_of`."""
     return {
         (name1, name2): alignment_of(first.shape, second.shape, mode)
         for (name1, first), (name2, second) in product(layers1.items(), layers2.items())
@@ -125,7 +125,7 @@ class LayerFeatures:
         return exact
 
     def _start(self, activation: Tensor) -> None:
-        """Make room for the activations of all images, as large as the first batch (B, *shape) says."""
+        """Make room for the activations of all images, of the shape in the first batch (B, *shape)."""
         self.shape = tuple(activation.shape[1:])
         check_axes(self.name, self.shape)
         self.dtype = torch.promote_types(activation.dtype, torch.float32)

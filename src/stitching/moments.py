@@ -43,12 +43,12 @@ class UpsampledRows(NamedTuple):
         n_rows = len(self.maps) * len(self.down) * len(self.across)
         return Moments(n_rows, self.mean, self.centred.T @ as_rows(resized_twice))
 
-    def cross(self, other: Rows) -> CrossMoments:
+    def cross(self, second: Rows) -> CrossMoments:
         """Return the moments with a batch of as many rows."""
-        positions = other.centred.unflatten(0, (len(self.maps), len(self.down), -1))
+        positions = second.centred.unflatten(0, (len(self.maps), len(self.down), -1))
         maps = positions.movedim(-1, 1)  # (B, C2, H2, W2)
         scatter = self.centred.T @ as_rows(self.down.T @ maps @ self.across)
-        return CrossMoments(len(other.centred), self.mean, other.mean, scatter)
+        return CrossMoments(len(second.centred), self.mean, second.mean, scatter)
 
 
 def source_rows(
