@@ -294,7 +294,7 @@ def test_a_list_may_give_relative_depths(tmp_path):
 def test_the_caption_says_of_bands_what_is_drawn(tmp_path, drawn_figures):
     few = DepthRow("accuracy", "dm", "x", 0.5, math.nan, math.nan, 3, 6, "clean → clean")
     many = DepthRow("accuracy", "dm", "x", 0.5, 0.4, 0.6, 6, 18, "clean → noisy")
-    bands = "Bands: intervals of 95 % over networks"
+    bands = "Bands: intervals of 95 percent over networks"
     bars = "fewer than four networks, from the lowest to the highest pair"
     for rows in ((few,), (many,), (few, many)):
         write_depth(tmp_path / "c.csv", rows)

@@ -18,16 +18,17 @@ from src.tables.truth_rows import DepthRow
 
 MAX_PANELS = 12  # on a page
 ON_DEPTH = (
-    "Relative depth: the share of a network's blocks up to a layer, the mean of both layers, at equal steps or, where "
-    "all pairs share it, at its place. Layers of different networks correspond if each is the nearest to the other in "
-    "depth."
+    "Relative depth: position of a layer among its network's blocks, from 0 to 1. A point stands at the mean of its "
+    "two layers, or at the nearest of equal steps where pairs of networks differ. Layers of different networks "
+    "correspond if each is the nearest to the other in depth."
 )
+ON_DIRECTIONS = "Measures of similarity: both directions of a pair of networks taken together."
 MAX_IN_CAPTION = 2  # pairs of groups without curves that a caption names
 
 SHOWN = {quantity.title: quantity for quantity in shown_in(IN_CURVES).values()}
 OF_MEASURE = {"similarity": SHARE, "distance": (0.0, math.inf)}
 POSSIBLE = {title: quantity.possible for title, quantity in SHOWN.items()} | OF_MEASURE
-RANGES = POSSIBLE | {"identification": (0.5, 1.0)}  # of the axes
+RANGES = POSSIBLE | {"accuracy": (-math.inf, 1.0), "identification": (0.5, 1.0)}  # of the axes
 OWN = {"own": 1.0}  # the value of the end network's own activations
 MARKS = {"identification": {"chance": 0.5}, "density ratio": OWN, "recall ratio": OWN}
 
@@ -132,6 +133,8 @@ def _caption(
         if title in quantities
     ]
     text = " ".join([text, *meanings])
+    if quantities & set(OF_MEASURES.values()):
+        text += f" {ON_DIRECTIONS}"
     if any(panel.marks == OWN for panel in page):
         text += " Own: the end network's own activations."
     if not all(row.layer for row in rows):
@@ -144,7 +147,7 @@ def _caption(
 def _on_points(page: Sequence[CurvePanel]) -> str:
     """Return the sentence of the caption on bands, bars and markers."""
     has_band = {not math.isnan(point.low) for point in points_of(page)}
-    bands = "Bands: intervals of 95 % over networks"
+    bands = "Bands: intervals of 95 percent over networks"
     bars = "bars, and open markers: fewer than four networks, from the lowest to the highest pair"
     if has_band == {True}:
         return f"{bands}."
