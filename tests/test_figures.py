@@ -460,10 +460,16 @@ def test_verdicts_differ_in_hatch_or_brightness():
 
 def test_lines_differ_in_colour_marker_and_style():
     with figures.styled():
-        looks = figures.looks_of_lines()
+        looks = figures.looks_of_lines(20)
     assert len({tuple(look.values()) for look in looks}) == 20
     for one, following in itertools.pairwise(looks):
         assert all(one[name] != following[name] for name in ("color", "marker", "linestyle"))
+
+
+def test_no_colour_is_twice_in_a_legend():
+    with figures.styled():
+        looks = figures.looks_of_lines(30)
+    assert len({look["color"] for look in looks}) == 30
 
 
 def test_curves_have_one_legend_and_layers_keep_their_order(tmp_path, drawn_figures):

@@ -13,14 +13,14 @@ from scipy import stats
 from src.collected import sections
 from src.collected.between_groups import values_of_verdicts
 from src.collected.verdicts import judge_runs
-from src.reports import figures, verdict_report
+from src.reports import figures, verdict_report, way_figure
 from src.statistics.intervals import of_share
 from src.tables.evaluation_rows import EvaluationRow, evaluation_file, read_evaluations
 from src.tables.similarity_rows import SimilarityRow
 from src.tables.tables import write_table
 from src.tables.training_rows import EpochRow
 from src.tables.verdict_rows import VerdictRow
-from src.values import Null
+from src.values import IntervalEstimate, Null
 from src.verdict import NOT_MATCHED, SIMILAR, UNDECIDED, Limits, kappa_within
 from tests.commands import caption_of, error_line, parse_matrix, read_csv, run, says
 from tests.goldens import DATA
@@ -598,7 +598,7 @@ def test_script_writes_table_sentences_and_maps(two_methods, drawn_figures):
     assert says(error_line(SCRIPT, "empty", cwd=two_methods), "empty: no finished", "run")
 
 
-def test_ways_of_unlike_end_networks_have_pages_of_their_own(tmp_path, drawn_figures):
+def test_ways_of_unlike_end_networks_have_axes_of_their_own_on_one_page(tmp_path, drawn_figures):
     write_run(tmp_path, "1", n_right=945)
     write_run(
         tmp_path, "2", n_right=945, end_model_path="h.pt", end_model_type="vit", end_layer="b"
@@ -606,11 +606,58 @@ def test_ways_of_unlike_end_networks_have_pages_of_their_own(tmp_path, drawn_fig
     write_evaluation(tmp_path, {"1": 0.5, "2": 0.5})
     write_way(tmp_path, {"2": {"b": 0.9, "head": 0.8}})
     run(SCRIPT, tmp_path, "-o", "v.csv", cwd=tmp_path)
-    ticks = [
-        [label.get_text() for label in drawn_figures[name].axes[0].get_xticklabels()]
-        for name in ("v_way.png", "v_way_2.png")
-    ]
+    panels = drawn_figures["v_way.png"].axes
+    ticks = [[label.get_text() for label in axes.get_xticklabels()] for axes in panels]
     assert ticks == [["y", "z", "output"], ["b", "head"]]
+    assert "v_way_2.png" not in drawn_figures
+
+
+def test_a_page_of_the_way_has_one_method_where_all_do_not_fit(tmp_path, drawn_figures):
+    numbers = [str(number) for number in range(way_figure.MAX_PANELS)]
+    for number in numbers:
+        write_run(tmp_path, number, n_right=945, end_layer=f"y{number}")
+    write_evaluation(tmp_path, dict.fromkeys(numbers, 0.5))
+    rows = judge_runs(runs_of(tmp_path))
+    methods = {
+        name: [replace(row, method=name) for row in rows[: len(rows) // n]]
+        for name, n in {"dm": 2, "tlm": 1}.items()
+    }
+    way_figure.draw_way(tmp_path / "v.png", methods, limits=Limits())
+    headings = [
+        {axes.get_title(loc="right").strip() for axes in drawn_figures[name].axes} - {""}
+        for name in ("v.png", "v_2.png")
+    ]
+    assert headings == [{"dm"}, {"tlm"}]
+
+
+def test_the_way_of_pairs_of_groups_has_means_over_their_pairs(tmp_path, drawn_figures):
+    """Lines that lose accuracy are pale, without bands and bars."""
+    write_run(tmp_path, "1", n_right=945)
+    write_run(tmp_path, "2", n_right=700, front_layer="lossy")
+    write_evaluation(tmp_path, {"1": 0.5, "2": 0.5})
+    rows = [
+        replace(
+            row,
+            networks=f"{front} → {end}",
+            kind="pairs of networks",
+            front_network=front,
+            end_network=end,
+            front_group=front[0],
+            end_group=end[0],
+            way={"y": IntervalEstimate(share, 0, 1), "z": IntervalEstimate(share, 0, 1)},
+        )
+        for row in judge_runs(runs_of(tmp_path))
+        for front, end, share in (("a1", "a2", 0.6), ("a2", "a1", 0.8), ("a1", "b1", 0.9))
+    ]
+    verdict_report.draw(tmp_path / "v.csv", sections.sections_of(rows), Limits())
+    panels = drawn_figures["v_way.png"].axes
+    headings = [axes.get_title(loc="right").strip() for axes in panels]
+    assert headings[0] == "a → a (2 pairs)"
+    pale, strong, *_ = panels[0].lines
+    assert list(strong.get_ydata()) == pytest.approx([0.7, 0.7])
+    assert pale.get_linewidth() < strong.get_linewidth()
+    bars = panels[0].collections[-1].get_segments()
+    assert [bar[:, 1].tolist() for bar in bars] == [[0.6, 0.8], [0.6, 0.8]]
 
 
 def test_a_verdict_replaces_the_figures_of_the_verdict_before(tmp_path):
@@ -635,7 +682,7 @@ def test_a_single_verdict_has_the_way_and_no_map(tmp_path, drawn_figures):
 
 
 def test_the_way_is_a_table_and_a_figure(tmp_path, drawn_figures):
-    """A panel has the lines of a few pairs; many pairs have a panel for each end layer."""
+    """A panel has the lines into an end layer."""
     for number in range(8):
         write_run(tmp_path, f"{number}", n_right=945, front_layer=f"l{number}")
     write_evaluation(tmp_path, {"0": 0.5, "1": 0.5})
@@ -661,7 +708,9 @@ def test_the_way_is_a_table_and_a_figure(tmp_path, drawn_figures):
     assert axes.get_title() == "into y"
     assert [text.get_text() for text in axes.texts] == ["0.75", "chance"]
     assert says(caption_of(drawn_figures["w_way.png"]), "below 0.75", "chance: 0.5")
-    assert says(caption_of(drawn_figures["w_way.png"]), "Bands: intervals of 95 % over images.")
+    assert says(
+        caption_of(drawn_figures["w_way.png"]), "Bands: intervals of 95 percent over images."
+    )
 
 
 def test_pairs_of_all_networks_are_tested_together(tmp_path):

@@ -7,6 +7,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from src.ground.grouping import grouped
 from src.reports.figures import (
     CHARACTER,
@@ -24,12 +26,12 @@ from src.reports.figures import (
 )
 
 if TYPE_CHECKING:
-    import numpy as np
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
 SHARE = (0.0, 1.0)  # the possible values of accuracies and other shares
 RATIO = 0.7  # of height and width of a panel
+HEIGHT = 1.25  # of the lowest panel, in inches
 MAX_COLUMNS = 4  # panels side by side
 MAX_UNLIKE = 3  # panels of several quantities side by side, unless a heading has four of them
 
@@ -40,6 +42,9 @@ PALE: dict[str, Any] = {"linewidth": 0.6, "markersize": 2.2, "alpha": 0.5}
 MARKS = ("-", ":", "--")  # styles of the lines across a panel
 
 
+Place = tuple[int, int]  # line and column of a panel
+
+
 class Point(NamedTuple):
     """A value of a curve; NaN stands for ends that are not known."""
 
@@ -48,6 +53,13 @@ class Point(NamedTuple):
     high: float = math.nan
     lowest: float = math.nan  # of the single values that it is the mean of
     highest: float = math.nan
+
+    @property
+    def drawn(self) -> tuple[float, float, float]:
+        """The value and the ends of its band, or else of its bar."""
+        if math.isnan(self.low):
+            return self.value, self.lowest, self.highest
+        return self.value, self.low, self.high
 
 
 # By rank, by layer or by another number; NaN leaves a gap
@@ -98,206 +110,225 @@ def curves(
         return
     letters = letters_of(range(len(panels)))
     are_alike = len({panel.y_label for panel in panels}) == 1
-    n_columns = _columns(panels, are_alike=are_alike)
-    n_lines = math.ceil(len(panels) / n_columns)
-    spans = _spans(panels, n_columns, layers)
-    widths = [last - first + 2 * MARGIN for first, last in spans]
     labels = lines or lines_of(panels)
+    places = _places(panels, are_alike=are_alike)
+    n_lines, n_columns = (1 + max(numbers) for numbers in zip(*places, strict=True))
+    layers_of_place = _layers_of(panels, places, layers)
+    widths = _widths(layers_of_place, n_columns)
     text = f"{caption} {_on_panels(panels, letters)}".strip()
     with new_figure(path, is_wide=n_columns > 1, title=title, caption=text) as figure:
-        looks = dict(zip(labels, itertools.cycle(looks_of_lines()), strict=False))
+        looks = dict(zip(labels, looks_of_lines(len(labels)), strict=True))
         em = font_size()
         grid = figure.subplots(
             n_lines,
             n_columns,
             squeeze=False,
-            sharex="col" if layers else True,
+            sharex=not layers,
             sharey=are_alike,
             width_ratios=widths,
         )
-        for axes in grid.flat[len(panels) :]:
-            axes.remove()
+        for place, axes in np.ndenumerate(grid):
+            if place not in places:
+                axes.remove()
         room = 0.85 * figure.get_figwidth() / sum(widths)
-        for number, (axes, panel) in enumerate(zip(grid.flat, panels, strict=False)):
-            _draw_panel(axes, panel, looks, layers)
+        for (line, column), panel in zip(places, panels, strict=True):
+            axes = grid[line, column]
+            _draw_panel(axes, panel, looks, layers_of_place[line, column], has_pale=bool(pale))
             _set_range(axes, panels if are_alike else [panel])
-            is_last = number % n_columns == n_columns - 1 or number == len(panels) - 1
-            _label_marks(axes, panel, is_beside=are_alike, is_last=is_last)
-        _write_titles(grid, panels, letters, [room * width for width in widths])
-        step = n_columns if are_alike else 1  # alike: the first panel of each line is labelled
-        for axes, panel in zip(grid.flat[::step], panels[::step], strict=False):
-            axes.set_ylabel(wrap(panel.y_label, RATIO * figure.get_figwidth() / n_columns))
-        _set_x_axes(grid, panels, spans, layers, x_range, room=room / em)
+            if not are_alike or (line, column + 1) not in places:
+                _label_marks(axes, panel)
+        _write_titles(grid, panels, places, letters, [room * width for width in widths])
+        for place, panel in zip(places, panels, strict=True):
+            if place[1] == 0 or not are_alike:
+                grid[place].set_ylabel(wrap(panel.y_label, HEIGHT))
+        _set_x_axes(grid, panels, layers_of_place, x_range, room=room / em)
         add_legend(figure, _handles(panels, looks, strong=strong, pale=pale))
         ratio = RATIO * sum(widths) / len(widths) / widths[0]
-        fit_height(figure, list(grid[:, 0]), lambda width: [ratio * width] * n_lines)
-        _write_x_label(grid, len(panels), x_label)
+        fit_height(figure, list(grid[:, 0]), lambda width: [max(HEIGHT, ratio * width)] * n_lines)
+        _write_x_label([axes for axes in grid[-1] if axes.figure], x_label)
 
 
-def _columns(panels: Sequence[CurvePanel], *, are_alike: bool) -> int:
-    """Return how many panels stand side by side: a line has whole headings if they are of equally
-    many panels."""
-    sizes = {
+def _places(panels: Sequence[CurvePanel], *, are_alike: bool) -> list[Place]:
+    """Return the place of each panel: side by side, and a heading that fits a line stays in one."""
+    sizes = [
         len(list(group)) for _, group in itertools.groupby(panels, lambda panel: panel.heading)
+    ]
+    largest = max(sizes)
+    most = MAX_COLUMNS if are_alike or largest == MAX_COLUMNS else MAX_UNLIKE
+    n_columns = most
+    if not 1 < largest <= most:  # lines are about equally long
+        size = len(panels) if largest == 1 else largest
+        n_columns = math.ceil(size / math.ceil(size / most))
+    places: list[Place] = []
+    line = column = 0
+    for size in sizes:
+        if column and column + size > n_columns:
+            line, column = line + 1, 0
+        for _ in range(size):
+            if column == n_columns:
+                line, column = line + 1, 0
+            places.append((line, column))
+            column += 1
+    return places
+
+
+def _layers_of(
+    panels: Sequence[CurvePanel], places: Sequence[Place], layers: Sequence[str]
+) -> dict[Place, list[str]]:
+    """Return the layers of the axis of each panel: from the first to the last of its curves, without
+    those of other headings, which are of another network.
+
+    Args:
+        layers: of all panels, in their order; empty: the curves are over numbers.
+    """
+    of_heading = {
+        heading: {layer for panel in headed for curve in panel.curves.values() for layer in curve}
+        for heading, headed in grouped(panels, lambda panel: panel.heading).items()
     }
-    size = max(sizes)
-    if len(sizes) == 1 < size <= MAX_COLUMNS < len(panels):
-        return size * (MAX_COLUMNS // size)
-    most = MAX_COLUMNS if are_alike or size == MAX_COLUMNS else MAX_UNLIKE
-    n_lines = math.ceil(len(panels) / most)
-    return most if size == MAX_COLUMNS else math.ceil(len(panels) / n_lines)
+    drawn = set().union(*of_heading.values())
+    layers_of_place = {}
+    for place, panel in zip(places, panels, strict=True):
+        others = drawn - of_heading[panel.heading]
+        axis = [layer for layer in layers if layer not in others]
+        numbers = [axis.index(layer) for curve in panel.curves.values() for layer in curve if axis]
+        layers_of_place[place] = axis[min(numbers) : max(numbers) + 1] if numbers else []
+    return layers_of_place
 
 
-def _spans(
-    panels: Sequence[CurvePanel], n_columns: int, layers: Sequence[str]
-) -> list[tuple[int, int]]:
-    """Return the first and the last layer of each column of panels; columns are alike over numbers."""
-    if not layers:
-        return [(0, 1)] * n_columns
-    spans = []
-    for column in range(n_columns):
-        places = [
-            layers.index(layer)
-            for panel in panels[column::n_columns]
-            for curve in panel.curves.values()
-            for layer in curve
-        ]
-        spans.append((min(places), max(places)))
-    return spans
+def _widths(layers_of_place: Mapping[Place, Sequence[str]], n_columns: int) -> list[float]:
+    """Return the width of each column in steps of layers; columns are alike over numbers."""
+    widths = [0.0] * n_columns
+    for (_, column), layers in layers_of_place.items():
+        width = len(layers) - 1 + 2 * MARGIN if layers else 1.0
+        widths[column] = max(widths[column], width)
+    return widths
 
 
 def _draw_panel(
-    axes: "Axes", panel: CurvePanel, looks: Mapping[str, Mapping[str, Any]], layers: Sequence[str]
+    axes: "Axes",
+    panel: CurvePanel,
+    looks: Mapping[str, Mapping[str, Any]],
+    layers: Sequence[str],
+    *,
+    has_pale: bool,
 ) -> None:
-    """Draw the curves of a panel, and the lines across it; pale lines lie below."""
+    """Draw the curves of a panel, and the lines across it; pale lines lie below.
+
+    Args:
+        has_pale: a panel of the figure may have pale lines, so that all others are strong.
+    """
     in_order = sorted(panel.curves, key=lambda label: label not in panel.pale)
     for label in in_order:
         look = dict(looks[label])
-        if panel.pale:
+        if has_pale:
             look |= PALE if label in panel.pale else STRONG
-        _draw(axes, panel.curves[label], look, layers, has_band=label not in panel.pale)
+        _draw(axes, panel.curves[label], look, layers)
     for style, value in zip(MARKS, panel.marks.values(), strict=False):
         axes.axhline(value, color="black", linewidth=0.8, linestyle=style, zorder=1)
     axes.grid()
 
 
-def _draw(
-    axes: "Axes", curve: Curve, look: Mapping[str, Any], layers: Sequence[str], *, has_band: bool
-) -> None:
+def _draw(axes: "Axes", curve: Curve, look: Mapping[str, Any], layers: Sequence[str]) -> None:
     """Draw a curve with the band of its intervals, or else with bars over its single values."""
     points = {layers.index(x) if layers else x: _point(value) for x, value in curve.items()}
     xs = sorted(points)
     values, low, high, lowest, highest = zip(*(points[x] for x in xs), strict=True)
     (line,) = axes.plot(xs, values, **look)
     colour = line.get_color()
-    if has_band:
-        axes.fill_between(xs, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.fill_between(xs, low, high, color=colour, alpha=0.15, linewidth=0)
     if all(map(math.isnan, low)) and not all(map(math.isnan, lowest)):
         line.set_markerfacecolor("white")
         axes.vlines(xs, lowest, highest, color=colour, alpha=0.4, linewidth=1.5)
 
 
-def _label_marks(axes: "Axes", panel: CurvePanel, *, is_beside: bool, is_last: bool) -> None:
-    """Label the lines across a panel: beside the last panel of a line, or inside of each."""
-    middle = sum(axes.get_ylim()) / 2
+def _label_marks(axes: "Axes", panel: CurvePanel) -> None:
+    """Label the lines across a panel, beside it."""
     for label, value in panel.marks.items():
-        if is_beside and is_last:
-            _write(axes, label, (1, value), offset=(2, 0), va="center")
-        elif not is_beside and value < middle:
-            _write(axes, label, (0, value), offset=(2, 1), va="bottom")
-        elif not is_beside:
-            _write(axes, label, (0, value), offset=(2, -2), va="top")
-
-
-def _write(
-    axes: "Axes", text: str, place: tuple[float, float], *, offset: tuple[int, int], va: str
-) -> None:
-    """Write a text at a share of the width of a panel and a value, moved by points."""
-    axes.annotate(
-        text,
-        place,
-        xycoords=("axes fraction", "data"),
-        xytext=offset,
-        textcoords="offset points",
-        va=va,
-    )
+        axes.annotate(
+            label,
+            (1, value),
+            xycoords=("axes fraction", "data"),
+            xytext=(2, 0),
+            textcoords="offset points",
+            va="center",
+        )
 
 
 def _write_titles(
-    grid: "np.ndarray",
+    grid: np.ndarray,
     panels: Sequence[CurvePanel],
+    places: Sequence[Place],
     letters: Mapping[int, str],
     widths: Sequence[float],
 ) -> None:
-    """Write the titles of panels, their letters, and a heading above the first panel that has it.
+    """Write the titles of panels, their letters, and a heading above the first panel of a line that
+    has it.
 
     Args:
         widths: of the columns, in inches.
     """
-    n_columns = grid.shape[1]
-    for start in range(0, len(panels), n_columns):
-        line = panels[start : start + n_columns]
-        titles = [wrap(panel.title, width) for panel, width in zip(line, widths, strict=False)]
-        n_lines = max(len(text.splitlines()) for text in titles)
-        column = 0
-        for heading, group in itertools.groupby(line, lambda panel: panel.heading):
-            n_panels = len(list(group))
+    titles = [
+        wrap(panel.title, widths[column]) for (_, column), panel in zip(places, panels, strict=True)
+    ]
+    for line, numbers in grouped(range(len(panels)), lambda number: places[number][0]).items():
+        n_lines = max(len(titles[number].splitlines()) for number in numbers)
+        headed = grouped(numbers, lambda number: panels[number].heading)
+        for heading, of_heading in headed.items():
+            columns = [places[number][1] for number in of_heading]
             if heading:
-                span = sum(widths[column : column + n_panels])
-                head_panel(grid[start // n_columns, column], wrap(heading, span), n_lines=n_lines)
-            column += n_panels
-        for number, text in enumerate(titles, start=start):
-            grid.flat[number].set_title(text)
-            if letters:
-                letter_panel(grid.flat[number], letters[number])
+                text = wrap(heading, sum(widths[column] for column in columns))
+                head_panel(grid[line, columns[0]], text, n_lines=n_lines)
+    for number, place in enumerate(places):
+        grid[place].set_title(titles[number])
+        if letters:
+            letter_panel(grid[place], letters[number])
 
 
 def _set_x_axes(
-    grid: "np.ndarray",
+    grid: np.ndarray,
     panels: Sequence[CurvePanel],
-    spans: Sequence[tuple[int, int]],
-    layers: Sequence[str],
+    layers_of_place: Mapping[Place, Sequence[str]],
     x_range: tuple[float, float] | None,
     *,
     room: float,
 ) -> None:
-    """Set the ends and the ticks of the horizontal axes, with labels where no panel is below.
+    """Set the ends and the ticks of the horizontal axes, with labels where no panel with the same
+    axis is below.
 
     Args:
         room: of a step of layers, in sizes of the font.
     """
-    n_columns = grid.shape[1]
-    longest = (1 + max(map(len, layers), default=0)) * CHARACTER
-    rotation = 0 if not layers or longest < room else 90
     has_values = any(not math.isnan(point.value) for point in points_of(panels))
-    for column, (first, last) in enumerate(spans):
-        axes = grid[0, column]
+    for (line, column), layers in layers_of_place.items():
+        axes = grid[line, column]
+        rotation = 0
         if layers:
-            axes.set_xticks(range(first, last + 1), layers[first : last + 1])
-            axes.set_xlim(first - MARGIN, last + MARGIN)
+            longest = (1 + max(map(len, layers))) * CHARACTER
+            rotation = 0 if longest < room else 90
+            axes.set_xticks(range(len(layers)), layers)
+            axes.set_xlim(-MARGIN, len(layers) - 1 + MARGIN)
         elif x_range is not None:
             axes.set_xlim(*_with_room(*x_range))
         elif has_values:  # without a value there is no logarithmic axis
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_formatter("{x:g}")
-    for axes in grid.flat[max(0, len(panels) - n_columns) : len(panels)]:
-        axes.tick_params(axis="x", labelbottom=True, labelrotation=rotation)
-    for axes in grid.flat[(len(panels) - 1) // n_columns * n_columns : len(panels)]:
-        axes.set_xlabel(" ")  # leaves room for the label of all axes
+        is_labelled = layers_of_place.get((line + 1, column)) != layers
+        axes.tick_params(axis="x", labelbottom=is_labelled, labelrotation=rotation)
+        if line == len(grid) - 1:
+            axes.set_xlabel(" ")  # leaves room for the label of all axes
 
 
-def _write_x_label(grid: "np.ndarray", n_panels: int, x_label: str) -> None:
+def _write_x_label(last_line: "Sequence[Axes]", x_label: str) -> None:
     """Write the label of the horizontal axes once, centred below the last line of panels."""
-    start = (n_panels - 1) // grid.shape[1] * grid.shape[1]
-    axes = grid.flat[start]
-    if start == n_panels - 1:
-        axes.set_xlabel(x_label)
+    first = last_line[0]
+    if len(last_line) == 1:
+        first.set_xlabel(x_label)
         return
-    figure = axes.figure
-    x = (axes.get_position().x0 + grid.flat[n_panels - 1].get_position().x1) / 2
-    _, y = figure.transFigure.inverted().transform(axes.xaxis.label.get_window_extent().p0)
+    figure = first.figure
+    x = (first.get_position().x0 + last_line[-1].get_position().x1) / 2
+    _, y = figure.transFigure.inverted().transform(first.xaxis.label.get_window_extent().p0)
     figure.text(
-        x, y, x_label, ha="center", va="bottom", size=axes.xaxis.label.get_size()
+        x, y, x_label, ha="center", va="bottom", size=first.xaxis.label.get_fontsize()
     ).set_in_layout(False)
 
 
@@ -345,7 +376,7 @@ def points_of(panels: Iterable[CurvePanel]) -> Iterator[Point]:
 
 def _set_range(axes: "Axes", panels: Sequence[CurvePanel]) -> None:
     """Let the vertical axis reach over the range of panels, and over all that is drawn in them."""
-    numbers = [*panels[0].y_range, *itertools.chain(*points_of(panels))]
+    numbers = [*panels[0].y_range, *itertools.chain(*(point.drawn for point in points_of(panels)))]
     numbers += itertools.chain(*(panel.marks.values() for panel in panels))
     drawn = list(filter(math.isfinite, numbers))
     if drawn:

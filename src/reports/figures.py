@@ -34,6 +34,7 @@ Place = TypeVar("Place", int, tuple[int, int])  # of a panel in a figure
 YELLOW = "#F0E442"
 BLUE = "#0072B2"
 VERMILION = "#D55E00"
+BRIGHTEST = 0.9  # of a colour map, of lines on white
 
 _to_draw: Collection[str] | None = None  # names of figures; None: all
 
@@ -187,11 +188,21 @@ def fit_height(
     layout.execute(figure)
 
 
-def looks_of_lines() -> list[dict[str, Any]]:
-    """Return the looks of the lines of a figure, such as colour and marker, in their order."""
+def looks_of_lines(n_lines: int) -> list[dict[str, Any]]:
+    """Return the looks of the lines of a figure, such as colour and marker, in their order.
+
+    More lines than the style has colours take theirs from its colour map, so that no two are equal.
+    """
     import matplotlib
 
-    return list(matplotlib.rcParams["axes.prop_cycle"])
+    settings = matplotlib.rcParams
+    cycle = list(settings["axes.prop_cycle"])
+    looks = [dict(cycle[number % len(cycle)]) for number in range(n_lines)]
+    if n_lines > len({look.get("color") for look in cycle}):
+        colour_map = matplotlib.colormaps[settings["image.cmap"]]
+        for number, look in enumerate(looks):
+            look["color"] = colour_map(BRIGHTEST * number / (n_lines - 1))
+    return looks
 
 
 def font_size() -> float:

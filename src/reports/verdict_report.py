@@ -157,13 +157,14 @@ def draw(
             drawn, groups, tests, limits, title=title, caption=f"{caption} {on_undecided}".strip()
         )
     caption = f"{caption} {_on_positions(rows)}".strip()
+    sections = list(chain.from_iterable(map(by_groups, parts)))
     if len(rows) > 1:
-        has_summary = any(part.is_summary for part in parts)
+        has_summary = any(section.is_summary for section in sections)
         text = f"{caption} {on_undecided}".strip() if has_summary else caption
-        _draw_maps(path, rows, parts, limits, title=title, caption=text)
+        _draw_maps(path, rows, sections, limits, title=title, caption=text)
     draw_way(
         path.with_name(f"{path.stem}_way.png"),
-        {name: part.rows for name, part in titled_in_figures(parts).items()},
+        {name: section.rows for name, section in titled_in_figures(sections).items()},
         limits=limits,
         title=title,
         caption=caption,
@@ -173,17 +174,16 @@ def draw(
 def _draw_maps(
     path: Path,
     rows: Sequence[VerdictRow],
-    parts: Sequence[Section],
+    sections: Sequence[Section],
     limits: Limits,
     *,
     title: str,
     caption: str,
 ) -> None:
-    """Draw the maps: a column of panels a section and a pair of groups, a line a quantity.
+    """Draw the maps: a column of panels a section, a line a quantity.
 
     The main figure ends with the verdicts. The further quantities have a figure for themselves.
     """
-    sections = list(chain.from_iterable(map(by_groups, parts)))
     has_summary = any(section.is_summary for section in sections)
     main_quantities = IN_SUMMARY if has_summary else IN_MAIN_FIGURE
     further = [

@@ -5,19 +5,26 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
+from typing import NamedTuple
 
-import numpy as np
-
+from src.collected.network_means import mean_over_pairs
 from src.ground.figure_files import page_of
 from src.ground.grouping import grouped
 from src.reports.curves import Curve, CurvePanel, Point, curves, lines_of, points_of
 from src.tables.matrices import known
+from src.tables.network_names import layer_in_words
 from src.tables.verdict_rows import VerdictRow
 from src.verdict import Limits
 
-MAX_LINES = 6  # pairs of layers that a panel shows together
 MAX_PANELS = 16  # on a page
 RANGE = (0.5, 1.0)  # of the axis: from chance to certainty
+
+
+class TitledPanels(NamedTuple):
+    """The panels under one title."""
+
+    method: str
+    panels: list[CurvePanel]
 
 
 def draw_way(
@@ -30,21 +37,24 @@ def draw_way(
 ) -> None:
     """Draw the shares of identified images over the layers of the end network, a line a stitch.
 
-    A title has one panel if it has few pairs of layers; otherwise a panel for each end layer. Lines
-    of stitches that lose more accuracy than the tolerance are pale. Several pages have numbers.
-    Nothing is drawn where identification was not measured.
+    A title has a panel for each end layer. Lines of stitches that lose more accuracy than the
+    tolerance are pale. Several pages have numbers. Nothing is drawn where identification was not
+    measured.
 
     Args:
         rows_of_title: the verdicts of each method and kind of networks; a title may be "". Rows with
-            equal layers are averaged.
+            equal layers are averaged over pairs of networks.
     """
-    panels_of_title = []
+    titled_panels: list[TitledPanels] = []
     for row_title, rows in rows_of_title.items():
         evaluated = [row for row in rows if row.way]
         if evaluated:
-            panels_of_title.append(_panels(", ".join(row_title.splitlines()), evaluated, limits))
+            panels = _panels(", ".join(row_title.splitlines()), evaluated, limits)
+            titled_panels.append(TitledPanels(evaluated[0].method, panels))
     in_order = _layers_of([row for rows in rows_of_title.values() for row in rows])
-    pages = _pages(panels_of_title)
+    pages = _pages(titled_panels)
+    has_means = any(len({row.networks for row in rows}) > 1 for rows in rows_of_title.values())
+    mean = "mean " if has_means else ""
     points = f"{100 * limits.tolerance:g} points"
     for number, page in enumerate(pages, start=1):
         layers_of_page = _layers_in(page)
@@ -54,10 +64,11 @@ def draw_way(
             f"similar image of its class (chance: 0.5). Where a line falls below {limits.identification:g}, the image "
             "counts as lost."
         )
+        if has_means:
+            text += " Means over the pairs of networks."
         if any(panel.pale for panel in page):
-            text += f" Pale: stitches that lose more than {points} of accuracy."
-        if not all(math.isnan(point.low) for point in points_of(page)):
-            text += " Bands: intervals of 95 % over images."
+            text += f" Pale: {mean}penalty above {points} of accuracy."
+        text += _on_intervals(page, has_means=has_means)
         if len(pages) > 1:
             text += f" Page {number} of {len(pages)}."
         curves(
@@ -65,7 +76,7 @@ def draw_way(
             page,
             x_label="layer of the end network",
             layers=[layer for layer in in_order if layer in layers_of_page],
-            lines=lines_of(chain.from_iterable(panels_of_title)),
+            lines=lines_of(chain.from_iterable(titled.panels for titled in titled_panels)),
             strong="keeps the accuracy",
             pale=f"loses more than {points}",
             title=title,
@@ -73,18 +84,41 @@ def draw_way(
         )
 
 
-def _pages(panels_of_title: Sequence[list[CurvePanel]]) -> list[list[CurvePanel]]:
-    """Return pages of panels.
+def _on_intervals(page: Sequence[CurvePanel], *, has_means: bool) -> str:
+    """Return the sentence of the caption on bands and bars; "" where lines have none."""
+    kinds = []
+    if any(not math.isnan(point.low) for point in points_of(page)):
+        kinds.append(f"bands: intervals of 95 percent over {'networks' if has_means else 'images'}")
+    if any(math.isnan(point.low) and not math.isnan(point.lowest) for point in points_of(page)):
+        kinds.append(
+            "bars and open markers: fewer than four networks, from the lowest to the highest pair"
+        )
+    if not kinds:
+        return ""
+    text = "; ".join(kinds)
+    if any(panel.pale for panel in page):
+        text += "; only for lines that keep the accuracy"
+    return f" {text[0].upper()}{text[1:]}."
 
-    Titles share a page if they have equally many panels, of the same layers: the ways of unlike end
-    networks have no axis in common.
+
+def _pages(titled_panels: Sequence[TitledPanels]) -> list[list[CurvePanel]]:
+    """Return pages of panels: one page if it has room, otherwise pages of each method.
+
+    Titles with the same end layers follow each other.
     """
+    parts = [list(titled_panels)]
+    if sum(len(titled.panels) for titled in titled_panels) > MAX_PANELS:
+        parts = list(grouped(titled_panels, lambda titled: titled.method).values())
     pages: list[list[CurvePanel]] = []
-    alike = grouped(panels_of_title, lambda panels: (len(panels), frozenset(_layers_in(panels))))
-    for (n_panels, _), of_layers in alike.items():
-        panels = list(chain.from_iterable(of_layers))
-        most = max(1, MAX_PANELS // n_panels) * n_panels if n_panels <= MAX_PANELS else MAX_PANELS
-        pages += [panels[first : first + most] for first in range(0, len(panels), most)]
+    for part in parts:
+        alike = grouped(part, lambda titled: frozenset(_layers_in(titled.panels)))
+        page: list[CurvePanel] = []
+        for titled in chain.from_iterable(alike.values()):
+            if page and len(page) + len(titled.panels) > MAX_PANELS:
+                pages.append(page)
+                page = []
+            page = [*page, *titled.panels]
+        pages += [page[start : start + MAX_PANELS] for start in range(0, len(page), MAX_PANELS)]
     return pages
 
 
@@ -98,22 +132,23 @@ def _layers_in(panels: Sequence[CurvePanel]) -> set[str]:
 
 
 def _panels(heading: str, rows: Sequence[VerdictRow], limits: Limits) -> list[CurvePanel]:
-    """Return the panels of a title: one for few pairs of layers, else one for each end layer."""
-    pairs = grouped(rows, lambda row: row.pair)
-    is_one = len(pairs) <= MAX_LINES
+    """Return the panels of a title: one for each end layer, with a line for each front layer."""
     marks = {f"{limits.identification:g}": limits.identification, "chance": 0.5}
     curves_of_panel: dict[str, dict[str, Curve]] = {}
     pale: dict[str, list[str]] = {}
-    for pair, of_pair in pairs.items():
-        title = "" if is_one else f"into {pair.end_layer}"
-        label = " → ".join(pair) if is_one else f"from {pair.front_layer}"
-        curves_of_panel.setdefault(title, {})[label] = _mean(of_pair)
+    for pair, of_pair in grouped(rows, lambda row: row.pair).items():
+        title = f"into {layer_in_words(pair.end_layer)}"
+        label = f"from {layer_in_words(pair.front_layer)}"
+        points = _mean(of_pair)
+        curve: Curve = points
         if fmean(known(row, name="penalty") for row in of_pair) > limits.tolerance:
             pale.setdefault(title, []).append(label)
+            curve = {layer: point.value for layer, point in points.items()}
+        curves_of_panel.setdefault(title, {})[label] = curve
     return [
         CurvePanel(
             lines,
-            "identified images",
+            "share of identified images",
             RANGE,
             title=title,
             heading=heading,
@@ -124,15 +159,23 @@ def _panels(heading: str, rows: Sequence[VerdictRow], limits: Limits) -> list[Cu
     ]
 
 
-def _mean(rows: Sequence[VerdictRow]) -> Curve:
-    """Return the mean share of rows at each layer of the way, with the interval of a single row."""
+def _mean(rows: Sequence[VerdictRow]) -> dict[str, Point]:
+    """Return the mean share of rows at each layer of the way, with its interval over networks; of a
+    single row, with the interval over images."""
     if len(rows) == 1:
         return {layer: Point(*share) for layer, share in rows[0].way.items()}
-    shares: dict[str, list[float]] = {}
+    shares: dict[str, dict[tuple[str, str], float]] = {}
     for row in rows:
+        networks = (str(row.front_network), str(row.end_network))
         for layer, share in row.way.items():
-            shares.setdefault(layer, []).append(share.value)
-    return {layer: float(np.mean(values)) for layer, values in shares.items()}
+            shares.setdefault(layer, {})[networks] = share.value
+    return {layer: _mean_point(values) for layer, values in shares.items()}
+
+
+def _mean_point(values: Mapping[tuple[str, str], float]) -> Point:
+    """Return the mean of values by pair of networks."""
+    mean = mean_over_pairs(values)
+    return Point(mean.value, mean.low, mean.high, min(values.values()), max(values.values()))
 
 
 def _layers_of(rows: Sequence[VerdictRow]) -> list[str]:
