@@ -15,6 +15,7 @@ from src.collected.measured import MeasuredLayer, MeasuredValue
 from src.collected.named_networks import NamedNetwork, named_networks
 from src.collected.verdicts import judge_runs
 from src.reports import figures
+from src.runs.network_pairs import CLASS_CONTROLS
 from src.runs.trained_with import training_of
 from src.tables.network_list import ListedNetwork, as_listed
 from src.tables.network_names import NetworkName
@@ -135,9 +136,9 @@ def test_groups_are_compared_by_permuting_networks(folder, drawn_figures):
     shares, penalties, _ = (axes.images[0].get_array() for axes in panels.values())
     assert shares.tolist() == [[1, 1], [0, 0]]
     assert penalties[0, 1] == pytest.approx(0.009) and penalties[1, 0] == pytest.approx(0.045)
-    assert says(caption_of(figure), "none can be below 0.05", "Rows: front group")
+    assert says(caption_of(figure), "smallest possible is 0.05", "not corrected")
     question = difference.replace("(", "").replace(")", "").replace(" − ", " against ")
-    assert says(caption_of(figure), f"{question} 0.1, 0.1, ", "2 pairs of layers")
+    assert says(caption_of(figure), f"{question}: 0.1, 0.1, ", "2 pairs of layers")
     run(SCRIPT, "c0-c1", "c1-c0", "--networks", "list.csv", "-o", "v.csv", cwd=folder)
     assert not (folder / "v_groups.png").exists()  # of the networks of before
 
@@ -173,6 +174,9 @@ def test_a_single_pair_of_two_groups_has_its_networks_in_the_title(tmp_path):
     parts = sections.by_groups(section)
     assert [*sections.titled_in_figures(parts)][0] == "resnet18 → resnet18 (2 pairs)"
     assert [*sections.titled_in_figures([section])] == [""]
+    alike = parts[0]._replace(rows=[replace(row, kind=CLASS_CONTROLS) for row in parts[0].rows])
+    titles = [*sections.titled_in_figures([parts[0], alike])]
+    assert titles == ["direct matching", "direct matching, class control"]
     other = section._replace(rows=[replace(row, method="trained") for row in section.rows])
     several = [*sections.titled_in_figures([*parts, other])]
     assert several[0] == "direct matching\nresnet18 → resnet18 (2 pairs)"
@@ -192,6 +196,23 @@ def test_a_list_must_be_readable_and_unlisted_networks_are_named_by_path(folder,
     assert "of 2 pairs of networks (a, b, c2.pt), on" in caption_of(drawn_figures["w.png"])
     assert {row["end_group"] for row in rows} == {"resnet18", "not listed"}
     assert not (folder / "w_group_tests.csv").exists()
+
+
+def test_figures_name_users_types_without_their_paths(tmp_path, drawn_figures):
+    types = dict.fromkeys("ab", "/home/me/nets.py:cnn") | dict.fromkeys(
+        "cd", "/home/me/nets.py:mlp"
+    )
+    for front, end in itertools.permutations(types, 2):
+        options = {"front_model_path": f"{front}.pt", "end_model_path": f"{end}.pt"}
+        options |= {"front_model_type": types[front], "end_model_type": types[end]}
+        write_run(tmp_path / f"{front}-{end}", "0", n_right=900, end_layer="x", **options)
+    pairs = [f"{front}-{end}" for front, end in itertools.permutations(types, 2)]
+    out, _ = run(SCRIPT, *pairs, "-o", "v.csv", cwd=tmp_path)
+    captions = list(map(caption_of, drawn_figures.values()))
+    assert says(out, "(cnn → cnn) − (cnn → mlp)") and "/home" not in out
+    assert any("cnn → cnn against cnn → mlp" in caption for caption in captions)
+    texts = [text.get_text() for figure in drawn_figures.values() for text in figure.findobj(Text)]
+    assert not any("/home" in text for text in [*texts, *captions])
 
 
 def test_networks_that_the_list_lacks_are_in_no_group(folder):

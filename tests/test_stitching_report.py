@@ -77,7 +77,7 @@ def test_the_caption_says_what_all_rows_share():
     assert says(
         of_two, "Stitches resnet18 → resnet18, on", "Task loss matching: trained for 3 epochs"
     )
-    assert says(of_two, "closed forms: 100.", "Direct matching: least squares.")
+    assert says(of_two, "fitted to 100 training images", "Direct matching: least squares.")
     soft = stitch_row(objective="soft", init="pinv")
     assert says(
         describe_stitches([soft]), "Soft matching: trained for 3", "KL", "from least squares."

@@ -19,6 +19,7 @@ from src.collected.measured import MeasuredLayer, MeasuredValue, NetworkPair
 from src.collected.named_networks import UNLISTED, NamedNetwork
 from src.ground.console import listed, note
 from src.ground.grouping import grouped
+from src.ground.user_code import titles_in
 from src.runs.network_pairs import PAIRS
 from src.statistics.permutations import END, FRONT, Permuted, permutation_test
 from src.tables.matrices import known
@@ -59,7 +60,7 @@ class Question(NamedTuple):
         return f"{self.group} → {self.second}"
 
     def __str__(self) -> str:
-        return f"({self.within}) − ({self.across})"
+        return f"({titles_in(self.within)}) − ({titles_in(self.across)})"
 
 
 def values_of_verdicts(

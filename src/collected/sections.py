@@ -5,7 +5,8 @@ from itertools import chain
 from typing import NamedTuple
 
 from src.ground.grouping import grouped
-from src.ground.user_code import title_of
+from src.ground.user_code import title_of, titles_in
+from src.runs.network_pairs import IN_SHORT
 from src.tables.architectures import architecture_pairs
 from src.tables.verdict_rows import VerdictRow
 
@@ -31,8 +32,8 @@ class Section(NamedTuple):
         row = self.rows[0]
         groups = {(row.front_group or "unknown", row.end_group or "unknown") for row in self.rows}
         if self.is_summary and len(groups) == 1:
-            kind = row.kind.removesuffix(" of networks")
-            return f"{' → '.join(map(title_of, *groups))} ({self.n_networks} {kind})"
+            counted = ", ".join(filter(None, [f"{self.n_networks} pairs", IN_SHORT.get(row.kind)]))
+            return f"{' → '.join(map(title_of, *groups))} ({counted})"
         return self.title.removeprefix(row.method).removeprefix(", ")
 
 
@@ -85,20 +86,31 @@ def by_groups(section: Section) -> list[Section]:
     if not section.is_summary or not 1 < len(parts) <= MAX_GROUP_PAIRS:
         return [section]
     return [
-        _part(section, f"{section.method}, {front_group} → {end_group}", rows)
-        for (front_group, end_group), rows in parts.items()
+        _part(section, f"{section.method}, {titles_in(' → '.join(map(str, groups)))}", rows)
+        for groups, rows in parts.items()
     ]
 
 
 def titled_in_figures(sections: Sequence[Section]) -> dict[str, Section]:
-    """Return sections by short titles: their networks, below the method if there are several."""
+    """Return sections by short titles: their networks, below the method if there are several.
+
+    Of equally many pairs of networks of one group, the method and the kind of the pairs are the title.
+    """
     if len(sections) == 1:
         return {"": sections[0]}
-    methods = {section.rows[0].method for section in sections}
+    rows = list(chain.from_iterable(section.rows for section in sections))
+    methods = {row.method for row in rows}
+    groups = {group for row in rows for group in (row.front_group, row.end_group)}
+    numbers = {section.n_networks for section in sections}
+    are_alike = len(groups) == len(numbers) == 1 and sections[0].is_summary
     titled = {}
     for section in sections:
-        method = section.rows[0].method if len(methods) > 1 else ""
-        titled[f"{method}\n{section.networks}".strip()] = section
+        row = section.rows[0]
+        method = row.method if len(methods) > 1 else ""
+        title = f"{method}\n{section.networks}".strip()
+        if are_alike:
+            title = ", ".join(filter(None, [row.method, IN_SHORT.get(row.kind)]))
+        titled[title] = section
     if len(titled) < len(sections):  # a group has several architectures
         return {section.title: section for section in sections}
     return titled

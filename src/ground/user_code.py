@@ -45,6 +45,11 @@ def title_of(name: str) -> str:
     return place_and_function(name)[1] if is_user_code(name) else name
 
 
+def titles_in(pair: str) -> str:
+    """Return a pair of names, such as "FILE.py:f → g", with their titles."""
+    return " → ".join(map(title_of, pair.split(" → ")))
+
+
 def absolute(name: str, folder: Path = Path()) -> str:
     """Return the name of user code with the absolute path of its file; all further names stay.
 

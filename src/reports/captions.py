@@ -82,7 +82,9 @@ def describe_stitches(
         methods |= dict.fromkeys(map(describe_method, of_method))
     networks = stitched_networks(rows, names)
     kind = common(rows, "stitching_type")
-    n_matched = common([row for row in rows if row.init not in STARTS], "n_pinv_init_samples")
+    matched = [row for row in rows if row.init not in STARTS]
+    numbers = [str(getattr(row, "n_matched", None) or row.n_pinv_init_samples) for row in matched]
+    counts = sorted(int(number) for number in numbers if number.isdecimal())
     sentence = headline(
         f"Stitches {networks}".strip(),
         data=common(rows, "dataset"),
@@ -90,9 +92,11 @@ def describe_stitches(
     )
     if kind in STITCHING_TYPES:
         sentence += f" Stitching layers: {STITCHING_TYPES[kind].words}."
-    if n_matched:
-        text = "as many as the pair of layers needs" if n_matched == "auto" else n_matched
-        sentence += f" Training images for closed forms: {text}."
+    if counts:
+        ends = dict.fromkeys(f"{count:,}" for count in (counts[0], counts[-1]))
+        sentence += f" Closed forms are fitted to {' to '.join(ends)} training images."
+    if len({row.class_control for row in rows}) > 1:
+        methods["Class control: the front is its class beside an untrained network."] = None
     return " ".join([sentence, *methods]).strip()
 
 

@@ -78,8 +78,8 @@ def _on_tests(tests: Sequence[GroupTestRow]) -> str:
     lowest = max(test.lowest_p for test in tests)
     titles = ", ".join(map(title_of, SHOWN))
     texts = [
-        f"Pairs of groups were compared by permutations of the networks; two-sided p-values for {titles} (none can be "
-        f"below {lowest:.2g})."
+        f"Two-sided p-values of permutations of the networks, for {titles} (the smallest possible is {lowest:.2g}; "
+        "not corrected for the number of tests)."
     ]
     by_method = grouped(tests, lambda test: test.method)
     for method, of_method in by_method.items():
@@ -89,20 +89,14 @@ def _on_tests(tests: Sequence[GroupTestRow]) -> str:
 
 
 def _answers(tests: Sequence[GroupTestRow]) -> list[str]:
-    """Return the p-values of each question; questions with the lowest possible ones stand together."""
-    at_lowest = []
+    """Return the p-values of each question."""
     answers = []
     questions = grouped(tests, lambda test: (test.within, test.across))
     for (within, across), of_question in questions.items():
         shown = {test.quantity: test for test in of_question if test.quantity in SHOWN}
-        question = f"{within} against {across}"
-        if all(math.isclose(test.p_value, test.lowest_p) for test in shown.values()):
-            at_lowest.append(question)
-        else:
-            numbers = [f"{shown[name].p_value:.2g}" if name in shown else "–" for name in SHOWN]
-            answers.append(f"{question} {', '.join(numbers)}")
-    if at_lowest:
-        answers.append(f"all at the lowest value: {', '.join(at_lowest)}")
+        question = f"{user_code.titles_in(within)} against {user_code.titles_in(across)}"
+        numbers = [f"{shown[name].p_value:.2g}" if name in shown else "–" for name in SHOWN]
+        answers.append(f"{question}: {', '.join(numbers)}")
     if len(answers) > MAX_QUESTIONS:
         answers[MAX_QUESTIONS:] = [f"{len(answers) - MAX_QUESTIONS} more in the CSV of tests"]
     return answers

@@ -6,10 +6,11 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
+from src.ground.console import listed
 from src.ground.figure_files import page_of, remove_figure
 from src.ground.grouping import grouped
 from src.reports.figures import (
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colorbar import Colorbar
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import LayoutEngine
 
 # Lengths in sizes of the font
 CELL = 2.4  # the width of a cell with a number of four characters
@@ -145,7 +147,7 @@ def _n_that_fit(panels: Sequence[Panel], room: float, cell: float) -> int:
 
 def _room_of_panel(panels: Sequence[Panel], room: float, n_columns: int) -> float:
     """Return the width that each of some panels side by side has beside the names of rows."""
-    names = [list(panel.matrix.rows) for panel in panels]
+    names = [panel.matrix.row_titles for panel in panels]
     width_of_names = AXIS_LABEL + CHARACTER * max(map(len, itertools.chain(*names)))
     n_with_names = 1 if all(rows == names[0] for rows in names) else n_columns
     return (room - n_with_names * width_of_names) / n_columns
@@ -287,12 +289,11 @@ def _draw(
                 axes.set_ylabel(wrap(page[place].label, expected[line]))
             if letters:
                 letter_panel(axes, letters[place])
-        _write_titles(
-            grid, page, [layout.room * len(n_columns) * n / sum(n_columns) for n in n_columns]
-        )
         _explain_colours(figure, grid, page, layout)
         add_legend(figure, _handles(page, labels), handlelength=1.4, columnspacing=1)
         side = figure.supylabel(labels.rows) if layout.is_table else None
+        cast("LayoutEngine", figure.get_layout_engine()).execute(figure)  # titles need the widths
+        _write_titles(grid, page, figure.get_figwidth() / em)
         fit_height(figure, list(grid[:, 0]), heights)
         if side:
             side.set_y((grid[0, 0].get_position().y1 + grid[-1, 0].get_position().y0) / 2)
@@ -328,10 +329,12 @@ def _draw_names(
     """Write the names on the axes of a panel where no neighbour has them."""
     line, column = place
     matrix = page[place].panel.matrix
-    longest = CHARACTER * max(map(len, matrix.columns))
-    has_room = longest < layout.room / len(matrix.columns) - 1
-    axes.set_xticks(range(len(matrix.columns)), matrix.columns, rotation=0 if has_room else 90)
-    axes.set_yticks(range(len(matrix.rows)), matrix.rows)
+    longest = CHARACTER * max(map(len, matrix.column_titles))
+    has_room = longest < layout.room / len(matrix.columns) - 0.5
+    axes.set_xticks(
+        range(len(matrix.columns)), matrix.column_titles, rotation=0 if has_room else 90
+    )
+    axes.set_yticks(range(len(matrix.rows)), matrix.row_titles)
     axes.tick_params(length=0)  # a tick beside a number looks like its sign
     left = page.get((line, column - 1))
     if left and left.panel.matrix.rows == matrix.rows:
@@ -345,13 +348,14 @@ def _draw_names(
         axes.set_xlabel(labels.columns)
 
 
-def _write_titles(grid: "np.ndarray", page: Page, widths: Sequence[float]) -> None:
+def _write_titles(grid: "np.ndarray", page: Page, width: float) -> None:
     """Write the titles of panels where the panel above has another one, and their headings.
 
     Args:
-        widths: of the columns, in sizes of the font.
+        width: of the figure, in sizes of the font.
     """
     em = font_size()
+    widths = {column: width * grid[line, column].get_position().width for line, column in page}
     for line in range(grid.shape[0]):
         titled = {}
         for column in range(grid.shape[1]):
@@ -473,11 +477,11 @@ def _on_scales(page: Page) -> Iterator[str]:
         yield f"Bright is similar; low values are bright in {'; '.join(turned)}."
     limits = {name: panel.limit for name, panel in panels.items() if not math.isnan(panel.limit)}
     if limits:
-        marks = " and ".join(f"{limit:g} ({name})" for name, limit in limits.items())
+        marks = listed(f"{limit:.3g} ({name})" for name, limit in limits.items())
         yield f"Lines on the colour bars: limits of similar pairs, {marks}."
     uneven = [name for name, panel in panels.items() if panel.is_uneven]
     if uneven:
-        yield f"Not linear, with half of the colours on either side of the limit: {'; '.join(uneven)}."
+        yield f"Half of the colours lie on either side of the limit of {'; '.join(uneven)}."
 
 
 def _caption(page: Page, layout: Layout, labels: Labels, caption: str) -> str:

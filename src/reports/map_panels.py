@@ -46,7 +46,9 @@ class HeatMap(NamedTuple):
     # The values of the darkest and of the brightest colour. A distance has (1, 0). An infinite end
     # fits the values of the figure.
     scale: tuple[float, float] = (0.0, 1.0)
-    limit: float = math.nan  # what the values are judged by: the middle of the colours, and marked
+    # What the values are judged by: marked, and the middle of the colours unless they are linear
+    limit: float = math.nan
+    is_linear: bool = False
     colours: str = ""  # matplotlib's colour map; "": bright at the second end of the scale
     marked: Collection[tuple[str, str]] = ()  # row and column of cells with a red corner
     unsure: Collection[tuple[str, str]] = ()  # row and column of cells that are hatched
@@ -62,7 +64,7 @@ class HeatMap(NamedTuple):
         if quantity.scale is None:
             raise ValueError(f"{quantity.title} has no scale for the colours of a heat map")
         colours = TWO_SIDED if quantity.is_two_sided else ""
-        return cls(matrix, quantity.scale, limit, colours, meaning=quantity.description)
+        return cls(matrix, quantity.scale, limit, colours=colours, meaning=quantity.description)
 
     @classmethod
     def difference(cls, matrix: Matrix) -> "HeatMap":
@@ -84,10 +86,10 @@ class HeatMap(NamedTuple):
 
     @property
     def is_uneven(self) -> bool:
-        """Whether the limit lies beside the middle of the scale, and the colours on either side of it
-        have scales of their own."""
+        """Whether the colours on either side of the limit have scales of their own."""
         low, high = sorted(self.scale)
-        return low < self.limit < high and not math.isclose(self.limit, (low + high) / 2)
+        is_middle = math.isclose(self.limit, (low + high) / 2)
+        return low < self.limit < high and not (self.is_linear or is_middle)
 
     @property
     def numbers(self) -> list[float]:
@@ -111,7 +113,7 @@ class HeatMap(NamedTuple):
         if math.isinf(high):
             largest = max((value - low for value in values if value > low), default=0.25)
             high = low + 2.0 ** max(-2, math.ceil(math.log2(largest)))  # equal for alike figures
-        if low < self.limit < high:
+        if self.is_uneven:
             return TwoSlopeNorm(self.limit, low, high)
         return Normalize(low, high)
 

@@ -3,10 +3,12 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from src.reports.captions import common
 from src.reports.figures import BLUE, VERMILION, YELLOW
 from src.reports.grid_figures import STITCHED
 from src.reports.heat_maps import maps_figure
@@ -36,12 +38,23 @@ class JudgedPair(PairOfLayers, Protocol):
         """One of `VERDICTS`."""
 
 
-def heat_map(quantity: str, matrix: Matrix, limits: Limits) -> HeatMap:
-    """Return the heat map of a matrix of a quantity, with the limit that the verdict judges it by."""
+def heat_map(
+    quantity: str, matrix: Matrix, limits: Limits, *, end_accuracy: float = math.nan
+) -> HeatMap:
+    """Return the heat map of a matrix of a quantity, with the limit that the verdict judges it by.
+
+    Args:
+        end_accuracy: of the end network; NaN: of several, so that accuracies have no common limit.
+    """
     if quantity == "penalty":
         darkest = min(TOLERANCES * limits.tolerance, 1) or 1
         meaning = QUANTITIES[quantity].description
         return HeatMap(matrix, (darkest, 0), limits.tolerance, meaning=meaning)
+    if quantity == "accuracy" and not math.isnan(end_accuracy):
+        panel = HeatMap.of(matrix, QUANTITIES[quantity], limit=end_accuracy - limits.tolerance)
+        return panel._replace(
+            is_linear=True, meaning=f"{panel.meaning}; end network: {end_accuracy:.3f}"
+        )
     limit = limits.identification if quantity == "identification" else math.nan
     return HeatMap.of(matrix, QUANTITIES[quantity], limit=limit)
 
@@ -86,11 +99,15 @@ def figure_of(
         rows_of_title: the stitches of two networks in each column of panels, by its title.
         caption: a text for below the figure, in front of the rule.
     """
+    all_rows = chain.from_iterable(rows_of_title.values())
+    end_accuracy = float(common(all_rows, "end_accuracy") or math.nan)
     panels: dict[str, dict[str, Panel]] = {}
     for title, rows in rows_of_title.items():
         of_quantities: dict[str, Panel] = {}
         for name in IN_MAIN_FIGURE:
             matrix = pivot(rows, partial(known, name=name))
-            of_quantities[QUANTITIES[name].title] = heat_map(name, matrix, limits)
+            of_quantities[QUANTITIES[name].title] = heat_map(
+                name, matrix, limits, end_accuracy=end_accuracy
+            )
         panels[title if len(rows_of_title) > 1 else ""] = of_quantities | verdict_map(rows, limits)
     return maps_figure(panels, labels=STITCHED, caption=caption)

@@ -16,6 +16,9 @@ from src.collected.sections import Section, by_groups, titled_in_figures
 from src.ground.console import decimals, result, table
 from src.ground.files import write_text
 from src.ground.grouping import grouped
+from src.ground.user_code import title_of as title_of_code
+from src.ground.user_code import titles_in
+from src.reports.captions import common
 from src.reports.grid_figures import labels_of
 from src.reports.group_maps import SHARE_TITLE, draw_groups, title_of
 from src.reports.heat_maps import maps
@@ -105,7 +108,8 @@ def print_groups(rows: Sequence[GroupRow]) -> None:
     titles = [SHARE, *(QUANTITIES[name].title for name in IN_SUMMARY)]
     for method, rows_of_method in grouped(rows, lambda row: row.method).items():
         lines = [
-            f"{row.front_group} → {row.end_group} ({row.n_networks})" for row in rows_of_method
+            f"{title_of_code(row.front_group)} → {title_of_code(row.end_group)} ({row.n_networks})"
+            for row in rows_of_method
         ]
         values = [[row.values.get(name, np.nan) for name in columns] for row in rows_of_method]
         title = f"groups (and pairs of networks), {method}, means over {rows_of_method[0].layers}"
@@ -192,13 +196,14 @@ def _draw_maps(
         if name not in main_quantities and is_known(rows, name)
     ]
     detector = _most_used_detector(rows)
+    end_accuracy = float(common(rows, "end_accuracy") or np.nan)
     main_maps: dict[str, dict[str, Panel]] = {}
     further_maps: dict[str, dict[str, Panel]] = {}
     titled = titled_in_figures(sections)
     for row_title, section in titled.items():
         first, *others = main_quantities
         main_maps[row_title] = {
-            **_heat_maps(section, [first], limits),
+            **_heat_maps(section, [first], limits, end_accuracy=end_accuracy),
             **_auroc_map(section, detector, limits),
             **_heat_maps(section, others, limits),
             **_verdicts(section, limits),
@@ -211,13 +216,17 @@ def _draw_maps(
         maps(drawn, further_maps, labels=labels, title=title, caption=caption)
 
 
-def _heat_maps(section: Section, names: Sequence[str], limits: Limits) -> dict[str, Panel]:
+def _heat_maps(
+    section: Section, names: Sequence[str], limits: Limits, *, end_accuracy: float = np.nan
+) -> dict[str, Panel]:
     """Return the heat map of each quantity of a section, or of its mean over pairs of networks."""
     mean = "mean " if section.is_summary else ""
-    return {
-        f"{mean}{QUANTITIES[name].title}": heat_map(name, mean_of(section.rows, name), limits)
-        for name in names
-    }
+    panels: dict[str, Panel] = {}
+    for name in names:
+        matrix = mean_of(section.rows, name)
+        panel = heat_map(name, matrix, limits, end_accuracy=end_accuracy)
+        panels[f"{mean}{QUANTITIES[name].title}"] = panel
+    return panels
 
 
 def _most_used_detector(rows: Sequence[VerdictRow]) -> str:
@@ -394,7 +403,8 @@ def _on_groups(tests: Sequence[GroupTestRow]) -> Iterator[str]:
                 answer = answer_of_quantity[name]
                 difference = decimals(answer.difference, sign="+")
                 parts.append(f"{title_of(name)} {difference} (p = {answer.p_value:.2g})")
-        yield f"({within}) − ({across}), {tests[0].method}: {', '.join(parts)}."
+        question = f"({titles_in(within)}) − ({titles_in(across)})"
+        yield f"{question}, {tests[0].method}: {', '.join(parts)}."
     if len(questions) > MAX_TESTS:
         yield f"{len(questions) - MAX_TESTS} more comparisons of groups are in the CSV of tests."
     lowest = max(test.lowest_p for test in tests)

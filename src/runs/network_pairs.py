@@ -11,6 +11,12 @@ SAME_RUN = "pairs of a network with itself"  # at the same or another epoch
 UNTRAINED_FRONT = "pairs with an untrained front network"
 UNTRAINED_END = "pairs with an untrained end network"
 CLASS_CONTROLS = "pairs with the class of a front network beside an untrained one"
+IN_SHORT = {  # in headings, of pairs that are not of two trained networks
+    SAME_RUN: "of a network with itself",
+    UNTRAINED_FRONT: "untrained front",
+    UNTRAINED_END: "untrained end",
+    CLASS_CONTROLS: "class control",
+}
 KINDS = (PAIRS, SAME_RUN, UNTRAINED_FRONT, UNTRAINED_END, CLASS_CONTROLS)
 
 

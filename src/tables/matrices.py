@@ -47,6 +47,21 @@ class Matrix(NamedTuple):
     columns: Sequence[str]
     values: Sequence[Sequence[Any]]  # (rows, columns)
 
+    @property
+    def row_titles(self) -> list[str]:
+        """The labels of the rows in figures."""
+        return list(map(title_of_layer, self.rows))
+
+    @property
+    def column_titles(self) -> list[str]:
+        """The labels of the columns in figures."""
+        return list(map(title_of_layer, self.columns))
+
+
+def title_of_layer(name: str) -> str:
+    """Return the name of a layer for figures and captions; a number alone is no name."""
+    return f"layer {name}" if name.isdecimal() else name
+
 
 def pivot(
     rows: Iterable[Row], value: Callable[[Row], object], *, missing: object = math.nan

@@ -90,7 +90,7 @@ QUANTITIES = {
     "penalty": Quantity(
         "penalty",
         STITCHING,
-        "accuracy of the end network minus accuracy of the stitched network",
+        "accuracy of the end network minus that of the stitched network",
         scale=(1, 0),
         shown_in=(IN_VERDICT, IN_TRUTH),
         is_derived=True,
@@ -156,8 +156,8 @@ QUANTITIES = {
     "kappa_within": Quantity(
         "κ within strata",
         VERDICT,
-        "agreement of the predictions of stitched and end network (Cohen's κ; 0: as by chance, 1: "
-        "equal), among images of one label and one class predicted by the front network",
+        "Cohen's κ of the predictions of stitched and end network (0: chance, 1: equal) among images "
+        "of one label and one prediction of the front network",
         scale=(0, math.inf),
         shown_in=(IN_VERDICT, IN_TRUTH),
     ),
@@ -193,7 +193,8 @@ QUANTITIES = {
         "AUROC",
         DETECTOR,
         "area under the ROC curve of the detector for stitched activations (OOD) against the end "
-        "network's own (ID); at ½ it does not tell the two apart, at 1 it does always",
+        "network's own (ID); 1: it always tells the two apart, ½: it does not, below ½: the stitched "
+        "activations look more typical than the network's own",
         scale=(0, 1),
         is_two_sided=True,
         shown_in=(IN_EVALUATION, IN_TRUTH),
@@ -209,8 +210,8 @@ QUANTITIES = {
     "fpr95": Quantity(
         "FPR95",
         DETECTOR,
-        "share of the stitched activations that the detector accepts when it accepts 95 % of "
-        "the end network's own",
+        "share of the stitched activations that the detector accepts when it accepts 95 percent "
+        "of the end network's own",
         scale=(0, 1),
         shown_in=(IN_EVALUATION,),
     ),
@@ -229,9 +230,9 @@ QUANTITIES = {
     "identification": Quantity(
         "identification",
         VALIDITY,
-        "smallest share of the test images, over the layers from the end layer to the output, whose "
-        "stitched activation is nearer to the end network's own activation of the image than to that "
-        "of a similar image of its class; ½ is chance",
+        "share of the test images whose stitched activation is nearer to the end network's own "
+        "activation of the image than to that of a similar image of its class, the smallest from the "
+        "end layer to the output; ½ is chance",
         scale=(0.5, 1),
         possible=(0, 1),
         shown_in=(IN_EVALUATION, IN_VERDICT, IN_CURVES, IN_TRUTH),
