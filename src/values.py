@@ -65,8 +65,10 @@ def weakest_layer(shares: Mapping[str, float]) -> str:
 
 
 def has_converged(losses: Sequence[float]) -> bool:
-    """Return whether a training loss hardly fell over the last fifth of the epochs: by at most 2 %,
-    and by at most 2 % of its fall since the first epoch or 0.5 %.
+    """Return whether a training loss hardly fell over the last fifth of the epochs.
+
+    The fall is at most 2 % of the loss. It is also at most 0.5 % of the loss, or 2 % of the fall since
+    the first epoch if this is more.
 
     A loss that has hardly begun to fall falls by a small share of itself, and by a large share of
     its whole fall. It is True without training, and False after a single epoch.
@@ -180,8 +182,10 @@ class StitchValidity(NamedTuple):
 
 
 class Null(NamedTuple):
-    """A similarity against values when the images of one network are permuted (Gröger et al. 2026):
-    its own, or the largest ones over pairs of layers."""
+    """A similarity against values when the images of one network are permuted (Gröger et al. 2026).
+
+    The values are of the same layers, or the largest over pairs of layers.
+    """
 
     p_value: float  # (1 + permutations that are as similar) / (1 + permutations)
     null_95: float  # 95 % of permutations are less similar

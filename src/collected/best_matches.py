@@ -278,8 +278,10 @@ def _share(rows: Sequence[BestMatchRow]) -> MatchShareRow:
 
 
 def tables_of_shares(rows: Sequence[BestMatchRow]) -> dict[str, Matrix]:
-    """Return how often best matches are the corresponding layers: a table for each method and side,
-    by its title, with a line a pair of groups and a column a measure."""
+    """Return the shares of corresponding best matches, in a table by title for each method and side.
+
+    A table has a line for each pair of groups, and a column for each measure.
+    """
     tables = {}
     by_method = grouped(match_shares(rows), lambda row: (row.method, row.dataset, row.side))
     for (method, dataset, side), shares in by_method.items():
@@ -299,8 +301,10 @@ def tables_of_shares(rows: Sequence[BestMatchRow]) -> dict[str, Matrix]:
 
 
 def tables_of_layers(rows: Sequence[BestMatchRow]) -> dict[str, Matrix]:
-    """Return the best matches of layers: a table for each pair of architectures, method, data set and
-    side, by its title, with a line a layer and a column a measure.
+    """Return the best matches of layers, in tables by title.
+
+    There is a table for each pair of architectures, method, data set and side. It has a line for each
+    layer, and a column for each measure.
 
     A cell has the layer that is the best match in most pairs of networks, and in how many.
     """

@@ -66,8 +66,9 @@ class Question(NamedTuple):
 def values_of_verdicts(
     rows: Sequence[VerdictRow], networks: Iterable[NamedNetwork]
 ) -> Iterator[MeasuredValue]:
-    """Yield the quantities by which groups of networks are compared, of methods with several pairs
-    of independent networks.
+    """Yield the quantities by which groups of networks are compared.
+
+    Only methods with several pairs of independent networks have such quantities.
 
     Args:
         networks: all networks of the rows.

@@ -41,8 +41,11 @@ def experiments_of(
 
 
 def printed_matrices(rows: Sequence[StitchRow], names: Names | None = None) -> dict[str, Matrix]:
-    """Return the accuracies to print, by title: the matrices of a figure, or of a sweep over ranks
-    one matrix (pairs of layers, ranks)."""
+    """Return the accuracies to print, by title.
+
+    A sweep over ranks has one matrix (pairs of layers, ranks). Otherwise the matrices are those of
+    `shown_matrices`.
+    """
     sweeps = rank_sweeps(rows, names)
     if sweeps and len(sweeps) <= MAX_EXPERIMENTS:
         return {title: sweep_matrix(sweep) for title, sweep in sweeps.items()}
@@ -61,8 +64,10 @@ def sweep_matrix(sweep: Sweep) -> Matrix:
 
 
 def shown_matrices(experiments: Mapping[str, Sequence[StitchRow]]) -> dict[str, Matrix]:
-    """Return the accuracies of each experiment by title; of more than twelve experiments, the means
-    over experiments."""
+    """Return the accuracies of each experiment, by title.
+
+    Of more than twelve experiments, means over experiments are returned.
+    """
     if len(experiments) <= MAX_EXPERIMENTS:
         return {title: accuracies(rows) for title, rows in experiments.items()}
     return mean_matrices(list(chain.from_iterable(experiments.values())))

@@ -52,8 +52,10 @@ class Group(NamedTuple):
 
 
 def control_of(row: StitchRow, names: Names) -> str | None:
-    """Return the kind of control that a stitch is: `SELF`, `FRESH_FRONT`, `FRESH_END` or
-    `CLASS_CONTROL`. None for a stitch of two trained networks, or of different layers of one."""
+    """Return the kind of control of a stitch: `SELF`, `FRESH_FRONT`, `FRESH_END` or `CLASS_CONTROL`.
+
+    None for a stitch of two trained networks, or of different layers of one network.
+    """
     front, end = row.network_keys
     side = untrained_side(row, names)
     if row.class_control and side != FRESH_END:

@@ -143,8 +143,9 @@ def _methods(runs: Sequence[StitchingRun]) -> list[str]:
 def layer_values(
     runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], names: Names
 ) -> Iterator[MeasuredValue]:
-    """Yield the values that groups of networks are compared by: at full rank, of independent
-    trained networks. Their method names the data.
+    """Yield the values that groups of networks are compared by.
+
+    They are at full rank, of independent trained networks. The method of a value names the data.
 
     Measures of similarity count from either network to the other.
 

@@ -253,8 +253,9 @@ def _by_layers(rows: Iterable[SimilarityRow]) -> dict[tuple, list[SimilarityRow]
 def _similarity(
     group: Group, by_layers: Mapping[tuple, Sequence[SimilarityRow]], shown: Sequence[str]
 ) -> dict[str, float]:
-    """Return the values of measures for the layers, networks and images of a group: means over its
-    pairs of networks, as far as these have values. The last table counts.
+    """Return the values of measures for the layers, networks and images of a group.
+
+    They are means over its pairs of networks, as far as pairs have values. The last table counts.
 
     Args:
         shown: the columns to return, as far as they have values.

@@ -1,5 +1,6 @@
-"""Passes of a module that end at a layer, or go on behind a layer with a new value of that layer;
-and the passes over random images that show its layers.
+"""Passes of a module that end at a layer, or go on behind a layer with a new value of that layer.
+
+Here are also the passes over random images that show the layers of a module.
 
 A pass that goes on behind a layer starts at the images as well, and a hook replaces the output of
 the layer. Modules are *in front* of the layer if they end before it in a pass, and *behind* it if
@@ -614,8 +615,10 @@ def _forward_replaced(module: nn.Module, forward: Callable[..., object]) -> Iter
 
 
 def _is_close(value: Tensor, expected: Tensor) -> bool:
-    """Return whether two values differ by no more than √eps of the largest value, eps being that of
-    their type: so much may come from another order of sums."""
+    """Return whether two values differ by no more than √eps of the largest value.
+
+    `eps` is that of the type of the values. So much may come from another order of sums.
+    """
     if value.shape != expected.shape or value.dtype != expected.dtype:
         return False
     if not value.is_floating_point():

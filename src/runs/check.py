@@ -25,8 +25,9 @@ def check_options(
     front: Network,
     end: Network,
 ) -> None:
-    """Warn of options without effect or with a surprising one. Note the types that `auto` chooses,
-    and end layers that are no true cut.
+    """Warn of options without effect, or with a surprising effect.
+
+    Notes the types that `auto` chooses, and end layers that are no true cut.
 
     Args:
         options: of the run.

@@ -247,8 +247,10 @@ class LayerFeatures:
 
 
 def _room(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return an empty tensor for activations: on their device, or in pinned memory of the CPU if it
-    would take half of the free memory of a GPU."""
+    """Return an empty tensor for activations: on the device, or in pinned memory of the CPU.
+
+    Pinned memory is taken if the tensor would take half of the free memory of a GPU.
+    """
     if device.type == "cpu":
         return torch.empty(shape, dtype=dtype)
     n_free, _ = torch.cuda.mem_get_info(device)

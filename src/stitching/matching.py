@@ -172,8 +172,11 @@ def moments_of(
 
 
 def _parts(samples: Tensor, form: str) -> list[Tensor]:
-    """Split samples (n,) into the parts that a form needs: for ridge the samples to be fitted and
-    the last fifth, which judges the penalties; otherwise all samples."""
+    """Split samples (n,) into the parts that a form needs.
+
+    For ridge these are the samples to be fitted, and the last fifth, which judges the penalties.
+    Otherwise there is one part with all samples.
+    """
     if not FORMS[form].held_out:
         return [samples]
     if len(samples) < 2:
@@ -401,8 +404,9 @@ def match_until_settled(
     cutoff: Cutoff = "paper",
     eigh: Eigh = torch.linalg.eigh,
 ) -> dict[Pair, Matching]:
-    """Set stitching layers by direct matching on more and more training images, until each pair is
-    settled; the number of images doubles.
+    """Set stitching layers by direct matching on more and more images, until each pair is settled.
+
+    The number of training images doubles.
 
     A pair is settled on n images where R² on them and on the next n differ by at most `GAP`, there
     and at n/2, and there are `ROWS_PER_CHANNEL` rows for each channel of the source. A pair that

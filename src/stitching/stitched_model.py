@@ -120,8 +120,10 @@ def build_layers(
 
 
 def chosen_options(layers: Mapping[Pair, StitchingLayer]) -> dict[Pair, dict[str, str | None]]:
-    """Return by pair the options that `auto` chose; the `config.txt` of the pair records the
-    options, and they make the layer again."""
+    """Return the options that `auto` chose, by pair.
+
+    The `config.txt` of the pair records the options, which make the same layer again.
+    """
     return {
         pair: {
             "stitching_type": layer.stitching_type,

@@ -265,8 +265,10 @@ def networks_in_words(paths: Sequence[str], kinds: Sequence[str], *, sign: str =
 
 
 def _names_of(paths: Sequence[str]) -> list[str]:
-    """Return names of networks without the ending, and for `FOLDER/model_15.pt` the folder; with as
-    much of the path as tells different checkpoints apart."""
+    """Return names of networks without the ending, and for `FOLDER/model_15.pt` the folder.
+
+    If these are equal for different checkpoints, names have more of the path.
+    """
     plain = [TITLES.get(path, Path(path).stem) for path in paths]
     by_folder = []
     for path, name in zip(paths, plain, strict=True):
