@@ -72,18 +72,35 @@ def draw(args) -> None:
 
 def caption_of(tables) -> str:
     """Return the caption of the figure: the networks and the data of the tables."""
-    from src.reports.captions import headline
+    from src.reports.captions import common, headline
     from src.tables.network_names import networks_in_words
+    from src.tables.probe_rows import ProbeRow
+    from src.tables.similarity_rows import SimilarityRow
+    from src.tables.stitch_rows import StitchRow
 
     paths = [name.path for name in tables.networks]
     kinds = [name.type for name in tables.networks]
     networks = networks_in_words(paths, kinds, sign="and")
     data = tables.datasets[0] if len(tables.datasets) == 1 else ""
     text = headline(
-        f"Similarity of layers of {networks}, and accuracy, where a layer keeps fewer principal components",
+        f"Similarity of layers of {networks}, and accuracy, where a layer of the first network keeps fewer principal "
+        "components",
         data=data,
     )
-    return f"{text} Measures of similarity are 0 for unrelated and 1 for equal layers."
+    text += " Measures of similarity are 0 for unrelated and 1 for equal layers."
+    similarities = [row for row in tables.rows if isinstance(row, SimilarityRow)]
+    probes = [row for row in tables.rows if isinstance(row, ProbeRow)]
+    stitches = [row for row in tables.rows if isinstance(row, StitchRow)]
+    details = {
+        "Images of the measures": common(similarities, "n_samples"),
+        "Epochs of the linear probes": common(probes, "epochs"),
+        "Test images of the linear probes": common(probes, "n_images"),
+        "Test images of the stitches": common(stitches, "n_images"),
+    }
+    for title, number in details.items():
+        if number:
+            text += f" {title}: {int(number):,}."
+    return text
 
 
 def chosen_pairs(

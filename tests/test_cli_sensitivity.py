@@ -138,4 +138,8 @@ def test_draws_a_panel_for_each_layer_with_a_caption(tables, drawn_figures):
     both, one = drawn_figures["both.png"], drawn_figures["one.png"]
     assert [axes.get_title() for axes in both.axes] == ["x", "y"]
     assert [axes.get_title() for axes in one.axes] == ["x → y"] and one.get_suptitle() == "Layer x"
-    assert says(caption_of(one), "layers of a and b (both resnet18)", "fewer principal components")
+    assert says(
+        caption_of(one),
+        "layers of a and b (both resnet18)",
+        "layer of the first network",
+    )

@@ -73,7 +73,7 @@ def test_ranks_of_one_side(drawn):
     similarity_report.draw("x.png", rows_of("a", "c", [5], [6, 3]))
     panels, said = drawn["curves"]
     assert panels[0] == CurvePanel({"a – c, rank 5 of model 1": {6: 0, 3: 1}}, "linear CKA")
-    assert "rank of model 2" in said["x_label"]
+    assert "rank of the second network" in said["x_label"]
     # A distance rises with similarity, and the number of the full rank is not in the rows.
     rows = [
         replace(row, values={"procrustes": 0.5}) for row in rows_of("ab", "c", [None, 6], [None])
@@ -82,7 +82,10 @@ def test_ranks_of_one_side(drawn):
     panels, said = drawn["curves"]
     (panel,) = panels
     assert panel.curves == {"a – c": {6: 0.75}, "b – c": {6: 0.75}}
-    assert says(panel.y_label, "1 − ", "Procrustes", "/ 2") and "rank of model 1" in said["x_label"]
+    assert (
+        says(panel.y_label, "1 − ", "Procrustes", "/ 2")
+        and "rank of the first network" in said["x_label"]
+    )
 
 
 def test_a_single_row_has_no_figure_and_keeps_none_of_an_earlier_table(drawn, tmp_path):

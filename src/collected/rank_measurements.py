@@ -43,6 +43,7 @@ class Measurements(NamedTuple):
     probes: dict[ProbeKey, ProbesByRank]
     networks: list[NetworkName]  # distinct
     datasets: list[str]  # distinct
+    rows: list[MeasuredRow]  # all that were read
 
 
 class Series(NamedTuple):
@@ -86,6 +87,7 @@ def read_measurements(paths: Sequence[str | Path]) -> Measurements:
         _newest_probes(probes, names),
         networks,
         list(datasets),
+        rows,
     )
 
 

@@ -101,6 +101,7 @@ def draw_ranks(path: Path, sweeps: Mapping[str, Sweep], *, title: str, caption: 
             for label, line in lines.items()
         }
         panels.append(CurvePanel(means, TITLE, title=name.replace(", ", "\n")))
+    caption += f" {TITLE[0].upper()}{TITLE[1:]} over the number of principal components kept of the front layer."
     if at_full_rank:
         caption = f"{caption} At full rank (mean): {np.mean(at_full_rank):.2f}.".strip()
     curves(path, panels, x_label="retained rank (components)", title=title, caption=caption)

@@ -25,6 +25,11 @@ from src.values import (
     Similarity,
 )
 
+ON_MEASURES = {  # sentences of captions, by measure
+    "pwcca": "PWCCA distance: 1 minus the mean of canonical correlations, weighted by what they hold of the first "
+    "network's layer; the weights also count its directions without a partner in the second.",
+    "pwcca_morcos": "PWCCA distance (Morcos): with weights of the directions with a partner only.",
+}
 # In captions, by the name of a pool in an alignment
 AVERAGED_OVER = {"average pool": "positions", "token mean": "tokens"}
 MAX_CURVES = 10  # in one panel
@@ -135,6 +140,7 @@ def draw(path: Path, rows: Sequence[SimilarityRow], *, title: str = "") -> None:
     There are curves where one side alone has ranks, and the pairs of layers are few. There are heat
     maps over both ranks for one pair of layers, and over layers, at the highest ranks, for several.
     """
+    caption = f"{describe(rows)} {_on_measures(rows)}".strip()
     n_pairs = len({(row.layer1, row.layer2) for row in rows})
     n_ranks1 = len({row.rank1 for row in rows})
     n_ranks2 = len({row.rank2 for row in rows})
@@ -144,22 +150,22 @@ def draw(path: Path, rows: Sequence[SimilarityRow], *, title: str = "") -> None:
         curves(
             path,
             _curves(rows, side),
-            x_label=f"rank of model {side} (components)",
+            x_label=f"retained rank of the {ORDINALS[side]} network (components)",
             title=title,
-            caption=describe(rows),
+            caption=f"{caption} Layers of the {ORDINALS[side]} network keep so many principal components.",
         )
     elif n_pairs == 1 and n_ranks1 > 1:
         first = rows[0]
         cells = {(_rank_title(row.rank1), _rank_title(row.rank2)): row for row in rows}
         labels = Labels(f"rank of {first.layer1}, model 1", f"rank of {first.layer2}, model 2")
-        _draw_maps(path, cells, labels, title=title, caption=describe(rows))
+        _draw_maps(path, cells, labels, title=title, caption=caption)
     else:
         ranks = (rows[0].rank1, rows[0].rank2)  # the highest ranks stand first
         at_ranks = [row for row in rows if (row.rank1, row.rank2) == ranks]
         cells = {(row.layer1, row.layer2): row for row in at_ranks}
         titles = (_layer_title(1, ranks[0]), _layer_title(2, ranks[1]))
         labels = Labels(*titles, framed={"": same_layers(at_ranks)})
-        _draw_maps(path, cells, labels, title=title, caption=describe(rows))
+        _draw_maps(path, cells, labels, title=title, caption=caption)
 
 
 def _rank_title(rank: Rank) -> str:
@@ -289,6 +295,16 @@ def describe(rows: Sequence[SimilarityRow]) -> str:
         n_images=common(rows, "n_samples"),
     )
     return f"{text} Samples: {samples}." if samples else text
+
+
+def _on_measures(rows: Sequence[SimilarityRow]) -> str:
+    """Return the sentences of the caption on measures that need one; "" without them."""
+    measures = dict.fromkeys(name for row in rows for name in row.compared.values)
+    return " ".join(
+        ON_MEASURES[name]
+        for name in measures
+        if name in ON_MEASURES and not _is_repeated(name, rows)
+    )
 
 
 def _samples_of(alignment: str) -> str:
