@@ -45,7 +45,6 @@ GAP = 0.65  # between panels
 AXIS_LABEL = 2.3  # beside the names of rows
 IN_TABLE = 6.0  # further labels on the left of a table, and bars of colours on its right
 AROUND = 12.0  # titles, names of columns and the legend, above and below the panels
-LETTER = 0.6  # of the next panel, beside a title
 
 HEIGHT_OF_ROWS = 0.7  # the height of all rows in widths of the figure, if cells can be so low
 MIN_IN_LINE = 3  # panels that stand side by side, even if their cells lose their numbers
@@ -367,7 +366,7 @@ def _write_titles(grid: "np.ndarray", page: Page, width: float) -> None:
         titles = {}
         for column, title in titled.items():
             text = title.removeprefix(f"{headed.get(column)}\n")
-            titles[column] = wrap(text, (widths[column] - LETTER) * em)
+            titles[column] = wrap(text, widths[column] * em)
         n_lines = max((len(text.splitlines()) for text in titles.values()), default=0)
         for heading, columns in grouped(headed, headed.__getitem__).items():
             span = sum(widths[column] for column in columns)
