@@ -61,7 +61,9 @@ def weakest_layer(shares: Mapping[str, float]) -> str:
         shares: of identified images, by layer; NaN: not finite. Not empty.
     """
     undefined = [layer for layer, share in shares.items() if math.isnan(share)]
-    return undefined[0] if undefined else min(shares, key=shares.__getitem__)
+    if undefined:
+        return undefined[0]
+    return min(shares, key=shares.__getitem__)
 
 
 def has_converged(losses: Sequence[float]) -> bool:

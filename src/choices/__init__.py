@@ -37,9 +37,10 @@ class StitchingType(NamedTuple):
             return "resampled linearly along the sequence"
         if self.source == self.target:
             return ""
+        if self.source == GRID and self.target == VECTOR:
+            return "the CLS token, or else a mean over positions"
         if self.target == VECTOR:
-            mean = "a mean over positions"
-            return f"the CLS token, or else {mean}" if self.source == GRID else mean
+            return "a mean over positions"
         if self.source == VECTOR:
             return "one value at all positions"
         if self.source == SEQUENCE:
@@ -56,7 +57,9 @@ class StitchingType(NamedTuple):
         between = "linear maps"
         if self.source != self.target:
             between += f" from a {self.source} to a {self.target}"
-        return f"{between}; {self.reading}" if self.reading else between
+        if self.reading:
+            between += f"; {self.reading}"
+        return between
 
 
 STITCHING_TYPES = {  # by name

@@ -105,7 +105,9 @@ def dataset_name(text: str) -> str:
 
 def dataset_label(name: str) -> str:
     """Return a short name for files and figures: of a user's images the last part of the path."""
-    return name if name in DATASETS else Path(name).stem
+    if name in DATASETS:
+        return name
+    return Path(name).stem
 
 
 class Intervention(NamedTuple):

@@ -123,7 +123,11 @@ def measure_of(name: str) -> Measure:
     """
     if name in MEASURES:
         return MEASURES[name]
-    equal, unrelated = (0, 1) if name.endswith(DISTANCE) else (1, 0)
+    equal = 1
+    unrelated = 0
+    if name.endswith(DISTANCE):
+        equal = 0
+        unrelated = 1
     return Measure(name, name, "a function of a user's code", ACTIVATIONS, equal, unrelated)
 
 

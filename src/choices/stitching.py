@@ -110,4 +110,6 @@ class Method(NamedTuple):
         return f"{title_of(self.name)}{self.n_epochs or ''}"
 
     def __str__(self) -> str:
-        return f"{self.name}:{self.n_epochs}" if self.n_epochs else self.name
+        if self.n_epochs:
+            return f"{self.name}:{self.n_epochs}"
+        return self.name

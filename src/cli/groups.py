@@ -270,7 +270,9 @@ def add_training(parser: Parser, *, n_epochs: int | None, momentum: bool = False
 def _add_optimizer(parser: Parser, *, momentum: bool) -> None:
     """Add `-o` and, if asked for, `--momentum`."""
     add = parser.add_argument
-    about_sgd = "sgd has the momentum of --momentum" if momentum else "sgd has no momentum"
+    about_sgd = "sgd has no momentum"
+    if momentum:
+        about_sgd = "sgd has the momentum of --momentum"
     add("-o", "--optimizer", choices=OPTIMIZERS, default="adam", help=f"optimizer; {about_sgd}")
     if momentum:
         add(

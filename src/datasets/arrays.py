@@ -147,14 +147,17 @@ def load_file(
     info: DatasetInfo, root: Path, *, train: bool, device: Device, loading: Loading
 ) -> ImageSet:
     """Load a split of a user's `.npz` file; `root` is not used."""
-    images, labels = _read_split(Path(info.source), "train" if train else "test")
+    split = "train" if train else "test"
+    images, labels = _read_split(Path(info.source), split)
     if _is_binary(images):
         from src.datasets.samples import warn_of_binary_levels
 
         warn_of_binary_levels(info.source)
     if images.ndim == 3:
         images = cast(np.memmap, images[..., None])  # (N, H, W) -> (N, H, W, 1), still mapped
-    labels_tensor = None if labels is None else torch.from_numpy(labels)
+    labels_tensor = None
+    if labels is not None:
+        labels_tensor = torch.from_numpy(labels)
     return split_of(info, MappedImages([images]), labels_tensor, train=train, device=device)
 
 

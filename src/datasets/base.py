@@ -225,7 +225,9 @@ class BaseImageSet:
 
         It is the order of the set where the set is read in order only.
         """
-        return indices.sort().values if self.is_read_in_order else indices
+        if self.is_read_in_order:
+            return indices.sort().values
+        return indices
 
     def batches(
         self, batch_size: int, *, indices: Tensor | None = None
@@ -457,18 +459,22 @@ def split_of(
         labels: whole numbers (N,), or None.
     """
     augmentation = None
+    epoch_size = None
+    if train:
+        epoch_size = info.epoch_size
     if train and info.augmentation is not None:
         make_augmentation = KINDS[info.augmentation.kind]
         augmentation = make_augmentation(**info.augmentation.arguments)
-    size = info.image_shape[-1]
-    needs_resizing = images.shape[-1] != size
+    size = None  # no resizing
+    if images.shape[-1] != info.image_shape[-1]:
+        size = info.image_shape[-1]
     return ImageSet(
         images,
         labels,
         n_classes=info.n_classes,
-        size=size if needs_resizing else None,
+        size=size,
         augmentation=augmentation,
         normalisation=info.normalisation,
-        epoch_size=info.epoch_size if train else None,
+        epoch_size=epoch_size,
         device=device,
     )

@@ -337,7 +337,7 @@ def _missing_split(root: Path, train: bool) -> str:
     content = []
     if root.is_dir():
         content = sorted(path.name for path in root.iterdir())
-    held = listed(content, n=5) if content else "nothing"
+    held = listed(content, n=5) or "nothing"
     return f"{root} has no folder {', '.join(names)} or {last_name} (it holds {held})"
 
 

@@ -38,8 +38,12 @@ def shortcut(images: BaseImageSet, share: float, *, train: bool, seed: int) -> B
     drawn. On other images the dot is white and its place tells the class: networks do not learn a
     grey level.
     """
-    draws = generator(seed, TRAINING_DOTS if train else TEST_DOTS)
-    keep = share if train else 0.0
+    keep = 0.0
+    stream = TEST_DOTS
+    if train:
+        keep = share
+        stream = TRAINING_DOTS
+    draws = generator(seed, stream)
     classes = _draw_classes(images, keep=keep, draws=draws)
     if images.image_shape[0] == 3:
         colours = hues(images.n_classes)[classes]

@@ -93,10 +93,13 @@ class IteratedImages(BaseImageSet):
             raise UserError(f"{name} gives no images; give {EXPECTED}")
         if len(set(shapes)) > 1:
             raise UserError(f"{name} gives images of several shapes, {set(shapes)}; resize them")
+        prints_in_order = None
+        if in_one_order:
+            prints_in_order = torch.cat(prints)[:at_most]
         return cls(
             batches,
             torch.cat(labels)[:at_most],
-            torch.cat(prints)[:at_most] if in_one_order else None,
+            prints_in_order,
             name=name,
             batch_size=sizes[0],
             image_shape=shapes[0],

@@ -24,7 +24,8 @@ def load_torchvision(
     is_svhn = info.source == "SVHN"
     split: dict[str, bool | str] = {"train": train}
     if is_svhn:
-        split = {"split": "train" if train else "test"}
+        name_of_split = "train" if train else "test"
+        split = {"split": name_of_split}
 
     # Files
     remedy = (
@@ -46,7 +47,11 @@ def load_torchvision(
         images = images[:, None]
     elif images.shape[-1] == 3:  # CIFAR's (N, H, W, C)
         images = images.permute(0, 3, 1, 2)
-    labels = torch.as_tensor(data.labels if is_svhn else data.targets).long()
+    if is_svhn:
+        labels = torch.as_tensor(data.labels)
+    else:
+        labels = torch.as_tensor(data.targets)
+    labels = labels.long()
     return split_of(info, images, labels, train=train, device=device)
 
 

@@ -67,13 +67,15 @@ def table(
     label_width = max(map(len, rows))
     texts = []
     for line_of_values in values:
-        texts.append([cell if isinstance(cell, str) else decimals(cell) for cell in line_of_values])
+        texts.append([_cell(value) for value in line_of_values])
     widths = [max(8, *map(len, column)) for column in zip(columns, *texts, strict=True)]
 
     def line(label: str, cells: Iterable[str]) -> str:
         return " ".join([f"{label:{label_width}}", *cells])
 
-    lines = [title] if title else []
+    lines = []
+    if title:
+        lines.append(title)
     header = [f"{column:>{width}}" for column, width in zip(columns, widths, strict=True)]
     lines.append(line("", header))
     for row, cells in zip(rows, texts, strict=True):
@@ -81,6 +83,13 @@ def table(
             line(row, [f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)])
         )
     result("\n".join(lines))
+
+
+def _cell(value: float | str) -> str:
+    """Return a value of a matrix as a text."""
+    if isinstance(value, str):
+        return value
+    return decimals(value)
 
 
 def decimals(number: float, *, sign: str = "") -> str:

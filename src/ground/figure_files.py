@@ -7,7 +7,9 @@ from pathlib import Path
 
 def page_of(path: Path, number: int) -> Path:
     """Return the path of a page of a figure, by its number from 1 on: f.png, f_2.png."""
-    return path if number == 1 else path.with_stem(f"{path.stem}_{number}")
+    if number == 1:
+        return path
+    return path.with_stem(f"{path.stem}_{number}")
 
 
 def files_of_figure(path: Path, *, start: int = 1) -> Iterator[Path]:

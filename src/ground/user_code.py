@@ -42,7 +42,10 @@ def place_and_function(name: str) -> tuple[str, str]:
 def title_of(name: str) -> str:
     """Return the name that tables and figures show: the function of user code, or else the whole
     name."""
-    return place_and_function(name)[1] if is_user_code(name) else name
+    if not is_user_code(name):
+        return name
+    _, function = place_and_function(name)
+    return function
 
 
 def titles_in(pair: str) -> str:
@@ -171,10 +174,10 @@ def failing_as_user_error(
             for frame in traceback.extract_tb(error.__traceback__)
             if Path(frame.filename) == path
         ]
-        line = f", line {lines[-1]}" if lines else ""
-        raise UserError(
-            f"cannot run {path}{line}: {type(error).__name__}: {error}; {remedy}"
-        ) from error
+        place = str(path)
+        if lines:
+            place += f", line {lines[-1]}"
+        raise UserError(f"cannot run {place}: {type(error).__name__}: {error}; {remedy}") from error
 
 
 @functools.cache  # several names may be of one file

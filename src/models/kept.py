@@ -57,7 +57,9 @@ class KeptActivations:
         keys = {name: _Key(batch, name, name in turned) for name in names}
         activations = {name: of_network[key] for name, key in keys.items() if key in of_network}
         missing = [name for name in names if name not in activations]
-        computed = compute(images, missing) if missing else {}
+        computed = {}
+        if missing:
+            computed = compute(images, missing)
         n_bytes = sum(values.nbytes for values in computed.values())
         if self._has_room(n_bytes):
             of_network |= {keys[name]: values for name, values in computed.items()}

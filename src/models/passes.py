@@ -355,7 +355,10 @@ class Passes:
         for name, call in zip(names, self._calls_of(names), strict=True):
             if name in self.calls.time_first:
                 raise UserError(f"layer {name!r} gives {TIME_FIRST}")
-            value = first_tensor(outputs[call]) if call else logits_of(outputs[None])
+            if call:
+                value = first_tensor(outputs[call])
+            else:
+                value = logits_of(outputs[None])
             if value is None:
                 raise UserError(f"layer {name!r} gives no tensor; choose another one")
             if value.ndim < 2 or len(value) != n_rows:

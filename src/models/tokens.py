@@ -24,7 +24,9 @@ class TokenLayout(NamedTuple):
             patches = f"{self.grid[0]}×{self.grid[1]} patches"
         if self.n_prefix == 0:
             return patches
-        prefix = "1 token" if self.n_prefix == 1 else f"{self.n_prefix} tokens"
+        prefix = "1 token"
+        if self.n_prefix > 1:
+            prefix = f"{self.n_prefix} tokens"
         return f"{prefix} in front of {patches}"
 
 

@@ -253,7 +253,9 @@ class Comparison:
         first = self.statistics.layers1[pair[0]]
         second = self.statistics.layers2[pair[1]]
         cross = self.statistics.products.get(pair)  # of the positions, if they are the samples
-        n_orders = 0 if cross else sum(map(len, self.orders.values()))
+        n_orders = 0
+        if not cross:
+            n_orders = sum(map(len, self.orders.values()))
         values = self._no_values(self.sample_metrics, n_orders)
         if not values.forth:
             return values

@@ -193,7 +193,9 @@ class LayerFeatures:
 
     def width(self, rank: Rank) -> int:
         """Return the number of axes of a rank; None and larger ranks keep all axes."""
-        return self.n_channels if rank is None else min(rank, self.n_channels)
+        if rank is None:
+            return self.n_channels
+        return min(rank, self.n_channels)
 
     def is_full(self, rank: Rank) -> bool:
         """Return whether a rank keeps all axes."""

@@ -90,7 +90,8 @@ def _enter(
         networks: places of the two networks.
     """
     first, second = networks
-    layer1, layer2 = layers.index(compared.layer1), layers.index(compared.layer2)
+    layer1 = layers.index(compared.layer1)
+    layer2 = layers.index(compared.layer2)
     for name, similarity in compared.values.items():
         values[name][first, second, layer1, layer2] = measures[name].sign * similarity.value
     for name, similarity in compared.turned.values.items():

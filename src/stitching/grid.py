@@ -153,7 +153,9 @@ class Grid(Task[Pair]):
         needs_logits = self.objective.measures_accuracy or not training
         behind = {}
         for end_layer, compared in self.compared.items():
-            behind[end_layer] = [*compared, self.output_name] if needs_logits else compared
+            behind[end_layer] = list(compared)
+            if needs_logits:
+                behind[end_layer].append(self.output_name)
         with torch.no_grad():
             front_acts, target_acts = activations_of_both(
                 self.front,
@@ -407,8 +409,10 @@ class GridEvaluation:
         classes = {name: torch.cat(parts).cpu() for name, parts in self._predictions.items()}
         for name, predicted in classes.items():
             if (predicted == NO_CLASS).any():
-                is_network = name in self.grid.originals
-                raise not_finite(f"the {name} network" if is_network else str(name))
+                title = str(name)
+                if name in self.grid.originals:
+                    title = f"the {name} network"
+                raise not_finite(title)
         no_classes = torch.full_like(classes["labels"], -1)
         return GridScore(self._metrics(classes), {"front": no_classes, **classes})
 

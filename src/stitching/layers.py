@@ -210,15 +210,19 @@ def _between_tokens(
         return Plan(is_convolution=False)
     n_kept = _n_shared_prefix(source, target)
     n_made = target.tokens.n_prefix - n_kept
+    if n_made == 0:
+        made_cls = None
+    if target.tokens.n_prefix:
+        used_cls = None
     return Plan(
         is_convolution=False,
         laid_out=source.map_size(GRID),
         tokens=source.tokens,
         n_kept=n_kept,
-        used_cls=None if target.tokens.n_prefix else used_cls,
+        used_cls=used_cls,
         token_size=target.map_size(GRID),
         n_made=n_made,
-        made_cls=made_cls if n_made else None,
+        made_cls=made_cls,
     )
 
 
@@ -234,7 +238,8 @@ def _from_vector(target: StitchSide) -> Plan:
 
     The vector is a map of one position, which is resized to all positions.
     """
-    size = target.map_size(MAP if len(target.shape) == 3 else SEQUENCE)
+    kind = MAP if len(target.shape) == 3 else SEQUENCE
+    size = target.map_size(kind)
     return Plan(laid_out=(1, 1), target_map=size).resizing((1, 1), size)
 
 
@@ -248,6 +253,8 @@ def _between_positions(
     """Return the plan between maps, grids and sequences, where one side is no map."""
     source_kind, target_kind = STITCHING_TYPES[stitching_type]
     n_made = _tokens_of(target, target_kind).n_prefix
+    if n_made == 0:
+        made_cls = None
 
     # The positions of both sides without prefix tokens, as maps
     size_in = source.map_size(source_kind)
@@ -260,15 +267,20 @@ def _between_positions(
         size_in = (1, math.prod(size_in))
         size_out = (1, math.prod(size_out))
 
-    is_laid_out = source_kind != MAP or target_kind == SEQUENCE
-    is_written_back = target_kind != MAP or source_kind == SEQUENCE
+    # A map is taken, and given, as it is, unless the other side is a sequence
+    laid_out = None
+    if source_kind != MAP or target_kind == SEQUENCE:
+        laid_out = size_in
+    target_map = None
+    if target_kind != MAP or source_kind == SEQUENCE:
+        target_map = size_out
     plan = Plan(
         tokens=_tokens_of(source, source_kind),
         used_cls=used_cls,
-        laid_out=size_in if is_laid_out else None,
-        target_map=size_out if is_written_back else None,
+        laid_out=laid_out,
+        target_map=target_map,
         n_made=n_made,
-        made_cls=made_cls if n_made else None,
+        made_cls=made_cls,
     )
     return plan.resizing(size_in, size_out)
 

@@ -67,7 +67,9 @@ class _PairKeys(NamedTuple):
     def of(cls, pair: Pair, layer: StitchingLayer) -> "_PairKeys":
         """Return the keys of the stitching layer of a pair."""
         made = layer.plan.made
-        places = range(made.start, made.stop) if hasattr(layer, "cls_token") else ()
+        places = range(0)
+        if hasattr(layer, "cls_token"):
+            places = range(made.start, made.stop)
         return cls(
             SourceKey(pair.front_layer, layer.plan.of_source, layer.upsample_mode),
             TargetKey(pair.end_layer, (made.start, made.stop)),

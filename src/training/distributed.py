@@ -45,7 +45,8 @@ def joined(processes: Processes, device: torch.device) -> Iterator[None]:
     if processes.world_size == 1:
         yield
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    backend = "nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backend)
     try:
         yield
     finally:

@@ -275,8 +275,10 @@ def decide(
     n_images = measured.penalty.n_images
     n_needed = images_needed(limits.tolerance)
     if n_images < n_needed:
-        needed = f": at least {n_needed} are needed" if math.isfinite(n_needed) else ""
-        return UNDECIDED, f"{n_images} test images are too few for this tolerance{needed}"
+        reason = f"{n_images} test images are too few for this tolerance"
+        if math.isfinite(n_needed):
+            reason += f": at least {n_needed} are needed"
+        return UNDECIDED, reason
     return UNDECIDED, f"the penalty may lie on either side of the tolerance: {MORE_IMAGES}"
 
 
