@@ -202,9 +202,13 @@ class Judgement(tuple[JudgedStitch, ...]):
         ends = tuple(dict.fromkeys(row.end_layer for row in rows))
         value_of = {row.pair: getattr(row, quantity) for row in rows}
         has_numbers = all(isinstance(value, (int, float)) for value in value_of.values())
-        missing = math.nan if has_numbers else None  # of pairs that cannot be stitched
+        missing = None  # of pairs that cannot be stitched
+        dtype: type = object
+        if has_numbers:
+            missing = math.nan
+            dtype = float
         values = [[value_of.get(Pair(front, end), missing) for end in ends] for front in fronts]
-        return LayerMatrix(fronts, ends, np.array(values, float if has_numbers else object))
+        return LayerMatrix(fronts, ends, np.array(values, dtype))
 
     def _form(self, form: str | None) -> str:
         """Return the name of a form of the stitches; None stands for the only form."""
@@ -301,10 +305,7 @@ def judge(
             a form, `n_matched` or an option of training is none; images have a size that a network
             does not take; or a training diverges.
     """
-    forms = [form] if isinstance(form, str) else list(form)
-    if not forms:
-        raise UserError('form names nothing; give a form such as "covariance", or several')
-    methods = {name: Method.of(name) for name in forms}
+    methods = _methods(form)
     settings = {
         name: training_settings(method.n_epochs, {"seed": seed, **training})
         for name, method in methods.items()
@@ -315,7 +316,7 @@ def judge(
         _check_mode(network, side)
 
     # The images, the networks, and the end network's own activations
-    like = (end if isinstance(end, Network) else Network(end)).example
+    like = _example(end)
     images = _images(train, test, like, list(methods.values()), n_matched=n_matched)
     rows: list[JudgedStitch] = []
     with full_precision(like.device):
@@ -324,10 +325,9 @@ def judge(
         reference = _reference(networks.end, stitching_layers, images)
 
         # The stitches of each form
-        made = {
-            name: _made(networks, stitching_layers, images, method, settings[name])
-            for name, method in methods.items()
-        }
+        made = {}
+        for name, method in methods.items():
+            made[name] = _made(networks, stitching_layers, images, method, settings[name])
         for name, stitches in _measured(made, reference).items():
             rows += _judged(name, stitches, reference, limits)
     return Judgement(rows, limits)
@@ -369,6 +369,25 @@ class _Stitch(NamedTuple):
     scores: StitchScores
     has_converged: bool
     stitching_type: str
+
+
+def _methods(form: str | Sequence[str]) -> dict[str, Method]:
+    """Return the methods of one or several forms, by form.
+
+    Raises:
+        UserError: there is no form, or a form is unknown.
+    """
+    forms = [form] if isinstance(form, str) else list(form)
+    if not forms:
+        raise UserError('form names nothing; give a form such as "covariance", or several')
+    return {name: Method.of(name) for name in forms}
+
+
+def _example(network: nn.Module | Network) -> Tensor:
+    """Return a tensor of the type and on the device of a network."""
+    if isinstance(network, Network):
+        return network.example
+    return Network(network).example
 
 
 def _check_mode(network: nn.Module | Network, side: str) -> None:
@@ -415,8 +434,15 @@ def _of_both(
         raise UserError(
             f"layers is a tuple of {len(layers)}; a tuple is (front layers, end layers), a list names layers of both"
         )
-    front, end = (names if isinstance(names, str) else ",".join(names) for names in layers)
-    return front, end
+    front, end = layers
+    return _in_one_text(front), _in_one_text(end)
+
+
+def _in_one_text(names: LayerNames) -> str:
+    """Return names of layers as one text with commas."""
+    if isinstance(names, str):
+        return names
+    return ",".join(names)
 
 
 def _images(
@@ -496,7 +522,8 @@ def _networks(
             f"the end network gives {shape} an image; it has to give logits (n_classes,)"
         )
     (n_classes,) = output_shape
-    lowest, highest = test.labels.min(), test.labels.max()
+    lowest = test.labels.min()
+    highest = test.labels.max()
     if lowest < 0 or highest >= n_classes:
         raise UserError(
             f"test has labels from {lowest} to {highest}, and the end network has {n_classes} classes; "
@@ -505,7 +532,9 @@ def _networks(
     end_view.n_classes = n_classes
 
     is_one_module = _module(front) is _module(end)
-    front_view = end_view if is_one_module else _view(front, test, n_classes)
+    front_view = end_view
+    if not is_one_module:
+        front_view = _view(front, test, n_classes)
     _check_front(front_view, n_classes)
     spec = ImageSpec(n_classes, test.image_shape, test.normalisation)
     end_view.unsteadiness = unsteadiness_of(end_view, spec)
@@ -555,7 +584,9 @@ def _check_front(front: Network, n_classes: int) -> None:
 
 def _module(network: nn.Module | Network) -> nn.Module:
     """Return the module of a network."""
-    return network.module if isinstance(network, Network) else network
+    if isinstance(network, Network):
+        return network.module
+    return network
 
 
 def _view(network: nn.Module | Network, test: BaseImageSet, n_classes: int | None) -> Network:
@@ -604,7 +635,9 @@ def _reference(end: Network, layers: Mapping[Pair, StitchingLayer], images: _Ima
 
 def _batch_size(images: BaseImageSet) -> int:
     """Return the number of images that take a pass together."""
-    return images.batch_size if isinstance(images, IteratedImages) else BATCH_SIZE
+    if isinstance(images, IteratedImages):
+        return images.batch_size
+    return BATCH_SIZE
 
 
 def _made(

@@ -81,7 +81,9 @@ class BestMatchRow:
     @property
     def corresponding_layers(self) -> list[str]:
         """The layers of the second network that correspond to the layer."""
-        return self.corresponding.split(SEPARATOR) if self.corresponding else []
+        if not self.corresponding:
+            return []
+        return self.corresponding.split(SEPARATOR)
 
     @property
     def chance(self) -> float:
@@ -128,8 +130,10 @@ def best_matches(
     values = filter(_is_matched_by, layer_values(runs, similarities, names))
     rows: list[BestMatchRow] = []
     for of_networks in grouped(values, _key).values():
-        is_of_stitches = of_networks[0].quantity in OF_STITCHES
-        for side in (FRONT, END) if is_of_stitches else ("",):
+        sides = [""]
+        if of_networks[0].quantity in OF_STITCHES:
+            sides = [FRONT, END]
+        for side in sides:
             rows += _rows(of_networks, side, correspondence)
     return rows
 
@@ -329,7 +333,9 @@ def tables_of_layers(rows: Sequence[BestMatchRow]) -> dict[str, Matrix]:
 
 def _title(measure: str, side: str) -> str:
     """Return the title of a measure of similarity, or of a quantity of stitches."""
-    return QUANTITIES[measure].title if side else measure_of(measure).title
+    if side:
+        return QUANTITIES[measure].title
+    return measure_of(measure).title
 
 
 def _most_frequent(rows: Sequence[BestMatchRow]) -> str:

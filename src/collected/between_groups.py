@@ -172,8 +172,12 @@ def compared_layers(values: Sequence[MeasuredValue]) -> tuple[list[MeasuredValue
     if not chosen:
         return list(values), ALL_LAYERS
     kept = [value for value in values if value.pair in chosen]
-    text = "1 pair of layers" if len(chosen) == 1 else f"{len(chosen)} pairs of layers"
-    return kept, f"{text} of the same name" if corresponding else text
+    text = "1 pair of layers"
+    if len(chosen) > 1:
+        text = f"{len(chosen)} pairs of layers"
+    if corresponding:
+        text += " of the same name"
+    return kept, text
 
 
 def means_of_networks(values: Iterable[MeasuredValue]) -> dict[NetworkPair, float]:

@@ -98,7 +98,9 @@ def _recorded(layers: Sequence[MeasuredLayer]) -> dict[str, float]:
     for layer in layers:
         if layer.relative_depth is not None:
             depths[layer.layer] = layer.relative_depth
-    return depths if all(layer.layer in depths for layer in layers) else {}
+    if all(layer.layer in depths for layer in layers):
+        return depths
+    return {}
 
 
 def _assumed(layers: Sequence[MeasuredLayer]) -> dict[str, float]:

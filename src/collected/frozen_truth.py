@@ -138,6 +138,9 @@ def _test_of(arrays: Mapping[str, NDArray]) -> FrozenTest:
         elif kind == "features":
             network, _, layer = further.partition("/")
             features[network][layer] = torch.from_numpy(array)
+    shortcut = None
+    if "shortcut" in arrays:
+        shortcut = float(arrays["shortcut"])
     return FrozenTest(
         features,
         pairs=[(first, second) for first, second in arrays["pairs"].tolist()],
@@ -146,7 +149,7 @@ def _test_of(arrays: Mapping[str, NDArray]) -> FrozenTest:
         outputs=outputs,
         numbers=arrays["numbers"],
         alignment=str(arrays["alignment"]),
-        shortcut=float(arrays["shortcut"]) if "shortcut" in arrays else None,
+        shortcut=shortcut,
         is_pooled=bool(arrays.get("is_pooled", False)),
     )
 

@@ -55,11 +55,15 @@ def printed_matrices(rows: Sequence[StitchRow], names: Names | None = None) -> d
 def sweep_matrix(sweep: Sweep) -> Matrix:
     """Return the matrix (pairs of layers, ranks) of accuracies; full rank is the last column."""
     ranks = {rank for accuracy_of_rank in sweep.values() for rank in accuracy_of_rank}
-    ordered = sorted(ranks, key=lambda rank: math.inf if rank is None else rank)
+    reduced = sorted(rank for rank in ranks if rank is not None)
+    ordered: list[int | None] = [*reduced]
+    columns = [f"rank {rank}" for rank in reduced]
+    if None in ranks:
+        ordered.append(None)
+        columns.append("full")
     values = []
     for accuracy_of_rank in sweep.values():
         values.append([accuracy_of_rank.get(rank, math.nan) for rank in ordered])
-    columns = ["full" if rank is None else f"rank {rank}" for rank in ordered]
     return Matrix([str(pair) for pair in sweep], columns, values)
 
 
@@ -113,7 +117,9 @@ def rows_of_means(rows: Sequence[StitchRow]) -> dict[str, list[StitchRow]]:
     for (method, kind, pair), rows_of_kind in groups.items():
         if not rows_of_kind:
             continue
-        title = f"{method}, {pair}" if pair else method
+        title = method
+        if pair:
+            title += f", {pair}"
         if set(kinds.values()) != {PAIRS}:
             title += f", {kind}"
         n_experiments = len({row.key for row in rows_of_kind})

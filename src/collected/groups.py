@@ -85,7 +85,9 @@ def value_of(run: StitchingRun, name: str) -> float | None:
     a single run has `kappa_within` alone.
     """
     if name == "kappa_within":
-        return None if run.predictions is None else kappa_of(run.predictions).value
+        if run.predictions is None:
+            return None
+        return kappa_of(run.predictions).value
     if QUANTITIES[name].measured_by == VALIDITY:
         values = (getattr(evaluation, name) for evaluation in run.evaluations.values())
         return next((value for value in values if value is not None), None)

@@ -173,6 +173,9 @@ def _similarities(
     row: SimilarityRow, compared: ComparedLayers, front: MeasuredLayer, end: MeasuredLayer
 ) -> Iterator[MeasuredValue]:
     for name, similarity in compared.values.items():
+        alignment = ""
+        if measure_of(name).of == SAMPLES:
+            alignment = row.alignment
         yield MeasuredValue(
             SIMILARITY,
             name,
@@ -180,7 +183,7 @@ def _similarities(
             end,
             similarity.value,
             nulls=similarity.nulls,
-            alignment=row.alignment if measure_of(name).of == SAMPLES else "",
+            alignment=alignment,
             dataset=row.dataset,
             seed=row.seed,
         )

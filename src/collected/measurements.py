@@ -54,7 +54,8 @@ class MeasurementRow:
     @classmethod
     def of(cls, value: MeasuredValue, measure: str) -> "MeasurementRow":
         """Return the row of a measured value."""
-        front, end = value.front, value.end
+        front = value.front
+        end = value.end
         return cls(
             method=value.method,
             measure=measure,
@@ -109,8 +110,10 @@ def _rows_of_run(run: StitchingRun, method: str, networks: NetworkPair) -> Itera
         values += [value for value in of_detectors if value.detector == detector]
     for value in values:
         if not math.isnan(value.value):
-            detector_at_end = f"_{value.detector}" if value.detector else ""
-            yield MeasurementRow.of(value, f"{value.quantity}{detector_at_end}")
+            measure = value.quantity
+            if value.detector:
+                measure += f"_{value.detector}"
+            yield MeasurementRow.of(value, measure)
 
 
 def _rows_of_similarity(

@@ -67,7 +67,9 @@ def named_networks(
             depths = tuple(line.relative_depths.items())
             names = [earlier.name for earlier in named.values()]
             # One line of the list stands for fresh weights of every seed.
-            name = line.name if line.name not in names else f"{line.name} (seed {network.seed})"
+            name = line.name
+            if name in names:
+                name += f" (seed {network.seed})"
         named[network.key] = NamedNetwork(
             name, group, training_of(network), is_untrained(network), network.type, depths
         )

@@ -41,4 +41,8 @@ def mean_over_pairs(values: Mapping[tuple[Network, Network], float]) -> MeanOver
 
 def _means_of_kept(values: np.ndarray, is_kept: np.ndarray) -> np.ndarray:
     """Return the mean (N,) of the kept values of each row of `is_kept` (N, pairs); NaN of none."""
-    return np.array([values[kept].mean() if kept.any() else np.nan for kept in is_kept])
+    means = np.full(len(is_kept), np.nan)
+    for row, kept in enumerate(is_kept):
+        if kept.any():
+            means[row] = values[kept].mean()
+    return means

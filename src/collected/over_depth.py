@@ -84,11 +84,12 @@ def depth_rows(
         lines = [line._replace(groups="") for line in lines]
 
     values_of_lines = grouped(zip(lines, values, strict=True), lambda item: item[0])
-    is_by_name = correspondence.is_by_name
     rows = []
     for line, items in values_of_lines.items():
         values_of_line = [value for _, value in items]
-        steps = [] if is_by_name else steps_of_depth(values_of_line, correspondence.depths)
+        steps: list[float] = []
+        if not correspondence.is_by_name:
+            steps = steps_of_depth(values_of_line, correspondence.depths)
         rows += _rows_of(line, values_of_line, correspondence.depths, steps)
     return rows
 
@@ -226,7 +227,9 @@ def _line_of(value: MeasuredValue) -> DepthLine:
 def _in_order(networks: NetworkPair) -> NetworkPair:
     """Return two networks in the order of their groups: similarity has no direction."""
     first, second = networks
-    return networks if first.group <= second.group else (second, first)
+    if first.group <= second.group:
+        return networks
+    return second, first
 
 
 def _groups(front: NamedNetwork, end: NamedNetwork) -> str:

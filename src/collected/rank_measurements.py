@@ -195,7 +195,7 @@ def _methods(rows: Sequence[StitchRow]) -> list[str]:
     for row, method in zip(rows, methods, strict=True):
         rank = _matched_rank(row)
         if method in ambiguous and rank != row.front_stitch_rank:
-            method += f", front_pinv_rank={'full' if rank is None else rank}"
+            method += f", front_pinv_rank={rank or 'full'}"
         names.append(method)
     return names
 
@@ -205,7 +205,9 @@ def _matched_rank(row: StitchRow) -> Rank:
 
     A stitch that starts without matching has the rank of the stitch.
     """
-    return row.front_stitch_rank if row.init in STARTS else row.front_pinv_rank
+    if row.init in STARTS:
+        return row.front_stitch_rank
+    return row.front_pinv_rank
 
 
 def _title(networks: NetworkPair) -> str:

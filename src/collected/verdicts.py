@@ -92,7 +92,9 @@ def stitches_of(group: Group) -> Stitches:
     """Return the values by which a group of runs is judged."""
     rows = [run.row for run in group.runs]
     way = _way_of(group)
-    n_identified = group.runs[0].way[0].n_images if way else 0
+    n_identified = 0
+    if way:
+        n_identified = group.runs[0].way[0].n_images
     return Stitches(
         predictions=_predictions(group),
         way=way,
@@ -323,7 +325,9 @@ def _sides(row: VerdictRow) -> tuple[VerdictSide, VerdictSide]:
 def _common(values: Iterable[str | None]) -> str | None:
     """Return the value that all share; None if they differ or are ""."""
     distinct = set(values)
-    return distinct.pop() or None if len(distinct) == 1 else None
+    if len(distinct) != 1:
+        return None
+    return distinct.pop() or None
 
 
 def _average(values: Sequence[float]) -> float:

@@ -83,7 +83,9 @@ class EvaluationOptions(NamedTuple):
         """
         if batch_size is None:
             batch_size = self.batch_size
-        n_images = len(data) if indices is None else len(indices)
+        n_images = len(data)
+        if indices is not None:
+            n_images = len(indices)
         n_batches = math.ceil(n_images / batch_size)
         return progress(data.batches(batch_size, indices=indices), title, n_batches)
 

@@ -55,9 +55,12 @@ def _note_chosen_types(layers: Sequence[StitchingLayer]) -> None:
     """Note how many pairs each stitching type was chosen for, and how it reads the activations."""
     parts = []
     for title, n_pairs in Counter(map(_title_of_type, layers)).items():
-        pairs = "pair" if n_pairs == 1 else "pairs"
-        reading = STITCHING_TYPES[title].reading if title in STITCHING_TYPES else ""
-        parts.append(f"{title} for {n_pairs} {pairs}{f' ({reading})' if reading else ''}")
+        part = f"{title} for {n_pairs} pair"
+        if n_pairs > 1:
+            part += "s"
+        if title in STITCHING_TYPES and STITCHING_TYPES[title].reading:
+            part += f" ({STITCHING_TYPES[title].reading})"
+        parts.append(part)
     note(f"{AUTO} chooses {', '.join(parts)}")
 
 

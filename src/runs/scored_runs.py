@@ -154,7 +154,9 @@ def _evaluation_row(
 
 def _validity(scores: StitchScores) -> dict[str, float]:
     """Return the columns of validity; none if it was not measured."""
-    return {} if scores.validity is None else scores.validity._asdict()
+    if scores.validity is None:
+        return {}
+    return scores.validity._asdict()
 
 
 def _identification(scores: StitchScores) -> dict[str, Any]:

@@ -83,7 +83,9 @@ class GridRuns:
     @property
     def state(self) -> State | None:
         """The training state of an interrupted run; None if the training starts anew."""
-        return self._state_run.state.get("loop") if self._state_run else None
+        if self._state_run is None:
+            return None
+        return self._state_run.state.get("loop")
 
     def resume(self) -> None:
         """Claim an interrupted run of the same options; without one, drop the finished pairs.
@@ -274,7 +276,9 @@ class GridRuns:
 
     def _title(self, pair: Pair) -> str:
         """Return the pair as a title; "" if it is the only pair that the options name."""
-        return "" if pair == pair_of(self.experiment.options) else f"{pair}: "
+        if pair == pair_of(self.experiment.options):
+            return ""
+        return f"{pair}: "
 
 
 def _mean(results: Iterable[HeadResult]) -> HeadResult:

@@ -100,8 +100,12 @@ def read_feature_file(path: str) -> FeatureFile:
             raise UserError(f"{path} has no array {IDS}; {REMEDY}")
         ids = arrays[IDS]
         _check_ids_of(path, ids)
-        labels = arrays[LABELS] if LABELS in arrays.files else None
-        made_with = json.loads(str(arrays[MADE_WITH])) if MADE_WITH in arrays.files else {}
+        labels = None
+        if LABELS in arrays.files:
+            labels = arrays[LABELS]
+        made_with = {}
+        if MADE_WITH in arrays.files:
+            made_with = json.loads(str(arrays[MADE_WITH]))
     if labels is not None and labels.shape != ids.shape:
         raise UserError(f"{path}: labels has shape {labels.shape}; give one for each id, (N,)")
     if not names:

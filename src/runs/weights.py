@@ -70,7 +70,9 @@ def warn_of_newer(runs: Iterable[FinishedRun]) -> None:
 
 def counted(n: int, kind: str) -> str:
     """Return a number of things with its verb, such as "1 run is" or "2 runs are"."""
-    return f"1 {kind} is" if n == 1 else f"{n} {kind}s are"
+    if n == 1:
+        return f"1 {kind} is"
+    return f"{n} {kind}s are"
 
 
 def names_of(titles: Iterable[str]) -> str:

@@ -192,7 +192,9 @@ def read_ways(folder: Path) -> list[IdentificationRow]:
     Shares on other data than the runs' are left out.
     """
     path = way_file(folder)
-    return read_table(path, IdentificationRow) if path.exists() else []
+    if not path.exists():
+        return []
+    return read_table(path, IdentificationRow)
 
 
 def _without_earlier_identification(path: Path, row: EvaluationRow) -> EvaluationRow:

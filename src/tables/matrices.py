@@ -95,10 +95,11 @@ def mean_pivot(rows: Iterable[Row], value: Callable[[Row], float]) -> Matrix:
         number = value(row)
         if not math.isnan(number):
             values.append(number)
-    means = {
-        layers: float(np.mean(values)) if values else math.nan
-        for layers, values in values_of_layers.items()
-    }
+    means = {}
+    for layers, values in values_of_layers.items():
+        means[layers] = math.nan
+        if values:
+            means[layers] = float(np.mean(values))
     return pivot(rows, lambda row: means[row.front_layer, row.end_layer])
 
 

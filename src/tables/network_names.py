@@ -128,8 +128,10 @@ class NetworkName(NamedTuple):
     @property
     def title(self) -> str:
         """The path as a text for tables; without a file, with type and seed behind it."""
+        if not self.path:
+            return "unknown"
         if self.is_file:
-            return os.path.normpath(self.path) if self.path else "unknown"
+            return os.path.normpath(self.path)
         if self.is_fresh:
             return f"{self.path} ({self.type}, seed {self.seed or 0})"
         return f"{self.path} ({self.type})"
@@ -233,7 +235,9 @@ def fresh_seed(seed: int | None) -> int:
 def short(name: str) -> str:
     """Return the last two parts of an absolute path; return a relative name unchanged."""
     path = Path(name)
-    return "/".join(path.parts[-2:]) if path.is_absolute() else name
+    if path.is_absolute():
+        return "/".join(path.parts[-2:])
+    return name
 
 
 def layer_in_words(layer: str) -> str:
@@ -260,7 +264,12 @@ def networks_in_words(paths: Sequence[str], kinds: Sequence[str], *, sign: str =
     if len(set(types)) == 1 and types[0]:
         of_all = {1: "", 2: "both "}.get(len(types), "all ")
         return f"{f' {sign} '.join(names)} ({of_all}{types[0]})"
-    titles = [f"{name} ({kind})" if kind else name for name, kind in zip(names, types, strict=True)]
+    titles = []
+    for name, kind in zip(names, types, strict=True):
+        title = name
+        if kind:
+            title += f" ({kind})"
+        titles.append(title)
     return f" {sign} ".join(titles)
 
 
@@ -275,7 +284,9 @@ def _names_of(paths: Sequence[str]) -> list[str]:
         folder = Path(path).parent.name
         is_numbered = re.fullmatch(r"(final_)?model(_\d+)?", name) and folder
         if is_numbered:
-            name = f"network {folder}" if folder.isdecimal() else folder
+            name = folder
+            if folder.isdecimal():
+                name = f"network {folder}"
         by_folder.append(name)
     whole = [TITLES.get(path, short(str(Path(path).with_suffix("")))) for path in paths]
     n_networks = len(set(paths))

@@ -217,5 +217,6 @@ def same_layers(rows: Sequence[SimilarityRow]) -> list[tuple[str, str]]:
         rows: of two networks.
     """
     architectures = {architecture(network.path, network.type) for network in rows[0].networks}
-    pairs = [(row.layer1, row.layer2) for row in rows if row.layer1 == row.layer2]
-    return pairs if len(architectures) == 1 else []
+    if len(architectures) > 1:
+        return []
+    return [(row.layer1, row.layer2) for row in rows if row.layer1 == row.layer2]
