@@ -3,6 +3,7 @@
 they nearer to the end network's activations of the same images than of similar images?"""
 
 import sys
+from typing import Any, NamedTuple
 
 from src import cli
 from src.choices.scores import SCORES
@@ -99,6 +100,25 @@ def add_networks(options: cli.Parser) -> None:
     add("--end-type", type=cli.network, help=named_here.format("end"))
 
 
+class Setup(NamedTuple):
+    """The runs, networks and images of an evaluation, and its tables."""
+
+    experiments: dict[str, Any]  # the newest runs of each experiment, by its title
+    runs: list[Any]  # of all experiments
+    skipped: list[str]  # the reason of each run that cannot be read
+    n_earlier: int  # number of runs that a later run repeats
+    scores: dict[str, Any]  # of `--detector`, by title
+    files: Any  # the files to write, see `evaluation_files`
+    tables: dict[str, Any]  # the records of the tables, see `begin_tables`
+    identification: Any  # the record of the table of identified images
+    session: Any  # keeps images, networks and the reference
+    loading: dict[str, Any]  # how images are loaded
+    test_set: Any
+    front: Any  # the two networks
+    end: Any
+    names: dict[str, Any]  # of the networks, by side
+
+
 def evaluate(args, session=None, measured=None) -> None:
     """Run the experiment.
 
@@ -106,26 +126,59 @@ def evaluate(args, session=None, measured=None) -> None:
         session: shares its networks, images and reference with further experiments.
         measured: `MeasuredStitches`; if they are all stitches of the folder, none runs again.
     """
+    from src.ground.console import note
+    from src.runs.reloading import rebuild_grids
+    from src.runs.run import claimed
+    from src.runs.scored_runs import check_scored, score_runs
+
+    setup = set_up(args, session)
+    test_set = setup.test_set
+    with claimed([*setup.tables.values(), setup.identification]):
+        unusable = []
+        if measured and measured.are_all_of(setup.runs):
+            reference = measured.reference
+            scored = measured.scored(setup.experiments)
+            check_usable(scored, reference, setup.skipped)
+        else:
+            # The reference: detectors and validity at the end layers, the end network's own scores
+            layers = end_layers_of(setup.runs)
+            reference = refer_to(
+                setup.end,
+                setup.names["end"],
+                args,
+                setup.scores,
+                layers,
+                test_set,
+                setup.loading,
+                setup.session,
+            )
+
+            # The stitches
+            grids, unusable = rebuild_grids(
+                setup.experiments, setup.front, setup.end, image_shape=test_set.image_shape
+            )
+            check_usable(grids, reference, [*setup.skipped, *unusable])
+            scored = score_runs(grids, reference)
+        check_scored(scored, other_data=args.other_data)
+        write_results(args, setup, scored, reference)
+    n_skipped = len(setup.skipped) + setup.n_earlier + len(unusable)
+    note(
+        f"evaluated {len(scored)} stitches; "
+        f"skipped {n_skipped} runs and {len(reference.missing)} end layers"
+    )
+
+
+def set_up(args, session) -> Setup:
+    """Read the runs, begin the tables, and load images and networks."""
     from itertools import chain
     from pathlib import Path
 
-    from src.choices.datasets import dataset_label
     from src.choices.scores import scores_by_title
     from src.datasets import dataset_info
-    from src.ground.console import note
     from src.ground.runtime import device_of
     from src.runs.folders import newest_by_experiment, read_runs
-    from src.runs.reloading import (
-        check_data,
-        check_images,
-        check_runs,
-        rebuild_grids,
-        with_records,
-    )
-    from src.runs.run import claimed
-    from src.runs.scored_runs import check_scored, score_runs
+    from src.runs.reloading import check_data, check_images, check_runs, with_records
     from src.runs.session import Session
-    from src.tables.evaluation_rows import evaluation_files
     from src.tables.image_records import short_images
 
     # The stitching runs, and the tables that will be written
@@ -136,9 +189,7 @@ def evaluate(args, session=None, measured=None) -> None:
     check_runs(finished, folder, moved_networks(args))
     dataset_info(args.dataset, labelled=True)
     scores = scores_by_title(args.detector)
-    other_data = dataset_label(args.dataset) if args.other_data else ""
-    files = evaluation_files(folder, scores, other_data=other_data)
-    tables, identification = begin_tables(args, scores, files)
+    files, tables, identification = begin_tables(args, scores)
     experiments = newest_by_experiment(finished)
     runs = list(chain(*experiments.values()))
     check_data(args.dataset, runs, other_data=args.other_data, shortcut=args.shortcut)
@@ -156,33 +207,21 @@ def evaluate(args, session=None, measured=None) -> None:
     front, front_name = networks["front"]
     end, end_name = networks["end"]
     names = {"front": front_name, "end": end_name}
-    experiments = with_records(experiments, names, fingerprints)
-
-    with claimed([*tables.values(), identification]):
-        unusable = []
-        if measured and measured.are_all_of(runs):
-            reference = measured.reference
-            scored = measured.scored(experiments)
-            check_usable(scored, reference, skipped)
-        else:
-            # The reference: detectors and validity at the end layers, the end network's own scores
-            layers = end_layers_of(runs)
-            reference = refer_to(end, end_name, args, scores, layers, test_set, loading, session)
-
-            # The stitches
-            grids, unusable = rebuild_grids(
-                experiments, front, end, image_shape=test_set.image_shape
-            )
-            check_usable(grids, reference, [*skipped, *unusable])
-            scored = score_runs(grids, reference)
-        check_scored(scored, other_data=args.other_data)
-
-        # The metrics
-        write_results(args, scored, reference, files, tables, identification, names)
-    n_skipped = len(skipped) + len(finished) - len(runs) + len(unusable)
-    note(
-        f"evaluated {len(scored)} stitches; "
-        f"skipped {n_skipped} runs and {len(reference.missing)} end layers"
+    return Setup(
+        with_records(experiments, names, fingerprints),
+        runs,
+        skipped,
+        len(finished) - len(runs),
+        scores,
+        files,
+        tables,
+        identification,
+        session,
+        loading,
+        test_set,
+        front,
+        end,
+        names,
     )
 
 
@@ -242,15 +281,23 @@ def check_usable(stitches, reference, reasons) -> None:
         )
 
 
-def begin_tables(args, scores, files) -> tuple:
-    """Return the records of the tables that this script writes: of each score, by its title, and of
+def begin_tables(args, scores) -> tuple:
+    """Return the files to write, and the records of the tables: of each score, by its title, and of
     the identified images."""
-    from src.runs.run import Run
+    from pathlib import Path
 
+    from src.choices.datasets import dataset_label
+    from src.runs.run import Run
+    from src.tables.evaluation_rows import evaluation_files
+
+    other_data = ""
+    if args.other_data:
+        other_data = dataset_label(args.dataset)
+    files = evaluation_files(Path(args.source_dir), scores, other_data=other_data)
     tables = {}
     for title, score in scores.items():
         tables[title] = Run.beside(files.tables[title], vars(args) | {"detector": score.name})
-    return tables, Run.beside(files.way, vars(args))
+    return files, tables, Run.beside(files.way, vars(args))
 
 
 def end_layers_of(runs) -> list:
@@ -327,7 +374,7 @@ def evaluation_options(args, scores, layers, test_set, loading, session):
     )
 
 
-def write_results(args, scored, reference, files, tables, identification, names) -> None:
+def write_results(args, setup, scored, reference) -> None:
     """Report the metrics of each score, save the scores of all images and the identified images,
     and finish the runs of the tables."""
     from src.reports.evaluation_report import report
@@ -336,24 +383,24 @@ def write_results(args, scored, reference, files, tables, identification, names)
 
     # The metrics
     evaluations = {}
-    for score in tables:
+    for score in setup.tables:
         rows = evaluation_rows(score, scored, reference, other_data=args.other_data)
         if rows:  # no rows: no stitch ends at a layer with a detector
             evaluations[score] = rows
 
     # The files
-    written = [tables[score] for score in evaluations]
+    written = [setup.tables[score] for score in evaluations]
     if reference.foils:
-        written.append(identification)
+        written.append(setup.identification)
     for run in written:
         run.mark_as_unfinished()
-    report(files, evaluations, reference, title=args.title)
-    save_scores(args.energy_dir, files.scores, evaluations, scored, reference)
+    report(setup.files, evaluations, reference, title=args.title)
+    save_scores(args.energy_dir, setup.files.scores, evaluations, scored, reference)
     if reference.foils:
-        save_ways(files.way, scored, reference.foils)
+        save_ways(setup.files.way, scored, reference.foils)
 
     # The weights and images that the tables are about
-    weights = {f"{side}_model_path_sha256": name.weights for side, name in names.items()}
+    weights = {f"{side}_model_path_sha256": name.weights for side, name in setup.names.items()}
     images = recorded_images(vars(args))
     for run in written:
         run.options |= weights | images

@@ -83,8 +83,9 @@ class EvaluationOptions(NamedTuple):
         """
         if batch_size is None:
             batch_size = self.batch_size
-        n_images = len(data)
-        if indices is not None:
+        if indices is None:
+            n_images = len(data)
+        else:
             n_images = len(indices)
         n_batches = math.ceil(n_images / batch_size)
         return progress(data.batches(batch_size, indices=indices), title, n_batches)
@@ -192,11 +193,7 @@ def make_reference(
         foils = chosen
         own_layers = _own_layers(network, options, layouts, foils)
 
-    # Sanity-check data
-    sanity_scores = {}
-    if options.sanity_data is not None:
-        batches = options.batches(options.sanity_data, "sanity-check activations")
-        sanity_scores = score_network(network, detectors, batches)
+    sanity_scores = _sanity_scores(network, options, detectors)
     checks = {key: ood_metrics(id_scores[key], scores) for key, scores in sanity_scores.items()}
     return Reference(
         options=options,
@@ -280,6 +277,16 @@ def _remove_if_failing(
         del table[key]
         return [f"no {name}: {error}"]
     return []
+
+
+def _sanity_scores(
+    network: Network, options: EvaluationOptions, detectors: Mapping[DetectorKey, Detector]
+) -> dict[DetectorKey, np.ndarray]:
+    """Return the scores (M,) of the sanity-check data by detector; {} without such data."""
+    if options.sanity_data is None:
+        return {}
+    batches = options.batches(options.sanity_data, "sanity-check activations")
+    return score_network(network, detectors, batches)
 
 
 def _own_layers(

@@ -236,12 +236,7 @@ def take_statistics(
 
     # Features of earlier calls, or empty ones, which a pass fills
     keys = [(side.key, tuple(side.layers), tuple(side.ranks), tuple(measures)) for side in sides]
-    features = []
-    for side, key in zip(sides, keys, strict=True):
-        if key in kept:
-            features.append(kept.pop(key))
-        else:
-            features.append(_empty_features(side, n_images, measures))
+    features = _kept_or_empty(kept, sides, keys, n_images, measures)
     alignment_of_samples = "pool"
     if any(measure.of == SAMPLES for measure in measures.values()):
         alignment_of_samples = alignment
@@ -274,6 +269,23 @@ def _merged(first: Side, second: Side) -> Side:
     layers = dict.fromkeys([*first.layers, *second.layers])
     ranks = dict.fromkeys([*first.ranks, *second.ranks])
     return second._replace(layers=list(layers), ranks=list(ranks))
+
+
+def _kept_or_empty(
+    kept: KeptFeatures,
+    sides: Sequence[Side],
+    keys: Sequence[Hashable],
+    n_images: int,
+    metrics: Mapping[str, Measure],
+) -> list[Features]:
+    """Take the features of each side from the kept ones; without them, return empty features."""
+    features = []
+    for side, key in zip(sides, keys, strict=True):
+        if key in kept:
+            features.append(kept.pop(key))
+        else:
+            features.append(_empty_features(side, n_images, metrics))
+    return features
 
 
 def _empty_features(side: Side, n_images: int, metrics: Mapping[str, Measure]) -> Features:
