@@ -223,6 +223,7 @@ def _rebatched(parts: Iterable[Tensor], sizes: Sequence[int]) -> Iterator[Tensor
         missing = [waiting]
         while sum(map(len, missing)) < size:
             missing.append(next(parts))
-        waiting = missing[0] if len(missing) == 1 else torch.cat(missing)
+        if len(missing) > 1:
+            waiting = torch.cat(missing)
         yield waiting[:size]
         waiting = waiting[size:]

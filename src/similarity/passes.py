@@ -168,7 +168,9 @@ class KeptFeatures(dict[Hashable, Features]):
         recordings: list[Recording] = []
         for side in sides:
             is_kept = side.key is not None and not isinstance(side.network, StoredActivations)
-            max_bytes = n_left if is_kept else 0
+            max_bytes = 0
+            if is_kept:
+                max_bytes = n_left
             before = recordings[0] if recordings else None
             recordings.append(Recording(n_images, max_bytes=max_bytes, before=before))
         return recordings

@@ -120,7 +120,9 @@ class Experiment(OfTwoNetworks):
             return f"{title_of(self.objective)} matching"
         if self.init == "pinv":
             return "direct matching"
-        return f"init {self.init}" if self.init in STARTS else f"{self.init} matching"
+        if self.init in STARTS:
+            return f"init {self.init}"
+        return f"{self.init} matching"
 
     @cached_property
     def key(self) -> tuple[Hashable, ...]:
@@ -232,7 +234,9 @@ def method_names(experiments: Sequence[Experiment], *, apart_from: Collection[st
         details_of_group = _numbered(_details([dict(method) for method in group]))
         for method, details in zip(group, details_of_group, strict=True):
             name = plain_names[method]
-            full_names[method] = f"{name} ({details})" if details else name
+            if details:
+                name += f" ({details})"
+            full_names[method] = name
     return [full_names[method] for method in methods]
 
 
@@ -260,7 +264,9 @@ def _numbered(titles: Iterable[str]) -> list[str]:
     numbered = []
     for title in titles:
         n_seen[title] += 1
-        number = f" ({n_seen[title]})" if n_seen[title] > 1 else ""
+        number = ""
+        if n_seen[title] > 1:
+            number = f" ({n_seen[title]})"
         numbered.append(f"{title}{number}".strip())
     return numbered
 
