@@ -106,7 +106,8 @@ class Parser(argparse.ArgumentParser):
                 raise UserError(f"{path}: {action.dest}: {value!r} is neither true nor false")
             action.default = value
         else:
-            action.default = _flat(self._get_values(action, _words(action, value)))
+            values = self._get_values(action, _words(action, value))
+            action.default = _flat(values)
         action.required = False
         if not action.option_strings:
             action.nargs = "*" if action.nargs == "+" else "?"

@@ -320,9 +320,10 @@ def tables_of_layers(rows: Sequence[BestMatchRow]) -> dict[str, Matrix]:
         values = []
         for of_layer in by_layer.values():
             corresponding = chain.from_iterable(row.corresponding_layers for row in of_layer)
+            distinct = ", ".join(dict.fromkeys(corresponding))
             by_measure = grouped(of_layer, lambda row: row.measure)
             best = [_most_frequent(by_measure.get(name, ())) for name in columns]
-            values.append([", ".join(dict.fromkeys(corresponding)), *best])
+            values.append([distinct, *best])
         first, second = map(short, architectures)
         data = f", {short(dataset)}" if dataset else ""
         title = f"{SOUGHT[side]} in {second} for each layer of {first}, {method}{data}"

@@ -174,7 +174,8 @@ def groups_without_curves(
         compared.append((networks, _groups(*networks), run.row.pair))
     for row in similarities:
         networks = named_pair(row, names)
-        compared.append((networks, _groups(*_in_order(networks)), row.pair))
+        groups = _groups(*_in_order(networks))
+        compared.append((networks, groups, row.pair))
     has_curve: dict[str, bool] = {}
     for networks, groups, pair in compared:
         if networks[0] != networks[1]:

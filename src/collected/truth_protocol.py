@@ -346,7 +346,8 @@ def _ends_of_impostors(
 
 def _estimate_over_networks(values: NDArray) -> Estimate:
     """Return the mean of values (n,) of single networks, with its jackknife over networks."""
-    without_network = np.array([np.delete(values, i).mean() for i in range(len(values))])
+    means = [np.delete(values, i).mean() for i in range(len(values))]
+    without_network = np.array(means)
     return Estimate(
         value=float(values.mean()),
         without_network=without_network,

@@ -131,7 +131,8 @@ def read_tables(
     weights = weights or {}
     names = []
     for network in networks:
-        names.append(network.named()._replace(weights=weights.get(network.name, "")))
+        weights_of_network = weights.get(network.name, "")
+        names.append(network.named()._replace(weights=weights_of_network))
 
     values: ValuesOfMeasures = defaultdict(list)
     current = _CurrentRows(names)

@@ -292,7 +292,8 @@ def similarity_columns(values: Iterable[Mapping[str, float]]) -> list[str]:
         for column in chain.from_iterable(map(columns_of, SHOWN_MEASURES))
         if not column.is_reversed and column.images in ("", ALL_IMAGES)
     ]
-    column_of = described(tuple(dict.fromkeys(chain.from_iterable(values))))
+    names = dict.fromkeys(chain.from_iterable(values))
+    column_of = described(tuple(names))
     of_users = [
         name for name, column in column_of.items() if measure_of(column.measure).of == ACTIVATIONS
     ]

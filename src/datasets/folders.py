@@ -109,9 +109,11 @@ def _small_size(root: Path) -> Size | None:
 
     A sample of the images tells. Warns of small images of several sizes.
     """
-    split = _split_folder(root, bool(_split_folders(root, train=True)))
+    has_training_images = bool(_split_folders(root, train=True))
+    split = _split_folder(root, has_training_images)
     folders = [split / name for name in _class_folders(split)] or [split]
-    sizes = sorted(set(sizes_of(first_images(folders))), key=lambda size: (min(size), size))
+    distinct_sizes = set(sizes_of(first_images(folders)))
+    sizes = sorted(distinct_sizes, key=lambda size: (min(size), size))
     large = FolderSettings().size
     if not sizes or min(sizes[0]) >= large:
         return None
@@ -211,8 +213,9 @@ def load_folder(
 def _decode_all(images: DecodedImageSet) -> Tensor:
     """Decode all images of a set, with a progress bar: uint8 (N, C, H, W) on the CPU."""
     batches = [slice(first, first + 256) for first in range(0, len(images), 256)]
-    levels = images.levels(Pass(torch.arange(len(images)), batches))
-    return torch.cat(list(progress(levels, "decoding images", len(batches))))
+    all_images = Pass(torch.arange(len(images)), batches)
+    levels = progress(images.levels(all_images), "decoding images", len(batches))
+    return torch.cat(list(levels))
 
 
 def load_imagenet(

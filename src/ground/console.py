@@ -79,9 +79,8 @@ def table(
     header = [f"{column:>{width}}" for column, width in zip(columns, widths, strict=True)]
     lines.append(line("", header))
     for row, cells in zip(rows, texts, strict=True):
-        lines.append(
-            line(row, [f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)])
-        )
+        aligned_cells = [f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)]
+        lines.append(line(row, aligned_cells))
     result("\n".join(lines))
 
 

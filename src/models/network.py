@@ -609,7 +609,8 @@ def activations_of_both(
     activations_of_end = end.activations_again if again else end.activations
     if front is not end:
         return activations_of_front(images, front_names), activations_of_end(images, end_names)
-    activations = activations_of_end(images, list(dict.fromkeys([*front_names, *end_names])))
+    names = dict.fromkeys([*front_names, *end_names])
+    activations = activations_of_end(images, list(names))
     front_activations = {name: activations[name] for name in front_names}
     end_activations = {name: activations[name] for name in end_names}
     return front_activations, end_activations

@@ -128,7 +128,8 @@ class Passes:
         if not names:
             return {}
         if after is None:
-            return self._values(self._run_module(x, self._calls_of(names)), names, len(x))
+            outputs = self._run_module(x, self._calls_of(names))
+            return self._values(outputs, names, len(x))
 
         # Layers that return the value of `after` unchanged; the output of the module has no position
         position = self.calls.positions.get(after)

@@ -69,7 +69,8 @@ class Detector:
         Args:
             labels: (B,), from 0 on; -1 means unlabelled.
         """
-        self.moments = self.moments.pooled(Rows.of(self.features(activations)).moments())
+        rows = Rows.of(self.features(activations))
+        self.moments = self.moments.pooled(rows.moments())
 
     def fit(self) -> None:
         """Finish the training images.
@@ -204,7 +205,8 @@ class NearestNeighbours(Detector):
     def add(self, activations: ArrayLike | Tensor, labels: ArrayLike | Tensor) -> None:
         n_missing = BANK_SIZE - self.n
         if n_missing > 0:
-            self._parts.append(self.features(torch.as_tensor(activations)[:n_missing]))
+            taken = torch.as_tensor(activations)[:n_missing]
+            self._parts.append(self.features(taken))
             self._labels.append(torch.as_tensor(labels)[:n_missing])
             self.n += len(self._parts[-1])
 

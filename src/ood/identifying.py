@@ -76,7 +76,8 @@ def identification(
     own_layer.add(own_cells[foils.images], own_cells[foils.foils])
     own_layer.fit()
     shown = Shown()
-    shown.add(*own_layer.compare(stitched_cells[None, foils.images], slice(None)), 0)
+    compared = own_layer.compare(stitched_cells[None, foils.images], slice(None))
+    shown.add(*compared, 0)
     n_images = len(own_cells)
     identified = torch.full((n_images,), math.nan, dtype=torch.float64, device=own_cells.device)
     identified[foils.images] = own_layer.identified(shown)
@@ -147,7 +148,8 @@ def way_of(end: Network, layer: str) -> list[str]:
 
     They are the layer itself, the blocks behind it, and the output of the end network.
     """
-    return list(dict.fromkeys([layer, *end.behind(layer), end.output_name]))
+    layers = [layer, *end.behind(layer), end.output_name]
+    return list(dict.fromkeys(layers))
 
 
 class Shown:

@@ -48,7 +48,8 @@ def check_options(
             "without --mod-only-stitch the BatchNorm statistics of both networks move, in the parts "
             "that the stitch uses"
         )
-    _note_cuts_inside_blocks(list(dict.fromkeys(pair.end_layer for pair in layers)), end)
+    end_layers = dict.fromkeys(pair.end_layer for pair in layers)
+    _note_cuts_inside_blocks(list(end_layers), end)
 
 
 def _note_chosen_types(layers: Sequence[StitchingLayer]) -> None:

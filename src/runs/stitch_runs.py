@@ -298,7 +298,8 @@ def interrupted_runs(directory: Path) -> list[RunOnDisk]:
     for state_file in sorted(directory.glob("*/resume.pt")):
         # Another process may have just finished the run, and removed the file.
         with contextlib.suppress(UserError):
-            runs.append(RunOnDisk(state_file.parent, load_tensors(state_file)["options"]))
+            options = load_tensors(state_file)["options"]
+            runs.append(RunOnDisk(state_file.parent, options))
     return runs
 
 

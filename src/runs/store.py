@@ -112,7 +112,8 @@ class DetectorStore:
         )
         load_weights(network, self.folder / name, expected=f"the detector {kind} for {layer}")
         detector = EnergyDetector(freeze(network, device))
-        detector.id_data = str(entry.get("finetune_id_dataset", entry.get("id_dataset", "")))
+        id_dataset = entry.get("id_dataset", "")
+        detector.id_data = str(entry.get("finetune_id_dataset", id_dataset))
         detector.ood_data = str(entry.get("finetune_ood_dataset", ""))
         return detector
 

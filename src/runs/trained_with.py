@@ -22,7 +22,8 @@ def options_beside(checkpoint: str | Path) -> Options:
     if not Path(checkpoint).is_file():  # for example DEFAULT
         return {}
     with contextlib.suppress(OSError, ValueError, TypeError):
-        return dict(json.loads((Path(checkpoint).parent / "config.txt").read_text()))
+        config = Path(checkpoint).parent / "config.txt"
+        return dict(json.loads(config.read_text()))
     return {}
 
 

@@ -236,7 +236,8 @@ class Comparison:
         vectors1 = matrices1.flatten(1)
         values = [(vectors1 @ of_layer.flatten(1).T).cpu()[None] for of_layer in matrices2]
         if self.orders:
-            permuted = permuted_cosines(matrices1, matrices2, torch.cat([*self.orders.values()]))
+            orders = torch.cat([*self.orders.values()])
+            permuted = permuted_cosines(matrices1, matrices2, orders)
             values = [torch.cat(parts) for parts in zip(values, permuted, strict=True)]
         rows1 = first.gram_rows(self.statistics.ranks1)
         by_layer = {}

@@ -36,7 +36,8 @@ def alignment_of(shape1: tuple[int, ...], shape2: tuple[int, ...], mode: str = "
     Returns:
         An entry of `BY_POSITION`, `NO_ALIGNMENT`, or how each layer is averaged.
     """
-    averaged = " / ".join(dict.fromkeys(POOLS[len(shape)] for shape in (shape1, shape2)))
+    pools = dict.fromkeys(POOLS[len(shape)] for shape in (shape1, shape2))
+    averaged = " / ".join(pools)
     if mode == "pool":
         return averaged
     if len(shape1) == len(shape2) == 3:

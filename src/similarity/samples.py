@@ -62,7 +62,8 @@ class Samples:
             rotation = torch.eye(width).to(self.moments)
         else:
             variances, rotation = torch.linalg.eigh(self.moments[:width, :width])
-        kept = variances > max(EIGENVALUE_CUTOFF * float(variances.max()), ROUNDING * self.scale)
+        cutoff = EIGENVALUE_CUTOFF * float(variances.max())
+        kept = variances > max(cutoff, ROUNDING * self.scale)
         if not kept.any():
             raise Undefined(f"{self.name} is constant over the samples")
         deviations = variances[kept].sqrt()

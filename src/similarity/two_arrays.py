@@ -161,7 +161,8 @@ def _of_grams(measure: Callable[[Grams], Tensor], x, y, *, at_least: int) -> flo
         mean = array.mean(0)
         centred = array - mean
         offsets = centred @ mean + mean.square().sum() / 2
-        matrices.append(measure(Grams((centred @ centred.T)[None], offsets[None])))
+        grams = Grams((centred @ centred.T)[None], offsets[None])
+        matrices.append(measure(grams))
     return float(measures.cosines(*matrices))
 
 

@@ -79,7 +79,8 @@ class Evidence(NamedTuple):
 
         if surplus(math.log(LOWEST_P)) <= 0:
             return 0.0
-        return math.exp(scipy.optimize.brentq(surplus, math.log(LOWEST_P), math.log(0.5)))
+        log_p = scipy.optimize.brentq(surplus, math.log(LOWEST_P), math.log(0.5))
+        return math.exp(log_p)
 
     def interval(self) -> IntervalEstimate:
         """Return the value with the limits that no test in one direction rejects; NaN for NaN."""

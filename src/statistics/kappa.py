@@ -79,9 +79,9 @@ def kappa_within(stitched: np.ndarray, end: np.ndarray, strata: np.ndarray) -> I
     unbiased = 1 - observed.sum() / independent.sum()
     without_image = 1 - observed_without / independent_without  # (n,)
     half_width = DEVIATIONS * math.sqrt(jackknife_variance(without_image))
-    low = max(-1.0, unbiased - half_width)
-    high = min(1.0, unbiased + half_width)
-    return IntervalEstimate(value, float(min(value, low)), float(max(value, high)))
+    low = min(value, max(-1.0, unbiased - half_width))
+    high = max(value, min(1.0, unbiased + half_width))
+    return IntervalEstimate(value, float(low), float(high))
 
 
 def _disagreements(

@@ -115,7 +115,8 @@ def permuted_p(score: ScoreOfPairs, n: int) -> float:
     place_of_pair = np.zeros((n, n), dtype=int)
     place_of_pair[first, second] = pairs
     place_of_pair[second, first] = pairs
-    orders = rng.permuted(np.tile(np.arange(n), (N_PERMUTATIONS, 1)), axis=1)
+    unpermuted = np.tile(np.arange(n), (N_PERMUTATIONS, 1))
+    orders = rng.permuted(unpermuted, axis=1)
     permuted = place_of_pair[orders[:, first], orders[:, second]]  # (N_PERMUTATIONS, P)
 
     measured = np.concatenate([pairs[None], permuted])

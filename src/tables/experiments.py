@@ -231,11 +231,11 @@ def method_names(experiments: Sequence[Experiment], *, apart_from: Collection[st
     }
     full_names = {}
     for group in grouped(plain_names, plain_names.__getitem__).values():
-        details_of_group = _numbered(_details([dict(method) for method in group]))
-        for method, details in zip(group, details_of_group, strict=True):
+        details = _details([dict(method) for method in group])
+        for method, text in zip(group, _numbered(details), strict=True):
             name = plain_names[method]
-            if details:
-                name += f" ({details})"
+            if text:
+                name += f" ({text})"
             full_names[method] = name
     return [full_names[method] for method in methods]
 

@@ -100,7 +100,8 @@ def warn_of_several(rows: Iterable[RowOfImages]) -> None:
     """Warn of data sets for which rows recorded different fingerprints of images."""
     for group in grouped(rows, _data_of).values():
         for split in _differing_splits(group):
-            digests = dict.fromkeys(filter(None, (getattr(row, split, None) for row in group)))
+            recorded = (getattr(row, split, None) for row in group)
+            digests = dict.fromkeys(filter(None, recorded))
             warn_once(
                 f"results of {group[0].dataset} are of different {SPLITS[split]} "
                 f"({listed(digests)}), and count as results of different data sets"

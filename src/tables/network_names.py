@@ -288,7 +288,10 @@ def _names_of(paths: Sequence[str]) -> list[str]:
             if folder.isdecimal():
                 name = f"network {folder}"
         by_folder.append(name)
-    whole = [TITLES.get(path, short(str(Path(path).with_suffix("")))) for path in paths]
+    whole = []
+    for path in paths:
+        without_suffix = str(Path(path).with_suffix(""))
+        whole.append(TITLES.get(path, short(without_suffix)))
     n_networks = len(set(paths))
     for names in (by_folder, plain):
         if len(set(names)) == n_networks:
