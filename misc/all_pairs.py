@@ -42,27 +42,7 @@ def parser() -> cli.Parser:
         "distribution, and measure the similarity of all pairs. The results are those of the single scripts."
     )
     add = options.add_argument
-    add(
-        "networks",
-        help="CSV with the columns name, path, type, and optionally group, layers and depths; paths count from its "
-        "folder. "
-        f"The type {FEATURES} stands for an .npz file of features, which is compared and not stitched",
-    )
-    add(
-        "layers",
-        nargs="?",
-        default="all",
-        help="layers of the networks without an entry in the column layers: names or patterns with commas between "
-        "them, or all",
-    )
-    add(
-        "stitching_type",
-        nargs="?",
-        choices=(*STITCHING_TYPES, AUTO),
-        default=AUTO,
-        help="type of the stitching layers. auto: the type that fits each pair of layers; rc2c_pre: for convolutional "
-        "layers; t2t: for transformers",
-    )
+    add_networks(options)
     add("-dir", "--save-dir", required=True, help="folder below results/ to write to")
     add(
         "--methods",
@@ -90,6 +70,32 @@ def parser() -> cli.Parser:
     cli.add_similarity(options)
     cli.add_style(options)
     return options
+
+
+def add_networks(options: cli.Parser) -> None:
+    """Add the arguments of networks, layers and stitching type."""
+    add = options.add_argument
+    add(
+        "networks",
+        help="CSV with the columns name, path, type, and optionally group, layers and depths; paths count from its "
+        "folder. "
+        f"The type {FEATURES} stands for an .npz file of features, which is compared and not stitched",
+    )
+    add(
+        "layers",
+        nargs="?",
+        default="all",
+        help="layers of the networks without an entry in the column layers: names or patterns with commas between "
+        "them, or all",
+    )
+    add(
+        "stitching_type",
+        nargs="?",
+        choices=(*STITCHING_TYPES, AUTO),
+        default=AUTO,
+        help="type of the stitching layers. auto: the type that fits each pair of layers; rc2c_pre: for convolutional "
+        "layers; t2t: for transformers",
+    )
 
 
 def add_work(options: cli.Parser) -> None:

@@ -80,25 +80,16 @@ def give_verdict(args) -> None:
     from src.collected.between_groups import compare_groups, note_on_layers, values_of_verdicts
     from src.collected.named_networks import named_by_list
     from src.collected.sections import parts_of, sections_of
-    from src.collected.verdicts import judge_runs, similarity_columns
-    from src.ground.console import listed, note, result, warn
+    from src.collected.verdicts import judge_runs
+    from src.ground.console import listed, note, result
     from src.reports import verdict_report
     from src.reports.captions import describe_stitches
-    from src.runs.folders import warn_of_weights
     from src.runs.run import Run, claimed
-    from src.runs.weights import warn_of_earlier
-    from src.tables.image_records import warn_of_several
-    from src.tables.similarity_rows import SimilarityRow
-    from src.tables.tables import read_table
 
     limits = limits_of(args)
 
     # The runs with their evaluations, and the similarities of the same layers.
-    runs = read_folders(args.source_dirs)
-    similarities = [row for path in args.similarity for row in read_table(path, SimilarityRow)]
-    warn_of_weights(runs)
-    warn_of_earlier((row.networks for row in similarities), kind="row")
-    warn_of_several([*(run.row for run in runs), *similarities])
+    runs, similarities = read_results(args)
     names = named_by_list((network for run in runs for network in run.row.networks), args.networks)
     images = record.images_of(runs)
     run = Run.beside(args.output, vars(args) | images)
@@ -106,9 +97,7 @@ def give_verdict(args) -> None:
     # The verdicts, and the comparison of groups of networks.
     verdicts = judge_runs(runs, similarities, limits=limits, pool=args.pool, names=names)
     if similarities:
-        shown = set(similarity_columns(row.values for row in similarities))
-        if not any(shown & set(row.further) for row in verdicts):
-            warn("-sim: no row is of the networks, layers and data of these stitches at full rank")
+        check_similarities(similarities, verdicts)
     groups, tests, untested = compare_groups(values_of_verdicts(verdicts, names.values()))
 
     # The report. With a list, captions have the names of the networks.
@@ -141,6 +130,33 @@ def give_verdict(args) -> None:
     if len(verdicts) > 1:
         beside += " and maps of the words and numbers"
     note(f"wrote {args.output}; its {beside} are beside it")
+
+
+def read_results(args) -> tuple:
+    """Return the runs with their evaluations, and the similarities; warn of changed weights and of
+    results on different images."""
+    from src.runs.folders import warn_of_weights
+    from src.runs.weights import warn_of_earlier
+    from src.tables.image_records import warn_of_several
+    from src.tables.similarity_rows import SimilarityRow
+    from src.tables.tables import read_table
+
+    runs = read_folders(args.source_dirs)
+    similarities = [row for path in args.similarity for row in read_table(path, SimilarityRow)]
+    warn_of_weights(runs)
+    warn_of_earlier((row.networks for row in similarities), kind="row")
+    warn_of_several([*(run.row for run in runs), *similarities])
+    return runs, similarities
+
+
+def check_similarities(similarities, verdicts) -> None:
+    """Warn if no verdict has a value of the similarities."""
+    from src.collected.verdicts import similarity_columns
+    from src.ground.console import warn
+
+    shown = set(similarity_columns(row.values for row in similarities))
+    if not any(shown & set(row.further) for row in verdicts):
+        warn("-sim: no row is of the networks, layers and data of these stitches at full rank")
 
 
 def read_folders(folders):
