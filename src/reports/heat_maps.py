@@ -431,15 +431,15 @@ def _beyond(numbers: Iterable[float], low: float, high: float) -> str:
 
 
 def _label_bar(bar: "Colorbar", panel: HeatMap) -> None:
-    """Label the ends of a bar and its middle, or a mark at the limit instead, and put bright above or
-    right."""
+    """Label the ends of a bar and its middle, mark the limit, and put bright above or right."""
     low, high = bar.mappable.get_clim()
     middle = (low + high) / 2
     is_upright = bar.orientation == "vertical"
     if low < panel.limit < high:
-        middle = panel.limit
         mark = bar.ax.axhline if is_upright else bar.ax.axvline
-        outline(mark(middle))
+        outline(mark(panel.limit))
+    if panel.is_uneven:
+        middle = panel.limit
     ticks = [low, middle, high]
     bar.set_ticks(ticks, labels=[f"{tick:.3g}" for tick in ticks])
     dark, bright = panel.scale
