@@ -76,8 +76,8 @@ def report(args) -> None:
     from src.collected.corresponding import correspondence_of
     from src.ground.console import note, warn
     from src.ground.files import write_text
+    from src.ground.html_page import page, paragraph
     from src.reports import experiment_page as sections
-    from src.reports.html_page import page, paragraph
 
     start = datetime.now()
     results = results_of(args)

@@ -10,9 +10,9 @@ import pytest
 
 from src.collected.grid_matrices import printed_matrices
 from src.collected.named_networks import NamedNetwork
+from src.ground import html_page
 from src.ground.console import decimals, table
 from src.ground.errors import UserError
-from src.reports import html_page
 from src.reports.captions import describe_stitches
 from src.reports.grid_tables import compare, draw, write_grid
 from src.reports.map_panels import HeatMap

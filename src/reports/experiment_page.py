@@ -11,13 +11,13 @@ from src.collected.between_groups import SHARE
 from src.collected.groups import Names
 from src.collected.record import Command, MeasuredNetwork
 from src.collected.sections import by_groups, parts_of, sections_of
+from src.ground import html_page as html
 from src.ground.console import decimals, listed
 from src.ground.grouping import grouped
-from src.reports import html_page as html
+from src.ground.html_page import Cell, Section
 from src.reports import similarity_report
 from src.reports.captions import describe_stitches
 from src.reports.group_maps import SHARE_TITLE, title_of
-from src.reports.html_page import Cell, Section
 from src.reports.match_report import MAX_TABLES
 from src.reports.methods_text import by_method, description, how, on_versions
 from src.reports.verdict_report import IN_SUMMARY, sentences, shares_of

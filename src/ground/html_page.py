@@ -12,14 +12,13 @@ from string import Template
 from typing import NamedTuple
 
 from src.ground.console import decimals
-from src.values import IntervalEstimate
 
 INCH = 0.0254  # metres
 
 SHORT = 20  # characters of a cell that keeps its line
 LONG = 32  # characters of a word that may be broken
 
-Cell = str | int | float | IntervalEstimate | None
+Cell = str | int | float | tuple[float, ...] | None  # a tuple has a text of its own
 
 PAGE = Template("""<!DOCTYPE html>
 <html lang="en">
