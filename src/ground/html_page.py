@@ -182,7 +182,7 @@ def _width(png: bytes) -> float:
 
 
 def file(name: str, content: bytes, text: str) -> str:
-    """Return a link by which a browser saves a file that is in the page."""
+    """Return a link by which a browser saves a file embedded in the page."""
     address = _data(content, "application/octet-stream")
     return f'<p class="file"><a download="{escape(name)}" href="{address}">{escape(text)}</a></p>'
 

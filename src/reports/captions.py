@@ -68,8 +68,9 @@ def pairs_of_named(pairs: Sequence[NetworkPair]) -> str:
 def describe_stitches(
     *groups: Sequence[Experiment], names: Names | None = None, n_images: int | None = None
 ) -> str:
-    """Return the caption of stitches: networks and images as far as all rows share them, the kind of
-    the stitching layers, and the methods of each group of stitches.
+    """Return the caption of stitches: networks, images, kind of stitching layers, and methods.
+
+    Networks, images and kind are named if all rows share one; the methods are of each group.
 
     Args:
         names: of the networks; None: they are named by checkpoint and type.
@@ -116,8 +117,7 @@ def stitched_networks(rows: Sequence[Experiment], names: Names | None = None) ->
 
 
 def describe_method(rows: Sequence[Experiment]) -> str:
-    """Return a sentence on a method with what its rows share, such as "Direct matching: least
-    squares."
+    """Return a sentence on a method and its settings, such as "Direct matching: least squares."
 
     Returns:
         "" if the rows differ in their method.

@@ -175,8 +175,9 @@ def _places(panels: Sequence[CurvePanel], *, are_alike: bool) -> list[Place]:
 def _layers_of(
     panels: Sequence[CurvePanel], places: Sequence[Place], layers: Sequence[str]
 ) -> dict[Place, list[str]]:
-    """Return the layers of the axis of each panel: from the first to the last of its curves, without
-    those of other headings, which are of another network.
+    """Return the layers of the axis of each panel: from the first to the last layer of its curves.
+
+    Layers that only panels under different headings have are left out: they are of another network.
 
     Args:
         layers: of all panels, in their order; empty: the curves are over numbers.
@@ -188,8 +189,8 @@ def _layers_of(
     drawn = set().union(*of_heading.values())
     layers_of_place = {}
     for place, panel in zip(places, panels, strict=True):
-        others = drawn - of_heading[panel.heading]
-        axis = [layer for layer in layers if layer not in others]
+        elsewhere = drawn - of_heading[panel.heading]
+        axis = [layer for layer in layers if layer not in elsewhere]
         numbers = [axis.index(layer) for curve in panel.curves.values() for layer in curve if axis]
         layers_of_place[place] = axis[min(numbers) : max(numbers) + 1] if numbers else []
     return layers_of_place
@@ -335,7 +336,7 @@ def _write_x_label(last_line: "Sequence[Axes]", x_label: str) -> None:
 def _handles(
     panels: Sequence[CurvePanel], looks: Mapping[str, Mapping[str, Any]], *, strong: str, pale: str
 ) -> "dict[str, Line2D]":
-    """Return the handles of the legend: the lines, and what strong and pale lines mean."""
+    """Return the handles of the legend: the lines, and the meanings of strong and pale lines."""
     from matplotlib.lines import Line2D
 
     handles = {label: Line2D([], [], **looks[label]) for label in lines_of(panels)}
@@ -348,7 +349,7 @@ def _handles(
 
 
 def _on_panels(panels: Sequence[CurvePanel], letters: Mapping[int, str]) -> str:
-    """Return the sentence of the caption on what stands in which panel; "" for one panel."""
+    """Return the sentence of the caption on the content of each panel; "" for one panel."""
     if not letters:
         return ""
 
@@ -375,7 +376,7 @@ def points_of(panels: Iterable[CurvePanel]) -> Iterator[Point]:
 
 
 def _set_range(axes: "Axes", panels: Sequence[CurvePanel]) -> None:
-    """Let the vertical axis reach over the range of panels, and over all that is drawn in them."""
+    """Set the vertical axis to the range of panels, extended to all drawn points and marks."""
     numbers = [*panels[0].y_range, *itertools.chain(*(point.drawn for point in points_of(panels)))]
     numbers += itertools.chain(*(panel.marks.values() for panel in panels))
     drawn = list(filter(math.isfinite, numbers))

@@ -43,7 +43,7 @@ IN_GROUPS = (SHARE, *IN_SUMMARY)
 def subject(
     runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], names: Names
 ) -> str:
-    """Return a text on networks, data and methods: what the page is about.
+    """Return a text on the subject of the page: networks, data and methods.
 
     Args:
         names: of all networks.
@@ -54,7 +54,7 @@ def subject(
 
 
 def results(rows: Sequence[VerdictRow], limits: Limits) -> Section:
-    """Return the counts of the verdicts, and the sentences on them."""
+    """Return the counts of the verdicts, and sentences on the verdicts."""
     if not rows:
         return Section("Result", [])
     counts: list[list[Cell]] = []
@@ -62,17 +62,16 @@ def results(rows: Sequence[VerdictRow], limits: Limits) -> Section:
     for section in sections:
         words = Counter(row.verdict for row in section.rows)
         counts.append([section.title, *(words[word] for word in VERDICTS), len(section.rows)])
-    rule, *others = sentences(rows, sections, limits)
+    rule, *findings = sentences(rows, sections, limits)
     header = ["method", *VERDICTS, "all pairs"]
     table = html.table("Verdicts on pairs of layers", header, counts)
     return Section(
-        "Result", [html.paragraph(QUESTION), table, html.paragraph(rule), html.bullets(others)]
+        "Result", [html.paragraph(QUESTION), table, html.paragraph(rule), html.bullets(findings)]
     )
 
 
 def figures(title: str, folder: Path, *patterns: str) -> Section:
-    """Return a section with the figures of a folder whose names fit patterns, page by page, and their
-    captions."""
+    """Return a section with the figures of a folder that match patterns, in order, with captions."""
     elements = []
     for pattern in patterns:
         for image in sorted(folder.glob(pattern), key=lambda path: (len(path.name), path.name)):

@@ -140,7 +140,7 @@ def letter_panel(axes: "Axes", letter: str) -> None:
 
 
 def head_panel(axes: "Axes", heading: str, *, n_lines: int) -> None:
-    """Write a heading of several panels above the first of them.
+    """Write a heading of several panels above the first panel.
 
     Args:
         n_lines: of the titles of the panels, which the heading stands above.
@@ -150,7 +150,7 @@ def head_panel(axes: "Axes", heading: str, *, n_lines: int) -> None:
 
 
 def named(letters: Sequence[str]) -> str:
-    """Return the letters of panels as a caption begins with them: "(a–d) ", "(a, c) " or ""."""
+    """Return the letters of panels for the beginning of a caption: "(a–d) ", "(a, c) " or ""."""
     if not letters:
         return ""
     first, last = letters[0], letters[-1]

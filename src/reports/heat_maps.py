@@ -71,7 +71,7 @@ Panels = Mapping[str, Mapping[str, Panel]]  # by quantity, by experiment; either
 
 
 class Place(NamedTuple):
-    """What stands at a place of a figure."""
+    """The content of a place in a figure: a panel with its titles."""
 
     panel: Panel
     title: str  # above the panel, unless the panel above has it
@@ -193,7 +193,7 @@ def _table(experiments: Panels, n_columns: int) -> list[Page]:
 
 
 def _in_lines(experiments: Panels, n_columns: int) -> Page:
-    """Return panels one beside the other, and one line below the other."""
+    """Return panels side by side, in lines of `n_columns`."""
     titled = []
     for experiment, row in experiments.items():
         for quantity, panel in row.items():
@@ -325,7 +325,7 @@ def _draw_panel(axes: "Axes", place: Place, layout: Layout, labels: Labels) -> N
 def _draw_names(
     axes: "Axes", page: Page, place: tuple[int, int], layout: Layout, labels: Labels
 ) -> None:
-    """Write the names on the axes of a panel where no neighbour has them."""
+    """Write the names on the axes of a panel, unless a neighbour has the same names."""
     line, column = place
     matrix = page[place].panel.matrix
     longest = CHARACTER * max(map(len, matrix.column_titles))
@@ -335,8 +335,8 @@ def _draw_names(
     )
     axes.set_yticks(range(len(matrix.rows)), matrix.row_titles)
     axes.tick_params(length=0)  # a tick beside a number looks like its sign
-    left = page.get((line, column - 1))
-    if left and left.panel.matrix.rows == matrix.rows:
+    neighbour = page.get((line, column - 1))
+    if neighbour and neighbour.panel.matrix.rows == matrix.rows:
         axes.tick_params(labelleft=False)
     elif not layout.is_table:
         axes.set_ylabel(labels.rows)
@@ -421,8 +421,7 @@ def _explain_colours(figure: "Figure", grid: "np.ndarray", page: Page, layout: L
 
 
 def _beyond(numbers: Iterable[float], low: float, high: float) -> str:
-    """Return the ends of a scale that numbers lie beyond, as matplotlib names them; the bar has a
-    point there."""
+    """Return the ends of a scale that numbers exceed, by matplotlib's names. The bar has a point there."""
     ends = {"min" for number in numbers if round(number, DIGITS) < low}
     ends |= {"max" for number in numbers if round(number, DIGITS) > high}
     if len(ends) == 2:
@@ -448,8 +447,7 @@ def _label_bar(bar: "Colorbar", panel: HeatMap) -> None:
 
 
 def _handles(page: Page, labels: Labels) -> "dict[str, Artist]":
-    """Return the handles of the legend: classes, and hatched cells and those without a value if there
-    are any."""
+    """Return the handles of the legend: classes, hatched cells, and cells without a value."""
     from matplotlib.patches import Patch
 
     handles: dict[str, Artist] = {}

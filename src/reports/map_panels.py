@@ -23,7 +23,7 @@ DIFFERENCE = "cividis"  # dark below 0, bright above
 
 
 class Sign(NamedTuple):
-    """The look of cells: the hatch tells in grey what the colour does not."""
+    """The look of cells: a colour, and a hatch for prints in grey."""
 
     colour: str
     hatch: str = ""
@@ -172,7 +172,7 @@ class ClassMap(NamedTuple):
 
     @property
     def numbers(self) -> list[float]:
-        """No numbers: cells have signs alone."""
+        """No numbers: cells have signs only."""
         return []
 
     @property

@@ -70,7 +70,7 @@ def description(
 
 
 def _on_stitches(runs_of_method: Mapping[str, Sequence[StitchingRun]]) -> list[str]:
-    """Return the sentences on what was stitched, and by which methods."""
+    """Return the sentences on the stitched layers and networks, and on the methods."""
     runs = [run for runs in runs_of_method.values() for run in runs]
     rows = [run.row for run in runs]
     types = "; ".join(map(_in_words, dict.fromkeys(row.stitching_type for row in rows)))

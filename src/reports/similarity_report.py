@@ -262,8 +262,10 @@ def _is_repeated(metric: str, rows: Collection[SimilarityRow]) -> bool:
 
 
 def _curves(rows: Sequence[SimilarityRow], side: int) -> list[CurvePanel]:
-    """Return a panel of each measure: a curve over the ranks of one side for each pair of layers,
-    and for each rank of the other side."""
+    """Return a panel of each measure, with curves over the ranks of one side.
+
+    There is a curve for each pair of layers and each fixed rank of the opposite side.
+    """
     lines_of_measure: dict[str, dict[str, dict[int, float]]] = {}
     for row in rows:
         rank, fixed_rank = row.rank1, row.rank2

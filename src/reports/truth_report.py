@@ -43,29 +43,29 @@ def shown_rows(rows: Sequence[TruthRow]) -> list[TruthRow]:
     return [row for row in rows if row.measure in shown and row.layer == ALL_LAYERS]
 
 
-def print_beside(rows: Sequence[TruthRow], known: Sequence[TruthRow]) -> None:
-    """Print scores of measures, with the best baseline and the best known measures beside them.
+def print_beside(rows: Sequence[TruthRow], earlier: Sequence[TruthRow]) -> None:
+    """Print scores of measures, beside the best baseline and the best measures so far.
 
     There is a line for each test, and for each kind of impostors.
 
     Args:
         rows: of the measures.
-        known: of other measures and of the baselines, over all layers.
+        earlier: of the measures so far and of the baselines, over all layers.
     """
     measures = list(dict.fromkeys(row.measure for row in rows if not row.is_baseline))
     score_of = {(row.test, row.score, row.measure): row for row in rows if row.layer == ALL_LAYERS}
     header = ("chance", *measures, "best baseline", "best measures so far")
     of_tests = [("test", *header)]
     of_kinds = [("counterfeits", *header)]
-    for (test, score), known_rows in grouped(known, lambda row: (row.test, row.score)).items():
+    for (test, score), earlier_rows in grouped(earlier, lambda row: (row.test, row.score)).items():
         scores = [score_of.get((test, score, measure)) for measure in measures]
         cells = (
-            f"{known_rows[0].chance:.2f}",
+            f"{earlier_rows[0].chance:.2f}",
             *[_cell(row) if row else "–" for row in scores],
-            _best([row for row in known_rows if row.is_baseline], n=1),
-            _best([row for row in known_rows if not row.is_baseline], n=N_BESIDE),
+            _best([row for row in earlier_rows if row.is_baseline], n=1),
+            _best([row for row in earlier_rows if not row.is_baseline], n=N_BESIDE),
         )
-        if known_rows[0].is_main:
+        if earlier_rows[0].is_main:
             of_tests.append((test, *cells))
         elif test == IMPOSTORS:
             of_kinds.append((score, *cells))
@@ -173,7 +173,7 @@ def _sentences_on_test(test: str, rows: Sequence[TruthRow]) -> list[str]:
 
 
 def _sentences_on_few(rows: Sequence[TruthRow]) -> list[str]:
-    """Say of which tests the networks are so few that no score can be above chance, and why."""
+    """Return sentences on tests with too few networks for a score above chance."""
     few = [row for row in main_rows(rows) if _is_of_few(row)]
     lines = []
     by_number = grouped(few, lambda row: (row.n_networks, row.lowest_p))

@@ -66,8 +66,7 @@ def verdict_map(rows: Iterable[JudgedPair], limits: Limits) -> dict[str, Panel]:
 
 
 def share_map(similar: Matrix, undecided: Matrix, limits: Limits) -> HeatMap:
-    """Return the heat map of the shares of similar pairs; cells with as many undecided ones as others
-    are hatched."""
+    """Return the heat map of the shares of similar pairs. Cells with mostly undecided pairs are hatched."""
     mostly = np.argwhere(np.array(undecided.values) >= 0.5)
     unsure = [(undecided.rows[y], undecided.columns[x]) for y, x in mostly]
     meaning = f"{rule_in_short(limits)}, both certain at 95 percent"
@@ -83,7 +82,7 @@ def rule_in_short(limits: Limits) -> str:
 
 
 def _words_of_verdicts(limits: Limits) -> str:
-    """Return what the verdicts say, for captions."""
+    """Return the meanings of the verdicts, for captions."""
     return (
         f"{SIMILAR} ({rule_in_short(limits)}), {LOST} (as accurate, but fewer are identified), "
         f"{NOT_MATCHED} (more accuracy is lost), {UNDECIDED} (not certain)"

@@ -201,11 +201,11 @@ def _draw_maps(
     further_maps: dict[str, dict[str, Panel]] = {}
     titled = titled_in_figures(sections)
     for row_title, section in titled.items():
-        first, *others = main_quantities
+        first, *further_quantities = main_quantities
         main_maps[row_title] = {
             **_heat_maps(section, [first], limits, end_accuracy=end_accuracy),
             **_auroc_map(section, detector, limits),
-            **_heat_maps(section, others, limits),
+            **_heat_maps(section, further_quantities, limits),
             **_verdicts(section, limits),
         }
         further_maps[row_title] = _heat_maps(section, further, limits)
@@ -230,8 +230,7 @@ def _heat_maps(
 
 
 def _most_used_detector(rows: Sequence[VerdictRow]) -> str:
-    """Return the detector that most stitches were evaluated by, the paper's before others; "" if
-    there is none."""
+    """Return the detector of most stitches, on a tie the paper's; "" without detectors."""
     names = Counter(name for row in rows for name in row.further if name.startswith(AUROC))
     if not names:
         return ""
@@ -305,7 +304,7 @@ def _on_undecided(rows: Sequence[VerdictRow]) -> str:
 
 
 def _on_end_networks(rows: Sequence[VerdictRow]) -> Iterator[str]:
-    """Yield a sentence on each end network that is often wrong; of many, one that counts them."""
+    """Yield a sentence on each end network with a low accuracy, or one on their number."""
     accuracies = {}
     for row in rows:
         if row.end_accuracy is not None and row.end_accuracy < LOW:
@@ -318,8 +317,7 @@ def _on_end_networks(rows: Sequence[VerdictRow]) -> Iterator[str]:
 
 
 def _on_worse_fronts(rows: Sequence[VerdictRow], limits: Limits) -> Iterator[str]:
-    """Yield a sentence on each front network that is worse than its end network; of many pairs of
-    networks, one that counts them."""
+    """Yield a sentence on each front network worse than its end network, or one on their number."""
     worse = {}
     for row in rows:
         if row.control is None and row.front_accuracy is not None and row.end_accuracy is not None:
@@ -343,7 +341,7 @@ def _on_worse_fronts(rows: Sequence[VerdictRow], limits: Limits) -> Iterator[str
 
 
 def rule(limits: Limits) -> str:
-    """Return the sentences on the rule, and on what *similar* says and does not say."""
+    """Return the sentences on the rule, and on the meaning of *similar*."""
     tests = "false discovery rate over all pairs of one method and the same types of networks"
     if limits.pairwise:
         tests = "each pair for itself"

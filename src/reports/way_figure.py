@@ -111,9 +111,9 @@ def _pages(titled_panels: Sequence[TitledPanels]) -> list[list[CurvePanel]]:
         parts = list(grouped(titled_panels, lambda titled: titled.method).values())
     pages: list[list[CurvePanel]] = []
     for part in parts:
-        alike = grouped(part, lambda titled: frozenset(_layers_in(titled.panels)))
+        by_layers = grouped(part, lambda titled: frozenset(_layers_in(titled.panels)))
         page: list[CurvePanel] = []
-        for titled in chain.from_iterable(alike.values()):
+        for titled in chain.from_iterable(by_layers.values()):
             if page and len(page) + len(titled.panels) > MAX_PANELS:
                 pages.append(page)
                 page = []

@@ -1,4 +1,4 @@
-"""The options of runs in `config.txt`: as they are written, read and compared.
+"""Writes, reads and compares the options of runs in `config.txt`.
 
 This module does not import torch.
 """

@@ -59,7 +59,7 @@ class Matrix(NamedTuple):
 
 
 def title_of_layer(name: str) -> str:
-    """Return the name of a layer for figures and captions; a number alone is no name."""
+    """Return the name of a layer for figures and captions; a bare number is no name."""
     return f"layer {name}" if name.isdecimal() else name
 
 
