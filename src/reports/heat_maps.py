@@ -88,7 +88,7 @@ Page = dict[tuple[int, int], Place]  # by line and column
 
 
 class Layout(NamedTuple):
-    """How the panels of a figure stand."""
+    """The arrangement of the panels of a figure."""
 
     is_table: bool  # a line a quantity, a column an experiment
     n_columns: int

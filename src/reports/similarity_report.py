@@ -300,7 +300,7 @@ def describe(rows: Sequence[SimilarityRow]) -> str:
 
 
 def _on_measures(rows: Sequence[SimilarityRow]) -> str:
-    """Return the sentences of the caption on measures that need one; "" without them."""
+    """Return the sentences of the caption on measures that need one; "" if none does."""
     measures = dict.fromkeys(name for row in rows for name in row.compared.values)
     return " ".join(
         ON_MEASURES[name]

@@ -280,7 +280,7 @@ def _kept_or_empty(
     n_images: int,
     metrics: Mapping[str, Measure],
 ) -> list[Features]:
-    """Take the features of each side from the kept ones; without them, return empty features."""
+    """Take the kept features of each side; where none are kept, return empty features."""
     features = []
     for side, key in zip(sides, keys, strict=True):
         if key in kept:
