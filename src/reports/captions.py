@@ -30,8 +30,10 @@ def headline(subject: str, *, data: str, n_images: int | str = "") -> str:
         subject += f", on {images}"
     if data:
         info = DATASETS.get(data)
-        is_known = info is not None and info.loader == "torchvision"
-        subject += f" of {info.source if info and is_known else dataset_label(data)}"
+        source = dataset_label(data)
+        if info is not None and info.loader == "torchvision":
+            source = info.source
+        subject += f" of {source}"
     return f"{subject}."
 
 
@@ -132,7 +134,9 @@ def describe_method(rows: Sequence[Experiment]) -> str:
     n_epochs = common(rows, "n_epochs")
     if n_epochs != "0":
         objective = common(rows, "objective")
-        loss = OBJECTIVES[objective].description if objective in OBJECTIVES else title_of(objective)
+        loss = title_of(objective)
+        if objective in OBJECTIVES:
+            loss = OBJECTIVES[objective].description
         epochs = {"": "", "1": " for 1 epoch"}.get(n_epochs, f" for {n_epochs} epochs")
         details = [f"trained{epochs} on the {loss}".removesuffix(" on the "), f"from {start}"]
         if init == "rand":

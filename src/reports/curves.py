@@ -27,6 +27,7 @@ from src.reports.figures import (
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
 SHARE = (0.0, 1.0)  # the possible values of accuracies and other shares
@@ -119,22 +120,13 @@ def curves(
     with new_figure(path, is_wide=n_columns > 1, title=title, caption=text) as figure:
         looks = dict(zip(labels, looks_of_lines(len(labels)), strict=True))
         em = font_size()
-        grid = figure.subplots(
-            n_lines,
-            n_columns,
-            squeeze=False,
-            sharex=not layers,
-            sharey=are_alike,
-            width_ratios=widths,
-        )
-        for place, axes in np.ndenumerate(grid):
-            if place not in places:
-                axes.remove()
+        grid = _axes_at(figure, places, widths, shares_x=not layers, shares_y=are_alike)
         room = 0.85 * figure.get_figwidth() / sum(widths)
         for (line, column), panel in zip(places, panels, strict=True):
             axes = grid[line, column]
             _draw_panel(axes, panel, looks, layers_of_place[line, column], has_pale=bool(pale))
-            _set_range(axes, panels if are_alike else [panel])
+            panels_of_axis = panels if are_alike else [panel]
+            _set_range(axes, panels_of_axis)
             if not are_alike or (line, column + 1) not in places:
                 _label_marks(axes, panel)
         _write_titles(grid, panels, places, letters, [room * width for width in widths])
@@ -163,10 +155,12 @@ def _places(panels: Sequence[CurvePanel], *, are_alike: bool) -> list[Place]:
     line = column = 0
     for size in sizes:
         if column and column + size > n_columns:
-            line, column = line + 1, 0
+            line += 1
+            column = 0
         for _ in range(size):
             if column == n_columns:
-                line, column = line + 1, 0
+                line += 1
+                column = 0
             places.append((line, column))
             column += 1
     return places
@@ -187,12 +181,14 @@ def _layers_of(
         for heading, headed in grouped(panels, lambda panel: panel.heading).items()
     }
     drawn = set().union(*of_heading.values())
-    layers_of_place = {}
+    layers_of_place: dict[Place, list[str]] = {}
     for place, panel in zip(places, panels, strict=True):
         elsewhere = drawn - of_heading[panel.heading]
         axis = [layer for layer in layers if layer not in elsewhere]
         numbers = [axis.index(layer) for curve in panel.curves.values() for layer in curve if axis]
-        layers_of_place[place] = axis[min(numbers) : max(numbers) + 1] if numbers else []
+        layers_of_place[place] = []
+        if numbers:
+            layers_of_place[place] = axis[min(numbers) : max(numbers) + 1]
     return layers_of_place
 
 
@@ -203,6 +199,30 @@ def _widths(layers_of_place: Mapping[Place, Sequence[str]], n_columns: int) -> l
         width = len(layers) - 1 + 2 * MARGIN if layers else 1.0
         widths[column] = max(widths[column], width)
     return widths
+
+
+def _axes_at(
+    figure: "Figure",
+    places: Sequence[Place],
+    widths: Sequence[float],
+    *,
+    shares_x: bool,
+    shares_y: bool,
+) -> np.ndarray:
+    """Add axes at the places of panels; return them as a grid, with no axes elsewhere."""
+    n_lines = 1 + max(line for line, _ in places)
+    grid = figure.subplots(
+        n_lines,
+        len(widths),
+        squeeze=False,
+        sharex=shares_x,
+        sharey=shares_y,
+        width_ratios=widths,
+    )
+    for place, axes in np.ndenumerate(grid):
+        if place not in places:
+            axes.remove()
+    return grid
 
 
 def _draw_panel(
@@ -231,7 +251,9 @@ def _draw_panel(
 
 def _draw(axes: "Axes", curve: Curve, look: Mapping[str, Any], layers: Sequence[str]) -> None:
     """Draw a curve with the band of its intervals, or else with bars over its single values."""
-    points = {layers.index(x) if layers else x: _point(value) for x, value in curve.items()}
+    points = {x: _point(value) for x, value in curve.items()}
+    if layers:
+        points = {layers.index(x): point for x, point in points.items()}
     xs = sorted(points)
     values, low, high, lowest, highest = zip(*(points[x] for x in xs), strict=True)
     (line,) = axes.plot(xs, values, **look)

@@ -65,12 +65,13 @@ def write_depth(
     layers = list(filter(None, dict.fromkeys(row.layer for row in in_order)))
     pages = [shown[start : start + MAX_PANELS] for start in range(0, len(shown), MAX_PANELS)]
     remove_figure(path, start=len(pages) + 1)
+    x_label = "layer of both networks" if layers else "relative depth of both layers"
     for number, page in enumerate(pages, start=1):
         page_path = page_of(path.with_suffix(".png"), number)
         curves(
             page_path,
             page,
-            x_label="layer of both networks" if layers else "relative depth of both layers",
+            x_label=x_label,
             layers=layers,
             x_range=(0, 1),
             lines=lines_of(shown),
@@ -113,7 +114,9 @@ def _panels(rows: Sequence[DepthRow]) -> list[CurvePanel]:
 
 def _title_of_line(row: DepthRow) -> str:
     """Return the method of a row, or the title of its measure."""
-    return measure_of(row.line).title if row.quantity in OF_MEASURES.values() else row.line
+    if row.quantity in OF_MEASURES.values():
+        return measure_of(row.line).title
+    return row.line
 
 
 def _caption(
@@ -141,7 +144,9 @@ def _caption(
         text += f" {ON_DEPTH}"
     if without_curves:
         text += f" No layers correspond: {listed(without_curves, n=MAX_IN_CAPTION)}."
-    return f"{text} Page {number} of {n_pages}." if n_pages > 1 else text
+    if n_pages > 1:
+        text += f" Page {number} of {n_pages}."
+    return text
 
 
 def _on_points(page: Sequence[CurvePanel]) -> str:
@@ -151,4 +156,6 @@ def _on_points(page: Sequence[CurvePanel]) -> str:
     bars = "bars, and open markers: fewer than four networks, from the lowest to the highest pair"
     if has_band == {True}:
         return f"{bands}."
-    return f"{bands}; {bars}." if True in has_band else f"{bars[0].upper()}{bars[1:]}."
+    if True not in has_band:
+        return f"{bars[0].upper()}{bars[1:]}."
+    return f"{bands}; {bars}."

@@ -112,7 +112,8 @@ def _detectors(
     checks: Mapping[str, OODMetrics],
 ) -> tuple[str, list[str], list[str], list[list[float]]]:
     """Return the mean ID score of the detector of each layer, and its sanity check, for `table`."""
-    columns = ["mean ID energy" if name == "energy" else "mean ID score"]
+    mean = "mean ID energy" if name == "energy" else "mean ID score"
+    columns = [mean]
     title = "OOD detectors"
     if sanity_dataset:
         columns += ["AUROC", "AUPR", "FPR95"]

@@ -153,7 +153,8 @@ def named(letters: Sequence[str]) -> str:
     """Return the letters of panels for the beginning of a caption: "(a–d) ", "(a, c) " or ""."""
     if not letters:
         return ""
-    first, last = letters[0], letters[-1]
+    first = letters[0]
+    last = letters[-1]
     if (
         len(letters) > 2
         and len(first) == len(last) == 1

@@ -74,7 +74,10 @@ def draw_grid(
             panels[panel_title] = {"accuracy": HeatMap.of(matrix, QUANTITIES["accuracy"])}
             rows_of_panel[panel_title] = of_panel
         maps(drawn, panels, labels=labels_of(rows_of_panel), title=title, caption=caption)
-    note(f"wrote {path} and {drawn}" if drawn.exists() else f"wrote {path}")
+    written = str(path)
+    if drawn.exists():
+        written += f" and {drawn}"
+    note(f"wrote {written}")
 
 
 def draw_ranks(path: Path, sweeps: Mapping[str, Sweep], *, title: str, caption: str) -> None:

@@ -93,9 +93,9 @@ def _answers(tests: Sequence[GroupTestRow]) -> list[str]:
     answers = []
     questions = grouped(tests, lambda test: (test.within, test.across))
     for (within, across), of_question in questions.items():
-        shown = {test.quantity: test for test in of_question if test.quantity in SHOWN}
+        p_values = {test.quantity: f"{test.p_value:.2g}" for test in of_question}
         question = f"{user_code.titles_in(within)} against {user_code.titles_in(across)}"
-        numbers = [f"{shown[name].p_value:.2g}" if name in shown else "–" for name in SHOWN]
+        numbers = [p_values.get(name, "–") for name in SHOWN]
         answers.append(f"{question}: {', '.join(numbers)}")
     if len(answers) > MAX_QUESTIONS:
         answers[MAX_QUESTIONS:] = [f"{len(answers) - MAX_QUESTIONS} more in the CSV of tests"]

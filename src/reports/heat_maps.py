@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -119,7 +119,9 @@ def layout_of(experiments: Panels) -> Layout:
     longest = max(len(text_of(number)) for panel in panels for number in [*panel.numbers, 1])
     cell = CELL * longest / 4
     width, _ = rcParams["figure.figsize"]
-    room = width / font_size() - (IN_TABLE if is_table else 0)
+    room = width / font_size()
+    if is_table:
+        room -= IN_TABLE
     is_wide = _n_that_fit(panels, room, cell) < n_panels
     if is_wide:
         room += width / font_size()
@@ -197,7 +199,9 @@ def _in_lines(experiments: Panels, n_columns: int) -> Page:
     titled = []
     for experiment, row in experiments.items():
         for quantity, panel in row.items():
-            title = quantity if len(row) > 1 else experiment or quantity
+            title = quantity
+            if len(row) == 1 and experiment:
+                title = experiment
             label = "" if title == quantity else quantity
             titled.append(Place(panel, title, label, experiment))
     return {divmod(number, n_columns): place for number, place in enumerate(titled)}
@@ -208,7 +212,9 @@ def _lines_that_fit(part: Page, *, is_wide: bool) -> int:
     from matplotlib import rcParams
 
     _, height = rcParams["figure.figsize"]
-    room = (2 if is_wide else 1) * height / font_size() - AROUND
+    if is_wide:
+        height *= 2
+    room = height / font_size() - AROUND
     n_rows = max(len(place.panel.matrix.rows) for place in part.values())
     return max(1, int(room / (SMALL_CELL * n_rows + GAP)))
 
@@ -330,9 +336,8 @@ def _draw_names(
     matrix = page[place].panel.matrix
     longest = CHARACTER * max(map(len, matrix.column_titles))
     has_room = longest < layout.room / len(matrix.columns) - 0.5
-    axes.set_xticks(
-        range(len(matrix.columns)), matrix.column_titles, rotation=0 if has_room else 90
-    )
+    rotation = 0 if has_room else 90
+    axes.set_xticks(range(len(matrix.columns)), matrix.column_titles, rotation=rotation)
     axes.set_yticks(range(len(matrix.rows)), matrix.row_titles)
     axes.tick_params(length=0)  # a tick beside a number looks like its sign
     neighbour = page.get((line, column - 1))
@@ -396,24 +401,29 @@ def _explain_colours(figure: "Figure", grid: "np.ndarray", page: Page, layout: L
     is_right = layout.is_table
 
     def neighbours(place: tuple[int, int]) -> tuple[int, str]:
-        line, _ = place
-        look = heat_maps[place].look
-        return (0, look) if are_alike else (line, look)
+        line = 0 if are_alike else place[0]
+        return line, heat_maps[place].look
 
     for _, group in itertools.groupby(sorted(heat_maps), neighbours):
         places = list(group)
         n_columns = 1 + max(column for _, column in places) - min(column for _, column in places)
         numbers = [number for place in places for number in heat_maps[place].numbers]
         image = grid[places[0]].images[0]
+        # One line of text thick
+        shape: dict[str, Any] = {
+            "location": "bottom",
+            "aspect": 0.9 * layout.room,
+            "shrink": 0.9 / n_columns,
+        }
+        if is_right:
+            shape = {"location": "right", "aspect": 14, "shrink": 1}
         bar = figure.colorbar(
             image,
             ax=[grid[place] for place in places],
-            location="right" if is_right else "bottom",
             extend=_beyond(numbers, *image.get_clim()),
             extendfrac=0.06,
-            aspect=14 if is_right else 0.9 * layout.room,  # one line of text thick
-            shrink=1 if is_right else 0.9 / n_columns,
             pad=0.02,
+            **shape,
         )
         _label_bar(bar, heat_maps[places[0]])
         if not is_right:
@@ -443,7 +453,8 @@ def _label_bar(bar: "Colorbar", panel: HeatMap) -> None:
     bar.set_ticks(ticks, labels=[f"{tick:.3g}" for tick in ticks])
     dark, bright = panel.scale
     if dark > bright:
-        (bar.ax.yaxis if is_upright else bar.ax.xaxis).set_inverted(True)
+        axis = bar.ax.yaxis if is_upright else bar.ax.xaxis
+        axis.set_inverted(True)
 
 
 def _handles(page: Page, labels: Labels) -> "dict[str, Artist]":
@@ -492,8 +503,9 @@ def _caption(page: Page, layout: Layout, labels: Labels, caption: str) -> str:
         if text:
             if text[0].isascii():  # κ stays κ
                 text = f"{text[0].upper()}{text[1:]}"
-            text = f"{text}: {meaning}." if meaning else f"{text}."
-            sentences.append(f"{named([letters[place] for place in places if letters])}{text}")
+            if meaning:
+                text += f": {meaning}"
+            sentences.append(f"{named([letters[place] for place in places if letters])}{text}.")
     axes = f"Rows: {labels.rows}; columns: {labels.columns}"
     if any(map(labels.frames_of, page.values())):
         axes += "; frames: layers of the same name"

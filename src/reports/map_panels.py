@@ -77,7 +77,9 @@ class HeatMap(NamedTuple):
     def colour_map(self) -> str:
         """The name of matplotlib's colour map."""
         darkest, brightest = self.scale
-        return self.colours or (SIMILARITY if darkest < brightest else DISTANCE)
+        if self.colours:
+            return self.colours
+        return SIMILARITY if darkest < brightest else DISTANCE
 
     @property
     def look(self) -> str:
@@ -221,7 +223,9 @@ def outline(line: "Patch | Line2D") -> None:
 
 def text_of(number: float) -> str:
     """Return a number with two digits and a true minus; 0.00 has no sign, and NaN is an empty text."""
-    return "" if math.isnan(number) else f"{round(number, 2) + 0.0:.2f}".replace("-", "−")
+    if math.isnan(number):
+        return ""
+    return f"{round(number, 2) + 0.0:.2f}".replace("-", "−")
 
 
 def _write_cell(axes: "Axes", x: int, y: int, number: float, background: Iterable[float]) -> "Text":

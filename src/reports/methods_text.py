@@ -97,7 +97,9 @@ def _in_words(stitching_type: str) -> str:
     text = f"{stitching_type}, {between.source} to {between.target}"
     if stitching_type == "t2t":
         text += ", or vector to vector"
-    return f"{text}: {between.reading}" if between.reading else text
+    if between.reading:
+        text += f": {between.reading}"
+    return text
 
 
 def how(options: Options) -> str:
@@ -158,10 +160,12 @@ def _on_evaluation(
     numbers = {run.way[0].n_images for run in runs if run.way}
     if numbers:
         sentences.append(IDENTIFICATION.format(n=listed(sorted(numbers), n=N_NAMED)))
-    sentences.append(TESTS.format(correction="" if limits.pairwise else CORRECTION))
+    correction = "" if limits.pairwise else CORRECTION
+    sentences.append(TESTS.format(correction=correction))
     detectors = dict.fromkeys(name for run in runs for name in run.evaluations)
     if detectors:
-        titles = [SCORES[name].description if name in SCORES else name for name in detectors]
+        descriptions = {name: score.description for name, score in SCORES.items()}
+        titles = [descriptions.get(name, name) for name in detectors]
         sentences.append(
             f"Out-of-distribution detectors compare stitched activations with the end network's own: {listed(titles)}."
         )
@@ -198,13 +202,20 @@ def on_versions(commands: Sequence[Command], own_command: Command) -> str:
 
 def _version(command: Command) -> str:
     """Return the version of the suite, with its commit."""
-    return f"{command.suite} (commit {command.commit[:SHORT]})" if command.commit else command.suite
+    if not command.commit:
+        return command.suite
+    return f"{command.suite} (commit {command.commit[:SHORT]})"
 
 
 def _images_of(rows: Iterable[StitchRow]) -> str:
     """Return the data sets of stitches, with the numbers of their images."""
     sets = dict.fromkeys((short(str(row.dataset)), row.n_images) for row in rows)
-    return listed((f"{name} ({n} images)" if n else name for name, n in sets), n=N_NAMED)
+    titles = []
+    for name, n_images in sets:
+        if n_images:
+            name += f" ({n_images} images)"
+        titles.append(name)
+    return listed(titles, n=N_NAMED)
 
 
 def _counted(n: int, noun: str) -> str:

@@ -114,7 +114,9 @@ def _against_nulls(similarity: Similarity) -> str:
         if images in similarity.nulls:
             null = similarity.nulls[images]
             text = f"p {null.p_value:.3g}, null {null.null_95:.4f}, calibrated {decimals(null.calibrated)}"
-            texts.append(f"{images} {text}" if images == WITHIN_CLASSES else text)
+            if images == WITHIN_CLASSES:
+                text = f"{images} {text}"
+            texts.append(text)
     if not texts:
         return ""
     return f" ({'; '.join(texts)})"
@@ -245,7 +247,9 @@ def _scale(measure: Measure, matrix: Matrix) -> tuple[float, float]:
     values = [value for line in matrix.values for value in line if not math.isnan(value)]
     low = min(measure.unrelated, measure.equal, *values)
     high = max(measure.unrelated, measure.equal, *values)
-    return (low, high) if measure.sign > 0 else (high, low)
+    if measure.sign > 0:
+        return low, high
+    return high, low
 
 
 def _is_repeated(metric: str, rows: Collection[SimilarityRow]) -> bool:
@@ -268,9 +272,9 @@ def _curves(rows: Sequence[SimilarityRow], side: int) -> list[CurvePanel]:
     """
     lines_of_measure: dict[str, dict[str, dict[int, float]]] = {}
     for row in rows:
-        rank, fixed_rank = row.rank1, row.rank2
-        if side == 2:
-            rank, fixed_rank = row.rank2, row.rank1
+        ranks = {1: row.rank1, 2: row.rank2}
+        rank = ranks[side]
+        fixed_rank = ranks[3 - side]
         if rank is None:  # full, and rows do not have its number
             continue
         label = f"{row.layer1} – {row.layer2}"
@@ -296,7 +300,9 @@ def describe(rows: Sequence[SimilarityRow]) -> str:
         data=common(rows, "dataset"),
         n_images=common(rows, "n_samples"),
     )
-    return f"{text} Samples: {samples}." if samples else text
+    if samples:
+        text += f" Samples: {samples}."
+    return text
 
 
 def _on_measures(rows: Sequence[SimilarityRow]) -> str:

@@ -61,7 +61,7 @@ def print_beside(rows: Sequence[TruthRow], earlier: Sequence[TruthRow]) -> None:
         scores = [score_of.get((test, score, measure)) for measure in measures]
         cells = (
             f"{earlier_rows[0].chance:.2f}",
-            *[_cell(row) if row else "–" for row in scores],
+            *map(_cell, scores),
             _best([row for row in earlier_rows if row.is_baseline], n=1),
             _best([row for row in earlier_rows if not row.is_baseline], n=N_BESIDE),
         )
@@ -98,8 +98,11 @@ def _markdown(rows: Sequence[TruthRow]) -> str:
     return "\n".join([*lines, ""])
 
 
-def _cell(row: TruthRow) -> str:
-    """Return a score with a star if it is above chance, and a dagger if it is above baselines."""
+def _cell(row: TruthRow | None) -> str:
+    """Return a score with a star if it is above chance, and a dagger if it is above baselines; a dash
+    without a row."""
+    if row is None:
+        return "–"
     text = f"{row.value:.2f}"
     if row.is_above_chance:
         text += "*"

@@ -108,5 +108,6 @@ def figure_of(
             of_quantities[QUANTITIES[name].title] = heat_map(
                 name, matrix, limits, end_accuracy=end_accuracy
             )
-        panels[title if len(rows_of_title) > 1 else ""] = of_quantities | verdict_map(rows, limits)
+        heading = title if len(rows_of_title) > 1 else ""
+        panels[heading] = of_quantities | verdict_map(rows, limits)
     return maps_figure(panels, labels=STITCHED, caption=caption)

@@ -88,7 +88,8 @@ def _on_intervals(page: Sequence[CurvePanel], *, has_means: bool) -> str:
     """Return the sentence of the caption on bands and bars; "" where lines have none."""
     kinds = []
     if any(not math.isnan(point.low) for point in points_of(page)):
-        kinds.append(f"bands: intervals of 95 percent over {'networks' if has_means else 'images'}")
+        units = "networks" if has_means else "images"
+        kinds.append(f"bands: intervals of 95 percent over {units}")
     if any(math.isnan(point.low) and not math.isnan(point.lowest) for point in points_of(page)):
         kinds.append(
             "bars and open markers: fewer than four networks, from the lowest to the highest pair"
