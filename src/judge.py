@@ -668,7 +668,8 @@ def _made(
 
 def _measured(made: Mapping[str, _MadeStitches], reference: Reference) -> dict[str, list[_Stitch]]:
     """Measure the stitches of all forms on the test images."""
-    measured = measure_grids({form: stitches.grid for form, stitches in made.items()}, reference)
+    grids = {form: stitches.grid for form, stitches in made.items()}
+    measured = measure_grids(grids, reference)
     return {form: _with_scores(stitches, *measured[form]) for form, stitches in made.items()}
 
 

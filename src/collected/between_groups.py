@@ -291,7 +291,8 @@ def _test_row(
 def _trainings(means: Mapping[NetworkPair, float], group: str) -> list[str]:
     """Return the trainings of the networks of a group that have values."""
     networks = itertools.chain.from_iterable(means)
-    return list(dict.fromkeys(network.training for network in networks if network.group == group))
+    trainings = (network.training for network in networks if network.group == group)
+    return list(dict.fromkeys(trainings))
 
 
 def _matrix(means: Mapping[NetworkPair, float], trainings: Sequence[str]) -> np.ndarray:

@@ -155,7 +155,8 @@ def layer_values(
     Args:
         names: of all networks.
     """
-    shown = [name for name, item in measured_by(STITCHING, VALIDITY).items() if item.shown_in]
+    quantities = measured_by(STITCHING, VALIDITY)
+    shown = [name for name, quantity in quantities.items() if quantity.shown_in]
     values: list[MeasuredValue] = []
     for run, method in zip(runs, _methods(runs), strict=True):
         for value in quantities_of(run, method, named_pair(run.row, names), shown):

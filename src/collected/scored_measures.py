@@ -53,4 +53,5 @@ def scored_stitch(value: MeasuredValue) -> tuple[ScoredMeasure, MeasuredValue]:
     number = value.value
     if value.quantity == "kappa_within" and math.isnan(number):
         number = 1.0  # label and front class determine the class of the end network, as for a copy
-    return ScoredMeasure(name, quantity.title), value._replace(value=quantity.similarity(number))
+    similarity = quantity.similarity(number)
+    return ScoredMeasure(name, quantity.title), value._replace(value=similarity)

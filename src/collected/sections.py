@@ -32,7 +32,8 @@ class Section(NamedTuple):
         row = self.rows[0]
         groups = {(row.front_group or "unknown", row.end_group or "unknown") for row in self.rows}
         if self.is_summary and len(groups) == 1:
-            counted = ", ".join(filter(None, [f"{self.n_networks} pairs", IN_SHORT.get(row.kind)]))
+            counts = [f"{self.n_networks} pairs", IN_SHORT.get(row.kind)]
+            counted = ", ".join(filter(None, counts))
             return f"{' → '.join(map(title_of, *groups))} ({counted})"
         return self.title.removeprefix(row.method).removeprefix(", ")
 

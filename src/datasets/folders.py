@@ -255,7 +255,8 @@ def _decoded(
     loading: Loading,
 ) -> DecodedImageSet:
     """Return the images of a split, decoded when they are needed."""
-    paths, labels = _list_images(_split_folder(root, train), settings, _classes(root, settings))
+    split = _split_folder(root, train)
+    paths, labels = _list_images(split, settings, _classes(root, settings))
     size = settings.size
     augmentation = None
     if train:

@@ -90,4 +90,5 @@ def cells_and_mean(activations: Tensor, layout: TokenLayout | None = None) -> Te
         activations: (B, C, H, W), (B, T, D) or (B, D).
         layout: as in `cells`.
     """
-    return torch.cat([cells(activations, layout), mean_over_positions(activations)[:, None]], 1)
+    mean = mean_over_positions(activations)
+    return torch.cat([cells(activations, layout), mean[:, None]], 1)

@@ -155,7 +155,8 @@ class Network:
         Of a module without parameters and buffers, it is where this view was moved to.
         """
         tensors = itertools.chain(self.module.parameters(), self.module.buffers())
-        return next((tensor for tensor in tensors if tensor.is_floating_point()), self._blank)
+        of_floats = (tensor for tensor in tensors if tensor.is_floating_point())
+        return next(of_floats, self._blank)
 
     @property
     def output_shape(self) -> tuple[int, ...]:

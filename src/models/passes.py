@@ -398,7 +398,8 @@ def calls_in(module: nn.Module, images: Tensor) -> Calls:
     modules = {name: calls.call_of[name].module for name in unclear}
     if modules:
         n_rows = _lengths(module, set(modules.values()), images)
-        calls.put_time_first(name for name in unclear if n_rows[modules[name]] != len(images))
+        time_first = (name for name in unclear if n_rows[modules[name]] != len(images))
+        calls.put_time_first(time_first)
     return calls
 
 

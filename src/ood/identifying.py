@@ -211,7 +211,8 @@ class OwnLayer:
         difference = own_cells - foil_cells
         squares = own_cells.square().sum(1)
         is_tie = difference.square().sum(1) <= ROUNDING**2 * squares
-        self._parts.append((difference.float(), squares - foil_cells.square().sum(1), is_tie))
+        squares_apart = squares - foil_cells.square().sum(1)
+        self._parts.append((difference.float(), squares_apart, is_tie))
         self._sum = self._sum + own_cells.sum(0)
         self._squares = self._squares + squares.sum()
 

@@ -43,7 +43,8 @@ SHAPES = re.compile(
 
 def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
     """Save a state dict in torch's zip format, atomically; equal states make equal bytes."""
-    save_tensors(path, {key: value.detach().cpu().contiguous() for key, value in state.items()})
+    on_cpu = {key: value.detach().cpu().contiguous() for key, value in state.items()}
+    save_tensors(path, on_cpu)
 
 
 def load_state(path: str | Path) -> StateDict:

@@ -151,7 +151,8 @@ class Plan(NamedTuple):
         front of it, as that is less to compute.
         """
         size = None if size_in == size_out else size_out
-        return self._replace(size=size, convolves_first=math.prod(size_out) > math.prod(size_in))
+        enlarges = math.prod(size_out) > math.prod(size_in)
+        return self._replace(size=size, convolves_first=enlarges)
 
     @property
     def of_source(self) -> "Plan":

@@ -224,7 +224,8 @@ def method_names(experiments: Sequence[Experiment], *, apart_from: Collection[st
     methods: list[tuple[tuple[str, Hashable], ...]] = []
     for experiment in told_apart(experiments):
         settings = experiment.distinctions.items()
-        methods.append(tuple((name, value) for name, value in settings if name not in apart_from))
+        kept = [(name, value) for name, value in settings if name not in apart_from]
+        methods.append(tuple(kept))
 
     plain_names = {
         method: experiment.method for method, experiment in zip(methods, experiments, strict=True)

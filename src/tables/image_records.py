@@ -92,7 +92,8 @@ def told_apart(rows: Sequence[Row]) -> list[Row]:
     fingerprints behind it, such as "digits [test images 0123456789ab]". All other rows stay.
 
     """
-    differing = {key: _differing_splits(group) for key, group in grouped(rows, _data_of).items()}
+    groups = grouped(rows, _data_of)
+    differing = {key: _differing_splits(group) for key, group in groups.items()}
     return [_with_images(row, differing[_data_of(row)]) for row in rows]
 
 

@@ -106,7 +106,8 @@ def read_networks(table: str | Path) -> list[ListedNetwork]:
             raise UserError(
                 f"{table} has the name {name} more than once; give each network its own"
             )
-    pairs = Counter(f"{first}-{second}" for first, second in itertools.permutations(names, 2))
+    ordered_pairs = itertools.permutations(names, 2)
+    pairs = Counter(f"{first}-{second}" for first, second in ordered_pairs)
     repeated = [pair for pair, n in pairs.items() if n > 1]
     if repeated:
         raise UserError(
