@@ -190,7 +190,7 @@ def draw_differences(path: Path, rows: Sequence[StudyRow]) -> None:
     with figures.new_figure(path, is_wide=True, caption=CAPTION) as figure:
         panels = figure.subplots(1, len(HYPOTHESES), sharey=True)
         legend: dict[str, Any] = {}
-        looks = figures.looks_of_lines()
+        looks = figures.looks_of_lines(len(measures))
         for panel, (hypothesis, title) in zip(panels, HYPOTHESES.items(), strict=True):
             for number, measure in enumerate(measures):
                 look = looks[number] | {"linestyle": "none"}
@@ -235,7 +235,7 @@ def draw_doses(path: Path, rows: Sequence[StudyRow]) -> None:
     with figures.new_figure(path, is_wide=True, caption=caption) as figure:
         panels = figure.subplots(1, len(measures), squeeze=False)[0]
         legend: dict[str, Any] = {}
-        standard, robust, *_ = figures.looks_of_lines()
+        standard, robust = figures.looks_of_lines(2)
         looks = {ROBUST: robust, STANDARD: standard}
         for column, (panel, measure) in enumerate(zip(panels, measures, strict=True)):
             for name, group in groups.items():
