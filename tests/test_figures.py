@@ -216,7 +216,7 @@ def test_a_narrow_panel_has_a_narrow_title(tmp_path, drawn_figures):
     layers = ("1", "3", "4", "6", "7")
     titles = {f"mine/nets.py:cnn → mine/nets.py:{end}, 4 pairs of networks": {
         name: HeatMap(Matrix(layers, ends, [[0.5] * len(ends)] * len(layers))) for name in ("penalty", "κ")
-    } for end, ends in (("cnn", layers), ("mlp", ("fc1", "fc2")))}  # fmt: skip
+    } for end, ends in (("cnn", layers), ("mlp", ("fc1", "fc2", "fc3")))}  # fmt: skip
     maps(tmp_path / "f.png", titles, labels=AXES)
     figure = drawn_figures["f.png"]
     boxes = boxes_of(figure)
@@ -266,6 +266,26 @@ def test_panels_go_on_in_the_next_line_and_on_the_next_page(tmp_path, drawn_figu
     assert titles == list(eight)
     assert "C. Page 2 of 2." in (tmp_path / "eight_2.txt").read_text()
     assert lines_and_columns(maps_figure(eight, labels=AXES)) == (2, 8)
+
+
+def test_methods_that_do_not_fit_one_page_have_a_page_each_with_equal_columns(
+    tmp_path, drawn_figures
+):
+    layers_of = {"cnn": ["pool1", "pool2", "pool3", "pool4"], "mlp": ["2", "4"]}
+    kinds = list(itertools.product(layers_of, repeat=2))
+    table = {}
+    for method, (front, end) in itertools.product(METHODS[:2], kinds):
+        values = [[0.5] * len(layers_of[end])] * len(layers_of[front])
+        panel = HeatMap(Matrix(layers_of[front], layers_of[end], values))
+        table[f"{method}\n{front} → {end}"] = {"accuracy": panel, "κ": panel}
+    maps(tmp_path / "f.png", table, labels=AXES)
+    assert len(drawn_figures) == 2
+    for figure, method in zip(drawn_figures.values(), METHODS, strict=False):
+        panels = panels_of(figure)
+        assert panels[0].get_title(loc="right").strip() == method
+        assert [axes.get_title() for axes in panels[:4]] == [f"{a} → {b}" for a, b in kinds]
+        assert all(axes.texts for axes in panels)  # the numbers fit
+        assert not overlaps(figure)
 
 
 def test_no_page_is_higher_than_one_and_a_half_of_its_width(tmp_path, drawn_figures):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
@@ -50,6 +50,8 @@ HEIGHT_OF_ROWS = 0.7  # the height of all rows in widths of the figure, if cells
 MIN_IN_LINE = 3  # panels that stand side by side, even if their cells lose their numbers
 DIGITS = 6  # of numbers that are compared with the ends of scales
 
+Item = TypeVar("Item")
+
 
 class Labels(NamedTuple):
     """The meaning of the axes of heat maps."""
@@ -91,10 +93,11 @@ class Layout(NamedTuple):
     """The arrangement of the panels of a figure."""
 
     is_table: bool  # a line a quantity, a column an experiment
-    n_columns: int
+    # The panels of each line, or the experiments of each part of a table
+    sizes: Sequence[int]
     is_wide: bool
     has_numbers: bool  # in the cells, unless they would touch
-    room: float  # of a panel, in sizes of the font
+    cell: float  # the width of a cell in sizes of the font
     numbers: Mapping[str, Sequence[float]]  # of the panels on all pages, by look
 
 
@@ -110,48 +113,92 @@ def _quantities(experiments: Panels) -> list[str]:
 
 def layout_of(experiments: Panels) -> Layout:
     """Return the narrowest layout in which all panels of a line have readable numbers; without it,
-    a line has fewer panels, or their cells no numbers."""
+    a line has fewer panels, or their cells no numbers.
+
+    What does not fit one line, or one page of a table, has one for each heading if it fits.
+    """
     from matplotlib import rcParams
 
     panels = [panel for row in experiments.values() for panel in row.values()]
     is_table = _is_table(experiments)
-    n_panels = len(experiments) if is_table else len(panels)
+    in_line = panels
+    titles = [experiment for experiment, row in experiments.items() for _ in row]
+    if is_table:
+        in_line = [max(row.values(), key=_n_columns) for row in experiments.values()]
+        titles = list(experiments)
     longest = max(len(text_of(number)) for panel in panels for number in [*panel.numbers, 1])
-    cell = CELL * longest / 4
+    readable = CELL * longest / 4
     width, _ = rcParams["figure.figsize"]
     room = width / font_size()
     if is_table:
         room -= IN_TABLE
-    is_wide = _n_that_fit(panels, room, cell) < n_panels
+    is_wide = _width_of_cell([in_line], room, is_table=is_table) < readable
     if is_wide:
         room += width / font_size()
-    n_columns = _n_that_fit(panels, room, cell)
-    if n_columns < min(n_panels, MIN_IN_LINE):
-        n_columns = max(1, _n_that_fit(panels, room, SMALL_CELL))
-    n_lines = math.ceil(n_panels / n_columns)
-    n_columns = math.ceil(n_panels / n_lines)
-    has_numbers = n_columns <= _n_that_fit(panels, room, cell)
-    room_of_panel = _room_of_panel(panels, room, n_columns)
+
+    def cell(sizes: Sequence[int]) -> float:
+        return _width_of_cell(_split(in_line, sizes), room, is_table=is_table)
+
+    of_headings = _sizes_of_headings(titles)
+    divisions = _divisions(of_headings)
+    enough = min(max(of_headings), MIN_IN_LINE)
+    sizes = next((sizes for sizes in [[len(in_line)], *divisions] if cell(sizes) >= readable), [1])
+    if max(sizes) < enough:
+        sizes = next((sizes for sizes in divisions if cell(sizes) >= SMALL_CELL), divisions[-1])
     numbers: dict[str, list[float]] = {}
     for panel in panels:
         numbers.setdefault(panel.look, []).extend(panel.numbers)
-    return Layout(is_table, n_columns, is_wide, has_numbers, room_of_panel, numbers)
+    return Layout(is_table, sizes, is_wide, cell(sizes) >= readable, cell(sizes), numbers)
 
 
-def _n_that_fit(panels: Sequence[Panel], room: float, cell: float) -> int:
-    """Return how many panels stand side by side in a room, with cells of a width, both in sizes of
-    the font."""
-    width = GAP + cell * max(len(panel.matrix.columns) for panel in panels)
-    numbers = range(1, 1 + len(panels))
-    return sum(_room_of_panel(panels, room, number) >= width for number in numbers)
+def _n_columns(panel: Panel) -> int:
+    return len(panel.matrix.columns)
 
 
-def _room_of_panel(panels: Sequence[Panel], room: float, n_columns: int) -> float:
-    """Return the width that each of some panels side by side has beside the names of rows."""
-    names = [panel.matrix.row_titles for panel in panels]
-    width_of_names = AXIS_LABEL + CHARACTER * max(map(len, itertools.chain(*names)))
-    n_with_names = 1 if all(rows == names[0] for rows in names) else n_columns
-    return (room - n_with_names * width_of_names) / n_columns
+def _sizes_of_headings(titles: Sequence[str]) -> list[int]:
+    """Return how many panels stand under each heading; all of them, if titles share no heading."""
+    headed = _headings(dict(enumerate(titles)))
+    if len(headed) < len(titles):
+        return [len(titles)]
+    return [len(list(group)) for _, group in itertools.groupby(headed.values())]
+
+
+def _divisions(of_headings: Sequence[int]) -> list[list[int]]:
+    """Return the sizes of equal parts of the panels under each heading, from one part to single
+    panels."""
+    divisions = []
+    for n_parts in range(1, 1 + max(of_headings)):
+        sizes: list[int] = []
+        for number in of_headings:
+            size = math.ceil(number / n_parts)
+            sizes += [min(size, number - first) for first in range(0, number, size)]
+        divisions.append(sizes)
+    return divisions
+
+
+def _split(items: Sequence[Item], sizes: Iterable[int]) -> list[Sequence[Item]]:
+    """Return parts of a sequence of these sizes."""
+    ends = list(itertools.accumulate(sizes))
+    return [items[first:end] for first, end in zip([0, *ends], ends, strict=False)]
+
+
+def _width_of_cell(lines: Iterable[Sequence[Panel]], room: float, *, is_table: bool) -> float:
+    """Return the width of the cells of panels that stand in lines of a width, in sizes of the font."""
+    n_cells: dict[int, int] = {}  # of each column of panels
+    names: dict[int, float] = {}
+    for line in lines:
+        rows_on_left: Sequence[str] = ()
+        for column, panel in enumerate(line):
+            width = 0.0
+            if panel.matrix.rows != rows_on_left:
+                width = CHARACTER * max(map(len, panel.matrix.row_titles))
+                if column == 0 or not is_table:
+                    width += AXIS_LABEL
+            rows_on_left = panel.matrix.rows
+            names[column] = max(names.get(column, 0), width)
+            n_cells[column] = max(n_cells.get(column, 0), _n_columns(panel))
+    beside = sum(names.values()) + GAP * len(names)
+    return (room - beside) / sum(n_cells.values())
 
 
 def pages_of(experiments: Panels, layout: Layout, max_lines: int | None = None) -> list[Page]:
@@ -161,9 +208,9 @@ def pages_of(experiments: Panels, layout: Layout, max_lines: int | None = None) 
         max_lines: of panels on a page; None: as many as the greatest height of a figure has room for.
     """
     if layout.is_table:
-        parts = _table(experiments, layout.n_columns)
+        parts = _table(experiments, layout.sizes)
     else:
-        parts = [_in_lines(experiments, layout.n_columns)]
+        parts = [_in_lines(experiments, layout.sizes)]
     pages = []
     for part in parts:
         n_lines = 1 + max(line for line, _ in part)
@@ -177,16 +224,16 @@ def pages_of(experiments: Panels, layout: Layout, max_lines: int | None = None) 
     return pages
 
 
-def _table(experiments: Panels, n_columns: int) -> list[Page]:
-    """Return parts of a table of panels: a line a quantity, at most so many columns an
-    experiment."""
-    titles = list(experiments)
-    n_parts = math.ceil(len(titles) / n_columns)
-    size = math.ceil(len(titles) / n_parts)
+def _table(experiments: Panels, sizes: Sequence[int]) -> list[Page]:
+    """Return parts of a table of panels: a line a quantity, a column an experiment.
+
+    Args:
+        sizes: the number of experiments in each part.
+    """
     parts = []
-    for first in range(0, len(titles), size):
+    for titles in _split(list(experiments), sizes):
         part = {}
-        for column, title in enumerate(titles[first : first + size]):
+        for column, title in enumerate(titles):
             for line, quantity in enumerate(_quantities(experiments)):
                 if quantity in experiments[title]:
                     part[line, column] = Place(experiments[title][quantity], title, quantity, title)
@@ -194,8 +241,8 @@ def _table(experiments: Panels, n_columns: int) -> list[Page]:
     return parts
 
 
-def _in_lines(experiments: Panels, n_columns: int) -> Page:
-    """Return panels side by side, in lines of `n_columns`."""
+def _in_lines(experiments: Panels, sizes: Sequence[int]) -> Page:
+    """Return panels side by side, in lines of these sizes."""
     titled = []
     for experiment, row in experiments.items():
         for quantity, panel in row.items():
@@ -204,7 +251,11 @@ def _in_lines(experiments: Panels, n_columns: int) -> Page:
                 title = experiment
             label = "" if title == quantity else quantity
             titled.append(Place(panel, title, label, experiment))
-    return {divmod(number, n_columns): place for number, place in enumerate(titled)}
+    page = {}
+    for line, places in enumerate(_split(titled, sizes)):
+        for column, place in enumerate(places):
+            page[line, column] = place
+    return page
 
 
 def _lines_that_fit(part: Page, *, is_wide: bool) -> int:
@@ -255,8 +306,8 @@ def maps_figure(experiments: Panels, *, labels: Labels, caption: str = "") -> "F
     """
     with styled():
         layout = layout_of(experiments)
-        n_experiments = len(experiments) if layout.is_table else layout.n_columns
-        layout = layout._replace(n_columns=n_experiments)
+        if layout.is_table:
+            layout = layout._replace(sizes=[len(experiments)])
         (page,) = pages_of(experiments, layout, max_lines=sum(map(len, experiments.values())))
     return _draw(None, page, layout, labels=labels, title="", caption=caption)
 
@@ -268,7 +319,6 @@ def _draw(
     caption = _caption(page, layout, labels, caption)
     n_rows, n_columns = _sizes(page)
     letters = letters_of(page)
-    width_of_cell = layout.room * len(n_columns) / sum(n_columns)
     with new_figure(path, is_wide=layout.is_wide, title=title, caption=caption) as figure:
         em = font_size()
 
@@ -278,7 +328,7 @@ def _draw(
             lowest = NUMBER_CELL if layout.has_numbers else SMALL_CELL
             return [float(np.clip(height, lowest * em, LARGE_CELL * em)) * n for n in n_rows]
 
-        expected = heights(width_of_cell * n_columns[0] * em)
+        expected = heights(layout.cell * n_columns[0] * em)
         grid = figure.subplots(
             len(n_rows), len(n_columns), squeeze=False, height_ratios=n_rows, width_ratios=n_columns
         )
@@ -287,9 +337,8 @@ def _draw(
                 axes.remove()
                 continue
             line, column = place
-            own_layout = layout._replace(room=width_of_cell * n_columns[column])
-            _draw_panel(axes, page[place], own_layout, labels)
-            _draw_names(axes, page, place, own_layout, labels)
+            _draw_panel(axes, page[place], layout, labels)
+            _draw_names(axes, page, place, layout, labels)
             if layout.is_table and column == 0:
                 axes.set_ylabel(wrap(page[place].label, expected[line]))
             if letters:
@@ -335,7 +384,7 @@ def _draw_names(
     line, column = place
     matrix = page[place].panel.matrix
     longest = CHARACTER * max(map(len, matrix.column_titles))
-    has_room = longest < layout.room / len(matrix.columns) - 0.5
+    has_room = longest < layout.cell - 0.5
     rotation = 0 if has_room else 90
     axes.set_xticks(range(len(matrix.columns)), matrix.column_titles, rotation=rotation)
     axes.set_yticks(range(len(matrix.rows)), matrix.row_titles)
@@ -399,6 +448,8 @@ def _explain_colours(figure: "Figure", grid: "np.ndarray", page: Page, layout: L
     }
     are_alike = len({content.panel.look for content in page.values()}) == 1
     is_right = layout.is_table
+    _, widths = _sizes(page)
+    length = 0.9 * layout.cell * sum(widths) / len(widths)  # of a bar below the panels, about
 
     def neighbours(place: tuple[int, int]) -> tuple[int, str]:
         line = 0 if are_alike else place[0]
@@ -412,7 +463,7 @@ def _explain_colours(figure: "Figure", grid: "np.ndarray", page: Page, layout: L
         # One line of text thick
         shape: dict[str, Any] = {
             "location": "bottom",
-            "aspect": 0.9 * layout.room,
+            "aspect": length,
             "shrink": 0.9 / n_columns,
         }
         if is_right:
