@@ -77,7 +77,10 @@ COLUMNS = {  # that all tables of a type have
     MatchShareRow: (
         "method,dataset,measure,side,networks,share,low,high,chance,place,n_layers,n_networks,n_pairs"
     ),
-    DepthRow: "quantity,line,layer,value,low,high,n_networks,n_pairs,networks,relative_depth",
+    DepthRow: (
+        "quantity,line,layer,value,low,high,n_networks,n_pairs,networks,relative_depth,"
+        "lowest,highest"
+    ),
     EpochRow: "train_acc,train_loss,val_acc,val_loss",
     FinetuningRow: "ft_loss,ce_loss,train_acc,val_ce_loss,val_acc",
 }
