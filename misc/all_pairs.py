@@ -172,9 +172,9 @@ def shard(text: str) -> tuple[int, int]:
 
 def work(args) -> None:
     from src.datasets import dataset_info
+    from src.ground import figures
     from src.ground.console import note
     from src.ground.runtime import device_of
-    from src.reports import figures
     from src.runs.run import stale_name
     from src.tables.network_list import read_networks
 

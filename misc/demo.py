@@ -38,8 +38,8 @@ from src import cli
 from src.choices.similarity import measure_of
 from src.cli.groups import n_cores
 from src.ground.console import note, result
+from src.ground.figures import left_out
 from src.ground.files import write_text
-from src.reports.figures import left_out
 from src.verdict import LOST, SIMILAR, UNDECIDED
 
 if TYPE_CHECKING:

@@ -139,7 +139,7 @@ def render_figure():
 
     Their files hold the first bytes of their format. test_figures.py renders, and so do processes.
     """
-    from src.reports import figures
+    from src.ground import figures
 
     render = figures._save
     with pytest.MonkeyPatch.context() as patch:
@@ -156,7 +156,7 @@ def write_beginnings(figure, path: Path) -> None:
 def drawn_figures(monkeypatch):
     """The figures that are made in this process, by the names of their files."""
     pytest.importorskip("matplotlib")
-    from src.reports import figures
+    from src.ground import figures
 
     drawn, save = {}, figures._save
 

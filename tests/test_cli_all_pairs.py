@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from misc import all_pairs, pairs
+from src.ground import figures
 from src.ground.errors import Busy
 from src.models import Network, build_model
-from src.reports import figures
 from src.runs import session
 from src.runs.checkpoints import save_state
 from src.runs.run import Run

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 
-from src.reports import figures
+from src.ground import figures
 from src.reports.depth_curves import write_depth
 from src.tables.truth_rows import DepthRow
 from tests.commands import caption_of, error_line, read_csv, run, says

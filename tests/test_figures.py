@@ -11,11 +11,12 @@ from matplotlib.colors import to_hex, to_rgb
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
+from src.ground import figures
 from src.ground.figure_files import remove_figure
+from src.ground.figures import VERMILION, YELLOW
 from src.ground.style import style_sheets, use_style
-from src.reports import figures, verdict_maps
+from src.reports import verdict_maps
 from src.reports.curves import CurvePanel, Point, curves
-from src.reports.figures import VERMILION, YELLOW
 from src.reports.heat_maps import Labels, maps, maps_figure
 from src.reports.map_panels import BLANK, ClassMap, HeatMap, Sign
 from src.reports.verdict_maps import SIGNS as SIGNS_OF_VERDICTS

@@ -14,7 +14,7 @@ from src.collected.between_groups import Question, compare_groups, values_of_ver
 from src.collected.measured import MeasuredLayer, MeasuredValue
 from src.collected.named_networks import NamedNetwork, named_networks
 from src.collected.verdicts import judge_runs
-from src.reports import figures
+from src.ground import figures
 from src.runs.network_pairs import CLASS_CONTROLS
 from src.runs.trained_with import training_of
 from src.tables.network_list import ListedNetwork, as_listed

@@ -11,10 +11,10 @@ from scipy.spatial.distance import pdist
 from scipy.stats import spearmanr
 
 from src.datasets import load_dataset
+from src.ground import figures
 from src.ground.images import ImageSpec
 from src.models import build_model
 from src.ood import make_detector
-from src.reports import figures
 from src.runs.checkpoints import load_model, save_state
 from src.tables.network_names import NetworkName
 from tests.commands import ON_DIGITS, ROOT, error_line, read_csv, read_json, run, says

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from src.reports import figures
+from src.ground import figures
 from tests.commands import MODEL, ON_DIGITS, PAIR, run
 from tests.conftest import few_images
 from tests.run_content import content

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from src import __version__
-from src.reports import figures
+from src.ground import figures
 from src.reports.methods_text import how
 from tests import tables
 from tests.commands import error_line, read_csv, run, says

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from src.datasets import load_dataset
+from src.ground import figures
 from src.ground.images import ImageSpec
 from src.models import build_model
-from src.reports import figures
 from src.runs.checkpoints import load_model, save_state
 from src.tables.network_names import NetworkName, content_of
 from tests.commands import ON_DIGITS, error_line, read_csv, read_json, run, says

@@ -13,7 +13,8 @@ from scipy import stats
 from src.collected import sections
 from src.collected.between_groups import values_of_verdicts
 from src.collected.verdicts import judge_runs
-from src.reports import figures, verdict_report, way_figure
+from src.ground import figures
+from src.reports import verdict_report, way_figure
 from src.statistics.intervals import of_share
 from src.tables.evaluation_rows import EvaluationRow, evaluation_file, read_evaluations
 from src.tables.similarity_rows import SimilarityRow

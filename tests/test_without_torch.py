@@ -22,7 +22,7 @@ class Without:
             raise ImportError(f"{name} is imported")
 refused, commands = map(json.loads, sys.argv[1:])
 sys.meta_path.insert(0, Without)
-from src.reports import figures
+from src.ground import figures
 for words in commands:
     sys.argv[:] = words
     with figures.left_out():

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from misc.paper.study_singles import ROBUST, STANDARD
 from misc.paper.study_statistics import Difference, answer
-from src.reports import figures
+from src.ground import figures
 from src.reports.heat_maps import Labels, maps
 from src.reports.map_panels import HeatMap
 from src.tables.matrices import Matrix

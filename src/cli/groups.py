@@ -108,7 +108,7 @@ def add_style(parser: Parser) -> None:
         "--style",
         metavar="FILE",
         help="style sheet of matplotlib (.mplstyle), whose settings go over those of "
-        "src/reports/figures.mplstyle",
+        "src/ground/figures.mplstyle",
     )
 
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from src.ground.grouping import grouped
-from src.reports.figures import (
+from src.ground.figures import (
     CHARACTER,
     add_legend,
     can_draw,
@@ -24,6 +23,7 @@ from src.reports.figures import (
     new_figure,
     wrap,
 )
+from src.ground.grouping import grouped
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

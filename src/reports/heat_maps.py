@@ -12,8 +12,7 @@ import numpy as np
 
 from src.ground.console import listed
 from src.ground.figure_files import page_of, remove_figure
-from src.ground.grouping import grouped
-from src.reports.figures import (
+from src.ground.figures import (
     CHARACTER,
     add_legend,
     can_draw,
@@ -27,6 +26,7 @@ from src.reports.figures import (
     styled,
     wrap,
 )
+from src.ground.grouping import grouped
 from src.reports.map_panels import BLANK, UNSURE, ClassMap, HeatMap, Panel, frame, outline, text_of
 
 if TYPE_CHECKING:

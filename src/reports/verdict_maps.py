@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from src.ground.figures import BLUE, VERMILION, YELLOW
 from src.reports.captions import common
-from src.reports.figures import BLUE, VERMILION, YELLOW
 from src.reports.grid_figures import STITCHED
 from src.reports.heat_maps import maps_figure
 from src.reports.map_panels import UNSURE, ClassMap, HeatMap, Panel, Sign
