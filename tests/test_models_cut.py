@@ -469,3 +469,26 @@ def test_a_container_and_its_last_module_have_one_depth():
     )
     depths = network.eval().relative_depths(["2", "2.1"])
     assert depths["2"] == depths["2.1"]
+
+
+class Enlarged(nn.Module):
+    """Resizes the map of its first layer to the size of the images."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(1, 2, 3, stride=2)
+        self.last = nn.Conv2d(2, 3, 1)
+
+    def forward(self, images):
+        size = images.shape[-2:]
+        return self.last(nn.functional.interpolate(self.first(images), size=size)).mean((2, 3))
+
+
+def test_a_pass_behind_a_layer_knows_the_size_of_its_images():
+    network = Network(Enlarged().eval())
+    sizes = (16, 32, 20)
+    for size in sizes:  # the first images have another size than the next ones
+        images = torch.rand(4, 1, size, size)
+        hidden = network(images, until="first")
+        logits = network(hidden, after="first", images=images)
+        torch.testing.assert_close(logits, network(images))

@@ -144,6 +144,7 @@ def test_what_cannot_be_fitted(rng):
         ("mahalanobis", x, labels - 1, "without labels"),
         ("mahalanobis", np.ones_like(x), labels, "constant"),
         ("rmd", x, np.full_like(labels, 3), "of one class"),
+        ("residual", np.concatenate([np.eye(8), -np.eye(8)]), np.arange(16) % 2, "no direction"),
         *((name, np.where(x == x[7, 2], np.nan, x), labels, "not finite") for name in NAMES),
     ]
     for name, activations, of_classes, reason in cases:

@@ -489,8 +489,8 @@ class Network:
                 this layer.
             images: the images of x. Needed only if the modules in front of `after` cannot be skipped,
                 as where they reach later layers by another path, such as a residual branch around
-                `after`. x may hold k activations for each image: it is k batches long, one batch
-                behind the other.
+                `after`. Without them, images of the first size are assumed. x may hold k
+                activations for each image: it is k batches long, one batch behind the other.
         Raises:
             UserError: a layer does not exist, its activation is no tensor with the batch as first
                 axis, or the logits do not depend on `after`.
@@ -499,9 +499,12 @@ class Network:
         self._warn_of_training_mode()
         if after is None:
             self._see(x.shape[1:])
-        elif images is not None:
+            passes = self._passes()
+        elif images is None:
+            passes = self._passes()
+        else:  # what is recorded for a pass behind a layer has the size of its images
             self._see(images.shape[1:])
-        passes = self._passes()
+            passes = self._passes_of(tuple(images.shape[1:]))
         for name in names:
             self._existing(name, passes)
         if after is not None:

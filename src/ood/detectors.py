@@ -44,7 +44,8 @@ class Detector:
         id_data: the data that the detector was made with.
         ood_data: the OOD data that the detector was trained with; empty if it needs none.
         n_classes: of the training images; None: the largest label tells.
-        normalised: divide features by their norms (Mahalanobis++, Mueller and Hein 2025).
+        normalised: divide features by their norms, so that the size of activations is not seen
+            (Mahalanobis++, Mueller and Hein 2025).
     """
 
     id_data = ""
@@ -76,7 +77,8 @@ class Detector:
         """Finish the training images.
 
         Raises:
-            ValueError: no detector can be made from them.
+            ValueError: the activations are constant, not finite or too few; the layer then has no
+                score.
         """
 
     def score(self, activations: ArrayLike | Tensor) -> Tensor:
@@ -243,6 +245,8 @@ class Residual(Detector):
         cumulative = variances.clamp(min=0).cumsum(0)
         most = (1 - KEPT_VARIANCE) * cumulative[-1] * (1 + 1e-12)  # with a margin for rounding
         n_outside = int((cumulative <= most).sum())
+        if not n_outside:
+            raise ValueError("no direction has less than 5 % of the variance")
         self.outside = axes[:, :n_outside]  # (C, n_outside)
 
     def score(self, activations: ArrayLike | Tensor) -> Tensor:

@@ -160,7 +160,8 @@ class LayerFeatures:
         for metric, measure in self.gram_metrics.items():
             n_least = measure.min_images
             if self.n_images < n_least:
-                self.flaws[f"it needs at least {n_least} images, not {self.n_images}"] = [metric]
+                reason = f"it needs at least {n_least} images, not {self.n_images}"
+                self.flaws.setdefault(reason, []).append(metric)
                 self.matrices[metric] = torch.full_like(grams.centred, math.nan)
             else:
                 matrices = measures.unit(measures.GRAM_MEASURES[metric](grams))
