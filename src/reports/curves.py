@@ -24,6 +24,7 @@ from src.ground.figures import (
     wrap,
 )
 from src.ground.grouping import grouped
+from src.tables.network_names import layer_in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -326,9 +327,12 @@ def _set_x_axes(
         axes = grid[line, column]
         rotation = 0
         if layers:
-            longest = (1 + max(map(len, layers))) * CHARACTER
-            rotation = 0 if longest < room else 90
-            axes.set_xticks(range(len(layers)), layers)
+            names = layers
+            in_words = list(map(layer_in_words, layers))
+            if _fit(in_words, room):
+                names = in_words
+            rotation = 0 if _fit(names, room) else 90
+            axes.set_xticks(range(len(layers)), names)
             axes.set_xlim(-MARGIN, len(layers) - 1 + MARGIN)
         elif x_range is not None:
             axes.set_xlim(*_with_room(*x_range))
@@ -339,6 +343,11 @@ def _set_x_axes(
         axes.tick_params(axis="x", labelbottom=is_labelled, labelrotation=rotation)
         if line == len(grid) - 1:
             axes.set_xlabel(" ")  # leaves room for the label of all axes
+
+
+def _fit(names: Sequence[str], room: float) -> bool:
+    """Return whether upright names fit side by side, each in a room in sizes of the font."""
+    return (1 + max(map(len, names))) * CHARACTER < room
 
 
 def _write_x_label(last_line: "Sequence[Axes]", x_label: str) -> None:

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from src.tables.network_names import layer_in_words
+
 
 class PairOfLayers(Protocol):
     """A row about two layers, such as a stitch."""
@@ -50,17 +52,12 @@ class Matrix(NamedTuple):
     @property
     def row_titles(self) -> list[str]:
         """The labels of the rows in figures."""
-        return list(map(title_of_layer, self.rows))
+        return list(map(layer_in_words, self.rows))
 
     @property
     def column_titles(self) -> list[str]:
         """The labels of the columns in figures."""
-        return list(map(title_of_layer, self.columns))
-
-
-def title_of_layer(name: str) -> str:
-    """Return the name of a layer for figures and captions; a bare number is no name."""
-    return f"layer {name}" if name.isdecimal() else name
+        return list(map(layer_in_words, self.columns))
 
 
 def pivot(
