@@ -111,7 +111,7 @@ def titled_in_figures(sections: Sequence[Section]) -> dict[str, Section]:
         title = f"{method}\n{section.networks}".strip()
         if are_alike:
             title = ", ".join(filter(None, [row.method, IN_SHORT.get(row.kind)]))
-        titled[title] = section
+        titled[titles_in(title)] = section
     if len(titled) < len(sections):  # a group has several architectures
         return {section.title: section for section in sections}
     return titled

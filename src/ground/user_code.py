@@ -19,6 +19,7 @@ from src.ground.errors import UserError, unknown_name
 
 CODE = "FILE.py:FUNCTION or package.module:function"
 MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")  # the name of a module, with its packages
+NAMED = re.compile(r"[^\s()]+[./][^\s()]*:([^\W\d]\w*)")  # the name of user code in a text
 EPOCHS = re.compile(r":\d+$")  # behind an objective
 
 
@@ -48,9 +49,9 @@ def title_of(name: str) -> str:
     return function
 
 
-def titles_in(pair: str) -> str:
-    """Return a pair of names, such as "FILE.py:f → g", with their titles."""
-    return " → ".join(map(title_of, pair.split(" → ")))
+def titles_in(text: str) -> str:
+    """Return a text such as "FILE.py:f → DEFAULT (FILE.py:g)", in which user code has its title."""
+    return NAMED.sub(r"\1", text)
 
 
 def absolute(name: str, folder: Path = Path()) -> str:
