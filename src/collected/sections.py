@@ -83,8 +83,10 @@ def _part(section: Section, name: str, rows: list[VerdictRow]) -> Section:
 def by_groups(section: Section) -> list[Section]:
     """Return a section for each pair of groups of networks; the section itself where there is one
     group, or more than `MAX_GROUP_PAIRS` pairs of groups."""
+    if not section.is_summary:
+        return [section]
     parts = grouped(section.rows, lambda row: (row.front_group, row.end_group))
-    if not section.is_summary or not 1 < len(parts) <= MAX_GROUP_PAIRS:
+    if not 1 < len(parts) <= MAX_GROUP_PAIRS:
         return [section]
     return [
         _part(section, f"{section.method}, {titles_in(' → '.join(map(str, groups)))}", rows)

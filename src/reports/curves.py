@@ -24,7 +24,7 @@ from src.ground.figures import (
     wrap,
 )
 from src.ground.grouping import grouped
-from src.tables.network_names import layer_in_words
+from src.tables.matrices import layer_in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -177,10 +177,9 @@ def _layers_of(
     Args:
         layers: of all panels, in their order; empty: the curves are over numbers.
     """
-    of_heading = {
-        heading: {layer for panel in headed for curve in panel.curves.values() for layer in curve}
-        for heading, headed in grouped(panels, lambda panel: panel.heading).items()
-    }
+    of_heading: dict[str, set[str]] = {}
+    for panel in panels:
+        of_heading.setdefault(panel.heading, set()).update(*panel.curves.values())
     drawn = set().union(*of_heading.values())
     layers_of_place: dict[Place, list[str]] = {}
     for place, panel in zip(places, panels, strict=True):
@@ -291,21 +290,19 @@ def _write_titles(
     Args:
         widths: of the columns, in inches.
     """
-    titles = [
-        wrap(panel.title, widths[column]) for (_, column), panel in zip(places, panels, strict=True)
-    ]
-    for line, numbers in grouped(range(len(panels)), lambda number: places[number][0]).items():
-        n_lines = max(len(titles[number].splitlines()) for number in numbers)
-        headed = grouped(numbers, lambda number: panels[number].heading)
-        for heading, of_heading in headed.items():
-            columns = [places[number][1] for number in of_heading]
-            if heading:
-                text = wrap(heading, sum(widths[column] for column in columns))
-                head_panel(grid[line, columns[0]], text, n_lines=n_lines)
-    for number, place in enumerate(places):
-        grid[place].set_title(titles[number])
+    heading_at = {place: panel.heading for place, panel in zip(places, panels, strict=True)}
+    headed = grouped(places, lambda place: (place[0], heading_at[place]))
+    n_lines = [0] * len(grid)  # of the titles in each line of panels
+    for number, (line, column) in enumerate(places):
+        title = wrap(panels[number].title, widths[column])
+        n_lines[line] = max(n_lines[line], len(title.splitlines()))
+        grid[line, column].set_title(title)
         if letters:
-            letter_panel(grid[place], letters[number])
+            letter_panel(grid[line, column], letters[number])
+    for (line, heading), of_heading in headed.items():
+        if heading:
+            text = wrap(heading, sum(widths[column] for _, column in of_heading))
+            head_panel(grid[of_heading[0]], text, n_lines=n_lines[line])
 
 
 def _set_x_axes(

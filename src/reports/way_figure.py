@@ -11,8 +11,7 @@ from src.collected.network_means import mean_over_pairs
 from src.ground.figure_files import page_of
 from src.ground.grouping import grouped
 from src.reports.curves import Curve, CurvePanel, Point, curves, lines_of, points_of
-from src.tables.matrices import known
-from src.tables.network_names import layer_in_words
+from src.tables.matrices import known, layer_in_words
 from src.tables.verdict_rows import VerdictRow
 from src.verdict import Limits
 
@@ -112,9 +111,9 @@ def _pages(titled_panels: Sequence[TitledPanels]) -> list[list[CurvePanel]]:
         parts = list(grouped(titled_panels, lambda titled: titled.method).values())
     pages: list[list[CurvePanel]] = []
     for part in parts:
-        by_layers = grouped(part, lambda titled: frozenset(_layers_in(titled.panels)))
+        layers = [_layers_in(titled.panels) for titled in part]
         page: list[CurvePanel] = []
-        for titled in chain.from_iterable(by_layers.values()):
+        for titled in sorted(part, key=lambda titled: layers.index(_layers_in(titled.panels))):
             if page and len(page) + len(titled.panels) > MAX_PANELS:
                 pages.append(page)
                 page = []
@@ -140,9 +139,10 @@ def _panels(heading: str, rows: Sequence[VerdictRow], limits: Limits) -> list[Cu
     for pair, of_pair in grouped(rows, lambda row: row.pair).items():
         title = f"into {layer_in_words(pair.end_layer)}"
         label = f"from {layer_in_words(pair.front_layer)}"
+        penalty = fmean(known(row, name="penalty") for row in of_pair)
         points = _mean(of_pair)
         curve: Curve = points
-        if fmean(known(row, name="penalty") for row in of_pair) > limits.tolerance:
+        if penalty > limits.tolerance:
             pale.setdefault(title, []).append(label)
             curve = {layer: point.value for layer, point in points.items()}
         curves_of_panel.setdefault(title, {})[label] = curve

@@ -240,11 +240,6 @@ def short(name: str) -> str:
     return name
 
 
-def layer_in_words(layer: str) -> str:
-    """Return the name of a layer as a text reads it: "layer 2" for the 2 of a `Sequential`."""
-    return f"layer {layer}" if layer.replace(".", "").isdigit() else layer
-
-
 def networks_in_words(paths: Sequence[str], kinds: Sequence[str], *, sign: str = "→") -> str:
     """Return the title of networks, such as "a → b (both resnet18)".
 
