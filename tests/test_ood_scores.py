@@ -144,7 +144,6 @@ def test_what_cannot_be_fitted(rng):
         ("mahalanobis", x, labels - 1, "without labels"),
         ("mahalanobis", np.ones_like(x), labels, "constant"),
         ("rmd", x, np.full_like(labels, 3), "of one class"),
-        ("residual", np.concatenate([np.eye(8), -np.eye(8)]), np.arange(16) % 2, "no direction"),
         *((name, np.where(x == x[7, 2], np.nan, x), labels, "not finite") for name in NAMES),
     ]
     for name, activations, of_classes, reason in cases:
@@ -152,6 +151,9 @@ def test_what_cannot_be_fitted(rng):
             fitted(name, activations, of_classes)
     zeros = fitted("residual", np.zeros_like(x), labels).score(torch.tensor(x))
     np.testing.assert_allclose(zeros.numpy(), np.linalg.norm(x, axis=1))
+    isotropic = np.concatenate([np.eye(8), -np.eye(8)])  # no direction lies outside
+    scores = fitted("residual", isotropic, np.arange(16) % 2).score([[1.0] * 8, [np.nan] * 8])
+    np.testing.assert_array_equal(scores, [0, np.nan])
 
 
 @pytest.mark.parametrize("name", [*NAMES, "mine.py:Strict"])

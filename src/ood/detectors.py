@@ -245,13 +245,13 @@ class Residual(Detector):
         cumulative = variances.clamp(min=0).cumsum(0)
         most = (1 - KEPT_VARIANCE) * cumulative[-1] * (1 + 1e-12)  # with a margin for rounding
         n_outside = int((cumulative <= most).sum())
-        if not n_outside:
-            raise ValueError("no direction has less than 5 % of the variance")
         self.outside = axes[:, :n_outside]  # (C, n_outside)
 
     def score(self, activations: ArrayLike | Tensor) -> Tensor:
         centred = self.features(activations) - self.moments.mean
-        return (centred @ self.outside).norm(dim=1)
+        distances = (centred @ self.outside).norm(dim=1)
+        # Without a direction outside, the norm is 0 even of what is not finite
+        return torch.where(centred.isfinite().all(1), distances, math.nan)
 
 
 class UserDetector(Detector):
