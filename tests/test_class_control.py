@@ -128,8 +128,8 @@ def test_a_stitch_is_trained_and_evaluated_with_the_class():
     images = torch.randn(6, 2, 5, 5)
     with torch.no_grad():
         expected = control.activations(images, ["conv"])["conv"]
-        for again in (False, True):
-            found, _ = activations_of_both(control, ["conv"], trained, [], images, again=again)
+        for keep in (False, True):
+            found, _ = activations_of_both(control, ["conv"], trained, [], images, keep=keep)
             assert torch.equal(found["conv"], expected)
 
 

@@ -48,14 +48,14 @@ def test_a_batch_passes_once_for_each_layer(networks):
     batch = images(5)
     expected = network.activations(batch, LAYERS)
     network.n_seen = 0
-    first = network.activations_again(batch, ["1"])
-    again = network.activations_again(batch.clone(), ["1"])
+    first = network.kept_activations(batch, ["1"])
+    again = network.kept_activations(batch.clone(), ["1"])
     assert network.n_seen == 5 and torch.equal(first["1"], again["1"])
-    both = network.activations_again(batch, LAYERS)
+    both = network.kept_activations(batch, LAYERS)
     assert network.n_seen == 10 and all(torch.equal(both[name], expected[name]) for name in LAYERS)
-    network.activations_again(batch, ["1", *LAYERS])
+    network.kept_activations(batch, ["1", *LAYERS])
     assert network.n_seen == 10
-    other = network.activations_again(images(5, seed=1), LAYERS)
+    other = network.kept_activations(images(5, seed=1), LAYERS)
     assert network.n_seen == 15 and not torch.equal(other["2"], both["2"])
 
 
@@ -63,10 +63,10 @@ def test_a_batch_passes_once_for_each_layer(networks):
 def test_a_network_with_other_weights_shares_nothing(networks):
     network = networks[0]
     batch = images(5)
-    network.activations_again(batch, LAYERS)
+    network.kept_activations(batch, LAYERS)
     changed = copy.deepcopy(network)
     changed.module[2].bias.add_(1)
-    before, after = (of.activations_again(batch, ["2"])["2"] for of in (network, changed))
+    before, after = (of.kept_activations(batch, ["2"])["2"] for of in (network, changed))
     assert torch.allclose(before + 1, after)
 
 
@@ -79,8 +79,8 @@ def test_the_front_network_that_is_needed_last_gives_way(networks):
     batch = images(45)
     for _ in range(3):
         for front in fronts:
-            front.activations_again(batch, LAYERS)
-            end.activations_again(batch, LAYERS)
+            front.kept_activations(batch, LAYERS)
+            end.kept_activations(batch, LAYERS)
     assert [network.n_seen for network in networks] == [90, 90, 90, 45]
 
 
@@ -91,7 +91,7 @@ def test_what_does_not_fit_passes_again(networks, capsys):
     expected = network.activations(images(200), LAYERS)
     network.n_seen = 0
     for _ in range(2):
-        found = network.activations_again(images(200), LAYERS)
+        found = network.kept_activations(images(200), LAYERS)
         assert all(torch.equal(found[name], expected[name]) for name in LAYERS)
     assert network.n_seen == 400
     assert says(capsys.readouterr().err, "do not fit into memory", "computed again for each pair")

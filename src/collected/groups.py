@@ -99,7 +99,9 @@ def families_of(
 ) -> list[list[Group]]:
     """Return the groups of runs to judge, in families; penalties of a family are tested together.
 
-    A group has one pair of layers. A family has one method and one type of networks on either side.
+    A group has one pair of layers, of one pair of networks (with `pool`, of several). A family has
+    all groups of one method with one type of networks on either side, whatever the networks: the
+    adjusted p-values depend on the folders that are judged together.
     Stitches of a network to itself, at whatever epochs, are a family of their own. So are stitches
     from untrained networks, stitches into untrained networks, and stitches from the class beside an
     untrained network. Of repeated runs the newest counts, with a warning.

@@ -21,8 +21,9 @@ class KeptActivations:
     """Keeps activations of networks, batch by batch.
 
     The content of a batch is its key, so that an activation is exactly that of another pass over
-    the batch. Where memory is short, activations of the network that was used last are dropped
-    first, but not of the two at work: front networks come in turn, so the last one waits longest.
+    the batch. Where memory is short, networks lose all their activations, but for the two that were
+    used last: the front and the end at work. The most recently used of the idle networks goes first,
+    as front networks come in turn: it is needed again latest of all.
 
     Args:
         max_bytes: memory for all activations; those that do not fit are computed again.
@@ -72,7 +73,7 @@ class KeptActivations:
             note_once(
                 "activations of all networks do not fit into memory: some are computed again for each pair"
             )
-        idle = list(self._kept)[:-2]  # the last two are at work
+        idle = list(self._kept)[:-2]  # the last two are the front and the end at work
         while idle and self._n_bytes + n_bytes > self.max_bytes:
             dropped = self._kept.pop(idle.pop())
             self._n_bytes -= sum(values.nbytes for values in dropped.values())

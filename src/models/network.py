@@ -516,7 +516,7 @@ class Network:
             values[name] = values[name].movedim(-1, 1)  # (B, H, W, C) -> (B, C, H, W)
         return {name: values[name] for name in names}
 
-    def activations_again(self, images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    def kept_activations(self, images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
         """Return the activations of images that pass again, kept from the first pass if `kept` is set.
 
         Nothing may change the activations in place. Those of a network that draws random numbers differ
@@ -599,7 +599,7 @@ def activations_of_both(
     end_names: Sequence[str],
     images: Tensor,
     *,
-    again: bool = False,
+    keep: bool = False,
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Return the activations of the front network by layer, and of the end network by layer.
 
@@ -607,10 +607,10 @@ def activations_of_both(
 
     Args:
         images: (B, C, H, W).
-        again: the images pass again, so that networks may keep their activations.
+        keep: the images pass again, so that networks may keep their activations.
     """
-    activations_of_front = front.activations_again if again else front.activations
-    activations_of_end = end.activations_again if again else end.activations
+    activations_of_front = front.kept_activations if keep else front.activations
+    activations_of_end = end.kept_activations if keep else end.activations
     if front is not end:
         return activations_of_front(images, front_names), activations_of_end(images, end_names)
     names = dict.fromkeys([*front_names, *end_names])

@@ -16,8 +16,11 @@ possible where later values depend on the images only through the layer, and whe
 draw no random numbers that modules behind would draw otherwise.
 
 Before the first pass from a layer to certain later layers, a short pass is compared with the whole
-one on three random images, if nothing tells beforehand that they differ. Where they differ, all
-passes between these layers are whole.
+one on three random images, if nothing tells beforehand that they differ. The record has two images:
+whatever reaches later layers around the layer, image by image, has the wrong number of rows, and
+shows. Where they differ, all passes between these layers are whole. A number of the whole batch that
+chooses a branch (such as the largest pixel) is seen only if it differs for random images. Forward
+hooks of a user on skipped modules see the recorded outputs.
 """
 
 import contextlib

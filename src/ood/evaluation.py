@@ -102,7 +102,7 @@ def score_grid(grid: Stitched, reference: Reference) -> dict[Pair, StitchScores]
     scoring = GridScoring(grid, reference)
     grid.train(False)
     for batch in reference.test_batches():
-        activations = grid.front.activations_again(batch.images, grid.front_layers)
+        activations = grid.front.kept_activations(batch.images, grid.front_layers)
         for pairs, stitched in grid.stitched(activations, batch.images, scoring.ways):
             scoring.add_stitches(pairs, stitched, batch)
     return scoring.scores()

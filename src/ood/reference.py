@@ -36,7 +36,7 @@ ByScore = dict[str, dict[str, Value]]  # by score and layer
 class DetectorKey(NamedTuple):
     """The score that a detector computes, and its layer."""
 
-    score: str  # name in `SCORES`, or of a user's class
+    score: str  # its title: the name in `SCORES`, or that of a user's class without its file
     layer: str
 
 
@@ -351,7 +351,7 @@ def _measure_test_images(
     scores: dict[DetectorKey, list[Tensor]] = {key: [] for key in detectors}
     logits: list[Tensor] = []
     for batch in batches:
-        activations = network.activations_again(batch.images, layers)
+        activations = network.kept_activations(batch.images, layers)
         _add_scores(scores, detectors, activations)
         logits.append(activations[output])
         if len(batch.sampled):

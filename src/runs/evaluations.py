@@ -25,7 +25,8 @@ from src.tables.image_records import are_same
 
 
 def with_evaluations(runs: Sequence[StitchingRun]) -> list[StitchingRun]:
-    """Return the runs with their OOD evaluations and their ways, as far as their folders have some.
+    """Return the runs with their OOD evaluations and their ways, as far as the folder that holds the
+    runs has some.
 
     Evaluations on other data than the run's are skipped, with a warning.
     """

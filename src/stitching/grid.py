@@ -148,7 +148,8 @@ class Grid(Task[Pair]):
         Args:
             images: (B, C, H, W).
             labels: (B,); -1 means unlabelled.
-            training: add the l1 term to the objective.
+            training: add the l1 term to the objective, leave out logits that it does not need, and
+                keep no activations.
         """
         needs_logits = self.objective.measures_accuracy or not training
         behind = {}
@@ -163,7 +164,7 @@ class Grid(Task[Pair]):
                 self.originals["end"],
                 self.compared_layers,
                 images,
-                again=not training,
+                keep=not training,
             )
             sources = self._truncated(front_acts)
 
@@ -235,7 +236,7 @@ class Grid(Task[Pair]):
             self.end,
             list(dict.fromkeys(end_names)),
             images,
-            again=True,
+            keep=True,
         )
 
     def stitched(

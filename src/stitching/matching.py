@@ -213,7 +213,7 @@ def grid_moments(
     total: GridMoments = {}
     for images, _ in batches_in(batches):
         sources, targets = activations_of_both(
-            front, front_layers, end, end_layers, images, again=True
+            front, front_layers, end, end_layers, images, keep=True
         )
         for rows in _slices(sources, targets):
             source_part = {name: activation[rows] for name, activation in sources.items()}

@@ -141,7 +141,8 @@ def judge(
       there are no predictions of the same images, or the stitches have a flaw;
     * if the penalty is below the tolerance, *similar*, *the image is lost* or *undecided* by
       identification, see `_decide_accurate`;
-    * *not matched* if the penalty is above the tolerance, and all trainings had converged;
+    * *not matched* if the penalty is above the tolerance, and all trainings had converged: more
+      training could still lower the penalty;
     * *undecided* otherwise.
 
     Penalties are tested by Tango's score test (1998), at 2.5 % in either direction. Their p-values
@@ -175,7 +176,7 @@ def _obstacle(stitches: Stitches, measured: Measured | None) -> str:
     if not stitches.is_end_trained:
         return "the end network was never trained"
     if measured is None:
-        return "no predictions of the same test images"
+        return "no predictions, or those of different test images"
     if measured.is_end_at_chance:
         return "the end network is at chance"
     return stitches.flaw
