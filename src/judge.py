@@ -236,7 +236,7 @@ class Judgement(tuple[JudgedStitch, ...]):
         write_csv(Path(path), names, records)
 
     def figure(self, *, caption: str = "") -> "Figure":
-        """Return the maps of accuracy, identification and verdict, a row a form.
+        """Return the maps of accuracy, identification and verdict of each form.
 
         `rows.figure().savefig("maps.pdf")` writes a file. The attribute `caption` of the figure is
         the text for below it.

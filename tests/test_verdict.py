@@ -118,7 +118,7 @@ def test_similar_both_ways(tmp_path):
         ("g.pt → g.pt", "y", "y"): None,
     }
     text = "\n".join(sentences(verdicts))
-    assert says(text, "Of 4 pairs", " 2 are similar both ways")
+    assert says(text, "Of 2 pairs", " 1 are similar both ways")
 
 
 TOO_FEW = UNDECIDED, "matched on too few images: match on more"

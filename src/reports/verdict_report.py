@@ -372,9 +372,15 @@ def _on_section(section: Section) -> Iterator[str]:
     places = Counter(row.lost_at for row in rows if row.verdict == LOST)
     if places:
         yield f"The image is lost at {', '.join(f'{layer} ({n})' for layer, n in places.most_common())}."
-    both_ways = [row.both_ways for row in rows if row.both_ways is not None]
+    both_ways = {}  # by pair of layers; its two directions may both be in the section
+    for row in rows:
+        front = (row.front_network, row.front_layer)
+        end = (row.end_network, row.end_layer)
+        if row.both_ways is not None:
+            both_ways[frozenset({front, end})] = row.both_ways
     if both_ways:
-        yield f"Of {len(both_ways)} pairs that were stitched both ways {sum(both_ways)} are similar both ways."
+        n_similar = sum(both_ways.values())
+        yield f"Of {len(both_ways)} pairs that were stitched both ways {n_similar} are similar both ways."
     controlled = [row for row in rows if row.verdict == SIMILAR and row.p_control is not None]
     if controlled:
         identify_more = [row for row in controlled if known(row, name="p_control") < ALPHA]

@@ -270,7 +270,10 @@ def decide(
     if p_values.below < ALPHA:
         return _decide_accurate(measured, limits)
     if not stitches.has_converged:
-        return UNDECIDED, "the training had not converged: train longer, or with a scheduler"
+        return (
+            UNDECIDED,
+            "the training had not converged: train longer, or at another rate (-lr, -sched)",
+        )
     if p_values.above < ALPHA:
         return NOT_MATCHED, _reason_of_loss(stitches, limits)
     n_images = measured.penalty.n_images
