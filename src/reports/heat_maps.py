@@ -338,7 +338,8 @@ def _draw(
                 continue
             line, column = place
             _draw_panel(axes, page[place], layout, labels)
-            _draw_names(axes, page, place, layout, labels)
+            width = layout.cell * len(page[place].panel.matrix.columns) * em
+            _draw_names(axes, page, place, layout, labels, size=(width, expected[line]))
             if layout.is_table and column == 0:
                 axes.set_ylabel(wrap(page[place].label, expected[line]))
             if letters:
@@ -378,10 +379,21 @@ def _draw_panel(axes: "Axes", place: Place, layout: Layout, labels: Labels) -> N
 
 
 def _draw_names(
-    axes: "Axes", page: Page, place: tuple[int, int], layout: Layout, labels: Labels
+    axes: "Axes",
+    page: Page,
+    place: tuple[int, int],
+    layout: Layout,
+    labels: Labels,
+    *,
+    size: tuple[float, float],
 ) -> None:
-    """Write the names on the axes of a panel, unless a neighbour has the same names."""
+    """Write the names on the axes of a panel, unless a neighbour has the same names.
+
+    Args:
+        size: width and height of the panel, in inches.
+    """
     line, column = place
+    width, height = size
     matrix = page[place].panel.matrix
     longest = CHARACTER * max(map(len, matrix.column_titles))
     has_room = longest < layout.cell - 0.5
@@ -393,12 +405,12 @@ def _draw_names(
     if neighbour and neighbour.panel.matrix.rows == matrix.rows:
         axes.tick_params(labelleft=False)
     elif not layout.is_table:
-        axes.set_ylabel(labels.rows)
+        axes.set_ylabel(wrap(labels.rows, height))
     below = page.get((line + 1, column))
     if below and below.panel.matrix.columns == matrix.columns:
         axes.tick_params(labelbottom=False)
     else:
-        axes.set_xlabel(labels.columns)
+        axes.set_xlabel(wrap(labels.columns, width))
 
 
 def _write_titles(grid: "np.ndarray", page: Page, width: float) -> None:
