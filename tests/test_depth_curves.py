@@ -126,9 +126,11 @@ def test_groups_of_a_list_have_a_line_each(folder, drawn_figures):
     assert of_cka == {"wide → wide", "narrow → narrow", "narrow → wide"}  # without a direction
     panels = drawn_figures["curves.png"].axes
     assert [axes.get_ylabel() for axes in panels[:2]] == ["accuracy", "identification"]
-    headings = [axes.get_title(loc="right").strip() for axes in panels]
+    headings = [" ".join(axes.get_title(loc="right").split()) for axes in panels]
     measures = ["linear CKA", "PWCCA distance", "Procrustes distance"]
     assert headings == ["direct matching", "", "", "", *measures]
+    marks = {tuple(line.get_ydata()) for line in panels[1].lines}
+    assert marks >= {(0.75, 0.75), (0.5, 0.5)}  # the limit and chance
     assert says(
         caption_of(drawn_figures["curves.png"]), "6 networks", "Bands", "(a–d) direct matching"
     )
@@ -244,7 +246,7 @@ def test_networks_of_other_architectures_have_curves_over_relative_depth(tmp_pat
     (axes,) = drawn_figures["curves.png"].axes
     assert "relative depth" in axes.get_xlabel()
     first, last = axes.get_xlim()
-    assert -0.1 < first < 0 and 1 < last < 1.1
+    assert 0.1 < first < 1 / 6 and 1 < last < 1.1  # the depths of layers, with room
     assert {tuple(line.get_xdata()) for line in axes.lines} == {tuple(thirds), tuple(sixths)}
     assert says(caption_of(drawn_figures["curves.png"]), "nearest", "in depth")
 

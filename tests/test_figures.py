@@ -620,6 +620,20 @@ def test_without_matplotlib_a_warning_says_what_is_missing(tmp_path, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
+def test_panels_of_one_quantity_have_one_vertical_axis(tmp_path, drawn_figures):
+    """Those of distances have their own: measures differ in their units."""
+    curve = {"a": {"x": 0.5, "y": 0.6}}
+    far = {"a": {"x": 0.1, "y": 30.0}}
+    panels = [CurvePanel(lines, "ratio", (0, math.inf), heading="dm") for lines in (curve, far)]
+    panels += [
+        CurvePanel(lines, "distance", (0, math.inf), heading="d", has_own_scale=True)
+        for lines in (curve, far)
+    ]
+    curves(tmp_path / "c.png", panels, x_label="layer", layers=["x", "y"])
+    ratio, ratio_far, near, distant = (axes.get_ylim() for axes in drawn_figures["c.png"].axes)
+    assert ratio == ratio_far == distant and near[1] < 1
+
+
 def test_a_panel_without_values_is_drawn_empty(tmp_path, drawn_figures):
     """Some measures are undefined at every rank, such as CCA of maps of unequal sizes by positions."""
     undefined = {"a – b": {1: math.nan, 2: math.nan}}

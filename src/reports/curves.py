@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 SHARE = (0.0, 1.0)  # the possible values of accuracies and other shares
+OF_PANELS = 0.85  # of the width of a figure: the panels, where they share their axes
+OF_UNLIKE = 0.62  # where each has labels beside it
 RATIO = 0.7  # of height and width of a panel
 HEIGHT = 1.25  # of the lowest panel, in inches
 MAX_COLUMNS = 4  # panels side by side
@@ -41,7 +43,8 @@ MARGIN = 0.3  # beside the first and the last layer, in steps of layers
 ROOM = 0.04  # beside the ends of an axis of numbers, as a share of it: no marker lies on the frame
 STRONG: dict[str, Any] = {"linewidth": 1.5}
 PALE: dict[str, Any] = {"linewidth": 0.6, "markersize": 2.2, "alpha": 0.5}
-MARKS = ("-", ":", "--")  # styles of the lines across a panel
+MARK: dict[str, Any] = {"color": "0.35", "linewidth": 1.0}  # a line across a panel
+STYLES_OF_MARKS = ("--", ":", "-.")
 
 
 Place = tuple[int, int]  # line and column of a panel
@@ -79,6 +82,7 @@ class CurvePanel(NamedTuple):
     heading: str = ""  # of this panel and of neighbours with an equal one, above their titles
     marks: Mapping[str, float] = MappingProxyType({})  # lines across the panel, by label
     pale: Collection[str] = ()  # labels of lines that step back
+    has_own_scale: bool = False  # its numbers compare with those of no other panel
 
 
 def curves(
@@ -97,7 +101,9 @@ def curves(
     """Draw panels of curves with one legend.
 
     Intervals are bands. A mean without an interval has an open marker, and a bar from the lowest to
-    the highest of its values. Panels of one quantity share their axes.
+    the highest of its values. Panels of one quantity have one
+    vertical axis. Lines across panels are labelled beside them, or in the legend if there are
+    several quantities.
 
     Args:
         layers: the layers in the order of the axis; empty: the curves are over numbers.
@@ -121,21 +127,25 @@ def curves(
     with new_figure(path, is_wide=n_columns > 1, title=title, caption=text) as figure:
         looks = dict(zip(labels, looks_of_lines(len(labels)), strict=True))
         em = font_size()
+        looks_of_marks = _looks_of_marks(panels)
         grid = _axes_at(figure, places, widths, shares_x=not layers, shares_y=are_alike)
-        room = 0.85 * figure.get_figwidth() / sum(widths)
+        room = (OF_PANELS if are_alike else OF_UNLIKE) * figure.get_figwidth() / sum(widths)
         for (line, column), panel in zip(places, panels, strict=True):
             axes = grid[line, column]
             _draw_panel(axes, panel, looks, layers_of_place[line, column], has_pale=bool(pale))
-            panels_of_axis = panels if are_alike else [panel]
-            _set_range(axes, panels_of_axis)
-            if not are_alike or (line, column + 1) not in places:
+            for label, value in panel.marks.items():
+                axes.axhline(value, zorder=1, **looks_of_marks[label])
+            _set_range(axes, _on_scale_of(panel, panels))
+            if are_alike and (line, column + 1) not in places:
                 _label_marks(axes, panel)
         _write_titles(grid, panels, places, letters, [room * width for width in widths])
         for place, panel in zip(places, panels, strict=True):
             if place[1] == 0 or not are_alike:
                 grid[place].set_ylabel(wrap(panel.y_label, HEIGHT))
         _set_x_axes(grid, panels, layers_of_place, x_range, room=room / em)
-        add_legend(figure, _handles(panels, looks, strong=strong, pale=pale))
+        if are_alike:
+            looks_of_marks = {}  # their labels stand beside the panels
+        add_legend(figure, _handles(panels, {**looks, **looks_of_marks}, strong=strong, pale=pale))
         ratio = RATIO * sum(widths) / len(widths) / widths[0]
         fit_height(figure, list(grid[:, 0]), lambda width: [max(HEIGHT, ratio * width)] * n_lines)
         _write_x_label([axes for axes in grid[-1] if axes.figure], x_label)
@@ -148,6 +158,8 @@ def _places(panels: Sequence[CurvePanel], *, are_alike: bool) -> list[Place]:
     ]
     largest = max(sizes)
     most = MAX_COLUMNS if are_alike or largest == MAX_COLUMNS else MAX_UNLIKE
+    if largest == MAX_COLUMNS and len(panels) == MAX_COLUMNS + 1:
+        most += 1  # no line for a single panel
     n_columns = most
     if not 1 < largest <= most:  # lines are about equally long
         size = len(panels) if largest == 1 else largest
@@ -233,7 +245,7 @@ def _draw_panel(
     *,
     has_pale: bool,
 ) -> None:
-    """Draw the curves of a panel, and the lines across it; pale lines lie below.
+    """Draw the curves of a panel; pale lines lie below.
 
     Args:
         has_pale: a panel of the figure may have pale lines, so that all others are strong.
@@ -244,8 +256,6 @@ def _draw_panel(
         if has_pale:
             look |= PALE if label in panel.pale else STRONG
         _draw(axes, panel.curves[label], look, layers)
-    for style, value in zip(MARKS, panel.marks.values(), strict=False):
-        axes.axhline(value, color="black", linewidth=0.8, linestyle=style, zorder=1)
     axes.grid()
 
 
@@ -262,6 +272,15 @@ def _draw(axes: "Axes", curve: Curve, look: Mapping[str, Any], layers: Sequence[
     if all(map(math.isnan, low)) and not all(map(math.isnan, lowest)):
         line.set_markerfacecolor("white")
         axes.vlines(xs, lowest, highest, color=colour, alpha=0.4, linewidth=1.5)
+
+
+def _looks_of_marks(panels: Sequence[CurvePanel]) -> dict[str, dict[str, Any]]:
+    """Return the looks of the lines across panels: grey, with a style for each label."""
+    labels = dict.fromkeys(label for panel in panels for label in panel.marks)
+    styles = itertools.cycle(STYLES_OF_MARKS)
+    return {
+        label: {**MARK, "linestyle": style} for label, style in zip(labels, styles, strict=False)
+    }
 
 
 def _label_marks(axes: "Axes", panel: CurvePanel) -> None:
@@ -299,6 +318,7 @@ def _write_titles(
         grid[line, column].set_title(title)
         if letters:
             letter_panel(grid[line, column], letters[number])
+            n_lines[line] = max(n_lines[line], 1)  # a heading stands above the letters
     for (line, heading), of_heading in headed.items():
         if heading:
             text = wrap(heading, sum(widths[column] for _, column in of_heading))
@@ -367,7 +387,8 @@ def _handles(
     """Return the handles of the legend: the lines, and the meanings of strong and pale lines."""
     from matplotlib.lines import Line2D
 
-    handles = {label: Line2D([], [], **looks[label]) for label in lines_of(panels)}
+    labels = set(lines_of(panels)).union(*(panel.marks for panel in panels))
+    handles = {label: Line2D([], [], **look) for label, look in looks.items() if label in labels}
     if any(panel.pale for panel in panels):
         handles[strong] = Line2D([], [], color="black", **STRONG)
         handles[pale] = Line2D(
@@ -401,6 +422,13 @@ def points_of(panels: Iterable[CurvePanel]) -> Iterator[Point]:
     for panel in panels:
         for curve in panel.curves.values():
             yield from map(_point, curve.values())
+
+
+def _on_scale_of(panel: CurvePanel, panels: Sequence[CurvePanel]) -> list[CurvePanel]:
+    """Return the panels that have one vertical axis with a panel: those of its quantity."""
+    if panel.has_own_scale:
+        return [panel]
+    return [other for other in panels if other.y_label == panel.y_label]
 
 
 def _set_range(axes: "Axes", panels: Sequence[CurvePanel]) -> None:

@@ -15,6 +15,7 @@ from src.tables.chosen import chosen_rows
 from src.tables.quantities import IN_CURVES, shown_in
 from src.tables.tables import write_table
 from src.tables.truth_rows import DepthRow
+from src.verdict import Limits
 
 MAX_PANELS = 12  # on a page
 ON_DEPTH = (
@@ -29,8 +30,13 @@ SHOWN = {quantity.title: quantity for quantity in shown_in(IN_CURVES).values()}
 OF_MEASURE = {"similarity": SHARE, "distance": (0.0, math.inf)}
 POSSIBLE = {title: quantity.possible for title, quantity in SHOWN.items()} | OF_MEASURE
 RANGES = POSSIBLE | {"accuracy": (-math.inf, 1.0), "identification": (0.5, 1.0)}  # of the axes
+LIMIT = Limits().identification
 OWN = {"own": 1.0}  # the value of the end network's own activations
-MARKS = {"identification": {"chance": 0.5}, "density ratio": OWN, "recall ratio": OWN}
+MARKS = {
+    "identification": {f"limit {LIMIT:g}": LIMIT, "chance": 0.5},
+    "density ratio": OWN,
+    "recall ratio": OWN,
+}
 
 
 def write_depth(
@@ -73,7 +79,7 @@ def write_depth(
             page,
             x_label=x_label,
             layers=layers,
-            x_range=(0, 1),
+            x_range=(in_order[0].relative_depth, in_order[-1].relative_depth) if rows else None,
             lines=lines_of(shown),
             title=title,
             caption=f"{caption} {_caption(drawn_rows, page, number, len(pages), without_curves)}".strip(),
@@ -107,6 +113,7 @@ def _panels(rows: Sequence[DepthRow]) -> list[CurvePanel]:
             RANGES[quantity],
             heading=title,
             marks=MARKS.get(quantity, {}),
+            has_own_scale=quantity == OF_MEASURES[-1],
         )
         for title, quantity in sorted(points, key=lambda panel: titles.index(panel[0]))
     ]
