@@ -246,7 +246,7 @@ def write_measurements(args, path: Path, runs, similarities, names) -> None:
     write_table(measurements, MeasurementRow, rows)
     note(f"wrote {measurements}")
     if args.networks:
-        groups, tests, _ = compare_groups(layer_values(runs, similarities, names))
+        groups, tests, *_ = compare_groups(layer_values(runs, similarities, names))
         write_table(path.with_name(f"{path.stem}_groups.csv"), GroupRow, groups)
         write_table(path.with_name(f"{path.stem}_group_tests.csv"), GroupTestRow, tests)
         note(f"wrote {path.stem}_groups.csv and {path.stem}_group_tests.csv beside it")

@@ -180,14 +180,15 @@ def write_verdicts(folder: Path, judged: Judged, *, caption: str) -> None:
     from src.reports import verdict_report
 
     path = folder / "verdict.csv"
-    limits, rows, (groups, tests, _), _ = judged
+    limits, rows, by_verdicts, _ = judged
+    groups, tests, *_ = by_verdicts
     if rows:
         sections = sections_of(rows)
         lines = verdict_report.sentences(rows, sections, limits, tests)
         with silenced():
             verdict_report.write_tables(path, rows, lines, groups=groups, tests=tests)
             parts = parts_of(sections)
-            verdict_report.draw(path, parts, limits, caption=caption, groups=groups, tests=tests)
+            verdict_report.draw(path, parts, limits, caption=caption, comparison=by_verdicts)
 
 
 def write_similarities(folder: Path, similarities) -> None:

@@ -98,7 +98,8 @@ def give_verdict(args) -> None:
     verdicts = judge_runs(runs, similarities, limits=limits, pool=args.pool, names=names)
     if similarities:
         check_similarities(similarities, verdicts)
-    groups, tests, untested = compare_groups(values_of_verdicts(verdicts, names.values()))
+    comparison = compare_groups(values_of_verdicts(verdicts, names.values()))
+    groups, tests, untested, _ = comparison
 
     # The report. With a list, captions have the names of the networks.
     listed_names = names if args.networks else None
@@ -123,7 +124,7 @@ def give_verdict(args) -> None:
         remove_companions(path)
         verdict_report.write_tables(path, verdicts, lines, groups=groups, tests=tests)
         verdict_report.draw(
-            path, parts, limits, title=args.title, caption=caption, groups=groups, tests=tests
+            path, parts, limits, title=args.title, caption=caption, comparison=comparison
         )
         run.finish()
     beside = "sentences (.md)"

@@ -10,7 +10,7 @@ import numpy as np
 from src.choices import on_lost_positions
 from src.choices.scores import SCORES
 from src.choices.stitching import FORMS
-from src.collected.between_groups import SHARE
+from src.collected.between_groups import SHARE, GroupComparison, compared_rows
 from src.collected.groups import CLASS_CONTROL, FRESH_FRONT, SELF
 from src.collected.sections import Section, by_groups, titled_in_figures
 from src.ground.console import decimals, result, table
@@ -143,8 +143,7 @@ def draw(
     *,
     title: str = "",
     caption: str = "",
-    groups: Sequence[GroupRow] = (),
-    tests: Sequence[GroupTestRow] = (),
+    comparison: GroupComparison | None = None,
 ) -> None:
     """Draw the maps of several verdicts, the way of each, and the maps of groups.
 
@@ -152,19 +151,24 @@ def draw(
         path: of the table.
         parts: from `parts_of`.
         title, caption: the texts above and below the figures.
+        comparison: of the groups of networks; None: there is none.
     """
     rows = list(chain.from_iterable(part.rows for part in parts))
-    on_undecided = _on_undecided(rows)
-    if groups:
-        drawn = path.with_name(f"{path.stem}_groups.png")
+    if comparison is not None and comparison.groups:
+        on_undecided = _on_undecided(compared_rows(rows, comparison.compared))
         draw_groups(
-            drawn, groups, tests, limits, title=title, caption=f"{caption} {on_undecided}".strip()
+            path.with_name(f"{path.stem}_groups.png"),
+            comparison.groups,
+            comparison.tests,
+            limits,
+            title=title,
+            caption=f"{caption} {on_undecided}".strip(),
         )
     caption = f"{caption} {_on_positions(rows)}".strip()
     sections = list(chain.from_iterable(map(by_groups, parts)))
     if len(rows) > 1:
         has_summary = any(section.is_summary for section in sections)
-        text = f"{caption} {on_undecided}".strip() if has_summary else caption
+        text = f"{caption} {_on_undecided(rows)}".strip() if has_summary else caption
         _draw_maps(path, rows, sections, limits, title=title, caption=text)
     draw_way(
         path.with_name(f"{path.stem}_way.png"),
