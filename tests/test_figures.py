@@ -22,7 +22,7 @@ from src.reports.map_panels import BLANK, ClassMap, HeatMap, Sign
 from src.reports.verdict_maps import SIGNS as SIGNS_OF_VERDICTS
 from src.reports.verdict_maps import share_map
 from src.tables.matrices import Matrix
-from src.verdict import UNDECIDED, VERDICTS, Limits
+from src.verdict import LOST, SIMILAR, UNDECIDED, VERDICTS, Limits
 from tests.commands import PDF, PNG, caption_of, error_line, says
 
 pytestmark = pytest.mark.usefixtures("rendered")
@@ -319,7 +319,8 @@ def test_cells_without_a_value_stay_blank_and_marked_ones_have_a_corner(tmp_path
 
 
 def test_shares_of_mostly_undecided_pairs_are_hatched(tmp_path, drawn_figures):
-    shares = share_map(of_layers([0.0], [0.5]), of_layers([0.5], [0.4]), Limits())
+    matrices = {SIMILAR: of_layers([0.0], [0.5]), UNDECIDED: of_layers([0.6], [0.5])}
+    shares = share_map(matrices, Limits())
     maps(tmp_path / "f.png", {"": {"share": shares}}, labels=AXES)
     (axes,) = panels_of(drawn_figures["f.png"])
     (cell,) = axes.patches
@@ -328,7 +329,24 @@ def test_shares_of_mostly_undecided_pairs_are_hatched(tmp_path, drawn_figures):
     assert [text.get_text() for text in legend.get_texts()] == ["mostly undecided"]
     assert cell.get_hatch() == legend.get_patches()[0].get_hatch() == SIGN_OF_UNDECIDED.hatch
     assert [text.get_text() for text in axes.texts] == ["0.00", "0.50"]
-    assert says(caption_of(drawn_figures["f.png"]), "certain at 95 percent")
+    words = ("certain at 95 percent", "mostly undecided: more than half of the pairs")
+    assert says(caption_of(drawn_figures["f.png"]), *words)
+
+
+def test_shares_of_mostly_lost_images_have_the_sign_of_the_verdict(tmp_path, drawn_figures):
+    matrices = {
+        SIMILAR: of_layers([0.0], [0.4]),
+        LOST: of_layers([0.6], [0.0]),
+        UNDECIDED: of_layers([0.4], [0.6]),
+    }
+    maps(tmp_path / "f.png", {"": {"share": share_map(matrices, Limits())}}, labels=AXES)
+    (axes,) = panels_of(drawn_figures["f.png"])
+    hatch_of_row = {patch.get_xy()[1]: patch.get_hatch() for patch in axes.patches}
+    signs = [SIGNS_OF_VERDICTS[word].hatch for word in (LOST, UNDECIDED)]
+    assert hatch_of_row == dict(zip((-0.5, 0.5), signs, strict=True))
+    (legend,) = drawn_figures["f.png"].legends
+    titles = [text.get_text() for text in legend.get_texts()]
+    assert titles == ["mostly the image is lost", "mostly undecided"]
 
 
 def test_text_is_readable_and_nothing_overlaps(tmp_path, drawn_figures):

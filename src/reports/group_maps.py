@@ -67,7 +67,7 @@ def _panel(quantity: str, rows: Sequence[GroupRow], limits: Limits) -> HeatMap:
         return Matrix(names, names, lines)
 
     if quantity == SHARE:
-        return share_map(means(SHARE), means(UNDECIDED), limits)
+        return share_map({word: means(word) for word in (SHARE, UNDECIDED)}, limits)
     return heat_map(quantity, means(quantity), limits)
 
 

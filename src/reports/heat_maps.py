@@ -27,7 +27,7 @@ from src.ground.figures import (
     wrap,
 )
 from src.ground.grouping import grouped
-from src.reports.map_panels import BLANK, UNSURE, ClassMap, HeatMap, Panel, frame, outline, text_of
+from src.reports.map_panels import BLANK, ClassMap, HeatMap, Panel, frame, outline, text_of
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -59,7 +59,6 @@ class Labels(NamedTuple):
     rows: str
     columns: str
     blank: str = "no value"  # the meaning of cells without a value, for the legend
-    unsure: str = "mostly undecided"  # that of hatched cells
     # Row and column of cells of layers that correspond, by experiment
     framed: Mapping[str, Collection[tuple[str, str]]] = MappingProxyType({})
 
@@ -521,7 +520,7 @@ def _label_bar(bar: "Colorbar", panel: HeatMap) -> None:
 
 
 def _handles(page: Page, labels: Labels) -> "dict[str, Artist]":
-    """Return the handles of the legend: classes, hatched cells, and cells without a value."""
+    """Return the handles of the legend: classes, signs of cells, and cells without a value."""
     from matplotlib.patches import Patch
 
     handles: dict[str, Artist] = {}
@@ -529,8 +528,11 @@ def _handles(page: Page, labels: Labels) -> "dict[str, Artist]":
     for panel in panels:
         if isinstance(panel, ClassMap):
             handles |= {name: sign.on(Patch()) for name, sign in panel.signs.items()}
-        elif panel.unsure:
-            handles[labels.unsure] = UNSURE.on(Patch())
+        else:
+            used = set(panel.signed.values())
+            handles |= {
+                name: sign.on(Patch()) for name, sign in panel.signs.items() if name in used
+            }
     if any(panel.has_blanks for panel in panels):
         handles[labels.blank] = BLANK.on(Patch())
     return handles

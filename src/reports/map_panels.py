@@ -51,7 +51,10 @@ class HeatMap(NamedTuple):
     is_linear: bool = False
     colours: str = ""  # matplotlib's colour map; "": bright at the second end of the scale
     marked: Collection[tuple[str, str]] = ()  # row and column of cells with a red corner
-    unsure: Collection[tuple[str, str]] = ()  # row and column of cells that are hatched
+    signed: Mapping[
+        tuple[str, str], str
+    ] = {}  # row and column -> the sign of the cell, by its name
+    signs: Mapping[str, Sign] = {}  # in place of colours, by name; the legend shows those of cells
     meaning: str = ""  # of the values, for the caption
 
     @classmethod
@@ -133,18 +136,18 @@ class HeatMap(NamedTuple):
             cmap=self.colour_map,
             aspect="auto",
         )
-        unsure = {self._place(*cell) for cell in self.unsure}
-        for x, y in unsure:
-            axes.add_patch(UNSURE.on(_square(x, y)))
+        signed = {self._place(*cell): name for cell, name in self.signed.items()}
+        for place, name in signed.items():
+            axes.add_patch(self.signs[name].on(_square(*place)))
         if has_numbers:
             for y, line in enumerate(self.matrix.values):
                 for x, value in enumerate(line):
                     if not math.isnan(value):
-                        is_unsure = (x, y) in unsure
+                        is_signed = (x, y) in signed
                         white = (1, 1, 1)
-                        colour = white if is_unsure else image.cmap(image.norm(value))
+                        colour = white if is_signed else image.cmap(image.norm(value))
                         text = _write_cell(axes, x, y, value, colour)
-                        if is_unsure:  # no line of the hatch crosses it
+                        if is_signed:  # no line of the hatch crosses it
                             text.set_bbox({"facecolor": white, "edgecolor": "none", "pad": 0.5})
         for cell in self.marked:
             self._mark(axes, *self._place(*cell))

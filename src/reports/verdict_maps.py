@@ -65,12 +65,27 @@ def verdict_map(rows: Iterable[JudgedPair], limits: Limits) -> dict[str, Panel]:
     return {"verdict": ClassMap(verdicts, SIGNS, _words_of_verdicts(limits))}
 
 
-def share_map(similar: Matrix, undecided: Matrix, limits: Limits) -> HeatMap:
-    """Return the heat map of the shares of similar pairs. Cells with mostly undecided pairs are hatched."""
-    mostly = np.argwhere(np.array(undecided.values) >= 0.5)
-    unsure = [(undecided.rows[y], undecided.columns[x]) for y, x in mostly]
-    meaning = f"{rule_in_short(limits)}, both certain at 95 percent"
-    return HeatMap(similar, unsure=unsure, meaning=meaning)
+def share_map(shares: Mapping[str, Matrix], limits: Limits) -> HeatMap:
+    """Return the heat map of the shares of similar pairs.
+
+    Cells with the same other verdict on most pairs have its sign.
+
+    Args:
+        shares: of the pairs with a verdict, by verdict: `SIMILAR`, and those that are to have signs.
+    """
+    others = {f"mostly {word}": word for word in shares if word != SIMILAR}
+    signed = {}
+    for words, verdict in others.items():
+        share = shares[verdict]
+        for y, x in np.argwhere(np.array(share.values) > 0.5):
+            signed[share.rows[y], share.columns[x]] = words
+    return HeatMap(
+        shares[SIMILAR],
+        signed=signed,
+        signs={words: SIGNS[verdict] for words, verdict in others.items()},
+        meaning=f"{rule_in_short(limits)}, both certain at 95 percent; {', '.join(others)}: "
+        "more than half of the pairs",
+    )
 
 
 def rule_in_short(limits: Limits) -> str:

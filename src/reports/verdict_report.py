@@ -253,8 +253,8 @@ def _auroc_map(section: Section, detector: str, limits: Limits) -> dict[str, Hea
 def _verdicts(section: Section, limits: Limits) -> dict[str, Panel]:
     """Return the map of the verdicts of a section, or of the shares of similar pairs."""
     if section.is_summary:
-        similar, undecided = (shares_of(word, section.rows) for word in (SIMILAR, UNDECIDED))
-        return {SHARE_TITLE: share_map(similar, undecided, limits)}
+        shares = {word: shares_of(word, section.rows) for word in (SIMILAR, LOST, UNDECIDED)}
+        return {SHARE_TITLE: share_map(shares, limits)}
     return verdict_map(section.rows, limits)
 
 
@@ -295,16 +295,15 @@ def _on_positions(rows: Iterable[VerdictRow]) -> str:
 
 
 def _on_undecided(rows: Sequence[VerdictRow]) -> str:
-    """Return the sentence of captions on shares of similar pairs, with the most frequent reason of
-    undecided ones; "" where there are none."""
-    reasons = Counter(row.reason.partition(":")[0] for row in rows if row.verdict == UNDECIDED)
-    if not reasons:
+    """Return the sentence of captions on undecided pairs, with their reasons; "" where there are none."""
+    undecided = [row.reason for row in rows if row.verdict == UNDECIDED]
+    if not undecided:
         return ""
-    reason, n = reasons.most_common(1)[0]
-    return (
-        f"Undecided, and counted as not similar: {reasons.total():,} of {len(rows):,} pairs of layers ({reason}: "
-        f"{n:,}); hatched cells: at least half of the pairs."
+    reasons = Counter(
+        reason.partition(":")[0].removeprefix("accurate, but ") for reason in undecided
     )
+    counted = "; ".join(f"{reason}: {n:,}" for reason, n in reasons.most_common())
+    return f"Undecided, and counted as not similar: {len(undecided):,} of {len(rows):,} pairs of layers ({counted})."
 
 
 def _on_end_networks(rows: Sequence[VerdictRow]) -> Iterator[str]:
