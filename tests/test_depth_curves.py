@@ -129,6 +129,10 @@ def test_groups_of_a_list_have_a_line_each(folder, drawn_figures):
     headings = [" ".join(axes.get_title(loc="right").split()) for axes in panels]
     measures = ["linear CKA", "PWCCA distance", "Procrustes distance"]
     assert headings == ["direct matching", "", "", "", *measures]
+    (legend,) = drawn_figures["curves.png"].legends
+    lines = [text.get_text() for text in legend.get_texts()]
+    stitched = ["narrow → narrow", "narrow → wide", "wide → narrow", "wide → wide"]
+    assert lines[:5] == [*stitched, "narrow, wide"]  # by name; measures have no direction
     marks = {tuple(line.get_ydata()) for line in panels[1].lines}
     assert marks >= {(0.75, 0.75), (0.5, 0.5)}  # the limit and chance
     assert says(

@@ -137,7 +137,7 @@ def curves(
                 axes.axhline(value, zorder=1, **looks_of_marks[label])
             _set_range(axes, _on_scale_of(panel, panels))
             if are_alike and (line, column + 1) not in places:
-                _label_marks(axes, panel)
+                _label_marks(axes, panel, is_last=column == n_columns - 1)
         _write_titles(grid, panels, places, letters, [room * width for width in widths])
         for place, panel in zip(places, panels, strict=True):
             if place[1] == 0 or not are_alike:
@@ -283,8 +283,12 @@ def _looks_of_marks(panels: Sequence[CurvePanel]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _label_marks(axes: "Axes", panel: CurvePanel) -> None:
-    """Label the lines across a panel, beside it."""
+def _label_marks(axes: "Axes", panel: CurvePanel, *, is_last: bool) -> None:
+    """Label the lines across a panel, beside it.
+
+    Args:
+        is_last: it is in the last column. Elsewhere the place of the next panel has room for labels.
+    """
     for label, value in panel.marks.items():
         axes.annotate(
             label,
@@ -293,7 +297,7 @@ def _label_marks(axes: "Axes", panel: CurvePanel) -> None:
             xytext=(2, 0),
             textcoords="offset points",
             va="center",
-        )
+        ).set_in_layout(is_last)
 
 
 def _write_titles(

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from src.choices.similarity import measure_of
-from src.collected.over_depth import OF_MEASURES
+from src.collected.over_depth import CLASS_CONTROLS, OF_MEASURES
 from src.ground.console import listed, note
 from src.ground.figure_files import page_of, remove_figure
 from src.reports.curves import SHARE, CurvePanel, Point, curves, lines_of, points_of
@@ -92,7 +92,10 @@ def write_depth(
 
 
 def _panels(rows: Sequence[DepthRow]) -> list[CurvePanel]:
-    """Return the panels of curves: a quantity, or with groups a quantity of a method or measure."""
+    """Return the panels of curves: a quantity, or with groups a quantity of a method or measure.
+
+    Pairs of groups are in the order of their names, as in the figures of verdicts.
+    """
     has_groups = any(row.networks for row in rows)
     points: dict[tuple[str, str], dict[str, dict[str | float, Point]]] = {}
     for row in rows:
@@ -100,12 +103,14 @@ def _panels(rows: Sequence[DepthRow]) -> list[CurvePanel]:
         label = _title_of_line(row)
         if has_groups:
             title = label
-            label = row.networks
+            label = _title_of_groups(row)
         curve = points.setdefault((title, row.quantity), {}).setdefault(label, {})
         low, high = np.clip((row.low, row.high), *POSSIBLE[row.quantity])
         point = Point(row.value, low, high, row.lowest, row.highest)
         curve[row.layer or row.relative_depth] = point
     titles = list(dict.fromkeys(title for title, _ in points))
+    if has_groups:
+        points = {key: dict(sorted(lines.items(), key=_order)) for key, lines in points.items()}
     return [
         CurvePanel(
             points[title, quantity],
@@ -124,6 +129,21 @@ def _title_of_line(row: DepthRow) -> str:
     if row.quantity in OF_MEASURES.values():
         return measure_of(row.line).title
     return row.line
+
+
+def _title_of_groups(row: DepthRow) -> str:
+    """Return the pair of groups of a row: with an arrow, unless it is of a measure, which has no
+    direction."""
+    front, _, end = row.networks.partition(" → ")
+    if row.quantity in OF_MEASURES.values() and end and front != end:
+        return f"{front}, {end}"
+    return row.networks
+
+
+def _order(line: tuple[str, object]) -> tuple[bool, str]:
+    """Return the place of a line with its pair of groups; class controls come last."""
+    label, _ = line
+    return label.startswith(CLASS_CONTROLS), label
 
 
 def _caption(

@@ -102,18 +102,14 @@ def _on_intervals(page: Sequence[CurvePanel], *, has_means: bool) -> str:
 
 
 def _pages(titled_panels: Sequence[TitledPanels]) -> list[list[CurvePanel]]:
-    """Return pages of panels: one page if it has room, otherwise pages of each method.
-
-    Titles with the same end layers follow each other.
-    """
+    """Return pages of panels: one page if it has room, otherwise pages of each method."""
     parts = [list(titled_panels)]
     if sum(len(titled.panels) for titled in titled_panels) > MAX_PANELS:
         parts = list(grouped(titled_panels, lambda titled: titled.method).values())
     pages: list[list[CurvePanel]] = []
     for part in parts:
-        layers = [_layers_in(titled.panels) for titled in part]
         page: list[CurvePanel] = []
-        for titled in sorted(part, key=lambda titled: layers.index(_layers_in(titled.panels))):
+        for titled in part:
             if page and len(page) + len(titled.panels) > MAX_PANELS:
                 pages.append(page)
                 page = []
