@@ -7,6 +7,7 @@ import math
 import pytest
 
 pytest.importorskip("matplotlib")
+from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
@@ -636,6 +637,16 @@ def test_without_matplotlib_a_warning_says_what_is_missing(tmp_path, monkeypatch
     maps(tmp_path / "f.png", {"": {"t": HeatMap(of_layers([0.5], [1]))}}, labels=AXES)
     assert says(capsys.readouterr().err, "f.png was not drawn", "matplotlib")
     assert not list(tmp_path.iterdir())
+
+
+def test_bars_of_several_lines_lie_side_by_side(tmp_path, drawn_figures):
+    point = Point(0.5, lowest=0.4, highest=0.6)
+    panel = CurvePanel({name: {"x": point, "y": point} for name in "ab"}, "share")
+    curves(tmp_path / "c.png", [panel], x_label="layer", layers=["x", "y"])
+    (axes,) = drawn_figures["c.png"].axes
+    bars = [bar for bar in axes.collections if isinstance(bar, LineCollection)]
+    first, second = (bar.get_transform().transform((0, 0.5))[0] for bar in bars)
+    assert first < axes.transData.transform((0, 0.5))[0] < second
 
 
 def test_panels_of_one_quantity_have_one_vertical_axis(tmp_path, drawn_figures):

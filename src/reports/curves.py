@@ -44,6 +44,7 @@ ROOM = 0.04  # beside the ends of an axis of numbers, as a share of it: no marke
 STRONG: dict[str, Any] = {"linewidth": 1.5}
 PALE: dict[str, Any] = {"linewidth": 0.6, "markersize": 2.2, "alpha": 0.5}
 MARK: dict[str, Any] = {"color": "0.35", "linewidth": 1.0}  # a line across a panel
+BAR = 1.5  # width of a bar, in points
 STYLES_OF_MARKS = ("--", ":", "-.")
 
 
@@ -251,16 +252,26 @@ def _draw_panel(
         has_pale: a panel of the figure may have pale lines, so that all others are strong.
     """
     in_order = sorted(panel.curves, key=lambda label: label not in panel.pale)
-    for label in in_order:
+    for number, label in enumerate(in_order):
         look = dict(looks[label])
         if has_pale:
             look |= PALE if label in panel.pale else STRONG
-        _draw(axes, panel.curves[label], look, layers)
+        aside = BAR * (number - (len(in_order) - 1) / 2)
+        _draw(axes, panel.curves[label], look, layers, aside=aside)
     axes.grid()
 
 
-def _draw(axes: "Axes", curve: Curve, look: Mapping[str, Any], layers: Sequence[str]) -> None:
-    """Draw a curve with the band of its intervals, or else with bars over its single values."""
+def _draw(
+    axes: "Axes", curve: Curve, look: Mapping[str, Any], layers: Sequence[str], *, aside: float
+) -> None:
+    """Draw a curve with the band of its intervals, or else with bars over its single values.
+
+    Args:
+        aside: points between the bars and their markers, so that bars of several curves lie side by
+            side.
+    """
+    from matplotlib.transforms import ScaledTranslation
+
     points = {x: _point(value) for x, value in curve.items()}
     if layers:
         points = {layers.index(x): point for x, point in points.items()}
@@ -271,7 +282,8 @@ def _draw(axes: "Axes", curve: Curve, look: Mapping[str, Any], layers: Sequence[
     axes.fill_between(xs, low, high, color=colour, alpha=0.15, linewidth=0)
     if all(map(math.isnan, low)) and not all(map(math.isnan, lowest)):
         line.set_markerfacecolor("white")
-        axes.vlines(xs, lowest, highest, color=colour, alpha=0.4, linewidth=1.5)
+        place = axes.transData + ScaledTranslation(aside / 72, 0, axes.figure.dpi_scale_trans)
+        axes.vlines(xs, lowest, highest, color=colour, alpha=0.4, linewidth=BAR, transform=place)
 
 
 def _looks_of_marks(panels: Sequence[CurvePanel]) -> dict[str, dict[str, Any]]:
