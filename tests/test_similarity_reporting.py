@@ -69,6 +69,15 @@ def test_maps(of, rows, columns, values, labels, drawn):
     assert said["labels"][:2] == labels and "curves" not in drawn
 
 
+def test_forms_of_a_measure_stand_side_by_side(drawn):
+    values = {"pwcca": 0.5, "procrustes": 0.6, "pwcca_morcos": 0.4}
+    similarity_report.draw(
+        "x.png", [replace(row, values=values) for row in rows_of("ab", "c", [None], [None])]
+    )
+    panels, _ = drawn["maps"]
+    assert list(panels) == ["PWCCA distance", "PWCCA distance (Morcos)", "Procrustes distance"]
+
+
 def test_ranks_of_one_side(drawn):
     similarity_report.draw("x.png", rows_of("a", "c", [5], [6, 3]))
     panels, said = drawn["curves"]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
 from src.choices.similarity import ACTIVATIONS, MEASURES, SAMPLES, Measure, measure_of
@@ -191,14 +192,17 @@ def _draw_maps(path: Path, cells: Cells, labels: Labels, *, title: str, caption:
 
 
 def _heat_maps(cells: Cells) -> dict[str, HeatMap]:
-    """Return a panel of each measure and of its nulls, by title. The axes keep the order of the
-    rows."""
+    """Return a panel of each measure and of its nulls, by title. Companions of a measure follow it.
+    The axes keep the order of the rows."""
     marked = [place for place, row in cells.items() if row.alignment in BY_POSITION]
     if all(row.alignment in (*BY_POSITION, NO_ALIGNMENT) for row in cells.values()):
         marked = []  # all cells with a value have the same samples
     metrics = dict.fromkeys(name for row in cells.values() for name in row.compared.values)
+    with_companions = [(metric, *measure_of(metric).companions) for metric in metrics]
     panels: dict[str, HeatMap] = {}
-    for metric in metrics:
+    for metric in dict.fromkeys(chain.from_iterable(with_companions)):
+        if metric not in metrics:
+            continue
         measure = measure_of(metric)
         if _is_repeated(metric, cells.values()):
             continue
