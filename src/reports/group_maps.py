@@ -18,6 +18,7 @@ from src.verdict import UNDECIDED, Limits
 
 SHARE_TITLE = "share of similar pairs"
 SHOWN = (SHARE, "penalty", "identification")
+LEVEL = 0.05  # captions have no p-values of tests that cannot reach it
 MAX_QUESTIONS = 12  # of a method, whose p-values the caption has
 
 
@@ -76,6 +77,8 @@ def _on_tests(tests: Sequence[GroupTestRow]) -> str:
     if not tests:
         return ""
     lowest = max(test.lowest_p for test in tests)
+    if min(test.lowest_p for test in tests) > LEVEL:
+        return f"No test of the groups can reach p = {LEVEL:g}: the smallest possible p-value is {lowest:.2g}."
     titles = ", ".join(map(title_of, SHOWN))
     texts = [
         f"Two-sided p-values of permutations of the networks, for {titles} (the smallest possible is {lowest:.2g}; "
