@@ -56,7 +56,8 @@ def draw(args) -> None:
         pair: None for values in by_series(tables.values) for pair, *_ in over_ranks(values, side=0)
     }
     panels = []
-    for first, second in chosen_pairs(list(measured), args.layers, args.other_layer):
+    pairs = chosen_pairs(list(measured), args.layers, args.other_layer)
+    for first, second in pairs:
         title = first if first == second else f"{first} → {second}"
         lines = curves_of_pair(tables, (first, second))
         panels.append(CurvePanel(lines, "similarity, accuracy", title=title))
@@ -65,13 +66,14 @@ def draw(args) -> None:
         panels,
         x_label="retained rank (components)",
         title=args.title,
-        caption=caption_of(tables),
+        caption=caption_of(tables, pairs),
     )
     note(f"wrote {args.output}")
 
 
-def caption_of(tables) -> str:
-    """Return the caption of the figure: the networks and the data of the tables."""
+def caption_of(tables, pairs: list[tuple[str, str]]) -> str:
+    """Return the caption of the figure: the networks and the data of the tables, and the layers."""
+    from src.ground.console import listed
     from src.reports.captions import common, headline
     from src.tables.network_names import networks_in_words
     from src.tables.probe_rows import ProbeRow
@@ -87,6 +89,8 @@ def caption_of(tables) -> str:
         "components",
         data=data,
     )
+    layers = listed(" and ".join(pair) for pair in pairs)
+    text += f" Layers of the first and of the second network: {layers}."
     text += " Measures of similarity are 0 for unrelated and 1 for equal layers."
     similarities = [row for row in tables.rows if isinstance(row, SimilarityRow)]
     probes = [row for row in tables.rows if isinstance(row, ProbeRow)]

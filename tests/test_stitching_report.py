@@ -78,6 +78,11 @@ def test_the_caption_says_what_all_rows_share():
         of_two, "Stitches resnet18 → resnet18, on", "Task loss matching: trained for 3 epochs"
     )
     assert says(of_two, "fitted to 100 training images", "Direct matching: least squares.")
+    auto = replace(back, n_pinv_init_samples="auto", n_matched=200)
+    assert says(describe_stitches([auto]), "to 200 training images (as many as settle the fit")
+    control = replace(back, class_control=True)
+    for rows in ([control], [back, control]):
+        assert says(describe_stitches(rows), "lass control", "untrained network of its type")
     soft = stitch_row(objective="soft", init="pinv")
     assert says(
         describe_stitches([soft]), "Soft matching: trained for 3", "KL", "from least squares."
@@ -192,6 +197,17 @@ def test_more_than_twelve_experiments_are_drawn_as_means(tmp_path, drawn_figures
     (mean,) = panels[trained].axes.texts
     assert mean.get_text() == "0.46"
     assert says(capsys.readouterr().err, "means of 26", f"{tmp_path / 'grid.csv'} has all")
+
+
+def test_the_caption_of_a_grid_has_the_accuracy_of_its_only_end_network(tmp_path, drawn_figures):
+    row = stitch_row(end_accuracy=0.875)
+    write_grid(tmp_path / "one.csv", [row, replace(row, end_layer="layer3.0")])
+    write_grid(tmp_path / "two.csv", [row, replace(row, end_model_path="c.pt")])
+    write_grid(tmp_path / "unknown.csv", [replace(row, end_accuracy=math.nan)])
+    sentence = "Accuracy of the end network"
+    assert f"{sentence}: 0.875." in caption_of(drawn_figures["one.png"])
+    for name in ("two.png", "unknown.png"):
+        assert sentence not in caption_of(drawn_figures[name])
 
 
 def test_means_keep_kinds_of_pairs_of_networks_apart(tmp_path, drawn_figures):

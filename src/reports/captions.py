@@ -15,6 +15,10 @@ from src.ground.user_code import title_of
 from src.tables.experiments import Experiment
 from src.tables.network_names import networks_in_words
 
+CONTROL = (  # what a class control is, see `src.models.control`
+    "in place of the front network, an untrained network of its type, with the front's predicted class "
+    "beside its activations"
+)
 MAX_NAMES = 6  # networks that a caption names; of more it has the number and the groups
 
 
@@ -97,9 +101,12 @@ def describe_stitches(
         sentence += f" Stitching layers: {STITCHING_TYPES[kind].words}."
     if counts:
         ends = dict.fromkeys(f"{count:,}" for count in (counts[0], counts[-1]))
-        sentence += f" Closed forms are fitted to {' to '.join(ends)} training images."
+        sentence += f" Closed forms are fitted to {' to '.join(ends)} training images"
+        if any(row.n_pinv_init_samples == "auto" for row in matched):
+            sentence += " (as many as settle the fit of a pair)"
+        sentence += "."
     if len({row.class_control for row in rows}) > 1:
-        methods["Class control: the front is its class beside an untrained network."] = None
+        methods[f"Class control: {CONTROL}."] = None
     return " ".join([sentence, *methods]).strip()
 
 
@@ -142,6 +149,6 @@ def describe_method(rows: Sequence[Experiment]) -> str:
         if init == "rand":
             details[1] = f"from a {start}"
     if all(row.class_control for row in rows):
-        details.append("the front is a control, its class beside an untrained network")
+        details.append(f"class control ({CONTROL})")
     text = ", ".join(filter(None, details))
     return f"{method[0].upper()}{method[1:]}: {text}."

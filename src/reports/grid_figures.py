@@ -15,7 +15,7 @@ from src.collected.grid_matrices import (
 )
 from src.collected.groups import Names
 from src.ground.console import note
-from src.reports.captions import describe_stitches
+from src.reports.captions import common, describe_stitches
 from src.reports.curves import CurvePanel, curves
 from src.reports.heat_maps import Labels, maps
 from src.reports.map_panels import HeatMap
@@ -49,6 +49,9 @@ def draw_grid(
         names: of the networks, for titles and the caption.
     """
     caption = describe_stitches(rows, names=names)
+    end_accuracy = float(common(rows, "end_accuracy") or np.nan)
+    if not np.isnan(end_accuracy) and len({row.network_keys[1] for row in rows}) == 1:
+        caption += f" Accuracy of the end network: {end_accuracy:.3f}."
     drawn = path.with_suffix(".png")
     sweeps = rank_sweeps(rows, names)
     if sweeps and len(sweeps) <= MAX_EXPERIMENTS:

@@ -83,7 +83,7 @@ def share_map(shares: Mapping[str, Matrix], limits: Limits) -> HeatMap:
         shares[SIMILAR],
         signed=signed,
         signs={words: SIGNS[verdict] for words, verdict in others.items()},
-        meaning=f"{rule_in_short(limits)}, both certain at 95 percent; {', '.join(others)}: "
+        meaning=f"{rule_in_short(limits)}, both certain at 95 percent (score tests); {', '.join(others)}: "
         "more than half of the pairs",
     )
 
