@@ -68,23 +68,23 @@ def verdict_map(rows: Iterable[JudgedPair], limits: Limits) -> dict[str, Panel]:
 def share_map(shares: Mapping[str, Matrix], limits: Limits) -> HeatMap:
     """Return the heat map of the shares of similar pairs.
 
-    Cells with the same other verdict on most pairs have its sign.
+    A cell has the sign of another verdict that more than half of its pairs share.
 
     Args:
         shares: of the pairs with a verdict, by verdict: `SIMILAR`, and those that are to have signs.
     """
-    others = {f"mostly {word}": word for word in shares if word != SIMILAR}
+    verdict_of = {f"mostly {word}": word for word in shares if word != SIMILAR}
     signed = {}
-    for words, verdict in others.items():
+    for words, verdict in verdict_of.items():
         share = shares[verdict]
         for y, x in np.argwhere(np.array(share.values) > 0.5):
             signed[share.rows[y], share.columns[x]] = words
     return HeatMap(
         shares[SIMILAR],
         signed=signed,
-        signs={words: SIGNS[verdict] for words, verdict in others.items()},
-        meaning=f"{rule_in_short(limits)}, both certain at 95 percent (score tests); {', '.join(others)}: "
-        "more than half of the pairs",
+        signs={words: SIGNS[verdict] for words, verdict in verdict_of.items()},
+        meaning=f"{rule_in_short(limits)}, both certain at 95 percent (score tests); {', '.join(verdict_of)}: "
+        "more than half of the pairs; without a sign, no such majority",
     )
 
 
@@ -100,7 +100,8 @@ def _words_of_verdicts(limits: Limits) -> str:
     """Return the meanings of the verdicts, for captions."""
     return (
         f"{SIMILAR} ({rule_in_short(limits)}), {LOST} (as accurate, but fewer are identified), "
-        f"{NOT_MATCHED} (more accuracy is lost), {UNDECIDED} (not certain)"
+        f"{NOT_MATCHED} (more accuracy is lost), {UNDECIDED} (not "
+        "certain at 95 percent, or a flaw, such as a training that had not converged)"
     )
 
 
