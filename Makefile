@@ -3,7 +3,7 @@ BIN := .venv/bin
 
 .PHONY: help test test-slow lint demo ground-truth paper-smoke benchmark clean
 
-help: .venv/ready        # builds .venv from requirements.txt, as every target does, and prints this list
+help: .venv/ready        # sees to .venv, as every target does, and prints this list
 	@awk -F ':.*# ' '/^[a-z-]+:.*# / {printf "make %-14s%s\n", $$1, $$2}' Makefile
 
 test: .venv/ready        # the whole suite on the CPU, a few minutes on two cores
@@ -29,10 +29,13 @@ paper-smoke: .venv/ready # every script of misc/paper on the embedded digits, ti
 benchmark: .venv/ready   # speed against the straightforward way
 	$(BIN)/python misc/benchmark.py
 
+# An environment of the user's, which may be a link and need not be writable, gets only the packages
+# that it lacks. uv makes environments without pip, and so does an interrupted venv.
 .venv/ready: requirements.txt
-	$(PYTHON) -m venv .venv
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip >/dev/null
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
-	touch $@
+	@touch $@ 2>/dev/null || true
 
 clean:                   # removes .venv and the demo
 	rm -rf .venv demo

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import yaml
 
 from src import __version__
@@ -120,6 +121,30 @@ def test_environment_and_requirements_name_the_same_packages():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     conda = {line.replace("pytorch>=", "torch>=") for line in environment["dependencies"]}
     assert conda - required == {"python>=3.10"} and required <= conda
+
+
+@pytest.mark.parametrize("has_packages", [False, True])
+def test_make_builds_an_environment_unless_there_is_one(has_packages, tmp_path):
+    """An environment of the user's, here a link, is asked for what it lacks, and not built again."""
+    for name in ("Makefile", "requirements.txt"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    python = tmp_path / "environment" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "asked: $*"\n')
+    builder = tmp_path / "builder"
+    builder.write_text('#!/bin/sh\necho "built: $*"\nln -s environment "$3"\n')
+    for script in (python, builder):
+        script.chmod(0o755)
+    if has_packages:
+        (tmp_path / ".venv").symlink_to("environment")
+
+    make = ["make", "help", f"PYTHON={builder}"]
+    done = subprocess.run(make, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert ("built: -m venv .venv" in done.stdout) == (not has_packages)
+    (asked,) = re.findall("asked: .*", done.stdout)
+    assert "install" in asked and asked.endswith("-r requirements.txt")
+    again = subprocess.run(make, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "asked" not in again.stdout
 
 
 def test_pip_says_that_there_is_no_package(tmp_path):
