@@ -2,9 +2,9 @@
 """The paper on embedded digits: train two networks, stitch layers in four ways, judge, and report.
 
 Every step is a command that could be typed; it is printed, and writes the files of the command, but
-only the figures that the report shows. On two cores, steps that do not need each other run side by
-side. Give the same line again after an interruption: finished steps are left out, and interrupted
-ones go on.
+only the figures that the report shows. Its own output goes to a log. On two cores, steps that do not
+need each other run side by side. Give the same line again after an interruption: finished steps are
+left out, and interrupted ones go on.
 """
 
 import contextlib
@@ -76,6 +76,9 @@ CUT = "pool3"  # the layer of the front network that is cut to fewer ranks
 RANKS = (64, 16, 8, 4, 2, 1)
 MEASURES = {"cka": "linear CKA", "pwcca": "PWCCA", "procrustes": "Procrustes"}
 
+FINISHED = "steps.txt"  # the commands that have finished
+LOG = "log.txt"  # the commands with their outputs
+
 Row = dict[str, str]
 
 
@@ -94,9 +97,22 @@ class Step(NamedTuple):
         script = inspect.getfile(self.function)
         return f"python {shlex.quote(script)} {self.options}"
 
+    @property
+    def text(self) -> str:
+        """The title and the command, as lines of bash."""
+        return f"# {self.title}\n{self.command}"
+
     def waits_for(self, earlier: "Step") -> bool:
         """Return whether an earlier step writes a file that this step reads or writes."""
         return earlier.output in self.options or earlier.output == self.output
+
+
+class Outcome(NamedTuple):
+    """The end of a step."""
+
+    status: int  # its exit code
+    output: str
+    seconds: float
 
 
 def steps() -> Iterator[Step]:
@@ -185,40 +201,39 @@ def cut_to_fewer_ranks() -> Iterator[Step]:
 
 def take(todo: Sequence[Step]) -> None:
     """Run the steps that have not finished in the working folder. A failure ends the demo."""
-    log = Path("steps.txt")
-    finished = log.read_text().splitlines() if log.exists() else []
+    finished = Path(FINISHED).read_text().splitlines() if Path(FINISHED).exists() else []
     unfinished = [step for step in todo if step.command not in finished]
-    ended = ((step, run_step(step)) for step in unfinished)
+    ended = ((step, run_recorded(step)) for step in unfinished)
     if n_cores() > 1 and sys.platform == "linux":  # elsewhere forks may crash
         ended = side_by_side(unfinished)
     with contextlib.closing(ended):
-        for number, (step, status) in enumerate(ended, start=len(todo) - len(unfinished) + 1):
-            if status:
-                sys.exit(status)
-            with open(log, "a") as file:
+        for number, (step, outcome) in enumerate(ended, start=len(todo) - len(unfinished) + 1):
+            with open(LOG, "a") as log:
+                print(step.text, outcome.output, sep="\n", file=log)
+            note(f"\n{step.text}")
+            if outcome.status:
+                note(outcome.output)
+                sys.exit(outcome.status)
+            with open(FINISHED, "a") as file:
                 print(step.command, file=file)
-            note(f"{number} of {len(todo)} steps are finished")
+            note(f"{outcome.seconds:.1f} s; {number} of {len(todo)} steps are finished")
             if PICTURE in step.figures:
                 note(f"\nThe first picture is {Path(PICTURE).resolve()}")
 
 
-def side_by_side(todo: Sequence[Step]) -> Generator[tuple[Step, int]]:
-    """Run two steps at a time, in forks of this process; yield each when it ends, with its exit
-    code. Its output is printed then."""
-    note("Two steps run at a time. Each is printed when it ends")
+def side_by_side(todo: Sequence[Step]) -> Generator[tuple[Step, Outcome]]:
+    """Run two steps at a time, in forks of this process; yield each when it ends."""
     unfinished = list(todo)
     running: dict[Future, Step] = {}
     with ProcessPoolExecutor(2, multiprocessing.get_context("fork"), obey_the_demo) as workers:
         try:
             while unfinished:
                 for step in ready(unfinished, running.values())[: 2 - len(running)]:
-                    running[workers.submit(run_in_block, step)] = step
+                    running[workers.submit(run_recorded, step)] = step
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     step = running.pop(future)
                     unfinished.remove(step)
-                    status, block = future.result()
-                    note(block)
-                    yield step, status
+                    yield step, future.result()
         except BaseException:  # an interruption, or no step is wanted any more
             for worker in multiprocessing.active_children():
                 worker.terminate()
@@ -246,18 +261,17 @@ def obey_the_demo() -> None:
     threading.Thread(target=end_with, args=[multiprocessing.parent_process()], daemon=True).start()
 
 
-def run_in_block(step: Step) -> tuple[int, str]:
-    """Run a step; return its exit code and its output."""
-    block = io.StringIO()
-    with contextlib.redirect_stderr(block):
+def run_recorded(step: Step) -> Outcome:
+    """Run a step without printing its output."""
+    output = io.StringIO()
+    start = time.monotonic()
+    with contextlib.redirect_stderr(output):
         status = run_step(step)
-    return status, block.getvalue().rstrip("\n")
+    return Outcome(status, output.getvalue(), time.monotonic() - start)
 
 
 def run_step(step: Step) -> int:
     """Run a step in this process, as its command line does; return the exit code."""
-    note(f"\n# {step.title}\n{step.command}")
-    start = time.monotonic()
     words = shlex.split(step.command)[1:]
     module = sys.modules[step.function.__module__]
     experiment = step.function
@@ -270,7 +284,6 @@ def run_step(step: Step) -> int:
             status = cli.run(module.parser(), experiment, words[1:])
     finally:
         sys.argv = words_of_demo
-    note(f"{time.monotonic() - start:.1f} s")
     return status
 
 
@@ -289,7 +302,7 @@ def report(folder: Path) -> Path:
     sections = [
         "# Stitching two networks that read handwritten digits",
         question(read(folder / "results/dm/grid.csv")[0]),
-        answer(verdicts),
+        f"**{answer(verdicts)}**",
         f"![Accuracy, identification and verdict of all pairs of layers, by two methods]({PICTURE})",
         f"*Figure 1. The paper's two methods, {' and '.join(PAPER)}. Rows are front layers, columns "
         "are end layers, and frames mark layers of one name. An AUROC near 1 says that a detector tells "
@@ -346,7 +359,7 @@ def answer(rows: Sequence[Row]) -> str:
         n_similar = verdicts[SIMILAR]
         n_accurate = n_similar + verdicts[LOST]
         parts.append(f"by {method} {n_accurate} are accurate, and {n_similar} similar")
-    return f"**Of {verdicts.total()} pairs of layers, {'; '.join(parts)}.**"
+    return f"Of {verdicts.total()} pairs of layers, {'; '.join(parts)}."
 
 
 def backwards(rows: Sequence[Row]) -> str:
@@ -463,7 +476,7 @@ def run(args) -> None:
     torch.set_num_threads(1)
     folder = Path(args.folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    note(f"All files go to {folder}")
+    note(f"All files go to {folder}. Steps are printed when they end, and their outputs go to {LOG}")
     before = os.getcwd()
     os.chdir(folder)
     try:
@@ -473,7 +486,10 @@ def run(args) -> None:
         raise
     finally:
         os.chdir(before)
-    result(str(report(folder)))
+    path = report(folder)
+    note("")
+    result(answer(read(folder / "verdict.csv")))
+    result(str(path))
 
 
 def main(argv=None) -> int:
