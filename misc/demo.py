@@ -476,7 +476,9 @@ def run(args) -> None:
     torch.set_num_threads(1)
     folder = Path(args.folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    note(f"All files go to {folder}. Steps are printed when they end, and their outputs go to {LOG}")
+    note(
+        f"All files go to {folder}. Steps are printed when they end, and their outputs go to {LOG}"
+    )
     before = os.getcwd()
     os.chdir(folder)
     try:
