@@ -137,7 +137,7 @@ def render_figure():
     """Figures of this process are made, but not rendered, which takes longer than most scripts;
     returns what does it.
 
-    Their files hold the first bytes of their format. test_figures.py renders, and so do processes.
+    Their files hold the first bytes of their format. A few tests render by it, and so do processes.
     """
     from src.ground import figures
 

@@ -26,7 +26,6 @@ from src.tables.matrices import Matrix
 from src.verdict import LOST, SIMILAR, UNDECIDED, VERDICTS, Limits
 from tests.commands import PDF, PNG, caption_of, error_line, says
 
-pytestmark = pytest.mark.usefixtures("rendered")
 AXES = Labels("front layer", "end layer")
 LAYERS = [f"layer{i}.{j}" for i in range(1, 5) for j in range(2)]
 METHODS = ("direct matching", "repair matching", "covariance matching", "task loss matching")
@@ -126,7 +125,6 @@ def test_bright_stands_for_similar(tmp_path, drawn_figures):
     images = [axes.images[0] for axes in panels_of(drawn_figures["f.png"])]
     assert [image.get_cmap().name for image in images] == ["viridis", "viridis_r", "cividis"]
     assert [image.get_clim() for image in images] == [(0, 1), (0, 2), (-0.75, 0.75)]
-    assert (tmp_path / "f.png").read_bytes().startswith(PNG)
     similar, unlike = (sum(images[1].cmap(images[1].norm(value))[:3]) for value in (0, 2))
     assert similar > unlike
     # The bright end of each bar is on its right
@@ -226,19 +224,6 @@ def test_a_narrow_panel_has_a_narrow_title(tmp_path, drawn_figures):
         assert boxes[axes.title].width <= axes.get_window_extent().width
 
 
-def test_a_quantity_has_one_scale_on_all_pages(tmp_path, drawn_figures):
-    layers = [f"blocks.{number}" for number in range(24)]
-    many = {}
-    for number in range(12):
-        value = 0.1 * (1 + number)
-        many[f"seed={number}"] = {"κ": HeatMap(square(layers, value), (0, math.inf))}
-    maps(tmp_path / "f.png", many, labels=AXES)
-    assert len(drawn_figures) > 1
-    panels = itertools.chain.from_iterable(map(panels_of, drawn_figures.values()))
-    ((low, high),) = {axes.images[0].get_clim() for axes in panels}
-    assert low == 0 and high >= 1.2
-
-
 def test_the_caption_names_turned_scales(tmp_path, drawn_figures):
     scales = {"accuracy": (0, 1), "penalty": (0.25, 0), "AUPR": (1, 0)}
     panels = {name: HeatMap(of_layers([0.1], [0.2]), scale) for name, scale in scales.items()}
@@ -290,11 +275,20 @@ def test_methods_that_do_not_fit_one_page_have_a_page_each_with_equal_columns(
         assert not overlaps(figure)
 
 
-def test_no_page_is_higher_than_one_and_a_half_of_its_width(tmp_path, drawn_figures):
+def test_pages_have_one_scale_and_are_no_higher_than_one_and_a_half_of_their_width(
+    tmp_path, drawn_figures
+):
     layers = [f"blocks.{number}" for number in range(24)]
-    many = {f"seed={number}": {"accuracy": HeatMap(square(layers))} for number in range(12)}
+    many = {}
+    for number in range(12):
+        value = 0.1 * (1 + number)
+        many[f"seed={number}"] = {"κ": HeatMap(square(layers, value), (0, math.inf))}
     maps(tmp_path / "f.png", many, labels=AXES)
-    assert sum(len(panels_of(figure)) for figure in drawn_figures.values()) == 12
+    assert len(drawn_figures) > 1
+    panels = [*itertools.chain.from_iterable(map(panels_of, drawn_figures.values()))]
+    assert len(panels) == 12
+    ((low, high),) = {axes.images[0].get_clim() for axes in panels}
+    assert low == 0 and high >= 1.2
     for figure in drawn_figures.values():
         width, height = figure.get_size_inches()
         assert height <= 1.5 * width + 1e-6
@@ -404,7 +398,7 @@ def test_titles_break_between_words_and_after_separators(tmp_path, drawn_figures
         assert figures.wrap("resnet18_samewidth_samesize", 1.0) == "resnet18_\nsamewidth_samesize"
 
 
-def test_a_figure_is_written_as_pixels_and_as_vectors(tmp_path):
+def test_a_figure_is_written_as_pixels_and_as_vectors(tmp_path, rendered):
     panels = {"t": HeatMap(of_layers([0.5], [1]))}
     for name in ("a.pdf", "b.png"):
         maps(tmp_path / name, {"": panels}, labels=AXES, title="a/$x_{$.pt is no formula")
@@ -413,6 +407,24 @@ def test_a_figure_is_written_as_pixels_and_as_vectors(tmp_path):
     written = (tmp_path / "a.pdf").read_bytes()
     assert written.startswith(PDF) and written == (tmp_path / "b.pdf").read_bytes()
     assert b"/TrueType" in written or b"/CIDFontType2" in written  # text, not outlines
+
+
+def test_all_that_a_panel_can_have_is_written(tmp_path, rendered):
+    """Hatches, frames, corners and numbers of heat maps; bands, bars, marks and pale lines of curves."""
+    values = of_layers([0.5], [math.nan])
+    panels = {
+        "κ": HeatMap(values, (0, math.inf), marked=[("b", "c")]),
+        "difference": HeatMap.difference(of_layers([-0.75], [0.5])),
+        "verdict": ClassMap(of_layers(["undecided"], [None]), SIGNS, "what is alike"),
+    }
+    labels = AXES._replace(blank="not stitched", framed={"": {("a", "c")}})
+    maps(tmp_path / "f.png", {"": panels}, labels=labels, title="A title")
+    points = {"x": Point(0.5, 0.4, 0.6, 0.3, 0.7), "y": Point(0.5, lowest=0.4, highest=0.6)}
+    panel = CurvePanel({"a": points, "b": {"x": 0.8}}, "share", marks={"limit": 0.75}, pale=["b"])
+    curves(tmp_path / "g.png", [panel, panel], x_label="layer", layers=["x", "y"])
+    for name in "fg":
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(PNG)
+        assert (tmp_path / f"{name}.pdf").read_bytes().rstrip().endswith(b"%%EOF")
 
 
 def test_class_maps_have_colours_hatches_and_one_legend_below(tmp_path, drawn_figures):
