@@ -8,6 +8,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src import cli
 
+INFERRED = (
+    "all was inferred: it stands for the outermost modules with two convolutions or linear maps, a pooling or a "
+    "shortcut, or, without two of these, for activations and poolings. Any other layer can be named, also by a pattern "
+    "such as 'layer*'"
+)
+
 
 def parser() -> cli.Parser:
     options = cli.Parser(
@@ -43,10 +49,11 @@ def list_layers(args) -> None:
         inside = "" if layer in cuts else "inside"
         result(f"{layer:{width}}  {'×'.join(map(str, shape)):16}  {block:4}{inside}".rstrip())
 
-    note(
-        f"{len(shapes)} layers, of which all stands for {len(blocks)}; inside: not all passes"
-        " through this layer, as a shortcut leads around it"
-    )
+    note(f"{len(shapes)} layers, of which all stands for {len(blocks)}")
+    if not cuts.issuperset(shapes):
+        note("inside: not all passes through this layer, as a shortcut leads around it")
+    if not getattr(model.module, "block_names", ()):
+        note(INFERRED)
     layouts = {layer: model.token_layout(layer) for layer in shapes}
     for layout, layers in grouped(shapes, layouts.get).items():
         if layout is not None:

@@ -105,7 +105,9 @@ def test_every_script_takes_an_encoder(in_tmp_path):
     run("exec_train.py", "small_cnn", *ON_DIGITS, "-e", 0, "-dir", "c")
     listed = run("misc/list_layers.py", "nets.py:sequence", "-d", "digits")
     assert "4" not in [line.split()[0] for line in listed.out.splitlines()]
-    assert says(listed.err, "left out", "3, 4")
+    assert says(listed.err, "left out", "3, 4") and says(listed.err, "all was inferred")
+    listed = run("misc/list_layers.py", "small_cnn", "-d", "digits")  # names its blocks
+    assert not says(listed.err, "inside") and not says(listed.err, "inferred")
     dm = [*ON_DIGITS, "-e", 0, "-i", "pinv", "--mod-only-stitch"]
     to_end = ["e.pt", "c/model_0.pt", "nets.py:maps", "small_cnn", "0", "pool1", "rc2c_pre"]
     run("exec_stitch.py", *to_end, *dm, "-dir", "from_encoder")
