@@ -215,7 +215,7 @@ class Judgement(tuple[JudgedStitch, ...]):
         if form is None and len(self.forms) == 1:
             return self.forms[0]
         if form is None:
-            raise UserError(f"there are stitches of several forms; give form= {list(self.forms)}")
+            raise UserError(f"there are stitches of several forms; give form=, one of {self.forms}")
         if form not in self.forms:
             raise unknown_name("form", form, self.forms)
         return form
@@ -283,8 +283,8 @@ def judge(
             `train` in the order of `train`; an image set of this suite shuffles and augments as in
             the scripts.
         layers: names, patterns or "all", in one text with commas or in a list; both networks have
-            them. A tuple of two gives front layers and end layers. None: all blocks of either
-            network.
+            them. A tuple of two gives front layers and end layers. None or "all": the blocks of
+            either network, which `Network(module).block_names` lists.
         form: a form of direct matching, of `FORMS`; an objective of `OBJECTIVES` with its epochs,
             such as "task:10", or FILE.py:FUNCTION:10 of your own; or several of both.
         n_matched: training images to match on, drawn from the first 2,000 that `train` gives, or

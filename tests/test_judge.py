@@ -261,6 +261,8 @@ def test_rows_print_as_a_table_and_give_matrices_and_maps(judged):
         judged.matrix("accuracy")
     with pytest.raises(UserError, match="did you mean accuracy"):
         judged.matrix("acuracy", form="pinv")
+    with pytest.raises(UserError, match="did you mean identification or"):
+        judged.matrix("ident", form="pinv")
 
     figure = judged.figure()
     cells = len(judged) / 2

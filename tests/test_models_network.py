@@ -180,7 +180,8 @@ def test_where_the_shape_does_not_tell_an_option_or_the_module_decides(images, c
             None,
             {},
             False,
-            "warning: mix: 2×2×2 is taken for channels×height×width; otherwise give --channels-last",
+            "warning: mix: 2×2×2 is taken for channels×height×width; otherwise give --channels-last; "
+            "in Python, the module an attribute channels_last = True",
         ),
         (None, {"channels_last": True}, True, "turned at mix"),
         (True, {}, True, "turned at mix"),

@@ -85,17 +85,20 @@ def unknown_name(
 ) -> UserError:
     """Return the error for a name outside of `allowed`; the caller raises it.
 
-    The message lists the allowed names if they fit into a line, and close matches in any case.
+    The message lists the allowed names if they fit into a line. In any case it suggests names that
+    begin so, or else close matches.
 
     Args:
         kind: the kind of thing that the name stands for, such as "layer".
         where: where the user finds all allowed names, if they are too many for a line.
     """
     names = list(allowed)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+    close = [allowed_name for allowed_name in names if name and allowed_name.startswith(name)]
+    if not close:
+        close = difflib.get_close_matches(name, names)
     hint = ""
     if close:
-        hint = f"did you mean {' or '.join(close)}? "
+        hint = f"did you mean {' or '.join(close[:3])}? "
     if len(names) <= MAX_LISTED:
         where = f"known: {', '.join(names)}"
     return UserError(f"unknown {kind} {name!r}; {hint}{where}")

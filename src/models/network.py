@@ -363,7 +363,7 @@ class Network:
         if "all" in parts and not self.block_names:
             raise UserError(
                 "this network has no blocks that `all` stands for; "
-                "name layers (misc/list_layers.py)"
+                "name layers (misc/list_layers.py, or Network(module).layer_names)"
             )
         passes = self._passes()
         layers: dict[str, None] = {}  # a set in order
@@ -420,7 +420,7 @@ class Network:
             shape = shape_text(shapes[unclear[0]])
             warn_once(
                 f"{', '.join(unclear)}: {shape} is taken for channels×height×width; "
-                "otherwise give --channels-last"
+                "otherwise give --channels-last; in Python, the module an attribute channels_last = True"
             )
 
         # The view
@@ -543,7 +543,10 @@ class Network:
                 "choose another one"
             )
         blocks = ", ".join(self.block_names)
-        where = f"known: {blocks}; for all others: python misc/list_layers.py MODEL"
+        where = (
+            f"known: {blocks}; for all others: python misc/list_layers.py MODEL, or "
+            "Network(module).layer_names"
+        )
         raise unknown_name("layer", name, positions, where=where)
 
     def _warn_of_training_mode(self) -> None:

@@ -222,8 +222,8 @@ def _check_finite(results: Mapping[HeadKey, HeadResult], task: Task[HeadKey], wh
     for key, result in results.items():
         if not math.isfinite(result.loss):
             raise UserError(
-                f"{when}: the loss of {task.title(key)} is not finite; lower -lr, or limit gradients with "
-                "--grad-clip (if the script has this option)"
+                f"{when}: the loss of {task.title(key)} is not finite; lower the learning rate (-lr; in Python "
+                "learning_rate), or limit gradients (--grad-clip, if the script has it; grad_clip)"
             )
 
 

@@ -108,7 +108,7 @@ def not_finite(name: str) -> UserError:
     """
     return UserError(
         f"the logits of {name} are not finite, so they predict no class; check its weights and the "
-        "images, and lower -lr if it trains"
+        "images, and lower the learning rate if it trains"
     )
 
 

@@ -272,7 +272,7 @@ def decide(
     if not stitches.has_converged:
         return (
             UNDECIDED,
-            "the training had not converged: train longer, or at another rate (-lr, -sched)",
+            "the training had not converged: train longer, or at a higher or a decaying learning rate",
         )
     if p_values.above < ALPHA:
         return NOT_MATCHED, _reason_of_loss(stitches, limits)
