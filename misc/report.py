@@ -91,7 +91,7 @@ def report(args) -> None:
         warn("the page has no figures: matplotlib is not installed")
     with TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        write_verdicts(folder, judged, caption=subject)
+        write_verdicts(folder, results, judged)
         write_similarities(folder, similarities)
         write_matches(folder, measured, matches)
         lead = [paragraph(subject), sections.archive(folder, output.stem)]
@@ -173,7 +173,7 @@ def parts_of_page(folder: Path, results: Results, judged: Judged, matches, *, st
     ]
 
 
-def write_verdicts(folder: Path, judged: Judged, *, caption: str) -> None:
+def write_verdicts(folder: Path, results: Results, judged: Judged) -> None:
     """Write the files of misc/verdict.py."""
     from src.collected.sections import parts_of, sections_of
     from src.ground.console import silenced
@@ -187,8 +187,14 @@ def write_verdicts(folder: Path, judged: Judged, *, caption: str) -> None:
         lines = verdict_report.sentences(rows, sections, limits, tests)
         with silenced():
             verdict_report.write_tables(path, rows, lines, groups=groups, tests=tests)
-            parts = parts_of(sections)
-            verdict_report.draw(path, parts, limits, caption=caption, comparison=by_verdicts)
+            verdict_report.draw(
+                path,
+                parts_of(sections),
+                limits,
+                stitches=[run.row for run in results.runs],
+                names=results.names,
+                comparison=by_verdicts,
+            )
 
 
 def write_similarities(folder: Path, similarities) -> None:

@@ -89,8 +89,11 @@ def caption_of(tables, pairs: list[tuple[str, str]]) -> str:
         "components",
         data=data,
     )
-    layers = listed(" and ".join(pair) for pair in pairs)
-    text += f" Layers of the first and of the second network: {layers}."
+    if all(first == second for first, second in pairs):
+        text += f" Layers of both networks: {listed(first for first, _ in pairs)}."
+    else:
+        layers = listed(" and ".join(pair) for pair in pairs)
+        text += f" Layers of the first and of the second network: {layers}."
     text += " Measures of similarity are 0 for unrelated and 1 for equal layers."
     similarities = [row for row in tables.rows if isinstance(row, SimilarityRow)]
     probes = [row for row in tables.rows if isinstance(row, ProbeRow)]

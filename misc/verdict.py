@@ -83,7 +83,6 @@ def give_verdict(args) -> None:
     from src.collected.verdicts import judge_runs
     from src.ground.console import listed, note, result
     from src.reports import verdict_report
-    from src.reports.captions import describe_stitches
     from src.runs.run import Run, claimed
 
     limits = limits_of(args)
@@ -101,9 +100,7 @@ def give_verdict(args) -> None:
     comparison = compare_groups(values_of_verdicts(verdicts, names.values()))
     groups, tests, untested, _ = comparison
 
-    # The report. With a list, captions have the names of the networks.
-    listed_names = names if args.networks else None
-    caption = describe_stitches([run.row for run in runs], names=listed_names)
+    # The report.
     if args.verbose:
         verdict_report.print_verdicts(verdicts)
         result()
@@ -124,7 +121,13 @@ def give_verdict(args) -> None:
         remove_companions(path)
         verdict_report.write_tables(path, verdicts, lines, groups=groups, tests=tests)
         verdict_report.draw(
-            path, parts, limits, title=args.title, caption=caption, comparison=comparison
+            path,
+            parts,
+            limits,
+            title=args.title,
+            stitches=[run.row for run in runs],
+            names=names if args.networks else None,  # without a list, captions name checkpoints
+            comparison=comparison,
         )
         run.finish()
     beside = "sentences (.md)"

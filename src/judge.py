@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from src.choices import AUTO, on_lost_positions
+from src.choices import AUTO, WITH_POSITIONS, on_lost_positions
 from src.choices.stitching import Method
 from src.datasets.base import UNLABELLED, BaseImageSet
 from src.datasets.iterated import IteratedEpochs, IteratedImages
@@ -175,7 +175,9 @@ class Judgement(tuple[JudgedStitch, ...]):
             lines.append(
                 (*layers, f"{row.accuracy:.4f}", str(penalty), str(share), row.lost_at, verdict)
             )
-        return f"{aligned(lines)}\n{self._on_positions()}".rstrip()
+        text = aligned(lines)
+        positions = self._on_positions()
+        return f"{text}\n{positions} {WITH_POSITIONS}" if positions else text
 
     def _on_positions(self) -> str:
         """Return the sentence on stitches that lose positions; "" if all keep positions."""

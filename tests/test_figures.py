@@ -20,10 +20,8 @@ from src.reports import verdict_maps
 from src.reports.curves import CurvePanel, Point, curves
 from src.reports.heat_maps import Labels, maps, maps_figure
 from src.reports.map_panels import BLANK, ClassMap, HeatMap, Sign
-from src.reports.verdict_maps import SIGNS as SIGNS_OF_VERDICTS
-from src.reports.verdict_maps import share_map
 from src.tables.matrices import Matrix
-from src.verdict import LOST, SIMILAR, UNDECIDED, VERDICTS, Limits
+from src.verdict import VERDICTS, Limits
 from tests.commands import PDF, PNG, caption_of, error_line, says
 
 AXES = Labels("front layer", "end layer")
@@ -34,7 +32,6 @@ SIGNS = {
     "accurate but out of distribution": Sign(VERMILION, "xx"),
     "undecided": Sign("white", ".."),
 }
-SIGN_OF_UNDECIDED = SIGNS_OF_VERDICTS[UNDECIDED]
 COLUMN_CM = 8.5
 PAGE_CM = 17
 
@@ -47,6 +44,11 @@ def rendered(render_figure, monkeypatch):
 def of_layers(*values: list) -> Matrix:
     """One column of two layers."""
     return Matrix(["a", "b"], ["c"], values)
+
+
+def of_one_class(name: str) -> dict[str, Matrix]:
+    """A cell of a class above a blank cell."""
+    return {other: of_layers([float(other == name)], [math.nan]) for other in SIGNS}
 
 
 def square(layers: list[str], value=0.5) -> Matrix:
@@ -153,7 +155,7 @@ def test_a_quantity_is_a_line_with_one_bar_and_a_method_a_column(tmp_path, drawn
     shown = [text.get_text() for text in boxes_of(figure)]
     assert shown.count("layer1") == 2 + 4
     caption = caption_of(figure)
-    assert says(caption, "(a–d) Accuracy.", "(e–h) Noise dose.", "Rows: front layer; columns: end")
+    assert says(caption, "(a–d) Accuracy.", "(e–h) Noise dose.", "Bright is similar.")
     letters = [axes.get_title(loc="left").strip() for axes in panels]
     assert letters == list("abcdefgh")
     assert not overlaps(figure)
@@ -224,17 +226,13 @@ def test_a_narrow_panel_has_a_narrow_title(tmp_path, drawn_figures):
         assert boxes[axes.title].width <= axes.get_window_extent().width
 
 
-def test_the_caption_names_turned_scales(tmp_path, drawn_figures):
-    scales = {"accuracy": (0, 1), "penalty": (0.25, 0), "AUPR": (1, 0)}
-    panels = {name: HeatMap(of_layers([0.1], [0.2]), scale) for name, scale in scales.items()}
+def test_the_caption_says_where_scales_are_turned(tmp_path, drawn_figures):
+    matrix = of_layers([0.1], [0.2])
+    panels = {"accuracy": HeatMap(matrix), "AUPR": HeatMap(matrix, (1, 0))}
     maps(tmp_path / "f.png", {"": panels}, labels=AXES)
-    assert says(
-        caption_of(drawn_figures["f.png"]),
-        "Bright is similar",
-        "low values are bright in penalty; AUPR.",
-    )
+    assert says(caption_of(drawn_figures["f.png"]), "Bright is similar.")
     maps(tmp_path / "g.png", {"": {"accuracy": panels["accuracy"]}}, labels=AXES)
-    assert "turned" not in caption_of(drawn_figures["g.png"])
+    assert "Bright" not in caption_of(drawn_figures["g.png"])
 
 
 def test_panels_go_on_in_the_next_line_and_on_the_next_page(tmp_path, drawn_figures):
@@ -251,8 +249,18 @@ def test_panels_go_on_in_the_next_line_and_on_the_next_page(tmp_path, drawn_figu
     assert lines_and_columns(first) == lines_and_columns(second) == (2, 4)
     titles = [axes.get_title() for axes in panels_of(first) + panels_of(second) if axes.get_title()]
     assert titles == list(eight)
-    assert "C. Page 2 of 2." in (tmp_path / "eight_2.txt").read_text()
+    caption = (tmp_path / "eight_2.txt").read_text()
+    assert caption.startswith("C. (a–d) Accuracy.") and caption.endswith(" Page 2 of 2.\n")
     assert lines_and_columns(maps_figure(eight, labels=AXES)) == (2, 8)
+
+
+def test_the_caption_of_a_page_is_about_its_experiments(tmp_path, drawn_figures):
+    quantities = {"accuracy": HeatMap(square(LAYERS[:4])), "κ": HeatMap(square(LAYERS[:4]), (0, 2))}
+    eight = {f"method {number}": quantities for number in range(8)}
+    maps(tmp_path / "f.png", eight, labels=AXES, caption=lambda titles: f"Of {', '.join(titles)}.")
+    of_pages = [caption_of(drawn_figures[name]) for name in ("f.png", "f_2.png")]
+    assert says(of_pages[0], "Of method 0, method 1, method 2, method 3.")
+    assert says(of_pages[1], "Of method 4, method 5, method 6, method 7.")
 
 
 def test_methods_that_do_not_fit_one_page_have_a_page_each_with_equal_columns(
@@ -313,35 +321,29 @@ def test_cells_without_a_value_stay_blank_and_marked_ones_have_a_corner(tmp_path
     assert not drawn_figures["g.png"].legends
 
 
-def test_shares_of_mostly_undecided_pairs_are_hatched(tmp_path, drawn_figures):
-    matrices = {SIMILAR: of_layers([0.0], [0.5]), UNDECIDED: of_layers([0.6], [0.5])}
-    shares = share_map(matrices, Limits())
-    maps(tmp_path / "f.png", {"": {"share": shares}}, labels=AXES)
+def test_a_cell_of_several_classes_has_a_strip_for_each_share(tmp_path, drawn_figures):
+    """In the order of the signs; classes without a share have no strip."""
+    shares = {name: of_layers([0.0], [0.0]) for name in SIGNS}
+    shares |= {"undecided": of_layers([0.75], [1.0]), "similar": of_layers([0.25], [0.0])}
+    maps(tmp_path / "f.png", {"": {"verdicts": ClassMap(shares, SIGNS)}}, labels=AXES)
     (axes,) = panels_of(drawn_figures["f.png"])
-    (cell,) = axes.patches
-    assert cell.get_xy() == (-0.5, -0.5)  # of the first row
-    (legend,) = drawn_figures["f.png"].legends
-    assert [text.get_text() for text in legend.get_texts()] == ["mostly undecided"]
-    assert cell.get_hatch() == legend.get_patches()[0].get_hatch() == SIGN_OF_UNDECIDED.hatch
-    assert [text.get_text() for text in axes.texts] == ["0.00", "0.50"]
-    words = ("certain at 95 percent", "mostly undecided: more than half of the pairs")
-    assert says(caption_of(drawn_figures["f.png"]), *words)
+    first, second = strips_of(axes, 0), strips_of(axes, 1)
+    assert [strip.get_hatch() for strip in first] == ["", ".."]
+    assert [strip.get_hatch() for strip in second] == [".."]
+    similar, undecided = first
+    assert undecided.get_width() == pytest.approx(3 * similar.get_width())
+    assert undecided.get_x() == pytest.approx(similar.get_x() + similar.get_width())
+    (whole,) = second
+    assert whole.get_width() == pytest.approx(similar.get_width() + undecided.get_width())
+    assert not axes.texts
 
 
-def test_shares_of_mostly_lost_images_have_the_sign_of_the_verdict(tmp_path, drawn_figures):
-    matrices = {
-        SIMILAR: of_layers([0.0], [0.4]),
-        LOST: of_layers([0.6], [0.0]),
-        UNDECIDED: of_layers([0.4], [0.6]),
-    }
-    maps(tmp_path / "f.png", {"": {"share": share_map(matrices, Limits())}}, labels=AXES)
-    (axes,) = panels_of(drawn_figures["f.png"])
-    hatch_of_row = {patch.get_xy()[1]: patch.get_hatch() for patch in axes.patches}
-    signs = [SIGNS_OF_VERDICTS[word].hatch for word in (LOST, UNDECIDED)]
-    assert hatch_of_row == dict(zip((-0.5, 0.5), signs, strict=True))
-    (legend,) = drawn_figures["f.png"].legends
-    titles = [text.get_text() for text in legend.get_texts()]
-    assert titles == ["mostly the image is lost", "mostly undecided"]
+def strips_of(axes, row: int) -> list:
+    """The strips of the cell of a row, from left to right, on a white cell."""
+    of_row = [patch for patch in axes.patches if round(patch.get_center()[1]) == row]
+    cell, *strips = of_row
+    assert cell.get_width() == cell.get_height() == 1
+    return strips
 
 
 def test_text_is_readable_and_nothing_overlaps(tmp_path, drawn_figures):
@@ -415,7 +417,7 @@ def test_all_that_a_panel_can_have_is_written(tmp_path, rendered):
     panels = {
         "κ": HeatMap(values, (0, math.inf), marked=[("b", "c")]),
         "difference": HeatMap.difference(of_layers([-0.75], [0.5])),
-        "verdict": ClassMap(of_layers(["undecided"], [None]), SIGNS, "what is alike"),
+        "verdict": ClassMap(of_one_class("undecided"), SIGNS, "what is alike"),
     }
     labels = AXES._replace(blank="not stitched", framed={"": {("a", "c")}})
     maps(tmp_path / "f.png", {"": panels}, labels=labels, title="A title")
@@ -428,7 +430,7 @@ def test_all_that_a_panel_can_have_is_written(tmp_path, rendered):
 
 
 def test_class_maps_have_colours_hatches_and_one_legend_below(tmp_path, drawn_figures):
-    cells = of_layers(["similar"], [None])
+    cells = of_one_class("similar")
     panels = {"verdict": ClassMap(cells, SIGNS, "what is alike"), "again": ClassMap(cells, SIGNS)}
     maps(
         tmp_path / "f.png",
@@ -437,7 +439,7 @@ def test_class_maps_have_colours_hatches_and_one_legend_below(tmp_path, drawn_fi
         caption="On digits.",
     )
     figure = drawn_figures["f.png"]
-    assert [len(axes.patches) for axes in figure.axes] == [1, 1]
+    assert [len(strips_of(axes, 0)) for axes in figure.axes] == [1, 1]
     (legend,) = figure.legends
     labels = [text.get_text() for text in legend.get_texts()]
     assert labels == [*SIGNS, "not stitched"]
@@ -445,7 +447,7 @@ def test_class_maps_have_colours_hatches_and_one_legend_below(tmp_path, drawn_fi
     assert hatches[:3] == ["", "xx", ".."]
     assert to_hex(legend.get_patches()[0].get_facecolor()) == YELLOW.lower()
     assert [axes.get_title() for axes in figure.axes] == ["verdict", "again"]
-    assert says(caption_of(figure), "On digits. (a) Verdict: what is alike. (b) Again. ")
+    assert says(caption_of(figure), "On digits. (a) Verdict: what is alike. (b) Again.")
     assert not overlaps(figure)
 
 
@@ -453,7 +455,7 @@ def test_the_verdicts_of_two_methods_fit_a_column_of_a_paper_and_of_four_a_page(
     tmp_path, drawn_figures
 ):
     layers = ["layer1", "layer2", "layer3", "layer4"]
-    verdicts = Matrix(layers, layers, [["similar"] * 4] * 4)
+    verdicts = {name: square(layers, float(name == "similar")) for name in SIGNS}
     row = {
         "accuracy": HeatMap(square(layers)),
         "identification": HeatMap(square(layers), (0.5, 1)),
@@ -754,7 +756,7 @@ def test_the_caption_tells_titles_with_commas_apart(tmp_path, drawn_figures):
 
 def test_the_caption_is_a_text_file_and_not_in_the_image(tmp_path, drawn_figures):
     maps(tmp_path / "f.png", {"": {"κ": HeatMap(square(LAYERS))}}, labels=AXES, caption="Data: a.")
-    text = "Data: a. κ. Rows: front layer; columns: end layer."
+    text = "Data: a. κ."
     assert (tmp_path / "f.txt").read_text() == f"{text}\n"
     assert not any("Data" in text.get_text() for text in texts_of(drawn_figures["f.png"]))
 
@@ -770,10 +772,10 @@ def test_layers_of_the_same_name_are_framed(tmp_path, drawn_figures):
     assert [cell_of(patch) for patch in one.patches] == [(1, 0)]  # row b, column b
     assert not two.patches
     assert [cell_of(patch) for patch in three.patches] == [(0, 1)]
-    assert says(caption_of(drawn_figures["f.png"]), "frames: ", "same name")
+    assert says(caption_of(drawn_figures["f.png"]), "Frames: ", "same name")
     maps(tmp_path / "g.png", {"": others}, labels=labels)
     assert not panels_of(drawn_figures["g.png"])[0].patches
-    assert "frames" not in caption_of(drawn_figures["g.png"])
+    assert "Frames" not in caption_of(drawn_figures["g.png"])
 
 
 def cell_of(patch) -> tuple[int, int]:
@@ -783,7 +785,10 @@ def cell_of(patch) -> tuple[int, int]:
 
 
 def test_scales_show_what_a_number_is_judged_by(tmp_path, drawn_figures):
-    """The limit of a penalty is the middle of the colours, and marked; κ ends at the next round number."""
+    """The limit of a penalty is the middle of the colours, and marked; κ ends at the next round number.
+
+    A penalty is in points of accuracy.
+    """
     limits = Limits(tolerance=0.02, identification=0.75)
     matrix = of_layers([-0.01], [0.6])
     panels = {
@@ -793,11 +798,13 @@ def test_scales_show_what_a_number_is_judged_by(tmp_path, drawn_figures):
     maps(tmp_path / "f.png", {"": panels}, labels=AXES)
     figure = drawn_figures["f.png"]
     penalty, identification, kappa = (axes.images[0] for axes in panels_of(figure))
-    assert penalty.norm(0.02) == 0.5 and penalty.get_clim() == (0, pytest.approx(0.1))
+    assert penalty.norm(2) == 0.5 and penalty.get_clim() == (0, pytest.approx(10))
+    points = [text.get_text() for text in panels_of(figure)[0].texts]
+    assert points == ["−1.0", "60.0"]
     assert identification.norm(0.75) == 0.5 and identification.get_clim() == (0.5, 1)
     assert kappa.get_clim() == (0, 1)
     ticks = [[text.get_text() for text in bar.get_xticklabels()] for bar in bars_of(figure)]
-    assert ticks == [["0", "0.02", "0.1"], ["0.5", "0.75", "1"], ["0", "0.5", "1"]]
+    assert ticks == [["0", "2", "10"], ["0.5", "0.75", "1"], ["0", "0.5", "1"]]
     marks = [len(bar.lines) for bar in bars_of(figure)]
     assert marks == [1, 1, 0]
 

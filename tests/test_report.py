@@ -227,8 +227,8 @@ def test_groups_and_similarities_of_many_networks(tmp_path, render_figure, monke
     blank = pytest.importorskip("matplotlib.figure").Figure((3, 1))  # is quickly rendered
     monkeypatch.setattr(figures, "_save", lambda figure, path: render_figure(blank, path))
     page = page_of(tmp_path, "all", *options, with_figures=True)
-    (figure,) = [image for image in page.images if "Rows: front group" in str(image["alt"])]
-    assert "No test of the groups can reach p = 0.05" in str(figure["alt"])
+    captions = [str(image["alt"]) for image in page.images]
+    assert any("No test of the groups can reach p = 0.05" in caption for caption in captions)
     (title,) = [title for title in page.tables if title.startswith("direct matching: means over")]
     expected = read_csv(tmp_path / "verdict_groups.csv")
     assert len(expected) == 4

@@ -537,7 +537,8 @@ def test_stitches_between_positions_and_a_vector_are_counted(tmp_path, drawn_fig
     )
     report = (tmp_path / "v.md").read_text()
     for text in (out, report, caption_of(drawn_figures["v.png"])):
-        assert says(text, counted, "does not pass", "flattened layer")
+        assert says(text, counted, "does not pass")
+    assert says(out, "flattened layer") and says(report, "flattened layer")
     rows = read_csv(tmp_path / "v.csv")
     assert [row["stitching_type"] for row in rows] == ["c2v", "v2c", "v2c", "rc2c_pre"]
 
@@ -590,8 +591,8 @@ def test_script_writes_table_sentences_and_maps(two_methods, drawn_figures):
     assert says(err, "-sim: no row", "these stitches")
     assert "x -> y" not in out
     penalties, *_ = drawn_figures["w_numbers.png"].axes
-    assert penalties.get_title() == "penalty"
-    assert penalties.images[0].get_array().ravel().tolist() == pytest.approx([0.005, 0.005])
+    assert penalties.get_title() == "penalty (points)"
+    assert penalties.images[0].get_array().ravel().tolist() == pytest.approx([0.5, 0.5])
     assert [row["verdict"] for row in read_csv(two_methods / "w.csv")] == [UNDECIDED, UNDECIDED]
     assert says(caption_of(drawn_figures["w.png"]), f"on {N:,} test images", "less than 5 points")
     assert drawn_figures["w.png"].get_suptitle() == "A title"
@@ -710,7 +711,8 @@ def test_the_way_is_a_table_and_a_figure(tmp_path, drawn_figures):
     assert [text.get_text() for text in axes.texts] == ["0.75", "chance"]
     assert says(caption_of(drawn_figures["w_way.png"]), "below 0.75", "chance: 0.5")
     assert says(
-        caption_of(drawn_figures["w_way.png"]), "Bands: intervals of 95 percent over images."
+        caption_of(drawn_figures["w_way.png"]),
+        "Bands: intervals of 95 percent over images (Wilson).",
     )
 
 

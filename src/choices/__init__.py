@@ -93,6 +93,9 @@ PRECISIONS = ("none", "bf16")
 ALIGNMENTS = ("auto", "pool", "positions")  # of layers whose similarity is measured
 
 
+WITH_POSITIONS = "A flattened layer, where the network has one, keeps positions."
+
+
 def on_lost_positions(stitching_types: Iterable[str | None]) -> str:
     """Return a sentence on the stitches that lose positions; "" if all keep positions.
 
@@ -108,6 +111,6 @@ def on_lost_positions(stitching_types: Iterable[str | None]) -> str:
         between = STITCHING_TYPES[name]
         parts.append(f"{n} from a {between.source} to a {between.target} ({between.reading})")
     return (
-        f"Stitches between positions and a vector: {', '.join(parts)}. What lies in the positions does not pass; a "
-        "flattened layer, where the network has one, keeps it."
+        f"Stitches between positions and a vector: {', '.join(parts)}. What lies in the positions does "
+        "not pass."
     )

@@ -25,7 +25,7 @@ from src.statistics.permutations import END, FRONT, Permuted, permutation_test
 from src.tables.matrices import known
 from src.tables.quantities import IN_VERDICT, shown_in
 from src.tables.verdict_rows import GroupRow, GroupTestRow, VerdictRow
-from src.verdict import SIMILAR, UNDECIDED
+from src.verdict import SIMILAR, VERDICTS
 
 SHARE = SIMILAR  # the quantity of many pairs of networks: the share of similar pairs
 CORRESPONDING = "corresponding layers, by relative depth"
@@ -97,7 +97,7 @@ def values_of_verdicts(
             row.end_depth,
             relative_depth=row.end_relative_depth,
         )
-        values = {word: float(row.verdict == word) for word in (SIMILAR, UNDECIDED)}
+        values = {word: float(row.verdict == word) for word in VERDICTS}
         values["accuracy"] = known(row, name="accuracy")
         values |= {name: known(row, name=name) for name in shown_in(IN_VERDICT)}
         for quantity, value in values.items():

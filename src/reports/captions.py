@@ -103,11 +103,25 @@ def describe_stitches(
         ends = dict.fromkeys(f"{count:,}" for count in (counts[0], counts[-1]))
         sentence += f" Closed forms are fitted to {' to '.join(ends)} training images"
         if any(row.n_pinv_init_samples == "auto" for row in matched):
-            sentence += " (as many as settle the fit of a pair)"
+            sentence += " (as many as settle a fit)"
         sentence += "."
     if len({row.class_control for row in rows}) > 1:
         methods[f"Class control: {CONTROL}."] = None
     return " ".join([sentence, *methods]).strip()
+
+
+def describe_stitches_by(
+    methods: Iterable[str], rows: Iterable[Experiment], *, names: Names | None = None
+) -> str:
+    """Return the caption of the stitches by some methods.
+
+    Args:
+        methods: the titles of methods, with settings behind them where these tell methods apart.
+        rows: stitches by these methods and others.
+    """
+    titles = list(methods)
+    by_methods = [row for row in rows if any(title.startswith(row.method) for title in titles)]
+    return describe_stitches(by_methods, names=names)
 
 
 def stitched_networks(rows: Sequence[Experiment], names: Names | None = None) -> str:

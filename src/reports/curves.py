@@ -39,6 +39,7 @@ HEIGHT = 1.25  # of the lowest panel, in inches
 MAX_COLUMNS = 4  # panels side by side
 MAX_UNLIKE = 3  # panels of several quantities side by side, unless a heading has four of them
 
+MAX_TICKS = 5  # of an axis of numbers that has a tick for each value
 MARGIN = 0.3  # beside the first and the last layer, in steps of layers
 ROOM = 0.04  # beside the ends of an axis of numbers, as a share of it: no marker lies on the frame
 STRONG: dict[str, Any] = {"linewidth": 1.5}
@@ -369,6 +370,10 @@ def _set_x_axes(
             axes.set_xlim(-MARGIN, len(layers) - 1 + MARGIN)
         elif x_range is not None:
             axes.set_xlim(*_with_room(*x_range))
+            numbers = sorted({x for curve in panels[0].curves.values() for x in curve})
+            if len(numbers) <= MAX_TICKS:
+                axes.set_xticks(numbers)
+                axes.xaxis.set_major_formatter("{x:.2g}")
         elif has_values:  # without a value there is no logarithmic axis
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_formatter("{x:g}")

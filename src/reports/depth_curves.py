@@ -30,6 +30,7 @@ SHOWN = {quantity.title: quantity for quantity in shown_in(IN_CURVES).values()}
 OF_MEASURE = {"similarity": SHARE, "distance": (0.0, math.inf)}
 POSSIBLE = {title: quantity.possible for title, quantity in SHOWN.items()} | OF_MEASURE
 RANGES = POSSIBLE | {"accuracy": (-math.inf, 1.0), "identification": (0.5, 1.0)}  # of the axes
+ALL_DEPTHS = (0.0, 1.0)
 LIMIT = Limits().identification
 OWN = {"own": 1.0}  # the value of the end network's own activations
 MARKS = {
@@ -79,7 +80,7 @@ def write_depth(
             page,
             x_label=x_label,
             layers=layers,
-            x_range=(in_order[0].relative_depth, in_order[-1].relative_depth) if rows else None,
+            x_range=ALL_DEPTHS,
             lines=lines_of(shown),
             title=title,
             caption=f"{caption} {_caption(drawn_rows, page, number, len(pages), without_curves)}".strip(),
@@ -179,7 +180,7 @@ def _caption(
 def _on_points(page: Sequence[CurvePanel]) -> str:
     """Return the sentence of the caption on bands, bars and markers."""
     has_band = {not math.isnan(point.low) for point in points_of(page)}
-    bands = "Bands: intervals of 95 percent over networks"
+    bands = "Bands: intervals of 95 percent over networks (jackknife and Student's t)"
     bars = "bars, and open markers: fewer than four networks, from the lowest to the highest pair"
     if has_band == {True}:
         return f"{bands}."

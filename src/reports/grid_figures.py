@@ -49,13 +49,15 @@ def draw_grid(
         names: of the networks, for titles and the caption.
     """
     caption = describe_stitches(rows, names=names)
+    marks = {}
     end_accuracy = float(common(rows, "end_accuracy") or np.nan)
     if not np.isnan(end_accuracy) and len({row.network_keys[1] for row in rows}) == 1:
         caption += f" Accuracy of the end network: {end_accuracy:.3f}."
+        marks = {"end network": end_accuracy}
     drawn = path.with_suffix(".png")
     sweeps = rank_sweeps(rows, names)
     if sweeps and len(sweeps) <= MAX_EXPERIMENTS:
-        draw_ranks(drawn, sweeps, title=title, caption=caption)
+        draw_ranks(drawn, sweeps, marks=marks, title=title, caption=caption)
     else:
         experiments = experiments_of(rows, names)
         if len(experiments) > MAX_EXPERIMENTS:
@@ -83,11 +85,21 @@ def draw_grid(
     note(f"wrote {written}")
 
 
-def draw_ranks(path: Path, sweeps: Mapping[str, Sweep], *, title: str, caption: str) -> None:
+def draw_ranks(
+    path: Path,
+    sweeps: Mapping[str, Sweep],
+    *,
+    marks: Mapping[str, float],
+    title: str,
+    caption: str,
+) -> None:
     """Draw the accuracies over ranks: a panel an experiment, a line a pair of layers.
 
     More than ten pairs of layers are one line of their mean. Full rank has no place on the axis and
     stands in the caption.
+
+    Args:
+        marks: accuracies of lines across the panels, by label.
     """
     panels = []
     at_full_rank = []
@@ -106,7 +118,7 @@ def draw_ranks(path: Path, sweeps: Mapping[str, Sweep], *, title: str, caption: 
             label: {rank: float(np.mean(values)) for rank, values in line.items()}
             for label, line in lines.items()
         }
-        panels.append(CurvePanel(means, TITLE, title=name.replace(", ", "\n")))
+        panels.append(CurvePanel(means, TITLE, title=name.replace(", ", "\n"), marks=marks))
     caption += f" {TITLE[0].upper()}{TITLE[1:]} over the number of principal components kept of the front layer."
     if at_full_rank:
         caption = f"{caption} At full rank (mean): {np.mean(at_full_rank):.2f}.".strip()

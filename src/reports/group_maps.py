@@ -9,15 +9,16 @@ from src.ground import user_code
 from src.ground.console import listed
 from src.ground.grouping import grouped
 from src.reports.heat_maps import Labels, maps
-from src.reports.map_panels import HeatMap
-from src.reports.verdict_maps import heat_map, share_map
+from src.reports.map_panels import Panel
+from src.reports.verdict_maps import heat_map, title_of_map, verdict_map
 from src.tables.matrices import Matrix
 from src.tables.quantities import QUANTITIES
 from src.tables.verdict_rows import GroupRow, GroupTestRow
-from src.verdict import UNDECIDED, Limits
+from src.verdict import VERDICTS, Limits
 
 SHARE_TITLE = "share of similar pairs"
-SHOWN = (SHARE, "penalty", "identification")
+IN_FIGURE = ("penalty", "identification")  # beside the verdicts
+TESTED = (SHARE, *IN_FIGURE)  # the caption has the p-values
 LEVEL = 0.05  # captions have no p-values of tests that cannot reach it
 MAX_QUESTIONS = 12  # of a method, whose p-values the caption has
 
@@ -44,7 +45,7 @@ def draw_groups(
     panels = {}
     layers = {}
     for method, of_method in grouped(rows, lambda row: row.method).items():
-        panels[method] = {title_of(name): _panel(name, of_method, limits) for name in SHOWN}
+        panels[method] = _panels(of_method, limits)
         layers[method] = of_method[0].layers
     for layers_of_methods, methods in grouped(layers, layers.__getitem__).items():
         of_methods = f" of {listed(methods)}" if len(methods) < len(layers) else ""
@@ -54,8 +55,8 @@ def draw_groups(
     maps(path, panels, labels=labels, title=title, caption=caption)
 
 
-def _panel(quantity: str, rows: Sequence[GroupRow], limits: Limits) -> HeatMap:
-    """Return the heat map of the means of a quantity by a method."""
+def _panels(rows: Sequence[GroupRow], limits: Limits) -> dict[str, Panel]:
+    """Return the map of verdicts and the maps of means by a method, by title."""
     values_of = {(row.front_group, row.end_group): row.values for row in rows}
     groups = list(dict.fromkeys(group for pair in values_of for group in pair))
     names = [user_code.title_of(group) for group in groups]
@@ -67,9 +68,11 @@ def _panel(quantity: str, rows: Sequence[GroupRow], limits: Limits) -> HeatMap:
             lines.append(line)
         return Matrix(names, names, lines)
 
-    if quantity == SHARE:
-        return share_map({word: means(word) for word in (SHARE, UNDECIDED)}, limits)
-    return heat_map(quantity, means(quantity), limits)
+    shares = {word: means(word) for word in VERDICTS}
+    panels: dict[str, Panel] = {"verdicts": verdict_map(shares, limits, of="stitches")}
+    for name in IN_FIGURE:
+        panels[title_of_map(name)] = heat_map(name, means(name), limits)
+    return panels
 
 
 def _on_tests(tests: Sequence[GroupTestRow]) -> str:
@@ -79,7 +82,7 @@ def _on_tests(tests: Sequence[GroupTestRow]) -> str:
     lowest = max(test.lowest_p for test in tests)
     if min(test.lowest_p for test in tests) > LEVEL:
         return f"No test of the groups can reach p = {LEVEL:g}: the smallest possible p-value is {lowest:.2g}."
-    titles = ", ".join(map(title_of, SHOWN))
+    titles = ", ".join(map(title_of, TESTED))
     texts = [
         f"Two-sided p-values of permutations of the networks, for {titles} (the smallest possible is {lowest:.2g}; "
         "not corrected for the number of tests)."
@@ -98,7 +101,7 @@ def _answers(tests: Sequence[GroupTestRow]) -> list[str]:
     for (within, across), of_question in questions.items():
         p_values = {test.quantity: f"{test.p_value:.2g}" for test in of_question}
         question = f"{user_code.titles_in(within)} against {user_code.titles_in(across)}"
-        numbers = [p_values.get(name, "–") for name in SHOWN]
+        numbers = [p_values.get(name, "–") for name in TESTED]
         answers.append(f"{question}: {', '.join(numbers)}")
     if len(answers) > MAX_QUESTIONS:
         answers[MAX_QUESTIONS:] = [f"{len(answers) - MAX_QUESTIONS} more in the CSV of tests"]

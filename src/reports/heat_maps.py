@@ -3,14 +3,13 @@ and with or without the values written into the cells."""
 
 import itertools
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
-from src.ground.console import listed
 from src.ground.figure_files import page_of, remove_figure
 from src.ground.figures import (
     CHARACTER,
@@ -125,8 +124,8 @@ def layout_of(experiments: Panels) -> Layout:
     if is_table:
         in_line = [max(row.values(), key=_n_columns) for row in experiments.values()]
         titles = list(experiments)
-    longest = max(len(text_of(number)) for panel in panels for number in [*panel.numbers, 1])
-    readable = CELL * longest / 4
+    texts = [text_of(1), *itertools.chain.from_iterable(panel.texts for panel in panels)]
+    readable = CELL * max(map(len, texts)) / 4
     width, _ = rcParams["figure.figsize"]
     room = width / font_size()
     if is_table:
@@ -146,7 +145,8 @@ def layout_of(experiments: Panels) -> Layout:
         sizes = next((sizes for sizes in divisions if cell(sizes) >= SMALL_CELL), divisions[-1])
     numbers: dict[str, list[float]] = {}
     for panel in panels:
-        numbers.setdefault(panel.look, []).extend(panel.numbers)
+        if isinstance(panel, HeatMap):
+            numbers.setdefault(panel.look, []).extend(panel.numbers)
     return Layout(is_table, sizes, is_wide, cell(sizes) >= readable, cell(sizes), numbers)
 
 
@@ -270,14 +270,20 @@ def _lines_that_fit(part: Page, *, is_wide: bool) -> int:
 
 
 def maps(
-    path: Path, experiments: Panels, *, labels: Labels, title: str = "", caption: str = ""
+    path: Path,
+    experiments: Panels,
+    *,
+    labels: Labels,
+    title: str = "",
+    caption: str | Callable[[Collection[str]], str] = "",
 ) -> bool:
     """Write heat maps to a path, unless figures are left out; return whether they were drawn.
 
     What does not fit a page goes on in `NAME_2.png` and so on.
 
     Args:
-        experiments, labels, caption: as in `maps_figure`.
+        experiments, labels: as in `maps_figure`.
+        caption: as in `maps_figure`, or a function that takes the experiments of a page.
     """
     if not can_draw(path):
         return False
@@ -286,9 +292,11 @@ def maps(
         pages = pages_of(experiments, layout)
     remove_figure(path, start=len(pages) + 1)
     for number, page in enumerate(pages, start=1):
-        text = caption
+        experiments_of_page = dict.fromkeys(place.experiment for place in page.values())
+        text = caption(experiments_of_page) if callable(caption) else caption
+        text = _caption(page, layout, labels, text)
         if len(pages) > 1:
-            text = f"{caption} Page {number} of {len(pages)}.".strip()
+            text += f" Page {number} of {len(pages)}."
         _draw(page_of(path, number), page, layout, labels=labels, title=title, caption=text)
     return True
 
@@ -301,21 +309,21 @@ def maps_figure(experiments: Panels, *, labels: Labels, caption: str = "") -> "F
 
     Args:
         experiments: panels by quantity, by experiment. Axes keep the order of the matrix.
-        caption: the text for below the figure, to go on with behind a sentence on the axes.
+        caption: the text for below the figure, in front of the meaning of its panels.
     """
     with styled():
         layout = layout_of(experiments)
         if layout.is_table:
             layout = layout._replace(sizes=[len(experiments)])
         (page,) = pages_of(experiments, layout, max_lines=sum(map(len, experiments.values())))
-    return _draw(None, page, layout, labels=labels, title="", caption=caption)
+    text = _caption(page, layout, labels, caption)
+    return _draw(None, page, layout, labels=labels, title="", caption=text)
 
 
 def _draw(
     path: Path | None, page: Page, layout: Layout, *, labels: Labels, title: str, caption: str
 ) -> "Figure":
     """Draw a page of a figure."""
-    caption = _caption(page, layout, labels, caption)
     n_rows, n_columns = _sizes(page)
     letters = letters_of(page)
     with new_figure(path, is_wide=layout.is_wide, title=title, caption=caption) as figure:
@@ -520,7 +528,7 @@ def _label_bar(bar: "Colorbar", panel: HeatMap) -> None:
 
 
 def _handles(page: Page, labels: Labels) -> "dict[str, Artist]":
-    """Return the handles of the legend: classes, signs of cells, and cells without a value."""
+    """Return the handles of the legend: classes, and cells without a value."""
     from matplotlib.patches import Patch
 
     handles: dict[str, Artist] = {}
@@ -528,11 +536,6 @@ def _handles(page: Page, labels: Labels) -> "dict[str, Artist]":
     for panel in panels:
         if isinstance(panel, ClassMap):
             handles |= {name: sign.on(Patch()) for name, sign in panel.signs.items()}
-        else:
-            used = set(panel.signed.values())
-            handles |= {
-                name: sign.on(Patch()) for name, sign in panel.signs.items() if name in used
-            }
     if any(panel.has_blanks for panel in panels):
         handles[labels.blank] = BLANK.on(Patch())
     return handles
@@ -540,26 +543,18 @@ def _handles(page: Page, labels: Labels) -> "dict[str, Artist]":
 
 def _on_scales(page: Page) -> Iterator[str]:
     """Yield the sentences of the caption on turned scales, and on marks."""
-    panels = {
-        place.quantity or "the values": place.panel
-        for place in page.values()
-        if isinstance(place.panel, HeatMap)
-    }
-    turned = [name for name, panel in panels.items() if panel.scale[0] > panel.scale[1]]
-    if turned:
-        yield f"Bright is similar; low values are bright in {'; '.join(turned)}."
-    limits = {name: panel.limit for name, panel in panels.items() if not math.isnan(panel.limit)}
-    if limits:
-        marks = listed(f"{limit:.3g} ({name})" for name, limit in limits.items())
-        yield f"Lines on the colour bars: limits of similar pairs, {marks}."
-    uneven = [name for name, panel in panels.items() if panel.is_uneven]
-    if uneven:
-        yield f"Half of the colours lie on either side of the limit of {'; '.join(uneven)}."
+    panels = [place.panel for place in page.values() if isinstance(place.panel, HeatMap)]
+    if any(panel.scale[0] > panel.scale[1] for panel in panels):
+        yield "Bright is similar."
+    if any(not math.isnan(panel.limit) for panel in panels):
+        yield "Lines on the colour bars: limits of similar pairs."
+    if any(panel.is_uneven for panel in panels):
+        yield "A scale is uneven where its limit is not in its middle."
 
 
 def _caption(page: Page, layout: Layout, labels: Labels, caption: str) -> str:
-    """Return the text for below a page: the caption, the meaning of the panels and of the axes, and
-    that of frames, colours and marks."""
+    """Return the text for below a page: the caption, and the meaning of panels, frames, colours and
+    marks."""
     letters = letters_of(page)
     sentences = [caption]
     for quantity, places in grouped(page, lambda place: page[place].quantity).items():
@@ -571,10 +566,8 @@ def _caption(page: Page, layout: Layout, labels: Labels, caption: str) -> str:
             if meaning:
                 text += f": {meaning}"
             sentences.append(f"{named([letters[place] for place in places if letters])}{text}.")
-    axes = f"Rows: {labels.rows}; columns: {labels.columns}"
     if any(map(labels.frames_of, page.values())):
-        axes += "; frames: layers of the same name"
-    sentences.append(f"{axes}.")
+        sentences.append("Frames: layers of the same name.")
     sentences += _on_scales(page)
     if not layout.has_numbers:
         sentences.append("The table beside the figure has the numbers.")

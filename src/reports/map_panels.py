@@ -1,4 +1,4 @@
-"""Panels of heat maps: a matrix of numbers in colours, or of classes."""
+"""Panels of heat maps: a matrix of numbers in colours, or shares of classes in strips."""
 
 import math
 from collections.abc import Collection, Iterable, Mapping
@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import Normalize
     from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch, Rectangle
-    from matplotlib.text import Text
+    from matplotlib.patches import Patch
 
 # Colour maps. Their brightness alone tells the values apart, in print and to colour-blind people.
 SIMILARITY = "viridis"
@@ -35,6 +34,8 @@ class Sign(NamedTuple):
         return patch
 
 
+INSIDE = 0.92  # of the width and the height of a cell: strips, and frames around cells
+
 BLANK = Sign("0.92", "\\\\\\", lines="0.65")  # of cells without a value
 UNSURE = Sign("white", "\\\\\\\\", lines="0.6")  # dots would look like minus signs
 
@@ -51,10 +52,7 @@ class HeatMap(NamedTuple):
     is_linear: bool = False
     colours: str = ""  # matplotlib's colour map; "": bright at the second end of the scale
     marked: Collection[tuple[str, str]] = ()  # row and column of cells with a red corner
-    signed: Mapping[
-        tuple[str, str], str
-    ] = {}  # row and column -> the sign of the cell, by its name
-    signs: Mapping[str, Sign] = {}  # in place of colours, by name; the legend shows those of cells
+    n_digits: int = 2  # of the numbers in the cells, behind the point
     meaning: str = ""  # of the values, for the caption
 
     @classmethod
@@ -102,6 +100,11 @@ class HeatMap(NamedTuple):
         return [value for line in self.matrix.values for value in line]
 
     @property
+    def texts(self) -> list[str]:
+        """The numbers in the cells."""
+        return [text_of(number, self.n_digits) for number in self.numbers]
+
+    @property
     def has_blanks(self) -> bool:
         """Whether cells have no value."""
         return any(map(math.isnan, self.numbers))
@@ -136,39 +139,33 @@ class HeatMap(NamedTuple):
             cmap=self.colour_map,
             aspect="auto",
         )
-        signed = {self._place(*cell): name for cell, name in self.signed.items()}
-        for place, name in signed.items():
-            axes.add_patch(self.signs[name].on(_square(*place)))
         if has_numbers:
             for y, line in enumerate(self.matrix.values):
                 for x, value in enumerate(line):
-                    if not math.isnan(value):
-                        is_signed = (x, y) in signed
-                        white = (1, 1, 1)
-                        colour = white if is_signed else image.cmap(image.norm(value))
-                        text = _write_cell(axes, x, y, value, colour)
-                        if is_signed:  # no line of the hatch crosses it
-                            text.set_bbox({"facecolor": white, "edgecolor": "none", "pad": 0.5})
+                    _write_cell(axes, x, y, text_of(value, self.n_digits), image.to_rgba(value))
         for cell in self.marked:
-            self._mark(axes, *self._place(*cell))
+            self._mark(axes, *cell)
 
-    def _place(self, row: str, column: str) -> tuple[int, int]:
-        """Return the place of a cell, from the left and from above."""
-        return self.matrix.columns.index(column), self.matrix.rows.index(row)
-
-    def _mark(self, axes: "Axes", x: int, y: int) -> None:
+    def _mark(self, axes: "Axes", row: str, column: str) -> None:
         """Draw a red triangle into the upper right corner of a cell."""
+        x = self.matrix.columns.index(column)
+        y = self.matrix.rows.index(row)
         xs = [x + 0.5, x + 0.26, x + 0.5]
         ys = [y - 0.5, y - 0.5, y - 0.26]
         axes.fill(xs, ys, facecolor="red", edgecolor="white", linewidth=0.5)
 
 
 class ClassMap(NamedTuple):
-    """A panel of cells with the sign of a class."""
+    """A panel of cells with a strip for each class, as wide as its share of the cell."""
 
-    matrix: Matrix  # of classes; a cell of None stays blank
+    shares: Mapping[str, Matrix]  # by class, all over the same axes; a cell of NaN stays blank
     signs: Mapping[str, Sign]  # by class; the legend shows them
     meaning: str = ""  # of the classes, for the caption
+
+    @property
+    def matrix(self) -> Matrix:
+        """The shares of the first class, which have the axes of all."""
+        return next(iter(self.shares.values()))
 
     @property
     def look(self) -> str:
@@ -176,42 +173,47 @@ class ClassMap(NamedTuple):
         return listed(self.signs)
 
     @property
-    def numbers(self) -> list[float]:
-        """No numbers: cells have signs only."""
+    def texts(self) -> list[str]:
+        """No numbers: cells have strips only."""
         return []
 
     @property
     def has_blanks(self) -> bool:
-        """Whether cells have no class."""
-        return any(name is None for line in self.matrix.values for name in line)
+        """Whether cells have no shares."""
+        return any(math.isnan(share) for line in self.matrix.values for share in line)
 
     def paint(self, axes: "Axes") -> None:
-        """Draw the cells."""
-        axes.set(
-            xlim=(-0.5, len(self.matrix.columns) - 0.5),
-            ylim=(len(self.matrix.rows) - 0.5, -0.5),
-        )
-        for y, line in enumerate(self.matrix.values):
-            for x, name in enumerate(line):
-                if name is not None:
-                    axes.add_patch(self.signs[name].on(_square(x, y)))
+        """Draw the strips of each cell, from left to right in the order of the signs."""
+        rows, columns, _ = self.matrix
+        axes.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
+        for y in range(len(rows)):
+            for x in range(len(columns)):
+                shares = {name: self.shares[name].values[y][x] for name in self.signs}
+                if not any(map(math.isnan, shares.values())):
+                    self._paint_cell(axes, x, y, shares)
+
+    def _paint_cell(self, axes: "Axes", x: int, y: int, shares: Mapping[str, float]) -> None:
+        """Draw the strips of a cell."""
+        from matplotlib.patches import Rectangle
+
+        axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor="white"))
+        start = x - INSIDE / 2
+        for name, share in shares.items():
+            if share > 0:
+                width = share * INSIDE
+                strip = Rectangle((start, y - INSIDE / 2), width, INSIDE, linewidth=0.4)
+                axes.add_patch(self.signs[name].on(strip))
+                start += width
 
 
 Panel = HeatMap | ClassMap
-
-
-def _square(x: int, y: int) -> "Rectangle":
-    """Return a patch over a cell."""
-    from matplotlib.patches import Rectangle
-
-    return Rectangle((x - 0.5, y - 0.5), 1, 1)
 
 
 def frame(axes: "Axes", x: int, y: int) -> None:
     """Draw a frame around a cell."""
     from matplotlib.patches import Rectangle
 
-    frame = Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False)
+    frame = Rectangle((x - INSIDE / 2, y - INSIDE / 2), INSIDE, INSIDE, fill=False)
     outline(frame)
     axes.add_patch(frame)
 
@@ -224,22 +226,24 @@ def outline(line: "Patch | Line2D") -> None:
     line.set_color("black")
 
 
-def text_of(number: float) -> str:
-    """Return a number with two digits and a true minus; 0.00 has no sign, and NaN is an empty text."""
+def text_of(number: float, n_digits: int = 2) -> str:
+    """Return a number with digits behind the point and a true minus; 0.00 has no sign, and NaN is an
+    empty text."""
     if math.isnan(number):
         return ""
-    return f"{round(number, 2) + 0.0:.2f}".replace("-", "−")
+    return f"{round(number, n_digits) + 0.0:.{n_digits}f}".replace("-", "−")
 
 
-def _write_cell(axes: "Axes", x: int, y: int, number: float, background: Iterable[float]) -> "Text":
-    """Write a number into a cell; return the text.
+def _write_cell(axes: "Axes", x: int, y: int, text: str, background: Iterable[float]) -> None:
+    """Write a text into a cell.
 
     Args:
         background: the colour of the cell, with red, green and blue in front.
     """
+    if not text:
+        return
     red, green, blue, *_ = background
     brightness = 0.3 * red + 0.59 * green + 0.11 * blue
     colour = "black" if brightness > 0.5 else "white"
-    text = axes.text(x, y, text_of(number), ha="center", va="center", color=colour)
-    text.set_in_layout(False)  # it lies in its panel; the layout is much faster without it
-    return text
+    written = axes.text(x, y, text, ha="center", va="center", color=colour)
+    written.set_in_layout(False)  # it lies in its panel; the layout is much faster without it

@@ -1,19 +1,17 @@
 """Maps of the verdicts on the stitches of two networks, and the figure of these maps."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol
-
-import numpy as np
 
 from src.ground.figures import BLUE, VERMILION, YELLOW
 from src.reports.captions import common
 from src.reports.grid_figures import STITCHED
 from src.reports.heat_maps import maps_figure
 from src.reports.map_panels import UNSURE, ClassMap, HeatMap, Panel, Sign
-from src.tables.matrices import Matrix, PairOfLayers, known, pivot
+from src.tables.matrices import Matrix, PairOfLayers, known, mean_pivot, pivot
 from src.tables.quantities import QUANTITIES
 from src.verdict import LOST, NOT_MATCHED, SIMILAR, UNDECIDED, Limits
 
@@ -47,9 +45,7 @@ def heat_map(
         end_accuracy: of the end network; NaN: of several, so that accuracies have no common limit.
     """
     if quantity == "penalty":
-        darkest = min(TOLERANCES * limits.tolerance, 1) or 1
-        meaning = QUANTITIES[quantity].description
-        return HeatMap(matrix, (darkest, 0), limits.tolerance, meaning=meaning)
+        return _penalty_map(matrix, limits)
     if quantity == "accuracy" and not math.isnan(end_accuracy):
         panel = HeatMap.of(matrix, QUANTITIES[quantity], limit=end_accuracy - limits.tolerance)
         return panel._replace(
@@ -59,49 +55,62 @@ def heat_map(
     return HeatMap.of(matrix, QUANTITIES[quantity], limit=limit)
 
 
-def verdict_map(rows: Iterable[JudgedPair], limits: Limits) -> dict[str, Panel]:
-    """Return the map of verdicts, by its title."""
-    verdicts = pivot(rows, lambda row: row.verdict, missing=None)
-    return {"verdict": ClassMap(verdicts, SIGNS, _words_of_verdicts(limits))}
+def _penalty_map(matrix: Matrix, limits: Limits) -> HeatMap:
+    """Return the heat map of penalties, in points of accuracy."""
+    points = [[100 * value for value in line] for line in matrix.values]
+    darkest = min(TOLERANCES * limits.tolerance, 1) or 1
+    return HeatMap(
+        matrix._replace(values=points),
+        (100 * darkest, 0),
+        100 * limits.tolerance,
+        n_digits=1,
+        meaning=QUANTITIES["penalty"].description,
+    )
 
 
-def share_map(shares: Mapping[str, Matrix], limits: Limits) -> HeatMap:
-    """Return the heat map of the shares of similar pairs.
+def title_of_map(quantity: str) -> str:
+    """Return the title of a quantity in figures, with the unit of its numbers there."""
+    title = QUANTITIES[quantity].title
+    return f"{title} (points)" if quantity == "penalty" else title
 
-    A cell has the sign of another verdict that more than half of its pairs share.
+
+def verdict_map(shares: Mapping[str, Matrix], limits: Limits, *, of: str = "") -> ClassMap:
+    """Return the map of verdicts.
 
     Args:
-        shares: of the pairs with a verdict, by verdict: `SIMILAR`, and those that are to have signs.
+        shares: of each verdict, see `shares_of_verdicts`.
+        of: what the shares are of, if a cell has several verdicts, such as "pairs of networks".
     """
-    verdict_of = {f"mostly {word}": word for word in shares if word != SIMILAR}
-    signed = {}
-    for words, verdict in verdict_of.items():
-        share = shares[verdict]
-        for y, x in np.argwhere(np.array(share.values) > 0.5):
-            signed[share.rows[y], share.columns[x]] = words
-    return HeatMap(
-        shares[SIMILAR],
-        signed=signed,
-        signs={words: SIGNS[verdict] for words, verdict in verdict_of.items()},
-        meaning=f"{rule_in_short(limits)}, both certain at 95 percent (score tests); {', '.join(verdict_of)}: "
-        "more than half of the pairs; without a sign, no such majority",
-    )
+    meaning = _words_of_verdicts(limits)
+    if of:
+        meaning = f"strips are as wide as the shares of the {of}; {meaning}"
+    return ClassMap(shares, SIGNS, meaning)
+
+
+def shares_of_verdicts(rows: Sequence[JudgedPair]) -> dict[str, Matrix]:
+    """Return the matrix (front layers, end layers) of the share of stitches with each verdict."""
+    return {word: shares_of(word, rows) for word in SIGNS}
+
+
+def shares_of(word: str, rows: Sequence[JudgedPair]) -> Matrix:
+    """Return the matrix (front layers, end layers) of the share of stitches with a verdict, such as
+    similar."""
+    return mean_pivot(rows, lambda row: float(row.verdict == word))
 
 
 def rule_in_short(limits: Limits) -> str:
     """Return the rule for similar pairs, for captions."""
     return (
-        f"less than {100 * limits.tolerance:g} points of accuracy are lost, and more than "
-        f"{100 * limits.identification:g} percent of the images are identified at every layer"
+        f"less than {100 * limits.tolerance:g} points of accuracy lost, and more than "
+        f"{100 * limits.identification:g} percent of the images identified at every layer"
     )
 
 
 def _words_of_verdicts(limits: Limits) -> str:
     """Return the meanings of the verdicts, for captions."""
     return (
-        f"{SIMILAR} ({rule_in_short(limits)}), {LOST} (as accurate, but fewer are identified), "
-        f"{NOT_MATCHED} (more accuracy is lost), {UNDECIDED} (not "
-        "certain at 95 percent, or a flaw, such as a training that had not converged)"
+        f"{SIMILAR} ({rule_in_short(limits)}), {LOST} (as accurate, fewer identified), "
+        f"{NOT_MATCHED} (more accuracy lost), {UNDECIDED} (none of these certain at 95 percent)"
     )
 
 
@@ -121,9 +130,10 @@ def figure_of(
         of_quantities: dict[str, Panel] = {}
         for name in IN_MAIN_FIGURE:
             matrix = pivot(rows, partial(known, name=name))
-            of_quantities[QUANTITIES[name].title] = heat_map(
+            of_quantities[title_of_map(name)] = heat_map(
                 name, matrix, limits, end_accuracy=end_accuracy
             )
+        of_quantities["verdict"] = verdict_map(shares_of_verdicts(rows), limits)
         heading = title if len(rows_of_title) > 1 else ""
-        panels[heading] = of_quantities | verdict_map(rows, limits)
+        panels[heading] = of_quantities
     return maps_figure(panels, labels=STITCHED, caption=caption)

@@ -1,32 +1,40 @@
 """The report of a verdict: tables, maps of each method, and a paragraph of computed sentences."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
-from src.choices import on_lost_positions
+from src.choices import WITH_POSITIONS, on_lost_positions
 from src.choices.scores import SCORES
 from src.choices.stitching import FORMS
 from src.collected.between_groups import SHARE, GroupComparison, compared_rows
-from src.collected.groups import CLASS_CONTROL, FRESH_FRONT, SELF
+from src.collected.groups import CLASS_CONTROL, FRESH_FRONT, SELF, Names
 from src.collected.sections import Section, by_groups, titled_in_figures
 from src.ground.console import decimals, result, table
 from src.ground.files import write_text
 from src.ground.grouping import grouped
 from src.ground.user_code import title_of as title_of_code
 from src.ground.user_code import titles_in
-from src.reports.captions import common
+from src.reports.captions import common, describe_stitches_by
 from src.reports.grid_figures import labels_of
 from src.reports.group_maps import SHARE_TITLE, draw_groups, title_of
 from src.reports.heat_maps import maps
 from src.reports.map_panels import HeatMap, Panel
-from src.reports.verdict_maps import IN_MAIN_FIGURE, heat_map, share_map, verdict_map
+from src.reports.verdict_maps import (
+    IN_MAIN_FIGURE,
+    heat_map,
+    shares_of,
+    shares_of_verdicts,
+    title_of_map,
+    verdict_map,
+)
 from src.reports.way_figure import draw_way
 from src.statistics.intervals import ALPHA
-from src.tables.matrices import Matrix, is_known, known, mean_of, mean_pivot, pivot
+from src.tables.experiments import Experiment
+from src.tables.matrices import is_known, known, mean_of, pivot
 from src.tables.quantities import IN_VERDICT, QUANTITIES, shown_in
 from src.tables.tables import write_table
 from src.tables.verdict_rows import AUROC, GroupRow, GroupTestRow, VerdictRow, WayRow, way_rows
@@ -96,12 +104,6 @@ def print_matrices(parts: Iterable[Section]) -> None:
             result()
 
 
-def shares_of(word: str, rows: Sequence[VerdictRow]) -> Matrix:
-    """Return for each pair of layers the share of pairs of networks with a verdict, such as
-    similar."""
-    return mean_pivot(rows, lambda row: float(row.verdict == word))
-
-
 def print_groups(rows: Sequence[GroupRow]) -> None:
     """Print a table for each method: a line a pair of groups, a column a quantity."""
     columns = (SHARE, *IN_SUMMARY)
@@ -142,7 +144,8 @@ def draw(
     limits: Limits,
     *,
     title: str = "",
-    caption: str = "",
+    stitches: Sequence[Experiment] = (),
+    names: Names | None = None,
     comparison: GroupComparison | None = None,
 ) -> None:
     """Draw the maps of several verdicts, the way of each, and the maps of groups.
@@ -150,32 +153,40 @@ def draw(
     Args:
         path: of the table.
         parts: from `parts_of`.
-        title, caption: the texts above and below the figures.
+        title: the text above the figures.
+        stitches: that were judged, for captions.
+        names: of the networks, for captions; None: they are named by checkpoint and type.
         comparison: of the groups of networks; None: there is none.
     """
     rows = list(chain.from_iterable(part.rows for part in parts))
+
+    def caption_of(rows: Sequence[VerdictRow]) -> str:
+        methods = {row.method for row in rows}
+        on_stitches = describe_stitches_by(methods, stitches, names=names) if stitches else ""
+        return f"{on_stitches} {_on_positions(rows)}".strip()
+
+    def caption_of_maps(rows: Sequence[VerdictRow]) -> str:
+        return f"{caption_of(rows)} {_on_undecided(rows)}".strip()
+
     if comparison is not None and comparison.groups:
-        on_undecided = _on_undecided(compared_rows(rows, comparison.compared))
+        compared = compared_rows(rows, comparison.compared)
         draw_groups(
             path.with_name(f"{path.stem}_groups.png"),
             comparison.groups,
             comparison.tests,
             limits,
             title=title,
-            caption=f"{caption} {on_undecided}".strip(),
+            caption=caption_of_maps(compared),
         )
-    caption = f"{caption} {_on_positions(rows)}".strip()
     sections = list(chain.from_iterable(map(by_groups, parts)))
     if len(rows) > 1:
-        has_summary = any(section.is_summary for section in sections)
-        text = f"{caption} {_on_undecided(rows)}".strip() if has_summary else caption
-        _draw_maps(path, rows, sections, limits, title=title, caption=text)
+        _draw_maps(path, rows, sections, limits, title=title, caption_of=caption_of_maps)
     draw_way(
         path.with_name(f"{path.stem}_way.png"),
         {name: section.rows for name, section in titled_in_figures(sections).items()},
         limits=limits,
         title=title,
-        caption=caption,
+        caption_of=caption_of,
     )
 
 
@@ -186,7 +197,7 @@ def _draw_maps(
     limits: Limits,
     *,
     title: str,
-    caption: str,
+    caption_of: Callable[[Sequence[VerdictRow]], str],
 ) -> None:
     """Draw the maps: a column of panels a section, a line a quantity.
 
@@ -214,10 +225,14 @@ def _draw_maps(
         }
         further_maps[row_title] = _heat_maps(section, further, limits)
     labels = labels_of({name: section.rows for name, section in titled.items()})
-    maps(path.with_suffix(".png"), main_maps, labels=labels, title=title, caption=caption)
+
+    def caption_of_page(titles: Collection[str]) -> str:
+        return caption_of(list(chain.from_iterable(titled[title].rows for title in titles)))
+
+    maps(path.with_suffix(".png"), main_maps, labels=labels, title=title, caption=caption_of_page)
     if further:
         drawn = path.with_name(f"{path.stem}_numbers.png")
-        maps(drawn, further_maps, labels=labels, title=title, caption=caption)
+        maps(drawn, further_maps, labels=labels, title=title, caption=caption_of_page)
 
 
 def _heat_maps(
@@ -229,7 +244,7 @@ def _heat_maps(
     for name in names:
         matrix = mean_of(section.rows, name)
         panel = heat_map(name, matrix, limits, end_accuracy=end_accuracy)
-        panels[f"{mean}{QUANTITIES[name].title}"] = panel
+        panels[f"{mean}{title_of_map(name)}"] = panel
     return panels
 
 
@@ -251,11 +266,11 @@ def _auroc_map(section: Section, detector: str, limits: Limits) -> dict[str, Hea
 
 
 def _verdicts(section: Section, limits: Limits) -> dict[str, Panel]:
-    """Return the map of the verdicts of a section, or of the shares of similar pairs."""
+    """Return the map of the verdicts of a section, by its title."""
+    shares = shares_of_verdicts(section.rows)
     if section.is_summary:
-        shares = {word: shares_of(word, section.rows) for word in (SIMILAR, LOST, UNDECIDED)}
-        return {SHARE_TITLE: share_map(shares, limits)}
-    return verdict_map(section.rows, limits)
+        return {"verdicts": verdict_map(shares, limits, of="pairs of networks")}
+    return {"verdict": verdict_map(shares, limits)}
 
 
 def sentences(
@@ -274,7 +289,7 @@ def sentences(
         lines += _on_section(section)
     positions = _on_positions(rows)
     if positions:
-        lines.append(positions)
+        lines.append(f"{positions} {WITH_POSITIONS}")
     lines += _on_end_networks(rows)
     lines += _on_worse_fronts(rows, limits)
     for kind, (title, must) in CONTROLS.items():
@@ -303,7 +318,7 @@ def _on_undecided(rows: Sequence[VerdictRow]) -> str:
         reason.partition(":")[0].removeprefix("accurate, but ") for reason in undecided
     )
     counted = "; ".join(f"{reason}: {n:,}" for reason, n in reasons.most_common())
-    return f"Undecided, and counted as not similar: {len(undecided):,} of {len(rows):,} pairs of layers ({counted})."
+    return f"Undecided: {len(undecided):,} of {len(rows):,} stitches ({counted})."
 
 
 def _on_end_networks(rows: Sequence[VerdictRow]) -> Iterator[str]:

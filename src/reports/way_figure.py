@@ -1,7 +1,7 @@
 """The figure of the way: the share of identified images from the end layer to the output."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
@@ -16,13 +16,14 @@ from src.tables.verdict_rows import VerdictRow
 from src.verdict import Limits
 
 MAX_PANELS = 16  # on a page
+INTERVALS = {"images": "Wilson", "networks": "jackknife and Student's t"}  # over either
 RANGE = (0.5, 1.0)  # of the axis: from chance to certainty
 
 
 class TitledPanels(NamedTuple):
     """The panels under one title."""
 
-    method: str
+    rows: Sequence[VerdictRow]
     panels: list[CurvePanel]
 
 
@@ -32,7 +33,7 @@ def draw_way(
     *,
     limits: Limits,
     title: str = "",
-    caption: str = "",
+    caption_of: Callable[[Sequence[VerdictRow]], str] = lambda rows: "",
 ) -> None:
     """Draw the shares of identified images over the layers of the end network, a line a stitch.
 
@@ -43,44 +44,55 @@ def draw_way(
     Args:
         rows_of_title: the verdicts of each method and kind of networks; a title may be "". Rows with
             equal layers are averaged over pairs of networks.
+        caption_of: returns the text on the stitches of a page, in front of its caption.
     """
     titled_panels: list[TitledPanels] = []
     for row_title, rows in rows_of_title.items():
         evaluated = [row for row in rows if row.way]
         if evaluated:
             panels = _panels(", ".join(row_title.splitlines()), evaluated, limits)
-            titled_panels.append(TitledPanels(evaluated[0].method, panels))
+            titled_panels.append(TitledPanels(evaluated, panels))
     in_order = _layers_of([row for rows in rows_of_title.values() for row in rows])
     pages = _pages(titled_panels)
-    has_means = any(len({row.networks for row in rows}) > 1 for rows in rows_of_title.values())
-    mean = "mean " if has_means else ""
-    points = f"{100 * limits.tolerance:g} points"
     for number, page in enumerate(pages, start=1):
-        layers_of_page = _layers_in(page)
-        text = (
-            f"{caption} Share of the images that are identified, from the layer that is stitched into to the output: "
-            "the stitched activation is nearer to the end network's own activation of the image than to that of a "
-            f"similar image of its class (chance: 0.5). Where a line falls below {limits.identification:g}, the image "
-            "counts as lost."
-        )
-        if has_means:
-            text += " Means over the pairs of networks."
-        if any(panel.pale for panel in page):
-            text += f" Pale: {mean}penalty above {points} of accuracy."
-        text += _on_intervals(page, has_means=has_means)
+        panels = [panel for titled in page for panel in titled.panels]
+        text = f"{caption_of([row for titled in page for row in titled.rows])} {_caption(page, limits)}"
         if len(pages) > 1:
             text += f" Page {number} of {len(pages)}."
+        layers_of_page = _layers_in(panels)
         curves(
             page_of(path.with_suffix(".png"), number),
-            page,
+            panels,
             x_label="layer of the end network",
             layers=[layer for layer in in_order if layer in layers_of_page],
             lines=lines_of(chain.from_iterable(titled.panels for titled in titled_panels)),
             strong="keeps the accuracy",
-            pale=f"loses more than {points}",
+            pale=f"loses more than {_points(limits)}",
             title=title,
             caption=text.strip(),
         )
+
+
+def _points(limits: Limits) -> str:
+    """Return the tolerance as a text."""
+    return f"{100 * limits.tolerance:g} points"
+
+
+def _caption(page: Sequence[TitledPanels], limits: Limits) -> str:
+    """Return the meaning of the lines of a page."""
+    has_means = any(len({row.networks for row in titled.rows}) > 1 for titled in page)
+    panels = [panel for titled in page for panel in titled.panels]
+    text = (
+        "Share of the images that are identified, from the layer that is stitched into to the output: the stitched "
+        "activation is nearer to the end network's own activation of the image than to that of a similar image of its "
+        f"class (chance: 0.5). Where a line falls below {limits.identification:g}, the image counts as lost."
+    )
+    if has_means:
+        text += " Means over the pairs of networks."
+    if any(panel.pale for panel in panels):
+        mean = "mean " if has_means else ""
+        text += f" Pale: {mean}penalty above {_points(limits)} of accuracy."
+    return text + _on_intervals(panels, has_means=has_means)
 
 
 def _on_intervals(page: Sequence[CurvePanel], *, has_means: bool) -> str:
@@ -88,7 +100,7 @@ def _on_intervals(page: Sequence[CurvePanel], *, has_means: bool) -> str:
     kinds = []
     if any(not math.isnan(point.low) for point in points_of(page)):
         units = "networks" if has_means else "images"
-        kinds.append(f"bands: intervals of 95 percent over {units}")
+        kinds.append(f"bands: intervals of 95 percent over {units} ({INTERVALS[units]})")
     if any(math.isnan(point.low) and not math.isnan(point.lowest) for point in points_of(page)):
         kinds.append(
             "bars and open markers: fewer than four networks, from the lowest to the highest pair"
@@ -101,21 +113,31 @@ def _on_intervals(page: Sequence[CurvePanel], *, has_means: bool) -> str:
     return f" {text[0].upper()}{text[1:]}."
 
 
-def _pages(titled_panels: Sequence[TitledPanels]) -> list[list[CurvePanel]]:
+def _pages(titled_panels: Sequence[TitledPanels]) -> list[list[TitledPanels]]:
     """Return pages of panels: one page if it has room, otherwise pages of each method."""
-    parts = [list(titled_panels)]
-    if sum(len(titled.panels) for titled in titled_panels) > MAX_PANELS:
-        parts = list(grouped(titled_panels, lambda titled: titled.method).values())
-    pages: list[list[CurvePanel]] = []
+    parts = [list(titled_panels)] if titled_panels else []
+    if _n_panels(titled_panels) > MAX_PANELS:
+        parts = list(grouped(titled_panels, lambda titled: titled.rows[0].method).values())
+    pages: list[list[TitledPanels]] = []
     for part in parts:
-        page: list[CurvePanel] = []
-        for titled in part:
-            if page and len(page) + len(titled.panels) > MAX_PANELS:
+        page: list[TitledPanels] = []
+        for titled in chain.from_iterable(map(_split, part)):
+            if page and _n_panels([*page, titled]) > MAX_PANELS:
                 pages.append(page)
                 page = []
-            page = [*page, *titled.panels]
-        pages += [page[start : start + MAX_PANELS] for start in range(0, len(page), MAX_PANELS)]
+            page = [*page, titled]
+        pages.append(page)
     return pages
+
+
+def _n_panels(titled_panels: Iterable[TitledPanels]) -> int:
+    return sum(len(titled.panels) for titled in titled_panels)
+
+
+def _split(titled: TitledPanels) -> list[TitledPanels]:
+    """Return the panels under a title in parts that fit a page."""
+    starts = range(0, len(titled.panels), MAX_PANELS)
+    return [titled._replace(panels=titled.panels[start : start + MAX_PANELS]) for start in starts]
 
 
 def _layers_in(panels: Sequence[CurvePanel]) -> set[str]:

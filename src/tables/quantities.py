@@ -231,8 +231,8 @@ QUANTITIES = {
         "identification",
         VALIDITY,
         "share of the test images whose stitched activation is nearer to the end network's own "
-        "activation of the image than to that of a similar image of its class, the smallest from the "
-        "end layer to the output; ½ is chance",
+        "activation of the image than to that of a similar image of its class, at the worst layer from "
+        "the end layer to the output (chance: ½)",
         scale=(0.5, 1),
         possible=(0, 1),
         shown_in=(IN_EVALUATION, IN_VERDICT, IN_CURVES, IN_TRUTH),
