@@ -5,8 +5,10 @@ import contextlib
 import os
 import signal
 import urllib.request
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 # Several tests run at once: one thread of torch and one of numpy, also in the processes that they
 # start.
@@ -132,24 +134,55 @@ def unofficial_files(monkeypatch):
     monkeypatch.setattr(datasets.CIFAR10, "_load_meta", lambda self: None)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def render_figure():
-    """Figures of this process are made, but not rendered, which takes longer than most scripts;
-    returns what does it.
+class Drawing(NamedTuple):
+    """What makes a figure with the layout of the style, and what renders it into files."""
 
-    Their files hold the first bytes of their format. A few tests render by it, and so do processes.
+    make: Callable
+    render: Callable
+
+
+@pytest.fixture(scope="session", autouse=True)
+def drawing():
+    """Figures of this process have no layout and are not rendered, each of which takes longer than
+    most scripts; returns what does both.
+
+    Their files hold the first bytes of their format. Tests that are `laid_out` or `rendered` do it,
+    and so do processes.
     """
     from src.ground import figures
 
-    render = figures._save
+    real = Drawing(figures._styled_figure, figures._save)
+
+    def without_layout(caption):
+        figure = real.make(caption)
+        figure.set_layout_engine("none")
+        return figure
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figures, "_styled_figure", without_layout)
         patch.setattr(figures, "_save", write_beginnings)
-        yield render
+        yield real
 
 
 def write_beginnings(figure, path: Path) -> None:
     write_bytes(path.with_suffix(".png"), commands.PNG)
     write_bytes(path.with_suffix(".pdf"), commands.PDF)
+
+
+@pytest.fixture
+def laid_out(monkeypatch, drawing):
+    """Figures have the layout of the style: no panel collapses, and what is drawn has its place."""
+    from src.ground import figures
+
+    monkeypatch.setattr(figures, "_styled_figure", drawing.make)
+
+
+@pytest.fixture
+def rendered(monkeypatch, drawing, laid_out):
+    """Figures are laid out and written as images."""
+    from src.ground import figures
+
+    monkeypatch.setattr(figures, "_save", drawing.render)
 
 
 @pytest.fixture

@@ -110,7 +110,7 @@ def test_unfinished_and_damaged_runs_are_skipped_and_named(tmp_path):
     assert [row["folder"] for row in read_csv("n/grid.csv")] == [whole.name]
 
 
-def test_two_folders_are_compared(tmp_path, drawn_figures):
+def test_two_folders_are_compared(tmp_path, drawn_figures, laid_out):
     for source in TRAINED:
         copy_run(source, tmp_path / "one" / source.name)
         copy_run(source, tmp_path / "other" / source.name, accuracy=0.5)

@@ -108,7 +108,7 @@ def test_measures_of_all_tables_are_scored(planted):
     assert baselines == {f"{kind} difference" for kind in kinds}
 
 
-def test_figure_table_and_sentences(planted, drawn_figures):
+def test_figure_table_and_sentences(planted, drawn_figures, laid_out):
     said = run(
         SCRIPT, "all", "networks.csv", *ON_DIGITS[:2], "-gpu", "-1", "-o", "again.csv", cwd=planted
     ).out

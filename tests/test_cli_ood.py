@@ -315,7 +315,7 @@ def test_detectors_that_need_no_training(workplace, copied, networks):
     assert float(row["auroc"]) == pytest.approx(ood_metrics(of_others, saved).auroc, abs=1e-3)
 
 
-def test_every_experiment_of_a_folder_is_evaluated(workplace, drawn_figures):
+def test_every_experiment_of_a_folder_is_evaluated(workplace, drawn_figures, laid_out):
     """Two experiments on the same pairs have a matrix each, and rows that say which is which."""
     folder = workplace / "results" / "both"
     for name in ("dm", "ranks"):

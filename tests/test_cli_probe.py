@@ -89,7 +89,7 @@ def test_prints_and_writes_all_layers_and_ranks(probe, digit_networks):
         assert (row["model_type"], row["dataset"], row["n_images"]) == (MODEL, "digits", "120")
 
 
-def test_rank_0_is_the_full_rank_and_the_figure_says_what_it_shows(probe, drawn_figures):
+def test_rank_0_is_the_full_rank_and_the_figure_says_what_it_shows(probe, drawn_figures, laid_out):
     found = parse_probes(probe("-l", "all", "-e", "0", "-ranks"))
     assert len(found) == 8 and all(list(ranks) == ["None"] for ranks in found.values())
     assert not list(Path().iterdir())  # without -o

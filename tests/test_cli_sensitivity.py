@@ -132,7 +132,7 @@ def test_probes_at_full_rank_alone_have_no_curve(tables, drawn_figures):
     assert says(err, "warning: no curve", "linear probe at x", "full rank only")
 
 
-def test_draws_a_panel_for_each_layer_with_a_caption(tables, drawn_figures):
+def test_draws_a_panel_for_each_layer_with_a_caption(tables, drawn_figures, laid_out):
     run(FIGURE, *tables, "-o", "both.png")
     run(FIGURE, *tables, "-l", "x", "-other", "y", "-o", "one.pdf", "--title", "Layer x")
     both, one = drawn_figures["both.png"], drawn_figures["one.png"]

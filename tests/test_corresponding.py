@@ -120,7 +120,7 @@ def test_framed_layers_correspond():
 
 
 def test_layers_of_a_table_of_similarity_are_framed_within_one_architecture(
-    tmp_path, drawn_figures
+    tmp_path, drawn_figures, laid_out
 ):
     """Files of features of different networks are of one type, but of two architectures."""
     for kind, second, are_framed in (

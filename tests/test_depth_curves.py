@@ -140,7 +140,7 @@ def test_groups_of_a_list_have_a_line_each(folder, drawn_figures):
     )
 
 
-def test_twelve_panels_stand_on_a_page(folder, drawn_figures):
+def test_twelve_panels_stand_on_a_page(folder, drawn_figures, laid_out):
     """Groups of 3 quantities and 3 measures; one measure alone; and what has only zeros."""
     run(SCRIPT, "all", "--curves", "--networks", "list.csv", "-o", "p.csv", cwd=folder)
     rows = []
@@ -205,7 +205,9 @@ def test_groups_without_layers_of_the_same_name_are_named(tmp_path, drawn_figure
     assert says(err, "layers correspond: l → k") and "k → l" not in err
 
 
-def test_networks_of_other_architectures_have_curves_over_relative_depth(tmp_path, drawn_figures):
+def test_networks_of_other_architectures_have_curves_over_relative_depth(
+    tmp_path, drawn_figures, laid_out
+):
     """Deep networks have six layers, shallow ones three of other names; the accuracy of a stitch is
     the place of its front layer in tenths."""
     depths = {

@@ -24,6 +24,7 @@ from src.tables.matrices import Matrix
 from src.verdict import VERDICTS, Limits
 from tests.commands import PDF, PNG, caption_of, error_line, says
 
+pytestmark = pytest.mark.usefixtures("laid_out")
 AXES = Labels("front layer", "end layer")
 LAYERS = [f"layer{i}.{j}" for i in range(1, 5) for j in range(2)]
 METHODS = ("direct matching", "repair matching", "covariance matching", "task loss matching")
@@ -34,11 +35,6 @@ SIGNS = {
 }
 COLUMN_CM = 8.5
 PAGE_CM = 17
-
-
-@pytest.fixture
-def rendered(render_figure, monkeypatch):
-    monkeypatch.setattr(figures, "_save", render_figure)
 
 
 def of_layers(*values: list) -> Matrix:

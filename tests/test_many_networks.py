@@ -209,7 +209,7 @@ def test_a_list_must_be_readable_and_unlisted_networks_are_named_by_path(folder,
     assert not (folder / "w_group_tests.csv").exists()
 
 
-def test_figures_name_users_types_without_their_paths(tmp_path, drawn_figures):
+def test_figures_name_users_types_without_their_paths(tmp_path, drawn_figures, laid_out):
     types = dict.fromkeys("abc", "/home/me/nets.py:cnn") | dict.fromkeys(
         "def", "/home/me/nets.py:mlp"
     )

@@ -157,9 +157,8 @@ def rounded(text: str) -> str:
     return f"{float(text):.4f}"
 
 
-def test_the_page_needs_nothing_else(tmp_path, render_figure, monkeypatch):
+def test_the_page_needs_nothing_else(tmp_path, rendered):
     """All addresses are data or places in the page; every figure has its width and its caption."""
-    monkeypatch.setattr(figures, "_save", render_figure)
     write_results(tmp_path)
     page = page_of(tmp_path, "results", "--title", "Two networks", with_figures=True)
     assert all(address.startswith(("data:", "#")) for address in page.addresses)
@@ -202,7 +201,7 @@ def test_how_it_was_made(tmp_path):
     assert page.rows("The images")[0]["fingerprint (SHA-256)"] == "c" * 64
 
 
-def test_groups_and_similarities_of_many_networks(tmp_path, render_figure, monkeypatch):
+def test_groups_and_similarities_of_many_networks(tmp_path, drawing, monkeypatch):
     """Of a folder of misc/all_pairs.py: means over pairs of networks, and the groups of the list."""
     networks = ["name,path,type,group"]
     for name in "abcd":
@@ -225,7 +224,7 @@ def test_groups_and_similarities_of_many_networks(tmp_path, render_figure, monke
     with figures.left_out():
         run("misc/verdict.py", *folders, *options, "-o", "verdict.csv", cwd=tmp_path)
     blank = pytest.importorskip("matplotlib.figure").Figure((3, 1))  # is quickly rendered
-    monkeypatch.setattr(figures, "_save", lambda figure, path: render_figure(blank, path))
+    monkeypatch.setattr(figures, "_save", lambda figure, path: drawing.render(blank, path))
     page = page_of(tmp_path, "all", *options, with_figures=True)
     captions = [str(image["alt"]) for image in page.images]
     assert any("No test of the groups can reach p = 0.05" in caption for caption in captions)

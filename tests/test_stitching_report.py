@@ -240,7 +240,9 @@ def test_a_figure_of_more_than_twelve_means_says_so(tmp_path, drawn_figures, cap
     assert len(printed_matrices(rows)) == 13
 
 
-def test_the_caption_says_which_experiments_a_figure_shows(tmp_path, drawn_figures, capsys):
+def test_the_caption_says_which_experiments_a_figure_shows(
+    tmp_path, drawn_figures, laid_out, capsys
+):
     """A column of panels each, of at most twelve panels."""
     panels = {}
     for number in range(7):

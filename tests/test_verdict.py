@@ -554,7 +554,7 @@ def two_methods(tmp_path):
     return tmp_path
 
 
-def test_script_writes_table_sentences_and_maps(two_methods, drawn_figures):
+def test_script_writes_table_sentences_and_maps(two_methods, drawn_figures, laid_out):
     out, err = run(
         SCRIPT, "dm", "tlm", "-sim", "s.csv", "-o", "out/v.csv", "--verbose", cwd=two_methods
     )
@@ -614,7 +614,7 @@ def test_ways_of_unlike_end_networks_have_axes_of_their_own_on_one_page(tmp_path
     assert "v_way_2.png" not in drawn_figures
 
 
-def test_a_page_of_the_way_has_one_method_where_all_do_not_fit(tmp_path, drawn_figures):
+def test_a_page_of_the_way_has_one_method_where_all_do_not_fit(tmp_path, drawn_figures, laid_out):
     numbers = [str(number) for number in range(way_figure.MAX_PANELS)]
     for number in numbers:
         write_run(tmp_path, number, n_right=945, end_layer=f"y{number}")
