@@ -16,7 +16,7 @@ def parser() -> cli.Parser:
         "print both matrices and the difference, second minus first."
     )
     add = options.add_argument
-    add("source_dir", help="folder of stitching runs")
+    add("source_dir", help="folder of stitching runs; a folder above them is taken with -r")
     add(
         "other_dir",
         nargs="?",
@@ -134,11 +134,12 @@ def measured_in(args):
     """Return the newest runs, the rows of similarity, the names of the networks, and which layers
     correspond, for reports over all pairs of networks below a folder."""
     from src.collected.corresponding import correspondence_of
+    from src.runs.evaluations import read_evaluated_runs
     from src.runs.folders import newest_runs
     from src.tables.image_records import refuse_several, warn_of_several
 
     source_dir = Path(args.source_dir)
-    runs = newest_runs(runs_of(source_dir, recursive=True, may_lack=True))
+    runs = newest_runs(read_evaluated_runs([source_dir], recursive=True))
     similarities = similarities_of(source_dir)
     refuse_several(similarities, source_dir)
     warn_of_several([*(run.row for run in runs), *similarities])
@@ -201,6 +202,7 @@ def compare_folders(args) -> None:
     """Print and write the accuracies of two folders, and their difference."""
     from src.ground.errors import UserError
     from src.reports.grid_tables import compare
+    from src.runs.evaluations import read_evaluated_runs
     from src.runs.folders import newest_runs
 
     if args.networks:
@@ -208,7 +210,8 @@ def compare_folders(args) -> None:
     folders = [str(Path(args.source_dir)), str(Path(args.other_dir))]
     rows_of_folders = []
     for folder in folders:
-        runs = newest_runs(runs_of(Path(folder), recursive=args.recursive, may_lack=False))
+        runs = newest_runs(read_evaluated_runs([folder], recursive=args.recursive))
+        refuse_empty(Path(folder), runs)
         rows_of_folders.append([run.row for run in runs])
     path = Path(args.output) if args.output else None
     compare(folders, rows_of_folders, path, title=args.title)
@@ -216,12 +219,17 @@ def compare_folders(args) -> None:
 
 def collect_accuracies(args) -> None:
     """Print the matrices of a folder, and write its tables."""
-    from src.runs.folders import newest_runs
+    from src.runs.evaluations import read_evaluated_runs
+    from src.runs.folders import folders_meant, newest_runs
     from src.tables.image_records import warn_of_several
 
     source_dir = Path(args.source_dir)
+    if folders_meant(source_dir) != [source_dir]:
+        args.recursive = True
     similarities = similarities_of(source_dir) if args.recursive else []
-    runs = runs_of(source_dir, recursive=args.recursive, may_lack=bool(similarities))
+    runs = read_evaluated_runs([source_dir], recursive=args.recursive)
+    if not similarities:
+        refuse_empty(source_dir, runs)
     newest = newest_runs(runs)
     warn_of_several([*(run.row for run in runs), *similarities])
     names = names_of(args, newest, similarities)
@@ -297,31 +305,15 @@ def write_accuracies(args, path: Path, runs, newest, names) -> None:
     note(f"wrote {intervals}")
 
 
-def runs_of(source_dir: Path, *, recursive: bool, may_lack: bool):
-    """Return the finished runs of a folder, oldest first; warn of skipped folders.
-
-    Args:
-        recursive: read the runs in all folders below as well, with their evaluations.
-        may_lack: a folder without runs is no error.
-    """
-    from src.ground.console import warn
+def refuse_empty(source_dir: Path, runs) -> None:
+    """Raise a UserError if a folder gave no runs."""
     from src.ground.errors import UserError
-    from src.runs.evaluations import with_evaluations
-    from src.runs.folders import folders_of_runs, read_runs, warn_of_weights
 
-    runs, skipped = read_runs(source_dir, recursive=recursive)
-    warn_of_weights(runs)
-    for reason in skipped:
-        warn(f"skipped: {reason}")
-    if not runs and not may_lack:
-        is_above = folders_of_runs(source_dir)
-        remedy = (
-            "the folders below it do: give -r"
-            if is_above
-            else "give the folder that holds their folders"
+    if not runs:
+        raise UserError(
+            f"{source_dir} holds no finished stitching run; give the folder that holds their folders, or a folder "
+            "above it"
         )
-        raise UserError(f"{source_dir} holds no finished stitching run; {remedy}")
-    return with_evaluations(runs) if recursive else runs
 
 
 def similarities_of(source_dir: Path):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from misc.collect_results import names_of, rows_of_similarity, runs_of, tables_of_similarity
+from misc.collect_results import names_of, rows_of_similarity, tables_of_similarity
 from misc.verdict import add_judging, limits_of
 from src import cli
 
@@ -105,13 +105,13 @@ def results_of(args) -> Results:
     """Return the newest runs below all folders, the rows of all tables of similarity with the paths
     of these tables, and the names of the networks."""
     from src.ground.errors import UserError
+    from src.runs.evaluations import read_evaluated_runs
     from src.runs.folders import newest_runs
     from src.tables.image_records import warn_of_several
 
-    runs = []
+    runs = read_evaluated_runs(args.source_dirs)
     tables = list(map(Path, args.similarity))
     for folder in map(Path, args.source_dirs):
-        runs += runs_of(folder, recursive=True, may_lack=True)
         tables += tables_of_similarity(folder)
     similarities = rows_of_similarity(tables)
     if not runs and not similarities:

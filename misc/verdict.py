@@ -18,7 +18,8 @@ def parser() -> cli.Parser:
     add(
         "source_dirs",
         nargs="+",
-        help="folders of stitching runs, which exec_eval_stitcher_ood.py has evaluated; else no pair is similar",
+        help="folders of stitching runs, or above them, such as results/DIR of misc/all_pairs.py; which "
+        "exec_eval_stitcher_ood.py has evaluated, else no pair is similar",
     )
     add(
         "-sim",
@@ -139,7 +140,6 @@ def give_verdict(args) -> None:
 def read_results(args) -> tuple:
     """Return the runs with their evaluations, and the similarities; warn of changed weights and of
     results on different images."""
-    from src.runs.folders import warn_of_weights
     from src.runs.weights import warn_of_earlier
     from src.tables.image_records import warn_of_several
     from src.tables.similarity_rows import SimilarityRow
@@ -147,7 +147,6 @@ def read_results(args) -> tuple:
 
     runs = read_folders(args.source_dirs)
     similarities = [row for path in args.similarity for row in read_table(path, SimilarityRow)]
-    warn_of_weights(runs)
     warn_of_earlier((row.networks for row in similarities), kind="row")
     warn_of_several([*(run.row for run in runs), *similarities])
     return runs, similarities
@@ -164,32 +163,27 @@ def check_similarities(similarities, verdicts) -> None:
 
 
 def read_folders(folders):
-    """Return the runs of all folders with their evaluations; warn of skipped runs, and note folders
-    that were not evaluated."""
-    from src.ground.console import listed, note, warn
+    """Return the runs of all folders with their evaluations; note folders that were not evaluated."""
+    from src.ground.console import listed, note
     from src.ground.errors import UserError
-    from src.runs.evaluations import with_evaluations
-    from src.runs.folders import read_runs
+    from src.ground.grouping import grouped
+    from src.runs.evaluations import read_evaluated_runs
 
-    runs = []
-    unevaluated = []
-    for folder in folders:
-        runs_of_folder, skipped = read_runs(folder)
-        evaluated_runs = with_evaluations(runs_of_folder)
-        runs += evaluated_runs
-        for reason in skipped:
-            warn(f"skipped: {reason}")
-        if runs_of_folder and not any(run.way for run in evaluated_runs):
-            unevaluated.append(str(folder))
+    runs = read_evaluated_runs(folders)
+    if not runs:
+        raise UserError(
+            f"{', '.join(folders)}: no finished stitching run; give folders that hold their folders, or folders above "
+            "these, such as results/DIR"
+        )
+    unevaluated = [
+        folder
+        for folder, runs_of_folder in grouped(runs, lambda run: run.folder.parent).items()
+        if not any(run.way for run in runs_of_folder)
+    ]
     if unevaluated:
         note(
             f"{listed(unevaluated, n=2)}: identification was not measured, so no stitch can be similar; "
             "run exec_eval_stitcher_ood.py FOLDER -d DATA --detector mahalanobis"
-        )
-    if not runs:
-        raise UserError(
-            f"{', '.join(folders)}: no finished stitching run; give folders that hold their folders, such as "
-            "results/DIR, or results/DIR/METHOD/*/ of misc/all_pairs.py"
         )
     return runs
 

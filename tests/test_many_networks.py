@@ -15,6 +15,7 @@ from src.collected.measured import MeasuredLayer, MeasuredValue
 from src.collected.named_networks import NamedNetwork, named_networks
 from src.collected.verdicts import judge_runs
 from src.ground import figures
+from src.runs.evaluations import read_evaluated_runs
 from src.runs.network_pairs import CLASS_CONTROLS
 from src.runs.trained_with import training_of
 from src.tables.network_list import ListedNetwork, as_listed
@@ -92,6 +93,19 @@ def test_one_matrix_a_quantity_whatever_the_number_of_networks(folder, drawn_fig
         SCRIPT, *folders(), "--networks", "list.csv", "-o", "v.csv", "--verbose", cwd=folder
     ).out
     assert says(out, "direct matching", "c0 → n1: x -> x: similar", "0.9410")
+
+
+def test_a_folder_stands_for_its_runs_or_without_any_for_all_below(folder):
+    runs = read_evaluated_runs(folder / name for name in folders())
+    assert len(runs) == 120
+    for given in ([folder], [folder, folder / "c0-c1"]):
+        assert {run.folder for run in read_evaluated_runs(given)} == {run.folder for run in runs}
+    write_run(folder / "c0-c1" / "deeper", "0", n_right=900)
+    assert len(read_evaluated_runs([folder / "c0-c1"])) == 4
+    assert len(read_evaluated_runs([folder / "c0-c1"], recursive=True)) == 5
+    above = run(COLLECT, folder, cwd=folder).out
+    assert above == run(COLLECT, folder, "-r", cwd=folder).out
+    assert len(read_csv(folder / "grid.csv")) == 121
 
 
 def test_groups_are_compared_by_permuting_networks(folder, drawn_figures):

@@ -4,14 +4,15 @@ This module does not import torch.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from src.ground.console import warn, warn_once
-from src.runs.folders import StitchingRun
+from src.runs.folders import StitchingRun, folders_meant, read_runs, warn_of_weights
 from src.tables.evaluation_rows import (
     EvaluationRow,
     IdentificationRow,
@@ -22,6 +23,30 @@ from src.tables.evaluation_rows import (
 )
 from src.tables.experiments import StitchResult
 from src.tables.image_records import are_same
+
+
+def read_evaluated_runs(
+    source_dirs: Iterable[str | Path], *, recursive: bool = False
+) -> list[StitchingRun]:
+    """Read the finished runs of folders with their evaluations; the oldest of a folder come first.
+
+    A folder that holds no run stands for all folders of runs below it. A run that two folders have
+    counts once. Warns of runs that are skipped, and of weights that have changed since.
+
+    Args:
+        recursive: read the runs below all folders, also below those that hold runs.
+    """
+    folders = list(map(Path, source_dirs))
+    if not recursive:
+        folders = list(chain.from_iterable(map(folders_meant, folders)))
+    runs = {}
+    for folder in folders:
+        runs_of_folder, skipped = read_runs(folder, recursive=recursive)
+        for reason in skipped:
+            warn(f"skipped: {reason}")
+        runs |= {run.folder.resolve(): run for run in runs_of_folder}
+    warn_of_weights(list(runs.values()))
+    return with_evaluations(list(runs.values()))
 
 
 def with_evaluations(runs: Sequence[StitchingRun]) -> list[StitchingRun]:

@@ -157,14 +157,28 @@ def read_runs(
     skipped = []
     for parent in parents:
         for path in sorted(parent.iterdir()):
-            if not path.is_dir():
-                continue
             try:
-                if RUN_NAME.fullmatch(path.name) or _is_stitch(path / "config.txt"):
+                if _is_run(path):
                     runs.append(read_run(path))
             except UserError as error:
                 skipped.append(str(error))
     return sorted(runs, key=lambda run: run.folder.name), skipped
+
+
+def folders_meant(source_dir: Path) -> list[Path]:
+    """Return the folders of runs that a folder stands for: itself if it holds runs, or if none below
+    it does; otherwise all below it, in the order of their paths."""
+    below = sorted(folders_of_runs(source_dir))
+    if not below or any(map(_is_run, source_dir.iterdir())):
+        return [source_dir]
+    return below
+
+
+def _is_run(path: Path) -> bool:
+    """Return whether a path is a folder with the name or the options of a stitching run."""
+    if not path.is_dir():
+        return False
+    return bool(RUN_NAME.fullmatch(path.name)) or _is_stitch(path / "config.txt")
 
 
 def _is_stitch(config: Path) -> bool:
