@@ -39,7 +39,7 @@ def read_evaluated_runs(
     folders = list(map(Path, source_dirs))
     if not recursive:
         folders = list(chain.from_iterable(map(folders_meant, folders)))
-    runs = {}
+    runs: dict[Path, StitchingRun] = {}
     for folder in folders:
         runs_of_folder, skipped = read_runs(folder, recursive=recursive)
         for reason in skipped:
