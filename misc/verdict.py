@@ -34,7 +34,11 @@ def parser() -> cli.Parser:
         "names instead of paths, and compare the groups",
     )
     add_judging(options)
-    add("--verbose", action="store_true", help="print a line for each pair of layers and method")
+    add(
+        "--verbose",
+        action="store_true",
+        help="print a line for each pair of layers and method, and for networks of several architectures the matrices",
+    )
     add(
         "-o",
         "--output",
@@ -107,10 +111,13 @@ def give_verdict(args) -> None:
         result()
     sections = sections_of(verdicts)
     parts = parts_of(sections)
-    verdict_report.print_matrices(parts)
     if groups:
         verdict_report.print_groups(groups)
         note_on_layers(groups)
+    if args.verbose or len(parts) == len(sections) or len(names) == 2:
+        verdict_report.print_matrices(parts)
+    else:
+        note("--verbose also prints matrices of layers, for each method and pair of architectures")
     if untested:
         note(f"groups that cannot be tested: {listed(untested, n=1)}")
     sentences = verdict_report.sentences(verdicts, sections, limits, tests)

@@ -80,7 +80,10 @@ def test_verdicts_have_a_matrix_for_each_pair_of_architectures(tmp_path):
             end_model_type=kinds[end],
         )
     folders = sorted((tmp_path / "all").iterdir())
-    out, _ = run("misc/verdict.py", *folders, "-o", "v.csv", cwd=tmp_path)
+    out, err = run("misc/verdict.py", *folders, "-o", "v.csv", cwd=tmp_path)
+    assert out.startswith("groups") and "share of similar pairs, direct" not in out
+    assert says(err, "--verbose", "pair of architectures")
+    out, _ = run("misc/verdict.py", *folders, "-o", "v.csv", "--verbose", cwd=tmp_path)
     titles = [line for line in out.splitlines() if line.startswith("share of similar pairs")]
     assert [title.split(", ")[2:] for title in titles] == [
         ["resnet18 → resnet18", "2 pairs of networks"],

@@ -89,10 +89,11 @@ def print_matrices(parts: Iterable[Section]) -> None:
         parts: from `parts_of`.
     """
     for section in parts:
+        title = titles_in(section.title)
         if section.is_summary:
             mean = "mean "
             names: Collection[str] = IN_SUMMARY
-            table(f"{SHARE_TITLE}, {section.title}", *shares_of(SIMILAR, section.rows))
+            table(f"{SHARE_TITLE}, {title}", *shares_of(SIMILAR, section.rows))
             result()
         else:
             mean = ""
@@ -100,7 +101,7 @@ def print_matrices(parts: Iterable[Section]) -> None:
         rows = section.rows
         matrices = {name: mean_of(rows, name) for name in names if is_known(rows, name)}
         for name, matrix in matrices.items():
-            table(f"{mean}{QUANTITIES[name].title}, {section.title}", *matrix)
+            table(f"{mean}{QUANTITIES[name].title}, {title}", *matrix)
             result()
 
 
@@ -374,7 +375,7 @@ def rule(limits: Limits) -> str:
 
 def _on_section(section: Section) -> Iterator[str]:
     """Yield the sentences on the verdicts of a section."""
-    title = section.title
+    title = titles_in(section.title)
     rows = section.rows
     counts = Counter(row.verdict for row in rows)
     first, *rest = (f"{counts[name]} {name}" for name in VERDICTS)
