@@ -8,6 +8,7 @@ finished pairs are skipped."""
 import argparse
 import hashlib
 import itertools
+import shlex
 import sys
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from misc.pairs import (
     run_units,
     similarity_unit,
     stitching_unit,
+    typed_path,
     with_record,
 )
 from src import cli
@@ -213,6 +215,22 @@ def work(args) -> None:
     aside = stale_name() if args.redo_changed else ""
     with figures.left_out(args.no_figures):
         run_units(unfinished, session, aside=aside)
+    note(f"for the verdicts and a page with all results:\n{next_commands(args)}")
+
+
+def next_commands(args) -> str:
+    """Return the line of bash that judges the stitches and reports on all results."""
+    results = str(Path("results", args.save_dir))
+    name = Path(args.save_dir).name
+    outputs = {"verdict": f"{name}_verdict.csv", "report": f"{name}.html"}
+    if not methods_of(args):
+        del outputs["verdict"]
+    commands = []
+    for script, output in outputs.items():
+        path = typed_path(ROOT / "misc" / f"{script}.py")
+        words = ["python", path, results, "--networks", args.networks, "-o", output]
+        commands.append(shlex.join(words))
+    return " && ".join(commands)
 
 
 def session_of_many(device):

@@ -56,11 +56,15 @@ class Call(NamedTuple):
 
     @property
     def command(self) -> list[str]:
-        """The equivalent command line; a script below the working folder has a relative path."""
-        script = str(self.script.__file__)
-        relative = os.path.relpath(script)
-        path = script if relative.startswith("..") else relative
+        """The equivalent command line."""
+        path = typed_path(Path(str(self.script.__file__)))
         return [path, *parser_of(self.script).words(self.options)]
+
+
+def typed_path(script: Path) -> str:
+    """Return the path of a script as a user types it: relative if it is below the working folder."""
+    relative = os.path.relpath(script)
+    return str(script) if relative.startswith("..") else relative
 
 
 @functools.cache  # units by the hundred share it

@@ -4,6 +4,7 @@ between groups, and one network at two epochs."""
 import itertools
 import json
 import re
+import shlex
 from dataclasses import replace
 
 import pytest
@@ -20,7 +21,17 @@ from src.runs.network_pairs import CLASS_CONTROLS
 from src.runs.trained_with import training_of
 from src.tables.network_list import ListedNetwork, as_listed
 from src.tables.network_names import NetworkName
-from tests.commands import ON_DIGITS, caption_of, error_line, parse_matrix, read_csv, run, says
+from tests.commands import (
+    ON_DIGITS,
+    ROOT,
+    caption_of,
+    error_line,
+    parse_matrix,
+    parser_of,
+    read_csv,
+    run,
+    says,
+)
 from tests.conftest import few_images
 from tests.written_runs import runs_of, write_evaluation, write_run
 
@@ -443,7 +454,8 @@ def test_a_note_says_that_groups_are_compared_at_different_layers(tmp_path):
 
 
 def test_do_networks_of_noisy_labels_stitch_to_clean_ones(in_tmp_path):
-    """Answered by commands alone, as in the README: training, all pairs, verdict."""
+    """Answered by commands alone, as in the README: training, all pairs, and the line that they end
+    with: verdict and page."""
     train = ["small_cnn", *ON_DIGITS, "-e", "1", "-b", "50"]
     lines = ["name,path,type,group"]
     with few_images(200, n_test=80):
@@ -455,17 +467,21 @@ def test_do_networks_of_noisy_labels_stitch_to_clean_ones(in_tmp_path):
         (in_tmp_path / "groups.csv").write_text("\n".join(lines))
         options = ["--methods", "pinv", "-n", "60", "--no-similarity", "--no-figures"]
         layers = ["pool3,pool4", "rc2c_pre"]
-        run("misc/all_pairs.py", "groups.csv", *layers, *ON_DIGITS, *options, "-dir", "noise")
-    folders = sorted(
-        str(path) for path in in_tmp_path.glob("results/noise/pinv/*") if path.is_dir()
-    )
-    out, _ = run(SCRIPT, *folders, "--networks", "groups.csv", "-o", "noise.csv")
+        said = run(
+            "misc/all_pairs.py", "groups.csv", *layers, *ON_DIGITS, *options, "-dir", "noise"
+        )
+    judging, reporting = said.err.splitlines()[-1].split(" && ")
+    for script, command in ((SCRIPT, judging), ("misc/report.py", reporting)):
+        python, path, *words = shlex.split(command)
+        assert python == "python" and path == str(ROOT / script)
+        assert parser_of(script).parse_args(words).source_dirs == ["results/noise"]
+    out, _ = run(SCRIPT, *shlex.split(judging)[2:])
     assert says(out, "share of similar pairs", "direct matching", "6 pairs of networks")
     assert "noisy → clean (2) " in out and says(out, "2 pairs of layers", "same name")
     (test,) = (
         row
-        for row in read_csv("noise_group_tests.csv")
+        for row in read_csv("noise_verdict_group_tests.csv")
         if (row["quantity"], row["across"]) == ("identification", "noisy → clean")
     )
     assert (test["within"], test["n_labelings"]) == ("clean → clean", "3")
-    assert len(read_csv("noise.csv")) == 24
+    assert len(read_csv("noise_verdict.csv")) == 24

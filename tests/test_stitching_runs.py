@@ -123,8 +123,9 @@ def test_a_finished_run_of_the_public_code_is_finished(layer, tmp_path, capsys):
     options = options_of() | written
     layers = {pair: layer}
     assert not resumed(tmp_path, layers, options).layers
-    with pytest.raises(UserError, match="learning_rate was"):
-        resumed(tmp_path, layers, options | {"learning_rate": 7})
+    assert not resumed(tmp_path, layers, options | {"learning_rate": 7}).layers  # of no training
+    with pytest.raises(UserError, match="batch_size was"):
+        resumed(tmp_path, layers, options | {"batch_size": 7})
     assert resumed(tmp_path, layers, options | {"seed": 7}).layers == layers
     assert resumed(tmp_path, layers, options | {"objective": "hint"}).layers == layers
 

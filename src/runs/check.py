@@ -11,7 +11,7 @@ from torch import nn
 
 from src.choices import AUTO, STITCHING_TYPES, Options
 from src.choices.stitching import FORMS
-from src.ground.console import listed, note, warn
+from src.ground.console import listed, note, warn, warn_once
 from src.ground.errors import UserError
 from src.models import Network
 from src.models.calls import OUTPUT
@@ -109,7 +109,7 @@ def _warn_of_options_of_other_inits(options: Options) -> None:
         inits_by_option["--pinv-cutoff"] = [name for name, form in FORMS.items() if form.cuts_off]
     for option, inits in inits_by_option.items():
         if options["init"] not in inits:
-            warn(f"{option} counts with -i {', '.join(inits)} only")
+            warn_once(f"{option} counts with -i {', '.join(inits)} only")
 
 
 def _warn_of_high_ranks(options: Options, layers: Mapping[Pair, StitchingLayer]) -> None:

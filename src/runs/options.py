@@ -35,6 +35,16 @@ FREE = (
     "style",
 )
 
+# Options of a training: without epochs they change nothing
+OF_TRAINING = (
+    "optimizer",
+    "learning_rate",
+    "weight_decay",
+    "scheduler",
+    "reduce_lr_epochs",
+    "grad_clip",
+)
+
 # Values of this suite for the options that the public code writes as "" or 0
 EMPTY: Options = {
     "scheduler": "none",
@@ -63,12 +73,15 @@ def read_options(path: Path) -> Options:
 def differences(before: Options, now: Options) -> str:
     """Describe how the options of two runs differ; "" if all common options agree.
 
-    Options in `FREE` may differ. So may the content of files (`..._sha256`): `changes` compares
-    weights and images.
+    Options in `FREE` may differ, and without epochs options in `OF_TRAINING`. So may the content of
+    files (`..._sha256`): `changes` compares weights and images.
     """
+    free: tuple[str, ...] = FREE
+    if before.get("n_epochs") == now.get("n_epochs") == 0:
+        free += OF_TRAINING
     texts = []
     for name, value in before.items():
-        is_compared = name in now and name not in FREE and not name.endswith("_sha256")
+        is_compared = name in now and name not in free and not name.endswith("_sha256")
         if is_compared and not _agree(name, before, now):
             texts.append(f"{name} was {reprlib.repr(value)}, now {now[name]!r}")
     return ", ".join(texts)
