@@ -148,6 +148,20 @@ def run_process(
     return Output(done.stdout, done.stderr)
 
 
+def run_module(name: str, *arguments: Any, cwd: Path | str, timeout: int = 600) -> str:
+    """Run a module of the tests as a process of its own, in a folder; returns what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"tests.{name}", *map(str, arguments)],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 def stitch(
     front: str, end: str, *arguments: Any, networks, types=(MODEL, MODEL), kind="rc2c_pre"
 ) -> Stitches:

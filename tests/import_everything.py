@@ -27,7 +27,7 @@ def global_state() -> dict:
         "environment": dict(os.environ),
         "matplotlib": dict(matplotlib.rcParams),
         "numpy": [str(np.geterr()), str(np.get_printoptions())],
-        "random numbers": [torch.get_rng_state().tolist(), str(np.random.get_state())],
+        "random numbers": [torch.get_rng_state().tolist(), np.random.get_state()[1].tolist()],
         "torch": [
             torch.backends.cudnn.allow_tf32,
             torch.backends.cudnn.benchmark,

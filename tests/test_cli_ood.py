@@ -80,7 +80,7 @@ def workplace(networks, tmp_path_factory):
         patch.chdir(folder)
         stitch(networks, "dm")
         stitch(networks, "ranks", "--front-stitch-rank", "2")
-        with few_images(64):
+        with few_images(32):
             run(TRAIN, *detector(networks, "pool1", "d"))
             run(TRAIN, *detector(networks, "pool2", "d2"))  # no stitch ends at that layer
     return folder

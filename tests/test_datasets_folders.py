@@ -1,5 +1,5 @@
-"""A user's folders of images: what `dataset.yaml` says, labels, both ways of decoding, and clear
-errors."""
+"""A user's folders of images: what `dataset.yaml` says, labels, both ways of decoding, other systems
+than Linux, and clear errors."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from src.datasets import Loading, dataset_info, folders, load_dataset
 from src.datasets.base import ImageSet
 from src.datasets.decoded import DecodedImageSet, _Decoder
 from src.ground.errors import UserError
-from tests.commands import says
+from tests.commands import names_in, run_module, says
 from tests.tiny_datasets import collect, write_folder
 
 ONE_CLASS = {"classes": ("ant",)}
@@ -204,6 +204,23 @@ def test_classes_in_their_order_of_which_some_may_be_missing(tmp_path):
     assert load(tmp_path, train=True).labels.tolist() == [3, 3, 2, 2, 0, 0]
     write_folder(tmp_path / "numbered", classes=("0", "1"), yaml="size: 12\nclasses: [1, 0]\n")
     assert load(tmp_path / "numbered", train=True).labels.tolist() == [1, 1, 1, 0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("method", "of_workers"),
+    [
+        pytest.param("fork", "forkserver", marks=pytest.mark.slow),
+        ("forkserver", "forkserver"),
+        pytest.param("spawn", "spawn", marks=pytest.mark.slow),
+    ],
+)
+def test_scripts_read_them_without_linux(method, of_workers, tmp_path):
+    """Whatever way Python starts processes, and without the calls that Linux alone has."""
+    methods = run_module("on_another_system", method, cwd=tmp_path).split()
+    assert len(methods) >= 6 and set(methods) == {of_workers}
+    assert "model_1.pt" in names_in(tmp_path / "m")
+    assert len(list(tmp_path.glob("results/stitch/*/metrics.json"))) == 1
+    assert (tmp_path / "results" / "all" / "similarity" / "a-b.csv").exists()
 
 
 def nothing(root: Path) -> None:

@@ -8,6 +8,7 @@ import signal
 
 import pytest
 import torch
+from torch.utils.data import dataloader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
@@ -120,7 +121,10 @@ def be_killed(images, indices, *, epoch):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def test_a_killed_worker_is_no_riddle(root):
+def test_a_killed_worker_is_no_riddle(root, monkeypatch):
+    # torch asks after its workers every 5 s
+    asking = dataloader._MultiProcessingDataLoaderIter._try_get_data
+    monkeypatch.setattr(asking, "__defaults__", (0.1,))
     dataset = load_dataset("imagenet", root, train=True, loading=Loading(1))
     dataset.changes = (be_killed,)
     with pytest.raises(UserError, match="a process that decodes images was killed .*fewer workers"):

@@ -7,8 +7,6 @@ compares the CPU with itself, to try the tests themselves."""
 
 import json
 import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -16,7 +14,7 @@ import torch
 
 from src.ground.errors import as_user_error
 from src.stitching.grid import MEMORY_SHARE, Fitting
-from tests.commands import ROOT
+from tests.commands import run_module
 
 REAL = os.environ.get("TEST_GPU", "0")
 # How often the host may wait for the GPU in a training step, and for a batch that is evaluated.
@@ -29,12 +27,7 @@ MORE = {
 
 def on_both_devices(folder, gpu: str) -> dict:
     """What the main commands gave on the CPU and on a GPU; see `on_both_devices`."""
-    words = [sys.executable, "-m", "tests.on_both_devices", "answers.json", gpu]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        words, cwd=folder, env=environment, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stderr
+    run_module("on_both_devices", "answers.json", gpu, cwd=folder)
     return json.loads((folder / "answers.json").read_text())
 
 

@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from src import __version__
+from tests.commands import run_module
 
 ROOT = Path(__file__).parents[1]
 
@@ -81,6 +82,10 @@ def test_no_imports_form_a_circle():
         imported += [module.rpartition(".")[0] for module in imported if module not in modules]
         needs[name] = {module for module in imported if module in modules and module != name}
     graphlib.TopologicalSorter(needs).prepare()
+
+
+def test_importing_changes_nothing_global(tmp_path):
+    run_module("import_everything", cwd=tmp_path)
 
 
 def test_help_and_usage_errors_come_before_torch():
