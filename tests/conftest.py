@@ -39,6 +39,15 @@ def warnings_anew():
     console._said.clear()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_flushes():
+    """Files of this process are not flushed to the disk: none but a power cut would tell, and
+    test_power_cut.py pretends its own disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture
 def rng():
     """Random numbers, the same for every test."""
