@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, TensorDataset
 
 from tests.commands import ROOT, read_csv, save_network
 from tests.conftest import few_images
@@ -102,37 +101,28 @@ def python_of(page: str, title: str) -> list[str]:
 
 
 def test_the_example_of_the_readme_runs(in_tmp_path, capsys):
-    """On two untrained modules and loaders."""
-
-    class Module(torch.nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer1 = torch.nn.Conv2d(1, 6, 3)
-            self.layer2 = torch.nn.Conv2d(6, 4, 3)
-            self.head = torch.nn.Linear(4, 10)
-
-        def forward(self, images):
-            return self.head(self.layer2(self.layer1(images).relu()).mean((2, 3)))
-
-    images = TensorDataset(torch.rand(80, 1, 8, 8), torch.arange(80) % 10)
+    """On fresh weights in the place of those of the demo, and on few images."""
+    save_weights("demo/models/0", "demo/models/1")
     (code,) = python_of("README.md", "In Python")
-    variables = {"front": Module().eval(), "end": Module().eval()}
-    variables |= {name: DataLoader(images, batch_size=32) for name in ("train", "test")}
-    exec(code, variables)
-    assert [row.pair for row in variables["rows"]][:2] == [
-        ("layer1", "layer1"),
-        ("layer1", "layer2"),
-    ]
-    assert len(variables["rows"]) == 8
-    assert str(variables["rows"]) in capsys.readouterr().out
-    assert (in_tmp_path / "maps.pdf").is_file()
+    variables = {}
+    with few_images(300, n_test=200):
+        exec(code.replace("task:20", "task:2"), variables)
+    rows = variables["rows"]
+    assert rows.forms == ("pinv", "task:2") and len(rows) == 2 * 4 * 4
+    assert str(rows) in capsys.readouterr().out
+    assert (in_tmp_path / "maps.pdf").is_file() and variables["figure"].caption
+
+
+def save_weights(*folders: str) -> None:
+    """Write the checkpoints of the digits' networks, with fresh weights."""
+    for folder in map(Path, folders):
+        folder.mkdir(parents=True)
+        save_network(folder / "model_15.pt", "small_cnn", n_classes=10, n_channels=1)
 
 
 def test_the_tour_of_the_guide_runs(in_tmp_path, capsys):
     """On fresh weights in the place of those that the README trains, and on few images."""
-    for seed in "01":
-        (folder := in_tmp_path / "models" / f"digits{seed}").mkdir(parents=True)
-        save_network(folder / "model_15.pt", "small_cnn", n_classes=10, n_channels=1)
+    save_weights("models/digits0", "models/digits1")
     variables = {}
     with few_images(300, n_test=200):
         for code in python_of("misc/docs/guide.md", "From Python"):
