@@ -11,7 +11,7 @@ from torch import nn
 
 from src.choices import AUTO, STITCHING_TYPES, Options
 from src.choices.stitching import FORMS
-from src.ground.console import listed, note, warn, warn_once
+from src.ground.console import listed, note, note_once, warn, warn_once
 from src.ground.errors import UserError
 from src.models import Network
 from src.models.calls import OUTPUT
@@ -62,7 +62,7 @@ def _note_chosen_types(layers: Sequence[StitchingLayer]) -> None:
         if title in STITCHING_TYPES and STITCHING_TYPES[title].reading:
             part += f" ({STITCHING_TYPES[title].reading})"
         parts.append(part)
-    note(f"{AUTO} chooses {', '.join(parts)}")
+    note_once(f"{AUTO} chooses {', '.join(parts)}")
 
 
 def _title_of_type(layer: StitchingLayer) -> str:
