@@ -220,7 +220,6 @@ def work(args) -> None:
 
 def next_commands(args) -> str:
     """Return the line of bash that judges the stitches and reports on all results."""
-    results = str(Path("results", args.save_dir))
     name = Path(args.save_dir).name
     outputs = {"verdict": f"{name}_verdict.csv", "report": f"{name}.html"}
     if not methods_of(args):
@@ -228,8 +227,8 @@ def next_commands(args) -> str:
     commands = []
     for script, output in outputs.items():
         path = typed_path(ROOT / "misc" / f"{script}.py")
-        words = ["python", path, results, "--networks", args.networks, "-o", output]
-        commands.append(shlex.join(words))
+        words = [path, f"results/{args.save_dir}", "--networks", args.networks, "-o", output]
+        commands.append(shlex.join(["python", *words]))
     return " && ".join(commands)
 
 

@@ -488,10 +488,8 @@ def run(args) -> None:
         raise
     finally:
         os.chdir(before)
-    path = report(folder)
-    note("")
     result(answer(read(folder / "verdict.csv")))
-    result(str(path))
+    result(str(report(folder)))
 
 
 def main(argv=None) -> int:

@@ -34,11 +34,7 @@ def parser() -> cli.Parser:
         "names instead of paths, and compare the groups",
     )
     add_judging(options)
-    add(
-        "--verbose",
-        action="store_true",
-        help="print a line for each pair of layers and method, and for networks of several architectures the matrices",
-    )
+    add("--verbose", action="store_true", help="print all matrices, and a line for each verdict")
     add(
         "-o",
         "--output",

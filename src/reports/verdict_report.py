@@ -98,11 +98,10 @@ def print_matrices(parts: Iterable[Section]) -> None:
         else:
             mean = ""
             names = shown_in(IN_VERDICT)
-        rows = section.rows
-        matrices = {name: mean_of(rows, name) for name in names if is_known(rows, name)}
-        for name, matrix in matrices.items():
-            table(f"{mean}{QUANTITIES[name].title}, {title}", *matrix)
-            result()
+        for name in names:
+            if is_known(section.rows, name):
+                table(f"{mean}{QUANTITIES[name].title}, {title}", *mean_of(section.rows, name))
+                result()
 
 
 def print_groups(rows: Sequence[GroupRow]) -> None:
