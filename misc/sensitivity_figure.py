@@ -49,7 +49,7 @@ def parser() -> cli.Parser:
 def draw(args) -> None:
     from src.collected.rank_measurements import by_series, over_ranks, read_measurements
     from src.ground.console import note
-    from src.reports.curves import CurvePanel, curves
+    from src.ground.curves import CurvePanel, curves
 
     tables = read_measurements(args.tables)
     measured = {

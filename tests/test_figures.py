@@ -13,11 +13,11 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
 from src.ground import figures
+from src.ground.curves import CurvePanel, Point, curves
 from src.ground.figure_files import remove_figure
 from src.ground.figures import VERMILION, YELLOW
 from src.ground.style import style_sheets, use_style
 from src.reports import verdict_maps
-from src.reports.curves import CurvePanel, Point, curves
 from src.reports.heat_maps import Labels, maps, maps_figure
 from src.reports.map_panels import BLANK, ClassMap, HeatMap, Sign
 from src.tables.matrices import Matrix

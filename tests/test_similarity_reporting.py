@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from src.ground.curves import CurvePanel
 from src.reports import similarity_report
-from src.reports.curves import CurvePanel
 from src.tables.similarity_rows import SimilarityRow
 from src.values import Null
 from tests.commands import says

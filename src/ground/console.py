@@ -163,6 +163,11 @@ def progress(
     )
 
 
+def layer_in_words(layer: str) -> str:
+    """Return the name of a layer as a text reads it: "layer 2" for the 2 of a `Sequential`."""
+    return f"layer {layer}" if layer.replace(".", "").isdigit() else layer
+
+
 def listed(items: Iterable[object], *, n: int = 8) -> str:
     """Join the first n items by commas, and append how many are missing, such as "and 3 more"."""
     names = list(map(str, items))

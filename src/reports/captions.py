@@ -4,7 +4,7 @@ made."""
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from src.choices import STARTS, STITCHING_TYPES
+from src.choices import STARTS, STITCHING_TYPES, on_lost_positions
 from src.choices.datasets import DATASETS, dataset_label
 from src.choices.stitching import INITS, OBJECTIVES
 from src.collected.groups import Names
@@ -107,7 +107,8 @@ def describe_stitches(
         sentence += "."
     if len({row.class_control for row in rows}) > 1:
         methods[f"Class control: {CONTROL}."] = None
-    return " ".join([sentence, *methods]).strip()
+    positions = on_lost_positions(row.stitching_type for row in rows)
+    return " ".join(filter(None, [sentence, *methods, positions]))
 
 
 def describe_stitches_by(

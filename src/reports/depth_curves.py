@@ -1,7 +1,7 @@
 """Curves over depth: accuracy, validity and similarity of corresponding layers of two networks."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +9,10 @@ import numpy as np
 from src.choices.similarity import measure_of
 from src.collected.over_depth import CLASS_CONTROLS, OF_MEASURES
 from src.ground.console import listed, note
+from src.ground.curves import SHARE, CurvePanel, Point, curves, lines_of, points_of
 from src.ground.figure_files import page_of, remove_figure
-from src.reports.curves import SHARE, CurvePanel, Point, curves, lines_of, points_of
 from src.tables.chosen import chosen_rows
-from src.tables.quantities import IN_CURVES, shown_in
+from src.tables.quantities import IN_CURVES, QUANTITIES, shown_in
 from src.tables.tables import write_table
 from src.tables.truth_rows import DepthRow
 from src.verdict import Limits
@@ -23,18 +23,24 @@ ON_DEPTH = (
     "two layers, or at the nearest of equal steps where pairs of networks differ. Layers of different networks "
     "correspond if each is the nearest to the other in depth."
 )
-ON_DIRECTIONS = "Measures of similarity: both directions of a pair of networks taken together."
 MAX_IN_CAPTION = 2  # pairs of groups without curves that a caption names
 
 SHOWN = {quantity.title: quantity for quantity in shown_in(IN_CURVES).values()}
 OF_MEASURE = {"similarity": SHARE, "distance": (0.0, math.inf)}
 POSSIBLE = {title: quantity.possible for title, quantity in SHOWN.items()} | OF_MEASURE
-RANGES = POSSIBLE | {"accuracy": (-math.inf, 1.0), "identification": (0.5, 1.0)}  # of the axes
-ALL_DEPTHS = (0.0, 1.0)
-LIMIT = Limits().identification
+ACCURACY = QUANTITIES["accuracy"].title
+PENALTY = QUANTITIES["penalty"].title
+RANGES = POSSIBLE | {  # of the axes
+    ACCURACY: (-math.inf, 1.0),
+    PENALTY: (0.0, math.inf),
+    "identification": (0.5, 1.0),
+}
+LIMITS = Limits()
+POINTS = 100 * LIMITS.tolerance
 OWN = {"own": 1.0}  # the value of the end network's own activations
 MARKS = {
-    "identification": {f"limit {LIMIT:g}": LIMIT, "chance": 0.5},
+    PENALTY: {f"limit of {POINTS:g} points": POINTS},
+    "identification": {f"limit {LIMITS.identification:g}": LIMITS.identification, "chance": 0.5},
     "density ratio": OWN,
     "recall ratio": OWN,
 }
@@ -52,8 +58,9 @@ def write_depth(
     """Write the CSV, and beside it the figure, on pages of at most twelve panels.
 
     With several pairs of groups, a panel has a quantity of a method or a measure, and a line a pair
-    of groups. Otherwise a panel has a quantity, and a line a method or measure. Panels with no value
-    but zero are left out, and a note says so.
+    of groups. Otherwise a panel has a quantity, and a line a method or measure. Accuracies are drawn
+    if they are named: those of stitches into different end networks do not compare, penalties do.
+    Panels with no value but zero are left out, and a note says so.
 
     Args:
         caption: the text on networks and images, in front of the caption of each page.
@@ -62,6 +69,8 @@ def write_depth(
     """
     write_table(path, DepthRow, rows)
     drawn_rows = chosen_rows(rows, quantities, lambda row: (row.quantity, row.line))
+    if ACCURACY not in quantities:
+        drawn_rows = [row for row in drawn_rows if row.quantity != ACCURACY]
     panels = _panels(drawn_rows)
     zero = [panel for panel in panels if not any(point.value for point in points_of([panel]))]
     if zero:
@@ -80,7 +89,7 @@ def write_depth(
             page,
             x_label=x_label,
             layers=layers,
-            x_range=ALL_DEPTHS,
+            x_range=(in_order[0].relative_depth, in_order[-1].relative_depth) if rows else None,
             lines=lines_of(shown),
             title=title,
             caption=f"{caption} {_caption(drawn_rows, page, number, len(pages), without_curves)}".strip(),
@@ -106,16 +115,14 @@ def _panels(rows: Sequence[DepthRow]) -> list[CurvePanel]:
             title = label
             label = _title_of_groups(row)
         curve = points.setdefault((title, row.quantity), {}).setdefault(label, {})
-        low, high = np.clip((row.low, row.high), *POSSIBLE[row.quantity])
-        point = Point(row.value, low, high, row.lowest, row.highest)
-        curve[row.layer or row.relative_depth] = point
+        curve[row.layer or row.relative_depth] = _point(row)
     titles = list(dict.fromkeys(title for title, _ in points))
     if has_groups:
         points = {key: dict(sorted(lines.items(), key=_order)) for key, lines in points.items()}
     return [
         CurvePanel(
             points[title, quantity],
-            quantity,
+            f"{quantity} (points)" if quantity == PENALTY else quantity,
             RANGES[quantity],
             heading=title,
             marks=MARKS.get(quantity, {}),
@@ -123,6 +130,14 @@ def _panels(rows: Sequence[DepthRow]) -> list[CurvePanel]:
         )
         for title, quantity in sorted(points, key=lambda panel: titles.index(panel[0]))
     ]
+
+
+def _point(row: DepthRow) -> Point:
+    """Return the point of a row; penalties are in points of accuracy."""
+    low, high = np.clip((row.low, row.high), *POSSIBLE[row.quantity])
+    numbers = (row.value, float(low), float(high), row.lowest, row.highest)
+    unit = 100 if row.quantity == PENALTY else 1
+    return Point(*(unit * number for number in numbers))
 
 
 def _title_of_line(row: DepthRow) -> str:
@@ -157,15 +172,18 @@ def _caption(
     """Return the text below a page of the figure."""
     n_networks = max(row.n_networks for row in rows)
     text = f"Corresponding layers of {n_networks} networks, means over pairs of networks. {_on_points(page)}"
-    quantities = {panel.y_label for panel in page}
+    quantities = {panel.y_label.removesuffix(" (points)") for panel in page}
     meanings = [
         f"{title[0].upper()}{title[1:]}: {SHOWN[title].description}."
         for title in SHOWN
         if title in quantities
     ]
     text = " ".join([text, *meanings])
-    if quantities & set(OF_MEASURES.values()):
-        text += f" {ON_DIRECTIONS}"
+    measures = dict.fromkeys(
+        row.line for row in rows if row.quantity in quantities & set(OF_MEASURES.values())
+    )
+    if measures:
+        text += f" Measures of similarity, both directions together: {_on_measures(measures)}."
     if any(panel.marks == OWN for panel in page):
         text += " Own: the end network's own activations."
     if not all(row.layer for row in rows):
@@ -175,6 +193,16 @@ def _caption(
     if n_pages > 1:
         text += f" Page {number} of {n_pages}."
     return text
+
+
+def _on_measures(names: Iterable[str]) -> str:
+    """Return the meanings of measures and of the ends of their scales."""
+    texts = []
+    for name in names:
+        measure = measure_of(name)
+        ends = f"{measure.unrelated:g} unrelated to {measure.equal:g} equal"
+        texts.append(f"{measure.description} ({ends})")
+    return "; ".join(texts)
 
 
 def _on_points(page: Sequence[CurvePanel]) -> str:

@@ -15,8 +15,8 @@ from src.collected.grid_matrices import (
 )
 from src.collected.groups import Names
 from src.ground.console import note
+from src.ground.curves import CurvePanel, curves
 from src.reports.captions import common, describe_stitches
-from src.reports.curves import CurvePanel, curves
 from src.reports.heat_maps import Labels, maps
 from src.reports.map_panels import HeatMap
 from src.tables.architectures import StitchOfTypes, same_layers

@@ -19,8 +19,8 @@ from src.verdict import VERDICTS, Limits
 SHARE_TITLE = "share of similar pairs"
 IN_FIGURE = ("penalty", "identification")  # beside the verdicts
 TESTED = (SHARE, *IN_FIGURE)  # the caption has the p-values
-LEVEL = 0.05  # captions have no p-values of tests that cannot reach it
-MAX_QUESTIONS = 12  # of a method, whose p-values the caption has
+LEVEL = 0.05  # of the p-values in captions
+MAX_ANSWERS = 8  # that the caption has
 
 
 def title_of(quantity: str) -> str:
@@ -76,33 +76,28 @@ def _panels(rows: Sequence[GroupRow], limits: Limits) -> dict[str, Panel]:
 
 
 def _on_tests(tests: Sequence[GroupTestRow]) -> str:
-    """Return the sentences of the caption on the tests: the p-values of each method by question."""
-    if not tests:
+    """Return the sentences of the caption on the tests, with the answers that reach `LEVEL`."""
+    asked = [test for test in tests if test.quantity in TESTED]
+    if not asked:
         return ""
-    lowest = max(test.lowest_p for test in tests)
-    if min(test.lowest_p for test in tests) > LEVEL:
+    lowest = max(test.lowest_p for test in asked)
+    if min(test.lowest_p for test in asked) > LEVEL:
         return f"No test of the groups can reach p = {LEVEL:g}: the smallest possible p-value is {lowest:.2g}."
-    titles = ", ".join(map(title_of, TESTED))
-    texts = [
-        f"Two-sided p-values of permutations of the networks, for {titles} (the smallest possible is {lowest:.2g}; "
-        "not corrected for the number of tests)."
-    ]
-    by_method = grouped(tests, lambda test: test.method)
-    for method, of_method in by_method.items():
-        subject = f"{method[0].upper()}{method[1:]}: " if len(by_method) > 1 else ""
-        texts.append(f"{subject}{'; '.join(_answers(of_method))}.")
-    return " ".join(texts)
+    has_methods = len({test.method for test in asked}) > 1
+    reached = [_answer(test, has_methods=has_methods) for test in asked if test.p_value <= LEVEL]
+    found = "; ".join(reached[:MAX_ANSWERS]) or "none"
+    if len(reached) > MAX_ANSWERS:
+        found += f"; {len(reached) - MAX_ANSWERS} more in the CSV of tests"
+    return (
+        f"Of {len(asked)} permutation tests of the networks (share of similar pairs, penalty, identification; "
+        f"two-sided, not corrected for their number; smallest possible p {lowest:.2g}) reach p ≤ {LEVEL:g}: {found}."
+    )
 
 
-def _answers(tests: Sequence[GroupTestRow]) -> list[str]:
-    """Return the p-values of each question."""
-    answers = []
-    questions = grouped(tests, lambda test: (test.within, test.across))
-    for (within, across), of_question in questions.items():
-        p_values = {test.quantity: f"{test.p_value:.2g}" for test in of_question}
-        question = f"{user_code.titles_in(within)} against {user_code.titles_in(across)}"
-        numbers = [p_values.get(name, "–") for name in TESTED]
-        answers.append(f"{question}: {', '.join(numbers)}")
-    if len(answers) > MAX_QUESTIONS:
-        answers[MAX_QUESTIONS:] = [f"{len(answers) - MAX_QUESTIONS} more in the CSV of tests"]
-    return answers
+def _answer(test: GroupTestRow, *, has_methods: bool) -> str:
+    """Return the question of a test with its p-value, and with its method if there are several."""
+    quantity = title_of(test.quantity)
+    if has_methods:
+        quantity = f"{quantity} by {test.method}"
+    question = f"{user_code.titles_in(test.within)} against {user_code.titles_in(test.across)}"
+    return f"{quantity}, {question} ({test.p_value:.2g})"

@@ -96,7 +96,6 @@ class Layout(NamedTuple):
     is_wide: bool
     has_numbers: bool  # in the cells, unless they would touch
     cell: float  # the width of a cell in sizes of the font
-    numbers: Mapping[str, Sequence[float]]  # of the panels on all pages, by look
 
 
 def _is_table(experiments: Panels) -> bool:
@@ -143,11 +142,7 @@ def layout_of(experiments: Panels) -> Layout:
     sizes = next((sizes for sizes in [[len(in_line)], *divisions] if cell(sizes) >= readable), [1])
     if max(sizes) < enough:
         sizes = next((sizes for sizes in divisions if cell(sizes) >= SMALL_CELL), divisions[-1])
-    numbers: dict[str, list[float]] = {}
-    for panel in panels:
-        if isinstance(panel, HeatMap):
-            numbers.setdefault(panel.look, []).extend(panel.numbers)
-    return Layout(is_table, sizes, is_wide, cell(sizes) >= readable, cell(sizes), numbers)
+    return Layout(is_table, sizes, is_wide, cell(sizes) >= readable, cell(sizes))
 
 
 def _n_columns(panel: Panel) -> int:
@@ -378,7 +373,7 @@ def _draw_panel(axes: "Axes", place: Place, layout: Layout, labels: Labels) -> N
     panel = place.panel
     BLANK.on(axes.patch)
     if isinstance(panel, HeatMap):
-        panel.paint(axes, panel.norm(layout.numbers[panel.look]), has_numbers=layout.has_numbers)
+        panel.paint(axes, has_numbers=layout.has_numbers)
     else:
         panel.paint(axes)
     for row, column in labels.frames_of(place):

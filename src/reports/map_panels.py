@@ -44,8 +44,7 @@ class HeatMap(NamedTuple):
     """A panel: a matrix, and the meaning of its colours. Bright is similar, dark is different."""
 
     matrix: Matrix  # a cell of NaN stays blank
-    # The values of the darkest and of the brightest colour. A distance has (1, 0). An infinite end
-    # fits the values of the figure.
+    # The values of the darkest and of the brightest colour. A distance has (1, 0)
     scale: tuple[float, float] = (0.0, 1.0)
     # What the values are judged by: marked, and the middle of the colours unless they are linear
     limit: float = math.nan
@@ -109,36 +108,19 @@ class HeatMap(NamedTuple):
         """Whether cells have no value."""
         return any(map(math.isnan, self.numbers))
 
-    def norm(self, values: Iterable[float]) -> "Normalize":
-        """Return the place of values in the colours.
-
-        Args:
-            values: of all panels of this look, for an infinite end of the scale.
-        """
+    @property
+    def norm(self) -> "Normalize":
+        """The place of values in the colours."""
         from matplotlib.colors import Normalize, TwoSlopeNorm
 
         low, high = sorted(self.scale)
-        if math.isinf(high):
-            largest = max((value - low for value in values if value > low), default=0.25)
-            high = low + 2.0 ** max(-2, math.ceil(math.log2(largest)))  # equal for alike figures
         if self.is_uneven:
             return TwoSlopeNorm(self.limit, low, high)
         return Normalize(low, high)
 
-    def paint(
-        self, axes: "Axes", norm: "Normalize | None" = None, *, has_numbers: bool = True
-    ) -> None:
-        """Draw the cells with their values, and the marks.
-
-        Args:
-            norm: None: that of the panel alone.
-        """
-        image = axes.imshow(
-            self.matrix.values,
-            norm=norm or self.norm(self.numbers),
-            cmap=self.colour_map,
-            aspect="auto",
-        )
+    def paint(self, axes: "Axes", *, has_numbers: bool = True) -> None:
+        """Draw the cells with their values, and the marks."""
+        image = axes.imshow(self.matrix.values, norm=self.norm, cmap=self.colour_map, aspect="auto")
         if has_numbers:
             for y, line in enumerate(self.matrix.values):
                 for x, value in enumerate(line):

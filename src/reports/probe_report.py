@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from src.ground.curves import CurvePanel, curves
 from src.reports.captions import common, headline
-from src.reports.curves import CurvePanel, curves
 from src.tables.network_names import networks_in_words
 from src.tables.probe_rows import ProbeRow
 from src.tables.tables import write_table

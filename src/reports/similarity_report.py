@@ -7,9 +7,9 @@ from pathlib import Path
 
 from src.choices.similarity import ACTIVATIONS, MEASURES, SAMPLES, Measure, measure_of
 from src.ground.console import decimals, result, table
+from src.ground.curves import CurvePanel, curves
 from src.ground.figure_files import remove_figure
 from src.reports.captions import common, headline
-from src.reports.curves import CurvePanel, curves
 from src.reports.heat_maps import Labels, maps
 from src.reports.map_panels import HeatMap
 from src.tables.matrices import Matrix

@@ -110,7 +110,8 @@ def _words_of_verdicts(limits: Limits) -> str:
     """Return the meanings of the verdicts, for captions."""
     return (
         f"{SIMILAR} ({rule_in_short(limits)}), {LOST} (as accurate, fewer identified), "
-        f"{NOT_MATCHED} (more accuracy lost), {UNDECIDED} (none of these certain at 95 percent)"
+        f"{NOT_MATCHED} (more accuracy lost), {UNDECIDED} (none of these certain at 95 percent, or a flaw of the "
+        "stitch)"
     )
 
 

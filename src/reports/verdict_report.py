@@ -162,11 +162,11 @@ def draw(
 
     def caption_of(rows: Sequence[VerdictRow]) -> str:
         methods = {row.method for row in rows}
-        on_stitches = describe_stitches_by(methods, stitches, names=names) if stitches else ""
-        return f"{on_stitches} {_on_positions(rows)}".strip()
+        return describe_stitches_by(methods, stitches, names=names) if stitches else ""
 
     def caption_of_maps(rows: Sequence[VerdictRow]) -> str:
-        return f"{caption_of(rows)} {_on_undecided(rows)}".strip()
+        texts = [caption_of(rows), _on_undecided(rows), _on_worse_fronts(rows, limits)]
+        return " ".join(filter(None, texts))
 
     if comparison is not None and comparison.groups:
         compared = compared_rows(rows, comparison.compared)
@@ -287,11 +287,11 @@ def sentences(
     lines = [rule(limits)]
     for section in sections:
         lines += _on_section(section)
-    positions = _on_positions(rows)
+    positions = on_lost_positions(row.stitching_type for row in rows for _ in range(row.n_runs))
     if positions:
         lines.append(f"{positions} {WITH_POSITIONS}")
     lines += _on_end_networks(rows)
-    lines += _on_worse_fronts(rows, limits)
+    lines += _on_each_worse_front(rows, limits)
     for kind, (title, must) in CONTROLS.items():
         words = [row.verdict for row in rows if row.control == kind]
         if words:
@@ -302,11 +302,6 @@ def sentences(
     for tests_of_method in grouped(tests, lambda test: test.method).values():
         lines += _on_groups(tests_of_method)
     return lines
-
-
-def _on_positions(rows: Iterable[VerdictRow]) -> str:
-    """Return the sentence on stitches that see no positions; "" where there are none."""
-    return on_lost_positions(row.stitching_type for row in rows for _ in range(row.n_runs))
 
 
 def _on_undecided(rows: Sequence[VerdictRow]) -> str:
@@ -334,14 +329,34 @@ def _on_end_networks(rows: Sequence[VerdictRow]) -> Iterator[str]:
         yield f"The end network of {name} alone is right about {value:.0%}."
 
 
-def _on_worse_fronts(rows: Sequence[VerdictRow], limits: Limits) -> Iterator[str]:
-    """Yield a sentence on each front network worse than its end network, or one on their number."""
+def _on_worse_fronts(rows: Sequence[VerdictRow], limits: Limits) -> str:
+    """Return the sentence of captions on front networks that are worse than their end networks; ""
+    where there are none."""
+    worse = _worse_fronts(rows, limits)
+    if not worse:
+        return ""
+    n_pairs = len({row.networks for row in rows})
+    points = f"more than {100 * limits.tolerance:g} points less accurate than the end network"
+    return f"Pairs of networks whose front network alone is {points}: {len(worse)} of {n_pairs}."
+
+
+def _worse_fronts(
+    rows: Iterable[VerdictRow], limits: Limits
+) -> dict[str, tuple[VerdictRow, float]]:
+    """Return the pairs of networks whose front network loses more than the tolerance by itself: a row
+    and the loss, by their title."""
     worse = {}
     for row in rows:
         if row.control is None and row.front_accuracy is not None and row.end_accuracy is not None:
             difference = row.end_accuracy - row.front_accuracy
             if difference > limits.tolerance:
                 worse[row.networks] = (row, difference)
+    return worse
+
+
+def _on_each_worse_front(rows: Sequence[VerdictRow], limits: Limits) -> Iterator[str]:
+    """Yield a sentence on each front network worse than its end network, or one on their number."""
+    worse = _worse_fronts(rows, limits)
     consequence = "more than the tolerance: at the last layers it can hardly be similar."
     if len(worse) > MAX_NAMED:
         largest = max(difference for _, difference in worse.values())

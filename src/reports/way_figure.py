@@ -8,10 +8,11 @@ from statistics import fmean
 from typing import NamedTuple
 
 from src.collected.network_means import mean_over_pairs
+from src.ground.console import layer_in_words
+from src.ground.curves import Curve, CurvePanel, Point, curves, lines_of, points_of
 from src.ground.figure_files import page_of
 from src.ground.grouping import grouped
-from src.reports.curves import Curve, CurvePanel, Point, curves, lines_of, points_of
-from src.tables.matrices import known, layer_in_words
+from src.tables.matrices import known
 from src.tables.verdict_rows import VerdictRow
 from src.verdict import Limits
 
@@ -66,8 +67,8 @@ def draw_way(
             x_label="layer of the end network",
             layers=[layer for layer in in_order if layer in layers_of_page],
             lines=lines_of(chain.from_iterable(titled.panels for titled in titled_panels)),
-            strong="keeps the accuracy",
-            pale=f"loses more than {_points(limits)}",
+            strong=f"penalty at most {_points(limits)}",
+            pale=f"more than {_points(limits)}",
             title=title,
             caption=text.strip(),
         )
@@ -83,15 +84,16 @@ def _caption(page: Sequence[TitledPanels], limits: Limits) -> str:
     has_means = any(len({row.networks for row in titled.rows}) > 1 for titled in page)
     panels = [panel for titled in page for panel in titled.panels]
     text = (
-        "Share of the images that are identified, from the layer that is stitched into to the output: the stitched "
+        "Share of the images that are identified, from the layer stitched into, to the output: the stitched "
         "activation is nearer to the end network's own activation of the image than to that of a similar image of its "
-        f"class (chance: 0.5). Where a line falls below {limits.identification:g}, the image counts as lost."
+        f"class (chance: 0.5). Similar pairs stay above {limits.identification:g} and lose less than "
+        f"{_points(limits)} of accuracy, both certain at 95 percent; a line shows no certainty."
     )
     if has_means:
         text += " Means over the pairs of networks."
     if any(panel.pale for panel in panels):
         mean = "mean " if has_means else ""
-        text += f" Pale: {mean}penalty above {_points(limits)} of accuracy."
+        text += f" Pale: {mean}penalty above {_points(limits)}."
     return text + _on_intervals(panels, has_means=has_means)
 
 
@@ -109,7 +111,7 @@ def _on_intervals(page: Sequence[CurvePanel], *, has_means: bool) -> str:
         return ""
     text = "; ".join(kinds)
     if any(panel.pale for panel in page):
-        text += "; only for lines that keep the accuracy"
+        text += "; of strong lines only"
     return f" {text[0].upper()}{text[1:]}."
 
 

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
+from src.ground.console import layer_in_words
+
 
 class PairOfLayers(Protocol):
     """A row about two layers, such as a stitch."""
@@ -56,11 +58,6 @@ class Matrix(NamedTuple):
     def column_titles(self) -> list[str]:
         """The labels of the columns in figures."""
         return list(map(layer_in_words, self.columns))
-
-
-def layer_in_words(layer: str) -> str:
-    """Return the name of a layer as a text reads it: "layer 2" for the 2 of a `Sequential`."""
-    return f"layer {layer}" if layer.replace(".", "").isdigit() else layer
 
 
 def pivot(

@@ -37,8 +37,8 @@ class Quantity(NamedTuple):
     title: str  # in figures and printed tables
     measured_by: str  # STITCHING, VALIDITY, DETECTOR or VERDICT
     description: str  # a sentence without its full stop
-    # The values of a different and of a similar stitch; None: neither high nor low is similar. An
-    # infinite end: in figures the colours end at the highest value
+    # The values of a different and of a similar stitch, where the colours of figures end; None:
+    # neither high nor low is similar
     scale: tuple[float, float] | None = None
     possible: tuple[float, float] = (-math.inf, math.inf)  # the lowest and the highest value
     is_two_sided: bool = False  # similar in the middle of `scale`, different at both ends
@@ -92,7 +92,7 @@ QUANTITIES = {
         STITCHING,
         "accuracy of the end network minus that of the stitched network",
         scale=(1, 0),
-        shown_in=(IN_VERDICT, IN_TRUTH),
+        shown_in=(IN_VERDICT, IN_CURVES, IN_TRUTH),
         is_derived=True,
     ),
     "matching_error": Quantity(
@@ -158,7 +158,8 @@ QUANTITIES = {
         VERDICT,
         "Cohen's κ of the predictions of stitched and end network (0: chance, 1: equal) among images "
         "of one label and one prediction of the front network",
-        scale=(0, math.inf),
+        scale=(0, 0.5),
+        possible=(-1, 1),
         shown_in=(IN_VERDICT, IN_TRUTH),
     ),
     "seed_spread": Quantity(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from src.ground.console import layer_in_words
 from src.ground.figures import (
     CHARACTER,
     add_legend,
@@ -24,7 +25,6 @@ from src.ground.figures import (
     wrap,
 )
 from src.ground.grouping import grouped
-from src.tables.matrices import layer_in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,6 +42,7 @@ MAX_UNLIKE = 3  # panels of several quantities side by side, unless a heading ha
 MAX_TICKS = 5  # of an axis of numbers that has a tick for each value
 MARGIN = 0.3  # beside the first and the last layer, in steps of layers
 ROOM = 0.04  # beside the ends of an axis of numbers, as a share of it: no marker lies on the frame
+WIDE_ROOM = 0.12  # beside the ends of a horizontal axis of numbers, where bars lie side by side
 STRONG: dict[str, Any] = {"linewidth": 1.5}
 PALE: dict[str, Any] = {"linewidth": 0.6, "markersize": 2.2, "alpha": 0.5}
 MARK: dict[str, Any] = {"color": "0.35", "linewidth": 1.0}  # a line across a panel
@@ -150,7 +151,7 @@ def curves(
         add_legend(figure, _handles(panels, {**looks, **looks_of_marks}, strong=strong, pale=pale))
         ratio = RATIO * sum(widths) / len(widths) / widths[0]
         fit_height(figure, list(grid[:, 0]), lambda width: [max(HEIGHT, ratio * width)] * n_lines)
-        _write_x_label([axes for axes in grid[-1] if axes.figure], x_label)
+        _write_x_label(grid, x_label)
 
 
 def _places(panels: Sequence[CurvePanel], *, are_alike: bool) -> list[Place]:
@@ -274,6 +275,7 @@ def _draw(
     from matplotlib.transforms import ScaledTranslation
 
     points = {x: _point(value) for x, value in curve.items()}
+    is_open = _is_open(curve)
     if layers:
         points = {layers.index(x): point for x, point in points.items()}
     xs = sorted(points)
@@ -281,10 +283,17 @@ def _draw(
     (line,) = axes.plot(xs, values, **look)
     colour = line.get_color()
     axes.fill_between(xs, low, high, color=colour, alpha=0.15, linewidth=0)
-    if all(map(math.isnan, low)) and not all(map(math.isnan, lowest)):
+    if is_open:
         line.set_markerfacecolor("white")
         place = axes.transData + ScaledTranslation(aside / 72, 0, axes.figure.dpi_scale_trans)
         axes.vlines(xs, lowest, highest, color=colour, alpha=0.4, linewidth=BAR, transform=place)
+
+
+def _is_open(curve: Curve) -> bool:
+    """Return whether a curve has bars over its single values, as no point has an interval."""
+    points = list(map(_point, curve.values()))
+    has_band = any(not math.isnan(point.low) for point in points)
+    return not has_band and any(not math.isnan(point.lowest) for point in points)
 
 
 def _looks_of_marks(panels: Sequence[CurvePanel]) -> dict[str, dict[str, Any]]:
@@ -369,10 +378,10 @@ def _set_x_axes(
             axes.set_xticks(range(len(layers)), names)
             axes.set_xlim(-MARGIN, len(layers) - 1 + MARGIN)
         elif x_range is not None:
-            axes.set_xlim(*_with_room(*x_range))
-            numbers = sorted({x for curve in panels[0].curves.values() for x in curve})
+            axes.set_xlim(*_with_room(*x_range, share=WIDE_ROOM))
+            numbers = {x for panel in panels for curve in panel.curves.values() for x in curve}
             if len(numbers) <= MAX_TICKS:
-                axes.set_xticks(numbers)
+                axes.set_xticks(sorted(numbers))
                 axes.xaxis.set_major_formatter("{x:.2g}")
         elif has_values:  # without a value there is no logarithmic axis
             axes.set_xscale("log", base=2)
@@ -388,14 +397,14 @@ def _fit(names: Sequence[str], room: float) -> bool:
     return (1 + max(map(len, names))) * CHARACTER < room
 
 
-def _write_x_label(last_line: "Sequence[Axes]", x_label: str) -> None:
+def _write_x_label(grid: np.ndarray, x_label: str) -> None:
     """Write the label of the horizontal axes once, centred below the last line of panels."""
-    first = last_line[0]
-    if len(last_line) == 1:
+    first = grid[-1, 0]
+    if grid.shape[1] == 1:
         first.set_xlabel(x_label)
         return
     figure = first.figure
-    x = (first.get_position().x0 + last_line[-1].get_position().x1) / 2
+    x = (grid[0, 0].get_position().x0 + grid[0, -1].get_position().x1) / 2
     _, y = figure.transFigure.inverted().transform(first.xaxis.label.get_window_extent().p0)
     figure.text(
         x, y, x_label, ha="center", va="bottom", size=first.xaxis.label.get_fontsize()
@@ -410,6 +419,9 @@ def _handles(
 
     labels = set(lines_of(panels)).union(*(panel.marks for panel in panels))
     handles = {label: Line2D([], [], **look) for label, look in looks.items() if label in labels}
+    for label in lines_of(panels):
+        if all(_is_open(panel.curves[label]) for panel in panels if label in panel.curves):
+            handles[label].set_markerfacecolor("white")
     if any(panel.pale for panel in panels):
         handles[strong] = Line2D([], [], color="black", **STRONG)
         handles[pale] = Line2D(
@@ -461,9 +473,9 @@ def _set_range(axes: "Axes", panels: Sequence[CurvePanel]) -> None:
         axes.set_ylim(*_with_room(min(drawn), max(drawn)))
 
 
-def _with_room(low: float, high: float) -> tuple[float, float]:
-    """Return the ends of an axis beyond the ends of its values."""
-    room = ROOM * ((high - low) or 1)
+def _with_room(low: float, high: float, *, share: float = ROOM) -> tuple[float, float]:
+    """Return the ends of an axis beyond the ends of its values, by a share of their distance."""
+    room = share * ((high - low) or 1)
     return low - room, high + room
 
 
