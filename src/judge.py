@@ -249,8 +249,7 @@ class Judgement(tuple[JudgedStitch, ...]):
         from src.reports.verdict_maps import figure_of  # the one step up, from a result to its look
 
         by_form = grouped(self, lambda row: row.form)
-        text = f"{caption} {self._on_positions()}".strip()
-        return figure_of(by_form, self.limits, caption=text)
+        return figure_of(by_form, self.limits, caption=caption, on_positions=self._on_positions())
 
 
 @torch.no_grad()

@@ -417,7 +417,8 @@ def test_validity_of_detectors_that_share_a_pass(
     assert len({line["folder"] for line in read_csv(together / "identification.csv")}) == 6
 
     below = caption_of(drawn_figures["ood_evaluation.png"])
-    assert says(below, f"(both {MODEL}), on 120 test images of digits.", "Direct matching: least")
+    assert says(below, f"(both {MODEL}) by direct matching, on 120 test images of digits.")
+    assert says(below, "Direct matching: least")
     assert says(below, "Detector: energy of a trained", "(ID digits, OOD photo_patches).")
 
     for name, n_stitches, option in (("mahalanobis", 6, []), ("energy", 3, ["--validity"])):

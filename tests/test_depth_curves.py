@@ -59,6 +59,11 @@ def folder(tmp_path_factory):
     return folder
 
 
+def accuracies_in(path):
+    """The rows of a table of curves that are of the accuracy."""
+    return [row for row in read_csv(path) if row["quantity"] == "accuracy"]
+
+
 def test_curves_are_means_over_pairs_with_intervals_over_networks(folder, drawn_figures):
     run(SCRIPT, "all", "--curves", cwd=folder)
     rows = {
@@ -71,6 +76,7 @@ def test_curves_are_means_over_pairs_with_intervals_over_networks(folder, drawn_
             (quantity, "direct matching", layer)
             for quantity in (
                 "accuracy",
+                "penalty",
                 "identification",
                 "density ratio",
                 "recall ratio",
@@ -107,8 +113,11 @@ def test_curves_are_means_over_pairs_with_intervals_over_networks(folder, drawn_
     assert [float(cka[end]) for end in ("low", "high")] == pytest.approx(
         [float(cka["value"]) - half, float(cka["value"]) + half]
     )
-    (curve,) = drawn_figures["curves.png"].axes[0].lines
-    assert curve.get_ydata()[0] == pytest.approx(float(accuracy["value"]))
+    penalties = drawn_figures["curves.png"].axes[0]
+    assert penalties.get_ylabel() == "penalty (points)"
+    curve, limit = penalties.lines
+    assert curve.get_ydata()[0] == pytest.approx(95 - 100 * float(accuracy["value"]))
+    assert list(limit.get_ydata()) == [5, 5]
 
 
 def test_groups_of_a_list_have_a_line_each(folder, drawn_figures):
@@ -125,7 +134,7 @@ def test_groups_of_a_list_have_a_line_each(folder, drawn_figures):
     of_cka = {row["networks"] for row in rows if row["line"] == "cka"}
     assert of_cka == {"wide → wide", "narrow → narrow", "narrow → wide"}  # without a direction
     panels = drawn_figures["curves.png"].axes
-    assert [axes.get_ylabel() for axes in panels[:2]] == ["accuracy", "identification"]
+    assert [axes.get_ylabel() for axes in panels[:2]] == ["penalty (points)", "identification"]
     headings = [" ".join(axes.get_title(loc="right").split()) for axes in panels]
     measures = ["linear CKA", "PWCCA distance", "Procrustes distance"]
     assert headings == ["direct matching", "", "", "", *measures]
@@ -146,7 +155,9 @@ def test_twelve_panels_stand_on_a_page(folder, drawn_figures, laid_out):
     rows = []
     for i in range(15):
         value = 0.0 if i == 2 else 0.5
-        rows.append(DepthRow("accuracy", f"q{i}", "x", value, 0.4, 0.6, 4, 6, "clean → noisy"))
+        rows.append(
+            DepthRow("identification", f"q{i}", "x", value, 0.4, 0.6, 4, 6, "clean → noisy")
+        )
     write_depth(folder / "many.csv", rows)
     assert len(read_csv(folder / "many.csv")) == 15
     pages = [drawn_figures[name] for name in ("many.png", "many_2.png")]
@@ -176,7 +187,7 @@ def test_a_line_has_one_look_on_all_pages(tmp_path, drawn_figures):
     rows = []
     for number, lines in enumerate([of_stitches] * 12 + [of_measures]):
         for line in lines:
-            rows.append(DepthRow("accuracy", f"q{number}", "x", 0.5, 0.4, 0.6, 4, 6, line))
+            rows.append(DepthRow("identification", f"q{number}", "x", 0.5, 0.4, 0.6, 4, 6, line))
     write_depth(tmp_path / "c.csv", rows)
     look_of: dict[str, set] = defaultdict(set)
     for name in ("c.png", "c_2.png"):
@@ -236,7 +247,7 @@ def test_networks_of_other_architectures_have_curves_over_relative_depth(
     _, err = run(SCRIPT, "all", "--curves", "--quantities", "accuracy", cwd=tmp_path)
     assert "not recorded" not in err and "no layers correspond" not in err
     lines = defaultdict(dict)
-    for row in read_csv(tmp_path / "all" / "curves.csv"):
+    for row in accuracies_in(tmp_path / "all" / "curves.csv"):
         assert row["layer"] == "" and row["n_networks"] == ("2" if row["n_pairs"] == "2" else "4")
         lines[row["networks"]][float(row["relative_depth"])] = float(row["value"])
     thirds, sixths = np.arange(1, 4) / 3, np.arange(1, 7) / 6
@@ -252,7 +263,7 @@ def test_networks_of_other_architectures_have_curves_over_relative_depth(
     (axes,) = drawn_figures["curves.png"].axes
     assert "relative depth" in axes.get_xlabel()
     first, last = axes.get_xlim()
-    assert 0.1 < first < 1 / 6 and 1 < last < 1.1  # the depths of layers, with room
+    assert 0 < first < 1 / 6 and 1 < last < 1.15  # the depths of layers, with room
     assert {tuple(line.get_xdata()) for line in axes.lines} == {tuple(thirds), tuple(sixths)}
     assert says(caption_of(drawn_figures["curves.png"]), "nearest", "in depth")
 
@@ -286,7 +297,7 @@ def test_a_list_may_give_relative_depths(tmp_path):
     }.items():
         write_list(depths)
         run(*command, cwd=tmp_path)
-        rows = read_csv(tmp_path / "all" / "curves.csv")
+        rows = accuracies_in(tmp_path / "all" / "curves.csv")
         found = {float(row["relative_depth"]): float(row["value"]) for row in rows}
         assert found == pytest.approx(expected)
     for depths, words in {
@@ -301,8 +312,8 @@ def test_a_list_may_give_relative_depths(tmp_path):
 
 
 def test_the_caption_says_of_bands_what_is_drawn(tmp_path, drawn_figures):
-    few = DepthRow("accuracy", "dm", "x", 0.5, math.nan, math.nan, 3, 6, "clean → clean")
-    many = DepthRow("accuracy", "dm", "x", 0.5, 0.4, 0.6, 6, 18, "clean → noisy")
+    few = DepthRow("identification", "dm", "x", 0.5, math.nan, math.nan, 3, 6, "clean → clean")
+    many = DepthRow("identification", "dm", "x", 0.5, 0.4, 0.6, 6, 18, "clean → noisy")
     bands = "Bands: intervals of 95 percent over networks"
     bars = "fewer than four networks, from the lowest to the highest pair"
     for rows in ((few,), (many,), (few, many)):
@@ -314,9 +325,9 @@ def test_the_caption_says_of_bands_what_is_drawn(tmp_path, drawn_figures):
 
 def test_panels_of_zeros_are_left_out_with_a_sentence(tmp_path, drawn_figures, capsys):
     rows = [DepthRow(name, "dm", "x", value, math.nan, math.nan, 2, 1)
-            for name, value in (("accuracy", 0.5), ("recall ratio", 0.0))]  # fmt: skip
+            for name, value in (("identification", 0.5), ("recall ratio", 0.0))]  # fmt: skip
     write_depth(tmp_path / "c.csv", rows)
-    assert [axes.get_ylabel() for axes in drawn_figures["c.png"].axes] == ["accuracy"]
+    assert [axes.get_ylabel() for axes in drawn_figures["c.png"].axes] == ["identification"]
     assert says(capsys.readouterr().err, "not drawn", "all values are 0: recall")
 
 
@@ -334,7 +345,7 @@ def test_two_epochs_of_a_network_have_a_line_for_themselves(tmp_path, monkeypatc
             tmp_path / "all", f"{number}", n_right=900 if front[0] == end[0] else 500, **options
         )
     run(SCRIPT, "all", "--curves")
-    values = {row["networks"]: row["value"] for row in read_csv("all/curves.csv")}
+    values = {row["networks"]: row["value"] for row in accuracies_in("all/curves.csv")}
     others = values.pop("resnet18 → resnet18")
     ((name, itself),) = values.items()
     assert (itself, others) == ("0.9", "0.5") and says(name, "one network", "two epochs")
@@ -352,7 +363,7 @@ def test_names_and_groups_of_a_list(folder, drawn_figures):
     assert says(out.splitlines()[4], "direct matching", "with itself", "1 experiment")
     assert says(
         caption_of(drawn_figures["g.png"]),
-        "Stitches of 31 pairs of networks (a, b, c, d, e, f), on 1,000 test images of digits.",
+        "Stitches of 31 pairs of networks (a, b, c, d, e, f) by direct matching, on 1,000 test images of digits.",
     )
     assert says(err, "g.png shows means of 31", "g.csv has all")
     tests = {
@@ -372,7 +383,11 @@ def test_names_and_groups_of_a_list(folder, drawn_figures):
     assert out.startswith("a → b, direct matching\n")
     title = next(axes.get_title() for axes in drawn_figures["h.png"].axes if axes.images)
     assert " ".join(title.split()) == "a → b direct matching"
-    assert says(caption_of(drawn_figures["h.png"]), "Stitches a → b, on", "images of digits.")
+    assert says(
+        caption_of(drawn_figures["h.png"]),
+        "Stitches a → b by direct matching, on",
+        "images of digits.",
+    )
     assert {row["networks"] for row in read_csv(folder / "h_intervals.csv")} == {"a → b"}
     line = error_line(SCRIPT, "all/a-b", "all/b-a", "--networks", "list.csv", cwd=folder)
     assert says(line, "--networks", "one folder")
@@ -454,7 +469,8 @@ def test_untrained_networks_have_lines_for_themselves_and_compare_no_groups(tmp_
         n_right = 100 if "-" in (front, end) else 900
         write_run(tmp_path / "all", f"{number}", n_right=n_right, end_model_path=end, **options)
     run(SCRIPT, "all", "--curves", cwd=tmp_path)
-    values = {row["networks"]: row["value"] for row in read_csv(tmp_path / "all" / "curves.csv")}
+    rows = accuracies_in(tmp_path / "all" / "curves.csv")
+    values = {row["networks"]: row["value"] for row in rows}
     assert values == {
         "resnet18 (untrained) → resnet18": "0.1",
         "resnet18 → resnet18 (untrained)": "0.1",

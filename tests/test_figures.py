@@ -151,7 +151,7 @@ def test_a_quantity_is_a_line_with_one_bar_and_a_method_a_column(tmp_path, drawn
     shown = [text.get_text() for text in boxes_of(figure)]
     assert shown.count("layer1") == 2 + 4
     caption = caption_of(figure)
-    assert says(caption, "(a–d) Accuracy.", "(e–h) Noise dose.", "Bright is similar.")
+    assert says(caption, "(a–d) accuracy; (e–h) noise dose. Bright is similar.")
     letters = [axes.get_title(loc="left").strip() for axes in panels]
     assert letters == list("abcdefgh")
     assert not overlaps(figure)
@@ -246,7 +246,7 @@ def test_panels_go_on_in_the_next_line_and_on_the_next_page(tmp_path, drawn_figu
     titles = [axes.get_title() for axes in panels_of(first) + panels_of(second) if axes.get_title()]
     assert titles == list(eight)
     caption = (tmp_path / "eight_2.txt").read_text()
-    assert caption.startswith("C. (a–d) Accuracy.") and caption.endswith(" Page 2 of 2.\n")
+    assert caption.startswith("C. (a–d) accuracy; (e–h) κ.") and caption.endswith(" Page 2 of 2.\n")
     assert lines_and_columns(maps_figure(eight, labels=AXES)) == (2, 8)
 
 
@@ -285,14 +285,12 @@ def test_pages_have_one_scale_and_are_no_higher_than_one_and_a_half_of_their_wid
     layers = [f"blocks.{number}" for number in range(24)]
     many = {}
     for number in range(12):
-        value = 0.1 * (1 + number)
-        many[f"seed={number}"] = {"κ": HeatMap(square(layers, value), (0, math.inf))}
+        many[f"seed={number}"] = {"κ": HeatMap(square(layers, 0.1 * number), (0, 0.5))}
     maps(tmp_path / "f.png", many, labels=AXES)
     assert len(drawn_figures) > 1
     panels = [*itertools.chain.from_iterable(map(panels_of, drawn_figures.values()))]
     assert len(panels) == 12
-    ((low, high),) = {axes.images[0].get_clim() for axes in panels}
-    assert low == 0 and high >= 1.2
+    assert {axes.images[0].get_clim() for axes in panels} == {(0, 0.5)}
     for figure in drawn_figures.values():
         width, height = figure.get_size_inches()
         assert height <= 1.5 * width + 1e-6
@@ -411,9 +409,9 @@ def test_all_that_a_panel_can_have_is_written(tmp_path, rendered):
     """Hatches, frames, corners and numbers of heat maps; bands, bars, marks and pale lines of curves."""
     values = of_layers([0.5], [math.nan])
     panels = {
-        "κ": HeatMap(values, (0, math.inf), marked=[("b", "c")]),
+        "κ": HeatMap(values, (0, 0.5), marked=[("b", "c")]),
         "difference": HeatMap.difference(of_layers([-0.75], [0.5])),
-        "verdict": ClassMap(of_one_class("undecided"), SIGNS, "what is alike"),
+        "verdict": ClassMap(of_one_class("undecided"), SIGNS),
     }
     labels = AXES._replace(blank="not stitched", framed={"": {("a", "c")}})
     maps(tmp_path / "f.png", {"": panels}, labels=labels, title="A title")
@@ -427,7 +425,8 @@ def test_all_that_a_panel_can_have_is_written(tmp_path, rendered):
 
 def test_class_maps_have_colours_hatches_and_one_legend_below(tmp_path, drawn_figures):
     cells = of_one_class("similar")
-    panels = {"verdict": ClassMap(cells, SIGNS, "what is alike"), "again": ClassMap(cells, SIGNS)}
+    verdicts = ClassMap(cells, SIGNS, note="what is alike", meaning="one of three")
+    panels = {"verdict": verdicts, "again": ClassMap(cells, SIGNS)}
     maps(
         tmp_path / "f.png",
         {"": panels},
@@ -443,7 +442,9 @@ def test_class_maps_have_colours_hatches_and_one_legend_below(tmp_path, drawn_fi
     assert hatches[:3] == ["", "xx", ".."]
     assert to_hex(legend.get_patches()[0].get_facecolor()) == YELLOW.lower()
     assert [axes.get_title() for axes in figure.axes] == ["verdict", "again"]
-    assert says(caption_of(figure), "On digits. (a) Verdict: what is alike. (b) Again.")
+    text, _, definitions = caption_of(figure).split("\n")
+    assert text == "On digits. (a) verdict (what is alike); (b) again."
+    assert definitions == "Verdict: one of three."
     assert not overlaps(figure)
 
 
@@ -747,7 +748,7 @@ def test_the_caption_tells_titles_with_commas_apart(tmp_path, drawn_figures):
     titles = ("linear CKA", "linear CKA, calibrated")
     panels = {"": {title: HeatMap(square(LAYERS)) for title in titles}}
     maps(tmp_path / "f.png", panels, labels=AXES)
-    assert says(caption_of(drawn_figures["f.png"]), "(a) Linear CKA. (b) Linear CKA, calibrated.")
+    assert says(caption_of(drawn_figures["f.png"]), "(a) linear CKA; (b) linear CKA, calibrated.")
 
 
 def test_the_caption_is_a_text_file_and_not_in_the_image(tmp_path, drawn_figures):
@@ -781,10 +782,7 @@ def cell_of(patch) -> tuple[int, int]:
 
 
 def test_scales_show_what_a_number_is_judged_by(tmp_path, drawn_figures):
-    """The limit of a penalty is the middle of the colours, and marked; κ ends at the next round number.
-
-    A penalty is in points of accuracy.
-    """
+    """The limit of a penalty, in points of accuracy, is the middle of the colours, and marked."""
     limits = Limits(tolerance=0.02, identification=0.75)
     matrix = of_layers([-0.01], [0.6])
     panels = {
@@ -798,9 +796,9 @@ def test_scales_show_what_a_number_is_judged_by(tmp_path, drawn_figures):
     points = [text.get_text() for text in panels_of(figure)[0].texts]
     assert points == ["−1.0", "60.0"]
     assert identification.norm(0.75) == 0.5 and identification.get_clim() == (0.5, 1)
-    assert kappa.get_clim() == (0, 1)
+    assert kappa.get_clim() == (0, 0.5)
     ticks = [[text.get_text() for text in bar.get_xticklabels()] for bar in bars_of(figure)]
-    assert ticks == [["0", "2", "10"], ["0.5", "0.75", "1"], ["0", "0.5", "1"]]
+    assert ticks == [["0", "2", "10"], ["0.5", "0.75", "1"], ["0", "0.25", "0.5"]]
     marks = [len(bar.lines) for bar in bars_of(figure)]
     assert marks == [1, 1, 0]
 

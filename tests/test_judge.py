@@ -273,9 +273,9 @@ def test_rows_print_as_a_table_and_give_matrices_and_maps(judged):
 
 def test_a_figure_has_a_caption(judged):
     figure = judged.figure(caption="Two networks on digits.")
-    assert says(
-        caption_of(figure), "Two networks on digits. (a, b) Accuracy: ", "more than 75 percent"
-    )
+    caption = caption_of(figure)
+    assert caption.startswith("Two networks on digits. (a, b) accuracy (end network: ")
+    assert says(caption, "Accuracy: share", "more than 75 percent")
 
 
 def test_rows_are_written_as_a_table(judged, in_tmp_path):

@@ -8,6 +8,7 @@ import shlex
 from dataclasses import replace
 
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
 from src.collected import sections
@@ -16,11 +17,15 @@ from src.collected.measured import MeasuredLayer, MeasuredValue
 from src.collected.named_networks import NamedNetwork, named_networks
 from src.collected.verdicts import judge_runs
 from src.ground import figures
+from src.reports.group_maps import draw_groups
+from src.reports.verdict_maps import SIGNS
 from src.runs.evaluations import read_evaluated_runs
 from src.runs.network_pairs import CLASS_CONTROLS
 from src.runs.trained_with import training_of
 from src.tables.network_list import ListedNetwork, as_listed
 from src.tables.network_names import NetworkName
+from src.tables.verdict_rows import GroupRow, GroupTestRow
+from src.verdict import SIMILAR, UNDECIDED, VERDICTS, Limits
 from tests.commands import (
     ON_DIGITS,
     ROOT,
@@ -91,12 +96,12 @@ def test_one_matrix_a_quantity_whatever_the_number_of_networks(folder, drawn_fig
     figure = drawn_figures["v.png"]
     quantities = [axes.get_ylabel().replace("\n", " ") for axes in figure.axes]
     assert [*filter(None, quantities)] == [
-        "mean penalty",
+        "mean penalty (points)",
         "mean identification",
         "mean κ within strata",
-        "share of similar pairs",
+        "verdicts",
     ]
-    assert len([axes for axes in figure.axes if axes.images]) == 4 * 4  # a column a pair of groups
+    assert len([axes for axes in figure.axes if axes.images]) == 3 * 4  # a column a pair of groups
     texts = {" ".join(text.get_text().split()) for text in figure.findobj(Text)}
     assert {"clean → noisy (9 pairs)", "noisy → noisy (6 pairs)"} <= texts
     assert "Direct matching: least squares." in caption_of(figure)
@@ -153,24 +158,22 @@ def test_groups_are_compared_by_permuting_networks(folder, drawn_figures):
     assert out.rstrip().endswith((folder / "v.md").read_text().splitlines()[-4])
 
     figure = drawn_figures["v_groups.png"]
-    panels = {" ".join(axes.get_title().split()): axes for axes in figure.axes if axes.images}
-    assert [*panels] == ["share of similar pairs", "penalty", "identification"]
-    first = figure.axes[0]
-    for labels in (first.get_yticklabels(), first.get_xticklabels()):
+    verdicts, penalties, identification = figure.axes[:3]
+    titles = [" ".join(axes.get_title().split()) for axes in (verdicts, penalties, identification)]
+    assert titles == ["verdicts", "penalty (points)", "identification"]
+    for labels in (verdicts.get_yticklabels(), verdicts.get_xticklabels()):
         assert [label.get_text() for label in labels] == ["clean", "noisy"]
-    shares, penalties, _ = (axes.images[0].get_array() for axes in panels.values())
-    assert shares.tolist() == [[1, 1], [0, 0]]
-    assert penalties[0, 1] == pytest.approx(0.009) and penalties[1, 0] == pytest.approx(0.045)
-    assert says(caption_of(figure), "smallest possible is 0.05", "not corrected")
-    question = difference.replace("(", "").replace(")", "").replace(" − ", " against ")
-    assert says(caption_of(figure), f"{question}: 0.1, 0.1, ", "2 pairs of layers")
-    # The maps count all pairs of layers, the groups those of their means. Noisy fronts lose 4 points.
-    assert says(
-        caption_of(drawn_figures["v.png"]),
-        "as not similar: 30 of 120 pairs of layers",
-        "tolerance: 30)",
-    )
-    assert says(caption_of(figure), "as not similar: 30 of 60 pairs of layers")
+    strips = [to_hex(strip.get_facecolor()) for strip in verdicts.patches[1::2]]
+    words = [SIMILAR, SIMILAR, UNDECIDED, UNDECIDED]  # a strip a cell: noisy fronts lose 4 points
+    assert strips == [to_hex(SIGNS[word].colour) for word in words]
+    points = penalties.images[0].get_array()
+    assert points[0, 1] == pytest.approx(0.9) and points[1, 0] == pytest.approx(4.5)
+    assert says(caption_of(figure), "smallest possible p 0.05", "none reaches p ≤ 0.05")
+    assert says(caption_of(figure), "2 pairs of layers")
+    # The maps count all pairs of layers, the groups those of their means
+    of_maps = caption_of(drawn_figures["v.png"])
+    assert says(of_maps, "Undecided: 30 of 120 stitches", "tolerance: 30)")
+    assert says(caption_of(figure), "Undecided: 30 of 60 stitches")
     fewer = [name for name in folders() if "n2" not in name]  # 10 ways to label three of five
     run(SCRIPT, *fewer, "--networks", "list.csv", "-o", "v.csv", cwd=folder)
     caption = caption_of(drawn_figures["v_groups.png"])
@@ -229,9 +232,44 @@ def test_a_list_must_be_readable_and_unlisted_networks_are_named_by_path(folder,
     assert says(err, "two.csv", "not list c2.pt")
     rows = read_csv(folder / "w.csv")
     assert {row["networks"] for row in rows} == {"a → b", "a → c2.pt"}
-    assert "of 2 pairs of networks (a, b, c2.pt), on" in caption_of(drawn_figures["w.png"])
+    assert "of 2 pairs of networks (a, b, c2.pt) by direct" in caption_of(drawn_figures["w.png"])
     assert {row["end_group"] for row in rows} == {"resnet18", "not listed"}
     assert not (folder / "w_group_tests.csv").exists()
+
+
+def test_captions_of_groups_have_the_tests_that_reach_the_level(tmp_path, drawn_figures):
+    """At most eight, with the names of the methods if there are several."""
+    groups = [
+        GroupRow("dm", front, end, "2 pairs of layers", 6, dict.fromkeys(VERDICTS, 0.25))
+        for front, end in itertools.product("ab", repeat=2)
+    ]
+    answer = GroupTestRow(
+        method="dm",
+        quantity="penalty",
+        within="a → a",
+        across="a → b",
+        mean_within=0.1,
+        mean_across=0.2,
+        difference=-0.1,
+        p_value=0.01,
+        lowest_p=0.001,
+        n_labelings=924,
+        is_exact=True,
+        n_networks=6,
+        n_second=6,
+        layers="2 pairs of layers",
+    )
+    tests = [answer, answer._replace(quantity="identification", p_value=0.2)]
+    tests.append(answer._replace(quantity="kappa_within"))  # which the figure does not show
+    path = tmp_path / "g.png"
+    draw_groups(path, groups, tests, Limits(), title="", caption="C.")
+    caption = caption_of(drawn_figures["g.png"])
+    assert says(caption, "Of 2 permutation tests", "0.05: penalty, a → a against a → b (0.01).")
+    assert "identification, a" not in caption
+    many = [answer._replace(method=method) for method in ("dm", "tlm") for _ in range(5)]
+    draw_groups(path, groups, many, Limits(), title="", caption="C.")
+    caption = caption_of(drawn_figures["g.png"])
+    assert says(caption, "penalty by dm, a → a", "; 2 more in the CSV of tests.")
 
 
 def test_figures_name_users_types_without_their_paths(tmp_path, drawn_figures, laid_out):
@@ -246,7 +284,6 @@ def test_figures_name_users_types_without_their_paths(tmp_path, drawn_figures, l
     out, _ = run(SCRIPT, *pairs, "-o", "v.csv", cwd=tmp_path)
     captions = list(map(caption_of, drawn_figures.values()))
     assert says(out, "(cnn → cnn) − (cnn → mlp)") and "/home" not in out
-    assert any("cnn → cnn against cnn → mlp" in caption for caption in captions)
     texts = [text.get_text() for figure in drawn_figures.values() for text in figure.findobj(Text)]
     assert not any("/home" in text for text in [*texts, *captions])
 

@@ -123,7 +123,7 @@ def line_of(name: str, quantity: Quantity) -> str:
     scale = ""
     if quantity.scale:
         different, similar = quantity.scale
-        scale = f"{different:g} → {similar:g}".replace("inf", "highest")
+        scale = f"{different:g} → {similar:g}"
         if quantity.is_two_sided:
             scale = f"{different:g} → {(different + similar) / 2:g} ← {similar:g}"
     return f"| `{name}` | {source} | {scale} | {quantity.unit} | {quantity.description} |"

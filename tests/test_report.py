@@ -164,7 +164,10 @@ def test_the_page_needs_nothing_else(tmp_path, rendered):
     assert all(address.startswith(("data:", "#")) for address in page.addresses)
     assert len(page.images) >= 3
     for image in page.images:
-        assert "Stitches f.pt → g.pt, on" in str(image["alt"]) and str(image["alt"]) in page.text
+        assert (
+            "Stitches f.pt → g.pt by direct matching" in str(image["alt"])
+            and str(image["alt"]) in page.text
+        )
         (inches,) = re.findall(r"width: ([\d.]+)em", str(image["style"]))
         assert 3 < float(inches) < 7.5
     assert "://" not in (tmp_path / "page.html").read_text()

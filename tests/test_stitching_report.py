@@ -69,14 +69,14 @@ def test_runs_of_the_public_code_matched_nothing_where_nothing_is_matched(tmp_pa
 def test_the_caption_says_what_all_rows_share():
     rows = [stitch_row(n_images=1360), stitch_row(end_layer="layer3.0", seed=1, n_images=1360)]
     assert describe_stitches(rows) == (
-        "Stitches a → b (both resnet18), on 1,360 test images of digits. Stitching layers: 1×1 convolutions. "
-        "Task loss matching: trained for 3 epochs on the cross-entropy, from a random start."
+        "Stitches a → b (both resnet18) by task loss matching, on 1,360 test images of digits.\n\n"
+        "Stitching layers: 1×1 convolutions. Task loss matching: trained for 3 epochs on the cross-entropy, "
+        "from a random start."
     )
     back = stitch_row(front_model_path="b.pt", end_model_path="a.pt", init="pinv", n_epochs=0)
     of_two = describe_stitches([stitch_row(), back])
-    assert says(
-        of_two, "Stitches resnet18 → resnet18, on", "Task loss matching: trained for 3 epochs"
-    )
+    assert says(of_two, "Stitches resnet18 → resnet18 by task loss matching and direct matching")
+    assert says(of_two, "Task loss matching: trained for 3 epochs")
     assert says(of_two, "fitted to 100 training images", "Direct matching: least squares.")
     auto = replace(back, n_pinv_init_samples="auto", n_matched=200)
     assert says(describe_stitches([auto]), "to 200 training images (as many as settle a fit)")
@@ -92,7 +92,9 @@ def test_the_caption_says_what_all_rows_share():
         "front_model_type": "/home/me/nets/own.py:build",
     }
     shortened = describe_stitches([stitch_row(**paths, dataset="/data/sets/flowers")])
-    assert says(shortened, "Stitches a (build) → b (resnet18), on test images of flowers.")
+    assert says(
+        shortened, "Stitches a (build) → b (resnet18) by task", "on test images of flowers."
+    )
 
 
 def test_the_caption_names_networks_by_what_tells_them_apart():
@@ -121,10 +123,8 @@ def test_the_caption_has_the_names_of_a_list():
         for key, name in zip(row.network_keys, (front, end), strict=True):
             named[key] = NamedNetwork(name, groups[name], training=name)
     of_two = [row for row in rows if {row.front_model_path, row.end_model_path} == {"a.pt", "b.pt"}]
-    assert says(describe_stitches(of_two[:2], names=named), "Stitches a → b, on")
-    assert says(
-        describe_stitches(of_two, names=named), "Stitches of 2 pairs of networks (a, b), on"
-    )
+    assert says(describe_stitches(of_two[:2], names=named), "Stitches a → b by task loss")
+    assert says(describe_stitches(of_two, names=named), "Stitches of 2 pairs of networks (a, b) by")
     of_seven = describe_stitches(rows, names=named)
     assert says(of_seven, "42 pairs of 7 networks", "(2 clean, 4 noisy, ", "1 build)")
 
@@ -204,8 +204,8 @@ def test_the_caption_of_a_grid_has_the_accuracy_of_its_only_end_network(tmp_path
     write_grid(tmp_path / "one.csv", [row, replace(row, end_layer="layer3.0")])
     write_grid(tmp_path / "two.csv", [row, replace(row, end_model_path="c.pt")])
     write_grid(tmp_path / "unknown.csv", [replace(row, end_accuracy=math.nan)])
-    sentence = "Accuracy of the end network"
-    assert f"{sentence}: 0.875." in caption_of(drawn_figures["one.png"])
+    sentence = "Accuracy (end network"
+    assert f"{sentence}: 0.875)." in caption_of(drawn_figures["one.png"])
     for name in ("two.png", "unknown.png"):
         assert sentence not in caption_of(drawn_figures[name])
 

@@ -594,7 +594,8 @@ def test_script_writes_table_sentences_and_maps(two_methods, drawn_figures, laid
     assert penalties.get_title() == "penalty (points)"
     assert penalties.images[0].get_array().ravel().tolist() == pytest.approx([0.5, 0.5])
     assert [row["verdict"] for row in read_csv(two_methods / "w.csv")] == [UNDECIDED, UNDECIDED]
-    assert says(caption_of(drawn_figures["w.png"]), f"on {N:,} test images", "less than 5 points")
+    caption = caption_of(drawn_figures["w.png"])
+    assert says(caption, f"on {N:,} test images") and says(caption, "less than 5 points")
     assert drawn_figures["w.png"].get_suptitle() == "A title"
     (two_methods / "empty").mkdir()
     assert says(error_line(SCRIPT, "empty", cwd=two_methods), "empty: no finished", "run")
@@ -709,7 +710,7 @@ def test_the_way_is_a_table_and_a_figure(tmp_path, drawn_figures):
     (axes,) = drawn_figures["w_way.png"].axes
     assert axes.get_title() == "into y"
     assert [text.get_text() for text in axes.texts] == ["0.75", "chance"]
-    assert says(caption_of(drawn_figures["w_way.png"]), "below 0.75", "chance: 0.5")
+    assert says(caption_of(drawn_figures["w_way.png"]), "above 0.75", "both certain")
     assert says(
         caption_of(drawn_figures["w_way.png"]),
         "Bands: intervals of 95 percent over images (Wilson).",

@@ -57,7 +57,7 @@ FORMS = {
         cuts_off=True,
     ),
     "covariance": Form(
-        "the best map among those whose output has the covariance of the target",
+        "the map of least error among those whose output has the covariance of the target",
         target_scatter=True,
     ),
     "ortho": Form("the best orthogonal map", along_axes=True),

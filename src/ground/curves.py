@@ -17,6 +17,7 @@ from src.ground.figures import (
     fit_height,
     font_size,
     head_panel,
+    joined,
     letter_panel,
     letters_of,
     looks_of_lines,
@@ -126,7 +127,7 @@ def curves(
     n_lines, n_columns = (1 + max(numbers) for numbers in zip(*places, strict=True))
     layers_of_place = _layers_of(panels, places, layers)
     widths = _widths(layers_of_place, n_columns)
-    text = f"{caption} {_on_panels(panels, letters)}".strip()
+    text = joined(caption, _on_panels(panels, letters))
     with new_figure(path, is_wide=n_columns > 1, title=title, caption=text) as figure:
         looks = dict(zip(labels, looks_of_lines(len(labels)), strict=True))
         em = font_size()

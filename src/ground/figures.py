@@ -149,6 +149,24 @@ def head_panel(axes: "Axes", heading: str, *, n_lines: int) -> None:
     axes.set_title(text, loc="right", x=0, ha="left", fontweight="bold")
 
 
+def joined(*captions: str, definitions: str = "") -> str:
+    """Join captions to one: a paragraph for below the figure, and one that defines its terms.
+
+    Args:
+        captions: each may have both paragraphs, with an empty line between them.
+        definitions: what to add to the second paragraph.
+    """
+    parts = [caption.partition("\n\n") for caption in captions]
+    first = " ".join(filter(None, (text for text, _, _ in parts)))
+    second = " ".join(filter(None, (*(text for _, _, text in parts), definitions)))
+    return "\n\n".join(filter(None, (first, second)))
+
+
+def capitalised(text: str) -> str:
+    """Return a text with a capital at its beginning; κ stays κ."""
+    return f"{text[:1].upper()}{text[1:]}" if text[:1].isascii() else text
+
+
 def named(letters: Sequence[str]) -> str:
     """Return the letters of panels for the beginning of a caption: "(a–d) ", "(a, c) " or ""."""
     if not letters:

@@ -10,6 +10,7 @@ from src.choices.stitching import INITS, OBJECTIVES
 from src.collected.groups import Names
 from src.collected.measured import NetworkPair
 from src.ground.console import listed
+from src.ground.figures import joined
 from src.ground.grouping import grouped
 from src.ground.user_code import title_of
 from src.tables.experiments import Experiment
@@ -19,6 +20,7 @@ CONTROL = (  # what a class control is, see `src.models.control`
     "in place of the front network, an untrained network of its type, with the front's predicted class "
     "beside its activations"
 )
+MAX_METHODS = 2  # that the first sentence of a caption names; the figure has their names as well
 MAX_NAMES = 6  # networks that a caption names; of more it has the number and the groups
 
 
@@ -74,7 +76,8 @@ def pairs_of_named(pairs: Sequence[NetworkPair]) -> str:
 def describe_stitches(
     *groups: Sequence[Experiment], names: Names | None = None, n_images: int | None = None
 ) -> str:
-    """Return the caption of stitches: networks, images, kind of stitching layers, and methods.
+    """Return the caption of stitches: networks, methods and images. Its second paragraph has the kind of
+    stitching layers, and the settings of the methods.
 
     Networks, images and kind are named if all rows share one; the methods are of each group.
 
@@ -83,32 +86,48 @@ def describe_stitches(
         n_images: of the test set; None: rows have it.
     """
     rows = [row for group in groups for row in group]
-    methods: dict[str, None] = {}
-    for group in groups:
-        of_method = grouped(group, lambda row: row.method).values()
-        methods |= dict.fromkeys(map(describe_method, of_method))
+    of_methods = [
+        rows_of_method
+        for group in groups
+        for rows_of_method in grouped(group, lambda row: row.method).values()
+    ]
     networks = stitched_networks(rows, names)
+    titles = dict.fromkeys(row.method for row in rows)
+    subject = f"Stitches {networks}".strip()
+    if len(titles) <= MAX_METHODS:
+        subject += f" by {' and '.join(titles)}"
+    text = headline(
+        subject, data=common(rows, "dataset"), n_images=n_images or common(rows, "n_images")
+    )
+    definitions = [
+        _on_kind(rows),
+        _on_matched(rows),
+        *dict.fromkeys(map(describe_method, of_methods)),
+        on_lost_positions(row.stitching_type for row in rows),
+    ]
+    if len({row.class_control for row in rows}) > 1:
+        definitions.append(f"Class control: {CONTROL}.")
+    return joined(text, definitions=" ".join(filter(None, definitions)))
+
+
+def _on_kind(rows: Sequence[Experiment]) -> str:
+    """Return the sentence on the kind of all stitching layers; "" if there are several."""
     kind = common(rows, "stitching_type")
+    return f"Stitching layers: {STITCHING_TYPES[kind].words}." if kind in STITCHING_TYPES else ""
+
+
+def _on_matched(rows: Sequence[Experiment]) -> str:
+    """Return the sentence on the images that closed forms were fitted to; "" if none was."""
     matched = [row for row in rows if row.init not in STARTS]
     numbers = [str(getattr(row, "n_matched", None) or row.n_pinv_init_samples) for row in matched]
     counts = sorted(int(number) for number in numbers if number.isdecimal())
-    sentence = headline(
-        f"Stitches {networks}".strip(),
-        data=common(rows, "dataset"),
-        n_images=n_images or common(rows, "n_images"),
-    )
-    if kind in STITCHING_TYPES:
-        sentence += f" Stitching layers: {STITCHING_TYPES[kind].words}."
-    if counts:
-        ends = dict.fromkeys(f"{count:,}" for count in (counts[0], counts[-1]))
-        sentence += f" Closed forms are fitted to {' to '.join(ends)} training images"
-        if any(row.n_pinv_init_samples == "auto" for row in matched):
-            sentence += " (as many as settle a fit)"
-        sentence += "."
-    if len({row.class_control for row in rows}) > 1:
-        methods[f"Class control: {CONTROL}."] = None
-    positions = on_lost_positions(row.stitching_type for row in rows)
-    return " ".join(filter(None, [sentence, *methods, positions]))
+    if not counts:
+        return ""
+    ends = dict.fromkeys(f"{count:,}" for count in (counts[0], counts[-1]))
+    text = f"Closed forms are fitted to {' to '.join(ends)} training images"
+    if any(row.n_pinv_init_samples == "auto" for row in matched):
+        text += " (as many as settle a fit)"
+    return f"{text}."
 
 
 def describe_stitches_by(

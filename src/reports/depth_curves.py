@@ -11,6 +11,7 @@ from src.collected.over_depth import CLASS_CONTROLS, OF_MEASURES
 from src.ground.console import listed, note
 from src.ground.curves import SHARE, CurvePanel, Point, curves, lines_of, points_of
 from src.ground.figure_files import page_of, remove_figure
+from src.ground.figures import capitalised, joined
 from src.tables.chosen import chosen_rows
 from src.tables.quantities import IN_CURVES, QUANTITIES, shown_in
 from src.tables.tables import write_table
@@ -30,6 +31,7 @@ OF_MEASURE = {"similarity": SHARE, "distance": (0.0, math.inf)}
 POSSIBLE = {title: quantity.possible for title, quantity in SHOWN.items()} | OF_MEASURE
 ACCURACY = QUANTITIES["accuracy"].title
 PENALTY = QUANTITIES["penalty"].title
+IN_POINTS = " (points)"  # ends the label of its axis
 RANGES = POSSIBLE | {  # of the axes
     ACCURACY: (-math.inf, 1.0),
     PENALTY: (0.0, math.inf),
@@ -92,7 +94,7 @@ def write_depth(
             x_range=(in_order[0].relative_depth, in_order[-1].relative_depth) if rows else None,
             lines=lines_of(shown),
             title=title,
-            caption=f"{caption} {_caption(drawn_rows, page, number, len(pages), without_curves)}".strip(),
+            caption=joined(caption, _caption(drawn_rows, page, number, len(pages), without_curves)),
         )
     if len(pages) > 1:
         note(
@@ -122,7 +124,7 @@ def _panels(rows: Sequence[DepthRow]) -> list[CurvePanel]:
     return [
         CurvePanel(
             points[title, quantity],
-            f"{quantity} (points)" if quantity == PENALTY else quantity,
+            f"{quantity}{IN_POINTS}" if quantity == PENALTY else quantity,
             RANGES[quantity],
             heading=title,
             marks=MARKS.get(quantity, {}),
@@ -169,30 +171,35 @@ def _caption(
     n_pages: int,
     without_curves: Sequence[str],
 ) -> str:
-    """Return the text below a page of the figure."""
+    """Return the text below a page of the figure, with definitions of its quantities."""
     n_networks = max(row.n_networks for row in rows)
-    text = f"Corresponding layers of {n_networks} networks, means over pairs of networks. {_on_points(page)}"
-    quantities = {panel.y_label.removesuffix(" (points)") for panel in page}
-    meanings = [
-        f"{title[0].upper()}{title[1:]}: {SHOWN[title].description}."
+    sentences = [
+        f"Corresponding layers of {n_networks} networks, means over pairs of networks.",
+        _on_points(page),
+    ]
+    if any(panel.marks == OWN for panel in page):
+        sentences.append("Own: the end network's own activations.")
+    if without_curves:
+        sentences.append(f"No layers correspond: {listed(without_curves, n=MAX_IN_CAPTION)}.")
+    if n_pages > 1:
+        sentences.append(f"Page {number} of {n_pages}.")
+
+    quantities = {panel.y_label.removesuffix(IN_POINTS) for panel in page}
+    definitions = [
+        f"{capitalised(title)}: {SHOWN[title].description}."
         for title in SHOWN
         if title in quantities
     ]
-    text = " ".join([text, *meanings])
     measures = dict.fromkeys(
         row.line for row in rows if row.quantity in quantities & set(OF_MEASURES.values())
     )
     if measures:
-        text += f" Measures of similarity, both directions together: {_on_measures(measures)}."
-    if any(panel.marks == OWN for panel in page):
-        text += " Own: the end network's own activations."
+        definitions.append(
+            f"Measures of similarity, both directions together: {_on_measures(measures)}."
+        )
     if not all(row.layer for row in rows):
-        text += f" {ON_DEPTH}"
-    if without_curves:
-        text += f" No layers correspond: {listed(without_curves, n=MAX_IN_CAPTION)}."
-    if n_pages > 1:
-        text += f" Page {number} of {n_pages}."
-    return text
+        definitions.append(ON_DEPTH)
+    return joined(" ".join(sentences), definitions=" ".join(definitions))
 
 
 def _on_measures(names: Iterable[str]) -> str:

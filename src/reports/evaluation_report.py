@@ -10,6 +10,7 @@ from src.choices.datasets import dataset_label
 from src.choices.scores import SCORES
 from src.ground.console import listed, note, note_once, result, table
 from src.ground.figure_files import remove_figure
+from src.ground.figures import joined
 from src.ground.files import write_json
 from src.ground.grouping import grouped
 from src.ood import OODMetrics
@@ -157,7 +158,7 @@ def describe(rows: Sequence[EvaluationRow], *, n_images: int) -> str:
     text = describe_stitches(rows, n_images=n_images)
     id_data = common(rows, "id_dataset")
     if id_data != common(rows, "dataset"):
-        text += f" In distribution: {dataset_label(id_data)}."
+        text = joined(text, f"In distribution: {dataset_label(id_data)}.")
     detector = common(rows, "detector")
     if detector in SCORES:
         detector = SCORES[detector].description
@@ -168,4 +169,4 @@ def describe(rows: Sequence[EvaluationRow], *, n_images: int) -> str:
             made_with.append(f"{kind} {dataset_label(dataset)}")
     if made_with:
         detector += f" ({', '.join(made_with)})"
-    return f"{text} Detector: {detector}."
+    return joined(text, definitions=f"Detector: {detector}.")

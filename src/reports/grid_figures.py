@@ -1,5 +1,7 @@
 """The figures of a folder of stitching runs: heat maps of layers, curves over ranks, or means."""
 
+import itertools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from src.collected.grid_matrices import (
 from src.collected.groups import Names
 from src.ground.console import note
 from src.ground.curves import CurvePanel, curves
+from src.ground.figures import capitalised, joined
 from src.reports.captions import common, describe_stitches
 from src.reports.heat_maps import Labels, maps
 from src.reports.map_panels import HeatMap
@@ -49,47 +52,63 @@ def draw_grid(
         names: of the networks, for titles and the caption.
     """
     caption = describe_stitches(rows, names=names)
-    marks = {}
-    end_accuracy = float(common(rows, "end_accuracy") or np.nan)
-    if not np.isnan(end_accuracy) and len({row.network_keys[1] for row in rows}) == 1:
-        caption += f" Accuracy of the end network: {end_accuracy:.3f}."
-        marks = {"end network": end_accuracy}
     drawn = path.with_suffix(".png")
     sweeps = rank_sweeps(rows, names)
     if sweeps and len(sweeps) <= MAX_EXPERIMENTS:
-        draw_ranks(drawn, sweeps, marks=marks, title=title, caption=caption)
+        draw_ranks(drawn, sweeps, end_accuracy=_end_accuracy(rows), title=title, caption=caption)
     else:
         experiments = experiments_of(rows, names)
         if len(experiments) > MAX_EXPERIMENTS:
             note(f"{drawn} shows means of {len(experiments)} experiments; {path} has all of them")
-        matrices = shown_matrices(experiments)
-        if len(matrices) > MAX_PANELS:
-            caption += (
-                f" The first {MAX_PANELS} of {len(matrices)} means are shown; "
-                "the CSV has all of them."
-            )
-        panels: dict[str, dict[str, HeatMap]] = {}
-        rows_of_panel = {}
-        for (name, matrix), of_panel in zip(
-            matrices.items(), shown_rows(experiments).values(), strict=True
-        ):
-            if len(panels) == MAX_PANELS:
-                break
-            panel_title = name.replace(", ", "\n")
-            panels[panel_title] = {"accuracy": HeatMap.of(matrix, QUANTITIES["accuracy"])}
-            rows_of_panel[panel_title] = of_panel
-        maps(drawn, panels, labels=labels_of(rows_of_panel), title=title, caption=caption)
+        _draw_maps(
+            drawn, experiments, end_accuracy=_end_accuracy(rows), title=title, caption=caption
+        )
     written = str(path)
     if drawn.exists():
         written += f" and {drawn}"
     note(f"wrote {written}")
 
 
+def _end_accuracy(rows: Sequence[StitchRow]) -> float | None:
+    """Return the accuracy of the end network; None of several end networks, or if it is not known."""
+    accuracy = common(rows, "end_accuracy")
+    if not accuracy or len({row.network_keys[1] for row in rows}) > 1:
+        return None
+    return None if math.isnan(float(accuracy)) else float(accuracy)
+
+
+def _draw_maps(
+    path: Path,
+    experiments: Mapping[str, Sequence[StitchRow]],
+    *,
+    end_accuracy: float | None,
+    title: str,
+    caption: str,
+) -> None:
+    """Draw the accuracies over layers: a panel an experiment, or a mean over experiments."""
+    matrices = shown_matrices(experiments)
+    if len(matrices) > MAX_PANELS:
+        left_out = (
+            f"The first {MAX_PANELS} of {len(matrices)} means are shown; the CSV has all of them."
+        )
+        caption = joined(caption, left_out)
+    on_end = "" if end_accuracy is None else f"end network: {end_accuracy:.3f}"
+    panels: dict[str, dict[str, HeatMap]] = {}
+    rows_of_panel = {}
+    shown = zip(matrices.items(), shown_rows(experiments).values(), strict=True)
+    for (name, matrix), of_panel in itertools.islice(shown, MAX_PANELS):
+        panel_title = name.replace(", ", "\n")
+        panel = HeatMap.of(matrix, QUANTITIES["accuracy"])._replace(note=on_end)
+        panels[panel_title] = {"accuracy": panel}
+        rows_of_panel[panel_title] = of_panel
+    maps(path, panels, labels=labels_of(rows_of_panel), title=title, caption=caption)
+
+
 def draw_ranks(
     path: Path,
     sweeps: Mapping[str, Sweep],
     *,
-    marks: Mapping[str, float],
+    end_accuracy: float | None,
     title: str,
     caption: str,
 ) -> None:
@@ -99,8 +118,9 @@ def draw_ranks(
     stands in the caption.
 
     Args:
-        marks: accuracies of lines across the panels, by label.
+        end_accuracy: of the end network, drawn as a line; None: of several end networks.
     """
+    marks = {} if end_accuracy is None else {f"end network: {end_accuracy:.2f}": end_accuracy}
     panels = []
     at_full_rank = []
     for name, sweep in sweeps.items():
@@ -119,7 +139,10 @@ def draw_ranks(
             for label, line in lines.items()
         }
         panels.append(CurvePanel(means, TITLE, title=name.replace(", ", "\n"), marks=marks))
-    caption += f" {TITLE[0].upper()}{TITLE[1:]} over the number of principal components kept of the front layer."
+    on_ranks = (
+        f"{capitalised(TITLE)} over the number of principal components kept of the front layer."
+    )
     if at_full_rank:
-        caption = f"{caption} At full rank (mean): {np.mean(at_full_rank):.2f}.".strip()
+        on_ranks += f" At full rank (mean): {np.mean(at_full_rank):.2f}."
+    caption = joined(caption, on_ranks)
     curves(path, panels, x_label="retained rank (components)", title=title, caption=caption)

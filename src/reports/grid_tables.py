@@ -8,6 +8,7 @@ from pathlib import Path
 from src.collected.groups import Names
 from src.ground.console import listed, note, table, warn
 from src.ground.errors import UserError
+from src.ground.figures import joined
 from src.ground.files import locked
 from src.reports.captions import common, describe_stitches
 from src.reports.grid_figures import MAX_PANELS, STITCHED, draw_grid, labels_of
@@ -165,7 +166,9 @@ def draw(
             verb = "is"
         experiments = f"the {last} of {len(panels)} experiments"
         note(f"{image} shows {experiments}")
-        caption += f" {experiments.capitalize()} {verb} shown; the CSV has all of them."
+        caption = joined(
+            caption, f"{experiments.capitalize()} {verb} shown; the CSV has all of them."
+        )
     shown = dict(list(panels.items())[-n_shown:])
     if maps(image, shown, labels=labels, title=title, caption=caption):
         note(f"wrote {path} and {image}")

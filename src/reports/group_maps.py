@@ -7,6 +7,7 @@ from pathlib import Path
 from src.collected.between_groups import SHARE
 from src.ground import user_code
 from src.ground.console import listed
+from src.ground.figures import joined
 from src.ground.grouping import grouped
 from src.reports.heat_maps import Labels, maps
 from src.reports.map_panels import Panel
@@ -49,8 +50,8 @@ def draw_groups(
         layers[method] = of_method[0].layers
     for layers_of_methods, methods in grouped(layers, layers.__getitem__).items():
         of_methods = f" of {listed(methods)}" if len(methods) < len(layers) else ""
-        caption += f" Means{of_methods} over {layers_of_methods}."
-    caption = f"{caption} {_on_tests(tests)}".strip()
+        caption = joined(caption, f"Means{of_methods} over {layers_of_methods}.")
+    caption = joined(caption, _on_tests(tests))
     labels = Labels("front group", "end group", "not stitched or not measured")
     maps(path, panels, labels=labels, title=title, caption=caption)
 
@@ -85,12 +86,14 @@ def _on_tests(tests: Sequence[GroupTestRow]) -> str:
         return f"No test of the groups can reach p = {LEVEL:g}: the smallest possible p-value is {lowest:.2g}."
     has_methods = len({test.method for test in asked}) > 1
     reached = [_answer(test, has_methods=has_methods) for test in asked if test.p_value <= LEVEL]
-    found = "; ".join(reached[:MAX_ANSWERS]) or "none"
+    found = f"none reaches p ≤ {LEVEL:g}"
+    if reached:
+        found = f"these reach p ≤ {LEVEL:g}: {'; '.join(reached[:MAX_ANSWERS])}"
     if len(reached) > MAX_ANSWERS:
         found += f"; {len(reached) - MAX_ANSWERS} more in the CSV of tests"
     return (
         f"Of {len(asked)} permutation tests of the networks (share of similar pairs, penalty, identification; "
-        f"two-sided, not corrected for their number; smallest possible p {lowest:.2g}) reach p ≤ {LEVEL:g}: {found}."
+        f"two-sided, not corrected for their number; smallest possible p {lowest:.2g}), {found}."
     )
 
 

@@ -3,7 +3,7 @@ and with or without the values written into the cells."""
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
@@ -15,9 +15,11 @@ from src.ground.figures import (
     CHARACTER,
     add_legend,
     can_draw,
+    capitalised,
     fit_height,
     font_size,
     head_panel,
+    joined,
     letter_panel,
     letters_of,
     named,
@@ -291,7 +293,7 @@ def maps(
         text = caption(experiments_of_page) if callable(caption) else caption
         text = _caption(page, layout, labels, text)
         if len(pages) > 1:
-            text += f" Page {number} of {len(pages)}."
+            text = joined(text, f"Page {number} of {len(pages)}.")
         _draw(page_of(path, number), page, layout, labels=labels, title=title, caption=text)
     return True
 
@@ -536,34 +538,32 @@ def _handles(page: Page, labels: Labels) -> "dict[str, Artist]":
     return handles
 
 
-def _on_scales(page: Page) -> Iterator[str]:
-    """Yield the sentences of the caption on turned scales, and on marks."""
-    panels = [place.panel for place in page.values() if isinstance(place.panel, HeatMap)]
-    if any(panel.scale[0] > panel.scale[1] for panel in panels):
-        yield "Bright is similar."
-    if any(not math.isnan(panel.limit) for panel in panels):
-        yield "Lines on the colour bars: limits of similar pairs."
-    if any(panel.is_uneven for panel in panels):
-        yield "A scale is uneven where its limit is not in its middle."
-
-
 def _caption(page: Page, layout: Layout, labels: Labels, caption: str) -> str:
-    """Return the text for below a page: the caption, and the meaning of panels, frames, colours and
-    marks."""
+    """Return the text for below a page: the caption, the panels, frames and marks; and the meaning of
+    the quantities as definitions."""
     letters = letters_of(page)
-    sentences = [caption]
+    contents = []
+    definitions = []
     for quantity, places in grouped(page, lambda place: page[place].quantity).items():
+        panel = page[places[0]].panel
         text = " ".join(quantity.split())
-        meaning = page[places[0]].panel.meaning
         if text:
-            if text[0].isascii():  # κ stays κ
-                text = f"{text[0].upper()}{text[1:]}"
-            if meaning:
-                text += f": {meaning}"
-            sentences.append(f"{named([letters[place] for place in places if letters])}{text}.")
+            note = f" ({panel.note})" if panel.note else ""
+            contents.append(f"{named([letters[place] for place in places if letters])}{text}{note}")
+            if panel.meaning:
+                definitions.append(f"{capitalised(text)}: {panel.meaning}.")
+    panels = [place.panel for place in page.values() if isinstance(place.panel, HeatMap)]
+    sentences = []
+    if contents:
+        sentences.append(f"{capitalised('; '.join(contents))}.")
+    if any(panel.scale[0] > panel.scale[1] for panel in panels):
+        sentences.append("Bright is similar.")
     if any(map(labels.frames_of, page.values())):
         sentences.append("Frames: layers of the same name.")
-    sentences += _on_scales(page)
+    if any(not math.isnan(panel.limit) for panel in panels):
+        sentences.append("Lines on the colour bars: limits of similar pairs.")
+    if any(panel.is_uneven for panel in panels):
+        definitions.append("A scale is uneven where its limit is not in its middle.")
     if not layout.has_numbers:
         sentences.append("The table beside the figure has the numbers.")
-    return " ".join(filter(None, sentences))
+    return joined(caption, " ".join(sentences), definitions=" ".join(definitions))

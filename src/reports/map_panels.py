@@ -52,7 +52,8 @@ class HeatMap(NamedTuple):
     colours: str = ""  # matplotlib's colour map; "": bright at the second end of the scale
     marked: Collection[tuple[str, str]] = ()  # row and column of cells with a red corner
     n_digits: int = 2  # of the numbers in the cells, behind the point
-    meaning: str = ""  # of the values, for the caption
+    note: str = ""  # on the values, for the caption
+    meaning: str = ""  # of the values, for the definitions below the caption
 
     @classmethod
     def of(cls, matrix: Matrix, quantity: Quantity, *, limit: float = math.nan) -> "HeatMap":
@@ -64,7 +65,14 @@ class HeatMap(NamedTuple):
         if quantity.scale is None:
             raise ValueError(f"{quantity.title} has no scale for the colours of a heat map")
         colours = TWO_SIDED if quantity.is_two_sided else ""
-        return cls(matrix, quantity.scale, limit, colours=colours, meaning=quantity.description)
+        return cls(
+            matrix,
+            quantity.scale,
+            limit,
+            colours=colours,
+            note=quantity.note,
+            meaning=quantity.description,
+        )
 
     @classmethod
     def difference(cls, matrix: Matrix) -> "HeatMap":
@@ -142,7 +150,8 @@ class ClassMap(NamedTuple):
 
     shares: Mapping[str, Matrix]  # by class, all over the same axes; a cell of NaN stays blank
     signs: Mapping[str, Sign]  # by class; the legend shows them
-    meaning: str = ""  # of the classes, for the caption
+    note: str = ""  # on the classes, for the caption
+    meaning: str = ""  # of the classes, for the definitions below the caption
 
     @property
     def matrix(self) -> Matrix:

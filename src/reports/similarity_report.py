@@ -9,6 +9,7 @@ from src.choices.similarity import ACTIVATIONS, MEASURES, SAMPLES, Measure, meas
 from src.ground.console import decimals, result, table
 from src.ground.curves import CurvePanel, curves
 from src.ground.figure_files import remove_figure
+from src.ground.figures import joined
 from src.reports.captions import common, headline
 from src.reports.heat_maps import Labels, maps
 from src.reports.map_panels import HeatMap
@@ -143,7 +144,7 @@ def draw(path: Path, rows: Sequence[SimilarityRow], *, title: str = "") -> None:
     There are curves where one side alone has ranks, and the pairs of layers are few. There are heat
     maps over both ranks for one pair of layers, and over layers, at the highest ranks, for several.
     """
-    caption = f"{describe(rows)} {_on_measures(rows)}".strip()
+    caption = joined(describe(rows), definitions=_on_measures(rows))
     n_pairs = len({(row.layer1, row.layer2) for row in rows})
     n_ranks1 = len({row.rank1 for row in rows})
     n_ranks2 = len({row.rank2 for row in rows})
@@ -155,7 +156,10 @@ def draw(path: Path, rows: Sequence[SimilarityRow], *, title: str = "") -> None:
             _curves(rows, side),
             x_label=f"retained rank of the {ORDINALS[side]} network (components)",
             title=title,
-            caption=f"{caption} Layers of the {ORDINALS[side]} network keep so many principal components.",
+            caption=joined(
+                caption,
+                f"Layers of the {ORDINALS[side]} network keep so many principal components.",
+            ),
         )
     elif n_pairs == 1 and n_ranks1 > 1:
         first = rows[0]
@@ -187,7 +191,9 @@ def _draw_maps(path: Path, cells: Cells, labels: Labels, *, title: str, caption:
     """Draw a heat map of each measure over two axes."""
     panels = _heat_maps(cells)
     if any(panel.marked for panel in panels.values()):
-        caption += " Red corners: positions or tokens are the samples, in all other cells images."
+        caption = joined(
+            caption, "Red corners: positions or tokens are the samples, in all other cells images."
+        )
     maps(path, {"": panels}, labels=labels, title=title, caption=caption)
 
 

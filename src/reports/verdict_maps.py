@@ -6,7 +6,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
-from src.ground.figures import BLUE, VERMILION, YELLOW
+from src.ground.figures import BLUE, VERMILION, YELLOW, joined
 from src.reports.captions import common
 from src.reports.grid_figures import STITCHED
 from src.reports.heat_maps import maps_figure
@@ -48,9 +48,7 @@ def heat_map(
         return _penalty_map(matrix, limits)
     if quantity == "accuracy" and not math.isnan(end_accuracy):
         panel = HeatMap.of(matrix, QUANTITIES[quantity], limit=end_accuracy - limits.tolerance)
-        return panel._replace(
-            is_linear=True, meaning=f"{panel.meaning}; end network: {end_accuracy:.3f}"
-        )
+        return panel._replace(is_linear=True, note=f"end network: {end_accuracy:.3f}")
     limit = limits.identification if quantity == "identification" else math.nan
     return HeatMap.of(matrix, QUANTITIES[quantity], limit=limit)
 
@@ -81,10 +79,8 @@ def verdict_map(shares: Mapping[str, Matrix], limits: Limits, *, of: str = "") -
         shares: of each verdict, see `shares_of_verdicts`.
         of: what the shares are of, if a cell has several verdicts, such as "pairs of networks".
     """
-    meaning = _words_of_verdicts(limits)
-    if of:
-        meaning = f"strips are as wide as the shares of the {of}; {meaning}"
-    return ClassMap(shares, SIGNS, meaning)
+    note = f"strips: shares of the {of}" if of else ""
+    return ClassMap(shares, SIGNS, note, _words_of_verdicts(limits))
 
 
 def shares_of_verdicts(rows: Sequence[JudgedPair]) -> dict[str, Matrix]:
@@ -116,13 +112,18 @@ def _words_of_verdicts(limits: Limits) -> str:
 
 
 def figure_of(
-    rows_of_title: Mapping[str, Sequence[JudgedPair]], limits: Limits, *, caption: str = ""
+    rows_of_title: Mapping[str, Sequence[JudgedPair]],
+    limits: Limits,
+    *,
+    caption: str = "",
+    on_positions: str = "",
 ) -> "Figure":
     """Return a matplotlib figure of accuracy, identification and verdict, without writing a file.
 
     Args:
         rows_of_title: the stitches of two networks in each column of panels, by its title.
-        caption: a text for below the figure, in front of the rule.
+        caption: a text for below the figure, in front of the panels.
+        on_positions: a sentence on stitches that lose positions, for the definitions.
     """
     all_rows = chain.from_iterable(rows_of_title.values())
     end_accuracy = float(common(all_rows, "end_accuracy") or math.nan)
@@ -137,4 +138,4 @@ def figure_of(
         of_quantities["verdict"] = verdict_map(shares_of_verdicts(rows), limits)
         heading = title if len(rows_of_title) > 1 else ""
         panels[heading] = of_quantities
-    return maps_figure(panels, labels=STITCHED, caption=caption)
+    return maps_figure(panels, labels=STITCHED, caption=joined(caption, definitions=on_positions))

@@ -14,6 +14,7 @@ from src.collected.between_groups import SHARE, GroupComparison, compared_rows
 from src.collected.groups import CLASS_CONTROL, FRESH_FRONT, SELF, Names
 from src.collected.sections import Section, by_groups, titled_in_figures
 from src.ground.console import decimals, result, table
+from src.ground.figures import joined
 from src.ground.files import write_text
 from src.ground.grouping import grouped
 from src.ground.user_code import title_of as title_of_code
@@ -165,8 +166,7 @@ def draw(
         return describe_stitches_by(methods, stitches, names=names) if stitches else ""
 
     def caption_of_maps(rows: Sequence[VerdictRow]) -> str:
-        texts = [caption_of(rows), _on_undecided(rows), _on_worse_fronts(rows, limits)]
-        return " ".join(filter(None, texts))
+        return joined(caption_of(rows), _on_undecided(rows), _on_worse_fronts(rows, limits))
 
     if comparison is not None and comparison.groups:
         compared = compared_rows(rows, comparison.compared)

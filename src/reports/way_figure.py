@@ -11,6 +11,7 @@ from src.collected.network_means import mean_over_pairs
 from src.ground.console import layer_in_words
 from src.ground.curves import Curve, CurvePanel, Point, curves, lines_of, points_of
 from src.ground.figure_files import page_of
+from src.ground.figures import joined
 from src.ground.grouping import grouped
 from src.tables.matrices import known
 from src.tables.verdict_rows import VerdictRow
@@ -57,9 +58,10 @@ def draw_way(
     pages = _pages(titled_panels)
     for number, page in enumerate(pages, start=1):
         panels = [panel for titled in page for panel in titled.panels]
-        text = f"{caption_of([row for titled in page for row in titled.rows])} {_caption(page, limits)}"
+        rows_of_page = [row for titled in page for row in titled.rows]
+        text = joined(caption_of(rows_of_page), _caption(page, limits))
         if len(pages) > 1:
-            text += f" Page {number} of {len(pages)}."
+            text = joined(text, f"Page {number} of {len(pages)}.")
         layers_of_page = _layers_in(panels)
         curves(
             page_of(path.with_suffix(".png"), number),
@@ -70,7 +72,7 @@ def draw_way(
             strong=f"penalty at most {_points(limits)}",
             pale=f"more than {_points(limits)}",
             title=title,
-            caption=text.strip(),
+            caption=text,
         )
 
 
@@ -83,18 +85,18 @@ def _caption(page: Sequence[TitledPanels], limits: Limits) -> str:
     """Return the meaning of the lines of a page."""
     has_means = any(len({row.networks for row in titled.rows}) > 1 for titled in page)
     panels = [panel for titled in page for panel in titled.panels]
-    text = (
-        "Share of the images that are identified, from the layer stitched into, to the output: the stitched "
-        "activation is nearer to the end network's own activation of the image than to that of a similar image of its "
-        f"class (chance: 0.5). Similar pairs stay above {limits.identification:g} and lose less than "
-        f"{_points(limits)} of accuracy, both certain at 95 percent; a line shows no certainty."
-    )
+    text = "Share of the test images that are identified (chance: ½), from the end layer to the output."
     if has_means:
         text += " Means over the pairs of networks."
     if any(panel.pale for panel in panels):
         mean = "mean " if has_means else ""
         text += f" Pale: {mean}penalty above {_points(limits)}."
-    return text + _on_intervals(panels, has_means=has_means)
+    definitions = (
+        "An image is identified where its stitched activation is nearer to the end network's own activation of it than "
+        f"to that of a similar image of its class. Similar pairs stay above {limits.identification:g} and lose less "
+        f"than {_points(limits)} of accuracy, both certain at 95 percent; a line shows no certainty."
+    )
+    return joined(text + _on_intervals(panels, has_means=has_means), definitions=definitions)
 
 
 def _on_intervals(page: Sequence[CurvePanel], *, has_means: bool) -> str:

@@ -42,6 +42,7 @@ class Quantity(NamedTuple):
     scale: tuple[float, float] | None = None
     possible: tuple[float, float] = (-math.inf, math.inf)  # the lowest and the highest value
     is_two_sided: bool = False  # similar in the middle of `scale`, different at both ends
+    note: str = ""  # for captions: the value that says nothing
     unit: str = ""  # of shares and ratios: none
     shown_in: tuple[str, ...] = ()
     is_derived: bool = False  # a property of the row, computed from its columns
@@ -158,6 +159,7 @@ QUANTITIES = {
         VERDICT,
         "Cohen's κ of the predictions of stitched and end network (0: chance, 1: equal) among images "
         "of one label and one prediction of the front network",
+        note="chance: 0",
         scale=(0, 0.5),
         possible=(-1, 1),
         shown_in=(IN_VERDICT, IN_TRUTH),
@@ -196,6 +198,7 @@ QUANTITIES = {
         "area under the ROC curve of the detector for stitched activations (OOD) against the end "
         "network's own (ID); 1: it always tells the two apart, ½: it does not, below ½: the stitched "
         "activations look more typical than the network's own",
+        note="½: not told apart",
         scale=(0, 1),
         is_two_sided=True,
         shown_in=(IN_EVALUATION, IN_TRUTH),
@@ -233,7 +236,8 @@ QUANTITIES = {
         VALIDITY,
         "share of the test images whose stitched activation is nearer to the end network's own "
         "activation of the image than to that of a similar image of its class, at the worst layer from "
-        "the end layer to the output (chance: ½)",
+        "the end layer to the output; ½ is chance",
+        note="chance: ½",
         scale=(0.5, 1),
         possible=(0, 1),
         shown_in=(IN_EVALUATION, IN_VERDICT, IN_CURVES, IN_TRUTH),
