@@ -5,7 +5,7 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from src.ground.grouping import grouped
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.lines import Line2D
 
 SHARE = (0.0, 1.0)  # the possible values of accuracies and other shares
@@ -40,6 +41,7 @@ HEIGHT = 1.25  # of the lowest panel, in inches
 MAX_COLUMNS = 4  # panels side by side
 MAX_UNLIKE = 3  # panels of several quantities side by side, unless a heading has four of them
 
+BETWEEN = 0.06  # panels with labels between them, as a share of their width
 MAX_TICKS = 5  # of an axis of numbers that has a tick for each value
 MARGIN = 0.3  # beside the first and the last layer, in steps of layers
 ROOM = 0.04  # beside the ends of an axis of numbers, as a share of it: no marker lies on the frame
@@ -132,6 +134,8 @@ def curves(
         looks = dict(zip(labels, looks_of_lines(len(labels)), strict=True))
         em = font_size()
         looks_of_marks = _looks_of_marks(panels)
+        if not are_alike:  # labels stand between panels
+            cast("ConstrainedLayoutEngine", figure.get_layout_engine()).set(wspace=BETWEEN)
         grid = _axes_at(figure, places, widths, shares_x=not layers, shares_y=are_alike)
         room = (OF_PANELS if are_alike else OF_UNLIKE) * figure.get_figwidth() / sum(widths)
         for (line, column), panel in zip(places, panels, strict=True):

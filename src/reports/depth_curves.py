@@ -38,11 +38,12 @@ RANGES = POSSIBLE | {  # of the axes
     "identification": (0.5, 1.0),
 }
 LIMITS = Limits()
+LIMIT = "limit of similar pairs"
 POINTS = 100 * LIMITS.tolerance
 OWN = {"own": 1.0}  # the value of the end network's own activations
 MARKS = {
-    PENALTY: {f"limit of {POINTS:g} points": POINTS},
-    "identification": {f"limit {LIMITS.identification:g}": LIMITS.identification, "chance": 0.5},
+    PENALTY: {LIMIT: POINTS},
+    "identification": {LIMIT: LIMITS.identification, "chance": 0.5},
     "density ratio": OWN,
     "recall ratio": OWN,
 }
