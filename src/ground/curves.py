@@ -5,7 +5,7 @@ import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -30,7 +30,6 @@ from src.ground.grouping import grouped
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.lines import Line2D
 
 SHARE = (0.0, 1.0)  # the possible values of accuracies and other shares
@@ -134,8 +133,6 @@ def curves(
         looks = dict(zip(labels, looks_of_lines(len(labels)), strict=True))
         em = font_size()
         looks_of_marks = _looks_of_marks(panels)
-        if not are_alike:  # labels stand between panels
-            cast("ConstrainedLayoutEngine", figure.get_layout_engine()).set(wspace=BETWEEN)
         grid = _axes_at(figure, places, widths, shares_x=not layers, shares_y=are_alike)
         room = (OF_PANELS if are_alike else OF_UNLIKE) * figure.get_figwidth() / sum(widths)
         for (line, column), panel in zip(places, panels, strict=True):
@@ -238,6 +235,7 @@ def _axes_at(
         sharex=shares_x,
         sharey=shares_y,
         width_ratios=widths,
+        gridspec_kw=None if shares_y else {"wspace": BETWEEN},  # labels stand between panels
     )
     for place, axes in np.ndenumerate(grid):
         if place not in places:
