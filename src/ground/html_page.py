@@ -163,14 +163,18 @@ def _text(cell: Cell) -> str:
 def figure(image: Path, caption: str) -> str:
     """Return a figure from a PNG: on paper in its own size, on the screen a little larger.
 
-    An em of its width is an inch of the figure; the style says how long that is.
+    The second paragraph of its caption, which defines terms, opens by a click. An em of the width of
+    the image is an inch of the figure; the style says how long that is.
     """
     content = image.read_bytes()
     source = _data(content, "image/png")
-    text = escape(caption)
+    text, _, definitions = escape(caption).partition("\n\n")
+    terms = ""
+    if definitions:
+        terms = f"<details><summary>terms</summary>{definitions}</details>"
     return (
         f'<figure>\n<img style="width: {_width(content):.2f}em" alt="{text}" src="{source}">\n'
-        f"<figcaption>{text}</figcaption>\n</figure>"
+        f"<figcaption>{text}{terms}</figcaption>\n</figure>"
     )
 
 
