@@ -90,21 +90,13 @@ def few_test_images():
 
 @pytest.fixture(scope="session")
 def digit_networks(tmp_path_factory):
-    """Two `resnet18_samewidth` trained for one epoch on the digits, by the script: their
+    """Two `resnet18_samewidth` trained for one epoch on some of the digits, by the script: their
     checkpoints."""
     folder = tmp_path_factory.mktemp("networks")
-    for seed in ("0", "1"):
-        commands.run(
-            "exec_train.py",
-            commands.MODEL,
-            *commands.ON_DIGITS,
-            "-e",
-            "1",
-            "-s",
-            seed,
-            "-dir",
-            folder / seed,
-        )
+    arguments = [commands.MODEL, *commands.ON_DIGITS, "-e", "1"]
+    with few_images(256, n_test=60):
+        for seed in ("0", "1"):
+            commands.run("exec_train.py", *arguments, "-s", seed, "-dir", folder / seed)
     return [folder / seed / "model_1.pt" for seed in ("0", "1")]
 
 
