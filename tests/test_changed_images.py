@@ -10,7 +10,7 @@ import pytest
 
 from src import __version__
 from src.datasets import load_dataset
-from src.ground import console
+from src.ground import console, figures
 from src.ground.runtime import seeded
 from src.models import build_model
 from src.runs import stitch_runs as runs
@@ -35,13 +35,14 @@ TEST, TRAINING = "test images of", "training images of"
 
 @pytest.fixture(autouse=True)
 def networks(in_tmp_path):
-    """A folder with two networks, and their images."""
+    """A folder with two networks, and their images. No figures are drawn."""
     for seed, name in enumerate("fg"):
         with seeded(seed):
             network = build_model("small_cnn", n_classes=3, n_channels=1, image_shape=(1, 8, 8))
         save_state(Path(f"{name}.pt"), network.state_dict())
     write_images()
-    return in_tmp_path
+    with figures.left_out():
+        yield in_tmp_path
 
 
 def write_images(*, train: int = 0, test: int = 1, name: str = "dd.npz") -> None:

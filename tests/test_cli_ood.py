@@ -166,7 +166,7 @@ def test_detector_files_have_the_layout_of_the_public_code(workplace, networks):
 
 def test_fine_tuning_changes_a_checkpoint_it_starts_from(workplace, networks, in_tmp_path):
     begun = ["--resume-from", workplace / "d" / "model_1.pt", "-e", "0", "-fe", "2", "-score", "oe"]
-    with few_images(64):
+    with few_images(32):
         out = run(
             TRAIN, networks[1], MODEL, "pool1", *CLASSIFIER, *begun, "-dir", "a", "-fdir", "s"
         ).out.splitlines()

@@ -297,7 +297,8 @@ def test_networks_that_the_list_lacks_are_in_no_group(folder):
     tables = {}
     for title, networks, of in (("short", "four.csv", CLEAN + NOISY), ("full", "list.csv", four)):
         pairs = [f"{front}-{end}" for front, end in itertools.permutations(of, 2)]
-        _, err = run(SCRIPT, *pairs, "--networks", networks, "-o", f"{title}.csv", cwd=folder)
+        with figures.left_out():
+            _, err = run(SCRIPT, *pairs, "--networks", networks, "-o", f"{title}.csv", cwd=folder)
         assert err.count("does not list") == (2 if title == "short" else 0)
         for table in ("groups", "group_tests"):
             tables[title, table] = read_csv(folder / f"{title}_{table}.csv")
