@@ -94,7 +94,9 @@ def caption_of(tables, pairs: list[tuple[str, str]]) -> str:
     else:
         layers = listed(" and ".join(pair) for pair in pairs)
         text += f" Layers of the first and of the second network: {layers}."
-    text += " Measures of similarity are 0 for unrelated and 1 for equal layers."
+    text += (
+        " Measures of similarity are 1 for equal layers, and 0 for unrelated ones on many images."
+    )
     similarities = [row for row in tables.rows if isinstance(row, SimilarityRow)]
     probes = [row for row in tables.rows if isinstance(row, ProbeRow)]
     stitches = [row for row in tables.rows if isinstance(row, StitchRow)]

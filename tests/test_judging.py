@@ -28,10 +28,10 @@ IDENTIFIED = {"y": 0.99, "z": 0.97, "output": 0.95}
 ABOVE = NOT_MATCHED, "the penalty is above the tolerance"
 UNKNOWN = UNDECIDED, "accurate, but identification was not measured"
 NOT_FINITE = UNDECIDED, "accurate, but the activations at z are not finite"
-WELL = SIMILAR, "accurate, and the image is recognised all the way"
+WELL = SIMILAR, "accurate, and images are identified all the way"
 UNSURE = (
     UNDECIDED,
-    "accurate, but the image may or may not be recognised all the way: give more test images",
+    "accurate, but images may or may not be identified all the way: give more test images",
 )
 LOST_AT_Y = LOST, "accurate, but the image is lost at y"
 LOST_AT_Z = LOST, "accurate, but the image is lost at z"

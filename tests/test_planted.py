@@ -130,7 +130,7 @@ def test_another_image_is_never_similar(end):
     for row in (nearest, drawn):
         assert row.penalty < 0.05 and row.kappa_within is None
     assert drawn.identification < 0.6 and drawn.verdict == "the image is lost"
-    # Of 360 images too few are lost to say so, but none is recognised for certain
+    # Of 360 images too few are lost to say so, but none is identified for certain
     assert nearest.identification < 0.75 and nearest.verdict != "similar"
 
 

@@ -7,7 +7,7 @@ the foil. First, all stitched activations are moved to the mean of the own ones,
 number, to their total variance. So it does not count how strongly an image is shown: least squares
 shrinks what it shows.
 
-The share of identified images is 1 if every image is recognised, and ½ by chance. It is measured at
+The share of identified images is 1 if every image is identified, and ½ by chance. It is measured at
 the end layer, at every block behind it, and in the output: at the end layer alone, an image may be
 shown in directions that the rest of the end network ignores. The smallest of these shares counts.
 

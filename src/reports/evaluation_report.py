@@ -30,7 +30,7 @@ EXPLANATION = (
     "AUROC: area under the ROC curve of the detector, ½ if it cannot tell stitched from own "
     "activations. AUPR: area under its precision-recall curve. FPR95: share of the stitched "
     "activations that it accepts when it accepts 95 percent of the own ones. Identification: the smallest "
-    "share of recognised images, from the end layer to the output; ½ is chance."
+    "share of identified images, from the end layer to the output; ½ is chance."
 )
 
 Matrices = dict[str, dict[str, Matrix]]  # by experiment and column

@@ -140,7 +140,8 @@ def draw_ranks(
         }
         panels.append(CurvePanel(means, TITLE, title=name.replace(", ", "\n"), marks=marks))
     on_ranks = (
-        f"{capitalised(TITLE)} over the number of principal components kept of the front layer."
+        f"{capitalised(TITLE)} over the number of principal components kept of the front layer. "
+        "Lines: front → end layer."
     )
     if at_full_rank:
         on_ranks += f" At full rank (mean): {np.mean(at_full_rank):.2f}."

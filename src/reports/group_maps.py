@@ -1,7 +1,7 @@
 """The figure of groups of networks: front groups × end groups, with p-values in its caption."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from src.collected.between_groups import SHARE
@@ -51,7 +51,7 @@ def draw_groups(
     for layers_of_methods, methods in grouped(layers, layers.__getitem__).items():
         of_methods = f" of {listed(methods)}" if len(methods) < len(layers) else ""
         caption = joined(caption, f"Means{of_methods} over {layers_of_methods}.")
-    caption = joined(caption, _on_tests(tests))
+    caption = joined(caption, _on_pairs(rows), _on_tests(tests))
     labels = Labels("front group", "end group", "not stitched or not measured")
     maps(path, panels, labels=labels, title=title, caption=caption)
 
@@ -74,6 +74,16 @@ def _panels(rows: Sequence[GroupRow], limits: Limits) -> dict[str, Panel]:
     for name in IN_FIGURE:
         panels[title_of_map(name)] = heat_map(name, means(name), limits)
     return panels
+
+
+def _on_pairs(rows: Iterable[GroupRow]) -> str:
+    """Return the sentence of the caption on the numbers of pairs of networks."""
+    n_of_groups = {
+        f"{user_code.title_of(row.front_group)} → {user_code.title_of(row.end_group)}": row.n_networks
+        for row in rows
+    }
+    counted = listed(f"{n} {groups}" for groups, n in n_of_groups.items())
+    return f"Pairs of networks: {counted}."
 
 
 def _on_tests(tests: Sequence[GroupTestRow]) -> str:

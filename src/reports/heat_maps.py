@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 
+from src.ground.console import listed
 from src.ground.figure_files import page_of, remove_figure
 from src.ground.figures import (
     CHARACTER,
@@ -562,8 +563,14 @@ def _caption(page: Page, layout: Layout, labels: Labels, caption: str) -> str:
         sentences.append("Frames: layers of the same name.")
     if any(not math.isnan(panel.limit) for panel in panels):
         sentences.append("Lines on the colour bars: limits of similar pairs.")
-    if any(panel.is_uneven for panel in panels):
-        definitions.append("A scale is uneven where its limit is not in its middle.")
+    uneven = [
+        place.quantity
+        for place in page.values()
+        if isinstance(place.panel, HeatMap) and place.panel.is_uneven
+    ]
+    if uneven:
+        quantities = listed(dict.fromkeys(uneven))
+        definitions.append(f"Half of the colours of {quantities} lie on either side of its limit.")
     if not layout.has_numbers:
         sentences.append("The table beside the figure has the numbers.")
     return joined(caption, " ".join(sentences), definitions=" ".join(definitions))

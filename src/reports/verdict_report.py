@@ -166,7 +166,7 @@ def draw(
         return describe_stitches_by(methods, stitches, names=names) if stitches else ""
 
     def caption_of_maps(rows: Sequence[VerdictRow]) -> str:
-        return joined(caption_of(rows), _on_undecided(rows), _on_worse_fronts(rows, limits))
+        return joined(caption_of(rows), _on_undecided(rows), _on_networks(rows, limits))
 
     if comparison is not None and comparison.groups:
         compared = compared_rows(rows, comparison.compared)
@@ -329,15 +329,22 @@ def _on_end_networks(rows: Sequence[VerdictRow]) -> Iterator[str]:
         yield f"The end network of {name} alone is right about {value:.0%}."
 
 
-def _on_worse_fronts(rows: Sequence[VerdictRow], limits: Limits) -> str:
-    """Return the sentence of captions on front networks that are worse than their end networks; ""
-    where there are none."""
+def _on_networks(rows: Sequence[VerdictRow], limits: Limits) -> str:
+    """Return the sentences of captions on the accuracies of the networks alone, as far as they tell
+    why stitches lose accuracy."""
+    sentences = []
+    of_end = {row.end_accuracy for row in rows if row.end_accuracy is not None}
+    if len(of_end) > 1:
+        sentences.append(f"Accuracy of the end networks: {min(of_end):.2f} to {max(of_end):.2f}.")
     worse = _worse_fronts(rows, limits)
-    if not worse:
-        return ""
-    n_pairs = len({row.networks for row in rows})
-    points = f"more than {100 * limits.tolerance:g} points less accurate than the end network"
-    return f"Pairs of networks whose front network alone is {points}: {len(worse)} of {n_pairs}."
+    if worse:
+        n_pairs = len({row.networks for row in rows})
+        points = f"{100 * limits.tolerance:g} points"
+        sentences.append(
+            f"The front network alone is more than {points} less accurate than the end network in {len(worse)} of "
+            f"{n_pairs} pairs of networks."
+        )
+    return " ".join(sentences)
 
 
 def _worse_fronts(

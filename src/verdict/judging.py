@@ -303,10 +303,10 @@ def _decide_accurate(measured: Measured, limits: Limits) -> tuple[str, str]:
     if weakest.p_below(limits.identification) * len(measured.way) < ALPHA:
         return LOST, f"accurate, but the image is lost at {layer}"
     if all(share.p_above(limits.identification) < ALPHA for share in measured.way.values()):
-        return SIMILAR, "accurate, and the image is recognised all the way"
+        return SIMILAR, "accurate, and images are identified all the way"
     return (
         UNDECIDED,
-        f"accurate, but the image may or may not be recognised all the way: {MORE_IMAGES}",
+        f"accurate, but images may or may not be identified all the way: {MORE_IMAGES}",
     )
 
 
