@@ -1,4 +1,4 @@
-"""Rules of the house that can be checked by reading: layers, help without torch, requirements, no
+"""Rules of the house: layers, imports that change nothing, help without torch, requirements, no
 package."""
 
 import ast
