@@ -3,7 +3,7 @@ and with or without the values written into the cells."""
 
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
@@ -458,11 +458,7 @@ def _headings(titles: Mapping[int, str]) -> dict[int, str]:
 def _explain_colours(figure: "Figure", grid: "np.ndarray", page: Page, layout: Layout) -> None:
     """Draw bars of colours: in a table on the right of each line, otherwise below; neighbours of one
     look share a bar. Bright is above or right."""
-    heat_maps = {
-        place: content.panel
-        for place, content in page.items()
-        if isinstance(content.panel, HeatMap)
-    }
+    heat_maps = _heat_maps_of(page)
     are_alike = len({content.panel.look for content in page.values()}) == 1
     is_right = layout.is_table
     _, widths = _sizes(page)
@@ -540,37 +536,54 @@ def _handles(page: Page, labels: Labels) -> "dict[str, Artist]":
 
 
 def _caption(page: Page, layout: Layout, labels: Labels, caption: str) -> str:
-    """Return the text for below a page: the caption, the panels, frames and marks; and the meaning of
-    the quantities as definitions."""
-    letters = letters_of(page)
-    contents = []
-    definitions = []
-    for quantity, places in grouped(page, lambda place: page[place].quantity).items():
-        panel = page[places[0]].panel
-        text = " ".join(quantity.split())
-        if text:
-            note = f" ({panel.note})" if panel.note else ""
-            contents.append(f"{named([letters[place] for place in places if letters])}{text}{note}")
-            if panel.meaning:
-                definitions.append(f"{capitalised(text)}: {panel.meaning}.")
-    panels = [place.panel for place in page.values() if isinstance(place.panel, HeatMap)]
-    sentences = []
-    if contents:
-        sentences.append(f"{capitalised('; '.join(contents))}.")
+    """Return the text for below a page: the caption, the panels, frames and marks; and definitions."""
+    panels = _heat_maps_of(page).values()
+    sentences = [_on_panels(page)]
     if any(panel.scale[0] > panel.scale[1] for panel in panels):
         sentences.append("Bright is similar.")
     if any(map(labels.frames_of, page.values())):
         sentences.append("Frames: layers of the same name.")
     if any(not math.isnan(panel.limit) for panel in panels):
         sentences.append("Lines on the colour bars: limits of similar pairs.")
-    uneven = [
-        place.quantity
-        for place in page.values()
-        if isinstance(place.panel, HeatMap) and place.panel.is_uneven
-    ]
-    if uneven:
-        quantities = listed(dict.fromkeys(uneven))
-        definitions.append(f"Half of the colours of {quantities} lie on either side of its limit.")
     if not layout.has_numbers:
         sentences.append("The table beside the figure has the numbers.")
-    return joined(caption, " ".join(sentences), definitions=" ".join(definitions))
+    text = " ".join(filter(None, sentences))
+    return joined(caption, text, definitions=" ".join(_definitions(page)))
+
+
+def _on_panels(page: Page) -> str:
+    """Return the sentence of the caption on the quantity of each panel; "" if it has no title."""
+    letters = letters_of(page)
+    contents = []
+    for quantity, places in _places_of(page).items():
+        note = page[places[0]].panel.note
+        text = f"{quantity} ({note})" if note else quantity
+        contents.append(named([letters[place] for place in places if letters]) + text)
+    return f"{capitalised('; '.join(contents))}." if contents else ""
+
+
+def _definitions(page: Page) -> Iterator[str]:
+    """Yield a sentence on the meaning of each quantity, and one on scales."""
+    for quantity, places in _places_of(page).items():
+        meaning = page[places[0]].panel.meaning
+        if meaning:
+            yield f"{capitalised(quantity)}: {meaning}."
+    panels = _heat_maps_of(page)
+    uneven = dict.fromkeys(page[place].quantity for place in panels if panels[place].is_uneven)
+    if uneven:
+        yield f"Half of the colours of {listed(uneven)} lie on either side of its limit."
+
+
+def _places_of(page: Page) -> dict[str, list[tuple[int, int]]]:
+    """Return the places of the panels of each quantity with a title."""
+    places = grouped(page, lambda place: " ".join(page[place].quantity.split()))
+    return {quantity: of_quantity for quantity, of_quantity in places.items() if quantity}
+
+
+def _heat_maps_of(page: Page) -> dict[tuple[int, int], HeatMap]:
+    """Return the heat maps of a page by place."""
+    return {
+        place: content.panel
+        for place, content in page.items()
+        if isinstance(content.panel, HeatMap)
+    }
