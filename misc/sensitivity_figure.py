@@ -73,7 +73,9 @@ def draw(args) -> None:
 
 def caption_of(tables, pairs: list[tuple[str, str]]) -> str:
     """Return the caption of the figure: the networks and the data of the tables, and the layers."""
+    from src.choices.similarity import COMPANIONS, measure_of
     from src.ground.console import listed
+    from src.ground.figures import capitalised, joined
     from src.reports.captions import common, headline
     from src.tables.network_names import networks_in_words
     from src.tables.probe_rows import ProbeRow
@@ -109,7 +111,14 @@ def caption_of(tables, pairs: list[tuple[str, str]]) -> str:
     for title, number in details.items():
         if number:
             text += f" {title}: {int(number):,}."
-    return text
+    measures = dict.fromkeys(name for row in similarities for name in row.compared.values)
+    drawn = [measure_of(name) for name in measures if name not in COMPANIONS]
+    meanings = [
+        f"{capitalised(measure.title)}: {measure.description}, {measure.unrelated:g} for unrelated and "
+        f"{measure.equal:g} for equal layers."
+        for measure in drawn
+    ]
+    return joined(text, definitions=" ".join(meanings))
 
 
 def chosen_pairs(
@@ -179,18 +188,17 @@ def curves_of_pair(tables, pair: tuple[str, str]) -> dict[str, dict[int, float]]
 
 def measured_curves(tables, pair: tuple[str, str]) -> list[RankCurve]:
     """List the curves of a pair of layers: measures and stitching, then probes of its first layer."""
-    from src.choices.similarity import MEASURES, measure_of
+    from src.choices.similarity import COMPANIONS, measure_of
     from src.collected.measured import SIMILARITY
     from src.collected.rank_measurements import by_series, over_ranks
 
     # Similarity and stitching; companions of a measure have no curve
-    companions = {name for measure in MEASURES.values() for name in measure.companions}
     curves = []
     probed = set()  # networks and data sets whose probes belong to the pair
     for series in by_series(tables.values):
         values_of_pair = {layers: values for layers, _, values in over_ranks(series, side=0)}
         first = series[0]
-        if pair not in values_of_pair or first.quantity in companions:
+        if pair not in values_of_pair or first.quantity in COMPANIONS:
             continue
         probed.add((first.front.network.name, first.dataset))
         values = values_of_pair[pair]

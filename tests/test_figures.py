@@ -15,7 +15,7 @@ from matplotlib.transforms import Bbox
 from src.ground import figures
 from src.ground.curves import CurvePanel, Point, curves
 from src.ground.figure_files import remove_figure
-from src.ground.figures import VERMILION, YELLOW
+from src.ground.figures import ORANGE, YELLOW
 from src.ground.style import style_sheets, use_style
 from src.reports import verdict_maps
 from src.reports.heat_maps import Labels, maps, maps_figure
@@ -30,7 +30,7 @@ LAYERS = [f"layer{i}.{j}" for i in range(1, 5) for j in range(2)]
 METHODS = ("direct matching", "repair matching", "covariance matching", "task loss matching")
 SIGNS = {
     "similar": Sign(YELLOW),
-    "accurate but out of distribution": Sign(VERMILION, "xx"),
+    "accurate but out of distribution": Sign(ORANGE, "xx"),
     "undecided": Sign("white", ".."),
 }
 COLUMN_CM = 8.5

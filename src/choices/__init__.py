@@ -58,7 +58,7 @@ class StitchingType(NamedTuple):
         if self.source != self.target:
             between += f" from a {self.source} to a {self.target}"
         if self.reading:
-            between += f"; {self.reading}"
+            between += f" ({self.reading})"
         return between
 
 

@@ -67,7 +67,7 @@ MEASURES = {
     "pwcca": Measure(
         heading="CCA",
         title="PWCCA distance",
-        description="PWCCA distance in the form of the paper's code",
+        description="PWCCA distance in the form of Balogh and Jelasity (2025)",
         of=SAMPLES,
         equal=0,
         unrelated=1,
@@ -112,6 +112,7 @@ MEASURES = {
         min_images=N_NEIGHBOURS + 1,
     ),
 }
+COMPANIONS = frozenset(chain.from_iterable(measure.companions for measure in MEASURES.values()))
 PAPER = tuple(name for name, measure in MEASURES.items() if measure.in_paper)
 
 

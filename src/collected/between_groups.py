@@ -122,7 +122,9 @@ def compare_groups(values: Iterable[MeasuredValue]) -> GroupComparison:
         )
         by_quantity = grouped(compared, lambda value: value.quantity)
         means = {name: means_of_networks(of_name) for name, of_name in by_quantity.items()}
-        comparison.groups.extend(_group_rows(method, layers, means))
+        layers_of = grouped(compared, lambda value: value.networks)
+        n_layers = {pair: len({value.pair for value in of}) for pair, of in layers_of.items()}
+        comparison.groups.extend(_group_rows(method, layers, n_layers, means))
 
         networks = itertools.chain.from_iterable(value.networks for value in compared)
         groups = dict.fromkeys(network.group for network in networks)
@@ -220,11 +222,15 @@ def questions(groups: Iterable[str]) -> Iterator[Question]:
 
 
 def _group_rows(
-    method: str, layers: str, means: Mapping[str, Mapping[NetworkPair, float]]
+    method: str,
+    layers: str,
+    n_layers: Mapping[NetworkPair, int],
+    means: Mapping[str, Mapping[NetworkPair, float]],
 ) -> Iterator[GroupRow]:
     """Yield a row for each pair of groups, with the means over its pairs of networks.
 
     Args:
+        n_layers: the pairs of layers of each pair of networks.
         means: by quantity, and by pair of networks.
     """
     pairs = dict.fromkeys(itertools.chain.from_iterable(means.values()))
@@ -237,7 +243,8 @@ def _group_rows(
             ]
             if defined:
                 values[quantity] = math.fsum(defined) / len(defined)
-        yield GroupRow(method, front_group, end_group, layers, len(pairs_of_groups), values)
+        most = max(n_layers[pair] for pair in pairs_of_groups)
+        yield GroupRow(method, front_group, end_group, layers, len(pairs_of_groups), most, values)
 
 
 class Untestable(ValueError):

@@ -14,6 +14,7 @@ from src.ground.figures import (
     CHARACTER,
     add_legend,
     can_draw,
+    capitalised,
     fit_height,
     font_size,
     head_panel,
@@ -49,6 +50,10 @@ STRONG: dict[str, Any] = {"linewidth": 1.5}
 PALE: dict[str, Any] = {"linewidth": 0.6, "markersize": 2.2, "alpha": 0.5}
 MARK: dict[str, Any] = {"color": "0.35", "linewidth": 1.0}  # a line across a panel
 BAR = 1.5  # width of a bar, in points
+ON_BARS = (
+    "Bars: from the lowest to the highest pair of networks, as some means are of fewer than four networks, too few "
+    "for an interval"
+)
 STYLES_OF_MARKS = ("--", ":", "-.")
 
 
@@ -64,10 +69,9 @@ class Point(NamedTuple):
     lowest: float = math.nan  # of the single values that it is the mean of
     highest: float = math.nan
 
-    @property
-    def drawn(self) -> tuple[float, float, float]:
-        """The value and the ends of its band, or else of its bar."""
-        if math.isnan(self.low):
+    def drawn(self, *, bars: bool) -> tuple[float, float, float]:
+        """Return the value and the ends of its bar if there are bars, or else of its band."""
+        if bars and not math.isnan(self.lowest):
             return self.value, self.lowest, self.highest
         return self.value, self.low, self.high
 
@@ -105,10 +109,10 @@ def curves(
 ) -> None:
     """Draw panels of curves with one legend.
 
-    Intervals are bands. A mean without an interval has an open marker, and a bar from the lowest to
-    the highest of its values. Panels of one quantity have one
-    vertical axis. Lines across panels are labelled beside them, or in the legend if there are
-    several quantities.
+    Intervals are bands. If a mean has no interval, bars from the lowest to the highest of their values
+    stand for those of all means, see `has_bars`. Panels of one quantity have one vertical axis. Lines
+    across panels are labelled beside them, or in the legend for a single panel and for several
+    quantities.
 
     Args:
         layers: the layers in the order of the axis; empty: the curves are over numbers.
@@ -123,6 +127,7 @@ def curves(
         return
     letters = letters_of(range(len(panels)))
     are_alike = len({panel.y_label for panel in panels}) == 1
+    are_labelled = are_alike and len(panels) > 1
     labels = lines or lines_of(panels)
     places = _places(panels, are_alike=are_alike)
     n_lines, n_columns = (1 + max(numbers) for numbers in zip(*places, strict=True))
@@ -137,18 +142,25 @@ def curves(
         room = (OF_PANELS if are_alike else OF_UNLIKE) * figure.get_figwidth() / sum(widths)
         for (line, column), panel in zip(places, panels, strict=True):
             axes = grid[line, column]
-            _draw_panel(axes, panel, looks, layers_of_place[line, column], has_pale=bool(pale))
+            _draw_panel(
+                axes,
+                panel,
+                looks,
+                layers_of_place[line, column],
+                has_pale=bool(pale),
+                bars=has_bars(panels),
+            )
             for label, value in panel.marks.items():
                 axes.axhline(value, zorder=1, **looks_of_marks[label])
-            _set_range(axes, _on_scale_of(panel, panels))
-            if are_alike and (line, column + 1) not in places:
+            _set_range(axes, _on_scale_of(panel, panels), bars=has_bars(panels))
+            if are_labelled and (line, column + 1) not in places:
                 _label_marks(axes, panel, is_last=column == n_columns - 1)
         _write_titles(grid, panels, places, letters, [room * width for width in widths])
         for place, panel in zip(places, panels, strict=True):
             if place[1] == 0 or not are_alike:
                 grid[place].set_ylabel(wrap(panel.y_label, HEIGHT))
         _set_x_axes(grid, panels, layers_of_place, x_range, room=room / em)
-        if are_alike:
+        if are_labelled:
             looks_of_marks = {}  # their labels stand beside the panels
         add_legend(figure, _handles(panels, {**looks, **looks_of_marks}, strong=strong, pale=pale))
         ratio = RATIO * sum(widths) / len(widths) / widths[0]
@@ -250,11 +262,13 @@ def _draw_panel(
     layers: Sequence[str],
     *,
     has_pale: bool,
+    bars: bool,
 ) -> None:
     """Draw the curves of a panel; pale lines lie below.
 
     Args:
         has_pale: a panel of the figure may have pale lines, so that all others are strong.
+        bars: means have bars in place of bands.
     """
     in_order = sorted(panel.curves, key=lambda label: label not in panel.pale)
     for number, label in enumerate(in_order):
@@ -262,41 +276,46 @@ def _draw_panel(
         if has_pale:
             look |= PALE if label in panel.pale else STRONG
         aside = BAR * (number - (len(in_order) - 1) / 2)
-        _draw(axes, panel.curves[label], look, layers, aside=aside)
+        _draw(axes, panel.curves[label], look, layers, aside=aside if bars else None)
     axes.grid()
 
 
 def _draw(
-    axes: "Axes", curve: Curve, look: Mapping[str, Any], layers: Sequence[str], *, aside: float
+    axes: "Axes",
+    curve: Curve,
+    look: Mapping[str, Any],
+    layers: Sequence[str],
+    *,
+    aside: float | None,
 ) -> None:
-    """Draw a curve with the band of its intervals, or else with bars over its single values.
+    """Draw a curve with the band of its intervals, or with bars over its single values.
 
     Args:
         aside: points between the bars and their markers, so that bars of several curves lie side by
-            side.
+            side; None: no bars.
     """
     from matplotlib.transforms import ScaledTranslation
 
     points = {x: _point(value) for x, value in curve.items()}
-    is_open = _is_open(curve)
     if layers:
         points = {layers.index(x): point for x, point in points.items()}
     xs = sorted(points)
     values, low, high, lowest, highest = zip(*(points[x] for x in xs), strict=True)
     (line,) = axes.plot(xs, values, **look)
     colour = line.get_color()
-    axes.fill_between(xs, low, high, color=colour, alpha=0.15, linewidth=0)
-    if is_open:
-        line.set_markerfacecolor("white")
+    if aside is None or all(map(math.isnan, lowest)):
+        axes.fill_between(xs, low, high, color=colour, alpha=0.15, linewidth=0)
+    else:
         place = axes.transData + ScaledTranslation(aside / 72, 0, axes.figure.dpi_scale_trans)
         axes.vlines(xs, lowest, highest, color=colour, alpha=0.4, linewidth=BAR, transform=place)
 
 
-def _is_open(curve: Curve) -> bool:
-    """Return whether a curve has bars over its single values, as no point has an interval."""
-    points = list(map(_point, curve.values()))
-    has_band = any(not math.isnan(point.low) for point in points)
-    return not has_band and any(not math.isnan(point.lowest) for point in points)
+def has_bars(panels: Iterable[CurvePanel]) -> bool:
+    """Return whether means of a page have bars over their single values in place of bands: a mean has
+    no interval, and one page has one kind."""
+    return any(
+        math.isnan(point.low) and not math.isnan(point.lowest) for point in points_of(panels)
+    )
 
 
 def _looks_of_marks(panels: Sequence[CurvePanel]) -> dict[str, dict[str, Any]]:
@@ -422,9 +441,6 @@ def _handles(
 
     labels = set(lines_of(panels)).union(*(panel.marks for panel in panels))
     handles = {label: Line2D([], [], **look) for label, look in looks.items() if label in labels}
-    for label in lines_of(panels):
-        if all(_is_open(panel.curves[label]) for panel in panels if label in panel.curves):
-            handles[label].set_markerfacecolor("white")
     if any(panel.pale for panel in panels):
         handles[strong] = Line2D([], [], color="black", **STRONG)
         handles[pale] = Line2D(
@@ -434,18 +450,22 @@ def _handles(
 
 
 def _on_panels(panels: Sequence[CurvePanel], letters: Mapping[int, str]) -> str:
-    """Return the sentence of the caption on the content of each panel; "" for one panel."""
+    """Return the sentence of the caption on the content of each panel; "" for one panel.
+
+    Panels under one heading have their quantities behind it, if these differ.
+    """
     if not letters:
         return ""
-
-    def content(number: int) -> str:
-        panel = panels[number]
-        return panel.heading or panel.title or panel.y_label
-
     parts = []
-    for text, numbers in grouped(range(len(panels)), content).items():
-        parts.append(f"{named([letters[number] for number in numbers])}{' '.join(text.split())}")
-    return f"{'; '.join(parts)}."
+    for heading, numbers in grouped(range(len(panels)), lambda n: panels[n].heading).items():
+        contents = grouped(numbers, lambda n: panels[n].title or panels[n].y_label)
+        if heading and len({panels[number].y_label for number in numbers}) == 1:
+            contents = {heading: numbers}
+        elif heading:
+            parts.append(f"{heading}:")
+        for text, of_text in contents.items():
+            parts.append(f"{named([letters[number] for number in of_text])}{text};")
+    return capitalised(f"{' '.join(' '.join(parts).split()).removesuffix(';')}.")
 
 
 def lines_of(panels: Iterable[CurvePanel]) -> list[str]:
@@ -467,9 +487,11 @@ def _on_scale_of(panel: CurvePanel, panels: Sequence[CurvePanel]) -> list[CurveP
     return [other for other in panels if other.y_label == panel.y_label]
 
 
-def _set_range(axes: "Axes", panels: Sequence[CurvePanel]) -> None:
+def _set_range(axes: "Axes", panels: Sequence[CurvePanel], *, bars: bool) -> None:
     """Set the vertical axis to the range of panels, extended to all drawn points and marks."""
-    numbers = [*panels[0].y_range, *itertools.chain(*(point.drawn for point in points_of(panels)))]
+    numbers = list(panels[0].y_range)
+    for point in points_of(panels):
+        numbers += point.drawn(bars=bars)
     numbers += itertools.chain(*(panel.marks.values() for panel in panels))
     drawn = list(filter(math.isfinite, numbers))
     if drawn:

@@ -33,7 +33,7 @@ Place = TypeVar("Place", int, tuple[int, int])  # of a panel in a figure
 # Colours that colour-blind people tell apart (Okabe and Ito)
 YELLOW = "#F0E442"
 BLUE = "#0072B2"
-VERMILION = "#D55E00"
+ORANGE = "#E69F00"
 BRIGHTEST = 0.9  # of a colour map, of lines on white
 
 _to_draw: Collection[str] | None = None  # names of figures; None: all

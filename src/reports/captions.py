@@ -4,7 +4,7 @@ made."""
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from src.choices import STARTS, STITCHING_TYPES, on_lost_positions
+from src.choices import STARTS, STITCHING_TYPES
 from src.choices.datasets import DATASETS, dataset_label
 from src.choices.stitching import INITS, OBJECTIVES
 from src.collected.groups import Names
@@ -96,24 +96,31 @@ def describe_stitches(
     subject = f"Stitches {networks}".strip()
     if len(titles) <= MAX_METHODS:
         subject += f" by {' and '.join(titles)}"
+    if len({row.class_control for row in rows}) > 1:
+        subject += ", with a class control"
     text = headline(
         subject, data=common(rows, "dataset"), n_images=n_images or common(rows, "n_images")
     )
     definitions = [
-        _on_kind(rows),
+        _on_kinds(rows),
         _on_matched(rows),
         *dict.fromkeys(map(describe_method, of_methods)),
-        on_lost_positions(row.stitching_type for row in rows),
     ]
     if len({row.class_control for row in rows}) > 1:
         definitions.append(f"Class control: {CONTROL}.")
     return joined(text, definitions=" ".join(filter(None, definitions)))
 
 
-def _on_kind(rows: Sequence[Experiment]) -> str:
-    """Return the sentence on the kind of all stitching layers; "" if there are several."""
-    kind = common(rows, "stitching_type")
-    return f"Stitching layers: {STITCHING_TYPES[kind].words}." if kind in STITCHING_TYPES else ""
+def _on_kinds(rows: Sequence[Experiment]) -> str:
+    """Return the sentences on the kinds of stitching layers; "" if none is known."""
+    names = dict.fromkeys(row.stitching_type for row in rows)
+    kinds = [STITCHING_TYPES[name] for name in names if name in STITCHING_TYPES]
+    if not kinds:
+        return ""
+    text = f"Stitching layers: {'; '.join(dict.fromkeys(kind.words for kind in kinds))}."
+    if any(kind.loses_positions for kind in kinds):
+        text += " Between positions and a vector, what lies in the positions does not pass."
+    return text
 
 
 def _on_matched(rows: Sequence[Experiment]) -> str:

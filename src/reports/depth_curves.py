@@ -9,7 +9,16 @@ import numpy as np
 from src.choices.similarity import measure_of
 from src.collected.over_depth import CLASS_CONTROLS, OF_MEASURES
 from src.ground.console import listed, note
-from src.ground.curves import SHARE, CurvePanel, Point, curves, lines_of, points_of
+from src.ground.curves import (
+    ON_BARS,
+    SHARE,
+    CurvePanel,
+    Point,
+    curves,
+    has_bars,
+    lines_of,
+    points_of,
+)
 from src.ground.figure_files import page_of, remove_figure
 from src.ground.figures import capitalised, joined
 from src.tables.chosen import chosen_rows
@@ -214,12 +223,7 @@ def _on_measures(names: Iterable[str]) -> str:
 
 
 def _on_points(page: Sequence[CurvePanel]) -> str:
-    """Return the sentence of the caption on bands, bars and markers."""
-    has_band = {not math.isnan(point.low) for point in points_of(page)}
-    bands = "Bands: intervals of 95 percent over networks (jackknife and Student's t)"
-    bars = "bars, and open markers: fewer than four networks, from the lowest to the highest pair"
-    if has_band == {True}:
-        return f"{bands}."
-    if True not in has_band:
-        return f"{bars[0].upper()}{bars[1:]}."
-    return f"{bands}; {bars}."
+    """Return the sentence of the caption on bands or bars."""
+    if has_bars(page):
+        return f"{ON_BARS}."
+    return "Bands: intervals of 95 percent over networks (jackknife and Student's t)."

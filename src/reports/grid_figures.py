@@ -120,7 +120,7 @@ def draw_ranks(
     Args:
         end_accuracy: of the end network, drawn as a line; None: of several end networks.
     """
-    marks = {} if end_accuracy is None else {f"end network: {end_accuracy:.2f}": end_accuracy}
+    marks = {} if end_accuracy is None else {f"end network: {end_accuracy:.3f}": end_accuracy}
     panels = []
     at_full_rank = []
     for name, sweep in sweeps.items():

@@ -19,7 +19,7 @@ from src.verdict import VERDICTS, Limits
 
 SHARE_TITLE = "share of similar pairs"
 IN_FIGURE = ("penalty", "identification")  # beside the verdicts
-TESTED = (SHARE, *IN_FIGURE)  # the caption has the p-values
+TESTED = (*VERDICTS, *IN_FIGURE)  # the caption has the p-values
 LEVEL = 0.05  # of the p-values in captions
 MAX_ANSWERS = 8  # that the caption has
 
@@ -77,13 +77,13 @@ def _panels(rows: Sequence[GroupRow], limits: Limits) -> dict[str, Panel]:
 
 
 def _on_pairs(rows: Iterable[GroupRow]) -> str:
-    """Return the sentence of the caption on the numbers of pairs of networks."""
-    n_of_groups = {
-        f"{user_code.title_of(row.front_group)} → {user_code.title_of(row.end_group)}": row.n_networks
-        for row in rows
-    }
-    counted = listed(f"{n} {groups}" for groups, n in n_of_groups.items())
-    return f"Pairs of networks: {counted}."
+    """Return the sentence of the caption on the numbers of pairs of networks and of layers."""
+    counts = {}
+    for row in rows:
+        groups = f"{user_code.title_of(row.front_group)} → {user_code.title_of(row.end_group)}"
+        counts[groups] = f"{row.n_networks} × {row.n_layers}"
+    counted = listed(f"{groups} {count}" for groups, count in counts.items())
+    return f"Pairs of networks × pairs of layers: {counted}."
 
 
 def _on_tests(tests: Sequence[GroupTestRow]) -> str:
@@ -98,19 +98,22 @@ def _on_tests(tests: Sequence[GroupTestRow]) -> str:
     reached = [_answer(test, has_methods=has_methods) for test in asked if test.p_value <= LEVEL]
     found = f"none reaches p ≤ {LEVEL:g}"
     if reached:
-        found = f"these reach p ≤ {LEVEL:g}: {'; '.join(reached[:MAX_ANSWERS])}"
+        found = f"these reach p ≤ {LEVEL:g}, as one in twenty does by chance: {'; '.join(reached[:MAX_ANSWERS])}"
     if len(reached) > MAX_ANSWERS:
         found += f"; {len(reached) - MAX_ANSWERS} more in the CSV of tests"
     return (
-        f"Of {len(asked)} permutation tests of the networks (share of similar pairs, penalty, identification; "
-        f"two-sided, not corrected for their number; smallest possible p {lowest:.2g}), {found}."
+        f"Of {len(asked)} permutation tests of the networks (shares of verdicts, penalty, identification; two-sided, "
+        f"not corrected for their number, smallest possible p {lowest:.2g}), {found}."
     )
 
 
 def _answer(test: GroupTestRow, *, has_methods: bool) -> str:
-    """Return the question of a test with its p-value, and with its method if there are several."""
-    quantity = title_of(test.quantity)
+    """Return the answer of a test with its p-value, and with its method if there are several."""
+    quantity = (
+        f"share of “{test.quantity}”" if test.quantity in VERDICTS else title_of(test.quantity)
+    )
     if has_methods:
         quantity = f"{quantity} by {test.method}"
-    question = f"{user_code.titles_in(test.within)} against {user_code.titles_in(test.across)}"
-    return f"{quantity}, {question} ({test.p_value:.2g})"
+    side = "above" if test.difference > 0 else "below"
+    within = user_code.titles_in(test.within)
+    return f"{quantity}, {within} {side} {user_code.titles_in(test.across)} ({test.p_value:.2g})"

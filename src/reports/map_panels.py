@@ -34,6 +34,7 @@ class Sign(NamedTuple):
         return patch
 
 
+BLACK_ABOVE = 0.21  # luminance; about where black and white numbers are read alike
 INSIDE = 0.92  # of the width and the height of a cell: strips, and frames around cells
 
 BLANK = Sign("0.92", "\\\\\\", lines="0.65")  # of cells without a value
@@ -225,6 +226,11 @@ def text_of(number: float, n_digits: int = 2) -> str:
     return f"{round(number, n_digits) + 0.0:.{n_digits}f}".replace("-", "−")
 
 
+def _linear(value: float) -> float:
+    """Return the light of a value of a colour in sRGB."""
+    return value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
+
+
 def _write_cell(axes: "Axes", x: int, y: int, text: str, background: Iterable[float]) -> None:
     """Write a text into a cell.
 
@@ -233,8 +239,8 @@ def _write_cell(axes: "Axes", x: int, y: int, text: str, background: Iterable[fl
     """
     if not text:
         return
-    red, green, blue, *_ = background
-    brightness = 0.3 * red + 0.59 * green + 0.11 * blue
-    colour = "black" if brightness > 0.5 else "white"
+    red, green, blue = (_linear(value) for value in list(background)[:3])
+    luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
+    colour = "black" if luminance > BLACK_ABOVE else "white"
     written = axes.text(x, y, text, ha="center", va="center", color=colour)
     written.set_in_layout(False)  # it lies in its panel; the layout is much faster without it

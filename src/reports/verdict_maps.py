@@ -6,7 +6,7 @@ from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
-from src.ground.figures import BLUE, VERMILION, YELLOW, joined
+from src.ground.figures import BLUE, ORANGE, YELLOW, joined
 from src.reports.captions import common
 from src.reports.grid_figures import STITCHED
 from src.reports.heat_maps import maps_figure
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 SIGNS = {  # as in heat maps, bright is similar
     SIMILAR: Sign(YELLOW),
-    LOST: Sign(VERMILION, "////"),
+    LOST: Sign(ORANGE, "//////"),
     NOT_MATCHED: Sign(BLUE),
     UNDECIDED: UNSURE,
 }

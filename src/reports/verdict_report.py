@@ -33,6 +33,7 @@ from src.reports.verdict_maps import (
     verdict_map,
 )
 from src.reports.way_figure import draw_way
+from src.runs.network_pairs import IN_SHORT
 from src.statistics.intervals import ALPHA
 from src.tables.experiments import Experiment
 from src.tables.matrices import is_known, known, mean_of, pivot
@@ -48,6 +49,7 @@ CONTROLS = {  # and how many of them must be similar
     FRESH_FRONT: ("stitches from networks that were never trained", "none may be"),
     CLASS_CONTROL: ("stitches from the class beside an untrained network", "none may be"),
 }
+ROUNDING = 1e-9  # of differences of accuracies
 LOW = 0.5  # the report names end networks with a lower accuracy
 MAX_NAMED = 6  # networks, or pairs of networks, that have a sentence each
 MAX_TESTS = 12  # lines of tests between groups, a method
@@ -306,14 +308,23 @@ def sentences(
 
 def _on_undecided(rows: Sequence[VerdictRow]) -> str:
     """Return the sentence of captions on undecided pairs, with their reasons; "" where there are none."""
-    undecided = [row.reason for row in rows if row.verdict == UNDECIDED]
-    if not undecided:
-        return ""
-    reasons = Counter(
-        reason.partition(":")[0].removeprefix("accurate, but ") for reason in undecided
+    methods = grouped(
+        rows, lambda row: ", ".join(filter(None, (row.method, IN_SHORT.get(row.kind))))
     )
-    counted = "; ".join(f"{reason}: {n:,}" for reason, n in reasons.most_common())
-    return f"Undecided: {len(undecided):,} of {len(rows):,} stitches ({counted})."
+    texts = []
+    for method, of_method in methods.items():
+        reasons = Counter(
+            row.reason.partition(":")[0].removeprefix("accurate, but ")
+            for row in of_method
+            if row.verdict == UNDECIDED
+        )
+        if reasons:
+            counted = "; ".join(f"{reason}: {n:,}" for reason, n in reasons.most_common())
+            by_method = f" by {method}" if len(methods) > 1 else ""
+            texts.append(
+                f"{reasons.total():,} of {len(of_method):,} stitches{by_method} ({counted})"
+            )
+    return f"Undecided: {', '.join(texts)}." if texts else ""
 
 
 def _on_end_networks(rows: Sequence[VerdictRow]) -> Iterator[str]:
@@ -338,7 +349,7 @@ def _on_networks(rows: Sequence[VerdictRow], limits: Limits) -> str:
         sentences.append(f"Accuracy of the end networks: {min(of_end):.2f} to {max(of_end):.2f}.")
     worse = _worse_fronts(rows, limits)
     if worse:
-        n_pairs = len({row.networks for row in rows})
+        n_pairs = len({row.networks for row in rows if row.control is None})
         points = f"{100 * limits.tolerance:g} points"
         sentences.append(
             f"The front network alone is more than {points} less accurate than the end network in {len(worse)} of "
@@ -356,7 +367,7 @@ def _worse_fronts(
     for row in rows:
         if row.control is None and row.front_accuracy is not None and row.end_accuracy is not None:
             difference = row.end_accuracy - row.front_accuracy
-            if difference > limits.tolerance:
+            if difference > limits.tolerance + ROUNDING:
                 worse[row.networks] = (row, difference)
     return worse
 

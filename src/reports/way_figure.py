@@ -9,7 +9,16 @@ from typing import NamedTuple
 
 from src.collected.network_means import mean_over_pairs
 from src.ground.console import layer_in_words
-from src.ground.curves import Curve, CurvePanel, Point, curves, lines_of, points_of
+from src.ground.curves import (
+    ON_BARS,
+    Curve,
+    CurvePanel,
+    Point,
+    curves,
+    has_bars,
+    lines_of,
+    points_of,
+)
 from src.ground.figure_files import page_of
 from src.ground.figures import joined
 from src.ground.grouping import grouped
@@ -69,7 +78,7 @@ def draw_way(
             x_label="layer of the end network",
             layers=[layer for layer in in_order if layer in layers_of_page],
             lines=lines_of(chain.from_iterable(titled.panels for titled in titled_panels)),
-            strong=f"penalty at most {_points(limits)}",
+            strong=f"{_penalty(page)} at most {_points(limits)}",
             pale=f"more than {_points(limits)}",
             title=title,
             caption=text,
@@ -81,40 +90,46 @@ def _points(limits: Limits) -> str:
     return f"{100 * limits.tolerance:g} points"
 
 
+def _has_means(page: Iterable[TitledPanels]) -> bool:
+    """Return whether lines are means over pairs of networks."""
+    return any(len({row.networks for row in titled.rows}) > 1 for titled in page)
+
+
+def _penalty(page: Iterable[TitledPanels]) -> str:
+    """Return the penalty of a line as a text."""
+    return "mean penalty" if _has_means(page) else "penalty"
+
+
 def _caption(page: Sequence[TitledPanels], limits: Limits) -> str:
     """Return the meaning of the lines of a page."""
-    has_means = any(len({row.networks for row in titled.rows}) > 1 for titled in page)
+    has_means = _has_means(page)
     panels = [panel for titled in page for panel in titled.panels]
     text = "Share of the test images that are identified (chance: ½), from the end layer to the output."
     if has_means:
         text += " Means over the pairs of networks."
     if any(panel.pale for panel in panels):
-        mean = "mean " if has_means else ""
-        text += f" Pale: {mean}penalty above {_points(limits)}."
+        text += f" Pale: {_penalty(page)} above {_points(limits)}."
     definitions = (
         "An image is identified where its stitched activation is nearer to the end network's own activation of it than "
-        f"to that of a similar image of its class. Similar pairs stay above {limits.identification:g} and lose less "
-        f"than {_points(limits)} of accuracy, both certain at 95 percent; a line shows no certainty."
+        "to that of a similar image (of ten of its class, the one with the nearest logits). Similar pairs stay above "
+        f"{limits.identification:g} and lose less than {_points(limits)} of accuracy, both certain at 95 percent; a "
+        "line shows no certainty."
     )
     return joined(text + _on_intervals(panels, has_means=has_means), definitions=definitions)
 
 
 def _on_intervals(page: Sequence[CurvePanel], *, has_means: bool) -> str:
     """Return the sentence of the caption on bands and bars; "" where lines have none."""
-    kinds = []
-    if any(not math.isnan(point.low) for point in points_of(page)):
-        units = "networks" if has_means else "images"
-        kinds.append(f"bands: intervals of 95 percent over {units} ({INTERVALS[units]})")
-    if any(math.isnan(point.low) and not math.isnan(point.lowest) for point in points_of(page)):
-        kinds.append(
-            "bars and open markers: fewer than four networks, from the lowest to the highest pair"
-        )
-    if not kinds:
+    units = "networks" if has_means else "images"
+    if has_bars(page):
+        text = ON_BARS
+    elif any(not math.isnan(point.low) for point in points_of(page)):
+        text = f"Bands: intervals of 95 percent over {units} ({INTERVALS[units]})"
+    else:
         return ""
-    text = "; ".join(kinds)
     if any(panel.pale for panel in page):
         text += "; of strong lines only"
-    return f" {text[0].upper()}{text[1:]}."
+    return f" {text}."
 
 
 def _pages(titled_panels: Sequence[TitledPanels]) -> list[list[TitledPanels]]:

@@ -235,8 +235,8 @@ QUANTITIES = {
         "identification",
         VALIDITY,
         "share of the test images whose stitched activation is nearer to the end network's own "
-        "activation of the image than to that of a similar image of its class, at the worst layer from "
-        "the end layer to the output; ½ is chance",
+        "activation of the image than to that of a similar image (of ten of its class, the one with the "
+        "nearest logits), at the worst layer from the end layer to the output; ½ is chance",
         note="chance: ½",
         scale=(0.5, 1),
         possible=(0, 1),
@@ -278,8 +278,8 @@ QUANTITIES = {
     "density_ratio": Quantity(
         "density ratio",
         VALIDITY,
-        "density of the stitch divided by the end network's own density: below 1 off the "
-        "manifold, above 1 collapsed",
+        "density (Naeem et al. 2020, k = 5) of the stitch divided by the end network's own density: "
+        "below 1 off the manifold, above 1 collapsed",
         scale=(0, 2),
         possible=(0, math.inf),
         is_two_sided=True,
@@ -289,7 +289,8 @@ QUANTITIES = {
     "recall_ratio": Quantity(
         "recall ratio",
         VALIDITY,
-        "recall of the stitch divided by the end network's own recall: below 1 collapsed",
+        "recall (Kynkäänniemi et al. 2019, k = 5) of the stitch divided by the end network's own "
+        "recall: below 1 collapsed",
         scale=(0, 1),
         possible=(0, math.inf),
         shown_in=(IN_CURVES, IN_TRUTH),

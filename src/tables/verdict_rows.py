@@ -108,7 +108,8 @@ class GroupRow(NamedTuple):
     end_group: str
     layers: str  # the pairs of layers that the means are over
     n_networks: int  # pairs of networks
-    values: dict[str, float]  # the share of similar pairs, and means by quantity
+    n_layers: int  # pairs of layers of a pair of networks, at most
+    values: dict[str, float]  # the shares of verdicts, and means by quantity
 
 
 class GroupTestRow(NamedTuple):
