@@ -45,11 +45,13 @@ LARGE_CELL = 3.7  # as high as wide, at most
 NUMBER_CELL = 1.8  # with a number, at least
 GAP = 0.65  # between panels
 AXIS_LABEL = 2.3  # beside the names of rows
-IN_TABLE = 6.0  # further labels on the left of a table, and bars of colours on its right
+BESIDE_BAR = 3.3  # between a bar and its title: its numbers
+IN_TABLE = 6.0  # bars of colours on the right of a table, and the titles of its lines
 AROUND = 12.0  # titles, names of columns and the legend, above and below the panels
 
 HEIGHT_OF_ROWS = 0.7  # the height of all rows in widths of the figure, if cells can be so low
 MIN_IN_LINE = 3  # panels that stand side by side, even if their cells lose their numbers
+PAD = 0.02  # between panels and a bar of colours, as a share of the panels
 DIGITS = 6  # of numbers that are compared with the ends of scales
 
 Item = TypeVar("Item")
@@ -78,7 +80,7 @@ class Place(NamedTuple):
 
     panel: Panel
     title: str  # above the panel, unless the panel above has it
-    label: str  # on the left of a line of panels
+    label: str  # on the right of a line of a table, or below a bar of colours
     experiment: str
 
     @property
@@ -345,18 +347,13 @@ def _draw(
             _draw_panel(axes, page[place], layout, labels)
             width = layout.cell * len(page[place].panel.matrix.columns) * em
             _draw_names(axes, page, place, layout, labels, size=(width, expected[line]))
-            if layout.is_table and column == 0:
-                axes.set_ylabel(wrap(page[place].label, expected[line]))
             if letters:
                 letter_panel(axes, letters[place])
-        _explain_colours(figure, grid, page, layout)
+        _explain_colours(figure, grid, page, layout, expected)
         add_legend(figure, _handles(page, labels), handlelength=1.4, columnspacing=1)
-        side = figure.supylabel(labels.rows) if layout.is_table else None
         cast("LayoutEngine", figure.get_layout_engine()).execute(figure)  # titles need the widths
         _write_titles(grid, page, figure.get_figwidth() / em)
         fit_height(figure, list(grid[:, 0]), heights)
-        if side:
-            side.set_y((grid[0, 0].get_position().y1 + grid[-1, 0].get_position().y0) / 2)
     return figure
 
 
@@ -409,7 +406,7 @@ def _draw_names(
     neighbour = page.get((line, column - 1))
     if neighbour and neighbour.panel.matrix.rows == matrix.rows:
         axes.tick_params(labelleft=False)
-    elif not layout.is_table:
+    elif column == 0 or not layout.is_table:
         axes.set_ylabel(wrap(labels.rows, height))
     below = page.get((line + 1, column))
     if below and below.panel.matrix.columns == matrix.columns:
@@ -455,12 +452,21 @@ def _headings(titles: Mapping[int, str]) -> dict[int, str]:
     return first_lines if is_shared else {}
 
 
-def _explain_colours(figure: "Figure", grid: "np.ndarray", page: Page, layout: Layout) -> None:
-    """Draw bars of colours: in a table on the right of each line, otherwise below; neighbours of one
-    look share a bar. Bright is above or right."""
+def _explain_colours(
+    figure: "Figure", grid: "np.ndarray", page: Page, layout: Layout, heights: Sequence[float]
+) -> None:
+    """Draw bars of colours: in a table on the right of each line, with its title, otherwise below;
+    neighbours of one look share a bar. Bright is above or right.
+
+    Args:
+        heights: of the lines of panels, in inches.
+    """
+    if layout.is_table:
+        for line, height in enumerate(heights):
+            _explain_line(figure, grid, page, line, height)
+        return
     heat_maps = _heat_maps_of(page)
     are_alike = len({content.panel.look for content in page.values()}) == 1
-    is_right = layout.is_table
     _, widths = _sizes(page)
     length = 0.9 * layout.cell * sum(widths) / len(widths)  # of a bar below the panels, about
 
@@ -471,27 +477,64 @@ def _explain_colours(figure: "Figure", grid: "np.ndarray", page: Page, layout: L
     for _, group in itertools.groupby(sorted(heat_maps), neighbours):
         places = list(group)
         n_columns = 1 + max(column for _, column in places) - min(column for _, column in places)
-        numbers = [number for place in places for number in heat_maps[place].numbers]
-        image = grid[places[0]].images[0]
-        # One line of text thick
-        shape: dict[str, Any] = {
-            "location": "bottom",
-            "aspect": length,
-            "shrink": 0.9 / n_columns,
-        }
-        if is_right:
-            shape = {"location": "right", "aspect": 14, "shrink": 1}
-        bar = figure.colorbar(
-            image,
-            ax=[grid[place] for place in places],
-            extend=_beyond(numbers, *image.get_clim()),
-            extendfrac=0.06,
-            pad=0.02,
-            **shape,
+        shape = {"location": "bottom", "aspect": length, "shrink": 0.9 / n_columns}
+        bar = _bar(figure, grid, heat_maps, places, shape)
+        bar.set_label(page[places[0]].label)
+
+
+def _explain_line(
+    figure: "Figure", grid: "np.ndarray", page: Page, line: int, height: float
+) -> None:
+    """Draw the bars of a line of a table, and its title beside them; classes have the title alone."""
+    shape: dict[str, Any] = {"location": "right", "aspect": 14}
+    of_line = [place for place in sorted(page) if place[0] == line]
+    heat_maps = {place: panel for place, panel in _heat_maps_of(page).items() if place in of_line}
+    bars = [
+        _bar(figure, grid, heat_maps, places, shape)
+        for places in grouped(sorted(heat_maps), lambda place: heat_maps[place].look).values()
+    ]
+    if not bars:
+        from matplotlib.cm import ScalarMappable
+
+        invisible = figure.colorbar(
+            ScalarMappable(), ax=[grid[place] for place in of_line], pad=PAD, **shape
         )
-        _label_bar(bar, heat_maps[places[0]])
-        if not is_right:
-            bar.set_label(page[places[0]].label)
+        invisible.set_ticks([])
+        for part in (invisible.outline, *invisible.ax.collections):
+            part.set_visible(False)
+        bars = [invisible]
+    _title_bar(bars[-1], wrap(page[of_line[0]].label, height))
+
+
+def _bar(
+    figure: "Figure",
+    grid: "np.ndarray",
+    heat_maps: Mapping[tuple[int, int], HeatMap],
+    places: Sequence[tuple[int, int]],
+    shape: Mapping[str, Any],
+) -> "Colorbar":
+    """Draw the bar of heat maps of one look, one line of text thick."""
+    numbers = [number for place in places for number in heat_maps[place].numbers]
+    image = grid[places[0]].images[0]
+    bar = figure.colorbar(
+        image,
+        ax=[grid[place] for place in places],
+        extend=_beyond(numbers, *image.get_clim()),
+        extendfrac=0.06,
+        pad=PAD,
+        **shape,
+    )
+    _label_bar(bar, heat_maps[places[0]])
+    return bar
+
+
+def _title_bar(bar: "Colorbar", title: str) -> None:
+    """Write a title beside an upright bar, behind the widest numbers that a bar can have."""
+    from matplotlib.transforms import ScaledTranslation
+
+    bar.set_label(title)
+    beside = ScaledTranslation(BESIDE_BAR * font_size(), 0, bar.ax.figure.dpi_scale_trans)
+    bar.ax.yaxis.set_label_coords(1, 0.5, transform=bar.ax.transAxes + beside)
 
 
 def _beyond(numbers: Iterable[float], low: float, high: float) -> str:
