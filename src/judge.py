@@ -25,6 +25,7 @@ from src.datasets.base import UNLABELLED, BaseImageSet
 from src.datasets.iterated import IteratedEpochs, IteratedImages
 from src.ground.console import aligned, decimals, warn
 from src.ground.errors import UserError, unknown_name
+from src.ground.figures import capitalised
 from src.ground.files import write_csv
 from src.ground.grouping import grouped
 from src.ground.images import ImageSpec, shape_text
@@ -249,7 +250,20 @@ class Judgement(tuple[JudgedStitch, ...]):
         from src.reports.verdict_maps import figure_of  # the one step up, from a result to its look
 
         by_form = grouped(self, lambda row: row.form)
-        return figure_of(by_form, self.limits, caption=caption, on_positions=self._on_positions())
+        methods = {form: Method.of(form) for form in by_form}
+        titles = {form: method.words for form, method in methods.items()}
+        if len(set(titles.values())) < len(titles):
+            titles = {form: f"{title} ({form})" for form, title in titles.items()}
+        definitions = [
+            f"{capitalised(titles[form])}: {method.description}."
+            for form, method in methods.items()
+        ]
+        return figure_of(
+            {titles[form]: rows for form, rows in by_form.items()},
+            self.limits,
+            caption=caption or f"Stitches of two networks by {' and '.join(titles.values())}.",
+            definitions=" ".join(filter(None, [*definitions, self._on_positions()])),
+        )
 
 
 @torch.no_grad()

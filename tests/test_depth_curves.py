@@ -144,9 +144,8 @@ def test_groups_of_a_list_have_a_line_each(folder, drawn_figures):
     assert lines[:5] == [*stitched, "narrow, wide"]  # by name; measures have no direction
     marks = {tuple(line.get_ydata()) for line in panels[1].lines}
     assert marks >= {(0.75, 0.75), (0.5, 0.5)}  # the limit and chance
-    assert says(
-        caption_of(drawn_figures["curves.png"]), "6 networks", "Bands", "(a–d) direct matching"
-    )
+    caption = caption_of(drawn_figures["curves.png"])
+    assert says(caption, "6 networks", "Bars: ", "Direct matching: (a) penalty (points); (b) ident")
 
 
 def test_twelve_panels_stand_on_a_page(folder, drawn_figures, laid_out):
@@ -195,8 +194,8 @@ def test_a_line_has_one_look_on_all_pages(tmp_path, drawn_figures):
         for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True):
             look = (line.get_color(), line.get_marker(), line.get_linestyle())
             look_of[text.get_text()].add(look)
-    assert look_of.keys() == {*of_stitches, *of_measures}
-    assert len(set.union(*look_of.values())) == sum(map(len, look_of.values())) == 5
+    assert look_of.keys() == {*of_stitches, *of_measures, "limit of similar pairs", "chance"}
+    assert len(set.union(*look_of.values())) == sum(map(len, look_of.values())) == 7
 
 
 def test_groups_without_layers_of_the_same_name_are_named(tmp_path, drawn_figures):
@@ -312,14 +311,26 @@ def test_a_list_may_give_relative_depths(tmp_path):
 
 
 def test_the_caption_says_of_bands_what_is_drawn(tmp_path, drawn_figures):
-    few = DepthRow("identification", "dm", "x", 0.5, math.nan, math.nan, 3, 6, "clean → clean")
+    few = DepthRow(
+        "identification",
+        "dm",
+        "x",
+        0.5,
+        math.nan,
+        math.nan,
+        3,
+        6,
+        "clean → clean",
+        lowest=0.4,
+        highest=0.6,
+    )
     many = DepthRow("identification", "dm", "x", 0.5, 0.4, 0.6, 6, 18, "clean → noisy")
     bands = "Bands: intervals of 95 percent over networks"
-    bars = "fewer than four networks, from the lowest to the highest pair"
+    bars = "Bars: from the lowest to the highest pair of networks"
     for rows in ((few,), (many,), (few, many)):
         write_depth(tmp_path / "c.csv", rows)
         caption = caption_of(drawn_figures["c.png"])
-        assert (bands in caption) == (many in rows) and (bars in caption) == (few in rows)
+        assert (bars in caption) == (few in rows) and (bands in caption) == (few not in rows)
         assert f"of {rows[-1].n_networks} networks" in caption
 
 
@@ -441,9 +452,8 @@ def test_two_networks_have_no_interval_and_tables_of_similarity_suffice(folder, 
     rows = read_csv(folder / "two.csv")
     assert {row["n_pairs"] for row in rows} == {"1"} and {row["low"] for row in rows} == {"nan"}
     axes = drawn_figures["two.png"].axes[0]
-    band, bars = axes.collections
-    assert not band.get_paths() and bars.get_segments()
-    assert axes.lines[0].get_markerfacecolor() == "white"
+    (bars,) = axes.collections
+    assert bars.get_segments()
     shutil.copytree(folder / "all" / "similarity", folder / "tables" / "similarity")
     for option in ("--curves", "-r"):
         run(SCRIPT, "tables", option, cwd=folder)

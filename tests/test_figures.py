@@ -143,10 +143,10 @@ def test_a_quantity_is_a_line_with_one_bar_and_a_method_a_column(tmp_path, drawn
     assert lines_and_columns(figure) == (2, 4)
     titles = [axes.get_title().replace("\n", " ") for axes in panels]
     assert titles == [*METHODS, "", "", "", ""]
-    assert [axes.get_ylabel() for axes in panels if axes.get_ylabel()] == ["accuracy", "noise dose"]
-    assert figure.get_supylabel() == "front layer"
+    assert [axes.get_ylabel() for axes in panels] == ["front layer", "", "", ""] * 2
     assert [axes.get_xlabel() for axes in panels] == [""] * 4 + ["end layer"] * 4
     bars = bars_of(figure)
+    assert [bar.get_ylabel() for bar in bars] == ["accuracy", "noise dose"]
     assert [bar.get_ylim() for bar in bars] == [(0, 1), (0.2, 0)]  # bright is above
     shown = [text.get_text() for text in boxes_of(figure)]
     assert shown.count("layer1") == 2 + 4
@@ -589,16 +589,19 @@ def test_no_marker_lies_on_the_frame(tmp_path, drawn_figures):
     assert first < 0 and last > 1
 
 
-def test_a_mean_without_an_interval_has_an_open_marker_and_a_bar(tmp_path, drawn_figures):
+def test_all_means_have_bars_where_one_has_no_interval(tmp_path, drawn_figures):
+    """From the lowest to the highest of their values; without such a mean they have bands."""
     sure = {1: Point(0.5, 0.4, 0.6, 0.3, 0.7), 2: Point(0.5, 0.4, 0.6, 0.3, 0.7)}
     unsure = {1: Point(0.2, lowest=0.1, highest=0.3), 2: Point(0.3, lowest=0.2, highest=0.4)}
     panel = CurvePanel({"sure": sure, "unsure": unsure}, "accuracy")
     curves(tmp_path / "c.png", [panel], x_label="rank", x_range=(0, 3))
     (axes,) = drawn_figures["c.png"].axes
-    filled, hollow = axes.lines
-    assert hollow.get_markerfacecolor() == "white" != filled.get_markerfacecolor()
-    bars = axes.collections[-1].get_segments()
-    assert [bar[:, 1].tolist() for bar in bars] == [[0.1, 0.3], [0.2, 0.4]]
+    bars = [[bar[:, 1].tolist() for bar in bars.get_segments()] for bars in axes.collections]
+    assert bars == [[[0.3, 0.7], [0.3, 0.7]], [[0.1, 0.3], [0.2, 0.4]]]
+    panel = CurvePanel({"sure": sure}, "accuracy")
+    curves(tmp_path / "d.png", [panel], x_label="rank", x_range=(0, 3))
+    (band,) = drawn_figures["d.png"].axes[0].collections
+    assert {y for _, y in band.get_paths()[0].vertices} == {0.4, 0.6}
 
 
 def test_pale_lines_step_back_and_the_legend_says_why(tmp_path, drawn_figures):
@@ -613,9 +616,9 @@ def test_pale_lines_step_back_and_the_legend_says_why(tmp_path, drawn_figures):
     pale, strong, *marks = axes.lines
     assert pale.get_linewidth() < strong.get_linewidth()
     assert [mark.get_ydata()[0] for mark in marks] == [0.75, 0.5]
-    assert [text.get_text() for text in axes.texts] == ["limit", "chance"]
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["kept", "lost", *words.values()]
+    of_lines = ["kept", "lost", "limit", "chance"]
+    assert [text.get_text() for text in legend.get_texts()] == [*of_lines, *words.values()]
 
 
 def test_a_column_is_as_wide_as_its_layers(tmp_path, drawn_figures):

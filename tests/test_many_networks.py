@@ -94,8 +94,9 @@ def test_one_matrix_a_quantity_whatever_the_number_of_networks(folder, drawn_fig
     named = {key: rows[2][key] for key in ("front_network", "front_group", "same_run")}
     assert named == {"front_network": "c0", "front_group": "clean", "same_run": "False"}
     figure = drawn_figures["v.png"]
-    quantities = [axes.get_ylabel().replace("\n", " ") for axes in figure.axes]
-    assert [*filter(None, quantities)] == [
+    labels = [axes.get_ylabel().replace("\n", " ") for axes in figure.axes]
+    assert labels.count("front layer") == 4
+    assert [label for label in labels if label not in ("", "front layer")] == [
         "mean penalty (points)",
         "mean identification",
         "mean κ within strata",
@@ -240,7 +241,7 @@ def test_a_list_must_be_readable_and_unlisted_networks_are_named_by_path(folder,
 def test_captions_of_groups_have_the_tests_that_reach_the_level(tmp_path, drawn_figures):
     """At most eight, with the names of the methods if there are several."""
     groups = [
-        GroupRow("dm", front, end, "2 pairs of layers", 6, dict.fromkeys(VERDICTS, 0.25))
+        GroupRow("dm", front, end, "2 pairs of layers", 6, 2, dict.fromkeys(VERDICTS, 0.25))
         for front, end in itertools.product("ab", repeat=2)
     ]
     answer = GroupTestRow(
@@ -264,7 +265,7 @@ def test_captions_of_groups_have_the_tests_that_reach_the_level(tmp_path, drawn_
     path = tmp_path / "g.png"
     draw_groups(path, groups, tests, Limits(), title="", caption="C.")
     caption = caption_of(drawn_figures["g.png"])
-    assert says(caption, "Of 2 permutation tests", "0.05: penalty, a → a against a → b (0.01).")
+    assert says(caption, "Of 2 permutation tests", "by chance: penalty, a → a below a → b (0.01).")
     assert "identification, a" not in caption
     many = [answer._replace(method=method) for method in ("dm", "tlm") for _ in range(5)]
     draw_groups(path, groups, many, Limits(), title="", caption="C.")

@@ -109,6 +109,23 @@ class Method(NamedTuple):
         """The name in tables and of folders, such as task10."""
         return f"{title_of(self.name)}{self.n_epochs or ''}"
 
+    @property
+    def words(self) -> str:
+        """The name in figures, such as task loss matching."""
+        names = {"pinv": "direct", "task": "task loss"}
+        return f"{names.get(self.name, title_of(self.name))} matching"
+
+    @property
+    def description(self) -> str:
+        """What it does, for captions."""
+        if not self.n_epochs:
+            return FORMS[self.name].description
+        loss = title_of(self.name)
+        if self.name in OBJECTIVES:
+            loss = OBJECTIVES[self.name].description
+        epochs = "1 epoch" if self.n_epochs == 1 else f"{self.n_epochs} epochs"
+        return f"trained for {epochs} on the {loss}"
+
     def __str__(self) -> str:
         if self.n_epochs:
             return f"{self.name}:{self.n_epochs}"

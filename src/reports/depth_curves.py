@@ -209,7 +209,7 @@ def _caption(
         )
     if not all(row.layer for row in rows):
         definitions.append(ON_DEPTH)
-    return joined(" ".join(sentences), definitions=" ".join(definitions))
+    return joined(" ".join(filter(None, sentences)), definitions=" ".join(definitions))
 
 
 def _on_measures(names: Iterable[str]) -> str:
@@ -223,7 +223,9 @@ def _on_measures(names: Iterable[str]) -> str:
 
 
 def _on_points(page: Sequence[CurvePanel]) -> str:
-    """Return the sentence of the caption on bands or bars."""
+    """Return the sentence of the caption on bands or bars; "" where there are none."""
     if has_bars(page):
         return f"{ON_BARS}."
+    if all(math.isnan(point.low) for point in points_of(page)):
+        return ""
     return "Bands: intervals of 95 percent over networks (jackknife and Student's t)."

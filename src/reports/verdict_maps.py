@@ -116,18 +116,19 @@ def figure_of(
     limits: Limits,
     *,
     caption: str = "",
-    on_positions: str = "",
+    definitions: str = "",
 ) -> "Figure":
     """Return a matplotlib figure of accuracy, identification and verdict, without writing a file.
 
     Args:
         rows_of_title: the stitches of two networks in each column of panels, by its title.
         caption: a text for below the figure, in front of the panels.
-        on_positions: a sentence on stitches that lose positions, for the definitions.
+        definitions: sentences in front of those on the quantities.
     """
     all_rows = chain.from_iterable(rows_of_title.values())
     end_accuracy = float(common(all_rows, "end_accuracy") or math.nan)
     panels: dict[str, dict[str, Panel]] = {}
+    framed = {}
     for title, rows in rows_of_title.items():
         of_quantities: dict[str, Panel] = {}
         for name in IN_MAIN_FIGURE:
@@ -138,4 +139,7 @@ def figure_of(
         of_quantities["verdict"] = verdict_map(shares_of_verdicts(rows), limits)
         heading = title if len(rows_of_title) > 1 else ""
         panels[heading] = of_quantities
-    return maps_figure(panels, labels=STITCHED, caption=joined(caption, definitions=on_positions))
+        if set(matrix.rows) == set(matrix.columns):
+            framed[heading] = [(layer, layer) for layer in matrix.rows]
+    labels = STITCHED._replace(framed=framed)
+    return maps_figure(panels, labels=labels, caption=joined(caption, definitions=definitions))

@@ -170,7 +170,7 @@ def _layers_in(panels: Sequence[CurvePanel]) -> set[str]:
 
 def _panels(heading: str, rows: Sequence[VerdictRow], limits: Limits) -> list[CurvePanel]:
     """Return the panels of a title: one for each end layer, with a line for each front layer."""
-    marks = {f"{limits.identification:g}": limits.identification, "chance": 0.5}
+    marks = {f"limit {limits.identification:g}": limits.identification, "chance": 0.5}
     curves_of_panel: dict[str, dict[str, Curve]] = {}
     pale: dict[str, list[str]] = {}
     for pair, of_pair in grouped(rows, lambda row: row.pair).items():

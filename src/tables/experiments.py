@@ -10,9 +10,9 @@ from functools import cached_property
 from typing import ClassVar, TypeVar
 
 from src.choices import STARTS, Options
+from src.choices.stitching import Method
 from src.ground.console import warn
 from src.ground.grouping import grouped
-from src.ground.user_code import title_of
 from src.tables.image_records import SPLITS, short_images, told_apart
 from src.tables.network_names import SHORT, OfTwoNetworks
 from src.tables.tables import from_record
@@ -114,15 +114,11 @@ class Experiment(OfTwoNetworks):
     @cached_property
     def method(self) -> str:
         """The name of the method, such as "task loss matching"."""
-        if self.n_epochs != 0 and self.objective == "task":
-            return "task loss matching"
         if self.n_epochs != 0:
-            return f"{title_of(self.objective)} matching"
-        if self.init == "pinv":
-            return "direct matching"
+            return Method(self.objective).words
         if self.init in STARTS:
             return f"init {self.init}"
-        return f"{self.init} matching"
+        return Method(self.init).words
 
     @cached_property
     def key(self) -> tuple[Hashable, ...]:
