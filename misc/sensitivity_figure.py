@@ -102,15 +102,15 @@ def caption_of(tables, pairs: list[tuple[str, str]]) -> str:
     similarities = [row for row in tables.rows if isinstance(row, SimilarityRow)]
     probes = [row for row in tables.rows if isinstance(row, ProbeRow)]
     stitches = [row for row in tables.rows if isinstance(row, StitchRow)]
-    details = {
-        "Images of the measures": common(similarities, "n_samples"),
-        "Epochs of the linear probes": common(probes, "epochs"),
-        "Test images of the linear probes": common(probes, "n_images"),
-        "Test images of the stitches": common(stitches, "n_images"),
+    numbers = {
+        "measures of similarity on {} images": common(similarities, "n_samples"),
+        "linear probes trained for {} epochs": common(probes, "epochs"),
+        "linear probes tested on {} images": common(probes, "n_images"),
+        "stitches tested on {} images": common(stitches, "n_images"),
     }
-    for title, number in details.items():
-        if number:
-            text += f" {title}: {int(number):,}."
+    details = [words.format(f"{int(number):,}") for words, number in numbers.items() if number]
+    if details:
+        text += f" {capitalised(listed(details))}."
     measures = dict.fromkeys(name for row in similarities for name in row.compared.values)
     drawn = [measure_of(name) for name in measures if name not in COMPANIONS]
     meanings = [
@@ -202,7 +202,7 @@ def measured_curves(tables, pair: tuple[str, str]) -> list[RankCurve]:
             continue
         probed.add((first.front.network.name, first.dataset))
         values = values_of_pair[pair]
-        label = first.method
+        label = f"{first.method} (accuracy)"
         if first.method == SIMILARITY:
             measure = measure_of(first.quantity)
             label = measure.similarity_title
@@ -213,7 +213,7 @@ def measured_curves(tables, pair: tuple[str, str]) -> list[RankCurve]:
     for (network, layer, data), probes in tables.probes.items():
         if layer == pair[0] and {(network, data), (network, None)} & probed:
             accuracies = {rank: probe.accuracy for rank, probe in probes.items()}
-            curves.append(RankCurve("linear probe", f"{network}, {data}", accuracies))
+            curves.append(RankCurve("linear probe (accuracy)", f"{network}, {data}", accuracies))
     return curves
 
 

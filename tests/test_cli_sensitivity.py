@@ -95,9 +95,9 @@ def test_curves_rise_with_similarity_and_are_of_the_truncated_network(tables):
     assert curves_of_pair(read_measurements(tables), ("x", "x")) == {
         "linear CKA": {4: 0.4, 2: 0.2, 1: 0.1},
         "1 − PWCCA distance": {4: 0.8, 2: 0.9, 1: 0.95},
-        "direct matching": {4: 4 / 9, 2: 2 / 9, 1: 1 / 9},
-        "task loss matching": {4: 4 / 9, 2: 2 / 9, 1: 1 / 9},
-        "linear probe": {8: 1, 4: 0.5, 2: 0.25, 1: 0.125},
+        "direct matching (accuracy)": {4: 4 / 9, 2: 2 / 9, 1: 1 / 9},
+        "task loss matching (accuracy)": {4: 4 / 9, 2: 2 / 9, 1: 1 / 9},
+        "linear probe (accuracy)": {8: 1, 4: 0.5, 2: 0.25, 1: 0.125},
     }
     assert not any(
         "matching" in name for name in curves_of_pair(read_measurements(tables), ("x", "y"))
@@ -107,7 +107,7 @@ def test_curves_rise_with_similarity_and_are_of_the_truncated_network(tables):
     one, two, probe = curves_of_pair(read_measurements([*tables[1:3], other]), ("x", "x"))
     assert says(one, "direct matching", "a.pt -- b.pt")
     assert says(two, "direct matching", "a.pt -- c.pt")  # of one name
-    assert probe == "linear probe"
+    assert probe == "linear probe (accuracy)"
 
 
 def test_functions_of_users_have_their_name_and_no_curve_without_values(tables, capsys):
@@ -129,7 +129,7 @@ def test_probes_at_full_rank_alone_have_no_curve(tables, drawn_figures):
     err = run(FIGURE, *tables[:2], "-l", "x", "-o", "s.png").err
     (axes,) = drawn_figures["s.png"].axes
     assert len(axes.lines) == 2  # CKA and PWCCA
-    assert says(err, "warning: no curve", "linear probe at x", "full rank only")
+    assert says(err, "warning: no curve", "linear probe (accuracy) at x", "full rank only")
 
 
 def test_draws_a_panel_for_each_layer_with_a_caption(tables, drawn_figures, laid_out):
