@@ -99,7 +99,7 @@ def give_verdict(args) -> None:
     if similarities:
         check_similarities(similarities, verdicts)
     comparison = compare_groups(values_of_verdicts(verdicts, names.values()))
-    groups, tests, untested, _ = comparison
+    groups, tests, untested = comparison
 
     # The report.
     if args.verbose:

@@ -9,7 +9,7 @@ pairs of layers are taken.
 
 import itertools
 import math
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -38,7 +38,6 @@ class GroupComparison(NamedTuple):
     groups: list[GroupRow]
     tests: list[GroupTestRow]
     untested: list[str]  # questions without an answer, with the reason
-    compared: set[Hashable]  # the methods, networks and layers of the values, see `compared_rows`
 
 
 class Question(NamedTuple):
@@ -109,17 +108,13 @@ def compare_groups(values: Iterable[MeasuredValue]) -> GroupComparison:
 
     Networks that a list lacks belong to no group and are left out.
     """
-    comparison = GroupComparison([], [], [], set())
+    comparison = GroupComparison([], [], [])
     listed_values = []
     for value in values:
         if UNLISTED not in (network.group for network in value.networks):
             listed_values.append(value)
     for method, values_of_method in grouped(listed_values, lambda value: value.method).items():
         compared, layers = compared_layers(values_of_method)
-        comparison.compared.update(
-            (method, *(network.name for network in value.networks), value.pair)
-            for value in compared
-        )
         by_quantity = grouped(compared, lambda value: value.quantity)
         means = {name: means_of_networks(of_name) for name, of_name in by_quantity.items()}
         layers_of = grouped(compared, lambda value: value.networks)
@@ -143,20 +138,6 @@ def compare_groups(values: Iterable[MeasuredValue]) -> GroupComparison:
                     text += f" ({', '.join(quantities)})"
                 comparison.untested.append(text)
     return comparison
-
-
-def compared_rows(rows: Iterable[VerdictRow], compared: Collection[Hashable]) -> list[VerdictRow]:
-    """Return the verdicts that the means of groups are over.
-
-    Args:
-        compared: from the `GroupComparison` of these verdicts.
-    """
-    return [
-        row
-        for row in rows
-        if row.kind == PAIRS
-        and (row.method, row.front_network, row.end_network, row.pair) in compared
-    ]
 
 
 def note_on_layers(groups: Iterable[GroupRow]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from src.choices import WITH_POSITIONS, on_lost_positions
 from src.choices.scores import SCORES
 from src.choices.stitching import FORMS
-from src.collected.between_groups import SHARE, GroupComparison, compared_rows
+from src.collected.between_groups import SHARE, GroupComparison
 from src.collected.groups import CLASS_CONTROL, FRESH_FRONT, SELF, Names
 from src.collected.sections import Section, by_groups, titled_in_figures
 from src.ground.console import decimals, result, table
@@ -33,7 +33,7 @@ from src.reports.verdict_maps import (
     verdict_map,
 )
 from src.reports.way_figure import draw_way
-from src.runs.network_pairs import IN_SHORT
+from src.runs.network_pairs import IN_SHORT, PAIRS
 from src.statistics.intervals import ALPHA
 from src.tables.experiments import Experiment
 from src.tables.matrices import is_known, known, mean_of, pivot
@@ -171,14 +171,13 @@ def draw(
         return joined(caption_of(rows), _on_undecided(rows), _on_networks(rows, limits))
 
     if comparison is not None and comparison.groups:
-        compared = compared_rows(rows, comparison.compared)
         draw_groups(
             path.with_name(f"{path.stem}_groups.png"),
             comparison.groups,
             comparison.tests,
             limits,
             title=title,
-            caption=caption_of_maps(compared),
+            caption=caption_of([row for row in rows if row.kind == PAIRS]),
         )
     sections = list(chain.from_iterable(map(by_groups, parts)))
     if len(rows) > 1:
