@@ -94,7 +94,14 @@ class Step(NamedTuple):
     @property
     def command(self) -> str:
         """The line that a user would type."""
-        script = inspect.getfile(self.function)
+        return self.command_by(inspect.getfile(self.function))
+
+    def command_in(self, folder: Path) -> str:
+        """The line that a user would type in a folder, with the path of the script from there."""
+        return self.command_by(os.path.relpath(inspect.getfile(self.function), folder))
+
+    def command_by(self, script: str) -> str:
+        """The line that a user would type, with this path of the script."""
         return f"python {shlex.quote(script)} {self.options}"
 
     @property
@@ -328,9 +335,10 @@ def report(folder: Path) -> Path:
         "![Probes, stitching and measures over the rank of a layer](sensitivity.png)",
         f"*Figure 5. Accuracy of probes and stitches, and similarity, over the rank of `{CUT}`.*",
         "## The rule, in full",
-        *(folder / "verdict.md").read_text().splitlines()[2:],
+        *rule(folder / "verdict.md"),
         "## The commands",
-        "```bash\n" + "\n".join(step.command for step in steps()) + "\n```",
+        "In the folder of this report, in an environment with the suite's packages:",
+        "```bash\n" + "\n".join(step.command_in(folder) for step in steps()) + "\n```",
     ]
     write_text(folder / "report.md", "\n\n".join(filter(None, sections)) + "\n")
     return folder / "report.md"
@@ -364,21 +372,27 @@ def answer(rows: Sequence[Row]) -> str:
 
 def backwards(rows: Sequence[Row]) -> str:
     """Return a list of the methods with their stitch from the last to the first layer."""
-    last, first = unique(rows, "front_layer")[-1], unique(rows, "end_layer")[0]
+    stitches = last_to_first(rows)
+    last, first = stitches[0]["front_layer"], stitches[0]["end_layer"]
     lines = [
         f"Backwards through the network, from `{last}` to `{first}`, a stitch should fail. By "
         "chance, 10% of the images are classified correctly, and 50% are identified. Of the stitches,",
         "",
     ]
-    for row in rows:
-        if (row["front_layer"], row["end_layer"]) == (last, first):
-            accuracy = float(row["accuracy"])
-            identification = float(row["identification"])
-            lines.append(
-                f"* {row['method']} classifies {accuracy:.1%} correctly, and identifies "
-                f"{identification:.1%};"
-            )
+    for row in stitches:
+        accuracy = float(row["accuracy"])
+        identification = float(row["identification"])
+        lines.append(
+            f"* {row['method']} classifies {accuracy:.1%} correctly, and identifies "
+            f"{identification:.1%};"
+        )
     return "\n".join(lines).removesuffix(";") + "."
+
+
+def last_to_first(rows: Sequence[Row]) -> list[Row]:
+    """Return each method's stitch from the last front layer to the first end layer."""
+    layers = (unique(rows, "front_layer")[-1], unique(rows, "end_layer")[0])
+    return [row for row in rows if (row["front_layer"], row["end_layer"]) == layers]
 
 
 def certainty(rows: Sequence[Row], controls: Sequence[Row]) -> str:
@@ -448,6 +462,37 @@ def sensitivity(ranks: Sequence[Row], probes: Sequence[Row]) -> str:
     return text
 
 
+def rule(path: Path) -> list[str]:
+    """Return the sentences of a verdict without its command; what is said of methods, once."""
+    _, _, *lines = path.read_text().splitlines()
+    of_methods = "Not matched is said of the method"
+    first = next((line for line in lines if line.startswith(of_methods)), "")
+    return [
+        line for line in lines if line == first or not line.startswith((of_methods, "Command: "))
+    ]
+
+
+def in_short(rows: Sequence[Row]) -> list[str]:
+    """Return two lines of results: the stitch that should fail, and the similar pairs."""
+    of_the_paper = [row for row in rows if row["method"] in PAPER]
+    parts = []
+    for row in last_to_first(of_the_paper):
+        accuracy = float(row["accuracy"])
+        identification = float(row["identification"])
+        parts.append(
+            f"{row['method']} is right about {accuracy:.0%} of the images and identifies {identification:.0%}"
+        )
+    counts = []
+    for method in unique(rows, "method"):
+        words = [row["verdict"] for row in rows if row["method"] == method]
+        counts.append(f"{words.count(SIMILAR)} by {method}")
+    return [
+        "From the last block of one network to the first of the other, where a stitch should fail, "
+        f"{'; '.join(parts)} (chance: 10% and 50%).",
+        f"Of {len(words)} pairs of blocks, similar are {', '.join(counts)}.",
+    ]
+
+
 def unique(rows: Sequence[Row], column: str) -> list[str]:
     """Return the distinct values of a column in their order."""
     return list(dict.fromkeys(row[column] for row in rows))
@@ -461,8 +506,8 @@ def read(path: Path) -> list[Row]:
 
 def parser() -> cli.Parser:
     options = cli.Parser(
-        "Run the paper on embedded digits, and report; half a minute on two cores. Give the "
-        "same command again after an interruption."
+        "Run the paper on embedded digits, and report; half a minute on two quiet cores, a minute on busy "
+        "ones. Give the same command again after an interruption."
     )
     options.add_argument("folder", nargs="?", default="demo", help="folder to write to")
     return options
@@ -477,7 +522,8 @@ def run(args) -> None:
     folder = Path(args.folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     note(
-        f"All files go to {folder}. Steps are printed when they end, and their outputs go to {LOG}"
+        f"All files go to {folder}, where the commands are given. Steps are printed when they end, and their outputs "
+        f"go to {LOG}"
     )
     before = os.getcwd()
     os.chdir(folder)
@@ -488,8 +534,9 @@ def run(args) -> None:
         raise
     finally:
         os.chdir(before)
-    result(answer(read(folder / "verdict.csv")))
-    result(str(report(folder)))
+    for line in in_short(read(folder / "verdict.csv")):
+        result(line)
+    result(f"Open {folder / PICTURE} and {report(folder)}")
 
 
 def main(argv=None) -> int:

@@ -14,7 +14,7 @@ from misc import demo
 from src import cli
 from src.ground.console import note
 from src.ground.errors import UserError
-from src.verdict import LOST, UNDECIDED
+from src.verdict import LOST, SIMILAR, UNDECIDED
 from tests.commands import (
     PNG,
     ROOT,
@@ -183,6 +183,35 @@ def test_all_options_of_the_steps_are_allowed():
         parser_of(str(Path(script).relative_to(ROOT))).parse_args(options)
 
 
+def test_commands_of_the_report_are_typed_in_its_folder(tmp_path):
+    for step in demo.steps():
+        _, script, *options = shlex.split(step.command_in(tmp_path))
+        assert not Path(script).is_absolute() and options == shlex.split(step.options)
+        assert (tmp_path / script).resolve() == Path(shlex.split(step.command)[1])
+
+
+def test_the_last_lines_are_of_the_tables():
+    def row(method: str, front: str, end: str, **values: object) -> demo.Row:
+        return {"method": method, "front_layer": front, "end_layer": end, **values}
+
+    kept = {"accuracy": "0.95", "identification": "0.9", "verdict": SIMILAR}
+    rows = []
+    for method, accuracy, share in (("direct matching", "0.25", "0.625"), ("repair", "0.9", "0.8")):
+        backwards = {"accuracy": accuracy, "identification": share, "verdict": LOST}
+        rows += [row(method, "a", layer, **kept) for layer in ("a", "b")]
+        rows += [row(method, "b", "a", **backwards), row(method, "b", "b", **kept)]
+    backwards, similar = demo.in_short(rows)
+    assert says(backwards, "direct matching", "25%", "identifies 62%") and "repair" not in backwards
+    assert says(similar, "Of 4 pairs", "3 by direct matching, 3 by repair")
+
+
+def test_the_rule_says_once_what_is_said_of_methods(tmp_path):
+    path = tmp_path / "verdict.md"
+    lines = [f"Not matched is said of the method: {name} may do better." for name in "xy"]
+    path.write_text("\n".join(["# Verdict", "", "A pair is", *lines, "Given by", "Command: c", ""]))
+    assert demo.rule(path) == ["A pair is", lines[0], "Given by"]
+
+
 def test_a_step_waits_for_all_that_writes_its_sources():
     """No step names a file or folder, except its own, that is written later."""
     todo = list(demo.steps())
@@ -217,12 +246,14 @@ def test_demo_writes_its_report(tmp_path):
             time.sleep(0.1)
         killed.kill()
     printed = run_process("misc/demo.py", log.parent, cwd=tmp_path, timeout=1200)
-    commands = [step.command for step in demo.steps()]
+    *_, last = steps = list(demo.steps())
+    commands = [step.command for step in steps]
     assert sorted(log.read_text().splitlines()) == sorted(commands)
 
     report = tmp_path / "demo" / "report.md"
-    assert printed.out.splitlines()[-1] == str(report)
-    assert f"The first picture is {tmp_path / 'demo' / 'paper.png'}\n" in printed.err
+    picture = tmp_path / "demo" / "paper.png"
+    assert printed.out.splitlines()[-1] == f"Open {picture} and {report}"
+    assert f"The first picture is {picture}\n" in printed.err
     text = report.read_text()
     figures = re.findall(r"\]\((.*\.png)\)", text)
     assert figures == [
@@ -242,7 +273,7 @@ def test_demo_writes_its_report(tmp_path):
     assert "task loss matching" in lost
     assert re.search(r"linear CKA \d of 8 times", text)
     assert "PWCCA rises" in text
-    assert text.rstrip().endswith(f"{commands[-1]}\n```")
+    assert text.rstrip().endswith(f"{last.command_in(report.parent)}\n```")
     rows = read_csv(tmp_path / "demo" / "statistics.csv")
     measures = {"cka", "pwcca", "procrustes", "stitching accuracy"}
     for test in ("sensitivity", "specificity"):
