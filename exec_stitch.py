@@ -290,7 +290,7 @@ def begin_runs(args, layers, experiment) -> list:
     """
     from pathlib import Path
 
-    from src.runs.stitch_runs import GridRuns
+    from src.runs.stitch_runs import GridRuns, note_other_methods
 
     directory = Path("results", args.save_dir)
     groups = [layers]
@@ -300,6 +300,8 @@ def begin_runs(args, layers, experiment) -> list:
     if args.resume:
         for runs in runs_of_groups:
             runs.resume()
+    if any(runs.layers for runs in runs_of_groups):
+        note_other_methods(directory, experiment)
     return runs_of_groups
 
 

@@ -10,19 +10,21 @@ from src.runs.folders import StitchingRun, newest_by_experiment, newest_runs
 from src.runs.options import differences, read_options
 from src.runs.run import Run
 from src.tables.experiments import (
+    FLAGS,
     NETWORKS,
     RANKS,
     WEIGHTS,
     Experiment,
     by_experiment,
     method_names,
+    other_options,
     pair_of,
 )
 from src.tables.image_records import SPLITS
 from src.tables.network_names import FRESH, NetworkName, titles_of
 from src.tables.tables import columns
 from src.values import Pair
-from tests.commands import says
+from tests.commands import parser_of, says
 from tests.result_rows import OPTIONS, evaluation_row, stitch_row
 
 
@@ -259,16 +261,45 @@ def test_methods_of_one_name_are_named_by_what_tells_them_apart():
     settings = [{}, {"init": "pinv", "n_epochs": 0}, {"seed": 1}, {"front_stitch_rank": 8}]
     experiments = [experiment(**options) for options in settings]
     assert method_names(experiments, apart_from=[*NETWORKS, "seed", "dataset"]) == [
-        "task loss matching (front_stitch_rank=full)",
+        "task loss matching (--front-stitch-rank full)",
         "direct matching",
-        "task loss matching (front_stitch_rank=full)",
-        "task loss matching (front_stitch_rank=8)",
+        "task loss matching (--front-stitch-rank full)",
+        "task loss matching (--front-stitch-rank 8)",
     ]
     assert (
         method_names(experiments[:1] + experiments[3:], apart_from=RANKS)
         == ["task loss matching"] * 2
     )
     assert method_names([], apart_from=[]) == []
+
+
+def test_names_of_methods_show_options_as_they_are_typed():
+    actions = parser_of("exec_stitch.py")._option_string_actions
+    assert {name: actions[flag].dest for name, flag in FLAGS.items()} == {
+        name: name for name in FLAGS
+    }
+    settings = [{"n_pinv_init_samples": n, "pinv_cutoff": "exact"} for n in ("auto", 7)]
+    experiments = [experiment(init="pinv", n_epochs=0, **values) for values in settings]
+    assert method_names(experiments, apart_from=[]) == [
+        "direct matching (-pinv-samples auto)",
+        "direct matching (-pinv-samples 7)",
+    ]
+
+
+def test_options_make_another_method_of_the_same_name_and_networks():
+    now = experiment(n_epochs=3)
+    assert (
+        other_options(experiment(n_epochs=5, pinv_cutoff="exact"), now)
+        == "-e 5, --pinv-cutoff exact"
+    )
+    for values in (
+        {},
+        {"seed": 1},  # a repetition
+        {"front_stitch_rank": 8},  # a sweep
+        {"n_epochs": 0, "init": "pinv"},  # has another name
+        {"n_epochs": 5, "end_model_path": "c.pt"},
+    ):
+        assert other_options(experiment(**{"n_epochs": 3} | values), now) == ""
 
 
 def test_options_that_change_no_result_do_not_differ():

@@ -164,12 +164,12 @@ def test_stitches_are_kept_apart_by_networks_method_and_rank_of_matching(tmp_pat
     values = read_measurements([write(tmp_path / "grid.csv", *rows)]).values
     assert {(each.setting, ranks_of(each)[0]): each.value for each in values} == {
         (setting, 8): 0.5,
-        (f"{setting}, front_pinv_rank=full", 8): 0.25,
+        (f"{setting}, --front-pinv-rank full", 8): 0.25,
         (setting, 4): 0.4,
-        (f"{setting}, front_pinv_rank=16", 4): 0.125,
+        (f"{setting}, --front-pinv-rank 16", 4): 0.125,
         (setting, FULL): 0.9,
-        ("a.pt -- b.pt: rc2c_pre, task loss matching (init=rand)", 8): 0.75,
-        ("a.pt -- b.pt: rc2c_pre, task loss matching (init=pinv)", 2): 0.6,
+        ("a.pt -- b.pt: rc2c_pre, task loss matching (-i rand)", 8): 0.75,
+        ("a.pt -- b.pt: rc2c_pre, task loss matching (-i pinv)", 2): 0.6,
     }
     # Where no two of them collide, they are one series.
     values = read_measurements([write(tmp_path / "grid.csv", rows[1], rows[4])]).values

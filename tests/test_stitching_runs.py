@@ -18,7 +18,7 @@ from src.models import build_model
 from src.runs.check import check_options
 from src.runs.folders import read_runs, write_predictions
 from src.runs.run import Run
-from src.runs.stitch_runs import GridRuns
+from src.runs.stitch_runs import GridRuns, note_other_methods
 from src.stitching import Pair, build_layers, build_stitching_layer
 from src.stitching.closed_forms import Matching
 from src.stitching.grid import GridScore, agreement_of
@@ -29,6 +29,7 @@ from src.training import EpochLog, HeadResult
 from src.values import Metrics, Predictions
 from tests.commands import says
 from tests.goldens import DATA
+from tests.written_runs import OPTIONS, write_run
 
 PAIR = Pair("layer2.0", "layer3.0")
 INSIDE = ["layer2.0", "layer3.0.conv1", "layer3.0.bn2"]  # but the first
@@ -137,6 +138,22 @@ def logs_of(losses) -> dict[Pair, EpochLog]:
         result = HeadResult(0.5, loss, loss)
         logs[pair] = EpochLog(result, result)
     return logs
+
+
+def test_runs_of_a_folder_that_are_another_method_are_noted(tmp_path, capsys):
+    folder = tmp_path / "dm"
+    now = Experiment.of(OPTIONS | {"n_pinv_init_samples": 100, "pinv_cutoff": "exact"})
+    note_other_methods(folder, now)  # there is none yet
+    write_run(folder, "0", n_right=900, n_pinv_init_samples=100, pinv_cutoff="exact")
+    note_other_methods(folder, now)
+    assert not capsys.readouterr().err
+
+    for seed in range(2):
+        write_run(folder, f"{seed + 1}", n_right=900, n_pinv_init_samples="auto", seed=seed)
+    note_other_methods(folder, now)
+    printed = capsys.readouterr().err
+    options = "-pinv-samples auto, --pinv-cutoff paper"
+    assert says(printed, f"{folder}: 2 runs are with {options}", "-dir")
 
 
 def test_pairs_that_were_begun_together_go_on_together(layer, tmp_path, capsys):

@@ -20,7 +20,7 @@ from src.collected.measured import (
 from src.collected.named_networks import named_by_list
 from src.ground.grouping import grouped
 from src.runs.weights import warn_of_earlier
-from src.tables.experiments import NETWORKS, RANKS, method_names, newest
+from src.tables.experiments import NETWORKS, RANKS, method_names, newest, typed
 from src.tables.image_records import told_apart, warn_of_several
 from src.tables.network_names import NetworkName, short
 from src.tables.probe_rows import ProbeRow
@@ -195,7 +195,7 @@ def _methods(rows: Sequence[StitchRow]) -> list[str]:
     for row, method in zip(rows, methods, strict=True):
         rank = _matched_rank(row)
         if method in ambiguous and rank != row.front_stitch_rank:
-            method += f", front_pinv_rank={rank or 'full'}"
+            method += f", {typed('front_pinv_rank', rank)}"
         names.append(method)
     return names
 

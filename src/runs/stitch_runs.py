@@ -5,6 +5,7 @@
 
 import contextlib
 import dataclasses
+from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +21,7 @@ from src.ground.tensors import load_tensors
 from src.models import Network
 from src.runs.changes import changes
 from src.runs.checkpoints import save_state
-from src.runs.folders import remove_parts, write_metrics, write_predictions
+from src.runs.folders import read_runs, remove_parts, write_metrics, write_predictions
 from src.runs.options import as_written, differences, read_options, refuse_other_options
 from src.runs.recorded import report_epoch, write_logs
 from src.runs.run import Run, new_folder
@@ -30,7 +31,7 @@ from src.stitching.grid import GridScore
 from src.stitching.layers import StitchingLayer
 from src.stitching.matching import with_matching
 from src.stitching.stitched_model import StitchedModel
-from src.tables.experiments import Experiment, pair_of
+from src.tables.experiments import Experiment, other_options, pair_of
 from src.tables.network_names import networks_named_by
 from src.tables.stitch_rows import StitchRow
 from src.training import EpochLog, HeadResult, State
@@ -301,6 +302,21 @@ def interrupted_runs(directory: Path) -> list[RunOnDisk]:
             options = load_tensors(state_file)["options"]
             runs.append(RunOnDisk(state_file.parent, options))
     return runs
+
+
+def note_other_methods(directory: Path, experiment: Experiment) -> None:
+    """Note the options of finished runs in a folder that tables and verdicts will show as another
+    method beside an experiment."""
+    if not directory.is_dir():
+        return
+    runs, _ = read_runs(directory)
+    n_runs = Counter(other_options(run.row, experiment) for run in runs)
+    del n_runs[""]
+    if n_runs:
+        note(
+            f"{directory}: {counted(n_runs.total(), 'run')} with {listed(n_runs, n=2)}, which tables and "
+            "verdicts show as another method; give another -dir to keep them apart"
+        )
 
 
 def _warn_of_truncated(rows: Iterable[Pair], matched: Mapping[Pair, Matching]) -> None:

@@ -24,6 +24,19 @@ WEIGHTS = ("front_weights", "end_weights")
 NETWORKS = (*CHECKPOINTS, "front_model_type", "end_model_type", *WEIGHTS)
 RANKS = ("front_stitch_rank", "front_pinv_rank")
 
+# The flags of `exec_stitch.py` for settings of a method, which its name shows as they are typed
+FLAGS = {
+    "init": "-i",
+    "n_epochs": "-e",
+    "n_pinv_init_samples": "-pinv-samples",
+    "pinv_cutoff": "--pinv-cutoff",
+    "front_stitch_rank": "--front-stitch-rank",
+    "front_pinv_rank": "--front-pinv-rank",
+    "seed": "-s",
+}
+# Settings that repeat a method, or that are swept in one folder
+SWEPT = (*RANKS, "seed")
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment(OfTwoNetworks):
@@ -211,7 +224,7 @@ def method_names(experiments: Sequence[Experiment], *, apart_from: Collection[st
     """Return the name of the method of each experiment.
 
     Methods with one name are told apart by the settings in which they differ, such as
-    "task loss matching (n_epochs=5)".
+    "task loss matching (-e 5)".
 
     Args:
         apart_from: settings to ignore.
@@ -228,7 +241,7 @@ def method_names(experiments: Sequence[Experiment], *, apart_from: Collection[st
     }
     full_names = {}
     for group in grouped(plain_names, plain_names.__getitem__).values():
-        details = _details([dict(method) for method in group])
+        details = _details([dict(method) for method in group], typed)
         for method, text in zip(group, _numbered(details), strict=True):
             name = plain_names[method]
             if text:
@@ -237,19 +250,46 @@ def method_names(experiments: Sequence[Experiment], *, apart_from: Collection[st
     return [full_names[method] for method in methods]
 
 
-def _details(settings: Sequence[Mapping[str, Hashable]]) -> list[str]:
+def other_options(experiment: Experiment, now: Experiment) -> str:
+    """Return the options that make an experiment another method beside one of the same name and
+    networks, such as "-pinv-samples 100"; "" if none do.
+
+    Args:
+        now: the experiment to compare with.
+    """
+    if (experiment.method, experiment.network_keys) != (now.method, now.network_keys):
+        return ""
+    settings = experiment.distinctions
+    names = [name for name in FLAGS if name not in SWEPT]
+    differing = [name for name in names if settings[name] != now.distinctions[name]]
+    return ", ".join(typed(name, settings[name]) for name in differing)
+
+
+def typed(name: str, value: object) -> str:
+    """Return a setting as on the command line, such as "-e 5"; one without a flag as "dataset=digits"."""
+    if name in FLAGS:
+        return f"{FLAGS[name]} {_text(name, value)}"
+    return _named(name, value)
+
+
+def _named(name: str, value: object) -> str:
+    """Return a setting by its name, such as "n_epochs=5"."""
+    return f"{name}={_text(name, value)}"
+
+
+def _details(
+    settings: Sequence[Mapping[str, Hashable]], text_of: Callable[[str, object], str] = _named
+) -> list[str]:
     """Describe each of several settings by the entries in which they differ.
 
     Args:
         settings: mappings with equal names.
+        text_of: gives the text of an entry.
     """
     if not settings:
         return []
     differing = [name for name in settings[0] if len({values[name] for values in settings}) > 1]
-    return [
-        ", ".join(f"{name}={_text(name, values[name])}" for name in differing)
-        for values in settings
-    ]
+    return [", ".join(text_of(name, values[name]) for name in differing) for values in settings]
 
 
 def _numbered(titles: Iterable[str]) -> list[str]:
