@@ -60,9 +60,10 @@ def commands(page: str, folder: Path) -> list[list[str]]:
 def test_the_scripts_take_the_commands(page, at_least, tmp_path, monkeypatch):
     found = commands(page, tmp_path)
     assert len(found) >= at_least
-    for name in ("my_digits", "truth"):
-        (tmp_path / name).mkdir(exist_ok=True)
-    for name in ("negatives.npz", "nets.py", "others.py", "mine.py", "truth/impostors.py"):
+    for name in ("my_digits", "truth", "models/study"):
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+    names = ("nets.py", "others.py", "mine.py", "truth/impostors.py")
+    for name in ("negatives.npz", "models/study/cifar.npz", *names):
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
     for script, *arguments in found:
