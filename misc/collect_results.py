@@ -151,7 +151,6 @@ def draw_curves(args) -> None:
     from src.collected.over_depth import depth_rows, groups_without_curves
     from src.ground.console import listed, note
     from src.ground.errors import UserError
-    from src.reports.captions import describe_stitches
     from src.reports.depth_curves import write_depth
 
     measured = measured_in(args)
@@ -169,8 +168,9 @@ def draw_curves(args) -> None:
     write_depth(
         table,
         rows,
+        runs=runs,
+        names=names,
         title=args.title,
-        caption=describe_stitches([run.row for run in runs], names=names) if runs else "",
         quantities=args.quantities,
         without_curves=without_curves,
     )

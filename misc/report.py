@@ -191,7 +191,7 @@ def write_verdicts(folder: Path, results: Results, judged: Judged) -> None:
                 path,
                 parts_of(sections),
                 limits,
-                stitches=[run.row for run in results.runs],
+                runs=results.runs,
                 names=results.names,
                 comparison=by_verdicts,
             )
@@ -221,11 +221,11 @@ def write_matches(folder: Path, measured, matches) -> None:
 
     if matches:
         match_report.write_files(folder / "best_matches.csv", matches)
-    _, _, names, _ = measured
+    runs, _, names, _ = measured
     rows = depth_rows(*measured)
     if rows and len(names) > 2:
         with silenced():
-            depth_curves.write_depth(folder / "curves.csv", rows)
+            depth_curves.write_depth(folder / "curves.csv", rows, runs=runs, names=names)
 
 
 def main(argv=None) -> int:

@@ -129,7 +129,7 @@ def give_verdict(args) -> None:
             parts,
             limits,
             title=args.title,
-            stitches=[run.row for run in runs],
+            runs=runs,
             names=names if args.networks else None,  # without a list, captions name checkpoints
             comparison=comparison,
         )

@@ -604,6 +604,22 @@ def test_all_means_have_bars_where_one_has_no_interval(tmp_path, drawn_figures):
     assert {y for _, y in band.get_paths()[0].vertices} == {0.4, 0.6}
 
 
+@pytest.mark.parametrize(("largest", "scale"), [(12, "linear"), (60, "symlog")])
+def test_an_axis_is_logarithmic_where_values_are_far_beyond_a_limit(
+    largest, scale, tmp_path, drawn_figures
+):
+    """All panels of the quantity have one scale, also those without such a value."""
+    panels = [
+        CurvePanel({"a": {1: -2, 2: most}}, "penalty", (0, math.inf), linear_up_to=5)
+        for most in (4, largest)
+    ]
+    curves(tmp_path / "c.png", panels, x_label="depth", x_range=(1, 2))
+    first, second = drawn_figures["c.png"].axes
+    assert first.get_yscale() == second.get_yscale() == scale
+    assert first.get_ylim() == second.get_ylim()
+    assert first.get_ylim()[0] < -2 and first.get_ylim()[1] > largest
+
+
 def test_pale_lines_step_back_and_the_legend_says_why(tmp_path, drawn_figures):
     lines = {"kept": {"x": 0.8, "y": 0.7}, "lost": {"x": 0.6, "y": 0.5}}
     panel = CurvePanel(

@@ -111,6 +111,23 @@ def test_the_caption_names_networks_by_what_tells_them_apart():
     assert says(describe_stitches([stitch_row(**untrained)]), "untrained → digits1 (both resnet18)")
 
 
+def test_the_caption_has_the_accuracies_of_several_end_networks():
+    """By group, if a list names them; that of a single end network stands in the figure."""
+    rows = [
+        stitch_row(end_model_path=f"{end}.pt", end_accuracy=accuracy)
+        for end, accuracy in {"x": 0.75, "y": 0.875, "z": 0.5}.items()
+    ]
+    assert says(describe_stitches(rows), "Accuracy of the end networks: 0.50 to 0.88.")
+    named = {row.network_keys[0]: NamedNetwork("a", "early", training="a") for row in rows}
+    for row, (name, group) in zip(
+        rows, {"x": "early", "y": "early", "z": "late"}.items(), strict=True
+    ):
+        named[row.network_keys[1]] = NamedNetwork(name, group, training=name)
+    caption = describe_stitches(rows, names=named)
+    assert says(caption, "Accuracy of the end networks: early 0.75 to 0.88, late 0.50.")
+    assert "Accuracy of the end" not in describe_stitches(rows[:1])
+
+
 def test_the_caption_has_the_names_of_a_list():
     """Of one pair and of few networks; of many networks it has the number and the groups."""
     groups = {"a": "clean", "b": "clean", "c": "noisy", "d": "noisy", "e": "noisy", "f": "noisy"}

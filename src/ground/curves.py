@@ -43,17 +43,17 @@ MAX_UNLIKE = 3  # panels of several quantities side by side, unless a heading ha
 
 BETWEEN = 0.06  # panels with labels between them, as a share of their width
 MAX_TICKS = 5  # of an axis of numbers that has a tick for each value
+FAR = 5  # how often `linear_up_to` a value is far beyond it
+LINEAR_PART = 0.8  # of a partly logarithmic axis from 0, in factors of 10
 MARGIN = 0.3  # beside the first and the last layer, in steps of layers
 ROOM = 0.04  # beside the ends of an axis of numbers, as a share of it: no marker lies on the frame
 WIDE_ROOM = 0.12  # beside the ends of a horizontal axis of numbers, where bars lie side by side
 STRONG: dict[str, Any] = {"linewidth": 1.5}
 PALE: dict[str, Any] = {"linewidth": 0.6, "markersize": 2.2, "alpha": 0.5}
 MARK: dict[str, Any] = {"color": "0.35", "linewidth": 1.0}  # a line across a panel
-BAR = 1.5  # width of a bar, in points
-ON_BARS = (
-    "Bars: from the lowest to the highest pair of networks, as some means are of fewer than four networks, too few "
-    "for an interval"
-)
+BAR = 0.8  # width of a bar, in points
+BETWEEN_BARS = 2.2  # in points
+ON_BARS = "Bars: from the lowest to the highest pair of networks (intervals need four networks)"
 STYLES_OF_MARKS = ("--", ":", "-.")
 
 
@@ -92,6 +92,8 @@ class CurvePanel(NamedTuple):
     marks: Mapping[str, float] = MappingProxyType({})  # lines across the panel, by label
     pale: Collection[str] = ()  # labels of lines that step back
     has_own_scale: bool = False  # its numbers compare with those of no other panel
+    # The axis is logarithmic beyond this number, if values are far beyond it, see `is_logarithmic`
+    linear_up_to: float = math.inf
 
 
 def curves(
@@ -275,7 +277,7 @@ def _draw_panel(
         look = dict(looks[label])
         if has_pale:
             look |= PALE if label in panel.pale else STRONG
-        aside = BAR * (number - (len(in_order) - 1) / 2)
+        aside = BETWEEN_BARS * (number - (len(in_order) - 1) / 2)
         _draw(axes, panel.curves[label], look, layers, aside=aside if bars else None)
     axes.grid()
 
@@ -291,8 +293,8 @@ def _draw(
     """Draw a curve with the band of its intervals, or with bars over its single values.
 
     Args:
-        aside: points between the bars and their markers, so that bars of several curves lie side by
-            side; None: no bars.
+        aside: points that the curve is moved to the right by, so that bars of several curves lie side
+            by side; None: no bars.
     """
     from matplotlib.transforms import ScaledTranslation
 
@@ -307,7 +309,8 @@ def _draw(
         axes.fill_between(xs, low, high, color=colour, alpha=0.15, linewidth=0)
     else:
         place = axes.transData + ScaledTranslation(aside / 72, 0, axes.figure.dpi_scale_trans)
-        axes.vlines(xs, lowest, highest, color=colour, alpha=0.4, linewidth=BAR, transform=place)
+        line.set_transform(place)
+        axes.vlines(xs, lowest, highest, color=colour, alpha=0.7, linewidth=BAR, transform=place)
 
 
 def has_bars(panels: Iterable[CurvePanel]) -> bool:
@@ -494,8 +497,24 @@ def _set_range(axes: "Axes", panels: Sequence[CurvePanel], *, bars: bool) -> Non
         numbers += point.drawn(bars=bars)
     numbers += itertools.chain(*(panel.marks.values() for panel in panels))
     drawn = list(filter(math.isfinite, numbers))
-    if drawn:
-        axes.set_ylim(*_with_room(min(drawn), max(drawn)))
+    if not drawn:
+        return
+    low, high = _with_room(min(drawn), max(drawn))
+    if is_logarithmic(panels):
+        linear_up_to = panels[0].linear_up_to
+        axes.set_yscale("symlog", linthresh=linear_up_to, linscale=LINEAR_PART)
+        ticks = {sign * factor * linear_up_to for sign in (-1, 1) for factor in (0, 1, 4, 16, 64)}
+        axes.set_yticks(sorted(tick for tick in ticks if low <= tick <= high))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
+    axes.set_ylim(low, high)
+
+
+def is_logarithmic(panels: Sequence[CurvePanel]) -> bool:
+    """Return whether panels of one quantity have an axis that is logarithmic beyond a number: values
+    are far beyond it."""
+    most = max((point.value for point in points_of(panels)), default=0.0)
+    return most > FAR * panels[0].linear_up_to
 
 
 def _with_room(low: float, high: float, *, share: float = ROOM) -> tuple[float, float]:

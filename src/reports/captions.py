@@ -1,6 +1,7 @@
 """Captions of figures in words, ready to paste: networks, images, and how the stitching layers were
 made."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -13,6 +14,7 @@ from src.ground.console import listed
 from src.ground.figures import joined
 from src.ground.grouping import grouped
 from src.ground.user_code import title_of
+from src.runs.folders import StitchingRun
 from src.tables.experiments import Experiment
 from src.tables.network_names import networks_in_words
 
@@ -101,6 +103,7 @@ def describe_stitches(
     text = headline(
         subject, data=common(rows, "dataset"), n_images=n_images or common(rows, "n_images")
     )
+    text = " ".join(filter(None, [text, _on_ends(rows, names)]))
     definitions = [
         _on_kinds(rows),
         _on_matched(rows),
@@ -109,6 +112,24 @@ def describe_stitches(
     if len({row.class_control for row in rows}) > 1:
         definitions.append(f"Class control: {CONTROL}.")
     return joined(text, definitions=" ".join(filter(None, definitions)))
+
+
+def _on_ends(rows: Sequence[Experiment], names: Names | None) -> str:
+    """Return the sentence on the accuracies of several end networks, by group; "" of a single one."""
+    of_group: dict[str, list[float]] = {}
+    ends = {row.network_keys[1]: getattr(row, "end_accuracy", None) for row in rows}
+    for key, accuracy in ends.items():
+        if accuracy is not None and not math.isnan(accuracy):
+            group = title_of(names[key].group) if names else ""
+            of_group.setdefault(group, []).append(accuracy)
+    if sum(map(len, of_group.values())) < 2:
+        return ""
+    texts = []
+    for group, accuracies in of_group.items():
+        between = dict.fromkeys(f"{end:.2f}" for end in (min(accuracies), max(accuracies)))
+        prefix = f"{group} " if len(of_group) > 1 else ""
+        texts.append(prefix + " to ".join(between))
+    return f"Accuracy of the end networks: {', '.join(texts)}."
 
 
 def _on_kinds(rows: Sequence[Experiment]) -> str:
@@ -137,20 +158,6 @@ def _on_matched(rows: Sequence[Experiment]) -> str:
     return f"{text}."
 
 
-def describe_stitches_by(
-    methods: Iterable[str], rows: Iterable[Experiment], *, names: Names | None = None
-) -> str:
-    """Return the caption of the stitches by some methods.
-
-    Args:
-        methods: the titles of methods, with settings behind them where these tell methods apart.
-        rows: stitches by these methods and others.
-    """
-    titles = list(methods)
-    by_methods = [row for row in rows if any(title.startswith(row.method) for title in titles)]
-    return describe_stitches(by_methods, names=names)
-
-
 def stitched_networks(rows: Sequence[Experiment], names: Names | None = None) -> str:
     """Return the title of the front and the end network.
 
@@ -164,6 +171,16 @@ def stitched_networks(rows: Sequence[Experiment], names: Names | None = None) ->
         [common(rows, "front_model_path"), common(rows, "end_model_path")],
         [common(rows, "front_model_type"), common(rows, "end_model_type")],
     )
+
+
+def on_convergence(runs: Iterable[StitchingRun]) -> str:
+    """Return the sentence on trainings that had not converged; "" where there are none."""
+    texts = []
+    for method, of_method in grouped(runs, lambda run: run.row.method).items():
+        n = sum(not run.has_converged for run in of_method)
+        if n:
+            texts.append(f"{n:,} of {len(of_method):,} stitches by {method}")
+    return f"Trainings that had not converged: {', '.join(texts)}." if texts else ""
 
 
 def describe_method(rows: Sequence[Experiment]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from src.choices.similarity import measure_of
+from src.collected.groups import Names
 from src.collected.over_depth import CLASS_CONTROLS, OF_MEASURES
 from src.ground.console import listed, note
 from src.ground.curves import (
@@ -16,11 +17,14 @@ from src.ground.curves import (
     Point,
     curves,
     has_bars,
+    is_logarithmic,
     lines_of,
     points_of,
 )
 from src.ground.figure_files import page_of, remove_figure
 from src.ground.figures import capitalised, joined
+from src.reports.captions import describe_stitches, on_convergence
+from src.runs.folders import StitchingRun
 from src.tables.chosen import chosen_rows
 from src.tables.quantities import IN_CURVES, QUANTITIES, shown_in
 from src.tables.tables import write_table
@@ -62,8 +66,9 @@ def write_depth(
     path: Path,
     rows: Sequence[DepthRow],
     *,
+    runs: Sequence[StitchingRun] = (),
+    names: Names | None = None,
     title: str = "",
-    caption: str = "",
     quantities: Sequence[str] = (),
     without_curves: Sequence[str] = (),
 ) -> None:
@@ -75,7 +80,8 @@ def write_depth(
     Panels with no value but zero are left out, and a note says so.
 
     Args:
-        caption: the text on networks and images, in front of the caption of each page.
+        runs: that the rows are of, for captions.
+        names: of the networks, for captions.
         quantities: names of quantities, methods or measures to draw; empty: all of them.
         without_curves: the pairs of groups that have no curves, see `groups_without_curves`.
     """
@@ -86,13 +92,16 @@ def write_depth(
     panels = _panels(drawn_rows)
     zero = [panel for panel in panels if not any(point.value for point in points_of([panel]))]
     if zero:
-        names = [" ".join(filter(None, (panel.y_label, panel.heading))) for panel in zero]
-        note(f"not drawn, as all values are 0: {'; '.join(names)}")
+        titles = [" ".join(filter(None, (panel.y_label, panel.heading))) for panel in zero]
+        note(f"not drawn, as all values are 0: {'; '.join(titles)}")
     shown = [panel for panel in panels if panel not in zero]
     in_order = sorted(rows, key=lambda row: row.relative_depth)
     layers = list(filter(None, dict.fromkeys(row.layer for row in in_order)))
     pages = [shown[start : start + MAX_PANELS] for start in range(0, len(shown), MAX_PANELS)]
     remove_figure(path, start=len(pages) + 1)
+    on_stitches = ""
+    if runs:
+        on_stitches = describe_stitches([run.row for run in runs], names=names)
     x_label = "layer of both networks" if layers else "relative depth of both layers"
     for number, page in enumerate(pages, start=1):
         page_path = page_of(path.with_suffix(".png"), number)
@@ -104,7 +113,11 @@ def write_depth(
             x_range=(in_order[0].relative_depth, in_order[-1].relative_depth) if rows else None,
             lines=lines_of(shown),
             title=title,
-            caption=joined(caption, _caption(drawn_rows, page, number, len(pages), without_curves)),
+            caption=joined(
+                on_stitches,
+                _caption(drawn_rows, page, number, len(pages), without_curves),
+                on_convergence(runs),
+            ),
         )
     if len(pages) > 1:
         note(
@@ -123,11 +136,15 @@ def _panels(rows: Sequence[DepthRow]) -> list[CurvePanel]:
     for row in rows:
         title = ""
         label = _title_of_line(row)
+        unit = 1.0
         if has_groups:
             title = label
             label = _title_of_groups(row)
+        elif row.quantity == OF_MEASURES[-1]:  # distances of one panel go to 1
+            unit = measure_of(row.line).unrelated
+            label = label if unit == 1 else f"{label} / {unit:g}"
         curve = points.setdefault((title, row.quantity), {}).setdefault(label, {})
-        curve[row.layer or row.relative_depth] = _point(row)
+        curve[row.layer or row.relative_depth] = _point(row, unit)
     titles = list(dict.fromkeys(title for title, _ in points))
     if has_groups:
         points = {key: dict(sorted(lines.items(), key=_order)) for key, lines in points.items()}
@@ -139,17 +156,19 @@ def _panels(rows: Sequence[DepthRow]) -> list[CurvePanel]:
             heading=title,
             marks=MARKS.get(quantity, {}),
             has_own_scale=quantity == OF_MEASURES[-1],
+            linear_up_to=POINTS if quantity == PENALTY else math.inf,
         )
         for title, quantity in sorted(points, key=lambda panel: titles.index(panel[0]))
     ]
 
 
-def _point(row: DepthRow) -> Point:
-    """Return the point of a row; penalties are in points of accuracy."""
+def _point(row: DepthRow, unit: float) -> Point:
+    """Return the point of a row in a unit; penalties are in points of accuracy."""
     low, high = np.clip((row.low, row.high), *POSSIBLE[row.quantity])
     numbers = (row.value, float(low), float(high), row.lowest, row.highest)
-    unit = 100 if row.quantity == PENALTY else 1
-    return Point(*(unit * number for number in numbers))
+    if row.quantity == PENALTY:
+        unit = 0.01
+    return Point(*(number / unit for number in numbers))
 
 
 def _title_of_line(row: DepthRow) -> str:
@@ -189,6 +208,9 @@ def _caption(
     ]
     if any(panel.marks == OWN for panel in page):
         sentences.append("Own: the end network's own activations.")
+    penalties = [panel for panel in page if panel.linear_up_to == POINTS]
+    if penalties and is_logarithmic(penalties):
+        sentences.append(f"Penalties beyond {POINTS:g} points are on a logarithmic scale.")
     if without_curves:
         sentences.append(f"No layers correspond: {listed(without_curves, n=MAX_IN_CAPTION)}.")
     if n_pages > 1:

@@ -1,7 +1,7 @@
 """The figure of groups of networks: front groups × end groups, with p-values in its caption."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from src.collected.between_groups import SHARE
@@ -76,14 +76,19 @@ def _panels(rows: Sequence[GroupRow], limits: Limits) -> dict[str, Panel]:
     return panels
 
 
-def _on_pairs(rows: Iterable[GroupRow]) -> str:
+def _on_pairs(rows: Sequence[GroupRow]) -> str:
     """Return the sentence of the caption on the numbers of pairs of networks and of layers."""
     counts = {}
     for row in rows:
         groups = f"{user_code.title_of(row.front_group)} → {user_code.title_of(row.end_group)}"
         counts[groups] = f"{row.n_networks} × {row.n_layers}"
     counted = listed(f"{groups} {count}" for groups, count in counts.items())
-    return f"Pairs of networks × pairs of layers: {counted}."
+    text = f"Pairs of networks × pairs of layers: {counted}."
+    if len({row.n_layers for row in rows}) > 1:
+        text += (
+            " Cells with other numbers of layers are of other depths as well: they compare less."
+        )
+    return text
 
 
 def _on_tests(tests: Sequence[GroupTestRow]) -> str:

@@ -588,6 +588,11 @@ def _caption(page: Page, layout: Layout, labels: Labels, caption: str) -> str:
         sentences.append("Frames: layers of the same name.")
     if any(not math.isnan(panel.limit) for panel in panels):
         sentences.append("Lines on the colour bars: limits of similar pairs.")
+    uneven = dict.fromkeys(place.quantity for place in page.values() if _is_uneven(place.panel))
+    if uneven:
+        sentences.append(
+            f"Half of the colours of {listed(uneven)} lie on either side of its limit."
+        )
     if not layout.has_numbers:
         sentences.append("The table beside the figure has the numbers.")
     text = " ".join(filter(None, sentences))
@@ -606,15 +611,15 @@ def _on_panels(page: Page) -> str:
 
 
 def _definitions(page: Page) -> Iterator[str]:
-    """Yield a sentence on the meaning of each quantity, and one on scales."""
+    """Yield a sentence on the meaning of each quantity."""
     for quantity, places in _places_of(page).items():
         meaning = page[places[0]].panel.meaning
         if meaning:
             yield f"{capitalised(quantity)}: {meaning}."
-    panels = _heat_maps_of(page)
-    uneven = dict.fromkeys(page[place].quantity for place in panels if panels[place].is_uneven)
-    if uneven:
-        yield f"Half of the colours of {listed(uneven)} lie on either side of its limit."
+
+
+def _is_uneven(panel: Panel) -> bool:
+    return isinstance(panel, HeatMap) and panel.is_uneven
 
 
 def _places_of(page: Page) -> dict[str, list[tuple[int, int]]]:

@@ -214,7 +214,13 @@ def _heat_maps(cells: Cells) -> dict[str, HeatMap]:
             continue
         corners = marked if measure.of == SAMPLES else []
         matrix = _matrix(cells, metric)
-        panels[measure.title] = HeatMap(matrix, _scale(measure, matrix), marked=corners)
+        ends = f"{measure.unrelated:g} for unrelated, {measure.equal:g} for equal layers"
+        panels[measure.title] = HeatMap(
+            matrix,
+            _scale(measure, matrix),
+            marked=corners,
+            meaning=f"{measure.description}; {ends}",
+        )
         for images in (ALL_IMAGES, WITHIN_CLASSES):
             if any(images in row.compared.values[metric].nulls for row in cells.values()):
                 calibrated = _matrix(cells, metric, images=images, part="calibrated")

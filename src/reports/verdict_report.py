@@ -19,7 +19,7 @@ from src.ground.files import write_text
 from src.ground.grouping import grouped
 from src.ground.user_code import title_of as title_of_code
 from src.ground.user_code import titles_in
-from src.reports.captions import common, describe_stitches_by
+from src.reports.captions import common, describe_stitches, on_convergence
 from src.reports.grid_figures import labels_of
 from src.reports.group_maps import SHARE_TITLE, draw_groups, title_of
 from src.reports.heat_maps import maps
@@ -33,9 +33,9 @@ from src.reports.verdict_maps import (
     verdict_map,
 )
 from src.reports.way_figure import draw_way
+from src.runs.folders import StitchingRun
 from src.runs.network_pairs import IN_SHORT, PAIRS
 from src.statistics.intervals import ALPHA
-from src.tables.experiments import Experiment
 from src.tables.matrices import is_known, known, mean_of, pivot
 from src.tables.quantities import IN_VERDICT, QUANTITIES, shown_in
 from src.tables.tables import write_table
@@ -147,7 +147,7 @@ def draw(
     limits: Limits,
     *,
     title: str = "",
-    stitches: Sequence[Experiment] = (),
+    runs: Sequence[StitchingRun] = (),
     names: Names | None = None,
     comparison: GroupComparison | None = None,
 ) -> None:
@@ -157,18 +157,22 @@ def draw(
         path: of the table.
         parts: from `parts_of`.
         title: the text above the figures.
-        stitches: that were judged, for captions.
+        runs: that were judged, for captions.
         names: of the networks, for captions; None: they are named by checkpoint and type.
         comparison: of the groups of networks; None: there is none.
     """
     rows = list(chain.from_iterable(part.rows for part in parts))
 
     def caption_of(rows: Sequence[VerdictRow]) -> str:
-        methods = {row.method for row in rows}
-        return describe_stitches_by(methods, stitches, names=names) if stitches else ""
+        of_page = _runs_by({row.method for row in rows}, runs)
+        return describe_stitches([run.row for run in of_page], names=names) if of_page else ""
 
     def caption_of_maps(rows: Sequence[VerdictRow]) -> str:
-        return joined(caption_of(rows), _on_undecided(rows), _on_networks(rows, limits))
+        return joined(caption_of(rows), _on_undecided(rows), _on_worse_fronts(rows, limits))
+
+    def caption_of_ways(rows: Sequence[VerdictRow]) -> str:
+        of_page = _runs_by({row.method for row in rows}, runs)
+        return joined(caption_of(rows), on_convergence(of_page))
 
     if comparison is not None and comparison.groups:
         draw_groups(
@@ -187,8 +191,17 @@ def draw(
         {name: section.rows for name, section in titled_in_figures(sections).items()},
         limits=limits,
         title=title,
-        caption_of=caption_of,
+        caption_of=caption_of_ways,
     )
+
+
+def _runs_by(methods: Collection[str], runs: Iterable[StitchingRun]) -> list[StitchingRun]:
+    """Return the runs of methods.
+
+    Args:
+        methods: their titles, with options behind them where these tell methods apart.
+    """
+    return [run for run in runs if any(title.startswith(run.row.method) for title in methods)]
 
 
 def _draw_maps(
@@ -339,22 +352,17 @@ def _on_end_networks(rows: Sequence[VerdictRow]) -> Iterator[str]:
         yield f"The end network of {name} alone is right about {value:.0%}."
 
 
-def _on_networks(rows: Sequence[VerdictRow], limits: Limits) -> str:
-    """Return the sentences of captions on the accuracies of the networks alone, as far as they tell
-    why stitches lose accuracy."""
-    sentences = []
-    of_end = {row.end_accuracy for row in rows if row.end_accuracy is not None}
-    if len(of_end) > 1:
-        sentences.append(f"Accuracy of the end networks: {min(of_end):.2f} to {max(of_end):.2f}.")
+def _on_worse_fronts(rows: Sequence[VerdictRow], limits: Limits) -> str:
+    """Return the sentence of captions on front networks that are worse than their end networks; ""
+    where there are none."""
     worse = _worse_fronts(rows, limits)
-    if worse:
-        n_pairs = len({row.networks for row in rows if row.control is None})
-        points = f"{100 * limits.tolerance:g} points"
-        sentences.append(
-            f"The front network alone is more than {points} less accurate than the end network in {len(worse)} of "
-            f"{n_pairs} pairs of networks."
-        )
-    return " ".join(sentences)
+    if not worse:
+        return ""
+    n_pairs = len({row.networks for row in rows if row.control is None})
+    return (
+        f"The front network alone is more than {100 * limits.tolerance:g} points less accurate than the end network in "
+        f"{len(worse)} of {n_pairs} pairs of networks."
+    )
 
 
 def _worse_fronts(

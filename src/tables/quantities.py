@@ -91,7 +91,8 @@ QUANTITIES = {
     "penalty": Quantity(
         "penalty",
         STITCHING,
-        "accuracy of the end network minus that of the stitched network",
+        "accuracy of the end network minus that of the stitched network; negative where the stitch is "
+        "more accurate",
         scale=(1, 0),
         shown_in=(IN_VERDICT, IN_CURVES, IN_TRUTH),
         is_derived=True,
