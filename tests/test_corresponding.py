@@ -8,7 +8,7 @@ from src.collected.corresponding import Correspondence, correspondence_of
 from src.collected.named_networks import NamedNetwork
 from src.ground.errors import UserError
 from src.reports import similarity_report
-from src.tables.architectures import same_layers
+from src.tables.architectures import corresponding_layers
 from src.values import Pair
 from tests.commands import says
 from tests.result_rows import similarity_row, stitch_row
@@ -114,9 +114,28 @@ def test_framed_layers_correspond():
         Pair("norm", "norm"): {"end_model_type": "vit"},
     }
     rows = [stitch_row(**pair._asdict(), **values) for pair, values in pairs.items()]
-    assert same_layers(rows) == [Pair("layer1", "layer1"), Pair("stem", "stem")]
+    assert corresponding_layers(rows) == [Pair("layer1", "layer1"), Pair("stem", "stem")]
     rows.append(stitch_row(front_layer="layer1", end_layer="layer1", end_model_type="resnet50"))
-    assert same_layers(rows) == [Pair("stem", "stem")]
+    assert corresponding_layers(rows) == [Pair("stem", "stem")]
+
+
+def test_framed_layers_of_two_types_are_nearest_in_relative_depth():
+    """Each to the other; of unknown depths none."""
+    depths = ({"a": 0.25, "b": 0.5, "c": 1.0}, {"x": 0.5, "y": 1.0})
+    rows = [
+        stitch_row(
+            front_layer=front,
+            end_layer=end,
+            end_model_type="vit",
+            front_relative_depth=depth,
+            end_relative_depth=other,
+        )
+        for front, depth in depths[0].items()
+        for end, other in depths[1].items()
+    ]
+    assert corresponding_layers(rows) == [Pair("b", "x"), Pair("c", "y")]
+    rows.append(stitch_row(front_layer="d", end_layer="x", end_model_type="vit"))
+    assert corresponding_layers(rows) == []
 
 
 def test_layers_of_a_table_of_similarity_are_framed_within_one_architecture(

@@ -15,14 +15,13 @@ from src.ground.console import listed, note_once
 from src.ground.errors import UserError
 from src.ground.grouping import grouped
 from src.runs.folders import StitchingRun
+from src.tables.architectures import TIE, nearest_layers
 from src.tables.matrices import by_depth
 from src.tables.network_names import architecture
 from src.tables.similarity_rows import SimilarityRow
 from src.values import Pair
 
 Depths = Mapping[NamedNetwork, Mapping[str, float]]  # relative depths by layer, by network
-
-TIE = 1e-6  # relative depths, and distances of these, that are this near count as equal
 
 
 def measured_layers(
@@ -140,10 +139,7 @@ class Correspondence:
         depths_of_second = self.depths[second]
         if architecture_of(network) == architecture_of(second):
             return [layer] if layer in depths_of_second else []
-        depth = self.depths[network][layer]
-        distances = {name: abs(item - depth) for name, item in depths_of_second.items()}
-        nearest = min(distances.values())
-        return [name for name, distance in distances.items() if distance < nearest + TIE]
+        return nearest_layers(self.depths[network][layer], depths_of_second)
 
     def holds(self, pair: Pair, networks: NetworkPair) -> bool:
         """Return whether two layers correspond, seen from either network."""

@@ -22,7 +22,7 @@ from src.ground.figures import capitalised, joined
 from src.reports.captions import common, describe_stitches
 from src.reports.heat_maps import Labels, maps
 from src.reports.map_panels import HeatMap
-from src.tables.architectures import StitchOfTypes, same_layers
+from src.tables.architectures import StitchOfTypes, corresponding_layers
 from src.tables.quantities import QUANTITIES
 from src.tables.stitch_rows import StitchRow
 
@@ -33,12 +33,12 @@ STITCHED = Labels("front layer", "end layer", "not stitched or not measured")
 
 
 def labels_of(rows_of_title: Mapping[str, Iterable[StitchOfTypes]]) -> Labels:
-    """Return the labels of heat maps of stitches, with frames around the same layers.
+    """Return the labels of heat maps of stitches, with frames around corresponding layers.
 
     Args:
         rows_of_title: the stitches of each experiment of the figure.
     """
-    framed = {title: same_layers(rows) for title, rows in rows_of_title.items()}
+    framed = {title: corresponding_layers(rows) for title, rows in rows_of_title.items()}
     return STITCHED._replace(framed=framed)
 
 

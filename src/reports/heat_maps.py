@@ -584,8 +584,12 @@ def _caption(page: Page, layout: Layout, labels: Labels, caption: str) -> str:
     sentences = [_on_panels(page)]
     if any(panel.scale[0] > panel.scale[1] for panel in panels):
         sentences.append("Bright is similar.")
-    if any(map(labels.frames_of, page.values())):
-        sentences.append("Frames: layers of the same name.")
+    framed = list(itertools.chain.from_iterable(map(labels.frames_of, page.values())))
+    if framed:
+        words = "layers of the same name"
+        if any(front != end for front, end in framed):
+            words += ", or nearest to each other in relative depth"
+        sentences.append(f"Frames: {words}.")
     if any(not math.isnan(panel.limit) for panel in panels):
         sentences.append("Lines on the colour bars: limits of similar pairs.")
     uneven = dict.fromkeys(place.quantity for place in page.values() if _is_uneven(place.panel))

@@ -1,12 +1,14 @@
 """The architectures of the networks of stitches: layers of different ones share no matrix."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from src.ground.grouping import grouped
 from src.tables.matrices import PairOfLayers
 from src.tables.network_names import short
 from src.values import Pair
+
+TIE = 1e-6  # relative depths, and distances of these, that are this near count as equal
 
 
 class StitchOfTypes(PairOfLayers, Protocol):
@@ -62,14 +64,47 @@ def architecture_pairs(stitches: Sequence[StitchAtDepths]) -> list[str]:
     return [f"{title_of[front]} → {title_of[end]}" for front, end in pairs]
 
 
-def same_layers(stitches: Iterable[StitchOfTypes]) -> list[Pair]:
-    """Return the pairs of layers of the same name that correspond in all stitches, sorted: the
-    networks are of one type."""
-    corresponding: set[Pair] = set()
-    across_types: set[Pair] = set()
-    for row in stitches:
-        if row.front_layer == row.end_layer:
-            is_of_one_type = row.front_model_type == row.end_model_type
-            pairs = corresponding if is_of_one_type else across_types
-            pairs.add(Pair(row.front_layer, row.end_layer))
-    return sorted(corresponding - across_types)  # equal stitches make equal figures
+def nearest_layers(depth: float, depths: Mapping[str, float]) -> list[str]:
+    """Return the layers nearest to a relative depth: one, two that are equally near, or none.
+
+    Args:
+        depths: relative depths by layer.
+    """
+    distances = {layer: abs(other - depth) for layer, other in depths.items()}
+    nearest = min(distances.values(), default=0.0)
+    return [layer for layer, distance in distances.items() if distance < nearest + TIE]
+
+
+def corresponding_layers(stitches: Iterable[StitchOfTypes]) -> list[Pair]:
+    """Return the pairs of layers that correspond in all stitches, sorted.
+
+    In networks of one type they are the layers of the same name. If all stitches are between networks
+    of different types, they are the layers of which each is the nearest to the other in relative
+    depth; there are none if depths are not recorded.
+    """
+    rows = list(stitches)
+    across_types = [row for row in rows if row.front_model_type != row.end_model_type]
+    if len(across_types) == len(rows):
+        return _nearest_pairs(rows)
+    names_across = {row.front_layer for row in across_types if row.front_layer == row.end_layer}
+    names = {row.front_layer for row in rows if row.front_layer == row.end_layer}
+    return [Pair(name, name) for name in sorted(names - names_across)]
+
+
+def _nearest_pairs(rows: Sequence[StitchOfTypes]) -> list[Pair]:
+    """Return the pairs of layers of which each is the nearest to the other in relative depth, sorted.
+
+    There are none if a depth is not recorded, as by rows of an evaluation, or a layer has several.
+    """
+    of_fronts = {(row.front_layer, getattr(row, "front_relative_depth", None)) for row in rows}
+    of_ends = {(row.end_layer, getattr(row, "end_relative_depth", None)) for row in rows}
+    fronts = {layer: depth for layer, depth in of_fronts if depth is not None}
+    ends = {layer: depth for layer, depth in of_ends if depth is not None}
+    if len(fronts) < len(of_fronts) or len(ends) < len(of_ends):
+        return []
+    return sorted(
+        Pair(front, end)
+        for front, depth in fronts.items()
+        for end in nearest_layers(depth, ends)
+        if front in nearest_layers(ends[end], fronts)
+    )
