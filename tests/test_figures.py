@@ -246,7 +246,7 @@ def test_panels_go_on_in_the_next_line_and_on_the_next_page(tmp_path, drawn_figu
     titles = [axes.get_title() for axes in panels_of(first) + panels_of(second) if axes.get_title()]
     assert titles == list(eight)
     caption = (tmp_path / "eight_2.txt").read_text()
-    assert caption.startswith("C. (a–d) accuracy; (e–h) κ.") and caption.endswith(" Page 2 of 2.\n")
+    assert caption == "C. (a–d) accuracy; (e–h) κ.\n"
     assert lines_and_columns(maps_figure(eight, labels=AXES)) == (2, 8)
 
 
@@ -437,9 +437,9 @@ def test_class_maps_have_colours_hatches_and_one_legend_below(tmp_path, drawn_fi
     assert [len(strips_of(axes, 0)) for axes in figure.axes] == [1, 1]
     (legend,) = figure.legends
     labels = [text.get_text() for text in legend.get_texts()]
-    assert labels == [*SIGNS, "not stitched"]
+    assert labels == ["similar", "not stitched"]  # classes that a cell has
     hatches = [patch.get_hatch() for patch in legend.get_patches()]
-    assert hatches[:3] == ["", "xx", ".."]
+    assert hatches[0] == "" != hatches[1]
     assert to_hex(legend.get_patches()[0].get_facecolor()) == YELLOW.lower()
     assert [axes.get_title() for axes in figure.axes] == ["verdict", "again"]
     text, _, definitions = caption_of(figure).split("\n")

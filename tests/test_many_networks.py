@@ -237,7 +237,7 @@ def test_a_list_must_be_readable_and_unlisted_networks_are_named_by_path(folder,
 
 
 def test_captions_of_groups_have_the_tests_that_reach_the_level(tmp_path, drawn_figures):
-    """At most eight, with the names of the methods if there are several."""
+    """At most three, with the names of the methods if there are several."""
     groups = [
         GroupRow("dm", front, end, "2 pairs of layers", 6, 2, dict.fromkeys(VERDICTS, 0.25))
         for front, end in itertools.product("ab", repeat=2)
@@ -268,7 +268,7 @@ def test_captions_of_groups_have_the_tests_that_reach_the_level(tmp_path, drawn_
     many = [answer._replace(method=method) for method in ("dm", "tlm") for _ in range(5)]
     draw_groups(path, groups, many, Limits(), title="", caption="C.")
     caption = caption_of(drawn_figures["g.png"])
-    assert says(caption, "penalty by dm, a → a", "; 2 more in the CSV of tests.")
+    assert says(caption, "penalty by dm, a → a", "; 7 more in the CSV of tests.")
 
 
 def test_figures_name_users_types_without_their_paths(tmp_path, drawn_figures, laid_out):

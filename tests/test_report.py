@@ -259,7 +259,7 @@ def test_a_folder_of_similarities_alone(tmp_path):
     rows = [{"layer1": name, "layer2": "x", "cka": 0.25} for name in "xy"]
     tables.write_table(tmp_path / "all/similarity/a-b.csv", tables.SIMILARITY, *rows)
     page = page_of(tmp_path, "all")
-    assert says(page.text, "compared by linear CKA")
+    assert says(page.text, "compared by centred kernel alignment")
     assert "Verdict" not in page.text
     assert page.files()["similarity.csv"].count("0.25") == 2
 

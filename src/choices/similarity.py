@@ -58,7 +58,7 @@ MEASURES = {
     "cka": Measure(
         heading="CKA",
         title="linear CKA",
-        description="linear CKA (Kornblith et al. 2019)",
+        description="centred kernel alignment with linear kernels (Kornblith et al. 2019)",
         of=GRAMS,
         equal=1,
         unrelated=0,
@@ -67,7 +67,7 @@ MEASURES = {
     "pwcca": Measure(
         heading="CCA",
         title="PWCCA distance",
-        description="PWCCA distance in the form of Balogh and Jelasity (2025)",
+        description="projection-weighted CCA in the form of Balogh and Jelasity (2025)",
         of=SAMPLES,
         equal=0,
         unrelated=1,
@@ -78,7 +78,7 @@ MEASURES = {
     "procrustes": Measure(
         heading="Orth. Procr",
         title="Procrustes distance",
-        description="orthogonal Procrustes distance (Ding et al. 2021)",
+        description="distance after the best orthogonal map (Ding et al. 2021)",
         of=SAMPLES,
         equal=0,
         unrelated=2,
@@ -87,7 +87,7 @@ MEASURES = {
     "pwcca_morcos": Measure(
         heading="CCA (Morcos)",
         title="PWCCA distance (Morcos)",
-        description="PWCCA distance (Morcos et al. 2018)",
+        description="projection-weighted CCA (Morcos et al. 2018)",
         of=SAMPLES,
         equal=0,
         unrelated=1,
@@ -96,7 +96,7 @@ MEASURES = {
     "cka_debiased": Measure(
         heading="CKA (debiased)",
         title="debiased CKA",
-        description="linear CKA by unbiased HSIC (Song et al. 2012)",
+        description="linear CKA with unbiased HSIC (Song et al. 2012)",
         of=GRAMS,
         equal=1,
         unrelated=0,

@@ -49,11 +49,14 @@ MARGIN = 0.3  # beside the first and the last layer, in steps of layers
 ROOM = 0.04  # beside the ends of an axis of numbers, as a share of it: no marker lies on the frame
 WIDE_ROOM = 0.12  # beside the ends of a horizontal axis of numbers, where bars lie side by side
 STRONG: dict[str, Any] = {"linewidth": 1.5}
-PALE: dict[str, Any] = {"linewidth": 0.6, "markersize": 2.2, "alpha": 0.5}
+PALE: dict[str, Any] = {"linewidth": 0.7, "markersize": 2.2, "alpha": 0.65}
 MARK: dict[str, Any] = {"color": "0.35", "linewidth": 1.0}  # a line across a panel
 BAR = 0.8  # width of a bar, in points
 BETWEEN_BARS = 2.2  # in points
-ON_BARS = "Bars: from the lowest to the highest pair of networks (intervals need four networks)"
+ON_BARS = (
+    "Bars: from the lowest to the highest pair of networks, as some groups have fewer than four networks; lines stand "
+    "side by side, and some bars are smaller than their markers"
+)
 STYLES_OF_MARKS = ("--", ":", "-.")
 
 
@@ -502,8 +505,11 @@ def _set_range(axes: "Axes", panels: Sequence[CurvePanel], *, bars: bool) -> Non
     low, high = _with_room(min(drawn), max(drawn))
     if is_logarithmic(panels):
         linear_up_to = panels[0].linear_up_to
+        high *= 1 + WIDE_ROOM
         axes.set_yscale("symlog", linthresh=linear_up_to, linscale=LINEAR_PART)
-        ticks = {sign * factor * linear_up_to for sign in (-1, 1) for factor in (0, 1, 4, 16, 64)}
+        ticks = {
+            sign * factor * linear_up_to for sign in (-1, 1) for factor in (0, 1, 2, 4, 10, 20)
+        }
         axes.set_yticks(sorted(tick for tick in ticks if low <= tick <= high))
         axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()

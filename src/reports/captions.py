@@ -180,7 +180,11 @@ def on_convergence(runs: Iterable[StitchingRun]) -> str:
         n = sum(not run.has_converged for run in of_method)
         if n:
             texts.append(f"{n:,} of {len(of_method):,} stitches by {method}")
-    return f"Trainings that had not converged: {', '.join(texts)}." if texts else ""
+    if not texts:
+        return ""
+    return (
+        f"Trainings that had not converged: {', '.join(texts)} (undecided where accuracy is lost)."
+    )
 
 
 def describe_method(rows: Sequence[Experiment]) -> str:

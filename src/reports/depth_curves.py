@@ -115,7 +115,7 @@ def write_depth(
             title=title,
             caption=joined(
                 on_stitches,
-                _caption(drawn_rows, page, number, len(pages), without_curves),
+                _caption(drawn_rows, page, without_curves),
                 on_convergence(runs),
             ),
         )
@@ -196,8 +196,6 @@ def _order(line: tuple[str, object]) -> tuple[bool, str]:
 def _caption(
     rows: Sequence[DepthRow],
     page: Sequence[CurvePanel],
-    number: int,
-    n_pages: int,
     without_curves: Sequence[str],
 ) -> str:
     """Return the text below a page of the figure, with definitions of its quantities."""
@@ -213,8 +211,6 @@ def _caption(
         sentences.append(f"Penalties beyond {POINTS:g} points are on a logarithmic scale.")
     if without_curves:
         sentences.append(f"No layers correspond: {listed(without_curves, n=MAX_IN_CAPTION)}.")
-    if n_pages > 1:
-        sentences.append(f"Page {number} of {n_pages}.")
 
     quantities = {panel.y_label.removesuffix(IN_POINTS) for panel in page}
     definitions = [
@@ -239,8 +235,8 @@ def _on_measures(names: Iterable[str]) -> str:
     texts = []
     for name in names:
         measure = measure_of(name)
-        ends = f"{measure.unrelated:g} unrelated to {measure.equal:g} equal"
-        texts.append(f"{measure.description} ({ends})")
+        ends = f"{measure.unrelated:g} for unrelated, {measure.equal:g} for equal layers"
+        texts.append(f"{measure.title}, {measure.description}: {ends}")
     return "; ".join(texts)
 
 

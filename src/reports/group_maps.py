@@ -21,7 +21,7 @@ SHARE_TITLE = "share of similar pairs"
 IN_FIGURE = ("penalty", "identification")  # beside the verdicts
 TESTED = (*VERDICTS, *IN_FIGURE)  # the caption has the p-values
 LEVEL = 0.05  # of the p-values in captions
-MAX_ANSWERS = 8  # that the caption has
+MAX_ANSWERS = 3  # that the caption has
 
 
 def title_of(quantity: str) -> str:

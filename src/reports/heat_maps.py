@@ -295,8 +295,6 @@ def maps(
         experiments_of_page = dict.fromkeys(place.experiment for place in page.values())
         text = caption(experiments_of_page) if callable(caption) else caption
         text = _caption(page, layout, labels, text)
-        if len(pages) > 1:
-            text = joined(text, f"Page {number} of {len(pages)}.")
         _draw(page_of(path, number), page, layout, labels=labels, title=title, caption=text)
     return True
 
@@ -572,7 +570,7 @@ def _handles(page: Page, labels: Labels) -> "dict[str, Artist]":
     panels = [place.panel for place in page.values()]
     for panel in panels:
         if isinstance(panel, ClassMap):
-            handles |= {name: sign.on(Patch()) for name, sign in panel.signs.items()}
+            handles |= {name: panel.signs[name].on(Patch()) for name in panel.occurring}
     if any(panel.has_blanks for panel in panels):
         handles[labels.blank] = BLANK.on(Patch())
     return handles
@@ -594,9 +592,7 @@ def _caption(page: Page, layout: Layout, labels: Labels, caption: str) -> str:
         sentences.append("Lines on the colour bars: limits of similar pairs.")
     uneven = dict.fromkeys(place.quantity for place in page.values() if _is_uneven(place.panel))
     if uneven:
-        sentences.append(
-            f"Half of the colours of {listed(uneven)} lie on either side of its limit."
-        )
+        sentences.append(f"The colours of {listed(uneven)} are linear on either side of the limit.")
     if not layout.has_numbers:
         sentences.append("The table beside the figure has the numbers.")
     text = " ".join(filter(None, sentences))

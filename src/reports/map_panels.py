@@ -170,6 +170,15 @@ class ClassMap(NamedTuple):
         return []
 
     @property
+    def occurring(self) -> list[str]:
+        """The classes that a cell has a share of, in the order of the signs."""
+        return [
+            name
+            for name in self.signs
+            if any(share > 0 for line in self.shares[name].values for share in line)
+        ]
+
+    @property
     def has_blanks(self) -> bool:
         """Whether cells have no shares."""
         return any(math.isnan(share) for line in self.matrix.values for share in line)

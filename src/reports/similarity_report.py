@@ -219,7 +219,7 @@ def _heat_maps(cells: Cells) -> dict[str, HeatMap]:
             matrix,
             _scale(measure, matrix),
             marked=corners,
-            meaning=f"{measure.description}; {ends}",
+            meaning="" if metric in ON_MEASURES else f"{measure.description}; {ends}",
         )
         for images in (ALL_IMAGES, WITHIN_CLASSES):
             if any(images in row.compared.values[metric].nulls for row in cells.values()):

@@ -165,14 +165,14 @@ def draw(
 
     def caption_of(rows: Sequence[VerdictRow]) -> str:
         of_page = _runs_by({row.method for row in rows}, runs)
-        return describe_stitches([run.row for run in of_page], names=names) if of_page else ""
+        if not of_page:
+            return ""
+        return joined(
+            describe_stitches([run.row for run in of_page], names=names), on_convergence(of_page)
+        )
 
     def caption_of_maps(rows: Sequence[VerdictRow]) -> str:
         return joined(caption_of(rows), _on_undecided(rows), _on_worse_fronts(rows, limits))
-
-    def caption_of_ways(rows: Sequence[VerdictRow]) -> str:
-        of_page = _runs_by({row.method for row in rows}, runs)
-        return joined(caption_of(rows), on_convergence(of_page))
 
     if comparison is not None and comparison.groups:
         draw_groups(
@@ -191,7 +191,7 @@ def draw(
         {name: section.rows for name, section in titled_in_figures(sections).items()},
         limits=limits,
         title=title,
-        caption_of=caption_of_ways,
+        caption_of=caption_of,
     )
 
 
@@ -275,8 +275,12 @@ def _auroc_map(section: Section, detector: str, limits: Limits) -> dict[str, Hea
     if section.is_summary or not detector:
         return {}
     matrix = pivot(section.rows, lambda row: row.further.get(f"{AUROC}{detector}", np.nan))
-    title = SCORES[detector].title if detector in SCORES else detector
-    return {f"AUROC ({title})": heat_map("auroc", matrix, limits)}
+    panel = heat_map("auroc", matrix, limits)
+    if detector not in SCORES:
+        return {f"AUROC ({detector})": panel}
+    score = SCORES[detector]
+    meaning = f"{panel.meaning}; the detector: {score.description}"
+    return {f"AUROC ({score.title})": panel._replace(meaning=meaning)}
 
 
 def _verdicts(section: Section, limits: Limits) -> dict[str, Panel]:
@@ -319,7 +323,8 @@ def sentences(
 
 
 def _on_undecided(rows: Sequence[VerdictRow]) -> str:
-    """Return the sentence of captions on undecided pairs, with their reasons; "" where there are none."""
+    """Return the sentence of captions on undecided stitches, with the reasons if they are by one
+    method; "" where there are none."""
     methods = grouped(
         rows, lambda row: ", ".join(filter(None, (row.method, IN_SHORT.get(row.kind))))
     )
@@ -332,10 +337,8 @@ def _on_undecided(rows: Sequence[VerdictRow]) -> str:
         )
         if reasons:
             counted = "; ".join(f"{reason}: {n:,}" for reason, n in reasons.most_common())
-            by_method = f" by {method}" if len(methods) > 1 else ""
-            texts.append(
-                f"{reasons.total():,} of {len(of_method):,} stitches{by_method} ({counted})"
-            )
+            details = f"by {method}" if len(methods) > 1 else f"({counted})"
+            texts.append(f"{reasons.total():,} of {len(of_method):,} stitches {details}")
     return f"Undecided: {', '.join(texts)}." if texts else ""
 
 

@@ -69,8 +69,6 @@ def draw_way(
         panels = [panel for titled in page for panel in titled.panels]
         rows_of_page = [row for titled in page for row in titled.rows]
         text = joined(caption_of(rows_of_page), _caption(page, limits))
-        if len(pages) > 1:
-            text = joined(text, f"Page {number} of {len(pages)}.")
         layers_of_page = _layers_in(panels)
         curves(
             page_of(path.with_suffix(".png"), number),
@@ -112,8 +110,8 @@ def _caption(page: Sequence[TitledPanels], limits: Limits) -> str:
     definitions = (
         "An image is identified where its stitched activation is nearer to the end network's own activation of it than "
         "to that of a similar image (of ten of its class, the one with the nearest logits). Similar pairs stay above "
-        f"{limits.identification:g} and lose less than {_points(limits)} of accuracy, both certain at 95 percent; a "
-        "line shows no certainty."
+        f"{limits.identification:g} and lose less than {_points(limits)} of accuracy, both certain at 95 percent "
+        "for all layers and pairs together; strong and pale lines tell the measured penalties apart."
     )
     return joined(text + _on_intervals(panels, has_means=has_means), definitions=definitions)
 
