@@ -170,6 +170,8 @@ def test_a_truncated_fit_is_undecided(tmp_path, truncated, n_epochs, is_flaw):
     ("losses", "is_done"), [([2, 1.0], False), ([2, 1, 0.99], True), ([1] * 5 + [0.9] * 5, True), ([1], False),
                             # Hardly begun: it falls by less than 2 %, and as fast as before
                             ([2.40, 2.39, 2.38, 2.37, 2.36, 2.35, 2.34, 2.33, 2.32, 2.31], False),
+                            # Near 0: it falls by a large share of itself, and by little of its whole fall
+                            ([2.3, 1, 0.3, 0.1, 0.05, 0.04, 0.035, 0.034, 0.033, 0.03], True),
                             # It was at its end from the start, or rose
                             ([0.5] * 10, True), ([0.5, 0.6, 0.7, 0.7, 0.7, 0.7], True),
                             ([0.5, 0.499, 0.4985, 0.498, 0.4972], True),
