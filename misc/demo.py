@@ -217,15 +217,15 @@ def take(todo: Sequence[Step]) -> None:
         for number, (step, outcome) in enumerate(ended, start=len(todo) - len(unfinished) + 1):
             with open(LOG, "a") as log:
                 print(step.text, outcome.output, sep="\n", file=log)
-            note(f"\n{step.text}")
+            title, command = step.text.splitlines()
+            note(f"{title} ({outcome.seconds:.1f} s; {number} of {len(todo)})\n{command}")
             if outcome.status:
                 note(outcome.output)
                 sys.exit(outcome.status)
             with open(FINISHED, "a") as file:
                 print(step.command, file=file)
-            note(f"{outcome.seconds:.1f} s; {number} of {len(todo)} steps are finished")
             if PICTURE in step.figures:
-                note(f"\nThe first picture is {Path(PICTURE).resolve()}")
+                note(f"The first picture is {Path(PICTURE).resolve()}")
 
 
 def side_by_side(todo: Sequence[Step]) -> Generator[tuple[Step, Outcome]]:

@@ -70,8 +70,8 @@ def test_the_caption_says_what_all_rows_share():
     rows = [stitch_row(n_images=1360), stitch_row(end_layer="layer3.0", seed=1, n_images=1360)]
     assert describe_stitches(rows) == (
         "Stitches a → b (both resnet18) by task loss matching, on 1,360 test images of digits.\n\n"
-        "Stitching layers: 1×1 convolutions. Task loss matching: trained for 3 epochs on the cross-entropy, "
-        "from a random start."
+        "Stitching layers: 1×1 convolutions (maps of another size are resized). Task loss matching: trained for "
+        "3 epochs on the cross-entropy, from a random start."
     )
     back = stitch_row(front_model_path="b.pt", end_model_path="a.pt", init="pinv", n_epochs=0)
     of_two = describe_stitches([stitch_row(), back])

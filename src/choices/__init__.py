@@ -53,7 +53,7 @@ class StitchingType(NamedTuple):
     def words(self) -> str:
         """The stitching layer in words, for captions."""
         if self.source == self.target == MAP:
-            return "1×1 convolutions"
+            return "1×1 convolutions (maps of another size are resized)"
         between = "linear maps"
         if self.source != self.target:
             between += f" from a {self.source} to a {self.target}"

@@ -21,7 +21,7 @@ from src.ground.user_code import title_of as title_of_code
 from src.ground.user_code import titles_in
 from src.reports.captions import common, describe_stitches, on_convergence
 from src.reports.grid_figures import labels_of
-from src.reports.group_maps import SHARE_TITLE, draw_groups, title_of
+from src.reports.group_maps import IN_FIGURE, SHARE_TITLE, draw_groups, title_of
 from src.reports.heat_maps import maps
 from src.reports.map_panels import HeatMap, Panel
 from src.reports.verdict_maps import (
@@ -218,7 +218,7 @@ def _draw_maps(
     The main figure ends with the verdicts. The further quantities have a figure for themselves.
     """
     has_summary = any(section.is_summary for section in sections)
-    main_quantities = IN_SUMMARY if has_summary else IN_MAIN_FIGURE
+    main_quantities = IN_FIGURE if has_summary else IN_MAIN_FIGURE
     further = [
         name
         for name in shown_in(IN_VERDICT)
@@ -336,9 +336,12 @@ def _on_undecided(rows: Sequence[VerdictRow]) -> str:
             if row.verdict == UNDECIDED
         )
         if reasons:
-            counted = "; ".join(f"{reason}: {n:,}" for reason, n in reasons.most_common())
-            details = f"by {method}" if len(methods) > 1 else f"({counted})"
-            texts.append(f"{reasons.total():,} of {len(of_method):,} stitches {details}")
+            text = f"{reasons.total():,} of {len(of_method):,} stitches"
+            if len(methods) > 1:
+                text += f" by {method}"
+            else:
+                text += "".join(f", {n:,} as {reason}" for reason, n in reasons.most_common())
+            texts.append(text)
     return f"Undecided: {', '.join(texts)}." if texts else ""
 
 
