@@ -568,9 +568,12 @@ def _handles(page: Page, labels: Labels) -> "dict[str, Artist]":
 
     handles: dict[str, Artist] = {}
     panels = [place.panel for place in page.values()]
-    for panel in panels:
-        if isinstance(panel, ClassMap):
-            handles |= {name: panel.signs[name].on(Patch()) for name in panel.occurring}
+    class_maps = [panel for panel in panels if isinstance(panel, ClassMap)]
+    occurring = {name for panel in class_maps for name in panel.occurring}
+    for panel in class_maps:
+        for name, sign in panel.signs.items():
+            if name in occurring:
+                handles[name] = sign.on(Patch())
     if any(panel.has_blanks for panel in panels):
         handles[labels.blank] = BLANK.on(Patch())
     return handles

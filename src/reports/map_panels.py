@@ -170,13 +170,13 @@ class ClassMap(NamedTuple):
         return []
 
     @property
-    def occurring(self) -> list[str]:
-        """The classes that a cell has a share of, in the order of the signs."""
-        return [
+    def occurring(self) -> set[str]:
+        """The classes that a cell has a share of."""
+        return {
             name
-            for name in self.signs
-            if any(share > 0 for line in self.shares[name].values for share in line)
-        ]
+            for name, matrix in self.shares.items()
+            if any(share > 0 for line in matrix.values for share in line)
+        }
 
     @property
     def has_blanks(self) -> bool:
