@@ -65,6 +65,8 @@ FORMS = {
 }
 INITS = {**STARTS, **{name: form.description for name, form in FORMS.items()}}
 
+IN_PAPER = {"pinv": "direct", "task": "task loss"}  # the names of the paper's methods
+
 # Where a user's loss compares activations, by the attribute `at` of its function
 PLACES = {"end": AT_END, "blocks": FROM_END, "logits": AT_LOGITS}
 OBJECTIVES = {
@@ -112,8 +114,12 @@ class Method(NamedTuple):
     @property
     def words(self) -> str:
         """The name in figures, such as task loss matching."""
-        names = {"pinv": "direct", "task": "task loss"}
-        return f"{names.get(self.name, title_of(self.name))} matching"
+        name = self.name
+        if name in IN_PAPER:
+            name = IN_PAPER[name]
+        elif name not in FORMS and name not in OBJECTIVES:
+            name = title_of(name)
+        return f"{name} matching"
 
     @property
     def description(self) -> str:

@@ -111,6 +111,8 @@ def curves(
     pale: str = "",
     title: str = "",
     caption: str = "",
+    on_lines: str = "",
+    definitions: str = "",
 ) -> None:
     """Draw panels of curves with one legend.
 
@@ -126,7 +128,9 @@ def curves(
         lines: the labels of the lines on all pages of a figure, so that a line has one look on all
             of them; empty: this is the only page.
         strong, pale: the meaning of strong and of pale lines, for the legend.
-        caption: the text for below the figure, to go on with by the letters of the panels.
+        caption: the text for below the figure.
+        on_lines: sentences behind it, to go on with by the letters of the panels.
+        definitions: sentences below the caption.
     """
     if not can_draw(path):
         return
@@ -138,7 +142,7 @@ def curves(
     n_lines, n_columns = (1 + max(numbers) for numbers in zip(*places, strict=True))
     layers_of_place = _layers_of(panels, places, layers)
     widths = _widths(layers_of_place, n_columns)
-    text = joined(caption, _on_panels(panels, letters))
+    text = joined(caption, on_lines, _on_panels(panels, letters), definitions=definitions)
     with new_figure(path, is_wide=n_columns > 1, title=title, caption=text) as figure:
         looks = dict(zip(labels, looks_of_lines(len(labels)), strict=True))
         em = font_size()

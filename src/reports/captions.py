@@ -76,7 +76,10 @@ def pairs_of_named(pairs: Sequence[NetworkPair]) -> str:
 
 
 def describe_stitches(
-    *groups: Sequence[Experiment], names: Names | None = None, n_images: int | None = None
+    *groups: Sequence[Experiment],
+    names: Names | None = None,
+    n_images: int | None = None,
+    remark: str = "",
 ) -> str:
     """Return the caption of stitches: networks, methods and images. Its second paragraph has the kind of
     stitching layers, and the settings of the methods.
@@ -86,6 +89,7 @@ def describe_stitches(
     Args:
         names: of the networks; None: they are named by checkpoint and type.
         n_images: of the test set; None: rows have it.
+        remark: a sentence behind those on networks and images.
     """
     rows = [row for group in groups for row in group]
     of_methods = [
@@ -103,7 +107,7 @@ def describe_stitches(
     text = headline(
         subject, data=common(rows, "dataset"), n_images=n_images or common(rows, "n_images")
     )
-    text = " ".join(filter(None, [text, _on_ends(rows, names)]))
+    text = " ".join(filter(None, [text, _on_ends(rows, names), remark]))
     definitions = [
         _on_kinds(rows),
         _on_matched(rows),
@@ -176,7 +180,10 @@ def stitched_networks(rows: Sequence[Experiment], names: Names | None = None) ->
 def on_convergence(runs: Iterable[StitchingRun]) -> str:
     """Return the sentence on trainings that had not converged; "" where there are none."""
     texts = []
-    for method, of_method in grouped(runs, lambda run: run.row.method).items():
+    trained = [run for run in runs if run.row.n_epochs]
+    if not trained:
+        return ""
+    for method, of_method in grouped(trained, lambda run: run.row.method).items():
         n = sum(not run.has_converged for run in of_method)
         if n:
             texts.append(f"{n:,} of {len(of_method):,} stitches by {method}")

@@ -22,7 +22,7 @@ from src.ground.curves import (
     points_of,
 )
 from src.ground.figure_files import page_of, remove_figure
-from src.ground.figures import capitalised, joined
+from src.ground.figures import capitalised
 from src.reports.captions import describe_stitches, on_convergence
 from src.runs.folders import StitchingRun
 from src.tables.chosen import chosen_rows
@@ -101,7 +101,9 @@ def write_depth(
     remove_figure(path, start=len(pages) + 1)
     on_stitches = ""
     if runs:
-        on_stitches = describe_stitches([run.row for run in runs], names=names)
+        on_stitches = describe_stitches(
+            [run.row for run in runs], names=names, remark=on_convergence(runs)
+        )
     x_label = "layer of both networks" if layers else "relative depth of both layers"
     for number, page in enumerate(pages, start=1):
         page_path = page_of(path.with_suffix(".png"), number)
@@ -113,11 +115,9 @@ def write_depth(
             x_range=(in_order[0].relative_depth, in_order[-1].relative_depth) if rows else None,
             lines=lines_of(shown),
             title=title,
-            caption=joined(
-                on_stitches,
-                _caption(drawn_rows, page, without_curves),
-                on_convergence(runs),
-            ),
+            caption=on_stitches,
+            on_lines=_on_lines(drawn_rows, page, without_curves),
+            definitions=_definitions(drawn_rows, page),
         )
     if len(pages) > 1:
         note(
@@ -193,12 +193,10 @@ def _order(line: tuple[str, object]) -> tuple[bool, str]:
     return label.startswith(CLASS_CONTROLS), label
 
 
-def _caption(
-    rows: Sequence[DepthRow],
-    page: Sequence[CurvePanel],
-    without_curves: Sequence[str],
+def _on_lines(
+    rows: Sequence[DepthRow], page: Sequence[CurvePanel], without_curves: Sequence[str]
 ) -> str:
-    """Return the text below a page of the figure, with definitions of its quantities."""
+    """Return the sentences of the caption on the lines of a page."""
     n_networks = max(row.n_networks for row in rows)
     sentences = [
         f"Corresponding layers of {n_networks} networks, means over pairs of networks.",
@@ -211,7 +209,11 @@ def _caption(
         sentences.append(f"Penalties beyond {POINTS:g} points are on a logarithmic scale.")
     if without_curves:
         sentences.append(f"No layers correspond: {listed(without_curves, n=MAX_IN_CAPTION)}.")
+    return " ".join(filter(None, sentences))
 
+
+def _definitions(rows: Sequence[DepthRow], page: Sequence[CurvePanel]) -> str:
+    """Return the meanings of the quantities of a page, and of relative depths."""
     quantities = {panel.y_label.removesuffix(IN_POINTS) for panel in page}
     definitions = [
         f"{capitalised(title)}: {SHOWN[title].description}."
@@ -227,7 +229,7 @@ def _caption(
         )
     if not all(row.layer for row in rows):
         definitions.append(ON_DEPTH)
-    return joined(" ".join(filter(None, sentences)), definitions=" ".join(definitions))
+    return " ".join(definitions)
 
 
 def _on_measures(names: Iterable[str]) -> str:

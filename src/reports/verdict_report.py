@@ -36,7 +36,7 @@ from src.reports.way_figure import draw_way
 from src.runs.folders import StitchingRun
 from src.runs.network_pairs import IN_SHORT, PAIRS
 from src.statistics.intervals import ALPHA
-from src.tables.matrices import is_known, known, mean_of, pivot
+from src.tables.matrices import Matrix, is_known, known, mean_of, pivot
 from src.tables.quantities import IN_VERDICT, QUANTITIES, shown_in
 from src.tables.tables import write_table
 from src.tables.verdict_rows import AUROC, GroupRow, GroupTestRow, VerdictRow, WayRow, way_rows
@@ -92,19 +92,20 @@ def print_matrices(parts: Iterable[Section]) -> None:
         parts: from `parts_of`.
     """
     for section in parts:
-        title = titles_in(section.title)
+        matrices: dict[str, Matrix] = {}
         if section.is_summary:
             mean = "mean "
             names: Collection[str] = IN_SUMMARY
-            table(f"{SHARE_TITLE}, {title}", *shares_of(SIMILAR, section.rows))
-            result()
+            matrices[SHARE_TITLE] = shares_of(SIMILAR, section.rows)
         else:
             mean = ""
             names = shown_in(IN_VERDICT)
         for name in names:
             if is_known(section.rows, name):
-                table(f"{mean}{QUANTITIES[name].title}, {title}", *mean_of(section.rows, name))
-                result()
+                matrices[f"{mean}{QUANTITIES[name].title}"] = mean_of(section.rows, name)
+        for title, matrix in matrices.items():
+            table(f"{title}, {section.title}", *matrix)
+            result()
 
 
 def print_groups(rows: Sequence[GroupRow]) -> None:
@@ -167,8 +168,8 @@ def draw(
         of_page = _runs_by({row.method for row in rows}, runs)
         if not of_page:
             return ""
-        return joined(
-            describe_stitches([run.row for run in of_page], names=names), on_convergence(of_page)
+        return describe_stitches(
+            [run.row for run in of_page], names=names, remark=on_convergence(of_page)
         )
 
     def caption_of_maps(rows: Sequence[VerdictRow]) -> str:
@@ -420,7 +421,7 @@ def rule(limits: Limits) -> str:
 
 def _on_section(section: Section) -> Iterator[str]:
     """Yield the sentences on the verdicts of a section."""
-    title = titles_in(section.title)
+    title = section.title
     rows = section.rows
     counts = Counter(row.verdict for row in rows)
     first, *rest = (f"{counts[name]} {name}" for name in VERDICTS)

@@ -20,7 +20,6 @@ from src.ground.curves import (
     points_of,
 )
 from src.ground.figure_files import page_of
-from src.ground.figures import joined
 from src.ground.grouping import grouped
 from src.tables.matrices import known
 from src.tables.verdict_rows import VerdictRow
@@ -65,21 +64,26 @@ def draw_way(
             titled_panels.append(TitledPanels(evaluated, panels))
     in_order = _layers_of([row for rows in rows_of_title.values() for row in rows])
     pages = _pages(titled_panels)
+    points = _points(limits)
+    definitions = _definitions(limits)
+    lines = lines_of(chain.from_iterable(titled.panels for titled in titled_panels))
     for number, page in enumerate(pages, start=1):
         panels = [panel for titled in page for panel in titled.panels]
         rows_of_page = [row for titled in page for row in titled.rows]
-        text = joined(caption_of(rows_of_page), _caption(page, limits))
+        penalty = _penalty(page)
         layers_of_page = _layers_in(panels)
         curves(
             page_of(path.with_suffix(".png"), number),
             panels,
             x_label="layer of the end network",
             layers=[layer for layer in in_order if layer in layers_of_page],
-            lines=lines_of(chain.from_iterable(titled.panels for titled in titled_panels)),
-            strong=f"{_penalty(page)} at most {_points(limits)}",
-            pale=f"more than {_points(limits)}",
+            lines=lines,
+            strong=f"{penalty} at most {points}",
+            pale=f"more than {points}",
             title=title,
-            caption=text,
+            caption=caption_of(rows_of_page),
+            definitions=definitions,
+            on_lines=_on_lines(page, limits),
         )
 
 
@@ -98,8 +102,8 @@ def _penalty(page: Iterable[TitledPanels]) -> str:
     return "mean penalty" if _has_means(page) else "penalty"
 
 
-def _caption(page: Sequence[TitledPanels], limits: Limits) -> str:
-    """Return the meaning of the lines of a page."""
+def _on_lines(page: Sequence[TitledPanels], limits: Limits) -> str:
+    """Return the sentences of the caption on the lines of a page."""
     has_means = _has_means(page)
     panels = [panel for titled in page for panel in titled.panels]
     text = "Share of the test images that are identified (chance: ½), from the end layer to the output."
@@ -107,13 +111,17 @@ def _caption(page: Sequence[TitledPanels], limits: Limits) -> str:
         text += " Means over the pairs of networks."
     if any(panel.pale for panel in panels):
         text += f" Pale: {_penalty(page)} above {_points(limits)}."
-    definitions = (
+    return text + _on_intervals(panels, has_means=has_means)
+
+
+def _definitions(limits: Limits) -> str:
+    """Return the meaning of the lines, and of the limits."""
+    return (
         "An image is identified where its stitched activation is nearer to the end network's own activation of it than "
         "to that of a similar image (of ten of its class, the one with the nearest logits). Similar pairs stay above "
-        f"{limits.identification:g} and lose less than {_points(limits)} of accuracy, both certain at 95 percent "
-        "for all layers and pairs together; strong and pale lines tell the measured penalties apart."
+        f"{limits.identification:g} and lose less than {_points(limits)} of accuracy, both certain at 95 percent for "
+        "all layers and pairs together; strong and pale lines tell the measured penalties apart."
     )
-    return joined(text + _on_intervals(panels, has_means=has_means), definitions=definitions)
 
 
 def _on_intervals(page: Sequence[CurvePanel], *, has_means: bool) -> str:

@@ -45,8 +45,9 @@ def read_evaluated_runs(
         for reason in skipped:
             warn(f"skipped: {reason}")
         runs |= {run.folder.resolve(): run for run in runs_of_folder}
-    warn_of_weights(list(runs.values()))
-    return with_evaluations(list(runs.values()))
+    evaluated_runs = with_evaluations(list(runs.values()))
+    warn_of_weights(evaluated_runs)
+    return evaluated_runs
 
 
 def with_evaluations(runs: Sequence[StitchingRun]) -> list[StitchingRun]:
