@@ -118,6 +118,10 @@ def caption_of(tables, pairs: list[tuple[str, str]]) -> str:
         f"{measure.equal:g} for equal layers."
         for measure in drawn
     ]
+    if probes:
+        meanings.append(
+            "Linear probe: softmax regression on the activations, trained on the labels."
+        )
     return joined(text, definitions=" ".join(meanings))
 
 

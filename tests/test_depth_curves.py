@@ -145,7 +145,9 @@ def test_groups_of_a_list_have_a_line_each(folder, drawn_figures):
     marks = {tuple(line.get_ydata()) for line in panels[1].lines}
     assert marks >= {(0.75, 0.75), (0.5, 0.5)}  # the limit and chance
     caption = caption_of(drawn_figures["curves.png"])
-    assert says(caption, "6 networks", "Bars: ", "Direct matching: (a) penalty (points); (b) ident")
+    assert says(
+        caption, "6 networks", "Bands: ", "Direct matching: (a) penalty (points); (b) ident"
+    )
 
 
 def test_twelve_panels_stand_on_a_page(folder, drawn_figures, laid_out):
@@ -311,26 +313,14 @@ def test_a_list_may_give_relative_depths(tmp_path):
 
 
 def test_the_caption_says_of_bands_what_is_drawn(tmp_path, drawn_figures):
-    few = DepthRow(
-        "identification",
-        "dm",
-        "x",
-        0.5,
-        math.nan,
-        math.nan,
-        3,
-        6,
-        "clean → clean",
-        lowest=0.4,
-        highest=0.6,
-    )
+    few = DepthRow("identification", "dm", "x", 0.5, math.nan, math.nan, 3, 6, "clean → clean")
     many = DepthRow("identification", "dm", "x", 0.5, 0.4, 0.6, 6, 18, "clean → noisy")
     bands = "Bands: intervals of 95 percent over networks"
-    bars = "Bars: from the lowest to the highest pair of networks"
+    markers = "pen markers: means of fewer than four networks"
     for rows in ((few,), (many,), (few, many)):
         write_depth(tmp_path / "c.csv", rows)
         caption = caption_of(drawn_figures["c.png"])
-        assert (bars in caption) == (few in rows) and (bands in caption) == (few not in rows)
+        assert (bands in caption) == (many in rows) and (markers in caption) == (few in rows)
         assert f"of {rows[-1].n_networks} networks" in caption
 
 
@@ -452,8 +442,7 @@ def test_two_networks_have_no_interval_and_tables_of_similarity_suffice(folder, 
     rows = read_csv(folder / "two.csv")
     assert {row["n_pairs"] for row in rows} == {"1"} and {row["low"] for row in rows} == {"nan"}
     axes = drawn_figures["two.png"].axes[0]
-    (bars,) = axes.collections
-    assert bars.get_segments()
+    assert axes.lines[0].get_markerfacecolor() == "white"  # without an interval
     shutil.copytree(folder / "all" / "similarity", folder / "tables" / "similarity")
     for option in ("--curves", "-r"):
         run(SCRIPT, "tables", option, cwd=folder)

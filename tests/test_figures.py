@@ -7,7 +7,6 @@ import math
 import pytest
 
 pytest.importorskip("matplotlib")
-from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
@@ -415,7 +414,7 @@ def test_all_that_a_panel_can_have_is_written(tmp_path, rendered):
     }
     labels = AXES._replace(blank="not stitched", framed={"": {("a", "c")}})
     maps(tmp_path / "f.png", {"": panels}, labels=labels, title="A title")
-    points = {"x": Point(0.5, 0.4, 0.6, 0.3, 0.7), "y": Point(0.5, lowest=0.4, highest=0.6)}
+    points = {"x": Point(0.5, 0.4, 0.6), "y": Point(0.5, is_of_few=True)}
     panel = CurvePanel({"a": points, "b": {"x": 0.8}}, "share", marks={"limit": 0.75}, pale=["b"])
     curves(tmp_path / "g.png", [panel, panel], x_label="layer", layers=["x", "y"])
     for name in "fg":
@@ -589,19 +588,18 @@ def test_no_marker_lies_on_the_frame(tmp_path, drawn_figures):
     assert first < 0 and last > 1
 
 
-def test_all_means_have_bars_where_one_has_no_interval(tmp_path, drawn_figures):
-    """From the lowest to the highest of their values; without such a mean they have bands."""
-    sure = {1: Point(0.5, 0.4, 0.6, 0.3, 0.7), 2: Point(0.5, 0.4, 0.6, 0.3, 0.7)}
-    unsure = {1: Point(0.2, lowest=0.1, highest=0.3), 2: Point(0.3, lowest=0.2, highest=0.4)}
+def test_a_mean_of_few_networks_has_open_markers_and_no_band(tmp_path, drawn_figures):
+    sure = {1: Point(0.5, 0.4, 0.6), 2: Point(0.5, 0.4, 0.6)}
+    unsure = {1: Point(0.2, is_of_few=True), 2: Point(0.3, is_of_few=True)}
     panel = CurvePanel({"sure": sure, "unsure": unsure}, "accuracy")
     curves(tmp_path / "c.png", [panel], x_label="rank", x_range=(0, 3))
     (axes,) = drawn_figures["c.png"].axes
-    bars = [[bar[:, 1].tolist() for bar in bars.get_segments()] for bars in axes.collections]
-    assert bars == [[[0.3, 0.7], [0.3, 0.7]], [[0.1, 0.3], [0.2, 0.4]]]
-    panel = CurvePanel({"sure": sure}, "accuracy")
-    curves(tmp_path / "d.png", [panel], x_label="rank", x_range=(0, 3))
-    (band,) = drawn_figures["d.png"].axes[0].collections
-    assert {y for _, y in band.get_paths()[0].vertices} == {0.4, 0.6}
+    filled, hollow = axes.lines
+    assert hollow.get_markerfacecolor() == "white" != filled.get_markerfacecolor()
+    band, none = axes.collections
+    assert {y for _, y in band.get_paths()[0].vertices} == {0.4, 0.6} and not none.get_paths()
+    (legend,) = drawn_figures["c.png"].legends
+    assert [line.get_markerfacecolor() == "white" for line in legend.get_lines()] == [False, True]
 
 
 @pytest.mark.parametrize(("largest", "scale"), [(12, "linear"), (60, "symlog")])
@@ -667,16 +665,6 @@ def test_without_matplotlib_a_warning_says_what_is_missing(tmp_path, monkeypatch
     maps(tmp_path / "f.png", {"": {"t": HeatMap(of_layers([0.5], [1]))}}, labels=AXES)
     assert says(capsys.readouterr().err, "f.png was not drawn", "matplotlib")
     assert not list(tmp_path.iterdir())
-
-
-def test_bars_of_several_lines_lie_side_by_side(tmp_path, drawn_figures):
-    point = Point(0.5, lowest=0.4, highest=0.6)
-    panel = CurvePanel({name: {"x": point, "y": point} for name in "ab"}, "share")
-    curves(tmp_path / "c.png", [panel], x_label="layer", layers=["x", "y"])
-    (axes,) = drawn_figures["c.png"].axes
-    bars = [bar for bar in axes.collections if isinstance(bar, LineCollection)]
-    first, second = (bar.get_transform().transform((0, 0.5))[0] for bar in bars)
-    assert first < axes.transData.transform((0, 0.5))[0] < second
 
 
 def test_panels_of_one_quantity_have_one_vertical_axis(tmp_path, drawn_figures):
@@ -815,9 +803,9 @@ def test_scales_show_what_a_number_is_judged_by(tmp_path, drawn_figures):
     points = [text.get_text() for text in panels_of(figure)[0].texts]
     assert points == ["−1.0", "60.0"]
     assert identification.norm(0.75) == 0.5 and identification.get_clim() == (0.5, 1)
-    assert kappa.get_clim() == (0, 0.5)
+    assert kappa.get_clim() == (0, 0.8)
     ticks = [[text.get_text() for text in bar.get_xticklabels()] for bar in bars_of(figure)]
-    assert ticks == [["0", "2", "10"], ["0.5", "0.75", "1"], ["0", "0.25", "0.5"]]
+    assert ticks == [["0", "2", "10"], ["0.5", "0.75", "1"], ["0", "0.4", "0.8"]]
     marks = [len(bar.lines) for bar in bars_of(figure)]
     assert marks == [1, 1, 0]
 

@@ -235,8 +235,34 @@ def test_a_list_must_be_readable_and_unlisted_networks_are_named_by_path(folder,
     assert not (folder / "w_group_tests.csv").exists()
 
 
+def test_groups_of_unlike_networks_are_compared_at_the_depths_that_all_have():
+    """Deep networks have layers at quarters, shallow ones at halves: a mean takes the halves."""
+    layers = {
+        "deep": {"a": 0.25, "b": 0.5, "c": 0.75, "d": 1.0},
+        "flat": {"x": 0.5, "y": 1.0},
+    }
+    networks = [
+        NamedNetwork(f"{kind}{number}", kind, training=f"{kind}{number}", type=kind)
+        for kind in layers
+        for number in range(2)
+    ]
+    values = []
+    for front, end in itertools.permutations(networks, 2):
+        for front_layer, depth in layers[front.group].items():
+            for end_layer, end_depth in layers[end.group].items():
+                measured = [
+                    MeasuredLayer(front, front_layer, relative_depth=depth),
+                    MeasuredLayer(end, end_layer, relative_depth=end_depth),
+                ]
+                values.append(MeasuredValue("dm", "penalty", *measured, (depth + end_depth) / 2))
+    groups, *_ = compare_groups(values)
+    assert len(groups) == 4 and {row.n_layers for row in groups} == {2}
+    assert [row.values["penalty"] for row in groups] == pytest.approx([0.75] * 4)
+    assert "depths that all" in groups[0].layers
+
+
 def test_captions_of_groups_have_the_tests_that_reach_the_level(tmp_path, drawn_figures):
-    """At most three, with the names of the methods if there are several."""
+    """At most six, with the names of the methods if there are several."""
     groups = [
         GroupRow("dm", front, end, "2 pairs of layers", 6, 2, dict.fromkeys(VERDICTS, 0.25))
         for front, end in itertools.product("ab", repeat=2)
@@ -267,7 +293,7 @@ def test_captions_of_groups_have_the_tests_that_reach_the_level(tmp_path, drawn_
     many = [answer._replace(method=method) for method in ("dm", "tlm") for _ in range(5)]
     draw_groups(path, groups, many, Limits(), title="", caption="C.")
     caption = caption_of(drawn_figures["g.png"])
-    assert says(caption, "penalty by dm, a → a", "; 7 more in the CSV of tests.")
+    assert says(caption, "penalty by dm, a → a", "; 4 more in the CSV of tests.")
 
 
 def test_figures_name_users_types_without_their_paths(tmp_path, drawn_figures, laid_out):

@@ -79,7 +79,9 @@ def test_the_caption_says_what_all_rows_share():
     assert says(of_two, "Task loss matching: trained for 3 epochs")
     assert says(of_two, "fitted to 100 training images", "Direct matching: least squares.")
     auto = replace(back, n_pinv_init_samples="auto", n_matched=200)
-    assert says(describe_stitches([auto]), "to 200 training images (as many as settle a fit)")
+    assert says(
+        describe_stitches([auto]), "to 200 training images (chosen for each pair of layers)"
+    )
     control = replace(back, class_control=True)
     for rows in ([control], [back, control]):
         assert says(describe_stitches(rows), "lass control", "untrained network of its type")

@@ -2,9 +2,9 @@
 
 The values of a pair of networks are averaged over pairs of layers first. Of networks of one
 architecture, pairs of layers with equal names are taken if every pair of networks has them. Of
-others, pairs of corresponding layers are taken if every pair of networks has such. If there are
-none, all pairs of layers are taken that every pair of networks has. If there are none either, all
-pairs of layers are taken.
+others, pairs of corresponding layers are taken if every pair of networks has such, at the relative
+depths that all of them have. If there are none, all pairs of layers are taken that every pair of
+networks has. If there are none either, all pairs of layers are taken.
 """
 
 import itertools
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from src.collected.corresponding import Correspondence, relative_depths
+from src.collected.corresponding import Correspondence, mean_depth, relative_depths
 from src.collected.measured import MeasuredLayer, MeasuredValue, NetworkPair
 from src.collected.named_networks import UNLISTED, NamedNetwork
 from src.ground.console import listed, note
@@ -28,7 +28,8 @@ from src.tables.verdict_rows import GroupRow, GroupTestRow, VerdictRow
 from src.verdict import SIMILAR, VERDICTS
 
 SHARE = SIMILAR  # the quantity of many pairs of networks: the share of similar pairs
-CORRESPONDING = "corresponding layers, by relative depth"
+CORRESPONDING = "corresponding layers, at the relative depths that all pairs of networks have"
+DIGITS = 6  # of relative depths that are compared
 ALL_LAYERS = "all pairs of layers"  # which differ between pairs of networks
 
 
@@ -163,7 +164,7 @@ def compared_layers(values: Sequence[MeasuredValue]) -> tuple[list[MeasuredValue
     if not correspondence.is_by_name:
         kept = [value for value in values if correspondence.holds(value.pair, value.networks)]
         if {value.networks for value in kept} == {value.networks for value in values}:
-            return kept, CORRESPONDING
+            return _at_common_depths(kept, correspondence), CORRESPONDING
     layers_of_networks = [
         {value.pair for value in of_networks}
         for of_networks in grouped(values, lambda value: value.networks).values()
@@ -180,6 +181,20 @@ def compared_layers(values: Sequence[MeasuredValue]) -> tuple[list[MeasuredValue
     if corresponding:
         text += " of the same name"
     return kept, text
+
+
+def _at_common_depths(
+    values: Sequence[MeasuredValue], correspondence: Correspondence
+) -> list[MeasuredValue]:
+    """Return the values of corresponding layers at the depths that all pairs of networks have; all
+    values if there are none."""
+
+    def depth_of(value: MeasuredValue) -> float:
+        return round(mean_depth(value, correspondence.depths), DIGITS)
+
+    of_networks = grouped(values, lambda value: value.networks).values()
+    common = set.intersection(*({depth_of(value) for value in of_pair} for of_pair in of_networks))
+    return [value for value in values if depth_of(value) in common] or list(values)
 
 
 def means_of_networks(values: Iterable[MeasuredValue]) -> dict[NetworkPair, float]:

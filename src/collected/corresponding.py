@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from src.collected.groups import Names
 from src.collected.measured import (
     MeasuredLayer,
+    MeasuredValue,
     NetworkPair,
     compared_layers,
     named_pair,
@@ -113,6 +114,12 @@ def _assumed(layers: Sequence[MeasuredLayer]) -> dict[str, float]:
     }
     order = by_depth(in_tables, places, in_tables)
     return {layer: place / len(order) for place, layer in enumerate(order, start=1)}
+
+
+def mean_depth(value: MeasuredValue, depths: Depths) -> float:
+    """Return the mean of the relative depths of both layers."""
+    front_depth = depths[value.front.network][value.front.layer]
+    return (front_depth + depths[value.end.network][value.end.layer]) / 2
 
 
 class Correspondence:

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from src.choices.similarity import measure_of
-from src.collected.corresponding import TIE, Correspondence, Depths
+from src.collected.corresponding import TIE, Correspondence, Depths, mean_depth
 from src.collected.groups import Names
 from src.collected.measured import (
     SIMILARITY,
@@ -116,7 +116,7 @@ def _at_true_depth(
     place: DepthPlace, values: Iterable[MeasuredValue], depths: Depths
 ) -> DepthPlace:
     """Return the depth that all values of a place have, or else the place."""
-    mean_depths = [_mean_depth(value, depths) for value in values]
+    mean_depths = [mean_depth(value, depths) for value in values]
     if max(mean_depths) - min(mean_depths) < TIE:
         return DepthPlace(mean_depths[0])
     return place
@@ -147,14 +147,8 @@ def _place_of(value: MeasuredValue, depths: Depths, steps: Sequence[float]) -> D
     if not steps:
         front_depth = depths[value.front.network][value.front.layer]
         return DepthPlace(front_depth, value.front.layer)
-    depth = _mean_depth(value, depths)
+    depth = mean_depth(value, depths)
     return DepthPlace(min(steps, key=lambda step: abs(step - depth)))
-
-
-def _mean_depth(value: MeasuredValue, depths: Depths) -> float:
-    """Return the mean of the relative depths of both layers."""
-    front_depth = depths[value.front.network][value.front.layer]
-    return (front_depth + depths[value.end.network][value.end.layer]) / 2
 
 
 def groups_without_curves(

@@ -47,16 +47,11 @@ FAR = 5  # how often `linear_up_to` a value is far beyond it
 LINEAR_PART = 0.8  # of a partly logarithmic axis from 0, in factors of 10
 MARGIN = 0.3  # beside the first and the last layer, in steps of layers
 ROOM = 0.04  # beside the ends of an axis of numbers, as a share of it: no marker lies on the frame
-WIDE_ROOM = 0.12  # beside the ends of a horizontal axis of numbers, where bars lie side by side
+WIDE_ROOM = 0.12  # beside the ends of a horizontal axis of depths
 STRONG: dict[str, Any] = {"linewidth": 1.5}
 PALE: dict[str, Any] = {"linewidth": 0.7, "markersize": 2.2, "alpha": 0.65}
 MARK: dict[str, Any] = {"color": "0.35", "linewidth": 1.0}  # a line across a panel
-BAR = 0.8  # width of a bar, in points
-BETWEEN_BARS = 2.2  # in points
-ON_BARS = (
-    "Bars: from the lowest to the highest pair of networks, as some groups have fewer than four networks; lines stand "
-    "side by side, and some bars are smaller than their markers"
-)
+OPEN_MARKERS = "open markers: means of fewer than four networks, which have no interval"
 STYLES_OF_MARKS = ("--", ":", "-.")
 
 
@@ -69,14 +64,7 @@ class Point(NamedTuple):
     value: float
     low: float = math.nan  # of its interval
     high: float = math.nan
-    lowest: float = math.nan  # of the single values that it is the mean of
-    highest: float = math.nan
-
-    def drawn(self, *, bars: bool) -> tuple[float, float, float]:
-        """Return the value and the ends of its bar if there are bars, or else of its band."""
-        if bars and not math.isnan(self.lowest):
-            return self.value, self.lowest, self.highest
-        return self.value, self.low, self.high
+    is_of_few: bool = False  # a mean of too few networks for an interval
 
 
 # By rank, by layer or by another number; NaN leaves a gap
@@ -92,6 +80,7 @@ class CurvePanel(NamedTuple):
     y_range: tuple[float, float] = SHARE
     title: str = ""
     heading: str = ""  # of this panel and of neighbours with an equal one, above their titles
+    content: str = ""  # for the caption; "": the heading or the title, with the quantity
     marks: Mapping[str, float] = MappingProxyType({})  # lines across the panel, by label
     pale: Collection[str] = ()  # labels of lines that step back
     has_own_scale: bool = False  # its numbers compare with those of no other panel
@@ -116,10 +105,9 @@ def curves(
 ) -> None:
     """Draw panels of curves with one legend.
 
-    Intervals are bands. If a mean has no interval, bars from the lowest to the highest of their values
-    stand for those of all means, see `has_bars`. Panels of one quantity have one vertical axis. Lines
-    across panels are labelled beside them, or in the legend for a single panel and for several
-    quantities.
+    Intervals are bands. Means of too few networks for an interval have open markers. Panels of one
+    quantity have one vertical axis. Lines across panels are labelled beside them, or in the legend for
+    a single panel and for several quantities.
 
     Args:
         layers: the layers in the order of the axis; empty: the curves are over numbers.
@@ -151,17 +139,10 @@ def curves(
         room = (OF_PANELS if are_alike else OF_UNLIKE) * figure.get_figwidth() / sum(widths)
         for (line, column), panel in zip(places, panels, strict=True):
             axes = grid[line, column]
-            _draw_panel(
-                axes,
-                panel,
-                looks,
-                layers_of_place[line, column],
-                has_pale=bool(pale),
-                bars=has_bars(panels),
-            )
+            _draw_panel(axes, panel, looks, layers_of_place[line, column], has_pale=bool(pale))
             for label, value in panel.marks.items():
                 axes.axhline(value, zorder=1, **looks_of_marks[label])
-            _set_range(axes, _on_scale_of(panel, panels), bars=has_bars(panels))
+            _set_range(axes, _on_scale_of(panel, panels))
             if are_labelled and (line, column + 1) not in places:
                 _label_marks(axes, panel, is_last=column == n_columns - 1)
         _write_titles(grid, panels, places, letters, [room * width for width in widths])
@@ -271,61 +252,37 @@ def _draw_panel(
     layers: Sequence[str],
     *,
     has_pale: bool,
-    bars: bool,
 ) -> None:
     """Draw the curves of a panel; pale lines lie below.
 
     Args:
         has_pale: a panel of the figure may have pale lines, so that all others are strong.
-        bars: means have bars in place of bands.
     """
     in_order = sorted(panel.curves, key=lambda label: label not in panel.pale)
-    for number, label in enumerate(in_order):
+    for label in in_order:
         look = dict(looks[label])
         if has_pale:
             look |= PALE if label in panel.pale else STRONG
-        aside = BETWEEN_BARS * (number - (len(in_order) - 1) / 2)
-        _draw(axes, panel.curves[label], look, layers, aside=aside if bars else None)
+        _draw(axes, panel.curves[label], look, layers)
     axes.grid()
 
 
-def _draw(
-    axes: "Axes",
-    curve: Curve,
-    look: Mapping[str, Any],
-    layers: Sequence[str],
-    *,
-    aside: float | None,
-) -> None:
-    """Draw a curve with the band of its intervals, or with bars over its single values.
-
-    Args:
-        aside: points that the curve is moved to the right by, so that bars of several curves lie side
-            by side; None: no bars.
-    """
-    from matplotlib.transforms import ScaledTranslation
-
+def _draw(axes: "Axes", curve: Curve, look: Mapping[str, Any], layers: Sequence[str]) -> None:
+    """Draw a curve with the band of its intervals, or with open markers."""
     points = {x: _point(value) for x, value in curve.items()}
     if layers:
         points = {layers.index(x): point for x, point in points.items()}
     xs = sorted(points)
-    values, low, high, lowest, highest = zip(*(points[x] for x in xs), strict=True)
+    values, low, high, _ = zip(*(points[x] for x in xs), strict=True)
     (line,) = axes.plot(xs, values, **look)
-    colour = line.get_color()
-    if aside is None or all(map(math.isnan, lowest)):
-        axes.fill_between(xs, low, high, color=colour, alpha=0.15, linewidth=0)
-    else:
-        place = axes.transData + ScaledTranslation(aside / 72, 0, axes.figure.dpi_scale_trans)
-        line.set_transform(place)
-        axes.vlines(xs, lowest, highest, color=colour, alpha=0.7, linewidth=BAR, transform=place)
+    axes.fill_between(xs, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+    if _is_open(curve):
+        line.set_markerfacecolor("white")
 
 
-def has_bars(panels: Iterable[CurvePanel]) -> bool:
-    """Return whether means of a page have bars over their single values in place of bands: a mean has
-    no interval, and one page has one kind."""
-    return any(
-        math.isnan(point.low) and not math.isnan(point.lowest) for point in points_of(panels)
-    )
+def _is_open(curve: Curve) -> bool:
+    """Return whether all points of a curve are means of too few networks for an interval."""
+    return all(_point(value).is_of_few for value in curve.values())
 
 
 def _looks_of_marks(panels: Sequence[CurvePanel]) -> dict[str, dict[str, Any]]:
@@ -451,6 +408,9 @@ def _handles(
 
     labels = set(lines_of(panels)).union(*(panel.marks for panel in panels))
     handles = {label: Line2D([], [], **look) for label, look in looks.items() if label in labels}
+    for label in lines_of(panels):
+        if all(_is_open(panel.curves[label]) for panel in panels if label in panel.curves):
+            handles[label].set_markerfacecolor("white")
     if any(panel.pale for panel in panels):
         handles[strong] = Line2D([], [], color="black", **STRONG)
         handles[pale] = Line2D(
@@ -468,7 +428,9 @@ def _on_panels(panels: Sequence[CurvePanel], letters: Mapping[int, str]) -> str:
         return ""
     parts = []
     for heading, numbers in grouped(range(len(panels)), lambda n: panels[n].heading).items():
-        contents = grouped(numbers, lambda n: panels[n].title or panels[n].y_label)
+        contents = grouped(
+            numbers, lambda n: panels[n].content or panels[n].title or panels[n].y_label
+        )
         if heading and len({panels[number].y_label for number in numbers}) == 1:
             contents = {heading: numbers}
         elif heading:
@@ -497,11 +459,11 @@ def _on_scale_of(panel: CurvePanel, panels: Sequence[CurvePanel]) -> list[CurveP
     return [other for other in panels if other.y_label == panel.y_label]
 
 
-def _set_range(axes: "Axes", panels: Sequence[CurvePanel], *, bars: bool) -> None:
+def _set_range(axes: "Axes", panels: Sequence[CurvePanel]) -> None:
     """Set the vertical axis to the range of panels, extended to all drawn points and marks."""
     numbers = list(panels[0].y_range)
     for point in points_of(panels):
-        numbers += point.drawn(bars=bars)
+        numbers += (point.value, point.low, point.high)
     numbers += itertools.chain(*(panel.marks.values() for panel in panels))
     drawn = list(filter(math.isfinite, numbers))
     if not drawn:

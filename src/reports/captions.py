@@ -158,7 +158,7 @@ def _on_matched(rows: Sequence[Experiment]) -> str:
     ends = dict.fromkeys(f"{count:,}" for count in (counts[0], counts[-1]))
     text = f"Closed forms are fitted to {' to '.join(ends)} training images"
     if any(row.n_pinv_init_samples == "auto" for row in matched):
-        text += " (as many as settle a fit)"
+        text += " (chosen for each pair of layers)"
     return f"{text}."
 
 
@@ -189,9 +189,7 @@ def on_convergence(runs: Iterable[StitchingRun]) -> str:
             texts.append(f"{n:,} of {len(of_method):,} stitches by {method}")
     if not texts:
         return ""
-    return (
-        f"Trainings that had not converged: {', '.join(texts)} (undecided where accuracy is lost)."
-    )
+    return f"Trainings that had not converged: {', '.join(texts)}."
 
 
 def describe_method(rows: Sequence[Experiment]) -> str:

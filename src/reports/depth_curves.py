@@ -11,12 +11,11 @@ from src.collected.groups import Names
 from src.collected.over_depth import CLASS_CONTROLS, OF_MEASURES
 from src.ground.console import listed, note
 from src.ground.curves import (
-    ON_BARS,
+    OPEN_MARKERS,
     SHARE,
     CurvePanel,
     Point,
     curves,
-    has_bars,
     is_logarithmic,
     lines_of,
     points_of,
@@ -154,6 +153,7 @@ def _panels(rows: Sequence[DepthRow]) -> list[CurvePanel]:
             f"{quantity}{IN_POINTS}" if quantity == PENALTY else quantity,
             RANGES[quantity],
             heading=title,
+            content=_content(quantity, points[title, quantity]) if not has_groups else "",
             marks=MARKS.get(quantity, {}),
             has_own_scale=quantity == OF_MEASURES[-1],
             linear_up_to=POINTS if quantity == PENALTY else math.inf,
@@ -165,10 +165,15 @@ def _panels(rows: Sequence[DepthRow]) -> list[CurvePanel]:
 def _point(row: DepthRow, unit: float) -> Point:
     """Return the point of a row in a unit; penalties are in points of accuracy."""
     low, high = np.clip((row.low, row.high), *POSSIBLE[row.quantity])
-    numbers = (row.value, float(low), float(high), row.lowest, row.highest)
     if row.quantity == PENALTY:
         unit = 0.01
-    return Point(*(number / unit for number in numbers))
+    is_of_few = math.isnan(row.low)
+    return Point(row.value / unit, float(low) / unit, float(high) / unit, is_of_few)
+
+
+def _content(quantity: str, lines: Iterable[str]) -> str:
+    """Return the content of a panel for the caption: of measures, with their names."""
+    return f"{quantity} ({listed(lines)})" if quantity in OF_MEASURES.values() else ""
 
 
 def _title_of_line(row: DepthRow) -> str:
@@ -243,9 +248,10 @@ def _on_measures(names: Iterable[str]) -> str:
 
 
 def _on_points(page: Sequence[CurvePanel]) -> str:
-    """Return the sentence of the caption on bands or bars; "" where there are none."""
-    if has_bars(page):
-        return f"{ON_BARS}."
-    if all(math.isnan(point.low) for point in points_of(page)):
-        return ""
-    return "Bands: intervals of 95 percent over networks (jackknife and Student's t)."
+    """Return the sentence of the caption on bands and open markers."""
+    kinds = []
+    if any(not math.isnan(point.low) for point in points_of(page)):
+        kinds.append("bands: intervals of 95 percent over networks (jackknife and Student's t)")
+    if any(point.is_of_few for point in points_of(page)):
+        kinds.append(OPEN_MARKERS)
+    return f"{capitalised('; '.join(kinds))}." if kinds else ""

@@ -21,7 +21,7 @@ SHARE_TITLE = "share of similar pairs"
 IN_FIGURE = ("penalty", "identification")  # beside the verdicts
 TESTED = (*VERDICTS, *IN_FIGURE)  # the caption has the p-values
 LEVEL = 0.05  # of the p-values in captions
-MAX_ANSWERS = 3  # that the caption has
+MAX_ANSWERS = 6  # that the caption has
 
 
 def title_of(quantity: str) -> str:
@@ -103,7 +103,8 @@ def _on_tests(tests: Sequence[GroupTestRow]) -> str:
     reached = [_answer(test, has_methods=has_methods) for test in asked if test.p_value <= LEVEL]
     found = f"none reaches p ≤ {LEVEL:g}"
     if reached:
-        found = f"these reach p ≤ {LEVEL:g}, as one in twenty does by chance: {'; '.join(reached[:MAX_ANSWERS])}"
+        answers = "; ".join(reached[:MAX_ANSWERS])
+        found = f"{len(reached)} reach p ≤ {LEVEL:g}, as one in twenty does by chance: {answers}"
     if len(reached) > MAX_ANSWERS:
         found += f"; {len(reached) - MAX_ANSWERS} more in the CSV of tests"
     return (

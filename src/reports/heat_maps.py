@@ -44,7 +44,8 @@ SMALL_CELL = 1.25  # width and height of a cell without a number, at least
 LARGE_CELL = 3.7  # as high as wide, at most
 NUMBER_CELL = 1.8  # with a number, at least
 GAP = 0.65  # between panels
-AXIS_LABEL = 2.3  # beside the names of rows
+AXIS_LABEL = 3.2  # beside the names of rows
+FEWEST_COLUMNS = 3  # of cells, that a panel has the width of at least: its title needs it
 BESIDE_BAR = 3.3  # between a bar and its title: its numbers
 IN_TABLE = 6.0  # bars of colours on the right of a table, and the titles of its lines
 AROUND = 12.0  # titles, names of columns and the legend, above and below the panels
@@ -195,7 +196,7 @@ def _width_of_cell(lines: Iterable[Sequence[Panel]], room: float, *, is_table: b
                     width += AXIS_LABEL
             rows_on_left = panel.matrix.rows
             names[column] = max(names.get(column, 0), width)
-            n_cells[column] = max(n_cells.get(column, 0), _n_columns(panel))
+            n_cells[column] = max(n_cells.get(column, FEWEST_COLUMNS), _n_columns(panel))
     beside = sum(names.values()) + GAP * len(names)
     return (room - beside) / sum(n_cells.values())
 

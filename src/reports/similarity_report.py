@@ -28,9 +28,10 @@ from src.values import (
 )
 
 ON_MEASURES = {  # sentences of captions, by measure
-    "pwcca": "PWCCA distance: 1 minus the mean of canonical correlations, weighted by what they hold of the first "
-    "network's layer; the weights also count its directions without a partner in the second.",
-    "pwcca_morcos": "PWCCA distance (Morcos): with weights of the directions with a partner only.",
+    "pwcca": "PWCCA distance (Morcos et al. 2018, in the form of Balogh and Jelasity 2025): 1 minus the mean of "
+    "canonical correlations, weighted by what they hold of the first network's layer; the weights also count its "
+    "directions without a partner in the second.",
+    "pwcca_morcos": "PWCCA distance (Morcos), as published: with weights of the directions with a partner only.",
 }
 # In captions, by the name of a pool in an alignment
 AVERAGED_OVER = {"average pool": "positions", "token mean": "tokens"}

@@ -172,9 +172,6 @@ def draw(
             [run.row for run in of_page], names=names, remark=on_convergence(of_page)
         )
 
-    def caption_of_maps(rows: Sequence[VerdictRow]) -> str:
-        return joined(caption_of(rows), _on_undecided(rows), _on_worse_fronts(rows, limits))
-
     if comparison is not None and comparison.groups:
         draw_groups(
             path.with_name(f"{path.stem}_groups.png"),
@@ -186,7 +183,7 @@ def draw(
         )
     sections = list(chain.from_iterable(map(by_groups, parts)))
     if len(rows) > 1:
-        _draw_maps(path, rows, sections, limits, title=title, caption_of=caption_of_maps)
+        _draw_maps(path, rows, sections, limits, title=title, caption_of=caption_of)
     draw_way(
         path.with_name(f"{path.stem}_way.png"),
         {name: section.rows for name, section in titled_in_figures(sections).items()},
@@ -241,13 +238,24 @@ def _draw_maps(
         further_maps[row_title] = _heat_maps(section, further, limits)
     labels = labels_of({name: section.rows for name, section in titled.items()})
 
-    def caption_of_page(titles: Collection[str]) -> str:
-        return caption_of(list(chain.from_iterable(titled[title].rows for title in titles)))
+    def rows_of(titles: Collection[str]) -> list[VerdictRow]:
+        return list(chain.from_iterable(titled[title].rows for title in titles))
 
-    maps(path.with_suffix(".png"), main_maps, labels=labels, title=title, caption=caption_of_page)
+    def caption_of_verdicts(titles: Collection[str]) -> str:
+        rows = rows_of(titles)
+        return joined(caption_of(rows), _on_undecided(rows), _on_worse_fronts(rows, limits))
+
+    drawn = path.with_suffix(".png")
+    maps(drawn, main_maps, labels=labels, title=title, caption=caption_of_verdicts)
     if further:
         drawn = path.with_name(f"{path.stem}_numbers.png")
-        maps(drawn, further_maps, labels=labels, title=title, caption=caption_of_page)
+        maps(
+            drawn,
+            further_maps,
+            labels=labels,
+            title=title,
+            caption=lambda titles: caption_of(rows_of(titles)),
+        )
 
 
 def _heat_maps(

@@ -10,16 +10,16 @@ from typing import NamedTuple
 from src.collected.network_means import mean_over_pairs
 from src.ground.console import layer_in_words
 from src.ground.curves import (
-    ON_BARS,
+    OPEN_MARKERS,
     Curve,
     CurvePanel,
     Point,
     curves,
-    has_bars,
     lines_of,
     points_of,
 )
 from src.ground.figure_files import page_of
+from src.ground.figures import capitalised
 from src.ground.grouping import grouped
 from src.tables.matrices import known
 from src.tables.verdict_rows import VerdictRow
@@ -125,17 +125,15 @@ def _definitions(limits: Limits) -> str:
 
 
 def _on_intervals(page: Sequence[CurvePanel], *, has_means: bool) -> str:
-    """Return the sentence of the caption on bands and bars; "" where lines have none."""
+    """Return the sentence of the caption on bands and markers; "" where lines have none."""
     units = "networks" if has_means else "images"
-    if has_bars(page):
-        text = ON_BARS
-    elif any(not math.isnan(point.low) for point in points_of(page)):
-        text = f"Bands: intervals of 95 percent over {units} ({INTERVALS[units]})"
-    else:
-        return ""
-    if any(panel.pale for panel in page):
-        text += "; of strong lines only"
-    return f" {text}."
+    kinds = []
+    if any(not math.isnan(point.low) for point in points_of(page)):
+        of_strong = " of strong lines" if any(panel.pale for panel in page) else ""
+        kinds.append(f"bands{of_strong}: intervals of 95 percent over {units} ({INTERVALS[units]})")
+    if any(point.is_of_few for point in points_of(page)):
+        kinds.append(OPEN_MARKERS)
+    return f" {capitalised('; '.join(kinds))}." if kinds else ""
 
 
 def _pages(titled_panels: Sequence[TitledPanels]) -> list[list[TitledPanels]]:
@@ -219,7 +217,7 @@ def _mean(rows: Sequence[VerdictRow]) -> dict[str, Point]:
 def _mean_point(values: Mapping[tuple[str, str], float]) -> Point:
     """Return the mean of values by pair of networks."""
     mean = mean_over_pairs(values)
-    return Point(mean.value, mean.low, mean.high, min(values.values()), max(values.values()))
+    return Point(mean.value, mean.low, mean.high, is_of_few=math.isnan(mean.low))
 
 
 def _layers_of(rows: Sequence[VerdictRow]) -> list[str]:

@@ -161,7 +161,7 @@ QUANTITIES = {
         "Cohen's κ of the predictions of stitched and end network (0: chance, 1: equal) among images "
         "of one label and one prediction of the front network",
         note="chance: 0",
-        scale=(0, 0.5),
+        scale=(0, 0.8),
         possible=(-1, 1),
         shown_in=(IN_VERDICT, IN_TRUTH),
     ),
@@ -280,7 +280,7 @@ QUANTITIES = {
         "density ratio",
         VALIDITY,
         "density (Naeem et al. 2020, k = 5) of the stitch divided by the end network's own density: "
-        "below 1 off the manifold, above 1 collapsed",
+        "below 1 farther from the training images, above 1 closer",
         scale=(0, 2),
         possible=(0, math.inf),
         is_two_sided=True,
@@ -291,7 +291,7 @@ QUANTITIES = {
         "recall ratio",
         VALIDITY,
         "recall (Kynkäänniemi et al. 2019, k = 5) of the stitch divided by the end network's own "
-        "recall: below 1 collapsed",
+        "recall: below 1 fewer training images are covered",
         scale=(0, 1),
         possible=(0, math.inf),
         shown_in=(IN_CURVES, IN_TRUTH),
