@@ -312,8 +312,8 @@ def report(folder: Path) -> Path:
         f"**{answer(verdicts)}**",
         f"![Accuracy, identification and verdict of all pairs of layers, by two methods]({PICTURE})",
         f"*Figure 1. The paper's two methods, {' and '.join(PAPER)}. Rows are front layers, columns "
-        "are end layers, and frames mark layers of one name. An AUROC near 1 says that a detector tells "
-        "the stitched activations from the end network's own: it has never seen such activations.*",
+        "are end layers, and frames mark layers of one name. Identification is the share of the images "
+        "that are recognised, at the layer where it is smallest.*",
         "## Where is the image lost?",
         backwards(verdicts),
         f"![Share of identified images from the end layer to the output]({WAY})",
@@ -376,7 +376,9 @@ def backwards(rows: Sequence[Row]) -> str:
     last, first = stitches[0]["front_layer"], stitches[0]["end_layer"]
     lines = [
         f"Backwards through the network, from `{last}` to `{first}`, a stitch should fail. By "
-        "chance, 10% of the images are classified correctly, and 50% are identified. Of the stitches,",
+        "chance, 10% of the images are classified correctly, and 50% are identified. A detector may "
+        "tell stitched activations from the end network's own: at an AUROC of 1 always, of ½ never. Below "
+        "½ it takes them for more typical, as activations of little variance are. Of the stitches,",
         "",
     ]
     for row in stitches:
@@ -384,7 +386,7 @@ def backwards(rows: Sequence[Row]) -> str:
         identification = float(row["identification"])
         lines.append(
             f"* {row['method']} classifies {accuracy:.1%} correctly, and identifies "
-            f"{identification:.1%};"
+            f"{identification:.1%} (AUROC {float(row['auroc_mahalanobis']):.2f});"
         )
     return "\n".join(lines).removesuffix(";") + "."
 

@@ -213,7 +213,8 @@ def _draw_maps(
 ) -> None:
     """Draw the maps: a column of panels a section, a line a quantity.
 
-    The main figure ends with the verdicts. The further quantities have a figure for themselves.
+    The main figure has what the verdicts rest on, and ends with them. The further quantities have a
+    figure for themselves.
     """
     has_summary = any(section.is_summary for section in sections)
     main_quantities = IN_FIGURE if has_summary else IN_MAIN_FIGURE
@@ -228,14 +229,14 @@ def _draw_maps(
     further_maps: dict[str, dict[str, Panel]] = {}
     titled = titled_in_figures(sections)
     for row_title, section in titled.items():
-        first, *further_quantities = main_quantities
         main_maps[row_title] = {
-            **_heat_maps(section, [first], limits, end_accuracy=end_accuracy),
-            **_auroc_map(section, detector, limits),
-            **_heat_maps(section, further_quantities, limits),
+            **_heat_maps(section, main_quantities, limits, end_accuracy=end_accuracy),
             **_verdicts(section, limits),
         }
-        further_maps[row_title] = _heat_maps(section, further, limits)
+        further_maps[row_title] = {
+            **_heat_maps(section, further, limits),
+            **_auroc_map(section, detector, limits),
+        }
     labels = labels_of({name: section.rows for name, section in titled.items()})
 
     def rows_of(titles: Collection[str]) -> list[VerdictRow]:
@@ -247,7 +248,7 @@ def _draw_maps(
 
     drawn = path.with_suffix(".png")
     maps(drawn, main_maps, labels=labels, title=title, caption=caption_of_verdicts)
-    if further:
+    if any(further_maps.values()):
         drawn = path.with_name(f"{path.stem}_numbers.png")
         maps(
             drawn,
