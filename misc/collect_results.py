@@ -148,7 +148,7 @@ def measured_in(args):
 
 
 def draw_curves(args) -> None:
-    from src.collected.over_depth import depth_rows, groups_without_curves
+    from src.collected.over_depth import corresponding_runs, depth_rows, groups_without_curves
     from src.ground.console import listed, note
     from src.ground.errors import UserError
     from src.reports.depth_curves import write_depth
@@ -164,11 +164,11 @@ def draw_curves(args) -> None:
     without_curves = groups_without_curves(*measured)
     if without_curves:
         note(f"no curves, as no layers correspond: {listed(without_curves)}")
-    runs, _, names, _ = measured
+    runs, _, names, correspondence = measured
     write_depth(
         table,
         rows,
-        runs=runs,
+        runs=corresponding_runs(runs, names, correspondence),
         names=names,
         title=args.title,
         quantities=args.quantities,

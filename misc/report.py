@@ -215,17 +215,22 @@ def write_similarities(folder: Path, similarities) -> None:
 
 def write_matches(folder: Path, measured, matches) -> None:
     """Write the table of best matches, and for several pairs of networks the curves over depth."""
-    from src.collected.over_depth import depth_rows
+    from src.collected.over_depth import corresponding_runs, depth_rows
     from src.ground.console import silenced
     from src.reports import depth_curves, match_report
 
     if matches:
         match_report.write_files(folder / "best_matches.csv", matches)
-    runs, _, names, _ = measured
+    runs, _, names, correspondence = measured
     rows = depth_rows(*measured)
     if rows and len(names) > 2:
         with silenced():
-            depth_curves.write_depth(folder / "curves.csv", rows, runs=runs, names=names)
+            depth_curves.write_depth(
+                folder / "curves.csv",
+                rows,
+                runs=corresponding_runs(runs, names, correspondence),
+                names=names,
+            )
 
 
 def main(argv=None) -> int:

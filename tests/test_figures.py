@@ -803,9 +803,9 @@ def test_scales_show_what_a_number_is_judged_by(tmp_path, drawn_figures):
     points = [text.get_text() for text in panels_of(figure)[0].texts]
     assert points == ["−1.0", "60.0"]
     assert identification.norm(0.75) == 0.5 and identification.get_clim() == (0.5, 1)
-    assert kappa.get_clim() == (0, 0.8)
+    assert kappa.get_clim() == (0, 0.6)
     ticks = [[text.get_text() for text in bar.get_xticklabels()] for bar in bars_of(figure)]
-    assert ticks == [["0", "2", "10"], ["0.5", "0.75", "1"], ["0", "0.4", "0.8"]]
+    assert ticks == [["0", "2", "10"], ["0.5", "0.75", "1"], ["0", "0.3", "0.6"]]
     marks = [len(bar.lines) for bar in bars_of(figure)]
     assert marks == [1, 1, 0]
 

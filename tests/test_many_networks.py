@@ -171,7 +171,7 @@ def test_groups_are_compared_by_permuting_networks(folder, drawn_figures):
     assert says(caption_of(figure), "smallest possible p 0.05", "none reaches p ≤ 0.05")
     assert says(caption_of(figure), "2 pairs of layers")
     of_maps = caption_of(drawn_figures["v.png"])
-    assert says(of_maps, "Undecided: 30 of 120 stitches, 30 as the penalty may")
+    assert says(of_maps, "Undecided: 30 of 120 stitches (30 by an uncertain penalty)")
     fewer = [name for name in folders() if "n2" not in name]  # 10 ways to label three of five
     run(SCRIPT, *fewer, "--networks", "list.csv", "-o", "v.csv", cwd=folder)
     caption = caption_of(drawn_figures["v_groups.png"])
@@ -288,7 +288,11 @@ def test_captions_of_groups_have_the_tests_that_reach_the_level(tmp_path, drawn_
     path = tmp_path / "g.png"
     draw_groups(path, groups, tests, Limits(), title="", caption="C.")
     caption = caption_of(drawn_figures["g.png"])
-    assert says(caption, "Of 2 permutation tests", "by chance: penalty, a → a below a → b (0.01).")
+    assert says(
+        caption,
+        "Of 2 permutation tests",
+        "1 reach p ≤ 0.05 (0.1 by chance alone): penalty, a → a below a → b (0.01).",
+    )
     assert "identification, a" not in caption
     many = [answer._replace(method=method) for method in ("dm", "tlm") for _ in range(5)]
     draw_groups(path, groups, many, Limits(), title="", caption="C.")

@@ -638,7 +638,7 @@ def test_a_page_of_the_way_has_one_method_where_all_do_not_fit(tmp_path, drawn_f
 
 
 def test_the_way_of_pairs_of_groups_has_means_over_their_pairs(tmp_path, drawn_figures):
-    """Lines that lose accuracy are pale, without bands and open markers."""
+    """Lines that lose accuracy are pale; markers of few networks are open."""
     write_run(tmp_path, "1", n_right=945)
     write_run(tmp_path, "2", n_right=700, front_layer="lossy")
     write_evaluation(tmp_path, {"1": 0.5, "2": 0.5})
@@ -663,7 +663,7 @@ def test_the_way_of_pairs_of_groups_has_means_over_their_pairs(tmp_path, drawn_f
     pale, strong, *_ = panels[0].lines
     assert list(strong.get_ydata()) == pytest.approx([0.7, 0.7])
     assert pale.get_linewidth() < strong.get_linewidth()
-    assert strong.get_markerfacecolor() == "white" != pale.get_markerfacecolor()
+    assert strong.get_markerfacecolor() == pale.get_markerfacecolor() == "white"
 
 
 def test_a_verdict_replaces_the_figures_of_the_verdict_before(tmp_path):

@@ -184,10 +184,22 @@ def _of_stitches(
     """Yield the quantities of stitches of corresponding layers of two networks."""
     apart_from = (*NETWORKS, "seed", "class_control")
     methods = method_names([run.row for run in runs], apart_from=apart_from)
-    for run, method in zip(runs, methods, strict=True):
+    method_of = dict(zip(map(id, runs), methods, strict=True))
+    for run in corresponding_runs(runs, names, correspondence):
         networks = named_pair(run.row, names)
-        if networks[0] != networks[1] and correspondence.holds(run.row.pair, networks):
-            yield from quantities_of(run, method, networks, shown_in(IN_CURVES))
+        yield from quantities_of(run, method_of[id(run)], networks, shown_in(IN_CURVES))
+
+
+def corresponding_runs(
+    runs: Iterable[StitchingRun], names: Names, correspondence: Correspondence
+) -> list[StitchingRun]:
+    """Return the runs of corresponding layers of two networks."""
+    kept = []
+    for run in runs:
+        front, end = named_pair(run.row, names)
+        if front != end and correspondence.holds(run.row.pair, (front, end)):
+            kept.append(run)
+    return kept
 
 
 def _of_similarities(

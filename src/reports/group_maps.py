@@ -104,7 +104,8 @@ def _on_tests(tests: Sequence[GroupTestRow]) -> str:
     found = f"none reaches p ≤ {LEVEL:g}"
     if reached:
         answers = "; ".join(reached[:MAX_ANSWERS])
-        found = f"{len(reached)} reach p ≤ {LEVEL:g}, as one in twenty does by chance: {answers}"
+        by_chance = f"{LEVEL * len(asked):.2g} by chance alone"
+        found = f"{len(reached)} reach p ≤ {LEVEL:g} ({by_chance}): {answers}"
     if len(reached) > MAX_ANSWERS:
         found += f"; {len(reached) - MAX_ANSWERS} more in the CSV of tests"
     return (

@@ -46,7 +46,7 @@ NUMBER_CELL = 1.8  # with a number, at least
 GAP = 0.65  # between panels
 AXIS_LABEL = 3.2  # beside the names of rows
 FEWEST_COLUMNS = 3  # of cells, that a panel has the width of at least: its title needs it
-BESIDE_BAR = 3.3  # between a bar and its title: its numbers
+BESIDE_BAR = 3.3  # between a bar and its title: the widest numbers that a bar can have
 IN_TABLE = 6.0  # bars of colours on the right of a table, and the titles of its lines
 AROUND = 12.0  # titles, names of columns and the legend, above and below the panels
 
@@ -135,12 +135,12 @@ def layout_of(experiments: Panels) -> Layout:
     room = width / font_size()
     if is_table:
         room -= IN_TABLE
-    is_wide = _width_of_cell([in_line], room, is_table=is_table) < readable
+    is_wide = _width_of_cell([in_line], room) < readable
     if is_wide:
         room += width / font_size()
 
     def cell(sizes: Sequence[int]) -> float:
-        return _width_of_cell(_split(in_line, sizes), room, is_table=is_table)
+        return _width_of_cell(_split(in_line, sizes), room)
 
     of_headings = _sizes_of_headings(titles)
     divisions = _divisions(of_headings)
@@ -182,7 +182,7 @@ def _split(items: Sequence[Item], sizes: Iterable[int]) -> list[Sequence[Item]]:
     return [items[first:end] for first, end in zip([0, *ends], ends, strict=False)]
 
 
-def _width_of_cell(lines: Iterable[Sequence[Panel]], room: float, *, is_table: bool) -> float:
+def _width_of_cell(lines: Iterable[Sequence[Panel]], room: float) -> float:
     """Return the width of the cells of panels that stand in lines of a width, in sizes of the font."""
     n_cells: dict[int, int] = {}  # of each column of panels
     names: dict[int, float] = {}
@@ -191,9 +191,7 @@ def _width_of_cell(lines: Iterable[Sequence[Panel]], room: float, *, is_table: b
         for column, panel in enumerate(line):
             width = 0.0
             if panel.matrix.rows != rows_on_left:
-                width = CHARACTER * max(map(len, panel.matrix.row_titles))
-                if column == 0 or not is_table:
-                    width += AXIS_LABEL
+                width = CHARACTER * max(map(len, panel.matrix.row_titles)) + AXIS_LABEL
             rows_on_left = panel.matrix.rows
             names[column] = max(names.get(column, 0), width)
             n_cells[column] = max(n_cells.get(column, FEWEST_COLUMNS), _n_columns(panel))
@@ -405,7 +403,7 @@ def _draw_names(
     neighbour = page.get((line, column - 1))
     if neighbour and neighbour.panel.matrix.rows == matrix.rows:
         axes.tick_params(labelleft=False)
-    elif column == 0 or not layout.is_table:
+    else:
         axes.set_ylabel(wrap(labels.rows, height))
     below = page.get((line + 1, column))
     if below and below.panel.matrix.columns == matrix.columns:
@@ -492,6 +490,7 @@ def _explain_line(
         _bar(figure, grid, heat_maps, places, shape)
         for places in grouped(sorted(heat_maps), lambda place: heat_maps[place].look).values()
     ]
+    title = wrap(page[of_line[0]].label, height)
     if not bars:
         from matplotlib.cm import ScalarMappable
 
@@ -501,8 +500,9 @@ def _explain_line(
         invisible.set_ticks([])
         for part in (invisible.outline, *invisible.ax.collections):
             part.set_visible(False)
-        bars = [invisible]
-    _title_bar(bars[-1], wrap(page[of_line[0]].label, height))
+        _title_bar(invisible, title, beside=0)
+    else:
+        _title_bar(bars[-1], title, beside=BESIDE_BAR)
 
 
 def _bar(
@@ -527,13 +527,13 @@ def _bar(
     return bar
 
 
-def _title_bar(bar: "Colorbar", title: str) -> None:
-    """Write a title beside an upright bar, behind the widest numbers that a bar can have."""
+def _title_bar(bar: "Colorbar", title: str, *, beside: float) -> None:
+    """Write a title on the right of an upright bar, at a distance in sizes of the font."""
     from matplotlib.transforms import ScaledTranslation
 
     bar.set_label(title)
-    beside = ScaledTranslation(BESIDE_BAR * font_size(), 0, bar.ax.figure.dpi_scale_trans)
-    bar.ax.yaxis.set_label_coords(1, 0.5, transform=bar.ax.transAxes + beside)
+    aside = ScaledTranslation(beside * font_size(), 0, bar.ax.figure.dpi_scale_trans)
+    bar.ax.yaxis.set_label_coords(1, 0.5, transform=bar.ax.transAxes + aside)
 
 
 def _beyond(numbers: Iterable[float], low: float, high: float) -> str:

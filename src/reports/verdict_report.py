@@ -49,6 +49,11 @@ CONTROLS = {  # and how many of them must be similar
     FRESH_FRONT: ("stitches from networks that were never trained", "none may be"),
     CLASS_CONTROL: ("stitches from the class beside an untrained network", "none may be"),
 }
+REASONS = {  # of undecided pairs, in captions
+    "the penalty may lie on either side of the tolerance": "an uncertain penalty",
+    "images may or may not be identified all the way": "uncertain identification",
+    "the training had not converged": "an unfinished training",
+}
 ROUNDING = 1e-9  # of differences of accuracies
 LOW = 0.5  # the report names end networks with a lower accuracy
 MAX_NAMED = 6  # networks, or pairs of networks, that have a sentence each
@@ -333,8 +338,8 @@ def sentences(
 
 
 def _on_undecided(rows: Sequence[VerdictRow]) -> str:
-    """Return the sentence of captions on undecided stitches, with the reasons if they are by one
-    method; "" where there are none."""
+    """Return the sentence of captions on undecided stitches, with the reasons; "" where there are
+    none."""
     methods = grouped(
         rows, lambda row: ", ".join(filter(None, (row.method, IN_SHORT.get(row.kind))))
     )
@@ -346,12 +351,13 @@ def _on_undecided(rows: Sequence[VerdictRow]) -> str:
             if row.verdict == UNDECIDED
         )
         if reasons:
-            text = f"{reasons.total():,} of {len(of_method):,} stitches"
-            if len(methods) > 1:
-                text += f" by {method}"
-            else:
-                text += "".join(f", {n:,} as {reason}" for reason, n in reasons.most_common())
-            texts.append(text)
+            by_method = f" by {method}" if len(methods) > 1 else ""
+            counted = ", ".join(
+                f"{n:,} by {REASONS.get(reason, reason)}" for reason, n in reasons.most_common()
+            )
+            texts.append(
+                f"{reasons.total():,} of {len(of_method):,} stitches{by_method} ({counted})"
+            )
     return f"Undecided: {', '.join(texts)}." if texts else ""
 
 

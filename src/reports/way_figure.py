@@ -185,7 +185,10 @@ def _panels(heading: str, rows: Sequence[VerdictRow], limits: Limits) -> list[Cu
         curve: Curve = points
         if penalty > limits.tolerance:
             pale.setdefault(title, []).append(label)
-            curve = {layer: point.value for layer, point in points.items()}
+            curve = {
+                layer: Point(point.value, is_of_few=point.is_of_few)
+                for layer, point in points.items()
+            }
         curves_of_panel.setdefault(title, {})[label] = curve
     return [
         CurvePanel(

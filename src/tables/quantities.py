@@ -161,7 +161,7 @@ QUANTITIES = {
         "Cohen's κ of the predictions of stitched and end network (0: chance, 1: equal) among images "
         "of one label and one prediction of the front network",
         note="chance: 0",
-        scale=(0, 0.8),
+        scale=(0, 0.6),
         possible=(-1, 1),
         shown_in=(IN_VERDICT, IN_TRUTH),
     ),
