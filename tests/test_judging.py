@@ -170,6 +170,15 @@ def test_pairs_of_one_call_are_tested_together():
     assert judge([]) == []
 
 
+def test_an_interval_beside_the_tolerance_is_not_certain_among_many_pairs():
+    """By itself the pair is not matched; beside nine that may be either it is undecided."""
+    pair, unsure = stitches(884), stitches(905)
+    assert judge([pair])[0].word == NOT_MATCHED
+    verdict = judge([pair, *[unsure] * 9])[0]
+    assert verdict.word == UNDECIDED and verdict.penalty.low > 0.05
+    assert "one side of the tolerance" in verdict.reason and "several pairs" in verdict.reason
+
+
 def test_half_widths_over_images_and_over_networks_add_up():
     n_right = (950, 900, 850)
     shares = [np.array([share]) for share in (0.95, 0.9, 0.85)]

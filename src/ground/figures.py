@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 STYLE_SHEET = Path(__file__).with_name("figures.mplstyle")
 CHARACTER = 0.57  # width of a character of text, in sizes of the font
+LEGEND = 0.98  # of the width of a figure, at most: at other resolutions letters are a little wider
 NO_BREAK = "\u00a0"  # a blank that no line ends at
 
 Place = TypeVar("Place", int, tuple[int, int])  # of a panel in a figure
@@ -280,7 +281,7 @@ def add_legend(figure: "Figure", handles: "Mapping[str, Artist]", **options: Any
         legend = figure.legend(
             handles.values(), labels, loc="outside lower center", ncols=n_columns, **options
         )
-        if n_columns == 1 or legend.get_window_extent().width <= figure.bbox.width:
+        if n_columns == 1 or legend.get_window_extent().width <= LEGEND * figure.bbox.width:
             break
         legend.remove()
 

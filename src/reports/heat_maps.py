@@ -347,7 +347,7 @@ def _draw(
             if letters:
                 letter_panel(axes, letters[place])
         _explain_colours(figure, grid, page, layout, expected)
-        add_legend(figure, _handles(page, labels), handlelength=1.4, columnspacing=1)
+        add_legend(figure, _handles(page, labels), handlelength=1.3, columnspacing=0.8)
         cast("LayoutEngine", figure.get_layout_engine()).execute(figure)  # titles need the widths
         _write_titles(grid, page, figure.get_figwidth() / em)
         fit_height(figure, list(grid[:, 0]), heights)

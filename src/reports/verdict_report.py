@@ -51,6 +51,7 @@ CONTROLS = {  # and how many of them must be similar
 }
 REASONS = {  # of undecided pairs, in captions
     "the penalty may lie on either side of the tolerance": "an uncertain penalty",
+    "the penalty is on one side of the tolerance, but not certainly as one of several pairs": "an uncertain penalty",
     "images may or may not be identified all the way": "uncertain identification",
     "the training had not converged": "an unfinished training",
 }
@@ -345,16 +346,12 @@ def _on_undecided(rows: Sequence[VerdictRow]) -> str:
     )
     texts = []
     for method, of_method in methods.items():
-        reasons = Counter(
-            row.reason.partition(":")[0].removeprefix("accurate, but ")
-            for row in of_method
-            if row.verdict == UNDECIDED
-        )
+        undecided = [row.reason for row in of_method if row.verdict == UNDECIDED]
+        whole = [reason.partition(":")[0].removeprefix("accurate, but ") for reason in undecided]
+        reasons = Counter(REASONS.get(reason, reason) for reason in whole)
         if reasons:
             by_method = f" by {method}" if len(methods) > 1 else ""
-            counted = ", ".join(
-                f"{n:,} by {REASONS.get(reason, reason)}" for reason, n in reasons.most_common()
-            )
+            counted = ", ".join(f"{n:,} by {reason}" for reason, n in reasons.most_common())
             texts.append(
                 f"{reasons.total():,} of {len(of_method):,} stitches{by_method} ({counted})"
             )

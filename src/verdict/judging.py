@@ -283,7 +283,13 @@ def decide(
         if math.isfinite(n_needed):
             reason += f": at least {n_needed} are needed"
         return UNDECIDED, reason
-    return UNDECIDED, f"the penalty may lie on either side of the tolerance: {MORE_IMAGES}"
+    low, high = measured.penalty.interval()[1:]
+    side = "the penalty may lie on either side of the tolerance"
+    if low > limits.tolerance or high < limits.tolerance:
+        side = (
+            "the penalty is on one side of the tolerance, but not certainly as one of several pairs"
+        )
+    return UNDECIDED, f"{side}: {MORE_IMAGES}"
 
 
 def _decide_accurate(measured: Measured, limits: Limits) -> tuple[str, str]:
