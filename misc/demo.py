@@ -34,6 +34,7 @@ import exec_probe
 import exec_stitch
 import exec_train
 from misc import collect_results, rank_statistics, sensitivity_figure, verdict
+from misc import report as page
 from src import cli
 from src.choices.similarity import measure_of
 from src.cli.groups import n_cores
@@ -71,6 +72,7 @@ CONTROLS = {
 }
 PICTURE = "paper.png"  # of the verdict on the paper's two methods
 WAY = "paper_way.png"
+PAGE = "page.html"
 
 CUT = "pool3"  # the layer of the front network that is cut to fewer ranks
 RANKS = (64, 16, 8, 4, 2, 1)
@@ -146,6 +148,9 @@ def steps() -> Iterator[Step]:
     table = "controls.csv"
     options = f"{results_of(CONTROLS)} -o {table}"
     yield Step("Give the verdict on the controls", verdict.give_verdict, options, table)
+    options = f"{results_of(PAPER)} -o {PAGE}"
+    maps = ["verdict.png", "verdict_numbers.png", "verdict_way.png"]
+    yield Step("Write one page of HTML to send", page.report, options, PAGE, maps)
 
 
 def pair(layers: str, front: str = FRONT) -> str:
@@ -538,7 +543,7 @@ def run(args) -> None:
         os.chdir(before)
     for line in in_short(read(folder / "verdict.csv")):
         result(line)
-    result(f"Open {folder / PICTURE} and {report(folder)}")
+    result(f"Open {folder / PICTURE}, {report(folder)} or {folder / PAGE}")
 
 
 def main(argv=None) -> int:

@@ -252,7 +252,8 @@ def test_demo_writes_its_report(tmp_path):
 
     report = tmp_path / "demo" / "report.md"
     picture = tmp_path / "demo" / "paper.png"
-    assert printed.out.splitlines()[-1] == f"Open {picture} and {report}"
+    page = tmp_path / "demo" / "page.html"
+    assert printed.out.splitlines()[-1] == f"Open {picture}, {report} or {page}"
     assert f"The first picture is {picture}\n" in printed.err
     text = report.read_text()
     figures = re.findall(r"\]\((.*\.png)\)", text)

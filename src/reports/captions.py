@@ -186,10 +186,8 @@ def on_convergence(runs: Iterable[StitchingRun]) -> str:
     for method, of_method in grouped(trained, lambda run: run.row.method).items():
         n = sum(not run.has_converged for run in of_method)
         if n:
-            texts.append(f"{n:,} of {len(of_method):,} stitches by {method}")
-    if not texts:
-        return ""
-    return f"Trainings that had not converged: {', '.join(texts)}."
+            texts.append(f"{n:,} of {len(of_method):,} trainings by {method}")
+    return f"{', '.join(texts)} had not converged." if texts else ""
 
 
 def describe_method(rows: Sequence[Experiment]) -> str:
