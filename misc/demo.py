@@ -322,8 +322,10 @@ def report(folder: Path) -> Path:
         "## Where is the image lost?",
         backwards(verdicts),
         f"![Share of identified images from the end layer to the output]({WAY})",
-        "*Figure 2. The share of identified images at the end layer, at each block behind it, and in "
-        "the output. An accurate stitch, a strong line, loses the image where it falls below 0.75.*",
+        "*Figure 2. Each line is a stitch, followed through the end network: the share of the images whose "
+        "stitched activation is nearer to the end network's own activation of the image than to that of a "
+        "similar image of its class. An accurate stitch, a strong line, loses the image where it falls "
+        "below 0.75.*",
         "## Other closed forms",
         f"Direct matching is least squares. Two other closed forms, {' and '.join(FURTHER)}, keep "
         "the spread of the activations, which least squares shrinks.",
@@ -493,10 +495,11 @@ def in_short(rows: Sequence[Row]) -> list[str]:
     for method in unique(rows, "method"):
         words = [row["verdict"] for row in rows if row["method"] == method]
         counts.append(f"{words.count(SIMILAR)} by {method}")
+    similar = {(row["front_layer"], row["end_layer"]) for row in rows if row["verdict"] == SIMILAR}
     return [
         "From the last block of one network to the first of the other, where a stitch should fail, "
         f"{'; '.join(parts)} (chance: 10% and 50%).",
-        f"Of {len(words)} pairs of blocks, similar are {', '.join(counts)}.",
+        f"Of {len(words)} pairs of blocks, similar are {', '.join(counts)}: {len(similar)} by one or more.",
     ]
 
 

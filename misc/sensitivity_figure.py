@@ -76,7 +76,8 @@ def caption_of(tables, pairs: list[tuple[str, str]]) -> str:
     from src.choices.similarity import COMPANIONS, measure_of
     from src.ground.console import listed
     from src.ground.figures import capitalised, joined
-    from src.reports.captions import common, headline
+    from src.ground.grouping import grouped
+    from src.reports.captions import common, describe_method, headline
     from src.tables.network_names import networks_in_words
     from src.tables.probe_rows import ProbeRow
     from src.tables.similarity_rows import SimilarityRow
@@ -118,6 +119,9 @@ def caption_of(tables, pairs: list[tuple[str, str]]) -> str:
         f"{measure.equal:g} for equal layers."
         for measure in drawn
     ]
+    meanings += dict.fromkeys(
+        map(describe_method, grouped(stitches, lambda row: row.method).values())
+    )
     if probes:
         meanings.append(
             "Linear probe: softmax regression on the activations, trained on the labels."

@@ -129,18 +129,21 @@ class Judgement(tuple[JudgedStitch, ...]):
 
     Attributes:
         limits: of the verdicts.
+        n_images: the number of test images.
     """
 
     limits: Limits
+    n_images: int
 
-    def __new__(cls, rows: Iterable[JudgedStitch], limits: Limits) -> "Judgement":
+    def __new__(cls, rows: Iterable[JudgedStitch], limits: Limits, n_images: int) -> "Judgement":
         judgement = super().__new__(cls, rows)
         judgement.limits = limits
+        judgement.n_images = n_images
         return judgement
 
-    def __reduce__(self) -> tuple[type, tuple[tuple[JudgedStitch, ...], Limits]]:
-        """Copy and pickle the rows and the limits."""
-        return Judgement, (tuple(self), self.limits)
+    def __reduce__(self) -> tuple[type, tuple[tuple[JudgedStitch, ...], Limits, int]]:
+        """Copy and pickle the rows and the attributes."""
+        return Judgement, (tuple(self), self.limits, self.n_images)
 
     @property
     def forms(self) -> tuple[str, ...]:
@@ -261,7 +264,8 @@ class Judgement(tuple[JudgedStitch, ...]):
         return figure_of(
             {titles[form]: rows for form, rows in by_form.items()},
             self.limits,
-            caption=caption or f"Stitches of two networks by {' and '.join(titles.values())}.",
+            caption=caption
+            or f"Stitches of two networks by {' and '.join(titles.values())}, on {self.n_images:,} test images.",
             definitions=" ".join(filter(None, [*definitions, self._on_positions()])),
         )
 
@@ -345,7 +349,7 @@ def judge(
             made[name] = _made(networks, stitching_layers, images, method, settings[name])
         for name, stitches in _measured(made, reference).items():
             rows += _judged(name, stitches, reference, limits)
-    return Judgement(rows, limits)
+    return Judgement(rows, limits, len(images.test))
 
 
 class _Images(NamedTuple):

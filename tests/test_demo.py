@@ -202,7 +202,7 @@ def test_the_last_lines_are_of_the_tables():
         rows += [row(method, "b", "a", **backwards), row(method, "b", "b", **kept)]
     backwards, similar = demo.in_short(rows)
     assert says(backwards, "direct matching", "25%", "identifies 62%") and "repair" not in backwards
-    assert says(similar, "Of 4 pairs", "3 by direct matching, 3 by repair")
+    assert says(similar, "Of 4 pairs", "3 by direct matching, 3 by repair", ": 3 by one or more.")
 
 
 def test_the_rule_says_once_what_is_said_of_methods(tmp_path):

@@ -287,7 +287,7 @@ def test_rows_are_written_as_a_table(judged, in_tmp_path):
         for name in ("accuracy", "identification_low", "density", "r2_test"):
             assert float(record[name]) == getattr(row, name)
     undefined = judged[0]._replace(front_accuracy=float("nan"))
-    type(judged)([undefined], judged.limits).to_csv("rows.csv")
+    type(judged)([undefined], judged.limits, judged.n_images).to_csv("rows.csv")
     (record,) = read_csv("rows.csv")
     assert record["front_accuracy"] == ""
 

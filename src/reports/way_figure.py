@@ -117,8 +117,9 @@ def _on_lines(page: Sequence[TitledPanels], limits: Limits) -> str:
 def _definitions(limits: Limits) -> str:
     """Return the meaning of the lines, and of the limits."""
     return (
-        "An image is identified where its stitched activation is nearer to the end network's own activation of it than "
-        "to that of a similar image (of ten of its class, the one with the nearest logits). Similar pairs stay above "
+        "An image is identified where its stitched activation, moved to the mean and scaled to the total variance of "
+        "the end network's own ones, is nearer to the own activation of the image than to that of a similar image (of "
+        "ten of its predicted class, the one with the nearest logits). Similar pairs stay above "
         f"{limits.identification:g} and lose less than {_points(limits)} of accuracy, both certain at 95 percent for "
         "all layers and pairs together; strong and pale lines tell the measured penalties apart."
     )

@@ -235,9 +235,10 @@ QUANTITIES = {
     "identification": Quantity(
         "identification",
         VALIDITY,
-        "share of the test images whose stitched activation is nearer to the end network's own "
-        "activation of the image than to that of a similar image (of ten of its class, the one with the "
-        "nearest logits), at the worst layer from the end layer to the output; ½ is chance",
+        "share of the test images whose stitched activation, moved to the mean and scaled to the total "
+        "variance of the end network's own ones, is nearer to the own activation of the image than to "
+        "that of a similar image (of ten of its predicted class, the one with the nearest logits), at the "
+        "worst layer from the end layer to the output; ½ is chance",
         note="chance: ½",
         scale=(0.5, 1),
         possible=(0, 1),
