@@ -16,7 +16,7 @@ def parser() -> cli.Parser:
         "print both matrices and the difference, second minus first."
     )
     add = options.add_argument
-    add("source_dir", help="folder of stitching runs; a folder above them is taken with -r")
+    add("source_dir", help="folder of stitching runs, or above them")
     add(
         "other_dir",
         nargs="?",
@@ -77,7 +77,7 @@ def add_many_networks(options: cli.Parser) -> None:
         default=[],
         metavar="NAME",
         help="with --curves or --best-matches, show only these quantities, such as accuracy, cka or 'direct matching'; "
-        "a page has six panels",
+        "a page has twelve panels",
     )
     add(
         "--networks",
@@ -119,9 +119,12 @@ def check_types(source_dir: Path, types, *, recursive: bool) -> None:
     """Raise a UserError if the networks of runs in a folder have types that differ from `types`, of
     the front and the end network."""
     from src.ground.errors import UserError
-    from src.runs.folders import read_runs
+    from src.runs.folders import folders_meant, read_runs
 
-    runs, _ = read_runs(source_dir, recursive=recursive)
+    runs = []
+    for folder in [source_dir] if recursive else folders_meant(source_dir):
+        runs_of_folder, _ = read_runs(folder, recursive=recursive)
+        runs += runs_of_folder
     recorded = {(run.row.front_model_type, run.row.end_model_type) for run in runs}
     if recorded and recorded != {types}:
         pairs = " or ".join(sorted(f"{front} to {end}" for front, end in recorded))

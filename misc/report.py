@@ -93,7 +93,7 @@ def report(args) -> None:
         folder = Path(temporary)
         write_verdicts(folder, results, judged)
         write_similarities(folder, similarities)
-        write_matches(folder, measured, matches)
+        write_matches(folder, measured, matches, judged.limits)
         lead = [paragraph(subject), sections.archive(folder, output.stem)]
         parts = parts_of_page(folder, results, judged, matches, start=start)
         title = args.title or f"Report on {', '.join(args.source_dirs)}"
@@ -213,7 +213,7 @@ def write_similarities(folder: Path, similarities) -> None:
         similarity_report.write_files(folder / "similarity.csv", similarities)
 
 
-def write_matches(folder: Path, measured, matches) -> None:
+def write_matches(folder: Path, measured, matches, limits) -> None:
     """Write the table of best matches, and for several pairs of networks the curves over depth."""
     from src.collected.over_depth import corresponding_runs, depth_rows
     from src.ground.console import silenced
@@ -230,6 +230,7 @@ def write_matches(folder: Path, measured, matches) -> None:
                 rows,
                 runs=corresponding_runs(runs, names, correspondence),
                 names=names,
+                limits=limits,
             )
 
 

@@ -21,6 +21,7 @@ NO_ALIGNMENT = "none"
 
 # Share of a loss, and of its whole fall, by which it may fall over the last fifth of the epochs
 STILL_FELL = 0.02
+NEAR_ZERO = 0.1  # of a loss that is near 0
 AT_REST = 0.005  # a smaller share is noise, as of a training that begins at its end
 
 # How a network is unsteady when it is evaluated, see `src.models.steadiness`
@@ -69,8 +70,9 @@ def weakest_layer(shares: Mapping[str, float]) -> str:
 def has_converged(losses: Sequence[float]) -> bool:
     """Return whether a training loss hardly fell over the last fifth of the epochs.
 
-    The fall is small beside the loss: at most 2 % of it, or 0.5 % of the whole fall since the first
-    epoch. It is also small beside the whole fall: at most 2 % of it, or 0.5 % of the loss.
+    The fall is small beside the loss: at most 2 % of it, or at most 10 % of it and 0.5 % of the whole
+    fall since the first epoch. It is also small beside the whole fall: at most 2 % of it, or 0.5 % of
+    the loss.
 
     A loss that has hardly begun to fall falls by a small share of itself, and by a large share of
     its whole fall; a loss near 0 the other way round. It is True without training, and False after a
@@ -85,7 +87,8 @@ def has_converged(losses: Sequence[float]) -> bool:
     fall = before - losses[-1]
     whole_fall = abs(losses[0] - losses[-1])
     loss = abs(before)
-    is_small_beside_loss = fall <= max(STILL_FELL * loss, AT_REST * whole_fall)
+    near_zero = min(NEAR_ZERO * loss, AT_REST * whole_fall)
+    is_small_beside_loss = fall <= max(STILL_FELL * loss, near_zero)
     is_small_beside_whole_fall = fall <= max(STILL_FELL * whole_fall, AT_REST * loss)
     return is_small_beside_loss and is_small_beside_whole_fall
 

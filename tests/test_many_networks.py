@@ -493,7 +493,7 @@ def test_groups_of_other_architectures_are_compared_at_corresponding_layers():
             )
     rows, *_ = compare_groups(values)
     (layers,) = {row.layers for row in rows}
-    assert says(layers, "corresponding layers", "relative depth")
+    assert says(layers, "corresponding layers", "depths that all")
     assert [row.values["accuracy"] for row in rows] == [1, 1, 1, 1]
 
 

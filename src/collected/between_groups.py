@@ -28,7 +28,7 @@ from src.tables.verdict_rows import GroupRow, GroupTestRow, VerdictRow
 from src.verdict import SIMILAR, VERDICTS
 
 SHARE = SIMILAR  # the quantity of many pairs of networks: the share of similar pairs
-CORRESPONDING = "corresponding layers, at the relative depths that all pairs of networks have"
+CORRESPONDING = "corresponding layers"
 DIGITS = 6  # of relative depths that are compared
 ALL_LAYERS = "all pairs of layers"  # which differ between pairs of networks
 
@@ -164,7 +164,13 @@ def compared_layers(values: Sequence[MeasuredValue]) -> tuple[list[MeasuredValue
     if not correspondence.is_by_name:
         kept = [value for value in values if correspondence.holds(value.pair, value.networks)]
         if {value.networks for value in kept} == {value.networks for value in values}:
-            return _at_common_depths(kept, correspondence), CORRESPONDING
+            at_common_depths = _at_common_depths(kept, correspondence)
+            if at_common_depths:
+                return (
+                    at_common_depths,
+                    f"{CORRESPONDING}, at the depths that all pairs of networks have",
+                )
+            return kept, f"{CORRESPONDING}, at different depths"
     layers_of_networks = [
         {value.pair for value in of_networks}
         for of_networks in grouped(values, lambda value: value.networks).values()
@@ -186,15 +192,14 @@ def compared_layers(values: Sequence[MeasuredValue]) -> tuple[list[MeasuredValue
 def _at_common_depths(
     values: Sequence[MeasuredValue], correspondence: Correspondence
 ) -> list[MeasuredValue]:
-    """Return the values of corresponding layers at the depths that all pairs of networks have; all
-    values if there are none."""
+    """Return the values of corresponding layers at the depths that all pairs of networks have."""
 
     def depth_of(value: MeasuredValue) -> float:
         return round(mean_depth(value, correspondence.depths), DIGITS)
 
     of_networks = grouped(values, lambda value: value.networks).values()
     common = set.intersection(*({depth_of(value) for value in of_pair} for of_pair in of_networks))
-    return [value for value in values if depth_of(value) in common] or list(values)
+    return [value for value in values if depth_of(value) in common]
 
 
 def means_of_networks(values: Iterable[MeasuredValue]) -> dict[NetworkPair, float]:

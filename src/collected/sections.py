@@ -50,7 +50,7 @@ def sections_of(rows: Sequence[VerdictRow]) -> list[Section]:
                 title = f"{method}, {len(titles)} {kind}"
             elif has_many:
                 title = f"{method}, {rows_of_kind[0].networks}"
-            sections.append(Section(titles_in(title), rows_of_kind, len(titles), method))
+            sections.append(Section(title, rows_of_kind, len(titles), method))
     return sections
 
 
@@ -77,7 +77,7 @@ def _part(section: Section, name: str, rows: list[VerdictRow]) -> Section:
     pairs = f"{len(networks)} {rows[0].kind}"
     if len(networks) == 1:
         pairs = rows[0].networks
-    return Section(titles_in(f"{name}, {pairs}"), rows, len(networks), name)
+    return Section(f"{name}, {pairs}", rows, len(networks), name)
 
 
 def by_groups(section: Section) -> list[Section]:

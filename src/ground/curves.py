@@ -51,7 +51,7 @@ WIDE_ROOM = 0.12  # beside the ends of a horizontal axis of depths
 STRONG: dict[str, Any] = {"linewidth": 1.5}
 PALE: dict[str, Any] = {"linewidth": 0.7, "markersize": 2.2, "alpha": 0.65}
 MARK: dict[str, Any] = {"color": "0.35", "linewidth": 1.0}  # a line across a panel
-OPEN_MARKERS = "open markers: means of fewer than four networks, which have no interval"
+OPEN_MARKERS = "open markers: means of too few networks for an interval"
 STYLES_OF_MARKS = ("--", ":", "-.")
 
 
@@ -278,6 +278,11 @@ def _draw(axes: "Axes", curve: Curve, look: Mapping[str, Any], layers: Sequence[
     axes.fill_between(xs, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
     if _is_open(curve):
         line.set_markerfacecolor("white")
+        return
+    of_few = {x: point.value for x, point in points.items() if point.is_of_few}
+    if of_few:
+        hollow: dict[str, Any] = {**look, "linestyle": "none", "markerfacecolor": "white"}
+        axes.plot(list(of_few), list(of_few.values()), **hollow)
 
 
 def _is_open(curve: Curve) -> bool:

@@ -49,16 +49,8 @@ RANGES = POSSIBLE | {  # of the axes
     PENALTY: (0.0, math.inf),
     "identification": (0.5, 1.0),
 }
-LIMITS = Limits()
 LIMIT = "limit of similar pairs"
-POINTS = 100 * LIMITS.tolerance
 OWN = {"own": 1.0}  # the value of the end network's own activations
-MARKS = {
-    PENALTY: {LIMIT: POINTS},
-    "identification": {LIMIT: LIMITS.identification, "chance": 0.5},
-    "density ratio": OWN,
-    "recall ratio": OWN,
-}
 
 
 def write_depth(
@@ -67,6 +59,7 @@ def write_depth(
     *,
     runs: Sequence[StitchingRun] = (),
     names: Names | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - immutable
     title: str = "",
     quantities: Sequence[str] = (),
     without_curves: Sequence[str] = (),
@@ -81,6 +74,7 @@ def write_depth(
     Args:
         runs: that the rows are of, for captions.
         names: of the networks, for captions.
+        limits: of similar pairs, which are marked.
         quantities: names of quantities, methods or measures to draw; empty: all of them.
         without_curves: the pairs of groups that have no curves, see `groups_without_curves`.
     """
@@ -88,7 +82,7 @@ def write_depth(
     drawn_rows = chosen_rows(rows, quantities, lambda row: (row.quantity, row.line))
     if ACCURACY not in quantities:
         drawn_rows = [row for row in drawn_rows if row.quantity != ACCURACY]
-    panels = _panels(drawn_rows)
+    panels = _panels(drawn_rows, limits)
     zero = [panel for panel in panels if not any(point.value for point in points_of([panel]))]
     if zero:
         titles = [" ".join(filter(None, (panel.y_label, panel.heading))) for panel in zero]
@@ -125,7 +119,7 @@ def write_depth(
         )
 
 
-def _panels(rows: Sequence[DepthRow]) -> list[CurvePanel]:
+def _panels(rows: Sequence[DepthRow], limits: Limits) -> list[CurvePanel]:
     """Return the panels of curves: a quantity, or with groups a quantity of a method or measure.
 
     Pairs of groups are in the order of their names, as in the figures of verdicts.
@@ -145,6 +139,13 @@ def _panels(rows: Sequence[DepthRow]) -> list[CurvePanel]:
         curve = points.setdefault((title, row.quantity), {}).setdefault(label, {})
         curve[row.layer or row.relative_depth] = _point(row, unit)
     titles = list(dict.fromkeys(title for title, _ in points))
+    tolerance = 100 * limits.tolerance
+    marks = {
+        PENALTY: {LIMIT: tolerance},
+        "identification": {LIMIT: limits.identification, "chance": 0.5},
+        "density ratio": OWN,
+        "recall ratio": OWN,
+    }
     if has_groups:
         points = {key: dict(sorted(lines.items(), key=_order)) for key, lines in points.items()}
     return [
@@ -154,9 +155,9 @@ def _panels(rows: Sequence[DepthRow]) -> list[CurvePanel]:
             RANGES[quantity],
             heading=title,
             content=_content(quantity, points[title, quantity]) if not has_groups else "",
-            marks=MARKS.get(quantity, {}),
+            marks=marks.get(quantity, {}),
             has_own_scale=quantity == OF_MEASURES[-1],
-            linear_up_to=POINTS if quantity == PENALTY else math.inf,
+            linear_up_to=tolerance if quantity == PENALTY else math.inf,
         )
         for title, quantity in sorted(points, key=lambda panel: titles.index(panel[0]))
     ]
@@ -202,16 +203,16 @@ def _on_lines(
     rows: Sequence[DepthRow], page: Sequence[CurvePanel], without_curves: Sequence[str]
 ) -> str:
     """Return the sentences of the caption on the lines of a page."""
-    n_networks = max(row.n_networks for row in rows)
     sentences = [
-        f"Corresponding layers of {n_networks} networks, means over pairs of networks.",
+        "Corresponding layers, means over pairs of networks.",
         _on_points(page),
     ]
     if any(panel.marks == OWN for panel in page):
         sentences.append("Own: the end network's own activations.")
-    penalties = [panel for panel in page if panel.linear_up_to == POINTS]
+    penalties = [panel for panel in page if panel.linear_up_to < math.inf]
     if penalties and is_logarithmic(penalties):
-        sentences.append(f"Penalties beyond {POINTS:g} points are on a logarithmic scale.")
+        tolerance = penalties[0].linear_up_to
+        sentences.append(f"Penalties beyond {tolerance:g} points are on a logarithmic scale.")
     if without_curves:
         sentences.append(f"No layers correspond: {listed(without_curves, n=MAX_IN_CAPTION)}.")
     return " ".join(filter(None, sentences))

@@ -78,27 +78,31 @@ def _panels(rows: Sequence[GroupRow], limits: Limits) -> dict[str, Panel]:
 
 def _on_pairs(rows: Sequence[GroupRow]) -> str:
     """Return the sentence of the caption on the numbers of pairs of networks and of layers."""
-    counts = {}
-    for row in rows:
-        groups = f"{user_code.title_of(row.front_group)} → {user_code.title_of(row.end_group)}"
-        counts[groups] = f"{row.n_networks} × {row.n_layers}"
-    counted = listed(f"{groups} {count}" for groups, count in counts.items())
-    text = f"Pairs of networks × pairs of layers: {counted}."
-    if len({row.n_layers for row in rows}) > 1:
-        text += (
-            " Cells with other numbers of layers are of other depths as well: they compare less."
-        )
-    return text
+    methods: dict[str, list[str]] = {}  # by their numbers
+    for method, of_method in grouped(rows, lambda row: row.method).items():
+        counted = listed(f"{_pair(row)} {row.n_networks} × {row.n_layers}" for row in of_method)
+        methods.setdefault(counted, []).append(method)
+    parts = [
+        f"{counted} ({' and '.join(by)})" if len(methods) > 1 else counted
+        for counted, by in methods.items()
+    ]
+    return f"Pairs of networks × pairs of layers: {'; '.join(parts)}."
+
+
+def _pair(row: GroupRow) -> str:
+    """Return the pair of groups of a row as a text."""
+    return f"{user_code.title_of(row.front_group)} → {user_code.title_of(row.end_group)}"
 
 
 def _on_tests(tests: Sequence[GroupTestRow]) -> str:
     """Return the sentences of the caption on the tests, with the answers that reach `LEVEL`."""
-    asked = [test for test in tests if test.quantity in TESTED]
-    if not asked:
+    shown = [test for test in tests if test.quantity in TESTED]
+    if not shown:
         return ""
-    lowest = max(test.lowest_p for test in asked)
-    if min(test.lowest_p for test in asked) > LEVEL:
+    lowest = min(test.lowest_p for test in shown)
+    if lowest > LEVEL:
         return f"No test of the groups can reach p = {LEVEL:g}: the smallest possible p-value is {lowest:.2g}."
+    asked = [test for test in shown if test.lowest_p <= LEVEL]
     has_methods = len({test.method for test in asked}) > 1
     reached = [_answer(test, has_methods=has_methods) for test in asked if test.p_value <= LEVEL]
     found = f"none reaches p ≤ {LEVEL:g}"
@@ -109,8 +113,8 @@ def _on_tests(tests: Sequence[GroupTestRow]) -> str:
     if len(reached) > MAX_ANSWERS:
         found += f"; {len(reached) - MAX_ANSWERS} more in the CSV of tests"
     return (
-        f"Of {len(asked)} permutation tests of the networks (shares of verdicts, penalty, identification; two-sided, "
-        f"not corrected for their number, smallest possible p {lowest:.2g}), {found}."
+        f"Of {len(asked)} permutation tests of the networks that can (shares of verdicts, penalty, identification; "
+        f"two-sided, not corrected for their number, smallest possible p {lowest:.2g}), {found}."
     )
 
 

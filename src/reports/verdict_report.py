@@ -12,7 +12,9 @@ from src.choices.scores import SCORES
 from src.choices.stitching import FORMS
 from src.collected.between_groups import SHARE, GroupComparison
 from src.collected.groups import CLASS_CONTROL, FRESH_FRONT, SELF, Names
+from src.collected.named_networks import UNLISTED
 from src.collected.sections import Section, by_groups, titled_in_figures
+from src.collected.verdicts import SEPARATOR
 from src.ground.console import decimals, result, table
 from src.ground.figures import joined
 from src.ground.files import write_text
@@ -50,10 +52,10 @@ CONTROLS = {  # and how many of them must be similar
     CLASS_CONTROL: ("stitches from the class beside an untrained network", "none may be"),
 }
 REASONS = {  # of undecided pairs, in captions
-    "the penalty may lie on either side of the tolerance": "an uncertain penalty",
-    "the penalty is on one side of the tolerance, but not certainly as one of several pairs": "an uncertain penalty",
-    "images may or may not be identified all the way": "uncertain identification",
-    "the training had not converged": "an unfinished training",
+    "the penalty may lie on either side of the tolerance": "by an uncertain penalty",
+    "the penalty is on one side of the tolerance, but not certainly as one of several pairs": "by an uncertain penalty",
+    "images may or may not be identified all the way": "by uncertain identification",
+    "the training had not converged": "by an unfinished training",
 }
 ROUNDING = 1e-9  # of differences of accuracies
 LOW = 0.5  # the report names end networks with a lower accuracy
@@ -109,8 +111,9 @@ def print_matrices(parts: Iterable[Section]) -> None:
         for name in names:
             if is_known(section.rows, name):
                 matrices[f"{mean}{QUANTITIES[name].title}"] = mean_of(section.rows, name)
+        subject = titles_in(section.title)
         for title, matrix in matrices.items():
-            table(f"{title}, {section.title}", *matrix)
+            table(f"{title}, {subject}", *matrix)
             result()
 
 
@@ -171,7 +174,7 @@ def draw(
     rows = list(chain.from_iterable(part.rows for part in parts))
 
     def caption_of(rows: Sequence[VerdictRow]) -> str:
-        of_page = _runs_by({row.method for row in rows}, runs)
+        of_page = _runs_of(rows, runs)
         if not of_page:
             return ""
         return describe_stitches(
@@ -185,7 +188,7 @@ def draw(
             comparison.tests,
             limits,
             title=title,
-            caption=caption_of([row for row in rows if row.kind == PAIRS]),
+            caption=caption_of(_in_groups(rows)),
         )
     sections = list(chain.from_iterable(map(by_groups, parts)))
     if len(rows) > 1:
@@ -199,13 +202,19 @@ def draw(
     )
 
 
-def _runs_by(methods: Collection[str], runs: Iterable[StitchingRun]) -> list[StitchingRun]:
-    """Return the runs of methods.
+def _in_groups(rows: Iterable[VerdictRow]) -> list[VerdictRow]:
+    """Return the verdicts on pairs of networks that are in a group."""
+    return [
+        row
+        for row in rows
+        if row.kind == PAIRS and UNLISTED not in (row.front_group, row.end_group)
+    ]
 
-    Args:
-        methods: their titles, with options behind them where these tell methods apart.
-    """
-    return [run for run in runs if any(title.startswith(run.row.method) for title in methods)]
+
+def _runs_of(rows: Iterable[VerdictRow], runs: Iterable[StitchingRun]) -> list[StitchingRun]:
+    """Return the runs that verdicts are on."""
+    judged = {(folder, row.pair) for row in rows for folder in row.folders.split(SEPARATOR)}
+    return [run for run in runs if (run.folder.name, run.row.pair) in judged]
 
 
 def _draw_maps(
@@ -348,10 +357,10 @@ def _on_undecided(rows: Sequence[VerdictRow]) -> str:
     for method, of_method in methods.items():
         undecided = [row.reason for row in of_method if row.verdict == UNDECIDED]
         whole = [reason.partition(":")[0].removeprefix("accurate, but ") for reason in undecided]
-        reasons = Counter(REASONS.get(reason, reason) for reason in whole)
+        reasons = Counter(REASONS.get(reason, f"as {reason}") for reason in whole)
         if reasons:
             by_method = f" by {method}" if len(methods) > 1 else ""
-            counted = ", ".join(f"{n:,} by {reason}" for reason, n in reasons.most_common())
+            counted = ", ".join(f"{n:,} {reason}" for reason, n in reasons.most_common())
             texts.append(
                 f"{reasons.total():,} of {len(of_method):,} stitches{by_method} ({counted})"
             )

@@ -104,14 +104,13 @@ def _penalty(page: Iterable[TitledPanels]) -> str:
 
 def _on_lines(page: Sequence[TitledPanels], limits: Limits) -> str:
     """Return the sentences of the caption on the lines of a page."""
-    has_means = _has_means(page)
     panels = [panel for titled in page for panel in titled.panels]
     text = "Share of the test images that are identified (chance: ½), from the end layer to the output."
-    if has_means:
+    if _has_means(page):
         text += " Means over the pairs of networks."
     if any(panel.pale for panel in panels):
         text += f" Pale: {_penalty(page)} above {_points(limits)}."
-    return text + _on_intervals(panels, has_means=has_means)
+    return text + _on_intervals(page)
 
 
 def _definitions(limits: Limits) -> str:
@@ -120,19 +119,21 @@ def _definitions(limits: Limits) -> str:
         "An image is identified where its stitched activation, moved to the mean and scaled to the total variance of "
         "the end network's own ones, is nearer to the own activation of the image than to that of a similar image (of "
         "ten of its predicted class, the one with the nearest logits). Similar pairs stay above "
-        f"{limits.identification:g} and lose less than {_points(limits)} of accuracy, both certain at 95 percent for "
-        "all layers and pairs together; strong and pale lines tell the measured penalties apart."
+        f"{limits.identification:g} and lose less than {_points(limits)} of accuracy, each tested at 95 percent; "
+        "strong and pale lines tell the measured penalties apart."
     )
 
 
-def _on_intervals(page: Sequence[CurvePanel], *, has_means: bool) -> str:
+def _on_intervals(page: Sequence[TitledPanels]) -> str:
     """Return the sentence of the caption on bands and markers; "" where lines have none."""
-    units = "networks" if has_means else "images"
+    panels = [panel for titled in page for panel in titled.panels]
     kinds = []
-    if any(not math.isnan(point.low) for point in points_of(page)):
-        of_strong = " of strong lines" if any(panel.pale for panel in page) else ""
-        kinds.append(f"bands{of_strong}: intervals of 95 percent over {units} ({INTERVALS[units]})")
-    if any(point.is_of_few for point in points_of(page)):
+    if any(not math.isnan(point.low) for point in points_of(panels)):
+        of_strong = " of strong lines" if any(panel.pale for panel in panels) else ""
+        over = {"networks" if _has_means([titled]) else "images" for titled in page}
+        intervals = " or ".join(f"over {units} ({INTERVALS[units]})" for units in sorted(over))
+        kinds.append(f"bands{of_strong}: intervals of 95 percent {intervals}")
+    if any(point.is_of_few for point in points_of(panels)):
         kinds.append(OPEN_MARKERS)
     return f" {capitalised('; '.join(kinds))}." if kinds else ""
 

@@ -178,7 +178,12 @@ def _is_run(path: Path) -> bool:
     """Return whether a path is a folder with the name or the options of a stitching run."""
     if not path.is_dir():
         return False
-    return bool(RUN_NAME.fullmatch(path.name)) or _is_stitch(path / "config.txt")
+    if RUN_NAME.fullmatch(path.name):
+        return True
+    try:
+        return _is_stitch(path / "config.txt")
+    except UserError:  # a damaged file: reading the run says so
+        return True
 
 
 def _is_stitch(config: Path) -> bool:
