@@ -374,7 +374,7 @@ def answer(rows: Sequence[Row]) -> str:
         n_similar = verdicts[SIMILAR]
         n_accurate = n_similar + verdicts[LOST]
         parts.append(f"by {method} {n_accurate} are accurate, and {n_similar} similar")
-    return f"Of {verdicts.total()} pairs of layers, {'; '.join(parts)}."
+    return f"Of {verdicts.total()} pairs of layers, with 95% certainty, {'; '.join(parts)}."
 
 
 def backwards(rows: Sequence[Row]) -> str:

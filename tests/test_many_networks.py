@@ -87,7 +87,7 @@ def test_one_matrix_a_quantity_whatever_the_number_of_networks(folder, drawn_fig
     assert parse_matrix(out, f"mean identification, {title}")["x", "y"] == "0.9500"
     assert f"mean κ within strata, {title}" in out and ".pt" not in out
     assert "c0 → n1: x -> x" not in out and len(out.splitlines()) < 50
-    assert says(out, "Direct matching, ", "30 pairs", "of 120 pairs 30 are")
+    assert says(out, "Direct matching, ", "30 pairs", "120 pairs: 30 similar")
 
     rows = read_csv(folder / "v.csv")
     assert len(rows) == 120 and rows[0]["networks"] == "c0 → c1"

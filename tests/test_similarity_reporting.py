@@ -53,11 +53,11 @@ def drawn(monkeypatch):
     ("of", "rows", "columns", "values", "labels"),
     [
         (("ab", "cde", [None], [None]), ["a", "b"], ["c", "d", "e"], [[0, 1, 2], [3, 4, 5]],
-         ("layer of the first network", "layer of the second network")),
+         ("first network", "second network")),
         (("a", "c", [None, 4], [None, 3]), ["full", "4"], ["full", "3"], [[0, 1], [2, 3]],
          ("rank of a, model 1", "rank of c, model 2")),
         (("ab", "c", [8, 4], [6, 3]), ["a", "b"], ["c"], [[0], [4]],
-         ("layer of the first network at rank 8", "layer of the second network at rank 6")),
+         ("first network at rank 8", "second network at rank 6")),
     ],
     ids=["layers", "full and lower ranks of a pair", "many layers at many ranks: the highest"],
 )  # fmt: skip

@@ -519,7 +519,7 @@ def test_sentences(tmp_path):
     rule, counts, undecided, same, lost, remedy = sentences(judge_runs(runs_of(tmp_path)))
     assert says(rule, "below 5 points", "false discovery rate", "all pairs")
     assert says(rule, "more than 75%", "identified", "end layer")
-    assert says(counts, "Direct matching: ", "5 pairs", "1 are similar", "2 undecided")
+    assert says(counts, "Direct matching, 5 pairs: 1 similar", "2 undecided")
     assert says(counts, "1 the image is lost", "1 not matched")
     assert says(undecided, "tolerance: give more test images (1)", "not measured (1)")
     assert says(same, "same name", "Of the 1 pairs", " 1 are similar")
@@ -566,7 +566,7 @@ def test_script_writes_table_sentences_and_maps(two_methods, drawn_figures, laid
     assert says(err, "tlm: identification", "not measured")
     assert "dm: identification" not in err
     assert says(out, "direct matching, f.pt", "x -> y: similar", "0.9450", "penalty 0.0050 [")
-    assert says(out, "Task loss matching: ", "2 pairs", "0 are similar", "0 the image is lost")
+    assert says(out, "Task loss matching, 2 pairs: 0 similar", "0 the image is lost")
     identified = parse_matrix(out, "identification, direct matching")
     assert identified == {("x", "y"): "0.9500", ("y", "y"): "nan"}
     assert says(out, "κ within strata", "direct matching")

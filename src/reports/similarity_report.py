@@ -182,7 +182,7 @@ def _rank_title(rank: Rank) -> str:
 
 def _layer_title(number: int, rank: Rank) -> str:
     """Return the label of an axis over the layers of a network at a rank."""
-    title = f"layer of the {ORDINALS[number]} network"
+    title = f"{ORDINALS[number]} network"
     if rank is None:
         return title
     return f"{title} at rank {rank}"

@@ -445,9 +445,8 @@ def _on_section(section: Section) -> Iterator[str]:
     title = section.title
     rows = section.rows
     counts = Counter(row.verdict for row in rows)
-    first, *rest = (f"{counts[name]} {name}" for name in VERDICTS)
-    counted = ", ".join([first.replace(" ", " are ", 1), *rest])
-    yield f"{title[0].upper()}{title[1:]}: of {len(rows)} pairs {counted}."
+    counted = ", ".join(f"{counts[name]} {name}" for name in VERDICTS)
+    yield f"{title[0].upper()}{title[1:]}, {len(rows)} pairs: {counted}."
     reasons = Counter(row.reason for row in rows if row.verdict == UNDECIDED)
     if reasons:
         yield f"Undecided: {'; '.join(f'{reason} ({n})' for reason, n in reasons.most_common())}."

@@ -79,7 +79,7 @@ def draw_way(
             layers=[layer for layer in in_order if layer in layers_of_page],
             lines=lines,
             strong=f"{penalty} at most {points}",
-            pale=f"more than {points}",
+            pale=f"{penalty} more than {points}",
             title=title,
             caption=caption_of(rows_of_page),
             definitions=definitions,
