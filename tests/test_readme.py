@@ -5,9 +5,11 @@ import importlib
 import json
 import os
 import re
+import runpy
 import stat
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -154,6 +156,7 @@ def folder(tmp_path_factory):
 @pytest.mark.slow
 def test_the_experiment_prints_what_the_readme_shows(folder):
     """All but the digits, which depend on the processor."""
+    networks_of_a_user(folder)
     section = section_of("README.md", "The experiment by hand")
     printed = run_blocks(section, folder)
     shown = [
@@ -164,6 +167,27 @@ def test_the_experiment_prints_what_the_readme_shows(folder):
     ]
     lines = {without_digits(line) for line in printed.splitlines()}
     assert {without_digits(line) for line in shown if line != "…"} <= lines
+
+
+def networks_of_a_user(folder: Path) -> None:
+    """Write a file with a type of networks, and the weights of two of them."""
+    code = """\
+        from torch import nn
+
+
+        def cnn(n_classes, n_channels):
+            return nn.Sequential(
+                nn.Conv2d(n_channels, 6, 3, padding=1),
+                nn.ReLU(),
+                nn.AdaptiveAvgPool2d(1),
+                nn.Flatten(),
+                nn.Linear(6, n_classes),
+            )
+        """
+    (folder / "nets.py").write_text(textwrap.dedent(code))
+    cnn = runpy.run_path(str(folder / "nets.py"))["cnn"]
+    for name in ("a.pt", "b.pt"):
+        torch.save(cnn(10, 1).state_dict(), folder / name)
 
 
 RECIPES = [
