@@ -215,7 +215,7 @@ def work(args) -> None:
     aside = stale_name() if args.redo_changed else ""
     with figures.left_out(args.no_figures):
         run_units(unfinished, session, aside=aside)
-    note(f"for the verdicts and a page with all results:\n{next_commands(args)}")
+    note(f"next, judge and report:\n{next_commands(args)}")
 
 
 def next_commands(args) -> str:

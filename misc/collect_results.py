@@ -33,8 +33,9 @@ def parser() -> cli.Parser:
         "-r",
         "--recursive",
         action="store_true",
-        help="include the runs in all folders below. Write grid_measurements.csv as well: a row for each measurement "
-        "of two layers, from all stitches and from all tables similarity/*.csv",
+        help="include the runs in all folders below, as for a folder that holds none itself. Write "
+        "grid_measurements.csv as well: a row for each measurement of two layers, from all stitches and from all "
+        "tables similarity/*.csv",
     )
     add(
         "--pool",
@@ -77,7 +78,7 @@ def add_many_networks(options: cli.Parser) -> None:
         default=[],
         metavar="NAME",
         help="with --curves or --best-matches, show only these quantities, such as accuracy, cka or 'direct matching'; "
-        "a page has twelve panels",
+        "a page of curves has twelve panels",
     )
     add(
         "--networks",

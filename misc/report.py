@@ -109,7 +109,7 @@ def results_of(args) -> Results:
     from src.runs.folders import newest_runs
     from src.tables.image_records import warn_of_several
 
-    runs = read_evaluated_runs(args.source_dirs)
+    runs = read_evaluated_runs(args.source_dirs, recursive=True)
     tables = list(map(Path, args.similarity))
     for folder in map(Path, args.source_dirs):
         tables += tables_of_similarity(folder)

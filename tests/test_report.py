@@ -183,6 +183,14 @@ def test_names_are_texts(tmp_path):
     assert page.rows("The networks")[0]["name"] == f"{FOREIGN}.pt"
 
 
+def test_runs_below_runs_are_on_the_page(tmp_path):
+    """A folder that holds a run, and a folder with another one."""
+    write_run(tmp_path / "runs", "1", n_right=945, end_layer="y")
+    write_run(tmp_path / "runs/deeper", "2", n_right=945, front_layer="w")
+    verdicts = page_of(tmp_path, "runs").files()["verdict.csv"]
+    assert len(verdicts.splitlines()) == 3
+
+
 def test_how_it_was_made(tmp_path):
     """Commands with their versions, weights and images, of runs that recorded them."""
     digests = {"front_model_path_sha256": "a" * 64, "test_images_sha256": "c" * 64}

@@ -490,7 +490,8 @@ def _set_range(axes: "Axes", panels: Sequence[CurvePanel]) -> None:
 def is_logarithmic(panels: Sequence[CurvePanel]) -> bool:
     """Return whether panels of one quantity have an axis that is logarithmic beyond a number: values
     are far beyond it."""
-    most = max((point.value for point in points_of(panels)), default=0.0)
+    values = (point.value for point in points_of(panels))
+    most = max((value for value in values if not math.isnan(value)), default=0.0)
     return most > FAR * panels[0].linear_up_to
 
 

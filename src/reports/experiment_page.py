@@ -15,6 +15,7 @@ from src.ground import html_page as html
 from src.ground.console import decimals, listed
 from src.ground.grouping import grouped
 from src.ground.html_page import Cell, Section
+from src.ground.user_code import titles_in
 from src.reports import similarity_report
 from src.reports.captions import describe_stitches
 from src.reports.group_maps import SHARE_TITLE, title_of
@@ -160,7 +161,9 @@ def _table_of_tests(method: str, tests: Sequence[GroupTestRow]) -> str:
             for answer in answers
         }
         line = [differences.get(name) for name in quantities]
-        lines.append([f"({within}) − ({across})", *line, f"{answers[0].lowest_p:.2g}"])
+        lines.append(
+            [f"({titles_in(within)}) − ({titles_in(across)})", *line, f"{answers[0].lowest_p:.2g}"]
+        )
     header = ["question", *map(title_of, quantities), "smallest possible p"]
     title = f"{method}: differences between groups, with p of a permutation of the networks"
     return html.table(title, header, lines)

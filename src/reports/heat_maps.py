@@ -598,7 +598,7 @@ def _caption(page: Page, layout: Layout, labels: Labels, caption: str) -> str:
     if uneven:
         sentences.append(f"The colours of {listed(uneven)} are linear on either side of the limit.")
     if not layout.has_numbers:
-        sentences.append("The table beside the figure has the numbers.")
+        sentences.append("The table of the results has the numbers.")
     text = " ".join(filter(None, sentences))
     return joined(caption, text, definitions=" ".join(_definitions(page)))
 

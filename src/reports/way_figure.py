@@ -130,7 +130,8 @@ def _on_intervals(page: Sequence[TitledPanels]) -> str:
     kinds = []
     if any(not math.isnan(point.low) for point in points_of(panels)):
         of_strong = " of strong lines" if any(panel.pale for panel in panels) else ""
-        over = {"networks" if _has_means([titled]) else "images" for titled in page}
+        of_lines = chain(*(grouped(titled.rows, lambda row: row.pair).values() for titled in page))
+        over = {"networks" if len(of_line) > 1 else "images" for of_line in of_lines}
         intervals = " or ".join(f"over {units} ({INTERVALS[units]})" for units in sorted(over))
         kinds.append(f"bands{of_strong}: intervals of 95 percent {intervals}")
     if any(point.is_of_few for point in points_of(panels)):
@@ -161,8 +162,18 @@ def _n_panels(titled_panels: Iterable[TitledPanels]) -> int:
 
 def _split(titled: TitledPanels) -> list[TitledPanels]:
     """Return the panels under a title in parts that fit a page."""
-    starts = range(0, len(titled.panels), MAX_PANELS)
-    return [titled._replace(panels=titled.panels[start : start + MAX_PANELS]) for start in starts]
+    parts = []
+    for start in range(0, len(titled.panels), MAX_PANELS):
+        panels = titled.panels[start : start + MAX_PANELS]
+        titles = {panel.title for panel in panels}
+        rows = [row for row in titled.rows if _title(row) in titles]
+        parts.append(TitledPanels(rows, panels))
+    return parts
+
+
+def _title(row: VerdictRow) -> str:
+    """Return the title of the panel that a verdict is in."""
+    return f"into {layer_in_words(row.end_layer)}"
 
 
 def _layers_in(panels: Sequence[CurvePanel]) -> set[str]:
@@ -180,7 +191,7 @@ def _panels(heading: str, rows: Sequence[VerdictRow], limits: Limits) -> list[Cu
     curves_of_panel: dict[str, dict[str, Curve]] = {}
     pale: dict[str, list[str]] = {}
     for pair, of_pair in grouped(rows, lambda row: row.pair).items():
-        title = f"into {layer_in_words(pair.end_layer)}"
+        title = _title(of_pair[0])
         label = f"from {layer_in_words(pair.front_layer)}"
         penalty = fmean(known(row, name="penalty") for row in of_pair)
         points = _mean(of_pair)
