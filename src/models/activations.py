@@ -12,8 +12,6 @@ from torch import Tensor
 
 from src.models.tokens import TokenLayout, layout_or_guess
 
-CELLS = 2  # along each side of a map
-
 
 def at_least_single(values: ArrayLike | Tensor) -> Tensor:
     """Return an array or tensor as a tensor of at least float32 precision, for exact sums."""
@@ -51,11 +49,11 @@ def mean_over_positions(activations: Tensor) -> Tensor:
     return activations
 
 
-def cells(activations: Tensor, layout: TokenLayout | None = None) -> Tensor:
+def cells(activations: Tensor, layout: TokenLayout | None = None, *, side: int) -> Tensor:
     """Pool activations to a few positions, (B, positions, C).
 
-    Maps (B, C, H, W) become a grid of at most 2×2 cells. So does the grid of patches in tokens
-    (B, T, D); patches and steps that form no grid become four stretches. Prefix tokens, such as a
+    Maps (B, C, H, W) become a grid of at most side×side cells. So does the grid of patches in tokens
+    (B, T, D); patches and steps that form no grid become at most side² stretches. Prefix tokens, such as a
     CLS token, stay positions of their own in front. Vectors (B, D) have one position. Of volumes
     (B, C, …, H, W), the axes in front of the last two count as channels.
 
@@ -67,28 +65,15 @@ def cells(activations: Tensor, layout: TokenLayout | None = None) -> Tensor:
     if activations.ndim >= 4:
         activations = activations.flatten(1, -3)  # (B, C, …, H, W) -> (B, channels, H, W)
         height, width = activations.shape[2:]
-        size = (min(CELLS, height), min(CELLS, width))
+        size = (min(side, height), min(side, width))
         return F.adaptive_avg_pool2d(activations, size).flatten(2).mT
 
     layout = layout_or_guess(activations, layout)
     prefix = activations[:, : layout.n_prefix]
     patches = activations[:, layout.n_prefix :].mT  # (B, D, T)
     if layout.grid is None:
-        n_stretches = min(CELLS**2, patches.shape[2])
+        n_stretches = min(side**2, patches.shape[2])
         pooled = F.adaptive_avg_pool1d(patches, n_stretches).mT
     else:
-        pooled = cells(patches.unflatten(2, layout.grid))
+        pooled = cells(patches.unflatten(2, layout.grid), side=side)
     return torch.cat([prefix, pooled], 1)
-
-
-def cells_and_mean(activations: Tensor, layout: TokenLayout | None = None) -> Tensor:
-    """Return the `cells` of activations and, as the last position, their mean over positions.
-
-    The shape is (B, positions + 1, C). Results of batches may be concatenated.
-
-    Args:
-        activations: (B, C, H, W), (B, T, D) or (B, D).
-        layout: as in `cells`.
-    """
-    mean = mean_over_positions(activations)
-    return torch.cat([cells(activations, layout), mean[:, None]], 1)

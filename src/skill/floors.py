@@ -1,0 +1,259 @@
+"""The floor of a stitch: the within-class correlation that class, architecture and an affine map give
+together.
+
+It is the correlation of a stitch by `covariance` whose front is the class that the end network
+predicts, beside *twins* of the end network at the same layer: the same modules, with weights drawn
+anew. As many twins stand side by side as the front of the stitch needs to have no more channels than
+they. So a floor belongs to an end network, a layer, a number of twins and the images; stitches share it.
+"""
+
+import copy
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from src.datasets.base import BaseImageSet
+from src.ground.console import progress
+from src.ground.runtime import generator
+from src.models import Network
+from src.models.activations import at_least_single
+from src.skill.running import AtPlaces, Following
+from src.statistics.moments import Rows
+from src.stitching.closed_forms import Matching, closed_form
+from src.stitching.moments import SourceMoments
+
+N_DRAWS = 5  # of the weights of twins; the largest correlation counts
+N_IMAGES = 500  # test images that a floor is measured on, and training images that it is matched on
+ROWS_PER_CHANNEL = 10  # matched, at least
+TARGET = 0  # the only target of the moments
+
+
+class FloorKey(NamedTuple):
+    """Identifies a floor of an end network and its images."""
+
+    layer: str
+    n_twins: int
+
+
+class Floor(NamedTuple):
+    """The floors of a stitch at both places."""
+
+    products: AtPlaces  # of the draw with the largest correlation, at either place
+    images: Tensor  # (n,): places of the images of the products among all images of a stitch
+
+
+def n_twins_for(front_width: int, end_width: int) -> int:
+    """Return how many twins have no fewer channels than the front."""
+    return math.ceil(front_width / end_width)
+
+
+class Floors:
+    """The floors of an end network, each measured at its first use.
+
+    Args:
+        end: the end network, in evaluation mode.
+        train: images to match on.
+        test: images to measure on.
+        images: indices of the test images that stitches are measured on, (n,), in the order of their
+            passes.
+        batch_size: images of a pass.
+    """
+
+    def __init__(
+        self,
+        end: Network,
+        train: BaseImageSet,
+        test: BaseImageSet,
+        images: Tensor,
+        *,
+        batch_size: int,
+    ):
+        self.end = end
+        self.train = train
+        self.test = test
+        self.batch_size = batch_size
+        (self.n_classes,) = end.output_shape
+        drawn = torch.randperm(len(images), generator=generator(0))[
+            : max(N_IMAGES, len(images) // 4)
+        ]
+        self.places = drawn.sort().values
+        self.indices = images[self.places]
+        self._floors: dict[FloorKey, Floor] = {}
+
+    @torch.no_grad()
+    def floors(self, keys: Iterable[FloorKey]) -> Mapping[FloorKey, Floor]:
+        """Return the floors of these keys, and of all that were asked for before."""
+        missing = sorted({key for key in keys if key not in self._floors})
+        if missing:
+            best: dict[FloorKey, AtPlaces] = {}
+            for draw in progress(range(N_DRAWS), "floors of skill", N_DRAWS):
+                for key, products in self._drawn(draw, missing).items():
+                    best[key] = _larger(best.get(key, products), products)
+            for key, products in best.items():
+                self._floors[key] = Floor(products, self.places)
+        return self._floors
+
+    def _drawn(self, draw: int, keys: Sequence[FloorKey]) -> dict[FloorKey, AtPlaces]:
+        """Return the products of the stitches of one draw of twins."""
+        twins = _Twins(self, draw, keys)
+        maps = twins.matched()
+        layers = list(dict.fromkeys(key.layer for key in keys))
+        following = Following(self.end, layers, self.n_classes)
+        for images, _ in self.test.batches(self.batch_size, indices=self.indices):
+            own = self.end.kept_activations(images, [*layers, self.end.output_name])
+            following.add_own(own)
+            activations = twins.activations(images, keys)
+            for key in keys:
+                source = _beside_class(activations, key, own[self.end.output_name])
+                stitched = _mapped(source, maps[key], own[key.layer])
+                logits = self.end(stitched, after=key.layer, images=images)
+                following.add_stitch(key, key.layer, stitched, logits)
+        return {key: following.products(key) for key in keys}
+
+
+class _Twins:
+    """Twins of an end network: the numbers that some floors need, at most."""
+
+    def __init__(self, floors: Floors, draw: int, keys: Sequence[FloorKey]):
+        self.floors = floors
+        self.keys = keys
+        self.order = floors.train.permutation(0)
+        images, _ = next(iter(floors.train.batches(N_IMAGES, indices=self.order[:N_IMAGES])))
+        self.networks = []
+        for number in range(max(key.n_twins for key in keys)):
+            self.networks.append(twin_of(floors.end, images, seed=N_DRAWS * number + draw))
+
+    def activations(self, images: Tensor, keys: Iterable[FloorKey]) -> dict[str, list[Tensor]]:
+        """Return the activations of as many twins as the keys need, by layer."""
+        activations: dict[str, list[Tensor]] = {key.layer: [] for key in keys}
+        for number, network in enumerate(self.networks):
+            layers = list(dict.fromkeys(key.layer for key in keys if key.n_twins > number))
+            if layers:
+                for layer, values in network.activations(images, layers).items():
+                    activations[layer].append(values)
+        return activations
+
+    def matched(self) -> dict[FloorKey, Matching]:
+        """Match class and twins to the end network's own activations, by `covariance`."""
+        end = self.floors.end
+        train = self.floors.train
+        n_images = self._n_images()
+        order = self.order[: max(n_images.values())]
+        moments: dict[FloorKey, SourceMoments] = {}
+        n_before = 0
+        for images, _ in train.batches(self.floors.batch_size, indices=order):
+            keys = [key for key in self.keys if n_before < n_images[key]]
+            layers = list(dict.fromkeys(key.layer for key in keys))
+            own = end.activations(images, [*layers, end.output_name])
+            activations = self.activations(images, keys)
+            for key in keys:
+                source = Rows.of(_beside_class(activations, key, own[end.output_name]))
+                target = Rows.of(own[key.layer])
+                of_batch = SourceMoments(
+                    len(images),
+                    source.moments(),
+                    {TARGET: target.moments()},
+                    {TARGET: source.cross(target).scatter},
+                )
+                moments[key] = moments[key].pooled(of_batch) if key in moments else of_batch
+            n_before += len(images)
+        return {key: closed_form("covariance", [of_key])[TARGET] for key, of_key in moments.items()}
+
+    def _n_images(self) -> dict[FloorKey, int]:
+        """Return the number of images to match on: enough rows for each channel of the source."""
+        end = self.floors.end
+        layers = [key.layer for key in self.keys]
+        shapes = end.activation_shapes(layers, self.floors.test.image_shape)
+        n_images = {}
+        for key in self.keys:
+            width = width_of(shapes[key.layer])
+            n_positions = math.prod(shapes[key.layer]) // width
+            n_channels = key.n_twins * width + self.floors.n_classes
+            n_needed = math.ceil(ROWS_PER_CHANNEL * n_channels / n_positions)
+            n_images[key] = min(len(self.order), max(N_IMAGES, n_needed))
+        return n_images
+
+
+@torch.no_grad()
+def twin_of(network: Network, images: Tensor, *, seed: int) -> Network:
+    """Return a copy of a network with weights drawn anew, and BatchNorm statistics of the images.
+
+    A module with a method `reset_parameters` resets itself. Further parameters are drawn from a normal
+    distribution with their own mean and standard deviation. It is done on the CPU: twins do not depend
+    on the device.
+
+    Args:
+        images: (B, C, H, W).
+    """
+    twin = copy.deepcopy(network).to("cpu")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        drawn = set()
+        for module in twin.modules():
+            if hasattr(module, "reset_parameters"):
+                module.reset_parameters()
+                drawn.update(module.parameters(recurse=False))
+        for parameter in twin.parameters():
+            if parameter not in drawn:
+                noise = torch.randn(parameter.shape).to(parameter)
+                parameter.copy_(parameter.mean() + noise * parameter.std(correction=0))
+    twin.to(network.example.device)
+    set_statistics(twin.module, images)
+    return twin
+
+
+def set_statistics(module: nn.Module, images: Tensor) -> None:
+    """Set the statistics of all BatchNorms from a batch of images; leave evaluation mode behind."""
+    norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all batches
+        norm.train()
+    if norms:
+        module(images)
+    module.eval()
+
+
+def width_of(shape: Sequence[int]) -> int:
+    """Return the number of channels of an activation (C, H, W), (T, D) or (D,)."""
+    if len(shape) == 3:
+        return shape[0]
+    return shape[-1]
+
+
+def _beside_class(
+    activations: Mapping[str, Sequence[Tensor]], key: FloorKey, logits: Tensor
+) -> Tensor:
+    """Return the activations of twins, with the predicted class as further channels.
+
+    Args:
+        activations: of each twin, (B, C, H, W), (B, T, D) or (B, D), by layer.
+        logits: (B, n_classes).
+    """
+    twins = activations[key.layer][: key.n_twins]
+    axis = 1 if twins[0].ndim == 4 else -1
+    vectors = F.one_hot(logits.argmax(1), logits.shape[1]).to(twins[0])  # (B, n_classes)
+    for _ in twins[0].shape[2:]:
+        vectors = vectors[:, :, None] if axis == 1 else vectors[:, None]
+    shape = list(twins[0].shape)
+    shape[axis] = logits.shape[1]
+    return torch.cat([*twins, vectors.expand(shape)], axis)
+
+
+def _mapped(source: Tensor, matching: Matching, like: Tensor) -> Tensor:
+    """Map the channels of a source, to the shape of the own activations `like`."""
+    weight = matching.weight.to(source)
+    bias = matching.bias.to(source)
+    if source.ndim == 4:
+        return F.conv2d(source, weight[:, :, None, None], bias)
+    return F.linear(source, weight, bias)
+
+
+def _larger(first: AtPlaces, second: AtPlaces) -> AtPlaces:
+    """Return the products with the larger correlation, at either place."""
+    pairs = zip(first, second, strict=True)
+    return AtPlaces(*[max(pair, key=lambda products: products.correlation) for pair in pairs])

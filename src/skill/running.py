@@ -1,0 +1,187 @@
+"""Within-class products of many stitches, added up batch by batch.
+
+Class means are known only after the last batch. So activations are taken about the means so far
+(Welford 1962, a batch at a time): sums over all images are exact, and the products of an image differ
+from those about the final means only for the first few images of a class.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from src.models import Network
+from src.models.activations import at_least_single, cells
+from src.skill.within_class import WithinClass
+
+MOST_SUMS = 2**22  # numbers of the class means at one layer: 16 MiB a stitch
+
+
+class AtPlaces(NamedTuple):
+    """The within-class products of a stitch at both places."""
+
+    end_layer: WithinClass
+    output: WithinClass
+
+
+def centred_logits(logits: Tensor) -> Tensor:
+    """Return logits (…, n_classes) less the mean of each image, which softmax does not see."""
+    logits = at_least_single(logits)
+    return logits - logits.mean(-1, keepdim=True)
+
+
+def side_of_cells(shape: Sequence[int], n_classes: int) -> int | None:
+    """Return the side of the grid that a layer is pooled to, so that its class means keep to
+    `MOST_SUMS`; None: it is not pooled.
+
+    Args:
+        shape: of an activation of one image, (C, H, W), (T, D) or (D,).
+    """
+    if len(shape) == 1 or n_classes * math.prod(shape) <= MOST_SUMS:
+        return None
+    n_channels = math.prod(shape[:-2])
+    if len(shape) == 2:
+        n_channels = shape[-1]
+    return max(1, math.isqrt(MOST_SUMS // (n_classes * n_channels)))
+
+
+class _ClassMeans:
+    """The means of the classes over the images so far."""
+
+    def __init__(self, n_classes: int, like: Tensor):
+        self._means = like.new_zeros(n_classes, like.shape[1])
+        self._counts = like.new_zeros(n_classes)
+
+    def take(self, values: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Take in a batch (B, D); return it less the means before the batch, and less those after.
+
+        A class that begins in the batch has its mean after the batch before it as well.
+        """
+        is_new = (self._counts[classes] == 0)[:, None]
+        self._counts.index_add_(0, classes, torch.ones_like(classes, dtype=self._counts.dtype))
+        about_earlier = values - self._means[classes]
+        self._means.index_add_(0, classes, about_earlier / self._counts[classes, None])
+        about_later = values - self._means[classes]
+        return torch.where(is_new, about_later, about_earlier), about_later
+
+
+class _OwnPlace:
+    """The end network's own activations at a place, and the products of their batches."""
+
+    def __init__(self, n_classes: int, side: int | None = None, layout=None):
+        self.n_classes = n_classes
+        self.side = side
+        self.layout = layout
+        self.squares: list[Tensor] = []  # (B,) of each batch
+        self._means: _ClassMeans | None = None
+
+    def coordinates(self, activations: Tensor) -> Tensor:
+        """Return activations (N, …) as (N, D), pooled to cells where the layer is large."""
+        values = at_least_single(activations)
+        if self.side is not None:
+            values = cells(values, self.layout, side=self.side)
+        return values.flatten(1)
+
+    def take(self, own: Tensor, classes: Tensor) -> None:
+        """Take in the own activations (B, …) of a batch, before those of the stitches."""
+        values = self.coordinates(own)
+        if self._means is None:
+            self._means = _ClassMeans(self.n_classes, values)
+        self.classes = classes
+        self.about_earlier, about_later = self._means.take(values, classes)
+        self.squares.append((self.about_earlier * about_later).sum(1, dtype=torch.float64))
+
+
+class _StitchPlace:
+    """The activations of a stitch at a place, and the products of their batches."""
+
+    def __init__(self) -> None:
+        self.products: list[Tensor] = []  # (B,) of each batch
+        self.squares: list[Tensor] = []
+        self._means: _ClassMeans | None = None
+
+    def take(self, stitched: Tensor, own: _OwnPlace) -> None:
+        """Take in the activations (B, …) of the batch that `own` took in last."""
+        values = own.coordinates(stitched)
+        if self._means is None:
+            self._means = _ClassMeans(own.n_classes, values)
+        about_earlier, about_later = self._means.take(values, own.classes)
+        self.products.append((about_later * own.about_earlier).sum(1, dtype=torch.float64))
+        self.squares.append((about_earlier * about_later).sum(1, dtype=torch.float64))
+
+
+class Following:
+    """Measures how stitches follow an end network within its classes, batch by batch.
+
+        following.add_own(own)                              for each batch
+        following.add_stitch(key, layer, stitched, logits)  for each stitch, on the same batch
+        following.products(key).output.correlation          after the last batch
+
+    Args:
+        end: the end network.
+        end_layers: of the stitches.
+        n_classes: of its logits.
+    """
+
+    def __init__(self, end: Network, end_layers: Sequence[str], n_classes: int):
+        shapes = end.activation_shapes(end_layers, end.image_shape or ())
+        self.output_name = end.output_name
+        self._own = {}
+        for layer in end_layers:
+            side = side_of_cells(shapes[layer], n_classes)
+            self._own[layer] = _OwnPlace(n_classes, side, end.token_layout(layer))
+        self._own_output = _OwnPlace(n_classes)
+        self._stitches: dict[Hashable, tuple[_StitchPlace, _StitchPlace]] = defaultdict(
+            lambda: (_StitchPlace(), _StitchPlace())
+        )
+        self._layer_of: dict[Hashable, str] = {}
+        self._classes: list[Tensor] = []
+
+    @property
+    def pooled(self) -> dict[str, int]:
+        """The side of the grid of cells, by layer that is pooled to cells."""
+        return {layer: own.side for layer, own in self._own.items() if own.side is not None}
+
+    def add_own(self, own: Mapping[str, Tensor]) -> None:
+        """Add a batch of the end network's own activations (B, …): of all end layers, and the logits."""
+        logits = own[self.output_name]
+        classes = logits.argmax(1)
+        self._classes.append(classes)
+        for layer, place in self._own.items():
+            place.take(own[layer], classes)
+        self._own_output.take(centred_logits(logits), classes)
+
+    def add_stitch(self, key: Hashable, layer: str, stitched: Tensor, logits: Tensor) -> None:
+        """Add a stitch on the last batch.
+
+        Args:
+            key: of the stitch.
+            layer: its end layer.
+            stitched: its activations there, (B, …).
+            logits: (B, n_classes).
+        """
+        self._layer_of[key] = layer
+        at_end_layer, at_output = self._stitches[key]
+        at_end_layer.take(stitched, self._own[layer])
+        at_output.take(centred_logits(logits), self._own_output)
+
+    def products(self, key: Hashable) -> AtPlaces:
+        """Return the products of a stitch over all batches, and drop its sums."""
+        at_end_layer, at_output = self._stitches.pop(key)
+        own = self._own[self._layer_of.pop(key)]
+        classes = torch.cat(self._classes)
+        n_of_class = torch.bincount(classes)[classes].cpu().numpy()
+        return AtPlaces(
+            _within_class(at_end_layer, own, n_of_class),
+            _within_class(at_output, self._own_output, n_of_class),
+        )
+
+
+def _within_class(stitch: _StitchPlace, own: _OwnPlace, n_of_class: np.ndarray) -> WithinClass:
+    """Return the products of all batches as arrays (n,)."""
+    parts = (stitch.products, stitch.squares, own.squares)
+    return WithinClass(*[torch.cat(batches).cpu().numpy() for batches in parts], n_of_class)

@@ -1,0 +1,119 @@
+"""The within-class correlation of a stitch, its floor and its skill, with a jackknife over images.
+
+Does a stitched network follow the end network within a class? From the activations of both, the
+mean over the images of the same class is subtracted; the correlation of the rest, over all images and
+coordinates, is 1 for the end network itself and 0 for a network that knows the class alone. A front
+that shows its own image for a share q of the images, and a random one of the class otherwise, has q.
+
+The floor is the correlation that class, architecture and an affine map give together
+(`src.skill.floors`). The skill (Murphy 1988) is 0 at the floor and 1 for the end network itself.
+
+This module imports neither torch nor scipy.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from src.ground.brief import brief
+from src.statistics.intervals import DEVIATIONS
+from src.statistics.jackknife import jackknife_variance
+from src.values import IntervalEstimate
+
+
+class WithinClass(NamedTuple):
+    """Products of what is left of activations without the means of their classes, by image, (n,).
+
+    s is a stitched activation, o the end network's own, both less the means of their classes.
+    """
+
+    products: np.ndarray  # ⟨s, o⟩
+    squares: np.ndarray  # ‖s‖²
+    own_squares: np.ndarray  # ‖o‖²
+    n_of_class: np.ndarray  # the number of images of the image's class
+
+    def __repr__(self) -> str:
+        return brief(self)
+
+    @property
+    def correlation(self) -> float:
+        """Σ⟨s, o⟩ / √(Σ‖s‖² Σ‖o‖²); 0 if no s varies, NaN if no o does or s is not finite."""
+        return float(self._correlation(np.zeros(1), np.zeros(1, dtype=int))[0])
+
+    @property
+    def without_each(self) -> np.ndarray:
+        """The correlation without each image, (n,).
+
+        Without image i, the sums over its class of n images lose n/(n − 1) of its products.
+        """
+        n_of_class = np.maximum(self.n_of_class, 2)  # the only image of a class has no products
+        return self._correlation(n_of_class / (n_of_class - 1), np.arange(len(self.products)))
+
+    def _correlation(self, weights: np.ndarray, images: np.ndarray) -> np.ndarray:
+        """Return the correlation without a weighted image, for each of some images."""
+        product = self.products.sum() - weights * self.products[images]
+        square = self.squares.sum() - weights * self.squares[images]
+        own_square = self.own_squares.sum() - weights * self.own_squares[images]
+        norm = np.sqrt(np.maximum(square, 0) * np.maximum(own_square, 0))
+        is_constant = (square <= 0) & (own_square > 0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(is_constant, 0.0, product / norm)
+
+
+def within_class(stitched: ArrayLike, own: ArrayLike, classes: ArrayLike) -> WithinClass:
+    """Return the products within classes of activations that are held as arrays.
+
+    Args:
+        stitched, own: activations of the same images, both (n, …).
+        classes: of the images, whole numbers (n,).
+    """
+    _, places, counts = np.unique(np.asarray(classes), return_inverse=True, return_counts=True)
+    stitched_rest = _without_means(stitched, places, counts)
+    own_rest = _without_means(own, places, counts)
+    return WithinClass(
+        (stitched_rest * own_rest).sum(1),
+        np.square(stitched_rest).sum(1),
+        np.square(own_rest).sum(1),
+        counts[places],
+    )
+
+
+def _without_means(values: ArrayLike, places: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Return values (n, D) less the means of their classes, whose images `counts` counts."""
+    rows = np.asarray(values, dtype=np.float64).reshape(len(places), -1)
+    sums = np.zeros((len(counts), rows.shape[1]))
+    np.add.at(sums, places, rows)
+    return rows - (sums / counts[:, None])[places]
+
+
+def within_class_correlation(
+    stitched: ArrayLike, own: ArrayLike, classes: ArrayLike
+) -> IntervalEstimate:
+    """Return the within-class correlation with its interval of 95 %, by the jackknife over images.
+
+    Of logits, subtract the mean of each image before, as `centred_logits` does: softmax does not see
+    it. The only image of a class says nothing.
+
+    Args:
+        stitched: activations or logits of a stitched network, (n, …).
+        own: those of the end network, of the same images and shape.
+        classes: the class that the end network predicts for each image, (n,).
+    Raises:
+        ValueError: the shapes differ.
+    """
+    if np.shape(stitched) != np.shape(own) or len(np.shape(classes)) != 1:
+        raise ValueError(
+            f"stitched activations {np.shape(stitched)} and own activations {np.shape(own)} have to have one shape, "
+            f"and classes {np.shape(classes)} an axis of images"
+        )
+    sums = within_class(stitched, own, classes)
+    value = sums.correlation
+    half_width = DEVIATIONS * math.sqrt(jackknife_variance(sums.without_each))
+    return IntervalEstimate(value, max(-1.0, value - half_width), min(1.0, value + half_width))
+
+
+def skill(correlation: float, floor: float) -> float:
+    """Return (correlation − floor) / (1 − floor): 0 at the floor, 1 for a correlation of 1."""
+    return (correlation - floor) / (1 - floor)

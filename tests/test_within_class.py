@@ -1,0 +1,144 @@
+"""The within-class correlation: its meaning, its jackknife, and its sums batch by batch."""
+
+import numpy as np
+import pytest
+import torch
+
+from src.models import build_model
+from src.skill.running import MOST_SUMS, Following, centred_logits, side_of_cells
+from src.skill.within_class import skill, within_class, within_class_correlation
+from src.statistics.jackknife import jackknife_variance
+
+N = 300
+N_CLASSES = 5
+
+
+@pytest.fixture
+def activations():
+    """Own activations of images of five classes, which differ in their means."""
+    draw = np.random.default_rng(0)
+    classes = draw.integers(0, N_CLASSES, N)
+    means = 10 * draw.normal(size=(N_CLASSES, 7))
+    return means[classes] + draw.normal(size=(N, 7)), classes
+
+
+def test_it_is_1_for_the_end_network_in_any_scale_and_about_any_class_means(activations):
+    own, classes = activations
+    moved = 3 * own + np.arange(N_CLASSES)[classes, None]
+    assert within_class_correlation(moved, own, classes).value == pytest.approx(1)
+    assert within_class_correlation(-own, own, classes).value == pytest.approx(-1)
+
+
+def test_it_is_0_for_what_knows_the_class_alone(activations):
+    own, classes = activations
+    constant = np.arange(N_CLASSES, dtype=float)[classes, None] * np.ones(7)
+    assert within_class_correlation(constant, own, classes).value == 0
+
+
+def test_own_image_for_a_share_of_the_images_is_that_share(activations):
+    own, classes = activations
+    draw = np.random.default_rng(1)
+    shown = np.arange(N)
+    for label in range(N_CLASSES):  # half of each class shows a classmate
+        members = np.flatnonzero(classes == label)
+        swapped = members[: len(members) // 2]
+        shown[swapped] = draw.permutation(swapped)
+    share = np.mean(shown == np.arange(N))
+    estimate = within_class_correlation(own[shown], own, classes)
+    assert estimate.low < share < estimate.high
+    assert estimate.value == pytest.approx(share, abs=0.08)
+
+
+def test_it_equals_the_correlation_of_what_class_means_leave(activations):
+    own, classes = activations
+    stitched = own + np.random.default_rng(2).normal(size=own.shape)
+    rest = [
+        np.concatenate(
+            [
+                values[classes == label] - values[classes == label].mean(0)
+                for label in range(N_CLASSES)
+            ]
+        )
+        for values in (stitched, own)
+    ]
+    expected = np.corrcoef(rest[0].ravel(), rest[1].ravel())[0, 1]
+    assert within_class_correlation(stitched, own, classes).value == pytest.approx(expected)
+
+
+def test_the_value_without_an_image_is_that_of_the_other_images(activations):
+    own, classes = activations
+    stitched = own + np.random.default_rng(2).normal(size=own.shape)
+    classes[0] = N_CLASSES  # the only image of its class
+    sums = within_class(stitched, own, classes)
+    for image in (0, 1, 17):
+        others = np.delete(np.arange(N), image)
+        without = within_class(stitched[others], own[others], classes[others])
+        assert sums.without_each[image] == pytest.approx(without.correlation)
+
+
+def test_the_only_image_of_a_class_says_nothing(activations):
+    own, classes = activations
+    stitched = own + np.random.default_rng(2).normal(size=own.shape)
+    before = within_class_correlation(stitched, own, classes).value
+    alone = np.concatenate([classes, [N_CLASSES]])
+    further = [np.concatenate([values, np.full((1, 7), 1e3)]) for values in (stitched, own)]
+    assert within_class_correlation(*further, alone).value == pytest.approx(before)
+
+
+def test_intervals_have_the_true_value_in_about_95_of_100_samples():
+    draw = np.random.default_rng(3)
+    n_inside = 0
+    for _ in range(300):
+        classes = draw.integers(0, N_CLASSES, 400)
+        own = draw.normal(size=(400, 3))
+        stitched = own + draw.normal(size=(400, 3))
+        estimate = within_class_correlation(stitched, own, classes)
+        n_inside += estimate.low < 0.5**0.5 < estimate.high
+    assert 0.91 <= n_inside / 300 <= 0.99
+
+
+def test_other_shapes_are_an_error(activations):
+    own, classes = activations
+    with pytest.raises(ValueError, match="one shape"):
+        within_class_correlation(own[:, 1:], own, classes)
+
+
+def test_skill_is_0_at_the_floor_and_1_at_1():
+    assert skill(0.4, 0.4) == 0
+    assert skill(1, 0.4) == 1
+    assert skill(0.1, 0.4) < 0
+
+
+@pytest.mark.parametrize("batch_size", [N, 37])
+def test_sums_of_batches_are_those_of_all_images(batch_size):
+    torch.manual_seed(0)
+    end = build_model("small_cnn", n_classes=N_CLASSES, n_channels=1, image_shape=(1, 8, 8)).eval()
+    images = torch.rand(N, 1, 8, 8)
+    layer = "pool2"
+    with torch.no_grad():
+        own = end.activations(images, [layer, end.output_name])
+        logits = own[end.output_name]
+        stitched = own[layer] + 0.1 * torch.randn_like(own[layer])
+        stitched_logits = end(stitched, after=layer)
+    following = Following(end, [layer], N_CLASSES)
+    for start in range(0, N, batch_size):
+        batch = slice(start, start + batch_size)
+        following.add_own({name: values[batch] for name, values in own.items()})
+        following.add_stitch("stitch", layer, stitched[batch], stitched_logits[batch])
+    products = following.products("stitch")
+
+    classes = logits.argmax(1)
+    whole = within_class(stitched.numpy(), own[layer].numpy(), classes)
+    of_logits = [centred_logits(values).numpy() for values in (stitched_logits, logits)]
+    whole_output = within_class(*of_logits, classes)
+    for sums, expected in ((products.end_layer, whole), (products.output, whole_output)):
+        assert sums.correlation == pytest.approx(expected.correlation, abs=1e-5)
+        error = jackknife_variance(sums.without_each) ** 0.5
+        assert error == pytest.approx(jackknife_variance(expected.without_each) ** 0.5, rel=0.05)
+
+
+def test_large_layers_are_pooled_until_their_class_means_fit():
+    assert side_of_cells((64, 32, 32), 10) is None
+    assert side_of_cells((512,), 10_000_000) is None
+    side = side_of_cells((64, 56, 56), 1000)
+    assert 64 * side**2 * 1000 <= MOST_SUMS < 64 * (side + 1) ** 2 * 1000
