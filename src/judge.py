@@ -1,8 +1,8 @@
-"""One call for two networks and images: stitch, identify, judge.
+"""One call for two networks and images: stitch, measure, judge.
 
     rows = judge(front, end, train_batches, test_batches, layers="layer*", form=["covariance", "pinv"])
     print(rows)
-    rows.matrix("identification", form="pinv").values, rows.figure()
+    rows.matrix("skill", form="pinv").values, rows.figure()
 
 It runs the same functions as `exec_stitch.py`, `exec_eval_stitcher_ood.py` and `misc/verdict.py`.
 No file is read, and none is written but by `rows.to_csv(path)`.
@@ -33,8 +33,7 @@ from src.ground.runtime import full_precision
 from src.models import Network
 from src.models.steadiness import unsteadiness_of
 from src.ood.evaluation import GridScoring, StitchScores
-from src.ood.reference import EvaluationOptions, Reference, make_reference
-from src.ood.validity import N_IMAGES
+from src.ood.reference import N_IMAGES, EvaluationOptions, Reference, make_reference
 from src.stitching import Grid, Matching, build_layers, match_layers, matching_batches
 from src.stitching.grid import GridEvaluation, GridScore
 from src.stitching.layers import StitchingLayer
@@ -46,7 +45,6 @@ from src.values import (
     Metrics,
     Pair,
     Predictions,
-    StitchValidity,
     has_converged,
 )
 from src.verdict import UNDECIDED, Limits, Stitches, Verdict, flaw_of
@@ -82,24 +80,20 @@ class JudgedStitch(NamedTuple):
     penalty: float  # end accuracy − accuracy
     penalty_low: float
     penalty_high: float
-    identification: float  # the smallest share of identified images along the way; ½ is chance
-    identification_low: float
-    identification_high: float
-    lost_at: str  # the layer of this share; "": not measured
-    way: dict[str, IntervalEstimate]  # the share at each layer from the end layer to the output
-    kappa_within: float  # agreement with the end network beyond labels and front
-    kappa_within_low: float
-    kappa_within_high: float
+    skill: float  # at the output; 0 at the floor, 1 for the end network itself
+    skill_low: float
+    skill_high: float
+    correlation: float  # within classes, at the output
+    floor: float
+    skill_at_end: float  # at the end layer
+    skill_at_end_low: float
+    skill_at_end_high: float
+    correlation_at_end: float
+    floor_at_end: float
     front_accuracy: float  # NaN of an encoder
     end_accuracy: float
     r2_matched: float  # centred R² of the map on the matched images; NaN after a training
     r2_test: float
-    density: float  # see `StitchValidity`
-    recall: float
-    frechet: float
-    density_own: float
-    recall_own: float
-    frechet_own: float
     front_depth: int | None  # the places of the layers in their networks
     end_depth: int | None
     stitching_type: str  # chosen by the kinds of both activations
@@ -112,7 +106,7 @@ class JudgedStitch(NamedTuple):
     def __repr__(self) -> str:
         return (
             f"<{self.form}, {self.pair}: {self.verdict}; accuracy {self.accuracy:.4f}, "
-            f"penalty {decimals(self.penalty)}, identification {self.identification:.4f}>"
+            f"penalty {decimals(self.penalty)}, skill {self.skill:.4f}>"
         )
 
 
@@ -156,29 +150,19 @@ class Judgement(tuple[JudgedStitch, ...]):
         return f"<{len(self)} judged stitches: {words}; print() shows the table>"
 
     def __str__(self) -> str:
-        header = (
-            "form",
-            "front",
-            "end",
-            "accuracy",
-            "penalty",
-            "identification",
-            "weakest at",
-            "verdict",
-        )
-        lines = [header]
+        lines = [
+            ("form", "front", "end", "accuracy", "of end", "penalty", "skill", "at end layer", "verdict")
+        ]
         for row in self:
             penalty = IntervalEstimate(row.penalty, row.penalty_low, row.penalty_high)
-            share = IntervalEstimate(
-                row.identification, row.identification_low, row.identification_high
-            )
-            layers = (row.form, row.front_layer, row.end_layer)
+            skill = IntervalEstimate(row.skill, row.skill_low, row.skill_high)
+            at_end = IntervalEstimate(row.skill_at_end, row.skill_at_end_low, row.skill_at_end_high)
             verdict = row.verdict
             if verdict == UNDECIDED:
                 verdict += f": {row.reason}"
-            lines.append(
-                (*layers, f"{row.accuracy:.4f}", str(penalty), str(share), row.lost_at, verdict)
-            )
+            layers = (row.form, row.front_layer, row.end_layer)
+            accuracies = (f"{row.accuracy:.4f}", f"{row.end_accuracy:.4f}")
+            lines.append((*layers, *accuracies, str(penalty), str(skill), str(at_end), verdict))
         text = aligned(lines)
         positions = self._on_positions()
         return f"{text}\n{positions} {WITH_POSITIONS}" if positions else text
@@ -191,7 +175,7 @@ class Judgement(tuple[JudgedStitch, ...]):
         """Return the values of a quantity by layers.
 
         Args:
-            quantity: a field of `JudgedStitch`, such as "identification" or "verdict".
+            quantity: a field of `JudgedStitch`, such as "skill" or "verdict".
             form: of the stitches; None: the only one.
         Raises:
             UserError: there is no such quantity or form, or the form is not named.
@@ -229,20 +213,19 @@ class Judgement(tuple[JudgedStitch, ...]):
     def to_csv(self, path: str | Path) -> None:
         """Write the rows as a CSV; an undefined value is an empty cell.
 
-        Its columns are the fields of `JudgedStitch`, without `way`.
+        Its columns are the fields of `JudgedStitch`.
 
         Raises:
             UserError: the file cannot be written.
         """
-        names = [name for name in JudgedStitch._fields if name != "way"]
         records = []
         for row in self:
             values = row._asdict()
-            records.append({name: values[name] for name in names if not _is_nan(values[name])})
-        write_csv(Path(path), names, records)
+            records.append({name: value for name, value in values.items() if not _is_nan(value)})
+        write_csv(Path(path), JudgedStitch._fields, records)
 
     def figure(self, *, caption: str = "") -> "Figure":
-        """Return the maps of accuracy, identification and verdict of each form.
+        """Return the maps of accuracy, skill and verdict of each form.
 
         `rows.figure().savefig("maps.pdf")` writes a file. The attribute `caption` of the figure is
         the text for below it.
@@ -288,9 +271,9 @@ def judge(
     functionally similar.
 
     The stitching layer of a pair is fitted to activations of training images, without any cutoff
-    but rounding; or it is drawn, and trained on an objective. Test images tell accuracy,
-    identification from the end layer to the output, κ and validity. The verdicts on all pairs of a
-    form are corrected together. Images go to the device of the networks, which stay as they are.
+    but rounding; or it is drawn, and trained on an objective. Test images tell accuracy and skill, whose
+    floors take training images as well. The verdicts on all pairs of a form are corrected together.
+    Images go to the device of the networks, which stay as they are.
 
     Args:
         front, end: modules in evaluation mode, from images (B, C, H, W) to logits (B, n_classes);
@@ -348,7 +331,7 @@ def judge(
         for name, method in methods.items():
             made[name] = _made(networks, stitching_layers, images, method, settings[name])
         for name, stitches in _measured(made, reference).items():
-            rows += _judged(name, stitches, reference, limits)
+            rows += _judged(name, stitches, limits)
     return Judgement(rows, limits, len(images.test))
 
 
@@ -637,7 +620,7 @@ def _stitching_layers(
 
 
 def _reference(end: Network, layers: Mapping[Pair, StitchingLayer], images: _Images) -> Reference:
-    """Return validity and identification of the end network's own activations; warn of failed fits."""
+    """Return the end network without stitches, and its floors of skill."""
     options = EvaluationOptions(
         layers=tuple(dict.fromkeys(pair.end_layer for pair in layers)),
         scores={},
@@ -646,10 +629,7 @@ def _reference(end: Network, layers: Mapping[Pair, StitchingLayer], images: _Ima
         dataset="",
         test=images.test,
     )
-    reference = make_reference(end, options, trained={})
-    for reason in reference.missing:
-        warn(reason)
-    return reference
+    return make_reference(end, options, trained={})
 
 
 def _batch_size(images: BaseImageSet) -> int:
@@ -716,7 +696,8 @@ def measure_grids(grids: Mapping[str, Grid], reference: Reference) -> dict[str, 
         front_acts, end_acts = any_grid.activations(batch.images)
         for name, grid in grids.items():
             evaluations[name].add_networks(batch.images, batch.labels, front_acts, end_acts)
-            for pairs, stitched in grid.stitched(front_acts, batch.images, scorings[name].ways):
+            scorings[name].add_own(end_acts, batch)
+            for pairs, stitched in grid.stitched(front_acts, batch.images):
                 evaluations[name].add_stitches(pairs, stitched, end_acts)
                 scorings[name].add_stitches(pairs, stitched, batch)
     return {
@@ -741,15 +722,11 @@ def _with_scores(
     return stitches
 
 
-def _judged(
-    form: str, stitches: Sequence[_Stitch], reference: Reference, limits: Limits
-) -> list[JudgedStitch]:
+def _judged(form: str, stitches: Sequence[_Stitch], limits: Limits) -> list[JudgedStitch]:
     """Judge the stitches of a form together; return their rows."""
-    n_identified = len(reference.foils.images) if reference.foils else 0
     to_judge = []
     for stitch in stitches:
-        shares = {layer: share.value for layer, share in stitch.scores.shares.items()}
-        single = Stitches.single(stitch.predictions, shares, n_identified=n_identified)
+        single = Stitches.single(stitch.predictions, stitch.scores.skill)
         to_judge.append(
             single._replace(
                 front_accuracy=stitch.metrics.front_accuracy,
@@ -765,9 +742,6 @@ def _judged(
 def _row(form: str, stitch: _Stitch, verdict: Verdict) -> JudgedStitch:
     """Return the row of a stitch."""
     metrics = stitch.metrics
-    validity = stitch.scores.validity
-    if validity is None:
-        validity = StitchValidity(*[math.nan] * len(StitchValidity._fields))
     r2_matched = metrics.r2_matched
     if r2_matched is None:  # of a trained stitch
         r2_matched = math.nan
@@ -778,15 +752,14 @@ def _row(form: str, stitch: _Stitch, verdict: Verdict) -> JudgedStitch:
         verdict.reason,
         *verdict.accuracy,
         *verdict.penalty,
-        *verdict.identification,
-        verdict.lost_at,
-        verdict.way,
-        *verdict.kappa_within,
+        *verdict.skill,
+        *stitch.scores.skill.output[:2],
+        *verdict.skill_at_end,
+        *stitch.scores.skill.end_layer[:2],
         front_accuracy=metrics.front_accuracy,
         end_accuracy=metrics.end_accuracy,
         r2_matched=r2_matched,
         r2_test=metrics.r2_test,
-        **validity._asdict(),
         front_depth=metrics.front_depth,
         end_depth=metrics.end_depth,
         stitching_type=stitch.stitching_type,

@@ -53,20 +53,6 @@ class IntervalEstimate(NamedTuple):
         return f"{decimals(self.value)} [{decimals(self.low)}, {decimals(self.high)}]"
 
 
-def weakest_layer(shares: Mapping[str, float]) -> str:
-    """Return the layer of the way that identifies fewest images.
-
-    Where activations are not finite, it is the first such layer.
-
-    Args:
-        shares: of identified images, by layer; NaN: not finite. Not empty.
-    """
-    undefined = [layer for layer, share in shares.items() if math.isnan(share)]
-    if undefined:
-        return undefined[0]
-    return min(shares, key=shares.__getitem__)
-
-
 def has_converged(losses: Sequence[float]) -> bool:
     """Return whether a training loss hardly fell over the last fifth of the epochs.
 
@@ -162,31 +148,23 @@ class Metrics:
         return self.r2_test < self.r2_matched - 0.03 - 0.2 * abs(self.r2_matched)
 
 
-class StitchValidity(NamedTuple):
-    """Validity of the activations of a stitch, beside that of the end network's own activations.
+class Skill(NamedTuple):
+    """How a stitch follows the end network within a class at one place, see `src.skill`."""
 
-    `QUANTITIES` describes each number. A number that is not defined is NaN."""
+    correlation: float  # within classes, in [-1, 1]; NaN: activations are not finite
+    floor: float  # the correlation that class, architecture and an affine map give together
+    skill: float  # (correlation − floor) / (1 − floor)
+    low: float  # the ends of its interval of 95 %, over images
+    high: float
 
-    density: float
-    recall: float
-    frechet: float
-    density_own: float
-    recall_own: float
-    frechet_own: float
 
-    @property
-    def density_ratio(self) -> float:
-        """The density of the stitch over the end network's own density; NaN if the latter is 0."""
-        if self.density_own == 0:
-            return math.nan
-        return self.density / self.density_own
+class StitchSkill(NamedTuple):
+    """The skill of a stitch at the end layer and at the output."""
 
-    @property
-    def recall_ratio(self) -> float:
-        """The recall of the stitch over the end network's own recall; NaN if the latter is 0."""
-        if self.recall_own == 0:
-            return math.nan
-        return self.recall / self.recall_own
+    end_layer: Skill
+    output: Skill
+    n_images: int
+    n_twins: int  # untrained twins side by side in the floor
 
 
 class Null(NamedTuple):

@@ -25,15 +25,9 @@ class OodScore(NamedTuple):
 SCORES = {
     "energy": OodScore("energy", "energy of a trained detector, as in the paper", is_trained=True),
     "mahalanobis": OodScore("Mahalanobis", "distance to the nearest class mean (Lee et al. 2018)"),
-    "rmd": OodScore(
-        "relative Mahalanobis",
-        "distance to the nearest class mean minus the distance to the mean of all images "
-        "(Ren et al. 2021)",
-    ),
     "knn": OodScore(
         "nearest neighbours", "distance to the k-th nearest training image (Sun et al. 2022)"
     ),
-    "residual": OodScore("residual", "norm outside of the principal subspace (Wang et al. 2022)"),
 }
 
 

@@ -424,8 +424,23 @@ class Network:
             )
 
         # The view
-        view = copy.copy(self)
+        view = self._view()
         view._turned = self._turned.union(turned)
+        return view
+
+    def keeping(self, max_bytes: int) -> "Network":
+        """Return a view on this module that keeps the activations of images that pass again.
+
+        Args:
+            max_bytes: memory for them, unless this view keeps some already.
+        """
+        view = self._view()
+        view.kept = self.kept or KeptActivations(max_bytes)
+        return view
+
+    def _view(self) -> "Network":
+        """Return a further view on this module."""
+        view = copy.copy(self)
         view._passes_by_mode = self._passes_by_mode  # copy.copy leaves both out: see __getstate__
         view.kept = self.kept
         return view

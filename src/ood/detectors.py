@@ -19,7 +19,6 @@ from src.statistics.moments import ROUNDING, CrossMoments, Moments, Rows
 
 RIDGE = 1e-6  # share of the mean variance added to all variances, for channels that are dead
 BANK_SIZE = 10_000  # samples among which nearest neighbours are found
-KEPT_VARIANCE = 0.95  # share of the variance in the principal subspace
 
 
 def energy(logits: ArrayLike | Tensor) -> Tensor:
@@ -174,24 +173,6 @@ def _with_n_classes(moments: CrossMoments, n_classes: int) -> CrossMoments:
     )
 
 
-class RelativeMahalanobis(Mahalanobis):
-    """The score of `Mahalanobis` less the distance to one Gaussian of all classes.
-
-    Ren et al. 2021."""
-
-    def fit(self) -> None:
-        super().fit()
-        if self.n_present < 2:
-            raise ValueError(
-                "the training images are of one class: its mean is the mean of all images"
-            )
-        self.background = Gaussians(self.moments.mean[None], self.moments.covariance)
-
-    def score(self, activations: ArrayLike | Tensor) -> Tensor:
-        to_background = self.background.distances(self.features(activations))[:, 0]
-        return super().score(activations) - to_background
-
-
 class NearestNeighbours(Detector):
     """The distance to the k-th nearest neighbour among the first 10,000 samples (Sun et al. 2022).
 
@@ -228,30 +209,6 @@ class NearestNeighbours(Detector):
     def score(self, activations: ArrayLike | Tensor) -> Tensor:
         distances = torch.cdist(self.features(activations), self.bank)
         return distances.kthvalue(self.n_neighbours, dim=1).values
-
-
-class Residual(Detector):
-    """The norm outside of the principal subspace with 95 % of the variance.
-
-    ViM, Wang et al. 2022."""
-
-    normalised = False
-
-    def fit(self) -> None:
-        covariance = self.moments.covariance
-        if not covariance.isfinite().all():
-            raise ValueError("the activations are not finite")
-        variances, axes = torch.linalg.eigh(covariance)  # the largest variance last
-        cumulative = variances.clamp(min=0).cumsum(0)
-        most = (1 - KEPT_VARIANCE) * cumulative[-1] * (1 + 1e-12)  # with a margin for rounding
-        n_outside = int((cumulative <= most).sum())
-        self.outside = axes[:, :n_outside]  # (C, n_outside)
-
-    def score(self, activations: ArrayLike | Tensor) -> Tensor:
-        centred = self.features(activations) - self.moments.mean
-        distances = (centred @ self.outside).norm(dim=1)
-        # Without a direction outside, the norm is 0 even of what is not finite
-        return torch.where(centred.isfinite().all(1), distances, math.nan)
 
 
 class UserDetector(Detector):
@@ -316,9 +273,7 @@ class UserDetector(Detector):
 DETECTORS: dict[str, type[Detector]] = {
     "energy": EnergyDetector,
     "mahalanobis": Mahalanobis,
-    "rmd": RelativeMahalanobis,
     "knn": NearestNeighbours,
-    "residual": Residual,
 }
 
 

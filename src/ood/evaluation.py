@@ -1,7 +1,7 @@
-"""Scores of stitched activations: how far out of distribution are they for the end network?"""
+"""Scores and skill of stitched activations: how far out of distribution are they for the end network,
+and does the stitched network follow the end network within a class?"""
 
 import math
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
@@ -11,14 +11,15 @@ from torch import Tensor
 
 from src.ground.brief import brief
 from src.models import Network
-from src.models.activations import at_least_single, cells, cells_and_mean
-from src.models.tokens import TokenLayout
 from src.ood.detectors import Detector
-from src.ood.identifying import OwnLayer, Shown, shares_of
 from src.ood.reference import DetectorKey, Reference, TestBatch
+from src.skill.floors import FloorKey, n_twins_for
+from src.skill.running import Following
+from src.skill.skills import skill_of
 from src.statistics.detection import OODMetrics, auroc_interval, ood_metrics
+from src.stitching.layers import StitchingLayer
 from src.training import NO_CLASS, predicted_classes
-from src.values import Interval, IntervalEstimate, Pair, StitchValidity
+from src.values import Interval, Pair, StitchSkill
 
 
 class Stitched(Protocol):
@@ -29,6 +30,8 @@ class Stitched(Protocol):
     front_layers: list[str]
     end_layers: list[str]
     pairs: list[Pair]  # the layers of the stitches
+    layers: Mapping[Pair, StitchingLayer]
+    output_name: str  # of the end network
 
     def train(self, mode: bool) -> None:
         """Switch networks and stitching layers to training mode, or to evaluation mode."""
@@ -37,13 +40,11 @@ class Stitched(Protocol):
         self,
         acts: Mapping[str, Tensor],
         images: Tensor,
-        behind: Mapping[str, Sequence[str]] | None = None,
     ) -> Iterator[tuple[list[Pair], dict[str, Tensor]]]:
         """Yield groups of P pairs into one end layer, with activations (P, B, …) by layer.
 
         Args:
             acts: activations (B, …) of the front network, by layer.
-            behind: for each end layer, further layers behind it whose activations are needed.
         """
 
 
@@ -52,10 +53,7 @@ class StitchScores(NamedTuple):
 
     accuracy: float  # in [0, 1]; NaN if logits are not finite
     scores: dict[str, np.ndarray]  # (N,): by score, if the end layer has a detector for it
-    validity: StitchValidity | None  # None: it was not measured
-    # 1, 0, ½ or NaN of each identified image, (n,), by layer of the way; empty: not measured
-    identified: dict[str, np.ndarray]
-    shares: dict[str, IntervalEstimate]  # of identified images, by layer of the way
+    skill: StitchSkill
 
     def __repr__(self) -> str:
         return brief(self)
@@ -64,8 +62,6 @@ class StitchScores(NamedTuple):
     def is_finite(self) -> bool:
         """Whether the activations are finite; after a training that diverged, they are not."""
         if math.isnan(self.accuracy):
-            return False
-        if self.validity is not None and math.isnan(self.validity.density):
             return False
         return all(np.isfinite(scores).all() for scores in self.scores.values())
 
@@ -88,54 +84,60 @@ class _BatchScores(NamedTuple):
 
     is_right: list[Tensor]  # (B,): 1, 0, or NaN where logits are not finite
     scores: dict[str, list[Tensor]]  # (B,), by score
-    samples: list[Tensor]  # `cells_and_mean` of the sampled images, (n_in_batch, positions + 1, C)
-    shown: dict[str, Shown]  # by layer of the way
 
 
 @torch.no_grad()
 def score_grid(grid: Stitched, reference: Reference) -> dict[Pair, StitchScores]:
-    """Measure accuracy, scores, validity and identified images of all stitches of a grid.
+    """Measure accuracy, scores and skill of all stitches of a grid, in a pass over the test images.
 
-    The grid takes one pass over the test images. A stitch whose activations are not finite has
-    scores and validity of NaN.
+    A stitch whose activations are not finite has scores and skill of NaN.
     """
     scoring = GridScoring(grid, reference)
     grid.train(False)
+    names = [*grid.end_layers, reference.end.output_name]
     for batch in reference.test_batches():
+        own = reference.end.kept_activations(batch.images, names)
+        scoring.add_own(own, batch)
         activations = grid.front.kept_activations(batch.images, grid.front_layers)
-        for pairs, stitched in grid.stitched(activations, batch.images, scoring.ways):
+        for pairs, stitched in grid.stitched(activations, batch.images):
             scoring.add_stitches(pairs, stitched, batch)
     return scoring.scores()
 
 
 class GridScoring:
-    """The scores of the stitches of a grid, which grow batch by batch.
-
-    Attributes:
-        ways: for each end layer, the layers at which images are identified; None: at no layer.
-    """
+    """The scores of the stitches of a grid, which grow batch by batch."""
 
     def __init__(self, grid: Stitched, reference: Reference):
+        self.grid = grid
         self.reference = reference
-        self.ways = reference.ways if reference.foils else None
         self._detectors = {
             layer: _detectors_of_layer(reference.detectors, layer) for layer in grid.end_layers
         }
-        self._kept = {pair: _BatchScores([], {}, [], defaultdict(Shown)) for pair in grid.pairs}
+        self._kept = {pair: _BatchScores([], {}) for pair in grid.pairs}
+        self._following = Following(
+            reference.end, grid.end_layers, image_shape=reference.options.test.image_shape
+        )
+
+    def add_own(self, own: Mapping[str, Tensor], batch: TestBatch) -> None:
+        """Add the end network's own activations (B, …) at the end layers, and its logits."""
+        if len(batch.sampled):
+            sampled = {name: values[batch.sampled] for name, values in own.items()}
+            self._following.add_own(sampled)
 
     def add_stitches(
         self, pairs: Sequence[Pair], stitched: Mapping[str, Tensor], batch: TestBatch
     ) -> None:
-        """Add a group of P stitches into one end layer.
+        """Add a group of P stitches into one end layer, behind the own activations of the batch.
 
         Args:
-            stitched: activations (P, B, …) at the layers of the way, from `Stitched.stitched`.
+            stitched: activations (P, B, …) at the end layer and in the output, from
+                `Stitched.stitched`.
         """
         kept_of_pairs = [self._kept[pair] for pair in pairs]
         layer = pairs[0].end_layer
         at_end = stitched[layer]
-        way = self.reference.ways[layer]
-        classes = predicted_classes(stitched[way[-1]])  # (P, B)
+        logits = stitched[self.grid.output_name]
+        classes = predicted_classes(logits)  # (P, B)
         is_right = torch.where(classes == NO_CLASS, math.nan, classes == batch.labels)
         for of_pair, right in zip(kept_of_pairs, is_right, strict=True):
             of_pair.is_right.append(right)
@@ -143,69 +145,30 @@ class GridScoring:
             scores = detector.score(at_end.flatten(0, 1)).unflatten(0, (len(pairs), -1))
             for of_pair, values in zip(kept_of_pairs, scores, strict=True):
                 of_pair.scores.setdefault(score, []).append(values)
-        in_cells = {}  # of the identified images, by layer
-        if layer in self.reference.validity and len(batch.sampled):
-            layout = self.reference.validity[layer].layout
-            samples = _sampled_features(at_end, batch.sampled, layout)
-            for of_pair, sample in zip(kept_of_pairs, samples, strict=True):
-                of_pair.samples.append(sample)
-            places = torch.searchsorted(batch.sampled, batch.identified)
-            in_cells[layer] = samples[:, places, :-1].flatten(2)
-        if self.ways and len(batch.identified):
-            own_layers = {name: self.reference.own_layers[name] for name in way}
-            in_cells = _in_cells(stitched, own_layers, batch.identified, known=in_cells)
-            _add_shown(kept_of_pairs, in_cells, own_layers, batch.places)
+        if len(batch.sampled):
+            for place, pair in enumerate(pairs):
+                sampled = (at_end[place, batch.sampled], logits[place, batch.sampled])
+                self._following.add_stitch(pair, layer, *sampled)
 
     def scores(self) -> dict[Pair, StitchScores]:
         """Return the scores of each pair; the scores of its batches are dropped."""
-        pairs = list(self._kept)
-        return {pair: _stitch_scores(pair, self._kept.pop(pair), self.reference) for pair in pairs}
+        keys = {pair: self._floor_key(pair) for pair in self._kept}
+        floors = self.reference.floors.measured(keys.values())
+        scores = {}
+        for pair, key in keys.items():
+            kept = self._kept.pop(pair)
+            is_right = torch.cat(kept.is_right)
+            scores[pair] = StitchScores(
+                accuracy=is_right.sum().item() / len(is_right),
+                scores={name: torch.cat(parts).cpu().numpy() for name, parts in kept.scores.items()},
+                skill=skill_of(self._following.products(pair), floors[key], key.n_twins),
+            )
+        return scores
 
-
-def _in_cells(
-    stitched: Mapping[str, Tensor],
-    own_layers: Mapping[str, OwnLayer],
-    positions: Tensor,
-    *,
-    known: Mapping[str, Tensor],
-) -> dict[str, Tensor]:
-    """Return the cells of identified images at each layer of the way, (P, n_in_batch, D).
-
-    Args:
-        stitched: activations (P, B, …) of P stitches, by layer.
-        own_layers: by layer of the way.
-        positions: of the identified images in the batch, (n_in_batch,).
-        known: the cells at some of the layers.
-    """
-    identified = {}
-    for layer in own_layers:
-        if layer not in known:
-            of_layer = stitched[layer].index_select(1, positions).flatten(0, 1)
-            identified[layer] = at_least_single(of_layer)
-    in_cells = dict(known)
-    for layer, activations in identified.items():
-        pooled = cells(activations, own_layers[layer].layout).flatten(1)
-        in_cells[layer] = pooled.unflatten(0, (-1, len(positions)))
-    return in_cells
-
-
-def _add_shown(
-    kept: Sequence[_BatchScores],
-    in_cells: Mapping[str, Tensor],
-    own_layers: Mapping[str, OwnLayer],
-    places: slice,
-) -> None:
-    """Add the sums of P stitches over the identified images of a batch, at each layer of the way.
-
-    Args:
-        in_cells: from `_in_cells`.
-        own_layers: by layer of the way.
-        places: of the images among all identified ones.
-    """
-    for layer, own_layer in own_layers.items():
-        sums = own_layer.compare(in_cells[layer], places)
-        for i, of_pair in enumerate(kept):
-            of_pair.shown[layer].add(*sums, i)
+    def _floor_key(self, pair: Pair) -> FloorKey:
+        """Return the key of the floor of a pair."""
+        layer = self.grid.layers[pair]
+        return FloorKey(pair.end_layer, n_twins_for(*layer.widths))
 
 
 def _detectors_of_layer(
@@ -213,32 +176,6 @@ def _detectors_of_layer(
 ) -> dict[str, Detector]:
     """Return the detectors of a layer by score."""
     return {key.score: detector for key, detector in detectors.items() if key.layer == layer}
-
-
-def _sampled_features(stitched: Tensor, positions: Tensor, layout: TokenLayout | None) -> Tensor:
-    """Return the `cells_and_mean` of sampled images, (P, n_in_batch, positions + 1, C).
-
-    Args:
-        stitched: activations of P stitches for a batch, (P, B, …).
-        positions: of the sampled images in the batch, (n_in_batch,).
-        layout: of the tokens.
-    """
-    sampled = at_least_single(stitched.index_select(1, positions)).flatten(0, 1)
-    return cells_and_mean(sampled, layout).unflatten(0, (len(stitched), -1))
-
-
-def _stitch_scores(pair: Pair, kept: _BatchScores, reference: Reference) -> StitchScores:
-    """Return the scores of a stitch from the scores of its batches."""
-    is_right = torch.cat(kept.is_right)
-    accuracy = is_right.sum().item() / len(is_right)
-    scores = {score: torch.cat(parts).cpu().numpy() for score, parts in kept.scores.items()}
-    validity = None
-    if kept.samples:
-        validity = reference.validity[pair.end_layer].of_stitch(torch.cat(kept.samples))
-    identified = {}
-    for layer, shown in kept.shown.items():
-        identified[layer] = reference.own_layers[layer].identified(shown).cpu().numpy()
-    return StitchScores(accuracy, scores, validity, identified, shares_of(identified))
 
 
 def detection_of(stitched: np.ndarray, own: np.ndarray, *, is_paired: bool) -> Detection:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,7 +21,6 @@ from src.datasets.base import BaseImageSet
 from src.ground.console import progress
 from src.ground.runtime import generator
 from src.models import Network
-from src.models.activations import at_least_single
 from src.skill.running import AtPlaces, Following
 from src.statistics.moments import Rows
 from src.stitching.closed_forms import Matching, closed_form
@@ -28,6 +28,8 @@ from src.stitching.moments import SourceMoments
 
 N_DRAWS = 5  # of the weights of twins; the largest correlation counts
 N_IMAGES = 500  # test images that a floor is measured on, and training images that it is matched on
+N_STATISTICS = 250  # training images that statistics of BatchNorm are taken of
+MAX_BYTES = 2**30  # of the end network's own activations, which all draws compare with
 ROWS_PER_CHANNEL = 10  # matched, at least
 TARGET = 0  # the only target of the moments
 
@@ -43,7 +45,7 @@ class Floor(NamedTuple):
     """The floors of a stitch at both places."""
 
     products: AtPlaces  # of the draw with the largest correlation, at either place
-    images: Tensor  # (n,): places of the images of the products among all images of a stitch
+    places: np.ndarray  # (n,): of the images of the products among those of a stitch
 
 
 def n_twins_for(front_width: int, end_width: int) -> int:
@@ -72,7 +74,7 @@ class Floors:
         *,
         batch_size: int,
     ):
-        self.end = end
+        self.end = end.keeping(MAX_BYTES)
         self.train = train
         self.test = test
         self.batch_size = batch_size
@@ -85,7 +87,7 @@ class Floors:
         self._floors: dict[FloorKey, Floor] = {}
 
     @torch.no_grad()
-    def floors(self, keys: Iterable[FloorKey]) -> Mapping[FloorKey, Floor]:
+    def measured(self, keys: Iterable[FloorKey]) -> Mapping[FloorKey, Floor]:
         """Return the floors of these keys, and of all that were asked for before."""
         missing = sorted({key for key in keys if key not in self._floors})
         if missing:
@@ -94,7 +96,7 @@ class Floors:
                 for key, products in self._drawn(draw, missing).items():
                     best[key] = _larger(best.get(key, products), products)
             for key, products in best.items():
-                self._floors[key] = Floor(products, self.places)
+                self._floors[key] = Floor(products, self.places.numpy())
         return self._floors
 
     def _drawn(self, draw: int, keys: Sequence[FloorKey]) -> dict[FloorKey, AtPlaces]:
@@ -102,7 +104,7 @@ class Floors:
         twins = _Twins(self, draw, keys)
         maps = twins.matched()
         layers = list(dict.fromkeys(key.layer for key in keys))
-        following = Following(self.end, layers, self.n_classes)
+        following = Following(self.end, layers, image_shape=self.test.image_shape)
         for images, _ in self.test.batches(self.batch_size, indices=self.indices):
             own = self.end.kept_activations(images, [*layers, self.end.output_name])
             following.add_own(own)
@@ -122,7 +124,8 @@ class _Twins:
         self.floors = floors
         self.keys = keys
         self.order = floors.train.permutation(0)
-        images, _ = next(iter(floors.train.batches(N_IMAGES, indices=self.order[:N_IMAGES])))
+        first = self.order[:N_STATISTICS]
+        images, _ = next(iter(floors.train.batches(len(first), indices=first)))
         self.networks = []
         for number in range(max(key.n_twins for key in keys)):
             self.networks.append(twin_of(floors.end, images, seed=N_DRAWS * number + draw))
@@ -148,7 +151,7 @@ class _Twins:
         for images, _ in train.batches(self.floors.batch_size, indices=order):
             keys = [key for key in self.keys if n_before < n_images[key]]
             layers = list(dict.fromkeys(key.layer for key in keys))
-            own = end.activations(images, [*layers, end.output_name])
+            own = end.kept_activations(images, [*layers, end.output_name])
             activations = self.activations(images, keys)
             for key in keys:
                 source = Rows.of(_beside_class(activations, key, own[end.output_name]))
@@ -170,8 +173,9 @@ class _Twins:
         shapes = end.activation_shapes(layers, self.floors.test.image_shape)
         n_images = {}
         for key in self.keys:
-            width = width_of(shapes[key.layer])
-            n_positions = math.prod(shapes[key.layer]) // width
+            shape = shapes[key.layer]
+            width = shape[0] if len(shape) == 3 else shape[-1]
+            n_positions = math.prod(shape) // width
             n_channels = key.n_twins * width + self.floors.n_classes
             n_needed = math.ceil(ROWS_PER_CHANNEL * n_channels / n_positions)
             n_images[key] = min(len(self.order), max(N_IMAGES, n_needed))
@@ -216,13 +220,6 @@ def set_statistics(module: nn.Module, images: Tensor) -> None:
     if norms:
         module(images)
     module.eval()
-
-
-def width_of(shape: Sequence[int]) -> int:
-    """Return the number of channels of an activation (C, H, W), (T, D) or (D,)."""
-    if len(shape) == 3:
-        return shape[0]
-    return shape[-1]
 
 
 def _beside_class(

@@ -16,7 +16,9 @@ from torch import Tensor
 
 from src.models import Network
 from src.models.activations import at_least_single, cells
+from src.models.tokens import TokenLayout
 from src.skill.within_class import WithinClass
+from src.training import not_finite
 
 MOST_SUMS = 2**22  # numbers of the class means at one layer: 16 MiB a stitch
 
@@ -72,7 +74,9 @@ class _ClassMeans:
 class _OwnPlace:
     """The end network's own activations at a place, and the products of their batches."""
 
-    def __init__(self, n_classes: int, side: int | None = None, layout=None):
+    def __init__(
+        self, n_classes: int, side: int | None = None, layout: TokenLayout | None = None
+    ):
         self.n_classes = n_classes
         self.side = side
         self.layout = layout
@@ -124,11 +128,12 @@ class Following:
     Args:
         end: the end network.
         end_layers: of the stitches.
-        n_classes: of its logits.
+        image_shape: (C, H, W) of the images.
     """
 
-    def __init__(self, end: Network, end_layers: Sequence[str], n_classes: int):
-        shapes = end.activation_shapes(end_layers, end.image_shape or ())
+    def __init__(self, end: Network, end_layers: Sequence[str], *, image_shape: Sequence[int]):
+        shapes = end.activation_shapes(end_layers, image_shape)
+        (n_classes,) = end.output_shape
         self.output_name = end.output_name
         self._own = {}
         for layer in end_layers:
@@ -170,15 +175,19 @@ class Following:
         at_output.take(centred_logits(logits), self._own_output)
 
     def products(self, key: Hashable) -> AtPlaces:
-        """Return the products of a stitch over all batches, and drop its sums."""
+        """Return the products of a stitch over all batches, and drop its sums.
+
+        Raises:
+            UserError: the end network's own logits are not finite.
+        """
         at_end_layer, at_output = self._stitches.pop(key)
         own = self._own[self._layer_of.pop(key)]
         classes = torch.cat(self._classes)
         n_of_class = torch.bincount(classes)[classes].cpu().numpy()
-        return AtPlaces(
-            _within_class(at_end_layer, own, n_of_class),
-            _within_class(at_output, self._own_output, n_of_class),
-        )
+        output = _within_class(at_output, self._own_output, n_of_class)
+        if not np.isfinite(output.own_squares).all():
+            raise not_finite("the end network")
+        return AtPlaces(_within_class(at_end_layer, own, n_of_class), output)
 
 
 def _within_class(stitch: _StitchPlace, own: _OwnPlace, n_of_class: np.ndarray) -> WithinClass:

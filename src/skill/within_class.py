@@ -12,7 +12,7 @@ This module imports neither torch nor scipy.
 """
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -21,6 +21,8 @@ from src.ground.brief import brief
 from src.statistics.intervals import DEVIATIONS
 from src.statistics.jackknife import jackknife_variance
 from src.values import IntervalEstimate
+
+Values = TypeVar("Values", float, np.ndarray)
 
 
 class WithinClass(NamedTuple):
@@ -114,6 +116,6 @@ def within_class_correlation(
     return IntervalEstimate(value, max(-1.0, value - half_width), min(1.0, value + half_width))
 
 
-def skill(correlation: float, floor: float) -> float:
+def skill(correlation: Values, floor: Values) -> Values:
     """Return (correlation − floor) / (1 − floor): 0 at the floor, 1 for a correlation of 1."""
     return (correlation - floor) / (1 - floor)

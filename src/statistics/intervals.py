@@ -94,6 +94,8 @@ class Evidence(NamedTuple):
     def _end(self, bound: float, p_of: Callable[[float], float]) -> float:
         """Return the limit between a bound and the value at which a test has the level `ALPHA`;
         without such a limit the bound."""
+        if math.isinf(bound):  # far out, where nothing is left to test
+            bound = self.value - 100 * self.half_width(self.value, ALPHA) - 1
         inside = bound + 1e-12 * (self.value - bound)
         if self.value == bound or p_of(inside) >= ALPHA:
             return bound
@@ -193,27 +195,20 @@ def of_penalty(lost: Sequence[np.ndarray], won: Sequence[np.ndarray], *, n_image
     )
 
 
-def of_intervals(
-    intervals: Sequence[Sequence[IntervalEstimate]], *, bounds: tuple[float, float]
-) -> IntervalEstimate:
-    """Return the mean of values of single runs, with the half-widths over images and over
-    repetitions added up.
+def of_estimates(estimates: Sequence[Sequence[IntervalEstimate]], *, n_images: int) -> Evidence:
+    """Return the evidence on the mean of values of at most 1, from their symmetric intervals of 95 %.
+
+    Runs are of the same images: their mean varies no more than a single run.
 
     Args:
-        intervals: by pair of networks and run; runs with an undefined value are left out.
+        estimates: by pair of networks and run.
     """
-    defined: list[np.ndarray] = []  # by pair of networks: (runs, 3)
-    for runs in intervals:
-        estimates = [run for run in runs if not math.isnan(run.value)]
-        if estimates:
-            defined.append(np.array(estimates))
-    if not defined:
-        return IntervalEstimate(math.nan, math.nan, math.nan)
-    value, low, high = np.mean([runs.mean(0) for runs in defined], axis=0)
-    over_repetitions = repetitions_of([runs[:, 0] for runs in defined]).half_width(ALPHA)
-    low = max(bounds[0], low - over_repetitions)
-    high = min(bounds[1], high + over_repetitions)
-    return IntervalEstimate(float(value), float(low), float(high))
+    values = [np.array([run.value for run in runs]) for runs in estimates]
+    half_widths = [np.array([run.value - run.low for run in runs]) for runs in estimates]
+    variance = (mean_of(half_widths) / DEVIATIONS) ** 2
+    value = mean_of(values)
+    bounds = (-math.inf, 1.0)
+    return Evidence(value, n_images, lambda limit: variance, bounds, repetitions_of(values))
 
 
 def repetitions_of(values: Sequence[np.ndarray]) -> Repetitions:

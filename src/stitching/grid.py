@@ -240,10 +240,7 @@ class Grid(Task[Pair]):
         )
 
     def stitched(
-        self,
-        acts: Mapping[str, Tensor],
-        images: Tensor,
-        behind: Mapping[str, Sequence[str]] | None = None,
+        self, acts: Mapping[str, Tensor], images: Tensor
     ) -> Iterator[tuple[list[Pair], dict[str, Tensor]]]:
         """Yield groups of P pairs, with the activations (P, B, …) of the stitched networks by layer.
 
@@ -254,12 +251,8 @@ class Grid(Task[Pair]):
         Args:
             acts: activations (B, …) of the front network, by layer; not truncated yet.
             images: (B, C, H, W).
-            behind: for each end layer, further layers behind it whose activations are needed.
         """
-        needed = {}
-        for end_layer in self.end_layers:
-            further = behind[end_layer] if behind else []
-            needed[end_layer] = [*further, self.output_name]
+        needed = {end_layer: [self.output_name] for end_layer in self.end_layers}
         yield from self._tails(images, self._truncated(acts), needed)
 
     def _truncated(self, acts: Mapping[str, Tensor]) -> dict[str, Tensor]:

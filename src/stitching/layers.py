@@ -342,6 +342,12 @@ class StitchingLayer(nn.Module):
         if self.plan.used_cls == "add":
             self.cls_token_weight = nn.Parameter(torch.tensor([0.1]))
 
+    @property
+    def widths(self) -> tuple[int, int]:
+        """The numbers of channels of source and target."""
+        width_out, width_in = self.transform.weight.shape[:2]
+        return width_in, width_out
+
     def layout(self, source: Tensor) -> Tensor:
         """Return the source as a map (B, C, H, W), as tokens (B, T, D) or as a vector (B, D).
 

@@ -1,39 +1,65 @@
 """The rows of OOD evaluations, and their tables in a folder of stitching runs."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, NamedTuple
 
-import numpy as np
-
 from src.choices.scores import ON_OTHER_DATA, SCORES
-from src.ground.console import warn_once
 from src.tables.experiments import StitchResult
 from src.tables.tables import read_table
-from src.values import StitchValidity
+from src.values import Pair, Skill, StitchSkill
 
 TYPICAL_AUROC = 0.25  # below it, stitched activations are more typical than the end network's own
 
 
 @dataclass(frozen=True)
-class IdentificationRow:
-    """The share of images that a stitch identifies at one layer of the end network's rest.
+class SkillRow:
+    """How a stitch follows the end network within a class: a row of `skill.csv`.
 
-    It is a row of `identification.csv`. The rows of a stitch go from its end layer to the output."""
+    A name that ends in `at_end` is of the end layer, the others are of the output. `_low` and `_high`
+    are the ends of intervals of 95 %, over images. `QUANTITIES` describes the measurements."""
 
     folder: str  # of the stitching run
     front_layer: str
     end_layer: str
-    layer: str
-    share: float  # NaN: the activations are not finite
-    share_low: float  # the interval of 95 %, over images
-    share_high: float
-    n_images: int  # that have a foil
+    correlation: float
+    floor: float
+    skill: float
+    skill_low: float
+    skill_high: float
+    correlation_at_end: float
+    floor_at_end: float
+    skill_at_end: float
+    skill_at_end_low: float
+    skill_at_end_high: float
+    n_images: int
+    n_twins: int  # untrained twins side by side in the floor
     test_images: str | None = None  # the first digits of their fingerprint
 
-    contents: ClassVar[str] = "identification along the way"
+    contents: ClassVar[str] = "skill of stitches"
     written_by: ClassVar[str] = "exec_eval_stitcher_ood.py"
+
+    @classmethod
+    def of(cls, folder: str, pair: Pair, skill: StitchSkill, test_images: str | None) -> "SkillRow":
+        """Return the row of a stitch."""
+        numbers = (skill.n_images, skill.n_twins)
+        return cls(folder, *pair, *skill.output, *skill.end_layer, *numbers, test_images)
+
+    @property
+    def value(self) -> StitchSkill:
+        """The skill of the stitch."""
+        at_end = Skill(
+            self.correlation_at_end,
+            self.floor_at_end,
+            self.skill_at_end,
+            self.skill_at_end_low,
+            self.skill_at_end_high,
+        )
+        output = Skill(
+            self.correlation, self.floor, self.skill, self.skill_low, self.skill_high
+        )
+        return StitchSkill(at_end, output, self.n_images, self.n_twins)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,21 +85,6 @@ class EvaluationRow(StitchResult):
     mean_energy: float
     mean_id_energy: float
 
-    # None without a pass over the training images
-    density: float | None = None
-    recall: float | None = None
-    frechet: float | None = None
-    density_own: float | None = None
-    recall_own: float | None = None
-    frechet_own: float | None = None
-
-    # The smallest share of identified images along the way, and the layer where it is; None: it was
-    # not measured
-    identification: float | None = None
-    identification_low: float | None = None
-    identification_high: float | None = None
-    lost_at: str | None = None
-
     # None if the stitching run did not record its depths
     front_depth: int | None = None
     end_depth: int | None = None
@@ -83,28 +94,6 @@ class EvaluationRow(StitchResult):
 
     contents: ClassVar[str] = "OOD evaluation"
     written_by: ClassVar[str] = "exec_eval_stitcher_ood.py"
-
-    @property
-    def validity(self) -> StitchValidity | None:
-        """The validity of the stitched activations; None if it was not measured."""
-        values = [getattr(self, name) for name in StitchValidity._fields]
-        if None in values:
-            return None
-        return StitchValidity(*values)
-
-    @property
-    def density_ratio(self) -> float | None:
-        """The density over the end network's own density; None if it was not measured."""
-        if self.validity is None:
-            return None
-        return self.validity.density_ratio
-
-    @property
-    def recall_ratio(self) -> float | None:
-        """The recall over the end network's own recall; None if it was not measured."""
-        if self.validity is None:
-            return None
-        return self.validity.recall_ratio
 
 
 def evaluation_file(folder: Path, detector: str, *, other_data: str = "") -> Path:
@@ -122,20 +111,12 @@ def evaluation_file(folder: Path, detector: str, *, other_data: str = "") -> Pat
     return folder / f"{name}.csv"
 
 
-def way_file(folder: Path, *, other_data: str = "") -> Path:
-    """Return the path of the shares of identified images; arguments as for `evaluation_file`."""
-    name = "identification"
+def skill_file(folder: Path, *, other_data: str = "") -> Path:
+    """Return the path of the table of skill; arguments as for `evaluation_file`."""
+    name = "skill"
     if other_data:
         name += f"{ON_OTHER_DATA}{other_data}"
     return folder / f"{name}.csv"
-
-
-class IdentifiedImages(NamedTuple):
-    """The images that a stitch identifies, from `identification.npz`."""
-
-    images: np.ndarray  # (n,): indices among the test images
-    foils: np.ndarray  # (n,): likewise
-    values: np.ndarray  # (layers, n): 1, 0, ½ for a tie, or NaN, along the way
 
 
 def scores_file(folder: Path, detector: str, *, other_data: str = "") -> Path:
@@ -151,7 +132,7 @@ class EvaluationFiles(NamedTuple):
 
     tables: dict[str, Path]  # by detector
     scores: dict[str, Path]  # of all images, by detector
-    way: Path  # the shares of identified images
+    skill: Path
 
 
 def evaluation_files(
@@ -163,15 +144,14 @@ def evaluation_files(
     for detector in detectors:
         tables[detector] = evaluation_file(folder, detector, other_data=other_data)
         scores[detector] = scores_file(folder, detector, other_data=other_data)
-    return EvaluationFiles(tables, scores, way_file(folder, other_data=other_data))
+    return EvaluationFiles(tables, scores, skill_file(folder, other_data=other_data))
 
 
 def read_evaluations(folder: Path) -> dict[str, list[EvaluationRow]]:
     """Read the OOD evaluations of a folder of stitching runs; return the rows by detector.
 
     Detectors of the suite come first, in the order of `SCORES`, and then the detectors of a user's
-    code. Evaluations on other data than the runs' are left out. So is the identification of earlier
-    versions, which looked at the end layer alone; a warning says so.
+    code. Evaluations on other data than the runs' are left out.
     """
     prefix = evaluation_file(folder, "").stem
     stems = sorted(path.stem for path in folder.glob(f"{prefix}*.csv"))
@@ -181,28 +161,16 @@ def read_evaluations(folder: Path) -> dict[str, list[EvaluationRow]]:
     for detector in (*SCORES, *of_users):
         path = evaluation_file(folder, detector)
         if path.exists():
-            rows = read_table(path, EvaluationRow)
-            evaluations[detector] = [_without_earlier_identification(path, row) for row in rows]
+            evaluations[detector] = read_table(path, EvaluationRow)
     return evaluations
 
 
-def read_ways(folder: Path) -> list[IdentificationRow]:
-    """Read the shares of identified images of a folder of stitching runs; [] where it has none.
+def read_skills(folder: Path) -> list[SkillRow]:
+    """Read the skill of a folder of stitching runs; [] where it was not measured.
 
-    Shares on other data than the runs' are left out.
+    Skill on other data than the runs' is left out.
     """
-    path = way_file(folder)
+    path = skill_file(folder)
     if not path.exists():
         return []
-    return read_table(path, IdentificationRow)
-
-
-def _without_earlier_identification(path: Path, row: EvaluationRow) -> EvaluationRow:
-    """Return a row without an identification that was measured at the end layer only."""
-    if row.identification is None or row.lost_at is not None:
-        return row
-    warn_once(
-        f"{path} is of a version that identified images at the end layer alone; evaluate "
-        f"{path.parent} again"
-    )
-    return replace(row, identification=None, identification_low=None, identification_high=None)
+    return read_table(path, SkillRow)

@@ -4,8 +4,7 @@ A new quantity needs a function that measures it, a field that keeps its value, 
 `QUANTITIES` under the name of the field. Its `measured_by` says where the field is:
 
     STITCHING   `Metrics` in `src.values`
-    VALIDITY    `StitchValidity` in `src.values`, `ValidityScores` in `src.ood.validity`, and
-                `JudgedStitch` in `src.judge`
+    SKILL       `SkillRow` in `src.tables.evaluation_rows`, and `JudgedStitch` in `src.judge`
     DETECTOR    `OODMetrics` in `src.statistics.detection`, and `EvaluationRow` in `src.tables`
     VERDICT     `Verdict` in `src.verdict`, and `VerdictRow` in `src.tables`
 
@@ -20,7 +19,7 @@ from typing import NamedTuple
 
 # Scripts that measure a quantity: their tables have its column
 STITCHING = "stitching"
-VALIDITY = "validity"  # the OOD evaluation, one value whatever the detector
+SKILL = "skill"  # the evaluation, whatever the detectors
 DETECTOR = "detector"  # the OOD evaluation, one value for each detector
 VERDICT = "verdict"
 
@@ -35,7 +34,7 @@ class Quantity(NamedTuple):
     """The meaning of a column of stitches."""
 
     title: str  # in figures and printed tables
-    measured_by: str  # STITCHING, VALIDITY, DETECTOR or VERDICT
+    measured_by: str  # STITCHING, SKILL, DETECTOR or VERDICT
     description: str  # a sentence without its full stop
     # The values of a different and of a similar stitch, where the colours of figures end; None:
     # neither high nor low is similar
@@ -155,16 +154,6 @@ QUANTITIES = {
         shown_in=(IN_TRUTH,),
     ),
     # Verdict
-    "kappa_within": Quantity(
-        "κ within strata",
-        VERDICT,
-        "Cohen's κ of the predictions of stitched and end network (0: chance, 1: equal) among images "
-        "of one label and one prediction of the front network",
-        note="chance: 0",
-        scale=(0, 0.6),
-        possible=(-1, 1),
-        shown_in=(IN_VERDICT, IN_TRUTH),
-    ),
     "seed_spread": Quantity(
         "spread over seeds",
         VERDICT,
@@ -180,17 +169,6 @@ QUANTITIES = {
         "p above",
         VERDICT,
         "p-value of the test that the penalty is above the tolerance, adjusted likewise",
-    ),
-    "control_identification": Quantity(
-        "identification of the control",
-        VERDICT,
-        "identification of the stitch from the control, the class beside an untrained network, with "
-        "the same networks, layers and method",
-    ),
-    "p_control": Quantity(
-        "p against the control",
-        VERDICT,
-        "p-value of the test that the stitch identifies more images than the control",
     ),
     # OOD evaluation, by detector
     "auroc": Quantity(
@@ -231,71 +209,57 @@ QUANTITIES = {
         DETECTOR,
         "AUROC of the detector for the sanity-check data of `-scd` (OOD) against the ID data",
     ),
-    # OOD evaluation, whatever detector
-    "identification": Quantity(
-        "identification",
-        VALIDITY,
-        "share of the test images whose stitched activation, moved to the mean and scaled to the total "
-        "variance of the end network's own ones, is nearer to the own activation of the image than to "
-        "that of a similar image (of ten of its predicted class, the one with the nearest logits), at the "
-        "worst layer from the end layer to the output; ½ is chance",
-        note="chance: ½",
-        scale=(0.5, 1),
-        possible=(0, 1),
+    # The evaluation, whatever the detectors
+    "skill": Quantity(
+        "skill",
+        SKILL,
+        "(correlation − floor) / (1 − floor) at the output: 0 for a stitch that follows the end network "
+        "within a class no better than its floor, 1 for the end network itself",
+        note="floor: 0",
+        scale=(0, 1),
+        possible=(-math.inf, 1),
         shown_in=(IN_EVALUATION, IN_VERDICT, IN_CURVES, IN_TRUTH),
     ),
-    "density": Quantity(
-        "density",
-        VALIDITY,
-        "mean number of balls that a stitched activation lies in, over k = 5; there is a ball "
-        "about each training image, as wide as the distance to the k-th nearest training "
-        "image (Naeem et al. 2020)",
-    ),
-    "recall": Quantity(
-        "recall",
-        VALIDITY,
-        "share of the training images that lie in a ball; there is a ball about each stitched "
-        "activation, as wide as the distance to the k-th nearest stitched activation "
-        "(Kynkäänniemi et al. 2019)",
-    ),
-    "frechet": Quantity(
-        "Fréchet distance",
-        VALIDITY,
-        "squared Fréchet distance to the training images (Heusel et al. 2017), of means over "
-        "positions, divided by the total variance of the training images; it has no limit",
-        scale=(1, 0),
+    "correlation": Quantity(
+        "within-class correlation",
+        SKILL,
+        "correlation of the logits of stitched and end network, over test images and classes, less the "
+        "mean of each image and then the mean of each predicted class",
+        note="class alone: 0",
+        scale=(0, 1),
+        possible=(-1, 1),
         shown_in=(IN_TRUTH,),
     ),
-    "density_own": Quantity(
-        "own density", VALIDITY, "density of the end network's own activations of the same images"
+    "floor": Quantity(
+        "floor",
+        SKILL,
+        "the same correlation of a stitch by `covariance` whose front is the end network's predicted class "
+        "beside untrained twins of the end network",
+        possible=(-1, 1),
     ),
-    "recall_own": Quantity(
-        "own recall", VALIDITY, "recall of the end network's own activations of the same images"
-    ),
-    "frechet_own": Quantity(
-        "own Fréchet distance",
-        VALIDITY,
-        "Fréchet distance of the end network's own activations of the same images",
-    ),
-    "density_ratio": Quantity(
-        "density ratio",
-        VALIDITY,
-        "density (Naeem et al. 2020, k = 5) of the stitch divided by the end network's own density: "
-        "below 1 farther from the training images, above 1 closer",
-        scale=(0, 2),
-        possible=(0, math.inf),
-        is_two_sided=True,
-        shown_in=(IN_CURVES, IN_TRUTH),
-        is_derived=True,
-    ),
-    "recall_ratio": Quantity(
-        "recall ratio",
-        VALIDITY,
-        "recall (Kynkäänniemi et al. 2019, k = 5) of the stitch divided by the end network's own "
-        "recall: below 1 fewer training images are covered",
+    "skill_at_end": Quantity(
+        "skill at the end layer",
+        SKILL,
+        "the same as skill, of the activations at the end layer in place of the logits",
+        note="floor: 0",
         scale=(0, 1),
-        possible=(0, math.inf),
-        shown_in=(IN_CURVES, IN_TRUTH),
-        is_derived=True,
+        possible=(-math.inf, 1),
+        shown_in=(IN_EVALUATION, IN_VERDICT, IN_TRUTH),
+    ),
+    "correlation_at_end": Quantity(
+        "within-class correlation at the end layer",
+        SKILL,
+        "correlation of the activations of stitched and end network at the end layer, over test images "
+        "and coordinates, less the mean of each predicted class",
+        note="class alone: 0",
+        scale=(0, 1),
+        possible=(-1, 1),
+        shown_in=(IN_TRUTH,),
+    ),
+    "floor_at_end": Quantity(
+        "floor at the end layer",
+        SKILL,
+        "the floor of the correlation at the end layer",
+        possible=(-1, 1),
     ),
 }

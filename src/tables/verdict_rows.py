@@ -1,13 +1,12 @@
 """The rows of `verdict.csv`, and of the tables of groups of networks beside it."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
 from src.tables.experiments import WEIGHTS
 from src.tables.tables import columns
-from src.values import IntervalEstimate, Pair
+from src.values import Pair
 
 AUROC = "auroc_"  # begins the column of a detector
 
@@ -18,7 +17,7 @@ class VerdictRow:
 
     The row has what the verdict rests on. The further measurements of its runs are in `grid.csv` and
     in the tables of evaluations, under the names in `folders`. Measurements, see `QUANTITIES`, are
-    means over runs; `identification` is the smallest mean along the way, at the layer `lost_at`.
+    means over runs.
     `_low` and `_high` are the ends of intervals of 95 % of the pair by itself, while `p_below` and
     `p_above` are adjusted for all pairs that were judged together."""
 
@@ -29,8 +28,7 @@ class VerdictRow:
     verdict: str
     reason: str
     # self: a layer stitched to itself; fresh: the front network was never trained; fresh_end: the
-    # end network was never trained; class: the front is a control, the class beside an untrained
-    # network
+    # end network was never trained
     control: str | None
     n_runs: int
     n_networks: int  # pairs of networks
@@ -46,17 +44,17 @@ class VerdictRow:
     end_accuracy: float | None = None
     p_below: float | None = None
     p_above: float | None = None
-    kappa_within: float | None = None
-    kappa_within_low: float | None = None
-    kappa_within_high: float | None = None
-    identification: float | None = None
-    identification_low: float | None = None
-    identification_high: float | None = None
-    lost_at: str | None = None  # the layer of the way with the smallest identification
-    # The identification of the control, and the p-value that the stitch identifies more; None: no
-    # control was stitched
-    control_identification: float | None = None
-    p_control: float | None = None
+    # At the output, and at the end layer; None: not measured
+    skill: float | None = None
+    skill_low: float | None = None
+    skill_high: float | None = None
+    skill_at_end: float | None = None
+    skill_at_end_low: float | None = None
+    skill_at_end_high: float | None = None
+    correlation: float | None = None
+    floor: float | None = None
+    correlation_at_end: float | None = None
+    floor_at_end: float | None = None
     front_depth: int | None  # of the layers in their networks
     end_depth: int | None
     front_weights: str | None  # the first digits of their SHA-256; None of several networks
@@ -78,26 +76,11 @@ class VerdictRow:
     further: dict[str, float]
     # The kind of the pair of networks, see `src.runs.network_pairs`; no column
     kind: str = field(default="", compare=False)
-    # The share of identified images by layer of the way; no column, see `WayRow`
-    way: dict[str, IntervalEstimate] = field(default_factory=dict, compare=False)
 
     @cached_property
     def pair(self) -> Pair:
         """The layers."""
         return Pair(self.front_layer, self.end_layer)
-
-
-class WayRow(NamedTuple):
-    """The share of images that stitches identify at a layer: a row of `FILE_way.csv`."""
-
-    method: str
-    networks: str
-    front_layer: str
-    end_layer: str
-    layer: str  # the end layer, a block behind it, or the output
-    share: float
-    share_low: float
-    share_high: float
 
 
 class GroupRow(NamedTuple):
@@ -129,17 +112,6 @@ class GroupTestRow(NamedTuple):
     n_networks: int  # of the group
     n_second: int  # networks of the second group
     layers: str  # the pairs of layers that the means are over
-
-
-def way_rows(rows: Iterable[VerdictRow]) -> list[WayRow]:
-    """Return the shares of identified images along the way of each verdict."""
-    rows_of_ways: list[WayRow] = []
-    for row in rows:
-        rows_of_ways += [
-            WayRow(row.method, row.networks, *row.pair, layer, *share)
-            for layer, share in row.way.items()
-        ]
-    return rows_of_ways
 
 
 def interval_columns() -> list[str]:

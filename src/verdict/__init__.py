@@ -1,11 +1,10 @@
 """The verdict: the functionally similar pairs of stitched layers, and the certainty of it."""
 
-from src.statistics.kappa import kappa_within
+from src.skill.within_class import skill, within_class_correlation
 from src.values import Predictions
-from src.verdict.controls import Compared, compare_with_controls
 from src.verdict.flaws import flaw_of
 from src.verdict.judging import (
-    LOST,
+    ACCURATE_ONLY,
     NOT_MATCHED,
     SIMILAR,
     UNDECIDED,
@@ -17,18 +16,17 @@ from src.verdict.judging import (
 )
 
 __all__ = [
-    "LOST",
+    "ACCURATE_ONLY",
     "NOT_MATCHED",
     "SIMILAR",
     "UNDECIDED",
     "VERDICTS",
-    "Compared",
     "Limits",
     "Predictions",
     "Stitches",
     "Verdict",
-    "compare_with_controls",
     "flaw_of",
     "judge",
-    "kappa_within",
+    "skill",
+    "within_class_correlation",
 ]

@@ -1,17 +1,15 @@
 """Judges stitches: is a pair of layers functionally similar, and how sure is that?
 
-A stitch costs accuracy (the *penalty*: end accuracy − stitched accuracy), and its activations may
-show another image (*identification*), at the end layer or further on its way to the output. Both
-decide.
+A stitch costs accuracy (the *penalty*: end accuracy − stitched accuracy), and it follows the end
+network within a class or not (its *skill*, at the end layer and at the output). Both decide.
 
     predictions = Predictions(stitched, front, end, labels)  # classes (N,) of the test images
-    shares = {"layer4.1": 0.93, "output": 0.90}  # of the images that are identified
-    (verdict,) = judge([Stitches.single(predictions, shares, n_identified=2000)])
-    verdict.word, verdict.penalty.value, verdict.identification.low
+    (verdict,) = judge([Stitches.single(predictions, skill)])  # a `StitchSkill`
+    verdict.word, verdict.penalty.value, verdict.skill.low
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -23,29 +21,29 @@ from src.statistics.intervals import (
     images_needed,
     may_be_below,
     of_difference,
-    of_intervals,
+    of_estimates,
     of_share,
-    of_shares,
 )
-from src.statistics.kappa import kappa_of
 from src.statistics.significance import false_discovery_rate
-from src.values import IntervalEstimate, Predictions, weakest_layer
+from src.values import IntervalEstimate, Predictions, Skill, StitchSkill
 
 SIMILAR = "similar"
-LOST = "the image is lost"
+ACCURATE_ONLY = "accurate only"
 NOT_MATCHED = "not matched"
 UNDECIDED = "undecided"
-VERDICTS = (SIMILAR, LOST, NOT_MATCHED, UNDECIDED)
+VERDICTS = (SIMILAR, ACCURATE_ONLY, NOT_MATCHED, UNDECIDED)
 UNDEFINED = IntervalEstimate(math.nan, math.nan, math.nan)
 MORE_IMAGES = "give more test images"  # the remedy where intervals are too wide
+HIGHEST_FLOOR = 0.9  # above it, nothing need be learned to follow the end network
+FEWEST_IMAGES = 200  # with fewer, intervals of skill are too narrow
 
 
 class Limits(NamedTuple):
     """The limits of a verdict."""
 
     tolerance: float = 0.05  # the penalty, in [0, 1], that a similar pair may have
-    # The share of images, in [0, 1], that a similar pair identifies, half-way from chance to certainty
-    identification: float = 0.75
+    skill: float = 0.33  # at the output; a similar pair has more
+    skill_at_end: float = 0.15  # at the end layer
     pairwise: bool = False  # p-values are not adjusted for the number of pairs
 
 
@@ -58,10 +56,7 @@ class Stitches(NamedTuple):
 
     # By pair of networks, and by run; empty if a run has none
     predictions: Sequence[Sequence[Predictions]]
-    # Shares of the images that each run identifies, in [0, 1], NaN where activations are not finite:
-    # by layer from the end layer to the output, and by pair of networks, (runs,). Empty: not measured
-    way: Mapping[str, Sequence[np.ndarray]] = {}
-    n_identified: int = 0  # the number of images that these are shares of
+    skills: Sequence[Sequence[StitchSkill]] = ()  # likewise
     # The mean accuracy of either network alone, in [0, 1]; NaN: unknown
     front_accuracy: float = math.nan
     end_accuracy: float = math.nan
@@ -72,18 +67,11 @@ class Stitches(NamedTuple):
     flaw: str = ""
 
     @classmethod
-    def single(
-        cls, predictions: Predictions, shares: Mapping[str, float], *, n_identified: int
-    ) -> "Stitches":
-        """Return a single run on one pair of networks.
-
-        Args:
-            shares: of the images that it identifies, by layer from the end layer to the output, see
-                `src.ood.along_the_way`; empty: not measured.
-            n_identified: the number of images that these are shares of.
-        """
-        way = {layer: [np.array([share])] for layer, share in shares.items()}
-        return cls([[predictions]], way, n_identified)
+    def single(cls, predictions: Predictions, skill: StitchSkill | None = None) -> "Stitches":
+        """Return a single run on one pair of networks; None: skill was not measured."""
+        if skill is None:
+            return cls([[predictions]])
+        return cls([[predictions]], [[skill]])
 
 
 class Verdict(NamedTuple):
@@ -96,25 +84,30 @@ class Verdict(NamedTuple):
     # Tests of the penalty against the tolerance; NaN if nothing can be said
     p_below: float  # small: the penalty is below the tolerance
     p_above: float  # small: the penalty is above the tolerance
-    # Agreement with the end network beyond the labels and the front network's predictions
-    kappa_within: IntervalEstimate
-    # The share of identified images by layer of the way; empty: not measured, or no predictions
-    way: dict[str, IntervalEstimate]
-    # The layer with the smallest share, or the first with a share of NaN, and its share; "" without any
-    lost_at: str = ""
-    identification: IntervalEstimate = UNDEFINED
+    skill: IntervalEstimate = UNDEFINED  # at the output
+    skill_at_end: IntervalEstimate = UNDEFINED  # at the end layer
+
+
+class Place(NamedTuple):
+    """The skill of stitches at a place, and what a low one means."""
+
+    name: str
+    limit: float
+    meaning: str
+    skill: Evidence
+    floor: float  # the highest of the runs
 
 
 class Measured(NamedTuple):
     """The measurements of stitches, from predictions and activations.
 
-    A network is at chance if it may be no better than always predicting the commonest class.
+    An end network is at chance if its accuracy may not exceed that of always predicting the commonest
+    class by twice the tolerance: no stitch into it can lose much.
     """
 
     accuracy: Evidence  # of the stitches, in [0, 1]
     penalty: Evidence  # end accuracy − stitched accuracy
-    kappa_within: IntervalEstimate  # the mean over the runs, NaN where no run defines it
-    way: dict[str, Evidence]  # the share of identified images at each layer
+    places: Sequence[Place]  # the end layer and the output; empty: skill was not measured
     is_end_at_chance: bool  # at least one end network is
 
 
@@ -137,10 +130,10 @@ def judge(
 
     The verdict is the first word of this list that fits:
 
-    * *undecided* if nothing can be said: the end network was never trained or may be at chance,
+    * *undecided* if nothing can be said: the end network was never trained or may be close to chance,
       there are no predictions of the same images, or the stitches have a flaw;
-    * if the penalty is below the tolerance, *similar*, *the image is lost* or *undecided* by
-      identification, see `_decide_accurate`;
+    * if the penalty is below the tolerance, *similar*, *accurate only* or *undecided* by skill, see
+      `_decide_accurate`;
     * *not matched* if the penalty is above the tolerance, and all trainings had converged: more
       training could still lower the penalty;
     * *undecided* otherwise.
@@ -152,11 +145,11 @@ def judge(
     Args:
         stitches: of each pair of layers.
     Raises:
-        ValueError: a limit is no share.
+        ValueError: a limit is not in [0, 1].
     """
-    if not (0 <= limits.tolerance <= 1 and 0 <= limits.identification <= 1):
-        raise ValueError(f"limits are shares in [0, 1], not points or percent: {limits}")
-    measured = [measure(of_pair) for of_pair in stitches]
+    if not all(0 <= limit <= 1 for limit in (limits.tolerance, limits.skill, limits.skill_at_end)):
+        raise ValueError(f"limits are in [0, 1], not points or percent: {limits}")
+    measured = [measure(of_pair, limits) for of_pair in stitches]
     obstacles = [_obstacle(*of_pair) for of_pair in zip(stitches, measured, strict=True)]
     tests = _tests(measured, obstacles, limits)
     verdicts = []
@@ -178,35 +171,31 @@ def _obstacle(stitches: Stitches, measured: Measured | None) -> str:
     if measured is None:
         return "no predictions, or those of different test images"
     if measured.is_end_at_chance:
-        return "the end network is at chance"
+        return (
+            "the end network is close to chance, where a stitch has no accuracy to lose: are images "
+            "normalised and classes ordered as in its training?"
+        )
     return stitches.flaw
 
 
 def _verdict(word: str, reason: str, measured: Measured | None, p_values: PValues) -> Verdict:
     """Return a verdict with its estimates."""
     if measured is None:
-        return Verdict(word, reason, UNDEFINED, UNDEFINED, *p_values, UNDEFINED, way={})
-    accuracy = measured.accuracy.interval()
-    penalty = measured.penalty.interval()
-    way = {layer: share.interval() for layer, share in measured.way.items()}
-    lost_at = _weakest(way) if way else ""
+        return Verdict(word, reason, UNDEFINED, UNDEFINED, *p_values)
+    skills = [UNDEFINED, UNDEFINED]
+    if measured.places:
+        skills = [place.skill.interval() for place in measured.places]
+    skill_at_end, skill = skills
     return Verdict(
         word,
         reason,
-        accuracy=accuracy,
-        penalty=penalty,
+        accuracy=measured.accuracy.interval(),
+        penalty=measured.penalty.interval(),
         p_below=p_values.below,
         p_above=p_values.above,
-        kappa_within=measured.kappa_within,
-        way=way,
-        lost_at=lost_at,
-        identification=way.get(lost_at, UNDEFINED),
+        skill=skill,
+        skill_at_end=skill_at_end,
     )
-
-
-def _weakest(way: Mapping[str, Evidence] | Mapping[str, IntervalEstimate]) -> str:
-    """Return the layer of a way that identifies fewest images."""
-    return weakest_layer({layer: share.value for layer, share in way.items()})
 
 
 def _tests(
@@ -228,7 +217,7 @@ def _tests(
     return p_values
 
 
-def measure(stitches: Stitches) -> Measured | None:
+def measure(stitches: Stitches, limits: Limits) -> Measured | None:
     """Return the measurements of stitches.
 
     None if there are no predictions, or if the labels of the test images differ between runs.
@@ -249,18 +238,43 @@ def measure(stitches: Stitches) -> Measured | None:
         for of_networks in stitches.predictions
     ]
     chance = np.bincount(labels).max() / len(labels)
-    kappas = [[kappa_of(run) for run in of_networks] for of_networks in stitches.predictions]
-    way = {
-        layer: of_shares(shares, n_images=stitches.n_identified)
-        for layer, shares in stitches.way.items()
-    }
     return Measured(
         accuracy=of_share(right_stitched),
         penalty=of_difference(right_end, right_stitched),
-        kappa_within=of_intervals(kappas, bounds=(-1.0, 1.0)),
-        way=way,
-        is_end_at_chance=may_be_below(right_end, chance),
+        places=_places(stitches.skills, limits),
+        is_end_at_chance=may_be_below(right_end, chance + 2 * limits.tolerance),
     )
+
+
+def _places(skills: Sequence[Sequence[StitchSkill]], limits: Limits) -> list[Place]:
+    """Return the skill at the end layer and at the output; [] if it was not measured."""
+    if not skills:
+        return []
+    at_end = [[run.end_layer for run in runs] for runs in skills]
+    at_output = [[run.output for run in runs] for runs in skills]
+    n_images = min(run.n_images for run in chain.from_iterable(skills))
+    return [
+        Place(
+            "the end layer",
+            limits.skill_at_end,
+            "the activations are not its own",
+            _evidence(at_end, n_images),
+            max(run.floor for run in chain.from_iterable(at_end)),
+        ),
+        Place(
+            "the output",
+            limits.skill,
+            "the answers follow the class and no more",
+            _evidence(at_output, n_images),
+            max(run.floor for run in chain.from_iterable(at_output)),
+        ),
+    ]
+
+
+def _evidence(skills: Sequence[Sequence[Skill]], n_images: int) -> Evidence:
+    """Return the evidence on the mean skill of runs at one place."""
+    estimates = [[IntervalEstimate(*run[2:]) for run in runs] for runs in skills]
+    return of_estimates(estimates, n_images=n_images)
 
 
 def decide(
@@ -268,7 +282,7 @@ def decide(
 ) -> tuple[str, str]:
     """Return one of `VERDICTS` for stitches without an obstacle, and the reason as a text."""
     if p_values.below < ALPHA:
-        return _decide_accurate(measured, limits)
+        return _decide_accurate(measured)
     if not stitches.has_converged:
         return (
             UNDECIDED,
@@ -292,28 +306,44 @@ def decide(
     return UNDECIDED, f"{side}: {MORE_IMAGES}"
 
 
-def _decide_accurate(measured: Measured, limits: Limits) -> tuple[str, str]:
+def _decide_accurate(measured: Measured) -> tuple[str, str]:
     """Return the verdict on stitches with a penalty below the tolerance, and the reason.
 
-    A pair is similar if the share of identified images is above its limit at every layer of the
-    way. All tests have to agree, so that each has the whole level (an intersection–union test,
-    Berger 1982). The image is lost if the smallest share of L layers is below the limit; the test
-    has the level α/L, as the layer was chosen among L.
+    A pair is similar if its skill is above the limit at both places. Both tests have to agree, so that
+    each has the whole level (an intersection–union test, Berger 1982). It is accurate only if its
+    skill is below the limit at one of them, each tested at half the level.
     """
-    if not measured.way:
-        return UNDECIDED, "accurate, but identification was not measured"
-    layer = _weakest(measured.way)
-    weakest = measured.way[layer]
-    if math.isnan(weakest.value):
-        return UNDECIDED, f"accurate, but the activations at {layer} are not finite"
-    if weakest.p_below(limits.identification) * len(measured.way) < ALPHA:
-        return LOST, f"accurate, but the image is lost at {layer}"
-    if all(share.p_above(limits.identification) < ALPHA for share in measured.way.values()):
-        return SIMILAR, "accurate, and images are identified all the way"
-    return (
-        UNDECIDED,
-        f"accurate, but images may or may not be identified all the way: {MORE_IMAGES}",
-    )
+    obstacle = _obstacle_of_skill(measured.places)
+    if obstacle:
+        return UNDECIDED, f"accurate, but {obstacle}"
+    for place in measured.places:
+        if 2 * place.skill.p_below(place.limit) < ALPHA:
+            return (
+                ACCURATE_ONLY,
+                f"accurate, but at {place.name} {place.meaning}: skill {place.skill.value:.2f}, below "
+                f"{place.limit:g}",
+            )
+    if all(place.skill.p_above(place.limit) < ALPHA for place in measured.places):
+        return SIMILAR, "accurate, and it follows the end network within a class"
+    return UNDECIDED, f"accurate, but skill may be on either side of its limit: {MORE_IMAGES}"
+
+
+def _obstacle_of_skill(places: Sequence[Place]) -> str:
+    """Return the reason why skill cannot be judged; "" if there is none."""
+    if not places:
+        return "skill was not measured"
+    for place in places:
+        n_images = place.skill.n_images
+        if math.isnan(place.skill.value):
+            return f"at {place.name} skill is not defined: activations are constant or not finite"
+        if n_images < FEWEST_IMAGES:
+            return f"skill needs {FEWEST_IMAGES} test images, and there are {n_images}"
+        if place.floor > HIGHEST_FLOOR:
+            return (
+                f"at {place.name} the class beside untrained twins has a correlation of {place.floor:.2f} "
+                "already: nothing need be learned there"
+            )
+    return ""
 
 
 def _reason_of_loss(stitches: Stitches, limits: Limits) -> str:
