@@ -1,22 +1,23 @@
 #!/usr/bin/env python3
-"""Evaluate stitching runs: are stitched activations out of distribution for the end network, and are
-they nearer to the end network's activations of the same images than of similar images?"""
+"""Evaluate stitching runs: does a stitched network follow the end network within a class, and are
+stitched activations out of distribution for the end network?"""
 
 import sys
 from typing import Any, NamedTuple
 
 from src import cli
-from src.choices.scores import SCORES
+from src.choices.scores import NONE, SCORES
 from src.ground.user_code import CODE
 
 ROOT = "./data/pytorch"
+STORE = "models/repr_cls_ood_detectors"
 
 
 def parser() -> cli.Parser:
     options = cli.Parser(
-        "Evaluate a folder of stitching runs: with the OOD detectors of their end layers, and by two-way "
-        "identification: the share of test images whose stitched activation is nearer to the end network's activation "
-        "of that image than to that of a similar image, at every layer up to the output."
+        "Evaluate a folder of stitching runs: by skill (does the stitched network follow the end network within a "
+        "class, better than the class and untrained networks do?), which verdicts rest on, and by OOD detectors of "
+        "the end layers, if there are any."
     )
     add = options.add_argument
     add("source_dir", help="folder of stitching runs, all of the same two networks")
@@ -65,26 +66,18 @@ def add_image_sets(options: cli.Parser) -> None:
 
 
 def add_detectors(options: cli.Parser) -> None:
-    """Add the options of detectors and validity."""
+    """Add the options of detectors."""
     add = options.add_argument
     add(
         "-detectors",
         "--ood-detector-dir",
-        default="models/repr_cls_ood_detectors",
-        help="folder of the trained detectors",
+        help=f"folder of the trained detectors; default: {STORE}, if it is there",
     )
     add(
         "--detector",
-        type=cli.names_or_code("score", SCORES),
-        default="energy",
-        help=f"OOD detectors, with commas between them. {cli.described(SCORES)}; or {CODE}, a class "
-        "of your own",
-    )
-    add(
-        "--validity",
-        action="store_true",
-        help="measure density, recall and Fréchet distance with trained detectors as well; with all others "
-        "they are always measured",
+        type=cli.names_or_code("score", (*SCORES, NONE)),
+        help=f"OOD detectors, with commas between them. {cli.described(SCORES)}; {NONE}; or {CODE}, a class of "
+        "your own. Default: energy, if the folder of trained detectors is there",
     )
 
 
@@ -110,7 +103,7 @@ class Setup(NamedTuple):
     scores: dict[str, Any]  # of `--detector`, by title
     files: Any  # the files to write, see `evaluation_files`
     tables: dict[str, Any]  # the records of the tables, see `begin_tables`
-    identification: Any  # the record of the table of identified images
+    skill: Any  # the record of the table of skill
     session: Any  # keeps images, networks and the reference
     loading: dict[str, Any]  # how images are loaded
     test_set: Any
@@ -133,14 +126,14 @@ def evaluate(args, session=None, measured=None) -> None:
 
     setup = set_up(args, session)
     test_set = setup.test_set
-    with claimed([*setup.tables.values(), setup.identification]):
+    with claimed([*setup.tables.values(), setup.skill]):
         unusable = []
         if measured and measured.are_all_of(setup.runs):
             reference = measured.reference
             scored = measured.scored(setup.experiments)
             check_usable(scored, reference, setup.skipped)
         else:
-            # The reference: detectors and validity at the end layers, the end network's own scores
+            # The reference: detectors at the end layers, the end network's own scores, and floors
             layers = end_layers_of(setup.runs)
             reference = refer_to(
                 setup.end,
@@ -173,7 +166,6 @@ def set_up(args, session) -> Setup:
     from itertools import chain
     from pathlib import Path
 
-    from src.choices.scores import scores_by_title
     from src.datasets import dataset_info
     from src.ground.runtime import device_of
     from src.runs.folders import newest_by_experiment, read_runs
@@ -188,8 +180,8 @@ def set_up(args, session) -> Setup:
     finished, skipped = read_runs(folder)
     check_runs(finished, folder, moved_networks(args))
     dataset_info(args.dataset, labelled=True)
-    scores = scores_by_title(args.detector)
-    files, tables, identification = begin_tables(args, scores)
+    scores = scores_of(args)
+    files, tables, skill = begin_tables(args, scores)
     experiments = newest_by_experiment(finished)
     runs = list(chain(*experiments.values()))
     check_data(args.dataset, runs, other_data=args.other_data, shortcut=args.shortcut)
@@ -197,8 +189,7 @@ def set_up(args, session) -> Setup:
     # The images and the two networks
     loading = cli.load_options(args, device)
     test_set = cli.load_split(args, session, device, train=False)
-    if needs_training_images(args, scores, runs):
-        cli.load_split(args, session, device, train=True)
+    cli.load_split(args, session, device, train=True)  # for floors and detectors
     fingerprints = short_images(vars(args))  # recorded by load_split
     check_images(
         args.dataset, runs, fingerprints, other_data=args.other_data, shortcut=args.shortcut
@@ -215,7 +206,7 @@ def set_up(args, session) -> Setup:
         scores,
         files,
         tables,
-        identification,
+        skill,
         session,
         loading,
         test_set,
@@ -235,35 +226,33 @@ def moved_networks(args) -> dict:
     }
 
 
-def needs_training_images(args, scores, runs) -> bool:
-    """Return whether detectors, validity or controls are fitted to training images."""
-    return has_fits(args, scores) or runs[0].row.class_control
+def scores_of(args) -> dict:
+    """Return the scores of the options, by title; the energy by default, if there is a store."""
+    from pathlib import Path
 
+    from src.choices.scores import scores_by_title
+    from src.ground.console import note
 
-def has_fits(args, scores) -> bool:
-    """Return whether detectors or validity are fitted to training images."""
-    return args.validity or not all(score.is_trained for score in scores.values())
+    names = args.detector
+    if names is None:
+        names = ["energy"]
+        if args.ood_detector_dir is None and not Path(STORE).exists():
+            names = []
+            note(f"no OOD detectors in {STORE}: skill is measured alone (--detector, -detectors)")
+    return scores_by_title(names)
 
 
 def networks_of(args, runs, test_set, session):
-    """Load the front and the end network of runs, with their names; the front of controls is the
-    control."""
-    from src.runs.checkpoints import load_control
+    """Load the front and the end network of runs, with their names."""
     from src.runs.reloading import load_networks
 
-    device = test_set.device
-    networks = load_networks(
-        runs, moved_networks(args), test_set.spec, device=device, session=session
+    return load_networks(
+        runs, moved_networks(args), test_set.spec, device=test_set.device, session=session
     )
-    if runs[0].row.class_control:
-        front, name = networks["front"]
-        train_set = cli.load_split(args, session, device, train=True)
-        networks["front"] = load_control(front, name.type, train_set), name
-    return networks
 
 
 def check_usable(stitches, reference, reasons) -> None:
-    """Warn of all that was skipped; raise a UserError if no stitch or no detector is left.
+    """Warn of all that was skipped; raise a UserError if no stitch is left, or none of the detectors.
 
     Args:
         reasons: for each skipped run.
@@ -273,17 +262,18 @@ def check_usable(stitches, reference, reasons) -> None:
 
     for reason in (*reasons, *reference.missing):
         warn(f"skipped: {reason}")
-    if not stitches or not reference.detectors:
+    if not stitches:
+        raise UserError("nothing could be evaluated: no stitch can be read")
+    if reference.options.scores and not reference.detectors:
         raise UserError(
-            "nothing could be evaluated: train detectors with "
-            "exec_train_representation_classifier.py, or give --detector mahalanobis, which needs "
-            "no training"
+            "no detector could be used: train detectors with exec_train_representation_classifier.py, or "
+            "give --detector mahalanobis, which needs no training"
         )
 
 
 def begin_tables(args, scores) -> tuple:
     """Return the files to write, and the records of the tables: of each score, by its title, and of
-    the identified images."""
+    skill."""
     from pathlib import Path
 
     from src.choices.datasets import dataset_label
@@ -297,7 +287,7 @@ def begin_tables(args, scores) -> tuple:
     tables = {}
     for title, score in scores.items():
         tables[title] = Run.beside(files.tables[title], vars(args) | {"detector": score.name})
-    return files, tables, Run.beside(files.way, vars(args))
+    return files, tables, Run.beside(files.skill, vars(args))
 
 
 def end_layers_of(runs) -> list:
@@ -322,7 +312,7 @@ def refer_to(end, end_name, args, scores, layers, test_set, loading, session):
     from src.runs.store import DetectorStore, load_trained
 
     options = evaluation_options(args, scores, layers, test_set, loading, session)
-    store = Path(args.ood_detector_dir)
+    store = Path(args.ood_detector_dir or STORE)
 
     def make():
         trained, missing = load_trained(DetectorStore(store), end, end_name, options)
@@ -334,10 +324,8 @@ def refer_to(end, end_name, args, scores, layers, test_set, loading, session):
 
 def reference_of(end, end_name, args, pairs, test_set, session):
     """Return the reference for stitches between pairs of layers, which have no files yet."""
-    from src.choices.scores import scores_by_title
-
     loading = cli.load_options(args, test_set.device)
-    scores = scores_by_title(args.detector)
+    scores = scores_of(args)
     end_layers = {pair.end_layer for pair in pairs}
     layers = sorted(end_layers, key=end.depth)
     return refer_to(end, end_name, args, scores, layers, test_set, loading, session)
@@ -357,9 +345,7 @@ def evaluation_options(args, scores, layers, test_set, loading, session):
 
     id_data = images_of(args.id_dataset, args.id_dataset_root, "-idd")
     sanity_data = images_of(args.sanity_check_dataset, args.sanity_check_dataset_root, "-scd")
-    train_set = None
-    if has_fits(args, scores):
-        train_set = session.dataset(args.dataset, args.dataset_root, train=True, **loading)
+    train_set = session.dataset(args.dataset, args.dataset_root, train=True, **loading)
     return EvaluationOptions(
         layers=tuple(layers),
         scores=scores,
@@ -375,10 +361,10 @@ def evaluation_options(args, scores, layers, test_set, loading, session):
 
 
 def write_results(args, setup, scored, reference) -> None:
-    """Report the metrics of each score, save the scores of all images and the identified images,
-    and finish the runs of the tables."""
-    from src.reports.evaluation_report import report
-    from src.runs.scored_runs import evaluation_rows, save_scores, save_ways
+    """Report skill and the metrics of each score, save them and the scores of all images, and finish the
+    runs of the tables."""
+    from src.reports.evaluation_report import report, report_skill
+    from src.runs.scored_runs import evaluation_rows, save_scores
     from src.tables.image_records import recorded_images
 
     # The metrics
@@ -389,15 +375,12 @@ def write_results(args, setup, scored, reference) -> None:
             evaluations[score] = rows
 
     # The files
-    written = [setup.tables[score] for score in evaluations]
-    if reference.foils:
-        written.append(setup.identification)
+    written = [setup.skill, *(setup.tables[score] for score in evaluations)]
     for run in written:
         run.mark_as_unfinished()
+    report_skill(setup.files.skill, scored)
     report(setup.files, evaluations, reference, title=args.title)
     save_scores(args.energy_dir, setup.files.scores, evaluations, scored, reference)
-    if reference.foils:
-        save_ways(setup.files.way, scored, reference.foils)
 
     # The weights and images that the tables are about
     weights = {f"{side}_model_path_sha256": name.weights for side, name in setup.names.items()}

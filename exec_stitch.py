@@ -93,12 +93,6 @@ def add_method(options: cli.Parser) -> None:
         help=f"training loss. {cli.described(OBJECTIVES)}; or {CODE}, a loss of your own",
     )
     add(
-        "--class-control",
-        action="store_true",
-        help="a control: stitch the class that the front network predicts, as further channels beside the "
-        "activations of an untrained network of its type; what such a stitch identifies comes for nothing",
-    )
-    add(
         "-l1",
         "--l1-coef",
         type=cli.real_from_0,
@@ -206,8 +200,6 @@ def set_up(args, session) -> Setup:
     front, end = cli.load_two_networks(
         args, cli.FRONT, cli.END, spec, session=session, device=device
     )
-    if args.class_control:
-        front = front._replace(network=control_of(front, args, session, device))
     layers, skipped = stitching_layers(args, front, end, spec.shape)
     check_options(vars(args), layers, front.network, end.network)
 
@@ -228,14 +220,6 @@ def set_up(args, session) -> Setup:
         skipped,
         has_several=len(layers) > 1,
     )
-
-
-def control_of(front, args, session, device):
-    """Return the control of a front network: its class beside an untrained network of its type."""
-    from src.runs.checkpoints import load_control
-
-    train_set = cli.load_split(args, session, device, train=True)
-    return load_control(front.network, front.name.type, train_set)
 
 
 def stitching_layers(args, front, end, image_shape):

@@ -28,14 +28,14 @@ from misc.pairs import (
 )
 from src import cli
 from src.choices import AUTO, STITCHING_TYPES, UPSAMPLE_MODES
-from src.choices.scores import SCORES
+from src.choices.scores import SCORES, scores_by_title
 from src.choices.stitching import FORMS, OBJECTIVES, Method
 from src.ground.errors import UserError
 from src.ground.user_code import CODE, is_user_code
 from src.tables.network_list import ListedNetwork
 from src.tables.network_names import FEATURES
 
-NONE = "none"  # as a method: stitch nothing
+NONE = "none"  # as a method: stitch nothing; as a detector: use none
 
 
 def parser() -> cli.Parser:
@@ -112,9 +112,10 @@ def add_work(options: cli.Parser) -> None:
     untrained = [name for name, score in SCORES.items() if not score.is_trained]
     add(
         "--detector",
-        type=cli.names_or_code("score", untrained),
-        default="mahalanobis",
-        help=f"OOD detectors, with commas between them: {', '.join(untrained)}; or {CODE}, a class of your own",
+        type=cli.names_or_code("score", (*untrained, NONE)),
+        default=NONE,
+        help=f"OOD detectors, with commas between them: {', '.join(untrained)}; {NONE}; or {CODE}, a class of "
+        "your own",
     )
     add("--no-similarity", action="store_true", help="do not measure similarity")
     add(
@@ -399,8 +400,8 @@ def check_code(args) -> None:
     from src.stitching.objectives import objective_of
 
     load_measures(args.metrics)
-    for score in args.detector:
-        make_detector(score)
+    for score in scores_by_title(args.detector).values():
+        make_detector(score.name)
     for name in {method.name for method in methods_of(args)}:
         if is_user_code(name):
             objective_of(name)

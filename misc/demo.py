@@ -41,7 +41,7 @@ from src.cli.groups import n_cores
 from src.ground.console import note, result
 from src.ground.figures import left_out
 from src.ground.files import write_text
-from src.verdict import LOST, SIMILAR, UNDECIDED
+from src.verdict import ACCURATE_ONLY, SIMILAR, UNDECIDED
 
 if TYPE_CHECKING:
     from src.runs.session import Session
@@ -71,7 +71,6 @@ CONTROLS = {
     "an untrained network": ("untrained", "-", DIRECT),
 }
 PICTURE = "paper.png"  # of the verdict on the paper's two methods
-WAY = "paper_way.png"
 PAGE = "page.html"
 
 CUT = "pool3"  # the layer of the front network that is cut to fewer ranks
@@ -135,7 +134,7 @@ def steps() -> Iterator[Step]:
     table = "paper.csv"
     options = f"{results_of(PAPER)} -o {table}"
     title = "Judge the paper's two methods"
-    yield Step(title, verdict.give_verdict, options, table, [PICTURE, WAY])
+    yield Step(title, verdict.give_verdict, options, table, [PICTURE])
 
     yield from stitch_all(FURTHER | CONTROLS)
 
@@ -149,7 +148,7 @@ def steps() -> Iterator[Step]:
     options = f"{results_of(CONTROLS)} -o {table}"
     yield Step("Give the verdict on the controls", verdict.give_verdict, options, table)
     options = f"{results_of(PAPER)} -o {PAGE}"
-    maps = ["verdict.png", "verdict_numbers.png", "verdict_way.png"]
+    maps = ["verdict.png", "verdict_numbers.png"]
     yield Step("Write one page of HTML to send", page.report, options, PAGE, maps)
 
 
@@ -164,7 +163,7 @@ def stitch_all(experiments: dict[str, tuple[str, str, str]]) -> Iterator[Step]:
         stitches = stitch(title, pair(LAYERS, front), options, folder)
         yield stitches
         results = stitches.output
-        options = f"{results} {DATA} --detector mahalanobis"
+        options = f"{results} {DATA}"
         title = f"Which images do the stitches in {results} show?"
         yield Step(title, exec_eval_stitcher_ood.evaluate, options, results)
 
@@ -315,32 +314,28 @@ def report(folder: Path) -> Path:
         "# Stitching two networks that read handwritten digits",
         question(read(folder / "results/dm/grid.csv")[0]),
         f"**{answer(verdicts)}**",
-        f"![Accuracy, identification and verdict of all pairs of layers, by two methods]({PICTURE})",
+        f"![Accuracy, skill and verdict of all pairs of layers, by two methods]({PICTURE})",
         f"*Figure 1. The paper's two methods, {' and '.join(PAPER)}. Rows are front layers, columns "
-        "are end layers, and frames mark layers of one name. Identification is the share of the images "
-        "that are recognised, at the layer where it is smallest.*",
-        "## Where is the image lost?",
+        "are end layers, and frames mark layers of one name. Skill is 0 for a stitch that follows the end "
+        "network within a class no better than the class beside untrained networks does, and 1 for the end "
+        "network itself.*",
+        "## Backwards through the network",
         backwards(verdicts),
-        f"![Share of identified images from the end layer to the output]({WAY})",
-        "*Figure 2. Each line is a stitch, followed through the end network: the share of the images whose "
-        "stitched activation is nearer to the end network's own activation of the image than to that of a "
-        "similar image of its class. An accurate stitch, a strong line, loses the image where it falls "
-        "below 0.75.*",
         "## Other closed forms",
         f"Direct matching is least squares. Two other closed forms, {' and '.join(FURTHER)}, keep "
         "the spread of the activations, which least squares shrinks.",
-        "![Accuracy, identification and verdict of all pairs of layers](verdict.png)",
-        "*Figure 3. As Figure 1, for all four methods.*",
+        "![Accuracy, skill and verdict of all pairs of layers](verdict.png)",
+        "*Figure 2. As Figure 1, for all four methods.*",
         "## How sure is that?",
         certainty(verdicts, controls),
         "## What do measures of similarity say?",
         specificity(read(folder / "statistics.csv")),
         "![Similarity of all pairs of layers](similarity.png)",
-        "*Figure 4. Linear CKA, and the distances of PWCCA (last panel: with weights over shared "
+        "*Figure 3. Linear CKA, and the distances of PWCCA (last panel: with weights over shared "
         "directions only) and Procrustes, between activations that were averaged over positions.*",
         sensitivity(read(folder / "ranks.csv"), read(folder / "probes.csv")),
         "![Probes, stitching and measures over the rank of a layer](sensitivity.png)",
-        f"*Figure 5. Accuracy of probes and stitches, and similarity, over the rank of `{CUT}`.*",
+        f"*Figure 4. Accuracy of probes and stitches, and similarity, over the rank of `{CUT}`.*",
         "## The rule, in full",
         *rule(folder / "verdict.md"),
         "## The commands",
@@ -361,8 +356,8 @@ def question(row: Row) -> str:
         f"{row['n_images']} test images correctly. Which of their layers are functionally similar? "
         "Each block of the front network was stitched to each of the end network, in four ways: "
         f"{', '.join(METHODS)}. A pair of layers is *similar* if two things "
-        "hold: the stitched network is as accurate as the end network; and each image can be "
-        "recognised, from the stitched layer to the output, as the image that it is."
+        "hold: the stitched network is as accurate as the end network; and it follows the end network "
+        "within a class, at the end layer and at the output."
     )
 
 
@@ -372,7 +367,7 @@ def answer(rows: Sequence[Row]) -> str:
     for method in unique(rows, "method"):
         verdicts = Counter(row["verdict"] for row in rows if row["method"] == method)
         n_similar = verdicts[SIMILAR]
-        n_accurate = n_similar + verdicts[LOST]
+        n_accurate = n_similar + verdicts[ACCURATE_ONLY]
         parts.append(f"by {method} {n_accurate} are accurate, and {n_similar} similar")
     return f"Of {verdicts.total()} pairs of layers, with 95% certainty, {'; '.join(parts)}."
 
@@ -383,17 +378,13 @@ def backwards(rows: Sequence[Row]) -> str:
     last, first = stitches[0]["front_layer"], stitches[0]["end_layer"]
     lines = [
         f"Backwards through the network, from `{last}` to `{first}`, a stitch should fail. By "
-        "chance, 10% of the images are classified correctly, and 50% are identified. A detector may "
-        "tell stitched activations from the end network's own: at an AUROC of 1 always, of ½ never. Below "
-        "½ it takes them for more typical, as activations of little variance are. Of the stitches,",
+        "chance, 10% of the images are classified correctly. Of the stitches,",
         "",
     ]
     for row in stitches:
-        accuracy = float(row["accuracy"])
-        identification = float(row["identification"])
         lines.append(
-            f"* {row['method']} classifies {accuracy:.1%} correctly, and identifies "
-            f"{identification:.1%} (AUROC {float(row['auroc_mahalanobis']):.2f});"
+            f"* {row['method']} classifies {float(row['accuracy']):.1%} correctly, with a skill of "
+            f"{float(row['skill_at_end']):.2f} at the end layer and {float(row['skill']):.2f} at the output;"
         )
     return "\n".join(lines).removesuffix(";") + "."
 
@@ -457,7 +448,7 @@ def sensitivity(ranks: Sequence[Row], probes: Sequence[Row]) -> str:
         verb = "rises" if last > first else "falls"
         parts.append(f"{title} {verb} from {first:.2f} to {last:.2f}")
     text = (
-        f"In Figure 5, `{CUT}` of the front network is cut to fewer and fewer principal components. "
+        f"In Figure 4, `{CUT}` of the front network is cut to fewer and fewer principal components. "
         f"From {RANKS[0]} components to {RANKS[-1]}, the accuracy of linear probes falls from "
         f"{accuracies[0]:.1%} to {accuracies[-1]:.1%}: less and less of the classes is left. A "
         "measure is sensitive if it falls with the probes. As similarities, where 1 is equal, "
@@ -487,9 +478,9 @@ def in_short(rows: Sequence[Row]) -> list[str]:
     parts = []
     for row in last_to_first(of_the_paper):
         accuracy = float(row["accuracy"])
-        identification = float(row["identification"])
+        skill = float(row["skill"])
         parts.append(
-            f"{row['method']} is right about {accuracy:.0%} of the images and identifies {identification:.0%}"
+            f"{row['method']} is right about {accuracy:.0%} of the images, with a skill of {skill:.2f}"
         )
     counts = []
     for method in unique(rows, "method"):

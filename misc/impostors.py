@@ -34,8 +34,8 @@ from src.datasets.base import BaseImageSet
 from src.ground.runtime import generator
 from src.models import Network
 from src.models.activations import pool
-from src.models.control import with_class
-from src.runs.checkpoints import load_control, load_model
+from src.runs.checkpoints import load_model
+from src.skill.floors import beside_class, twin_of
 from src.tables.network_names import NetworkName
 
 COPIES = ("permuted", "rotated")
@@ -106,7 +106,8 @@ def planted(
     training = _training_of(checkpoint, network, dataset, root) if needs_images else None
     untrained = None
     if kind == CONTROL:
-        untrained = load_control(donor, network, _loaded(dataset, root)).module
+        ((images, _),) = _loaded(dataset, root).batches(BATCH, indices=torch.arange(BATCH))
+        untrained = twin_of(donor, images, seed=SEED).module
     return Impostor(
         kind, donor, layers, n_classes=spec.n_classes, training=training, untrained=untrained
     )
@@ -254,10 +255,10 @@ class Impostor(nn.Module):
             told = self._told[layer].to(activations)
             return activations - torch.einsum("bc...,dc->bd...", deviations, told)
         if self.kind == CONTROL:
-            return with_class({layer: activations}, logits)[layer]
+            return beside_class(activations, logits)
         if self.kind == RANDOM:
             random = random_features(images, activations.shape[2:], draws)
-            return with_class({layer: random}, logits)[layer]
+            return beside_class(random, logits)
 
         # A vector an image, at all positions
         if self.kind == "one_hot":

@@ -160,7 +160,6 @@ def parts_of_page(folder: Path, results: Results, judged: Judged, matches, *, st
     return [
         sections.results(verdicts, limits),
         sections.figures("Maps", folder, *maps),
-        sections.figures("Where the image is lost", folder, "verdict_way*.png"),
         sections.groups(folder, groups, tests),
         sections.figures("Similarity of all layers", folder, "similarity*.png"),
         sections.figures("Corresponding layers, over depth", folder, "curves*.png"),

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Judge stitched pairs of layers: similar, the image is lost, not matched, or undecided."""
+"""Judge stitched pairs of layers: similar, accurate only, not matched, or undecided."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ from src import cli
 def parser() -> cli.Parser:
     options = cli.Parser(
         "Judge which stitched pairs of layers are functionally similar, and how sure that is. Similar pairs keep the "
-        "accuracy of the end network, and identify the image all the way to the output."
+        "accuracy of the end network, and follow it within a class."
     )
     add = options.add_argument
     add(
@@ -41,9 +41,8 @@ def parser() -> cli.Parser:
         type=cli.csv_file,
         default="verdict.csv",
         help="CSV to write. Beside it go the sentences (.md), with several verdicts the maps of each method "
-        "(.png, .pdf, and .txt with the caption), the shares of identified images (_way.csv, _way.png) "
-        "and, with several pairs of networks, the figure and the tables of groups (_groups.png, _groups.csv, "
-        "_group_tests.csv)",
+        "(.png, .pdf, and .txt with the caption) and, with several pairs of networks, the figure and the tables of "
+        "groups (_groups.png, _groups.csv, _group_tests.csv)",
     )
     cli.add_figure(options)
     return options
@@ -59,10 +58,11 @@ def add_judging(options: cli.Parser) -> None:
         help="points of accuracy that a similar pair may lose against the end network",
     )
     add(
-        "--identification",
-        type=cli.real_number(at_least=50, at_most=100),
-        default=75.0,
-        help="share of the test images, in percent, that a similar pair identifies at every layer; 50 is chance",
+        "--skill",
+        type=cli.real_number(at_least=0, at_most=1),
+        default=0.33,
+        help="skill at the output that a similar pair has at least: 0 is that of the class beside untrained "
+        "networks, 1 that of the end network itself",
     )
     add(
         "--pairwise",
@@ -181,12 +181,12 @@ def read_folders(folders):
     unevaluated = [
         folder
         for folder, runs_of_folder in grouped(runs, lambda run: run.folder.parent).items()
-        if not any(run.way for run in runs_of_folder)
+        if not any(run.skill for run in runs_of_folder)
     ]
     if unevaluated:
         note(
-            f"{listed(unevaluated, n=2)}: identification was not measured, so no stitch can be similar; "
-            "run exec_eval_stitcher_ood.py FOLDER -d DATA --detector mahalanobis"
+            f"{listed(unevaluated, n=2)}: skill was not measured, so no stitch can be similar; run "
+            "exec_eval_stitcher_ood.py FOLDER -d DATA"
         )
     return runs
 
@@ -197,7 +197,7 @@ def remove_companions(table: Path) -> None:
 
     for ending in ("_groups.csv", "_group_tests.csv"):
         table.with_name(f"{table.stem}{ending}").unlink(missing_ok=True)
-    for name in ("", "_numbers", "_way", "_groups"):
+    for name in ("", "_numbers", "_groups"):
         remove_figure(table.with_stem(f"{table.stem}{name}"))
 
 
@@ -205,7 +205,7 @@ def limits_of(args):
     """Return the limits of a verdict, as shares."""
     from src.verdict import Limits
 
-    return Limits(args.tolerance / 100, args.identification / 100, pairwise=args.pairwise)
+    return Limits(args.tolerance / 100, args.skill, pairwise=args.pairwise)
 
 
 def main(argv=None) -> int:

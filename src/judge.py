@@ -151,7 +151,17 @@ class Judgement(tuple[JudgedStitch, ...]):
 
     def __str__(self) -> str:
         lines = [
-            ("form", "front", "end", "accuracy", "of end", "penalty", "skill", "at end layer", "verdict")
+            (
+                "form",
+                "front",
+                "end",
+                "accuracy",
+                "of end",
+                "penalty",
+                "skill",
+                "at end layer",
+                "verdict",
+            )
         ]
         for row in self:
             penalty = IntervalEstimate(row.penalty, row.penalty_low, row.penalty_high)

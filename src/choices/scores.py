@@ -10,6 +10,7 @@ from typing import NamedTuple
 from src.ground.errors import UserError
 from src.ground.user_code import by_title
 
+NONE = "none"  # in place of a score: no detector
 N_NEIGHBOURS = 50  # or half of the smallest class, if that is less
 ON_OTHER_DATA = "_on_"  # in names of tables, between the score and the name of other data
 
@@ -42,12 +43,13 @@ def scores_by_title(names: Sequence[str]) -> dict[str, ChosenScore]:
     """Return scores by the titles that tables and files have.
 
     Args:
-        names: in `SCORES`, or the name of user code, whose title is the name of the class.
+        names: in `SCORES`, `NONE`, or the name of user code, whose title is the name of the class.
     Raises:
         UserError: a class has the name of another score, or a name that no table can have.
     """
     scores = {}
-    for title, name in by_title(names, taken=SCORES, kind="score").items():
+    chosen = [name for name in names if name != NONE]
+    for title, name in by_title(chosen, taken=SCORES, kind="score").items():
         if ON_OTHER_DATA in title:
             raise UserError(
                 f"{name}: {ON_OTHER_DATA!r} stands for other data in names of tables; "

@@ -100,18 +100,14 @@ def rows_of_means(rows: Sequence[StitchRow]) -> dict[str, list[StitchRow]]:
     """
     newest = {(row.key, row.pair): row for row in told_apart(rows)}  # of repeated runs
     rows = list(newest.values())
-    methods = method_names(rows, apart_from=(*NETWORKS, *RANKS, "seed", "class_control"))
-    fronts_and_ends = {(row.networks, row.class_control) for row in rows}
-    kinds = {
-        (networks, is_control): kind_of_pair(*networks, is_class_control=is_control)
-        for networks, is_control in fronts_and_ends
-    }
+    methods = method_names(rows, apart_from=(*NETWORKS, *RANKS, "seed"))
+    kinds = {networks: kind_of_pair(*networks) for networks in {row.networks for row in rows}}
     architectures = architecture_pairs(rows)
     groups: dict[tuple[str, str, str], list[StitchRow]] = {}
     for method, kind, pair in product(*map(dict.fromkeys, (methods, KINDS, architectures))):
         groups[method, kind, pair] = []
     for method, pair, row in zip(methods, architectures, rows, strict=True):
-        groups[method, kinds[row.networks, row.class_control], pair].append(row)
+        groups[method, kinds[row.networks], pair].append(row)
 
     titled = {}
     for (method, kind, pair), rows_of_kind in groups.items():

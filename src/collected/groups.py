@@ -8,17 +8,10 @@ from src.collected.named_networks import NamedNetwork
 from src.ground.console import note
 from src.ground.grouping import grouped
 from src.runs.folders import StitchingRun, newest_runs
-from src.runs.network_pairs import (
-    CLASS_CONTROLS,
-    PAIRS,
-    SAME_RUN,
-    UNTRAINED_END,
-    UNTRAINED_FRONT,
-)
-from src.statistics.kappa import kappa_of
+from src.runs.network_pairs import PAIRS, SAME_RUN, UNTRAINED_END, UNTRAINED_FRONT
 from src.tables.experiments import CHECKPOINTS, NETWORKS, WEIGHTS, method_names
 from src.tables.network_names import NetworkKey
-from src.tables.quantities import QUANTITIES, VALIDITY
+from src.tables.quantities import QUANTITIES, SKILL
 from src.tables.stitch_rows import StitchRow
 from src.values import Pair
 
@@ -26,13 +19,11 @@ from src.values import Pair
 SELF = "self"  # a layer stitched to itself
 FRESH_FRONT = "fresh"  # the front network was never trained
 FRESH_END = "fresh_end"  # the end network was never trained
-CLASS_CONTROL = "class"  # the front is the class of the front network beside an untrained one
 
 # Of the pair of networks; other stitches may be of one network
 KIND_OF_CONTROL: Mapping[str | None, str] = {
     FRESH_END: UNTRAINED_END,
     FRESH_FRONT: UNTRAINED_FRONT,
-    CLASS_CONTROL: CLASS_CONTROLS,
 }
 
 Names = Mapping[NetworkKey, NamedNetwork]
@@ -52,14 +43,12 @@ class Group(NamedTuple):
 
 
 def control_of(row: StitchRow, names: Names) -> str | None:
-    """Return the kind of control of a stitch: `SELF`, `FRESH_FRONT`, `FRESH_END` or `CLASS_CONTROL`.
+    """Return the kind of control of a stitch: `SELF`, `FRESH_FRONT` or `FRESH_END`.
 
     None for a stitch of two trained networks, or of different layers of one network.
     """
     front, end = row.network_keys
     side = untrained_side(row, names)
-    if row.class_control and side != FRESH_END:
-        return CLASS_CONTROL
     if side is None and front == end and row.front_layer == row.end_layer:
         return SELF
     return side
@@ -81,16 +70,10 @@ def untrained_side(row: StitchRow, names: Names) -> str | None:
 def value_of(run: StitchingRun, name: str) -> float | None:
     """Return a quantity of a single run by its column; None where it was not measured.
 
-    Quantities of a detector are in the evaluation by that detector, and of quantities of a verdict
-    a single run has `kappa_within` alone.
+    Quantities of a detector are in the evaluation by that detector.
     """
-    if name == "kappa_within":
-        if run.predictions is None:
-            return None
-        return kappa_of(run.predictions).value
-    if QUANTITIES[name].measured_by == VALIDITY:
-        values = (getattr(evaluation, name) for evaluation in run.evaluations.values())
-        return next((value for value in values if value is not None), None)
+    if QUANTITIES[name].measured_by == SKILL:
+        return None if run.skill is None else getattr(run.skill, name)
     return getattr(run.row, name)
 
 
@@ -103,8 +86,7 @@ def families_of(
     all groups of one method with one type of networks on either side, whatever the networks: the
     adjusted p-values depend on the folders that are judged together.
     Stitches of a network to itself, at whatever epochs, are a family of their own. So are stitches
-    from untrained networks, stitches into untrained networks, and stitches from the class beside an
-    untrained network. Of repeated runs the newest counts, with a warning.
+    from untrained networks, and stitches into untrained networks. Of repeated runs the newest counts, with a warning.
 
     Args:
         names: the networks of the runs.
@@ -147,20 +129,20 @@ def _repetitions(
 ) -> Iterator[tuple[str, list[StitchingRun]]]:
     """Yield each method with runs that may repeat one experiment on further networks.
 
-    Controls and one network at two epochs repeat no stitch of two networks, and neither do networks
-    of other types. A control has the name of the method that it is a control of. The types stand
-    in the name of the method only if pairs of networks are pooled: rows then name no networks.
+    One network at two epochs repeats no stitch of two networks, and neither do networks of other
+    types. The types stand in the name of the method only if pairs of networks are pooled: rows then
+    name no networks.
     """
-    apart_from = [*NETWORKS, "seed", "class_control"]
+    apart_from = [*NETWORKS, "seed"]
     if pool:
-        apart_from = [*CHECKPOINTS, *WEIGHTS, "seed", "class_control"]
+        apart_from = [*CHECKPOINTS, *WEIGHTS, "seed"]
     methods = method_names([run.row for run in runs], apart_from=apart_from)
     repetitions: dict[tuple[Hashable, ...], list[StitchingRun]] = {}
     for run, method in zip(runs, methods, strict=True):
         row = run.row
         types = (row.front_model_type, row.end_model_type)
         side = untrained_side(row, names)
-        kind = (method, types, _is_same_run(row, names), side, row.class_control)
+        kind = (method, types, _is_same_run(row, names), side)
         repetitions.setdefault(kind, []).append(run)
     for (name, *_), runs_of_kind in repetitions.items():
         yield str(name), runs_of_kind
@@ -175,22 +157,17 @@ def _is_same_run(row: StitchRow, names: Names) -> bool:
 def _titled(
     runs: Sequence[StitchingRun], method: str, names: Names, *, pool: bool
 ) -> dict[str, list[StitchingRun]]:
-    """Return runs by title: a title for each pair of networks, or one title for all runs.
-
-    Args:
-        runs: all or none are class controls.
-    """
+    """Return runs by title: a title for each pair of networks, or one title for all runs."""
     by_networks = grouped(runs, lambda run: run.row.network_keys)
-    mark = " (class control)" if runs[0].row.class_control else ""
     if len(by_networks) > 1 and _share_no_network(by_networks, names):
         if pool:
-            return {f"{len(by_networks)} pairs of networks{mark}": list(runs)}
+            return {f"{len(by_networks)} pairs of networks": list(runs)}
         note(
             f"{method}: {len(by_networks)} pairs of networks share no network; --pool takes them "
             "together"
         )
     return {
-        f"{names[front].name}{mark} → {names[end].name}": runs_of_pair
+        f"{names[front].name} → {names[end].name}": runs_of_pair
         for (front, end), runs_of_pair in by_networks.items()
     }
 

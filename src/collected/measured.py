@@ -43,7 +43,6 @@ class MeasuredValue(NamedTuple):
     dataset: str | None = None
     seed: int | None = None
     pinv_rank: Rank = None  # of the activations that a stitch was matched on
-    class_control: bool = False  # of a stitch from the class beside an untrained network
     # Where a report tells values of a quantity apart: networks, data and method as a text
     setting: str = ""
 
@@ -85,7 +84,6 @@ def accuracy_of(row: StitchRow, method: str, networks: NetworkPair) -> MeasuredV
         dataset=row.dataset,
         seed=row.seed,
         pinv_rank=row.front_pinv_rank,
-        class_control=row.class_control,
     )
 
 

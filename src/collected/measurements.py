@@ -17,7 +17,7 @@ from src.collected.measured import (
 from src.collected.named_networks import NamedNetwork
 from src.runs.folders import StitchingRun
 from src.tables.experiments import NETWORKS, RANKS, method_names
-from src.tables.quantities import DETECTOR, STITCHING, VALIDITY, measured_by
+from src.tables.quantities import DETECTOR, SKILL, STITCHING, measured_by
 from src.tables.similarity_rows import SimilarityRow
 
 
@@ -47,7 +47,6 @@ class MeasurementRow:
     front_weights: str | None = None  # the first digits of their SHA-256
     end_weights: str | None = None
     same_run: bool | None = None  # one network, at one or two epochs of its training
-    class_control: bool = False  # of a stitch from the class beside an untrained network
     front_relative_depth: float | None = None  # the share of the blocks up to the layer
     end_relative_depth: float | None = None
 
@@ -76,7 +75,6 @@ class MeasurementRow:
             front_weights=front.weights,
             end_weights=end.weights,
             same_run=value.is_of_one_network,
-            class_control=value.class_control,
             front_relative_depth=front.relative_depth,
             end_relative_depth=end.relative_depth,
         )
@@ -104,7 +102,7 @@ def measurement_rows(
 
 def _rows_of_run(run: StitchingRun, method: str, networks: NetworkPair) -> Iterator[MeasurementRow]:
     """Yield the rows of a stitch; quantities of detectors come last, detector by detector."""
-    values = list(quantities_of(run, method, networks, measured_by(STITCHING, VALIDITY)))
+    values = list(quantities_of(run, method, networks, measured_by(STITCHING, SKILL)))
     of_detectors = list(quantities_of(run, method, networks, measured_by(DETECTOR)))
     for detector in run.evaluations:
         values += [value for value in of_detectors if value.detector == detector]
@@ -139,7 +137,7 @@ def _rows_of_similarity(
 
 def _methods(runs: Sequence[StitchingRun]) -> list[str]:
     """Return the names of the methods of stitches; values name their networks and ranks."""
-    apart_from = (*NETWORKS, *RANKS, "dataset", "seed", "class_control")
+    apart_from = (*NETWORKS, *RANKS, "dataset", "seed")
     return method_names([run.row for run in runs], apart_from=apart_from)
 
 
@@ -155,7 +153,7 @@ def layer_values(
     Args:
         names: of all networks.
     """
-    quantities = measured_by(STITCHING, VALIDITY)
+    quantities = measured_by(STITCHING, SKILL)
     shown = [name for name, quantity in quantities.items() if quantity.shown_in]
     values: list[MeasuredValue] = []
     for run, method in zip(runs, _methods(runs), strict=True):
@@ -174,6 +172,6 @@ def layer_values(
 def _is_compared(value: MeasuredValue) -> bool:
     """Return whether a value is at full rank, and of two independent trained networks."""
     has_untrained = any(network.is_untrained for network in value.networks)
-    if has_untrained or value.class_control or value.is_of_one_network:
+    if has_untrained or value.is_of_one_network:
         return False
     return not any((value.front.rank, value.end.rank, value.pinv_rank))

@@ -31,7 +31,6 @@ from src.values import Pair
 
 OF_MEASURES = {1: "similarity", -1: "distance"}  # quantities, by the sign of a measure
 ONE_NETWORK = "one network at two epochs"  # the line of pairs of checkpoints of one training
-CLASS_CONTROLS = "class control"  # begins the line of stitches from controls
 UNTRAINED = "untrained"  # marks the group of a network that was never trained
 MIN_STEPS = 3  # of relative depth
 MAX_STEPS = 12
@@ -182,7 +181,7 @@ def _of_stitches(
     runs: Sequence[StitchingRun], names: Names, correspondence: Correspondence
 ) -> Iterator[MeasuredValue]:
     """Yield the quantities of stitches of corresponding layers of two networks."""
-    apart_from = (*NETWORKS, "seed", "class_control")
+    apart_from = (*NETWORKS, "seed")
     methods = method_names([run.row for run in runs], apart_from=apart_from)
     method_of = dict(zip(map(id, runs), methods, strict=True))
     for run in corresponding_runs(runs, names, correspondence):
@@ -226,8 +225,6 @@ def _line_of(value: MeasuredValue) -> DepthLine:
         groups = _groups(*_in_order(value.networks))
         return DepthLine(OF_MEASURES[measure_of(value.quantity).sign], value.quantity, groups)
     groups = _groups(*value.networks)
-    if value.class_control:
-        groups = f"{CLASS_CONTROLS}, {groups}"
     return DepthLine(QUANTITIES[value.quantity].title, value.method, groups)
 
 

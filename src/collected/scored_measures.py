@@ -1,6 +1,5 @@
 """The measures that are put to the test. Higher values are more similar."""
 
-import math
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -50,8 +49,5 @@ def scored_stitch(value: MeasuredValue) -> tuple[ScoredMeasure, MeasuredValue]:
     name = f"{value.method} {quantity.title}"
     if value.detector:
         name += f" of {value.detector}"
-    number = value.value
-    if value.quantity == "kappa_within" and math.isnan(number):
-        number = 1.0  # label and front class determine the class of the end network, as for a copy
-    similarity = quantity.similarity(number)
+    similarity = quantity.similarity(value.value)
     return ScoredMeasure(name, quantity.title), value._replace(value=similarity)

@@ -7,29 +7,20 @@ from dataclasses import replace
 from itertools import chain
 from typing import NamedTuple
 
-import numpy as np
-
 from src.choices.similarity import ACTIVATIONS, measure_of
-from src.collected.controls import compared, controls_of
-from src.collected.groups import (
-    CLASS_CONTROL,
-    FRESH_END,
-    Group,
-    Names,
-    families_of,
-)
+from src.collected.groups import FRESH_END, Group, Names, families_of
 from src.collected.named_networks import named_networks
-from src.ground.console import warn_once
 from src.runs.folders import StitchingRun
 from src.tables.image_records import are_same
 from src.tables.similarity_rows import SimilarityRow, columns_of, described
 from src.tables.verdict_rows import AUROC, VerdictRow
-from src.values import ALL_IMAGES, Predictions
-from src.verdict import SIMILAR, Compared, Limits, Stitches, Verdict, flaw_of, judge
+from src.values import ALL_IMAGES, Predictions, StitchSkill
+from src.verdict import SIMILAR, Limits, Stitches, Verdict, flaw_of, judge
 
 SHOWN_MEASURES = ("cka", "cka_debiased")  # whose values and nulls the table shows
 # Means of runs that a row has where predictions or activations give no estimate
 MEANS = ("accuracy", "penalty", "front_accuracy", "end_accuracy")
+OF_SKILL = ("correlation", "floor", "correlation_at_end", "floor_at_end")  # means, where measured
 SEPARATOR = ";"  # between the names of folders
 
 VerdictSide = tuple[str | None, str | None, str]  # the name of a network, its weights and a layer
@@ -72,7 +63,6 @@ def judge_runs(
     if similarities:
         shown = similarity_columns(row.values for row in similarities)
     families = families_of(runs, names, pool=pool)
-    controls = controls_of(chain.from_iterable(families))
     rows = []
     for family in families:
         verdicts = judge([stitches_of(group) for group in family], limits=limits)
@@ -81,7 +71,6 @@ def judge_runs(
                 group,
                 verdict,
                 names=names,
-                control=compared(group, controls),
                 further=_aurocs(group) | _similarity(group, similarity_of_layers, shown),
             )
             rows.append(row)
@@ -91,14 +80,9 @@ def judge_runs(
 def stitches_of(group: Group) -> Stitches:
     """Return the values by which a group of runs is judged."""
     rows = [run.row for run in group.runs]
-    way = _way_of(group)
-    n_identified = 0
-    if way:
-        n_identified = group.runs[0].way[0].n_images
     return Stitches(
         predictions=_predictions(group),
-        way=way,
-        n_identified=n_identified,
+        skills=_skills(group),
         front_accuracy=_average([row.front_accuracy for row in rows]),
         end_accuracy=_average([row.end_accuracy for row in rows]),
         is_end_trained=group.control != FRESH_END,
@@ -119,26 +103,16 @@ def _predictions(group: Group) -> list[list[Predictions]]:
     return predictions
 
 
-def _way_of(group: Group) -> dict[str, list[np.ndarray]]:
-    """Return the shares of identified images, by layer of the way and by pair of networks: (runs,).
-
-    It is {} where a run was not evaluated, or runs were judged at different layers
-    or numbers of images.
-    """
-    layers = {tuple(row.layer for row in run.way) for run in group.runs}
-    numbers = {row.n_images for run in group.runs for row in run.way}
-    if len(layers) != 1 or len(numbers) != 1:
-        if numbers:
-            warn_once(
-                f"{group.method}, {group.pair}: its runs were evaluated at different layers or on different "
-                "numbers of images, so identification does not count; evaluate all alike"
-            )
-        return {}
-    (way,) = layers
-    return {
-        layer: [np.array([run.way[place].share for run in runs]) for runs in group.by_networks]
-        for place, layer in enumerate(way)
-    }
+def _skills(group: Group) -> list[list[StitchSkill]]:
+    """Return the skill of the runs on each pair of networks; [] if it was not measured of a run."""
+    skills: list[list[StitchSkill]] = []
+    for runs in group.by_networks:
+        skills.append([])
+        for run in runs:
+            if run.skill is None:
+                return []
+            skills[-1].append(run.skill.value)
+    return skills
 
 
 def _row(
@@ -146,17 +120,12 @@ def _row(
     verdict: Verdict,
     *,
     names: Names,
-    control: Compared | None,
     further: dict[str, float],
 ) -> VerdictRow:
     """Return the row of a verdict; `both_ways` is not known yet."""
     rows = [run.row for run in group.runs]
     front, end = _titles_of(group, names)
     numbers = _means(group) | _estimates(verdict)
-    if control is not None:
-        numbers |= {"control_identification": control.identification, "p_control": control.p_value}
-    way = {layer: share for layer, share in verdict.way.items() if not math.isnan(share.value)}
-    lost_at = verdict.lost_at if verdict.lost_at in way else None
     return VerdictRow(
         method=group.method,
         networks=group.networks,
@@ -168,7 +137,6 @@ def _row(
         n_runs=len(rows),
         n_networks=len(group.by_networks),
         folders=SEPARATOR.join(run.folder.name for run in group.runs),
-        lost_at=lost_at,
         front_depth=rows[0].front_depth,
         end_depth=rows[0].end_depth,
         front_weights=_common(row.front_weights for row in rows),
@@ -186,7 +154,6 @@ def _row(
         end_relative_depth=rows[0].end_relative_depth,
         stitching_type=_common(row.stitching_type for row in rows),
         further=further,
-        way=way,
         **numbers,
     )
 
@@ -206,6 +173,10 @@ def _means(group: Group) -> dict[str, float]:
         values = [getattr(run.row, name) for run in group.runs]
         if not any(map(math.isnan, values)):
             means[name] = _average(values)
+    skills = [run.skill for run in group.runs if run.skill is not None]
+    if len(skills) == len(group.runs):
+        for name in OF_SKILL:
+            means[name] = _average([getattr(skill, name) for skill in skills])
     accuracies = [[run.row.accuracy for run in runs] for runs in group.by_networks]
     spreads = [
         max(of_networks) - min(of_networks) for of_networks in accuracies if len(of_networks) > 1
@@ -221,8 +192,8 @@ def _estimates(verdict: Verdict) -> dict[str, float]:
     intervals = {
         "accuracy": verdict.accuracy,
         "penalty": verdict.penalty,
-        "kappa_within": verdict.kappa_within,
-        "identification": verdict.identification,
+        "skill": verdict.skill,
+        "skill_at_end": verdict.skill_at_end,
     }
     for name, estimate in intervals.items():
         values[name] = estimate.value
@@ -303,13 +274,13 @@ def similarity_columns(values: Iterable[Mapping[str, float]]) -> list[str]:
 def _with_both_ways(rows: Sequence[VerdictRow]) -> list[VerdictRow]:
     """Return the rows with `both_ways`, where the pair was stitched in both directions."""
 
-    stitches = [row for row in rows if row.front_network and row.control != CLASS_CONTROL]
+    stitches = [row for row in rows if row.front_network]
     row_of_direction = {(row.method, *_sides(row)): row for row in stitches}
     judged = []
     for row in rows:
         front, end = _sides(row)
         back = row_of_direction.get((row.method, end, front))
-        if back is not None and front != end and row.control != CLASS_CONTROL:
+        if back is not None and front != end:
             is_similar = row.verdict == back.verdict == SIMILAR
             row = replace(row, both_ways=is_similar)
         judged.append(row)

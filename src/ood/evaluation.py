@@ -30,7 +30,7 @@ class Stitched(Protocol):
     front_layers: list[str]
     end_layers: list[str]
     pairs: list[Pair]  # the layers of the stitches
-    layers: Mapping[Pair, StitchingLayer]
+    layers: dict[Pair, StitchingLayer]
     output_name: str  # of the end network
 
     def train(self, mode: bool) -> None:
@@ -160,7 +160,9 @@ class GridScoring:
             is_right = torch.cat(kept.is_right)
             scores[pair] = StitchScores(
                 accuracy=is_right.sum().item() / len(is_right),
-                scores={name: torch.cat(parts).cpu().numpy() for name, parts in kept.scores.items()},
+                scores={
+                    name: torch.cat(parts).cpu().numpy() for name, parts in kept.scores.items()
+                },
                 skill=skill_of(self._following.products(pair), floors[key], key.n_twins),
             )
         return scores

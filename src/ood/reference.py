@@ -149,9 +149,7 @@ def make_reference(
         end=network,
         detectors=detectors,
         sampled=sampled,
-        floors=Floors(
-            network, options.train, options.test, sampled, batch_size=options.batch_size
-        ),
+        floors=Floors(network, options.train, options.test, sampled, batch_size=options.batch_size),
         id_scores=_by_score(id_scores),
         sanity_scores=_by_score(sanity_scores),
         checks=_by_score(checks),

@@ -18,10 +18,6 @@ from src.runs.folders import StitchingRun
 from src.tables.experiments import Experiment
 from src.tables.network_names import networks_in_words
 
-CONTROL = (  # what a class control is, see `src.models.control`
-    "in place of the front network, an untrained network of its type, with the front's predicted class "
-    "beside its activations"
-)
 MAX_METHODS = 2  # that the first sentence of a caption names; the figure has their names as well
 MAX_NAMES = 6  # networks that a caption names; of more it has the number and the groups
 
@@ -102,8 +98,6 @@ def describe_stitches(
     subject = f"Stitches {networks}".strip()
     if len(titles) <= MAX_METHODS:
         subject += f" by {' and '.join(titles)}"
-    if len({row.class_control for row in rows}) > 1:
-        subject += ", with a class control"
     text = headline(
         subject, data=common(rows, "dataset"), n_images=n_images or common(rows, "n_images")
     )
@@ -113,8 +107,6 @@ def describe_stitches(
         _on_matched(rows),
         *dict.fromkeys(map(describe_method, of_methods)),
     ]
-    if len({row.class_control for row in rows}) > 1:
-        definitions.append(f"Class control: {CONTROL}.")
     return joined(text, definitions=" ".join(filter(None, definitions)))
 
 
@@ -213,7 +205,5 @@ def describe_method(rows: Sequence[Experiment]) -> str:
         details = [f"trained{epochs} on the {loss}".removesuffix(" on the "), f"from {start}"]
         if init == "rand":
             details[1] = f"from a {start}"
-    if all(row.class_control for row in rows):
-        details.append(f"class control ({CONTROL})")
     text = ", ".join(filter(None, details))
     return f"{method[0].upper()}{method[1:]}: {text}."

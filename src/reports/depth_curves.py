@@ -1,4 +1,4 @@
-"""Curves over depth: accuracy, validity and similarity of corresponding layers of two networks."""
+"""Curves over depth: accuracy, skill and similarity of corresponding layers of two networks."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,7 @@ import numpy as np
 
 from src.choices.similarity import measure_of
 from src.collected.groups import Names
-from src.collected.over_depth import CLASS_CONTROLS, OF_MEASURES
+from src.collected.over_depth import OF_MEASURES
 from src.ground.console import listed, note
 from src.ground.curves import (
     OPEN_MARKERS,
@@ -142,12 +142,10 @@ def _panels(rows: Sequence[DepthRow], limits: Limits) -> list[CurvePanel]:
     tolerance = 100 * limits.tolerance
     marks = {
         PENALTY: {LIMIT: tolerance},
-        "identification": {LIMIT: limits.identification, "chance": 0.5},
-        "density ratio": OWN,
-        "recall ratio": OWN,
+        "skill": {LIMIT: limits.skill, "floor": 0},
     }
     if has_groups:
-        points = {key: dict(sorted(lines.items(), key=_order)) for key, lines in points.items()}
+        points = {key: dict(sorted(lines.items())) for key, lines in points.items()}
     return [
         CurvePanel(
             points[title, quantity],
@@ -193,12 +191,6 @@ def _title_of_groups(row: DepthRow) -> str:
     return row.networks
 
 
-def _order(line: tuple[str, object]) -> tuple[bool, str]:
-    """Return the place of a line with its pair of groups; class controls come last."""
-    label, _ = line
-    return label.startswith(CLASS_CONTROLS), label
-
-
 def _on_lines(
     rows: Sequence[DepthRow], page: Sequence[CurvePanel], without_curves: Sequence[str]
 ) -> str:
@@ -207,8 +199,6 @@ def _on_lines(
         "Corresponding layers, means over pairs of networks.",
         _on_points(page),
     ]
-    if any(panel.marks == OWN for panel in page):
-        sentences.append("Own: the end network's own activations.")
     penalties = [panel for panel in page if panel.linear_up_to < math.inf]
     if penalties and is_logarithmic(penalties):
         tolerance = penalties[0].linear_up_to

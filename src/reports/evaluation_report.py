@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 
@@ -20,7 +21,8 @@ from src.reports.grid_figures import labels_of
 from src.reports.grid_tables import draw
 from src.reports.map_panels import HeatMap
 from src.reports.verdict_maps import heat_map
-from src.tables.evaluation_rows import TYPICAL_AUROC, EvaluationFiles, EvaluationRow
+from src.runs.scored_runs import ScoredRun, skill_rows
+from src.tables.evaluation_rows import TYPICAL_AUROC, EvaluationFiles, EvaluationRow, SkillRow
 from src.tables.matrices import Matrix, is_known, known, pivot
 from src.tables.quantities import DETECTOR, IN_EVALUATION, QUANTITIES, Quantity, shown_in
 from src.tables.tables import to_record, write_table
@@ -29,11 +31,25 @@ from src.verdict import Limits
 EXPLANATION = (
     "AUROC: area under the ROC curve of the detector, ½ if it cannot tell stitched from own "
     "activations. AUPR: area under its precision-recall curve. FPR95: share of the stitched "
-    "activations that it accepts when it accepts 95 percent of the own ones. Identification: the smallest "
-    "share of identified images, from the end layer to the output; ½ is chance."
+    "activations that it accepts when it accepts 95 percent of the own ones."
 )
 
 Matrices = dict[str, dict[str, Matrix]]  # by experiment and column
+
+
+def report_skill(path: Path, scored: Sequence[ScoredRun]) -> None:
+    """Print the skill of stitches at both places, and write the table."""
+    rows = skill_rows(scored)
+    skills = {row.folder: row for row in rows}
+    for experiment, of_experiment in grouped(scored, lambda item: item.experiment).items():
+        if experiment:
+            result(f"EXPERIMENT: {experiment}")
+        stitches = [item.run.row for item in of_experiment]
+        at_output = pivot(stitches, lambda row: skills[row.folder].skill)
+        table(heading(QUANTITIES["skill"], ""), *at_output)
+        at_end = pivot(stitches, lambda row: skills[row.folder].skill_at_end)
+        table(heading(QUANTITIES["skill_at_end"], ""), *at_end)
+    write_table(path, SkillRow, rows)
 
 
 def report(
@@ -131,7 +147,7 @@ def _note_typical_stitches(name: str, rows: Sequence[EvaluationRow]) -> None:
         note(
             f"{name}: the AUROC of {len(typical)} stitches is below {TYPICAL_AUROC}. They are "
             "more typical than the end network's own activations, as activations of little variance "
-            f"are; their recall tells ({listed(typical)})"
+            f"are ({listed(typical)})"
         )
 
 

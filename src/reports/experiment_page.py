@@ -36,8 +36,8 @@ from src.verdict import SIMILAR, VERDICTS, Limits
 QUESTION = (
     "Which layers of networks are functionally similar? The activation of a front network at one layer is mapped by "
     "an affine map to the activation space of a layer of an end network, which goes on from there. Two things are "
-    "asked of this stitched network: is it as accurate as the end network, and is each image still recognised as this "
-    "image, at every layer up to the output?"
+    "asked of this stitched network: is it as accurate as the end network, and does it follow the end network within a "
+    "class, better than the class and untrained networks do?"
 )
 IN_GROUPS = (SHARE, *IN_SUMMARY)
 
@@ -96,12 +96,15 @@ def _verdicts(rows: Sequence[VerdictRow]) -> tuple[list[str], list[list[Cell]]]:
     """Return the header and the lines of the verdicts on two networks."""
     columns = described(tuple(dict.fromkeys(name for row in rows for name in row.further)))
     further = [name for name, column in columns.items() if not column.part]  # without nulls
-    header = ["front layer", "end layer", "verdict", "accuracy", "penalty", "identification"]
-    header += ["weakest at", *(name.replace(AUROC, "AUROC ").replace("_", " ") for name in further)]
+    header = ["front layer", "end layer", "verdict", "accuracy", "penalty", "skill"]
+    header += [
+        "at end layer",
+        *(name.replace(AUROC, "AUROC ").replace("_", " ") for name in further),
+    ]
     lines = []
     for row in rows:
         line: list[Cell] = [row.front_layer, row.end_layer, row.verdict, row.accuracy]
-        line += [_interval(row, "penalty"), _interval(row, "identification"), row.lost_at]
+        line += [_interval(row, "penalty"), _interval(row, "skill"), _interval(row, "skill_at_end")]
         line += [row.further.get(name) for name in further]
         lines.append([*line, row.reason])
     return [*header, "reason"], lines

@@ -25,25 +25,21 @@ STITCHING = (
     "We stitched networks (Balogh and Jelasity 2025): the activation of a front network at one layer is mapped by an "
     "affine stitching layer ({types}) to the activation space of a layer of an end network, which goes on from there."
 )
-IDENTIFICATION = (
-    "Whether a stitched network recognises an image was measured on {n} test images by two-way identification at the "
-    "end layer, at every block behind it and in the output; the smallest share counts. An image is identified at a "
-    "layer if its stitched activation is nearer to the end network's own activation of this image than to that of a "
-    "foil. The foil is, of at most ten random test images to which the end network gives the same class, the one with "
-    "the nearest logits. The stitched activations of all images are first moved to the mean, and scaled to the total "
-    "variance, of the own ones."
+SKILL = (
+    "Whether a stitched network follows the end network within a class was measured on {n} test images by skill: the "
+    "correlation of both, less the mean of each class that the end network predicts, relative to the correlation of a "
+    "stitch from the class beside untrained networks."
 )
 TESTS = (
-    "The score test of losses of accuracy is Tango's for paired proportions{correction}; shares of images have "
-    "Wilson's intervals."
+    "The score test of losses of accuracy is Tango's for paired proportions{correction}; intervals of skill are "
+    "jackknifed over images."
 )
 CORRECTION = ", with the false discovery rate of Benjamini and Hochberg"
-CONTROL = "As a control, the front was replaced by the class that it predicts, beside an untrained network of its type."
 
 
 def by_method(runs: Sequence[StitchingRun]) -> dict[str, list[StitchingRun]]:
     """Return stitches by the name of their method, as in a verdict."""
-    apart_from = (*NETWORKS, "seed", "class_control")
+    apart_from = (*NETWORKS, "seed")
     methods = method_names([run.row for run in runs], apart_from=apart_from)
     by_name = grouped(zip(methods, runs, strict=True), lambda item: item[0])
     return {name: [run for _, run in items] for name, items in by_name.items()}
@@ -86,8 +82,6 @@ def _on_stitches(runs_of_method: Mapping[str, Sequence[StitchingRun]]) -> list[s
         seeds = len({run.row.seed for run in of_method})
         repeated = f", with {seeds} seeds" if seeds > 1 else ""
         sentences.append(f"{method[0].upper()}{method[1:]}: {ways}{repeated}.")
-    if any(row.class_control for row in rows):
-        sentences.append(CONTROL)
     return sentences
 
 
@@ -154,12 +148,12 @@ def _training(options: Options) -> str:
 def _on_evaluation(
     runs_of_method: Mapping[str, Sequence[StitchingRun]], limits: Limits
 ) -> list[str]:
-    """Return the sentences on identification, tests and detectors, as far as they were used."""
+    """Return the sentences on skill, tests and detectors, as far as they were used."""
     runs = [run for runs in runs_of_method.values() for run in runs]
     sentences = []
-    numbers = {run.way[0].n_images for run in runs if run.way}
+    numbers = {run.skill.n_images for run in runs if run.skill is not None}
     if numbers:
-        sentences.append(IDENTIFICATION.format(n=listed(sorted(numbers), n=N_NAMED)))
+        sentences.append(SKILL.format(n=listed(sorted(numbers), n=N_NAMED)))
     correction = "" if limits.pairwise else CORRECTION
     sentences.append(TESTS.format(correction=correction))
     detectors = dict.fromkeys(name for run in runs for name in run.evaluations)

@@ -13,19 +13,19 @@ from src.reports.heat_maps import maps_figure
 from src.reports.map_panels import UNSURE, ClassMap, HeatMap, Panel, Sign
 from src.tables.matrices import Matrix, PairOfLayers, known, mean_pivot, pivot
 from src.tables.quantities import QUANTITIES
-from src.verdict import LOST, NOT_MATCHED, SIMILAR, UNDECIDED, Limits
+from src.verdict import ACCURATE_ONLY, NOT_MATCHED, SIMILAR, UNDECIDED, Limits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIGNS = {  # as in heat maps, bright is similar
     SIMILAR: Sign(YELLOW),
-    LOST: Sign(ORANGE, "//////"),
+    ACCURATE_ONLY: Sign(ORANGE, "//////"),
     NOT_MATCHED: Sign(BLUE),
     UNDECIDED: UNSURE,
 }
 TOLERANCES = 5  # the darkest penalty, in tolerances
-IN_MAIN_FIGURE = ("accuracy", "identification")  # beside the verdict of a pair of networks
+IN_MAIN_FIGURE = ("accuracy", "skill")  # beside the verdict of a pair of networks
 
 
 class JudgedPair(PairOfLayers, Protocol):
@@ -49,7 +49,7 @@ def heat_map(
     if quantity == "accuracy" and not math.isnan(end_accuracy):
         panel = HeatMap.of(matrix, QUANTITIES[quantity], limit=end_accuracy - limits.tolerance)
         return panel._replace(is_linear=True, note=f"end network: {end_accuracy:.3f}")
-    limit = limits.identification if quantity == "identification" else math.nan
+    limit = {"skill": limits.skill, "skill_at_end": limits.skill_at_end}.get(quantity, math.nan)
     return HeatMap.of(matrix, QUANTITIES[quantity], limit=limit)
 
 
@@ -97,15 +97,15 @@ def shares_of(word: str, rows: Sequence[JudgedPair]) -> Matrix:
 def rule_in_short(limits: Limits) -> str:
     """Return the rule for similar pairs, for captions."""
     return (
-        f"less than {100 * limits.tolerance:g} points of accuracy lost, and more than "
-        f"{100 * limits.identification:g} percent of the images identified at every layer"
+        f"less than {100 * limits.tolerance:g} points of accuracy lost, and "
+        f"a skill above {limits.skill:g} at the output and {limits.skill_at_end:g} at the end layer"
     )
 
 
 def _words_of_verdicts(limits: Limits) -> str:
     """Return the meanings of the verdicts, for captions."""
     return (
-        f"{SIMILAR} ({rule_in_short(limits)}), {LOST} (as accurate, fewer identified), "
+        f"{SIMILAR} ({rule_in_short(limits)}), {ACCURATE_ONLY} (as accurate, less skill), "
         f"{NOT_MATCHED} (more accuracy lost), {UNDECIDED} (none of these certain at 95 percent, or a flaw of the "
         "stitch)"
     )
@@ -118,7 +118,7 @@ def figure_of(
     caption: str = "",
     definitions: str = "",
 ) -> "Figure":
-    """Return a matplotlib figure of accuracy, identification and verdict, without writing a file.
+    """Return a matplotlib figure of accuracy, skill and verdict, without writing a file.
 
     Args:
         rows_of_title: the stitches of two networks in each column of panels, by its title.

@@ -11,7 +11,7 @@ from src.choices import WITH_POSITIONS, on_lost_positions
 from src.choices.scores import SCORES
 from src.choices.stitching import FORMS
 from src.collected.between_groups import SHARE, GroupComparison
-from src.collected.groups import CLASS_CONTROL, FRESH_FRONT, SELF, Names
+from src.collected.groups import FRESH_FRONT, SELF, Names
 from src.collected.named_networks import UNLISTED
 from src.collected.sections import Section, by_groups, titled_in_figures
 from src.collected.verdicts import SEPARATOR
@@ -34,27 +34,24 @@ from src.reports.verdict_maps import (
     title_of_map,
     verdict_map,
 )
-from src.reports.way_figure import draw_way
 from src.runs.folders import StitchingRun
 from src.runs.network_pairs import IN_SHORT, PAIRS
-from src.statistics.intervals import ALPHA
-from src.tables.matrices import Matrix, is_known, known, mean_of, pivot
+from src.tables.matrices import Matrix, is_known, mean_of, pivot
 from src.tables.quantities import IN_VERDICT, QUANTITIES, shown_in
 from src.tables.tables import write_table
-from src.tables.verdict_rows import AUROC, GroupRow, GroupTestRow, VerdictRow, WayRow, way_rows
+from src.tables.verdict_rows import AUROC, GroupRow, GroupTestRow, VerdictRow
 from src.values import IntervalEstimate
-from src.verdict import LOST, NOT_MATCHED, SIMILAR, UNDECIDED, VERDICTS, Limits
+from src.verdict import NOT_MATCHED, SIMILAR, UNDECIDED, VERDICTS, Limits
 
-IN_SUMMARY = ("penalty", "identification", "kappa_within")  # beside the share of similar pairs
+IN_SUMMARY = ("penalty", "skill", "skill_at_end")  # beside the share of similar pairs
 CONTROLS = {  # and how many of them must be similar
     SELF: ("layers stitched to themselves", "all must be"),
     FRESH_FRONT: ("stitches from networks that were never trained", "none may be"),
-    CLASS_CONTROL: ("stitches from the class beside an untrained network", "none may be"),
 }
 REASONS = {  # of undecided pairs, in captions
     "the penalty may lie on either side of the tolerance": "by an uncertain penalty",
     "the penalty is on one side of the tolerance, but not certainly as one of several pairs": "by an uncertain penalty",
-    "images may or may not be identified all the way": "by uncertain identification",
+    "skill may be on either side of its limit": "by uncertain skill",
     "the training had not converged": "by an unfinished training",
 }
 ROUNDING = 1e-9  # of differences of accuracies
@@ -68,13 +65,6 @@ def print_verdicts(rows: Sequence[VerdictRow]) -> None:
     for row in rows:
         estimates = [_estimate(row, name) for name in shown_in(IN_VERDICT)]
         parts = [f"accuracy {row.accuracy:.4f}", *filter(None, estimates), row.reason]
-        if row.accuracy_low is not None and row.kappa_within is None:
-            parts.append(
-                "κ within strata is not defined: the end network predicts one class within each stratum"
-            )
-        if row.p_control is not None:
-            control = f"control {row.control_identification:.4f} (p = {row.p_control:.2g})"
-            parts.insert(-1, control)
         title = f"{row.method}, {row.networks}"
         result(f"{title}: {row.pair}: {row.verdict} ({'; '.join(parts)})")
 
@@ -140,9 +130,8 @@ def write_tables(
     groups: Sequence[GroupRow] = (),
     tests: Sequence[GroupTestRow] = (),
 ) -> None:
-    """Write the CSV, and beside it the lines of text (`.md`), the ways, and tables of groups."""
+    """Write the CSV, and beside it the lines of text (`.md`) and tables of groups."""
     write_table(path, VerdictRow, rows)
-    write_table(path.with_name(f"{path.stem}_way.csv"), WayRow, way_rows(rows))
     text = [f"# Verdict on {len(rows)} stitched pairs of layers", "", *lines, ""]
     write_text(path.with_suffix(".md"), "\n".join(text))
     if groups:
@@ -161,7 +150,7 @@ def draw(
     names: Names | None = None,
     comparison: GroupComparison | None = None,
 ) -> None:
-    """Draw the maps of several verdicts, the way of each, and the maps of groups.
+    """Draw the maps of several verdicts, and the maps of groups.
 
     Args:
         path: of the table.
@@ -193,13 +182,6 @@ def draw(
     sections = list(chain.from_iterable(map(by_groups, parts)))
     if len(rows) > 1:
         _draw_maps(path, rows, sections, limits, title=title, caption_of=caption_of)
-    draw_way(
-        path.with_name(f"{path.stem}_way.png"),
-        {name: section.rows for name, section in titled_in_figures(sections).items()},
-        limits=limits,
-        title=title,
-        caption_of=caption_of,
-    )
 
 
 def _in_groups(rows: Iterable[VerdictRow]) -> list[VerdictRow]:
@@ -433,10 +415,10 @@ def rule(limits: Limits) -> str:
         tests = "each pair for itself"
     return (
         f"A pair is similar if its penalty against the end network is below {100 * limits.tolerance:g} points (score "
-        f"tests, {tests}), and more than {limits.identification:.0%} of the test images are identified at the end "
-        "layer, at every block behind it and in the output (all intervals lie above it; 50% is chance). Similar says "
-        "that an affine map of what the front shows takes the end network along its own way, image by image; it does "
-        "not say that the front computes the same."
+        f"tests, {tests}), and its skill above {limits.skill:g} at the output and {limits.skill_at_end:g} at the end "
+        "layer (both intervals lie above; 0: no better than the class beside untrained networks, 1: the end network "
+        "itself). Similar says that an affine map of what the front shows takes the end network to its own answers, "
+        "and to its own differences within a class; it does not say that the front computes the same."
     )
 
 
@@ -454,9 +436,6 @@ def _on_section(section: Section) -> Iterator[str]:
     diagonal = [row.verdict == SIMILAR for row in of_one_type if row.front_layer == row.end_layer]
     if diagonal and len(diagonal) < len(rows):
         yield f"Of the {len(diagonal)} pairs of layers of the same name {sum(diagonal)} are similar."
-    places = Counter(row.lost_at for row in rows if row.verdict == LOST)
-    if places:
-        yield f"The image is lost at {', '.join(f'{layer} ({n})' for layer, n in places.most_common())}."
     both_ways = {}  # by pair of layers; its two directions may both be in the section
     for row in rows:
         front = (row.front_network, row.front_layer)
@@ -466,13 +445,6 @@ def _on_section(section: Section) -> Iterator[str]:
     if both_ways:
         n_similar = sum(both_ways.values())
         yield f"Of {len(both_ways)} pairs that were stitched both ways {n_similar} are similar both ways."
-    controlled = [row for row in rows if row.verdict == SIMILAR and row.p_control is not None]
-    if controlled:
-        identify_more = [row for row in controlled if known(row, name="p_control") < ALPHA]
-        yield (
-            f"Of the {len(controlled)} similar pairs with a control {len(identify_more)} identify more images than "
-            "it, the class beside an untrained network (McNemar's test)."
-        )
     form = rows[0].method.split()[0]
     if counts[NOT_MATCHED] and form in ("direct", *FORMS):
         yield (

@@ -5,7 +5,7 @@ A single option is checked by its type on the command line, and shapes are check
 layer between them."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from torch import nn
 
@@ -14,7 +14,6 @@ from src.choices.stitching import FORMS
 from src.ground.console import listed, note, note_once, warn, warn_once
 from src.ground.errors import UserError
 from src.models import Network
-from src.models.calls import OUTPUT
 from src.stitching.layers import StitchingLayer
 from src.values import Pair
 
@@ -39,8 +38,6 @@ def check_options(
     if options["stitching_type"] == AUTO:
         _note_chosen_types(list(layers.values()))
     _check_training(options)
-    if options["class_control"]:
-        _check_control(options, {pair.front_layer for pair in layers})
     _warn_of_options_of_other_inits(options)
     _warn_of_high_ranks(options, layers)
     if options["n_epochs"] and not options["mod_only_stitch"] and _has_batch_norms(front, end):
@@ -82,20 +79,6 @@ def _check_training(options: Options) -> None:
         )
     if options["init"] == "rand":
         warn("-e 0 -i rand: a random stitching layer is measured; -i pinv would match it")
-
-
-def _check_control(options: Options, front_layers: Collection[str]) -> None:
-    """Raise a UserError if the front network of a control would change, or if its stitches begin at
-    the output."""
-    if options["n_epochs"] and not options["mod_only_stitch"]:
-        raise UserError(
-            "--class-control keeps both networks as they are; give --mod-only-stitch as well"
-        )
-    if OUTPUT in front_layers:
-        raise UserError(
-            f"--class-control: the layer {OUTPUT} of the control is that of the front network; choose "
-            "layers in front of it"
-        )
 
 
 def _warn_of_options_of_other_inits(options: Options) -> None:

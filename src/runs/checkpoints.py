@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from src.choices.models import MODEL_NAMES
-from src.datasets.base import BaseImageSet
 from src.ground.console import warn, warn_once
 from src.ground.errors import Misfit, UserError
 from src.ground.images import ImageSpec
@@ -17,14 +16,12 @@ from src.ground.runtime import seeded
 from src.ground.tensors import load_tensors, save_tensors
 from src.ground.user_code import is_user_code
 from src.models import Network, build_model
-from src.models.control import ClassControl, set_statistics
 from src.models.heads import LinearProbe
 from src.models.steadiness import unsteadiness_of
 from src.runs.trained_with import explained, options_beside, warn_of_other_images
-from src.tables.network_names import DEFAULT, FEATURES, FRESH, NetworkName, fresh_seed
+from src.tables.network_names import DEFAULT, FEATURES, NetworkName, fresh_seed
 from src.values import OF_BATCH, RANDOM
 
-N_OF_STATISTICS = 512  # images that the BatchNorms of a control take their statistics from
 StateDict = dict[str, Tensor]
 # The ends of warnings
 UNSTEADY = {
@@ -137,36 +134,6 @@ def _loaded(name: NetworkName, images: ImageSpec, *, encoder: bool) -> Network:
         # Published weights of GoogLeNet and Inception expect images that the module normalises
         network.module.transform_input = True  # type: ignore[assignment]
     return network
-
-
-def load_control(front: Network, kind: str, train_set: BaseImageSet) -> ClassControl:
-    """Return the control of a front network: its class beside an untrained network of its type.
-
-    The untrained network has the weights that `-` draws with the seed 0. The statistics of its
-    BatchNorms are those of the first `N_OF_STATISTICS` training images.
-
-    Args:
-        kind: the type of the front network.
-        train_set: the training images, on the device of the front network.
-    Raises:
-        UserError: the front network predicts no class, or has the weights of the untrained one.
-    """
-    if front.is_encoder:
-        raise UserError(
-            f"--class-control: {kind} predicts no class; give a front network that does, such as an "
-            "encoder with a head (exec_probe.py --with-head)"
-        )
-    name = NetworkName(FRESH, kind, seed=0)
-    untrained = load_model(name, train_set.spec, device=train_set.device, encoder=True)
-    if content_of_state(untrained.state_dict()) == content_of_state(front.state_dict()):
-        raise UserError(
-            f"--class-control: an untrained {kind} has the weights of the front network; give a "
-            "trained network, whose type is a function that draws its weights"
-        )
-    n_images = min(N_OF_STATISTICS, len(train_set))
-    ((images, _),) = train_set.batches(n_images, indices=torch.arange(n_images))
-    set_statistics(untrained.module, images)
-    return ClassControl(front, untrained)
 
 
 def _fresh_network(kind: str, images: ImageSpec, *, encoder: bool, seed: int) -> Network:

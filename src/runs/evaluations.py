@@ -9,17 +9,14 @@ from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
-import numpy as np
-
-from src.ground.console import warn, warn_once
+from src.ground.console import warn
 from src.runs.folders import StitchingRun, folders_meant, read_runs, warn_of_weights
 from src.tables.evaluation_rows import (
     EvaluationRow,
-    IdentificationRow,
-    IdentifiedImages,
+    SkillRow,
     read_evaluations,
-    read_ways,
-    way_file,
+    read_skills,
+    skill_file,
 )
 from src.tables.experiments import StitchResult
 from src.tables.image_records import are_same
@@ -51,7 +48,7 @@ def read_evaluated_runs(
 
 
 def with_evaluations(runs: Sequence[StitchingRun]) -> list[StitchingRun]:
-    """Return the runs with their OOD evaluations and their ways, as far as the folder that holds the
+    """Return the runs with their OOD evaluations and their skill, as far as the folder that holds the
     runs has some.
 
     Evaluations on other data than the run's are skipped, with a warning.
@@ -61,10 +58,9 @@ def with_evaluations(runs: Sequence[StitchingRun]) -> list[StitchingRun]:
         rows_of_runs[run.folder.parent][run.folder.name] = run.row
 
     evaluations: dict[Path, dict[str, EvaluationRow]] = defaultdict(dict)  # by run and detector
-    ways: dict[Path, list[IdentificationRow]] = defaultdict(list)  # by run
+    skills: dict[Path, SkillRow] = {}  # by run
     for folder, row_of_run in rows_of_runs.items():
         evaluations_of_folder = read_evaluations(folder)
-        way_rows = read_ways(folder)
         for detector, rows in evaluations_of_folder.items():
             skipped = set()
             for row in rows:
@@ -80,18 +76,18 @@ def with_evaluations(runs: Sequence[StitchingRun]) -> list[StitchingRun]:
                     f"{folder}: the evaluation by {detector} on {name} is skipped: runs used other data"
                 )
         n_skipped = 0
-        for way_row in way_rows:
-            run_row = row_of_run.get(way_row.folder)
+        for skill_row in read_skills(folder):
+            run_row = row_of_run.get(skill_row.folder)
             if run_row is None:
                 continue
-            if are_same(run_row.test_images, way_row.test_images):
-                ways[folder / way_row.folder].append(way_row)
+            if are_same(run_row.test_images, skill_row.test_images):
+                skills[folder / skill_row.folder] = skill_row
             else:
                 n_skipped += 1
         if n_skipped:
-            warn(f"{way_file(folder)}: {n_skipped} rows are skipped: runs used other test images")
+            warn(f"{skill_file(folder)}: {n_skipped} rows are skipped: runs used other test images")
     return [
-        replace(run, evaluations=evaluations.get(run.folder, {}), way=ways.get(run.folder, []))
+        replace(run, evaluations=evaluations.get(run.folder, {}), skill=skills.get(run.folder))
         for run in runs
     ]
 
@@ -102,22 +98,3 @@ def _is_on_data_of(run: StitchResult, evaluation: EvaluationRow) -> bool:
         return False
     has_test_images = are_same(run.test_images, evaluation.test_images)
     return has_test_images and are_same(run.train_images, evaluation.train_images)
-
-
-def identified_images(run: StitchingRun) -> IdentifiedImages | None:
-    """Read the images that a run identifies.
-
-    None if that was not measured, and None with a warning if the file is damaged.
-    """
-    path = way_file(run.folder.parent).with_suffix(".npz")
-    if not run.way or not path.exists():
-        return None
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if run.folder.name not in arrays:
-                return None
-            values = arrays[run.folder.name].astype(np.float64)
-            return IdentifiedImages(arrays["images"], arrays["foils"], values)
-    except Exception as error:  # a damaged archive can raise anything
-        warn_once(f"{path} is damaged ({error}) and left out; evaluate the folder again")
-        return None

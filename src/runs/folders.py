@@ -23,13 +23,13 @@ from src.ground.files import read_json, readable, write_arrays, write_json, writ
 from src.runs.options import read_options
 from src.runs.run import STALE
 from src.runs.weights import warn_of_earlier, warn_of_newer
-from src.tables.evaluation_rows import EvaluationRow, IdentificationRow
+from src.tables.evaluation_rows import EvaluationRow, SkillRow
 from src.tables.experiments import CHECKPOINTS, by_experiment, newest, short_weights
 from src.tables.image_records import short_images, told_apart
 from src.tables.stitch_rows import StitchRow
 from src.tables.tables import columns, from_record, read_table
 from src.tables.training_rows import EpochRow
-from src.values import Metrics, Predictions, StitchValidity, has_converged
+from src.values import Metrics, Predictions, has_converged
 
 RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
 # Lines of `summary.txt`, and the metrics that they hold
@@ -52,13 +52,7 @@ class StitchingRun:
     options: Options  # the content of `config.txt`
     row: StitchRow
     evaluations: Mapping[str, EvaluationRow] = field(default_factory=dict)  # by detector
-    way: Sequence[IdentificationRow] = ()  # from the end layer to the output
-
-    @property
-    def validity(self) -> StitchValidity | None:
-        """The validity in the first evaluation that has it, else None."""
-        values = (row.validity for row in self.evaluations.values())
-        return next((value for value in values if value), None)
+    skill: SkillRow | None = None  # None: it was not measured
 
     @cached_property
     def predictions(self) -> Predictions | None:
@@ -268,6 +262,10 @@ def read_run(folder: Path) -> StitchingRun:
     if not (folder / "config.txt").is_file():
         raise UserError(f"{folder} has no config.txt: the run in it did not finish")
     options = read_options(folder / "config.txt")
+    if options.get("class_control"):
+        raise UserError(
+            f"{folder} is a class control, of an earlier version: skill has its own floor"
+        )
 
     record: dict[str, object] = {"end_accuracy": math.nan}  # for runs of the public code
     record |= _read_metrics(folder)

@@ -10,26 +10,18 @@ PAIRS = "pairs of networks"
 SAME_RUN = "pairs of a network with itself"  # at the same or another epoch
 UNTRAINED_FRONT = "pairs with an untrained front network"
 UNTRAINED_END = "pairs with an untrained end network"
-CLASS_CONTROLS = "pairs with the class of a front network beside an untrained one"
 IN_SHORT = {  # in headings, of pairs that are not of two trained networks
     SAME_RUN: "of a network with itself",
     UNTRAINED_FRONT: "untrained front",
     UNTRAINED_END: "untrained end",
-    CLASS_CONTROLS: "class control",
 }
-KINDS = (PAIRS, SAME_RUN, UNTRAINED_FRONT, UNTRAINED_END, CLASS_CONTROLS)
+KINDS = (PAIRS, SAME_RUN, UNTRAINED_FRONT, UNTRAINED_END)
 
 
-def kind_of_pair(front: NetworkName, end: NetworkName, *, is_class_control: bool = False) -> str:
-    """Return the kind of a pair of networks, a member of `KINDS`.
-
-    Args:
-        is_class_control: the front network is replaced by its control.
-    """
+def kind_of_pair(front: NetworkName, end: NetworkName) -> str:
+    """Return the kind of a pair of networks, a member of `KINDS`."""
     if is_untrained(end):
         return UNTRAINED_END
-    if is_class_control:
-        return CLASS_CONTROLS
     if is_untrained(front):
         return UNTRAINED_FRONT
     if front.key == end.key or training_of(front) == training_of(end):

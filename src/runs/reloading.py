@@ -27,7 +27,7 @@ from src.tables.network_names import NetworkName, content_of, titles_of
 from src.values import Pair
 
 SIDES = ("front", "end")
-SHARED = ("front_model_type", "end_model_type", "stitching_type", "class_control")
+SHARED = ("front_model_type", "end_model_type", "stitching_type")
 
 
 Experiments = dict[str, list[StitchingRun]]  # runs by the title of their experiment
@@ -141,11 +141,6 @@ def check_data(
     if shortcuts != {shortcut} and not other_data:
         _refuse_shortcut(shortcut, shortcuts)
 
-    if other_data and any(run.row.class_control for run in runs):
-        raise UserError(
-            "--other-data: these runs are controls (--class-control), which are made with the training "
-            "images of their data; leave it out"
-        )
     if _are_other_names(dataset, runs) and not other_data:
         recorded = sorted(_names_of_data(runs))
         remedy = "give that one"

@@ -4,7 +4,7 @@ import io
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,13 +12,10 @@ from src.choices.datasets import dataset_label
 from src.ground.console import warn
 from src.ground.files import write_arrays, write_bytes
 from src.ood.evaluation import StitchScores, detection_of, score_grid
-from src.ood.identifying import Foils
 from src.ood.reference import DetectorKey, Reference
 from src.runs.folders import StitchingRun
 from src.runs.reloading import GridOfRuns
-from src.tables.evaluation_rows import EvaluationRow, IdentificationRow
-from src.tables.tables import write_table
-from src.values import weakest_layer
+from src.tables.evaluation_rows import EvaluationRow, SkillRow
 
 MOST_CHANGED = 0.02  # difference of accuracies that precision and batches may make
 
@@ -112,7 +109,6 @@ def _evaluation_row(
     """Return the row of one run and one detector."""
     options = reference.options
     row = scored.run.row
-    measured = {**_validity(scored.scores), **_identification(scored.scores)}
     detector = reference.detectors[DetectorKey(score, row.end_layer)]
     detection = detection_of(
         scored.scores.scores[score],
@@ -148,29 +144,7 @@ def _evaluation_row(
         sanity_dataset=options.sanity_dataset or None,
         sanity_auroc=sanity_auroc,
         experiment=scored.experiment,
-        **measured,
     )
-
-
-def _validity(scores: StitchScores) -> dict[str, float]:
-    """Return the columns of validity; none if it was not measured."""
-    if scores.validity is None:
-        return {}
-    return scores.validity._asdict()
-
-
-def _identification(scores: StitchScores) -> dict[str, Any]:
-    """Return the columns of identification; none if it was not measured."""
-    if not scores.shares:
-        return {}
-    layer = weakest_layer({name: share.value for name, share in scores.shares.items()})
-    share = scores.shares[layer]
-    return {
-        "identification": share.value,
-        "identification_low": share.low,
-        "identification_high": share.high,
-        "lost_at": layer,
-    }
 
 
 def save_scores(
@@ -230,39 +204,9 @@ def _save_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
         write_bytes(folder / f"{key}.npy", buffer.getvalue())
 
 
-def save_ways(path: Path, scored: Sequence[ScoredRun], foils: Foils) -> None:
-    """Save the share of identified images at all layers of the way, and which images these are."""
-    rows = _identification_rows(scored)
-    arrays = _identification_arrays(scored, foils)
-    write_table(path, IdentificationRow, rows)
-    write_arrays(path.with_suffix(".npz"), arrays)
-
-
-def _identification_rows(scored: Iterable[ScoredRun]) -> list[IdentificationRow]:
-    """Return the share of identified images of each run at each layer of its way."""
-    rows = []
-    for run, scores, _ in scored:
-        for layer, share in scores.shares.items():
-            row = IdentificationRow(
-                run.folder.name,
-                *run.row.pair,
-                layer,
-                *share,
-                n_images=len(scores.identified[layer]),
-                test_images=run.row.test_images,
-            )
-            rows.append(row)
-    return rows
-
-
-def _identification_arrays(scored: Iterable[ScoredRun], foils: Foils) -> dict[str, np.ndarray]:
-    """Return which images each stitch identifies: float16 (layers, n), by folder of the run.
-
-    The layers are those of the way, in order. A value is 1, 0, or ½ for a tie. `images` and `foils`
-    have the indices of the n images and of their foils among the test images.
-    """
-    arrays = {"images": foils.images.numpy(), "foils": foils.foils.numpy()}
-    for run, scores, _ in scored:
-        identified = np.stack(list(scores.identified.values()))
-        arrays[run.folder.name] = identified.astype(np.float16)
-    return arrays
+def skill_rows(scored: Iterable[ScoredRun]) -> list[SkillRow]:
+    """Return the skill of each stitch, in the order of the runs."""
+    return [
+        SkillRow.of(run.folder.name, run.row.pair, scores.skill, run.row.test_images)
+        for run, scores, _ in scored
+    ]

@@ -110,8 +110,8 @@ class Floors:
             following.add_own(own)
             activations = twins.activations(images, keys)
             for key in keys:
-                source = _beside_class(activations, key, own[self.end.output_name])
-                stitched = _mapped(source, maps[key], own[key.layer])
+                source = _source(activations, key, own[self.end.output_name])
+                stitched = _mapped(source, maps[key])
                 logits = self.end(stitched, after=key.layer, images=images)
                 following.add_stitch(key, key.layer, stitched, logits)
         return {key: following.products(key) for key in keys}
@@ -154,7 +154,7 @@ class _Twins:
             own = end.kept_activations(images, [*layers, end.output_name])
             activations = self.activations(images, keys)
             for key in keys:
-                source = Rows.of(_beside_class(activations, key, own[end.output_name]))
+                source = Rows.of(_source(activations, key, own[end.output_name]))
                 target = Rows.of(own[key.layer])
                 of_batch = SourceMoments(
                     len(images),
@@ -196,10 +196,11 @@ def twin_of(network: Network, images: Tensor, *, seed: int) -> Network:
     twin = copy.deepcopy(network).to("cpu")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        drawn = set()
+        drawn: set[nn.Parameter] = set()
         for module in twin.modules():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+            reset = getattr(module, "reset_parameters", None)
+            if reset is not None:
+                reset()
                 drawn.update(module.parameters(recurse=False))
         for parameter in twin.parameters():
             if parameter not in drawn:
@@ -222,27 +223,40 @@ def set_statistics(module: nn.Module, images: Tensor) -> None:
     module.eval()
 
 
-def _beside_class(
-    activations: Mapping[str, Sequence[Tensor]], key: FloorKey, logits: Tensor
-) -> Tensor:
-    """Return the activations of twins, with the predicted class as further channels.
+def beside_class(activations: Tensor, logits: Tensor) -> Tensor:
+    """Return activations with the predicted class as further channels.
 
     Args:
-        activations: of each twin, (B, C, H, W), (B, T, D) or (B, D), by layer.
+        activations: (B, C, H, W), (B, T, D) or (B, D).
+        logits: (B, n_classes).
+    """
+    axis = channel_axis(activations)
+    classes = F.one_hot(logits.argmax(1), logits.shape[1]).to(activations)  # (B, n_classes)
+    shape = [len(classes)] + [1] * (activations.ndim - 1)
+    shape[axis] = logits.shape[1]
+    positions = list(activations.shape)
+    positions[axis] = logits.shape[1]
+    return torch.cat([activations, classes.reshape(shape).expand(positions)], axis)
+
+
+def channel_axis(activations: Tensor) -> int:
+    """Return the axis of the channels of maps, and of tokens and vectors."""
+    return 1 if activations.ndim == 4 else activations.ndim - 1
+
+
+def _source(activations: Mapping[str, list[Tensor]], key: FloorKey, logits: Tensor) -> Tensor:
+    """Return the activations of as many twins as a floor needs, beside the predicted class.
+
+    Args:
+        activations: of each twin, by layer.
         logits: (B, n_classes).
     """
     twins = activations[key.layer][: key.n_twins]
-    axis = 1 if twins[0].ndim == 4 else -1
-    vectors = F.one_hot(logits.argmax(1), logits.shape[1]).to(twins[0])  # (B, n_classes)
-    for _ in twins[0].shape[2:]:
-        vectors = vectors[:, :, None] if axis == 1 else vectors[:, None]
-    shape = list(twins[0].shape)
-    shape[axis] = logits.shape[1]
-    return torch.cat([*twins, vectors.expand(shape)], axis)
+    return beside_class(torch.cat(twins, channel_axis(twins[0])), logits)
 
 
-def _mapped(source: Tensor, matching: Matching, like: Tensor) -> Tensor:
-    """Map the channels of a source, to the shape of the own activations `like`."""
+def _mapped(source: Tensor, matching: Matching) -> Tensor:
+    """Map the channels of a source."""
     weight = matching.weight.to(source)
     bias = matching.bias.to(source)
     if source.ndim == 4:

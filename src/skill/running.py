@@ -74,9 +74,7 @@ class _ClassMeans:
 class _OwnPlace:
     """The end network's own activations at a place, and the products of their batches."""
 
-    def __init__(
-        self, n_classes: int, side: int | None = None, layout: TokenLayout | None = None
-    ):
+    def __init__(self, n_classes: int, side: int | None = None, layout: TokenLayout | None = None):
         self.n_classes = n_classes
         self.side = side
         self.layout = layout
@@ -192,5 +190,9 @@ class Following:
 
 def _within_class(stitch: _StitchPlace, own: _OwnPlace, n_of_class: np.ndarray) -> WithinClass:
     """Return the products of all batches as arrays (n,)."""
-    parts = (stitch.products, stitch.squares, own.squares)
-    return WithinClass(*[torch.cat(batches).cpu().numpy() for batches in parts], n_of_class)
+    return WithinClass(
+        torch.cat(stitch.products).cpu().numpy(),
+        torch.cat(stitch.squares).cpu().numpy(),
+        torch.cat(own.squares).cpu().numpy(),
+        n_of_class,
+    )

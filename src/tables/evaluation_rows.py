@@ -56,9 +56,7 @@ class SkillRow:
             self.skill_at_end_low,
             self.skill_at_end_high,
         )
-        output = Skill(
-            self.correlation, self.floor, self.skill, self.skill_low, self.skill_high
-        )
+        output = Skill(self.correlation, self.floor, self.skill, self.skill_low, self.skill_high)
         return StitchSkill(at_end, output, self.n_images, self.n_twins)
 
 

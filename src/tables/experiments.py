@@ -75,8 +75,6 @@ class Experiment(OfTwoNetworks):
     train_images: str | None = None
     test_images: str | None = None
     stitching_option: str | None = None  # "auto": the type was chosen for the pair of layers
-    # The front is a control: the class that the front network predicts, beside an untrained network
-    class_control: bool = False
     # All options of the run; no column
     options: Options = dataclasses.field(default_factory=dict, compare=False, repr=False)
     # By pair of layers, the options that `auto` chose; no column
