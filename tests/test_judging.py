@@ -1,5 +1,5 @@
-"""The rules of the verdict on plain values: words by hand, Wilson's and Tango's tests, many pairs,
-runs and networks, and controls."""
+"""The rules of the verdict on plain values: words by hand, tests of penalties and of skill, many
+pairs, runs and networks."""
 
 import math
 
@@ -7,35 +7,23 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from src.values import Skill, StitchSkill
 from src.verdict import (
-    LOST,
+    ACCURATE_ONLY,
     NOT_MATCHED,
     SIMILAR,
     UNDECIDED,
     Limits,
     Predictions,
     Stitches,
-    compare_with_controls,
     judge,
-    kappa_within,
 )
 from tests.commands import says
 
 N, N_CLASSES = 1000, 10
 LABELS = np.arange(N) % N_CLASSES
-IDENTIFIED = {"y": 0.99, "z": 0.97, "output": 0.95}
 
 ABOVE = NOT_MATCHED, "the penalty is above the tolerance"
-UNKNOWN = UNDECIDED, "accurate, but identification was not measured"
-NOT_FINITE = UNDECIDED, "accurate, but the activations at z are not finite"
-WELL = SIMILAR, "accurate, and images are identified all the way"
-UNSURE = (
-    UNDECIDED,
-    "accurate, but images may or may not be identified all the way: give more test images",
-)
-LOST_AT_Y = LOST, "accurate, but the image is lost at y"
-LOST_AT_Z = LOST, "accurate, but the image is lost at z"
-EITHER = UNDECIDED, "the penalty may lie on either side of the tolerance: give more test images"
 
 
 def right_about(n_right: int) -> np.ndarray:
@@ -48,10 +36,21 @@ def predicted(n_right: int, n_end_right: int = 950) -> Predictions:
     return Predictions(right_about(n_right), LABELS, right_about(n_end_right), LABELS)
 
 
-def stitches(n_right: int, n_end_right: int = 950, shares=IDENTIFIED, **further) -> Stitches:
-    """A single run that identifies shares of 1,000 images along the way."""
-    single = Stitches.single(predicted(n_right, n_end_right), shares, n_identified=1000)
-    return single._replace(**further)
+def place(skill: float, *, half_width: float = 0.04, floor: float = 0.5) -> Skill:
+    """The skill at a place, with an interval of 95 % of ± the half-width."""
+    correlation = floor + skill * (1 - floor)
+    return Skill(correlation, floor, skill, skill - half_width, min(1, skill + half_width))
+
+
+def skill_of(
+    output: float = 0.6, at_end: float = 0.5, *, n_images: int = 1000, **further: float
+) -> StitchSkill:
+    return StitchSkill(place(at_end, **further), place(output, **further), n_images, 1)
+
+
+def stitches(n_right: int, n_end_right: int = 950, skill=skill_of(), **further) -> Stitches:  # noqa: B008
+    """A single run."""
+    return Stitches.single(predicted(n_right, n_end_right), skill)._replace(**further)
 
 
 def word_on(of_pair: Stitches, **limits) -> tuple[str, str]:
@@ -59,53 +58,57 @@ def word_on(of_pair: Stitches, **limits) -> tuple[str, str]:
     return verdict.word, verdict.reason
 
 
-def on_the_way(at_z: float, *, at_end: float = 0.99) -> dict[str, float]:
-    """Shares of identified images at the end layer y, at z and at the output."""
-    return {"y": at_end, "z": at_z, "output": 0.9}
-
-
 @pytest.mark.parametrize(
-    ("right", "identified", "limits", "expected"),
+    ("right", "skill", "limits", "expected", "words"),
     [
-        ((945, 950), IDENTIFIED, {}, WELL),
-        ((945, 950), on_the_way(0.76), {}, UNSURE),
-        ((945, 950), on_the_way(0.76), {"identification": 0.7}, WELL),
-        ((945, 950), on_the_way(0.70), {}, LOST_AT_Z),
-        ((945, 950), on_the_way(0.70, at_end=0.66), {}, LOST_AT_Y),
-        ((945, 950), on_the_way(0.70), {"identification": 0.72}, UNSURE),
-        # The level of 0.025 is shared by three layers: Wilson's interval of 95 % ends below 0.75
-        ((945, 950), on_the_way(0.72), {}, UNSURE),
-        ((945, 950), {"y": 0.72}, {}, LOST_AT_Y),
-        ((945, 950), {}, {}, UNKNOWN),
-        ((945, 950), on_the_way(math.nan), {}, NOT_FINITE),
-        ((700, 950), IDENTIFIED, {}, ABOVE),
-        ((700, 950), IDENTIFIED, {"tolerance": 0.4}, WELL),
-        ((905, 950), IDENTIFIED, {}, EITHER),
-        ((949, 950), IDENTIFIED, {"tolerance": 0.003},
-         (UNDECIDED, "1000 test images are too few for this tolerance: at least 1277 are needed")),
-        ((110, 100), IDENTIFIED, {}, (UNDECIDED, "the end network is at chance")),
+        ((945, 950), skill_of(), {}, SIMILAR, ["within a class"]),
+        ((945, 950), skill_of(0.36), {}, UNDECIDED, ["more test images"]),
+        ((945, 950), skill_of(0.36), {"skill": 0.3}, SIMILAR, []),
+        ((945, 950), skill_of(0.25), {}, ACCURATE_ONLY, ["at the output", "follow the class", "0.25"]),
+        ((945, 950), skill_of(0.6, 0.05), {}, ACCURATE_ONLY, ["at the end layer", "not its own", "0.05"]),
+        ((945, 950), skill_of(0.6, 0.17), {}, UNDECIDED, ["more test images"]),
+        ((945, 950), None, {}, UNDECIDED, ["not measured"]),
+        ((945, 950), skill_of(math.nan), {}, UNDECIDED, ["the output", "not finite"]),
+        ((945, 950), skill_of(n_images=199), {}, UNDECIDED, ["200", "199"]),
+        ((945, 950), skill_of(floor=0.91), {}, UNDECIDED, ["untrained twins", "0.91"]),
+        ((700, 950), skill_of(), {}, NOT_MATCHED, ["above the tolerance"]),
+        ((700, 950), skill_of(), {"tolerance": 0.4}, SIMILAR, []),
+        ((905, 950), skill_of(), {}, UNDECIDED, ["either side of the tolerance", "more test images"]),
+        ((949, 950), skill_of(), {"tolerance": 0.003}, UNDECIDED, ["too few", "1277"]),
     ],
 )  # fmt: skip
-def test_the_rule(right, identified, limits, expected):
-    assert word_on(stitches(*right, identified), **limits) == expected
+def test_the_rule(right, skill, limits, expected, words):
+    word, reason = word_on(stitches(*right, skill), **limits)
+    assert word == expected and says(reason, *words)
 
 
-def test_the_tests_along_the_way_are_wilsons():
-    """Similar: every interval of 95 % lies above 0.75. Lost: one lies below it, at a third of the
-    level, as there are three layers."""
-    for n_right in range(690, 810, 3):
-        binomial = stats.binomtest(n_right, N)
-        low, high = binomial.proportion_ci(0.95, method="wilson")
-        _, high_of_three = binomial.proportion_ci(1 - 0.05 / 3, method="wilson")
+def test_similar_needs_both_intervals_above_their_limits_and_less_needs_half_the_level():
+    half_width_of_half = 0.04 * stats.norm.ppf(1 - 0.0125) / 1.96
+    for at_output in np.linspace(0.251, 0.451, 21):
         expected = UNDECIDED
-        if low > 0.75:
+        if at_output - 0.04 > 0.33:
             expected = SIMILAR
-        if high_of_three < 0.75:
-            expected = LOST
-        (verdict,) = judge([stitches(945, shares=on_the_way(n_right / N))])
-        assert (verdict.word, verdict.lost_at) == (expected, "z")
-        assert verdict.identification == pytest.approx((n_right / N, low, high), abs=1e-8)
-        assert verdict.way["z"] == verdict.identification
+        if at_output + half_width_of_half < 0.33:
+            expected = ACCURATE_ONLY
+        (verdict,) = judge([stitches(945, skill=skill_of(at_output))])
+        assert verdict.word == expected
+        assert verdict.skill == pytest.approx(
+            (at_output, at_output - 0.04, at_output + 0.04), abs=1e-6
+        )
+        assert verdict.skill_at_end == pytest.approx((0.5, 0.46, 0.54), abs=1e-6)
+
+
+@pytest.mark.parametrize("n_end_right", [100, 146, 200, 223])
+@pytest.mark.parametrize("n_right", [90, 100, 146])
+def test_nothing_is_said_of_an_end_network_close_to_chance(n_right, n_end_right):
+    """No stitch can lose the tolerance there: chance is 10 %, and twice the tolerance 10 points."""
+    word, reason = word_on(stitches(n_right, n_end_right))
+    assert word == UNDECIDED and says(reason, "close to chance", "normalised")
+
+
+def test_an_end_network_certainly_above_chance_and_twice_the_tolerance_is_judged():
+    assert word_on(stitches(228, 230))[0] == SIMILAR
+    assert word_on(stitches(178, 180), tolerance=0.02)[0] == SIMILAR
 
 
 def test_estimates_are_of_the_predictions():
@@ -115,7 +118,6 @@ def test_estimates_are_of_the_predictions():
     assert verdict.accuracy[1:] == pytest.approx(binomial.proportion_ci(method="wilson"), abs=1e-8)
     # Paired: five images differ
     assert 0 <= verdict.penalty.low < 0.005 < verdict.penalty.high < 0.02
-    assert verdict.kappa_within == kappa_within(right_about(945), right_about(950), LABELS)
     assert verdict.p_below < 1e-6 and verdict.p_above > 0.999
 
 
@@ -124,15 +126,15 @@ def test_what_leaves_nothing_to_say(n_right):
     """An untrained end network, a flaw, an end network at chance; in this order."""
     flaw = "the cutoff truncated the fit"
     assert word_on(stitches(n_right, flaw=flaw)) == (UNDECIDED, flaw)
-    at_chance = UNDECIDED, "the end network is at chance"
-    assert word_on(stitches(n_right, 100, flaw=flaw)) == at_chance
+    word, reason = word_on(stitches(n_right, 100, flaw=flaw))
+    assert word == UNDECIDED and "chance" in reason
     untrained = stitches(n_right, 100, flaw=flaw, is_end_trained=False)
     word, reason = word_on(untrained)
     assert word == UNDECIDED and says(reason, "end network", "never trained")
 
 
 def test_more_training_could_lower_a_penalty_only():
-    assert word_on(stitches(945, has_converged=False)) == WELL
+    assert word_on(stitches(945, has_converged=False))[0] == SIMILAR
     for n_right in (905, 700):
         word, reason = word_on(stitches(n_right, has_converged=False))
         assert word == UNDECIDED and says(reason, "training had not converged: train longer")
@@ -149,7 +151,7 @@ def test_runs_on_other_test_images_are_not_judged_together():
     for predictions in ([], [[predicted(945), others]]):
         (verdict,) = judge([Stitches(predictions)])
         assert (verdict.word, verdict.reason[:14]) == (UNDECIDED, "no predictions")
-        assert all(map(math.isnan, (verdict.p_below, *verdict.penalty, *verdict.identification)))
+        assert all(map(math.isnan, (verdict.p_below, *verdict.penalty, *verdict.skill)))
 
 
 def test_pairs_of_one_call_are_tested_together():
@@ -181,12 +183,12 @@ def test_an_interval_beside_the_tolerance_is_not_certain_among_many_pairs():
 
 def test_half_widths_over_images_and_over_networks_add_up():
     n_right = (950, 900, 850)
-    shares = [np.array([share]) for share in (0.95, 0.9, 0.85)]
-    (verdict,) = judge([Stitches([[predicted(n)] for n in n_right], {"y": shares}, 1000)])
+    skills = [[skill_of(value)] for value in (0.65, 0.6, 0.55)]
+    (verdict,) = judge([Stitches([[predicted(n)] for n in n_right], skills)])
     of_networks = stats.t.ppf(0.975, 2) * 0.05 / math.sqrt(3)
     of_images = stats.norm.ppf(0.975) * math.sqrt(0.1 * 0.9 / N)
     assert verdict.accuracy.value == pytest.approx(0.9)
-    assert verdict.identification == pytest.approx(verdict.accuracy)
+    assert verdict.skill == pytest.approx((0.6, 0.56 - of_networks, 0.64 + of_networks), abs=1e-3)
     assert 0.9 - verdict.accuracy.low == pytest.approx(of_networks + of_images, rel=0.1)
 
 
@@ -196,29 +198,3 @@ def test_runs_of_one_pair_of_networks_count_once():
     single = [[predicted(950)], [predicted(900)]]
     (of_runs,), (of_single,) = judge([Stitches(runs)]), judge([Stitches(single)])
     assert of_runs.penalty == pytest.approx(of_single.penalty)
-
-
-def test_the_control_counts_where_it_identifies_fewest(rng):
-    stitch, other = (rng.random((3, 400)) < [[0.95], [0.7], [0.85]] for _ in "ab")
-    control = rng.random((3, 400)) < [[0.9], [0.8], [0.6]]
-    p_values = []
-    for at_layer in (*stitch, *other):
-        more = int((at_layer & ~control[2]).sum())
-        fewer = int((~at_layer & control[2]).sum())
-        p_values.append(stats.binomtest(more, more + fewer, alternative="greater").pvalue)
-    compared = compare_with_controls([stitch * 1.0, other * 1.0], [control * 1.0] * 2)
-    assert compared == pytest.approx((control[2].mean(), 3 * max(p_values)))
-
-
-def test_a_layer_of_the_control_is_chosen_at_a_price(rng):
-    """A stitch with one layer, as good as each of six layers of its control, is seldom called
-    better; by the weakest layer alone it would be three times too often."""
-    n_better = 0
-    n_uncorrected = 0
-    for _ in range(300):
-        stitch = (rng.random((1, 400)) < 0.8) * 1.0
-        control = (rng.random((6, 400)) < 0.8) * 1.0
-        p_value = compare_with_controls([stitch], [control]).p_value
-        n_better += p_value < 0.025
-        n_uncorrected += p_value < 6 * 0.025
-    assert n_better <= 12 < n_uncorrected

@@ -10,7 +10,7 @@ from scipy import stats
 from src.statistics.intervals import of_share, student_half_width, wilson_intervals
 from src.statistics.jackknife import jackknife_variance
 from src.statistics.permutations import permutation_p
-from src.statistics.significance import false_discovery_rate, mcnemar_p
+from src.statistics.significance import false_discovery_rate
 
 
 @pytest.mark.parametrize(("n_right", "n"), [(98, 100), (0, 40), (40, 40), (7, 20)])
@@ -78,15 +78,3 @@ def test_the_share_of_false_discoveries_is_that_of_the_level(rng):
         is_positive = false_discovery_rate(stats.norm.sf(z)) <= 0.05
         shares.append(is_positive[:10].sum() / max(1, is_positive.sum()))
     assert np.mean(shares) == pytest.approx(0.025, abs=0.006)
-
-
-def test_mcnemars_test_is_binomial(rng):
-    first = rng.choice([0, 0.5, 1], size=300, p=[0.2, 0.1, 0.7])
-    second = rng.choice([0, 0.5, 1], size=300, p=[0.3, 0.1, 0.6])
-    n_first = int(((first == 1) & (second == 0)).sum())
-    n_second = int(((first == 0) & (second == 1)).sum())
-    expected = stats.binomtest(n_first, n_first + n_second, alternative="greater").pvalue
-    assert mcnemar_p(first, second) == pytest.approx(expected)
-    assert mcnemar_p([0.5] * 20, [0] * 20) == 1  # ties tell nothing
-    assert mcnemar_p([0, 1], [1, 1]) == mcnemar_p([1, 1], [1, 1]) == 1
-    assert mcnemar_p([1, 1, 1], [0, 0, 1]) == pytest.approx(0.25)

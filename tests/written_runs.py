@@ -7,24 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from src.ood.identifying import shares_of
 from src.runs.evaluations import with_evaluations
 from src.runs.folders import StitchingRun, read_runs
-from src.tables.evaluation_rows import (
-    EvaluationRow,
-    IdentificationRow,
-    evaluation_file,
-    way_file,
-)
+from src.tables.evaluation_rows import EvaluationRow, SkillRow, evaluation_file, skill_file
 from src.tables.tables import read_table, write_table
-from src.values import StitchValidity
+from src.values import Pair, Skill, StitchSkill
 from tests import result_rows
 
 N, N_CLASSES = 1000, 10
 LABELS = np.arange(N) % N_CLASSES
-N_IDENTIFIED = 1000  # test images with a foil
-IDENTIFIED = {"y": 0.99, "z": 0.97, "output": 0.95}  # by layer of the way
-VALID = StitchValidity(0.9, 0.8, 0.1, 1.0, 0.9, 0.05)
+SKILL = StitchSkill(Skill(0.75, 0.5, 0.5, 0.45, 0.55), Skill(0.8, 0.5, 0.6, 0.55, 0.65), N, 1)
 OPTIONS = result_rows.OPTIONS | {
     "front_model_path": "f.pt",
     "end_model_path": "g.pt",
@@ -77,17 +69,10 @@ def write_evaluation(
     aurocs: dict[str, float],
     *,
     detector: str = "energy",
-    validity: StitchValidity | None = VALID,
-    identified: Mapping[str, float] | None = IDENTIFIED,
+    skill: StitchSkill | None = SKILL,
 ) -> None:
-    """The evaluation of runs by a detector: AUROCs with intervals of ± 0.01, and one validity and
-    one way for all of them."""
-    columns: dict[str, object] = {}
-    if validity:
-        columns |= validity._asdict()
-    if identified:
-        lost_at = min(identified, key=identified.__getitem__)
-        columns |= {"identification": identified[lost_at], "lost_at": lost_at}
+    """The evaluation of runs by a detector: AUROCs with intervals of ± 0.01, and one skill for all of
+    them."""
     rows = [
         result_rows.evaluation_row(
             auroc=auroc,
@@ -95,33 +80,34 @@ def write_evaluation(
             auroc_high=auroc + 0.01,
             detector=detector,
             folder=f"2025-01-01_00-00-00.{run}",
-            **columns,
         )
         for run, auroc in aurocs.items()
     ]
     write_table(evaluation_file(folder, detector), EvaluationRow, rows)
-    write_way(folder, dict.fromkeys(aurocs, identified or {}))
+    if skill:
+        write_skill(folder, dict.fromkeys(aurocs, skill))
 
 
-def write_way(folder: Path, shares_of_run: Mapping[str, Mapping[str, float]]) -> None:
-    """The shares of identified images of runs, by layer; other runs keep what they have."""
-    folders = {f"2025-01-01_00-00-00.{run}": shares for run, shares in shares_of_run.items()}
+def skill(output: float, at_end: float = 0.5) -> StitchSkill:
+    """A skill with floors of 0.5 and intervals of ± 0.05."""
+    places = [
+        Skill((1 + value) / 2, 0.5, value, value - 0.05, min(1, value + 0.05))
+        for value in (at_end, output)
+    ]
+    return StitchSkill(*places, N, 1)
+
+
+def write_skill(folder: Path, skill_of_run: Mapping[str, StitchSkill]) -> None:
+    """The skill of runs; other runs keep what they have."""
+    folders = {f"2025-01-01_00-00-00.{run}": skill for run, skill in skill_of_run.items()}
     rows = []
-    if way_file(folder).exists():
+    if skill_file(folder).exists():
         rows = [
-            row
-            for row in read_table(way_file(folder), IdentificationRow)
-            if row.folder not in folders
+            row for row in read_table(skill_file(folder), SkillRow) if row.folder not in folders
         ]
-    for name, shares in folders.items():
-        identified = {}
-        for layer, share in shares.items():
-            identified[layer] = np.full(N_IDENTIFIED, share)
-            if not np.isnan(share):
-                identified[layer] = np.arange(N_IDENTIFIED) < round(share * N_IDENTIFIED)
-        for layer, interval in shares_of(identified).items():
-            rows.append(IdentificationRow(name, "x", "y", layer, *interval, N_IDENTIFIED))
-    write_table(way_file(folder), IdentificationRow, rows)
+    for name, of_run in folders.items():
+        rows.append(SkillRow.of(name, Pair("x", "y"), of_run, None))
+    write_table(skill_file(folder), SkillRow, rows)
 
 
 def runs_of(folder: Path) -> list[StitchingRun]:

@@ -1,28 +1,9 @@
-"""P-values: of two answers to the same images, and of many tests together."""
+"""P-values of many tests together."""
 
 from collections.abc import Sequence
 
 import numpy as np
-import scipy  # loads a part of it at its first use
-from numpy.typing import ArrayLike, NDArray
-
-
-def mcnemar_p(first: ArrayLike, second: ArrayLike) -> float:
-    """Test whether the first of two answers is right more often; return the p-value.
-
-    It is McNemar's (1947) exact test in one direction. Of the images that only one of both answers
-    right, those of the first are a binomial number with the probability ½. Ties tell nothing.
-
-    Args:
-        first, second: for each image 1, 0, or ½ for a tie, (n,).
-    """
-    first = np.asarray(first)
-    second = np.asarray(second)
-    n_first = int(((first == 1) & (second == 0)).sum())
-    n_second = int(((first == 0) & (second == 1)).sum())
-    if n_first == 0:
-        return 1.0
-    return float(scipy.special.bdtrc(n_first - 1, n_first + n_second, 0.5))
+from numpy.typing import NDArray
 
 
 def false_discovery_rate(p_values: Sequence[float]) -> NDArray:
