@@ -18,7 +18,8 @@ draw no random numbers that modules behind would draw otherwise.
 Before the first pass from a layer to certain later layers, a short pass is compared with the whole
 one on three random images, if nothing tells beforehand that they differ. The record has two images:
 whatever reaches later layers around the layer, image by image, has the wrong number of rows, and
-shows. Where they differ, all passes between these layers are whole. A number of the whole batch that
+shows. So does an attribute that a module in front has set, as images of another size passed last.
+Where they differ, all passes between these layers are whole. A number of the whole batch that
 chooses a branch (such as the largest pixel) is seen only if it differs for random images. Forward
 hooks of a user on skipped modules see the recorded outputs.
 """
@@ -34,6 +35,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from src.ground.console import note
 from src.ground.errors import UserError
@@ -335,11 +337,23 @@ class Passes:
         """Return whether a short pass gives the expected values behind `after`, from its value x."""
         try:
             self._recorded_outputs(after)  # by a pass of its own, before the seed is set
+            self._leave_other_attributes()
             with steady(self.module, self.images):
                 values = self._short_pass(x, list(expected), after)
         except Exception:  # the module may refuse values of different images
             return False
         return all(_is_close(values[name], expected[name]) for name in expected)
+
+    def _leave_other_attributes(self) -> None:
+        """Pass images of another size and number, so that attributes which modules set differ.
+
+        A module may keep the size of its map. Skipped modules set nothing: a short pass that reads
+        such an attribute then gives other values, and is not taken.
+        """
+        for scale in (0.5, 2, 1):  # the module may refuse a size
+            with contextlib.suppress(Exception), steady(self.module, self.images):
+                self.module(functional.interpolate(self.images[:2], scale_factor=scale))
+                return
 
     # Values of layers, and outputs of calls
 
