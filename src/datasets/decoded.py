@@ -67,6 +67,10 @@ class DecodedImageSet(BaseImageSet):
         self.loading = loading
         self._kept: dict[int, Tensor] = {}  # decoded images without augmentation, by position
 
+    def __getstate__(self) -> dict[str, object]:
+        """Leave decoded images out of copies: interventions change the images of a copy."""
+        return super().__getstate__() | {"_kept": {}}
+
     def levels(self, plan: Pass) -> Iterator[Tensor]:
         """Decode the images of a pass: yields uint8 (B, C, H, W) for each batch, on the CPU.
 
