@@ -63,7 +63,7 @@ class _Record(NamedTuple):
 
     outputs: Outputs
     weights: list[Tensor]  # parameters and buffers of the modules
-    states: list[tuple[int, int]]  # of the weights, see `_states`
+    states: list[tuple[int, int]]  # of the weights, see `states_of`
 
     @classmethod
     def of(cls, outputs: Outputs) -> "_Record":
@@ -72,12 +72,12 @@ class _Record(NamedTuple):
         weights: list[Tensor] = []
         for module in modules:
             weights += itertools.chain(module.parameters(), module.buffers())
-        return cls(outputs, weights, _states(weights))
+        return cls(outputs, weights, states_of(weights))
 
     @property
     def is_stale(self) -> bool:
         """Whether the weights have changed since."""
-        return _states(self.weights) != self.states
+        return states_of(self.weights) != self.states
 
 
 class Passes:
@@ -605,7 +605,7 @@ def _with_first(output: object, tensor: Tensor) -> object:
     return _map_tensors(output, lambda old: next(replacements, old))
 
 
-def _states(tensors: Iterable[Tensor]) -> list[tuple[int, int]]:
+def states_of(tensors: Iterable[Tensor]) -> list[tuple[int, int]]:
     """Return the address and the version of tensors; an in-place change raises the version.
 
     A change of the same memory through `.data` is not seen.
