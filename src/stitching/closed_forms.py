@@ -335,17 +335,16 @@ def ridge(
     """Return the map that minimises ‖XW+b−Y‖² + penalty·‖W‖² over all rows, for each target.
 
     The penalty is one of `PENALTIES` times the mean Σ(x−mean)² of the source channels, so it grows
-    with the rows as the scatter does. Of the maps that are fitted to the first part, the map with
-    this penalty has the least error on the held-out part.
+    with the rows as the scatter does. Of the maps that are fitted to the first part, with its own
+    mean Σ(x−mean)², the map with this factor has the least error on the held-out part.
 
     Args:
         pooled: moments of all rows.
         fitted_part, held_out_part: moments of the two parts of the rows.
     """
-    mean_variation = pooled.source.variations.mean()
-    penalties = mean_variation * torch.from_numpy(PENALTIES).to(mean_variation)
+    penalties = _penalties(pooled)
     variations, axes = _varying_axes(pooled.source, eigh)
-    errors = _held_out_errors(fitted_part, held_out_part, penalties, eigh)
+    errors = _held_out_errors(fitted_part, held_out_part, eigh)
     matchings = {}
     for name, cross in pooled.cross.items():
         penalty = penalties[errors[name].argmin()]
@@ -367,15 +366,21 @@ SOLVERS: dict[str, Callable[..., Matchings]] = {
 }
 
 
+def _penalties(moments: SourceMoments) -> Tensor:
+    """Return the penalties that are tried on these rows, (n_penalties,)."""
+    mean_variation = moments.source.variations.mean()
+    return mean_variation * torch.from_numpy(PENALTIES).to(mean_variation)
+
+
 def _held_out_errors(
-    fitted_part: SourceMoments, held_out_part: SourceMoments, penalties: Tensor, eigh: Eigh
+    fitted_part: SourceMoments, held_out_part: SourceMoments, eigh: Eigh
 ) -> dict[Hashable, Tensor]:
     """Return ‖XW+b−Y‖² − ‖Y‖² over the held-out rows for each penalty, (n_penalties,), by target.
 
     W and b are fitted to the first part.
     """
     variations, axes = _varying_axes(fitted_part.source, eigh)
-    shrinkage = 1 / (variations + penalties[:, None])  # (n_penalties, r)
+    shrinkage = 1 / (variations + _penalties(fitted_part)[:, None])  # (n_penalties, r)
 
     # Second moments of held-out rows x and y about the means of the fitted part
     n_rows, mean, scatter = held_out_part.source
