@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from src.choices import AUTO, WITH_POSITIONS, on_lost_positions
 from src.choices.stitching import Method
-from src.datasets.base import UNLABELLED, BaseImageSet
+from src.datasets.base import UNLABELLED, BaseImageSet, CastImages
 from src.datasets.iterated import IteratedEpochs, IteratedImages
 from src.ground.console import aligned, decimals, warn
 from src.ground.errors import UserError, unknown_name
@@ -497,10 +497,8 @@ def _images(
         raise UserError(
             f"{', '.join(trained)}: a training needs labels; let train give (images, labels)"
         )
-    epochs: BaseImageSet | IteratedEpochs
-    if isinstance(train, BaseImageSet):
-        epochs = train
-    else:
+    epochs: BaseImageSet | IteratedEpochs = train_set
+    if not isinstance(train, BaseImageSet):
         epochs = IteratedEpochs(train, name="train", like=like)
     return _Images(train_set, epochs, test_set, n_matched)
 
@@ -515,7 +513,7 @@ def _image_set(
 ) -> BaseImageSet:
     """Return images as an image set; arguments and errors as for `IteratedImages.read`."""
     if isinstance(images, BaseImageSet):
-        return images
+        return CastImages(images, like)
     return IteratedImages.read(
         images, name=name, like=like, at_most=at_most, in_one_order=in_one_order
     )
