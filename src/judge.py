@@ -145,6 +145,12 @@ class Judgement(tuple[JudgedStitch, ...]):
         """Copy and pickle the rows and the attributes."""
         return Judgement, (tuple(self), self.limits, self.n_images)
 
+    def __getitem__(self, index: Any) -> Any:
+        """Return a row; of a slice, its rows as a `Judgement`."""
+        if isinstance(index, slice):
+            return Judgement(super().__getitem__(index), self.limits, self.n_images)
+        return super().__getitem__(index)
+
     @property
     def forms(self) -> tuple[str, ...]:
         """The forms and objectives, in their order."""
@@ -270,6 +276,7 @@ class Judgement(tuple[JudgedStitch, ...]):
         )
 
 
+@torch.inference_mode(False)  # a training needs gradients
 @torch.no_grad()
 def judge(
     front: nn.Module | Network,
@@ -320,9 +327,9 @@ def judge(
 
     Raises:
         UserError: a network is in training mode, has not the layers, or gives no logits for these
-            labels; images cannot be passed over again, or the first training images lack classes;
-            a form, `n_matched` or an option of training is none; images have a size that a network
-            does not take; or a training diverges.
+            labels; the networks differ in type or device; images cannot be passed over again, or
+            the first training images lack classes; a form, `n_matched` or an option of training is
+            none; images have a size that a network does not take; or a training diverges.
     """
     methods = _methods(form)
     settings = {
@@ -336,6 +343,7 @@ def judge(
 
     # The images, the networks, and the end network's own activations
     like = _example(end)
+    _check_alike(_example(front), like)
     images = _images(train, test, like, list(methods.values()), n_matched=n_matched)
     rows: list[JudgedStitch] = []
     with full_precision(like.device):
@@ -407,6 +415,15 @@ def _example(network: nn.Module | Network) -> Tensor:
     if isinstance(network, Network):
         return network.example
     return Network(network).example
+
+
+def _check_alike(front: Tensor, end: Tensor) -> None:
+    """Raise a UserError if tensors of two networks differ in their type or device."""
+    if (front.dtype, front.device) != (end.dtype, end.device):
+        raise UserError(
+            f"the front network is {front.dtype} on {front.device}, and the end network {end.dtype} on "
+            f"{end.device}; move both to one type and device, such as front.to(torch.float32)"
+        )
 
 
 def _check_mode(network: nn.Module | Network, side: str) -> None:

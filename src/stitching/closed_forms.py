@@ -11,6 +11,7 @@ Each function takes moments of a source and its targets, and returns a `Matching
 `SOLVERS` lists the functions.
 """
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from functools import reduce
 from typing import Any, NamedTuple
@@ -143,10 +144,14 @@ def relative_cutoff(cutoff: Cutoff, n_rows: int, n_columns: int) -> float:
         return max(n_rows, n_columns) * EPS32
     if cutoff == "exact":
         return n_columns * EPS32
-    if not 0 <= float(cutoff) < 1:
+    try:
+        share = float(cutoff)
+    except ValueError:  # a misspelt name
+        share = math.nan
+    if not 0 <= share < 1:
         raise ValueError(f"cutoff {cutoff} is not paper, exact or a number from 0 up to 1")
     rounding = (10 * n_columns * EPS) ** 0.5
-    return max(float(cutoff), rounding)
+    return max(share, rounding)
 
 
 class _Directions(NamedTuple):
