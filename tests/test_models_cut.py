@@ -545,3 +545,32 @@ def test_a_module_that_keeps_the_size_of_its_last_images_is_cut(kind):
             values = network.activations(hidden, names, after="block", images=images)
             if "head" in names:
                 torch.testing.assert_close(values["head"], logits)
+
+
+class _ResizesPositions(nn.Module):
+    """Resizes its parameter for images of another size, and keeps it so."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 4, stride=4)
+        self.positions = nn.Parameter(torch.randn(1, 4, 4, 4))
+        self.head = nn.Conv2d(4, 3, 1)
+
+    def forward(self, images):
+        maps = self.conv(images)
+        if maps.shape[-2:] != self.positions.shape[-2:]:
+            resized = nn.functional.interpolate(self.positions, maps.shape[-2:])
+            self.positions = nn.Parameter(resized)
+        return self.head(maps + self.positions).mean((2, 3))
+
+
+@torch.no_grad()
+def test_what_a_module_assigns_for_another_size_is_not_left_in_it():
+    module = _ResizesPositions().eval()
+    before = module.positions
+    network = Network(module, image_shape=(1, 16, 16))
+    images = torch.rand(4, 1, 16, 16)
+    expected = network(images)
+    hidden = network(images, until="conv")
+    torch.testing.assert_close(network(hidden, after="conv", images=images), expected)
+    assert module.positions is before

@@ -337,9 +337,10 @@ class Passes:
         """Return whether a short pass gives the expected values behind `after`, from its value x."""
         try:
             self._recorded_outputs(after)  # by a pass of its own, before the seed is set
-            self._leave_other_attributes()
-            with steady(self.module, self.images):
-                values = self._short_pass(x, list(expected), after)
+            with attributes_kept(self.module):
+                self._leave_other_attributes()
+                with steady(self.module, self.images):
+                    values = self._short_pass(x, list(expected), after)
         except Exception:  # the module may refuse values of different images
             return False
         return all(_is_close(values[name], expected[name]) for name in expected)
@@ -533,6 +534,21 @@ def buffers_kept(module: nn.Module) -> Iterator[None]:
     finally:
         for buffer, copy in copies:
             buffer.data.copy_(copy)
+
+
+@contextlib.contextmanager
+def attributes_kept(module: nn.Module) -> Iterator[None]:
+    """Restore what the block assigns to attributes, parameters and buffers of a module's parts."""
+    assigned = []
+    for part in module.modules():
+        for attributes in (vars(part), part._parameters, part._buffers):
+            assigned.append((attributes, dict(attributes)))
+    try:
+        yield
+    finally:
+        for attributes, before in assigned:
+            attributes.clear()
+            attributes.update(before)
 
 
 # Outputs: a tensor, or a tuple, list, dict or dataclass of outputs
