@@ -235,3 +235,20 @@ def test_a_module_that_holds_a_view_is_told_to_hold_its_module():
         Network(Preprocessing(network))
     outer = Network(Preprocessing(network.module).eval(), image_shape=(1, 8, 8))
     assert outer.layers("net.pool2") == ["net.pool2"]
+
+
+class Opaque(nn.Module):
+    """Holds a network where torch does not see it."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts = [nn.Conv2d(1, 4, 3)]
+
+    def forward(self, images):
+        return self.parts[0](images).mean((2, 3))
+
+
+def test_a_network_without_layers_says_so():
+    network = Network(Opaque().eval(), image_shape=(1, 8, 8))
+    with pytest.raises(UserError, match="layer 'pool2': .*no submodules"):
+        network.layers("pool2")

@@ -546,11 +546,14 @@ class Network:
                 f"layer {name!r} is never called by this network, or gives no tensor; "
                 "choose another one"
             )
-        blocks = ", ".join(self.block_names)
-        where = (
-            f"known: {blocks}; for all others: python misc/list_layers.py MODEL, or "
-            "Network(module).layer_names"
-        )
+        if not positions:
+            raise UserError(
+                f"layer {name!r}: this network calls no submodules, so that it has no layer but "
+                f"{OUTPUT!r}; let the module hold its parts as attributes"
+            )
+        where = "for all layers: python misc/list_layers.py MODEL, or Network(module).layer_names"
+        if self.block_names:
+            where = f"known: {', '.join(self.block_names)}; {where}"
         raise unknown_name("layer", name, positions, where=where)
 
     def _warn_of_training_mode(self) -> None:
