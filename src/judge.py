@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from src.choices import AUTO, WITH_POSITIONS, on_lost_positions
 from src.choices.stitching import Method
-from src.datasets.base import UNLABELLED, BaseImageSet
+from src.datasets.base import UNLABELLED, BaseImageSet, CastImages
 from src.datasets.iterated import IteratedEpochs, IteratedImages
 from src.ground.console import aligned, decimals, warn
 from src.ground.errors import UserError, unknown_name
@@ -138,6 +138,12 @@ class Judgement(tuple[JudgedStitch, ...]):
     def __reduce__(self) -> tuple[type, tuple[tuple[JudgedStitch, ...], Limits, int]]:
         """Copy and pickle the rows and the attributes."""
         return Judgement, (tuple(self), self.limits, self.n_images)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return a row; of a slice, its rows as a `Judgement`."""
+        if isinstance(index, slice):
+            return Judgement(super().__getitem__(index), self.limits, self.n_images)
+        return super().__getitem__(index)
 
     @property
     def forms(self) -> tuple[str, ...]:
@@ -263,6 +269,7 @@ class Judgement(tuple[JudgedStitch, ...]):
         )
 
 
+@torch.inference_mode(False)  # a training needs gradients
 @torch.no_grad()
 def judge(
     front: nn.Module | Network,
@@ -313,9 +320,9 @@ def judge(
 
     Raises:
         UserError: a network is in training mode, has not the layers, or gives no logits for these
-            labels; images cannot be passed over again, or the first training images lack classes;
-            a form, `n_matched` or an option of training is none; images have a size that a network
-            does not take; or a training diverges.
+            labels; the networks differ in type or device; images cannot be passed over again, or
+            the first training images lack classes; a form, `n_matched` or an option of training is
+            none; images have a size that a network does not take; or a training diverges.
     """
     methods = _methods(form)
     settings = {
@@ -329,6 +336,7 @@ def judge(
 
     # The images, the networks, and the end network's own activations
     like = _example(end)
+    _check_alike(_example(front), like)
     images = _images(train, test, like, list(methods.values()), n_matched=n_matched)
     rows: list[JudgedStitch] = []
     with full_precision(like.device):
@@ -400,6 +408,15 @@ def _example(network: nn.Module | Network) -> Tensor:
     if isinstance(network, Network):
         return network.example
     return Network(network).example
+
+
+def _check_alike(front: Tensor, end: Tensor) -> None:
+    """Raise a UserError if tensors of two networks differ in their type or device."""
+    if (front.dtype, front.device) != (end.dtype, end.device):
+        raise UserError(
+            f"the front network is {front.dtype} on {front.device}, and the end network {end.dtype} on "
+            f"{end.device}; move both to one type and device, such as front.to(torch.float32)"
+        )
 
 
 def _check_mode(network: nn.Module | Network, side: str) -> None:
@@ -490,10 +507,8 @@ def _images(
         raise UserError(
             f"{', '.join(trained)}: a training needs labels; let train give (images, labels)"
         )
-    epochs: BaseImageSet | IteratedEpochs
-    if isinstance(train, BaseImageSet):
-        epochs = train
-    else:
+    epochs: BaseImageSet | IteratedEpochs = train_set
+    if not isinstance(train, BaseImageSet):
         epochs = IteratedEpochs(train, name="train", like=like)
     return _Images(train_set, epochs, test_set, n_matched)
 
@@ -508,7 +523,7 @@ def _image_set(
 ) -> BaseImageSet:
     """Return images as an image set; arguments and errors as for `IteratedImages.read`."""
     if isinstance(images, BaseImageSet):
-        return images
+        return CastImages(images, like)
     return IteratedImages.read(
         images, name=name, like=like, at_most=at_most, in_one_order=in_one_order
     )

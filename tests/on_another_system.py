@@ -23,12 +23,6 @@ MODEL = ["m/model_1.pt", "small_cnn"]
 
 def leave_linux() -> None:
     """Take away what Linux alone has, for the Python code of this process."""
-    sysconf = os.sysconf
-
-    def without_free_memory(name):
-        if name == "SC_AVPHYS_PAGES":
-            raise ValueError("unrecognized configuration name")
-        return sysconf(name)
 
     def refuse(event, arguments):
         if event == "ctypes.dlopen" and str(arguments[0]).startswith("libc.so"):
@@ -39,8 +33,6 @@ def leave_linux() -> None:
     for name in OF_LINUX:
         if hasattr(os, name):
             delattr(os, name)
-    os.sysconf_names.pop("SC_AVPHYS_PAGES", None)
-    os.sysconf = without_free_memory
     sys.addaudithook(refuse)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from src.ground.runtime import device_of
 from tests import pretended_gpu
 from tests.commands import read_csv, read_json, run
 from tests.conftest import few_images
@@ -100,6 +101,22 @@ def write_images(folder: Path) -> None:
     )
 
 
+def judge_in_python(folder: Path, device: torch.device) -> None:
+    """Judge two networks that are on a device, by image sets that are not; writes `judged.csv`."""
+    from src.datasets import load_dataset
+    from src.judge import judge
+    from src.models import build_model
+
+    networks = [build_model("small_cnn", n_classes=10, n_channels=1).eval() for _ in range(2)]
+    for network in networks:
+        network.load_state_dict(torch.load(folder.parent / "cpu/m/model_1.pt"))
+        network.to(device)
+    with few_images(96, n_test=96):
+        images = [load_dataset("digits", "", train=is_train) for is_train in (True, False)]
+    rows = judge(*networks, *images, layers="pool3", form=["covariance", "task:1"])
+    rows.to_csv(folder / "judged.csv")
+
+
 def run_all(
     folder: Path, gpu: int, answers: dict[str, dict], waits: dict[str, list[int]]
 ) -> dict[str, list[float]]:
@@ -115,6 +132,7 @@ def run_all(
             run(*words, *data, *size, "-gpu", gpu, cwd=folder)
         answers["waits"][name] = {kind: max(counts, default=0) for kind, counts in waits.items()}
         answers["lines"][name] = [[*key, n] for key, n in pretended_gpu.BLOCKING.most_common()]
+    judge_in_python(folder, device_of(gpu))
     return numbers(folder)
 
 

@@ -1,6 +1,8 @@
 """A user's folders of images: what `dataset.yaml` says, labels, both ways of decoding, other systems
 than Linux, and clear errors."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +179,27 @@ def test_decoded_images_are_kept_for_further_passes_without_augmentation(tmp_pat
     collect(train_set.epoch(3, seed=0, epoch=1))
     collect(train_set.batches(2, indices=order))
     assert len(decoded) == 20
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files of Linux")
+def test_images_that_workers_decoded_are_kept_without_open_files(tmp_path):
+    write_folder(tmp_path, n=40, size=20, yaml="size: 16\n")
+    train_set = load(tmp_path, train=True, loading=Loading(1, 1))
+    train_set.max_bytes_kept = 2**30
+    n_before = len(os.listdir("/proc/self/fd"))
+    first = collect(train_set.batches(1))
+    assert len(os.listdir("/proc/self/fd")) < n_before + 20
+    train_set.loading = None  # nothing is decoded again
+    assert all(map(torch.equal, first, collect(train_set.batches(7))))
+
+
+@pytest.mark.parametrize("n_workers", [0, 1])
+def test_images_are_decoded_in_any_thread(n_workers, tmp_path):
+    write_folder(tmp_path, n=6, size=20, yaml="size: 16\n")
+    train_set = load(tmp_path, train=True, loading=Loading(n_workers, 1))
+    with ThreadPoolExecutor() as threads:
+        images, _ = threads.submit(lambda: collect(train_set.batches(4))).result()
+    assert torch.equal(images, collect(train_set.batches(6))[0])
 
 
 def test_grey_images(tmp_path):

@@ -203,6 +203,18 @@ def test_interventions_come_before_the_augmentation():
     )
 
 
+def test_a_changed_copy_of_images_that_have_passed_shows_its_changes(tmp_path):
+    write_imagenet(tmp_path)
+    images = load_dataset("imagenet", tmp_path, train=False)
+    images.max_bytes_kept = 2**30
+    before = collect(images.batches(7))[0]
+    dotted = changed(images, train=False, shortcut=0.0)
+    expected = load_dataset("imagenet", tmp_path, train=False, interventions={"shortcut": 0.0})
+    for _ in range(2):
+        assert torch.equal(collect(dotted.batches(7))[0], collect(expected.batches(7))[0])
+        assert torch.equal(collect(images.batches(7))[0], before)
+
+
 def test_decoded_images_are_changed_as_whole_files_whatever_the_workers(tmp_path):
     write_imagenet(tmp_path)
     ways = []

@@ -170,13 +170,31 @@ def test_no_penalty_predicts_the_held_out_rows_better(n_rows, n_channels, snr, s
         return np.square(fit.predict(x[n_fitted:]) - y[n_fitted:]).sum()
 
     best = min(map(held_out_error, scale**2 * np.geomspace(1e-12, 1e12, 100)))
-    assert held_out_error(found.ridge_penalty) < 1.01 * best
+    share_fitted = mean_variation(x[:n_fitted]) / mean_variation(x)
+    assert held_out_error(share_fitted * found.ridge_penalty) < 1.01 * best
     expected = Ridge(found.ridge_penalty).fit(x, y)
     np.testing.assert_allclose(found.weight, expected.coef_, rtol=1e-6, atol=1e-6 / scale)
     np.testing.assert_allclose(found.bias, expected.intercept_, rtol=1e-6, atol=1e-5)
     assert found.error == pytest.approx(
         error_of(found, torch.tensor(x), torch.tensor(y)), rel=1e-6, abs=1e-12
     )
+
+
+def test_the_factor_that_the_held_out_rows_chose_scales_with_the_rows():
+    x, y, _, _ = related_rows(60, 30, 1)
+    found = direct_matching(torch.tensor(x), torch.tensor(y), form="ridge")
+    n_fitted = 48
+
+    def held_out_error(factor):
+        fit = Ridge(factor * mean_variation(x[:n_fitted])).fit(x[:n_fitted], y[:n_fitted])
+        return np.square(fit.predict(x[n_fitted:]) - y[n_fitted:]).sum()
+
+    best = min(np.geomspace(1e-10, 1e6, 49), key=held_out_error)
+    assert found.ridge_penalty == pytest.approx(best * mean_variation(x))
+
+
+def mean_variation(rows):
+    return len(rows) * rows.var(0).mean()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from src.ground.errors import as_user_error
-from src.stitching.grid import MEMORY_SHARE, Fitting
+from src.stitching.grid import SHARE_OF_FREE, SHARE_OF_GPU, Fitting
 from tests.commands import run_module
 
 REAL = os.environ.get("TEST_GPU", "0")
@@ -89,9 +89,20 @@ def test_as_many_stitches_run_at_once_as_fit_into_the_memory(monkeypatch):
     assert fitting.rows("train") == 1  # nothing is known yet
     with fitting.measured("train", 10):
         pass
-    n = MEMORY_SHARE * (5000 + 2000) / 200  # 28 rows of 200 bytes
+    n = SHARE_OF_FREE * (5000 + 2000) / 200  # 28 rows of 200 bytes
     assert fitting.rows("train") == 16 <= n < 32 and fitting.rows("evaluate") == 1
-    assert Fitting(torch.device("cpu")).rows("train") == 256
+    n = SHARE_OF_GPU * 80000 / 200  # whatever else is on a GPU that has enough
+    for free in (30000, 79000):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 80000))
+        assert fitting.rows("train") == 64 <= n < 128
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps"])
+def test_a_device_without_cuda_takes_groups_of_one_size(device):
+    fitting = Fitting(torch.device(device))
+    with fitting.measured("train", 10):
+        pass
+    assert fitting.rows("train") == 256
 
 
 def test_too_little_memory_is_one_line_that_says_what_to_lower():

@@ -121,6 +121,20 @@ def test_features_of_a_recurrent_layer_are_means_over_its_steps():
     assert passed.effective_ranks[0] == pytest.approx(effective_rank(features), rel=1e-4)
 
 
+def test_a_pass_in_half_precision_gives_probabilities():
+    network = build_model("small_cnn", n_classes=10, n_channels=1, image_shape=(1, 8, 8)).eval()
+    batch = (torch.rand(30, 1, 8, 8), torch.arange(30) % 10)
+    with torch.autocast("cpu", torch.bfloat16):
+        passed = pass_over(network, [batch], ["pool1"])
+        with torch.no_grad():
+            maps = network.activations(batch[0], ["pool1"])["pool1"]
+    assert maps.dtype == torch.bfloat16
+    np.testing.assert_allclose(passed.probabilities.sum(1), 1, atol=1e-6)
+    assert output_differences(passed.probabilities, passed.probabilities) == (0, 0)
+    norms = maps.double().mean((2, 3)).norm(dim=1)
+    assert passed.mean_norms[0] == pytest.approx(norms.mean().item(), rel=1e-6)
+
+
 def test_a_pass_refuses_logits_that_are_not_finite():
     network = build_model("small_cnn", n_classes=10, n_channels=1, image_shape=(1, 8, 8)).eval()
     batch = (torch.full((3, 1, 8, 8), torch.inf), torch.arange(3))

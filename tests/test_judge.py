@@ -1,5 +1,6 @@
 """One call in Python: it equals the scripts, whatever the images come as; its rows, and its errors."""
 
+import copy
 import pickle
 
 import numpy as np
@@ -196,6 +197,43 @@ def test_views_are_taken_and_left_as_they_were(networks, digits):
     assert row.verdict == "similar" and row.accuracy == pytest.approx(row.end_accuracy, abs=0.003)
     assert row.identification > 0.99 and row.r2_test == pytest.approx(1, abs=1e-6)
     assert view.n_classes is None and view.image_shape is None
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_an_image_set_takes_the_type_of_the_networks(networks, digits, dtype):
+    cast = [copy.deepcopy(module).to(dtype) for module in networks[1]]
+    images = [load_dataset("digits", "", train=train) for train in (True, False)]
+    of_sets = judge(*cast, *images, layers="pool3")
+    of_lists = judge(*cast, *digits, layers="pool3")
+    for of_set, of_list in zip(of_sets, of_lists, strict=True):
+        assert of_set.accuracy == of_list.accuracy
+        assert of_set.r2_test == pytest.approx(of_list.r2_test, abs=1e-6)
+    assert judge(*cast, *images, layers="pool3", form="task:1")[0].accuracy > 0.1
+
+
+def test_networks_of_two_types_end_in_one_line(networks, digits):
+    front, end = networks[1]
+    said = message_of(front, copy.deepcopy(end).double(), *digits)
+    assert says(said, "torch.float32", "torch.float64")
+
+
+def test_names_of_classes_are_no_labels(networks, digits):
+    named = [(images, [str(label) for label in labels.tolist()]) for images, labels in digits[0]]
+    assert says(message_of(*networks[1], named, digits[1]), "train", "labels", "integers")
+
+
+def test_a_training_takes_gradients_in_inference_mode(networks, digits):
+    expected = judge(*networks[1], *digits, layers="pool3", form="task:1")
+    with torch.inference_mode():
+        got = judge(*networks[1], *digits, layers="pool3", form="task:1")
+    assert got[0].accuracy == expected[0].accuracy
+
+
+def test_a_slice_of_rows_is_a_judgement(judged):
+    first = judged[:1]
+    assert first.forms == ("covariance",) and first.limits == judged.limits
+    assert first.matrix("accuracy").values == [[judged[0].accuracy]]
+    assert judged[-1] == list(judged)[-1]
 
 
 def test_an_encoder_is_a_front(networks, digits):

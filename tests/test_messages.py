@@ -152,6 +152,7 @@ CALLS = {
     ),
     "c2t_cls_token pool or learn": lambda x: layers_of("small_cnn", "vit_tiny_patch4_32", "c2t"),
     "at least two samples": lambda x: direct_matching(x[:1], x[:1], form="ridge"),
+    "cutoff papr is not paper, exact": lambda x: direct_matching(x, x, cutoff="papr"),
     "only 1437 training images": lambda x: matching_batches(
         load_dataset("digits", "", train=True), 2000, 9, seed=0
     ),

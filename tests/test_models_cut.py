@@ -492,3 +492,85 @@ def test_a_pass_behind_a_layer_knows_the_size_of_its_images():
         hidden = network(images, until="first")
         logits = network(hidden, after="first", images=images)
         torch.testing.assert_close(logits, network(images))
+
+
+class _KeepsGrid(nn.Module):
+    """Keeps the size of its map, which a pass behind another layer reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 4, stride=4)
+
+    def forward(self, images):
+        features = self.conv(images)  # (B, 4, h, w)
+        self.size = features.shape
+        return features.flatten(2).mT  # (B, h·w, 4)
+
+
+class _TokensWithGrid(nn.Module):
+    """Weighs the tokens of a layer by the grid that its embedding has seen last."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = _KeepsGrid()
+        self.block = nn.Linear(4, 4)
+        self.last = nn.Linear(4, 4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, images):
+        tokens = self.last(self.block(self.embedding(images)))
+        return self.head(self.weighed(tokens, self.embedding.size))
+
+    def weighed(self, tokens, size):
+        return tokens.mean(1) * size[-1] / 10
+
+
+class _TokensWithBatch(_TokensWithGrid):
+    """Divides by the number of images that its embedding has seen last."""
+
+    def weighed(self, tokens, size):
+        return tokens.mean(1) / size[0]
+
+
+@pytest.mark.parametrize("kind", [_TokensWithGrid, _TokensWithBatch])
+@torch.no_grad()
+def test_a_module_that_keeps_the_size_of_its_last_images_is_cut(kind):
+    network = Network(kind().eval())
+    batches = [torch.rand(n, 1, size, size) for n, size in [(4, 16), (5, 32), (4, 16)]]
+    for images in batches:
+        hidden = network(images, until="block")
+        logits = network(images)
+        for names in (["head"], ["last"], ["last", "head"]):
+            network(batches[1])  # any pass over images of another size or number
+            values = network.activations(hidden, names, after="block", images=images)
+            if "head" in names:
+                torch.testing.assert_close(values["head"], logits)
+
+
+class _ResizesPositions(nn.Module):
+    """Resizes its parameter for images of another size, and keeps it so."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 4, stride=4)
+        self.positions = nn.Parameter(torch.randn(1, 4, 4, 4))
+        self.head = nn.Conv2d(4, 3, 1)
+
+    def forward(self, images):
+        maps = self.conv(images)
+        if maps.shape[-2:] != self.positions.shape[-2:]:
+            resized = nn.functional.interpolate(self.positions, maps.shape[-2:])
+            self.positions = nn.Parameter(resized)
+        return self.head(maps + self.positions).mean((2, 3))
+
+
+@torch.no_grad()
+def test_what_a_module_assigns_for_another_size_is_not_left_in_it():
+    module = _ResizesPositions().eval()
+    before = module.positions
+    network = Network(module, image_shape=(1, 16, 16))
+    images = torch.rand(4, 1, 16, 16)
+    expected = network(images)
+    hidden = network(images, until="conv")
+    torch.testing.assert_close(network(hidden, after="conv", images=images), expected)
+    assert module.positions is before

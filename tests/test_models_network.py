@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from src.ground.errors import UserError
-from src.models import Network
+from src.models import Network, build_model
 from src.models.resnet import ResNet
 from tests.commands import says
 from tests.traps import Attention, Base, Detached, Dropout, Patches, SharedRelu, Silent
@@ -216,3 +216,39 @@ def test_relative_depth_counts_blocks_and_grows_between_them(images):
     _, network = built(SharedRelu)
     depths = list(network.relative_depths(network.layer_names).values())
     assert depths == sorted(depths) and depths[-1] == 1
+
+
+class Preprocessing(nn.Module):
+    """Scales images for the network that it holds."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.net = network
+
+    def forward(self, images):
+        return self.net(images / 2)
+
+
+def test_a_module_that_holds_a_view_is_told_to_hold_its_module():
+    network = build_model("small_cnn", n_classes=10, n_channels=1)
+    with pytest.raises(UserError, match=r"Preprocessing\.net is a Network.*\.module"):
+        Network(Preprocessing(network))
+    outer = Network(Preprocessing(network.module).eval(), image_shape=(1, 8, 8))
+    assert outer.layers("net.pool2") == ["net.pool2"]
+
+
+class Opaque(nn.Module):
+    """Holds a network where torch does not see it."""
+
+    def __init__(self):
+        super().__init__()
+        self.parts = [nn.Conv2d(1, 4, 3)]
+
+    def forward(self, images):
+        return self.parts[0](images).mean((2, 3))
+
+
+def test_a_network_without_layers_says_so():
+    network = Network(Opaque().eval(), image_shape=(1, 8, 8))
+    with pytest.raises(UserError, match="layer 'pool2': .*no submodules"):
+        network.layers("pool2")

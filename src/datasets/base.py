@@ -422,6 +422,36 @@ class ImageSet(BaseImageSet):
         return images
 
 
+class CastImages(BaseImageSet):
+    """The images of another set, in batches of another type or on another device.
+
+    Args:
+        images: the other set.
+        like: a tensor of the type and on the device of the images to give.
+    """
+
+    def __init__(self, images: BaseImageSet, like: Tensor):
+        super().__init__(
+            images.labels,
+            n_classes=images.n_classes,
+            image_shape=images.image_shape,
+            normalisation=images.normalisation,
+            epoch_size=images.epoch_size,
+            device=like.device,
+        )
+        self.classes = images.classes
+        self.is_read_in_order = images.is_read_in_order
+        self._images = images
+        self._like = like
+
+    def _make(self, plan: Pass) -> Iterator[Tensor]:
+        for images in self._images._make(plan):
+            yield images.to(self._like)
+
+    def levels_of(self, indices: Tensor) -> Tensor:
+        return self._images.levels_of(indices)
+
+
 def subset(n: int, size: int, *, seed: int, epoch: int) -> Tensor:
     """Choose the images of an epoch: the next `size` of a shuffled pass over all n.
 

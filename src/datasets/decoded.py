@@ -4,6 +4,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
@@ -67,6 +68,10 @@ class DecodedImageSet(BaseImageSet):
         self.loading = loading
         self._kept: dict[int, Tensor] = {}  # decoded images without augmentation, by position
 
+    def __getstate__(self) -> dict[str, object]:
+        """Leave decoded images out of copies: interventions change the images of a copy."""
+        return super().__getstate__() | {"_kept": {}}
+
     def levels(self, plan: Pass) -> Iterator[Tensor]:
         """Decode the images of a pass: yields uint8 (B, C, H, W) for each batch, on the CPU.
 
@@ -90,7 +95,8 @@ class DecodedImageSet(BaseImageSet):
         """Keep a batch of decoded images if there is room."""
         n_bytes = len(self._kept) * images[0].nbytes
         if n_bytes + images.nbytes <= self.max_bytes_kept:
-            self._kept |= dict(zip(positions, images, strict=True))
+            # A copy: the images of a worker lie in shared memory, with an open file for each batch
+            self._kept |= dict(zip(positions, images.clone(), strict=True))
 
     def _newly_decoded(self, plan: Pass) -> Iterator[Tensor]:
         """Yield the images of each batch of a pass, uint8 (B, C, H, W), on the CPU."""
@@ -119,8 +125,11 @@ class DecodedImageSet(BaseImageSet):
 
     def _started(self, plan: Pass) -> Iterator[Tensor | UserError]:
         """Start the workers of a pass; yields its batches."""
+        loader = self._loader(plan)
+        if loader.num_workers == 0:
+            return iter(loader)
         with _signals_wait():  # an interrupted start would leave workers behind
-            return iter(self._loader(plan))
+            return iter(loader)
 
     def _loader(self, plan: Pass) -> DataLoader:
         """Return the loader of a pass; its data set has a whole batch as a sample."""
@@ -173,11 +182,15 @@ def _context() -> BaseContext:
 
 @contextlib.contextmanager
 def _signals_wait() -> Iterator[None]:
-    """Let signals wait while the block runs. Processes that start in the block never see SIGINT."""
+    """Let signals wait while the block runs. Processes that start in the block never see SIGINT.
+
+    Python handles signals in the main thread only: they interrupt no other thread.
+    """
     resource_tracker.ensure_running()  # when it starts it unblocks SIGINT
     waiting: list[int] = []
     handlers = {}
-    for number in SIGNALS:
+    interrupting = SIGNALS if threading.current_thread() is threading.main_thread() else ()
+    for number in interrupting:
         handlers[number] = signal.signal(number, lambda received, _: waiting.append(received))
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # processes inherit it
     try:

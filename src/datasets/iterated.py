@@ -196,7 +196,12 @@ def _labels(labels: object, n_images: int, name: str) -> Tensor:
     """Return labels (B,) on the CPU; None becomes -1 for all."""
     if labels is None:
         return torch.full((n_images,), UNLABELLED)
-    labels = torch.as_tensor(labels).cpu()
+    try:
+        labels = torch.as_tensor(labels).cpu()
+    except (TypeError, ValueError) as error:  # names of classes
+        raise UserError(
+            f"{name} gives labels that are no integers ({error}); give the place of each class"
+        ) from error
     if labels.shape != (n_images,) or labels.is_floating_point():
         raise UserError(
             f"{name} gives labels of shape {tuple(labels.shape)} and type {labels.dtype} for {n_images} "

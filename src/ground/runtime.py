@@ -4,11 +4,15 @@ import contextlib
 import ctypes
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from src.ground.errors import UserError
+
+SYSTEM = Path("/")  # where Linux shows its memory, and limits on it
 
 
 def keep_freed_memory() -> None:
@@ -24,17 +28,69 @@ def keep_freed_memory() -> None:
 
 
 def free_memory(device: torch.device | str = "cpu") -> int:
-    """Return the free memory of a GPU, or of the machine, in bytes.
+    """Return the free memory of a GPU, or of the machine within the limits of a container, in bytes.
 
-    macOS does not tell how much is free; half of all memory is assumed.
+    Pages of files that the system can drop count as free. macOS does not tell how much is free; half
+    of all memory is assumed.
     """
     if torch.device(device).type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    if "SC_AVPHYS_PAGES" in os.sysconf_names:
-        n_pages = os.sysconf("SC_AVPHYS_PAGES")
-    else:
-        n_pages = os.sysconf("SC_PHYS_PAGES") // 2
-    return n_pages * os.sysconf("SC_PAGE_SIZE")
+    try:
+        fields = _fields_of(SYSTEM / "proc/meminfo")
+        of_machine = 1024 * int(fields["MemAvailable:"])
+    except OSError:
+        of_machine = os.sysconf("SC_PHYS_PAGES") // 2 * os.sysconf("SC_PAGE_SIZE")
+    return max(0, min([of_machine, *_left_by_limits()]))
+
+
+def _left_by_limits() -> list[int]:
+    """Return the memory that each limit on this process leaves, in bytes.
+
+    Limits are those of the control groups of Linux, version 1 or 2, that contain the process.
+    """
+    left = []
+    for group, names in _control_groups():
+        with contextlib.suppress(OSError, ValueError):  # no such group, or "max": no limit
+            limit = int((group / names.limit).read_text())
+            used = int((group / names.used).read_text())
+            fields = _fields_of(group / "memory.stat")
+            of_files = [names.prefix + "active_file", names.prefix + "inactive_file"]
+            left.append(limit - used + sum(int(fields.get(name, 0)) for name in of_files))
+    return left
+
+
+class _MemoryFiles(NamedTuple):
+    """The names of a control group's files."""
+
+    limit: str
+    used: str
+    prefix: str  # of the fields of memory.stat that count a group with all groups in it
+
+
+def _control_groups() -> Iterator[tuple[Path, _MemoryFiles]]:
+    """Yield the folders of the control groups that contain this process, with the names of files.
+
+    A container may show its own group as the top one, so that the folder of a group is missing.
+    """
+    with contextlib.suppress(OSError):
+        for line in (SYSTEM / "proc/self/cgroup").read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            top = SYSTEM / "sys/fs/cgroup"
+            names = _MemoryFiles("memory.max", "memory.current", "")
+            if "memory" in controllers.split(","):  # version 1
+                top = top / "memory"
+                names = _MemoryFiles("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")
+            elif controllers:
+                continue
+            group = top / path.lstrip("/")
+            for folder in (group, *group.parents):
+                if folder.is_relative_to(top):
+                    yield folder, names
+
+
+def _fields_of(path: Path) -> dict[str, str]:
+    """Read a file of the system: by the first word of each line, the second."""
+    return dict(line.split()[:2] for line in path.read_text().splitlines())
 
 
 def device_of(gpu: int) -> torch.device:

@@ -91,10 +91,10 @@ def pass_over(
             logits = activations[OUTPUT]
             if (predicted_classes(logits) == NO_CLASS).any():
                 raise not_finite(name)
-            probability_parts.append(logits.softmax(1).double().cpu())
+            probability_parts.append(at_least_single(logits).softmax(1).double().cpu())
             label_parts.append(labels.cpu())
             for layer in existing:
-                pooled = pool(activations[layer], layouts[layer])
+                pooled = pool(at_least_single(activations[layer]), layouts[layer])
                 feature_parts[layer].append(pooled.double().cpu())
 
     probabilities = torch.cat(probability_parts)

@@ -1,12 +1,14 @@
 """Activations of networks, kept for further passes over the same images."""
 
 import hashlib
+import itertools
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
 from src.ground.console import note_once
+from src.models.passes import states_of
 
 
 class _Key(NamedTuple):
@@ -17,13 +19,25 @@ class _Key(NamedTuple):
     is_turned: bool  # whether its channels were moved in front
 
 
+class _OfNetwork(NamedTuple):
+    """The activations of a network, and the state that they were computed in."""
+
+    state: tuple
+    activations: dict[_Key, Tensor]
+
+    @property
+    def n_bytes(self) -> int:
+        return sum(values.nbytes for values in self.activations.values())
+
+
 class KeptActivations:
     """Keeps activations of networks, batch by batch.
 
     The content of a batch is its key, so that an activation is exactly that of another pass over
-    the batch. Where memory is short, networks lose all their activations, but for the two that were
-    used last: the front and the end at work. The most recently used of the idle networks goes first,
-    as front networks come in turn: it is needed again latest of all.
+    the batch. A network whose weights or mode change loses its activations. Where memory is short,
+    networks lose all their activations, but for the two that were used last: the front and the end
+    at work. The most recently used of the idle networks goes first, as front networks come in turn:
+    it is needed again latest of all.
 
     Args:
         max_bytes: memory for all activations; those that do not fit are computed again.
@@ -33,7 +47,7 @@ class KeptActivations:
         self.max_bytes = max_bytes
         self._n_bytes = 0
         # By network; the one that was used last is last
-        self._kept: dict[nn.Module, dict[_Key, Tensor]] = {}
+        self._kept: dict[nn.Module, _OfNetwork] = {}
 
     def activations(
         self,
@@ -52,8 +66,7 @@ class KeptActivations:
             compute: returns the activations of the images by layer, from a pass.
             turned: the layers whose channels it moves in front.
         """
-        of_network = self._kept.pop(module, {})
-        self._kept[module] = of_network
+        of_network = self._of(module).activations
         batch = hashlib.sha256(images.detach().cpu().contiguous().numpy().data).digest()
         keys = {name: _Key(batch, name, name in turned) for name in names}
         activations = {name: of_network[key] for name, key in keys.items() if key in of_network}
@@ -67,6 +80,18 @@ class KeptActivations:
             self._n_bytes += n_bytes
         return activations | computed
 
+    def _of(self, module: nn.Module) -> _OfNetwork:
+        """Return the activations of a network, as the one that was used last."""
+        state = _state_of(module)
+        of_network = self._kept.pop(module, None)
+        if of_network is not None and of_network.state != state:
+            self._n_bytes -= of_network.n_bytes
+            of_network = None
+        if of_network is None:
+            of_network = _OfNetwork(state, {})
+        self._kept[module] = of_network
+        return of_network
+
     def _has_room(self, n_bytes: int) -> bool:
         """Drop activations of idle networks to make room; return whether `n_bytes` more fit."""
         if self._n_bytes + n_bytes > self.max_bytes:
@@ -75,11 +100,16 @@ class KeptActivations:
             )
         idle = list(self._kept)[:-2]  # the last two are the front and the end at work
         while idle and self._n_bytes + n_bytes > self.max_bytes:
-            dropped = self._kept.pop(idle.pop())
-            self._n_bytes -= sum(values.nbytes for values in dropped.values())
+            self._n_bytes -= self._kept.pop(idle.pop()).n_bytes
         return self._n_bytes + n_bytes <= self.max_bytes
 
     def drop_all(self) -> None:
         """Drop all activations."""
         self._kept.clear()
         self._n_bytes = 0
+
+
+def _state_of(module: nn.Module) -> tuple:
+    """Return the state of the weights of a module, and the mode of its parts."""
+    modes = [part.training for part in module.modules()]
+    return modes, states_of(itertools.chain(module.parameters(), module.buffers()))

@@ -51,6 +51,9 @@ class Network:
         n_classes: a module with an output of another shape than (B, n_classes) is an encoder. With
             None it is no encoder, whatever the shape.
 
+    Raises:
+        UserError: an attribute of the module is a `Network` in place of its module.
+
     Attributes:
         module: the module itself. The view has the methods of the module that switch, move, save
             and load it.
@@ -77,6 +80,7 @@ class Network:
         self._blank = torch.empty(0)  # see `example`
         self._turned: frozenset[str] = frozenset()  # layers whose axes `channels_first` moves
         self._modules = list(module.modules())  # a list, as modules() is too slow for every batch
+        _check_views(self._modules)
         self._passes_by_mode: dict[tuple, Passes] = {}  # by shape and mode: `_passes_of`
 
     def __getstate__(self) -> dict[str, object]:
@@ -557,11 +561,14 @@ class Network:
                 f"layer {name!r} is never called by this network, or gives no tensor; "
                 "choose another one"
             )
-        blocks = ", ".join(self.block_names)
-        where = (
-            f"known: {blocks}; for all others: python misc/list_layers.py MODEL, or "
-            "Network(module).layer_names"
-        )
+        if not positions:
+            raise UserError(
+                f"layer {name!r}: this network calls no submodules, so that it has no layer but "
+                f"{OUTPUT!r}; let the module hold its parts as attributes"
+            )
+        where = "for all layers: python misc/list_layers.py MODEL, or Network(module).layer_names"
+        if self.block_names:
+            where = f"known: {', '.join(self.block_names)}; {where}"
         raise unknown_name("layer", name, positions, where=where)
 
     def _warn_of_training_mode(self) -> None:
@@ -608,6 +615,17 @@ class Network:
                 random = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0))
                 self._passes_by_mode[key] = Passes(self.module, random.to(example))
         return self._passes_by_mode[key]
+
+
+def _check_views(modules: Sequence[nn.Module]) -> None:
+    """Raise a UserError if a module holds a view on a module that is none of its submodules."""
+    for module in modules:
+        for name, value in vars(module).items():
+            if isinstance(value, Network) and value.module not in modules:
+                raise UserError(
+                    f"{type(module).__name__}.{name} is a Network, whose layers and weights are hidden there; "
+                    f"give its module: self.{name} = network.module"
+                )
 
 
 def activations_of_both(

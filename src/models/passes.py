@@ -18,7 +18,8 @@ draw no random numbers that modules behind would draw otherwise.
 Before the first pass from a layer to certain later layers, a short pass is compared with the whole
 one on three random images, if nothing tells beforehand that they differ. The record has two images:
 whatever reaches later layers around the layer, image by image, has the wrong number of rows, and
-shows. Where they differ, all passes between these layers are whole. A number of the whole batch that
+shows. So does an attribute that a module in front has set, as images of another size passed last.
+Where they differ, all passes between these layers are whole. A number of the whole batch that
 chooses a branch (such as the largest pixel) is seen only if it differs for random images. Forward
 hooks of a user on skipped modules see the recorded outputs.
 """
@@ -34,6 +35,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from src.ground.console import note
 from src.ground.errors import UserError
@@ -61,7 +63,7 @@ class _Record(NamedTuple):
 
     outputs: Outputs
     weights: list[Tensor]  # parameters and buffers of the modules
-    states: list[tuple[int, int]]  # of the weights, see `_states`
+    states: list[tuple[int, int]]  # of the weights, see `states_of`
 
     @classmethod
     def of(cls, outputs: Outputs) -> "_Record":
@@ -70,12 +72,12 @@ class _Record(NamedTuple):
         weights: list[Tensor] = []
         for module in modules:
             weights += itertools.chain(module.parameters(), module.buffers())
-        return cls(outputs, weights, _states(weights))
+        return cls(outputs, weights, states_of(weights))
 
     @property
     def is_stale(self) -> bool:
         """Whether the weights have changed since."""
-        return _states(self.weights) != self.states
+        return states_of(self.weights) != self.states
 
 
 class Passes:
@@ -335,11 +337,24 @@ class Passes:
         """Return whether a short pass gives the expected values behind `after`, from its value x."""
         try:
             self._recorded_outputs(after)  # by a pass of its own, before the seed is set
-            with steady(self.module, self.images):
-                values = self._short_pass(x, list(expected), after)
+            with attributes_kept(self.module):
+                self._leave_other_attributes()
+                with steady(self.module, self.images):
+                    values = self._short_pass(x, list(expected), after)
         except Exception:  # the module may refuse values of different images
             return False
         return all(_is_close(values[name], expected[name]) for name in expected)
+
+    def _leave_other_attributes(self) -> None:
+        """Pass images of another size and number, so that attributes which modules set differ.
+
+        A module may keep the size of its map. Skipped modules set nothing: a short pass that reads
+        such an attribute then gives other values, and is not taken.
+        """
+        for scale in (0.5, 2, 1):  # the module may refuse a size
+            with contextlib.suppress(Exception), steady(self.module, self.images):
+                self.module(functional.interpolate(self.images[:2], scale_factor=scale))
+                return
 
     # Values of layers, and outputs of calls
 
@@ -521,6 +536,21 @@ def buffers_kept(module: nn.Module) -> Iterator[None]:
             buffer.data.copy_(copy)
 
 
+@contextlib.contextmanager
+def attributes_kept(module: nn.Module) -> Iterator[None]:
+    """Restore what the block assigns to attributes, parameters and buffers of a module's parts."""
+    assigned = []
+    for part in module.modules():
+        for attributes in (vars(part), part._parameters, part._buffers):
+            assigned.append((attributes, dict(attributes)))
+    try:
+        yield
+    finally:
+        for attributes, before in assigned:
+            attributes.clear()
+            attributes.update(before)
+
+
 # Outputs: a tensor, or a tuple, list, dict or dataclass of outputs
 
 
@@ -591,7 +621,7 @@ def _with_first(output: object, tensor: Tensor) -> object:
     return _map_tensors(output, lambda old: next(replacements, old))
 
 
-def _states(tensors: Iterable[Tensor]) -> list[tuple[int, int]]:
+def states_of(tensors: Iterable[Tensor]) -> list[tuple[int, int]]:
     """Return the address and the version of tensors; an in-place change raises the version.
 
     A change of the same memory through `.data` is not seen.

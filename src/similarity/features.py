@@ -154,6 +154,8 @@ class LayerFeatures:
         axes = None
         if self.widths != [self.n_channels]:
             _, axes = self.spectrum
+        if self.reference.is_cuda:  # copies to pinned memory may not have ended
+            torch.cuda.synchronize(self.reference.device)
         grams = gram_matrices(self.activations, self.reference, axes, self.widths, device=device)
         del self.activations
         is_flawed = self._find_flaws(grams)
@@ -255,8 +257,8 @@ def _room(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Ten
 
     Pinned memory is taken if the tensor would take half of the free memory of a GPU.
     """
-    if device.type == "cpu":
-        return torch.empty(shape, dtype=dtype)
+    if device.type != "cuda":
+        return torch.empty(shape, dtype=dtype, device=device)
     n_free, _ = torch.cuda.mem_get_info(device)
     if math.prod(shape) * dtype.itemsize < n_free / 2:
         return torch.empty(shape, dtype=dtype, device=device)

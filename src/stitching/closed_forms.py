@@ -11,6 +11,7 @@ Each function takes moments of a source and its targets, and returns a `Matching
 `SOLVERS` lists the functions.
 """
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from functools import reduce
 from typing import Any, NamedTuple
@@ -143,10 +144,14 @@ def relative_cutoff(cutoff: Cutoff, n_rows: int, n_columns: int) -> float:
         return max(n_rows, n_columns) * EPS32
     if cutoff == "exact":
         return n_columns * EPS32
-    if not 0 <= float(cutoff) < 1:
+    try:
+        share = float(cutoff)
+    except ValueError:  # a misspelt name
+        share = math.nan
+    if not 0 <= share < 1:
         raise ValueError(f"cutoff {cutoff} is not paper, exact or a number from 0 up to 1")
     rounding = (10 * n_columns * EPS) ** 0.5
-    return max(float(cutoff), rounding)
+    return max(share, rounding)
 
 
 class _Directions(NamedTuple):
@@ -335,17 +340,16 @@ def ridge(
     """Return the map that minimises ‖XW+b−Y‖² + penalty·‖W‖² over all rows, for each target.
 
     The penalty is one of `PENALTIES` times the mean Σ(x−mean)² of the source channels, so it grows
-    with the rows as the scatter does. Of the maps that are fitted to the first part, the map with
-    this penalty has the least error on the held-out part.
+    with the rows as the scatter does. Of the maps that are fitted to the first part, with its own
+    mean Σ(x−mean)², the map with this factor has the least error on the held-out part.
 
     Args:
         pooled: moments of all rows.
         fitted_part, held_out_part: moments of the two parts of the rows.
     """
-    mean_variation = pooled.source.variations.mean()
-    penalties = mean_variation * torch.from_numpy(PENALTIES).to(mean_variation)
+    penalties = _penalties(pooled)
     variations, axes = _varying_axes(pooled.source, eigh)
-    errors = _held_out_errors(fitted_part, held_out_part, penalties, eigh)
+    errors = _held_out_errors(fitted_part, held_out_part, eigh)
     matchings = {}
     for name, cross in pooled.cross.items():
         penalty = penalties[errors[name].argmin()]
@@ -367,15 +371,21 @@ SOLVERS: dict[str, Callable[..., Matchings]] = {
 }
 
 
+def _penalties(moments: SourceMoments) -> Tensor:
+    """Return the penalties that are tried on these rows, (n_penalties,)."""
+    mean_variation = moments.source.variations.mean()
+    return mean_variation * torch.from_numpy(PENALTIES).to(mean_variation)
+
+
 def _held_out_errors(
-    fitted_part: SourceMoments, held_out_part: SourceMoments, penalties: Tensor, eigh: Eigh
+    fitted_part: SourceMoments, held_out_part: SourceMoments, eigh: Eigh
 ) -> dict[Hashable, Tensor]:
     """Return ‖XW+b−Y‖² − ‖Y‖² over the held-out rows for each penalty, (n_penalties,), by target.
 
     W and b are fitted to the first part.
     """
     variations, axes = _varying_axes(fitted_part.source, eigh)
-    shrinkage = 1 / (variations + penalties[:, None])  # (n_penalties, r)
+    shrinkage = 1 / (variations + _penalties(fitted_part)[:, None])  # (n_penalties, r)
 
     # Second moments of held-out rows x and y about the means of the fitted part
     n_rows, mean, scatter = held_out_part.source

@@ -38,7 +38,8 @@ from src.training import (
 from src.training.task import Head
 from src.values import Metrics, Pair
 
-MEMORY_SHARE = 0.8  # of the free memory of a GPU; the rest is a reserve
+SHARE_OF_FREE = 0.8  # of the free memory of a GPU; the rest is a reserve
+SHARE_OF_GPU = 0.25  # of all memory of a GPU: it is free in most runs, so that groups stay the same
 ROWS_OF_CPU = 256  # more rows at once overrun the caches
 
 
@@ -299,9 +300,10 @@ class Grid(Task[Pair]):
 class Fitting:
     """Tells how many rows of a batch fit into the memory of a device at once.
 
-    Rows differ by the kind of work that is done with a row. On a GPU the number follows from the
-    free memory and from the memory that earlier rows of the kind took. It is a power of two, so
-    that rounding does not change with every free byte. On a CPU it is always `ROWS_OF_CPU`.
+    Rows differ by the kind of work that is done with a row. On a GPU the number follows from a share
+    of its memory, or of its free memory where that is less, and from the memory that earlier rows of
+    the kind took. It is a power of two. So groups, and with them rounding, are the same in each run
+    on a GPU that has enough free memory. On other devices it is always `ROWS_OF_CPU`.
     """
 
     def __init__(self, device: torch.device):
@@ -310,19 +312,20 @@ class Fitting:
 
     def rows(self, kind: Hashable) -> int:
         """Return the number of rows of a kind that fit; 1 until rows of the kind were measured."""
-        if self.device.type == "cpu":
+        if self.device.type != "cuda":
             return ROWS_OF_CPU
         if kind not in self._bytes_per_row:
             return 1
         cached = torch.cuda.memory_reserved(self.device) - torch.cuda.memory_allocated(self.device)
-        free = torch.cuda.mem_get_info(self.device)[0] + cached
-        n_rows = max(1, int(MEMORY_SHARE * free / self._bytes_per_row[kind]))
+        free, total = torch.cuda.mem_get_info(self.device)
+        n_bytes = min(SHARE_OF_FREE * (free + cached), SHARE_OF_GPU * total)
+        n_rows = max(1, int(n_bytes / self._bytes_per_row[kind]))
         return 2 ** (n_rows.bit_length() - 1)
 
     @contextlib.contextmanager
     def measured(self, kind: Hashable, n_rows: int) -> Iterator[None]:
         """Measure the memory that the block takes for `n_rows` rows of a kind."""
-        if self.device.type == "cpu":
+        if self.device.type != "cuda":
             yield
             return
         torch.cuda.reset_peak_memory_stats(self.device)
