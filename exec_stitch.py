@@ -220,7 +220,7 @@ def set_up(args, session) -> Setup:
 
     groups = begin_runs(args, layers, experiment)
     if any(runs.layers for runs in groups) and not end.name.is_fresh:
-        warn_of_end_at_chance(end.network, images[1], args.batch_size, end.name.title)
+        warn_of_end_at_chance(end.network, images[1], end.name.title)
 
     return Setup(
         front.network,

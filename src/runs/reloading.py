@@ -207,7 +207,9 @@ def check_images(
             " it out"
         )
     if n_other and not other_data:
-        roots = {run.options.get("dataset_root") for run in runs} - {dataset_root, None}
+        roots = {str(run.options.get("dataset_root", dataset_root)) for run in runs} - {
+            dataset_root
+        }
         cause = "they have changed since"
         remedy = "restore the images"
         if roots:

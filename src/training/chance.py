@@ -11,6 +11,7 @@ from src.training.task import predicted_classes
 
 CLOSE = 0.1  # of the accuracy to chance: twice the tolerance of a verdict
 N_SAMPLED = 1000  # images that show whether an end network is close to chance
+BATCH_SIZE = 100  # a single batch shows that most networks are not
 QUESTION = "are images normalised and classes ordered as in training?"
 
 
@@ -27,7 +28,7 @@ def is_close_to_chance(accuracy: float, n_images: int, chance: float) -> bool:
 
 
 @torch.no_grad()
-def warn_of_end_at_chance(end: Network, images: BaseImageSet, batch_size: int, title: str) -> None:
+def warn_of_end_at_chance(end: Network, images: BaseImageSet, title: str) -> None:
     """Warn if an end network may be close to chance on the test images.
 
     A random sample of them tells. It ends with the first batch that shows that the network is better.
@@ -39,7 +40,7 @@ def warn_of_end_at_chance(end: Network, images: BaseImageSet, batch_size: int, t
     sample = images.in_cheapest_order(images.permutation(0)[:N_SAMPLED])
     n_right = 0
     n_images = 0
-    for batch, labels in images.batches(batch_size, indices=sample):
+    for batch, labels in images.batches(BATCH_SIZE, indices=sample):
         n_right += int((predicted_classes(end(batch)) == labels).sum())
         n_images += int((labels >= 0).sum())
         if n_images and not is_close_to_chance(n_right / n_images, n_images, chance):
