@@ -192,7 +192,12 @@ def set_up(args, session) -> Setup:
     cli.load_split(args, session, device, train=True)  # for floors and detectors
     fingerprints = short_images(vars(args))  # recorded by load_split
     check_images(
-        args.dataset, runs, fingerprints, other_data=args.other_data, shortcut=args.shortcut
+        args.dataset,
+        runs,
+        fingerprints,
+        dataset_root=args.dataset_root,
+        other_data=args.other_data,
+        shortcut=args.shortcut,
     )
     networks = networks_of(args, runs, test_set, session)
     front, front_name = networks["front"]

@@ -347,6 +347,7 @@ LISTS = [
      "name, path, type, and optionally group, layers and depths): it lacks path"),
     ("name;path;type\na;models/a.pt;small_cnn\nb;models/b.pt;small_cnn\n", "separate columns by commas"),
     ("name,path,type\na,models/a.pt,small_cnn\na,models/b.pt,small_cnn\n", "has the name a more than once"),
+    ("name,path,type\na,models/a.pt,small_cnn\nb,./models/a.pt,small_cnn\n", "a and b are one checkpoint"),
     ("name,path,type\n" + "".join(f"{name},models/a.pt,small_cnn\n" for name in ("a-a", "a")),
      "two pairs have the name a-a-a; give names without - in them"),
     ("name,path,type\na,models/a.pt,small_cnn\nb,models/x.pt,small_cnn\n",

@@ -173,6 +173,7 @@ def test_fresh_weights_have_seeds_of_their_own(folder, in_tmp_path):
             r"nets.py:five gives 5 for an image, not the logits of 10 classes; let it take n_classes",
         ),
         ("nets.py:text", "returns a str; let it return an nn.Module"),
+        ("nets.py:double", "parameters of torch.float64, and images are float32"),
         ("nets.py:big", "cannot take images of 1×8×8"),
         (
             "nets.py:classes",
@@ -189,7 +190,8 @@ def test_fresh_weights_have_seeds_of_their_own(folder, in_tmp_path):
 def test_what_a_file_must_give(name, line, tmp_path):
     (tmp_path / "nets.py").write_text(
         FILE
-        + "five = lambda: cnn(5, 1)\ntext = lambda: 'x'\nbig = lambda: nn.Sequential(nn.Conv2d(1, 1, 9))\n"
+        + "five = lambda: cnn(5, 1)\ntext = lambda: 'x'\ndouble = lambda: nn.Linear(1, 1).double()\n"
+        "big = lambda: nn.Sequential(nn.Conv2d(1, 1, 9))\n"
         "classes = lambda num_classes: cnn(num_classes, 1)\nfails = lambda: {}['key']\n"
     )
     (tmp_path / "broken.py").write_text("import nothing_like_it\n")

@@ -98,6 +98,7 @@ REFUSALS = [
     ),
     # Detectors, their evaluation, and probes
     (f"{DETECTOR} -b 1", ("-b 1", "at least 2")),
+    (f"{DETECTOR} -m-in -7 -m-out -25", ("-m-in -7", "-m-out -25")),
     (
         f"{DETECTOR} -ftoodd digits",
         ("-ftidd and -ftoodd", "both digits"),

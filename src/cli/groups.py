@@ -26,7 +26,14 @@ from src.cli.types import (
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.ground.user_code import CODE
-from src.tables.image_records import RECORDS, SPLITS, TEST, TRAIN, changed_images
+from src.tables.image_records import (
+    RECORDS,
+    SPLITS,
+    TEST,
+    TRAIN,
+    changed_images,
+    title_of_data,
+)
 from src.tables.network_names import NetworkName, networks_named_by
 
 if TYPE_CHECKING:
@@ -205,7 +212,7 @@ def load_split(
 
 
 def _note_training_on_others(args: Namespace) -> None:
-    """Note which networks of `args` were trained before the training images changed."""
+    """Note which networks of `args` were trained on other training images of the same name."""
     from src.ground.console import note_once
     from src.runs.trained_with import options_beside
 
@@ -214,7 +221,8 @@ def _note_training_on_others(args: Namespace) -> None:
     for name in networks_named_by(options).values():
         trained_with = options_beside(name.path)
         if trained_with and training_images in changed_images(trained_with, options):
-            note_once(f"{name.title} was trained on earlier {training_images} of {args.dataset}")
+            data = title_of_data(trained_with, options)
+            note_once(f"{name.title} was trained on other {training_images} of {data}")
 
 
 def n_cores() -> int:

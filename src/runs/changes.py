@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from src.choices import Options
 from src.runs.weights import changed, names_of
-from src.tables.image_records import changed_images
+from src.tables.image_records import changed_images, title_of_data
 
 
 class Changes(NamedTuple):
@@ -45,7 +45,7 @@ def changes(records: Iterable[Options], now: Options) -> Changes:
         now: the options of this process.
     """
     return all_of(
-        Changes(1, changed(before, now), changed_images(before, now), str(now.get("dataset")))
+        Changes(1, changed(before, now), changed_images(before, now), title_of_data(before, now))
         for before in records
     )
 

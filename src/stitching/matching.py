@@ -345,7 +345,7 @@ def _matched(
         try:
             matchings = closed_form(form, parts, rank=rank, cutoff=cutoff, roots=roots, eigh=eigh)
         except ValueError as error:
-            raise UserError(f"{pairs[0]}: {error}; check the models") from error
+            raise UserError(f"{pairs[0]}: {error}; check the models and the images") from error
         for pair in pairs:
             layer = keys.layers[pair]
             matching = matchings[keys.of_pair[pair].target]
