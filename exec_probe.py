@@ -122,7 +122,7 @@ def probe(args, session=None) -> None:
     test_set = cli.load_split(args, session, device, train=False)
 
     # The training, unless the run is finished, maybe by another process in the meantime
-    run = Run.beside(args.output, vars(args)) if args.output else None
+    run = Run.beside(args.output, vars(args), script=__file__) if args.output else None
     if args.resume and run.skip_if_finished(resume=True):
         return
     if run:
@@ -250,11 +250,9 @@ def save_with_head(args, task) -> None:
     (head,) = task.heads.values()
     path = Path(args.with_head, f"model_{args.n_epochs}.pt")
     state_of_head = {f"linear_probe.{key}": value for key, value in head.state_dict().items()}
-    run = Run.beside(path, vars(args))
-    with claimed([run]):
-        run.mark_as_unfinished()
+    run = Run.beside(path, vars(args), script=__file__)
+    with claimed([run]), run.replacing():
         save_state(path, task.network.state_dict() | state_of_head)
-        run.finish()
     note(f"wrote {path}")
 
 
@@ -308,8 +306,8 @@ def write_table(args, run, task, trained, tested, *, weights, n_images) -> None:
             **short_images(vars(args)),
         )
         rows.append(row)
-    write_files(Path(args.output), rows, task.widths, title=args.title)
-    run.finish()
+    with run.replacing():
+        write_files(Path(args.output), rows, task.widths, title=args.title)
     note(f"wrote {args.output}")
 
 

@@ -122,6 +122,7 @@ def parser() -> cli.Parser:
 def work(args) -> None:
     from src.ground.console import note, result
     from src.ground.files import write_text
+    from src.runs.outputs import outputs
     from src.tables.tables import write_table
 
     networks = read_singles(Path(args.lists))
@@ -136,10 +137,11 @@ def work(args) -> None:
 
     rows = [row.rounded for row in rows]
     path = Path(args.output)
-    write_table(path, StudyRow, rows)
     table = table_of(rows)
-    write_text(path.with_suffix(".md"), table)
-    draw(path, rows)
+    with outputs(path, __file__):
+        write_table(path, StudyRow, rows)
+        write_text(path.with_suffix(".md"), table)
+        draw(path, rows)
     result(table)
     for hypothesis, text in answers(rows).items():
         result(f"{hypothesis}: {text}.")
