@@ -357,12 +357,13 @@ def tables_of_similarity(source_dir: Path) -> list[Path]:
 
 def rows_of_similarity(tables):
     """Return the rows of tables of similarity; warn of rows of weights that have changed since."""
-    from src.runs.weights import warn_of_earlier
+    from src.runs.weights import options_beside_tables, warn_of_earlier, warn_of_earlier_code
     from src.tables.similarity_rows import SimilarityRow
     from src.tables.tables import read_table
 
     rows = [row for table in tables for row in read_table(table, SimilarityRow)]
     warn_of_earlier((row.networks for row in rows), kind="row")
+    warn_of_earlier_code(options_beside_tables(tables), kind="table")
     return rows
 
 

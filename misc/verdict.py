@@ -140,7 +140,7 @@ def give_verdict(args) -> None:
 def read_results(args) -> tuple:
     """Return the runs with their evaluations, and the similarities; warn of changed weights and of
     results on different images."""
-    from src.runs.weights import warn_of_earlier
+    from src.runs.weights import options_beside_tables, warn_of_earlier, warn_of_earlier_code
     from src.tables.image_records import warn_of_several
     from src.tables.similarity_rows import SimilarityRow
     from src.tables.tables import read_table
@@ -148,6 +148,7 @@ def read_results(args) -> tuple:
     runs = read_folders(args.source_dirs)
     similarities = [row for path in args.similarity for row in read_table(path, SimilarityRow)]
     warn_of_earlier((row.networks for row in similarities), kind="row")
+    warn_of_earlier_code(options_beside_tables(args.similarity), kind="table")
     warn_of_several([*(run.row for run in runs), *similarities])
     return runs, similarities
 
