@@ -455,6 +455,15 @@ def test_every_run_counts(tmp_path):
     assert verdict.verdict == UNDECIDED
 
 
+def test_a_seed_that_was_not_evaluated_is_named_as_such(tmp_path):
+    for seed in range(2):
+        write_run(tmp_path / "runs", str(seed), n_right=945, seed=seed)
+    write_evaluation(tmp_path / "runs", {"0": 0.5})
+    write_way(tmp_path / "runs", {"1": {}})
+    err = run(SCRIPT, "runs", "-o", "v.csv", cwd=tmp_path).err
+    assert says(err, "1 of its 2 runs", "not evaluated") and "different layers" not in err
+
+
 def test_a_copy_of_a_checkpoint_is_the_same_network(tmp_path, monkeypatch):
     """Of runs and of similarities; another checkpoint is another network, and so are fresh weights
     of other seeds."""

@@ -127,8 +127,14 @@ def _way_of(group: Group) -> dict[str, list[np.ndarray]]:
     """
     layers = {tuple(row.layer for row in run.way) for run in group.runs}
     numbers = {row.n_images for run in group.runs for row in run.way}
+    n_unevaluated = sum(not run.way for run in group.runs)
     if len(layers) != 1 or len(numbers) != 1:
-        if numbers:
+        if numbers and n_unevaluated:
+            warn_once(
+                f"{group.method}, {group.pair}: {n_unevaluated} of its {len(group.runs)} runs were not evaluated, so "
+                "identification does not count; evaluate all"
+            )
+        elif numbers:
             warn_once(
                 f"{group.method}, {group.pair}: its runs were evaluated at different layers or on different "
                 "numbers of images, so identification does not count; evaluate all alike"
