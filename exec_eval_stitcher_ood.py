@@ -159,7 +159,7 @@ def evaluate(args, session=None, measured=None) -> None:
             )
             check_usable(grids, reference, [*setup.skipped, *unusable])
             scored = score_runs(grids, reference)
-        check_scored(scored, other_data=args.other_data)
+        check_scored(scored, other_data=args.other_data, batch_size=args.batch_size)
         write_results(args, setup, scored, reference)
     n_skipped = len(setup.skipped) + setup.n_earlier + len(unusable)
     note(

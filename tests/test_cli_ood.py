@@ -570,3 +570,20 @@ def test_an_end_network_without_finite_logits_is_refused(workplace, copied, netw
         )
     err = evaluate(workplace, "no_logits", "--detector", "mahalanobis", status=2).err
     assert says(err, "error: ", "logits", "end network", "not finite")
+
+
+def test_another_batch_size_is_named_where_ranks_are_cut_in_batches(networks, in_tmp_path):
+    """Eight images have few directions, of which a cut leaves more."""
+    stitch(networks, "cut", "--front-stitch-rank", "2", "-b", "120")
+    evaluate = [
+        "exec_eval_stitcher_ood.py",
+        "results/cut",
+        *ON_DIGITS,
+        "--detector",
+        "mahalanobis",
+        "-b",
+    ]
+    err = run(*evaluate, 4).err
+    assert says(err, "this stitch had an accuracy of", "batch", "give -b 120")
+    assert "user code" not in err
+    assert "this stitch had" not in run(*evaluate, 120).err
