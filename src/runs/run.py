@@ -122,6 +122,10 @@ class Run:
         if not self.config.exists():
             return False
         written = read_options(self.config)
+        if not self._is_record(written):
+            raise UserError(
+                f"{self.config} is not of a run, and would be replaced; move it, or choose another folder"
+            )
         refuse_other_options(written, as_written(self.options), where=self.config, remedy=remedy)
         return True
 
@@ -169,9 +173,14 @@ class Run:
         options = as_written(self.options)
         with contextlib.suppress(UserError):
             before = self.options_on_disk()
+            is_known = bool(before) and self._is_record(before)
             is_other = changes([before], options).n or differences(before, options)
-            return bool(before) and not is_other
+            return is_known and not is_other
         return False
+
+    def _is_record(self, written: Options) -> bool:
+        """Return whether options are of a run: a user's file about a network names no folder."""
+        return "save_dir" in written or "save_dir" not in self.options
 
     def lock(self) -> None:
         """Create the folder and lock it until the run ends.
