@@ -96,7 +96,7 @@ def work(args) -> None:
 
 def score_tables(args) -> None:
     """Score all measures in the tables of all pairs."""
-    from src.collected.frozen_truth import FrozenTest, write_frozen
+    from src.collected.frozen_truth import FEATURES, FrozenTest, write_frozen
     from src.collected.truth_protocol import score
     from src.collected.truth_tables import read_tables
     from src.ground.console import note, result
@@ -149,7 +149,8 @@ def score_tables(args) -> None:
     result("\n".join(sentences(rows)))
     note(f"wrote {path}")
     if args.freeze:
-        write_frozen(Path(args.freeze), tests, shown_rows(rows))
+        with outputs(Path(args.freeze, FEATURES), __file__):
+            write_frozen(Path(args.freeze), tests, shown_rows(rows))
         note(f"wrote {args.freeze}")
 
 

@@ -167,7 +167,7 @@ def write_images(args) -> None:
     import numpy as np
 
     from src.ground.errors import UserError
-    from src.ground.files import readable
+    from src.ground.files import readable, write_arrays
 
     if not args.dataset.endswith(".npz"):
         raise UserError(f"-d {args.dataset}: give images in an .npz file")
@@ -180,8 +180,7 @@ def write_images(args) -> None:
         )
     for name in ("x_test", "y_test"):
         content[name] = content[name][: args.compared]
-    Path(args.save_dir).mkdir(parents=True, exist_ok=True)
-    np.savez(Path(args.save_dir, "images.npz"), **content)
+    write_arrays(Path(args.save_dir, "images.npz"), content, is_compressed=False)
 
 
 def single_row(args, listed, network, test_set, classes, *, earlier) -> SingleRow:
