@@ -377,6 +377,7 @@ def evaluation_options(args, scores, layers, test_set, loading, session):
 def write_results(args, setup, scored, reference) -> None:
     """Report the metrics of each score, save the scores of all images and the identified images,
     and finish the runs of the tables."""
+    from src.ground.files import durable_together
     from src.reports.evaluation_report import report
     from src.runs.scored_runs import evaluation_rows, save_scores, save_ways
     from src.tables.image_records import recorded_images
@@ -394,10 +395,11 @@ def write_results(args, setup, scored, reference) -> None:
         written.append(setup.identification)
     for run in written:
         run.mark_as_unfinished()
-    report(setup.files, evaluations, reference, title=args.title)
-    save_scores(args.energy_dir, setup.files.scores, evaluations, scored, reference)
-    if reference.foils:
-        save_ways(setup.files.way, scored, reference.foils)
+    with durable_together():  # no table is of another evaluation than those beside it
+        report(setup.files, evaluations, reference, title=args.title)
+        save_scores(args.energy_dir, setup.files.scores, evaluations, scored, reference)
+        if reference.foils:
+            save_ways(setup.files.way, scored, reference.foils)
 
     # The weights and images that the tables are about
     weights = {f"{side}_model_path_sha256": name.weights for side, name in setup.names.items()}
