@@ -190,14 +190,20 @@ class Run:
             UserError: the folder cannot be created; or the table, its figure or its options exist,
                 and the script did not write them.
         """
-        if self.output is not None:
-            paths = [self.output, self.config, self.made_with]
-            if self.output.suffix == ".csv":
-                paths += map(self.output.with_suffix, BESIDE_TABLES)
-            refuse_others(paths, files_of(self.made_with, self.script))
+        self.check_output()
         with _usable(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = locked(self._lock_file, wait=False)
+
+    def check_output(self) -> None:
+        """Raise a UserError if the table, its figure or its options exist, and the script did not
+        write them."""
+        if self.output is None:
+            return
+        paths = [self.output, self.config, self.made_with]
+        if self.output.suffix == ".csv":
+            paths += map(self.output.with_suffix, BESIDE_TABLES)
+        refuse_others(paths, files_of(self.made_with, self.script))
 
     def unlock(self) -> None:
         """Release the lock of the folder."""
