@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from src.collected.truth_tables import read_tables
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.ground.user_code import source_of
 from src.models import Network, build_model
 from src.runs.checkpoints import load_model
+from src.tables.network_list import read_networks
 from src.tables.network_names import NetworkName
 from tests import commands
 from tests.commands import ON_DIGITS, Output, read_csv, read_json, read_metrics, says
@@ -374,7 +376,7 @@ def test_a_table_of_a_network_with_changed_code_is_named(changed_code):
     assert says(commands.run(*collect).err, "1 table is", "earlier code of", "nets.py")
 
 
-def test_all_pairs_makes_pairs_of_changed_code_again(changed_code):
+def test_all_pairs_makes_pairs_of_changed_code_again(changed_code, capsys):
     lines = ["name,path,type", *(f"{name},m/model_1.pt,nets.py:net" for name in "ab")]
     Path("networks.csv").write_text("\n".join(lines) + "\n")
     given = [
@@ -395,5 +397,7 @@ def test_all_pairs_makes_pairs_of_changed_code_again(changed_code):
     changed_code()
     line = commands.error_line(*given, *ON_DIGITS)
     assert says(line, "3 of 3", "earlier code of", "nets.py", "--redo-changed")
+    read_tables(Path("results/all"), read_networks("networks.csv"))
+    assert says(capsys.readouterr().err, "3 units are", "earlier code of", "nets.py")
     run(*given, "--redo-changed")
     assert "0 of 3" in run(*given).err

@@ -81,10 +81,15 @@ def _file_if_changed(code: str, digest: str) -> str:
 
 def options_beside_tables(tables: Iterable[str | Path]) -> list[Options]:
     """Return the options of the tables that have them in a `.config.txt` beside them."""
+    return readable_records(Path(table).with_suffix(".config.txt") for table in tables)
+
+
+def readable_records(configs: Iterable[Path]) -> list[Options]:
+    """Return the options in files `config.txt`, without files that are missing or damaged."""
     records = []
-    for table in tables:
-        with contextlib.suppress(UserError):  # no such file, or a damaged one
-            records.append(read_json(Path(table).with_suffix(".config.txt")))
+    for config in configs:
+        with contextlib.suppress(UserError):
+            records.append(read_json(config))
     return [options for options in records if isinstance(options, dict)]
 
 
