@@ -398,6 +398,13 @@ def test_test_images_that_change_their_order_are_refused(networks, digits):
     assert "another order" in said and "shuffling" in said
 
 
+def test_a_pixel_that_is_not_finite_is_named(networks, digits):
+    images = [(pixels.clone(), labels) for pixels, labels in digits[1]]
+    images[0][0][3, 0, 0, 0] = torch.nan
+    said = message_of(*networks[1], digits[0], images, layers="pool3")
+    assert "image 3 " in said and "finite" in said and "order" not in said
+
+
 def test_an_iterable_gives_any_images_in_any_order():
     """Each image shows its own number."""
     numbers = torch.arange(23.0)

@@ -400,8 +400,30 @@ def test_the_training_of_a_network_is_that_of_its_config(tmp_path):
         "a/model_2.pt", "vit"
     )  # config of another type
     assert training("-", seed=0) != training("-", seed=1)
+    for name in "ab":  # what a user may write beside any network
+        (tmp_path / name / "config.txt").write_text('{"model_type": "resnet18"}')
+    assert training("a/model_1.pt") != training("b/model_1.pt")
     (tmp_path / "a" / "config.txt").unlink()
     assert training("a/model_1.pt") != training("a/model_2.pt")
+
+
+def test_networks_beside_equal_files_of_the_user_are_a_pair(tmp_path):
+    for name in ("a", "b"):
+        trained(tmp_path, name)
+        (tmp_path / name / "config.txt").write_text('{"model_type": "resnet18"}')
+    paths = [str(tmp_path / name / "model_1.pt") for name in "ab"]
+    write_run(
+        tmp_path / "runs",
+        "1",
+        n_right=945,
+        front_model_path=paths[0],
+        end_model_path=paths[1],
+        front_model_type="resnet18",
+        end_model_type="resnet18",
+    )
+    run(SCRIPT, "runs", "-o", "v.csv", cwd=tmp_path)
+    (row,) = read_csv(tmp_path / "v.csv")
+    assert row["same_run"] == "False"
 
 
 def test_one_line_of_a_list_stands_for_fresh_weights_of_every_seed():

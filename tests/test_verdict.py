@@ -23,7 +23,7 @@ from src.tables.training_rows import EpochRow
 from src.tables.verdict_rows import VerdictRow
 from src.values import IntervalEstimate, Null
 from src.verdict import NOT_MATCHED, SIMILAR, UNDECIDED, Limits, kappa_within
-from tests.commands import caption_of, error_line, parse_matrix, read_csv, run, says
+from tests.commands import caption_of, error_line, names_in, parse_matrix, read_csv, run, says
 from tests.goldens import DATA
 from tests.result_rows import similarity_row
 from tests.written_runs import (
@@ -455,6 +455,15 @@ def test_every_run_counts(tmp_path):
     assert verdict.verdict == UNDECIDED
 
 
+def test_a_seed_that_was_not_evaluated_is_named_as_such(tmp_path):
+    for seed in range(2):
+        write_run(tmp_path / "runs", str(seed), n_right=945, seed=seed)
+    write_evaluation(tmp_path / "runs", {"0": 0.5})
+    write_way(tmp_path / "runs", {"1": {}})
+    err = run(SCRIPT, "runs", "-o", "v.csv", cwd=tmp_path).err
+    assert says(err, "1 of its 2 runs", "not evaluated") and "different layers" not in err
+
+
 def test_a_copy_of_a_checkpoint_is_the_same_network(tmp_path, monkeypatch):
     """Of runs and of similarities; another checkpoint is another network, and so are fresh weights
     of other seeds."""
@@ -667,18 +676,17 @@ def test_the_way_of_pairs_of_groups_has_means_over_their_pairs(tmp_path, drawn_f
     assert strong.get_markerfacecolor() == pale.get_markerfacecolor() == "white"
 
 
-def test_a_verdict_replaces_the_figures_of_the_verdict_before(tmp_path):
-    """All pages of them; a second verdict beside it keeps its own."""
-    write_run(tmp_path / "runs", "1", n_right=945)
-    figure = ("", "_numbers", "_way", "_groups")
-    pages = [f"v{name}{page}" for name in figure for page in ("", "_2")]
-    stale = [f"{page}{ending}" for page in pages for ending in (".png", ".pdf", ".txt")]
-    for name in [*stale, "v_3.csv", "v_3.txt"]:
-        (tmp_path / name).touch()
+def test_a_verdict_replaces_the_figures_of_the_verdict_before(two_methods):
+    """All of them, and no file of the user's, which may have the name of a page."""
+    users = ["v_2.png", "v_2.pdf", "v_2.txt", "v_3.csv", "v_groups.csv"]
+    for name in users:
+        (two_methods / name).write_text("mine")
+    run(SCRIPT, "dm", "tlm", "-o", "v.csv", cwd=two_methods)
+    assert {"v.png", "v.pdf", "v.txt"} < names_in(two_methods)
     with figures.left_out():
-        run(SCRIPT, "runs", "-o", "v.csv", cwd=tmp_path)
-    assert not any((tmp_path / name).exists() for name in stale)
-    assert (tmp_path / "v_3.txt").exists()
+        run(SCRIPT, "dm", "-o", "v.csv", cwd=two_methods)
+    assert not {"v.png", "v.pdf", "v.txt"} & names_in(two_methods)
+    assert {(two_methods / name).read_text() for name in users} == {"mine"}
 
 
 def test_a_single_verdict_has_the_way_and_no_map(tmp_path, drawn_figures):

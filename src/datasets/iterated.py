@@ -71,8 +71,8 @@ class IteratedImages(BaseImageSet):
             at_most: take the first images only; None: take all.
             in_one_order: later passes have to give the images in the order of the first.
         Raises:
-            UserError: the iterable can be passed over only once, is empty, or gives no such
-                batches.
+            UserError: the iterable can be passed over only once, is empty, gives no such batches,
+                or pixels that are not finite.
         """
         if iter(batches) is batches:
             raise UserError(f"{name} can be passed over only once; give {EXPECTED}")
@@ -81,6 +81,7 @@ class IteratedImages(BaseImageSet):
         sizes: list[int] = []
         shapes: list[tuple[int, int, int]] = []
         for images, labels_of_batch in _batches(batches, name):
+            _check_finite(images, name, first=sum(sizes))
             labels.append(labels_of_batch)
             if in_one_order:
                 prints.append(_prints(images))
@@ -190,6 +191,20 @@ def _batches(batches: Iterable, name: str) -> Iterator[tuple[Tensor, Tensor]]:
                 "(B, C, H, W) of floating-point numbers, as the networks take them"
             )
         yield images, _labels(batch[1], len(images), name)
+
+
+def _check_finite(images: Tensor, name: str, *, first: int) -> None:
+    """Raise a UserError if pixels of images (B, C, H, W) are not finite.
+
+    Args:
+        first: the place of the first of these images.
+    """
+    is_finite = images.flatten(1).isfinite().all(1)
+    if not is_finite.all():
+        place = first + int(is_finite.long().argmin())
+        raise UserError(
+            f"{name}: image {place} (from 0 on) has pixels that are not finite; leave it out, or mend it"
+        )
 
 
 def _labels(labels: object, n_images: int, name: str) -> Tensor:

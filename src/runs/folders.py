@@ -22,7 +22,7 @@ from src.ground.errors import UserError
 from src.ground.files import read_json, readable, write_arrays, write_json, write_text
 from src.runs.options import read_options
 from src.runs.run import STALE
-from src.runs.weights import warn_of_earlier, warn_of_newer
+from src.runs.weights import warn_of_earlier, warn_of_earlier_code, warn_of_newer
 from src.tables.evaluation_rows import EvaluationRow, SkillRow
 from src.tables.experiments import CHECKPOINTS, by_experiment, newest, short_weights
 from src.tables.image_records import short_images, told_apart
@@ -230,8 +230,10 @@ def newest_by_experiment(runs: Iterable[StitchingRun]) -> dict[str, list[Stitchi
 
 
 def warn_of_weights(runs: Sequence[StitchingRun]) -> None:
-    """Warn of runs with weights that their checkpoints no longer hold, or may no longer hold."""
+    """Warn of runs with weights that their checkpoints no longer hold, or may no longer hold, and
+    of runs with code of networks that has changed."""
     warn_of_earlier((run.row.networks for run in runs), kind="run")
+    warn_of_earlier_code((run.options for run in runs), kind="run")
     warn_of_newer((run.folder / "config.txt", run.row.networks) for run in runs)
 
 

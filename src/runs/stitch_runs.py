@@ -305,12 +305,16 @@ def interrupted_runs(directory: Path) -> list[RunOnDisk]:
 
 
 def note_other_methods(directory: Path, experiment: Experiment) -> None:
-    """Note the options of finished runs in a folder that tables and verdicts will show as another
-    method beside an experiment."""
+    """Note the options of runs in a folder, finished or interrupted, that tables and verdicts will
+    show as another method beside an experiment."""
     if not directory.is_dir():
         return
     runs, _ = read_runs(directory)
-    n_runs = Counter(other_options(run.row, experiment) for run in runs)
+    experiments: list[Experiment] = [run.row for run in runs]
+    for run in interrupted_runs(directory):
+        with contextlib.suppress(ValueError):  # of a script that does not stitch
+            experiments.append(Experiment.of(run.options))
+    n_runs = Counter(other_options(of_run, experiment) for of_run in experiments)
     del n_runs[""]
     if n_runs:
         note(
