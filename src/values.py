@@ -131,6 +131,8 @@ class Metrics:
     # Its relative depth: the share of the network's blocks that a pass to it computes
     front_relative_depth: float | None = None
     end_relative_depth: float | None = None
+    # Whether all paths to the output lead through the end layer; False inside a residual block
+    end_is_cut: bool | None = None
     # `RANDOM` or `OF_BATCH` for an unsteady network
     front_unsteadiness: str | None = None
     end_unsteadiness: str | None = None

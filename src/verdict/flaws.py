@@ -8,8 +8,8 @@ from src.values import OF_BATCH, RANDOM, Metrics
 def flaw_of(stitches: Sequence[Metrics]) -> str:
     """Return the flaw of stitches that are judged together, in words; "" without a flaw.
 
-    A flaw is an unsteady network, a fit that the cutoff of singular values truncated, or a fit to
-    too few images.
+    A flaw is an unsteady network, an end layer that a branch goes around, a fit that the cutoff of
+    singular values truncated, or a fit to too few images.
     """
     unsteadiness = {
         "front": {stitch.front_unsteadiness for stitch in stitches},
@@ -20,6 +20,11 @@ def flaw_of(stitches: Sequence[Metrics]) -> str:
             return f"the {side} network is random when it is evaluated"
         if OF_BATCH in kinds:
             return f"the {side} network depends on the batch when it is evaluated"
+    if any(stitch.end_is_cut is False for stitch in stitches):
+        return (
+            "the end layer lies inside a block, and the image reaches the output around it: choose the block, or "
+            "another layer of misc/list_layers.py"
+        )
     if any(stitch.is_truncated for stitch in stitches):
         return "the cutoff truncated the fit: use the cutoff exact"
     if any(stitch.is_matched_on_few for stitch in stitches):
