@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from src.ground.console import note_once
 from src.models import Network
 from src.models.activations import at_least_single, cells
 from src.models.tokens import TokenLayout
@@ -137,17 +138,17 @@ class Following:
         for layer in end_layers:
             side = side_of_cells(shapes[layer], n_classes)
             self._own[layer] = _OwnPlace(n_classes, side, end.token_layout(layer))
+            if side is not None:
+                note_once(
+                    f"{layer}: skill at the end layer is that of means over {side}×{side} cells, as "
+                    f"{n_classes} classes of all its values would need too much memory"
+                )
         self._own_output = _OwnPlace(n_classes)
         self._stitches: dict[Hashable, tuple[_StitchPlace, _StitchPlace]] = defaultdict(
             lambda: (_StitchPlace(), _StitchPlace())
         )
         self._layer_of: dict[Hashable, str] = {}
         self._classes: list[Tensor] = []
-
-    @property
-    def pooled(self) -> dict[str, int]:
-        """The side of the grid of cells, by layer that is pooled to cells."""
-        return {layer: own.side for layer, own in self._own.items() if own.side is not None}
 
     def add_own(self, own: Mapping[str, Tensor]) -> None:
         """Add a batch of the end network's own activations (B, …): of all end layers, and the logits."""
