@@ -755,7 +755,7 @@ def _judged(
                 front_accuracy=stitch.metrics.front_accuracy,
                 end_accuracy=stitch.metrics.end_accuracy,
                 has_converged=stitch.has_converged,
-                flaw=flaw_of([stitch.metrics]),
+                flaw=flaw_of([stitch.metrics], form),
             )
         )
     verdicts = judge_stitches(to_judge, limits=limits)

@@ -154,12 +154,21 @@ class Metrics:
         """Whether the cutoff truncated the fit."""
         return bool(self.truncated)
 
-    @property
-    def is_matched_on_few(self) -> bool:
-        """Whether too few images were matched: R² is much lower on the test images."""
+    def is_matched_on_few(self, *, keeps_variance: bool) -> bool:
+        """Return whether too few images were matched: R² is much lower on the test images.
+
+        Args:
+            keeps_variance: the map gives the variance of its target, as by `covariance`. Then R² is
+                2ρ − 1 for a correlation ρ with the target, and by least squares ρ²: ρ² is compared.
+        """
         if self.r2_matched is None:
             return False
-        return self.r2_test < self.r2_matched - 0.03 - 0.2 * abs(self.r2_matched)
+        matched = self.r2_matched
+        test = self.r2_test
+        if keeps_variance:
+            matched = (max(0, 1 + matched) / 2) ** 2
+            test = (max(0, 1 + test) / 2) ** 2
+        return test < matched - 0.03 - 0.2 * abs(matched)
 
 
 class StitchValidity(NamedTuple):
