@@ -35,7 +35,14 @@ from src.models.steadiness import unsteadiness_of
 from src.ood.evaluation import GridScoring, StitchScores
 from src.ood.reference import EvaluationOptions, Reference, make_reference
 from src.ood.validity import N_IMAGES
-from src.stitching import Grid, Matching, build_layers, match_layers, matching_batches
+from src.stitching import (
+    Grid,
+    Matching,
+    build_layers,
+    match_layers,
+    match_until_settled,
+    matching_batches,
+)
 from src.stitching.grid import GridEvaluation, GridScore
 from src.stitching.layers import StitchingLayer
 from src.stitching.matching import with_matching
@@ -55,7 +62,8 @@ from src.verdict import judge as judge_stitches
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MOST_MATCHED = 10_000  # training images, unless a caller asks for more
+MOST_MATCHED = 10_000  # training images of an iterable, unless a caller asks for more
+MOST_KEPT = 2**30  # bytes of these images
 MOST_MISSING = 0.1  # share of the classes that the first training images may lack
 BATCH_SIZE = 256  # of image sets; an iterable has its own batches
 
@@ -308,7 +316,8 @@ def judge(
             such as "task:10", or FILE.py:FUNCTION:10 of your own; or several of both.
         n_matched: training images to match on, drawn from the first 2,000 that `train` gives, or
             from the first `n_matched` if that is more; from all images of an image set of this
-            suite. None: all, at most 10,000.
+            suite. None: as many as each pair needs (`-pinv-samples auto`), of an image set or of
+            the first 10,000 that `train` gives; all of these if they take more than 1 GiB.
         seed: of drawn stitching layers, and of the order of the images of an image set.
         limits: of the verdict.
         training: how to train, as `exec_stitch.py` does with the defaults `optimizer="adam"`,
@@ -358,7 +367,7 @@ class _Images(NamedTuple):
     train: BaseImageSet  # of an iterable, the first ones
     epochs: BaseImageSet | IteratedEpochs  # all training images
     test: BaseImageSet
-    n_matched: int
+    n_matched: int | None  # None: as many as each pair needs
 
 
 class _Networks(NamedTuple):
@@ -480,7 +489,9 @@ def _images(
     at_most = max(n_matched or MOST_MATCHED, N_IMAGES)
     # The penalty of ridge is judged on the last fifth of the images
     needs_order = any(method.name == "ridge" for method in methods)
-    train_set = _image_set(train, "train", like, at_most=at_most, in_one_order=needs_order)
+    train_set = _image_set(
+        train, "train", like, at_most=at_most, in_one_order=needs_order, most_kept=MOST_KEPT
+    )
     test_set = _image_set(test, "test", like, in_one_order=True)
     if train_set.image_shape != test_set.image_shape:
         raise UserError(
@@ -489,8 +500,8 @@ def _images(
         )
     if len(train_set) == at_most:
         _check_classes(train_set.labels, test_set.labels)
-    if n_matched is None:
-        n_matched = min(len(train_set), MOST_MATCHED)
+    if n_matched is None and isinstance(train_set, IteratedImages) and not train_set.is_kept:
+        n_matched = len(train_set)  # passes may give other images, so their number cannot grow
 
     trained = [str(method) for method in methods if method.n_epochs]
     if trained and (train_set.labels == UNLABELLED).all():
@@ -512,12 +523,18 @@ def _image_set(
     *,
     at_most: int | None = None,
     in_one_order: bool = False,
+    most_kept: int = 0,
 ) -> BaseImageSet:
     """Return images as an image set; arguments and errors as for `IteratedImages.read`."""
     if isinstance(images, BaseImageSet):
         return images
     return IteratedImages.read(
-        images, name=name, like=like, at_most=at_most, in_one_order=in_one_order
+        images,
+        name=name,
+        like=like,
+        at_most=at_most,
+        in_one_order=in_one_order,
+        most_kept=most_kept,
     )
 
 
@@ -673,16 +690,28 @@ def _made(
         grid = Grid(networks.front, networks.end, copies, objective=objective)
         losses = train_layers(grid, images.epochs, images.test, settings)
         return _MadeStitches(list(layers), grid, {}, losses)
-    form = method.name
-    batch_size = _batch_size(images.train)
-    batches = matching_batches(
-        images.train, images.n_matched, batch_size, seed=settings.seed, form=form
-    )
-    matchings = match_layers(
-        networks.front, networks.end, copies, *batches, form=form, cutoff="exact"
-    )
+    matchings = _matched(networks, copies, images, method.name, seed=settings.seed)
     grid = Grid(networks.front, networks.end, copies)
     return _MadeStitches(list(layers), grid, matchings, {})
+
+
+def _matched(
+    networks: _Networks,
+    layers: dict[Pair, StitchingLayer],
+    images: _Images,
+    form: str,
+    *,
+    seed: int,
+) -> dict[Pair, Matching]:
+    """Match layers in place, on as many training images as are asked for or as each pair needs."""
+    of_networks = (networks.front, networks.end, layers)
+    batch_size = _batch_size(images.train)
+    if images.n_matched is None:
+        return match_until_settled(
+            *of_networks, images.train, batch_size, seed=seed, form=form, cutoff="exact"
+        )
+    batches = matching_batches(images.train, images.n_matched, batch_size, seed=seed, form=form)
+    return match_layers(*of_networks, *batches, form=form, cutoff="exact")
 
 
 def _measured(made: Mapping[str, _MadeStitches], reference: Reference) -> dict[str, list[_Stitch]]:
