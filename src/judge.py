@@ -55,6 +55,7 @@ from src.values import (
     Predictions,
     StitchValidity,
     has_converged,
+    learning_rates,
 )
 from src.verdict import UNDECIDED, Limits, Stitches, Verdict, flaw_of
 from src.verdict import judge as judge_stitches
@@ -386,6 +387,7 @@ class _MadeStitches(NamedTuple):
     grid: Grid
     matchings: dict[Pair, Matching]  # empty after a training
     losses: dict[Pair, list[float]]  # of the epochs of a training
+    rates: list[float]  # of the epochs, see `learning_rates`
 
 
 class _Stitch(NamedTuple):
@@ -689,10 +691,15 @@ def _made(
         objective = objective_of(method.name)
         grid = Grid(networks.front, networks.end, copies, objective=objective)
         losses = train_layers(grid, images.epochs, images.test, settings)
-        return _MadeStitches(list(layers), grid, {}, losses)
+        rates = learning_rates(
+            method.n_epochs,
+            scheduler=settings.scheduler,
+            reduce_lr_epochs=settings.reduce_lr_epochs,
+        )
+        return _MadeStitches(list(layers), grid, {}, losses, rates)
     matchings = _matched(networks, copies, images, method.name, seed=settings.seed)
     grid = Grid(networks.front, networks.end, copies)
-    return _MadeStitches(list(layers), grid, matchings, {})
+    return _MadeStitches(list(layers), grid, matchings, {}, [])
 
 
 def _matched(
@@ -763,7 +770,7 @@ def _with_scores(
         metrics = score.pairs[pair]
         if pair in made.matchings:
             metrics = with_matching(metrics, made.matchings[pair])
-        converged = has_converged(made.losses.get(pair, []))
+        converged = has_converged(made.losses.get(pair, []), made.rates)
         stitching_type = made.grid.layers[pair].stitching_type
         measured = (metrics, Predictions(*classes), scores[pair], converged, stitching_type)
         stitches.append(_Stitch(pair, *measured))
