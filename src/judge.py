@@ -31,7 +31,7 @@ from src.ground.grouping import grouped
 from src.ground.images import ImageSpec, shape_text
 from src.ground.runtime import full_precision
 from src.models import Network
-from src.models.steadiness import unsteadiness_of
+from src.models.steadiness import unsteadiness_of, warn_of_probabilities
 from src.ood.evaluation import GridScoring, StitchScores
 from src.ood.reference import EvaluationOptions, Reference, make_reference
 from src.ood.validity import N_IMAGES
@@ -65,6 +65,7 @@ if TYPE_CHECKING:
 
 MOST_MATCHED = 10_000  # training images of an iterable, unless a caller asks for more
 MOST_KEPT = 2**30  # bytes of these images
+N_COMPARED = 16  # images of train and of test
 MOST_MISSING = 0.1  # share of the classes that the first training images may lack
 BATCH_SIZE = 256  # of image sets; an iterable has its own batches
 
@@ -500,6 +501,8 @@ def _images(
             f"train gives images of {shape_text(train_set.image_shape)}, and test of "
             f"{shape_text(test_set.image_shape)}; give images of one shape"
         )
+    if _are_the_same(train_set, test_set):
+        warn("train and test give the same images; test on others, as maps fit the images of train")
     if len(train_set) == at_most:
         _check_classes(train_set.labels, test_set.labels)
     if n_matched is None and isinstance(train_set, IteratedImages) and not train_set.is_kept:
@@ -516,6 +519,16 @@ def _images(
     else:
         epochs = IteratedEpochs(train, name="train", like=like)
     return _Images(train_set, epochs, test_set, n_matched)
+
+
+def _are_the_same(train: BaseImageSet, test: BaseImageSet) -> bool:
+    """Return whether two sets have equal labels and begin with equal images."""
+    if not torch.equal(train.labels.cpu(), test.labels.cpu()):
+        return False
+    first = torch.arange(min(len(train), N_COMPARED))
+    (images, _), *_ = train.batches(N_COMPARED, indices=first)
+    (images_of_test, _), *_ = test.batches(N_COMPARED, indices=first)
+    return torch.equal(images, images_of_test)
 
 
 def _image_set(
@@ -576,7 +589,9 @@ def _networks(
     _check_front(front_view, n_classes)
     spec = ImageSpec(n_classes, test.image_shape, test.normalisation)
     end_view.unsteadiness = unsteadiness_of(end_view, spec)
+    warn_of_probabilities(end_view, spec, title="the end network")
     if not is_one_module:
+        warn_of_probabilities(front_view, spec, title="the front network")
         front_view.unsteadiness = unsteadiness_of(front_view, spec)
     front_layers = front_view.layers(layers[0])
     end_layers = end_view.layers(layers[1], of_end=True)

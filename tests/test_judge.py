@@ -1,6 +1,7 @@
 """One call in Python: it equals the scripts, whatever the images come as; its rows, and its errors."""
 
 import pickle
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -201,6 +202,19 @@ def test_a_loader_arrays_and_an_image_set_are_the_same_images(networks, digits):
             assert row.accuracy == pytest.approx(as_list.accuracy, abs=1.5 / 360)
             assert row.identification == pytest.approx(as_list.identification, abs=1.5 / 360)
             assert row.density == pytest.approx(as_list.density, rel=0.02)
+
+
+def test_probabilities_and_images_that_are_given_twice_are_warned_of(networks, digits, capsys):
+    front, end = networks[1]
+    few = [batches[:1] for batches in digits]
+    judge(front, end, *few, layers="pool3")
+    said = capsys.readouterr().err
+    assert "sum to 1" not in said and "same images" not in said
+    soft = nn.Sequential(OrderedDict(net=end, softmax=nn.Softmax(1))).eval()
+    judge(front, soft, few[1], few[1], layers=("pool3", "net.pool3"))
+    said = capsys.readouterr().err
+    assert says(said, "the end network", "sum to 1") and not says(said, "the front network")
+    assert says(said, "train and test give the same images")
 
 
 def test_layers_by_pattern_pair_and_default(networks, digits):

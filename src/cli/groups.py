@@ -201,7 +201,20 @@ def load_split(
     setattr(args, RECORDS[split], images.fingerprint)
     if train:
         _note_training_on_others(args)
+    _warn_of_equal_splits(args)
     return images
+
+
+def _warn_of_equal_splits(args: Namespace) -> None:
+    """Warn if the training and the test images of `-d` are the same."""
+    from src.ground.console import warn_once
+
+    train, test = (getattr(args, RECORDS[split], None) for split in (TRAIN, TEST))
+    if train and train == test:
+        warn_once(
+            f"{args.dataset}: training and test images are the same, and accuracies are those of training; "
+            "give other test images"
+        )
 
 
 def _note_training_on_others(args: Namespace) -> None:
