@@ -43,7 +43,7 @@ def parser() -> cli.Parser:
     cli.add_data(options, batch_size=256)
     cli.add_interventions(options, of_tests=True)
     cli.add_training(options, n_epochs=30)
-    cli.add_matching(options)
+    cli.add_matching(options, n_samples=100, default_cutoff="paper")  # as the paper
     cli.add_channels_last(options, "front", "end")
     cli.add_style(options)
     cli.add_resume(options)

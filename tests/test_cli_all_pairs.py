@@ -169,7 +169,7 @@ def test_images_pass_once_whatever_the_number_of_pairs(networks, few, monkeypatc
         folder = networks(f"of{n}", n)
         methods = ["--methods", "pinv", "covariance"]
         seen.clear()
-        run(SCRIPT, *OPTIONS, "--no-similarity", *methods, cwd=folder)
+        run(SCRIPT, *OPTIONS, "--no-similarity", *methods, "-pinv-samples", "100", cwd=folder)
         assert seen.pop("stitches") == n * (n - 1) * len(methods[1:]) * 2 * 2 * 80
         assert len(seen) == n
         n_seen[n] = set(seen.values())

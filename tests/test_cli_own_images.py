@@ -70,6 +70,16 @@ def test_a_network_of_images_that_were_normalised_otherwise_is_warned_of():
         assert warned == is_other and err.count("at hand") == is_other
 
 
+def test_test_images_that_are_the_training_images_are_warned_of():
+    arrays = dict(np.load("own.npz"))
+    np.savez("twice.npz", **arrays | {f"{name}_test": arrays[f"{name}_train"] for name in "xy"})
+    for name in ("own.npz", "twice.npz"):
+        err = run(
+            *("exec_train.py", "small_cnn", "-d", name, "-gpu", "-1", "-e", "0", "-dir", name[:-4])
+        ).err
+        assert err.count("training and test images are the same") == (name == "twice.npz")
+
+
 @pytest.fixture
 def imagenet(tmp_path):
     write_imagenet(tmp_path / "imagenet")

@@ -89,7 +89,7 @@ def test_the_commands_of_the_guide(tmp_path):
     assert len(given) == 6
     for command in given:
         commands.run(*shlex.split(command)[1:], cwd=tmp_path)
-    assert len(read_csv(tmp_path / "results/own/grid.csv")) == 2 * 4
+    assert len(read_csv(tmp_path / "results/cnn_to_small/grid.csv")) == 2 * 4
     rows = read_csv(tmp_path / "results/rows_to_cnn/grid.csv")
     assert [row["stitching_type"] for row in rows] == ["s2c", "s2c"]
 

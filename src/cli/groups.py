@@ -208,7 +208,20 @@ def load_split(
     setattr(args, RECORDS[split], images.fingerprint)
     if train:
         _note_training_on_others(args)
+    _warn_of_equal_splits(args)
     return images
+
+
+def _warn_of_equal_splits(args: Namespace) -> None:
+    """Warn if the training and the test images of `-d` are the same."""
+    from src.ground.console import warn_once
+
+    train, test = (getattr(args, RECORDS[split], None) for split in (TRAIN, TEST))
+    if train and train == test:
+        warn_once(
+            f"{args.dataset}: training and test images are the same, and accuracies are those of training; "
+            "give other test images"
+        )
 
 
 def _note_training_on_others(args: Namespace) -> None:
@@ -313,22 +326,22 @@ def _add_schedule(parser: Parser) -> None:
     )
 
 
-def add_matching(parser: Parser) -> None:
-    """Add the options of direct matching: `-pinv-samples` and `--pinv-cutoff`."""
+def add_matching(parser: Parser, *, n_samples: int | str, default_cutoff: str) -> None:
+    """Add the options of direct matching with their defaults: `-pinv-samples` and `--pinv-cutoff`."""
     add = parser.add_argument
     add(
         "-pinv-samples",
         "--pinv-init-samples",
         dest="n_pinv_init_samples",
         type=number_of_samples,
-        default=100,
+        default=n_samples,
         help="number of training images for direct matching; auto: for each pair of layers, start "
         "with 100 and double the number until the fit is as good on other images",
     )
     add(
         "--pinv-cutoff",
         type=cutoff,
-        default="paper",
+        default=default_cutoff,
         help="ignore singular values below this share of the largest one in least squares. "
         "paper: max(rows, columns)·eps(float32), so that more images drop more directions; "
         "exact: columns·eps(float32) of columns of norm 1, whatever the number of images and the "

@@ -88,7 +88,7 @@ def stitches_of(group: Group) -> Stitches:
         end_accuracy=_average([row.end_accuracy for row in rows]),
         is_end_trained=group.control != FRESH_END,
         has_converged=all(run.has_converged for run in group.runs if run.row.n_epochs),
-        flaw=flaw_of(rows),
+        flaw=flaw_of(rows, rows[0].init),
     )
 
 

@@ -29,7 +29,7 @@ from src.tables.image_records import short_images, told_apart
 from src.tables.stitch_rows import StitchRow
 from src.tables.tables import columns, from_record, read_table
 from src.tables.training_rows import EpochRow
-from src.values import Metrics, Predictions, has_converged
+from src.values import Metrics, Predictions, has_converged, learning_rates
 
 RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
 # Lines of `summary.txt`, and the metrics that they hold
@@ -76,7 +76,13 @@ class StitchingRun:
         path = self.folder / "training_logs.csv"
         if not path.is_file():
             return True
-        return has_converged([row.train_loss for row in read_table(path, EpochRow)])
+        losses = [row.train_loss for row in read_table(path, EpochRow)]
+        rates = learning_rates(
+            len(losses),
+            scheduler=self.options.get("scheduler", "none"),
+            reduce_lr_epochs=self.options.get("reduce_lr_epochs", ()),
+        )
+        return has_converged(losses, rates)
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:

@@ -13,6 +13,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from src.choices import Options
+from src.choices.stitching import KEEP_VARIANCE
 from src.ground.console import listed, note, result, warn
 from src.ground.errors import UserError
 from src.ground.files import durable_together, write_json
@@ -357,7 +358,11 @@ def _warn_of_few(rows: Mapping[Pair, StitchRow], *, is_auto: bool) -> None:
     Args:
         is_auto: the number of images was chosen for each pair already.
     """
-    few = [pair for pair, row in rows.items() if row.is_matched_on_few]
+    few = [
+        pair
+        for pair, row in rows.items()
+        if row.is_matched_on_few(keeps_variance=row.init in KEEP_VARIANCE)
+    ]
     if not few:
         return
     remedy = "; raise -pinv-samples, or give -pinv-samples auto"
