@@ -1,5 +1,7 @@
 """The within-class correlation: its meaning, its jackknife, and its sums batch by batch."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -107,6 +109,7 @@ def test_skill_is_0_at_the_floor_and_1_at_1():
     assert skill(0.4, 0.4) == 0
     assert skill(1, 0.4) == 1
     assert skill(0.1, 0.4) < 0
+    assert math.isnan(skill(1.0, 1.0)) and np.isnan(skill(np.ones(2), np.ones(2))).all()
 
 
 @pytest.mark.parametrize("batch_size", [N, 37])
@@ -120,7 +123,7 @@ def test_sums_of_batches_are_those_of_all_images(batch_size):
         logits = own[end.output_name]
         stitched = own[layer] + 0.1 * torch.randn_like(own[layer])
         stitched_logits = end(stitched, after=layer)
-    following = Following(end, [layer], N_CLASSES)
+    following = Following(end, [layer], image_shape=(1, 8, 8))
     for start in range(0, N, batch_size):
         batch = slice(start, start + batch_size)
         following.add_own({name: values[batch] for name, values in own.items()})

@@ -117,5 +117,9 @@ def within_class_correlation(
 
 
 def skill(correlation: Values, floor: Values) -> Values:
-    """Return (correlation − floor) / (1 − floor): 0 at the floor, 1 for a correlation of 1."""
-    return (correlation - floor) / (1 - floor)
+    """Return (correlation − floor) / (1 − floor): 0 at the floor, 1 for a correlation of 1.
+
+    It is NaN for a floor of 1.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(np.less(floor, 1), np.divide(correlation - floor, 1 - floor), math.nan)[()]
