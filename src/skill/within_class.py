@@ -113,7 +113,8 @@ def within_class_correlation(
     sums = within_class(stitched, own, classes)
     value = sums.correlation
     half_width = DEVIATIONS * math.sqrt(jackknife_variance(sums.without_each))
-    return IntervalEstimate(value, max(-1.0, value - half_width), min(1.0, value + half_width))
+    low, high = np.clip((value - half_width, value + half_width), -1, 1).tolist()  # keeps NaN
+    return IntervalEstimate(value, low, high)
 
 
 def skill(correlation: Values, floor: Values) -> Values:
