@@ -78,6 +78,12 @@ def test_the_value_without_an_image_is_that_of_the_other_images(activations):
         assert sums.without_each[image] == pytest.approx(without.correlation)
 
 
+def test_activations_that_are_not_finite_have_no_correlation(activations):
+    own, classes = activations
+    stitched = np.where(np.arange(N)[:, None] == 3, np.nan, own)
+    assert all(map(math.isnan, within_class_correlation(stitched, own, classes)))
+
+
 def test_the_only_image_of_a_class_says_nothing(activations):
     own, classes = activations
     stitched = own + np.random.default_rng(2).normal(size=own.shape)
