@@ -82,7 +82,7 @@ def test_twins_have_other_weights_of_the_same_spread_and_statistics_of_the_image
         )
         assert torch.equal(drawn[0], drawn[1])
         assert not torch.equal(drawn[0], drawn[2]) and not torch.equal(drawn[0], own)
-    assert twin.scale.mean() == pytest.approx(network.module.scale.mean().item(), abs=0.3)
+    assert twin.scale.mean().item() == pytest.approx(network.module.scale.mean().item(), abs=0.3)
     with torch.no_grad():
         means = twin.conv(images).mean((0, 2, 3))
     torch.testing.assert_close(twin.norm.running_mean, means)
