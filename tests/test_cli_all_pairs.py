@@ -151,8 +151,7 @@ def test_networks_are_loaded_once_and_compared_by_one_pass_each(
 
 def test_images_pass_once_whatever_the_number_of_pairs(networks, few, monkeypatch):
     """Matched images and test images pass once through each network, and test images once through
-    each stitch. As an end network, it also sees the training images, and the identified images with
-    their foils."""
+    each stitch. As an end network, it also sees the images of its floors."""
     seen, activations = Counter(), Network.activations
 
     def count(network, x, names, *, after=None, images=None):

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from src.ood.validity import Validity
 
 import exec_eval_stitcher_ood
 from src.ground.images import ImageSpec
 from src.models import Network, build_model
 from src.ood import along_the_way, energy, make_detector, ood_metrics, reference
-from src.ood.validity import Validity
 from src.runs.checkpoints import load_model, load_state, save_state
 from src.runs.session import Session
 from src.stitching import build_stitching_layer
