@@ -223,7 +223,6 @@ def test_tables_say_that_test_images_had_dots(dotted):
     folder, _ = dotted
     tables = (
         "covariance/n0-n1/grid.csv",
-        "covariance/n0-n1/ood_evaluation_mahalanobis.csv",
         "similarity/n0-n1.csv",
         "probes/n0.csv",
     )
