@@ -317,7 +317,7 @@ def test_a_detector_scores(folder):
         ("mine.py:knn", "knn is the name of a score of the suite; rename the function"),
         ("mine.py:Norm,mine2.py:Norm", "have one name; rename one function"),
         ("mine.py:a_on_b", "'_on_' stands for other data in names of tables; rename the class"),
-        ("mine.py:Unfit", "nothing could be evaluated"),
+        ("mine.py:Unfit", "no detector could be used"),
     ],
 )
 def test_refusals_of_detectors(function, line, folder):
