@@ -92,7 +92,8 @@ def report(
         else:
             remove_figure(path)  # of an earlier evaluation of more stitches
             note(f"wrote {path}")
-    note_once(EXPLANATION)
+    if evaluations:
+        note_once(EXPLANATION)
 
 
 def _matrices(rows: Sequence[EvaluationRow]) -> dict[str, Matrix]:
