@@ -231,7 +231,8 @@ def beside_class(activations: Tensor, logits: Tensor) -> Tensor:
         logits: (B, n_classes).
     """
     axis = channel_axis(activations)
-    classes = F.one_hot(logits.argmax(1), logits.shape[1]).to(activations)  # (B, n_classes)
+    one_hot = torch.zeros_like(logits).scatter(1, logits.argmax(1, keepdim=True), 1)
+    classes = one_hot.to(activations)  # (B, n_classes)
     shape = [len(classes)] + [1] * (activations.ndim - 1)
     shape[axis] = logits.shape[1]
     positions = list(activations.shape)
