@@ -89,6 +89,20 @@ def test_twins_have_other_weights_of_the_same_spread_and_statistics_of_the_image
     assert not any(module.training for module in twin.modules())
 
 
+@pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm])
+def test_twins_have_other_weights_where_a_module_resets_none_of_its_parameters(norm):
+    """A reset of the weight leaves the parameters that it is computed from."""
+    torch.manual_seed(5)
+    module = nn.Sequential(nn.Flatten(), norm(nn.Linear(64, 3))).eval()
+    network = Network(module, image_shape=(1, 8, 8), n_classes=3)
+    ((images, _),) = IMAGES.batches(120)
+    with torch.no_grad():
+        network(images)  # the old norm cannot be copied before
+    twin = twin_of(network, images, seed=0).module
+    for name, own in module.named_parameters():
+        assert not torch.equal(twin.get_parameter(name), own), name
+
+
 @pytest.mark.parametrize("shape", [(5, 4, 2, 2), (5, 7, 4), (5, 4)])
 def test_the_class_is_beside_the_channels_at_all_positions(shape):
     torch.manual_seed(0)

@@ -186,9 +186,9 @@ class _Twins:
 def twin_of(network: Network, images: Tensor, *, seed: int) -> Network:
     """Return a copy of a network with weights drawn anew, and BatchNorm statistics of the images.
 
-    A module with a method `reset_parameters` resets itself. Further parameters are drawn from a normal
-    distribution with their own mean and standard deviation. It is done on the CPU: twins do not depend
-    on the device.
+    A module with a method `reset_parameters` resets itself. Parameters that none resets are drawn from
+    a normal distribution with their own mean and standard deviation. It is done on the CPU: twins do
+    not depend on the device.
 
     Args:
         images: (B, C, H, W).
@@ -196,14 +196,13 @@ def twin_of(network: Network, images: Tensor, *, seed: int) -> Network:
     twin = copy.deepcopy(network).to("cpu")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        drawn: set[nn.Parameter] = set()
+        before = [parameter.clone() for parameter in twin.parameters()]
         for module in twin.modules():
             reset = getattr(module, "reset_parameters", None)
             if reset is not None:
                 reset()
-                drawn.update(module.parameters(recurse=False))
-        for parameter in twin.parameters():
-            if parameter not in drawn:
+        for parameter, old in zip(twin.parameters(), before, strict=True):
+            if torch.equal(parameter, old):
                 noise = torch.randn(parameter.shape).to(parameter)
                 parameter.copy_(parameter.mean() + noise * parameter.std(correction=0))
     twin.to(network.example.device)
