@@ -33,7 +33,7 @@ def _at_place(stitch: WithinClass, floor: WithinClass, places: np.ndarray) -> Sk
     Args:
         places: of the floor's images among those of the stitch, (n,).
     """
-    value = skill(stitch.correlation, floor.correlation)
+    value = float(skill(stitch.correlation, floor.correlation))
     floor_without_each = np.full(len(stitch.products), floor.correlation)
     floor_without_each[places] = floor.without_each
     without_each = skill(stitch.without_each, floor_without_each)

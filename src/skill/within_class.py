@@ -12,7 +12,7 @@ This module imports neither torch nor scipy.
 """
 
 import math
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -123,4 +123,7 @@ def skill(correlation: Values, floor: Values) -> Values:
     It is NaN for a floor of 1.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(np.less(floor, 1), np.divide(correlation - floor, 1 - floor), math.nan)[()]
+        skills: Any = np.where(
+            np.less(floor, 1), (correlation - floor) / np.subtract(1, floor), math.nan
+        )
+    return skills[()]  # a number for numbers
