@@ -65,6 +65,7 @@ class Scaled(nn.Module):
         self.conv = nn.Conv2d(1, 4, 3)
         self.norm = nn.BatchNorm2d(4)
         self.scale = nn.Parameter(5 + torch.randn(4, 6, 6))
+        self.index = nn.Parameter(torch.arange(4), requires_grad=False)
         self.fc = nn.Linear(4, 3)
 
     def forward(self, images):
@@ -83,6 +84,7 @@ def test_twins_have_other_weights_of_the_same_spread_and_statistics_of_the_image
         assert torch.equal(drawn[0], drawn[1])
         assert not torch.equal(drawn[0], drawn[2]) and not torch.equal(drawn[0], own)
     assert twin.scale.mean().item() == pytest.approx(network.module.scale.mean().item(), abs=0.3)
+    assert torch.equal(twin.index, network.module.index)
     with torch.no_grad():
         means = twin.conv(images).mean((0, 2, 3))
     torch.testing.assert_close(twin.norm.running_mean, means)

@@ -202,7 +202,7 @@ def twin_of(network: Network, images: Tensor, *, seed: int) -> Network:
             if reset is not None:
                 reset()
         for parameter, old in zip(twin.parameters(), before, strict=True):
-            if torch.equal(parameter, old):
+            if parameter.is_floating_point() and torch.equal(parameter, old):
                 noise = torch.randn(parameter.shape).to(parameter)
                 parameter.copy_(parameter.mean() + noise * parameter.std(correction=0))
     twin.to(network.example.device)
