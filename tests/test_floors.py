@@ -91,6 +91,7 @@ def test_twins_have_other_weights_of_the_same_spread_and_statistics_of_the_image
     assert not any(module.training for module in twin.modules())
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm")
 @pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm])
 def test_twins_have_other_weights_where_a_module_resets_none_of_its_parameters(norm):
     """A reset of the weight leaves the parameters that it is computed from."""
