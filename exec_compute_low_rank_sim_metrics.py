@@ -102,7 +102,7 @@ def compute(args, session=None) -> None:
 
     # One pass of each network over the images; then the measures of each pair of layers, at each
     # pair of ranks.
-    runs = [Run.beside(args.output, vars(args))] if args.output else []
+    runs = [Run.beside(args.output, vars(args), script=__file__)] if args.output else []
     with claimed(runs):
         statistics = take_statistics(args, first, second, test_set, n_images, session, device)
         comparison = Comparison(
@@ -349,9 +349,8 @@ def write_rows(args, run, rows) -> None:
     from src.ground.console import note
     from src.reports.similarity_report import write_files
 
-    run.mark_as_unfinished()
-    write_files(Path(args.output), rows, title=args.title)
-    run.finish()
+    with run.replacing():
+        write_files(Path(args.output), rows, title=args.title)
     note(f"wrote {args.output}")
 
 

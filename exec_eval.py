@@ -18,11 +18,12 @@ def parser() -> cli.Parser:
 def measure(args) -> None:
     """Print the accuracy of the network."""
     from src.datasets import dataset_info, load_dataset
-    from src.ground.console import progress, result
+    from src.ground.console import progress, result, warn
     from src.ground.runtime import device_of
     from src.runs.checkpoints import load_model
     from src.runs.trained_with import warn_of_other_data
     from src.training import Classification, evaluate
+    from src.training.chance import QUESTION, chance_of, is_close_to_chance
 
     device = device_of(args.gpu)
     spec = dataset_info(args.dataset, labelled=True).spec
@@ -34,6 +35,9 @@ def measure(args) -> None:
     batches = progress(test_set.batches(args.batch_size), "evaluating", n_batches)
     (measured,) = evaluate(Classification(model), batches).values()
     result(f"Clean accuracy: {measured.accuracy:.2%}")
+    chance = chance_of(test_set.labels)
+    if is_close_to_chance(measured.accuracy, int((test_set.labels >= 0).sum()), chance):
+        warn(f"the accuracy is close to chance ({chance:.0%}): {QUESTION}")
 
 
 def main(argv=None) -> int:

@@ -152,7 +152,7 @@ def evaluate(args, session=None, measured=None) -> None:
             )
             check_usable(grids, reference, [*setup.skipped, *unusable])
             scored = score_runs(grids, reference)
-        check_scored(scored, other_data=args.other_data)
+        check_scored(scored, other_data=args.other_data, batch_size=args.batch_size)
         write_results(args, setup, scored, reference)
     n_skipped = len(setup.skipped) + setup.n_earlier + len(unusable)
     note(
@@ -192,7 +192,12 @@ def set_up(args, session) -> Setup:
     cli.load_split(args, session, device, train=True)  # for floors and detectors
     fingerprints = short_images(vars(args))  # recorded by load_split
     check_images(
-        args.dataset, runs, fingerprints, other_data=args.other_data, shortcut=args.shortcut
+        args.dataset,
+        runs,
+        fingerprints,
+        dataset_root=args.dataset_root,
+        other_data=args.other_data,
+        shortcut=args.shortcut,
     )
     networks = networks_of(args, runs, test_set, session)
     front, front_name = networks["front"]
@@ -363,6 +368,7 @@ def evaluation_options(args, scores, layers, test_set, loading, session):
 def write_results(args, setup, scored, reference) -> None:
     """Report skill and the metrics of each score, save them and the scores of all images, and finish the
     runs of the tables."""
+    from src.ground.files import durable_together
     from src.reports.evaluation_report import report, report_skill
     from src.runs.scored_runs import evaluation_rows, save_scores
     from src.tables.image_records import recorded_images
@@ -378,9 +384,10 @@ def write_results(args, setup, scored, reference) -> None:
     written = [setup.skill, *(setup.tables[score] for score in evaluations)]
     for run in written:
         run.mark_as_unfinished()
-    report_skill(setup.files.skill, scored)
-    report(setup.files, evaluations, reference, title=args.title)
-    save_scores(args.energy_dir, setup.files.scores, evaluations, scored, reference)
+    with durable_together():  # no table is of another evaluation than those beside it
+        report_skill(setup.files.skill, scored)
+        report(setup.files, evaluations, reference, title=args.title)
+        save_scores(args.energy_dir, setup.files.scores, evaluations, scored, reference)
 
     # The weights and images that the tables are about
     weights = {f"{side}_model_path_sha256": name.weights for side, name in setup.names.items()}

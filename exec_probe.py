@@ -116,13 +116,14 @@ def probe(args, session=None) -> None:
     task = Probes(model.network, model.layers, cli.descending(args.ranks), spec, seed=args.seed)
     if args.with_head:
         check_head(args, task, spec)
+        run_of_head(args).check_output()
 
     # The images
     train_set = cli.load_split(args, session, device, train=True)
     test_set = cli.load_split(args, session, device, train=False)
 
     # The training, unless the run is finished, maybe by another process in the meantime
-    run = Run.beside(args.output, vars(args)) if args.output else None
+    run = Run.beside(args.output, vars(args), script=__file__) if args.output else None
     if args.resume and run.skip_if_finished(resume=True):
         return
     if run:
@@ -241,21 +242,26 @@ def save_with_head(args, task) -> None:
 
     The options tell where the weights of the encoder were fresh.
     """
-    from pathlib import Path
-
     from src.ground.console import note
     from src.runs.checkpoints import save_state
-    from src.runs.run import Run, claimed
+    from src.runs.run import claimed
 
     (head,) = task.heads.values()
-    path = Path(args.with_head, f"model_{args.n_epochs}.pt")
     state_of_head = {f"linear_probe.{key}": value for key, value in head.state_dict().items()}
-    run = Run.beside(path, vars(args))
-    with claimed([run]):
-        run.mark_as_unfinished()
-        save_state(path, task.network.state_dict() | state_of_head)
-        run.finish()
-    note(f"wrote {path}")
+    run = run_of_head(args)
+    with claimed([run]), run.replacing():
+        save_state(run.output, task.network.state_dict() | state_of_head)
+    note(f"wrote {run.output}")
+
+
+def run_of_head(args):
+    """Return the run that writes the encoder with its head."""
+    from pathlib import Path
+
+    from src.runs.run import Run
+
+    path = Path(args.with_head, f"model_{args.n_epochs}.pt")
+    return Run.beside(path, vars(args), script=__file__)
 
 
 def warn_of_chance(tested, test_set) -> None:
@@ -308,8 +314,8 @@ def write_table(args, run, task, trained, tested, *, weights, n_images) -> None:
             **short_images(vars(args)),
         )
         rows.append(row)
-    write_files(Path(args.output), rows, task.widths, title=args.title)
-    run.finish()
+    with run.replacing():
+        write_files(Path(args.output), rows, task.widths, title=args.title)
     note(f"wrote {args.output}")
 
 

@@ -43,7 +43,7 @@ def parser() -> cli.Parser:
     cli.add_data(options, batch_size=256)
     cli.add_interventions(options, of_tests=True)
     cli.add_training(options, n_epochs=30)
-    cli.add_matching(options)
+    cli.add_matching(options, n_samples=100, default_cutoff="paper")  # as the paper
     cli.add_channels_last(options, "front", "end")
     cli.add_style(options)
     cli.add_resume(options)
@@ -191,6 +191,7 @@ def set_up(args, session) -> Setup:
     from src.stitching import chosen_options
     from src.stitching.objectives import objective_of
     from src.tables.experiments import Experiment
+    from src.training.chance import warn_of_end_at_chance
 
     # Two networks, and a stitching layer for each pair of their layers
     objective = objective_of(args.objective)
@@ -209,6 +210,10 @@ def set_up(args, session) -> Setup:
     if args.stitching_type == AUTO:
         experiment = replace(experiment, chosen=chosen_options(layers))
 
+    groups = begin_runs(args, layers, experiment)
+    if any(runs.layers for runs in groups) and not end.name.is_fresh:
+        warn_of_end_at_chance(end.network, images[1], end.name.title)
+
     return Setup(
         front.network,
         end.network,
@@ -216,7 +221,7 @@ def set_up(args, session) -> Setup:
         settings,
         objective,
         session.eigh,
-        begin_runs(args, layers, experiment),
+        groups,
         skipped,
         has_several=len(layers) > 1,
     )

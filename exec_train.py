@@ -49,6 +49,7 @@ def train(args, session=None) -> None:
     from src.ground.console import note
     from src.ground.runtime import device_of, seeded
     from src.models import build_model
+    from src.models.steadiness import warn_of_probabilities
     from src.runs.checkpoints import save_state
     from src.runs.recorded import train_network
     from src.runs.run import Run
@@ -70,6 +71,7 @@ def train(args, session=None) -> None:
     if args.amp == "bf16":  # tensor cores need channels last
         memory_format = torch.channels_last
     model.to(device, memory_format=memory_format)
+    warn_of_probabilities(model, spec, title="the network")
 
     # The images
     session = session or Session()

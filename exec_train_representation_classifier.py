@@ -180,7 +180,7 @@ def train_detectors(args) -> None:
     store = DetectorStore(args.final_save_dir)
     store.entries()  # raises an error if the store is damaged
     spec = dataset_info(args.dataset, labelled=True).spec
-    check_finetuning_data(args)
+    check_finetuning(args)
     session = Session()
     source = cli.load_network(args, cli.SOURCE, spec, session=session, device=device)
     images = load_images(args, session, device)
@@ -191,8 +191,9 @@ def train_detectors(args) -> None:
         train_detector(args, run, source, layer, spec, settings, store, images)
 
 
-def check_finetuning_data(args) -> None:
-    """Raise a UserError if the ID data have no labels, or ID and OOD data are one set."""
+def check_finetuning(args) -> None:
+    """Raise a UserError if the ID data have no labels, ID and OOD data are one set, or margins are
+    exchanged."""
     from src.datasets import dataset_info
     from src.ground.errors import UserError
 
@@ -203,6 +204,11 @@ def check_finetuning_data(args) -> None:
         raise UserError(
             f"-ftidd and -ftoodd are both {args.finetune_id_dataset}: "
             "no detector tells it from itself; choose two sets"
+        )
+    if args.m_in >= args.m_out:
+        raise UserError(
+            f"-m-in {args.m_in:g} is not below -m-out {args.m_out:g}: ID energies have to end up below OOD energies; "
+            "exchange them"
         )
 
 

@@ -61,7 +61,7 @@ def parser() -> cli.Parser:
     cli.add_data(options, batch_size=None)
     cli.add_interventions(options, of_tests=True)
     cli.add_training(options, n_epochs=None)
-    cli.add_matching(options)
+    cli.add_matching(options, n_samples="auto", default_cutoff="exact")
     add(
         "-upsample",
         "--upsample-mode",

@@ -169,15 +169,16 @@ def draw_curves(args) -> None:
     if without_curves:
         note(f"no curves, as no layers correspond: {listed(without_curves)}")
     runs, _, names, correspondence = measured
-    write_depth(
-        table,
-        rows,
-        runs=corresponding_runs(runs, names, correspondence),
-        names=names,
-        title=args.title,
-        quantities=args.quantities,
-        without_curves=without_curves,
-    )
+    with writing(args, table):
+        write_depth(
+            table,
+            rows,
+            runs=corresponding_runs(runs, names, correspondence),
+            names=names,
+            title=args.title,
+            quantities=args.quantities,
+            without_curves=without_curves,
+        )
     note(f"wrote {table}; its figure is beside it")
 
 
@@ -198,7 +199,8 @@ def find_best_matches(args) -> None:
     print_layers(shown)
     print_shares(shown)
     table = Path(args.output or Path(args.source_dir, "best_matches.csv"))
-    write_files(table, rows)
+    with writing(args, table):
+        write_files(table, rows)
     note(f"wrote {table}, and {table.stem}_shares.csv beside it")
 
 
@@ -217,8 +219,12 @@ def compare_folders(args) -> None:
         runs = newest_runs(read_evaluated_runs([folder], recursive=args.recursive))
         refuse_empty(Path(folder), runs)
         rows_of_folders.append([run.row for run in runs])
-    path = Path(args.output) if args.output else None
-    compare(folders, rows_of_folders, path, title=args.title)
+    if not args.output:
+        compare(folders, rows_of_folders, title=args.title)
+        return
+    path = Path(args.output)
+    with writing(args, path):
+        compare(folders, rows_of_folders, path, title=args.title)
 
 
 def collect_accuracies(args) -> None:
@@ -238,10 +244,27 @@ def collect_accuracies(args) -> None:
     warn_of_several([*(run.row for run in runs), *similarities])
     names = names_of(args, newest, similarities)
     path = Path(args.output or source_dir / "grid.csv")
-    if args.recursive:
-        write_measurements(args, path, newest, similarities, names)
-    if runs:
-        write_accuracies(args, path, runs, newest, names)
+    with writing(args, path):
+        if args.recursive:
+            write_measurements(args, path, newest, similarities, names)
+        if runs:
+            write_accuracies(args, path, runs, newest, names)
+
+
+def writing(args, path: Path):
+    """Return a context for writing a table and what stands beside it.
+
+    In the folder of the runs, without -o, the names are the suite's own.
+    """
+    from contextlib import nullcontext
+
+    from src.ground.figure_files import remove_figure
+    from src.runs.outputs import outputs
+
+    if args.output:
+        return outputs(path, __file__)
+    remove_figure(path, start=2)  # pages of an earlier call
+    return nullcontext()
 
 
 def write_measurements(args, path: Path, runs, similarities, names) -> None:
@@ -334,12 +357,13 @@ def tables_of_similarity(source_dir: Path) -> list[Path]:
 
 def rows_of_similarity(tables):
     """Return the rows of tables of similarity; warn of rows of weights that have changed since."""
-    from src.runs.weights import warn_of_earlier
+    from src.runs.weights import options_beside_tables, warn_of_earlier, warn_of_earlier_code
     from src.tables.similarity_rows import SimilarityRow
     from src.tables.tables import read_table
 
     rows = [row for table in tables for row in read_table(table, SimilarityRow)]
     warn_of_earlier((row.networks for row in rows), kind="row")
+    warn_of_earlier_code(options_beside_tables(tables), kind="table")
     return rows
 
 

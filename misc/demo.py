@@ -39,6 +39,7 @@ from src import cli
 from src.choices.similarity import measure_of
 from src.cli.groups import n_cores
 from src.ground.console import note, result
+from src.ground.errors import UserError
 from src.ground.figures import left_out
 from src.ground.files import write_text
 from src.verdict import ACCURATE_ONLY, SIMILAR, UNDECIDED
@@ -522,6 +523,9 @@ def run(args) -> None:
     torch.set_num_threads(1)
     folder = Path(args.folder).resolve()
     folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()) and not (folder / FINISHED).exists():
+        raise UserError(f"{folder} has other files than the demo's; give a new folder")
+    (folder / FINISHED).touch()
     note(
         f"All files go to {folder}, where the commands are given. Steps are printed when they end, and their outputs "
         f"go to {LOG}"

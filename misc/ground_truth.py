@@ -96,14 +96,17 @@ def work(args) -> None:
 
 def score_tables(args) -> None:
     """Score all measures in the tables of all pairs."""
-    from src.collected.frozen_truth import FrozenTest, write_frozen
+    from src.collected.frozen_truth import FEATURES, FrozenTest, write_frozen
     from src.collected.truth_protocol import score
     from src.collected.truth_tables import read_tables
     from src.ground.console import note, result
     from src.ground.errors import UserError
     from src.ground.grouping import grouped
     from src.reports.truth_report import sentences, shown_rows, write_scores
+    from src.runs.outputs import outputs
     from src.tables.network_list import read_networks
+    from src.tables.tables import write_table
+    from src.tables.truth_rows import DotsRow
 
     # Networks, and what was measured of them
     *folders, table = args.sources
@@ -117,7 +120,7 @@ def score_tables(args) -> None:
 
     # Have the networks with a shortcut learned it? That comes before any score.
     path = Path(args.output or "scores.csv")
-    report_dots(path, networks, loader, seed=tables_of_folders[0].seed)
+    dots = measure_dots(networks, loader, seed=tables_of_folders[0].seed)
 
     # Scores of the folders that share fresh weights and test images
     rows = []
@@ -139,11 +142,15 @@ def score_tables(args) -> None:
             f"{', '.join(folders)}: no test has all pairs; let misc/all_pairs.py finish first, and"
             " give at least four clean networks, or three layers"
         )
-    write_scores(path, rows)
+    with outputs(path, __file__):
+        write_scores(path, rows)
+        if dots:
+            write_table(path.with_name(f"{path.stem}_dots.csv"), DotsRow, dots)
     result("\n".join(sentences(rows)))
     note(f"wrote {path}")
     if args.freeze:
-        write_frozen(Path(args.freeze), tests, shown_rows(rows))
+        with outputs(Path(args.freeze, FEATURES), __file__):
+            write_frozen(Path(args.freeze), tests, shown_rows(rows))
         note(f"wrote {args.freeze}")
 
 
@@ -168,6 +175,7 @@ def score_frozen(args) -> None:
     from src.ground.console import note
     from src.ground.errors import UserError
     from src.reports.truth_report import print_beside, write_scores
+    from src.runs.outputs import outputs
     from src.similarity.many import similarities_of_pairs
 
     folder = Path(args.sources[0])
@@ -193,7 +201,8 @@ def score_frozen(args) -> None:
     warn_of_pooled(folder, tests, args.metrics)
     print_beside(rows, earlier_scores)
     if args.output:
-        write_scores(Path(args.output), rows)
+        with outputs(args.output, __file__):
+            write_scores(Path(args.output), rows)
         note(f"wrote {args.output}")
 
 
@@ -322,20 +331,19 @@ def check_images(loader: Loader, tables, images) -> None:
         )
 
 
-def report_dots(path: Path, networks, loader: Loader, *, seed) -> None:
-    """Measure networks that were trained with a shortcut; print and write their accuracies.
+def measure_dots(networks, loader: Loader, *, seed) -> list:
+    """Measure networks that were trained with a shortcut; print and return their accuracies.
 
     A row has three accuracies: with dots that tell the class, without dots, with random dots.
     """
     from src.datasets import interventions
     from src.ground.console import result
     from src.reports.truth_report import sentences_on_dots
-    from src.tables.tables import write_table
     from src.tables.truth_rows import DotsRow
 
     with_shortcut = [network for network in networks if "shortcut:" in (network.group or "")]
     if not with_shortcut:
-        return
+        return []
     plain = loader.images()
     dots_seed = loader.args.intervention_seed
     true = interventions.shortcut(plain, 1.0, train=True, seed=dots_seed)
@@ -347,8 +355,8 @@ def report_dots(path: Path, networks, loader: Loader, *, seed) -> None:
             loader.pass_over(listed, network, images).accuracy for images in (true, plain, drawn)
         ]
         rows.append(DotsRow(listed.name, listed.group, *accuracies))
-    write_table(path.with_name(f"{path.stem}_dots.csv"), DotsRow, rows)
     result("\n".join(sentences_on_dots(rows)))
+    return rows
 
 
 def main(argv=None) -> int:

@@ -20,7 +20,7 @@ import exec_eval_stitcher_ood
 import exec_probe
 import exec_stitch
 from src.choices import Options
-from src.choices.stitching import Method
+from src.choices.stitching import FORMS, Method
 from src.ground.console import listed, note, result, silenced, warn, warn_once
 from src.ground.errors import Busy, UserError, as_user_error
 from src.ground.figure_files import files_of_figure
@@ -42,9 +42,18 @@ REMEDY = "give the same ones, or choose another -dir"
 
 
 def options_of_method(method: Method) -> dict[str, Any]:
-    """Return the options of exec_stitch.py for a method."""
+    """Return the options of exec_stitch.py for a method; those of matching that do not count for it
+    have their defaults."""
     option = "objective" if method.n_epochs else "init"
-    return {option: method.name, "n_epochs": method.n_epochs}
+    form = FORMS.get(method.name)
+    without_effect = []
+    if not form:
+        without_effect.append("n_pinv_init_samples")
+    if not form or not form.cuts_off:
+        without_effect.append("pinv_cutoff")
+    parser = parser_of(exec_stitch)
+    defaults = {name: parser.get_default(name) for name in without_effect}
+    return {option: method.name, "n_epochs": method.n_epochs} | defaults
 
 
 class Call(NamedTuple):

@@ -29,6 +29,7 @@ def statistics(args) -> None:
     from src.collected.rank_tests import MIXED, RankTestRow, sensitivity, specificity
     from src.ground.console import note, warn
     from src.ground.errors import UserError
+    from src.runs.outputs import outputs
     from src.tables.tables import write_table
 
     tables = read_measurements(args.tables)
@@ -57,7 +58,8 @@ def statistics(args) -> None:
             " layers; measure with --alignment pool"
         )
     if args.output:
-        write_table(args.output, RankTestRow, [*correlations, *places])
+        with outputs(args.output, __file__):
+            write_table(args.output, RankTestRow, [*correlations, *places])
         note(f"wrote {args.output}")
 
 

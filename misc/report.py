@@ -78,6 +78,7 @@ def report(args) -> None:
     from src.ground.files import write_text
     from src.ground.html_page import page, paragraph
     from src.reports import experiment_page as sections
+    from src.runs.outputs import outputs
 
     start = datetime.now()
     results = results_of(args)
@@ -97,7 +98,8 @@ def report(args) -> None:
         lead = [paragraph(subject), sections.archive(folder, output.stem)]
         parts = parts_of_page(folder, results, judged, matches, start=start)
         title = args.title or f"Report on {', '.join(args.source_dirs)}"
-        write_text(output, page(title, lead, parts))
+        with outputs(output, __file__):
+            write_text(output, page(title, lead, parts))
     note(f"wrote {output}")
 
 

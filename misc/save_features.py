@@ -55,13 +55,12 @@ def save(args, session=None) -> None:
         warn_once(f"-n {args.n_samples}: there are only {n_images} validation images")
 
     # One pass, and the file
-    run = Run.beside(args.output, vars(args))
+    run = Run.beside(args.output, vars(args), script=__file__)
     with claimed([run]):
         activations = take_activations(args, model, test_set, n_images)
         images = images_of(test_set, args.test_images_sha256, dataset=args.dataset)
-        run.mark_as_unfinished()
-        write_features(args.output, activations, images, made_with(args, model))
-        run.finish()
+        with run.replacing():
+            write_features(args.output, activations, images, made_with(args, model))
     note(f"wrote {args.output}: {len(model.layers)} layers, {n_images} images")
 
 

@@ -50,6 +50,7 @@ def draw(args) -> None:
     from src.collected.rank_measurements import by_series, over_ranks, read_measurements
     from src.ground.console import note
     from src.ground.curves import CurvePanel, curves
+    from src.runs.outputs import outputs
 
     tables = read_measurements(args.tables)
     measured = {
@@ -61,13 +62,14 @@ def draw(args) -> None:
         title = first if first == second else f"{first} → {second}"
         lines = curves_of_pair(tables, (first, second))
         panels.append(CurvePanel(lines, "similarity, accuracy", title=title))
-    curves(
-        Path(args.output),
-        panels,
-        x_label="retained rank (components)",
-        title=args.title,
-        caption=caption_of(tables, pairs),
-    )
+    with outputs(args.output, __file__):
+        curves(
+            Path(args.output),
+            panels,
+            x_label="retained rank (components)",
+            title=args.title,
+            caption=caption_of(tables, pairs),
+        )
     note(f"wrote {args.output}")
 
 

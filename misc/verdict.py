@@ -92,7 +92,7 @@ def give_verdict(args) -> None:
     runs, similarities = read_results(args)
     names = named_by_list((network for run in runs for network in run.row.networks), args.networks)
     images = record.images_of(runs)
-    run = Run.beside(args.output, vars(args) | images)
+    run = Run.beside(args.output, vars(args) | images, script=__file__)
 
     # The verdicts, and the comparison of groups of networks.
     verdicts = judge_runs(runs, similarities, limits=limits, pool=args.pool, names=names)
@@ -119,10 +119,8 @@ def give_verdict(args) -> None:
     sentences = verdict_report.sentences(verdicts, sections, limits, tests)
     result("\n".join(sentences))
     path = Path(args.output)
-    with claimed([run]):
-        run.mark_as_unfinished()
+    with claimed([run]), run.replacing():
         lines = [*sentences, "", *record.describe(images, run.provenance())]
-        remove_companions(path)
         verdict_report.write_tables(path, verdicts, lines, groups=groups, tests=tests)
         verdict_report.draw(
             path,
@@ -133,7 +131,6 @@ def give_verdict(args) -> None:
             names=names if args.networks else None,  # without a list, captions name checkpoints
             comparison=comparison,
         )
-        run.finish()
     beside = "sentences (.md)"
     if len(verdicts) > 1:
         beside += " and maps of the words and numbers"
@@ -143,7 +140,7 @@ def give_verdict(args) -> None:
 def read_results(args) -> tuple:
     """Return the runs with their evaluations, and the similarities; warn of changed weights and of
     results on different images."""
-    from src.runs.weights import warn_of_earlier
+    from src.runs.weights import options_beside_tables, warn_of_earlier, warn_of_earlier_code
     from src.tables.image_records import warn_of_several
     from src.tables.similarity_rows import SimilarityRow
     from src.tables.tables import read_table
@@ -151,6 +148,7 @@ def read_results(args) -> tuple:
     runs = read_folders(args.source_dirs)
     similarities = [row for path in args.similarity for row in read_table(path, SimilarityRow)]
     warn_of_earlier((row.networks for row in similarities), kind="row")
+    warn_of_earlier_code(options_beside_tables(args.similarity), kind="table")
     warn_of_several([*(run.row for run in runs), *similarities])
     return runs, similarities
 
@@ -189,16 +187,6 @@ def read_folders(folders):
             "exec_eval_stitcher_ood.py FOLDER -d DATA"
         )
     return runs
-
-
-def remove_companions(table: Path) -> None:
-    """Remove tables and figures that a verdict with other limits or runs may have left."""
-    from src.ground.figure_files import remove_figure
-
-    for ending in ("_groups.csv", "_group_tests.csv"):
-        table.with_name(f"{table.stem}{ending}").unlink(missing_ok=True)
-    for name in ("", "_numbers", "_groups"):
-        remove_figure(table.with_stem(f"{table.stem}{name}"))
 
 
 def limits_of(args):

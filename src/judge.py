@@ -31,10 +31,17 @@ from src.ground.grouping import grouped
 from src.ground.images import ImageSpec, shape_text
 from src.ground.runtime import full_precision
 from src.models import Network
-from src.models.steadiness import unsteadiness_of
+from src.models.steadiness import unsteadiness_of, warn_of_probabilities
 from src.ood.evaluation import GridScoring, StitchScores
 from src.ood.reference import N_IMAGES, EvaluationOptions, Reference, make_reference
-from src.stitching import Grid, Matching, build_layers, match_layers, matching_batches
+from src.stitching import (
+    Grid,
+    Matching,
+    build_layers,
+    match_layers,
+    match_until_settled,
+    matching_batches,
+)
 from src.stitching.grid import GridEvaluation, GridScore
 from src.stitching.layers import StitchingLayer
 from src.stitching.matching import with_matching
@@ -46,6 +53,7 @@ from src.values import (
     Pair,
     Predictions,
     has_converged,
+    learning_rates,
 )
 from src.verdict import UNDECIDED, Limits, Stitches, Verdict, flaw_of
 from src.verdict import judge as judge_stitches
@@ -53,7 +61,9 @@ from src.verdict import judge as judge_stitches
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MOST_MATCHED = 10_000  # training images, unless a caller asks for more
+MOST_MATCHED = 10_000  # training images of an iterable, unless a caller asks for more
+MOST_KEPT = 2**30  # bytes of these images
+N_COMPARED = 16  # images of train and of test
 MOST_MISSING = 0.1  # share of the classes that the first training images may lack
 BATCH_SIZE = 256  # of image sets; an iterable has its own batches
 
@@ -308,7 +318,8 @@ def judge(
             such as "task:10", or FILE.py:FUNCTION:10 of your own; or several of both.
         n_matched: training images to match on, drawn from the first 2,000 that `train` gives, or
             from the first `n_matched` if that is more; from all images of an image set of this
-            suite. None: all, at most 10,000.
+            suite. None: as many as each pair needs (`-pinv-samples auto`), of an image set or of
+            the first 10,000 that `train` gives; all of these if they take more than 1 GiB.
         seed: of drawn stitching layers, and of the order of the images of an image set.
         limits: of the verdict.
         training: how to train, as `exec_stitch.py` does with the defaults `optimizer="adam"`,
@@ -359,7 +370,7 @@ class _Images(NamedTuple):
     train: BaseImageSet  # of an iterable, the first ones
     epochs: BaseImageSet | IteratedEpochs  # all training images
     test: BaseImageSet
-    n_matched: int
+    n_matched: int | None  # None: as many as each pair needs
 
 
 class _Networks(NamedTuple):
@@ -378,6 +389,7 @@ class _MadeStitches(NamedTuple):
     grid: Grid
     matchings: dict[Pair, Matching]  # empty after a training
     losses: dict[Pair, list[float]]  # of the epochs of a training
+    rates: list[float]  # of the epochs, see `learning_rates`
 
 
 class _Stitch(NamedTuple):
@@ -490,17 +502,21 @@ def _images(
     at_most = max(n_matched or MOST_MATCHED, N_IMAGES)
     # The penalty of ridge is judged on the last fifth of the images
     needs_order = any(method.name == "ridge" for method in methods)
-    train_set = _image_set(train, "train", like, at_most=at_most, in_one_order=needs_order)
+    train_set = _image_set(
+        train, "train", like, at_most=at_most, in_one_order=needs_order, most_kept=MOST_KEPT
+    )
     test_set = _image_set(test, "test", like, in_one_order=True)
     if train_set.image_shape != test_set.image_shape:
         raise UserError(
             f"train gives images of {shape_text(train_set.image_shape)}, and test of "
             f"{shape_text(test_set.image_shape)}; give images of one shape"
         )
+    if _are_the_same(train_set, test_set):
+        warn("train and test give the same images; test on others, as maps fit the images of train")
     if len(train_set) == at_most:
         _check_classes(train_set.labels, test_set.labels)
-    if n_matched is None:
-        n_matched = min(len(train_set), MOST_MATCHED)
+    if n_matched is None and isinstance(train_set, IteratedImages) and not train_set.is_kept:
+        n_matched = len(train_set)  # passes may give other images, so their number cannot grow
 
     trained = [str(method) for method in methods if method.n_epochs]
     if trained and (train_set.labels == UNLABELLED).all():
@@ -513,6 +529,16 @@ def _images(
     return _Images(train_set, epochs, test_set, n_matched)
 
 
+def _are_the_same(train: BaseImageSet, test: BaseImageSet) -> bool:
+    """Return whether two sets have equal labels and begin with equal images."""
+    if not torch.equal(train.labels.cpu(), test.labels.cpu()):
+        return False
+    first = torch.arange(min(len(train), N_COMPARED))
+    (images, _), *_ = train.batches(N_COMPARED, indices=first)
+    (images_of_test, _), *_ = test.batches(N_COMPARED, indices=first)
+    return torch.equal(images, images_of_test)
+
+
 def _image_set(
     images: Images,
     name: str,
@@ -520,12 +546,18 @@ def _image_set(
     *,
     at_most: int | None = None,
     in_one_order: bool = False,
+    most_kept: int = 0,
 ) -> BaseImageSet:
     """Return images as an image set; arguments and errors as for `IteratedImages.read`."""
     if isinstance(images, BaseImageSet):
         return CastImages(images, like)
     return IteratedImages.read(
-        images, name=name, like=like, at_most=at_most, in_one_order=in_one_order
+        images,
+        name=name,
+        like=like,
+        at_most=at_most,
+        in_one_order=in_one_order,
+        most_kept=most_kept,
     )
 
 
@@ -565,7 +597,9 @@ def _networks(
     _check_front(front_view, n_classes)
     spec = ImageSpec(n_classes, test.image_shape, test.normalisation)
     end_view.unsteadiness = unsteadiness_of(end_view, spec)
+    warn_of_probabilities(end_view, spec, title="the end network")
     if not is_one_module:
+        warn_of_probabilities(front_view, spec, title="the front network")
         front_view.unsteadiness = unsteadiness_of(front_view, spec)
     front_layers = front_view.layers(layers[0])
     end_layers = end_view.layers(layers[1], of_end=True)
@@ -677,17 +711,34 @@ def _made(
         objective = objective_of(method.name)
         grid = Grid(networks.front, networks.end, copies, objective=objective)
         losses = train_layers(grid, images.epochs, images.test, settings)
-        return _MadeStitches(list(layers), grid, {}, losses)
-    form = method.name
-    batch_size = _batch_size(images.train)
-    batches = matching_batches(
-        images.train, images.n_matched, batch_size, seed=settings.seed, form=form
-    )
-    matchings = match_layers(
-        networks.front, networks.end, copies, *batches, form=form, cutoff="exact"
-    )
+        rates = learning_rates(
+            method.n_epochs,
+            scheduler=settings.scheduler,
+            reduce_lr_epochs=settings.reduce_lr_epochs,
+        )
+        return _MadeStitches(list(layers), grid, {}, losses, rates)
+    matchings = _matched(networks, copies, images, method.name, seed=settings.seed)
     grid = Grid(networks.front, networks.end, copies)
-    return _MadeStitches(list(layers), grid, matchings, {})
+    return _MadeStitches(list(layers), grid, matchings, {}, [])
+
+
+def _matched(
+    networks: _Networks,
+    layers: dict[Pair, StitchingLayer],
+    images: _Images,
+    form: str,
+    *,
+    seed: int,
+) -> dict[Pair, Matching]:
+    """Match layers in place, on as many training images as are asked for or as each pair needs."""
+    of_networks = (networks.front, networks.end, layers)
+    batch_size = _batch_size(images.train)
+    if images.n_matched is None:
+        return match_until_settled(
+            *of_networks, images.train, batch_size, seed=seed, form=form, cutoff="exact"
+        )
+    batches = matching_batches(images.train, images.n_matched, batch_size, seed=seed, form=form)
+    return match_layers(*of_networks, *batches, form=form, cutoff="exact")
 
 
 def _measured(made: Mapping[str, _MadeStitches], reference: Reference) -> dict[str, list[_Stitch]]:
@@ -740,7 +791,7 @@ def _with_scores(
         metrics = score.pairs[pair]
         if pair in made.matchings:
             metrics = with_matching(metrics, made.matchings[pair])
-        converged = has_converged(made.losses.get(pair, []))
+        converged = has_converged(made.losses.get(pair, []), made.rates)
         stitching_type = made.grid.layers[pair].stitching_type
         measured = (metrics, Predictions(*classes), scores[pair], converged, stitching_type)
         stitches.append(_Stitch(pair, *measured))
@@ -757,7 +808,7 @@ def _judged(form: str, stitches: Sequence[_Stitch], limits: Limits) -> list[Judg
                 front_accuracy=stitch.metrics.front_accuracy,
                 end_accuracy=stitch.metrics.end_accuracy,
                 has_converged=stitch.has_converged,
-                flaw=flaw_of([stitch.metrics]),
+                flaw=flaw_of([stitch.metrics], form),
             )
         )
     verdicts = judge_stitches(to_judge, limits=limits)

@@ -6,6 +6,7 @@ This module imports neither torch nor scipy: tables are read without them.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -19,10 +20,9 @@ Rank = int | None  # None: the full rank
 BY_POSITION = ("positions", "tokens")
 NO_ALIGNMENT = "none"
 
-# Share of a loss, and of its whole fall, by which it may fall over the last fifth of the epochs
-STILL_FELL = 0.02
-NEAR_ZERO = 0.1  # of a loss that is near 0
-AT_REST = 0.005  # a smaller share is noise, as of a training that begins at its end
+# Shares of a loss, and of its whole fall, by which it may fall over the last fifth of the learning rate
+STILL_FELL = 0.1
+STILL_FELL_OF_ALL = 0.03
 
 # How a network is unsteady when it is evaluated, see `src.models.steadiness`
 RANDOM = "random"
@@ -53,30 +53,41 @@ class IntervalEstimate(NamedTuple):
         return f"{decimals(self.value)} [{decimals(self.low)}, {decimals(self.high)}]"
 
 
-def has_converged(losses: Sequence[float]) -> bool:
-    """Return whether a training loss hardly fell over the last fifth of the epochs.
+def learning_rates(
+    n_epochs: int, *, scheduler: str = "none", reduce_lr_epochs: Sequence[int] = ()
+) -> list[float]:
+    """Return the learning rate of each epoch of a training, as a share of the first one.
 
-    The fall is small beside the loss: at most 2 % of it, or at most 10 % of it and 0.5 % of the whole
-    fall since the first epoch. It is also small beside the whole fall: at most 2 % of it, or 0.5 % of
-    the loss.
+    The arguments are the options of `exec_stitch.py`.
+    """
+    epochs = range(n_epochs)
+    if scheduler == "cosine":
+        return [(1 + math.cos(math.pi * epoch / n_epochs)) / 2 for epoch in epochs]
+    return [0.1 ** sum(last <= epoch for last in reduce_lr_epochs) for epoch in epochs]
 
-    A loss that has hardly begun to fall falls by a small share of itself, and by a large share of
-    its whole fall; a loss near 0 the other way round. It is True without training, and False after a
-    single epoch.
+
+def has_converged(losses: Sequence[float], rates: Sequence[float]) -> bool:
+    """Return whether a training loss hardly fell over the last fifth of the learning rate.
+
+    These are the last epochs with a fifth of the sum of all learning rates: of a constant rate the
+    last fifth of the epochs, by `cosine` the last half. The fall is small if it is at most 10 %
+    of the loss, and at most 3 % of the whole fall since the first epoch: a loss that has hardly
+    begun to fall falls by a small share of itself, and by a large share of its whole fall.
+
+    It is True without training, and False after a single epoch.
 
     Args:
         losses: of the epochs, in their order.
+        rates: of the epochs, see `learning_rates`.
     """
     if len(losses) <= 1:
         return not losses
-    before = losses[-1 - math.ceil(len(losses) / 5)]
+    fifth = sum(rates) / 5
+    n_last = 1 + sum(total < fifth for total in accumulate(reversed(rates)))
+    before = losses[-1 - min(n_last, len(losses) - 1)]
     fall = before - losses[-1]
     whole_fall = abs(losses[0] - losses[-1])
-    loss = abs(before)
-    near_zero = min(NEAR_ZERO * loss, AT_REST * whole_fall)
-    is_small_beside_loss = fall <= max(STILL_FELL * loss, near_zero)
-    is_small_beside_whole_fall = fall <= max(STILL_FELL * whole_fall, AT_REST * loss)
-    return is_small_beside_loss and is_small_beside_whole_fall
+    return fall <= STILL_FELL * abs(before) and fall <= STILL_FELL_OF_ALL * whole_fall
 
 
 class Pair(NamedTuple):
@@ -131,6 +142,8 @@ class Metrics:
     # Its relative depth: the share of the network's blocks that a pass to it computes
     front_relative_depth: float | None = None
     end_relative_depth: float | None = None
+    # Whether all paths to the output lead through the end layer; False inside a residual block
+    end_is_cut: bool | None = None
     # `RANDOM` or `OF_BATCH` for an unsteady network
     front_unsteadiness: str | None = None
     end_unsteadiness: str | None = None
@@ -140,12 +153,21 @@ class Metrics:
         """Whether the cutoff truncated the fit."""
         return bool(self.truncated)
 
-    @property
-    def is_matched_on_few(self) -> bool:
-        """Whether too few images were matched: R² is much lower on the test images."""
+    def is_matched_on_few(self, *, keeps_variance: bool) -> bool:
+        """Return whether too few images were matched: R² is much lower on the test images.
+
+        Args:
+            keeps_variance: the map gives the variance of its target, as by `covariance`. Then R² is
+                2ρ − 1 for a correlation ρ with the target, and by least squares ρ²: ρ² is compared.
+        """
         if self.r2_matched is None:
             return False
-        return self.r2_test < self.r2_matched - 0.03 - 0.2 * abs(self.r2_matched)
+        matched = self.r2_matched
+        test = self.r2_test
+        if keeps_variance:
+            matched = (max(0, 1 + matched) / 2) ** 2
+            test = (max(0, 1 + test) / 2) ** 2
+        return test < matched - 0.03 - 0.2 * abs(matched)
 
 
 class Skill(NamedTuple):

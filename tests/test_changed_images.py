@@ -17,7 +17,7 @@ from src.runs import stitch_runs as runs
 from src.runs.checkpoints import save_state
 from src.tables.network_names import SHORT
 from tests.commands import error_line, names_in, read_csv, read_json, run, says
-from tests.tiny_datasets import random_images
+from tests.tiny_datasets import random_images, write_mnist
 
 DATA = ["-d", "dd.npz", "-gpu", -1, "-b", 64]
 SMALL = ["f.pt", "g.pt", "small_cnn", "small_cnn"]
@@ -115,9 +115,8 @@ def test_a_verdict_says_by_which_limits_and_version_and_on_which_images_it_was_g
     assert made_with["command"] in command
 
     again = Path("out/v.csv").read_bytes()
-    Path("out/v_groups.csv").write_text("of earlier runs")
     run("misc/verdict.py", "--config", "out/v.config.txt")
-    assert Path("out/v.csv").read_bytes() == again and not Path("out/v_groups.csv").exists()
+    assert Path("out/v.csv").read_bytes() == again
     forget("results/r/*/config.txt")
     run("misc/verdict.py", "results/r")
     assert read_json("verdict.config.txt")["test_images_sha256"] == {name: []}
@@ -151,7 +150,26 @@ def test_a_network_knows_its_training_images():
     assert "was trained on" not in run(*words[:-1], "s").err
     write_images(train=7)
     said = run(*words[:-1], "t").err
-    assert said.count(f"earlier {TRAINING}") == 1 and "m/model_1.pt" in said
+    assert said.count(f"other {TRAINING}") == 1 and "m/model_1.pt" in said
+
+
+def test_images_of_another_root_have_not_changed():
+    """A message names the folder of the images that the results were made with."""
+    write_mnist(Path("a"))
+    write_mnist(Path("b"), n_train=60, n_test=30)
+    here = ["-d", "mnist", "-gpu", -1, "-b", 64, "-data"]
+    run("exec_train.py", "small_cnn", *here, "a", "-e", 1, "-dir", "m")
+    networks = ["m/model_1.pt", "m/model_1.pt", "small_cnn", "small_cnn"]
+    stitch = ["exec_stitch.py", *networks, "pool4", "pool4", "rc2c_pre", *MATCH, *here]
+    run(*stitch, "a")
+    line = error_line(
+        "exec_eval_stitcher_ood.py", "results/r", *here, "b", "--detector", "mahalanobis"
+    )
+    assert says(line, "1 of 1 runs", "test images", "-data a;", "--other-data")
+    assert "since" not in line
+    assert says(error_line(*stitch, "b", "--resume"), "mnist in a")
+    said = run_anew(*stitch, "b", "-dir", "s").err
+    assert says(said, "trained on other", "mnist in a")
 
 
 def test_an_interrupted_run_of_other_images_is_refused(monkeypatch):

@@ -136,7 +136,7 @@ def test_a_data_set_of_another_name_is_warned_of(tmp_path, model, capsys):
     pixels, labels = np.zeros((10, 32, 32, 3), np.uint8), np.arange(10)
     np.savez(file, x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
     warn_of_other_data(path, file)
-    (line,) = capsys.readouterr().err.splitlines()
+    _, line = capsys.readouterr().err.splitlines()  # behind the note that it has no mean
     assert says(line, str(path), "trained on cifar10", f"-d is {file}")
 
 

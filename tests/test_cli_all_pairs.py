@@ -168,7 +168,7 @@ def test_images_pass_once_whatever_the_number_of_pairs(networks, few, monkeypatc
         folder = networks(f"of{n}", n)
         methods = ["--methods", "pinv", "covariance"]
         seen.clear()
-        run(SCRIPT, *OPTIONS, "--no-similarity", *methods, cwd=folder)
+        run(SCRIPT, *OPTIONS, "--no-similarity", *methods, "-pinv-samples", "100", cwd=folder)
         n_layers, n_test = 2, 80
         n_of_stitches = n * (n - 1) * len(methods[1:]) * n_layers**2
         n_of_floors = n * N_DRAWS * 3  # of two layers, and of twins for a wider front
@@ -350,6 +350,7 @@ LISTS = [
      "name, path, type, and optionally group, layers and depths): it lacks path"),
     ("name;path;type\na;models/a.pt;small_cnn\nb;models/b.pt;small_cnn\n", "separate columns by commas"),
     ("name,path,type\na,models/a.pt,small_cnn\na,models/b.pt,small_cnn\n", "has the name a more than once"),
+    ("name,path,type\na,models/a.pt,small_cnn\nb,./models/a.pt,small_cnn\n", "a and b are one checkpoint"),
     ("name,path,type\n" + "".join(f"{name},models/a.pt,small_cnn\n" for name in ("a-a", "a")),
      "two pairs have the name a-a-a; give names without - in them"),
     ("name,path,type\na,models/a.pt,small_cnn\nb,models/x.pt,small_cnn\n",

@@ -570,3 +570,40 @@ def test_an_end_network_without_finite_logits_is_refused(workplace, copied, netw
         )
     err = evaluate(workplace, "no_logits", "--detector", "mahalanobis", status=2).err
     assert says(err, "error: ", "logits", "end network", "not finite")
+
+
+def test_another_batch_size_is_named_where_ranks_are_cut_in_batches(networks, in_tmp_path):
+    """Eight images have few directions, of which a cut leaves more."""
+    stitch(networks, "cut", "--front-stitch-rank", "2", "-b", "120")
+    evaluate = [
+        "exec_eval_stitcher_ood.py",
+        "results/cut",
+        *ON_DIGITS,
+        "--detector",
+        "mahalanobis",
+        "-b",
+    ]
+    err = run(*evaluate, 4).err
+    assert says(err, "this stitch had an accuracy of", "batch", "give -b 120")
+    assert "user code" not in err
+    assert "this stitch had" not in run(*evaluate, 120).err
+
+
+def test_an_evaluation_that_fails_leaves_all_tables_of_the_one_before(
+    networks, in_tmp_path, monkeypatch
+):
+    stitch(networks, "dm")
+    evaluate = ["exec_eval_stitcher_ood.py", "results/dm", *ON_DIGITS, "--detector"]
+    run(*evaluate, "mahalanobis")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    names = ["ood_evaluation_mahalanobis.csv", "identification.csv", "energies_mahalanobis.npz"]
+    folder = in_tmp_path / "results/dm"
+    before = [(folder / name).read_bytes() for name in names]
+    times = [(folder / name).stat().st_mtime_ns for name in names]
+    monkeypatch.setattr("src.runs.scored_runs.save_ways", full)
+    run(*evaluate, "mahalanobis", "-b", "7", status=1)
+    assert [(folder / name).read_bytes() for name in names] == before
+    assert [(folder / name).stat().st_mtime_ns for name in names] == times

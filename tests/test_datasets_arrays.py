@@ -168,8 +168,9 @@ def test_a_file_of_a_users_own(save, tmp_path, capsys):
 def test_labels_that_no_test_image_has_are_warned_of(tmp_path, capsys):
     write_npz(tmp_path / "own.npz", y_train=np.arange(9) % 4, y_test=np.array([0, 3, 3, 0]))
     dataset_info(str(tmp_path / "own.npz"))
-    (line,) = capsys.readouterr().err.splitlines()
+    line, normalisation = capsys.readouterr().err.splitlines()
     assert says(line, "test image", "label 1;", "2 of them")
+    assert says(normalisation, "own.npz", "[0, 1]", "mean and std")
 
 
 def test_levels_of_0_and_1_are_warned_of(tmp_path, capsys):
@@ -184,7 +185,7 @@ def test_levels_of_0_and_1_are_warned_of(tmp_path, capsys):
     assert not capsys.readouterr().err
 
 
-def test_grey_unlabelled_images_and_how_to_normalise(tmp_path):
+def test_grey_unlabelled_images_and_how_to_normalise(tmp_path, capsys):
     grey = {
         "x_train": random_images(5, 8, 8),
         "x_test": random_images(3, 8, 8),
@@ -193,6 +194,7 @@ def test_grey_unlabelled_images_and_how_to_normalise(tmp_path):
     }
     write_npz(tmp_path / "own.npz", **grey, mean=np.array(0.5), std=np.array([0.25], np.float32))
     dataset = load_dataset(str(tmp_path / "own.npz"), "", train=True)
+    assert not capsys.readouterr().err
     assert (dataset.n_classes, dataset.image_shape) == (0, (1, 8, 8))
     assert dataset.normalisation == Normalisation((0.5,), (0.25,))
     images, labels = collect(dataset.batches(3))

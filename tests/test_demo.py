@@ -18,6 +18,7 @@ from src.verdict import ACCURATE_ONLY, NOT_MATCHED, SIMILAR, UNDECIDED
 from tests.commands import (
     PNG,
     ROOT,
+    error_line,
     names_in,
     parser_of,
     read_csv,
@@ -106,6 +107,7 @@ def test_steps_write_the_same_one_after_another_and_side_by_side(n_cores, in_tmp
 
 def test_it_goes_on_where_a_step_failed(n_cores, in_tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(demo, "steps", lambda: PLANTED)
+    Path("steps.txt").touch()  # it was begun before
     Path("fail").touch()
     with pytest.raises(SystemExit) as stop:
         demo.main(["."])
@@ -162,6 +164,12 @@ def test_its_end_is_the_end_of_all_steps(signum, status, ending, in_tmp_path):
     process.communicate(timeout=60)  # waits until all processes that have its pipes are gone
     assert process.returncode == status
     assert names_in(in_tmp_path) == {f"{path}{ending}" for path in hanging}
+
+
+def test_it_writes_to_no_folder_with_other_files(tmp_path):
+    (tmp_path / "report.md").write_text("mine")
+    assert str(tmp_path) in error_line("misc/demo.py", tmp_path)
+    assert names_in(tmp_path) == {"report.md"}
 
 
 def test_a_step_is_its_command(in_tmp_path, capsys):

@@ -158,9 +158,9 @@ def test_twelve_panels_stand_on_a_page(folder, drawn_figures, laid_out):
     assert titles == [[f"q{i}" for i in range(13) if i != 2], ["q13", "q14"]]
     assert says(caption_of(pages[1]), "(a) q13; (b) q14.")
     for ending in ("png", "pdf", "txt"):
-        (folder / f"many_3.{ending}").touch()
-    write_depth(folder / "many.csv", rows[:1])  # one page
-    assert {path.name for path in folder.glob("many*.txt")} <= {"many.txt"}
+        (folder / f"all/curves_2.{ending}").touch()
+    run(SCRIPT, "all", "--curves", cwd=folder)  # one page
+    assert not list(folder.glob("all/curves_2.*"))
     run(SCRIPT, "all", "--curves", "--quantities", "accuracy", "cka", "-o", "q.csv", cwd=folder)
     labels = [axes.get_ylabel() for axes in drawn_figures["q.png"].axes]
     assert labels == ["accuracy", "similarity"]

@@ -147,6 +147,10 @@ def test_every_script_takes_an_encoder(in_tmp_path):
         "linear_probe.bias",
     }
     assert read_json("h/model_1.config.txt")["model_path"] == "e.pt"  # of fresh weights, -
+    content = Path("c/model_0.pt").read_bytes()  # of a training, in whose folder a head is written
+    onto = ["e.pt", "nets.py:maps", *ON_DIGITS, "-l", "output", "-e", 0, "--with-head", "c"]
+    assert "c/model_0.pt" in error_line("exec_probe.py", *onto)
+    assert Path("c/model_0.pt").read_bytes() == content
     back[1] = "h/model_1.pt"
     run("exec_stitch.py", *back, *dm, "-dir", "to_encoder")
     (metrics,) = map(read_metrics, Path("results/to_encoder").glob("2*"))

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -53,7 +54,7 @@ def test_it_equals_the_scripts(networks, judged, in_tmp_path):
     for form in judged.forms:
         run(
             *("exec_stitch.py", *checkpoints, "small_cnn", "small_cnn", LAYERS, LAYERS, "auto"),
-            *(*ON_DIGITS, "-e", "0", "-i", form, "--pinv-cutoff", "exact", "-pinv-samples", "1437"),
+            *(*ON_DIGITS, "-e", "0", "-i", form, "--pinv-cutoff", "exact", "-pinv-samples", "auto"),
             *("--mod-only-stitch", "-dir", form),
         )
         run(
@@ -81,6 +82,38 @@ def test_it_equals_the_scripts(networks, judged, in_tmp_path):
         ]
         for name in ("r2_matched", "r2_test", "front_accuracy", "end_accuracy"):
             assert getattr(row, name) == pytest.approx(float(stitched[name]), abs=1e-5), name
+
+
+@pytest.mark.parametrize(("samples", "n_matched"), [("300", 300), ("auto", None)])
+def test_it_matches_on_the_images_of_the_scripts(networks, in_tmp_path, samples, n_matched):
+    """Of an image set, as `misc/all_pairs.py` does by default: the same maps."""
+    checkpoints, modules = networks
+    lines = [f"{name},{path},small_cnn" for name, path in zip("ab", checkpoints, strict=True)]
+    (in_tmp_path / "list.csv").write_text("\n".join(["name,path,type", *lines]) + "\n")
+    given = [] if samples == "auto" else ["-pinv-samples", samples]
+    run(
+        *(
+            "misc/all_pairs.py",
+            "list.csv",
+            LAYERS,
+            "rc2c_pre",
+            *ON_DIGITS,
+            *given,
+            "--no-similarity",
+        ),
+        *("--no-figures", "--methods", "pinv", "covariance", "task:1", "-dir", "all"),
+    )
+    images = [load_dataset("digits", "", train=is_train) for is_train in (True, False)]
+    rows = judge(*modules, *images, layers=LAYERS, form=["pinv", "covariance"], n_matched=n_matched)
+    sizes = set()
+    for row in rows:
+        lines = read_csv(f"results/all/{row.form}/a-b/grid.csv")
+        (line,) = [line for line in lines if (line["front_layer"], line["end_layer"]) == row.pair]
+        sizes.add(line["n_matched"])
+        assert row.accuracy == pytest.approx(float(line["accuracy"]), abs=1.5 / 360)
+        for name in ("r2_matched", "r2_test"):
+            assert getattr(row, name) == pytest.approx(float(line[name]), abs=1e-5)
+    assert sizes == {samples} or len(sizes) > 1
 
 
 def test_training_equals_the_scripts(networks, in_tmp_path):
@@ -140,8 +173,8 @@ def arrays_of(batches):
     return [(images.numpy(), labels.numpy()) for images, labels in batches]
 
 
-def test_a_loader_arrays_and_an_image_set_are_the_same_images(networks, digits, judged):
-    """In batches of any size; the training images in any order, and without labels."""
+def test_a_loader_arrays_and_an_image_set_are_the_same_images(networks, digits):
+    """In batches of any size; the training images, if all are matched, in any order and without labels."""
     train, test = [
         TensorDataset(*(torch.cat(part) for part in zip(*batches, strict=True)))
         for batches in digits
@@ -152,13 +185,26 @@ def test_a_loader_arrays_and_an_image_set_are_the_same_images(networks, digits, 
         ([(images, None) for images, _ in digits[0]], digits[1]),
         [load_dataset("digits", "", train=is_train) for is_train in (True, False)],
     ]
-    expected = judged[:4]
+    expected = judge(*networks[1], *digits, layers=LAYERS, n_matched=1437)
     for images in sources:
-        rows = judge(*networks[1], *images, layers=LAYERS)
+        rows = judge(*networks[1], *images, layers=LAYERS, n_matched=1437)
         for row, as_list in zip(rows, expected, strict=True):
             assert row.accuracy == pytest.approx(as_list.accuracy, abs=1.5 / 360)
             assert row.correlation == pytest.approx(as_list.correlation, abs=1e-3)
             assert row.floor == pytest.approx(as_list.floor, abs=0.02)
+
+
+def test_probabilities_and_images_that_are_given_twice_are_warned_of(networks, digits, capsys):
+    front, end = networks[1]
+    few = [batches[:1] for batches in digits]
+    judge(front, end, *few, layers="pool3")
+    said = capsys.readouterr().err
+    assert "sum to 1" not in said and "same images" not in said
+    soft = nn.Sequential(OrderedDict(net=end, softmax=nn.Softmax(1))).eval()
+    judge(front, soft, few[1], few[1], layers=("pool3", "net.pool3"))
+    said = capsys.readouterr().err
+    assert says(said, "the end network", "sum to 1") and not says(said, "the front network")
+    assert says(said, "train and test give the same images")
 
 
 def test_layers_by_pattern_pair_and_default(networks, digits):
@@ -383,6 +429,13 @@ def test_test_images_that_change_their_order_are_refused(networks, digits):
     shuffled = DataLoader(images, batch_size=90, shuffle=True)
     said = message_of(*networks[1], digits[0], shuffled, layers="pool3")
     assert "another order" in said and "shuffling" in said
+
+
+def test_a_pixel_that_is_not_finite_is_named(networks, digits):
+    images = [(pixels.clone(), labels) for pixels, labels in digits[1]]
+    images[0][0][3, 0, 0, 0] = torch.nan
+    said = message_of(*networks[1], digits[0], images, layers="pool3")
+    assert "image 3 " in said and "finite" in said and "order" not in said
 
 
 def test_an_iterable_gives_any_images_in_any_order():

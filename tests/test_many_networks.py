@@ -235,36 +235,50 @@ def test_a_list_must_be_readable_and_unlisted_networks_are_named_by_path(folder,
     assert not (folder / "w_group_tests.csv").exists()
 
 
-def test_groups_of_unlike_networks_are_compared_at_the_depths_that_all_have():
-    """Deep networks have layers at quarters, shallow ones at halves: a mean takes the halves."""
+def test_groups_of_unlike_networks_are_compared_at_all_layers_that_correspond(tmp_path):
+    """Deep networks have layers at quarters, flat ones at thirds: the last layers alone have one depth."""
     layers = {
-        "deep": {"a": 0.25, "b": 0.5, "c": 0.75, "d": 1.0},
-        "flat": {"x": 0.5, "y": 1.0},
+        "resnet18": {"a": 0.25, "b": 0.5, "c": 0.75, "d": 1.0},
+        "small_cnn": {"x": 1 / 3, "y": 2 / 3, "z": 1.0},
     }
-    networks = [
-        NamedNetwork(f"{kind}{number}", kind, training=f"{kind}{number}", type=kind)
-        for kind in layers
-        for number in range(2)
-    ]
-    values = []
-    for front, end in itertools.permutations(networks, 2):
-        for front_layer, depth in layers[front.group].items():
-            for end_layer, end_depth in layers[end.group].items():
-                measured = [
-                    MeasuredLayer(front, front_layer, relative_depth=depth),
-                    MeasuredLayer(end, end_layer, relative_depth=end_depth),
-                ]
-                values.append(MeasuredValue("dm", "penalty", *measured, (depth + end_depth) / 2))
-    groups, *_ = compare_groups(values)
-    assert len(groups) == 4 and {row.n_layers for row in groups} == {2}
-    assert [row.values["penalty"] for row in groups] == pytest.approx([0.75] * 4)
-    assert "depths that all" in groups[0].layers
+    types = {"a0": "resnet18", "a1": "resnet18", "b0": "small_cnn", "b1": "small_cnn"}
+    depths = {
+        kind: '"' + ", ".join(f"{layer}={depth}" for layer, depth in of_kind.items()) + '"'
+        for kind, of_kind in layers.items()
+    }
+    lines = ["name,path,type,group,depths"]
+    for name, kind in types.items():
+        (tmp_path / f"{name}.pt").write_text(name)
+        lines.append(f"{name},{name}.pt,{kind},{name[0]},{depths[kind]}")
+    (tmp_path / "list.csv").write_text("\n".join(lines))
+    for front, end in itertools.permutations(types, 2):
+        options = {"front_model_path": f"{front}.pt", "end_model_path": f"{end}.pt"}
+        options |= {"front_model_type": types[front], "end_model_type": types[end]}
+        pairs = itertools.product(layers[types[front]], layers[types[end]])
+        for number, (layer, end_layer) in enumerate(pairs):
+            at = {"front_layer": layer, "end_layer": end_layer}
+            write_run(tmp_path / f"{front}-{end}", f"{number}", n_right=900, **at, **options)
+    folders = [f"{front}-{end}" for front, end in itertools.permutations(types, 2)]
+    out, err = run(SCRIPT, *folders, "--networks", "list.csv", "-o", "v.csv", cwd=tmp_path)
+    rows = read_csv(tmp_path / "v_groups.csv")
+    found = {(row["front_group"], row["end_group"]): row for row in rows}
+    numbers = {groups: int(row["n_layers"]) for groups, row in found.items()}
+    assert numbers == {("a", "a"): 4, ("a", "b"): 3, ("b", "a"): 3, ("b", "b"): 3}
+    across = "a (0.25) → x (0.33); c (0.75) → y (0.67); d (1.00) → z (1.00)"
+    assert found["a", "b"]["pairs_of_layers"] == across
+    assert says(out, "b → b", "x (0.33) → x (0.33), y (0.67) → y (0.67), z (1.00) → z (1.00)")
+    assert says(err, "come from the layers")
+    tests = read_csv(tmp_path / "v_group_tests.csv")
+    assert {row["types"] for row in tests} == {"a: resnet18, b: small_cnn"}
+    assert says((tmp_path / "v.md").read_text(), "a: resnet18, b: small_cnn", "architecture")
+    run(SCRIPT, *folders, "-o", "w.csv", cwd=tmp_path)  # the groups are the types
+    assert {row["types"] for row in read_csv(tmp_path / "w_group_tests.csv")} == {""}
 
 
 def test_captions_of_groups_have_the_tests_that_reach_the_level(tmp_path, drawn_figures):
     """At most six, with the names of the methods if there are several."""
     groups = [
-        GroupRow("dm", front, end, "2 pairs of layers", 6, 2, dict.fromkeys(VERDICTS, 0.25))
+        GroupRow("dm", front, end, "2 pairs of layers", 6, 2, "", dict.fromkeys(VERDICTS, 0.25))
         for front, end in itertools.product("ab", repeat=2)
     ]
     answer = GroupTestRow(
@@ -282,6 +296,7 @@ def test_captions_of_groups_have_the_tests_that_reach_the_level(tmp_path, drawn_
         n_networks=6,
         n_second=6,
         layers="2 pairs of layers",
+        types="",
     )
     tests = [answer, answer._replace(quantity="skill", p_value=0.2)]
     tests.append(answer._replace(quantity="skill_at_end"))  # which the figure does not show
@@ -385,8 +400,30 @@ def test_the_training_of_a_network_is_that_of_its_config(tmp_path):
         "a/model_2.pt", "vit"
     )  # config of another type
     assert training("-", seed=0) != training("-", seed=1)
+    for name in "ab":  # what a user may write beside any network
+        (tmp_path / name / "config.txt").write_text('{"model_type": "resnet18"}')
+    assert training("a/model_1.pt") != training("b/model_1.pt")
     (tmp_path / "a" / "config.txt").unlink()
     assert training("a/model_1.pt") != training("a/model_2.pt")
+
+
+def test_networks_beside_equal_files_of_the_user_are_a_pair(tmp_path):
+    for name in ("a", "b"):
+        trained(tmp_path, name)
+        (tmp_path / name / "config.txt").write_text('{"model_type": "resnet18"}')
+    paths = [str(tmp_path / name / "model_1.pt") for name in "ab"]
+    write_run(
+        tmp_path / "runs",
+        "1",
+        n_right=945,
+        front_model_path=paths[0],
+        end_model_path=paths[1],
+        front_model_type="resnet18",
+        end_model_type="resnet18",
+    )
+    run(SCRIPT, "runs", "-o", "v.csv", cwd=tmp_path)
+    (row,) = read_csv(tmp_path / "v.csv")
+    assert row["same_run"] == "False"
 
 
 def test_one_line_of_a_list_stands_for_fresh_weights_of_every_seed():
@@ -493,7 +530,8 @@ def test_groups_of_other_architectures_are_compared_at_corresponding_layers():
             )
     rows, *_ = compare_groups(values)
     (layers,) = {row.layers for row in rows}
-    assert says(layers, "corresponding layers", "depths that all")
+    assert says(layers, "corresponding layers")
+    assert [row.n_layers for row in rows] == [2, 2, 2, 4]  # p → p, p → q, q → p, q → q
     assert [row.values["accuracy"] for row in rows] == [1, 1, 1, 1]
 
 

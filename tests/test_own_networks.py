@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+from src.collected.truth_tables import read_tables
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.ground.user_code import source_of
 from src.models import Network, build_model
 from src.runs.checkpoints import load_model
+from src.tables.network_list import read_networks
 from src.tables.network_names import NetworkName
 from tests import commands
 from tests.commands import ON_DIGITS, Output, read_csv, read_json, read_metrics, says
@@ -87,7 +89,7 @@ def test_the_commands_of_the_guide(tmp_path):
     assert len(given) == 6
     for command in given:
         commands.run(*shlex.split(command)[1:], cwd=tmp_path)
-    assert len(read_csv(tmp_path / "results/own/grid.csv")) == 2 * 4
+    assert len(read_csv(tmp_path / "results/cnn_to_small/grid.csv")) == 2 * 4
     rows = read_csv(tmp_path / "results/rows_to_cnn/grid.csv")
     assert [row["stitching_type"] for row in rows] == ["s2c", "s2c"]
 
@@ -173,6 +175,7 @@ def test_fresh_weights_have_seeds_of_their_own(folder, in_tmp_path):
             r"nets.py:five gives 5 for an image, not the logits of 10 classes; let it take n_classes",
         ),
         ("nets.py:text", "returns a str; let it return an nn.Module"),
+        ("nets.py:double", "parameters of torch.float64, and images are float32"),
         ("nets.py:big", "cannot take images of 1×8×8"),
         (
             "nets.py:classes",
@@ -189,7 +192,8 @@ def test_fresh_weights_have_seeds_of_their_own(folder, in_tmp_path):
 def test_what_a_file_must_give(name, line, tmp_path):
     (tmp_path / "nets.py").write_text(
         FILE
-        + "five = lambda: cnn(5, 1)\ntext = lambda: 'x'\nbig = lambda: nn.Sequential(nn.Conv2d(1, 1, 9))\n"
+        + "five = lambda: cnn(5, 1)\ntext = lambda: 'x'\ndouble = lambda: nn.Linear(1, 1).double()\n"
+        "big = lambda: nn.Sequential(nn.Conv2d(1, 1, 9))\n"
         "classes = lambda num_classes: cnn(num_classes, 1)\nfails = lambda: {}['key']\n"
     )
     (tmp_path / "broken.py").write_text("import nothing_like_it\n")
@@ -325,3 +329,77 @@ def test_layers_with_volumes_let_the_others_be_used(in_tmp_path):
     ):
         err = run(*arguments, status=2).err
         assert says(err, "shape 4×8×8×8", "choose a layer")
+
+
+@pytest.fixture
+def changed_code(in_tmp_path):
+    """A network in nets.py and its checkpoint; call it to change the file."""
+    text = (
+        "from torch import nn\n\n\ndef net():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), "
+        "nn.ReLU(), nn.Linear(16, 10))\n"
+    )
+    Path("nets.py").write_text(text)
+    run("exec_train.py", "nets.py:net", "-e", 1, "-dir", "m")
+    return lambda: Path("nets.py").write_text(text.replace("ReLU", "Tanh"))
+
+
+PAIR_OF_NETS = ["m/model_1.pt", "m/model_1.pt", "nets.py:net", "nets.py:net"]
+
+
+def test_stitches_of_networks_with_changed_code_are_not_resumed(changed_code):
+    given = [
+        "exec_stitch.py",
+        *PAIR_OF_NETS,
+        "1,2",
+        "2",
+        "auto",
+        "-e",
+        0,
+        "-i",
+        "pinv",
+        "-dir",
+        "s",
+    ]
+    run(*given)
+    assert "2 of 2" in run(*given, "--resume").err
+    changed_code()
+    line = commands.error_line(*given, *ON_DIGITS, "--resume")
+    assert says(line, "2 runs", "earlier code of", "nets.py")
+    err = commands.run("misc/verdict.py", "results/s").err
+    assert says(err, "2 runs", "earlier code of", "nets.py")
+
+
+def test_a_table_of_a_network_with_changed_code_is_named(changed_code):
+    compare = ["exec_compute_low_rank_sim_metrics.py", *PAIR_OF_NETS, "1,2", "2", "-n", 40]
+    run(*compare, "--metrics", "cka", "-o", "all/similarity/a-b.csv")
+    collect = ["misc/collect_results.py", "all", "-r", "-o", "g.csv"]
+    assert "earlier code" not in commands.run(*collect).err
+    changed_code()
+    assert says(commands.run(*collect).err, "1 table is", "earlier code of", "nets.py")
+
+
+def test_all_pairs_makes_pairs_of_changed_code_again(changed_code, capsys):
+    lines = ["name,path,type", *(f"{name},m/model_1.pt,nets.py:net" for name in "ab")]
+    Path("networks.csv").write_text("\n".join(lines) + "\n")
+    given = [
+        "misc/all_pairs.py",
+        "networks.csv",
+        "2",
+        "auto",
+        "-dir",
+        "all",
+        "--metrics",
+        "cka",
+        "-n",
+        40,
+    ]
+    given += ["--own-types", "nets.py:net", "--no-figures", "--methods", "pinv"]
+    run(*given)
+    assert "0 of 3" in run(*given).err
+    changed_code()
+    line = commands.error_line(*given, *ON_DIGITS)
+    assert says(line, "3 of 3", "earlier code of", "nets.py", "--redo-changed")
+    read_tables(Path("results/all"), read_networks("networks.csv"))
+    assert says(capsys.readouterr().err, "3 units are", "earlier code of", "nets.py")
+    run(*given, "--redo-changed")
+    assert "0 of 3" in run(*given).err

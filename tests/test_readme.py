@@ -92,6 +92,25 @@ def test_links_lead_to_files_and_to_headings(page):
             assert anchor in anchors, link
 
 
+def test_recipes_write_to_places_of_their_own():
+    """A user gives them in one folder, in any order."""
+    lines_of: dict[str, dict[str, set[str]]] = {}
+    for page in PAGES:
+        for section in (ROOT / page).read_text().split("\n## "):
+            title = section.splitlines()[0]
+            code = [code for language, code in BLOCK.findall(section) if language == "bash"]
+            for line in "".join(code).replace("\\\n", "").splitlines():
+                for place in re.findall(r"(?:-dir|-o|[^>-]>) ([\w$/.{}]+)", line):
+                    places = lines_of.setdefault(place, {})
+                    places.setdefault(f"{page}: {title}", set()).add(line)
+    collisions = {
+        place: [*sections]
+        for place, sections in lines_of.items()
+        if len(sections) > 1 and len(set.union(*sections.values())) > 1
+    }
+    assert len(lines_of) > 30 and not collisions
+
+
 def section_of(page: str, title: str) -> str:
     """The text of a section of a page."""
     return (ROOT / page).read_text().split(f"\n## {title}\n")[1].split("\n## ")[0]

@@ -98,6 +98,7 @@ REFUSALS = [
     ),
     # Detectors, their evaluation, and probes
     (f"{DETECTOR} -b 1", ("-b 1", "at least 2")),
+    (f"{DETECTOR} -m-in -7 -m-out -25", ("-m-in -7", "-m-out -25")),
     (
         f"{DETECTOR} -ftoodd digits",
         ("-ftidd and -ftoodd", "both digits"),
@@ -129,6 +130,14 @@ REFUSALS = [
     (
         f"misc/all_pairs.py list.csv layer2.0 {ON} -dir all --ends a c d",
         ("--ends: list.csv has no c, d;", "a, b"),
+    ),
+    (
+        f"misc/all_pairs.py surplus.csv layer2.0 {ON} -dir all",
+        ("surplus.csv, line 3", "layer3.1", "quotes"),
+    ),
+    (
+        "misc/verdict.py results/dm --networks surplus.csv",
+        ("surplus.csv, line 3", "layer3.1", "quotes"),
     ),
     (
         f"{COLLECT} results/dm results/other",
@@ -165,6 +174,8 @@ def place(folder) -> None:
     (folder / "file").touch()
     (folder / "lr.yaml").write_text("learning_rate: 0")
     (folder / "list.csv").write_text(f"name,path,type\na,f.pt,{MODEL}\nb,own/f.pt,{MODEL}\n")
+    lines = ("name,path,type,layers", f"a,f.pt,{MODEL},,,", f"b,own/f.pt,{MODEL},layer3.0,layer3.1")
+    (folder / "surplus.csv").write_text("\n".join(lines))
     (folder / "latin.csv").write_text("name,path,type\ngrün,f.pt,resnet18\n", encoding="latin-1")
     for name in ("broken", "empty", "own"):
         (folder / name).mkdir()

@@ -170,7 +170,8 @@ def test_the_page_needs_nothing_else(tmp_path, rendered):
         assert 3 < float(inches) < 7.5
     assert "://" not in (tmp_path / "page.html").read_text()
     assert page.text.count("Two networks") == 3  # in the head, above the page, in the command
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", "results"]
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["page.html", "page.html.run.json", "results"]
 
 
 def test_names_are_texts(tmp_path):

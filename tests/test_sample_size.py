@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from src.choices.stitching import FORMS
+from src.judge import judge
 from src.models import Network
 from src.stitching import Pair, build_layers, match_until_settled
 from src.stitching.matching import (
@@ -138,3 +139,40 @@ def test_says_when_the_images_are_used_up(networks, capsys):
     assert "all" not in capsys.readouterr().err and FIRST * 2 <= min(
         found.n_samples for found in matched.values()
     )
+
+
+class OnSome(torch.nn.Module):
+    """A network that sees some of its inputs only."""
+
+    def __init__(self, inputs: slice):
+        super().__init__()
+        self.inputs = inputs
+        self.hidden = torch.nn.Linear(30, 40)
+        self.logits = torch.nn.Linear(40, 5)
+
+    def forward(self, x):
+        return self.logits(self.hidden(x.flatten(1)[:, self.inputs]).relu())
+
+
+@pytest.mark.parametrize(("n_matched", "is_few"), [(60, True), (2500, False)])
+def test_layers_that_share_nothing_are_not_matched_by_any_form(n_matched, is_few):
+    """However many images there are, R² of a map that keeps the variance falls from the matched
+    images to the test images: it is 2ρ − 1 for a chance correlation ρ, and not ρ²."""
+    torch.manual_seed(0)
+    front, end = (OnSome(inputs).eval() for inputs in (slice(30), slice(30, 60)))
+    images = torch.randn(3100, 1, 6, 10)
+    labels = end(images).argmax(1)
+    train, test = ([(images[part], labels[part])] for part in (slice(2500), slice(2500, None)))
+    rows = judge(
+        front,
+        end,
+        train,
+        test,
+        layers="hidden",
+        form=["pinv", "repair", "covariance"],
+        n_matched=n_matched,
+    )
+    for row in rows:
+        assert row.r2_test < row.r2_matched
+        assert ("few images" in row.reason) == is_few
+        assert row.verdict == ("undecided" if is_few else "not matched")

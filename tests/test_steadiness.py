@@ -206,3 +206,30 @@ def test_scripts_warn_where_a_network_is_loaded_and_runs_record_it(in_tmp_path):
     folder = in_tmp_path / "results" / "grid" / rows[1]["folder"]
     metrics = read_metrics(folder)
     assert (metrics["front_unsteadiness"], metrics["end_unsteadiness"]) == ("batch", None)
+
+
+# ---- Probabilities in the place of logits
+
+SOFT = """import torch
+
+from src.models import build_model
+
+
+def plain(n_classes, n_channels):
+    return build_model("small_cnn", n_classes=n_classes, n_channels=n_channels).module
+
+
+def soft(n_classes, n_channels):
+    return torch.nn.Sequential(plain(n_classes, n_channels), torch.nn.Softmax(1))
+"""
+
+
+@pytest.mark.parametrize(("name", "is_soft"), [("plain", False), ("soft", True)])
+def test_probabilities_are_warned_of_in_training_and_where_networks_are_loaded(
+    name, is_soft, in_tmp_path
+):
+    (in_tmp_path / "nets.py").write_text(SOFT)
+    trained = run("exec_train.py", f"nets.py:{name}", *ON_DIGITS, "-e", "0", "-dir", "m")
+    loaded = run("exec_eval.py", "m/model_0.pt", f"nets.py:{name}", *ON_DIGITS)
+    for printed in (trained, loaded):
+        assert printed.err.count("sum to 1") == is_soft

@@ -27,7 +27,7 @@ from src.tables.tables import read_table
 from src.tables.training_rows import EpochRow
 from src.training import EpochLog, HeadResult
 from src.values import Metrics, Predictions
-from tests.commands import says
+from tests.commands import ON_DIGITS, run, says
 from tests.goldens import DATA
 from tests.written_runs import OPTIONS, write_run
 
@@ -154,6 +154,33 @@ def test_runs_of_a_folder_that_are_another_method_are_noted(tmp_path, capsys):
     printed = capsys.readouterr().err
     options = "-pinv-samples auto, --pinv-cutoff paper"
     assert says(printed, f"{folder}: 2 runs are with {options}", "-dir")
+
+
+def test_an_interrupted_run_that_is_another_method_is_noted(tmp_path, capsys):
+    """The training goes on with the samples that it began with only."""
+    options = ["-e", 1, "-i", "pinv", "-dir", "s", "--mod-only-stitch", "--resume", *ON_DIGITS]
+    given = [
+        "exec_stitch.py",
+        "-",
+        "-",
+        "small_cnn",
+        "small_cnn",
+        "pool4",
+        "pool4",
+        "auto",
+        *options,
+    ]
+
+    def interrupted(self, history, state):
+        log(self, history, state)
+        raise KeyboardInterrupt
+
+    log = GridRuns.log
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GridRuns, "log", interrupted)
+        run(*given, cwd=tmp_path, status=130)
+    err = run(*given, "-pinv-samples", 50, cwd=tmp_path).err
+    assert says(err, "1 run is with -pinv-samples 100")
 
 
 def test_pairs_that_were_begun_together_go_on_together(layer, tmp_path, capsys):

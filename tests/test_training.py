@@ -20,6 +20,7 @@ from src.training import (
     predicted_classes,
     train,
 )
+from src.values import learning_rates
 from tests.commands import says
 from tests.tiny_datasets import few_grey_images
 
@@ -70,6 +71,13 @@ def test_learning_rates_of_all_updates(settings, expected, images, optimizers):
         train(Classification(make_network()), images, images, settings._replace(learning_rate=1.0))
     )
     assert optimizers[0].rates == pytest.approx(expected)
+    if settings.reduce_lr_unit == "epochs":
+        rates = learning_rates(
+            settings.n_epochs,
+            scheduler=settings.scheduler,
+            reduce_lr_epochs=settings.reduce_lr_epochs,
+        )
+        assert rates == pytest.approx(expected[::2])
 
 
 @pytest.mark.parametrize(

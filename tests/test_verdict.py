@@ -23,7 +23,7 @@ from src.tables.training_rows import EpochRow
 from src.tables.verdict_rows import VerdictRow
 from src.values import Null
 from src.verdict import NOT_MATCHED, SIMILAR, UNDECIDED, Limits
-from tests.commands import caption_of, error_line, parse_matrix, read_csv, run, says
+from tests.commands import caption_of, error_line, names_in, parse_matrix, read_csv, run, says
 from tests.goldens import DATA
 from tests.result_rows import similarity_row
 from tests.written_runs import (
@@ -161,11 +161,46 @@ def test_a_truncated_fit_is_undecided(tmp_path, truncated, n_epochs, is_flaw):
                             ([50, 5, 1, 0.6, 0.4], False),  # near 0 beside the first loss only
                             # It was at its end from the start, or rose
                             ([0.5] * 10, True), ([0.5, 0.6, 0.7, 0.7, 0.7, 0.7], True),
-                            ([0.5, 0.499, 0.4985, 0.498, 0.4972], True),
-                            ([3, 2, 1, 0.99, 0.98, 0.97, 0.96, 0.95, 0.94, 0.90], False)],
+                            ([0.5, 0.499, 0.4985, 0.498, 0.4972], False),
+                            ([3, 2, 1, 0.99, 0.98, 0.97, 0.96, 0.95, 0.94, 0.70], False)],
 )  # fmt: skip
 def test_training_that_had_not_converged(tmp_path, losses, is_done):
-    folder = write_run(tmp_path, "1", n_right=700, init="rand", n_epochs=len(losses))
+    assert_converged(tmp_path, losses, is_done)
+
+
+# Losses of stitches between two networks of the demo: the schedule, whether they had converged, and
+# by how much the accuracy was higher after four times as many epochs at 0.01 by cosine
+REAL_LOSSES = {
+    "constant 1e-6": ({}, False, [2.421, 2.42, 2.42, 2.419, 2.418, 2.418, 2.417, 2.417, 2.416, 2.416, 2.415, 2.414,
+                                  2.414, 2.413, 2.413, 2.412, 2.412, 2.411, 2.41, 2.41]),  # 0.54
+    "constant 1e-4": ({}, False, [10.01, 6.907, 4.869, 3.405, 2.372, 1.741, 1.362, 1.092, 0.8883, 0.7614, 0.6859,
+                                  0.6287, 0.5811, 0.5373, 0.4946, 0.4514, 0.4081, 0.3698, 0.3368, 0.3107]),  # 0.04
+    "constant 0.01": ({}, True, [1.853, 0.8178, 0.5861, 0.514, 0.4681, 0.4445, 0.4262, 0.4197, 0.409, 0.3847, 0.38,
+                                 0.3701, 0.3715, 0.3622, 0.3508, 0.3631, 0.3549, 0.3565, 0.3453, 0.3505]),  # 0.01
+    "cosine 1e-4": ({"scheduler": "cosine"}, False,
+                    [3.264, 2.707, 2.313, 1.998, 1.743, 1.533, 1.358, 1.219, 1.11, 1.027, 0.9625, 0.9135, 0.877,
+                     0.8494, 0.8294, 0.8151, 0.8056, 0.7997, 0.7965, 0.7953]),  # 0.16
+    "cosine 0.01": ({"scheduler": "cosine"}, False,
+                    [2.237, 1.868, 1.658, 1.487, 1.353, 1.255, 1.175, 1.122, 1.076, 1.033, 0.9973, 0.9764, 0.9536,
+                     0.9373, 0.9258, 0.9181, 0.9117, 0.9079, 0.9055, 0.9046]),  # 0.10
+    "cosine 0.01, the first and each fourth of 80 epochs": ({"scheduler": "cosine"}, True,
+                    [1.853, 0.4201, 0.3699, 0.3636, 0.3477, 0.3296, 0.3213, 0.311, 0.3055, 0.3019, 0.3057, 0.2933,
+                     0.293, 0.2897, 0.2869, 0.2874, 0.2842, 0.2831, 0.2826, 0.2824]),
+    "steps": ({"reduce_lr_epochs": [10, 15]}, False,
+              [2.237, 1.868, 1.655, 1.479, 1.339, 1.233, 1.145, 1.085, 1.027, 0.9781, 0.934, 0.9282, 0.9233, 0.9195,
+               0.9149, 0.912, 0.9114, 0.9109, 0.9104, 0.91]),  # 0.10
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("schedule", "is_done", "losses"), REAL_LOSSES.values(), ids=REAL_LOSSES)
+def test_a_decaying_learning_rate_flattens_every_loss(tmp_path, schedule, is_done, losses):
+    assert_converged(tmp_path, losses, is_done, **schedule)
+
+
+def assert_converged(tmp_path, losses, is_done, **schedule):
+    """By the verdict on an inaccurate stitch."""
+    options = {"init": "rand", "n_epochs": len(losses), **schedule}
+    folder = write_run(tmp_path, "1", n_right=700, **options)
     write_table(
         folder / "training_logs.csv", EpochRow, [EpochRow(None, loss, 0.5, 1.0) for loss in losses]
     )
@@ -423,6 +458,14 @@ def test_every_run_counts(tmp_path):
     assert verdict.verdict == UNDECIDED
 
 
+def test_a_seed_that_was_not_evaluated_is_named_as_such(tmp_path):
+    for seed in range(2):
+        write_run(tmp_path / "runs", str(seed), n_right=945, seed=seed)
+    write_evaluation(tmp_path / "runs", {"0": 0.5})
+    err = run(SCRIPT, "runs", "-o", "v.csv", cwd=tmp_path).err
+    assert says(err, "1 of its 2 runs", "not evaluated") and "different layers" not in err
+
+
 def test_a_copy_of_a_checkpoint_is_the_same_network(tmp_path, monkeypatch):
     """Of runs and of similarities; another checkpoint is another network, and so are fresh weights
     of other seeds."""
@@ -570,18 +613,17 @@ def test_script_writes_table_sentences_and_maps(two_methods, drawn_figures, laid
     assert says(error_line(SCRIPT, "empty", cwd=two_methods), "empty: no finished", "run")
 
 
-def test_a_verdict_replaces_the_figures_of_the_verdict_before(tmp_path):
-    """All pages of them; a second verdict beside it keeps its own."""
-    write_run(tmp_path / "runs", "1", n_right=945)
-    figure = ("", "_numbers", "_groups")
-    pages = [f"v{name}{page}" for name in figure for page in ("", "_2")]
-    stale = [f"{page}{ending}" for page in pages for ending in (".png", ".pdf", ".txt")]
-    for name in [*stale, "v_3.csv", "v_3.txt"]:
-        (tmp_path / name).touch()
+def test_a_verdict_replaces_the_figures_of_the_verdict_before(two_methods):
+    """All of them, and no file of the user's, which may have the name of a page."""
+    users = ["v_2.png", "v_2.pdf", "v_2.txt", "v_3.csv", "v_groups.csv"]
+    for name in users:
+        (two_methods / name).write_text("mine")
+    run(SCRIPT, "dm", "tlm", "-o", "v.csv", cwd=two_methods)
+    assert {"v.png", "v.pdf", "v.txt"} < names_in(two_methods)
     with figures.left_out():
-        run(SCRIPT, "runs", "-o", "v.csv", cwd=tmp_path)
-    assert not any((tmp_path / name).exists() for name in stale)
-    assert (tmp_path / "v_3.txt").exists()
+        run(SCRIPT, "dm", "-o", "v.csv", cwd=two_methods)
+    assert not {"v.png", "v.pdf", "v.txt"} & names_in(two_methods)
+    assert {(two_methods / name).read_text() for name in users} == {"mine"}
 
 
 def test_a_single_verdict_has_no_map(tmp_path, drawn_figures):

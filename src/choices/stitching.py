@@ -28,6 +28,7 @@ class Form(NamedTuple):
     target_scatter: bool = False  # it needs the covariance of the target, not only the variances
     held_out: bool = False  # it needs moments of further rows, to choose a penalty
     cuts_off: bool = False  # it has a cutoff of small singular values
+    keeps_variance: bool = False  # its output has the variance of the target
 
 
 class Objective(NamedTuple):
@@ -55,14 +56,17 @@ FORMS = {
     "repair": Form(
         "least squares, then each channel is rescaled to the standard deviation of the target",
         cuts_off=True,
+        keeps_variance=True,
     ),
     "covariance": Form(
         "the map of least error among those whose output has the covariance of the target",
         target_scatter=True,
+        keeps_variance=True,
     ),
     "ortho": Form("the best orthogonal map", along_axes=True),
     "ridge": Form("least squares with a ridge penalty", held_out=True),
 }
+KEEP_VARIANCE = [name for name, form in FORMS.items() if form.keeps_variance]
 INITS = {**STARTS, **{name: form.description for name, form in FORMS.items()}}
 
 IN_PAPER = {"pinv": "direct", "task": "task loss"}  # the names of the paper's methods

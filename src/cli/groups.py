@@ -26,7 +26,14 @@ from src.cli.types import (
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.ground.user_code import CODE
-from src.tables.image_records import RECORDS, SPLITS, TEST, TRAIN, changed_images
+from src.tables.image_records import (
+    RECORDS,
+    SPLITS,
+    TEST,
+    TRAIN,
+    changed_images,
+    title_of_data,
+)
 from src.tables.network_names import NetworkName, networks_named_by
 
 if TYPE_CHECKING:
@@ -201,11 +208,24 @@ def load_split(
     setattr(args, RECORDS[split], images.fingerprint)
     if train:
         _note_training_on_others(args)
+    _warn_of_equal_splits(args)
     return images
 
 
+def _warn_of_equal_splits(args: Namespace) -> None:
+    """Warn if the training and the test images of `-d` are the same."""
+    from src.ground.console import warn_once
+
+    train, test = (getattr(args, RECORDS[split], None) for split in (TRAIN, TEST))
+    if train and train == test:
+        warn_once(
+            f"{args.dataset}: training and test images are the same, and accuracies are those of training; "
+            "give other test images"
+        )
+
+
 def _note_training_on_others(args: Namespace) -> None:
-    """Note which networks of `args` were trained before the training images changed."""
+    """Note which networks of `args` were trained on other training images of the same name."""
     from src.ground.console import note_once
     from src.runs.trained_with import options_beside
 
@@ -214,7 +234,8 @@ def _note_training_on_others(args: Namespace) -> None:
     for name in networks_named_by(options).values():
         trained_with = options_beside(name.path)
         if trained_with and training_images in changed_images(trained_with, options):
-            note_once(f"{name.title} was trained on earlier {training_images} of {args.dataset}")
+            data = title_of_data(trained_with, options)
+            note_once(f"{name.title} was trained on other {training_images} of {data}")
 
 
 def n_cores() -> int:
@@ -305,22 +326,22 @@ def _add_schedule(parser: Parser) -> None:
     )
 
 
-def add_matching(parser: Parser) -> None:
-    """Add the options of direct matching: `-pinv-samples` and `--pinv-cutoff`."""
+def add_matching(parser: Parser, *, n_samples: int | str, default_cutoff: str) -> None:
+    """Add the options of direct matching with their defaults: `-pinv-samples` and `--pinv-cutoff`."""
     add = parser.add_argument
     add(
         "-pinv-samples",
         "--pinv-init-samples",
         dest="n_pinv_init_samples",
         type=number_of_samples,
-        default=100,
+        default=n_samples,
         help="number of training images for direct matching; auto: for each pair of layers, start "
         "with 100 and double the number until the fit is as good on other images",
     )
     add(
         "--pinv-cutoff",
         type=cutoff,
-        default="paper",
+        default=default_cutoff,
         help="ignore singular values below this share of the largest one in least squares. "
         "paper: max(rows, columns)·eps(float32), so that more images drop more directions; "
         "exact: columns·eps(float32) of columns of norm 1, whatever the number of images and the "

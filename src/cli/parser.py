@@ -254,6 +254,7 @@ def _how_to_go_on(args: argparse.Namespace) -> str:
     """Return the end of the message about an interrupted experiment."""
     if "shard" in args:
         return "; to go on, give the same command again"
-    if "resume" in args:
+    keeps_state = vars(args).get("output", "") is not None  # a table's lies beside it
+    if "resume" in args and keeps_state:
         return "; to go on, give the same command with --resume"
     return ""

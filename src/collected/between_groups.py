@@ -2,19 +2,19 @@
 
 The values of a pair of networks are averaged over pairs of layers first. Of networks of one
 architecture, pairs of layers with equal names are taken if every pair of networks has them. Of
-others, pairs of corresponding layers are taken if every pair of networks has such, at the relative
-depths that all of them have. If there are none, all pairs of layers are taken that every pair of
-networks has. If there are none either, all pairs of layers are taken.
+others, all pairs of corresponding layers are taken if every pair of networks has such. If there are
+none, all pairs of layers are taken that every pair of networks has. If there are none either, all
+pairs of layers are taken.
 """
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from typing import NamedTuple
 
 import numpy as np
 
-from src.collected.corresponding import Correspondence, mean_depth, relative_depths
+from src.collected.corresponding import Correspondence, Depths, relative_depths
 from src.collected.measured import MeasuredLayer, MeasuredValue, NetworkPair
 from src.collected.named_networks import UNLISTED, NamedNetwork
 from src.ground.console import listed, note
@@ -28,8 +28,7 @@ from src.tables.verdict_rows import GroupRow, GroupTestRow, VerdictRow
 from src.verdict import SIMILAR, VERDICTS
 
 SHARE = SIMILAR  # the quantity of many pairs of networks: the share of similar pairs
-CORRESPONDING = "corresponding layers"
-DIGITS = 6  # of relative depths that are compared
+CORRESPONDING = "all corresponding layers of each pair of networks"
 ALL_LAYERS = "all pairs of layers"  # which differ between pairs of networks
 
 
@@ -115,16 +114,23 @@ def compare_groups(values: Iterable[MeasuredValue]) -> GroupComparison:
         if UNLISTED not in (network.group for network in value.networks):
             listed_values.append(value)
     for method, values_of_method in grouped(listed_values, lambda value: value.method).items():
-        compared, layers = compared_layers(values_of_method)
+        all_layers = itertools.chain.from_iterable(
+            (value.front, value.end) for value in values_of_method
+        )
+        correspondence = Correspondence(relative_depths(all_layers))
+        compared, layers = compared_layers(values_of_method, correspondence)
         by_quantity = grouped(compared, lambda value: value.quantity)
         means = {name: means_of_networks(of_name) for name, of_name in by_quantity.items()}
-        layers_of = grouped(compared, lambda value: value.networks)
-        n_layers = {pair: len({value.pair for value in of}) for pair, of in layers_of.items()}
-        comparison.groups.extend(_group_rows(method, layers, n_layers, means))
+        comparison.groups.extend(
+            _group_rows(method, layers, _titles_of_layers(compared, correspondence.depths), means)
+        )
 
         networks = itertools.chain.from_iterable(value.networks for value in compared)
-        groups = dict.fromkeys(network.group for network in networks)
-        for question in questions(groups):
+        types_of = {
+            group: {network.type for network in of_group}
+            for group, of_group in grouped(networks, lambda network: network.group).items()
+        }
+        for question in questions(types_of):
             untested: dict[str, list[str]] = {}  # quantities by the reason
             for quantity, means_of_quantity in means.items():
                 try:
@@ -132,7 +138,10 @@ def compare_groups(values: Iterable[MeasuredValue]) -> GroupComparison:
                 except Untestable as error:
                     untested.setdefault(str(error), []).append(quantity)
                     continue
-                comparison.tests.append(_test_row(method, quantity, question, answer, layers))
+                types = _unlike_types(question, types_of)
+                comparison.tests.append(
+                    _test_row(method, quantity, question, answer, layers, types)
+                )
             for reason, quantities in untested.items():
                 text = f"{question}, {method}: {reason}"
                 if len(quantities) < len(means):
@@ -143,15 +152,40 @@ def compare_groups(values: Iterable[MeasuredValue]) -> GroupComparison:
 
 def note_on_layers(groups: Iterable[GroupRow]) -> None:
     """Print a note if the means of groups are over different pairs of layers."""
-    methods = dict.fromkeys(row.method for row in groups if row.layers == ALL_LAYERS)
-    if methods:
-        note(
-            f"{listed(methods)}: the means of groups are over all pairs of layers, which differ between "
-            "pairs of networks; so a difference between groups may come from the layers"
-        )
+    layers_of_methods = {row.method: row.layers for row in groups}
+    for layers, methods in grouped(layers_of_methods, layers_of_methods.__getitem__).items():
+        if layers in (CORRESPONDING, ALL_LAYERS):
+            note(
+                f"{listed(methods)}: the means of groups are over {layers}, and these differ between pairs of "
+                "networks; so a difference between groups may come from the layers"
+            )
 
 
-def compared_layers(values: Sequence[MeasuredValue]) -> tuple[list[MeasuredValue], str]:
+def _titles_of_layers(
+    values: Iterable[MeasuredValue], depths: Depths
+) -> dict[NetworkPair, list[str]]:
+    """Return the pairs of layers of each pair of networks, with relative depths, by depth."""
+    titles: dict[NetworkPair, dict[str, tuple[float, float]]] = {}
+    for value in values:
+        front_depth = depths[value.front.network][value.front.layer]
+        end_depth = depths[value.end.network][value.end.layer]
+        title = f"{value.front.layer} ({front_depth:.2f}) → {value.end.layer} ({end_depth:.2f})"
+        titles.setdefault(value.networks, {})[title] = (front_depth, end_depth)
+    return {pair: sorted(of_pair, key=of_pair.__getitem__) for pair, of_pair in titles.items()}
+
+
+def _unlike_types(question: Question, types_of: Mapping[str, Set[str]]) -> str:
+    """Return the types of both groups as a text; "" if they are equal, or are the groups' names."""
+    groups = sorted((question.group, question.second))
+    first, second = (types_of[group] for group in groups)
+    if first == second or all(types_of[group] == {group} for group in groups):
+        return ""
+    return ", ".join(f"{group}: {' and '.join(sorted(types_of[group]))}" for group in groups)
+
+
+def compared_layers(
+    values: Sequence[MeasuredValue], correspondence: Correspondence
+) -> tuple[list[MeasuredValue], str]:
     """Choose the pairs of layers to compare groups by; return their values, and a text.
 
     The text says which pairs were chosen, for tables.
@@ -159,18 +193,10 @@ def compared_layers(values: Sequence[MeasuredValue]) -> tuple[list[MeasuredValue
     Args:
         values: of one method; not empty.
     """
-    layers = itertools.chain.from_iterable((value.front, value.end) for value in values)
-    correspondence = Correspondence(relative_depths(layers))
     if not correspondence.is_by_name:
         kept = [value for value in values if correspondence.holds(value.pair, value.networks)]
         if {value.networks for value in kept} == {value.networks for value in values}:
-            at_common_depths = _at_common_depths(kept, correspondence)
-            if at_common_depths:
-                return (
-                    at_common_depths,
-                    f"{CORRESPONDING}, at the depths that all pairs of networks have",
-                )
-            return kept, f"{CORRESPONDING}, at different depths"
+            return kept, CORRESPONDING
     layers_of_networks = [
         {value.pair for value in of_networks}
         for of_networks in grouped(values, lambda value: value.networks).values()
@@ -187,19 +213,6 @@ def compared_layers(values: Sequence[MeasuredValue]) -> tuple[list[MeasuredValue
     if corresponding:
         text += " of the same name"
     return kept, text
-
-
-def _at_common_depths(
-    values: Sequence[MeasuredValue], correspondence: Correspondence
-) -> list[MeasuredValue]:
-    """Return the values of corresponding layers at the depths that all pairs of networks have."""
-
-    def depth_of(value: MeasuredValue) -> float:
-        return round(mean_depth(value, correspondence.depths), DIGITS)
-
-    of_networks = grouped(values, lambda value: value.networks).values()
-    common = set.intersection(*({depth_of(value) for value in of_pair} for of_pair in of_networks))
-    return [value for value in values if depth_of(value) in common]
 
 
 def means_of_networks(values: Iterable[MeasuredValue]) -> dict[NetworkPair, float]:
@@ -225,13 +238,13 @@ def questions(groups: Iterable[str]) -> Iterator[Question]:
 def _group_rows(
     method: str,
     layers: str,
-    n_layers: Mapping[NetworkPair, int],
+    titles_of_layers: Mapping[NetworkPair, Sequence[str]],
     means: Mapping[str, Mapping[NetworkPair, float]],
 ) -> Iterator[GroupRow]:
     """Yield a row for each pair of groups, with the means over its pairs of networks.
 
     Args:
-        n_layers: the pairs of layers of each pair of networks.
+        titles_of_layers: the pairs of layers of each pair of networks.
         means: by quantity, and by pair of networks.
     """
     pairs = dict.fromkeys(itertools.chain.from_iterable(means.values()))
@@ -244,8 +257,17 @@ def _group_rows(
             ]
             if defined:
                 values[quantity] = math.fsum(defined) / len(defined)
-        most = max(n_layers[pair] for pair in pairs_of_groups)
-        yield GroupRow(method, front_group, end_group, layers, len(pairs_of_groups), most, values)
+        titles = [titles_of_layers[pair] for pair in pairs_of_groups]
+        yield GroupRow(
+            method,
+            front_group,
+            end_group,
+            layers,
+            len(pairs_of_groups),
+            max(map(len, titles)),
+            "; ".join(dict.fromkeys(itertools.chain.from_iterable(titles))),
+            values,
+        )
 
 
 class Untestable(ValueError):
@@ -293,9 +315,13 @@ def answer_to(question: Question, means: Mapping[NetworkPair, float]) -> Answer:
 
 
 def _test_row(
-    method: str, quantity: str, question: Question, answer: Answer, layers: str
+    method: str, quantity: str, question: Question, answer: Answer, layers: str, types: str
 ) -> GroupTestRow:
-    """Return the row of the answer to a question."""
+    """Return the row of the answer to a question.
+
+    Args:
+        types: of both groups, if they differ.
+    """
     test = answer.test
     return GroupTestRow(
         method=method,
@@ -312,6 +338,7 @@ def _test_row(
         n_networks=answer.n_networks,
         n_second=answer.n_second,
         layers=layers,
+        types=types,
     )
 
 

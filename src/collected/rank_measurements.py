@@ -19,7 +19,7 @@ from src.collected.measured import (
 )
 from src.collected.named_networks import named_by_list
 from src.ground.grouping import grouped
-from src.runs.weights import warn_of_earlier
+from src.runs.weights import options_beside_tables, warn_of_earlier, warn_of_earlier_code
 from src.tables.experiments import NETWORKS, RANKS, method_names, newest, typed
 from src.tables.image_records import told_apart, warn_of_several
 from src.tables.network_names import NetworkName, short
@@ -76,6 +76,7 @@ def read_measurements(paths: Sequence[str | Path]) -> Measurements:
     stitches = [row for row in rows if isinstance(row, StitchRow)]
     stitches.sort(key=lambda row: row.folder)
     warn_of_earlier((row.networks for row in rows), kind="row")
+    warn_of_earlier_code(options_beside_tables(tables), kind="table")
 
     # Values
     networks = list(dict.fromkeys(name for row in rows for name in row.networks))

@@ -29,7 +29,12 @@ from src.ground.errors import UserError
 from src.ground_truth.outputs import baselines
 from src.runs.evaluations import with_evaluations
 from src.runs.folders import StitchingRun
-from src.runs.weights import counted, warn_of_newer
+from src.runs.weights import (
+    counted,
+    readable_records,
+    warn_of_earlier_code,
+    warn_of_newer,
+)
 from src.tables.image_records import refuse_several
 from src.tables.matrices import by_depth, depths_of
 from src.tables.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, pair_name
@@ -141,6 +146,7 @@ def read_tables(
     undirected = frozenset(values)
     stitches = _read_stitches(folder, networks, values, current)
     current.warn()
+    warn_of_earlier_code(readable_records(folder.glob("*/*.config.txt")), kind="unit")
     if not values:
         raise UserError(
             f"{folder} has no pair of the networks of this list; give the list that "

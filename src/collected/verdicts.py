@@ -10,6 +10,7 @@ from typing import NamedTuple
 from src.choices.similarity import ACTIVATIONS, measure_of
 from src.collected.groups import FRESH_END, Group, Names, families_of
 from src.collected.named_networks import named_networks
+from src.ground.console import warn_once
 from src.runs.folders import StitchingRun
 from src.tables.image_records import are_same
 from src.tables.similarity_rows import SimilarityRow, columns_of, described
@@ -87,7 +88,7 @@ def stitches_of(group: Group) -> Stitches:
         end_accuracy=_average([row.end_accuracy for row in rows]),
         is_end_trained=group.control != FRESH_END,
         has_converged=all(run.has_converged for run in group.runs if run.row.n_epochs),
-        flaw=flaw_of(rows),
+        flaw=flaw_of(rows, rows[0].init),
     )
 
 
@@ -105,14 +106,17 @@ def _predictions(group: Group) -> list[list[Predictions]]:
 
 def _skills(group: Group) -> list[list[StitchSkill]]:
     """Return the skill of the runs on each pair of networks; [] if it was not measured of a run."""
-    skills: list[list[StitchSkill]] = []
-    for runs in group.by_networks:
-        skills.append([])
-        for run in runs:
-            if run.skill is None:
-                return []
-            skills[-1].append(run.skill.value)
-    return skills
+    n_unmeasured = sum(run.skill is None for run in group.runs)
+    if n_unmeasured:
+        if n_unmeasured < len(group.runs):
+            warn_once(
+                f"{group.method}, {group.pair}: {n_unmeasured} of its {len(group.runs)} runs were not evaluated, so "
+                "skill does not count; evaluate all"
+            )
+        return []
+    return [
+        [run.skill.value for run in runs if run.skill is not None] for runs in group.by_networks
+    ]
 
 
 def _row(

@@ -10,7 +10,7 @@ from src.choices.datasets import DATASETS, DatasetInfo
 from src.datasets.base import Device, ImageSet, Loading, split_of
 from src.datasets.mapped import MappedImages, map_file, map_member
 from src.datasets.small_sets import load_torchvision
-from src.ground.console import warn_once
+from src.ground.console import note_once, warn_once
 from src.ground.errors import UserError
 from src.ground.files import readable
 from src.ground.images import Normalisation, make_normalisation
@@ -95,6 +95,11 @@ def describe(path: Path) -> DatasetInfo:
         _warn_of_missing_labels(path, test_labels, n_classes, kind="test")
     shape = _image_shape(path, train_images, test_images)
     normalisation = _read_normalisation(path, n_channels=shape[0])
+    if n_classes and normalisation is None:
+        note_once(
+            f"{path} has no mean and std: images are values in [0, 1], not normalised; for networks that were "
+            "trained on normalised images save mean and std, a number a channel"
+        )
     return DatasetInfo("file", str(path), n_classes, shape, normalisation=normalisation)
 
 

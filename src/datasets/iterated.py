@@ -1,7 +1,7 @@
 """Images of an iterable of batches that can be passed over again, such as a `DataLoader`.
 
-Only labels are kept, so that there may be any number of images. Each pass goes over the iterable
-anew, and ends at the last image that it needs.
+Labels are kept, and the images as well if they are few, see `IteratedImages.read`. Otherwise each
+pass goes over the iterable anew, and ends at the last image that it needs.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +22,9 @@ class IteratedImages(BaseImageSet):
     Its batches have as many images as the first batch of the iterable. Images that are asked for
     out of their order are collected in memory first.
 
+    Attributes:
+        is_kept: the images are in memory, so that all passes give the same ones.
+
     Args:
         batches: pairs of images (B, C, H, W) and labels (B,).
         labels: of all images, (N,); -1: unlabelled.
@@ -33,6 +36,7 @@ class IteratedImages(BaseImageSet):
     """
 
     is_read_in_order = True
+    is_kept = False
 
     def __init__(
         self,
@@ -62,6 +66,7 @@ class IteratedImages(BaseImageSet):
         like: Tensor,
         at_most: int | None = None,
         in_one_order: bool = False,
+        most_kept: int = 0,
     ) -> "IteratedImages":
         """Pass over an iterable once, and return its images as a set.
 
@@ -70,9 +75,10 @@ class IteratedImages(BaseImageSet):
                 None: unlabelled.
             at_most: take the first images only; None: take all.
             in_one_order: later passes have to give the images in the order of the first.
+            most_kept: bytes; the images are kept in memory if they take no more.
         Raises:
-            UserError: the iterable can be passed over only once, is empty, or gives no such
-                batches.
+            UserError: the iterable can be passed over only once, is empty, gives no such batches,
+                or pixels that are not finite.
         """
         if iter(batches) is batches:
             raise UserError(f"{name} can be passed over only once; give {EXPECTED}")
@@ -80,13 +86,19 @@ class IteratedImages(BaseImageSet):
         prints: list[Tensor] = []
         sizes: list[int] = []
         shapes: list[tuple[int, int, int]] = []
+        kept: list[tuple[Tensor, Tensor]] = []
+        n_bytes = 0
         for images, labels_of_batch in _batches(batches, name):
+            _check_finite(images, name, first=sum(sizes))
             labels.append(labels_of_batch)
             if in_one_order:
                 prints.append(_prints(images))
             sizes.append(len(images))
             _, channels, height, width = images.shape
             shapes.append((channels, height, width))
+            n_bytes += images.nbytes
+            if n_bytes <= most_kept:
+                kept.append((images, labels_of_batch))
             if at_most is not None and sum(sizes) >= at_most:
                 break
         if not sizes:
@@ -96,8 +108,9 @@ class IteratedImages(BaseImageSet):
         prints_in_order = None
         if in_one_order:
             prints_in_order = torch.cat(prints)[:at_most]
-        return cls(
-            batches,
+        is_kept = len(kept) == len(sizes)
+        image_set = cls(
+            kept if is_kept else batches,
             torch.cat(labels)[:at_most],
             prints_in_order,
             name=name,
@@ -105,6 +118,8 @@ class IteratedImages(BaseImageSet):
             image_shape=shapes[0],
             like=like,
         )
+        image_set.is_kept = is_kept
+        return image_set
 
     def _make(self, plan: Pass) -> Iterator[Tensor]:
         if (plan.indices.diff() > 0).all():
@@ -190,6 +205,20 @@ def _batches(batches: Iterable, name: str) -> Iterator[tuple[Tensor, Tensor]]:
                 "(B, C, H, W) of floating-point numbers, as the networks take them"
             )
         yield images, _labels(batch[1], len(images), name)
+
+
+def _check_finite(images: Tensor, name: str, *, first: int) -> None:
+    """Raise a UserError if pixels of images (B, C, H, W) are not finite.
+
+    Args:
+        first: the place of the first of these images.
+    """
+    is_finite = images.flatten(1).isfinite().all(1)
+    if not is_finite.all():
+        place = first + int(is_finite.long().argmin())
+        raise UserError(
+            f"{name}: image {place} (from 0 on) has pixels that are not finite; leave it out, or mend it"
+        )
 
 
 def _labels(labels: object, n_images: int, name: str) -> Tensor:

@@ -136,13 +136,16 @@ def write_json(path: Path, content: object) -> None:
     write_text(path, json.dumps(content, indent=4))
 
 
-def write_arrays(path: Path, arrays: "Mapping[str, np.ndarray]") -> None:
-    """Write arrays as a compressed `.npz` file."""
+def write_arrays(
+    path: Path, arrays: "Mapping[str, np.ndarray]", *, is_compressed: bool = True
+) -> None:
+    """Write arrays as an `.npz` file atomically."""
     import numpy as np
 
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **dict(arrays))  # type: ignore[arg-type]  # numpy's stubs know no names
-    write_bytes(path, buffer.getvalue())
+    save = np.savez_compressed if is_compressed else np.savez
+    save(buffer, **dict(arrays))  # type: ignore[arg-type]  # numpy's stubs know no names
+    write_blocks(path, [buffer.getbuffer()])
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:

@@ -2,9 +2,11 @@
 
 import inspect
 
+import torch
 from torch import nn
 
 from src.choices.models import MODEL_NAMES, MODELS
+from src.ground.console import listed
 from src.ground.errors import Misfit, UserError, unknown_name
 from src.ground.images import shape_text
 from src.ground.user_code import CODE, failing_as_user_error, is_user_code, load
@@ -120,7 +122,7 @@ def _user_network(name: str, **options: object) -> nn.Module:
     """Call a user's function with the options that it takes by name; return its module.
 
     Raises:
-        UserError: there is no such function, its code fails, or it returns no `nn.Module`.
+        UserError: there is no such function, its code fails, or it returns no `nn.Module` of float32.
     """
     remedy = (
         f"mend it, or give the right {CODE} (of n_classes, n_channels and image_shape it "
@@ -134,4 +136,10 @@ def _user_network(name: str, **options: object) -> nn.Module:
         module = module.module
     if not isinstance(module, nn.Module):
         raise UserError(f"{name} returns a {type(module).__name__}; let it return an nn.Module")
+    dtypes = {parameter.dtype for parameter in module.parameters()} - {torch.float32}
+    if any(dtype.is_floating_point for dtype in dtypes):
+        raise UserError(
+            f"{name} has parameters of {listed(dtypes)}, and images are float32; let it return module.float(), "
+            "and give --amp bf16 where it is to compute in bfloat16"
+        )
     return module

@@ -1,4 +1,5 @@
-"""Detects unsteady networks: outputs for an image depend on chance, or on the batch.
+"""Detects unsteady networks: outputs for an image depend on chance, or on the batch. Also detects
+outputs that are no logits.
 
 A network is *unsteady* if it is random in evaluation mode, as with dropout that does not look at
 `training`, or if the logits of an image depend on the batch that the image is in, as with BatchNorm
@@ -17,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from src.ground.console import warn_once
 from src.ground.images import ImageSpec
 from src.ground.runtime import full_precision, generator
 from src.models.network import Network
@@ -27,6 +29,7 @@ from src.values import OF_BATCH, RANDOM
 # natural images vary about four times as much: 0.05 changes fewer than one prediction in a hundred.
 LEAST_DIFFERENCE = 0.05
 ROUNDING = 1e-4  # relative to the size of the logits: constant logits do not vary
+SUM_IN_BF16 = 0.02  # how far probabilities may sum to another number than 1
 N_KEPT = 2  # images that are in both batches, behind a companion
 
 
@@ -56,6 +59,23 @@ def unsteadiness_of(network: Network, images: ImageSpec) -> str:
     if _differ(first, with_bright) or _differ(first, torch.cat([first[:1], alone])):
         return OF_BATCH
     return ""
+
+
+@torch.no_grad()
+def warn_of_probabilities(network: Network, images: ImageSpec, *, title: str) -> None:
+    """Warn of a network whose outputs are probabilities, where logits are needed.
+
+    Args:
+        images: that the network takes.
+        title: of the network, for the message.
+    """
+    (outputs,) = _logits(network, [_some_images(images)], seeds=[0])
+    sums = outputs.sum(1)
+    if (outputs >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=SUM_IN_BF16):
+        warn_once(
+            f"{title} gives probabilities, which sum to 1: losses and measurements at the output are of "
+            "logits; leave the softmax out"
+        )
 
 
 def _some_images(images: ImageSpec) -> Tensor:

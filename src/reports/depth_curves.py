@@ -20,7 +20,7 @@ from src.ground.curves import (
     lines_of,
     points_of,
 )
-from src.ground.figure_files import page_of, remove_figure
+from src.ground.figure_files import page_of
 from src.ground.figures import capitalised
 from src.reports.captions import describe_stitches, on_convergence
 from src.runs.folders import StitchingRun
@@ -89,7 +89,6 @@ def write_depth(
     in_order = sorted(rows, key=lambda row: row.relative_depth)
     layers = list(filter(None, dict.fromkeys(row.layer for row in in_order)))
     pages = [shown[start : start + MAX_PANELS] for start in range(0, len(shown), MAX_PANELS)]
-    remove_figure(path, start=len(pages) + 1)
     on_stitches = ""
     if runs:
         on_stitches = describe_stitches(

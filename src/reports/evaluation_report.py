@@ -85,12 +85,13 @@ def report(
         content = _content(rows, checks)
         write_table(path, EvaluationRow, rows)
         write_json(path.with_suffix(".json"), content)
+        remove_figure(path, start=2)  # pages of an earlier evaluation of more stitches
         if len(rows) > 1:
             caption_of_figure = describe(rows, n_images=len(reference.options.test))
             labels = labels_of(by_experiment)
             draw(path, _panels(matrices), labels=labels, title=title, caption=caption_of_figure)
         else:
-            remove_figure(path)  # of an earlier evaluation of more stitches
+            remove_figure(path)
             note(f"wrote {path}")
     if evaluations:
         note_once(EXPLANATION)

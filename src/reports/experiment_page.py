@@ -18,7 +18,7 @@ from src.ground.html_page import Cell, Section
 from src.ground.user_code import titles_in
 from src.reports import similarity_report
 from src.reports.captions import describe_stitches
-from src.reports.group_maps import SHARE_TITLE, title_of
+from src.reports.group_maps import SHARE_TITLE, lines_on_layers, on_types, title_of
 from src.reports.match_report import MAX_TABLES
 from src.reports.methods_text import by_method, description, how, on_versions
 from src.reports.verdict_maps import shares_of
@@ -146,8 +146,11 @@ def groups(folder: Path, rows: Sequence[GroupRow], tests: Sequence[GroupTestRow]
             lines.append([row.front_group, row.end_group, row.n_networks, *values])
         title = f"{method}: means over {of_method[0].layers}"
         tables.append(html.table(title, header, lines))
+        tables += map(html.paragraph, lines_on_layers(of_method))
     for method, answers in grouped(tests, lambda test: test.method).items():
         tables.append(_table_of_tests(method, answers))
+    if on_types(tests):
+        tables.append(html.paragraph(on_types(tests)))
     return Section("Groups of networks", tables)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from src.collected.groups import Names
 from src.ground.console import listed, note, table, warn
 from src.ground.errors import UserError
+from src.ground.figure_files import remove_figure
 from src.ground.figures import joined
 from src.ground.files import locked
 from src.reports.captions import common, describe_stitches
@@ -52,6 +53,7 @@ def update_grid(directory: Path, *, create: bool, title: str = "") -> None:
     if create or path.exists() or lock.exists():
         with locked(lock):
             runs, _ = read_runs(directory)
+            remove_figure(path, start=2)  # pages of an earlier call
             write_grid(path, [run.row for run in runs], title=title)
 
 

@@ -51,7 +51,7 @@ def draw_groups(
     for layers_of_methods, methods in grouped(layers, layers.__getitem__).items():
         of_methods = f" of {listed(methods)}" if len(methods) < len(layers) else ""
         caption = joined(caption, f"Means{of_methods} over {layers_of_methods}.")
-    caption = joined(caption, _on_pairs(rows), _on_tests(tests))
+    caption = joined(caption, _on_pairs(rows), _on_tests(tests), on_types(tests))
     labels = Labels("front group", "end group", "not stitched or not measured")
     maps(path, panels, labels=labels, title=title, caption=caption)
 
@@ -87,6 +87,29 @@ def _on_pairs(rows: Sequence[GroupRow]) -> str:
         for counted, by in methods.items()
     ]
     return f"Pairs of networks × pairs of layers: {'; '.join(parts)}."
+
+
+def lines_on_layers(rows: Sequence[GroupRow]) -> list[str]:
+    """Return a line for each set of pairs of layers that means of a method are over.
+
+    Groups with the same layers share a line.
+    """
+    lines = []
+    for layers, of_layers in grouped(rows, lambda row: row.pairs_of_layers).items():
+        pairs = ", ".join(map(_pair, of_layers))
+        lines.append(f"layers (relative depths) of {pairs}: {listed(layers.split('; '))}")
+    return lines
+
+
+def on_types(tests: Sequence[GroupTestRow]) -> str:
+    """Return the sentence on groups that differ in type as well as in name; "" if none do."""
+    types = dict.fromkeys(user_code.titles_in(test.types) for test in tests if test.types)
+    if not types:
+        return ""
+    return (
+        f"Groups have networks of different types ({'; '.join(types)}): no p-value tells whether their difference "
+        "comes from the architecture."
+    )
 
 
 def _pair(row: GroupRow) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 import numpy as np
 
 from src.ground.console import listed
-from src.ground.figure_files import page_of, remove_figure
+from src.ground.figure_files import page_of
 from src.ground.figures import (
     CHARACTER,
     add_legend,
@@ -289,7 +289,6 @@ def maps(
     with styled():
         layout = layout_of(experiments)
         pages = pages_of(experiments, layout)
-    remove_figure(path, start=len(pages) + 1)
     for number, page in enumerate(pages, start=1):
         experiments_of_page = dict.fromkeys(place.experiment for place in page.values())
         text = caption(experiments_of_page) if callable(caption) else caption

@@ -8,7 +8,6 @@ from pathlib import Path
 from src.choices.similarity import ACTIVATIONS, MEASURES, SAMPLES, Measure, measure_of
 from src.ground.console import decimals, result, table
 from src.ground.curves import CurvePanel, curves
-from src.ground.figure_files import remove_figure
 from src.ground.figures import joined
 from src.reports.captions import common, headline
 from src.reports.heat_maps import Labels, maps
@@ -128,13 +127,12 @@ def _against_nulls(similarity: Similarity) -> str:
 def write_files(path: Path, rows: Sequence[SimilarityRow], *, title: str = "") -> None:
     """Write the CSV, one row for each pair of layers and ranks, and the figure of several rows.
 
-    A full rank is empty, and an undefined value is `nan`. The figure of an earlier table goes.
+    A full rank is empty, and an undefined value is `nan`.
 
     Args:
         title: of the figure.
     """
     write_table(path, SimilarityRow, rows)
-    remove_figure(path)
     if len(rows) > 1:
         draw(path.with_suffix(".png"), rows, title=title)
 

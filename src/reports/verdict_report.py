@@ -23,7 +23,14 @@ from src.ground.user_code import title_of as title_of_code
 from src.ground.user_code import titles_in
 from src.reports.captions import common, describe_stitches, on_convergence
 from src.reports.grid_figures import labels_of
-from src.reports.group_maps import IN_FIGURE, SHARE_TITLE, draw_groups, title_of
+from src.reports.group_maps import (
+    IN_FIGURE,
+    SHARE_TITLE,
+    draw_groups,
+    lines_on_layers,
+    on_types,
+    title_of,
+)
 from src.reports.heat_maps import maps
 from src.reports.map_panels import HeatMap, Panel
 from src.reports.verdict_maps import (
@@ -108,7 +115,7 @@ def print_matrices(parts: Iterable[Section]) -> None:
 
 
 def print_groups(rows: Sequence[GroupRow]) -> None:
-    """Print a table for each method: a line a pair of groups, a column a quantity."""
+    """Print a table for each method: a line a pair of groups, a column a quantity; and its layers."""
     columns = (SHARE, *IN_SUMMARY)
     titles = [SHARE, *(QUANTITIES[name].title for name in IN_SUMMARY)]
     for method, rows_of_method in grouped(rows, lambda row: row.method).items():
@@ -119,6 +126,7 @@ def print_groups(rows: Sequence[GroupRow]) -> None:
         values = [[row.values.get(name, np.nan) for name in columns] for row in rows_of_method]
         title = f"groups (and pairs of networks), {method}, means over {rows_of_method[0].layers}"
         table(title, lines, titles, values)
+        result("\n".join(lines_on_layers(rows_of_method)))
         result()
 
 
@@ -475,3 +483,4 @@ def _on_groups(tests: Sequence[GroupTestRow]) -> Iterator[str]:
         f"{n_labelings} ways to give the labels of the groups to the networks, so that no p-value can be below "
         f"{lowest:.2g}."
     )
+    yield from filter(None, [on_types(tests)])

@@ -17,7 +17,7 @@ from src.ground.tensors import load_tensors, save_tensors
 from src.ground.user_code import is_user_code
 from src.models import Network, build_model
 from src.models.heads import LinearProbe
-from src.models.steadiness import unsteadiness_of
+from src.models.steadiness import unsteadiness_of, warn_of_probabilities
 from src.runs.trained_with import explained, options_beside, warn_of_other_images
 from src.tables.network_names import DEFAULT, FEATURES, NetworkName, fresh_seed
 from src.values import OF_BATCH, RANDOM
@@ -80,7 +80,8 @@ def load_model(
 ) -> Network:
     """Build the network of a name with its weights, frozen and in evaluation mode.
 
-    Warns of a network that is random or depends on the batch, see `src.models.steadiness`.
+    Warns of a network that is random, depends on the batch or gives probabilities, see
+    `src.models.steadiness`.
 
     A checkpoint with `linear_probe.weight` and `linear_probe.bias` beside the keys of an encoder
     makes the encoder a classifier.
@@ -95,6 +96,7 @@ def load_model(
     """
     network = freeze(_loaded(name, images, encoder=encoder), device)
     network.unsteadiness = unsteadiness_of(network, images)
+    warn_of_probabilities(network, images, title=name.title)
     if network.unsteadiness:
         warn_once(f"{name.title} {UNSTEADY[network.unsteadiness]}")
     return network

@@ -22,14 +22,14 @@ from src.ground.errors import UserError
 from src.ground.files import read_json, readable, write_arrays, write_json, write_text
 from src.runs.options import read_options
 from src.runs.run import STALE
-from src.runs.weights import warn_of_earlier, warn_of_newer
+from src.runs.weights import warn_of_earlier, warn_of_earlier_code, warn_of_newer
 from src.tables.evaluation_rows import EvaluationRow, SkillRow
 from src.tables.experiments import CHECKPOINTS, by_experiment, newest, short_weights
 from src.tables.image_records import short_images, told_apart
 from src.tables.stitch_rows import StitchRow
 from src.tables.tables import columns, from_record, read_table
 from src.tables.training_rows import EpochRow
-from src.values import Metrics, Predictions, has_converged
+from src.values import Metrics, Predictions, has_converged, learning_rates
 
 RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
 # Lines of `summary.txt`, and the metrics that they hold
@@ -76,7 +76,13 @@ class StitchingRun:
         path = self.folder / "training_logs.csv"
         if not path.is_file():
             return True
-        return has_converged([row.train_loss for row in read_table(path, EpochRow)])
+        losses = [row.train_loss for row in read_table(path, EpochRow)]
+        rates = learning_rates(
+            len(losses),
+            scheduler=self.options.get("scheduler", "none"),
+            reduce_lr_epochs=self.options.get("reduce_lr_epochs", ()),
+        )
+        return has_converged(losses, rates)
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
@@ -230,8 +236,10 @@ def newest_by_experiment(runs: Iterable[StitchingRun]) -> dict[str, list[Stitchi
 
 
 def warn_of_weights(runs: Sequence[StitchingRun]) -> None:
-    """Warn of runs with weights that their checkpoints no longer hold, or may no longer hold."""
+    """Warn of runs with weights that their checkpoints no longer hold, or may no longer hold, and
+    of runs with code of networks that has changed."""
     warn_of_earlier((run.row.networks for run in runs), kind="run")
+    warn_of_earlier_code((run.options for run in runs), kind="run")
     warn_of_newer((run.folder / "config.txt", run.row.networks) for run in runs)
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 
 from src.choices import Options
-from src.ground.console import warn
+from src.ground.console import listed, warn
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.ground.user_code import is_user_code, place_and_function, source_of
@@ -176,6 +176,7 @@ def check_images(
     runs: Sequence[StitchingRun],
     fingerprints: Mapping[str, str | None],
     *,
+    dataset_root: str,
     other_data: bool,
     shortcut: float | None,
 ) -> None:
@@ -186,6 +187,7 @@ def check_images(
     Args:
         dataset: the name or the path of the data to evaluate on.
         fingerprints: of the loaded images, by split, from `short_images`.
+        dataset_root: the folder of the data to evaluate on.
         other_data: whether the evaluation is to be on other data than the runs were stitched on.
         shortcut: the probability that the dots on the images tell their class; None: no dots.
     """
@@ -200,13 +202,20 @@ def check_images(
             " it out"
         )
     if n_other and not other_data:
+        roots = {str(run.options.get("dataset_root", dataset_root)) for run in runs} - {
+            dataset_root
+        }
         cause = "they have changed since"
+        remedy = "restore the images"
+        if roots:
+            cause = f"those of the runs are in -data {listed(sorted(roots))}"
+            remedy = "give their -data"
         if shortcut is not None:
             cause += ", or have dots of another --intervention-seed"
         raise UserError(
             f"-d {dataset}: {max(n_other.values())} of {len(runs)} runs were made with other"
-            f" {' and '.join(n_other)}: {cause}; remove their folders and stitch again, restore the"
-            " images, or give --other-data for an evaluation on other data, which the verdict"
+            f" {' and '.join(n_other)}: {cause}; remove their folders and stitch again, {remedy},"
+            " or give --other-data for an evaluation on other data, which the verdict"
             " leaves out"
         )
 
@@ -302,6 +311,7 @@ def with_records(
     Args:
         names: of the loaded networks, by side.
         fingerprints: of the loaded images, by split, from `short_images`.
+        dataset_root: the folder of the data to evaluate on.
     """
     weights = {side: names[side].identity for side in SIDES}
     recorded: Experiments = {}

@@ -7,7 +7,7 @@ beside that table, as `table.config.txt`, `table.run.json` and `table.resume.pt`
 
 Every script that makes a run goes by one rule. It claims the run before it writes, so that two
 processes never write the same files. It removes `config.txt` before it writes results over earlier ones, and writes it
-again after them.
+again after them. A table and what stands beside it appear in one step (`Run.replacing`).
 """
 
 import contextlib
@@ -25,6 +25,7 @@ from src.ground.provenance import provenance
 from src.ground.tensors import load_tensors, save_tensors
 from src.runs.changes import changes
 from src.runs.options import as_written, differences, read_options, refuse_other_options
+from src.runs.outputs import BESIDE_TABLES, files_of, refuse_others, replacing
 from src.runs.weights import warn_of_newer
 from src.tables.network_names import networks_named_by
 
@@ -39,14 +40,26 @@ class Run:
     Args:
         options: the run's options, all of a script; `config.txt` leaves out `NOT_RECORDED`.
         prefix: begins the names of the files; "" if the run has a folder to itself.
+        output: the table, or other file, that the run writes.
+        script: the file of the script that writes it.
 
     Attributes:
         state: what an interrupted run goes on from; empty for a new run.
         start: the time when the run began, for `run.json`. It is now unless it is set.
     """
 
-    def __init__(self, folder: str | Path, options: Options, *, prefix: str = ""):
+    def __init__(
+        self,
+        folder: str | Path,
+        options: Options,
+        *,
+        prefix: str = "",
+        output: Path | None = None,
+        script: str = "",
+    ):
         self.folder = Path(folder)
+        self.output = output
+        self.script = script
         self.options = dict(options)
         self.config = self.folder / f"{prefix}config.txt"
         self.made_with = self.folder / f"{prefix}run.json"
@@ -64,9 +77,16 @@ class Run:
         return cls(folder, options)
 
     @classmethod
-    def beside(cls, table: str | Path, options: Options) -> "Run":
-        """Return the run that writes one table."""
-        return cls(Path(table).parent, options, prefix=f"{Path(table).stem}.")
+    def beside(cls, table: str | Path, options: Options, *, script: str = "") -> "Run":
+        """Return the run that writes one table.
+
+        Args:
+            script: the file of the script. With it, `claim` and `replacing` refuse to replace files
+                that the script did not write.
+        """
+        path = Path(table)
+        output = path if script else None
+        return cls(path.parent, options, prefix=f"{path.stem}.", output=output, script=script)
 
     def skip_if_finished(self, *, resume: bool, overwrite: bool = False) -> bool:
         """Return whether the run is resumed and already finished; if so, print a note.
@@ -102,6 +122,10 @@ class Run:
         if not self.config.exists():
             return False
         written = read_options(self.config)
+        if not self._is_record(written):
+            raise UserError(
+                f"{self.config} is not of a run, and would be replaced; move it, or choose another folder"
+            )
         refuse_other_options(written, as_written(self.options), where=self.config, remedy=remedy)
         return True
 
@@ -120,8 +144,10 @@ class Run:
         if not resume:
             with _usable(self.folder):
                 self._move_other_training_aside()
-                for path in (self.config, self.made_with, self.state_file, *self.logs):
+                for path in (self.config, self.state_file, *self.logs):
                     path.unlink(missing_ok=True)
+                if self.output is None:  # otherwise it is the record of a table that stays
+                    self.made_with.unlink(missing_ok=True)
         self.state = self.saved_state() if resume else {}
 
     def _move_other_training_aside(self) -> None:
@@ -147,20 +173,37 @@ class Run:
         options = as_written(self.options)
         with contextlib.suppress(UserError):
             before = self.options_on_disk()
+            is_known = bool(before) and self._is_record(before)
             is_other = changes([before], options).n or differences(before, options)
-            return bool(before) and not is_other
+            return is_known and not is_other
         return False
+
+    def _is_record(self, written: Options) -> bool:
+        """Return whether options are of a run: a user's file about a network names no folder."""
+        return "save_dir" in written or "save_dir" not in self.options
 
     def lock(self) -> None:
         """Create the folder and lock it until the run ends.
 
         Raises:
             Busy: another process has the lock.
-            UserError: the folder cannot be created.
+            UserError: the folder cannot be created; or the table, its figure or its options exist,
+                and the script did not write them.
         """
+        self.check_output()
         with _usable(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = locked(self._lock_file, wait=False)
+
+    def check_output(self) -> None:
+        """Raise a UserError if the table, its figure or its options exist, and the script did not
+        write them."""
+        if self.output is None:
+            return
+        paths = [self.output, self.config, self.made_with]
+        if self.output.suffix == ".csv":
+            paths += map(self.output.with_suffix, BESIDE_TABLES)
+        refuse_others(paths, files_of(self.made_with, self.script))
 
     def unlock(self) -> None:
         """Release the lock of the folder."""
@@ -202,6 +245,20 @@ class Run:
         options = as_written(self.options)
         write_json(self.made_with, made_with)
         write_json(self.config, options)
+        self.discard()
+
+    @contextlib.contextmanager
+    def replacing(self) -> Iterator[None]:
+        """Let the files that the block writes appear in one step, and finish the run.
+
+        They replace those of an earlier call of the script.
+
+        Raises:
+            UserError: a file exists that the script did not write. No file has changed.
+        """
+        with replacing(self.made_with, self.script, self.provenance, self.config):
+            yield
+        write_json(self.config, as_written(self.options))
         self.discard()
 
     def mark_as_unfinished(self) -> None:

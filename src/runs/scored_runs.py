@@ -68,11 +68,12 @@ def _by_end_layer(scored: Iterable[ScoredRun], reference: Reference) -> list[Sco
     return sorted(scored, key=lambda of_run: layers.index(of_run.run.row.end_layer))
 
 
-def check_scored(scored: Iterable[ScoredRun], *, other_data: bool) -> None:
+def check_scored(scored: Iterable[ScoredRun], *, other_data: bool, batch_size: int) -> None:
     """Warn of stitches with activations that are not finite, or with a changed accuracy.
 
     Args:
         other_data: the test images are other data than the runs were made on.
+        batch_size: of the evaluation.
     """
     for run, scores, _ in scored:
         if not scores.is_finite:
@@ -81,9 +82,13 @@ def check_scored(scored: Iterable[ScoredRun], *, other_data: bool) -> None:
                 "and OOD scores are nan; stitch it again, with a lower -lr if it was trained"
             )
         elif not other_data and abs(scores.accuracy - run.row.accuracy) > MOST_CHANGED:
+            cause = "images, networks or user code have changed; stitch it again"
+            batch_size_before = run.options.get("batch_size", batch_size)
+            if run.row.front_stitch_rank and batch_size != batch_size_before:
+                cause = f"--front-stitch-rank cuts each batch by itself; give -b {batch_size_before}, as it was made"
             warn(
                 f"{run.folder}: this stitch had an accuracy of {run.row.accuracy:.4f} when it was made, and has "
-                f"{scores.accuracy:.4f} now: images, networks or user code have changed; stitch it again"
+                f"{scores.accuracy:.4f} now: {cause}"
             )
 
 

@@ -13,6 +13,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from src.choices import Options
+from src.choices.stitching import KEEP_VARIANCE
 from src.ground.console import listed, note, result, warn
 from src.ground.errors import UserError
 from src.ground.files import durable_together, write_json
@@ -305,12 +306,16 @@ def interrupted_runs(directory: Path) -> list[RunOnDisk]:
 
 
 def note_other_methods(directory: Path, experiment: Experiment) -> None:
-    """Note the options of finished runs in a folder that tables and verdicts will show as another
-    method beside an experiment."""
+    """Note the options of runs in a folder, finished or interrupted, that tables and verdicts will
+    show as another method beside an experiment."""
     if not directory.is_dir():
         return
     runs, _ = read_runs(directory)
-    n_runs = Counter(other_options(run.row, experiment) for run in runs)
+    experiments: list[Experiment] = [run.row for run in runs]
+    for run in interrupted_runs(directory):
+        with contextlib.suppress(ValueError):  # of a script that does not stitch
+            experiments.append(Experiment.of(run.options))
+    n_runs = Counter(other_options(of_run, experiment) for of_run in experiments)
     del n_runs[""]
     if n_runs:
         note(
@@ -353,7 +358,11 @@ def _warn_of_few(rows: Mapping[Pair, StitchRow], *, is_auto: bool) -> None:
     Args:
         is_auto: the number of images was chosen for each pair already.
     """
-    few = [pair for pair, row in rows.items() if row.is_matched_on_few]
+    few = [
+        pair
+        for pair, row in rows.items()
+        if row.is_matched_on_few(keeps_variance=row.init in KEEP_VARIANCE)
+    ]
     if not few:
         return
     remedy = "; raise -pinv-samples, or give -pinv-samples auto"

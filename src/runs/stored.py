@@ -5,7 +5,6 @@ A file has an array (N, ...) for each layer, and `ids` (N,), which name the imag
 misc/save_features.py have both.
 """
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from src.datasets.base import BaseImageSet
 from src.datasets.mapped import open_member
 from src.ground.console import listed
 from src.ground.errors import UserError, unknown_name
-from src.ground.files import readable, write_blocks
+from src.ground.files import readable, write_arrays
 from src.ground.grouping import grouped
 from src.ground.images import ImageSpec, describe_values
 from src.models.network import matching_names
@@ -213,9 +212,7 @@ def write_features(
         "preprocessing": images.preprocessing,
     }
     arrays[MADE_WITH] = np.array(json.dumps(record))
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # numpy's stubs know no names
-    write_blocks(Path(path), [buffer.getbuffer()])
+    write_arrays(Path(path), arrays, is_compressed=False)
 
 
 def images_of(test_set: BaseImageSet, fingerprint: str, *, dataset: str) -> Images:

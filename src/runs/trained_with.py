@@ -30,11 +30,12 @@ def options_beside(checkpoint: str | Path) -> Options:
 def training_of(network: NetworkName) -> str:
     """Return a text that two names share if they name one network, at whatever epochs.
 
-    It is made of the options of the training. Of a network without a record of its training, it is
-    made of its weights and type.
+    It is made of the options of the training, if they have its folder, as those of exec_train.py
+    do: a `config.txt` of the user's may be the same for many trainings. Otherwise it is made of
+    weights and type.
     """
     options = options_beside(network.path) if network.is_file else {}
-    if options.get("model_type") != network.type:
+    if options.get("model_type") != network.type or "save_dir" not in options:
         return " ".join(network.key)
     return json.dumps(options, sort_keys=True)
 

@@ -1,8 +1,9 @@
-"""The weights that results were made with, against the weights that their checkpoints hold now.
+"""The weights and the code of networks that results were made with, against those of now.
 
 This module does not import torch.
 """
 
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Iterable
@@ -10,8 +11,12 @@ from pathlib import Path
 
 from src.choices import Options
 from src.ground.console import listed, warn_once
-from src.tables.network_names import NetworkName, networks_named_by
+from src.ground.errors import UserError
+from src.ground.files import read_json
+from src.ground.user_code import source_of
+from src.tables.network_names import NetworkName, content_of, networks_named_by
 
+CODE = "_type_sha256"  # ends the options that hold the SHA-256 of the file of a user's network
 FinishedRun = tuple[Path, Iterable[NetworkName]]  # the `config.txt` of a run, and its networks
 
 
@@ -33,6 +38,59 @@ def changed(before: Options, now: Options) -> list[str]:
         if weights_now and weights_now != network.weights and not is_unchanged:
             titles.append(network.title)
     return titles
+
+
+def code_of(options: Options) -> dict[str, str]:
+    """Return the recorded SHA-256 of the files of a user's networks, by the name of the code."""
+    digests = {name: digest for name, digest in options.items() if name.endswith(CODE)}
+    return {str(options.get(name.removesuffix("_sha256"))): digests[name] for name in digests}
+
+
+def changed_code(before: Options, now: Options) -> list[str]:
+    """Return the files of networks in `before` that have changed since; arguments as for `changed`."""
+    code_now = code_of(now)
+    recorded = code_of(before).items()
+    return [
+        str(source_of(code)) for code, digest in recorded if code_now.get(code, digest) != digest
+    ]
+
+
+def warn_of_earlier_code(records: Iterable[Options], *, kind: str) -> None:
+    """Warn of results with code of networks that has changed since. The code does not run.
+
+    Args:
+        records: the options of each result.
+        kind: the noun for a result, such as "run".
+    """
+    n_earlier: Counter[str] = Counter()
+    for options in records:
+        files = {_file_if_changed(*recorded) for recorded in code_of(options).items()}
+        n_earlier.update(files - {""})
+    for file, n in n_earlier.items():
+        warn_once(f"{counted(n, kind)} of earlier code of {file}")
+
+
+def _file_if_changed(code: str, digest: str) -> str:
+    """Return the file of user code if it holds other code than recorded; "" otherwise, or if it is gone."""
+    try:
+        file = source_of(code)
+        return str(file) if content_of(file) != digest else ""
+    except UserError:
+        return ""
+
+
+def options_beside_tables(tables: Iterable[str | Path]) -> list[Options]:
+    """Return the options of the tables that have them in a `.config.txt` beside them."""
+    return readable_records(Path(table).with_suffix(".config.txt") for table in tables)
+
+
+def readable_records(configs: Iterable[Path]) -> list[Options]:
+    """Return the options in files `config.txt`, without files that are missing or damaged."""
+    records = []
+    for config in configs:
+        with contextlib.suppress(UserError):
+            records.append(read_json(config))
+    return [options for options in records if isinstance(options, dict)]
 
 
 def warn_of_earlier(results: Iterable[Iterable[NetworkName]], *, kind: str) -> None:

@@ -12,8 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from src.ground.console import note_once
 from src.models import Network
 from src.models.activations import at_least_single, cells
 from src.models.tokens import TokenLayout
@@ -56,29 +58,35 @@ class _ClassMeans:
 
     def __init__(self, n_classes: int, like: Tensor):
         self._means = like.new_zeros(n_classes, like.shape[1])
-        self._counts = like.new_zeros(n_classes)
+        self._counts = like.new_zeros(n_classes, 1)
 
     def take(self, values: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """Take in a batch (B, D); return it less the means before the batch, and less those after.
+        """Take in a batch (B, D); return the means (K, D) before the batch, and those after it.
 
         A class that begins in the batch has its mean after the batch before it as well.
         """
-        is_new = (self._counts[classes] == 0)[:, None]
-        self._counts.index_add_(0, classes, torch.ones_like(classes, dtype=self._counts.dtype))
-        about_earlier = values - self._means[classes]
-        self._means.index_add_(0, classes, about_earlier / self._counts[classes, None])
-        about_later = values - self._means[classes]
-        return torch.where(is_new, about_later, about_earlier), about_later
+        members = F.one_hot(classes, len(self._means)).to(values)  # (B, K)
+        n_members = members.sum(0)[:, None]
+        counts = self._counts + n_members
+        means = self._means + (members.T @ values - n_members * self._means) / counts.clamp(min=1)
+        earlier = torch.where(self._counts > 0, self._means, means)
+        self._means = means
+        self._counts = counts
+        return earlier, means
 
 
 class _OwnPlace:
-    """The end network's own activations at a place, and the products of their batches."""
+    """The end network's own activations at a place, and the products of their batches.
+
+    All activations are taken about a centre, as large means would cost digits.
+    """
 
     def __init__(self, n_classes: int, side: int | None = None, layout: TokenLayout | None = None):
         self.n_classes = n_classes
         self.side = side
         self.layout = layout
         self.squares: list[Tensor] = []  # (B,) of each batch
+        self._centre: Tensor | float = 0.0
         self._means: _ClassMeans | None = None
 
     def coordinates(self, activations: Tensor) -> Tensor:
@@ -86,16 +94,19 @@ class _OwnPlace:
         values = at_least_single(activations)
         if self.side is not None:
             values = cells(values, self.layout, side=self.side)
-        return values.flatten(1)
+        return values.flatten(1) - self._centre
 
     def take(self, own: Tensor, classes: Tensor) -> None:
         """Take in the own activations (B, …) of a batch, before those of the stitches."""
         values = self.coordinates(own)
         if self._means is None:
+            self._centre = values.mean(0)
+            values = values - self._centre
             self._means = _ClassMeans(self.n_classes, values)
+        earlier, later = self._means.take(values, classes)
         self.classes = classes
-        self.about_earlier, about_later = self._means.take(values, classes)
-        self.squares.append((self.about_earlier * about_later).sum(1, dtype=torch.float64))
+        self.rest = values - earlier[classes]  # (B, D)
+        self.squares.append(_dots(self.rest, values) - _dots_with(later, self.rest, classes))
 
 
 class _StitchPlace:
@@ -111,9 +122,22 @@ class _StitchPlace:
         values = own.coordinates(stitched)
         if self._means is None:
             self._means = _ClassMeans(own.n_classes, values)
-        about_earlier, about_later = self._means.take(values, own.classes)
-        self.products.append((about_later * own.about_earlier).sum(1, dtype=torch.float64))
-        self.squares.append((about_earlier * about_later).sum(1, dtype=torch.float64))
+        earlier, later = self._means.take(values, own.classes)
+        # ⟨s − s̄, o − ō⟩ with s̄ after the batch and ō before it; ‖s − s̄‖² with one of either
+        self.products.append(_dots(values, own.rest) - _dots_with(later, own.rest, own.classes))
+        of_means = (earlier * later).sum(1)[own.classes]
+        crossed = _dots_with(earlier + later, values, own.classes)
+        self.squares.append(_dots(values, values) - crossed + of_means)
+
+
+def _dots(first: Tensor, second: Tensor) -> Tensor:
+    """Return the products of rows (B, D), (B,)."""
+    return torch.einsum("bd,bd->b", first, second)
+
+
+def _dots_with(means: Tensor, values: Tensor, classes: Tensor) -> Tensor:
+    """Return the products of rows (B, D) with the means (K, D) of their classes, (B,)."""
+    return (values @ means.T).gather(1, classes[:, None])[:, 0]
 
 
 class Following:
@@ -137,17 +161,17 @@ class Following:
         for layer in end_layers:
             side = side_of_cells(shapes[layer], n_classes)
             self._own[layer] = _OwnPlace(n_classes, side, end.token_layout(layer))
+            if side is not None:
+                note_once(
+                    f"{layer}: skill at the end layer is that of means over {side}×{side} cells, as "
+                    f"{n_classes} classes of all its values would need too much memory"
+                )
         self._own_output = _OwnPlace(n_classes)
         self._stitches: dict[Hashable, tuple[_StitchPlace, _StitchPlace]] = defaultdict(
             lambda: (_StitchPlace(), _StitchPlace())
         )
         self._layer_of: dict[Hashable, str] = {}
         self._classes: list[Tensor] = []
-
-    @property
-    def pooled(self) -> dict[str, int]:
-        """The side of the grid of cells, by layer that is pooled to cells."""
-        return {layer: own.side for layer, own in self._own.items() if own.side is not None}
 
     def add_own(self, own: Mapping[str, Tensor]) -> None:
         """Add a batch of the end network's own activations (B, …): of all end layers, and the logits."""
@@ -191,8 +215,8 @@ class Following:
 def _within_class(stitch: _StitchPlace, own: _OwnPlace, n_of_class: np.ndarray) -> WithinClass:
     """Return the products of all batches as arrays (n,)."""
     return WithinClass(
-        torch.cat(stitch.products).cpu().numpy(),
-        torch.cat(stitch.squares).cpu().numpy(),
-        torch.cat(own.squares).cpu().numpy(),
+        torch.cat(stitch.products).double().cpu().numpy(),
+        torch.cat(stitch.squares).double().cpu().numpy(),
+        torch.cat(own.squares).double().cpu().numpy(),
         n_of_class,
     )

@@ -429,6 +429,7 @@ class GridEvaluation:
         front_depths = {layer: grid.front.depth(layer) for layer in grid.front_layers}
         end_relative_depths = grid.end.relative_depths(grid.end_layers)
         end_depths = {layer: grid.end.depth(layer) for layer in grid.end_layers}
+        cuts = grid.end.cut_names
         metrics = {}
         for pair, residual in self._residuals.items():
             target = self._targets[pair.end_layer]
@@ -446,6 +447,7 @@ class GridEvaluation:
                 end_depth=end_depths[pair.end_layer],
                 front_relative_depth=front_relative_depths[pair.front_layer],
                 end_relative_depth=end_relative_depths[pair.end_layer],
+                end_is_cut=pair.end_layer in cuts,
                 front_unsteadiness=grid.originals["front"].unsteadiness or None,
                 end_unsteadiness=grid.originals["end"].unsteadiness or None,
             )

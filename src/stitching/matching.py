@@ -345,7 +345,7 @@ def _matched(
         try:
             matchings = closed_form(form, parts, rank=rank, cutoff=cutoff, roots=roots, eigh=eigh)
         except ValueError as error:
-            raise UserError(f"{pairs[0]}: {error}; check the models") from error
+            raise UserError(f"{pairs[0]}: {error}; check the models and the images") from error
         for pair in pairs:
             layer = keys.layers[pair]
             matching = matchings[keys.of_pair[pair].target]
@@ -387,7 +387,7 @@ class _TrainingImages(NamedTuple):
         `first` is."""
         moments = []
         for part in _parts(torch.arange(last), self.form):
-            indices = self.order[part[part >= first]]
+            indices = self.train_set.in_cheapest_order(self.order[part[part >= first]])
             batches = self.train_set.batches(self.batch_size, indices=indices)
             moments.append(grid_moments(self.front, self.end, keys, batches, form=self.form))
         return moments

@@ -77,6 +77,20 @@ def changed_images(before: Options, now: Options) -> list[str]:
     return changed
 
 
+def title_of_data(before: Options, now: Options) -> str:
+    """Return the data set of results in files, with their `-data` if it is another one now.
+
+    Args:
+        before: the options of the results.
+        now: the options of this process.
+    """
+    dataset = str(now.get("dataset"))
+    root = before.get("dataset_root")
+    if root in (None, now.get("dataset_root")):
+        return dataset
+    return f"{dataset} in {root}"
+
+
 def are_same(first: str | None, second: str | None) -> bool:
     """Return whether two fingerprints, or their first digits, are of the same images.
 

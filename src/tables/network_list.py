@@ -89,8 +89,8 @@ def read_networks(table: str | Path) -> list[ListedNetwork]:
     """Read a list of at least two networks; relative paths count from the folder of the list.
 
     Raises:
-        UserError: the list cannot be read, lacks a column or a value, repeats a name, has a name
-            that is no file name, or names a missing checkpoint.
+        UserError: the list cannot be read, lacks a column or a value, repeats a name or a
+            checkpoint, has a name that is no file name, or names a missing checkpoint.
     """
     networks: list[ListedNetwork] = read_table(table, ListedNetwork)
     if len(networks) < 2:
@@ -113,7 +113,15 @@ def read_networks(table: str | Path) -> list[ListedNetwork]:
         raise UserError(
             f"{table}: two pairs have the name {repeated[0]}; give names without - in them"
         )
-    return [_with_path_from(Path(table).parent, network, table) for network in networks]
+    networks = [_with_path_from(Path(table).parent, network, table) for network in networks]
+    name_of: dict[tuple[str, str], str] = {}  # the first by checkpoint and type
+    for network in networks:
+        first = name_of.setdefault((network.path, network.type), network.name)
+        if first != network.name and network.named().is_file:
+            raise UserError(
+                f"{table}: {first} and {network.name} are one checkpoint, {network.path}; list it once"
+            )
+    return networks
 
 
 def as_listed(networks: Sequence[ListedNetwork]) -> dict[NetworkKey, ListedNetwork]:

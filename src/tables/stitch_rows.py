@@ -27,9 +27,8 @@ class StitchRow(Metrics, StitchResult):
         """Whether the cutoff truncated the fit, and no training has changed it since."""
         return bool(self.truncated) and self.n_epochs == 0
 
-    @property
-    def is_matched_on_few(self) -> bool:
-        """Whether too few images were matched: R² is much lower on the test images.
+    def is_matched_on_few(self, *, keeps_variance: bool) -> bool:
+        """Return whether too few images were matched: R² is much lower on the test images.
 
         It is False if something else may have lowered R²: training after the matching, or a
         stitching rank below the rank that was matched.
@@ -38,7 +37,7 @@ class StitchRow(Metrics, StitchResult):
         stitched_rank = math.inf if self.front_stitch_rank is None else self.front_stitch_rank
         if self.n_epochs != 0 or matched_rank > stitched_rank:
             return False
-        return super().is_matched_on_few
+        return super().is_matched_on_few(keeps_variance=keeps_variance)
 
 
 class ComparisonRow(NamedTuple):

@@ -145,6 +145,13 @@ def _read_csv(path: str | Path) -> tuple[set[str], list[dict[str, str]]]:
         reader = csv.DictReader(file, skipinitialspace=True)
         header = set(reader.fieldnames or [])
         records = list(reader)
+    for line, record in enumerate(records, start=FIRST_LINE):
+        surplus = record.pop(None, [])  # type: ignore[call-overload]  # the key of the csv module
+        if any(surplus):
+            raise UserError(
+                f"{path}, line {line}: more values than columns ({listed(surplus)}); put a value with commas in "
+                'quotes, such as "pool1,pool2"'
+            )
     return header, records
 
 

@@ -92,6 +92,7 @@ class GroupRow(NamedTuple):
     layers: str  # the pairs of layers that the means are over
     n_networks: int  # pairs of networks
     n_layers: int  # pairs of layers of a pair of networks, at most
+    pairs_of_layers: str  # with their relative depths
     values: dict[str, float]  # the shares of verdicts, and means by quantity
 
 
@@ -112,6 +113,7 @@ class GroupTestRow(NamedTuple):
     n_networks: int  # of the group
     n_second: int  # networks of the second group
     layers: str  # the pairs of layers that the means are over
+    types: str  # of the networks of both groups, if these differ in type as well as in name
 
 
 def interval_columns() -> list[str]:

@@ -2,14 +2,18 @@
 
 from collections.abc import Sequence
 
+from src.choices.stitching import KEEP_VARIANCE
 from src.values import OF_BATCH, RANDOM, Metrics
 
 
-def flaw_of(stitches: Sequence[Metrics]) -> str:
+def flaw_of(stitches: Sequence[Metrics], form: str) -> str:
     """Return the flaw of stitches that are judged together, in words; "" without a flaw.
 
-    A flaw is an unsteady network, a fit that the cutoff of singular values truncated, or a fit to
-    too few images.
+    A flaw is an unsteady network, an end layer that a branch goes around, a fit that the cutoff of
+    singular values truncated, or a fit to too few images.
+
+    Args:
+        form: how the stitches were matched, of `FORMS`; or an objective.
     """
     unsteadiness = {
         "front": {stitch.front_unsteadiness for stitch in stitches},
@@ -20,8 +24,14 @@ def flaw_of(stitches: Sequence[Metrics]) -> str:
             return f"the {side} network is random when it is evaluated"
         if OF_BATCH in kinds:
             return f"the {side} network depends on the batch when it is evaluated"
+    if any(stitch.end_is_cut is False for stitch in stitches):
+        return (
+            "the end layer lies inside a block, and the image reaches the output around it: choose the block, or "
+            "another layer of misc/list_layers.py"
+        )
     if any(stitch.is_truncated for stitch in stitches):
         return "the cutoff truncated the fit: use the cutoff exact"
-    if any(stitch.is_matched_on_few for stitch in stitches):
+    keeps_variance = form in KEEP_VARIANCE
+    if any(stitch.is_matched_on_few(keeps_variance=keeps_variance) for stitch in stitches):
         return "matched on too few images: match on more"
     return ""

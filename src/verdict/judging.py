@@ -286,7 +286,7 @@ def decide(
     if not stitches.has_converged:
         return (
             UNDECIDED,
-            "the training had not converged: train longer, or at a higher or a decaying learning rate",
+            "the training had not converged: train longer, or at a higher learning rate",
         )
     if p_values.above < ALPHA:
         return NOT_MATCHED, _reason_of_loss(stitches, limits)

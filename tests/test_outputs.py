@@ -1,0 +1,119 @@
+"""What commands write by `-o`: a file that the same command did not write stays as it is."""
+
+import numpy as np
+import pytest
+
+from src.ground import figures
+from src.tables.similarity_rows import SimilarityRow
+from src.tables.tables import write_table as write_rows
+from tests.commands import MODEL, ON_DIGITS, error_line, names_in, read_json, run
+from tests.conftest import few_images
+from tests.result_rows import similarity_row
+from tests.tables import PROBE, SIMILARITY, write_table
+from tests.written_runs import write_run
+
+VERDICT, COLLECT = "misc/verdict.py", "misc/collect_results.py"
+STATISTICS, FIGURE = "misc/rank_statistics.py", "misc/sensitivity_figure.py"
+LIST = "name,path,type,group\na,f.pt,small_cnn,x\nb,g.pt,small_cnn,y\n"
+
+
+@pytest.fixture
+def folder(in_tmp_path):
+    """Runs, and tables of similarity and probing."""
+    for number in "12":
+        write_run(in_tmp_path / "runs", number, n_right=945, front_layer=f"x{number}")
+        trained = {"front_layer": f"x{number}", "init": "rand", "n_epochs": 3}
+        write_run(in_tmp_path / "other", number, n_right=500, **trained)
+    write_rows(in_tmp_path / "s.csv", SimilarityRow, [similarity_row(values={"cka": 0.5})])
+    ranks = [{"rank1": rank, "cka": rank / 10} for rank in (1, 2, 4)]
+    write_table(in_tmp_path / "ranks.csv", SIMILARITY, *ranks)
+    probes = [{"model": "a.pt", "rank": rank, "accuracy": rank / 8} for rank in (1, 2, 4)]
+    write_table(in_tmp_path / "probes.csv", PROBE, *probes)
+    return in_tmp_path
+
+
+COMMANDS = {
+    "v.csv": [VERDICT, "runs"],
+    "page.html": ["misc/report.py", "runs"],
+    "g.csv": [COLLECT, "runs"],
+    "both.csv": [COLLECT, "runs", "other"],
+    "t.csv": [STATISTICS, "ranks.csv", "probes.csv"],
+    "f.png": [FIGURE, "ranks.csv", "-l", "x", "-other", "y"],
+}
+
+
+@pytest.mark.parametrize("output", COMMANDS)
+def test_a_file_of_another_origin_stays_and_the_files_of_the_command_are_replaced(
+    output, folder, monkeypatch
+):
+    if output == "page.html":  # it would have the figures in it, which are not rendered
+        monkeypatch.setattr(figures, "_to_draw", frozenset())
+    script, *words = COMMANDS[output]
+    before = names_in(folder)
+    run(script, *words, "-o", output)
+    written = names_in(folder) - before
+    assert output in written
+    (record,) = {name for name in written if name.endswith("run.json")}
+    assert set(read_json(record)["files"]) == written
+    run(script, *words, "-o", output)
+    assert names_in(folder) == before | written
+    (folder / record).unlink()  # now the files could be anyone's
+    contents = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    assert output in error_line(script, *words, "-o", output)
+    assert {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()} == contents
+
+
+@pytest.mark.parametrize(
+    ("output", "theirs", "words"),
+    [
+        ("notes.csv", "notes.md", [VERDICT, "runs"]),
+        ("notes.csv", "notes.txt", [VERDICT, "runs"]),
+        ("notes.csv", "notes_way.csv", [VERDICT, "runs"]),
+        ("s.csv", "s.csv", [VERDICT, "runs", "-sim", "s.csv"]),
+        ("g.csv", "g_intervals.csv", [COLLECT, "runs"]),
+        ("g.csv", "g_measurements.csv", [COLLECT, ".", "-r"]),
+        ("ranks.csv", "ranks.csv", [STATISTICS, "ranks.csv", "probes.csv"]),
+        ("ranks.png", "ranks.txt", [FIGURE, "ranks.csv", "-l", "x", "-other", "y"]),
+        ("v.csv", "v.csv", [COLLECT, "runs"]),
+    ],
+)
+def test_no_file_is_written_if_one_of_them_is_of_another_origin(output, theirs, words, folder):
+    if not (folder / theirs).exists():
+        (folder / theirs).write_text("mine")
+    content, before = (folder / theirs).read_bytes(), names_in(folder)
+    assert theirs in error_line(*words, "-o", output)
+    assert (folder / theirs).read_bytes() == content
+    assert names_in(folder) == before
+
+
+def test_a_verdict_leaves_the_list_that_it_reads_and_tables_of_other_verdicts(folder):
+    for name in ("notes_groups.csv", "f.pt", "g.pt"):
+        (folder / name).write_text(LIST)
+    run(VERDICT, "runs", "--networks", "notes_groups.csv", "-o", "notes.csv")
+    assert (folder / "notes_groups.csv").read_text() == LIST
+
+
+def test_a_table_of_another_script_is_not_replaced(folder):
+    run(STATISTICS, "ranks.csv", "probes.csv", "-o", "v.csv")
+    content = (folder / "v.csv").read_bytes()
+    assert "v.csv" in error_line(VERDICT, "runs", "-o", "v.csv")
+    assert (folder / "v.csv").read_bytes() == content
+
+
+PAIR = ["f.pt", "g.pt", MODEL, MODEL, "layer1.0", "layer2.0", *ON_DIGITS, "-n", 40, "--metrics", "cka"]  # fmt: skip
+OF_NETWORKS = {
+    "s.csv": ["exec_compute_low_rank_sim_metrics.py", *PAIR, "-m1r", 2, 1],
+    "p.csv": ["exec_probe.py", "f.pt", MODEL, "-l", "layer1.0", *ON_DIGITS, "-e", 1],
+    "a.npz": ["misc/save_features.py", "f.pt", MODEL, "layer1.0", *ON_DIGITS, "-n", 40],
+}
+
+
+@pytest.mark.parametrize("output", OF_NETWORKS)
+def test_scripts_with_networks_replace_their_own_files_only(output, network_folder, monkeypatch):
+    monkeypatch.chdir(network_folder("networks"))
+    script, *words = OF_NETWORKS[output]
+    np.savez(output, ids=np.arange(3)) if output.endswith("npz") else open(output, "w").close()
+    with few_images(128, n_test=64):
+        assert output in error_line(script, *words, "-o", output)
+        run(script, *words, "-o", f"new_{output}")
+        run(script, *words, "-o", f"new_{output}")
