@@ -29,6 +29,7 @@ from src.stitching.moments import SourceMoments
 N_DRAWS = 5  # of the weights of twins; the largest correlation counts
 N_IMAGES = 500  # test images that a floor is measured on, and training images that it is matched on
 N_STATISTICS = 250  # training images that statistics of BatchNorm are taken of
+MOST_TWINS = 16  # side by side: more hardly raise a floor, see methods.md
 MAX_BYTES = 2**30  # of the end network's own activations, which all draws compare with
 ROWS_PER_CHANNEL = 10  # matched, at least
 TARGET = 0  # the only target of the moments
@@ -49,8 +50,8 @@ class Floor(NamedTuple):
 
 
 def n_twins_for(front_width: int, end_width: int) -> int:
-    """Return how many twins have no fewer channels than the front."""
-    return math.ceil(front_width / end_width)
+    """Return how many twins have no fewer channels than the front; at most `MOST_TWINS`."""
+    return min(MOST_TWINS, math.ceil(front_width / end_width))
 
 
 class Floors:
@@ -186,9 +187,9 @@ class _Twins:
 def twin_of(network: Network, images: Tensor, *, seed: int) -> Network:
     """Return a copy of a network with weights drawn anew, and BatchNorm statistics of the images.
 
-    A module with a method `reset_parameters` resets itself. Further parameters are drawn from a normal
-    distribution with their own mean and standard deviation. It is done on the CPU: twins do not depend
-    on the device.
+    A module with a method `reset_parameters` resets itself. Parameters that none resets are drawn from
+    a normal distribution with their own mean and standard deviation. It is done on the CPU: twins do
+    not depend on the device.
 
     Args:
         images: (B, C, H, W).
@@ -196,14 +197,13 @@ def twin_of(network: Network, images: Tensor, *, seed: int) -> Network:
     twin = copy.deepcopy(network).to("cpu")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        drawn: set[nn.Parameter] = set()
+        before = [parameter.clone() for parameter in twin.parameters()]
         for module in twin.modules():
             reset = getattr(module, "reset_parameters", None)
             if reset is not None:
                 reset()
-                drawn.update(module.parameters(recurse=False))
-        for parameter in twin.parameters():
-            if parameter not in drawn:
+        for parameter, old in zip(twin.parameters(), before, strict=True):
+            if parameter.is_floating_point() and torch.equal(parameter, old):
                 noise = torch.randn(parameter.shape).to(parameter)
                 parameter.copy_(parameter.mean() + noise * parameter.std(correction=0))
     twin.to(network.example.device)
@@ -231,7 +231,8 @@ def beside_class(activations: Tensor, logits: Tensor) -> Tensor:
         logits: (B, n_classes).
     """
     axis = channel_axis(activations)
-    classes = F.one_hot(logits.argmax(1), logits.shape[1]).to(activations)  # (B, n_classes)
+    one_hot = torch.zeros_like(logits).scatter(1, logits.argmax(1, keepdim=True), 1)
+    classes = one_hot.to(activations)  # (B, n_classes)
     shape = [len(classes)] + [1] * (activations.ndim - 1)
     shape[axis] = logits.shape[1]
     positions = list(activations.shape)

@@ -12,7 +12,7 @@ This module imports neither torch nor scipy.
 """
 
 import math
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -113,9 +113,17 @@ def within_class_correlation(
     sums = within_class(stitched, own, classes)
     value = sums.correlation
     half_width = DEVIATIONS * math.sqrt(jackknife_variance(sums.without_each))
-    return IntervalEstimate(value, max(-1.0, value - half_width), min(1.0, value + half_width))
+    low, high = np.clip((value - half_width, value + half_width), -1, 1).tolist()  # keeps NaN
+    return IntervalEstimate(value, low, high)
 
 
 def skill(correlation: Values, floor: Values) -> Values:
-    """Return (correlation − floor) / (1 − floor): 0 at the floor, 1 for a correlation of 1."""
-    return (correlation - floor) / (1 - floor)
+    """Return (correlation − floor) / (1 − floor): 0 at the floor, 1 for a correlation of 1.
+
+    It is NaN for a floor of 1.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        skills: Any = np.where(
+            np.less(floor, 1), (correlation - floor) / np.subtract(1, floor), math.nan
+        )
+    return skills[()]  # a number for numbers

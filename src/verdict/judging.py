@@ -334,8 +334,6 @@ def _obstacle_of_skill(places: Sequence[Place]) -> str:
         return "skill was not measured"
     for place in places:
         n_images = place.skill.n_images
-        if math.isnan(place.skill.value):
-            return f"at {place.name} skill is not defined: activations are constant or not finite"
         if n_images < FEWEST_IMAGES:
             return f"skill needs {FEWEST_IMAGES} test images, and there are {n_images}"
         if place.floor > HIGHEST_FLOOR:
@@ -343,6 +341,8 @@ def _obstacle_of_skill(places: Sequence[Place]) -> str:
                 f"at {place.name} the class beside untrained twins has a correlation of {place.floor:.2f} "
                 "already: nothing need be learned there"
             )
+        if math.isnan(place.skill.value):
+            return f"at {place.name} skill is not defined: activations are constant or not finite"
     return ""
 
 
