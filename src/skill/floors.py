@@ -39,7 +39,6 @@ N_ROWS = 20_000
 BATCH_SIZE = 64  # at most: of a batch, many activations are held at once
 MOST_TWINS = 16  # side by side: more hardly raise a floor, see methods.md
 MAX_BYTES = 2**30  # of the end network's own activations, which all draws compare with
-ROWS_PER_CHANNEL = 10  # matched, at least
 TARGET = 0  # the only target of the moments
 
 
@@ -163,8 +162,10 @@ class _Twins:
             own = end.kept_activations(images, [*layers, end.output_name])
             activations = self.activations(images, keys)
             for key in keys:
+                n_images, positions = samples[key]
+                first = slice(n_images - n_before)  # of the last batch, as many as are left
                 source = _source(activations, key, own[end.output_name])
-                of_batch = _moments(source, own[key.layer], samples[key].positions)
+                of_batch = _moments(source[first], own[key.layer][first], positions)
                 moments[key] = moments[key].pooled(of_batch) if key in moments else of_batch
             n_before += len(images)
         return {key: closed_form("covariance", [of_key])[TARGET] for key, of_key in moments.items()}
