@@ -107,7 +107,11 @@ def test_similar_both_ways(tmp_path):
     assert says(text, "Of 2 pairs", " 1 are similar both ways")
 
 
-TOO_FEW = UNDECIDED, "matched on too few images: match on more"
+TOO_FEW = (
+    UNDECIDED,
+    "matched on too few images: R² is much lower on the test images; match on more, unless test images are "
+    "unlike the training images",
+)
 FEW = {"r2_matched": 0.9, "r2_test": 0.5}
 
 

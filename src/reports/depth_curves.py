@@ -47,6 +47,7 @@ IN_POINTS = " (points)"  # ends the label of its axis
 RANGES = POSSIBLE | {  # of the axes
     ACCURACY: (-math.inf, 1.0),
     PENALTY: (0.0, math.inf),
+    "skill": (-math.inf, 1.0),
 }
 LIMIT = "limit of similar pairs"
 

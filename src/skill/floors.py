@@ -29,6 +29,7 @@ from src.stitching.moments import SourceMoments
 N_DRAWS = 5  # of the weights of twins; the largest correlation counts
 N_IMAGES = 500  # test images that a floor is measured on, and training images that it is matched on
 N_STATISTICS = 250  # training images that statistics of BatchNorm are taken of
+MOST_TWINS = 16  # side by side: more hardly raise a floor, see methods.md
 MAX_BYTES = 2**30  # of the end network's own activations, which all draws compare with
 ROWS_PER_CHANNEL = 10  # matched, at least
 TARGET = 0  # the only target of the moments
@@ -49,8 +50,8 @@ class Floor(NamedTuple):
 
 
 def n_twins_for(front_width: int, end_width: int) -> int:
-    """Return how many twins have no fewer channels than the front."""
-    return math.ceil(front_width / end_width)
+    """Return how many twins have no fewer channels than the front; at most `MOST_TWINS`."""
+    return min(MOST_TWINS, math.ceil(front_width / end_width))
 
 
 class Floors:
