@@ -42,7 +42,7 @@ def networks(tmp_path):
     def make(folder: str, n: int = 3) -> Path:
         path = tmp_path / folder
         (path / "models").mkdir(parents=True)
-        for seed, name in enumerate("abcdef"[:n]):
+        for seed, name in enumerate("abcdef"[:n], start=100):
             torch.manual_seed(seed)
             network = build_model("small_cnn", n_classes=10, n_channels=1, image_shape=(1, 8, 8))
             save_state(path / "models" / f"{name}.pt", network.state_dict())
@@ -175,7 +175,7 @@ def test_images_pass_once_whatever_the_number_of_pairs(networks, few, monkeypatc
         assert seen.pop("stitches") == (n_of_stitches + n_of_floors) * n_test
         n_training = 200
         twins = n * (n_training + n_test)  # networks of one type have the same twins
-        expected = {100 + n_test + n_training: n, twins: 2 * 2 * N_DRAWS}
+        expected = {100 + n_test + n_training: n, twins: 4 * N_DRAWS}
         assert Counter(seen.values()) == expected
 
 

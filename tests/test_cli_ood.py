@@ -599,11 +599,11 @@ def test_an_evaluation_that_fails_leaves_all_tables_of_the_one_before(
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    names = ["ood_evaluation_mahalanobis.csv", "identification.csv", "energies_mahalanobis.npz"]
+    names = ["ood_evaluation_mahalanobis.csv", "skill.csv", "energies_mahalanobis.npz"]
     folder = in_tmp_path / "results/dm"
     before = [(folder / name).read_bytes() for name in names]
     times = [(folder / name).stat().st_mtime_ns for name in names]
-    monkeypatch.setattr("src.runs.scored_runs.save_ways", full)
+    monkeypatch.setattr("src.runs.scored_runs.save_scores", full)
     run(*evaluate, "mahalanobis", "-b", "7", status=1)
     assert [(folder / name).read_bytes() for name in names] == before
     assert [(folder / name).stat().st_mtime_ns for name in names] == times
