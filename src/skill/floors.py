@@ -40,6 +40,9 @@ BATCH_SIZE = 64  # at most: of a batch, many activations are held at once
 MOST_TWINS = 16  # side by side: more hardly raise a floor, see methods.md
 MAX_BYTES = 2**30  # of the end network's own activations, which all draws compare with
 TARGET = 0  # the only target of the moments
+FIRST_SEED = (
+    2**31
+)  # of twins: networks are initialised by small seeds, and a twin must be no such network
 
 
 class FloorKey(NamedTuple):
@@ -136,7 +139,9 @@ class _Twins:
         images, _ = next(iter(floors.train.batches(len(first), indices=first)))
         self.networks = []
         for number in range(max(key.n_twins for key in keys)):
-            self.networks.append(twin_of(floors.end, images, seed=N_DRAWS * number + draw))
+            self.networks.append(
+                twin_of(floors.end, images, seed=FIRST_SEED + N_DRAWS * number + draw)
+            )
 
     def activations(self, images: Tensor, keys: Iterable[FloorKey]) -> dict[str, list[Tensor]]:
         """Return the activations of as many twins as the keys need, by layer."""

@@ -71,7 +71,7 @@ def within_class(stitched: ArrayLike, own: ArrayLike, classes: ArrayLike) -> Wit
         stitched, own: activations of the same images, both (n, …).
         classes: of the images, whole numbers (n,).
     """
-    _, places, counts = np.unique(np.asarray(classes), return_inverse=True, return_counts=True)
+    _, places, counts = np.unique(_array(classes), return_inverse=True, return_counts=True)
     stitched_rest = _without_means(stitched, places, counts)
     own_rest = _without_means(own, places, counts)
     return WithinClass(
@@ -84,10 +84,17 @@ def within_class(stitched: ArrayLike, own: ArrayLike, classes: ArrayLike) -> Wit
 
 def _without_means(values: ArrayLike, places: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Return values (n, D) less the means of their classes, whose images `counts` counts."""
-    rows = np.asarray(values, dtype=np.float64).reshape(len(places), -1)
+    rows = _array(values).reshape(len(places), -1)
     sums = np.zeros((len(counts), rows.shape[1]))
     np.add.at(sums, places, rows)
     return rows - (sums / counts[:, None])[places]
+
+
+def _array(values: Any) -> np.ndarray:
+    """Return an array or a tensor, of any device and with gradients or not, as float64."""
+    if hasattr(values, "detach"):
+        values = values.detach().double().cpu()
+    return np.asarray(values, dtype=np.float64)
 
 
 def within_class_correlation(
