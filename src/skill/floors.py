@@ -27,22 +27,23 @@ from src.stitching.closed_forms import Matching, closed_form
 from src.stitching.moments import SourceMoments
 
 N_DRAWS = 5  # of the weights of twins; the largest correlation counts
-N_IMAGES = 500  # test images that a floor is measured on
-# Training images that a floor is matched on, at least, and that BatchNorms take statistics of
-N_MATCHED = 300
-N_OF_CLASS = 10  # of them for each class, up to `N_IMAGES`
-FEWEST_ROWS = 10  # matched for each channel; a row is a position of an image
-MOST_ROWS = (
-    50  # matched for each channel, or `N_ROWS` if that is more: some positions of large maps
-)
+N_IMAGES = 300  # test images that a floor is measured on, or an eighth of them if that is more
+# Training images that a floor is matched on, and that BatchNorms take statistics of: at least so many,
+# and ten a class up to the second number
+N_MATCHED = 200
+N_OF_CLASS = 10
+MOST_OF_CLASSES = 500
+# Rows that are matched for each channel; a row is a position of an image. Of large maps some positions
+# serve: as many as give the most for each channel, or `N_ROWS` if that is more
+FEWEST_ROWS = 10
+MOST_ROWS = 50
 N_ROWS = 20_000
 BATCH_SIZE = 64  # at most: of a batch, many activations are held at once
 MOST_TWINS = 16  # side by side: more hardly raise a floor, see methods.md
 MAX_BYTES = 2**30  # of the end network's own activations, which all draws compare with
 TARGET = 0  # the only target of the moments
-FIRST_SEED = (
-    2**31
-)  # of twins: networks are initialised by small seeds, and a twin must be no such network
+# Networks are initialised by small seeds, and a twin must be no such network
+FIRST_SEED = 2**31
 
 
 class FloorKey(NamedTuple):
@@ -91,7 +92,7 @@ class Floors:
         self.batch_size = min(batch_size, BATCH_SIZE)
         (self.n_classes,) = end.output_shape
         drawn = torch.randperm(len(images), generator=generator(0))[
-            : max(N_IMAGES, len(images) // 4)
+            : max(N_IMAGES, len(images) // 8)
         ]
         self.places = drawn.sort().values
         self.indices = images[self.places]
@@ -184,7 +185,7 @@ class _Twins:
         n_channels = key.n_twins * width + self.floors.n_classes
         n_images = max(
             N_MATCHED,
-            min(N_OF_CLASS * self.floors.n_classes, N_IMAGES),
+            min(N_OF_CLASS * self.floors.n_classes, MOST_OF_CLASSES),
             math.ceil(FEWEST_ROWS * n_channels / n_positions),
         )
         n_images = min(n_images, len(self.order))
