@@ -7,6 +7,7 @@ anew. As many twins stand side by side as the front of the stitch needs to have 
 they. So a floor belongs to an end network, a layer, a number of twins and the images; stitches share it.
 """
 
+import contextlib
 import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,6 +22,7 @@ from src.datasets.base import BaseImageSet
 from src.ground.console import progress
 from src.ground.runtime import generator
 from src.models import Network
+from src.models.calls import OUTPUT
 from src.skill.running import AtPlaces, Following
 from src.statistics.moments import Rows, as_rows
 from src.stitching.closed_forms import Matching, closed_form
@@ -140,9 +142,10 @@ class _Twins:
         images, _ = next(iter(floors.train.batches(len(first), indices=first)))
         self.networks = []
         for number in range(max(key.n_twins for key in keys)):
-            self.networks.append(
-                twin_of(floors.end, images, seed=FIRST_SEED + N_DRAWS * number + draw)
-            )
+            layers = [key.layer for key in keys if key.n_twins > number]
+            last = max(layers, key=floors.end.depth)
+            seed = FIRST_SEED + N_DRAWS * number + draw
+            self.networks.append(twin_of(floors.end, images, seed=seed, until=last))
 
     def activations(self, images: Tensor, keys: Iterable[FloorKey]) -> dict[str, list[Tensor]]:
         """Return the activations of as many twins as the keys need, by layer."""
@@ -216,7 +219,7 @@ def _moments(source: Tensor, target: Tensor, positions: Tensor) -> SourceMoments
 
 
 @torch.no_grad()
-def twin_of(network: Network, images: Tensor, *, seed: int) -> Network:
+def twin_of(network: Network, images: Tensor, *, seed: int, until: str | None = None) -> Network:
     """Return a copy of a network with weights drawn anew, and BatchNorm statistics of the images.
 
     A module with a method `reset_parameters` resets itself. Parameters that none resets are drawn from
@@ -225,6 +228,7 @@ def twin_of(network: Network, images: Tensor, *, seed: int) -> Network:
 
     Args:
         images: (B, C, H, W).
+        until: the last layer that is needed; None: all are.
     """
     twin = copy.deepcopy(network).to("cpu")
     with torch.random.fork_rng(devices=[]):
@@ -239,20 +243,33 @@ def twin_of(network: Network, images: Tensor, *, seed: int) -> Network:
                 noise = torch.randn(parameter.shape).to(parameter)
                 parameter.copy_(parameter.mean() + noise * parameter.std(correction=0))
     twin.to(network.example.device)
-    set_statistics(twin.module, images)
+    set_statistics(twin.module, images, until=until)
     return twin
 
 
-def set_statistics(module: nn.Module, images: Tensor) -> None:
-    """Set the statistics of all BatchNorms from a batch of images; leave evaluation mode behind."""
+def set_statistics(module: nn.Module, images: Tensor, *, until: str | None) -> None:
+    """Set the statistics of the BatchNorms in front of a layer from a batch of images, and switch to
+    evaluation mode."""
     norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the mean over all batches
         norm.train()
     if norms:
-        module(images)
+        last = module if until in (None, OUTPUT) else module.get_submodule(str(until))
+        handle = last.register_forward_hook(_stop)
+        with contextlib.suppress(_Stop):
+            module(images)
+        handle.remove()
     module.eval()
+
+
+class _Stop(Exception):
+    """Ends a pass."""
+
+
+def _stop(*call: object) -> None:
+    raise _Stop
 
 
 def beside_class(activations: Tensor, logits: Tensor) -> Tensor:
