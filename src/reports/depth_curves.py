@@ -22,7 +22,7 @@ from src.ground.curves import (
 )
 from src.ground.figure_files import page_of
 from src.ground.figures import capitalised
-from src.reports.captions import describe_stitches, on_convergence
+from src.reports.captions import describe_stitches
 from src.runs.folders import StitchingRun
 from src.tables.chosen import chosen_rows
 from src.tables.quantities import IN_CURVES, QUANTITIES, shown_in
@@ -92,9 +92,7 @@ def write_depth(
     pages = [shown[start : start + MAX_PANELS] for start in range(0, len(shown), MAX_PANELS)]
     on_stitches = ""
     if runs:
-        on_stitches = describe_stitches(
-            [run.row for run in runs], names=names, remark=on_convergence(runs)
-        )
+        on_stitches = describe_stitches([run.row for run in runs], names=names)
     x_label = "layer of both networks" if layers else "relative depth of both layers"
     for number, page in enumerate(pages, start=1):
         page_path = page_of(path.with_suffix(".png"), number)

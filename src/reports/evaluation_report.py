@@ -11,7 +11,6 @@ from src.choices.datasets import dataset_label
 from src.choices.scores import SCORES
 from src.ground.console import listed, note, note_once, result, table
 from src.ground.figure_files import remove_figure
-from src.ground.figures import joined
 from src.ground.files import write_json
 from src.ground.grouping import grouped
 from src.ood import OODMetrics
@@ -67,7 +66,7 @@ def report(
         evaluations: rows by name of the detector; no list is empty.
         title: the title of the figure.
     """
-    for name, rows in evaluations.items():
+    for number, (name, rows) in enumerate(evaluations.items()):
         by_experiment = grouped(rows, lambda row: row.experiment)
         matrices = {
             experiment: _matrices(rows_of_experiment)
@@ -77,7 +76,7 @@ def report(
         detectors = _detectors(name, rows[0].sanity_dataset, reference.id_scores[name], checks)
         if len(evaluations) > 1:
             result(f"DETECTOR: {name}")
-        _print_matrices(name, matrices)
+        _print_matrices(name, matrices, with_accuracy=number == 0)
         table(*detectors)
         _note_typical_stitches(name, rows)
 
@@ -106,7 +105,7 @@ def _matrices(rows: Sequence[EvaluationRow]) -> dict[str, Matrix]:
     }
 
 
-def _print_matrices(name: str, matrices: Matrices) -> None:
+def _print_matrices(name: str, matrices: Matrices, *, with_accuracy: bool) -> None:
     """Print the matrices of a detector, under a heading for each experiment."""
     columns = dict.fromkeys(chain(*matrices.values()))
     headings = {column: heading(QUANTITIES[column], name) for column in columns}
@@ -114,7 +113,8 @@ def _print_matrices(name: str, matrices: Matrices) -> None:
         if experiment:
             result(f"EXPERIMENT: {experiment}")
         for column, matrix in matrix_of_column.items():
-            table(headings[column], *matrix)
+            if with_accuracy or column != "accuracy":
+                table(headings[column], *matrix)
 
 
 def heading(quantity: Quantity, detector: str) -> str:
@@ -172,19 +172,16 @@ def _panels(matrices: Matrices) -> dict[str, dict[str, HeatMap]]:
 
 
 def describe(rows: Sequence[EvaluationRow], *, n_images: int) -> str:
-    """Return the caption of the figure: networks, data, method, detector and images."""
-    text = describe_stitches(rows, n_images=n_images)
-    id_data = common(rows, "id_dataset")
-    if id_data != common(rows, "dataset"):
-        text = joined(text, f"In distribution: {dataset_label(id_data)}.")
+    """Return the caption of the figure: networks, method and images, and the detector with its data."""
     detector = common(rows, "detector")
     if detector in SCORES:
         detector = SCORES[detector].description
-    made_with = []
-    for kind, column in (("ID", "detector_id_data"), ("OOD", "detector_ood_data")):
-        dataset = common(rows, column)
-        if dataset:
-            made_with.append(f"{kind} {dataset_label(dataset)}")
+    sources = {"ID": common(rows, "detector_id_data"), "OOD": common(rows, "detector_ood_data")}
+    made_with = [f"{kind} {dataset_label(name)}" for kind, name in sources.items() if name]
     if made_with:
         detector += f" ({', '.join(made_with)})"
-    return joined(text, definitions=f"Detector: {detector}.")
+    text = f"{describe_stitches(rows, n_images=n_images)} Detector: {detector}."
+    id_data = common(rows, "id_dataset")
+    if id_data != common(rows, "dataset"):
+        text += f" In distribution: {dataset_label(id_data)}."
+    return text
