@@ -288,7 +288,7 @@ def write_table(args, run, task, trained, tested, *, weights, n_images) -> None:
     from pathlib import Path
 
     from src.ground.console import note
-    from src.reports.probe_report import write_files
+    from src.tables import tables
     from src.tables.image_records import short_images
     from src.tables.probe_rows import ProbeRow
 
@@ -315,7 +315,7 @@ def write_table(args, run, task, trained, tested, *, weights, n_images) -> None:
         )
         rows.append(row)
     with run.replacing():
-        write_files(Path(args.output), rows, task.widths, title=args.title)
+        tables.write_table(Path(args.output), ProbeRow, rows)
     note(f"wrote {args.output}")
 
 

@@ -152,10 +152,11 @@ def measured_in(args):
 
 
 def draw_curves(args) -> None:
-    from src.collected.over_depth import corresponding_runs, depth_rows, groups_without_curves
+    from src.collected.over_depth import depth_rows, groups_without_curves
     from src.ground.console import listed, note
     from src.ground.errors import UserError
-    from src.reports.depth_curves import write_depth
+    from src.tables.tables import write_table
+    from src.tables.truth_rows import DepthRow
 
     measured = measured_in(args)
     rows = depth_rows(*measured)
@@ -168,17 +169,8 @@ def draw_curves(args) -> None:
     without_curves = groups_without_curves(*measured)
     if without_curves:
         note(f"no curves, as no layers correspond: {listed(without_curves)}")
-    runs, _, names, correspondence = measured
     with writing(args, table):
-        write_depth(
-            table,
-            rows,
-            runs=corresponding_runs(runs, names, correspondence),
-            names=names,
-            title=args.title,
-            quantities=args.quantities,
-            without_curves=without_curves,
-        )
+        write_table(table, DepthRow, rows)
     note(f"wrote {table}; its figure is beside it")
 
 
@@ -258,7 +250,7 @@ def writing(args, path: Path):
     """
     from contextlib import nullcontext
 
-    from src.ground.figure_files import remove_figure
+    from src.figures.figure_files import remove_figure
     from src.runs.outputs import outputs
 
     if args.output:

@@ -38,9 +38,9 @@ from misc import report as page
 from src import cli
 from src.choices.similarity import measure_of
 from src.cli.groups import n_cores
+from src.figures.pages import left_out
 from src.ground.console import note, result
 from src.ground.errors import UserError
-from src.ground.figures import left_out
 from src.ground.files import write_text
 from src.verdict import ACCURATE_ONLY, SIMILAR, UNDECIDED
 

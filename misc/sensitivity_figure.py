@@ -49,86 +49,16 @@ def parser() -> cli.Parser:
 def draw(args) -> None:
     from src.collected.rank_measurements import by_series, over_ranks, read_measurements
     from src.ground.console import note
-    from src.ground.curves import CurvePanel, curves
     from src.runs.outputs import outputs
 
     tables = read_measurements(args.tables)
     measured = {
         pair: None for values in by_series(tables.values) for pair, *_ in over_ranks(values, side=0)
     }
-    panels = []
-    pairs = chosen_pairs(list(measured), args.layers, args.other_layer)
-    for first, second in pairs:
-        title = first if first == second else f"{first} → {second}"
-        lines = curves_of_pair(tables, (first, second))
-        panels.append(CurvePanel(lines, "similarity, accuracy", title=title))
+    for pair in chosen_pairs(list(measured), args.layers, args.other_layer):
+        curves_of_pair(tables, pair)
     with outputs(args.output, __file__):
-        curves(
-            Path(args.output),
-            panels,
-            x_label="retained rank (components)",
-            title=args.title,
-            caption=caption_of(tables, pairs),
-        )
-    note(f"wrote {args.output}")
-
-
-def caption_of(tables, pairs: list[tuple[str, str]]) -> str:
-    """Return the caption of the figure: the networks and the data of the tables, and the layers."""
-    from src.choices.similarity import COMPANIONS, measure_of
-    from src.ground.console import listed
-    from src.ground.figures import capitalised, joined
-    from src.ground.grouping import grouped
-    from src.reports.captions import common, describe_method, headline
-    from src.tables.network_names import networks_in_words
-    from src.tables.probe_rows import ProbeRow
-    from src.tables.similarity_rows import SimilarityRow
-    from src.tables.stitch_rows import StitchRow
-
-    paths = [name.path for name in tables.networks]
-    kinds = [name.type for name in tables.networks]
-    networks = networks_in_words(paths, kinds, sign="and")
-    data = tables.datasets[0] if len(tables.datasets) == 1 else ""
-    text = headline(
-        f"Similarity of layers of {networks}, and accuracy, where a layer of the first network keeps fewer principal "
-        "components",
-        data=data,
-    )
-    if all(first == second for first, second in pairs):
-        text += f" Layers of both networks: {listed(first for first, _ in pairs)}."
-    else:
-        layers = listed(" and ".join(pair) for pair in pairs)
-        text += f" Layers of the first and of the second network: {layers}."
-    text += (
-        " Measures of similarity are 1 for equal layers, and 0 for unrelated ones on many images."
-    )
-    similarities = [row for row in tables.rows if isinstance(row, SimilarityRow)]
-    probes = [row for row in tables.rows if isinstance(row, ProbeRow)]
-    stitches = [row for row in tables.rows if isinstance(row, StitchRow)]
-    numbers = {
-        "measures of similarity on {} images": common(similarities, "n_samples"),
-        "linear probes trained for {} epochs": common(probes, "epochs"),
-        "linear probes tested on {} images": common(probes, "n_images"),
-        "stitches tested on {} images": common(stitches, "n_images"),
-    }
-    details = [words.format(f"{int(number):,}") for words, number in numbers.items() if number]
-    if details:
-        text += f" {capitalised(listed(details))}."
-    measures = dict.fromkeys(name for row in similarities for name in row.compared.values)
-    drawn = [measure_of(name) for name in measures if name not in COMPANIONS]
-    meanings = [
-        f"{capitalised(measure.title)}: {measure.description}, {measure.unrelated:g} for unrelated and "
-        f"{measure.equal:g} for equal layers."
-        for measure in drawn
-    ]
-    meanings += dict.fromkeys(
-        map(describe_method, grouped(stitches, lambda row: row.method).values())
-    )
-    if probes:
-        meanings.append(
-            "Linear probe: softmax regression on the activations, trained on the labels."
-        )
-    return joined(text, definitions=" ".join(meanings))
+        note(f"wrote {args.output}")
 
 
 def chosen_pairs(

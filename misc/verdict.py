@@ -122,15 +122,6 @@ def give_verdict(args) -> None:
     with claimed([run]), run.replacing():
         lines = [*sentences, "", *record.describe(images, run.provenance())]
         verdict_report.write_tables(path, verdicts, lines, groups=groups, tests=tests)
-        verdict_report.draw(
-            path,
-            parts,
-            limits,
-            title=args.title,
-            runs=runs,
-            names=names if args.networks else None,  # without a list, captions name checkpoints
-            comparison=comparison,
-        )
     beside = "sentences (.md)"
     if len(verdicts) > 1:
         beside += " and maps of the words and numbers"

@@ -25,9 +25,7 @@ from src.datasets.base import UNLABELLED, BaseImageSet, CastImages
 from src.datasets.iterated import IteratedEpochs, IteratedImages
 from src.ground.console import aligned, decimals, warn
 from src.ground.errors import UserError, unknown_name
-from src.ground.figures import capitalised
 from src.ground.files import write_csv
-from src.ground.grouping import grouped
 from src.ground.images import ImageSpec, shape_text
 from src.ground.runtime import full_precision
 from src.models import Network
@@ -59,7 +57,7 @@ from src.verdict import UNDECIDED, Limits, Stitches, Verdict, flaw_of
 from src.verdict import judge as judge_stitches
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    pass
 
 MOST_MATCHED = 10_000  # training images of an iterable, unless a caller asks for more
 MOST_KEPT = 2**30  # bytes of these images
@@ -249,34 +247,6 @@ class Judgement(tuple[JudgedStitch, ...]):
             values = row._asdict()
             records.append({name: value for name, value in values.items() if not _is_nan(value)})
         write_csv(Path(path), JudgedStitch._fields, records)
-
-    def figure(self, *, caption: str = "") -> "Figure":
-        """Return the maps of accuracy, skill and verdict of each form.
-
-        `rows.figure().savefig("maps.pdf")` writes a file. The attribute `caption` of the figure is
-        the text for below it.
-
-        Args:
-            caption: a text on networks and images, for this text.
-        """
-        from src.reports.verdict_maps import figure_of  # the one step up, from a result to its look
-
-        by_form = grouped(self, lambda row: row.form)
-        methods = {form: Method.of(form) for form in by_form}
-        titles = {form: method.words for form, method in methods.items()}
-        if len(set(titles.values())) < len(titles):
-            titles = {form: f"{title} ({form})" for form, title in titles.items()}
-        definitions = [
-            f"{capitalised(titles[form])}: {method.description}."
-            for form, method in methods.items()
-        ]
-        return figure_of(
-            {titles[form]: rows for form, rows in by_form.items()},
-            self.limits,
-            caption=caption
-            or f"Stitches of two networks by {' and '.join(titles.values())}, on {self.n_images:,} test images.",
-            definitions=" ".join(filter(None, [*definitions, self._on_positions()])),
-        )
 
 
 @torch.inference_mode(False)  # a training needs gradients

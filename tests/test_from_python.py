@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from src.ood.identifying import choose_foils
 
 from src.ground.runtime import seeded
 from src.low_rank import low_rank_approx, principal_components
 from src.models import build_model
 from src.ood import Validity, along_the_way, energy, identification, make_detector
-from src.ood.identifying import choose_foils
 from src.statistics.moments import Moments, Rows
 from src.stitching import direct_matching
 from src.stitching.objectives import feature_loss, functional_loss, hint_loss, soft_label_loss

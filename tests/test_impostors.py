@@ -3,6 +3,7 @@ compared."""
 
 import pytest
 import torch
+from src.models.control import ClassControl
 
 from misc.impostors import (
     CONTROL,
@@ -18,7 +19,6 @@ from misc.impostors import (
 )
 from src.datasets.base import ImageSet
 from src.models import Network, build_model
-from src.models.control import ClassControl
 from tests.commands import read_csv, run
 
 LAYERS = ["pool2", "pool3"]

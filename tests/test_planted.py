@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from src.ood.identifying import shares_of
 
 from src.collected.verdicts import judge_runs
 from src.models import Network
 from src.ood import along_the_way, make_detector, ood_metrics
-from src.ood.identifying import shares_of
 from src.runs.folders import StitchingRun
 from src.stitching import direct_matching
 from src.tables.evaluation_rows import IdentificationRow

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from src import __version__
-from src.ground import figures
+from src.figures import pages
 from src.reports.methods_text import how
 from tests import tables
 from tests.commands import error_line, read_csv, run, says
@@ -92,7 +92,7 @@ class Page(HTMLParser):
 
 
 def page_of(folder: Path, *arguments, with_figures: bool = False) -> Page:
-    with figures.left_out(not with_figures):
+    with pages.left_out(not with_figures):
         run(SCRIPT, *arguments, "-o", folder / "page.html", cwd=folder)
     return Page(folder / "page.html")
 
@@ -117,7 +117,7 @@ def test_the_page_has_the_numbers_of_the_verdict(tmp_path):
     """Word by word and digit by digit, and the same files."""
     write_results(tmp_path)
     folders = ["results/dm", "results/tlm"]
-    with figures.left_out():
+    with pages.left_out():
         run("misc/verdict.py", *folders, "-o", "verdict.csv", cwd=tmp_path)
     verdicts = read_csv(tmp_path / "verdict.csv")
     page = page_of(tmp_path, *folders)
@@ -233,10 +233,10 @@ def test_groups_and_similarities_of_many_networks(tmp_path, drawing, monkeypatch
 
     options = ["--networks", "networks.csv"]
     folders = sorted((tmp_path / "all/pinv").iterdir())
-    with figures.left_out():
+    with pages.left_out():
         run("misc/verdict.py", *folders, *options, "-o", "verdict.csv", cwd=tmp_path)
     blank = pytest.importorskip("matplotlib.figure").Figure((3, 1))  # is quickly rendered
-    monkeypatch.setattr(figures, "_save", lambda figure, path: drawing.render(blank, path))
+    monkeypatch.setattr(pages, "_rendered", lambda figure, kind: drawing.render(blank, kind))
     page = page_of(tmp_path, "all", *options, with_figures=True)
     captions = [str(image["alt"]) for image in page.images]
     assert any("No test of the groups can reach p = 0.05" in caption for caption in captions)

@@ -11,7 +11,6 @@ from src.choices.stitching import INITS, OBJECTIVES
 from src.collected.groups import Names
 from src.collected.measured import NetworkPair
 from src.ground.console import listed
-from src.ground.figures import joined
 from src.ground.grouping import grouped
 from src.ground.user_code import title_of
 from src.runs.folders import StitchingRun
@@ -39,6 +38,19 @@ def headline(subject: str, *, data: str, n_images: int | str = "") -> str:
             source = info.source
         subject += f" of {source}"
     return f"{subject}."
+
+
+def joined(*captions: str, definitions: str = "") -> str:
+    """Join captions to one: a paragraph for below the figure, and one that defines its terms.
+
+    Args:
+        captions: each may have both paragraphs, with an empty line between them.
+        definitions: what to add to the second paragraph.
+    """
+    parts = [caption.partition("\n\n") for caption in captions]
+    first = " ".join(filter(None, (text for text, _, _ in parts)))
+    second = " ".join(filter(None, (*(text for _, _, text in parts), definitions)))
+    return "\n\n".join(filter(None, (first, second)))
 
 
 def common(rows: Iterable[object], field: str) -> str:

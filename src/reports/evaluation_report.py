@@ -8,25 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from src.choices.datasets import dataset_label
-from src.choices.scores import SCORES
+from src.figures.figure_files import remove_figure
 from src.ground.console import listed, note, note_once, result, table
-from src.ground.figure_files import remove_figure
-from src.ground.figures import joined
 from src.ground.files import write_json
 from src.ground.grouping import grouped
 from src.ood import OODMetrics
 from src.ood.reference import Reference
-from src.reports.captions import common, describe_stitches
-from src.reports.grid_figures import labels_of
-from src.reports.grid_tables import draw
-from src.reports.map_panels import HeatMap
-from src.reports.verdict_maps import heat_map
 from src.runs.scored_runs import ScoredRun, skill_rows
 from src.tables.evaluation_rows import TYPICAL_AUROC, EvaluationFiles, EvaluationRow, SkillRow
 from src.tables.matrices import Matrix, is_known, known, pivot
 from src.tables.quantities import DETECTOR, IN_EVALUATION, QUANTITIES, Quantity, shown_in
 from src.tables.tables import to_record, write_table
-from src.verdict import Limits
 
 EXPLANATION = (
     "AUROC: area under the ROC curve of the detector, ½ if it cannot tell stitched from own "
@@ -86,13 +78,7 @@ def report(
         write_table(path, EvaluationRow, rows)
         write_json(path.with_suffix(".json"), content)
         remove_figure(path, start=2)  # pages of an earlier evaluation of more stitches
-        if len(rows) > 1:
-            caption_of_figure = describe(rows, n_images=len(reference.options.test))
-            labels = labels_of(by_experiment)
-            draw(path, _panels(matrices), labels=labels, title=title, caption=caption_of_figure)
-        else:
-            remove_figure(path)
-            note(f"wrote {path}")
+        note(f"wrote {path}")
     note_once(EXPLANATION)
 
 
@@ -158,32 +144,3 @@ def _content(rows: Sequence[EvaluationRow], checks: Mapping[str, OODMetrics]) ->
         "stitches": [to_record(row) for row in rows],
         "sanity_checks": {layer: metrics._asdict() for layer, metrics in checks.items()},
     }
-
-
-def _panels(matrices: Matrices) -> dict[str, dict[str, HeatMap]]:
-    """Return the heat map of each matrix, by experiment and title."""
-    panels: dict[str, dict[str, HeatMap]] = {}
-    for experiment, matrix_of_column in matrices.items():
-        panels[experiment] = {}
-        for column, matrix in matrix_of_column.items():
-            panels[experiment][QUANTITIES[column].title] = heat_map(column, matrix, Limits())
-    return panels
-
-
-def describe(rows: Sequence[EvaluationRow], *, n_images: int) -> str:
-    """Return the caption of the figure: networks, data, method, detector and images."""
-    text = describe_stitches(rows, n_images=n_images)
-    id_data = common(rows, "id_dataset")
-    if id_data != common(rows, "dataset"):
-        text = joined(text, f"In distribution: {dataset_label(id_data)}.")
-    detector = common(rows, "detector")
-    if detector in SCORES:
-        detector = SCORES[detector].description
-    made_with = []
-    for kind, column in (("ID", "detector_id_data"), ("OOD", "detector_ood_data")):
-        dataset = common(rows, column)
-        if dataset:
-            made_with.append(f"{kind} {dataset_label(dataset)}")
-    if made_with:
-        detector += f" ({', '.join(made_with)})"
-    return joined(text, definitions=f"Detector: {detector}.")

@@ -18,11 +18,10 @@ from src.ground.html_page import Cell, Section
 from src.ground.user_code import titles_in
 from src.reports import similarity_report
 from src.reports.captions import describe_stitches
-from src.reports.group_maps import SHARE_TITLE, lines_on_layers, on_types, title_of
+from src.reports.group_words import SHARE_TITLE, lines_on_layers, on_types, title_of
 from src.reports.match_report import MAX_TABLES
 from src.reports.methods_text import by_method, description, how, on_versions
-from src.reports.verdict_maps import shares_of
-from src.reports.verdict_report import IN_SUMMARY, sentences
+from src.reports.verdict_report import IN_SUMMARY, sentences, shares_of
 from src.runs.folders import StitchingRun
 from src.tables.image_records import RECORDS, SPLITS
 from src.tables.matrices import Matrix, mean_of

@@ -2,19 +2,15 @@
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from src.collected.groups import Names
+from src.figures.figure_files import remove_figure
 from src.ground.console import listed, note, table, warn
 from src.ground.errors import UserError
-from src.ground.figure_files import remove_figure
-from src.ground.figures import joined
 from src.ground.files import locked
-from src.reports.captions import common, describe_stitches
-from src.reports.grid_figures import MAX_PANELS, STITCHED, draw_grid, labels_of
-from src.reports.heat_maps import Labels, maps
-from src.reports.map_panels import HeatMap
+from src.reports.captions import common
 from src.runs.folders import read_runs
 from src.tables.experiments import by_experiment
 from src.tables.image_records import told_apart
@@ -36,7 +32,7 @@ def write_grid(
         names: of the networks, for titles and the caption.
     """
     write_table(path, StitchRow, rows)
-    draw_grid(path, rows, title=title, names=names)
+    note(f"wrote {path}")
 
 
 def update_grid(directory: Path, *, create: bool, title: str = "") -> None:
@@ -93,19 +89,18 @@ def compare(
 
     stitches = [row for rows in experiments for row in rows]
     differences = pivot(stitches, lambda row: compared(row).difference)
-    panels = {
-        first: HeatMap(pivot(stitches, lambda row: compared(row).accuracy_1)),
-        second: HeatMap(pivot(stitches, lambda row: compared(row).accuracy_2)),
-        f"{second} − {first}": HeatMap.difference(differences),
+    matrices = {
+        first: pivot(stitches, lambda row: compared(row).accuracy_1),
+        second: pivot(stitches, lambda row: compared(row).accuracy_2),
+        f"{second} − {first}": differences,
     }
-    for name, panel in panels.items():
-        table(name, *panel.matrix)
+    for name, matrix in matrices.items():
+        table(name, *matrix)
     if path:
         lines = pivot(stitches, compared, missing=None).values
         cells = itertools.chain(*lines)
         write_table(path, ComparisonRow, [cell for cell in cells if cell is not None])
-        caption = describe_stitches(*experiments)
-        draw(path, {"": panels}, labels=labels_of({"": stitches}), title=title, caption=caption)
+        note(f"wrote {path}")
 
 
 def _check_comparable(folders: Sequence[str], experiments: Sequence[Sequence[StitchRow]]) -> None:
@@ -137,42 +132,3 @@ def _check_comparable(folders: Sequence[str], experiments: Sequence[Sequence[Sti
             f"{' and '.join(folders)} are of different data ({listed(datasets)}); their accuracies "
             "are of different images"
         )
-
-
-def draw(
-    path: Path,
-    panels: Mapping[str, Mapping[str, HeatMap]],
-    *,
-    labels: Labels = STITCHED,
-    title: str = "",
-    caption: str = "",
-) -> None:
-    """Draw heat maps over front and end layers beside a table; print which files were written.
-
-    Args:
-        path: of the table.
-        panels: heat maps by their title, by experiment. The figure has room for `MAX_PANELS`: it
-            shows the last experiments, a row each.
-        labels: of the axes, see `labels_of`.
-        title: of the figure.
-        caption: the text below the figure, which also says that experiments are left out.
-    """
-    image = path.with_suffix(".png")
-    n_panels = max(map(len, panels.values()), default=1)
-    n_shown = MAX_PANELS // n_panels
-    if len(panels) > n_shown:
-        last = f"last {n_shown}"
-        verb = "are"
-        if n_shown == 1:
-            last = "last"
-            verb = "is"
-        experiments = f"the {last} of {len(panels)} experiments"
-        note(f"{image} shows {experiments}")
-        caption = joined(
-            caption, f"{experiments.capitalize()} {verb} shown; the CSV has all of them."
-        )
-    shown = dict(list(panels.items())[-n_shown:])
-    if maps(image, shown, labels=labels, title=title, caption=caption):
-        note(f"wrote {path} and {image}")
-    else:
-        note(f"wrote {path}")

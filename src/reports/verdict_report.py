@@ -1,52 +1,26 @@
 """The report of a verdict: tables, maps of each method, and a paragraph of computed sentences."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from itertools import chain
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from src.choices import WITH_POSITIONS, on_lost_positions
-from src.choices.scores import SCORES
 from src.choices.stitching import FORMS
-from src.collected.between_groups import SHARE, GroupComparison
-from src.collected.groups import FRESH_FRONT, SELF, Names
-from src.collected.named_networks import UNLISTED
-from src.collected.sections import Section, by_groups, titled_in_figures
-from src.collected.verdicts import SEPARATOR
+from src.collected.between_groups import SHARE
+from src.collected.groups import FRESH_FRONT, SELF
+from src.collected.sections import Section
 from src.ground.console import decimals, result, table
-from src.ground.figures import joined
 from src.ground.files import write_text
 from src.ground.grouping import grouped
 from src.ground.user_code import title_of as title_of_code
 from src.ground.user_code import titles_in
-from src.reports.captions import common, describe_stitches, on_convergence
-from src.reports.grid_figures import labels_of
-from src.reports.group_maps import (
-    IN_FIGURE,
-    SHARE_TITLE,
-    draw_groups,
-    lines_on_layers,
-    on_types,
-    title_of,
-)
-from src.reports.heat_maps import maps
-from src.reports.map_panels import HeatMap, Panel
-from src.reports.verdict_maps import (
-    IN_MAIN_FIGURE,
-    heat_map,
-    shares_of,
-    shares_of_verdicts,
-    title_of_map,
-    verdict_map,
-)
-from src.runs.folders import StitchingRun
-from src.runs.network_pairs import IN_SHORT, PAIRS
-from src.tables.matrices import Matrix, is_known, mean_of, pivot
+from src.reports.group_words import SHARE_TITLE, lines_on_layers, on_types, title_of
+from src.tables.matrices import Matrix, is_known, mean_of, mean_pivot
 from src.tables.quantities import IN_VERDICT, QUANTITIES, shown_in
 from src.tables.tables import write_table
-from src.tables.verdict_rows import AUROC, GroupRow, GroupTestRow, VerdictRow
+from src.tables.verdict_rows import GroupRow, GroupTestRow, VerdictRow
 from src.values import IntervalEstimate
 from src.verdict import NOT_MATCHED, SIMILAR, UNDECIDED, VERDICTS, Limits
 
@@ -54,12 +28,6 @@ IN_SUMMARY = ("penalty", "skill", "skill_at_end")  # beside the share of similar
 CONTROLS = {  # and how many of them must be similar
     SELF: ("layers stitched to themselves", "all must be"),
     FRESH_FRONT: ("stitches from networks that were never trained", "none may be"),
-}
-REASONS = {  # of undecided pairs, in captions
-    "the penalty may lie on either side of the tolerance": "by an uncertain penalty",
-    "the penalty is on one side of the tolerance, but not certainly as one of several pairs": "by an uncertain penalty",
-    "skill may be on either side of its limit": "by uncertain skill",
-    "the training had not converged": "by an unfinished training",
 }
 ROUNDING = 1e-9  # of differences of accuracies
 LOW = 0.5  # the report names end networks with a lower accuracy
@@ -114,6 +82,12 @@ def print_matrices(parts: Iterable[Section]) -> None:
             result()
 
 
+def shares_of(word: str, rows: Iterable[VerdictRow]) -> Matrix:
+    """Return the matrix (front layers, end layers) of the share of stitches with a verdict, such as
+    similar."""
+    return mean_pivot(rows, lambda row: float(row.verdict == word))
+
+
 def print_groups(rows: Sequence[GroupRow]) -> None:
     """Print a table for each method: a line a pair of groups, a column a quantity; and its layers."""
     columns = (SHARE, *IN_SUMMARY)
@@ -148,164 +122,6 @@ def write_tables(
         write_table(path.with_name(f"{path.stem}_group_tests.csv"), GroupTestRow, tests)
 
 
-def draw(
-    path: Path,
-    parts: Sequence[Section],
-    limits: Limits,
-    *,
-    title: str = "",
-    runs: Sequence[StitchingRun] = (),
-    names: Names | None = None,
-    comparison: GroupComparison | None = None,
-) -> None:
-    """Draw the maps of several verdicts, and the maps of groups.
-
-    Args:
-        path: of the table.
-        parts: from `parts_of`.
-        title: the text above the figures.
-        runs: that were judged, for captions.
-        names: of the networks, for captions; None: they are named by checkpoint and type.
-        comparison: of the groups of networks; None: there is none.
-    """
-    rows = list(chain.from_iterable(part.rows for part in parts))
-
-    def caption_of(rows: Sequence[VerdictRow]) -> str:
-        of_page = _runs_of(rows, runs)
-        if not of_page:
-            return ""
-        return describe_stitches(
-            [run.row for run in of_page], names=names, remark=on_convergence(of_page)
-        )
-
-    if comparison is not None and comparison.groups:
-        draw_groups(
-            path.with_name(f"{path.stem}_groups.png"),
-            comparison.groups,
-            comparison.tests,
-            limits,
-            title=title,
-            caption=caption_of(_in_groups(rows)),
-        )
-    sections = list(chain.from_iterable(map(by_groups, parts)))
-    if len(rows) > 1:
-        _draw_maps(path, rows, sections, limits, title=title, caption_of=caption_of)
-
-
-def _in_groups(rows: Iterable[VerdictRow]) -> list[VerdictRow]:
-    """Return the verdicts on pairs of networks that are in a group."""
-    return [
-        row
-        for row in rows
-        if row.kind == PAIRS and UNLISTED not in (row.front_group, row.end_group)
-    ]
-
-
-def _runs_of(rows: Iterable[VerdictRow], runs: Iterable[StitchingRun]) -> list[StitchingRun]:
-    """Return the runs that verdicts are on."""
-    judged = {(folder, row.pair) for row in rows for folder in row.folders.split(SEPARATOR)}
-    return [run for run in runs if (run.folder.name, run.row.pair) in judged]
-
-
-def _draw_maps(
-    path: Path,
-    rows: Sequence[VerdictRow],
-    sections: Sequence[Section],
-    limits: Limits,
-    *,
-    title: str,
-    caption_of: Callable[[Sequence[VerdictRow]], str],
-) -> None:
-    """Draw the maps: a column of panels a section, a line a quantity.
-
-    The main figure has what the verdicts rest on, and ends with them. The further quantities have a
-    figure for themselves.
-    """
-    has_summary = any(section.is_summary for section in sections)
-    main_quantities = IN_FIGURE if has_summary else IN_MAIN_FIGURE
-    further = [
-        name
-        for name in shown_in(IN_VERDICT)
-        if name not in main_quantities and is_known(rows, name)
-    ]
-    detector = _most_used_detector(rows)
-    end_accuracy = float(common(rows, "end_accuracy") or np.nan)
-    main_maps: dict[str, dict[str, Panel]] = {}
-    further_maps: dict[str, dict[str, Panel]] = {}
-    titled = titled_in_figures(sections)
-    for row_title, section in titled.items():
-        main_maps[row_title] = {
-            **_heat_maps(section, main_quantities, limits, end_accuracy=end_accuracy),
-            **_verdicts(section, limits),
-        }
-        further_maps[row_title] = {
-            **_heat_maps(section, further, limits),
-            **_auroc_map(section, detector, limits),
-        }
-    labels = labels_of({name: section.rows for name, section in titled.items()})
-
-    def rows_of(titles: Collection[str]) -> list[VerdictRow]:
-        return list(chain.from_iterable(titled[title].rows for title in titles))
-
-    def caption_of_verdicts(titles: Collection[str]) -> str:
-        rows = rows_of(titles)
-        return joined(caption_of(rows), _on_undecided(rows), _on_worse_fronts(rows, limits))
-
-    drawn = path.with_suffix(".png")
-    maps(drawn, main_maps, labels=labels, title=title, caption=caption_of_verdicts)
-    if any(further_maps.values()):
-        drawn = path.with_name(f"{path.stem}_numbers.png")
-        maps(
-            drawn,
-            further_maps,
-            labels=labels,
-            title=title,
-            caption=lambda titles: caption_of(rows_of(titles)),
-        )
-
-
-def _heat_maps(
-    section: Section, names: Sequence[str], limits: Limits, *, end_accuracy: float = np.nan
-) -> dict[str, Panel]:
-    """Return the heat map of each quantity of a section, or of its mean over pairs of networks."""
-    mean = "mean " if section.is_summary else ""
-    panels: dict[str, Panel] = {}
-    for name in names:
-        matrix = mean_of(section.rows, name)
-        panel = heat_map(name, matrix, limits, end_accuracy=end_accuracy)
-        panels[f"{mean}{title_of_map(name)}"] = panel
-    return panels
-
-
-def _most_used_detector(rows: Sequence[VerdictRow]) -> str:
-    """Return the detector of most stitches, on a tie the paper's; "" without detectors."""
-    names = Counter(name for row in rows for name in row.further if name.startswith(AUROC))
-    if not names:
-        return ""
-    return max(names, key=lambda name: (names[name], name == f"{AUROC}energy")).removeprefix(AUROC)
-
-
-def _auroc_map(section: Section, detector: str, limits: Limits) -> dict[str, HeatMap]:
-    """Return the map of the AUROC of a detector, by its title; {} for means over networks."""
-    if section.is_summary or not detector:
-        return {}
-    matrix = pivot(section.rows, lambda row: row.further.get(f"{AUROC}{detector}", np.nan))
-    panel = heat_map("auroc", matrix, limits)
-    if detector not in SCORES:
-        return {f"AUROC ({detector})": panel}
-    score = SCORES[detector]
-    meaning = f"{panel.meaning}; the detector: {score.description}"
-    return {f"AUROC ({score.title})": panel._replace(meaning=meaning)}
-
-
-def _verdicts(section: Section, limits: Limits) -> dict[str, Panel]:
-    """Return the map of the verdicts of a section, by its title."""
-    shares = shares_of_verdicts(section.rows)
-    if section.is_summary:
-        return {"verdicts": verdict_map(shares, limits, of="pairs of networks")}
-    return {"verdict": verdict_map(shares, limits)}
-
-
 def sentences(
     rows: Sequence[VerdictRow],
     sections: Iterable[Section],
@@ -337,26 +153,6 @@ def sentences(
     return lines
 
 
-def _on_undecided(rows: Sequence[VerdictRow]) -> str:
-    """Return the sentence of captions on undecided stitches, with the reasons; "" where there are
-    none."""
-    methods = grouped(
-        rows, lambda row: ", ".join(filter(None, (row.method, IN_SHORT.get(row.kind))))
-    )
-    texts = []
-    for method, of_method in methods.items():
-        undecided = [row.reason for row in of_method if row.verdict == UNDECIDED]
-        whole = [reason.partition(":")[0].removeprefix("accurate, but ") for reason in undecided]
-        reasons = Counter(REASONS.get(reason, f"as {reason}") for reason in whole)
-        if reasons:
-            by_method = f" by {method}" if len(methods) > 1 else ""
-            counted = ", ".join(f"{n:,} {reason}" for reason, n in reasons.most_common())
-            texts.append(
-                f"{reasons.total():,} of {len(of_method):,} stitches{by_method} ({counted})"
-            )
-    return f"Undecided: {', '.join(texts)}." if texts else ""
-
-
 def _on_end_networks(rows: Sequence[VerdictRow]) -> Iterator[str]:
     """Yield a sentence on each end network with a low accuracy, or one on their number."""
     accuracies = {}
@@ -368,19 +164,6 @@ def _on_end_networks(rows: Sequence[VerdictRow]) -> Iterator[str]:
         return
     for name, value in accuracies.items():
         yield f"The end network of {name} alone is right about {value:.0%}."
-
-
-def _on_worse_fronts(rows: Sequence[VerdictRow], limits: Limits) -> str:
-    """Return the sentence of captions on front networks that are worse than their end networks; ""
-    where there are none."""
-    worse = _worse_fronts(rows, limits)
-    if not worse:
-        return ""
-    n_pairs = len({row.networks for row in rows if row.control is None})
-    return (
-        f"The front network alone is more than {100 * limits.tolerance:g} points less accurate than the end network in "
-        f"{len(worse)} of {n_pairs} pairs of networks."
-    )
 
 
 def _worse_fronts(

@@ -1,0 +1,140 @@
+"""Writes figures: pixels, vectors and a caption, in the style of the suite and of the user.
+
+The module imports matplotlib only to draw a figure.
+"""
+
+import contextlib
+import importlib.util
+import io
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from src.figures.figure_files import page_of
+from src.figures.style import LAYOUT, chosen_width, style_sheets
+from src.ground.console import warn
+from src.ground.files import write_bytes, write_text
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+STYLE_SHEET = Path(__file__).with_name("figures.mplstyle")
+CM = 1 / 2.54  # in inches
+
+Page = TypeVar("Page")
+
+_to_draw: Collection[str] | None = None  # names of figures; None: all
+
+
+@contextlib.contextmanager
+def left_out(are_left_out: bool = True, *, except_for: Collection[str] = ()) -> Iterator[None]:
+    """Draw no figures while the block runs, or draw figures as usual if `are_left_out` is false.
+
+    Drawing takes longer than writing tables, which counts for many small tables.
+
+    Args:
+        except_for: names of figures that are drawn all the same, such as "verdict.png".
+    """
+    global _to_draw
+    before = _to_draw
+    _to_draw = except_for if are_left_out else None
+    try:
+        yield
+    finally:
+        _to_draw = before
+
+
+def can_draw(path: Path) -> bool:
+    """Return whether the figure at `path` can be drawn; warn if matplotlib is not installed.
+
+    Returns:
+        False if it is left out, or without matplotlib.
+    """
+    if _to_draw is not None and path.name not in _to_draw:
+        return False
+    if importlib.util.find_spec("matplotlib") is None:
+        warn(f"{path} was not drawn: matplotlib is not installed")
+        return False
+    return True
+
+
+def styled() -> contextlib.AbstractContextManager[None]:
+    """Return a context in which matplotlib draws in the style of the suite, and of the user over it."""
+    import matplotlib.style
+
+    return matplotlib.style.context([STYLE_SHEET, *style_sheets(), LAYOUT])
+
+
+def draw_pages(
+    path: Path,
+    pages: Sequence[Page],
+    draw: Callable[["Figure", Page], str],
+    *,
+    title: str = "",
+    width: float | None = None,
+) -> list[Path]:
+    """Draw a figure a page, and write each with its caption: NAME.png, NAME_2.png and so on.
+
+    Args:
+        path: of the image, a PNG or a PDF. The other format goes beside it, and the caption (`.txt`).
+        draw: draws a page into an empty figure, and returns the caption.
+        title: the text above the figure.
+        width: of the figure in cm; None: as `--width` says.
+    Returns:
+        The paths of the written files; none if the figure is left out, or without matplotlib.
+    """
+    written: list[Path] = []
+    if not can_draw(path):
+        return written
+    for number, page in enumerate(pages, start=1):
+        with styled():
+            figure = new_figure(width)
+            if title:
+                figure.suptitle(title)
+            figure.caption = draw(figure, page)
+            fit(figure)
+            written += _write(figure, page_of(path, number))
+    return written
+
+
+def new_figure(width: float | None = None) -> Any:
+    """Return an empty figure of a width in cm that saves in the style; None: as `--width` says."""
+    from matplotlib.figure import Figure
+
+    class StyledFigure(Figure):
+        caption = ""  # the text for below it
+
+        def savefig(self, fname: Any, **options: Any) -> None:
+            with styled():
+                super().savefig(fname, **options)
+
+        def _repr_png_(self) -> bytes:  # notebooks show it, also without pyplot
+            image = io.BytesIO()
+            self.savefig(image, format="png")
+            return image.getvalue()
+
+    figure = StyledFigure()
+    figure.set_figwidth((width or chosen_width()) * CM)
+    return figure
+
+
+def fit(figure: "Figure") -> None:
+    """Remove the numbers of cells without room, and names of layers that would touch."""
+
+
+def _write(figure: Any, path: Path) -> list[Path]:
+    """Write a figure as pixels and as vectors, and its caption; equal figures make equal files."""
+    text = path.with_suffix(".txt")
+    images = [path.with_suffix(".png"), path.with_suffix(".pdf")]
+    for image in images:
+        write_bytes(image, _rendered(figure, image.suffix[1:]))
+    write_text(text, f"{figure.caption}\n")
+    return [*images, text]
+
+
+def _rendered(figure: Any, kind: str) -> bytes:
+    """Return the content of an image file of a kind, png or pdf."""
+    image = io.BytesIO()
+    metadata = {"CreationDate": None} if kind == "pdf" else {}
+    figure.canvas.print_figure(image, format=kind, metadata=metadata)
+    return image.getvalue()
