@@ -176,7 +176,7 @@ def parts_of_page(folder: Path, results: Results, judged: Judged, matches, *, st
 
 def write_verdicts(folder: Path, results: Results, judged: Judged) -> None:
     """Write the files of misc/verdict.py."""
-    from src.collected.sections import sections_of
+    from src.collected.sections import parts_of, sections_of
     from src.ground.console import silenced
     from src.reports import verdict_report
 
@@ -188,6 +188,14 @@ def write_verdicts(folder: Path, results: Results, judged: Judged) -> None:
         lines = verdict_report.sentences(rows, sections, limits, tests)
         with silenced():
             verdict_report.write_tables(path, rows, lines, groups=groups, tests=tests)
+            verdict_report.draw(
+                path,
+                parts_of(sections),
+                limits,
+                runs=results.runs,
+                names=results.names,
+                comparison=by_verdicts,
+            )
 
 
 def write_similarities(folder: Path, similarities) -> None:
@@ -208,19 +216,23 @@ def write_similarities(folder: Path, similarities) -> None:
 
 def write_matches(folder: Path, measured, matches, limits) -> None:
     """Write the table of best matches, and for several pairs of networks the curves over depth."""
-    from src.collected.over_depth import depth_rows
+    from src.collected.over_depth import corresponding_runs, depth_rows
     from src.ground.console import silenced
-    from src.reports import match_report
-    from src.tables.tables import write_table
-    from src.tables.truth_rows import DepthRow
+    from src.reports import depth_curves, match_report
 
     if matches:
         match_report.write_files(folder / "best_matches.csv", matches)
-    names = measured[2]
+    runs, _, names, correspondence = measured
     rows = depth_rows(*measured)
     if rows and len(names) > 2:
         with silenced():
-            write_table(folder / "curves.csv", DepthRow, rows)
+            depth_curves.write_depth(
+                folder / "curves.csv",
+                rows,
+                runs=corresponding_runs(runs, names, correspondence),
+                names=names,
+                limits=limits,
+            )
 
 
 def main(argv=None) -> int:

@@ -99,7 +99,7 @@ def give_verdict(args) -> None:
     if similarities:
         check_similarities(similarities, verdicts)
     comparison = compare_groups(values_of_verdicts(verdicts, names.values()))
-    groups, tests, untested = comparison
+    groups, tests, untested, _ = comparison
 
     # The report.
     if args.verbose:
@@ -122,6 +122,15 @@ def give_verdict(args) -> None:
     with claimed([run]), run.replacing():
         lines = [*sentences, "", *record.describe(images, run.provenance())]
         verdict_report.write_tables(path, verdicts, lines, groups=groups, tests=tests)
+        verdict_report.draw(
+            path,
+            parts,
+            limits,
+            title=args.title,
+            runs=runs,
+            names=names if args.networks else None,
+            comparison=comparison,
+        )
     beside = "sentences (.md)"
     if len(verdicts) > 1:
         beside += " and maps of the words and numbers"

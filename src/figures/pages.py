@@ -6,6 +6,8 @@ The module imports matplotlib only to draw a figure.
 import contextlib
 import importlib.util
 import io
+import math
+import string
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,10 +18,13 @@ from src.ground.console import warn
 from src.ground.files import write_bytes, write_text
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 STYLE_SHEET = Path(__file__).with_name("figures.mplstyle")
 CM = 1 / 2.54  # in inches
+CELLS = "cells"  # marks the axes of a map
+FILLED = 0.95  # of the width of a cell, by its text at most
 
 Page = TypeVar("Page")
 
@@ -118,8 +123,52 @@ def new_figure(width: float | None = None) -> Any:
     return figure
 
 
+def letter(axes: "Axes", place: int) -> None:
+    """Write the letter of a panel at its upper left corner, by its place: a, b and so on."""
+    name = string.ascii_lowercase[place % 26] * (1 + place // 26)
+    axes.set_title(f"{name}  ", loc="left", ha="right", fontweight="bold")
+
+
 def fit(figure: "Figure") -> None:
-    """Remove the numbers of cells without room, and names of layers that would touch."""
+    """Turn names of layers that are wider than a cell, leave out names that would still touch, and
+    remove the numbers of maps whose cells have no room for them."""
+    maps = [axes for axes in figure.axes if axes.get_gid() == CELLS]
+    figure.draw_without_rendering()
+    for axes in maps:
+        cell_width, _ = _cell_size(axes)
+        widths = [name.get_window_extent().width for name in axes.get_xticklabels()]
+        if max(widths, default=0) > FILLED * cell_width:
+            axes.tick_params(axis="x", labelrotation=90)
+    figure.draw_without_rendering()
+    for axes in maps:
+        sizes = zip((axes.xaxis, axes.yaxis), _cell_size(axes), strict=True)
+        for axis, size in sizes:
+            names = [name.get_text() for name in axis.get_ticklabels()]
+            step = math.ceil(font_size(figure) / size)
+            axis.set_ticks(axis.get_ticklocs()[::step], names[::step])
+        extents = [text.get_window_extent() for text in axes.texts]
+        has_room = all(
+            extent.width < FILLED * _cell_size(axes)[0] and extent.height < _cell_size(axes)[1]
+            for extent in extents
+        )
+        if not has_room:
+            for text in list(axes.texts):
+                text.remove()
+
+
+def _cell_size(axes: "Axes") -> tuple[float, float]:
+    """Return the width and the height of a cell of a map in pixels."""
+    extent = axes.get_window_extent()
+    left, right = axes.get_xlim()
+    bottom, top = axes.get_ylim()
+    return extent.width / abs(right - left), extent.height / abs(top - bottom)
+
+
+def font_size(figure: "Figure") -> float:
+    """Return the height of a line of text in pixels."""
+    import matplotlib
+
+    return 1.1 * matplotlib.rcParams["font.size"] / 72 * figure.dpi
 
 
 def _write(figure: Any, path: Path) -> list[Path]:

@@ -2,21 +2,25 @@
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from src.choices import WITH_POSITIONS, on_lost_positions
 from src.choices.stitching import FORMS
-from src.collected.between_groups import SHARE
-from src.collected.groups import FRESH_FRONT, SELF
+from src.collected.between_groups import SHARE, GroupComparison
+from src.collected.groups import FRESH_FRONT, SELF, Names
 from src.collected.sections import Section
+from src.figures.captions import on_data
+from src.figures.evidence import draw_evidence
 from src.ground.console import decimals, result, table
 from src.ground.files import write_text
 from src.ground.grouping import grouped
 from src.ground.user_code import title_of as title_of_code
 from src.ground.user_code import titles_in
 from src.reports.group_words import SHARE_TITLE, lines_on_layers, on_types, title_of
+from src.runs.folders import StitchingRun
 from src.tables.matrices import Matrix, is_known, mean_of, mean_pivot
 from src.tables.quantities import IN_VERDICT, QUANTITIES, shown_in
 from src.tables.tables import write_table
@@ -120,6 +124,33 @@ def write_tables(
         write_table(path.with_name(f"{path.stem}_groups.csv"), GroupRow, groups)
     if tests:
         write_table(path.with_name(f"{path.stem}_group_tests.csv"), GroupTestRow, tests)
+
+
+def draw(
+    path: Path,
+    parts: Sequence[Section],
+    limits: Limits,
+    *,
+    title: str = "",
+    runs: Sequence[StitchingRun] = (),
+    names: Names | None = None,
+    comparison: GroupComparison | None = None,
+) -> None:
+    """Draw the evidence, and with several pairs of networks the groups and the networks.
+
+    Args:
+        path: of the table.
+        parts: from `parts_of`.
+        title: the text above the figures.
+        runs: that were judged, for captions.
+        names: of the networks, from a list; None: there is none.
+        comparison: of the groups of networks; None: there is none.
+    """
+    rows = list(chain.from_iterable(part.rows for part in parts))
+    n_pairs = len({run.row.network_keys for run in runs})
+    source = on_data(n_pairs, {(run.row.dataset, run.row.n_images) for run in runs})
+    drawing = path.with_suffix(".png")
+    draw_evidence(drawing, rows, limits, title=title, names=names, source=source)
 
 
 def sentences(
