@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from misc.collect_results import names_of, rows_of_similarity, tables_of_similarity
+from misc.collect_results import drawn_depths, names_of, rows_of_similarity, tables_of_similarity
 from misc.verdict import add_judging, limits_of
 from src import cli
 
@@ -216,23 +216,22 @@ def write_similarities(folder: Path, similarities) -> None:
 
 def write_matches(folder: Path, measured, matches, limits) -> None:
     """Write the table of best matches, and for several pairs of networks the curves over depth."""
-    from src.collected.over_depth import corresponding_runs, depth_rows
+    from src.collected.over_depth import depth_rows
+    from src.figures.depth import draw_depth
+    from src.figures.shown import of_depths
     from src.ground.console import silenced
-    from src.reports import depth_curves, match_report
+    from src.reports import match_report
+    from src.tables.tables import write_table
+    from src.tables.truth_rows import DepthRow
 
     if matches:
         match_report.write_files(folder / "best_matches.csv", matches)
-    runs, _, names, correspondence = measured
+    names = measured[2]
     rows = depth_rows(*measured)
     if rows and len(names) > 2:
         with silenced():
-            depth_curves.write_depth(
-                folder / "curves.csv",
-                rows,
-                runs=corresponding_runs(runs, names, correspondence),
-                names=names,
-                limits=limits,
-            )
+            write_table(folder / "curves.csv", DepthRow, rows)
+            draw_depth(folder / "curves.png", list(of_depths(drawn_depths(rows, []))), limits)
 
 
 def main(argv=None) -> int:

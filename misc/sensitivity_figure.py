@@ -48,6 +48,9 @@ def parser() -> cli.Parser:
 
 def draw(args) -> None:
     from src.collected.rank_measurements import by_series, over_ranks, read_measurements
+    from src.figures.captions import on_data
+    from src.figures.check import draw_ranks
+    from src.figures.shown import of_ranks
     from src.ground.console import note
     from src.runs.outputs import outputs
 
@@ -55,9 +58,19 @@ def draw(args) -> None:
     measured = {
         pair: None for values in by_series(tables.values) for pair, *_ in over_ranks(values, side=0)
     }
-    for pair in chosen_pairs(list(measured), args.layers, args.other_layer):
-        curves_of_pair(tables, pair)
+    shown = []
+    for first, second in chosen_pairs(list(measured), args.layers, args.other_layer):
+        title = first if first == second else f"{first} → {second}"
+        shown += of_ranks(curves_of_pair(tables, (first, second)), title)
+    data = {(name, None) for name in tables.datasets}
     with outputs(args.output, __file__):
+        draw_ranks(
+            Path(args.output),
+            shown,
+            y_title="similarity or accuracy",
+            title=args.title,
+            source=on_data(1, data),
+        )
         note(f"wrote {args.output}")
 
 

@@ -57,7 +57,7 @@ from src.verdict import UNDECIDED, Limits, Stitches, Verdict, flaw_of
 from src.verdict import judge as judge_stitches
 
 if TYPE_CHECKING:
-    pass
+    from matplotlib.figure import Figure
 
 MOST_MATCHED = 10_000  # training images of an iterable, unless a caller asks for more
 MOST_KEPT = 2**30  # bytes of these images
@@ -247,6 +247,30 @@ class Judgement(tuple[JudgedStitch, ...]):
             values = row._asdict()
             records.append({name: value for name, value in values.items() if not _is_nan(value)})
         write_csv(Path(path), JudgedStitch._fields, records)
+
+    def figure(self, *, forms: Sequence[str] = (), caption: str = "") -> "Figure":
+        """Return the figure of points lost against skill, and of a map of each form.
+
+        `rows.figure().savefig("maps.pdf")` writes a file. The attribute `caption` of the figure is
+        the text for below it.
+
+        Args:
+            forms: at most two; empty: the first two.
+            caption: a text on networks and images, for this text.
+        Raises:
+            UserError: there is no such form.
+        """
+        from src.figures.evidence import evidence_figure  # the one step up, to its look
+        from src.figures.shown import of_stitches
+
+        shown = []
+        for form in list(forms or self.forms)[:2]:
+            rows = [row for row in self if row.form == self._form(form)]
+            has_same_layers = {row.front_layer for row in rows} == {row.end_layer for row in rows}
+            framed = [row.pair for row in rows if has_same_layers and len(set(row.pair)) == 1]
+            shown += of_stitches(rows, f"{Method.of(form).words} ({form})", framed)
+        source = caption or f"1 pair of networks, {self.n_images:,} test images."
+        return evidence_figure(shown, self.limits, source=source)
 
 
 @torch.inference_mode(False)  # a training needs gradients

@@ -64,4 +64,6 @@ def number(value: float, n_digits: int = 2) -> str:
         return ""
     if abs(value) >= LARGE:
         n_digits = 0
+    elif abs(value) >= 1:
+        n_digits = min(n_digits, 1)
     return f"{round(value, n_digits) + 0.0:.{n_digits}f}".replace("-", "−")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from src.collected.groups import Names
 from src.figures.captions import in_words, joined
 from src.figures.cells import frame_cells, name_cells, number, write_in_cell
+from src.figures.lines import scale_points
 from src.figures.pages import CM, draw_pages, fit, letter, new_figure, styled
 from src.figures.shown import Shown, of_verdicts
 from src.ground.grouping import grouped
@@ -30,7 +31,6 @@ LINES = ("#08407f", "#c2185b")
 LOWEST = -1.0  # skill; points below stand at the edge
 MANY = 200  # points from here on have no intervals
 NARROW = 12  # cm: maps stand below the points
-TICKS = (-20, -10, -5, -2, 0, 1, 2, 5, 10, 20, 50, 100)  # points of accuracy
 
 Stitch = Mapping[str, Shown]  # the values of a stitch by quantity
 Series = Sequence[Stitch]  # the stitches of a method
@@ -135,8 +135,8 @@ def _draw_plane(axes: "Axes", methods: Mapping[str, Series], limits: Limits) -> 
     left = min([-1.0, *lost]) * 1.2
     right = max([2 * tolerance, 10, *lost]) * 1.2
     bottom = max(LOWEST, min([0.0, *skills]) - 0.05)
-    axes.set_xscale("symlog", linthresh=max(tolerance, 1), linscale=1)
-    axes.set(xlim=(left, right), ylim=(bottom, 1.02))
+    scale_points(axes, "x", left, right, tolerance)
+    axes.set_ylim(bottom, 1.02)
     for word, x, y, end, top in (
         (ACCURATE_ONLY, left, bottom, tolerance, limits.skill),
         (SIMILAR, left, limits.skill, tolerance, 1.02),
@@ -144,9 +144,6 @@ def _draw_plane(axes: "Axes", methods: Mapping[str, Series], limits: Limits) -> 
     ):
         axes.add_patch(Rectangle((x, y), end - x, top - y, color=TINTS[word], lw=0, zorder=0))
     axes.axhline(0, color="0.4", lw=0.6, ls=":", zorder=1)
-    ticks = [tick for tick in TICKS if left <= tick <= right]
-    axes.set_xticks(ticks, [number(tick, 0) for tick in ticks])
-    axes.minorticks_off()
     for word, place, y, sides in (
         (SIMILAR, 0.02, 0.99, ("left", "top")),
         (ACCURATE_ONLY, 0.02, bottom + 0.05, ("left", "bottom")),

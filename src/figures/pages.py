@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 STYLE_SHEET = Path(__file__).with_name("figures.mplstyle")
 CM = 1 / 2.54  # in inches
 CELLS = "cells"  # marks the axes of a map
-FILLED = 0.95  # of the width of a cell, by its text at most
+ENDS = "ends"  # marks the labels at the ends of lines
+FILLED = 1.0  # of the width of a cell, by its text at most
 
 Page = TypeVar("Page")
 
@@ -130,8 +131,8 @@ def letter(axes: "Axes", place: int) -> None:
 
 
 def fit(figure: "Figure") -> None:
-    """Turn names of layers that are wider than a cell, leave out names that would still touch, and
-    remove the numbers of maps whose cells have no room for them."""
+    """Turn names of layers that are wider than a cell, leave out names that would still touch,
+    remove the numbers of maps whose cells have no room for them, and part the labels of lines."""
     maps = [axes for axes in figure.axes if axes.get_gid() == CELLS]
     figure.draw_without_rendering()
     for axes in maps:
@@ -154,6 +155,22 @@ def fit(figure: "Figure") -> None:
         if not has_room:
             for text in list(axes.texts):
                 text.remove()
+
+    for axes in figure.axes:
+        _part_labels(axes, font_size(figure))
+
+
+def _part_labels(axes: "Axes", height: float) -> None:
+    """Move the labels at the ends of lines apart, each by as little as the height of a line."""
+    labels = [text for text in axes.texts if text.get_gid() == ENDS]
+    labels.sort(key=lambda label: label.get_position()[1])
+    ys = [axes.transData.transform((0, label.get_position()[1]))[1] for label in labels]
+    parted: list[float] = []
+    for y in ys:
+        parted.append(max([y, *(previous + height for previous in parted[-1:])]))
+    shift = sum(parted) / max(len(ys), 1) - sum(ys) / max(len(ys), 1)
+    for label, y in zip(labels, parted, strict=True):
+        label.set_y(axes.transData.inverted().transform((0, y - shift))[1])
 
 
 def _cell_size(axes: "Axes") -> tuple[float, float]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from src.choices.similarity import measure_of
+from src.choices.similarity import ACTIVATIONS, measure_of
 from src.collected.between_groups import SHARE, GroupComparison
 from src.collected.network_means import mean_over_pairs
 from src.collected.sections import parts_of, sections_of
@@ -54,6 +54,7 @@ class Scale(NamedTuple):
     different: float
     similar: float
     is_two_sided: bool = False  # similar in the middle, different at both ends
+    is_open: bool = False  # values may lie beyond, as of a user's function
 
 
 class Judged(PairOfLayers, Protocol):
@@ -78,7 +79,8 @@ def scale_of(quantity: str) -> Scale:
         return Scale("points lost", POINTS, 0)
     if quantity not in QUANTITIES:
         measure = measure_of(quantity)
-        return Scale(measure.title, measure.unrelated, measure.equal)
+        is_open = measure.of == ACTIVATIONS
+        return Scale(measure.title, measure.unrelated, measure.equal, is_open=is_open)
     entry = QUANTITIES[quantity]
     if entry.scale is None:
         raise ValueError(f"{entry.title} has no scale for the colours of a map")

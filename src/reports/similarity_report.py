@@ -6,11 +6,15 @@ from itertools import chain
 from pathlib import Path
 
 from src.choices.similarity import MEASURES, SAMPLES, measure_of
+from src.figures.captions import on_data
+from src.figures.check import draw_ranks
+from src.figures.layers import draw_layers
+from src.figures.shown import Shown, of_matrix, of_ranks
 from src.ground.console import decimals, result, table
 from src.reports.captions import common, headline
 from src.tables.matrices import Matrix
 from src.tables.network_names import networks_in_words
-from src.tables.similarity_rows import SimilarityRow
+from src.tables.similarity_rows import SimilarityRow, same_layers
 from src.tables.tables import write_table
 from src.values import (
     ALL_IMAGES,
@@ -18,11 +22,13 @@ from src.values import (
     LARGEST,
     NO_ALIGNMENT,
     WITHIN_CLASSES,
+    Rank,
     Similarity,
 )
 
 # In captions, by the name of a pool in an alignment
 AVERAGED_OVER = {"average pool": "positions", "token mean": "tokens"}
+MAX_LINES = 10  # pairs of layers, of figures over ranks
 Cells = Mapping[tuple[str, str], SimilarityRow]  # by two layers, or by two ranks
 
 
@@ -113,11 +119,68 @@ def _against_nulls(similarity: Similarity) -> str:
 
 
 def write_files(path: Path, rows: Sequence[SimilarityRow], *, title: str = "") -> None:
-    """Write the CSV, one row for each pair of layers and ranks.
+    """Write the CSV, one row for each pair of layers and ranks, and the figure of several rows.
 
     A full rank is empty, and an undefined value is `nan`.
+
+    Args:
+        title: of the figure.
     """
     write_table(path, SimilarityRow, rows)
+    if len(rows) > 1:
+        draw(path.with_suffix(".png"), rows, title=title)
+
+
+def draw(path: Path, rows: Sequence[SimilarityRow], *, title: str = "") -> list[Path]:
+    """Draw lines over the ranks of one side for few pairs of layers; else maps over both ranks of one
+    pair, or over layers at the highest ranks. Return the written paths."""
+    images = {(row.dataset, row.n_samples) for row in rows}
+    source = on_data(len({row.network_keys for row in rows}), images)
+    n_pairs = len({(row.layer1, row.layer2) for row in rows})
+    ranks1 = {row.rank1 for row in rows}
+    ranks2 = {row.rank2 for row in rows}
+    has_one_side = min(len(ranks1), len(ranks2)) == 1 < max(len(ranks1), len(ranks2))
+    if has_one_side and n_pairs <= MAX_LINES:
+        lines = _over_ranks(rows, is_first=len(ranks1) > 1)
+        return draw_ranks(path, lines, y_title="similarity", title=title, source=source)
+    if n_pairs == 1 and len(ranks1) > 1:
+        cells = {(_rank_title(row.rank1), _rank_title(row.rank2)): row for row in rows}
+        axes = (f"rank of {rows[0].layer1}, model 1", f"rank of {rows[0].layer2}, model 2")
+        framed: Collection[tuple[str, str]] = ()
+    else:
+        highest = (rows[0].rank1, rows[0].rank2)  # the highest ranks stand first
+        at_highest = [row for row in rows if (row.rank1, row.rank2) == highest]
+        cells = {(row.layer1, row.layer2): row for row in at_highest}
+        axes = ("layer of the first network", "layer of the second network")
+        framed = same_layers(at_highest)
+    shown: list[Shown] = []
+    for metric, of_measure in matrices_of(cells).items():
+        for name, matrix in of_measure.items():
+            quantity = metric if name == measure_of(metric).title else name
+            shown += of_matrix(matrix, quantity, name, framed)
+    return draw_layers(path, shown, axes=axes, title=title, source=source)
+
+
+def _rank_title(rank: Rank) -> str:
+    return "full" if rank is None else str(rank)
+
+
+def _over_ranks(rows: Sequence[SimilarityRow], *, is_first: bool) -> list[Shown]:
+    """Return the similarities over the ranks of the first or of the second layer, a line a measure;
+    full rank has no place on the axis."""
+    lines: dict[str, dict[str, dict[float, float]]] = {}
+    for row in rows:
+        rank, fixed = (row.rank1, row.rank2) if is_first else (row.rank2, row.rank1)
+        if rank is None:
+            continue
+        panel = f"{row.layer1} and {row.layer2}"
+        if fixed is not None:
+            panel += f", the other at rank {fixed}"
+        for metric, similarity in row.compared.values.items():
+            measure = measure_of(metric)
+            line = lines.setdefault(panel, {}).setdefault(measure.similarity_title, {})
+            line[rank] = measure.similarity(similarity.value)
+    return [row for panel, of_panel in lines.items() for row in of_ranks(of_panel, panel)]
 
 
 def matrices_of(cells: Cells) -> dict[str, dict[str, Matrix]]:

@@ -11,6 +11,8 @@ from typing import TypeVar
 import numpy as np
 
 from src.collected.truth_protocol import ALL_LAYERS, ALPHA, IMPOSTORS
+from src.figures.check import draw_check
+from src.figures.shown import of_scores
 from src.ground.console import aligned, listed, result
 from src.ground.files import write_text
 from src.ground.grouping import grouped
@@ -31,6 +33,7 @@ def write_scores(path: Path, rows: Sequence[TruthRow]) -> None:
     """
     write_table(path, TruthRow, rows)
     write_text(path.with_suffix(".md"), _markdown(rows))
+    draw_check(path.with_suffix(".png"), list(of_scores(best_of_families(main_rows(rows)))))
 
 
 def shown_rows(rows: Sequence[TruthRow]) -> list[TruthRow]:

@@ -14,6 +14,9 @@ from src.collected.groups import FRESH_FRONT, SELF, Names
 from src.collected.sections import Section
 from src.figures.captions import on_data
 from src.figures.evidence import draw_evidence
+from src.figures.groups import draw_groups
+from src.figures.networks import draw_networks
+from src.figures.shown import of_networks
 from src.ground.console import decimals, result, table
 from src.ground.files import write_text
 from src.ground.grouping import grouped
@@ -151,6 +154,13 @@ def draw(
     source = on_data(n_pairs, {(run.row.dataset, run.row.n_images) for run in runs})
     drawing = path.with_suffix(".png")
     draw_evidence(drawing, rows, limits, title=title, names=names, source=source)
+    if comparison is not None and comparison.groups:
+        means = of_networks(comparison)
+        drawing = path.with_name(f"{path.stem}_networks.png")
+        draw_networks(drawing, means, title=title, names=names, source=source)
+        if len({row.groups for row in means}) > 1:
+            drawing = path.with_name(f"{path.stem}_groups.png")
+            draw_groups(drawing, means, comparison.tests, title=title, source=source)
 
 
 def sentences(
