@@ -122,8 +122,9 @@ def add_style(parser: Parser) -> None:
         "--width",
         type=float,
         choices=WIDTHS,
-        default=WIDTHS[-1],
-        help="width of figures in cm",
+        metavar="CM",
+        help=f"width of figures in cm: {', '.join(f'{width:g}' for width in WIDTHS)}; default: 17, and 8.5 for a "
+        "single map",
     )
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from src.figures.pages import CELLS
 from src.ground.console import layer_in_words
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BLACK_ABOVE = 0.5  # the lightness of a cell, for a black number
-INSIDE = 0.94  # of a cell, within its frame
+INSIDE = 0.9  # of a cell, within its frame
 LARGE = 10  # numbers from here on have fewer decimals
 
 
@@ -27,16 +27,19 @@ def name_cells(axes: "Axes", rows: Sequence[str], columns: Sequence[str]) -> Non
     axes.set_box_aspect(min(max(len(rows) / len(columns), 0.5), 2))
 
 
-def frame_cells(axes: "Axes", cells: Iterable[tuple[int, int]]) -> None:
-    """Draw a frame into cells, given by row and column."""
+def frame_cells(axes: "Axes", cells: Iterable[tuple[int, int]], thickness: float = 1) -> None:
+    """Draw a frame into cells, given by row and column; it is seen on dark and on light cells."""
     from matplotlib.patches import Rectangle
+    from matplotlib.patheffects import withStroke
 
     for y, x in cells:
         corner = (x - INSIDE / 2, y - INSIDE / 2)
-        axes.add_patch(Rectangle(corner, INSIDE, INSIDE, fill=False, linewidth=0.8))
+        frame = Rectangle(corner, INSIDE, INSIDE, fill=False, linewidth=0.8 * thickness)
+        frame.set_path_effects([withStroke(linewidth=2.2 * thickness, foreground="white")])
+        axes.add_patch(frame)
 
 
-def paint_cells(axes: "Axes", values: Sequence[Sequence[float]], **colours: object) -> object:
+def paint_cells(axes: "Axes", values: Sequence[Sequence[float]], **colours: Any) -> Any:
     """Paint cells by value, write their numbers, and return the image; NaN has a hatch.
 
     Args:
@@ -52,7 +55,13 @@ def paint_cells(axes: "Axes", values: Sequence[Sequence[float]], **colours: obje
     return image
 
 
-def write_in_cell(axes: "Axes", x: float, y: float, text: str, **options: object) -> None:
+def add_bar(axes: "Axes", image: Any, title: str = "") -> None:
+    """Draw a bar of colours at the right side of a map."""
+    beside = axes.inset_axes((1.03, 0, 0.05, 1))
+    axes.figure.colorbar(image, cax=beside, label=title)
+
+
+def write_in_cell(axes: "Axes", x: float, y: float, text: str, **options: Any) -> None:
     """Write a text at a place of a map."""
     written = axes.text(x, y, text, ha="center", va="center", **options)
     written.set_in_layout(False)  # it lies in its panel; the layout is much faster without it

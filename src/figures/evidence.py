@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from src.collected.groups import Names
 from src.figures.captions import in_words, joined
@@ -32,8 +32,23 @@ LOWEST = -1.0  # skill; points below stand at the edge
 MANY = 200  # points from here on have no intervals
 NARROW = 12  # cm: maps stand below the points
 
+TOP = 1.02  # of the axis of skill
+FEW = 8  # layers; with more, lines around cells are thinner
+
 Stitch = Mapping[str, Shown]  # the values of a stitch by quantity
 Series = Sequence[Stitch]  # the stitches of a method
+
+
+class Region(NamedTuple):
+    """The region of a word, and the corner that the word stands in."""
+
+    word: str
+    left: float
+    bottom: float
+    right: float
+    top: float
+    horizontal: str
+    vertical: str
 
 
 def draw_evidence(
@@ -136,31 +151,34 @@ def _draw_plane(axes: "Axes", methods: Mapping[str, Series], limits: Limits) -> 
     right = max([2 * tolerance, 10, *lost]) * 1.2
     bottom = max(LOWEST, min([0.0, *skills]) - 0.05)
     scale_points(axes, "x", left, right, tolerance)
-    axes.set_ylim(bottom, 1.02)
-    for word, x, y, end, top in (
-        (ACCURATE_ONLY, left, bottom, tolerance, limits.skill),
-        (SIMILAR, left, limits.skill, tolerance, 1.02),
-        (NOT_MATCHED, tolerance, bottom, right, 1.02),
-    ):
-        axes.add_patch(Rectangle((x, y), end - x, top - y, color=TINTS[word], lw=0, zorder=0))
-    axes.axhline(0, color="0.4", lw=0.6, ls=":", zorder=1)
-    for word, place, y, sides in (
-        (SIMILAR, 0.02, 0.99, ("left", "top")),
-        (ACCURATE_ONLY, 0.02, bottom + 0.05, ("left", "bottom")),
-        (NOT_MATCHED, 0.98, 0.99, ("right", "top")),
-    ):
-        axes.annotate(
-            word,
-            (place, y),
-            xycoords=("axes fraction", "data"),
-            ha=sides[0],
-            va=sides[1],
-            color=INKS[word],
-            weight="bold",
-        )
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set_ylim(bottom, TOP)
     axes.set_xlabel("accuracy lost by the stitch (points)")
     axes.set_ylabel("skill at the output")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.axhline(0, color="0.4", linewidth=0.6, linestyle=":", zorder=1)
+    if not skills:
+        axes.text(tolerance, 0.6, "skill was not measured", ha="right")
+    for region in (
+        Region(SIMILAR, left, limits.skill, tolerance, TOP, "left", "top"),
+        Region(ACCURATE_ONLY, left, bottom, tolerance, limits.skill, "left", "bottom"),
+        Region(NOT_MATCHED, tolerance, bottom, right, TOP, "right", "top"),
+    ):
+        colour = TINTS[region.word]
+        size = (region.right - region.left, region.top - region.bottom)
+        axes.add_patch(Rectangle((region.left, region.bottom), *size, color=colour, lw=0, zorder=0))
+        is_right = region.horizontal == "right"
+        is_top = region.vertical == "top"
+        axes.annotate(
+            region.word,
+            (region.right if is_right else region.left, region.top if is_top else region.bottom),
+            xytext=(-3 if is_right else 3, -3 if is_top else 5),
+            textcoords="offset points",
+            ha=region.horizontal,
+            va=region.vertical,
+            color=INKS[region.word],
+            weight="bold",
+            zorder=5,
+        )
 
 
 def _draw_points(
@@ -169,22 +187,25 @@ def _draw_points(
     """Draw a point a stitch with its intervals: hollow if undecided, crossed if it has skill at the
     output but not at the end layer, at the lower edge if it lies below."""
     bottom = axes.get_ylim()[0]
+    has_bars = len(series) < MANY
+    size = 4.5 if has_bars else 2.5
     for stitch in series:
         lost, skill = stitch["penalty"], stitch["skill"]
         y = max(skill.value, bottom)
         is_below = skill.value < bottom
-        options = look | {"linestyle": "", "markersize": 4.5, "markeredgewidth": 0.6, "zorder": 3}
+        options = look | {"linestyle": "", "markersize": size, "zorder": 3}
+        options |= {"markeredgewidth": size / 8}
         if skill.word == UNDECIDED:
-            options |= {"color": "white", "markeredgecolor": line, "markeredgewidth": 0.9}
+            options |= {"color": "white", "markeredgecolor": line, "markeredgewidth": size / 5}
         if is_below:
             options |= {"marker": "v", "clip_on": False}
-        elif len(series) < MANY:
+        elif has_bars:
             bars = {"color": line, "linewidth": 0.7, "alpha": 0.6, "zorder": 2}
             axes.hlines(y, lost.low, lost.high, **bars)
             axes.vlines(lost.value, max(skill.low, bottom), skill.high, **bars)
         axes.plot(lost.value, y, **options)
         if skill.word == ACCURATE_ONLY and skill.value > limits.skill:
-            axes.plot(lost.value, y, "kx", markersize=4.5, markeredgewidth=0.9, zorder=4)
+            axes.plot(lost.value, y, "kx", markersize=size, markeredgewidth=size / 5, zorder=4)
 
 
 def _draw_map(axes: "Axes", series: Series) -> None:
@@ -195,6 +216,7 @@ def _draw_map(axes: "Axes", series: Series) -> None:
     cells = grouped(series, lambda stitch: stitch["skill"].layers)
     fronts, ends = _layers(series)
     name_cells(axes, fronts, ends)
+    thickness = min(1, FEW / max(len(fronts), len(ends)))
     for (front, end), stitches in cells.items():
         x, y = ends.index(end), fronts.index(front)
         start = x - 0.5
@@ -203,15 +225,16 @@ def _draw_map(axes: "Axes", series: Series) -> None:
             share = words[word] / len(stitches)
             axes.add_patch(Rectangle((start, y - 0.5), share, 1, fc=TINTS[word], lw=0))
             start += share
-        axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, ec="white", lw=1.2))
+        axes.add_patch(
+            Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, ec="white", lw=1.2 * thickness)
+        )
         if words[UNDECIDED] == len(stitches):
-            axes.add_patch(
-                Rectangle((x - 0.44, y - 0.44), 0.88, 0.88, fill=False, ec="0.6", lw=0.6, ls="--")
-            )
+            dashes = {"ec": "0.6", "lw": 0.6 * thickness, "ls": "--"}
+            axes.add_patch(Rectangle((x - 0.44, y - 0.44), 0.88, 0.88, fill=False, **dashes))
         write_in_cell(axes, x, y - 0.2, _mean(stitches, "penalty"))
         write_in_cell(axes, x, y + 0.2, _mean(stitches, "skill"), weight="bold")
         if stitches[0]["skill"].is_framed:
-            frame_cells(axes, [(y, x)])
+            frame_cells(axes, [(y, x)], thickness)
 
 
 def _layers(series: Series) -> tuple[list[str], list[str]]:
@@ -246,10 +269,10 @@ def _caption(methods: Mapping[str, Series], limits: Limits, source: str) -> str:
         words = Counter(stitch["skill"].word for stitch in series)
         counts.append(f"{words[SIMILAR]} of {len(series)} by {method}")
         n_below += sum(stitch["skill"].value < LOWEST for stitch in series)
-    edge = f" triangles, skill below {LOWEST:g}".replace("-", "−") if n_below else ""
+    edge = f"; triangles: skill below {number(LOWEST, 0)}" if n_below else ""
     return joined(
         f"Similar are {in_words(counts)}.",
-        "Points with 95 % intervals: hollow or dashed, undecided; crossed, too little skill at the end layer;"
-        f"{edge}. Cells: points lost above skill, frames at corresponding layers.",
+        f"Points with 95 % intervals (hollow: undecided; crossed: too little skill at the end layer{edge}), and cells "
+        "with points lost above skill (dashed: undecided; framed: corresponding layers).",
         source,
     )

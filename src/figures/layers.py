@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from src.figures.captions import in_words, joined
-from src.figures.cells import frame_cells, name_cells, number, paint_cells
-from src.figures.pages import CM, draw_pages, letter
+from src.figures.cells import add_bar, frame_cells, name_cells, number, paint_cells
+from src.figures.pages import CM, draw_pages, head
 from src.figures.shown import DIFFERENCE, Scale, Shown, scale_of
+from src.figures.style import WIDTHS
 from src.ground.console import layer_in_words
 from src.ground.grouping import grouped
 
@@ -21,14 +22,14 @@ if TYPE_CHECKING:
 MOST = 12  # maps on a page
 IN_LINE = {8.5: 2, 14.0: 3, 17.0: 4}  # maps, by width in cm
 WIDE = 10  # columns; maps with more take the room of two
+HIGHEST = 1.6  # cm, of a cell
 HEAD = 1.7  # cm above and below a map
-BAR = {"shrink": 0.8, "aspect": 18, "pad": 0.02}
 TWO_SIDED = ("#f6c48c", "#08306b", "#ffffff")  # at 0, in the middle and at 1
 SIMILAR = "Blues"  # the colours of similarity, dark at its end
 OF_DIFFERENCES = "PuOr"
 
 Map = Sequence[Shown]  # the rows of a method and a quantity
-STITCHED = ("from layer of the front network", "into layer of the end network")
+STITCHED = ("front layer", "end layer")
 
 
 def draw_layers(
@@ -53,7 +54,9 @@ def draw_layers(
     maps = list(grouped(rows, lambda row: (row.method, row.quantity)).values())
     pages = [maps[start : start + MOST] for start in range(0, len(maps), MOST)]
     draw = partial(_draw, titles=axes, result=result, source=source)
-    return draw_pages(path, pages, draw, title=title, width=width)
+    is_single = len(maps) == 1 and len(_labels(maps[0], 1)) <= WIDE
+    usual = WIDTHS[0] if is_single else WIDTHS[-1]
+    return draw_pages(path, pages, draw, title=title, width=width, usual_width=usual)
 
 
 def _draw(
@@ -66,7 +69,7 @@ def _draw(
     room = IN_LINE[width] // 2 if n_columns > WIDE else IN_LINE[width]
     in_line = min(len(maps), room)
     n_lines = math.ceil(len(maps) / in_line)
-    height = 0.7 * width / max(in_line, 2) * min(max(n_rows / n_columns, 0.5), 2)
+    height = min(0.7 * width / in_line * min(max(n_rows / n_columns, 0.5), 2), HIGHEST * n_rows)
     figure.set_figheight(n_lines * (height + HEAD) * CM)
     panels = figure.subplots(n_lines, in_line, squeeze=False)
     in_order = list(panels.flat)
@@ -78,16 +81,16 @@ def _draw(
         heading = [cells[0].method.replace(", ", "\n")] if has_methods else []
         if len(quantities) > 1:
             heading.append(scale.title)
-            figure.colorbar(image, ax=panel, **BAR)
-        panel.set_title("\n".join(dict.fromkeys(heading)))
+        if len(quantities) > 1 or place == len(maps) - 1 or place % in_line == in_line - 1:
+            add_bar(panel, image, "" if len(quantities) > 1 else scale.title)
         if len(maps) > 1:
-            letter(panel, place)
+            head(panel, place, "\n".join(dict.fromkeys(heading)))
         if place % in_line == 0:
             panel.set_ylabel(titles[0])
+        elif _labels(cells, 0) == _labels(maps[place - 1], 0):
+            panel.set_yticks([])
         if place + in_line >= len(maps):
             panel.set_xlabel(titles[1])
-    if len(quantities) == 1:
-        figure.colorbar(image, ax=panels, label=scale.title, **BAR)
     for panel in in_order[len(maps) :]:
         panel.remove()
     has_frames = any(row.is_framed for row in chain.from_iterable(maps))

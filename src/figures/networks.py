@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from src.collected.groups import Names
 from src.figures.captions import joined
-from src.figures.cells import name_cells, number, paint_cells
-from src.figures.layers import BAR, colours_of
+from src.figures.cells import add_bar, name_cells, number, paint_cells
+from src.figures.layers import colours_of
 from src.figures.pages import CM, draw_pages, letter
 from src.figures.shown import Shown, scale_of
 from src.ground.grouping import grouped
@@ -70,7 +70,7 @@ def _draw(
             axes.set_ylabel("front network")
         if len(methods) > 1:
             letter(axes, place)
-    figure.colorbar(image, ax=panels, label=f"mean {scale.title}", **BAR)
+    add_bar(axes, image, f"mean {scale.title}")
     return joined(
         _on_closest(methods[0], are_paths=are_paths),
         f"Mean {scale.title} over layers, dark is alike; lines part groups; hatched, not stitched.",

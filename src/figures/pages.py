@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from src.figures.figure_files import page_of
-from src.figures.style import LAYOUT, chosen_width, style_sheets
+from src.figures.style import LAYOUT, WIDTHS, chosen_width, style_sheets
 from src.ground.console import warn
 from src.ground.files import write_bytes, write_text
 
@@ -25,7 +25,7 @@ STYLE_SHEET = Path(__file__).with_name("figures.mplstyle")
 CM = 1 / 2.54  # in inches
 CELLS = "cells"  # marks the axes of a map
 ENDS = "ends"  # marks the labels at the ends of lines
-FILLED = 1.0  # of the width of a cell, by its text at most
+FILLED = 0.88  # of the width of a cell, by its text at most
 
 Page = TypeVar("Page")
 
@@ -78,6 +78,7 @@ def draw_pages(
     *,
     title: str = "",
     width: float | None = None,
+    usual_width: float = WIDTHS[-1],
 ) -> list[Path]:
     """Draw a figure a page, and write each with its caption: NAME.png, NAME_2.png and so on.
 
@@ -85,7 +86,7 @@ def draw_pages(
         path: of the image, a PNG or a PDF. The other format goes beside it, and the caption (`.txt`).
         draw: draws a page into an empty figure, and returns the caption.
         title: the text above the figure.
-        width: of the figure in cm; None: as `--width` says.
+        width: of the figure in cm; None: as `--width` says, else `usual_width`.
     Returns:
         The paths of the written files; none if the figure is left out, or without matplotlib.
     """
@@ -94,7 +95,7 @@ def draw_pages(
         return written
     for number, page in enumerate(pages, start=1):
         with styled():
-            figure = new_figure(width)
+            figure = new_figure(width or chosen_width() or usual_width)
             if title:
                 figure.suptitle(title)
             figure.caption = draw(figure, page)
@@ -103,8 +104,8 @@ def draw_pages(
     return written
 
 
-def new_figure(width: float | None = None) -> Any:
-    """Return an empty figure of a width in cm that saves in the style; None: as `--width` says."""
+def new_figure(width: float = WIDTHS[-1]) -> Any:
+    """Return an empty figure of a width in cm that saves in the style."""
     from matplotlib.figure import Figure
 
     class StyledFigure(Figure):
@@ -120,7 +121,7 @@ def new_figure(width: float | None = None) -> Any:
             return image.getvalue()
 
     figure = StyledFigure()
-    figure.set_figwidth((width or chosen_width()) * CM)
+    figure.set_figwidth(width * CM)
     return figure
 
 
@@ -128,6 +129,12 @@ def letter(axes: "Axes", place: int) -> None:
     """Write the letter of a panel at its upper left corner, by its place: a, b and so on."""
     name = string.ascii_lowercase[place % 26] * (1 + place // 26)
     axes.set_title(f"{name}  ", loc="left", ha="right", fontweight="bold")
+
+
+def head(axes: "Axes", place: int, title: str) -> None:
+    """Write the letter and the title of a panel at its upper left corner."""
+    letter(axes, place)
+    axes.set_title(title, loc="right", x=0, ha="left")
 
 
 def fit(figure: "Figure") -> None:

@@ -15,7 +15,7 @@ LAYOUT = {"figure.constrained_layout.use": True}  # the figures' sizes rest on i
 WIDTHS = (8.5, 14.0, 17.0)  # cm: a column of a paper, a page of NeurIPS, two columns
 
 _style_sheets: list[Path] = []
-_width = WIDTHS[-1]
+_width: float | None = None
 
 
 def style_sheets() -> list[Path]:
@@ -23,18 +23,18 @@ def style_sheets() -> list[Path]:
     return list(_style_sheets)
 
 
-def chosen_width() -> float:
-    """Return the width of figures in cm."""
+def chosen_width() -> float | None:
+    """Return the width of figures in cm; None: each figure has its own."""
     return _width
 
 
 @contextlib.contextmanager
-def use_style(path: str | None, width: float = WIDTHS[-1]) -> Iterator[None]:
+def use_style(path: str | None, width: float | None = None) -> Iterator[None]:
     """Draw figures in a style sheet of the user and of a width while the block runs.
 
     Args:
         path: of a style sheet of matplotlib; None: there is none.
-        width: of figures in cm.
+        width: of figures in cm; None: each figure has its own.
 
     Raises:
         UserError: the file cannot be read, a line of it is no setting of matplotlib, or nothing can

@@ -151,7 +151,7 @@ def draw(path: Path, rows: Sequence[SimilarityRow], *, title: str = "") -> list[
         highest = (rows[0].rank1, rows[0].rank2)  # the highest ranks stand first
         at_highest = [row for row in rows if (row.rank1, row.rank2) == highest]
         cells = {(row.layer1, row.layer2): row for row in at_highest}
-        axes = ("layer of the first network", "layer of the second network")
+        axes = ("layer of network 1", "layer of network 2")
         framed = same_layers(at_highest)
     shown: list[Shown] = []
     for metric, of_measure in matrices_of(cells).items():
