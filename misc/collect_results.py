@@ -175,7 +175,7 @@ def draw_curves(args) -> None:
         note(f"no curves, as no layers correspond: {listed(without_curves)}")
     runs, similarities, *_ = measured
     images = {(run.row.dataset, run.row.n_images) for run in runs}
-    images |= {(row.dataset, row.n_samples) for row in similarities}
+    images = images or {(row.dataset, row.n_samples) for row in similarities}
     with writing(args, table):
         write_table(table, DepthRow, rows)
         draw_depth(

@@ -261,9 +261,9 @@ class Judgement(tuple[JudgedStitch, ...]):
             UserError: there is no such form.
         """
         from src.figures.evidence import evidence_figure  # the one step up, to its look
-        from src.figures.shown import of_stitches
+        from src.figures.shown import Shown, of_stitches
 
-        shown = []
+        shown: list[Shown] = []
         for form in list(forms or self.forms)[:2]:
             rows = [row for row in self if row.form == self._form(form)]
             has_same_layers = {row.front_layer for row in rows} == {row.end_layer for row in rows}

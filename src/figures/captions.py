@@ -31,6 +31,12 @@ def counted(n: int, one: str, many: str) -> str:
     return f"{n:,} {one if n == 1 else many}"
 
 
+def between(numbers: Collection[int]) -> str:
+    """Return the range of numbers as a text, such as "4 to 20"."""
+    ends = dict.fromkeys(f"{number:,}" for number in (min(numbers), max(numbers)))
+    return " to ".join(ends)
+
+
 def in_words(items: Iterable[object]) -> str:
     """Join items by commas, and the last two by *and*."""
     *first, last = map(str, items)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from src.figures.pages import CELLS
+from src.figures.pages import CELLS, NUMBERS
 from src.ground.console import layer_in_words
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def paint_cells(axes: "Axes", values: Sequence[Sequence[float]], **colours: Any)
     Args:
         colours: arguments of `imshow`, such as `cmap` and `norm`.
     """
-    image = axes.imshow(values, aspect="auto", **colours)
+    image: Any = axes.imshow(values, aspect="auto", **colours)
     for y, line in enumerate(values):
         for x, value in enumerate(line):
             red, green, blue, _ = image.to_rgba(value)
@@ -63,7 +63,7 @@ def add_bar(axes: "Axes", image: Any, title: str = "") -> None:
 
 def write_in_cell(axes: "Axes", x: float, y: float, text: str, **options: Any) -> None:
     """Write a text at a place of a map."""
-    written = axes.text(x, y, text, ha="center", va="center", **options)
+    written = axes.text(x, y, text, ha="center", va="center", gid=NUMBERS, **options)
     written.set_in_layout(False)  # it lies in its panel; the layout is much faster without it
 
 

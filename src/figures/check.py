@@ -5,12 +5,13 @@ import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
-from src.figures.captions import in_words, joined
+from src.figures.captions import between, in_words, joined
 from src.figures.cells import number
 from src.figures.lines import draw_lines, label_ends, looks_of
-from src.figures.pages import CM, draw_pages, letter
+from src.figures.pages import CM, Look, draw_pages, letter
 from src.figures.shown import ABOVE_BASELINES, BASELINE, Shown
 from src.ground.grouping import grouped
 
@@ -23,7 +24,7 @@ MOST = 12  # panels on a page
 LINE = 0.36  # cm, a row of scores, or a label of a line
 HEAD = 1.6  # cm above and below a panel
 HEIGHT = 4.2  # cm, of a panel of lines at least
-DOT = {"marker": "o", "color": "#08407f", "markersize": 4, "linestyle": ""}
+DOT: Look = {"marker": "o", "color": "#08407f", "markersize": 4, "linestyle": ""}
 
 
 def draw_ranks(
@@ -126,12 +127,14 @@ def _draw_scores(figure: "Figure", rows: Sequence[Shown], *, source: str) -> str
             axes.tick_params(axis="x", labelbottom=True)
     for axes in grid.flat[len(tests) :]:
         axes.remove()
-    best = measures[0] if measures else "none"
+    best = [row.value for row in rows if row.method == measures[0]] if measures else []
     ns = [row.n for row in rows]
     return joined(
-        f"The best measure over all tests is {best}.",
+        f"The best measure is {measures[0]}, with a mean score of {number(fmean(best))}."
+        if best
+        else "",
         "Scores from chance (0) to the truth (1) with 95 % intervals; line: the best baseline; filled: above "
-        f"chance and all baselines. Of {min(ns)} to {max(ns)} networks.",
+        f"chance and all baselines. Of {between(ns)} networks.",
         source,
     )
 

@@ -6,10 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from src.figures.captions import in_words, joined
+from src.figures.captions import between, in_words, joined
 from src.figures.cells import number
 from src.figures.lines import draw_lines, label_ends, looks_of, scale_points
-from src.figures.pages import CM, draw_pages, letter
+from src.figures.pages import CM, Look, draw_pages, letter
 from src.figures.shown import Shown, scale_of
 from src.tables.quantities import QUANTITIES
 from src.verdict import Limits
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 IN_LINE = {8.5: 1, 14.0: 2, 17.0: 3}  # panels, by width in cm
 MOST = 9  # panels on a page
-LIMIT = {"color": "0.4", "linewidth": 0.6, "linestyle": ":", "zorder": 1}
+LIMIT: Look = {"color": "0.4", "linewidth": 0.6, "linestyle": ":", "zorder": 1}
 SIMILARITY = "similarity"  # the quantity of all measures
 LOWEST = -1.0  # skill, at the end of its axis
 NAMED = 12  # layers at most, for their names on the axis
@@ -91,7 +91,7 @@ def _draw(
     ns = [row.n for _, lines in panels for rows in lines.values() for row in rows]
     return joined(
         _on_first_and_last(panels[0]),
-        f"Means over {min(ns)} to {max(ns)} pairs of networks at corresponding layers, with 95 % intervals; "
+        f"Means over {between(ns)} pairs of networks at corresponding layers, with 95 % intervals; "
         "open markers, too few networks for one.",
         source,
     )

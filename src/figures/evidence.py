@@ -5,13 +5,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from src.collected.groups import Names
 from src.figures.captions import in_words, joined
 from src.figures.cells import frame_cells, name_cells, number, write_in_cell
 from src.figures.lines import scale_points
-from src.figures.pages import CM, draw_pages, fit, letter, new_figure, styled
+from src.figures.pages import CM, Look, draw_pages, fit, letter, new_figure, styled
 from src.figures.shown import Shown, of_verdicts
 from src.ground.grouping import grouped
 from src.tables.verdict_rows import VerdictRow
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+NETWORKS = ("the front network", "the end network")  # on axes, unless their names are known
 TINTS = {SIMILAR: "#8fbfe8", ACCURATE_ONLY: "#fbd3a2", NOT_MATCHED: "#ededed", UNDECIDED: "white"}
 INKS = {SIMILAR: "#0b3d6e", ACCURATE_ONLY: "#7a4300", NOT_MATCHED: "#555555"}
 LOOKS = (  # of the two methods: dark and light, for print in grey
@@ -70,12 +71,12 @@ def draw_evidence(
         names: of the networks, from a list; None: axes say *front* and *end network*.
         source: the sentence of the caption on networks and images.
     """
-    methods = list(_methods(of_verdicts(rows)).items())
+    methods = list(_methods(list(of_verdicts(rows))).items())
     pages = [dict(methods[start : start + 2]) for start in range(0, len(methods), 2)]
-    networks = {(row.front_network, row.end_network) for row in rows}
-    titles = ("the front network", "the end network")
+    networks = {(str(row.front_network), str(row.end_network)) for row in rows}
+    titles = NETWORKS
     if names and len(networks) == 1:
-        titles = networks.pop()
+        (titles,) = networks
     draw = partial(_draw, limits=limits, titles=titles, source=source)
     return draw_pages(path, pages, draw, title=title, width=width)
 
@@ -88,15 +89,15 @@ def evidence_figure(rows: Sequence[Shown], limits: Limits, *, source: str = "") 
     """
     with styled():
         figure = new_figure()
-        titles = ("the front network", "the end network")
-        figure.caption = _draw(figure, _methods(rows), limits=limits, titles=titles, source=source)
+        methods = _methods(rows)
+        figure.caption = _draw(figure, methods, limits=limits, titles=NETWORKS, source=source)
         fit(figure)
     return figure
 
 
 def _methods(rows: Sequence[Shown]) -> dict[str, Series]:
     """Return the stitches of each method."""
-    methods = {}
+    methods: dict[str, Series] = {}
     for method, of_method in grouped(rows, lambda row: row.method).items():
         stitches = grouped(of_method, lambda row: (row.networks, row.layers)).values()
         methods[method] = [{row.quantity: row for row in stitch} for stitch in stitches]
@@ -114,20 +115,22 @@ def _draw(
     """Draw the points and the map of each method; return the caption."""
     n_maps = len(methods)
     width = figure.get_figwidth() / CM
+    maps = [f"map {place}" for place in range(n_maps)]
+    layout: Any = [["plane"] * n_maps, maps]
     if width < NARROW:
-        layout = [["points"] * n_maps, list(range(n_maps))]
         panels = figure.subplot_mosaic(layout, height_ratios=[1.2, 1])
         figure.set_figheight(13 * CM)
     else:
-        layout = [["points", *range(n_maps)]]
+        layout = [["plane", *maps]]
         panels = figure.subplot_mosaic(layout, width_ratios=[1.3] + [1] * n_maps)
         figure.set_figheight(0.4 * width * CM)
-    _draw_plane(panels["points"], methods, limits)
-    letter(panels["points"], 0)
+    plane = panels["plane"]
+    _draw_plane(plane, methods, limits)
+    letter(plane, 0)
     for place, (method, series) in enumerate(methods.items()):
         look = LOOKS[place]
-        _draw_points(panels["points"], series, look, LINES[place], limits)
-        axes = panels[place]
+        _draw_points(plane, series, look, LINES[place], limits)
+        axes = panels[maps[place]]
         _draw_map(axes, series)
         _head(axes, method, look)
         letter(axes, 1 + place)
@@ -181,9 +184,7 @@ def _draw_plane(axes: "Axes", methods: Mapping[str, Series], limits: Limits) -> 
         )
 
 
-def _draw_points(
-    axes: "Axes", series: Series, look: dict[str, Any], line: str, limits: Limits
-) -> None:
+def _draw_points(axes: "Axes", series: Series, look: Look, line: str, limits: Limits) -> None:
     """Draw a point a stitch with its intervals: hollow if undecided, crossed if it has skill at the
     output but not at the end layer, at the lower edge if it lies below."""
     bottom = axes.get_ylim()[0]
@@ -200,7 +201,7 @@ def _draw_points(
         if is_below:
             options |= {"marker": "v", "clip_on": False}
         elif has_bars:
-            bars = {"color": line, "linewidth": 0.7, "alpha": 0.6, "zorder": 2}
+            bars: Look = {"color": line, "linewidth": 0.7, "alpha": 0.6, "zorder": 2}
             axes.hlines(y, lost.low, lost.high, **bars)
             axes.vlines(lost.value, max(skill.low, bottom), skill.high, **bars)
         axes.plot(lost.value, y, **options)
@@ -229,7 +230,7 @@ def _draw_map(axes: "Axes", series: Series) -> None:
             Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, ec="white", lw=1.2 * thickness)
         )
         if words[UNDECIDED] == len(stitches):
-            dashes = {"ec": "0.6", "lw": 0.6 * thickness, "ls": "--"}
+            dashes: Look = {"ec": "0.6", "lw": 0.6 * thickness, "ls": "--"}
             axes.add_patch(Rectangle((x - 0.44, y - 0.44), 0.88, 0.88, fill=False, **dashes))
         write_in_cell(axes, x, y - 0.2, _mean(stitches, "penalty"))
         write_in_cell(axes, x, y + 0.2, _mean(stitches, "skill"), weight="bold")
@@ -251,28 +252,33 @@ def _mean(stitches: Series, quantity: str) -> str:
     return number(sum(values) / len(values), 1 if quantity == "penalty" else 2) if values else ""
 
 
-def _head(axes: "Axes", method: str, look: dict[str, Any]) -> None:
+def _head(axes: "Axes", method: str, look: Look) -> None:
     """Write the method above its map, with its marker."""
     from matplotlib.lines import Line2D
 
     marker = Line2D([], [], linestyle="", markersize=4.5, markeredgewidth=0.6, **look)
     label = method.replace(", ", "\n")
-    options = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "handlelength": 1}
-    axes.legend([marker], [label], handletextpad=0.2, **options)
+    options: Look = {"bbox_to_anchor": (0.5, 1.0), "handlelength": 1, "handletextpad": 0.2}
+    axes.legend([marker], [label], loc="lower center", **options)
 
 
 def _caption(methods: Mapping[str, Series], limits: Limits, source: str) -> str:
     """Return the caption: the shares of similar pairs, the marks, and the source."""
     counts = []
     n_below = 0
+    has_strips = False
     for method, series in methods.items():
         words = Counter(stitch["skill"].word for stitch in series)
         counts.append(f"{words[SIMILAR]} of {len(series)} by {method}")
+        has_strips = has_strips or len({stitch["skill"].networks for stitch in series}) > 1
         n_below += sum(stitch["skill"].value < LOWEST for stitch in series)
     edge = f"; triangles: skill below {number(LOWEST, 0)}" if n_below else ""
+    cells = "dashed: undecided"
+    if has_strips:
+        cells = "means, strips: shares of pairs of networks"
     return joined(
-        f"Similar are {in_words(counts)}.",
+        f"Similar stitches: {in_words(counts)}.",
         f"Points with 95 % intervals (hollow: undecided; crossed: too little skill at the end layer{edge}), and cells "
-        "with points lost above skill (dashed: undecided; framed: corresponding layers).",
+        f"with points lost above skill ({cells}; framed: corresponding layers).",
         source,
     )

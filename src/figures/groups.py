@@ -1,6 +1,7 @@
 """Figure 4, groups: how pairs of networks of several groups differ."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from itertools import product
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from src.figures.captions import in_words, joined
 from src.figures.cells import number
-from src.figures.pages import CM, draw_pages, letter
+from src.figures.pages import CM, Look, draw_pages, letter
 from src.figures.shown import SHARE, Shown, of_groups, scale_of
 from src.ground.grouping import grouped
 from src.ground.user_code import titles_in
@@ -25,8 +26,8 @@ LOWEST = -1.0  # skill, at the end of its axis
 LINE = 0.55  # cm, a row of dots
 HEAD = 1.7  # cm
 NARROW = 12  # cm: panels stand below each other
-DOT = {"marker": "o", "color": "0.6", "linestyle": "", "markersize": 2.5, "clip_on": False}
-MEAN = {"marker": "D", "color": "#08407f", "markersize": 4, "linestyle": "", "clip_on": False}
+DOT: Look = {"marker": "o", "color": "0.6", "linestyle": "", "markersize": 2.5, "clip_on": False}
+MEAN: Look = {"marker": "D", "color": "#08407f", "markersize": 4, "linestyle": "", "clip_on": False}
 
 Groups = tuple[str, str]  # of front and end networks
 
@@ -97,7 +98,9 @@ def _draw_panel(
 ) -> None:
     """Draw the dots, the mean and the p-value of each pair of groups; values below the axis stand at
     its edge."""
-    axes.set_yticks(range(len(groups)), list(map(" → ".join, groups)))
+    n_pairs = Counter(row.groups for row in rows)
+    labels = [f"{front} → {end} ({n_pairs[front, end]})" for front, end in groups]
+    axes.set_yticks(range(len(groups)), labels)
     axes.set_ylim(len(groups) - 0.5, -0.5)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)

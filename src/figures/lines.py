@@ -3,10 +3,10 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from src.figures.cells import number
-from src.figures.pages import ENDS
+from src.figures.pages import ENDS, Look
 from src.figures.shown import Shown
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ TICKS = (-50, -20, -10, -5, -2, 0, 1, 2, 5, 10, 20, 50, 100)  # points of accura
 MANY = 4  # more lines have bars for intervals, fewer have bands
 
 
-def looks_of(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
+def looks_of(labels: Iterable[str]) -> dict[str, Look]:
     """Return the look of each line of a figure: colour, marker and style."""
     import matplotlib
 
@@ -25,7 +25,7 @@ def looks_of(labels: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def draw_lines(
-    axes: "Axes", lines: Mapping[str, Sequence[Shown]], looks: Mapping[str, dict[str, Any]]
+    axes: "Axes", lines: Mapping[str, Sequence[Shown]], looks: Mapping[str, Look]
 ) -> None:
     """Draw a line a label: values over their places, with intervals. Markers are open where means
     are of too few networks for an interval."""
@@ -46,7 +46,7 @@ def draw_lines(
 
 
 def label_ends(
-    axes: "Axes", lines: Mapping[str, Sequence[Shown]], looks: Mapping[str, dict[str, Any]]
+    axes: "Axes", lines: Mapping[str, Sequence[Shown]], looks: Mapping[str, Look]
 ) -> None:
     """Write the label of each line at its end, in its colour; the axes have their limits."""
     bottom, top = sorted(axes.get_ylim())

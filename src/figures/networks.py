@@ -11,8 +11,9 @@ from src.collected.groups import Names
 from src.figures.captions import joined
 from src.figures.cells import add_bar, name_cells, number, paint_cells
 from src.figures.layers import colours_of
-from src.figures.pages import CM, draw_pages, letter
+from src.figures.pages import CM, Look, draw_pages, letter
 from src.figures.shown import Shown, scale_of
+from src.figures.style import WIDTHS
 from src.ground.grouping import grouped
 from src.tables.matrices import by_depth
 from src.tables.network_names import short_names
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 HEAD = 1.8  # cm above and below a map
 WIDEST = 9.0  # cm, of a map
+LARGEST = 1.4  # cm, of a cell
+FEW = 8  # networks; a map of so few has the width of a column
 
 
 def draw_networks(
@@ -51,7 +54,9 @@ def draw_networks(
     methods = list(grouped(of_quantity, lambda row: row.method).values())
     pages = [methods[start : start + 2] for start in range(0, len(methods), 2)]
     draw = partial(_draw, are_paths=names is None, source=source)
-    return draw_pages(path, pages, draw, title=title, width=width)
+    is_small = len(methods) == 1 and len(_groups_of(of_quantity)) <= FEW
+    usual = WIDTHS[0] if is_small else WIDTHS[-1]
+    return draw_pages(path, pages, draw, title=title, width=width, usual_width=usual)
 
 
 def _draw(
@@ -59,12 +64,14 @@ def _draw(
 ) -> str:
     """Draw a map a method, with one bar of colours; return the caption."""
     width = figure.get_figwidth() / CM
-    figure.set_figheight((min(0.75 * width / len(methods), WIDEST) + HEAD) * CM)
+    n_networks = max(len(_groups_of(rows)) for rows in methods)
+    size = min(0.75 * width / len(methods), WIDEST, LARGEST * n_networks)
+    figure.set_figheight((size + HEAD) * CM)
     panels = figure.subplots(1, len(methods), squeeze=False)
     scale = scale_of(methods[0][0].quantity)
     for place, (axes, rows) in enumerate(zip(panels.flat, methods, strict=True)):
         image = _draw_map(axes, rows, are_paths=are_paths)
-        axes.set_title(rows[0].method, pad=12)
+        axes.set_title(rows[0].method, pad=14)
         axes.set_xlabel("end network")
         if place == 0:
             axes.set_ylabel("front network")
@@ -80,9 +87,7 @@ def _draw(
 
 def _draw_map(axes: "Axes", rows: Sequence[Shown], *, are_paths: bool) -> Any:
     """Draw the map of a method with the names and the borders of groups; return the image."""
-    group_of = {}
-    for row in rows:
-        group_of |= dict(zip(row.networks, row.groups, strict=True))
+    group_of = _groups_of(rows)
     networks = [
         network
         for group in by_depth(group_of.values())
@@ -99,19 +104,22 @@ def _draw_map(axes: "Axes", rows: Sequence[Shown], *, are_paths: bool) -> Any:
     for group, members in groupby(networks, key=group_of.get):
         end = start + len(list(members))
         if len(set(group_of.values())) > 1:
-            axes.annotate(
-                str(group),
-                ((start + end - 1) / 2, -0.6),
-                ha="center",
-                va="bottom",
-                weight="bold",
-                annotation_clip=False,
-            )
+            place = ((start + end - 1) / 2, -0.5)
+            options: Look = {"ha": "center", "weight": "bold", "annotation_clip": False}
+            axes.annotate(str(group), place, (0, 3), textcoords="offset points", **options)
         if end < len(networks):
             axes.axhline(end - 0.5, color="black", linewidth=1)
             axes.axvline(end - 0.5, color="black", linewidth=1)
         start = end
     return image
+
+
+def _groups_of(rows: Sequence[Shown]) -> dict[str, str]:
+    """Return the group of each network."""
+    groups: dict[str, str] = {}
+    for row in rows:
+        groups |= zip(row.networks, row.groups, strict=True)
+    return groups
 
 
 def _on_closest(rows: Sequence[Shown], *, are_paths: bool) -> str:

@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 STYLE_SHEET = Path(__file__).with_name("figures.mplstyle")
 CM = 1 / 2.54  # in inches
 CELLS = "cells"  # marks the axes of a map
+NUMBERS = "numbers"  # marks the numbers of a map
 ENDS = "ends"  # marks the labels at the ends of lines
 FILLED = 0.88  # of the width of a cell, by its text at most
 
 Page = TypeVar("Page")
+Look = dict[str, Any]  # arguments of a function of matplotlib, such as colour and marker
 
 _to_draw: Collection[str] | None = None  # names of figures; None: all
 
@@ -154,13 +156,14 @@ def fit(figure: "Figure") -> None:
             names = [name.get_text() for name in axis.get_ticklabels()]
             step = math.ceil(font_size(figure) / size)
             axis.set_ticks(axis.get_ticklocs()[::step], names[::step])
-        extents = [text.get_window_extent() for text in axes.texts]
+        numbers = [text for text in axes.texts if text.get_gid() == NUMBERS]
+        extents = [text.get_window_extent() for text in numbers]
         has_room = all(
             extent.width < FILLED * _cell_size(axes)[0] and extent.height < _cell_size(axes)[1]
             for extent in extents
         )
         if not has_room:
-            for text in list(axes.texts):
+            for text in numbers:
                 text.remove()
 
     for axes in figure.axes:

@@ -135,10 +135,11 @@ def of_stitches(
         layers = (row.front_layer, row.end_layer)
         for quantity in OF_STITCHES:
             unit = POINTS if quantity == "penalty" else 1
-            ends_of_interval = (quantity, f"{quantity}_low", f"{quantity}_high")
             yield Shown(
                 quantity,
-                *(unit * known(row, name=name) for name in ends_of_interval),
+                unit * known(row, name=quantity),
+                unit * known(row, name=f"{quantity}_low"),
+                unit * known(row, name=f"{quantity}_high"),
                 method=title,
                 networks=(_text(row, "front_network"), _text(row, "end_network")),
                 layers=layers,
@@ -175,8 +176,15 @@ def of_groups(rows: Iterable[Shown]) -> Iterator[Shown]:
         rows, lambda row: (row.method, row.quantity, row.groups)
     ).items():
         mean = mean_over_pairs({row.networks: row.value for row in of_pairs})
-        interval = (mean.value, mean.low, mean.high)
-        yield Shown(quantity, *interval, n=mean.n_pairs, method=method, groups=groups)
+        yield Shown(
+            quantity,
+            mean.value,
+            mean.low,
+            mean.high,
+            n=mean.n_pairs,
+            method=method,
+            groups=groups,
+        )
 
 
 def of_depths(rows: Iterable[DepthRow]) -> Iterator[Shown]:
@@ -193,10 +201,13 @@ def of_depths(rows: Iterable[DepthRow]) -> Iterator[Shown]:
             measure = measure_of(row.line)
             method = measure.similarity_title
             values = list(map(measure.similarity, values))
+        value, low, high = values
         front, _, end = row.networks.partition(" → ")
         yield Shown(
             quantity,
-            *values,
+            value,
+            low,
+            high,
             n=row.n_pairs,
             method=method,
             groups=(front, end),
@@ -205,7 +216,7 @@ def of_depths(rows: Iterable[DepthRow]) -> Iterator[Shown]:
         )
 
 
-def of_ranks(lines: Mapping[str, Mapping[float, float]], title: str = "") -> Iterator[Shown]:
+def of_ranks(lines: Mapping[str, Mapping[int, float]], title: str = "") -> Iterator[Shown]:
     """Yield the values by rank of lines with labels, of a panel with a title."""
     for label, value_of_rank in lines.items():
         for rank, value in value_of_rank.items():
@@ -223,4 +234,5 @@ def of_scores(rows: Iterable[TruthRow]) -> Iterator[Shown]:
             word = BASELINE
         elif row.is_above_chance and row.is_above_baselines:
             word = ABOVE_BASELINES
-        yield Shown(row.test, *scores, n=row.n_networks, method=row.measure, word=word)
+        value, low, high = scores
+        yield Shown(row.test, value, low, high, n=row.n_networks, method=row.measure, word=word)

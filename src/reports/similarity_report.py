@@ -168,7 +168,7 @@ def _rank_title(rank: Rank) -> str:
 def _over_ranks(rows: Sequence[SimilarityRow], *, is_first: bool) -> list[Shown]:
     """Return the similarities over the ranks of the first or of the second layer, a line a measure;
     full rank has no place on the axis."""
-    lines: dict[str, dict[str, dict[float, float]]] = {}
+    lines: dict[str, dict[str, dict[int, float]]] = {}
     for row in rows:
         rank, fixed = (row.rank1, row.rank2) if is_first else (row.rank2, row.rank1)
         if rank is None:
