@@ -127,7 +127,8 @@ def _p_value(groups: Groups, tests: Sequence[GroupTestRow]) -> str:
     for test in tests:
         is_within = titles_in(test.within) == f"{end} → {end}"
         if is_within and titles_in(test.across) == f"{front} → {end}":
-            return f"p {test.p_value:.2g}"
+            n_digits = 2 if test.p_value >= 0.01 else 3
+            return f"p {test.p_value:.{n_digits}f}"
     return ""
 
 
@@ -138,12 +139,12 @@ def _on_shares(method: tuple[str, Sequence[Shown]], groups: Sequence[Groups]) ->
     texts = [
         f"{number(shares[pair].value)} ({' → '.join(pair)})" for pair in groups if pair in shares
     ]
-    return f"By {title}, shares of similar pairs of layers are {in_words(texts[:4])}."
+    return f"By {title}, shares of similar pairs are {in_words(texts[:4])}."
 
 
 def _on_marks(tests: Sequence[GroupTestRow]) -> str:
     """Return the sentence on the marks, with the smallest possible p-value."""
-    text = "Dots: pairs of networks; diamonds: means with 95 % intervals, open of too few networks"
+    text = "Dots: pairs of networks; diamonds: means with 95 % intervals, open if too few"
     if tests:
         lowest = min(test.lowest_p for test in tests)
         text += f"; p: against pairs within the end group, at least {lowest:.2g}"
