@@ -92,7 +92,8 @@ def report(
             for column, matrix in matrix_of_column.items():
                 shown += of_matrix(matrix, column, experiment, framed)
         _draw(path, shown, source_of(rows), title=title)
-    note_once(EXPLANATION)
+    if evaluations:
+        note_once(EXPLANATION)
 
 
 def _draw(path: Path, shown: Sequence[Shown], source: str, *, title: str) -> None:
