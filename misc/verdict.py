@@ -2,7 +2,9 @@
 """Judge stitched pairs of layers: similar, accurate only, not matched, or undecided."""
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -14,6 +16,29 @@ def parser() -> cli.Parser:
         "Judge which stitched pairs of layers are functionally similar, and how sure that is. Similar pairs keep the "
         "accuracy of the end network, and follow it within a class."
     )
+    add_sources(options)
+    add_judging(options)
+    add = options.add_argument
+    add(
+        "--verbose",
+        action="store_true",
+        help="also print matrices of numbers, and a line for each verdict",
+    )
+    add(
+        "-o",
+        "--output",
+        type=cli.csv_file,
+        default="verdict.csv",
+        help="CSV to write. Beside it go the printed text (.md), with several verdicts the figures of each method "
+        "(.png, .pdf, and .txt with the caption) and, with several pairs of networks, the figure and the tables of "
+        "groups (_groups.png, _groups.csv, _group_tests.csv)",
+    )
+    cli.add_figure(options)
+    return options
+
+
+def add_sources(options: cli.Parser) -> None:
+    """Add the options of the folders and tables to read."""
     add = options.add_argument
     add(
         "source_dirs",
@@ -33,19 +58,6 @@ def parser() -> cli.Parser:
         help="list of networks as for misc/all_pairs.py (CSV with name, path, type and optionally group): show "
         "names instead of paths, and compare the groups",
     )
-    add_judging(options)
-    add("--verbose", action="store_true", help="print all matrices, and a line for each verdict")
-    add(
-        "-o",
-        "--output",
-        type=cli.csv_file,
-        default="verdict.csv",
-        help="CSV to write. Beside it go the sentences (.md), with several verdicts the maps of each method "
-        "(.png, .pdf, and .txt with the caption) and, with several pairs of networks, the figure and the tables of "
-        "groups (_groups.png, _groups.csv, _group_tests.csv)",
-    )
-    cli.add_figure(options)
-    return options
 
 
 def add_judging(options: cli.Parser) -> None:
@@ -76,65 +88,102 @@ def add_judging(options: cli.Parser) -> None:
     )
 
 
+class Judged(NamedTuple):
+    """The results in folders, and the verdicts on them."""
+
+    runs: Sequence[Any]
+    similarities: Sequence[Any]
+    names: Mapping[Any, Any]  # of all networks
+    are_listed: bool  # the names are those of a list; otherwise captions name checkpoints
+    limits: Any
+    verdicts: Sequence[Any]
+    comparison: Any  # of the groups of networks
+
+
 def give_verdict(args) -> None:
     from src.collected import record
-    from src.collected.between_groups import compare_groups, note_on_layers, values_of_verdicts
-    from src.collected.named_networks import named_by_list
     from src.collected.sections import parts_of, sections_of
-    from src.collected.verdicts import judge_runs
-    from src.ground.console import listed, note, result
-    from src.reports import verdict_report
+    from src.ground.console import note, result
+    from src.reports import verdict_report, verdict_words
     from src.runs.run import Run, claimed
 
-    limits = limits_of(args)
-
-    # The runs with their evaluations, and the similarities of the same layers.
-    runs, similarities = read_results(args)
-    names = named_by_list((network for run in runs for network in run.row.networks), args.networks)
-    images = record.images_of(runs)
+    judged = judge(args)
+    images = record.images_of(judged.runs)
     run = Run.beside(args.output, vars(args) | images, script=__file__)
 
-    # The verdicts, and the comparison of groups of networks.
+    # The report: maps of many pairs of architectures on demand, and numbers
+    sections = sections_of(judged.verdicts)
+    parts = parts_of(sections)
+    has_maps = args.verbose or len(parts) == len(sections) or len(judged.names) == 2
+    text = verdict_words.report(
+        judged.verdicts, judged.limits, judged.comparison, has_maps=has_maps
+    )
+    result(text)
+    if args.verbose:
+        result()
+        verdict_report.print_matrices(parts)
+        verdict_report.print_verdicts(judged.verdicts)
+    if not has_maps:
+        note("--verbose also prints maps of layers, for each method and pair of architectures")
+
+    # The files
+    with claimed([run]), run.replacing():
+        made_with = record.describe(images, run.provenance())
+        write_files(Path(args.output), judged, text, made_with, title=args.title)
+    beside = "its text (.md)"
+    if len(judged.verdicts) > 1:
+        beside += " and its figures"
+    note(f"wrote {args.output}, and beside it {beside}")
+
+
+def judge(args) -> Judged:
+    """Return the results of the folders with the verdicts; note what limits comparisons of groups."""
+    from src.collected.between_groups import compare_groups, note_on_layers, values_of_verdicts
+    from src.collected.named_networks import named_by_list
+    from src.collected.verdicts import judge_runs
+    from src.ground.console import listed, note
+
+    runs, similarities = read_results(args)
+    limits = limits_of(args)
+    names = named_by_list((network for run in runs for network in run.row.networks), args.networks)
     verdicts = judge_runs(runs, similarities, limits=limits, pool=args.pool, names=names)
     if similarities:
         check_similarities(similarities, verdicts)
     comparison = compare_groups(values_of_verdicts(verdicts, names.values()))
-    groups, tests, untested, _ = comparison
+    if comparison.groups:
+        note_on_layers(comparison.groups)
+    if comparison.untested:
+        note(f"groups that cannot be tested: {listed(comparison.untested, n=1)}")
+    return Judged(runs, similarities, names, bool(args.networks), limits, verdicts, comparison)
 
-    # The report.
-    if args.verbose:
-        verdict_report.print_verdicts(verdicts)
-        result()
-    sections = sections_of(verdicts)
-    parts = parts_of(sections)
-    if groups:
-        verdict_report.print_groups(groups)
-        note_on_layers(groups)
-    if args.verbose or len(parts) == len(sections) or len(names) == 2:
-        verdict_report.print_matrices(parts)
-    else:
-        note("--verbose also prints matrices of layers, for each method and pair of architectures")
-    if untested:
-        note(f"groups that cannot be tested: {listed(untested, n=1)}")
-    sentences = verdict_report.sentences(verdicts, sections, limits, tests)
-    result("\n".join(sentences))
-    path = Path(args.output)
-    with claimed([run]), run.replacing():
-        lines = [*sentences, "", *record.describe(images, run.provenance())]
-        verdict_report.write_tables(path, verdicts, lines, groups=groups, tests=tests)
-        verdict_report.draw(
-            path,
-            parts,
-            limits,
-            title=args.title,
-            runs=runs,
-            names=names if args.networks else None,
-            comparison=comparison,
-        )
-    beside = "sentences (.md)"
-    if len(verdicts) > 1:
-        beside += " and maps of the words and numbers"
-    note(f"wrote {args.output}; its {beside} are beside it")
+
+def write_files(
+    path: Path, judged: Judged, text: str, made_with: Sequence[str] = (), *, title: str = ""
+) -> None:
+    """Write the table, and beside it its text and figures.
+
+    Args:
+        text: the verdicts in words.
+        made_with: sentences on the version, the images and the command.
+        title: above the figures.
+    """
+    from src.collected.sections import parts_of, sections_of
+    from src.reports import verdict_report
+
+    rows = judged.verdicts
+    groups, tests, *_ = judged.comparison
+    header = f"# Verdict on {len(rows)} stitched pairs of layers"
+    lines = [header, "", "```text", text, "```", "", *made_with, ""]
+    verdict_report.write_tables(path, rows, "\n".join(lines), groups=groups, tests=tests)
+    verdict_report.draw(
+        path,
+        parts_of(sections_of(rows)),
+        judged.limits,
+        title=title,
+        runs=judged.runs,
+        names=judged.names if judged.are_listed else None,
+        comparison=judged.comparison,
+    )
 
 
 def read_results(args) -> tuple:

@@ -142,5 +142,5 @@ def test_draws_a_panel_for_each_layer_with_a_caption(tables, drawn_figures, laid
         caption_of(one),
         "layers of a and b (both resnet18)",
         "layer of the first network",
-        "Layers of the first and of the second network: x and y.",
+        "Layers: x and y.",
     )

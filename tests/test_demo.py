@@ -2,8 +2,6 @@
 
 import re
 import shlex
-import signal
-import sys
 import time
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from misc import demo
 from src import cli
 from src.ground.console import note
 from src.ground.errors import UserError
-from src.verdict import ACCURATE_ONLY, NOT_MATCHED, SIMILAR, UNDECIDED
+from src.verdict import NOT_MATCHED, SIMILAR
 from tests.commands import (
     PNG,
     ROOT,
@@ -26,7 +24,6 @@ from tests.commands import (
     run_process,
     says,
     start,
-    start_code,
 )
 
 
@@ -48,52 +45,19 @@ def write(args) -> None:
     note(f"wrote {args.output}")
 
 
-def meet(args) -> None:
-    """Ends as soon as another step like it runs."""
-    Path(args.output).touch()
-    deadline = time.monotonic() + 60
-    while len(list(Path().glob("meets*"))) < 2:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+def planted(sources: str, output: str) -> demo.Step:
+    return demo.Step(f"Write {output}", write, f"{sources} -o {output}".strip())
 
 
-def hang(args) -> None:
-    """Hangs; renames its file when it is interrupted."""
-    try:
-        Path(args.output).touch()
-        time.sleep(600)
-    finally:
-        Path(args.output).rename(f"{args.output}.cleaned")
+PLANTED = [planted("", "a"), planted("a", "b"), planted("b", "fails"), planted("b fails", "c")]
 
 
-def planted(sources: str, output: str, function=write) -> demo.Step:
-    return demo.Step(f"Write {output}", function, f"{sources} -o {output}".strip(), output)
-
-
-PLANTED = [
-    planted("", "a"),
-    planted("", "b"),
-    planted("a", "c"),
-    planted("a b", "d"),
-    planted("c d", "e"),
-    planted("b", "fails"),
-    planted("e fails", "g"),
-]
-HANGING = [planted("", "hangs1", hang), planted("", "hangs2", hang), planted("hangs1", "last")]
-
-
-@pytest.fixture(params=[1, 2])
-def n_cores(request, monkeypatch):
-    """One core, on which steps run one after another, and two."""
-    monkeypatch.setattr(demo, "n_cores", lambda: request.param)
-    return request.param
-
-
-def test_steps_write_the_same_one_after_another_and_side_by_side(n_cores, in_tmp_path, capsys):
+def test_steps_are_printed_and_their_output_is_logged(in_tmp_path, capsys):
+    Path("steps.txt").touch()
     demo.take(PLANTED)
-    assert Path("g").read_text() == "g(e(c(a()) d(a() b())) fails(b()))"
+    assert Path("c").read_text() == "c(b(a()) fails(b(a())))"
     commands = Path("steps.txt").read_text().splitlines()
-    assert sorted(commands) == sorted(step.command for step in PLANTED)
+    assert commands == [step.command for step in PLANTED]
 
     printed = capsys.readouterr().err
     assert [line for line in printed.splitlines() if line in commands] == commands
@@ -105,7 +69,7 @@ def test_steps_write_the_same_one_after_another_and_side_by_side(n_cores, in_tmp
         assert (first_line, begin, end) == (command, f"writes {output}", f"wrote {output}")
 
 
-def test_it_goes_on_where_a_step_failed(n_cores, in_tmp_path, capsys, monkeypatch):
+def test_it_goes_on_where_a_step_failed(in_tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(demo, "steps", lambda: PLANTED)
     Path("steps.txt").touch()  # it was begun before
     Path("fail").touch()
@@ -117,53 +81,14 @@ def test_it_goes_on_where_a_step_failed(n_cores, in_tmp_path, capsys, monkeypatc
     assert len(errors) == 1 and "there is a file `fail`; remove it" in errors[0]
     assert printed.endswith("To go on, give the command of the demo again\n")
     finished = Path("steps.txt").read_text().splitlines()
-    assert not Path("g").exists()
+    assert not Path("c").exists()
 
     Path("fail").unlink()
     demo.take(PLANTED)
     printed = capsys.readouterr().err.splitlines()
-    assert Path("g").exists() and not {*finished} & {*printed}
+    assert Path("c").exists() and not {*finished} & {*printed}
     demo.take(PLANTED)
     assert "# " not in capsys.readouterr().err
-
-
-on_two_cores = pytest.mark.skipif(sys.platform != "linux", reason="steps run one after another")
-
-
-@on_two_cores
-def test_steps_that_do_not_need_each_other_run_at_the_same_time(in_tmp_path, monkeypatch):
-    monkeypatch.setattr(demo, "n_cores", lambda: 2)
-    demo.take([planted("", "meets1", meet), planted("", "meets2", meet)])
-
-
-@on_two_cores
-@pytest.mark.parametrize(
-    ("signum", "status", "ending"),
-    [
-        (signal.SIGINT, 130, ".cleaned"),
-        (signal.SIGTERM, 143, ".cleaned"),
-        (signal.SIGKILL, -signal.SIGKILL, ""),
-    ],
-)
-def test_its_end_is_the_end_of_all_steps(signum, status, ending, in_tmp_path):
-    code = (
-        "import os, sys\n"
-        "from src import cli\n"
-        "from misc import demo\n"
-        "from tests import test_demo\n"
-        "os.chdir(sys.argv[1])\n"
-        "demo.n_cores = lambda: 2\n"
-        "sys.exit(cli.run(demo.parser(), lambda args: demo.take(test_demo.HANGING), []))\n"
-    )
-    process = start_code(code, in_tmp_path)
-    hanging = [Path(step.output) for step in HANGING if step.function is hang]
-    while not all(path.exists() for path in hanging):
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.send_signal(signum)
-    process.communicate(timeout=60)  # waits until all processes that have its pipes are gone
-    assert process.returncode == status
-    assert names_in(in_tmp_path) == {f"{path}{ending}" for path in hanging}
 
 
 def test_it_writes_to_no_folder_with_other_files(tmp_path):
@@ -175,7 +100,7 @@ def test_it_writes_to_no_folder_with_other_files(tmp_path):
 def test_a_step_is_its_command(in_tmp_path, capsys):
     """It records the command, and fails as it does; only the demo itself prints results."""
     options = "- small_cnn -l pool4 -d digits -gpu -1 -e 0 -o probes.csv"
-    step = demo.Step("Probe", exec_probe.probe, options, "probes.csv")
+    step = demo.Step("Probe", exec_probe.probe, options)
     assert demo.run_step(step) == 0
     assert read_csv("probes.csv")
     assert f"python {read_json('probes.run.json')['command']}" == step.command
@@ -191,61 +116,31 @@ def test_all_options_of_the_steps_are_allowed():
         parser_of(str(Path(script).relative_to(ROOT))).parse_args(options)
 
 
-def test_commands_of_the_report_are_typed_in_its_folder(tmp_path):
-    for step in demo.steps():
-        _, script, *options = shlex.split(step.command_in(tmp_path))
-        assert not Path(script).is_absolute() and options == shlex.split(step.options)
-        assert (tmp_path / script).resolve() == Path(shlex.split(step.command)[1])
-
-
-def test_the_last_lines_are_of_the_tables():
-    def row(method: str, front: str, end: str, **values: object) -> demo.Row:
-        return {"method": method, "front_layer": front, "end_layer": end, **values}
-
-    kept = {"accuracy": "0.95", "skill": "0.9", "verdict": SIMILAR}
+def test_the_last_lines_are_of_the_verdict():
     rows = []
-    for method, accuracy, skill in (("direct matching", "0.25", "-1.5"), ("repair", "0.9", "0.8")):
-        backwards = {"accuracy": accuracy, "skill": skill, "verdict": NOT_MATCHED}
-        rows += [row(method, "a", layer, **kept) for layer in ("a", "b")]
-        rows += [row(method, "b", "a", **backwards), row(method, "b", "b", **kept)]
-    backwards, similar = demo.in_short(rows)
-    assert says(backwards, "direct matching", "25%", "skill of -1.50") and "repair" not in backwards
-    assert says(similar, "Of 4 pairs", "3 by direct matching, 3 by repair", ": 3 by one or more.")
+    for method, accuracy in (("direct matching", "0.25"), ("task loss matching", "0.9")):
+        backwards = {"front_layer": "pool4", "end_layer": "pool2", "verdict": NOT_MATCHED}
+        numbers = {"accuracy": accuracy, "end_accuracy": "0.95", "skill": "-1.5"}
+        similar = {"front_layer": "pool4", "end_layer": "pool4", "verdict": SIMILAR}
+        for row in (backwards, similar):
+            rows.append({"method": method, "skill_at_end": "0.25"} | numbers | row)
+    counted, backwards = demo.in_short(rows)
+    assert says(counted, "Of 2 pairs", "1 by direct matching", "1 by task loss matching")
+    assert says(backwards, "keeps 25.0 of 95.0 points", "keeps 90.0 of", "0.25 at", "-1.50 at")
 
 
-def test_the_rule_says_once_what_is_said_of_methods(tmp_path):
-    path = tmp_path / "verdict.md"
-    lines = [f"Not matched is said of the method: {name} may do better." for name in "xy"]
-    path.write_text("\n".join(["# Verdict", "", "A pair is", *lines, "Given by", "Command: c", ""]))
-    assert demo.rule(path) == ["A pair is", lines[0], "Given by"]
-
-
-def test_a_step_waits_for_all_that_writes_its_sources():
-    """No step names a file or folder, except its own, that is written later."""
+def test_no_step_reads_what_a_later_one_writes():
+    """Files by their names."""
     todo = list(demo.steps())
+    outputs = [re.findall(r"-(?:o|dir) (\S+)", step.options) for step in todo]
     for number, step in enumerate(todo):
-        later = {other.output for other in todo[number + 1 :]} - {step.output}
-        sources = {word for word in shlex.split(step.options) if "/" in word or "." in word}
-        assert not [word for word in sources for output in later if word.startswith(output)]
-
-
-def test_measures_that_rise_where_probes_fall_are_named():
-    ranks = [
-        {"cka": "0.9", "pwcca": "0.3", "procrustes": "0.2"},
-        {"cka": "0.8", "pwcca": "0.4", "procrustes": "0.3"},
-        {"cka": "0.5", "pwcca": "0.1", "procrustes": "1.0"},
-    ]
-    probes = [{"accuracy": "0.95"}, {"accuracy": "0.75"}, {"accuracy": "0.25"}]
-    text = demo.sensitivity(ranks, probes)
-    assert "from 95.0% to 25.0%" in text
-    assert says(text, "linear CKA falls", "0.90 to 0.50, PWCCA rises", "from 0.70 to 0.90")
-    assert says(text, "PWCCA calls", "the more similar")
-    ranks[-1]["pwcca"] = "0.8"
-    assert "the more similar" not in demo.sensitivity(ranks, probes)
+        later = {name for names in outputs[number + 1 :] for name in names} - {*outputs[number]}
+        sources = {Path(word).name for word in shlex.split(step.options)}
+        assert not {word for word in later if word.endswith(".csv")} & sources
 
 
 @pytest.mark.slow
-def test_demo_writes_its_report(tmp_path):
+def test_demo_ends_with_its_results(tmp_path):
     """After it was killed when a training had ended."""
     log = tmp_path / "demo" / "steps.txt"
     with start("misc/demo.py", log.parent, cwd=tmp_path, stdout=None, stderr=None) as killed:
@@ -254,36 +149,14 @@ def test_demo_writes_its_report(tmp_path):
             time.sleep(0.1)
         killed.kill()
     printed = run_process("misc/demo.py", log.parent, cwd=tmp_path, timeout=1200)
-    *_, last = steps = list(demo.steps())
-    commands = [step.command for step in steps]
-    assert sorted(log.read_text().splitlines()) == sorted(commands)
-
-    report = tmp_path / "demo" / "report.md"
-    picture = tmp_path / "demo" / "paper.png"
-    page = tmp_path / "demo" / "page.html"
-    assert printed.out.splitlines()[-1] == f"Open {picture}, {report} or {page}"
-    assert f"The first picture is {picture}\n" in printed.err
-    text = report.read_text()
-    figures = re.findall(r"\]\((.*\.png)\)", text)
-    assert figures == [
-        *("paper.png", "verdict.png"),
-        *("similarity.png", "sensitivity.png"),
-    ]
-    assert all((tmp_path / "demo" / figure).read_bytes().startswith(PNG) for figure in figures)
-    accuracies = [float(word.rstrip("%")) for word in text.split() if word.endswith("%")][:2]
-    assert min(accuracies) >= 90
+    assert log.read_text().splitlines() == [step.command for step in demo.steps()]
+    counted, backwards, to_open = printed.out.splitlines()
+    page, *images = map(Path, to_open.removeprefix("Open ").split(", "))
+    assert all(image.read_bytes().startswith(PNG) for image in images)
     rows = read_csv(tmp_path / "demo" / "verdict.csv")
-    undecided = [row for row in rows if row["verdict"] == UNDECIDED]
-    assert len(rows) == 4 * 16 and len(undecided) <= len(rows) / 8
-    assert says(text, "of 4 layers", "to themselves 4", "of 16 stitches", " 0 are (none may be)")
-    n_similar = sum(row["verdict"] == "similar" for row in rows if "task loss" in row["method"])
-    assert re.search(rf"Of 16 pairs .*; by task loss matching \d+ .* {n_similar} similar", text)
-    accurate_only = {row["method"] for row in rows if row["verdict"] == ACCURATE_ONLY}
-    assert "task loss matching" in accurate_only
-    assert re.search(r"linear CKA \d of 8 times", text)
-    assert "PWCCA rises" in text
-    assert text.rstrip().endswith(f"{last.command_in(report.parent)}\n```")
-    rows = read_csv(tmp_path / "demo" / "statistics.csv")
-    measures = {"cka", "pwcca", "procrustes", "stitching accuracy"}
-    for test in ("sensitivity", "specificity"):
-        assert measures <= {row["measure"] for row in rows if row["test"] == test}
+    assert len(rows) == 2 * 16
+    words = [row["verdict"] for row in rows if row["method"] == "direct matching"]
+    assert says(counted, "Of 16 pairs", f"{words.count(SIMILAR)} by direct", "0 by task loss")
+    assert words.count(SIMILAR) >= 2
+    assert says(backwards, "direct matching keeps 2", "task loss matching keeps 9")
+    assert counted.count(" by ") == 2 and "by direct matching" in page.read_text()

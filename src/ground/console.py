@@ -101,6 +101,16 @@ def decimals(number: float, *, sign: str = "") -> str:
     return f"{rounded:{sign}.4f}"
 
 
+def points(share: float, *, sign: str = "") -> str:
+    """Return a share as points of 100, with one decimal.
+
+    Args:
+        sign: "+" puts a plus before what is not negative.
+    """
+    rounded = round(100 * float(share), 1) + 0.0  # −0.0 becomes 0.0
+    return f"{rounded:{sign}.1f}"
+
+
 def aligned(lines: Sequence[Sequence[str]]) -> str:
     """Return lines of cells as a text in columns, each as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

@@ -68,7 +68,7 @@ def report(
         evaluations: rows by name of the detector; no list is empty.
         title: the title of the figure.
     """
-    for name, rows in evaluations.items():
+    for number, (name, rows) in enumerate(evaluations.items()):
         by_experiment = grouped(rows, lambda row: row.experiment)
         matrices = {
             experiment: _matrices(rows_of_experiment)
@@ -78,7 +78,7 @@ def report(
         detectors = _detectors(name, rows[0].sanity_dataset, reference.id_scores[name], checks)
         if len(evaluations) > 1:
             result(f"DETECTOR: {name}")
-        _print_matrices(name, matrices)
+        _print_matrices(name, matrices, with_accuracy=number == 0)
         table(*detectors)
         _note_typical_stitches(name, rows)
 
@@ -114,7 +114,7 @@ def _matrices(rows: Sequence[EvaluationRow]) -> dict[str, Matrix]:
     }
 
 
-def _print_matrices(name: str, matrices: Matrices) -> None:
+def _print_matrices(name: str, matrices: Matrices, *, with_accuracy: bool) -> None:
     """Print the matrices of a detector, under a heading for each experiment."""
     columns = dict.fromkeys(chain(*matrices.values()))
     headings = {column: heading(QUANTITIES[column], name) for column in columns}
@@ -122,7 +122,8 @@ def _print_matrices(name: str, matrices: Matrices) -> None:
         if experiment:
             result(f"EXPERIMENT: {experiment}")
         for column, matrix in matrix_of_column.items():
-            table(headings[column], *matrix)
+            if with_accuracy or column != "accuracy":
+                table(headings[column], *matrix)
 
 
 def heading(quantity: Quantity, detector: str) -> str:

@@ -79,7 +79,7 @@ class Verdict(NamedTuple):
     """The verdict on stitches. Estimates are NaN where they are not defined."""
 
     word: str  # one of `VERDICTS`
-    reason: str
+    reason: str  # and behind a colon its remedy; numbers of the stitches stand in brackets
     accuracy: IntervalEstimate  # of the stitches, in [0, 1]
     penalty: IntervalEstimate  # end accuracy − stitched accuracy
     # Tests of the penalty against the tolerance; NaN if nothing can be said
@@ -110,8 +110,11 @@ class Place(NamedTuple):
 
     @property
     def numbers(self) -> str:
-        """The skill and what it is made of, as a text."""
-        return f"skill {self.skill.value:.2f} (correlation {self.correlation:.2f}, floor {self.floor:.2f})"
+        """The skill and what it is made of, as a text in brackets."""
+        return (
+            f"(skill {self.skill.value:.2f}, below {self.limit:g}; correlation {self.correlation:.2f}, "
+            f"floor {self.floor:.2f})"
+        )
 
 
 class Measured(NamedTuple):
@@ -333,14 +336,14 @@ def _decide_accurate(measured: Measured) -> tuple[str, str]:
         if place.is_low:
             return (
                 ACCURATE_ONLY,
-                f"accurate, but at {place.name} {place.meaning}: {place.numbers}, below {place.limit:g}",
+                f"accurate, but at {place.name} {place.meaning} {place.numbers}: another method may do better",
             )
     for place in measured.places:
         if place.floor > HIGHEST:
             return (
                 UNDECIDED,
-                f"accurate, but at {place.name} the class beside untrained twins has a correlation of "
-                f"{place.floor:.2f} already: nothing need be learned there",
+                f"accurate, but at {place.name} the class beside untrained twins does almost as well (floor "
+                f"{place.floor:.2f}), so nothing need be learned there: take a deeper end layer",
             )
     if all(place.skill.p_above(place.limit) < ALPHA for place in measured.places):
         return SIMILAR, "accurate, and it follows the end network within a class"

@@ -1,0 +1,352 @@
+"""Verdicts in words: maps of their signs, counts, flaws with their remedies, and groups of networks.
+
+Penalties are in points of accuracy, other quantities in their own unit.
+"""
+
+import math
+import re
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+from src.choices import WITH_POSITIONS, on_lost_positions
+from src.collected.between_groups import SHARE, GroupComparison
+from src.collected.groups import FRESH_FRONT, SELF
+from src.collected.sections import Section, parts_of, sections_of
+from src.ground.console import listed, points
+from src.ground.grouping import grouped
+from src.ground.user_code import title_of, titles_in
+from src.statistics.intervals import ALPHA
+from src.tables.matrices import pivot
+from src.tables.quantities import QUANTITIES
+from src.tables.verdict_rows import GroupRow, GroupTestRow, VerdictRow
+from src.verdict import ACCURATE_ONLY, NOT_MATCHED, SIMILAR, UNDECIDED, VERDICTS, Limits
+
+SIGNS = {SIMILAR: "S", ACCURATE_ONLY: "A", NOT_MATCHED: "–", UNDECIDED: "?"}
+NOT_STITCHED = "·"
+PENALTY = "penalty"
+IN_SUMMARY = (PENALTY, "skill", "skill_at_end")  # of groups, beside the share of similar pairs
+HEADINGS = {  # others have the quantity's title
+    SHARE: "share similar",
+    PENALTY: "points lost",
+    "skill": "skill at the output",
+}
+CONTROLS = {  # and how many of them must be similar
+    SELF: ("layers stitched to themselves", "all must be"),
+    FRESH_FRONT: ("stitches from networks that were never trained", "none may be"),
+}
+SAME_ACCURACY = 1e-9  # differences of accuracies are not rounded to less
+LOW = 0.5  # an end network with a lower accuracy is named
+N_NAMED = 3  # networks, or pairs of networks, that a line names
+WIDTH = 120  # characters of a printed line
+MAX_TESTS = 12  # lines of tests between groups, a method
+
+SKILL = (
+    "Skill is 0 for a stitch that follows the end network within a class as well as the class beside untrained "
+    "networks does, and 1 for the end network itself."
+)
+CAUTION = (
+    "Similar says that an affine map of what the front shows takes the end network to its own answers, and to its own "
+    "differences within a class; it does not say that the front computes the same."
+)
+
+
+class Table(NamedTuple):
+    """A table of texts."""
+
+    title: str
+    header: Sequence[str]
+    lines: Sequence[Sequence[str]]
+
+    def __str__(self) -> str:
+        """Return the title above the columns; all but the first are flush right."""
+        texts = [self.header, *self.lines]
+        first, *widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+        lines = [self.title]
+        for label, *cells in texts:
+            aligned = [f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)]
+            lines.append("  ".join([f"{label:{first}}", *aligned]).rstrip())
+        return "\n".join(lines)
+
+
+def heading(name: str) -> str:
+    """Return the heading of a column; a measure of similarity is its own heading."""
+    if name in HEADINGS:
+        return HEADINGS[name]
+    return QUANTITIES[name].title if name in QUANTITIES else name
+
+
+def number(name: str, value: float | None, *, sign: str = "") -> str:
+    """Return a value of a quantity as a text; "" of None and NaN."""
+    if value is None or math.isnan(value):
+        return ""
+    if name == PENALTY:
+        return points(value, sign=sign)
+    return f"{round(value, 2) + 0.0:{sign}.2f}"  # −0.0 becomes 0.0
+
+
+def estimate(row: VerdictRow, name: str) -> str:
+    """Return a value with its interval as a text; "" where the value is not known."""
+    text = number(name, getattr(row, name))
+    ends = [number(name, getattr(row, f"{name}_{end}", None)) for end in ("low", "high")]
+    return f"{text} [{', '.join(ends)}]" if all(ends) else text
+
+
+def report(
+    rows: Sequence[VerdictRow], limits: Limits, comparison: GroupComparison, *, has_maps: bool
+) -> str:
+    """Return the verdicts in words, in paragraphs.
+
+    Args:
+        comparison: of the groups of networks.
+        has_maps: begin with the maps of the words.
+    """
+    sections = sections_of(rows)
+    mapped = parts_of(sections) if has_maps else []
+    signs = [f"{SIGNS[word]}  {word}: {meaning}" for word, meaning in meanings(limits).items()]
+    if any(section.is_summary for section in mapped):
+        signs.append("n/m  pairs of networks: similar, of all")
+    if mapped:
+        signs.append("Rows are front layers, columns are end layers.")
+    blocks = [
+        *map(str, map(word_map, mapped)),
+        _wrapped([*signs, SKILL, certainty(limits), CAUTION]),
+        str(counts(sections)),
+        _wrapped(flaws(rows)),
+        *map(str, group_tables(comparison.groups)),
+        _wrapped(lines_on_layers(comparison.groups)),
+        *map(str, test_tables(comparison.tests)),
+        _wrapped(on_tests(comparison.tests)),
+        _wrapped(remarks(rows, limits)),
+    ]
+    return "\n\n".join(filter(None, blocks))
+
+
+def _wrapped(sentences: Iterable[str]) -> str:
+    """Return sentences in lines of limited width, each from a new line on."""
+    return "\n".join(textwrap.fill(text, WIDTH, break_on_hyphens=False) for text in sentences)
+
+
+def word_map(section: Section) -> Table:
+    """Return the sign of the word of each pair of layers; of several pairs of networks, how many are
+    similar of how many."""
+    words = grouped(section.rows, lambda row: row.pair)
+
+    def cell(row: VerdictRow) -> str:
+        of_layers = [other.verdict for other in words[row.pair]]
+        if section.is_summary:
+            return f"{of_layers.count(SIMILAR)}/{len(of_layers)}"
+        return SIGNS[of_layers[0]]
+
+    matrix = pivot(section.rows, cell, missing=NOT_STITCHED)
+    lines = [[label, *cells] for label, cells in zip(matrix.rows, matrix.values, strict=True)]
+    return Table(titles_in(section.title), ["", *matrix.columns], lines)
+
+
+def meanings(limits: Limits) -> dict[str, str]:
+    """Return the meaning of each word."""
+    return {
+        SIMILAR: f"less than {100 * limits.tolerance:g} points of accuracy lost, with a skill above "
+        f"{limits.skill_at_end:g} at the end layer and {limits.skill:g} at the output",
+        ACCURATE_ONLY: "as accurate, with less skill at one of the two places",
+        NOT_MATCHED: "more points lost by this method; another may do better",
+        UNDECIDED: "none of these is certain",
+    }
+
+
+def certainty(limits: Limits) -> str:
+    """Return the sentence on the tests behind the words."""
+    if limits.pairwise:
+        return "Words are certain at 95 %, for each pair by itself."
+    return "Words are certain at 95 %, of losses over all pairs of a method and the same types of networks."
+
+
+def counts(sections: Sequence[Section]) -> Table:
+    """Return how many pairs of layers have each word, and how many of the same layer or stitched both
+    ways are similar."""
+    lines = []
+    for section in sections:
+        words = Counter(row.verdict for row in section.rows)
+        numbers = [str(words[word]) for word in VERDICTS]
+        cells = [*numbers, str(len(section.rows)), _same_layers(section.rows), _both_ways(section)]
+        lines.append([titles_in(section.title), *cells])
+    header = ["method", *VERDICTS, "all", "similar: same layer", "both ways"]
+    shown = [column for column in zip(header, *lines, strict=True) if any(column[1:])]
+    header, *lines = map(list, zip(*shown, strict=True))
+    return Table("Pairs of layers", header, lines)
+
+
+def _same_layers(rows: Iterable[VerdictRow]) -> str:
+    """Return how many pairs of one layer of one type are similar, as "2 of 4"; "" without any."""
+    words = [
+        row.verdict
+        for row in rows
+        if row.front_model_type == row.end_model_type and row.front_layer == row.end_layer
+    ]
+    return f"{words.count(SIMILAR)} of {len(words)}" if words else ""
+
+
+def _both_ways(section: Section) -> str:
+    """Return how many pairs of layers are similar in both directions, which may both be in the
+    section; "" if none was stitched both ways."""
+    both_ways = {}
+    for row in section.rows:
+        front = (row.front_network, row.front_layer)
+        end = (row.end_network, row.end_layer)
+        if row.both_ways is not None:
+            both_ways[frozenset({front, end})] = row.both_ways
+    return f"{sum(both_ways.values())} of {len(both_ways)}" if both_ways else ""
+
+
+def keeps_accuracy(row: VerdictRow) -> bool:
+    """Return whether the penalty is certainly below the tolerance."""
+    return row.p_below is not None and row.p_below < ALPHA
+
+
+def conclusion(rows: Sequence[VerdictRow]) -> str:
+    """Return what came out in one sentence; controls count only if there is nothing else."""
+    stitches = [row for row in rows if row.control is None] or rows
+    parts = []
+    for method, of_method in grouped(stitches, lambda row: row.method).items():
+        n_similar = sum(row.verdict == SIMILAR for row in of_method)
+        n_accurate = sum(map(keeps_accuracy, of_method))
+        parts.append(
+            f"in {n_accurate} of {len(of_method)} stitches by {titles_in(method)}, {n_similar} of them similar"
+        )
+    return f"The accuracy of the end network is kept {'; '.join(parts)}."
+
+
+def finding(row: VerdictRow) -> str:
+    """Return the reason of a verdict with its remedy, and without the numbers of the pair."""
+    return re.sub(r" \(.*?\)", "", row.reason).removeprefix("accurate, but ")
+
+
+def flaws(rows: Iterable[VerdictRow]) -> list[str]:
+    """Return a line for each reason of *accurate only* and *undecided*: how often, by which methods, and
+    the remedy."""
+    flawed = [row for row in rows if row.verdict in (ACCURATE_ONLY, UNDECIDED)]
+    lines = []
+    for (word, reason), of_reason in grouped(
+        flawed, lambda row: (row.verdict, finding(row))
+    ).items():
+        methods = Counter(titles_in(row.method) for row in of_reason)
+        counted = ", ".join(f"{n} by {method}" for method, n in methods.items())
+        lines.append(f"{word.capitalize()}, {counted}: {reason}.")
+    return sorted(lines)
+
+
+def remarks(rows: Sequence[VerdictRow], limits: Limits) -> Iterator[str]:
+    """Yield the sentences on lost positions, on networks of low accuracy and on controls."""
+    positions = on_lost_positions(row.stitching_type for row in rows for _ in range(row.n_runs))
+    if positions:
+        yield f"{positions} {WITH_POSITIONS}"
+    low = {}
+    worse = {}
+    for row in rows:
+        if row.end_accuracy is None:
+            continue
+        if row.end_accuracy < LOW:
+            low[row.end_network or row.networks] = f"{100 * row.end_accuracy:.0f} %"
+        if row.control is None and row.front_accuracy is not None:
+            worse[row.networks] = row.end_accuracy - row.front_accuracy
+    if low:
+        named = listed((f"{name} ({accuracy})" for name, accuracy in low.items()), n=N_NAMED)
+        yield f"Less than half of the images are right by the end network alone: {named}."
+    losses = {name: loss for name, loss in worse.items() if loss > limits.tolerance + SAME_ACCURACY}
+    if losses:
+        named = listed((f"{name} ({points(loss)})" for name, loss in losses.items()), n=N_NAMED)
+        yield (
+            f"In {len(losses)} of {len(worse)} pairs of networks the front network alone is up to "
+            f"{points(max(losses.values()))} points worse, more than the tolerance, and can hardly be similar at the "
+            f"last layers: {named}."
+        )
+    for kind, (title, must) in CONTROLS.items():
+        words = [row.verdict for row in rows if row.control == kind]
+        if words:
+            yield (
+                f"Control: of {len(words)} {title} {words.count(SIMILAR)} are similar ({must}), "
+                f"{words.count(UNDECIDED)} undecided."
+            )
+
+
+def shown_of_groups(quantities: set[str]) -> list[str]:
+    """Return the quantities of groups to show: of verdicts the main ones, of measures all."""
+    main = [name for name in (SHARE, *IN_SUMMARY) if name in quantities]
+    return main or sorted(quantities)
+
+
+def group_tables(rows: Sequence[GroupRow]) -> list[Table]:
+    """Return the means of each method: a line a pair of groups."""
+    tables = []
+    for method, of_method in grouped(rows, lambda row: row.method).items():
+        names = shown_of_groups({name for row in of_method for name in row.values})
+        lines = []
+        for row in of_method:
+            label = f"{pair_of_groups(row)} ({row.n_networks})"
+            lines.append([label, *(number(name, row.values.get(name)) for name in names)])
+        title = f"Groups, {titles_in(method)}: means over {of_method[0].layers}"
+        tables.append(
+            Table(title, ["front → end (pairs of networks)", *map(heading, names)], lines)
+        )
+    return tables
+
+
+def pair_of_groups(row: GroupRow) -> str:
+    """Return the pair of groups of a row as a text."""
+    return f"{title_of(row.front_group)} → {title_of(row.end_group)}"
+
+
+def lines_on_layers(rows: Sequence[GroupRow]) -> list[str]:
+    """Return a line for each set of pairs of layers that means are over."""
+    lines = []
+    for layers, of_layers in grouped(rows, lambda row: row.pairs_of_layers).items():
+        pairs = ", ".join(dict.fromkeys(map(pair_of_groups, of_layers)))
+        lines.append(f"Layers (relative depths) of {pairs}: {listed(layers.split('; '))}")
+    return lines
+
+
+def test_tables(tests: Sequence[GroupTestRow]) -> list[Table]:
+    """Return the differences between groups with their p-values by each method: a line a question."""
+    tables = []
+    for method, of_method in grouped(tests, lambda test: test.method).items():
+        names = shown_of_groups({test.quantity for test in of_method})
+        lines = []
+        questions = grouped(of_method, lambda test: (test.within, test.across))
+        for (within, across), answers in questions.items():
+            cells = {}
+            for answer in answers:
+                difference = number(answer.quantity, answer.difference, sign="+")
+                cells[answer.quantity] = f"{difference} ({answer.p_value:.2g})"
+            line = [cells.get(name, "") for name in names]
+            lines.append([f"({titles_in(within)}) − ({titles_in(across)})", *line])
+        tables.append(
+            Table(
+                f"Differences between groups, {titles_in(method)} (p)",
+                ["question", *map(heading, names)],
+                lines[:MAX_TESTS],
+            )
+        )
+    return tables
+
+
+def on_tests(tests: Sequence[GroupTestRow]) -> Iterator[str]:
+    """Yield the sentences on p-values, on questions that are not shown, and on unlike types."""
+    if not tests:
+        return
+    n_labelings = min(test.n_labelings for test in tests)
+    lowest = max(test.lowest_p for test in tests)
+    yield (
+        f"p is two-sided, of permutations of the networks, not corrected for the number of tests: {n_labelings} ways "
+        f"to label them give no p below {lowest:.2g}."
+    )
+    questions = grouped(tests, lambda test: test.method).values()
+    n_questions = max(len({(test.within, test.across) for test in of_one}) for of_one in questions)
+    if n_questions > MAX_TESTS:
+        yield f"{n_questions - MAX_TESTS} more comparisons of groups are in the CSV of tests."
+    types = dict.fromkeys(titles_in(test.types) for test in tests if test.types)
+    if types:
+        yield (
+            f"Groups have networks of different types ({'; '.join(types)}): no p-value tells whether their difference "
+            "comes from the architecture."
+        )
