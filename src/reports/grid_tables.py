@@ -21,7 +21,6 @@ from src.figures.shown import DIFFERENCE, Shown, of_matrix, of_ranks
 from src.ground.console import listed, note, table, warn
 from src.ground.errors import UserError
 from src.ground.files import locked
-from src.reports.captions import common
 from src.runs.folders import read_runs
 from src.tables.architectures import corresponding_layers
 from src.tables.experiments import Experiment, by_experiment
@@ -123,8 +122,7 @@ def compare(
             layers in common.
     """
     _check_comparable(folders, experiments)
-    methods = [common(rows, "method") for rows in experiments]
-    first, second = methods
+    first, second = [rows[0].method for rows in experiments]
     if first == second:
         first, second = folders
 

@@ -5,29 +5,23 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
-from src.choices.similarity import MEASURES, SAMPLES, measure_of
+from src.choices.similarity import MEASURES, measure_of
 from src.figures.captions import on_data
 from src.figures.check import draw_ranks
 from src.figures.layers import draw_layers
 from src.figures.shown import Shown, of_matrix, of_ranks
 from src.ground.console import decimals, result, table
-from src.reports.captions import common, headline
 from src.tables.matrices import Matrix
-from src.tables.network_names import networks_in_words
 from src.tables.similarity_rows import SimilarityRow, same_layers
 from src.tables.tables import write_table
 from src.values import (
     ALL_IMAGES,
-    BY_POSITION,
     LARGEST,
-    NO_ALIGNMENT,
     WITHIN_CLASSES,
     Rank,
     Similarity,
 )
 
-# In captions, by the name of a pool in an alignment
-AVERAGED_OVER = {"average pool": "positions", "token mean": "tokens"}
 MAX_LINES = 10  # pairs of layers, of figures over ranks
 Cells = Mapping[tuple[str, str], SimilarityRow]  # by two layers, or by two ranks
 
@@ -239,33 +233,3 @@ def _is_repeated(metric: str, rows: Collection[SimilarityRow]) -> bool:
             pairs = [(values[metric].value, values[name].value) for values in by_measure]
             return all(math.isclose(*pair, abs_tol=1e-6) for pair in pairs)
     return False
-
-
-def describe(rows: Sequence[SimilarityRow]) -> str:
-    """Return the text below a figure."""
-    is_aligned = any(measure_of(name).of == SAMPLES for row in rows for name in row.compared.values)
-    samples = _samples_of(common(rows, "alignment")) if is_aligned else ""
-    paths = [common(rows, "model1"), common(rows, "model2")]
-    kinds = [common(rows, "model1_type"), common(rows, "model2_type")]
-    text = headline(
-        f"Similarity of layers of {networks_in_words(paths, kinds, sign='and')}".removesuffix(
-            " of "
-        ),
-        data=common(rows, "dataset"),
-        n_images=common(rows, "n_samples"),
-    )
-    if samples:
-        text += f" Samples: {samples}."
-    return text
-
-
-def _samples_of(alignment: str) -> str:
-    """Return an alignment of `features.alignment_of` in words."""
-    if alignment in ("", NO_ALIGNMENT, *BY_POSITION):
-        return alignment
-    averaged_over = [
-        AVERAGED_OVER[pool] for pool in alignment.split(" / ") if pool in AVERAGED_OVER
-    ]
-    if not averaged_over:
-        return "images"
-    return f"images, averaged over {' or '.join(averaged_over)}"
