@@ -387,7 +387,7 @@ def write_results(args, setup, scored, reference) -> None:
     for run in written:
         run.mark_as_unfinished()
     with durable_together():  # no table is of another evaluation than those beside it
-        report_skill(setup.files.skill, scored)
+        report_skill(setup.files.skill, scored, title=args.title)
         report(setup.files, evaluations, reference, title=args.title)
         save_scores(args.energy_dir, setup.files.scores, evaluations, scored, reference)
 

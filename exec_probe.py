@@ -287,13 +287,20 @@ def write_table(args, run, task, trained, tested, *, weights, n_images) -> None:
     """Write the table and its figure, and finish the run."""
     from pathlib import Path
 
+    from src.figures.captions import on_data
+    from src.figures.check import draw_ranks
+    from src.figures.shown import of_ranks
     from src.ground.console import note
-    from src.reports.probe_report import write_files
+    from src.tables import tables
     from src.tables.image_records import short_images
     from src.tables.probe_rows import ProbeRow
 
+    path = Path(args.output)
     rows = []
+    accuracies = {}  # by layer and rank; ranks end at the width of the layer
     for (layer, rank), on_test in tested.items():
+        width = task.widths[layer]
+        accuracies.setdefault(layer, {})[min(rank or width, width)] = on_test.accuracy
         train_accuracy = None
         if (layer, rank) in trained:
             train_accuracy = trained[layer, rank].accuracy
@@ -315,7 +322,13 @@ def write_table(args, run, task, trained, tested, *, weights, n_images) -> None:
         )
         rows.append(row)
     with run.replacing():
-        write_files(Path(args.output), rows, task.widths, title=args.title)
+        tables.write_table(path, ProbeRow, rows)
+        source = on_data(1, {(args.dataset, n_images)})
+        shown = of_ranks(accuracies)
+        drawing = path.with_suffix(".png")
+        draw_ranks(
+            drawing, list(shown), y_title="accuracy of probes", title=args.title, source=source
+        )
     note(f"wrote {args.output}")
 
 

@@ -175,7 +175,7 @@ def shard(text: str) -> tuple[int, int]:
 
 def work(args) -> None:
     from src.datasets import dataset_info
-    from src.ground import figures
+    from src.figures import pages
     from src.ground.console import note
     from src.ground.runtime import device_of
     from src.runs.run import stale_name
@@ -214,7 +214,7 @@ def work(args) -> None:
         print_commands(unfinished)
         return
     aside = stale_name() if args.redo_changed else ""
-    with figures.left_out(args.no_figures):
+    with pages.left_out(args.no_figures):
         run_units(unfinished, session, aside=aside)
     note(f"next, judge and report:\n{next_commands(args)}")
 

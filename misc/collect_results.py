@@ -152,10 +152,15 @@ def measured_in(args):
 
 
 def draw_curves(args) -> None:
-    from src.collected.over_depth import corresponding_runs, depth_rows, groups_without_curves
+    from src.collected.over_depth import depth_rows, groups_without_curves
+    from src.figures.captions import on_data
+    from src.figures.depth import draw_depth
+    from src.figures.shown import of_depths
     from src.ground.console import listed, note
     from src.ground.errors import UserError
-    from src.reports.depth_curves import write_depth
+    from src.tables.tables import write_table
+    from src.tables.truth_rows import DepthRow
+    from src.verdict import Limits
 
     measured = measured_in(args)
     rows = depth_rows(*measured)
@@ -168,18 +173,36 @@ def draw_curves(args) -> None:
     without_curves = groups_without_curves(*measured)
     if without_curves:
         note(f"no curves, as no layers correspond: {listed(without_curves)}")
-    runs, _, names, correspondence = measured
+    runs, similarities, *_ = measured
+    images = {(run.row.dataset, run.row.n_images) for run in runs}
+    images = images or {(row.dataset, row.n_samples) for row in similarities}
     with writing(args, table):
-        write_depth(
-            table,
-            rows,
-            runs=corresponding_runs(runs, names, correspondence),
-            names=names,
+        write_table(table, DepthRow, rows)
+        draw_depth(
+            table.with_suffix(".png"),
+            list(of_depths(drawn_depths(rows, args.quantities))),
+            Limits(),
             title=args.title,
-            quantities=args.quantities,
-            without_curves=without_curves,
+            source=on_data(len({run.row.network_keys for run in runs}), images),
         )
     note(f"wrote {table}; its figure is beside it")
+
+
+def drawn_depths(rows, quantities):
+    """Return the rows that the figure shows: of the chosen quantities; without a choice all but
+    accuracies, which differ between end networks, and of the measures of similarity the first."""
+    from src.tables.chosen import chosen_rows
+    from src.tables.quantities import QUANTITIES
+
+    if quantities:
+        return chosen_rows(rows, quantities, lambda row: (row.quantity, row.line))
+    of_stitches = {quantity.title for quantity in QUANTITIES.values()}
+    measures = [row.line for row in rows if row.quantity not in of_stitches]
+    return [
+        row
+        for row in rows
+        if row.quantity != "accuracy" and (row.quantity in of_stitches or row.line == measures[0])
+    ]
 
 
 def find_best_matches(args) -> None:
@@ -258,7 +281,7 @@ def writing(args, path: Path):
     """
     from contextlib import nullcontext
 
-    from src.ground.figure_files import remove_figure
+    from src.figures.figure_files import remove_figure
     from src.runs.outputs import outputs
 
     if args.output:

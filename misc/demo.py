@@ -30,9 +30,9 @@ import exec_train
 from misc import collect_results, sensitivity_figure, verdict
 from misc import report as page
 from src import cli
+from src.figures.pages import left_out
 from src.ground.console import note, points, result
 from src.ground.errors import UserError
-from src.ground.figures import left_out
 from src.verdict import SIMILAR
 
 if TYPE_CHECKING:

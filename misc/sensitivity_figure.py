@@ -48,48 +48,30 @@ def parser() -> cli.Parser:
 
 def draw(args) -> None:
     from src.collected.rank_measurements import by_series, over_ranks, read_measurements
+    from src.figures.captions import on_data
+    from src.figures.check import draw_ranks
+    from src.figures.shown import of_ranks
     from src.ground.console import note
-    from src.ground.curves import CurvePanel, curves
     from src.runs.outputs import outputs
 
     tables = read_measurements(args.tables)
     measured = {
         pair: None for values in by_series(tables.values) for pair, *_ in over_ranks(values, side=0)
     }
-    panels = []
-    pairs = chosen_pairs(list(measured), args.layers, args.other_layer)
-    for first, second in pairs:
+    shown = []
+    for first, second in chosen_pairs(list(measured), args.layers, args.other_layer):
         title = first if first == second else f"{first} → {second}"
-        lines = curves_of_pair(tables, (first, second))
-        panels.append(CurvePanel(lines, "similarity, accuracy", title=title))
+        shown += of_ranks(curves_of_pair(tables, (first, second)), title)
+    data = {(name, None) for name in tables.datasets}
     with outputs(args.output, __file__):
-        curves(
+        draw_ranks(
             Path(args.output),
-            panels,
-            x_label="retained rank (components)",
+            shown,
+            y_title="similarity or accuracy",
             title=args.title,
-            caption=caption_of(tables, pairs),
+            source=on_data(1, data),
         )
-    note(f"wrote {args.output}")
-
-
-def caption_of(tables, pairs: list[tuple[str, str]]) -> str:
-    """Return the caption of the figure: the networks and the data of the tables, and the layers."""
-    from src.ground.console import listed
-    from src.reports.captions import headline
-    from src.tables.network_names import networks_in_words
-
-    paths = [name.path for name in tables.networks]
-    kinds = [name.type for name in tables.networks]
-    networks = networks_in_words(paths, kinds, sign="and")
-    data = tables.datasets[0] if len(tables.datasets) == 1 else ""
-    layers = listed(dict.fromkeys(" and ".join(dict.fromkeys(pair)) for pair in pairs))
-    text = headline(
-        f"Similarity of layers of {networks}, and accuracy, where a layer of the first network keeps fewer principal "
-        "components",
-        data=data,
-    )
-    return f"{text} Layers: {layers}."
+        note(f"wrote {args.output}")
 
 
 def chosen_pairs(

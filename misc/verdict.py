@@ -171,7 +171,7 @@ def write_files(
     from src.reports import verdict_report
 
     rows = judged.verdicts
-    groups, tests, _ = judged.comparison
+    groups, tests, *_ = judged.comparison
     header = f"# Verdict on {len(rows)} stitched pairs of layers"
     lines = [header, "", "```text", text, "```", "", *made_with, ""]
     verdict_report.write_tables(path, rows, "\n".join(lines), groups=groups, tests=tests)

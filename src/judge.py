@@ -25,9 +25,7 @@ from src.datasets.base import UNLABELLED, BaseImageSet, CastImages
 from src.datasets.iterated import IteratedEpochs, IteratedImages
 from src.ground.console import aligned, points, warn
 from src.ground.errors import UserError, unknown_name
-from src.ground.figures import capitalised
 from src.ground.files import write_csv
-from src.ground.grouping import grouped
 from src.ground.images import ImageSpec, shape_text
 from src.ground.runtime import full_precision
 from src.models import Network
@@ -252,33 +250,29 @@ class Judgement(tuple[JudgedStitch, ...]):
             records.append({name: value for name, value in values.items() if not _is_nan(value)})
         write_csv(Path(path), JudgedStitch._fields, records)
 
-    def figure(self, *, caption: str = "") -> "Figure":
-        """Return the maps of accuracy, skill and verdict of each form.
+    def figure(self, *, forms: Sequence[str] = (), caption: str = "") -> "Figure":
+        """Return the figure of points lost against skill, and of a map of each form.
 
         `rows.figure().savefig("maps.pdf")` writes a file. The attribute `caption` of the figure is
         the text for below it.
 
         Args:
+            forms: at most two; empty: the first two.
             caption: a text on networks and images, for this text.
+        Raises:
+            UserError: there is no such form.
         """
-        from src.reports.verdict_maps import figure_of  # the one step up, from a result to its look
+        from src.figures.evidence import evidence_figure  # the one step up, to its look
+        from src.figures.shown import Shown, of_stitches
 
-        by_form = grouped(self, lambda row: row.form)
-        methods = {form: Method.of(form) for form in by_form}
-        titles = {form: method.words for form, method in methods.items()}
-        if len(set(titles.values())) < len(titles):
-            titles = {form: f"{title} ({form})" for form, title in titles.items()}
-        definitions = [
-            f"{capitalised(titles[form])}: {method.description}."
-            for form, method in methods.items()
-        ]
-        return figure_of(
-            {titles[form]: rows for form, rows in by_form.items()},
-            self.limits,
-            caption=caption
-            or f"Stitches of two networks by {' and '.join(titles.values())}, on {self.n_images:,} test images.",
-            definitions=" ".join(filter(None, [*definitions, self._on_positions()])),
-        )
+        shown: list[Shown] = []
+        for form in list(forms or self.forms)[:2]:
+            rows = [row for row in self if row.form == self._form(form)]
+            has_same_layers = {row.front_layer for row in rows} == {row.end_layer for row in rows}
+            framed = [row.pair for row in rows if has_same_layers and len(set(row.pair)) == 1]
+            shown += of_stitches(rows, f"{Method.of(form).words} ({form})", framed)
+        source = caption or f"1 pair of networks, {self.n_images:,} test images."
+        return evidence_figure(shown, self.limits, source=source)
 
 
 @torch.inference_mode(False)  # a training needs gradients

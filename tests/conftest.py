@@ -20,7 +20,6 @@ import numpy as np
 import pytest
 
 from src.ground import console
-from src.ground.files import write_bytes
 from tests import commands
 
 # A shell lets its background jobs ignore SIGINT, and what these start would ignore it as well.
@@ -143,9 +142,10 @@ def unofficial_files(monkeypatch):
 
 
 class Drawing(NamedTuple):
-    """What makes a figure with the layout of the style, and what renders it into files."""
+    """What makes a figure with the layout of the style, what fits it, and what renders it."""
 
     make: Callable
+    fit: Callable
     render: Callable
 
 
@@ -157,53 +157,54 @@ def drawing():
     Their files hold the first bytes of their format. Tests that are `laid_out` or `rendered` do it,
     and so do processes.
     """
-    from src.ground import figures
+    from src.figures import pages
 
-    real = Drawing(figures._styled_figure, figures._save)
+    real = Drawing(pages.new_figure, pages.fit, pages._rendered)
 
-    def without_layout(caption):
-        figure = real.make(caption)
+    def without_layout(*width):
+        figure = real.make(*width)
         figure.set_layout_engine("none")
         return figure
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(figures, "_styled_figure", without_layout)
-        patch.setattr(figures, "_save", write_beginnings)
+        patch.setattr(pages, "new_figure", without_layout)
+        patch.setattr(pages, "fit", lambda figure: None)
+        patch.setattr(pages, "_rendered", beginning)
         yield real
 
 
-def write_beginnings(figure, path: Path) -> None:
-    write_bytes(path.with_suffix(".png"), commands.PNG)
-    write_bytes(path.with_suffix(".pdf"), commands.PDF)
+def beginning(figure, kind: str) -> bytes:
+    return {"png": commands.PNG, "pdf": commands.PDF}[kind]
 
 
 @pytest.fixture
 def laid_out(monkeypatch, drawing):
     """Figures have the layout of the style: no panel collapses, and what is drawn has its place."""
-    from src.ground import figures
+    from src.figures import pages
 
-    monkeypatch.setattr(figures, "_styled_figure", drawing.make)
+    monkeypatch.setattr(pages, "new_figure", drawing.make)
+    monkeypatch.setattr(pages, "fit", drawing.fit)
 
 
 @pytest.fixture
 def rendered(monkeypatch, drawing, laid_out):
     """Figures are laid out and written as images."""
-    from src.ground import figures
+    from src.figures import pages
 
-    monkeypatch.setattr(figures, "_save", drawing.render)
+    monkeypatch.setattr(pages, "_rendered", drawing.render)
 
 
 @pytest.fixture
 def drawn_figures(monkeypatch):
     """The figures that are made in this process, by the names of their files."""
     pytest.importorskip("matplotlib")
-    from src.ground import figures
+    from src.figures import pages
 
-    drawn, save = {}, figures._save
+    drawn, write = {}, pages._write
 
     def keep(figure, path):
         drawn[path.with_suffix(".png").name] = figure
-        save(figure, path)
+        return write(figure, path)
 
-    monkeypatch.setattr(figures, "_save", keep)
+    monkeypatch.setattr(pages, "_write", keep)
     return drawn

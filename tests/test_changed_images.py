@@ -10,7 +10,8 @@ import pytest
 
 from src import __version__
 from src.datasets import load_dataset
-from src.ground import console, figures
+from src.figures import pages
+from src.ground import console
 from src.ground.runtime import seeded
 from src.models import build_model
 from src.runs import stitch_runs as runs
@@ -41,7 +42,7 @@ def networks(in_tmp_path):
             network = build_model("small_cnn", n_classes=3, n_channels=1, image_shape=(1, 8, 8))
         save_state(Path(f"{name}.pt"), network.state_dict())
     write_images()
-    with figures.left_out():
+    with pages.left_out():
         yield in_tmp_path
 
 

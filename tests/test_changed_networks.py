@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from src.collected.truth_tables import read_tables
-from src.ground import console, figures, user_code
+from src.figures import pages
+from src.ground import console, user_code
 from src.ground.errors import UserError
 from src.ground.runtime import seeded
 from src.models import build_model
@@ -73,7 +74,7 @@ ALL = ["misc/all_pairs.py", "networks.csv", "pool2,pool4", "rc2c_pre", *ON_DIGIT
 @pytest.fixture(autouse=True)
 def few():
     """Scripts take few images, and draw the figure of one test."""
-    with few_images(160, n_test=60), figures.left_out(except_for=["probes.png"]):
+    with few_images(160, n_test=60), pages.left_out(except_for=["probes.png"]):
         yield
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from misc import all_pairs, pairs
-from src.ground import figures
+from src.figures import pages
 from src.ground.errors import Busy
 from src.models import Network, build_model
 from src.runs import session
@@ -69,7 +69,7 @@ def test_files_are_those_of_the_single_scripts(networks, few):
     assert said.err.startswith("7 of 7 units") and said.err.count("\n") == 1
     lines = said.out.splitlines()
     assert len(lines) == 2 * 2 * 2 + 1 + 2
-    with figures.left_out(True):
+    with pages.left_out(True):
         for line in lines:
             python, script, *words = shlex.split(line)
             assert python == "python"
@@ -144,7 +144,7 @@ def test_networks_are_loaded_once_and_compared_by_one_pass_each(
     *_, last = run(
         SCRIPT, *OPTIONS, *options, "-b", "30", "-dir", "x", "--dry-run", cwd=folder
     ).out.splitlines()
-    with figures.left_out(True):
+    with pages.left_out(True):
         run("exec_compute_low_rank_sim_metrics.py", *shlex.split(last)[2:], cwd=folder)
     found = (folder / "results/all/similarity/c-d.csv").read_text()
     assert found == (folder / "results/x/similarity/c-d.csv").read_text()

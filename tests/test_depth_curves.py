@@ -10,9 +10,9 @@ from collections import defaultdict
 import numpy as np
 import pytest
 from scipy.stats import t as student
-
-from src.ground import figures
 from src.reports.depth_curves import write_depth
+
+from src.figures import pages
 from src.tables.truth_rows import DepthRow
 from tests.commands import caption_of, error_line, read_csv, run, says
 from tests.tables import SIMILARITY, write_table
@@ -387,7 +387,7 @@ def test_names_and_groups_of_a_list(folder, drawn_figures):
 
 def test_one_table_has_all_measurements_with_names_and_groups(folder):
     """Its means by group, as a user takes them."""
-    with figures.left_out(True):
+    with pages.left_out(True):
         run(SCRIPT, "all", "-r", "--networks", "list.csv", cwd=folder)
         run(SCRIPT, "all/a-b", "-r", "-o", "t.csv", cwd=folder)
     rows, values = read_csv(folder / "all" / "grid_measurements.csv"), defaultdict(list)

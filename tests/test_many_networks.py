@@ -10,15 +10,15 @@ from dataclasses import replace
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.text import Text
+from src.reports.group_maps import draw_groups
+from src.reports.verdict_maps import SIGNS
 
 from src.collected import sections
 from src.collected.between_groups import Question, compare_groups, values_of_verdicts
 from src.collected.measured import MeasuredLayer, MeasuredValue
 from src.collected.named_networks import NamedNetwork, named_networks
 from src.collected.verdicts import judge_runs
-from src.ground import figures
-from src.reports.group_maps import draw_groups
-from src.reports.verdict_maps import SIGNS
+from src.figures import pages
 from src.runs.evaluations import read_evaluated_runs
 from src.runs.network_pairs import UNTRAINED_FRONT
 from src.runs.trained_with import training_of
@@ -337,7 +337,7 @@ def test_networks_that_the_list_lacks_are_in_no_group(folder):
     tables = {}
     for title, networks, of in (("short", "four.csv", CLEAN + NOISY), ("full", "list.csv", four)):
         pairs = [f"{front}-{end}" for front, end in itertools.permutations(of, 2)]
-        with figures.left_out():
+        with pages.left_out():
             _, err = run(SCRIPT, *pairs, "--networks", networks, "-o", f"{title}.csv", cwd=folder)
         assert err.count("does not list") == (2 if title == "short" else 0)
         for table in ("groups", "group_tests"):
@@ -549,7 +549,7 @@ def test_a_note_says_that_groups_are_compared_at_different_layers(tmp_path):
         verdict = (SCRIPT, *pairs, "-o", "v.csv")
         collected = ("misc/collect_results.py", kind, "-r")
         for command in (verdict, collected):
-            with figures.left_out():
+            with pages.left_out():
                 _, err = run(*command, "--networks", "list.csv", cwd=tmp_path)
             assert err.count("may come from the layers") == n_notes
 

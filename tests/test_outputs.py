@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from src.ground import figures
+from src.figures import pages
 from src.tables.similarity_rows import SimilarityRow
 from src.tables.tables import write_table as write_rows
 from tests.commands import MODEL, ON_DIGITS, error_line, names_in, read_json, run
@@ -47,7 +47,7 @@ def test_a_file_of_another_origin_stays_and_the_files_of_the_command_are_replace
     output, folder, monkeypatch
 ):
     if output == "page.html":  # it would have the figures in it, which are not rendered
-        monkeypatch.setattr(figures, "_to_draw", frozenset())
+        monkeypatch.setattr(pages, "_to_draw", frozenset())
     script, *words = COMMANDS[output]
     before = names_in(folder)
     run(script, *words, "-o", output)

@@ -11,7 +11,7 @@ from scipy.spatial.distance import pdist
 from scipy.stats import spearmanr
 
 from src.datasets import load_dataset
-from src.ground import figures
+from src.figures import pages
 from src.ground.images import ImageSpec
 from src.models import build_model
 from src.ood import make_detector
@@ -346,7 +346,7 @@ def test_all_pairs_ground_truth_and_verdict(folder):
     (folder / "mine.py").unlink()  # what follows reads tables
     tables = sorted((folder / "results/all/similarity").glob("*.csv"))
     assert len(tables) == 3 and (folder / "results/all/cosine1/n0-n1/grid.csv").exists()
-    with figures.left_out(True):
+    with pages.left_out(True):
         run("misc/ground_truth.py", "results/all", "networks.csv", *ON_DIGITS)
         folders = (folder / "results/all/cosine1").glob("n?-n?")
         run("misc/verdict.py", *folders, "-sim", *tables)

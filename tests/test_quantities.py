@@ -9,7 +9,6 @@ import pytest
 from src.collected.best_matches import BestMatchRow, MatchShareRow
 from src.collected.measurements import MeasurementRow
 from src.collected.rank_tests import RankTestRow
-from src.reports.map_panels import HeatMap
 from src.tables.evaluation_rows import EvaluationRow, SkillRow
 from src.tables.matrices import Matrix
 from src.tables.probe_rows import ProbeRow

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from src.ground import figures
+from src.figures import pages
 from tests.commands import MODEL, ON_DIGITS, PAIR, run
 from tests.conftest import few_images
 from tests.run_content import content
@@ -30,7 +30,7 @@ COMMANDS = {  # script: (arguments, where its options are written down)
 def test_a_run_is_repeated_by_its_config(script, network_folder):
     first, second = network_folder("first"), network_folder("second")
     arguments, pattern = COMMANDS[script]
-    with few_images(), figures.left_out(True):
+    with few_images(), pages.left_out(True):
         printed = run(script, *arguments, cwd=first).out
         (config,) = first.glob(pattern)
         shutil.copy(config, second.parent / "options.json")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from src import __version__
-from src.ground import figures
+from src.figures import pages
 from tests import tables
 from tests.commands import error_line, read_csv, run, says
 from tests.written_runs import skill, write_evaluation, write_run
@@ -89,7 +89,7 @@ class Page(HTMLParser):
 
 
 def page_of(folder: Path, *arguments, with_figures: bool = False) -> Page:
-    with figures.left_out(not with_figures):
+    with pages.left_out(not with_figures):
         run(SCRIPT, *arguments, "-o", folder / "page.html", cwd=folder)
     return Page(folder / "page.html")
 
@@ -114,7 +114,7 @@ def test_the_page_has_the_numbers_of_the_verdict(tmp_path):
     """In points, and the same files."""
     write_results(tmp_path)
     folders = ["results/dm", "results/tlm"]
-    with figures.left_out():
+    with pages.left_out():
         printed = run("misc/verdict.py", *folders, "-o", "verdict.csv", cwd=tmp_path).out
     verdicts = read_csv(tmp_path / "verdict.csv")
     page = page_of(tmp_path, *folders)
@@ -192,7 +192,7 @@ def test_groups_of_many_networks(tmp_path):
         write_run(folder, "1", n_right=900 + 4 * number, end_layer="x", **paths)
 
     options = ["--networks", "networks.csv"]
-    with figures.left_out():
+    with pages.left_out():
         run("misc/verdict.py", "all", *options, "-o", "verdict.csv", cwd=tmp_path)
     page = page_of(tmp_path, "all", *options)
     (title,) = [title for title in page.tables if title.startswith("Groups, direct matching")]

@@ -4,8 +4,8 @@ import math
 from dataclasses import replace
 
 import pytest
-
 from src.ground.curves import CurvePanel
+
 from src.reports import similarity_report
 from src.tables.similarity_rows import SimilarityRow
 from src.values import Null

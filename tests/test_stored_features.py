@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from src.datasets import load_dataset
-from src.ground import figures
+from src.figures import pages
 from src.ground.images import ImageSpec
 from src.models import build_model
 from src.runs.checkpoints import load_model, save_state
@@ -210,7 +210,7 @@ def test_saved_features_give_what_their_network_gives(folder):
     """With permutations within classes, as the file has labels."""
     options = ["--permutations", "19"]
     layers = (",".join(LAYERS),) * 2
-    with figures.left_out():
+    with pages.left_out():
         expected = table(["0.pt", "1.pt"], ["small_cnn"] * 2, layers, *options)
         rows = table(saved(folder, 0, 1), ["features"] * 2, ("all", "all"), *options)
     for row, other in zip(numbers(rows), numbers(expected), strict=True):
@@ -246,7 +246,7 @@ def test_labels_may_be_names_of_classes(folder):
     np.savez("others.npz", **arrays | {"labels": np.roll(words[arrays["labels"]], 1)})
     types = ["features"] * 2
     options = ["--permutations", "19"]
-    with figures.left_out():
+    with pages.left_out():
         expected = numbers(table([name, name], types, ("pool1", "output")))
         for paths in (["words.npz"] * 2, ["words.npz", name], ["swapped.npz"] * 2):
             rows = numbers(table(paths, types, ("pool1", "output"), *options))

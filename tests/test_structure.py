@@ -30,7 +30,7 @@ HALVES = {name: half for half, names in rooms() for name in names}
 
 
 # The one step up: the result of a call from Python draws its figure
-STEP_UP = ("judge", "src.reports.verdict_maps.figure_of")
+STEP_UP = ("judge", "src.figures.evidence.evidence_figure")
 
 
 def imports(path: Path) -> list[str]:

@@ -13,7 +13,7 @@ from scipy import stats
 from src.collected import sections
 from src.collected.between_groups import values_of_verdicts
 from src.collected.verdicts import judge_runs
-from src.ground import figures
+from src.figures import pages
 from src.reports import verdict_report, verdict_words
 from src.statistics.intervals import of_share
 from src.tables.evaluation_rows import EvaluationRow, evaluation_file, read_evaluations
@@ -622,7 +622,7 @@ def test_a_verdict_replaces_the_figures_of_the_verdict_before(two_methods):
         (two_methods / name).write_text("mine")
     run(SCRIPT, "dm", "tlm", "-o", "v.csv", cwd=two_methods)
     assert {"v.png", "v.pdf", "v.txt"} < names_in(two_methods)
-    with figures.left_out():
+    with pages.left_out():
         run(SCRIPT, "dm", "-o", "v.csv", cwd=two_methods)
     assert not {"v.png", "v.pdf", "v.txt"} & names_in(two_methods)
     assert {(two_methods / name).read_text() for name in users} == {"mine"}

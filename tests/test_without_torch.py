@@ -22,10 +22,10 @@ class Without:
             raise ImportError(f"{name} is imported")
 refused, commands = map(json.loads, sys.argv[1:])
 sys.meta_path.insert(0, Without)
-from src.ground import figures
+from src.figures import pages
 for words in commands:
     sys.argv[:] = words
-    with figures.left_out():
+    with pages.left_out():
         try: runpy.run_path(words[0], run_name="__main__")
         except SystemExit as stop: assert not stop.code, words
 """

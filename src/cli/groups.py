@@ -23,6 +23,7 @@ from src.cli.types import (
     whole_from_1,
     whole_number,
 )
+from src.figures.style import WIDTHS
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.ground.user_code import CODE
@@ -104,18 +105,26 @@ def add_resume(parser: Parser, *, overwrite: bool = False) -> None:
 
 
 def add_figure(parser: Parser) -> None:
-    """Add `--title` and `--style`."""
+    """Add `--title`, `--style` and `--width`."""
     parser.add_argument("--title", default="", help="title of the figure")
     add_style(parser)
 
 
 def add_style(parser: Parser) -> None:
-    """Add `--style`, for a script that draws figures."""
+    """Add `--style` and `--width`, for a script that draws figures."""
     parser.add_argument(
         "--style",
         metavar="FILE",
         help="style sheet of matplotlib (.mplstyle), whose settings go over those of "
-        "src/ground/figures.mplstyle",
+        "src/figures/figures.mplstyle",
+    )
+    parser.add_argument(
+        "--width",
+        type=float,
+        choices=WIDTHS,
+        metavar="CM",
+        help=f"width of figures in cm: {', '.join(f'{width:g}' for width in WIDTHS)}; default: 17, and 8.5 for a "
+        "single map",
     )
 
 

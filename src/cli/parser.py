@@ -11,10 +11,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from src.figures.style import use_style
 from src.ground.console import note
 from src.ground.errors import Misfit, UserError, as_user_error, unknown_name
 from src.ground.files import read_yaml
-from src.ground.style import use_style
 from src.ground.user_code import code_in, codes_of_options, source_of
 from src.runs.options import NOT_RECORDED
 from src.tables.network_names import content_of
@@ -226,8 +226,8 @@ def run(
             contexts.enter_context(warnings.catch_warnings())
             for text in HARMLESS:
                 warnings.filterwarnings("ignore", text)
-            if vars(args).get("style"):
-                contexts.enter_context(use_style(args.style))
+            if "style" in args:
+                contexts.enter_context(use_style(args.style, args.width))
             if "tf32" in args:
                 from src.ground.runtime import precision
 

@@ -38,6 +38,8 @@ class GroupComparison(NamedTuple):
     groups: list[GroupRow]
     tests: list[GroupTestRow]
     untested: list[str]  # questions without an answer, with the reason
+    # By method and quantity, and by pair of networks: over the pairs of layers that are compared
+    means: dict[tuple[str, str], dict[NetworkPair, float]]
 
 
 class Question(NamedTuple):
@@ -108,7 +110,7 @@ def compare_groups(values: Iterable[MeasuredValue]) -> GroupComparison:
 
     Networks that a list lacks belong to no group and are left out.
     """
-    comparison = GroupComparison([], [], [])
+    comparison = GroupComparison([], [], [], {})
     listed_values = []
     for value in values:
         if UNLISTED not in (network.group for network in value.networks):
@@ -121,6 +123,7 @@ def compare_groups(values: Iterable[MeasuredValue]) -> GroupComparison:
         compared, layers = compared_layers(values_of_method, correspondence)
         by_quantity = grouped(compared, lambda value: value.quantity)
         means = {name: means_of_networks(of_name) for name, of_name in by_quantity.items()}
+        comparison.means.update({(method, name): of_name for name, of_name in means.items()})
         comparison.groups.extend(
             _group_rows(method, layers, _titles_of_layers(compared, correspondence.depths), means)
         )

@@ -92,28 +92,3 @@ def by_groups(section: Section) -> list[Section]:
         _part(section, f"{section.method}, {titles_in(' → '.join(map(str, groups)))}", rows)
         for groups, rows in parts.items()
     ]
-
-
-def titled_in_figures(sections: Sequence[Section]) -> dict[str, Section]:
-    """Return sections by short titles: their networks, below the method if there are several.
-
-    Of equally many pairs of networks of one group, the method and the kind of the pairs are the title.
-    """
-    if len(sections) == 1:
-        return {"": sections[0]}
-    rows = list(chain.from_iterable(section.rows for section in sections))
-    methods = {row.method for row in rows}
-    groups = {group for row in rows for group in (row.front_group, row.end_group)}
-    numbers = {section.n_networks for section in sections}
-    are_alike = len(groups) == len(numbers) == 1 and sections[0].is_summary
-    titled = {}
-    for section in sections:
-        row = section.rows[0]
-        method = row.method if len(methods) > 1 else ""
-        title = f"{method}\n{section.networks}".strip()
-        if are_alike:
-            title = ", ".join(filter(None, [row.method, IN_SHORT.get(row.kind)]))
-        titled[titles_in(title)] = section
-    if len(titled) < len(sections):  # a group has several architectures
-        return {section.title: section for section in sections}
-    return titled

@@ -8,24 +8,21 @@ from pathlib import Path
 import numpy as np
 
 from src.choices.datasets import dataset_label
-from src.choices.scores import SCORES
+from src.figures.figure_files import remove_figure
+from src.figures.layers import draw_layers
+from src.figures.shown import Shown, of_matrix
 from src.ground.console import listed, note, note_once, result, table
-from src.ground.figure_files import remove_figure
 from src.ground.files import write_json
 from src.ground.grouping import grouped
 from src.ood import OODMetrics
 from src.ood.reference import Reference
-from src.reports.captions import common, describe_stitches
-from src.reports.grid_figures import labels_of
-from src.reports.grid_tables import draw
-from src.reports.map_panels import HeatMap
-from src.reports.verdict_maps import heat_map
+from src.reports.grid_tables import source_of
 from src.runs.scored_runs import ScoredRun, skill_rows
+from src.tables.architectures import corresponding_layers
 from src.tables.evaluation_rows import TYPICAL_AUROC, EvaluationFiles, EvaluationRow, SkillRow
 from src.tables.matrices import Matrix, is_known, known, pivot
 from src.tables.quantities import DETECTOR, IN_EVALUATION, QUANTITIES, Quantity, shown_in
 from src.tables.tables import to_record, write_table
-from src.verdict import Limits
 
 EXPLANATION = (
     "AUROC: area under the ROC curve of the detector, ½ if it cannot tell stitched from own "
@@ -36,9 +33,10 @@ EXPLANATION = (
 Matrices = dict[str, dict[str, Matrix]]  # by experiment and column
 
 
-def report_skill(path: Path, scored: Sequence[ScoredRun]) -> None:
+def report_skill(path: Path, scored: Sequence[ScoredRun], *, title: str = "") -> None:
     """Print the skill of stitches at both places, and write the table."""
     rows = skill_rows(scored)
+    shown: list[Shown] = []
     skills = {row.folder: row for row in rows}
     for experiment, of_experiment in grouped(scored, lambda item: item.experiment).items():
         if experiment:
@@ -48,7 +46,11 @@ def report_skill(path: Path, scored: Sequence[ScoredRun]) -> None:
         table(heading(QUANTITIES["skill"], ""), *at_output)
         at_end = pivot(stitches, lambda row: skills[row.folder].skill_at_end)
         table(heading(QUANTITIES["skill_at_end"], ""), *at_end)
+        framed = corresponding_layers(stitches)
+        shown += of_matrix(at_output, "skill", experiment, framed)
+        shown += of_matrix(at_end, "skill_at_end", experiment, framed)
     write_table(path, SkillRow, rows)
+    _draw(path, shown, source_of([item.run.row for item in scored]), title=title)
 
 
 def report(
@@ -84,16 +86,23 @@ def report(
         content = _content(rows, checks)
         write_table(path, EvaluationRow, rows)
         write_json(path.with_suffix(".json"), content)
-        remove_figure(path, start=2)  # pages of an earlier evaluation of more stitches
-        if len(rows) > 1:
-            caption_of_figure = describe(rows, n_images=len(reference.options.test))
-            labels = labels_of(by_experiment)
-            draw(path, _panels(matrices), labels=labels, title=title, caption=caption_of_figure)
-        else:
-            remove_figure(path)
-            note(f"wrote {path}")
+        shown: list[Shown] = []
+        for experiment, matrix_of_column in matrices.items():
+            framed = corresponding_layers(by_experiment[experiment])
+            for column, matrix in matrix_of_column.items():
+                shown += of_matrix(matrix, column, experiment, framed)
+        _draw(path, shown, source_of(rows), title=title)
     if evaluations:
         note_once(EXPLANATION)
+
+
+def _draw(path: Path, shown: Sequence[Shown], source: str, *, title: str) -> None:
+    """Draw maps of an evaluation beside its table, unless it is of a single stitch."""
+    remove_figure(path)  # of an earlier evaluation, of more stitches
+    drawn = []
+    if len({row.layers for row in shown}) > 1:
+        drawn = draw_layers(path.with_suffix(".png"), shown, title=title, source=source)
+    note(f"wrote {listed([path, *drawn[:1]])}")
 
 
 def _matrices(rows: Sequence[EvaluationRow]) -> dict[str, Matrix]:
@@ -159,29 +168,3 @@ def _content(rows: Sequence[EvaluationRow], checks: Mapping[str, OODMetrics]) ->
         "stitches": [to_record(row) for row in rows],
         "sanity_checks": {layer: metrics._asdict() for layer, metrics in checks.items()},
     }
-
-
-def _panels(matrices: Matrices) -> dict[str, dict[str, HeatMap]]:
-    """Return the heat map of each matrix, by experiment and title."""
-    panels: dict[str, dict[str, HeatMap]] = {}
-    for experiment, matrix_of_column in matrices.items():
-        panels[experiment] = {}
-        for column, matrix in matrix_of_column.items():
-            panels[experiment][QUANTITIES[column].title] = heat_map(column, matrix, Limits())
-    return panels
-
-
-def describe(rows: Sequence[EvaluationRow], *, n_images: int) -> str:
-    """Return the caption of the figure: networks, method and images, and the detector with its data."""
-    detector = common(rows, "detector")
-    if detector in SCORES:
-        detector = SCORES[detector].description
-    sources = {"ID": common(rows, "detector_id_data"), "OOD": common(rows, "detector_ood_data")}
-    made_with = [f"{kind} {dataset_label(name)}" for kind, name in sources.items() if name]
-    if made_with:
-        detector += f" ({', '.join(made_with)})"
-    text = f"{describe_stitches(rows, n_images=n_images)} Detector: {detector}."
-    id_data = common(rows, "id_dataset")
-    if id_data != common(rows, "dataset"):
-        text += f" In distribution: {dataset_label(id_data)}."
-    return text

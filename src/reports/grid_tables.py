@@ -2,21 +2,28 @@
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from src.collected.grid_matrices import (
+    MAX_EXPERIMENTS,
+    experiments_of,
+    rank_sweeps,
+    shown_matrices,
+    shown_rows,
+)
 from src.collected.groups import Names
+from src.figures.captions import on_data
+from src.figures.check import draw_ranks
+from src.figures.figure_files import remove_figure
+from src.figures.layers import draw_layers
+from src.figures.shown import DIFFERENCE, Shown, of_matrix, of_ranks
 from src.ground.console import listed, note, table, warn
 from src.ground.errors import UserError
-from src.ground.figure_files import remove_figure
-from src.ground.figures import joined
 from src.ground.files import locked
-from src.reports.captions import common, describe_stitches
-from src.reports.grid_figures import MAX_PANELS, STITCHED, draw_grid, labels_of
-from src.reports.heat_maps import Labels, maps
-from src.reports.map_panels import HeatMap
 from src.runs.folders import read_runs
-from src.tables.experiments import by_experiment
+from src.tables.architectures import corresponding_layers
+from src.tables.experiments import Experiment, by_experiment
 from src.tables.image_records import told_apart
 from src.tables.matrices import pivot
 from src.tables.stitch_rows import ComparisonRow, StitchRow
@@ -36,7 +43,44 @@ def write_grid(
         names: of the networks, for titles and the caption.
     """
     write_table(path, StitchRow, rows)
-    draw_grid(path, rows, title=title, names=names)
+    drawn = draw_grid(path.with_suffix(".png"), rows, title=title, names=names)
+    note(f"wrote {listed([path, *drawn[:1]])}")
+
+
+def draw_grid(
+    path: Path, rows: Sequence[StitchRow], *, title: str = "", names: Names | None = None
+) -> list[Path]:
+    """Draw the accuracies of stitches: over ranks, or a map of layers an experiment; of more than
+    twelve experiments, means. Return the written paths.
+
+    Args:
+        names: of the networks, for titles.
+    """
+    sweeps = rank_sweeps(rows, names)
+    source = source_of(rows)
+    if sweeps and len(sweeps) <= MAX_EXPERIMENTS:
+        over_ranks: list[Shown] = []
+        for name, sweep in sweeps.items():
+            lines = {}
+            for pair, accuracy_of_rank in sweep.items():
+                known = {rank: value for rank, value in accuracy_of_rank.items() if rank}
+                lines[str(pair)] = known
+            over_ranks += of_ranks(lines, name)
+        return draw_ranks(path, over_ranks, y_title="accuracy", title=title, source=source)
+    experiments = experiments_of(rows, names)
+    if len(experiments) > MAX_EXPERIMENTS:
+        note(f"{path} shows means of {len(experiments)} experiments; the CSV has all of them")
+    shown: list[Shown] = []
+    rows_of_map = shown_rows(experiments)
+    for name, matrix in shown_matrices(experiments).items():
+        shown += of_matrix(matrix, "accuracy", name, corresponding_layers(rows_of_map[name]))
+    return draw_layers(path, shown, title=title, source=source)
+
+
+def source_of(rows: Sequence[Experiment]) -> str:
+    """Return the sentence of captions on the networks and the images of stitches."""
+    images = {(row.dataset, getattr(row, "n_images", None)) for row in rows}
+    return on_data(len({row.network_keys for row in rows}), images)
 
 
 def update_grid(directory: Path, *, create: bool, title: str = "") -> None:
@@ -78,8 +122,7 @@ def compare(
             layers in common.
     """
     _check_comparable(folders, experiments)
-    methods = [common(rows, "method") for rows in experiments]
-    first, second = methods
+    first, second = [rows[0].method for rows in experiments]
     if first == second:
         first, second = folders
 
@@ -93,19 +136,26 @@ def compare(
 
     stitches = [row for rows in experiments for row in rows]
     differences = pivot(stitches, lambda row: compared(row).difference)
-    panels = {
-        first: HeatMap(pivot(stitches, lambda row: compared(row).accuracy_1)),
-        second: HeatMap(pivot(stitches, lambda row: compared(row).accuracy_2)),
-        f"{second} − {first}": HeatMap.difference(differences),
+    matrices = {
+        first: pivot(stitches, lambda row: compared(row).accuracy_1),
+        second: pivot(stitches, lambda row: compared(row).accuracy_2),
+        f"{second} − {first}": differences,
     }
-    for name, panel in panels.items():
-        table(name, *panel.matrix)
+    for name, matrix in matrices.items():
+        table(name, *matrix)
     if path:
         lines = pivot(stitches, compared, missing=None).values
         cells = itertools.chain(*lines)
         write_table(path, ComparisonRow, [cell for cell in cells if cell is not None])
-        caption = describe_stitches(*experiments)
-        draw(path, {"": panels}, labels=labels_of({"": stitches}), title=title, caption=caption)
+        shown = [
+            *of_matrix(matrices[first], "accuracy", first, corresponding_layers(stitches)),
+            *of_matrix(matrices[second], "accuracy", second, corresponding_layers(stitches)),
+            *of_matrix(differences, DIFFERENCE, f"{second} − {first}"),
+        ]
+        drawn = draw_layers(
+            path.with_suffix(".png"), shown, title=title, source=source_of(stitches)
+        )
+        note(f"wrote {listed([path, *drawn[:1]])}")
 
 
 def _check_comparable(folders: Sequence[str], experiments: Sequence[Sequence[StitchRow]]) -> None:
@@ -137,42 +187,3 @@ def _check_comparable(folders: Sequence[str], experiments: Sequence[Sequence[Sti
             f"{' and '.join(folders)} are of different data ({listed(datasets)}); their accuracies "
             "are of different images"
         )
-
-
-def draw(
-    path: Path,
-    panels: Mapping[str, Mapping[str, HeatMap]],
-    *,
-    labels: Labels = STITCHED,
-    title: str = "",
-    caption: str = "",
-) -> None:
-    """Draw heat maps over front and end layers beside a table; print which files were written.
-
-    Args:
-        path: of the table.
-        panels: heat maps by their title, by experiment. The figure has room for `MAX_PANELS`: it
-            shows the last experiments, a row each.
-        labels: of the axes, see `labels_of`.
-        title: of the figure.
-        caption: the text below the figure, which also says that experiments are left out.
-    """
-    image = path.with_suffix(".png")
-    n_panels = max(map(len, panels.values()), default=1)
-    n_shown = MAX_PANELS // n_panels
-    if len(panels) > n_shown:
-        last = f"last {n_shown}"
-        verb = "are"
-        if n_shown == 1:
-            last = "last"
-            verb = "is"
-        experiments = f"the {last} of {len(panels)} experiments"
-        note(f"{image} shows {experiments}")
-        caption = joined(
-            caption, f"{experiments.capitalize()} {verb} shown; the CSV has all of them."
-        )
-    shown = dict(list(panels.items())[-n_shown:])
-    if maps(image, shown, labels=labels, title=title, caption=caption):
-        note(f"wrote {path} and {image}")
-    else:
-        note(f"wrote {path}")

@@ -11,11 +11,11 @@ from typing import TypeVar
 import numpy as np
 
 from src.collected.truth_protocol import ALL_LAYERS, ALPHA, IMPOSTORS
+from src.figures.check import draw_check
+from src.figures.shown import of_scores
 from src.ground.console import aligned, listed, result
 from src.ground.files import write_text
 from src.ground.grouping import grouped
-from src.reports.heat_maps import Labels, maps
-from src.reports.map_panels import HeatMap
 from src.tables.matrices import Matrix
 from src.tables.tables import write_table
 from src.tables.truth_rows import DotsRow, TruthRow
@@ -33,7 +33,7 @@ def write_scores(path: Path, rows: Sequence[TruthRow]) -> None:
     """
     write_table(path, TruthRow, rows)
     write_text(path.with_suffix(".md"), _markdown(rows))
-    draw_scores(path.with_suffix(".png"), best_of_families(main_rows(rows)))
+    draw_check(path.with_suffix(".png"), list(of_scores(best_of_families(main_rows(rows)))))
 
 
 def shown_rows(rows: Sequence[TruthRow]) -> list[TruthRow]:
@@ -237,24 +237,3 @@ def _matrix(
     tests = list(dict.fromkeys(row.test for row in rows))
     values = [[cells.get((measure, test), missing) for test in tests] for measure in measures]
     return Matrix(measures, tests, values)
-
-
-def draw_scores(path: Path, rows: Sequence[TruthRow]) -> None:
-    """Draw scores as heat maps of measures × tests, and of baselines × tests below.
-
-    A red corner marks scores above all baselines.
-    """
-    maps_of_rows = {}
-    for is_baseline, title in ((False, "measures, the best of each family"), (True, "baselines")):
-        shown = [row for row in rows if row.is_baseline == is_baseline]
-        if shown:
-            matrix = _matrix(shown, _over_chance, missing=math.nan)
-            marked = [(row.measure, row.test) for row in shown if _is_better(row)]
-            maps_of_rows[title] = {"score": HeatMap(matrix, marked=marked)}
-    maps(
-        path,
-        maps_of_rows,
-        labels=Labels("measure", "test"),
-        caption="Scores, by mean ranks over layers, are rescaled: (score − chance) / (1 − chance) is 0 at chance "
-        "and 1 for the truth. Red corners: above all baselines. The CSV has all measures, as they are.",
-    )

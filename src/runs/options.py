@@ -33,6 +33,7 @@ FREE = (
     "print_freq",
     "title",
     "style",
+    "width",
 )
 
 # Options of a training: without epochs they change nothing

@@ -8,8 +8,6 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from src.ground.console import layer_in_words
-
 
 class PairOfLayers(Protocol):
     """A row about two layers, such as a stitch."""
@@ -48,16 +46,6 @@ class Matrix(NamedTuple):
     rows: Sequence[str]
     columns: Sequence[str]
     values: Sequence[Sequence[Any]]  # (rows, columns)
-
-    @property
-    def row_titles(self) -> list[str]:
-        """The labels of the rows in figures."""
-        return list(map(layer_in_words, self.rows))
-
-    @property
-    def column_titles(self) -> list[str]:
-        """The labels of the columns in figures."""
-        return list(map(layer_in_words, self.columns))
 
 
 def pivot(

@@ -255,7 +255,7 @@ def networks_in_words(paths: Sequence[str], kinds: Sequence[str], *, sign: str =
         return ""
     if not all(paths):
         return f" {sign} ".join(types)
-    names = _names_of(paths)
+    names = short_names(paths)
     if len(set(types)) == 1 and types[0]:
         of_all = {1: "", 2: "both "}.get(len(types), "all ")
         return f"{f' {sign} '.join(names)} ({of_all}{types[0]})"
@@ -268,7 +268,7 @@ def networks_in_words(paths: Sequence[str], kinds: Sequence[str], *, sign: str =
     return f" {sign} ".join(titles)
 
 
-def _names_of(paths: Sequence[str]) -> list[str]:
+def short_names(paths: Sequence[str]) -> list[str]:
     """Return names of networks without the ending, and for `FOLDER/model_15.pt` the folder.
 
     If these are equal for different checkpoints, names have more of the path.

@@ -1,4 +1,4 @@
-"""The style sheet of the user: its settings override the style of figures.
+"""The style sheet of the user, whose settings override the style of figures, and the width.
 
 The module imports matplotlib only to check a sheet.
 """
@@ -12,7 +12,10 @@ from pathlib import Path
 from src.ground.errors import UserError
 
 LAYOUT = {"figure.constrained_layout.use": True}  # the figures' sizes rest on it
+WIDTHS = (8.5, 14.0, 17.0)  # cm: a column of a paper, a page of NeurIPS, two columns
+
 _style_sheets: list[Path] = []
+_width: float | None = None
 
 
 def style_sheets() -> list[Path]:
@@ -20,26 +23,36 @@ def style_sheets() -> list[Path]:
     return list(_style_sheets)
 
 
+def chosen_width() -> float | None:
+    """Return the width of figures in cm; None: each figure has its own."""
+    return _width
+
+
 @contextlib.contextmanager
-def use_style(path: str | None) -> Iterator[None]:
-    """Draw figures in a style sheet of the user while the block runs.
+def use_style(path: str | None, width: float | None = None) -> Iterator[None]:
+    """Draw figures in a style sheet of the user and of a width while the block runs.
 
     Args:
         path: of a style sheet of matplotlib; None: there is none.
+        width: of figures in cm; None: each figure has its own.
 
     Raises:
         UserError: the file cannot be read, a line of it is no setting of matplotlib, or nothing can
             be drawn in it.
     """
+    global _width
     before = style_sheets()
+    width_before = _width
     if path is not None:
         _check_lines(Path(path))
         _check_drawing(Path(path))
         _style_sheets.append(Path(path).absolute())
+    _width = width
     try:
         yield
     finally:
         _style_sheets[:] = before
+        _width = width_before
 
 
 class _Refusal(logging.Handler):

@@ -1,0 +1,238 @@
+"""The row that figures draw: a measured value of two layers of two networks.
+
+The functions below make such rows of the rows of tables. Rows keep the order of layers; networks and
+groups have the natural order of their names in all figures.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from src.choices.similarity import ACTIVATIONS, measure_of
+from src.collected.between_groups import SHARE, GroupComparison
+from src.collected.network_means import mean_over_pairs
+from src.collected.sections import parts_of, sections_of
+from src.ground.grouping import grouped
+from src.ground.user_code import titles_in
+from src.runs.network_pairs import IN_SHORT
+from src.tables.architectures import corresponding_layers
+from src.tables.matrices import Matrix, PairOfLayers, by_depth, depths_of, known
+from src.tables.quantities import QUANTITIES
+from src.tables.truth_rows import DepthRow, TruthRow
+from src.tables.verdict_rows import VerdictRow
+
+DIFFERENCE = "difference"  # the quantity of a difference of two values
+BASELINE = "baseline"  # the word of a score of a baseline
+ABOVE_BASELINES = "above all baselines"  # the word of a score
+POINTS = 100  # of accuracy
+OF_STITCHES = ("penalty", "skill", "skill_at_end")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A measured value, or a mean over pairs of networks. NaN: not measured, or no interval."""
+
+    quantity: str  # a column of `QUANTITIES`, a measure of similarity, `SHARE` or `DIFFERENCE`
+    value: float
+    low: float = math.nan
+    high: float = math.nan
+    n: int = 1  # pairs of networks
+    method: str = ""  # of stitching, a measure, or another title of its panel or its line
+    networks: tuple[str, str] = ("", "")  # front and end; "": several
+    groups: tuple[str, str] = ("", "")
+    layers: tuple[str, str] = ("", "")
+    place: float = math.nan  # relative depth, or rank
+    word: str = ""  # the verdict on the stitch
+    is_framed: bool = False  # the layers correspond
+
+
+class Scale(NamedTuple):
+    """The title of a quantity, and its values at the ends of its colours."""
+
+    title: str
+    different: float
+    similar: float
+    is_two_sided: bool = False  # similar in the middle, different at both ends
+    is_open: bool = False  # values may lie beyond, as of a user's function
+
+
+class Judged(PairOfLayers, Protocol):
+    """A row of a stitch with its verdict, of a table or of a call from Python."""
+
+    @property
+    def verdict(self) -> str:
+        """One of `VERDICTS`."""
+
+
+def scale_of(quantity: str) -> Scale:
+    """Return the scale of a quantity or of a measure of similarity.
+
+    Raises:
+        ValueError: neither high nor low values are similar.
+    """
+    if quantity == SHARE:
+        return Scale("share of similar pairs", 0, 1)
+    if quantity == DIFFERENCE:
+        return Scale("difference", -1, 1)
+    if quantity == "penalty":
+        return Scale("points lost", POINTS, 0)
+    if quantity not in QUANTITIES:
+        measure = measure_of(quantity)
+        is_open = measure.of == ACTIVATIONS
+        return Scale(measure.title, measure.unrelated, measure.equal, is_open=is_open)
+    entry = QUANTITIES[quantity]
+    if entry.scale is None:
+        raise ValueError(f"{entry.title} has no scale for the colours of a map")
+    return Scale(entry.title, *entry.scale, entry.is_two_sided)
+
+
+def of_matrix(
+    matrix: Matrix, quantity: str, title: str = "", framed: Iterable[tuple[str, str]] = ()
+) -> Iterator[Shown]:
+    """Yield the rows of a matrix of values, such as of front and end layers, under a title.
+
+    Args:
+        framed: pairs of layers that correspond.
+    """
+    corresponding = set(framed)
+    for first, values in zip(matrix.rows, matrix.values, strict=True):
+        for second, value in zip(matrix.columns, values, strict=True):
+            layers = (first, second)
+            yield Shown(
+                quantity,
+                value,
+                method=title,
+                layers=layers,
+                is_framed=layers in corresponding,
+            )
+
+
+def of_verdicts(rows: Sequence[VerdictRow]) -> Iterator[Shown]:
+    """Yield the rows of `of_stitches`, under each method and pair of architectures."""
+    for part in parts_of(sections_of(rows)):
+        kind = IN_SHORT.get(part.rows[0].kind, "")
+        title = ", ".join(filter(None, [titles_in(part.method), kind]))
+        yield from of_stitches(part.rows, title, corresponding_layers(part.rows))
+
+
+def of_stitches(
+    rows: Iterable[Judged], title: str, framed: Iterable[tuple[str, str]] = ()
+) -> Iterator[Shown]:
+    """Yield points lost and both skills of judged stitches of one method, ordered by depth.
+
+    Args:
+        framed: pairs of layers that correspond.
+    """
+    stitches = list(rows)
+    fronts = by_depth((row.front_layer for row in stitches), depths_of(stitches, "front"))
+    ends = by_depth((row.end_layer for row in stitches), depths_of(stitches, "end"))
+
+    def place(row: Judged) -> tuple[int, int]:
+        return fronts.index(row.front_layer), ends.index(row.end_layer)
+
+    for row in sorted(stitches, key=place):
+        layers = (row.front_layer, row.end_layer)
+        for quantity in OF_STITCHES:
+            unit = POINTS if quantity == "penalty" else 1
+            yield Shown(
+                quantity,
+                unit * known(row, name=quantity),
+                unit * known(row, name=f"{quantity}_low"),
+                unit * known(row, name=f"{quantity}_high"),
+                method=title,
+                networks=(_text(row, "front_network"), _text(row, "end_network")),
+                layers=layers,
+                word=row.verdict,
+                is_framed=layers in framed,
+            )
+
+
+def _text(row: object, name: str) -> str:
+    """Return a name of a row; "" if it has none."""
+    return getattr(row, name, None) or ""
+
+
+def of_networks(comparison: GroupComparison) -> list[Shown]:
+    """Return a row for each pair of networks, method and quantity: a mean over pairs of layers."""
+    rows = []
+    for (method, quantity), mean_of_pair in comparison.means.items():
+        unit = POINTS if quantity == "penalty" else 1
+        for (front, end), value in mean_of_pair.items():
+            row = Shown(
+                quantity,
+                unit * value,
+                method=titles_in(method),
+                networks=(front.name, end.name),
+                groups=(titles_in(front.group), titles_in(end.group)),
+            )
+            rows.append(row)
+    return rows
+
+
+def of_groups(rows: Iterable[Shown]) -> Iterator[Shown]:
+    """Yield the means of rows of pairs of networks over these, for each pair of groups."""
+    for (method, quantity, groups), of_pairs in grouped(
+        rows, lambda row: (row.method, row.quantity, row.groups)
+    ).items():
+        mean = mean_over_pairs({row.networks: row.value for row in of_pairs})
+        yield Shown(
+            quantity,
+            mean.value,
+            mean.low,
+            mean.high,
+            n=mean.n_pairs,
+            method=method,
+            groups=groups,
+        )
+
+
+def of_depths(rows: Iterable[DepthRow]) -> Iterator[Shown]:
+    """Yield means over depth. Penalties are in points, measures of similarity on the scale from
+    unrelated (0) to equal (1) layers."""
+    names = {entry.title: name for name, entry in QUANTITIES.items()}
+    for row in rows:
+        quantity = names.get(row.quantity, row.line)
+        method = titles_in(row.line)
+        values = [row.value, row.low, row.high]
+        if quantity == "penalty":
+            values = [POINTS * value for value in values]
+        elif row.quantity not in names:
+            measure = measure_of(row.line)
+            method = measure.similarity_title
+            values = list(map(measure.similarity, values))
+        value, low, high = values
+        front, _, end = row.networks.partition(" → ")
+        yield Shown(
+            quantity,
+            value,
+            low,
+            high,
+            n=row.n_pairs,
+            method=method,
+            groups=(front, end),
+            layers=(row.layer, row.layer),
+            place=row.relative_depth,
+        )
+
+
+def of_ranks(lines: Mapping[str, Mapping[int, float]], title: str = "") -> Iterator[Shown]:
+    """Yield the values by rank of lines with labels, of a panel with a title."""
+    for label, value_of_rank in lines.items():
+        for rank, value in value_of_rank.items():
+            yield Shown(title, value, method=label, place=rank)
+
+
+def of_scores(rows: Iterable[TruthRow]) -> Iterator[Shown]:
+    """Yield scores of measures in tests on the scale where 0 is chance and 1 is the truth."""
+    for row in rows:
+        scores = [
+            (score - row.chance) / (1 - row.chance) for score in (row.value, row.low, row.high)
+        ]
+        word = ""
+        if row.is_baseline:
+            word = BASELINE
+        elif row.is_above_chance and row.is_above_baselines:
+            word = ABOVE_BASELINES
+        value, low, high = scores
+        yield Shown(row.test, value, low, high, n=row.n_networks, method=row.measure, word=word)
