@@ -7,13 +7,13 @@ import math
 from dataclasses import replace
 
 import pytest
+from src.reports.captions import describe_stitches
 from src.reports.map_panels import HeatMap
 
 from src.collected.grid_matrices import printed_matrices
 from src.collected.named_networks import NamedNetwork
 from src.ground.console import decimals, points, table
 from src.ground.errors import UserError
-from src.reports.captions import describe_stitches
 from src.reports.grid_tables import compare, draw, write_grid
 from src.runs.folders import read_run
 from src.tables.matrices import accuracies
