@@ -262,17 +262,19 @@ class Judgement(tuple[JudgedStitch, ...]):
         Raises:
             UserError: there is no such form.
         """
-        from src.figures.evidence import evidence_figure  # the one step up, to its look
-        from src.figures.shown import Shown, of_stitches
+        from src.figures.evidence import (
+            evidence_figure,  # the one step up, from a result to its look
+        )
 
-        shown: list[Shown] = []
-        for form in list(forms or self.forms)[:2]:
-            rows = [row for row in self if row.form == self._form(form)]
-            has_same_layers = {row.front_layer for row in rows} == {row.end_layer for row in rows}
-            framed = [row.pair for row in rows if has_same_layers and len(set(row.pair)) == 1]
-            shown += of_stitches(rows, f"{Method.of(form).words} ({form})", framed)
+        shown = [self._form(form) for form in forms or self.forms][:2]
+        words = [Method.of(form).words for form in shown]
+        stitches = {}
+        for form, title in zip(shown, words, strict=True):
+            if words.count(title) > 1:
+                title += f" ({form})"
+            stitches[title] = [row for row in self if row.form == form]
         source = caption or f"1 pair of networks, {self.n_images:,} test images."
-        return evidence_figure(shown, self.limits, source=source)
+        return evidence_figure(stitches, self.limits, source=source)
 
 
 @torch.inference_mode(False)  # a training needs gradients

@@ -12,7 +12,7 @@ from src.figures.captions import in_words, joined
 from src.figures.cells import frame_cells, name_cells, number, write_in_cell
 from src.figures.lines import scale_points
 from src.figures.pages import CM, Look, draw_pages, fit, letter, new_figure, styled
-from src.figures.shown import Shown, of_verdicts
+from src.figures.shown import Judged, Shown, of_stitches, of_verdicts
 from src.ground.grouping import grouped
 from src.tables.verdict_rows import VerdictRow
 from src.verdict import ACCURATE_ONLY, NOT_MATCHED, SIMILAR, UNDECIDED, VERDICTS, Limits
@@ -81,15 +81,21 @@ def draw_evidence(
     return draw_pages(path, pages, draw, title=title, width=width)
 
 
-def evidence_figure(rows: Sequence[Shown], limits: Limits, *, source: str = "") -> "Figure":
-    """Return the figure of all methods of rows, without writing a file.
+def evidence_figure(
+    stitches: Mapping[str, Sequence[Judged]], limits: Limits, *, source: str = ""
+) -> "Figure":
+    """Return the figure of judged stitches by title of their method, without writing a file.
 
-    Args:
-        rows: from `of_stitches`.
+    Layers of the same name are framed if both networks have the same layers.
     """
+    shown: list[Shown] = []
+    for title, rows in stitches.items():
+        names = {row.front_layer for row in rows}
+        framed = {(name, name) for name in names if names == {row.end_layer for row in rows}}
+        shown += of_stitches(rows, title, framed)
+    methods = _methods(shown)
     with styled():
         figure = new_figure()
-        methods = _methods(rows)
         figure.caption = _draw(figure, methods, limits=limits, titles=NETWORKS, source=source)
         fit(figure)
     return figure
@@ -257,7 +263,7 @@ def _head(axes: "Axes", method: str, look: Look) -> None:
     from matplotlib.lines import Line2D
 
     marker = Line2D([], [], linestyle="", markersize=4.5, markeredgewidth=0.6, **look)
-    label = method.replace(", ", "\n")
+    label = method.replace(", ", "\n", 1)
     options: Look = {"bbox_to_anchor": (0.5, 1.0), "handlelength": 1, "handletextpad": 0.2}
     axes.legend([marker], [label], loc="lower center", **options)
 

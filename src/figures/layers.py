@@ -78,7 +78,7 @@ def _draw(
     for place, (cells, panel) in enumerate(zip(maps, in_order, strict=False)):
         image = _draw_map(panel, cells)
         scale = scale_of(cells[0].quantity)
-        heading = [cells[0].method.replace(", ", "\n")] if has_methods else []
+        heading = [cells[0].method.replace(", ", "\n", 1)] if has_methods else []
         if len(quantities) > 1:
             heading.append(scale.title)
         if len(quantities) > 1 or place == len(maps) - 1 or place % in_line == in_line - 1:

@@ -71,12 +71,12 @@ def _draw(
     scale = scale_of(methods[0][0].quantity)
     for place, (axes, rows) in enumerate(zip(panels.flat, methods, strict=True)):
         image = _draw_map(axes, rows, are_paths=are_paths)
-        axes.set_title(rows[0].method, pad=14)
         axes.set_xlabel("end network")
         if place == 0:
             axes.set_ylabel("front network")
         if len(methods) > 1:
             letter(axes, place)
+        axes.set_title(rows[0].method, pad=14)  # above the names of groups
     add_bar(axes, image, f"mean {scale.title}")
     return joined(
         _on_closest(methods[0], are_paths=are_paths),
