@@ -192,7 +192,7 @@ class _Twins:
             math.ceil(FEWEST_ROWS * n_channels / n_positions),
         )
         n_images = min(n_images, len(self.order))
-        order = torch.randperm(n_positions, generator=generator(0))
+        order = torch.randperm(n_positions, generator=generator(0)).to(self.floors.test.device)
         n_rows = max(N_ROWS, MOST_ROWS * n_channels)
         return _Sample(n_images, order[: math.ceil(n_rows / n_images)])
 
