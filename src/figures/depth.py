@@ -54,7 +54,10 @@ def draw_depth(
     for row in rows:
         quantity = row.quantity if row.quantity in QUANTITIES else SIMILARITY
         key = (quantity, row.method if has_groups else "")
-        label = " → ".join(row.groups) if has_groups else row.method
+        label = row.method
+        if has_groups:
+            is_directed = quantity in QUANTITIES or len(set(row.groups)) == 1
+            label = (" → " if is_directed else ", ").join(row.groups)
         panels.setdefault(key, {}).setdefault(label, []).append(row)
     lines = sorted({label for panel in panels.values() for label in panel})
     in_order = list(panels.items())
@@ -81,7 +84,7 @@ def _draw(
     looks = looks_of(labels)
     for place, ((quantity, method), lines) in enumerate(panels):
         axes = grid.flat[place]
-        draw_lines(axes, lines, looks)
+        draw_lines(axes, lines, looks, are_means=True)
         _set_axes(axes, quantity, lines, limits)
         label_ends(axes, lines, looks)
         axes.set_title(method)
