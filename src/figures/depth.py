@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-IN_LINE = {8.5: 1, 14.0: 2, 17.0: 3}  # panels, by width in cm
+ROOM = 5.6  # cm of width, for a panel with its labels at least
 MOST = 9  # panels on a page
 LIMIT: Look = {"color": "0.4", "linewidth": 0.6, "linestyle": ":", "zorder": 1}
 SIMILARITY = "similarity"  # the quantity of all measures
@@ -76,7 +76,7 @@ def _draw(
 ) -> str:
     """Draw panels side by side; return the caption."""
     width = figure.get_figwidth() / CM
-    in_line = min(len(panels), IN_LINE[width])
+    in_line = min(len(panels), max(1, int(width / ROOM)))
     n_lines = math.ceil(len(panels) / in_line)
     height = max(HEIGHT, LABEL * max(len(lines) for _, lines in panels))
     figure.set_figheight(n_lines * (height + HEAD) * CM)
