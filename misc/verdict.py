@@ -130,10 +130,7 @@ def give_verdict(args) -> None:
     with claimed([run]), run.replacing():
         made_with = record.describe(images, run.provenance())
         write_files(Path(args.output), judged, text, made_with, title=args.title)
-    beside = "its text (.md)"
-    if len(judged.verdicts) > 1:
-        beside += " and its figures"
-    note(f"wrote {args.output}, and beside it {beside}")
+    note(f"wrote {args.output}, and beside it its text (.md) and its figures")
 
 
 def judge(args) -> Judged:

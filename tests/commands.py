@@ -198,6 +198,16 @@ def caption_of(figure) -> str:
     return figure.caption
 
 
+def heading(axes) -> str:
+    """The title of a panel, in one line."""
+    return " ".join(f"{axes.get_title()} {axes.get_title(loc='right')}".split())
+
+
+def panels_of(figure) -> dict:
+    """The panels of a figure by their titles, without bars of colours."""
+    return {heading(axes): axes for axes in figure.axes if axes.get_label() != "<colorbar>"}
+
+
 def says(text: str, *words: str) -> bool:
     """Whether a line of a text has all of these words."""
     return any(all(word in line for word in words) for line in text.splitlines())

@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from tests.commands import error_line, read_csv, run, says
+from tests.commands import error_line, panels_of, read_csv, run, says
 from tests.goldens import DATA
 from tests.written_runs import N, write_run
 
@@ -119,9 +119,9 @@ def test_two_folders_are_compared(tmp_path, drawn_figures, laid_out):
     assert [lines[i] for i in (0, 5, 10)] == ["one", "other", "other − one"] and len(lines) == 15
     assert not list((tmp_path / "one").glob("grid*"))  # it writes nothing unless asked to
     assert run(SCRIPT, "one", "other", "-o", "new/both.csv").out == out
-    panels = [axes for axes in drawn_figures["both.png"].axes if axes.get_title()]
-    assert [axes.get_title() for axes in panels] == ["one", "other", "other − one"]
-    assert [text.get_text() for text in panels[1].texts] == ["0.50"] * 3
+    panels = panels_of(drawn_figures["both.png"])
+    assert list(panels) == ["one accuracy", "other accuracy", "other − one difference"]
+    assert [text.get_text() for text in panels["other accuracy"].texts] == ["0.50"] * 3
     assert [row["accuracy_2"] for row in read_csv("new/both.csv")] == ["0.5"] * 3
 
 

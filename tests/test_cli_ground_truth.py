@@ -19,7 +19,7 @@ from src.tables.evaluation_rows import SkillRow, skill_file
 from src.tables.tables import write_table as write_rows
 from src.tables.truth_rows import TruthRow
 from src.values import Pair
-from tests.commands import ON_DIGITS, caption_of, error_line, read_csv, run, says
+from tests.commands import ON_DIGITS, caption_of, error_line, panels_of, read_csv, run, says
 from tests.conftest import few_images
 from tests.tables import PROBE, SIMILARITY, STITCH, write_table
 from tests.written_runs import skill
@@ -124,9 +124,8 @@ def test_figure_table_and_sentences(planted, drawn_figures, laid_out):
     assert table[table.index("") - 1].startswith(
         ("| accuracy difference", "| effective rank", "| mean norm")
     )
-    measures, baselines = [axes for axes in drawn_figures["again.png"].axes if axes.images]
-    assert "cka" in [label.get_text() for label in measures.get_yticklabels()]
-    assert "label_noise" in [label.get_text() for label in baselines.get_xticklabels()]
+    panels = panels_of(drawn_figures["again.png"])
+    assert "cka" in [label.get_text() for label in panels["label noise"].get_yticklabels()]
 
 
 def truth_row(
@@ -151,20 +150,19 @@ def test_figure_and_table_have_the_best_of_each_family_and_the_csv_has_all(tmp_p
     ]
     write_scores(tmp_path / "s.csv", rows)
     assert len(read_csv(tmp_path / "s.csv")) == len(rows)
-    measures, baselines = [axes for axes in drawn_figures["s.png"].axes if axes.images]
+    (measures,) = drawn_figures["s.png"].axes
     names = ["pinv penalty", "cka calibrated in classes", "repair AUROC of mahalanobis"]
     assert [text.get_text() for text in measures.get_yticklabels()] == names
-    numbers = [text.get_text() for text in measures.texts]
-    assert numbers == ["0.67", "0.50", "0.27"]
-    assert says(caption_of(drawn_figures["s.png"]), "rescaled: (score − chance) / (1 − chance)")
-    assert says(" ".join(measures.get_title().split()), "measures", "best of each family")
-    assert len(measures.patches) == 3 and not baselines.patches  # red corners
-    names_of_baselines = [text.get_text() for text in baselines.get_yticklabels()]
-    assert names_of_baselines == ["mean norm difference", "accuracy difference"]
+    _, baseline, *dots = measures.lines  # chance, and the best baseline
+    assert baseline.get_xdata()[0] == pytest.approx(0.2)
+    scores = [dot.get_xdata()[0] for dot in dots]
+    assert scores == pytest.approx([2 / 3, 0.5, (0.45 - 0.25) / 0.75])
+    assert says(caption_of(drawn_figures["s.png"]), "pinv penalty", "0.67")
     lines = (tmp_path / "s.md").read_text().splitlines()[2:]
     assert [line.split(" | ")[0].removeprefix("| ") for line in lines[:5]] == [
         *names,
-        *names_of_baselines,
+        "mean norm difference",
+        "accuracy difference",
     ]
 
 

@@ -20,6 +20,7 @@ from tests.commands import (
     Output,
     module_of,
     names_in,
+    panels_of,
     parse_matrix,
     parse_similarity,
     parser_of,
@@ -131,7 +132,7 @@ def test_ranks(compare, digit_networks, in_tmp_path, drawn_figures):
         rank2,
     ), value in printed.items():  # 64 channels: a rank above the width is full rank
         assert rank1 != "200" or value == printed[(*key, "64", rank2)]
-    panels = {" ".join(axes.get_title().split()): axes for axes in drawn_figures["r.png"].axes}
+    panels = panels_of(drawn_figures["r.png"])
     drawn = panels["linear CKA"].images[0].get_array().ravel().tolist()
     assert drawn == pytest.approx([float(row["cka"]) for row in rows])
     assert names_in(Path("out")) == {

@@ -10,11 +10,9 @@ from collections import defaultdict
 import numpy as np
 import pytest
 from scipy.stats import t as student
-from src.reports.depth_curves import write_depth
 
 from src.figures import pages
-from src.tables.truth_rows import DepthRow
-from tests.commands import caption_of, error_line, read_csv, run, says
+from tests.commands import caption_of, error_line, heading, read_csv, run, says
 from tests.tables import SIMILARITY, write_table
 from tests.written_runs import SKILL, write_evaluation, write_run
 
@@ -112,7 +110,7 @@ def test_curves_are_means_over_pairs_with_intervals_over_networks(folder, drawn_
         [float(cka["value"]) - half, float(cka["value"]) + half]
     )
     penalties = drawn_figures["curves.png"].axes[0]
-    assert penalties.get_ylabel() == "penalty (points)"
+    assert penalties.get_ylabel() == "points lost"
     curve, limit = penalties.lines
     assert curve.get_ydata()[0] == pytest.approx(95 - 100 * float(accuracy["value"]))
     assert list(limit.get_ydata()) == [5, 5]
@@ -132,64 +130,16 @@ def test_groups_of_a_list_have_a_line_each(folder, drawn_figures):
     of_cka = {row["networks"] for row in rows if row["line"] == "cka"}
     assert of_cka == {"wide → wide", "narrow → narrow", "narrow → wide"}  # without a direction
     panels = drawn_figures["curves.png"].axes
-    assert [axes.get_ylabel() for axes in panels[:2]] == ["penalty (points)", "skill"]
-    headings = [" ".join(axes.get_title(loc="right").split()) for axes in panels]
-    measures = ["linear CKA", "PWCCA distance", "Procrustes distance"]
-    assert headings == ["direct matching", "", *measures]
-    (legend,) = drawn_figures["curves.png"].legends
-    lines = [text.get_text() for text in legend.get_texts()]
-    stitched = ["narrow → narrow", "narrow → wide", "wide → narrow", "wide → wide"]
-    assert lines[:5] == [*stitched, "narrow, wide"]  # by name; measures have no direction
-    marks = {tuple(line.get_ydata()) for line in panels[1].lines}
-    assert marks >= {(0.33, 0.33), (0, 0)}  # the limit and the floor
-
-
-def test_twelve_panels_stand_on_a_page(folder, drawn_figures, laid_out):
-    """Groups of 3 quantities and 3 measures; one measure alone; and what has only zeros."""
-    run(SCRIPT, "all", "--curves", "--networks", "list.csv", "-o", "p.csv", cwd=folder)
-    rows = []
-    for i in range(15):
-        value = 0.0 if i == 2 else 0.5
-        rows.append(DepthRow("skill", f"q{i}", "x", value, 0.4, 0.6, 4, 6, "clean → noisy"))
-    write_depth(folder / "many.csv", rows)
-    assert len(read_csv(folder / "many.csv")) == 15
-    pages = [drawn_figures[name] for name in ("many.png", "many_2.png")]
-    titles = [[axes.get_title(loc="right").strip() for axes in page.axes] for page in pages]
-    assert titles == [[f"q{i}" for i in range(13) if i != 2], ["q13", "q14"]]
-    assert says(caption_of(pages[1]), "(a) q13; (b) q14.")
-    for ending in ("png", "pdf", "txt"):
-        (folder / f"all/curves_2.{ending}").touch()
-    run(SCRIPT, "all", "--curves", cwd=folder)  # one page
-    assert not list(folder.glob("all/curves_2.*"))
-    run(SCRIPT, "all", "--curves", "--quantities", "accuracy", "cka", "-o", "q.csv", cwd=folder)
-    labels = [axes.get_ylabel() for axes in drawn_figures["q.png"].axes]
-    assert labels == ["accuracy", "similarity"]
-    (legend,) = drawn_figures["q.png"].legends
-    assert [text.get_text() for text in legend.get_texts()] == ["direct matching", "linear CKA"]
-    assert {row["line"] for row in read_csv(folder / "q.csv")} > {"procrustes"}  # the CSV has all
-    line = error_line(SCRIPT, "all", "--curves", "--quantities", "beauty", cwd=folder)
-    assert says(line, "--quantities beauty", "accuracy, direct matching", "skill")
-    line = error_line(SCRIPT, "all", "--quantities", "accuracy", cwd=folder)
-    assert says(line, "--quantities", "--curves", "give one of them")
-
-
-def test_a_line_has_one_look_on_all_pages(tmp_path, drawn_figures):
-    """A similarity has no direction: the last page lacks a line of the first one."""
-    of_stitches = ("cnn → cnn", "mlp → cnn", "cnn → mlp", "mlp → mlp")
-    of_measures = ("cnn → mlp", "mlp → mlp", "mlp → none")
-    rows = []
-    for number, lines in enumerate([of_stitches] * 12 + [of_measures]):
-        for line in lines:
-            rows.append(DepthRow("skill", f"q{number}", "x", 0.5, 0.4, 0.6, 4, 6, line))
-    write_depth(tmp_path / "c.csv", rows)
-    look_of: dict[str, set] = defaultdict(set)
-    for name in ("c.png", "c_2.png"):
-        (legend,) = drawn_figures[name].legends
-        for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True):
-            look = (line.get_color(), line.get_marker(), line.get_linestyle())
-            look_of[text.get_text()].add(look)
-    assert look_of.keys() == {*of_stitches, *of_measures, "limit of similar pairs", "floor"}
-    assert len(set.union(*look_of.values())) == sum(map(len, look_of.values())) == 7
+    assert [axes.get_ylabel() for axes in panels] == ["points lost", "skill", "similarity"]
+    assert [heading(axes) for axes in panels] == [*2 * ["direct matching"], "linear CKA"]
+    ends = {text.get_text() for text in panels[0].texts}
+    assert ends == {"narrow → narrow", "narrow → wide", "wide → narrow", "wide → wide"}
+    measured = {text.get_text() for text in panels[2].texts}
+    assert measured == {"narrow → narrow", "wide → wide", "narrow, wide"}  # without a direction
+    assert (0.33, 0.33) in {tuple(line.get_ydata()) for line in panels[1].lines}  # the limit
+    caption = caption_of(drawn_figures["curves.png"])
+    assert says(caption, "30 pairs of networks", "6 to 9 pairs") or says(caption, "3 to 9 pairs")
+    assert len(caption.split()) <= 60
 
 
 def test_groups_without_layers_of_the_same_name_are_named(tmp_path, drawn_figures):
@@ -202,7 +152,6 @@ def test_groups_without_layers_of_the_same_name_are_named(tmp_path, drawn_figure
         (tmp_path / f"{name}.pt").write_text(name)
     _, err = run(SCRIPT, "all", "--curves", "--networks", "list.csv", cwd=tmp_path)
     assert says(err, "no layers correspond", ": k → l, l → k")
-    assert says(caption_of(drawn_figures["curves.png"]), "layers correspond: ", "k → l, l → k.")
     shutil.rmtree(tmp_path / "all" / "a-c")
     stitch(tmp_path / "all", "a", "c", "blocks.2")
     _, err = run(SCRIPT, "all", "--curves", "--networks", "list.csv", cwd=tmp_path)
@@ -258,7 +207,6 @@ def test_networks_of_other_architectures_have_curves_over_relative_depth(
     first, last = axes.get_xlim()
     assert 0 < first < 1 / 6 and 1 < last < 1.15  # the depths of layers, with room
     assert {tuple(line.get_xdata()) for line in axes.lines} == {tuple(thirds), tuple(sixths)}
-    assert says(caption_of(drawn_figures["curves.png"]), "nearest", "in depth")
 
 
 def test_a_list_may_give_relative_depths(tmp_path):
@@ -304,25 +252,6 @@ def test_a_list_may_give_relative_depths(tmp_path):
         assert says(error_line(*command, cwd=tmp_path), *words)
 
 
-def test_the_caption_says_of_bands_what_is_drawn(tmp_path, drawn_figures):
-    few = DepthRow("skill", "dm", "x", 0.5, math.nan, math.nan, 3, 6, "clean → clean")
-    many = DepthRow("skill", "dm", "x", 0.5, 0.4, 0.6, 6, 18, "clean → noisy")
-    bands = "Bands: intervals of 95 percent over networks"
-    markers = "pen markers: means of too few networks"
-    for rows in ((few,), (many,), (few, many)):
-        write_depth(tmp_path / "c.csv", rows)
-        caption = caption_of(drawn_figures["c.png"])
-        assert (bands in caption) == (many in rows) and (markers in caption) == (few in rows)
-
-
-def test_panels_of_zeros_are_left_out_with_a_sentence(tmp_path, drawn_figures, capsys):
-    rows = [DepthRow(name, "dm", "x", value, math.nan, math.nan, 2, 1)
-            for name, value in (("skill", 0.5), ("accuracy", 0.0))]  # fmt: skip
-    write_depth(tmp_path / "c.csv", rows, quantities=["accuracy", "skill"])
-    assert [axes.get_ylabel() for axes in drawn_figures["c.png"].axes] == ["skill"]
-    assert says(capsys.readouterr().err, "not drawn", "all values are 0: accuracy")
-
-
 def test_two_epochs_of_a_network_have_a_line_for_themselves(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in "ab":
@@ -354,10 +283,9 @@ def test_names_and_groups_of_a_list(folder, drawn_figures):
     assert says(title, "direct matching", "mean of 30") and len(lines) == 6
     assert says(out.splitlines()[4], "direct matching", "with itself", "1 experiment")
     assert says(
-        caption_of(drawn_figures["g.png"]),
-        "Stitches of 31 pairs of networks (a, b, c, d, e, f) by direct matching, on 1,000 test images of digits.",
+        caption_of(drawn_figures["g.png"]), "31 pairs of networks, 1,000 test images of digits."
     )
-    assert says(err, "g.png shows means of 31", "g.csv has all")
+    assert says(err, "g.png shows means of 31", "the CSV has all")
     tests = {
         (row["method"], row["quantity"], row["within"], row["across"]): row
         for row in read_csv(folder / "g_group_tests.csv")
@@ -373,13 +301,7 @@ def test_names_and_groups_of_a_list(folder, drawn_figures):
     assert ("similarity, digits", "cka", "wide → wide", "narrow → wide") in tests
     out, _ = run(SCRIPT, "all/a-b", "--networks", "list.csv", "-o", "h.csv", cwd=folder)
     assert out.startswith("a → b, direct matching\n")
-    title = next(axes.get_title() for axes in drawn_figures["h.png"].axes if axes.images)
-    assert " ".join(title.split()) == "a → b direct matching"
-    assert says(
-        caption_of(drawn_figures["h.png"]),
-        "Stitches a → b by direct matching, on",
-        "images of digits.",
-    )
+    assert says(caption_of(drawn_figures["h.png"]), "1 pair of networks, 1,000 test images")
     assert {row["networks"] for row in read_csv(folder / "h_intervals.csv")} == {"a → b"}
     line = error_line(SCRIPT, "all/a-b", "all/b-a", "--networks", "list.csv", cwd=folder)
     assert says(line, "--networks", "one folder")
@@ -474,3 +396,15 @@ def test_untrained_networks_have_lines_for_themselves_and_compare_no_groups(tmp_
     run(SCRIPT, "all", "-r", "--networks", "list.csv", cwd=tmp_path)
     groups = read_csv(tmp_path / "all" / "grid_groups.csv")
     assert {(row["front_group"], row["end_group"]) for row in groups} == {("x", "y"), ("y", "x")}
+
+
+def test_the_figure_has_the_chosen_quantities_and_the_table_all(folder, drawn_figures):
+    run(SCRIPT, "all", "--curves", "--quantities", "accuracy", "cka", "-o", "q.csv", cwd=folder)
+    accuracy, similarity = drawn_figures["q.png"].axes
+    assert [axes.get_ylabel() for axes in (accuracy, similarity)] == ["accuracy", "similarity"]
+    assert [text.get_text() for text in similarity.texts] == ["linear CKA"]
+    assert {row["line"] for row in read_csv(folder / "q.csv")} > {"procrustes"}
+    line = error_line(SCRIPT, "all", "--curves", "--quantities", "beauty", cwd=folder)
+    assert says(line, "--quantities beauty", "accuracy, direct matching")
+    line = error_line(SCRIPT, "all", "--quantities", "accuracy", cwd=folder)
+    assert says(line, "--quantities", "--curves", "give one of them")

@@ -1,12 +1,207 @@
 """Figures: what they show, drawn without a display."""
 
+import math
+import warnings
+
 import pytest
 
 pytest.importorskip("matplotlib")
 
+from src.figures.check import draw_check, draw_ranks
+from src.figures.depth import draw_depth
+from src.figures.evidence import draw_evidence
 from src.figures.figure_files import remove_figure
-from src.figures.style import style_sheets, use_style
-from tests.commands import error_line, says
+from src.figures.groups import draw_groups
+from src.figures.layers import draw_layers
+from src.figures.networks import draw_networks
+from src.figures.pages import CM, NUMBERS
+from src.figures.shown import ABOVE_BASELINES, BASELINE, SHARE, Shown, of_matrix, of_ranks
+from src.figures.style import WIDTHS, style_sheets, use_style
+from src.runs.network_pairs import PAIRS
+from src.tables.matrices import Matrix
+from src.tables.verdict_rows import GroupTestRow, VerdictRow
+from src.verdict import ACCURATE_ONLY, NOT_MATCHED, SIMILAR, UNDECIDED, Limits
+from tests.commands import caption_of, error_line, panels_of, says
+
+
+def verdict(front=0, end=0, word=SIMILAR, penalty=0.01, skill=0.6, method="dm", networks="ab"):
+    """A verdict on two layers of two networks."""
+    low = high = None
+    if skill is not None:
+        low = skill - 0.1
+        high = skill + 0.1
+    return VerdictRow(
+        method=method,
+        networks=" → ".join(networks),
+        front_layer=f"blocks.{front}",
+        end_layer=f"blocks.{end}",
+        verdict=word,
+        reason="",
+        control=None,
+        n_runs=1,
+        n_networks=1,
+        folders="",
+        penalty=penalty,
+        penalty_low=penalty - 0.01,
+        penalty_high=penalty + 0.01,
+        skill=skill,
+        skill_low=low,
+        skill_high=high,
+        skill_at_end=skill,
+        front_depth=front,
+        end_depth=end,
+        front_weights=None,
+        end_weights=None,
+        front_network=networks[0],
+        front_group="g",
+        end_network=networks[1],
+        end_group="g",
+        both_ways=None,
+        same_run=False,
+        further={},
+        kind=PAIRS,
+    )
+
+
+def texts_in(axes) -> list[str]:
+    return [text.get_text() for text in axes.texts if text.get_gid() == NUMBERS]
+
+
+def points_in(axes) -> list[tuple]:
+    """Place, marker and filling of each point; the first line is the floor."""
+    return [
+        (*line.get_xydata()[0], line.get_marker(), line.get_markerfacecolor())
+        for line in axes.lines[1:]
+    ]
+
+
+def test_evidence_has_a_point_and_a_cell_a_stitch(tmp_path, drawn_figures):
+    """Hollow if undecided, crossed without skill at the end layer, at the edge if far below."""
+    rows = [
+        verdict(0, 0),
+        verdict(0, 1, UNDECIDED, penalty=0.04),
+        verdict(1, 0, NOT_MATCHED, penalty=0.7, skill=-16.0),
+        verdict(1, 1, ACCURATE_ONLY, skill=0.5),
+    ]
+    written = draw_evidence(tmp_path / "v.png", rows, Limits(), source="1 pair of networks.")
+    assert [path.name for path in written] == ["v.png", "v.pdf", "v.txt"]
+    plane, cells = drawn_figures["v.png"].axes
+    similar, undecided, lost, accurate, cross = points_in(plane)
+    assert similar[:3] == (1, 0.6, "o") and similar[3] != "white"
+    assert undecided[3] == "white" and lost[:3] == (70, -1, "v")
+    assert accurate[:2] == cross[:2] and cross[2] == "x"
+    assert texts_in(cells) == ["1.0", "0.60", "4.0", "0.60", "70", "−16", "1.0", "0.50"]
+    caption = (tmp_path / "v.txt").read_text()
+    assert says(caption, "1 of 4 by dm", "below −1", "1 pair of networks.")
+    assert len(caption.split()) <= 60
+
+
+def test_further_methods_stand_in_further_figures(tmp_path, drawn_figures):
+    rows = [verdict(method=method) for method in ("a", "b", "c")]
+    draw_evidence(tmp_path / "v.png", rows, Limits())
+    assert [len(drawn_figures[name].axes) for name in ("v.png", "v_2.png")] == [3, 2]
+
+
+def test_cells_of_several_networks_have_strips_and_means(tmp_path, drawn_figures):
+    rows = [verdict(), verdict(word=NOT_MATCHED, penalty=0.09, skill=0.2, networks="ba")]
+    draw_evidence(tmp_path / "v.png", rows, Limits())
+    plane, cells = drawn_figures["v.png"].axes
+    assert len(points_in(plane)) == 2 and texts_in(cells) == ["5.0", "0.40"]
+    strips = [patch.get_width() for patch in cells.patches if patch.get_fill()]
+    assert [width for width in strips if width] == [0.5, 0.5]
+
+
+def of_layers(n: int, value: float = 0.5) -> Matrix:
+    names = [f"blocks.{number}" for number in range(n)]
+    return Matrix(names, names, [[value] * n for _ in names])
+
+
+def test_numbers_stand_only_in_cells_with_room(tmp_path, drawn_figures, laid_out):
+    for name, n in (("few.png", 3), ("many.png", 60)):
+        draw_layers(tmp_path / name, list(of_matrix(of_layers(n), "cka")))
+    assert len(texts_in(drawn_figures["few.png"].axes[0])) == 9
+    many = drawn_figures["many.png"].axes[0]
+    assert not texts_in(many) and 5 < len(many.get_yticklabels()) < 60
+
+
+def means(n: int = 2) -> list[Shown]:
+    """Means of all pairs of networks of two groups."""
+    rows = []
+    networks = [(f"{group}{number}", group) for group in ("noisy", "clean") for number in range(n)]
+    for front, front_group in networks:
+        for end, end_group in networks:
+            if front != end:
+                of_pair = {"networks": (front, end), "groups": (front_group, end_group)}
+                for quantity, value in ((SHARE, 0.5), ("penalty", 7.0), ("skill", -16.0)):
+                    rows.append(Shown(quantity, value, method="dm", **of_pair))
+    return rows
+
+
+def test_networks_are_ordered_and_bordered_by_group(tmp_path, drawn_figures):
+    draw_networks(tmp_path / "n.png", means(), names={})
+    (axes,) = drawn_figures["n.png"].axes
+    names = ["clean0", "clean1", "noisy0", "noisy1"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == names
+    assert [line.get_ydata()[0] for line in axes.lines] == [1.5, 0]  # a line across, and one down
+    assert axes.images[0].get_array().mask.sum() == 4 and axes.images[0].get_clim() == (0, 1)
+
+
+CASES = {
+    "one pair": lambda path: draw_evidence(path, [verdict()], Limits()),
+    "no skill": lambda path: draw_evidence(path, [verdict(skill=None)], Limits()),
+    "no tolerance": lambda path: draw_evidence(path, [verdict(skill=-16.0)], Limits(0.0)),
+    "60 layers": lambda path: draw_layers(path, list(of_matrix(of_layers(60), "cka"))),
+    "no value": lambda path: draw_layers(path, list(of_matrix(of_layers(2, math.nan), "skill"))),
+    "groups": lambda path: draw_groups(path, means()),
+    "networks": lambda path: draw_networks(path, means(), names={}),
+    "one layer": lambda path: draw_depth(
+        path, [Shown("skill", -16.0, -17.0, -15.0, 6, method="dm", place=1.0)], Limits()
+    ),
+    "ranks": lambda path: draw_ranks(
+        path, list(of_ranks({"cka": {1: 0.5, 4: math.nan}})), y_title="similarity"
+    ),
+    "scores": lambda path: draw_check(
+        path, [Shown("layers", 0.5, word=word, method=word) for word in (ABOVE_BASELINES, BASELINE)]
+    ),
+}
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("case", CASES)
+def test_every_figure_has_its_width_and_is_drawn_without_a_warning(
+    case, width, tmp_path, drawn_figures, rendered
+):
+    with warnings.catch_warnings(), use_style(None, width):
+        warnings.simplefilter("error")
+        CASES[case](tmp_path / "f.png")
+    figure = drawn_figures["f.png"]
+    assert figure.get_figwidth() / CM == pytest.approx(width)
+    assert (tmp_path / "f.pdf").read_bytes().startswith(b"%PDF")
+    assert 1 < len(caption_of(figure).split()) <= 60
+
+
+def test_groups_show_p_values_against_pairs_within_the_end_group(tmp_path, drawn_figures):
+    test = GroupTestRow(
+        "dm", "penalty", "clean → clean", "noisy → clean", 0, 0, 0, 0.013, 0.008, 126, True, 5, 5, "", ""
+    )  # fmt: skip
+    draw_groups(tmp_path / "g.png", means(), [test])
+    shares, penalties, _ = drawn_figures["g.png"].axes
+    rows = [label.get_text().split(" (")[0] for label in shares.get_yticklabels()]
+    assert rows == ["clean → clean", "noisy → clean", "clean → noisy", "noisy → noisy"]
+    (text,) = [text for text in penalties.texts if text.get_text()]
+    assert text.get_text() == "p 0.01" and round(text.get_position()[1]) == 1
+
+
+def test_a_style_sheet_of_the_user_goes_over_the_style(tmp_path, drawn_figures):
+    """Its settings count, and all others stay."""
+    sheet = tmp_path / "mine.mplstyle"
+    sheet.write_text("axes.titlesize: 11\nfigure.constrained_layout.use: False\n")
+    maps = [*of_matrix(of_layers(2), "cka", "a"), *of_matrix(of_layers(2), "cka", "b")]
+    with use_style(str(sheet)):
+        draw_layers(tmp_path / "mine.png", maps, title="Two")
+    first = panels_of(drawn_figures["mine.png"])["a"]
+    assert first.title.get_fontsize() == 11 and first.xaxis.label.get_fontsize() == 7
+    assert drawn_figures["mine.png"].get_suptitle() == "Two"
 
 
 def test_a_style_sheet_counts_until_its_block_ends(tmp_path):

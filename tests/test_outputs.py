@@ -68,7 +68,6 @@ def test_a_file_of_another_origin_stays_and_the_files_of_the_command_are_replace
     [
         ("notes.csv", "notes.md", [VERDICT, "runs"]),
         ("notes.csv", "notes.txt", [VERDICT, "runs"]),
-        ("notes.csv", "notes_way.csv", [VERDICT, "runs"]),
         ("s.csv", "s.csv", [VERDICT, "runs", "-sim", "s.csv"]),
         ("g.csv", "g_intervals.csv", [COLLECT, "runs"]),
         ("g.csv", "g_measurements.csv", [COLLECT, ".", "-r"]),

@@ -9,7 +9,10 @@ import pytest
 from src.collected.best_matches import BestMatchRow, MatchShareRow
 from src.collected.measurements import MeasurementRow
 from src.collected.rank_tests import RankTestRow
+from src.figures.layers import draw_layers
+from src.figures.shown import of_matrix
 from src.tables.evaluation_rows import EvaluationRow, SkillRow
+from src.tables.matrices import Matrix
 from src.tables.probe_rows import ProbeRow
 from src.tables.quantities import (
     DETECTOR,
@@ -94,7 +97,13 @@ def test_what_reports_show_has_an_example():
 
 
 @pytest.mark.parametrize(("name", "similar", "different"), EXAMPLES)
-def test_similar_values_have_the_higher_similarity(name, similar, different):
+def test_dark_is_similar(name, similar, different, tmp_path, drawn_figures):
+    unit = 100 if name == "penalty" else 1  # points of accuracy
+    matrix = Matrix(["x"], ["a", "b"], [[unit * similar, unit * different]])
+    draw_layers(tmp_path / "f.png", list(of_matrix(matrix, name)))
+    image = drawn_figures["f.png"].axes[0].images[0]
+    dark, bright = (sum(image.to_rgba(unit * value)[:3]) for value in (similar, different))
+    assert dark < bright
     assert QUANTITIES[name].similarity(similar) > QUANTITIES[name].similarity(different)
 
 

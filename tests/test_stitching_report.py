@@ -1,26 +1,20 @@
 """The tables and figures of folders of stitches: rows read from runs, captions, grids and
 comparisons."""
 
-import itertools
 import json
 import math
-from dataclasses import replace
 
 import pytest
-from src.reports.captions import describe_stitches
-from src.reports.map_panels import HeatMap
 
 from src.collected.grid_matrices import printed_matrices
-from src.collected.named_networks import NamedNetwork
 from src.ground.console import decimals, points, table
 from src.ground.errors import UserError
-from src.reports.grid_tables import compare, draw, write_grid
+from src.reports.grid_tables import compare, write_grid
 from src.runs.folders import read_run
-from src.tables.matrices import accuracies
 from src.tables.network_names import networks_in_words
 from src.tables.stitch_rows import StitchRow
 from src.values import IntervalEstimate
-from tests.commands import caption_of, says
+from tests.commands import caption_of, heading, panels_of, says
 from tests.result_rows import OPTIONS, stitch_row
 from tests.run_content import grid_rows
 
@@ -65,54 +59,6 @@ def test_runs_of_the_public_code_matched_nothing_where_nothing_is_matched(tmp_pa
     assert found.accuracy == 0.75 and found.objective == "task"  # which it does not name
 
 
-def test_the_caption_says_what_all_rows_share():
-    rows = [stitch_row(n_images=1360), stitch_row(end_layer="layer3.0", seed=1, n_images=1360)]
-    assert says(describe_stitches(rows), "a → b (both resnet18)", "1,360 test images of digits")
-    back = stitch_row(front_model_path="b.pt", end_model_path="a.pt", init="pinv", n_epochs=0)
-    of_two = describe_stitches([stitch_row(), back])
-    assert says(of_two, "Stitches resnet18 → resnet18 by task loss matching and direct matching")
-    paths = {
-        "front_model_path": "/home/me/m/a.pt",
-        "front_model_type": "/home/me/nets/own.py:build",
-    }
-    shortened = describe_stitches([stitch_row(**paths, dataset="/data/sets/flowers")])
-    assert says(
-        shortened, "Stitches a (build) → b (resnet18) by task", "on test images of flowers."
-    )
-
-
-def test_the_caption_names_networks_by_what_tells_them_apart():
-    """By the folder of numbered checkpoints, and by more of the path where that is not enough."""
-    paths = {
-        "front_model_path": "models/digits0/model_15.pt",
-        "end_model_path": "models/digits1/model_15.pt",
-    }
-    assert says(describe_stitches([stitch_row(**paths)]), "digits0 → digits1 (both resnet18)")
-    paths = {name: f"/home/me/{path}" for name, path in paths.items()}
-    epochs = paths | {"end_model_path": "/home/me/models/digits0/model_5.pt"}
-    assert says(describe_stitches([stitch_row(**epochs)]), "model_15 → model_5 (both resnet18)")
-    untrained = paths | {"front_model_path": "-"}
-    assert says(describe_stitches([stitch_row(**untrained)]), "untrained → digits1 (both resnet18)")
-
-
-def test_the_caption_has_the_names_of_a_list():
-    """Of one pair and of few networks; of many networks it has the number and the groups."""
-    groups = {"a": "clean", "b": "clean", "c": "noisy", "d": "noisy", "e": "noisy", "f": "noisy"}
-    groups["g"] = "/home/me/nets/own.py:build"
-    rows = []
-    named = {}
-    for front, end in itertools.permutations(groups, 2):
-        row = stitch_row(front_model_path=f"{front}.pt", end_model_path=f"{end}.pt")
-        rows += [row, replace(row, seed=1)]
-        for key, name in zip(row.network_keys, (front, end), strict=True):
-            named[key] = NamedNetwork(name, groups[name], training=name)
-    of_two = [row for row in rows if {row.front_model_path, row.end_model_path} == {"a.pt", "b.pt"}]
-    assert says(describe_stitches(of_two[:2], names=named), "Stitches a → b by task loss")
-    assert says(describe_stitches(of_two, names=named), "Stitches of 2 pairs of networks (a, b) by")
-    of_seven = describe_stitches(rows, names=named)
-    assert says(of_seven, "42 pairs of 7 networks", "(2 clean, 4 noisy, ", "1 build)")
-
-
 def test_the_grid_has_a_panel_for_each_experiment_of_its_layers_all_of_one_scale(
     tmp_path, drawn_figures
 ):
@@ -123,11 +69,11 @@ def test_the_grid_has_a_panel_for_each_experiment_of_its_layers_all_of_one_scale
     ]
     write_grid(tmp_path / "grid.csv", rows, title="Digits")
     ((path, figure),) = drawn_figures.items()
-    panels = [axes for axes in figure.axes if axes.images]
     assert path == "grid.png" and figure.get_suptitle() == "Digits"
-    assert [axes.get_title().split("\n")[0] for axes in panels] == ["init=rand", "init=pinv"]
+    panels = list(panels_of(figure).values())
+    assert [heading(axes).split()[0] for axes in panels] == ["init=rand", "init=pinv"]
     assert [axes.images[0].get_clim() for axes in panels] == [(0, 1)] * 2
-    assert "images of digits." in caption_of(figure)
+    assert says(caption_of(figure), "(0.90)", "1 pair of networks, test images of digits.")
     assert panels[0].images[0].get_array().filled(-1).tolist() == [[0.5, 0.5]]
     assert panels[1].images[0].get_array().filled(-1).tolist() == [[0.9]]
 
@@ -154,13 +100,11 @@ def test_a_sweep_over_ranks_is_one_curve(tmp_path, drawn_figures):
         [[1, 0.1], [2, 0.2]],
     ]
     assert "retained rank" in axes.get_xlabel() and axes.get_ylabel().startswith("accuracy")
-    assert says(caption_of(drawn_figures["grid.png"]), "full rank (mean): 0.90")
-    # several experiments have a panel each, and many pairs of layers a line of their mean
+    # several experiments have a panel each
     many = [row for layer in range(11) for row in at_ranks(1, 2, end_layer=f"layer{layer}")]
     write_grid(tmp_path / "many.csv", [*many, *at_ranks(1, 2, seed=1)])
     first, second = drawn_figures["many.png"].axes
-    assert len(first.lines) == len(second.lines) == 1
-    assert first.lines[0].get_color() != second.lines[0].get_color()
+    assert (len(first.lines), len(second.lines)) == (11, 1)
     # one rank of a pair, or two ranks that vary apart, make no curve
     one_rank = [*at_ranks(1, 2), *at_ranks(4, end_layer="layer3.0")]
     for rows in (one_rank, [*at_ranks(1, 2), stitch_row(front_pinv_rank=1)]):
@@ -174,24 +118,13 @@ def test_more_than_twelve_experiments_are_drawn_as_means(tmp_path, drawn_figures
         rows.append(stitch_row(seed=seed, accuracy=seed / 13))
         rows.append(stitch_row(seed=seed, n_epochs=0, init="pinv", accuracy=0.5))
     write_grid(tmp_path / "grid.csv", rows)
-    panels = images_of(drawn_figures["grid.png"])
+    panels = panels_of(drawn_figures["grid.png"])
     trained, solved = panels
     assert says(trained, "task loss matching", "mean of 13")
     assert says(solved, "direct matching", "mean of 13")
-    (mean,) = panels[trained].axes.texts
+    (mean,) = panels[trained].texts
     assert mean.get_text() == "0.46"
-    assert says(capsys.readouterr().err, "means of 26", f"{tmp_path / 'grid.csv'} has all")
-
-
-def test_the_caption_of_a_grid_has_the_accuracy_of_its_only_end_network(tmp_path, drawn_figures):
-    row = stitch_row(end_accuracy=0.875)
-    write_grid(tmp_path / "one.csv", [row, replace(row, end_layer="layer3.0")])
-    write_grid(tmp_path / "two.csv", [row, replace(row, end_model_path="c.pt")])
-    write_grid(tmp_path / "unknown.csv", [replace(row, end_accuracy=math.nan)])
-    sentence = "Accuracy (end network"
-    assert f"{sentence}: 0.875)." in caption_of(drawn_figures["one.png"])
-    for name in ("two.png", "unknown.png"):
-        assert sentence not in caption_of(drawn_figures[name])
+    assert says(capsys.readouterr().err, "means of 26", "the CSV has all")
 
 
 def test_means_keep_kinds_of_pairs_of_networks_apart(tmp_path, drawn_figures):
@@ -208,48 +141,11 @@ def test_means_keep_kinds_of_pairs_of_networks_apart(tmp_path, drawn_figures):
         ("untrained end", "1 experiment", 0.25),
     )
     write_grid(tmp_path / "grid.csv", rows)
-    images = images_of(drawn_figures["grid.png"]).values()
+    images = [axes.images[0] for axes in panels_of(drawn_figures["grid.png"]).values()]
     matrices = printed_matrices(rows).items()
     for (pairs, n, mean), (title, matrix), image in zip(kinds, matrices, images, strict=True):
         assert says(title, "task loss matching", pairs, n)
         assert matrix.values == [[mean]] and image.get_array().item() == mean
-
-
-def test_a_figure_of_more_than_twelve_means_says_so(tmp_path, drawn_figures, capsys):
-    rows = [stitch_row(n_epochs=n) for n in range(1, 14)]
-    write_grid(tmp_path / "grid.csv", rows)
-    figure = drawn_figures["grid.png"]
-    assert len(images_of(figure)) == 12
-    assert says(caption_of(figure), "first 12 of 13 means", "CSV has all")
-    assert len(printed_matrices(rows)) == 13
-
-
-def test_the_caption_says_which_experiments_a_figure_shows(
-    tmp_path, drawn_figures, laid_out, capsys
-):
-    """A column of panels each, of at most twelve panels."""
-    panels = {}
-    for number in range(7):
-        matrix = accuracies([stitch_row(accuracy=number / 10)])
-        panels[f"seed={number}"] = {"AUROC": HeatMap(matrix), "AUPR": HeatMap(matrix)}
-    draw(tmp_path / "o.csv", panels, caption="Images: 360.")
-    assert len([axes for axes in drawn_figures["o.png"].axes if axes.images]) == 12
-    caption = caption_of(drawn_figures["o.png"])
-    assert says(caption, "Images: 360. ", "last 6 of 7 experiments", "CSV has all")
-    assert says(capsys.readouterr().err, "o.png", "last 6 of 7 experiments")
-    panels["seed=6"] |= {f"quantity {n}": HeatMap(matrix) for n in range(5)}
-    draw(tmp_path / "o.csv", panels)
-    assert says(caption_of(drawn_figures["o.png"]), "last of 7 experiments", "CSV has all")
-    assert says(capsys.readouterr().err, "o.png", "last of 7 experiments")
-    del panels["seed=6"]
-    draw(tmp_path / "o.csv", panels, caption="Images: 360.")
-    assert "shown" not in caption_of(drawn_figures["o.png"])
-
-
-def images_of(figure) -> dict:
-    """The images of heat maps by the titles of their panels."""
-    panels = [axes for axes in figure.axes if axes.images]
-    return {" ".join(axes.get_title().split()): axes.images[0] for axes in panels}
 
 
 def matched(accuracy: float, **values) -> StitchRow:
@@ -265,11 +161,15 @@ def test_two_experiments_are_compared_by_the_second_less_the_first(tmp_path, dra
         "layer1.0,layer3.0,0.75,0.5,-0.25\nlayer1.0,layer4.0,1.0,nan,nan\n"
     )
     figure = drawn_figures["c.png"]
-    images = images_of(figure)
-    *titles, difference = images
-    assert titles == ["direct matching", "task loss matching"]
-    assert difference == " − ".join(reversed(titles))
-    assert [image.get_clim() for image in images.values()] == [(0, 1), (0, 1), (-0.25, 0.25)]
+    panels = panels_of(figure)
+    first_title, second_title, difference = panels
+    assert (first_title, second_title) == (
+        "direct matching accuracy",
+        "task loss matching accuracy",
+    )
+    assert difference == "task loss matching − direct matching difference"
+    limits = [axes.images[0].get_clim() for axes in panels.values()]
+    assert limits == [(0, 1), (0, 1), (-0.25, 0.25)]
 
 
 def test_folders_that_are_compared(capsys):

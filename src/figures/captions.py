@@ -19,10 +19,8 @@ def on_data(n_pairs: int, images: Collection[tuple[str | None, int | None]]) -> 
     text = counted(n_pairs, "pair of networks", "pairs of networks")
     if len(set(images)) == 1:
         dataset, n_images = next(iter(images))
-        if n_images:
-            text += f", {n_images:,} test images"
-        if dataset:
-            text += f" of {dataset_label(dataset)}"
+        text += f", {n_images:,} test images" if n_images else ", test images"
+        text += f" of {dataset_label(dataset)}" if dataset else ""
     return f"{text[0].upper()}{text[1:]}."
 
 

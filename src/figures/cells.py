@@ -62,7 +62,9 @@ def add_bar(axes: "Axes", image: Any, title: str = "") -> None:
 
 
 def write_in_cell(axes: "Axes", x: float, y: float, text: str, **options: Any) -> None:
-    """Write a text at a place of a map."""
+    """Write a text at a place of a map, if there is one."""
+    if not text:
+        return
     written = axes.text(x, y, text, ha="center", va="center", gid=NUMBERS, **options)
     written.set_in_layout(False)  # it lies in its panel; the layout is much faster without it
 
@@ -73,6 +75,6 @@ def number(value: float, n_digits: int = 2) -> str:
         return ""
     if abs(value) >= LARGE:
         n_digits = 0
-    elif abs(value) >= 1:
+    elif abs(value) > 1:
         n_digits = min(n_digits, 1)
     return f"{round(value, n_digits) + 0.0:.{n_digits}f}".replace("-", "−")

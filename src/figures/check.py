@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-IN_LINE = {8.5: 1, 14.0: 3, 17.0: 4}  # panels of scores, by width in cm
+ROOM = 3.5  # cm of width, for a panel of scores
+NAMES = 3.0  # cm of width, for the names of measures
 MOST = 12  # panels on a page
 LINE = 0.36  # cm, a row of scores, or a label of a line
 HEAD = 1.6  # cm above and below a panel
@@ -112,7 +113,7 @@ def _draw_scores(figure: "Figure", rows: Sequence[Shown], *, source: str) -> str
     """Draw a panel of scores for each test; return the caption."""
     tests = grouped(rows, lambda row: row.quantity)
     measures = list(dict.fromkeys(row.method for row in rows if row.word != BASELINE))
-    in_line = min(len(tests), IN_LINE[figure.get_figwidth() / CM])
+    in_line = min(len(tests), max(1, int((figure.get_figwidth() / CM - NAMES) / ROOM)))
     n_lines = math.ceil(len(tests) / in_line)
     figure.set_figheight(n_lines * (LINE * len(measures) + HEAD) * CM)
     grid = figure.subplots(n_lines, in_line, squeeze=False, sharex=True, sharey=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-IN_LINE = {8.5: 1, 14.0: 2, 17.0: 3}  # panels, by width in cm
+ROOM = 5.6  # cm of width, for a panel with its labels at least
 MOST = 9  # panels on a page
 LIMIT: Look = {"color": "0.4", "linewidth": 0.6, "linestyle": ":", "zorder": 1}
 SIMILARITY = "similarity"  # the quantity of all measures
@@ -54,7 +54,10 @@ def draw_depth(
     for row in rows:
         quantity = row.quantity if row.quantity in QUANTITIES else SIMILARITY
         key = (quantity, row.method if has_groups else "")
-        label = " → ".join(row.groups) if has_groups else row.method
+        label = row.method
+        if has_groups:
+            is_directed = quantity in QUANTITIES or len(set(row.groups)) == 1
+            label = (" → " if is_directed else ", ").join(row.groups)
         panels.setdefault(key, {}).setdefault(label, []).append(row)
     lines = sorted({label for panel in panels.values() for label in panel})
     in_order = list(panels.items())
@@ -73,7 +76,7 @@ def _draw(
 ) -> str:
     """Draw panels side by side; return the caption."""
     width = figure.get_figwidth() / CM
-    in_line = min(len(panels), IN_LINE[width])
+    in_line = min(len(panels), max(1, int(width / ROOM)))
     n_lines = math.ceil(len(panels) / in_line)
     height = max(HEIGHT, LABEL * max(len(lines) for _, lines in panels))
     figure.set_figheight(n_lines * (height + HEAD) * CM)
@@ -81,7 +84,7 @@ def _draw(
     looks = looks_of(labels)
     for place, ((quantity, method), lines) in enumerate(panels):
         axes = grid.flat[place]
-        draw_lines(axes, lines, looks)
+        draw_lines(axes, lines, looks, are_means=True)
         _set_axes(axes, quantity, lines, limits)
         label_ends(axes, lines, looks)
         axes.set_title(method)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST = 12  # maps on a page
-IN_LINE = {8.5: 2, 14.0: 3, 17.0: 4}  # maps, by width in cm
+ROOM = 4.0  # cm of width, for a map at least
 WIDE = 10  # columns; maps with more take the room of two
 HIGHEST = 1.6  # cm, of a cell
 HEAD = 1.7  # cm above and below a map
@@ -66,8 +66,8 @@ def _draw(
     width = figure.get_figwidth() / CM
     n_rows = max(len(_labels(cells, 0)) for cells in maps)
     n_columns = max(len(_labels(cells, 1)) for cells in maps)
-    room = IN_LINE[width] // 2 if n_columns > WIDE else IN_LINE[width]
-    in_line = min(len(maps), room)
+    room = 2 * ROOM if n_columns > WIDE else ROOM
+    in_line = min(len(maps), max(1, int(width / room)))
     n_lines = math.ceil(len(maps) / in_line)
     height = min(0.7 * width / in_line * min(max(n_rows / n_columns, 0.5), 2), HIGHEST * n_rows)
     figure.set_figheight(n_lines * (height + HEAD) * CM)

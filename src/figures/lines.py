@@ -25,10 +25,17 @@ def looks_of(labels: Iterable[str]) -> dict[str, Look]:
 
 
 def draw_lines(
-    axes: "Axes", lines: Mapping[str, Sequence[Shown]], looks: Mapping[str, Look]
+    axes: "Axes",
+    lines: Mapping[str, Sequence[Shown]],
+    looks: Mapping[str, Look],
+    *,
+    are_means: bool = False,
 ) -> None:
-    """Draw a line a label: values over their places, with intervals. Markers are open where means
-    are of too few networks for an interval."""
+    """Draw a line a label: values over their places, with intervals.
+
+    Args:
+        are_means: lines of means without an interval have open markers: of too few networks.
+    """
     for label, rows in lines.items():
         in_order = sorted(rows, key=lambda row: row.place)
         places = [row.place for row in in_order]
@@ -36,7 +43,7 @@ def draw_lines(
         highs = [row.high for row in in_order]
         look = looks[label]
         (line,) = axes.plot(places, [row.value for row in in_order], **look)
-        if any(row.n > 1 for row in in_order) and all(map(math.isnan, lows)):
+        if are_means and all(map(math.isnan, lows)):
             line.set_markerfacecolor("white")
         if len(lines) > MANY or len(places) == 1:
             axes.vlines(places, lows, highs, color=look.get("color"), linewidth=0.7, alpha=0.6)

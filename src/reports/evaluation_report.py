@@ -91,7 +91,8 @@ def report(
             framed = corresponding_layers(by_experiment[experiment])
             for column, matrix in matrix_of_column.items():
                 shown += of_matrix(matrix, column, experiment, framed)
-        _draw(path, shown, source_of(rows), title=title)
+        source = source_of(rows, len(reference.options.test))
+        _draw(path, shown, source, title=title)
     if evaluations:
         note_once(EXPLANATION)
 

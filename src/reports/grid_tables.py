@@ -77,9 +77,13 @@ def draw_grid(
     return draw_layers(path, shown, title=title, source=source)
 
 
-def source_of(rows: Sequence[Experiment]) -> str:
-    """Return the sentence of captions on the networks and the images of stitches."""
-    images = {(row.dataset, getattr(row, "n_images", None)) for row in rows}
+def source_of(rows: Sequence[Experiment], n_images: int | None = None) -> str:
+    """Return the sentence of captions on the networks and the images of stitches.
+
+    Args:
+        n_images: of the test set; None: rows have it.
+    """
+    images = {(row.dataset, n_images or getattr(row, "n_images", None)) for row in rows}
     return on_data(len({row.network_keys for row in rows}), images)
 
 

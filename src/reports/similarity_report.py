@@ -139,7 +139,7 @@ def draw(path: Path, rows: Sequence[SimilarityRow], *, title: str = "") -> list[
         return draw_ranks(path, lines, y_title="similarity", title=title, source=source)
     if n_pairs == 1 and len(ranks1) > 1:
         cells = {(_rank_title(row.rank1), _rank_title(row.rank2)): row for row in rows}
-        axes = (f"rank of {rows[0].layer1}, model 1", f"rank of {rows[0].layer2}, model 2")
+        axes = (f"{rows[0].layer1} of network 1", f"{rows[0].layer2} of network 2")
         framed: Collection[tuple[str, str]] = ()
     else:
         highest = (rows[0].rank1, rows[0].rank2)  # the highest ranks stand first
@@ -156,7 +156,7 @@ def draw(path: Path, rows: Sequence[SimilarityRow], *, title: str = "") -> list[
 
 
 def _rank_title(rank: Rank) -> str:
-    return "full" if rank is None else str(rank)
+    return "full rank" if rank is None else f"rank {rank}"
 
 
 def _over_ranks(rows: Sequence[SimilarityRow], *, is_first: bool) -> list[Shown]:
