@@ -131,7 +131,7 @@ def evaluate(args, session=None, measured=None) -> None:
         if measured and measured.are_all_of(setup.runs):
             reference = measured.reference
             scored = measured.scored(setup.experiments)
-            check_usable(scored, reference, setup.skipped)
+            check_usable(args, scored, reference, setup.skipped)
         else:
             # The reference: detectors at the end layers, the end network's own scores, and floors
             layers = end_layers_of(setup.runs)
@@ -150,7 +150,7 @@ def evaluate(args, session=None, measured=None) -> None:
             grids, unusable = rebuild_grids(
                 setup.experiments, setup.front, setup.end, image_shape=test_set.image_shape
             )
-            check_usable(grids, reference, [*setup.skipped, *unusable])
+            check_usable(args, grids, reference, [*setup.skipped, *unusable])
             scored = score_runs(grids, reference)
         check_scored(scored, other_data=args.other_data, batch_size=args.batch_size)
         write_results(args, setup, scored, reference)
@@ -256,8 +256,9 @@ def networks_of(args, runs, test_set, session):
     )
 
 
-def check_usable(stitches, reference, reasons) -> None:
-    """Warn of all that was skipped; raise a UserError if no stitch is left, or none of the detectors.
+def check_usable(args, stitches, reference, reasons) -> None:
+    """Warn of all that was skipped; raise a UserError if no stitch is left, or none of the detectors
+    that the options name.
 
     Args:
         reasons: for each skipped run.
@@ -269,7 +270,8 @@ def check_usable(stitches, reference, reasons) -> None:
         warn(f"skipped: {reason}")
     if not stitches:
         raise UserError("nothing could be evaluated: no stitch can be read")
-    if reference.options.scores and not reference.detectors:
+    are_named = args.detector is not None or args.ood_detector_dir is not None
+    if are_named and reference.options.scores and not reference.detectors:
         raise UserError(
             "no detector could be used: train detectors with exec_train_representation_classifier.py, or "
             "give --detector mahalanobis, which needs no training"

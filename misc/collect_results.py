@@ -69,7 +69,7 @@ def add_many_networks(options: cli.Parser) -> None:
         "--best-matches",
         action="store_true",
         help="find instead, for each layer of a network, the most similar layer of each other network, by each measure "
-        "and by the accuracy and identification of stitches; say how often it is the corresponding one. CSV: "
+        "and by the accuracy and skill of stitches; say how often it is the corresponding one. CSV: "
         "best_matches.csv in source_dir, with the shares beside it",
     )
     add(

@@ -490,7 +490,7 @@ def in_short(rows: Sequence[Row]) -> list[str]:
     similar = {(row["front_layer"], row["end_layer"]) for row in rows if row["verdict"] == SIMILAR}
     return [
         "From the last block of one network to the first of the other, where a stitch should fail, "
-        f"{'; '.join(parts)} (chance: 10% and 50%).",
+        f"{'; '.join(parts)} (chance: 10%).",
         f"Of {len(words)} pairs of blocks, similar are {', '.join(counts)}: {len(similar)} by one or more.",
     ]
 

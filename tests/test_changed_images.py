@@ -103,7 +103,7 @@ def test_a_verdict_says_by_which_limits_and_version_and_on_which_images_it_was_g
     run(*STITCH)
     run("misc/verdict.py", "results/r", "--tolerance", 7, "-o", "out/v.csv")
     options, made_with = read_json("out/v.config.txt"), read_json("out/v.run.json")
-    assert (options["tolerance"], options["identification"], options["pairwise"]) == (7, 75, False)
+    assert (options["tolerance"], options["skill"], options["pairwise"]) == (7, 0.33, False)
     name = str(Path("dd.npz").absolute())
     train, test = digest(train=True), digest(train=False)
     assert options["train_images_sha256"] == {name: [train]}
@@ -244,7 +244,7 @@ def test_old_and_new_images_of_one_file_are_two_data_sets_to_readers():
         said = run_anew("misc/verdict.py", folder).err
         is_skipped = "the evaluation by mahalanobis on" in said and "runs used other data" in said
         rows = read_csv("verdict.csv")
-        return [is_skipped, *(bool(row["identification"]) for row in rows)]
+        return [is_skipped, *(bool(row["skill"]) for row in rows)]
 
     assert has_evaluation("old") == [False, True, True]
     names = {}
@@ -252,7 +252,7 @@ def test_old_and_new_images_of_one_file_are_two_data_sets_to_readers():
         *(sorted(Path(folder).glob("2*")) for folder in ("old", "results/r")), strict=True
     ):
         names[path_before.name] = path_after.name
-    for table in ("ood_evaluation_mahalanobis.csv", "identification.csv"):
+    for table in ("ood_evaluation_mahalanobis.csv", "skill.csv"):
         text = Path("old", table).read_text()
         for name_before, name_after in names.items():
             text = text.replace(name_before, name_after)

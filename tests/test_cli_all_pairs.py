@@ -18,6 +18,7 @@ from src.models import Network, build_model
 from src.runs import session
 from src.runs.checkpoints import save_state
 from src.runs.run import Run
+from src.skill.floors import N_DRAWS
 from src.tables.network_list import ListedNetwork
 from tests.commands import ON_DIGITS, ROOT, error_line, names_in, read_csv, run, says
 from tests.conftest import few_images
@@ -41,7 +42,7 @@ def networks(tmp_path):
     def make(folder: str, n: int = 3) -> Path:
         path = tmp_path / folder
         (path / "models").mkdir(parents=True)
-        for seed, name in enumerate("abcdef"[:n]):
+        for seed, name in enumerate("abcdef"[:n], start=100):
             torch.manual_seed(seed)
             network = build_model("small_cnn", n_classes=10, n_channels=1, image_shape=(1, 8, 8))
             save_state(path / "models" / f"{name}.pt", network.state_dict())
@@ -82,7 +83,7 @@ def test_files_are_those_of_the_single_scripts(networks, few):
         len(own) == 4 and found.keys() - expected.keys() == own and expected.keys() <= found.keys()
     )
     assert [name for name in expected if expected[name] != found[name]] == []
-    files = ("grid.csv", "ood_evaluation_mahalanobis.csv", "pool2 -> pool4/final_model.pt")
+    files = ("grid.csv", "skill.csv", "pool2 -> pool4/final_model.pt")
     assert {
         f"all/{method}/a-b/{file}" for method in ("covariance", "hint2") for file in files
     } <= found.keys()
@@ -151,8 +152,7 @@ def test_networks_are_loaded_once_and_compared_by_one_pass_each(
 
 def test_images_pass_once_whatever_the_number_of_pairs(networks, few, monkeypatch):
     """Matched images and test images pass once through each network, and test images once through
-    each stitch. As an end network, it also sees the training images, and the identified images with
-    their foils."""
+    each stitch. As an end network, it also sees the images of its floors once."""
     seen, activations = Counter(), Network.activations
 
     def count(network, x, names, *, after=None, images=None):
@@ -164,16 +164,19 @@ def test_images_pass_once_whatever_the_number_of_pairs(networks, few, monkeypatc
         return activations(network, x, names, after=after, images=images)
 
     monkeypatch.setattr(Network, "activations", count)
-    n_seen = {}
     for n in (2, 3):
         folder = networks(f"of{n}", n)
         methods = ["--methods", "pinv", "covariance"]
         seen.clear()
         run(SCRIPT, *OPTIONS, "--no-similarity", *methods, "-pinv-samples", "100", cwd=folder)
-        assert seen.pop("stitches") == n * (n - 1) * len(methods[1:]) * 2 * 2 * 80
-        assert len(seen) == n
-        n_seen[n] = set(seen.values())
-    assert n_seen[2] == n_seen[3] == {100 + 80 + 200 + 2 * 80}
+        n_layers, n_test = 2, 80
+        n_of_stitches = n * (n - 1) * len(methods[1:]) * n_layers**2
+        n_of_floors = n * N_DRAWS * 3  # of two layers, and of twins for a wider front
+        assert seen.pop("stitches") == (n_of_stitches + n_of_floors) * n_test
+        n_training = 200
+        twins = n * (n_training + n_test)  # networks of one type have the same twins
+        expected = {100 + n_test + n_training: n, twins: 4 * N_DRAWS}
+        assert Counter(seen.values()) == expected
 
 
 # ---- Layers of each network
@@ -391,6 +394,6 @@ def test_paths_count_from_the_folder_of_the_list_and_own_code_runs_where_it_is_n
     ]
     run(SCRIPT, *options, cwd=folder.parents[1])
     found = content(folder.parents[1] / "results")
-    assert {"all/pinv/a-b/grid.csv", "all/pinv/b-a/ood_evaluation_mahalanobis.csv"} <= found.keys()
+    assert {"all/pinv/a-b/grid.csv", "all/pinv/b-a/skill.csv"} <= found.keys()
     assert b"lists/here/models/a.pt" in found["all/pinv/a-b/grid.csv"]
     assert not any("similarity" in name for name in found)

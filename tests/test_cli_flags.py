@@ -28,6 +28,8 @@ DEFAULTS = {
         "exec_eval_stitcher_ood",
         "energy_dir",
     ): None,  # in the evaluated folder, so that evaluations keep theirs
+    # The default folder may be missing, and a given one not
+    ("exec_eval_stitcher_ood", "ood_detector_dir"): None,
     ("exec_probe", "ranks"): [],
     **{(script, "n_workers"): None for script in SCRIPTS},  # one a core
 }

@@ -15,10 +15,14 @@ from src.models import build_model
 from src.reports.truth_report import write_scores
 from src.runs.checkpoints import save_state
 from src.similarity.many import similarities_of_pairs
+from src.tables.evaluation_rows import SkillRow, skill_file
+from src.tables.tables import write_table as write_rows
 from src.tables.truth_rows import TruthRow
+from src.values import Pair
 from tests.commands import ON_DIGITS, caption_of, error_line, read_csv, run, says
 from tests.conftest import few_images
-from tests.tables import EVALUATION, PROBE, SIMILARITY, STITCH, write_table
+from tests.tables import PROBE, SIMILARITY, STITCH, write_table
+from tests.written_runs import skill
 
 SCRIPT = "misc/ground_truth.py"
 LAYERS = ("pool2", "pool3")
@@ -66,13 +70,13 @@ def write_stitches(folder, agreement: float) -> None:
     (folder / "t").mkdir(parents=True)
     stitch = {"front_layer": "pool2", "end_layer": "pool2", "agreement": agreement, "folder": "t"}
     write_table(folder / "grid.csv", STITCH, stitch)
-    del stitch["agreement"]
     end = np.arange(100) % 10
     stitched = np.where(np.arange(100) < 100 * agreement, end, (end + 1) % 10)
     classes = {"stitched": stitched, "end": end, "front": 0 * end, "labels": 0 * end}
     np.savez_compressed(folder / "t" / "predictions.npz", **classes)
-    identified = {"identification": agreement, "lost_at": "fc"}
-    write_table(folder / "ood_evaluation_knn.csv", EVALUATION, stitch | identified)
+    of_stitch = skill(agreement, agreement)
+    row = SkillRow.of("t", Pair("pool2", "pool2"), of_stitch, None)
+    write_rows(skill_file(folder), SkillRow, [row])
 
 
 def rows_of(
@@ -86,7 +90,7 @@ def rows_of(
 
 
 def test_measures_of_all_tables_are_scored(planted):
-    stitching = ("pinv agreement", "pinv identification", "pinv κ within strata")
+    stitching = ("pinv agreement", "pinv skill", "pinv skill at the end layer")
     for measure in ("cka", "probe", *stitching):
         row = rows_of(planted, measure)["label_noise", "auprc", ""]
         assert float(row["value"]) == pytest.approx(1) and row["is_above_chance"] == "True", measure
@@ -97,7 +101,7 @@ def test_measures_of_all_tables_are_scored(planted):
         *LAYERS,
     }
     stitched_layers = {
-        layer for test, _, layer in rows_of(planted, "pinv identification") if test == "label_noise"
+        layer for test, _, layer in rows_of(planted, "pinv skill") if test == "label_noise"
     }
     assert stitched_layers == {"", "pool2"}
     assert ("disagreement", "partial", "") in rows_of(planted, "cka")
@@ -141,14 +145,14 @@ def test_figure_and_table_have_the_best_of_each_family_and_the_csv_has_all(tmp_p
         truth_row("pinv penalty", 0.75, "penalty"),
         truth_row("task2 penalty", 0.5, "penalty"),
         truth_row("pinv AUROC of knn", 0.4, "AUROC"),
-        truth_row("repair AUROC of rmd", 0.45, "AUROC"),
+        truth_row("repair AUROC of mahalanobis", 0.45, "AUROC"),
         truth_row("accuracy difference", 0.25, is_baseline=True),
         truth_row("mean norm difference", 0.4, is_baseline=True),
     ]
     write_scores(tmp_path / "s.csv", rows)
     assert len(read_csv(tmp_path / "s.csv")) == len(rows)
     measures, baselines = [axes for axes in drawn_figures["s.png"].axes if axes.images]
-    names = ["pinv penalty", "cka calibrated in classes", "repair AUROC of rmd"]
+    names = ["pinv penalty", "cka calibrated in classes", "repair AUROC of mahalanobis"]
     assert [text.get_text() for text in measures.get_yticklabels()] == names
     numbers = [text.get_text() for text in measures.texts]
     assert numbers == ["0.67", "0.50", "0.27"]
@@ -219,7 +223,6 @@ def test_tables_say_that_test_images_had_dots(dotted):
     folder, _ = dotted
     tables = (
         "covariance/n0-n1/grid.csv",
-        "covariance/n0-n1/ood_evaluation_mahalanobis.csv",
         "similarity/n0-n1.csv",
         "probes/n0.csv",
     )

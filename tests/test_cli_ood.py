@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from src.ood.validity import Validity
 
 import exec_eval_stitcher_ood
 from src.ground.images import ImageSpec
 from src.models import Network, build_model
-from src.ood import along_the_way, energy, make_detector, ood_metrics, reference
+from src.ood import energy, make_detector, ood_metrics, reference
 from src.runs.checkpoints import load_model, load_state, save_state
 from src.runs.session import Session
+from src.skill.within_class import skill, within_class_correlation
 from src.stitching import build_stitching_layer
 from src.tables.network_names import NetworkName
 from tests.commands import (
@@ -323,11 +323,12 @@ def test_every_experiment_of_a_folder_is_evaluated(workplace, drawn_figures, lai
             shutil.copytree(path, folder / path.name)
     out, err = evaluate(workplace, "both")
     titles = [line for line in out.splitlines() if line.startswith("EXPERIMENT")]
-    assert titles == ["EXPERIMENT: front_stitch_rank=full", "EXPERIMENT: front_stitch_rank=2"]
+    both = ["EXPERIMENT: front_stitch_rank=full", "EXPERIMENT: front_stitch_rank=2"]
+    assert titles == 2 * both  # by skill, and by the detector
     assert says(err, "evaluated 12 stitches", "skipped 0 runs") and "newest" not in err
     panels = [axes for axes in drawn_figures["ood_evaluation.png"].axes if axes.images]
     titles = [axes.get_title().replace("\n", "") for axes in panels if axes.get_title()]
-    assert titles == ["front_stitch_rank=full", "front_stitch_rank=2"] and len(panels) == 10
+    assert titles == ["front_stitch_rank=full", "front_stitch_rank=2"] and len(panels) == 8
     bars = [axes for axes in drawn_figures["ood_evaluation.png"].axes if not axes.images]
     (aupr,) = (bar for bar in bars if bar.get_ylabel() == "AUPR")
     assert aupr.yaxis_inverted()  # 1 is dark
@@ -349,109 +350,102 @@ def test_one_reference_serves_all_folders_into_a_network(workplace, copied, monk
     monkeypatch.chdir(workplace)
     copied("shared")
     session, known = Session(), []
-    for name, score in (("shared", "rmd"), ("ranks", "rmd"), ("shared", "residual")):
+    for name, score in (("shared", "knn"), ("ranks", "knn"), ("shared", "mahalanobis")):
         words = [f"results/{name}", *ON_DIGITS, "--detector", score]
         exec_eval_stitcher_ood.evaluate(exec_eval_stitcher_ood.parser().parse_args(words), session)
         known.append(len(made))
     assert known == [1, 1, 2]
-    shared = rows_of(workplace / "results" / "ranks", "rmd")
-    evaluate(workplace, "ranks", "--detector", "rmd")
-    assert rows_of(workplace / "results" / "ranks", "rmd") == shared and len(shared) == 6
+    shared = rows_of(workplace / "results" / "ranks", "knn")
+    skills = read_csv(workplace / "results" / "ranks" / "skill.csv")
+    evaluate(workplace, "ranks", "--detector", "knn")
+    assert rows_of(workplace / "results" / "ranks", "knn") == shared and len(shared) == 6
+    assert read_csv(workplace / "results" / "ranks" / "skill.csv") == skills
 
 
 @torch.no_grad()
-def test_validity_of_detectors_that_share_a_pass(
-    workplace, copied, networks, drawn_figures, tmp_path
+def test_detectors_that_share_a_pass_give_what_each_gives_alone(
+    workplace, copied, drawn_figures, tmp_path
 ):
-    """Recomputed without the grid; each detector gives what it gives alone."""
     together, apart = copied("together"), copied("apart")
     printed = evaluate(workplace, "together", "--detector", "energy,mahalanobis", "-ed", tmp_path)
     assert says(printed.err, "evaluated 6 stitches", "1 end layers")  # energy: into pool1 alone
     assert all(f"DETECTOR: {name}\n" in printed.out for name in ("energy", "mahalanobis"))
+    assert printed.out.count("STITCHING SKILL\n") == 1
     assert names_in(tmp_path) == {"energy", "mahalanobis"}
-    rows = rows_of(together, "mahalanobis")
-    (row,) = (row for row in rows if pair_of(row) == ("pool4", "pool1"))
-    (front, end), validity = map(network, networks), Validity()
-    ((x, _),), ((test_x, _),) = (digit_images(train=train).batches(2000) for train in (True, False))
-    validity.add(end(x, until="pool1"))
-    validity.fit()
-    stitched, own = (
-        stitched_from_pool4(together / row["folder"], front, test_x),
-        end(test_x, until="pool1"),
-    )
-    expected = validity.measure(stitched)
-    validity.add_end(own)
-    validity.fit_end()
-    found = [[float(row[f"{name}{side}"]) for name in expected._fields] for side in ("", "_own")]
-    assert found[0] == pytest.approx(expected, abs=0.01, rel=0.01) and found[1] == pytest.approx(
-        validity.end_scores, abs=0.01
-    )
-    assert float(row["auroc_low"]) <= float(row["auroc"]) <= float(row["auroc_high"])
-
-    # The way from pool1 to the output
-    shares = {
-        layer: values.nanmean().item()
-        for layer, values in along_the_way(end, "pool1", stitched, test_x).items()
-    }
-    way = [
-        line for line in read_csv(together / "identification.csv") if pair_of(line) == pair_of(row)
-    ]
-    assert (
-        [line["layer"] for line in way]
-        == list(shares)
-        == ["pool1", "pool2", "pool3", "pool4", "fc"]
-    )
-    for line in way:
-        assert float(line["share"]) == pytest.approx(shares[line["layer"]], abs=0.02)
-        assert float(line["share_low"]) < float(line["share"]) < float(line["share_high"])
-    weakest = min(way, key=lambda line: float(line["share"]))
-    assert (row["identification"], row["lost_at"]) == (weakest["share"], weakest["layer"])
-    shown = parse_matrix(printed.out, "STITCHING IDENTIFICATION")[pair_of(row)]
-    assert shown == f"{float(weakest['share']):.4f}"
-    with np.load(together / "identification.npz") as arrays:
-        identified = arrays[row["folder"]]
-        assert identified.shape == (len(way), len(arrays["images"]))
-        assert list(identified.astype(float).mean(1)) == pytest.approx(
-            [float(line["share"]) for line in way], abs=1e-3
-        )
-    assert len({line["folder"] for line in read_csv(together / "identification.csv")}) == 6
-
     below = caption_of(drawn_figures["ood_evaluation.png"])
     assert says(below, f"(both {MODEL}) by direct matching, on 120 test images of digits.")
-    assert says(below, "Direct matching: least")
     assert says(below, "Detector: energy of a trained", "(ID digits, OOD photo_patches).")
+    for name, n_stitches in (("mahalanobis", 6), ("energy", 3)):
+        evaluate(workplace, "apart", "--detector", name)
+        rows = rows_of(apart, name)
+        assert rows_of(together, name) == rows and len(rows) == n_stitches
+        assert read_csv(apart / "skill.csv") == read_csv(together / "skill.csv")
+        for row in rows:
+            assert float(row["auroc_low"]) <= float(row["auroc"]) <= float(row["auroc_high"])
+    config = read_json(together / "ood_evaluation_mahalanobis.config.txt")
+    assert config["detector"] == "mahalanobis"
 
-    for name, n_stitches, option in (("mahalanobis", 6, []), ("energy", 3, ["--validity"])):
-        evaluate(workplace, "apart", "--detector", name, *option)
-        assert (
-            rows_of(together, name) == rows_of(apart, name)
-            and len(rows_of(apart, name)) == n_stitches
-        )
-    assert (
-        read_json(together / "ood_evaluation_mahalanobis.config.txt")["detector"] == "mahalanobis"
-    )
-    out, _ = evaluate(workplace, "apart")  # trained detectors alone measure no validity by default
-    assert "STITCHING IDENTIFICATION" in out  # which needs no training images
-    assert {row["density"] for row in rows_of(apart)} == {""}
-    assert [row["identification"] for row in rows_of(apart)] == [
-        row["identification"] for row in rows_of(together)
-    ]
+
+@torch.no_grad()
+def test_skill_needs_no_detector(workplace, copied, networks):
+    """The within-class correlation is recomputed without the grid; of 120 images no word is said."""
+    folder = copied("skilled")
+    printed = run(EVALUATE, "results/skilled", *ON_DIGITS, "--detector", "none", cwd=workplace)
+    assert "AUROC" not in printed.out + printed.err
+    assert not list(folder.glob("ood_evaluation*")) and not list(folder.glob("energies*"))
+    rows = read_csv(folder / "skill.csv")
+    assert [pair_of(row) for row in rows] == [(front, end) for end in ENDS for front in FRONTS]
+    for name, title in (("skill", "SKILL"), ("skill_at_end", "SKILL AT THE END LAYER")):
+        shown = parse_matrix(printed.out, f"STITCHING {title}")
+        assert shown == {pair_of(row): f"{float(row[name]):.4f}" for row in rows}
+    for row in rows:
+        assert row["n_images"] == "120" and row["test_images"]
+        for place in ("", "_at_end"):
+            correlation, floor = float(row[f"correlation{place}"]), float(row[f"floor{place}"])
+            assert float(row[f"skill{place}"]) == pytest.approx(skill(correlation, floor))
+    (row,) = (row for row in rows if pair_of(row) == ("pool4", "pool1"))
+    front, end = map(network, networks)
+    ((images, _),) = digit_images(train=False).batches(1000)
+    stitched = stitched_from_pool4(folder / row["folder"], front, images)
+    logits, of_stitch = end(images), end(stitched, after="pool1")
+    classes = logits.argmax(1)
+    own = end(images, until="pool1")
+    at_end = within_class_correlation(stitched.numpy(), own.numpy(), classes)
+    centred = (values - values.mean(1, keepdim=True) for values in (of_stitch, logits))
+    output = within_class_correlation(*(values.numpy() for values in centred), classes)
+    assert float(row["correlation_at_end"]) == pytest.approx(at_end.value, abs=1e-3)
+    assert float(row["correlation"]) == pytest.approx(output.value, abs=1e-3)
+
+    run("misc/verdict.py", "results/skilled", "--tolerance", "50", "-o", "v.csv", cwd=workplace)
+    verdicts = read_csv(workplace / "v.csv")
+    assert {row["verdict"] for row in verdicts}.isdisjoint({"similar", "accurate only"})
+
+
+def test_class_controls_of_an_earlier_version_are_skipped(workplace, copied):
+    folder = copied("controls")
+    one, *_ = sorted(folder.glob("2*"))
+    options = read_json(one / "config.txt") | {"class_control": True}
+    (one / "config.txt").write_text(json.dumps(options))
+    err = evaluate(workplace, "controls", "--detector", "none").err
+    assert says(err, f"{one.name} is a class control")
+    assert says(err, "evaluated 5 stitches", "skipped 1 runs")
+    assert len(read_csv(folder / "skill.csv")) == 5
+    err = run("misc/verdict.py", "results/controls", "-o", "c.csv", cwd=workplace).err
+    assert f"{one.name} is a class control" in err and len(read_csv(workplace / "c.csv")) == 5
 
 
 def test_other_data_are_refused_or_kept_apart(workplace, copied):
     folder = copied("elsewhere")
-    evaluate(workplace, "elsewhere", "--detector", "residual")
-    before = rows_of(folder, "residual")
-    other = ["--detector", "residual", "-d", "other.npz"]
+    evaluate(workplace, "elsewhere", "--detector", "knn")
+    before = rows_of(folder, "knn")
+    other = ["--detector", "knn", "-d", "other.npz"]
     refused = evaluate(workplace, "elsewhere", *other, status=2).err
     assert says(refused, "other.npz", "stitched on digits", "--other-data")
     evaluate(workplace, "elsewhere", *other, "--other-data")
-    rows = read_csv(folder / "ood_evaluation_residual_on_other.csv")
+    rows = read_csv(folder / "ood_evaluation_knn_on_other.csv")
     assert {Path(row["dataset"]).name for row in rows} == {"other.npz"}
-    assert {"ood_evaluation_residual_on_other.png", "energies_residual_on_other.npz"} <= names_in(
-        folder
-    )
-    assert rows_of(folder, "residual") == before
+    assert {"ood_evaluation_knn_on_other.png", "energies_knn_on_other.npz"} <= names_in(folder)
+    assert rows_of(folder, "knn") == before
     assert "leave it out" in evaluate(workplace, "elsewhere", "--other-data", status=2).err
 
 
@@ -497,16 +491,16 @@ def test_whole_checkpoints_are_evaluated_too(workplace, networks, monkeypatch):
 def test_a_single_stitch_has_a_table_and_no_figure(workplace, copied):
     """The figure of an earlier evaluation of more stitches is removed."""
     folder = copied("single")
-    table = "ood_evaluation_residual"
+    table = "ood_evaluation_knn"
     figure = {f"{table}.png", f"{table}.pdf", f"{table}.txt"}
-    evaluate(workplace, "single", "--detector", "residual")
+    evaluate(workplace, "single", "--detector", "knn")
     assert figure <= names_in(folder)
     _, *others = folder.glob("2*")
     for path in others:
         shutil.rmtree(path)
-    err = evaluate(workplace, "single", "--detector", "residual").err
+    err = evaluate(workplace, "single", "--detector", "knn").err
     assert f"{table}.csv" in err and f"{table}.png" not in err
-    assert not figure & names_in(folder) and len(rows_of(folder, "residual")) == 1
+    assert not figure & names_in(folder) and len(rows_of(folder, "knn")) == 1
 
 
 def test_what_cannot_be_evaluated_is_named_skipped_and_counted(workplace, copied):
@@ -522,12 +516,12 @@ def test_what_cannot_be_evaluated_is_named_skipped_and_counted(workplace, copied
     # pool1.
     for path in (one, *others, *folder.glob("2020*"), *folder.glob("ood_evaluation*")):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    out, err = evaluate(workplace, "broken", "--detector", "energy,rmd", "-scd", "photo_patches")
+    out, err = evaluate(workplace, "broken", "--detector", "energy,knn", "-scd", "photo_patches")
     assert says(err, "evaluated 3 stitches", "skipped 0 runs", "1 end layers")
     assert "energy" not in out[:20]
-    assert {path.name for path in folder.glob("ood_evaluation*.csv")} == {"ood_evaluation_rmd.csv"}
+    assert {path.name for path in folder.glob("ood_evaluation*.csv")} == {"ood_evaluation_knn.csv"}
     by_energy = evaluate(workplace, "broken", status=2).err
-    assert says(by_energy, "error: ", "nothing could be")
+    assert says(by_energy, "no detector for pool3") and says(by_energy, "error: ")
 
 
 def test_a_stitch_that_diverged_has_nan_and_the_rest_is_evaluated(workplace, copied):
@@ -550,10 +544,16 @@ def test_a_stitch_that_diverged_has_nan_and_the_rest_is_evaluated(workplace, cop
             if row["folder"] != diverged.name:
                 assert row == expected
                 continue
-            columns = ["accuracy", "auroc", "auroc_low", "aupr", "fpr95", "mean_energy", "density"]
-            columns += ["recall", "frechet", "identification"]
+            columns = ["accuracy", "auroc", "auroc_low", "aupr", "fpr95", "mean_energy"]
             assert {row[column] for column in columns} == {"nan"}
-            assert row["density_own"] == expected["density_own"]
+    tables = [read_csv(copy / "skill.csv") for copy in (folder, clean)]
+    for row, expected in zip(*tables, strict=True):
+        if row["folder"] != diverged.name:
+            assert row == expected
+            continue
+        for place in ("", "_at_end"):
+            assert row[f"floor{place}"] == expected[f"floor{place}"]
+            assert {row[f"{name}{place}"] for name in ("correlation", "skill")} == {"nan"}
     scores = np.load(folder / "energies_mahalanobis.npz")
     assert np.isnan(scores["pool1/pool2"]).all() and np.isfinite(scores["pool1/pool4"]).all()
 
@@ -599,11 +599,11 @@ def test_an_evaluation_that_fails_leaves_all_tables_of_the_one_before(
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    names = ["ood_evaluation_mahalanobis.csv", "identification.csv", "energies_mahalanobis.npz"]
+    names = ["ood_evaluation_mahalanobis.csv", "skill.csv", "energies_mahalanobis.npz"]
     folder = in_tmp_path / "results/dm"
     before = [(folder / name).read_bytes() for name in names]
     times = [(folder / name).stat().st_mtime_ns for name in names]
-    monkeypatch.setattr("src.runs.scored_runs.save_ways", full)
+    monkeypatch.setattr("src.runs.scored_runs.save_scores", full)
     run(*evaluate, "mahalanobis", "-b", "7", status=1)
     assert [(folder / name).read_bytes() for name in names] == before
     assert [(folder / name).stat().st_mtime_ns for name in names] == times

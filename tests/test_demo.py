@@ -14,7 +14,7 @@ from misc import demo
 from src import cli
 from src.ground.console import note
 from src.ground.errors import UserError
-from src.verdict import LOST, SIMILAR, UNDECIDED
+from src.verdict import ACCURATE_ONLY, NOT_MATCHED, SIMILAR, UNDECIDED
 from tests.commands import (
     PNG,
     ROOT,
@@ -202,14 +202,14 @@ def test_the_last_lines_are_of_the_tables():
     def row(method: str, front: str, end: str, **values: object) -> demo.Row:
         return {"method": method, "front_layer": front, "end_layer": end, **values}
 
-    kept = {"accuracy": "0.95", "identification": "0.9", "verdict": SIMILAR}
+    kept = {"accuracy": "0.95", "skill": "0.9", "verdict": SIMILAR}
     rows = []
-    for method, accuracy, share in (("direct matching", "0.25", "0.625"), ("repair", "0.9", "0.8")):
-        backwards = {"accuracy": accuracy, "identification": share, "verdict": LOST}
+    for method, accuracy, skill in (("direct matching", "0.25", "-1.5"), ("repair", "0.9", "0.8")):
+        backwards = {"accuracy": accuracy, "skill": skill, "verdict": NOT_MATCHED}
         rows += [row(method, "a", layer, **kept) for layer in ("a", "b")]
         rows += [row(method, "b", "a", **backwards), row(method, "b", "b", **kept)]
     backwards, similar = demo.in_short(rows)
-    assert says(backwards, "direct matching", "25%", "identifies 62%") and "repair" not in backwards
+    assert says(backwards, "direct matching", "25%", "skill of -1.50") and "repair" not in backwards
     assert says(similar, "Of 4 pairs", "3 by direct matching, 3 by repair", ": 3 by one or more.")
 
 
@@ -266,7 +266,7 @@ def test_demo_writes_its_report(tmp_path):
     text = report.read_text()
     figures = re.findall(r"\]\((.*\.png)\)", text)
     assert figures == [
-        *("paper.png", "paper_way.png", "verdict.png"),
+        *("paper.png", "verdict.png"),
         *("similarity.png", "sensitivity.png"),
     ]
     assert all((tmp_path / "demo" / figure).read_bytes().startswith(PNG) for figure in figures)
@@ -278,8 +278,8 @@ def test_demo_writes_its_report(tmp_path):
     assert says(text, "of 4 layers", "to themselves 4", "of 16 stitches", " 0 are (none may be)")
     n_similar = sum(row["verdict"] == "similar" for row in rows if "task loss" in row["method"])
     assert re.search(rf"Of 16 pairs .*; by task loss matching \d+ .* {n_similar} similar", text)
-    lost = {row["method"] for row in rows if row["verdict"] == LOST}
-    assert "task loss matching" in lost
+    accurate_only = {row["method"] for row in rows if row["verdict"] == ACCURATE_ONLY}
+    assert "task loss matching" in accurate_only
     assert re.search(r"linear CKA \d of 8 times", text)
     assert "PWCCA rises" in text
     assert text.rstrip().endswith(f"{last.command_in(report.parent)}\n```")

@@ -16,7 +16,7 @@ from src.reports.depth_curves import write_depth
 from src.tables.truth_rows import DepthRow
 from tests.commands import caption_of, error_line, read_csv, run, says
 from tests.tables import SIMILARITY, write_table
-from tests.written_runs import VALID, write_evaluation, write_run
+from tests.written_runs import SKILL, write_evaluation, write_run
 
 SCRIPT = "misc/collect_results.py"
 NETWORKS = "abcdef"
@@ -77,9 +77,7 @@ def test_curves_are_means_over_pairs_with_intervals_over_networks(folder, drawn_
             for quantity in (
                 "accuracy",
                 "penalty",
-                "identification",
-                "density ratio",
-                "recall ratio",
+                "skill",
             )
             for layer in layers
         ),
@@ -98,8 +96,8 @@ def test_curves_are_means_over_pairs_with_intervals_over_networks(folder, drawn_
     )  # the mean of both ways
     assert float(cka["value"]) == pytest.approx(np.mean([math.prod(pair) for pair in pairs]))
     assert (accuracy["n_networks"], accuracy["n_pairs"], cka["n_pairs"]) == ("6", "30", "15")
-    ratio = float(rows["density ratio", "direct matching", "blocks.10"]["value"])
-    assert ratio == pytest.approx(VALID.density_ratio)
+    skill = float(rows["skill", "direct matching", "blocks.10"]["value"])
+    assert skill == pytest.approx(SKILL.output.skill)
     # Without each network, and without each pair
     products = {pair: math.prod(pair) for pair in pairs}
     without = [
@@ -134,18 +132,16 @@ def test_groups_of_a_list_have_a_line_each(folder, drawn_figures):
     of_cka = {row["networks"] for row in rows if row["line"] == "cka"}
     assert of_cka == {"wide → wide", "narrow → narrow", "narrow → wide"}  # without a direction
     panels = drawn_figures["curves.png"].axes
-    assert [axes.get_ylabel() for axes in panels[:2]] == ["penalty (points)", "identification"]
+    assert [axes.get_ylabel() for axes in panels[:2]] == ["penalty (points)", "skill"]
     headings = [" ".join(axes.get_title(loc="right").split()) for axes in panels]
     measures = ["linear CKA", "PWCCA distance", "Procrustes distance"]
-    assert headings == ["direct matching", "", "", "", *measures]
+    assert headings == ["direct matching", "", *measures]
     (legend,) = drawn_figures["curves.png"].legends
     lines = [text.get_text() for text in legend.get_texts()]
     stitched = ["narrow → narrow", "narrow → wide", "wide → narrow", "wide → wide"]
     assert lines[:5] == [*stitched, "narrow, wide"]  # by name; measures have no direction
     marks = {tuple(line.get_ydata()) for line in panels[1].lines}
-    assert marks >= {(0.75, 0.75), (0.5, 0.5)}  # the limit and chance
-    caption = caption_of(drawn_figures["curves.png"])
-    assert says(caption, "Bands: ", "Direct matching: (a) penalty (points); (b) ident")
+    assert marks >= {(0.33, 0.33), (0, 0)}  # the limit and the floor
 
 
 def test_twelve_panels_stand_on_a_page(folder, drawn_figures, laid_out):
@@ -154,9 +150,7 @@ def test_twelve_panels_stand_on_a_page(folder, drawn_figures, laid_out):
     rows = []
     for i in range(15):
         value = 0.0 if i == 2 else 0.5
-        rows.append(
-            DepthRow("identification", f"q{i}", "x", value, 0.4, 0.6, 4, 6, "clean → noisy")
-        )
+        rows.append(DepthRow("skill", f"q{i}", "x", value, 0.4, 0.6, 4, 6, "clean → noisy"))
     write_depth(folder / "many.csv", rows)
     assert len(read_csv(folder / "many.csv")) == 15
     pages = [drawn_figures[name] for name in ("many.png", "many_2.png")]
@@ -174,7 +168,7 @@ def test_twelve_panels_stand_on_a_page(folder, drawn_figures, laid_out):
     assert [text.get_text() for text in legend.get_texts()] == ["direct matching", "linear CKA"]
     assert {row["line"] for row in read_csv(folder / "q.csv")} > {"procrustes"}  # the CSV has all
     line = error_line(SCRIPT, "all", "--curves", "--quantities", "beauty", cwd=folder)
-    assert says(line, "--quantities beauty", "accuracy, direct matching", "identification")
+    assert says(line, "--quantities beauty", "accuracy, direct matching", "skill")
     line = error_line(SCRIPT, "all", "--quantities", "accuracy", cwd=folder)
     assert says(line, "--quantities", "--curves", "give one of them")
 
@@ -186,7 +180,7 @@ def test_a_line_has_one_look_on_all_pages(tmp_path, drawn_figures):
     rows = []
     for number, lines in enumerate([of_stitches] * 12 + [of_measures]):
         for line in lines:
-            rows.append(DepthRow("identification", f"q{number}", "x", 0.5, 0.4, 0.6, 4, 6, line))
+            rows.append(DepthRow("skill", f"q{number}", "x", 0.5, 0.4, 0.6, 4, 6, line))
     write_depth(tmp_path / "c.csv", rows)
     look_of: dict[str, set] = defaultdict(set)
     for name in ("c.png", "c_2.png"):
@@ -194,7 +188,7 @@ def test_a_line_has_one_look_on_all_pages(tmp_path, drawn_figures):
         for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True):
             look = (line.get_color(), line.get_marker(), line.get_linestyle())
             look_of[text.get_text()].add(look)
-    assert look_of.keys() == {*of_stitches, *of_measures, "limit of similar pairs", "chance"}
+    assert look_of.keys() == {*of_stitches, *of_measures, "limit of similar pairs", "floor"}
     assert len(set.union(*look_of.values())) == sum(map(len, look_of.values())) == 7
 
 
@@ -311,8 +305,8 @@ def test_a_list_may_give_relative_depths(tmp_path):
 
 
 def test_the_caption_says_of_bands_what_is_drawn(tmp_path, drawn_figures):
-    few = DepthRow("identification", "dm", "x", 0.5, math.nan, math.nan, 3, 6, "clean → clean")
-    many = DepthRow("identification", "dm", "x", 0.5, 0.4, 0.6, 6, 18, "clean → noisy")
+    few = DepthRow("skill", "dm", "x", 0.5, math.nan, math.nan, 3, 6, "clean → clean")
+    many = DepthRow("skill", "dm", "x", 0.5, 0.4, 0.6, 6, 18, "clean → noisy")
     bands = "Bands: intervals of 95 percent over networks"
     markers = "pen markers: means of too few networks"
     for rows in ((few,), (many,), (few, many)):
@@ -323,10 +317,10 @@ def test_the_caption_says_of_bands_what_is_drawn(tmp_path, drawn_figures):
 
 def test_panels_of_zeros_are_left_out_with_a_sentence(tmp_path, drawn_figures, capsys):
     rows = [DepthRow(name, "dm", "x", value, math.nan, math.nan, 2, 1)
-            for name, value in (("identification", 0.5), ("recall ratio", 0.0))]  # fmt: skip
-    write_depth(tmp_path / "c.csv", rows)
-    assert [axes.get_ylabel() for axes in drawn_figures["c.png"].axes] == ["identification"]
-    assert says(capsys.readouterr().err, "not drawn", "all values are 0: recall")
+            for name, value in (("skill", 0.5), ("accuracy", 0.0))]  # fmt: skip
+    write_depth(tmp_path / "c.csv", rows, quantities=["accuracy", "skill"])
+    assert [axes.get_ylabel() for axes in drawn_figures["c.png"].axes] == ["skill"]
+    assert says(capsys.readouterr().err, "not drawn", "all values are 0: accuracy")
 
 
 def test_two_epochs_of_a_network_have_a_line_for_themselves(tmp_path, monkeypatch):
@@ -407,7 +401,7 @@ def test_one_table_has_all_measurements_with_names_and_groups(folder):
     expected = {
         "accuracy": accuracy,
         "penalty": 0.95 - accuracy,
-        "recall": VALID.recall,
+        "skill_at_end": SKILL.end_layer.skill,
         "auroc_energy": 0.5,
     }
     for measure, value in expected.items():

@@ -342,7 +342,7 @@ def strips_of(axes, row: int) -> list:
 def test_text_is_readable_and_nothing_overlaps(tmp_path, drawn_figures):
     """Three panels of eight layers fit the width of a page, with numbers of 7 points in the cells."""
     text = "Networks: models/a/model_10.pt (resnet18) → models/b/model_10.pt (resnet18). Data: cifar10."
-    names = ("accuracy", "identification", "penalty")
+    names = ("accuracy", "skill", "penalty")
     panels = {name: HeatMap(square(LAYERS)) for name in names}
     maps(
         tmp_path / "f.png", {"direct matching": panels}, labels=AXES, title="A title", caption=text
@@ -454,7 +454,7 @@ def test_the_verdicts_of_two_methods_fit_a_column_of_a_paper_and_of_four_a_page(
     verdicts = {name: square(layers, float(name == "similar")) for name in SIGNS}
     row = {
         "accuracy": HeatMap(square(layers)),
-        "identification": HeatMap(square(layers), (0.5, 1)),
+        "skill": HeatMap(square(layers), (0.5, 1)),
         "verdict": ClassMap(verdicts, SIGNS),
     }
     for n_methods, width in ((2, COLUMN_CM), (4, PAGE_CM)):
@@ -551,12 +551,12 @@ def test_curves_have_one_legend_and_layers_keep_their_order(tmp_path, drawn_figu
 def test_axes_reach_over_values_and_bands(tmp_path, drawn_figures):
     points = {1: Point(0.9, 0.45, 0.95), 64: Point(0.8, 0.7, 0.9)}
     panels = [
-        CurvePanel({"dm": points}, "identification", (0.5, 1.0)),
-        CurvePanel({"dm": {1: 1.5, 64: 3.0}}, "density ratio", (0, math.inf)),
+        CurvePanel({"dm": points}, "accuracy", (0.5, 1.0)),
+        CurvePanel({"dm": {1: 1.5, 64: 3.0}}, "ratio", (0, math.inf)),
     ]
     curves(tmp_path / "f.png", panels, x_label="retained rank (components)")
-    identification, ratio = drawn_figures["f.png"].axes
-    assert reaches(identification, 0.45, 1) and reaches(ratio, 0, 3)
+    accuracy, ratio = drawn_figures["f.png"].axes
+    assert reaches(accuracy, 0.45, 1) and reaches(ratio, 0, 3)
 
 
 def test_only_named_figures_are_drawn_where_figures_are_left_out(tmp_path, drawn_figures):
@@ -790,22 +790,22 @@ def cell_of(patch) -> tuple[int, int]:
 
 def test_scales_show_what_a_number_is_judged_by(tmp_path, drawn_figures):
     """The limit of a penalty, in points of accuracy, is the middle of the colours, and marked."""
-    limits = Limits(tolerance=0.02, identification=0.75)
+    limits = Limits(tolerance=0.02, skill=0.25)
     matrix = of_layers([-0.01], [0.6])
     panels = {
         name: verdict_maps.heat_map(name, matrix, limits)
-        for name in ("penalty", "identification", "kappa_within")
+        for name in ("penalty", "skill", "agreement")
     }
     maps(tmp_path / "f.png", {"": panels}, labels=AXES)
     figure = drawn_figures["f.png"]
-    penalty, identification, kappa = (axes.images[0] for axes in panels_of(figure))
+    penalty, skill, agreement = (axes.images[0] for axes in panels_of(figure))
     assert penalty.norm(2) == 0.5 and penalty.get_clim() == (0, pytest.approx(10))
     points = [text.get_text() for text in panels_of(figure)[0].texts]
     assert points == ["−1.0", "60.0"]
-    assert identification.norm(0.75) == 0.5 and identification.get_clim() == (0.5, 1)
-    assert kappa.get_clim() == (0, 0.6)
+    assert skill.norm(0.25) == 0.5 and skill.get_clim() == (0, 1)
+    assert agreement.get_clim() == (0, 1)
     ticks = [[text.get_text() for text in bar.get_xticklabels()] for bar in bars_of(figure)]
-    assert ticks == [["0", "2", "10"], ["0.5", "0.75", "1"], ["0", "0.3", "0.6"]]
+    assert ticks == [["0", "2", "10"], ["0", "0.25", "1"], ["0", "0.5", "1"]]
     marks = [len(bar.lines) for bar in bars_of(figure)]
     assert marks == [1, 1, 0]
 

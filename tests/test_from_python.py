@@ -4,11 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from src.ground.runtime import seeded
 from src.low_rank import low_rank_approx, principal_components
-from src.models import build_model
-from src.ood import Validity, along_the_way, energy, identification, make_detector
-from src.ood.identifying import choose_foils
+from src.ood import energy, make_detector
+from src.skill.within_class import within_class
 from src.statistics.moments import Moments, Rows
 from src.stitching import direct_matching
 from src.stitching.objectives import feature_loss, functional_loss, hint_loss, soft_label_loss
@@ -32,20 +30,9 @@ def scores(name: str, maps, others, labels):
     return detector.score(others)
 
 
-def validity(maps, others):
-    measured = Validity()
-    measured.add(maps)
-    measured.fit()
-    return torch.tensor(measured.measure(others))
-
-
 CALLS = {
-    "identification": lambda a, b, logits, labels: identification(a, b, logits),
-    "validity": lambda a, b, logits, labels: validity(a, b),
     "mahalanobis": lambda a, b, logits, labels: scores("mahalanobis", a, b, labels),
-    "rmd": lambda a, b, logits, labels: scores("rmd", a, b, labels),
     "knn": lambda a, b, logits, labels: scores("knn", a, b, labels),
-    "residual": lambda a, b, logits, labels: scores("residual", a, b, labels),
     "energy": lambda a, b, logits, labels: energy(logits),
     "low_rank_approx": lambda a, b, logits, labels: low_rank_approx(a, 2),
     "full rank": lambda a, b, logits, labels: low_rank_approx(a, None),
@@ -66,23 +53,11 @@ def test_arrays_are_taken_where_tensors_are(name):
     assert torch.equal(of_arrays, of_tensors)
 
 
-def test_arrays_of_any_float_go_along_the_way():
-    with seeded(0):
-        network = build_model("small_cnn", n_classes=10, n_channels=1).eval().requires_grad_(False)
-    images = torch.from_numpy(draw(40, 1, 8, 8, seed=3))
-    stitched = network(images, until="pool2") + 0.1
-    of_tensors = along_the_way(network, "pool2", stitched, images)
-    of_arrays = along_the_way(network, "pool2", stitched.double().numpy(), images.numpy())
-    assert of_arrays.keys() == of_tensors.keys()
-    for layer, values in of_tensors.items():  # NaN: an image that is alone in its class
-        torch.testing.assert_close(of_arrays[layer], values, rtol=0, atol=0, equal_nan=True)
-
-
 @pytest.mark.parametrize(
     "value",
     [
         direct_matching(MAPS, OTHERS),
-        choose_foils(torch.from_numpy(LOGITS), torch.arange(60)),
+        within_class(MAPS, OTHERS, LABELS),
         Moments(),
         Rows.of(torch.from_numpy(MAPS)),
         Rows.of(torch.from_numpy(MAPS)).moments(),

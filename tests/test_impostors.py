@@ -18,7 +18,7 @@ from misc.impostors import (
 )
 from src.datasets.base import ImageSet
 from src.models import Network, build_model
-from src.models.control import ClassControl
+from src.skill.floors import beside_class
 from tests.commands import read_csv, run
 
 LAYERS = ["pool2", "pool3"]
@@ -130,11 +130,11 @@ def test_labels_and_noise_tell_the_class_and_nothing_else(images):
 
 
 @torch.no_grad()
-def test_the_class_beside_an_untrained_network_is_the_control(images):
+def test_the_class_beside_an_untrained_network_is_that_of_floors(images):
     found, _, _ = activations(CONTROL, images)
-    control = ClassControl(make_donor(), make_untrained())
-    for layer, expected in control.activations(images, LAYERS).items():
-        torch.testing.assert_close(found[layer], expected)
+    logits = make_donor()(images)
+    for layer, untrained in make_untrained().activations(images, LAYERS).items():
+        torch.testing.assert_close(found[layer], beside_class(untrained, logits))
 
 
 def test_random_channels_beside_the_class_depend_on_the_image_alone(images):

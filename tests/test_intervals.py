@@ -14,7 +14,7 @@ from src.statistics.intervals import (
     Repetitions,
     images_needed,
     of_difference,
-    of_intervals,
+    of_estimates,
     of_penalty,
     of_share,
 )
@@ -106,19 +106,21 @@ def test_networks_count_alike_and_seeds_are_repetitions_of_one_pair():
     assert seeds.variance_at(seeds.value) == pytest.approx(single / 300, rel=1e-6)
 
 
-def test_intervals_of_runs_are_put_together():
+def test_estimates_of_runs_are_put_together():
+    """By the half-width of a run, and Student's over pairs of networks; runs of a pair count once."""
     runs = [
-        [IntervalEstimate(0.9, 0.8, 0.95)],
+        [IntervalEstimate(0.9, 0.8, 1.0)],
         [IntervalEstimate(0.7, 0.6, 0.8), IntervalEstimate(0.8, 0.7, 0.9)],
     ]
     half_width = stats.t.isf(ALPHA, 1) * np.std([0.9, 0.75], ddof=1) / math.sqrt(2)
-    assert of_intervals(runs, bounds=(-9, 9)) == pytest.approx(
-        (0.825, 0.725 - half_width, 0.9 + half_width)
-    )
-    assert of_intervals(runs, bounds=(0, 1)) == pytest.approx((0.825, 0, 1))
+    evidence = of_estimates(runs, n_images=400)
+    value, low, high = evidence.interval()
+    assert (value, low) == pytest.approx((0.825, 0.725 - half_width), rel=1e-4)
+    assert high == 1  # the highest that is possible
+    alone = of_estimates([runs[0]], n_images=400).interval()
+    assert alone == pytest.approx((0.9, 0.8, 1.0), abs=1e-4)
     undefined = IntervalEstimate(math.nan, math.nan, math.nan)
-    assert of_intervals([runs[0], [undefined]], bounds=(0, 1)) == runs[0][0]
-    assert math.isnan(of_intervals([[undefined]], bounds=(0, 1)).value)
+    assert all(map(math.isnan, of_estimates([runs[0], [undefined]], n_images=9).interval()))
 
 
 def test_how_many_images_a_tolerance_needs():

@@ -71,6 +71,9 @@ def word_on(of_pair: Stitches, **limits) -> tuple[str, str]:
         ((945, 950), skill_of(math.nan), {}, UNDECIDED, ["the output", "not finite"]),
         ((945, 950), skill_of(n_images=199), {}, UNDECIDED, ["200", "199"]),
         ((945, 950), skill_of(floor=0.91), {}, UNDECIDED, ["untrained twins", "0.91"]),
+        # r = 0.92, and 0.01: what random features reach may not be missed by far
+        ((945, 950), skill_of(0.1, floor=0.91), {}, UNDECIDED, ["untrained twins", "0.91"]),
+        ((945, 950), skill_of(-10, floor=0.91), {}, ACCURATE_ONLY, ["at the output", "0.01", "0.91"]),
         ((700, 950), skill_of(), {}, NOT_MATCHED, ["above the tolerance"]),
         ((700, 950), skill_of(), {"tolerance": 0.4}, SIMILAR, []),
         ((905, 950), skill_of(), {}, UNDECIDED, ["either side of the tolerance", "more test images"]),

@@ -20,7 +20,7 @@ from src.ground import figures
 from src.reports.group_maps import draw_groups
 from src.reports.verdict_maps import SIGNS
 from src.runs.evaluations import read_evaluated_runs
-from src.runs.network_pairs import CLASS_CONTROLS
+from src.runs.network_pairs import UNTRAINED_FRONT
 from src.runs.trained_with import training_of
 from src.tables.network_list import ListedNetwork, as_listed
 from src.tables.network_names import NetworkName
@@ -84,8 +84,8 @@ def test_one_matrix_a_quantity_whatever_the_number_of_networks(folder, drawn_fig
     assert shares["x", "y"] == "0.0000" and shares["x", "x"] == "0.5000"  # of clean fronts
     penalty = sum(0.95 - n_right(*name.split("-")) / 1000 for name in folders()) / 30
     assert parse_matrix(out, f"mean penalty, {title}")["y", "y"] == f"{penalty:.4f}"
-    assert parse_matrix(out, f"mean identification, {title}")["x", "y"] == "0.9500"
-    assert f"mean κ within strata, {title}" in out and ".pt" not in out
+    assert parse_matrix(out, f"mean skill, {title}")["x", "y"] == "0.6000"
+    assert f"mean skill at the end layer, {title}" in out and ".pt" not in out
     assert "c0 → n1: x -> x" not in out and len(out.splitlines()) < 50
     assert says(out, "Direct matching, ", "30 pairs", "120 pairs: 30 similar")
 
@@ -98,7 +98,7 @@ def test_one_matrix_a_quantity_whatever_the_number_of_networks(folder, drawn_fig
     assert labels.count("front layer") == 3
     assert [label for label in labels if label not in ("", "front layer")] == [
         "mean penalty (points)",
-        "mean identification",
+        "mean skill",
         "verdicts",
     ]
     assert len([axes for axes in figure.axes if axes.images]) == 2 * 4  # a column a pair of groups
@@ -133,13 +133,13 @@ def test_groups_are_compared_by_permuting_networks(folder, drawn_figures):
     table = {
         re.split(r" \(|\) +", line)[0]: line.split()[-4:] for line in lines[start + 2 : start + 6]
     }
-    assert table["clean → noisy"][:3] == ["1.0000", "0.0090", "0.9500"]
-    assert table["noisy → clean"][:3] == ["0.0000", "0.0450", "0.9500"]
+    assert table["clean → noisy"][1:] == ["0.0090", "0.6000", "0.5000"]
+    assert table["noisy → clean"][1:] == ["0.0450", "0.6000", "0.5000"]
     groups = {
         (row["front_group"], row["end_group"]): row for row in read_csv(folder / "v_groups.csv")
     }
     assert groups["clean", "clean"]["n_networks"] == "6" and len(groups) == 4
-    assert float(groups["clean", "noisy"]["identification"]) == pytest.approx(0.95)
+    assert float(groups["clean", "noisy"]["skill"]) == pytest.approx(0.6)
 
     tests = {
         (row["quantity"], row["within"], row["across"]): row
@@ -158,9 +158,9 @@ def test_groups_are_compared_by_permuting_networks(folder, drawn_figures):
     assert out.rstrip().endswith((folder / "v.md").read_text().splitlines()[-4])
 
     figure = drawn_figures["v_groups.png"]
-    verdicts, penalties, identification = figure.axes[:3]
-    titles = [" ".join(axes.get_title().split()) for axes in (verdicts, penalties, identification)]
-    assert titles == ["verdicts", "penalty (points)", "identification"]
+    verdicts, penalties, skills = figure.axes[:3]
+    titles = [" ".join(axes.get_title().split()) for axes in (verdicts, penalties, skills)]
+    assert titles == ["verdicts", "penalty (points)", "skill"]
     for labels in (verdicts.get_yticklabels(), verdicts.get_xticklabels()):
         assert [label.get_text() for label in labels] == ["clean", "noisy"]
     strips = [to_hex(strip.get_facecolor()) for strip in verdicts.patches[1::2]]
@@ -211,9 +211,9 @@ def test_a_single_pair_of_two_groups_has_its_networks_in_the_title(tmp_path):
     parts = sections.by_groups(section)
     assert [*sections.titled_in_figures(parts)][0] == "resnet18 → resnet18 (2 pairs)"
     assert [*sections.titled_in_figures([section])] == [""]
-    alike = parts[0]._replace(rows=[replace(row, kind=CLASS_CONTROLS) for row in parts[0].rows])
+    alike = parts[0]._replace(rows=[replace(row, kind=UNTRAINED_FRONT) for row in parts[0].rows])
     titles = [*sections.titled_in_figures([parts[0], alike])]
-    assert titles == ["direct matching", "direct matching, class control"]
+    assert titles == ["direct matching", "direct matching, untrained front"]
     other = section._replace(rows=[replace(row, method="trained") for row in section.rows])
     several = [*sections.titled_in_figures([*parts, other])]
     assert several[0] == "direct matching\nresnet18 → resnet18 (2 pairs)"
@@ -298,8 +298,8 @@ def test_captions_of_groups_have_the_tests_that_reach_the_level(tmp_path, drawn_
         layers="2 pairs of layers",
         types="",
     )
-    tests = [answer, answer._replace(quantity="identification", p_value=0.2)]
-    tests.append(answer._replace(quantity="kappa_within"))  # which the figure does not show
+    tests = [answer, answer._replace(quantity="skill", p_value=0.2)]
+    tests.append(answer._replace(quantity="skill_at_end"))  # which the figure does not show
     path = tmp_path / "g.png"
     draw_groups(path, groups, tests, Limits(), title="", caption="C.")
     caption = caption_of(drawn_figures["g.png"])
@@ -308,7 +308,7 @@ def test_captions_of_groups_have_the_tests_that_reach_the_level(tmp_path, drawn_
         "Of 2 permutation tests",
         "1 reach p ≤ 0.05 (0.1 by chance alone): penalty, a → a below a → b (0.01).",
     )
-    assert "identification, a" not in caption
+    assert "skill, a" not in caption
     many = [answer._replace(method=method) for method in ("dm", "tlm") for _ in range(5)]
     draw_groups(path, groups, many, Limits(), title="", caption="C.")
     caption = caption_of(drawn_figures["g.png"])
@@ -484,10 +484,10 @@ def test_a_quantity_that_a_group_lacks_is_not_tested():
     trainings = {name: name for name in "abcd"}
     values = values_of(trainings, {"a": "k", "b": "k", "c": "l", "d": "l"})
     of_k = [value for value in values if {network.name for network in value.networks} == {*"ab"}]
-    values += [value._replace(quantity="kappa_within", value=0.5) for value in of_k]
+    values += [value._replace(quantity="skill", value=0.5) for value in of_k]
     _, tests, untested = compare_groups(values)
     assert {test.quantity for test in tests} == {"accuracy"}
-    assert says("\n".join(untested), "(k → k) − (k → l), dm: ", "no value (kappa_within)")
+    assert says("\n".join(untested), "(k → k) − (k → l), dm: ", "no value (skill)")
 
 
 def test_groups_are_compared_at_layers_that_all_networks_have():
@@ -585,7 +585,7 @@ def test_do_networks_of_noisy_labels_stitch_to_clean_ones(in_tmp_path):
     (test,) = (
         row
         for row in read_csv("noise_verdict_group_tests.csv")
-        if (row["quantity"], row["across"]) == ("identification", "noisy → clean")
+        if (row["quantity"], row["across"]) == ("penalty", "noisy → clean")
     )
     assert (test["within"], test["n_labelings"]) == ("clean → clean", "3")
     assert len(read_csv("noise_verdict.csv")) == 24

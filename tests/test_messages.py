@@ -20,7 +20,16 @@ from src.runs.checkpoints import save_state
 from src.runs.reloading import check_data
 from src.similarity import compare
 from src.stitching import build_layers, direct_matching, matching_batches
-from tests.commands import MODEL, ON_DIGITS, ROOT, error_line, parser_of, run
+from tests.commands import (
+    MODEL,
+    ON_DIGITS,
+    ROOT,
+    error_line,
+    parse_matrix,
+    parser_of,
+    read_csv,
+    run,
+)
 from tests.conftest import few_images
 from tests.written_runs import runs_of, write_run
 
@@ -108,26 +117,23 @@ def test_the_command_that_lists_models_and_data_sets(in_tmp_path):
         assert all(name in listed for name in names if not name.startswith("repr_cls_"))
 
 
-def test_the_option_that_evaluates_without_detectors(in_tmp_path):
+def test_a_missing_store_of_detectors_is_passed_over_only_if_it_was_not_asked_for(in_tmp_path):
+    layers = ["layer1.0", "layer1.0", "rc2c_pre"]
+    given = ["-", "-", MODEL, MODEL, *layers, *ON_DIGITS, "-e", "0", "-i", "pinv", "-dir", "s"]
+    evaluate = ["exec_eval_stitcher_ood.py", "results/s", *ON_DIGITS]
     with few_images(64, n_test=64):
-        given = [
-            "-",
-            "-",
-            MODEL,
-            MODEL,
-            "layer1.0",
-            "layer1.0",
-            "rc2c_pre",
-            *ON_DIGITS,
-            "-e",
-            "0",
-            "-i",
-            "pinv",
-        ]
-        run("exec_stitch.py", *given, "-dir", "s")
-        line = error_line("exec_eval_stitcher_ood.py", "results/s", *ON_DIGITS)
-        option, detector = re.search(r"(--detector) (\w+), which needs no training", line).groups()
-        run("exec_eval_stitcher_ood.py", "results/s", *ON_DIGITS, option, detector)
+        run("exec_stitch.py", *given)
+        for options in (["-detectors", "nowhere"], ["--detector", "energy"]):
+            line = error_line(*evaluate, *options)
+            option, detector = re.search(r"(--detector) (\w+), which needs no", line).groups()
+        assert not list(Path("results/s").glob("skill*"))
+        for options in ([], ["--detector", "none"]):
+            said = run(*evaluate, *options)
+            assert ("models/repr_cls_ood_detectors" in said.err) == (not options)
+            assert parse_matrix(said.out, "STITCHING SKILL").keys() == {("layer1.0", "layer1.0")}
+            assert read_csv("results/s/skill.csv")
+            assert not list(Path("results/s").glob("ood_evaluation*"))
+        run(*evaluate, option, detector)
 
 
 def layers_of(front: str, end: str, kind: str, **options):

@@ -13,7 +13,6 @@ from src.ood.evaluation import detection_of, score_grid
 from src.ood.reference import EvaluationOptions, make_reference
 from src.runs.checkpoints import freeze
 from src.stitching import Grid, Pair, build_layers
-from src.values import weakest_layer
 from tests.tiny_datasets import few_grey_images
 
 IMAGES = few_grey_images(120, 8, n_classes=3)
@@ -55,9 +54,10 @@ def test_a_stitch_that_changes_nothing_is_the_network_itself(network, reference)
         own = reference.id_scores[SCORE][pair.end_layer]
         assert scores.is_finite and scores.accuracy == torch.cat(right).double().mean()
         np.testing.assert_allclose(scores.scores[SCORE], own, rtol=1e-4)
-        assert scores.validity.density == pytest.approx(scores.validity.density_own, abs=0.01)
-        assert list(scores.shares) == reference.ways[pair.end_layer]
-        assert all(share.value == 1 for share in scores.shares.values())
+        for place in scores.skill[:2]:
+            assert (place.correlation, place.skill) == pytest.approx((1, 1), abs=1e-5)
+            assert place.floor < 1
+        assert scores.skill.n_images == len(IMAGES)
         detection = detection_of(own, own, is_paired=True)
         assert detection.metrics.auroc == 0.5 and detection.mean_stitched == detection.mean_own
 
@@ -68,14 +68,10 @@ def test_a_stitch_that_diverged_has_numbers_that_are_nan(network, reference):
     grid.layers[broken].transform.bias.data[0] = math.nan
     scores = score_grid(grid, reference)
     assert not scores[broken].is_finite and scores[whole].is_finite
-    assert all(math.isnan(share.value) for share in scores[broken].shares.values())
+    for place in scores[broken].skill[:2]:
+        assert all(map(math.isnan, (place.correlation, *place[2:])))
+    assert all(place.skill > 0.99 for place in scores[whole].skill[:2])
     own = reference.id_scores[SCORE][broken.end_layer]
     detection = detection_of(scores[broken].scores[SCORE], own, is_paired=True)
     assert all(map(math.isnan, [*detection.metrics, *detection.auroc_interval]))
     assert math.isnan(detection.mean_stitched) and detection.mean_own == own.mean()
-
-
-def test_the_image_is_lost_where_the_share_is_smallest_or_first_unknown():
-    shares = {"a": 0.9, "b": 0.6, "c": 0.7}
-    assert weakest_layer(shares) == "b"
-    assert weakest_layer(shares | {"c": math.nan, "d": math.nan}) == "c"

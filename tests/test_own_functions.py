@@ -268,7 +268,7 @@ def test_a_run_with_a_changed_objective_is_kept_with_a_warning(folder):
 def test_a_stitch_by_an_objective_is_evaluated_without_its_code(folder):
     stitch("mine.py:blocks")
     (folder / "mine.py").unlink()
-    said = run("exec_eval_stitcher_ood.py", "results/blocks", *ON_DIGITS, "--detector", "residual")
+    said = run("exec_eval_stitcher_ood.py", "results/blocks", *ON_DIGITS, "--detector", "none")
     assert "evaluated 2 stitches" in said.err
     assert "blocks matching" in run("misc/verdict.py", "results/blocks", "--verbose").out
     collected = ["misc/collect_results.py", "results", "-r", "-o", "all.csv"]
@@ -317,7 +317,7 @@ def test_a_detector_scores(folder):
         ("mine.py:knn", "knn is the name of a score of the suite; rename the function"),
         ("mine.py:Norm,mine2.py:Norm", "have one name; rename one function"),
         ("mine.py:a_on_b", "'_on_' stands for other data in names of tables; rename the class"),
-        ("mine.py:Unfit", "nothing could be evaluated"),
+        ("mine.py:Unfit", "no detector could be used"),
     ],
 )
 def test_refusals_of_detectors(function, line, folder):

@@ -10,7 +10,7 @@ from src.collected.best_matches import BestMatchRow, MatchShareRow
 from src.collected.measurements import MeasurementRow
 from src.collected.rank_tests import RankTestRow
 from src.reports.map_panels import HeatMap
-from src.tables.evaluation_rows import EvaluationRow, IdentificationRow
+from src.tables.evaluation_rows import EvaluationRow, SkillRow
 from src.tables.matrices import Matrix
 from src.tables.probe_rows import ProbeRow
 from src.tables.quantities import (
@@ -20,8 +20,8 @@ from src.tables.quantities import (
     IN_TRUTH,
     IN_VERDICT,
     QUANTITIES,
+    SKILL,
     STITCHING,
-    VALIDITY,
     VERDICT,
     Quantity,
     shown_in,
@@ -31,7 +31,7 @@ from src.tables.stitch_rows import ComparisonRow, StitchRow
 from src.tables.tables import columns
 from src.tables.training_rows import EpochRow, FinetuningRow
 from src.tables.truth_rows import DepthRow, DotsRow, TruthRow
-from src.tables.verdict_rows import GroupRow, GroupTestRow, VerdictRow, WayRow
+from src.tables.verdict_rows import GroupRow, GroupTestRow, VerdictRow
 
 PAGE = Path(__file__).parents[1] / "misc" / "docs" / "files.md"
 TABLES = (
@@ -49,15 +49,14 @@ TABLES = (
     RankTestRow,
     SimilarityRow,
     StitchRow,
-    IdentificationRow,
+    SkillRow,
     MatchShareRow,
     TruthRow,
     VerdictRow,
-    WayRow,
 )
 ROWS = {  # the row that keeps or computes a quantity, by what measures it
     STITCHING: StitchRow,
-    VALIDITY: EvaluationRow,
+    SKILL: SkillRow,
     DETECTOR: EvaluationRow,
     VERDICT: VerdictRow,
 }
@@ -65,18 +64,16 @@ EXAMPLES = [  # (quantity, value of a similar stitch, value of a different one)
     ("accuracy", 0.9, 0.1),
     ("penalty", 0.0, 0.4),
     ("representation_difference", 0.1, 0.9),
-    ("kappa_within", 0.4, 0.1),
-    ("identification", 0.9, 0.6),
+    ("skill", 0.9, 0.2),
+    ("skill_at_end", 0.9, -0.2),
+    ("correlation", 0.9, 0.5),
+    ("correlation_at_end", 0.9, 0.1),
     ("auroc", 0.5, 0.9),
     ("auroc", 0.5, 0.2),
-    ("density_ratio", 1.0, 0.3),
-    ("density_ratio", 1.0, 1.8),
     ("aupr", 0.5, 0.9),
     ("fpr95", 0.95, 0.2),
     ("agreement", 0.9, 0.5),
     ("r2_test", 0.8, 0.1),
-    ("frechet", 0.05, 0.7),
-    ("recall_ratio", 0.9, 0.1),
 ]
 
 
@@ -113,8 +110,8 @@ def test_similarity_is_the_value_its_negative_or_its_distance_from_the_middle():
     assert QUANTITIES["accuracy"].similarity(0.9) == 0.9
     assert QUANTITIES["penalty"].similarity(0.1) == -0.1
     assert QUANTITIES["auroc"].similarity(0.25) == -0.25
-    with pytest.raises(ValueError, match="density"):
-        QUANTITIES["density"].similarity(1.0)
+    with pytest.raises(ValueError, match="floor"):
+        QUANTITIES["floor"].similarity(1.0)
 
 
 def line_of(name: str, quantity: Quantity) -> str:

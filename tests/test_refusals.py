@@ -111,7 +111,7 @@ REFUSALS = [
     (f"{EVALUATE} -detectors nowhere", ("nowhere", "no meta.json")),
     (
         f"{EVALUATE} --detector energy,nothing",
-        ("unknown score 'nothing'", "energy, mahalanobis, rmd, knn, residual, FILE.py:FUNCTION"),
+        ("unknown score 'nothing'", "energy, mahalanobis, knn, none, FILE.py:FUNCTION"),
     ),
     (EVALUATE.replace("dm", "mixed"), "differ in end_model_path: "),
     (

@@ -132,7 +132,7 @@ OTHER = {
     "dataset": "mnist", "front_model_path": "c.pt", "end_model_path": "c.pt", "front_model_type": "resnet34",
     "end_model_type": "resnet34", "stitching_type": "t2t", "init": "eye", "objective": "soft", "n_epochs": 30,
     "n_pinv_init_samples": 7, "front_stitch_rank": 8, "front_pinv_rank": 8, "pinv_cutoff": "exact",
-    "seed": 1, "shortcut": 0.0, "class_control": True,
+    "seed": 1, "shortcut": 0.0,
 }  # fmt: skip
 
 
@@ -141,7 +141,6 @@ def test_every_setting_tells_experiments_apart(name):
     assert experiment(**{name: OTHER[name]}).key != experiment().key
     titles = by_experiment([stitch_row(), stitch_row(**{name: OTHER[name]})])
     usual = {"objective": "task", "pinv_cutoff": "paper", "shortcut": "none"} | OPTIONS
-    usual |= {"class_control": False}
     usual = "full" if name in RANKS else usual[name]
     assert list(titles) == [f"{name}={usual}", f"{name}={OTHER[name]}"]
 

@@ -9,14 +9,14 @@ from src.collected.best_matches import BestMatchRow, MatchShareRow
 from src.collected.measurements import MeasurementRow
 from src.collected.rank_tests import RankTestRow
 from src.ground.errors import UserError
-from src.tables.evaluation_rows import EvaluationRow, IdentificationRow
+from src.tables.evaluation_rows import EvaluationRow, SkillRow
 from src.tables.probe_rows import ProbeRow
 from src.tables.similarity_rows import SimilarityRow
 from src.tables.stitch_rows import ComparisonRow, StitchRow
 from src.tables.tables import columns, fields, from_record, read_table, to_record, write_table
 from src.tables.training_rows import EpochRow, FinetuningRow
 from src.tables.truth_rows import DepthRow, DotsRow, TruthRow
-from src.tables.verdict_rows import VerdictRow, WayRow
+from src.tables.verdict_rows import VerdictRow
 from src.values import Metrics
 from tests.result_rows import evaluation_row, probe_row, similarity_row, stitch_row
 
@@ -27,18 +27,17 @@ MEANS = (
 STITCH = (
     "front_model_path,end_model_path,front_model_type,end_model_type,dataset,stitching_type,init,n_pinv_init_samples,"
     "front_pinv_rank,front_stitch_rank,objective,n_epochs,pinv_cutoff,seed,shortcut,front_weights,end_weights,"
-    "train_images,test_images,stitching_option,class_control,front_layer,end_layer,folder"
+    "train_images,test_images,stitching_option,front_layer,end_layer,folder"
 )
 COLUMNS = {  # that all tables of a type have
     StitchRow: (
         f"{STITCH},accuracy,front_accuracy,end_accuracy,matching_error,representation_difference,agreement,kappa,"
         "n_images,n_matched,matching_rank,r2_matched,r2_test,truncated,front_depth,end_depth,"
-        "front_relative_depth,end_relative_depth,front_unsteadiness,end_unsteadiness"
+        "front_relative_depth,end_relative_depth,end_is_cut,front_unsteadiness,end_unsteadiness"
     ),
     EvaluationRow: (
         f"{STITCH},detector,detector_id_data,detector_ood_data,id_dataset,sanity_dataset,sanity_auroc,accuracy,auroc,"
-        "auroc_low,auroc_high,aupr,fpr95,mean_energy,mean_id_energy,density,recall,frechet,density_own,recall_own,"
-        "frechet_own,identification,identification_low,identification_high,lost_at,front_depth,end_depth"
+        "auroc_low,auroc_high,aupr,fpr95,mean_energy,mean_id_energy,front_depth,end_depth"
     ),
     ProbeRow: (
         "model,layer,rank,accuracy,train_accuracy,loss,seed,epochs,model_type,dataset,n_images,shortcut,model_weights,"
@@ -51,18 +50,20 @@ COLUMNS = {  # that all tables of a type have
     ),
     MeasurementRow: (
         "method,measure,front_network,front_group,end_network,end_group,front_layer,front_depth,end_layer,end_depth,"
-        "front_rank,end_rank,pinv_rank,dataset,seed,value,front_weights,end_weights,same_run,class_control,"
+        "front_rank,end_rank,pinv_rank,dataset,seed,value,front_weights,end_weights,same_run,"
         "front_relative_depth,end_relative_depth"
     ),
     VerdictRow: (
         f"method,networks,front_layer,end_layer,verdict,reason,control,n_runs,n_networks,folders,{MEANS},p_below,p_above,"
-        "kappa_within,kappa_within_low,kappa_within_high,identification,identification_low,identification_high,lost_at,"
-        "control_identification,p_control,front_depth,end_depth,front_weights,end_weights,"
+        "skill,skill_low,skill_high,skill_at_end,skill_at_end_low,skill_at_end_high,"
+        "correlation,floor,correlation_at_end,floor_at_end,front_depth,end_depth,front_weights,end_weights,"
         "front_network,front_group,end_network,end_group,both_ways,same_run,"
         "front_model_type,end_model_type,front_relative_depth,end_relative_depth,stitching_type"
     ),
-    IdentificationRow: "folder,front_layer,end_layer,layer,share,share_low,share_high,n_images,test_images",
-    WayRow: "method,networks,front_layer,end_layer,layer,share,share_low,share_high",
+    SkillRow: (
+        "folder,front_layer,end_layer,correlation,floor,skill,skill_low,skill_high,correlation_at_end,floor_at_end,"
+        "skill_at_end,skill_at_end_low,skill_at_end_high,n_images,n_twins,test_images"
+    ),
     ComparisonRow: "front_layer,end_layer,accuracy_1,accuracy_2,difference",
     RankTestRow: "test,measure,setting,layer1,layer2,varied,n,spearman,spearman_p,kendall,kendall_p,place,note",
     TruthRow: (

@@ -5,17 +5,14 @@ import pytest
 import torch
 from torch import nn
 
-from src.choices.scores import scores_by_title
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.models import Network
 from src.models.activations import cells
 from src.models.tokens import TokenLayout
-from src.ood.reference import EvaluationOptions, make_reference
 from src.probing.probes import Probes
 from src.stitching import Pair, build_layers
 from src.training import classification_losses
-from tests.tiny_datasets import few_grey_images
 
 
 class Rows(nn.Module):
@@ -106,19 +103,10 @@ def test_probes_average_all_steps():
     torch.testing.assert_close(logits, encoder.module.linear_probe.forward(steps.mean(1)))
 
 
-def test_validity_compares_stretches_of_steps():
+def test_cells_are_stretches_of_steps():
     steps = torch.arange(16.0).view(1, 16, 1)
-    assert cells(steps).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]  # of a map of 4×4
-    assert cells(steps, TokenLayout()).flatten().tolist() == [1.5, 5.5, 9.5, 13.5]
-    images = few_grey_images(20, 16, n_classes=4)
-    options = EvaluationOptions(
-        ("lstm", "stem"), scores_by_title(["mahalanobis"]), images, 20, "x", images
-    )
-    found = make_reference(network(Rows()), options, trained={}).validity
-    assert {layer: each.layout for layer, each in found.items()} == {
-        "lstm": TokenLayout(),
-        "stem": None,
-    }
+    assert cells(steps, side=2).flatten().tolist() == [2.5, 4.5, 10.5, 12.5]  # of a map of 4×4
+    assert cells(steps, TokenLayout(), side=2).flatten().tolist() == [1.5, 5.5, 9.5, 13.5]
 
 
 class TimeFirst(nn.Module):

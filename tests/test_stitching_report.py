@@ -82,9 +82,6 @@ def test_the_caption_says_what_all_rows_share():
     assert says(
         describe_stitches([auto]), "to 200 training images (chosen for each pair of layers)"
     )
-    control = replace(back, class_control=True)
-    for rows in ([control], [back, control]):
-        assert says(describe_stitches(rows), "lass control", "untrained network of its type")
     soft = stitch_row(objective="soft", init="pinv")
     assert says(
         describe_stitches([soft]), "Soft matching: trained for 3", "KL", "from least squares."

@@ -90,11 +90,11 @@ def test_the_suites_vit_on_images_that_are_not_square():
     expected = classification_losses(next(iter(probes.heads.values()))(features)[None], labels)
     torch.testing.assert_close(of_batch.losses, expected.losses)
 
-    # Validity and identification keep it apart from 2×2 cells of the patches
+    # Cells keep it apart from those of the patches
     tokens = torch.randn(3, 9, 5)
     maps = tokens[:, 1:].mT.unflatten(2, (2, 4))
-    expected_cells = torch.cat([tokens[:, :1], cells(maps)], 1)
-    torch.testing.assert_close(cells(tokens, wide.token_layout("blocks.0")), expected_cells)
+    expected_cells = torch.cat([tokens[:, :1], cells(maps, side=2)], 1)
+    torch.testing.assert_close(cells(tokens, wide.token_layout("blocks.0"), side=2), expected_cells)
 
 
 def test_auto_lays_out_patches_as_the_images_are():

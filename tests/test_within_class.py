@@ -1,5 +1,7 @@
 """The within-class correlation: its meaning, its jackknife, and its sums batch by batch."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -76,6 +78,12 @@ def test_the_value_without_an_image_is_that_of_the_other_images(activations):
         assert sums.without_each[image] == pytest.approx(without.correlation)
 
 
+def test_activations_that_are_not_finite_have_no_correlation(activations):
+    own, classes = activations
+    stitched = np.where(np.arange(N)[:, None] == 3, np.nan, own)
+    assert all(map(math.isnan, within_class_correlation(stitched, own, classes)))
+
+
 def test_the_only_image_of_a_class_says_nothing(activations):
     own, classes = activations
     stitched = own + np.random.default_rng(2).normal(size=own.shape)
@@ -107,6 +115,7 @@ def test_skill_is_0_at_the_floor_and_1_at_1():
     assert skill(0.4, 0.4) == 0
     assert skill(1, 0.4) == 1
     assert skill(0.1, 0.4) < 0
+    assert math.isnan(skill(1.0, 1.0)) and np.isnan(skill(np.ones(2), np.ones(2))).all()
 
 
 @pytest.mark.parametrize(("batch_size", "offset"), [(N, 0), (37, 0), (37, 100)])

@@ -21,7 +21,7 @@ from src.tables.network_names import architecture, short
 from src.tables.quantities import QUANTITIES
 from src.tables.similarity_rows import SimilarityRow
 
-OF_STITCHES = ("accuracy", "identification")  # the quantities that stitches are matched by
+OF_STITCHES = ("accuracy", "skill")  # the quantities that stitches are matched by
 FRONT = "front"
 END = "end"
 SEPARATOR = ";"  # between several corresponding layers

@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from src.ground.console import note_once
@@ -67,7 +68,8 @@ class KeptActivations:
             turned: the layers whose channels it moves in front.
         """
         of_network = self._of(module).activations
-        batch = hashlib.sha256(images.detach().cpu().contiguous().numpy().data).digest()
+        content = images.detach().cpu().contiguous().view(torch.uint8)  # numpy lacks bfloat16
+        batch = hashlib.sha256(content.numpy().data).digest()
         keys = {name: _Key(batch, name, name in turned) for name in names}
         activations = {name: of_network[key] for name, key in keys.items() if key in of_network}
         missing = [name for name in names if name not in activations]

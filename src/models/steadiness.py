@@ -3,7 +3,7 @@ outputs that are no logits.
 
 A network is *unsteady* if it is random in evaluation mode, as with dropout that does not look at
 `training`, or if the logits of an image depend on the batch that the image is in, as with BatchNorm
-that has no running statistics. Then accuracies, agreement and identification of stitches are those
+that has no running statistics. Then accuracies, agreement and skill of stitches are those
 of one draw, or of one batch size.
 
 Two images take a few passes: beside another image, with another seed, beside one of large values,

@@ -47,10 +47,9 @@ IN_POINTS = " (points)"  # ends the label of its axis
 RANGES = POSSIBLE | {  # of the axes
     ACCURACY: (-math.inf, 1.0),
     PENALTY: (0.0, math.inf),
-    "identification": (0.5, 1.0),
+    "skill": (-math.inf, 1.0),
 }
 LIMIT = "limit of similar pairs"
-OWN = {"own": 1.0}  # the value of the end network's own activations
 
 
 def write_depth(

@@ -93,7 +93,8 @@ def report(
         else:
             remove_figure(path)
             note(f"wrote {path}")
-    note_once(EXPLANATION)
+    if evaluations:
+        note_once(EXPLANATION)
 
 
 def _matrices(rows: Sequence[EvaluationRow]) -> dict[str, Matrix]:

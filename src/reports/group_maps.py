@@ -18,7 +18,7 @@ from src.tables.verdict_rows import GroupRow, GroupTestRow
 from src.verdict import VERDICTS, Limits
 
 SHARE_TITLE = "share of similar pairs"
-IN_FIGURE = ("penalty", "identification")  # beside the verdicts
+IN_FIGURE = ("penalty", "skill")  # beside the verdicts
 TESTED = (*VERDICTS, *IN_FIGURE)  # the caption has the p-values
 LEVEL = 0.05  # of the p-values in captions
 MAX_ANSWERS = 6  # that the caption has
@@ -136,7 +136,7 @@ def _on_tests(tests: Sequence[GroupTestRow]) -> str:
     if len(reached) > MAX_ANSWERS:
         found += f"; {len(reached) - MAX_ANSWERS} more in the CSV of tests"
     return (
-        f"Of {len(asked)} permutation tests of the networks that can (shares of verdicts, penalty, identification; "
+        f"Of {len(asked)} permutation tests of the networks that can (shares of verdicts, penalty, skill; "
         f"two-sided, not corrected for their number, smallest possible p {lowest:.2g}), {found}."
     )
 

@@ -22,16 +22,27 @@ from src.ground.console import progress
 from src.ground.runtime import generator
 from src.models import Network
 from src.skill.running import AtPlaces, Following
-from src.statistics.moments import Rows
+from src.statistics.moments import Rows, as_rows
 from src.stitching.closed_forms import Matching, closed_form
 from src.stitching.moments import SourceMoments
 
 N_DRAWS = 5  # of the weights of twins; the largest correlation counts
-N_IMAGES = 500  # test images that a floor is measured on, and training images that it is matched on
-N_STATISTICS = 250  # training images that statistics of BatchNorm are taken of
+N_IMAGES = 500  # test images that a floor is measured on
+# Training images that a floor is matched on, at least, and that BatchNorms take statistics of
+N_MATCHED = 300
+N_OF_CLASS = 10  # of them for each class, up to `N_IMAGES`
+FEWEST_ROWS = 10  # matched for each channel; a row is a position of an image
+MOST_ROWS = (
+    50  # matched for each channel, or `N_ROWS` if that is more: some positions of large maps
+)
+N_ROWS = 20_000
+BATCH_SIZE = 64  # at most: of a batch, many activations are held at once
+MOST_TWINS = 16  # side by side: more hardly raise a floor, see methods.md
 MAX_BYTES = 2**30  # of the end network's own activations, which all draws compare with
-ROWS_PER_CHANNEL = 10  # matched, at least
 TARGET = 0  # the only target of the moments
+FIRST_SEED = (
+    2**31
+)  # of twins: networks are initialised by small seeds, and a twin must be no such network
 
 
 class FloorKey(NamedTuple):
@@ -49,8 +60,8 @@ class Floor(NamedTuple):
 
 
 def n_twins_for(front_width: int, end_width: int) -> int:
-    """Return how many twins have no fewer channels than the front."""
-    return math.ceil(front_width / end_width)
+    """Return how many twins have no fewer channels than the front; at most `MOST_TWINS`."""
+    return min(MOST_TWINS, math.ceil(front_width / end_width))
 
 
 class Floors:
@@ -77,7 +88,7 @@ class Floors:
         self.end = end.keeping(MAX_BYTES)
         self.train = train
         self.test = test
-        self.batch_size = batch_size
+        self.batch_size = min(batch_size, BATCH_SIZE)
         (self.n_classes,) = end.output_shape
         drawn = torch.randperm(len(images), generator=generator(0))[
             : max(N_IMAGES, len(images) // 4)
@@ -124,11 +135,13 @@ class _Twins:
         self.floors = floors
         self.keys = keys
         self.order = floors.train.permutation(0)
-        first = self.order[:N_STATISTICS]
+        first = self.order[:N_MATCHED]
         images, _ = next(iter(floors.train.batches(len(first), indices=first)))
         self.networks = []
         for number in range(max(key.n_twins for key in keys)):
-            self.networks.append(twin_of(floors.end, images, seed=N_DRAWS * number + draw))
+            self.networks.append(
+                twin_of(floors.end, images, seed=FIRST_SEED + N_DRAWS * number + draw)
+            )
 
     def activations(self, images: Tensor, keys: Iterable[FloorKey]) -> dict[str, list[Tensor]]:
         """Return the activations of as many twins as the keys need, by layer."""
@@ -144,51 +157,70 @@ class _Twins:
         """Match class and twins to the end network's own activations, by `covariance`."""
         end = self.floors.end
         train = self.floors.train
-        n_images = self._n_images()
-        order = self.order[: max(n_images.values())]
+        samples = {key: self._sample(key) for key in self.keys}
+        order = self.order[: max(sample.n_images for sample in samples.values())]
         moments: dict[FloorKey, SourceMoments] = {}
         n_before = 0
         for images, _ in train.batches(self.floors.batch_size, indices=order):
-            keys = [key for key in self.keys if n_before < n_images[key]]
+            keys = [key for key in self.keys if n_before < samples[key].n_images]
             layers = list(dict.fromkeys(key.layer for key in keys))
             own = end.kept_activations(images, [*layers, end.output_name])
             activations = self.activations(images, keys)
             for key in keys:
-                source = Rows.of(_source(activations, key, own[end.output_name]))
-                target = Rows.of(own[key.layer])
-                of_batch = SourceMoments(
-                    len(images),
-                    source.moments(),
-                    {TARGET: target.moments()},
-                    {TARGET: source.cross(target).scatter},
-                )
+                n_images, positions = samples[key]
+                first = slice(n_images - n_before)  # of the last batch, as many as are left
+                source = _source(activations, key, own[end.output_name])
+                of_batch = _moments(source[first], own[key.layer][first], positions)
                 moments[key] = moments[key].pooled(of_batch) if key in moments else of_batch
             n_before += len(images)
         return {key: closed_form("covariance", [of_key])[TARGET] for key, of_key in moments.items()}
 
-    def _n_images(self) -> dict[FloorKey, int]:
-        """Return the number of images to match on: enough rows for each channel of the source."""
-        end = self.floors.end
-        layers = [key.layer for key in self.keys]
-        shapes = end.activation_shapes(layers, self.floors.test.image_shape)
-        n_images = {}
-        for key in self.keys:
-            shape = shapes[key.layer]
-            width = shape[0] if len(shape) == 3 else shape[-1]
-            n_positions = math.prod(shape) // width
-            n_channels = key.n_twins * width + self.floors.n_classes
-            n_needed = math.ceil(ROWS_PER_CHANNEL * n_channels / n_positions)
-            n_images[key] = min(len(self.order), max(N_IMAGES, n_needed))
-        return n_images
+    def _sample(self, key: FloorKey) -> "_Sample":
+        """Return the images and positions to match on."""
+        shapes = self.floors.end.activation_shapes([key.layer], self.floors.test.image_shape)
+        shape = shapes[key.layer]
+        width = shape[0] if len(shape) == 3 else shape[-1]
+        n_positions = math.prod(shape) // width
+        n_channels = key.n_twins * width + self.floors.n_classes
+        n_images = max(
+            N_MATCHED,
+            min(N_OF_CLASS * self.floors.n_classes, N_IMAGES),
+            math.ceil(FEWEST_ROWS * n_channels / n_positions),
+        )
+        n_images = min(n_images, len(self.order))
+        order = torch.randperm(n_positions, generator=generator(0))
+        n_rows = max(N_ROWS, MOST_ROWS * n_channels)
+        return _Sample(n_images, order[: math.ceil(n_rows / n_images)])
+
+
+class _Sample(NamedTuple):
+    """The images that a floor is matched on, and their positions in any order."""
+
+    n_images: int
+    positions: Tensor
+
+
+def _moments(source: Tensor, target: Tensor, positions: Tensor) -> SourceMoments:
+    """Return the moments of a batch of activations at some positions."""
+    source_rows, target_rows = (
+        Rows.of(as_rows(values).unflatten(0, (len(values), -1))[:, positions].flatten(0, 1))
+        for values in (source, target)
+    )
+    return SourceMoments(
+        len(source),
+        source_rows.moments(),
+        {TARGET: target_rows.moments()},
+        {TARGET: source_rows.cross(target_rows).scatter},
+    )
 
 
 @torch.no_grad()
 def twin_of(network: Network, images: Tensor, *, seed: int) -> Network:
     """Return a copy of a network with weights drawn anew, and BatchNorm statistics of the images.
 
-    A module with a method `reset_parameters` resets itself. Further parameters are drawn from a normal
-    distribution with their own mean and standard deviation. It is done on the CPU: twins do not depend
-    on the device.
+    A module with a method `reset_parameters` resets itself. Parameters that none resets are drawn from
+    a normal distribution with their own mean and standard deviation. It is done on the CPU: twins do
+    not depend on the device.
 
     Args:
         images: (B, C, H, W).
@@ -196,14 +228,13 @@ def twin_of(network: Network, images: Tensor, *, seed: int) -> Network:
     twin = copy.deepcopy(network).to("cpu")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        drawn: set[nn.Parameter] = set()
+        before = [parameter.clone() for parameter in twin.parameters()]
         for module in twin.modules():
             reset = getattr(module, "reset_parameters", None)
             if reset is not None:
                 reset()
-                drawn.update(module.parameters(recurse=False))
-        for parameter in twin.parameters():
-            if parameter not in drawn:
+        for parameter, old in zip(twin.parameters(), before, strict=True):
+            if parameter.is_floating_point() and torch.equal(parameter, old):
                 noise = torch.randn(parameter.shape).to(parameter)
                 parameter.copy_(parameter.mean() + noise * parameter.std(correction=0))
     twin.to(network.example.device)
@@ -231,7 +262,8 @@ def beside_class(activations: Tensor, logits: Tensor) -> Tensor:
         logits: (B, n_classes).
     """
     axis = channel_axis(activations)
-    classes = F.one_hot(logits.argmax(1), logits.shape[1]).to(activations)  # (B, n_classes)
+    one_hot = torch.zeros_like(logits).scatter(1, logits.argmax(1, keepdim=True), 1)
+    classes = one_hot.to(activations)  # (B, n_classes)
     shape = [len(classes)] + [1] * (activations.ndim - 1)
     shape[axis] = logits.shape[1]
     positions = list(activations.shape)

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from src.ground.console import note_once
@@ -65,7 +64,8 @@ class _ClassMeans:
 
         A class that begins in the batch has its mean after the batch before it as well.
         """
-        members = F.one_hot(classes, len(self._means)).to(values)  # (B, K)
+        members = values.new_zeros(len(values), len(self._means))
+        members.scatter_(1, classes[:, None], 1)  # (B, K)
         n_members = members.sum(0)[:, None]
         counts = self._counts + n_members
         means = self._means + (members.T @ values - n_members * self._means) / counts.clamp(min=1)

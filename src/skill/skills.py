@@ -33,11 +33,10 @@ def _at_place(stitch: WithinClass, floor: WithinClass, places: np.ndarray) -> Sk
     Args:
         places: of the floor's images among those of the stitch, (n,).
     """
-    value = skill(stitch.correlation, floor.correlation)
+    value = float(skill(stitch.correlation, floor.correlation))
     floor_without_each = np.full(len(stitch.products), floor.correlation)
     floor_without_each[places] = floor.without_each
     without_each = skill(stitch.without_each, floor_without_each)
     half_width = DEVIATIONS * math.sqrt(jackknife_variance(without_each))
-    return Skill(
-        stitch.correlation, floor.correlation, value, value - half_width, min(1, value + half_width)
-    )
+    high = float(np.minimum(1, value + half_width))  # keeps NaN
+    return Skill(stitch.correlation, floor.correlation, value, value - half_width, high)

@@ -12,7 +12,7 @@ This module imports neither torch nor scipy.
 """
 
 import math
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -71,7 +71,7 @@ def within_class(stitched: ArrayLike, own: ArrayLike, classes: ArrayLike) -> Wit
         stitched, own: activations of the same images, both (n, …).
         classes: of the images, whole numbers (n,).
     """
-    _, places, counts = np.unique(np.asarray(classes), return_inverse=True, return_counts=True)
+    _, places, counts = np.unique(_array(classes), return_inverse=True, return_counts=True)
     stitched_rest = _without_means(stitched, places, counts)
     own_rest = _without_means(own, places, counts)
     return WithinClass(
@@ -84,10 +84,17 @@ def within_class(stitched: ArrayLike, own: ArrayLike, classes: ArrayLike) -> Wit
 
 def _without_means(values: ArrayLike, places: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Return values (n, D) less the means of their classes, whose images `counts` counts."""
-    rows = np.asarray(values, dtype=np.float64).reshape(len(places), -1)
+    rows = _array(values).reshape(len(places), -1)
     sums = np.zeros((len(counts), rows.shape[1]))
     np.add.at(sums, places, rows)
     return rows - (sums / counts[:, None])[places]
+
+
+def _array(values: Any) -> np.ndarray:
+    """Return an array or a tensor, of any device and with gradients or not, as float64."""
+    if hasattr(values, "detach"):
+        values = values.detach().double().cpu()
+    return np.asarray(values, dtype=np.float64)
 
 
 def within_class_correlation(
@@ -113,9 +120,17 @@ def within_class_correlation(
     sums = within_class(stitched, own, classes)
     value = sums.correlation
     half_width = DEVIATIONS * math.sqrt(jackknife_variance(sums.without_each))
-    return IntervalEstimate(value, max(-1.0, value - half_width), min(1.0, value + half_width))
+    low, high = np.clip((value - half_width, value + half_width), -1, 1).tolist()  # keeps NaN
+    return IntervalEstimate(value, low, high)
 
 
 def skill(correlation: Values, floor: Values) -> Values:
-    """Return (correlation − floor) / (1 − floor): 0 at the floor, 1 for a correlation of 1."""
-    return (correlation - floor) / (1 - floor)
+    """Return (correlation − floor) / (1 − floor): 0 at the floor, 1 for a correlation of 1.
+
+    It is NaN for a floor of 1.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        skills: Any = np.where(
+            np.less(floor, 1), (correlation - floor) / np.subtract(1, floor), math.nan
+        )
+    return skills[()]  # a number for numbers

@@ -218,7 +218,7 @@ QUANTITIES = {
         note="floor: 0",
         scale=(0, 1),
         possible=(-math.inf, 1),
-        shown_in=(IN_EVALUATION, IN_VERDICT, IN_CURVES, IN_TRUTH),
+        shown_in=(IN_VERDICT, IN_CURVES, IN_TRUTH),
     ),
     "correlation": Quantity(
         "within-class correlation",
@@ -244,7 +244,7 @@ QUANTITIES = {
         note="floor: 0",
         scale=(0, 1),
         possible=(-math.inf, 1),
-        shown_in=(IN_EVALUATION, IN_VERDICT, IN_TRUTH),
+        shown_in=(IN_VERDICT, IN_TRUTH),
     ),
     "correlation_at_end": Quantity(
         "within-class correlation at the end layer",

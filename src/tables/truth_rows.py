@@ -70,7 +70,7 @@ class DepthRow:
 
     Means are over pairs of networks, intervals of 95 %."""
 
-    quantity: str  # accuracy, density ratio, recall ratio, similarity, distance
+    quantity: str  # accuracy, penalty, skill, similarity, distance
     line: str  # a method of stitching, or a measure
     layer: str  # of both networks; empty where networks have different layers
     value: float

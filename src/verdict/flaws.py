@@ -33,5 +33,8 @@ def flaw_of(stitches: Sequence[Metrics], form: str) -> str:
         return "the cutoff truncated the fit: use the cutoff exact"
     keeps_variance = form in KEEP_VARIANCE
     if any(stitch.is_matched_on_few(keeps_variance=keeps_variance) for stitch in stitches):
-        return "matched on too few images: match on more"
+        return (
+            "matched on too few images: R² is much lower on the test images; match on more, unless test images are "
+            "unlike the training images"
+        )
     return ""

@@ -20,6 +20,7 @@ from src.statistics.intervals import (
     Evidence,
     images_needed,
     may_be_below,
+    mean_of,
     of_difference,
     of_estimates,
     of_share,
@@ -34,7 +35,7 @@ UNDECIDED = "undecided"
 VERDICTS = (SIMILAR, ACCURATE_ONLY, NOT_MATCHED, UNDECIDED)
 UNDEFINED = IntervalEstimate(math.nan, math.nan, math.nan)
 MORE_IMAGES = "give more test images"  # the remedy where intervals are too wide
-HIGHEST_FLOOR = 0.9  # above it, nothing need be learned to follow the end network
+HIGHEST = 0.9  # correlation: with a floor above it, nothing need be learned to reach it
 FEWEST_IMAGES = 200  # with fewer, intervals of skill are too narrow
 
 
@@ -95,7 +96,22 @@ class Place(NamedTuple):
     limit: float
     meaning: str
     skill: Evidence
+    correlation: float  # the mean over the runs
     floor: float  # the highest of the runs
+
+    @property
+    def is_low(self) -> bool:
+        """Whether skill is below its limit, at half the level.
+
+        Where class and twins reach `HIGHEST` already, the correlation has to be below that as well.
+        """
+        is_below_limit = 2 * self.skill.p_below(self.limit) < ALPHA
+        return is_below_limit and (self.floor <= HIGHEST or self.correlation < HIGHEST)
+
+    @property
+    def numbers(self) -> str:
+        """The skill and what it is made of, as a text."""
+        return f"skill {self.skill.value:.2f} (correlation {self.correlation:.2f}, floor {self.floor:.2f})"
 
 
 class Measured(NamedTuple):
@@ -253,28 +269,25 @@ def _places(skills: Sequence[Sequence[StitchSkill]], limits: Limits) -> list[Pla
     at_end = [[run.end_layer for run in runs] for runs in skills]
     at_output = [[run.output for run in runs] for runs in skills]
     n_images = min(run.n_images for run in chain.from_iterable(skills))
+    not_own = "the activations are not its own"
+    class_only = "the answers follow the class and no more"
     return [
-        Place(
-            "the end layer",
-            limits.skill_at_end,
-            "the activations are not its own",
-            _evidence(at_end, n_images),
-            max(run.floor for run in chain.from_iterable(at_end)),
-        ),
-        Place(
-            "the output",
-            limits.skill,
-            "the answers follow the class and no more",
-            _evidence(at_output, n_images),
-            max(run.floor for run in chain.from_iterable(at_output)),
-        ),
+        _place("the end layer", limits.skill_at_end, not_own, at_end, n_images),
+        _place("the output", limits.skill, class_only, at_output, n_images),
     ]
 
 
-def _evidence(skills: Sequence[Sequence[Skill]], n_images: int) -> Evidence:
-    """Return the evidence on the mean skill of runs at one place."""
-    estimates = [[IntervalEstimate(*run[2:]) for run in runs] for runs in skills]
-    return of_estimates(estimates, n_images=n_images)
+def _place(
+    name: str, limit: float, meaning: str, skills: Sequence[Sequence[Skill]], n_images: int
+) -> Place:
+    """Return the mean skill of runs at one place."""
+    estimates = [
+        [IntervalEstimate(run.skill, run.low, run.high) for run in runs] for runs in skills
+    ]
+    correlations = [np.array([run.correlation for run in runs]) for runs in skills]
+    floor = max(run.floor for run in chain.from_iterable(skills))
+    evidence = of_estimates(estimates, n_images=n_images)
+    return Place(name, limit, meaning, evidence, mean_of(correlations), floor)
 
 
 def decide(
@@ -317,11 +330,17 @@ def _decide_accurate(measured: Measured) -> tuple[str, str]:
     if obstacle:
         return UNDECIDED, f"accurate, but {obstacle}"
     for place in measured.places:
-        if 2 * place.skill.p_below(place.limit) < ALPHA:
+        if place.is_low:
             return (
                 ACCURATE_ONLY,
-                f"accurate, but at {place.name} {place.meaning}: skill {place.skill.value:.2f}, below "
-                f"{place.limit:g}",
+                f"accurate, but at {place.name} {place.meaning}: {place.numbers}, below {place.limit:g}",
+            )
+    for place in measured.places:
+        if place.floor > HIGHEST:
+            return (
+                UNDECIDED,
+                f"accurate, but at {place.name} the class beside untrained twins has a correlation of "
+                f"{place.floor:.2f} already: nothing need be learned there",
             )
     if all(place.skill.p_above(place.limit) < ALPHA for place in measured.places):
         return SIMILAR, "accurate, and it follows the end network within a class"
@@ -334,15 +353,14 @@ def _obstacle_of_skill(places: Sequence[Place]) -> str:
         return "skill was not measured"
     for place in places:
         n_images = place.skill.n_images
+        if place.floor == 1:
+            return (
+                f"at {place.name} the class beside untrained twins has a correlation of 1 already"
+            )
         if math.isnan(place.skill.value):
             return f"at {place.name} skill is not defined: activations are constant or not finite"
         if n_images < FEWEST_IMAGES:
             return f"skill needs {FEWEST_IMAGES} test images, and there are {n_images}"
-        if place.floor > HIGHEST_FLOOR:
-            return (
-                f"at {place.name} the class beside untrained twins has a correlation of {place.floor:.2f} "
-                "already: nothing need be learned there"
-            )
     return ""
 
 

@@ -1,0 +1,119 @@
+"""Floors of skill: what they depend on, and the twins of an end network."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from src.models import Network, build_model
+from src.skill.floors import Floor, FloorKey, Floors, beside_class, n_twins_for, twin_of
+from tests.tiny_datasets import few_grey_images
+
+IMAGES = few_grey_images(120, 8, n_classes=3)
+KEYS = [FloorKey("pool2", 1), FloorKey("pool2", 2), FloorKey("pool3", 1)]
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    return build_model("small_cnn", n_classes=3, n_channels=1).eval().requires_grad_(False)
+
+
+def floors_of(network, keys, *, batch_size: int = 50) -> dict[FloorKey, Floor]:
+    floors = Floors(network, IMAGES, IMAGES, torch.arange(120), batch_size=batch_size)
+    return dict(floors.measured(keys))
+
+
+def correlations(floor: Floor) -> list[float]:
+    return [place.correlation for place in floor.products]
+
+
+def test_a_floor_is_the_same_whatever_is_measured_beside_it(network):
+    together = floors_of(network, KEYS)
+    for key in KEYS:
+        assert correlations(floors_of(network, [key])[key]) == correlations(together[key])
+    floors = Floors(network, IMAGES, IMAGES, torch.arange(120), batch_size=50)
+    floors.measured(KEYS[:1])
+    assert correlations(floors.measured(KEYS[1:])[KEYS[2]]) == correlations(together[KEYS[2]])
+
+
+def test_batches_do_not_matter(network):
+    expected = floors_of(network, KEYS[:1])[KEYS[0]]
+    found = floors_of(network, KEYS[:1], batch_size=120)[KEYS[0]]
+    assert correlations(found) == pytest.approx(correlations(expected), abs=1e-4)
+
+
+def test_a_floor_leaves_the_network_and_the_random_numbers_as_they_were(network):
+    before = {name: values.clone() for name, values in network.state_dict().items()}
+    state = torch.get_rng_state()
+    floors_of(network, KEYS)
+    assert torch.equal(torch.get_rng_state(), state)
+    for name, values in network.state_dict().items():
+        assert torch.equal(values, before[name])
+    assert not any(module.training for module in network.modules())
+
+
+def test_twins_are_as_many_as_have_the_channels_of_the_front():
+    assert [n_twins_for(front, 64) for front in (3, 64, 65, 128, 129)] == [1, 1, 2, 2, 3]
+
+
+class Scaled(nn.Module):
+    """A module with BatchNorm, and with a bare parameter that does not reset itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+        self.norm = nn.BatchNorm2d(4)
+        self.scale = nn.Parameter(5 + torch.randn(4, 6, 6))
+        self.index = nn.Parameter(torch.arange(4), requires_grad=False)
+        self.fc = nn.Linear(4, 3)
+
+    def forward(self, images):
+        return self.fc((self.scale * self.norm(self.conv(images))).mean((2, 3)))
+
+
+def test_twins_have_other_weights_of_the_same_spread_and_statistics_of_the_images():
+    torch.manual_seed(5)
+    network = Network(Scaled().eval(), image_shape=(1, 8, 8), n_classes=3)
+    ((images, _),) = IMAGES.batches(120)
+    twin, again, other = (twin_of(network, images, seed=seed).module for seed in (0, 0, 1))
+    for name in ("conv.weight", "scale", "fc.bias"):
+        own, *drawn = (
+            module.get_parameter(name) for module in (network.module, twin, again, other)
+        )
+        assert torch.equal(drawn[0], drawn[1])
+        assert not torch.equal(drawn[0], drawn[2]) and not torch.equal(drawn[0], own)
+    assert twin.scale.mean().item() == pytest.approx(network.module.scale.mean().item(), abs=0.3)
+    assert torch.equal(twin.index, network.module.index)
+    with torch.no_grad():
+        means = twin.conv(images).mean((0, 2, 3))
+    torch.testing.assert_close(twin.norm.running_mean, means)
+    assert not any(module.training for module in twin.modules())
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm")
+@pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm])
+def test_twins_have_other_weights_where_a_module_resets_none_of_its_parameters(norm):
+    """A reset of the weight leaves the parameters that it is computed from."""
+    torch.manual_seed(5)
+    module = nn.Sequential(nn.Flatten(), norm(nn.Linear(64, 3))).eval()
+    network = Network(module, image_shape=(1, 8, 8), n_classes=3)
+    ((images, _),) = IMAGES.batches(120)
+    with torch.no_grad():
+        network(images)  # the old norm cannot be copied before
+    twin = twin_of(network, images, seed=0).module
+    for name, own in module.named_parameters():
+        assert not torch.equal(twin.get_parameter(name), own), name
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 2, 2), (5, 7, 4), (5, 4)])
+def test_the_class_is_beside_the_channels_at_all_positions(shape):
+    torch.manual_seed(0)
+    activations, logits = torch.randn(shape), torch.randn(5, 3)
+    joint = beside_class(activations, logits).numpy()
+    axis = 1 if len(shape) == 4 else -1
+    own, of_class = np.split(joint, [4], axis)
+    assert np.array_equal(own, activations.numpy())
+    positions = np.moveaxis(of_class, axis, -1).reshape(5, -1, 3)
+    assert (positions.argmax(-1) == logits.argmax(1).numpy()[:, None]).all()
+    assert (positions.sum(-1) == 1).all()
