@@ -78,7 +78,7 @@ def add_many_networks(options: cli.Parser) -> None:
         default=[],
         metavar="NAME",
         help="with --curves or --best-matches, show only these quantities, such as accuracy, cka or 'direct matching'; "
-        "a page of curves has twelve panels",
+        "without it, curves have no accuracies, and the first measure of similarity",
     )
     add(
         "--networks",

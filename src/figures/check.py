@@ -4,6 +4,7 @@ construction."""
 import math
 from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from src.figures.captions import between, in_words, joined
 from src.figures.cells import number
 from src.figures.lines import draw_lines, label_ends, looks_of
-from src.figures.pages import CM, Look, draw_pages, letter
+from src.figures.pages import CM, Look, draw_pages, letter, panels_in
 from src.figures.shown import ABOVE_BASELINES, BASELINE, Shown
 from src.ground.grouping import grouped
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ROOM = 3.5  # cm of width, for a panel of scores
+OF_RANKS = 7.0  # cm of width, for a panel of lines with its labels
+NAMED = 12  # ranks at most, for all of them on the axis
 NAMES = 3.0  # cm of width, for the names of measures
 MOST = 12  # panels on a page
 LINE = 0.36  # cm, a row of scores, or a label of a line
@@ -47,31 +50,29 @@ def draw_ranks(
         source: the sentence of the caption on networks and images.
     """
     panels = list(grouped(rows, lambda row: row.quantity).values())
-    pages = [panels[start : start + MOST] for start in range(0, len(panels), MOST)]
     draw = partial(_draw_ranks, y_title=y_title, source=source)
-    return draw_pages(path, pages, draw, title=title, width=width)
+    return draw_pages(path, panels, draw, on_page=MOST, title=title, width=width)
 
 
 def _draw_ranks(
     figure: "Figure", panels: Sequence[Sequence[Shown]], *, y_title: str, source: str
 ) -> str:
     """Draw panels of lines over ranks; return the caption."""
-    in_line = min(len(panels), 1 if figure.get_figwidth() < 12 * CM else 2)
-    n_lines = math.ceil(len(panels) / in_line)
     lines_of_panel = [grouped(rows, lambda row: row.method) for rows in panels]
     labels = dict.fromkeys(label for lines in lines_of_panel for label in lines)
     height = max(HEIGHT, LINE * len(labels))
-    figure.set_figheight(n_lines * (height + HEAD) * CM)
-    grid = figure.subplots(n_lines, in_line, squeeze=False)
+    in_line = int(figure.get_figwidth() / CM / OF_RANKS)
+    grid = panels_in(figure, len(panels), in_line=in_line, height=height + HEAD)
     looks = looks_of(labels)
     for place, lines in enumerate(lines_of_panel):
-        axes = grid.flat[place]
+        axes = grid[place]
         draw_lines(axes, lines, looks)
         values = [row.value for rows in lines.values() for row in rows if math.isfinite(row.value)]
         axes.set_ylim(min([0.0, *values]) - 0.03, max([1.0, *values]) + 0.03)
         ranks = sorted({row.place for rows in lines.values() for row in rows})
         axes.set_xscale("log", base=2)
-        axes.set_xticks(ranks, [f"{rank:g}" for rank in ranks])
+        if len(ranks) <= NAMED:
+            axes.set_xticks(ranks, [f"{rank:g}" for rank in ranks])
         axes.minorticks_off()
         axes.set(
             xlabel="retained rank (components)", ylabel=y_title, title=panels[place][0].quantity
@@ -79,8 +80,6 @@ def _draw_ranks(
         label_ends(axes, lines, looks)
         if len(panels) > 1:
             letter(axes, place)
-    for axes in grid.flat[len(panels) :]:
-        axes.remove()
     lowest = min(panels[0], key=lambda row: row.place).place
     ends = [f"{number(row.value)} ({row.method})" for row in panels[0] if row.place == lowest]
     return joined(
@@ -106,28 +105,29 @@ def draw_check(
         width: in cm; None: as `--width` says.
         source: the sentence of the caption on networks and images.
     """
-    return draw_pages(path, [rows], partial(_draw_scores, source=source), title=title, width=width)
+    tests = list(grouped(rows, lambda row: row.quantity).values())
+    draw = partial(_draw_scores, source=source)
+    return draw_pages(path, tests, draw, on_page=MOST, title=title, width=width)
 
 
-def _draw_scores(figure: "Figure", rows: Sequence[Shown], *, source: str) -> str:
+def _draw_scores(figure: "Figure", tests: Sequence[Sequence[Shown]], *, source: str) -> str:
     """Draw a panel of scores for each test; return the caption."""
-    tests = grouped(rows, lambda row: row.quantity)
+    rows = list(chain.from_iterable(tests))
     measures = list(dict.fromkeys(row.method for row in rows if row.word != BASELINE))
-    in_line = min(len(tests), max(1, int((figure.get_figwidth() / CM - NAMES) / ROOM)))
-    n_lines = math.ceil(len(tests) / in_line)
-    figure.set_figheight(n_lines * (LINE * len(measures) + HEAD) * CM)
-    grid = figure.subplots(n_lines, in_line, squeeze=False, sharex=True, sharey=True)
-    for place, (test, of_test) in enumerate(tests.items()):
-        axes = grid.flat[place]
+    in_line = max(1, int((figure.get_figwidth() / CM - NAMES) / ROOM))
+    height = LINE * len(measures) + HEAD
+    panels = panels_in(figure, len(tests), in_line=in_line, height=height)
+    values = [value for row in rows for value in (row.value, row.low, row.high)]
+    known = [value for value in values if math.isfinite(value)]
+    for place, (axes, of_test) in enumerate(zip(panels, tests, strict=True)):
         _draw_test(axes, of_test, measures)
-        axes.set_title(test.replace("_", " "))
+        axes.set_xlim(min([0.0, *known]) - 0.05, max([1.0, *known]) + 0.05)
+        axes.set_title(of_test[0].quantity.replace("_", " "))
+        axes.set_xlabel("score")
         if len(tests) > 1:
             letter(axes, place)
-        if place + in_line >= len(tests):
-            axes.set_xlabel("score")
-            axes.tick_params(axis="x", labelbottom=True)
-    for axes in grid.flat[len(tests) :]:
-        axes.remove()
+        if place % in_line:
+            axes.tick_params(labelleft=False)
     best = [row.value for row in rows if row.method == measures[0]] if measures else []
     ns = [row.n for row in rows]
     return joined(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from src.figures.captions import between, in_words, joined
 from src.figures.cells import number
 from src.figures.lines import draw_lines, label_ends, looks_of, scale_points
-from src.figures.pages import CM, Look, draw_pages, letter
+from src.figures.pages import CM, Look, draw_pages, letter, panels_in
 from src.figures.shown import Shown, scale_of
 from src.tables.quantities import QUANTITIES
 from src.verdict import Limits
@@ -61,9 +61,8 @@ def draw_depth(
         panels.setdefault(key, {}).setdefault(label, []).append(row)
     lines = sorted({label for panel in panels.values() for label in panel})
     in_order = list(panels.items())
-    pages = [in_order[start : start + MOST] for start in range(0, len(in_order), MOST)]
     draw = partial(_draw, limits=limits, labels=lines, source=source)
-    return draw_pages(path, pages, draw, title=title, width=width)
+    return draw_pages(path, in_order, draw, on_page=MOST, title=title, width=width)
 
 
 def _draw(
@@ -76,21 +75,16 @@ def _draw(
 ) -> str:
     """Draw panels side by side; return the caption."""
     width = figure.get_figwidth() / CM
-    in_line = min(len(panels), max(1, int(width / ROOM)))
-    n_lines = math.ceil(len(panels) / in_line)
     height = max(HEIGHT, LABEL * max(len(lines) for _, lines in panels))
-    figure.set_figheight(n_lines * (height + HEAD) * CM)
-    grid = figure.subplots(n_lines, in_line, squeeze=False)
+    grid = panels_in(figure, len(panels), in_line=int(width / ROOM), height=height + HEAD)
     looks = looks_of(labels)
     for place, ((quantity, method), lines) in enumerate(panels):
-        axes = grid.flat[place]
+        axes = grid[place]
         draw_lines(axes, lines, looks, are_means=True)
         _set_axes(axes, quantity, lines, limits)
         label_ends(axes, lines, looks)
         axes.set_title(method)
         letter(axes, place)
-    for axes in grid.flat[len(panels) :]:
-        axes.remove()
     ns = [row.n for _, lines in panels for rows in lines.values() for row in rows]
     return joined(
         _on_first_and_last(panels[0]),

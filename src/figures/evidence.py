@@ -72,13 +72,12 @@ def draw_evidence(
         source: the sentence of the caption on networks and images.
     """
     methods = list(_methods(list(of_verdicts(rows))).items())
-    pages = [dict(methods[start : start + 2]) for start in range(0, len(methods), 2)]
     networks = {(str(row.front_network), str(row.end_network)) for row in rows}
     titles = NETWORKS
     if names and len(networks) == 1:
         (titles,) = networks
     draw = partial(_draw, limits=limits, titles=titles, source=source)
-    return draw_pages(path, pages, draw, title=title, width=width)
+    return draw_pages(path, methods, draw, on_page=2, title=title, width=width)
 
 
 def evidence_figure(
@@ -93,7 +92,7 @@ def evidence_figure(
         names = {row.front_layer for row in rows}
         framed = {(name, name) for name in names if names == {row.end_layer for row in rows}}
         shown += of_stitches(rows, title, framed)
-    methods = _methods(shown)
+    methods = list(_methods(shown).items())
     with styled():
         figure = new_figure()
         figure.caption = _draw(figure, methods, limits=limits, titles=NETWORKS, source=source)
@@ -112,13 +111,14 @@ def _methods(rows: Sequence[Shown]) -> dict[str, Series]:
 
 def _draw(
     figure: "Figure",
-    methods: Mapping[str, Series],
+    methods_of_page: Sequence[tuple[str, Series]],
     *,
     limits: Limits,
     titles: tuple[str, str],
     source: str,
 ) -> str:
     """Draw the points and the map of each method; return the caption."""
+    methods = dict(methods_of_page)
     n_maps = len(methods)
     width = figure.get_figwidth() / CM
     maps = [f"map {place}" for place in range(n_maps)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from src.figures.captions import in_words, joined
 from src.figures.cells import number
-from src.figures.pages import CM, Look, draw_pages, letter
+from src.figures.pages import CM, Look, draw_pages, letter, panels_in
 from src.figures.shown import SHARE, Shown, of_groups, scale_of
 from src.ground.grouping import grouped
 from src.ground.user_code import titles_in
@@ -53,10 +53,8 @@ def draw_groups(
         source: the sentence of the caption on networks and images.
     """
     methods = list(grouped(rows, lambda row: row.method).items())
-    pages = [methods[start : start + 2] for start in range(0, len(methods), 2)]
-    return draw_pages(
-        path, pages, partial(_draw, tests=tests, source=source), title=title, width=width
-    )
+    draw = partial(_draw, tests=tests, source=source)
+    return draw_pages(path, methods, draw, on_page=2, title=title, width=width)
 
 
 def ordered(groups: Sequence[Groups]) -> list[Groups]:
@@ -76,16 +74,18 @@ def _draw(
     """Draw a panel for each method and quantity; return the caption."""
     groups = ordered(list(dict.fromkeys(row.groups for _, rows in methods for row in rows)))
     in_line = len(QUANTITIES) if figure.get_figwidth() > NARROW * CM else 1
-    n_lines = len(methods) * len(QUANTITIES) // in_line
-    figure.set_figheight((LINE * len(groups) + HEAD) * n_lines * CM)
-    panels = figure.subplots(n_lines, in_line, squeeze=False, sharey=True)
+    n_panels = len(methods) * len(QUANTITIES)
+    height = LINE * len(groups) + HEAD
+    panels = panels_in(figure, n_panels, in_line=in_line, height=height)
     for place, ((method, rows), quantity) in enumerate(product(methods, QUANTITIES)):
-        axes = panels.flat[place]
+        axes = panels[place]
         shown = [row for row in rows if row.quantity == quantity and math.isfinite(row.value)]
         answers = [
             test for test in tests if (titles_in(test.method), test.quantity) == (method, quantity)
         ]
         _draw_panel(axes, shown, groups, answers)
+        if place % in_line:
+            axes.set_yticks([])
         axes.set_xlabel(scale_of(quantity).title)
         letter(axes, place)
         if quantity == SHARE:

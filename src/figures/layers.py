@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from src.figures.captions import in_words, joined
 from src.figures.cells import add_bar, frame_cells, name_cells, number, paint_cells
-from src.figures.pages import CM, draw_pages, head
+from src.figures.pages import CM, Look, draw_pages, head, panels_in
 from src.figures.shown import DIFFERENCE, Scale, Shown, scale_of
 from src.figures.style import WIDTHS
 from src.ground.console import layer_in_words
@@ -39,7 +39,6 @@ def draw_layers(
     axes: tuple[str, str] = STITCHED,
     title: str = "",
     width: float | None = None,
-    result: str = "",
     source: str = "",
 ) -> list[Path]:
     """Draw a map for each method and quantity of rows; dark is similar. Return the written paths.
@@ -48,34 +47,28 @@ def draw_layers(
         rows: a cell each, in the order of layers.
         axes: the titles of rows and columns.
         width: in cm; None: as `--width` says.
-        result: the sentence of the caption on what came out; "": the most similar layers.
-        source: the sentence on networks and images.
+        source: the sentence of the caption on networks and images.
     """
     maps = list(grouped(rows, lambda row: (row.method, row.quantity)).values())
-    pages = [maps[start : start + MOST] for start in range(0, len(maps), MOST)]
-    draw = partial(_draw, titles=axes, result=result, source=source)
+    draw = partial(_draw, titles=axes, source=source)
     is_single = len(maps) == 1 and len(_labels(maps[0], 1)) <= WIDE
     usual = WIDTHS[0] if is_single else WIDTHS[-1]
-    return draw_pages(path, pages, draw, title=title, width=width, usual_width=usual)
+    options: Look = {"title": title, "width": width, "usual_width": usual}
+    return draw_pages(path, maps, draw, on_page=MOST, **options)
 
 
-def _draw(
-    figure: "Figure", maps: Sequence[Map], *, titles: tuple[str, str], result: str, source: str
-) -> str:
+def _draw(figure: "Figure", maps: Sequence[Map], *, titles: tuple[str, str], source: str) -> str:
     """Draw maps side by side, with one bar of colours or one each; return the caption."""
     width = figure.get_figwidth() / CM
     n_rows = max(len(_labels(cells, 0)) for cells in maps)
     n_columns = max(len(_labels(cells, 1)) for cells in maps)
     room = 2 * ROOM if n_columns > WIDE else ROOM
     in_line = min(len(maps), max(1, int(width / room)))
-    n_lines = math.ceil(len(maps) / in_line)
     height = min(0.7 * width / in_line * min(max(n_rows / n_columns, 0.5), 2), HIGHEST * n_rows)
-    figure.set_figheight(n_lines * (height + HEAD) * CM)
-    panels = figure.subplots(n_lines, in_line, squeeze=False)
-    in_order = list(panels.flat)
+    panels = panels_in(figure, len(maps), in_line=in_line, height=height + HEAD)
     quantities = {cells[0].quantity for cells in maps}
     has_methods = len({cells[0].method for cells in maps}) > 1
-    for place, (cells, panel) in enumerate(zip(maps, in_order, strict=False)):
+    for place, (cells, panel) in enumerate(zip(maps, panels, strict=True)):
         image = _draw_map(panel, cells)
         scale = scale_of(cells[0].quantity)
         heading = [cells[0].method.replace(", ", "\n", 1)] if has_methods else []
@@ -91,11 +84,9 @@ def _draw(
             panel.set_yticks([])
         if place + in_line >= len(maps):
             panel.set_xlabel(titles[1])
-    for panel in in_order[len(maps) :]:
-        panel.remove()
     has_frames = any(row.is_framed for row in chain.from_iterable(maps))
     frames = ", frames are corresponding layers" if has_frames else ""
-    return joined(result or _most_similar(maps[:2]), f"Dark is similar{frames}.", source)
+    return joined(_most_similar(maps[:2]), f"Dark is similar{frames}.", source)
 
 
 def _draw_map(axes: "Axes", cells: Map) -> Any:

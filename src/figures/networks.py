@@ -11,7 +11,7 @@ from src.collected.groups import Names
 from src.figures.captions import joined
 from src.figures.cells import add_bar, name_cells, number, paint_cells
 from src.figures.layers import colours_of
-from src.figures.pages import CM, Look, draw_pages, letter
+from src.figures.pages import CM, Look, draw_pages, letter, panels_in
 from src.figures.shown import Shown, scale_of
 from src.figures.style import WIDTHS
 from src.ground.grouping import grouped
@@ -52,11 +52,11 @@ def draw_networks(
     """
     of_quantity = [row for row in rows if row.quantity == quantity]
     methods = list(grouped(of_quantity, lambda row: row.method).values())
-    pages = [methods[start : start + 2] for start in range(0, len(methods), 2)]
     draw = partial(_draw, are_paths=names is None, source=source)
     is_small = len(methods) == 1 and len(_groups_of(of_quantity)) <= FEW
     usual = WIDTHS[0] if is_small else WIDTHS[-1]
-    return draw_pages(path, pages, draw, title=title, width=width, usual_width=usual)
+    options: Look = {"title": title, "width": width, "usual_width": usual}
+    return draw_pages(path, methods, draw, on_page=2, **options)
 
 
 def _draw(
@@ -66,10 +66,9 @@ def _draw(
     width = figure.get_figwidth() / CM
     n_networks = max(len(_groups_of(rows)) for rows in methods)
     size = min(0.75 * width / len(methods), WIDEST, LARGEST * n_networks)
-    figure.set_figheight((size + HEAD) * CM)
-    panels = figure.subplots(1, len(methods), squeeze=False)
+    panels = panels_in(figure, len(methods), in_line=2, height=size + HEAD)
     scale = scale_of(methods[0][0].quantity)
-    for place, (axes, rows) in enumerate(zip(panels.flat, methods, strict=True)):
+    for place, (axes, rows) in enumerate(zip(panels, methods, strict=True)):
         image = _draw_map(axes, rows, are_paths=are_paths)
         axes.set_xlabel("end network")
         if place == 0:

@@ -28,7 +28,7 @@ NUMBERS = "numbers"  # marks the numbers of a map
 ENDS = "ends"  # marks the labels at the ends of lines
 FILLED = 0.88  # of the width of a cell, by its text at most
 
-Page = TypeVar("Page")
+Item = TypeVar("Item")
 Look = dict[str, Any]  # arguments of a function of matplotlib, such as colour and marker
 
 _to_draw: Collection[str] | None = None  # names of figures; None: all
@@ -75,18 +75,21 @@ def styled() -> contextlib.AbstractContextManager[None]:
 
 def draw_pages(
     path: Path,
-    pages: Sequence[Page],
-    draw: Callable[["Figure", Page], str],
+    items: Sequence[Item],
+    draw: Callable[["Figure", Sequence[Item]], str],
     *,
+    on_page: int,
     title: str = "",
     width: float | None = None,
     usual_width: float = WIDTHS[-1],
 ) -> list[Path]:
-    """Draw a figure a page, and write each with its caption: NAME.png, NAME_2.png and so on.
+    """Draw items, such as panels, and write the figure with its caption; what does not fit a page goes
+    on in NAME_2.png and so on.
 
     Args:
         path: of the image, a PNG or a PDF. The other format goes beside it, and the caption (`.txt`).
-        draw: draws a page into an empty figure, and returns the caption.
+        draw: draws the items of a page into an empty figure, and returns the caption.
+        on_page: the most items on a page.
         title: the text above the figure.
         width: of the figure in cm; None: as `--width` says, else `usual_width`.
     Returns:
@@ -95,6 +98,7 @@ def draw_pages(
     written: list[Path] = []
     if not can_draw(path):
         return written
+    pages = [items[start : start + on_page] for start in range(0, len(items), on_page)]
     for number, page in enumerate(pages, start=1):
         with styled():
             figure = new_figure(width or chosen_width() or usual_width)
@@ -125,6 +129,22 @@ def new_figure(width: float = WIDTHS[-1]) -> Any:
     figure = StyledFigure()
     figure.set_figwidth(width * CM)
     return figure
+
+
+def panels_in(figure: "Figure", n: int, *, in_line: int, height: float) -> "list[Axes]":
+    """Return panels in lines, and make the figure as high as they need.
+
+    Args:
+        in_line: the most panels side by side.
+        height: of a panel with what is above and below it, in cm.
+    """
+    n_columns = min(n, max(1, in_line))
+    n_lines = math.ceil(n / n_columns)
+    figure.set_figheight(n_lines * height * CM)
+    panels = list(figure.subplots(n_lines, n_columns, squeeze=False).flat)
+    for unused in panels[n:]:
+        unused.remove()
+    return panels[:n]
 
 
 def letter(axes: "Axes", place: int) -> None:
