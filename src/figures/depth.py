@@ -1,6 +1,7 @@
 """Figure 3, depth: how points lost, skill and a measure change with depth."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -77,7 +78,11 @@ def _draw(
     """Draw panels side by side; return the caption."""
     width = figure.get_figwidth() / CM
     height = max(HEIGHT, LABEL * max(len(lines) for _, lines in panels))
-    grid = panels_in(figure, len(panels), in_line=int(width / ROOM), height=height + HEAD)
+    in_line = int(width / ROOM)
+    if len(panels) > in_line:  # a line a method
+        of_methods = Counter(method for (_, method), _ in panels)
+        in_line = min(in_line, max(of_methods.values()))
+    grid = panels_in(figure, len(panels), in_line=in_line, height=height + HEAD)
     looks = looks_of(labels)
     is_clipped = False
     for place, ((quantity, method), all_lines) in enumerate(panels):
