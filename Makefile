@@ -17,7 +17,7 @@ lint: .venv/ready        # the linter, the formatter and the type checker
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-demo: .venv/ready        # the main job on embedded data, about a minute; ends with its results and the path of its report
+demo: .venv/ready        # the main job on embedded data, about a minute; ends with its results and the paths to open
 	$(BIN)/python misc/demo.py
 
 ground-truth: .venv/ready # which measure can be believed? 36 networks and impostors on embedded data; resumable

@@ -23,7 +23,7 @@ from src.choices import AUTO, WITH_POSITIONS, on_lost_positions
 from src.choices.stitching import Method
 from src.datasets.base import UNLABELLED, BaseImageSet, CastImages
 from src.datasets.iterated import IteratedEpochs, IteratedImages
-from src.ground.console import aligned, decimals, warn
+from src.ground.console import aligned, points, warn
 from src.ground.errors import UserError, unknown_name
 from src.ground.files import write_csv
 from src.ground.images import ImageSpec, shape_text
@@ -114,7 +114,7 @@ class JudgedStitch(NamedTuple):
     def __repr__(self) -> str:
         return (
             f"<{self.form}, {self.pair}: {self.verdict}; accuracy {self.accuracy:.4f}, "
-            f"penalty {decimals(self.penalty)}, skill {self.skill:.4f}>"
+            f"points lost {points(self.penalty)}, skill {self.skill:.4f}>"
         )
 
 
@@ -171,14 +171,16 @@ class Judgement(tuple[JudgedStitch, ...]):
                 "end",
                 "accuracy",
                 "of end",
-                "penalty",
+                "points lost",
                 "skill",
                 "at end layer",
                 "verdict",
             )
         ]
         for row in self:
-            penalty = IntervalEstimate(row.penalty, row.penalty_low, row.penalty_high)
+            penalty = (
+                f"{points(row.penalty)} [{points(row.penalty_low)}, {points(row.penalty_high)}]"
+            )
             skill = IntervalEstimate(row.skill, row.skill_low, row.skill_high)
             at_end = IntervalEstimate(row.skill_at_end, row.skill_at_end_low, row.skill_at_end_high)
             verdict = row.verdict
@@ -186,7 +188,7 @@ class Judgement(tuple[JudgedStitch, ...]):
                 verdict += f": {row.reason}"
             layers = (row.form, row.front_layer, row.end_layer)
             accuracies = (f"{row.accuracy:.4f}", f"{row.end_accuracy:.4f}")
-            lines.append((*layers, *accuracies, str(penalty), str(skill), str(at_end), verdict))
+            lines.append((*layers, *accuracies, penalty, str(skill), str(at_end), verdict))
         text = aligned(lines)
         positions = self._on_positions()
         return f"{text}\n{positions} {WITH_POSITIONS}" if positions else text

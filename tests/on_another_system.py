@@ -6,6 +6,7 @@ cd EMPTY_FOLDER; PYTHONPATH=CHECKOUT python -m tests.on_another_system spawn
 
 import multiprocessing
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -69,7 +70,10 @@ def main(method: str) -> None:
     run("exec_eval.py", *MODEL, *DATA)
     run("exec_stitch.py", MODEL[0], *MODEL, MODEL[1], "pool3", "pool3", "rc2c_pre", *DATA, "-e", "0", "-i", "pinv",
         "-pinv-samples", "8", "-dir", "stitch")  # fmt: skip
-    Path("networks.csv").write_text(f"name,path,type\na,{','.join(MODEL)}\nb,{','.join(MODEL)}\n")
+    shutil.copy(MODEL[0], "m/copy.pt")
+    Path("networks.csv").write_text(
+        f"name,path,type\na,{','.join(MODEL)}\nb,m/copy.pt,{MODEL[1]}\n"
+    )
     for shard in ("1/2", "2/2"):
         run("misc/all_pairs.py", "networks.csv", "pool3", "rc2c_pre", *DATA, "-dir", "all", "--methods", "none",
             "--metrics", "cka", "--no-figures", "--shard", shard)  # fmt: skip

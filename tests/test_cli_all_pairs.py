@@ -175,7 +175,7 @@ def test_images_pass_once_whatever_the_number_of_pairs(networks, few, monkeypatc
         assert seen.pop("stitches") == (n_of_stitches + n_of_floors) * n_test
         n_training = 200
         twins = n * (n_training + n_test)  # networks of one type have the same twins
-        expected = {100 + n_test + n_training: n, twins: 4 * N_DRAWS}
+        expected = {100 + 2 * n_test + n_training: n, twins: 4 * N_DRAWS}
         assert Counter(seen.values()) == expected
 
 

@@ -153,8 +153,6 @@ def test_the_tour_of_the_guide_runs(in_tmp_path, capsys):
     end, model, images = (variables[name] for name in ("end", "model", "images"))
     logits = end(variables["stitched"], after="pool1", images=images)
     assert torch.allclose(logits, model(images), atol=1e-5)
-    assert variables["identified"].shape == (200,)
-    assert [*variables["way"]] == ["pool1", "pool2", "pool3", "pool4", "fc"]
     assert len(variables["rows"]) == 2 * 4
     said = capsys.readouterr().out
     assert "Matching(weight=float64 (" in said and "'cka': " in said

@@ -13,6 +13,7 @@ from src.figures import pages
 from src.ground.images import ImageSpec
 from src.models import build_model
 from src.runs.checkpoints import load_model, save_state
+from src.runs.stored import Images, check_same_images
 from src.tables.network_names import NetworkName, content_of
 from tests.commands import ON_DIGITS, error_line, read_csv, read_json, run, says
 from tests.conftest import few_images
@@ -326,3 +327,14 @@ def test_files_of_other_images_are_named_before_any_work(folder):
     ):
         assert text in line
     assert not Path("results").exists()
+
+
+def test_images_that_are_prepared_otherwise_are_noted(capsys):
+    """A network may need it; of networks that were trained alike it is a mistake."""
+    ids = np.arange(3)
+    plain = Images("a.npz", ids, None, None, "1×8×8, values in [0, 1]")
+    normalised = Images("b.npz", ids, None, None, "1×8×8, normalised")
+    check_same_images(plain, [normalised], n_images=3)
+    assert says(capsys.readouterr().err, "a.npz", "b.npz", "normalised", "[0, 1]")
+    check_same_images(plain, [plain], n_images=3)
+    assert capsys.readouterr().err == ""

@@ -49,18 +49,6 @@ class StitchingType(NamedTuple):
             return f"the {self.source} is read row by row"
         return ""
 
-    @property
-    def words(self) -> str:
-        """The stitching layer in words, for captions."""
-        if self.source == self.target == MAP:
-            return "1×1 convolutions (maps of another size are resized)"
-        between = "linear maps"
-        if self.source != self.target:
-            between += f" from a {self.source} to a {self.target}"
-        if self.reading:
-            between += f" ({self.reading})"
-        return between
-
 
 STITCHING_TYPES = {  # by name
     "rc2c_pre": StitchingType(MAP, MAP),

@@ -25,7 +25,7 @@ FEATURES = "features.npz"
 SCORES = "scores.csv"
 REMEDY = (
     "give a folder of --freeze: misc/docs/ground_truth.md makes one of 15 networks in two minutes;"
-    " make ground-truth, in 25 minutes, writes results/paper/ground_truth/digits/frozen"
+    " make ground-truth, in 15 minutes, writes results/paper/ground_truth/digits/frozen"
 )
 
 

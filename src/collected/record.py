@@ -108,9 +108,7 @@ class Command(NamedTuple):
     commit: str
     packages: str  # Python, torch and the like, with their versions
     device: str
-    n_runs: int
     start: str  # of the first run, as an ISO date
-    end: str  # of the last run
 
 
 def commands_of(files: Iterable[Path]) -> list[Command]:
@@ -128,7 +126,7 @@ def commands_of(files: Iterable[Path]) -> list[Command]:
 
 def _is_record(content: Any) -> bool:
     """Return whether the content of a `run.json` was written by this suite."""
-    needed = {"suite", "command", "start", "end"}
+    needed = {"suite", "command", "start"}
     return isinstance(content, dict) and needed <= content.keys()
 
 
@@ -143,16 +141,8 @@ def _versions_of(record: Mapping[str, Any]) -> tuple[str, ...]:
 def command_of(records: Sequence[Mapping[str, Any]]) -> Command:
     """Return the command of records, as in `run.json`, that differ in their times only."""
     line, suite, commit, device, packages = _versions_of(records[0])
-    return Command(
-        line,
-        suite,
-        commit,
-        packages,
-        device,
-        len(records),
-        min(record["start"] for record in records),
-        max(record["end"] for record in records),
-    )
+    start = min(record["start"] for record in records)
+    return Command(line, suite, commit, packages, device, start)
 
 
 def files_of(

@@ -213,7 +213,8 @@ def made_with(
         images: fingerprints by option and by data set, see `images_of`.
     """
     of_networks = [
-        [row.name, row.group, row.type, row.checkpoint, row.dataset, row.weights]
+        [row.name, row.group, row.type, row.checkpoint, row.dataset]
+        + [words.number("accuracy", row.accuracy), row.weights]
         for row in networks
     ]
     of_images = [
@@ -225,7 +226,7 @@ def made_with(
     versions = dict.fromkeys(
         (row.suite, row.commit[:SHORT], row.packages, row.device) for row in commands
     )
-    names = ["name", "group", "type", "checkpoint", "data", "SHA-256 of the weights"]
+    names = ["name", "group", "type", "checkpoint", "data", "accuracy", "SHA-256 of the weights"]
     lines = [row.command for row in commands]
     return "\n".join(
         [

@@ -298,11 +298,14 @@ def pair_of_groups(row: GroupRow) -> str:
 
 
 def lines_on_layers(rows: Sequence[GroupRow]) -> list[str]:
-    """Return a line for each set of pairs of layers that means are over."""
+    """Return a line for each set of pairs of layers that means are over, with the groups if they have
+    several sets."""
     lines = []
-    for layers, of_layers in grouped(rows, lambda row: row.pairs_of_layers).items():
+    sets = grouped(rows, lambda row: row.pairs_of_layers)
+    for layers, of_layers in sets.items():
         pairs = ", ".join(dict.fromkeys(map(pair_of_groups, of_layers)))
-        lines.append(f"Layers (relative depths) of {pairs}: {listed(layers.split('; '))}")
+        subject = f" of {pairs}" if len(sets) > 1 else ""
+        lines.append(f"Layers (relative depths){subject}: {listed(layers.split('; '))}")
     return lines
 
 

@@ -15,7 +15,7 @@ import torch
 
 from src.datasets.base import BaseImageSet
 from src.datasets.mapped import open_member
-from src.ground.console import listed
+from src.ground.console import listed, note_once
 from src.ground.errors import UserError, unknown_name
 from src.ground.files import readable, write_arrays
 from src.ground.grouping import grouped
@@ -270,6 +270,13 @@ def check_same_images(reference: Images, compared: Sequence[Images], *, n_images
             f"{'; '.join(texts)}; store the features of the same images in the same order (the ids of a "
             "network's images are 0, 1, 2, …)"
         )
+    for images in compared:
+        if "" not in (images.preprocessing, reference.preprocessing):
+            if images.preprocessing != reference.preprocessing:
+                note_once(
+                    f"{images.title}: given to the network as {images.preprocessing}; {reference.title}: as "
+                    f"{reference.preprocessing}; that is right if each network was trained so"
+                )
 
 
 def _difference(reference: Images, images: Images, n_images: int) -> str:

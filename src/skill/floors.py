@@ -7,6 +7,7 @@ anew. As many twins stand side by side as the front of the stitch needs to have 
 they. So a floor belongs to an end network, a layer, a number of twins and the images; stitches share it.
 """
 
+import contextlib
 import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,28 +22,30 @@ from src.datasets.base import BaseImageSet
 from src.ground.console import progress
 from src.ground.runtime import generator
 from src.models import Network
+from src.models.calls import OUTPUT
 from src.skill.running import AtPlaces, Following
 from src.statistics.moments import Rows, as_rows
 from src.stitching.closed_forms import Matching, closed_form
 from src.stitching.moments import SourceMoments
 
 N_DRAWS = 5  # of the weights of twins; the largest correlation counts
-N_IMAGES = 500  # test images that a floor is measured on
-# Training images that a floor is matched on, at least, and that BatchNorms take statistics of
-N_MATCHED = 300
-N_OF_CLASS = 10  # of them for each class, up to `N_IMAGES`
-FEWEST_ROWS = 10  # matched for each channel; a row is a position of an image
-MOST_ROWS = (
-    50  # matched for each channel, or `N_ROWS` if that is more: some positions of large maps
-)
+N_IMAGES = 300  # test images that a floor is measured on, or an eighth of them if that is more
+# Training images that a floor is matched on, and that BatchNorms take statistics of: at least so many,
+# and ten a class up to the second number
+N_MATCHED = 200
+N_OF_CLASS = 10
+MOST_OF_CLASSES = 500
+# Rows that are matched for each channel; a row is a position of an image. Of large maps some positions
+# serve: as many as give the most for each channel, or `N_ROWS` if that is more
+FEWEST_ROWS = 10
+MOST_ROWS = 50
 N_ROWS = 20_000
 BATCH_SIZE = 64  # at most: of a batch, many activations are held at once
 MOST_TWINS = 16  # side by side: more hardly raise a floor, see methods.md
 MAX_BYTES = 2**30  # of the end network's own activations, which all draws compare with
 TARGET = 0  # the only target of the moments
-FIRST_SEED = (
-    2**31
-)  # of twins: networks are initialised by small seeds, and a twin must be no such network
+# Networks are initialised by small seeds, and a twin must be no such network
+FIRST_SEED = 2**31
 
 
 class FloorKey(NamedTuple):
@@ -91,7 +94,7 @@ class Floors:
         self.batch_size = min(batch_size, BATCH_SIZE)
         (self.n_classes,) = end.output_shape
         drawn = torch.randperm(len(images), generator=generator(0))[
-            : max(N_IMAGES, len(images) // 4)
+            : max(N_IMAGES, len(images) // 8)
         ]
         self.places = drawn.sort().values
         self.indices = images[self.places]
@@ -139,9 +142,10 @@ class _Twins:
         images, _ = next(iter(floors.train.batches(len(first), indices=first)))
         self.networks = []
         for number in range(max(key.n_twins for key in keys)):
-            self.networks.append(
-                twin_of(floors.end, images, seed=FIRST_SEED + N_DRAWS * number + draw)
-            )
+            layers = [key.layer for key in keys if key.n_twins > number]
+            last = max(layers, key=floors.end.depth)
+            seed = FIRST_SEED + N_DRAWS * number + draw
+            self.networks.append(twin_of(floors.end, images, seed=seed, until=last))
 
     def activations(self, images: Tensor, keys: Iterable[FloorKey]) -> dict[str, list[Tensor]]:
         """Return the activations of as many twins as the keys need, by layer."""
@@ -184,11 +188,11 @@ class _Twins:
         n_channels = key.n_twins * width + self.floors.n_classes
         n_images = max(
             N_MATCHED,
-            min(N_OF_CLASS * self.floors.n_classes, N_IMAGES),
+            min(N_OF_CLASS * self.floors.n_classes, MOST_OF_CLASSES),
             math.ceil(FEWEST_ROWS * n_channels / n_positions),
         )
         n_images = min(n_images, len(self.order))
-        order = torch.randperm(n_positions, generator=generator(0))
+        order = torch.randperm(n_positions, generator=generator(0)).to(self.floors.test.device)
         n_rows = max(N_ROWS, MOST_ROWS * n_channels)
         return _Sample(n_images, order[: math.ceil(n_rows / n_images)])
 
@@ -215,7 +219,7 @@ def _moments(source: Tensor, target: Tensor, positions: Tensor) -> SourceMoments
 
 
 @torch.no_grad()
-def twin_of(network: Network, images: Tensor, *, seed: int) -> Network:
+def twin_of(network: Network, images: Tensor, *, seed: int, until: str | None = None) -> Network:
     """Return a copy of a network with weights drawn anew, and BatchNorm statistics of the images.
 
     A module with a method `reset_parameters` resets itself. Parameters that none resets are drawn from
@@ -224,6 +228,7 @@ def twin_of(network: Network, images: Tensor, *, seed: int) -> Network:
 
     Args:
         images: (B, C, H, W).
+        until: the last layer that is needed; None: all are.
     """
     twin = copy.deepcopy(network).to("cpu")
     with torch.random.fork_rng(devices=[]):
@@ -238,20 +243,33 @@ def twin_of(network: Network, images: Tensor, *, seed: int) -> Network:
                 noise = torch.randn(parameter.shape).to(parameter)
                 parameter.copy_(parameter.mean() + noise * parameter.std(correction=0))
     twin.to(network.example.device)
-    set_statistics(twin.module, images)
+    set_statistics(twin.module, images, until=until)
     return twin
 
 
-def set_statistics(module: nn.Module, images: Tensor) -> None:
-    """Set the statistics of all BatchNorms from a batch of images; leave evaluation mode behind."""
+def set_statistics(module: nn.Module, images: Tensor, *, until: str | None) -> None:
+    """Set the statistics of the BatchNorms in front of a layer from a batch of images, and switch to
+    evaluation mode."""
     norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the mean over all batches
         norm.train()
     if norms:
-        module(images)
+        last = module if until in (None, OUTPUT) else module.get_submodule(str(until))
+        handle = last.register_forward_hook(_stop)
+        with contextlib.suppress(_Stop):
+            module(images)
+        handle.remove()
     module.eval()
+
+
+class _Stop(Exception):
+    """Ends a pass."""
+
+
+def _stop(*call: object) -> None:
+    raise _Stop
 
 
 def beside_class(activations: Tensor, logits: Tensor) -> Tensor:

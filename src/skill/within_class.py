@@ -22,6 +22,7 @@ from src.statistics.intervals import DEVIATIONS
 from src.statistics.jackknife import jackknife_variance
 from src.values import IntervalEstimate
 
+ROUNDING = 1e-5  # of correlations
 Values = TypeVar("Values", float, np.ndarray)
 
 
@@ -127,10 +128,10 @@ def within_class_correlation(
 def skill(correlation: Values, floor: Values) -> Values:
     """Return (correlation − floor) / (1 − floor): 0 at the floor, 1 for a correlation of 1.
 
-    It is NaN for a floor of 1.
+    It is NaN for a floor of 1, up to rounding.
     """
     with np.errstate(invalid="ignore", divide="ignore"):
         skills: Any = np.where(
-            np.less(floor, 1), (correlation - floor) / np.subtract(1, floor), math.nan
+            np.less(floor, 1 - ROUNDING), (correlation - floor) / np.subtract(1, floor), math.nan
         )
     return skills[()]  # a number for numbers

@@ -356,11 +356,12 @@ def _obstacle_of_skill(places: Sequence[Place]) -> str:
         return "skill was not measured"
     for place in places:
         n_images = place.skill.n_images
-        if place.floor == 1:
+        is_defined = not math.isnan(place.skill.value)
+        if not is_defined and place.floor > HIGHEST:
             return (
                 f"at {place.name} the class beside untrained twins has a correlation of 1 already"
             )
-        if math.isnan(place.skill.value):
+        if not is_defined:
             return f"at {place.name} skill is not defined: activations are constant or not finite"
         if n_images < FEWEST_IMAGES:
             return f"skill needs {FEWEST_IMAGES} test images, and there are {n_images}"
