@@ -29,9 +29,9 @@ def parser() -> cli.Parser:
         "--output",
         type=cli.csv_file,
         default="verdict.csv",
-        help="CSV to write. Beside it go the printed text (.md), with several verdicts the figures of each method "
-        "(.png, .pdf, and .txt with the caption) and, with several pairs of networks, the figure and the tables of "
-        "groups (_groups.png, _groups.csv, _group_tests.csv)",
+        help="CSV to write. Beside it go the printed text (.md), the figure (.png, .pdf, and .txt with the caption) "
+        "and, with several pairs of networks, the figures of networks and groups (_networks.png, _groups.png) and the "
+        "tables of groups (_groups.csv, _group_tests.csv)",
     )
     cli.add_figure(options)
     return options

@@ -11,7 +11,7 @@ from src.ground.console import decimals, points, table
 from src.ground.errors import UserError
 from src.reports.grid_tables import compare, write_grid
 from src.runs.folders import read_run
-from src.tables.network_names import networks_in_words
+from src.tables.network_names import short_names
 from src.tables.stitch_rows import StitchRow
 from src.values import IntervalEstimate
 from tests.commands import caption_of, heading, panels_of, says
@@ -186,7 +186,7 @@ def test_folders_that_are_compared(capsys):
 
 def test_equal_names_of_files_are_told_apart_by_folders():
     for paths in (["/data/long/path/x/a.pt", "/home/me/y/a.pt"], ["x/a.pt", "y/a.pt"]):
-        assert networks_in_words(paths, ["r", "r"]) == "x/a → y/a (both r)"
+        assert short_names(paths) == ["x/a", "y/a"]
 
 
 def test_no_number_is_minus_zero(capsys):

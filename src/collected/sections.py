@@ -5,8 +5,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from src.ground.grouping import grouped
-from src.ground.user_code import title_of, titles_in
-from src.runs.network_pairs import IN_SHORT
+from src.ground.user_code import titles_in
 from src.tables.architectures import architecture_pairs
 from src.tables.verdict_rows import VerdictRow
 
@@ -25,17 +24,6 @@ class Section(NamedTuple):
     def is_summary(self) -> bool:
         """Whether the section reports means over several pairs of networks."""
         return self.n_networks > 1
-
-    @property
-    def networks(self) -> str:
-        """The pair of groups with its number of pairs; otherwise the title without the method."""
-        row = self.rows[0]
-        groups = {(row.front_group or "unknown", row.end_group or "unknown") for row in self.rows}
-        if self.is_summary and len(groups) == 1:
-            counts = [f"{self.n_networks} pairs", IN_SHORT.get(row.kind)]
-            counted = ", ".join(filter(None, counts))
-            return f"{' → '.join(map(title_of, *groups))} ({counted})"
-        return self.title.removeprefix(row.method).removeprefix(", ")
 
 
 def sections_of(rows: Sequence[VerdictRow]) -> list[Section]:

@@ -1,7 +1,9 @@
 """Figure 3, depth: how points lost, skill and a measure change with depth."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,22 +78,37 @@ def _draw(
     """Draw panels side by side; return the caption."""
     width = figure.get_figwidth() / CM
     height = max(HEIGHT, LABEL * max(len(lines) for _, lines in panels))
-    grid = panels_in(figure, len(panels), in_line=int(width / ROOM), height=height + HEAD)
+    in_line = int(width / ROOM)
+    if len(panels) > in_line:  # a line a method
+        of_methods = Counter(method for (_, method), _ in panels)
+        in_line = min(in_line, max(of_methods.values()))
+    grid = panels_in(figure, len(panels), in_line=in_line, height=height + HEAD)
     looks = looks_of(labels)
-    for place, ((quantity, method), lines) in enumerate(panels):
+    is_clipped = False
+    for place, ((quantity, method), all_lines) in enumerate(panels):
         axes = grid[place]
+        lines = all_lines
+        if quantity == "skill":
+            lines = {label: list(map(_at_edge, rows)) for label, rows in all_lines.items()}
+            is_clipped = is_clipped or lines != all_lines
         draw_lines(axes, lines, looks, are_means=True)
         _set_axes(axes, quantity, lines, limits)
         label_ends(axes, lines, looks)
         axes.set_title(method)
         letter(axes, place)
+    edge = f"; at the edge: skill below {number(LOWEST, 0)}" if is_clipped else ""
     ns = [row.n for _, lines in panels for rows in lines.values() for row in rows]
     return joined(
         _on_first_and_last(panels[0]),
-        f"Means over {between(ns)} pairs of networks at corresponding layers, with 95 % intervals; "
-        "open markers, too few networks for one.",
+        f"Means over {between(ns)} pairs of networks at corresponding layers, with 95 % intervals (open: too few "
+        f"networks{edge}).",
         source,
     )
+
+
+def _at_edge(row: Shown) -> Shown:
+    """Return a row of skill whose value is at least the lowest that the axis has."""
+    return replace(row, value=max(row.value, LOWEST), low=max(row.low, LOWEST))
 
 
 def _set_axes(axes: "Axes", quantity: str, lines: Lines, limits: Limits) -> None:

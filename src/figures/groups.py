@@ -26,7 +26,7 @@ LOWEST = -1.0  # skill, at the end of its axis
 LINE = 0.55  # cm, a row of dots
 HEAD = 1.7  # cm
 NARROW = 12  # cm: panels stand below each other
-DOT: Look = {"marker": "o", "color": "0.6", "linestyle": "", "markersize": 2.5, "clip_on": False}
+DOT: Look = {"color": "0.6", "linestyle": "", "markersize": 2.5, "clip_on": False}
 MEAN: Look = {"marker": "D", "color": "#08407f", "markersize": 4, "linestyle": "", "clip_on": False}
 
 Groups = tuple[str, str]  # of front and end networks
@@ -110,7 +110,8 @@ def _draw_panel(
     room = 0.04 * (high - low)
     axes.set_xlim(low - room, high + room)
     for row in rows:
-        axes.plot(max(row.value, low), groups.index(row.groups) + 0.18, **DOT)
+        marker = "<" if row.value < low else "o"
+        axes.plot(max(row.value, low), groups.index(row.groups) + 0.18, marker=marker, **DOT)
     for mean in of_groups(rows):
         y = groups.index(mean.groups) - 0.12
         face = "white" if math.isnan(mean.low) else MEAN["color"]

@@ -11,7 +11,6 @@ from typing import ClassVar, NamedTuple
 
 from src.choices import Options
 from src.ground.errors import UserError
-from src.ground.user_code import title_of
 
 FRESH = "-"  # in place of a checkpoint: freshly drawn weights
 DEFAULT = "DEFAULT"  # in place of a checkpoint: the weights that come with the type
@@ -238,34 +237,6 @@ def short(name: str) -> str:
     if path.is_absolute():
         return "/".join(path.parts[-2:])
     return name
-
-
-def networks_in_words(paths: Sequence[str], kinds: Sequence[str], *, sign: str = "→") -> str:
-    """Return the title of networks, such as "a → b (both resnet18)".
-
-    Args:
-        paths: of their checkpoints; "" where it is not known.
-        kinds: the types, likewise.
-
-    Returns:
-        "" if a network has neither.
-    """
-    types = list(map(title_of, kinds))
-    if not all(path or kind for path, kind in zip(paths, kinds, strict=True)):
-        return ""
-    if not all(paths):
-        return f" {sign} ".join(types)
-    names = short_names(paths)
-    if len(set(types)) == 1 and types[0]:
-        of_all = {1: "", 2: "both "}.get(len(types), "all ")
-        return f"{f' {sign} '.join(names)} ({of_all}{types[0]})"
-    titles = []
-    for name, kind in zip(names, types, strict=True):
-        title = name
-        if kind:
-            title += f" ({kind})"
-        titles.append(title)
-    return f" {sign} ".join(titles)
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
