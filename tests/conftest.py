@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 
 from src.ground import console
+from src.skill import floors
 from tests import commands
 
 # A shell lets its background jobs ignore SIGINT, and what these start would ignore it as well.
@@ -51,6 +52,14 @@ def no_flushes():
     test_power_cut.py pretends its own disk."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def few_draws():
+    """Floors take two draws of twins in this process: five are half of the time of an evaluation."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(floors, "N_DRAWS", 2)
         yield
 
 

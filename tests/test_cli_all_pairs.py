@@ -18,7 +18,7 @@ from src.models import Network, build_model
 from src.runs import session
 from src.runs.checkpoints import save_state
 from src.runs.run import Run
-from src.skill.floors import N_DRAWS
+from src.skill import floors
 from src.tables.network_list import ListedNetwork
 from tests.commands import ON_DIGITS, ROOT, error_line, names_in, read_csv, run, says
 from tests.conftest import few_images
@@ -171,11 +171,11 @@ def test_images_pass_once_whatever_the_number_of_pairs(networks, few, monkeypatc
         run(SCRIPT, *OPTIONS, "--no-similarity", *methods, "-pinv-samples", "100", cwd=folder)
         n_layers, n_test = 2, 80
         n_of_stitches = n * (n - 1) * len(methods[1:]) * n_layers**2
-        n_of_floors = n * N_DRAWS * 3  # of two layers, and of twins for a wider front
+        n_of_floors = n * floors.N_DRAWS * 3  # of two layers, and of twins for a wider front
         assert seen.pop("stitches") == (n_of_stitches + n_of_floors) * n_test
         n_training = 200
         twins = n * (n_training + n_test)  # networks of one type have the same twins
-        expected = {100 + 2 * n_test + n_training: n, twins: 4 * N_DRAWS}
+        expected = {100 + 2 * n_test + n_training: n, twins: 4 * floors.N_DRAWS}
         assert Counter(seen.values()) == expected
 
 

@@ -37,6 +37,8 @@ def _at_place(stitch: WithinClass, floor: WithinClass, places: np.ndarray) -> Sk
     floor_without_each = np.full(len(stitch.products), floor.correlation)
     floor_without_each[places] = floor.without_each
     without_each = skill(stitch.without_each, floor_without_each)
+    if not np.isfinite(without_each).all():  # a floor of 1 without an image
+        value = math.nan
     half_width = DEVIATIONS * math.sqrt(jackknife_variance(without_each))
     high = float(np.minimum(1, value + half_width))  # keeps NaN
     return Skill(stitch.correlation, floor.correlation, value, value - half_width, high)
