@@ -20,7 +20,6 @@ import numpy as np
 import pytest
 
 from src.ground import console
-from src.skill import floors
 from tests import commands
 
 # A shell lets its background jobs ignore SIGINT, and what these start would ignore it as well.
@@ -58,6 +57,8 @@ def no_flushes():
 @pytest.fixture(scope="session", autouse=True)
 def few_draws():
     """Floors take two draws of twins in this process: five are half of the time of an evaluation."""
+    from src.skill import floors  # not before a pretended GPU is installed, for processes of tests
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(floors, "N_DRAWS", 2)
         yield
