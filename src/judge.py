@@ -340,6 +340,9 @@ def judge(
     }
     if n_matched is not None and n_matched < 1:
         raise UserError(f"n_matched is {n_matched}; give 1 or more, or None for all")
+    if not isinstance(limits, Limits):
+        raise UserError(f"limits is {limits!r}; give Limits(tolerance=0.05, skill=0.33)")
+    judge_stitches([], limits=limits)  # limits out of range raise before the work
     for side, network in (("front", front), ("end", end)):
         _check_mode(network, side)
 

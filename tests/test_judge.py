@@ -496,6 +496,8 @@ def test_a_judgement_can_be_copied(judged):
 def test_limits_are_shares(networks, digits):
     with pytest.raises(ValueError, match="tolerance=5"):
         judge(*networks[1], *digits, layers="pool4", limits=Limits(tolerance=5))
+    with pytest.raises(UserError, match="limits is 5; give Limits"):
+        judge(*networks[1], *digits, layers="pool4", limits=5)
     with pytest.raises(UserError, match="n_matched is 0; give 1 or more"):
         judge(*networks[1], *digits, layers="pool4", n_matched=0)
     with pytest.raises(UserError, match="front is a str; give a torch.nn.Module"):

@@ -152,7 +152,6 @@ class Mahalanobis(Detector):
         if shares.sum() < 1 - 1e-9:
             raise ValueError("training images without labels have no classes")
         is_present = shares > 0.5 / n_rows
-        self.n_present = int(is_present.sum())
         covariance = scatter[is_present] / n_rows  # of membership with features, (K, C)
         offsets = covariance / shares[is_present, None]  # class means less the mean, (K, C)
         between = offsets.T @ covariance  # covariance of the class means, (C, C)

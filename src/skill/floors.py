@@ -30,16 +30,14 @@ from src.stitching.moments import SourceMoments
 
 N_DRAWS = 5  # of the weights of twins; the largest correlation counts
 N_IMAGES = 300  # test images that a floor is measured on, or an eighth of them if that is more
-# Training images that a floor is matched on, and that BatchNorms take statistics of: at least so many,
-# and ten a class up to the second number
-N_MATCHED = 200
-N_OF_CLASS = 10
+N_MATCHED = (
+    200  # training images that a floor is matched on, at least, and BatchNorms take statistics of
+)
+N_OF_CLASS = 10  # of them for each class, up to `MOST_OF_CLASSES`
 MOST_OF_CLASSES = 500
-# Rows that are matched for each channel; a row is a position of an image. Of large maps some positions
-# serve: as many as give the most for each channel, or `N_ROWS` if that is more
-FEWEST_ROWS = 10
-MOST_ROWS = 50
-N_ROWS = 20_000
+FEWEST_ROWS = 10  # matched for each channel: more images are taken for fewer positions
+MOST_ROWS = 50  # matched for each channel: of large maps only some positions are taken
+N_ROWS = 20_000  # matched in any case, where there are so many
 BATCH_SIZE = 64  # at most: of a batch, many activations are held at once
 MOST_TWINS = 16  # side by side: more hardly raise a floor, see methods.md
 MAX_BYTES = 2**30  # of the end network's own activations, which all draws compare with

@@ -138,15 +138,8 @@ def wilson_intervals(shares: ArrayLike, n_images: ArrayLike) -> list[IntervalEst
 def of_share(right: Runs) -> Evidence:
     """Return the evidence on the share of images that runs are right about; for one run, Wilson's
     interval (1927)."""
-    return of_shares(_shares(right), n_images=right[0].shape[1])
-
-
-def of_shares(shares: Sequence[np.ndarray], *, n_images: int) -> Evidence:
-    """Return the evidence on a share of images, as `of_share` does.
-
-    Args:
-        shares: of each run, by pair of networks: (runs,).
-    """
+    shares = _shares(right)
+    n_images = right[0].shape[1]
 
     def variance_at(limit: float) -> float:
         return limit * (1 - limit) / n_images
