@@ -17,8 +17,8 @@ from src.figures.networks import draw_networks
 from src.figures.pages import CM, NUMBERS
 from src.figures.shown import ABOVE_BASELINES, BASELINE, SHARE, Shown, of_matrix, of_ranks
 from src.figures.style import WIDTHS, style_sheets, use_style
-from src.runs.network_pairs import PAIRS
 from src.tables.matrices import Matrix
+from src.tables.pair_kinds import PAIRS
 from src.tables.verdict_rows import GroupTestRow, VerdictRow
 from src.verdict import ACCURATE_ONLY, NOT_MATCHED, SIMILAR, UNDECIDED, Limits
 from tests.commands import caption_of, error_line, panels_of, says

@@ -20,9 +20,9 @@ from src.collected.named_networks import UNLISTED, NamedNetwork
 from src.ground.console import listed, note
 from src.ground.grouping import grouped
 from src.ground.user_code import titles_in
-from src.runs.network_pairs import PAIRS
 from src.statistics.permutations import END, FRONT, Permuted, permutation_test
 from src.tables.matrices import known
+from src.tables.pair_kinds import PAIRS
 from src.tables.quantities import IN_VERDICT, shown_in
 from src.tables.verdict_rows import GroupRow, GroupTestRow, VerdictRow
 from src.verdict import SIMILAR, VERDICTS

@@ -15,9 +15,9 @@ from src.collected.network_means import mean_over_pairs
 from src.collected.sections import parts_of, sections_of
 from src.ground.grouping import grouped
 from src.ground.user_code import titles_in
-from src.runs.network_pairs import IN_SHORT
 from src.tables.architectures import corresponding_layers
 from src.tables.matrices import Matrix, PairOfLayers, by_depth, depths_of, known
+from src.tables.pair_kinds import IN_SHORT
 from src.tables.quantities import QUANTITIES
 from src.tables.truth_rows import DepthRow, TruthRow
 from src.tables.verdict_rows import VerdictRow

@@ -56,6 +56,18 @@ class Busy(UserError):
     """Another process holds the lock of a folder or file that this process needs to write."""
 
 
+def not_finite(name: str) -> UserError:
+    """Return the error for logits that are not finite; the caller raises it.
+
+    Args:
+        name: of the network, head or stitch.
+    """
+    return UserError(
+        f"the logits of {name} are not finite, so they predict no class; check its weights and the "
+        "images, and lower the learning rate if it trains"
+    )
+
+
 def as_user_error(error: Exception) -> UserError | None:
     """Translate an exception into a UserError; return None where the user cannot mend it.
 

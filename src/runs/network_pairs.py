@@ -1,25 +1,15 @@
-"""Kinds of pairs of networks. Stitches of different kinds are not averaged together."""
+"""Which kind a pair of networks is."""
 
 from pathlib import Path
 
 from src.runs.options import read_options
 from src.runs.trained_with import training_of
 from src.tables.network_names import FRESH, NetworkName
-
-PAIRS = "pairs of networks"
-SAME_RUN = "pairs of a network with itself"  # at the same or another epoch
-UNTRAINED_FRONT = "pairs with an untrained front network"
-UNTRAINED_END = "pairs with an untrained end network"
-IN_SHORT = {  # in headings, of pairs that are not of two trained networks
-    SAME_RUN: "of a network with itself",
-    UNTRAINED_FRONT: "untrained front",
-    UNTRAINED_END: "untrained end",
-}
-KINDS = (PAIRS, SAME_RUN, UNTRAINED_FRONT, UNTRAINED_END)
+from src.tables.pair_kinds import PAIRS, SAME_RUN, UNTRAINED_END, UNTRAINED_FRONT
 
 
 def kind_of_pair(front: NetworkName, end: NetworkName) -> str:
-    """Return the kind of a pair of networks, a member of `KINDS`."""
+    """Return the kind of a pair of networks, a member of `pair_kinds.KINDS`."""
     if is_untrained(end):
         return UNTRAINED_END
     if is_untrained(front):

@@ -30,10 +30,9 @@ from src.stitching.moments import SourceMoments
 
 N_DRAWS = 5  # of the weights of twins; the largest correlation counts
 N_IMAGES = 300  # test images that a floor is measured on, or an eighth of them if that is more
-N_MATCHED = (
-    200  # training images that a floor is matched on, at least, and BatchNorms take statistics of
-)
-N_OF_CLASS = 10  # of them for each class, up to `MOST_OF_CLASSES`
+# Training images that a floor is matched on, at least, and that BatchNorms take statistics of
+N_MATCHED = 200
+N_OF_CLASS = 10  # of the images of a match, for each class, up to `MOST_OF_CLASSES`
 MOST_OF_CLASSES = 500
 FEWEST_ROWS = 10  # matched for each channel: more images are taken for fewer positions
 MOST_ROWS = 50  # matched for each channel: of large maps only some positions are taken

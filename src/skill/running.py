@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from src.ground.console import note_once
+from src.ground.errors import not_finite
 from src.models import Network
 from src.models.activations import at_least_single, cells
 from src.models.tokens import TokenLayout
 from src.skill.within_class import WithinClass
-from src.training import not_finite
 
 MOST_SUMS = 2**22  # numbers of the class means at one layer: 16 MiB a stitch
 

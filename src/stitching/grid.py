@@ -21,6 +21,7 @@ from torch import Tensor
 from src.choices.stitching import OBJECTIVES, Objective
 from src.datasets.base import Batches, batches_in
 from src.ground.brief import brief
+from src.ground.errors import not_finite
 from src.low_rank import low_rank_approx
 from src.models import Network, activations_of_both
 from src.models.activations import at_least_single
@@ -32,7 +33,6 @@ from src.training import (
     HeadLosses,
     Task,
     classification_losses,
-    not_finite,
     predicted_classes,
 )
 from src.training.task import Head

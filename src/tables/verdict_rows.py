@@ -74,7 +74,7 @@ class VerdictRow:
     stitching_type: str | None = None  # None: the runs are of several types
     # Mean AUROC over the runs, `auroc_<detector>`; values of measures of similarity and their nulls
     further: dict[str, float]
-    # The kind of the pair of networks, see `src.runs.network_pairs`; no column
+    # The kind of the pair of networks, see `src.tables.pair_kinds`; no column
     kind: str = field(default="", compare=False)
 
     @cached_property

@@ -14,11 +14,10 @@ from src.training.task import (
     HeadResult,
     Task,
     classification_losses,
-    not_finite,
     predicted_classes,
 )
 
 __all__ = [
     "NO_CLASS", "Classification", "EpochLog", "HeadLosses", "HeadResult", "Settings", "State", "Task",
-    "classification_losses", "evaluate", "not_finite", "predicted_classes", "train",
+    "classification_losses", "evaluate", "predicted_classes", "train",
 ]  # fmt: skip

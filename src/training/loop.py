@@ -15,10 +15,10 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR
 
 from src.datasets.base import BaseImageSet, Batches
 from src.ground.console import progress
-from src.ground.errors import UserError
+from src.ground.errors import UserError, not_finite
 from src.ground.runtime import seed_of, seeded
 from src.training.distributed import add_up
-from src.training.task import EpochLog, HeadKey, HeadResult, Task, not_finite
+from src.training.task import EpochLog, HeadKey, HeadResult, Task
 
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 CHECK_EVERY = 16  # steps between two checks that losses are finite: a check waits for the GPU

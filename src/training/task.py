@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from src.ground.errors import UserError
 from src.models import Network
 from src.models.activations import at_least_single
 
@@ -98,18 +97,6 @@ def predicted_classes(logits: Tensor) -> Tensor:
     """
     largest, classes = logits.max(-1)
     return torch.where(largest.isfinite(), classes, NO_CLASS)
-
-
-def not_finite(name: str) -> UserError:
-    """Return the error for logits that are not finite; the caller raises it.
-
-    Args:
-        name: of the network, head or stitch.
-    """
-    return UserError(
-        f"the logits of {name} are not finite, so they predict no class; check its weights and the "
-        "images, and lower the learning rate if it trains"
-    )
 
 
 def classification_losses(logits: Tensor, labels: Tensor) -> HeadLosses:
