@@ -263,14 +263,19 @@ def check_usable(args, stitches, reference, reasons) -> None:
     Args:
         reasons: for each skipped run.
     """
-    from src.ground.console import warn
+    from src.ground.console import listed, note, warn
     from src.ground.errors import UserError
 
-    for reason in (*reasons, *reference.missing):
+    are_named = args.detector is not None or args.ood_detector_dir is not None
+    for reason in reasons:
         warn(f"skipped: {reason}")
+    if are_named:
+        for reason in reference.missing:
+            warn(f"skipped: {reason}")
+    elif reference.missing:
+        note(f"{listed(reference.missing)}: skill alone is measured there")
     if not stitches:
         raise UserError("nothing could be evaluated: no stitch can be read")
-    are_named = args.detector is not None or args.ood_detector_dir is not None
     if are_named and reference.options.scores and not reference.detectors:
         raise UserError(
             "no detector could be used: train detectors with exec_train_representation_classifier.py, or "

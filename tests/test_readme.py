@@ -194,11 +194,11 @@ def networks_of_a_user(folder: Path) -> None:
 
         def cnn(n_classes, n_channels):
             return nn.Sequential(
-                nn.Conv2d(n_channels, 6, 3, padding=1),
+                nn.Conv2d(n_channels, 16, 3, padding=1),
                 nn.ReLU(),
-                nn.AdaptiveAvgPool2d(1),
+                nn.AdaptiveAvgPool2d(4),
                 nn.Flatten(),
-                nn.Linear(6, n_classes),
+                nn.Linear(16 * 4 * 4, n_classes),
             )
         """
     (folder / "nets.py").write_text(textwrap.dedent(code))
