@@ -110,10 +110,11 @@ def test_twins_have_other_weights_where_a_module_resets_none_of_its_parameters(n
 def test_the_class_is_beside_the_channels_at_all_positions(shape):
     torch.manual_seed(0)
     activations, logits = torch.randn(shape), torch.randn(5, 3)
-    joint = beside_class(activations, logits).numpy()
+    joint = beside_class([activations, 2 * activations], logits).numpy()
     axis = 1 if len(shape) == 4 else -1
-    own, of_class = np.split(joint, [4], axis)
+    own, second, of_class = np.split(joint, [4, 8], axis)
     assert np.array_equal(own, activations.numpy())
+    assert np.array_equal(second, 2 * activations.numpy())
     positions = np.moveaxis(of_class, axis, -1).reshape(5, -1, 3)
     assert (positions.argmax(-1) == logits.argmax(1).numpy()[:, None]).all()
     assert (positions.sum(-1) == 1).all()

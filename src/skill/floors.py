@@ -24,7 +24,7 @@ from src.ground.runtime import generator
 from src.models import Network
 from src.models.calls import OUTPUT
 from src.skill.running import AtPlaces, Following
-from src.statistics.moments import Rows, as_rows
+from src.statistics.moments import Rows
 from src.stitching.closed_forms import Matching, closed_form
 from src.stitching.moments import SourceMoments
 
@@ -37,7 +37,8 @@ MOST_OF_CLASSES = 500
 FEWEST_ROWS = 10  # matched for each channel: more images are taken for fewer positions
 MOST_ROWS = 50  # matched for each channel: of large maps only some positions are taken
 N_ROWS = 20_000  # matched in any case, where there are so many
-BATCH_SIZE = 64  # at most: of a batch, many activations are held at once
+# At most: of a batch, many activations are held at once. It divides `N_IMAGES` and `N_MATCHED`
+BATCH_SIZE = 50
 MOST_TWINS = 16  # side by side: more hardly raise a floor, see methods.md
 MAX_BYTES = 2**30  # of the end network's own activations, which all draws compare with
 TARGET = 0  # the only target of the moments
@@ -121,7 +122,8 @@ class Floors:
             following.add_own(own)
             activations = twins.activations(images, keys)
             for key in keys:
-                source = _source(activations, key, own[self.end.output_name])
+                of_twins = activations[key.layer][: key.n_twins]
+                source = beside_class(of_twins, own[self.end.output_name])
                 stitched = _mapped(source, maps[key])
                 logits = self.end(stitched, after=key.layer, images=images)
                 following.add_stitch(key, key.layer, stitched, logits)
@@ -170,8 +172,12 @@ class _Twins:
             for key in keys:
                 n_images, positions = samples[key]
                 first = slice(n_images - n_before)  # of the last batch, as many as are left
-                source = _source(activations, key, own[end.output_name])
-                of_batch = _moments(source[first], own[key.layer][first], positions)
+                of_twins = activations[key.layer][: key.n_twins]
+                source = beside_class(
+                    [_at(values[first], positions) for values in of_twins],
+                    own[end.output_name][first],
+                )
+                of_batch = _moments(source, _at(own[key.layer][first], positions))
                 moments[key] = moments[key].pooled(of_batch) if key in moments else of_batch
             n_before += len(images)
         return {key: closed_form("covariance", [of_key])[TARGET] for key, of_key in moments.items()}
@@ -201,12 +207,16 @@ class _Sample(NamedTuple):
     positions: Tensor
 
 
-def _moments(source: Tensor, target: Tensor, positions: Tensor) -> SourceMoments:
-    """Return the moments of a batch of activations at some positions."""
-    source_rows, target_rows = (
-        Rows.of(as_rows(values).unflatten(0, (len(values), -1))[:, positions].flatten(0, 1))
-        for values in (source, target)
-    )
+def _at(activations: Tensor, positions: Tensor) -> Tensor:
+    """Return activations (B, …) at some positions, (B, P, C)."""
+    channels = activations.movedim(channel_axis(activations), 1)
+    return channels.reshape(*channels.shape[:2], -1)[:, :, positions].mT
+
+
+def _moments(source: Tensor, target: Tensor) -> SourceMoments:
+    """Return the moments of a batch (B, P, C)."""
+    source_rows = Rows.of(source)
+    target_rows = Rows.of(target)
     return SourceMoments(
         len(source),
         source_rows.moments(),
@@ -269,37 +279,27 @@ def _stop(*call: object) -> None:
     raise _Stop
 
 
-def beside_class(activations: Tensor, logits: Tensor) -> Tensor:
-    """Return activations with the predicted class as further channels.
+def beside_class(activations: Sequence[Tensor], logits: Tensor) -> Tensor:
+    """Return the channels of several networks, with the predicted class as further channels.
 
     Args:
-        activations: (B, C, H, W), (B, T, D) or (B, D).
+        activations: of each network, (B, C, H, W), (B, T, D) or (B, D).
         logits: (B, n_classes).
     """
-    axis = channel_axis(activations)
+    first = activations[0]
+    axis = channel_axis(first)
     one_hot = torch.zeros_like(logits).scatter(1, logits.argmax(1, keepdim=True), 1)
-    classes = one_hot.to(activations)  # (B, n_classes)
-    shape = [len(classes)] + [1] * (activations.ndim - 1)
+    classes = one_hot.to(first)  # (B, n_classes)
+    shape = [len(classes)] + [1] * (first.ndim - 1)
     shape[axis] = logits.shape[1]
-    positions = list(activations.shape)
+    positions = list(first.shape)
     positions[axis] = logits.shape[1]
-    return torch.cat([activations, classes.reshape(shape).expand(positions)], axis)
+    return torch.cat([*activations, classes.reshape(shape).expand(positions)], axis)
 
 
 def channel_axis(activations: Tensor) -> int:
     """Return the axis of the channels of maps, and of tokens and vectors."""
     return 1 if activations.ndim == 4 else activations.ndim - 1
-
-
-def _source(activations: Mapping[str, list[Tensor]], key: FloorKey, logits: Tensor) -> Tensor:
-    """Return the activations of as many twins as a floor needs, beside the predicted class.
-
-    Args:
-        activations: of each twin, by layer.
-        logits: (B, n_classes).
-    """
-    twins = activations[key.layer][: key.n_twins]
-    return beside_class(torch.cat(twins, channel_axis(twins[0])), logits)
 
 
 def _mapped(source: Tensor, matching: Matching) -> Tensor:
