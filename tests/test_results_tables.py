@@ -27,7 +27,7 @@ MEANS = (
 STITCH = (
     "front_model_path,end_model_path,front_model_type,end_model_type,dataset,stitching_type,init,n_pinv_init_samples,"
     "front_pinv_rank,front_stitch_rank,objective,n_epochs,pinv_cutoff,seed,shortcut,front_weights,end_weights,"
-    "train_images,test_images,stitching_option,front_layer,end_layer,folder"
+    "train_images,test_images,stitching_option,further_options,front_layer,end_layer,folder"
 )
 COLUMNS = {  # that all tables of a type have
     StitchRow: (

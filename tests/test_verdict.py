@@ -432,6 +432,19 @@ def test_seeds_count(tmp_path):
     )
 
 
+def test_options_that_change_a_result_are_methods_and_no_repetitions(tmp_path):
+    trained = {"init": "rand", "n_epochs": 3}
+    write_run(tmp_path / "high", "1", n_right=868, **trained, learning_rate=0.1)
+    write_run(tmp_path / "low", "2", n_right=26, **trained, learning_rate=1e-4)
+    said = run(SCRIPT, "high", "low", "-o", "verdict.csv", cwd=tmp_path)
+    assert "repeat" not in said.err
+    rows = read_csv(tmp_path / "verdict.csv")
+    assert {row["method"]: row["accuracy"] for row in rows} == {
+        "task loss matching (-lr 0.1)": "0.868",
+        "task loss matching (-lr 0.0001)": "0.026",
+    }
+
+
 def test_a_row_names_its_runs(tmp_path):
     """So that what else was measured of them is found in the tables of stitches and evaluations."""
     for seed in range(3):

@@ -9,7 +9,8 @@ from src.collected.groups import Names
 from src.ground.grouping import grouped
 from src.runs.network_pairs import kind_of_pair
 from src.tables.architectures import architecture_pairs
-from src.tables.experiments import NETWORKS, RANKS, by_experiment, method_names
+from src.tables.experiments import by_experiment, method_names
+from src.tables.identity import NETWORKS, RANKS
 from src.tables.image_records import told_apart
 from src.tables.matrices import Matrix, accuracies, mean_of
 from src.tables.pair_kinds import KINDS, PAIRS

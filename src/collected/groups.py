@@ -8,7 +8,8 @@ from src.collected.named_networks import NamedNetwork
 from src.ground.console import note
 from src.ground.grouping import grouped
 from src.runs.folders import StitchingRun, newest_runs
-from src.tables.experiments import CHECKPOINTS, NETWORKS, WEIGHTS, method_names
+from src.tables.experiments import method_names
+from src.tables.identity import CHECKPOINTS, NETWORKS, WEIGHTS
 from src.tables.network_names import NetworkKey
 from src.tables.pair_kinds import PAIRS, SAME_RUN, UNTRAINED_END, UNTRAINED_FRONT
 from src.tables.quantities import QUANTITIES, SKILL

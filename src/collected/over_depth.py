@@ -23,7 +23,8 @@ from src.collected.network_means import mean_over_pairs
 from src.ground.grouping import grouped
 from src.ground.user_code import title_of
 from src.runs.folders import StitchingRun
-from src.tables.experiments import NETWORKS, method_names
+from src.tables.experiments import method_names
+from src.tables.identity import NETWORKS
 from src.tables.quantities import IN_CURVES, QUANTITIES, shown_in
 from src.tables.similarity_rows import SimilarityRow
 from src.tables.truth_rows import DepthRow
