@@ -258,6 +258,24 @@ def test_what_is_measured_of_a_pair(tmp_path):
     assert verdict.seed_spread is None
 
 
+def test_similarity_counts_both_ways(tmp_path):
+    """Also where only one way was measured; of a measure that is not symmetric, each has its own."""
+    write_run(tmp_path, "1", n_right=945)
+    back = {"front_model_path": "g.pt", "end_model_path": "f.pt"}
+    write_run(tmp_path, "2", n_right=945, front_layer="y", end_layer="x", **back)
+    values = {"cka": 0.9, "mine": 0.3, "mine_reversed": 0.4}
+    null = Null(0.005, 0.3, 0.7)
+    table = of_networks(layer1="x", layer2="y", values=values, nulls={"cka": null})
+    forth, back = judge_runs(runs_of(tmp_path), [table])
+    assert forth.further["cka"] == back.further["cka"] == 0.9
+    assert forth.further["cka_p_value"] == back.further["cka_p_value"] == 0.005
+    assert (forth.further["mine"], back.further["mine"]) == (0.3, 0.4)
+
+    measured = of_networks("g.pt", "f.pt", layer1="y", layer2="x", values={"cka": 0.8})
+    forth, back = judge_runs(runs_of(tmp_path), [measured, table])
+    assert (forth.further["cka"], back.further["cka"]) == (0.9, 0.8)  # as measured that way
+
+
 def test_the_false_discovery_rate_over_many_pairs(tmp_path):
     """Two good pairs among sixteen that are not; one alone would not be found, but is if tested by
     itself."""
