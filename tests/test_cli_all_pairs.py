@@ -347,7 +347,7 @@ def test_stitches_without_an_evaluation_are_evaluated_from_their_files(networks,
 
 LISTS = [
     ("name,type\na,small_cnn\nb,small_cnn\n",
-     "name, path, type, and optionally group, layers and depths): it lacks path"),
+     "name, path, type, and optionally group, layers, depths and training): it lacks path"),
     ("name;path;type\na;models/a.pt;small_cnn\nb;models/b.pt;small_cnn\n", "separate columns by commas"),
     ("name,path,type\na,models/a.pt,small_cnn\na,models/b.pt,small_cnn\n", "has the name a more than once"),
     ("name,path,type\na,models/a.pt,small_cnn\nb,./models/a.pt,small_cnn\n", "a and b are one checkpoint"),

@@ -463,6 +463,15 @@ def test_options_that_change_a_result_are_methods_and_no_repetitions(tmp_path):
     }
 
 
+def test_a_run_counts_once_in_folders_that_overlap(tmp_path):
+    for number in range(4):
+        write_run(tmp_path / "results/dm", str(number), n_right=900, front_layer=f"l{number}")
+    (tmp_path / "link").symlink_to(tmp_path / "results")
+    for folders in (["results"], ["results", "results/dm"], ["results/dm", "link", "results/dm/"]):
+        said = run(SCRIPT, *folders, "-o", "verdict.csv", cwd=tmp_path)
+        assert "repeat" not in said.err and len(read_csv(tmp_path / "verdict.csv")) == 4
+
+
 def test_a_row_names_its_runs(tmp_path):
     """So that what else was measured of them is found in the tables of stitches and evaluations."""
     for seed in range(3):

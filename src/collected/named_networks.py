@@ -17,7 +17,7 @@ class NamedNetwork(NamedTuple):
 
     name: str  # in the list of networks, else the path
     group: str  # in the list, else the type; `UNLISTED` if there is a list without the network
-    training: str  # equal for one network at two epochs
+    training: str  # in the list, else as recorded; equal for one network at two epochs
     is_untrained: bool = False
     type: str = ""  # as on the command line; networks of one type have one architecture
     depths: tuple[tuple[str, float], ...] = ()  # relative depths by layer, if the list gives them
@@ -60,10 +60,12 @@ def named_networks(
             continue
         name = titles[network.key]
         group = UNLISTED if listed else network.type
+        training = training_of(network)
         depths: tuple[tuple[str, float], ...] = ()
         line = listed.get(network.listed_as)
         if line:
             group = line.group or network.type
+            training = line.training or training
             depths = tuple(line.relative_depths.items())
             names = [earlier.name for earlier in named.values()]
             # One line of the list stands for fresh weights of every seed.
@@ -71,6 +73,6 @@ def named_networks(
             if name in names:
                 name += f" (seed {network.seed})"
         named[network.key] = NamedNetwork(
-            name, group, training_of(network), is_untrained(network), network.type, depths
+            name, group, training, is_untrained(network), network.type, depths
         )
     return named
