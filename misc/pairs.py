@@ -306,7 +306,13 @@ def similarity_unit(
         metrics=metrics_of(table, args.metrics),
         output=str(table),
     )
-    return Unit(SIMILARITY, pair, table, [Call(script, script.compute, options)])
+    call = Call(script, functools.partial(script.compute, at_claim=add_measures_of_table), options)
+    return Unit(SIMILARITY, pair, table, [call])
+
+
+def add_measures_of_table(options: Namespace) -> None:
+    """Add the measures that a table has by now, as other processes may have written it."""
+    options.metrics = metrics_of(Path(options.output), options.metrics)
 
 
 def metrics_of(table: Path, metrics: Sequence[str]) -> list[str]:
@@ -409,6 +415,9 @@ def run_in_turn(units: Mapping[str, Unit], session: "Session", *, aside: str) ->
             busy_ends.add(unit.end)
     for title, unit in reversed(units.items()):
         if outcomes.get(unit.place, BUSY) == BUSY:
+            if unit.kind == SIMILARITY:  # whose other process may measure something else
+                note(f"{title}: waits for a process that is at it")
+                unit.run.wait()
             outcomes[unit.place] = run_unit(title, unit, session, aside=aside)
     return outcomes
 
