@@ -25,6 +25,7 @@ from src.tables.stitch_rows import StitchRow
 from src.tables.tables import columns, read_table, write_table
 from src.values import Pair
 from tests.commands import parser_of, says
+from tests.goldens import DATA
 from tests.result_rows import OPTIONS, evaluation_row, stitch_row
 
 
@@ -318,6 +319,9 @@ def test_every_option_counts_or_is_in_a_list():
         usual = options | {name: default[name]}
         without = {other: value for other, value in usual.items() if other != name}
         assert Experiment.of(without).key == Experiment.of(usual).key, name
+    (config, *_) = (DATA / "public_runs").rglob("config.txt")
+    public = read_options(config)
+    assert Experiment.of(public).key == Experiment.of(default | public).key
     flags = {name: option.flag for name, option in lists.OPTIONS.items() if option.flag}
     actions = parser_of("exec_stitch.py")._option_string_actions
     assert {name: actions[flag].dest for name, flag in flags.items()} == {

@@ -63,7 +63,7 @@ def layer(networks):
         ),
         (
             ["-pinv-samples", "auto"],
-            "-pinv-samples auto counts with -i pinv, repair, covariance, ortho, ridge only",
+            "-pinv-samples counts with -i pinv, repair, covariance, ortho, ridge only",
         ),
         (["-e", "0"], "-e 0 -i rand: a random stitching layer is measured"),
         ([], "without --mod-only-stitch the BatchNorm statistics of both networks move"),
