@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from src.ground.console import warn
-from src.runs.network_pairs import is_untrained
-from src.runs.trained_with import training_of
+from src.runs.trained_with import is_untrained, training_of
 from src.tables.network_list import ListedNetwork, as_listed, read_networks
 from src.tables.network_names import NetworkKey, NetworkName, titles_of
+from src.tables.pair_kinds import PAIRS, SAME_RUN, UNTRAINED_END, UNTRAINED_FRONT
 
 UNLISTED = "not listed"  # the group of a network that the list lacks; it is not compared
 
@@ -21,6 +21,15 @@ class NamedNetwork(NamedTuple):
     is_untrained: bool = False
     type: str = ""  # as on the command line; networks of one type have one architecture
     depths: tuple[tuple[str, float], ...] = ()  # relative depths by layer, if the list gives them
+
+
+def kind_of_pair(front: NamedNetwork, end: NamedNetwork) -> str:
+    """Return the kind of a pair of networks, a member of `pair_kinds.KINDS`."""
+    if end.is_untrained:
+        return UNTRAINED_END
+    if front.is_untrained:
+        return UNTRAINED_FRONT
+    return SAME_RUN if front.training == end.training else PAIRS
 
 
 def named_by_list(
