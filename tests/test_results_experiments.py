@@ -3,6 +3,7 @@ counts."""
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -223,6 +224,19 @@ def test_types_that_were_chosen_for_pairs_of_layers_tell_no_experiments_apart():
     assert list(by_experiment([row, other_type])) == [""]
     titles = [f"stitching_type={name}" for name in ("rc2c_pre", "auto")]
     assert list(by_experiment([stitch_row(), row])) == titles
+
+    # So are the tokens that were chosen, and not those that were asked for
+    pairs = {
+        Pair("x", name): {
+            "stitching_type": kind,
+            "stitching_option": "auto",
+            "c2t_cls_token": token,
+        }
+        for name, kind, token in (("a", "c2t", "learn"), ("b", "rc2c_pre", None))
+    }
+    asked = replace(experiment(stitching_type="auto", c2t_cls_token="learn"), chosen=pairs)
+    found = [Experiment.of(asked.config(pair)) for pair in pairs]
+    assert {each.key for each in found} == {asked.key} != {whole.key}
 
 
 def test_results_of_one_experiment_need_no_title():

@@ -4,6 +4,7 @@ Results of one experiment may be taken together. Of repeated results the newest 
 """
 
 import dataclasses
+import functools
 import json
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
@@ -114,8 +115,13 @@ class Experiment(OfTwoNetworks):
         Images are left out, as they may be unrecorded: `told_apart` makes them a part of the name
         of the data set where several experiments recorded different ones.
         """
-        options = {**self.settings, **json.loads(self.further_options)}
-        return identity_of(options, apart_from=(*SPLITS, FURTHER))
+        networks = {name: self.settings[name] for name in NETWORKS}
+        others = {
+            name: value
+            for name, value in self.settings.items()
+            if name not in networks and name not in SPLITS
+        }
+        return {**_counted(tuple(others.items())), **networks}
 
     @cached_property
     def method(self) -> str:
@@ -133,6 +139,14 @@ class Experiment(OfTwoNetworks):
         return self.network_keys, frozenset(
             item for item in distinctions if item[0] not in NETWORKS
         )
+
+
+@functools.cache  # many rows differ in networks only
+def _counted(settings: tuple[tuple[str, Hashable], ...]) -> Options:
+    """Return the options in the settings of a row that tell experiments apart."""
+    options = dict(settings)
+    further = json.loads(str(options.pop(FURTHER)))
+    return identity_of(options | further)
 
 
 # The names of the settings

@@ -92,36 +92,42 @@ OPTIONS = {
 }
 
 
+ABSENT = {name: option.absent for name, option in OPTIONS.items()}
+
+
 def is_idle(name: str, options: Options) -> bool:
     """Return whether an option has no effect beside other options."""
-    idle = OPTIONS[name].idle if name in OPTIONS else {}
-    return any(options.get(deciding) in values for deciding, values in idle.items())
+    if name not in OPTIONS:
+        return False
+    deciding = OPTIONS[name].idle.items()
+    return any(options.get(option) in values for option, values in deciding)
 
 
-def identity_of(options: Options, *, apart_from: Collection[str] = NOT_COMPARED) -> Options:
+def identity_of(options: Options) -> Options:
     """Return the options that tell experiments apart, as hashable values.
 
     An option without effect is None. Where `auto` chose the stitching type for the pair of layers,
-    the options that it chose have the values that it was given.
+    the type is `auto`.
 
     Args:
         options: of a run, or the settings in a row of a table. None counts as missing.
-        apart_from: the options to leave out.
     """
-    values: dict[str, object] = {name: option.absent for name, option in OPTIONS.items()}
+    values: dict[str, object] = dict(ABSENT)
     for name, value in options.items():
         # An option that this version does not know counts where it was given.
         if value is not None and (value or name in OPTIONS):
             values[name] = value
     given_type = values.pop("stitching_option", None)
-    given_token = values.pop("c2t_cls_option", None)
     if given_type:
-        values |= {"stitching_type": given_type, "c2t_cls_token": given_token}
-    counted = {}
-    for name, value in values.items():
-        if name in apart_from or name.endswith(DIGEST):
-            continue
-        counted[name] = None if is_idle(name, values) else _hashable(value)
+        values["stitching_type"] = given_type
+    counted = {
+        name: _hashable(value)
+        for name, value in values.items()
+        if name not in NOT_COMPARED and not name.endswith(DIGEST)
+    }
+    for name in OPTIONS:
+        if name in counted and is_idle(name, values):
+            counted[name] = None
     return counted
 
 
@@ -129,13 +135,19 @@ def further_options(options: Options, columns: Iterable[str]) -> Options:
     """Return the options that tell experiments apart and have no column of their own.
 
     Options with the value that their absence means are left out.
+
+    Args:
+        options: of a run.
     """
-    usual = {name: option.absent for name, option in OPTIONS.items()}
-    counted = identity_of(options, apart_from=(*NOT_COMPARED, *columns))
+    options = dict(options)
+    given_token = options.pop("c2t_cls_option", None)
+    if options.get("stitching_option"):  # the run has the token that `auto` chose
+        options["c2t_cls_token"] = given_token
+    counted = identity_of(options)
     return {
         name: counted[name]
-        for name in sorted(counted)
-        if counted[name] not in (None, usual.get(name))
+        for name in sorted(counted.keys() - set(columns))
+        if counted[name] not in (None, ABSENT.get(name))
     }
 
 
