@@ -32,7 +32,7 @@ from src.stitching.grid import GridScore
 from src.stitching.layers import StitchingLayer
 from src.stitching.matching import with_matching
 from src.stitching.stitched_model import StitchedModel
-from src.tables.experiments import Experiment, other_options, pair_of
+from src.tables.experiments import Experiment, FurtherOptions, other_options, pair_of
 from src.tables.network_names import networks_named_by
 from src.tables.stitch_rows import StitchRow
 from src.training import EpochLog, HeadResult, State
@@ -403,5 +403,5 @@ def _identity(options: Options) -> Hashable:
     except ValueError:
         return None
     is_trained = experiment.n_epochs != 0
-    columns = dataclasses.replace(experiment, n_epochs=is_trained, further_options="{}")
+    columns = dataclasses.replace(experiment, n_epochs=is_trained, further_options=FurtherOptions())
     return pair_of(options), columns.key

@@ -34,6 +34,16 @@ from src.values import Pair
 FURTHER = "further_options"  # the column of the options without a column of their own
 
 
+class FurtherOptions(str):
+    """Options as the text of a JSON object."""
+
+    def __new__(cls, text: str = "{}") -> "FurtherOptions":
+        """Raise a ValueError if the text is no JSON object."""
+        if not isinstance(json.loads(text), dict):
+            raise ValueError(text)
+        return super().__new__(cls, text)
+
+
 @dataclasses.dataclass(frozen=True)
 class Experiment(OfTwoNetworks):
     """The settings of a stitch, apart from its layers.
@@ -72,7 +82,7 @@ class Experiment(OfTwoNetworks):
     test_images: str | None = None
     stitching_option: str | None = None  # "auto": the type was chosen for the pair of layers
     # The further options that tell experiments apart, as JSON; those with their usual value are left out
-    further_options: str = "{}"
+    further_options: FurtherOptions = FurtherOptions()  # noqa: RUF009 - immutable
     # All options of the run; no column
     options: Options = dataclasses.field(default_factory=dict, compare=False, repr=False)
     # By pair of layers, the options that `auto` chose; no column
