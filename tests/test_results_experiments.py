@@ -384,6 +384,13 @@ def test_a_method_has_the_shortest_name_that_tells_it_apart():
         "task loss matching (-e 9, -lr 0.1)",
         "task loss matching (-e 9, -lr 0.2)",
     ]
+    every = [name for name in lists.OPTIONS if name not in ("dataset", "init", "n_epochs")]
+    ablations = [experiment(init="pinv", **{name: 7}) for name in every]
+    assert len(set(method_names(ablations, apart_from=[]))) == len(every)
+    for number, options in enumerate(settings):
+        options["optimizer"] = ("adam", "sgd", "adamw")[number]
+    names = method_names([experiment(**each) for each in settings], apart_from=[])
+    assert names == [f"task loss matching (-o {name})" for name in ("adam", "sgd", "adamw")]
 
 
 def test_options_that_change_no_result_do_not_differ():

@@ -9,7 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
-from itertools import chain
+from itertools import chain, combinations
 from typing import ClassVar, TypeVar
 
 from src.choices import STARTS, Options
@@ -253,7 +253,7 @@ def newest(items: Iterable[Result], key: Callable[[Result], Hashable]) -> list[R
 def method_names(experiments: Sequence[Experiment], *, apart_from: Collection[str]) -> list[str]:
     """Return the name of the method of each experiment.
 
-    Methods with one name are told apart by the fewest settings that do so, such as
+    Methods with one name are told apart by no more settings than needed, such as
     "task loss matching (-e 5)".
 
     Args:
@@ -311,22 +311,29 @@ def _details(
 ) -> list[str]:
     """Describe each of several settings by the entries in which they differ.
 
-    Options that are not needed to tell the settings apart are left out, the last ones first.
+    Of options, it takes one or two that tell the settings apart, the first ones if there is a choice.
+    Where two do not suffice, the last ones are left out as far as they are not needed.
 
     Args:
         text_of: gives the text of an entry.
     """
 
-    def texts(names: Iterable[str]) -> list[str]:
+    def texts(names: Sequence[str]) -> list[str]:
         return [", ".join(text_of(name, values.get(name)) for name in names) for values in settings]
 
-    names = sorted(dict.fromkeys(chain.from_iterable(settings)), key=OPTIONS.__contains__)
+    names = dict.fromkeys(chain.from_iterable(settings))
     shown = [name for name in names if len({values.get(name) for values in settings}) > 1]
-    for option in reversed(OPTIONS):
-        others = [name for name in shown if name != option]
-        if len(set(texts(others))) == len(settings):
-            shown = others
-    return texts(shown)
+    options = [name for name in shown if name in OPTIONS]
+    others = [name for name in shown if name not in OPTIONS]
+    few = chain.from_iterable(combinations(options, size) for size in range(3))
+    for chosen in few:
+        if len(set(texts([*others, *chosen]))) == len(settings):
+            return texts([*others, *chosen])
+    for name in reversed(options):
+        fewer = [option for option in options if option != name]
+        if len(set(texts([*others, *fewer]))) == len(settings):
+            options = fewer
+    return texts([*others, *options])
 
 
 def _numbered(titles: Iterable[str]) -> list[str]:

@@ -18,6 +18,7 @@ FREE = (
     "save_dir",
     "source_dir",
     "output",
+    "energy_dir",
     "dataset_root",
     "gpu",
     "n_workers",
@@ -90,8 +91,6 @@ OPTIONS = {
     "intervention_seed": Option("--intervention-seed", 0),
     "seed": Option("-s", 0),
 }
-
-
 ABSENT = {name: option.absent for name, option in OPTIONS.items()}
 
 
