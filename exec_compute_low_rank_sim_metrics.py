@@ -80,9 +80,13 @@ def add_layers(options) -> None:
     )
 
 
-def compute(args, session=None) -> None:
-    """Run the experiment. All experiments of one `session` share its networks, images and
-    features."""
+def compute(args, session=None, *, at_claim=None) -> None:
+    """Run the experiment.
+
+    Args:
+        session: all experiments of one session share its networks, images and features.
+        at_claim: takes `args`, whose measures it may change, once no other process writes the table.
+    """
     from src.ground.runtime import device_of
     from src.runs.run import Run, claimed
     from src.runs.session import Session
@@ -90,7 +94,6 @@ def compute(args, session=None) -> None:
     from src.tables.similarity_rows import refuse_names_of_columns
 
     refuse_names_of_columns(args.metrics)
-    columns = list(dict.fromkeys(map(title_of, args.metrics)))
 
     # Two networks or files of features, their layers, and the images.
     session = session or Session()
@@ -104,6 +107,9 @@ def compute(args, session=None) -> None:
     # pair of ranks.
     runs = [Run.beside(args.output, vars(args), script=__file__)] if args.output else []
     with claimed(runs):
+        if at_claim:
+            at_claim(args)
+        columns = list(dict.fromkeys(map(title_of, args.metrics)))
         statistics = take_statistics(args, first, second, test_set, n_images, session, device)
         comparison = Comparison(
             statistics,
@@ -115,6 +121,7 @@ def compute(args, session=None) -> None:
         depths = relative_depths_of(first, second)
         rows = print_rows(comparison, columns, source, depths, is_verbose=args.verbose)
         for run in runs:
+            run.options["metrics"] = args.metrics
             write_rows(args, run, rows)
 
 

@@ -79,8 +79,8 @@ def add_networks(options: cli.Parser) -> None:
     add = options.add_argument
     add(
         "networks",
-        help="CSV with the columns name, path, type, and optionally group, layers and depths; paths count from its "
-        "folder. "
+        help="CSV with the columns name, path, type, and optionally group, layers, depths and training; paths count "
+        "from its folder. "
         f"The type {FEATURES} stands for an .npz file of features, which is compared and not stitched",
     )
     add(

@@ -113,6 +113,7 @@ def score_tables(args) -> None:
     networks = read_networks(table)
     groups = [network.group or "" for network in networks]
     check_groups(table, groups)
+    check_trainings(table, networks)
     check_types(table, networks, args.own_types)
     loader = Loader(args)
     weights = {network.name: loader.weights(network) for network in networks}
@@ -166,6 +167,22 @@ def check_groups(table: str, groups: Sequence[str]) -> None:
             f"{table}: no groups are named like a test (clean, or two strengths such as shortcut:0"
             f" and shortcut:1); it has {names or 'none'}"
         )
+
+
+def check_trainings(table: str, networks) -> None:
+    """Raise a UserError if a list has checkpoints of one training, which are one network."""
+    from src.ground.errors import UserError
+    from src.ground.grouping import grouped
+    from src.runs.trained_with import training_of
+
+    files = [network for network in networks if network.named().is_file]
+    by_training = grouped(files, lambda network: network.training or training_of(network.named()))
+    for first, *others in by_training.values():
+        if others:
+            raise UserError(
+                f"{table}: {first.name} and {others[0].name} are checkpoints of one training, and one network; list "
+                "one of them"
+            )
 
 
 def score_frozen(args) -> None:

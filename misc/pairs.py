@@ -20,12 +20,13 @@ import exec_eval_stitcher_ood
 import exec_probe
 import exec_stitch
 from src.choices import Options
-from src.choices.stitching import FORMS, Method
+from src.choices.stitching import Method
 from src.figures.figure_files import files_of_figure
 from src.ground.console import listed, note, result, silenced, warn, warn_once
 from src.ground.errors import Busy, UserError, as_user_error
 from src.ground.user_code import is_user_code, source_of, title_of
 from src.runs.options import as_written, read_options, refuse_other_options
+from src.tables.identity import is_idle
 from src.tables.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, pair_name
 from src.tables.network_names import RECORD, content_of, networks_named_by
 
@@ -45,15 +46,11 @@ def options_of_method(method: Method) -> dict[str, Any]:
     """Return the options of exec_stitch.py for a method; those of matching that do not count for it
     have their defaults."""
     option = "objective" if method.n_epochs else "init"
-    form = FORMS.get(method.name)
-    without_effect = []
-    if not form:
-        without_effect.append("n_pinv_init_samples")
-    if not form or not form.cuts_off:
-        without_effect.append("pinv_cutoff")
     parser = parser_of(exec_stitch)
-    defaults = {name: parser.get_default(name) for name in without_effect}
-    return {option: method.name, "n_epochs": method.n_epochs} | defaults
+    chosen = {"init": parser.get_default("init"), option: method.name, "n_epochs": method.n_epochs}
+    of_matching = ("n_pinv_init_samples", "pinv_cutoff")
+    idle = [name for name in of_matching if is_idle(name, chosen)]
+    return chosen | {name: parser.get_default(name) for name in idle}
 
 
 class Call(NamedTuple):
@@ -306,7 +303,13 @@ def similarity_unit(
         metrics=metrics_of(table, args.metrics),
         output=str(table),
     )
-    return Unit(SIMILARITY, pair, table, [Call(script, script.compute, options)])
+    call = Call(script, functools.partial(script.compute, at_claim=add_measures_of_table), options)
+    return Unit(SIMILARITY, pair, table, [call])
+
+
+def add_measures_of_table(options: Namespace) -> None:
+    """Add the measures that a table has by now, as other processes may have written it."""
+    options.metrics = metrics_of(Path(options.output), options.metrics)
 
 
 def metrics_of(table: Path, metrics: Sequence[str]) -> list[str]:
@@ -409,6 +412,9 @@ def run_in_turn(units: Mapping[str, Unit], session: "Session", *, aside: str) ->
             busy_ends.add(unit.end)
     for title, unit in reversed(units.items()):
         if outcomes.get(unit.place, BUSY) == BUSY:
+            if unit.kind == SIMILARITY:  # whose other process may measure something else
+                note(f"{title}: waits for a process that is at it")
+                unit.run.wait()
             outcomes[unit.place] = run_unit(title, unit, session, aside=aside)
     return outcomes
 

@@ -20,7 +20,7 @@ from src.runs.checkpoints import save_state
 from src.runs.run import Run
 from src.skill import floors
 from src.tables.network_list import ListedNetwork
-from tests.commands import ON_DIGITS, ROOT, error_line, names_in, read_csv, run, says
+from tests.commands import ON_DIGITS, ROOT, error_line, names_in, read_csv, read_json, run, says
 from tests.conftest import few_images
 from tests.run_content import content
 
@@ -120,6 +120,41 @@ def test_measures_can_be_added(networks, few):
     )
     assert "0 of 3" in run(*only, cwd=folder).err and read_csv(table) == after
     assert says(error_line(*only, "-n", "50", cwd=folder), "n_samples", "was 60, now 50")
+
+
+def measured_by(folder: Path, *metrics: str) -> str:
+    """Compare the networks in a folder by measures; returns what was said."""
+    options = [*OPTIONS[: OPTIONS.index("--metrics")], "--methods", "none", "--no-figures"]
+    return run(SCRIPT, *options, "--metrics", *metrics, cwd=folder).err
+
+
+def test_measures_of_two_processes_are_all_kept(networks, few, monkeypatch):
+    """Also if one has begun when the other writes its table, or is at it."""
+    folder, run_units = networks("both", 2), all_pairs.run_units
+    table = folder / "results/all/similarity/a-b.csv"
+
+    def run_after_other(units, *given, **more):
+        monkeypatch.setattr(all_pairs, "run_units", run_units)
+        measured_by(folder, "cka")
+        run_units(units, *given, **more)
+
+    monkeypatch.setattr(all_pairs, "run_units", run_after_other)
+    measured_by(folder, "procrustes")
+    assert all(row["cka"] and row["procrustes"] for row in read_csv(table))
+    assert read_json(table.with_suffix(".config.txt"))["metrics"] == ["cka", "procrustes"]
+
+    lock, waited = Run.lock, []
+
+    def lock_after_other(run):
+        if not waited:
+            raise Busy("another run is writing")
+        lock(run)
+
+    monkeypatch.setattr(Run, "lock", lock_after_other)
+    monkeypatch.setattr(Run, "wait", lambda run: waited.append(run))
+    assert says(measured_by(folder, "mutual_knn"), "a-b", "waits")
+    assert read_csv(table)[0].keys() >= {"cka", "procrustes", "mutual_knn"}
+    assert not list(table.parent.glob("*.lock"))
 
 
 @pytest.mark.parametrize("alignment", ["pool", "auto"])
@@ -347,7 +382,7 @@ def test_stitches_without_an_evaluation_are_evaluated_from_their_files(networks,
 
 LISTS = [
     ("name,type\na,small_cnn\nb,small_cnn\n",
-     "name, path, type, and optionally group, layers and depths): it lacks path"),
+     "name, path, type, and optionally group, layers, depths and training): it lacks path"),
     ("name;path;type\na;models/a.pt;small_cnn\nb;models/b.pt;small_cnn\n", "separate columns by commas"),
     ("name,path,type\na,models/a.pt,small_cnn\na,models/b.pt,small_cnn\n", "has the name a more than once"),
     ("name,path,type\na,models/a.pt,small_cnn\nb,./models/a.pt,small_cnn\n", "a and b are one checkpoint"),

@@ -35,7 +35,7 @@ def test_each_experiment_has_a_matrix_of_its_own(tmp_path):
     ):
         write_run(tmp_path / "x", name, n_right=n_right, front_layer=layer, **options)
     lines = run(SCRIPT, "x").out.splitlines()
-    assert lines[0] == "objective=task, n_epochs=0" and lines[4] == "objective=hint, n_epochs=1"
+    assert lines[0] == "n_epochs=0" and lines[4] == "n_epochs=1"
     values = [["layer4.0", "0.9400"], ["layer4.1", "0.9000"], ["layer4.1", "0.8000"]]
     assert [lines[i].split() for i in (2, 3, 6)] == values and len(lines) == 7
     assert {(row["objective"], row["n_epochs"]) for row in read_csv("x/grid.csv")} == {

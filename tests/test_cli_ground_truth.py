@@ -175,6 +175,10 @@ def test_user_errors(planted):
     (planted / "plain.csv").write_text("\n".join(line.replace(" clean", "") for line in lines))
     unnamed = error_line(SCRIPT, "all", "plain.csv", *data, cwd=planted)
     assert says(unnamed, "plain.csv: no groups are named like a test (clean", "it has 0, 1, 2")
+    lines = [f"{line},{number // 2}" for number, line in enumerate(lines)]
+    (planted / "epochs.csv").write_text("\n".join(lines).replace("group,0", "group,training"))
+    repeated = error_line(SCRIPT, "all", "epochs.csv", *data, cwd=planted)
+    assert says(repeated, "n1 and n2 are checkpoints of one training")
     (planted / "half" / "probes").mkdir(parents=True)
     for name in ("n0", "n1"):
         shutil.copy(planted / "all" / "probes" / f"{name}.csv", planted / "half" / "probes")

@@ -14,6 +14,7 @@ from src.collected import sections
 from src.collected.between_groups import Question, compare_groups, values_of_verdicts
 from src.collected.measured import MeasuredLayer, MeasuredValue
 from src.collected.named_networks import NamedNetwork, named_networks
+from src.collected.network_means import mean_over_pairs
 from src.collected.verdicts import judge_runs
 from src.figures import pages
 from src.runs.evaluations import read_evaluated_runs
@@ -398,6 +399,49 @@ def test_epochs_of_a_network_count_once_in_a_test():
     rows, tests, untested, _ = compare_groups(values_of(trainings, groups))
     assert rows and not tests  # networks a and b are in both groups
     assert says("\n".join(untested), "− (early → late), dm: ", "in both groups")
+
+
+def test_checkpoints_of_one_training_are_one_network(tmp_path):
+    """As the list says. Two trainings have no interval, and two pairs of networks."""
+    names = ("a1", "a2", "b1", "b2")
+    lines = [f"{name},{name}.pt,resnet18,g,{name[0]}" for name in names]
+    (tmp_path / "list.csv").write_text("\n".join(["name,path,type,group,training", *lines]))
+    for name in names:
+        (tmp_path / f"{name}.pt").write_text(name)
+    layers = {"x": 0.5, "y": 1.0}
+    for front, end in itertools.permutations(names, 2):
+        for number, (one, two) in enumerate(itertools.product(layers, repeat=2)):
+            write_run(
+                tmp_path / "all" / f"{front}-{end}",
+                str(number),
+                n_right=900 if one == two else 600 + ord(front[0]) + 9 * int(end[1]),
+                metrics={"front_relative_depth": layers[one], "end_relative_depth": layers[two]},
+                front_model_path=f"{front}.pt",
+                end_model_path=f"{end}.pt",
+                front_layer=one,
+                end_layer=two,
+            )
+    options = ["all", "--networks", "list.csv", "-o"]
+    run("misc/collect_results.py", *options, "curves.csv", "--curves", cwd=tmp_path)
+    run("misc/collect_results.py", *options, "best.csv", "--best-matches", cwd=tmp_path)
+    run("misc/verdict.py", *options, "verdict.csv", cwd=tmp_path)
+    curves = [
+        row for row in read_csv(tmp_path / "curves.csv") if "two epochs" not in row["networks"]
+    ]
+    for row in (*curves, *read_csv(tmp_path / "best_shares.csv")):
+        assert (row["n_networks"], row["n_pairs"]) == ("2", "2")
+        assert row["low"] == row["high"] == "nan"
+    (group,) = read_csv(tmp_path / "verdict_groups.csv")
+    assert group["n_networks"] == "2"
+    assert sum(row["same_run"] == "True" for row in read_csv(tmp_path / "verdict.csv")) == 4 * 4
+
+
+def test_an_interval_of_shares_has_possible_limits():
+    """Of four networks, one of which has no share with any other."""
+    pairs = itertools.permutations("abcd", 2)
+    mean = mean_over_pairs({pair: float("a" not in pair) for pair in pairs})
+    assert mean.value == 0.5 and mean.low < 0 and mean.high > 1
+    assert mean.within(0, 1) == mean._replace(low=0, high=1)
 
 
 def test_what_cannot_be_tested_is_left_out():

@@ -212,6 +212,19 @@ def test_groups_of_many_networks(tmp_path):
     assert [row["name"] for row in page.rows("Networks")] == list("abcd")
 
 
+def test_tables_of_other_pairs_and_measures(tmp_path):
+    """Of layers and networks that were not stitched, and each with a measure of its own."""
+    write_results(tmp_path)
+    stitched = {"model1": "f.pt", "model2": "g.pt", "layer1": "x", "layer2": "y", "cka": 0.25}
+    layers = stitched | {"layer1": "w", "layer2": "w", "cka": "", "pwcca": 0.5}
+    networks = stitched | {"model2": "other.pt", "cka": "", "procrustes": 0.5}
+    for number, row in enumerate((stitched, layers, networks)):
+        tables.write_table(tmp_path / f"{number}.csv", tables.SIMILARITY, row)
+    page = page_of(tmp_path, "results/dm", "-sim", "0.csv", "1.csv", "2.csv")
+    (verdict,) = page.rows("direct matching")
+    assert verdict["cka"] == "0.25" and "other.pt" not in page.text
+
+
 def test_similarities_and_other_limits(tmp_path):
     write_results(tmp_path)
     row = {"model1": "f.pt", "model2": "g.pt", "layer1": "x", "layer2": "y", "cka": 0.25}

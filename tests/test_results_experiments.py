@@ -1,7 +1,9 @@
 """Experiments: which results belong together, under what titles, and which of repeated ones
 counts."""
 
+import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,22 +11,22 @@ import pytest
 from src.runs.folders import StitchingRun, newest_by_experiment, newest_runs
 from src.runs.options import differences, read_options
 from src.runs.run import Run
+from src.tables import identity as lists
 from src.tables.experiments import (
-    FLAGS,
-    NETWORKS,
-    RANKS,
-    WEIGHTS,
     Experiment,
     by_experiment,
     method_names,
     other_options,
     pair_of,
 )
+from src.tables.identity import NETWORKS, RANKS, WEIGHTS
 from src.tables.image_records import SPLITS
 from src.tables.network_names import FRESH, NetworkName, titles_of
-from src.tables.tables import columns
+from src.tables.stitch_rows import StitchRow
+from src.tables.tables import columns, read_table, write_table
 from src.values import Pair
 from tests.commands import parser_of, says
+from tests.goldens import DATA
 from tests.result_rows import OPTIONS, evaluation_row, stitch_row
 
 
@@ -138,9 +140,10 @@ OTHER = {
 
 @pytest.mark.parametrize("name", OTHER)
 def test_every_setting_tells_experiments_apart(name):
-    assert experiment(**{name: OTHER[name]}).key != experiment().key
-    titles = by_experiment([stitch_row(), stitch_row(**{name: OTHER[name]})])
-    usual = {"objective": "task", "pinv_cutoff": "paper", "shortcut": "none"} | OPTIONS
+    matched = {"init": "pinv"}  # options of matching count
+    assert experiment(**matched | {name: OTHER[name]}).key != experiment(**matched).key
+    titles = by_experiment([stitch_row(**matched), stitch_row(**matched | {name: OTHER[name]})])
+    usual = {"objective": "task", "pinv_cutoff": "paper", "shortcut": "none"} | OPTIONS | matched
     usual = "full" if name in RANKS else usual[name]
     assert list(titles) == [f"{name}={usual}", f"{name}={OTHER[name]}"]
 
@@ -162,9 +165,15 @@ def test_experiments_of_one_title_are_all_kept():
 
 
 def test_an_experiment_is_the_columns_of_rows_the_key_and_the_options_of_a_run(tmp_path):
-    options = OPTIONS | {"learning_rate": 7, "gpu": -1}
+    options = OPTIONS | {"save_dir": "x", "gpu": -1}
     found = Experiment.of(options)
-    assert found.settings.keys() == {*OTHER, *WEIGHTS, *SPLITS, "stitching_option"}
+    assert found.settings.keys() == {
+        *OTHER,
+        *WEIGHTS,
+        *SPLITS,
+        "stitching_option",
+        "further_options",
+    }
     assert list(found.settings) == columns(Experiment)
     assert found == experiment(objective="task")
     for row in (stitch_row(seed=7), evaluation_row(seed=7)):
@@ -216,15 +225,28 @@ def test_types_that_were_chosen_for_pairs_of_layers_tell_no_experiments_apart():
     titles = [f"stitching_type={name}" for name in ("rc2c_pre", "auto")]
     assert list(by_experiment([stitch_row(), row])) == titles
 
+    # So are the tokens that were chosen, and not those that were asked for
+    pairs = {
+        Pair("x", name): {
+            "stitching_type": kind,
+            "stitching_option": "auto",
+            "c2t_cls_token": token,
+        }
+        for name, kind, token in (("a", "c2t", "learn"), ("b", "rc2c_pre", None))
+    }
+    asked = replace(experiment(stitching_type="auto", c2t_cls_token="learn"), chosen=pairs)
+    found = [Experiment.of(asked.config(pair)) for pair in pairs]
+    assert {each.key for each in found} == {asked.key} != {whole.key}
+
 
 def test_results_of_one_experiment_need_no_title():
     same = [stitch_row(), stitch_row(end_layer="layer3.0"), stitch_row(folder="g")]
     assert by_experiment(same) == {"": same} and by_experiment([]) == {}
     titles = by_experiment([*same, stitch_row(init="pinv", n_epochs=0), stitch_row(seed=1)])
     assert {title: len(rows) for title, rows in titles.items()} == {
-        "init=rand, n_epochs=3, seed=0": 3,
-        "init=pinv, n_epochs=0, seed=0": 1,
-        "init=rand, n_epochs=3, seed=1": 1,
+        "init=rand, seed=0": 3,
+        "init=pinv, seed=0": 1,
+        "init=rand, seed=1": 1,
     }
 
 
@@ -273,10 +295,6 @@ def test_methods_of_one_name_are_named_by_what_tells_them_apart():
 
 
 def test_names_of_methods_show_options_as_they_are_typed():
-    actions = parser_of("exec_stitch.py")._option_string_actions
-    assert {name: actions[flag].dest for name, flag in FLAGS.items()} == {
-        name: name for name in FLAGS
-    }
     settings = [{"n_pinv_init_samples": n, "pinv_cutoff": "exact"} for n in ("auto", 7)]
     experiments = [experiment(init="pinv", n_epochs=0, **values) for values in settings]
     assert method_names(experiments, apart_from=[]) == [
@@ -287,10 +305,8 @@ def test_names_of_methods_show_options_as_they_are_typed():
 
 def test_options_make_another_method_of_the_same_name_and_networks():
     now = experiment(n_epochs=3)
-    assert (
-        other_options(experiment(n_epochs=5, pinv_cutoff="exact"), now)
-        == "-e 5, --pinv-cutoff exact"
-    )
+    other = experiment(n_epochs=5, pinv_cutoff="exact", reduce_lr_epochs=[2, 4])
+    assert other_options(other, now) == "-e 5, -rlre 2 4"  # a cutoff is of matching
     for values in (
         {},
         {"seed": 1},  # a repetition
@@ -299,6 +315,82 @@ def test_options_make_another_method_of_the_same_name_and_networks():
         {"n_epochs": 5, "end_model_path": "c.pt"},
     ):
         assert other_options(experiment(**{"n_epochs": 3} | values), now) == ""
+
+
+def test_every_option_counts_or_is_in_a_list():
+    """Beside options that let all others have an effect; what its absence means is its default."""
+    default = {}
+    for action in parser_of("exec_stitch.py")._actions:
+        default[action.dest] = action.default
+    del default["help"]
+    options = default | OPTIONS | {"init": "pinv", "learning_rate": 0.5}
+    key = experiment(**options).key
+    for name in default:
+        value = [7] if name == "reduce_lr_epochs" else "7"
+        changed = experiment(**options | {name: value}).key
+        assert (changed == key) == (name in lists.NOT_COMPARED), name
+    for name in lists.OPTIONS.keys() - OPTIONS.keys():
+        usual = options | {name: default[name]}
+        without = {other: value for other, value in usual.items() if other != name}
+        assert Experiment.of(without).key == Experiment.of(usual).key, name
+    (config, *_) = (DATA / "public_runs").rglob("config.txt")
+    public = read_options(config)
+    assert Experiment.of(public).key == Experiment.of(default | public).key
+    flags = {name: option.flag for name, option in lists.OPTIONS.items() if option.flag}
+    actions = parser_of("exec_stitch.py")._option_string_actions
+    assert {name: actions[flag].dest for name, flag in flags.items()} == {
+        name: name for name in flags
+    }
+
+
+def test_an_option_without_effect_does_not_count():
+    trained = {
+        "learning_rate": 0.5, "optimizer": "sgd", "weight_decay": 0.1, "scheduler": "cosine", "reduce_lr_epochs": [1],
+        "grad_clip": 1.0, "l1_coef": 0.1, "mod_only_stitch": True,
+    }  # fmt: skip
+    matched = {"n_pinv_init_samples": 7, "front_pinv_rank": 3, "pinv_cutoff": "exact"}
+    for base, idle in (
+        ({"n_epochs": 0, "init": "pinv"}, trained),
+        ({"init": "rand"}, matched),
+        ({"init": "ridge"}, {"pinv_cutoff": "exact"}),
+    ):
+        assert experiment(**base, **idle).key == experiment(**base).key
+    for name, value in trained.items():
+        assert experiment(**{name: value}).key != experiment().key
+    for name, value in matched.items():
+        assert experiment(init="pinv", **{name: value}).key != experiment(init="pinv").key
+
+
+def test_a_table_tells_apart_what_its_folders_do(tmp_path):
+    """By a column of the options without a column; a table without it has the usual ones."""
+    options = [{}, {"learning_rate": 0.5}, {"reduce_lr_epochs": [2, 4], "amp": "bf16"}]
+    experiments = [experiment(**each) for each in options]
+    rows = [stitch_row(further_options=each.further_options) for each in experiments]
+    write_table(tmp_path / "grid.csv", StitchRow, rows)
+    keys = [row.key for row in read_table(tmp_path / "grid.csv", StitchRow)]
+    assert keys == [each.key for each in experiments] and len(set(keys)) == 3
+    assert [json.loads(row.further_options) for row in rows[:2]] == options[:2]
+    assert stitch_row().key == keys[0]
+
+
+def test_a_method_has_the_shortest_name_that_tells_it_apart():
+    settings = [
+        {"learning_rate": 0.1, "n_epochs": 5, "weight_decay": 0.1, "batch_size": 8},
+        {"learning_rate": 0.1, "n_epochs": 9, "weight_decay": 0.2, "batch_size": 16},
+        {"learning_rate": 0.2, "n_epochs": 9, "weight_decay": 0.2, "batch_size": 16},
+    ]
+    assert method_names([experiment(**each) for each in settings], apart_from=[]) == [
+        "task loss matching (-e 5, -lr 0.1)",
+        "task loss matching (-e 9, -lr 0.1)",
+        "task loss matching (-e 9, -lr 0.2)",
+    ]
+    every = [name for name in lists.OPTIONS if name not in ("dataset", "init", "n_epochs")]
+    ablations = [experiment(init="pinv", **{name: 7}) for name in every]
+    assert len(set(method_names(ablations, apart_from=[]))) == len(every)
+    for number, options in enumerate(settings):
+        options["optimizer"] = ("adam", "sgd", "adamw")[number]
+    names = method_names([experiment(**each) for each in settings], apart_from=[])
+    assert names == [f"task loss matching (-o {name})" for name in ("adam", "sgd", "adamw")]
 
 
 def test_options_that_change_no_result_do_not_differ():

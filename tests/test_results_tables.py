@@ -10,6 +10,7 @@ from src.collected.measurements import MeasurementRow
 from src.collected.rank_tests import RankTestRow
 from src.ground.errors import UserError
 from src.tables.evaluation_rows import EvaluationRow, SkillRow
+from src.tables.experiments import FurtherOptions
 from src.tables.probe_rows import ProbeRow
 from src.tables.similarity_rows import SimilarityRow
 from src.tables.stitch_rows import ComparisonRow, StitchRow
@@ -27,7 +28,7 @@ MEANS = (
 STITCH = (
     "front_model_path,end_model_path,front_model_type,end_model_type,dataset,stitching_type,init,n_pinv_init_samples,"
     "front_pinv_rank,front_stitch_rank,objective,n_epochs,pinv_cutoff,seed,shortcut,front_weights,end_weights,"
-    "train_images,test_images,stitching_option,front_layer,end_layer,folder"
+    "train_images,test_images,stitching_option,further_options,front_layer,end_layer,folder"
 )
 COLUMNS = {  # that all tables of a type have
     StitchRow: (
@@ -85,7 +86,13 @@ COLUMNS = {  # that all tables of a type have
     EpochRow: "train_acc,train_loss,val_acc,val_loss",
     FinetuningRow: "ft_loss,ce_loss,train_acc,val_ce_loss,val_acc",
 }
-SAMPLES = {str: 'm, n/é "last"', int: 3, float: 0.1 + 0.2, bool: False}
+SAMPLES = {
+    str: 'm, n/é "last"',
+    int: 3,
+    float: 0.1 + 0.2,
+    bool: False,
+    FurtherOptions: FurtherOptions('{"a": [1, "é"]}'),
+}
 
 
 def row_of(kind: type, *, full: bool) -> Any:
@@ -156,6 +163,7 @@ def test_damaged_values_name_column_file_and_line(tmp_path):
         (stitch_row(), "accuracy", ["high", None, "", [0.5]]),
         (stitch_row(), "seed", ["0.5", "x", [1]]),
         (stitch_row(), "init", ["", None]),
+        (stitch_row(), "further_options", ["{", "[1]", "x"]),
         (similarity_row(), "cka", ["high"]),
     ):
         for value in values:

@@ -258,6 +258,24 @@ def test_what_is_measured_of_a_pair(tmp_path):
     assert verdict.seed_spread is None
 
 
+def test_similarity_counts_both_ways(tmp_path):
+    """Also where only one way was measured; of a measure that is not symmetric, each has its own."""
+    write_run(tmp_path, "1", n_right=945)
+    back = {"front_model_path": "g.pt", "end_model_path": "f.pt"}
+    write_run(tmp_path, "2", n_right=945, front_layer="y", end_layer="x", **back)
+    values = {"cka": 0.9, "mine": 0.3, "mine_reversed": 0.4}
+    null = Null(0.005, 0.3, 0.7)
+    table = of_networks(layer1="x", layer2="y", values=values, nulls={"cka": null})
+    forth, back = judge_runs(runs_of(tmp_path), [table])
+    assert forth.further["cka"] == back.further["cka"] == 0.9
+    assert forth.further["cka_p_value"] == back.further["cka_p_value"] == 0.005
+    assert (forth.further["mine"], back.further["mine"]) == (0.3, 0.4)
+
+    measured = of_networks("g.pt", "f.pt", layer1="y", layer2="x", values={"cka": 0.8})
+    forth, back = judge_runs(runs_of(tmp_path), [measured, table])
+    assert (forth.further["cka"], back.further["cka"]) == (0.9, 0.8)  # as measured that way
+
+
 def test_the_false_discovery_rate_over_many_pairs(tmp_path):
     """Two good pairs among sixteen that are not; one alone would not be found, but is if tested by
     itself."""
@@ -430,6 +448,28 @@ def test_seeds_count(tmp_path):
     assert (verdict.accuracy_low, verdict.accuracy_high) == pytest.approx(
         of_share([right]).interval()[1:]
     )
+
+
+def test_options_that_change_a_result_are_methods_and_no_repetitions(tmp_path):
+    trained = {"init": "rand", "n_epochs": 3}
+    write_run(tmp_path / "high", "1", n_right=868, **trained, learning_rate=0.1)
+    write_run(tmp_path / "low", "2", n_right=26, **trained, learning_rate=1e-4)
+    said = run(SCRIPT, "high", "low", "-o", "verdict.csv", cwd=tmp_path)
+    assert "repeat" not in said.err
+    rows = read_csv(tmp_path / "verdict.csv")
+    assert {row["method"]: row["accuracy"] for row in rows} == {
+        "task loss matching (-lr 0.1)": "0.868",
+        "task loss matching (-lr 0.0001)": "0.026",
+    }
+
+
+def test_a_run_counts_once_in_folders_that_overlap(tmp_path):
+    for number in range(4):
+        write_run(tmp_path / "results/dm", str(number), n_right=900, front_layer=f"l{number}")
+    (tmp_path / "link").symlink_to(tmp_path / "results")
+    for folders in (["results"], ["results", "results/dm"], ["results/dm", "link", "results/dm/"]):
+        said = run(SCRIPT, *folders, "-o", "verdict.csv", cwd=tmp_path)
+        assert "repeat" not in said.err and len(read_csv(tmp_path / "verdict.csv")) == 4
 
 
 def test_a_row_names_its_runs(tmp_path):

@@ -16,7 +16,7 @@ from src.ground.console import note
 from src.ground.errors import Misfit, UserError, as_user_error, unknown_name
 from src.ground.files import read_yaml
 from src.ground.user_code import code_in, codes_of_options, source_of
-from src.runs.options import NOT_RECORDED
+from src.tables.identity import NOT_RECORDED
 from src.tables.network_names import content_of
 
 # Beginnings of warnings that no user has to see
@@ -27,7 +27,7 @@ HARMLESS = (
 # Endings of options that may name code of a user
 NAMES_CODE = ("_type", "arch", "own_types", "metrics", "detector", "objective", "methods")
 # Endings of entries of a `config.txt` that are no options
-DERIVED = ("_sha256", "_path_seed", "stitching_option")
+DERIVED = ("_sha256", "_path_seed", "stitching_option", "c2t_cls_option")
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from statistics import fmean
 from typing import ClassVar, NamedTuple
@@ -11,7 +11,7 @@ from typing import ClassVar, NamedTuple
 from src.choices.similarity import measure_of
 from src.collected.corresponding import Correspondence
 from src.collected.groups import Names
-from src.collected.measured import MeasuredValue, NetworkPair
+from src.collected.measured import MeasuredValue, NetworkPair, Trainings, trainings_of
 from src.collected.measurements import layer_values
 from src.collected.network_means import mean_over_pairs
 from src.ground.grouping import grouped
@@ -56,6 +56,8 @@ class BestMatchRow:
     # Of the corresponding layer among `n_layers`; 1 is the most similar, ties count against it
     place: int | None
     n_layers: int  # of the second network that the layer was compared with
+    # Of both networks; no column
+    trainings: Trainings = field(default=("", ""), compare=False)
 
     @property
     def is_corresponding(self) -> bool:
@@ -95,7 +97,7 @@ class MatchShareRow(NamedTuple):
     """The share of best matches that are corresponding layers: a row of `FILE_shares.csv`.
 
     Means over the layers of a pair of networks first, then over pairs of networks. The interval is of
-    95 % over networks."""
+    95 % over networks. A network at several epochs is one network."""
 
     method: str  # as in `BestMatchRow`
     dataset: str | None
@@ -190,6 +192,7 @@ def _rows(
             corresponding_value=value_of.get(match.corresponding, math.nan),
             place=match.place,
             n_layers=len(value_of),
+            trainings=trainings_of((network, second_network)),
         )
 
 
@@ -257,13 +260,13 @@ def match_shares(rows: Iterable[BestMatchRow]) -> list[MatchShareRow]:
 
 def _share(rows: Sequence[BestMatchRow]) -> MatchShareRow:
     """Return the share of rows of one measure and one pair of groups."""
-    by_networks = grouped(rows, lambda row: (row.network, row.other_network))
+    by_trainings = grouped(rows, lambda row: row.trainings)
 
-    def means(value: Callable[[BestMatchRow], float]) -> dict[tuple[str, str], float]:
-        return {networks: fmean(map(value, of_pair)) for networks, of_pair in by_networks.items()}
+    def means(value: Callable[[BestMatchRow], float]) -> dict[Trainings, float]:
+        return {pair: fmean(map(value, of_pair)) for pair, of_pair in by_trainings.items()}
 
     first = rows[0]
-    share = mean_over_pairs(means(lambda row: float(row.is_corresponding)))
+    share = mean_over_pairs(means(lambda row: float(row.is_corresponding))).within(0, 1)
     return MatchShareRow(
         method=first.method,
         dataset=first.dataset,

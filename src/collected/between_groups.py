@@ -10,12 +10,13 @@ pairs of layers are taken.
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
 
 from src.collected.corresponding import Correspondence, Depths, relative_depths
-from src.collected.measured import MeasuredLayer, MeasuredValue, NetworkPair
+from src.collected.measured import MeasuredLayer, MeasuredValue, NetworkPair, trainings_of
 from src.collected.named_networks import UNLISTED, NamedNetwork
 from src.ground.console import listed, note
 from src.ground.grouping import grouped
@@ -246,6 +247,8 @@ def _group_rows(
 ) -> Iterator[GroupRow]:
     """Yield a row for each pair of groups, with the means over its pairs of networks.
 
+    A network at several epochs is one network.
+
     Args:
         titles_of_layers: the pairs of layers of each pair of networks.
         means: by quantity, and by pair of networks.
@@ -255,18 +258,20 @@ def _group_rows(
     for (front_group, end_group), pairs_of_groups in by_groups.items():
         values = {}
         for quantity, means_of_quantity in means.items():
-            defined = [
-                means_of_quantity[pair] for pair in pairs_of_groups if pair in means_of_quantity
+            defined = [pair for pair in pairs_of_groups if pair in means_of_quantity]
+            of_trainings = [
+                fmean(means_of_quantity[pair] for pair in pairs)
+                for pairs in grouped(defined, trainings_of).values()
             ]
-            if defined:
-                values[quantity] = math.fsum(defined) / len(defined)
+            if of_trainings:
+                values[quantity] = fmean(of_trainings)
         titles = [titles_of_layers[pair] for pair in pairs_of_groups]
         yield GroupRow(
             method,
             front_group,
             end_group,
             layers,
-            len(pairs_of_groups),
+            len(grouped(pairs_of_groups, trainings_of)),
             max(map(len, titles)),
             "; ".join(dict.fromkeys(itertools.chain.from_iterable(titles))),
             values,

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from itertools import chain, product
 
 from src.collected.groups import Names
+from src.collected.measured import named_pair
+from src.collected.named_networks import kind_of_pair, named_networks
 from src.ground.grouping import grouped
-from src.runs.network_pairs import kind_of_pair
 from src.tables.architectures import architecture_pairs
-from src.tables.experiments import NETWORKS, RANKS, by_experiment, method_names
+from src.tables.experiments import by_experiment, method_names
+from src.tables.identity import NETWORKS, RANKS
 from src.tables.image_records import told_apart
 from src.tables.matrices import Matrix, accuracies, mean_of
 from src.tables.pair_kinds import KINDS, PAIRS
@@ -50,7 +52,7 @@ def printed_matrices(rows: Sequence[StitchRow], names: Names | None = None) -> d
     sweeps = rank_sweeps(rows, names)
     if sweeps and len(sweeps) <= MAX_EXPERIMENTS:
         return {title: sweep_matrix(sweep) for title, sweep in sweeps.items()}
-    return shown_matrices(experiments_of(rows, names))
+    return shown_matrices(experiments_of(rows, names), names)
 
 
 def sweep_matrix(sweep: Sweep) -> Matrix:
@@ -68,47 +70,59 @@ def sweep_matrix(sweep: Sweep) -> Matrix:
     return Matrix([str(pair) for pair in sweep], columns, values)
 
 
-def shown_matrices(experiments: Mapping[str, Sequence[StitchRow]]) -> dict[str, Matrix]:
+def shown_matrices(
+    experiments: Mapping[str, Sequence[StitchRow]], names: Names | None = None
+) -> dict[str, Matrix]:
     """Return the accuracies of each experiment, by title.
 
     Of more than twelve experiments, means over experiments are returned.
     """
     if len(experiments) <= MAX_EXPERIMENTS:
         return {title: accuracies(rows) for title, rows in experiments.items()}
-    return mean_matrices(list(chain.from_iterable(experiments.values())))
+    return mean_matrices(list(chain.from_iterable(experiments.values())), names)
 
 
 def shown_rows(
-    experiments: Mapping[str, Sequence[StitchRow]],
+    experiments: Mapping[str, Sequence[StitchRow]], names: Names | None = None
 ) -> Mapping[str, Sequence[StitchRow]]:
     """Return the rows of each matrix of `shown_matrices`, by its title."""
     if len(experiments) <= MAX_EXPERIMENTS:
         return experiments
-    return rows_of_means(list(chain.from_iterable(experiments.values())))
+    return rows_of_means(list(chain.from_iterable(experiments.values())), names)
 
 
-def mean_matrices(rows: Sequence[StitchRow]) -> dict[str, Matrix]:
+def mean_matrices(rows: Sequence[StitchRow], names: Names | None = None) -> dict[str, Matrix]:
     """Return the mean accuracies of the rows of each mean, see `rows_of_means`, by its title."""
-    return {title: mean_of(averaged, "accuracy") for title, averaged in rows_of_means(rows).items()}
+    return {
+        title: mean_of(averaged, "accuracy")
+        for title, averaged in rows_of_means(rows, names).items()
+    }
 
 
-def rows_of_means(rows: Sequence[StitchRow]) -> dict[str, list[StitchRow]]:
+def rows_of_means(
+    rows: Sequence[StitchRow], names: Names | None = None
+) -> dict[str, list[StitchRow]]:
     """Return the rows of each mean, by title.
 
     A mean is over one method, one kind of pairs of networks and one pair of architectures. The titles
     name the kinds unless all pairs are of two trained networks, and the architectures if there are
     several. Of repeated runs the last row counts.
+
+    Args:
+        names: of the networks; None: nothing but their files tells trainings.
     """
     newest = {(row.key, row.pair): row for row in told_apart(rows)}  # of repeated runs
     rows = list(newest.values())
     methods = method_names(rows, apart_from=(*NETWORKS, *RANKS, "seed"))
-    kinds = {networks: kind_of_pair(*networks) for networks in {row.networks for row in rows}}
+    if names is None:
+        names = named_networks(chain.from_iterable(row.networks for row in rows), {})
+    kinds = [kind_of_pair(*named_pair(row, names)) for row in rows]
     architectures = architecture_pairs(rows)
     groups: dict[tuple[str, str, str], list[StitchRow]] = {}
     for method, kind, pair in product(*map(dict.fromkeys, (methods, KINDS, architectures))):
         groups[method, kind, pair] = []
-    for method, pair, row in zip(methods, architectures, rows, strict=True):
-        groups[method, kinds[row.networks], pair].append(row)
+    for method, kind, pair, row in zip(methods, kinds, architectures, rows, strict=True):
+        groups[method, kind, pair].append(row)
 
     titled = {}
     for (method, kind, pair), rows_of_kind in groups.items():
@@ -117,7 +131,7 @@ def rows_of_means(rows: Sequence[StitchRow]) -> dict[str, list[StitchRow]]:
         title = method
         if pair:
             title += f", {pair}"
-        if set(kinds.values()) != {PAIRS}:
+        if set(kinds) != {PAIRS}:
             title += f", {kind}"
         n_experiments = len({row.key for row in rows_of_kind})
         if n_experiments == 1:

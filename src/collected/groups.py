@@ -4,13 +4,13 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import NamedTuple
 
-from src.collected.named_networks import NamedNetwork
+from src.collected.named_networks import NamedNetwork, kind_of_pair
 from src.ground.console import note
 from src.ground.grouping import grouped
 from src.runs.folders import StitchingRun, newest_runs
-from src.tables.experiments import CHECKPOINTS, NETWORKS, WEIGHTS, method_names
+from src.tables.experiments import method_names
+from src.tables.identity import CHECKPOINTS, NETWORKS, WEIGHTS
 from src.tables.network_names import NetworkKey
-from src.tables.pair_kinds import PAIRS, SAME_RUN, UNTRAINED_END, UNTRAINED_FRONT
 from src.tables.quantities import QUANTITIES, SKILL
 from src.tables.stitch_rows import StitchRow
 from src.values import Pair
@@ -19,12 +19,6 @@ from src.values import Pair
 SELF = "self"  # a layer stitched to itself
 FRESH_FRONT = "fresh"  # the front network was never trained
 FRESH_END = "fresh_end"  # the end network was never trained
-
-# Of the pair of networks; other stitches may be of one network
-KIND_OF_CONTROL: Mapping[str | None, str] = {
-    FRESH_END: UNTRAINED_END,
-    FRESH_FRONT: UNTRAINED_FRONT,
-}
 
 Names = Mapping[NetworkKey, NamedNetwork]
 
@@ -109,18 +103,16 @@ def _group(
 ) -> Group:
     """Return the group of the runs of a title on a pair of layers."""
     row = by_networks[0][0].row
-    control = control_of(row, names)
-    is_same_run = _is_same_run(row, names)
-    kind = SAME_RUN if is_same_run else PAIRS
+    front, end = row.network_keys
     return Group(
         method=method,
         networks=title,
         by_networks=by_networks,
         runs=list(chain.from_iterable(by_networks)),
         pair=pair,
-        control=control,
-        is_same_run=is_same_run,
-        kind=KIND_OF_CONTROL.get(control, kind),
+        control=control_of(row, names),
+        is_same_run=_is_same_run(row, names),
+        kind=kind_of_pair(names[front], names[end]),
     )
 
 

@@ -16,6 +16,7 @@ from src.values import ComparedLayers, Null, Pair, Rank
 SIMILARITY = "similarity"  # the method of measures without a stitch
 
 NetworkPair = tuple[NamedNetwork, NamedNetwork]
+Trainings = tuple[str, str]
 
 
 class MeasuredLayer(NamedTuple):
@@ -59,7 +60,14 @@ class MeasuredValue(NamedTuple):
     @property
     def is_of_one_network(self) -> bool:
         """Whether both are one network, at one or two epochs of its training."""
-        return self.front.network.training == self.end.network.training
+        front, end = trainings_of(self.networks)
+        return front == end
+
+
+def trainings_of(networks: NetworkPair) -> Trainings:
+    """Return the trainings of two networks."""
+    front, end = networks
+    return front.training, end.training
 
 
 def named_pair(result: OfTwoNetworks, names: Names) -> NetworkPair:

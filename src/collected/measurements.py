@@ -16,7 +16,8 @@ from src.collected.measured import (
 )
 from src.collected.named_networks import NamedNetwork
 from src.runs.folders import StitchingRun
-from src.tables.experiments import NETWORKS, RANKS, method_names
+from src.tables.experiments import method_names
+from src.tables.identity import NETWORKS, RANKS
 from src.tables.quantities import DETECTOR, SKILL, STITCHING, measured_by
 from src.tables.similarity_rows import SimilarityRow
 

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from src.ground.console import warn
-from src.runs.network_pairs import is_untrained
-from src.runs.trained_with import training_of
+from src.runs.trained_with import is_untrained, training_of
 from src.tables.network_list import ListedNetwork, as_listed, read_networks
 from src.tables.network_names import NetworkKey, NetworkName, titles_of
+from src.tables.pair_kinds import PAIRS, SAME_RUN, UNTRAINED_END, UNTRAINED_FRONT
 
 UNLISTED = "not listed"  # the group of a network that the list lacks; it is not compared
 
@@ -17,10 +17,19 @@ class NamedNetwork(NamedTuple):
 
     name: str  # in the list of networks, else the path
     group: str  # in the list, else the type; `UNLISTED` if there is a list without the network
-    training: str  # equal for one network at two epochs
+    training: str  # in the list, else as recorded; equal for one network at two epochs
     is_untrained: bool = False
     type: str = ""  # as on the command line; networks of one type have one architecture
     depths: tuple[tuple[str, float], ...] = ()  # relative depths by layer, if the list gives them
+
+
+def kind_of_pair(front: NamedNetwork, end: NamedNetwork) -> str:
+    """Return the kind of a pair of networks, a member of `pair_kinds.KINDS`."""
+    if end.is_untrained:
+        return UNTRAINED_END
+    if front.is_untrained:
+        return UNTRAINED_FRONT
+    return SAME_RUN if front.training == end.training else PAIRS
 
 
 def named_by_list(
@@ -60,10 +69,12 @@ def named_networks(
             continue
         name = titles[network.key]
         group = UNLISTED if listed else network.type
+        training = training_of(network)
         depths: tuple[tuple[str, float], ...] = ()
         line = listed.get(network.listed_as)
         if line:
             group = line.group or network.type
+            training = line.training or training
             depths = tuple(line.relative_depths.items())
             names = [earlier.name for earlier in named.values()]
             # One line of the list stands for fresh weights of every seed.
@@ -71,6 +82,6 @@ def named_networks(
             if name in names:
                 name += f" (seed {network.seed})"
         named[network.key] = NamedNetwork(
-            name, group, training_of(network), is_untrained(network), network.type, depths
+            name, group, training, is_untrained(network), network.type, depths
         )
     return named

@@ -8,7 +8,7 @@ import numpy as np
 
 from src.statistics.resampling import Estimate
 
-Network = TypeVar("Network", bound=Hashable)  # a network, or its name
+Network = TypeVar("Network", bound=Hashable)  # a training of a network, or its name
 
 
 class MeanOverPairs(NamedTuple):
@@ -20,12 +20,17 @@ class MeanOverPairs(NamedTuple):
     n_networks: int
     n_pairs: int
 
+    def within(self, lowest: float, highest: float) -> "MeanOverPairs":
+        """Return the mean with an interval of possible values."""
+        low, high = (float(np.clip(limit, lowest, highest)) for limit in (self.low, self.high))
+        return self._replace(low=low, high=high)
+
 
 def mean_over_pairs(values: Mapping[tuple[Network, Network], float]) -> MeanOverPairs:
     """Return the mean of the values of pairs of networks.
 
     Args:
-        values: by pair; not empty.
+        values: by pair of trainings, as a network at several epochs is one network; not empty.
     """
     of_pairs = np.array(list(values.values()))
     networks = dict.fromkeys(chain.from_iterable(values))

@@ -13,17 +13,20 @@ from src.collected.measured import (
     SIMILARITY,
     MeasuredValue,
     NetworkPair,
+    Trainings,
     named_pair,
     quantities_of,
     reversed_similarities_of,
     similarities_of,
+    trainings_of,
 )
 from src.collected.named_networks import NamedNetwork
 from src.collected.network_means import mean_over_pairs
 from src.ground.grouping import grouped
 from src.ground.user_code import title_of
 from src.runs.folders import StitchingRun
-from src.tables.experiments import NETWORKS, method_names
+from src.tables.experiments import method_names
+from src.tables.identity import NETWORKS
 from src.tables.quantities import IN_CURVES, QUANTITIES, shown_in
 from src.tables.similarity_rows import SimilarityRow
 from src.tables.truth_rows import DepthRow
@@ -249,21 +252,32 @@ def _groups(front: NamedNetwork, end: NamedNetwork) -> str:
     return " → ".join(groups)
 
 
+def _trainings_of(value: MeasuredValue) -> Trainings:
+    """Return the trainings of both networks; similarity has no direction."""
+    first, second = trainings_of(value.networks)
+    if value.method == SIMILARITY and second < first:
+        return second, first
+    return first, second
+
+
 def _row(line: DepthLine, place: DepthPlace, values: Sequence[MeasuredValue]) -> DepthRow:
     """Return the mean over pairs of networks of the values of a line at a place.
 
-    A pair of networks with several values there counts by their mean.
+    A pair of networks with several values there counts by their mean; a network at several epochs
+    is one network.
     """
-    values_of_pairs = grouped(values, lambda value: value.networks)
     means = {
-        networks: fmean(value.value for value in of_pair)
-        for networks, of_pair in values_of_pairs.items()
+        trainings: fmean(value.value for value in of_pair)
+        for trainings, of_pair in grouped(values, _trainings_of).items()
     }
+    possible = (-math.inf, math.inf)
+    if values[0].quantity in QUANTITIES:
+        possible = QUANTITIES[values[0].quantity].possible
     return DepthRow(
         line.quantity,
         line.name,
         place.layer,
-        *mean_over_pairs(means),
+        *mean_over_pairs(means).within(*possible),
         networks=line.groups,
         relative_depth=place.relative_depth,
         lowest=min(means.values()),

@@ -20,7 +20,8 @@ from src.collected.measured import (
 from src.collected.named_networks import named_by_list
 from src.ground.grouping import grouped
 from src.runs.weights import options_beside_tables, warn_of_earlier, warn_of_earlier_code
-from src.tables.experiments import NETWORKS, RANKS, method_names, newest, typed
+from src.tables.experiments import method_names, newest, typed
+from src.tables.identity import NETWORKS, RANKS
 from src.tables.image_records import told_apart, warn_of_several
 from src.tables.network_names import NetworkName, short
 from src.tables.probe_rows import ProbeRow

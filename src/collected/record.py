@@ -72,7 +72,7 @@ def networks_of(
     """Return the networks of results, once for each data set, in the order of `names`.
 
     Args:
-        names: of all networks.
+        names: of the networks to return; tables of similarity may have others.
     """
     measured: list[tuple[NetworkName, str, float | None]] = []
     for run in runs:
@@ -81,7 +81,8 @@ def networks_of(
         measured.append((networks["front_model"], dataset, _or_none(run.row.front_accuracy)))
         measured.append((networks["end_model"], dataset, _or_none(run.row.end_accuracy)))
     for row in similarities:
-        measured += [(network, row.dataset, None) for network in row.networks]
+        known = [network for network in row.networks if network.key in names]
+        measured += [(network, row.dataset, None) for network in known]
     by_data = grouped(measured, lambda item: (item[0].key, item[1]))
     first = [items[0] for items in by_data.values()]
     in_order = sorted(first, key=lambda item: list(names).index(item[0].key))

@@ -24,6 +24,8 @@ MEANS = ("accuracy", "penalty", "front_accuracy", "end_accuracy")
 OF_SKILL = ("correlation", "floor", "correlation_at_end", "floor_at_end")  # means, where measured
 SEPARATOR = ";"  # between the names of folders
 
+# The record of the images that values were measured on, and the values by column
+ImagesAndValues = tuple[str | None, dict[str, float]]
 VerdictSide = tuple[str | None, str | None, str]  # the name of a network, its weights and a layer
 
 
@@ -50,7 +52,7 @@ def judge_runs(
     Args:
         runs: with their evaluations.
         similarities: rows of tables of similarity. Rows of the stitched networks and layers, at
-            full rank, add their values to the verdict.
+            full rank and in either order, add their values to the verdict.
         pool: take pairs of networks together that share no network.
         names: name, group and training of each network, by its key; default: networks are named by
             their paths.
@@ -217,18 +219,27 @@ def _aurocs(group: Group) -> dict[str, float]:
     return aurocs
 
 
-def _by_layers(rows: Iterable[SimilarityRow]) -> dict[tuple, list[SimilarityRow]]:
-    """Return the rows at full rank by networks, data and layers."""
-    by_layers: dict[tuple, list[SimilarityRow]] = {}
+def _by_layers(rows: Iterable[SimilarityRow]) -> dict[tuple, list[ImagesAndValues]]:
+    """Return the values at full rank by networks, data and layers, both ways.
+
+    A value that was measured the other way comes first.
+    """
+    forth: list[tuple[tuple, ImagesAndValues]] = []
+    back: list[tuple[tuple, ImagesAndValues]] = []
     for row in rows:
         if row.rank1 is None and row.rank2 is None:
             key = (row.network_keys, row.dataset, (row.layer1, row.layer2))
-            by_layers.setdefault(key, []).append(row)
+            turned_key = (row.network_keys[::-1], row.dataset, (row.layer2, row.layer1))
+            forth.append((key, (row.test_images, row.values)))
+            back.append((turned_key, (row.test_images, row.turned_values)))
+    by_layers: dict[tuple, list[ImagesAndValues]] = {}
+    for key, values in (*back, *forth):
+        by_layers.setdefault(key, []).append(values)
     return by_layers
 
 
 def _similarity(
-    group: Group, by_layers: Mapping[tuple, Sequence[SimilarityRow]], shown: Sequence[str]
+    group: Group, by_layers: Mapping[tuple, Sequence[ImagesAndValues]], shown: Sequence[str]
 ) -> dict[str, float]:
     """Return the values of measures for the layers, networks and images of a group.
 
@@ -241,9 +252,10 @@ def _similarity(
     for runs in group.by_networks:
         stitch = runs[0].row
         values: dict[str, float] = {}
-        for row in by_layers.get((stitch.network_keys, stitch.dataset, tuple(group.pair)), []):
-            if are_same(row.test_images, stitch.test_images):
-                values |= {name: item for name, item in row.values.items() if not math.isnan(item)}
+        key = (stitch.network_keys, stitch.dataset, tuple(group.pair))
+        for test_images, of_table in by_layers.get(key, []):
+            if are_same(test_images, stitch.test_images):
+                values |= {name: item for name, item in of_table.items() if not math.isnan(item)}
         measured.append(values)
     means = {}
     for name in shown:

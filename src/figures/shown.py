@@ -7,10 +7,12 @@ groups have the natural order of their names in all figures.
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import NamedTuple, Protocol
 
 from src.choices.similarity import ACTIVATIONS, measure_of
 from src.collected.between_groups import SHARE, GroupComparison
+from src.collected.measured import trainings_of
 from src.collected.network_means import mean_over_pairs
 from src.collected.sections import parts_of, sections_of
 from src.ground.grouping import grouped
@@ -41,6 +43,7 @@ class Shown:
     method: str = ""  # of stitching, a measure, or another title of its panel or its line
     networks: tuple[str, str] = ("", "")  # front and end; "": several
     groups: tuple[str, str] = ("", "")
+    trainings: tuple[str, str] = ("", "")  # of the networks; equal at several epochs of one
     layers: tuple[str, str] = ("", "")
     place: float = math.nan  # relative depth, or rank
     word: str = ""  # the verdict on the stitch
@@ -165,6 +168,7 @@ def of_networks(comparison: GroupComparison) -> list[Shown]:
                 method=titles_in(method),
                 networks=(front.name, end.name),
                 groups=(titles_in(front.group), titles_in(end.group)),
+                trainings=trainings_of((front, end)),
             )
             rows.append(row)
     return rows
@@ -175,7 +179,13 @@ def of_groups(rows: Iterable[Shown]) -> Iterator[Shown]:
     for (method, quantity, groups), of_pairs in grouped(
         rows, lambda row: (row.method, row.quantity, row.groups)
     ).items():
-        mean = mean_over_pairs({row.networks: row.value for row in of_pairs})
+        values = {
+            trainings: fmean(row.value for row in of_trainings)
+            for trainings, of_trainings in grouped(of_pairs, lambda row: row.trainings).items()
+        }
+        mean = mean_over_pairs(values)
+        if quantity == SHARE:
+            mean = mean.within(0, 1)
         yield Shown(
             quantity,
             mean.value,

@@ -71,8 +71,8 @@ def draw_grid(
     if len(experiments) > MAX_EXPERIMENTS:
         note(f"{path} shows means of {len(experiments)} experiments; the CSV has all of them")
     shown: list[Shown] = []
-    rows_of_map = shown_rows(experiments)
-    for name, matrix in shown_matrices(experiments).items():
+    rows_of_map = shown_rows(experiments, names)
+    for name, matrix in shown_matrices(experiments, names).items():
         shown += of_matrix(matrix, "accuracy", name, corresponding_layers(rows_of_map[name]))
     return draw_layers(path, shown, title=title, source=source)
 

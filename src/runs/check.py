@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 from torch import nn
 
 from src.choices import AUTO, STITCHING_TYPES, Options
-from src.choices.stitching import FORMS
+from src.choices.stitching import INITS
 from src.ground.console import listed, note, note_once, warn, warn_once
 from src.ground.errors import UserError
 from src.models import Network
 from src.stitching.layers import StitchingLayer
+from src.tables.identity import OPTIONS, is_idle
 from src.values import Pair
 
 
@@ -83,16 +84,11 @@ def _check_training(options: Options) -> None:
 
 def _warn_of_options_of_other_inits(options: Options) -> None:
     """Warn of options of direct matching that do not count with this `-i`."""
-    inits_by_option: dict[str, list[str]] = {}
-    if options["n_pinv_init_samples"] == "auto":
-        inits_by_option["-pinv-samples auto"] = list(FORMS)
-    if options["front_pinv_rank"]:
-        inits_by_option["--front-pinv-rank"] = list(FORMS)
-    if options["pinv_cutoff"] != "paper":
-        inits_by_option["--pinv-cutoff"] = [name for name, form in FORMS.items() if form.cuts_off]
-    for option, inits in inits_by_option.items():
-        if options["init"] not in inits:
-            warn_once(f"{option} counts with -i {', '.join(inits)} only")
+    for name, option in OPTIONS.items():
+        is_of_matching = "init" in option.idle and options[name] != option.absent
+        if is_of_matching and is_idle(name, options):
+            inits = [init for init in INITS if init not in option.idle["init"]]
+            warn_once(f"{option.flag} counts with -i {', '.join(inits)} only")
 
 
 def _warn_of_high_ranks(options: Options, layers: Mapping[Pair, StitchingLayer]) -> None:

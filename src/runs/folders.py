@@ -24,8 +24,9 @@ from src.runs.options import read_options
 from src.runs.run import STALE
 from src.runs.weights import warn_of_earlier, warn_of_earlier_code, warn_of_newer
 from src.tables.evaluation_rows import EvaluationRow, SkillRow
-from src.tables.experiments import CHECKPOINTS, by_experiment, newest, short_weights
-from src.tables.image_records import short_images, told_apart
+from src.tables.experiments import by_experiment, newest, with_columns
+from src.tables.identity import CHECKPOINTS
+from src.tables.image_records import told_apart
 from src.tables.stitch_rows import StitchRow
 from src.tables.tables import columns, from_record, read_table
 from src.tables.training_rows import EpochRow
@@ -279,13 +280,11 @@ def read_run(folder: Path) -> StitchingRun:
     record |= _read_metrics(folder)
     if options.get("init") in STARTS:
         record["matching_error"] = None  # the public code writes 0
-    record |= options
+    record |= with_columns(options)
     for name in CHECKPOINTS:
         path = options.get(name)
         if path and isinstance(path, str):
             record[name] = os.path.normpath(path)
-    record |= short_weights(options)
-    record |= short_images(options)
     record["folder"] = folder.name
     try:
         row = from_record(StitchRow, record)

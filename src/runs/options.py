@@ -14,37 +14,11 @@ from src.ground.errors import UserError
 from src.ground.files import read_json
 from src.ground.user_code import source_of
 from src.runs.changes import changes
+from src.tables.identity import DIGEST, FREE, NOT_RECORDED, is_idle
 from src.tables.network_names import FRESH, content_of
-
-# Options that `config.txt` leaves out: with them it would not repeat the run
-NOT_RECORDED = ("config", "resume", "overwrite")
 
 # Options whose results change with the file of user code that they name
 CODE_OPTIONS = ("objective", "detector")
-
-# Options that may differ between equal runs: the folder of a run is no property of it
-PLACES = ("save_dir", "source_dir", "output")
-FREE = (
-    *PLACES,
-    "gpu",
-    "n_workers",
-    "prefetch_factor",
-    "verbose",
-    "print_freq",
-    "title",
-    "style",
-    "width",
-)
-
-# Options of a training: without epochs they change nothing
-OF_TRAINING = (
-    "optimizer",
-    "learning_rate",
-    "weight_decay",
-    "scheduler",
-    "reduce_lr_epochs",
-    "grad_clip",
-)
 
 # Values of this suite for the options that the public code writes as "" or 0
 EMPTY: Options = {
@@ -74,16 +48,14 @@ def read_options(path: Path) -> Options:
 def differences(before: Options, now: Options) -> str:
     """Describe how the options of two runs differ; "" if all common options agree.
 
-    Options in `FREE` may differ, and without epochs options in `OF_TRAINING`. So may the content of
+    Options in `FREE` may differ, and options without effect in both runs. So may the content of
     files (`..._sha256`): `changes` compares weights and images.
     """
-    free: tuple[str, ...] = FREE
-    if before.get("n_epochs") == now.get("n_epochs") == 0:
-        free += OF_TRAINING
     texts = []
     for name, value in before.items():
-        is_compared = name in now and name not in free and not name.endswith("_sha256")
-        if is_compared and not _agree(name, before, now):
+        is_compared = name in now and name not in FREE and not name.endswith(DIGEST)
+        is_without_effect = is_idle(name, before) and is_idle(name, now)
+        if is_compared and not is_without_effect and not _agree(name, before, now):
             texts.append(f"{name} was {reprlib.repr(value)}, now {now[name]!r}")
     return ", ".join(texts)
 

@@ -205,6 +205,11 @@ class Run:
             paths += map(self.output.with_suffix, BESIDE_TABLES)
         refuse_others(paths, files_of(self.made_with, self.script))
 
+    def wait(self) -> None:
+        """Wait until no other process has the lock."""
+        self._lock = locked(self._lock_file)
+        self.unlock()
+
     def unlock(self) -> None:
         """Release the lock of the folder."""
         if self._lock:

@@ -32,7 +32,7 @@ from src.stitching.grid import GridScore
 from src.stitching.layers import StitchingLayer
 from src.stitching.matching import with_matching
 from src.stitching.stitched_model import StitchedModel
-from src.tables.experiments import Experiment, other_options, pair_of
+from src.tables.experiments import Experiment, FurtherOptions, other_options, pair_of
 from src.tables.network_names import networks_named_by
 from src.tables.stitch_rows import StitchRow
 from src.training import EpochLog, HeadResult, State
@@ -395,12 +395,13 @@ def _by_identity(runs: Iterable[RunOnDisk]) -> dict[Hashable, list[RunOnDisk]]:
 def _identity(options: Options) -> Hashable:
     """Return a value to compare runs by: their layers, networks, method and seed.
 
-    It tells training from matching, but ignores the number of epochs and all options that are no
-    settings of `Experiment`. It is None for options of a script that does not stitch.
+    It tells training from matching, but ignores the number of epochs and all options without a
+    column. It is None for options of a script that does not stitch.
     """
     try:
         experiment = Experiment.of(options)
     except ValueError:
         return None
     is_trained = experiment.n_epochs != 0
-    return pair_of(options), dataclasses.replace(experiment, n_epochs=is_trained).key
+    columns = dataclasses.replace(experiment, n_epochs=is_trained, further_options=FurtherOptions())
+    return pair_of(options), columns.key

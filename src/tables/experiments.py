@@ -4,38 +4,44 @@ Results of one experiment may be taken together. Of repeated results the newest 
 """
 
 import dataclasses
+import functools
+import json
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
+from itertools import chain, combinations
 from typing import ClassVar, TypeVar
 
 from src.choices import STARTS, Options
 from src.choices.stitching import Method
 from src.ground.console import warn
 from src.ground.grouping import grouped
+from src.tables.identity import (
+    CHECKPOINTS,
+    NETWORKS,
+    OPTIONS,
+    RANKS,
+    REPEATED,
+    WEIGHTS,
+    further_options,
+    identity_of,
+)
 from src.tables.image_records import SPLITS, short_images, told_apart
 from src.tables.network_names import SHORT, OfTwoNetworks
 from src.tables.tables import from_record
 from src.values import Pair
 
-# Names of settings
-CHECKPOINTS = ("front_model_path", "end_model_path")
-WEIGHTS = ("front_weights", "end_weights")
-NETWORKS = (*CHECKPOINTS, "front_model_type", "end_model_type", *WEIGHTS)
-RANKS = ("front_stitch_rank", "front_pinv_rank")
+FURTHER = "further_options"  # the column of the options without a column of their own
 
-# The flags of `exec_stitch.py` for settings of a method, which its name shows as they are typed
-FLAGS = {
-    "init": "-i",
-    "n_epochs": "-e",
-    "n_pinv_init_samples": "-pinv-samples",
-    "pinv_cutoff": "--pinv-cutoff",
-    "front_stitch_rank": "--front-stitch-rank",
-    "front_pinv_rank": "--front-pinv-rank",
-    "seed": "-s",
-}
-# Settings that repeat a method, or that are swept in one folder
-SWEPT = (*RANKS, "seed")
+
+class FurtherOptions(str):
+    """Options as the text of a JSON object."""
+
+    def __new__(cls, text: str = "{}") -> "FurtherOptions":
+        """Raise a ValueError if the text is no JSON object."""
+        if not isinstance(json.loads(text), dict):
+            raise ValueError(text)
+        return super().__new__(cls, text)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +81,8 @@ class Experiment(OfTwoNetworks):
     train_images: str | None = None
     test_images: str | None = None
     stitching_option: str | None = None  # "auto": the type was chosen for the pair of layers
+    # The further options that tell experiments apart, as JSON; those with their usual value are left out
+    further_options: FurtherOptions = FurtherOptions()  # noqa: RUF009 - immutable
     # All options of the run; no column
     options: Options = dataclasses.field(default_factory=dict, compare=False, repr=False)
     # By pair of layers, the options that `auto` chose; no column
@@ -89,13 +97,15 @@ class Experiment(OfTwoNetworks):
         Raises:
             ValueError: an option is missing or of a wrong type. The message is its name.
         """
-        recorded = {**options, **short_weights(options), **short_images(options)}
-        experiment = from_record(Experiment, recorded)
+        experiment = from_record(Experiment, with_columns(options))
         return dataclasses.replace(experiment, options=options)
 
     def config(self, pair: Pair) -> Options:
         """Return the content of `config.txt` for a pair of layers: all options of its run."""
-        return {**self.options, **pair._asdict(), **self.chosen.get(pair, {})}
+        config = {**self.options, **pair._asdict()}
+        if pair in self.chosen:
+            config |= {**self.chosen[pair], "c2t_cls_option": config.get("c2t_cls_token")}
+        return config
 
     def settings_of(self, pair: Pair) -> Options:
         """Return the settings of a pair of layers, and the names of the layers."""
@@ -109,18 +119,19 @@ class Experiment(OfTwoNetworks):
         return {name: getattr(self, name) for name in SETTINGS}
 
     @cached_property
-    def distinctions(self) -> dict[str, Hashable]:
-        """The settings that tell experiments apart.
+    def distinctions(self) -> Options:
+        """The options that tell experiments apart, see `identity_of`.
 
-        Where `auto` chose the stitching type for the pair of layers, `auto` is its value here.
         Images are left out, as they may be unrecorded: `told_apart` makes them a part of the name
         of the data set where several experiments recorded different ones.
         """
-        distinctions = {name: value for name, value in self.settings.items() if name not in SPLITS}
-        option = distinctions.pop("stitching_option")
-        if option is not None:
-            distinctions["stitching_type"] = option
-        return distinctions
+        networks = {name: self.settings[name] for name in NETWORKS}
+        others = {
+            name: value
+            for name, value in self.settings.items()
+            if name not in networks and name not in SPLITS
+        }
+        return {**_counted(tuple(others.items())), **networks}
 
     @cached_property
     def method(self) -> str:
@@ -134,8 +145,18 @@ class Experiment(OfTwoNetworks):
     @cached_property
     def key(self) -> tuple[Hashable, ...]:
         """A value to compare experiments by; the paths of the networks do not count."""
-        values = [value for name, value in self.distinctions.items() if name not in NETWORKS]
-        return self.network_keys, *values
+        distinctions = self.distinctions.items()
+        return self.network_keys, frozenset(
+            item for item in distinctions if item[0] not in NETWORKS
+        )
+
+
+@functools.cache  # many rows differ in networks only
+def _counted(settings: tuple[tuple[str, Hashable], ...]) -> Options:
+    """Return the options in the settings of a row that tell experiments apart."""
+    options = dict(settings)
+    further = json.loads(str(options.pop(FURTHER)))
+    return identity_of(options | further)
 
 
 # The names of the settings
@@ -181,11 +202,22 @@ def short_weights(options: Options) -> dict[str, str]:
     return weights
 
 
+def with_columns(options: Options) -> Options:
+    """Return the options of a run with the columns that are made of them."""
+    further = further_options(options, columns=SETTINGS)
+    return {
+        **options,
+        **short_weights(options),
+        **short_images(options),
+        FURTHER: json.dumps(further),
+    }
+
+
 def by_experiment(rows: Iterable[Row]) -> dict[str, list[Row]]:
     """Group rows of stitches by experiment; different images are different experiments.
 
     Returns:
-        The rows by a title of the settings in which the experiments differ, such as "init=pinv".
+        The rows by a title of the settings that tell the experiments apart, such as "init=pinv".
         The title of a single experiment is "". Equal titles are numbered.
     """
     rows = list(rows)
@@ -221,7 +253,7 @@ def newest(items: Iterable[Result], key: Callable[[Result], Hashable]) -> list[R
 def method_names(experiments: Sequence[Experiment], *, apart_from: Collection[str]) -> list[str]:
     """Return the name of the method of each experiment.
 
-    Methods with one name are told apart by the settings in which they differ, such as
+    Methods with one name are told apart by no more settings than needed, such as
     "task loss matching (-e 5)".
 
     Args:
@@ -231,8 +263,7 @@ def method_names(experiments: Sequence[Experiment], *, apart_from: Collection[st
     methods: list[tuple[tuple[str, Hashable], ...]] = []
     for experiment in told_apart(experiments):
         settings = experiment.distinctions.items()
-        kept = [(name, value) for name, value in settings if name not in apart_from]
-        methods.append(tuple(kept))
+        methods.append(tuple(item for item in settings if item[0] not in apart_from))
 
     plain_names = {
         method: experiment.method for method, experiment in zip(methods, experiments, strict=True)
@@ -258,15 +289,15 @@ def other_options(experiment: Experiment, now: Experiment) -> str:
     if (experiment.method, experiment.network_keys) != (now.method, now.network_keys):
         return ""
     settings = experiment.distinctions
-    names = [name for name in FLAGS if name not in SWEPT]
+    names = [name for name in OPTIONS if name not in (*RANKS, *REPEATED)]
     differing = [name for name in names if settings[name] != now.distinctions[name]]
     return ", ".join(typed(name, settings[name]) for name in differing)
 
 
 def typed(name: str, value: object) -> str:
     """Return a setting as on the command line, such as "-e 5"; one without a flag as "dataset=digits"."""
-    if name in FLAGS:
-        return f"{FLAGS[name]} {_text(name, value)}"
+    if name in OPTIONS and OPTIONS[name].flag:
+        return f"{OPTIONS[name].flag} {_text(name, value)}"
     return _named(name, value)
 
 
@@ -276,18 +307,33 @@ def _named(name: str, value: object) -> str:
 
 
 def _details(
-    settings: Sequence[Mapping[str, Hashable]], text_of: Callable[[str, object], str] = _named
+    settings: Sequence[Options], text_of: Callable[[str, object], str] = _named
 ) -> list[str]:
     """Describe each of several settings by the entries in which they differ.
 
+    Of options, it takes one or two that tell the settings apart, the first ones if there is a choice.
+    Where two do not suffice, the last ones are left out as far as they are not needed.
+
     Args:
-        settings: mappings with equal names.
         text_of: gives the text of an entry.
     """
-    if not settings:
-        return []
-    differing = [name for name in settings[0] if len({values[name] for values in settings}) > 1]
-    return [", ".join(text_of(name, values[name]) for name in differing) for values in settings]
+
+    def texts(names: Sequence[str]) -> list[str]:
+        return [", ".join(text_of(name, values.get(name)) for name in names) for values in settings]
+
+    names = dict.fromkeys(chain.from_iterable(settings))
+    shown = [name for name in names if len({values.get(name) for values in settings}) > 1]
+    options = [name for name in shown if name in OPTIONS]
+    others = [name for name in shown if name not in OPTIONS]
+    few = chain.from_iterable(combinations(options, size) for size in range(3))
+    for chosen in few:
+        if len(set(texts([*others, *chosen]))) == len(settings):
+            return texts([*others, *chosen])
+    for name in reversed(options):
+        fewer = [option for option in options if option != name]
+        if len(set(texts([*others, *fewer]))) == len(settings):
+            options = fewer
+    return texts([*others, *options])
 
 
 def _numbered(titles: Iterable[str]) -> list[str]:
@@ -308,6 +354,8 @@ def _numbered(titles: Iterable[str]) -> list[str]:
 
 def _text(name: str, value: object) -> object:
     """Return the value of a setting as a part of a title."""
+    if isinstance(value, tuple):
+        value = " ".join(map(str, value))
     if value not in (None, ""):
         return value
     return "full" if name.endswith("_rank") else "none"

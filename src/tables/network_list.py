@@ -1,5 +1,5 @@
-"""Lists of networks: a CSV with the columns name, path, type, and optionally group, layers and
-depths."""
+"""Lists of networks: a CSV with the columns name, path, type, and optionally group, layers,
+depths and training."""
 
 import itertools
 import math
@@ -30,7 +30,7 @@ class ListedNetwork:
 
     contents: ClassVar[str] = "networks"
     written_by: ClassVar[str] = (
-        "with the columns name, path, type, and optionally group, layers and depths"
+        "with the columns name, path, type, and optionally group, layers, depths and training"
     )
 
     name: str  # in the names of folders and files
@@ -40,6 +40,7 @@ class ListedNetwork:
     layers: str | None = None  # names and patterns with commas between them; None: as for all
     # Relative depths to take in place of the recorded ones, such as "pool1=0.2, pool2=1"
     depths: str | None = None
+    training: str | None = None  # equal for one network at several epochs; None: as was recorded
 
     @property
     def is_features(self) -> bool:

@@ -160,6 +160,11 @@ class SimilarityRow(OfTwoNetworks):
             back,
         )
 
+    @property
+    def turned_values(self) -> dict[str, float]:
+        """The values by column, from the second layer to the first."""
+        return _values_of(self.compared.turned)
+
     def _nulls(self, column: ValueColumn) -> dict[str, Null]:
         """Return the nulls of the value in a column."""
         nulls = {}

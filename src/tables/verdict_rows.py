@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
-from src.tables.experiments import WEIGHTS
+from src.tables.identity import WEIGHTS
 from src.tables.tables import columns
 from src.values import Pair
 
