@@ -14,7 +14,7 @@ import torch
 
 import exec_stitch
 from src.ground.errors import UserError
-from src.ground.files import durable_together, write_blocks, write_bytes
+from src.ground.files import durable_together, new_file, write_bytes
 from src.models import build_model
 from src.runs.stitch_runs import GridRuns
 from src.stitching import Pair, build_layers
@@ -231,15 +231,13 @@ def test_a_power_cut_at_any_point_of_a_grid(grid, tmp_path):
 
 
 def test_a_file_that_could_not_be_written_is_no_part_of_its_block(tmp_path):
-    def half():
-        yield b"half"
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     with durable_together():
         write_bytes(tmp_path / "one", b"1")
         assert not (tmp_path / "one").exists()
         with pytest.raises(UserError, match="cannot write .*two: No space left"):
-            write_blocks(tmp_path / "two", half())
+            with new_file(tmp_path / "two") as file:
+                file.write(b"half")
+                raise OSError(errno.ENOSPC, "No space left on device")
     assert names_in(tmp_path) == {"one"}
 
 

@@ -1,7 +1,8 @@
-"""The files of stitching runs, of this suite or of the public code: options, metrics, predictions.
+"""The stitches of runs on disk, of this suite or of the public code.
 
-Both write `summary.txt`, `config.txt` and `training_logs.csv`. Only this suite writes
-`metrics.json` and `predictions.npz`.
+A run is a folder with one stitch or many. Both codes write `summary.txt` and `config.txt` of a run of
+one stitch, and `training_logs.csv`. This suite writes `grid.csv`, with a row a stitch, and
+`predictions.npz`.
 """
 
 import math
@@ -10,16 +11,17 @@ import re
 import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from src.choices import STARTS, Options
+from src.choices import AUTO, STARTS, Options
 from src.ground.console import warn
 from src.ground.errors import UserError
-from src.ground.files import read_json, readable, write_arrays, write_json, write_text
+from src.ground.files import readable, write_arrays, write_text
+from src.ground.grouping import grouped
 from src.runs.options import read_options
 from src.runs.run import STALE
 from src.runs.weights import warn_of_earlier, warn_of_earlier_code, warn_of_newer
@@ -27,9 +29,9 @@ from src.tables.evaluation_rows import EvaluationRow, SkillRow
 from src.tables.experiments import CHECKPOINTS, by_experiment, newest, short_weights
 from src.tables.image_records import short_images, told_apart
 from src.tables.stitch_rows import StitchRow
-from src.tables.tables import columns, from_record, read_table
-from src.tables.training_rows import EpochRow
-from src.values import Metrics, Predictions, has_converged, learning_rates
+from src.tables.tables import from_record, read_table
+from src.tables.training_rows import EpochRow, PairEpochRow
+from src.values import Pair, Predictions, has_converged, learning_rates
 
 RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
 # Lines of `summary.txt`, and the metrics that they hold
@@ -40,43 +42,72 @@ SUMMARY = {
 }
 N_SUMMARY_LINES = 7  # lines with values at the start of `summary.txt`
 
-# Metrics that are undefined for some stitches
-MAY_BE_UNDEFINED = ("kappa", "front_accuracy", "r2_matched", "r2_test")
+
+class RunFiles:
+    """What a run kept of its stitches beside their table; each file is read once, when it is needed.
+
+    Args:
+        folder: of the run.
+        pairs: of its stitches, in the order of the table.
+    """
+
+    def __init__(self, folder: Path, pairs: Sequence[Pair]):
+        self.folder = folder
+        self.pairs = pairs
+
+    @cached_property
+    def predictions(self) -> Mapping[Pair, Predictions]:
+        """The predictions of each stitch; empty if none were kept, or with a warning if the file is
+        damaged."""
+        path = self.folder / "predictions.npz"
+        if not path.is_file():
+            return {}
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                stitched, *others = (arrays[name] for name in Predictions._fields)
+            rows = stitched.reshape(len(self.pairs), -1)
+        except Exception as error:  # a damaged archive can raise anything
+            warn(f"{path} is damaged ({error}) and left out; stitch again")
+            return {}
+        return {
+            pair: Predictions(of_pair, *others)
+            for pair, of_pair in zip(self.pairs, rows, strict=True)
+        }
+
+    @cached_property
+    def losses(self) -> Mapping[Pair, list[float]]:
+        """The training loss of each epoch, by stitch; empty without training."""
+        path = self.folder / "training_logs.csv"
+        if not path.is_file():
+            return {}
+        rows = read_table(path, PairEpochRow, EpochRow)
+        if rows and isinstance(rows[0], PairEpochRow):
+            by_pair = grouped(rows, lambda row: Pair(row.front_layer, row.end_layer))
+        else:
+            by_pair = {self.pairs[0]: rows}
+        return {pair: [row.train_loss for row in of_pair] for pair, of_pair in by_pair.items()}
 
 
 @dataclass(frozen=True)
 class StitchingRun:
-    """A finished run with all its measurements."""
+    """A stitch of a finished run, with all its measurements."""
 
-    folder: Path
-    options: Options  # the content of `config.txt`
+    folder: Path  # of the run
+    options: Options  # the content of `config.txt`, with the layers of the stitch
     row: StitchRow
+    files: RunFiles
     evaluations: Mapping[str, EvaluationRow] = field(default_factory=dict)  # by detector
     skill: SkillRow | None = None  # None: it was not measured
 
-    @cached_property
+    @property
     def predictions(self) -> Predictions | None:
-        """The predicted classes and the labels of all test images, from `predictions.npz`.
-
-        The property is None if the run kept none, and None with a warning if the file is damaged.
-        """
-        path = self.folder / "predictions.npz"
-        if not path.is_file():
-            return None
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                return Predictions(*(arrays[name] for name in Predictions._fields))
-        except Exception as error:  # a damaged archive can raise anything
-            warn(f"{path} is damaged ({error}) and left out; stitch this pair again")
-            return None
+        """The predicted classes and the labels of all test images; None if the run kept none."""
+        return self.files.predictions.get(self.row.pair)
 
     @property
     def has_converged(self) -> bool:
         """Whether the training had converged, see `values.has_converged`."""
-        path = self.folder / "training_logs.csv"
-        if not path.is_file():
-            return True
-        losses = [row.train_loss for row in read_table(path, EpochRow)]
+        losses = self.files.losses.get(self.row.pair, [])
         rates = learning_rates(
             len(losses),
             scheduler=self.options.get("scheduler", "none"),
@@ -94,23 +125,12 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
     write_arrays(path, small._asdict())
 
 
-def write_metrics(
-    folder: Path, row: StitchRow, *, sparsity: Mapping[str, float], **further: float | None
-) -> None:
-    """Write `metrics.json`, with null for values that are not finite, and `summary.txt`.
+def write_summary(folder: Path, row: StitchRow, *, sparsity: Mapping[str, float]) -> None:
+    """Write `summary.txt`, as the public code does.
 
     Args:
         sparsity: the share of weights up to each threshold, by threshold.
-        further: more entries of `metrics.json`.
     """
-    values = {name: getattr(row, name) for name in columns(Metrics)}
-    for name, value in values.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            values[name] = None
-            if name not in MAY_BE_UNDEFINED:
-                warn(f"{row.pair}: the {name} is not finite ({value})")
-    write_json(folder / "metrics.json", values | further | {"sparsity": sparsity})
-
     # Readers rely on the blanks at the ends of lines.
     lines = [
         f"Front model: {row.front_model_path} ",
@@ -134,47 +154,50 @@ def write_metrics(
 def read_runs(
     source_dir: str | Path, *, recursive: bool = False
 ) -> tuple[list[StitchingRun], list[str]]:
-    """Read all finished runs in a folder.
+    """Read the stitches of all finished runs in a folder.
 
-    A folder is a run if its name is a time, or if it has the options of a stitching run.
+    A folder is a run if its name is a time, or if it has the options of a stitching run. The folder
+    may be a run itself.
 
     Args:
         recursive: read the runs in all folders below as well.
 
     Returns:
-        The runs, the oldest first (by the names of their folders), and one message per run that was
-        skipped.
+        The stitches, the oldest first (by the names of the folders of runs), and one message per run
+        that was skipped.
     """
     source_dir = Path(source_dir)
     if not source_dir.is_dir():
         raise UserError(
             f"{source_dir} is no folder; give the folder that holds the folders of stitching runs"
         )
-    parents = [source_dir]
-    if recursive:
-        parents += sorted(folders_of_runs(source_dir))
-    runs = []
+    if is_run(source_dir):
+        folders = [source_dir]
+    else:
+        parents = [source_dir]
+        if recursive:
+            parents += sorted(folders_of_runs(source_dir))
+        folders = [path for parent in parents for path in sorted(parent.iterdir()) if is_run(path)]
+    runs: list[StitchingRun] = []
     skipped = []
-    for parent in parents:
-        for path in sorted(parent.iterdir()):
-            try:
-                if _is_run(path):
-                    runs.append(read_run(path))
-            except UserError as error:
-                skipped.append(str(error))
+    for folder in folders:
+        try:
+            runs += read_run(folder)
+        except UserError as error:
+            skipped.append(str(error))
     return sorted(runs, key=lambda run: run.folder.name), skipped
 
 
 def folders_meant(source_dir: Path) -> list[Path]:
-    """Return the folders of runs that a folder stands for: itself if it holds runs, or if none below
-    it does; otherwise all below it, in the order of their paths."""
+    """Return the folders of runs that a folder stands for: itself if it is or holds runs, or if none
+    below it does; otherwise all below it, in the order of their paths."""
     below = sorted(folders_of_runs(source_dir))
-    if not below or any(map(_is_run, source_dir.iterdir())):
+    if not below or is_run(source_dir) or any(map(is_run, source_dir.iterdir())):
         return [source_dir]
     return below
 
 
-def _is_run(path: Path) -> bool:
+def is_run(path: Path) -> bool:
     """Return whether a path is a folder with the name or the options of a stitching run."""
     if not path.is_dir():
         return False
@@ -261,53 +284,82 @@ def remove_remains(directory: Path) -> None:
                 shutil.rmtree(path)
 
 
-def read_run(folder: Path) -> StitchingRun:
-    """Read a finished run; metrics that the public code does not store are NaN or None.
+def read_run(folder: Path) -> list[StitchingRun]:
+    """Read the stitches of a finished run; what the public code does not measure is NaN or None.
 
     Raises:
         UserError: the run is unfinished, or one of its files is damaged.
     """
     if not (folder / "config.txt").is_file():
         raise UserError(f"{folder} has no config.txt: the run in it did not finish")
-    options = read_options(folder / "config.txt")
+    options = dict(read_options(folder / "config.txt"))
     if options.get("class_control"):
         raise UserError(
             f"{folder} is a class control, of an earlier version: skill has its own floor"
         )
+    if options.get("stitching_option") == AUTO:  # as it was typed; rows have the chosen type
+        chosen = {"stitching_type": options["stitching_type"], "stitching_option": AUTO}
+        options |= {"stitching_type": AUTO, "stitching_option": None, "c2t_cls_token": None}
+    else:
+        chosen = {}
+    if (folder / "grid.csv").is_file():
+        rows = [
+            replace(row, folder=folder.name, **_normal_paths(vars(row)))
+            for row in read_table(folder / "grid.csv", StitchRow)
+        ]
+    else:
+        rows = [_row_of_summary(folder, options | chosen)]
+    files = RunFiles(folder, [row.pair for row in rows])
+    return [StitchingRun(folder, options | row.pair._asdict(), row, files) for row in rows]
 
-    record: dict[str, object] = {"end_accuracy": math.nan}  # for runs of the public code
-    record |= _read_metrics(folder)
-    if options.get("init") in STARTS:
-        record["matching_error"] = None  # the public code writes 0
-    record |= options
+
+def _normal_paths(options: Options) -> dict[str, str]:
+    """Return the normal paths of both checkpoints, by option."""
+    paths = {}
     for name in CHECKPOINTS:
         path = options.get(name)
         if path and isinstance(path, str):
-            record[name] = os.path.normpath(path)
-    record |= short_weights(options)
-    record |= short_images(options)
-    record["folder"] = folder.name
+            paths[name] = os.path.normpath(path)
+    return paths
+
+
+def _row_of_summary(folder: Path, options: Options) -> StitchRow:
+    """Return the row of a run of the public code, from `summary.txt`.
+
+    Raises:
+        UserError: the file or an option is missing or damaged.
+    """
+    summary = folder / "summary.txt"
+    if (folder / "metrics.json").exists():
+        raise UserError(
+            f"{folder} is of version 2.0.0.dev0; give misc/export_runs.py --from-earlier its folder"
+        )
+    with readable(summary, "remove the folder, and stitch this pair again"):
+        lines = summary.read_text(encoding="utf-8").splitlines()
+    record: dict[str, object] = {"end_accuracy": math.nan}
+    for line in lines[:N_SUMMARY_LINES]:
+        title, _, value = line.partition(": ")
+        if title in SUMMARY:
+            record[SUMMARY[title]] = value.strip()
+    if options.get("init") in STARTS:
+        record["matching_error"] = None  # the public code writes 0
+    return row_of(folder, options, record)
+
+
+def row_of(folder: Path, options: Options, metrics: Mapping[str, object]) -> StitchRow:
+    """Return the row of a stitch with a folder to itself.
+
+    Args:
+        metrics: by name.
+
+    Raises:
+        UserError: a value is missing or damaged.
+    """
+    record = {**metrics, **options, **_normal_paths(options)}
+    record |= {**short_weights(options), **short_images(options), "folder": folder.name}
     try:
-        row = from_record(StitchRow, record)
+        return from_record(StitchRow, record)
     except ValueError as error:
         raise UserError(
             f"{folder} is no folder of a stitching run ({error} missing or damaged)"
         ) from error
-    return StitchingRun(folder, options, row)
-
-
-def _read_metrics(folder: Path) -> dict[str, object]:
-    """Return the metrics of a run by name, from `summary.txt` and, where it exists, `metrics.json`."""
-    summary = folder / "summary.txt"
-    with readable(summary, "remove the folder, and stitch this pair again"):
-        lines = summary.read_text(encoding="utf-8").splitlines()
-    metrics: dict[str, object] = {}
-    for line in lines[:N_SUMMARY_LINES]:
-        title, _, value = line.partition(": ")
-        if title in SUMMARY:
-            metrics[SUMMARY[title]] = value.strip()
-    if (folder / "metrics.json").is_file():
-        written = read_json(folder / "metrics.json")
-        if isinstance(written, dict):
-            metrics |= written
-    return metrics

@@ -15,7 +15,7 @@ from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.ground.user_code import is_user_code, place_and_function, source_of
 from src.models import Network
-from src.runs.checkpoints import fill, load_state
+from src.runs.checkpoints import fill, load_stitch
 from src.runs.folders import StitchingRun
 from src.runs.session import Session
 from src.runs.weights import names_of, warn_of_newer
@@ -439,7 +439,7 @@ class _Stitch(NamedTuple):
 def _rebuild(
     run: StitchingRun, front: Network, end: Network, image_shape: Sequence[int]
 ) -> _Stitch:
-    """Load the stitch of a run from `final_model.pt`.
+    """Load the stitch of a run.
 
     The networks of the stitch are `front` and `end`. From a whole checkpoint they are copies, with
     the statistics of the checkpoint.
@@ -459,8 +459,7 @@ def _rebuild(
     )
     stitch = _Stitch(front, end, layers[pair])
 
-    path = run.folder / "final_model.pt"
-    state = load_state(path)
+    state = load_stitch(run.folder, pair)
     modules: dict[str, Network | StitchingLayer] = {"": stitch.layer}  # by the prefix of their keys
     is_whole = any(key.startswith("stitching_layer.") for key in state)
     if is_whole:
@@ -479,7 +478,7 @@ def _rebuild(
         fill(
             module,
             state_of_module,
-            source=str(path),
+            source=f"the stitch {pair} of {run.folder}",
             expected="the networks and layers of its config.txt",
         )
     return stitch

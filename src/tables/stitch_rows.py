@@ -1,4 +1,4 @@
-"""The rows of stitching: `metrics.json`, `grid.csv`, and the comparison of two folders."""
+"""The rows of stitching: `grid.csv`, and the comparison of two folders."""
 
 import math
 from dataclasses import dataclass, field
@@ -10,12 +10,15 @@ from src.values import Metrics
 
 @dataclass(frozen=True, kw_only=True)
 class StitchRow(Metrics, StitchResult):
-    """A finished stitching run: a row of `grid.csv`."""
+    """A stitch of a finished run: a row of `grid.csv`."""
 
     contents: ClassVar[str] = "stitching"
     written_by: ClassVar[str] = "exec_stitch.py"
 
     end_accuracy: float = field()  # required: every `grid.csv` has it
+    ridge_penalty: float | None = None  # of `-i ridge`
+    # The share of the layer's weights up to each threshold, as `sparsity_<threshold>`
+    further: dict[str, float] = field(default_factory=dict, hash=False)
 
     @property
     def penalty(self) -> float:
