@@ -41,17 +41,19 @@ SHAPES = re.compile(
 
 def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
     """Save a state dict in torch's zip format, atomically; equal states make equal bytes."""
-    on_cpu = {key: value.detach().cpu().contiguous() for key, value in state.items()}
-    save_tensors(path, on_cpu)
+    save_tensors(path, _on_cpu(state))
 
 
-def save_stitches(folder: Path, layers: Mapping[Pair, nn.Module]) -> None:
+def save_stitches(folder: Path, states: Mapping[Pair, Mapping[str, Tensor]]) -> None:
     """Save the state dicts of stitching layers in `stitches.pt`, by front layer and end layer."""
-    states: dict[str, dict[str, StateDict]] = {}
-    for pair, layer in layers.items():
-        state = {key: value.detach().cpu() for key, value in layer.state_dict().items()}
-        states.setdefault(pair.front_layer, {})[pair.end_layer] = state
-    save_tensors(folder / STITCHES, states)
+    by_layers: dict[str, dict[str, StateDict]] = {}
+    for pair, state in states.items():
+        by_layers.setdefault(pair.front_layer, {})[pair.end_layer] = _on_cpu(state)
+    save_tensors(folder / STITCHES, by_layers)
+
+
+def _on_cpu(state: Mapping[str, Tensor]) -> StateDict:
+    return {key: value.detach().cpu().contiguous() for key, value in state.items()}
 
 
 def load_stitch(folder: Path, pair: Pair) -> StateDict:

@@ -9,7 +9,6 @@ import math
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -20,7 +19,7 @@ import numpy as np
 from src.choices import AUTO, STARTS, Options
 from src.ground.console import warn
 from src.ground.errors import UserError
-from src.ground.files import readable, write_arrays, write_text
+from src.ground.files import readable
 from src.ground.grouping import grouped
 from src.runs.options import read_options
 from src.runs.run import STALE
@@ -29,7 +28,7 @@ from src.tables.evaluation_rows import EvaluationRow, SkillRow
 from src.tables.experiments import CHECKPOINTS, by_experiment, newest, short_weights
 from src.tables.image_records import short_images, told_apart
 from src.tables.stitch_rows import StitchRow
-from src.tables.tables import from_record, read_table
+from src.tables.tables import columns, from_record, read_table
 from src.tables.training_rows import EpochRow, PairEpochRow
 from src.values import Pair, Predictions, has_converged, learning_rates
 
@@ -75,17 +74,16 @@ class RunFiles:
         }
 
     @cached_property
-    def losses(self) -> Mapping[Pair, list[float]]:
-        """The training loss of each epoch, by stitch; empty without training."""
+    def epochs(self) -> Mapping[Pair, list[EpochRow]]:
+        """The logs of the epochs of each stitch; empty without training."""
         path = self.folder / "training_logs.csv"
         if not path.is_file():
             return {}
         rows = read_table(path, PairEpochRow, EpochRow)
         if rows and isinstance(rows[0], PairEpochRow):
             by_pair = grouped(rows, lambda row: Pair(row.front_layer, row.end_layer))
-        else:
-            by_pair = {self.pairs[0]: rows}
-        return {pair: [row.train_loss for row in of_pair] for pair, of_pair in by_pair.items()}
+            return {pair: [row.epoch for row in of_pair] for pair, of_pair in by_pair.items()}
+        return {self.pairs[0]: rows}
 
 
 @dataclass(frozen=True)
@@ -107,48 +105,13 @@ class StitchingRun:
     @property
     def has_converged(self) -> bool:
         """Whether the training had converged, see `values.has_converged`."""
-        losses = self.files.losses.get(self.row.pair, [])
+        losses = [row.train_loss for row in self.files.epochs.get(self.row.pair, [])]
         rates = learning_rates(
             len(losses),
             scheduler=self.options.get("scheduler", "none"),
             reduce_lr_epochs=self.options.get("reduce_lr_epochs", ()),
         )
         return has_converged(losses, rates)
-
-
-def write_predictions(path: Path, predictions: Predictions) -> None:
-    """Write predicted classes and labels as a compressed npz of int16, or of int32 if there are too
-    many classes."""
-    largest = max(int(classes.max()) for classes in predictions)
-    dtype = np.int16 if largest <= np.iinfo(np.int16).max else np.int32
-    small = Predictions(*(classes.astype(dtype) for classes in predictions))
-    write_arrays(path, small._asdict())
-
-
-def write_summary(folder: Path, row: StitchRow, *, sparsity: Mapping[str, float]) -> None:
-    """Write `summary.txt`, as the public code does.
-
-    Args:
-        sparsity: the share of weights up to each threshold, by threshold.
-    """
-    # Readers rely on the blanks at the ends of lines.
-    lines = [
-        f"Front model: {row.front_model_path} ",
-        f"End model: {row.end_model_path} ",
-        f"Front layer: {row.front_layer} ",
-        f"End layer: {row.end_layer} ",
-        f"Clean accuracy: {row.accuracy:.4f} ",
-        f"Normalized PINV difference: {row.matching_error or 0:.4f}",  # 0 where nothing was matched
-        f"Normalized representation difference: {row.representation_difference:.4f}",
-        "",
-        f"Command: {' '.join(sys.argv)}",
-        "",
-        "Sparsity",
-    ]
-    for threshold, share in sparsity.items():
-        tabs = "\t\t" if threshold == "0" else "\t"
-        lines.append(f"{threshold}: {tabs}{share}")
-    write_text(folder / "summary.txt", "\n".join(lines) + "\n")
 
 
 def read_runs(
@@ -332,7 +295,7 @@ def _row_of_summary(folder: Path, options: Options) -> StitchRow:
     summary = folder / "summary.txt"
     if (folder / "metrics.json").exists():
         raise UserError(
-            f"{folder} is of version 2.0.0.dev0; give misc/export_runs.py --from-earlier its folder"
+            f"{folder} is of version 2.0.0.dev0; bring it into the present form by misc/import_runs.py"
         )
     with readable(summary, "remove the folder, and stitch this pair again"):
         lines = summary.read_text(encoding="utf-8").splitlines()
@@ -355,7 +318,8 @@ def row_of(folder: Path, options: Options, metrics: Mapping[str, object]) -> Sti
     Raises:
         UserError: a value is missing or damaged.
     """
-    record = {**metrics, **options, **_normal_paths(options)}
+    settings = {name: options[name] for name in columns(StitchRow) if name in options}
+    record = {**metrics, **settings, **_normal_paths(options)}
     record |= {**short_weights(options), **short_images(options), "folder": folder.name}
     try:
         return from_record(StitchRow, record)

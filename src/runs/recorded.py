@@ -1,19 +1,16 @@
 """Training and fine-tuning of one network as a run: every epoch is logged, reported and saved."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import Any
 
 from src.datasets.base import BaseImageSet
 from src.ground.console import result
 from src.runs.checkpoints import save_state
 from src.runs.run import Run
+from src.runs.writing import write_logs
 from src.tables.tables import write_table
-from src.tables.training_rows import EpochRow, FinetuningRow, PairEpochRow
-from src.training.loop import Epochs, Settings, train
+from src.tables.training_rows import EpochRow, FinetuningRow
+from src.training.loop import Epochs, History, Settings, train
 from src.training.task import Classification, EpochLog
-from src.values import Pair
 
 
 def train_network(
@@ -35,7 +32,7 @@ def train_network(
     for history, state in train(task, train_set, val_set, settings, state=run.state.get("loop")):
         epoch = len(history)
         logs = _logs_of_network(history)
-        write_logs(run.folder, logs)
+        write_logs(run.folder, [epoch_row(log) for log in logs])
         is_last = epoch == settings.n_epochs
         is_kept = save_frequency > 0 and epoch % save_frequency == 0
         if is_last or is_kept:
@@ -74,8 +71,8 @@ def finetune_network(
     return log[-1]._asdict()
 
 
-def _logs_of_network(history: Iterable[Mapping[Any, EpochLog]]) -> list[EpochLog]:
-    """Return the log of each epoch of the only head."""
+def _logs_of_network(history: History[str]) -> list[EpochLog]:
+    """Return the log of each epoch of the only network."""
     return [log for logs in history for log in logs.values()]
 
 
@@ -90,26 +87,7 @@ def _finetuning_row(log: EpochLog) -> FinetuningRow:
     )
 
 
-def write_logs(folder: Path, logs: Sequence[EpochLog]) -> None:
-    """Write `training_logs.csv` with one row an epoch."""
-    write_table(folder / "training_logs.csv", EpochRow, map(_epoch_row, logs))
-
-
-def write_logs_of_pairs(folder: Path, history: Sequence[Mapping[Pair, EpochLog]]) -> None:
-    """Write `training_logs.csv` with a row for each pair and epoch, which of several pairs begins
-    with the layers."""
-    pairs = list(history[0])
-    if len(pairs) == 1:
-        write_logs(folder, _logs_of_network(history))
-        return
-    rows = []
-    for pair in pairs:
-        for logs in history:
-            rows.append(PairEpochRow(*pair, **vars(_epoch_row(logs[pair]))))
-    write_table(folder / "training_logs.csv", PairEpochRow, rows)
-
-
-def _epoch_row(log: EpochLog) -> EpochRow:
+def epoch_row(log: EpochLog) -> EpochRow:
     """Return the row of an epoch."""
     return EpochRow(
         train_acc=_measured(log.train.accuracy),

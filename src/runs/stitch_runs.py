@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import sys
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -10,7 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-import numpy as np
+from torch import Tensor
 
 from src.choices import Options
 from src.choices.stitching import KEEP_VARIANCE
@@ -21,12 +22,12 @@ from src.ground.grouping import grouped
 from src.ground.tensors import load_tensors
 from src.models import Network
 from src.runs.changes import changes
-from src.runs.checkpoints import save_state, save_stitches
-from src.runs.folders import read_runs, remove_parts, write_predictions, write_summary
+from src.runs.folders import read_runs, remove_parts
 from src.runs.options import as_written, differences, read_options, refuse_other_options
-from src.runs.recorded import report_epoch, write_logs_of_pairs
+from src.runs.recorded import epoch_row, report_epoch
 from src.runs.run import Run, new_folder
 from src.runs.weights import counted, warn_of_newer
+from src.runs.writing import write_logs_of_pairs, write_stitches
 from src.stitching.closed_forms import Matching
 from src.stitching.grid import GridScore
 from src.stitching.layers import StitchingLayer
@@ -34,8 +35,8 @@ from src.stitching.matching import with_matching
 from src.stitching.stitched_model import StitchedModel
 from src.tables.experiments import Experiment, other_options, pair_of
 from src.tables.network_names import networks_named_by
-from src.tables.stitch_rows import StitchRow
-from src.tables.tables import columns, write_table
+from src.tables.stitch_rows import SPARSITY, StitchRow
+from src.tables.tables import columns
 from src.training import EpochLog, HeadResult, State
 from src.values import Metrics, Pair, Predictions
 
@@ -181,7 +182,8 @@ class GridRun:
             state: of the training after the last epoch.
         """
         run = self._claimed()
-        write_logs_of_pairs(run.folder, history)
+        epochs = {pair: [epoch_row(logs[pair]) for logs in history] for pair in self.layers}
+        write_logs_of_pairs(run.folder, epochs)
         run.save(loop=state)
 
         title = self._title(next(iter(self.layers)))
@@ -212,14 +214,13 @@ class GridRun:
         run = self._claimed()
         rows = {pair: self._row(pair, score, matched, run.folder) for pair in self.layers}
         with durable_together():
-            write_table(run.folder / "grid.csv", StitchRow, rows.values())
-            if not run.options["no_save"]:
-                self._save(run.folder, whole_networks)
-            if not run.options["no_predictions"]:
-                self._write_predictions(run.folder, score)
-            if len(rows) == 1:
-                ((pair, row),) = rows.items()
-                write_summary(run.folder, row, sparsity=self.layers[pair].sparsity())
+            write_stitches(
+                run.folder,
+                rows,
+                states=self._states(whole_networks),
+                predictions=self._predictions(score),
+                command=" ".join(sys.argv),
+            )
             run.start = self.start
             write_json(run.made_with, run.provenance())
         # `config.txt` marks the run as finished: it is written after all results are on the disk.
@@ -249,27 +250,28 @@ class GridRun:
             **vars(metrics),
             folder=folder.name,
             ridge_penalty=ridge_penalty,
-            further={f"sparsity_{threshold}": share for threshold, share in shares.items()},
+            further={f"{SPARSITY}{threshold}": share for threshold, share in shares.items()},
         )
 
-    def _save(self, folder: Path, whole_networks: tuple[Network, Network] | None) -> None:
-        """Save the weights: of one pair as the public code does, of several in one file."""
-        if len(self.layers) > 1:
-            save_stitches(folder, self.layers)
-            return
+    def _states(
+        self, whole_networks: tuple[Network, Network] | None
+    ) -> dict[Pair, Mapping[str, Tensor]]:
+        """Return the weights to save of each pair; empty with `--no-save`."""
+        if self.experiment.options["no_save"]:
+            return {}
+        if whole_networks is None:
+            return {pair: layer.state_dict() for pair, layer in self.layers.items()}
         ((pair, layer),) = self.layers.items()
-        saved: StitchingLayer | StitchedModel = layer
-        if whole_networks is not None:
-            saved = StitchedModel(*whole_networks, layer, pair)
-        save_state(folder / "final_model.pt", saved.state_dict())
+        return {pair: StitchedModel(*whole_networks, layer, pair).state_dict()}
 
-    def _write_predictions(self, folder: Path, score: GridScore) -> None:
-        """Write the predicted classes of all pairs; of a single pair as one row without an axis."""
-        stitched = np.stack([score.predictions[pair].numpy() for pair in self.layers])
-        if len(stitched) == 1:
-            (stitched,) = stitched
-        others = [score.predictions[name].numpy() for name in ("front", "end", "labels")]
-        write_predictions(folder / "predictions.npz", Predictions(stitched, *others))
+    def _predictions(self, score: GridScore) -> dict[Pair, Predictions]:
+        """Return the predictions to save of each pair; empty with `--no-predictions`."""
+        if self.experiment.options["no_predictions"]:
+            return {}
+        of_networks = [score.predictions[name].numpy() for name in ("front", "end", "labels")]
+        return {
+            pair: Predictions(score.predictions[pair].numpy(), *of_networks) for pair in self.layers
+        }
 
     def _title(self, pair: Pair) -> str:
         """Return the pair as a title; "" if it is the only pair that the options name."""

@@ -7,6 +7,8 @@ from typing import ClassVar, NamedTuple
 from src.tables.experiments import StitchResult
 from src.values import Metrics
 
+SPARSITY = "sparsity_"  # begins the columns of sparsity, before the threshold
+
 
 @dataclass(frozen=True, kw_only=True)
 class StitchRow(Metrics, StitchResult):

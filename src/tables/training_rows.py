@@ -31,6 +31,11 @@ class PairEpochRow:
     val_acc: float | None
     val_loss: float | None
 
+    @property
+    def epoch(self) -> EpochRow:
+        """The epoch without the layers."""
+        return EpochRow(self.train_acc, self.train_loss, self.val_acc, self.val_loss)
+
 
 class FinetuningRow(NamedTuple):
     """An epoch of fine-tuning a detector: a row of `ft_logs.csv`."""
