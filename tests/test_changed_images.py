@@ -300,7 +300,7 @@ def test_all_pairs_on_images_that_were_replaced(networks):
     assert says(line, "4 of 5 units", f"earlier {TRAINING} {path};", "--redo-changed")
     write_images(test=7)
     assert says(error_line(*command), "5 of 5 units", f"earlier {TEST} {path};")
-    kept = names_in(Path("results/all/pinv/a-b"))
+    kept = names_in(Path("results/all/a to b/pinv"))
     run(*command, "--redo-changed")
     (stale,) = Path("results/all/pinv").glob("stale-*")
     assert names_in(stale / "a-b") == kept

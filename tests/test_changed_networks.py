@@ -20,7 +20,16 @@ from src.runs import stitch_runs as runs
 from src.runs.checkpoints import load_model, save_state
 from src.tables.network_list import read_networks
 from src.tables.network_names import NetworkName
-from tests.commands import ON_DIGITS, error_line, names_in, read_csv, read_json, run, says
+from tests.commands import (
+    ON_DIGITS,
+    error_line,
+    names_in,
+    read_csv,
+    read_json,
+    run,
+    says,
+    stitch_rows,
+)
 from tests.conftest import few_images
 
 SMALL = ["small_cnn", "small_cnn"]
@@ -345,7 +354,7 @@ def test_all_pairs_of_a_network_that_was_trained_again(networks):
     command = [*ALL, "--probes", 1, "--own-types", "nets.py:pretrained"]
     run(*command)
     assert "0 of 12 units" in run(*command).err
-    pair, before = Path("results/all/pinv/b-a"), read_csv("results/all/pinv/c-b/grid.csv")
+    pair, before = Path("results/all/b to a/pinv"), stitch_rows("results/all/c to b/pinv")
     folders = names_in(pair)
     figure = {f"a-b{page}.{end}" for page in ("", "_2") for end in ("png", "pdf", "txt")}
     for name in figure:
@@ -359,7 +368,7 @@ def test_all_pairs_of_a_network_that_was_trained_again(networks):
     assert {row["end_weights"] for row in read_csv(pair / "grid.csv")} == {new}
     assert {row["model_weights"] for row in read_csv("results/all/probes/a.csv")} == {new}
     assert {row["model1_weights"] for row in read_csv("results/all/similarity/a-b.csv")} == {new}
-    assert read_csv("results/all/pinv/c-b/grid.csv") == before
+    assert stitch_rows("results/all/c to b/pinv") == before
     (stale,) = Path("results/all/pinv").glob("stale-*")
     assert names_in(stale / "b-a") == folders
     assert names_in(stale) == {
@@ -406,7 +415,7 @@ def test_ground_truth_warns_of_runs_without_a_hash_whose_checkpoint_is_newer(net
         "name,path,type,group\na,f.pt,small_cnn,x\nb,g.pt,small_cnn,y\n"
     )
     run(*ALL)
-    table = Path("results/all/pinv/a-b/grid.csv")
+    table = Path("results/all/a to b/pinv/grid.csv")
     table.write_text(
         table.read_text().replace(sha256("f.pt")[:12], "").replace(sha256("g.pt")[:12], "")
     )
@@ -425,7 +434,7 @@ def test_given_weights_are_one_network_whatever_the_seed_and_fresh_ones_are_not(
     layers = ["0,1", "0", "rc2c_pre", *ON_DIGITS, *MATCH]
     for seed in (0, 1):
         run("exec_stitch.py", "-", "DEFAULT", own[1], own[0], *layers, "-s", seed)
-    rows = read_csv("results/r/grid.csv")
+    rows = stitch_rows("results/r")
     assert (
         len({row["end_weights"] for row in rows}) == 1
         and len({row["front_weights"] for row in rows}) == 2

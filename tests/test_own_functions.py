@@ -17,7 +17,17 @@ from src.models import build_model
 from src.ood import make_detector
 from src.runs.checkpoints import load_model, save_state
 from src.tables.network_names import NetworkName
-from tests.commands import ON_DIGITS, ROOT, error_line, panels_of, read_csv, read_json, run, says
+from tests.commands import (
+    ON_DIGITS,
+    ROOT,
+    error_line,
+    panels_of,
+    read_csv,
+    read_json,
+    run,
+    says,
+    stitch_rows,
+)
 from tests.conftest import few_images
 
 SECTION = (ROOT / "misc/docs/guide.md").read_text().split("\n## Your own measure")[1]
@@ -194,7 +204,7 @@ def stitch(objective: str, *options) -> list[dict[str, str]]:
     """Train stitches on an objective; return the rows of their table."""
     folder = objective.rpartition(":")[2]
     run(*STITCH, "--objective", objective, "-dir", folder, *options)
-    return read_csv(f"results/{folder}/grid.csv")
+    return stitch_rows(f"results/{folder}")
 
 
 def test_an_objective_is_trained_on(folder):
