@@ -338,7 +338,7 @@ def test_a_run_of_auto_is_resumed_repeated_by_its_type_and_evaluated(four_networ
     training = ["first", "steps", "auto", "-e", 1, "-b", 64, "--mod-only-stitch", "-dir", "auto"]
     with few_images(64, n_test=30):
         assert says(stitch(*training).err, "auto chooses c2s", "1 pair", "row by row")
-        assert "1 of 1 runs are finished" in stitch(*training, "--resume").err
+        assert "1 of 1 stitches are finished" in stitch(*training, "--resume").err
         (folder,) = (path.parent for path in four_networks.glob("results/auto/*/config.txt"))
         stitch("--config", folder / "config.txt", "-dir", "again")
         types = ["--front-type", kinds[0], "--end-type", kinds[1]]

@@ -139,7 +139,7 @@ def test_images_that_were_replaced_are_refused_where_work_goes_on(changed):
     refused = error_line(*TRAIN, "-e", 1)  # a finished run of other images is not replaced
     assert "give --overwrite" in refused
     write_images()
-    assert "2 of 2 runs are finished" in run(*STITCH, "--resume").err
+    assert "2 of 2 stitches are finished" in run(*STITCH, "--resume").err
     assert "nothing is left to do" in run(*PROBE, "--resume").err
 
 
@@ -207,7 +207,7 @@ def test_images_without_a_record_are_accepted():
     run(*STITCH)
     forget("results/r/*/config.txt")
     write_images(test=7)
-    assert "2 of 2 runs are finished" in run(*STITCH, "--resume").err
+    assert "2 of 2 stitches are finished" in run(*STITCH, "--resume").err
     run(*EVALUATE)
     (row, _) = read_csv("results/r/ood_evaluation_mahalanobis.csv")
     assert row["test_images"] == digest(train=False)[:SHORT]

@@ -182,10 +182,10 @@ def test_a_resumed_run_of_a_network_that_was_trained_again_is_refused(networks):
     line = error_line(*STITCH, "--resume")
     assert says(line, "results/r: 2 runs", "earlier weights of f.pt;", "-dir")
     old = [word if word != "f.pt" else "old.pt" for word in STITCH]
-    assert "2 of 2 runs are finished" in run(*old, "--resume").err
+    assert "2 of 2 stitches are finished" in run(*old, "--resume").err
     os.remove("old.pt")
     train("f", 0)
-    assert "2 of 2 runs are finished" in run(*STITCH, "--resume").err
+    assert "2 of 2 stitches are finished" in run(*STITCH, "--resume").err
 
 
 def test_exchanged_checkpoints_are_refused(networks):
@@ -193,7 +193,7 @@ def test_exchanged_checkpoints_are_refused(networks):
     exchange()
     assert says(error_line(*STITCH, "--resume"), "2 runs", "earlier weights", "f.pt, g.pt")
     back = [{"f.pt": "g.pt", "g.pt": "f.pt"}.get(word, word) for word in STITCH]
-    assert "2 of 2 runs are finished" in run(*back, "--resume").err
+    assert "2 of 2 stitches are finished" in run(*back, "--resume").err
 
 
 def test_an_interrupted_run_of_a_network_that_was_trained_again_is_refused(networks, monkeypatch):
@@ -326,7 +326,7 @@ def test_a_checkpoint_that_is_written_while_it_is_read_is_refused(networks, monk
 def test_a_renamed_results_folder_is_resumed(networks):
     run(*STITCH)
     os.rename("results/r", "results/renamed")
-    assert "2 of 2 runs are finished" in run(*STITCH[:-1], "renamed", "--resume").err
+    assert "2 of 2 stitches are finished" in run(*STITCH[:-1], "renamed", "--resume").err
     run(*PROBE)
     for name in ("csv", "config.txt", "run.json", "png"):
         os.rename(f"probes.{name}", f"others.{name}")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import MODEL, error_line, run, save_network
+from tests.commands import MODEL, ON_DIGITS, PAIR, error_line, run, save_network
 from tests.conftest import few_images
 
 ON = "-d digits -gpu -1"
@@ -186,14 +186,22 @@ def place(folder) -> None:
     )
     run(*shlex.split(f"{STITCH} layer3.0,layer4.1 layer2.0 rc2c_pre {ON} -e 0 -i pinv -dir dm"))
     run(*shlex.split(f"{STITCH} layer3.1 layer4.0 rc2c_pre {ON} -e 0 -i pinv -dir other"))
-    shutil.copytree(folder / "results/dm", folder / "results/mixed")
-    config = min(folder.glob("results/mixed/*/config.txt"))
-    config.write_text(
-        json.dumps(
-            json.loads(config.read_text())
-            | {"end_model_path": "another.pt", "end_model_path_sha256": ""}
+    shutil.copy(folder / "f.pt", folder / "another.pt")
+    for pair, more in ((PAIR, ["layer3.0"]), (["f.pt", "another.pt", *PAIR[2:]], ["layer3.1"])):
+        run(
+            "exec_stitch.py",
+            *pair,
+            *more,
+            "layer4.0",
+            "rc2c_pre",
+            *ON_DIGITS,
+            "-e",
+            0,
+            "-i",
+            "pinv",
+            "-dir",
+            "mixed",
         )
-    )
 
 
 def files_in(folder: Path) -> dict[Path, int]:

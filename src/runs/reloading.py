@@ -266,7 +266,7 @@ def load_networks(
         recorded = [run.row.networks[i] for run in runs]
         if name.is_fresh:
             # The weights hash the type. A user's file may have moved, and so its type has changed.
-            weights = recorded[0].content
+            weights = runs[0].options.get(f"{side}_model_path_sha256") or recorded[0].content
         else:
             weights = session.weights(name, images, device=device)
         name = name._replace(weights=weights)
