@@ -28,7 +28,7 @@ from src.ground.console import warn
 from src.ground.errors import UserError
 from src.ground_truth.outputs import baselines
 from src.runs.evaluations import with_evaluations
-from src.runs.folders import StitchingRun, read_runs
+from src.runs.folders import StitchingRun, one_of_each, read_runs
 from src.runs.run import STALE
 from src.runs.weights import (
     counted,
@@ -122,7 +122,7 @@ def read_tables(
 ) -> Tables:
     """Read the tables of all pairs of N networks.
 
-    Reads the stitches in `METHOD/A-B/`, and the tables `similarity/A-B.csv` and `probes/A.csv`.
+    Reads the stitches in `A to B/METHOD/`, and the tables `similarity/A-B.csv` and `probes/A.csv`.
     Missing values are NaN. Rows of earlier weights of a network are left out, with a warning.
 
     Args:
@@ -297,7 +297,7 @@ def _read_stitches(
     for (i, front), (j, end) in permutations(enumerate(networks), 2):
         pair = (_named(front), _named(end))
         for path in sorted((folder / stitches_name(front, end)).glob("*")):
-            if path.name.startswith(STALE):
+            if path.name.startswith(STALE) or not path.is_dir():
                 continue
             runs = {run.row: run for run in _read_runs(path)}
             _warn_of_newer_checkpoints(runs.values())
@@ -311,7 +311,7 @@ def _read_stitches(
 
 def _warn_of_newer_checkpoints(runs: Iterable[StitchingRun]) -> None:
     """Warn of runs that are older than a checkpoint, as far as their `config.txt` exists."""
-    configs = [(run.folder / "config.txt", run.row.networks) for run in runs]
+    configs = [(run.folder / "config.txt", run.row.networks) for run in one_of_each(runs)]
     warn_of_newer((config, networks) for config, networks in configs if config.exists())
 
 

@@ -224,9 +224,15 @@ def newest_by_experiment(runs: Iterable[StitchingRun]) -> dict[str, list[Stitchi
 def warn_of_weights(runs: Sequence[StitchingRun]) -> None:
     """Warn of runs with weights that their checkpoints no longer hold, or may no longer hold, and
     of runs with code of networks that has changed."""
+    runs = one_of_each(runs)
     warn_of_earlier((run.row.networks for run in runs), kind="run")
     warn_of_earlier_code((run.options for run in runs), kind="run")
     warn_of_newer((run.folder / "config.txt", run.row.networks) for run in runs)
+
+
+def one_of_each(stitches: Iterable[StitchingRun]) -> list[StitchingRun]:
+    """Return one stitch of each run."""
+    return list({stitch.folder: stitch for stitch in stitches}.values())
 
 
 def remove_parts(directory: Path) -> None:

@@ -16,7 +16,7 @@ from src.ground.images import ImageSpec
 from src.ground.user_code import is_user_code, place_and_function, source_of
 from src.models import Network
 from src.runs.checkpoints import fill, load_stitch
-from src.runs.folders import StitchingRun
+from src.runs.folders import StitchingRun, one_of_each
 from src.runs.session import Session
 from src.runs.weights import names_of, warn_of_newer
 from src.stitching.grid import Grid
@@ -66,6 +66,7 @@ def check_runs(
         raise UserError(
             f"{folder} holds no finished stitching run; give the folder that holds their folders"
         )
+    runs = one_of_each(runs)
     settings = [run.row.distinctions for run in runs]
     networks = {}
     has_changed = {}
@@ -191,6 +192,7 @@ def check_images(
         other_data: whether the evaluation is to be on other data than the runs were stitched on.
         shortcut: the probability that the dots on the images tell their class; None: no dots.
     """
+    runs = one_of_each(runs)
     n_other: Counter[str] = Counter()  # runs with other images, by title of the images
     for run in runs:
         for split, fingerprint in fingerprints.items():
@@ -263,7 +265,7 @@ def load_networks(
     for i, side in enumerate(SIDES):
         name = name_of(runs[0].options, side, moved[side])
         network = session.network(name, images, device=device, encoder=side == "front")
-        recorded = [run.row.networks[i] for run in runs]
+        recorded = [run.row.networks[i] for run in one_of_each(runs)]
         if name.is_fresh:
             # The weights hash the type. A user's file may have moved, and so its type has changed.
             weights = runs[0].options.get(f"{side}_model_path_sha256") or recorded[0].content

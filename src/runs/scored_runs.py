@@ -77,9 +77,10 @@ def check_scored(scored: Iterable[ScoredRun], *, other_data: bool, batch_size: i
         batch_size: of the evaluation.
     """
     for run, scores, _ in scored:
+        title = f"{run.folder}, {run.row.pair}"
         if not scores.is_finite:
             warn(
-                f"{run.folder}: the activations of this stitch are not finite, so its accuracy "
+                f"{title}: the activations of this stitch are not finite, so its accuracy "
                 "and OOD scores are nan; stitch it again, with a lower -lr if it was trained"
             )
         elif not other_data and abs(scores.accuracy - run.row.accuracy) > MOST_CHANGED:
@@ -88,7 +89,7 @@ def check_scored(scored: Iterable[ScoredRun], *, other_data: bool, batch_size: i
             if run.row.front_stitch_rank and batch_size != batch_size_before:
                 cause = f"--front-stitch-rank cuts each batch by itself; give -b {batch_size_before}, as it was made"
             warn(
-                f"{run.folder}: this stitch had an accuracy of {run.row.accuracy:.4f} when it was made, and has "
+                f"{title}: this stitch had an accuracy of {run.row.accuracy:.4f} when it was made, and has "
                 f"{scores.accuracy:.4f} now: {cause}"
             )
 
