@@ -199,6 +199,8 @@ class Unit(NamedTuple):
             for path in self._files(run):
                 if path.exists():
                     path.rename(folder / path.name)
+            for lock in folder.glob("*/.*.lock"):  # it moved with the stitches
+                lock.unlink()
         finally:
             run.unlock()
 
@@ -456,8 +458,10 @@ def run_claimed(unit: Unit, session: "Session", *, aside: str) -> bool:
     run.save()  # the options, with which the unit has to go on after an interruption
     try:
         run_calls(unit, session)
-    finally:
+    except Exception:
         run.discard()
+        raise
+    run.discard()
     return True
 
 
