@@ -254,10 +254,8 @@ def test_an_impostor_is_stitched_into_an_end_network_and_compared(in_tmp_path):
     planted = ["--own-types", "plant.py:label", "plant.py:other"]
     run("misc/all_pairs.py", "list.csv", ",".join(LAYERS), "rc2c_pre", *data, "--methods", "pinv", "task:1", "--ends",
         "end", "--alignment", "pool", *planted, "-dir", "all", "--no-figures")  # fmt: skip
-    names = sorted(
-        path.name for path in (in_tmp_path / "results" / "all" / "pinv").iterdir() if path.is_dir()
-    )
-    assert names == ["fresh-end", "label-end", "other-end"]
+    pairs = sorted(path.parent.name for path in in_tmp_path.glob("results/all/*/pinv"))
+    assert pairs == ["fresh to end", "label to end", "other to end"]
     assert {
         row["front_model_type"][-14:] for row in stitch_rows("results/all/label to end/task1")
     } == {"plant.py:label"}

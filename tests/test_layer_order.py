@@ -38,7 +38,7 @@ def printed(in_tmp_path, drawn_figures):
                 "-e",
                 "0",
                 "-dir",
-                "pinv/f-g",
+                "f to g/pinv",
             )
         own = ["--front-type", HOUSE, "--end-type", HOUSE]
         evaluated = run(

@@ -357,8 +357,7 @@ def test_all_pairs_ground_truth_and_verdict(folder):
     assert len(tables) == 3 and (folder / "results/all/n0 to n1/cosine1").exists()
     with pages.left_out(True):
         run("misc/ground_truth.py", "results/all", "networks.csv", *ON_DIGITS)
-        folders = (folder / "results/all/cosine1").glob("n?-n?")
-        run("misc/verdict.py", *folders, "-sim", *tables)
+        run("misc/verdict.py", "results/all", "-sim", *tables)
         curves = ["--curves", "--networks", "networks.csv", "-o", "depth.csv"]
         run("misc/collect_results.py", "results/all", *curves)
     measures = {row["measure"] for row in read_csv("scores.csv")}

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.commands import MODEL, ON_DIGITS, PAIR, error_line, run, save_network
+from src.runs.checkpoints import load_state, save_state
+from tests.commands import MODEL, error_line, run, save_network
 from tests.conftest import few_images
 
 ON = "-d digits -gpu -1"
@@ -186,22 +187,11 @@ def place(folder) -> None:
     )
     run(*shlex.split(f"{STITCH} layer3.0,layer4.1 layer2.0 rc2c_pre {ON} -e 0 -i pinv -dir dm"))
     run(*shlex.split(f"{STITCH} layer3.1 layer4.0 rc2c_pre {ON} -e 0 -i pinv -dir other"))
-    shutil.copy(folder / "f.pt", folder / "another.pt")
-    for pair, more in ((PAIR, ["layer3.0"]), (["f.pt", "another.pt", *PAIR[2:]], ["layer3.1"])):
-        run(
-            "exec_stitch.py",
-            *pair,
-            *more,
-            "layer4.0",
-            "rc2c_pre",
-            *ON_DIGITS,
-            "-e",
-            0,
-            "-i",
-            "pinv",
-            "-dir",
-            "mixed",
-        )
+    shutil.copytree(folder / "results/dm", folder / "results/mixed")
+    state = load_state(folder / "f.pt")
+    save_state(folder / "another.pt", state | {"fc.bias": state["fc.bias"] + 1})
+    mixed = shlex.split(STITCH.replace("f.pt f.pt", "f.pt another.pt"))
+    run(*mixed, *shlex.split(f"layer3.1 layer4.0 rc2c_pre {ON} -e 0 -i pinv -dir mixed"))
 
 
 def files_in(folder: Path) -> dict[Path, int]:
