@@ -99,7 +99,7 @@ class Setup(NamedTuple):
     experiments: dict[str, Any]  # the newest runs of each experiment, by its title
     runs: list[Any]  # of all experiments
     skipped: list[str]  # the reason of each run that cannot be read
-    n_earlier: int  # number of runs that a later run repeats
+    n_earlier: int  # number of stitches that a later run repeats
     scores: dict[str, Any]  # of `--detector`, by title
     files: Any  # the files to write, see `evaluation_files`
     tables: dict[str, Any]  # the records of the tables, see `begin_tables`
@@ -154,10 +154,10 @@ def evaluate(args, session=None, measured=None) -> None:
             scored = score_runs(grids, reference)
         check_scored(scored, other_data=args.other_data, batch_size=args.batch_size)
         write_results(args, setup, scored, reference)
-    n_skipped = len(setup.skipped) + setup.n_earlier + len(unusable)
+    n_skipped = setup.n_earlier + len(unusable)
     note(
-        f"evaluated {len(scored)} stitches; "
-        f"skipped {n_skipped} runs and {len(reference.missing)} end layers"
+        f"evaluated {len(scored)} stitches; skipped {n_skipped} stitches, {len(setup.skipped)} whole "
+        f"runs and {len(reference.missing)} end layers"
     )
 
 

@@ -16,7 +16,7 @@ from src.ground.user_code import CODE
 def parser() -> cli.Parser:
     """Return the parser of the options of this script."""
     options = cli.Parser(
-        "Stitch one pair of layers, several pairs, or all pairs; writes a folder for each pair."
+        "Stitch one pair of layers, several pairs, or all pairs; writes one folder."
     )
     add = options.add_argument
     add("front_model_path", help=f"checkpoint of the front network: {cli.CHECKPOINT}")
@@ -157,9 +157,8 @@ class Setup(NamedTuple):
     settings: Any  # of the training
     objective: Any
     eigh: Any  # decomposes the moments of direct matching
-    groups: list[Any]  # the `GridRuns` of pairs that run together
+    groups: list[Any]  # the `GridRun` of pairs that run together
     skipped: dict[Any, str]  # the reason by pair that cannot be stitched
-    has_several: bool  # whether there are several pairs
 
 
 def stitch(args, session=None) -> None:
@@ -223,7 +222,6 @@ def set_up(args, session) -> Setup:
         session.eigh,
         groups,
         skipped,
-        has_several=len(layers) > 1,
     )
 
 
@@ -272,20 +270,20 @@ def load_images(args, session, device):
 
 
 def begin_runs(args, layers, experiment) -> list:
-    """Return the `GridRuns` of all pairs; with `--resume`, of the pairs that remain.
+    """Return the `GridRun` of all pairs; with `--resume`, of the pairs that remain.
 
     All pairs share frozen networks. If BatchNorm statistics move, each pair needs copies of the
     networks, and runs by itself.
     """
     from pathlib import Path
 
-    from src.runs.stitch_runs import GridRuns, note_other_methods
+    from src.runs.stitch_runs import GridRun, note_other_methods
 
     directory = Path("results", args.save_dir)
     groups = [layers]
     if not is_frozen(args):
         groups = [{pair: layer} for pair, layer in layers.items()]
-    runs_of_groups = [GridRuns(directory, group, experiment) for group in groups]
+    runs_of_groups = [GridRun(directory, group, experiment) for group in groups]
     if args.resume:
         for runs in runs_of_groups:
             runs.resume()
@@ -298,7 +296,7 @@ def make_stitches(args, runs, setup):
     """Match and train stitches on shared passes.
 
     Args:
-        runs: the `GridRuns` of the stitches.
+        runs: the `GridRun` of the stitches.
 
     Returns:
         The grid of the stitches, and the `Matching` of each pair.
@@ -335,10 +333,10 @@ def evaluate(grid, test_set, batch_size):
 
 
 def finish(runs, grid, score, matched) -> dict:
-    """Write a folder for each stitch; return the `StitchRow` of each pair.
+    """Write the folder of the run; return the `StitchRow` of each pair.
 
     Args:
-        runs: the `GridRuns` of the stitches.
+        runs: the `GridRun` of the stitches.
         score: the `GridScore`.
         matched: the `Matching` of each pair.
     """
@@ -349,19 +347,19 @@ def finish(runs, grid, score, matched) -> dict:
 
 
 def conclude(args, setup, rows) -> None:
-    """Report the accuracies, and write the table of all runs in the folder.
+    """Report the accuracies, and draw those of a grid.
 
     Args:
         rows: the `StitchRow` of each pair.
     """
-    from pathlib import Path
-
     from src.ground.console import listed, warn
     from src.ground.grouping import grouped
-    from src.reports.grid_tables import update_grid
+    from src.reports.grid_tables import draw_grid
 
     report(args, rows)
-    update_grid(Path("results", args.save_dir), create=setup.has_several)
+    for runs in setup.groups:
+        if runs.folder and len(runs.layers) > 1:
+            draw_grid(runs.folder / "grid.png", [rows[pair] for pair in runs.layers])
     for reason, pairs in grouped(setup.skipped, setup.skipped.get).items():
         warn(f"not stitched: {listed(pairs)}: {reason}")
 

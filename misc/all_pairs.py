@@ -125,9 +125,11 @@ def add_work(options: cli.Parser) -> None:
         help="also train linear probes of all networks for so many epochs, with -b, -lr and -wd",
     )
     add(
-        "--no-figures",
-        action="store_true",
-        help="write tables only; with small networks this halves the time",
+        "--figures",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="also draw figures of each pair, which with small networks takes as long as the rest; default: tables "
+        "only",
     )
     cli.add_own_types(options)
     add(
@@ -214,7 +216,7 @@ def work(args) -> None:
         print_commands(unfinished)
         return
     aside = stale_name() if args.redo_changed else ""
-    with pages.left_out(args.no_figures):
+    with pages.left_out(not args.figures):
         run_units(unfinished, session, aside=aside)
     note(f"next, judge and report:\n{next_commands(args)}")
 

@@ -252,11 +252,14 @@ def compare_folders(args) -> None:
 
 def collect_accuracies(args) -> None:
     """Print the matrices of a folder, and write its tables."""
+    from src.ground.errors import UserError
     from src.runs.evaluations import read_evaluated_runs
-    from src.runs.folders import folders_meant, newest_runs
+    from src.runs.folders import folders_meant, is_run, newest_runs
     from src.tables.image_records import warn_of_several
 
     source_dir = Path(args.source_dir)
+    if is_run(source_dir) and not args.output:
+        raise UserError(f"{source_dir} is a run, whose grid.csv stays as it is; give -o")
     if folders_meant(source_dir) != [source_dir]:
         args.recursive = True
     similarities = similarities_of(source_dir) if args.recursive else []
@@ -333,7 +336,7 @@ def write_accuracies(args, path: Path, runs, newest, names) -> None:
     from src.collected.verdicts import judge_runs
     from src.ground.console import note, table
     from src.ground.files import write_csv
-    from src.reports.grid_tables import update_grid, write_grid
+    from src.reports.grid_tables import write_grid
     from src.tables.tables import to_record
     from src.tables.verdict_rows import interval_columns
 
@@ -342,10 +345,7 @@ def write_accuracies(args, path: Path, runs, newest, names) -> None:
     for title, matrix in printed_matrices([run.row for run in newest], listed_names).items():
         table(title, *matrix)
 
-    if args.output or args.recursive or args.networks:
-        write_grid(path, [run.row for run in runs], title=args.title, names=listed_names)
-    else:  # runs that end later keep this table up to date
-        update_grid(Path(args.source_dir), create=True, title=args.title)
+    write_grid(path, [run.row for run in runs], title=args.title, names=listed_names)
 
     intervals = path.with_name(f"{path.stem}_intervals.csv")
     records = [to_record(row) for row in judge_runs(newest, pool=args.pool, names=names)]

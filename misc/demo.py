@@ -118,7 +118,7 @@ def cut_to_fewer_ranks() -> Iterator[Step]:
         cut = f"--front-stitch-rank {rank} --front-pinv-rank {rank}"
         yield stitch(CUT, f"-i pinv -pinv-samples 1000 -e 0 -b 512 {cut}", "ranks")
     yield Step("Collect these stitches", collect_results.collect, "results/ranks")
-    options = "ranks.csv probes.csv results/ranks/grid.csv -o sensitivity.png"
+    options = "ranks.csv probes.csv results/ranks -o sensitivity.png"
     yield Step("Draw the sensitivity curves", sensitivity_figure.draw, options)
 
 

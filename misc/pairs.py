@@ -27,7 +27,14 @@ from src.ground.errors import Busy, UserError, as_user_error
 from src.ground.user_code import is_user_code, source_of, title_of
 from src.runs.options import as_written, read_options, refuse_other_options
 from src.tables.identity import is_idle
-from src.tables.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, pair_name
+from src.tables.network_list import (
+    PROBES,
+    SIMILARITY,
+    TABLES,
+    ListedNetwork,
+    pair_name,
+    stitches_name,
+)
 from src.tables.network_names import RECORD, content_of, networks_named_by
 
 if TYPE_CHECKING:
@@ -112,7 +119,7 @@ class Unit(NamedTuple):
     @property
     def title(self) -> str:
         """The name of the unit in messages."""
-        name = self.place.stem if self.is_table else self.place.name
+        name = self.place.stem if self.is_table else self.place.parent.name
         return f"{self.kind} {name}"
 
     @property
@@ -136,15 +143,14 @@ class Unit(NamedTuple):
 
     @property
     def run(self) -> "Run":
-        """The lock and the record of the finished unit, in files beside the folder or table."""
+        """The lock and the record of the finished unit: those of its last call."""
         from src.runs.run import Run
+        from src.tables.evaluation_rows import skill_file
 
-        options: dict[str, Any] = {}
-        for call in reversed(self.calls):
-            options |= vars(call.options)
+        options = vars(self.calls[-1].options)
         if self.is_table:
             return Run.beside(self.place, options)
-        return Run.beside(self.place.parent / f"{self.place.name}.csv", options)
+        return Run.beside(skill_file(self.place), options)
 
     def changes(self, written: Options) -> "Changes":
         """Return the weights and images that have changed since this unit was begun.
@@ -190,15 +196,16 @@ class Unit(NamedTuple):
             for path in self._files(run):
                 if path.exists():
                     path.rename(folder / path.name)
+            for lock in folder.glob("*/.*.lock"):  # it moved with the stitches
+                lock.unlink()
         finally:
             run.unlock()
 
     def _files(self, run: "Run") -> list[Path]:
         """Return the paths of all files and folders that the unit may have written."""
-        paths = [run.config, run.made_with, run.state_file, self.place]
-        if self.is_table:
-            paths += files_of_figure(self.place)
-        return paths
+        if not self.is_table:
+            return [self.place]
+        return [run.config, run.made_with, run.state_file, self.place, *files_of_figure(self.place)]
 
     def is_finished(self, written: Options) -> bool:
         """Return whether the unit is finished with these options; a table may have more measures
@@ -248,7 +255,7 @@ def stitching_unit(
 ) -> Unit:
     """Return the unit that stitches an ordered pair by a method."""
     front, end = pair
-    folder = Path(save_dir, method.title, pair_name(*pair))
+    folder = Path(save_dir, stitches_name(*pair), method.title)
     stitching = options_of(
         exec_stitch,
         args,
@@ -276,6 +283,8 @@ def stitching_unit(
         batch_size=stitching.batch_size,  # test images pass once for both
         **types_of_users,
     )
+    # Its record tells whether a unit with other options of stitching is another one
+    evaluation = Namespace(**{**vars(evaluation), **vars(stitching)})
     calls = [
         Call(exec_stitch, exec_stitch.stitch, stitching),
         Call(exec_eval_stitcher_ood, exec_eval_stitcher_ood.evaluate, evaluation),
@@ -458,7 +467,7 @@ def run_claimed(unit: Unit, session: "Session", *, aside: str) -> bool:
     except Exception:
         run.discard()
         raise
-    run.finish()
+    run.discard()
     return True
 
 
@@ -496,8 +505,8 @@ def stitch_and_evaluate(unit: Unit, session: "Session") -> None:
         grid, matched = exec_stitch.make_stitches(stitching, runs, setup)
         score, scores = measure_grids({unit.title: grid}, reference)[unit.title]
         rows = exec_stitch.finish(runs, grid, score, matched)
-        folders = {row.folder: scores[pair] for pair, row in rows.items()}
-        measured = MeasuredStitches(reference, folders)
+        places = {row.place: scores[pair] for pair, row in rows.items()}
+        measured = MeasuredStitches(reference, places)
     exec_stitch.conclude(stitching, setup, rows)
     remove_remains(unit.place)  # of a killed process
     exec_eval_stitcher_ood.evaluate(evaluation, session, measured)

@@ -17,7 +17,7 @@ def parser() -> cli.Parser:
     options.add_argument(
         "tables",
         nargs="+",
-        help="CSVs of exec_compute_low_rank_sim_metrics.py -o, of exec_probe.py -o, and grid.csv of exec_stitch.py, "
+        help="CSVs of exec_compute_low_rank_sim_metrics.py -o and of exec_probe.py -o, and folders of exec_stitch.py, "
         "in any order",
     )
     options.add_argument("-o", "--output", type=cli.csv_file, help="CSV to write, one row a test")

@@ -20,7 +20,7 @@ def parser() -> cli.Parser:
     add(
         "tables",
         nargs="+",
-        help="CSVs of exec_compute_low_rank_sim_metrics.py -o, of exec_probe.py -o, and grid.csv of exec_stitch.py, "
+        help="CSVs of exec_compute_low_rank_sim_metrics.py -o and of exec_probe.py -o, and folders of exec_stitch.py, "
         "in any order",
     )
     add(

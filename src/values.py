@@ -117,7 +117,7 @@ class Predictions(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
-    """The measurements of a stitch, as in `metrics.json`; `QUANTITIES` describes the numbers.
+    """The measurements of a stitch, as in `grid.csv`; `QUANTITIES` describes the numbers.
 
     The public code keeps three of them: the accuracy and the two errors.
     """

@@ -182,9 +182,24 @@ def read_csv(path: Path | str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def stitch_rows(folder: Path | str) -> list[dict[str, str]]:
+    """The rows of all stitches in the runs of a folder, the oldest run first."""
+    tables = sorted(Path(folder).glob("2*/grid.csv"))
+    return [row for table in tables for row in read_csv(table)]
+
+
 def read_metrics(folder: Path) -> dict[str, Any]:
-    """The numbers of a stitching run."""
-    return read_json(folder / "metrics.json")
+    """The numbers of the only stitch of a run; None where there is none."""
+    from src.tables.stitch_rows import SPARSITY, StitchRow
+    from src.tables.tables import columns, read_table
+    from src.values import Metrics
+
+    (row,) = read_table(folder / "grid.csv", StitchRow)
+    numbers = {name: getattr(row, name) for name in [*columns(Metrics), "ridge_penalty"]}
+    sparsity = {name.removeprefix(SPARSITY): share for name, share in row.further.items()}
+    return {name: None if value != value else value for name, value in numbers.items()} | {
+        "sparsity": sparsity
+    }
 
 
 def pair_of(run: Path | dict[str, str]) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from src.ground.runtime import device_of
 from tests import pretended_gpu
 from tests.commands import read_csv, read_json, run
 from tests.conftest import few_images
+from tests.run_content import TIME
 from tests.tiny_datasets import random_images
 
 TRAINED = ["-e", "1", "-lr", "0.001"]
@@ -55,14 +56,15 @@ COMMANDS = {  # name: batch size (a batch is a fourth of all images), and words
 
 
 def numbers(folder: Path) -> dict[str, list[float]]:
-    """Read the numbers of all tables and scores that lie in a folder; run folders, named by the
-    time, are in tables."""
+    """Read the numbers of all tables and scores that lie in a folder; TIME stands for the times that
+    runs are named by."""
     found = {}
     for path in sorted([*folder.rglob("*.csv"), *folder.rglob("*.npy")]):
-        name = str(path.relative_to(folder))
+        name = TIME.sub("TIME", str(path.relative_to(folder)))
+        assert name not in found
         if path.suffix == ".npy":
             found[name] = np.load(path).ravel().tolist()
-        elif not path.with_name("metrics.json").exists():
+        else:
             texts = [text for row in read_csv(path) for text in row.values()]
             found[name] = [float(text) for text in texts if re.fullmatch(r"-?\d[\d.e+-]*", text)]
     return found

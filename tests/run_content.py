@@ -44,5 +44,5 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def grid_rows(folder: Path) -> list[StitchRow]:
-    """The rows of the `grid.csv` in a folder of stitches."""
+    """The rows of the `grid.csv` in a folder."""
     return read_table(folder / "grid.csv", StitchRow)

@@ -19,6 +19,13 @@ PROBE = to_record(probe_row())
 SIMILARITY = to_record(similarity_row()) | dict.fromkeys(MEASURES, "")
 
 
+def blank(path: Path, *columns: str) -> None:
+    """Empty columns of a table."""
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    write_table(path, rows[0], *({**row, **dict.fromkeys(columns, "")} for row in rows))
+
+
 def write_table(path: Path, usual: dict[str, Any], *rows: dict[str, Any]) -> Path:
     """Write a CSV whose rows are the usual one but for what is given; returns its path."""
     assert all(row.keys() <= usual.keys() for row in rows)

@@ -15,7 +15,7 @@ from src.models import Network, build_model
 from src.models.tokens import TokenLayout
 from src.stitching import Grid, Pair, build_layers, build_stitching_layer, match_layers
 from src.stitching.layers import TYPES_OF_KINDS, StitchSide, type_for
-from tests.commands import ON_DIGITS, read_csv, read_json, run, says
+from tests.commands import ON_DIGITS, read_csv, read_json, run, says, stitch_rows
 from tests.conftest import few_images
 
 IMAGE = (1, 6, 8)
@@ -311,19 +311,17 @@ def test_a_list_of_mixed_kinds_is_stitched_evaluated_and_compared(four_networks)
     for row in itertools.chain.from_iterable(map(read_csv, tables)):
         assert all(math.isfinite(float(row[name])) for name in ("cka", "pwcca", "procrustes"))
 
-    # The table records the type that was chosen, and so does the folder of each run
-    rows = read_csv(folder / "pinv" / "CNN-vit" / "grid.csv")
+    # The table records the type that was chosen, and the options of the run what was asked for
+    rows = stitch_rows(folder / "CNN to vit" / "pinv")
     assert {row["stitching_option"] for row in rows} == {"auto"}
     chosen = {(row["front_layer"], row["end_layer"]): row["stitching_type"] for row in rows}
     assert chosen == {
         ("first", "blocks.0"): "c2t", ("first", "blocks.1"): "c2t",
         ("pooled", "blocks.0"): "v2t", ("pooled", "blocks.1"): "v2t",
     }  # fmt: skip
-    for row in rows:
-        config = read_json(folder / "pinv" / "CNN-vit" / row["folder"] / "config.txt")
-        assert config["stitching_type"] == row["stitching_type"]
-        assert config["c2t_cls_token"] == ("pool" if row["stitching_type"] == "c2t" else None)
-    tables = list(folder.glob("pinv/*/skill.csv"))
+    (config,) = map(read_json, folder.glob("CNN to vit/pinv/2*/config.txt"))
+    assert (config["stitching_type"], config["c2t_cls_token"]) == ("auto", None)
+    tables = list(folder.glob("*/pinv/skill.csv"))
     assert len(tables) == 12
     for row in itertools.chain.from_iterable(map(read_csv, tables)):
         assert row["correlation"] and row["correlation_at_end"]
@@ -338,7 +336,7 @@ def test_a_run_of_auto_is_resumed_repeated_by_its_type_and_evaluated(four_networ
     training = ["first", "steps", "auto", "-e", 1, "-b", 64, "--mod-only-stitch", "-dir", "auto"]
     with few_images(64, n_test=30):
         assert says(stitch(*training).err, "auto chooses c2s", "1 pair", "row by row")
-        assert "1 of 1 runs are finished" in stitch(*training, "--resume").err
+        assert "1 of 1 stitches are finished" in stitch(*training, "--resume").err
         (folder,) = (path.parent for path in four_networks.glob("results/auto/*/config.txt"))
         stitch("--config", folder / "config.txt", "-dir", "again")
         types = ["--front-type", kinds[0], "--end-type", kinds[1]]

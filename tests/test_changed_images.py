@@ -17,7 +17,8 @@ from src.models import build_model
 from src.runs import stitch_runs as runs
 from src.runs.checkpoints import save_state
 from src.tables.network_names import SHORT
-from tests.commands import error_line, names_in, read_csv, read_json, run, says
+from tests.commands import error_line, names_in, read_csv, read_json, run, says, stitch_rows
+from tests.tables import blank
 from tests.tiny_datasets import random_images, write_mnist
 
 DATA = ["-d", "dd.npz", "-gpu", -1, "-b", 64]
@@ -75,6 +76,8 @@ def forget(pattern: str) -> None:
         kept = {name: value for name, value in options.items() if "images_sha256" not in name}
         assert kept != options
         path.write_text(json.dumps(kept))
+        for table in path.parent.glob("grid.csv"):
+            blank(table, "train_images", "test_images")
 
 
 def test_runs_and_tables_record_the_images():
@@ -91,8 +94,8 @@ def test_runs_and_tables_record_the_images():
         images = (options["train_images_sha256"], options["test_images_sha256"])
         assert images == (train, test), config
     assert read_json("sim.config.txt")["test_images_sha256"] == test
-    for table in ("results/r/grid.csv", f"{evaluated}.csv", "probes.csv"):
-        for row in read_csv(table):
+    for rows in (stitch_rows("results/r"), read_csv(f"{evaluated}.csv"), read_csv("probes.csv")):
+        for row in rows:
             assert (row["train_images"], row["test_images"]) == (train[:SHORT], test[:SHORT])
     assert {row["test_images"] for row in read_csv("sim.csv")} == {test[:SHORT]}
     config = str(next(Path("results/r").glob("*/config.txt")))
@@ -132,14 +135,14 @@ def test_images_that_were_replaced_are_refused_where_work_goes_on(changed):
     write_images(**changed)
     titles = f"{TEST if 'test' in changed else TRAINING} {Path('dd.npz').absolute()}"
     line = error_line(*STITCH, "--resume")
-    assert says(line, "results/r: 2 runs", f"earlier {titles};")
+    assert says(line, "results/r: 1 run", f"earlier {titles};")
     for command, where in ((PROBE, "probes.config.txt"), ([*TRAIN, "-e", 1], "m/config.txt")):
         line = error_line(*command, "--resume")
         assert says(line, where, f"earlier {titles};")
     refused = error_line(*TRAIN, "-e", 1)  # a finished run of other images is not replaced
     assert "give --overwrite" in refused
     write_images()
-    assert "2 of 2 runs are finished" in run(*STITCH, "--resume").err
+    assert "2 of 2 stitches are finished" in run(*STITCH, "--resume").err
     assert "nothing is left to do" in run(*PROBE, "--resume").err
 
 
@@ -192,22 +195,22 @@ def test_an_evaluation_is_on_the_images_that_the_stitches_were_made_on():
     before = Path(old).read_bytes()
     write_images(test=7)
     line = error_line(*EVALUATE)
-    assert says(line, "2 of 2 runs", "other test images", "changed")
+    assert says(line, "1 of 1 runs", "other test images", "changed")
     assert Path(old).read_bytes() == before and not Path(new).exists()
     run(*EVALUATE, "--other-data")
     (row, _) = read_csv("results/r/ood_evaluation_mahalanobis_on_dd.csv")
     assert row["test_images"] == digest(train=False)[:SHORT]
     run(*STITCH)
-    assert says(error_line(*EVALUATE), "2 of 4 runs", "other test images")
+    assert says(error_line(*EVALUATE), "1 of 2 runs", "other test images")
     write_images(train=7)
-    assert says(error_line(*EVALUATE), "4 of 4 runs", "other training images")
+    assert says(error_line(*EVALUATE), "2 of 2 runs", "other training images")
 
 
 def test_images_without_a_record_are_accepted():
     run(*STITCH)
     forget("results/r/*/config.txt")
     write_images(test=7)
-    assert "2 of 2 runs are finished" in run(*STITCH, "--resume").err
+    assert "2 of 2 stitches are finished" in run(*STITCH, "--resume").err
     run(*EVALUATE)
     (row, _) = read_csv("results/r/ood_evaluation_mahalanobis.csv")
     assert row["test_images"] == digest(train=False)[:SHORT]
@@ -300,16 +303,17 @@ def test_all_pairs_on_images_that_were_replaced(networks):
     assert says(line, "4 of 5 units", f"earlier {TRAINING} {path};", "--redo-changed")
     write_images(test=7)
     assert says(error_line(*command), "5 of 5 units", f"earlier {TEST} {path};")
-    kept = names_in(Path("results/all/pinv/a-b"))
+    kept = names_in(Path("results/all/a to b/pinv"))
     run(*command, "--redo-changed")
-    (stale,) = Path("results/all/pinv").glob("stale-*")
-    assert names_in(stale / "a-b") == kept
+    (stale,) = Path("results/all/a to b").glob("stale-*/pinv")
+    assert names_in(stale) == kept
     new = digest(train=False)[:SHORT]
-    for table in ("pinv/a-b/grid.csv", "similarity/a-b.csv", "probes/a.csv"):
-        assert {row["test_images"] for row in read_csv(f"results/all/{table}")} == {new}
+    (stitches,) = Path("results/all/a to b/pinv").glob("2*/grid.csv")
+    for table in (stitches, "results/all/similarity/a-b.csv", "results/all/probes/a.csv"):
+        assert {row["test_images"] for row in read_csv(table)} == {new}
     assert "0 of 5 units" in run(*command).err
 
-    for pattern in ("pinv/*.config.txt", "similarity/*.config.txt", "probes/*.config.txt"):
+    for pattern in ("* to */pinv/*.config.txt", "similarity/*.config.txt", "probes/*.config.txt"):
         forget(f"results/all/{pattern}")
     write_images(test=8)
     assert "0 of 5 units" in run(*command).err  # nothing tells
@@ -330,8 +334,8 @@ def test_dots_of_another_seed_are_other_images():
     dots = ["--shortcut", 0.5, "--intervention-seed"]
     run(*STITCH, *dots, 0)
     line = error_line(*EVALUATE, *dots, 1)
-    assert says(line, "2 of 2 runs", "other training images", " test images")
+    assert says(line, "1 of 1 runs", "other training images", " test images")
     assert "another --intervention-seed" in line
     run(*EVALUATE, *dots, 0)
     run(*STITCH, "--resume")  # without dots: a further experiment, of images that never changed
-    assert len(list(Path("results/r").glob("2*"))) == 4
+    assert len(list(Path("results/r").glob("2*"))) == 2

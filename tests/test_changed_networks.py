@@ -20,8 +20,18 @@ from src.runs import stitch_runs as runs
 from src.runs.checkpoints import load_model, save_state
 from src.tables.network_list import read_networks
 from src.tables.network_names import NetworkName
-from tests.commands import ON_DIGITS, error_line, names_in, read_csv, read_json, run, says
+from tests.commands import (
+    ON_DIGITS,
+    error_line,
+    names_in,
+    read_csv,
+    read_json,
+    run,
+    says,
+    stitch_rows,
+)
 from tests.conftest import few_images
+from tests.tables import blank
 
 SMALL = ["small_cnn", "small_cnn"]
 LAYERS = ["pool2,pool4", "pool4", "rc2c_pre", *ON_DIGITS]
@@ -128,6 +138,7 @@ def forget(folder: Path) -> None:
             name: value for name, value in read_json(path).items() if not name.endswith("_sha256")
         }
         path.write_text(json.dumps(options))
+        blank(path.with_name("grid.csv"), "front_weights", "end_weights")
 
 
 def test_runs_and_tables_record_the_weights(networks):
@@ -147,7 +158,7 @@ def test_runs_and_tables_record_the_weights(networks):
     assert read_json("probes.config.txt")["model_path_sha256"] == f
     assert read_json("sim.config.txt")["model2_path_sha256"] == g
     tables = (
-        "results/r/grid.csv",
+        next(Path("results/r").glob("*/grid.csv")),
         "results/r/ood_evaluation_mahalanobis.csv",
         "verdict.csv",
         "all_intervals.csv",
@@ -171,20 +182,20 @@ def test_a_resumed_run_of_a_network_that_was_trained_again_is_refused(networks):
     shutil.copy("f.pt", "old.pt")
     train("f", 7)
     line = error_line(*STITCH, "--resume")
-    assert says(line, "results/r: 2 runs", "earlier weights of f.pt;", "-dir")
+    assert says(line, "results/r: 1 run", "earlier weights of f.pt;", "-dir")
     old = [word if word != "f.pt" else "old.pt" for word in STITCH]
-    assert "2 of 2 runs are finished" in run(*old, "--resume").err
+    assert "2 of 2 stitches are finished" in run(*old, "--resume").err
     os.remove("old.pt")
     train("f", 0)
-    assert "2 of 2 runs are finished" in run(*STITCH, "--resume").err
+    assert "2 of 2 stitches are finished" in run(*STITCH, "--resume").err
 
 
 def test_exchanged_checkpoints_are_refused(networks):
     run(*STITCH)
     exchange()
-    assert says(error_line(*STITCH, "--resume"), "2 runs", "earlier weights", "f.pt, g.pt")
+    assert says(error_line(*STITCH, "--resume"), "1 run", "earlier weights", "f.pt, g.pt")
     back = [{"f.pt": "g.pt", "g.pt": "f.pt"}.get(word, word) for word in STITCH]
-    assert "2 of 2 runs are finished" in run(*back, "--resume").err
+    assert "2 of 2 stitches are finished" in run(*back, "--resume").err
 
 
 def test_an_interrupted_run_of_a_network_that_was_trained_again_is_refused(networks, monkeypatch):
@@ -213,14 +224,14 @@ def test_an_evaluation_takes_the_networks_that_the_stitches_were_made_with(netwo
     shutil.copy("g.pt", "old.pt")
     train("g", 7)
     line = error_line(*EVALUATE)
-    assert says(line, "2 of 2 runs", "earlier weights of g.pt;", "--end-model")
+    assert says(line, "1 of 1 runs", "earlier weights of g.pt;", "--end-model")
     line = error_line(*EVALUATE, "--end-model", "f.pt")
-    assert says(line, "--end-model f.pt", "2 of 2 runs", "other weights")
+    assert says(line, "--end-model f.pt", "1 of 1 runs", "other weights")
     run(*EVALUATE, "--end-model", "old.pt")
     (row, _) = read_csv("results/r/ood_evaluation_mahalanobis.csv")
     assert row["end_weights"] == sha256("old.pt")[:12]
     run(*STITCH)
-    assert says(error_line(*EVALUATE), "2 of 4 runs", "earlier weights of g.pt;")
+    assert says(error_line(*EVALUATE), "1 of 2 runs", "earlier weights of g.pt;")
 
 
 def test_old_and_new_weights_of_one_path_are_two_networks_to_readers(networks):
@@ -231,8 +242,8 @@ def test_old_and_new_weights_of_one_path_are_two_networks_to_readers(networks):
     run_anew(*STITCH)
     run_anew(*COMPARE, "-o", "new.csv")
     said = run_anew("misc/verdict.py", "results/r", "-sim", "sim.csv", "new.csv").err
-    assert says(said, "warning: 2 runs", "earlier weights of g.pt")
-    assert said.count("warning: 2 runs") == 1 and "repeat" not in said
+    assert says(said, "warning: 1 run", "earlier weights of g.pt")
+    assert said.count("warning: 1 run") == 1 and "repeat" not in said
     rows = read_csv("verdict.csv")
     assert len(rows) == 4 and {row["end_weights"] for row in rows} == {before, sha256("g.pt")[:12]}
     assert len({row["networks"] for row in rows}) == 2
@@ -243,12 +254,10 @@ def test_old_and_new_weights_of_one_path_are_two_networks_to_readers(networks):
         for row in read_csv(file)
     }
     said = run_anew("misc/collect_results.py", "results", "-r", "-o", "all.csv")
-    assert says(said.err, "warning: 2 runs", "earlier weights of g.pt")
-    assert said.err.count("warning: 2 runs") == 1
+    assert says(said.err, "warning: 1 run", "earlier weights of g.pt")
+    assert said.err.count("warning: 1 run") == 1
     assert f"end_weights={before}" in said.out
-    said = run_anew(
-        "misc/rank_statistics.py", "sim.csv", "new.csv", "results/r/grid.csv", "-o", "ranks.csv"
-    )
+    said = run_anew("misc/rank_statistics.py", "sim.csv", "new.csv", "results/r", "-o", "ranks.csv")
     assert says(said.err, "warning: 3 rows", "earlier weights of g.pt")
     assert "repeat" not in said.err
     assert len({row["setting"] for row in read_csv("ranks.csv")}) >= 2
@@ -262,7 +271,7 @@ def test_runs_without_a_hash_are_warned_of_where_a_checkpoint_is_newer(networks)
     forget(Path("results/r"))
     assert "newer" not in run_anew(*STITCH, "--resume").err
     train("g", 7)
-    warning = "warning: 2 runs are without a record of weights, and g.pt is newer: they may be of its earlier weights"
+    warning = "warning: 1 run is without a record of weights, and g.pt is newer: they may be of its earlier weights"
     assert warning in run_anew(*STITCH, "--resume").err
     for reader in (
         EVALUATE,
@@ -317,7 +326,7 @@ def test_a_checkpoint_that_is_written_while_it_is_read_is_refused(networks, monk
 def test_a_renamed_results_folder_is_resumed(networks):
     run(*STITCH)
     os.rename("results/r", "results/renamed")
-    assert "2 of 2 runs are finished" in run(*STITCH[:-1], "renamed", "--resume").err
+    assert "2 of 2 stitches are finished" in run(*STITCH[:-1], "renamed", "--resume").err
     run(*PROBE)
     for name in ("csv", "config.txt", "run.json", "png"):
         os.rename(f"probes.{name}", f"others.{name}")
@@ -345,7 +354,7 @@ def test_all_pairs_of_a_network_that_was_trained_again(networks):
     command = [*ALL, "--probes", 1, "--own-types", "nets.py:pretrained"]
     run(*command)
     assert "0 of 12 units" in run(*command).err
-    pair, before = Path("results/all/pinv/b-a"), read_csv("results/all/pinv/c-b/grid.csv")
+    pair, before = Path("results/all/b to a/pinv"), stitch_rows("results/all/c to b/pinv")
     folders = names_in(pair)
     figure = {f"a-b{page}.{end}" for page in ("", "_2") for end in ("png", "pdf", "txt")}
     for name in figure:
@@ -356,17 +365,14 @@ def test_all_pairs_of_a_network_that_was_trained_again(networks):
     assert names_in(pair) == folders
     assert "7 of 12 units" in run(*command, "--redo-changed").err
     new = sha256("f.pt")[:12]
-    assert {row["end_weights"] for row in read_csv(pair / "grid.csv")} == {new}
+    assert {row["end_weights"] for row in stitch_rows(pair)} == {new}
     assert {row["model_weights"] for row in read_csv("results/all/probes/a.csv")} == {new}
     assert {row["model1_weights"] for row in read_csv("results/all/similarity/a-b.csv")} == {new}
-    assert read_csv("results/all/pinv/c-b/grid.csv") == before
-    (stale,) = Path("results/all/pinv").glob("stale-*")
-    assert names_in(stale / "b-a") == folders
-    assert names_in(stale) == {
-        f"{name}{end}"
-        for name in ("a-b", "b-a", "a-c", "c-a")
-        for end in ("", ".config.txt", ".run.json")
-    }
+    assert stitch_rows("results/all/c to b/pinv") == before
+    stale = list(Path("results/all").glob("* to */stale-*/pinv"))
+    assert {path.parents[1].name for path in stale} == {"a to b", "b to a", "a to c", "c to a"}
+    (stale,) = pair.parent.glob("stale-*/pinv")
+    assert names_in(stale) == folders
     (stale,) = Path("results/all/similarity").glob("stale-*")
     assert names_in(stale) == figure | {
         f"{name}.{end}" for name in ("a-b", "a-c") for end in ("csv", "config.txt", "run.json")
@@ -387,10 +393,8 @@ def test_ground_truth_leaves_out_earlier_weights(networks):
     run(*ALL)
     listed = read_networks("networks.csv")
     whole = read_tables(Path("results/all"), listed)
-    pair, table = (
-        Path("results/all", name) for name in ("pinv/a-b/grid.csv", "similarity/a-b.csv")
-    )
-    old = {path: path.read_text() for path in (pair, table)}
+    stitches = Path("results/all").glob("a to b/pinv/2*/grid.csv")
+    old = {path: path.read_text() for path in (*stitches, Path("results/all/similarity/a-b.csv"))}
     train("f", 7)
     for path, text in old.items():
         path.write_text(text.replace(sha256("f.pt")[:12], "0" * 12))
@@ -406,10 +410,7 @@ def test_ground_truth_warns_of_runs_without_a_hash_whose_checkpoint_is_newer(net
         "name,path,type,group\na,f.pt,small_cnn,x\nb,g.pt,small_cnn,y\n"
     )
     run(*ALL)
-    table = Path("results/all/pinv/a-b/grid.csv")
-    table.write_text(
-        table.read_text().replace(sha256("f.pt")[:12], "").replace(sha256("g.pt")[:12], "")
-    )
+    forget(Path("results/all/a to b/pinv"))
     train("f", 7)
     console._said.clear()
     read_tables(Path("results/all"), read_networks("networks.csv"))
@@ -425,7 +426,7 @@ def test_given_weights_are_one_network_whatever_the_seed_and_fresh_ones_are_not(
     layers = ["0,1", "0", "rc2c_pre", *ON_DIGITS, *MATCH]
     for seed in (0, 1):
         run("exec_stitch.py", "-", "DEFAULT", own[1], own[0], *layers, "-s", seed)
-    rows = read_csv("results/r/grid.csv")
+    rows = stitch_rows("results/r")
     assert (
         len({row["end_weights"] for row in rows}) == 1
         and len({row["front_weights"] for row in rows}) == 2

@@ -2,6 +2,7 @@
 are killed."""
 
 import itertools
+import json
 import os
 import re
 import shlex
@@ -20,7 +21,17 @@ from src.runs.checkpoints import save_state
 from src.runs.run import Run
 from src.skill import floors
 from src.tables.network_list import ListedNetwork
-from tests.commands import ON_DIGITS, ROOT, error_line, names_in, read_csv, read_json, run, says
+from tests.commands import (
+    ON_DIGITS,
+    ROOT,
+    error_line,
+    names_in,
+    read_csv,
+    read_json,
+    run,
+    says,
+    stitch_rows,
+)
 from tests.conftest import few_images
 from tests.run_content import content
 
@@ -78,19 +89,27 @@ def test_files_are_those_of_the_single_scripts(networks, few):
     done = run(SCRIPT, *every, cwd=many)
     assert done.out == "" and "means over" not in done.err  # whose numbers a single script prints
     expected, found = (content(folder / "results") for folder in (one, many))
-    own = {name for name in found if re.fullmatch(r"all/(covariance|hint2)/.-.\.config\.txt", name)}
-    assert (
-        len(own) == 4 and found.keys() - expected.keys() == own and expected.keys() <= found.keys()
-    )
-    assert [name for name in expected if expected[name] != found[name]] == []
-    files = ("grid.csv", "skill.csv", "pool2 -> pool4/final_model.pt")
-    assert {
-        f"all/{method}/a-b/{file}" for method in ("covariance", "hint2") for file in files
-    } <= found.keys()
+    assert found.keys() == expected.keys()
+    differing = {name for name in expected if expected[name] != found[name]}
+    units = [
+        f"all/{pair}/{method}"
+        for pair in ("a to b", "b to a")
+        for method in ("covariance", "hint2")
+    ]
+    assert differing == {f"{unit}/skill.config.txt" for unit in units}
+    for name in differing:  # it has the options of the stitches as well
+        options, more = (json.loads(content_of[name]) for content_of in (expected, found))
+        assert options.items() <= more.items() and more["front_layer"] == "pool2,pool4"
+    run_of_all = "pool2,pool4 -> pool2,pool4"
+    files = (f"{run_of_all}/grid.csv", "skill.csv", f"{run_of_all}/stitches.pt")
+    assert {f"{unit}/{file}" for unit in units for file in files} <= found.keys()
     assert {
         "all/similarity/a-b.csv",
         "all/probes/a.csv",
     } <= found.keys() and "all/similarity/b-a.csv" not in found
+
+    stitches = [path for path in many.rglob("results/all/a to b/covariance/**/*") if path.is_file()]
+    assert len(stitches) <= 8 and len(list(many.glob("results/all/similarity/*"))) == 3
 
     before = {path: path.stat().st_mtime_ns for path in many.rglob("*")}
     assert "0 of " in run(SCRIPT, *every, cwd=many).err
@@ -232,7 +251,7 @@ def test_a_list_names_the_layers_of_each_network(networks, few):
     run(*given, cwd=folder)
     layers = {"a": ["pool1", "pool4"], "b": ["pool2", "pool3"], "c": ["pool3"]}
     for front, end in (("a", "b"), ("c", "b")):
-        stitches = read_csv(folder / "results/all/pinv" / f"{front}-{end}" / "grid.csv")
+        stitches = stitch_rows(folder / "results/all" / f"{front} to {end}" / "pinv")
         pairs = [(row["front_layer"], row["end_layer"]) for row in stitches]
         assert pairs == list(itertools.product(layers[front], layers[end]))
     for first, second in (("a", "b"), ("b", "c")):
@@ -283,20 +302,16 @@ def test_a_pair_that_another_process_is_at_is_left(networks, few, monkeypatch):
     folder, claim = networks("claimed", 2), Run.claim
 
     def claim_others(run, **options):
-        if run.config.name == "a-b.config.txt":
+        if run.config.parts[-3:] == ("a to b", "pinv", "skill.config.txt"):
             raise Busy("another run is writing")
         claim(run, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(Run, "claim", claim_others)
         said = run(SCRIPT, *OPTIONS, "--no-similarity", cwd=folder).err
-    assert says(said, "1 are left", "other processes", "pinv a-b")
-    assert names_in(folder / "results" / "all" / "pinv") == {
-        "b-a",
-        "b-a.config.txt",
-        "b-a.run.json",
-    }
-    assert "[1/1] pinv a-b" in run(SCRIPT, *OPTIONS, "--no-similarity", cwd=folder).err
+    assert says(said, "1 are left", "other processes", "pinv a to b")
+    assert names_in(folder / "results" / "all") == {"b to a"}
+    assert "[1/1] pinv a to b" in run(SCRIPT, *OPTIONS, "--no-similarity", cwd=folder).err
 
 
 def test_an_end_network_is_left_to_the_process_that_is_at_it(networks, few, monkeypatch):
@@ -304,15 +319,15 @@ def test_an_end_network_is_left_to_the_process_that_is_at_it(networks, few, monk
     folder, claim = networks("turns", 3), Run.claim
 
     def claim_others(run, **options):
-        if run.config.name == "b-a.config.txt":
+        if run.config.parts[-3:] == ("b to a", "pinv", "skill.config.txt"):
             raise Busy("another run is writing")
         claim(run, **options)
 
     monkeypatch.setattr(Run, "claim", claim_others)
     said = run(SCRIPT, *OPTIONS, "--no-similarity", cwd=folder).err
-    done = re.findall(r"] pinv (\S+):", said)
-    assert done == ["a-b", "c-b", "a-c", "b-c", "c-a"]
-    assert says(said, "1 are left", "pinv b-a")
+    done = re.findall(r"] pinv (. to .):", said)
+    assert done == ["a to b", "c to b", "a to c", "b to c", "c to a"]
+    assert says(said, "1 are left", "pinv b to a")
 
 
 def test_a_pair_that_fails_stops_no_other(networks, few):
@@ -328,29 +343,30 @@ def test_a_pair_that_fails_stops_no_other(networks, few):
     )
     said = run(SCRIPT, *OPTIONS, "--no-similarity", cwd=folder, status=2).err
     assert "4 of 6 failed (pinv " in said.splitlines()[-1] and said.count(" failed: ") == 4
-    finished = (folder / "results" / "all" / "pinv").glob("*.config.txt")
-    assert sorted(path.name for path in finished) == ["a-c.config.txt", "c-a.config.txt"]
+    finished = (folder / "results" / "all").glob("*/pinv/skill.config.txt")
+    assert sorted(path.parts[-3] for path in finished) == ["a to c", "c to a"]
     assert not list((folder / "results").rglob("*.resume.pt.lock"))
 
 
 def test_a_unit_is_taken_up_where_its_process_was_killed(networks, few, monkeypatch):
     whole, killed = networks("whole", 2), networks("killed", 2)
     options = [*OPTIONS, "--no-similarity"]
-    finished, rename = [], os.replace
+    rename = os.replace
 
     def die_or_rename(source, target):
-        if target.name == "config.txt" and len(finished) == 2:
+        if target.name == "config.txt":
             raise KeyboardInterrupt
-        finished.extend([target] if target.name == "config.txt" else [])
         rename(source, target)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", die_or_rename)
         run(SCRIPT, *options, cwd=killed, status=130)
-    left = killed / "results" / "all" / "pinv" / "b-a"
-    assert len(list(left.glob("2*/config.txt"))) == 2 and not list(left.parent.glob("*.config.txt"))
+    left = killed / "results" / "all" / "b to a" / "pinv"
+    assert list(left.glob("2*/grid.csv")) and not list(left.rglob("*config.txt"))
     line = error_line(SCRIPT, "networks.csv", "pool2", *options[2:], cwd=killed)
-    assert says(line, "b-a.resume.pt", "other options", "front_layer was 'pool2,pool4'")
+    assert says(
+        line, "b to a/pinv/skill.resume.pt", "other options", "front_layer was 'pool2,pool4'"
+    )
     (left / ".0123.part").write_text("half")
     for folder in (whole, killed):
         run(SCRIPT, *options, cwd=folder)
@@ -370,8 +386,8 @@ def test_stitches_without_an_evaluation_are_evaluated_from_their_files(networks,
     with monkeypatch.context() as patch:
         patch.setattr(pairs.exec_eval_stitcher_ood, "evaluate", die)
         run(SCRIPT, *options, cwd=killed, status=130)
-    left = killed / "results" / "all" / "covariance" / "b-a"
-    assert len(list(left.glob("2*/config.txt"))) == 4 and not list(left.glob("ood_*"))
+    left = killed / "results" / "all" / "b to a" / "covariance"
+    assert list(left.glob("2*/config.txt")) and not list(left.glob("skill*.csv"))
     for folder in (whole, killed):
         run(SCRIPT, *options, cwd=folder)
     assert content(killed / "results") == content(whole / "results")
@@ -429,6 +445,7 @@ def test_paths_count_from_the_folder_of_the_list_and_own_code_runs_where_it_is_n
     ]
     run(SCRIPT, *options, cwd=folder.parents[1])
     found = content(folder.parents[1] / "results")
-    assert {"all/pinv/a-b/grid.csv", "all/pinv/b-a/skill.csv"} <= found.keys()
-    assert b"lists/here/models/a.pt" in found["all/pinv/a-b/grid.csv"]
+    stitches = "all/a to b/pinv/pool2,pool4 -> pool2,pool4/grid.csv"
+    assert {stitches, "all/b to a/pinv/skill.csv"} <= found.keys()
+    assert b"lists/here/models/a.pt" in found[stitches]
     assert not any("similarity" in name for name in found)

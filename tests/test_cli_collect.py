@@ -146,4 +146,6 @@ def test_from_below_all_are_written_and_of_repeated_ones_the_newest_counts(tmp_p
     (measured,) = (row for row in read_csv("all_measurements.csv") if row["measure"] == "accuracy")
     assert measured["value"] == "0.25"
     inside = tmp_path / "n" / "a" / "2026-11-25_10-25-39.5"
-    assert says(error_line(SCRIPT, ".", "-r", cwd=inside), "no finished", "run")
+    assert says(error_line(SCRIPT, ".", "-r", cwd=inside), "is a run", "-o")
+    (tmp_path / "empty").mkdir()
+    assert says(error_line(SCRIPT, "empty", "-r"), "no finished", "run")

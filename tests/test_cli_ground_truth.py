@@ -19,7 +19,16 @@ from src.tables.evaluation_rows import SkillRow, skill_file
 from src.tables.tables import write_table as write_rows
 from src.tables.truth_rows import TruthRow
 from src.values import Pair
-from tests.commands import ON_DIGITS, caption_of, error_line, panels_of, read_csv, run, says
+from tests.commands import (
+    ON_DIGITS,
+    caption_of,
+    error_line,
+    panels_of,
+    read_csv,
+    run,
+    says,
+    stitch_rows,
+)
 from tests.conftest import few_images
 from tests.tables import PROBE, SIMILARITY, STITCH, write_table
 from tests.written_runs import skill
@@ -48,7 +57,7 @@ def planted(tmp_path_factory):
     for a, b in itertools.permutations(GROUPS, 2):
         is_same = GROUPS[a][:13] == GROUPS[b][:13]
         write_stitches(
-            folder / "all" / "pinv" / f"{a}-{b}", 0.5 + 0.1 * is_same + (0.2 if a < b else -0.2)
+            folder / "all" / f"{a} to {b}" / "pinv", 0.5 + 0.1 * is_same + (0.2 if a < b else -0.2)
         )
         if a < b:
             rows = [
@@ -68,8 +77,9 @@ def planted(tmp_path_factory):
 def write_stitches(folder, agreement: float) -> None:
     """Write a stitch with its predictions, and its evaluation."""
     (folder / "t").mkdir(parents=True)
+    (folder / "t" / "config.txt").write_text('{"stitching_type": "rc2c_pre"}')
     stitch = {"front_layer": "pool2", "end_layer": "pool2", "agreement": agreement, "folder": "t"}
-    write_table(folder / "grid.csv", STITCH, stitch)
+    write_table(folder / "t" / "grid.csv", STITCH, stitch)
     end = np.arange(100) % 10
     stitched = np.where(np.arange(100) < 100 * agreement, end, (end + 1) % 10)
     classes = {"stitched": stitched, "end": end, "front": 0 * end, "labels": 0 * end}
@@ -224,19 +234,20 @@ def dotted(tmp_path_factory):
 def test_tables_say_that_test_images_had_dots(dotted):
     folder, _ = dotted
     tables = (
-        "covariance/n0-n1/grid.csv",
+        "n0 to n1/covariance/2*/grid.csv",
         "similarity/n0-n1.csv",
         "probes/n0.csv",
     )
     for table in tables:
-        plain, dots = (read_csv(folder / "results" / name / table) for name in ("plain", "dots"))
+        found = [folder.glob(f"results/{name}/{table}") for name in ("plain", "dots")]
+        plain, dots = (read_csv(path) for (path,) in found)
         assert {row["shortcut"] for row in plain} == {""} and {row["shortcut"] for row in dots} == {
             "0.0"
         }, table
     with few_images(400, n_test=100):
         refused = error_line(
             "exec_eval_stitcher_ood.py",
-            "results/dots/covariance/n0-n1",
+            "results/dots/n0 to n1/covariance",
             *ON_DIGITS,
             "--detector",
             "mahalanobis",
@@ -244,7 +255,7 @@ def test_tables_say_that_test_images_had_dots(dotted):
         )
     assert says(refused, "without --shortcut", "with --shortcut 0.0")
     grids = [
-        read_csv(folder / "results" / name / "covariance" / "n2-n3" / "grid.csv")
+        stitch_rows(folder / "results" / name / "n2 to n3" / "covariance")
         for name in ("plain", "dots")
     ]
     assert grids[0][0]["end_accuracy"] != grids[1][0]["end_accuracy"]

@@ -11,13 +11,15 @@ import torch
 
 import exec_eval_stitcher_ood
 from src.ground.images import ImageSpec
+from src.ground.tensors import load_tensors, save_tensors
 from src.models import Network, build_model
 from src.ood import energy, make_detector, ood_metrics, reference
-from src.runs.checkpoints import load_model, load_state, save_state
+from src.runs.checkpoints import STITCHES, load_model, load_state, load_stitch, save_state
 from src.runs.session import Session
 from src.skill.within_class import skill, within_class_correlation
 from src.stitching import build_stitching_layer
 from src.tables.network_names import NetworkName
+from src.values import Pair
 from tests.commands import (
     ON_DIGITS,
     Output,
@@ -33,8 +35,10 @@ from tests.commands import (
     run,
     save_network,
     says,
+    stitch_rows,
 )
 from tests.conftest import few_images
+from tests.tables import blank
 
 TRAIN, EVALUATE = "exec_train_representation_classifier.py", "exec_eval_stitcher_ood.py"
 CLASSIFIER = [
@@ -87,8 +91,8 @@ def workplace(networks, tmp_path_factory):
     return folder
 
 
-def stitch(networks, name: str, *options: str) -> None:
-    pair = [*networks, MODEL, MODEL, ",".join(FRONTS), ",".join(ENDS), "rc2c_pre"]
+def stitch(networks, name: str, *options: str, fronts=FRONTS, ends=ENDS) -> None:
+    pair = [*networks, MODEL, MODEL, ",".join(fronts), ",".join(ends), "rc2c_pre"]
     run("exec_stitch.py", *pair, *ON_DIGITS, "-i", "pinv", "-e", "0", "-dir", name, *options)
 
 
@@ -135,8 +139,15 @@ def network(path: Path) -> Network:
 def stitched_from_pool4(folder: Path, front: Network, images: torch.Tensor) -> torch.Tensor:
     """The activations at `pool1` that the stitch of a run makes of those at `pool4`."""
     layer = build_stitching_layer("rc2c_pre", (128, 1, 1), (16, 4, 4))
-    layer.load_state_dict(load_state(folder / "final_model.pt"))
+    layer.load_state_dict(load_stitch(folder, Pair("pool4", "pool1")))
     return layer(front(images, until="pool4"))
+
+
+def change_stitches(run_folder: Path, change) -> None:
+    """Change the state dicts of a run's stitches, by front layer and end layer."""
+    states = load_tensors(run_folder / STITCHES)
+    change(states)
+    save_tensors(run_folder / STITCHES, states)
 
 
 def rows_of(folder: Path, detector: str = "energy") -> list[dict[str, str]]:
@@ -222,7 +233,7 @@ def test_an_evaluation_prints_and_writes_the_scores_of_the_detector(
         assert parse_matrix(printed, title) == {
             pair_of(row): f"{float(row[column]):.4f}" for row in rows
         }
-    accuracies = {pair_of(row): row["accuracy"] for row in read_csv(folder / "grid.csv")}
+    accuracies = {pair_of(row): row["accuracy"] for row in stitch_rows(folder)}
     for row, saved in zip(rows, written["stitches"], strict=True):
         assert row["accuracy"] == accuracies[pair_of(row)] == str(saved["accuracy"])
         assert row["auroc"] == str(saved["auroc"])
@@ -249,8 +260,6 @@ def test_an_evaluation_prints_and_writes_the_scores_of_the_detector(
         energy(classifier(stitched_from_pool4(folder / row["folder"], front, x))),
         end(x, until="pool1"),
     )
-    # The public code reads the summary in each folder of the source folder
-    assert all((path / "summary.txt").exists() for path in folder.iterdir() if path.is_dir())
     scores = np.load(folder / "energies_energy.npz")
     saved = scores["pool1/pool4"]
     assert saved.dtype == np.float32
@@ -326,7 +335,7 @@ def test_every_experiment_of_a_folder_is_evaluated(workplace, drawn_figures, lai
     titles = [line for line in out.splitlines() if line.startswith("EXPERIMENT")]
     both = ["EXPERIMENT: front_stitch_rank=full", "EXPERIMENT: front_stitch_rank=2"]
     assert titles == 2 * both  # by skill, and by the detector
-    assert says(err, "evaluated 12 stitches", "skipped 0 runs") and "newest" not in err
+    assert says(err, "evaluated 12 stitches", "skipped 0 stitches") and "newest" not in err
     titles = list(panels_of(drawn_figures["ood_evaluation.png"]))
     assert len(titles) == 8 and titles[0] == "front_stitch_rank=full accuracy"
     assert titles[-1] == "front_stitch_rank=2 FPR95"
@@ -337,6 +346,21 @@ def test_every_experiment_of_a_folder_is_evaluated(workplace, drawn_figures, lai
     assert {*np.load(folder / "energies_energy.npz")} == keys
     evaluate(workplace, "ranks")
     assert rows[3:] == rows_of(workplace / "results" / "ranks")
+
+
+def test_a_run_is_evaluated_by_itself_and_found_by_the_verdict_of_its_folder(workplace, copied):
+    folder = copied("alone")
+    (one,) = folder.glob("2*")
+    run(EVALUATE, one, *ON_DIGITS, "--detector", "knn", cwd=workplace)
+    assert {"skill.csv", "ood_evaluation_knn.csv"} <= names_in(one)
+    assert names_in(folder) == {one.name}
+    run("misc/verdict.py", "results/alone", "-o", "alone.csv", cwd=workplace)
+    skills = {pair_of(row): row["skill"] for row in read_csv(one / "skill.csv")}
+    verdicts = read_csv(workplace / "alone.csv")
+    assert {pair_of(row): row["skill"] for row in verdicts} == skills and len(skills) == 6
+    evaluate(workplace, "alone", "--detector", "knn")
+    assert read_csv(folder / "skill.csv") == read_csv(one / "skill.csv")
+    assert rows_of(folder, "knn") == rows_of(one, "knn")
 
 
 def test_one_reference_serves_all_folders_into_a_network(workplace, copied, monkeypatch):
@@ -420,15 +444,16 @@ def test_skill_needs_no_detector(workplace, copied, networks):
 
 def test_class_controls_of_an_earlier_version_are_skipped(workplace, copied):
     folder = copied("controls")
-    one, *_ = sorted(folder.glob("2*"))
+    (whole,) = folder.glob("2*")
+    one = shutil.copytree(whole, folder / "2020-01-01_00-00-00.000000")
     options = read_json(one / "config.txt") | {"class_control": True}
     (one / "config.txt").write_text(json.dumps(options))
     err = evaluate(workplace, "controls", "--detector", "none").err
     assert says(err, f"{one.name} is a class control")
-    assert says(err, "evaluated 5 stitches", "skipped 1 runs")
-    assert len(read_csv(folder / "skill.csv")) == 5
+    assert says(err, "evaluated 6 stitches", "skipped 0 stitches, 1 whole runs")
+    assert len(read_csv(folder / "skill.csv")) == 6
     err = run("misc/verdict.py", "results/controls", "-o", "c.csv", cwd=workplace).err
-    assert f"{one.name} is a class control" in err and len(read_csv(workplace / "c.csv")) == 5
+    assert f"{one.name} is a class control" in err and len(read_csv(workplace / "c.csv")) == 6
 
 
 def test_other_data_are_refused_or_kept_apart(workplace, copied):
@@ -453,14 +478,15 @@ def test_moved_checkpoints_are_recognised_and_the_retained_rank_of_a_run_is_hono
     equal."""
     folder = shutil.copytree(workplace / "results" / "ranks", workplace / "results" / "moved")
     moved = [shutil.copy(path, tmp_path / f"{number}.pt") for number, path in enumerate(networks)]
-    config = next(folder.glob("*/config.txt"))
-    config.write_text(
-        config.read_text().replace(str(networks[0]), str(moved[0]))
-    )  # one run knows the other path
+    (whole,) = folder.glob("2*")
+    known = shutil.copytree(whole, folder / "2020-01-01_00-00-00.000000")
+    for path in (known / "config.txt", known / "grid.csv"):  # one run knows the other path
+        path.write_text(path.read_text().replace(str(networks[0]), str(moved[0])))
     evaluate(workplace, "moved", "-b", "256", "--front-model", moved[0], "--end-model", moved[1])
+    accuracies = {pair_of(row): row["accuracy"] for row in stitch_rows(folder)}
     for row in rows_of(folder):
-        assert read_json(folder / row["folder"] / "config.txt")["front_stitch_rank"] == 2
-        assert float(row["accuracy"]) == read_metrics(folder / row["folder"])["accuracy"]
+        assert row["front_stitch_rank"] == "2"
+        assert row["accuracy"] == accuracies[pair_of(row)]
 
 
 def test_whole_checkpoints_are_evaluated_too(workplace, networks, monkeypatch):
@@ -485,36 +511,40 @@ def test_whole_checkpoints_are_evaluated_too(workplace, networks, monkeypatch):
     assert float(row["accuracy"]) == pytest.approx(metrics["accuracy"], abs=0.003)
 
 
-def test_a_single_stitch_has_a_table_and_no_figure(workplace, copied):
+def test_a_single_stitch_has_a_table_and_no_figure(workplace, copied, networks, monkeypatch):
     """The figure of an earlier evaluation of more stitches is removed."""
     folder = copied("single")
     table = "ood_evaluation_knn"
     figure = {f"{table}.png", f"{table}.pdf", f"{table}.txt"}
     evaluate(workplace, "single", "--detector", "knn")
     assert figure <= names_in(folder)
-    _, *others = folder.glob("2*")
-    for path in others:
-        shutil.rmtree(path)
+    (whole,) = folder.glob("2*")
+    shutil.rmtree(whole)
+    monkeypatch.chdir(workplace)
+    stitch(networks, "single", fronts=["pool2"], ends=["pool1"])
     err = evaluate(workplace, "single", "--detector", "knn").err
     assert f"{table}.csv" in err and f"{table}.png" not in err
     assert not figure & names_in(folder) and len(rows_of(folder, "knn")) == 1
 
 
-def test_what_cannot_be_evaluated_is_named_skipped_and_counted(workplace, copied):
+def test_what_cannot_be_evaluated_is_named_skipped_and_counted(
+    workplace, copied, networks, monkeypatch
+):
     folder = copied("broken")
-    one, *others = sorted(path for path in folder.iterdir() if pair_of(path)[1] == "pool1")
-    (one / "final_model.pt").unlink()
+    (one,) = folder.glob("2*")
+    change_stitches(one, lambda states: states["pool2"].pop("pool1"))
     (folder / "2020-01-01_00-00-00.000000").mkdir()
     err = evaluate(workplace, "broken").err
     assert says(err, "no detector for pool3", "for pool1") and "did not finish" in err
-    assert says(err, "cannot read", f"results/broken/{one.name}/final_model.pt")
-    assert says(err, "evaluated 5 stitches", "2 runs", "1 end layers")
+    assert says(err, f"results/broken/{one.name}/stitches.pt has no stitch pool2 -> pool1")
+    assert says(err, "evaluated 5 stitches", "1 stitches, 1 whole runs", "1 end layers")
     # The store has a detector for pool2, which -scd checks, but now no stitch ends there or at
     # pool1.
-    for path in (one, *others, *folder.glob("2020*"), *folder.glob("ood_evaluation*")):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    shutil.rmtree(folder)
+    monkeypatch.chdir(workplace)
+    stitch(networks, "broken", ends=["pool3"])
     out, err = evaluate(workplace, "broken", "--detector", "energy,knn", "-scd", "photo_patches")
-    assert says(err, "evaluated 3 stitches", "skipped 0 runs", "1 end layers")
+    assert says(err, "evaluated 3 stitches", "skipped 0 stitches", "1 end layers")
     assert "energy" not in out[:20]
     assert {path.name for path in folder.glob("ood_evaluation*.csv")} == {"ood_evaluation_knn.csv"}
     by_energy = evaluate(workplace, "broken", status=2).err
@@ -523,29 +553,34 @@ def test_what_cannot_be_evaluated_is_named_skipped_and_counted(workplace, copied
 
 def test_a_stitch_that_diverged_has_nan_and_the_rest_is_evaluated(workplace, copied):
     folder, clean = copied("diverged"), copied("clean")
-    (diverged,) = (path for path in folder.iterdir() if pair_of(path) == ("pool2", "pool1"))
-    state = load_state(diverged / "final_model.pt")
-    save_state(
-        diverged / "final_model.pt", {name: values * math.nan for name, values in state.items()}
-    )
+    diverged = ("pool2", "pool1")
+    (one,) = folder.glob("2*")
+
+    def diverge(states):
+        states["pool2"]["pool1"] = {
+            name: values * math.nan for name, values in states["pool2"]["pool1"].items()
+        }
+
+    change_stitches(one, diverge)
     options = ["--detector", "energy,mahalanobis"]
     out, err = evaluate(workplace, "diverged", *options)
     (line,) = (line for line in err.splitlines() if "not finite" in line)
-    assert line.startswith(f"warning: results/diverged/{diverged.name}: ") and "nan" in line
-    assert says(err, "evaluated 6 stitches", "skipped 0 runs")
+    assert line.startswith(f"warning: results/diverged/{one.name}, pool2 -> pool1: ")
+    assert "nan" in line
+    assert says(err, "evaluated 6 stitches", "skipped 0 stitches")
     assert parse_matrix(out, TITLES["auroc"])["pool2", "pool1"] == "nan"
 
     evaluate(workplace, "clean", *options)
     for detector in ("energy", "mahalanobis"):
         for row, expected in zip(rows_of(folder, detector), rows_of(clean, detector), strict=True):
-            if row["folder"] != diverged.name:
+            if pair_of(row) != diverged:
                 assert row == expected
                 continue
             columns = ["accuracy", "auroc", "auroc_low", "aupr", "fpr95", "mean_energy"]
             assert {row[column] for column in columns} == {"nan"}
     tables = [read_csv(copy / "skill.csv") for copy in (folder, clean)]
     for row, expected in zip(*tables, strict=True):
-        if row["folder"] != diverged.name:
+        if pair_of(row) != diverged:
             assert row == expected
             continue
         for place in ("", "_at_end"):
@@ -565,6 +600,9 @@ def test_an_end_network_without_finite_logits_is_refused(workplace, copied, netw
         config.write_text(
             json.dumps({key: value for key, value in options.items() if "sha256" not in key})
         )
+        table = config.with_name("grid.csv")
+        table.write_text(table.read_text().replace(str(networks[1]), "no_logits.pt"))
+        blank(table, "front_weights", "end_weights")
     err = evaluate(workplace, "no_logits", "--detector", "mahalanobis", status=2).err
     assert says(err, "error: ", "logits", "end network", "not finite")
 

@@ -242,7 +242,7 @@ def test_scripts_read_them_without_linux(method, of_workers, tmp_path):
     methods = run_module("on_another_system", method, cwd=tmp_path).split()
     assert len(methods) >= 6 and set(methods) == {of_workers}
     assert "model_1.pt" in names_in(tmp_path / "m")
-    assert len(list(tmp_path.glob("results/stitch/*/metrics.json"))) == 1
+    assert len(list(tmp_path.glob("results/stitch/*/grid.csv"))) == 1
     assert (tmp_path / "results" / "all" / "similarity" / "a-b.csv").exists()
 
 

@@ -126,6 +126,7 @@ def test_tables_without_stitches_say_that_images_had_dots(kind, name, usual, tmp
     place(tmp_path, kind, name, usual, {"shortcut": 0.0})
     place(tmp_path, "probes", "b.csv", PROBE, {"shortcut": 0.0})
     assert read_tables(tmp_path, NETWORKS).shortcut == 0
-    place(tmp_path, "pinv/a-b", "grid.csv", STITCH, {"shortcut": ""})
+    place(tmp_path, "a to b/pinv/t", "grid.csv", STITCH, {"shortcut": ""})
+    (tmp_path / "a to b/pinv/t/config.txt").write_text('{"stitching_type": "rc2c_pre"}')
     with pytest.raises(UserError, match="with dots .--shortcut. and tables of images without"):
         read_tables(tmp_path, NETWORKS)

@@ -19,7 +19,7 @@ from misc.impostors import (
 from src.datasets.base import ImageSet
 from src.models import Network, build_model
 from src.skill.floors import beside_class
-from tests.commands import read_csv, run
+from tests.commands import run, stitch_rows
 
 LAYERS = ["pool2", "pool3"]
 N_TRAINING = 40  # the first of the images are training images
@@ -254,12 +254,10 @@ def test_an_impostor_is_stitched_into_an_end_network_and_compared(in_tmp_path):
     planted = ["--own-types", "plant.py:label", "plant.py:other"]
     run("misc/all_pairs.py", "list.csv", ",".join(LAYERS), "rc2c_pre", *data, "--methods", "pinv", "task:1", "--ends",
         "end", "--alignment", "pool", *planted, "-dir", "all", "--no-figures")  # fmt: skip
-    names = sorted(
-        path.name for path in (in_tmp_path / "results" / "all" / "pinv").iterdir() if path.is_dir()
-    )
-    assert names == ["fresh-end", "label-end", "other-end"]
+    pairs = sorted(path.parent.name for path in in_tmp_path.glob("results/all/*/pinv"))
+    assert pairs == ["fresh to end", "label to end", "other to end"]
     assert {
-        row["front_model_type"][-14:] for row in read_csv("results/all/task1/label-end/grid.csv")
+        row["front_model_type"][-14:] for row in stitch_rows("results/all/label to end/task1")
     } == {"plant.py:label"}
     assert sorted(
         path.name for path in (in_tmp_path / "results" / "all" / "similarity").glob("*.csv")

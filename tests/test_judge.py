@@ -16,7 +16,7 @@ from src.ground.errors import UserError
 from src.judge import JudgedStitch, judge
 from src.models import Network, build_model
 from src.verdict import VERDICTS, Limits
-from tests.commands import ROOT, caption_of, read_csv, run, says
+from tests.commands import ROOT, caption_of, read_csv, run, says, stitch_rows
 
 ON_DIGITS = ["-d", "digits", "-gpu", "-1"]
 LAYERS = "pool2,pool3"
@@ -77,7 +77,7 @@ def test_it_equals_the_scripts(networks, judged, in_tmp_path):
         assert (row.verdict, row.reason) == (line["verdict"], line["reason"])
         (stitched,) = [
             of_pair
-            for of_pair in read_csv(f"results/{row.form}/grid.csv")
+            for of_pair in stitch_rows(f"results/{row.form}")
             if (of_pair["front_layer"], of_pair["end_layer"]) == row.pair
         ]
         for name in ("r2_matched", "r2_test", "front_accuracy", "end_accuracy"):
@@ -107,7 +107,7 @@ def test_it_matches_on_the_images_of_the_scripts(networks, in_tmp_path, samples,
     rows = judge(*modules, *images, layers=LAYERS, form=["pinv", "covariance"], n_matched=n_matched)
     sizes = set()
     for row in rows:
-        lines = read_csv(f"results/all/{row.form}/a-b/grid.csv")
+        lines = stitch_rows(f"results/all/a to b/{row.form}")
         (line,) = [line for line in lines if (line["front_layer"], line["end_layer"]) == row.pair]
         sizes.add(line["n_matched"])
         assert row.accuracy == pytest.approx(float(line["accuracy"]), abs=1.5 / 360)

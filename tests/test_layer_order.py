@@ -9,7 +9,7 @@ from src.collected.truth_tables import read_tables
 from src.figures.pages import CELLS
 from src.tables.matrices import by_depth
 from src.tables.network_list import read_networks
-from tests.commands import ON_DIGITS, pair_of, parse_matrix, read_csv, run
+from tests.commands import ON_DIGITS, pair_of, parse_matrix, read_csv, run, stitch_rows
 from tests.conftest import few_images
 
 HOUSE = f"{Path(__file__).parent}/tiny_networks.py:house"
@@ -38,11 +38,16 @@ def printed(in_tmp_path, drawn_figures):
                 "-e",
                 "0",
                 "-dir",
-                "pinv/f-g",
+                "f to g/pinv",
             )
         own = ["--front-type", HOUSE, "--end-type", HOUSE]
         evaluated = run(
-            "exec_eval_stitcher_ood.py", "results/pinv/f-g", *ON_DIGITS, "--detector", "knn", *own
+            "exec_eval_stitcher_ood.py",
+            "results/f to g/pinv",
+            *ON_DIGITS,
+            "--detector",
+            "knn",
+            *own,
         )
         table = ["-o", "results/similarity/f-g.csv", "--metrics", "cka", "-n", "40"]
         run(
@@ -52,8 +57,8 @@ def printed(in_tmp_path, drawn_figures):
             *ON_DIGITS,
             *table,
         )
-    collected = run("misc/collect_results.py", "results/pinv/f-g")
-    judged = run("misc/verdict.py", "results/pinv/f-g", "--verbose")
+    collected = run("misc/collect_results.py", "results/f to g/pinv")
+    judged = run("misc/verdict.py", "results/f to g/pinv", "--verbose")
     run("misc/collect_results.py", "results", "--curves")
     return {"ood": evaluated.out, "collect": f"\n{collected.out}", "verdict": judged.out}
 
@@ -75,7 +80,7 @@ def test_every_table_and_figure(printed, drawn_figures):
     assert list(dict.fromkeys(row["layer"] for row in read_csv("results/curves.csv"))) == LAYERS
     Path("list.csv").write_text(f"name,path,type\nf,f/model_1.pt,{HOUSE}\ng,g/model_1.pt,{HOUSE}\n")
     assert read_tables(Path("results"), read_networks("list.csv")).layers == LAYERS
-    for row in read_csv("results/pinv/f-g/grid.csv"):
+    for row in stitch_rows("results/f to g/pinv"):
         depths = row["front_depth"], row["end_depth"]
         assert depths == tuple(str(LAYERS.index(layer)) for layer in pair_of(row))
 

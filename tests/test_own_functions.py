@@ -17,7 +17,17 @@ from src.models import build_model
 from src.ood import make_detector
 from src.runs.checkpoints import load_model, save_state
 from src.tables.network_names import NetworkName
-from tests.commands import ON_DIGITS, ROOT, error_line, panels_of, read_csv, read_json, run, says
+from tests.commands import (
+    ON_DIGITS,
+    ROOT,
+    error_line,
+    panels_of,
+    read_csv,
+    read_json,
+    run,
+    says,
+    stitch_rows,
+)
 from tests.conftest import few_images
 
 SECTION = (ROOT / "misc/docs/guide.md").read_text().split("\n## Your own measure")[1]
@@ -194,7 +204,7 @@ def stitch(objective: str, *options) -> list[dict[str, str]]:
     """Train stitches on an objective; return the rows of their table."""
     folder = objective.rpartition(":")[2]
     run(*STITCH, "--objective", objective, "-dir", folder, *options)
-    return read_csv(f"results/{folder}/grid.csv")
+    return stitch_rows(f"results/{folder}")
 
 
 def test_an_objective_is_trained_on(folder):
@@ -256,12 +266,12 @@ def test_accuracies_that_an_objective_does_not_measure_are_not_printed(folder):
 def test_a_run_with_a_changed_objective_is_kept_with_a_warning(folder):
     given = [*STITCH, "--objective", "mine.py:cosine", "-dir", "changed", "--resume"]
     run(*given)
-    assert "2 of 2 runs are finished" in run(*given).err
+    assert "2 of 2 stitches are finished" in run(*given).err
     with (folder / "mine.py").open("a") as file:
         file.write("# another line\n")
     said = run(*given).err
     assert says(said, f"warning: {folder}/mine.py", "has changed", "runs")
-    assert "2 of 2 runs are finished" in said
+    assert "2 of 2 stitches are finished" in said
 
 
 def test_a_stitch_by_an_objective_is_evaluated_without_its_code(folder):
@@ -344,11 +354,10 @@ def test_all_pairs_ground_truth_and_verdict(folder):
 
     (folder / "mine.py").unlink()  # what follows reads tables
     tables = sorted((folder / "results/all/similarity").glob("*.csv"))
-    assert len(tables) == 3 and (folder / "results/all/cosine1/n0-n1/grid.csv").exists()
+    assert len(tables) == 3 and (folder / "results/all/n0 to n1/cosine1").exists()
     with pages.left_out(True):
         run("misc/ground_truth.py", "results/all", "networks.csv", *ON_DIGITS)
-        folders = (folder / "results/all/cosine1").glob("n?-n?")
-        run("misc/verdict.py", *folders, "-sim", *tables)
+        run("misc/verdict.py", "results/all", "-sim", *tables)
         curves = ["--curves", "--networks", "networks.csv", "-o", "depth.csv"]
         run("misc/collect_results.py", "results/all", *curves)
     measures = {row["measure"] for row in read_csv("scores.csv")}

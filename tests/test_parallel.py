@@ -3,7 +3,7 @@
 import pytest
 
 from src.runs.checkpoints import load_state
-from tests.commands import ON_DIGITS, PAIR, pair_of, read_csv, read_json, start
+from tests.commands import ON_DIGITS, PAIR, pair_of, read_json, start, stitch_rows
 
 LAYERS = [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)]
 
@@ -11,9 +11,6 @@ LAYERS = [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)]
 @pytest.mark.slow
 def test_eight_processes(network_folder):
     folder = network_folder("many")
-    grid = folder / "results" / "all" / "grid.csv"
-    grid.parent.mkdir(parents=True)
-    grid.touch()  # all of them write it anew
     pairs = [(front, "layer4.1") for front in LAYERS]
     options = ["rc2c_pre", *ON_DIGITS, "-e", "0", "-i", "pinv", "-dir", "all"]
     processes = [start("exec_stitch.py", *PAIR, *pair, *options, cwd=folder) for pair in pairs]
@@ -23,7 +20,7 @@ def test_eight_processes(network_folder):
     for run in runs:
         assert (run / "config.txt").exists() and read_json(run / "run.json")["end"]
         assert load_state(run / "final_model.pt")["transform.weight"].shape == (64, 64, 1, 1)
-    rows = read_csv(grid)
+    rows = stitch_rows(folder / "results" / "all")
     assert {row["folder"] for row in rows} == {run.name for run in runs}
     assert sorted(map(pair_of, runs)) == sorted(map(pair_of, rows)) == sorted(pairs)
     accuracies = set()

@@ -8,7 +8,7 @@ import torch
 from src.collected.verdicts import judge_runs
 from src.models import Network
 from src.ood import make_detector, ood_metrics
-from src.runs.folders import StitchingRun
+from src.runs.folders import RunFiles, StitchingRun
 from src.skill.floors import FloorKey, Floors
 from src.skill.running import Following
 from src.skill.skills import skill_of
@@ -61,11 +61,12 @@ def run_of(floors: Floors, made: torch.Tensor, name: str, layer: str = LAYER) ->
     skill = skill_of(following.products(name), floors.measured([key])[key], key.n_twins)
     row = stitch_row(front_layer=name, end_layer=layer, n_epochs=0)
     skill_row = SkillRow.of(name, Pair(name, layer), skill, None)
-    run = StitchingRun(Path(name), OPTIONS, row, skill=skill_row)
     own = end(images).argmax(1)
     classes = logits.argmax(1), own, own, labels
-    run.__dict__["predictions"] = Predictions(*(of_images.numpy() for of_images in classes))
-    return run
+    predictions = Predictions(*(of_images.numpy() for of_images in classes))
+    files = RunFiles(Path(name), [row.pair])
+    files.__dict__["predictions"] = {row.pair: predictions}
+    return StitchingRun(Path(name), OPTIONS, row, files, skill=skill_row)
 
 
 def planted(end: Network) -> dict[str, torch.Tensor]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from src.runs.checkpoints import load_state, save_state
 from tests.commands import MODEL, error_line, run, save_network
 from tests.conftest import few_images
 
@@ -187,13 +188,10 @@ def place(folder) -> None:
     run(*shlex.split(f"{STITCH} layer3.0,layer4.1 layer2.0 rc2c_pre {ON} -e 0 -i pinv -dir dm"))
     run(*shlex.split(f"{STITCH} layer3.1 layer4.0 rc2c_pre {ON} -e 0 -i pinv -dir other"))
     shutil.copytree(folder / "results/dm", folder / "results/mixed")
-    config = min(folder.glob("results/mixed/*/config.txt"))
-    config.write_text(
-        json.dumps(
-            json.loads(config.read_text())
-            | {"end_model_path": "another.pt", "end_model_path_sha256": ""}
-        )
-    )
+    state = load_state(folder / "f.pt")
+    save_state(folder / "another.pt", state | {"fc.bias": state["fc.bias"] + 1})
+    mixed = shlex.split(STITCH.replace("f.pt f.pt", "f.pt another.pt"))
+    run(*mixed, *shlex.split(f"layer3.1 layer4.0 rc2c_pre {ON} -e 0 -i pinv -dir mixed"))
 
 
 def files_in(folder: Path) -> dict[Path, int]:

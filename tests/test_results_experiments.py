@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from src.runs.folders import StitchingRun, newest_by_experiment, newest_runs
+from src.runs.folders import RunFiles, StitchingRun, newest_by_experiment, newest_runs
 from src.runs.options import differences, read_options
 from src.runs.run import Run
 from src.tables import identity as lists
@@ -185,12 +185,15 @@ def test_an_experiment_is_the_columns_of_rows_the_key_and_the_options_of_a_run(t
     assert written == found.config(Pair("x", "y")) and pair_of(written) == Pair("x", "y")
 
 
+def stitch_in(folder: str, **values) -> StitchingRun:
+    row = stitch_row(folder=folder, **values)
+    return StitchingRun(Path(folder), {}, row, RunFiles(Path(folder), [row.pair]))
+
+
 @pytest.mark.parametrize("split", SPLITS)
 def test_different_images_are_different_experiments_and_unrecorded_ones_are_not(split, capsys):
     def of(folder: str, images: str | None, **values) -> StitchingRun:
-        return StitchingRun(
-            Path(folder), {}, stitch_row(folder=folder, **{split: images}, **values)
-        )
+        return stitch_in(folder, **{split: images}, **values)
 
     first, second = "a" * 12, "b" * 12
     runs = [of("1", None), of("2", first)]
@@ -254,7 +257,7 @@ def test_of_repeated_stitches_the_newest_counts(capsys):
     """Of the same layers in the same experiment, in whatever order; others are no repetitions."""
 
     def run_in(folder: str, **values) -> StitchingRun:
-        return StitchingRun(Path(folder), {}, stitch_row(folder=folder, **values))
+        return stitch_in(folder, **values)
 
     runs = [run_in("1"), run_in("2", end_layer="layer3.0"), run_in("3", seed=1)]
     assert newest_runs(runs) == runs and not capsys.readouterr().err

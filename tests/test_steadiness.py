@@ -13,7 +13,7 @@ from src.models import Network, build_model
 from src.models.steadiness import unsteadiness_of
 from src.values import OF_BATCH, RANDOM
 from tests import traps
-from tests.commands import ON_DIGITS, read_csv, read_metrics, run
+from tests.commands import ON_DIGITS, read_metrics, run, stitch_rows
 from tests.conftest import few_images
 
 GREY, COLOURED = ImageSpec(10, (1, 8, 8)), ImageSpec(4, (3, 4, 4))
@@ -200,7 +200,7 @@ def test_scripts_warn_where_a_network_is_loaded_and_runs_record_it(in_tmp_path):
             assert said_of[less] in run(*script, *epochs, *ON_DIGITS).err
             console._said.clear()
         run("misc/collect_results.py", "results/grid")
-    rows = read_csv("results/grid/grid.csv")
+    rows = stitch_rows("results/grid")
     found = [(row["front_unsteadiness"], row["end_unsteadiness"]) for row in rows]
     assert found == [("", "random"), ("batch", ""), ("", "")]
     folder = in_tmp_path / "results" / "grid" / rows[1]["folder"]

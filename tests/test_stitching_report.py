@@ -10,9 +10,10 @@ from src.collected.grid_matrices import printed_matrices
 from src.ground.console import decimals, points, table
 from src.ground.errors import UserError
 from src.reports.grid_tables import compare, write_grid
-from src.runs.folders import read_run
+from src.runs.folders import read_run, row_of
 from src.tables.network_names import short_names
 from src.tables.stitch_rows import StitchRow
+from src.tables.tables import write_table
 from src.values import IntervalEstimate
 from tests.commands import caption_of, heading, panels_of, says
 from tests.result_rows import OPTIONS, stitch_row
@@ -29,8 +30,9 @@ def run(folder, *, metrics=None, **options):
     (folder / "config.txt").write_text(json.dumps(OPTIONS | options))
     (folder / "summary.txt").write_text(SUMMARY)
     if metrics is not None:
-        (folder / "metrics.json").write_text(json.dumps(metrics))
-    return read_run(folder)
+        write_table(folder / "grid.csv", StitchRow, [row_of(folder, OPTIONS | options, metrics)])
+    (stitch,) = read_run(folder)
+    return stitch
 
 
 def test_runs_of_the_public_code_matched_nothing_where_nothing_is_matched(tmp_path):

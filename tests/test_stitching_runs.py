@@ -16,15 +16,15 @@ import exec_stitch
 from src.ground.errors import UserError
 from src.models import build_model
 from src.runs.check import check_options
-from src.runs.folders import read_runs, write_predictions
-from src.runs.run import Run
-from src.runs.stitch_runs import GridRuns, note_other_methods
+from src.runs.folders import read_runs
+from src.runs.stitch_runs import GridRun, note_other_methods
+from src.runs.writing import write_predictions
 from src.stitching import Pair, build_layers, build_stitching_layer
 from src.stitching.closed_forms import Matching
 from src.stitching.grid import GridScore, agreement_of
 from src.tables.experiments import Experiment
 from src.tables.tables import read_table
-from src.tables.training_rows import EpochRow
+from src.tables.training_rows import PairEpochRow
 from src.training import EpochLog, HeadResult
 from src.values import Metrics, Predictions
 from tests.commands import ON_DIGITS, run, says
@@ -106,9 +106,9 @@ def test_cuts_around_which_the_images_go_on_are_noted_once(networks, layer, caps
     assert says(line, "layer3.0.conv1, layer3.0.bn2", "inside a block", "no true cut")
 
 
-def resumed(folder: Path, layers, options) -> GridRuns:
+def resumed(folder: Path, layers, options) -> GridRun:
     """The runs of a folder that go on with these options."""
-    runs = GridRuns(folder, layers, Experiment.of(options))
+    runs = GridRun(folder, layers, Experiment.of(options))
     runs.resume()
     return runs
 
@@ -176,38 +176,31 @@ def test_an_interrupted_run_that_is_another_method_is_noted(tmp_path, capsys):
         log(self, history, state)
         raise KeyboardInterrupt
 
-    log = GridRuns.log
+    log = GridRun.log
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(GridRuns, "log", interrupted)
+        patch.setattr(GridRun, "log", interrupted)
         run(*given, cwd=tmp_path, status=130)
     err = run(*given, "-pinv-samples", 50, cwd=tmp_path).err
     assert says(err, "1 run is with -pinv-samples 100")
 
 
 def test_pairs_that_were_begun_together_go_on_together(layer, tmp_path, capsys):
-    """A grid that was killed after its first pair: in other batches the others could round
-    otherwise."""
-    last = Pair("layer1.0", "layer3.1")
-    pairs = {PAIR: layer, Pair("layer2.0", "layer3.1"): layer, last: layer}
+    """In other batches they could round otherwise."""
+    others = [Pair("layer2.0", "layer3.1"), Pair("layer1.0", "layer3.1")]
+    pairs = dict.fromkeys([PAIR, *others], layer)
     experiment = Experiment.of(options_of("--mod-only-stitch", "-e", "1", "-gpu", "-1"))
-    begun = GridRuns(tmp_path, pairs, experiment)
+    begun = GridRun(tmp_path, pairs, experiment)
     assert not list(tmp_path.iterdir())  # a failure in the first epoch leaves nothing
     losses = {pair: float(number) for number, pair in enumerate(reversed(pairs))}
     begun.log([logs_of(losses)], {"history": torch.ones(1, 3, 2, 3), "weight": torch.ones(1)})
-    for pair, folder in begun.folders.items():  # in whatever order the logs came
-        (epoch,) = read_table(folder / "training_logs.csv", EpochRow)
-        assert epoch.train_loss == losses[pair]
-    Run.in_folder(begun.folders[PAIR], experiment.config(PAIR)).finish()
-    states = list(tmp_path.glob("*/resume.pt"))
-    assert [state.parent for state in states] == [begun.folders[last]]
-    GridRuns(tmp_path, pairs, experiment)  # claims nothing
+    epochs = read_table(begun.folder / "training_logs.csv", PairEpochRow)
+    assert {Pair(row.front_layer, row.end_layer): row.train_loss for row in epochs} == losses
+    (state,) = tmp_path.glob("*/resume.pt")
+    assert state.parent == begun.folder
+    GridRun(tmp_path, pairs, experiment)  # claims nothing
     again = resumed(tmp_path, pairs, experiment.options)
-    assert (
-        list(again.layers) == list(pairs)
-        and again.folders == begun.folders
-        and again.state["weight"] == 1
-    )
-    assert "1 of 3 runs are finished" in capsys.readouterr().err
+    assert list(again.layers) == list(pairs) and again.folder == begun.folder
+    assert again.state["weight"] == 1
     with pytest.raises(UserError, match="n_epochs was"):
         resumed(tmp_path, pairs, experiment.options | {"n_epochs": 2})
 
@@ -228,12 +221,12 @@ def test_config_txt_is_the_last_file_of_a_run(networks, layer, tmp_path, monkeyp
         write(source, target)
 
     monkeypatch.setattr(os, "replace", note_and_write)
-    GridRuns(tmp_path, {PAIR: layer}, experiment).finish(score, {}, whole_networks=None)
+    GridRun(tmp_path, {PAIR: layer}, experiment).finish(score, {}, whole_networks=None)
     (folder,) = tmp_path.iterdir()
     files = {
         "final_model.pt",
         "predictions.npz",
-        "metrics.json",
+        "grid.csv",
         "summary.txt",
         "run.json",
         "config.txt",
@@ -272,7 +265,7 @@ def test_a_fit_to_doubt_has_one_line(matching, line, layer, tmp_path, capsys):
     score = GridScore(
         {PAIR: metrics}, dict.fromkeys((PAIR, "front", "end", "labels"), torch.arange(3))
     )
-    GridRuns(tmp_path, {PAIR: layer}, experiment).finish(
+    GridRun(tmp_path, {PAIR: layer}, experiment).finish(
         score, {PAIR: matching}, whole_networks=None
     )
     warnings = re.findall("warning: (.*)", capsys.readouterr().err)
@@ -297,7 +290,7 @@ def test_predictions_are_kept_in_few_bytes(tmp_path, n_classes, dtype):
     classes = np.arange(n_classes)
     names = ("stitched", "front", "end", "labels")
     write_predictions(
-        tmp_path / "predictions.npz", Predictions(*(classes + i for i in range(len(names))))
+        tmp_path / "predictions.npz", [Predictions(*(classes + i for i in range(len(names))))]
     )
     with np.load(tmp_path / "predictions.npz") as found:
         assert found.files == list(names) and {found[name].dtype for name in names} == {

@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from src.runs.evaluations import with_evaluations
-from src.runs.folders import StitchingRun, read_runs
+from src.runs.folders import StitchingRun, read_runs, row_of
 from src.tables.evaluation_rows import EvaluationRow, SkillRow, evaluation_file, skill_file
+from src.tables.stitch_rows import StitchRow
 from src.tables.tables import read_table, write_table
 from src.values import Pair, Skill, StitchSkill
 from tests import result_rows
+from tests.commands import pair_of
 
 N, N_CLASSES = 1000, 10
 LABELS = np.arange(N) % N_CLASSES
@@ -49,8 +51,7 @@ def write_run(
     path = folder / f"2025-01-01_00-00-00.{name}"
     path.mkdir(parents=True)
     measured = METRICS | {"accuracy": n_right / N, "end_accuracy": n_end_right / N} | dict(metrics)
-    (path / "metrics.json").write_text(json.dumps(measured))
-    (path / "summary.txt").write_text(f"Clean accuracy: {n_right / N}\n")
+    write_table(path / "grid.csv", StitchRow, [row_of(path, OPTIONS | options, measured)])
     arrays = {
         "stitched": predicted(n_right),
         "end": predicted(n_end_right),
@@ -80,12 +81,18 @@ def write_evaluation(
             auroc_high=auroc + 0.01,
             detector=detector,
             folder=f"2025-01-01_00-00-00.{run}",
+            **layers_in(folder, f"2025-01-01_00-00-00.{run}")._asdict(),
         )
         for run, auroc in aurocs.items()
     ]
     write_table(evaluation_file(folder, detector), EvaluationRow, rows)
     if skill:
         write_skill(folder, dict.fromkeys(aurocs, skill))
+
+
+def layers_in(folder: Path, name: str) -> Pair:
+    """The layers of a run."""
+    return Pair(*pair_of(folder / name))
 
 
 def skill(output: float, at_end: float = 0.5) -> StitchSkill:
@@ -106,7 +113,7 @@ def write_skill(folder: Path, skill_of_run: Mapping[str, StitchSkill]) -> None:
             row for row in read_table(skill_file(folder), SkillRow) if row.folder not in folders
         ]
     for name, of_run in folders.items():
-        rows.append(SkillRow.of(name, Pair("x", "y"), of_run, None))
+        rows.append(SkillRow.of(name, layers_in(folder, name), of_run, None))
     write_table(skill_file(folder), SkillRow, rows)
 
 

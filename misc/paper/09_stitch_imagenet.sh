@@ -12,7 +12,7 @@ for pair in $PAIRS; do
     folder=$RESULTS/imagenet/$network/$pair
     stitch=(exec_stitch.py "$front" "$end" "$network" "$network" "$layers" "$layers" "${STITCH[$network]}"
         --mod-only-stitch -d imagenet -data "$IMAGENET" -workers "$WORKERS" -prefetch 4 --resume -gpu GPU)
-    todo "$folder/dm/grid.csv" "${stitch[@]}" -i pinv -pinv-samples "$DM_SAMPLES" -e 0 -dir "${folder#results/}/dm"
-    todo "$folder/tlm/grid.csv" "${stitch[@]}" -i rand -e "$TLM_EPOCHS" -dir "${folder#results/}/tlm"
+    todo "$folder/dm/*/config.txt" "${stitch[@]}" -i pinv -pinv-samples "$DM_SAMPLES" -e 0 -dir "${folder#results/}/dm"
+    todo "$folder/tlm/*/config.txt" "${stitch[@]}" -i rand -e "$TLM_EPOCHS" -dir "${folder#results/}/tlm"
 done
 run_queue

@@ -10,7 +10,7 @@ for dataset in $DATASETS; do
         by_rank=("$ranked/probes.csv" "$ranked/dm/grid.csv" "$ranked/tlm/grid.csv")
         for layer in ${LAYERS[$network]}; do by_rank+=("$ranked/similarity/$layer.csv"); done
         full_rank=()
-        for pair in $PAIRS; do full_rank+=("$folder/$pair"/{similarity,similarity_pool,dm/grid,tlm/grid}.csv); done
+        for pair in $PAIRS; do full_rank+=("$folder/$pair"/{similarity.csv,similarity_pool.csv,dm,tlm}); done
 
         todo "$folder/sensitivity.png" misc/sensitivity_figure.py "${by_rank[@]}" -o "$folder/sensitivity.png"
         todo "$folder/statistics.csv" misc/rank_statistics.py "${by_rank[@]}" "${full_rank[@]}" \

@@ -12,11 +12,11 @@ for network in $NETWORKS; do
         stitch=(exec_stitch.py "$front" "$end" "$network" "$network" "$layers" "$layers" "${STITCH[$network]}"
             --mod-only-stitch -d cifar10 -data "$DATA" --resume -gpu GPU)
         for objective in $OBJECTIVES; do
-            todo "$folder/$objective/grid.csv" "${stitch[@]}" -i rand -e "$TLM_EPOCHS" --objective "$objective" \
+            todo "$folder/$objective/*/config.txt" "${stitch[@]}" -i rand -e "$TLM_EPOCHS" --objective "$objective" \
                 -dir "${folder#results/}/$objective"
         done
         for form in $FORMS; do
-            todo "$folder/$form/grid.csv" "${stitch[@]}" -i "$form" -pinv-samples "$DM_SAMPLES" -e 0 \
+            todo "$folder/$form/*/config.txt" "${stitch[@]}" -i "$form" -pinv-samples "$DM_SAMPLES" -e 0 \
                 -dir "${folder#results/}/$form"
         done
     done

@@ -117,7 +117,7 @@ all_pairs() { # NAME PATTERN LAYERS OPTION...: pairs of the networks whose lines
             "${STITCH[$TRUTH_NETWORK]:-rc2c_pre}" "${data[@]}" --methods "${methods[@]}" "${matching[@]}" \
             --detector mahalanobis --alignment pool --permutations 20 \
             --metrics cka cka_debiased pwcca procrustes mutual_knn \
-            --probes "$PROBE_EPOCHS" --no-figures -dir "${results#results/}/$1" --shard "$shard/${#gpus[@]}" "${@:4}"
+            --probes "$PROBE_EPOCHS" -dir "${results#results/}/$1" --shard "$shard/${#gpus[@]}" "${@:4}"
     done
 }
 all_pairs clean "clean$" "$TRUTH_LAYERS"

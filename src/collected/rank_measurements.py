@@ -19,6 +19,7 @@ from src.collected.measured import (
 )
 from src.collected.named_networks import named_by_list
 from src.ground.grouping import grouped
+from src.runs.folders import read_runs
 from src.runs.weights import options_beside_tables, warn_of_earlier, warn_of_earlier_code
 from src.tables.experiments import method_names, newest, typed
 from src.tables.identity import NETWORKS, RANKS
@@ -56,7 +57,7 @@ class Series(NamedTuple):
 
 
 def read_measurements(paths: Sequence[str | Path]) -> Measurements:
-    """Read CSVs of similarity, probing and stitching, in any order.
+    """Read CSVs of similarity, probing and stitching, and folders of stitching runs, in any order.
 
     The columns of a CSV tell its kind.
 
@@ -65,7 +66,11 @@ def read_measurements(paths: Sequence[str | Path]) -> Measurements:
     """
     tables: dict[Path, list[MeasuredRow]] = {}
     for path in map(Path, paths):
-        tables[path] = read_table(path, SimilarityRow, ProbeRow, StitchRow)
+        if path.is_dir():
+            runs, _ = read_runs(path, recursive=True)
+            tables[path] = [run.row for run in runs]
+        else:
+            tables[path] = read_table(path, SimilarityRow, ProbeRow, StitchRow)
 
     # Rows, the oldest first; folders of stitches are named by time
     oldest_first = sorted(tables, key=lambda path: path.stat().st_mtime)

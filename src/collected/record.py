@@ -154,10 +154,10 @@ def files_of(
     for network in networks:
         if NetworkName(network.checkpoint, network.type).is_file:
             yield Path(network.checkpoint).parent / "run.json"
-    folders = dict.fromkeys(run.folder.parent for run in runs)
-    for run in runs:
-        yield run.folder / "run.json"
+    folders = dict.fromkeys(run.folder for run in runs)
     for folder in folders:
+        yield folder / "run.json"
+    for folder in dict.fromkeys([*(folder.parent for folder in folders), *folders]):
         yield from sorted(folder.glob("*.run.json"))
     for table in tables:
         yield table.with_suffix(".run.json")

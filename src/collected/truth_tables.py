@@ -28,7 +28,8 @@ from src.ground.console import warn
 from src.ground.errors import UserError
 from src.ground_truth.outputs import baselines
 from src.runs.evaluations import with_evaluations
-from src.runs.folders import StitchingRun
+from src.runs.folders import StitchingRun, one_of_each, read_runs
+from src.runs.run import STALE
 from src.runs.weights import (
     counted,
     readable_records,
@@ -37,7 +38,7 @@ from src.runs.weights import (
 )
 from src.tables.image_records import refuse_several
 from src.tables.matrices import by_depth, depths_of
-from src.tables.network_list import PROBES, SIMILARITY, TABLES, ListedNetwork, pair_name
+from src.tables.network_list import PROBES, SIMILARITY, ListedNetwork, pair_name, stitches_name
 from src.tables.network_names import NetworkName
 from src.tables.probe_rows import ProbeRow
 from src.tables.quantities import IN_TRUTH, shown_in
@@ -121,7 +122,7 @@ def read_tables(
 ) -> Tables:
     """Read the tables of all pairs of N networks.
 
-    Reads the stitches in `METHOD/A-B/`, and the tables `similarity/A-B.csv` and `probes/A.csv`.
+    Reads the stitches in `A to B/METHOD/`, and the tables `similarity/A-B.csv` and `probes/A.csv`.
     Missing values are NaN. Rows of earlier weights of a network are left out, with a warning.
 
     Args:
@@ -146,7 +147,7 @@ def read_tables(
     undirected = frozenset(values)
     stitches = _read_stitches(folder, networks, values, current)
     current.warn()
-    warn_of_earlier_code(readable_records(folder.glob("*/*.config.txt")), kind="unit")
+    warn_of_earlier_code(readable_records(folder.glob("**/*.config.txt")), kind="unit")
     if not values:
         raise UserError(
             f"{folder} has no pair of the networks of this list; give the list that "
@@ -258,16 +259,10 @@ def _is_earlier(network_of_row: NetworkName, network: NetworkName) -> bool:
     return network_of_row.identity != network.identity
 
 
-def _pairs(
-    folder: Path, networks: Sequence[ListedNetwork], ending: str = ""
-) -> Iterator[tuple[int, int, Path]]:
-    """Yield the ordered pairs of networks that have an entry `A-B` in a folder, with its path.
-
-    Args:
-        ending: of the entry's name; empty for folders.
-    """
-    for (i, front), (j, end) in permutations(enumerate(networks), 2):
-        path = folder / f"{pair_name(front, end)}{ending}"
+def _pairs(folder: Path, networks: Sequence[ListedNetwork]) -> Iterator[tuple[int, int, Path]]:
+    """Yield the ordered pairs of networks that have a table `A-B.csv` in a folder, with its path."""
+    for (i, first), (j, second) in permutations(enumerate(networks), 2):
+        path = folder / f"{pair_name(first, second)}.csv"
         if path.exists():
             yield i, j, path
 
@@ -282,7 +277,7 @@ def _read_similarities(
 ) -> list[SimilarityRow]:
     """Add the measures of similarity at full rank, in both directions; return all rows."""
     rows: list[SimilarityRow] = []
-    for first, second, path in _pairs(folder, networks, ".csv"):
+    for first, second, path in _pairs(folder, networks):
         rows_of_pair = current.select(read_table(path, SimilarityRow), first, second)
         rows += rows_of_pair
         pair = (_named(networks[first]), _named(networks[second]))
@@ -299,15 +294,16 @@ def _read_stitches(
 ) -> list[StitchRow]:
     """Add the measures of stitches by method; return all rows."""
     rows: list[StitchRow] = []
-    methods = [path.name for path in folder.iterdir() if path.is_dir() and path.name not in TABLES]
-    for method in sorted(methods):
-        for front, end, path in _pairs(folder / method, networks):
+    for (i, front), (j, end) in permutations(enumerate(networks), 2):
+        pair = (_named(front), _named(end))
+        for path in sorted((folder / stitches_name(front, end)).glob("*")):
+            if path.name.startswith(STALE) or not path.is_dir():
+                continue
             runs = {run.row: run for run in _read_runs(path)}
             _warn_of_newer_checkpoints(runs.values())
-            pair = (_named(networks[front]), _named(networks[end]))
-            for row in current.select(runs, front, end):
+            for row in current.select(runs, i, j):
                 rows.append(row)
-                for quantity in quantities_of(runs[row], method, pair, shown_in(IN_TRUTH)):
+                for quantity in quantities_of(runs[row], path.name, pair, shown_in(IN_TRUTH)):
                     measure, value = scored_stitch(quantity)
                     values[measure].append(value)
     return rows
@@ -315,18 +311,14 @@ def _read_stitches(
 
 def _warn_of_newer_checkpoints(runs: Iterable[StitchingRun]) -> None:
     """Warn of runs that are older than a checkpoint, as far as their `config.txt` exists."""
-    configs = [(run.folder / "config.txt", run.row.networks) for run in runs]
+    configs = [(run.folder / "config.txt", run.row.networks) for run in one_of_each(runs)]
     warn_of_newer((config, networks) for config, networks in configs if config.exists())
 
 
 def _read_runs(folder: Path) -> list[StitchingRun]:
     """Read the stitches of a pair of networks; the newest stitch of two layers stands last."""
-    table = folder / "grid.csv"
-    rows: list[StitchRow] = []
-    if table.exists():
-        rows = read_table(table, StitchRow)
-    rows = sorted(rows, key=lambda row: row.folder)
-    return with_evaluations([StitchingRun(folder / row.folder, {}, row) for row in rows])
+    runs, _ = read_runs(folder)
+    return with_evaluations(runs)
 
 
 def _read_probes(

@@ -5,9 +5,9 @@ archive. A compressed array is unpacked once, beside the archive.
 """
 
 import mmap
+import shutil
 import zipfile
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import IO, Literal
 
@@ -140,5 +140,6 @@ def _unpacked(content: zipfile.ZipFile, info: zipfile.ZipInfo, *, beside: Path) 
         return target
     console.note(f"unpacking {info.file_size / 2**20:.1f} MiB of {beside} to {target}, once")
     with content.open(info) as member:
-        files.write_blocks(target, iter(partial(member.read, BLOCK), b""))
+        with files.new_file(target) as file:
+            shutil.copyfileobj(member, file, BLOCK)
     return target

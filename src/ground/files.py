@@ -10,7 +10,7 @@ import io
 import json
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -27,20 +27,22 @@ Batch = dict[Path, Path]  # final names of written files, by their temporary nam
 _batch: Batch | None = None  # files of the `durable_together` block that is open now
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """Write a file atomically.
 
     Raises:
-        UserError: as `write_blocks`.
+        UserError: as `new_file`.
     """
-    write_blocks(path, [content])
+    with new_file(path) as file:
+        file.write(content)
 
 
-def write_blocks(path: Path, blocks: Iterable[bytes | memoryview]) -> None:
-    """Write blocks of bytes to a file atomically: write a temporary file, flush it, rename it.
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a file to be written by the block; it appears under its name whole, after the block.
 
-    On return the file and its name outlast a power cut. Within `durable_together` they do so at the
-    end of that block.
+    The block writes a temporary file, which is flushed and renamed. Behind the block the file and its
+    name outlast a power cut. Within `durable_together` they do so at the end of that block.
 
     Raises:
         UserError: the folder cannot be made or written to, or the disk is full.
@@ -52,7 +54,7 @@ def write_blocks(path: Path, blocks: Iterable[bytes | memoryview]) -> None:
             with _writing(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with open(temporary, "xb") as file:
-                    file.writelines(blocks)
+                    yield file
             batch[temporary] = path
         finally:
             if temporary not in batch:
@@ -145,14 +147,14 @@ def write_arrays(
     buffer = io.BytesIO()
     save = np.savez_compressed if is_compressed else np.savez
     save(buffer, **dict(arrays))  # type: ignore[arg-type]  # numpy's stubs know no names
-    write_blocks(path, [buffer.getbuffer()])
+    write_bytes(path, buffer.getbuffer())
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
     """Write a CSV with a header atomically; a missing value is empty, floats keep every digit.
 
     Raises:
-        UserError: as `write_blocks`.
+        UserError: as `new_file`.
         ValueError: a row has a key that is no column.
     """
     text = io.StringIO()

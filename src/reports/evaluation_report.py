@@ -37,14 +37,14 @@ def report_skill(path: Path, scored: Sequence[ScoredRun], *, title: str = "") ->
     """Print the skill of stitches at both places, and write the table."""
     rows = skill_rows(scored)
     shown: list[Shown] = []
-    skills = {row.folder: row for row in rows}
+    skills = {row.place: row for row in rows}
     for experiment, of_experiment in grouped(scored, lambda item: item.experiment).items():
         if experiment:
             result(f"EXPERIMENT: {experiment}")
         stitches = [item.run.row for item in of_experiment]
-        at_output = pivot(stitches, lambda row: skills[row.folder].skill)
+        at_output = pivot(stitches, lambda row: skills[row.place].skill)
         table(heading(QUANTITIES["skill"], ""), *at_output)
-        at_end = pivot(stitches, lambda row: skills[row.folder].skill_at_end)
+        at_end = pivot(stitches, lambda row: skills[row.place].skill_at_end)
         table(heading(QUANTITIES["skill_at_end"], ""), *at_end)
         framed = corresponding_layers(stitches)
         shown += of_matrix(at_output, "skill", experiment, framed)

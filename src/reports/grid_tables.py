@@ -15,13 +15,10 @@ from src.collected.grid_matrices import (
 from src.collected.groups import Names
 from src.figures.captions import on_data
 from src.figures.check import draw_ranks
-from src.figures.figure_files import remove_figure
 from src.figures.layers import draw_layers
 from src.figures.shown import DIFFERENCE, Shown, of_matrix, of_ranks
 from src.ground.console import listed, note, table, warn
 from src.ground.errors import UserError
-from src.ground.files import locked
-from src.runs.folders import read_runs
 from src.tables.architectures import corresponding_layers
 from src.tables.experiments import Experiment, by_experiment
 from src.tables.image_records import told_apart
@@ -85,24 +82,6 @@ def source_of(rows: Sequence[Experiment], n_images: int | None = None) -> str:
     """
     images = {(row.dataset, n_images or getattr(row, "n_images", None)) for row in rows}
     return on_data(len({row.network_keys for row in rows}), images)
-
-
-def update_grid(directory: Path, *, create: bool, title: str = "") -> None:
-    """Rebuild `grid.csv` and `grid.png` from all finished runs of a folder.
-
-    A lock lets several processes do so.
-
-    Args:
-        create: write the files if they do not exist; otherwise only update them.
-        title: of the figure.
-    """
-    path = directory / "grid.csv"
-    lock = directory / ".grid.lock"
-    if create or path.exists() or lock.exists():
-        with locked(lock):
-            runs, _ = read_runs(directory)
-            remove_figure(path, start=2)  # pages of an earlier call
-            write_grid(path, [run.row for run in runs], title=title)
 
 
 def compare(

@@ -18,8 +18,11 @@ from src.tables.evaluation_rows import (
     read_skills,
     skill_file,
 )
-from src.tables.experiments import StitchResult
+from src.tables.experiments import Place, StitchResult
 from src.tables.image_records import are_same
+from src.values import Pair
+
+Stitch = tuple[Path, Pair]  # the folder of its run, and its layers
 
 
 def read_evaluated_runs(
@@ -36,60 +39,70 @@ def read_evaluated_runs(
     folders = list(map(Path, source_dirs))
     if not recursive:
         folders = list(chain.from_iterable(map(folders_meant, folders)))
-    runs: dict[Path, StitchingRun] = {}
+    runs: dict[Stitch, StitchingRun] = {}
     for folder in folders:
         runs_of_folder, skipped = read_runs(folder, recursive=recursive)
         for reason in skipped:
             warn(f"skipped: {reason}")
-        runs |= {run.folder.resolve(): run for run in runs_of_folder}
+        runs |= {(run.folder.resolve(), run.row.pair): run for run in runs_of_folder}
     evaluated_runs = with_evaluations(list(runs.values()))
     warn_of_weights(evaluated_runs)
     return evaluated_runs
 
 
 def with_evaluations(runs: Sequence[StitchingRun]) -> list[StitchingRun]:
-    """Return the runs with their OOD evaluations and their skill, as far as the folder that holds the
-    runs has some.
+    """Return stitches with their OOD evaluations and their skill, as far as there are some.
 
-    Evaluations on other data than the run's are skipped, with a warning.
+    The tables are in the folder that holds the runs, or in the folder of a run. Evaluations on other
+    data than the run's are skipped, with a warning.
     """
-    rows_of_runs: dict[Path, dict[str, StitchResult]] = defaultdict(dict)  # by folder and run
-    for run in runs:
-        rows_of_runs[run.folder.parent][run.folder.name] = run.row
-
-    evaluations: dict[Path, dict[str, EvaluationRow]] = defaultdict(dict)  # by run and detector
-    skills: dict[Path, SkillRow] = {}  # by run
-    for folder, row_of_run in rows_of_runs.items():
-        evaluations_of_folder = read_evaluations(folder)
-        for detector, rows in evaluations_of_folder.items():
-            skipped = set()
+    folders = dict.fromkeys(run.folder.parent for run in runs)
+    folders |= dict.fromkeys(run.folder for run in runs)
+    run_of_stitch = {_stitch(run): run for run in runs}
+    evaluations: dict[Stitch, dict[str, EvaluationRow]] = defaultdict(dict)  # by detector
+    skills: dict[Stitch, SkillRow] = {}
+    for folder in folders:
+        for detector, rows in read_evaluations(folder).items():
+            others = set()
             for row in rows:
-                run_row = row_of_run.get(row.folder)
-                if run_row is None:
+                stitch = _stitch_of(row.place, folder)
+                if stitch not in run_of_stitch:
                     continue
-                if _is_on_data_of(run_row, row):
-                    evaluations[folder / row.folder][detector] = row
+                if _is_on_data_of(run_of_stitch[stitch].row, row):
+                    evaluations[stitch][detector] = row
                 else:
-                    skipped.add(str(row.dataset))
-            for name in sorted(skipped):
+                    others.add(str(row.dataset))
+            for name in sorted(others):
                 warn(
                     f"{folder}: the evaluation by {detector} on {name} is skipped: runs used other data"
                 )
         n_skipped = 0
         for skill_row in read_skills(folder):
-            run_row = row_of_run.get(skill_row.folder)
-            if run_row is None:
+            stitch = _stitch_of(skill_row.place, folder)
+            if stitch not in run_of_stitch:
                 continue
-            if are_same(run_row.test_images, skill_row.test_images):
-                skills[folder / skill_row.folder] = skill_row
+            if are_same(run_of_stitch[stitch].row.test_images, skill_row.test_images):
+                skills[stitch] = skill_row
             else:
                 n_skipped += 1
         if n_skipped:
             warn(f"{skill_file(folder)}: {n_skipped} rows are skipped: runs used other test images")
     return [
-        replace(run, evaluations=evaluations.get(run.folder, {}), skill=skills.get(run.folder))
-        for run in runs
+        replace(run, evaluations=evaluations.get(stitch, {}), skill=skills.get(stitch))
+        for stitch, run in zip(map(_stitch, runs), runs, strict=True)
     ]
+
+
+def _stitch(run: StitchingRun) -> Stitch:
+    return run.folder, run.row.pair
+
+
+def _stitch_of(place: Place, folder: Path) -> Stitch:
+    """Return the stitch that a row in a table of a folder is of: of a run in the folder, or of the
+    run that the folder is."""
+    if place.folder == folder.name:
+        return folder, place.pair
+    return folder / place.folder, place.pair
 
 
 def _is_on_data_of(run: StitchResult, evaluation: EvaluationRow) -> bool:

@@ -1,25 +1,26 @@
-"""The files of stitching runs, of this suite or of the public code: options, metrics, predictions.
+"""The stitches of runs on disk, of this suite or of the public code.
 
-Both write `summary.txt`, `config.txt` and `training_logs.csv`. Only this suite writes
-`metrics.json` and `predictions.npz`.
+A run is a folder with one stitch or many. Both codes write `summary.txt` and `config.txt` of a run of
+one stitch, and `training_logs.csv`. This suite writes `grid.csv`, with a row a stitch, and
+`predictions.npz`.
 """
 
 import math
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
-from src.choices import STARTS, Options
+from src.choices import AUTO, STARTS, Options
 from src.ground.console import warn
 from src.ground.errors import UserError
-from src.ground.files import read_json, readable, write_arrays, write_json, write_text
+from src.ground.files import readable
+from src.ground.grouping import grouped
 from src.runs.options import read_options
 from src.runs.run import STALE
 from src.runs.weights import warn_of_earlier, warn_of_earlier_code, warn_of_newer
@@ -29,8 +30,8 @@ from src.tables.identity import CHECKPOINTS
 from src.tables.image_records import told_apart
 from src.tables.stitch_rows import StitchRow
 from src.tables.tables import columns, from_record, read_table
-from src.tables.training_rows import EpochRow
-from src.values import Metrics, Predictions, has_converged, learning_rates
+from src.tables.training_rows import EpochRow, PairEpochRow
+from src.values import Pair, Predictions, has_converged, learning_rates
 
 RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
 # Lines of `summary.txt`, and the metrics that they hold
@@ -41,43 +42,71 @@ SUMMARY = {
 }
 N_SUMMARY_LINES = 7  # lines with values at the start of `summary.txt`
 
-# Metrics that are undefined for some stitches
-MAY_BE_UNDEFINED = ("kappa", "front_accuracy", "r2_matched", "r2_test")
+
+class RunFiles:
+    """What a run kept of its stitches beside their table; each file is read once, when it is needed.
+
+    Args:
+        folder: of the run.
+        pairs: of its stitches, in the order of the table.
+    """
+
+    def __init__(self, folder: Path, pairs: Sequence[Pair]):
+        self.folder = folder
+        self.pairs = pairs
+
+    @cached_property
+    def predictions(self) -> Mapping[Pair, Predictions]:
+        """The predictions of each stitch; empty if none were kept, or with a warning if the file is
+        damaged."""
+        path = self.folder / "predictions.npz"
+        if not path.is_file():
+            return {}
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                stitched, *others = (arrays[name] for name in Predictions._fields)
+            rows = stitched.reshape(len(self.pairs), -1)
+        except Exception as error:  # a damaged archive can raise anything
+            warn(f"{path} is damaged ({error}) and left out; stitch again")
+            return {}
+        return {
+            pair: Predictions(of_pair, *others)
+            for pair, of_pair in zip(self.pairs, rows, strict=True)
+        }
+
+    @cached_property
+    def epochs(self) -> Mapping[Pair, list[EpochRow]]:
+        """The logs of the epochs of each stitch; empty without training."""
+        path = self.folder / "training_logs.csv"
+        if not path.is_file():
+            return {}
+        rows = read_table(path, PairEpochRow, EpochRow)
+        if rows and isinstance(rows[0], PairEpochRow):
+            by_pair = grouped(rows, lambda row: Pair(row.front_layer, row.end_layer))
+            return {pair: [row.epoch for row in of_pair] for pair, of_pair in by_pair.items()}
+        return {self.pairs[0]: rows}
 
 
 @dataclass(frozen=True)
 class StitchingRun:
-    """A finished run with all its measurements."""
+    """A stitch of a finished run, with all its measurements."""
 
-    folder: Path
-    options: Options  # the content of `config.txt`
+    folder: Path  # of the run
+    options: Options  # the content of `config.txt`, with the layers of the stitch
     row: StitchRow
+    files: RunFiles
     evaluations: Mapping[str, EvaluationRow] = field(default_factory=dict)  # by detector
     skill: SkillRow | None = None  # None: it was not measured
 
-    @cached_property
+    @property
     def predictions(self) -> Predictions | None:
-        """The predicted classes and the labels of all test images, from `predictions.npz`.
-
-        The property is None if the run kept none, and None with a warning if the file is damaged.
-        """
-        path = self.folder / "predictions.npz"
-        if not path.is_file():
-            return None
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                return Predictions(*(arrays[name] for name in Predictions._fields))
-        except Exception as error:  # a damaged archive can raise anything
-            warn(f"{path} is damaged ({error}) and left out; stitch this pair again")
-            return None
+        """The predicted classes and the labels of all test images; None if the run kept none."""
+        return self.files.predictions.get(self.row.pair)
 
     @property
     def has_converged(self) -> bool:
         """Whether the training had converged, see `values.has_converged`."""
-        path = self.folder / "training_logs.csv"
-        if not path.is_file():
-            return True
-        losses = [row.train_loss for row in read_table(path, EpochRow)]
+        losses = [row.train_loss for row in self.files.epochs.get(self.row.pair, [])]
         rates = learning_rates(
             len(losses),
             scheduler=self.options.get("scheduler", "none"),
@@ -86,96 +115,53 @@ class StitchingRun:
         return has_converged(losses, rates)
 
 
-def write_predictions(path: Path, predictions: Predictions) -> None:
-    """Write predicted classes and labels as a compressed npz of int16, or of int32 if there are too
-    many classes."""
-    largest = max(int(classes.max()) for classes in predictions)
-    dtype = np.int16 if largest <= np.iinfo(np.int16).max else np.int32
-    small = Predictions(*(classes.astype(dtype) for classes in predictions))
-    write_arrays(path, small._asdict())
-
-
-def write_metrics(
-    folder: Path, row: StitchRow, *, sparsity: Mapping[str, float], **further: float | None
-) -> None:
-    """Write `metrics.json`, with null for values that are not finite, and `summary.txt`.
-
-    Args:
-        sparsity: the share of weights up to each threshold, by threshold.
-        further: more entries of `metrics.json`.
-    """
-    values = {name: getattr(row, name) for name in columns(Metrics)}
-    for name, value in values.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            values[name] = None
-            if name not in MAY_BE_UNDEFINED:
-                warn(f"{row.pair}: the {name} is not finite ({value})")
-    write_json(folder / "metrics.json", values | further | {"sparsity": sparsity})
-
-    # Readers rely on the blanks at the ends of lines.
-    lines = [
-        f"Front model: {row.front_model_path} ",
-        f"End model: {row.end_model_path} ",
-        f"Front layer: {row.front_layer} ",
-        f"End layer: {row.end_layer} ",
-        f"Clean accuracy: {row.accuracy:.4f} ",
-        f"Normalized PINV difference: {row.matching_error or 0:.4f}",  # 0 where nothing was matched
-        f"Normalized representation difference: {row.representation_difference:.4f}",
-        "",
-        f"Command: {' '.join(sys.argv)}",
-        "",
-        "Sparsity",
-    ]
-    for threshold, share in sparsity.items():
-        tabs = "\t\t" if threshold == "0" else "\t"
-        lines.append(f"{threshold}: {tabs}{share}")
-    write_text(folder / "summary.txt", "\n".join(lines) + "\n")
-
-
 def read_runs(
     source_dir: str | Path, *, recursive: bool = False
 ) -> tuple[list[StitchingRun], list[str]]:
-    """Read all finished runs in a folder.
+    """Read the stitches of all finished runs in a folder.
 
-    A folder is a run if its name is a time, or if it has the options of a stitching run.
+    A folder is a run if its name is a time, or if it has the options of a stitching run. The folder
+    may be a run itself.
 
     Args:
         recursive: read the runs in all folders below as well.
 
     Returns:
-        The runs, the oldest first (by the names of their folders), and one message per run that was
-        skipped.
+        The stitches, the oldest first (by the names of the folders of runs), and one message per run
+        that was skipped.
     """
     source_dir = Path(source_dir)
     if not source_dir.is_dir():
         raise UserError(
             f"{source_dir} is no folder; give the folder that holds the folders of stitching runs"
         )
-    parents = [source_dir]
-    if recursive:
-        parents += sorted(folders_of_runs(source_dir))
-    runs = []
+    if is_run(source_dir):
+        folders = [source_dir]
+    else:
+        parents = [source_dir]
+        if recursive:
+            parents += sorted(folders_of_runs(source_dir))
+        folders = [path for parent in parents for path in sorted(parent.iterdir()) if is_run(path)]
+    runs: list[StitchingRun] = []
     skipped = []
-    for parent in parents:
-        for path in sorted(parent.iterdir()):
-            try:
-                if _is_run(path):
-                    runs.append(read_run(path))
-            except UserError as error:
-                skipped.append(str(error))
+    for folder in folders:
+        try:
+            runs += read_run(folder)
+        except UserError as error:
+            skipped.append(str(error))
     return sorted(runs, key=lambda run: run.folder.name), skipped
 
 
 def folders_meant(source_dir: Path) -> list[Path]:
-    """Return the folders of runs that a folder stands for: itself if it holds runs, or if none below
-    it does; otherwise all below it, in the order of their paths."""
+    """Return the folders of runs that a folder stands for: itself if it is or holds runs, or if none
+    below it does; otherwise all below it, in the order of their paths."""
     below = sorted(folders_of_runs(source_dir))
-    if not below or any(map(_is_run, source_dir.iterdir())):
+    if not below or is_run(source_dir) or any(map(is_run, source_dir.iterdir())):
         return [source_dir]
     return below
 
 
-def _is_run(path: Path) -> bool:
+def is_run(path: Path) -> bool:
     """Return whether a path is a folder with the name or the options of a stitching run."""
     if not path.is_dir():
         return False
@@ -239,9 +225,15 @@ def newest_by_experiment(runs: Iterable[StitchingRun]) -> dict[str, list[Stitchi
 def warn_of_weights(runs: Sequence[StitchingRun]) -> None:
     """Warn of runs with weights that their checkpoints no longer hold, or may no longer hold, and
     of runs with code of networks that has changed."""
+    runs = one_of_each(runs)
     warn_of_earlier((run.row.networks for run in runs), kind="run")
     warn_of_earlier_code((run.options for run in runs), kind="run")
     warn_of_newer((run.folder / "config.txt", run.row.networks) for run in runs)
+
+
+def one_of_each(stitches: Iterable[StitchingRun]) -> list[StitchingRun]:
+    """Return one stitch of each run."""
+    return list({stitch.folder: stitch for stitch in stitches}.values())
 
 
 def remove_parts(directory: Path) -> None:
@@ -262,51 +254,88 @@ def remove_remains(directory: Path) -> None:
                 shutil.rmtree(path)
 
 
-def read_run(folder: Path) -> StitchingRun:
-    """Read a finished run; metrics that the public code does not store are NaN or None.
+def read_run(folder: Path) -> list[StitchingRun]:
+    """Read the stitches of a finished run; what the public code does not measure is NaN or None.
 
     Raises:
         UserError: the run is unfinished, or one of its files is damaged.
     """
     if not (folder / "config.txt").is_file():
         raise UserError(f"{folder} has no config.txt: the run in it did not finish")
-    options = read_options(folder / "config.txt")
+    options = dict(read_options(folder / "config.txt"))
     if options.get("class_control"):
         raise UserError(
             f"{folder} is a class control, of an earlier version: skill has its own floor"
         )
+    if (folder / "grid.csv").is_file():
+        rows = [
+            replace(row, folder=folder.name, **_normal_paths(vars(row)))
+            for row in read_table(folder / "grid.csv", StitchRow)
+        ]
+    else:
+        rows = [_row_of_summary(folder, options)]
+    files = RunFiles(folder, [row.pair for row in rows])
+    typed = as_typed(options)
+    return [StitchingRun(folder, {**typed, **row.pair._asdict()}, row, files) for row in rows]
 
-    record: dict[str, object] = {"end_accuracy": math.nan}  # for runs of the public code
-    record |= _read_metrics(folder)
-    if options.get("init") in STARTS:
-        record["matching_error"] = None  # the public code writes 0
-    record |= with_columns(options)
+
+def as_typed(options: Options) -> Options:
+    """Return the options of a run as they were typed; rows have the type that `auto` chose."""
+    typed = dict(options)
+    token = typed.pop("c2t_cls_option", None)
+    if typed.pop("stitching_option", None) == AUTO:
+        typed |= {"stitching_type": AUTO, "c2t_cls_token": token}
+    return typed
+
+
+def _normal_paths(options: Options) -> dict[str, str]:
+    """Return the normal paths of both checkpoints, by option."""
+    paths = {}
     for name in CHECKPOINTS:
         path = options.get(name)
         if path and isinstance(path, str):
-            record[name] = os.path.normpath(path)
-    record["folder"] = folder.name
+            paths[name] = os.path.normpath(path)
+    return paths
+
+
+def _row_of_summary(folder: Path, options: Options) -> StitchRow:
+    """Return the row of a run of the public code, from `summary.txt`.
+
+    Raises:
+        UserError: the file or an option is missing or damaged.
+    """
+    summary = folder / "summary.txt"
+    if (folder / "metrics.json").exists():
+        raise UserError(
+            f"{folder} is of version 2.0.0.dev0; bring it into the present form by misc/import_runs.py"
+        )
+    with readable(summary, "remove the folder, and stitch this pair again"):
+        lines = summary.read_text(encoding="utf-8").splitlines()
+    record: dict[str, object] = {"end_accuracy": math.nan}
+    for line in lines[:N_SUMMARY_LINES]:
+        title, _, value = line.partition(": ")
+        if title in SUMMARY:
+            record[SUMMARY[title]] = value.strip()
+    if options.get("init") in STARTS:
+        record["matching_error"] = None  # the public code writes 0
+    return row_of(folder, options, record)
+
+
+def row_of(folder: Path, options: Options, metrics: Mapping[str, object]) -> StitchRow:
+    """Return the row of a stitch with a folder to itself.
+
+    Args:
+        metrics: by name.
+
+    Raises:
+        UserError: a value is missing or damaged.
+    """
+    recorded = with_columns(options)
+    settings = {name: recorded[name] for name in columns(StitchRow) if name in recorded}
+    record = {**metrics, **settings, **_normal_paths(options), "folder": folder.name}
     try:
-        row = from_record(StitchRow, record)
+        return from_record(StitchRow, record)
     except ValueError as error:
         raise UserError(
             f"{folder} is no folder of a stitching run ({error} missing or damaged)"
         ) from error
-    return StitchingRun(folder, options, row)
-
-
-def _read_metrics(folder: Path) -> dict[str, object]:
-    """Return the metrics of a run by name, from `summary.txt` and, where it exists, `metrics.json`."""
-    summary = folder / "summary.txt"
-    with readable(summary, "remove the folder, and stitch this pair again"):
-        lines = summary.read_text(encoding="utf-8").splitlines()
-    metrics: dict[str, object] = {}
-    for line in lines[:N_SUMMARY_LINES]:
-        title, _, value = line.partition(": ")
-        if title in SUMMARY:
-            metrics[SUMMARY[title]] = value.strip()
-    if (folder / "metrics.json").is_file():
-        written = read_json(folder / "metrics.json")
-        if isinstance(written, dict):
-            metrics |= written
-    return metrics

@@ -1,13 +1,12 @@
 """Training and fine-tuning of one network as a run: every epoch is logged, reported and saved."""
 
 import math
-from collections.abc import Sequence
-from pathlib import Path
 
 from src.datasets.base import BaseImageSet
 from src.ground.console import result
 from src.runs.checkpoints import save_state
 from src.runs.run import Run
+from src.runs.writing import write_logs
 from src.tables.tables import write_table
 from src.tables.training_rows import EpochRow, FinetuningRow
 from src.training.loop import Epochs, History, Settings, train
@@ -33,7 +32,7 @@ def train_network(
     for history, state in train(task, train_set, val_set, settings, state=run.state.get("loop")):
         epoch = len(history)
         logs = _logs_of_network(history)
-        write_logs(run.folder, logs)
+        write_logs(run.folder, [epoch_row(log) for log in logs])
         is_last = epoch == settings.n_epochs
         is_kept = save_frequency > 0 and epoch % save_frequency == 0
         if is_last or is_kept:
@@ -88,18 +87,14 @@ def _finetuning_row(log: EpochLog) -> FinetuningRow:
     )
 
 
-def write_logs(folder: Path, logs: Sequence[EpochLog]) -> None:
-    """Write `training_logs.csv` with one row an epoch."""
-    rows = []
-    for log in logs:
-        row = EpochRow(
-            train_acc=_measured(log.train.accuracy),
-            train_loss=log.train.loss,
-            val_acc=_measured(log.val.accuracy),
-            val_loss=_measured(log.val.loss),
-        )
-        rows.append(row)
-    write_table(folder / "training_logs.csv", EpochRow, rows)
+def epoch_row(log: EpochLog) -> EpochRow:
+    """Return the row of an epoch."""
+    return EpochRow(
+        train_acc=_measured(log.train.accuracy),
+        train_loss=log.train.loss,
+        val_acc=_measured(log.val.accuracy),
+        val_loss=_measured(log.val.loss),
+    )
 
 
 def _measured(value: float) -> float | None:

@@ -15,8 +15,8 @@ from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.ground.user_code import is_user_code, place_and_function, source_of
 from src.models import Network
-from src.runs.checkpoints import fill, load_state
-from src.runs.folders import StitchingRun
+from src.runs.checkpoints import fill, load_stitch
+from src.runs.folders import StitchingRun, one_of_each
 from src.runs.session import Session
 from src.runs.weights import names_of, warn_of_newer
 from src.stitching.grid import Grid
@@ -66,6 +66,7 @@ def check_runs(
         raise UserError(
             f"{folder} holds no finished stitching run; give the folder that holds their folders"
         )
+    runs = one_of_each(runs)
     settings = [run.row.distinctions for run in runs]
     networks = {}
     has_changed = {}
@@ -191,6 +192,7 @@ def check_images(
         other_data: whether the evaluation is to be on other data than the runs were stitched on.
         shortcut: the probability that the dots on the images tell their class; None: no dots.
     """
+    runs = one_of_each(runs)
     n_other: Counter[str] = Counter()  # runs with other images, by title of the images
     for run in runs:
         for split, fingerprint in fingerprints.items():
@@ -263,10 +265,10 @@ def load_networks(
     for i, side in enumerate(SIDES):
         name = name_of(runs[0].options, side, moved[side])
         network = session.network(name, images, device=device, encoder=side == "front")
-        recorded = [run.row.networks[i] for run in runs]
+        recorded = [run.row.networks[i] for run in one_of_each(runs)]
         if name.is_fresh:
             # The weights hash the type. A user's file may have moved, and so its type has changed.
-            weights = recorded[0].content
+            weights = runs[0].options.get(f"{side}_model_path_sha256") or recorded[0].content
         else:
             weights = session.weights(name, images, device=device)
         name = name._replace(weights=weights)
@@ -439,7 +441,7 @@ class _Stitch(NamedTuple):
 def _rebuild(
     run: StitchingRun, front: Network, end: Network, image_shape: Sequence[int]
 ) -> _Stitch:
-    """Load the stitch of a run from `final_model.pt`.
+    """Load the stitch of a run.
 
     The networks of the stitch are `front` and `end`. From a whole checkpoint they are copies, with
     the statistics of the checkpoint.
@@ -459,8 +461,7 @@ def _rebuild(
     )
     stitch = _Stitch(front, end, layers[pair])
 
-    path = run.folder / "final_model.pt"
-    state = load_state(path)
+    state = load_stitch(run.folder, pair)
     modules: dict[str, Network | StitchingLayer] = {"": stitch.layer}  # by the prefix of their keys
     is_whole = any(key.startswith("stitching_layer.") for key in state)
     if is_whole:
@@ -479,7 +480,7 @@ def _rebuild(
         fill(
             module,
             state_of_module,
-            source=str(path),
+            source=f"the stitch {pair} of {run.folder}",
             expected="the networks and layers of its config.txt",
         )
     return stitch

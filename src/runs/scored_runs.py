@@ -16,6 +16,7 @@ from src.ood.reference import DetectorKey, Reference
 from src.runs.folders import StitchingRun
 from src.runs.reloading import GridOfRuns
 from src.tables.evaluation_rows import EvaluationRow, SkillRow
+from src.tables.experiments import Place
 
 MOST_CHANGED = 0.02  # difference of accuracies that precision and batches may make
 
@@ -32,11 +33,11 @@ class MeasuredStitches(NamedTuple):
     """The scores of stitches that this process has just made."""
 
     reference: Reference
-    scores: dict[str, StitchScores]  # by the name of the run's folder
+    scores: dict[Place, StitchScores]
 
     def are_all_of(self, runs: Iterable[StitchingRun]) -> bool:
         """Return whether all runs have scores."""
-        return all(run.folder.name in self.scores for run in runs)
+        return all(run.row.place in self.scores for run in runs)
 
     def scored(self, experiments: Mapping[str, Sequence[StitchingRun]]) -> list[ScoredRun]:
         """Return runs with their scores, by end layer.
@@ -45,7 +46,7 @@ class MeasuredStitches(NamedTuple):
             experiments: the runs of each experiment by its title.
         """
         scored = [
-            ScoredRun(run, self.scores[run.folder.name], title)
+            ScoredRun(run, self.scores[run.row.place], title)
             for title, runs in experiments.items()
             for run in runs
         ]
@@ -76,9 +77,10 @@ def check_scored(scored: Iterable[ScoredRun], *, other_data: bool, batch_size: i
         batch_size: of the evaluation.
     """
     for run, scores, _ in scored:
+        title = f"{run.folder}, {run.row.pair}"
         if not scores.is_finite:
             warn(
-                f"{run.folder}: the activations of this stitch are not finite, so its accuracy "
+                f"{title}: the activations of this stitch are not finite, so its accuracy "
                 "and OOD scores are nan; stitch it again, with a lower -lr if it was trained"
             )
         elif not other_data and abs(scores.accuracy - run.row.accuracy) > MOST_CHANGED:
@@ -87,7 +89,7 @@ def check_scored(scored: Iterable[ScoredRun], *, other_data: bool, batch_size: i
             if run.row.front_stitch_rank and batch_size != batch_size_before:
                 cause = f"--front-stitch-rank cuts each batch by itself; give -b {batch_size_before}, as it was made"
             warn(
-                f"{run.folder}: this stitch had an accuracy of {run.row.accuracy:.4f} when it was made, and has "
+                f"{title}: this stitch had an accuracy of {run.row.accuracy:.4f} when it was made, and has "
                 f"{scores.accuracy:.4f} now: {cause}"
             )
 

@@ -1,16 +1,17 @@
-"""Writes the run folders of a grid: one per pair, as if each pair had run by itself.
-
-`folders` reads the run folders.
-"""
+"""Writes the run of a grid of pairs of layers, in one folder; `folders` reads it."""
 
 import contextlib
 import dataclasses
+import math
+import sys
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
+
+from torch import Tensor
 
 from src.choices import Options
 from src.choices.stitching import KEEP_VARIANCE
@@ -21,12 +22,12 @@ from src.ground.grouping import grouped
 from src.ground.tensors import load_tensors
 from src.models import Network
 from src.runs.changes import changes
-from src.runs.checkpoints import save_state
-from src.runs.folders import read_runs, remove_parts, write_metrics, write_predictions
+from src.runs.folders import read_runs, remove_parts
 from src.runs.options import as_written, differences, read_options, refuse_other_options
-from src.runs.recorded import report_epoch, write_logs
+from src.runs.recorded import epoch_row, report_epoch
 from src.runs.run import Run, new_folder
 from src.runs.weights import counted, warn_of_newer
+from src.runs.writing import write_logs_of_pairs, write_stitches
 from src.stitching.closed_forms import Matching
 from src.stitching.grid import GridScore
 from src.stitching.layers import StitchingLayer
@@ -34,9 +35,13 @@ from src.stitching.matching import with_matching
 from src.stitching.stitched_model import StitchedModel
 from src.tables.experiments import Experiment, FurtherOptions, other_options, pair_of
 from src.tables.network_names import networks_named_by
-from src.tables.stitch_rows import StitchRow
+from src.tables.stitch_rows import SPARSITY, StitchRow
+from src.tables.tables import columns
 from src.training import EpochLog, HeadResult, State
-from src.values import Pair, Predictions
+from src.values import Metrics, Pair, Predictions
+
+# Measurements that are undefined for some stitches
+MAY_BE_UNDEFINED = ("kappa", "front_accuracy", "r2_matched", "r2_test")
 
 
 class RunOnDisk(NamedTuple):
@@ -46,22 +51,19 @@ class RunOnDisk(NamedTuple):
     options: Options
 
 
-class GridRuns:
-    """The run folders of the pairs of a grid.
-
-    Pairs that train together share one training state. It lies in the folder of the last pair,
-    which is the last to be finished. Folders are created with the first files, so that a failure
+class GridRun:
+    """The run of a grid of pairs of layers: one folder, made with the first files, so that a failure
     before leaves none.
 
     Args:
-        directory: the folder of the run folders.
+        directory: the folder of the run's folder.
         layers: the stitching layer of each pair.
         experiment: the settings and options of all pairs.
 
     Attributes:
         layers: the stitching layers of the pairs; after `resume`, of those that remain.
-        folders: the run folder of each pair; empty before the folders are created.
-        start: the time when the runs began, for `run.json`. It is now unless it is set.
+        folder: None before it is made.
+        start: the time when the run began, for `run.json`. It is now unless it is set.
     """
 
     def __init__(
@@ -73,58 +75,59 @@ class GridRuns:
         self.directory = Path(directory)
         self.layers = dict(layers)
         self.experiment = experiment
-        self.folders: dict[Pair, Path] = {}
+        self.folder: Path | None = None
         self.start = datetime.now()
-
-        # The run that keeps the training state of all pairs
-        self._state_run: Run | None = None
-        self._state_options: Options = experiment.options
-        if len(layers) == 1:
-            self._state_options = experiment.config(*layers)
+        self._run: Run | None = None
 
     @property
     def state(self) -> State | None:
         """The training state of an interrupted run; None if the training starts anew."""
-        if self._state_run is None:
+        if self._run is None:
             return None
-        return self._state_run.state.get("loop")
+        return self._run.state.get("loop")
+
+    @property
+    def options(self) -> Options:
+        """The content of `config.txt`: of a single pair with its layers, as the public code has it."""
+        if len(self.layers) == 1:
+            return self.experiment.config(*self.layers)
+        return self.experiment.options
 
     def resume(self) -> None:
         """Claim an interrupted run of the same options; without one, drop the finished pairs.
-
-        The pairs of an interrupted run go on together, the finished pairs too: in batches of
-        another size the results could round differently.
 
         Raises:
             Busy: another process works on the interrupted run.
             UserError: a run of a pair has other options, or networks or images have changed since.
         """
-        finished_before = finished_runs(self.directory)
         interrupted_before = interrupted_runs(self.directory)
-        self._refuse_changed([*finished_before, *interrupted_before])
+        self._refuse_changed([*finished_runs(self.directory), *interrupted_before])
 
-        finished_pairs = self._finished_pairs(finished_before)
-        options = as_written(self._state_options)
+        finished = self._finished_pairs()
+        if finished:
+            n_finished = len(finished)
+            note(f"{self.directory}: {n_finished} of {len(self.layers)} stitches are finished")
+        options = as_written(self.options)
         interrupted = _nearest(_by_identity(interrupted_before), options)
-        if finished_pairs:
-            n_finished = len(finished_pairs)
-            note(f"{self.directory}: {n_finished} of {len(self.layers)} runs are finished")
-
-        remaining = set(self.layers) - finished_pairs
         if interrupted:
             self._take_up(interrupted[0])
-            remaining = set(self.folders)
-        self.layers = {pair: layer for pair, layer in self.layers.items() if pair in remaining}
+        else:
+            self.layers = {
+                pair: layer for pair, layer in self.layers.items() if pair not in finished
+            }
 
     def _take_up(self, interrupted: RunOnDisk) -> None:
-        """Claim an interrupted run, and take over the folders of its pairs."""
-        run = Run.in_folder(interrupted.folder, self._state_options)
+        """Claim an interrupted run, and take over its pairs.
+
+        They go on together: in batches of another size the results could round differently.
+        """
+        run = Run.in_folder(interrupted.folder, self.options)
         run.claim(resume=True)
-        self._state_run = run
-        for front_layer, end_layer, name in run.state["folders"]:
-            self.folders[Pair(front_layer, end_layer)] = self.directory / name
-        for folder in self.folders.values():
-            remove_parts(folder)
+        pairs = [Pair(*names) for names in run.state["pairs"]]
+        self.layers = {pair: self.layers[pair] for pair in pairs}
+        self.folder = interrupted.folder
+        self._run = run
+        remove_parts(self.folder)
 
     def _refuse_changed(self, runs: Sequence[RunOnDisk]) -> None:
         """Raise a UserError if the weights of a network, or the images, have changed since a run.
@@ -142,32 +145,32 @@ class GridRuns:
             (run.folder / "config.txt", networks_named_by(run.options).values()) for run in finished
         )
 
-    def _finished_pairs(self, finished: Sequence[RunOnDisk]) -> set[Pair]:
-        """Return the pairs of the grid with a finished run.
+    def _finished_pairs(self) -> set[Pair]:
+        """Return the pairs of the grid that are finished in the folder.
 
         Raises:
             UserError: the finished run of a pair has other options.
         """
+        if not self.directory.is_dir():
+            return set()
+        stitches, _ = read_runs(self.directory)
+        by_identity = _by_identity(RunOnDisk(run.folder, run.options) for run in stitches)
         pairs = set()
-        by_identity = _by_identity(finished)
         for pair in self.layers:
-            options = as_written(self.experiment.config(pair))
+            options = as_written({**self.experiment.options, **pair._asdict()})
             for run in _nearest(by_identity, options):
                 refuse_other_options(run.options, options, where=run.folder)
                 pairs.add(pair)
         return pairs
 
     def _claimed(self) -> Run:
-        """Return the run that keeps the training state; at first, create all run folders."""
-        if self._state_run is None:
-            self.folders = {pair: new_folder(self.directory) for pair in self.layers}
-            folders = [[*pair, folder.name] for pair, folder in self.folders.items()]
-            last_pair = list(self.layers)[-1]
-            run = Run.in_folder(self.folders[last_pair], self._state_options)
-            run.claim(resume=False)
-            run.save(folders=folders)
-            self._state_run = run
-        return self._state_run
+        """Return the run; at first, create its folder."""
+        if self._run is None:
+            self.folder = new_folder(self.directory)
+            self._run = Run.in_folder(self.folder, self.options)
+            self._run.claim(resume=False)
+            self._run.save(pairs=[[*pair] for pair in self.layers])
+        return self._run
 
     def log(self, history: Sequence[Mapping[Pair, EpochLog]], state: State) -> None:
         """Write the logs of all epochs so far and the training state; print the last epoch.
@@ -179,9 +182,8 @@ class GridRuns:
             state: of the training after the last epoch.
         """
         run = self._claimed()
-        with durable_together():
-            for pair in self.layers:
-                write_logs(self.folders[pair], [logs[pair] for logs in history])
+        epochs = {pair: [epoch_row(logs[pair]) for logs in history] for pair in self.layers}
+        write_logs_of_pairs(run.folder, epochs)
         run.save(loop=state)
 
         title = self._title(next(iter(self.layers)))
@@ -201,80 +203,75 @@ class GridRuns:
         *,
         whole_networks: tuple[Network, Network] | None,
     ) -> dict[Pair, StitchRow]:
-        """Write the results of all pairs, and mark their runs as finished; return their rows.
+        """Write the results of all pairs, and mark the run as finished; return the rows of the pairs.
 
         Args:
             score: the metrics and predictions of all pairs.
             matched: the direct matching of each pair; empty if no pair was matched.
-            whole_networks: the front and the end network to save with the stitching layer; None:
-                save the stitching layer only.
+            whole_networks: the front and the end network to save with the only stitching layer; None:
+                save stitching layers only.
         """
-        state_run = self._claimed()
-        runs = {}
-        rows: dict[Pair, StitchRow] = {}
-        for pair in self.layers:
-            row = self._row(pair, score, matched)
-            run = Run.in_folder(self.folders[pair], self.experiment.config(pair))
-            # Pairs that were finished before an interruption keep their files.
-            if not run.config.exists():
-                runs[pair] = run
-                rows[pair] = row
-
+        run = self._claimed()
+        rows = {pair: self._row(pair, score, matched, run.folder) for pair in self.layers}
         with durable_together():
-            for pair, run in runs.items():
-                self._write(pair, rows[pair], score, matched, whole_networks)
-                run.start = self.start
-                write_json(run.made_with, run.provenance())
-        # `config.txt` marks a run as finished: it is written after all results are on the disk.
-        with durable_together():
-            for run in runs.values():
-                write_json(run.config, as_written(run.options))
-        state_run.discard()
+            write_stitches(
+                run.folder,
+                rows,
+                states=self._states(whole_networks),
+                predictions=self._predictions(score),
+                command=" ".join(sys.argv),
+            )
+            run.start = self.start
+            write_json(run.made_with, run.provenance())
+        # `config.txt` marks the run as finished: it is written after all results are on the disk.
+        write_json(run.config, as_written(run.options))
+        run.discard()
 
-        if len(self.layers) == 1:
-            for pair in rows:
-                note(f"wrote {self.folders[pair]}")
+        note(f"wrote {run.folder}")
+        _warn_of_undefined(rows.values())
         _warn_of_truncated(rows, matched)
         _warn_of_penalties(rows, matched)
         _warn_of_few(rows, is_auto=self.experiment.n_pinv_init_samples == "auto")
         return rows
 
-    def _row(self, pair: Pair, score: GridScore, matched: Mapping[Pair, Matching]) -> StitchRow:
-        """Return the row of a pair: its experiment, its layers, and its metrics."""
+    def _row(
+        self, pair: Pair, score: GridScore, matched: Mapping[Pair, Matching], folder: Path
+    ) -> StitchRow:
+        """Return the row of a pair: its experiment, its layers, and its measurements."""
         metrics = score.pairs[pair]
+        ridge_penalty = None
         if pair in matched:
             metrics = with_matching(metrics, matched[pair])
-        settings = self.experiment.settings_of(pair)
-        return StitchRow(**settings, **vars(metrics), folder=self.folders[pair].name)
+            if self.experiment.init == "ridge":
+                ridge_penalty = matched[pair].ridge_penalty
+        shares = self.layers[pair].sparsity()
+        return StitchRow(
+            **self.experiment.settings_of(pair),
+            **vars(metrics),
+            folder=folder.name,
+            ridge_penalty=ridge_penalty,
+            further={f"{SPARSITY}{threshold}": share for threshold, share in shares.items()},
+        )
 
-    def _write(
-        self,
-        pair: Pair,
-        row: StitchRow,
-        score: GridScore,
-        matched: Mapping[Pair, Matching],
-        whole_networks: tuple[Network, Network] | None,
-    ) -> None:
-        """Write the weights, the predictions and the metrics of a pair; arguments as in `finish`."""
-        folder = self.folders[pair]
-        layer = self.layers[pair]
-        options = self.experiment.options
+    def _states(
+        self, whole_networks: tuple[Network, Network] | None
+    ) -> dict[Pair, Mapping[str, Tensor]]:
+        """Return the weights to save of each pair; empty with `--no-save`."""
+        if self.experiment.options["no_save"]:
+            return {}
+        if whole_networks is None:
+            return {pair: layer.state_dict() for pair, layer in self.layers.items()}
+        ((pair, layer),) = self.layers.items()
+        return {pair: StitchedModel(*whole_networks, layer, pair).state_dict()}
 
-        if not options["no_save"]:
-            saved: StitchingLayer | StitchedModel = layer
-            if whole_networks is not None:
-                saved = StitchedModel(*whole_networks, layer, pair)
-            save_state(folder / "final_model.pt", saved.state_dict())
-
-        if not options["no_predictions"]:
-            classes = [score.predictions[key] for key in (pair, "front", "end", "labels")]
-            predictions = Predictions(*(of_images.numpy() for of_images in classes))
-            write_predictions(folder / "predictions.npz", predictions)
-
-        further = {}
-        if options["init"] == "ridge":
-            further["ridge_penalty"] = matched[pair].ridge_penalty
-        write_metrics(folder, row, sparsity=layer.sparsity(), **further)
+    def _predictions(self, score: GridScore) -> dict[Pair, Predictions]:
+        """Return the predictions to save of each pair; empty with `--no-predictions`."""
+        if self.experiment.options["no_predictions"]:
+            return {}
+        of_networks = [score.predictions[name].numpy() for name in ("front", "end", "labels")]
+        return {
+            pair: Predictions(score.predictions[pair].numpy(), *of_networks) for pair in self.layers
+        }
 
     def _title(self, pair: Pair) -> str:
         """Return the pair as a title; "" if it is the only pair that the options name."""
@@ -311,17 +308,27 @@ def note_other_methods(directory: Path, experiment: Experiment) -> None:
     if not directory.is_dir():
         return
     runs, _ = read_runs(directory)
-    experiments: list[Experiment] = [run.row for run in runs]
+    experiments: dict[Path, Experiment] = {run.folder: run.row for run in runs}
     for run in interrupted_runs(directory):
         with contextlib.suppress(ValueError):  # of a script that does not stitch
-            experiments.append(Experiment.of(run.options))
-    n_runs = Counter(other_options(of_run, experiment) for of_run in experiments)
+            experiments[run.folder] = Experiment.of(run.options)
+    n_runs = Counter(other_options(of_run, experiment) for of_run in experiments.values())
     del n_runs[""]
     if n_runs:
         note(
             f"{directory}: {counted(n_runs.total(), 'run')} with {listed(n_runs, n=2)}, which tables and "
             "verdicts show as another method; give another -dir to keep them apart"
         )
+
+
+def _warn_of_undefined(rows: Iterable[StitchRow]) -> None:
+    """Warn of measurements that are not finite, but for those that some stitches do not have."""
+    for row in rows:
+        for name in columns(Metrics):
+            value = getattr(row, name)
+            is_number = isinstance(value, float)
+            if is_number and name not in MAY_BE_UNDEFINED and not math.isfinite(value):
+                warn(f"{row.pair}: the {name} is not finite ({value})")
 
 
 def _warn_of_truncated(rows: Iterable[Pair], matched: Mapping[Pair, Matching]) -> None:

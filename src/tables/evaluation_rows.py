@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 from src.choices.scores import ON_OTHER_DATA, SCORES
-from src.tables.experiments import StitchResult
+from src.tables.experiments import Place, StitchResult
 from src.tables.tables import read_table
 from src.values import Pair, Skill, StitchSkill
 
@@ -39,6 +39,11 @@ class SkillRow:
 
     contents: ClassVar[str] = "skill of stitches"
     written_by: ClassVar[str] = "exec_eval_stitcher_ood.py"
+
+    @property
+    def place(self) -> Place:
+        """The folder and the layers of the stitch."""
+        return Place(self.folder, Pair(self.front_layer, self.end_layer))
 
     @classmethod
     def of(cls, folder: str, pair: Pair, skill: StitchSkill, test_images: str | None) -> "SkillRow":

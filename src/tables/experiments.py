@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import chain, combinations
-from typing import ClassVar, TypeVar
+from typing import ClassVar, NamedTuple, TypeVar
 
 from src.choices import STARTS, Options
 from src.choices.stitching import Method
@@ -178,6 +178,18 @@ class StitchResult(Experiment):
     def pair(self) -> Pair:
         """The layers."""
         return Pair(self.front_layer, self.end_layer)
+
+    @cached_property
+    def place(self) -> "Place":
+        """The folder and the layers, by which tables name a stitch."""
+        return Place(self.folder, self.pair)
+
+
+class Place(NamedTuple):
+    """Names a stitch among those of a folder of runs."""
+
+    folder: str  # the name of the run's folder
+    pair: Pair
 
 
 Result = TypeVar("Result")

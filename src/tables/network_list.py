@@ -135,6 +135,11 @@ def pair_name(first: ListedNetwork, second: ListedNetwork) -> str:
     return f"{first.name}-{second.name}"
 
 
+def stitches_name(front: ListedNetwork, end: ListedNetwork) -> str:
+    """Return the name of the folder of stitches from one network into another."""
+    return f"{front.name} to {end.name}"
+
+
 def _with_path_from(folder: Path, network: ListedNetwork, table: str | Path) -> ListedNetwork:
     """Return a network of a list with paths that count from the working folder.
 

@@ -1,4 +1,4 @@
-"""The rows of stitching: `metrics.json`, `grid.csv`, and the comparison of two folders."""
+"""The rows of stitching: `grid.csv`, and the comparison of two folders."""
 
 import math
 from dataclasses import dataclass, field
@@ -7,15 +7,20 @@ from typing import ClassVar, NamedTuple
 from src.tables.experiments import StitchResult
 from src.values import Metrics
 
+SPARSITY = "sparsity_"  # begins the columns of sparsity, before the threshold
+
 
 @dataclass(frozen=True, kw_only=True)
 class StitchRow(Metrics, StitchResult):
-    """A finished stitching run: a row of `grid.csv`."""
+    """A stitch of a finished run: a row of `grid.csv`."""
 
     contents: ClassVar[str] = "stitching"
     written_by: ClassVar[str] = "exec_stitch.py"
 
     end_accuracy: float = field()  # required: every `grid.csv` has it
+    ridge_penalty: float | None = None  # of `-i ridge`
+    # The share of the layer's weights up to each threshold, as `sparsity_<threshold>`
+    further: dict[str, float] = field(default_factory=dict, hash=False)
 
     @property
     def penalty(self) -> float:

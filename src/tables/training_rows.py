@@ -17,6 +17,26 @@ class EpochRow:
     val_loss: float | None
 
 
+@dataclass(frozen=True)
+class PairEpochRow:
+    """An epoch of one pair of a grid: a row of `training_logs.csv` of several pairs."""
+
+    contents: ClassVar[str] = "training"
+    written_by: ClassVar[str] = "exec_stitch.py"
+
+    front_layer: str
+    end_layer: str
+    train_acc: float | None
+    train_loss: float
+    val_acc: float | None
+    val_loss: float | None
+
+    @property
+    def epoch(self) -> EpochRow:
+        """The epoch without the layers."""
+        return EpochRow(self.train_acc, self.train_loss, self.val_acc, self.val_loss)
+
+
 class FinetuningRow(NamedTuple):
     """An epoch of fine-tuning a detector: a row of `ft_logs.csv`."""
 
