@@ -370,8 +370,8 @@ def evaluation_options(args, scores, layers, test_set, loading, session):
 def write_results(args, setup, scored, reference) -> None:
     """Report skill and the metrics of each score, save them and the scores of all images, and finish the
     runs of the tables."""
+    from src.figures.evaluation_report import report, report_skill
     from src.ground.files import durable_together
-    from src.reports.evaluation_report import report, report_skill
     from src.runs.scored_runs import evaluation_rows, save_scores
     from src.tables.image_records import recorded_images
 

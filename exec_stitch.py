@@ -356,9 +356,9 @@ def conclude(args, setup, rows) -> None:
     """
     from pathlib import Path
 
+    from src.figures.grid_tables import update_grid
     from src.ground.console import listed, warn
     from src.ground.grouping import grouped
-    from src.reports.grid_tables import update_grid
 
     report(args, rows)
     update_grid(Path("results", args.save_dir), create=setup.has_several)

@@ -207,9 +207,9 @@ def drawn_depths(rows, quantities):
 
 def find_best_matches(args) -> None:
     from src.collected.best_matches import best_matches
+    from src.figures.match_report import print_layers, print_shares, write_files
     from src.ground.console import note
     from src.ground.errors import UserError
-    from src.reports.match_report import print_layers, print_shares, write_files
     from src.tables.chosen import chosen_rows
 
     rows = best_matches(*measured_in(args))
@@ -229,8 +229,8 @@ def find_best_matches(args) -> None:
 
 def compare_folders(args) -> None:
     """Print and write the accuracies of two folders, and their difference."""
+    from src.figures.grid_tables import compare
     from src.ground.errors import UserError
-    from src.reports.grid_tables import compare
     from src.runs.evaluations import read_evaluated_runs
     from src.runs.folders import newest_runs
 
@@ -331,9 +331,9 @@ def write_accuracies(args, path: Path, runs, newest, names) -> None:
     """
     from src.collected.grid_matrices import printed_matrices
     from src.collected.verdicts import judge_runs
+    from src.figures.grid_tables import update_grid, write_grid
     from src.ground.console import note, table
     from src.ground.files import write_csv
-    from src.reports.grid_tables import update_grid, write_grid
     from src.tables.tables import to_record
     from src.tables.verdict_rows import interval_columns
 

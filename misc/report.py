@@ -34,10 +34,10 @@ def parser() -> cli.Parser:
 
 
 def report(args) -> None:
+    from src.figures.page import page
+    from src.figures.verdict_words import report as words
     from src.ground.console import note, silenced, warn
     from src.ground.files import write_text
-    from src.reports.page import page
-    from src.reports.verdict_words import report as words
     from src.runs.outputs import outputs
 
     start = datetime.now()
@@ -65,8 +65,8 @@ def made_by(judged, similarity, *, start: datetime) -> str:
         start: of this script.
     """
     from src.collected import record
+    from src.figures import page
     from src.ground.provenance import provenance
-    from src.reports import page
 
     networks = record.networks_of(judged.runs, judged.similarities, judged.names)
     commands = record.commands_of(record.files_of(judged.runs, map(Path, similarity), networks))
@@ -81,8 +81,8 @@ def parts_of_page(folder: Path, judged, made_with: str, *, name: str) -> list[st
         folder: of the files of the verdict.
         name: of the archive.
     """
-    from src.collected.sections import sections_of
-    from src.reports import page, verdict_words
+    from src.figures import page, verdict_words
+    from src.figures.sections import sections_of
 
     rows = judged.verdicts
     conclusion = verdict_words.conclusion(rows)

@@ -102,9 +102,9 @@ class Judged(NamedTuple):
 
 def give_verdict(args) -> None:
     from src.collected import record
-    from src.collected.sections import parts_of, sections_of
+    from src.figures import verdict_report, verdict_words
+    from src.figures.sections import parts_of, sections_of
     from src.ground.console import note, result
-    from src.reports import verdict_report, verdict_words
     from src.runs.run import Run, claimed
 
     judged = judge(args)
@@ -164,8 +164,8 @@ def write_files(
         made_with: sentences on the version, the images and the command.
         title: above the figures.
     """
-    from src.collected.sections import parts_of, sections_of
-    from src.reports import verdict_report
+    from src.figures import verdict_report
+    from src.figures.sections import parts_of, sections_of
 
     rows = judged.verdicts
     groups, tests, *_ = judged.comparison

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from src.collected.frozen_truth import read_frozen
+from src.figures.truth_report import write_scores
 from src.ground.user_code import load
 from src.models import build_model
-from src.reports.truth_report import write_scores
 from src.runs.checkpoints import save_state
 from src.similarity.many import similarities_of_pairs
 from src.tables.evaluation_rows import SkillRow, skill_file

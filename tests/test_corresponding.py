@@ -6,8 +6,8 @@ import pytest
 
 from src.collected.corresponding import Correspondence, correspondence_of
 from src.collected.named_networks import NamedNetwork
+from src.figures import similarity_report
 from src.ground.errors import UserError
-from src.reports import similarity_report
 from src.tables.architectures import corresponding_layers
 from src.values import Pair
 from tests.commands import says

@@ -11,9 +11,9 @@ import pytest
 from src.collected.scored_measures import PROBE
 from src.collected.truth_protocol import ALL_LAYERS, has_tests, score
 from src.collected.truth_tables import Tables
+from src.figures.truth_report import sentences
 from src.ground_truth import chance_scores, layer_scores
 from src.ground_truth.outputs import BASELINES
-from src.reports.truth_report import sentences
 from tests.commands import says
 
 LAYERS = ["x1", "x2", "x3"]

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from src.collected import sections
 from src.collected.between_groups import Question, compare_groups, values_of_verdicts
 from src.collected.measured import MeasuredLayer, MeasuredValue
 from src.collected.named_networks import NamedNetwork, named_networks
 from src.collected.verdicts import judge_runs
-from src.figures import pages
+from src.figures import pages, sections
 from src.runs.evaluations import read_evaluated_runs
 from src.runs.trained_with import training_of
 from src.tables.network_list import ListedNetwork, as_listed

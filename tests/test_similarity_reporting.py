@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from src.reports import similarity_report
+from src.figures import similarity_report
 from src.tables.similarity_rows import SimilarityRow
 from src.values import Null
 from tests.commands import panels_of, says

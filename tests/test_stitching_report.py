@@ -7,9 +7,9 @@ import math
 import pytest
 
 from src.collected.grid_matrices import printed_matrices
+from src.figures.grid_tables import compare, write_grid
 from src.ground.console import decimals, points, table
 from src.ground.errors import UserError
-from src.reports.grid_tables import compare, write_grid
 from src.runs.folders import read_run
 from src.tables.network_names import short_names
 from src.tables.stitch_rows import StitchRow

@@ -10,11 +10,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from src.collected import sections
 from src.collected.between_groups import values_of_verdicts
 from src.collected.verdicts import judge_runs
-from src.figures import pages
-from src.reports import verdict_report, verdict_words
+from src.figures import pages, sections, verdict_report, verdict_words
 from src.statistics.intervals import of_share
 from src.tables.evaluation_rows import EvaluationRow, evaluation_file, read_evaluations
 from src.tables.similarity_rows import SimilarityRow

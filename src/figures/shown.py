@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 from src.choices.similarity import ACTIVATIONS, measure_of
 from src.collected.between_groups import SHARE, GroupComparison
 from src.collected.network_means import mean_over_pairs
-from src.collected.sections import parts_of, sections_of
+from src.figures.sections import parts_of, sections_of
 from src.ground.grouping import grouped
 from src.ground.user_code import titles_in
 from src.tables.architectures import corresponding_layers

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from src.choices import WITH_POSITIONS, on_lost_positions
 from src.collected.between_groups import SHARE, GroupComparison
 from src.collected.groups import FRESH_FRONT, SELF
-from src.collected.sections import Section, parts_of, sections_of
+from src.figures.sections import Section, parts_of, sections_of
 from src.ground.console import listed, points
 from src.ground.grouping import grouped
 from src.ground.user_code import title_of, titles_in

@@ -6,16 +6,16 @@ from pathlib import Path
 
 from src.collected.between_groups import GroupComparison
 from src.collected.groups import Names
-from src.collected.sections import Section
 from src.figures.captions import on_data
 from src.figures.evidence import draw_evidence
 from src.figures.groups import draw_groups
 from src.figures.networks import draw_networks
+from src.figures.sections import Section
 from src.figures.shown import of_networks
+from src.figures.verdict_words import estimate, heading, number
 from src.ground.console import result, table
 from src.ground.files import write_text
 from src.ground.user_code import titles_in
-from src.reports.verdict_words import estimate, heading, number
 from src.runs.folders import StitchingRun
 from src.tables.matrices import is_known, mean_of
 from src.tables.quantities import IN_VERDICT, shown_in

@@ -9,6 +9,7 @@ import numpy as np
 
 from src.choices.datasets import dataset_label
 from src.figures.figure_files import remove_figure
+from src.figures.grid_tables import source_of
 from src.figures.layers import draw_layers
 from src.figures.shown import Shown, of_matrix
 from src.ground.console import listed, note, note_once, result, table
@@ -16,7 +17,6 @@ from src.ground.files import write_json
 from src.ground.grouping import grouped
 from src.ood import OODMetrics
 from src.ood.reference import Reference
-from src.reports.grid_tables import source_of
 from src.runs.scored_runs import ScoredRun, skill_rows
 from src.tables.architectures import corresponding_layers
 from src.tables.evaluation_rows import TYPICAL_AUROC, EvaluationFiles, EvaluationRow, SkillRow

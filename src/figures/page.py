@@ -15,10 +15,10 @@ from string import Template
 
 from src.collected.between_groups import SHARE, GroupComparison
 from src.collected.record import Command, MeasuredNetwork
-from src.collected.sections import Section, by_groups, parts_of, sections_of
+from src.figures import verdict_words as words
+from src.figures.sections import Section, by_groups, parts_of, sections_of
+from src.figures.verdict_words import Table
 from src.ground.grouping import grouped
-from src.reports import verdict_words as words
-from src.reports.verdict_words import Table
 from src.tables.image_records import RECORDS, SPLITS
 from src.tables.matrices import mean_of
 from src.tables.network_names import SHORT
