@@ -356,7 +356,6 @@ def conclude(args, setup, rows) -> None:
     """
     from pathlib import Path
 
-    from src.figures.grid_tables import update_grid
     from src.ground.console import listed, warn
     from src.ground.grouping import grouped
 
@@ -364,6 +363,68 @@ def conclude(args, setup, rows) -> None:
     update_grid(Path("results", args.save_dir), create=setup.has_several)
     for reason, pairs in grouped(setup.skipped, setup.skipped.get).items():
         warn(f"not stitched: {listed(pairs)}: {reason}")
+
+
+def update_grid(directory, *, create: bool, title: str = "") -> None:
+    """Rebuild `grid.csv` and `grid.png` from all finished runs of a folder.
+
+    A lock lets several processes do so.
+
+    Args:
+        create: write the files if they do not exist; otherwise only update them.
+        title: of the figure.
+    """
+    from src.figures.pages import remove_figure
+    from src.ground.files import locked
+    from src.runs.folders import read_runs
+
+    path = directory / "grid.csv"
+    lock = directory / ".grid.lock"
+    if create or path.exists() or lock.exists():
+        with locked(lock):
+            runs, _ = read_runs(directory)
+            remove_figure(path, start=2)  # pages of an earlier call
+            write_grid(path, [run.row for run in runs], title=title)
+
+
+def write_grid(path, rows, *, title: str = "", names=None) -> None:
+    """Write rows as a CSV, and beside it the figure of their accuracies: over ranks, or a map of layers
+    an experiment; of more than twelve experiments, means.
+
+    Args:
+        rows: `StitchRow`s.
+        names: of the networks from a list, for titles; None: there is none.
+    """
+    from src.collected import grid_matrices as collected
+    from src.figures.curves import draw_ranks
+    from src.figures.maps import draw_layers
+    from src.figures.matrices import source_of
+    from src.figures.shown import of_matrix, of_ranks
+    from src.ground.console import listed, note
+    from src.tables.architectures import corresponding_layers
+    from src.tables.stitch_rows import StitchRow
+    from src.tables.tables import write_table
+
+    write_table(path, StitchRow, rows)
+    texts = {"title": title, "source": source_of(rows)}
+    drawing = path.with_suffix(".png")
+    shown = []
+    sweeps = collected.rank_sweeps(rows, names)
+    if sweeps and len(sweeps) <= collected.MAX_EXPERIMENTS:
+        for name, sweep in sweeps.items():
+            shown += of_ranks(sweep, name)
+        drawn = draw_ranks(drawing, shown, y_title="accuracy", **texts)
+    else:
+        experiments = collected.experiments_of(rows, names)
+        if len(experiments) > collected.MAX_EXPERIMENTS:
+            note(
+                f"{drawing} shows means of {len(experiments)} experiments; the CSV has all of them"
+            )
+        rows_of_map = collected.shown_rows(experiments)
+        for name, matrix in collected.shown_matrices(experiments).items():
+            shown += of_matrix(matrix, "accuracy", name, corresponding_layers(rows_of_map[name]))
+        drawn = draw_layers(drawing, shown, **texts)
+    note(f"wrote {listed([path, *drawn[:1]])}")
 
 
 def report(args, rows) -> None:

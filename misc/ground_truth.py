@@ -99,7 +99,7 @@ def score_tables(args) -> None:
     from src.collected.frozen_truth import FEATURES, FrozenTest, write_frozen
     from src.collected.truth_protocol import score
     from src.collected.truth_tables import read_tables
-    from src.figures.truth_report import sentences, shown_rows, write_scores
+    from src.figures.truth import shown_rows, table_of, write_scores
     from src.ground.console import note, result
     from src.ground.errors import UserError
     from src.ground.grouping import grouped
@@ -146,7 +146,7 @@ def score_tables(args) -> None:
         write_scores(path, rows)
         if dots:
             write_table(path.with_name(f"{path.stem}_dots.csv"), DotsRow, dots)
-    result("\n".join(sentences(rows)))
+    result(table_of(rows))
     note(f"wrote {path}")
     if args.freeze:
         with outputs(Path(args.freeze, FEATURES), __file__):
@@ -172,7 +172,7 @@ def score_frozen(args) -> None:
     """Score measures on the features of a folder, and print the best measures so far."""
     from src.collected.frozen_truth import read_frozen, read_scores
     from src.collected.truth_protocol import clean_networks, score
-    from src.figures.truth_report import print_beside, write_scores
+    from src.figures.truth import print_beside, write_scores
     from src.ground.console import note
     from src.ground.errors import UserError
     from src.runs.outputs import outputs
@@ -337,7 +337,7 @@ def measure_dots(networks, loader: Loader, *, seed) -> list:
     A row has three accuracies: with dots that tell the class, without dots, with random dots.
     """
     from src.datasets import interventions
-    from src.figures.truth_report import sentences_on_dots
+    from src.figures.truth import on_dots
     from src.ground.console import result
     from src.tables.truth_rows import DotsRow
 
@@ -355,7 +355,7 @@ def measure_dots(networks, loader: Loader, *, seed) -> list:
             loader.pass_over(listed, network, images).accuracy for images in (true, plain, drawn)
         ]
         rows.append(DotsRow(listed.name, listed.group, *accuracies))
-    result("\n".join(sentences_on_dots(rows)))
+    result("\n".join(on_dots(rows)))
     return rows
 
 

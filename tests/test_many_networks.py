@@ -83,7 +83,9 @@ def test_one_matrix_a_quantity_whatever_the_number_of_networks(folder, drawn_fig
     assert named == {"front_network": "c0", "front_group": "clean", "same_run": "False"}
     points, cells = drawn_figures["v.png"].axes
     assert len(points.lines) == 1 + 120  # the floor, and a point a stitch
-    assert cells.texts[1].get_text() == "0.60" and "30 pairs" in caption_of(drawn_figures["v.png"])
+    assert cells.texts[0].get_text().endswith("\n0.60") and "30 pairs" in caption_of(
+        drawn_figures["v.png"]
+    )
     out = run(
         SCRIPT, *folders(), "--networks", "list.csv", "-o", "v.csv", "--verbose", cwd=folder
     ).out

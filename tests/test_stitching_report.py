@@ -6,8 +6,9 @@ import math
 
 import pytest
 
+from exec_stitch import write_grid
 from src.collected.grid_matrices import printed_matrices
-from src.figures.grid_tables import compare, write_grid
+from src.figures.matrices import compare
 from src.ground.console import decimals, points, table
 from src.ground.errors import UserError
 from src.runs.folders import read_run

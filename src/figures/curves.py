@@ -1,0 +1,218 @@
+"""Figure 3, depth, and the curves of figure 6, check: values over relative depth and over ranks."""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from itertools import cycle
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from src.figures.maps import number
+from src.figures.pages import CM, Look, draw_pages, panels_in, span
+from src.figures.shown import LOWEST_SKILL, Shown, scale_of
+from src.ground.console import listed
+from src.ground.grouping import grouped
+from src.tables.quantities import QUANTITIES
+from src.verdict import Limits
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TICKS = (-50, -20, -10, -5, -2, 0, 1, 2, 5, 10, 20, 50, 100)  # points of accuracy
+ROOM = 5.6  # cm of width, for a panel with its labels at least
+HEIGHT = 5.2  # cm, of a panel with what is above and below it at least
+LINE = 0.36  # cm, the label of a line
+MOST = 12  # panels on a page
+FEW = 4  # lines; of more, intervals are bars instead of bands
+NAMED = 12  # layers or ranks at most, for all of them on the axis
+UPRIGHT = 4  # more names of layers are turned
+LIMIT: Look = {"color": "0.4", "linewidth": 0.6, "linestyle": ":", "zorder": 1}
+SIMILARITY = "similarity"  # the quantity of all measures
+
+Lines = Mapping[str, Sequence[Shown]]  # the rows of a panel by label
+Panel = tuple[str, str, Lines]  # its quantity, its title and its lines
+
+
+def draw_depth(path: Path, rows: Sequence[Shown], limits: Limits, **texts: Any) -> list[Path]:
+    """Draw means over relative depth: a panel a quantity, a line a method, or with groups a panel a
+    quantity and method, a line a pair of groups. Return the written paths.
+
+    Args:
+        rows: from `of_depths`. Of the measures of similarity, the figure has those in the rows.
+        texts: `title` and `source`, see `draw_pages`.
+    """
+    has_groups = any(row.groups != ("", "") for row in rows)
+
+    def panel(row: Shown) -> tuple[str, str]:
+        quantity = row.quantity if row.quantity in QUANTITIES else SIMILARITY
+        return quantity, row.method if has_groups else ""
+
+    def label(row: Shown) -> str:
+        is_directed = row.quantity in QUANTITIES or len(set(row.groups)) == 1
+        of_groups = (" → " if is_directed else ", ").join(row.groups)
+        return of_groups if has_groups else row.method
+
+    panels = [(*key, grouped(of_panel, label)) for key, of_panel in grouped(rows, panel).items()]
+    return draw_pages(path, panels, partial(_draw_depth, limits=limits), on_page=MOST, **texts)
+
+
+def _draw_depth(figure: "Figure", panels: Sequence[Panel], *, limits: Limits) -> str:
+    """Draw panels side by side; return the caption."""
+    clipped = ""
+    for axes, (quantity, _, lines) in _draw_panels(figure, panels, are_means=True):
+        _set_axes(axes, quantity, lines, limits)
+        if quantity == "skill" and any(row.low < LOWEST_SKILL for row in _rows(lines)):
+            clipped = f"; skill below {number(LOWEST_SKILL, 0)} at the edge"
+    quantity, _, lines = panels[0]
+    texts = []
+    for label, rows in list(lines.items())[:2]:
+        in_order = sorted(rows, key=lambda row: row.place)
+        first = number(in_order[0].value, 1)
+        texts.append(f"from {first} to {number(in_order[-1].value, 1)} ({label})")
+    ns = {row.n for _, _, lines in panels for row in _rows(lines)}
+    return (
+        f"From the first to the last layers, {_title(quantity)} go {listed(texts)}. Means over {span(ns)} pairs of "
+        f"networks at corresponding layers, with 95 % intervals (open: too few networks{clipped})."
+    )
+
+
+def _rows(lines: Lines) -> list[Shown]:
+    """Return the rows of all lines."""
+    return [row for rows in lines.values() for row in rows]
+
+
+def _title(quantity: str) -> str:
+    """Return the title of an axis."""
+    return quantity if quantity == SIMILARITY else scale_of(quantity).title
+
+
+def _set_axes(axes: "Axes", quantity: str, lines: Lines, limits: Limits) -> None:
+    """Set the axes of a panel: names of layers if all networks share few, the limit of similar pairs,
+    points lost linear to the tolerance and logarithmic beyond."""
+    layers = {row.layers[0]: row.place for row in _rows(lines) if row.layers[0]}
+    axes.set_xlabel("relative depth")
+    if 0 < len(layers) <= NAMED:
+        axes.set_xticks(list(layers.values()), list(layers))
+        axes.tick_params(axis="x", labelrotation=90 if len(layers) > UPRIGHT else 0)
+        axes.set_xlabel("layer")
+    axes.set_ylabel(_title(quantity))
+    low, high = _ends(lines)
+    if quantity == "penalty":
+        tolerance = 100 * limits.tolerance
+        scale_points(axes, "y", low, max(2 * tolerance, high), tolerance)
+        axes.axhline(tolerance, **LIMIT)
+    elif quantity == "skill":
+        axes.set_ylim(max(low, LOWEST_SKILL) - 0.03, high + 0.03)
+        axes.axhline(limits.skill, **LIMIT)
+
+
+def _ends(lines: Lines) -> tuple[float, float]:
+    """Return the lowest and the highest value, or 0 and 1 if these lie beyond."""
+    values = [value for row in _rows(lines) for value in (row.value, row.low, row.high)]
+    known = [value for value in values if math.isfinite(value)]
+    return min([0.0, *known]), max([1.0, *known])
+
+
+def draw_ranks(path: Path, rows: Sequence[Shown], *, y_title: str, **texts: Any) -> list[Path]:
+    """Draw values over the ranks of a layer: a panel a pair of layers, a line a measure. Return the
+    written paths.
+
+    Args:
+        rows: from `of_ranks`.
+        y_title: of the vertical axis.
+        texts: `title` and `source`, see `draw_pages`.
+    """
+    panels = [
+        (y_title, layers, grouped(of_layers, lambda row: row.method))
+        for layers, of_layers in grouped(rows, lambda row: row.quantity).items()
+    ]
+    return draw_pages(path, panels, _draw_ranks, on_page=MOST, **texts)
+
+
+def _draw_ranks(figure: "Figure", panels: Sequence[Panel]) -> str:
+    """Draw panels of lines over ranks; return the caption."""
+    for axes, (y_title, _, lines) in _draw_panels(figure, panels):
+        ranks = sorted({row.place for row in _rows(lines)})
+        axes.set_xscale("log", base=2)
+        if len(ranks) <= NAMED:
+            axes.set_xticks(ranks, [f"{rank:g}" for rank in ranks])
+        axes.minorticks_off()
+        axes.set(xlabel="retained rank (components)", ylabel=y_title)
+    y_title, _, lines = panels[0]
+    lowest = min(row.place for row in _rows(lines))
+    ends = [f"{number(row.value)} ({row.method})" for row in _rows(lines) if row.place == lowest]
+    what = f"{y_title[0].upper()}{y_title[1:]} where a layer keeps fewer principal components."
+    return f"At rank {lowest:g}, {y_title} is {listed(ends, n=4)}. {what}"
+
+
+def _draw_panels(
+    figure: "Figure", panels: Sequence[Panel], *, are_means: bool = False
+) -> "list[tuple[Axes, Panel]]":
+    """Draw the lines of panels with their labels, from 0 to 1 at least; return them with their axes.
+
+    Args:
+        are_means: over pairs of networks; lines without intervals have open markers.
+    """
+    import matplotlib
+
+    labels = dict.fromkeys(label for _, _, lines in panels for label in lines)
+    looks = dict(zip(labels, cycle(matplotlib.rcParams["axes.prop_cycle"]), strict=False))
+    height = max(HEIGHT, LINE * max(len(lines) for _, _, lines in panels))
+    in_line = int(figure.get_figwidth() / CM / ROOM)
+    drawn = panels_in(figure, len(panels), in_line=in_line, height=height)
+    for axes, (quantity, title, lines) in zip(drawn, panels, strict=True):
+        low, high = _ends(lines)
+        axes.set_ylim(low - 0.03, high + 0.03)
+        axes.set_title(title)
+        lowest = LOWEST_SKILL if quantity == "skill" else -math.inf
+        _draw_lines(axes, lines, looks, lowest, are_means=are_means)
+    return list(zip(drawn, panels, strict=True))
+
+
+def _draw_lines(
+    axes: "Axes", lines: Lines, looks: Mapping[str, Look], lowest: float, *, are_means: bool
+) -> None:
+    """Draw a line a label: values over their places with intervals. Labels stand at the side, in the
+    order of the ends of their lines.
+
+    Args:
+        lowest: values below are drawn here.
+    """
+    drawn = []
+    for label, rows in lines.items():
+        in_order = sorted(rows, key=lambda row: row.place)
+        places = [row.place for row in in_order]
+        numbers = np.array([(row.value, row.low, row.high) for row in in_order])
+        values, lows, highs = np.maximum(numbers, lowest).T
+        (line,) = axes.plot(places, values, label=label, **looks[label])
+        if are_means and np.isnan(lows).all():
+            line.set_markerfacecolor("white")
+        if len(lines) > FEW or len(places) == 1:
+            axes.vlines(places, lows, highs, color=line.get_color(), linewidth=0.7, alpha=0.6)
+        else:
+            axes.fill_between(places, lows, highs, color=line.get_color(), alpha=0.15, linewidth=0)
+        ends = values[np.isfinite(values)]
+        drawn.append((ends[-1] if len(ends) else -math.inf, line))
+    axes.spines[["top", "right"]].set_visible(False)
+    handles = [line for _, line in sorted(drawn, key=lambda item: -item[0])]
+    axes.legend(handles=handles, labelcolor="linecolor", loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def scale_points(axes: "Axes", side: str, low: float, high: float, tolerance: float) -> None:
+    """Set an axis of points of accuracy: linear to the tolerance, and logarithmic beyond.
+
+    Args:
+        side: x or y.
+    """
+    from matplotlib.ticker import NullLocator
+
+    axes.set(**{f"{side}lim": (low, high)})
+    set_scale = {"x": axes.set_xscale, "y": axes.set_yscale}[side]
+    set_scale("symlog", linthresh=max(tolerance, 1), linscale=1)
+    axis = {"x": axes.xaxis, "y": axes.yaxis}[side]
+    ticks = [tick for tick in TICKS if low <= tick <= high]
+    axis.set_ticks(ticks, [number(tick, 0) for tick in ticks])
+    axis.set_minor_locator(NullLocator())
