@@ -74,7 +74,7 @@ def points_in(axes) -> list[tuple]:
 
 
 def test_evidence_has_a_point_and_a_cell_a_stitch(tmp_path, drawn_figures):
-    """Hollow if undecided, crossed without skill at the end layer, at the edge if far below."""
+    """Hollow if undecided, crossed without skill at the end layer."""
     rows = [
         verdict(0, 0),
         verdict(0, 1, UNDECIDED, penalty=0.04),
@@ -86,11 +86,11 @@ def test_evidence_has_a_point_and_a_cell_a_stitch(tmp_path, drawn_figures):
     plane, cells = drawn_figures["v.png"].axes
     similar, undecided, lost, accurate, cross = points_in(plane)
     assert similar[:3] == (1, 0.6, "o") and similar[3] != "white"
-    assert undecided[3] == "white" and lost[:3] == (70, -1, "v")
+    assert undecided[3] == "white" and lost[:3] == (70, -16, "o")
     assert accurate[:2] == cross[:2] and cross[2] == "x"
     assert texts_in(cells) == ["1.0\n0.60", "4.0\n0.60", "70\n−16", "1.0\n0.50"]
     caption = (tmp_path / "v.txt").read_text()
-    assert says(caption, "1 of 4 by dm", "below −1", "1 pair of networks.")
+    assert says(caption, "1 of 4 by dm", "1 pair of networks.")
     assert len(caption.split()) <= 60
 
 

@@ -7,11 +7,9 @@ from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from src.figures.maps import number
 from src.figures.pages import CM, Look, draw_pages, panels_in, span
-from src.figures.shown import LOWEST_SKILL, Shown, scale_of
+from src.figures.shown import Shown, scale_of
 from src.ground.console import listed
 from src.ground.grouping import grouped
 from src.tables.quantities import QUANTITIES
@@ -21,12 +19,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+SKILL_TICKS = (-100, -30, -10, -3, -1, -0.5, 0, 0.5, 1)
 TICKS = (-50, -20, -10, -5, -2, 0, 1, 2, 5, 10, 20, 50, 100)  # points of accuracy
 ROOM = 5.6  # cm of width, for a panel with its labels at least
 HEIGHT = 5.2  # cm, of a panel with what is above and below it at least
 LINE = 0.36  # cm, the label of a line
 MOST = 12  # panels on a page
-FEW = 4  # lines; of more, intervals are bars instead of bands
 NAMED = 12  # layers or ranks at most, for all of them on the axis
 UPRIGHT = 4  # more names of layers are turned
 LIMIT: Look = {"color": "0.4", "linewidth": 0.6, "linestyle": ":", "zorder": 1}
@@ -44,6 +42,7 @@ def draw_depth(path: Path, rows: Sequence[Shown], limits: Limits, **texts: Any) 
         rows: from `of_depths`. Of the measures of similarity, the figure has those in the rows.
         texts: `title` and `source`, see `draw_pages`.
     """
+    rows = [row for row in rows if math.isfinite(row.value)]
     has_groups = any(row.groups != ("", "") for row in rows)
 
     def panel(row: Shown) -> tuple[str, str]:
@@ -61,11 +60,8 @@ def draw_depth(path: Path, rows: Sequence[Shown], limits: Limits, **texts: Any) 
 
 def _draw_depth(figure: "Figure", panels: Sequence[Panel], *, limits: Limits) -> str:
     """Draw panels side by side; return the caption."""
-    clipped = ""
-    for axes, (quantity, _, lines) in _draw_panels(figure, panels, are_means=True):
+    for axes, (quantity, _, lines) in _draw_panels(figure, panels):
         _set_axes(axes, quantity, lines, limits)
-        if quantity == "skill" and any(row.low < LOWEST_SKILL for row in _rows(lines)):
-            clipped = f"; skill below {number(LOWEST_SKILL, 0)} at the edge"
     quantity, _, lines = panels[0]
     texts = []
     for label, rows in list(lines.items())[:2]:
@@ -75,7 +71,7 @@ def _draw_depth(figure: "Figure", panels: Sequence[Panel], *, limits: Limits) ->
     ns = {row.n for _, _, lines in panels for row in _rows(lines)}
     return (
         f"From the first to the last layers, {_title(quantity)} go {listed(texts)}. Means over {span(ns)} pairs of "
-        f"networks at corresponding layers, with 95 % intervals (open: too few networks{clipped})."
+        f"networks at corresponding layers, with 95 % intervals (none: too few networks)."
     )
 
 
@@ -105,7 +101,7 @@ def _set_axes(axes: "Axes", quantity: str, lines: Lines, limits: Limits) -> None
         scale_points(axes, "y", low, max(2 * tolerance, high), tolerance)
         axes.axhline(tolerance, **LIMIT)
     elif quantity == "skill":
-        axes.set_ylim(max(low, LOWEST_SKILL) - 0.03, high + 0.03)
+        scale_skill(axes, "y", low)
         axes.axhline(limits.skill, **LIMIT)
 
 
@@ -125,6 +121,7 @@ def draw_ranks(path: Path, rows: Sequence[Shown], *, y_title: str, **texts: Any)
         y_title: of the vertical axis.
         texts: `title` and `source`, see `draw_pages`.
     """
+    rows = [row for row in rows if math.isfinite(row.value)]
     panels = [
         (y_title, layers, grouped(of_layers, lambda row: row.method))
         for layers, of_layers in grouped(rows, lambda row: row.quantity).items()
@@ -148,14 +145,8 @@ def _draw_ranks(figure: "Figure", panels: Sequence[Panel]) -> str:
     return f"At rank {lowest:g}, {y_title} is {listed(ends, n=4)}. {what}"
 
 
-def _draw_panels(
-    figure: "Figure", panels: Sequence[Panel], *, are_means: bool = False
-) -> "list[tuple[Axes, Panel]]":
-    """Draw the lines of panels with their labels, from 0 to 1 at least; return them with their axes.
-
-    Args:
-        are_means: over pairs of networks; lines without intervals have open markers.
-    """
+def _draw_panels(figure: "Figure", panels: Sequence[Panel]) -> "list[tuple[Axes, Panel]]":
+    """Draw the lines of panels with their labels, from 0 to 1 at least; return them with their axes."""
     import matplotlib
 
     labels = dict.fromkeys(label for _, _, lines in panels for label in lines)
@@ -163,56 +154,49 @@ def _draw_panels(
     height = max(HEIGHT, LINE * max(len(lines) for _, _, lines in panels))
     in_line = int(figure.get_figwidth() / CM / ROOM)
     drawn = panels_in(figure, len(panels), in_line=in_line, height=height)
-    for axes, (quantity, title, lines) in zip(drawn, panels, strict=True):
+    for axes, (_, title, lines) in zip(drawn, panels, strict=True):
         low, high = _ends(lines)
         axes.set_ylim(low - 0.03, high + 0.03)
         axes.set_title(title)
-        lowest = LOWEST_SKILL if quantity == "skill" else -math.inf
-        _draw_lines(axes, lines, looks, lowest, are_means=are_means)
+        axes.spines[["top", "right"]].set_visible(False)
+        handles = [_draw_line(axes, label, rows, looks[label]) for label, rows in lines.items()]
+        handles.sort(key=lambda line: -line.get_ydata()[-1])  # as the lines end
+        options: Look = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
+        axes.legend(handles=handles, labelcolor="linecolor", **options)
     return list(zip(drawn, panels, strict=True))
 
 
-def _draw_lines(
-    axes: "Axes", lines: Lines, looks: Mapping[str, Look], lowest: float, *, are_means: bool
-) -> None:
-    """Draw a line a label: values over their places with intervals. Labels stand at the side, in the
-    order of the ends of their lines.
-
-    Args:
-        lowest: values below are drawn here.
-    """
-    drawn = []
-    for label, rows in lines.items():
-        in_order = sorted(rows, key=lambda row: row.place)
-        places = [row.place for row in in_order]
-        numbers = np.array([(row.value, row.low, row.high) for row in in_order])
-        values, lows, highs = np.maximum(numbers, lowest).T
-        (line,) = axes.plot(places, values, label=label, **looks[label])
-        if are_means and np.isnan(lows).all():
-            line.set_markerfacecolor("white")
-        if len(lines) > FEW or len(places) == 1:
-            axes.vlines(places, lows, highs, color=line.get_color(), linewidth=0.7, alpha=0.6)
-        else:
-            axes.fill_between(places, lows, highs, color=line.get_color(), alpha=0.15, linewidth=0)
-        ends = values[np.isfinite(values)]
-        drawn.append((ends[-1] if len(ends) else -math.inf, line))
-    axes.spines[["top", "right"]].set_visible(False)
-    handles = [line for _, line in sorted(drawn, key=lambda item: -item[0])]
-    axes.legend(handles=handles, labelcolor="linecolor", loc="center left", bbox_to_anchor=(1, 0.5))
+def _draw_line(axes: "Axes", label: str, rows: Sequence[Shown], look: Look) -> Any:
+    """Draw and return a line of values over their places, with intervals."""
+    in_order = sorted(rows, key=lambda row: row.place)
+    places = [row.place for row in in_order]
+    (line,) = axes.plot(places, [row.value for row in in_order], label=label, **look)
+    lows = [row.low for row in in_order]
+    highs = [row.high for row in in_order]
+    axes.vlines(places, lows, highs, color=line.get_color(), linewidth=0.7)
+    return line
 
 
 def scale_points(axes: "Axes", side: str, low: float, high: float, tolerance: float) -> None:
-    """Set an axis of points of accuracy: linear to the tolerance, and logarithmic beyond.
+    """Set an axis (x or y) of points of accuracy: linear to the tolerance, and logarithmic beyond."""
+    _scale(axes, side, (low, high), max(tolerance, 1), TICKS)
 
-    Args:
-        side: x or y.
-    """
+
+def scale_skill(axes: "Axes", side: str, low: float) -> None:
+    """Set an axis (x or y) of skill: linear from −1 to 1, and logarithmic below."""
+    _scale(axes, side, (low - 0.05, 1.05), 1, SKILL_TICKS)
+
+
+def _scale(
+    axes: "Axes", side: str, ends: tuple[float, float], linear: float, ticks: Sequence[float]
+) -> None:
+    """Set an axis that is linear up to a value, and logarithmic beyond."""
     from matplotlib.ticker import NullLocator
 
-    axes.set(**{f"{side}lim": (low, high)})
+    axes.set(**{f"{side}lim": ends})
     set_scale = {"x": axes.set_xscale, "y": axes.set_yscale}[side]
-    set_scale("symlog", linthresh=max(tolerance, 1), linscale=1)
+    set_scale("symlog", linthresh=linear, linscale=1)
     axis = {"x": axes.xaxis, "y": axes.yaxis}[side]
-    ticks = [tick for tick in TICKS if low <= tick <= high]
-    axis.set_ticks(ticks, [number(tick, 0) for tick in ticks])
+    shown = [tick for tick in ticks if ends[0] <= tick <= ends[1]]
+    axis.set_ticks(shown, [f"{tick:g}".replace("-", "−") for tick in shown])
     axis.set_minor_locator(NullLocator())

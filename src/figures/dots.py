@@ -8,11 +8,10 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from src.figures.curves import scale_skill
 from src.figures.maps import mean_number, number
 from src.figures.pages import CM, Look, draw_pages, panels_in, span
-from src.figures.shown import ABOVE_BASELINES, BASELINE, LOWEST_SKILL, SHARE, Shown, scale_of
+from src.figures.shown import ABOVE_BASELINES, BASELINE, SHARE, Shown, scale_of
 from src.ground.console import listed
 from src.ground.grouping import grouped
 from src.ground.user_code import titles_in
@@ -106,28 +105,25 @@ def _draw_groups(
 
 
 def _draw_pairs(axes: "Axes", rows: Sequence[Shown], groups: Sequence[Groups]) -> None:
-    """Draw a dot a pair of networks, and set the axis; skill below the axis stands at its edge."""
+    """Draw a dot a pair of networks, and set the axis."""
     values = [row.value for row in rows if math.isfinite(row.value)]
     low = min([0.0, *values])
-    if rows and rows[0].quantity == "skill":
-        low = max(low, LOWEST_SKILL)
     high = max([1.0, *values])
     room = 0.04 * (high - low)
     axes.set_xlim(low - room, high + room)
+    if rows and rows[0].quantity == "skill":
+        scale_skill(axes, "x", low)
     for row in rows:
-        marker = "<" if row.value < low else "o"
-        axes.plot(max(row.value, low), groups.index(row.groups) + 0.18, marker=marker, **DOT)
+        axes.plot(row.value, groups.index(row.groups) + 0.18, marker="o", **DOT)
 
 
 def _draw_means(axes: "Axes", means: Sequence[Shown], groups: Sequence[Groups]) -> None:
     """Draw the mean of each pair of groups with its interval, open without one."""
     for mean in means:
         y = groups.index(mean.groups) - 0.12
-        ends = np.array([mean.value, mean.low, mean.high])
-        value, low, high = np.clip(ends, *axes.get_xlim())
         face = "white" if math.isnan(mean.low) else COLOUR
-        axes.hlines(y, low, high, color=COLOUR, linewidth=1)
-        axes.plot(value, y, marker="D", markerfacecolor=face, **MEAN)
+        axes.hlines(y, mean.low, mean.high, color=COLOUR, linewidth=1)
+        axes.plot(mean.value, y, marker="D", markerfacecolor=face, **MEAN)
 
 
 def _p_value(groups: Groups, tests: Sequence[GroupTestRow]) -> str:

@@ -7,10 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.figures.curves import scale_points
-from src.figures.maps import frame_cells, mean_number, name_cells, number, write_in_cell
+from src.figures.curves import scale_points, scale_skill
+from src.figures.maps import frame_cells, mean_number, name_cells, write_in_cell
 from src.figures.pages import CM, Look, draw_pages, fit, new_figure, styled, write_letters
-from src.figures.shown import LOWEST_SKILL, Shown, of_stitches, of_verdicts
+from src.figures.shown import Shown, of_stitches, of_verdicts
 from src.ground.console import layer_in_words, listed
 from src.ground.grouping import grouped
 from src.tables.verdict_rows import VerdictRow
@@ -34,7 +34,6 @@ LOOKS: tuple[Look, ...] = (  # of the two methods: dark and light, for print in 
 LINES = ("#08407f", "#c2185b")
 MANY = 200  # points from here on have no intervals
 NARROW = 12  # cm: maps stand below the points
-TOP = 1.02  # of the axis of skill
 FEW = 8  # layers; with more, lines around cells are thinner
 
 Stitch = Mapping[str, Shown]  # the values of a stitch by quantity
@@ -131,19 +130,19 @@ def _draw_plane(axes: "Axes", stitches: Series, limits: Limits) -> None:
     skills = [y for stitch in stitches if math.isfinite(y := stitch["skill"].low)]
     left = min([-1.0, *lost]) * 1.2
     right = max([2 * tolerance, 10, *lost]) * 1.2
-    bottom = max(LOWEST_SKILL, min([0.0, *skills]) - 0.05)
     scale_points(axes, "x", left, right, tolerance)
-    axes.set(ylim=(bottom, TOP), xlabel="accuracy lost by the stitch (points)")
-    axes.set_ylabel("skill at the output")
+    scale_skill(axes, "y", min([0.0, *skills]))
+    bottom, top = axes.get_ylim()
+    axes.set(xlabel="accuracy lost by the stitch (points)", ylabel="skill at the output")
     axes.spines[["top", "right"]].set_visible(False)
     axes.axhline(0, color="0.4", linewidth=0.6, linestyle=":", zorder=1)
     if not skills:
         axes.text(tolerance, 0.6, "skill was not measured", ha="right")
     accurate = (left, tolerance)
     look: Look = {"linewidth": 0, "zorder": 0}
-    axes.fill_between(accurate, limits.skill, TOP, color=TINTS[SIMILAR], **look)
+    axes.fill_between(accurate, limits.skill, top, color=TINTS[SIMILAR], **look)
     axes.fill_between(accurate, bottom, limits.skill, color=TINTS[ACCURATE_ONLY], **look)
-    axes.fill_between((tolerance, right), bottom, TOP, color=TINTS[NOT_MATCHED], **look)
+    axes.fill_between((tolerance, right), bottom, top, color=TINTS[NOT_MATCHED], **look)
     for word, (x, y, colour) in CORNERS.items():
         axes.text(
             0.02 + 0.96 * x,
@@ -160,24 +159,21 @@ def _draw_plane(axes: "Axes", stitches: Series, limits: Limits) -> None:
 
 def _draw_points(axes: "Axes", series: Series, look: Look, line: str, limits: Limits) -> None:
     """Draw a point a stitch with its intervals: hollow if undecided, crossed if it has skill at the
-    output but not at the end layer, at the lower edge if it lies below."""
-    bottom = axes.get_ylim()[0]
+    output but not at the end layer."""
     size = 4.5 if len(series) < MANY else 2.5
     for stitch in series:
         lost, skill = stitch["penalty"], stitch["skill"]
-        y = max(skill.value, bottom)
         options = {**look, "linestyle": "", "markersize": size, "markeredgewidth": size / 8}
         if skill.word == UNDECIDED:
             options |= {"color": "white", "markeredgecolor": line, "markeredgewidth": size / 5}
-        if skill.value < bottom:
-            options |= {"marker": "v", "clip_on": False}
-        elif len(series) < MANY:
+        if len(series) < MANY:
             bars: Look = {"color": line, "linewidth": 0.7, "alpha": 0.6, "zorder": 2}
-            axes.hlines(y, lost.low, lost.high, **bars)
-            axes.vlines(lost.value, max(skill.low, bottom), skill.high, **bars)
-        axes.plot(lost.value, y, zorder=3, **options)
+            axes.hlines(skill.value, lost.low, lost.high, **bars)
+            axes.vlines(lost.value, skill.low, skill.high, **bars)
+        axes.plot(lost.value, skill.value, zorder=3, **options)
         if skill.word == ACCURATE_ONLY and skill.value > limits.skill:
-            axes.plot(lost.value, y, "kx", markersize=size, markeredgewidth=size / 5, zorder=4)
+            options = {"markersize": size, "markeredgewidth": size / 5}
+            axes.plot(lost.value, skill.value, "kx", zorder=4, **options)
 
 
 def _draw_map(axes: "Axes", series: Series) -> None:
@@ -228,13 +224,10 @@ def _caption(methods: Sequence[tuple[str, Series]]) -> str:
         n_similar = sum(stitch["skill"].word == SIMILAR for stitch in series)
         counts.append(f"{n_similar} of {len(series)} by {method}")
     stitches = [stitch["skill"] for _, series in methods for stitch in series]
-    edge = ""
-    if any(skill.value < LOWEST_SKILL for skill in stitches):
-        edge = f"; triangles: skill below {number(LOWEST_SKILL, 0)}"
     cells = "white: undecided"
     if len({skill.networks for skill in stitches}) > 1:
         cells = "means, strips: shares of pairs of networks"
     return (
         f"Similar stitches: {listed(counts)}. Points with 95 % intervals (hollow: undecided; crossed: too little skill "
-        f"at the end layer{edge}), and cells with points lost above skill ({cells}; framed: corresponding layers)."
+        f"at the end layer), and cells with points lost above skill ({cells}; framed: corresponding layers)."
     )

@@ -2,7 +2,7 @@
 networks; and the cells of maps."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 from src.figures.pages import CELLS, CM, NUMBERS, draw_pages, panels_in
 from src.figures.shown import DIFFERENCE, Scale, Shown, scale_of
 from src.figures.style import WIDTHS
-from src.ground.console import layer_in_words, listed
+from src.ground.console import layer_in_words
 from src.ground.grouping import grouped
 from src.tables.matrices import by_depth
 from src.tables.network_names import short_names
@@ -85,7 +85,8 @@ def _draw_layers(figure: "Figure", maps: Sequence[Map], *, titles: tuple[str, st
             panel.set_xlabel(titles[1])
     has_frames = any(row.is_framed for cells in maps for row in cells)
     frames = ", frames are corresponding layers" if has_frames else ""
-    return f"{_most_similar(maps[:2])}Dark is similar{frames}."
+    best = _most_similar(maps[0], lambda row: map(layer_in_words, row.layers))
+    return f"{best}Dark is similar{frames}."
 
 
 def _labels(cells: Map, side: int) -> list[str]:
@@ -93,26 +94,25 @@ def _labels(cells: Map, side: int) -> list[str]:
     return list(dict.fromkeys(cell.layers[side] for cell in cells))
 
 
-def _most_similar(maps: Sequence[Map]) -> str:
-    """Return the sentence on the most similar layers of each map; "" without values."""
-    found = []
-    for cells in maps:
-        scale = scale_of(cells[0].quantity)
-        best_value = scale.similar
-        if scale.is_two_sided:
-            best_value = (scale.different + scale.similar) / 2
-        known = [cell for cell in cells if math.isfinite(cell.value)]
-        if known and scale.title != DIFFERENCE:
-            best = min(known, key=lambda cell: abs(cell.value - best_value))  # noqa: B023
-            pair = " and ".join(map(layer_in_words, best.layers))
-            found.append(f"{pair} by {cells[0].method or scale.title} ({number(best.value)})")
-    return f"Most similar are {listed(found)}. " if found else ""
+def _most_similar(rows: Map, names: Callable[[Shown], Iterable[str]]) -> str:
+    """Return the sentence on the most similar cell of a map; "" without values.
+
+    Args:
+        names: returns the names of a row's two layers or networks.
+    """
+    scale = scale_of(rows[0].quantity)
+    known = [row for row in rows if math.isfinite(row.value)]
+    if not known:
+        return ""
+    best = min(known, key=lambda row: abs(row.value - scale.best))
+    pair = " and ".join(names(best))
+    return f"Most similar by {best.method or scale.title} are {pair} ({number(best.value)}). "
 
 
 def draw_networks(
     path: Path, rows: Sequence[Shown], *, quantity: str = "skill", are_paths: bool, **texts: Any
 ) -> list[Path]:
-    """Draw networks × networks by a quantity, ordered and bordered by group; dark is alike. Return
+    """Draw networks × networks by a quantity, ordered and bordered by group; dark is similar. Return
     the written paths.
 
     A figure has two methods; further ones go into NAME_2.png and so on.
@@ -152,14 +152,10 @@ def _draw_networks(figure: "Figure", methods: Sequence[Map], *, are_paths: bool)
     panels[0].set_ylabel("front network")
     title = f"mean {scale_of(methods[0][0].quantity).title}"
     _add_bar(panels[-1], image, title)
-    known = [row for row in methods[0] if math.isfinite(row.value)]
-    closest = ""
-    if known:
-        best = max(known, key=lambda row: row.value)
-        alike = " and ".join(names[networks.index(network)] for network in best.networks)
-        closest = f"Most alike by {best.method} are {alike} ({number(best.value)}). "
-    text = "over layers, dark is alike; lines part groups; hatched, not stitched."
-    return f"{closest}{title.capitalize()} {text}"
+    short = dict(zip(networks, names, strict=True))
+    best = _most_similar(methods[0], lambda row: [short[name] for name in row.networks])
+    text = "over layers, dark is similar; lines part groups; hatched, not stitched."
+    return f"{best}{title.capitalize()} {text}"
 
 
 def _part_groups(axes: "Axes", groups: Sequence[str]) -> None:

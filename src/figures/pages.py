@@ -52,20 +52,6 @@ def left_out(are_left_out: bool = True, *, except_for: Collection[str] = ()) -> 
         _to_draw = before
 
 
-def can_draw(path: Path) -> bool:
-    """Return whether the figure at `path` can be drawn; warn if matplotlib is not installed.
-
-    Returns:
-        False if it is left out, or without matplotlib.
-    """
-    if _to_draw is not None and path.name not in _to_draw:
-        return False
-    if importlib.util.find_spec("matplotlib") is None:
-        warn(f"{path} was not drawn: matplotlib is not installed")
-        return False
-    return True
-
-
 def styled() -> contextlib.AbstractContextManager[None]:
     """Return a context in which matplotlib draws in the style of the suite, and of the user over it."""
     import matplotlib.style
@@ -97,7 +83,10 @@ def draw_pages(
         The paths of the written files; none if the figure is left out, or without matplotlib.
     """
     written: list[Path] = []
-    if not can_draw(path):
+    if _to_draw is not None and path.name not in _to_draw:
+        return written
+    if importlib.util.find_spec("matplotlib") is None:
+        warn(f"{path} was not drawn: matplotlib is not installed")
         return written
     for number, start in enumerate(range(0, len(items), on_page), start=1):
         with styled():

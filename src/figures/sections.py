@@ -1,7 +1,6 @@
 """Sections of reports: the verdicts of one method and one kind of networks, and parts of a section."""
 
 from collections.abc import Iterable, Sequence
-from itertools import chain
 from typing import NamedTuple
 
 from src.ground.grouping import grouped
@@ -15,68 +14,53 @@ MAX_GROUP_PAIRS = 9  # pairs of groups that a method is divided into
 class Section(NamedTuple):
     """A section of a report: the verdicts of one method and one kind of networks."""
 
-    title: str
+    method: str  # and the architectures or groups of a part of a section
     rows: list[VerdictRow]
-    n_networks: int  # pairs of networks
-    method: str  # and the architectures of a part of a section
+    is_of_all: bool = False  # the method has no other networks
 
     @property
     def is_summary(self) -> bool:
         """Whether the section reports means over several pairs of networks."""
-        return self.n_networks > 1
+        return len({row.networks for row in self.rows}) > 1
+
+    @property
+    def title(self) -> str:
+        """The method, and its pair of networks or their number."""
+        if self.is_summary:
+            return f"{self.method}, {len({row.networks for row in self.rows})} {self.rows[0].kind}"
+        return self.method if self.is_of_all else f"{self.method}, {self.rows[0].networks}"
 
 
 def sections_of(rows: Sequence[VerdictRow]) -> list[Section]:
     """Return the verdicts of each method, in a section for each kind of pairs of networks."""
     sections = []
-    for method, rows_of_method in grouped(rows, lambda row: row.method).items():
-        has_many = len({row.networks for row in rows_of_method}) > 1
-        for kind, rows_of_kind in grouped(rows_of_method, lambda row: row.kind).items():
-            titles = {row.networks for row in rows_of_kind}
-            title = method
-            if len(titles) > 1:
-                title = f"{method}, {len(titles)} {kind}"
-            elif has_many:
-                title = f"{method}, {rows_of_kind[0].networks}"
-            sections.append(Section(title, rows_of_kind, len(titles), method))
+    for method, of_method in grouped(rows, lambda row: row.method).items():
+        has_one = len({row.networks for row in of_method}) == 1
+        for of_kind in grouped(of_method, lambda row: row.kind).values():
+            sections.append(Section(method, of_kind, has_one))
     return sections
 
 
 def parts_of(sections: Iterable[Section]) -> list[Section]:
     """Return sections, each divided by its pairs of architectures."""
-    return list(chain.from_iterable(map(by_architectures, sections)))
-
-
-def by_architectures(section: Section) -> list[Section]:
-    """Return a section for each pair of architectures; the section itself if there is one pair."""
-    pairs = architecture_pairs(section.rows)
-    if not any(pairs):
-        return [section]
-    titled = zip(pairs, section.rows, strict=True)
     return [
-        _part(section, f"{section.method}, {pair}", [row for _, row in items])
-        for pair, items in grouped(titled, lambda item: item[0]).items()
+        part for section in sections for part in _divided(section, architecture_pairs(section.rows))
     ]
 
 
-def _part(section: Section, name: str, rows: list[VerdictRow]) -> Section:
-    """Return a part of a section with the name and the number of its pairs of networks as title."""
-    networks = {row.networks for row in rows}
-    pairs = f"{len(networks)} {rows[0].kind}"
-    if len(networks) == 1:
-        pairs = rows[0].networks
-    return Section(f"{name}, {pairs}", rows, len(networks), name)
-
-
 def by_groups(section: Section) -> list[Section]:
-    """Return a section for each pair of groups of networks; the section itself where there is one
-    group, or more than `MAX_GROUP_PAIRS` pairs of groups."""
-    if not section.is_summary:
-        return [section]
-    parts = grouped(section.rows, lambda row: (row.front_group, row.end_group))
-    if not 1 < len(parts) <= MAX_GROUP_PAIRS:
+    """Return a section for each pair of groups of networks; the section itself if there are more than
+    `MAX_GROUP_PAIRS` of them."""
+    pairs = [titles_in(f"{row.front_group} → {row.end_group}") for row in section.rows]
+    return _divided(section, pairs) if len(set(pairs)) <= MAX_GROUP_PAIRS else [section]
+
+
+def _divided(section: Section, titles: Sequence[str]) -> list[Section]:
+    """Return a section for each title of its rows; the section itself if they have one."""
+    parts = grouped(zip(titles, section.rows, strict=True), lambda item: item[0])
+    if len(parts) == 1:
         return [section]
     return [
-        _part(section, f"{section.method}, {titles_in(' → '.join(map(str, groups)))}", rows)
-        for groups, rows in parts.items()
+        Section(f"{section.method}, {title}", [row for _, row in items])
+        for title, items in parts.items()
     ]

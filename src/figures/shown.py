@@ -26,7 +26,6 @@ BASELINE = "baseline"  # the word of a score of a baseline
 ABOVE_BASELINES = "above all baselines"  # the word of a score
 POINTS = 100  # of accuracy
 OF_STITCHES = ("penalty", "skill", "skill_at_end")
-LOWEST_SKILL = -1.0  # at the edge of axes; lower skill is drawn there
 
 
 @dataclass(frozen=True)
@@ -55,6 +54,11 @@ class Scale(NamedTuple):
     similar: float
     is_two_sided: bool = False  # similar in the middle, different at both ends
     is_open: bool = False  # values may lie beyond, as of a user's function
+
+    @property
+    def best(self) -> float:
+        """The value of the most similar layers."""
+        return (self.different + self.similar) / 2 if self.is_two_sided else self.similar
 
 
 def scale_of(quantity: str) -> Scale:
