@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 SKILL_TICKS = (-100, -30, -10, -3, -1, -0.5, 0, 0.5, 1)
 TICKS = (-50, -20, -10, -5, -2, 0, 1, 2, 5, 10, 20, 50, 100)  # points of accuracy
-ROOM = 5.6  # cm of width, for a panel with its labels at least
-HEIGHT = 5.2  # cm, of a panel with what is above and below it at least
-LINE = 0.36  # cm, the label of a line
+ROOM = 4.2  # cm of width, for a panel at least
+HEIGHT = 5.2  # cm, of a panel with what is above and below it
+LABEL = 4.2  # cm of width, for the label of a line
+LINE = 0.36  # cm, a line of labels
 MOST = 12  # panels on a page
 NAMED = 12  # layers or ranks at most, for all of them on the axis
 UPRIGHT = 4  # more names of layers are turned
@@ -98,7 +99,7 @@ def _set_axes(axes: "Axes", quantity: str, lines: Lines, limits: Limits) -> None
     low, high = _ends(lines)
     if quantity == "penalty":
         tolerance = 100 * limits.tolerance
-        scale_points(axes, "y", low, max(2 * tolerance, high), tolerance)
+        scale_points(axes, "y", low, 1.1 * max(2 * tolerance, high), tolerance)
         axes.axhline(tolerance, **LIMIT)
     elif quantity == "skill":
         scale_skill(axes, "y", low)
@@ -146,23 +147,24 @@ def _draw_ranks(figure: "Figure", panels: Sequence[Panel]) -> str:
 
 
 def _draw_panels(figure: "Figure", panels: Sequence[Panel]) -> "list[tuple[Axes, Panel]]":
-    """Draw the lines of panels with their labels, from 0 to 1 at least; return them with their axes."""
+    """Draw the lines of panels, from 0 to 1 at least, with one legend; return them with their axes."""
     import matplotlib
 
     labels = dict.fromkeys(label for _, _, lines in panels for label in lines)
     looks = dict(zip(labels, cycle(matplotlib.rcParams["axes.prop_cycle"]), strict=False))
-    height = max(HEIGHT, LINE * max(len(lines) for _, _, lines in panels))
-    in_line = int(figure.get_figwidth() / CM / ROOM)
-    drawn = panels_in(figure, len(panels), in_line=in_line, height=height)
+    width = figure.get_figwidth() / CM
+    drawn = panels_in(figure, len(panels), in_line=int(width / ROOM), height=HEIGHT)
+    handles: dict[str, Any] = {}
     for axes, (_, title, lines) in zip(drawn, panels, strict=True):
         low, high = _ends(lines)
         axes.set_ylim(low - 0.03, high + 0.03)
-        axes.set_title(title)
+        axes.set_title(title, x=0, ha="left")
         axes.spines[["top", "right"]].set_visible(False)
-        handles = [_draw_line(axes, label, rows, looks[label]) for label, rows in lines.items()]
-        handles.sort(key=lambda line: -line.get_ydata()[-1])  # as the lines end
-        options: Look = {"loc": "center left", "bbox_to_anchor": (1, 0.5)}
-        axes.legend(handles=handles, labelcolor="linecolor", **options)
+        handles |= {label: _draw_line(axes, label, lines[label], looks[label]) for label in lines}
+    n_columns = max(1, int(width / LABEL))
+    legend: Look = {"loc": "outside lower center", "ncols": n_columns, "labelcolor": "linecolor"}
+    figure.legend(handles=list(handles.values()), **legend)
+    figure.set_figheight(figure.get_figheight() + LINE * len(handles) / n_columns * CM)
     return list(zip(drawn, panels, strict=True))
 
 

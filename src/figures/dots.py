@@ -88,11 +88,12 @@ def _draw_groups(
             axes.text(1.02, y - 0.12, text, transform=axes.get_yaxis_transform(), va="center")
         axes.set_xlabel(scale_of(key[1]).title)
         if key[1] == SHARE:
-            axes.set_title(key[0])
+            axes.set_title(key[0], x=0, ha="left")
+    of_shares = {mean.groups: mean for mean in means if (mean.method, mean.quantity) == keys[0]}
     shares = [
-        f"{number(mean.value)} ({' → '.join(mean.groups)})"
-        for mean in means
-        if (mean.method, mean.quantity) == keys[0]
+        f"{number(of_shares[pair].value)} ({' → '.join(pair)})"
+        for pair in groups
+        if pair in of_shares
     ]
     p_values = ""
     if tests:
@@ -170,7 +171,7 @@ def _draw_scores(figure: "Figure", tests: Sequence[Sequence[Shown]]) -> str:
         _name_rows(axes, measures if place % in_line == 0 else [""] * len(measures))
         _draw_test(axes, of_test, measures)
         axes.set_xlim(min([0.0, *known]) - 0.05, max([1.0, *known]) + 0.05)
-        axes.set_title(of_test[0].quantity.replace("_", " "))
+        axes.set_title(of_test[0].quantity.replace("_", " "), x=0, ha="left")
         axes.set_xlabel("score")
     best = ""
     if measures:

@@ -26,7 +26,7 @@ MOST = 12  # maps of layers on a page
 ROOM = 4.0  # cm of width, for a map at least
 WIDE = 10  # columns; maps with more take the room of two
 HIGHEST = 1.4  # cm, of a cell
-HEAD = 1.7  # cm above and below a map
+HEAD = 2.0  # cm above and below a map
 WIDEST = 9.0  # cm, of a map of networks
 LARGE = 10  # numbers from here on have fewer decimals
 BLACK_ABOVE = 0.5  # the lightness of a cell, for a black number
@@ -60,7 +60,7 @@ def _draw_layers(figure: "Figure", maps: Sequence[Map], *, titles: tuple[str, st
     n_columns = max(len(_labels(cells, 1)) for cells in maps)
     room = 2 * ROOM if n_columns > WIDE else ROOM
     in_line = min(len(maps), max(1, int(width / room)))
-    height = min(0.7 * width / in_line * _shape(n_rows, n_columns), HIGHEST * n_rows)
+    height = min(0.8 * width / in_line * _shape(n_rows, n_columns), HIGHEST * n_rows)
     panels = panels_in(figure, len(maps), in_line=in_line, height=height + HEAD)
     quantities = {cells[0].quantity for cells in maps}
     for place, (cells, panel) in enumerate(zip(maps, panels, strict=True)):
