@@ -52,7 +52,8 @@ def test_maps(of, rows, columns, values, labels, drawn_figures, tmp_path):
     assert cka.images[0].get_array().tolist() == values
     assert [text.get_text() for text in cka.get_yticklabels()] == rows
     assert [text.get_text() for text in cka.get_xticklabels()] == columns
-    assert (cka.get_ylabel(), cka.get_xlabel()) == labels
+    figure = drawn_figures["x.png"]
+    assert (figure.get_supylabel(), figure.get_supxlabel()) == labels
     assert panels["PWCCA distance"].images[0].get_array().mask.all()  # NaN
 
 

@@ -95,13 +95,9 @@ def _draw_groups(
         for pair in groups
         if pair in of_shares
     ]
-    p_values = ""
-    if tests:
-        lowest = min(test.lowest_p for test in tests)
-        p_values = f"; p: against pairs within the end group, at least {lowest:.2g}"
     return (
         f"By {methods[0]}, shares of similar pairs are {listed(shares, n=4)}. Dots: pairs of networks; diamonds: means "
-        f"with 95 % intervals, open if too few{p_values}."
+        f"with 95 % intervals, open if too few; p: against pairs within the end group."
     )
 
 
