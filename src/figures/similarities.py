@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 from itertools import product
 from pathlib import Path
 
-from src.choices.similarity import MEASURES, measure_of
+from src.choices.similarity import measure_of
 from src.figures.curves import draw_ranks
 from src.figures.maps import draw_layers
 from src.figures.pages import on_data
@@ -153,29 +153,19 @@ def _over_ranks(rows: Sequence[SimilarityRow], *, is_first: bool) -> list[Shown]
 
 
 def titles_of(rows: Sequence[SimilarityRow], *parts: str) -> dict[str, str]:
-    """Return the titles of columns: of the value of each measure, and of these parts of its nulls. A
-    measure that repeats another one is left out."""
+    """Return the titles of columns: of the value of each measure, and of these parts of its nulls.
+    Companions of a measure are in the CSV alone."""
     measured = dict.fromkeys(metric for row in rows for metric in row.compared.values)
+    companions = {name for metric in measured for name in measure_of(metric).companions}
     titles = {}
-    for metric in measured:
-        if _is_repeated(metric, rows):
-            continue
-        measure = measure_of(metric)
-        titles[metric] = measure.title
+    for metric in filter(lambda metric: metric not in companions, measured):
+        title = measure_of(metric).title
+        titles[metric] = title
         for part, (images, within) in product(parts, WITHIN.items()):
             name = ValueColumn(metric, part=part, images=images).name
             if any(name in row.values for row in rows):
-                titles[name] = f"{measure.title}, {PARTS[part]}{within}"
+                titles[name] = f"{title}, {PARTS[part]}{within}"
     return titles
-
-
-def _is_repeated(metric: str, rows: Sequence[SimilarityRow]) -> bool:
-    """Return whether a companion equals its measure, as PWCCA where all directions have partners."""
-    owners = [name for name, measure in MEASURES.items() if metric in measure.companions]
-    pairs = [
-        (row.values[metric], row.values.get(owner, math.nan)) for owner in owners for row in rows
-    ]
-    return bool(pairs) and all(math.isclose(*pair, abs_tol=1e-6) for pair in pairs)
 
 
 def _matrix(rows: Sequence[SimilarityRow], name: str, cell: Cell) -> Matrix:
