@@ -13,13 +13,12 @@ from src.figures.shown import Shown, of_matrix, of_ranks
 from src.ground.console import decimals, result, table
 from src.ground.grouping import grouped
 from src.tables.matrices import Matrix
-from src.tables.similarity_rows import SimilarityRow, ValueColumn, same_layers
+from src.tables.similarity_rows import SimilarityRow, same_layers
 from src.tables.tables import write_table
-from src.values import ALL_IMAGES, LARGEST, WITHIN_CLASSES
 
 MAX_LINES = 10  # pairs of layers, of figures over ranks
-WITHIN = {ALL_IMAGES: "", WITHIN_CLASSES: " within classes"}  # in titles
-PARTS = {"p_value": "p-value", "null_95": "95 % null", "calibrated": "calibrated"}
+WITHIN = {"": "", "_within": " within classes"}  # in titles, by the end of a column
+PARTS = {"p_value": "p-value", "null_95": "95 % null", "calibrated": "calibrated"}  # of nulls
 
 
 def is_matrix(rows: Sequence[SimilarityRow]) -> bool:
@@ -38,16 +37,16 @@ def print_matrices(rows: Sequence[SimilarityRow]) -> None:
 def print_largest(rows: Sequence[SimilarityRow]) -> None:
     """Print the most similar pair of layers by each measure against the most similar pairs of
     permuted images; the rows are as in `is_matrix`."""
-    for images, within in WITHIN.items():
+    for ending, within in WITHIN.items():
         lines = {}
         for metric in rows[0].compared.values:
             measure = measure_of(metric)
             known = [row for row in rows if math.isfinite(row.values[metric])]
             best = max(known or rows, key=lambda row: measure.sign * row.values[metric])  # noqa: B023
-            null = best.compared.values[metric].nulls.get(LARGEST[images])
-            if null is not None:
+            columns = [f"{metric}_{part}_largest{ending}" for part in PARTS]
+            if columns[0] in best.values:
                 title = f"{measure.title}: {best.layer1} – {best.layer2}"
-                lines[title] = [best.values[metric], *null]
+                lines[title] = [best.values[column] for column in (metric, *columns)]
         if lines:
             title = f"most similar pair{within}, against the most similar ones of permuted images"
             table(title, list(lines), ["value", *PARTS.values()], [*lines.values()])
@@ -71,13 +70,11 @@ def print_tables(rows: Sequence[SimilarityRow], metrics: Sequence[str]) -> None:
 def _against_nulls(row: SimilarityRow, metric: str) -> str:
     """Return the text that compares a value with its own nulls; empty if images were not permuted."""
     texts = []
-    for images, null in row.compared.values[metric].nulls.items():
-        if images in WITHIN:
-            within = f"{images} " if images == WITHIN_CLASSES else ""
-            p_value, null_95, calibrated = null
-            texts.append(
-                f"{within}p {p_value:.3g}, null {null_95:.4f}, calibrated {decimals(calibrated)}"
-            )
+    for ending, within in WITHIN.items():
+        if f"{metric}_p_value{ending}" in row.values:
+            p_value, null, calibrated = (row.values[f"{metric}_{part}{ending}"] for part in PARTS)
+            text = f"p {p_value:.3g}, null {null:.4f}, calibrated {decimals(calibrated)}"
+            texts.append(f"{within} {text}".strip())
     return f" ({'; '.join(texts)})" if texts else ""
 
 
@@ -161,8 +158,8 @@ def titles_of(rows: Sequence[SimilarityRow], *parts: str) -> dict[str, str]:
     for metric in filter(lambda metric: metric not in companions, measured):
         title = measure_of(metric).title
         titles[metric] = title
-        for part, (images, within) in product(parts, WITHIN.items()):
-            name = ValueColumn(metric, part=part, images=images).name
+        for part, (ending, within) in product(parts, WITHIN.items()):
+            name = f"{metric}_{part}{ending}"
             if any(name in row.values for row in rows):
                 titles[name] = f"{title}, {PARTS[part]}{within}"
     return titles
