@@ -1,4 +1,4 @@
-"""misc/ground_truth.py: tables, figure, sentences and dots, from planted tables; and test images
+"""misc/ground_truth.py: tables, figure and dots, from planted tables; and test images
 with dots."""
 
 import itertools
@@ -112,7 +112,7 @@ def test_measures_of_all_tables_are_scored(planted):
     assert baselines == {f"{kind} difference" for kind in kinds}
 
 
-def test_figure_table_and_sentences(planted, drawn_figures, laid_out):
+def test_the_printed_table_is_that_of_the_file(planted, drawn_figures, laid_out):
     said = run(
         SCRIPT, "all", "networks.csv", *ON_DIGITS[:2], "-gpu", "-1", "-o", "again.csv", cwd=planted
     ).out
