@@ -55,7 +55,10 @@ def draw_depth(path: Path, rows: Sequence[Shown], limits: Limits, **texts: Any) 
         of_groups = (" → " if is_directed else ", ").join(row.groups)
         return of_groups if has_groups else row.method
 
-    panels = [(*key, grouped(of_panel, label)) for key, of_panel in grouped(rows, panel).items()]
+    panels = [
+        (*key, grouped(sorted(of_panel, key=_place), label))
+        for key, of_panel in grouped(rows, panel).items()
+    ]
     return draw_pages(path, panels, partial(_draw_depth, limits=limits), on_page=MOST, **texts)
 
 
@@ -66,14 +69,17 @@ def _draw_depth(figure: "Figure", panels: Sequence[Panel], *, limits: Limits) ->
     quantity, _, lines = panels[0]
     texts = []
     for label, rows in list(lines.items())[:2]:
-        in_order = sorted(rows, key=lambda row: row.place)
-        first = number(in_order[0].value, 1)
-        texts.append(f"from {first} to {number(in_order[-1].value, 1)} ({label})")
+        ends = [number(row.value, 1) for row in (rows[0], rows[-1])]
+        texts.append(f"from {ends[0]} to {ends[1]} ({label})")
     ns = {row.n for _, _, lines in panels for row in _rows(lines)}
     return (
         f"From the first to the last layers, {_title(quantity)} go {listed(texts)}. Means over {span(ns)} pairs of "
         f"networks at corresponding layers, with 95 % intervals (none: too few networks)."
     )
+
+
+def _place(row: Shown) -> float:
+    return row.place
 
 
 def _rows(lines: Lines) -> list[Shown]:
@@ -96,7 +102,7 @@ def _set_axes(axes: "Axes", quantity: str, lines: Lines, limits: Limits) -> None
         axes.tick_params(axis="x", labelrotation=90 if len(layers) > UPRIGHT else 0)
         axes.set_xlabel("layer")
     axes.set_ylabel(_title(quantity))
-    low, high = _ends(lines)
+    low, high = ends_of(_rows(lines))
     if quantity == "penalty":
         tolerance = 100 * limits.tolerance
         scale_points(axes, "y", low, 1.1 * max(2 * tolerance, high), tolerance)
@@ -106,9 +112,9 @@ def _set_axes(axes: "Axes", quantity: str, lines: Lines, limits: Limits) -> None
         axes.axhline(limits.skill, **LIMIT)
 
 
-def _ends(lines: Lines) -> tuple[float, float]:
-    """Return the lowest and the highest value, or 0 and 1 if these lie beyond."""
-    values = [value for row in _rows(lines) for value in (row.value, row.low, row.high)]
+def ends_of(rows: Sequence[Shown]) -> tuple[float, float]:
+    """Return the lowest and the highest value with their intervals, or 0 and 1 if these lie beyond."""
+    values = [value for row in rows for value in (row.value, row.low, row.high)]
     known = [value for value in values if math.isfinite(value)]
     return min([0.0, *known]), max([1.0, *known])
 
@@ -124,7 +130,7 @@ def draw_ranks(path: Path, rows: Sequence[Shown], *, y_title: str, **texts: Any)
     """
     rows = [row for row in rows if math.isfinite(row.value)]
     panels = [
-        (y_title, layers, grouped(of_layers, lambda row: row.method))
+        (y_title, layers, grouped(sorted(of_layers, key=_place), lambda row: row.method))
         for layers, of_layers in grouped(rows, lambda row: row.quantity).items()
     ]
     return draw_pages(path, panels, _draw_ranks, on_page=MOST, **texts)
@@ -156,7 +162,7 @@ def _draw_panels(figure: "Figure", panels: Sequence[Panel]) -> "list[tuple[Axes,
     drawn = panels_in(figure, len(panels), in_line=int(width / ROOM), height=HEIGHT)
     handles: dict[str, Any] = {}
     for axes, (_, title, lines) in zip(drawn, panels, strict=True):
-        low, high = _ends(lines)
+        low, high = ends_of(_rows(lines))
         axes.set_ylim(low - 0.03, high + 0.03)
         axes.set_title(title, x=0, ha="left")
         axes.spines[["top", "right"]].set_visible(False)
@@ -170,11 +176,10 @@ def _draw_panels(figure: "Figure", panels: Sequence[Panel]) -> "list[tuple[Axes,
 
 def _draw_line(axes: "Axes", label: str, rows: Sequence[Shown], look: Look) -> Any:
     """Draw and return a line of values over their places, with intervals."""
-    in_order = sorted(rows, key=lambda row: row.place)
-    places = [row.place for row in in_order]
-    (line,) = axes.plot(places, [row.value for row in in_order], label=label, **look)
-    lows = [row.low for row in in_order]
-    highs = [row.high for row in in_order]
+    places = [row.place for row in rows]
+    (line,) = axes.plot(places, [row.value for row in rows], label=label, **look)
+    lows = [row.low for row in rows]
+    highs = [row.high for row in rows]
     axes.vlines(places, lows, highs, color=line.get_color(), linewidth=0.7)
     return line
 

@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from src.figures.curves import scale_skill
+from src.figures.curves import ends_of, scale_skill
 from src.figures.maps import mean_number, number
 from src.figures.pages import CM, Look, draw_pages, panels_in, span
 from src.figures.shown import ABOVE_BASELINES, BASELINE, SHARE, Shown, scale_of
@@ -103,9 +103,7 @@ def _draw_groups(
 
 def _draw_pairs(axes: "Axes", rows: Sequence[Shown], groups: Sequence[Groups]) -> None:
     """Draw a dot a pair of networks, and set the axis."""
-    values = [row.value for row in rows if math.isfinite(row.value)]
-    low = min([0.0, *values])
-    high = max([1.0, *values])
+    low, high = ends_of(rows)
     room = 0.04 * (high - low)
     axes.set_xlim(low - room, high + room)
     if rows and rows[0].quantity == "skill":
@@ -161,12 +159,11 @@ def _draw_scores(figure: "Figure", tests: Sequence[Sequence[Shown]]) -> str:
     measures = list(dict.fromkeys(row.method for row in rows if row.word != BASELINE))
     in_line = max(1, int((figure.get_figwidth() / CM - NAMES) / ROOM))
     panels = panels_in(figure, len(tests), in_line=in_line, height=0.36 * len(measures) + HEAD)
-    values = [value for row in rows for value in (row.value, row.low, row.high)]
-    known = [value for value in values if math.isfinite(value)]
+    low, high = ends_of(rows)
     for place, (axes, of_test) in enumerate(zip(panels, tests, strict=True)):
         _name_rows(axes, measures if place % in_line == 0 else [""] * len(measures))
         _draw_test(axes, of_test, measures)
-        axes.set_xlim(min([0.0, *known]) - 0.05, max([1.0, *known]) + 0.05)
+        axes.set_xlim(low - 0.05, high + 0.05)
         axes.set_title(of_test[0].quantity.replace("_", " "), x=0, ha="left")
         axes.set_xlabel("score")
     best = ""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from src.figures.curves import scale_points, scale_skill
 from src.figures.maps import frame_cells, mean_number, name_cells, write_in_cell
-from src.figures.pages import CM, Look, draw_pages, fit, new_figure, styled, write_letters
+from src.figures.pages import CM, Look, draw_figure, draw_pages, write_letters
 from src.figures.shown import Shown, of_stitches, of_verdicts
 from src.ground.console import layer_in_words, listed
 from src.ground.grouping import grouped
@@ -73,12 +73,8 @@ def evidence_figure(
         names = {row.front_layer for row in rows}
         framed = {(name, name) for name in names if names == {row.end_layer for row in rows}}
         shown += of_stitches(rows, title, framed)
-    with styled():
-        figure = new_figure()
-        caption = _draw(figure, _methods(shown), limits=limits, networks=NETWORKS)
-        figure.caption = f"{caption} {source}".strip()
-        fit(figure)
-    return figure
+    draw = partial(_draw, limits=limits, networks=NETWORKS)
+    return draw_figure(_methods(shown), draw, source=source)
 
 
 def _methods(rows: Sequence[Shown]) -> list[tuple[str, Series]]:

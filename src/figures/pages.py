@@ -89,17 +89,32 @@ def draw_pages(
         warn(f"{path} was not drawn: matplotlib is not installed")
         return written
     for number, start in enumerate(range(0, len(items), on_page), start=1):
-        with styled():
-            figure = new_figure(chosen_style().width or usual_width)
-            if title:
-                figure.suptitle(title)
-            figure.caption = f"{draw(figure, items[start : start + on_page])} {source}".strip()
-            fit(figure)
-            written += _write(figure, page_of(path, number))
+        page = items[start : start + on_page]
+        width = chosen_style().width or usual_width
+        figure = draw_figure(page, draw, title=title, source=source, width=width)
+        written += _write(figure, page_of(path, number))
     return written
 
 
-def new_figure(width: float = WIDTHS[-1]) -> Any:
+def draw_figure(
+    items: Sequence[Item],
+    draw: Callable[["Figure", Sequence[Item]], str],
+    *,
+    title: str = "",
+    source: str = "",
+    width: float = WIDTHS[-1],
+) -> Any:
+    """Return a figure of a width in cm with its caption, without writing a file; see `draw_pages`."""
+    with styled():
+        figure = new_figure(width)
+        if title:
+            figure.suptitle(title)
+        figure.caption = f"{draw(figure, items)} {source}".strip()
+        fit(figure)
+    return figure
+
+
+def new_figure(width: float) -> Any:
     """Return an empty figure of a width in cm that saves in the style."""
     from matplotlib.figure import Figure
 
@@ -191,7 +206,7 @@ def _rendered(figure: Any, kind: str) -> bytes:
     """Return the content of an image file of a kind, png or pdf."""
     image = io.BytesIO()
     metadata = {"CreationDate": None} if kind == "pdf" else {}
-    figure.canvas.print_figure(image, format=kind, metadata=metadata)
+    figure.savefig(image, format=kind, metadata=metadata)
     return image.getvalue()
 
 
