@@ -326,8 +326,8 @@ def print_rows(comparison, columns, source, depths, *, is_verbose: bool) -> list
     Args:
         columns: of the measures in the tables.
     """
+    from src.figures.similarities import is_matrix, print_largest, print_matrices, print_tables
     from src.ground.console import note, warn
-    from src.reports.similarity_report import is_matrix, print_largest, print_matrices, print_tables
     from src.tables.similarity_rows import SimilarityRow
 
     rows_of_pairs = []
@@ -353,8 +353,8 @@ def write_rows(args, run, rows) -> None:
     """Write the table and its figure, and finish the run."""
     from pathlib import Path
 
+    from src.figures.similarities import write_files
     from src.ground.console import note
-    from src.reports.similarity_report import write_files
 
     with run.replacing():
         write_files(Path(args.output), rows, title=args.title)

@@ -375,9 +375,10 @@ def evaluation_options(args, scores, layers, test_set, loading, session):
 def write_results(args, setup, scored, reference) -> None:
     """Report skill and the metrics of each score, save them and the scores of all images, and finish the
     runs of the tables."""
+    from src.figures.matrices import report, report_skill
     from src.ground.files import durable_together
-    from src.reports.evaluation_report import report, report_skill
-    from src.runs.scored_runs import evaluation_rows, save_scores
+    from src.ground.grouping import grouped
+    from src.runs.scored_runs import evaluation_rows, save_scores, skill_rows
     from src.tables.image_records import recorded_images
 
     # The metrics
@@ -392,8 +393,17 @@ def write_results(args, setup, scored, reference) -> None:
     for run in written:
         run.mark_as_unfinished()
     with durable_together():  # no table is of another evaluation than those beside it
-        report_skill(setup.files.skill, scored, title=args.title)
-        report(setup.files, evaluations, reference, title=args.title)
+        experiments = grouped(scored, lambda item: item.experiment)
+        stitches = {title: [item.run.row for item in items] for title, items in experiments.items()}
+        report_skill(setup.files.skill, stitches, skill_rows(scored), args.title)
+        report(
+            setup.files,
+            evaluations,
+            own_scores=reference.id_scores,
+            checks=reference.checks,
+            n_images=len(reference.options.test),
+            title=args.title,
+        )
         save_scores(args.energy_dir, setup.files.scores, evaluations, scored, reference)
 
     # The weights and images that the tables are about

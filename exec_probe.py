@@ -287,8 +287,8 @@ def write_table(args, run, task, trained, tested, *, weights, n_images) -> None:
     """Write the table and its figure, and finish the run."""
     from pathlib import Path
 
-    from src.figures.captions import on_data
-    from src.figures.check import draw_ranks
+    from src.figures.curves import draw_ranks
+    from src.figures.pages import on_data
     from src.figures.shown import of_ranks
     from src.ground.console import note
     from src.tables import tables

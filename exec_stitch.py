@@ -352,9 +352,9 @@ def conclude(args, setup, rows) -> None:
     Args:
         rows: the `StitchRow` of each pair.
     """
+    from src.figures.grids import draw_grid
     from src.ground.console import listed, warn
     from src.ground.grouping import grouped
-    from src.reports.grid_tables import draw_grid
 
     report(args, rows)
     for runs in setup.groups:

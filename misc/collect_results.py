@@ -9,6 +9,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from src import cli
 
+MAX_TABLES = 12  # of best matches of layers that are printed
+
 
 def parser() -> cli.Parser:
     options = cli.Parser(
@@ -153,8 +155,8 @@ def measured_in(args):
 
 def draw_curves(args) -> None:
     from src.collected.over_depth import depth_rows, groups_without_curves
-    from src.figures.captions import on_data
-    from src.figures.depth import draw_depth
+    from src.figures.curves import draw_depth
+    from src.figures.pages import on_data
     from src.figures.shown import of_depths
     from src.ground.console import listed, note
     from src.ground.errors import UserError
@@ -206,31 +208,39 @@ def drawn_depths(rows, quantities):
 
 
 def find_best_matches(args) -> None:
-    from src.collected.best_matches import best_matches
-    from src.ground.console import note
+    from src.collected import best_matches as matches
+    from src.ground.console import note, result, table
     from src.ground.errors import UserError
-    from src.reports.match_report import print_layers, print_shares, write_files
     from src.tables.chosen import chosen_rows
+    from src.tables.tables import write_table
 
-    rows = best_matches(*measured_in(args))
+    rows = matches.best_matches(*measured_in(args))
     if not rows:
         raise UserError(
             f"{args.source_dir} has no stitches of two trained networks, and no table of their similarity in a folder "
             "similarity"
         )
     shown = chosen_rows(rows, args.quantities, lambda row: (row.measure, row.method))
-    print_layers(shown)
-    print_shares(shown)
-    table = Path(args.output or Path(args.source_dir, "best_matches.csv"))
-    with writing(args, table):
-        write_files(table, rows)
-    note(f"wrote {table}, and {table.stem}_shares.csv beside it")
+    of_layers = list(matches.tables_of_layers(shown).items())
+    for title, matrix in [*of_layers[:MAX_TABLES], *matches.tables_of_shares(shown).items()]:
+        table(title, *matrix)
+        result()
+    if len(of_layers) > MAX_TABLES:
+        note(
+            f"{MAX_TABLES} of {len(of_layers)} tables of layers are printed; the CSV has all best matches"
+        )
+    path = Path(args.output or Path(args.source_dir, "best_matches.csv"))
+    shares = path.with_name(f"{path.stem}_shares.csv")
+    with writing(args, path):
+        write_table(path, matches.BestMatchRow, rows)
+        write_table(shares, matches.MatchShareRow, matches.match_shares(rows))
+    note(f"wrote {path}, and {shares.name} beside it")
 
 
 def compare_folders(args) -> None:
     """Print and write the accuracies of two folders, and their difference."""
+    from src.figures.matrices import compare
     from src.ground.errors import UserError
-    from src.reports.grid_tables import compare
     from src.runs.evaluations import read_evaluated_runs
     from src.runs.folders import newest_runs
 
@@ -284,7 +294,7 @@ def writing(args, path: Path):
     """
     from contextlib import nullcontext
 
-    from src.figures.figure_files import remove_figure
+    from src.figures.pages import remove_figure
     from src.runs.outputs import outputs
 
     if args.output:
@@ -334,9 +344,9 @@ def write_accuracies(args, path: Path, runs, newest, names) -> None:
     """
     from src.collected.grid_matrices import printed_matrices
     from src.collected.verdicts import judge_runs
+    from src.figures.grids import write_grid
     from src.ground.console import note, table
     from src.ground.files import write_csv
-    from src.reports.grid_tables import write_grid
     from src.tables.tables import to_record
     from src.tables.verdict_rows import interval_columns
 

@@ -99,10 +99,10 @@ def score_tables(args) -> None:
     from src.collected.frozen_truth import FEATURES, FrozenTest, write_frozen
     from src.collected.truth_protocol import score
     from src.collected.truth_tables import read_tables
+    from src.figures.truth import shown_rows, table_of, write_scores
     from src.ground.console import note, result
     from src.ground.errors import UserError
     from src.ground.grouping import grouped
-    from src.reports.truth_report import sentences, shown_rows, write_scores
     from src.runs.outputs import outputs
     from src.tables.network_list import read_networks
     from src.tables.tables import write_table
@@ -147,7 +147,7 @@ def score_tables(args) -> None:
         write_scores(path, rows)
         if dots:
             write_table(path.with_name(f"{path.stem}_dots.csv"), DotsRow, dots)
-    result("\n".join(sentences(rows)))
+    result(table_of(rows))
     note(f"wrote {path}")
     if args.freeze:
         with outputs(Path(args.freeze, FEATURES), __file__):
@@ -189,9 +189,9 @@ def score_frozen(args) -> None:
     """Score measures on the features of a folder, and print the best measures so far."""
     from src.collected.frozen_truth import read_frozen, read_scores
     from src.collected.truth_protocol import clean_networks, score
+    from src.figures.truth import print_beside, write_scores
     from src.ground.console import note
     from src.ground.errors import UserError
-    from src.reports.truth_report import print_beside, write_scores
     from src.runs.outputs import outputs
     from src.similarity.many import similarities_of_pairs
 
@@ -354,8 +354,8 @@ def measure_dots(networks, loader: Loader, *, seed) -> list:
     A row has three accuracies: with dots that tell the class, without dots, with random dots.
     """
     from src.datasets import interventions
+    from src.figures.truth import on_dots
     from src.ground.console import result
-    from src.reports.truth_report import sentences_on_dots
     from src.tables.truth_rows import DotsRow
 
     with_shortcut = [network for network in networks if "shortcut:" in (network.group or "")]
@@ -372,7 +372,7 @@ def measure_dots(networks, loader: Loader, *, seed) -> list:
             loader.pass_over(listed, network, images).accuracy for images in (true, plain, drawn)
         ]
         rows.append(DotsRow(listed.name, listed.group, *accuracies))
-    result("\n".join(sentences_on_dots(rows)))
+    result("\n".join(on_dots(rows)))
     return rows
 
 

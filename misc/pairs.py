@@ -21,7 +21,7 @@ import exec_probe
 import exec_stitch
 from src.choices import Options
 from src.choices.stitching import Method
-from src.figures.figure_files import files_of_figure
+from src.figures.pages import files_of_figure
 from src.ground.console import listed, note, result, silenced, warn, warn_once
 from src.ground.errors import Busy, UserError, as_user_error
 from src.ground.user_code import is_user_code, source_of, title_of

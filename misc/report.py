@@ -34,10 +34,9 @@ def parser() -> cli.Parser:
 
 
 def report(args) -> None:
+    from src.figures.page import page
     from src.ground.console import note, silenced, warn
     from src.ground.files import write_text
-    from src.reports.page import page
-    from src.reports.verdict_words import report as words
     from src.runs.outputs import outputs
 
     start = datetime.now()
@@ -46,7 +45,7 @@ def report(args) -> None:
         warn("the page has no figures: matplotlib is not installed")
     output = Path(args.output)
     title = args.title or f"Report on {', '.join(args.source_dirs)}"
-    text = words(judged.verdicts, judged.limits, judged.comparison, has_maps=True)
+    text = judged.text(has_maps=True)
     with TemporaryDirectory() as temporary:
         with silenced():
             write_files(Path(temporary, "verdict.csv"), judged, text)
@@ -65,8 +64,8 @@ def made_by(judged, similarity, *, start: datetime) -> str:
         start: of this script.
     """
     from src.collected import record
+    from src.figures import page
     from src.ground.provenance import provenance
-    from src.reports import page
 
     networks = record.networks_of(judged.runs, judged.similarities, judged.names)
     commands = record.commands_of(record.files_of(judged.runs, map(Path, similarity), networks))
@@ -81,26 +80,31 @@ def parts_of_page(folder: Path, judged, made_with: str, *, name: str) -> list[st
         folder: of the files of the verdict.
         name: of the archive.
     """
-    from src.collected.sections import sections_of
-    from src.reports import page, verdict_words
+    from src.figures import page, words
+    from src.figures.sections import sections_of
 
     rows = judged.verdicts
-    conclusion = verdict_words.conclusion(rows)
-    files = [*folder.glob("*.png"), *folder.glob("*.svg")]
-    images = set({path.stem: path for path in files}.values())  # of both formats the latter
+    groups, tests, *_ = judged.comparison
+    conclusion = words.conclusion(rows)
+    images = set(folder.glob("*.png"))
     of_groups = {path for path in images if path.stem.startswith("verdict_groups")}
-    remarks = [*verdict_words.flaws(rows), *verdict_words.remarks(rows, judged.limits)]
+    remarks = [*words.flaws(rows), *words.remarks(rows, judged.limits)]
     return [
         page.paragraphs([conclusion], kind="conclusion"),
         page.figures(images - of_groups, conclusion),
         page.terms(judged.limits),
         page.section(
             "Verdicts",
-            page.table(verdict_words.counts(sections_of(rows))),
+            page.table(words.counts(sections_of(rows))),
             page.paragraphs(remarks),
             page.pairs(rows),
         ),
-        page.section("Groups of networks", page.figures(of_groups), page.groups(judged.comparison)),
+        page.section(
+            "Groups of networks",
+            page.figures(of_groups),
+            *map(page.table, words.tables_of_groups(groups, tests)),
+            page.paragraphs(words.lines_on_groups(groups, tests)),
+        ),
         page.section("How it was made", made_with, page.archive(folder, name)),
     ]
 

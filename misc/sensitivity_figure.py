@@ -48,8 +48,8 @@ def parser() -> cli.Parser:
 
 def draw(args) -> None:
     from src.collected.rank_measurements import by_series, over_ranks, read_measurements
-    from src.figures.captions import on_data
-    from src.figures.check import draw_ranks
+    from src.figures.curves import draw_ranks
+    from src.figures.pages import on_data
     from src.figures.shown import of_ranks
     from src.ground.console import note
     from src.runs.outputs import outputs

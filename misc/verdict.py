@@ -99,12 +99,19 @@ class Judged(NamedTuple):
     verdicts: Sequence[Any]
     comparison: Any  # of the groups of networks
 
+    def text(self, *, has_maps: bool) -> str:
+        """Return the verdicts in words."""
+        from src.figures.words import report
+
+        groups, tests, *_ = self.comparison
+        return report(self.verdicts, self.limits, groups, tests, has_maps=has_maps)
+
 
 def give_verdict(args) -> None:
     from src.collected import record
-    from src.collected.sections import parts_of, sections_of
+    from src.figures.sections import parts_of, sections_of
+    from src.figures.words import print_numbers
     from src.ground.console import note, result
-    from src.reports import verdict_report, verdict_words
     from src.runs.run import Run, claimed
 
     judged = judge(args)
@@ -115,14 +122,11 @@ def give_verdict(args) -> None:
     sections = sections_of(judged.verdicts)
     parts = parts_of(sections)
     has_maps = args.verbose or len(parts) == len(sections) or len(judged.names) == 2
-    text = verdict_words.report(
-        judged.verdicts, judged.limits, judged.comparison, has_maps=has_maps
-    )
+    text = judged.text(has_maps=has_maps)
     result(text)
     if args.verbose:
         result()
-        verdict_report.print_matrices(parts)
-        verdict_report.print_verdicts(judged.verdicts)
+        print_numbers(judged.verdicts)
     if not has_maps:
         note("--verbose also prints maps of layers, for each method and pair of architectures")
 
@@ -157,30 +161,54 @@ def judge(args) -> Judged:
 def write_files(
     path: Path, judged: Judged, text: str, made_with: Sequence[str] = (), *, title: str = ""
 ) -> None:
-    """Write the table, and beside it its text and figures.
+    """Write the table, and beside it its text, the tables of groups and the figures.
 
     Args:
         text: the verdicts in words.
         made_with: sentences on the version, the images and the command.
         title: above the figures.
     """
-    from src.collected.sections import parts_of, sections_of
-    from src.reports import verdict_report
+    from src.ground.files import write_text
+    from src.tables.tables import write_table
+    from src.tables.verdict_rows import GroupRow, GroupTestRow, VerdictRow
+
+    write_table(path, VerdictRow, judged.verdicts)
+    header = f"# Verdict on {len(judged.verdicts)} stitched pairs of layers"
+    lines = [header, "", "```text", text, "```", "", *made_with, ""]
+    write_text(path.with_suffix(".md"), "\n".join(lines))
+    groups, tests, *_ = judged.comparison
+    if groups:
+        write_table(path.with_name(f"{path.stem}_groups.csv"), GroupRow, groups)
+    if tests:
+        write_table(path.with_name(f"{path.stem}_group_tests.csv"), GroupTestRow, tests)
+    draw(path, judged, title)
+
+
+def draw(path: Path, judged: Judged, title: str) -> None:
+    """Draw the evidence, and with several pairs of networks the networks and their groups.
+
+    Args:
+        path: of the table.
+        title: above the figures.
+    """
+    from src.figures.dots import draw_groups
+    from src.figures.evidence import NETWORKS, draw_evidence
+    from src.figures.maps import draw_networks
+    from src.figures.matrices import source_of
+    from src.figures.shown import of_groups, of_networks
 
     rows = judged.verdicts
-    groups, tests, *_ = judged.comparison
-    header = f"# Verdict on {len(rows)} stitched pairs of layers"
-    lines = [header, "", "```text", text, "```", "", *made_with, ""]
-    verdict_report.write_tables(path, rows, "\n".join(lines), groups=groups, tests=tests)
-    verdict_report.draw(
-        path,
-        parts_of(sections_of(rows)),
-        judged.limits,
-        title=title,
-        runs=judged.runs,
-        names=judged.names if judged.are_listed else None,
-        comparison=judged.comparison,
-    )
+    names = list({(row.front_network, row.end_network) for row in rows})
+    networks = names[0] if judged.are_listed and len(names) == 1 else NETWORKS
+    texts = {"title": title, "source": source_of([run.row for run in judged.runs])}
+    draw_evidence(path.with_suffix(".png"), rows, judged.limits, networks=networks, **texts)
+    if judged.comparison.groups:
+        means = of_networks(judged.comparison.means)
+        beside = path.with_name(f"{path.stem}_networks.png")
+        draw_networks(beside, means, are_paths=not judged.are_listed, **texts)
+        if len({row.groups for row in means}) > 1:
+            beside = path.with_name(f"{path.stem}_groups.png")
+            draw_groups(beside, means, of_groups(means), judged.comparison.tests, **texts)
 
 
 def read_results(args) -> tuple:

@@ -171,8 +171,8 @@ def drawing():
 
     real = Drawing(pages.new_figure, pages.fit, pages._rendered)
 
-    def without_layout(*width):
-        figure = real.make(*width)
+    def without_layout(width):
+        figure = real.make(width)
         figure.set_layout_engine("none")
         return figure
 

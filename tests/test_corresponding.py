@@ -6,8 +6,8 @@ import pytest
 
 from src.collected.corresponding import Correspondence, correspondence_of
 from src.collected.named_networks import NamedNetwork
+from src.figures import similarities
 from src.ground.errors import UserError
-from src.reports import similarity_report
 from src.tables.architectures import corresponding_layers
 from src.values import Pair
 from tests.commands import says
@@ -152,5 +152,5 @@ def test_layers_of_a_table_of_similarity_are_framed_within_one_architecture(
                            layer1=layer1, layer2=layer2, values={"cka": 0.5})
             for layer1, layer2 in itertools.product("xy", repeat=2)
         ]  # fmt: skip
-        similarity_report.write_files(tmp_path / "s.csv", rows)
+        similarities.write_files(tmp_path / "s.csv", rows)
         assert len(drawn_figures["s.png"].axes[0].patches) == 2 * are_framed

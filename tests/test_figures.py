@@ -2,21 +2,19 @@
 
 import math
 import warnings
+from dataclasses import replace
 
 import pytest
 
 pytest.importorskip("matplotlib")
 
-from src.figures.check import draw_check, draw_ranks
-from src.figures.depth import draw_depth
+from src.figures.curves import draw_depth, draw_ranks
+from src.figures.dots import draw_check, draw_groups
 from src.figures.evidence import draw_evidence
-from src.figures.figure_files import remove_figure
-from src.figures.groups import draw_groups
-from src.figures.layers import draw_layers
-from src.figures.networks import draw_networks
-from src.figures.pages import CM, NUMBERS
+from src.figures.maps import draw_layers, draw_networks
+from src.figures.pages import CM, NUMBERS, remove_figure
 from src.figures.shown import ABOVE_BASELINES, BASELINE, SHARE, Shown, of_matrix, of_ranks
-from src.figures.style import WIDTHS, style_sheets, use_style
+from src.figures.style import WIDTHS, chosen_style, use_style
 from src.tables.matrices import Matrix
 from src.tables.pair_kinds import PAIRS
 from src.tables.verdict_rows import GroupTestRow, VerdictRow
@@ -76,7 +74,7 @@ def points_in(axes) -> list[tuple]:
 
 
 def test_evidence_has_a_point_and_a_cell_a_stitch(tmp_path, drawn_figures):
-    """Hollow if undecided, crossed without skill at the end layer, at the edge if far below."""
+    """Hollow if undecided, crossed without skill at the end layer."""
     rows = [
         verdict(0, 0),
         verdict(0, 1, UNDECIDED, penalty=0.04),
@@ -88,11 +86,11 @@ def test_evidence_has_a_point_and_a_cell_a_stitch(tmp_path, drawn_figures):
     plane, cells = drawn_figures["v.png"].axes
     similar, undecided, lost, accurate, cross = points_in(plane)
     assert similar[:3] == (1, 0.6, "o") and similar[3] != "white"
-    assert undecided[3] == "white" and lost[:3] == (70, -1, "v")
+    assert undecided[3] == "white" and lost[:3] == (70, -16, "o")
     assert accurate[:2] == cross[:2] and cross[2] == "x"
-    assert texts_in(cells) == ["1.0", "0.60", "4.0", "0.60", "70", "−16", "1.0", "0.50"]
+    assert texts_in(cells) == ["1.0\n0.60", "4.0\n0.60", "70\n−16", "1.0\n0.50"]
     caption = (tmp_path / "v.txt").read_text()
-    assert says(caption, "1 of 4 by dm", "below −1", "1 pair of networks.")
+    assert says(caption, "1 of 4 by dm", "1 pair of networks.")
     assert len(caption.split()) <= 60
 
 
@@ -106,7 +104,7 @@ def test_cells_of_several_networks_have_strips_and_means(tmp_path, drawn_figures
     rows = [verdict(), verdict(word=NOT_MATCHED, penalty=0.09, skill=0.2, networks="ba")]
     draw_evidence(tmp_path / "v.png", rows, Limits())
     plane, cells = drawn_figures["v.png"].axes
-    assert len(points_in(plane)) == 2 and texts_in(cells) == ["5.0", "0.40"]
+    assert len(points_in(plane)) == 2 and texts_in(cells) == ["5.0\n0.40"]
     strips = [patch.get_width() for patch in cells.patches if patch.get_fill()]
     assert [width for width in strips if width] == [0.5, 0.5]
 
@@ -137,8 +135,15 @@ def means(n: int = 2) -> list[Shown]:
     return rows
 
 
+def of_groups() -> list[Shown]:
+    """Means over pairs of networks, the first with an interval."""
+    keys = dict.fromkeys((row.quantity, row.groups) for row in means())
+    rows = [Shown(quantity, 0.5, method="dm", groups=groups) for quantity, groups in keys]
+    return [replace(rows[0], low=0.4, high=0.6), *rows[1:]]
+
+
 def test_networks_are_ordered_and_bordered_by_group(tmp_path, drawn_figures):
-    draw_networks(tmp_path / "n.png", means(), names={})
+    draw_networks(tmp_path / "n.png", means(), are_paths=False)
     (axes,) = drawn_figures["n.png"].axes
     names = ["clean0", "clean1", "noisy0", "noisy1"]
     assert [label.get_text() for label in axes.get_yticklabels()] == names
@@ -152,8 +157,8 @@ CASES = {
     "no tolerance": lambda path: draw_evidence(path, [verdict(skill=-16.0)], Limits(0.0)),
     "60 layers": lambda path: draw_layers(path, list(of_matrix(of_layers(60), "cka"))),
     "no value": lambda path: draw_layers(path, list(of_matrix(of_layers(2, math.nan), "skill"))),
-    "groups": lambda path: draw_groups(path, means()),
-    "networks": lambda path: draw_networks(path, means(), names={}),
+    "groups": lambda path: draw_groups(path, means(), of_groups()),
+    "networks": lambda path: draw_networks(path, means(), are_paths=False),
     "one layer": lambda path: draw_depth(
         path, [Shown("skill", -16.0, -17.0, -15.0, 6, method="dm", place=1.0)], Limits()
     ),
@@ -187,7 +192,7 @@ def test_groups_show_p_values_against_pairs_within_the_end_group(tmp_path, drawn
     test = GroupTestRow(
         "dm", "penalty", "clean → clean", "noisy → clean", 0, 0, 0, 0.013, 0.008, 126, True, 5, 5, "", ""
     )  # fmt: skip
-    draw_groups(tmp_path / "g.png", means(), [test])
+    draw_groups(tmp_path / "g.png", means(), of_groups(), [test])
     shares, penalties, _ = drawn_figures["g.png"].axes
     rows = [label.get_text().split(" (")[0] for label in shares.get_yticklabels()]
     assert rows == ["clean → clean", "noisy → clean", "clean → noisy", "noisy → noisy"]
@@ -212,12 +217,12 @@ def test_a_style_sheet_counts_until_its_block_ends(tmp_path):
     sheet.write_text("axes.titlesize: 11\n")
     with use_style(str(sheet)):
         with use_style(None):
-            assert style_sheets() == [sheet]
-        assert style_sheets() == [sheet]
-    assert style_sheets() == []
+            assert chosen_style().sheets == (sheet,)
+        assert chosen_style().sheets == (sheet,)
+    assert chosen_style().sheets == ()
 
 
-@pytest.mark.parametrize("text", ["font.size: 0", "image.cmap: foo", "figure.dpi: 0"])
+@pytest.mark.parametrize("text", ["image.cmap: foo", "figure.dpi: 0"])
 def test_a_style_sheet_that_nothing_can_be_drawn_in_is_one_line(tmp_path, text):
     sheet = tmp_path / "wrong.mplstyle"
     sheet.write_text(f"{text}\n")

@@ -11,9 +11,9 @@ import pytest
 from src.collected.scored_measures import PROBE
 from src.collected.truth_protocol import ALL_LAYERS, has_tests, score
 from src.collected.truth_tables import Tables
+from src.figures.truth import table_of
 from src.ground_truth import chance_scores, layer_scores
 from src.ground_truth.outputs import BASELINES
-from src.reports.truth_report import sentences
 from tests.commands import says
 
 LAYERS = ["x1", "x2", "x3"]
@@ -113,13 +113,13 @@ def test_a_measure_of_accuracies_alone_is_the_baseline(rows):
     assert {row.measure for row in rows.values() if row.is_baseline} == set(BASELINES[:2])
 
 
-def test_sentences_name_what_beats_the_baselines(rows):
-    lines = sentences(list(rows.values()))
-    assert says("\n".join(lines), "label_noise", "1 of 3 measures", "above chance", "0.22): truth.")
-    (beats,) = (
-        line for line in lines if line.startswith("Test of disagreement: above the best baseline, ")
-    )
-    assert beats.endswith(": truth.")
+def test_the_table_marks_what_beats_chance_and_the_baselines(rows):
+    table = table_of(list(rows.values()))
+    lines = [line.strip("| ").split(" | ") for line in table.splitlines() if "|" in line]
+    cells = {measure: scores for measure, *scores in lines}
+    place = cells["measure"].index("disagreement")
+    assert {name for name, scores in cells.items() if scores[place].endswith("†")} == {"truth"}
+    assert cells["chance"][cells["measure"].index("label_noise")] == "0.22"
 
 
 def test_too_few_networks_are_named_once_and_have_no_star():
@@ -132,13 +132,12 @@ def test_too_few_networks_are_named_once_and_have_no_star():
     of_groups = [row for row in rows if row.test == "shortcut"]
     assert {row.lowest_p for row in of_groups} == {0.1}
     assert min(row.p for row in of_groups) >= 0.1
-    few, few_layers, *others = sentences(rows)
+    table, few, few_layers = table_of(rows).rsplit("\n", 2)
     assert says(
         few, "No star", "shortcut: 6 networks", "10 labelings", "below 0.10", "five or more"
     )
     assert says(few_layers, "layers: 3 networks", "no interval")
-    assert says(others[0], "Test of shortcut: highest are truth (1.00)", "best baseline")
-    assert not says("\n".join(others), "are above chance")
+    assert says(table, "| truth |", "1.00") and "*" not in table.replace("* above", "")
 
 
 def test_luck_of_few_permutations_gives_no_star():

@@ -339,7 +339,7 @@ def test_rows_print_as_a_table_and_give_matrices_and_maps(judged):
     figure = judged.figure()
     assert len(figure.axes) == 1 + 2  # points, and a map of each of the first two forms
     (one,) = judged.figure(forms=judged.forms[:1]).axes[1:]
-    assert len(one.texts) == 2 * len(judged) / len(judged.forms)  # points lost, and skill
+    assert len(one.texts) == len(judged) / len(judged.forms)
     with pytest.raises(UserError, match="did you mean pinv"):
         judged.figure(forms=["pin"])
 

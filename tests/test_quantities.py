@@ -9,7 +9,7 @@ import pytest
 from src.collected.best_matches import BestMatchRow, MatchShareRow
 from src.collected.measurements import MeasurementRow
 from src.collected.rank_tests import RankTestRow
-from src.figures.layers import draw_layers
+from src.figures.maps import draw_layers
 from src.figures.shown import of_matrix
 from src.tables.evaluation_rows import EvaluationRow, SkillRow
 from src.tables.matrices import Matrix

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from src.reports import similarity_report
+from src.figures import similarities
 from src.tables.similarity_rows import SimilarityRow
 from src.values import Null
 from tests.commands import panels_of, says
@@ -46,45 +46,45 @@ def rows_of(layers1, layers2, ranks1, ranks2) -> list[SimilarityRow]:
     ids=["layers", "full and lower ranks of a pair", "many layers at many ranks: the highest"],
 )  # fmt: skip
 def test_maps(of, rows, columns, values, labels, drawn_figures, tmp_path):
-    similarity_report.draw(tmp_path / "x.png", rows_of(*of))
+    similarities.draw(tmp_path / "x.png", rows_of(*of))
     panels = panels_of(drawn_figures["x.png"])
     cka = panels["linear CKA"]
     assert cka.images[0].get_array().tolist() == values
     assert [text.get_text() for text in cka.get_yticklabels()] == rows
     assert [text.get_text() for text in cka.get_xticklabels()] == columns
-    assert (cka.get_ylabel(), cka.get_xlabel()) == labels
+    figure = drawn_figures["x.png"]
+    assert (figure.get_supylabel(), figure.get_supxlabel()) == labels
     assert panels["PWCCA distance"].images[0].get_array().mask.all()  # NaN
 
 
-def test_forms_of_a_measure_stand_side_by_side(drawn_figures, tmp_path):
+def test_companions_of_a_measure_have_no_panel(drawn_figures, tmp_path):
     values = {"pwcca": 0.5, "procrustes": 0.6, "pwcca_morcos": 0.4}
     rows = [replace(row, values=values) for row in rows_of("ab", "c", [None], [None])]
-    similarity_report.draw(tmp_path / "x.png", rows)
-    titles = ["PWCCA distance", "PWCCA distance (Morcos)", "Procrustes distance"]
-    assert list(panels_of(drawn_figures["x.png"])) == titles
+    similarities.draw(tmp_path / "x.png", rows)
+    assert list(panels_of(drawn_figures["x.png"])) == ["PWCCA distance", "Procrustes distance"]
 
 
 def test_ranks_of_one_side(drawn_figures, tmp_path):
     """A distance rises with similarity, and the number of the full rank is not in the rows."""
-    similarity_report.draw(tmp_path / "x.png", rows_of("a", "c", [5], [6, 3]))
+    similarities.draw(tmp_path / "x.png", rows_of("a", "c", [5], [6, 3]))
     (axes,) = drawn_figures["x.png"].axes
     assert axes.lines[0].get_xydata().tolist() == [[3, 1], [6, 0]]
     assert axes.get_title() == "a and c, the other at rank 5"
     values = {"procrustes": 0.5}
     rows = [replace(row, values=values) for row in rows_of("ab", "c", [None, 6], [None])]
-    similarity_report.draw(tmp_path / "x.png", rows)
+    similarities.draw(tmp_path / "x.png", rows)
     panels = panels_of(drawn_figures["x.png"])
     assert list(panels) == ["a and c", "b and c"]
     for panel in panels.values():
         assert panel.lines[0].get_xydata().tolist() == [[6, 0.75]]
-        assert says(panel.texts[0].get_text(), "1 − ", "Procrustes", "/ 2")
+        assert says(panel.lines[0].get_label(), "1 − ", "Procrustes", "/ 2")
 
 
 def test_a_single_row_has_no_figure(drawn_figures, tmp_path):
     rows = rows_of("a", "c", [None], [None, 3])
-    similarity_report.write_files(tmp_path / "s.csv", rows)
+    similarities.write_files(tmp_path / "s.csv", rows)
     assert drawn_figures.pop("s.png")
-    similarity_report.write_files(tmp_path / "s.csv", rows[:1])
+    similarities.write_files(tmp_path / "s.csv", rows[:1])
     assert not drawn_figures
 
 
@@ -94,7 +94,7 @@ def test_nulls_have_panels_of_their_own(drawn_figures, tmp_path):
         null = Null(0.05, 0.4, calibrated)
         values |= {f"cka_{part}{ending}": number for part, number in null._asdict().items()}
     rows = [replace(row, values=values) for row in rows_of("a", "c", [None], [None])]
-    similarity_report.draw(tmp_path / "x.png", rows)
+    similarities.draw(tmp_path / "x.png", rows)
     panels = panels_of(drawn_figures["x.png"])
     drawn = [panel.images[0].get_array().item() for panel in panels.values()]
     assert drawn == [0.5, 0.25, 0.125]

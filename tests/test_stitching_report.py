@@ -7,9 +7,10 @@ import math
 import pytest
 
 from src.collected.grid_matrices import printed_matrices
+from src.figures.grids import write_grid
+from src.figures.matrices import compare
 from src.ground.console import decimals, points, table
 from src.ground.errors import UserError
-from src.reports.grid_tables import compare, write_grid
 from src.runs.folders import read_run, row_of
 from src.tables.network_names import short_names
 from src.tables.stitch_rows import StitchRow
@@ -75,7 +76,7 @@ def test_the_grid_has_a_panel_for_each_experiment_of_its_layers_all_of_one_scale
     panels = list(panels_of(figure).values())
     assert [heading(axes).split()[0] for axes in panels] == ["init=rand", "init=pinv"]
     assert [axes.images[0].get_clim() for axes in panels] == [(0, 1)] * 2
-    assert says(caption_of(figure), "(0.90)", "1 pair of networks, test images of digits.")
+    assert says(caption_of(figure), "(0.50)", "1 pair of networks, test images of digits.")
     assert panels[0].images[0].get_array().filled(-1).tolist() == [[0.5, 0.5]]
     assert panels[1].images[0].get_array().filled(-1).tolist() == [[0.9]]
 

@@ -10,11 +10,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from src.collected import sections
 from src.collected.between_groups import values_of_verdicts
 from src.collected.verdicts import judge_runs
-from src.figures import pages
-from src.reports import verdict_report, verdict_words
+from src.figures import pages, sections, words
 from src.statistics.intervals import of_share
 from src.tables.evaluation_rows import EvaluationRow, evaluation_file, read_evaluations
 from src.tables.similarity_rows import SimilarityRow
@@ -54,7 +52,7 @@ def word_on(folder: Path, **options) -> tuple[str, str]:
 
 
 def remarks(verdicts: list[VerdictRow]) -> list[str]:
-    return list(verdict_words.remarks(verdicts, Limits()))
+    return list(words.remarks(verdicts, Limits()))
 
 
 def of_networks(front: str = "f.pt", end: str = "g.pt", **values) -> SimilarityRow:
@@ -102,7 +100,7 @@ def test_similar_both_ways(tmp_path):
         ("f.pt → g.pt", "w", "y"): None,
         ("g.pt → g.pt", "y", "y"): None,
     }
-    counted = verdict_words.counts(sections.sections_of(verdicts))
+    counted = words.counts(sections.sections_of(verdicts))
     line = dict(zip(counted.header, counted.lines[0], strict=True))
     assert line["both ways"] == "1 of 2"
 
@@ -477,7 +475,7 @@ def test_a_row_names_its_runs(tmp_path):
     for seed in range(3):
         write_run(tmp_path, str(seed), n_right=940 + seed, seed=seed)
     write_evaluation(tmp_path, dict(zip("012", (0.5, 0.6, 0.7), strict=True)))
-    verdict_report.write_tables(tmp_path / "v.csv", judge_runs(runs_of(tmp_path)))
+    write_table(tmp_path / "v.csv", VerdictRow, judge_runs(runs_of(tmp_path)))
     (verdict,) = read_csv(tmp_path / "v.csv")
     rows = read_csv(tmp_path / "ood_evaluation.csv")
     auroc_of = {row["folder"]: float(row["auroc"]) for row in rows}
@@ -567,16 +565,16 @@ def test_words_are_counted_and_flaws_have_their_remedy(tmp_path):
     write_evaluation(tmp_path, dict.fromkeys("01234", 0.5))
     write_skill(tmp_path, {"1": skill(0.1), "4": skill(0.05)})
     rows = judge_runs(runs_of(tmp_path))
-    counted = verdict_words.counts(sections.sections_of(rows))
+    counted = words.counts(sections.sections_of(rows))
     line = dict(zip(counted.header, counted.lines[0], strict=True))
     assert [line[word] for word in VERDICTS] == ["1", "2", "1", "2"]
     assert (line["all"], line["similar: same layer"]) == ("6", "1 of 1")
-    less, *uncertain = verdict_words.flaws(rows)  # of one reason, whatever the numbers
+    less, *uncertain = words.flaws(rows)  # of one reason, whatever the numbers
     assert says(less, "2 by direct matching", "at the output", "another method")
     assert says("\n".join(uncertain), "tolerance", "more test images")
     assert says("\n".join(uncertain), "not measured")
-    assert says(verdict_words.conclusion(rows), " 4 of 6 stitches", "1 of them similar")
-    assert str(verdict_words.word_map(sections.sections_of(rows)[0])).split()[-12:] == [
+    assert says(words.conclusion(rows), " 4 of 6 stitches", "1 of them similar")
+    assert str(words.word_map(sections.sections_of(rows)[0])).split()[-12:] == [
         *("u", "?", "v", "A", "w", "?", "x", "A", "y", "S", "z", "–")
     ]
 
@@ -645,7 +643,7 @@ def test_script_writes_table_sentences_and_maps(two_methods, drawn_figures, laid
     assert says(err, "-sim: no row", "these stitches")
     assert "x -> y" not in out
     _, cells = drawn_figures["w.png"].axes
-    assert [text.get_text() for text in cells.texts] == ["0.5", "0.60", "0.5"]
+    assert [text.get_text() for text in cells.texts] == ["0.5\n0.60", "0.5"]
     assert [row["verdict"] for row in read_csv(two_methods / "w.csv")] == [UNDECIDED, UNDECIDED]
     caption = caption_of(drawn_figures["w.png"])
     assert says(caption, f"{N:,} test images")

@@ -6,14 +6,15 @@ The module imports matplotlib only to draw a figure.
 import contextlib
 import importlib.util
 import io
+import itertools
 import math
 import string
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from src.figures.figure_files import page_of
-from src.figures.style import LAYOUT, WIDTHS, chosen_width, style_sheets
+from src.choices.datasets import dataset_label
+from src.figures.style import LAYOUT, WIDTHS, chosen_style
 from src.ground.console import warn
 from src.ground.files import write_bytes, write_text
 
@@ -25,8 +26,7 @@ STYLE_SHEET = Path(__file__).with_name("figures.mplstyle")
 CM = 1 / 2.54  # in inches
 CELLS = "cells"  # marks the axes of a map
 NUMBERS = "numbers"  # marks the numbers of a map
-ENDS = "ends"  # marks the labels at the ends of lines
-FILLED = 0.88  # of the width of a cell, by its text at most
+FILLED = 0.9  # of a cell, by its text at most
 
 Item = TypeVar("Item")
 Look = dict[str, Any]  # arguments of a function of matplotlib, such as colour and marker
@@ -52,25 +52,11 @@ def left_out(are_left_out: bool = True, *, except_for: Collection[str] = ()) -> 
         _to_draw = before
 
 
-def can_draw(path: Path) -> bool:
-    """Return whether the figure at `path` can be drawn; warn if matplotlib is not installed.
-
-    Returns:
-        False if it is left out, or without matplotlib.
-    """
-    if _to_draw is not None and path.name not in _to_draw:
-        return False
-    if importlib.util.find_spec("matplotlib") is None:
-        warn(f"{path} was not drawn: matplotlib is not installed")
-        return False
-    return True
-
-
 def styled() -> contextlib.AbstractContextManager[None]:
     """Return a context in which matplotlib draws in the style of the suite, and of the user over it."""
     import matplotlib.style
 
-    return matplotlib.style.context([STYLE_SHEET, *style_sheets(), LAYOUT])
+    return matplotlib.style.context([STYLE_SHEET, *chosen_style().sheets, LAYOUT])
 
 
 def draw_pages(
@@ -80,7 +66,7 @@ def draw_pages(
     *,
     on_page: int,
     title: str = "",
-    width: float | None = None,
+    source: str = "",
     usual_width: float = WIDTHS[-1],
 ) -> list[Path]:
     """Draw items, such as panels, and write the figure with its caption; what does not fit a page goes
@@ -91,26 +77,44 @@ def draw_pages(
         draw: draws the items of a page into an empty figure, and returns the caption.
         on_page: the most items on a page.
         title: the text above the figure.
-        width: of the figure in cm; None: as `--width` says, else `usual_width`.
+        source: the last sentence of the caption, on networks and images.
+        usual_width: of the figure in cm, unless the user chose one.
     Returns:
         The paths of the written files; none if the figure is left out, or without matplotlib.
     """
     written: list[Path] = []
-    if not can_draw(path):
+    if _to_draw is not None and path.name not in _to_draw:
         return written
-    pages = [items[start : start + on_page] for start in range(0, len(items), on_page)]
-    for number, page in enumerate(pages, start=1):
-        with styled():
-            figure = new_figure(width or chosen_width() or usual_width)
-            if title:
-                figure.suptitle(title)
-            figure.caption = draw(figure, page)
-            fit(figure)
-            written += _write(figure, page_of(path, number))
+    if importlib.util.find_spec("matplotlib") is None:
+        warn(f"{path} was not drawn: matplotlib is not installed")
+        return written
+    for number, start in enumerate(range(0, len(items), on_page), start=1):
+        page = items[start : start + on_page]
+        width = chosen_style().width or usual_width
+        figure = draw_figure(page, draw, title=title, source=source, width=width)
+        written += _write(figure, page_of(path, number))
     return written
 
 
-def new_figure(width: float = WIDTHS[-1]) -> Any:
+def draw_figure(
+    items: Sequence[Item],
+    draw: Callable[["Figure", Sequence[Item]], str],
+    *,
+    title: str = "",
+    source: str = "",
+    width: float = WIDTHS[-1],
+) -> Any:
+    """Return a figure of a width in cm with its caption, without writing a file; see `draw_pages`."""
+    with styled():
+        figure = new_figure(width)
+        if title:
+            figure.suptitle(title)
+        figure.caption = f"{draw(figure, items)} {source}".strip()
+        fit(figure)
+    return figure
+
+
+def new_figure(width: float) -> Any:
     """Return an empty figure of a width in cm that saves in the style."""
     from matplotlib.figure import Figure
 
@@ -132,7 +136,8 @@ def new_figure(width: float = WIDTHS[-1]) -> Any:
 
 
 def panels_in(figure: "Figure", n: int, *, in_line: int, height: float) -> "list[Axes]":
-    """Return panels in lines, and make the figure as high as they need.
+    """Return panels in lines, with letters if there are several, and make the figure as high as they
+    need.
 
     Args:
         in_line: the most panels side by side.
@@ -144,78 +149,47 @@ def panels_in(figure: "Figure", n: int, *, in_line: int, height: float) -> "list
     panels = list(figure.subplots(n_lines, n_columns, squeeze=False).flat)
     for unused in panels[n:]:
         unused.remove()
+    if n > 1:
+        write_letters(panels[:n])
     return panels[:n]
 
 
-def letter(axes: "Axes", place: int) -> None:
-    """Write the letter of a panel at its upper left corner, by its place: a, b and so on."""
-    name = string.ascii_lowercase[place % 26] * (1 + place // 26)
-    axes.set_title(f"{name}  ", loc="left", ha="right", fontweight="bold")
-
-
-def head(axes: "Axes", place: int, title: str) -> None:
-    """Write the letter and the title of a panel at its upper left corner."""
-    letter(axes, place)
-    axes.set_title(title, loc="right", x=0, ha="left")
+def write_letters(panels: "Sequence[Axes]") -> None:
+    """Write the letter of each panel at its upper left corner: a, b and so on."""
+    for place, axes in enumerate(panels):
+        letter = string.ascii_lowercase[place % 26] * (1 + place // 26)
+        axes.set_title(f"{letter}  ", loc="left", ha="right", fontweight="bold")
 
 
 def fit(figure: "Figure") -> None:
-    """Turn names of layers that are wider than a cell, leave out names that would still touch,
-    remove the numbers of maps whose cells have no room for them, and part the labels of lines."""
+    """Turn names of columns that are wider than a cell of their map, leave out names that would still
+    touch, and remove the numbers of maps whose cells have no room for them."""
+    import matplotlib
+
     maps = [axes for axes in figure.axes if axes.get_gid() == CELLS]
     figure.draw_without_rendering()
     for axes in maps:
-        cell_width, _ = _cell_size(axes)
         widths = [name.get_window_extent().width for name in axes.get_xticklabels()]
-        if max(widths, default=0) > FILLED * cell_width:
+        if max(widths) > FILLED * _cell_size(axes)[0]:
             axes.tick_params(axis="x", labelrotation=90)
     figure.draw_without_rendering()
+    line = 1.1 * matplotlib.rcParams["font.size"] / 72 * figure.dpi
     for axes in maps:
-        sizes = zip((axes.xaxis, axes.yaxis), _cell_size(axes), strict=True)
-        for axis, size in sizes:
+        size = _cell_size(axes)
+        for axis, length in zip((axes.xaxis, axes.yaxis), size, strict=True):
             names = [name.get_text() for name in axis.get_ticklabels()]
-            step = math.ceil(font_size(figure) / size)
+            step = math.ceil(line / length)
             axis.set_ticks(axis.get_ticklocs()[::step], names[::step])
         numbers = [text for text in axes.texts if text.get_gid() == NUMBERS]
-        extents = [text.get_window_extent() for text in numbers]
-        has_room = all(
-            extent.width < FILLED * _cell_size(axes)[0] and extent.height < _cell_size(axes)[1]
-            for extent in extents
-        )
-        if not has_room:
+        if any((text.get_window_extent().size > FILLED * size).any() for text in numbers):
             for text in numbers:
                 text.remove()
 
-    for axes in figure.axes:
-        _part_labels(axes, font_size(figure))
 
-
-def _part_labels(axes: "Axes", height: float) -> None:
-    """Move the labels at the ends of lines apart, each by as little as the height of a line."""
-    labels = [text for text in axes.texts if text.get_gid() == ENDS]
-    labels.sort(key=lambda label: label.get_position()[1])
-    ys = [axes.transData.transform((0, label.get_position()[1]))[1] for label in labels]
-    parted: list[float] = []
-    for y in ys:
-        parted.append(max([y, *(previous + height for previous in parted[-1:])]))
-    shift = sum(parted) / max(len(ys), 1) - sum(ys) / max(len(ys), 1)
-    for label, y in zip(labels, parted, strict=True):
-        label.set_y(axes.transData.inverted().transform((0, y - shift))[1])
-
-
-def _cell_size(axes: "Axes") -> tuple[float, float]:
-    """Return the width and the height of a cell of a map in pixels."""
-    extent = axes.get_window_extent()
-    left, right = axes.get_xlim()
-    bottom, top = axes.get_ylim()
-    return extent.width / abs(right - left), extent.height / abs(top - bottom)
-
-
-def font_size(figure: "Figure") -> float:
-    """Return the height of a line of text in pixels."""
-    import matplotlib
-
-    return 1.1 * matplotlib.rcParams["font.size"] / 72 * figure.dpi
+def _cell_size(axes: "Axes") -> Any:
+    """Return the width and the height (2,) of a cell of a map in pixels."""
+    first, second = axes.transData.transform([(0, 0), (1, 1)])
+    return abs(second - first)
 
 
 def _write(figure: Any, path: Path) -> list[Path]:
@@ -232,5 +206,57 @@ def _rendered(figure: Any, kind: str) -> bytes:
     """Return the content of an image file of a kind, png or pdf."""
     image = io.BytesIO()
     metadata = {"CreationDate": None} if kind == "pdf" else {}
-    figure.canvas.print_figure(image, format=kind, metadata=metadata)
+    figure.savefig(image, format=kind, metadata=metadata)
     return image.getvalue()
+
+
+def page_of(path: Path, number: int) -> Path:
+    """Return the path of a page of a figure, by its number from 1 on: f.png, f_2.png."""
+    if number == 1:
+        return path
+    return path.with_stem(f"{path.stem}_{number}")
+
+
+def files_of_figure(path: Path, *, start: int = 1) -> Iterator[Path]:
+    """Yield the files of a figure that exist: the images and the captions of its pages.
+
+    NAME_2 is no page of NAME, but another figure, if there is a table NAME_2.csv. A file of such a name
+    without the images of a page, both .png and .pdf, is the user's own.
+
+    Args:
+        path: of the figure, or of the table that it stands beside.
+        start: the number of the first page to yield.
+    """
+    for number in itertools.count(start):
+        page = page_of(path, number)
+        if number > 1 and page.with_suffix(".csv").exists():
+            continue
+        images = [page.with_suffix(".png"), page.with_suffix(".pdf")]
+        if not all(map(Path.exists, images)):
+            return
+        yield from filter(Path.exists, [*images, page.with_suffix(".txt")])
+
+
+def remove_figure(path: Path, *, start: int = 1) -> None:
+    """Remove the pages of an earlier figure, see `files_of_figure`."""
+    for file in list(files_of_figure(path, start=start)):
+        file.unlink()
+
+
+def on_data(n_pairs: int, images: Collection[tuple[str | None, int | None]]) -> str:
+    """Return the sentence on the number of pairs of networks, and on the images if all share them.
+
+    Args:
+        images: the data set and the number of test images of each result; None: not recorded.
+    """
+    text = f"{n_pairs:,} pair{'s' if n_pairs != 1 else ''} of networks"
+    if len(set(images)) == 1:
+        dataset, n_images = next(iter(images))
+        text += f", {n_images:,} test images" if n_images else ", test images"
+        text += f" of {dataset_label(dataset)}" if dataset else ""
+    return f"{text}."
+
+
+def span(numbers: Collection[int]) -> str:
+    """Return the range of numbers as a text, such as "4 to 20"."""
+    return " to ".join(dict.fromkeys(f"{number:,}" for number in (min(numbers), max(numbers))))

@@ -8,17 +8,17 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from src.choices.similarity import ACTIVATIONS, measure_of
-from src.collected.between_groups import SHARE, GroupComparison
+from src.collected.between_groups import SHARE
 from src.collected.measured import trainings_of
 from src.collected.network_means import mean_over_pairs
-from src.collected.sections import parts_of, sections_of
+from src.figures.sections import parts_of, sections_of
 from src.ground.grouping import grouped
 from src.ground.user_code import titles_in
 from src.tables.architectures import corresponding_layers
-from src.tables.matrices import Matrix, PairOfLayers, by_depth, depths_of, known
+from src.tables.matrices import Matrix, by_depth, depths_of, known
 from src.tables.pair_kinds import IN_SHORT
 from src.tables.quantities import QUANTITIES
 from src.tables.truth_rows import DepthRow, TruthRow
@@ -59,13 +59,10 @@ class Scale(NamedTuple):
     is_two_sided: bool = False  # similar in the middle, different at both ends
     is_open: bool = False  # values may lie beyond, as of a user's function
 
-
-class Judged(PairOfLayers, Protocol):
-    """A row of a stitch with its verdict, of a table or of a call from Python."""
-
     @property
-    def verdict(self) -> str:
-        """One of `VERDICTS`."""
+    def best(self) -> float:
+        """The value of the most similar layers."""
+        return (self.different + self.similar) / 2 if self.is_two_sided else self.similar
 
 
 def scale_of(quantity: str) -> Scale:
@@ -90,6 +87,11 @@ def scale_of(quantity: str) -> Scale:
     return Scale(entry.title, *entry.scale, entry.is_two_sided)
 
 
+def unit_of(quantity: str) -> int:
+    """Return the factor from a value in tables to a value in figures: losses of accuracy are points."""
+    return POINTS if quantity == "penalty" else 1
+
+
 def of_matrix(
     matrix: Matrix, quantity: str, title: str = "", framed: Iterable[tuple[str, str]] = ()
 ) -> Iterator[Shown]:
@@ -98,17 +100,11 @@ def of_matrix(
     Args:
         framed: pairs of layers that correspond.
     """
-    corresponding = set(framed)
     for first, values in zip(matrix.rows, matrix.values, strict=True):
         for second, value in zip(matrix.columns, values, strict=True):
             layers = (first, second)
-            yield Shown(
-                quantity,
-                value,
-                method=title,
-                layers=layers,
-                is_framed=layers in corresponding,
-            )
+            is_framed = layers in framed
+            yield Shown(quantity, value, method=title, layers=layers, is_framed=is_framed)
 
 
 def of_verdicts(rows: Sequence[VerdictRow]) -> Iterator[Shown]:
@@ -120,81 +116,71 @@ def of_verdicts(rows: Sequence[VerdictRow]) -> Iterator[Shown]:
 
 
 def of_stitches(
-    rows: Iterable[Judged], title: str, framed: Iterable[tuple[str, str]] = ()
+    stitches: Sequence[Any], title: str, framed: Iterable[tuple[str, str]] = ()
 ) -> Iterator[Shown]:
     """Yield points lost and both skills of judged stitches of one method, ordered by depth.
 
     Args:
+        stitches: rows of a table of verdicts, or of a call from Python.
         framed: pairs of layers that correspond.
     """
-    stitches = list(rows)
     fronts = by_depth((row.front_layer for row in stitches), depths_of(stitches, "front"))
     ends = by_depth((row.end_layer for row in stitches), depths_of(stitches, "end"))
 
-    def place(row: Judged) -> tuple[int, int]:
+    def place(row: Any) -> tuple[int, int]:
         return fronts.index(row.front_layer), ends.index(row.end_layer)
 
     for row in sorted(stitches, key=place):
         layers = (row.front_layer, row.end_layer)
+        networks = [getattr(row, f"{side}_network", None) or "" for side in ("front", "end")]
         for quantity in OF_STITCHES:
-            unit = POINTS if quantity == "penalty" else 1
+            unit = unit_of(quantity)
             yield Shown(
                 quantity,
                 unit * known(row, name=quantity),
                 unit * known(row, name=f"{quantity}_low"),
                 unit * known(row, name=f"{quantity}_high"),
                 method=title,
-                networks=(_text(row, "front_network"), _text(row, "end_network")),
+                networks=(networks[0], networks[1]),
                 layers=layers,
                 word=row.verdict,
                 is_framed=layers in framed,
             )
 
 
-def _text(row: object, name: str) -> str:
-    """Return a name of a row; "" if it has none."""
-    return getattr(row, name, None) or ""
+def of_networks(means: Mapping[tuple[str, str], Mapping[tuple[Any, Any], float]]) -> list[Shown]:
+    """Return a row for each pair of networks, method and quantity.
+
+    Args:
+        means: over pairs of layers by pair of networks, by method and quantity.
+    """
+    return [
+        Shown(
+            quantity,
+            unit_of(quantity) * value,
+            method=titles_in(method),
+            networks=(front.name, end.name),
+            groups=(titles_in(front.group), titles_in(end.group)),
+            trainings=trainings_of((front, end)),
+        )
+        for (method, quantity), mean_of_pair in means.items()
+        for (front, end), value in mean_of_pair.items()
+    ]
 
 
-def of_networks(comparison: GroupComparison) -> list[Shown]:
-    """Return a row for each pair of networks, method and quantity: a mean over pairs of layers."""
-    rows = []
-    for (method, quantity), mean_of_pair in comparison.means.items():
-        unit = POINTS if quantity == "penalty" else 1
-        for (front, end), value in mean_of_pair.items():
-            row = Shown(
-                quantity,
-                unit * value,
-                method=titles_in(method),
-                networks=(front.name, end.name),
-                groups=(titles_in(front.group), titles_in(end.group)),
-                trainings=trainings_of((front, end)),
-            )
-            rows.append(row)
-    return rows
-
-
-def of_groups(rows: Iterable[Shown]) -> Iterator[Shown]:
-    """Yield the means of rows of pairs of networks over these, for each pair of groups."""
-    for (method, quantity, groups), of_pairs in grouped(
-        rows, lambda row: (row.method, row.quantity, row.groups)
-    ).items():
-        values = {
-            trainings: fmean(row.value for row in of_trainings)
-            for trainings, of_trainings in grouped(of_pairs, lambda row: row.trainings).items()
-        }
+def of_groups(rows: Iterable[Shown]) -> list[Shown]:
+    """Return the means of rows of pairs of networks, with intervals, for each pair of groups."""
+    means = []
+    parts = grouped(rows, lambda row: (row.method, row.quantity, row.groups))
+    for (method, quantity, groups), of_pairs in parts.items():
+        by_trainings = grouped(of_pairs, lambda row: row.trainings)
+        values = {pair: fmean(row.value for row in rows) for pair, rows in by_trainings.items()}
         mean = mean_over_pairs(values)
         if quantity == SHARE:
             mean = mean.within(0, 1)
-        yield Shown(
-            quantity,
-            mean.value,
-            mean.low,
-            mean.high,
-            n=mean.n_pairs,
-            method=method,
-            groups=groups,
-        )
+        estimate = (mean.value, mean.low, mean.high)
+        means.append(Shown(quantity, *estimate, n=mean.n_pairs, method=method, groups=groups))
+    return means
 
 
 def of_depths(rows: Iterable[DepthRow]) -> Iterator[Shown]:
@@ -204,15 +190,13 @@ def of_depths(rows: Iterable[DepthRow]) -> Iterator[Shown]:
     for row in rows:
         quantity = names.get(row.quantity, row.line)
         method = titles_in(row.line)
-        values = [row.value, row.low, row.high]
-        if quantity == "penalty":
-            values = [POINTS * value for value in values]
-        elif row.quantity not in names:
+        values = [unit_of(quantity) * value for value in (row.value, row.low, row.high)]
+        if row.quantity not in names:
             measure = measure_of(row.line)
             method = measure.similarity_title
             values = list(map(measure.similarity, values))
-        value, low, high = values
         front, _, end = row.networks.partition(" → ")
+        value, low, high = values
         yield Shown(
             quantity,
             value,
@@ -226,11 +210,13 @@ def of_depths(rows: Iterable[DepthRow]) -> Iterator[Shown]:
         )
 
 
-def of_ranks(lines: Mapping[str, Mapping[int, float]], title: str = "") -> Iterator[Shown]:
-    """Yield the values by rank of lines with labels, of a panel with a title."""
+def of_ranks(lines: Mapping[Any, Mapping[int | None, float]], title: str = "") -> Iterator[Shown]:
+    """Yield the values by rank of lines with labels, of a panel with a title; full rank (None) has no
+    place on its axis."""
     for label, value_of_rank in lines.items():
         for rank, value in value_of_rank.items():
-            yield Shown(title, value, method=label, place=rank)
+            if rank is not None:
+                yield Shown(title, value, method=str(label), place=rank)
 
 
 def of_scores(rows: Iterable[TruthRow]) -> Iterator[Shown]:

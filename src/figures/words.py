@@ -11,32 +11,28 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from src.choices import WITH_POSITIONS, on_lost_positions
-from src.collected.between_groups import SHARE, GroupComparison
-from src.collected.groups import FRESH_FRONT, SELF
-from src.collected.sections import Section, parts_of, sections_of
-from src.ground.console import listed, points
+from src.figures.sections import Section, parts_of, sections_of
+from src.figures.shown import SHARE
+from src.ground.console import listed, points, result, table
 from src.ground.grouping import grouped
 from src.ground.user_code import title_of, titles_in
 from src.statistics.intervals import ALPHA
-from src.tables.matrices import pivot
-from src.tables.quantities import QUANTITIES
+from src.tables.matrices import is_known, mean_of, pivot
+from src.tables.quantities import IN_VERDICT, QUANTITIES, shown_in
 from src.tables.verdict_rows import GroupRow, GroupTestRow, VerdictRow
 from src.verdict import ACCURATE_ONLY, NOT_MATCHED, SIMILAR, UNDECIDED, VERDICTS, Limits
 
 SIGNS = {SIMILAR: "S", ACCURATE_ONLY: "A", NOT_MATCHED: "–", UNDECIDED: "?"}
-NOT_STITCHED = "·"
-PENALTY = "penalty"
-IN_SUMMARY = (PENALTY, "skill", "skill_at_end")  # of groups, beside the share of similar pairs
+OF_GROUPS = (SHARE, "penalty", "skill", "skill_at_end")
 HEADINGS = {  # others have the quantity's title
     SHARE: "share similar",
-    PENALTY: "points lost",
+    "penalty": "points lost",
     "skill": "skill at the output",
 }
-CONTROLS = {  # and how many of them must be similar
-    SELF: ("layers stitched to themselves", "all must be"),
-    FRESH_FRONT: ("stitches from networks that were never trained", "none may be"),
+CONTROLS = {  # by `VerdictRow.control`; and how many of them must be similar
+    "self": ("layers stitched to themselves", "all must be"),
+    "fresh": ("stitches from networks that were never trained", "none may be"),
 }
-SAME_ACCURACY = 1e-9  # differences of accuracies are not rounded to less
 LOW = 0.5  # an end network with a lower accuracy is named
 N_NAMED = 3  # networks, or pairs of networks, that a line names
 WIDTH = 120  # characters of a printed line
@@ -72,16 +68,15 @@ class Table(NamedTuple):
 
 def heading(name: str) -> str:
     """Return the heading of a column; a measure of similarity is its own heading."""
-    if name in HEADINGS:
-        return HEADINGS[name]
-    return QUANTITIES[name].title if name in QUANTITIES else name
+    title = QUANTITIES[name].title if name in QUANTITIES else name
+    return HEADINGS.get(name, title)
 
 
 def number(name: str, value: float | None, *, sign: str = "") -> str:
     """Return a value of a quantity as a text; "" of None and NaN."""
     if value is None or math.isnan(value):
         return ""
-    if name == PENALTY:
+    if name == "penalty":
         return points(value, sign=sign)
     return f"{round(value, 2) + 0.0:{sign}.2f}"  # −0.0 becomes 0.0
 
@@ -94,12 +89,17 @@ def estimate(row: VerdictRow, name: str) -> str:
 
 
 def report(
-    rows: Sequence[VerdictRow], limits: Limits, comparison: GroupComparison, *, has_maps: bool
+    rows: Sequence[VerdictRow],
+    limits: Limits,
+    groups: Sequence[GroupRow],
+    tests: Sequence[GroupTestRow],
+    *,
+    has_maps: bool,
 ) -> str:
     """Return the verdicts in words, in paragraphs.
 
     Args:
-        comparison: of the groups of networks.
+        groups, tests: of the groups of networks.
         has_maps: begin with the maps of the words.
     """
     sections = sections_of(rows)
@@ -114,10 +114,8 @@ def report(
         _wrapped([*signs, SKILL, certainty(limits), CAUTION]),
         str(counts(sections)),
         _wrapped(flaws(rows)),
-        *map(str, group_tables(comparison.groups)),
-        _wrapped(lines_on_layers(comparison.groups)),
-        *map(str, test_tables(comparison.tests)),
-        _wrapped(on_tests(comparison.tests)),
+        *map(str, tables_of_groups(groups, tests)),
+        _wrapped(lines_on_groups(groups, tests)),
         _wrapped(remarks(rows, limits)),
     ]
     return "\n\n".join(filter(None, blocks))
@@ -129,8 +127,8 @@ def _wrapped(sentences: Iterable[str]) -> str:
 
 
 def word_map(section: Section) -> Table:
-    """Return the sign of the word of each pair of layers; of several pairs of networks, how many are
-    similar of how many."""
+    """Return the sign of the word of each pair of layers, · if it was not stitched; of several pairs of
+    networks, how many are similar of how many."""
     words = grouped(section.rows, lambda row: row.pair)
 
     def cell(row: VerdictRow) -> str:
@@ -139,7 +137,7 @@ def word_map(section: Section) -> Table:
             return f"{of_layers.count(SIMILAR)}/{len(of_layers)}"
         return SIGNS[of_layers[0]]
 
-    matrix = pivot(section.rows, cell, missing=NOT_STITCHED)
+    matrix = pivot(section.rows, cell, missing="·")
     lines = [[label, *cells] for label, cells in zip(matrix.rows, matrix.values, strict=True)]
     return Table(titles_in(section.title), ["", *matrix.columns], lines)
 
@@ -164,44 +162,35 @@ def certainty(limits: Limits) -> str:
 
 def counts(sections: Sequence[Section]) -> Table:
     """Return how many pairs of layers have each word, and how many of the same layer or stitched both
-    ways are similar."""
+    ways are similar; columns without a number are left out."""
     lines = []
     for section in sections:
         words = Counter(row.verdict for row in section.rows)
+        same_layers = [
+            row.verdict == SIMILAR
+            for row in section.rows
+            if row.front_model_type == row.end_model_type and row.front_layer == row.end_layer
+        ]
+        both_ways = {  # both directions may be in the section
+            frozenset(
+                {(row.front_network, row.front_layer), (row.end_network, row.end_layer)}
+            ): row.both_ways
+            for row in section.rows
+            if row.both_ways is not None
+        }
         numbers = [str(words[word]) for word in VERDICTS]
-        cells = [*numbers, str(len(section.rows)), _same_layers(section.rows), _both_ways(section)]
-        lines.append([titles_in(section.title), *cells])
+        shares = [_share(same_layers), _share(both_ways.values())]
+        lines.append([titles_in(section.title), *numbers, str(len(section.rows)), *shares])
     header = ["method", *VERDICTS, "all", "similar: same layer", "both ways"]
-    shown = [column for column in zip(header, *lines, strict=True) if any(column[1:])]
-    header, *lines = map(list, zip(*shown, strict=True))
+    columns = [column for column in zip(header, *lines, strict=True) if any(column[1:])]
+    header, *lines = map(list, zip(*columns, strict=True))
     return Table("Pairs of layers", header, lines)
 
 
-def _same_layers(rows: Iterable[VerdictRow]) -> str:
-    """Return how many pairs of one layer of one type are similar, as "2 of 4"; "" without any."""
-    words = [
-        row.verdict
-        for row in rows
-        if row.front_model_type == row.end_model_type and row.front_layer == row.end_layer
-    ]
-    return f"{words.count(SIMILAR)} of {len(words)}" if words else ""
-
-
-def _both_ways(section: Section) -> str:
-    """Return how many pairs of layers are similar in both directions, which may both be in the
-    section; "" if none was stitched both ways."""
-    both_ways = {}
-    for row in section.rows:
-        front = (row.front_network, row.front_layer)
-        end = (row.end_network, row.end_layer)
-        if row.both_ways is not None:
-            both_ways[frozenset({front, end})] = row.both_ways
-    return f"{sum(both_ways.values())} of {len(both_ways)}" if both_ways else ""
-
-
-def keeps_accuracy(row: VerdictRow) -> bool:
-    """Return whether the penalty is certainly below the tolerance."""
-    return row.p_below is not None and row.p_below < ALPHA
+def _share(are_similar: Iterable[bool]) -> str:
+    """Return how many are true, as "2 of 4"; "" without any."""
+    values = list(are_similar)
+    return f"{sum(values)} of {len(values)}" if values else ""
 
 
 def conclusion(rows: Sequence[VerdictRow]) -> str:
@@ -210,27 +199,23 @@ def conclusion(rows: Sequence[VerdictRow]) -> str:
     parts = []
     for method, of_method in grouped(stitches, lambda row: row.method).items():
         n_similar = sum(row.verdict == SIMILAR for row in of_method)
-        n_accurate = sum(map(keeps_accuracy, of_method))
+        n_accurate = sum(row.p_below is not None and row.p_below < ALPHA for row in of_method)
         parts.append(
             f"in {n_accurate} of {len(of_method)} stitches by {titles_in(method)}, {n_similar} of them similar"
         )
     return f"The accuracy of the end network is kept {'; '.join(parts)}."
 
 
-def finding(row: VerdictRow) -> str:
-    """Return the reason of a verdict with its remedy, and without the numbers of the pair."""
-    return re.sub(r" \(.*?\)", "", row.reason).removeprefix("accurate, but ")
-
-
 def flaws(rows: Iterable[VerdictRow]) -> list[str]:
     """Return a line for each reason of *accurate only* and *undecided*: how often, by which methods, and
-    the remedy."""
-    flawed = [row for row in rows if row.verdict in (ACCURATE_ONLY, UNDECIDED)]
+    the remedy, without the numbers of pairs."""
+    found: dict[tuple[str, str], Counter[str]] = {}
+    for row in rows:
+        if row.verdict in (ACCURATE_ONLY, UNDECIDED):
+            reason = re.sub(r" \(.*?\)", "", row.reason).removeprefix("accurate, but ")
+            found.setdefault((row.verdict, reason), Counter()).update([titles_in(row.method)])
     lines = []
-    for (word, reason), of_reason in grouped(
-        flawed, lambda row: (row.verdict, finding(row))
-    ).items():
-        methods = Counter(titles_in(row.method) for row in of_reason)
+    for (word, reason), methods in found.items():
         counted = ", ".join(f"{n} by {method}" for method, n in methods.items())
         lines.append(f"{word.capitalize()}, {counted}: {reason}.")
     return sorted(lines)
@@ -244,16 +229,15 @@ def remarks(rows: Sequence[VerdictRow], limits: Limits) -> Iterator[str]:
     low = {}
     worse = {}
     for row in rows:
-        if row.end_accuracy is None:
-            continue
-        if row.end_accuracy < LOW:
-            low[row.end_network or row.networks] = f"{100 * row.end_accuracy:.0f} %"
-        if row.control is None and row.front_accuracy is not None:
-            worse[row.networks] = row.end_accuracy - row.front_accuracy
+        accuracy = row.end_accuracy
+        if accuracy is not None and accuracy < LOW:
+            low[row.end_network or row.networks] = f"{100 * accuracy:.0f} %"
+        if accuracy is not None and row.control is None and row.front_accuracy is not None:
+            worse[row.networks] = round(accuracy - row.front_accuracy, 9)
     if low:
         named = listed((f"{name} ({accuracy})" for name, accuracy in low.items()), n=N_NAMED)
         yield f"Less than half of the images are right by the end network alone: {named}."
-    losses = {name: loss for name, loss in worse.items() if loss > limits.tolerance + SAME_ACCURACY}
+    losses = {name: loss for name, loss in worse.items() if loss > limits.tolerance}
     if losses:
         named = listed((f"{name} ({points(loss)})" for name, loss in losses.items()), n=N_NAMED)
         yield (
@@ -270,81 +254,55 @@ def remarks(rows: Sequence[VerdictRow], limits: Limits) -> Iterator[str]:
             )
 
 
-def shown_of_groups(quantities: set[str]) -> list[str]:
-    """Return the quantities of groups to show: of verdicts the main ones, of measures all."""
-    main = [name for name in (SHARE, *IN_SUMMARY) if name in quantities]
-    return main or sorted(quantities)
-
-
-def group_tables(rows: Sequence[GroupRow]) -> list[Table]:
-    """Return the means of each method: a line a pair of groups."""
+def tables_of_groups(groups: Sequence[GroupRow], tests: Sequence[GroupTestRow]) -> list[Table]:
+    """Return the means of each method, a line a pair of groups, and the differences between groups with
+    their p-values, a line a question."""
+    headings = list(map(heading, OF_GROUPS))
     tables = []
-    for method, of_method in grouped(rows, lambda row: row.method).items():
-        names = shown_of_groups({name for row in of_method for name in row.values})
+    for method, of_method in grouped(groups, lambda row: row.method).items():
         lines = []
         for row in of_method:
-            label = f"{pair_of_groups(row)} ({row.n_networks})"
-            lines.append([label, *(number(name, row.values.get(name)) for name in names)])
+            values = [number(name, row.values.get(name)) for name in OF_GROUPS]
+            lines.append([f"{_pair_of_groups(row)} ({row.n_networks})", *values])
         title = f"Groups, {titles_in(method)}: means over {of_method[0].layers}"
-        tables.append(
-            Table(title, ["front → end (pairs of networks)", *map(heading, names)], lines)
-        )
+        tables.append(Table(title, ["front → end (pairs of networks)", *headings], lines))
+    for method, of_tests in grouped(tests, lambda test: test.method).items():
+        lines = []
+        for question, answers in grouped(of_tests, _question).items():
+            texts = {}
+            for test in answers:
+                difference = number(test.quantity, test.difference, sign="+")
+                texts[test.quantity] = f"{difference} ({test.p_value:.2g})"
+            lines.append([question, *(texts.get(name, "") for name in OF_GROUPS)])
+        title = f"Differences between groups, {titles_in(method)} (p)"
+        tables.append(Table(title, ["question", *headings], lines[:MAX_TESTS]))
     return tables
 
 
-def pair_of_groups(row: GroupRow) -> str:
-    """Return the pair of groups of a row as a text."""
+def _pair_of_groups(row: GroupRow) -> str:
     return f"{title_of(row.front_group)} → {title_of(row.end_group)}"
 
 
-def lines_on_layers(rows: Sequence[GroupRow]) -> list[str]:
-    """Return a line for each set of pairs of layers that means are over, with the groups if they have
-    several sets."""
-    lines = []
-    sets = grouped(rows, lambda row: row.pairs_of_layers)
+def _question(test: GroupTestRow) -> str:
+    return f"({titles_in(test.within)}) − ({titles_in(test.across)})"
+
+
+def lines_on_groups(groups: Sequence[GroupRow], tests: Sequence[GroupTestRow]) -> Iterator[str]:
+    """Yield the layers that means are over, with their groups if these have several sets; and lines on
+    p-values, on questions that are not shown, and on unlike types."""
+    sets = grouped(groups, lambda row: row.pairs_of_layers)
     for layers, of_layers in sets.items():
-        pairs = ", ".join(dict.fromkeys(map(pair_of_groups, of_layers)))
+        pairs = ", ".join(dict.fromkeys(map(_pair_of_groups, of_layers)))
         subject = f" of {pairs}" if len(sets) > 1 else ""
-        lines.append(f"Layers (relative depths){subject}: {listed(layers.split('; '))}")
-    return lines
-
-
-def test_tables(tests: Sequence[GroupTestRow]) -> list[Table]:
-    """Return the differences between groups with their p-values by each method: a line a question."""
-    tables = []
-    for method, of_method in grouped(tests, lambda test: test.method).items():
-        names = shown_of_groups({test.quantity for test in of_method})
-        lines = []
-        questions = grouped(of_method, lambda test: (test.within, test.across))
-        for (within, across), answers in questions.items():
-            cells = {}
-            for answer in answers:
-                difference = number(answer.quantity, answer.difference, sign="+")
-                cells[answer.quantity] = f"{difference} ({answer.p_value:.2g})"
-            line = [cells.get(name, "") for name in names]
-            lines.append([f"({titles_in(within)}) − ({titles_in(across)})", *line])
-        tables.append(
-            Table(
-                f"Differences between groups, {titles_in(method)} (p)",
-                ["question", *map(heading, names)],
-                lines[:MAX_TESTS],
-            )
-        )
-    return tables
-
-
-def on_tests(tests: Sequence[GroupTestRow]) -> Iterator[str]:
-    """Yield the sentences on p-values, on questions that are not shown, and on unlike types."""
+        yield f"Layers (relative depths){subject}: {listed(layers.split('; '))}"
     if not tests:
         return
-    n_labelings = min(test.n_labelings for test in tests)
-    lowest = max(test.lowest_p for test in tests)
     yield (
-        f"p is two-sided, of permutations of the networks, not corrected for the number of tests: {n_labelings} ways "
-        f"to label them give no p below {lowest:.2g}."
+        f"p is two-sided, of permutations of the networks, not corrected for the number of tests: "
+        f"{min(test.n_labelings for test in tests)} ways to label them give no p below "
+        f"{max(test.lowest_p for test in tests):.2g}."
     )
-    questions = grouped(tests, lambda test: test.method).values()
-    n_questions = max(len({(test.within, test.across) for test in of_one}) for of_one in questions)
+    n_questions = len(set(map(_question, tests)))
     if n_questions > MAX_TESTS:
         yield f"{n_questions - MAX_TESTS} more comparisons of groups are in the CSV of tests."
     types = dict.fromkeys(titles_in(test.types) for test in tests if test.types)
@@ -353,3 +311,23 @@ def on_tests(tests: Sequence[GroupTestRow]) -> Iterator[str]:
             f"Groups have networks of different types ({'; '.join(types)}): no p-value tells whether their difference "
             "comes from the architecture."
         )
+
+
+def print_numbers(rows: Sequence[VerdictRow]) -> None:
+    """Print matrices of the known quantities of verdicts, or of their means over pairs of networks, and a
+    line for each verdict."""
+    for section in parts_of(sections_of(rows)):
+        mean = "mean " if section.is_summary else ""
+        for name in filter(lambda name: is_known(section.rows, name), shown_in(IN_VERDICT)):  # noqa: B023
+            matrix = mean_of(section.rows, name)
+            values = [[number(name, value) or "nan" for value in line] for line in matrix.values]
+            title = f"{mean}{heading(name)}, {titles_in(section.title)}"
+            table(title, matrix.rows, matrix.columns, values)
+            result()
+    for row in rows:
+        parts = [f"accuracy {row.accuracy:.4f}"]
+        for name in shown_in(IN_VERDICT):
+            if getattr(row, name) is not None:
+                parts.append(f"{heading(name)} {estimate(row, name)}")
+        title = f"{row.method}, {row.networks}"
+        result(f"{title}: {row.pair}: {row.verdict} ({'; '.join([*parts, row.reason])})")

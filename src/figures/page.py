@@ -6,19 +6,17 @@ network and no second file. Every text is escaped.
 
 import base64
 import io
-import re
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 from string import Template
+from typing import Any
 
-from src.collected.between_groups import SHARE, GroupComparison
-from src.collected.record import Command, MeasuredNetwork
-from src.collected.sections import Section, by_groups, parts_of, sections_of
+from src.figures import words
+from src.figures.sections import Section, by_groups, parts_of, sections_of
+from src.figures.words import Table
 from src.ground.grouping import grouped
-from src.reports import verdict_words as words
-from src.reports.verdict_words import Table
 from src.tables.image_records import RECORDS, SPLITS
 from src.tables.matrices import mean_of
 from src.tables.network_names import SHORT
@@ -26,10 +24,7 @@ from src.tables.similarity_rows import described
 from src.tables.verdict_rows import AUROC, VerdictRow
 from src.verdict import SIMILAR, Limits
 
-INCH = 0.0254  # metres
-POINTS = 72  # of an SVG, in an inch
 ESTIMATES = ("penalty", "skill_at_end", "skill")
-KINDS = {".png": "image/png", ".svg": "image/svg+xml"}
 
 # Figures are as wide as on paper, times 1.35 on screens: their text of 7 points has 12 pixels
 PAGE = Template("""<!DOCTYPE html>
@@ -83,8 +78,8 @@ def page(title: str, parts: Iterable[str]) -> str:
 
 def section(title: str, *parts: str) -> str:
     """Return parts below a heading; "" if they are all empty."""
-    shown = list(filter(None, parts))
-    return "\n".join([f"<h2>{escape(title)}</h2>", *shown]) if shown else ""
+    body = "\n".join(filter(None, parts))
+    return f"<h2>{escape(title)}</h2>\n{body}" if body else ""
 
 
 def paragraphs(texts: Iterable[str], *, kind: str = "") -> str:
@@ -118,34 +113,27 @@ def table(content: Table) -> str:
 
 
 def figures(images: Iterable[Path], result: str = "") -> str:
-    """Return images (PNG or SVG) with the captions in the text files beside them, in their order.
+    """Return images (PNG) with the captions in the text files beside them, in their order.
 
     Args:
         result: what the first image says, which stands above it; others say the first sentence of
             their captions.
     """
-    parts: list[str] = []
-    for image in sorted(images, key=lambda path: (len(path.name), path.name)):
-        caption = image.with_suffix(".txt").read_text().partition("\n\n")[0]
-        said = result if result and not parts else caption.partition(". ")[0]
-        text = escape(caption.removeprefix(result).strip())
-        source = _data(image.read_bytes(), KINDS[image.suffix])
+    from PIL import Image
+
+    parts = []
+    for path in sorted(images, key=lambda path: (len(path.name), path.name)):
+        caption = path.with_suffix(".txt").read_text().strip()
+        said = result or caption.partition(". ")[0]
+        result = ""
+        with Image.open(path) as image:
+            inches = image.width / image.info["dpi"][0]
         parts.append(
-            f'<figure>\n<div class="wide" tabindex="0"><img style="width: {_inches(image):.2f}em" '
-            f'alt="{escape(said)}" src="{source}"></div>\n<figcaption>{text}</figcaption>\n</figure>'
+            f'<figure>\n<div class="wide" tabindex="0"><img style="width: {inches:.2f}em" '
+            f'alt="{escape(said)}" src="{_data(path.read_bytes(), "image/png")}"></div>\n'
+            f"<figcaption>{escape(caption)}</figcaption>\n</figure>"
         )
     return "\n".join(parts)
-
-
-def _inches(image: Path) -> float:
-    """Return the width of an image of matplotlib."""
-    content = image.read_bytes()
-    if image.suffix == ".svg":
-        (width,) = re.findall(rb'<svg [^>]*\bwidth="([\d.]+)pt"', content)
-        return float(width) / POINTS
-    place = content.index(b"pHYs") + 4
-    pixels_a_metre = int.from_bytes(content[place : place + 4], "big")
-    return int.from_bytes(content[16:20], "big") / pixels_a_metre / INCH
 
 
 def _data(content: bytes, kind: str) -> str:
@@ -156,11 +144,8 @@ def _data(content: bytes, kind: str) -> str:
 def pairs(rows: Sequence[VerdictRow]) -> str:
     """Return a table of all pairs of layers for each method and pair of groups; of several pairs of
     networks, means."""
-    tables = []
-    for section in parts_of(sections_of(rows)):
-        for part in by_groups(section):
-            tables.append(table(_means(part) if part.is_summary else _verdicts(part)))
-    return "\n".join(tables)
+    parts = [part for section in parts_of(sections_of(rows)) for part in by_groups(section)]
+    return "\n".join(table(_means(part) if part.is_summary else _verdicts(part)) for part in parts)
 
 
 def _verdicts(section: Section) -> Table:
@@ -182,35 +167,26 @@ def _means(section: Section) -> Table:
     lines = []
     for pair, rows in grouped(section.rows, lambda row: row.pair).items():
         share = sum(row.verdict == SIMILAR for row in rows) / len(rows)
-        numbers = [words.number(SHARE, share)]
+        numbers = [words.number(SIMILAR, share)]
         for name in ESTIMATES:
             ((mean,),) = mean_of(rows, name).values
             numbers.append(words.number(name, mean))
         lines.append([str(pair), str(len(rows)), *numbers])
-    header = ["front -> end layer", "pairs of networks", *map(words.heading, (SHARE, *ESTIMATES))]
+    header = ["front -> end layer", "pairs of networks", *map(words.heading, (SIMILAR, *ESTIMATES))]
     return Table(f"{section.title}: means", header, lines)
 
 
-def groups(comparison: GroupComparison) -> str:
-    """Return the means of groups of networks, and the tests between groups."""
-    parts = [
-        *map(table, words.group_tables(comparison.groups)),
-        paragraphs(words.lines_on_layers(comparison.groups)),
-        *map(table, words.test_tables(comparison.tests)),
-        paragraphs(words.on_tests(comparison.tests)),
-    ]
-    return "\n".join(filter(None, parts))
-
-
 def made_with(
-    networks: Sequence[MeasuredNetwork],
+    networks: Sequence[Any],
     images: Mapping[str, Mapping[str, Sequence[str]]],
-    commands: Sequence[Command],
+    commands: Sequence[Any],
 ) -> str:
     """Return the networks, the images, the versions and the commands of the results.
 
     Args:
-        images: fingerprints by option and by data set, see `images_of`.
+        networks: with the columns of the table as attributes.
+        images: fingerprints by option and by data set.
+        commands: with their versions.
     """
     of_networks = [
         [row.name, row.group, row.type, row.checkpoint, row.dataset]
@@ -227,13 +203,13 @@ def made_with(
         (row.suite, row.commit[:SHORT], row.packages, row.device) for row in commands
     )
     names = ["name", "group", "type", "checkpoint", "data", "accuracy", "SHA-256 of the weights"]
-    lines = [row.command for row in commands]
+    lines = "\n".join(row.command for row in commands)
     return "\n".join(
         [
             table(Table("Networks", names, of_networks)),
             table(Table("Images", ["data", "images", "fingerprint (SHA-256)"], of_images)),
             table(Table("Versions", ["suite", "commit", "packages", "device"], list(versions))),
-            f"<pre>{escape(chr(10).join(lines))}</pre>",
+            f"<pre>{escape(lines)}</pre>",
         ]
     )
 

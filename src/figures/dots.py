@@ -1,0 +1,190 @@
+"""Figure 4, groups, and the scores of figure 6, check: a dot a pair of networks, and a dot a measure."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from src.figures.curves import ends_of, scale_skill
+from src.figures.maps import mean_number, number
+from src.figures.pages import CM, Look, draw_pages, panels_in, span
+from src.figures.shown import ABOVE_BASELINES, BASELINE, SHARE, Shown, scale_of
+from src.ground.console import listed
+from src.ground.grouping import grouped
+from src.ground.user_code import titles_in
+from src.tables.matrices import by_depth
+from src.tables.verdict_rows import GroupTestRow
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLUMNS = (SHARE, "penalty", "skill")  # of groups
+NARROW = 12  # cm: panels of groups stand below each other
+NAMES = 3.0  # cm of width, for the names of measures
+ROOM = 3.5  # cm of width, for a panel of scores
+HEAD = 1.7  # cm above and below a panel
+MOST = 12  # panels of scores on a page
+COLOUR = "#08407f"
+DOT: Look = {"color": "0.6", "linestyle": "", "markersize": 2.5, "clip_on": False}
+MEAN: Look = {"color": COLOUR, "markersize": 4, "linestyle": "", "clip_on": False}
+
+Groups = tuple[str, str]  # of front and end networks
+
+
+def draw_groups(
+    path: Path,
+    rows: Sequence[Shown],
+    means: Sequence[Shown],
+    tests: Sequence[GroupTestRow] = (),
+    **texts: Any,
+) -> list[Path]:
+    """Draw the groups of networks: a row a pair of groups, a dot a pair of networks, with the mean,
+    its interval and the p-value. Return the written paths.
+
+    A figure has two methods; further ones go into NAME_2.png and so on.
+
+    Args:
+        rows: a mean over layers for each pair of networks, method and quantity, from `of_networks`.
+        means: of the rows, for each pair of groups, method and quantity.
+        tests: between the groups.
+        texts: `title` and `source`, see `draw_pages`.
+    """
+    methods = list(dict.fromkeys(row.method for row in rows))
+    draw = partial(_draw_groups, rows=rows, means=means, tests=tests)
+    return draw_pages(path, methods, draw, on_page=2, **texts)
+
+
+def _draw_groups(
+    figure: "Figure",
+    methods: Sequence[str],
+    *,
+    rows: Sequence[Shown],
+    means: Sequence[Shown],
+    tests: Sequence[GroupTestRow],
+) -> str:
+    """Draw a panel for each method and quantity; return the caption."""
+    found = {row.groups for row in rows}
+    names = by_depth(name for groups in found for name in groups)
+    groups = [(front, end) for end, front in product(names, names) if (front, end) in found]
+    in_line = len(COLUMNS) if figure.get_figwidth() > NARROW * CM else 1
+    keys = list(product(methods, COLUMNS))
+    panels = panels_in(figure, len(keys), in_line=in_line, height=0.55 * len(groups) + HEAD)
+    for place, key in enumerate(keys):
+        axes = panels[place]
+        dots = [row for row in rows if (row.method, row.quantity) == key]
+        n_pairs = Counter(row.groups for row in dots)
+        labels = [f"{front} → {end} ({n_pairs[front, end]})" for front, end in groups]
+        _name_rows(axes, labels if place % in_line == 0 else [""] * len(groups))
+        _draw_pairs(axes, dots, groups)
+        of_key = [mean for mean in means if (mean.method, mean.quantity) == key]
+        _draw_means(axes, of_key, groups)
+        answers = [test for test in tests if (titles_in(test.method), test.quantity) == key]
+        for y, pair in enumerate(groups):
+            text = _p_value(pair, answers)
+            axes.text(1.02, y - 0.12, text, transform=axes.get_yaxis_transform(), va="center")
+        axes.set_xlabel(scale_of(key[1]).title)
+        if key[1] == SHARE:
+            axes.set_title(key[0], x=0, ha="left")
+    of_shares = {mean.groups: mean for mean in means if (mean.method, mean.quantity) == keys[0]}
+    shares = [
+        f"{number(of_shares[pair].value)} ({' → '.join(pair)})"
+        for pair in groups
+        if pair in of_shares
+    ]
+    return (
+        f"By {methods[0]}, shares of similar pairs are {listed(shares, n=4)}. Dots: pairs of networks; diamonds: means "
+        f"with 95 % intervals, open if too few; p: against pairs within the end group."
+    )
+
+
+def _draw_pairs(axes: "Axes", rows: Sequence[Shown], groups: Sequence[Groups]) -> None:
+    """Draw a dot a pair of networks, and set the axis."""
+    low, high = ends_of(rows)
+    room = 0.04 * (high - low)
+    axes.set_xlim(low - room, high + room)
+    if rows and rows[0].quantity == "skill":
+        scale_skill(axes, "x", low)
+    for row in rows:
+        axes.plot(row.value, groups.index(row.groups) + 0.18, marker="o", **DOT)
+
+
+def _draw_means(axes: "Axes", means: Sequence[Shown], groups: Sequence[Groups]) -> None:
+    """Draw the mean of each pair of groups with its interval, open without one."""
+    for mean in means:
+        y = groups.index(mean.groups) - 0.12
+        face = "white" if math.isnan(mean.low) else COLOUR
+        axes.hlines(y, mean.low, mean.high, color=COLOUR, linewidth=1)
+        axes.plot(mean.value, y, marker="D", markerfacecolor=face, **MEAN)
+
+
+def _p_value(groups: Groups, tests: Sequence[GroupTestRow]) -> str:
+    """Return the p-value of a pair of groups against pairs within the group of the end network; ""
+    without a test."""
+    front, end = groups
+    for test in tests:
+        is_within = titles_in(test.within) == f"{end} → {end}"
+        if is_within and titles_in(test.across) == f"{front} → {end}":
+            n_digits = 2 if test.p_value >= 0.01 else 3
+            return f"p {test.p_value:.{n_digits}f}"
+    return ""
+
+
+def _name_rows(axes: "Axes", names: Sequence[str]) -> None:
+    """Make axes a list of rows with these names, from the top."""
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def draw_check(path: Path, rows: Sequence[Shown], **texts: Any) -> list[Path]:
+    """Draw scores of measures in tests on networks that differ by construction: a panel a test, a dot
+    a measure. Return the written paths.
+
+    Args:
+        rows: from `of_scores`, the best measures first.
+        texts: `title` and `source`, see `draw_pages`.
+    """
+    tests = list(grouped(rows, lambda row: row.quantity).values())
+    return draw_pages(path, tests, _draw_scores, on_page=MOST, **texts)
+
+
+def _draw_scores(figure: "Figure", tests: Sequence[Sequence[Shown]]) -> str:
+    """Draw a panel of scores for each test; return the caption."""
+    rows = [row for of_test in tests for row in of_test]
+    measures = list(dict.fromkeys(row.method for row in rows if row.word != BASELINE))
+    in_line = max(1, int((figure.get_figwidth() / CM - NAMES) / ROOM))
+    panels = panels_in(figure, len(tests), in_line=in_line, height=0.36 * len(measures) + HEAD)
+    low, high = ends_of(rows)
+    for place, (axes, of_test) in enumerate(zip(panels, tests, strict=True)):
+        _name_rows(axes, measures if place % in_line == 0 else [""] * len(measures))
+        _draw_test(axes, of_test, measures)
+        axes.set_xlim(low - 0.05, high + 0.05)
+        axes.set_title(of_test[0].quantity.replace("_", " "), x=0, ha="left")
+        axes.set_xlabel("score")
+    best = ""
+    if measures:
+        mean = mean_number([row.value for row in rows if row.method == measures[0]])
+        best = f"The best measure is {measures[0]}, with a mean score of {mean}. "
+    return (
+        f"{best}Scores from chance (0) to the truth (1) with 95 % intervals; line: the best baseline; filled: above "
+        f"chance and all baselines. Of {span({row.n for row in rows})} networks."
+    )
+
+
+def _draw_test(axes: "Axes", rows: Sequence[Shown], measures: Sequence[str]) -> None:
+    """Draw the scores of measures in a test, and the line of the best baseline."""
+    axes.axvline(0, color="0.8", linewidth=0.6, zorder=0)
+    baselines = [row.value for row in rows if row.word == BASELINE and math.isfinite(row.value)]
+    if baselines:
+        axes.axvline(max(baselines), color="#c2185b", linewidth=1, linestyle="--", zorder=1)
+    for row in rows:
+        if row.word != BASELINE:
+            y = measures.index(row.method)
+            face = COLOUR if row.word == ABOVE_BASELINES else "white"
+            axes.hlines(y, row.low, row.high, color=COLOUR, linewidth=0.8)
+            axes.plot(row.value, y, marker="o", markerfacecolor=face, **MEAN)

@@ -1,0 +1,242 @@
+"""Matrices of stitches, printed and drawn beside their table: of an evaluation, and of two experiments."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from src.choices.datasets import dataset_label
+from src.figures.maps import draw_layers
+from src.figures.pages import on_data, remove_figure
+from src.figures.shown import DIFFERENCE, Shown, of_matrix
+from src.ground.console import listed, note, note_once, result, table, warn
+from src.ground.errors import UserError
+from src.ground.files import write_json
+from src.ground.grouping import grouped
+from src.tables.architectures import corresponding_layers
+from src.tables.evaluation_rows import TYPICAL_AUROC, EvaluationFiles, EvaluationRow, SkillRow
+from src.tables.experiments import Experiment, by_experiment
+from src.tables.image_records import told_apart
+from src.tables.matrices import known, pivot
+from src.tables.quantities import DETECTOR, IN_EVALUATION, QUANTITIES, shown_in
+from src.tables.stitch_rows import ComparisonRow, StitchRow
+from src.tables.tables import to_record, write_table
+
+EXPLANATION = (
+    "AUROC: area under the ROC curve of the detector, ½ if it cannot tell stitched from own "
+    "activations. AUPR: area under its precision-recall curve. FPR95: share of the stitched "
+    "activations that it accepts when it accepts 95 percent of the own ones."
+)
+
+
+def source_of(rows: Sequence[Experiment], n_images: int | None = None) -> str:
+    """Return the sentence of captions on the networks and the images of stitches.
+
+    Args:
+        n_images: of the test set; None: rows have it.
+    """
+    images = {(row.dataset, n_images or getattr(row, "n_images", None)) for row in rows}
+    return on_data(len({row.network_keys for row in rows}), images)
+
+
+def report_skill(
+    path: Path, stitches: Mapping[str, Sequence[StitchRow]], rows: Sequence[SkillRow], title: str
+) -> None:
+    """Print the skill of stitches at both places, and write the table and its figure.
+
+    Args:
+        stitches: by experiment, in the order of the rows.
+        title: of the figure.
+    """
+    skills = {row.place: row for row in rows}
+
+    def skill(stitch: StitchRow, column: str) -> float:
+        return getattr(skills[stitch.place], column)
+
+    write_table(path, SkillRow, rows)
+    shown = _print_matrices(stitches, ["skill", "skill_at_end"], skill)
+    source = source_of(list(chain.from_iterable(stitches.values())))
+    _draw(path, shown, source=source, title=title)
+
+
+def report(
+    files: EvaluationFiles,
+    evaluations: Mapping[str, Sequence[EvaluationRow]],
+    *,
+    own_scores: Mapping[str, Mapping[str, Any]],
+    checks: Mapping[str, Mapping[str, Any]],
+    n_images: int,
+    title: str,
+) -> None:
+    """Print the evaluations, and write the table, the figure and the JSON file of each detector.
+
+    Args:
+        evaluations: rows by name of the detector; no list is empty.
+        own_scores: of the end network's own activations, by detector and layer.
+        checks: the metrics of sanity checks, by detector and layer.
+        n_images: the number of test images.
+        title: of the figure.
+    """
+    for number, (name, rows) in enumerate(evaluations.items()):
+        if len(evaluations) > 1:
+            result(f"DETECTOR: {name}")
+        experiments = grouped(rows, lambda row: row.experiment)
+        columns = list(shown_in(IN_EVALUATION))
+        not_printed = ["accuracy"] if number else []  # accuracies are those of the first detector
+        shown = _print_matrices(
+            experiments, columns, _known, detector=name, not_printed=not_printed
+        )
+        of_layers = checks.get(name, {})
+        _print_detectors(name, rows[0].sanity_dataset, own_scores[name], of_layers)
+        typical = [row.pair for row in rows if row.auroc < TYPICAL_AUROC]
+        if typical:
+            note(
+                f"{name}: the AUROC of {len(typical)} stitches is below {TYPICAL_AUROC}. They are "
+                "more typical than the end network's own activations, as activations of little variance "
+                f"are ({listed(typical)})"
+            )
+        content = {
+            "stitches": [to_record(row) for row in rows],
+            "sanity_checks": {layer: metrics._asdict() for layer, metrics in of_layers.items()},
+        }
+        write_table(files.tables[name], EvaluationRow, rows)
+        write_json(files.tables[name].with_suffix(".json"), content)
+        _draw(files.tables[name], shown, source=source_of(rows, n_images), title=title)
+    if evaluations:
+        note_once(EXPLANATION)
+
+
+def _known(row: EvaluationRow, column: str) -> float:
+    return known(row, name=column)
+
+
+def _print_matrices(
+    experiments: Mapping[str, Sequence[Any]],
+    columns: Sequence[str],
+    value: Callable[[Any, str], float],
+    *,
+    detector: str = "",
+    not_printed: Sequence[str] = (),
+) -> list[Shown]:
+    """Print the matrix of each column that has values, under a heading for each experiment; return
+    what its figure shows."""
+    shown: list[Shown] = []
+    for experiment, rows in experiments.items():
+        if experiment:
+            result(f"EXPERIMENT: {experiment}")
+        for column in columns:
+            matrix = pivot(rows, lambda row: value(row, column))  # noqa: B023
+            if not all(map(math.isnan, chain.from_iterable(matrix.values))):
+                shown += of_matrix(matrix, column, experiment, corresponding_layers(rows))
+                if column not in not_printed:
+                    table(_heading(column, detector), *matrix)
+    return shown
+
+
+def _heading(column: str, detector: str) -> str:
+    """Return the title of a printed matrix; for a detector's quantities, as in the public code."""
+    title = QUANTITIES[column].title
+    if QUANTITIES[column].measured_by == DETECTOR:
+        return f"STITCHING OOD Detection {title} ({detector})"
+    return f"STITCHING {title.upper()}"
+
+
+def _draw(path: Path, shown: Sequence[Shown], **texts: Any) -> None:
+    """Draw maps of an evaluation beside its table, unless it is of a single stitch."""
+    remove_figure(path)  # of an earlier evaluation, of more stitches
+    drawn = []
+    if len({row.layers for row in shown}) > 1:
+        drawn = draw_layers(path.with_suffix(".png"), shown, **texts)
+    note(f"wrote {listed([path, *drawn[:1]])}")
+
+
+def _print_detectors(
+    name: str, sanity_dataset: str | None, own_scores: Mapping[str, Any], checks: Mapping[str, Any]
+) -> None:
+    """Print the mean score of each layer's own activations, and the sanity check of its detector."""
+    columns = ["mean ID energy" if name == "energy" else "mean ID score"]
+    title = "OOD detectors"
+    if sanity_dataset:
+        columns += ["AUROC", "AUPR", "FPR95"]
+        title = f"OOD detector sanity checks: {dataset_label(sanity_dataset)}"
+    lines = [[float(scores.mean()), *checks.get(layer, ())] for layer, scores in own_scores.items()]
+    table(f"{title} ({name})", list(own_scores), columns, lines)
+
+
+def compare(
+    folders: Sequence[str],
+    experiments: Sequence[Sequence[StitchRow]],
+    path: Path | None = None,
+    *,
+    title: str = "",
+) -> None:
+    """Print the accuracies of two experiments over layers, and the second less the first.
+
+    Args:
+        folders: of the two experiments. They are the titles if the methods have one name.
+        experiments: the rows of the two experiments.
+        path: of a CSV with a row per pair of layers, and of a figure beside it with the three
+            matrices; None: only print.
+        title: of the figure.
+
+    Raises:
+        UserError: the folders are one, a folder holds several experiments, or they have no pair of
+            layers in common.
+    """
+    _check_comparable(folders, experiments)
+    first, second = [rows[0].method for rows in experiments]
+    if first == second:
+        first, second = folders
+    accuracies = [{row.pair: row.accuracy for row in rows} for rows in experiments]
+
+    def compared(row: StitchRow) -> ComparisonRow:
+        one, two = (accuracy.get(row.pair, math.nan) for accuracy in accuracies)
+        return ComparisonRow(*row.pair, one, two, two - one)
+
+    stitches = list(chain.from_iterable(experiments))
+    difference = f"{second} − {first}"
+    matrices = {
+        first: pivot(stitches, lambda row: compared(row).accuracy_1),
+        second: pivot(stitches, lambda row: compared(row).accuracy_2),
+        difference: pivot(stitches, lambda row: compared(row).difference),
+    }
+    for name, matrix in matrices.items():
+        table(name, *matrix)
+    if path:
+        cells = chain.from_iterable(pivot(stitches, compared, missing=None).values)
+        write_table(path, ComparisonRow, list(filter(None, cells)))
+        shown: list[Shown] = []
+        for name, matrix in matrices.items():
+            quantity = DIFFERENCE if name == difference else "accuracy"
+            shown += of_matrix(matrix, quantity, name, corresponding_layers(stitches))
+        drawn = draw_layers(
+            path.with_suffix(".png"), shown, title=title, source=source_of(stitches)
+        )
+        note(f"wrote {listed([path, *drawn[:1]])}")
+
+
+def _check_comparable(folders: Sequence[str], experiments: Sequence[Sequence[StitchRow]]) -> None:
+    """Raise a UserError unless there are two folders of one experiment each, with common layers;
+    warn if their data differ."""
+    both = " and ".join(folders)
+    if len(set(folders)) == 1:
+        raise UserError(f"{folders[0]} is given twice; give another folder to compare it with")
+    for folder, rows in zip(folders, experiments, strict=True):
+        titles = list(by_experiment(rows))
+        if len(titles) > 1:
+            raise UserError(
+                f"{folder} holds {len(titles)} experiments ({'; '.join(titles)}); "
+                "to compare two folders, give folders of one experiment each"
+            )
+    first, second = ({row.pair for row in rows} for rows in experiments)
+    if not first & second:
+        raise UserError(
+            f"{both} have no pair of layers in common (such as {min(first)}, and {min(second)}); give "
+            "folders of stitches between the same layers"
+        )
+    datasets = dict.fromkeys(row.dataset for row in told_apart(list(chain(*experiments))))
+    if len(datasets) > 1:
+        warn(
+            f"{both} are of different data ({listed(datasets)}); their accuracies are of different images"
+        )
