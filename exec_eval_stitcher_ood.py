@@ -98,7 +98,7 @@ class Setup(NamedTuple):
 
     experiments: dict[str, Any]  # the newest runs of each experiment, by its title
     runs: list[Any]  # of all experiments
-    skipped: list[str]  # the reason of each run that cannot be read
+    n_skipped: int  # number of runs that cannot be read
     n_earlier: int  # number of stitches that a later run repeats
     scores: dict[str, Any]  # of `--detector`, by title
     files: Any  # the files to write, see `evaluation_files`
@@ -131,7 +131,7 @@ def evaluate(args, session=None, measured=None) -> None:
         if measured and measured.are_all_of(setup.runs):
             reference = measured.reference
             scored = measured.scored(setup.experiments)
-            check_usable(args, scored, reference, setup.skipped)
+            check_usable(args, scored, reference, [])
         else:
             # The reference: detectors at the end layers, the end network's own scores, and floors
             layers = end_layers_of(setup.runs)
@@ -150,13 +150,13 @@ def evaluate(args, session=None, measured=None) -> None:
             grids, unusable = rebuild_grids(
                 setup.experiments, setup.front, setup.end, image_shape=test_set.image_shape
             )
-            check_usable(args, grids, reference, [*setup.skipped, *unusable])
+            check_usable(args, grids, reference, unusable)
             scored = score_runs(grids, reference)
         check_scored(scored, other_data=args.other_data, batch_size=args.batch_size)
         write_results(args, setup, scored, reference)
     n_skipped = setup.n_earlier + len(unusable)
     note(
-        f"evaluated {len(scored)} stitches; skipped {n_skipped} stitches, {len(setup.skipped)} whole "
+        f"evaluated {len(scored)} stitches; skipped {n_skipped} stitches, {setup.n_skipped} whole "
         f"runs and {len(reference.missing)} end layers"
     )
 
@@ -167,6 +167,7 @@ def set_up(args, session) -> Setup:
     from pathlib import Path
 
     from src.datasets import dataset_info
+    from src.ground.console import warn
     from src.ground.runtime import device_of
     from src.runs.folders import newest_by_experiment, read_runs
     from src.runs.reloading import check_data, check_images, check_runs, with_records
@@ -178,6 +179,8 @@ def set_up(args, session) -> Setup:
     device = device_of(args.gpu)
     folder = Path(args.source_dir)
     finished, skipped = read_runs(folder)
+    for reason in skipped:
+        warn(f"skipped: {reason}")
     check_runs(finished, folder, moved_networks(args))
     dataset_info(args.dataset, labelled=True)
     scores = scores_of(args)
@@ -206,7 +209,7 @@ def set_up(args, session) -> Setup:
     return Setup(
         with_records(experiments, names, fingerprints),
         runs,
-        skipped,
+        len(skipped),
         len(finished) - len(runs),
         scores,
         files,
@@ -261,7 +264,7 @@ def check_usable(args, stitches, reference, reasons) -> None:
     that the options name.
 
     Args:
-        reasons: for each skipped run.
+        reasons: for each skipped stitch.
     """
     from src.ground.console import listed, note, warn
     from src.ground.errors import UserError

@@ -20,6 +20,7 @@ from tests.commands import (
     read_csv,
     read_json,
     read_metrics,
+    run,
     run_process,
     save_network,
     says,
@@ -41,6 +42,15 @@ def few():
     them."""
     with few_images(256, n_test=120):
         yield
+
+
+def test_a_run_of_many_pairs_has_few_files(tmp_path):
+    save_network(tmp_path / "cnn.pt", "small_cnn", n_channels=1, image_shape=(1, 8, 8))
+    networks = ["cnn.pt", "cnn.pt", "small_cnn", "small_cnn"]
+    layers = ",".join(f"pool{number}" for number in (1, 2, 3, 4))
+    run("exec_stitch.py", *networks, layers, layers, "rc2c_pre", *DM, cwd=tmp_path)
+    (folder,) = (tmp_path / "results").iterdir()
+    assert len(names_in(folder)) <= 8 and len(read_csv(folder / "grid.csv")) == 16
 
 
 def test_layout_of_a_run_is_that_of_the_public_code(digit_networks, tmp_path):

@@ -27,7 +27,8 @@ from src.tables.tables import read_table
 from src.tables.training_rows import PairEpochRow
 from src.training import EpochLog, HeadResult
 from src.values import Metrics, Predictions
-from tests.commands import ON_DIGITS, run, says
+from tests.commands import ON_DIGITS, run, says, stitch_rows
+from tests.conftest import few_images
 from tests.goldens import DATA
 from tests.written_runs import OPTIONS, write_run
 
@@ -182,6 +183,26 @@ def test_an_interrupted_run_that_is_another_method_is_noted(tmp_path, capsys):
         run(*given, cwd=tmp_path, status=130)
     err = run(*given, "-pinv-samples", 50, cwd=tmp_path).err
     assert says(err, "1 run is with -pinv-samples 100")
+
+
+def test_a_single_pair_that_remains_goes_on_where_it_was_interrupted(tmp_path):
+    options = ["rc2c_pre", *ON_DIGITS, "-e", 2, "--mod-only-stitch", "-dir", "s", "--resume"]
+    networks = ["-", "-", "small_cnn", "small_cnn"]
+
+    def interrupted(self, history, state):
+        log(self, history, state)
+        raise KeyboardInterrupt
+
+    log = GridRun.log
+    with few_images(64, n_test=30):
+        run("exec_stitch.py", *networks, "pool3", "pool4", *options, cwd=tmp_path)
+        both = ["exec_stitch.py", *networks, "pool3,pool4", "pool4", *options]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(GridRun, "log", interrupted)
+            run(*both, cwd=tmp_path, status=130)
+        (state,) = tmp_path.rglob("resume.pt")
+        assert says(run(*both, cwd=tmp_path).err, f"wrote results/s/{state.parent.name}")
+    assert not state.exists() and len(stitch_rows(tmp_path / "results/s")) == 2
 
 
 def test_pairs_that_were_begun_together_go_on_together(layer, tmp_path, capsys):

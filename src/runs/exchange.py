@@ -105,6 +105,8 @@ def import_run(folders: Sequence[Path], target: Path) -> None:
         epochs |= files.epochs
         if (folder / "final_model.pt").exists():
             states[row.pair] = load_state(folder / "final_model.pt")
+    if len(predictions) < len(rows):  # a damaged file was left out, with a warning
+        predictions = {}
     with durable_together():
         write_stitches(
             new, rows, states=states, predictions=predictions, command=made_with["command"]

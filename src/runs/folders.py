@@ -65,14 +65,11 @@ class RunFiles:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 stitched, *others = (arrays[name] for name in Predictions._fields)
-            rows = stitched.reshape(len(self.pairs), -1)
+            rows = zip(self.pairs, np.atleast_2d(stitched), strict=True)
+            return {pair: Predictions(of_pair, *others) for pair, of_pair in rows}
         except Exception as error:  # a damaged archive can raise anything
             warn(f"{path} is damaged ({error}) and left out; stitch again")
             return {}
-        return {
-            pair: Predictions(of_pair, *others)
-            for pair, of_pair in zip(self.pairs, rows, strict=True)
-        }
 
     @cached_property
     def epochs(self) -> Mapping[Pair, list[EpochRow]]:

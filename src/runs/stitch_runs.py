@@ -107,14 +107,16 @@ class GridRun:
         if finished:
             n_finished = len(finished)
             note(f"{self.directory}: {n_finished} of {len(self.layers)} stitches are finished")
-        options = as_written(self.options)
-        interrupted = _nearest(_by_identity(interrupted_before), options)
-        if interrupted:
-            self._take_up(interrupted[0])
-        else:
+        by_identity = _by_identity(interrupted_before)
+        interrupted = _nearest(by_identity, as_written(self.options))
+        if not interrupted:
             self.layers = {
                 pair: layer for pair, layer in self.layers.items() if pair not in finished
             }
+            # A single pair that remains has options of its own
+            interrupted = _nearest(by_identity, as_written(self.options))
+        if interrupted:
+            self._take_up(interrupted[0])
 
     def _take_up(self, interrupted: RunOnDisk) -> None:
         """Claim an interrupted run, and take over its pairs.

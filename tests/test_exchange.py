@@ -1,0 +1,167 @@
+"""Runs of several pairs as folders of the public code, a folder a pair, and folders of version
+2.0.0.dev0 as runs."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from src.figures import pages
+from src.runs.checkpoints import load_stitch
+from src.runs.folders import StitchingRun, read_runs
+from tests.commands import (
+    ON_DIGITS,
+    error_line,
+    names_in,
+    pair_of,
+    read_csv,
+    read_json,
+    read_metrics,
+    run,
+    save_network,
+    says,
+)
+from tests.conftest import few_images
+
+EXPORT, IMPORT = "misc/export_runs.py", "misc/import_runs.py"
+EVALUATE = "exec_eval_stitcher_ood.py"
+CNN, VIT = "small_cnn", "vit_tiny_patch4_32"
+COMMON = [*ON_DIGITS, "-b", "32", "--mod-only-stitch", "-dir"]
+MATCHED = ["-e", "0", "-i", "pinv"]
+GRIDS = {
+    "matched": ["cnn.pt", CNN, "pool2,pool3", "pool2,pool4", "rc2c_pre", *MATCHED],
+    "auto": ["vit.pt", VIT, "pool2,pool3", "blocks.0", "auto", *MATCHED],
+    "trained": ["cnn.pt", CNN, "pool2", "pool3,pool4", "rc2c_pre", "-e", "2"],
+}
+PUBLIC = {"config.txt", "summary.txt", "final_model.pt"}  # of the public code
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A folder with grids of stitches between random networks, and their exported folders."""
+    folder = tmp_path_factory.mktemp("exchange")
+    options = {"n_channels": 1, "image_shape": (1, 8, 8)}
+    for path, kind in (("cnn.pt", CNN), ("vit.pt", VIT)):
+        save_network(folder / path, kind, n_classes=10, **options)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        few_images(64, n_test=40),
+        pages.left_out(),
+    ):
+        patch.chdir(folder)
+        for name, (end, kind, *words) in GRIDS.items():
+            run("exec_stitch.py", "cnn.pt", end, CNN, kind, *words, *COMMON, name)
+            run(EXPORT, f"results/{name}", "-o", f"exported/{name}")
+        yield folder
+
+
+def write_earlier(exported: Path, target: Path) -> None:
+    """Write the folders that version 2.0.0.dev0 left, from exported ones."""
+    shutil.copytree(exported, target)
+    for folder in target.glob("2*"):
+        (folder / "metrics.json").write_text(json.dumps(read_metrics(folder)))
+        (folder / "grid.csv").unlink()
+
+
+def assert_same(found: StitchingRun, expected: StitchingRun) -> None:
+    """Compare all that is read of a stitch, apart from its folder."""
+    numbers, expected_numbers = (vars(of.row) | {"folder": ""} for of in (found, expected))
+    assert repr(numbers) == repr(expected_numbers)  # NaN equals NaN
+    for of_images, expected_classes in zip(found.predictions, expected.predictions, strict=True):
+        np.testing.assert_array_equal(of_images, expected_classes)
+    states = [load_stitch(of.folder, of.row.pair) for of in (found, expected)]
+    torch.testing.assert_close(*states, rtol=0, atol=0)
+    pair = expected.row.pair
+    assert found.files.epochs.get(pair) == expected.files.epochs.get(pair)
+    names = ("stitching_type", "front_layer", "end_layer", "init", "n_epochs", "seed")
+    assert [found.options[name] for name in names] == [expected.options[name] for name in names]
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_exported_folders_read_to_the_stitches_of_the_run(name, workplace):
+    stitches, _ = read_runs(workplace / "results" / name)
+    exported, skipped = read_runs(workplace / "exported" / name)
+    assert not skipped and len({stitch.folder for stitch in exported}) == len(stitches) > 1
+    for found, expected in zip(exported, stitches, strict=True):
+        assert_same(found, expected)
+        logs = {"training_logs.csv"} if name == "trained" else set()
+        more = {"grid.csv", "predictions.npz", "run.json"}
+        assert names_in(found.folder) == PUBLIC | logs | more
+        assert pair_of(found.folder) == expected.row.pair
+        config = read_json(found.folder / "config.txt")
+        assert config["stitching_type"] == expected.row.stitching_type != "auto"
+
+
+def test_a_folder_without_the_files_of_this_suite_has_the_accuracy_in_its_summary(
+    workplace, tmp_path
+):
+    shutil.copytree(workplace / "exported" / "matched", tmp_path / "public")
+    for path in (tmp_path / "public").glob("*/grid.csv"):
+        path.unlink()
+    stitches, _ = read_runs(workplace / "results" / "matched")
+    public, _ = read_runs(tmp_path / "public")
+    for found, expected in zip(public, stitches, strict=True):
+        assert found.row.pair == expected.row.pair
+        for name in ("accuracy", "matching_error", "representation_difference"):
+            value = getattr(found.row, name)
+            assert value == pytest.approx(getattr(expected.row, name), abs=5e-5)
+
+
+@pytest.mark.parametrize("name", ["auto", "trained"])
+def test_exported_stitches_have_the_skill_of_those_of_the_run(name, workplace):
+    tables = []
+    with few_images(64, n_test=40), pages.left_out():
+        for source in (f"results/{name}", f"exported/{name}"):
+            run(EVALUATE, source, *ON_DIGITS, "--detector", "none", cwd=workplace)
+            tables.append(read_csv(workplace / source / "skill.csv"))
+    for row, expected in zip(*tables, strict=True):
+        assert row | {"folder": ""} == expected | {"folder": ""}
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_folders_of_a_call_are_brought_into_one_run(name, workplace, tmp_path):
+    write_earlier(workplace / "exported" / name, tmp_path / "old" / "below")
+    run(IMPORT, "old", "-o", "new", cwd=tmp_path)
+    (brought,) = (tmp_path / "new" / "below").iterdir()
+    (made,) = (workplace / "results" / name).glob("2*")
+    assert names_in(brought) == names_in(made)
+    stitches, skipped = read_runs(tmp_path / "new" / "below")
+    expected, _ = read_runs(made)
+    assert not skipped
+    for stitch, of_run in zip(stitches, expected, strict=True):
+        assert_same(stitch, of_run)
+    assert read_json(brought / "config.txt") == read_json(made / "config.txt")
+    assert read_json(brought / "run.json") == read_json(made / "run.json")
+
+
+def test_calls_are_told_apart_by_their_start_and_a_damaged_file_is_left_out(workplace, tmp_path):
+    old = tmp_path / "old"
+    write_earlier(workplace / "exported" / "matched", old)
+    first, second, *_ = sorted(old.iterdir())
+    made_with = read_json(first / "run.json") | {"start": "2026-01-01"}
+    (first / "run.json").write_text(json.dumps(made_with))
+    (second / "predictions.npz").write_bytes(b"damaged")
+    said = run(IMPORT, "old", "-o", "new", cwd=tmp_path).err
+    assert says(said, f"{second.name}/predictions.npz is damaged")
+    stitches, _ = read_runs(tmp_path / "new")
+    assert len(stitches) == 4
+    of_one, of_others = sorted((tmp_path / "new").iterdir())
+    assert {"final_model.pt", "summary.txt", "predictions.npz"} <= names_in(of_one)
+    assert "stitches.pt" in names_in(of_others) and "predictions.npz" not in names_in(of_others)
+    run(EXPORT, "new", "-o", "again", cwd=tmp_path)
+    assert len(names_in(tmp_path / "again")) == 4
+
+
+def test_earlier_folders_are_refused_with_the_script_that_brings_them(workplace):
+    write_earlier(workplace / "exported" / "matched", workplace / "old")
+    with few_images(64, n_test=40):
+        for command in ([EVALUATE, "old", *ON_DIGITS], ["misc/verdict.py", "old"]):
+            said = run(*command, cwd=workplace, status=2).err
+            assert says(said, "version 2.0.0.dev0", IMPORT)
+    assert says(error_line(IMPORT, "exported", "-o", "x", cwd=workplace), "no run", "2.0.0.dev0")
+    assert says(error_line(EXPORT, "old", "-o", "x", cwd=workplace), "no finished")
+    assert says(error_line(EXPORT, "results/auto", "-o", "old", cwd=workplace), "exists")
+    assert not (workplace / "x").exists()
