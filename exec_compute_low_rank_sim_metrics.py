@@ -6,7 +6,7 @@ import sys
 
 from src import cli
 from src.ground.user_code import title_of
-from src.tables.network_names import FEATURES
+from src.results.network_names import FEATURES
 
 
 def parser() -> cli.Parser:
@@ -88,10 +88,10 @@ def compute(args, session=None, *, at_claim=None) -> None:
         at_claim: takes `args`, whose measures it may change, once no other process writes the table.
     """
     from src.ground.runtime import device_of
-    from src.runs.run import Run, claimed
-    from src.runs.session import Session
+    from src.results.run import Run, claimed
+    from src.results.session import Session
+    from src.results.similarity_rows import refuse_names_of_columns
     from src.similarity.comparison import Comparison
-    from src.tables.similarity_rows import refuse_names_of_columns
 
     refuse_names_of_columns(args.metrics)
 
@@ -151,7 +151,7 @@ def load_sides(args, session, device) -> tuple:
 def load_features(args, options, device):
     """Return the features that stand for a network; refuse options that need the network."""
     from src.ground.errors import UserError
-    from src.runs.stored import read_features
+    from src.results.stored import read_features
 
     path = vars(args)[f"{options.model}_path"]
     if args.shortcut is not None:
@@ -180,7 +180,7 @@ def count_images(args, first, second, test_set) -> int:
         UserError: the features on both sides are of different images.
     """
     from src.ground.console import warn_once
-    from src.runs.stored import LoadedFeatures, check_same_images, images_of
+    from src.results.stored import LoadedFeatures, check_same_images, images_of
 
     n_images = args.n_samples
     if test_set is not None and n_images > len(test_set):
@@ -203,7 +203,7 @@ def labels_of(first, second, test_set, n_images: int):
     """Return numbers of the classes (n_images,) of the images; None for features without labels."""
     import torch
 
-    from src.runs.stored import LoadedFeatures, class_numbers
+    from src.results.stored import LoadedFeatures, class_numbers
 
     if test_set is not None:
         return test_set.labels[:n_images]
@@ -292,8 +292,8 @@ def source_of(args, first, second, *, n_images: int) -> dict:
 
 def images_columns(args, first, second) -> dict:
     """Return the columns of the images, from the records of two files of features or from the options."""
-    from src.runs.stored import common_images
-    from src.tables.image_records import short_images
+    from src.results.image_records import short_images
+    from src.results.stored import common_images
 
     if has_features(args, cli.MODEL1) and has_features(args, cli.MODEL2):
         return common_images(first.file, second.file)
@@ -306,7 +306,7 @@ def images_columns(args, first, second) -> dict:
 
 def relative_depths_of(*sides) -> list[dict[str, float]]:
     """Return the relative depths of the layers of each network; of features, the recorded ones."""
-    from src.runs.stored import LoadedFeatures
+    from src.results.stored import LoadedFeatures
 
     depths = []
     for side in sides:
@@ -328,7 +328,7 @@ def print_rows(comparison, columns, source, depths, *, is_verbose: bool) -> list
     """
     from src.figures.similarities import is_matrix, print_largest, print_matrices, print_tables
     from src.ground.console import note, warn
-    from src.tables.similarity_rows import SimilarityRow
+    from src.results.similarity_rows import SimilarityRow
 
     rows_of_pairs = []
     for results in list(comparison.results()):

@@ -20,8 +20,8 @@ def measure(args) -> None:
     from src.datasets import dataset_info, load_dataset
     from src.ground.console import progress, result, warn
     from src.ground.runtime import device_of
-    from src.runs.checkpoints import load_model
-    from src.runs.trained_with import warn_of_other_data
+    from src.results.checkpoints import load_model
+    from src.results.trained_with import warn_of_other_data
     from src.training import Classification, evaluate
     from src.training.chance import QUESTION, chance_of, is_close_to_chance
 

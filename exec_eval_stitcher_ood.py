@@ -120,9 +120,9 @@ def evaluate(args, session=None, measured=None) -> None:
         measured: `MeasuredStitches`; if they are all stitches of the folder, none runs again.
     """
     from src.ground.console import note
-    from src.runs.reloading import rebuild_grids
-    from src.runs.run import claimed
-    from src.runs.scored_runs import check_scored, score_runs
+    from src.results.reloading import rebuild_grids
+    from src.results.run import claimed
+    from src.results.scored_runs import check_scored, score_runs
 
     setup = set_up(args, session)
     test_set = setup.test_set
@@ -169,10 +169,10 @@ def set_up(args, session) -> Setup:
     from src.datasets import dataset_info
     from src.ground.console import warn
     from src.ground.runtime import device_of
-    from src.runs.folders import newest_by_experiment, read_runs
-    from src.runs.reloading import check_data, check_images, check_runs, with_records
-    from src.runs.session import Session
-    from src.tables.image_records import short_images
+    from src.results.folders import newest_by_experiment, read_runs
+    from src.results.image_records import short_images
+    from src.results.reloading import check_data, check_images, check_runs, with_records
+    from src.results.session import Session
 
     # The stitching runs, and the tables that will be written
     session = session or Session()
@@ -226,7 +226,7 @@ def set_up(args, session) -> Setup:
 
 def moved_networks(args) -> dict:
     """Return where the networks of the runs are now, by side."""
-    from src.runs.reloading import MovedNetwork
+    from src.results.reloading import MovedNetwork
 
     return {
         "front": MovedNetwork(args.front_model, args.front_type),
@@ -252,7 +252,7 @@ def scores_of(args) -> dict:
 
 def networks_of(args, runs, test_set, session):
     """Load the front and the end network of runs, with their names."""
-    from src.runs.reloading import load_networks
+    from src.results.reloading import load_networks
 
     return load_networks(
         runs, moved_networks(args), test_set.spec, device=test_set.device, session=session
@@ -292,8 +292,8 @@ def begin_tables(args, scores) -> tuple:
     from pathlib import Path
 
     from src.choices.datasets import dataset_label
-    from src.runs.run import Run
-    from src.tables.evaluation_rows import evaluation_files
+    from src.results.evaluation_rows import evaluation_files
+    from src.results.run import Run
 
     other_data = ""
     if args.other_data:
@@ -307,7 +307,7 @@ def begin_tables(args, scores) -> tuple:
 
 def end_layers_of(runs) -> list:
     """Return the end layers of runs, by depth."""
-    from src.tables.matrices import by_depth, depths_of
+    from src.results.matrices import by_depth, depths_of
 
     rows = [run.row for run in runs]
     return by_depth((row.end_layer for row in rows), depths_of(rows, "end"))
@@ -324,7 +324,7 @@ def refer_to(end, end_name, args, scores, layers, test_set, loading, session):
     from pathlib import Path
 
     from src.ood.reference import make_reference
-    from src.runs.store import DetectorStore, load_trained
+    from src.results.store import DetectorStore, load_trained
 
     options = evaluation_options(args, scores, layers, test_set, loading, session)
     store = Path(args.ood_detector_dir or STORE)
@@ -381,8 +381,8 @@ def write_results(args, setup, scored, reference) -> None:
     from src.figures.matrices import report, report_skill
     from src.ground.files import durable_together
     from src.ground.grouping import grouped
-    from src.runs.scored_runs import evaluation_rows, save_scores, skill_rows
-    from src.tables.image_records import recorded_images
+    from src.results.image_records import recorded_images
+    from src.results.scored_runs import evaluation_rows, save_scores, skill_rows
 
     # The metrics
     evaluations = {}

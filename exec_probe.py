@@ -102,8 +102,8 @@ def probe(args, session=None) -> None:
     from src.ground.errors import UserError
     from src.ground.runtime import device_of
     from src.probing import Probes
-    from src.runs.run import Run
-    from src.runs.session import Session
+    from src.results.run import Run
+    from src.results.session import Session
 
     if args.resume and not args.output:
         raise UserError("--resume goes on from files beside the table of -o; give -o as well")
@@ -243,8 +243,8 @@ def save_with_head(args, task) -> None:
     The options tell where the weights of the encoder were fresh.
     """
     from src.ground.console import note
-    from src.runs.checkpoints import save_state
-    from src.runs.run import claimed
+    from src.results.checkpoints import save_state
+    from src.results.run import claimed
 
     (head,) = task.heads.values()
     state_of_head = {f"linear_probe.{key}": value for key, value in head.state_dict().items()}
@@ -258,7 +258,7 @@ def run_of_head(args):
     """Return the run that writes the encoder with its head."""
     from pathlib import Path
 
-    from src.runs.run import Run
+    from src.results.run import Run
 
     path = Path(args.with_head, f"model_{args.n_epochs}.pt")
     return Run.beside(path, vars(args), script=__file__)
@@ -291,9 +291,9 @@ def write_table(args, run, task, trained, tested, *, weights, n_images) -> None:
     from src.figures.pages import on_data
     from src.figures.shown import of_ranks
     from src.ground.console import note
-    from src.tables import tables
-    from src.tables.image_records import short_images
-    from src.tables.probe_rows import ProbeRow
+    from src.results import tables
+    from src.results.image_records import short_images
+    from src.results.probe_rows import ProbeRow
 
     path = Path(args.output)
     rows = []

@@ -168,7 +168,7 @@ def stitch(args, session=None) -> None:
         args: the parsed options.
         session: a `Session`; experiments of one session share networks and images.
     """
-    from src.runs.session import Session
+    from src.results.session import Session
 
     setup = set_up(args, session or Session())
     rows = {}
@@ -186,10 +186,10 @@ def set_up(args, session) -> Setup:
 
     from src.datasets import dataset_info
     from src.ground.runtime import device_of
-    from src.runs.check import check_options
+    from src.results.check import check_options
+    from src.results.experiments import Experiment
     from src.stitching import chosen_options
     from src.stitching.objectives import objective_of
-    from src.tables.experiments import Experiment
     from src.training.chance import warn_of_end_at_chance
 
     # Two networks, and a stitching layer for each pair of their layers
@@ -277,7 +277,7 @@ def begin_runs(args, layers, experiment) -> list:
     """
     from pathlib import Path
 
-    from src.runs.stitch_runs import GridRun, note_other_methods
+    from src.results.stitch_runs import GridRun, note_other_methods
 
     directory = Path("results", args.save_dir)
     groups = [layers]
@@ -373,7 +373,7 @@ def report(args, rows) -> None:
         rows: the `StitchRow` of each pair.
     """
     from src.ground.console import result, table
-    from src.tables.matrices import accuracies
+    from src.results.matrices import accuracies
 
     for pair, row in rows.items():
         if args.verbose or len(rows) == 1:

@@ -50,10 +50,10 @@ def train(args, session=None) -> None:
     from src.ground.runtime import device_of, seeded
     from src.models import build_model
     from src.models.steadiness import warn_of_probabilities
-    from src.runs.checkpoints import save_state
-    from src.runs.recorded import train_network
-    from src.runs.run import Run
-    from src.runs.session import Session
+    from src.results.checkpoints import save_state
+    from src.results.recorded import train_network
+    from src.results.run import Run
+    from src.results.session import Session
     from src.training import Classification
 
     # The network

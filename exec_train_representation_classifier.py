@@ -171,8 +171,8 @@ def train_detectors(args) -> None:
     """Train a detector for each layer, and add it to the store."""
     from src.datasets import dataset_info
     from src.ground.runtime import device_of
-    from src.runs.session import Session
-    from src.runs.store import DetectorStore
+    from src.results.session import Session
+    from src.results.store import DetectorStore
 
     # The network and its layers
     settings = cli.training_settings(args)
@@ -216,7 +216,7 @@ def begin_runs(args, layers) -> dict:
     """Return the runs of all layers without a finished run, by layer."""
     from pathlib import Path
 
-    from src.runs.run import Run
+    from src.results.run import Run
 
     runs = {}
     for layer in layers:
@@ -252,8 +252,8 @@ def train_detector(args, run, source, layer, spec, settings, store, images: Imag
     """Train a classifier of the activations of a layer, fine-tune it, and add it to the store."""
     from src.ground.console import note
     from src.ood import finetuning
-    from src.runs.recorded import finetune_network, train_network
-    from src.runs.store import new_name
+    from src.results.recorded import finetune_network, train_network
+    from src.results.store import new_name
 
     note(f"detector for {layer}")
     classifier, shape = classifier_of(args, source.network, layer, spec)
@@ -308,7 +308,7 @@ def classifier_of(args, source, layer, spec):
     """
     from src.ground.images import shape_text
     from src.ood.finetuning import fresh_classifier
-    from src.runs.checkpoints import load_weights
+    from src.results.checkpoints import load_weights
 
     classifier, shape = fresh_classifier(args.model_type, source, layer, spec, seed=args.seed)
     if args.resume_from is not None:

@@ -32,8 +32,8 @@ from src.choices.scores import SCORES, scores_by_title
 from src.choices.stitching import FORMS, OBJECTIVES, Method
 from src.ground.errors import UserError
 from src.ground.user_code import CODE, is_user_code
-from src.tables.network_list import ListedNetwork
-from src.tables.network_names import FEATURES
+from src.results.network_list import ListedNetwork
+from src.results.network_names import FEATURES
 
 NONE = "none"  # as a method: stitch nothing; as a detector: use none
 
@@ -180,8 +180,8 @@ def work(args) -> None:
     from src.figures import pages
     from src.ground.console import note
     from src.ground.runtime import device_of
-    from src.runs.run import stale_name
-    from src.tables.network_list import read_networks
+    from src.results.network_list import read_networks
+    from src.results.run import stale_name
 
     # The units of this share, which record their weights and images.
     networks = read_networks(args.networks)
@@ -243,7 +243,7 @@ def session_of_many(device):
     """
     from src.ground.runtime import free_memory
     from src.models.kept import KeptActivations
-    from src.runs.session import Session
+    from src.results.session import Session
     from src.similarity.passes import KeptFeatures
     from src.stitching.eigenvectors import KeptEigenvectors
 
@@ -267,7 +267,7 @@ def fingerprints_of(splits, args, session, device) -> dict[str, str]:
     Args:
         splits: False for the test images, True for the training images.
     """
-    from src.tables.image_records import recorded_images
+    from src.results.image_records import recorded_images
 
     images = argparse.Namespace(**vars(args))
     for train in splits:
@@ -284,9 +284,9 @@ def unfinished_units(units, *, redo: bool) -> list[Unit]:
         UserError: weights or images have changed, and `redo` is false; or units were finished or
             begun with other options.
     """
-    from src.runs.changes import all_of
-    from src.runs.weights import warn_of_newer
-    from src.tables.network_names import networks_named_by
+    from src.results.changes import all_of
+    from src.results.network_names import networks_named_by
+    from src.results.weights import warn_of_newer
 
     written_of = {unit.place: unit.run.options_on_disk() for unit in units}
     configs = {unit.place: unit.run.config for unit in units}
@@ -315,7 +315,7 @@ def check_feature_files(args, networks, session, device) -> None:
 
     The images are those of the networks in the list, or else those of the file that has the most.
     """
-    from src.runs.stored import check_same_images, images_of, read_feature_file
+    from src.results.stored import check_same_images, images_of, read_feature_file
 
     files = [network for network in networks if network.is_features]
     images = [read_feature_file(network.path).images for network in files]
@@ -341,7 +341,7 @@ def check_layers(args, units, names, session, spec, device) -> None:
     """
     from src.ground.console import listed
     from src.ground.grouping import grouped
-    from src.runs.stored import read_features
+    from src.results.stored import read_features
 
     ends = {unit.networks[1] for unit in units if not unit.is_table}
     networks = networks_of(units)

@@ -122,7 +122,7 @@ def check_types(source_dir: Path, types, *, recursive: bool) -> None:
     """Raise a UserError if the networks of runs in a folder have types that differ from `types`, of
     the front and the end network."""
     from src.ground.errors import UserError
-    from src.runs.folders import folders_meant, read_runs
+    from src.results.folders import folders_meant, read_runs
 
     runs = []
     for folder in [source_dir] if recursive else folders_meant(source_dir):
@@ -139,10 +139,10 @@ def check_types(source_dir: Path, types, *, recursive: bool) -> None:
 def measured_in(args):
     """Return the newest runs, the rows of similarity, the names of the networks, and which layers
     correspond, for reports over all pairs of networks below a folder."""
-    from src.collected.corresponding import correspondence_of
-    from src.runs.evaluations import read_evaluated_runs
-    from src.runs.folders import newest_runs
-    from src.tables.image_records import refuse_several, warn_of_several
+    from src.results.corresponding import correspondence_of
+    from src.results.evaluations import read_evaluated_runs
+    from src.results.folders import newest_runs
+    from src.results.image_records import refuse_several, warn_of_several
 
     source_dir = Path(args.source_dir)
     runs = newest_runs(read_evaluated_runs([source_dir], recursive=True))
@@ -154,14 +154,14 @@ def measured_in(args):
 
 
 def draw_curves(args) -> None:
-    from src.collected.over_depth import depth_rows, groups_without_curves
     from src.figures.curves import draw_depth
     from src.figures.pages import on_data
     from src.figures.shown import of_depths
     from src.ground.console import listed, note
     from src.ground.errors import UserError
-    from src.tables.tables import write_table
-    from src.tables.truth_rows import DepthRow
+    from src.results.depth_rows import DepthRow
+    from src.results.over_depth import depth_rows, groups_without_curves
+    from src.results.tables import write_table
     from src.verdict import Limits
 
     measured = measured_in(args)
@@ -193,8 +193,8 @@ def draw_curves(args) -> None:
 def drawn_depths(rows, quantities):
     """Return the rows that the figure shows: of the chosen quantities; without a choice all but
     accuracies, which differ between end networks, and of the measures of similarity the first."""
-    from src.tables.chosen import chosen_rows
-    from src.tables.quantities import QUANTITIES
+    from src.results.chosen import chosen_rows
+    from src.results.quantities import QUANTITIES
 
     if quantities:
         return chosen_rows(rows, quantities, lambda row: (row.quantity, row.line))
@@ -208,11 +208,11 @@ def drawn_depths(rows, quantities):
 
 
 def find_best_matches(args) -> None:
-    from src.collected import best_matches as matches
     from src.ground.console import note, result, table
     from src.ground.errors import UserError
-    from src.tables.chosen import chosen_rows
-    from src.tables.tables import write_table
+    from src.results import best_matches as matches
+    from src.results.chosen import chosen_rows
+    from src.results.tables import write_table
 
     rows = matches.best_matches(*measured_in(args))
     if not rows:
@@ -241,8 +241,8 @@ def compare_folders(args) -> None:
     """Print and write the accuracies of two folders, and their difference."""
     from src.figures.matrices import compare
     from src.ground.errors import UserError
-    from src.runs.evaluations import read_evaluated_runs
-    from src.runs.folders import newest_runs
+    from src.results.evaluations import read_evaluated_runs
+    from src.results.folders import newest_runs
 
     if args.networks:
         raise UserError("--networks names the networks of one folder; leave out the second folder")
@@ -263,9 +263,9 @@ def compare_folders(args) -> None:
 def collect_accuracies(args) -> None:
     """Print the matrices of a folder, and write its tables."""
     from src.ground.errors import UserError
-    from src.runs.evaluations import read_evaluated_runs
-    from src.runs.folders import folders_meant, is_run, newest_runs
-    from src.tables.image_records import warn_of_several
+    from src.results.evaluations import read_evaluated_runs
+    from src.results.folders import folders_meant, is_run, newest_runs
+    from src.results.image_records import warn_of_several
 
     source_dir = Path(args.source_dir)
     if is_run(source_dir) and not args.output:
@@ -295,7 +295,7 @@ def writing(args, path: Path):
     from contextlib import nullcontext
 
     from src.figures.pages import remove_figure
-    from src.runs.outputs import outputs
+    from src.results.outputs import outputs
 
     if args.output:
         return outputs(path, __file__)
@@ -305,11 +305,11 @@ def writing(args, path: Path):
 
 def write_measurements(args, path: Path, runs, similarities, names) -> None:
     """Write the table of all measurements, and with a list of networks the tables of its groups."""
-    from src.collected.between_groups import compare_groups, note_on_layers
-    from src.collected.measurements import MeasurementRow, layer_values, measurement_rows
     from src.ground.console import note
-    from src.tables.tables import write_table
-    from src.tables.verdict_rows import GroupRow, GroupTestRow
+    from src.results.between_groups import compare_groups, note_on_layers
+    from src.results.measurements import MeasurementRow, layer_values, measurement_rows
+    from src.results.tables import write_table
+    from src.results.verdict_rows import GroupRow, GroupTestRow
 
     measurements = path.with_name(f"{path.stem}_measurements.csv")
     runs, similarities = on_named_images(runs, similarities)
@@ -328,7 +328,7 @@ def on_named_images(runs, similarities):
     """Return runs and rows of similarity; different images of one data set have different names."""
     from dataclasses import replace
 
-    from src.tables.image_records import told_apart
+    from src.results.image_records import told_apart
 
     rows = told_apart([*(run.row for run in runs), *similarities])
     named_runs = [replace(run, row=row) for run, row in zip(runs, rows, strict=False)]
@@ -342,13 +342,13 @@ def write_accuracies(args, path: Path, runs, newest, names) -> None:
         runs: all of them.
         newest: the newest of repeated runs.
     """
-    from src.collected.grid_matrices import printed_matrices
-    from src.collected.verdicts import judge_runs
     from src.figures.grids import write_grid
     from src.ground.console import note, table
     from src.ground.files import write_csv
-    from src.tables.tables import to_record
-    from src.tables.verdict_rows import interval_columns
+    from src.results.grid_matrices import printed_matrices
+    from src.results.tables import to_record
+    from src.results.verdict_rows import interval_columns
+    from src.results.verdicts import judge_runs
 
     # With a list, experiments are called by the names of the networks.
     listed_names = names if args.networks else None
@@ -383,16 +383,16 @@ def similarities_of(source_dir: Path):
 
 def tables_of_similarity(source_dir: Path) -> list[Path]:
     """Return the paths of all tables of similarity below a folder."""
-    from src.tables.network_list import SIMILARITY
+    from src.results.network_list import SIMILARITY
 
     return sorted(source_dir.rglob(f"{SIMILARITY}/*.csv"))
 
 
 def rows_of_similarity(tables):
     """Return the rows of tables of similarity; warn of rows of weights that have changed since."""
-    from src.runs.weights import options_beside_tables, warn_of_earlier, warn_of_earlier_code
-    from src.tables.similarity_rows import SimilarityRow
-    from src.tables.tables import read_table
+    from src.results.similarity_rows import SimilarityRow
+    from src.results.tables import read_table
+    from src.results.weights import options_beside_tables, warn_of_earlier, warn_of_earlier_code
 
     rows = [row for table in tables for row in read_table(table, SimilarityRow)]
     warn_of_earlier((row.networks for row in rows), kind="row")
@@ -402,7 +402,7 @@ def rows_of_similarity(tables):
 
 def names_of(args, runs, similarities):
     """Return the names and groups of all networks, from the list if there is one."""
-    from src.collected.named_networks import named_by_list
+    from src.results.named_networks import named_by_list
 
     networks = [network for result in (*runs, *similarities) for network in networks_of(result)]
     return named_by_list(networks, args.networks)

@@ -36,7 +36,7 @@ from src.ground.errors import UserError
 from src.verdict import SIMILAR
 
 if TYPE_CHECKING:
-    from src.runs.session import Session
+    from src.results.session import Session
 
 MODEL = "small_cnn"
 DATA = "-d mnist5k -gpu -1"
@@ -163,7 +163,7 @@ def run_step(step: Step) -> int:
 @functools.cache
 def session() -> "Session":
     """Return the session of this process."""
-    from src.runs.session import Session
+    from src.results.session import Session
 
     return Session()
 

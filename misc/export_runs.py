@@ -22,8 +22,8 @@ def parser() -> cli.Parser:
 def export(args) -> None:
     from src.ground.console import note, warn
     from src.ground.errors import UserError
-    from src.runs.exchange import export_stitch
-    from src.runs.folders import read_runs
+    from src.results.exchange import export_stitch
+    from src.results.folders import read_runs
 
     target = Path(args.output)
     if target.exists():

@@ -96,17 +96,17 @@ def work(args) -> None:
 
 def score_tables(args) -> None:
     """Score all measures in the tables of all pairs."""
-    from src.collected.frozen_truth import FEATURES, FrozenTest, write_frozen
-    from src.collected.truth_protocol import score
-    from src.collected.truth_tables import read_tables
     from src.figures.truth import shown_rows, table_of, write_scores
     from src.ground.console import note, result
     from src.ground.errors import UserError
     from src.ground.grouping import grouped
-    from src.runs.outputs import outputs
-    from src.tables.network_list import read_networks
-    from src.tables.tables import write_table
-    from src.tables.truth_rows import DotsRow
+    from src.ground_truth.frozen_truth import FEATURES, FrozenTest, write_frozen
+    from src.ground_truth.truth_protocol import score
+    from src.ground_truth.truth_tables import read_tables
+    from src.results.network_list import read_networks
+    from src.results.outputs import outputs
+    from src.results.tables import write_table
+    from src.results.truth_rows import DotsRow
 
     # Networks, and what was measured of them
     *folders, table = args.sources
@@ -157,9 +157,9 @@ def score_tables(args) -> None:
 
 def check_groups(table: str, groups: Sequence[str]) -> None:
     """Raise a UserError if no groups of a list have the names of a test."""
-    from src.collected.truth_protocol import has_tests
     from src.ground.console import listed
     from src.ground.errors import UserError
+    from src.ground_truth.truth_protocol import has_tests
 
     if not has_tests(groups):
         names = listed(dict.fromkeys(group for group in groups if group))
@@ -173,7 +173,7 @@ def check_trainings(table: str, networks) -> None:
     """Raise a UserError if a list has checkpoints of one training, which are one network."""
     from src.ground.errors import UserError
     from src.ground.grouping import grouped
-    from src.runs.trained_with import training_of
+    from src.results.trained_with import training_of
 
     files = [network for network in networks if network.named().is_file]
     by_training = grouped(files, lambda network: network.training or training_of(network.named()))
@@ -187,12 +187,12 @@ def check_trainings(table: str, networks) -> None:
 
 def score_frozen(args) -> None:
     """Score measures on the features of a folder, and print the best measures so far."""
-    from src.collected.frozen_truth import read_frozen, read_scores
-    from src.collected.truth_protocol import clean_networks, score
     from src.figures.truth import print_beside, write_scores
     from src.ground.console import note
     from src.ground.errors import UserError
-    from src.runs.outputs import outputs
+    from src.ground_truth.frozen_truth import read_frozen, read_scores
+    from src.ground_truth.truth_protocol import clean_networks, score
+    from src.results.outputs import outputs
     from src.similarity.many import similarities_of_pairs
 
     folder = Path(args.sources[0])
@@ -242,7 +242,7 @@ class Loader:
     def __init__(self, args):
         from src.datasets import dataset_info
         from src.ground.runtime import device_of
-        from src.runs.session import Session
+        from src.results.session import Session
 
         self.args = args
         self.session = Session()
@@ -338,7 +338,7 @@ def setting_of(tables_of_setting, networks, loader: Loader) -> Setting:
 def check_images(loader: Loader, tables, images) -> None:
     """Raise a UserError if tables recorded test images that differ from the images of the options."""
     from src.ground.errors import UserError
-    from src.tables.image_records import are_same
+    from src.results.image_records import are_same
 
     if not are_same(tables.test_images, images.fingerprint):
         raise UserError(
@@ -356,7 +356,7 @@ def measure_dots(networks, loader: Loader, *, seed) -> list:
     from src.datasets import interventions
     from src.figures.truth import on_dots
     from src.ground.console import result
-    from src.tables.truth_rows import DotsRow
+    from src.results.truth_rows import DotsRow
 
     with_shortcut = [network for network in networks if "shortcut:" in (network.group or "")]
     if not with_shortcut:

@@ -182,7 +182,7 @@ def make_network(args, info, device):
     """Build the network, on the device, with weights of a checkpoint or of the random seed."""
     from src.ground.runtime import seeded
     from src.models import build_model
-    from src.runs.checkpoints import load_weights
+    from src.results.checkpoints import load_weights
 
     with seeded(args.seed):
         model = build_model(args.arch, n_classes=info.n_classes, image_shape=info.image_shape)
@@ -196,7 +196,7 @@ def train(args) -> None:
     from src.datasets import dataset_info
     from src.ground.console import silenced
     from src.ground.runtime import device_of, precision
-    from src.runs.run import Run
+    from src.results.run import Run
     from src.training.distributed import DataParallelClassification, joined, launched
 
     # Options
@@ -249,7 +249,7 @@ def print_accuracy(task, images, batch_size: int) -> None:
 def train_together(args, run, task, train_set, val_set, *, is_first: bool) -> None:
     """Train in this process. All processes call this, and the first one saves the run."""
     from src import training
-    from src.runs.recorded import train_network
+    from src.results.recorded import train_network
 
     settings = training.Settings(
         args.n_epochs,

@@ -26,7 +26,7 @@ def parser() -> cli.Parser:
 def bring(args) -> None:
     from src.ground.console import note
     from src.ground.errors import UserError
-    from src.runs.exchange import earlier_runs, import_run
+    from src.results.exchange import earlier_runs, import_run
 
     source = Path(args.source_dir)
     target = Path(args.output)

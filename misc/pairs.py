@@ -25,9 +25,8 @@ from src.figures.pages import files_of_figure
 from src.ground.console import listed, note, result, silenced, warn, warn_once
 from src.ground.errors import Busy, UserError, as_user_error
 from src.ground.user_code import is_user_code, source_of, title_of
-from src.runs.options import as_written, read_options, refuse_other_options
-from src.tables.identity import is_idle
-from src.tables.network_list import (
+from src.results.identity import is_idle
+from src.results.network_list import (
     PROBES,
     SIMILARITY,
     TABLES,
@@ -35,13 +34,14 @@ from src.tables.network_list import (
     pair_name,
     stitches_name,
 )
-from src.tables.network_names import RECORD, content_of, networks_named_by
+from src.results.network_names import RECORD, content_of, networks_named_by
+from src.results.options import as_written, read_options, refuse_other_options
 
 if TYPE_CHECKING:
     from src.cli import Parser
-    from src.runs.changes import Changes
-    from src.runs.run import Run
-    from src.runs.session import Session
+    from src.results.changes import Changes
+    from src.results.run import Run
+    from src.results.session import Session
 
 # options of all_pairs.py that mean something else to a single script
 NOT_PASSED = {"config", "save_dir"}
@@ -144,8 +144,8 @@ class Unit(NamedTuple):
     @property
     def run(self) -> "Run":
         """The lock and the record of the finished unit: those of its last call."""
-        from src.runs.run import Run
-        from src.tables.evaluation_rows import skill_file
+        from src.results.evaluation_rows import skill_file
+        from src.results.run import Run
 
         options = vars(self.calls[-1].options)
         if self.is_table:
@@ -158,8 +158,8 @@ class Unit(NamedTuple):
         Args:
             written: the options in its files.
         """
-        from src.runs.changes import changes
-        from src.runs.stitch_runs import finished_runs, interrupted_runs
+        from src.results.changes import changes
+        from src.results.stitch_runs import finished_runs, interrupted_runs
 
         run = self.run
         records = [written]
@@ -178,7 +178,7 @@ class Unit(NamedTuple):
             Busy: another process works on the unit.
             UserError: a network was written after this process began.
         """
-        from src.runs.weights import names_of
+        from src.results.weights import names_of
 
         run = self.run
         run.lock()
@@ -487,8 +487,8 @@ def stitch_and_evaluate(unit: Unit, session: "Session") -> None:
     If some stitches were finished before, all are evaluated from their files.
     """
     from src.judge import measure_grids
-    from src.runs.folders import remove_remains
-    from src.runs.scored_runs import MeasuredStitches
+    from src.results.folders import remove_remains
+    from src.results.scored_runs import MeasuredStitches
 
     stitching, evaluation = (call.options for call in unit.calls)
     setup = exec_stitch.set_up(stitching, session)

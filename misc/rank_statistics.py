@@ -25,12 +25,12 @@ def parser() -> cli.Parser:
 
 
 def statistics(args) -> None:
-    from src.collected.rank_measurements import read_measurements
-    from src.collected.rank_tests import MIXED, RankTestRow, sensitivity, specificity
     from src.ground.console import note, warn
     from src.ground.errors import UserError
-    from src.runs.outputs import outputs
-    from src.tables.tables import write_table
+    from src.results.outputs import outputs
+    from src.results.rank_measurements import read_measurements
+    from src.results.rank_tests import MIXED, RankTestRow, sensitivity, specificity
+    from src.results.tables import write_table
 
     tables = read_measurements(args.tables)
     if not tables.values:
@@ -65,8 +65,8 @@ def statistics(args) -> None:
 
 def show_sensitivity(rows: list) -> None:
     """Print how measures correlate with probing accuracy over ranks."""
-    from src.collected.rank_tests import BASELINE, summary_of_correlations
     from src.ground.console import result
+    from src.results.rank_tests import BASELINE, summary_of_correlations
 
     result(
         "Sensitivity: rank correlation of measure and probing accuracy over the ranks of the varied"
@@ -87,8 +87,8 @@ def show_sensitivity(rows: list) -> None:
 
 def show_specificity(rows: list) -> None:
     """Print the place of the layer of the same name, by measure."""
-    from src.collected.rank_tests import summary_of_places
     from src.ground.console import result
+    from src.results.rank_tests import summary_of_places
 
     result(
         "Specificity: place of the layer of the same name among all layers of the varied network,"

@@ -37,7 +37,7 @@ def report(args) -> None:
     from src.figures.page import page
     from src.ground.console import note, silenced, warn
     from src.ground.files import write_text
-    from src.runs.outputs import outputs
+    from src.results.outputs import outputs
 
     start = datetime.now()
     judged = judge(args)
@@ -63,9 +63,9 @@ def made_by(judged, similarity, *, start: datetime) -> str:
         similarity: the paths of tables of similarity.
         start: of this script.
     """
-    from src.collected import record
     from src.figures import page
     from src.ground.provenance import provenance
+    from src.results import record
 
     networks = record.networks_of(judged.runs, judged.similarities, judged.names)
     commands = record.commands_of(record.files_of(judged.runs, map(Path, similarity), networks))

@@ -47,12 +47,12 @@ def parser() -> cli.Parser:
 
 
 def draw(args) -> None:
-    from src.collected.rank_measurements import by_series, over_ranks, read_measurements
     from src.figures.curves import draw_ranks
     from src.figures.pages import on_data
     from src.figures.shown import of_ranks
     from src.ground.console import note
-    from src.runs.outputs import outputs
+    from src.results.outputs import outputs
+    from src.results.rank_measurements import by_series, over_ranks, read_measurements
 
     tables = read_measurements(args.tables)
     measured = {
@@ -117,8 +117,8 @@ def curves_of_pair(tables, pair: tuple[str, str]) -> dict[str, dict[int, float]]
     Full rank is left out: it has no place on the axis of ranks. A warning names curves without a
     value at any other rank, as of probes without `-ranks`.
     """
-    from src.collected.rank_measurements import FULL
     from src.ground.console import warn
+    from src.results.rank_measurements import FULL
 
     curves = measured_curves(tables, pair)
     labels = [curve.label for curve in curves]
@@ -142,8 +142,8 @@ def curves_of_pair(tables, pair: tuple[str, str]) -> dict[str, dict[int, float]]
 def measured_curves(tables, pair: tuple[str, str]) -> list[RankCurve]:
     """List the curves of a pair of layers: measures and stitching, then probes of its first layer."""
     from src.choices.similarity import COMPANIONS, measure_of
-    from src.collected.measured import SIMILARITY
-    from src.collected.rank_measurements import by_series, over_ranks
+    from src.results.measured import SIMILARITY
+    from src.results.rank_measurements import by_series, over_ranks
 
     # Similarity and stitching; companions of a measure have no curve
     curves = []

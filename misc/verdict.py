@@ -108,11 +108,11 @@ class Judged(NamedTuple):
 
 
 def give_verdict(args) -> None:
-    from src.collected import record
     from src.figures.sections import parts_of, sections_of
     from src.figures.words import print_numbers
     from src.ground.console import note, result
-    from src.runs.run import Run, claimed
+    from src.results import record
+    from src.results.run import Run, claimed
 
     judged = judge(args)
     images = record.images_of(judged.runs)
@@ -139,10 +139,10 @@ def give_verdict(args) -> None:
 
 def judge(args) -> Judged:
     """Return the results of the folders with the verdicts; note what limits comparisons of groups."""
-    from src.collected.between_groups import compare_groups, note_on_layers, values_of_verdicts
-    from src.collected.named_networks import named_by_list
-    from src.collected.verdicts import judge_runs
     from src.ground.console import listed, note
+    from src.results.between_groups import compare_groups, note_on_layers, values_of_verdicts
+    from src.results.named_networks import named_by_list
+    from src.results.verdicts import judge_runs
 
     runs, similarities = read_results(args)
     limits = limits_of(args)
@@ -169,8 +169,8 @@ def write_files(
         title: above the figures.
     """
     from src.ground.files import write_text
-    from src.tables.tables import write_table
-    from src.tables.verdict_rows import GroupRow, GroupTestRow, VerdictRow
+    from src.results.tables import write_table
+    from src.results.verdict_rows import GroupRow, GroupTestRow, VerdictRow
 
     write_table(path, VerdictRow, judged.verdicts)
     header = f"# Verdict on {len(judged.verdicts)} stitched pairs of layers"
@@ -214,10 +214,10 @@ def draw(path: Path, judged: Judged, title: str) -> None:
 def read_results(args) -> tuple:
     """Return the runs with their evaluations, and the similarities; warn of changed weights and of
     results on different images."""
-    from src.runs.weights import options_beside_tables, warn_of_earlier, warn_of_earlier_code
-    from src.tables.image_records import warn_of_several
-    from src.tables.similarity_rows import SimilarityRow
-    from src.tables.tables import read_table
+    from src.results.image_records import warn_of_several
+    from src.results.similarity_rows import SimilarityRow
+    from src.results.tables import read_table
+    from src.results.weights import options_beside_tables, warn_of_earlier, warn_of_earlier_code
 
     runs = read_folders(args.source_dirs)
     similarities = [row for path in args.similarity for row in read_table(path, SimilarityRow)]
@@ -229,8 +229,8 @@ def read_results(args) -> tuple:
 
 def check_similarities(similarities, verdicts) -> None:
     """Warn if no verdict has a value of the similarities."""
-    from src.collected.verdicts import similarity_columns
     from src.ground.console import warn
+    from src.results.verdicts import similarity_columns
 
     shown = set(similarity_columns(row.values for row in similarities))
     if not any(shown & set(row.further) for row in verdicts):
@@ -242,7 +242,7 @@ def read_folders(folders):
     from src.ground.console import listed, note
     from src.ground.errors import UserError
     from src.ground.grouping import grouped
-    from src.runs.evaluations import read_evaluated_runs
+    from src.results.evaluations import read_evaluated_runs
 
     runs = read_evaluated_runs(folders)
     if not runs:

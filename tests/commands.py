@@ -190,8 +190,8 @@ def stitch_rows(folder: Path | str) -> list[dict[str, str]]:
 
 def read_metrics(folder: Path) -> dict[str, Any]:
     """The numbers of the only stitch of a run; None where there is none."""
-    from src.tables.stitch_rows import SPARSITY, StitchRow
-    from src.tables.tables import columns, read_table
+    from src.results.stitch_rows import SPARSITY, StitchRow
+    from src.results.tables import columns, read_table
     from src.values import Metrics
 
     (row,) = read_table(folder / "grid.csv", StitchRow)
@@ -236,8 +236,8 @@ def names_in(folder: Path) -> set[str]:
 def digit_network(path: Path | str):
     """Load a `MODEL` for the digits."""
     from src.ground.images import ImageSpec
-    from src.runs.checkpoints import load_model
-    from src.tables.network_names import NetworkName
+    from src.results.checkpoints import load_model
+    from src.results.network_names import NetworkName
 
     return load_model(NetworkName(str(path), MODEL), ImageSpec(10, (1, 8, 8)))
 
@@ -254,7 +254,7 @@ def save_network(path: Path, name: str, **options: Any) -> Path:
     import torch
 
     from src.models import build_model
-    from src.runs.checkpoints import save_state
+    from src.results.checkpoints import save_state
 
     torch.manual_seed(0)
     save_state(path, build_model(name, **options).state_dict())

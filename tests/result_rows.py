@@ -3,10 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
-from src.tables.evaluation_rows import EvaluationRow
-from src.tables.probe_rows import ProbeRow
-from src.tables.similarity_rows import SimilarityRow
-from src.tables.stitch_rows import StitchRow
+from src.results.evaluation_rows import EvaluationRow
+from src.results.probe_rows import ProbeRow
+from src.results.similarity_rows import SimilarityRow
+from src.results.stitch_rows import StitchRow
 from src.values import Null
 
 OPTIONS = {  # of a stitching run

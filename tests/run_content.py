@@ -4,8 +4,8 @@ import json
 import re
 from pathlib import Path
 
-from src.tables.stitch_rows import StitchRow
-from src.tables.tables import read_table
+from src.results.stitch_rows import StitchRow
+from src.results.tables import read_table
 from tests.commands import pair_of
 
 TIME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")

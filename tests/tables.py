@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from src.choices.similarity import MEASURES
-from src.tables.tables import to_record
+from src.results.tables import to_record
 from tests.result_rows import evaluation_row, probe_row, similarity_row, stitch_row
 
 STITCH = to_record(

@@ -4,8 +4,8 @@ import itertools
 
 import pytest
 
-from src.collected.grid_matrices import mean_matrices
-from src.tables.architectures import architecture_pairs
+from src.results.architectures import architecture_pairs
+from src.results.grid_matrices import mean_matrices
 from tests.commands import parse_matrix, run, says
 from tests.result_rows import stitch_row
 from tests.written_runs import write_run

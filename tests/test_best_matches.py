@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from src.collected.best_matches import best_matches, match_shares, tables_of_layers
-from src.collected.corresponding import correspondence_of
-from src.collected.named_networks import NamedNetwork
+from src.results.best_matches import best_matches, match_shares, tables_of_layers
+from src.results.corresponding import correspondence_of
+from src.results.named_networks import NamedNetwork
 from tests.commands import error_line, read_csv, run, says
 from tests.result_rows import similarity_row
 from tests.tables import SIMILARITY, write_table

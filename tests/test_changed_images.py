@@ -14,9 +14,9 @@ from src.figures import pages
 from src.ground import console
 from src.ground.runtime import seeded
 from src.models import build_model
-from src.runs import stitch_runs as runs
-from src.runs.checkpoints import save_state
-from src.tables.network_names import SHORT
+from src.results import stitch_runs as runs
+from src.results.checkpoints import save_state
+from src.results.network_names import SHORT
 from tests.commands import error_line, names_in, read_csv, read_json, run, says, stitch_rows
 from tests.tables import blank
 from tests.tiny_datasets import random_images, write_mnist

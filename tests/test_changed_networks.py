@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from src.collected.truth_tables import read_tables
 from src.figures import pages
 from src.ground import console, user_code
 from src.ground.errors import UserError
 from src.ground.runtime import seeded
+from src.ground_truth.truth_tables import read_tables
 from src.models import build_model
-from src.runs import session
-from src.runs import stitch_runs as runs
-from src.runs.checkpoints import load_model, save_state
-from src.tables.network_list import read_networks
-from src.tables.network_names import NetworkName
+from src.results import session
+from src.results import stitch_runs as runs
+from src.results.checkpoints import load_model, save_state
+from src.results.network_list import read_networks
+from src.results.network_names import NetworkName
 from tests.commands import (
     ON_DIGITS,
     error_line,

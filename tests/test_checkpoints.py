@@ -11,9 +11,9 @@ from src.datasets import dataset_info
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec, Normalisation
 from src.models import build_model
-from src.runs.checkpoints import load_model, load_state, save_state
-from src.runs.trained_with import warn_of_other_data
-from src.tables.network_names import NetworkName
+from src.results.checkpoints import load_model, load_state, save_state
+from src.results.network_names import NetworkName
+from src.results.trained_with import warn_of_other_data
 from tests.commands import says
 
 IMAGES = ImageSpec(10, (3, 32, 32))

@@ -7,8 +7,8 @@ import pytest
 
 from src.ground.runtime import seeded
 from src.models import build_model
-from src.runs.checkpoints import save_state
-from src.runs.run import Run
+from src.results.checkpoints import save_state
+from src.results.run import Run
 from tests.commands import ON_DIGITS, error_line, run, start_code
 from tests.conftest import few_images
 
@@ -77,7 +77,7 @@ def test_a_process_killed_behind_its_results_leaves_no_word_that_it_finished(tab
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("src.runs.run.write_json", die)
+        patch.setattr("src.results.run.write_json", die)
         with pytest.raises(Killed):
             run(*command_of(table), *SCRIPTS[table][1])
     assert path.read_bytes() != before and not config.exists()

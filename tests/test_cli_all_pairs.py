@@ -16,11 +16,11 @@ from misc import all_pairs, pairs
 from src.figures import pages
 from src.ground.errors import Busy
 from src.models import Network, build_model
-from src.runs import session
-from src.runs.checkpoints import save_state
-from src.runs.run import Run
+from src.results import session
+from src.results.checkpoints import save_state
+from src.results.network_list import ListedNetwork
+from src.results.run import Run
 from src.skill import floors
-from src.tables.network_list import ListedNetwork
 from tests.commands import (
     ON_DIGITS,
     ROOT,

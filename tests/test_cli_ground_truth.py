@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from src.collected.frozen_truth import read_frozen
 from src.figures.truth import write_scores
 from src.ground.user_code import load
+from src.ground_truth.frozen_truth import read_frozen
 from src.models import build_model
-from src.runs.checkpoints import save_state
+from src.results.checkpoints import save_state
+from src.results.evaluation_rows import SkillRow, skill_file
+from src.results.tables import write_table as write_rows
+from src.results.truth_rows import TruthRow
 from src.similarity.many import similarities_of_pairs
-from src.tables.evaluation_rows import SkillRow, skill_file
-from src.tables.tables import write_table as write_rows
-from src.tables.truth_rows import TruthRow
 from src.values import Pair
 from tests.commands import (
     ON_DIGITS,

@@ -14,11 +14,11 @@ from src.ground.images import ImageSpec
 from src.ground.tensors import load_tensors, save_tensors
 from src.models import Network, build_model
 from src.ood import energy, make_detector, ood_metrics, reference
-from src.runs.checkpoints import STITCHES, load_model, load_state, load_stitch, save_state
-from src.runs.session import Session
+from src.results.checkpoints import STITCHES, load_model, load_state, load_stitch, save_state
+from src.results.network_names import NetworkName
+from src.results.session import Session
 from src.skill.within_class import skill, within_class_correlation
 from src.stitching import build_stitching_layer
-from src.tables.network_names import NetworkName
 from src.values import Pair
 from tests.commands import (
     ON_DIGITS,
@@ -638,7 +638,7 @@ def test_an_evaluation_that_fails_leaves_all_tables_of_the_one_before(
     folder = in_tmp_path / "results/dm"
     before = [(folder / name).read_bytes() for name in names]
     times = [(folder / name).stat().st_mtime_ns for name in names]
-    monkeypatch.setattr("src.runs.scored_runs.save_scores", full)
+    monkeypatch.setattr("src.results.scored_runs.save_scores", full)
     run(*evaluate, "mahalanobis", "-b", "7", status=1)
     assert [(folder / name).read_bytes() for name in names] == before
     assert [(folder / name).stat().st_mtime_ns for name in names] == times

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.runs import stitch_runs
+from src.results import stitch_runs
 from tests.commands import ROOT, read_csv, read_json, run, says, start
 from tests.tiny_datasets import write_imagenet
 

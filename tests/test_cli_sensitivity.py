@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from misc.sensitivity_figure import curves_of_pair
-from src.collected.rank_measurements import read_measurements
+from src.results.rank_measurements import read_measurements
 from tests.commands import caption_of, panels_of, read_csv, run, says
 from tests.tables import PROBE, SIMILARITY, STITCH, write_table
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from src.models import build_model
-from src.runs.checkpoints import save_state
-from src.runs.session import Session
+from src.results.checkpoints import save_state
+from src.results.session import Session
 from src.similarity.passes import KeptFeatures
 from src.values import Null
 from tests.commands import (

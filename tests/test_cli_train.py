@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from src import __version__
-from src.runs.trained_with import training_of
-from src.tables.network_names import NetworkName
+from src.results.network_names import NetworkName
+from src.results.trained_with import training_of
 from tests.commands import (
     ON_DIGITS,
     error_line,
@@ -115,7 +115,7 @@ def test_a_save_frequency_of_0_saves_the_last_epoch(tmp_path):
 
 def test_the_recipe_of_resi(monkeypatch):
     """SGD 0.1 with momentum 0.9, cosine to 0 over 200 epochs, weight decay 5e-4, batches of 128."""
-    from src.runs import recorded
+    from src.results import recorded
     from src.training import Settings
 
     given = []
@@ -134,7 +134,7 @@ def test_an_interrupted_run_with_interventions_goes_on_and_a_config_repeats_it(
     tmp_path, monkeypatch
 ):
     """Noise of an epoch is that of the epoch, and labels and dots are those from before."""
-    from src.runs import recorded
+    from src.results import recorded
 
     changes = [
         "-epoch-size",

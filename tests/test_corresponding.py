@@ -4,11 +4,11 @@ import itertools
 
 import pytest
 
-from src.collected.corresponding import Correspondence, correspondence_of
-from src.collected.named_networks import NamedNetwork
 from src.figures import similarities
 from src.ground.errors import UserError
-from src.tables.architectures import corresponding_layers
+from src.results.architectures import corresponding_layers
+from src.results.corresponding import Correspondence, correspondence_of
+from src.results.named_networks import NamedNetwork
 from src.values import Pair
 from tests.commands import says
 from tests.result_rows import similarity_row, stitch_row

@@ -13,8 +13,8 @@ from src.ground.images import ImageSpec
 from src.models import Network, build_model
 from src.models.activations import pool
 from src.models.heads import LinearProbe
-from src.runs.checkpoints import load_model, load_state, save_state
-from src.tables.network_names import NetworkName
+from src.results.checkpoints import load_model, load_state, save_state
+from src.results.network_names import NetworkName
 from tests.commands import ON_DIGITS, error_line, read_csv, read_metrics, run, says
 from tests.conftest import few_images
 

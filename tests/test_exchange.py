@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from src.figures import pages
-from src.runs.checkpoints import load_stitch
-from src.runs.folders import StitchingRun, read_runs
+from src.results.checkpoints import load_stitch
+from src.results.folders import StitchingRun, read_runs
 from tests.commands import (
     ON_DIGITS,
     error_line,

@@ -15,9 +15,9 @@ from src.figures.maps import draw_layers, draw_networks
 from src.figures.pages import CM, NUMBERS, remove_figure
 from src.figures.shown import ABOVE_BASELINES, BASELINE, SHARE, Shown, of_matrix, of_ranks
 from src.figures.style import WIDTHS, chosen_style, use_style
-from src.tables.matrices import Matrix
-from src.tables.pair_kinds import PAIRS
-from src.tables.verdict_rows import GroupTestRow, VerdictRow
+from src.results.matrices import Matrix
+from src.results.pair_kinds import PAIRS
+from src.results.verdict_rows import GroupTestRow, VerdictRow
 from src.verdict import ACCURATE_ONLY, NOT_MATCHED, SIMILAR, UNDECIDED, Limits
 from tests.commands import caption_of, error_line, panels_of, says
 

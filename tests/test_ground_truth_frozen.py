@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from src.collected.frozen_truth import FrozenTest, read_frozen, write_frozen
-from src.collected.scored_measures import PROBE
-from src.collected.truth_protocol import clean_networks, score
-from src.collected.truth_tables import Tables
+from src.ground_truth.frozen_truth import FrozenTest, read_frozen, write_frozen
 from src.ground_truth.outputs import features_of
+from src.ground_truth.scored_measures import PROBE
+from src.ground_truth.truth_protocol import clean_networks, score
+from src.ground_truth.truth_tables import Tables
 from src.models import build_model
 from src.similarity.many import similarities_of_pairs
 from tests.commands import error_line, run, says

@@ -8,12 +8,12 @@ from itertools import combinations, permutations
 import numpy as np
 import pytest
 
-from src.collected.scored_measures import PROBE
-from src.collected.truth_protocol import ALL_LAYERS, has_tests, score
-from src.collected.truth_tables import Tables
 from src.figures.truth import table_of
 from src.ground_truth import chance_scores, layer_scores
 from src.ground_truth.outputs import BASELINES
+from src.ground_truth.scored_measures import PROBE
+from src.ground_truth.truth_protocol import ALL_LAYERS, has_tests, score
+from src.ground_truth.truth_tables import Tables
 from tests.commands import says
 
 LAYERS = ["x1", "x2", "x3"]

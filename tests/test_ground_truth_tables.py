@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from src.choices.similarity import MEASURES
-from src.collected.truth_tables import read_tables
 from src.ground.errors import UserError
-from src.tables.network_list import ListedNetwork
-from src.tables.similarity_rows import SimilarityRow
+from src.ground_truth.truth_tables import read_tables
+from src.results.network_list import ListedNetwork
+from src.results.similarity_rows import SimilarityRow
 from src.values import ALL_IMAGES, WITHIN_CLASSES, ComparedLayers, Null, Similarity
 from tests.commands import ON_DIGITS, read_csv, run
 from tests.conftest import few_images

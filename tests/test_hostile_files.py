@@ -13,9 +13,9 @@ from src.datasets import load_dataset
 from src.ground.errors import UserError
 from src.ground.files import read_yaml
 from src.ground.images import ImageSpec
-from src.runs.checkpoints import load_model
-from src.runs.store import DetectorStore
-from src.tables.network_names import NetworkName
+from src.results.checkpoints import load_model
+from src.results.network_names import NetworkName
+from src.results.store import DetectorStore
 from tests.commands import Code, save_network
 from tests.tiny_datasets import random_images, write_folder
 

@@ -8,8 +8,8 @@ import torch
 
 from src.ground.runtime import seeded
 from src.models import build_model
-from src.runs import recorded
-from src.runs.checkpoints import load_state, save_state
+from src.results import recorded
+from src.results.checkpoints import load_state, save_state
 from src.training import Settings
 from tests.commands import error_line, names_in, read_csv, read_json, run, words
 from tests.tiny_datasets import write_imagenet

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from src.collected.truth_tables import read_tables
 from src.figures.pages import CELLS
-from src.tables.matrices import by_depth
-from src.tables.network_list import read_networks
+from src.ground_truth.truth_tables import read_tables
+from src.results.matrices import by_depth
+from src.results.network_list import read_networks
 from tests.commands import ON_DIGITS, pair_of, parse_matrix, read_csv, run, stitch_rows
 from tests.conftest import few_images
 

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 from matplotlib.text import Text
 
-from src.collected.between_groups import Question, compare_groups, values_of_verdicts
-from src.collected.measured import MeasuredLayer, MeasuredValue
-from src.collected.named_networks import NamedNetwork, named_networks
-from src.collected.network_means import mean_over_pairs
-from src.collected.verdicts import judge_runs
 from src.figures import pages, sections
-from src.runs.evaluations import read_evaluated_runs
-from src.runs.trained_with import training_of
-from src.tables.network_list import ListedNetwork, as_listed
-from src.tables.network_names import NetworkName
+from src.results.between_groups import Question, compare_groups, values_of_verdicts
+from src.results.evaluations import read_evaluated_runs
+from src.results.measured import MeasuredLayer, MeasuredValue
+from src.results.named_networks import NamedNetwork, named_networks
+from src.results.network_list import ListedNetwork, as_listed
+from src.results.network_means import mean_over_pairs
+from src.results.network_names import NetworkName
+from src.results.trained_with import training_of
+from src.results.verdicts import judge_runs
 from tests.commands import (
     ON_DIGITS,
     ROOT,

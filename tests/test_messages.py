@@ -16,8 +16,8 @@ from src.ground.console import silenced, warn_once
 from src.ground.errors import UserError
 from src.models import build_model
 from src.ood import make_detector
-from src.runs.checkpoints import save_state
-from src.runs.reloading import check_data
+from src.results.checkpoints import save_state
+from src.results.reloading import check_data
 from src.similarity import compare
 from src.stitching import build_layers, direct_matching, matching_batches
 from tests.commands import (

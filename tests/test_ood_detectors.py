@@ -9,9 +9,9 @@ from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.models import build_model
 from src.ood import energy
-from src.runs.checkpoints import save_state
-from src.runs.store import DetectorStore, new_name
-from src.tables.network_names import NetworkName, content_of
+from src.results.checkpoints import save_state
+from src.results.network_names import NetworkName, content_of
+from src.results.store import DetectorStore, new_name
 from tests.commands import says
 from tests.goldens import DATA
 

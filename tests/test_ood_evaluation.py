@@ -11,7 +11,7 @@ from src.choices.scores import scores_by_title
 from src.models import build_model
 from src.ood.evaluation import detection_of, score_grid
 from src.ood.reference import EvaluationOptions, make_reference
-from src.runs.checkpoints import freeze
+from src.results.checkpoints import freeze
 from src.stitching import Grid, Pair, build_layers
 from tests.tiny_datasets import few_grey_images
 

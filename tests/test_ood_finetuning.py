@@ -14,7 +14,7 @@ from src.ood.finetuning import (
     finetuning_settings,
     fresh_classifier,
 )
-from src.runs.checkpoints import freeze
+from src.results.checkpoints import freeze
 from src.training import Settings
 
 IMAGES = ImageSpec(10, (1, 8, 8))

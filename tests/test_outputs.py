@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from src.figures import pages
-from src.tables.similarity_rows import SimilarityRow
-from src.tables.tables import write_table as write_rows
+from src.results.similarity_rows import SimilarityRow
+from src.results.tables import write_table as write_rows
 from tests.commands import MODEL, ON_DIGITS, error_line, names_in, read_json, run
 from tests.conftest import few_images
 from tests.result_rows import similarity_row

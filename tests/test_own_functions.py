@@ -15,8 +15,8 @@ from src.figures import pages
 from src.ground.images import ImageSpec
 from src.models import build_model
 from src.ood import make_detector
-from src.runs.checkpoints import load_model, save_state
-from src.tables.network_names import NetworkName
+from src.results.checkpoints import load_model, save_state
+from src.results.network_names import NetworkName
 from tests.commands import (
     ON_DIGITS,
     ROOT,

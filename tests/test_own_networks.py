@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from src.collected.truth_tables import read_tables
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.ground.user_code import source_of
+from src.ground_truth.truth_tables import read_tables
 from src.models import Network, build_model
-from src.runs.checkpoints import load_model
-from src.tables.network_list import read_networks
-from src.tables.network_names import NetworkName
+from src.results.checkpoints import load_model
+from src.results.network_list import read_networks
+from src.results.network_names import NetworkName
 from tests import commands
 from tests.commands import ON_DIGITS, Output, read_csv, read_json, read_metrics, says, stitch_rows
 from tests.conftest import few_images

@@ -2,7 +2,7 @@
 
 import pytest
 
-from src.runs.checkpoints import load_state
+from src.results.checkpoints import load_state
 from tests.commands import ON_DIGITS, PAIR, pair_of, read_json, start, stitch_rows
 
 LAYERS = [f"layer{stage}.{block}" for stage in (1, 2, 3, 4) for block in (0, 1)]

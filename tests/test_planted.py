@@ -5,15 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.collected.verdicts import judge_runs
 from src.models import Network
 from src.ood import make_detector, ood_metrics
-from src.runs.folders import RunFiles, StitchingRun
+from src.results.evaluation_rows import SkillRow
+from src.results.folders import RunFiles, StitchingRun
+from src.results.verdicts import judge_runs
 from src.skill.floors import FloorKey, Floors
 from src.skill.running import Following
 from src.skill.skills import skill_of
 from src.stitching import direct_matching
-from src.tables.evaluation_rows import SkillRow
 from src.values import Pair, Predictions
 from tests.commands import digit_images
 from tests.result_rows import OPTIONS, stitch_row

@@ -16,10 +16,10 @@ import exec_stitch
 from src.ground.errors import UserError
 from src.ground.files import durable_together, new_file, write_bytes
 from src.models import build_model
-from src.runs.stitch_runs import GridRun
+from src.results.experiments import Experiment
+from src.results.stitch_runs import GridRun
 from src.stitching import Pair, build_layers
 from src.stitching.grid import GridScore
-from src.tables.experiments import Experiment
 from src.training import EpochLog, HeadResult
 from src.values import Metrics
 from tests.commands import ON_DIGITS, names_in, run

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from src.collected.best_matches import BestMatchRow, MatchShareRow
-from src.collected.measurements import MeasurementRow
-from src.collected.rank_tests import RankTestRow
 from src.figures.maps import draw_layers
 from src.figures.shown import of_matrix
-from src.tables.evaluation_rows import EvaluationRow, SkillRow
-from src.tables.matrices import Matrix
-from src.tables.probe_rows import ProbeRow
-from src.tables.quantities import (
+from src.results.best_matches import BestMatchRow, MatchShareRow
+from src.results.depth_rows import DepthRow
+from src.results.evaluation_rows import EvaluationRow, SkillRow
+from src.results.matrices import Matrix
+from src.results.measurements import MeasurementRow
+from src.results.probe_rows import ProbeRow
+from src.results.quantities import (
     DETECTOR,
     IN_CURVES,
     IN_EVALUATION,
@@ -27,12 +27,13 @@ from src.tables.quantities import (
     Quantity,
     shown_in,
 )
-from src.tables.similarity_rows import SimilarityRow
-from src.tables.stitch_rows import ComparisonRow, StitchRow
-from src.tables.tables import columns
-from src.tables.training_rows import EpochRow, FinetuningRow
-from src.tables.truth_rows import DepthRow, DotsRow, TruthRow
-from src.tables.verdict_rows import GroupRow, GroupTestRow, VerdictRow
+from src.results.rank_tests import RankTestRow
+from src.results.similarity_rows import SimilarityRow
+from src.results.stitch_rows import ComparisonRow, StitchRow
+from src.results.tables import columns
+from src.results.training_rows import EpochRow, FinetuningRow
+from src.results.truth_rows import DotsRow, TruthRow
+from src.results.verdict_rows import GroupRow, GroupTestRow, VerdictRow
 
 PAGE = Path(__file__).parents[1] / "misc" / "docs" / "files.md"
 TABLES = (

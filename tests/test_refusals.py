@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from src.runs.checkpoints import load_state, save_state
+from src.results.checkpoints import load_state, save_state
 from tests.commands import MODEL, error_line, run, save_network
 from tests.conftest import few_images
 

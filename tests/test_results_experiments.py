@@ -8,22 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from src.runs.folders import RunFiles, StitchingRun, newest_by_experiment, newest_runs
-from src.runs.options import differences, read_options
-from src.runs.run import Run
-from src.tables import identity as lists
-from src.tables.experiments import (
+from src.results import identity as lists
+from src.results.experiments import (
     Experiment,
     by_experiment,
     method_names,
     other_options,
     pair_of,
 )
-from src.tables.identity import NETWORKS, RANKS, WEIGHTS
-from src.tables.image_records import SPLITS
-from src.tables.network_names import FRESH, NetworkName, titles_of
-from src.tables.stitch_rows import StitchRow
-from src.tables.tables import columns, read_table, write_table
+from src.results.folders import RunFiles, StitchingRun, newest_by_experiment, newest_runs
+from src.results.identity import NETWORKS, RANKS, WEIGHTS
+from src.results.image_records import SPLITS
+from src.results.network_names import FRESH, NetworkName, titles_of
+from src.results.options import differences, read_options
+from src.results.run import Run
+from src.results.stitch_rows import StitchRow
+from src.results.tables import columns, read_table, write_table
 from src.values import Pair
 from tests.commands import parser_of, says
 from tests.goldens import DATA

@@ -5,19 +5,20 @@ from typing import Any, NamedTuple, get_args, get_origin
 
 import pytest
 
-from src.collected.best_matches import BestMatchRow, MatchShareRow
-from src.collected.measurements import MeasurementRow
-from src.collected.rank_tests import RankTestRow
 from src.ground.errors import UserError
-from src.tables.evaluation_rows import EvaluationRow, SkillRow
-from src.tables.experiments import FurtherOptions
-from src.tables.probe_rows import ProbeRow
-from src.tables.similarity_rows import SimilarityRow
-from src.tables.stitch_rows import ComparisonRow, StitchRow
-from src.tables.tables import columns, fields, from_record, read_table, to_record, write_table
-from src.tables.training_rows import EpochRow, FinetuningRow
-from src.tables.truth_rows import DepthRow, DotsRow, TruthRow
-from src.tables.verdict_rows import VerdictRow
+from src.results.best_matches import BestMatchRow, MatchShareRow
+from src.results.depth_rows import DepthRow
+from src.results.evaluation_rows import EvaluationRow, SkillRow
+from src.results.experiments import FurtherOptions
+from src.results.measurements import MeasurementRow
+from src.results.probe_rows import ProbeRow
+from src.results.rank_tests import RankTestRow
+from src.results.similarity_rows import SimilarityRow
+from src.results.stitch_rows import ComparisonRow, StitchRow
+from src.results.tables import columns, fields, from_record, read_table, to_record, write_table
+from src.results.training_rows import EpochRow, FinetuningRow
+from src.results.truth_rows import DotsRow, TruthRow
+from src.results.verdict_rows import VerdictRow
 from src.values import Metrics
 from tests.result_rows import evaluation_row, probe_row, similarity_row, stitch_row
 

@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from src.ground.errors import UserError
-from src.runs.options import read_options
-from src.runs.run import Run
+from src.results.options import read_options
+from src.results.run import Run
 from src.training import Classification, Settings, train
 from tests.commands import names_in, start_code
 from tests.tiny_datasets import few_grey_images
@@ -123,7 +123,7 @@ def test_two_runs_do_not_write_to_one_folder(tmp_path):
     """The second is refused before it removes anything of the first, whose own child processes do
     not count."""
     code = (
-        "import os, sys, time; from src.runs.run import Run\n"
+        "import os, sys, time; from src.results.run import Run\n"
         "run = Run.in_folder(sys.argv[1], {'gpu': -1}); run.claim(resume=False)\n"
         "run.save(loop=None)\n"
         "if os.fork() == 0: time.sleep(30); os._exit(0)\n"  # as a process that decodes images

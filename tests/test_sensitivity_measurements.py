@@ -6,9 +6,9 @@ import os
 import shutil
 from datetime import datetime
 
-from src.collected.measured import MeasuredValue
-from src.collected.rank_measurements import FULL, ranks_of, read_measurements
-from src.tables.tables import write_table
+from src.results.measured import MeasuredValue
+from src.results.rank_measurements import FULL, ranks_of, read_measurements
+from src.results.tables import write_table
 from tests.result_rows import probe_row, similarity_row, stitch_row
 
 

@@ -5,10 +5,11 @@ import math
 import pytest
 from scipy import stats
 
-from src.collected.measured import SIMILARITY, MeasuredLayer, MeasuredValue
-from src.collected.named_networks import NamedNetwork
-from src.collected.rank_measurements import FULL, Measurements
-from src.collected.rank_tests import (
+from src.results.measured import SIMILARITY, MeasuredLayer, MeasuredValue
+from src.results.named_networks import NamedNetwork
+from src.results.probe_rows import ProbeRow
+from src.results.rank_measurements import FULL, Measurements
+from src.results.rank_tests import (
     BASELINE,
     RankTestRow,
     correlation,
@@ -16,7 +17,6 @@ from src.collected.rank_tests import (
     specificity,
     summary_of_places,
 )
-from src.tables.probe_rows import ProbeRow
 from tests.commands import says
 from tests.result_rows import probe_row
 

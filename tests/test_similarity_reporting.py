@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from src.figures import similarities
-from src.tables.similarity_rows import SimilarityRow
+from src.results.similarity_rows import SimilarityRow
 from src.values import Null
 from tests.commands import panels_of, says
 

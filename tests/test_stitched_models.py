@@ -9,7 +9,7 @@ import torch
 
 from src.low_rank import low_rank_approx
 from src.models import build_model
-from src.runs.checkpoints import load_state
+from src.results.checkpoints import load_state
 from src.stitching import (
     Grid,
     Pair,

@@ -6,15 +6,15 @@ import math
 
 import pytest
 
-from src.collected.grid_matrices import printed_matrices
 from src.figures.grids import write_grid
 from src.figures.matrices import compare
 from src.ground.console import decimals, points, table
 from src.ground.errors import UserError
-from src.runs.folders import read_run, row_of
-from src.tables.network_names import short_names
-from src.tables.stitch_rows import StitchRow
-from src.tables.tables import write_table
+from src.results.folders import read_run, row_of
+from src.results.grid_matrices import printed_matrices
+from src.results.network_names import short_names
+from src.results.stitch_rows import StitchRow
+from src.results.tables import write_table
 from src.values import IntervalEstimate
 from tests.commands import caption_of, heading, panels_of, says
 from tests.result_rows import OPTIONS, stitch_row

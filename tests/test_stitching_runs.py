@@ -15,16 +15,16 @@ import torch
 import exec_stitch
 from src.ground.errors import UserError
 from src.models import build_model
-from src.runs.check import check_options
-from src.runs.folders import read_runs
-from src.runs.stitch_runs import GridRun, note_other_methods
-from src.runs.writing import write_predictions
+from src.results.check import check_options
+from src.results.experiments import Experiment
+from src.results.folders import read_runs
+from src.results.stitch_runs import GridRun, note_other_methods
+from src.results.tables import read_table
+from src.results.training_rows import PairEpochRow
+from src.results.writing import write_predictions
 from src.stitching import Pair, build_layers, build_stitching_layer
 from src.stitching.closed_forms import Matching
 from src.stitching.grid import GridScore, agreement_of
-from src.tables.experiments import Experiment
-from src.tables.tables import read_table
-from src.tables.training_rows import PairEpochRow
 from src.training import EpochLog, HeadResult
 from src.values import Metrics, Predictions
 from tests.commands import ON_DIGITS, run, says, stitch_rows

@@ -12,9 +12,9 @@ from src.datasets import load_dataset
 from src.figures import pages
 from src.ground.images import ImageSpec
 from src.models import build_model
-from src.runs.checkpoints import load_model, save_state
-from src.runs.stored import Images, check_same_images
-from src.tables.network_names import NetworkName, content_of
+from src.results.checkpoints import load_model, save_state
+from src.results.network_names import NetworkName, content_of
+from src.results.stored import Images, check_same_images
 from tests.commands import ON_DIGITS, error_line, read_csv, read_json, run, says
 from tests.conftest import few_images
 

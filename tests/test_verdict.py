@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from src.collected.between_groups import values_of_verdicts
-from src.collected.verdicts import judge_runs
 from src.figures import pages, sections, words
+from src.results.between_groups import values_of_verdicts
+from src.results.evaluation_rows import EvaluationRow, evaluation_file, read_evaluations
+from src.results.similarity_rows import SimilarityRow
+from src.results.tables import write_table
+from src.results.training_rows import EpochRow
+from src.results.verdict_rows import VerdictRow
+from src.results.verdicts import judge_runs
 from src.statistics.intervals import of_share
-from src.tables.evaluation_rows import EvaluationRow, evaluation_file, read_evaluations
-from src.tables.similarity_rows import SimilarityRow
-from src.tables.tables import write_table
-from src.tables.training_rows import EpochRow
-from src.tables.verdict_rows import VerdictRow
 from src.values import Null
 from src.verdict import NOT_MATCHED, SIMILAR, UNDECIDED, VERDICTS, Limits
 from tests.commands import caption_of, error_line, names_in, parse_matrix, read_csv, run, says

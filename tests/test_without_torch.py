@@ -7,8 +7,8 @@ import sys
 
 import numpy as np
 
-from src.tables.tables import write_table
-from src.tables.training_rows import EpochRow
+from src.results.tables import write_table
+from src.results.training_rows import EpochRow
 from tests import tables
 from tests.commands import ON_DIGITS, ROOT, read_csv
 from tests.written_runs import write_evaluation, write_run

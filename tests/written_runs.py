@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
-from src.runs.evaluations import with_evaluations
-from src.runs.folders import StitchingRun, read_runs, row_of
-from src.tables.evaluation_rows import EvaluationRow, SkillRow, evaluation_file, skill_file
-from src.tables.stitch_rows import StitchRow
-from src.tables.tables import read_table, write_table
+from src.results.evaluation_rows import EvaluationRow, SkillRow, evaluation_file, skill_file
+from src.results.evaluations import with_evaluations
+from src.results.folders import StitchingRun, read_runs, row_of
+from src.results.stitch_rows import StitchRow
+from src.results.tables import read_table, write_table
 from src.values import Pair, Skill, StitchSkill
 from tests import result_rows
 from tests.commands import pair_of

@@ -27,7 +27,7 @@ from src.figures.style import WIDTHS
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.ground.user_code import CODE
-from src.tables.image_records import (
+from src.results.image_records import (
     RECORDS,
     SPLITS,
     TEST,
@@ -35,14 +35,14 @@ from src.tables.image_records import (
     changed_images,
     title_of_data,
 )
-from src.tables.network_names import NetworkName, networks_named_by
+from src.results.network_names import NetworkName, networks_named_by
 
 if TYPE_CHECKING:
     import torch
 
     from src.datasets.base import BaseImageSet
     from src.models import Network
-    from src.runs.session import Session
+    from src.results.session import Session
     from src.training import Settings
 
 MOST_WORKERS = 16  # that decode images by default
@@ -236,7 +236,7 @@ def _warn_of_equal_splits(args: Namespace) -> None:
 def _note_training_on_others(args: Namespace) -> None:
     """Note which networks of `args` were trained on other training images of the same name."""
     from src.ground.console import note_once
-    from src.runs.trained_with import options_beside
+    from src.results.trained_with import options_beside
 
     options = vars(args)
     training_images = SPLITS[TRAIN]
@@ -538,7 +538,7 @@ def _load_whole(
     device: "torch.device",
 ) -> LoadedNetwork:
     """Return the network that options name, without layers."""
-    from src.runs.trained_with import warn_of_other_data
+    from src.results.trained_with import warn_of_other_data
 
     name = named_network(args, options.model)
     network = session.network(name, images, device=device, encoder=options.is_encoder_allowed)

@@ -16,8 +16,8 @@ from src.ground.console import note
 from src.ground.errors import Misfit, UserError, as_user_error, unknown_name
 from src.ground.files import read_yaml
 from src.ground.user_code import code_in, codes_of_options, source_of
-from src.tables.identity import NOT_RECORDED
-from src.tables.network_names import content_of
+from src.results.identity import NOT_RECORDED
+from src.results.network_names import content_of
 
 # Beginnings of warnings that no user has to see
 HARMLESS = (

@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 from src.choices.models import MODEL_NAMES
 from src.ground.errors import unknown_name
 from src.ground.user_code import CODE, absolute, is_user_code
-from src.tables.network_names import DEFAULT, FRESH
+from src.results.network_names import DEFAULT, FRESH
 
 # Endings of checkpoints and of files of features
 CHECKPOINT_ENDINGS = (".pt", ".pth", ".tar", ".ckpt", ".npz")

@@ -12,7 +12,7 @@ from src.figures.pages import CM, Look, draw_pages, panels_in, span
 from src.figures.shown import Shown, scale_of
 from src.ground.console import listed
 from src.ground.grouping import grouped
-from src.tables.quantities import QUANTITIES
+from src.results.quantities import QUANTITIES
 from src.verdict import Limits
 
 if TYPE_CHECKING:

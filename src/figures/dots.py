@@ -15,8 +15,8 @@ from src.figures.shown import ABOVE_BASELINES, BASELINE, SHARE, Shown, scale_of
 from src.ground.console import listed
 from src.ground.grouping import grouped
 from src.ground.user_code import titles_in
-from src.tables.matrices import by_depth
-from src.tables.verdict_rows import GroupTestRow
+from src.results.matrices import by_depth
+from src.results.verdict_rows import GroupTestRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

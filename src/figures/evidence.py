@@ -13,7 +13,7 @@ from src.figures.pages import CM, Look, draw_figure, draw_pages, write_letters
 from src.figures.shown import Shown, of_stitches, of_verdicts
 from src.ground.console import layer_in_words, listed
 from src.ground.grouping import grouped
-from src.tables.verdict_rows import VerdictRow
+from src.results.verdict_rows import VerdictRow
 from src.verdict import ACCURATE_ONLY, NOT_MATCHED, SIMILAR, UNDECIDED, VERDICTS, Limits
 
 if TYPE_CHECKING:

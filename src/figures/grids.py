@@ -3,22 +3,22 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from src.collected.grid_matrices import (
+from src.figures.curves import draw_ranks
+from src.figures.maps import draw_layers
+from src.figures.matrices import source_of
+from src.figures.shown import Shown, of_matrix, of_ranks
+from src.ground.console import listed, note
+from src.results.architectures import corresponding_layers
+from src.results.grid_matrices import (
     MAX_EXPERIMENTS,
     experiments_of,
     rank_sweeps,
     shown_matrices,
     shown_rows,
 )
-from src.collected.groups import Names
-from src.figures.curves import draw_ranks
-from src.figures.maps import draw_layers
-from src.figures.matrices import source_of
-from src.figures.shown import Shown, of_matrix, of_ranks
-from src.ground.console import listed, note
-from src.tables.architectures import corresponding_layers
-from src.tables.stitch_rows import StitchRow
-from src.tables.tables import write_table
+from src.results.groups import Names
+from src.results.stitch_rows import StitchRow
+from src.results.tables import write_table
 
 
 def write_grid(

@@ -15,8 +15,8 @@ from src.figures.shown import DIFFERENCE, Scale, Shown, scale_of
 from src.figures.style import WIDTHS
 from src.ground.console import layer_in_words
 from src.ground.grouping import grouped
-from src.tables.matrices import by_depth
-from src.tables.network_names import short_names
+from src.results.matrices import by_depth
+from src.results.network_names import short_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,14 +14,14 @@ from src.ground.console import listed, note, note_once, result, table, warn
 from src.ground.errors import UserError
 from src.ground.files import write_json
 from src.ground.grouping import grouped
-from src.tables.architectures import corresponding_layers
-from src.tables.evaluation_rows import TYPICAL_AUROC, EvaluationFiles, EvaluationRow, SkillRow
-from src.tables.experiments import Experiment, by_experiment
-from src.tables.image_records import told_apart
-from src.tables.matrices import known, pivot
-from src.tables.quantities import DETECTOR, IN_EVALUATION, QUANTITIES, shown_in
-from src.tables.stitch_rows import ComparisonRow, StitchRow
-from src.tables.tables import to_record, write_table
+from src.results.architectures import corresponding_layers
+from src.results.evaluation_rows import TYPICAL_AUROC, EvaluationFiles, EvaluationRow, SkillRow
+from src.results.experiments import Experiment, by_experiment
+from src.results.image_records import told_apart
+from src.results.matrices import known, pivot
+from src.results.quantities import DETECTOR, IN_EVALUATION, QUANTITIES, shown_in
+from src.results.stitch_rows import ComparisonRow, StitchRow
+from src.results.tables import to_record, write_table
 
 EXPLANATION = (
     "AUROC: area under the ROC curve of the detector, ½ if it cannot tell stitched from own "

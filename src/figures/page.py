@@ -17,11 +17,11 @@ from src.figures import words
 from src.figures.sections import Section, by_groups, parts_of, sections_of
 from src.figures.words import Table
 from src.ground.grouping import grouped
-from src.tables.image_records import RECORDS, SPLITS
-from src.tables.matrices import mean_of
-from src.tables.network_names import SHORT
-from src.tables.similarity_rows import described
-from src.tables.verdict_rows import AUROC, VerdictRow
+from src.results.image_records import RECORDS, SPLITS
+from src.results.matrices import mean_of
+from src.results.network_names import SHORT
+from src.results.similarity_rows import described
+from src.results.verdict_rows import AUROC, VerdictRow
 from src.verdict import SIMILAR, Limits
 
 ESTIMATES = ("penalty", "skill_at_end", "skill")

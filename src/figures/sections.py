@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 from src.ground.grouping import grouped
 from src.ground.user_code import titles_in
-from src.tables.architectures import architecture_pairs
-from src.tables.verdict_rows import VerdictRow
+from src.results.architectures import architecture_pairs
+from src.results.verdict_rows import VerdictRow
 
 MAX_GROUP_PAIRS = 9  # pairs of groups that a method is divided into
 

@@ -11,18 +11,19 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from src.choices.similarity import ACTIVATIONS, measure_of
-from src.collected.between_groups import SHARE
-from src.collected.measured import trainings_of
-from src.collected.network_means import mean_over_pairs
 from src.figures.sections import parts_of, sections_of
 from src.ground.grouping import grouped
 from src.ground.user_code import titles_in
-from src.tables.architectures import corresponding_layers
-from src.tables.matrices import Matrix, by_depth, depths_of, known
-from src.tables.pair_kinds import IN_SHORT
-from src.tables.quantities import QUANTITIES
-from src.tables.truth_rows import DepthRow, TruthRow
-from src.tables.verdict_rows import VerdictRow
+from src.results.architectures import corresponding_layers
+from src.results.between_groups import SHARE
+from src.results.depth_rows import DepthRow
+from src.results.matrices import Matrix, by_depth, depths_of, known
+from src.results.measured import trainings_of
+from src.results.network_means import mean_over_pairs
+from src.results.pair_kinds import IN_SHORT
+from src.results.quantities import QUANTITIES
+from src.results.truth_rows import TruthRow
+from src.results.verdict_rows import VerdictRow
 
 DIFFERENCE = "difference"  # the quantity of a difference of two values
 BASELINE = "baseline"  # the word of a score of a baseline

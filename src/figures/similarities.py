@@ -12,9 +12,9 @@ from src.figures.pages import on_data
 from src.figures.shown import Shown, of_matrix, of_ranks
 from src.ground.console import decimals, result, table
 from src.ground.grouping import grouped
-from src.tables.matrices import Matrix
-from src.tables.similarity_rows import SimilarityRow, same_layers
-from src.tables.tables import write_table
+from src.results.matrices import Matrix
+from src.results.similarity_rows import SimilarityRow, same_layers
+from src.results.tables import write_table
 
 MAX_LINES = 10  # pairs of layers, of figures over ranks
 WITHIN = {"": "", "_within": " within classes"}  # in titles, by the end of a column

@@ -12,9 +12,9 @@ from src.figures.shown import of_scores
 from src.ground.console import aligned, listed, result
 from src.ground.files import write_text
 from src.ground.grouping import grouped
+from src.results.tables import write_table
+from src.results.truth_rows import DotsRow, TruthRow
 from src.statistics.intervals import ALPHA
-from src.tables.tables import write_table
-from src.tables.truth_rows import DotsRow, TruthRow
 
 N_BESIDE = 3  # known measures that are shown beside another one
 RELIES = 0.2  # loss of accuracy by misleading dots, of a network that relies on dots

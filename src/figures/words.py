@@ -16,10 +16,10 @@ from src.figures.shown import SHARE
 from src.ground.console import listed, points, result, table
 from src.ground.grouping import grouped
 from src.ground.user_code import title_of, titles_in
+from src.results.matrices import is_known, mean_of, pivot
+from src.results.quantities import IN_VERDICT, QUANTITIES, shown_in
+from src.results.verdict_rows import GroupRow, GroupTestRow, VerdictRow
 from src.statistics.intervals import ALPHA
-from src.tables.matrices import is_known, mean_of, pivot
-from src.tables.quantities import IN_VERDICT, QUANTITIES, shown_in
-from src.tables.verdict_rows import GroupRow, GroupTestRow, VerdictRow
 from src.verdict import ACCURATE_ONLY, NOT_MATCHED, SIMILAR, UNDECIDED, VERDICTS, Limits
 
 SIGNS = {SIMILAR: "S", ACCURATE_ONLY: "A", NOT_MATCHED: "–", UNDECIDED: "?"}

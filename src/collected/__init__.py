@@ -1,1 +1,0 @@
-"""Collections of many runs: measured values, groups, verdicts and ground truth."""

@@ -1,0 +1,302 @@
+"""State dicts on disk, and networks that are built from state dicts."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from src.choices.models import MODEL_NAMES
+from src.ground.console import warn, warn_once
+from src.ground.errors import Misfit, UserError
+from src.ground.images import ImageSpec
+from src.ground.runtime import seeded
+from src.ground.tensors import load_tensors, save_tensors
+from src.ground.user_code import is_user_code
+from src.models import Network, build_model
+from src.models.heads import LinearProbe
+from src.models.steadiness import unsteadiness_of, warn_of_probabilities
+from src.results.network_names import DEFAULT, FEATURES, NetworkName, fresh_seed
+from src.results.trained_with import explained, options_beside, warn_of_other_images
+from src.values import OF_BATCH, RANDOM, Pair
+
+StateDict = dict[str, Tensor]
+STITCHES = "stitches.pt"  # the stitches of a run with several
+# The ends of warnings
+UNSTEADY = {
+    RANDOM: "is random when it is evaluated, as with dropout that does not look at `training`: "
+    "accuracies and similarities are of one draw, and the verdict is undecided",
+    OF_BATCH: "gives an image other logits beside other images, as with BatchNorm that has no "
+    "running statistics: accuracies and similarities depend on the batches, and the verdict is "
+    "undecided",
+}
+# The two shapes in torch's message about a state dict that does not fit
+SHAPES = re.compile(
+    r"copying a param with shape torch.Size\((.*?)\) from checkpoint, "
+    r"the shape in current model is torch.Size\((.*?)\)\."
+)
+
+
+def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Save a state dict in torch's zip format, atomically; equal states make equal bytes."""
+    save_tensors(path, _on_cpu(state))
+
+
+def save_stitches(folder: Path, states: Mapping[Pair, Mapping[str, Tensor]]) -> None:
+    """Save the state dicts of stitching layers in `stitches.pt`, by front layer and end layer."""
+    by_layers: dict[str, dict[str, StateDict]] = {}
+    for pair, state in states.items():
+        by_layers.setdefault(pair.front_layer, {})[pair.end_layer] = _on_cpu(state)
+    save_tensors(folder / STITCHES, by_layers)
+
+
+def _on_cpu(state: Mapping[str, Tensor]) -> StateDict:
+    return {key: value.detach().cpu().contiguous() for key, value in state.items()}
+
+
+def load_stitch(folder: Path, pair: Pair) -> StateDict:
+    """Load the state dict of a stitch in a run's folder; only its own tensors are read.
+
+    Raises:
+        UserError: as `load_state`; or the run has kept no such stitch.
+    """
+    path = folder / STITCHES
+    if not path.exists():
+        return load_state(folder / "final_model.pt")
+    states = load_tensors(path, mmap=True)
+    try:
+        return states[pair.front_layer][pair.end_layer]
+    except KeyError:
+        raise UserError(f"{path} has no stitch {pair}; stitch again") from None
+
+
+def load_state(path: str | Path) -> StateDict:
+    """Load a state dict, in torch's zip or legacy format, onto the CPU.
+
+    A state dict in the entry `state_dict` or `model` of the file is taken out of it. The prefixes
+    `module.` (DataParallel) and `_orig_mod.` (torch.compile) of keys are removed.
+
+    Raises:
+        UserError: as `load_tensors`; or the file holds no state dict.
+    """
+    content = load_tensors(path)
+    for wrapper in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+    is_state = isinstance(content, Mapping) and all(
+        isinstance(value, Tensor) for value in content.values()
+    )
+    if not is_state:
+        raise UserError(
+            f"checkpoint {path} is no state dict; "
+            "save one with torch.save(model.state_dict(), path)"
+        )
+    state = dict(content)
+    for prefix in ("module.", "_orig_mod.", "module."):  # the two stand in either order
+        nn.modules.utils.consume_prefix_in_state_dict_if_present(state, prefix)
+    return state
+
+
+def load_model(
+    name: NetworkName,
+    images: ImageSpec,
+    *,
+    device: torch.device | str = "cpu",
+    encoder: bool = False,
+) -> Network:
+    """Build the network of a name with its weights, frozen and in evaluation mode.
+
+    Warns of a network that is random, depends on the batch or gives probabilities, see
+    `src.models.steadiness`.
+
+    A checkpoint with `linear_probe.weight` and `linear_probe.bias` beside the keys of an encoder
+    makes the encoder a classifier.
+
+    Args:
+        images: the images that the network takes.
+        encoder: accept a network that gives features instead of logits. Weights of torchvision may
+            then have any number of classes: their logits stand for features.
+    Raises:
+        UserError: as `load_state` or `build_model`.
+        Misfit: the checkpoint does not fit the network. The message names one key.
+    """
+    network = freeze(_loaded(name, images, encoder=encoder), device)
+    network.unsteadiness = unsteadiness_of(network, images)
+    warn_of_probabilities(network, images, title=name.title)
+    if network.unsteadiness:
+        warn_once(f"{name.title} {UNSTEADY[network.unsteadiness]}")
+    return network
+
+
+def _loaded(name: NetworkName, images: ImageSpec, *, encoder: bool) -> Network:
+    """Build the network of a name with its weights; arguments and errors as for `load_model`."""
+    if name.type == FEATURES:
+        raise UserError(
+            f"{name.path} holds features, and this needs a network; give a checkpoint and its type"
+        )
+    if name.is_fresh:
+        return _fresh_network(name.type, images, encoder=encoder, seed=fresh_seed(name.seed))
+    if name.is_given and name.path == DEFAULT and is_user_code(name.type):
+        seed = fresh_seed(None)
+        return _build(name.type, images, n_classes=images.n_classes, encoder=encoder, seed=seed)
+
+    if name.is_file:
+        state = load_state(name.path)
+        n_classes = images.n_classes
+    else:
+        from src.models.torchvision_networks import torchvision_weights
+
+        n_required = None if encoder else images.n_classes
+        state, n_classes = torchvision_weights(name.type, name.path, n_classes=n_required)
+    has_head = f"{LinearProbe.NAME}.weight" in state
+    try:
+        network = _build(name.type, images, n_classes=n_classes, encoder=encoder, has_head=has_head)
+        expected = f"{name.type} with {n_classes} classes"
+        load_weights(network, name.path, expected=expected, state=state)
+    except Misfit as misfit:
+        raise explained(misfit, name, images) from misfit
+
+    if name.is_file:
+        warn_of_other_images(name.path, images)
+    elif hasattr(network.module, "transform_input"):
+        # Published weights of GoogLeNet and Inception expect images that the module normalises
+        network.module.transform_input = True  # type: ignore[assignment]
+    return network
+
+
+def _fresh_network(kind: str, images: ImageSpec, *, encoder: bool, seed: int) -> Network:
+    """Build a network with the weights that its initialisation draws from a seed.
+
+    Warns of a user's function whose weights do not depend on the seed.
+    """
+    network = _build(kind, images, n_classes=images.n_classes, encoder=encoder, seed=seed)
+    if kind not in MODEL_NAMES and is_user_code(kind):
+        second = _build(kind, images, n_classes=images.n_classes, encoder=encoder, seed=seed + 1)
+        _warn_if_equal(kind, network, second)
+    return network
+
+
+def _build(
+    kind: str,
+    images: ImageSpec,
+    *,
+    n_classes: int,
+    encoder: bool,
+    has_head: bool = False,
+    seed: int = 0,
+) -> Network:
+    """Build a network with fresh weights.
+
+    Args:
+        n_classes: number of logits of the module.
+        encoder: accept a network that gives features instead of logits.
+        has_head: add a linear probe to an encoder.
+    """
+    with seeded(seed):
+        network = build_model(
+            kind,
+            n_classes=n_classes,
+            n_channels=images.shape[0],
+            image_shape=images.shape,
+            encoder=encoder or has_head,
+        )
+    network.n_classes = images.n_classes
+    if has_head and network.is_encoder:
+        return network.with_head()
+    return network
+
+
+def weights_of(name: NetworkName, network: Network) -> str:
+    """Return the SHA-256 of the weights of a loaded network.
+
+    For weights that come with a type (DEFAULT) it is computed from the state dict, otherwise it is
+    `name.content`.
+    """
+    if name.is_given:
+        return content_of_state(network.state_dict())
+    return name.content
+
+
+def content_of_state(state: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of the names, types, shapes and values of a state dict."""
+    digest = hashlib.sha256()
+    for key, value in sorted(state.items()):
+        if not isinstance(value, Tensor):  # extra state of a module
+            continue
+        values = value.detach().cpu().contiguous()
+        digest.update(f"{key} {values.dtype} {tuple(values.shape)}\n".encode())
+        digest.update(values.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _warn_if_equal(kind: str, first: Network, second: Network) -> None:
+    """Warn if networks of two seeds have equal weights: a user's function gives trained ones."""
+    if content_of_state(first.state_dict()) == content_of_state(second.state_dict()):
+        warn_once(
+            f"{kind} gives the same weights whatever the seed, and - says that they are fresh and "
+            f"untrained; give {DEFAULT} in the place of the checkpoint if they are trained"
+        )
+
+
+def load_weights(
+    model: Network, path: str | Path, *, expected: str, state: StateDict | None = None
+) -> Network:
+    """Load a checkpoint into a network, and return the network.
+
+    Args:
+        expected: describes the network in error messages.
+        state: the state dict of the checkpoint (default: it is loaded from `path`).
+    Raises:
+        UserError: as `load_state`.
+        Misfit: the checkpoint does not fit the network. The message names one key.
+    """
+    if state is None:
+        state = load_state(path)
+    keys = model.state_dict().keys()
+    if state.keys().isdisjoint(keys) and all(key.startswith("module.") for key in keys):
+        # The network has a child named `module`: load_state took its name for a prefix
+        state = {f"module.{key}": value for key, value in state.items()}
+    kind = options_beside(path).get("model_type")
+    source = f"checkpoint {path}"
+    if kind:
+        source += f", by its config.txt {kind},"
+    fill(model, state, source=source, expected=expected)
+    if not all(value.isfinite().all() for value in state.values()):
+        warn(f"checkpoint {path} has weights that are not finite")
+    return model
+
+
+def fill(module: Network | nn.Module, state: StateDict, *, source: str, expected: str) -> None:
+    """Load a state dict into a network or a layer.
+
+    Args:
+        source: describes the state dict in the error message.
+        expected: describes the network or layer in the error message.
+    Raises:
+        Misfit: keys or shapes differ. The message names one key.
+    """
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        lines = str(error).splitlines()  # the first line of torch's message names the class
+        clause = _shortened(lines[min(1, len(lines) - 1)].strip())
+        raise Misfit(
+            f"{source} does not fit {expected}: {clause}; name the model and data it was made with",
+            clause=clause,
+        ) from error
+
+
+def _shortened(clause: str) -> str:
+    """Shorten a clause of torch's message about a state dict; of several keys keep the first."""
+    first, *further = clause.split('", "')
+    if further:
+        return f'{first}" and {len(further)} more'
+    return SHAPES.sub(r"\1 in the checkpoint, \2 in the network", clause)
+
+
+def freeze(model: Network, device: torch.device | str) -> Network:
+    """Move a network to a device, and return it frozen: in evaluation mode, without gradients."""
+    # The layout of the weights decides that of the activations; channels_last convolves faster
+    return model.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)

@@ -1,0 +1,195 @@
+"""Layers of two networks that correspond: by name in networks of one type, else by relative depth."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from src.ground.console import listed, note_once
+from src.ground.errors import UserError
+from src.ground.grouping import grouped
+from src.results.architectures import TIE, nearest_layers
+from src.results.folders import StitchingRun
+from src.results.groups import Names
+from src.results.matrices import by_depth
+from src.results.measured import (
+    MeasuredLayer,
+    MeasuredValue,
+    NetworkPair,
+    compared_layers,
+    named_pair,
+    stitched_layers,
+)
+from src.results.named_networks import NamedNetwork
+from src.results.network_names import architecture
+from src.results.similarity_rows import SimilarityRow
+from src.values import Pair
+
+Depths = Mapping[NamedNetwork, Mapping[str, float]]  # relative depths by layer, by network
+
+
+def measured_layers(
+    runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], names: Names
+) -> Iterator[MeasuredLayer]:
+    """Yield both layers of each row: similarities first, as their tables list layers in order.
+
+    Args:
+        names: of all networks.
+    """
+    for row in similarities:
+        yield from compared_layers(row, named_pair(row, names))
+    for run in runs:
+        yield from stitched_layers(run.row, named_pair(run.row, names))
+
+
+def relative_depths(layers: Iterable[MeasuredLayer]) -> dict[NamedNetwork, dict[str, float]]:
+    """Return the relative depths of measured layers, by network.
+
+    They are those of the list of networks, or else those that the tables record. If a layer has no
+    record, all measured layers of the networks of its type lie at equal distances; a note says so
+    where there are several types.
+
+    Raises:
+        UserError: the list lacks a measured layer of a network, or gives networks of one type
+            different depths.
+    """
+    depths: dict[NamedNetwork, dict[str, float]] = {}
+    assumed = []
+    by_type = grouped(layers, lambda layer: architecture_of(layer.network))
+    for of_type in by_type.values():
+        depths_of_type = _listed(of_type) or _recorded(of_type)
+        if not depths_of_type:
+            depths_of_type = _assumed(of_type)
+            assumed.append(of_type[0].network.name)
+        for layer in of_type:
+            depths.setdefault(layer.network, {})[layer.layer] = depths_of_type[layer.layer]
+    if assumed and len(by_type) > 1:
+        note_once(
+            f"relative depths are not recorded of networks such as {listed(assumed)}: their measured "
+            "layers count as lying at equal distances"
+        )
+    return depths
+
+
+def architecture_of(network: NamedNetwork) -> str:
+    """Return the architecture of a network, see `architecture`."""
+    return architecture(network.name, network.type)
+
+
+def _listed(layers: Sequence[MeasuredLayer]) -> dict[str, float]:
+    """Return the relative depths by layer that the list gives networks of one type; {} if none."""
+    depths: dict[str, float] = {}
+    for network in dict.fromkeys(layer.network for layer in layers):
+        for layer, depth in network.depths:
+            if depths.setdefault(layer, depth) != depth:
+                raise UserError(
+                    f"the list has another depth of layer {layer} for {network.name} than for a network of "
+                    "the same type; give both the same depths"
+                )
+    missing = dict.fromkeys(layer.layer for layer in layers if layer.layer not in depths)
+    if depths and missing:
+        raise UserError(
+            f"the depths that the list gives {layers[0].network.name} lack {listed(missing)}; give "
+            "LAYER=DEPTH for each layer that was measured"
+        )
+    return depths
+
+
+def _recorded(layers: Sequence[MeasuredLayer]) -> dict[str, float]:
+    """Return the recorded relative depths by layer; {} if a layer has none."""
+    depths = {}
+    for layer in layers:
+        if layer.relative_depth is not None:
+            depths[layer.layer] = layer.relative_depth
+    if all(layer.layer in depths for layer in layers):
+        return depths
+    return {}
+
+
+def _assumed(layers: Sequence[MeasuredLayer]) -> dict[str, float]:
+    """Return relative depths of layers that lie at equal distances.
+
+    Their order is that of their places in the network, else that of the first table.
+    """
+    places = {layer.layer: layer.depth for layer in layers if layer.depth is not None}
+    in_tables = {
+        layer: place for place, layer in enumerate(dict.fromkeys(layer.layer for layer in layers))
+    }
+    order = by_depth(in_tables, places, in_tables)
+    return {layer: place / len(order) for place, layer in enumerate(order, start=1)}
+
+
+def mean_depth(value: MeasuredValue, depths: Depths) -> float:
+    """Return the mean of the relative depths of both layers."""
+    front_depth = depths[value.front.network][value.front.layer]
+    return (front_depth + depths[value.end.network][value.end.layer]) / 2
+
+
+class Correspondence:
+    """The correspondence of the layers of two networks.
+
+    In networks of one type they are the layers of the same name. In other networks they are the
+    layers that are nearest in relative depth. Files of features are of one type, whatever their
+    networks, and count as networks of different types.
+
+    Args:
+        depths: of all networks.
+    """
+
+    def __init__(self, depths: Depths):
+        self.depths = depths
+        self._pairs: dict[NetworkPair, set[Pair]] = {}
+
+    def of(self, layer: str, networks: NetworkPair) -> list[str]:
+        """Return the layers of the second network that correspond to a layer of the first.
+
+        It is one layer, two that are equally near, or none.
+        """
+        network, second = networks
+        depths_of_second = self.depths[second]
+        if architecture_of(network) == architecture_of(second):
+            return [layer] if layer in depths_of_second else []
+        return nearest_layers(self.depths[network][layer], depths_of_second)
+
+    def holds(self, pair: Pair, networks: NetworkPair) -> bool:
+        """Return whether two layers correspond, seen from either network."""
+        if networks not in self._pairs:
+            self._pairs[networks] = self._pairs_of(networks)
+        return pair in self._pairs[networks]
+
+    def _pairs_of(self, networks: NetworkPair) -> set[Pair]:
+        front, end = networks
+        fronts_of = {layer: self.of(layer, (end, front)) for layer in self.depths[end]}
+        return {
+            Pair(front_layer, end_layer)
+            for front_layer in self.depths[front]
+            for end_layer in self.of(front_layer, networks)
+            if front_layer in fronts_of[end_layer]
+        }
+
+    @property
+    def is_by_name(self) -> bool:
+        """Whether all networks have the same layers at the same depths.
+
+        Networks of one type have, even if different layers of them were measured.
+        """
+        architectures: dict[str, dict[str, float]] = {}
+        for network, of_network in self.depths.items():
+            architectures.setdefault(architecture_of(network), {}).update(of_network)
+        first, *further = architectures.values()
+        return all(_are_equal(first, depths) for depths in further)
+
+
+def _are_equal(first: Mapping[str, float], second: Mapping[str, float]) -> bool:
+    """Return whether two networks have the same layers at the same depths."""
+    if first.keys() != second.keys():
+        return False
+    return all(abs(first[layer] - second[layer]) < TIE for layer in first)
+
+
+def correspondence_of(
+    runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], names: Names
+) -> Correspondence:
+    """Return the correspondence of layers in stitching runs and in rows of similarity.
+
+    Args:
+        names: of all networks.
+    """
+    return Correspondence(relative_depths(measured_layers(runs, similarities, names)))

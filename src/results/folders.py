@@ -1,0 +1,338 @@
+"""The stitches of runs on disk, of this suite or of the public code.
+
+A run is a folder with one stitch or many. Both codes write `summary.txt` and `config.txt` of a run of
+one stitch, and `training_logs.csv`. This suite writes `grid.csv`, with a row a stitch, and
+`predictions.npz`.
+"""
+
+import math
+import os
+import re
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from src.choices import AUTO, STARTS, Options
+from src.ground.console import warn
+from src.ground.errors import UserError
+from src.ground.files import readable
+from src.ground.grouping import grouped
+from src.results.evaluation_rows import EvaluationRow, SkillRow
+from src.results.experiments import by_experiment, newest, with_columns
+from src.results.identity import CHECKPOINTS
+from src.results.image_records import told_apart
+from src.results.options import read_options
+from src.results.run import STALE
+from src.results.stitch_rows import StitchRow
+from src.results.tables import columns, from_record, read_table
+from src.results.training_rows import EpochRow, PairEpochRow
+from src.results.weights import warn_of_earlier, warn_of_earlier_code, warn_of_newer
+from src.values import Pair, Predictions, has_converged, learning_rates
+
+RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
+# Lines of `summary.txt`, and the metrics that they hold
+SUMMARY = {
+    "Clean accuracy": "accuracy",
+    "Normalized PINV difference": "matching_error",
+    "Normalized representation difference": "representation_difference",
+}
+N_SUMMARY_LINES = 7  # lines with values at the start of `summary.txt`
+
+
+class RunFiles:
+    """What a run kept of its stitches beside their table; each file is read once, when it is needed.
+
+    Args:
+        folder: of the run.
+        pairs: of its stitches, in the order of the table.
+    """
+
+    def __init__(self, folder: Path, pairs: Sequence[Pair]):
+        self.folder = folder
+        self.pairs = pairs
+
+    @cached_property
+    def predictions(self) -> Mapping[Pair, Predictions]:
+        """The predictions of each stitch; empty if none were kept, or with a warning if the file is
+        damaged."""
+        path = self.folder / "predictions.npz"
+        if not path.is_file():
+            return {}
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                stitched, *others = (arrays[name] for name in Predictions._fields)
+            rows = zip(self.pairs, np.atleast_2d(stitched), strict=True)
+            return {pair: Predictions(of_pair, *others) for pair, of_pair in rows}
+        except Exception as error:  # a damaged archive can raise anything
+            warn(f"{path} is damaged ({error}) and left out; stitch again")
+            return {}
+
+    @cached_property
+    def epochs(self) -> Mapping[Pair, list[EpochRow]]:
+        """The logs of the epochs of each stitch; empty without training."""
+        path = self.folder / "training_logs.csv"
+        if not path.is_file():
+            return {}
+        rows = read_table(path, PairEpochRow, EpochRow)
+        if rows and isinstance(rows[0], PairEpochRow):
+            by_pair = grouped(rows, lambda row: Pair(row.front_layer, row.end_layer))
+            return {pair: [row.epoch for row in of_pair] for pair, of_pair in by_pair.items()}
+        return {self.pairs[0]: rows}
+
+
+@dataclass(frozen=True)
+class StitchingRun:
+    """A stitch of a finished run, with all its measurements."""
+
+    folder: Path  # of the run
+    options: Options  # the content of `config.txt`, with the layers of the stitch
+    row: StitchRow
+    files: RunFiles
+    evaluations: Mapping[str, EvaluationRow] = field(default_factory=dict)  # by detector
+    skill: SkillRow | None = None  # None: it was not measured
+
+    @property
+    def predictions(self) -> Predictions | None:
+        """The predicted classes and the labels of all test images; None if the run kept none."""
+        return self.files.predictions.get(self.row.pair)
+
+    @property
+    def has_converged(self) -> bool:
+        """Whether the training had converged, see `values.has_converged`."""
+        losses = [row.train_loss for row in self.files.epochs.get(self.row.pair, [])]
+        rates = learning_rates(
+            len(losses),
+            scheduler=self.options.get("scheduler", "none"),
+            reduce_lr_epochs=self.options.get("reduce_lr_epochs", ()),
+        )
+        return has_converged(losses, rates)
+
+
+def read_runs(
+    source_dir: str | Path, *, recursive: bool = False
+) -> tuple[list[StitchingRun], list[str]]:
+    """Read the stitches of all finished runs in a folder.
+
+    A folder is a run if its name is a time, or if it has the options of a stitching run. The folder
+    may be a run itself.
+
+    Args:
+        recursive: read the runs in all folders below as well.
+
+    Returns:
+        The stitches, the oldest first (by the names of the folders of runs), and one message per run
+        that was skipped.
+    """
+    source_dir = Path(source_dir)
+    if not source_dir.is_dir():
+        raise UserError(
+            f"{source_dir} is no folder; give the folder that holds the folders of stitching runs"
+        )
+    if is_run(source_dir):
+        folders = [source_dir]
+    else:
+        parents = [source_dir]
+        if recursive:
+            parents += sorted(folders_of_runs(source_dir))
+        folders = [path for parent in parents for path in sorted(parent.iterdir()) if is_run(path)]
+    runs: list[StitchingRun] = []
+    skipped = []
+    for folder in folders:
+        try:
+            runs += read_run(folder)
+        except UserError as error:
+            skipped.append(str(error))
+    return sorted(runs, key=lambda run: run.folder.name), skipped
+
+
+def folders_meant(source_dir: Path) -> list[Path]:
+    """Return the folders of runs that a folder stands for: itself if it is or holds runs, or if none
+    below it does; otherwise all below it, in the order of their paths."""
+    below = sorted(folders_of_runs(source_dir))
+    if not below or is_run(source_dir) or any(map(is_run, source_dir.iterdir())):
+        return [source_dir]
+    return below
+
+
+def is_run(path: Path) -> bool:
+    """Return whether a path is a folder with the name or the options of a stitching run."""
+    if not path.is_dir():
+        return False
+    if RUN_NAME.fullmatch(path.name):
+        return True
+    try:
+        return _is_stitch(path / "config.txt")
+    except UserError:  # a damaged file: reading the run says so
+        return True
+
+
+def _is_stitch(config: Path) -> bool:
+    """Return whether a `config.txt` exists and is of a stitching run."""
+    return config.is_file() and "stitching_type" in read_options(config)
+
+
+def folders_of_runs(source_dir: Path) -> set[Path]:
+    """Return the folders below `source_dir` that hold run folders.
+
+    Folders of runs that were moved aside (`STALE`) are left out.
+    """
+    folders = {config.parent.parent for config in source_dir.rglob("config.txt")}
+    folders -= {source_dir, source_dir.parent}
+    return {folder for folder in folders if not _is_stale(folder.relative_to(source_dir))}
+
+
+def _is_stale(folder: Path) -> bool:
+    """Return whether a folder is, or lies in, a folder of runs that were moved aside."""
+    return any(part.startswith(STALE) for part in folder.parts)
+
+
+def newest_runs(runs: Iterable[StitchingRun]) -> list[StitchingRun]:
+    """Keep the newest run of each pair of layers in each experiment; warn if runs were dropped.
+
+    The runs keep their order. The names of their folders are times, which tell the newest.
+    """
+    runs = list(runs)
+    oldest_first = sorted(runs, key=lambda run: run.folder.name)
+    rows = told_apart([run.row for run in oldest_first])
+    kept = newest(zip(oldest_first, rows, strict=True), lambda item: (item[1].pair, item[1].key))
+    kept_ids = {id(run) for run, _ in kept}
+    return [run for run in runs if id(run) in kept_ids]
+
+
+def newest_by_experiment(runs: Iterable[StitchingRun]) -> dict[str, list[StitchingRun]]:
+    """Return the newest run of each pair of layers, by the title of the experiment (`by_experiment`).
+
+    Warns if runs were dropped. The oldest run comes first.
+    """
+    run_of_row = {run.row: run for run in sorted(runs, key=lambda run: run.folder.name)}
+    titled = []
+    for title, rows in by_experiment(run_of_row).items():
+        titled += [(title, row) for row in rows]
+    kept = newest(titled, lambda item: (item[0], item[1].pair))
+    experiments: dict[str, list[StitchingRun]] = {}
+    for title, row in sorted(kept, key=lambda item: item[1].folder):
+        experiments.setdefault(title, []).append(run_of_row[row])
+    return experiments
+
+
+def warn_of_weights(runs: Sequence[StitchingRun]) -> None:
+    """Warn of runs with weights that their checkpoints no longer hold, or may no longer hold, and
+    of runs with code of networks that has changed."""
+    runs = one_of_each(runs)
+    warn_of_earlier((run.row.networks for run in runs), kind="run")
+    warn_of_earlier_code((run.options for run in runs), kind="run")
+    warn_of_newer((run.folder / "config.txt", run.row.networks) for run in runs)
+
+
+def one_of_each(stitches: Iterable[StitchingRun]) -> list[StitchingRun]:
+    """Return one stitch of each run."""
+    return list({stitch.folder: stitch for stitch in stitches}.values())
+
+
+def remove_parts(directory: Path) -> None:
+    """Delete the `*.part` files that killed processes left in a folder and below."""
+    for part in list(directory.rglob(".*.part")):
+        part.unlink()
+
+
+def remove_remains(directory: Path) -> None:
+    """Delete `*.part` files, and unfinished runs unless a run in the folder can be resumed.
+
+    No process may be writing to the folder.
+    """
+    remove_parts(directory)
+    if not any(directory.glob("*/resume.pt")):
+        for path in list(directory.iterdir()):
+            if RUN_NAME.fullmatch(path.name) and not (path / "config.txt").exists():
+                shutil.rmtree(path)
+
+
+def read_run(folder: Path) -> list[StitchingRun]:
+    """Read the stitches of a finished run; what the public code does not measure is NaN or None.
+
+    Raises:
+        UserError: the run is unfinished, or one of its files is damaged.
+    """
+    if not (folder / "config.txt").is_file():
+        raise UserError(f"{folder} has no config.txt: the run in it did not finish")
+    options = dict(read_options(folder / "config.txt"))
+    if options.get("class_control"):
+        raise UserError(
+            f"{folder} is a class control, of an earlier version: skill has its own floor"
+        )
+    if (folder / "grid.csv").is_file():
+        rows = [
+            replace(row, folder=folder.name, **_normal_paths(vars(row)))
+            for row in read_table(folder / "grid.csv", StitchRow)
+        ]
+    else:
+        rows = [_row_of_summary(folder, options)]
+    files = RunFiles(folder, [row.pair for row in rows])
+    typed = as_typed(options)
+    return [StitchingRun(folder, {**typed, **row.pair._asdict()}, row, files) for row in rows]
+
+
+def as_typed(options: Options) -> Options:
+    """Return the options of a run as they were typed; rows have the type that `auto` chose."""
+    typed = dict(options)
+    token = typed.pop("c2t_cls_option", None)
+    if typed.pop("stitching_option", None) == AUTO:
+        typed |= {"stitching_type": AUTO, "c2t_cls_token": token}
+    return typed
+
+
+def _normal_paths(options: Options) -> dict[str, str]:
+    """Return the normal paths of both checkpoints, by option."""
+    paths = {}
+    for name in CHECKPOINTS:
+        path = options.get(name)
+        if path and isinstance(path, str):
+            paths[name] = os.path.normpath(path)
+    return paths
+
+
+def _row_of_summary(folder: Path, options: Options) -> StitchRow:
+    """Return the row of a run of the public code, from `summary.txt`.
+
+    Raises:
+        UserError: the file or an option is missing or damaged.
+    """
+    summary = folder / "summary.txt"
+    if (folder / "metrics.json").exists():
+        raise UserError(
+            f"{folder} is of version 2.0.0.dev0; bring it into the present form by misc/import_runs.py"
+        )
+    with readable(summary, "remove the folder, and stitch this pair again"):
+        lines = summary.read_text(encoding="utf-8").splitlines()
+    record: dict[str, object] = {"end_accuracy": math.nan}
+    for line in lines[:N_SUMMARY_LINES]:
+        title, _, value = line.partition(": ")
+        if title in SUMMARY:
+            record[SUMMARY[title]] = value.strip()
+    if options.get("init") in STARTS:
+        record["matching_error"] = None  # the public code writes 0
+    return row_of(folder, options, record)
+
+
+def row_of(folder: Path, options: Options, metrics: Mapping[str, object]) -> StitchRow:
+    """Return the row of a stitch with a folder to itself.
+
+    Args:
+        metrics: by name.
+
+    Raises:
+        UserError: a value is missing or damaged.
+    """
+    recorded = with_columns(options)
+    settings = {name: recorded[name] for name in columns(StitchRow) if name in recorded}
+    record = {**metrics, **settings, **_normal_paths(options), "folder": folder.name}
+    try:
+        return from_record(StitchRow, record)
+    except ValueError as error:
+        raise UserError(
+            f"{folder} is no folder of a stitching run ({error} missing or damaged)"
+        ) from error

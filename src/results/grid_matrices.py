@@ -1,0 +1,171 @@
+"""The accuracies of a folder of stitching runs: matrices by experiment, means, and sweeps over ranks."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from itertools import chain, product
+
+from src.ground.grouping import grouped
+from src.results.architectures import architecture_pairs
+from src.results.experiments import by_experiment, method_names
+from src.results.groups import Names
+from src.results.identity import NETWORKS, RANKS
+from src.results.image_records import told_apart
+from src.results.matrices import Matrix, accuracies, mean_of
+from src.results.measured import named_pair
+from src.results.named_networks import kind_of_pair, named_networks
+from src.results.pair_kinds import KINDS, PAIRS
+from src.results.stitch_rows import StitchRow
+from src.values import Pair
+
+MAX_EXPERIMENTS = 12  # that are shown one by one; of more, means are drawn and printed
+
+# rank -> accuracy of a pair of layers, None: full rank; by pair
+Sweep = dict[Pair, dict[int | None, float]]
+
+
+def experiments_of(
+    rows: Sequence[StitchRow], names: Names | None = None
+) -> dict[str, list[StitchRow]]:
+    """Group rows of stitches by experiment, under the titles of figures and matrices.
+
+    Args:
+        names: of the networks; None: titles have the settings in which experiments differ.
+    """
+    if names is None:
+        return by_experiment(rows)
+    methods = method_names(rows, apart_from=NETWORKS)
+    titled = []
+    for row, method in zip(rows, methods, strict=True):
+        front, end = row.network_keys
+        titled.append((f"{names[front].name} → {names[end].name}, {method}", row))
+    groups = grouped(titled, lambda item: item[0])
+    return {title: [row for _, row in items] for title, items in groups.items()}
+
+
+def printed_matrices(rows: Sequence[StitchRow], names: Names | None = None) -> dict[str, Matrix]:
+    """Return the accuracies to print, by title.
+
+    A sweep over ranks has one matrix (pairs of layers, ranks). Otherwise the matrices are those of
+    `shown_matrices`.
+    """
+    sweeps = rank_sweeps(rows, names)
+    if sweeps and len(sweeps) <= MAX_EXPERIMENTS:
+        return {title: sweep_matrix(sweep) for title, sweep in sweeps.items()}
+    return shown_matrices(experiments_of(rows, names), names)
+
+
+def sweep_matrix(sweep: Sweep) -> Matrix:
+    """Return the matrix (pairs of layers, ranks) of accuracies; full rank is the last column."""
+    ranks = {rank for accuracy_of_rank in sweep.values() for rank in accuracy_of_rank}
+    reduced = sorted(rank for rank in ranks if rank is not None)
+    ordered: list[int | None] = [*reduced]
+    columns = [f"rank {rank}" for rank in reduced]
+    if None in ranks:
+        ordered.append(None)
+        columns.append("full")
+    values = []
+    for accuracy_of_rank in sweep.values():
+        values.append([accuracy_of_rank.get(rank, math.nan) for rank in ordered])
+    return Matrix([str(pair) for pair in sweep], columns, values)
+
+
+def shown_matrices(
+    experiments: Mapping[str, Sequence[StitchRow]], names: Names | None = None
+) -> dict[str, Matrix]:
+    """Return the accuracies of each experiment, by title.
+
+    Of more than twelve experiments, means over experiments are returned.
+    """
+    if len(experiments) <= MAX_EXPERIMENTS:
+        return {title: accuracies(rows) for title, rows in experiments.items()}
+    return mean_matrices(list(chain.from_iterable(experiments.values())), names)
+
+
+def shown_rows(
+    experiments: Mapping[str, Sequence[StitchRow]], names: Names | None = None
+) -> Mapping[str, Sequence[StitchRow]]:
+    """Return the rows of each matrix of `shown_matrices`, by its title."""
+    if len(experiments) <= MAX_EXPERIMENTS:
+        return experiments
+    return rows_of_means(list(chain.from_iterable(experiments.values())), names)
+
+
+def mean_matrices(rows: Sequence[StitchRow], names: Names | None = None) -> dict[str, Matrix]:
+    """Return the mean accuracies of the rows of each mean, see `rows_of_means`, by its title."""
+    return {
+        title: mean_of(averaged, "accuracy")
+        for title, averaged in rows_of_means(rows, names).items()
+    }
+
+
+def rows_of_means(
+    rows: Sequence[StitchRow], names: Names | None = None
+) -> dict[str, list[StitchRow]]:
+    """Return the rows of each mean, by title.
+
+    A mean is over one method, one kind of pairs of networks and one pair of architectures. The titles
+    name the kinds unless all pairs are of two trained networks, and the architectures if there are
+    several. Of repeated runs the last row counts.
+
+    Args:
+        names: of the networks; None: nothing but their files tells trainings.
+    """
+    newest = {(row.key, row.pair): row for row in told_apart(rows)}  # of repeated runs
+    rows = list(newest.values())
+    methods = method_names(rows, apart_from=(*NETWORKS, *RANKS, "seed"))
+    if names is None:
+        names = named_networks(chain.from_iterable(row.networks for row in rows), {})
+    kinds = [kind_of_pair(*named_pair(row, names)) for row in rows]
+    architectures = architecture_pairs(rows)
+    groups: dict[tuple[str, str, str], list[StitchRow]] = {}
+    for method, kind, pair in product(*map(dict.fromkeys, (methods, KINDS, architectures))):
+        groups[method, kind, pair] = []
+    for method, kind, pair, row in zip(methods, kinds, architectures, rows, strict=True):
+        groups[method, kind, pair].append(row)
+
+    titled = {}
+    for (method, kind, pair), rows_of_kind in groups.items():
+        if not rows_of_kind:
+            continue
+        title = method
+        if pair:
+            title += f", {pair}"
+        if set(kinds) != {PAIRS}:
+            title += f", {kind}"
+        n_experiments = len({row.key for row in rows_of_kind})
+        if n_experiments == 1:
+            title += ", 1 experiment"
+        else:
+            title += f", mean of {n_experiments} experiments"
+        titled[title] = rows_of_kind
+    return titled
+
+
+def rank_sweeps(rows: Sequence[StitchRow], names: Names | None = None) -> dict[str, Sweep]:
+    """Return the accuracies over ranks, by experiment.
+
+    There are no sweeps where both ranks of a stitch vary and differ, or where a pair of layers has
+    fewer than two ranks.
+    """
+    stitch_ranks = {row.front_stitch_rank for row in rows}
+    matching_ranks = {row.front_pinv_rank for row in rows}
+    if len(stitch_ranks) == len(matching_ranks) == 1:
+        return {}
+    both_vary = len(stitch_ranks) > 1 and len(matching_ranks) > 1
+    if both_vary and any(row.front_stitch_rank != row.front_pinv_rank for row in rows):
+        return {}
+
+    full = told_apart(
+        [dataclasses.replace(row, front_stitch_rank=None, front_pinv_rank=None) for row in rows]
+    )
+    titles = {group[0].key: title for title, group in experiments_of(full, names).items()}
+    sweeps: dict[str, Sweep] = {}
+    for row, row_at_full_rank in zip(rows, full, strict=True):
+        sweep = sweeps.setdefault(titles[row_at_full_rank.key], {})
+        rank = row.front_stitch_rank if len(stitch_ranks) > 1 else row.front_pinv_rank
+        sweep.setdefault(row.pair, {})[rank] = row.accuracy
+    for sweep in sweeps.values():
+        if any(len(accuracy_of_rank.keys() - {None}) < 2 for accuracy_of_rank in sweep.values()):
+            return {}
+    return sweeps

@@ -1,0 +1,87 @@
+"""The networks of stitches: names, groups and trainings. Two epochs of a training are one network."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from src.ground.console import warn
+from src.results.network_list import ListedNetwork, as_listed, read_networks
+from src.results.network_names import NetworkKey, NetworkName, titles_of
+from src.results.pair_kinds import PAIRS, SAME_RUN, UNTRAINED_END, UNTRAINED_FRONT
+from src.results.trained_with import is_untrained, training_of
+
+UNLISTED = "not listed"  # the group of a network that the list lacks; it is not compared
+
+
+class NamedNetwork(NamedTuple):
+    """A network with its name and group in reports."""
+
+    name: str  # in the list of networks, else the path
+    group: str  # in the list, else the type; `UNLISTED` if there is a list without the network
+    training: str  # in the list, else as recorded; equal for one network at two epochs
+    is_untrained: bool = False
+    type: str = ""  # as on the command line; networks of one type have one architecture
+    depths: tuple[tuple[str, float], ...] = ()  # relative depths by layer, if the list gives them
+
+
+def kind_of_pair(front: NamedNetwork, end: NamedNetwork) -> str:
+    """Return the kind of a pair of networks, a member of `pair_kinds.KINDS`."""
+    if end.is_untrained:
+        return UNTRAINED_END
+    if front.is_untrained:
+        return UNTRAINED_FRONT
+    return SAME_RUN if front.training == end.training else PAIRS
+
+
+def named_by_list(
+    networks: Iterable[NetworkName], table: str | None
+) -> dict[NetworkKey, NamedNetwork]:
+    """Return each network as reports name it, by its key; warn of networks that the list lacks.
+
+    Args:
+        table: the list of networks; None: networks are named by their paths.
+    """
+    networks = list(networks)
+    if not table:
+        return named_networks(networks, {})
+    listed = as_listed(read_networks(table))
+    missing = [network.title for network in networks if network.listed_as not in listed]
+    for title in dict.fromkeys(missing):
+        warn(
+            f"{table} does not list {title}, or lists it with other weights; it has no name and no "
+            "group, and does not count in the comparison of groups"
+        )
+    return named_networks(networks, listed)
+
+
+def named_networks(
+    networks: Iterable[NetworkName], listed: Mapping[NetworkKey, ListedNetwork]
+) -> dict[NetworkKey, NamedNetwork]:
+    """Return each network as reports name it, by its key.
+
+    Args:
+        listed: the networks of a list by `listed_as`; empty: there is no list.
+    """
+    networks = list(networks)
+    titles = titles_of(networks)
+    named: dict[NetworkKey, NamedNetwork] = {}
+    for network in networks:
+        if network.key in named:
+            continue
+        name = titles[network.key]
+        group = UNLISTED if listed else network.type
+        training = training_of(network)
+        depths: tuple[tuple[str, float], ...] = ()
+        line = listed.get(network.listed_as)
+        if line:
+            group = line.group or network.type
+            training = line.training or training
+            depths = tuple(line.relative_depths.items())
+            names = [earlier.name for earlier in named.values()]
+            # One line of the list stands for fresh weights of every seed.
+            name = line.name
+            if name in names:
+                name += f" (seed {network.seed})"
+        named[network.key] = NamedNetwork(
+            name, group, training, is_untrained(network), network.type, depths
+        )
+    return named

@@ -1,0 +1,160 @@
+"""Lists of networks: a CSV with the columns name, path, type, and optionally group, layers,
+depths and training."""
+
+import itertools
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+from src.ground.errors import UserError
+from src.ground.user_code import absolute
+from src.results.network_names import FEATURES, NetworkKey, NetworkName
+from src.results.tables import read_table
+
+NAME = re.compile(r"\w[\w.+=-]*")
+
+# Folders of tables, beside the folders of stitching methods
+SIMILARITY = "similarity"
+PROBES = "probes"
+TABLES = (SIMILARITY, PROBES)
+
+
+@dataclass(frozen=True)
+class ListedNetwork:
+    """A network of a list."""
+
+    contents: ClassVar[str] = "networks"
+    written_by: ClassVar[str] = (
+        "with the columns name, path, type, and optionally group, layers, depths and training"
+    )
+
+    name: str  # in the names of folders and files
+    path: str  # of the checkpoint, as on the command line
+    type: str  # as on the command line; FEATURES: the path is an .npz file of activations
+    group: str | None = None  # networks of a group were made in one way
+    layers: str | None = None  # names and patterns with commas between them; None: as for all
+    # Relative depths to take in place of the recorded ones, such as "pool1=0.2, pool2=1"
+    depths: str | None = None
+    training: str | None = None  # equal for one network at several epochs; None: as was recorded
+
+    @property
+    def is_features(self) -> bool:
+        """Whether a file of activations stands in the place of a network."""
+        return self.type == FEATURES
+
+    @property
+    def relative_depths(self) -> dict[str, float]:
+        """The relative depths of layers that the list gives, from 0 to 1.
+
+        Raises:
+            UserError: they are not written as LAYER=DEPTH with commas between them, or a layer has
+                two.
+        """
+        depths: dict[str, float] = {}
+        for part in (self.depths or "").split(","):
+            layer, _, text = part.partition("=")
+            layer = layer.strip()
+            if not part.strip():
+                continue
+            try:
+                depth = float(text)
+            except ValueError:
+                depth = math.nan
+            if not layer or not 0 <= depth <= 1:
+                raise UserError(
+                    f"depths of {self.name}: {part.strip()!r} is no relative depth of a layer; give "
+                    "LAYER=DEPTH with commas between them, and depths from 0 to 1"
+                )
+            if layer in depths:
+                raise UserError(
+                    f"depths of {self.name}: {layer} stands there twice or more; give each layer one depth"
+                )
+            depths[layer] = depth
+        return depths
+
+    def named(self, *, seed: int | None = None) -> NetworkName:
+        """Return checkpoint and type as the name of a network.
+
+        Args:
+            seed: of the run, for fresh weights.
+        """
+        return NetworkName.of(self.path, self.type, seed=seed)
+
+
+def read_networks(table: str | Path) -> list[ListedNetwork]:
+    """Read a list of at least two networks; relative paths count from the folder of the list.
+
+    Raises:
+        UserError: the list cannot be read, lacks a column or a value, repeats a name or a
+            checkpoint, has a name that is no file name, or names a missing checkpoint.
+    """
+    networks: list[ListedNetwork] = read_table(table, ListedNetwork)
+    if len(networks) < 2:
+        raise UserError(f"{table} lists {len(networks)} networks; give at least two, a line each")
+    names = Counter(network.name for network in networks)
+    for name, n in names.items():
+        if not NAME.fullmatch(name):
+            raise UserError(
+                f"{table}: the name {name!r} cannot be that of a file; give letters, digits, and"
+                " inside _ . + = -"
+            )
+        if n > 1:
+            raise UserError(
+                f"{table} has the name {name} more than once; give each network its own"
+            )
+    ordered_pairs = itertools.permutations(names, 2)
+    pairs = Counter(f"{first}-{second}" for first, second in ordered_pairs)
+    repeated = [pair for pair, n in pairs.items() if n > 1]
+    if repeated:
+        raise UserError(
+            f"{table}: two pairs have the name {repeated[0]}; give names without - in them"
+        )
+    networks = [_with_path_from(Path(table).parent, network, table) for network in networks]
+    name_of: dict[tuple[str, str], str] = {}  # the first by checkpoint and type
+    for network in networks:
+        first = name_of.setdefault((network.path, network.type), network.name)
+        if first != network.name and network.named().is_file:
+            raise UserError(
+                f"{table}: {first} and {network.name} are one checkpoint, {network.path}; list it once"
+            )
+    return networks
+
+
+def as_listed(networks: Sequence[ListedNetwork]) -> dict[NetworkKey, ListedNetwork]:
+    """Return networks by `listed_as`, the key of a network in rows of tables."""
+    return {network.named().listed_as: network for network in networks}
+
+
+def pair_name(first: ListedNetwork, second: ListedNetwork) -> str:
+    """Return the name of the folder or table of two networks, such as "a-b"."""
+    return f"{first.name}-{second.name}"
+
+
+def stitches_name(front: ListedNetwork, end: ListedNetwork) -> str:
+    """Return the name of the folder of stitches from one network into another."""
+    return f"{front.name} to {end.name}"
+
+
+def _with_path_from(folder: Path, network: ListedNetwork, table: str | Path) -> ListedNetwork:
+    """Return a network of a list with paths that count from the working folder.
+
+    Args:
+        folder: of the list.
+
+    Raises:
+        UserError: the checkpoint is missing.
+    """
+    kind = absolute(network.type, folder)
+    if not NetworkName(network.path, kind).is_file:
+        return replace(network, type=kind)
+    path = os.path.normpath(folder / Path(network.path).expanduser())
+    if not os.path.isfile(path):
+        raise UserError(
+            f"{table}: there is no checkpoint {path}; correct the path, which counts from {folder}"
+        )
+    return replace(network, path=path, type=kind)

@@ -1,0 +1,39 @@
+"""The rows of linear probes."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from src.results.network_names import NetworkName
+from src.values import Rank
+
+
+@dataclass(frozen=True)
+class ProbeRow:
+    """A linear probe: a row of the table of `exec_probe.py`."""
+
+    contents: ClassVar[str] = "probing"
+    written_by: ClassVar[str] = "exec_probe.py -o"
+
+    model: str
+    layer: str
+    rank: Rank
+    accuracy: float  # on the test images
+    train_accuracy: float | None  # None: not trained
+    loss: float  # on the test images
+    seed: int | None
+    epochs: int | None
+    model_type: str
+    dataset: str
+    n_images: int | None  # test images
+    shortcut: float | None = None  # strength of the intervention: images had dots
+    model_weights: str | None = None  # the first digits of their SHA-256
+    train_images: str | None = None  # the first digits of their fingerprint
+    test_images: str | None = None
+
+    @property
+    def networks(self) -> tuple[NetworkName]:
+        """The network, as a tuple of one name like the networks of rows of pairs."""
+        name = NetworkName.of(
+            self.model, self.model_type, seed=self.seed, weights=self.model_weights
+        )
+        return (name,)

@@ -1,0 +1,163 @@
+"""The record of how results were made, for reports: networks, images, versions and commands."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from src.ground.files import read_json
+from src.ground.grouping import grouped
+from src.results.folders import StitchingRun
+from src.results.groups import Names
+from src.results.image_records import RECORDS, TEST
+from src.results.named_networks import NamedNetwork
+from src.results.network_names import SHORT, NetworkName, networks_named_by
+from src.results.similarity_rows import SimilarityRow
+
+NOT_RECORDED = "images without a fingerprint"
+
+
+def images_of(runs: Iterable[StitchingRun]) -> dict[str, dict[str, list[str]]]:
+    """Return the fingerprints of the images of runs, by option and by data set.
+
+    The list of a data set is empty if no run recorded its images.
+    """
+    images: dict[str, dict[str, list[str]]] = {name: {} for name in RECORDS.values()}
+    for run in runs:
+        for name, of_datasets in images.items():
+            digests = of_datasets.setdefault(str(run.row.dataset), [])
+            digest = run.options.get(name)
+            if digest and digest not in digests:
+                digests.append(digest)
+    return images
+
+
+def describe(
+    images: Mapping[str, Mapping[str, Sequence[str]]], made_with: Mapping[str, Any]
+) -> list[str]:
+    """Return the sentences on the version, the images and the command of a verdict.
+
+    Args:
+        images: from `images_of`.
+        made_with: the content of its `run.json`.
+    """
+    version = made_with["suite"]
+    if made_with["commit"]:
+        version += f", commit {made_with['commit'][:SHORT]}"
+    data = []
+    for dataset, digests in images[RECORDS[TEST]].items():
+        shown = " and ".join(digest[:SHORT] for digest in digests)
+        data.append(f"{dataset} ({shown or NOT_RECORDED})")
+    return [
+        f"Given by version {version}, on the test images of {', '.join(data)}.",
+        f"Command: `{made_with['command']}`",
+    ]
+
+
+class MeasuredNetwork(NamedTuple):
+    """A network with its accuracy on the test images of a data set."""
+
+    name: str
+    group: str
+    type: str
+    checkpoint: str
+    weights: str  # the SHA-256, or its first digits
+    dataset: str
+    accuracy: float | None  # of the network alone; None: not measured
+
+
+def networks_of(
+    runs: Iterable[StitchingRun], similarities: Iterable[SimilarityRow], names: Names
+) -> list[MeasuredNetwork]:
+    """Return the networks of results, once for each data set, in the order of `names`.
+
+    Args:
+        names: of the networks to return; tables of similarity may have others.
+    """
+    measured: list[tuple[NetworkName, str, float | None]] = []
+    for run in runs:
+        networks = networks_named_by(run.options)
+        dataset = str(run.row.dataset)
+        measured.append((networks["front_model"], dataset, _or_none(run.row.front_accuracy)))
+        measured.append((networks["end_model"], dataset, _or_none(run.row.end_accuracy)))
+    for row in similarities:
+        known = [network for network in row.networks if network.key in names]
+        measured += [(network, row.dataset, None) for network in known]
+    by_data = grouped(measured, lambda item: (item[0].key, item[1]))
+    first = [items[0] for items in by_data.values()]
+    in_order = sorted(first, key=lambda item: list(names).index(item[0].key))
+    return [_named(names[item[0].key], *item) for item in in_order]
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
+
+def _named(
+    name: NamedNetwork, network: NetworkName, dataset: str, accuracy: float | None
+) -> MeasuredNetwork:
+    return MeasuredNetwork(
+        name.name, name.group, network.type, network.path, network.weights, dataset, accuracy
+    )
+
+
+class Command(NamedTuple):
+    """A command that made results, with the versions it ran on."""
+
+    command: str
+    suite: str
+    commit: str
+    packages: str  # Python, torch and the like, with their versions
+    device: str
+    start: str  # of the first run, as an ISO date
+
+
+def commands_of(files: Iterable[Path]) -> list[Command]:
+    """Return the commands that made results, the earliest first.
+
+    Args:
+        files: `run.json` of the results. Some may not exist, as the paper's code writes none, and
+            some may be of other software, which are left out.
+    """
+    contents = [read_json(file) for file in dict.fromkeys(files) if file.is_file()]
+    records = filter(_is_record, contents)
+    commands = [command_of(repeated) for repeated in grouped(records, _versions_of).values()]
+    return sorted(commands, key=lambda command: command.start)
+
+
+def _is_record(content: Any) -> bool:
+    """Return whether the content of a `run.json` was written by this suite."""
+    needed = {"suite", "command", "start"}
+    return isinstance(content, dict) and needed <= content.keys()
+
+
+def _versions_of(record: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the command line, suite, commit, device and versions of packages in a record."""
+    packages = ("python", "torch", "torchvision", "numpy", "scipy", "cuda")
+    versions = [f"{name} {record[name]}" for name in packages if record.get(name)]
+    names = ("command", "suite", "commit", "device")
+    return *(str(record.get(name) or "") for name in names), ", ".join(versions)
+
+
+def command_of(records: Sequence[Mapping[str, Any]]) -> Command:
+    """Return the command of records, as in `run.json`, that differ in their times only."""
+    line, suite, commit, device, packages = _versions_of(records[0])
+    start = min(record["start"] for record in records)
+    return Command(line, suite, commit, packages, device, start)
+
+
+def files_of(
+    runs: Iterable[StitchingRun], tables: Iterable[Path], networks: Iterable[MeasuredNetwork]
+) -> Iterator[Path]:
+    """Yield the files `run.json` of trainings, stitches, evaluations and tables, whether or not
+    they exist."""
+    for network in networks:
+        if NetworkName(network.checkpoint, network.type).is_file:
+            yield Path(network.checkpoint).parent / "run.json"
+    folders = dict.fromkeys(run.folder for run in runs)
+    for folder in folders:
+        yield folder / "run.json"
+    for folder in dict.fromkeys([*(folder.parent for folder in folders), *folders]):
+        yield from sorted(folder.glob("*.run.json"))
+    for table in tables:
+        yield table.with_suffix(".run.json")

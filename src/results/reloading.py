@@ -1,0 +1,486 @@
+"""Stitches and their two networks, loaded from the files of runs."""
+
+import copy
+import dataclasses
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from src.choices import Options
+from src.ground.console import listed, warn
+from src.ground.errors import UserError
+from src.ground.images import ImageSpec
+from src.ground.user_code import is_user_code, place_and_function, source_of
+from src.models import Network
+from src.results.checkpoints import fill, load_stitch
+from src.results.folders import StitchingRun, one_of_each
+from src.results.image_records import SPLITS, are_same
+from src.results.network_names import NetworkName, content_of, titles_of
+from src.results.session import Session
+from src.results.weights import names_of, warn_of_newer
+from src.stitching.grid import Grid
+from src.stitching.layers import StitchingLayer
+from src.stitching.stitched_model import build_layers
+from src.values import Pair
+
+SIDES = ("front", "end")
+SHARED = ("front_model_type", "end_model_type", "stitching_type")
+
+
+Experiments = dict[str, list[StitchingRun]]  # runs by the title of their experiment
+
+
+class GridOfRuns(NamedTuple):
+    """A grid of the stitches of runs of one experiment."""
+
+    grid: Grid
+    runs: dict[Pair, StitchingRun]
+    experiment: str  # the title
+
+
+class MovedNetwork(NamedTuple):
+    """The present place of a network of runs; None: the recorded place."""
+
+    path: str | None  # the checkpoint
+    # FILE.py:FUNCTION or package.module:function for a network of a user's code. The code runs only
+    # if it is named here.
+    type: str | None
+
+
+def check_runs(
+    runs: Sequence[StitchingRun], folder: Path, moved: Mapping[str, MovedNetwork]
+) -> None:
+    """Raise a UserError unless all runs can be evaluated together.
+
+    There must be a run. All runs must have the same networks, under whatever paths, and the same
+    stitching type; all or none are controls. The checkpoints must hold the weights that the runs recorded.
+
+    Args:
+        folder: of the runs, for the message.
+        moved: the networks, by side.
+    """
+    if not runs:
+        raise UserError(
+            f"{folder} holds no finished stitching run; give the folder that holds their folders"
+        )
+    runs = one_of_each(runs)
+    settings = [run.row.distinctions for run in runs]
+    networks = {}
+    has_changed = {}
+    titles = {}
+    for i, side in enumerate(SIDES):
+        networks[side] = [run.row.networks[i] for run in runs]
+        path = moved[side].path
+        networks_now = [network._replace(path=path or network.path) for network in networks[side]]
+        has_changed[side] = [network.has_changed for network in networks_now]
+        titles[side] = titles_of(networks[side]).values()
+
+    for name in SHARED:
+        _refuse_several(name, [str(of_run[name]) for of_run in settings])
+    for side in SIDES:
+        _refuse_earlier(side, networks[side], has_changed[side], moved[side].path)
+        _refuse_several(f"{side}_model_path", titles[side])
+    warn_of_newer((run.folder / "config.txt", run.row.networks) for run in runs)
+
+
+def _refuse_several(name: str, values: Iterable[str]) -> None:
+    """Raise a UserError if runs have several values of an option."""
+    distinct = sorted(set(values))
+    if len(distinct) > 1:
+        raise UserError(
+            f"the runs differ in {name}: {', '.join(distinct)}; evaluate one kind of runs at a time"
+        )
+
+
+def _refuse_earlier(
+    side: str,
+    networks: Sequence[NetworkName],
+    has_changed: Sequence[bool],
+    moved_to: str | None = None,
+) -> None:
+    """Raise a UserError if the weights of a network have changed since a run was made.
+
+    Args:
+        networks: the network on a side, of each run.
+        has_changed: whether the weights have changed, for each run.
+        moved_to: the path of the checkpoint on the command line.
+    """
+    titles = [
+        network.title
+        for network, is_changed in zip(networks, has_changed, strict=True)
+        if is_changed
+    ]
+    if not titles:
+        return
+    runs = f"{len(titles)} of {len(networks)} runs are"
+    if moved_to:
+        raise UserError(
+            f"--{side}-model {moved_to}: {runs} of other weights; give the checkpoint they were"
+            " made with"
+        )
+    remedy = "remove their folders and stitch again"
+    come_with_type = any(network.is_given for network in networks)
+    if not come_with_type:
+        remedy += f", or say with --{side}-model where the old checkpoint is"
+    raise UserError(f"{runs} of earlier weights of {names_of(titles)}; {remedy}")
+
+
+def check_data(
+    dataset: str, runs: Sequence[StitchingRun], *, other_data: bool, shortcut: float | None = None
+) -> None:
+    """Raise a UserError if the data of the evaluation do not fit the data of the runs.
+
+    Args:
+        dataset: the name or the path of the data to evaluate on.
+        other_data: whether the evaluation is to be on other data than the runs were stitched on.
+        shortcut: the probability that the dots on the images tell their class; None: no dots.
+    """
+    shortcuts = {run.row.shortcut for run in runs}
+    if shortcuts != {shortcut} and not other_data:
+        _refuse_shortcut(shortcut, shortcuts)
+
+    if _are_other_names(dataset, runs) and not other_data:
+        recorded = sorted(_names_of_data(runs))
+        remedy = "give that one"
+        if len(recorded) > 1:
+            remedy = "keep a folder of runs for each data set"
+        raise UserError(
+            f"-d {dataset}: these runs were stitched on {', '.join(recorded)}; {remedy},"
+            " or give --other-data for an evaluation on other data, which the verdict leaves out"
+        )
+
+
+def _refuse_shortcut(shortcut: float | None, of_runs: set[float | None]) -> None:
+    """Raise a UserError that names the `--shortcut` of the runs.
+
+    Args:
+        shortcut: of the evaluation; None: no dots.
+        of_runs: the different values of the runs.
+    """
+    option = "without --shortcut" if shortcut is None else f"--shortcut {shortcut}"
+    if len(of_runs) > 1:
+        raise UserError(
+            f"{option}: some of these runs were stitched with --shortcut, and others with another "
+            "strength or without it; keep a folder of runs for each"
+        )
+    (of_run,) = of_runs
+    if of_run is None:
+        raise UserError(f"{option}: these runs were stitched without it; leave it out")
+    raise UserError(f"{option}: these runs were stitched with --shortcut {of_run}; give that one")
+
+
+def check_images(
+    dataset: str,
+    runs: Sequence[StitchingRun],
+    fingerprints: Mapping[str, str | None],
+    *,
+    dataset_root: str,
+    other_data: bool,
+    shortcut: float | None,
+) -> None:
+    """Raise a UserError unless the evaluation and the runs have the same images.
+
+    With `other_data`, the images or the names of their data sets must differ instead.
+
+    Args:
+        dataset: the name or the path of the data to evaluate on.
+        fingerprints: of the loaded images, by split, from `short_images`.
+        dataset_root: the folder of the data to evaluate on.
+        other_data: whether the evaluation is to be on other data than the runs were stitched on.
+        shortcut: the probability that the dots on the images tell their class; None: no dots.
+    """
+    runs = one_of_each(runs)
+    n_other: Counter[str] = Counter()  # runs with other images, by title of the images
+    for run in runs:
+        for split, fingerprint in fingerprints.items():
+            if not are_same(getattr(run.row, split), fingerprint):
+                n_other[SPLITS[split]] += 1
+    if other_data and not n_other and not _are_other_names(dataset, runs):
+        raise UserError(
+            f"--other-data: no run says that it was stitched on other data than {dataset}; leave"
+            " it out"
+        )
+    if n_other and not other_data:
+        roots = {str(run.options.get("dataset_root", dataset_root)) for run in runs} - {
+            dataset_root
+        }
+        cause = "they have changed since"
+        remedy = "restore the images"
+        if roots:
+            cause = f"those of the runs are in -data {listed(sorted(roots))}"
+            remedy = "give their -data"
+        if shortcut is not None:
+            cause += ", or have dots of another --intervention-seed"
+        raise UserError(
+            f"-d {dataset}: {max(n_other.values())} of {len(runs)} runs were made with other"
+            f" {' and '.join(n_other)}: {cause}; remove their folders and stitch again, {remedy},"
+            " or give --other-data for an evaluation on other data, which the verdict"
+            " leaves out"
+        )
+
+
+def _names_of_data(runs: Sequence[StitchingRun]) -> set[str]:
+    """Return the names or paths of the data that runs recorded."""
+    return {run.row.dataset for run in runs if run.row.dataset is not None}
+
+
+def _are_other_names(dataset: str, runs: Sequence[StitchingRun]) -> bool:
+    """Return whether a run recorded a different data set, by name or path."""
+    return any(name != dataset and not _has_moved(name, dataset) for name in _names_of_data(runs))
+
+
+def _has_moved(recorded: str, dataset: str) -> bool:
+    """Return whether a user's data moved from a recorded path: the old path is gone, the name stays."""
+    path = Path(recorded)
+    return path.is_absolute() and path.name == Path(dataset).name and not path.exists()
+
+
+def load_networks(
+    runs: Sequence[StitchingRun],
+    moved: Mapping[str, MovedNetwork],
+    images: ImageSpec,
+    *,
+    session: Session,
+    device: torch.device | str,
+) -> dict[str, tuple[Network, NetworkName]]:
+    """Load the front and the end network of runs.
+
+    The networks return the activations of the stitched layers with the channel axis where it was in
+    the runs.
+
+    Args:
+        moved: the networks, by side.
+
+    Returns:
+        For "front" and "end" the network, and its name with the SHA-256 of its weights.
+
+    Raises:
+        UserError: as `name_of`, or the weights have changed since a run was made.
+    """
+    _require_types(runs[0].options, moved)
+    networks = {}
+    for i, side in enumerate(SIDES):
+        name = name_of(runs[0].options, side, moved[side])
+        network = session.network(name, images, device=device, encoder=side == "front")
+        recorded = [run.row.networks[i] for run in one_of_each(runs)]
+        if name.is_fresh:
+            # The weights hash the type. A user's file may have moved, and so its type has changed.
+            weights = runs[0].options.get(f"{side}_model_path_sha256") or recorded[0].content
+        else:
+            weights = session.weights(name, images, device=device)
+        name = name._replace(weights=weights)
+        has_changed = [
+            bool(run_name.weights) and run_name.identity != name.identity for run_name in recorded
+        ]
+        _refuse_earlier(side, recorded, has_changed)
+        networks[side] = (_with_channels_first(network, side, runs, images.shape), name)
+    return networks
+
+
+def _with_channels_first(
+    network: Network, side: str, runs: Sequence[StitchingRun], image_shape: Sequence[int]
+) -> Network:
+    """Return a network that gives (B, C, H, W) at its stitched layers, as in the runs.
+
+    Runs with `channels_last` took (B, H, W, C) where nothing else told.
+    """
+    stitched: dict[bool, set[str]] = {False: set(), True: set()}  # layers, by `channels_last`
+    for run in runs:
+        is_last = run.options.get("channels_last") in (side, "both")
+        stitched[is_last].add(getattr(run.row, f"{side}_layer"))
+    names = network.layer_names
+    for is_last, layers in stitched.items():
+        if layers:
+            by_depth = [name for name in names if name in layers]
+            network = network.channels_first(
+                by_depth, image_shape=image_shape, channels_last=is_last
+            )
+    return network
+
+
+def with_records(
+    experiments: Mapping[str, Iterable[StitchingRun]],
+    names: Mapping[str, NetworkName],
+    fingerprints: Mapping[str, str | None],
+) -> Experiments:
+    """Return runs with the weights and the images of their evaluation in their rows.
+
+    The public code records neither.
+
+    Args:
+        names: of the loaded networks, by side.
+        fingerprints: of the loaded images, by split, from `short_images`.
+        dataset_root: the folder of the data to evaluate on.
+    """
+    weights = {side: names[side].identity for side in SIDES}
+    recorded: Experiments = {}
+    for title, runs in experiments.items():
+        recorded[title] = []
+        for run in runs:
+            row = dataclasses.replace(
+                run.row,
+                front_weights=weights["front"],
+                end_weights=weights["end"],
+                train_images=fingerprints["train_images"] or run.row.train_images,
+                test_images=fingerprints["test_images"] or run.row.test_images,
+            )
+            recorded[title].append(dataclasses.replace(run, row=row))
+    return recorded
+
+
+def _require_types(options: Options, moved: Mapping[str, MovedNetwork]) -> None:
+    """Raise a UserError if the networks of a run are a user's code that the command line lacks.
+
+    Args:
+        options: of the run.
+        moved: the networks, by side.
+    """
+    missing = []
+    for side in SIDES:
+        type = options.get(f"{side}_model_type")
+        if type and is_user_code(type) and moved[side].type is None:
+            missing.append(f"--{side}-type {type}")
+    if missing:
+        raise UserError(
+            "the code of networks that a folder names is not run by itself; name it with "
+            f"{' '.join(missing)}"
+        )
+
+
+def name_of(options: Options, side: str, moved: MovedNetwork) -> NetworkName:
+    """Return the name of the front or the end network of a run.
+
+    Args:
+        options: of the run.
+        side: "front" or "end".
+        moved: where it is now.
+
+    Raises:
+        UserError: the checkpoint is missing, or the command line names another function than the
+            run.
+    """
+    path, type = moved
+    recorded = NetworkName.of(
+        options.get(f"{side}_model_path"),
+        options.get(f"{side}_model_type"),
+        seed=options.get("seed"),
+    )
+    if type is not None:
+        functions = [place_and_function(name)[1] for name in (type, recorded.type)]
+        if not is_user_code(recorded.type) or functions[0] != functions[1]:
+            raise UserError(
+                f"--{side}-type {type}: the {side} network of these runs is {recorded.type}; name"
+                " that one"
+            )
+        if content_of(source_of(type)) != options.get(f"{side}_model_type_sha256"):
+            warn(f"{type} is not the file that these runs were made with: it has changed since")
+    if path is None and recorded.is_file and not Path(recorded.path).exists():
+        raise UserError(
+            f"{recorded.path}, the {side} network of these runs, is not there; name its place with"
+            f" --{side}-model"
+        )
+    return recorded._replace(path=path or recorded.path, type=type or recorded.type)
+
+
+def rebuild_grids(
+    experiments: Mapping[str, Sequence[StitchingRun]],
+    front: Network,
+    end: Network,
+    *,
+    image_shape: Sequence[int],
+) -> tuple[list[GridOfRuns], list[str]]:
+    """Rebuild the stitches of runs: a grid per experiment, and a grid per whole checkpoint.
+
+    A whole checkpoint holds both networks, whose BatchNorm statistics moved in training.
+
+    Args:
+        experiments: the runs of each experiment by its title, one for each pair of layers.
+        front: the front network of all runs.
+        end: the end network of all runs.
+        image_shape: (C, H, W).
+
+    Returns:
+        The grids with their runs, and one message per run that cannot be rebuilt.
+    """
+    grids: list[GridOfRuns] = []
+    messages = []
+    for title, runs in experiments.items():
+        rank = runs[0].row.front_stitch_rank
+        layers: dict[Pair, StitchingLayer] = {}
+        runs_of_grid: dict[Pair, StitchingRun] = {}
+        for run in runs:
+            pair = run.row.pair
+            try:
+                stitch = _rebuild(run, front, end, image_shape)
+            except UserError as error:
+                messages.append(str(error))
+                continue
+            if stitch.front is front:
+                layers[pair] = stitch.layer
+                runs_of_grid[pair] = run
+            else:
+                grid = Grid(stitch.front, stitch.end, {pair: stitch.layer}, front_rank=rank)
+                grids.append(GridOfRuns(grid, {pair: run}, title))
+        if layers:
+            grid = Grid(front, end, layers, front_rank=rank)
+            grids.append(GridOfRuns(grid, runs_of_grid, title))
+    return grids, messages
+
+
+class _Stitch(NamedTuple):
+    """The parts of a stitched network."""
+
+    front: Network
+    end: Network
+    layer: StitchingLayer
+
+
+def _rebuild(
+    run: StitchingRun, front: Network, end: Network, image_shape: Sequence[int]
+) -> _Stitch:
+    """Load the stitch of a run.
+
+    The networks of the stitch are `front` and `end`. From a whole checkpoint they are copies, with
+    the statistics of the checkpoint.
+    """
+    pair = run.row.pair
+    layers, _ = build_layers(
+        front,
+        end,
+        [pair.front_layer],
+        [pair.end_layer],
+        run.options["stitching_type"],
+        image_shape=image_shape,
+        seed=0,
+        c2t_cls_token=run.options.get("c2t_cls_token"),
+        t2c_cls_token=run.options.get("t2c_cls_token"),
+        upsample_mode=run.options.get("upsample_mode", "bilinear"),
+    )
+    stitch = _Stitch(front, end, layers[pair])
+
+    state = load_stitch(run.folder, pair)
+    modules: dict[str, Network | StitchingLayer] = {"": stitch.layer}  # by the prefix of their keys
+    is_whole = any(key.startswith("stitching_layer.") for key in state)
+    if is_whole:
+        stitch = _Stitch(copy.deepcopy(front), copy.deepcopy(end), layers[pair])
+        modules = {
+            "stitching_layer.": stitch.layer,
+            "front_model.model.": stitch.front,
+            "end_model.model.": stitch.end,
+        }
+    for prefix, module in modules.items():
+        state_of_module = {
+            key.removeprefix(prefix): value
+            for key, value in state.items()
+            if key.startswith(prefix)
+        }
+        fill(
+            module,
+            state_of_module,
+            source=f"the stitch {pair} of {run.folder}",
+            expected="the networks and layers of its config.txt",
+        )
+    return stitch

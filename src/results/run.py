@@ -1,0 +1,330 @@
+"""A run: the files that hold its options, its progress and its provenance.
+
+`config.txt` holds the options, with the SHA-256 of the networks' weights and the fingerprints of the
+images. It is written last: a run with this file is finished. `run.json` says with what the run was
+made. `resume.pt` holds the state of an unfinished run. A run with one table writes these files
+beside that table, as `table.config.txt`, `table.run.json` and `table.resume.pt`.
+
+Every script that makes a run goes by one rule. It claims the run before it writes, so that two
+processes never write the same files. It removes `config.txt` before it writes results over earlier ones, and writes it
+again after them. A table and what stands beside it appear in one step (`Run.replacing`).
+"""
+
+import contextlib
+import re
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+from src.choices import Options
+from src.ground.console import note
+from src.ground.errors import UserError
+from src.ground.files import locked, write_json
+from src.ground.provenance import provenance
+from src.ground.tensors import load_tensors, save_tensors
+from src.results.changes import changes
+from src.results.network_names import networks_named_by
+from src.results.options import as_written, differences, read_options, refuse_other_options
+from src.results.outputs import BESIDE_TABLES, files_of, refuse_others, replacing
+from src.results.weights import warn_of_newer
+
+CHECKPOINT = re.compile(r"(ft_)?model_\d+\.pt")  # of a training, after so many epochs
+RunState = dict[str, Any]  # tensors and plain values by name, see `Run.save`
+STALE = "stale-"  # begins the name of a folder with results that were moved aside
+
+
+class Run:
+    """The files of one run.
+
+    Args:
+        options: the run's options, all of a script; `config.txt` leaves out `NOT_RECORDED`.
+        prefix: begins the names of the files; "" if the run has a folder to itself.
+        output: the table, or other file, that the run writes.
+        script: the file of the script that writes it.
+
+    Attributes:
+        state: what an interrupted run goes on from; empty for a new run.
+        start: the time when the run began, for `run.json`. It is now unless it is set.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        options: Options,
+        *,
+        prefix: str = "",
+        output: Path | None = None,
+        script: str = "",
+    ):
+        self.folder = Path(folder)
+        self.output = output
+        self.script = script
+        self.options = dict(options)
+        self.config = self.folder / f"{prefix}config.txt"
+        self.made_with = self.folder / f"{prefix}run.json"
+        self.state_file = self.folder / f"{prefix}resume.pt"
+        self.logs: list[Path] = []
+        if not prefix:
+            self.logs = [self.folder / "training_logs.csv", self.folder / "ft_logs.csv"]
+        self.state: RunState = {}
+        self.start = datetime.now()
+        self._lock: IO | None = None
+
+    @classmethod
+    def in_folder(cls, folder: str | Path, options: Options) -> "Run":
+        """Return the run that has a folder to itself."""
+        return cls(folder, options)
+
+    @classmethod
+    def beside(cls, table: str | Path, options: Options, *, script: str = "") -> "Run":
+        """Return the run that writes one table.
+
+        Args:
+            script: the file of the script. With it, `claim` and `replacing` refuse to replace files
+                that the script did not write.
+        """
+        path = Path(table)
+        output = path if script else None
+        return cls(path.parent, options, prefix=f"{path.stem}.", output=output, script=script)
+
+    def skip_if_finished(self, *, resume: bool, overwrite: bool = False) -> bool:
+        """Return whether the run is resumed and already finished; if so, print a note.
+
+        Args:
+            overwrite: the run may replace a finished run of any options.
+
+        Raises:
+            UserError: the finished run has other options.
+        """
+        if resume:
+            remedy = "give the same ones, or choose another folder"
+        else:
+            remedy = "choose another folder, or give --overwrite"
+        if overwrite or not self.is_finished(remedy=remedy):
+            return False
+        if resume:
+            networks = networks_named_by(read_options(self.config)).values()
+            warn_of_newer([(self.config, networks)])
+            note(f"{self.config} is of a finished run of these options: nothing is left to do")
+            self.discard()
+        return resume
+
+    def is_finished(self, *, remedy: str) -> bool:
+        """Return whether the files are of a finished run of these options.
+
+        Args:
+            remedy: the end of the error message.
+
+        Raises:
+            UserError: the finished run has other options.
+        """
+        if not self.config.exists():
+            return False
+        written = read_options(self.config)
+        if not self._is_record(written):
+            raise UserError(
+                f"{self.config} is not of a run, and would be replaced; move it, or choose another folder"
+            )
+        refuse_other_options(written, as_written(self.options), where=self.config, remedy=remedy)
+        return True
+
+    def claim(self, *, resume: bool) -> None:
+        """Create the folder, lock it until the run ends, and load `state`.
+
+        Args:
+            resume: go on with an interrupted run. Otherwise remove its logs, options and state. The
+                files of a training with other options are moved aside, with its checkpoints.
+
+        Raises:
+            Busy: another process has the lock.
+            UserError: the folder cannot be created, or holds an interrupted run of other options.
+        """
+        self.lock()
+        if not resume:
+            with _usable(self.folder):
+                self._move_other_training_aside()
+                for path in (self.config, self.state_file, *self.logs):
+                    path.unlink(missing_ok=True)
+                if self.output is None:  # otherwise it is the record of a table that stays
+                    self.made_with.unlink(missing_ok=True)
+        self.state = self.saved_state() if resume else {}
+
+    def _move_other_training_aside(self) -> None:
+        """Move the checkpoints and files of a training with different options into a folder.
+
+        Beside the new `config.txt` they would count as further epochs of this run. A training with
+        the same options has checkpoints of the same names, which this run writes over.
+        """
+        if not self.logs:
+            return
+        checkpoints = [path for path in self.folder.iterdir() if CHECKPOINT.fullmatch(path.name)]
+        if not checkpoints or self._is_repeated():
+            return
+        stale = self.folder / stale_name()
+        stale.mkdir()
+        for path in (*checkpoints, *self.logs, self.state_file, self.made_with, self.config):
+            if path.exists():
+                path.rename(stale / path.name)
+        note(f"{self.folder} held a training with other options, which was moved to {stale}")
+
+    def _is_repeated(self) -> bool:
+        """Return whether the files are of an earlier run of these options; False if unknown."""
+        options = as_written(self.options)
+        with contextlib.suppress(UserError):
+            before = self.options_on_disk()
+            is_known = bool(before) and self._is_record(before)
+            is_other = changes([before], options).n or differences(before, options)
+            return is_known and not is_other
+        return False
+
+    def _is_record(self, written: Options) -> bool:
+        """Return whether options are of a run: a user's file about a network names no folder."""
+        return "save_dir" in written or "save_dir" not in self.options
+
+    def lock(self) -> None:
+        """Create the folder and lock it until the run ends.
+
+        Raises:
+            Busy: another process has the lock.
+            UserError: the folder cannot be created; or the table, its figure or its options exist,
+                and the script did not write them.
+        """
+        self.check_output()
+        with _usable(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+        self._lock = locked(self._lock_file, wait=False)
+
+    def check_output(self) -> None:
+        """Raise a UserError if the table, its figure or its options exist, and the script did not
+        write them."""
+        if self.output is None:
+            return
+        paths = [self.output, self.config, self.made_with]
+        if self.output.suffix == ".csv":
+            paths += map(self.output.with_suffix, BESIDE_TABLES)
+        refuse_others(paths, files_of(self.made_with, self.script))
+
+    def wait(self) -> None:
+        """Wait until no other process has the lock."""
+        self._lock = locked(self._lock_file)
+        self.unlock()
+
+    def unlock(self) -> None:
+        """Release the lock of the folder."""
+        if self._lock:
+            # Remove the file while it is locked. Later it may be another process's.
+            self._lock_file.unlink(missing_ok=True)
+            self._lock.close()
+            self._lock = None
+
+    def options_on_disk(self) -> Options:
+        """Return the options in the files of a finished or interrupted run; {} without such files."""
+        if self.config.exists():
+            return read_options(self.config)
+        if self.state_file.exists():
+            return load_tensors(self.state_file)["options"]
+        return {}
+
+    def saved_state(self) -> RunState:
+        """Return the state of an interrupted run; {} if there is no such run.
+
+        Raises:
+            UserError: the interrupted run has other options.
+        """
+        if not self.state_file.exists():
+            return {}
+        state = load_tensors(self.state_file)
+        written = state.pop("options")
+        refuse_other_options(written, as_written(self.options), where=self.state_file)
+        return state
+
+    def save(self, **changes: object) -> None:
+        """Update the state with `changes`, and save it."""
+        self.state |= changes
+        save_tensors(self.state_file, {**self.state, "options": as_written(self.options)})
+
+    def finish(self) -> None:
+        """Write `run.json` and then `config.txt`, which marks the run as finished; release the folder."""
+        made_with = self.provenance()
+        options = as_written(self.options)
+        write_json(self.made_with, made_with)
+        write_json(self.config, options)
+        self.discard()
+
+    @contextlib.contextmanager
+    def replacing(self) -> Iterator[None]:
+        """Let the files that the block writes appear in one step, and finish the run.
+
+        They replace those of an earlier call of the script.
+
+        Raises:
+            UserError: a file exists that the script did not write. No file has changed.
+        """
+        with replacing(self.made_with, self.script, self.provenance, self.config):
+            yield
+        write_json(self.config, as_written(self.options))
+        self.discard()
+
+    def mark_as_unfinished(self) -> None:
+        """Remove `config.txt` and `run.json`: the results that follow are not theirs."""
+        for path in (self.config, self.made_with):
+            path.unlink(missing_ok=True)
+
+    def provenance(self) -> dict[str, object]:
+        """Return the content of `run.json`; a script without the option `-gpu` runs on the CPU."""
+        return provenance(gpu=self.options.get("gpu", -1), start=self.start)
+
+    def discard(self) -> None:
+        """Remove the saved state, and release the folder."""
+        self.state_file.unlink(missing_ok=True)
+        self.unlock()
+
+    @property
+    def _lock_file(self) -> Path:
+        return self.folder / f".{self.state_file.name}.lock"
+
+
+@contextlib.contextmanager
+def claimed(runs: Iterable[Run]) -> Iterator[None]:
+    """Claim runs that keep no state, while the block runs.
+
+    The files of earlier runs stay until `mark_as_unfinished`.
+
+    Raises:
+        Busy: another process has the lock of a run.
+    """
+    with contextlib.ExitStack() as at_the_end:
+        for run in runs:
+            run.lock()
+            at_the_end.callback(run.unlock)
+        yield
+
+
+@contextlib.contextmanager
+def _usable(folder: Path) -> Iterator[None]:
+    """Turn an OSError of the block into a UserError about the folder of a run."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot use {folder} as folder of this run: {error.strerror or error}"
+        ) from error
+
+
+def new_folder(parent: Path) -> Path:
+    """Create a folder named by the time, for this process only; return its path."""
+    while True:
+        path = Path(parent) / str(datetime.now()).replace(" ", "_").replace(":", "-")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(f"cannot create {path}: {error.strerror or error}") from error
+        return path
+
+
+def stale_name() -> str:
+    """Return a name, made of the time, for a folder of results that are moved aside."""
+    return f"{STALE}{datetime.now():%Y-%m-%d_%H-%M-%S.%f}"

@@ -1,0 +1,219 @@
+"""Stitching runs with the scores of their stitches: the rows and the files of an evaluation."""
+
+import io
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from src.choices.datasets import dataset_label
+from src.ground.console import warn
+from src.ground.files import write_arrays, write_bytes
+from src.ood.evaluation import StitchScores, detection_of, score_grid
+from src.ood.reference import DetectorKey, Reference
+from src.results.evaluation_rows import EvaluationRow, SkillRow
+from src.results.experiments import Place
+from src.results.folders import StitchingRun
+from src.results.reloading import GridOfRuns
+
+MOST_CHANGED = 0.02  # difference of accuracies that precision and batches may make
+
+
+class ScoredRun(NamedTuple):
+    """A stitching run with the scores of its stitch."""
+
+    run: StitchingRun
+    scores: StitchScores
+    experiment: str  # the title of the run's experiment
+
+
+class MeasuredStitches(NamedTuple):
+    """The scores of stitches that this process has just made."""
+
+    reference: Reference
+    scores: dict[Place, StitchScores]
+
+    def are_all_of(self, runs: Iterable[StitchingRun]) -> bool:
+        """Return whether all runs have scores."""
+        return all(run.row.place in self.scores for run in runs)
+
+    def scored(self, experiments: Mapping[str, Sequence[StitchingRun]]) -> list[ScoredRun]:
+        """Return runs with their scores, by end layer.
+
+        Args:
+            experiments: the runs of each experiment by its title.
+        """
+        scored = [
+            ScoredRun(run, self.scores[run.row.place], title)
+            for title, runs in experiments.items()
+            for run in runs
+        ]
+        return _by_end_layer(scored, self.reference)
+
+
+def score_runs(grids: Iterable[GridOfRuns], reference: Reference) -> list[ScoredRun]:
+    """Score the stitches of all runs; return the runs by end layer."""
+    scored = []
+    for grid, runs, experiment in grids:
+        scores_of_pair = score_grid(grid, reference)
+        for pair, run in runs.items():
+            scored.append(ScoredRun(run, scores_of_pair[pair], experiment))
+    return _by_end_layer(scored, reference)
+
+
+def _by_end_layer(scored: Iterable[ScoredRun], reference: Reference) -> list[ScoredRun]:
+    """Sort runs by the depth of their end layers."""
+    layers = reference.options.layers
+    return sorted(scored, key=lambda of_run: layers.index(of_run.run.row.end_layer))
+
+
+def check_scored(scored: Iterable[ScoredRun], *, other_data: bool, batch_size: int) -> None:
+    """Warn of stitches with activations that are not finite, or with a changed accuracy.
+
+    Args:
+        other_data: the test images are other data than the runs were made on.
+        batch_size: of the evaluation.
+    """
+    for run, scores, _ in scored:
+        title = f"{run.folder}, {run.row.pair}"
+        if not scores.is_finite:
+            warn(
+                f"{title}: the activations of this stitch are not finite, so its accuracy "
+                "and OOD scores are nan; stitch it again, with a lower -lr if it was trained"
+            )
+        elif not other_data and abs(scores.accuracy - run.row.accuracy) > MOST_CHANGED:
+            cause = "images, networks or user code have changed; stitch it again"
+            batch_size_before = run.options.get("batch_size", batch_size)
+            if run.row.front_stitch_rank and batch_size != batch_size_before:
+                cause = f"--front-stitch-rank cuts each batch by itself; give -b {batch_size_before}, as it was made"
+            warn(
+                f"{title}: this stitch had an accuracy of {run.row.accuracy:.4f} when it was made, and has "
+                f"{scores.accuracy:.4f} now: {cause}"
+            )
+
+
+def evaluation_rows(
+    score: str, scored: Iterable[ScoredRun], reference: Reference, *, other_data: bool = False
+) -> list[EvaluationRow]:
+    """Return the row of each run, in the order of the runs.
+
+    Args:
+        score: the name of the score. Runs without a detector for it are skipped.
+        other_data: the test images are other data than the runs were made on.
+    """
+    return [
+        _evaluation_row(score, of_run, reference, other_data=other_data)
+        for of_run in scored
+        if score in of_run.scores.scores
+    ]
+
+
+def _evaluation_row(
+    score: str, scored: ScoredRun, reference: Reference, *, other_data: bool
+) -> EvaluationRow:
+    """Return the row of one run and one detector."""
+    options = reference.options
+    row = scored.run.row
+    detector = reference.detectors[DetectorKey(score, row.end_layer)]
+    detection = detection_of(
+        scored.scores.scores[score],
+        reference.id_scores[score][row.end_layer],
+        is_paired=not options.id_dataset,  # both are activations of the test images
+    )
+
+    # The data: those of the run, as its row names them, unless other data were given
+    dataset = options.dataset
+    if not other_data and row.dataset is not None:
+        dataset = row.dataset
+    of_run = {**row.settings, "dataset": dataset, "folder": scored.run.folder.name}
+    sanity_auroc = None
+    checks = reference.checks.get(score, {})
+    if row.end_layer in checks:
+        sanity_auroc = checks[row.end_layer].auroc
+
+    return EvaluationRow(
+        **of_run,
+        **row.pair._asdict(),
+        front_depth=row.front_depth,
+        end_depth=row.end_depth,
+        **detection.metrics._asdict(),
+        auroc_low=detection.auroc_interval.low,
+        auroc_high=detection.auroc_interval.high,
+        accuracy=scored.scores.accuracy,
+        mean_energy=detection.mean_stitched,
+        mean_id_energy=detection.mean_own,
+        detector=score,
+        detector_id_data=detector.id_data,
+        detector_ood_data=detector.ood_data or None,
+        id_dataset=options.id_dataset or dataset,
+        sanity_dataset=options.sanity_dataset or None,
+        sanity_auroc=sanity_auroc,
+        experiment=scored.experiment,
+    )
+
+
+def save_scores(
+    folder: str | None,
+    files: Mapping[str, Path],
+    detectors: Iterable[str],
+    scored: Sequence[ScoredRun],
+    reference: Reference,
+) -> None:
+    """Save the scores of all images, by each detector with an evaluation.
+
+    Args:
+        folder: to write an array a file to; None: write a file a detector.
+        files: the file of each detector.
+        detectors: that have evaluations.
+    """
+    has_several = len(files) > 1
+    for detector in detectors:
+        arrays = _scores_of_images(detector, scored, reference)
+        if not folder:
+            write_arrays(files[detector], arrays)
+        elif has_several:
+            _save_arrays(Path(folder, detector), arrays)
+        else:
+            _save_arrays(Path(folder), arrays)
+
+
+def _scores_of_images(
+    score: str, scored: Sequence[ScoredRun], reference: Reference
+) -> dict[str, np.ndarray]:
+    """Return the scores of all images as float32 arrays (N,), by END_LAYER/FRONT_LAYER.
+
+    If several runs stitch the same two layers, the key is END_LAYER/FRONT_LAYER RUN_FOLDER. The
+    scores of the sanity-check data have the key END_LAYER/SANITY_DATASET.
+    """
+    arrays = {}
+    for layer, scores in reference.sanity_scores.get(score, {}).items():
+        arrays[f"{layer}/{dataset_label(reference.options.sanity_dataset)}"] = scores
+
+    n_runs = Counter(of_run.run.row.pair for of_run in scored)
+    for run, scores_of_run, _ in scored:
+        if score not in scores_of_run.scores:
+            continue
+        pair = run.row.pair
+        key = f"{pair.end_layer}/{pair.front_layer}"
+        if n_runs[pair] > 1:
+            key += f" {run.folder.name}"
+        arrays[key] = scores_of_run.scores[score]
+    return {key: scores.astype(np.float32) for key, scores in arrays.items()}
+
+
+def _save_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Save each array as `FOLDER/KEY.npy`, as the public code does."""
+    for key, array in arrays.items():
+        buffer = io.BytesIO()
+        np.save(buffer, array, allow_pickle=False)
+        write_bytes(folder / f"{key}.npy", buffer.getvalue())
+
+
+def skill_rows(scored: Iterable[ScoredRun]) -> list[SkillRow]:
+    """Return the skill of each stitch, in the order of the runs."""
+    return [
+        SkillRow.of(run.folder.name, run.row.pair, scores.skill, run.row.test_images)
+        for run, scores, _ in scored
+    ]

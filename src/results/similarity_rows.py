@@ -1,0 +1,227 @@
+"""The row of a table of similarity, and the content of its columns of values."""
+
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple
+
+from src.choices.similarity import MEASURES
+from src.ground.errors import UserError
+from src.ground.user_code import is_user_code, title_of
+from src.results.network_names import OfTwoNetworks, architecture
+from src.results.tables import columns
+from src.results.verdict_rows import VerdictRow
+from src.values import (
+    ALL_IMAGES,
+    LARGEST,
+    WITHIN_CLASSES,
+    ComparedLayers,
+    Null,
+    Pair,
+    Rank,
+    Similarity,
+)
+
+# Ends of the names of columns
+REVERSED = "_reversed"  # from the second layer to the first
+NULLS = {
+    ALL_IMAGES: "",
+    WITHIN_CLASSES: "_within",
+    LARGEST[ALL_IMAGES]: "_largest",
+    LARGEST[WITHIN_CLASSES]: "_largest_within",
+}
+
+
+class ValueColumn(NamedTuple):
+    """The content of a column: the value of a measure, or a number of one of its nulls."""
+
+    measure: str
+    is_reversed: bool = False  # from the second layer to the first
+    part: str = ""  # a field of `Null`; empty: the value itself
+    images: str = ""  # that trade places in the null, a key of `NULLS`; empty: the value itself
+
+    @property
+    def name(self) -> str:
+        """The name of the column."""
+        name = self.measure
+        if self.is_reversed:
+            name += REVERSED
+        if self.part:
+            name += f"_{self.part}{NULLS[self.images]}"
+        return name
+
+
+def columns_of(measure: str) -> Iterator[ValueColumn]:
+    """Yield all columns that a measure may have; its value comes first."""
+    for is_reversed in (False, True):
+        yield ValueColumn(measure, is_reversed)
+        for images in NULLS:
+            for part in Null._fields:
+                yield ValueColumn(measure, is_reversed, part, images)
+
+
+@functools.cache  # a table has many rows of the same columns
+def described(names: tuple[str, ...]) -> dict[str, ValueColumn]:
+    """Return the content of columns, by name.
+
+    A column belongs to the measure with a name that begins the name of the column.
+    """
+    column_of: dict[str, ValueColumn] = {}
+    for name in sorted(names, key=len):  # a measure before all that belongs to it
+        if name not in column_of:
+            column_of |= {column.name: column for column in columns_of(name)}
+    return {name: column_of[name] for name in names}
+
+
+@dataclass(frozen=True)
+class SimilarityRow(OfTwoNetworks):
+    """Two layers at two ranks: a row of the table of `exec_compute_low_rank_sim_metrics.py`."""
+
+    contents: ClassVar[str] = "similarity"
+    written_by: ClassVar[str] = "exec_compute_low_rank_sim_metrics.py -o"
+    network_columns: ClassVar = (
+        ("model1", "model1_type", "model1_weights"),
+        ("model2", "model2_type", "model2_weights"),
+    )
+
+    model1: str
+    model2: str
+    layer1: str
+    layer2: str
+    rank1: Rank
+    rank2: Rank
+    alignment: str  # how CCA and Procrustes make samples of activations
+    n_samples: int
+    model1_type: str
+    model2_type: str
+    dataset: str
+    alignment_option: str  # the option: auto, pool or positions
+    n_permutations: int | None
+    seed: int | None  # of fresh weights
+    values: dict[str, float]  # by column, see `ValueColumn`; NaN where a value is not defined
+    shortcut: float | None = None  # images had dots
+    model1_weights: str | None = None  # the first digits of their SHA-256
+    model2_weights: str | None = None
+    test_images: str | None = None  # the first digits of their fingerprint
+    # The share of the network's blocks that a pass to the layer computes; None: not known
+    relative_depth1: float | None = None
+    relative_depth2: float | None = None
+
+    @classmethod
+    def of(
+        cls,
+        compared: ComparedLayers,
+        source: Mapping[str, Any],
+        depths: tuple[Mapping[str, float], Mapping[str, float]] = ({}, {}),
+    ) -> "SimilarityRow":
+        """Return the row of compared layers.
+
+        Args:
+            source: the columns that say what networks and images they are of.
+            depths: the relative depths of the layers of both networks, as far as they are known.
+        """
+        depths1, depths2 = depths
+        return cls(
+            **source,
+            layer1=compared.layer1,
+            layer2=compared.layer2,
+            rank1=compared.rank1,
+            rank2=compared.rank2,
+            alignment=compared.alignment,
+            values=_values_of(compared),
+            relative_depth1=depths1.get(compared.layer1),
+            relative_depth2=depths2.get(compared.layer2),
+        )
+
+    @property
+    def pair(self) -> Pair:
+        """The layers."""
+        return Pair(self.layer1, self.layer2)
+
+    @cached_property
+    def compared(self) -> ComparedLayers:
+        """The layers with their values; first measures of `MEASURES`, then functions of users."""
+        forth: dict[str, Similarity] = {}
+        back: dict[str, Similarity] = {}
+        for column, value in self.numbers:
+            if not column.part:
+                by_measure = back if column.is_reversed else forth
+                by_measure[column.measure] = Similarity(value, self._nulls(column))
+        of_the_suite = [name for name in MEASURES if name in forth]
+        of_users = [name for name in forth if name not in MEASURES]
+        return ComparedLayers(
+            self.layer1,
+            self.layer2,
+            self.rank1,
+            self.rank2,
+            self.alignment,
+            {name: forth[name] for name in [*of_the_suite, *of_users]},
+            back,
+        )
+
+    @property
+    def turned_values(self) -> dict[str, float]:
+        """The values by column, from the second layer to the first."""
+        return _values_of(self.compared.turned)
+
+    def _nulls(self, column: ValueColumn) -> dict[str, Null]:
+        """Return the nulls of the value in a column."""
+        nulls = {}
+        for images in NULLS:
+            names = [column._replace(part=part, images=images).name for part in Null._fields]
+            if names[0] in self.values:
+                nulls[images] = Null(*(self.values[name] for name in names))
+        return nulls
+
+    @property
+    def numbers(self) -> list[tuple[ValueColumn, float]]:
+        """All values, in the order of their columns, each with the content of its column."""
+        column_of = described(tuple(self.values))
+        return [(column_of[name], value) for name, value in self.values.items()]
+
+
+def _values_of(compared: ComparedLayers) -> dict[str, float]:
+    """Return all values by column: first the values of measures, then the numbers of nulls."""
+    similarities = {ValueColumn(name): item for name, item in compared.values.items()}
+    for name, item in compared.reversed_values.items():
+        similarities[ValueColumn(name, is_reversed=True)] = item
+    values = {column.name: item.value for column, item in similarities.items()}
+    for column, item in similarities.items():
+        for images, null in item.nulls.items():
+            for part, number in null._asdict().items():
+                values[column._replace(part=part, images=images).name] = number
+    return values
+
+
+def refuse_names_of_columns(metrics: Iterable[str]) -> None:
+    """Raise a UserError if the name of a user's function is that of another column.
+
+    Columns of a verdict count as well: it shows the values of measures beside its own.
+
+    Args:
+        metrics: names in `MEASURES`, or FILE.py:FUNCTION of a user's code.
+    """
+    endings = [column.name for column in columns_of("") if column.name]
+    for name in filter(is_user_code, metrics):
+        title = title_of(name)
+        endings_of_title = [ending for ending in endings if title.endswith(ending)]
+        if endings_of_title:
+            raise UserError(
+                f"{name}: a name that ends in {endings_of_title[0]} is that of another column; "
+                "rename the function"
+            )
+        if title in (*columns(SimilarityRow), *columns(VerdictRow)):
+            raise UserError(f"{name}: tables have a column {title}; rename the function")
+
+
+def same_layers(rows: Sequence[SimilarityRow]) -> list[tuple[str, str]]:
+    """Return the pairs of layers of the same name, if both networks are of one architecture.
+
+    Args:
+        rows: of two networks.
+    """
+    architectures = {architecture(network.path, network.type) for network in rows[0].networks}
+    if len(architectures) > 1:
+        return []
+    return [(row.layer1, row.layer2) for row in rows if row.layer1 == row.layer2]

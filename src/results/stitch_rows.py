@@ -1,0 +1,55 @@
+"""The rows of stitching: `grid.csv`, and the comparison of two folders."""
+
+import math
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
+
+from src.results.experiments import StitchResult
+from src.values import Metrics
+
+SPARSITY = "sparsity_"  # begins the columns of sparsity, before the threshold
+
+
+@dataclass(frozen=True, kw_only=True)
+class StitchRow(Metrics, StitchResult):
+    """A stitch of a finished run: a row of `grid.csv`."""
+
+    contents: ClassVar[str] = "stitching"
+    written_by: ClassVar[str] = "exec_stitch.py"
+
+    end_accuracy: float = field()  # required: every `grid.csv` has it
+    ridge_penalty: float | None = None  # of `-i ridge`
+    # The share of the layer's weights up to each threshold, as `sparsity_<threshold>`
+    further: dict[str, float] = field(default_factory=dict, hash=False)
+
+    @property
+    def penalty(self) -> float:
+        """The accuracy of the end network less the accuracy of the stitch."""
+        return self.end_accuracy - self.accuracy
+
+    @property
+    def is_truncated(self) -> bool:
+        """Whether the cutoff truncated the fit, and no training has changed it since."""
+        return bool(self.truncated) and self.n_epochs == 0
+
+    def is_matched_on_few(self, *, keeps_variance: bool) -> bool:
+        """Return whether too few images were matched: R² is much lower on the test images.
+
+        It is False if something else may have lowered R²: training after the matching, or a
+        stitching rank below the rank that was matched.
+        """
+        matched_rank = math.inf if self.front_pinv_rank is None else self.front_pinv_rank
+        stitched_rank = math.inf if self.front_stitch_rank is None else self.front_stitch_rank
+        if self.n_epochs != 0 or matched_rank > stitched_rank:
+            return False
+        return super().is_matched_on_few(keeps_variance=keeps_variance)
+
+
+class ComparisonRow(NamedTuple):
+    """The accuracies of a pair of layers in two folders, and the second less the first."""
+
+    front_layer: str
+    end_layer: str
+    accuracy_1: float
+    accuracy_2: float
+    difference: float

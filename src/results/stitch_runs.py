@@ -1,0 +1,416 @@
+"""Writes the run of a grid of pairs of layers, in one folder; `folders` reads it."""
+
+import contextlib
+import dataclasses
+import math
+import sys
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
+
+from torch import Tensor
+
+from src.choices import Options
+from src.choices.stitching import KEEP_VARIANCE
+from src.ground.console import listed, note, result, warn
+from src.ground.errors import UserError
+from src.ground.files import durable_together, write_json
+from src.ground.grouping import grouped
+from src.ground.tensors import load_tensors
+from src.models import Network
+from src.results.changes import changes
+from src.results.experiments import Experiment, FurtherOptions, other_options, pair_of
+from src.results.folders import read_runs, remove_parts
+from src.results.network_names import networks_named_by
+from src.results.options import as_written, differences, read_options, refuse_other_options
+from src.results.recorded import epoch_row, report_epoch
+from src.results.run import Run, new_folder
+from src.results.stitch_rows import SPARSITY, StitchRow
+from src.results.tables import columns
+from src.results.weights import counted, warn_of_newer
+from src.results.writing import write_logs_of_pairs, write_stitches
+from src.stitching.closed_forms import Matching
+from src.stitching.grid import GridScore
+from src.stitching.layers import StitchingLayer
+from src.stitching.matching import with_matching
+from src.stitching.stitched_model import StitchedModel
+from src.training import EpochLog, HeadResult, State
+from src.values import Metrics, Pair, Predictions
+
+# Measurements that are undefined for some stitches
+MAY_BE_UNDEFINED = ("kappa", "front_accuracy", "r2_matched", "r2_test")
+
+
+class RunOnDisk(NamedTuple):
+    """A finished or interrupted run."""
+
+    folder: Path
+    options: Options
+
+
+class GridRun:
+    """The run of a grid of pairs of layers: one folder, made with the first files, so that a failure
+    before leaves none.
+
+    Args:
+        directory: the folder of the run's folder.
+        layers: the stitching layer of each pair.
+        experiment: the settings and options of all pairs.
+
+    Attributes:
+        layers: the stitching layers of the pairs; after `resume`, of those that remain.
+        folder: None before it is made.
+        start: the time when the run began, for `run.json`. It is now unless it is set.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        layers: Mapping[Pair, StitchingLayer],
+        experiment: Experiment,
+    ):
+        self.directory = Path(directory)
+        self.layers = dict(layers)
+        self.experiment = experiment
+        self.folder: Path | None = None
+        self.start = datetime.now()
+        self._run: Run | None = None
+
+    @property
+    def state(self) -> State | None:
+        """The training state of an interrupted run; None if the training starts anew."""
+        if self._run is None:
+            return None
+        return self._run.state.get("loop")
+
+    @property
+    def options(self) -> Options:
+        """The content of `config.txt`: of a single pair with its layers, as the public code has it."""
+        if len(self.layers) == 1:
+            return self.experiment.config(*self.layers)
+        return self.experiment.options
+
+    def resume(self) -> None:
+        """Claim an interrupted run of the same options; without one, drop the finished pairs.
+
+        Raises:
+            Busy: another process works on the interrupted run.
+            UserError: a run of a pair has other options, or networks or images have changed since.
+        """
+        interrupted_before = interrupted_runs(self.directory)
+        self._refuse_changed([*finished_runs(self.directory), *interrupted_before])
+
+        finished = self._finished_pairs()
+        if finished:
+            n_finished = len(finished)
+            note(f"{self.directory}: {n_finished} of {len(self.layers)} stitches are finished")
+        by_identity = _by_identity(interrupted_before)
+        interrupted = _nearest(by_identity, as_written(self.options))
+        if not interrupted:
+            self.layers = {
+                pair: layer for pair, layer in self.layers.items() if pair not in finished
+            }
+            # A single pair that remains has options of its own
+            interrupted = _nearest(by_identity, as_written(self.options))
+        if interrupted:
+            self._take_up(interrupted[0])
+
+    def _take_up(self, interrupted: RunOnDisk) -> None:
+        """Claim an interrupted run, and take over its pairs.
+
+        They go on together: in batches of another size the results could round differently.
+        """
+        run = Run.in_folder(interrupted.folder, self.options)
+        run.claim(resume=True)
+        pairs = [Pair(*names) for names in run.state["pairs"]]
+        self.layers = {pair: self.layers[pair] for pair in pairs}
+        self.folder = interrupted.folder
+        self._run = run
+        remove_parts(self.folder)
+
+    def _refuse_changed(self, runs: Sequence[RunOnDisk]) -> None:
+        """Raise a UserError if the weights of a network, or the images, have changed since a run.
+
+        Warn if a run did not record its weights and a checkpoint is newer than the run.
+        """
+        changed = changes((run.options for run in runs), as_written(self.experiment.options))
+        if changed.n:
+            raise UserError(
+                f"{self.directory}: {counted(changed.n, 'run')} of earlier {changed.text}; "
+                f"{changed.remedy}"
+            )
+        finished = [run for run in runs if (run.folder / "config.txt").exists()]
+        warn_of_newer(
+            (run.folder / "config.txt", networks_named_by(run.options).values()) for run in finished
+        )
+
+    def _finished_pairs(self) -> set[Pair]:
+        """Return the pairs of the grid that are finished in the folder.
+
+        Raises:
+            UserError: the finished run of a pair has other options.
+        """
+        if not self.directory.is_dir():
+            return set()
+        stitches, _ = read_runs(self.directory)
+        by_identity = _by_identity(RunOnDisk(run.folder, run.options) for run in stitches)
+        pairs = set()
+        for pair in self.layers:
+            options = as_written({**self.experiment.options, **pair._asdict()})
+            for run in _nearest(by_identity, options):
+                refuse_other_options(run.options, options, where=run.folder)
+                pairs.add(pair)
+        return pairs
+
+    def _claimed(self) -> Run:
+        """Return the run; at first, create its folder."""
+        if self._run is None:
+            self.folder = new_folder(self.directory)
+            self._run = Run.in_folder(self.folder, self.options)
+            self._run.claim(resume=False)
+            self._run.save(pairs=[[*pair] for pair in self.layers])
+        return self._run
+
+    def log(self, history: Sequence[Mapping[Pair, EpochLog]], state: State) -> None:
+        """Write the logs of all epochs so far and the training state; print the last epoch.
+
+        With several pairs, print the means over the pairs.
+
+        Args:
+            history: for each epoch, the log of each pair.
+            state: of the training after the last epoch.
+        """
+        run = self._claimed()
+        epochs = {pair: [epoch_row(logs[pair]) for logs in history] for pair in self.layers}
+        write_logs_of_pairs(run.folder, epochs)
+        run.save(loop=state)
+
+        title = self._title(next(iter(self.layers)))
+        if title and len(self.layers) > 1:
+            title = f"means over {len(self.layers)} pairs:"
+        if title:
+            result(title)
+        last_epoch = history[-1].values()
+        train = _mean(log.train for log in last_epoch)
+        val = _mean(log.val for log in last_epoch)
+        report_epoch(len(history), EpochLog(train, val))
+
+    def finish(
+        self,
+        score: GridScore,
+        matched: Mapping[Pair, Matching],
+        *,
+        whole_networks: tuple[Network, Network] | None,
+    ) -> dict[Pair, StitchRow]:
+        """Write the results of all pairs, and mark the run as finished; return the rows of the pairs.
+
+        Args:
+            score: the metrics and predictions of all pairs.
+            matched: the direct matching of each pair; empty if no pair was matched.
+            whole_networks: the front and the end network to save with the only stitching layer; None:
+                save stitching layers only.
+        """
+        run = self._claimed()
+        rows = {pair: self._row(pair, score, matched, run.folder) for pair in self.layers}
+        with durable_together():
+            write_stitches(
+                run.folder,
+                rows,
+                states=self._states(whole_networks),
+                predictions=self._predictions(score),
+                command=" ".join(sys.argv),
+            )
+            run.start = self.start
+            write_json(run.made_with, run.provenance())
+        # `config.txt` marks the run as finished: it is written after all results are on the disk.
+        write_json(run.config, as_written(run.options))
+        run.discard()
+
+        note(f"wrote {run.folder}")
+        _warn_of_undefined(rows.values())
+        _warn_of_truncated(rows, matched)
+        _warn_of_penalties(rows, matched)
+        _warn_of_few(rows, is_auto=self.experiment.n_pinv_init_samples == "auto")
+        return rows
+
+    def _row(
+        self, pair: Pair, score: GridScore, matched: Mapping[Pair, Matching], folder: Path
+    ) -> StitchRow:
+        """Return the row of a pair: its experiment, its layers, and its measurements."""
+        metrics = score.pairs[pair]
+        ridge_penalty = None
+        if pair in matched:
+            metrics = with_matching(metrics, matched[pair])
+            if self.experiment.init == "ridge":
+                ridge_penalty = matched[pair].ridge_penalty
+        shares = self.layers[pair].sparsity()
+        return StitchRow(
+            **self.experiment.settings_of(pair),
+            **vars(metrics),
+            folder=folder.name,
+            ridge_penalty=ridge_penalty,
+            further={f"{SPARSITY}{threshold}": share for threshold, share in shares.items()},
+        )
+
+    def _states(
+        self, whole_networks: tuple[Network, Network] | None
+    ) -> dict[Pair, Mapping[str, Tensor]]:
+        """Return the weights to save of each pair; empty with `--no-save`."""
+        if self.experiment.options["no_save"]:
+            return {}
+        if whole_networks is None:
+            return {pair: layer.state_dict() for pair, layer in self.layers.items()}
+        ((pair, layer),) = self.layers.items()
+        return {pair: StitchedModel(*whole_networks, layer, pair).state_dict()}
+
+    def _predictions(self, score: GridScore) -> dict[Pair, Predictions]:
+        """Return the predictions to save of each pair; empty with `--no-predictions`."""
+        if self.experiment.options["no_predictions"]:
+            return {}
+        of_networks = [score.predictions[name].numpy() for name in ("front", "end", "labels")]
+        return {
+            pair: Predictions(score.predictions[pair].numpy(), *of_networks) for pair in self.layers
+        }
+
+    def _title(self, pair: Pair) -> str:
+        """Return the pair as a title; "" if it is the only pair that the options name."""
+        if pair == pair_of(self.experiment.options):
+            return ""
+        return f"{pair}: "
+
+
+def _mean(results: Iterable[HeadResult]) -> HeadResult:
+    """Return the mean of each value over the results of several heads."""
+    return HeadResult(*(fmean(values) for values in zip(*results, strict=True)))
+
+
+def finished_runs(directory: Path) -> list[RunOnDisk]:
+    """Return the finished runs in a folder, the oldest first."""
+    configs = sorted(directory.glob("*/config.txt"))
+    return [RunOnDisk(config.parent, read_options(config)) for config in configs]
+
+
+def interrupted_runs(directory: Path) -> list[RunOnDisk]:
+    """Return the interrupted runs in a folder, the oldest first."""
+    runs = []
+    for state_file in sorted(directory.glob("*/resume.pt")):
+        # Another process may have just finished the run, and removed the file.
+        with contextlib.suppress(UserError):
+            options = load_tensors(state_file)["options"]
+            runs.append(RunOnDisk(state_file.parent, options))
+    return runs
+
+
+def note_other_methods(directory: Path, experiment: Experiment) -> None:
+    """Note the options of runs in a folder, finished or interrupted, that tables and verdicts will
+    show as another method beside an experiment."""
+    if not directory.is_dir():
+        return
+    runs, _ = read_runs(directory)
+    experiments: dict[Path, Experiment] = {run.folder: run.row for run in runs}
+    for run in interrupted_runs(directory):
+        with contextlib.suppress(ValueError):  # of a script that does not stitch
+            experiments[run.folder] = Experiment.of(run.options)
+    n_runs = Counter(other_options(of_run, experiment) for of_run in experiments.values())
+    del n_runs[""]
+    if n_runs:
+        note(
+            f"{directory}: {counted(n_runs.total(), 'run')} with {listed(n_runs, n=2)}, which tables and "
+            "verdicts show as another method; give another -dir to keep them apart"
+        )
+
+
+def _warn_of_undefined(rows: Iterable[StitchRow]) -> None:
+    """Warn of measurements that are not finite, but for those that some stitches do not have."""
+    for row in rows:
+        for name in columns(Metrics):
+            value = getattr(row, name)
+            is_number = isinstance(value, float)
+            if is_number and name not in MAY_BE_UNDEFINED and not math.isfinite(value):
+                warn(f"{row.pair}: the {name} is not finite ({value})")
+
+
+def _warn_of_truncated(rows: Iterable[Pair], matched: Mapping[Pair, Matching]) -> None:
+    """Warn if the cutoff of singular values truncates the fit of a pair."""
+    truncated = [pair for pair in rows if pair in matched and matched[pair].truncated]
+    if truncated:
+        warn(
+            f"the cutoff of singular values truncates the fit of {listed(truncated)}: more rows and"
+            " channels of unequal size drop more directions; give --pinv-cutoff exact"
+        )
+
+
+def _warn_of_penalties(rows: Iterable[Pair], matched: Mapping[Pair, Matching]) -> None:
+    """Warn of pairs with a penalty of ridge at an edge of its grid, and name the remedy."""
+    edges = {pair: matched[pair].penalty_edge for pair in rows if pair in matched}
+    unpredicted = [pair for pair, edge in edges.items() if edge == "largest"]
+    if unpredicted:
+        warn(
+            f"ridge chose its largest penalty for {listed(unpredicted)}: the front layer predicts"
+            " nothing of the end layer on held-out images, and the stitch gives the mean; raise"
+            " -pinv-samples"
+        )
+    unequal = [pair for pair, edge in edges.items() if edge == "smallest"]
+    if unequal:
+        warn(
+            f"ridge chose its smallest penalty for {listed(unequal)}, and a smaller one might fit"
+            " better, as where channels are of unequal size; give -i pinv --pinv-cutoff exact"
+        )
+
+
+def _warn_of_few(rows: Mapping[Pair, StitchRow], *, is_auto: bool) -> None:
+    """Warn of pairs that were matched on too few images.
+
+    Args:
+        is_auto: the number of images was chosen for each pair already.
+    """
+    few = [
+        pair
+        for pair, row in rows.items()
+        if row.is_matched_on_few(keeps_variance=row.init in KEEP_VARIANCE)
+    ]
+    if not few:
+        return
+    remedy = "; raise -pinv-samples, or give -pinv-samples auto"
+    if is_auto:
+        remedy = ""
+    warn(
+        f"too few images to match {listed(few)}: R² is much lower on the test images than on the"
+        f" matched ones{remedy}"
+    )
+
+
+def _nearest(
+    by_identity: Mapping[Hashable, Sequence[RunOnDisk]], options: Options
+) -> list[RunOnDisk]:
+    """Return a list with the nearest run to options; [] if no run has their identity.
+
+    Of several runs with the identity of the options, it is the first with equal options, or else
+    the first.
+    """
+    candidates = by_identity.get(_identity(options), [])
+    equal = [run for run in candidates if not differences(run.options, options)]
+    return [*equal, *candidates][:1]
+
+
+def _by_identity(runs: Iterable[RunOnDisk]) -> dict[Hashable, list[RunOnDisk]]:
+    """Group runs by identity."""
+    return grouped(runs, lambda run: _identity(run.options))
+
+
+def _identity(options: Options) -> Hashable:
+    """Return a value to compare runs by: their layers, networks, method and seed.
+
+    It tells training from matching, but ignores the number of epochs and all options without a
+    column. It is None for options of a script that does not stitch.
+    """
+    try:
+        experiment = Experiment.of(options)
+    except ValueError:
+        return None
+    is_trained = experiment.n_epochs != 0
+    columns = dataclasses.replace(experiment, n_epochs=is_trained, further_options=FurtherOptions())
+    return pair_of(options), columns.key

@@ -1,0 +1,302 @@
+"""Features in an .npz file, which stand for a network.
+
+A file has an array (N, ...) for each layer, and `ids` (N,), which name the images. It may have
+`labels` (N,), and `made_with`: a record of the network and the images, as a text of JSON. Files of
+misc/save_features.py have both.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from src.datasets.base import BaseImageSet
+from src.datasets.mapped import open_member
+from src.ground.console import listed, note_once
+from src.ground.errors import UserError, unknown_name
+from src.ground.files import readable, write_arrays
+from src.ground.grouping import grouped
+from src.ground.images import ImageSpec, describe_values
+from src.models.network import matching_names
+from src.results.image_records import are_same
+from src.results.network_names import FEATURES, SHORT, NetworkName
+from src.similarity.passes import StoredActivations
+
+# Arrays of a file that are no layers
+IDS = "ids"
+LABELS = "labels"
+MADE_WITH = "made_with"
+OTHER_ARRAYS = (IDS, LABELS, MADE_WITH)
+NO_LAYERS = (*OTHER_ARRAYS, "file")  # "file" is an argument of np.savez
+REMEDY = "give an .npz file with an array (N, ...) for each layer, and ids (N,)"
+
+# What a record may have that is read again: its type, and its name in messages
+RECORDED = {
+    "test_images": (str, "a text"),
+    "preprocessing": (str, "a text"),
+    "relative_depths": (dict, "an object"),
+}
+
+
+class Images(NamedTuple):
+    """The images that features are of, or that a network is compared on."""
+
+    title: str  # in messages
+    ids: np.ndarray  # (N,); of a network's images, their places
+    labels: np.ndarray | None = None  # (N,), numbers or names of classes
+    fingerprint: str = ""  # of all test images; "": not known
+    preprocessing: str = ""  # the shape of the images and the range of their values
+
+
+class FeatureFile(NamedTuple):
+    """The names in an .npz file of features, and the images."""
+
+    path: str
+    names: list[str]  # of the layers
+    images: Images
+    made_with: Mapping[str, Any]  # {}: no record
+
+    def layers(self, text: str) -> list[str]:
+        """Return the layers of an option: names and patterns, separated by commas, or `all`.
+
+        Raises:
+            UserError: there is no such layer.
+        """
+        layers: dict[str, None] = {}
+        for pattern in map(str.strip, text.split(",")):
+            if pattern == "all":
+                layers |= dict.fromkeys(self.names)
+                continue
+            matching = matching_names(self.names, pattern)
+            if not matching:
+                raise unknown_name(f"layer of {self.path}", pattern, self.names)
+            layers |= dict.fromkeys(matching)
+        return list(layers)
+
+
+class LoadedFeatures(NamedTuple):
+    """The features that stand for a network, and the layers that an option names."""
+
+    network: StoredActivations
+    layers: list[str]
+    name: NetworkName  # with the SHA-256 of the file
+    file: FeatureFile
+
+
+def read_feature_file(path: str) -> FeatureFile:
+    """Read the layers, images and record of a file, without the features.
+
+    Raises:
+        UserError: the file cannot be read, lacks ids or layers, has fewer than two images, or a
+            record that is none.
+    """
+    with readable(path, REMEDY), np.load(path, allow_pickle=False) as arrays:
+        names = [name for name in arrays.files if name not in OTHER_ARRAYS]
+        if IDS not in arrays.files:
+            raise UserError(f"{path} has no array {IDS}; {REMEDY}")
+        ids = arrays[IDS]
+        _check_ids_of(path, ids)
+        labels = None
+        if LABELS in arrays.files:
+            labels = arrays[LABELS]
+        made_with = {}
+        if MADE_WITH in arrays.files:
+            made_with = json.loads(str(arrays[MADE_WITH]))
+    if labels is not None and labels.shape != ids.shape:
+        raise UserError(f"{path}: labels has shape {labels.shape}; give one for each id, (N,)")
+    if not names:
+        raise UserError(f"{path} has no array of a layer; {REMEDY}")
+    _check_record(path, made_with)
+    fingerprint = made_with.get("test_images", "")
+    images = Images(path, ids, labels, fingerprint, made_with.get("preprocessing", ""))
+    return FeatureFile(path, names, images, made_with)
+
+
+def read_features(path: str, layers: str, *, device: torch.device | str) -> LoadedFeatures:
+    """Return the features of layers in an .npz file.
+
+    Uncompressed arrays stay in the file until a pass reads the features.
+
+    Args:
+        layers: see `FeatureFile.layers`.
+    Raises:
+        UserError: the file cannot be read, lacks a layer or the ids, or has other shapes.
+    """
+    file = read_feature_file(path)
+    chosen = file.layers(layers)
+    with readable(path, REMEDY):
+        values = {layer: open_member(path, layer) for layer in chosen}
+    for layer, array in values.items():
+        _check_array(path, layer, array, n_images=len(file.images.ids))
+    name = NetworkName(path, FEATURES)
+    name = name._replace(weights=name.content)
+    return LoadedFeatures(StoredActivations(values, device), chosen, name, file)
+
+
+def _check_ids_of(path: str, ids: np.ndarray) -> None:
+    """Raise a UserError unless there is one id for each of two or more images, and no id for two
+    images."""
+    if ids.ndim != 1:
+        raise UserError(f"{path}: ids has shape {ids.shape}; give one id for each image, (N,)")
+    if len(ids) < 2:
+        raise UserError(f"{path}: ids has shape {ids.shape}; give at least two images")
+    values, counts = np.unique(ids, return_counts=True)
+    if np.any(counts > 1):
+        repeated = values[counts > 1][0]
+        raise UserError(
+            f"{path}: the id {repeated} stands there twice or more; give every image another id"
+        )
+
+
+def _check_record(path: str, made_with: Any) -> None:
+    """Raise a UserError unless a record is an object of JSON, with values of the types that are
+    read."""
+    if not isinstance(made_with, dict):
+        raise UserError(f"{path}: {MADE_WITH} is no object of JSON; give one, or leave it out")
+    for name, (kind, title) in RECORDED.items():
+        if name in made_with and not isinstance(made_with[name], kind):
+            raise UserError(
+                f"{path}: {name} in {MADE_WITH} is {made_with[name]!r}; give {title} of JSON, or leave "
+                "it out"
+            )
+
+
+def _check_array(path: str, name: str, array: np.ndarray, *, n_images: int) -> None:
+    """Raise a UserError unless an array holds the numbers of a layer, for each image."""
+    if array.dtype.kind not in "fiu":
+        raise UserError(f"{path}: {name} holds no numbers, but {array.dtype}; {REMEDY}")
+    if not 2 <= array.ndim <= 4:
+        raise UserError(
+            f"{path}: {name} has shape {array.shape}; give (N, C, H, W), (N, T, D) or (N, D)"
+        )
+    if len(array) != n_images:
+        raise UserError(
+            f"{path}: {name} has shape {array.shape}, and there are {n_images} ids; {REMEDY}"
+        )
+    try:
+        torch.as_tensor(array[[0]])
+    except (TypeError, ValueError) as error:  # such as another order of bytes
+        raise UserError(f"{path}: {name}: {error} Store it as float32") from error
+
+
+def check_names(layers: Sequence[str]) -> None:
+    """Raise a UserError if a layer has the name of another array of a file."""
+    for layer in layers:
+        if layer in NO_LAYERS:
+            raise UserError(
+                f"a layer called {layer} cannot be saved, as {listed(NO_LAYERS)} have a meaning in an "
+                ".npz file of features; rename the layer, or name other layers"
+            )
+
+
+def write_features(
+    path: str, activations: StoredActivations, images: Images, made_with: Mapping[str, object]
+) -> None:
+    """Write features to an .npz file that `read_features` reads.
+
+    Args:
+        activations: of the first images; `check_names` tells which names layers may have.
+        made_with: what JSON can hold.
+    """
+    arrays = {name: np.asarray(values) for name, values in activations.values.items()}
+    n_images = len(next(iter(arrays.values())))
+    arrays[IDS] = images.ids[:n_images]
+    if images.labels is not None:
+        arrays[LABELS] = images.labels[:n_images]
+    record = {
+        **made_with,
+        "test_images": images.fingerprint,
+        "preprocessing": images.preprocessing,
+    }
+    arrays[MADE_WITH] = np.array(json.dumps(record))
+    write_arrays(Path(path), arrays, is_compressed=False)
+
+
+def images_of(test_set: BaseImageSet, fingerprint: str, *, dataset: str) -> Images:
+    """Return the ids and labels of test images. The ids are the places in the set."""
+    return Images(
+        f"the test images of {dataset}",
+        np.arange(len(test_set)),
+        test_set.labels.cpu().numpy(),
+        fingerprint,
+        preprocessing_of(test_set.spec),
+    )
+
+
+def preprocessing_of(spec: ImageSpec) -> str:
+    """Return how images are given to a network, such as "3×32×32, values in [0, 1]"."""
+    return f"{'×'.join(map(str, spec.shape))}, {describe_values(spec.normalisation)}"
+
+
+def common_images(first: FeatureFile, second: FeatureFile) -> dict[str, Any]:
+    """Return the record of the images of two files, as columns of tables.
+
+    If the record is missing or differs, the data set is `FEATURES` and the other columns are None.
+    """
+    names = ("dataset", "shortcut", "test_images")
+    records = [{name: file.made_with.get(name) for name in names} for file in (first, second)]
+    if records[0] != records[1] or not records[0]["test_images"]:
+        return {"dataset": FEATURES, "shortcut": None, "test_images": None}
+    return records[0] | {"test_images": records[0]["test_images"][:SHORT]}
+
+
+def class_numbers(labels: np.ndarray) -> np.ndarray:
+    """Return numbers of the classes of labels (N,) of any type: for each image the place of the
+    first image of its class."""
+    _, first_places, classes = np.unique(labels, return_index=True, return_inverse=True)
+    return first_places[classes]
+
+
+def check_same_images(reference: Images, compared: Sequence[Images], *, n_images: int) -> None:
+    """Raise a UserError that names the files with images that differ from a reference.
+
+    Ids and labels of the first images are compared. Where one file names classes and one numbers
+    the classes, the same images have to share a class. Fingerprints are compared unless images were
+    preprocessed in different ways, which changes fingerprints.
+
+    Args:
+        n_images: how many images are compared.
+    """
+    differences = {images.title: _difference(reference, images, n_images) for images in compared}
+    differences = {title: text for title, text in differences.items() if text}
+    if differences:
+        texts = []
+        for text, titles in grouped(differences, differences.__getitem__).items():
+            texts.append(f"{listed(titles)}: {text} {reference.title}")
+        raise UserError(
+            f"{'; '.join(texts)}; store the features of the same images in the same order (the ids of a "
+            "network's images are 0, 1, 2, …)"
+        )
+    for images in compared:
+        if "" not in (images.preprocessing, reference.preprocessing):
+            if images.preprocessing != reference.preprocessing:
+                note_once(
+                    f"{images.title}: given to the network as {images.preprocessing}; {reference.title}: as "
+                    f"{reference.preprocessing}; that is right if each network was trained so"
+                )
+
+
+def _difference(reference: Images, images: Images, n_images: int) -> str:
+    """Return how images differ from a reference, as the beginning of a clause; "" if they do not."""
+    n_common = min(n_images, len(reference.ids), len(images.ids))
+    ids = images.ids[:n_common]
+    ids_of_reference = reference.ids[:n_common]
+    if not np.array_equal(ids, ids_of_reference):
+        if np.array_equal(np.sort(images.ids), np.sort(reference.ids)):
+            return "the ids stand in another order than those of"
+        return "other ids than"
+    if images.labels is not None and reference.labels is not None:
+        labels = images.labels[:n_common]
+        labels_of_reference = reference.labels[:n_common]
+        if (labels.dtype.kind in "US") != (labels_of_reference.dtype.kind in "US"):
+            labels = class_numbers(labels)
+            labels_of_reference = class_numbers(labels_of_reference)
+        if not np.array_equal(labels, labels_of_reference):
+            return "other labels of the same ids than"
+    is_prepared_alike = images.preprocessing == reference.preprocessing
+    if is_prepared_alike and not are_same(images.fingerprint, reference.fingerprint):
+        return "other images of the same ids than"
+    return ""

@@ -1,0 +1,63 @@
+"""The rows of the tables of ground truth.
+
+Dots *tell the class* if their colour or place stands for the label of an image: a network can then
+classify by the dot alone (`--shortcut`)."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+MAIN_SCORES = {  # of tests that are no interventions
+    "accuracy": "spearman",
+    "disagreement": "partial",
+    "jensen_shannon": "partial",
+    "layers": "spearman",
+    "impostors": "share",
+}
+
+
+@dataclass(frozen=True)
+class TruthRow:
+    """A score of a measure in a test: a row of the table of `misc/ground_truth.py`.
+
+    Higher scores are better. Intervals are of 95 %."""
+
+    test: str  # an intervention, a difference of outputs, layers, or impostors
+    score: str  # see `is_main`; also conformity, and the share of each kind of impostor
+    measure: str
+    layer: str | None  # None: by the mean of ranks over layers
+    value: float
+    low: float  # of the interval; NaN of few networks
+    high: float
+    chance: float  # expected of a measure that orders at random
+    p: float | None  # that a random measure scores as well; None: networks cannot be permuted
+    is_above_chance: bool
+    is_above_baselines: bool  # the interval of the difference from the best baseline is above 0
+    is_baseline: bool  # the measure compares two numbers, one of each network
+    n_networks: int
+    both_directions: bool  # a measure of stitches, averaged over both directions
+    # Of few networks p cannot be lower; None as of p, and in tables of earlier versions
+    lowest_p: float | None = None
+    # Of measures of which reports show the best, see `ScoredMeasure`; no column
+    family: str = field(default="", compare=False)
+
+    contents: ClassVar[str] = "ground truth"
+    written_by: ClassVar[str] = "misc/ground_truth.py"
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the main score of its test, which reports show."""
+        return self.score == MAIN_SCORES.get(self.test.removesuffix("_dots"), "auprc")
+
+
+@dataclass(frozen=True)
+class DotsRow:
+    """Accuracies of a network on test images with and without dots: a row of `FILE_dots.csv`."""
+
+    network: str
+    group: str
+    true: float  # dots tell the class
+    absent: float  # no dots
+    drawn: float  # dots tell a class that is drawn at random
+
+    contents: ClassVar[str] = "dots"
+    written_by: ClassVar[str] = "misc/ground_truth.py"

@@ -1,0 +1,124 @@
+"""The rows of `verdict.csv`, and of the tables of groups of networks beside it."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
+
+from src.results.identity import WEIGHTS
+from src.results.tables import columns
+from src.values import Pair
+
+AUROC = "auroc_"  # begins the column of a detector
+
+
+@dataclass(frozen=True, kw_only=True)
+class VerdictRow:
+    """A pair of layers stitched by one method, and the verdict on it. None: not known.
+
+    The row has what the verdict rests on. The further measurements of its runs are in `grid.csv` and
+    in the tables of evaluations, under the names in `folders`. Measurements, see `QUANTITIES`, are
+    means over runs.
+    `_low` and `_high` are the ends of intervals of 95 % of the pair by itself, while `p_below` and
+    `p_above` are adjusted for all pairs that were judged together."""
+
+    method: str
+    networks: str  # the names of both, or the number of pairs that are taken together
+    front_layer: str
+    end_layer: str
+    verdict: str
+    reason: str
+    # self: a layer stitched to itself; fresh: the front network was never trained; fresh_end: the
+    # end network was never trained
+    control: str | None
+    n_runs: int
+    n_networks: int  # pairs of networks
+    folders: str  # the names of the folders of the runs, separated by ";"
+    accuracy: float | None = None
+    accuracy_low: float | None = None
+    accuracy_high: float | None = None
+    penalty: float | None = None
+    penalty_low: float | None = None
+    penalty_high: float | None = None
+    seed_spread: float | None = None  # None of single runs
+    front_accuracy: float | None = None
+    end_accuracy: float | None = None
+    p_below: float | None = None
+    p_above: float | None = None
+    # At the output, and at the end layer; None: not measured
+    skill: float | None = None
+    skill_low: float | None = None
+    skill_high: float | None = None
+    skill_at_end: float | None = None
+    skill_at_end_low: float | None = None
+    skill_at_end_high: float | None = None
+    correlation: float | None = None
+    floor: float | None = None
+    correlation_at_end: float | None = None
+    floor_at_end: float | None = None
+    front_depth: int | None  # of the layers in their networks
+    end_depth: int | None
+    front_weights: str | None  # the first digits of their SHA-256; None of several networks
+    end_weights: str | None
+    # The name in the list of networks, else the path; None of several networks
+    front_network: str | None = None
+    front_group: str | None  # the group in the list, else the type
+    end_network: str | None
+    end_group: str | None
+    # Similar in both directions; None: one direction was not stitched
+    both_ways: bool | None
+    same_run: bool | None  # front and end are one network, at one or two epochs of its training
+    front_model_type: str | None = None
+    end_model_type: str | None = None
+    front_relative_depth: float | None = None  # of the layers: the share of the blocks up to them
+    end_relative_depth: float | None = None
+    stitching_type: str | None = None  # None: the runs are of several types
+    # Mean AUROC over the runs, `auroc_<detector>`; values of measures of similarity and their nulls
+    further: dict[str, float]
+    # The kind of the pair of networks, see `src.results.pair_kinds`; no column
+    kind: str = field(default="", compare=False)
+
+    @cached_property
+    def pair(self) -> Pair:
+        """The layers."""
+        return Pair(self.front_layer, self.end_layer)
+
+
+class GroupRow(NamedTuple):
+    """Stitches from networks of one group to networks of a group: a row of `FILE_groups.csv`."""
+
+    method: str
+    front_group: str
+    end_group: str
+    layers: str  # the pairs of layers that the means are over
+    n_networks: int  # pairs of networks
+    n_layers: int  # pairs of layers of a pair of networks, at most
+    pairs_of_layers: str  # with their relative depths
+    values: dict[str, float]  # the shares of verdicts, and means by quantity
+
+
+class GroupTestRow(NamedTuple):
+    """A test between two kinds of pairs of networks: a row of `FILE_group_tests.csv`."""
+
+    method: str
+    quantity: str
+    within: str  # the pairs within a group, such as clean → clean
+    across: str  # the pairs with a network of a second group, such as clean → noisy
+    mean_within: float
+    mean_across: float
+    difference: float
+    p_value: float  # of a studentised permutation of the networks, two-sided
+    lowest_p: float  # the smallest possible p-value
+    n_labelings: int  # ways to give the labels of the groups to the networks
+    is_exact: bool  # all ways were tried, not a random sample
+    n_networks: int  # of the group
+    n_second: int  # networks of the second group
+    layers: str  # the pairs of layers that the means are over
+    types: str  # of the networks of both groups, if these differ in type as well as in name
+
+
+def interval_columns() -> list[str]:
+    """Return the columns of `grid_intervals.csv`, which do not depend on the tolerance."""
+    names = columns(VerdictRow)
+    before_tests = names[: names.index("p_below")]
+    judged = ("verdict", "reason", "control")
+    return [*(name for name in before_tests if name not in judged), *WEIGHTS]

@@ -1,0 +1,325 @@
+"""The verdicts on stitching runs, from runs and tables: a row for each pair of layers, method and
+pair of networks."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
+from typing import NamedTuple
+
+from src.choices.similarity import ACTIVATIONS, measure_of
+from src.ground.console import warn_once
+from src.results.folders import StitchingRun
+from src.results.groups import FRESH_END, Group, Names, families_of
+from src.results.image_records import are_same
+from src.results.named_networks import named_networks
+from src.results.similarity_rows import SimilarityRow, columns_of, described
+from src.results.verdict_rows import AUROC, VerdictRow
+from src.values import ALL_IMAGES, Predictions, StitchSkill
+from src.verdict import SIMILAR, Limits, Stitches, Verdict, flaw_of, judge
+
+SHOWN_MEASURES = ("cka", "cka_debiased")  # whose values and nulls the table shows
+# Means of runs that a row has where predictions or activations give no estimate
+MEANS = ("accuracy", "penalty", "front_accuracy", "end_accuracy")
+OF_SKILL = ("correlation", "floor", "correlation_at_end", "floor_at_end")  # means, where measured
+SEPARATOR = ";"  # between the names of folders
+
+# The record of the images that values were measured on, and the values by column
+ImagesAndValues = tuple[str | None, dict[str, float]]
+VerdictSide = tuple[str | None, str | None, str]  # the name of a network, its weights and a layer
+
+
+class Title(NamedTuple):
+    """The names of a network in a row. None: the row is of several networks."""
+
+    name: str | None = None
+    group: str | None = None
+
+
+def judge_runs(
+    runs: Iterable[StitchingRun],
+    similarities: Iterable[SimilarityRow] = (),
+    *,
+    limits: Limits = Limits(),  # noqa: B008 - immutable
+    pool: bool = False,
+    names: Names | None = None,
+) -> list[VerdictRow]:
+    """Return the verdict on each pair of layers, method and pair of networks.
+
+    The rows come family by family (see `families_of`): a family is judged together. Numbers that
+    were not measured, or are not defined, are None.
+
+    Args:
+        runs: with their evaluations.
+        similarities: rows of tables of similarity. Rows of the stitched networks and layers, at
+            full rank and in either order, add their values to the verdict.
+        pool: take pairs of networks together that share no network.
+        names: name, group and training of each network, by its key; default: networks are named by
+            their paths.
+    """
+    runs = list(runs)
+    if names is None:
+        names = named_networks(chain.from_iterable(run.row.networks for run in runs), {})
+    similarities = list(similarities)
+    similarity_of_layers = _by_layers(similarities)
+    shown: list[str] = []
+    if similarities:
+        shown = similarity_columns(row.values for row in similarities)
+    families = families_of(runs, names, pool=pool)
+    rows = []
+    for family in families:
+        verdicts = judge([stitches_of(group) for group in family], limits=limits)
+        for group, verdict in zip(family, verdicts, strict=True):
+            row = _row(
+                group,
+                verdict,
+                names=names,
+                further=_aurocs(group) | _similarity(group, similarity_of_layers, shown),
+            )
+            rows.append(row)
+    return _with_both_ways(rows)
+
+
+def stitches_of(group: Group) -> Stitches:
+    """Return the values by which a group of runs is judged."""
+    rows = [run.row for run in group.runs]
+    return Stitches(
+        predictions=_predictions(group),
+        skills=_skills(group),
+        front_accuracy=_average([row.front_accuracy for row in rows]),
+        end_accuracy=_average([row.end_accuracy for row in rows]),
+        is_end_trained=group.control != FRESH_END,
+        has_converged=all(run.has_converged for run in group.runs if run.row.n_epochs),
+        flaw=flaw_of(rows, rows[0].init),
+    )
+
+
+def _predictions(group: Group) -> list[list[Predictions]]:
+    """Return the predictions of the runs on each pair of networks; [] if a run has none."""
+    predictions: list[list[Predictions]] = []
+    for runs in group.by_networks:
+        predictions.append([])
+        for run in runs:
+            if run.predictions is None:
+                return []
+            predictions[-1].append(run.predictions)
+    return predictions
+
+
+def _skills(group: Group) -> list[list[StitchSkill]]:
+    """Return the skill of the runs on each pair of networks; [] if it was not measured of a run."""
+    n_unmeasured = sum(run.skill is None for run in group.runs)
+    if n_unmeasured:
+        if n_unmeasured < len(group.runs):
+            warn_once(
+                f"{group.method}, {group.pair}: {n_unmeasured} of its {len(group.runs)} runs were not evaluated, so "
+                "skill does not count; evaluate all"
+            )
+        return []
+    return [
+        [run.skill.value for run in runs if run.skill is not None] for runs in group.by_networks
+    ]
+
+
+def _row(
+    group: Group,
+    verdict: Verdict,
+    *,
+    names: Names,
+    further: dict[str, float],
+) -> VerdictRow:
+    """Return the row of a verdict; `both_ways` is not known yet."""
+    rows = [run.row for run in group.runs]
+    front, end = _titles_of(group, names)
+    numbers = _means(group) | _estimates(verdict)
+    return VerdictRow(
+        method=group.method,
+        networks=group.networks,
+        front_layer=group.pair.front_layer,
+        end_layer=group.pair.end_layer,
+        verdict=verdict.word,
+        reason=verdict.reason,
+        control=group.control,
+        n_runs=len(rows),
+        n_networks=len(group.by_networks),
+        folders=SEPARATOR.join(run.folder.name for run in group.runs),
+        front_depth=rows[0].front_depth,
+        end_depth=rows[0].end_depth,
+        front_weights=_common(row.front_weights for row in rows),
+        end_weights=_common(row.end_weights for row in rows),
+        front_network=front.name,
+        front_group=front.group,
+        end_network=end.name,
+        end_group=end.group,
+        both_ways=None,
+        same_run=group.is_same_run,
+        kind=group.kind,
+        front_model_type=rows[0].front_model_type,
+        end_model_type=rows[0].end_model_type,
+        front_relative_depth=rows[0].front_relative_depth,
+        end_relative_depth=rows[0].end_relative_depth,
+        stitching_type=_common(row.stitching_type for row in rows),
+        further=further,
+        **numbers,
+    )
+
+
+def _titles_of(group: Group, names: Names) -> list[Title]:
+    """Return the titles of the front and the end network."""
+    if len(group.by_networks) > 1:
+        return [Title(), Title()]
+    networks = [names[key] for key in group.runs[0].row.network_keys]
+    return [Title(network.name, network.group) for network in networks]
+
+
+def _means(group: Group) -> dict[str, float]:
+    """Return the means over runs, by column, where all runs have values, and `seed_spread`."""
+    means = {}
+    for name in MEANS:
+        values = [getattr(run.row, name) for run in group.runs]
+        if not any(map(math.isnan, values)):
+            means[name] = _average(values)
+    skills = [run.skill for run in group.runs if run.skill is not None]
+    if len(skills) == len(group.runs):
+        for name in OF_SKILL:
+            means[name] = _average([getattr(skill, name) for skill in skills])
+    accuracies = [[run.row.accuracy for run in runs] for runs in group.by_networks]
+    spreads = [
+        max(of_networks) - min(of_networks) for of_networks in accuracies if len(of_networks) > 1
+    ]
+    if spreads:
+        means["seed_spread"] = max(spreads)
+    return means
+
+
+def _estimates(verdict: Verdict) -> dict[str, float]:
+    """Return the defined p-values, and estimates with the ends of their intervals, by column."""
+    values = {"p_below": verdict.p_below, "p_above": verdict.p_above}
+    intervals = {
+        "accuracy": verdict.accuracy,
+        "penalty": verdict.penalty,
+        "skill": verdict.skill,
+        "skill_at_end": verdict.skill_at_end,
+    }
+    for name, estimate in intervals.items():
+        values[name] = estimate.value
+        values[f"{name}_low"] = estimate.low
+        values[f"{name}_high"] = estimate.high
+    return {name: value for name, value in values.items() if not math.isnan(value)}
+
+
+def _aurocs(group: Group) -> dict[str, float]:
+    """Return the mean AUROC of each detector that all runs were evaluated by, by column."""
+    aurocs = {}
+    for detector in group.runs[0].evaluations:
+        rows = [run.evaluations.get(detector) for run in group.runs]
+        evaluated = [row.auroc for row in rows if row is not None]
+        if len(evaluated) == len(rows):
+            aurocs[f"{AUROC}{detector}"] = _average(evaluated)
+    return aurocs
+
+
+def _by_layers(rows: Iterable[SimilarityRow]) -> dict[tuple, list[ImagesAndValues]]:
+    """Return the values at full rank by networks, data and layers, both ways.
+
+    A value that was measured the other way comes first.
+    """
+    forth: list[tuple[tuple, ImagesAndValues]] = []
+    back: list[tuple[tuple, ImagesAndValues]] = []
+    for row in rows:
+        if row.rank1 is None and row.rank2 is None:
+            key = (row.network_keys, row.dataset, (row.layer1, row.layer2))
+            turned_key = (row.network_keys[::-1], row.dataset, (row.layer2, row.layer1))
+            forth.append((key, (row.test_images, row.values)))
+            back.append((turned_key, (row.test_images, row.turned_values)))
+    by_layers: dict[tuple, list[ImagesAndValues]] = {}
+    for key, values in (*back, *forth):
+        by_layers.setdefault(key, []).append(values)
+    return by_layers
+
+
+def _similarity(
+    group: Group, by_layers: Mapping[tuple, Sequence[ImagesAndValues]], shown: Sequence[str]
+) -> dict[str, float]:
+    """Return the values of measures for the layers, networks and images of a group.
+
+    They are means over its pairs of networks, as far as pairs have values. The last table counts.
+
+    Args:
+        shown: the columns to return, as far as they have values.
+    """
+    measured: list[dict[str, float]] = []
+    for runs in group.by_networks:
+        stitch = runs[0].row
+        values: dict[str, float] = {}
+        key = (stitch.network_keys, stitch.dataset, tuple(group.pair))
+        for test_images, of_table in by_layers.get(key, []):
+            if are_same(test_images, stitch.test_images):
+                values |= {name: item for name, item in of_table.items() if not math.isnan(item)}
+        measured.append(values)
+    means = {}
+    for name in shown:
+        of_networks = [values[name] for values in measured if name in values]
+        if of_networks:
+            means[name] = _average(of_networks)
+    return means
+
+
+def similarity_columns(values: Iterable[Mapping[str, float]]) -> list[str]:
+    """Return the columns of similarity that a verdict shows.
+
+    They are the values of `SHOWN_MEASURES`, the numbers of their nulls of all images, and the columns
+    of a user's measures that have values.
+
+    Args:
+        values: of rows of tables of similarity, by column.
+    """
+    of_the_suite = [
+        column.name
+        for column in chain.from_iterable(map(columns_of, SHOWN_MEASURES))
+        if not column.is_reversed and column.images in ("", ALL_IMAGES)
+    ]
+    names = dict.fromkeys(chain.from_iterable(values))
+    column_of = described(tuple(names))
+    of_users = [
+        name for name, column in column_of.items() if measure_of(column.measure).of == ACTIVATIONS
+    ]
+    return [*of_the_suite, *of_users]
+
+
+def _with_both_ways(rows: Sequence[VerdictRow]) -> list[VerdictRow]:
+    """Return the rows with `both_ways`, where the pair was stitched in both directions."""
+
+    stitches = [row for row in rows if row.front_network]
+    row_of_direction = {(row.method, *_sides(row)): row for row in stitches}
+    judged = []
+    for row in rows:
+        front, end = _sides(row)
+        back = row_of_direction.get((row.method, end, front))
+        if back is not None and front != end:
+            is_similar = row.verdict == back.verdict == SIMILAR
+            row = replace(row, both_ways=is_similar)
+        judged.append(row)
+    return judged
+
+
+def _sides(row: VerdictRow) -> tuple[VerdictSide, VerdictSide]:
+    """Return the front and the end of a stitch."""
+    front = (row.front_network, row.front_weights, row.front_layer)
+    end = (row.end_network, row.end_weights, row.end_layer)
+    return front, end
+
+
+def _common(values: Iterable[str | None]) -> str | None:
+    """Return the value that all share; None if they differ or are ""."""
+    distinct = set(values)
+    if len(distinct) != 1:
+        return None
+    return distinct.pop() or None
+
+
+def _average(values: Sequence[float]) -> float:
+    """Return the mean; NaN of no values."""
+    if not values:
+        return math.nan
+    return sum(values) / len(values)
