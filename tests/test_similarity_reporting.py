@@ -53,7 +53,7 @@ def test_maps(of, rows, columns, values, labels, drawn_figures, tmp_path):
     assert [text.get_text() for text in cka.get_yticklabels()] == rows
     assert [text.get_text() for text in cka.get_xticklabels()] == columns
     figure = drawn_figures["x.png"]
-    assert (figure.get_supylabel(), figure.get_supxlabel()) == labels
+    assert (figure.get_supylabel(), cka.get_xlabel()) == labels
     assert panels["PWCCA distance"].images[0].get_array().mask.all()  # NaN
 
 

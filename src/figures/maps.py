@@ -79,8 +79,9 @@ def _draw_layers(figure: "Figure", maps: Sequence[Map], *, titles: tuple[str, st
         panel.set_title("\n".join(dict.fromkeys(heading)), x=0, ha="left")
         if place % in_line and labels[0] == _labels(maps[place - 1], 0):
             panel.set_yticks([])
+        if place + in_line >= len(maps):
+            panel.set_xlabel(titles[1])
     figure.supylabel(titles[0])
-    figure.supxlabel(titles[1])
     has_frames = any(row.is_framed for cells in maps for row in cells)
     frames = ", frames are corresponding layers" if has_frames else ""
     best = _most_similar(maps[0], lambda row: map(layer_in_words, row.layers))
@@ -146,8 +147,8 @@ def _draw_networks(figure: "Figure", methods: Sequence[Map], *, are_paths: bool)
         name_cells(axes, names, names)
         _part_groups(axes, [group_of[network] for network in networks])
         axes.set_title(rows[0].method, pad=14)  # above the names of groups
+        axes.set_xlabel("end network")
     figure.supylabel("front network")
-    figure.supxlabel("end network")
     title = f"mean {scale_of(methods[0][0].quantity).title}"
     _add_bar(panels[-1], image, title)
     short = dict(zip(networks, names, strict=True))

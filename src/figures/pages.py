@@ -162,8 +162,8 @@ def write_letters(panels: "Sequence[Axes]") -> None:
 
 
 def fit(figure: "Figure") -> None:
-    """Turn names of columns that are wider than a cell of their map, leave out names that would still
-    touch, and remove the numbers of maps whose cells have no room for them."""
+    """Turn names of columns that are wider than a cell of their map, remove room above and below maps,
+    leave out names that would still touch, and numbers where cells have no room for them."""
     import matplotlib
 
     maps = [axes for axes in figure.axes if axes.get_gid() == CELLS]
@@ -173,6 +173,9 @@ def fit(figure: "Figure") -> None:
         if max(widths) > FILLED * _cell_size(axes)[0]:
             axes.tick_params(axis="x", labelrotation=90)
     figure.draw_without_rendering()
+    if maps:
+        figure.set_figheight(figure.get_tightbbox().height + 0.05)
+        figure.draw_without_rendering()
     line = 1.1 * matplotlib.rcParams["font.size"] / 72 * figure.dpi
     for axes in maps:
         size = _cell_size(axes)
