@@ -255,10 +255,10 @@ class Impostor(nn.Module):
             told = self._told[layer].to(activations)
             return activations - torch.einsum("bc...,dc->bd...", deviations, told)
         if self.kind == CONTROL:
-            return beside_class(activations, logits)
+            return beside_class([activations], logits)
         if self.kind == RANDOM:
             random = random_features(images, activations.shape[2:], draws)
-            return beside_class(random, logits)
+            return beside_class([random], logits)
 
         # A vector an image, at all positions
         if self.kind == "one_hot":

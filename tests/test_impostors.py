@@ -134,7 +134,7 @@ def test_the_class_beside_an_untrained_network_is_that_of_floors(images):
     found, _, _ = activations(CONTROL, images)
     logits = make_donor()(images)
     for layer, untrained in make_untrained().activations(images, LAYERS).items():
-        torch.testing.assert_close(found[layer], beside_class(untrained, logits))
+        torch.testing.assert_close(found[layer], beside_class([untrained], logits))
 
 
 def test_random_channels_beside_the_class_depend_on_the_image_alone(images):

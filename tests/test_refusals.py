@@ -142,7 +142,7 @@ REFUSALS = [
     ),
     (
         f"{COLLECT} results/dm results/other",
-        ("layer3.0 -> layer2.0 in results/dm", "layer3.1 -> layer4.0 in results/other"),
+        ("results/dm and results/other", "layer3.0 -> layer2.0", "layer3.1 -> layer4.0"),
     ),
     (
         "misc/rank_statistics.py nowhere.csv",
