@@ -176,6 +176,15 @@ def shard(text: str) -> tuple[int, int]:
 
 
 def work(args) -> None:
+    from src.ground.console import note
+
+    make_results(args)
+    if not args.dry_run:
+        note(f"next, judge and report:\n{next_commands(args)}")
+
+
+def make_results(args) -> None:
+    """Stitch and compare all pairs of the list, as far as they are not finished."""
     from src.datasets import dataset_info
     from src.figures import pages
     from src.ground.console import note
@@ -218,7 +227,6 @@ def work(args) -> None:
     aside = stale_name() if args.redo_changed else ""
     with pages.left_out(not args.figures):
         run_units(unfinished, session, aside=aside)
-    note(f"next, judge and report:\n{next_commands(args)}")
 
 
 def next_commands(args) -> str:

@@ -42,10 +42,16 @@ def sections_of(rows: Sequence[VerdictRow]) -> list[Section]:
 
 
 def parts_of(sections: Iterable[Section]) -> list[Section]:
-    """Return sections, each divided by its pairs of architectures."""
-    return [
-        part for section in sections for part in _divided(section, architecture_pairs(section.rows))
-    ]
+    """Return sections, each divided by its pairs of architectures; of two networks by direction."""
+    parts = []
+    for section in sections:
+        networks = {name for row in section.rows for name in (row.front_network, row.end_network)}
+        if len(networks) == 2 and section.is_summary:
+            of_directions = _divided(section, [row.networks for row in section.rows])
+            parts += [part._replace(is_of_all=True) for part in of_directions]
+        else:
+            parts += _divided(section, architecture_pairs(section.rows))
+    return parts
 
 
 def by_groups(section: Section) -> list[Section]:
