@@ -101,7 +101,7 @@ def test_further_methods_stand_in_further_figures(tmp_path, drawn_figures):
 
 
 def test_cells_of_several_networks_have_strips_and_means(tmp_path, drawn_figures):
-    rows = [verdict(), verdict(word=NOT_MATCHED, penalty=0.09, skill=0.2, networks="ca", front_network="c")]
+    rows = [verdict(), verdict(word=NOT_MATCHED, penalty=0.09, skill=0.2, networks="ca")]
     draw_evidence(tmp_path / "v.png", rows, Limits())
     plane, cells = drawn_figures["v.png"].axes
     assert len(points_in(plane)) == 2 and texts_in(cells) == ["5.0\n0.40"]
