@@ -461,7 +461,7 @@ def _rebuild(
     )
     stitch = _Stitch(front, end, layers[pair])
 
-    state = load_stitch(run.folder, pair)
+    state = load_stitch(run.files.folder, pair)
     modules: dict[str, Network | StitchingLayer] = {"": stitch.layer}  # by the prefix of their keys
     is_whole = any(key.startswith("stitching_layer.") for key in state)
     if is_whole:

@@ -23,7 +23,7 @@ from src.ground.tensors import load_tensors
 from src.models import Network
 from src.results.changes import changes
 from src.results.experiments import Experiment, FurtherOptions, other_options, pair_of
-from src.results.folders import read_runs, remove_parts
+from src.results.folders import files_of_runs, read_runs, remove_parts
 from src.results.network_names import networks_named_by
 from src.results.options import as_written, differences, read_options, refuse_other_options
 from src.results.recorded import epoch_row, report_epoch
@@ -51,6 +51,32 @@ class RunOnDisk(NamedTuple):
     options: Options
 
 
+class FolderOfCall:
+    """The folder of a call that trains whole networks: each pair is a run in a folder of its own, so
+    that none waits for the others.
+
+    Attributes:
+        path: None before it is made.
+    """
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+        self.path: Path | None = None
+
+    def take_up(self, part: Path) -> None:
+        """Go on in the folder of an earlier call, which holds the folder of a pair."""
+        if part.parent != self.directory:
+            self.path = part.parent
+
+    def folder_of(self, pair: Pair) -> Path:
+        """Make the folder of a pair, and return it."""
+        if self.path is None:
+            self.path = new_folder(self.directory)
+        folder = self.path / f"{pair.front_layer} to {pair.end_layer}"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+
 class GridRun:
     """The run of a grid of pairs of layers: one folder, made with the first files, so that a failure
     before leaves none.
@@ -59,6 +85,7 @@ class GridRun:
         directory: the folder of the run's folder.
         layers: the stitching layer of each pair.
         experiment: the settings and options of all pairs.
+        call: of a single pair, where it is one of several that train whole networks.
 
     Attributes:
         layers: the stitching layers of the pairs; after `resume`, of those that remain.
@@ -71,8 +98,10 @@ class GridRun:
         directory: Path,
         layers: Mapping[Pair, StitchingLayer],
         experiment: Experiment,
+        call: FolderOfCall | None = None,
     ):
         self.directory = Path(directory)
+        self.call = call
         self.layers = dict(layers)
         self.experiment = experiment
         self.folder: Path | None = None
@@ -128,6 +157,8 @@ class GridRun:
         pairs = [Pair(*names) for names in run.state["pairs"]]
         self.layers = {pair: self.layers[pair] for pair in pairs}
         self.folder = interrupted.folder
+        if self.call:
+            self.call.take_up(self.folder)
         self._run = run
         remove_parts(self.folder)
 
@@ -156,19 +187,24 @@ class GridRun:
         if not self.directory.is_dir():
             return set()
         stitches, _ = read_runs(self.directory)
-        by_identity = _by_identity(RunOnDisk(run.folder, run.options) for run in stitches)
+        by_identity = _by_identity(RunOnDisk(run.files.folder, run.options) for run in stitches)
         pairs = set()
         for pair in self.layers:
             options = as_written({**self.experiment.options, **pair._asdict()})
             for run in _nearest(by_identity, options):
                 refuse_other_options(run.options, options, where=run.folder)
                 pairs.add(pair)
+                if self.call:
+                    self.call.take_up(run.folder)
         return pairs
 
     def _claimed(self) -> Run:
         """Return the run; at first, create its folder."""
         if self._run is None:
-            self.folder = new_folder(self.directory)
+            if self.call:
+                self.folder = self.call.folder_of(*self.layers)
+            else:
+                self.folder = new_folder(self.directory)
             self._run = Run.in_folder(self.folder, self.options)
             self._run.claim(resume=False)
             self._run.save(pairs=[[*pair] for pair in self.layers])
@@ -289,14 +325,14 @@ def _mean(results: Iterable[HeadResult]) -> HeadResult:
 
 def finished_runs(directory: Path) -> list[RunOnDisk]:
     """Return the finished runs in a folder, the oldest first."""
-    configs = sorted(directory.glob("*/config.txt"))
+    configs = files_of_runs(directory, "config.txt")
     return [RunOnDisk(config.parent, read_options(config)) for config in configs]
 
 
 def interrupted_runs(directory: Path) -> list[RunOnDisk]:
     """Return the interrupted runs in a folder, the oldest first."""
     runs = []
-    for state_file in sorted(directory.glob("*/resume.pt")):
+    for state_file in files_of_runs(directory, "resume.pt"):
         # Another process may have just finished the run, and removed the file.
         with contextlib.suppress(UserError):
             options = load_tensors(state_file)["options"]
