@@ -22,8 +22,9 @@ from src.ground.grouping import grouped
 from src.ground.tensors import load_tensors
 from src.models import Network
 from src.results.changes import changes
-from src.results.experiments import Experiment, FurtherOptions, other_options, pair_of
+from src.results.experiments import Experiment, other_options, pair_of
 from src.results.folders import files_of_runs, read_runs, remove_parts
+from src.results.identity import FurtherOptions
 from src.results.network_names import networks_named_by
 from src.results.options import as_written, differences, read_options, refuse_other_options
 from src.results.recorded import epoch_row, report_epoch
