@@ -22,6 +22,7 @@ from src.ground.console import warn
 from src.ground.errors import UserError
 from src.ground.files import readable
 from src.ground.grouping import grouped
+from src.results.changes import warn_of_earlier, warn_of_earlier_code, warn_of_newer
 from src.results.evaluation_rows import EvaluationRow, SkillRow
 from src.results.experiments import by_experiment, newest, with_columns
 from src.results.identity import CHECKPOINTS
@@ -31,7 +32,6 @@ from src.results.run import STALE
 from src.results.stitch_rows import StitchRow
 from src.results.tables import columns, from_record, read_table
 from src.results.training_rows import EpochRow, PairEpochRow
-from src.results.weights import warn_of_earlier, warn_of_earlier_code, warn_of_newer
 from src.values import Pair, Predictions, has_converged, learning_rates
 
 RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from src.choices import STARTS
 from src.ground.console import warn
 from src.ground.grouping import grouped
+from src.results.changes import options_beside_tables, warn_of_earlier, warn_of_earlier_code
 from src.results.experiments import method_names, newest, typed
 from src.results.folders import read_runs
 from src.results.groups import Names
@@ -29,7 +30,6 @@ from src.results.probe_rows import ProbeRow
 from src.results.similarity_rows import SimilarityRow
 from src.results.stitch_rows import StitchRow
 from src.results.tables import read_table
-from src.results.weights import options_beside_tables, warn_of_earlier, warn_of_earlier_code
 from src.values import Pair, Rank
 
 FULL = math.inf  # the rank of a layer that is not truncated: above all other ranks

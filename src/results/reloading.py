@@ -15,12 +15,12 @@ from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.ground.user_code import is_user_code, place_and_function, source_of
 from src.models import Network
+from src.results.changes import warn_of_newer
 from src.results.checkpoints import fill, load_stitch
 from src.results.folders import StitchingRun, one_of_each
 from src.results.image_records import SPLITS, are_same
 from src.results.network_names import NetworkName, content_of, titles_of
 from src.results.session import Session
-from src.results.weights import names_of, warn_of_newer
 from src.stitching.grid import Grid
 from src.stitching.layers import StitchingLayer
 from src.stitching.stitched_model import build_layers
@@ -125,7 +125,7 @@ def _refuse_earlier(
     come_with_type = any(network.is_given for network in networks)
     if not come_with_type:
         remedy += f", or say with --{side}-model where the old checkpoint is"
-    raise UserError(f"{runs} of earlier weights of {names_of(titles)}; {remedy}")
+    raise UserError(f"{runs} of earlier weights of {listed(dict.fromkeys(titles))}; {remedy}")
 
 
 def check_data(
