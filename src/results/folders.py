@@ -232,15 +232,13 @@ def newest_by_experiment(runs: Iterable[StitchingRun]) -> dict[str, list[Stitchi
 
     Warns if runs were dropped. The oldest run comes first.
     """
-    run_of_row = {run.row: run for run in sorted(runs, key=lambda run: run.folder.name)}
-    titled = []
-    for title, rows in by_experiment(run_of_row).items():
-        titled += [(title, row) for row in rows]
-    kept = newest(titled, lambda item: (item[0], item[1].pair))
-    experiments: dict[str, list[StitchingRun]] = {}
-    for title, row in sorted(kept, key=lambda item: item[1].folder):
-        experiments.setdefault(title, []).append(run_of_row[row])
-    return experiments
+    run_of_row = {
+        run.row: run for run in sorted(newest_runs(runs), key=lambda run: run.folder.name)
+    }
+    return {
+        title: [run_of_row[row] for row in rows]
+        for title, rows in by_experiment(run_of_row).items()
+    }
 
 
 def warn_of_weights(runs: Sequence[StitchingRun]) -> None:
