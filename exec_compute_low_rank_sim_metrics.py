@@ -272,6 +272,9 @@ def batches_of(args, test_set, n_images):
 
 def source_of(args, first, second, *, n_images: int) -> dict:
     """Return the columns of all rows: the two networks, the images, and how they are compared."""
+    from src.results.identity import ABSENT_IN_TABLES, further_options
+    from src.results.similarity_rows import IN_COLUMNS
+
     seed = None
     if first.name.is_fresh or second.name.is_fresh:
         seed = args.seed
@@ -287,6 +290,7 @@ def source_of(args, first, second, *, n_images: int) -> dict:
         "alignment_option": args.alignment,
         "n_permutations": args.n_permutations or 0,
         "seed": seed,
+        "further_options": further_options(vars(args), IN_COLUMNS, ABSENT_IN_TABLES),
     }
 
 

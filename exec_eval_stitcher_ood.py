@@ -171,7 +171,7 @@ def set_up(args, session) -> Setup:
     from src.ground.runtime import device_of
     from src.results.folders import newest_by_experiment, read_runs
     from src.results.image_records import short_images
-    from src.results.reloading import check_data, check_images, check_runs, with_records
+    from src.results.reloading import check_images, check_runs, with_records
     from src.results.session import Session
 
     # The stitching runs, and the tables that will be written
@@ -187,21 +187,13 @@ def set_up(args, session) -> Setup:
     files, tables, skill = begin_tables(args, scores)
     experiments = newest_by_experiment(finished)
     runs = list(chain(*experiments.values()))
-    check_data(args.dataset, runs, other_data=args.other_data, shortcut=args.shortcut)
 
     # The images and the two networks
     loading = cli.load_options(args, device)
     test_set = cli.load_split(args, session, device, train=False)
     cli.load_split(args, session, device, train=True)  # for floors and detectors
     fingerprints = short_images(vars(args))  # recorded by load_split
-    check_images(
-        args.dataset,
-        runs,
-        fingerprints,
-        dataset_root=args.dataset_root,
-        other_data=args.other_data,
-        shortcut=args.shortcut,
-    )
+    check_images(runs, vars(args))
     networks = networks_of(args, runs, test_set, session)
     front, front_name = networks["front"]
     end, end_name = networks["end"]

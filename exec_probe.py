@@ -292,10 +292,12 @@ def write_table(args, run, task, trained, tested, *, weights, n_images) -> None:
     from src.figures.shown import of_ranks
     from src.ground.console import note
     from src.results import tables
+    from src.results.identity import ABSENT_IN_TABLES, further_options
     from src.results.image_records import short_images
-    from src.results.probe_rows import ProbeRow
+    from src.results.probe_rows import IN_COLUMNS, ProbeRow
 
     path = Path(args.output)
+    further = further_options(vars(args), IN_COLUMNS, ABSENT_IN_TABLES)
     rows = []
     accuracies = {}  # by layer and rank; ranks end at the width of the layer
     for (layer, rank), on_test in tested.items():
@@ -319,6 +321,7 @@ def write_table(args, run, task, trained, tested, *, weights, n_images) -> None:
             shortcut=args.shortcut,
             model_weights=weights,
             **short_images(vars(args)),
+            further_options=further,
         )
         rows.append(row)
     with run.replacing():

@@ -277,13 +277,16 @@ def begin_runs(args, layers, experiment) -> list:
     """
     from pathlib import Path
 
-    from src.results.stitch_runs import GridRun, note_other_methods
+    from src.results.stitch_runs import FolderOfCall, GridRun, note_other_methods
 
     directory = Path("results", args.save_dir)
-    groups = [layers]
-    if not is_frozen(args):
-        groups = [{pair: layer} for pair, layer in layers.items()]
-    runs_of_groups = [GridRun(directory, group, experiment) for group in groups]
+    if is_frozen(args) or len(layers) == 1:
+        runs_of_groups = [GridRun(directory, layers, experiment)]
+    else:
+        call = FolderOfCall(directory)
+        runs_of_groups = [
+            GridRun(directory, {pair: layer}, experiment, call) for pair, layer in layers.items()
+        ]
     if args.resume:
         for runs in runs_of_groups:
             runs.resume()

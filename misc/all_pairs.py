@@ -292,9 +292,8 @@ def unfinished_units(units, *, redo: bool) -> list[Unit]:
         UserError: weights or images have changed, and `redo` is false; or units were finished or
             begun with other options.
     """
-    from src.results.changes import all_of
+    from src.results.changes import warn_of_newer
     from src.results.network_names import networks_named_by
-    from src.results.weights import warn_of_newer
 
     written_of = {unit.place: unit.run.options_on_disk() for unit in units}
     configs = {unit.place: unit.run.config for unit in units}
@@ -304,11 +303,11 @@ def unfinished_units(units, *, redo: bool) -> list[Unit]:
         if config.exists()
     )
     changes_of = {unit.place: unit.changes(written_of[unit.place]) for unit in units}
-    changed = {place for place, changes in changes_of.items() if changes.n}
+    changed = {place for place, changes in changes_of.items() if changes}
     if changed and not redo:
-        text = all_of(changes_of.values()).text
+        everything = " and ".join(dict.fromkeys(itertools.chain(*changes_of.values())))
         raise UserError(
-            f"{len(changed)} of {len(units)} units of work are of earlier {text}; give --redo-changed to "
+            f"{len(changed)} of {len(units)} units of work are of earlier {everything}; give --redo-changed to "
             "move them aside and make them again, or another -dir"
         )
     return [

@@ -390,9 +390,9 @@ def tables_of_similarity(source_dir: Path) -> list[Path]:
 
 def rows_of_similarity(tables):
     """Return the rows of tables of similarity; warn of rows of weights that have changed since."""
+    from src.results.changes import options_beside_tables, warn_of_earlier, warn_of_earlier_code
     from src.results.similarity_rows import SimilarityRow
     from src.results.tables import read_table
-    from src.results.weights import options_beside_tables, warn_of_earlier, warn_of_earlier_code
 
     rows = [row for table in tables for row in read_table(table, SimilarityRow)]
     warn_of_earlier((row.networks for row in rows), kind="row")

@@ -39,7 +39,6 @@ from src.results.options import as_written, read_options, refuse_other_options
 
 if TYPE_CHECKING:
     from src.cli import Parser
-    from src.results.changes import Changes
     from src.results.run import Run
     from src.results.session import Session
 
@@ -152,8 +151,8 @@ class Unit(NamedTuple):
             return Run.beside(self.place, options)
         return Run.beside(skill_file(self.place), options)
 
-    def changes(self, written: Options) -> "Changes":
-        """Return the weights and images that have changed since this unit was begun.
+    def changes(self, written: Options) -> list[str]:
+        """Return what has changed since this unit was begun: weights, code and images.
 
         Args:
             written: the options in its files.
@@ -166,7 +165,8 @@ class Unit(NamedTuple):
         if not self.is_table and not run.config.exists():
             runs = [*finished_runs(self.place), *interrupted_runs(self.place)]
             records += [options for _, options in runs]
-        return changes(records, run.options)
+        _, changed = changes(records, run.options)
+        return changed
 
     def set_aside(self, name: str) -> None:
         """Move the results of weights or images that have changed into a folder beside the unit.
@@ -178,18 +178,16 @@ class Unit(NamedTuple):
             Busy: another process works on the unit.
             UserError: a network was written after this process began.
         """
-        from src.results.weights import names_of
-
         run = self.run
         run.lock()
         try:
-            if not self.changes(run.options_on_disk()).n:
+            if not self.changes(run.options_on_disk()):
                 return
             networks = networks_named_by(run.options).values()
             newer = [network.title for network in networks if network.has_changed]
             if newer:
                 raise UserError(
-                    f"{names_of(newer)}: written since this process began; give the command again"
+                    f"{listed(newer)}: written since this process began; give the command again"
                 )
             folder = self.place.parent / name
             folder.mkdir(exist_ok=True)

@@ -214,10 +214,10 @@ def draw(path: Path, judged: Judged, title: str) -> None:
 def read_results(args) -> tuple:
     """Return the runs with their evaluations, and the similarities; warn of changed weights and of
     results on different images."""
+    from src.results.changes import options_beside_tables, warn_of_earlier, warn_of_earlier_code
     from src.results.image_records import warn_of_several
     from src.results.similarity_rows import SimilarityRow
     from src.results.tables import read_table
-    from src.results.weights import options_beside_tables, warn_of_earlier, warn_of_earlier_code
 
     runs = read_folders(args.source_dirs)
     similarities = [row for path in args.similarity for row in read_table(path, SimilarityRow)]

@@ -25,8 +25,9 @@ def content(folder: Path) -> dict[str, bytes]:
         if path.name.endswith(("run.json", ".lock", ".part")):
             continue
         if time := TIME.search(name):
-            run = runs[time[0]]
-            name = name.replace(run.name, " -> ".join(pair_of(run)))
+            run = runs.get(time[0])
+            title = " -> ".join(pair_of(run)) if run else "whole networks"
+            name = name.replace(time[0], title)
         elif (parent / "meta.json").exists():
             name = f"{parent.name}/detector" if path.suffix == ".pt" else name
             data = (

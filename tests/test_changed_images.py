@@ -169,7 +169,7 @@ def test_images_of_another_root_have_not_changed():
     line = error_line(
         "exec_eval_stitcher_ood.py", "results/r", *here, "b", "--detector", "mahalanobis"
     )
-    assert says(line, "1 of 1 runs", "test images", "-data a;", "--other-data")
+    assert says(line, "1 of 1 runs", "test images", "-data a; ", "--other-data")
     assert "since" not in line
     assert says(error_line(*stitch, "b", "--resume"), "mnist in a")
     said = run_anew(*stitch, "b", "-dir", "s").err
@@ -335,7 +335,7 @@ def test_dots_of_another_seed_are_other_images():
     run(*STITCH, *dots, 0)
     line = error_line(*EVALUATE, *dots, 1)
     assert says(line, "1 of 1 runs", "other training images", " test images")
-    assert "another --intervention-seed" in line
+    assert "--intervention-seed" in line
     run(*EVALUATE, *dots, 0)
     run(*STITCH, "--resume")  # without dots: a further experiment, of images that never changed
     assert len(list(Path("results/r").glob("2*"))) == 2

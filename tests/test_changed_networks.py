@@ -193,7 +193,9 @@ def test_a_resumed_run_of_a_network_that_was_trained_again_is_refused(networks):
 def test_exchanged_checkpoints_are_refused(networks):
     run(*STITCH)
     exchange()
-    assert says(error_line(*STITCH, "--resume"), "1 run", "earlier weights", "f.pt, g.pt")
+    assert says(
+        error_line(*STITCH, "--resume"), "1 run", "earlier weights of f.pt", "weights of g.pt"
+    )
     back = [{"f.pt": "g.pt", "g.pt": "f.pt"}.get(word, word) for word in STITCH]
     assert "2 of 2 stitches are finished" in run(*back, "--resume").err
 

@@ -184,7 +184,8 @@ def test_pairs_that_cannot_be_stitched_are_left_out_and_named(stitch, tmp_path):
 def test_without_mod_only_stitch_the_whole_network_is_saved_and_statistics_move(
     stitch, digit_networks
 ):
-    folders = stitch("layer2.0", "layer2.0,layer3.0", *ON_DIGITS, "-e", "1", "-b", "128").folders
+    call = stitch("layer2.0", "layer2.0,layer3.0", *ON_DIGITS, "-e", "1", "-b", "128").newest
+    folders = [call / f"layer2.0 to {end}" for end in ("layer2.0", "layer3.0")]
     frozen = read_metrics(stitch("layer2.0", "layer2.0", *DM).newest)
     end = load_state(digit_networks[1])
     for folder in folders:

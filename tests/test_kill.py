@@ -21,6 +21,8 @@ DETECTOR = ["exec_train_representation_classifier.py", "f.pt", MODEL, "layer4.0"
             "-fdir", "store"]  # fmt: skip
 TLM = ["exec_stitch.py", *PAIR, "layer3.0,layer4.0", "layer4.0,layer4.1", "rc2c_pre", *ON_DIGITS,
        "-e", "2", "-b", "256", "--mod-only-stitch", "-dir", "grid"]  # fmt: skip
+WHOLE = ["exec_stitch.py", *PAIR, "layer3.0,layer4.0", "layer4.0", "rc2c_pre", *ON_DIGITS,
+         "-e", "2", "-b", "256", "-dir", "grid"]  # fmt: skip
 DM = ["exec_stitch.py", *PAIR, "layer3.0,layer4.0", "all", "rc2c_pre", *ON_DIGITS,
       "-e", "0", "-i", "pinv", "-dir", "grid"]  # fmt: skip
 
@@ -89,7 +91,7 @@ def test_a_grid_of_task_loss_matching(compare):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "command", [TRAIN, DETECTOR, TLM, DM], ids=["train", "detector", "tlm", "dm"]
+    "command", [TRAIN, DETECTOR, TLM, WHOLE, DM], ids=["train", "detector", "tlm", "whole", "dm"]
 )
 def test_many_kills(command, compare, processes):
     met = []

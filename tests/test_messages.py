@@ -17,7 +17,7 @@ from src.ground.errors import UserError
 from src.models import build_model
 from src.ood import make_detector
 from src.results.checkpoints import save_state
-from src.results.reloading import check_data
+from src.results.reloading import check_images
 from src.similarity import compare
 from src.stitching import build_layers, direct_matching, matching_batches
 from tests.commands import (
@@ -182,18 +182,18 @@ def test_calls_from_python_are_answered_with_arguments(said, capsys):
 @pytest.mark.parametrize(
     ("given", "of_runs", "line"),
     [
-        (None, [0.5], "without --shortcut: .* with --shortcut 0.5; give that"),
-        (0.5, [None], "--shortcut 0.5: .* without it; leave it out"),
-        (0.5, [0.0], "--shortcut 0.5: .* with --shortcut 0.0; give that one"),
-        (0.5, [0.5, None], "--shortcut 0.5: some of these runs .* a folder of runs for each"),
+        (None, [0.5], "without --shortcut: .* --shortcut 0.5; give"),
+        (0.5, [None], "--shortcut 0.5: .* without --shortcut; give"),
+        (0.5, [0.5, None], "--shortcut 0.5: .* a folder of runs for each"),
     ],
 )
 def test_the_shortcut_of_runs_is_advised_as_the_parser_takes_it(given, of_runs, line, tmp_path):
     for i, shortcut in enumerate(of_runs):
         write_run(tmp_path, f"00000{i}", n_right=900, shortcut=shortcut)
+    options = {"dataset": "digits", "other_data": False, "shortcut": given}
     with pytest.raises(UserError, match=line):
-        check_data("digits", runs_of(tmp_path), other_data=False, shortcut=given)
-    check_data("cifar10", runs_of(tmp_path), other_data=True, shortcut=given)
+        check_images(runs_of(tmp_path), options)
+    check_images(runs_of(tmp_path), options | {"dataset": "cifar10", "other_data": True})
 
 
 def test_a_warning_that_was_silenced_is_still_to_come(capsys):

@@ -43,12 +43,12 @@ COLUMNS = {  # that all tables of a type have
     ),
     ProbeRow: (
         "model,layer,rank,accuracy,train_accuracy,loss,seed,epochs,model_type,dataset,n_images,shortcut,model_weights,"
-        "train_images,test_images"
+        "train_images,test_images,further_options"
     ),
     SimilarityRow: (
         "model1,model2,layer1,layer2,rank1,rank2,alignment,n_samples,model1_type,model2_type,dataset,"
         "alignment_option,n_permutations,seed,shortcut,model1_weights,model2_weights,test_images,"
-        "relative_depth1,relative_depth2"
+        "relative_depth1,relative_depth2,further_options"
     ),
     MeasurementRow: (
         "method,measure,front_network,front_group,end_network,end_group,front_layer,front_depth,end_layer,end_depth,"

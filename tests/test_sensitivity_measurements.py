@@ -9,6 +9,7 @@ from datetime import datetime
 from src.results.measured import MeasuredValue
 from src.results.rank_measurements import FULL, ranks_of, read_measurements
 from src.results.tables import write_table
+from tests.commands import says
 from tests.result_rows import probe_row, similarity_row, stitch_row
 
 
@@ -141,7 +142,18 @@ def test_probes_of_other_data_are_kept_apart_and_of_other_epochs_the_newest_coun
         "digits": [2, 1],
         "mnist": [FULL],
     }
-    assert not capsys.readouterr().err
+    assert says(capsys.readouterr().err, "3 probes have other options or epochs")
+
+
+def test_probes_of_other_learning_rates_are_no_repetition(tmp_path, capsys):
+    rows = [probe_row(), probe_row(accuracy=0.7, further_options='{"learning_rate": 0.1}')]
+    ((probe,),) = (
+        by_rank.values()
+        for by_rank in read_measurements([write(tmp_path / "p.csv", *rows)]).probes.values()
+    )
+    printed = capsys.readouterr().err
+    assert probe.accuracy == 0.7
+    assert says(printed, "1 probes have other options") and "repeat" not in printed
 
 
 def test_stitches_are_kept_apart_by_networks_method_and_rank_of_matching(tmp_path, capsys):

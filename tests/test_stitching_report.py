@@ -32,7 +32,7 @@ def run(folder, *, metrics=None, **options):
     (folder / "summary.txt").write_text(SUMMARY)
     if metrics is not None:
         write_table(folder / "grid.csv", StitchRow, [row_of(folder, OPTIONS | options, metrics)])
-    (stitch,) = read_run(folder)
+    (stitch,) = read_run(folder, run=folder)
     return stitch
 
 

@@ -13,10 +13,9 @@ import pytest
 import torch
 
 import exec_stitch
-from src.ground.errors import UserError
 from src.models import build_model
 from src.results.check import check_options
-from src.results.experiments import Experiment
+from src.results.experiments import Experiment, Place
 from src.results.folders import read_runs
 from src.results.stitch_runs import GridRun, note_other_methods
 from src.results.tables import read_table
@@ -30,6 +29,7 @@ from src.values import Metrics, Predictions
 from tests.commands import ON_DIGITS, run, says, stitch_rows
 from tests.conftest import few_images
 from tests.goldens import DATA
+from tests.run_content import content
 from tests.written_runs import OPTIONS, write_run
 
 PAIR = Pair("layer2.0", "layer3.0")
@@ -126,8 +126,7 @@ def test_a_finished_run_of_the_public_code_is_finished(layer, tmp_path, capsys):
     layers = {pair: layer}
     assert not resumed(tmp_path, layers, options).layers
     assert not resumed(tmp_path, layers, options | {"learning_rate": 7}).layers  # of no training
-    with pytest.raises(UserError, match="batch_size was"):
-        resumed(tmp_path, layers, options | {"batch_size": 7})
+    assert resumed(tmp_path, layers, options | {"batch_size": 7}).layers == layers
     assert resumed(tmp_path, layers, options | {"seed": 7}).layers == layers
     trained = {"objective": "hint", "n_epochs": 3}
     assert resumed(tmp_path, layers, options | trained).layers == layers
@@ -205,6 +204,40 @@ def test_a_single_pair_that_remains_goes_on_where_it_was_interrupted(tmp_path):
     assert not state.exists() and len(stitch_rows(tmp_path / "results/s")) == 2
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_whole_networks_are_one_folder_with_a_folder_a_pair(epochs, tmp_path):
+    """Interrupted after so many of four epochs, its finished pairs count, and the others go on beside
+    them."""
+    given = ["exec_stitch.py", "-", "-", "small_cnn", "small_cnn", "pool3,pool4", "pool4", "rc2c_pre",
+             *ON_DIGITS, "-e", 2, "-dir", "s", "--resume"]  # fmt: skip
+    logged = []
+
+    def interrupted(self, history, state):
+        log(self, history, state)
+        logged.append(self)
+        if len(logged) == epochs:
+            raise KeyboardInterrupt
+
+    log = GridRun.log
+    for folder in ("whole", "cut"):
+        (tmp_path / folder).mkdir()
+    with few_images(64, n_test=30):
+        run(*given, cwd=tmp_path / "whole")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(GridRun, "log", interrupted)
+            run(*given, cwd=tmp_path / "cut", status=130)
+        finished, _ = read_runs(tmp_path / "cut/results/s")
+        assert len(finished) == (epochs == 3)
+        run(*given, cwd=tmp_path / "cut")
+    assert content(tmp_path / "cut") == content(tmp_path / "whole")
+    stitches, skipped = read_runs(tmp_path / "cut/results/s")
+    (call,) = (tmp_path / "cut/results/s").iterdir()
+    assert {stitch.folder for stitch in stitches} == {call} and not skipped
+    assert [stitch.row.place for stitch in stitches] == [
+        Place(call.name, Pair(front, "pool4")) for front in ("pool3", "pool4")
+    ]
+
+
 def test_pairs_that_were_begun_together_go_on_together(layer, tmp_path, capsys):
     """In other batches they could round otherwise."""
     others = [Pair("layer2.0", "layer3.1"), Pair("layer1.0", "layer3.1")]
@@ -222,8 +255,8 @@ def test_pairs_that_were_begun_together_go_on_together(layer, tmp_path, capsys):
     again = resumed(tmp_path, pairs, experiment.options)
     assert list(again.layers) == list(pairs) and again.folder == begun.folder
     assert again.state["weight"] == 1
-    with pytest.raises(UserError, match="n_epochs was"):
-        resumed(tmp_path, pairs, experiment.options | {"n_epochs": 2})
+    other = resumed(tmp_path, pairs, experiment.options | {"n_epochs": 2})  # a further experiment
+    assert not other.folder and not other.state
 
 
 def test_config_txt_is_the_last_file_of_a_run(networks, layer, tmp_path, monkeypatch):

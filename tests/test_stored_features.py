@@ -131,14 +131,6 @@ def test_two_files_need_no_images(folder):
             [],
         ),
         ("no_layer.npz 1.npz", r"no_layer.npz has no array of a layer; give an \.npz file", []),
-        ("list.npz 1.npz", "list.npz: made_with is no object of JSON; give one", []),
-        ("null.npz 1.npz", "null.npz: made_with is no object of JSON; give one", []),
-        ("count.npz 1.npz", "count.npz: test_images in made_with is 5; give a text of JSON", []),
-        (
-            "depths.npz 1.npz",
-            r"relative_depths in made_with is \['x'\]; give an object of JSON",
-            [],
-        ),
         ("missing.npz 1.npz", "cannot read missing.npz: No such file", []),
         ("0.pt 1.npz", "0.pt has no array ids", ["features", "features"]),
         (
@@ -169,13 +161,6 @@ def test_refusals(paths, line, options, folder):
     np.savez("no_images.npz", ids=np.arange(0), pool1=pool1[:0])
     np.savez("one_image.npz", ids=np.arange(1), pool1=pool1[:1])
     np.savez("no_layer.npz", ids=np.arange(50))
-    for name, made_with in {
-        "list": [],
-        "null": None,
-        "count": {"test_images": 5},
-        "depths": {"relative_depths": ["x"]},
-    }.items():
-        np.savez(name, ids=np.arange(50), pool1=pool1, made_with=json.dumps(made_with))
     paths = paths.split()
     types = ["features" if path.endswith(".npz") else "small_cnn" for path in paths]
     if options[:1] == ["features"]:

@@ -19,6 +19,12 @@ from src.ground_truth.scored_measures import (
     scored_similarities,
     scored_stitch,
 )
+from src.results.changes import (
+    counted,
+    readable_records,
+    warn_of_earlier_code,
+    warn_of_newer,
+)
 from src.results.evaluations import with_evaluations
 from src.results.folders import StitchingRun, one_of_each, read_runs
 from src.results.image_records import refuse_several
@@ -39,12 +45,6 @@ from src.results.run import STALE
 from src.results.similarity_rows import SimilarityRow
 from src.results.stitch_rows import StitchRow
 from src.results.tables import read_table
-from src.results.weights import (
-    counted,
-    readable_records,
-    warn_of_earlier_code,
-    warn_of_newer,
-)
 
 N_IMAGES = 1000  # that networks are compared on, unless tables say otherwise
 ValuesOfMeasures = dict[ScoredMeasure, list[MeasuredValue]]

@@ -1,71 +1,148 @@
-"""Changes since results were made: in the weights and the code of their networks, and in their images.
+"""What has changed since results were made: the weights and the code of their networks, and their
+images.
 
 This module does not import torch.
 """
 
+import contextlib
+import os
+from collections import Counter
 from collections.abc import Iterable
-from typing import NamedTuple
+from pathlib import Path
 
 from src.choices import Options
+from src.ground.console import warn_once
+from src.ground.errors import UserError
+from src.ground.files import read_json
+from src.ground.user_code import source_of
 from src.results.image_records import changed_images, title_of_data
-from src.results.weights import changed, changed_code, names_of
+from src.results.network_names import NetworkName, content_of, networks_named_by
+
+CODE = "_type_sha256"  # ends the options that hold the SHA-256 of the file of a user's network
+FinishedRun = tuple[Path, Iterable[NetworkName]]  # the `config.txt` of a run, and its networks
 
 
-class Changes(NamedTuple):
-    """Results of earlier weights, code or images."""
-
-    n: int  # results
-    weights: list[str]  # titles of the networks that have changed
-    code: list[str]  # the files of a user's networks that have changed
-    images: list[str]  # which images have changed, such as "test images"
-    dataset: str  # of these images
-
-    @property
-    def text(self) -> str:
-        """The changes in words, such as "weights of a.pt, b.pt and code of nets.py"."""
-        parts = []
-        if self.weights:
-            parts.append(f"weights of {names_of(self.weights)}")
-        if self.code:
-            parts.append(f"code of {names_of(self.code)}")
-        if self.images:
-            parts.append(f"{' and '.join(self.images)} of {self.dataset}")
-        return " and ".join(parts)
-
-    @property
-    def remedy(self) -> str:
-        """The advice on runs in a folder below `results/`."""
-        if self.weights:
-            return "remove their folders, give another -dir, or the place of the old checkpoint"
-        restored = "the code" if self.code else "the images"
-        return f"remove their folders, give another -dir, or restore {restored}"
-
-
-def changes(records: Iterable[Options], now: Options) -> Changes:
-    """Return which weights, code and images have changed since results were made.
+def changed_since(before: Options, now: Options) -> list[str]:
+    """Return what has changed since a result was made, such as "weights of a.pt".
 
     Args:
-        records: the options of each result in files.
-        now: the options of this process.
+        before: the options of the result in files.
+        now: the options of this process. They may name the recorded weights under another path.
     """
-    return all_of(
-        Changes(
-            1,
-            changed(before, now),
-            changed_code(before, now),
-            changed_images(before, now),
-            title_of_data(before, now),
-        )
-        for before in records
+    changed = [f"weights of {title}" for title in _changed_weights(before, now)]
+    code_now = _code_of(now)
+    for code, digest in _code_of(before).items():
+        if code_now.get(code, digest) != digest:
+            changed.append(f"code of {source_of(code)}")
+    images = changed_images(before, now)
+    if images:
+        changed.append(f"{' and '.join(images)} of {title_of_data(before, now)}")
+    return changed
+
+
+def changes(records: Iterable[Options], now: Options) -> tuple[int, list[str]]:
+    """Return how many results have changes, and all that has changed; arguments as above."""
+    changed = [changed_since(before, now) for before in records]
+    everything = dict.fromkeys(title for of_record in changed for title in of_record)
+    return sum(map(bool, changed)), list(everything)
+
+
+def _changed_weights(before: Options, now: Options) -> list[str]:
+    """Return the titles of the networks in `before` with weights that have changed since."""
+    networks_now = networks_named_by(now)
+    weights_at = {network.place: network.weights for network in networks_now.values()}
+    titles = []
+    for name, network in networks_named_by(before).items():
+        is_unchanged = name in networks_now and networks_now[name].weights == network.weights
+        weights_now = weights_at.get(network.place, "")
+        if network.weights and weights_now not in ("", network.weights) and not is_unchanged:
+            titles.append(network.title)
+    return titles
+
+
+def _code_of(options: Options) -> dict[str, str]:
+    """Return the recorded SHA-256 of the files of a user's networks, by the name of the code."""
+    digests = {name: digest for name, digest in options.items() if name.endswith(CODE)}
+    return {str(options.get(name.removesuffix("_sha256"))): digests[name] for name in digests}
+
+
+def options_beside_tables(tables: Iterable[str | Path]) -> list[Options]:
+    """Return the options of the tables that have them in a `.config.txt` beside them."""
+    return readable_records(Path(table).with_suffix(".config.txt") for table in tables)
+
+
+def readable_records(configs: Iterable[Path]) -> list[Options]:
+    """Return the options in files `config.txt`, without files that are missing or damaged."""
+    records = []
+    for config in configs:
+        with contextlib.suppress(UserError):
+            records.append(read_json(config))
+    return [options for options in records if isinstance(options, dict)]
+
+
+def warn_of_earlier(results: Iterable[Iterable[NetworkName]], *, kind: str) -> None:
+    """Warn of results with weights of checkpoints that have changed since.
+
+    Args:
+        results: the networks of each result.
+        kind: the noun for a result, such as "run".
+    """
+    n_results = Counter(network for networks in results for network in set(networks))
+    n_earlier: Counter[str] = Counter()
+    for network, n in n_results.items():
+        if network.has_changed:
+            n_earlier[f"weights of {network.title}"] += n
+    _warn(n_earlier, kind)
+
+
+def warn_of_earlier_code(records: Iterable[Options], *, kind: str) -> None:
+    """Warn of results with code of networks that has changed since. The code does not run.
+
+    Args:
+        records: the options of each result.
+        kind: the noun for a result, such as "run".
+    """
+    n_earlier: Counter[str] = Counter()
+    for options in records:
+        files = set()
+        for code, digest in _code_of(options).items():
+            with contextlib.suppress(UserError):  # the file is gone
+                if content_of(source_of(code)) != digest:
+                    files.add(source_of(code))
+        n_earlier.update(f"code of {file}" for file in files)
+    _warn(n_earlier, kind)
+
+
+def _warn(n_earlier: Counter[str], kind: str) -> None:
+    """Warn of numbers of results that are of something earlier."""
+    for title, n in n_earlier.items():
+        warn_once(f"{counted(n, kind)} of earlier {title}")
+
+
+def warn_of_newer(runs: Iterable[FinishedRun]) -> None:
+    """Warn of runs without recorded weights that are older than a checkpoint of their networks."""
+    n_older = Counter(
+        network.title
+        for config, networks in runs
+        for network in set(networks)
+        if _is_newer(network, config)
     )
+    for title, n in n_older.items():
+        warn_once(
+            f"{counted(n, 'run')} without a record of weights, and {title} is newer: they may be of"
+            " its earlier weights"
+        )
 
 
-def all_of(parts: Iterable[Changes]) -> Changes:
-    """Return the changes of all results together. Results without any change do not count."""
-    changed_parts = [part for part in parts if part.weights or part.code or part.images]
-    weights = dict.fromkeys(title for part in changed_parts for title in part.weights)
-    code = dict.fromkeys(file for part in changed_parts for file in part.code)
-    images = dict.fromkeys(title for part in changed_parts for title in part.images)
-    n = sum(part.n for part in changed_parts)
-    dataset = changed_parts[0].dataset if changed_parts else ""
-    return Changes(n, list(weights), list(code), list(images), dataset)
+def counted(n: int, kind: str) -> str:
+    """Return a number of things with its verb, such as "1 run is" or "2 runs are"."""
+    if n == 1:
+        return f"1 {kind} is"
+    return f"{n} {kind}s are"
+
+
+def _is_newer(network: NetworkName, config: Path) -> bool:
+    """Return whether the weights are not recorded and the checkpoint is newer than a file."""
+    if network.weights or not network.is_file or not os.path.isfile(network.path):
+        return False
+    return os.stat(network.path).st_mtime_ns > config.stat().st_mtime_ns

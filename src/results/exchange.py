@@ -26,11 +26,11 @@ def export_stitch(stitch: StitchingRun, target: Path) -> None:
     Raises:
         UserError: the run has not kept the stitch.
     """
-    state = load_stitch(stitch.folder, stitch.row.pair)
+    state = load_stitch(stitch.files.folder, stitch.row.pair)
     predictions = {}
     if stitch.predictions is not None:
         predictions = {stitch.row.pair: stitch.predictions}
-    record = stitch.folder / "run.json"
+    record = stitch.files.folder / "run.json"
     made_with = read_json(record) if record.exists() else {}  # the public code writes none
 
     folder = new_folder(target)

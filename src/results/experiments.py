@@ -23,6 +23,7 @@ from src.results.identity import (
     RANKS,
     REPEATED,
     WEIGHTS,
+    FurtherOptions,
     further_options,
     identity_of,
 )
@@ -32,16 +33,6 @@ from src.results.tables import from_record
 from src.values import Pair
 
 FURTHER = "further_options"  # the column of the options without a column of their own
-
-
-class FurtherOptions(str):
-    """Options as the text of a JSON object."""
-
-    def __new__(cls, text: str = "{}") -> "FurtherOptions":
-        """Raise a ValueError if the text is no JSON object."""
-        if not isinstance(json.loads(text), dict):
-            raise ValueError(text)
-        return super().__new__(cls, text)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,12 +207,11 @@ def short_weights(options: Options) -> dict[str, str]:
 
 def with_columns(options: Options) -> Options:
     """Return the options of a run with the columns that are made of them."""
-    further = further_options(options, columns=SETTINGS)
     return {
         **options,
         **short_weights(options),
         **short_images(options),
-        FURTHER: json.dumps(further),
+        FURTHER: further_options(options, columns=SETTINGS),
     }
 
 

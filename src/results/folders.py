@@ -2,7 +2,8 @@
 
 A run is a folder with one stitch or many. Both codes write `summary.txt` and `config.txt` of a run of
 one stitch, and `training_logs.csv`. This suite writes `grid.csv`, with a row a stitch, and
-`predictions.npz`.
+`predictions.npz`. A run of several stitches with networks of their own has a folder for each, with the
+files of a run of one stitch: those that have a `config.txt` are finished.
 """
 
 import math
@@ -21,6 +22,7 @@ from src.ground.console import warn
 from src.ground.errors import UserError
 from src.ground.files import readable
 from src.ground.grouping import grouped
+from src.results.changes import warn_of_earlier, warn_of_earlier_code, warn_of_newer
 from src.results.evaluation_rows import EvaluationRow, SkillRow
 from src.results.experiments import by_experiment, newest, with_columns
 from src.results.identity import CHECKPOINTS
@@ -30,7 +32,6 @@ from src.results.run import STALE
 from src.results.stitch_rows import StitchRow
 from src.results.tables import columns, from_record, read_table
 from src.results.training_rows import EpochRow, PairEpochRow
-from src.results.weights import warn_of_earlier, warn_of_earlier_code, warn_of_newer
 from src.values import Pair, Predictions, has_converged, learning_rates
 
 RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
@@ -47,7 +48,7 @@ class RunFiles:
     """What a run kept of its stitches beside their table; each file is read once, when it is needed.
 
     Args:
-        folder: of the run.
+        folder: of the files: the run's, or that of a stitch in it.
         pairs: of its stitches, in the order of the table.
     """
 
@@ -142,10 +143,11 @@ def read_runs(
     runs: list[StitchingRun] = []
     skipped = []
     for folder in folders:
-        try:
-            runs += read_run(folder)
-        except UserError as error:
-            skipped.append(str(error))
+        for part in parts_of(folder):
+            try:
+                runs += read_run(part, run=folder)
+            except UserError as error:
+                skipped.append(str(error))
     return sorted(runs, key=lambda run: run.folder.name), skipped
 
 
@@ -175,12 +177,34 @@ def _is_stitch(config: Path) -> bool:
     return config.is_file() and "stitching_type" in read_options(config)
 
 
+def parts_of(run: Path) -> list[Path]:
+    """Return the folders with the files of a run: those of its stitches, if they have their own."""
+    if (run / "config.txt").is_file():
+        return [run]
+    return [config.parent for config in sorted(run.glob("*/config.txt"))] or [run]
+
+
+def files_of_runs(directory: Path, name: str) -> list[Path]:
+    """Return the files of a name in the folders of runs, and of stitches in them; the oldest first."""
+    in_parts = [
+        path
+        for path in directory.glob(f"*/*/{name}")
+        if RUN_NAME.fullmatch(path.parent.parent.name)
+    ]
+    return sorted([*directory.glob(f"*/{name}"), *in_parts])
+
+
 def folders_of_runs(source_dir: Path) -> set[Path]:
     """Return the folders below `source_dir` that hold run folders.
 
     Folders of runs that were moved aside (`STALE`) are left out.
     """
-    folders = {config.parent.parent for config in source_dir.rglob("config.txt")}
+    folders = set()
+    for config in source_dir.rglob("config.txt"):
+        folder = config.parent.parent
+        if RUN_NAME.fullmatch(folder.name):  # a run, with a folder for each stitch
+            folder = folder.parent
+        folders.add(folder)
     folders -= {source_dir, source_dir.parent}
     return {folder for folder in folders if not _is_stale(folder.relative_to(source_dir))}
 
@@ -208,15 +232,13 @@ def newest_by_experiment(runs: Iterable[StitchingRun]) -> dict[str, list[Stitchi
 
     Warns if runs were dropped. The oldest run comes first.
     """
-    run_of_row = {run.row: run for run in sorted(runs, key=lambda run: run.folder.name)}
-    titled = []
-    for title, rows in by_experiment(run_of_row).items():
-        titled += [(title, row) for row in rows]
-    kept = newest(titled, lambda item: (item[0], item[1].pair))
-    experiments: dict[str, list[StitchingRun]] = {}
-    for title, row in sorted(kept, key=lambda item: item[1].folder):
-        experiments.setdefault(title, []).append(run_of_row[row])
-    return experiments
+    run_of_row = {
+        run.row: run for run in sorted(newest_runs(runs), key=lambda run: run.folder.name)
+    }
+    return {
+        title: [run_of_row[row] for row in rows]
+        for title, rows in by_experiment(run_of_row).items()
+    }
 
 
 def warn_of_weights(runs: Sequence[StitchingRun]) -> None:
@@ -247,12 +269,16 @@ def remove_remains(directory: Path) -> None:
     remove_parts(directory)
     if not any(directory.glob("*/resume.pt")):
         for path in list(directory.iterdir()):
-            if RUN_NAME.fullmatch(path.name) and not (path / "config.txt").exists():
+            if RUN_NAME.fullmatch(path.name) and not any(path.rglob("config.txt")):
                 shutil.rmtree(path)
 
 
-def read_run(folder: Path) -> list[StitchingRun]:
-    """Read the stitches of a finished run; what the public code does not measure is NaN or None.
+def read_run(folder: Path, *, run: Path) -> list[StitchingRun]:
+    """Read the stitches in a folder; what the public code does not measure is NaN or None.
+
+    Args:
+        folder: of the run, or of a stitch in it (`parts_of`).
+        run: the folder of the run.
 
     Raises:
         UserError: the run is unfinished, or one of its files is damaged.
@@ -266,14 +292,14 @@ def read_run(folder: Path) -> list[StitchingRun]:
         )
     if (folder / "grid.csv").is_file():
         rows = [
-            replace(row, folder=folder.name, **_normal_paths(vars(row)))
+            replace(row, folder=run.name, **_normal_paths(vars(row)))
             for row in read_table(folder / "grid.csv", StitchRow)
         ]
     else:
         rows = [_row_of_summary(folder, options)]
     files = RunFiles(folder, [row.pair for row in rows])
     typed = as_typed(options)
-    return [StitchingRun(folder, {**typed, **row.pair._asdict()}, row, files) for row in rows]
+    return [StitchingRun(run, {**typed, **row.pair._asdict()}, row, files) for row in rows]
 
 
 def as_typed(options: Options) -> Options:

@@ -4,6 +4,7 @@ All options have to be equal, but for those that the lists of this module name. 
 no list counts. This module does not import torch.
 """
 
+import json
 from collections.abc import Collection, Hashable, Iterable, Mapping
 from typing import NamedTuple
 
@@ -92,6 +93,18 @@ OPTIONS = {
     "seed": Option("-s", 0),
 }
 ABSENT = {name: option.absent for name, option in OPTIONS.items()}
+# In tables of probes and of similarity
+ABSENT_IN_TABLES = ABSENT | {"batch_size": 64, "channels_last": False}
+
+
+class FurtherOptions(str):
+    """Options as the text of a JSON object."""
+
+    def __new__(cls, text: str = "{}") -> "FurtherOptions":
+        """Raise a ValueError if the text is no JSON object."""
+        if not isinstance(json.loads(text), dict):
+            raise ValueError(text)
+        return super().__new__(cls, text)
 
 
 def is_idle(name: str, options: Options) -> bool:
@@ -130,24 +143,29 @@ def identity_of(options: Options) -> Options:
     return counted
 
 
-def further_options(options: Options, columns: Iterable[str]) -> Options:
+def further_options(
+    options: Options, columns: Iterable[str], absent: Mapping[str, Hashable] = ABSENT
+) -> FurtherOptions:
     """Return the options that tell experiments apart and have no column of their own.
 
     Options with the value that their absence means are left out.
 
     Args:
         options: of a run.
+        columns: the options with a column.
+        absent: what the absence of an option means.
     """
     options = dict(options)
     given_token = options.pop("c2t_cls_option", None)
     if options.get("stitching_option"):  # the run has the token that `auto` chose
         options["c2t_cls_token"] = given_token
     counted = identity_of(options)
-    return {
+    further = {
         name: counted[name]
         for name in sorted(counted.keys() - set(columns))
-        if counted[name] not in (None, ABSENT.get(name))
+        if counted[name] not in (None, absent.get(name))
     }
+    return FurtherOptions(json.dumps(further))
 
 
 def _hashable(value: object) -> Hashable:

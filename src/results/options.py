@@ -13,8 +13,8 @@ from src.ground.console import warn_once
 from src.ground.errors import UserError
 from src.ground.files import read_json
 from src.ground.user_code import source_of
-from src.results.changes import changes
-from src.results.identity import DIGEST, FREE, NOT_RECORDED, is_idle
+from src.results.changes import changed_since
+from src.results.identity import DIGEST, FREE, KEPT, NOT_RECORDED, is_idle
 from src.results.network_names import FRESH, content_of
 
 # Options whose results change with the file of user code that they name
@@ -48,12 +48,12 @@ def read_options(path: Path) -> Options:
 def differences(before: Options, now: Options) -> str:
     """Describe how the options of two runs differ; "" if all common options agree.
 
-    Options in `FREE` may differ, and options without effect in both runs. So may the content of
-    files (`..._sha256`): `changes` compares weights and images.
+    Options in `FREE` and `KEPT` may differ, and options without effect in both runs. So may the content of
+    files (`..._sha256`): `changed_since` compares weights and images.
     """
     texts = []
     for name, value in before.items():
-        is_compared = name in now and name not in FREE and not name.endswith(DIGEST)
+        is_compared = name in now and name not in (*FREE, *KEPT) and not name.endswith(DIGEST)
         is_without_effect = is_idle(name, before) and is_idle(name, now)
         if is_compared and not is_without_effect and not _agree(name, before, now):
             texts.append(f"{name} was {reprlib.repr(value)}, now {now[name]!r}")
@@ -77,16 +77,16 @@ def refuse_other_options(
         where: the file that holds `before`.
         remedy: the end of the message.
     """
-    changed = changes([before], now)
-    if changed.n:
-        raise UserError(f"{where} is of a run with earlier {changed.text}; {remedy}")
+    changed = changed_since(before, now)
+    if changed:
+        raise UserError(f"{where} is of a run with earlier {' and '.join(changed)}; {remedy}")
     text = differences(before, now)
     if text:
         raise UserError(f"{where} is of a run with other options ({text}); {remedy}")
-    _warn_of_changed_code(before, now)
+    warn_of_changed_code(before, now)
 
 
-def _warn_of_changed_code(before: Options, now: Options) -> None:
+def warn_of_changed_code(before: Options, now: Options) -> None:
     """Warn of user code that has changed since a run was made with it."""
     for name in CODE_OPTIONS:
         digests_before = _digests_of_code(name, before)

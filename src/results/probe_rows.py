@@ -3,8 +3,22 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+from src.results.identity import FurtherOptions
 from src.results.network_names import NetworkName
 from src.values import Rank
+
+# The options with a column; and the place of a network with a head
+IN_COLUMNS = (
+    "model_path",
+    "model_type",
+    "layer_names",
+    "ranks",
+    "n_epochs",
+    "dataset",
+    "shortcut",
+    "seed",
+    "with_head",
+)
 
 
 @dataclass(frozen=True)
@@ -29,6 +43,7 @@ class ProbeRow:
     model_weights: str | None = None  # the first digits of their SHA-256
     train_images: str | None = None  # the first digits of their fingerprint
     test_images: str | None = None
+    further_options: FurtherOptions = FurtherOptions()  # noqa: RUF009 - immutable
 
     @property
     def networks(self) -> tuple[NetworkName]:

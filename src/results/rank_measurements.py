@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from src.choices import STARTS
+from src.ground.console import warn
 from src.ground.grouping import grouped
+from src.results.changes import options_beside_tables, warn_of_earlier, warn_of_earlier_code
 from src.results.experiments import method_names, newest, typed
 from src.results.folders import read_runs
 from src.results.groups import Names
@@ -28,7 +30,6 @@ from src.results.probe_rows import ProbeRow
 from src.results.similarity_rows import SimilarityRow
 from src.results.stitch_rows import StitchRow
 from src.results.tables import read_table
-from src.results.weights import options_beside_tables, warn_of_earlier, warn_of_earlier_code
 from src.values import Pair, Rank
 
 FULL = math.inf  # the rank of a layer that is not truncated: above all other ranks
@@ -131,7 +132,7 @@ def over_ranks(values: Sequence[MeasuredValue], side: int) -> Iterator[Series]:
 def _newest_probes(rows: Iterable[ProbeRow], names: Names) -> dict[ProbeKey, ProbesByRank]:
     """Return the newest probes by network, layer and data set, and by rank.
 
-    All probes of a layer have the number of epochs of its newest probe.
+    All probes of a layer have the epochs and the options of its newest probe; warns of others.
 
     Args:
         rows: the oldest first.
@@ -142,14 +143,26 @@ def _newest_probes(rows: Iterable[ProbeRow], names: Names) -> dict[ProbeKey, Pro
         return names[network.key].name, row.layer, row.dataset
 
     probes: dict[ProbeKey, ProbesByRank] = {}
-    for row in newest(rows, lambda row: (key_of(row), row.epochs, row.rank)):
-        by_rank: ProbesByRank = {}
-        for rank, probe in probes.get(key_of(row), {}).items():
-            if probe.epochs == row.epochs:
-                by_rank[rank] = probe
+    n_other = 0
+    for row in newest(rows, lambda row: (key_of(row), _method_of(row), row.rank)):
+        before = probes.get(key_of(row), {})
+        by_rank = {
+            rank: probe for rank, probe in before.items() if _method_of(probe) == _method_of(row)
+        }
+        n_other += len(before) - len(by_rank)
         by_rank[_number(row.rank)] = row
         probes[key_of(row)] = by_rank
+    if n_other:
+        warn(
+            f"{n_other} probes have other options or epochs than the newest of their layers, and are left out;"
+            " give the tables of one kind of probes"
+        )
     return probes
+
+
+def _method_of(probe: ProbeRow) -> tuple[int | None, str]:
+    """Return how a probe was trained."""
+    return probe.epochs, probe.further_options
 
 
 def _similarities(rows: Sequence[SimilarityRow], names: Names) -> Iterator[MeasuredValue]:

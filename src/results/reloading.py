@@ -15,18 +15,19 @@ from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.ground.user_code import is_user_code, place_and_function, source_of
 from src.models import Network
+from src.results.changes import warn_of_newer
 from src.results.checkpoints import fill, load_stitch
 from src.results.folders import StitchingRun, one_of_each
-from src.results.image_records import SPLITS, are_same
+from src.results.image_records import SPLITS, are_same, short_images
 from src.results.network_names import NetworkName, content_of, titles_of
 from src.results.session import Session
-from src.results.weights import names_of, warn_of_newer
 from src.stitching.grid import Grid
 from src.stitching.layers import StitchingLayer
 from src.stitching.stitched_model import build_layers
 from src.values import Pair
 
 SIDES = ("front", "end")
+OTHER_DATA = "give --other-data for an evaluation on other data, which the verdict leaves out"
 SHARED = ("front_model_type", "end_model_type", "stitching_type")
 
 
@@ -67,22 +68,15 @@ def check_runs(
             f"{folder} holds no finished stitching run; give the folder that holds their folders"
         )
     runs = one_of_each(runs)
-    settings = [run.row.distinctions for run in runs]
-    networks = {}
-    has_changed = {}
-    titles = {}
-    for i, side in enumerate(SIDES):
-        networks[side] = [run.row.networks[i] for run in runs]
-        path = moved[side].path
-        networks_now = [network._replace(path=path or network.path) for network in networks[side]]
-        has_changed[side] = [network.has_changed for network in networks_now]
-        titles[side] = titles_of(networks[side]).values()
-
     for name in SHARED:
-        _refuse_several(name, [str(of_run[name]) for of_run in settings])
-    for side in SIDES:
-        _refuse_earlier(side, networks[side], has_changed[side], moved[side].path)
-        _refuse_several(f"{side}_model_path", titles[side])
+        _refuse_several(name, [str(run.row.distinctions[name]) for run in runs])
+    for i, side in enumerate(SIDES):
+        path = moved[side].path
+        networks = [run.row.networks[i] for run in runs]
+        networks_now = [network._replace(path=path or network.path) for network in networks]
+        earlier = [network for network in networks_now if network.has_changed]
+        _refuse_earlier(side, earlier, len(runs), path)
+        _refuse_several(f"{side}_model_path", titles_of(networks).values())
     warn_of_newer((run.folder / "config.txt", run.row.networks) for run in runs)
 
 
@@ -96,140 +90,89 @@ def _refuse_several(name: str, values: Iterable[str]) -> None:
 
 
 def _refuse_earlier(
-    side: str,
-    networks: Sequence[NetworkName],
-    has_changed: Sequence[bool],
-    moved_to: str | None = None,
+    side: str, earlier: Sequence[NetworkName], n_runs: int, moved_to: str | None = None
 ) -> None:
     """Raise a UserError if the weights of a network have changed since a run was made.
 
     Args:
-        networks: the network on a side, of each run.
-        has_changed: whether the weights have changed, for each run.
+        earlier: the network on a side, of each run for which its weights have changed.
+        n_runs: the number of all runs.
         moved_to: the path of the checkpoint on the command line.
     """
-    titles = [
-        network.title
-        for network, is_changed in zip(networks, has_changed, strict=True)
-        if is_changed
-    ]
-    if not titles:
+    if not earlier:
         return
-    runs = f"{len(titles)} of {len(networks)} runs are"
+    runs = f"{len(earlier)} of {n_runs} runs are"
     if moved_to:
         raise UserError(
             f"--{side}-model {moved_to}: {runs} of other weights; give the checkpoint they were"
             " made with"
         )
     remedy = "remove their folders and stitch again"
-    come_with_type = any(network.is_given for network in networks)
-    if not come_with_type:
+    if not any(network.is_given for network in earlier):
         remedy += f", or say with --{side}-model where the old checkpoint is"
-    raise UserError(f"{runs} of earlier weights of {names_of(titles)}; {remedy}")
+    titles = dict.fromkeys(network.title for network in earlier)
+    raise UserError(f"{runs} of earlier weights of {listed(titles)}; {remedy}")
 
 
-def check_data(
-    dataset: str, runs: Sequence[StitchingRun], *, other_data: bool, shortcut: float | None = None
-) -> None:
-    """Raise a UserError if the data of the evaluation do not fit the data of the runs.
+def check_images(runs: Sequence[StitchingRun], options: Options) -> None:
+    """Raise a UserError unless an evaluation and the runs have the same images.
+
+    With `--other-data`, the images or the names of their data sets must differ instead.
 
     Args:
-        dataset: the name or the path of the data to evaluate on.
-        other_data: whether the evaluation is to be on other data than the runs were stitched on.
-        shortcut: the probability that the dots on the images tell their class; None: no dots.
+        options: of the evaluation, with the fingerprints of its images.
     """
-    shortcuts = {run.row.shortcut for run in runs}
-    if shortcuts != {shortcut} and not other_data:
-        _refuse_shortcut(shortcut, shortcuts)
-
-    if _are_other_names(dataset, runs) and not other_data:
-        recorded = sorted(_names_of_data(runs))
-        remedy = "give that one"
-        if len(recorded) > 1:
-            remedy = "keep a folder of runs for each data set"
+    runs = one_of_each(runs)
+    dataset = options["dataset"]
+    names = {run.row.dataset for run in runs if run.row.dataset is not None}
+    are_other_names = any(name != dataset and not _has_moved(name, dataset) for name in names)
+    n_other: Counter[str] = Counter()  # runs with other images, by title of the images
+    for run in runs:
+        for split, fingerprint in short_images(options).items():
+            if not are_same(getattr(run.row, split), fingerprint):
+                n_other[SPLITS[split]] += 1
+    if options["other_data"]:
+        if not n_other and not are_other_names:
+            raise UserError(
+                f"--other-data: no run says that it was stitched on other data than {dataset}; leave it out"
+            )
+        return
+    _refuse_shortcut(options["shortcut"], {run.row.shortcut for run in runs})
+    if are_other_names:
+        remedy = "give that one" if len(names) == 1 else "keep a folder of runs for each data set"
         raise UserError(
-            f"-d {dataset}: these runs were stitched on {', '.join(recorded)}; {remedy},"
-            " or give --other-data for an evaluation on other data, which the verdict leaves out"
+            f"-d {dataset}: these runs were stitched on {', '.join(sorted(names))}; {remedy}, or {OTHER_DATA}"
+        )
+    if n_other:
+        here = options["dataset_root"]
+        roots = {str(run.options.get("dataset_root", here)) for run in runs} - {here}
+        cause = "they have changed since"
+        if roots:
+            cause = f"those of the runs are in -data {listed(sorted(roots))}"
+        raise UserError(
+            f"-d {dataset}: {max(n_other.values())} of {len(runs)} runs were made with other"
+            f" {' and '.join(n_other)}: {cause}; give these images (-data, --intervention-seed), remove the folders and"
+            f" stitch again, or {OTHER_DATA}"
         )
 
 
 def _refuse_shortcut(shortcut: float | None, of_runs: set[float | None]) -> None:
-    """Raise a UserError that names the `--shortcut` of the runs.
+    """Raise a UserError that names the `--shortcut` of the runs, unless it is that of the evaluation.
 
     Args:
         shortcut: of the evaluation; None: no dots.
         of_runs: the different values of the runs.
     """
-    option = "without --shortcut" if shortcut is None else f"--shortcut {shortcut}"
-    if len(of_runs) > 1:
-        raise UserError(
-            f"{option}: some of these runs were stitched with --shortcut, and others with another "
-            "strength or without it; keep a folder of runs for each"
-        )
-    (of_run,) = of_runs
-    if of_run is None:
-        raise UserError(f"{option}: these runs were stitched without it; leave it out")
-    raise UserError(f"{option}: these runs were stitched with --shortcut {of_run}; give that one")
-
-
-def check_images(
-    dataset: str,
-    runs: Sequence[StitchingRun],
-    fingerprints: Mapping[str, str | None],
-    *,
-    dataset_root: str,
-    other_data: bool,
-    shortcut: float | None,
-) -> None:
-    """Raise a UserError unless the evaluation and the runs have the same images.
-
-    With `other_data`, the images or the names of their data sets must differ instead.
-
-    Args:
-        dataset: the name or the path of the data to evaluate on.
-        fingerprints: of the loaded images, by split, from `short_images`.
-        dataset_root: the folder of the data to evaluate on.
-        other_data: whether the evaluation is to be on other data than the runs were stitched on.
-        shortcut: the probability that the dots on the images tell their class; None: no dots.
-    """
-    runs = one_of_each(runs)
-    n_other: Counter[str] = Counter()  # runs with other images, by title of the images
-    for run in runs:
-        for split, fingerprint in fingerprints.items():
-            if not are_same(getattr(run.row, split), fingerprint):
-                n_other[SPLITS[split]] += 1
-    if other_data and not n_other and not _are_other_names(dataset, runs):
-        raise UserError(
-            f"--other-data: no run says that it was stitched on other data than {dataset}; leave"
-            " it out"
-        )
-    if n_other and not other_data:
-        roots = {str(run.options.get("dataset_root", dataset_root)) for run in runs} - {
-            dataset_root
-        }
-        cause = "they have changed since"
-        remedy = "restore the images"
-        if roots:
-            cause = f"those of the runs are in -data {listed(sorted(roots))}"
-            remedy = "give their -data"
-        if shortcut is not None:
-            cause += ", or have dots of another --intervention-seed"
-        raise UserError(
-            f"-d {dataset}: {max(n_other.values())} of {len(runs)} runs were made with other"
-            f" {' and '.join(n_other)}: {cause}; remove their folders and stitch again, {remedy},"
-            " or give --other-data for an evaluation on other data, which the verdict"
-            " leaves out"
-        )
-
-
-def _names_of_data(runs: Sequence[StitchingRun]) -> set[str]:
-    """Return the names or paths of the data that runs recorded."""
-    return {run.row.dataset for run in runs if run.row.dataset is not None}
-
-
-def _are_other_names(dataset: str, runs: Sequence[StitchingRun]) -> bool:
-    """Return whether a run recorded a different data set, by name or path."""
-    return any(name != dataset and not _has_moved(name, dataset) for name in _names_of_data(runs))
+    if of_runs == {shortcut}:
+        return
+    option, *others = (
+        "without --shortcut" if value is None else f"--shortcut {value}"
+        for value in (shortcut, *of_runs)
+    )
+    raise UserError(
+        f"{option}: these runs were stitched {' and '.join(sorted(others))}; give the same, and keep a folder of runs "
+        "for each"
+    )
 
 
 def _has_moved(recorded: str, dataset: str) -> bool:
@@ -260,7 +203,6 @@ def load_networks(
     Raises:
         UserError: as `name_of`, or the weights have changed since a run was made.
     """
-    _require_types(runs[0].options, moved)
     networks = {}
     for i, side in enumerate(SIDES):
         name = name_of(runs[0].options, side, moved[side])
@@ -272,10 +214,10 @@ def load_networks(
         else:
             weights = session.weights(name, images, device=device)
         name = name._replace(weights=weights)
-        has_changed = [
-            bool(run_name.weights) and run_name.identity != name.identity for run_name in recorded
+        earlier = [
+            network for network in recorded if network.weights and network.identity != name.identity
         ]
-        _refuse_earlier(side, recorded, has_changed)
+        _refuse_earlier(side, earlier, len(recorded))
         networks[side] = (_with_channels_first(network, side, runs, images.shape), name)
     return networks
 
@@ -331,25 +273,6 @@ def with_records(
     return recorded
 
 
-def _require_types(options: Options, moved: Mapping[str, MovedNetwork]) -> None:
-    """Raise a UserError if the networks of a run are a user's code that the command line lacks.
-
-    Args:
-        options: of the run.
-        moved: the networks, by side.
-    """
-    missing = []
-    for side in SIDES:
-        type = options.get(f"{side}_model_type")
-        if type and is_user_code(type) and moved[side].type is None:
-            missing.append(f"--{side}-type {type}")
-    if missing:
-        raise UserError(
-            "the code of networks that a folder names is not run by itself; name it with "
-            f"{' '.join(missing)}"
-        )
-
-
 def name_of(options: Options, side: str, moved: MovedNetwork) -> NetworkName:
     """Return the name of the front or the end network of a run.
 
@@ -359,8 +282,8 @@ def name_of(options: Options, side: str, moved: MovedNetwork) -> NetworkName:
         moved: where it is now.
 
     Raises:
-        UserError: the checkpoint is missing, or the command line names another function than the
-            run.
+        UserError: the checkpoint is missing, or the network is code of the user's that the command
+            line does not name.
     """
     path, type = moved
     recorded = NetworkName.of(
@@ -368,6 +291,11 @@ def name_of(options: Options, side: str, moved: MovedNetwork) -> NetworkName:
         options.get(f"{side}_model_type"),
         seed=options.get("seed"),
     )
+    if type is None and is_user_code(recorded.type):
+        raise UserError(
+            "the code of networks that a folder names is not run by itself; name it with "
+            f"--{side}-type {recorded.type}"
+        )
     if type is not None:
         functions = [place_and_function(name)[1] for name in (type, recorded.type)]
         if not is_user_code(recorded.type) or functions[0] != functions[1]:
@@ -414,15 +342,15 @@ def rebuild_grids(
         for run in runs:
             pair = run.row.pair
             try:
-                stitch = _rebuild(run, front, end, image_shape)
+                networks, layer = _rebuild(run, (front, end), image_shape)
             except UserError as error:
                 messages.append(str(error))
                 continue
-            if stitch.front is front:
-                layers[pair] = stitch.layer
+            if networks == (front, end):
+                layers[pair] = layer
                 runs_of_grid[pair] = run
             else:
-                grid = Grid(stitch.front, stitch.end, {pair: stitch.layer}, front_rank=rank)
+                grid = Grid(*networks, {pair: layer}, front_rank=rank)
                 grids.append(GridOfRuns(grid, {pair: run}, title))
         if layers:
             grid = Grid(front, end, layers, front_rank=rank)
@@ -430,26 +358,17 @@ def rebuild_grids(
     return grids, messages
 
 
-class _Stitch(NamedTuple):
-    """The parts of a stitched network."""
-
-    front: Network
-    end: Network
-    layer: StitchingLayer
-
-
 def _rebuild(
-    run: StitchingRun, front: Network, end: Network, image_shape: Sequence[int]
-) -> _Stitch:
-    """Load the stitch of a run.
+    run: StitchingRun, networks: tuple[Network, Network], image_shape: Sequence[int]
+) -> tuple[tuple[Network, Network], StitchingLayer]:
+    """Load the stitch of a run; return its networks and its layer.
 
-    The networks of the stitch are `front` and `end`. From a whole checkpoint they are copies, with
-    the statistics of the checkpoint.
+    The networks are those that were given. From a whole checkpoint they are copies, with the
+    statistics of the checkpoint.
     """
     pair = run.row.pair
     layers, _ = build_layers(
-        front,
-        end,
+        *networks,
         [pair.front_layer],
         [pair.end_layer],
         run.options["stitching_type"],
@@ -459,17 +378,17 @@ def _rebuild(
         t2c_cls_token=run.options.get("t2c_cls_token"),
         upsample_mode=run.options.get("upsample_mode", "bilinear"),
     )
-    stitch = _Stitch(front, end, layers[pair])
-
-    state = load_stitch(run.folder, pair)
-    modules: dict[str, Network | StitchingLayer] = {"": stitch.layer}  # by the prefix of their keys
+    layer = layers[pair]
+    state = load_stitch(run.files.folder, pair)
+    modules: dict[str, Network | StitchingLayer] = {"": layer}  # by the prefix of their keys
     is_whole = any(key.startswith("stitching_layer.") for key in state)
     if is_whole:
-        stitch = _Stitch(copy.deepcopy(front), copy.deepcopy(end), layers[pair])
+        networks = copy.deepcopy(networks)
+        front, end = networks
         modules = {
-            "stitching_layer.": stitch.layer,
-            "front_model.model.": stitch.front,
-            "end_model.model.": stitch.end,
+            "stitching_layer.": layer,
+            "front_model.model.": front,
+            "end_model.model.": end,
         }
     for prefix, module in modules.items():
         state_of_module = {
@@ -483,4 +402,4 @@ def _rebuild(
             source=f"the stitch {pair} of {run.folder}",
             expected="the networks and layers of its config.txt",
         )
-    return stitch
+    return networks, layer

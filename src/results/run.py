@@ -23,11 +23,10 @@ from src.ground.errors import UserError
 from src.ground.files import locked, write_json
 from src.ground.provenance import provenance
 from src.ground.tensors import load_tensors, save_tensors
-from src.results.changes import changes
+from src.results.changes import changed_since, warn_of_newer
 from src.results.network_names import networks_named_by
 from src.results.options import as_written, differences, read_options, refuse_other_options
 from src.results.outputs import BESIDE_TABLES, files_of, refuse_others, replacing
-from src.results.weights import warn_of_newer
 
 CHECKPOINT = re.compile(r"(ft_)?model_\d+\.pt")  # of a training, after so many epochs
 RunState = dict[str, Any]  # tensors and plain values by name, see `Run.save`
@@ -174,7 +173,7 @@ class Run:
         with contextlib.suppress(UserError):
             before = self.options_on_disk()
             is_known = bool(before) and self._is_record(before)
-            is_other = changes([before], options).n or differences(before, options)
+            is_other = changed_since(before, options) or differences(before, options)
             return is_known and not is_other
         return False
 

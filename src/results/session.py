@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -19,14 +19,6 @@ if TYPE_CHECKING:  # most scripts evaluate no stitches, and compare no networks
     from src.ood.reference import EvaluationOptions, Reference
     from src.similarity.passes import KeptFeatures
     from src.stitching.eigenvectors import Eigh
-
-
-class _KeptReference(NamedTuple):
-    """The reference of an evaluation, with its end network and its store."""
-
-    end: NetworkName
-    store: Path
-    reference: "Reference"
 
 
 class Session:
@@ -49,7 +41,7 @@ class Session:
         self.kept: KeptActivations | None = None
         self.features: KeptFeatures | None = None
         self.eigh: Eigh = torch.linalg.eigh
-        self._reference: _KeptReference | None = None
+        self._reference: tuple[tuple, Reference] | None = None  # behind what it was made of
 
     def network(
         self,
@@ -132,12 +124,8 @@ class Session:
             store: the folder of the trained detectors.
             make: makes a reference with these options.
         """
-        kept = self._reference
-        if kept is not None:
-            if (kept.end, kept.store, kept.reference.options) == (end, store, options):
-                return kept.reference
-        self._reference = None  # frees its memory before the new one is made
-        del kept
-        reference = make()
-        self._reference = _KeptReference(end, store, reference)
-        return reference
+        key = (end, store, options)
+        if self._reference is None or self._reference[0] != key:
+            self._reference = None  # frees its memory before the new one is made
+            self._reference = (key, make())
+        return self._reference[1]

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 from src.choices.similarity import MEASURES
 from src.ground.errors import UserError
 from src.ground.user_code import is_user_code, title_of
+from src.results.identity import FurtherOptions
 from src.results.network_names import OfTwoNetworks, architecture
 from src.results.tables import columns
 from src.results.verdict_rows import VerdictRow
@@ -23,6 +24,24 @@ from src.values import (
     Similarity,
 )
 
+# The options with a column, and those that select values
+IN_COLUMNS = (
+    "model1_path",
+    "model2_path",
+    "model1_type",
+    "model2_type",
+    "model1_layer",
+    "model2_layer",
+    "model1_ranks",
+    "model2_ranks",
+    "dataset",
+    "shortcut",
+    "seed",
+    "n_samples",
+    "metrics",
+    "alignment",
+    "n_permutations",
+)
 # Ends of the names of columns
 REVERSED = "_reversed"  # from the second layer to the first
 NULLS = {
@@ -107,6 +126,7 @@ class SimilarityRow(OfTwoNetworks):
     # The share of the network's blocks that a pass to the layer computes; None: not known
     relative_depth1: float | None = None
     relative_depth2: float | None = None
+    further_options: FurtherOptions = FurtherOptions()  # noqa: RUF009 - immutable
 
     @classmethod
     def of(

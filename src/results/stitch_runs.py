@@ -1,11 +1,10 @@
 """Writes the run of a grid of pairs of layers, in one folder; `folders` reads it."""
 
 import contextlib
-import dataclasses
 import math
 import sys
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from statistics import fmean
@@ -18,19 +17,17 @@ from src.choices.stitching import KEEP_VARIANCE
 from src.ground.console import listed, note, result, warn
 from src.ground.errors import UserError
 from src.ground.files import durable_together, write_json
-from src.ground.grouping import grouped
 from src.ground.tensors import load_tensors
 from src.models import Network
-from src.results.changes import changes
-from src.results.experiments import Experiment, FurtherOptions, other_options, pair_of
-from src.results.folders import read_runs, remove_parts
+from src.results.changes import changes, counted, warn_of_newer
+from src.results.experiments import Experiment, other_options, pair_of
+from src.results.folders import files_of_runs, read_runs, remove_parts
 from src.results.network_names import networks_named_by
-from src.results.options import as_written, differences, read_options, refuse_other_options
+from src.results.options import as_written, read_options, warn_of_changed_code
 from src.results.recorded import epoch_row, report_epoch
 from src.results.run import Run, new_folder
 from src.results.stitch_rows import SPARSITY, StitchRow
 from src.results.tables import columns
-from src.results.weights import counted, warn_of_newer
 from src.results.writing import write_logs_of_pairs, write_stitches
 from src.stitching.closed_forms import Matching
 from src.stitching.grid import GridScore
@@ -51,6 +48,32 @@ class RunOnDisk(NamedTuple):
     options: Options
 
 
+class FolderOfCall:
+    """The folder of a call that trains whole networks: each pair is a run in a folder of its own, so
+    that none waits for the others.
+
+    Attributes:
+        path: None before it is made.
+    """
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+        self.path: Path | None = None
+
+    def take_up(self, part: Path) -> None:
+        """Go on in the folder of an earlier call, which holds the folder of a pair."""
+        if part.parent != self.directory:
+            self.path = part.parent
+
+    def folder_of(self, pair: Pair) -> Path:
+        """Make the folder of a pair, and return it."""
+        if self.path is None:
+            self.path = new_folder(self.directory)
+        folder = self.path / f"{pair.front_layer} to {pair.end_layer}"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+
 class GridRun:
     """The run of a grid of pairs of layers: one folder, made with the first files, so that a failure
     before leaves none.
@@ -59,6 +82,7 @@ class GridRun:
         directory: the folder of the run's folder.
         layers: the stitching layer of each pair.
         experiment: the settings and options of all pairs.
+        call: of a single pair, where it is one of several that train whole networks.
 
     Attributes:
         layers: the stitching layers of the pairs; after `resume`, of those that remain.
@@ -71,8 +95,10 @@ class GridRun:
         directory: Path,
         layers: Mapping[Pair, StitchingLayer],
         experiment: Experiment,
+        call: FolderOfCall | None = None,
     ):
         self.directory = Path(directory)
+        self.call = call
         self.layers = dict(layers)
         self.experiment = experiment
         self.folder: Path | None = None
@@ -98,49 +124,59 @@ class GridRun:
 
         Raises:
             Busy: another process works on the interrupted run.
-            UserError: a run of a pair has other options, or networks or images have changed since.
+            UserError: networks or images have changed since a run.
         """
         interrupted_before = interrupted_runs(self.directory)
         self._refuse_changed([*finished_runs(self.directory), *interrupted_before])
-
         finished = self._finished_pairs()
         if finished:
-            n_finished = len(finished)
-            note(f"{self.directory}: {n_finished} of {len(self.layers)} stitches are finished")
-        by_identity = _by_identity(interrupted_before)
-        interrupted = _nearest(by_identity, as_written(self.options))
+            note(f"{self.directory}: {len(finished)} of {len(self.layers)} stitches are finished")
+        interrupted = self._of_these_options(interrupted_before)
         if not interrupted:
             self.layers = {
                 pair: layer for pair, layer in self.layers.items() if pair not in finished
             }
             # A single pair that remains has options of its own
-            interrupted = _nearest(by_identity, as_written(self.options))
+            interrupted = self._of_these_options(interrupted_before)
         if interrupted:
-            self._take_up(interrupted[0])
+            self._take_up(interrupted[0].folder)
 
-    def _take_up(self, interrupted: RunOnDisk) -> None:
-        """Claim an interrupted run, and take over its pairs.
+    def _of_these_options(self, runs: Iterable[RunOnDisk]) -> list[RunOnDisk]:
+        """Return the runs of this experiment with the layers of the options."""
+        found = []
+        for run in runs:
+            with contextlib.suppress(ValueError):  # of a script that does not stitch
+                is_of_experiment = Experiment.of(run.options).key == self.experiment.key
+                if is_of_experiment and pair_of(run.options) == pair_of(self.options):
+                    found.append(run)
+        return found
+
+    def _take_up(self, folder: Path) -> None:
+        """Claim the folder of an interrupted run, and take over its pairs.
 
         They go on together: in batches of another size the results could round differently.
         """
-        run = Run.in_folder(interrupted.folder, self.options)
+        run = Run.in_folder(folder, self.options)
         run.claim(resume=True)
         pairs = [Pair(*names) for names in run.state["pairs"]]
         self.layers = {pair: self.layers[pair] for pair in pairs}
-        self.folder = interrupted.folder
+        self.folder = folder
+        if self.call:
+            self.call.take_up(folder)
         self._run = run
-        remove_parts(self.folder)
+        remove_parts(folder)
 
     def _refuse_changed(self, runs: Sequence[RunOnDisk]) -> None:
-        """Raise a UserError if the weights of a network, or the images, have changed since a run.
+        """Raise a UserError if the weights or the code of a network, or the images, have changed since
+        a run.
 
         Warn if a run did not record its weights and a checkpoint is newer than the run.
         """
-        changed = changes((run.options for run in runs), as_written(self.experiment.options))
-        if changed.n:
+        n, changed = changes((run.options for run in runs), as_written(self.experiment.options))
+        if n:
             raise UserError(
-                f"{self.directory}: {counted(changed.n, 'run')} of earlier {changed.text}; "
-                f"{changed.remedy}"
+                f"{self.directory}: {counted(n, 'run')} of earlier {' and '.join(changed)}; remove "
+                "their folders, give another -dir, or bring back what has changed"
             )
         finished = [run for run in runs if (run.folder / "config.txt").exists()]
         warn_of_newer(
@@ -148,27 +184,26 @@ class GridRun:
         )
 
     def _finished_pairs(self) -> set[Pair]:
-        """Return the pairs of the grid that are finished in the folder.
-
-        Raises:
-            UserError: the finished run of a pair has other options.
-        """
+        """Return the pairs of the grid that are finished in the folder."""
         if not self.directory.is_dir():
             return set()
-        stitches, _ = read_runs(self.directory)
-        by_identity = _by_identity(RunOnDisk(run.folder, run.options) for run in stitches)
         pairs = set()
-        for pair in self.layers:
-            options = as_written({**self.experiment.options, **pair._asdict()})
-            for run in _nearest(by_identity, options):
-                refuse_other_options(run.options, options, where=run.folder)
-                pairs.add(pair)
+        stitches, _ = read_runs(self.directory)
+        for stitch in stitches:
+            if stitch.row.pair in self.layers and stitch.row.key == self.experiment.key:
+                pairs.add(stitch.row.pair)
+                warn_of_changed_code(stitch.options, self.experiment.options)
+                if self.call:
+                    self.call.take_up(stitch.files.folder)
         return pairs
 
     def _claimed(self) -> Run:
         """Return the run; at first, create its folder."""
         if self._run is None:
-            self.folder = new_folder(self.directory)
+            if self.call:
+                self.folder = self.call.folder_of(*self.layers)
+            else:
+                self.folder = new_folder(self.directory)
             self._run = Run.in_folder(self.folder, self.options)
             self._run.claim(resume=False)
             self._run.save(pairs=[[*pair] for pair in self.layers])
@@ -289,14 +324,14 @@ def _mean(results: Iterable[HeadResult]) -> HeadResult:
 
 def finished_runs(directory: Path) -> list[RunOnDisk]:
     """Return the finished runs in a folder, the oldest first."""
-    configs = sorted(directory.glob("*/config.txt"))
+    configs = files_of_runs(directory, "config.txt")
     return [RunOnDisk(config.parent, read_options(config)) for config in configs]
 
 
 def interrupted_runs(directory: Path) -> list[RunOnDisk]:
     """Return the interrupted runs in a folder, the oldest first."""
     runs = []
-    for state_file in sorted(directory.glob("*/resume.pt")):
+    for state_file in files_of_runs(directory, "resume.pt"):
         # Another process may have just finished the run, and removed the file.
         with contextlib.suppress(UserError):
             options = load_tensors(state_file)["options"]
@@ -381,36 +416,3 @@ def _warn_of_few(rows: Mapping[Pair, StitchRow], *, is_auto: bool) -> None:
         f"too few images to match {listed(few)}: R² is much lower on the test images than on the"
         f" matched ones{remedy}"
     )
-
-
-def _nearest(
-    by_identity: Mapping[Hashable, Sequence[RunOnDisk]], options: Options
-) -> list[RunOnDisk]:
-    """Return a list with the nearest run to options; [] if no run has their identity.
-
-    Of several runs with the identity of the options, it is the first with equal options, or else
-    the first.
-    """
-    candidates = by_identity.get(_identity(options), [])
-    equal = [run for run in candidates if not differences(run.options, options)]
-    return [*equal, *candidates][:1]
-
-
-def _by_identity(runs: Iterable[RunOnDisk]) -> dict[Hashable, list[RunOnDisk]]:
-    """Group runs by identity."""
-    return grouped(runs, lambda run: _identity(run.options))
-
-
-def _identity(options: Options) -> Hashable:
-    """Return a value to compare runs by: their layers, networks, method and seed.
-
-    It tells training from matching, but ignores the number of epochs and all options without a
-    column. It is None for options of a script that does not stitch.
-    """
-    try:
-        experiment = Experiment.of(options)
-    except ValueError:
-        return None
-    is_trained = experiment.n_epochs != 0
-    columns = dataclasses.replace(experiment, n_epochs=is_trained, further_options=FurtherOptions())
-    return pair_of(options), columns.key

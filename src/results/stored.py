@@ -33,13 +33,6 @@ OTHER_ARRAYS = (IDS, LABELS, MADE_WITH)
 NO_LAYERS = (*OTHER_ARRAYS, "file")  # "file" is an argument of np.savez
 REMEDY = "give an .npz file with an array (N, ...) for each layer, and ids (N,)"
 
-# What a record may have that is read again: its type, and its name in messages
-RECORDED = {
-    "test_images": (str, "a text"),
-    "preprocessing": (str, "a text"),
-    "relative_depths": (dict, "an object"),
-}
-
 
 class Images(NamedTuple):
     """The images that features are of, or that a network is compared on."""
@@ -90,8 +83,7 @@ def read_feature_file(path: str) -> FeatureFile:
     """Read the layers, images and record of a file, without the features.
 
     Raises:
-        UserError: the file cannot be read, lacks ids or layers, has fewer than two images, or a
-            record that is none.
+        UserError: the file cannot be read, lacks ids or layers, or has fewer than two images.
     """
     with readable(path, REMEDY), np.load(path, allow_pickle=False) as arrays:
         names = [name for name in arrays.files if name not in OTHER_ARRAYS]
@@ -109,7 +101,6 @@ def read_feature_file(path: str) -> FeatureFile:
         raise UserError(f"{path}: labels has shape {labels.shape}; give one for each id, (N,)")
     if not names:
         raise UserError(f"{path} has no array of a layer; {REMEDY}")
-    _check_record(path, made_with)
     fingerprint = made_with.get("test_images", "")
     images = Images(path, ids, labels, fingerprint, made_with.get("preprocessing", ""))
     return FeatureFile(path, names, images, made_with)
@@ -149,19 +140,6 @@ def _check_ids_of(path: str, ids: np.ndarray) -> None:
         raise UserError(
             f"{path}: the id {repeated} stands there twice or more; give every image another id"
         )
-
-
-def _check_record(path: str, made_with: Any) -> None:
-    """Raise a UserError unless a record is an object of JSON, with values of the types that are
-    read."""
-    if not isinstance(made_with, dict):
-        raise UserError(f"{path}: {MADE_WITH} is no object of JSON; give one, or leave it out")
-    for name, (kind, title) in RECORDED.items():
-        if name in made_with and not isinstance(made_with[name], kind):
-            raise UserError(
-                f"{path}: {name} in {MADE_WITH} is {made_with[name]!r}; give {title} of JSON, or leave "
-                "it out"
-            )
 
 
 def _check_array(path: str, name: str, array: np.ndarray, *, n_images: int) -> None:
