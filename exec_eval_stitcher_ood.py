@@ -171,7 +171,7 @@ def set_up(args, session) -> Setup:
     from src.ground.runtime import device_of
     from src.results.folders import newest_by_experiment, read_runs
     from src.results.image_records import short_images
-    from src.results.reloading import check_images, check_runs, with_records
+    from src.results.reloading import check_images, check_runs, load_networks, with_records
     from src.results.session import Session
 
     # The stitching runs, and the tables that will be written
@@ -181,7 +181,8 @@ def set_up(args, session) -> Setup:
     finished, skipped = read_runs(folder)
     for reason in skipped:
         warn(f"skipped: {reason}")
-    check_runs(finished, folder, moved_networks(args))
+    moved = moved_networks(args)
+    check_runs(finished, folder, moved)
     dataset_info(args.dataset, labelled=True)
     scores = scores_of(args)
     files, tables, skill = begin_tables(args, scores)
@@ -194,10 +195,8 @@ def set_up(args, session) -> Setup:
     cli.load_split(args, session, device, train=True)  # for floors and detectors
     fingerprints = short_images(vars(args))  # recorded by load_split
     check_images(runs, vars(args))
-    networks = networks_of(args, runs, test_set, session)
-    front, front_name = networks["front"]
-    end, end_name = networks["end"]
-    names = {"front": front_name, "end": end_name}
+    networks = load_networks(runs, moved, test_set.spec, device=device, session=session)
+    names = {side: name for side, (_, name) in networks.items()}
     return Setup(
         with_records(experiments, names, fingerprints),
         runs,
@@ -210,8 +209,8 @@ def set_up(args, session) -> Setup:
         session,
         loading,
         test_set,
-        front,
-        end,
+        networks["front"][0],
+        networks["end"][0],
         names,
     )
 
@@ -240,15 +239,6 @@ def scores_of(args) -> dict:
             names = []
             note(f"no OOD detectors in {STORE}: skill is measured alone (--detector, -detectors)")
     return scores_by_title(names)
-
-
-def networks_of(args, runs, test_set, session):
-    """Load the front and the end network of runs, with their names."""
-    from src.results.reloading import load_networks
-
-    return load_networks(
-        runs, moved_networks(args), test_set.spec, device=test_set.device, session=session
-    )
 
 
 def check_usable(args, stitches, reference, reasons) -> None:

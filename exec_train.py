@@ -81,7 +81,7 @@ def train(args, session=None) -> None:
         train_set.epoch_size = args.epoch_size
 
     # The training
-    run = Run.in_folder(args.save_dir, vars(args))
+    run = Run(args.save_dir, vars(args))
     if run.skip_if_finished(resume=args.resume, overwrite=args.overwrite):
         return
     run.claim(resume=args.resume)

@@ -224,7 +224,7 @@ def begin_runs(args, layers) -> dict:
         if len(layers) > 1:
             folder = folder / layer
         options = vars(args) | {"source_layer_name": layer, "save_dir": str(folder)}
-        run = Run.in_folder(folder, options)
+        run = Run(folder, options)
         if not run.skip_if_finished(resume=args.resume, overwrite=args.overwrite):
             runs[layer] = run
     return runs

@@ -209,7 +209,7 @@ def train(args) -> None:
         args.gpu = processes.local_rank
     if not args.save_dir:
         args.save_dir = f"models/imagenet/{args.arch.rpartition('/')[2]}_{args.seed}"
-    run = Run.in_folder(args.save_dir, vars(args))
+    run = Run(args.save_dir, vars(args))
     if not args.evaluate and run.skip_if_finished(resume=args.resume, overwrite=args.overwrite):
         return
 

@@ -22,9 +22,9 @@ import exec_stitch
 from src.choices import Options
 from src.choices.stitching import Method
 from src.figures.pages import files_of_figure
-from src.ground.console import listed, note, result, silenced, warn, warn_once
+from src.ground.console import listed, note, result, silenced, warn
 from src.ground.errors import Busy, UserError, as_user_error
-from src.ground.user_code import is_user_code, source_of, title_of
+from src.ground.user_code import is_user_code, title_of
 from src.results.identity import is_idle
 from src.results.network_list import (
     PROBES,
@@ -34,7 +34,7 @@ from src.results.network_list import (
     pair_name,
     stitches_name,
 )
-from src.results.network_names import RECORD, content_of, networks_named_by
+from src.results.network_names import RECORD, networks_named_by
 from src.results.options import as_written, read_options, refuse_other_options
 
 if TYPE_CHECKING:
@@ -341,12 +341,6 @@ def metrics_of(table: Path, metrics: Sequence[str]) -> list[str]:
             f"{table} has {titles}, whose code runs only if the command line names it; give "
             f"--metrics {' '.join(unnamed)} as well"
         )
-    for name, digest in options.get("metrics_sha256", {}).items():
-        if name in metrics and content_of(source_of(name)) != digest:
-            warn_once(
-                f"{name} has changed since tables of {table.parent} were made with it; remove them "
-                "to measure again"
-            )
     return list(dict.fromkeys(name for name in [*measured, *metrics] if name not in unnamed))
 
 

@@ -180,7 +180,7 @@ def test_an_experiment_is_the_columns_of_rows_the_key_and_the_options_of_a_run(t
         assert row.settings == experiment(seed=7).settings and set(OTHER) <= set(columns(type(row)))
         assert row.key == experiment(seed=7).key and row.pair == Pair("layer1.0", "layer2.0")
     assert found.config(Pair("x", "y")) == options | {"front_layer": "x", "end_layer": "y"}
-    Run.in_folder(tmp_path, found.config(Pair("x", "y"))).finish()
+    Run(tmp_path, found.config(Pair("x", "y"))).finish()
     written = read_options(tmp_path / "config.txt")
     assert written == found.config(Pair("x", "y")) and pair_of(written) == Pair("x", "y")
 

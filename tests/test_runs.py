@@ -35,7 +35,7 @@ def weights_of(trained: Classification) -> dict[str, torch.Tensor]:
 
 
 def claimed(folder: Path, *, resume: bool = False, **changes) -> Run:
-    run = Run.in_folder(folder, OPTIONS | changes)
+    run = Run(folder, OPTIONS | changes)
     run.claim(resume=resume)
     return run
 
@@ -83,7 +83,7 @@ def test_a_finished_run_is_skipped_when_it_is_resumed(tmp_path, capsys):
     run.finish()
     assert run.skip_if_finished(resume=True) and "nothing is left to do" in capsys.readouterr().err
     assert not run.skip_if_finished(resume=False)  # written over
-    other = Run.in_folder(tmp_path, OPTIONS | {"learning_rate": 0.2})
+    other = Run(tmp_path, OPTIONS | {"learning_rate": 0.2})
     with pytest.raises(UserError, match="learning_rate was 0.1, now 0.2.*or give --overwrite"):
         other.skip_if_finished(resume=False)
     with pytest.raises(UserError, match="give the same ones, or choose another folder"):
@@ -124,7 +124,7 @@ def test_two_runs_do_not_write_to_one_folder(tmp_path):
     not count."""
     code = (
         "import os, sys, time; from src.results.run import Run\n"
-        "run = Run.in_folder(sys.argv[1], {'gpu': -1}); run.claim(resume=False)\n"
+        "run = Run(sys.argv[1], {'gpu': -1}); run.claim(resume=False)\n"
         "run.save(loop=None)\n"
         "if os.fork() == 0: time.sleep(30); os._exit(0)\n"  # as a process that decodes images
         "print('claimed', flush=True); input()\n"

@@ -109,25 +109,22 @@ def evaluation_file(folder: Path, detector: str, *, other_data: str = "") -> Pat
     name = "ood_evaluation"
     if detector != "energy":  # the detector of the public code
         name += f"_{detector}"
-    if other_data:
-        name += f"{ON_OTHER_DATA}{other_data}"
-    return folder / f"{name}.csv"
+    return folder / f"{name}{_ending(other_data)}.csv"
 
 
 def skill_file(folder: Path, *, other_data: str = "") -> Path:
     """Return the path of the table of skill; arguments as for `evaluation_file`."""
-    name = "skill"
-    if other_data:
-        name += f"{ON_OTHER_DATA}{other_data}"
-    return folder / f"{name}.csv"
+    return folder / f"skill{_ending(other_data)}.csv"
 
 
 def scores_file(folder: Path, detector: str, *, other_data: str = "") -> Path:
     """Return the path of the scores of all images; arguments as for `evaluation_file`."""
-    name = f"energies_{detector}"
-    if other_data:
-        name += f"{ON_OTHER_DATA}{other_data}"
-    return folder / f"{name}.npz"
+    return folder / f"energies_{detector}{_ending(other_data)}.npz"
+
+
+def _ending(other_data: str) -> str:
+    """Return the ending of names of files that are of other data than the runs."""
+    return other_data and f"{ON_OTHER_DATA}{other_data}"
 
 
 class EvaluationFiles(NamedTuple):

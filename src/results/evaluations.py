@@ -3,11 +3,11 @@
 This module does not import torch.
 """
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from src.ground.console import warn
 from src.results.evaluation_rows import (
@@ -15,7 +15,6 @@ from src.results.evaluation_rows import (
     SkillRow,
     read_evaluations,
     read_skills,
-    skill_file,
 )
 from src.results.experiments import Place, StitchResult
 from src.results.folders import StitchingRun, folders_meant, read_runs, warn_of_weights
@@ -23,6 +22,7 @@ from src.results.image_records import are_same
 from src.values import Pair
 
 Stitch = tuple[Path, Pair]  # the folder of its run, and its layers
+SKILL = ""  # stands for skill among the detectors
 
 
 def read_evaluated_runs(
@@ -58,43 +58,28 @@ def with_evaluations(runs: Sequence[StitchingRun]) -> list[StitchingRun]:
     """
     folders = dict.fromkeys(run.folder.parent for run in runs)
     folders |= dict.fromkeys(run.folder for run in runs)
-    run_of_stitch = {_stitch(run): run for run in runs}
-    evaluations: dict[Stitch, dict[str, EvaluationRow]] = defaultdict(dict)  # by detector
-    skills: dict[Stitch, SkillRow] = {}
+    run_of_stitch = {(run.folder, run.row.pair): run for run in runs}
+    found: dict[Stitch, dict[str, Any]] = {stitch: {} for stitch in run_of_stitch}
     for folder in folders:
-        for detector, rows in read_evaluations(folder).items():
-            others = set()
+        tables: dict[str, Sequence[EvaluationRow | SkillRow]] = {SKILL: read_skills(folder)}
+        tables |= read_evaluations(folder)
+        for name, rows in tables.items():
+            n_skipped = 0
             for row in rows:
                 stitch = _stitch_of(row.place, folder)
                 if stitch not in run_of_stitch:
                     continue
                 if _is_on_data_of(run_of_stitch[stitch].row, row):
-                    evaluations[stitch][detector] = row
+                    found[stitch][name] = row
                 else:
-                    others.add(str(row.dataset))
-            for name in sorted(others):
-                warn(
-                    f"{folder}: the evaluation by {detector} on {name} is skipped: runs used other data"
-                )
-        n_skipped = 0
-        for skill_row in read_skills(folder):
-            stitch = _stitch_of(skill_row.place, folder)
-            if stitch not in run_of_stitch:
-                continue
-            if are_same(run_of_stitch[stitch].row.test_images, skill_row.test_images):
-                skills[stitch] = skill_row
-            else:
-                n_skipped += 1
-        if n_skipped:
-            warn(f"{skill_file(folder)}: {n_skipped} rows are skipped: runs used other test images")
+                    n_skipped += 1
+            if n_skipped:
+                title = f"of the evaluation by {name}" if name else "of skill"
+                warn(f"{folder}: {n_skipped} rows {title} are skipped: runs used other data")
     return [
-        replace(run, evaluations=evaluations.get(stitch, {}), skill=skills.get(stitch))
-        for stitch, run in zip(map(_stitch, runs), runs, strict=True)
+        replace(run, skill=of_stitch.pop(SKILL, None), evaluations=of_stitch)
+        for run, of_stitch in zip(runs, found.values(), strict=True)
     ]
-
-
-def _stitch(run: StitchingRun) -> Stitch:
-    return run.folder, run.row.pair
 
 
 def _stitch_of(place: Place, folder: Path) -> Stitch:
@@ -105,9 +90,10 @@ def _stitch_of(place: Place, folder: Path) -> Stitch:
     return folder / place.folder, place.pair
 
 
-def _is_on_data_of(run: StitchResult, evaluation: EvaluationRow) -> bool:
-    """Return whether an evaluation is on the data set and the images of a run, where recorded."""
-    if evaluation.dataset is not None and evaluation.dataset != run.dataset:
-        return False
-    has_test_images = are_same(run.test_images, evaluation.test_images)
-    return has_test_images and are_same(run.train_images, evaluation.train_images)
+def _is_on_data_of(run: StitchResult, row: EvaluationRow | SkillRow) -> bool:
+    """Return whether a row is on the data set and the images of a run, where recorded."""
+    if isinstance(row, EvaluationRow):
+        is_of_dataset = row.dataset in (None, run.dataset)
+        if not (is_of_dataset and are_same(run.train_images, row.train_images)):
+            return False
+    return are_same(run.test_images, row.test_images)

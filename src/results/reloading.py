@@ -255,7 +255,6 @@ def with_records(
     Args:
         names: of the loaded networks, by side.
         fingerprints: of the loaded images, by split, from `short_images`.
-        dataset_root: the folder of the data to evaluate on.
     """
     weights = {side: names[side].identity for side in SIDES}
     recorded: Experiments = {}

@@ -71,11 +71,6 @@ class Run:
         self._lock: IO | None = None
 
     @classmethod
-    def in_folder(cls, folder: str | Path, options: Options) -> "Run":
-        """Return the run that has a folder to itself."""
-        return cls(folder, options)
-
-    @classmethod
     def beside(cls, table: str | Path, options: Options, *, script: str = "") -> "Run":
         """Return the run that writes one table.
 
@@ -96,37 +91,22 @@ class Run:
         Raises:
             UserError: the finished run has other options.
         """
-        if resume:
-            remedy = "give the same ones, or choose another folder"
-        else:
-            remedy = "choose another folder, or give --overwrite"
-        if overwrite or not self.is_finished(remedy=remedy):
-            return False
-        if resume:
-            networks = networks_named_by(read_options(self.config)).values()
-            warn_of_newer([(self.config, networks)])
-            note(f"{self.config} is of a finished run of these options: nothing is left to do")
-            self.discard()
-        return resume
-
-    def is_finished(self, *, remedy: str) -> bool:
-        """Return whether the files are of a finished run of these options.
-
-        Args:
-            remedy: the end of the error message.
-
-        Raises:
-            UserError: the finished run has other options.
-        """
-        if not self.config.exists():
+        if overwrite or not self.config.exists():
             return False
         written = read_options(self.config)
         if not self._is_record(written):
             raise UserError(
                 f"{self.config} is not of a run, and would be replaced; move it, or choose another folder"
             )
+        remedy = "choose another folder, or give --overwrite"
+        if resume:
+            remedy = "give the same ones, or choose another folder"
         refuse_other_options(written, as_written(self.options), where=self.config, remedy=remedy)
-        return True
+        if resume:
+            warn_of_newer([(self.config, networks_named_by(written).values())])
+            note(f"{self.config} is of a finished run of these options: nothing is left to do")
+            self.discard()
+        return resume
 
     def claim(self, *, resume: bool) -> None:
         """Create the folder, lock it until the run ends, and load `state`.

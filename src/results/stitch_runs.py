@@ -156,7 +156,7 @@ class GridRun:
 
         They go on together: in batches of another size the results could round differently.
         """
-        run = Run.in_folder(folder, self.options)
+        run = Run(folder, self.options)
         run.claim(resume=True)
         pairs = [Pair(*names) for names in run.state["pairs"]]
         self.layers = {pair: self.layers[pair] for pair in pairs}
@@ -204,7 +204,7 @@ class GridRun:
                 self.folder = self.call.folder_of(*self.layers)
             else:
                 self.folder = new_folder(self.directory)
-            self._run = Run.in_folder(self.folder, self.options)
+            self._run = Run(self.folder, self.options)
             self._run.claim(resume=False)
             self._run.save(pairs=[[*pair] for pair in self.layers])
         return self._run
