@@ -59,7 +59,7 @@ def printed(in_tmp_path, drawn_figures):
         )
     collected = run("misc/collect_results.py", "results/f to g/pinv")
     judged = run("misc/verdict.py", "results/f to g/pinv", "--verbose")
-    run("misc/collect_results.py", "results", "--curves")
+    run("misc/compare_layers.py", "results")
     return {"ood": evaluated.out, "collect": f"\n{collected.out}", "verdict": judged.out}
 
 

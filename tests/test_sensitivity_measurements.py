@@ -6,7 +6,7 @@ import os
 import shutil
 from datetime import datetime
 
-from src.results.measured import MeasuredValue
+from src.results.measurements import Measurement
 from src.results.rank_measurements import FULL, ranks_of, read_measurements
 from src.results.tables import write_table
 from tests.result_rows import probe_row, similarity_row, stitch_row
@@ -20,7 +20,7 @@ def write(path, *rows, year: int | None = None):
     return path
 
 
-def settings_of(values: list[MeasuredValue]) -> dict[tuple[str, str], list[float]]:
+def settings_of(values: list[Measurement]) -> dict[tuple[str, str], list[float]]:
     """The values by quantity and setting."""
     found: dict[tuple[str, str], list[float]] = {}
     for each in values:

@@ -1,7 +1,6 @@
 """Reads the tables of all pairs of networks, which `misc/all_pairs.py` writes, as arrays."""
 
-import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, permutations
 from pathlib import Path
@@ -12,29 +11,24 @@ from numpy.typing import NDArray
 
 from src.ground.console import warn
 from src.ground.errors import UserError
+from src.ground.grouping import grouped
 from src.ground_truth.outputs import baselines
-from src.ground_truth.scored_measures import (
-    PROBE,
-    ScoredMeasure,
-    scored_similarities,
-    scored_stitch,
-)
+from src.ground_truth.scored_measures import PROBE, is_scored, score_of, scored_as
 from src.results.evaluations import with_evaluations
 from src.results.folders import StitchingRun, one_of_each, read_runs
 from src.results.image_records import refuse_several
-from src.results.matrices import by_depth, depths_of
-from src.results.measured import (
-    MeasuredLayer,
-    MeasuredValue,
+from src.results.matrices import array_of, by_depth, depths_of
+from src.results.measurements import (
+    Measurement,
+    NetworkLayer,
+    at_full_rank,
+    both_ways,
     quantities_of,
-    reversed_similarities_of,
-    similarities_of,
 )
 from src.results.named_networks import NamedNetwork
 from src.results.network_list import PROBES, SIMILARITY, ListedNetwork, pair_name, stitches_name
 from src.results.network_names import NetworkName
 from src.results.probe_rows import ProbeRow
-from src.results.quantities import IN_TRUTH, shown_in
 from src.results.run import STALE
 from src.results.similarity_rows import SimilarityRow
 from src.results.stitch_rows import StitchRow
@@ -47,7 +41,6 @@ from src.results.weights import (
 )
 
 N_IMAGES = 1000  # that networks are compared on, unless tables say otherwise
-ValuesOfMeasures = dict[ScoredMeasure, list[MeasuredValue]]
 
 
 class RowOfNetworks(Protocol):
@@ -140,34 +133,38 @@ def read_tables(
         weights_of_network = weights.get(network.name, "")
         names.append(network.named()._replace(weights=weights_of_network))
 
-    values: ValuesOfMeasures = defaultdict(list)
     current = _CurrentRows(names)
-    similarities = _read_similarities(folder / SIMILARITY, networks, values, current)
-    probes = _read_probes(folder / PROBES, networks, values, current)
-    undirected = frozenset(values)
-    stitches = _read_stitches(folder, networks, values, current)
+    similarities, rows = _read_similarities(folder / SIMILARITY, networks, current)
+    probes, of_probes = _read_probes(folder / PROBES, networks, current)
+    stitches, of_stitches = _read_stitches(folder, networks, current)
+    rows += of_probes + of_stitches
     current.warn()
     warn_of_earlier_code(readable_records(folder.glob("**/*.config.txt")), kind="unit")
-    if not values:
+    if not rows:
         raise UserError(
             f"{folder} has no pair of the networks of this list; give the list that "
             "misc/all_pairs.py was given"
         )
-    rows: list[SimilarityRow | ProbeRow | StitchRow] = [*similarities, *probes, *stitches]
-    shortcuts = {row.shortcut for row in rows}
+    rows_of_tables: list[SimilarityRow | ProbeRow | StitchRow] = [*similarities, *probes, *stitches]
+    shortcuts = {row.shortcut for row in rows_of_tables}
     if len(shortcuts) > 1:
         raise UserError(
             f"{folder} has tables of images with dots (--shortcut) and tables of images without; "
             "give one folder for each"
         )
-    refuse_several(rows, folder)
-    test_images = {row.test_images for row in rows if row.test_images}
-    layers = _ordered_layers(values, similarities, stitches)
+    refuse_several(rows_of_tables, folder)
+    test_images = {row.test_images for row in rows_of_tables if row.test_images}
+    layers = _ordered_layers(rows, similarities, stitches)
+    by_measure = grouped(rows, scored_as)
+    network_names = [network.name for network in networks]
     tables = Tables(
         layers,
-        _as_arrays(values, layers, networks),
-        directed=frozenset(measure.name for measure in values if measure not in undirected),
-        families={measure.name: measure.family for measure in values},
+        {
+            measure.name: _as_array(of_measure, network_names, layers)
+            for measure, of_measure in by_measure.items()
+        },
+        directed=frozenset(measure.name for measure in by_measure if measure.is_directed),
+        families={measure.name: measure.family for measure in by_measure},
         shortcut=shortcuts.pop(),
         seed=current.seed,
         test_images=min(test_images, default=None),
@@ -179,36 +176,29 @@ def read_tables(
 
 
 def _ordered_layers(
-    values: ValuesOfMeasures, similarities: Sequence[SimilarityRow], stitches: Sequence[StitchRow]
+    rows: Iterable[Measurement],
+    similarities: Sequence[SimilarityRow],
+    stitches: Sequence[StitchRow],
 ) -> list[str]:
     """Return all layers that have values, in the order of depth.
 
     Stitches record depths. Otherwise the order is that of the rows of similarity.
     """
-    layers: set[str] = set()
-    for values_of_measure in values.values():
-        layers.update(chain.from_iterable(value.pair for value in values_of_measure))
     rows_of_layers = dict.fromkeys(row.layer1 for row in similarities)
     places = {layer: place for place, layer in enumerate(rows_of_layers)}
+    layers = chain.from_iterable(row.pair for row in rows)
     return by_depth(layers, depths_of(stitches, "front", "end"), places)
 
 
-def _as_arrays(
-    values: ValuesOfMeasures, layers: Sequence[str], networks: Sequence[ListedNetwork]
-) -> dict[str, NDArray]:
-    """Return the values by measure, (N, N, L, L); missing values are NaN."""
-    layer_places = {layer: place for place, layer in enumerate(layers)}
-    network_places = {network.name: place for place, network in enumerate(networks)}
-    shape = (len(networks), len(networks), len(layers), len(layers))
-    arrays = {}
-    for measure, values_of_measure in values.items():
-        array = np.full(shape, math.nan)
-        for value in values_of_measure:
-            front, end = (network_places[network.name] for network in value.networks)
-            front_layer, end_layer = (layer_places[layer] for layer in value.pair)
-            array[front, end, front_layer, end_layer] = value.value
-        arrays[measure.name] = array
-    return arrays
+def _as_array(
+    rows: Iterable[Measurement], networks: Sequence[str], layers: Sequence[str]
+) -> NDArray:
+    """Return the scores of a measure, (N, N, L, L); missing values are NaN."""
+    scores = {}
+    for row in rows:
+        front, end = row.networks
+        scores[(front.name, end.name, *row.pair)] = score_of(row)
+    return array_of(scores, networks, networks, layers, layers)
 
 
 class _CurrentRows:
@@ -273,27 +263,25 @@ def _named(network: ListedNetwork) -> NamedNetwork:
 
 
 def _read_similarities(
-    folder: Path, networks: Sequence[ListedNetwork], values: ValuesOfMeasures, current: _CurrentRows
-) -> list[SimilarityRow]:
-    """Add the measures of similarity at full rank, in both directions; return all rows."""
-    rows: list[SimilarityRow] = []
+    folder: Path, networks: Sequence[ListedNetwork], current: _CurrentRows
+) -> tuple[list[SimilarityRow], list[Measurement]]:
+    """Return all rows of similarity, and the values at full rank, in both directions."""
+    tables: list[SimilarityRow] = []
+    rows: list[Measurement] = []
     for first, second, path in _pairs(folder, networks):
-        rows_of_pair = current.select(read_table(path, SimilarityRow), first, second)
-        rows += rows_of_pair
         pair = (_named(networks[first]), _named(networks[second]))
-        for row in rows_of_pair:
-            if row.rank1 is None and row.rank2 is None:
-                for of_way in (similarities_of(row, pair), reversed_similarities_of(row, pair)):
-                    for measure, value in scored_similarities(of_way):
-                        values[measure].append(value)
-    return rows
+        for row in current.select(read_table(path, SimilarityRow), first, second):
+            tables.append(row)
+            rows += at_full_rank(both_ways(row, pair))
+    return tables, list(filter(is_scored, rows))
 
 
 def _read_stitches(
-    folder: Path, networks: Sequence[ListedNetwork], values: ValuesOfMeasures, current: _CurrentRows
-) -> list[StitchRow]:
-    """Add the measures of stitches by method; return all rows."""
-    rows: list[StitchRow] = []
+    folder: Path, networks: Sequence[ListedNetwork], current: _CurrentRows
+) -> tuple[list[StitchRow], list[Measurement]]:
+    """Return all stitches, and what was measured of them, by method."""
+    tables: list[StitchRow] = []
+    rows: list[Measurement] = []
     for (i, front), (j, end) in permutations(enumerate(networks), 2):
         pair = (_named(front), _named(end))
         for path in sorted((folder / stitches_name(front, end)).glob("*")):
@@ -302,11 +290,9 @@ def _read_stitches(
             runs = {run.row: run for run in _read_runs(path)}
             _warn_of_newer_checkpoints(runs.values())
             for row in current.select(runs, i, j):
-                rows.append(row)
-                for quantity in quantities_of(runs[row], path.name, pair, shown_in(IN_TRUTH)):
-                    measure, value = scored_stitch(quantity)
-                    values[measure].append(value)
-    return rows
+                tables.append(row)
+                rows += quantities_of(runs[row], path.name, pair)
+    return tables, list(filter(is_scored, rows))
 
 
 def _warn_of_newer_checkpoints(runs: Iterable[StitchingRun]) -> None:
@@ -322,22 +308,21 @@ def _read_runs(folder: Path) -> list[StitchingRun]:
 
 
 def _read_probes(
-    folder: Path, networks: Sequence[ListedNetwork], values: ValuesOfMeasures, current: _CurrentRows
-) -> list[ProbeRow]:
-    """Add the negative differences between the accuracies of full-rank probes; return all rows."""
-    rows: list[ProbeRow] = []
-    accuracies: dict[MeasuredLayer, float] = {}
+    folder: Path, networks: Sequence[ListedNetwork], current: _CurrentRows
+) -> tuple[list[ProbeRow], list[Measurement]]:
+    """Return all probes, and the negative differences between the accuracies at full rank."""
+    tables: list[ProbeRow] = []
+    accuracies: dict[NetworkLayer, float] = {}
     for number, network in enumerate(networks):
         path = folder / f"{network.name}.csv"
         if path.exists():
-            rows_of_network = current.select(read_table(path, ProbeRow), number)
-            rows += rows_of_network
-            for row in rows_of_network:
+            for row in current.select(read_table(path, ProbeRow), number):
+                tables.append(row)
                 if row.rank is None:
-                    accuracies[MeasuredLayer(_named(network), row.layer)] = row.accuracy
+                    accuracies[NetworkLayer(_named(network), row.layer)] = row.accuracy
+    rows = []
     for front, end in permutations(accuracies, 2):
         if front.network != end.network:
             similarity = -abs(accuracies[front] - accuracies[end])
-            value = MeasuredValue(PROBE.name, PROBE.name, front, end, similarity)
-            values[PROBE].append(value)
-    return rows
+            rows.append(Measurement(PROBE.name, PROBE.name, front, end, similarity))
+    return tables, rows

@@ -12,7 +12,7 @@ from src.results.groups import Names
 from src.results.identity import NETWORKS, RANKS
 from src.results.image_records import told_apart
 from src.results.matrices import Matrix, accuracies, mean_of
-from src.results.measured import named_pair
+from src.results.measurements import named_pair
 from src.results.named_networks import kind_of_pair, named_networks
 from src.results.pair_kinds import KINDS, PAIRS
 from src.results.stitch_rows import StitchRow

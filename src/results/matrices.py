@@ -2,11 +2,12 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 class PairOfLayers(Protocol):
@@ -38,6 +39,7 @@ class AccurateStitch(PairOfLayers, Protocol):
 
 
 Row = TypeVar("Row", bound=PairOfLayers)
+Keys = TypeVar("Keys", bound=tuple[Hashable, ...])
 
 
 class Matrix(NamedTuple):
@@ -66,6 +68,15 @@ def pivot(
     for front in fronts:
         values.append([cells.get((front, end), missing) for end in ends])
     return Matrix(fronts, ends, values)
+
+
+def array_of(cells: Mapping[Keys, float], *axes: Sequence[Hashable]) -> NDArray:
+    """Return values by their keys, one an axis, as an array; NaN where there is none."""
+    places = [{key: place for place, key in enumerate(axis)} for axis in axes]
+    array = np.full([len(axis) for axis in axes], math.nan)
+    for keys, value in cells.items():
+        array[tuple(map(dict.__getitem__, places, keys))] = value
+    return array
 
 
 def mean_pivot(rows: Iterable[Row], value: Callable[[Row], float]) -> Matrix:

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
@@ -31,6 +31,10 @@ NULLS = {
     LARGEST[ALL_IMAGES]: "_largest",
     LARGEST[WITHIN_CLASSES]: "_largest_within",
 }
+
+
+# Columns of either layer
+SIDES = ("model{}", "layer{}", "rank{}", "model{}_type", "model{}_weights", "relative_depth{}")
 
 
 class ValueColumn(NamedTuple):
@@ -160,10 +164,14 @@ class SimilarityRow(OfTwoNetworks):
             back,
         )
 
-    @property
-    def turned_values(self) -> dict[str, float]:
-        """The values by column, from the second layer to the first."""
-        return _values_of(self.compared.turned)
+    @cached_property
+    def turned(self) -> "SimilarityRow":
+        """The row of the second layer and the first."""
+        turned: dict[str, Any] = {"values": _values_of(self.compared.turned)}
+        for name in SIDES:
+            first, second = name.format(1), name.format(2)
+            turned |= {first: getattr(self, second), second: getattr(self, first)}
+        return replace(self, **turned)
 
     def _nulls(self, column: ValueColumn) -> dict[str, Null]:
         """Return the nulls of the value in a column."""

@@ -83,19 +83,6 @@ class VerdictRow:
         return Pair(self.front_layer, self.end_layer)
 
 
-class GroupRow(NamedTuple):
-    """Stitches from networks of one group to networks of a group: a row of `FILE_groups.csv`."""
-
-    method: str
-    front_group: str
-    end_group: str
-    layers: str  # the pairs of layers that the means are over
-    n_networks: int  # pairs of networks
-    n_layers: int  # pairs of layers of a pair of networks, at most
-    pairs_of_layers: str  # with their relative depths
-    values: dict[str, float]  # the shares of verdicts, and means by quantity
-
-
 class GroupTestRow(NamedTuple):
     """A test between two kinds of pairs of networks: a row of `FILE_group_tests.csv`."""
 

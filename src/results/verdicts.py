@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from src.choices.similarity import ACTIVATIONS, measure_of
 from src.ground.console import warn_once
+from src.ground.grouping import grouped
 from src.results.folders import StitchingRun
 from src.results.groups import FRESH_END, Group, Names, families_of
 from src.results.image_records import are_same
@@ -24,8 +25,6 @@ MEANS = ("accuracy", "penalty", "front_accuracy", "end_accuracy")
 OF_SKILL = ("correlation", "floor", "correlation_at_end", "floor_at_end")  # means, where measured
 SEPARATOR = ";"  # between the names of folders
 
-# The record of the images that values were measured on, and the values by column
-ImagesAndValues = tuple[str | None, dict[str, float]]
 VerdictSide = tuple[str | None, str | None, str]  # the name of a network, its weights and a layer
 
 
@@ -219,27 +218,18 @@ def _aurocs(group: Group) -> dict[str, float]:
     return aurocs
 
 
-def _by_layers(rows: Iterable[SimilarityRow]) -> dict[tuple, list[ImagesAndValues]]:
-    """Return the values at full rank by networks, data and layers, both ways.
+def _by_layers(rows: Sequence[SimilarityRow]) -> dict[tuple, list[SimilarityRow]]:
+    """Return the rows at full rank by networks, data and layers, both ways.
 
-    A value that was measured the other way comes first.
+    A row that was measured the other way comes first.
     """
-    forth: list[tuple[tuple, ImagesAndValues]] = []
-    back: list[tuple[tuple, ImagesAndValues]] = []
-    for row in rows:
-        if row.rank1 is None and row.rank2 is None:
-            key = (row.network_keys, row.dataset, (row.layer1, row.layer2))
-            turned_key = (row.network_keys[::-1], row.dataset, (row.layer2, row.layer1))
-            forth.append((key, (row.test_images, row.values)))
-            back.append((turned_key, (row.test_images, row.turned_values)))
-    by_layers: dict[tuple, list[ImagesAndValues]] = {}
-    for key, values in (*back, *forth):
-        by_layers.setdefault(key, []).append(values)
-    return by_layers
+    both_ways = [*(row.turned for row in rows), *rows]
+    full = [row for row in both_ways if row.rank1 is None and row.rank2 is None]
+    return grouped(full, lambda row: (row.network_keys, row.dataset, row.pair))
 
 
 def _similarity(
-    group: Group, by_layers: Mapping[tuple, Sequence[ImagesAndValues]], shown: Sequence[str]
+    group: Group, by_layers: Mapping[tuple, Sequence[SimilarityRow]], shown: Sequence[str]
 ) -> dict[str, float]:
     """Return the values of measures for the layers, networks and images of a group.
 
@@ -252,10 +242,9 @@ def _similarity(
     for runs in group.by_networks:
         stitch = runs[0].row
         values: dict[str, float] = {}
-        key = (stitch.network_keys, stitch.dataset, tuple(group.pair))
-        for test_images, of_table in by_layers.get(key, []):
-            if are_same(test_images, stitch.test_images):
-                values |= {name: item for name, item in of_table.items() if not math.isnan(item)}
+        for row in by_layers.get((stitch.network_keys, stitch.dataset, group.pair), []):
+            if are_same(row.test_images, stitch.test_images):
+                values |= {name: item for name, item in row.values.items() if not math.isnan(item)}
         measured.append(values)
     means = {}
     for name in shown:
