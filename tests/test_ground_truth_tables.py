@@ -21,7 +21,7 @@ SOURCE = {
     "model1": "a.pt", "model2": "b.pt", "model1_type": "small_cnn", "model2_type": "small_cnn", "dataset": "digits",
     "n_samples": 10, "alignment_option": "auto", "n_permutations": 20, "seed": None,
 }  # fmt: skip
-NETWORKS = [ListedNetwork(name, f"{name}.pt", "small_cnn") for name in "ab"]
+NETWORKS = [ListedNetwork(name, f"{name}.pt", "resnet18") for name in "ab"]
 
 
 def place(folder: Path, kind: str, name: str, usual: dict, *rows: dict) -> None:
@@ -124,7 +124,7 @@ def test_one_pair_in_both_orders_has_the_same_values(in_tmp_path):
 )
 def test_tables_without_stitches_say_that_images_had_dots(kind, name, usual, tmp_path):
     place(tmp_path, kind, name, usual, {"shortcut": 0.0})
-    place(tmp_path, "probes", "b.csv", PROBE, {"shortcut": 0.0})
+    place(tmp_path, "probes", "b.csv", PROBE, {"model": "b.pt", "shortcut": 0.0})
     assert read_tables(tmp_path, NETWORKS).shortcut == 0
     place(tmp_path, "a to b/pinv/t", "grid.csv", STITCH, {"shortcut": ""})
     (tmp_path / "a to b/pinv/t/config.txt").write_text('{"stitching_type": "rc2c_pre"}')

@@ -399,6 +399,6 @@ def test_all_pairs_makes_pairs_of_changed_code_again(changed_code, capsys):
     line = commands.error_line(*given, *ON_DIGITS)
     assert says(line, "3 of 3", "earlier code of", "nets.py", "--redo-changed")
     read_tables(Path("results/all"), read_networks("networks.csv"))
-    assert says(capsys.readouterr().err, "3 units are", "earlier code of", "nets.py")
+    assert says(capsys.readouterr().err, "1 table is", "earlier code of", "nets.py")
     run(*given, "--redo-changed")
     assert "0 of 3" in run(*given).err

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from src.results.corresponding import Correspondence, correspondence_of
 from src.results.evaluations import read_evaluated_runs
@@ -14,6 +14,7 @@ from src.results.image_records import refuse_several, warn_of_several
 from src.results.measurements import Measurement, measurements_of
 from src.results.named_networks import named_by_list
 from src.results.network_list import SIMILARITY
+from src.results.probe_rows import ProbeRow
 from src.results.similarity_rows import SimilarityRow
 from src.results.tables import read_table
 from src.results.weights import options_beside_tables, warn_of_earlier, warn_of_earlier_code
@@ -58,9 +59,18 @@ def tables_of_similarity(source_dir: Path) -> list[Path]:
 
 def read_similarities(tables: Sequence[str | Path]) -> list[SimilarityRow]:
     """Return the rows of tables of similarity; warn of rows of weights that have changed since."""
-    rows: list[SimilarityRow] = []
+    return _read(tables, SimilarityRow)
+
+
+def read_probes(tables: Sequence[str | Path]) -> list[ProbeRow]:
+    """Return the rows of tables of probes; warn of rows of weights that have changed since."""
+    return _read(tables, ProbeRow)
+
+
+def _read(tables: Sequence[str | Path], kind: type) -> list[Any]:
+    rows: list[Any] = []
     for table in tables:
-        rows += read_table(table, SimilarityRow)
+        rows += read_table(table, kind)
     warn_of_earlier((row.networks for row in rows), kind="row")
     warn_of_earlier_code(options_beside_tables(tables), kind="table")
     return rows
