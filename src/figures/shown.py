@@ -172,10 +172,13 @@ def of_means(rows: Iterable[MeanRow]) -> Iterator[Shown]:
             measure = measure_of(row.quantity)
             method = measure.similarity_title
             values = list(map(measure.similarity, values))
+        value, low, high = values
         front, _, end = titles_in(row.networks).partition(" → ")
         yield Shown(
             row.quantity,
-            *values,
+            value,
+            low,
+            high,
             n=row.n_pairs,
             method=method,
             groups=(front, end),

@@ -135,6 +135,8 @@ def read_tables(
     # Arrays
     layers = _ordered_layers(rows, similarities)
     by_measure = grouped(rows, scored_as)
+    test_images = {row.test_images for row in tables if row.test_images}
+    seeds = [network.seed or 0 for network in recorded if network.is_fresh]
     network_names = [network.name for network in networks]
     arrays = Tables(
         layers,
@@ -145,13 +147,13 @@ def read_tables(
         directed=frozenset(measure.name for measure in by_measure if measure.is_directed),
         families={measure.name: measure.family for measure in by_measure},
         shortcut=shortcuts.pop(),
-        seed=max((network.seed for network in recorded if network.is_fresh), default=None),
-        test_images=max((row.test_images or "" for row in tables), default="") or None,
+        seed=max(seeds, default=None),
+        test_images=min(test_images, default=None),
     )
-    if not similarities:
-        return arrays
-    row = similarities[0]
-    return arrays._replace(alignment=row.alignment_option, n_images=row.n_samples)
+    for row in tables:
+        if isinstance(row, SimilarityRow):
+            return arrays._replace(alignment=row.alignment_option, n_images=row.n_samples)
+    return arrays
 
 
 def _names(
@@ -218,6 +220,6 @@ def _as_array(
     """Return the scores of a measure, (N, N, L, L); missing values are NaN."""
     scores = {}
     for row in rows:
-        front, end = row.networks
-        scores[(front.name, end.name, *row.pair)] = score_of(row)
+        names = (row.front.network.name, row.end.network.name)
+        scores[names + row.pair] = score_of(row)
     return array_of(scores, networks, networks, layers, layers)

@@ -7,7 +7,7 @@ functions of these rows.
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from src.choices.similarity import SAMPLES, Measure, measure_of
 from src.results.experiments import method_names
@@ -153,7 +153,8 @@ def measurements_of(
         names: of all networks.
         apart_from: settings that do not tell methods of stitching apart.
     """
-    told = told_apart([*(run.row for run in runs), *similarities])
+    results: list[Any] = [*(run.row for run in runs), *similarities]
+    told = told_apart(results)
     stitches = [replace(run, row=row) for run, row in zip(runs, told, strict=False)]
     rows: list[Measurement] = []
     methods = method_names([run.row for run in stitches], apart_from=apart_from)
