@@ -13,6 +13,7 @@ from src.ground.grouping import grouped
 from src.results.folders import StitchingRun
 from src.results.groups import FRESH_END, Group, Names, families_of
 from src.results.image_records import are_same
+from src.results.measurements import NetworkPair, named_pair, quantities_of
 from src.results.named_networks import named_networks
 from src.results.similarity_rows import SimilarityRow, columns_of, described
 from src.results.verdict_rows import AUROC, VerdictRow
@@ -20,9 +21,11 @@ from src.values import ALL_IMAGES, Predictions, StitchSkill
 from src.verdict import SIMILAR, Limits, Stitches, Verdict, flaw_of, judge
 
 SHOWN_MEASURES = ("cka", "cka_debiased")  # whose values and nulls the table shows
-# Means of runs that a row has where predictions or activations give no estimate
-MEANS = ("accuracy", "penalty", "front_accuracy", "end_accuracy")
-OF_SKILL = ("correlation", "floor", "correlation_at_end", "floor_at_end")  # means, where measured
+# Means of runs that a row has, where all runs have a value; estimates take the place of the first two
+MEANS = (
+    *("accuracy", "penalty", "front_accuracy", "end_accuracy"),
+    *("correlation", "floor", "correlation_at_end", "floor_at_end"),
+)
 SEPARATOR = ";"  # between the names of folders
 
 VerdictSide = tuple[str | None, str | None, str]  # the name of a network, its weights and a layer
@@ -73,7 +76,7 @@ def judge_runs(
                 group,
                 verdict,
                 names=names,
-                further=_aurocs(group) | _similarity(group, similarity_of_layers, shown),
+                similarity=_similarity(group, similarity_of_layers, shown),
             )
             rows.append(row)
     return _with_both_ways(rows)
@@ -95,13 +98,12 @@ def stitches_of(group: Group) -> Stitches:
 
 def _predictions(group: Group) -> list[list[Predictions]]:
     """Return the predictions of the runs on each pair of networks; [] if a run has none."""
-    predictions: list[list[Predictions]] = []
-    for runs in group.by_networks:
-        predictions.append([])
-        for run in runs:
-            if run.predictions is None:
-                return []
-            predictions[-1].append(run.predictions)
+    predictions = [
+        [run.predictions for run in runs if run.predictions is not None]
+        for runs in group.by_networks
+    ]
+    if sum(map(len, predictions)) < len(group.runs):
+        return []
     return predictions
 
 
@@ -125,12 +127,14 @@ def _row(
     verdict: Verdict,
     *,
     names: Names,
-    further: dict[str, float],
+    similarity: dict[str, float],
 ) -> VerdictRow:
     """Return the row of a verdict; `both_ways` is not known yet."""
     rows = [run.row for run in group.runs]
     front, end = _titles_of(group, names)
-    numbers = _means(group) | _estimates(verdict)
+    means = _means(group, named_pair(rows[0], names))
+    aurocs = {name: means.pop(name) for name in list(means) if name.startswith(AUROC)}
+    numbers = means | _estimates(verdict)
     return VerdictRow(
         method=group.method,
         networks=group.networks,
@@ -158,7 +162,7 @@ def _row(
         front_relative_depth=rows[0].front_relative_depth,
         end_relative_depth=rows[0].end_relative_depth,
         stitching_type=_common(row.stitching_type for row in rows),
-        further=further,
+        further=aurocs | similarity,
         **numbers,
     )
 
@@ -171,17 +175,18 @@ def _titles_of(group: Group, names: Names) -> list[Title]:
     return [Title(network.name, network.group) for network in networks]
 
 
-def _means(group: Group) -> dict[str, float]:
+def _means(group: Group, networks: NetworkPair) -> dict[str, float]:
     """Return the means over runs, by column, where all runs have values, and `seed_spread`."""
+    measured = chain.from_iterable(quantities_of(run, group.method, networks) for run in group.runs)
     means = {}
-    for name in MEANS:
-        values = [getattr(run.row, name) for run in group.runs]
-        if not any(map(math.isnan, values)):
-            means[name] = _average(values)
-    skills = [run.skill for run in group.runs if run.skill is not None]
-    if len(skills) == len(group.runs):
-        for name in OF_SKILL:
-            means[name] = _average([getattr(skill, name) for skill in skills])
+    for (quantity, part), rows in grouped(measured, lambda row: (row.quantity, row.part)).items():
+        column = quantity
+        if quantity == "auroc":
+            column = f"{AUROC}{part}"
+        elif quantity not in MEANS:
+            continue
+        if len(rows) == len(group.runs):
+            means[column] = _average([row.value for row in rows])
     accuracies = [[run.row.accuracy for run in runs] for runs in group.by_networks]
     spreads = [
         max(of_networks) - min(of_networks) for of_networks in accuracies if len(of_networks) > 1
@@ -205,17 +210,6 @@ def _estimates(verdict: Verdict) -> dict[str, float]:
         values[f"{name}_low"] = estimate.low
         values[f"{name}_high"] = estimate.high
     return {name: value for name, value in values.items() if not math.isnan(value)}
-
-
-def _aurocs(group: Group) -> dict[str, float]:
-    """Return the mean AUROC of each detector that all runs were evaluated by, by column."""
-    aurocs = {}
-    for detector in group.runs[0].evaluations:
-        rows = [run.evaluations.get(detector) for run in group.runs]
-        evaluated = [row.auroc for row in rows if row is not None]
-        if len(evaluated) == len(rows):
-            aurocs[f"{AUROC}{detector}"] = _average(evaluated)
-    return aurocs
 
 
 def _by_layers(rows: Sequence[SimilarityRow]) -> dict[tuple, list[SimilarityRow]]:
