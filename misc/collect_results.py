@@ -90,6 +90,7 @@ def check_types(source_dir: Path, types, *, recursive: bool) -> None:
 def compare_folders(args) -> None:
     """Print and write the accuracies of two folders, and their difference."""
     from src.figures.matrices import compare
+    from src.figures.pages import writing
     from src.ground.errors import UserError
     from src.results.evaluations import read_evaluated_runs
     from src.results.folders import newest_runs
@@ -106,12 +107,13 @@ def compare_folders(args) -> None:
         compare(folders, rows_of_folders, title=args.title)
         return
     path = Path(args.output)
-    with writing(args, path):
+    with writing(path, __file__, is_named=bool(args.output)):
         compare(folders, rows_of_folders, path, title=args.title)
 
 
 def collect_accuracies(args) -> None:
     """Print the matrices of a folder, and write its tables."""
+    from src.figures.pages import writing
     from src.ground.errors import UserError
     from src.results.collected import names_of, read_similarities, tables_of_similarity
     from src.results.evaluations import read_evaluated_runs
@@ -134,27 +136,11 @@ def collect_accuracies(args) -> None:
     warn_of_several([*(run.row for run in newest), *similarities])
     names = names_of(newest, similarities, args.networks)
     path = Path(args.output or source_dir / "grid.csv")
-    with writing(args, path):
+    with writing(path, __file__, is_named=bool(args.output)):
         if args.recursive:
             write_measurements(args, path, measurements_of(newest, similarities, names))
         if runs:
             write_accuracies(args, path, runs, newest, names)
-
-
-def writing(args, path: Path):
-    """Return a context for writing a table and what stands beside it.
-
-    In the folder of the runs, without -o, the names are the suite's own.
-    """
-    from contextlib import nullcontext
-
-    from src.figures.pages import remove_figure
-    from src.results.outputs import outputs
-
-    if args.output:
-        return outputs(path, __file__)
-    remove_figure(path, start=2)  # pages of an earlier call
-    return nullcontext()
 
 
 def write_measurements(args, path: Path, rows) -> None:

@@ -2,7 +2,6 @@
 """Compare layers of many networks: curves over depth, or for each layer the most similar one."""
 
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -61,7 +60,7 @@ def compare(args) -> None:
 
 def draw_curves(args, collected) -> None:
     from src.figures.curves import draw_depth
-    from src.figures.pages import on_data
+    from src.figures.pages import on_data, writing
     from src.figures.shown import of_means
     from src.ground.console import listed, note
     from src.ground.errors import UserError
@@ -81,7 +80,7 @@ def draw_curves(args, collected) -> None:
         note(f"no curves, as no layers correspond: {listed(without_curves)}")
     n_pairs = len({run.row.network_keys for run in collected.runs})
     table = Path(args.output or Path(args.source_dir, "curves.csv"))
-    with writing(args, table):
+    with writing(table, __file__, is_named=bool(args.output)):
         write_table(table, MeanRow, rows)
         draw_depth(
             table.with_suffix(".png"),
@@ -107,6 +106,7 @@ def drawn_depths(rows, quantities):
 
 
 def find_best_matches(args, collected) -> None:
+    from src.figures.pages import writing
     from src.ground.console import note, result, table
     from src.ground.errors import UserError
     from src.results import best_matches as matches
@@ -131,24 +131,10 @@ def find_best_matches(args, collected) -> None:
         )
     path = Path(args.output or Path(args.source_dir, "best_matches.csv"))
     shares = path.with_name(f"{path.stem}_shares.csv")
-    with writing(args, path):
+    with writing(path, __file__, is_named=bool(args.output)):
         write_table(path, matches.BestMatchRow, rows)
         write_table(shares, MeanRow, matches.match_shares(rows))
     note(f"wrote {path}, and {shares.name} beside it")
-
-
-def writing(args, path: Path):
-    """Return a context for writing a table and what stands beside it.
-
-    In the folder of the runs, without -o, the names are the suite's own.
-    """
-    from src.figures.pages import remove_figure
-    from src.results.outputs import outputs
-
-    if args.output:
-        return outputs(path, __file__)
-    remove_figure(path, start=2)  # pages of an earlier call
-    return nullcontext()
 
 
 def main(argv=None) -> int:

@@ -87,7 +87,7 @@ def draw(args, tables) -> None:
             shown,
             y_title="similarity or accuracy",
             title=args.title,
-            source=on_data(1, {(name, None) for name in tables.datasets}),
+            source=on_data(1, {(value.dataset, None) for value in tables.values}),
         )
 
 
@@ -124,7 +124,8 @@ def show_sensitivity(rows: list) -> None:
         "Sensitivity: rank correlation of measure and probing accuracy over the ranks of the varied"
         " layer"
     )
-    result("(distances with their sign flipped: higher is more similar; p-values are two-sided)")
+    result("(a line has both layers, and the varied one; p-values are two-sided)")
+    result("(distances with their sign flipped: higher is more similar)")
     result(f"({BASELINE}: the baseline, which all that rises with the rank reaches)")
     columns = {
         "n": "ranks",
@@ -146,7 +147,9 @@ def show_specificity(rows: list) -> None:
         "Specificity: place of the layer of the same name among all layers of the varied network,"
         " at full rank"
     )
-    result("(1 is the most similar; ties count against it)")
+    result(
+        "(a line has both layers, and the varied one; 1 is the most similar; ties count against it)"
+    )
     show(rows, {"n": "layers", "place": "place", "note": ""}, summary=summary_of_places)
 
 
@@ -157,31 +160,17 @@ def show(rows: list, columns: dict[str, str], *, summary) -> None:
         columns: titles of the columns behind the two layers and the varied one, by field of a row.
         summary: returns the text for the rows of a group.
     """
-    from src.ground.console import result
+    from src.ground.console import result, table
     from src.ground.grouping import grouped
 
-    titles = {"layer1": "layer1", "layer2": "layer2", "varied": "varied", **columns}
-    cells_of_rows = [[text(getattr(row, field)) for field in titles] for row in rows]
-    lines = aligned([list(titles.values()), *cells_of_rows])
-    head = lines.pop(0)
-    groups = grouped(zip(rows, lines, strict=True), lambda item: (item[0].setting, item[0].measure))
-    for (setting, measure), members in groups.items():
-        result(f"\n{measure} | {setting}")
-        result(f"  {head}")
-        for _, line in members:
-            result(f"  {line}")
-        result(f"  {summary([row for row, _ in members])}")
+    groups = grouped(rows, lambda row: (row.setting, row.measure))
+    for (setting, measure), tests in groups.items():
+        labels = [f"{row.layer1} {row.layer2} {row.varied}" for row in tests]
+        cells = [[text(getattr(row, field)) for field in columns] for row in tests]
+        result()
+        table(f"{measure} | {setting}", labels, list(columns.values()), cells)
+        result(summary(tests))
     result()
-
-
-def aligned(table: list[list[str]]) -> list[str]:
-    """Return a line for each row of a table of cells; columns are as wide as their widest cell."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = []
-    for cells in table:
-        padded = [f"{cell:{width}}" for cell, width in zip(cells, widths, strict=True)]
-        lines.append("  ".join(padded).rstrip())
-    return lines
 
 
 def text(value) -> str:

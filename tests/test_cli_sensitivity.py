@@ -53,7 +53,7 @@ def test_prints_and_writes_both_tests(tables):
     out = run(STATISTICS, *tables[:3], "-o", "statistics.csv").out
     correlations, _, places = out.partition("Specificity: ")
     _, heading, first, *_ = correlations[correlations.index("cka | a.pt -- b.pt\n") :].splitlines()
-    assert heading.split() == ["layer1", "layer2", "varied", "ranks", "rho", "p", "tau", "p"]
+    assert heading.split() == ["ranks", "rho", "p", "tau", "p"]
     assert first.split(maxsplit=6)[:6] == ["x", "x", "layer1", "3", "1", "1"]
     assert "no p-values" in first
     assert says(correlations, "mean rho -1.0000", "mean tau -1.0000")

@@ -53,18 +53,19 @@ def test_what_is_not_symmetric_has_a_value_each_way(tmp_path, capsys):
 
 def test_layers_turned_have_ranks_and_values_exchanged():
     """A measure without a value of the second layer to the first keeps its value."""
-    null, reversed_null = Null(0.05, 0.1, 0.2), Null(0.1, 0.2, 0.3)
     values = {"cka": 0.5, "pwcca": 0.3, "pwcca_reversed": 0.7}
-    for name, of in (("pwcca", null), ("pwcca_reversed", reversed_null)):
-        values |= {f"{name}_{part}_within": value for part, value in of._asdict().items()}
+    values |= {"pwcca_calibrated_within": 0.2, "pwcca_reversed_calibrated_within": 0.1}
     row = similarity_row(layer1="x", layer2="y", rank1=1, rank2=None, values=values)
-    turned = row.compared.turned
-    assert turned[:4] == ("y", "x", None, 1) and turned.turned == row.compared
+    turned = row.turned
+    assert (turned.pair, turned.rank1, turned.rank2) == (("y", "x"), None, 1)
+    assert turned.network_keys == row.network_keys[::-1] and turned.turned == row
     assert turned.values == {
-        "cka": Similarity(0.5),
-        "pwcca": Similarity(0.7, {WITHIN_CLASSES: reversed_null}),
+        "cka": 0.5,
+        "pwcca": 0.7,
+        "pwcca_reversed": 0.3,
+        "pwcca_calibrated_within": 0.1,
+        "pwcca_reversed_calibrated_within": 0.2,
     }
-    assert turned.reversed_values == {"pwcca": Similarity(0.3, {WITHIN_CLASSES: null})}
 
 
 def test_a_row_keeps_what_was_compared():
@@ -80,7 +81,7 @@ def test_a_row_keeps_what_was_compared():
     assert list(row.values)[:4] == ["cka", "pwcca", "own_distance", "pwcca_reversed"]
     assert row.values["cka_null_95_within"] == 0.3
     assert row.values["pwcca_reversed_p_value"] == 0.25
-    assert row.compared == compared and len(row.values) == 4 + 3 * 3
+    assert row.measures == ["cka", "pwcca", "own_distance"] and len(row.values) == 4 + 3 * 3
 
 
 def test_one_pair_in_both_orders_has_the_same_values(in_tmp_path):

@@ -35,8 +35,6 @@ def test_values_at_ranks_and_what_was_not_measured_is_left_out(tmp_path):
     ]
     tables = read_measurements([write(tmp_path / "s.csv", *rows)])
     assert [network.name for network in tables.values[0].networks] == ["a.pt", "b.pt"]
-    assert [name.path for name in tables.networks] == ["a.pt", "b.pt"]
-    assert tables.datasets == ["digits"]
     assert {(each.setting, each.pair) for each in tables.values} == {("a.pt -- b.pt", ("x", "y"))}
     values = {(each.quantity, ranks_of(each)): each.value for each in tables.values}
     one, two = (8, FULL), (FULL, 4)

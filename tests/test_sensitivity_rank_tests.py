@@ -77,7 +77,7 @@ def tables(
             curves.setdefault((network, layer, row.dataset), {})[
                 FULL if row.rank is None else row.rank
             ] = row
-    return Measurements(values, curves, [], [], [])
+    return Measurements(values, curves)
 
 
 def of_measures(rows) -> list[RankTestRow]:

@@ -23,7 +23,7 @@ from src.results.measurements import (
     stitched_layers,
 )
 from src.results.named_networks import named_by_list
-from src.results.network_names import NetworkName, short
+from src.results.network_names import short
 from src.results.probe_rows import ProbeRow
 from src.results.similarity_rows import SimilarityRow
 from src.results.stitch_rows import StitchRow
@@ -43,9 +43,6 @@ class Measurements(NamedTuple):
 
     values: list[Measurement]  # each with its setting
     probes: dict[ProbeKey, ProbesByRank]
-    networks: list[NetworkName]  # distinct
-    datasets: list[str]  # distinct
-    rows: list[MeasuredRow]  # all that were read
 
 
 class Series(NamedTuple):
@@ -85,16 +82,11 @@ def read_measurements(paths: Sequence[str | Path]) -> Measurements:
     warn_of_earlier_code(options_beside_tables(tables), kind="table")
 
     # Values
-    networks = list(dict.fromkeys(name for row in rows for name in row.networks))
-    names = named_by_list(networks, None)
+    names = named_by_list((name for row in rows for name in row.networks), None)
     values = [*_similarities(similarities, names), *_accuracies(stitches, names)]
-    datasets = dict.fromkeys(row.dataset for row in rows if row.dataset)
     return Measurements(
         newest(values, lambda value: (value.quantity, value.setting, value.pair, ranks_of(value))),
         _newest_probes(probes, names),
-        networks,
-        list(datasets),
-        rows,
     )
 
 
