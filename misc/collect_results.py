@@ -2,6 +2,7 @@
 """Collect the accuracies of a folder of stitching runs, ours or the public code's, as matrix, CSV
 and heat map."""
 
+import math
 import sys
 from pathlib import Path
 
@@ -154,7 +155,7 @@ def write_measurements(args, path: Path, rows) -> None:
     from src.results.verdict_rows import GroupTestRow
 
     measurements = path.with_name(f"{path.stem}_measurements.csv")
-    write_csv(measurements, COLUMNS, [row.record for row in rows])
+    write_csv(measurements, COLUMNS, [row.record for row in rows if not math.isnan(row.value)])
     note(f"wrote {measurements}")
     if args.networks:
         compared = []

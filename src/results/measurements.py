@@ -34,12 +34,14 @@ OF_STITCHES = measured_by(STITCHING, SKILL, DETECTOR)
 REPORTED = [name for name, quantity in OF_STITCHES.items() if quantity.shown_in]
 
 # Columns of the table in a CSV
-_OF_SIDES = ("network", "group", "training", "weights", "layer", "depth", "relative_depth", "rank")
+OF_SIDES = ("network", "group", "training", "weights", "layer", "depth", "relative_depth", "rank")
+OF_VALUES = ("pinv_rank", "dataset", "n_images", "seed", "value", "low", "high")
 COLUMNS = (
     "method",
     "measure",
-    *(f"{side}_{name}" for side in ("front", "end") for name in _OF_SIDES),
-    *("pinv_rank", "dataset", "n_images", "seed", "value", "low", "high"),
+    *(f"front_{name}" for name in OF_SIDES),
+    *(f"end_{name}" for name in OF_SIDES),
+    *OF_VALUES,
 )
 
 NetworkPair = tuple[NamedNetwork, NamedNetwork]
@@ -104,11 +106,6 @@ class Measurement(NamedTuple):
         return self._replace(front=self.end, end=self.front)
 
     @property
-    def similarity(self) -> float:
-        """The value, turned such that higher is more similar."""
-        return described(self.method, self.quantity).similarity(self.value)
-
-    @property
     def record(self) -> dict[str, object]:
         """The row in a CSV, by column."""
         measure = self.quantity
@@ -117,18 +114,9 @@ class Measurement(NamedTuple):
         record: dict[str, object] = {"method": self.method, "measure": measure}
         for side in ("front", "end"):
             place: NetworkLayer = getattr(self, side)
-            record |= {
-                f"{side}_network": place.network.name,
-                f"{side}_group": place.network.group,
-                f"{side}_training": place.network.training,
-                f"{side}_weights": place.weights,
-                f"{side}_layer": place.layer,
-                f"{side}_depth": place.depth,
-                f"{side}_relative_depth": place.relative_depth,
-                f"{side}_rank": place.rank,
-            }
-        names = ("pinv_rank", "dataset", "n_images", "seed", "value", "low", "high")
-        return record | {name: getattr(self, name) for name in names}
+            values = place.network._asdict() | place._asdict() | {"network": place.network.name}
+            record |= {f"{side}_{name}": values[name] for name in OF_SIDES}
+        return record | {name: getattr(self, name) for name in OF_VALUES}
 
 
 def described(method: str, quantity: str) -> Quantity | Measure:
@@ -256,9 +244,11 @@ def similarities_of(row: SimilarityRow, networks: NetworkPair) -> Iterator[Measu
 
 
 def both_ways(row: SimilarityRow, networks: NetworkPair) -> Iterator[Measurement]:
-    """Yield the values of measures from either layer to the other."""
+    """Yield the values of measures from either layer to the other; once, of a layer and itself."""
     yield from similarities_of(row, networks)
-    yield from similarities_of(row.turned, networks[::-1])
+    first, second = networks
+    if (first, row.layer1, row.rank1) != (second, row.layer2, row.rank2):
+        yield from similarities_of(row.turned, (second, first))
 
 
 def at_full_rank(rows: Iterable[Measurement]) -> list[Measurement]:
