@@ -61,9 +61,9 @@ class VerdictRow:
     end_weights: str | None
     # The name in the list of networks, else the path; None of several networks
     front_network: str | None = None
-    front_group: str | None  # the group in the list, else the type
-    end_network: str | None
-    end_group: str | None
+    front_group: str | None = None  # the group in the list, else the type
+    end_network: str | None = None
+    end_group: str | None = None
     # Similar in both directions; None: one direction was not stitched
     both_ways: bool | None
     same_run: bool | None  # front and end are one network, at one or two epochs of its training

@@ -5,7 +5,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import NamedTuple
 
 from src.choices.similarity import ACTIVATIONS, measure_of
 from src.ground.console import warn_once
@@ -29,13 +28,6 @@ MEANS = (
 SEPARATOR = ";"  # between the names of folders
 
 VerdictSide = tuple[str | None, str | None, str]  # the name of a network, its weights and a layer
-
-
-class Title(NamedTuple):
-    """The names of a network in a row. None: the row is of several networks."""
-
-    name: str | None = None
-    group: str | None = None
 
 
 def judge_runs(
@@ -131,10 +123,14 @@ def _row(
 ) -> VerdictRow:
     """Return the row of a verdict; `both_ways` is not known yet."""
     rows = [run.row for run in group.runs]
-    front, end = _titles_of(group, names)
-    means = _means(group, named_pair(rows[0], names))
+    front, end = named_pair(rows[0], names)
+    titles: dict[str, Any] = {}  # of the networks, unless there are several pairs
+    if len(group.by_networks) == 1:
+        titles = {"front_network": front.name, "front_group": front.group}
+        titles |= {"end_network": end.name, "end_group": end.group}
+    means = _means(group, (front, end))
     aurocs = {name: means.pop(name) for name in list(means) if name.startswith(AUROC)}
-    numbers = means | _estimates(verdict)
+    numbers = titles | means | _estimates(verdict)
     return VerdictRow(
         method=group.method,
         networks=group.networks,
@@ -150,10 +146,6 @@ def _row(
         end_depth=rows[0].end_depth,
         front_weights=_common(row.front_weights for row in rows),
         end_weights=_common(row.end_weights for row in rows),
-        front_network=front.name,
-        front_group=front.group,
-        end_network=end.name,
-        end_group=end.group,
         both_ways=None,
         same_run=group.is_same_run,
         kind=group.kind,
@@ -165,14 +157,6 @@ def _row(
         further=aurocs | similarity,
         **numbers,
     )
-
-
-def _titles_of(group: Group, names: Names) -> list[Title]:
-    """Return the titles of the front and the end network."""
-    if len(group.by_networks) > 1:
-        return [Title(), Title()]
-    networks = [names[key] for key in group.runs[0].row.network_keys]
-    return [Title(network.name, network.group) for network in networks]
 
 
 def _means(group: Group, networks: NetworkPair) -> dict[str, float]:
