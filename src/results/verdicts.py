@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
+from typing import Any
 
 from src.choices.similarity import ACTIVATIONS, measure_of
 from src.ground.console import warn_once
