@@ -42,9 +42,8 @@ class MeanRow:
     highest: float
     n_networks: int
     n_pairs: int
-    n_layers: float | None = (
-        None  # of best matches that a layer was compared with, else pairs of layers
-    )
+    # Pairs of layers of a pair of networks, at most; of best matches, that a layer was compared with
+    n_layers: float | None = None
     pairs_of_layers: str | None = None  # with their relative depths
     # Of shares of best matches
     chance: float | None = None  # the share of a random layer
