@@ -376,7 +376,7 @@ def report(args, rows) -> None:
         rows: the `StitchRow` of each pair.
     """
     from src.ground.console import result, table
-    from src.results.matrices import accuracies
+    from src.results.matrices import mean_of
 
     for pair, row in rows.items():
         if args.verbose or len(rows) == 1:
@@ -384,7 +384,7 @@ def report(args, rows) -> None:
             title = "" if is_named else f"{pair}: "
             result(f"{title}Clean accuracy: {row.accuracy:.2%}")
     if len(rows) > 1:
-        table("accuracy of the stitched network", *accuracies(rows.values()))
+        table("accuracy of the stitched network", *mean_of(rows.values(), "accuracy"))
 
 
 def match(args, setup, layers) -> dict:

@@ -27,7 +27,7 @@ import exec_eval_stitcher_ood
 import exec_probe
 import exec_stitch
 import exec_train
-from misc import collect_results, sensitivity_figure, verdict
+from misc import collect_results, rank_statistics, verdict
 from misc import report as page
 from src import cli
 from src.figures.pages import left_out
@@ -118,8 +118,8 @@ def cut_to_fewer_ranks() -> Iterator[Step]:
         cut = f"--front-stitch-rank {rank} --front-pinv-rank {rank}"
         yield stitch(CUT, f"-i pinv -pinv-samples 1000 -e 0 -b 512 {cut}", "ranks")
     yield Step("Collect these stitches", collect_results.collect, "results/ranks")
-    options = "ranks.csv probes.csv results/ranks -o sensitivity.png"
-    yield Step("Draw the sensitivity curves", sensitivity_figure.draw, options)
+    options = "ranks.csv probes.csv results/ranks -o sensitivity.csv"
+    yield Step("Test and draw the sensitivity of measures", rank_statistics.statistics, options)
 
 
 def take(todo: Sequence[Step]) -> None:

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Test sensitivity and specificity of measures, from CSVs of similarity, probing and stitching."""
+"""Test sensitivity and specificity of measures, from CSVs of similarity, probing and stitching, and
+draw how measures fall as a layer keeps fewer principal components."""
 
 import sys
 from pathlib import Path
@@ -14,22 +15,42 @@ def parser() -> cli.Parser:
         "Test how well measures of similarity follow probing accuracy over ranks (sensitivity) and find the "
         "corresponding layer (specificity), after Ding et al. 2021."
     )
-    options.add_argument(
+    add = options.add_argument
+    add(
         "tables",
         nargs="+",
         help="CSVs of exec_compute_low_rank_sim_metrics.py -o and of exec_probe.py -o, and folders of exec_stitch.py, "
         "in any order",
     )
-    options.add_argument("-o", "--output", type=cli.csv_file, help="CSV to write, one row a test")
+    add(
+        "-o",
+        "--output",
+        type=cli.csv_file,
+        help="CSV to write, one row a test. The figure goes beside it: measures of similarity, accuracy of probes and "
+        "of stitching over the retained rank of a layer",
+    )
+    add(
+        "-l",
+        "--layers",
+        nargs="+",
+        help="truncated layers of the first (front) network in the figure, a panel for each; default: all that were "
+        "measured at several ranks",
+    )
+    add(
+        "-other",
+        "--other-layer",
+        help="layer of the second (end) network in the figure; default: the one of the same name",
+    )
+    cli.add_figure(options)
     return options
 
 
 def statistics(args) -> None:
-    from src.ground.console import note, warn
+    from src.ground.console import note
     from src.ground.errors import UserError
     from src.results.outputs import outputs
     from src.results.rank_measurements import read_measurements
-    from src.results.rank_tests import MIXED, RankTestRow, sensitivity, specificity
+    from src.results.rank_tests import RankTestRow, sensitivity, specificity
     from src.results.tables import write_table
 
     tables = read_measurements(args.tables)
@@ -39,6 +60,41 @@ def statistics(args) -> None:
         )
     correlations = list(sensitivity(tables))
     places = list(specificity(tables))
+    show_tests(correlations, places)
+    if args.output:
+        with outputs(args.output, __file__):
+            write_table(args.output, RankTestRow, [*correlations, *places])
+            draw(args, tables)
+        note(f"wrote {args.output}")
+
+
+def draw(args, tables) -> None:
+    """Draw the curves over ranks beside the table, where there are some."""
+    from src.figures.curves import draw_ranks
+    from src.figures.pages import on_data
+    from src.figures.shown import of_ranks
+    from src.results.rank_curves import chosen_pairs, curves_of_pair
+
+    shown = []
+    for pair in chosen_pairs(tables, args.layers, args.other_layer):
+        title = pair.front_layer
+        if pair.end_layer != title:
+            title = f"{pair.front_layer} → {pair.end_layer}"
+        shown += of_ranks(curves_of_pair(tables, pair), title)
+    if shown:
+        draw_ranks(
+            Path(args.output).with_suffix(".png"),
+            shown,
+            y_title="similarity or accuracy",
+            title=args.title,
+            source=on_data(1, {(value.dataset, None) for value in tables.values}),
+        )
+
+
+def show_tests(correlations: list, places: list) -> None:
+    """Print the tests, with warnings of what could not be tested."""
+    from src.ground.console import warn
+    from src.results.rank_tests import MIXED
 
     if correlations:
         show_sensitivity(correlations)
@@ -57,10 +113,6 @@ def statistics(args) -> None:
             f"specificity of {', '.join(mixed)}: {MIXED}, so alignments are ranked rather than"
             " layers; measure with --alignment pool"
         )
-    if args.output:
-        with outputs(args.output, __file__):
-            write_table(args.output, RankTestRow, [*correlations, *places])
-        note(f"wrote {args.output}")
 
 
 def show_sensitivity(rows: list) -> None:
@@ -72,7 +124,8 @@ def show_sensitivity(rows: list) -> None:
         "Sensitivity: rank correlation of measure and probing accuracy over the ranks of the varied"
         " layer"
     )
-    result("(distances with their sign flipped: higher is more similar; p-values are two-sided)")
+    result("(a line has both layers, and the varied one; p-values are two-sided)")
+    result("(distances with their sign flipped: higher is more similar)")
     result(f"({BASELINE}: the baseline, which all that rises with the rank reaches)")
     columns = {
         "n": "ranks",
@@ -94,7 +147,9 @@ def show_specificity(rows: list) -> None:
         "Specificity: place of the layer of the same name among all layers of the varied network,"
         " at full rank"
     )
-    result("(1 is the most similar; ties count against it)")
+    result(
+        "(a line has both layers, and the varied one; 1 is the most similar; ties count against it)"
+    )
     show(rows, {"n": "layers", "place": "place", "note": ""}, summary=summary_of_places)
 
 
@@ -105,31 +160,17 @@ def show(rows: list, columns: dict[str, str], *, summary) -> None:
         columns: titles of the columns behind the two layers and the varied one, by field of a row.
         summary: returns the text for the rows of a group.
     """
-    from src.ground.console import result
+    from src.ground.console import result, table
     from src.ground.grouping import grouped
 
-    titles = {"layer1": "layer1", "layer2": "layer2", "varied": "varied", **columns}
-    cells_of_rows = [[text(getattr(row, field)) for field in titles] for row in rows]
-    lines = aligned([list(titles.values()), *cells_of_rows])
-    head = lines.pop(0)
-    groups = grouped(zip(rows, lines, strict=True), lambda item: (item[0].setting, item[0].measure))
-    for (setting, measure), members in groups.items():
-        result(f"\n{measure} | {setting}")
-        result(f"  {head}")
-        for _, line in members:
-            result(f"  {line}")
-        result(f"  {summary([row for row, _ in members])}")
+    groups = grouped(rows, lambda row: (row.setting, row.measure))
+    for (setting, measure), tests in groups.items():
+        labels = [f"{row.layer1} {row.layer2} {row.varied}" for row in tests]
+        cells = [[text(getattr(row, field)) for field in columns] for row in tests]
+        result()
+        table(f"{measure} | {setting}", labels, list(columns.values()), cells)
+        result(summary(tests))
     result()
-
-
-def aligned(table: list[list[str]]) -> list[str]:
-    """Return a line for each row of a table of cells; columns are as wide as their widest cell."""
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = []
-    for cells in table:
-        padded = [f"{cell:{width}}" for cell, width in zip(cells, widths, strict=True)]
-        lines.append("  ".join(padded).rstrip())
-    return lines
 
 
 def text(value) -> str:

@@ -169,8 +169,9 @@ def write_files(
         title: above the figures.
     """
     from src.ground.files import write_text
+    from src.results.network_means import MeanRow
     from src.results.tables import write_table
-    from src.results.verdict_rows import GroupRow, GroupTestRow, VerdictRow
+    from src.results.verdict_rows import GroupTestRow, VerdictRow
 
     write_table(path, VerdictRow, judged.verdicts)
     header = f"# Verdict on {len(judged.verdicts)} stitched pairs of layers"
@@ -178,7 +179,7 @@ def write_files(
     write_text(path.with_suffix(".md"), "\n".join(lines))
     groups, tests, *_ = judged.comparison
     if groups:
-        write_table(path.with_name(f"{path.stem}_groups.csv"), GroupRow, groups)
+        write_table(path.with_name(f"{path.stem}_groups.csv"), MeanRow, groups)
     if tests:
         write_table(path.with_name(f"{path.stem}_group_tests.csv"), GroupTestRow, tests)
     draw(path, judged, title)
@@ -195,7 +196,7 @@ def draw(path: Path, judged: Judged, title: str) -> None:
     from src.figures.evidence import NETWORKS, draw_evidence
     from src.figures.maps import draw_networks
     from src.figures.matrices import source_of
-    from src.figures.shown import of_groups, of_networks
+    from src.figures.shown import of_means, of_networks
 
     rows = judged.verdicts
     names = list({(row.front_network, row.end_network) for row in rows})
@@ -208,21 +209,18 @@ def draw(path: Path, judged: Judged, title: str) -> None:
         draw_networks(beside, means, are_paths=not judged.are_listed, **texts)
         if len({row.groups for row in means}) > 1:
             beside = path.with_name(f"{path.stem}_groups.png")
-            draw_groups(beside, means, of_groups(means), judged.comparison.tests, **texts)
+            groups = list(of_means(judged.comparison.groups))
+            draw_groups(beside, means, groups, judged.comparison.tests, **texts)
 
 
 def read_results(args) -> tuple:
     """Return the runs with their evaluations, and the similarities; warn of changed weights and of
     results on different images."""
-    from src.results.changes import options_beside_tables, warn_of_earlier, warn_of_earlier_code
+    from src.results.collected import read_similarities
     from src.results.image_records import warn_of_several
-    from src.results.similarity_rows import SimilarityRow
-    from src.results.tables import read_table
 
     runs = read_folders(args.source_dirs)
-    similarities = [row for path in args.similarity for row in read_table(path, SimilarityRow)]
-    warn_of_earlier((row.networks for row in similarities), kind="row")
-    warn_of_earlier_code(options_beside_tables(args.similarity), kind="table")
+    similarities = read_similarities(args.similarity)
     warn_of_several([*(run.row for run in runs), *similarities])
     return runs, similarities
 

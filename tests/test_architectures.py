@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from src.results.architectures import architecture_pairs
-from src.results.grid_matrices import mean_matrices
+from src.results.grid_matrices import printed_matrices, rows_of_means
 from tests.commands import parse_matrix, run, says
 from tests.result_rows import stitch_row
 from tests.written_runs import write_run
@@ -40,7 +40,7 @@ def stitches():
 
 def test_means_are_over_networks_of_one_pair_of_architectures():
     """Types of equal layers at equal depths are one architecture."""
-    matrices = mean_matrices(list(stitches()))
+    matrices = printed_matrices(list(stitches()))
     found = {title.split(", mean")[0]: matrix for title, matrix in matrices.items()}
     flat = "flat, flat_again"
     method = "task loss matching"
@@ -57,7 +57,7 @@ def test_means_are_over_networks_of_one_pair_of_architectures():
 def test_one_architecture_has_no_title():
     rows = [row for row in stitches() if "deep" not in (row.front_model_type, row.end_model_type)]
     assert set(architecture_pairs(rows)) == {""}
-    (title,) = mean_matrices(rows)
+    (title,) = rows_of_means(rows)
     assert says(title, "task loss matching", "mean of 12") and "→" not in title
 
 

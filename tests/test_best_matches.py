@@ -10,13 +10,14 @@ import pytest
 
 from src.results.best_matches import best_matches, match_shares, tables_of_layers
 from src.results.corresponding import correspondence_of
+from src.results.measurements import measurements_of
 from src.results.named_networks import NamedNetwork
 from tests.commands import error_line, read_csv, run, says
 from tests.result_rows import similarity_row
 from tests.tables import SIMILARITY, write_table
 from tests.written_runs import write_run
 
-SCRIPT = "misc/collect_results.py"
+SCRIPT = "misc/compare_layers.py"
 DEEP = {f"d{i}": i / 4 for i in range(1, 5)}
 SHALLOW = {"s1": 0.5, "s2": 1.0}
 
@@ -44,8 +45,8 @@ def matched(measure: str, values, reversed_values=None):
         key: NamedNetwork(name, "", training=name, type=key[1])
         for key, name in zip(rows[0].network_keys, ("deep", "shallow"), strict=True)
     }
-    correspondence = correspondence_of([], rows, names)
-    return best_matches([], rows, names, correspondence)
+    measured = measurements_of([], rows, names)
+    return best_matches(measured, correspondence_of(measured))
 
 
 def test_the_best_match_is_the_most_similar_layer_from_either_network():
@@ -61,11 +62,11 @@ def test_the_best_match_is_the_most_similar_layer_from_either_network():
         ("shallow", "s1"): ("d2", "d2", 1),
         ("shallow", "s2"): ("d3", "d4", 2),
     }
-    shares = {row.networks: (row.share, row.chance, row.place) for row in match_shares(rows)}
+    shares = {row.networks: (row.value, row.chance, row.place) for row in match_shares(rows)}
     assert len(shares) == 1  # both networks have no group
     deep, shallow = match_shares(rows[:4])[0], match_shares(rows[4:])[0]
-    assert (deep.share, deep.chance, deep.place) == (0.75, (3 / 2 + 1) / 4, 5 / 4)
-    assert (shallow.share, shallow.chance, shallow.n_layers) == (0.5, 1 / 4, 4)
+    assert (deep.value, deep.chance, deep.place) == (0.75, (3 / 2 + 1) / 4, 5 / 4)
+    assert (shallow.value, shallow.chance, shallow.n_layers) == (0.5, 1 / 4, 4)
     assert math.isnan(deep.low) and deep.n_pairs == 1
 
 
@@ -140,9 +141,9 @@ def test_the_command_prints_and_writes_best_matches(folder):
     assert by_pair["b.pt", "c.pt", "d2"] == "s1" and by_pair["a.pt", "c.pt", "d2"] == "s2"
     assert by_pair["c.pt", "a.pt", "s1"] == "d4" and by_pair["a.pt", "b.pt", "d3"] == "d3"
     shares = {
-        (row["side"], row["networks"]): float(row["share"])
+        (row["layers"].split()[1], row["networks"]): float(row["value"])
         for row in read_csv(folder / "all" / "best_matches_shares.csv")
-        if row["measure"] == "accuracy"
+        if row["quantity"] == "accuracy"
     }
     assert shares["front", "resnet34 → resnet18"] == shares["end", "resnet34 → resnet18"] == 1
     # Of a → c, only the last layers of three are right, and d3, to which both are equally near
@@ -194,10 +195,7 @@ def test_quantities_choose_what_is_printed(folder):
     assert says(line, "--quantities x", "accuracy, direct matching", "cka, similarity")
 
 
-def test_refusals(folder, tmp_path):
-    line = error_line(SCRIPT, "all", "--best-matches", "--curves", cwd=folder)
-    assert "two reports" in line
-    assert "take one folder" in error_line(SCRIPT, "all", "all", "--best-matches", cwd=folder)
+def test_untrained_networks_have_no_best_match(tmp_path):
     write_run(tmp_path / "all", "0", n_right=500, front_model_path="-")
     line = error_line(SCRIPT, "all", "--best-matches", cwd=tmp_path)
     assert says(line, "all has no stitches", "two trained networks", "similarity")

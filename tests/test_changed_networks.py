@@ -464,7 +464,7 @@ def test_fresh_networks_of_all_pairs_are_loaded_once_and_known_by_the_list(netwo
     )
     run(*ALL, "-s", 3)
     assert len(loads) == 3 and {name.seed for name in loads} == {None, 3}
-    run("misc/collect_results.py", "results/all", "--curves", "--networks", "networks.csv")
+    run("misc/compare_layers.py", "results/all", "--networks", "networks.csv")
     assert {row["networks"] for row in read_csv("results/all/curves.csv")} == {
         "x → x",
         "x → y (untrained)",

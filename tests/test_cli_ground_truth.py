@@ -50,18 +50,23 @@ def planted(tmp_path_factory):
         save_state(
             folder / f"{name}.pt", build_model("small_cnn", n_classes=10, n_channels=1).state_dict()
         )
-        rows = [{"layer": layer, "accuracy": int(GROUPS[name][12]) / 4} for layer in LAYERS]
+        usual = {
+            "model": f"{name}.pt",
+            "model_type": "small_cnn",
+            "accuracy": int(GROUPS[name][12]) / 4,
+        }
+        rows = [usual | {"layer": layer} for layer in LAYERS]
         write_table(folder / "all" / "probes" / f"{name}.csv", PROBE, *rows)
     lines = [f"{name},{name}.pt,small_cnn,{group}" for name, group in GROUPS.items()]
     (folder / "networks.csv").write_text("\n".join(["name,path,type,group", *lines]) + "\n")
     for a, b in itertools.permutations(GROUPS, 2):
         is_same = GROUPS[a][:13] == GROUPS[b][:13]
-        write_stitches(
-            folder / "all" / f"{a} to {b}" / "pinv", 0.5 + 0.1 * is_same + (0.2 if a < b else -0.2)
-        )
+        write_stitches(folder / "all", (a, b), 0.5 + 0.1 * is_same + (0.2 if a < b else -0.2))
         if a < b:
             rows = [
                 {
+                    **{"model1": f"{a}.pt", "model1_type": "small_cnn"},
+                    **{"model2": f"{b}.pt", "model2_type": "small_cnn"},
                     "layer1": one,
                     "layer2": two,
                     "cka": is_same + rng.random() / 2,
@@ -74,11 +79,14 @@ def planted(tmp_path_factory):
     return folder
 
 
-def write_stitches(folder, agreement: float) -> None:
-    """Write a stitch with its predictions, and its evaluation."""
+def write_stitches(folder, names: tuple[str, str], agreement: float) -> None:
+    """Write a stitch of two networks with its predictions, and its evaluation."""
+    folder = folder / " to ".join(names) / "pinv"
     (folder / "t").mkdir(parents=True)
     (folder / "t" / "config.txt").write_text('{"stitching_type": "rc2c_pre"}')
     stitch = {"front_layer": "pool2", "end_layer": "pool2", "agreement": agreement, "folder": "t"}
+    for side, name in zip(("front", "end"), names, strict=True):
+        stitch |= {f"{side}_model_path": f"{name}.pt", f"{side}_model_type": "small_cnn"}
     write_table(folder / "t" / "grid.csv", STITCH, stitch)
     end = np.arange(100) % 10
     stitched = np.where(np.arange(100) < 100 * agreement, end, (end + 1) % 10)

@@ -1,17 +1,17 @@
-"""misc/rank_statistics.py and misc/sensitivity_figure.py as a user runs them, on tables made by
-hand."""
+"""misc/rank_statistics.py as a user runs it, on tables made by hand."""
 
 import math
 from pathlib import Path
 
 import pytest
 
-from misc.sensitivity_figure import curves_of_pair
+from src.results.rank_curves import curves_of_pair
 from src.results.rank_measurements import read_measurements
+from src.values import Pair
 from tests.commands import caption_of, panels_of, read_csv, run, says
 from tests.tables import PROBE, SIMILARITY, STITCH, write_table
 
-STATISTICS, FIGURE = "misc/rank_statistics.py", "misc/sensitivity_figure.py"
+STATISTICS = "misc/rank_statistics.py"
 RANKS = [4, 2, 1]
 
 
@@ -53,7 +53,7 @@ def test_prints_and_writes_both_tests(tables):
     out = run(STATISTICS, *tables[:3], "-o", "statistics.csv").out
     correlations, _, places = out.partition("Specificity: ")
     _, heading, first, *_ = correlations[correlations.index("cka | a.pt -- b.pt\n") :].splitlines()
-    assert heading.split() == ["layer1", "layer2", "varied", "ranks", "rho", "p", "tau", "p"]
+    assert heading.split() == ["ranks", "rho", "p", "tau", "p"]
     assert first.split(maxsplit=6)[:6] == ["x", "x", "layer1", "3", "1", "1"]
     assert "no p-values" in first
     assert says(correlations, "mean rho -1.0000", "mean tau -1.0000")
@@ -92,7 +92,7 @@ def test_warns_of_mixed_alignments(in_tmp_path):
 
 
 def test_curves_rise_with_similarity_and_are_of_the_truncated_network(tables):
-    assert curves_of_pair(read_measurements(tables), ("x", "x")) == {
+    assert curves_of_pair(read_measurements(tables), Pair("x", "x")) == {
         "linear CKA": {4: 0.4, 2: 0.2, 1: 0.1},
         "1 − PWCCA distance": {4: 0.8, 2: 0.9, 1: 0.95},
         "direct matching (accuracy)": {4: 4 / 9, 2: 2 / 9, 1: 1 / 9},
@@ -100,11 +100,11 @@ def test_curves_rise_with_similarity_and_are_of_the_truncated_network(tables):
         "linear probe (accuracy)": {8: 1, 4: 0.5, 2: 0.25, 1: 0.125},
     }
     assert not any(
-        "matching" in name for name in curves_of_pair(read_measurements(tables), ("x", "y"))
+        "matching" in name for name in curves_of_pair(read_measurements(tables), Pair("x", "y"))
     )
     other = tables[2].with_name("2.csv")
     other.write_text(tables[2].read_text().replace("b.pt", "c.pt"))
-    one, two, probe = curves_of_pair(read_measurements([*tables[1:3], other]), ("x", "x"))
+    one, two, probe = curves_of_pair(read_measurements([*tables[1:3], other]), Pair("x", "x"))
     assert says(one, "direct matching", "a.pt -- b.pt")
     assert says(two, "direct matching", "a.pt -- c.pt")  # of one name
     assert probe == "linear probe (accuracy)"
@@ -118,7 +118,7 @@ def test_functions_of_users_have_their_name_and_no_curve_without_values(tables, 
             for rank in ("", *RANKS)
         ]
         table = write_table(tables[0], SIMILARITY | {"own": ""}, *rows)
-        curves = curves_of_pair(read_measurements([table]), ("x", "x"))
+        curves = curves_of_pair(read_measurements([table]), Pair("x", "x"))
         assert curves == ({"own": dict.fromkeys(RANKS, 0.5)} if has_curve else {})
     assert says(capsys.readouterr().err, "no curve of the own at x", "below full rank")
 
@@ -126,15 +126,15 @@ def test_functions_of_users_have_their_name_and_no_curve_without_values(tables, 
 def test_probes_at_full_rank_alone_have_no_curve(tables, drawn_figures):
     """exec_probe.py without -ranks."""
     write_table(tables[1], PROBE, {"model": "a.pt", "rank": None, "accuracy": 0.9})
-    err = run(FIGURE, *tables[:2], "-l", "x", "-o", "s.png").err
+    err = run(STATISTICS, *tables[:2], "-l", "x", "-o", "s.csv").err
     (axes,) = drawn_figures["s.png"].axes
     assert len(axes.lines) == 2  # CKA and PWCCA
     assert says(err, "warning: no curve", "linear probe (accuracy) at x", "full rank only")
 
 
 def test_draws_a_panel_for_each_layer_with_a_caption(tables, drawn_figures, laid_out):
-    run(FIGURE, *tables, "-o", "both.png")
-    run(FIGURE, *tables, "-l", "x", "-other", "y", "-o", "one.pdf", "--title", "Layer x")
+    run(STATISTICS, *tables, "-o", "both.csv")
+    run(STATISTICS, *tables, "-l", "x", "-other", "y", "-o", "one.csv", "--title", "Layer x")
     both, one = drawn_figures["both.png"], drawn_figures["one.png"]
     assert list(panels_of(both)) == ["x", "y"]
     assert list(panels_of(one)) == ["x → y"] and one.get_suptitle() == "Layer x"

@@ -8,6 +8,7 @@ from src.figures import similarities
 from src.ground.errors import UserError
 from src.results.architectures import corresponding_layers
 from src.results.corresponding import Correspondence, correspondence_of
+from src.results.measurements import measurements_of
 from src.results.named_networks import NamedNetwork
 from src.values import Pair
 from tests.commands import says
@@ -76,9 +77,9 @@ def test_a_list_gives_networks_of_one_type_one_depth_of_a_layer():
     first, second = rows[0].network_keys
     names = {first: A._replace(depths=(("x", 0.5),)), second: B._replace(depths=(("x", 1.0),))}
     with pytest.raises(UserError, match="another depth of layer x for b"):
-        correspondence_of([], rows, names)
+        correspondence_of(measurements_of([], rows, names))
     names[second] = B
-    depths = correspondence_of([], rows, names).depths
+    depths = correspondence_of(measurements_of([], rows, names)).depths
     assert depths == {names[first]: {"x": 0.5}, B: {"x": 0.5}}
 
 
@@ -96,7 +97,7 @@ def test_unrecorded_layers_lie_at_equal_distances_in_the_order_of_tables(capsys)
         for second, depth in (("u", 0.4), ("v", 1.0))
     ]
     names = {rows[0].network_keys[0]: A, rows[0].network_keys[1]: SHALLOW}
-    depths = correspondence_of([], rows, names).depths
+    depths = correspondence_of(measurements_of([], rows, names)).depths
     assert depths == {
         A: {"stem": 0.25, "body": 0.5, "all": 0.75, "end": 1.0},
         SHALLOW: {"u": 0.4, "v": 1.0},

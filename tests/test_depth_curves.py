@@ -1,5 +1,5 @@
-"""misc/collect_results.py over many networks: curves over depth with intervals, and the table of
-all measurements."""
+"""Many networks: curves over depth with intervals (misc/compare_layers.py), and the table of all
+measurements (misc/collect_results.py -r)."""
 
 import itertools
 import json
@@ -16,7 +16,8 @@ from tests.commands import caption_of, error_line, heading, read_csv, run, says
 from tests.tables import SIMILARITY, write_table
 from tests.written_runs import SKILL, write_evaluation, write_run
 
-SCRIPT = "misc/collect_results.py"
+SCRIPT = "misc/compare_layers.py"
+COLLECT = "misc/collect_results.py"
 NETWORKS = "abcdef"
 QUALITY = dict(zip(NETWORKS, (100, 120, 150, 190, 240, 300), strict=True))
 GROUPS = {name: "wide" if name < "d" else "narrow" for name in NETWORKS}
@@ -63,9 +64,9 @@ def accuracies_in(path):
 
 
 def test_curves_are_means_over_pairs_with_intervals_over_networks(folder, drawn_figures):
-    run(SCRIPT, "all", "--curves", cwd=folder)
+    run(SCRIPT, "all", cwd=folder)
     rows = {
-        (row["quantity"], row["line"], row["layer"]): row
+        (row["quantity"], row["method"], row["layers"]): row
         for row in read_csv(folder / "all" / "curves.csv")
     }
     layers = ("blocks.2", "blocks.10")
@@ -79,17 +80,15 @@ def test_curves_are_means_over_pairs_with_intervals_over_networks(folder, drawn_
             )
             for layer in layers
         ),
-        ("similarity", "cka", "blocks.2"),
-        ("distance", "pwcca", "blocks.2"),
-        ("distance", "procrustes", "blocks.2"),
+        *((measure, "similarity", "blocks.2") for measure in ("cka", "pwcca", "procrustes")),
     ]
     accuracy, cka = (
         rows["accuracy", "direct matching", "blocks.2"],
-        rows["similarity", "cka", "blocks.2"],
+        rows["cka", "similarity", "blocks.2"],
     )
     pairs = list(itertools.combinations(QUALITY.values(), 2))
     assert float(accuracy["value"]) == pytest.approx(np.mean([sum(pair) for pair in pairs]) / 1000)
-    assert float(rows["distance", "pwcca", "blocks.2"]["value"]) == pytest.approx(
+    assert float(rows["pwcca", "similarity", "blocks.2"]["value"]) == pytest.approx(
         0.3
     )  # the mean of both ways
     assert float(cka["value"]) == pytest.approx(np.mean([math.prod(pair) for pair in pairs]))
@@ -117,17 +116,17 @@ def test_curves_are_means_over_pairs_with_intervals_over_networks(folder, drawn_
 
 
 def test_groups_of_a_list_have_a_line_each(folder, drawn_figures):
-    run(SCRIPT, "all", "--curves", "--networks", "list.csv", cwd=folder)
+    run(SCRIPT, "all", "--networks", "list.csv", cwd=folder)
     rows = read_csv(folder / "all" / "curves.csv")
     assert {row["networks"] for row in rows if row["quantity"] == "accuracy"} == {
         f"{one} → {other}" for one in ("wide", "narrow") for other in ("wide", "narrow")
     }
-    (row,) = (row for row in rows if (row["line"], row["networks"]) == ("cka", "wide → wide"))
+    (row,) = (row for row in rows if (row["quantity"], row["networks"]) == ("cka", "wide → wide"))
     assert (
         float(row["value"]) == pytest.approx(np.mean([100 * 120, 100 * 150, 120 * 150]))
         and row["n_networks"] == "3"
     )
-    of_cka = {row["networks"] for row in rows if row["line"] == "cka"}
+    of_cka = {row["networks"] for row in rows if row["quantity"] == "cka"}
     assert of_cka == {"wide → wide", "narrow → narrow", "narrow → wide"}  # without a direction
     panels = drawn_figures["curves.png"].axes
     assert [axes.get_ylabel() for axes in panels] == ["points lost", "skill", "similarity"]
@@ -150,11 +149,11 @@ def test_groups_without_layers_of_the_same_name_are_named(tmp_path, drawn_figure
     (tmp_path / "list.csv").write_text("\n".join(lines))
     for name in layers:
         (tmp_path / f"{name}.pt").write_text(name)
-    _, err = run(SCRIPT, "all", "--curves", "--networks", "list.csv", cwd=tmp_path)
+    _, err = run(SCRIPT, "all", "--networks", "list.csv", cwd=tmp_path)
     assert says(err, "no layers correspond", ": k → l, l → k")
     shutil.rmtree(tmp_path / "all" / "a-c")
     stitch(tmp_path / "all", "a", "c", "blocks.2")
-    _, err = run(SCRIPT, "all", "--curves", "--networks", "list.csv", cwd=tmp_path)
+    _, err = run(SCRIPT, "all", "--networks", "list.csv", cwd=tmp_path)
     assert says(err, "layers correspond: l → k") and "k → l" not in err
 
 
@@ -186,11 +185,11 @@ def test_networks_of_other_architectures_have_curves_over_relative_depth(
                 front_layer=front_layer,
                 end_layer=end_layer,
             )
-    _, err = run(SCRIPT, "all", "--curves", "--quantities", "accuracy", cwd=tmp_path)
+    _, err = run(SCRIPT, "all", "--quantities", "accuracy", cwd=tmp_path)
     assert "not recorded" not in err and "no layers correspond" not in err
     lines = defaultdict(dict)
     for row in accuracies_in(tmp_path / "all" / "curves.csv"):
-        assert row["layer"] == "" and row["n_networks"] == ("2" if row["n_pairs"] == "2" else "4")
+        assert row["layers"] == "" and row["n_networks"] == ("2" if row["n_pairs"] == "2" else "4")
         lines[row["networks"]][float(row["relative_depth"])] = float(row["value"])
     thirds, sixths = np.arange(1, 4) / 3, np.arange(1, 7) / 6
     expected = {
@@ -231,7 +230,7 @@ def test_a_list_may_give_relative_depths(tmp_path):
         lines = ["name,path,type,depths", 'a,a.pt,resnet18,"x=0.3, y = 0.7"']
         (tmp_path / "list.csv").write_text("\n".join([*lines, f'b,b.pt,resnet34,"{depths}"']))
 
-    command = (SCRIPT, "all", "--curves", "--networks", "list.csv")
+    command = (SCRIPT, "all", "--networks", "list.csv")
     for depths, expected in {
         "u=0.3,v=1": {0.3: 0.1, 0.85: 0.4},
         "u=0.75,v=0.25": {0.275: 0.2, 0.725: 0.3},
@@ -265,20 +264,20 @@ def test_two_epochs_of_a_network_have_a_line_for_themselves(tmp_path, monkeypatc
         write_run(
             tmp_path / "all", f"{number}", n_right=900 if front[0] == end[0] else 500, **options
         )
-    run(SCRIPT, "all", "--curves")
+    run(SCRIPT, "all")
     values = {row["networks"]: row["value"] for row in accuracies_in("all/curves.csv")}
     others = values.pop("resnet18 → resnet18")
     ((name, itself),) = values.items()
     assert (itself, others) == ("0.9", "0.5") and says(name, "one network", "two epochs")
-    run(SCRIPT, "all", "-r")
-    rows = {(row["front_network"], row["end_network"]): row["same_run"]
+    run(COLLECT, "all", "-r")
+    rows = {(row["front_network"], row["end_network"]): row["front_training"] == row["end_training"]
             for row in read_csv("all/grid_measurements.csv")}  # fmt: skip
-    assert rows["a/1", "a/2"] == "True" and rows["a/1", "b/1"] == "False"
+    assert rows["a/1", "a/2"] and not rows["a/1", "b/1"]
 
 
 def test_names_and_groups_of_a_list(folder, drawn_figures):
     """In titles and in tables of groups; the similarity of two networks counts in both directions."""
-    out, err = run(SCRIPT, "all", "-r", "--networks", "list.csv", "-o", "g.csv", cwd=folder)
+    out, err = run(COLLECT, "all", "-r", "--networks", "list.csv", "-o", "g.csv", cwd=folder)
     title, *lines = out.splitlines()
     assert says(title, "direct matching", "mean of 30") and len(lines) == 6
     assert says(out.splitlines()[4], "direct matching", "with itself", "1 experiment")
@@ -299,19 +298,19 @@ def test_names_and_groups_of_a_list(folder, drawn_figures):
     assert float(row["difference"]) == pytest.approx((within - across) / 1000)
     assert (row["n_labelings"], row["lowest_p"]) == ("20", "0.05")
     assert ("similarity, digits", "cka", "wide → wide", "narrow → wide") in tests
-    out, _ = run(SCRIPT, "all/a-b", "--networks", "list.csv", "-o", "h.csv", cwd=folder)
+    out, _ = run(COLLECT, "all/a-b", "--networks", "list.csv", "-o", "h.csv", cwd=folder)
     assert out.startswith("a → b, direct matching\n")
     assert says(caption_of(drawn_figures["h.png"]), "1 pair of networks, 1,000 test images")
     assert {row["networks"] for row in read_csv(folder / "h_intervals.csv")} == {"a → b"}
-    line = error_line(SCRIPT, "all/a-b", "all/b-a", "--networks", "list.csv", cwd=folder)
+    line = error_line(COLLECT, "all/a-b", "all/b-a", "--networks", "list.csv", cwd=folder)
     assert says(line, "--networks", "one folder")
 
 
 def test_one_table_has_all_measurements_with_names_and_groups(folder):
     """Its means by group, as a user takes them."""
     with pages.left_out(True):
-        run(SCRIPT, "all", "-r", "--networks", "list.csv", cwd=folder)
-        run(SCRIPT, "all/a-b", "-r", "-o", "t.csv", cwd=folder)
+        run(COLLECT, "all", "-r", "--networks", "list.csv", cwd=folder)
+        run(COLLECT, "all/a-b", "-r", "-o", "t.csv", cwd=folder)
     rows, values = read_csv(folder / "all" / "grid_measurements.csv"), defaultdict(list)
     for row in rows:
         values[row["method"], row["measure"], row["front_group"], row["end_group"]].append(
@@ -331,7 +330,9 @@ def test_one_table_has_all_measurements_with_names_and_groups(folder):
     assert found["similarity", "cka", "wide", "narrow"] == pytest.approx(
         similarity / 2
     )  # at rank 4 it is 0
-    assert ("similarity", "cka", "narrow", "wide") not in found
+    of_pair = {(row["front_network"], row["end_network"], row["front_layer"]): row["value"]
+               for row in rows if row["measure"] == "pwcca" and row["end_layer"] == row["front_layer"]}  # fmt: skip
+    assert (of_pair["a", "b", "blocks.2"], of_pair["b", "a", "blocks.2"]) == ("0.2", "0.4")
     assert {(row["front_network"], row["end_network"]) for row in rows} == {
         *itertools.permutations(NETWORKS, 2),
         ("a", "a"),
@@ -351,27 +352,21 @@ def test_one_table_has_all_measurements_with_names_and_groups(folder):
 
 
 def test_two_networks_have_no_interval_and_tables_of_similarity_suffice(folder, drawn_figures):
-    run(SCRIPT, "all/a-b", "--curves", "-o", "two.csv", cwd=folder)
+    run(SCRIPT, "all/a-b", "-o", "two.csv", cwd=folder)
     rows = read_csv(folder / "two.csv")
     assert {row["n_pairs"] for row in rows} == {"1"} and {row["low"] for row in rows} == {"nan"}
     axes = drawn_figures["two.png"].axes[0]
     assert not np.concatenate(axes.collections[0].get_segments()).size  # without an interval
     shutil.copytree(folder / "all" / "similarity", folder / "tables" / "similarity")
-    for option in ("--curves", "-r"):
-        run(SCRIPT, "tables", option, cwd=folder)
-    assert {row["quantity"] for row in read_csv(folder / "tables" / "curves.csv")} == {
-        "similarity",
-        "distance",
-    }
-    assert {row["method"] for row in read_csv(folder / "tables" / "grid_measurements.csv")} == {
-        "similarity"
-    }
+    run(SCRIPT, "tables", cwd=folder)
+    run(COLLECT, "tables", "-r", cwd=folder)
+    for name in ("curves.csv", "grid_measurements.csv"):
+        assert {row["method"] for row in read_csv(folder / "tables" / name)} == {"similarity"}
 
 
-def test_refusals(folder, tmp_path):
-    assert "take one folder" in error_line(SCRIPT, "all/a-b", "all/b-a", "--curves", cwd=folder)
+def test_layers_that_do_not_correspond_have_no_curves(tmp_path):
     stitch(tmp_path / "other", "a", "b", "blocks.1", "blocks.2")
-    line = error_line(SCRIPT, "other", "--curves", cwd=tmp_path)
+    line = error_line(SCRIPT, "other", cwd=tmp_path)
     assert says(line, "other has neither", "stitch", "similarity")
 
 
@@ -380,7 +375,7 @@ def test_untrained_networks_have_lines_for_themselves_and_compare_no_groups(tmp_
         options = {"front_layer": "blocks.2", "end_layer": "blocks.2", "front_model_path": front}
         n_right = 100 if "-" in (front, end) else 900
         write_run(tmp_path / "all", f"{number}", n_right=n_right, end_model_path=end, **options)
-    run(SCRIPT, "all", "--curves", cwd=tmp_path)
+    run(SCRIPT, "all", cwd=tmp_path)
     rows = accuracies_in(tmp_path / "all" / "curves.csv")
     values = {row["networks"]: row["value"] for row in rows}
     assert values == {
@@ -393,18 +388,16 @@ def test_untrained_networks_have_lines_for_themselves_and_compare_no_groups(tmp_
     (tmp_path / "list.csv").write_text(
         "name,path,type,group\na,a,resnet18,x\nb,b,resnet18,y\nn,-,resnet18,none"
     )
-    run(SCRIPT, "all", "-r", "--networks", "list.csv", cwd=tmp_path)
+    run(COLLECT, "all", "-r", "--networks", "list.csv", cwd=tmp_path)
     groups = read_csv(tmp_path / "all" / "grid_groups.csv")
-    assert {(row["front_group"], row["end_group"]) for row in groups} == {("x", "y"), ("y", "x")}
+    assert {row["networks"] for row in groups} == {"x → y", "y → x"}
 
 
 def test_the_figure_has_the_chosen_quantities_and_the_table_all(folder, drawn_figures):
-    run(SCRIPT, "all", "--curves", "--quantities", "accuracy", "cka", "-o", "q.csv", cwd=folder)
+    run(SCRIPT, "all", "--quantities", "accuracy", "cka", "-o", "q.csv", cwd=folder)
     accuracy, similarity = drawn_figures["q.png"].axes
     assert [axes.get_ylabel() for axes in (accuracy, similarity)] == ["accuracy", "similarity"]
     assert [line.get_label() for line in similarity.lines] == ["linear CKA"]
-    assert {row["line"] for row in read_csv(folder / "q.csv")} > {"procrustes"}
-    line = error_line(SCRIPT, "all", "--curves", "--quantities", "beauty", cwd=folder)
+    assert {row["quantity"] for row in read_csv(folder / "q.csv")} > {"procrustes"}
+    line = error_line(SCRIPT, "all", "--quantities", "beauty", cwd=folder)
     assert says(line, "--quantities beauty", "accuracy, direct matching")
-    line = error_line(SCRIPT, "all", "--quantities", "accuracy", cwd=folder)
-    assert says(line, "--quantities", "--curves", "give one of them")

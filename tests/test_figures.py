@@ -226,7 +226,7 @@ def test_a_style_sheet_counts_until_its_block_ends(tmp_path):
 def test_a_style_sheet_that_nothing_can_be_drawn_in_is_one_line(tmp_path, text):
     sheet = tmp_path / "wrong.mplstyle"
     sheet.write_text(f"{text}\n")
-    line = error_line("misc/sensitivity_figure.py", "t.csv", "-o", "f.png", "--style", str(sheet))
+    line = error_line("misc/rank_statistics.py", "t.csv", "-o", "f.csv", "--style", str(sheet))
     assert says(line, "--style", "wrong.mplstyle", "cannot draw", "give a style sheet")
 
 
@@ -235,7 +235,7 @@ def test_a_wrong_style_sheet_is_one_line(tmp_path, text):
     sheet = tmp_path / "wrong.mplstyle"
     if text is not None:
         sheet.write_text(f"axes.titlesize: 11\n{text}\n")
-    line = error_line("misc/sensitivity_figure.py", "t.csv", "-o", "f.png", "--style", str(sheet))
+    line = error_line("misc/rank_statistics.py", "t.csv", "-o", "f.csv", "--style", str(sheet))
     assert "--style" in line and "wrong.mplstyle" in line
     assert text is None or f"line 2 ('{text}')" in line
 

@@ -21,7 +21,7 @@ SOURCE = {
     "model1": "a.pt", "model2": "b.pt", "model1_type": "small_cnn", "model2_type": "small_cnn", "dataset": "digits",
     "n_samples": 10, "alignment_option": "auto", "n_permutations": 20, "seed": None,
 }  # fmt: skip
-NETWORKS = [ListedNetwork(name, f"{name}.pt", "small_cnn") for name in "ab"]
+NETWORKS = [ListedNetwork(name, f"{name}.pt", "resnet18") for name in "ab"]
 
 
 def place(folder: Path, kind: str, name: str, usual: dict, *rows: dict) -> None:
@@ -53,18 +53,19 @@ def test_what_is_not_symmetric_has_a_value_each_way(tmp_path, capsys):
 
 def test_layers_turned_have_ranks_and_values_exchanged():
     """A measure without a value of the second layer to the first keeps its value."""
-    null, reversed_null = Null(0.05, 0.1, 0.2), Null(0.1, 0.2, 0.3)
     values = {"cka": 0.5, "pwcca": 0.3, "pwcca_reversed": 0.7}
-    for name, of in (("pwcca", null), ("pwcca_reversed", reversed_null)):
-        values |= {f"{name}_{part}_within": value for part, value in of._asdict().items()}
+    values |= {"pwcca_calibrated_within": 0.2, "pwcca_reversed_calibrated_within": 0.1}
     row = similarity_row(layer1="x", layer2="y", rank1=1, rank2=None, values=values)
-    turned = row.compared.turned
-    assert turned[:4] == ("y", "x", None, 1) and turned.turned == row.compared
+    turned = row.turned
+    assert (turned.pair, turned.rank1, turned.rank2) == (("y", "x"), None, 1)
+    assert turned.network_keys == row.network_keys[::-1] and turned.turned == row
     assert turned.values == {
-        "cka": Similarity(0.5),
-        "pwcca": Similarity(0.7, {WITHIN_CLASSES: reversed_null}),
+        "cka": 0.5,
+        "pwcca": 0.7,
+        "pwcca_reversed": 0.3,
+        "pwcca_calibrated_within": 0.1,
+        "pwcca_reversed_calibrated_within": 0.2,
     }
-    assert turned.reversed_values == {"pwcca": Similarity(0.3, {WITHIN_CLASSES: null})}
 
 
 def test_a_row_keeps_what_was_compared():
@@ -80,7 +81,7 @@ def test_a_row_keeps_what_was_compared():
     assert list(row.values)[:4] == ["cka", "pwcca", "own_distance", "pwcca_reversed"]
     assert row.values["cka_null_95_within"] == 0.3
     assert row.values["pwcca_reversed_p_value"] == 0.25
-    assert row.compared == compared and len(row.values) == 4 + 3 * 3
+    assert row.measures == ["cka", "pwcca", "own_distance"] and len(row.values) == 4 + 3 * 3
 
 
 def test_one_pair_in_both_orders_has_the_same_values(in_tmp_path):
@@ -124,7 +125,7 @@ def test_one_pair_in_both_orders_has_the_same_values(in_tmp_path):
 )
 def test_tables_without_stitches_say_that_images_had_dots(kind, name, usual, tmp_path):
     place(tmp_path, kind, name, usual, {"shortcut": 0.0})
-    place(tmp_path, "probes", "b.csv", PROBE, {"shortcut": 0.0})
+    place(tmp_path, "probes", "b.csv", PROBE, {"model": "b.pt", "shortcut": 0.0})
     assert read_tables(tmp_path, NETWORKS).shortcut == 0
     place(tmp_path, "a to b/pinv/t", "grid.csv", STITCH, {"shortcut": ""})
     (tmp_path / "a to b/pinv/t/config.txt").write_text('{"stitching_type": "rc2c_pre"}')

@@ -59,7 +59,7 @@ def printed(in_tmp_path, drawn_figures):
         )
     collected = run("misc/collect_results.py", "results/f to g/pinv")
     judged = run("misc/verdict.py", "results/f to g/pinv", "--verbose")
-    run("misc/collect_results.py", "results", "--curves")
+    run("misc/compare_layers.py", "results")
     return {"ood": evaluated.out, "collect": f"\n{collected.out}", "verdict": judged.out}
 
 
@@ -77,7 +77,7 @@ def test_every_table_and_figure(printed, drawn_figures):
         assert [text.get_text() for text in maps[-1].get_xticklabels()] == LAYERS, name
     (*_, axes) = drawn_figures["curves.png"].axes
     assert [text.get_text() for text in axes.get_xticklabels()] == LAYERS
-    assert list(dict.fromkeys(row["layer"] for row in read_csv("results/curves.csv"))) == LAYERS
+    assert list(dict.fromkeys(row["layers"] for row in read_csv("results/curves.csv"))) == LAYERS
     Path("list.csv").write_text(f"name,path,type\nf,f/model_1.pt,{HOUSE}\ng,g/model_1.pt,{HOUSE}\n")
     assert read_tables(Path("results"), read_networks("list.csv")).layers == LAYERS
     for row in stitch_rows("results/f to g/pinv"):

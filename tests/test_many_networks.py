@@ -13,7 +13,7 @@ from matplotlib.text import Text
 from src.figures import pages, sections
 from src.results.between_groups import Question, compare_groups, values_of_verdicts
 from src.results.evaluations import read_evaluated_runs
-from src.results.measured import MeasuredLayer, MeasuredValue
+from src.results.measurements import Measurement, NetworkLayer
 from src.results.named_networks import NamedNetwork, named_networks
 from src.results.network_list import ListedNetwork, as_listed
 from src.results.network_means import mean_over_pairs
@@ -120,11 +120,11 @@ def test_groups_are_compared_by_permuting_networks(folder, drawn_figures):
     }
     assert table["clean → noisy"][1:] == ["0.9", "0.60", "0.50"]
     assert table["noisy → clean"][1:] == ["4.5", "0.60", "0.50"]
-    groups = {
-        (row["front_group"], row["end_group"]): row for row in read_csv(folder / "v_groups.csv")
-    }
-    assert groups["clean", "clean"]["n_networks"] == "6" and len(groups) == 4
-    assert float(groups["clean", "noisy"]["skill"]) == pytest.approx(0.6)
+    groups = {(row["networks"], row["quantity"]): row for row in read_csv(folder / "v_groups.csv")}
+    clean = groups["clean → clean", "skill"]
+    assert (clean["n_networks"], clean["n_pairs"]) == ("3", "6")
+    assert len({networks for networks, _ in groups}) == 4
+    assert float(groups["clean → noisy", "skill"]["value"]) == pytest.approx(0.6)
 
     tests = {
         (row["quantity"], row["within"], row["across"]): row
@@ -233,11 +233,11 @@ def test_groups_of_unlike_networks_are_compared_at_all_layers_that_correspond(tm
     folders = [f"{front}-{end}" for front, end in itertools.permutations(types, 2)]
     out, err = run(SCRIPT, *folders, "--networks", "list.csv", "-o", "v.csv", cwd=tmp_path)
     rows = read_csv(tmp_path / "v_groups.csv")
-    found = {(row["front_group"], row["end_group"]): row for row in rows}
+    found = {row["networks"]: row for row in rows}
     numbers = {groups: int(row["n_layers"]) for groups, row in found.items()}
-    assert numbers == {("a", "a"): 4, ("a", "b"): 3, ("b", "a"): 3, ("b", "b"): 3}
+    assert numbers == {"a → a": 4, "a → b": 3, "b → a": 3, "b → b": 3}
     across = "a (0.25) → x (0.33); c (0.75) → y (0.67); d (1.00) → z (1.00)"
-    assert found["a", "b"]["pairs_of_layers"] == across
+    assert found["a → b"]["pairs_of_layers"] == across
     assert says(out, "b → b", "x (0.33) → x (0.33), y (0.67) → y (0.67), z (1.00) → z (1.00)")
     assert says(err, "come from the layers")
     tests = read_csv(tmp_path / "v_group_tests.csv")
@@ -285,7 +285,7 @@ def test_networks_that_the_list_lacks_are_in_no_group(folder):
         (folder / pair).rename(folder / "all" / pair)
     _, err = run(COLLECT, "all", "-r", "--networks", "four.csv", "-o", "g.csv", cwd=folder)
     assert says(err, "four.csv", "not list c2.pt") and err.count("does not list") == 2
-    assert {row["front_group"] for row in read_csv(folder / "g_groups.csv")} == {"clean", "noisy"}
+    assert not any("not listed" in row["networks"] for row in read_csv(folder / "g_groups.csv"))
 
 
 def trained(folder, name: str, **options) -> None:
@@ -371,15 +371,15 @@ def test_one_line_of_a_list_stands_for_fresh_weights_of_every_seed():
 
 def value_of(
     front: NamedNetwork, end: NamedNetwork, value: float, layers="xx", quantity: str = "accuracy"
-) -> MeasuredValue:
+) -> Measurement:
     """A value of two layers of two networks."""
     sides = (
-        MeasuredLayer(network, layer) for network, layer in zip((front, end), layers, strict=True)
+        NetworkLayer(network, layer) for network, layer in zip((front, end), layers, strict=True)
     )
-    return MeasuredValue("dm", quantity, *sides, value)
+    return Measurement("dm", quantity, *sides, value)
 
 
-def values_of(trainings: dict[str, str], groups: dict[str, str]) -> list[MeasuredValue]:
+def values_of(trainings: dict[str, str], groups: dict[str, str]) -> list[Measurement]:
     """Values of all pairs of networks of different trainings: 1 within a group, else 0."""
     networks = [NamedNetwork(name, groups[name], trainings[name]) for name in trainings]
     return [
@@ -423,26 +423,25 @@ def test_checkpoints_of_one_training_are_one_network(tmp_path):
                 end_layer=two,
             )
     options = ["all", "--networks", "list.csv", "-o"]
-    run("misc/collect_results.py", *options, "curves.csv", "--curves", cwd=tmp_path)
-    run("misc/collect_results.py", *options, "best.csv", "--best-matches", cwd=tmp_path)
+    run("misc/compare_layers.py", *options, "curves.csv", cwd=tmp_path)
+    run("misc/compare_layers.py", *options, "best.csv", "--best-matches", cwd=tmp_path)
     run("misc/verdict.py", *options, "verdict.csv", cwd=tmp_path)
     curves = [
         row for row in read_csv(tmp_path / "curves.csv") if "two epochs" not in row["networks"]
     ]
-    for row in (*curves, *read_csv(tmp_path / "best_shares.csv")):
+    groups = read_csv(tmp_path / "verdict_groups.csv")
+    for row in (*curves, *groups, *read_csv(tmp_path / "best_shares.csv")):
         assert (row["n_networks"], row["n_pairs"]) == ("2", "2")
         assert row["low"] == row["high"] == "nan"
-    (group,) = read_csv(tmp_path / "verdict_groups.csv")
-    assert group["n_networks"] == "2"
     assert sum(row["same_run"] == "True" for row in read_csv(tmp_path / "verdict.csv")) == 4 * 4
 
 
 def test_an_interval_of_shares_has_possible_limits():
     """Of four networks, one of which has no share with any other."""
-    pairs = itertools.permutations("abcd", 2)
-    mean = mean_over_pairs({pair: float("a" not in pair) for pair in pairs})
+    shares = {pair: float("a" not in pair) for pair in itertools.permutations("abcd", 2)}
+    mean = mean_over_pairs(shares)
     assert mean.value == 0.5 and mean.low < 0 and mean.high > 1
-    assert mean.within(0, 1) == mean._replace(low=0, high=1)
+    assert mean_over_pairs(shares, (0, 1)) == mean._replace(low=0, high=1)
 
 
 def test_what_cannot_be_tested_is_left_out():
@@ -496,11 +495,11 @@ def test_groups_of_other_architectures_are_compared_at_corresponding_layers():
         for one, other in itertools.product(depths[front.type], depths[end.type]):
             expected = one if front.type == end.type else partner.get(one)
             values.append(
-                MeasuredValue(
+                Measurement(
                     "dm",
                     "accuracy",
-                    MeasuredLayer(front, one, relative_depth=depths[front.type][one]),
-                    MeasuredLayer(end, other, relative_depth=depths[end.type][other]),
+                    NetworkLayer(front, one, relative_depth=depths[front.type][one]),
+                    NetworkLayer(end, other, relative_depth=depths[end.type][other]),
                     float(other == expected),
                 )
             )
@@ -508,7 +507,7 @@ def test_groups_of_other_architectures_are_compared_at_corresponding_layers():
     (layers,) = {row.layers for row in rows}
     assert says(layers, "corresponding layers")
     assert [row.n_layers for row in rows] == [2, 2, 2, 4]  # p → p, p → q, q → p, q → q
-    assert [row.values["accuracy"] for row in rows] == [1, 1, 1, 1]
+    assert [row.value for row in rows] == [1, 1, 1, 1]
 
 
 def test_a_note_says_that_groups_are_compared_at_different_layers(tmp_path):

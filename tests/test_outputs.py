@@ -13,7 +13,7 @@ from tests.tables import PROBE, SIMILARITY, write_table
 from tests.written_runs import write_run
 
 VERDICT, COLLECT = "misc/verdict.py", "misc/collect_results.py"
-STATISTICS, FIGURE = "misc/rank_statistics.py", "misc/sensitivity_figure.py"
+STATISTICS = "misc/rank_statistics.py"
 LIST = "name,path,type,group\na,f.pt,small_cnn,x\nb,g.pt,small_cnn,y\n"
 
 
@@ -37,8 +37,7 @@ COMMANDS = {
     "page.html": ["misc/report.py", "runs"],
     "g.csv": [COLLECT, "runs"],
     "both.csv": [COLLECT, "runs", "other"],
-    "t.csv": [STATISTICS, "ranks.csv", "probes.csv"],
-    "f.png": [FIGURE, "ranks.csv", "-l", "x", "-other", "y"],
+    "t.csv": [STATISTICS, "ranks.csv", "probes.csv", "-l", "x", "-other", "y"],
 }
 
 
@@ -72,7 +71,7 @@ def test_a_file_of_another_origin_stays_and_the_files_of_the_command_are_replace
         ("g.csv", "g_intervals.csv", [COLLECT, "runs"]),
         ("g.csv", "g_measurements.csv", [COLLECT, ".", "-r"]),
         ("ranks.csv", "ranks.csv", [STATISTICS, "ranks.csv", "probes.csv"]),
-        ("ranks.png", "ranks.txt", [FIGURE, "ranks.csv", "-l", "x", "-other", "y"]),
+        ("t.csv", "t.txt", [STATISTICS, "ranks.csv", "-l", "x", "-other", "y"]),
         ("v.csv", "v.csv", [COLLECT, "runs"]),
     ],
 )

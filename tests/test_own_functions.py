@@ -358,13 +358,13 @@ def test_all_pairs_ground_truth_and_verdict(folder):
     with pages.left_out(True):
         run("misc/ground_truth.py", "results/all", "networks.csv", *ON_DIGITS)
         run("misc/verdict.py", "results/all", "-sim", *tables)
-        curves = ["--curves", "--networks", "networks.csv", "-o", "depth.csv"]
-        run("misc/collect_results.py", "results/all", *curves)
+        curves = ["--networks", "networks.csv", "-o", "depth.csv"]
+        run("misc/compare_layers.py", "results/all", *curves)
     measures = {row["measure"] for row in read_csv("scores.csv")}
     assert {"rsa", "cosine1 AUROC of Norm"} <= measures
     assert any(says(measure, "rsa calibrated", "classes") for measure in measures)
     assert {"rsa", "rsa_p_value_within"} <= read_csv("verdict.csv")[0].keys()
-    assert "rsa" in {row["line"] for row in read_csv("depth.csv")}
+    assert "rsa" in {row["quantity"] for row in read_csv("depth.csv")}
 
 
 def test_all_pairs_runs_code_that_its_command_line_names(folder):

@@ -121,10 +121,6 @@ REFUSALS = [
     ),
     # Results
     (
-        f"{COLLECT} dm --quantities cka",
-        ("--quantities", "--curves"),
-    ),
-    (
         f"{COLLECT} dm -o a.jpg",
         ("-o/--output: 'a.jpg'", "ends in .csv"),
     ),

@@ -196,12 +196,12 @@ def test_groups_of_many_networks(tmp_path):
         run("misc/verdict.py", "all", *options, "-o", "verdict.csv", cwd=tmp_path)
     page = page_of(tmp_path, "all", *options)
     (title,) = [title for title in page.tables if title.startswith("Groups, direct matching")]
-    expected = read_csv(tmp_path / "verdict_groups.csv")
+    groups = read_csv(tmp_path / "verdict_groups.csv")
+    expected = [group for group in groups if group["quantity"] == "penalty"]
     assert len(expected) == 4
     for row, group in zip(page.rows(title), expected, strict=True):
-        groups = f"{group['front_group']} → {group['end_group']} ("
-        assert row["front → end (pairs of networks)"].startswith(groups)
-        assert row["points lost"] == f"{100 * float(group['penalty']):.1f}"
+        assert row["front → end (pairs of networks)"].startswith(f"{group['networks']} (")
+        assert row["points lost"] == f"{100 * float(group['value']):.1f}"
     (tests,) = [title for title in page.tables if title.startswith("Differences between groups")]
     test = read_csv(tmp_path / "verdict_group_tests.csv")[0]
     assert page.rows(tests)[0]["question"] == f"({test['within']}) − ({test['across']})"

@@ -6,11 +6,10 @@ from typing import Any, NamedTuple, get_args, get_origin
 import pytest
 
 from src.ground.errors import UserError
-from src.results.best_matches import BestMatchRow, MatchShareRow
-from src.results.depth_rows import DepthRow
+from src.results.best_matches import BestMatchRow
 from src.results.evaluation_rows import EvaluationRow, SkillRow
 from src.results.experiments import FurtherOptions
-from src.results.measurements import MeasurementRow
+from src.results.network_means import MeanRow
 from src.results.probe_rows import ProbeRow
 from src.results.rank_tests import RankTestRow
 from src.results.similarity_rows import SimilarityRow
@@ -50,11 +49,6 @@ COLUMNS = {  # that all tables of a type have
         "alignment_option,n_permutations,seed,shortcut,model1_weights,model2_weights,test_images,"
         "relative_depth1,relative_depth2,further_options"
     ),
-    MeasurementRow: (
-        "method,measure,front_network,front_group,end_network,end_group,front_layer,front_depth,end_layer,end_depth,"
-        "front_rank,end_rank,pinv_rank,dataset,seed,value,front_weights,end_weights,same_run,"
-        "front_relative_depth,end_relative_depth"
-    ),
     VerdictRow: (
         f"method,networks,front_layer,end_layer,verdict,reason,control,n_runs,n_networks,folders,{MEANS},p_below,p_above,"
         "skill,skill_low,skill_high,skill_at_end,skill_at_end_low,skill_at_end_high,"
@@ -77,12 +71,9 @@ COLUMNS = {  # that all tables of a type have
         "method,dataset,measure,side,network,group,type,layer,relative_depth,other_network,other_group,other_type,"
         "best_layer,best_relative_depth,value,corresponding,corresponding_value,place,n_layers"
     ),
-    MatchShareRow: (
-        "method,dataset,measure,side,networks,share,low,high,chance,place,n_layers,n_networks,n_pairs"
-    ),
-    DepthRow: (
-        "quantity,line,layer,value,low,high,n_networks,n_pairs,networks,relative_depth,"
-        "lowest,highest"
+    MeanRow: (
+        "method,dataset,quantity,networks,layers,relative_depth,value,low,high,lowest,highest,n_networks,n_pairs,"
+        "n_layers,pairs_of_layers,chance,place"
     ),
     EpochRow: "train_acc,train_loss,val_acc,val_loss",
     FinetuningRow: "ft_loss,ce_loss,train_acc,val_ce_loss,val_acc",

@@ -6,7 +6,7 @@ import os
 import shutil
 from datetime import datetime
 
-from src.results.measured import MeasuredValue
+from src.results.measurements import Measurement
 from src.results.rank_measurements import FULL, ranks_of, read_measurements
 from src.results.tables import write_table
 from tests.commands import says
@@ -21,7 +21,7 @@ def write(path, *rows, year: int | None = None):
     return path
 
 
-def settings_of(values: list[MeasuredValue]) -> dict[tuple[str, str], list[float]]:
+def settings_of(values: list[Measurement]) -> dict[tuple[str, str], list[float]]:
     """The values by quantity and setting."""
     found: dict[tuple[str, str], list[float]] = {}
     for each in values:
@@ -36,8 +36,6 @@ def test_values_at_ranks_and_what_was_not_measured_is_left_out(tmp_path):
     ]
     tables = read_measurements([write(tmp_path / "s.csv", *rows)])
     assert [network.name for network in tables.values[0].networks] == ["a.pt", "b.pt"]
-    assert [name.path for name in tables.networks] == ["a.pt", "b.pt"]
-    assert tables.datasets == ["digits"]
     assert {(each.setting, each.pair) for each in tables.values} == {("a.pt -- b.pt", ("x", "y"))}
     values = {(each.quantity, ranks_of(each)): each.value for each in tables.values}
     one, two = (8, FULL), (FULL, 4)

@@ -5,7 +5,7 @@ import math
 import pytest
 from scipy import stats
 
-from src.results.measured import SIMILARITY, MeasuredLayer, MeasuredValue
+from src.results.measurements import SIMILARITY, Measurement, NetworkLayer
 from src.results.named_networks import NamedNetwork
 from src.results.probe_rows import ProbeRow
 from src.results.rank_measurements import FULL, Measurements
@@ -21,16 +21,14 @@ from tests.commands import says
 from tests.result_rows import probe_row
 
 X, Y = (
-    MeasuredLayer(NamedNetwork(f"{name}.pt", "resnet18", name), layer)
+    NetworkLayer(NamedNetwork(f"{name}.pt", "resnet18", name), layer)
     for name, layer in ("ax", "by")
 )
-CKA = MeasuredValue(SIMILARITY, "cka", X, Y, 0.5, setting="a.pt -- b.pt", dataset="digits")
+CKA = Measurement(SIMILARITY, "cka", X, Y, 0.5, setting="a.pt -- b.pt", dataset="digits")
 FEW = "fewer than 10 ranks: no p-values"
 
 
-def moved(
-    of: MeasuredValue, layers: tuple[str, str], ranks=(FULL, FULL), **values
-) -> MeasuredValue:
+def moved(of: Measurement, layers: tuple[str, str], ranks=(FULL, FULL), **values) -> Measurement:
     """A value at other layers and ranks."""
     front, end = (
         side._replace(layer=layer, rank=None if rank == FULL else rank)
@@ -40,18 +38,18 @@ def moved(
 
 
 def at(
-    layers: tuple[str, str], values: dict[tuple[float, float], float], of: MeasuredValue = CKA
-) -> list[MeasuredValue]:
+    layers: tuple[str, str], values: dict[tuple[float, float], float], of: Measurement = CKA
+) -> list[Measurement]:
     """Values at two layers, by their ranks."""
     return [moved(of, layers, ranks, value=value) for ranks, value in values.items()]
 
 
-def at_full_rank(values: dict[tuple[str, str], float]) -> list[MeasuredValue]:
+def at_full_rank(values: dict[tuple[str, str], float]) -> list[Measurement]:
     """Values by layers."""
     return [moved(CKA, layers, value=value) for layers, value in values.items()]
 
 
-def over_first(values: dict[float, float], of: MeasuredValue = CKA) -> list[MeasuredValue]:
+def over_first(values: dict[float, float], of: Measurement = CKA) -> list[Measurement]:
     """Values of x and y by the rank of x."""
     return at(("x", "y"), {(rank, FULL): value for rank, value in values.items()}, of)
 
@@ -70,7 +68,7 @@ def probes(accuracies: dict[float, float], *, width: float = FULL, **values) -> 
 
 
 def tables(
-    values: list[MeasuredValue], known: dict[tuple[str, str], list[ProbeRow]] | None = None
+    values: list[Measurement], known: dict[tuple[str, str], list[ProbeRow]] | None = None
 ) -> Measurements:
     """Tables of these values and, by network and layer, probes."""
     curves: dict[tuple[str, str, str], dict[float, ProbeRow]] = {}
@@ -79,7 +77,7 @@ def tables(
             curves.setdefault((network, layer, row.dataset), {})[
                 FULL if row.rank is None else row.rank
             ] = row
-    return Measurements(values, curves, [], [], [])
+    return Measurements(values, curves)
 
 
 def of_measures(rows) -> list[RankTestRow]:

@@ -72,11 +72,10 @@ def test_scripts_on_tables_do_not_need_torch(tmp_path):
         ["misc/verdict.py", "results/dm", "results/tlm", "-sim", similarity],
         ["misc/report.py", "results"],
         ["misc/collect_results.py", "results", "-r", "--networks", "networks.csv"],
-        ["misc/collect_results.py", "results", "--curves"],
-        ["misc/collect_results.py", "results", "--best-matches"],
+        ["misc/compare_layers.py", "results"],
+        ["misc/compare_layers.py", "results", "--best-matches"],
         ["misc/collect_results.py", "results/dm", "results/tlm"],
-        ["misc/rank_statistics.py", *of_ranks, "ranks.csv"],
-        ["misc/sensitivity_figure.py", *of_ranks, "sensitivity.png", "-l", "x", "-other", "y"],
+        ["misc/rank_statistics.py", *of_ranks, "ranks.csv", "-l", "x", "-other", "y"],
     ]
     run_without(["torch", "torchvision"], commands, cwd=tmp_path)
     assert len(read_csv(tmp_path / "verdict.csv")) == 2

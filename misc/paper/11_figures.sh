@@ -12,7 +12,6 @@ for dataset in $DATASETS; do
         full_rank=()
         for pair in $PAIRS; do full_rank+=("$folder/$pair"/{similarity.csv,similarity_pool.csv,dm,tlm}); done
 
-        todo "$folder/sensitivity.png" misc/sensitivity_figure.py "${by_rank[@]}" -o "$folder/sensitivity.png"
         todo "$folder/statistics.csv" misc/rank_statistics.py "${by_rank[@]}" "${full_rank[@]}" \
             -o "$folder/statistics.csv"
     done

@@ -131,7 +131,7 @@ all_pairs impostors "^clean_(${ends//$'\n'/|}),|impostor:|similar:" "$TRUTH_GROU
 run_stage
 
 # Scores
-todo "$results/curves.csv" misc/collect_results.py "$results/clean" --curves -o "$results/curves.csv"
+todo "$results/curves.csv" misc/compare_layers.py "$results/clean" -o "$results/curves.csv"
 todo "$results/scores.csv" misc/ground_truth.py "${sources[@]}" "$models/networks.csv" "${data[@]}" \
     --own-types "${own[@]}" -o "$results/scores.csv" --freeze "$results/frozen" "${frozen[@]}"
 run_queue

@@ -13,10 +13,10 @@ from src.results.grid_matrices import (
     MAX_EXPERIMENTS,
     experiments_of,
     rank_sweeps,
-    shown_matrices,
     shown_rows,
 )
 from src.results.groups import Names
+from src.results.matrices import mean_of
 from src.results.stitch_rows import StitchRow
 from src.results.tables import write_table
 
@@ -45,10 +45,10 @@ def draw_grid(
         for name, sweep in sweeps.items():
             shown += of_ranks(sweep, name)
         return draw_ranks(path, shown, y_title="accuracy", title=title, source=source_of(rows))
-    experiments = experiments_of(rows, names)
-    if len(experiments) > MAX_EXPERIMENTS:
-        note(f"{path} shows means of {len(experiments)} experiments; the CSV has all of them")
-    rows_of_map = shown_rows(experiments, names)
-    for name, matrix in shown_matrices(experiments, names).items():
-        shown += of_matrix(matrix, "accuracy", name, corresponding_layers(rows_of_map[name]))
+    n_experiments = len(experiments_of(rows, names))
+    if n_experiments > MAX_EXPERIMENTS:
+        note(f"{path} shows means of {n_experiments} experiments; the CSV has all of them")
+    for name, of_map in shown_rows(rows, names).items():
+        matrix = mean_of(of_map, "accuracy")
+        shown += of_matrix(matrix, "accuracy", name, corresponding_layers(of_map))
     return draw_layers(path, shown, title=title, source=source_of(rows))

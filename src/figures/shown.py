@@ -7,19 +7,16 @@ groups have the natural order of their names in all figures.
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any, NamedTuple
 
 from src.choices.similarity import ACTIVATIONS, measure_of
 from src.figures.sections import parts_of, sections_of
-from src.ground.grouping import grouped
 from src.ground.user_code import titles_in
 from src.results.architectures import corresponding_layers
 from src.results.between_groups import SHARE
-from src.results.depth_rows import DepthRow
 from src.results.matrices import Matrix, by_depth, depths_of, known
-from src.results.measured import trainings_of
-from src.results.network_means import mean_over_pairs
+from src.results.measurements import SIMILARITY, Measurement
+from src.results.network_means import MeanRow
 from src.results.pair_kinds import IN_SHORT
 from src.results.quantities import QUANTITIES
 from src.results.truth_rows import TruthRow
@@ -149,65 +146,44 @@ def of_stitches(
             )
 
 
-def of_networks(means: Mapping[tuple[str, str], Mapping[tuple[Any, Any], float]]) -> list[Shown]:
-    """Return a row for each pair of networks, method and quantity.
-
-    Args:
-        means: over pairs of layers by pair of networks, by method and quantity.
-    """
+def of_networks(rows: Iterable[Measurement]) -> list[Shown]:
+    """Return a row for each mean over pairs of layers, of a pair of networks, method and quantity."""
     return [
         Shown(
-            quantity,
-            unit_of(quantity) * value,
-            method=titles_in(method),
-            networks=(front.name, end.name),
-            groups=(titles_in(front.group), titles_in(end.group)),
-            trainings=trainings_of((front, end)),
+            row.quantity,
+            unit_of(row.quantity) * row.value,
+            method=titles_in(row.method),
+            networks=(row.front.network.name, row.end.network.name),
+            groups=(titles_in(row.groups[0]), titles_in(row.groups[1])),
+            trainings=row.trainings,
         )
-        for (method, quantity), mean_of_pair in means.items()
-        for (front, end), value in mean_of_pair.items()
+        for row in rows
     ]
 
 
-def of_groups(rows: Iterable[Shown]) -> list[Shown]:
-    """Return the means of rows of pairs of networks, with intervals, for each pair of groups."""
-    means = []
-    parts = grouped(rows, lambda row: (row.method, row.quantity, row.groups))
-    for (method, quantity, groups), of_pairs in parts.items():
-        by_trainings = grouped(of_pairs, lambda row: row.trainings)
-        values = {pair: fmean(row.value for row in rows) for pair, rows in by_trainings.items()}
-        mean = mean_over_pairs(values)
-        if quantity == SHARE:
-            mean = mean.within(0, 1)
-        estimate = (mean.value, mean.low, mean.high)
-        means.append(Shown(quantity, *estimate, n=mean.n_pairs, method=method, groups=groups))
-    return means
-
-
-def of_depths(rows: Iterable[DepthRow]) -> Iterator[Shown]:
-    """Yield means over depth. Penalties are in points, measures of similarity on the scale from
-    unrelated (0) to equal (1) layers."""
-    names = {entry.title: name for name, entry in QUANTITIES.items()}
+def of_means(rows: Iterable[MeanRow]) -> Iterator[Shown]:
+    """Yield means over pairs of networks. Penalties are in points, measures of similarity on the
+    scale from unrelated (0) to equal (1) layers."""
     for row in rows:
-        quantity = names.get(row.quantity, row.line)
-        method = titles_in(row.line)
-        values = [unit_of(quantity) * value for value in (row.value, row.low, row.high)]
-        if row.quantity not in names:
-            measure = measure_of(row.line)
+        method = titles_in(row.method)
+        unit = unit_of(row.quantity)
+        values = [unit * value for value in (row.value, row.low, row.high)]
+        if row.method == SIMILARITY:
+            measure = measure_of(row.quantity)
             method = measure.similarity_title
             values = list(map(measure.similarity, values))
-        front, _, end = row.networks.partition(" → ")
         value, low, high = values
+        front, _, end = titles_in(row.networks).partition(" → ")
         yield Shown(
-            quantity,
+            row.quantity,
             value,
             low,
             high,
             n=row.n_pairs,
             method=method,
             groups=(front, end),
-            layers=(row.layer, row.layer),
-            place=row.relative_depth,
+            layers=(row.layers, row.layers),
+            place=row.relative_depth or math.nan,
         )
 
 

@@ -39,7 +39,7 @@ def print_largest(rows: Sequence[SimilarityRow]) -> None:
     permuted images; the rows are as in `is_matrix`."""
     for ending, within in WITHIN.items():
         lines = {}
-        for metric in rows[0].compared.values:
+        for metric in rows[0].measures:
             measure = measure_of(metric)
             known = [row for row in rows if math.isfinite(row.values[metric])]
             best = max(known or rows, key=lambda row: measure.sign * row.values[metric])  # noqa: B023
@@ -115,7 +115,7 @@ def draw(path: Path, rows: Sequence[SimilarityRow], *, title: str = "") -> list[
         framed = same_layers(rows)
     shown: list[Shown] = []
     for name, heading in titles_of(rows, "calibrated").items():
-        quantity = name if name in rows[0].compared.values else heading
+        quantity = name if name in rows[0].measures else heading
         shown += of_matrix(_matrix(rows, name, cell), quantity, heading, framed)
     return draw_layers(path, shown, axes=axes, title=title, source=source)
 
@@ -142,7 +142,7 @@ def _over_ranks(rows: Sequence[SimilarityRow], *, is_first: bool) -> list[Shown]
         panel = f"{row.layer1} and {row.layer2}"
         if fixed is not None:
             panel += f", the other at rank {fixed}"
-        for metric in row.compared.values:
+        for metric in row.measures:
             measure = measure_of(metric)
             line = panels.setdefault(panel, {}).setdefault(measure.similarity_title, {})
             line[rank] = measure.similarity(row.values[metric])
@@ -152,7 +152,7 @@ def _over_ranks(rows: Sequence[SimilarityRow], *, is_first: bool) -> list[Shown]
 def titles_of(rows: Sequence[SimilarityRow], *parts: str) -> dict[str, str]:
     """Return the titles of columns: of the value of each measure, and of these parts of its nulls.
     Companions of a measure are in the CSV alone."""
-    measured = dict.fromkeys(metric for row in rows for metric in row.compared.values)
+    measured = dict.fromkeys(metric for row in rows for metric in row.measures)
     companions = {name for metric in measured for name in measure_of(metric).companions}
     titles = {}
     for metric in filter(lambda metric: metric not in companions, measured):

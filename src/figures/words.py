@@ -15,10 +15,11 @@ from src.figures.sections import Section, parts_of, sections_of
 from src.figures.shown import SHARE
 from src.ground.console import listed, points, result, table
 from src.ground.grouping import grouped
-from src.ground.user_code import title_of, titles_in
+from src.ground.user_code import titles_in
 from src.results.matrices import is_known, mean_of, pivot
+from src.results.network_means import MeanRow
 from src.results.quantities import IN_VERDICT, QUANTITIES, shown_in
-from src.results.verdict_rows import GroupRow, GroupTestRow, VerdictRow
+from src.results.verdict_rows import GroupTestRow, VerdictRow
 from src.statistics.intervals import ALPHA
 from src.verdict import ACCURATE_ONLY, NOT_MATCHED, SIMILAR, UNDECIDED, VERDICTS, Limits
 
@@ -91,7 +92,7 @@ def estimate(row: VerdictRow, name: str) -> str:
 def report(
     rows: Sequence[VerdictRow],
     limits: Limits,
-    groups: Sequence[GroupRow],
+    groups: Sequence[MeanRow],
     tests: Sequence[GroupTestRow],
     *,
     has_maps: bool,
@@ -254,16 +255,18 @@ def remarks(rows: Sequence[VerdictRow], limits: Limits) -> Iterator[str]:
             )
 
 
-def tables_of_groups(groups: Sequence[GroupRow], tests: Sequence[GroupTestRow]) -> list[Table]:
+def tables_of_groups(groups: Sequence[MeanRow], tests: Sequence[GroupTestRow]) -> list[Table]:
     """Return the means of each method, a line a pair of groups, and the differences between groups with
     their p-values, a line a question."""
     headings = list(map(heading, OF_GROUPS))
     tables = []
     for method, of_method in grouped(groups, lambda row: row.method).items():
         lines = []
-        for row in of_method:
-            values = [number(name, row.values.get(name)) for name in OF_GROUPS]
-            lines.append([f"{_pair_of_groups(row)} ({row.n_networks})", *values])
+        for networks, means in grouped(of_method, lambda row: row.networks).items():
+            value_of = {row.quantity: row.value for row in means}
+            n_pairs = max(row.n_pairs for row in means)
+            values = [number(name, value_of.get(name)) for name in OF_GROUPS]
+            lines.append([f"{titles_in(networks)} ({n_pairs})", *values])
         title = f"Groups, {titles_in(method)}: means over {of_method[0].layers}"
         tables.append(Table(title, ["front → end (pairs of networks)", *headings], lines))
     for method, of_tests in grouped(tests, lambda test: test.method).items():
@@ -279,20 +282,16 @@ def tables_of_groups(groups: Sequence[GroupRow], tests: Sequence[GroupTestRow]) 
     return tables
 
 
-def _pair_of_groups(row: GroupRow) -> str:
-    return f"{title_of(row.front_group)} → {title_of(row.end_group)}"
-
-
 def _question(test: GroupTestRow) -> str:
     return f"({titles_in(test.within)}) − ({titles_in(test.across)})"
 
 
-def lines_on_groups(groups: Sequence[GroupRow], tests: Sequence[GroupTestRow]) -> Iterator[str]:
+def lines_on_groups(groups: Sequence[MeanRow], tests: Sequence[GroupTestRow]) -> Iterator[str]:
     """Yield the layers that means are over, with their groups if these have several sets; and lines on
     p-values, on questions that are not shown, and on unlike types."""
-    sets = grouped(groups, lambda row: row.pairs_of_layers)
+    sets = grouped(groups, lambda row: row.pairs_of_layers or "")
     for layers, of_layers in sets.items():
-        pairs = ", ".join(dict.fromkeys(map(_pair_of_groups, of_layers)))
+        pairs = ", ".join(dict.fromkeys(titles_in(row.networks) for row in of_layers))
         subject = f" of {pairs}" if len(sets) > 1 else ""
         yield f"Layers (relative depths){subject}: {listed(layers.split('; '))}"
     if not tests:

@@ -1,15 +1,13 @@
 """The measures that are put to the test. Higher values are more similar."""
 
-from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from src.choices.similarity import measure_of
-from src.results.measured import MeasuredValue
-from src.results.quantities import QUANTITIES
-from src.values import ALL_IMAGES, WITHIN_CLASSES
+from src.results.measurements import SIMILARITY, Measurement
+from src.results.quantities import IN_TRUTH, QUANTITIES
 
-# Ends of the names of calibrated measures, by the images that were permuted
-CALIBRATED = {ALL_IMAGES: " calibrated", WITHIN_CLASSES: " calibrated in classes"}
+# Ends of the names of measures of similarity, by the part of a row that is scored
+ENDINGS = {"": "", "calibrated": " calibrated", "calibrated_within": " calibrated in classes"}
 
 
 class ScoredMeasure(NamedTuple):
@@ -19,35 +17,34 @@ class ScoredMeasure(NamedTuple):
     # Reports show the best measure of a family. All methods and detectors of a quantity of stitches
     # are a family, and so are a measure of similarity and its calibrated values.
     family: str
+    is_directed: bool = False  # a quantity of stitches
 
 
 PROBE = ScoredMeasure("probe", "probe")  # the difference of accuracies of two linear probes
 
 
-def scored_similarities(
-    values: Iterable[MeasuredValue],
-) -> Iterator[tuple[ScoredMeasure, MeasuredValue]]:
-    """Yield each measure of similarity, and then its calibrated values, where images were permuted.
-
-    Args:
-        values: of two layers, by all measures.
-    """
-    values = list(values)
-    for value in values:
-        similarity = measure_of(value.quantity).sign * value.value
-        yield ScoredMeasure(value.quantity, value.quantity), value._replace(value=similarity)
-    for images, ending in CALIBRATED.items():
-        for value in values:
-            if images in value.nulls:
-                measure = ScoredMeasure(value.quantity + ending, value.quantity)
-                yield measure, value._replace(value=value.nulls[images].calibrated)
+def is_scored(row: Measurement) -> bool:
+    """Return whether the value is put to the test."""
+    if row.method == SIMILARITY:
+        return row.part in ENDINGS
+    return row.quantity == PROBE.name or IN_TRUTH in QUANTITIES[row.quantity].shown_in
 
 
-def scored_stitch(value: MeasuredValue) -> tuple[ScoredMeasure, MeasuredValue]:
-    """Return a quantity of a stitch as a measure of its method."""
-    quantity = QUANTITIES[value.quantity]
-    name = f"{value.method} {quantity.title}"
-    if value.detector:
-        name += f" of {value.detector}"
-    similarity = quantity.similarity(value.value)
-    return ScoredMeasure(name, quantity.title), value._replace(value=similarity)
+def scored_as(row: Measurement) -> ScoredMeasure:
+    """Return the measure that a value is scored as."""
+    if row.method == SIMILARITY:
+        return ScoredMeasure(row.quantity + ENDINGS[row.part], row.quantity)
+    if row.quantity == PROBE.name:
+        return PROBE
+    title = QUANTITIES[row.quantity].title
+    detector = f" of {row.part}" if row.part else ""
+    return ScoredMeasure(f"{row.method} {title}{detector}", title, is_directed=True)
+
+
+def score_of(row: Measurement) -> float:
+    """Return the value, higher for more similar layers."""
+    if row.method == SIMILARITY:
+        return row.value if row.part else measure_of(row.quantity).sign * row.value
+    if row.quantity == PROBE.name:
+        return row.value
+    return QUANTITIES[row.quantity].similarity(row.value)

@@ -1,63 +1,39 @@
 """Reads the tables of all pairs of networks, which `misc/all_pairs.py` writes, as arrays."""
 
-import math
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, permutations
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from src.ground.console import warn
 from src.ground.errors import UserError
+from src.ground.grouping import grouped
 from src.ground_truth.outputs import baselines
-from src.ground_truth.scored_measures import (
-    PROBE,
-    ScoredMeasure,
-    scored_similarities,
-    scored_stitch,
-)
-from src.results.changes import (
-    counted,
-    readable_records,
-    warn_of_earlier_code,
-    warn_of_newer,
-)
-from src.results.evaluations import with_evaluations
-from src.results.folders import StitchingRun, one_of_each, read_runs
+from src.ground_truth.scored_measures import PROBE, is_scored, score_of, scored_as
+from src.results.collected import read_probes, read_similarities, tables_of_similarity
+from src.results.evaluations import read_evaluated_runs
+from src.results.folders import StitchingRun
+from src.results.groups import Names
 from src.results.image_records import refuse_several
-from src.results.matrices import by_depth, depths_of
-from src.results.measured import (
-    MeasuredLayer,
-    MeasuredValue,
+from src.results.matrices import array_of, by_depth
+from src.results.measurements import (
+    Measurement,
+    NetworkLayer,
+    at_full_rank,
+    both_ways,
+    named_pair,
     quantities_of,
-    reversed_similarities_of,
-    similarities_of,
 )
 from src.results.named_networks import NamedNetwork
-from src.results.network_list import PROBES, SIMILARITY, ListedNetwork, pair_name, stitches_name
-from src.results.network_names import NetworkName
+from src.results.network_list import PROBES, ListedNetwork, as_listed
+from src.results.network_names import NetworkKey, NetworkName
 from src.results.probe_rows import ProbeRow
-from src.results.quantities import IN_TRUTH, shown_in
-from src.results.run import STALE
 from src.results.similarity_rows import SimilarityRow
 from src.results.stitch_rows import StitchRow
-from src.results.tables import read_table
 
 N_IMAGES = 1000  # that networks are compared on, unless tables say otherwise
-ValuesOfMeasures = dict[ScoredMeasure, list[MeasuredValue]]
-
-
-class RowOfNetworks(Protocol):
-    """A row of a table that names its networks."""
-
-    @property
-    def networks(self) -> Sequence[NetworkName]: ...
-
-
-Row = TypeVar("Row", bound=RowOfNetworks)
 
 
 class Tables(NamedTuple):
@@ -120,10 +96,11 @@ class Tables(NamedTuple):
 def read_tables(
     folder: Path, networks: Sequence[ListedNetwork], weights: Mapping[str, str] | None = None
 ) -> Tables:
-    """Read the tables of all pairs of N networks.
+    """Read the tables of all pairs of N networks: stitches by folders METHOD, and the tables in
+    `similarity/` and `probes/`.
 
-    Reads the stitches in `A to B/METHOD/`, and the tables `similarity/A-B.csv` and `probes/A.csv`.
-    Missing values are NaN. Rows of earlier weights of a network are left out, with a warning.
+    Missing values are NaN. Results of earlier weights of a network, and of other networks, are left
+    out.
 
     Args:
         weights: the SHA-256 of the weights, by name of the network. It may lack networks whose
@@ -134,210 +111,115 @@ def read_tables(
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; give one that misc/all_pairs.py has written to")
-    weights = weights or {}
-    names = []
-    for network in networks:
-        weights_of_network = weights.get(network.name, "")
-        names.append(network.named()._replace(weights=weights_of_network))
-
-    values: ValuesOfMeasures = defaultdict(list)
-    current = _CurrentRows(names)
-    similarities = _read_similarities(folder / SIMILARITY, networks, values, current)
-    probes = _read_probes(folder / PROBES, networks, values, current)
-    undirected = frozenset(values)
-    stitches = _read_stitches(folder, networks, values, current)
-    current.warn()
-    warn_of_earlier_code(readable_records(folder.glob("**/*.config.txt")), kind="unit")
-    if not values:
+    runs = {run.row: run for run in read_evaluated_runs([folder], recursive=True)}
+    similarities = read_similarities(tables_of_similarity(folder))
+    probes = read_probes(sorted((folder / PROBES).glob("*.csv")))
+    tables: list[SimilarityRow | ProbeRow | StitchRow] = [*similarities, *probes, *runs]
+    recorded = dict.fromkeys(chain.from_iterable(row.networks for row in tables))
+    names = _names(recorded, as_listed(networks), weights or {})
+    tables = [row for row in tables if all(network.key in names for network in row.networks)]
+    rows = list(filter(is_scored, _rows(tables, runs, names)))
+    if not rows:
         raise UserError(
             f"{folder} has no pair of the networks of this list; give the list that "
             "misc/all_pairs.py was given"
         )
-    rows: list[SimilarityRow | ProbeRow | StitchRow] = [*similarities, *probes, *stitches]
-    shortcuts = {row.shortcut for row in rows}
+    shortcuts = {row.shortcut for row in tables}
     if len(shortcuts) > 1:
         raise UserError(
             f"{folder} has tables of images with dots (--shortcut) and tables of images without; "
             "give one folder for each"
         )
-    refuse_several(rows, folder)
-    test_images = {row.test_images for row in rows if row.test_images}
-    layers = _ordered_layers(values, similarities, stitches)
-    tables = Tables(
+    refuse_several(tables, folder)
+
+    # Arrays
+    layers = _ordered_layers(rows, similarities)
+    by_measure = grouped(rows, scored_as)
+    test_images = {row.test_images for row in tables if row.test_images}
+    seeds = [network.seed or 0 for network in recorded if network.is_fresh]
+    network_names = [network.name for network in networks]
+    arrays = Tables(
         layers,
-        _as_arrays(values, layers, networks),
-        directed=frozenset(measure.name for measure in values if measure not in undirected),
-        families={measure.name: measure.family for measure in values},
+        {
+            measure.name: _as_array(of_measure, network_names, layers)
+            for measure, of_measure in by_measure.items()
+        },
+        directed=frozenset(measure.name for measure in by_measure if measure.is_directed),
+        families={measure.name: measure.family for measure in by_measure},
         shortcut=shortcuts.pop(),
-        seed=current.seed,
+        seed=max(seeds, default=None),
         test_images=min(test_images, default=None),
     )
-    if not similarities:
-        return tables
-    row = similarities[0]
-    return tables._replace(alignment=row.alignment_option, n_images=row.n_samples)
+    for row in tables:
+        if isinstance(row, SimilarityRow):
+            return arrays._replace(alignment=row.alignment_option, n_images=row.n_samples)
+    return arrays
+
+
+def _names(
+    networks: Iterable[NetworkName],
+    listed: Mapping[NetworkKey, ListedNetwork],
+    weights: Mapping[str, str],
+) -> dict[NetworkKey, NamedNetwork]:
+    """Return the networks of tables that have the weights of a network of the list, by key."""
+    names = {}
+    for network in networks:
+        line = listed.get(network.listed_as)
+        if line:
+            now = network
+            if network.weights and not network.is_fresh:
+                now = network._replace(weights=weights.get(line.name, network.weights))
+            if now.identity == network.identity:
+                names[network.key] = NamedNetwork(line.name, "", training=line.name)
+    return names
+
+
+def _rows(
+    tables: Iterable[SimilarityRow | ProbeRow | StitchRow],
+    runs: Mapping[StitchRow, StitchingRun],
+    names: Names,
+) -> Iterator[Measurement]:
+    """Yield what was measured at full rank; of probes the negative differences between accuracies.
+
+    Methods of stitches are named by their folders.
+    """
+    accuracies: dict[NetworkLayer, float] = {}
+    for row in tables:
+        if isinstance(row, SimilarityRow):
+            yield from at_full_rank(both_ways(row, named_pair(row, names)))
+        elif isinstance(row, StitchRow):
+            yield from quantities_of(
+                runs[row], runs[row].folder.parent.name, named_pair(row, names)
+            )
+        elif row.rank is None:
+            (network,) = row.networks
+            accuracies[NetworkLayer(names[network.key], row.layer)] = row.accuracy
+    for front, end in permutations(accuracies, 2):
+        if front.network != end.network:
+            similarity = -abs(accuracies[front] - accuracies[end])
+            yield Measurement(PROBE.name, PROBE.name, front, end, similarity)
 
 
 def _ordered_layers(
-    values: ValuesOfMeasures, similarities: Sequence[SimilarityRow], stitches: Sequence[StitchRow]
+    rows: Sequence[Measurement], similarities: Iterable[SimilarityRow]
 ) -> list[str]:
     """Return all layers that have values, in the order of depth.
 
     Stitches record depths. Otherwise the order is that of the rows of similarity.
     """
-    layers: set[str] = set()
-    for values_of_measure in values.values():
-        layers.update(chain.from_iterable(value.pair for value in values_of_measure))
+    measured = list(chain.from_iterable((row.front, row.end) for row in rows))
+    depths = {place.layer: place.depth for place in measured if place.depth is not None}
     rows_of_layers = dict.fromkeys(row.layer1 for row in similarities)
     places = {layer: place for place, layer in enumerate(rows_of_layers)}
-    return by_depth(layers, depths_of(stitches, "front", "end"), places)
+    return by_depth((place.layer for place in measured), depths, places)
 
 
-def _as_arrays(
-    values: ValuesOfMeasures, layers: Sequence[str], networks: Sequence[ListedNetwork]
-) -> dict[str, NDArray]:
-    """Return the values by measure, (N, N, L, L); missing values are NaN."""
-    layer_places = {layer: place for place, layer in enumerate(layers)}
-    network_places = {network.name: place for place, network in enumerate(networks)}
-    shape = (len(networks), len(networks), len(layers), len(layers))
-    arrays = {}
-    for measure, values_of_measure in values.items():
-        array = np.full(shape, math.nan)
-        for value in values_of_measure:
-            front, end = (network_places[network.name] for network in value.networks)
-            front_layer, end_layer = (layer_places[layer] for layer in value.pair)
-            array[front, end, front_layer, end_layer] = value.value
-        arrays[measure.name] = array
-    return arrays
-
-
-class _CurrentRows:
-    """Tells rows of the networks' current weights from rows of earlier weights.
-
-    Args:
-        networks: the networks of the list, with their current weights.
-    """
-
-    def __init__(self, networks: Sequence[NetworkName]):
-        self.networks = networks
-        self.seed: int | None = None  # of the fresh networks in rows
-        self._n_earlier: Counter[str] = Counter()  # rows by network
-
-    def select(self, rows: Iterable[Row], *numbers: int) -> list[Row]:
-        """Return the rows of current weights.
-
-        Args:
-            numbers: of the networks of these rows in the list.
-        """
-        current = []
-        networks = [self.networks[number] for number in numbers]
-        for row in rows:
-            titles = set()
-            for network_of_row, network in zip(row.networks, networks, strict=True):
-                if _is_earlier(network_of_row, network):
-                    titles.add(network_of_row.title)
-            self._n_earlier.update(titles)
-            if not titles:
-                current.append(row)
-            fresh = [network for network in row.networks if network.is_fresh]
-            if fresh:
-                self.seed = fresh[0].seed
-        return current
-
-    def warn(self) -> None:
-        """Warn of the rows that were left out."""
-        for title, n in self._n_earlier.items():
-            warn(f"{counted(n, 'row')} of earlier weights of {title}, and left out")
-
-
-def _is_earlier(network_of_row: NetworkName, network: NetworkName) -> bool:
-    """Return whether a row was made with earlier weights of a network; False if unknown."""
-    if not network_of_row.weights or network.is_fresh:
-        return False
-    if not network.weights and not network.is_file:
-        return False
-    return network_of_row.identity != network.identity
-
-
-def _pairs(folder: Path, networks: Sequence[ListedNetwork]) -> Iterator[tuple[int, int, Path]]:
-    """Yield the ordered pairs of networks that have a table `A-B.csv` in a folder, with its path."""
-    for (i, first), (j, second) in permutations(enumerate(networks), 2):
-        path = folder / f"{pair_name(first, second)}.csv"
-        if path.exists():
-            yield i, j, path
-
-
-def _named(network: ListedNetwork) -> NamedNetwork:
-    """Return a network of the list in the form of measured values."""
-    return NamedNetwork(network.name, network.group or "", training=network.name)
-
-
-def _read_similarities(
-    folder: Path, networks: Sequence[ListedNetwork], values: ValuesOfMeasures, current: _CurrentRows
-) -> list[SimilarityRow]:
-    """Add the measures of similarity at full rank, in both directions; return all rows."""
-    rows: list[SimilarityRow] = []
-    for first, second, path in _pairs(folder, networks):
-        rows_of_pair = current.select(read_table(path, SimilarityRow), first, second)
-        rows += rows_of_pair
-        pair = (_named(networks[first]), _named(networks[second]))
-        for row in rows_of_pair:
-            if row.rank1 is None and row.rank2 is None:
-                for of_way in (similarities_of(row, pair), reversed_similarities_of(row, pair)):
-                    for measure, value in scored_similarities(of_way):
-                        values[measure].append(value)
-    return rows
-
-
-def _read_stitches(
-    folder: Path, networks: Sequence[ListedNetwork], values: ValuesOfMeasures, current: _CurrentRows
-) -> list[StitchRow]:
-    """Add the measures of stitches by method; return all rows."""
-    rows: list[StitchRow] = []
-    for (i, front), (j, end) in permutations(enumerate(networks), 2):
-        pair = (_named(front), _named(end))
-        for path in sorted((folder / stitches_name(front, end)).glob("*")):
-            if path.name.startswith(STALE) or not path.is_dir():
-                continue
-            runs = {run.row: run for run in _read_runs(path)}
-            _warn_of_newer_checkpoints(runs.values())
-            for row in current.select(runs, i, j):
-                rows.append(row)
-                for quantity in quantities_of(runs[row], path.name, pair, shown_in(IN_TRUTH)):
-                    measure, value = scored_stitch(quantity)
-                    values[measure].append(value)
-    return rows
-
-
-def _warn_of_newer_checkpoints(runs: Iterable[StitchingRun]) -> None:
-    """Warn of runs that are older than a checkpoint, as far as their `config.txt` exists."""
-    configs = [(run.folder / "config.txt", run.row.networks) for run in one_of_each(runs)]
-    warn_of_newer((config, networks) for config, networks in configs if config.exists())
-
-
-def _read_runs(folder: Path) -> list[StitchingRun]:
-    """Read the stitches of a pair of networks; the newest stitch of two layers stands last."""
-    runs, _ = read_runs(folder)
-    return with_evaluations(runs)
-
-
-def _read_probes(
-    folder: Path, networks: Sequence[ListedNetwork], values: ValuesOfMeasures, current: _CurrentRows
-) -> list[ProbeRow]:
-    """Add the negative differences between the accuracies of full-rank probes; return all rows."""
-    rows: list[ProbeRow] = []
-    accuracies: dict[MeasuredLayer, float] = {}
-    for number, network in enumerate(networks):
-        path = folder / f"{network.name}.csv"
-        if path.exists():
-            rows_of_network = current.select(read_table(path, ProbeRow), number)
-            rows += rows_of_network
-            for row in rows_of_network:
-                if row.rank is None:
-                    accuracies[MeasuredLayer(_named(network), row.layer)] = row.accuracy
-    for front, end in permutations(accuracies, 2):
-        if front.network != end.network:
-            similarity = -abs(accuracies[front] - accuracies[end])
-            value = MeasuredValue(PROBE.name, PROBE.name, front, end, similarity)
-            values[PROBE].append(value)
-    return rows
+def _as_array(
+    rows: Iterable[Measurement], networks: Sequence[str], layers: Sequence[str]
+) -> NDArray:
+    """Return the scores of a measure, (N, N, L, L); missing values are NaN."""
+    scores = {}
+    for row in rows:
+        names = (row.front.network.name, row.end.network.name)
+        scores[names + row.pair] = score_of(row)
+    return array_of(scores, networks, networks, layers, layers)

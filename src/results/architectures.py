@@ -1,46 +1,24 @@
 """The architectures of the networks of stitches: layers of different ones share no matrix."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Any
 
 from src.ground.grouping import grouped
-from src.results.matrices import PairOfLayers
 from src.results.network_names import short
 from src.values import Pair
 
 TIE = 1e-6  # relative depths, and distances of these, that are this near count as equal
 
 
-class StitchOfTypes(PairOfLayers, Protocol):
-    """A row of a stitch with the types of its networks."""
-
-    @property
-    def front_model_type(self) -> str | None:
-        """The type of the front network."""
-
-    @property
-    def end_model_type(self) -> str | None:
-        """The type of the end network."""
-
-
-class StitchAtDepths(StitchOfTypes, Protocol):
-    """A row of a stitch with the relative depths of its layers."""
-
-    @property
-    def front_relative_depth(self) -> float | None:
-        """The relative depth of the front layer; None: not recorded."""
-
-    @property
-    def end_relative_depth(self) -> float | None:
-        """The relative depth of the end layer; None: not recorded."""
-
-
-def architecture_pairs(stitches: Sequence[StitchAtDepths]) -> list[str]:
+def architecture_pairs(stitches: Sequence[Any]) -> list[str]:
     """Return for each stitch a title of the architectures of its networks, such as "a → b, c".
 
     Stitches with one title may share a matrix. Types with the same layers at the same relative depths
     are one architecture, whose title has all of them. The titles are "" if there is one pair of
     architectures.
+
+    Args:
+        stitches: rows with the types of their networks, and the relative depths of their layers.
     """
     layers: dict[str | None, set[tuple[str, float | None]]] = {}
     for row in stitches:
@@ -75,7 +53,7 @@ def nearest_layers(depth: float, depths: Mapping[str, float]) -> list[str]:
     return [layer for layer, distance in distances.items() if distance < nearest + TIE]
 
 
-def corresponding_layers(stitches: Iterable[StitchOfTypes]) -> list[Pair]:
+def corresponding_layers(stitches: Iterable[Any]) -> list[Pair]:
     """Return the pairs of layers that correspond in all stitches, sorted.
 
     In networks of one type they are the layers of the same name. If all stitches are between networks
@@ -91,7 +69,7 @@ def corresponding_layers(stitches: Iterable[StitchOfTypes]) -> list[Pair]:
     return [Pair(name, name) for name in sorted(names - names_across)]
 
 
-def _nearest_pairs(rows: Sequence[StitchOfTypes]) -> list[Pair]:
+def _nearest_pairs(rows: Sequence[Any]) -> list[Pair]:
     """Return the pairs of layers of which each is the nearest to the other in relative depth, sorted.
 
     There are none if a depth is not recorded, as by rows of an evaluation, or a layer has several.

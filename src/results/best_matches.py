@@ -8,18 +8,18 @@ from itertools import chain
 from statistics import fmean
 from typing import ClassVar, NamedTuple
 
-from src.choices.similarity import measure_of
 from src.ground.grouping import grouped
 from src.results.corresponding import Correspondence
-from src.results.folders import StitchingRun
-from src.results.groups import Names
 from src.results.matrices import Matrix
-from src.results.measured import MeasuredValue, NetworkPair, Trainings, trainings_of
-from src.results.measurements import layer_values
-from src.results.network_means import mean_over_pairs
+from src.results.measurements import (
+    SIMILARITY,
+    Measurement,
+    Trainings,
+    between_networks,
+    described,
+)
+from src.results.network_means import MeanRow, mean_over_pairs, means_by
 from src.results.network_names import architecture, short
-from src.results.quantities import QUANTITIES
-from src.results.similarity_rows import SimilarityRow
 
 OF_STITCHES = ("accuracy", "skill")  # the quantities that stitches are matched by
 FRONT = "front"
@@ -34,7 +34,7 @@ class BestMatchRow:
     """A row of the best matches: a layer, and the most similar layer of a second network."""
 
     contents: ClassVar[str] = "best matches"
-    written_by: ClassVar[str] = "misc/collect_results.py --best-matches"
+    written_by: ClassVar[str] = "misc/compare_layers.py --best-matches"
 
     method: str  # of stitching, or "similarity"
     dataset: str | None
@@ -93,87 +93,54 @@ class BestMatchRow:
         return len(self.corresponding_layers) / self.n_layers
 
 
-class MatchShareRow(NamedTuple):
-    """The share of best matches that are corresponding layers: a row of `FILE_shares.csv`.
-
-    Means over the layers of a pair of networks first, then over pairs of networks. The interval is of
-    95 % over networks. A network at several epochs is one network."""
-
-    method: str  # as in `BestMatchRow`
-    dataset: str | None
-    measure: str
-    side: str
-    networks: str  # front group → end group; of similarity the group of the layer comes first
-    share: float
-    low: float
-    high: float
-    chance: float  # the share of a random layer
-    place: float  # the mean place of the corresponding layer, of `n_layers`
-    n_layers: float
-    n_networks: int
-    n_pairs: int
-
-
-def best_matches(
-    runs: Sequence[StitchingRun],
-    similarities: Sequence[SimilarityRow],
-    names: Names,
-    correspondence: Correspondence,
-) -> list[BestMatchRow]:
+def best_matches(rows: Iterable[Measurement], correspondence: Correspondence) -> list[BestMatchRow]:
     """Return the best match of each layer in each compared network, by each measure and quantity.
 
     A stitch has two answers: of a front layer the best end layer, and of an end layer the best front
     layer. A measure is taken from the layer to the layers of the second network. Values are those of
-    `layer_values`. Repeated values, as of several seeds, count by their mean.
-
-    Args:
-        names: of all networks.
+    `between_networks`. Repeated values, as of several seeds, count by their mean.
     """
-    values = filter(_is_matched_by, layer_values(runs, similarities, names))
-    rows: list[BestMatchRow] = []
-    for of_networks in grouped(values, _key).values():
+    matched = []
+    for row in between_networks(rows):
+        is_matched_by = row.method == SIMILARITY or row.quantity in OF_STITCHES
+        if is_matched_by and not math.isnan(row.value):
+            matched.append(row)
+    matches: list[BestMatchRow] = []
+    of_two = grouped(matched, lambda row: (row.method, row.dataset, row.quantity, row.networks))
+    for (method, *_), of_networks in of_two.items():
         sides = [""]
-        if of_networks[0].quantity in OF_STITCHES:
+        if method != SIMILARITY:
             sides = [FRONT, END]
         for side in sides:
-            rows += _rows(of_networks, side, correspondence)
-    return rows
+            matches += _matches(of_networks, side, correspondence)
+    return matches
 
 
-def _is_matched_by(value: MeasuredValue) -> bool:
-    """Return whether layers are matched by a value: a defined value of a measure, or of a quantity
-    in `OF_STITCHES`."""
-    is_left_out = value.quantity in QUANTITIES and value.quantity not in OF_STITCHES
-    return not (is_left_out or math.isnan(value.value))
-
-
-def _key(value: MeasuredValue) -> tuple[str, str, NetworkPair]:
-    return value.method, value.quantity, value.networks
-
-
-def _rows(
-    values: Sequence[MeasuredValue], side: str, correspondence: Correspondence
+def _matches(
+    rows: Sequence[Measurement], side: str, correspondence: Correspondence
 ) -> Iterator[BestMatchRow]:
     """Yield the best match of each layer.
 
     Args:
-        values: of one quantity and two networks.
+        rows: of one quantity and two networks.
         side: of the layer in stitches; "" of measures, which the layer is the front layer of.
     """
-    first = values[0]
-    network, second_network = first.networks
     if side == END:
-        network, second_network = second_network, network
+        rows = [row.turned for row in rows]
+    first = rows[0]
+    network, second_network = first.networks
     depths = correspondence.depths
-    by_layers = _by_layers(values, side)
-    for layer in sorted(by_layers, key=depths[network].__getitem__):
-        value_of = by_layers[layer]
+    similarity = described(first.method, first.quantity).similarity
+    mean_of = means_by(rows, lambda row: row.pair)
+    by_layer = grouped(mean_of, lambda pair: pair.front_layer)
+    for layer in sorted(by_layer, key=depths[network].__getitem__):
+        value_of = {pair.end_layer: mean_of[pair] for pair in by_layer[layer]}
         corresponding = [
-            name for name in correspondence.of(layer, (network, second_network)) if name in value_of
+            name for name in correspondence.of(layer, first.networks) if name in value_of
         ]
-        match = _match(value_of, corresponding, _similarity_of(first.quantity))
+        match = _match(value_of, corresponding, similarity)
         yield BestMatchRow(
-            method=first.method.removesuffix(f", {first.dataset}"),
+            method=first.method,
             dataset=first.dataset,
             measure=first.quantity,
             side=side,
@@ -192,15 +159,8 @@ def _rows(
             corresponding_value=value_of.get(match.corresponding, math.nan),
             place=match.place,
             n_layers=len(value_of),
-            trainings=trainings_of((network, second_network)),
+            trainings=first.trainings,
         )
-
-
-def _similarity_of(quantity: str) -> Callable[[float], float]:
-    """Return the function that turns values of a quantity or measure into similarities."""
-    if quantity in OF_STITCHES:
-        return QUANTITIES[quantity].similarity
-    return measure_of(quantity).similarity
 
 
 class _Match(NamedTuple):
@@ -232,21 +192,7 @@ def _match(
     return _Match(best, nearest, place)
 
 
-def _by_layers(values: Iterable[MeasuredValue], side: str) -> dict[str, dict[str, float]]:
-    """Return the values by layer, and by the layer of the second network that it is compared with."""
-    by_layers: dict[str, dict[str, list[float]]] = {}
-    for value in values:
-        layer, compared = value.pair
-        if side == END:
-            layer, compared = compared, layer
-        by_layers.setdefault(layer, {}).setdefault(compared, []).append(value.value)
-    return {
-        layer: {compared: fmean(repeated) for compared, repeated in by_compared.items()}
-        for layer, by_compared in by_layers.items()
-    }
-
-
-def match_shares(rows: Iterable[BestMatchRow]) -> list[MatchShareRow]:
+def match_shares(rows: Iterable[BestMatchRow]) -> list[MeanRow]:
     """Return how often the best match is the corresponding layer, for each pair of groups.
 
     Layers whose corresponding layer was not measured do not count.
@@ -258,7 +204,7 @@ def match_shares(rows: Iterable[BestMatchRow]) -> list[MatchShareRow]:
     return [_share(of_question) for of_question in by_question.values()]
 
 
-def _share(rows: Sequence[BestMatchRow]) -> MatchShareRow:
+def _share(rows: Sequence[BestMatchRow]) -> MeanRow:
     """Return the share of rows of one measure and one pair of groups."""
     by_trainings = grouped(rows, lambda row: row.trainings)
 
@@ -266,21 +212,17 @@ def _share(rows: Sequence[BestMatchRow]) -> MatchShareRow:
         return {pair: fmean(map(value, of_pair)) for pair, of_pair in by_trainings.items()}
 
     first = rows[0]
-    share = mean_over_pairs(means(lambda row: float(row.is_corresponding))).within(0, 1)
-    return MatchShareRow(
+    share = mean_over_pairs(means(lambda row: float(row.is_corresponding)), (0, 1))
+    return MeanRow(
         method=first.method,
         dataset=first.dataset,
-        measure=first.measure,
-        side=first.side,
+        quantity=first.measure,
         networks=first.groups,
-        share=share.value,
-        low=share.low,
-        high=share.high,
+        layers=SOUGHT[first.side],
+        **share._asdict(),
         chance=fmean(means(lambda row: row.chance).values()),
         place=fmean(means(lambda row: float(row.place or 0)).values()),
         n_layers=fmean(means(lambda row: row.n_layers).values()),
-        n_networks=share.n_networks,
-        n_pairs=share.n_pairs,
     )
 
 
@@ -290,19 +232,19 @@ def tables_of_shares(rows: Sequence[BestMatchRow]) -> dict[str, Matrix]:
     A table has a line for each pair of groups, and a column for each measure.
     """
     tables = {}
-    by_method = grouped(match_shares(rows), lambda row: (row.method, row.dataset, row.side))
-    for (method, dataset, side), shares in by_method.items():
+    by_method = grouped(match_shares(rows), lambda row: (row.method, row.dataset, row.layers))
+    for (method, dataset, sought), shares in by_method.items():
         by_groups = grouped(shares, lambda row: row.networks)
-        columns = list(dict.fromkeys(row.measure for row in shares))
+        columns = list(dict.fromkeys(row.quantity for row in shares))
         values = []
         for of_groups in by_groups.values():
-            share_of = {row.measure: row.share for row in of_groups}
-            chance = fmean(row.chance for row in of_groups)
+            share_of = {row.quantity: row.value for row in of_groups}
+            chance = fmean(row.chance for row in of_groups if row.chance is not None)
             values.append([chance, *(share_of.get(name, math.nan) for name in columns)])
         data = f", {short(dataset)}" if dataset else ""
-        title = f"{SOUGHT[side]}: how often it is the corresponding layer, {method}{data}"
+        title = f"{sought}: how often it is the corresponding layer, {method}{data}"
         lines = [f"{groups} ({of_groups[0].n_pairs})" for groups, of_groups in by_groups.items()]
-        titles = ["chance", *(_title(name, side) for name in columns)]
+        titles = ["chance", *(described(method, name).title for name in columns)]
         tables[title] = Matrix(lines, titles, values)
     return tables
 
@@ -330,16 +272,9 @@ def tables_of_layers(rows: Sequence[BestMatchRow]) -> dict[str, Matrix]:
         first, second = map(short, architectures)
         data = f", {short(dataset)}" if dataset else ""
         title = f"{SOUGHT[side]} in {second} for each layer of {first}, {method}{data}"
-        titles = ["corresponding", *(_title(name, side) for name in columns)]
+        titles = ["corresponding", *(described(method, name).title for name in columns)]
         tables[title] = Matrix(list(by_layer), titles, values)
     return tables
-
-
-def _title(measure: str, side: str) -> str:
-    """Return the title of a measure of similarity, or of a quantity of stitches."""
-    if side:
-        return QUANTITIES[measure].title
-    return measure_of(measure).title
 
 
 def _most_frequent(rows: Sequence[BestMatchRow]) -> str:

@@ -8,9 +8,8 @@ pairs of layers are taken.
 """
 
 import itertools
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from statistics import fmean
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -18,13 +17,14 @@ import numpy as np
 from src.ground.console import listed, note
 from src.ground.grouping import grouped
 from src.ground.user_code import titles_in
-from src.results.corresponding import Correspondence, Depths, relative_depths
-from src.results.matrices import known
-from src.results.measured import MeasuredLayer, MeasuredValue, NetworkPair, trainings_of
+from src.results.corresponding import Correspondence, Depths, correspondence_of
+from src.results.matrices import array_of, known
+from src.results.measurements import Measurement, NetworkLayer, NetworkPair
 from src.results.named_networks import UNLISTED, NamedNetwork
+from src.results.network_means import MeanRow, mean_over_pairs, means_by, possible_values
 from src.results.pair_kinds import PAIRS
 from src.results.quantities import IN_VERDICT, shown_in
-from src.results.verdict_rows import GroupRow, GroupTestRow, VerdictRow
+from src.results.verdict_rows import GroupTestRow, VerdictRow
 from src.statistics.permutations import END, FRONT, Permuted, permutation_test
 from src.verdict import SIMILAR, VERDICTS
 
@@ -36,11 +36,11 @@ ALL_LAYERS = "all pairs of layers"  # which differ between pairs of networks
 class GroupComparison(NamedTuple):
     """The groups of networks, compared."""
 
-    groups: list[GroupRow]
+    groups: list[MeanRow]
     tests: list[GroupTestRow]
     untested: list[str]  # questions without an answer, with the reason
-    # By method and quantity, and by pair of networks: over the pairs of layers that are compared
-    means: dict[tuple[str, str], dict[NetworkPair, float]]
+    # Of each pair of networks, over the pairs of layers that are compared
+    means: list[Measurement]
 
 
 class Question(NamedTuple):
@@ -68,7 +68,7 @@ class Question(NamedTuple):
 
 def values_of_verdicts(
     rows: Sequence[VerdictRow], networks: Iterable[NamedNetwork]
-) -> Iterator[MeasuredValue]:
+) -> Iterator[Measurement]:
     """Yield the quantities by which groups of networks are compared.
 
     Only methods with several pairs of independent networks have such quantities.
@@ -87,74 +87,99 @@ def values_of_verdicts(
             continue
         if row.front_network is None or row.end_network is None:  # taken together
             continue
-        front = MeasuredLayer(
-            network_of_name[row.front_network],
-            row.front_layer,
-            row.front_depth,
-            relative_depth=row.front_relative_depth,
-        )
-        end = MeasuredLayer(
-            network_of_name[row.end_network],
-            row.end_layer,
-            row.end_depth,
-            relative_depth=row.end_relative_depth,
+        front, end = (
+            NetworkLayer(
+                network_of_name[getattr(row, f"{side}_network")],
+                getattr(row, f"{side}_layer"),
+                getattr(row, f"{side}_depth"),
+                relative_depth=getattr(row, f"{side}_relative_depth"),
+            )
+            for side in (FRONT, END)
         )
         values = {word: float(row.verdict == word) for word in VERDICTS}
-        values["accuracy"] = known(row, name="accuracy")
-        values |= {name: known(row, name=name) for name in shown_in(IN_VERDICT)}
+        for name in ("accuracy", *shown_in(IN_VERDICT)):
+            values[name] = known(row, name=name)
         for quantity, value in values.items():
-            yield MeasuredValue(row.method, quantity, front, end, value)
+            yield Measurement(row.method, quantity, front, end, value)
 
 
-def compare_groups(values: Iterable[MeasuredValue]) -> GroupComparison:
+def compare_groups(rows: Iterable[Measurement]) -> GroupComparison:
     """Return the means of each pair of groups, and the tests between groups, for each method.
 
     Networks that a list lacks belong to no group and are left out.
     """
-    comparison = GroupComparison([], [], [], {})
-    listed_values = []
-    for value in values:
-        if UNLISTED not in (network.group for network in value.networks):
-            listed_values.append(value)
-    for method, values_of_method in grouped(listed_values, lambda value: value.method).items():
-        all_layers = itertools.chain.from_iterable(
-            (value.front, value.end) for value in values_of_method
-        )
-        correspondence = Correspondence(relative_depths(all_layers))
-        compared, layers = compared_layers(values_of_method, correspondence)
-        by_quantity = grouped(compared, lambda value: value.quantity)
-        means = {name: means_of_networks(of_name) for name, of_name in by_quantity.items()}
-        comparison.means.update({(method, name): of_name for name, of_name in means.items()})
-        comparison.groups.extend(
-            _group_rows(method, layers, _titles_of_layers(compared, correspondence.depths), means)
-        )
-
-        networks = itertools.chain.from_iterable(value.networks for value in compared)
-        types_of = {
-            group: {network.type for network in of_group}
-            for group, of_group in grouped(networks, lambda network: network.group).items()
-        }
-        for question in questions(types_of):
-            untested: dict[str, list[str]] = {}  # quantities by the reason
-            for quantity, means_of_quantity in means.items():
-                try:
-                    answer = answer_to(question, means_of_quantity)
-                except Untestable as error:
-                    untested.setdefault(str(error), []).append(quantity)
-                    continue
-                types = _unlike_types(question, types_of)
-                comparison.tests.append(
-                    _test_row(method, quantity, question, answer, layers, types)
-                )
-            for reason, quantities in untested.items():
-                text = f"{question}, {method}: {reason}"
-                if len(quantities) < len(means):
-                    text += f" ({', '.join(quantities)})"
-                comparison.untested.append(text)
+    comparison = GroupComparison([], [], [], [])
+    listed_rows = [
+        row for row in rows if UNLISTED not in (network.group for network in row.networks)
+    ]
+    for of_method in grouped(listed_rows, lambda row: row.method).values():
+        correspondence = correspondence_of(of_method)
+        compared, layers = compared_layers(of_method, correspondence)
+        means = means_over_layers(compared)
+        titles = _titles_of_layers(compared, correspondence.depths)
+        comparison.means.extend(means)
+        comparison.groups.extend(_group_rows(means, layers, titles))
+        _test_groups(comparison, means, layers)
     return comparison
 
 
-def note_on_layers(groups: Iterable[GroupRow]) -> None:
+def means_over_layers(rows: Iterable[Measurement]) -> list[Measurement]:
+    """Return the mean over pairs of layers of each quantity and pair of networks.
+
+    NaN is left out, and so are pairs of networks that have no further value.
+    """
+    means = []
+    for of_quantity in grouped(rows, lambda row: row.quantity).values():
+        mean_of = means_by(of_quantity, lambda row: row.networks)
+        for networks, mean in mean_of.items():
+            front, end = map(partial(NetworkLayer, layer=""), networks)
+            means.append(of_quantity[0]._replace(front=front, end=end, value=mean))
+    return means
+
+
+def _test_groups(comparison: GroupComparison, means: Sequence[Measurement], layers: str) -> None:
+    """Add the tests of a method to a comparison, and the questions that have no answer.
+
+    Args:
+        means: of pairs of networks.
+        layers: that the means are over, as a text.
+    """
+    networks = itertools.chain.from_iterable(row.networks for row in means)
+    types_of = {
+        group: {network.type for network in of_group}
+        for group, of_group in grouped(networks, lambda network: network.group).items()
+    }
+    by_quantity = grouped(means, lambda row: row.quantity)
+    for question in questions(types_of):
+        untested: dict[str, list[str]] = {}  # quantities by the reason
+        for quantity, of_quantity in by_quantity.items():
+            try:
+                answer = answer_to(question, of_quantity)
+            except Untestable as error:
+                untested.setdefault(str(error), []).append(quantity)
+                continue
+            comparison.tests.append(
+                GroupTestRow(
+                    method=of_quantity[0].method,
+                    quantity=quantity,
+                    within=question.within,
+                    across=question.across,
+                    **answer.test._asdict(),
+                    difference=answer.test.difference,
+                    n_networks=answer.n_networks,
+                    n_second=answer.n_second,
+                    layers=layers,
+                    types=_unlike_types(question, types_of),
+                )
+            )
+        for reason, quantities in untested.items():
+            text = f"{question}, {means[0].method}: {reason}"
+            if len(quantities) < len(by_quantity):
+                text += f" ({', '.join(quantities)})"
+            comparison.untested.append(text)
+
+
+def note_on_layers(groups: Iterable[MeanRow]) -> None:
     """Print a note if the means of groups are over different pairs of layers."""
     layers_of_methods = {row.method: row.layers for row in groups}
     for layers, methods in grouped(layers_of_methods, layers_of_methods.__getitem__).items():
@@ -165,16 +190,14 @@ def note_on_layers(groups: Iterable[GroupRow]) -> None:
             )
 
 
-def _titles_of_layers(
-    values: Iterable[MeasuredValue], depths: Depths
-) -> dict[NetworkPair, list[str]]:
+def _titles_of_layers(rows: Iterable[Measurement], depths: Depths) -> dict[NetworkPair, list[str]]:
     """Return the pairs of layers of each pair of networks, with relative depths, by depth."""
     titles: dict[NetworkPair, dict[str, tuple[float, float]]] = {}
-    for value in values:
-        front_depth = depths[value.front.network][value.front.layer]
-        end_depth = depths[value.end.network][value.end.layer]
-        title = f"{value.front.layer} ({front_depth:.2f}) → {value.end.layer} ({end_depth:.2f})"
-        titles.setdefault(value.networks, {})[title] = (front_depth, end_depth)
+    for row in rows:
+        front_depth = depths[row.front.network][row.front.layer]
+        end_depth = depths[row.end.network][row.end.layer]
+        title = f"{row.front.layer} ({front_depth:.2f}) → {row.end.layer} ({end_depth:.2f})"
+        titles.setdefault(row.networks, {})[title] = (front_depth, end_depth)
     return {pair: sorted(of_pair, key=of_pair.__getitem__) for pair, of_pair in titles.items()}
 
 
@@ -188,48 +211,35 @@ def _unlike_types(question: Question, types_of: Mapping[str, Set[str]]) -> str:
 
 
 def compared_layers(
-    values: Sequence[MeasuredValue], correspondence: Correspondence
-) -> tuple[list[MeasuredValue], str]:
-    """Choose the pairs of layers to compare groups by; return their values, and a text.
+    rows: Sequence[Measurement], correspondence: Correspondence
+) -> tuple[list[Measurement], str]:
+    """Choose the pairs of layers to compare groups by; return their rows, and a text.
 
     The text says which pairs were chosen, for tables.
 
     Args:
-        values: of one method; not empty.
+        rows: of one method; not empty.
     """
     if not correspondence.is_by_name:
-        kept = [value for value in values if correspondence.holds(value.pair, value.networks)]
-        if {value.networks for value in kept} == {value.networks for value in values}:
+        kept = [row for row in rows if correspondence.holds(row.pair, row.networks)]
+        if {row.networks for row in kept} == {row.networks for row in rows}:
             return kept, CORRESPONDING
     layers_of_networks = [
-        {value.pair for value in of_networks}
-        for of_networks in grouped(values, lambda value: value.networks).values()
+        {row.pair for row in of_networks}
+        for of_networks in grouped(rows, lambda row: row.networks).values()
     ]
     common = set.intersection(*layers_of_networks)
     corresponding = {pair for pair in common if pair.front_layer == pair.end_layer}
     chosen = corresponding or common
     if not chosen:
-        return list(values), ALL_LAYERS
-    kept = [value for value in values if value.pair in chosen]
+        return list(rows), ALL_LAYERS
+    kept = [row for row in rows if row.pair in chosen]
     text = "1 pair of layers"
     if len(chosen) > 1:
         text = f"{len(chosen)} pairs of layers"
     if corresponding:
         text += " of the same name"
     return kept, text
-
-
-def means_of_networks(values: Iterable[MeasuredValue]) -> dict[NetworkPair, float]:
-    """Return the mean over pairs of layers, by pair of networks.
-
-    NaN is left out, and so are pairs of networks that have no further value.
-    """
-    defined = [value for value in values if not math.isnan(value.value)]
-    by_networks = grouped(defined, lambda value: value.networks)
-    return {
-        pair: math.fsum(value.value for value in of_pair) / len(of_pair)
-        for pair, of_pair in by_networks.items()
-    }
 
 
 def questions(groups: Iterable[str]) -> Iterator[Question]:
@@ -240,42 +250,30 @@ def questions(groups: Iterable[str]) -> Iterator[Question]:
 
 
 def _group_rows(
-    method: str,
-    layers: str,
-    titles_of_layers: Mapping[NetworkPair, Sequence[str]],
-    means: Mapping[str, Mapping[NetworkPair, float]],
-) -> Iterator[GroupRow]:
-    """Yield a row for each pair of groups, with the means over its pairs of networks.
-
-    A network at several epochs is one network.
+    means: Sequence[Measurement], layers: str, titles_of_layers: Mapping[NetworkPair, Sequence[str]]
+) -> Iterator[MeanRow]:
+    """Yield a row for each pair of groups and quantity, with the mean over its pairs of networks.
 
     Args:
+        means: of pairs of networks.
+        layers: that the means are over, as a text.
         titles_of_layers: the pairs of layers of each pair of networks.
-        means: by quantity, and by pair of networks.
     """
-    pairs = dict.fromkeys(itertools.chain.from_iterable(means.values()))
-    by_groups = grouped(pairs, lambda pair: (pair[0].group, pair[1].group))
-    for (front_group, end_group), pairs_of_groups in by_groups.items():
-        values = {}
-        for quantity, means_of_quantity in means.items():
-            defined = [pair for pair in pairs_of_groups if pair in means_of_quantity]
-            of_trainings = [
-                fmean(means_of_quantity[pair] for pair in pairs)
-                for pairs in grouped(defined, trainings_of).values()
-            ]
-            if of_trainings:
-                values[quantity] = fmean(of_trainings)
-        titles = [titles_of_layers[pair] for pair in pairs_of_groups]
-        yield GroupRow(
-            method,
-            front_group,
-            end_group,
-            layers,
-            len(grouped(pairs_of_groups, trainings_of)),
-            max(map(len, titles)),
-            "; ".join(dict.fromkeys(itertools.chain.from_iterable(titles))),
-            values,
-        )
+    for groups, of_groups in grouped(means, lambda row: row.groups).items():
+        pairs = dict.fromkeys(row.networks for row in of_groups)
+        titles = [titles_of_layers[pair] for pair in pairs]
+        for quantity, of_quantity in grouped(of_groups, lambda row: row.quantity).items():
+            values = means_by(of_quantity, lambda row: row.trainings)
+            mean = mean_over_pairs(values, possible_values(quantity))
+            yield MeanRow(
+                method=of_quantity[0].method,
+                quantity=quantity,
+                networks=" → ".join(groups),
+                layers=layers,
+                n_layers=max(map(len, titles)),
+                pairs_of_layers="; ".join(dict.fromkeys(itertools.chain(*titles))),
+                **mean._asdict(),
+            )
 
 
 class Untestable(ValueError):
@@ -293,82 +291,34 @@ class Answer(NamedTuple):
     n_second: int
 
 
-def answer_to(question: Question, means: Mapping[NetworkPair, float]) -> Answer:
+def answer_to(question: Question, means: Sequence[Measurement]) -> Answer:
     """Return the answer to a question by a permutation test.
 
     A network at several epochs is one network. The test moves networks from group to group. So all
     pairs of different networks of both groups need a value, in both directions.
 
     Args:
-        means: values of a quantity, by pair of networks.
+        means: values of a quantity, of pairs of networks.
     Raises:
         Untestable: the group has fewer than two networks, a network is in both groups, or a pair of
             networks has no value.
     """
-    trainings_of_group = _trainings(means, question.group)
-    trainings_of_second = _trainings(means, question.second)
-    if len(trainings_of_group) < 2:
-        raise Untestable(f"{question.group} has fewer than two networks")
-    if set(trainings_of_group) & set(trainings_of_second):
-        raise Untestable("a network is in both groups")
-    if not trainings_of_second:
-        raise Untestable("a pair of networks has no value")
-    trainings = [*trainings_of_group, *trainings_of_second]
-    values = _matrix(means, trainings)
-    if np.isnan(values[~np.eye(len(trainings), dtype=bool)]).any():
-        raise Untestable("a pair of networks has no value")
-    in_group = np.arange(len(trainings)) < len(trainings_of_group)
-    test = permutation_test(values, in_group, side=question.side)
-    return Answer(test, len(trainings_of_group), len(trainings_of_second))
-
-
-def _test_row(
-    method: str, quantity: str, question: Question, answer: Answer, layers: str, types: str
-) -> GroupTestRow:
-    """Return the row of the answer to a question.
-
-    Args:
-        types: of both groups, if they differ.
-    """
-    test = answer.test
-    return GroupTestRow(
-        method=method,
-        quantity=quantity,
-        within=question.within,
-        across=question.across,
-        mean_within=test.mean_within,
-        mean_across=test.mean_across,
-        difference=test.difference,
-        p_value=test.p_value,
-        lowest_p=test.lowest_p,
-        n_labelings=test.n_labelings,
-        is_exact=test.is_exact,
-        n_networks=answer.n_networks,
-        n_second=answer.n_second,
-        layers=layers,
-        types=types,
+    places = itertools.chain.from_iterable((row.front, row.end) for row in means)
+    networks = grouped((place.network for place in places), lambda network: network.group)
+    of_group, of_second = (
+        list(dict.fromkeys(network.training for network in networks.get(group, ())))
+        for group in (question.group, question.second)
     )
-
-
-def _trainings(means: Mapping[NetworkPair, float], group: str) -> list[str]:
-    """Return the trainings of the networks of a group that have values."""
-    networks = itertools.chain.from_iterable(means)
-    trainings = (network.training for network in networks if network.group == group)
-    return list(dict.fromkeys(trainings))
-
-
-def _matrix(means: Mapping[NetworkPair, float], trainings: Sequence[str]) -> np.ndarray:
-    """Return the means over epochs, (N, N), by training of the front and of the end network.
-
-    NaN where there is no value.
-    """
-    values_of_cells: dict[tuple[str, str], list[float]] = {}
-    for networks, mean in means.items():
-        front, end = (network.training for network in networks)
-        values_of_cells.setdefault((front, end), []).append(mean)
-    values = np.full((len(trainings), len(trainings)), np.nan)
-    for i, front in enumerate(trainings):
-        for j, end in enumerate(trainings):
-            if (front, end) in values_of_cells:
-                values[i, j] = np.mean(values_of_cells[front, end])
-    return values
+    if len(of_group) < 2:
+        raise Untestable(f"{question.group} has fewer than two networks")
+    if set(of_group) & set(of_second):
+        raise Untestable("a network is in both groups")
+    trainings = [*of_group, *of_second]
+    of_both = [row for row in means if set(row.trainings) <= set(trainings)]
+    values = array_of(means_by(of_both, lambda row: row.trainings), trainings, trainings)
+    is_measured = ~np.isnan(values) | np.eye(len(trainings), dtype=bool)
+    if not of_second or not is_measured.all():
+        raise Untestable("a pair of networks has no value")
+    in_group = np.arange(len(trainings)) < len(of_group)
+    test = permutation_test(values, in_group, side=question.side)
+    return Answer(test, len(of_group), len(of_second))

@@ -1,45 +1,22 @@
 """Layers of two networks that correspond: by name in networks of one type, else by relative depth."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 
 from src.ground.console import listed, note_once
 from src.ground.errors import UserError
 from src.ground.grouping import grouped
 from src.results.architectures import TIE, nearest_layers
-from src.results.folders import StitchingRun
-from src.results.groups import Names
 from src.results.matrices import by_depth
-from src.results.measured import (
-    MeasuredLayer,
-    MeasuredValue,
-    NetworkPair,
-    compared_layers,
-    named_pair,
-    stitched_layers,
-)
+from src.results.measurements import SIMILARITY, Measurement, NetworkLayer, NetworkPair
 from src.results.named_networks import NamedNetwork
 from src.results.network_names import architecture
-from src.results.similarity_rows import SimilarityRow
 from src.values import Pair
 
 Depths = Mapping[NamedNetwork, Mapping[str, float]]  # relative depths by layer, by network
 
 
-def measured_layers(
-    runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], names: Names
-) -> Iterator[MeasuredLayer]:
-    """Yield both layers of each row: similarities first, as their tables list layers in order.
-
-    Args:
-        names: of all networks.
-    """
-    for row in similarities:
-        yield from compared_layers(row, named_pair(row, names))
-    for run in runs:
-        yield from stitched_layers(run.row, named_pair(run.row, names))
-
-
-def relative_depths(layers: Iterable[MeasuredLayer]) -> dict[NamedNetwork, dict[str, float]]:
+def relative_depths(layers: Iterable[NetworkLayer]) -> dict[NamedNetwork, dict[str, float]]:
     """Return the relative depths of measured layers, by network.
 
     They are those of the list of networks, or else those that the tables record. If a layer has no
@@ -73,7 +50,7 @@ def architecture_of(network: NamedNetwork) -> str:
     return architecture(network.name, network.type)
 
 
-def _listed(layers: Sequence[MeasuredLayer]) -> dict[str, float]:
+def _listed(layers: Sequence[NetworkLayer]) -> dict[str, float]:
     """Return the relative depths by layer that the list gives networks of one type; {} if none."""
     depths: dict[str, float] = {}
     for network in dict.fromkeys(layer.network for layer in layers):
@@ -92,7 +69,7 @@ def _listed(layers: Sequence[MeasuredLayer]) -> dict[str, float]:
     return depths
 
 
-def _recorded(layers: Sequence[MeasuredLayer]) -> dict[str, float]:
+def _recorded(layers: Sequence[NetworkLayer]) -> dict[str, float]:
     """Return the recorded relative depths by layer; {} if a layer has none."""
     depths = {}
     for layer in layers:
@@ -103,7 +80,7 @@ def _recorded(layers: Sequence[MeasuredLayer]) -> dict[str, float]:
     return {}
 
 
-def _assumed(layers: Sequence[MeasuredLayer]) -> dict[str, float]:
+def _assumed(layers: Sequence[NetworkLayer]) -> dict[str, float]:
     """Return relative depths of layers that lie at equal distances.
 
     Their order is that of their places in the network, else that of the first table.
@@ -116,10 +93,10 @@ def _assumed(layers: Sequence[MeasuredLayer]) -> dict[str, float]:
     return {layer: place / len(order) for place, layer in enumerate(order, start=1)}
 
 
-def mean_depth(value: MeasuredValue, depths: Depths) -> float:
+def mean_depth(row: Measurement, depths: Depths) -> float:
     """Return the mean of the relative depths of both layers."""
-    front_depth = depths[value.front.network][value.front.layer]
-    return (front_depth + depths[value.end.network][value.end.layer]) / 2
+    front_depth = depths[row.front.network][row.front.layer]
+    return (front_depth + depths[row.end.network][row.end.layer]) / 2
 
 
 class Correspondence:
@@ -184,12 +161,11 @@ def _are_equal(first: Mapping[str, float], second: Mapping[str, float]) -> bool:
     return all(abs(first[layer] - second[layer]) < TIE for layer in first)
 
 
-def correspondence_of(
-    runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], names: Names
-) -> Correspondence:
-    """Return the correspondence of layers in stitching runs and in rows of similarity.
+def correspondence_of(rows: Iterable[Measurement]) -> Correspondence:
+    """Return the correspondence of the measured layers.
 
-    Args:
-        names: of all networks.
+    Similarities come first, as their tables list layers in order.
     """
-    return Correspondence(relative_depths(measured_layers(runs, similarities, names)))
+    similarities_first = sorted(rows, key=lambda row: row.method != SIMILARITY)
+    layers = chain.from_iterable((row.front, row.end) for row in similarities_first)
+    return Correspondence(relative_depths(dict.fromkeys(layers)))

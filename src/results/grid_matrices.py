@@ -2,8 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
-from itertools import chain, product
+from collections.abc import Sequence
+from itertools import chain
 
 from src.ground.grouping import grouped
 from src.results.architectures import architecture_pairs
@@ -11,8 +11,8 @@ from src.results.experiments import by_experiment, method_names
 from src.results.groups import Names
 from src.results.identity import NETWORKS, RANKS
 from src.results.image_records import told_apart
-from src.results.matrices import Matrix, accuracies, mean_of
-from src.results.measured import named_pair
+from src.results.matrices import Matrix, mean_of
+from src.results.measurements import named_pair
 from src.results.named_networks import kind_of_pair, named_networks
 from src.results.pair_kinds import KINDS, PAIRS
 from src.results.stitch_rows import StitchRow
@@ -27,18 +27,20 @@ Sweep = dict[Pair, dict[int | None, float]]
 def experiments_of(
     rows: Sequence[StitchRow], names: Names | None = None
 ) -> dict[str, list[StitchRow]]:
-    """Group rows of stitches by experiment, under the titles of figures and matrices.
+    """Group rows of stitches by experiment, under the titles of figures and matrices; of repeated runs
+    the last row counts.
 
     Args:
         names: of the networks; None: titles have the settings in which experiments differ.
     """
+    newest = list({(row.key, row.pair): row for row in told_apart(rows)}.values())
     if names is None:
-        return by_experiment(rows)
-    methods = method_names(rows, apart_from=NETWORKS)
+        return by_experiment(newest)
+    methods = method_names(newest, apart_from=NETWORKS)
     titled = []
-    for row, method in zip(rows, methods, strict=True):
-        front, end = row.network_keys
-        titled.append((f"{names[front].name} → {names[end].name}, {method}", row))
+    for row, method in zip(newest, methods, strict=True):
+        front, end = named_pair(row, names)
+        titled.append((f"{front.name} → {end.name}, {method}", row))
     groups = grouped(titled, lambda item: item[0])
     return {title: [row for _, row in items] for title, items in groups.items()}
 
@@ -47,12 +49,13 @@ def printed_matrices(rows: Sequence[StitchRow], names: Names | None = None) -> d
     """Return the accuracies to print, by title.
 
     A sweep over ranks has one matrix (pairs of layers, ranks). Otherwise the matrices are those of
-    `shown_matrices`.
+    `shown_rows`.
     """
     sweeps = rank_sweeps(rows, names)
     if sweeps and len(sweeps) <= MAX_EXPERIMENTS:
         return {title: sweep_matrix(sweep) for title, sweep in sweeps.items()}
-    return shown_matrices(experiments_of(rows, names), names)
+    shown = shown_rows(rows, names)
+    return {title: mean_of(of_title, "accuracy") for title, of_title in shown.items()}
 
 
 def sweep_matrix(sweep: Sweep) -> Matrix:
@@ -70,33 +73,13 @@ def sweep_matrix(sweep: Sweep) -> Matrix:
     return Matrix([str(pair) for pair in sweep], columns, values)
 
 
-def shown_matrices(
-    experiments: Mapping[str, Sequence[StitchRow]], names: Names | None = None
-) -> dict[str, Matrix]:
-    """Return the accuracies of each experiment, by title.
-
-    Of more than twelve experiments, means over experiments are returned.
-    """
-    if len(experiments) <= MAX_EXPERIMENTS:
-        return {title: accuracies(rows) for title, rows in experiments.items()}
-    return mean_matrices(list(chain.from_iterable(experiments.values())), names)
-
-
-def shown_rows(
-    experiments: Mapping[str, Sequence[StitchRow]], names: Names | None = None
-) -> Mapping[str, Sequence[StitchRow]]:
-    """Return the rows of each matrix of `shown_matrices`, by its title."""
+def shown_rows(rows: Sequence[StitchRow], names: Names | None = None) -> dict[str, list[StitchRow]]:
+    """Return the rows of each map, by title: of an experiment, or of more than twelve experiments of
+    means over them."""
+    experiments = experiments_of(rows, names)
     if len(experiments) <= MAX_EXPERIMENTS:
         return experiments
     return rows_of_means(list(chain.from_iterable(experiments.values())), names)
-
-
-def mean_matrices(rows: Sequence[StitchRow], names: Names | None = None) -> dict[str, Matrix]:
-    """Return the mean accuracies of the rows of each mean, see `rows_of_means`, by its title."""
-    return {
-        title: mean_of(averaged, "accuracy")
-        for title, averaged in rows_of_means(rows, names).items()
-    }
 
 
 def rows_of_means(
@@ -106,28 +89,28 @@ def rows_of_means(
 
     A mean is over one method, one kind of pairs of networks and one pair of architectures. The titles
     name the kinds unless all pairs are of two trained networks, and the architectures if there are
-    several. Of repeated runs the last row counts.
+    several.
 
     Args:
         names: of the networks; None: nothing but their files tells trainings.
     """
-    newest = {(row.key, row.pair): row for row in told_apart(rows)}  # of repeated runs
-    rows = list(newest.values())
     methods = method_names(rows, apart_from=(*NETWORKS, *RANKS, "seed"))
     if names is None:
         names = named_networks(chain.from_iterable(row.networks for row in rows), {})
     kinds = [kind_of_pair(*named_pair(row, names)) for row in rows]
     architectures = architecture_pairs(rows)
-    groups: dict[tuple[str, str, str], list[StitchRow]] = {}
-    for method, kind, pair in product(*map(dict.fromkeys, (methods, KINDS, architectures))):
-        groups[method, kind, pair] = []
-    for method, kind, pair, row in zip(methods, kinds, architectures, rows, strict=True):
-        groups[method, kind, pair].append(row)
-
+    groups = grouped(zip(methods, kinds, architectures, rows, strict=True), lambda item: item[:3])
+    in_order = sorted(
+        groups,
+        key=lambda group: (
+            methods.index(group[0]),
+            KINDS.index(group[1]),
+            architectures.index(group[2]),
+        ),
+    )
     titled = {}
-    for (method, kind, pair), rows_of_kind in groups.items():
-        if not rows_of_kind:
-            continue
+    for method, kind, pair in in_order:
+        rows_of_kind = [row for *_, row in groups[method, kind, pair]]
         title = method
         if pair:
             title += f", {pair}"

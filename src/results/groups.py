@@ -1,6 +1,6 @@
 """Groups of stitching runs that are judged together, and the quantities of a run."""
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -11,14 +11,16 @@ from src.results.folders import StitchingRun, newest_runs
 from src.results.identity import CHECKPOINTS, NETWORKS, WEIGHTS
 from src.results.named_networks import NamedNetwork, kind_of_pair
 from src.results.network_names import NetworkKey
-from src.results.quantities import QUANTITIES, SKILL
-from src.results.stitch_rows import StitchRow
+from src.results.pair_kinds import SAME_RUN, UNTRAINED_END, UNTRAINED_FRONT
 from src.values import Pair
 
 # Controls
 SELF = "self"  # a layer stitched to itself
-FRESH_FRONT = "fresh"  # the front network was never trained
-FRESH_END = "fresh_end"  # the end network was never trained
+FRESH_END = "fresh_end"  # the end network was never trained, so nothing can be said of the stitch
+CONTROLS = {
+    UNTRAINED_FRONT: "fresh",
+    UNTRAINED_END: FRESH_END,
+}  # by the kind of the pair of networks
 
 Names = Mapping[NetworkKey, NamedNetwork]
 
@@ -31,44 +33,10 @@ class Group(NamedTuple):
     by_networks: list[list[StitchingRun]]  # the runs on each pair of networks
     runs: list[StitchingRun]  # all of them
     pair: Pair  # the layers
-    control: str | None  # see `control_of`
+    # SELF, or of `CONTROLS`; None: of two trained networks, or of different layers of one network
+    control: str | None
     is_same_run: bool  # front and end are one network, at one or two epochs of its training
     kind: str  # of the pair of networks, a member of `KINDS`
-
-
-def control_of(row: StitchRow, names: Names) -> str | None:
-    """Return the kind of control of a stitch: `SELF`, `FRESH_FRONT` or `FRESH_END`.
-
-    None for a stitch of two trained networks, or of different layers of one network.
-    """
-    front, end = row.network_keys
-    side = untrained_side(row, names)
-    if side is None and front == end and row.front_layer == row.end_layer:
-        return SELF
-    return side
-
-
-def untrained_side(row: StitchRow, names: Names) -> str | None:
-    """Return `FRESH_END` or `FRESH_FRONT` if a network was never trained, else None.
-
-    If both networks were never trained, it is `FRESH_END`: nothing can be said of such a stitch.
-    """
-    front, end = row.network_keys
-    if names[end].is_untrained:
-        return FRESH_END
-    if names[front].is_untrained:
-        return FRESH_FRONT
-    return None
-
-
-def value_of(run: StitchingRun, name: str) -> float | None:
-    """Return a quantity of a single run by its column; None where it was not measured.
-
-    Quantities of a detector are in the evaluation by that detector.
-    """
-    if QUANTITIES[name].measured_by == SKILL:
-        return None if run.skill is None else getattr(run.skill, name)
-    return getattr(run.row, name)
 
 
 def families_of(
@@ -102,17 +70,20 @@ def _group(
     method: str, title: str, pair: Pair, by_networks: list[list[StitchingRun]], names: Names
 ) -> Group:
     """Return the group of the runs of a title on a pair of layers."""
-    row = by_networks[0][0].row
-    front, end = row.network_keys
+    front, end = by_networks[0][0].row.network_keys
+    kind = kind_of_pair(names[front], names[end])
+    control = CONTROLS.get(kind)
+    if kind == SAME_RUN and front == end and pair.front_layer == pair.end_layer:
+        control = SELF
     return Group(
         method=method,
         networks=title,
         by_networks=by_networks,
         runs=list(chain.from_iterable(by_networks)),
         pair=pair,
-        control=control_of(row, names),
-        is_same_run=_is_same_run(row, names),
-        kind=kind_of_pair(names[front], names[end]),
+        control=control,
+        is_same_run=names[front].training == names[end].training,
+        kind=kind,
     )
 
 
@@ -129,21 +100,14 @@ def _repetitions(
     if pool:
         apart_from = [*CHECKPOINTS, *WEIGHTS, "seed"]
     methods = method_names([run.row for run in runs], apart_from=apart_from)
-    repetitions: dict[tuple[Hashable, ...], list[StitchingRun]] = {}
+    repetitions: dict[tuple[str, ...], list[StitchingRun]] = {}
     for run, method in zip(runs, methods, strict=True):
-        row = run.row
-        types = (row.front_model_type, row.end_model_type)
-        side = untrained_side(row, names)
-        kind = (method, types, _is_same_run(row, names), side)
-        repetitions.setdefault(kind, []).append(run)
-    for (name, *_), runs_of_kind in repetitions.items():
-        yield str(name), runs_of_kind
-
-
-def _is_same_run(row: StitchRow, names: Names) -> bool:
-    """Return whether front and end are one network, at one or two epochs of its training."""
-    front, end = row.network_keys
-    return names[front].training == names[end].training
+        front, end = run.row.network_keys
+        kind = kind_of_pair(names[front], names[end])
+        types = (str(run.row.front_model_type), str(run.row.end_model_type))
+        repetitions.setdefault((method, kind, *types), []).append(run)
+    for (method, *_), runs_of_kind in repetitions.items():
+        yield method, runs_of_kind
 
 
 def _titled(

@@ -2,42 +2,15 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
+from src.ground.grouping import grouped
 
-class PairOfLayers(Protocol):
-    """A row about two layers, such as a stitch."""
-
-    @property
-    def front_layer(self) -> str:
-        """The layer of the front network."""
-
-    @property
-    def end_layer(self) -> str:
-        """The layer of the end network."""
-
-    @property
-    def front_depth(self) -> int | None:
-        """The place of the front layer in its network; None: not recorded."""
-
-    @property
-    def end_depth(self) -> int | None:
-        """The place of the end layer in its network; None: not recorded."""
-
-
-class AccurateStitch(PairOfLayers, Protocol):
-    """A row of a stitch with an accuracy."""
-
-    @property
-    def accuracy(self) -> float | None:
-        """The accuracy of the stitched network."""
-
-
-Row = TypeVar("Row", bound=PairOfLayers)
+Keys = TypeVar("Keys", bound=tuple[Hashable, ...])
 
 
 class Matrix(NamedTuple):
@@ -49,12 +22,12 @@ class Matrix(NamedTuple):
 
 
 def pivot(
-    rows: Iterable[Row], value: Callable[[Row], object], *, missing: object = math.nan
+    rows: Iterable[Any], value: Callable[[Any], object], *, missing: object = math.nan
 ) -> Matrix:
     """Return the matrix (front layers, end layers) of a value of stitches, ordered by depth.
 
     Args:
-        rows: of rows with equal layers the last row counts.
+        rows: of two layers; of rows with equal layers the last row counts.
         value: returns the value of a row.
         missing: the value of pairs of layers without a row.
     """
@@ -68,30 +41,29 @@ def pivot(
     return Matrix(fronts, ends, values)
 
 
-def mean_pivot(rows: Iterable[Row], value: Callable[[Row], float]) -> Matrix:
-    """Return the matrix (front layers, end layers) of means of a value over stitches of equal layers.
+def array_of(cells: Mapping[Keys, float], *axes: Sequence[Hashable]) -> NDArray:
+    """Return values by their keys, one an axis, as an array; NaN where there is none."""
+    places = [{key: place for place, key in enumerate(axis)} for axis in axes]
+    array = np.full([len(axis) for axis in axes], math.nan)
+    for keys, value in cells.items():
+        array[tuple(map(dict.__getitem__, places, keys))] = value
+    return array
+
+
+def mean_of(rows: Iterable[Any], name: str) -> Matrix:
+    """Return the matrix (front layers, end layers) of means of a column over stitches of equal layers.
 
     NaN values are left out of a mean. A mean without values is NaN.
     """
     rows = list(rows)
-    values_of_layers: dict[tuple[str, str], list[float]] = {}
-    for row in rows:
-        values = values_of_layers.setdefault((row.front_layer, row.end_layer), [])
-        number = value(row)
-        if not math.isnan(number):
-            values.append(number)
     means = {}
-    for layers, values in values_of_layers.items():
-        means[layers] = math.nan
-        if values:
-            means[layers] = float(np.mean(values))
-    return pivot(rows, lambda row: means[row.front_layer, row.end_layer])
-
-
-def mean_of(rows: Iterable[Row], name: str) -> Matrix:
-    """Return the matrix (front layers, end layers) of the mean of a column over stitches of equal
-    layers, as far as it is known."""
-    return mean_pivot(rows, partial(known, name=name))
+    for pair, of_pair in grouped(rows, lambda row: row.pair).items():
+        values = [known(row, name=name) for row in of_pair]
+        defined = [value for value in values if not math.isnan(value)]
+        means[pair] = math.nan
+        if defined:
+            means[pair] = float(np.mean(defined))
+    return pivot(rows, lambda row: means[row.pair])
 
 
 def is_known(rows: Iterable[object], name: str) -> bool:
@@ -105,12 +77,7 @@ def known(row: object, *, name: str) -> float:
     return math.nan if value is None else value
 
 
-def accuracies(rows: Iterable[AccurateStitch]) -> Matrix:
-    """Return the matrix (front layers, end layers) of the accuracies of stitches."""
-    return pivot(rows, lambda row: row.accuracy)
-
-
-def depths_of(rows: Iterable[PairOfLayers], *sides: str) -> dict[str, int]:
+def depths_of(rows: Iterable[Any], *sides: str) -> dict[str, int]:
     """Return the depths of layers of stitches; layers without a recorded depth are left out.
 
     Args:

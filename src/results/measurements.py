@@ -1,178 +1,269 @@
-"""One table of all measurements of pairs of layers, with the names and groups of the networks."""
+"""The table of measurements: a row for each value that was measured of two layers of two networks.
+
+Groups of networks, curves over depth, best matches, tests over ranks and the ground truth are
+functions of these rows.
+"""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
+from src.choices.similarity import SAMPLES, Measure, measure_of
 from src.results.experiments import method_names
 from src.results.folders import StitchingRun
 from src.results.groups import Names
 from src.results.identity import NETWORKS, RANKS
-from src.results.measured import (
-    MeasuredValue,
-    NetworkPair,
-    named_pair,
-    quantities_of,
-    reversed_similarities_of,
-    similarities_of,
-)
+from src.results.image_records import told_apart
 from src.results.named_networks import NamedNetwork
-from src.results.quantities import DETECTOR, SKILL, STITCHING, measured_by
+from src.results.network_names import OfTwoNetworks
+from src.results.quantities import (
+    DETECTOR,
+    QUANTITIES,
+    SKILL,
+    STITCHING,
+    Quantity,
+    measured_by,
+)
 from src.results.similarity_rows import SimilarityRow
+from src.results.stitch_rows import StitchRow
+from src.values import Pair, Rank
+
+SIMILARITY = "similarity"  # the method of measures without a stitch
+OF_STITCHES = measured_by(STITCHING, SKILL, DETECTOR)
+REPORTED = [name for name, quantity in OF_STITCHES.items() if quantity.shown_in]
+
+# Columns of the table in a CSV
+OF_SIDES = ("network", "group", "training", "weights", "layer", "depth", "relative_depth", "rank")
+OF_VALUES = ("pinv_rank", "dataset", "n_images", "seed", "value", "low", "high")
+COLUMNS = (
+    "method",
+    "measure",
+    *(f"front_{name}" for name in OF_SIDES),
+    *(f"end_{name}" for name in OF_SIDES),
+    *OF_VALUES,
+)
+
+NetworkPair = tuple[NamedNetwork, NamedNetwork]
+Trainings = tuple[str, str]
 
 
-@dataclass(frozen=True)
-class MeasurementRow:
-    """A measured value as a row of the table of `misc/collect_results.py -r`."""
+class NetworkLayer(NamedTuple):
+    """A layer of a network."""
 
-    contents: ClassVar[str] = "measurements"
-    written_by: ClassVar[str] = "misc/collect_results.py -r"
-
-    method: str  # of stitching, or "similarity"
-    measure: str  # the column of the table that the value is from; with the detector, if it has one
-    front_network: str  # the name in the list of networks, else the path
-    front_group: str  # the group in the list of networks, else the type
-    end_network: str
-    end_group: str
-    front_layer: str
-    front_depth: int | None  # None: no stitch records it
-    end_layer: str
-    end_depth: int | None
-    front_rank: int | None  # None: full
-    end_rank: int | None
-    pinv_rank: int | None  # of the activations that a stitch was matched on
-    dataset: str | None
-    seed: int | None
-    value: float
-    front_weights: str | None = None  # the first digits of their SHA-256
-    end_weights: str | None = None
-    same_run: bool | None = None  # one network, at one or two epochs of its training
-    front_relative_depth: float | None = None  # the share of the blocks up to the layer
-    end_relative_depth: float | None = None
-
-    @classmethod
-    def of(cls, value: MeasuredValue, measure: str) -> "MeasurementRow":
-        """Return the row of a measured value."""
-        front = value.front
-        end = value.end
-        return cls(
-            method=value.method,
-            measure=measure,
-            front_network=front.network.name,
-            front_group=front.network.group,
-            end_network=end.network.name,
-            end_group=end.network.group,
-            front_layer=front.layer,
-            front_depth=front.depth,
-            end_layer=end.layer,
-            end_depth=end.depth,
-            front_rank=front.rank,
-            end_rank=end.rank,
-            pinv_rank=value.pinv_rank,
-            dataset=value.dataset,
-            seed=value.seed,
-            value=value.value,
-            front_weights=front.weights,
-            end_weights=end.weights,
-            same_run=value.is_of_one_network,
-            front_relative_depth=front.relative_depth,
-            end_relative_depth=end.relative_depth,
-        )
+    network: NamedNetwork
+    layer: str
+    depth: int | None = None  # its place among the layers of the network; None: not recorded
+    rank: Rank = None  # principal components that are kept
+    weights: str | None = None  # of the network: the first digits of their SHA-256
+    relative_depth: float | None = None  # the share of the blocks up to it; None: not recorded
 
 
-def measurement_rows(
-    runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], names: Names
-) -> Iterator[MeasurementRow]:
-    """Yield a row for each measured value; values of NaN are left out.
+class Measurement(NamedTuple):
+    """A value that was measured of two layers of two networks."""
+
+    method: str  # of stitching, or `SIMILARITY`
+    quantity: str  # a column of `QUANTITIES`, or a measure of similarity
+    front: NetworkLayer
+    end: NetworkLayer
+    value: float  # may be NaN
+    low: float | None = None  # of the interval of 95 %
+    high: float | None = None
+    # The detector of a quantity of a stitch; or what a value of similarity is set against the values
+    # of permuted images by, such as "calibrated_within"; empty: the value itself
+    part: str = ""
+    n_images: int | None = None
+    dataset: str | None = None
+    seed: int | None = None
+    pinv_rank: Rank = None  # of the activations that a stitch was matched on
+    alignment: str = ""  # how a measure makes samples of activations; empty: it needs no samples
+    # Where a report tells values of a quantity apart: networks, data and method as a text
+    setting: str = ""
+
+    @property
+    def pair(self) -> Pair:
+        """The layers."""
+        return Pair(self.front.layer, self.end.layer)
+
+    @property
+    def networks(self) -> NetworkPair:
+        """The networks."""
+        return self.front.network, self.end.network
+
+    @property
+    def trainings(self) -> Trainings:
+        """The trainings of the networks; of a network at two epochs they are equal."""
+        return self.front.network.training, self.end.network.training
+
+    @property
+    def groups(self) -> tuple[str, str]:
+        """The groups of the networks."""
+        return self.front.network.group, self.end.network.group
+
+    @property
+    def turned(self) -> "Measurement":
+        """The row with the layers in the other order."""
+        return self._replace(front=self.end, end=self.front)
+
+    @property
+    def record(self) -> dict[str, object]:
+        """The row in a CSV, by column."""
+        measure = self.quantity
+        if self.part:
+            measure += f"_{self.part}"
+        record: dict[str, object] = {"method": self.method, "measure": measure}
+        for side in ("front", "end"):
+            place: NetworkLayer = getattr(self, side)
+            values = place.network._asdict() | place._asdict() | {"network": place.network.name}
+            record |= {f"{side}_{name}": values[name] for name in OF_SIDES}
+        return record | {name: getattr(self, name) for name in OF_VALUES}
+
+
+def described(method: str, quantity: str) -> Quantity | Measure:
+    """Return the title and the scale of a quantity of stitches, or of a measure of similarity."""
+    if method == SIMILARITY:
+        return measure_of(quantity)
+    return QUANTITIES[quantity]
+
+
+def measurements_of(
+    runs: Sequence[StitchingRun],
+    similarities: Sequence[SimilarityRow],
+    names: Names,
+    *,
+    apart_from: Sequence[str] = (*NETWORKS, *RANKS, "dataset", "seed"),
+) -> list[Measurement]:
+    """Return all that was measured, similarities from either network to the other. Different images
+    of one data set have different names.
 
     Args:
         runs: with their evaluations.
         names: of all networks.
+        apart_from: settings that do not tell methods of stitching apart.
     """
-    for run, method in zip(runs, _methods(runs), strict=True):
-        yield from _rows_of_run(run, method, named_pair(run.row, names))
-    depths = {}
-    for run in runs:
-        front, end = named_pair(run.row, names)
-        depths[front, run.row.front_layer] = run.row.front_depth
-        depths[end, run.row.end_layer] = run.row.end_depth
-    for row in similarities:
-        yield from _rows_of_similarity(row, named_pair(row, names), depths)
+    results: list[Any] = [*(run.row for run in runs), *similarities]
+    told = told_apart(results)
+    stitches = [replace(run, row=row) for run, row in zip(runs, told, strict=False)]
+    rows: list[Measurement] = []
+    methods = method_names([run.row for run in stitches], apart_from=apart_from)
+    for run, method in zip(stitches, methods, strict=True):
+        rows += quantities_of(run, method, named_pair(run.row, names))
+    depths = {place[:2]: place.depth for row in rows for place in (row.front, row.end)}
+    for similarity in told[len(runs) :]:
+        for row in both_ways(similarity, named_pair(similarity, names)):
+            front, end = (
+                place._replace(depth=depths.get(place[:2])) for place in (row.front, row.end)
+            )
+            rows.append(row._replace(front=front, end=end))
+    return rows
 
 
-def _rows_of_run(run: StitchingRun, method: str, networks: NetworkPair) -> Iterator[MeasurementRow]:
-    """Yield the rows of a stitch; quantities of detectors come last, detector by detector."""
-    values = list(quantities_of(run, method, networks, measured_by(STITCHING, SKILL)))
-    of_detectors = list(quantities_of(run, method, networks, measured_by(DETECTOR)))
-    for detector in run.evaluations:
-        values += [value for value in of_detectors if value.detector == detector]
-    for value in values:
-        if not math.isnan(value.value):
-            measure = value.quantity
-            if value.detector:
-                measure += f"_{value.detector}"
-            yield MeasurementRow.of(value, measure)
+def named_pair(result: OfTwoNetworks, names: Names) -> NetworkPair:
+    """Return both networks of a result by their names in reports."""
+    first, second = result.network_keys
+    return names[first], names[second]
 
 
-def _rows_of_similarity(
-    row: SimilarityRow, networks: NetworkPair, depths: Mapping[tuple[NamedNetwork, str], int | None]
-) -> Iterator[MeasurementRow]:
-    """Yield a row for each number in a row of similarity.
+def quantities_of(run: StitchingRun, method: str, networks: NetworkPair) -> Iterator[Measurement]:
+    """Yield the quantities of a stitch that were measured, as far as they are defined.
 
     Args:
-        depths: of layers by network, as stitches record them.
+        method: the name of its method.
     """
-    value_of_measure = {}
-    for value in similarities_of(row, networks):
-        front, end = (
-            layer._replace(depth=depths.get((layer.network, layer.layer)))
-            for layer in (value.front, value.end)
+    row = run.row
+    stitch = Measurement(
+        method,
+        "",
+        *stitched_layers(row, networks),
+        math.nan,
+        n_images=row.n_images,
+        dataset=row.dataset,
+        seed=row.seed,
+        pinv_rank=row.front_pinv_rank,
+    )
+    for name, quantity in OF_STITCHES.items():
+        sources: dict[str, object] = {"": row}
+        if quantity.measured_by == SKILL:
+            sources = {"": run.skill}
+        elif quantity.measured_by == DETECTOR:
+            sources = dict(run.evaluations)
+        for detector, source in sources.items():
+            value = getattr(source, name, None)
+            if value is not None and not math.isnan(value):
+                low, high = (getattr(source, f"{name}_{end}", None) for end in ("low", "high"))
+                yield stitch._replace(quantity=name, value=value, low=low, high=high, part=detector)
+
+
+def stitched_layers(row: StitchRow, networks: NetworkPair) -> tuple[NetworkLayer, NetworkLayer]:
+    """Return both layers of a stitch."""
+    front, end = networks
+    return (
+        NetworkLayer(
+            front,
+            row.front_layer,
+            row.front_depth,
+            row.front_stitch_rank,
+            row.front_weights,
+            row.front_relative_depth,
+        ),
+        NetworkLayer(
+            end,
+            row.end_layer,
+            row.end_depth,
+            weights=row.end_weights,
+            relative_depth=row.end_relative_depth,
+        ),
+    )
+
+
+def similarities_of(row: SimilarityRow, networks: NetworkPair) -> Iterator[Measurement]:
+    """Yield the value of each measure from the first layer to the second, and the numbers of its
+    nulls; values may be NaN."""
+    first, second = networks
+    layers = (
+        NetworkLayer(first, row.layer1, None, row.rank1, row.model1_weights, row.relative_depth1),
+        NetworkLayer(second, row.layer2, None, row.rank2, row.model2_weights, row.relative_depth2),
+    )
+    for column, value in row.numbers:
+        if column.is_reversed:
+            continue
+        alignment = ""
+        if measure_of(column.measure).of == SAMPLES:
+            alignment = row.alignment
+        yield Measurement(
+            SIMILARITY,
+            column.measure,
+            *layers,
+            value,
+            part=column.name.removeprefix(column.measure).removeprefix("_"),
+            n_images=row.n_samples,
+            dataset=row.dataset,
+            seed=row.seed,
+            alignment=alignment,
         )
-        value_of_measure[value.quantity] = value._replace(front=front, end=end)
-    for column, number in row.numbers:
-        if not math.isnan(number):
-            value = value_of_measure[column.measure]._replace(value=number)
-            yield MeasurementRow.of(value, column.name)
 
 
-def _methods(runs: Sequence[StitchingRun]) -> list[str]:
-    """Return the names of the methods of stitches; values name their networks and ranks."""
-    apart_from = (*NETWORKS, *RANKS, "dataset", "seed")
-    return method_names([run.row for run in runs], apart_from=apart_from)
+def both_ways(row: SimilarityRow, networks: NetworkPair) -> Iterator[Measurement]:
+    """Yield the values of measures from either layer to the other; once, of a layer and itself."""
+    yield from similarities_of(row, networks)
+    first, second = networks
+    if (first, row.layer1, row.rank1) != (second, row.layer2, row.rank2):
+        yield from similarities_of(row.turned, (second, first))
 
 
-def layer_values(
-    runs: Sequence[StitchingRun], similarities: Sequence[SimilarityRow], names: Names
-) -> Iterator[MeasuredValue]:
-    """Yield the values that groups of networks are compared by.
-
-    They are at full rank, of independent trained networks. The method of a value names the data.
-
-    Measures of similarity count from either network to the other.
-
-    Args:
-        names: of all networks.
-    """
-    quantities = measured_by(STITCHING, SKILL)
-    shown = [name for name, quantity in quantities.items() if quantity.shown_in]
-    values: list[MeasuredValue] = []
-    for run, method in zip(runs, _methods(runs), strict=True):
-        for value in quantities_of(run, method, named_pair(run.row, names), shown):
-            if not math.isnan(value.value):
-                values.append(value)
-    for row in similarities:
-        networks = named_pair(row, names)
-        values += similarities_of(row, networks)
-        values += reversed_similarities_of(row, networks)
-    for value in values:
-        if _is_compared(value):
-            yield value._replace(method=f"{value.method}, {value.dataset}")
+def at_full_rank(rows: Iterable[Measurement]) -> list[Measurement]:
+    """Return the rows of layers and of stitches that were cut to no rank."""
+    return [row for row in rows if not any((row.front.rank, row.end.rank, row.pinv_rank))]
 
 
-def _is_compared(value: MeasuredValue) -> bool:
-    """Return whether a value is at full rank, and of two independent trained networks."""
-    has_untrained = any(network.is_untrained for network in value.networks)
-    if has_untrained or value.is_of_one_network:
-        return False
-    return not any((value.front.rank, value.end.rank, value.pinv_rank))
+def between_networks(rows: Iterable[Measurement]) -> list[Measurement]:
+    """Return the rows by which networks are compared: values at full rank of two independent trained
+    networks, of measures of similarity and of the quantities of stitches that reports show."""
+    kept = []
+    for row in at_full_rank(rows):
+        has_untrained = any(network.is_untrained for network in row.networks)
+        is_of_pair = not has_untrained and row.trainings[0] != row.trainings[1]
+        is_reported = row.method == SIMILARITY or row.quantity in REPORTED
+        if is_of_pair and is_reported and not row.part:
+            kept.append(row)
+    return kept

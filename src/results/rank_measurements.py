@@ -17,15 +17,15 @@ from src.results.folders import read_runs
 from src.results.groups import Names
 from src.results.identity import NETWORKS, RANKS
 from src.results.image_records import told_apart, warn_of_several
-from src.results.measured import (
-    MeasuredValue,
+from src.results.measurements import (
+    Measurement,
     NetworkPair,
-    accuracy_of,
     named_pair,
     similarities_of,
+    stitched_layers,
 )
 from src.results.named_networks import named_by_list
-from src.results.network_names import NetworkName, short
+from src.results.network_names import short
 from src.results.probe_rows import ProbeRow
 from src.results.similarity_rows import SimilarityRow
 from src.results.stitch_rows import StitchRow
@@ -42,11 +42,8 @@ MeasuredRow = SimilarityRow | ProbeRow | StitchRow
 class Measurements(NamedTuple):
     """The contents of some tables; of repeated results, the newest."""
 
-    values: list[MeasuredValue]  # each with its setting
+    values: list[Measurement]  # each with its setting
     probes: dict[ProbeKey, ProbesByRank]
-    networks: list[NetworkName]  # distinct
-    datasets: list[str]  # distinct
-    rows: list[MeasuredRow]  # all that were read
 
 
 class Series(NamedTuple):
@@ -86,30 +83,25 @@ def read_measurements(paths: Sequence[str | Path]) -> Measurements:
     warn_of_earlier_code(options_beside_tables(tables), kind="table")
 
     # Values
-    networks = list(dict.fromkeys(name for row in rows for name in row.networks))
-    names = named_by_list(networks, None)
+    names = named_by_list((name for row in rows for name in row.networks), None)
     values = [*_similarities(similarities, names), *_accuracies(stitches, names)]
-    datasets = dict.fromkeys(row.dataset for row in rows if row.dataset)
     return Measurements(
         newest(values, lambda value: (value.quantity, value.setting, value.pair, ranks_of(value))),
         _newest_probes(probes, names),
-        networks,
-        list(datasets),
-        rows,
     )
 
 
-def ranks_of(value: MeasuredValue) -> tuple[float, float]:
+def ranks_of(value: Measurement) -> tuple[float, float]:
     """Return the ranks of both layers; FULL where nothing is truncated."""
     return _number(value.front.rank), _number(value.end.rank)
 
 
-def by_series(values: Iterable[MeasuredValue]) -> list[list[MeasuredValue]]:
+def by_series(values: Iterable[Measurement]) -> list[list[Measurement]]:
     """Return lists of the values that share quantity and setting."""
     return list(grouped(values, lambda value: (value.quantity, value.setting)).values())
 
 
-def over_ranks(values: Sequence[MeasuredValue], side: int) -> Iterator[Series]:
+def over_ranks(values: Sequence[Measurement], side: int) -> Iterator[Series]:
     """Yield the values over the ranks of one layer, for each two layers with at least two ranks.
 
     The other layer has the highest rank that was measured.
@@ -165,7 +157,7 @@ def _method_of(probe: ProbeRow) -> tuple[int | None, str]:
     return probe.epochs, probe.further_options
 
 
-def _similarities(rows: Sequence[SimilarityRow], names: Names) -> Iterator[MeasuredValue]:
+def _similarities(rows: Sequence[SimilarityRow], names: Names) -> Iterator[Measurement]:
     """Yield the values of rows.
 
     The setting names the data and the number of images where rows of the same networks differ in
@@ -180,20 +172,28 @@ def _similarities(rows: Sequence[SimilarityRow], names: Names) -> Iterator[Measu
                 setting += f", {short(row.dataset)}"
             if has_several_numbers:
                 setting += f", {row.n_samples} images"
-            for value in similarities_of(row, networks):
+            values = [value for value in similarities_of(row, networks) if not value.part]
+            for value in values:
                 if value.alignment and row.alignment_option in ("pool", "positions"):
                     yield value._replace(setting=f"{setting}, {row.alignment_option}")
                 else:
                     yield value._replace(setting=setting)
 
 
-def _accuracies(rows: Sequence[StitchRow], names: Names) -> Iterator[MeasuredValue]:
+def _accuracies(rows: Sequence[StitchRow], names: Names) -> Iterator[Measurement]:
     """Yield the accuracy of each row; its setting names the method."""
     for row, method in zip(rows, _methods(rows), strict=True):
         networks = named_pair(row, names)
         stitching_type = row.distinctions["stitching_type"]
         setting = f"{_title(networks)}: {stitching_type}, {method}"
-        yield accuracy_of(row, method, networks)._replace(setting=setting)
+        yield Measurement(
+            method,
+            "accuracy",
+            *stitched_layers(row, networks),
+            row.accuracy,
+            dataset=row.dataset,
+            setting=setting,
+        )
 
 
 def _methods(rows: Sequence[StitchRow]) -> list[str]:

@@ -19,7 +19,7 @@ import scipy  # loads a part of it at its first use
 from src.choices.similarity import measure_of
 from src.ground.console import decimals
 from src.ground.grouping import grouped
-from src.results.measured import SIMILARITY, MeasuredValue
+from src.results.measurements import SIMILARITY, Measurement
 from src.results.rank_measurements import (
     FULL,
     Measurements,
@@ -136,7 +136,7 @@ def sensitivity(tables: Measurements) -> Iterator[RankTestRow]:
         yield from baselines.values()
 
 
-def _probes(tables: Measurements, measured: MeasuredValue, side: int, layer: str) -> ProbesByRank:
+def _probes(tables: Measurements, measured: Measurement, side: int, layer: str) -> ProbesByRank:
     """Return the probes of a layer of a network of a value, on the data of the value.
 
     A value that names no data has the probes on any data.
@@ -162,7 +162,7 @@ def _common_ranks(series: Series, probes: ProbesByRank) -> list[float]:
 
 
 def _note(
-    measured: MeasuredValue,
+    measured: Measurement,
     side: int,
     series: Series,
     probes: ProbesByRank,
@@ -206,7 +206,7 @@ def specificity(tables: Measurements) -> Iterator[RankTestRow]:
                     yield _specificity_row(candidates, layer, varied)
 
 
-def _specificity_row(candidates: Sequence[MeasuredValue], layer: str, varied: int) -> RankTestRow:
+def _specificity_row(candidates: Sequence[Measurement], layer: str, varied: int) -> RankTestRow:
     """Return the place of a layer among candidates.
 
     Args:
@@ -260,7 +260,7 @@ def _defined(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None and not math.isnan(value)]
 
 
-def _row(test: str, measured: MeasuredValue, pair: Pair, side: int, *, n: int) -> RankTestRow:
+def _row(test: str, measured: Measurement, pair: Pair, side: int, *, n: int) -> RankTestRow:
     """Return the row of a test of a measure, without its result.
 
     Args:

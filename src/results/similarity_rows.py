@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
@@ -21,7 +21,6 @@ from src.values import (
     Null,
     Pair,
     Rank,
-    Similarity,
 )
 
 # The options with a column, and those that select values
@@ -50,6 +49,10 @@ NULLS = {
     LARGEST[ALL_IMAGES]: "_largest",
     LARGEST[WITHIN_CLASSES]: "_largest_within",
 }
+
+
+# Columns of either layer
+SIDES = ("model{}", "layer{}", "rank{}", "model{}_type", "model{}_weights", "relative_depth{}")
 
 
 class ValueColumn(NamedTuple):
@@ -160,39 +163,27 @@ class SimilarityRow(OfTwoNetworks):
         return Pair(self.layer1, self.layer2)
 
     @cached_property
-    def compared(self) -> ComparedLayers:
-        """The layers with their values; first measures of `MEASURES`, then functions of users."""
-        forth: dict[str, Similarity] = {}
-        back: dict[str, Similarity] = {}
+    def measures(self) -> list[str]:
+        """The measures with a column: first those of `MEASURES`, then functions of users."""
+        measured = [column.measure for column, _ in self.numbers if not column.part]
+        of_users = [name for name in measured if name not in MEASURES]
+        return [*filter(measured.__contains__, MEASURES), *dict.fromkeys(of_users)]
+
+    @cached_property
+    def turned(self) -> "SimilarityRow":
+        """The row of the second layer and the first. A measure without a reversed value keeps its
+        value."""
+        has_both_ways = {column.measure for column, _ in self.numbers if column.is_reversed}
+        values = {}
         for column, value in self.numbers:
-            if not column.part:
-                by_measure = back if column.is_reversed else forth
-                by_measure[column.measure] = Similarity(value, self._nulls(column))
-        of_the_suite = [name for name in MEASURES if name in forth]
-        of_users = [name for name in forth if name not in MEASURES]
-        return ComparedLayers(
-            self.layer1,
-            self.layer2,
-            self.rank1,
-            self.rank2,
-            self.alignment,
-            {name: forth[name] for name in [*of_the_suite, *of_users]},
-            back,
-        )
-
-    @property
-    def turned_values(self) -> dict[str, float]:
-        """The values by column, from the second layer to the first."""
-        return _values_of(self.compared.turned)
-
-    def _nulls(self, column: ValueColumn) -> dict[str, Null]:
-        """Return the nulls of the value in a column."""
-        nulls = {}
-        for images in NULLS:
-            names = [column._replace(part=part, images=images).name for part in Null._fields]
-            if names[0] in self.values:
-                nulls[images] = Null(*(self.values[name] for name in names))
-        return nulls
+            if column.measure in has_both_ways:
+                column = column._replace(is_reversed=not column.is_reversed)
+            values[column.name] = value
+        turned: dict[str, Any] = {"values": values}
+        for name in SIDES:
+            first, second = name.format(1), name.format(2)
+            turned |= {first: getattr(self, second), second: getattr(self, first)}
+        return replace(self, **turned)
 
     @property
     def numbers(self) -> list[tuple[ValueColumn, float]]:

@@ -61,9 +61,9 @@ class VerdictRow:
     end_weights: str | None
     # The name in the list of networks, else the path; None of several networks
     front_network: str | None = None
-    front_group: str | None  # the group in the list, else the type
-    end_network: str | None
-    end_group: str | None
+    front_group: str | None = None  # the group in the list, else the type
+    end_network: str | None = None
+    end_group: str | None = None
     # Similar in both directions; None: one direction was not stitched
     both_ways: bool | None
     same_run: bool | None  # front and end are one network, at one or two epochs of its training
@@ -81,19 +81,6 @@ class VerdictRow:
     def pair(self) -> Pair:
         """The layers."""
         return Pair(self.front_layer, self.end_layer)
-
-
-class GroupRow(NamedTuple):
-    """Stitches from networks of one group to networks of a group: a row of `FILE_groups.csv`."""
-
-    method: str
-    front_group: str
-    end_group: str
-    layers: str  # the pairs of layers that the means are over
-    n_networks: int  # pairs of networks
-    n_layers: int  # pairs of layers of a pair of networks, at most
-    pairs_of_layers: str  # with their relative depths
-    values: dict[str, float]  # the shares of verdicts, and means by quantity
 
 
 class GroupTestRow(NamedTuple):

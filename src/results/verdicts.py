@@ -5,13 +5,15 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
-from typing import NamedTuple
+from typing import Any
 
 from src.choices.similarity import ACTIVATIONS, measure_of
 from src.ground.console import warn_once
+from src.ground.grouping import grouped
 from src.results.folders import StitchingRun
 from src.results.groups import FRESH_END, Group, Names, families_of
 from src.results.image_records import are_same
+from src.results.measurements import NetworkPair, named_pair, quantities_of
 from src.results.named_networks import named_networks
 from src.results.similarity_rows import SimilarityRow, columns_of, described
 from src.results.verdict_rows import AUROC, VerdictRow
@@ -19,21 +21,14 @@ from src.values import ALL_IMAGES, Predictions, StitchSkill
 from src.verdict import SIMILAR, Limits, Stitches, Verdict, flaw_of, judge
 
 SHOWN_MEASURES = ("cka", "cka_debiased")  # whose values and nulls the table shows
-# Means of runs that a row has where predictions or activations give no estimate
-MEANS = ("accuracy", "penalty", "front_accuracy", "end_accuracy")
-OF_SKILL = ("correlation", "floor", "correlation_at_end", "floor_at_end")  # means, where measured
+# Means of runs that a row has, where all runs have a value; estimates take the place of the first two
+MEANS = (
+    *("accuracy", "penalty", "front_accuracy", "end_accuracy"),
+    *("correlation", "floor", "correlation_at_end", "floor_at_end"),
+)
 SEPARATOR = ";"  # between the names of folders
 
-# The record of the images that values were measured on, and the values by column
-ImagesAndValues = tuple[str | None, dict[str, float]]
 VerdictSide = tuple[str | None, str | None, str]  # the name of a network, its weights and a layer
-
-
-class Title(NamedTuple):
-    """The names of a network in a row. None: the row is of several networks."""
-
-    name: str | None = None
-    group: str | None = None
 
 
 def judge_runs(
@@ -74,7 +69,7 @@ def judge_runs(
                 group,
                 verdict,
                 names=names,
-                further=_aurocs(group) | _similarity(group, similarity_of_layers, shown),
+                similarity=_similarity(group, similarity_of_layers, shown),
             )
             rows.append(row)
     return _with_both_ways(rows)
@@ -96,13 +91,12 @@ def stitches_of(group: Group) -> Stitches:
 
 def _predictions(group: Group) -> list[list[Predictions]]:
     """Return the predictions of the runs on each pair of networks; [] if a run has none."""
-    predictions: list[list[Predictions]] = []
-    for runs in group.by_networks:
-        predictions.append([])
-        for run in runs:
-            if run.predictions is None:
-                return []
-            predictions[-1].append(run.predictions)
+    predictions = [
+        [run.predictions for run in runs if run.predictions is not None]
+        for runs in group.by_networks
+    ]
+    if sum(map(len, predictions)) < len(group.runs):
+        return []
     return predictions
 
 
@@ -126,12 +120,18 @@ def _row(
     verdict: Verdict,
     *,
     names: Names,
-    further: dict[str, float],
+    similarity: dict[str, float],
 ) -> VerdictRow:
     """Return the row of a verdict; `both_ways` is not known yet."""
     rows = [run.row for run in group.runs]
-    front, end = _titles_of(group, names)
-    numbers = _means(group) | _estimates(verdict)
+    front, end = named_pair(rows[0], names)
+    titles: dict[str, Any] = {}  # of the networks, unless there are several pairs
+    if len(group.by_networks) == 1:
+        titles = {"front_network": front.name, "front_group": front.group}
+        titles |= {"end_network": end.name, "end_group": end.group}
+    means = _means(group, (front, end))
+    aurocs = {name: means.pop(name) for name in list(means) if name.startswith(AUROC)}
+    numbers = titles | means | _estimates(verdict)
     return VerdictRow(
         method=group.method,
         networks=group.networks,
@@ -147,10 +147,6 @@ def _row(
         end_depth=rows[0].end_depth,
         front_weights=_common(row.front_weights for row in rows),
         end_weights=_common(row.end_weights for row in rows),
-        front_network=front.name,
-        front_group=front.group,
-        end_network=end.name,
-        end_group=end.group,
         both_ways=None,
         same_run=group.is_same_run,
         kind=group.kind,
@@ -159,30 +155,23 @@ def _row(
         front_relative_depth=rows[0].front_relative_depth,
         end_relative_depth=rows[0].end_relative_depth,
         stitching_type=_common(row.stitching_type for row in rows),
-        further=further,
+        further=aurocs | similarity,
         **numbers,
     )
 
 
-def _titles_of(group: Group, names: Names) -> list[Title]:
-    """Return the titles of the front and the end network."""
-    if len(group.by_networks) > 1:
-        return [Title(), Title()]
-    networks = [names[key] for key in group.runs[0].row.network_keys]
-    return [Title(network.name, network.group) for network in networks]
-
-
-def _means(group: Group) -> dict[str, float]:
+def _means(group: Group, networks: NetworkPair) -> dict[str, float]:
     """Return the means over runs, by column, where all runs have values, and `seed_spread`."""
+    measured = chain.from_iterable(quantities_of(run, group.method, networks) for run in group.runs)
     means = {}
-    for name in MEANS:
-        values = [getattr(run.row, name) for run in group.runs]
-        if not any(map(math.isnan, values)):
-            means[name] = _average(values)
-    skills = [run.skill for run in group.runs if run.skill is not None]
-    if len(skills) == len(group.runs):
-        for name in OF_SKILL:
-            means[name] = _average([getattr(skill, name) for skill in skills])
+    for (quantity, part), rows in grouped(measured, lambda row: (row.quantity, row.part)).items():
+        column = quantity
+        if quantity == "auroc":
+            column = f"{AUROC}{part}"
+        elif quantity not in MEANS:
+            continue
+        if len(rows) == len(group.runs):
+            means[column] = _average([row.value for row in rows])
     accuracies = [[run.row.accuracy for run in runs] for runs in group.by_networks]
     spreads = [
         max(of_networks) - min(of_networks) for of_networks in accuracies if len(of_networks) > 1
@@ -208,38 +197,18 @@ def _estimates(verdict: Verdict) -> dict[str, float]:
     return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
-def _aurocs(group: Group) -> dict[str, float]:
-    """Return the mean AUROC of each detector that all runs were evaluated by, by column."""
-    aurocs = {}
-    for detector in group.runs[0].evaluations:
-        rows = [run.evaluations.get(detector) for run in group.runs]
-        evaluated = [row.auroc for row in rows if row is not None]
-        if len(evaluated) == len(rows):
-            aurocs[f"{AUROC}{detector}"] = _average(evaluated)
-    return aurocs
+def _by_layers(rows: Sequence[SimilarityRow]) -> dict[tuple, list[SimilarityRow]]:
+    """Return the rows at full rank by networks, data and layers, both ways.
 
-
-def _by_layers(rows: Iterable[SimilarityRow]) -> dict[tuple, list[ImagesAndValues]]:
-    """Return the values at full rank by networks, data and layers, both ways.
-
-    A value that was measured the other way comes first.
+    A row that was measured the other way comes first.
     """
-    forth: list[tuple[tuple, ImagesAndValues]] = []
-    back: list[tuple[tuple, ImagesAndValues]] = []
-    for row in rows:
-        if row.rank1 is None and row.rank2 is None:
-            key = (row.network_keys, row.dataset, (row.layer1, row.layer2))
-            turned_key = (row.network_keys[::-1], row.dataset, (row.layer2, row.layer1))
-            forth.append((key, (row.test_images, row.values)))
-            back.append((turned_key, (row.test_images, row.turned_values)))
-    by_layers: dict[tuple, list[ImagesAndValues]] = {}
-    for key, values in (*back, *forth):
-        by_layers.setdefault(key, []).append(values)
-    return by_layers
+    both_ways = [*(row.turned for row in rows), *rows]
+    full = [row for row in both_ways if row.rank1 is None and row.rank2 is None]
+    return grouped(full, lambda row: (row.network_keys, row.dataset, row.pair))
 
 
 def _similarity(
-    group: Group, by_layers: Mapping[tuple, Sequence[ImagesAndValues]], shown: Sequence[str]
+    group: Group, by_layers: Mapping[tuple, Sequence[SimilarityRow]], shown: Sequence[str]
 ) -> dict[str, float]:
     """Return the values of measures for the layers, networks and images of a group.
 
@@ -252,10 +221,9 @@ def _similarity(
     for runs in group.by_networks:
         stitch = runs[0].row
         values: dict[str, float] = {}
-        key = (stitch.network_keys, stitch.dataset, tuple(group.pair))
-        for test_images, of_table in by_layers.get(key, []):
-            if are_same(test_images, stitch.test_images):
-                values |= {name: item for name, item in of_table.items() if not math.isnan(item)}
+        for row in by_layers.get((stitch.network_keys, stitch.dataset, group.pair), []):
+            if are_same(row.test_images, stitch.test_images):
+                values |= {name: item for name, item in row.values.items() if not math.isnan(item)}
         measured.append(values)
     means = {}
     for name in shown:

@@ -1,0 +1,78 @@
+"""Laws of the table of measurements: directions, groups, pivots, and means over networks."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from src.results.matrices import array_of
+from src.results.measurements import (
+    COLUMNS,
+    Measurement,
+    NetworkLayer,
+    between_networks,
+    measurements_of,
+)
+from src.results.named_networks import NamedNetwork
+from src.results.network_means import mean_over_pairs, means_by
+from tests.result_rows import similarity_row
+
+
+def values(trainings: dict[str, str], layers: str = "xy") -> list[Measurement]:
+    """A value of each pair of layers of each pair of networks, by training of the network."""
+    rng = np.random.default_rng(0)
+    networks = [NamedNetwork(name, "g", training) for name, training in trainings.items()]
+    return [
+        Measurement("dm", "skill", NetworkLayer(front, one), NetworkLayer(end, two), rng.random())
+        for front, end in itertools.permutations(networks, 2)
+        for one, two in itertools.product(layers, repeat=2)
+    ]
+
+
+def test_a_similarity_counts_in_either_direction_and_once_of_a_layer_with_itself():
+    columns = {"cka": 0.5, "pwcca": 0.25, "pwcca_reversed": 0.75, "pwcca_calibrated": 0.125}
+    row = similarity_row(rank1=4, values=columns)
+    same = similarity_row(model2="a.pt", layer2="x", values={"cka": 1.0})
+    names = {key: NamedNetwork(key[0], "g", key[0]) for key in row.network_keys}
+    rows = measurements_of([], [row, same], names)
+    found = {(*each.pair, each.quantity, each.part): each.value for each in rows}
+    assert found["x", "y", "pwcca", ""] == 0.25 and found["y", "x", "pwcca", ""] == 0.75
+    assert found["x", "y", "cka", ""] == found["y", "x", "cka", ""] == 0.5
+    assert ("y", "x", "pwcca", "calibrated") not in found and len(found) == len(rows) == 6
+    assert {(each.pair[0], each.front.rank) for each in rows} == {
+        ("x", 4),
+        ("y", None),
+        ("x", None),
+    }
+    assert not between_networks(rows)  # at reduced ranks, or of one network
+    for each in rows:
+        assert each.turned.turned == each and tuple(each.record) == COLUMNS
+
+
+def test_means_of_groups_are_means_of_the_pivot():
+    rows = values({name: name for name in "abc"})
+    cells = {(*row.networks, *row.pair): row.value for row in rows}
+    networks = list(dict.fromkeys(row.front.network for row in rows))
+    array = array_of(cells, networks, networks, "xy", "xy")
+    assert np.isnan(array).sum() == 3 * 4  # a network and itself
+    for (front, end), mean in means_by(rows, lambda row: row.networks).items():
+        place = (networks.index(front), networks.index(end))
+        assert mean == pytest.approx(array[place].mean())
+    by_pair = means_by(rows, lambda row: row.pair)
+    means = np.array(list(by_pair.values())).reshape(2, 2)
+    assert means == pytest.approx(np.nanmean(array, axis=(0, 1)))
+
+
+def test_an_interval_is_over_trainings_whatever_the_epochs():
+    """Two epochs of equal values are as one."""
+    once = values({name: name for name in "abcd"})
+    twice = []
+    for row in once:
+        front, end = (
+            side._replace(network=side.network._replace(name=f"{side.network.name}2"))
+            for side in (row.front, row.end)
+        )
+        twice += [row, row._replace(front=front, end=end), row._replace(front=front)]
+    means = [mean_over_pairs(means_by(rows, lambda row: row.trainings)) for rows in (once, twice)]
+    assert means[0] == pytest.approx(means[1])
+    assert (means[0].n_networks, means[0].n_pairs) == (4, 12) and means[0].low < means[0].value
