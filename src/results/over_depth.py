@@ -62,7 +62,8 @@ def drawn(rows: Iterable[Measurement]) -> list[Measurement]:
     """Return the rows of two networks that curves are of."""
     pairs = [row for row in rows if row.networks[0] != row.networks[1] and not row.part]
     similarities = [row for row in pairs if row.method == SIMILARITY]
-    stitches = [row for row in pairs if row.quantity in shown_in(IN_CURVES)]
+    in_curves = shown_in(IN_CURVES)
+    stitches = [row for row in pairs if row.quantity in in_curves]
     return [*stitches, *at_full_rank(similarities)]
 
 
