@@ -79,7 +79,7 @@ def values_of_verdicts(
     network_of_name = {network.name: network for network in networks}
     pairs = [row for row in rows if row.kind == PAIRS]
     networks_of_method = {
-        method: {row.networks for row in rows_of_method}
+        method: {frozenset((row.front_network, row.end_network)) for row in rows_of_method}
         for method, rows_of_method in grouped(pairs, lambda row: row.method).items()
     }
     for row in pairs:
