@@ -129,9 +129,7 @@ def evaluate(args, session=None, measured=None) -> None:
     with claimed([*setup.tables.values(), setup.skill]):
         unusable = []
         if measured and measured.are_all_of(setup.runs):
-            reference = measured.reference
-            scored = measured.scored(setup.experiments)
-            check_usable(args, scored, reference, [])
+            check_usable(args, measured.scores, measured.reference, unusable)
         else:
             # The reference: detectors at the end layers, the end network's own scores, and floors
             layers = end_layers_of(setup.runs)
@@ -151,7 +149,9 @@ def evaluate(args, session=None, measured=None) -> None:
                 setup.experiments, setup.front, setup.end, image_shape=test_set.image_shape
             )
             check_usable(args, grids, reference, unusable)
-            scored = score_runs(grids, reference)
+            measured = score_runs(grids, reference)
+        reference = measured.reference
+        scored = measured.scored(setup.experiments)
         check_scored(scored, other_data=args.other_data, batch_size=args.batch_size)
         write_results(args, setup, scored, reference)
     n_skipped = setup.n_earlier + len(unusable)

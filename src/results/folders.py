@@ -166,15 +166,11 @@ def is_run(path: Path) -> bool:
         return False
     if RUN_NAME.fullmatch(path.name):
         return True
+    config = path / "config.txt"
     try:
-        return _is_stitch(path / "config.txt")
+        return config.is_file() and "stitching_type" in read_options(config)
     except UserError:  # a damaged file: reading the run says so
         return True
-
-
-def _is_stitch(config: Path) -> bool:
-    """Return whether a `config.txt` exists and is of a stitching run."""
-    return config.is_file() and "stitching_type" in read_options(config)
 
 
 def parts_of(run: Path) -> list[Path]:

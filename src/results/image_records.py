@@ -7,7 +7,7 @@ This module does not import torch.
 """
 
 import dataclasses
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, Protocol, TypeVar
 
@@ -113,14 +113,11 @@ def told_apart(rows: Sequence[Row]) -> list[Row]:
 
 def warn_of_several(rows: Iterable[RowOfImages]) -> None:
     """Warn of data sets for which rows recorded different fingerprints of images."""
-    for group in grouped(rows, _data_of).values():
-        for split in _differing_splits(group):
-            recorded = (getattr(row, split, None) for row in group)
-            digests = dict.fromkeys(filter(None, recorded))
-            warn_once(
-                f"results of {group[0].dataset} are of different {SPLITS[split]} "
-                f"({listed(digests)}), and count as results of different data sets"
-            )
+    for dataset, title, digests in _several(rows):
+        warn_once(
+            f"results of {dataset} are of different {title} ({listed(digests)}), and count as results of different "
+            "data sets"
+        )
 
 
 def refuse_several(rows: Iterable[RowOfImages], where: str | Path) -> None:
@@ -129,12 +126,19 @@ def refuse_several(rows: Iterable[RowOfImages], where: str | Path) -> None:
     Args:
         where: the folder of the rows, for the message.
     """
+    for dataset, title, _ in _several(rows):
+        raise UserError(
+            f"{where} has results on different {title} of {dataset}, which have changed in between; keep a folder for "
+            "each"
+        )
+
+
+def _several(rows: Iterable[RowOfImages]) -> Iterator[tuple[str | None, str, list[str]]]:
+    """Yield each data set with different images, which images they are, and their fingerprints."""
     for group in grouped(rows, _data_of).values():
         for split in _differing_splits(group):
-            raise UserError(
-                f"{where} has results on different {SPLITS[split]} of {group[0].dataset}, which"
-                " have changed in between; keep a folder for each"
-            )
+            digests = dict.fromkeys(getattr(row, split, None) for row in group)
+            yield group[0].dataset, SPLITS[split], list(filter(None, digests))
 
 
 def _data_of(row: RowOfImages) -> Hashable:

@@ -39,7 +39,6 @@ class GridOfRuns(NamedTuple):
 
     grid: Grid
     runs: dict[Pair, StitchingRun]
-    experiment: str  # the title
 
 
 class MovedNetwork(NamedTuple):
@@ -334,7 +333,7 @@ def rebuild_grids(
     """
     grids: list[GridOfRuns] = []
     messages = []
-    for title, runs in experiments.items():
+    for runs in experiments.values():
         rank = runs[0].row.front_stitch_rank
         layers: dict[Pair, StitchingLayer] = {}
         runs_of_grid: dict[Pair, StitchingRun] = {}
@@ -350,10 +349,10 @@ def rebuild_grids(
                 runs_of_grid[pair] = run
             else:
                 grid = Grid(*networks, {pair: layer}, front_rank=rank)
-                grids.append(GridOfRuns(grid, {pair: run}, title))
+                grids.append(GridOfRuns(grid, {pair: run}))
         if layers:
             grid = Grid(front, end, layers, front_rank=rank)
-            grids.append(GridOfRuns(grid, runs_of_grid, title))
+            grids.append(GridOfRuns(grid, runs_of_grid))
     return grids, messages
 
 

@@ -40,7 +40,7 @@ class MeasuredStitches(NamedTuple):
         return all(run.row.place in self.scores for run in runs)
 
     def scored(self, experiments: Mapping[str, Sequence[StitchingRun]]) -> list[ScoredRun]:
-        """Return runs with their scores, by end layer.
+        """Return the runs that have scores, by the depth of their end layers.
 
         Args:
             experiments: the runs of each experiment by its title.
@@ -49,24 +49,19 @@ class MeasuredStitches(NamedTuple):
             ScoredRun(run, self.scores[run.row.place], title)
             for title, runs in experiments.items()
             for run in runs
+            if run.row.place in self.scores
         ]
-        return _by_end_layer(scored, self.reference)
+        layers = self.reference.options.layers
+        return sorted(scored, key=lambda of_run: layers.index(of_run.run.row.end_layer))
 
 
-def score_runs(grids: Iterable[GridOfRuns], reference: Reference) -> list[ScoredRun]:
-    """Score the stitches of all runs; return the runs by end layer."""
-    scored = []
-    for grid, runs, experiment in grids:
+def score_runs(grids: Iterable[GridOfRuns], reference: Reference) -> MeasuredStitches:
+    """Score the stitches of all runs."""
+    scores: dict[Place, StitchScores] = {}
+    for grid, runs in grids:
         scores_of_pair = score_grid(grid, reference)
-        for pair, run in runs.items():
-            scored.append(ScoredRun(run, scores_of_pair[pair], experiment))
-    return _by_end_layer(scored, reference)
-
-
-def _by_end_layer(scored: Iterable[ScoredRun], reference: Reference) -> list[ScoredRun]:
-    """Sort runs by the depth of their end layers."""
-    layers = reference.options.layers
-    return sorted(scored, key=lambda of_run: layers.index(of_run.run.row.end_layer))
+        scores |= {run.row.place: scores_of_pair[pair] for pair, run in runs.items()}
+    return MeasuredStitches(reference, scores)
 
 
 def check_scored(scored: Iterable[ScoredRun], *, other_data: bool, batch_size: int) -> None:

@@ -266,9 +266,7 @@ class GridRun:
 
         note(f"wrote {run.folder}")
         _warn_of_undefined(rows.values())
-        _warn_of_truncated(rows, matched)
-        _warn_of_penalties(rows, matched)
-        _warn_of_few(rows, is_auto=self.experiment.n_pinv_init_samples == "auto")
+        _warn_of_fits(rows, matched, is_auto=self.experiment.n_pinv_init_samples == "auto")
         return rows
 
     def _row(
@@ -368,51 +366,36 @@ def _warn_of_undefined(rows: Iterable[StitchRow]) -> None:
                 warn(f"{row.pair}: the {name} is not finite ({value})")
 
 
-def _warn_of_truncated(rows: Iterable[Pair], matched: Mapping[Pair, Matching]) -> None:
-    """Warn if the cutoff of singular values truncates the fit of a pair."""
-    truncated = [pair for pair in rows if pair in matched and matched[pair].truncated]
-    if truncated:
-        warn(
-            f"the cutoff of singular values truncates the fit of {listed(truncated)}: more rows and"
-            " channels of unequal size drop more directions; give --pinv-cutoff exact"
-        )
-
-
-def _warn_of_penalties(rows: Iterable[Pair], matched: Mapping[Pair, Matching]) -> None:
-    """Warn of pairs with a penalty of ridge at an edge of its grid, and name the remedy."""
-    edges = {pair: matched[pair].penalty_edge for pair in rows if pair in matched}
-    unpredicted = [pair for pair, edge in edges.items() if edge == "largest"]
-    if unpredicted:
-        warn(
-            f"ridge chose its largest penalty for {listed(unpredicted)}: the front layer predicts"
-            " nothing of the end layer on held-out images, and the stitch gives the mean; raise"
-            " -pinv-samples"
-        )
-    unequal = [pair for pair, edge in edges.items() if edge == "smallest"]
-    if unequal:
-        warn(
-            f"ridge chose its smallest penalty for {listed(unequal)}, and a smaller one might fit"
-            " better, as where channels are of unequal size; give -i pinv --pinv-cutoff exact"
-        )
-
-
-def _warn_of_few(rows: Mapping[Pair, StitchRow], *, is_auto: bool) -> None:
-    """Warn of pairs that were matched on too few images.
+def _warn_of_fits(
+    rows: Mapping[Pair, StitchRow], matched: Mapping[Pair, Matching], *, is_auto: bool
+) -> None:
+    """Warn of pairs with a closed form to doubt, and name the remedy.
 
     Args:
         is_auto: the number of images was chosen for each pair already.
     """
-    few = [
-        pair
-        for pair, row in rows.items()
-        if row.is_matched_on_few(keeps_variance=row.init in KEEP_VARIANCE)
-    ]
-    if not few:
-        return
-    remedy = "; raise -pinv-samples, or give -pinv-samples auto"
+    edges = {pair: matched[pair].penalty_edge for pair in rows if pair in matched}
+    more_images = "; raise -pinv-samples, or give -pinv-samples auto"
     if is_auto:
-        remedy = ""
-    warn(
-        f"too few images to match {listed(few)}: R² is much lower on the test images than on the"
-        f" matched ones{remedy}"
-    )
+        more_images = ""
+    doubtful = {
+        "the cutoff of singular values truncates the fit of {}: more rows and channels of unequal size drop more "
+        "directions; give --pinv-cutoff exact": [pair for pair in edges if matched[pair].truncated],
+        "ridge chose its largest penalty for {}: the front layer predicts nothing of the end layer on held-out "
+        "images, and the stitch gives the mean; raise -pinv-samples": [
+            pair for pair in edges if edges[pair] == "largest"
+        ],
+        "ridge chose its smallest penalty for {}, and a smaller one might fit better, as where channels are of "
+        "unequal size; give -i pinv --pinv-cutoff exact": [
+            pair for pair in edges if edges[pair] == "smallest"
+        ],
+        "too few images to match {}: R² is much lower on the test images than on the matched ones"
+        f"{more_images}": [
+            pair
+            for pair, row in rows.items()
+            if row.is_matched_on_few(keeps_variance=row.init in KEEP_VARIANCE)
+        ],
+    }
+    for text, pairs in doubtful.items():
+        if pairs:
+            warn(text.format(listed(pairs)))
