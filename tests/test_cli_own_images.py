@@ -83,7 +83,7 @@ def test_test_images_that_are_the_training_images_are_warned_of():
 @pytest.fixture
 def imagenet(tmp_path):
     write_imagenet(tmp_path / "imagenet")
-    data = ["-d", "imagenet", "-data", tmp_path / "imagenet", "-workers", "2", "-prefetch", "2"]
+    data = ["-d", "imagenet", "-data", tmp_path / "imagenet", "-workers", "1", "-prefetch", "2"]
     return [*data, "-gpu", "-1", "-b", "4"]
 
 

@@ -21,7 +21,6 @@ from tests.commands import (
     read_json,
     read_metrics,
     run,
-    run_process,
     save_network,
     says,
     stitch_rows,
@@ -38,8 +37,7 @@ TRAINED = [*COMMON, "-e", "1", "-b", "128", "-lr", "1e-2"]
 
 @pytest.fixture(scope="module")
 def few():
-    """Scripts take 256 training images and 120 test images; those that run as processes take all of
-    them."""
+    """Scripts take 256 training images and 120 test images."""
     with few_images(256, n_test=120):
         yield
 
@@ -54,18 +52,8 @@ def test_a_run_of_many_pairs_has_few_files(tmp_path):
 
 
 def test_layout_of_a_run_is_that_of_the_public_code(digit_networks, tmp_path):
-    arguments = [
-        *digit_networks,
-        MODEL,
-        MODEL,
-        "layer3.0",
-        "layer2.0",
-        "rc2c_pre",
-        *DM,
-        "-dir",
-        "a",
-    ]
-    out = run_process("exec_stitch.py", *arguments, cwd=tmp_path).out
+    pair = [*digit_networks, MODEL, MODEL, "layer3.0", "layer2.0", "rc2c_pre"]
+    out = run("exec_stitch.py", *pair, *DM, "-dir", "a", cwd=tmp_path).out
     (folder,) = (tmp_path / "results" / "a").iterdir()
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d\.\d{6}", folder.name)
     written = {

@@ -484,5 +484,3 @@ def test_limits_are_shares(networks, digits):
         judge(*networks[1], *digits, layers="pool4", n_matched=0)
     with pytest.raises(UserError, match="front is a str; give a torch.nn.Module"):
         judge("front.pt", networks[1][1], *digits)
-
-

@@ -251,15 +251,15 @@ def test_weights_of_torchvision(tmp_path, monkeypatch):
     for path, name, n_classes, line in (
         (
             "IMAGENET1K_V1",
-            "tv_alexnet",
+            "tv_squeezenet1_0",
             1000,
             f"download https://.*; put the file into {tmp_path}/hub/checkpoints",
         ),
         (
             "IMAGENET1K_V9",
-            "tv_alexnet",
+            "tv_squeezenet1_0",
             1000,
-            "weights of tv_alexnet 'IMAGENET1K_V9'; did you mean IMAGENET1K_V1",
+            "weights of tv_squeezenet1_0 'IMAGENET1K_V9'; did you mean IMAGENET1K_V1",
         ),
         ("DEFAULT", "small_cnn", 1000, "DEFAULT: small_cnn comes with no such weights"),
         (
@@ -277,7 +277,7 @@ def test_weights_of_torchvision(tmp_path, monkeypatch):
 
 def test_torchvision_networks_take_other_channels_and_sizes():
     for name, shape in (("tv_squeezenet1_1", (1, 32, 32)), ("tv_vit_b_32", (2, 64, 64))):
-        with torch.no_grad():
+        with torch.no_grad(), torch.device("meta"):
             network = build_model(name, n_classes=5, n_channels=shape[0], image_shape=shape).eval()
             assert network(torch.rand(2, *shape)).shape == (2, 5)
 
