@@ -596,14 +596,6 @@ def test_an_end_network_without_finite_logits_is_refused(workplace, copied, netw
     assert says(err, "error: ", "logits", "end network", "not finite")
 
 
-def test_another_batch_size_is_named_where_ranks_are_cut_in_batches(networks, in_tmp_path):
-    """Eight images have few directions, of which a cut leaves more."""
-    stitch(networks, "cut", "--front-stitch-rank", "2", "-b", N_TEST)
-    evaluate = [EVALUATE, "results/cut", *ON_DIGITS, "--detector", "none", "-b"]
-    assert says(run(*evaluate, 4).err, "this stitch had an accuracy of", f"give -b {N_TEST}")
-    assert "this stitch had" not in run(*evaluate, N_TEST).err
-
-
 def test_an_evaluation_that_fails_leaves_all_tables_of_the_one_before(
     networks, in_tmp_path, monkeypatch
 ):

@@ -52,23 +52,6 @@ def planted(sources: str, output: str) -> demo.Step:
 PLANTED = [planted("", "a"), planted("a", "b"), planted("b", "fails"), planted("b fails", "c")]
 
 
-def test_steps_are_printed_and_their_output_is_logged(in_tmp_path, capsys):
-    Path("steps.txt").touch()
-    demo.take(PLANTED)
-    assert Path("c").read_text() == "c(b(a()) fails(b(a())))"
-    commands = Path("steps.txt").read_text().splitlines()
-    assert commands == [step.command for step in PLANTED]
-
-    printed = capsys.readouterr().err
-    assert [line for line in printed.splitlines() if line in commands] == commands
-    assert "writes" not in printed
-    _, *blocks = re.split("^# ", Path("log.txt").read_text(), flags=re.MULTILINE)
-    for block, command in zip(blocks, commands, strict=True):
-        title, first_line, begin, end = block.split("\n", 4)[:4]
-        output = title.split()[-1]
-        assert (first_line, begin, end) == (command, f"writes {output}", f"wrote {output}")
-
-
 def test_it_goes_on_where_a_step_failed(in_tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(demo, "steps", lambda: PLANTED)
     Path("steps.txt").touch()  # it was begun before

@@ -162,8 +162,7 @@ def false_rates(
     return n_false / n_draws
 
 
-@pytest.mark.parametrize("correlation", [0.0, 1.0])
-@pytest.mark.parametrize("n_repetitions", [2, 4])
+@pytest.mark.parametrize(("n_repetitions", "correlation"), [(2, 0.0), (4, 1.0)])
 def test_error_rates_over_repetitions_with_unequal_variances(n_repetitions, correlation):
     """One layer varies six times as much as the others; errors of networks and images may go
     together."""

