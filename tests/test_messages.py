@@ -4,6 +4,7 @@ Python get arguments."""
 import ast
 import itertools
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -36,8 +37,10 @@ FILES = sorted([*ROOT.glob("exec_*.py"), *ROOT.glob("misc/*.py")])
 SCRIPTS = [str(path.relative_to(ROOT)) for path in FILES if "cli.Parser(" in path.read_text()]
 
 
-def texts(folder: str):
+@cache
+def texts(folder: str) -> list[tuple[str, str]]:
     """The texts in the code below a folder, without docstrings, by file and line."""
+    found = []
     for path in sorted((ROOT / folder).rglob("*.py")):
         nodes = list(ast.walk(ast.parse(path.read_text())))
         docs = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
@@ -47,7 +50,8 @@ def texts(folder: str):
                 and isinstance(node.value, str)
                 and id(node) not in docs
             ):
-                yield f"{path.relative_to(ROOT)}:{node.lineno}", node.value
+                found.append((f"{path.relative_to(ROOT)}:{node.lineno}", node.value))
+    return found
 
 
 def test_options_and_scripts_that_messages_name_exist():
