@@ -1,4 +1,4 @@
-"""The demo: its steps, its words, and, in slow tests, from its first to its last line."""
+"""The demo: its steps, and, in slow tests, from its first to its last line."""
 
 import re
 import shlex

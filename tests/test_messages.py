@@ -1,5 +1,4 @@
-"""Messages advise what works: commands run as they are printed, options exist, and calls from
-Python get arguments."""
+"""Messages advise what works: options and scripts exist, and calls from Python get arguments."""
 
 import ast
 import itertools

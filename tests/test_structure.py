@@ -1,5 +1,4 @@
-"""Rules of the house: layers, imports that change nothing, help without torch, requirements, no
-package."""
+"""Rules of the house: layers, imports that change nothing, requirements, no package."""
 
 import ast
 import graphlib
