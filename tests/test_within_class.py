@@ -24,6 +24,14 @@ def activations():
     return means[classes] + draw.normal(size=(N, 7)), classes
 
 
+def test_the_only_image_that_varies_leaves_an_interval_up_to_1(activations):
+    own, classes = activations
+    own[0] += 30
+    stitched = own + np.random.default_rng(2).normal(size=own.shape)
+    estimate = within_class_correlation(stitched, own, classes)
+    assert estimate.low < estimate.value < estimate.high == 1
+
+
 def test_it_is_0_for_what_knows_the_class_alone(activations):
     own, classes = activations
     constant = np.arange(N_CLASSES, dtype=float)[classes, None] * np.ones(7)
