@@ -40,6 +40,8 @@ from tests.commands import (
 from tests.conftest import few_images
 from tests.tables import blank
 
+pytestmark = pytest.mark.usefixtures("few_figures")
+
 TRAIN, EVALUATE = "exec_train_representation_classifier.py", "exec_eval_stitcher_ood.py"
 CLASSIFIER = [
     "-m",
@@ -299,7 +301,7 @@ def test_detectors_that_need_no_training(workplace, copied, networks):
         (row["detector"], row["detector_id_data"], row["detector_ood_data"]) for row in rows
     } == {("knn", "digits", "")}
     assert all(0 <= float(row["sanity_auroc"]) <= 1 for row in rows)
-    assert {"ood_evaluation_knn.png", "ood_evaluation_knn.config.txt"} <= names_in(folder)
+    assert "ood_evaluation_knn.config.txt" in names_in(folder)
     end, knn = network(networks[1]), make_detector("knn")
     ((x, labels),), ((own_x, _),) = (
         digit_images(train=train).batches(2000) for train in (True, False)
@@ -469,7 +471,7 @@ def test_other_data_are_refused_or_kept_apart(workplace, copied):
     evaluate(workplace, "elsewhere", *other, "--other-data")
     rows = read_csv(folder / "ood_evaluation_knn_on_other.csv")
     assert {Path(row["dataset"]).name for row in rows} == {"other.npz"}
-    assert {"ood_evaluation_knn_on_other.png", "energies_knn_on_other.npz"} <= names_in(folder)
+    assert "energies_knn_on_other.npz" in names_in(folder)
     assert rows_of(folder, "knn") == before
     assert "leave it out" in evaluate(workplace, "elsewhere", "--other-data", status=2).err
 

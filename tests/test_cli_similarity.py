@@ -32,6 +32,8 @@ from tests.commands import (
 from tests.golden_weights import golden_state_dict
 from tests.goldens import DATA
 
+pytestmark = pytest.mark.usefixtures("few_figures")
+
 SCRIPT = "exec_compute_low_rank_sim_metrics.py"
 MEASURES = list(SIMILARITY_HEADINGS.values())
 DIGITS = [*ON_DIGITS, "-n", "80"]

@@ -31,6 +31,8 @@ from tests.commands import (
 )
 from tests.conftest import few_images
 
+pytestmark = pytest.mark.usefixtures("few_figures")
+
 SECTION = (ROOT / "misc/docs/guide.md").read_text().split("\n## Your own measure")[1]
 FILE = SECTION.split("```python\n")[1].split("```")[0]
 COMMANDS = SECTION.split("```bash\n")[1].split("```")[0].replace("\\\n", "").splitlines()

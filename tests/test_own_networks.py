@@ -20,6 +20,8 @@ from tests import commands
 from tests.commands import ON_DIGITS, Output, read_csv, read_json, read_metrics, says, stitch_rows
 from tests.conftest import few_images
 
+pytestmark = pytest.mark.usefixtures("few_figures")
+
 BLOCKS = commands.guide_blocks("Your own network")
 FILE = BLOCKS[0][1]
 MORE = """
