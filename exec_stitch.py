@@ -336,33 +336,35 @@ def evaluate(grid, test_set, batch_size):
 
 
 def finish(runs, grid, score, matched) -> dict:
-    """Write the folder of the run; return the `StitchRow` of each pair.
+    """Write the folder of the run, with the figure of a grid; return the `StitchRow` of each pair.
 
     Args:
         runs: the `GridRun` of the stitches.
         score: the `GridScore`.
         matched: the `Matching` of each pair.
     """
+    from src.figures.grids import draw_grid
+
     whole_networks = None
     if not grid.frozen:
         whole_networks = (grid.front, grid.end)
-    return runs.finish(score, matched, whole_networks=whole_networks)
+    rows = runs.write(score, matched, whole_networks=whole_networks)
+    if len(rows) > 1:
+        draw_grid(runs.folder / "grid.png", list(rows.values()))
+    runs.finish()
+    return rows
 
 
 def conclude(args, setup, rows) -> None:
-    """Report the accuracies, and draw those of a grid.
+    """Report the accuracies, and the pairs that could not be stitched.
 
     Args:
         rows: the `StitchRow` of each pair.
     """
-    from src.figures.grids import draw_grid
     from src.ground.console import listed, warn
     from src.ground.grouping import grouped
 
     report(args, rows)
-    for runs in setup.groups:
-        if runs.folder and len(runs.layers) > 1:
-            draw_grid(runs.folder / "grid.png", [rows[pair] for pair in runs.layers])
     for reason, pairs in grouped(setup.skipped, setup.skipped.get).items():
         warn(f"not stitched: {listed(pairs)}: {reason}")
 

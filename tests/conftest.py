@@ -183,6 +183,15 @@ def drawing():
         yield real
 
 
+@pytest.fixture
+def few_figures(request):
+    """No figure is drawn, but in a test that looks at figures: most of the time of a small table."""
+    from src.figures import pages
+
+    with pages.left_out("drawn_figures" not in request.fixturenames):
+        yield
+
+
 def beginning(figure, kind: str) -> bytes:
     return {"png": commands.PNG, "pdf": commands.PDF}[kind]
 

@@ -1,6 +1,7 @@
 """Every script claims what it writes, and writes `config.txt` after the results: two processes do not
 write one table, and results of a killed one are beside no `config.txt`."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from src.results.checkpoints import save_state
 from src.results.run import Run
 from tests.commands import ON_DIGITS, error_line, run, start_code
 from tests.conftest import few_images
+
+pytestmark = pytest.mark.usefixtures("few_figures")
 
 SMALL = ["f.pt", "g.pt", "small_cnn", "small_cnn"]
 STITCH = ["exec_stitch.py", *SMALL, "pool4", "pool4", "rc2c_pre", *ON_DIGITS, "-e", 0, "-i", "pinv",
@@ -37,16 +40,23 @@ CLAIM = (  # without torch, whose import would take most of the time
 )
 
 
-@pytest.fixture(autouse=True)
-def networks(in_tmp_path):
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
     """A folder with two networks, and stitches of them."""
+    folder = tmp_path_factory.mktemp("template")
     with few_images(160, n_test=60):
         for seed, name in enumerate("fg"):
             with seeded(seed):
                 network = build_model("small_cnn", n_channels=1, image_shape=(1, 8, 8))
-            save_state(Path(f"{name}.pt"), network.state_dict())
-        run(*STITCH)
-        yield
+            save_state(folder / f"{name}.pt", network.state_dict())
+        run(*STITCH, cwd=folder)
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def networks(template, in_tmp_path):
+    """The working folder is a copy of it."""
+    shutil.copytree(template, in_tmp_path, dirs_exist_ok=True)
 
 
 def command_of(table: str) -> list:

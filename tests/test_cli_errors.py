@@ -7,7 +7,6 @@ import pytest
 import torch
 
 import exec_eval
-import exec_probe
 from src import cli
 from src.ground.errors import UserError, unknown_name
 from src.models import MODEL_NAMES
@@ -48,16 +47,6 @@ def test_an_interruption_says_so(signum, status, capsys):
     assert cli.run(exec_eval.parser(), interrupted, ["a", "b"]) == status
     assert f"interrupted by {signal.Signals(signum).name}" in capsys.readouterr().err
     assert signal.getsignal(signum) is before
-
-
-def test_an_interrupted_probe_is_resumed_only_if_it_has_a_table(capsys):
-    def interrupted(args):
-        signal.raise_signal(signal.SIGINT)
-
-    given = ["f.pt", "small_cnn", "-l", "pool2", "-e", "1"]
-    for output, is_resumed in (([], False), (["-o", "p.csv"], True)):
-        assert cli.run(exec_probe.parser(), interrupted, [*given, *output]) == 130
-        assert ("--resume" in capsys.readouterr().err) == is_resumed
 
 
 def test_a_second_signal_kills():

@@ -82,8 +82,8 @@ def test_test_images_that_are_the_training_images_are_warned_of():
 
 @pytest.fixture
 def imagenet(tmp_path):
-    write_imagenet(tmp_path / "imagenet")
-    data = ["-d", "imagenet", "-data", tmp_path / "imagenet", "-workers", "2", "-prefetch", "2"]
+    write_imagenet(tmp_path / "imagenet", n_train=6, n_val=6)
+    data = ["-d", "imagenet", "-data", tmp_path / "imagenet", "-workers", "1", "-prefetch", "2"]
     return [*data, "-gpu", "-1", "-b", "4"]
 
 

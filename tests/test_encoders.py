@@ -18,6 +18,8 @@ from src.results.network_names import NetworkName
 from tests.commands import ON_DIGITS, error_line, read_csv, read_metrics, run, says
 from tests.conftest import few_images
 
+pytestmark = pytest.mark.usefixtures("few_figures")
+
 FILE = """
 import torch
 from torch import nn

@@ -286,23 +286,6 @@ def test_statistics_move_as_in_a_plain_pass_of_contiguous_networks():
             )
 
 
-def test_learned_cls_token_starts_at_the_mean_target(data):
-    torch.manual_seed(0)
-    front = narrow_resnet().double().eval()
-    end = build_model("vit_tiny_patch4_32", n_channels=1, image_shape=SHAPE).double().eval()
-    pair = Pair("layer3.0", "blocks.1")
-    layers = layers_of(
-        (front, end), [pair.front_layer], [pair.end_layer], kind="c2t", c2t_cls_token="learn"
-    )
-    match_layers(front, end, layers, data.batches(16))
-    target = end(data.images, until="blocks.1")
-    torch.testing.assert_close(layers[pair].cls_token.detach()[0, 0], target[:, 0].mean(0))
-    source = front(data.images, until="layer3.0").flatten(2).transpose(1, 2)
-    torch.testing.assert_close(
-        layers[pair].transform.bias.detach(), direct_matching(source, target[:, 1:]).bias
-    )
-
-
 @pytest.mark.parametrize(
     ("kinds", "form"), [("c2t", "pinv"), ("t2t", "repair"), ("t2c", "covariance")]
 )

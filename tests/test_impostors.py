@@ -104,17 +104,6 @@ def test_class_means_are_those_of_the_training_images(images):
         torch.testing.assert_close(found["pool2"][i], expected, atol=1e-5, rtol=1e-4)
 
 
-def test_class_means_need_no_outputs_of_the_donor(images):
-    training = TrainingImages(make_donor(), training_set(images))
-    Impostor("class_means", make_donor(), LAYERS, n_classes=3, training=training)
-    assert "outputs" not in vars(training)
-
-
-def test_an_unknown_kind_is_refused():
-    with pytest.raises(ValueError, match="no kind 'one-hot' of impostor; choose one of permuted"):
-        Impostor("one-hot", make_donor(), LAYERS, n_classes=3)
-
-
 def test_labels_and_noise_tell_the_class_and_nothing_else(images):
     found, _, classes = activations("one_hot", images)
     assert (

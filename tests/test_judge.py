@@ -16,10 +16,19 @@ from src.ground.errors import UserError
 from src.judge import JudgedStitch, judge
 from src.models import Network, build_model
 from src.verdict import VERDICTS, Limits
-from tests.commands import ROOT, caption_of, read_csv, run, says, stitch_rows
+from tests.commands import ROOT, read_csv, run, says, stitch_rows
+from tests.conftest import few_images
 
 ON_DIGITS = ["-d", "digits", "-gpu", "-1"]
 LAYERS = "pool2,pool3"
+N_TRAIN = 600
+N_TEST = 240  # images
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few():
+    with few_images(N_TRAIN, n_test=N_TEST):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +37,12 @@ def networks(tmp_path_factory):
     folder = tmp_path_factory.mktemp("networks")
     modules = []
     for seed in "01":
-        options = [*ON_DIGITS, "-e", "3", "-b", "32", "-lr", "0.003", "-s", seed]
+        options = [*ON_DIGITS, "-e", "6", "-b", "32", "-lr", "0.003", "-s", seed]
         run("exec_train.py", "small_cnn", *options, "-dir", folder / seed)
         network = build_model("small_cnn", n_classes=10, n_channels=1)
-        network.load_state_dict(torch.load(folder / seed / "model_3.pt"))
+        network.load_state_dict(torch.load(folder / seed / "model_6.pt"))
         modules.append(network.module.eval())
-    return [folder / seed / "model_3.pt" for seed in "01"], modules
+    return [folder / seed / "model_6.pt" for seed in "01"], modules
 
 
 @pytest.fixture(scope="module")
@@ -52,21 +61,17 @@ def test_it_equals_the_scripts(networks, judged, in_tmp_path):
     """Accuracies up to one image, whose logits may be nearly equal."""
     checkpoints, _ = networks
     for form in judged.forms:
-        run(
-            *("exec_stitch.py", *checkpoints, "small_cnn", "small_cnn", LAYERS, LAYERS, "auto"),
-            *(*ON_DIGITS, "-e", "0", "-i", form, "--pinv-cutoff", "exact", "-pinv-samples", "auto"),
-            *("--mod-only-stitch", "-dir", form),
-        )
-        run(
-            *("exec_eval_stitcher_ood.py", f"results/{form}", *ON_DIGITS),
-        )
+        pair = [*checkpoints, "small_cnn", "small_cnn", LAYERS, LAYERS, "auto"]
+        matched = ["-e", "0", "-i", form, "--pinv-cutoff", "exact", "-pinv-samples", "auto"]
+        run("exec_stitch.py", *pair, *ON_DIGITS, *matched, "--mod-only-stitch", "-dir", form)
+        run("exec_eval_stitcher_ood.py", f"results/{form}", *ON_DIGITS)
     folders = [f"results/{form}" for form in judged.forms]
     run("misc/verdict.py", *folders, "-o", "verdict.csv")
     for row, line in zip(judged, read_csv("verdict.csv"), strict=True):
         assert (row.front_layer, row.end_layer) == (line["front_layer"], line["end_layer"])
         for name in ("accuracy", "penalty"):
             for column in (name, f"{name}_low", f"{name}_high"):
-                expected = pytest.approx(float(line[column]), abs=1.5 / 360)
+                expected = pytest.approx(float(line[column]), abs=1.5 / N_TEST)
                 assert getattr(row, column) == expected, column
         for name in ("correlation", "floor", "skill"):
             for column in (name, f"{name}_at_end"):
@@ -84,36 +89,23 @@ def test_it_equals_the_scripts(networks, judged, in_tmp_path):
             assert getattr(row, name) == pytest.approx(float(stitched[name]), abs=1e-5), name
 
 
-@pytest.mark.parametrize(("samples", "n_matched"), [("300", 300), ("auto", None)])
-def test_it_matches_on_the_images_of_the_scripts(networks, in_tmp_path, samples, n_matched):
+def test_it_matches_on_the_images_of_the_scripts(networks, in_tmp_path):
     """Of an image set, as `misc/all_pairs.py` does by default: the same maps."""
     checkpoints, modules = networks
     lines = [f"{name},{path},small_cnn" for name, path in zip("ab", checkpoints, strict=True)]
     (in_tmp_path / "list.csv").write_text("\n".join(["name,path,type", *lines]) + "\n")
-    given = [] if samples == "auto" else ["-pinv-samples", samples]
-    run(
-        *(
-            "misc/all_pairs.py",
-            "list.csv",
-            LAYERS,
-            "rc2c_pre",
-            *ON_DIGITS,
-            *given,
-            "--no-similarity",
-        ),
-        *("--no-figures", "--methods", "pinv", "covariance", "task:1", "-dir", "all"),
-    )
+    given = ["list.csv", LAYERS, "rc2c_pre", *ON_DIGITS, "-pinv-samples", "300", "--ends", "b"]
+    kept = ["--no-similarity", "--no-figures", "--methods", "pinv", "covariance", "-dir", "all"]
+    run("misc/all_pairs.py", *given, *kept)
     images = [load_dataset("digits", "", train=is_train) for is_train in (True, False)]
-    rows = judge(*modules, *images, layers=LAYERS, form=["pinv", "covariance"], n_matched=n_matched)
-    sizes = set()
+    rows = judge(*modules, *images, layers=LAYERS, form=["pinv", "covariance"], n_matched=300)
     for row in rows:
         lines = stitch_rows(f"results/all/a to b/{row.form}")
         (line,) = [line for line in lines if (line["front_layer"], line["end_layer"]) == row.pair]
-        sizes.add(line["n_matched"])
-        assert row.accuracy == pytest.approx(float(line["accuracy"]), abs=1.5 / 360)
+        assert line["n_matched"] == "300"
+        assert row.accuracy == pytest.approx(float(line["accuracy"]), abs=1.5 / N_TEST)
         for name in ("r2_matched", "r2_test"):
             assert getattr(row, name) == pytest.approx(float(line[name]), abs=1e-5)
-    assert sizes == {samples} or len(sizes) > 1
 
 
 def test_training_equals_the_scripts(networks, in_tmp_path):
@@ -138,11 +130,11 @@ def test_training_equals_the_scripts(networks, in_tmp_path):
     )
     assert rows.forms == ("soft:3", "covariance", "task:1")
     trained = [row for row in rows if row.form == "soft:3"]
-    few_images = 3.5 / 360  # whose logits may be nearly equal
+    tolerance = 3.5 / N_TEST  # logits may be nearly equal
     for row, line in zip(trained, read_csv("verdict.csv"), strict=True):
         assert (row.front_layer, row.end_layer) == (line["front_layer"], line["end_layer"])
         for name in ("accuracy", "skill", "skill_at_end"):
-            assert getattr(row, name) == pytest.approx(float(line[name]), abs=few_images)
+            assert getattr(row, name) == pytest.approx(float(line[name]), abs=tolerance)
         assert (row.verdict, row.reason) == (line["verdict"], line["reason"])
         assert np.isnan(row.r2_matched) and np.isfinite(row.r2_test)
     for row in rows:
@@ -174,24 +166,29 @@ def arrays_of(batches):
 
 
 def test_a_loader_arrays_and_an_image_set_are_the_same_images(networks, digits):
-    """In batches of any size; the training images, if all are matched, in any order and without labels."""
+    """In batches of any size; the training images, if all are matched, in any order and without labels.
+
+    A floor is measured on some of them, which hang on the order."""
     train, test = [
         TensorDataset(*(torch.cat(part) for part in zip(*batches, strict=True)))
         for batches in digits
     ]
+    shuffled = DataLoader(
+        train, batch_size=100, shuffle=True, generator=torch.Generator().manual_seed(0)
+    )
     sources = [
-        (DataLoader(train, batch_size=100, shuffle=True), DataLoader(test, batch_size=77)),
+        (shuffled, DataLoader(test, batch_size=77)),
         (arrays_of(digits[0]), arrays_of(digits[1])),
         ([(images, None) for images, _ in digits[0]], digits[1]),
         [load_dataset("digits", "", train=is_train) for is_train in (True, False)],
     ]
-    expected = judge(*networks[1], *digits, layers=LAYERS, n_matched=1437)
+    expected = judge(*networks[1], *digits, layers=LAYERS, n_matched=N_TRAIN)
     for images in sources:
-        rows = judge(*networks[1], *images, layers=LAYERS, n_matched=1437)
+        rows = judge(*networks[1], *images, layers=LAYERS, n_matched=N_TRAIN)
         for row, as_list in zip(rows, expected, strict=True):
-            assert row.accuracy == pytest.approx(as_list.accuracy, abs=1.5 / 360)
-            assert row.correlation == pytest.approx(as_list.correlation, abs=1e-3)
-            assert row.floor == pytest.approx(as_list.floor, abs=0.02)
+            assert row.accuracy == pytest.approx(as_list.accuracy, abs=1.5 / N_TEST)
+            assert row.correlation == pytest.approx(as_list.correlation, abs=1e-5)
+            assert row.floor == pytest.approx(as_list.floor, abs=0.03)
 
 
 def test_probabilities_and_images_that_are_given_twice_are_warned_of(networks, digits, capsys):
@@ -247,17 +244,6 @@ def test_an_image_set_takes_the_type_of_the_networks(networks, digits, dtype):
     assert judge(*cast, *images, layers="pool3", form="task:1")[0].accuracy > 0.1
 
 
-def test_networks_of_two_types_end_in_one_line(networks, digits):
-    front, end = networks[1]
-    said = message_of(front, copy.deepcopy(end).double(), *digits)
-    assert says(said, "torch.float32", "torch.float64")
-
-
-def test_names_of_classes_are_no_labels(networks, digits):
-    named = [(images, [str(label) for label in labels.tolist()]) for images, labels in digits[0]]
-    assert says(message_of(*networks[1], named, digits[1]), "train", "labels", "integers")
-
-
 def test_a_training_takes_gradients_in_inference_mode(networks, digits):
     expected = judge(*networks[1], *digits, layers="pool3", form="task:1")
     with torch.inference_mode():
@@ -301,22 +287,16 @@ def test_a_mean_over_positions_is_told(networks, digits):
     mlp = MLP().eval()
     by_mean = judge(networks[1][0], mlp, *digits, layers=("pool3", "hidden"))
     assert by_mean[0].stitching_type == "c2v"
-    assert (
-        "1 from a feature map to a vector (a mean over positions). What"
-        in str(by_mean).splitlines()[-1]
-    )
+    assert "positions" in str(by_mean).splitlines()[-1]
     of_vectors = judge(mlp, mlp, *digits, layers=("flatten", "hidden"))
     assert of_vectors[0].stitching_type == "t2t" and "positions" not in str(of_vectors)
 
 
 def test_rows_print_as_a_table_and_give_matrices_and_maps(judged):
-    lines = str(judged).splitlines()
-    assert len(lines) == 1 + len(judged) and lines[0].split()[:3] == ["form", "front", "end"]
-    for row, line in zip(judged, lines[1:], strict=True):
-        assert line.startswith(row.form) and f"  {row.verdict}" in line
-        assert row.verdict != "undecided" or line.endswith(f"undecided: {row.reason}")
-        assert f"{row.accuracy:.4f}" in line and row.verdict in VERDICTS
-        assert len(repr(row).splitlines()) == 1 and len(repr(row)) < 200
+    _, *lines = str(judged).splitlines()
+    for row, line in zip(judged, lines, strict=True):
+        assert all(text in line for text in (row.form, row.verdict, f"{row.accuracy:.4f}"))
+        assert len(repr(row)) < 200
     assert len(repr(judged)) < 200
 
     layers = LAYERS.split(",")
@@ -342,12 +322,6 @@ def test_rows_print_as_a_table_and_give_matrices_and_maps(judged):
     assert len(one.texts) == len(judged) / len(judged.forms)
     with pytest.raises(UserError, match="did you mean pinv"):
         judged.figure(forms=["pin"])
-
-
-def test_a_figure_has_a_caption(judged):
-    figure = judged.figure(caption="Two networks on digits.")
-    caption = caption_of(figure)
-    assert caption.endswith("Two networks on digits.") and len(caption.split()) <= 60
 
 
 def test_rows_are_written_as_a_table(judged, in_tmp_path):
@@ -386,6 +360,11 @@ def test_mistakes_end_in_one_line(networks, digits):
     once = message_of(front, end, train, image_set.batches(64))
     assert says(once, "test ", "only once")
     assert "train gives no images" in message_of(front, end, [], test)
+    assert "form" in message_of(front, end, train, test, form=[])
+    of_two_types = message_of(front, copy.deepcopy(end).double(), train, test)
+    assert says(of_two_types, "torch.float32", "torch.float64")
+    named = [(images, list(map(str, labels.tolist()))) for images, labels in train]
+    assert says(message_of(front, end, named, test), "train", "labels", "integers")
     assert "no pairs" in message_of(front, end, train, [images for images, _ in test])
     levels = [((255 * images).byte(), labels) for images, labels in test]
     assert "floating-point" in message_of(front, end, train, levels)
@@ -414,15 +393,6 @@ def test_images_of_a_wrong_size_end_in_one_line(digits):
     assert message_of(on_8, on_7, *smaller).startswith("front cannot take images (B, 1, 7, 7): ")
     assert message_of(on_8, on_7, *digits).startswith("end cannot take images (B, 1, 8, 8): ")
     assert says(message_of(on_8, on_8, train, smaller[1]), "of 1×8×8, and test of 1×7×7")
-
-
-def test_a_front_with_other_classes_is_warned_of(networks, digits, capsys):
-    few = [batches[:1] for batches in digits]
-    front = build_model("small_cnn", n_classes=5, n_channels=1).module.eval()
-    judge(front, networks[1][1], *few, layers="pool4")
-    assert says(capsys.readouterr().err, "gives 5 outputs", "10 classes", "an encoder")
-    judge(*networks[1], *few, layers="pool4")
-    assert "encoder" not in capsys.readouterr().err
 
 
 def test_test_images_that_change_their_order_are_refused(networks, digits):
@@ -502,8 +472,3 @@ def test_limits_are_shares(networks, digits):
         judge(*networks[1], *digits, layers="pool4", n_matched=0)
     with pytest.raises(UserError, match="front is a str; give a torch.nn.Module"):
         judge("front.pt", networks[1][1], *digits)
-
-
-def test_no_form_is_refused_in_one_line():
-    with pytest.raises(UserError, match="covariance"):
-        judge(nn.Identity(), nn.Identity(), [], [], form=[])

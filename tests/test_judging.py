@@ -193,11 +193,3 @@ def test_half_widths_over_images_and_over_networks_add_up():
     assert verdict.accuracy.value == pytest.approx(0.9)
     assert verdict.skill == pytest.approx((0.6, 0.56 - of_networks, 0.64 + of_networks), abs=1e-3)
     assert 0.9 - verdict.accuracy.low == pytest.approx(of_networks + of_images, rel=0.1)
-
-
-def test_runs_of_one_pair_of_networks_count_once():
-    """Two networks with three runs each have the error of two networks."""
-    runs = [[predicted(950)] * 3, [predicted(900)] * 3]
-    single = [[predicted(950)], [predicted(900)]]
-    (of_runs,), (of_single,) = judge([Stitches(runs)]), judge([Stitches(single)])
-    assert of_runs.penalty == pytest.approx(of_single.penalty)

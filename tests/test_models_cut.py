@@ -5,8 +5,6 @@ And the blocks that `all` stands for, of all networks of the zoo and of torchvis
 """
 
 import contextlib
-import json
-import re
 from collections import Counter
 
 import pytest
@@ -25,7 +23,7 @@ from src.models.vit import VisionTransformer
 from tests import traps
 from tests.commands import says
 from tests.golden_weights import golden_input, load_golden_weights
-from tests.goldens import DATA
+from tests.goldens import block_names
 
 SIZES = {"n_classes": 10, "n_channels": 3}
 # A small member of each family: how to build it, its input, and some modules inside of its blocks.
@@ -249,13 +247,6 @@ def test_blocks_behind_a_layer(resnet):
     assert resnet.behind("layer2") == resnet.behind("layer2.1") == blocks[4:]
 
 
-def test_blocks_behind_a_layer_that_does_not_exist():
-    network = Network(torch.nn.Sequential(torch.nn.Flatten()), image_shape=(1, 4, 4))
-    assert network.behind("output") == []
-    with pytest.raises(UserError, match="nope"):
-        network.behind("nope")
-
-
 def test_layers_of_an_option(resnet):
     assert resnet.layers("all") == list(resnet.block_names) and resnet.layers("all, fc")[-2:] == [
         "layer4.1",
@@ -277,7 +268,7 @@ def test_layers_of_an_option(resnet):
 # Networks of torchvision
 
 
-BLOCKS = json.loads((DATA / "models" / "block_names.json").read_text())
+EXPECTED = block_names()
 FAST = ("tv_squeezenet1_1", "tv_shufflenet_v2_x0_5", "tv_vgg11", "tv_densenet121", "tv_googlenet")
 CUT = {  # the smallest network of each kind: options that make it smaller
     "alexnet": {}, "convnext_tiny": {}, "densenet121": {}, "efficientnet_b0": {}, "efficientnet_v2_s": {},
@@ -289,19 +280,6 @@ CUT = {  # the smallest network of each kind: options that make it smaller
     "resnext50_32x4d": {}, "shufflenet_v2_x0_5": {}, "squeezenet1_1": {}, "swin_t": {}, "swin_v2_t": {}, "vgg11": {},
     "vgg11_bn": {}, "vit_b_32": {"image_size": 64},
 }  # fmt: skip
-
-
-def unpacked(text: str) -> list[str]:
-    """The names that a text such as "layer1.0-2 layer2" stands for."""
-    parts = [re.fullmatch(r"(\S*?)(?:(\d+)-(\d+))?", part).groups() for part in text.split()]
-    return [
-        stem if first is None else f"{stem}{i}"
-        for stem, first, last in parts
-        for i in ([0] if first is None else range(int(first), int(last) + 1))
-    ]
-
-
-EXPECTED = {name: unpacked(text) for names, text in BLOCKS.items() for name in names.split()}
 
 
 def built(name: str, **options) -> torch.nn.Module:
@@ -321,27 +299,17 @@ def built(name: str, **options) -> torch.nn.Module:
 @pytest.mark.parametrize(
     "name",
     [
-        name
-        if name in FAST or not name.startswith("tv_")
-        else pytest.param(name, marks=pytest.mark.slow)
+        name if name in FAST else pytest.param(name, marks=pytest.mark.slow)
         for name in EXPECTED
+        if name not in MODEL_NAMES
     ],
 )
 def test_blocks(name):
-    shape = (
-        (17, 24)
-        if name.startswith("repr_cls_vit")
-        else (8, 4, 4)
-        if name.startswith("repr_cls")
-        else None
-    )
+    """Those of the suite's own networks: test_models_registry.py."""
     with (
         contextlib.nullcontext() if "regnet" in name else torch.device("meta")
     ):  # RegNet computes its widths
-        if name in MODEL_NAMES:
-            network = build_model(name, representation_shape=shape)
-        else:
-            network = Network(built(name.removeprefix("tv_")))
+        network = Network(built(name.removeprefix("tv_")))
     assert list(network.to("meta").block_names) == EXPECTED[name]
 
 
@@ -429,15 +397,6 @@ def test_parameters_in_front_that_change_are_seen_behind():
     torch.testing.assert_close(network(h, after="body"), network(images))
     network.module.scale.scale.data = torch.full((4,), 3.0)
     torch.testing.assert_close(network(h, after="body"), network(images))
-
-
-def test_networks_made_in_inference_mode_take_short_passes(capsys):
-    with torch.inference_mode():
-        network = Network(_Scaled()).eval()
-        images = torch.rand(3, 3, 4, 4)
-        h = network(images, until="body")
-        torch.testing.assert_close(network(h, after="body"), network(images))
-    assert not capsys.readouterr().err
 
 
 class _WithAuxiliary(nn.Module):

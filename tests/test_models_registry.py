@@ -12,10 +12,12 @@ import torchvision
 from src.ground.errors import Misfit, UserError
 from src.models import MODEL_NAMES, build_model, vit
 from tests.golden_weights import golden_input, load_golden_weights
+from tests.goldens import block_names
 
 DATA = Path(__file__).parent / "data" / "models"
 STATES = json.loads((DATA / "state_dicts.json").read_text())
 FRESH = json.loads((DATA / "init_seed0.json").read_text())
+BLOCKS = block_names()
 GOLDENS = json.loads((DATA / "forward.json").read_text())
 
 # The public code builds these two, but with layers that do not fit one channel, so they cannot run.
@@ -43,6 +45,7 @@ def build_labelled(label: str):
 
 @pytest.mark.parametrize("label", sorted(STATES.keys() - BROKEN))
 def test_state_dict_equals_the_public_code(label):
+    """Of the weights; and the blocks that `all` stands for."""
     golden = STATES[label]
     with torch.device("meta"):
         network = build_labelled(label)
@@ -54,6 +57,7 @@ def test_state_dict_equals_the_public_code(label):
     assert [key for key, _, _ in state] == golden.get("keys", [key for key, _, _ in state])
     assert len(state) == golden["n_entries"]
     assert hashlib.sha256(json.dumps(state).encode()).hexdigest() == golden["sha256"]
+    assert list(network.block_names) == BLOCKS[label.split("|")[0]]
 
 
 def test_networks_without_a_golden_have_the_entries_of_torchvisions():
@@ -76,6 +80,7 @@ def test_networks_without_a_golden_have_the_entries_of_torchvisions():
             7,
         )
         assert ours == theirs
+        assert list(build_model(name).to("meta").block_names) == BLOCKS[name]
 
 
 @pytest.mark.parametrize("label", FRESH)
@@ -93,11 +98,11 @@ def test_fresh_weights_equal_the_public_code_in_the_seed(label):
         ), key
 
 
+# Other tests have their families, in another size or cut and trained
 LARGE = (
-    "wide_resnet_28_10",
-    "resnet18_samesize",
-    "resnet50",
-)  # other tests cut and train their families
+    *("wide_resnet_28_10", "resnet18_samesize", "resnet50", "resnet18__28x28"),
+    *("vit_tiny_patch16_224", "repr_cls_resnet18__repr128x16x16", "repr_cls_vit_tiny__repr65x384"),
+)
 
 
 @pytest.mark.parametrize(

@@ -77,8 +77,9 @@ def test_content_counts_more_than_the_path(store, tmp_path):
 
 
 def test_loads_the_newest_detector_and_refuses_one_of_another_shape(store, capsys):
-    older, detector = (build_model("repr_cls_resnet18", n_classes=10, **SHAPES) for _ in range(2))
-    add(store, older.state_dict())
+    detector = build_model("repr_cls_resnet18", n_classes=10, **SHAPES)
+    older = {key: value + 1 for key, value in detector.state_dict().items()}
+    add(store, older)
     name = add(store, detector.state_dict())
     source = NetworkName("m.pt", "small_cnn")
     loaded = store.load(source, "pool1", IMAGES, device=CPU)

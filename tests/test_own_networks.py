@@ -11,7 +11,6 @@ import torch
 
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
-from src.ground.user_code import source_of
 from src.ground_truth.truth_tables import read_tables
 from src.models import Network, build_model
 from src.results.checkpoints import load_model
@@ -20,6 +19,8 @@ from src.results.network_names import NetworkName
 from tests import commands
 from tests.commands import ON_DIGITS, Output, read_csv, read_json, read_metrics, says, stitch_rows
 from tests.conftest import few_images
+
+pytestmark = pytest.mark.usefixtures("few_figures")
 
 BLOCKS = commands.guide_blocks("Your own network")
 FILE = BLOCKS[0][1]
@@ -167,7 +168,6 @@ def test_fresh_weights_have_seeds_of_their_own(folder, in_tmp_path):
 @pytest.mark.parametrize(
     ("name", "line"),
     [
-        ("nets.py:cnnn", "unknown function in .*nets.py 'cnnn'; did you mean cnn"),
         (
             "nets.py:five",
             r"nets.py:five gives 5 for an image, not the logits of 10 classes; let it take n_classes",
@@ -179,12 +179,6 @@ def test_fresh_weights_have_seeds_of_their_own(folder, in_tmp_path):
             "nets.py:classes",
             r"cannot run .*nets.py: TypeError: .*num_classes.*gets those that it takes by name",
         ),
-        ("nets.py:fails", r"cannot run .*nets.py, line \d+: KeyError: 'key'"),
-        ("nothing.py:cnn", "No such file or directory"),
-        (
-            "broken.py:cnn",
-            "cannot run .*broken.py, line 1: ModuleNotFoundError: No module named 'nothing_like_it'",
-        ),
     ],
 )
 def test_what_a_file_must_give(name, line, tmp_path):
@@ -192,19 +186,10 @@ def test_what_a_file_must_give(name, line, tmp_path):
         FILE
         + "five = lambda: cnn(5, 1)\ntext = lambda: 'x'\ndouble = lambda: nn.Linear(1, 1).double()\n"
         "big = lambda: nn.Sequential(nn.Conv2d(1, 1, 9))\n"
-        "classes = lambda num_classes: cnn(num_classes, 1)\nfails = lambda: {}['key']\n"
+        "classes = lambda num_classes: cnn(num_classes, 1)\n"
     )
-    (tmp_path / "broken.py").write_text("import nothing_like_it\n")
     with pytest.raises(UserError, match=line):
         build_model(f"{tmp_path}/{name}", n_channels=1, image_shape=(1, 8, 8))
-
-
-def test_code_in_folders_that_are_no_packages_is_found(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    folder = tmp_path / "outer_folder" / "inner_folder"
-    folder.mkdir(parents=True)
-    (folder / "networks.py").write_text("def cnn(): ...")
-    assert source_of("outer_folder.inner_folder.networks:cnn") == folder / "networks.py"
 
 
 def test_a_network_of_a_package(tmp_path):
@@ -251,15 +236,15 @@ def test_weights_of_torchvision(tmp_path, monkeypatch):
     for path, name, n_classes, line in (
         (
             "IMAGENET1K_V1",
-            "tv_alexnet",
+            "tv_squeezenet1_0",
             1000,
             f"download https://.*; put the file into {tmp_path}/hub/checkpoints",
         ),
         (
             "IMAGENET1K_V9",
-            "tv_alexnet",
+            "tv_squeezenet1_0",
             1000,
-            "weights of tv_alexnet 'IMAGENET1K_V9'; did you mean IMAGENET1K_V1",
+            "weights of tv_squeezenet1_0 'IMAGENET1K_V9'; did you mean IMAGENET1K_V1",
         ),
         ("DEFAULT", "small_cnn", 1000, "DEFAULT: small_cnn comes with no such weights"),
         (
@@ -277,7 +262,7 @@ def test_weights_of_torchvision(tmp_path, monkeypatch):
 
 def test_torchvision_networks_take_other_channels_and_sizes():
     for name, shape in (("tv_squeezenet1_1", (1, 32, 32)), ("tv_vit_b_32", (2, 64, 64))):
-        with torch.no_grad():
+        with torch.no_grad(), torch.device("meta"):
             network = build_model(name, n_classes=5, n_channels=shape[0], image_shape=shape).eval()
             assert network(torch.rand(2, *shape)).shape == (2, 5)
 

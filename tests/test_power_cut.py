@@ -187,7 +187,8 @@ def make(folder: Path, grid, *, resume: bool) -> None:
         log = EpochLog(HeadResult(0.5, 1.0, 1.0), HeadResult(0.5, 1.0, 1.0))
         runs.log([dict.fromkeys(layers, log)], {"weight": torch.ones(1)})
     if runs.layers:
-        runs.finish(score, {}, whole_networks=None)
+        runs.write(score, {}, whole_networks=None)
+        runs.finish()
 
 
 def power_fails(n_steps: int, folder: Path, grid) -> bool:

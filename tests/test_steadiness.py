@@ -195,10 +195,6 @@ def test_scripts_warn_where_a_network_is_loaded_and_runs_record_it(in_tmp_path):
             console._said.clear()
             for kind, line in said_of.items():
                 assert said.count(line) == (kind in (front, end)), said
-        for script in (["exec_eval.py", "-", less], ["exec_probe.py", "-", less, "-l", "one"]):
-            epochs = ["-e", 1] if "probe" in script[0] else []
-            assert said_of[less] in run(*script, *epochs, *ON_DIGITS).err
-            console._said.clear()
         run("misc/collect_results.py", "results/grid")
     rows = stitch_rows("results/grid")
     found = [(row["front_unsteadiness"], row["end_unsteadiness"]) for row in rows]

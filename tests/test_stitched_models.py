@@ -1,6 +1,7 @@
 """Stitched networks of the public code: their logits and activations, whole checkpoints, and runs
 repeated here."""
 
+import copy
 from functools import cache
 
 import numpy as np
@@ -24,6 +25,7 @@ from tests.goldens import DATA, notes, numbers
 
 NAME = "stitched_models"
 GOLDENS = {golden["tag"]: golden for golden in notes(NAME)}
+LONG = [tag for tag in GOLDENS if "vit_small" in tag]  # the widths of t2t differ in test_any_layers
 
 
 @cache
@@ -50,7 +52,9 @@ def images():
     return x.float().double().reshape(2, 3, 32, 32)
 
 
-@pytest.mark.parametrize("tag", GOLDENS)
+@pytest.mark.parametrize(
+    "tag", [pytest.param(tag, marks=pytest.mark.slow) if tag in LONG else tag for tag in GOLDENS]
+)
 @torch.no_grad()
 def test_equals_the_public_code(tag, images):
     model = stitched(GOLDENS[tag])
@@ -75,7 +79,7 @@ def test_equals_the_public_code(tag, images):
 
 def test_whole_state_has_the_keys_of_the_public_code():
     golden = GOLDENS["resnet18:layer3.1->resnet18:layer2.0|rc2c_pre"]
-    front, end = build_model("resnet18"), build_model("resnet18")
+    front, end = golden_network("resnet18", 0), golden_network("resnet18", 10000)
     layer = build_stitching_layer("rc2c_pre", (256, 8, 8), (128, 16, 16))
     state = StitchedModel(front, end, layer, Pair("layer3.1", "layer2.0")).state_dict()
     assert len(state) == golden["n_state_keys"]
@@ -99,8 +103,7 @@ DET_RUNS = {
 @pytest.fixture(scope="module")
 def networks():
     return [
-        load_golden_weights(build_model("resnet18"), base).eval().requires_grad_(False)
-        for base in (0, 10000)
+        copy.deepcopy(golden_network("resnet18", base)).to(torch.float32) for base in (0, 10000)
     ]
 
 

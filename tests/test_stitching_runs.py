@@ -275,7 +275,9 @@ def test_config_txt_is_the_last_file_of_a_run(networks, layer, tmp_path, monkeyp
         write(source, target)
 
     monkeypatch.setattr(os, "replace", note_and_write)
-    GridRun(tmp_path, {PAIR: layer}, experiment).finish(score, {}, whole_networks=None)
+    runs = GridRun(tmp_path, {PAIR: layer}, experiment)
+    runs.write(score, {}, whole_networks=None)
+    runs.finish()
     (folder,) = tmp_path.iterdir()
     files = {
         "final_model.pt",
@@ -319,9 +321,9 @@ def test_a_fit_to_doubt_has_one_line(matching, line, layer, tmp_path, capsys):
     score = GridScore(
         {PAIR: metrics}, dict.fromkeys((PAIR, "front", "end", "labels"), torch.arange(3))
     )
-    GridRun(tmp_path, {PAIR: layer}, experiment).finish(
-        score, {PAIR: matching}, whole_networks=None
-    )
+    runs = GridRun(tmp_path, {PAIR: layer}, experiment)
+    runs.write(score, {PAIR: matching}, whole_networks=None)
+    runs.finish()
     warnings = re.findall("warning: (.*)", capsys.readouterr().err)
     assert len(warnings) == bool(line) and all(re.fullmatch(line, text) for text in warnings)
     ((run,), _) = read_runs(tmp_path)

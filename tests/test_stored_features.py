@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,9 @@ import torch
 
 from src.datasets import load_dataset
 from src.figures import pages
-from src.ground.images import ImageSpec
 from src.models import build_model
-from src.results.checkpoints import load_model, save_state
-from src.results.network_names import NetworkName, content_of
+from src.results.checkpoints import save_state
+from src.results.network_names import content_of
 from src.results.stored import Images, check_same_images
 from tests.commands import ON_DIGITS, error_line, read_csv, read_json, run, says
 from tests.conftest import few_images
@@ -30,20 +30,26 @@ def few():
         yield
 
 
-@pytest.fixture
-def folder(in_tmp_path):
-    """A working folder with two networks, and the features of both for 50 test images."""
+@pytest.fixture(scope="module")
+def template(tmp_path_factory):
+    """A folder with two networks, and the features of both for 50 test images."""
+    path = tmp_path_factory.mktemp("features")
     images = torch.cat([batch for batch, _ in load_dataset("digits", "", train=False).batches(60)])
     for seed in (0, 1):
         torch.manual_seed(seed)
-        network = build_model("small_cnn", n_classes=10, n_channels=1, image_shape=SHAPE)
-        save_state(in_tmp_path / f"{seed}.pt", network.state_dict())
-        network = load_model(NetworkName(f"{seed}.pt", "small_cnn"), ImageSpec(10, SHAPE))
+        network = build_model("small_cnn", n_classes=10, n_channels=1, image_shape=SHAPE).eval()
+        save_state(path / f"{seed}.pt", network.state_dict())
         with torch.no_grad():
             activations = network.activations(images[:50], LAYERS)
         arrays = {name: activation.numpy() for name, activation in activations.items()}
-        np.savez(f"{seed}.npz", ids=np.arange(50), **arrays)
-    return in_tmp_path
+        np.savez(path / f"{seed}.npz", ids=np.arange(50), **arrays)
+    return path
+
+
+@pytest.fixture
+def folder(template, in_tmp_path):
+    """The working folder is a copy of it."""
+    return shutil.copytree(template, in_tmp_path, dirs_exist_ok=True)
 
 
 def table(paths, types, layers=("pool1,pool3", "pool3,output"), *options) -> list[dict[str, str]]:
@@ -85,6 +91,26 @@ def test_two_files_need_no_images(folder):
     assert len(rows) == 9 and "cka_p_value" in rows[0] and "cka_p_value_within" not in rows[0]
 
 
+IDS = np.arange(50)
+POOL1 = np.ones((50, 3))
+BAD = {
+    "shifted": {"ids": IDS + 1},
+    "reversed": {"ids": IDS[::-1]},
+    "none": {"ids": None},
+    "short": {"pool1": POOL1[:7]},
+    "twice": {"ids": [7, *IDS[1:]]},
+    "none_at_all": {"ids": 50},
+    "text": {"pool1": np.full((50, 3), "x")},
+    "number": {"pool1": 3.0},
+    "swapped": {"pool1": POOL1.astype(POOL1.dtype.newbyteorder())},
+    "one_image": {"ids": IDS[:1], "pool1": POOL1[:1]},
+    "no_layer": {"pool1": None},
+    "list": {"made_with": "[]"},
+    "count": {"made_with": '{"test_images": 5}'},
+    "depths": {"made_with": '{"relative_depths": ["x"]}'},
+}
+
+
 @pytest.mark.parametrize(
     ("paths", "line", "options"),
     [
@@ -107,11 +133,6 @@ def test_two_files_need_no_images(folder):
             "twice.npz: the id 7 stands there twice or more; give every image another id",
             [],
         ),
-        (
-            "rows.npz 1.npz",
-            r"rows.npz: ids has shape \(50, 1\); give one id for each image, \(N,\)",
-            [],
-        ),
         ("none_at_all.npz 1.npz", r"ids has shape \(\); give one id for each image, \(N,\)", []),
         (
             "number.npz 1.npz",
@@ -119,12 +140,6 @@ def test_two_files_need_no_images(folder):
             [],
         ),
         ("swapped.npz 1.npz", "swapped.npz: pool1: given numpy array has byte order", []),
-        ("long.npz 1.npz", "long.npz: pool1: can't convert np.ndarray of type", []),
-        (
-            "no_images.npz 1.npz",
-            r"no_images.npz: ids has shape \(0,\); give at least two images",
-            [],
-        ),
         (
             "one_image.npz 1.npz",
             r"one_image.npz: ids has shape \(1,\); give at least two images",
@@ -146,21 +161,9 @@ def test_two_files_need_no_images(folder):
     ],
 )
 def test_refusals(paths, line, options, folder):
-    pool1 = np.ones((50, 3))
-    np.savez("shifted.npz", ids=np.arange(1, 51), pool1=pool1)
-    np.savez("reversed.npz", ids=np.arange(50)[::-1], pool1=pool1)
-    np.savez("none.npz", pool1=pool1)
-    np.savez("short.npz", ids=np.arange(50), pool1=np.ones((7, 3)))
-    np.savez("twice.npz", ids=[7, *range(1, 50)], pool1=pool1)
-    np.savez("rows.npz", ids=np.arange(50)[:, None], pool1=pool1)
-    np.savez("none_at_all.npz", ids=50, pool1=pool1)
-    np.savez("text.npz", ids=np.arange(50), pool1=np.full((50, 3), "x"))
-    np.savez("number.npz", ids=np.arange(50), pool1=3.0)
-    np.savez("swapped.npz", ids=np.arange(50), pool1=pool1.astype(pool1.dtype.newbyteorder()))
-    np.savez("long.npz", ids=np.arange(50), pool1=pool1.astype(np.longdouble))
-    np.savez("no_images.npz", ids=np.arange(0), pool1=pool1[:0])
-    np.savez("one_image.npz", ids=np.arange(1), pool1=pool1[:1])
-    np.savez("no_layer.npz", ids=np.arange(50))
+    for name in BAD.keys() & {path.removesuffix(".npz") for path in paths.split()}:
+        arrays = {"ids": IDS, "pool1": POOL1} | BAD[name]
+        np.savez(name, **{key: array for key, array in arrays.items() if array is not None})
     paths = paths.split()
     types = ["features" if path.endswith(".npz") else "small_cnn" for path in paths]
     if options[:1] == ["features"]:

@@ -1,5 +1,4 @@
-"""Rules of the house: layers, imports that change nothing, help without torch, requirements, no
-package."""
+"""Rules of the house: layers, imports that change nothing, requirements, no package."""
 
 import ast
 import graphlib
@@ -86,29 +85,6 @@ def test_no_imports_form_a_circle():
 
 def test_importing_changes_nothing_global(tmp_path):
     run_module("import_everything", cwd=tmp_path)
-
-
-def test_help_and_usage_errors_come_before_torch():
-    """Of all scripts, in one process."""
-    files = sorted(
-        {*ROOT.glob("exec_*.py"), *ROOT.glob("misc/*.py")} - {ROOT / "misc" / "benchmark.py"}
-    )
-    scripts = [str(path) for path in files if "cli.Parser(" in path.read_text()]
-    code = (
-        "import runpy, sys\n"
-        "for script in sys.argv[2:]:\n"
-        "    sys.argv[:] = [script, sys.argv[1]]\n"
-        "    try: runpy.run_path(script, run_name='__main__')\n"
-        "    except SystemExit as stop: print('exit', stop.code)\n"
-        "    assert not {'torch', 'torchvision'} & {*sys.modules}, script\n"
-    )
-    for argument, status in (("--help", 0), ("--nonsense", 2)):
-        done = subprocess.run(
-            [sys.executable, "-c", code, argument, *scripts], capture_output=True, text=True
-        )
-        assert done.returncode == 0 and done.stdout.count(f"exit {status}\n") == len(scripts), (
-            done.stderr
-        )
 
 
 def test_modules_among_the_scripts_say_so():

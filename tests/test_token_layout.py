@@ -178,7 +178,6 @@ def test_dead_channels_of_a_map_are_no_prefix_tokens():
 
 
 CLS, REGISTERS = TokenLayout(1, (2, 2), True), TokenLayout(5, (2, 2), True)
-PATCHES = TokenLayout(0, (2, 2), False)
 
 
 @pytest.mark.parametrize("made", ["pool", "learn"])

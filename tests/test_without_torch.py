@@ -20,22 +20,22 @@ class Without:
     def find_spec(name, path=None, target=None):
         if name in refused:
             raise ImportError(f"{name} is imported")
-refused, commands = map(json.loads, sys.argv[1:])
+refused, commands, status = map(json.loads, sys.argv[1:])
 sys.meta_path.insert(0, Without)
 from src.figures import pages
 for words in commands:
     sys.argv[:] = words
     with pages.left_out():
         try: runpy.run_path(words[0], run_name="__main__")
-        except SystemExit as stop: assert not stop.code, words
+        except SystemExit as stop: assert (stop.code or 0) == status, words
 """
 
 
-def run_without(refused, commands, *, cwd):
-    """Run commands in one process that must not import some packages."""
+def run_without(refused, commands, *, cwd, status: int = 0):
+    """Run commands in one process that must not import some packages; each ends with `status`."""
     words = [[str(ROOT / script), *map(str, rest)] for script, *rest in commands]
     done = subprocess.run(
-        [sys.executable, "-c", CODE, json.dumps(refused), json.dumps(words)],
+        [sys.executable, "-c", CODE, *map(json.dumps, (refused, words, status))],
         cwd=cwd,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -104,10 +104,13 @@ def test_help_and_refused_options_wait_for_no_library(tmp_path):
     """But for the demo and the benchmark, which use libraries before they run."""
     left_out = {"benchmark.py", "demo.py"}
     scripts = [*ROOT.glob("exec_*.py"), *ROOT.glob("misc/*.py")]
-    commands = [
-        [path.relative_to(ROOT), "--help"]
+    names = [
+        path.relative_to(ROOT)
         for path in sorted(scripts)
         if path.name not in left_out and "cli.run(" in path.read_text()
     ]
-    run_without(["torch", "numpy", "scipy", "matplotlib"], commands, cwd=tmp_path)
-    assert len(commands) > 10
+    assert len(names) > 10
+    for option, status in (("--help", 0), ("--nonsense", 2)):
+        commands = [[name, option] for name in names]
+        libraries = ["torch", "numpy", "scipy", "matplotlib"]
+        run_without(libraries, commands, cwd=tmp_path, status=status)

@@ -184,10 +184,19 @@ class GridRun:
         )
 
     def _finished_pairs(self) -> set[Pair]:
-        """Return the pairs of the grid that are finished in the folder."""
+        """Return the pairs of the grid that are finished in the folder.
+
+        Raises:
+            UserError: the folder has runs of an earlier version.
+        """
         if not self.directory.is_dir():
             return set()
         pairs = set()
+        if files_of_runs(self.directory, "metrics.json"):
+            raise UserError(
+                f"--resume: {self.directory} has runs of version 2.0.0.dev0; bring them into the present form by "
+                "misc/import_runs.py, or give another -dir"
+            )
         stitches, _ = read_runs(self.directory)
         for stitch in stitches:
             if stitch.row.pair in self.layers and stitch.row.key == self.experiment.key:
@@ -233,14 +242,14 @@ class GridRun:
         val = _mean(log.val for log in last_epoch)
         report_epoch(len(history), EpochLog(train, val))
 
-    def finish(
+    def write(
         self,
         score: GridScore,
         matched: Mapping[Pair, Matching],
         *,
         whole_networks: tuple[Network, Network] | None,
     ) -> dict[Pair, StitchRow]:
-        """Write the results of all pairs, and mark the run as finished; return the rows of the pairs.
+        """Write the results of all pairs; return their rows. `finish` is to follow.
 
         Args:
             score: the metrics and predictions of all pairs.
@@ -260,14 +269,16 @@ class GridRun:
             )
             run.start = self.start
             write_json(run.made_with, run.provenance())
-        # `config.txt` marks the run as finished: it is written after all results are on the disk.
-        write_json(run.config, as_written(run.options))
-        run.discard()
-
-        note(f"wrote {run.folder}")
         _warn_of_undefined(rows.values())
         _warn_of_fits(rows, matched, is_auto=self.experiment.n_pinv_init_samples == "auto")
         return rows
+
+    def finish(self) -> None:
+        """Mark the run as finished, when all of its files are on the disk."""
+        run = self._claimed()
+        write_json(run.config, as_written(run.options))
+        run.discard()
+        note(f"wrote {run.folder}")
 
     def _row(
         self, pair: Pair, score: GridScore, matched: Mapping[Pair, Matching], folder: Path
