@@ -46,7 +46,7 @@ def test_each_run_of_a_process_has_times_of_its_own(in_tmp_path):
         "similarity.csv",
     )
     run("exec_eval_stitcher_ood.py", "results/s", *ON_DIGITS, "--detector", "mahalanobis")
-    stitches = sorted(Path("results/s").glob("2*/run.json"))
+    stitches = sorted(Path("results/s").glob("2*/*/run.json"))
     files = [
         *stitches,
         Path("similarity.run.json"),

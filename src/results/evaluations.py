@@ -74,8 +74,8 @@ def with_evaluations(runs: Sequence[StitchingRun]) -> list[StitchingRun]:
                 else:
                     n_skipped += 1
             if n_skipped:
-                title = f"of the evaluation by {name}" if name else "of skill"
-                warn(f"{folder}: {n_skipped} rows {title} are skipped: runs used other data")
+                title = f"the evaluation by {name}" if name else "skill"
+                warn(f"{folder}: {title} of {n_skipped} stitches is skipped: runs used other data")
     return [
         replace(run, skill=of_stitch.pop(SKILL, None), evaluations=of_stitch)
         for run, of_stitch in zip(runs, found.values(), strict=True)
