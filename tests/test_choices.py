@@ -7,12 +7,12 @@ where it is tested.)"""
 import pytest
 
 from src.choices import OPTIMIZERS
-from src.choices.datasets import DATASETS, INTERVENTIONS
+from src.choices.datasets import DATASET_NAMES, INTERVENTIONS
 from src.choices.models import MODELS
 from src.choices.scores import SCORES, OodScore
 from src.choices.similarity import GRAMS, MEASURES, Measure
 from src.choices.stitching import FORMS, OBJECTIVES
-from src.datasets import augmentation, interventions, registry
+from src.datasets import interventions, registry
 from src.models import building
 from src.ood import detectors
 from src.similarity import measures
@@ -37,13 +37,7 @@ def test_each_row_has_its_function_beside_the_functions_of_its_kind():
     assert closed_forms.SOLVERS.keys() == FORMS.keys()
     assert objectives.LOSSES.keys() == {row.loss for row in OBJECTIVES.values() if row.loss}
     assert building.BUILDERS.keys() == {row.builder for row in MODELS.values()}
-    assert registry.LOADERS.keys() == {row.loader for row in DATASETS.values()} | {
-        "folder",
-        "file",
-    }  # a user's own
-    assert augmentation.KINDS.keys() == {
-        row.augmentation.kind for row in DATASETS.values() if row.augmentation
-    }
+    assert tuple(registry.DATASETS) == DATASET_NAMES
     assert interventions.INTERVENTION_FUNCTIONS.keys() == INTERVENTIONS.keys()
     assert loop.OPTIMIZERS.keys() == set(OPTIMIZERS)
 
