@@ -31,10 +31,7 @@ TOLERANCE = 1e-3  # of numbers, relative to those above 1
 
 
 def make_files(kind, n_images):
-    """Write data.npz, f.pt and g.pt: images, and random networks with BatchNorm fitted to them.
-
-    Returns the networks, and the images (N, 3, 32, 32) as values.
-    """
+    """Write data.npz, f.pt and g.pt; return the networks, BatchNorm fitted, and the images as values."""
     images = np.random.default_rng(0).integers(0, 256, (n_images, *SHAPE), dtype=np.uint8)
     arrays = {"x": images.transpose(0, 2, 3, 1), "y": np.arange(n_images) % 10}
     splits = {f"{name}_{split}": arrays[name] for name in arrays for split in ("train", "test")}
