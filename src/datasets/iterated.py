@@ -84,38 +84,38 @@ class IteratedImages(BaseImageSet):
             raise UserError(f"{name} can be passed over only once; give {EXPECTED}")
         labels: list[Tensor] = []
         prints: list[Tensor] = []
-        sizes: list[int] = []
-        shapes: list[tuple[int, int, int]] = []
         kept: list[tuple[Tensor, Tensor]] = []
+        shapes = set()
+        n_images = 0
         n_bytes = 0
         for images, labels_of_batch in _batches(batches, name):
-            _check_finite(images, name, first=sum(sizes))
+            _check_finite(images, name, first=n_images)
+            _, channels, height, width = images.shape
+            shapes.add((channels, height, width))
             labels.append(labels_of_batch)
             if in_one_order:
                 prints.append(_prints(images))
-            sizes.append(len(images))
-            _, channels, height, width = images.shape
-            shapes.append((channels, height, width))
+            n_images += len(images)
             n_bytes += images.nbytes
             if n_bytes <= most_kept:
                 kept.append((images, labels_of_batch))
-            if at_most is not None and sum(sizes) >= at_most:
+            if at_most is not None and n_images >= at_most:
                 break
-        if not sizes:
+        if not n_images:
             raise UserError(f"{name} gives no images; give {EXPECTED}")
-        if len(set(shapes)) > 1:
-            raise UserError(f"{name} gives images of several shapes, {set(shapes)}; resize them")
+        if len(shapes) > 1:
+            raise UserError(f"{name} gives images of several shapes, {shapes}; resize them")
+        is_kept = len(kept) == len(labels)
         prints_in_order = None
         if in_one_order:
             prints_in_order = torch.cat(prints)[:at_most]
-        is_kept = len(kept) == len(sizes)
         image_set = cls(
             kept if is_kept else batches,
             torch.cat(labels)[:at_most],
             prints_in_order,
             name=name,
-            batch_size=sizes[0],
-            image_shape=shapes[0],
+            batch_size=len(labels[0]),
+            image_shape=shapes.pop(),
             like=like,
         )
         image_set.is_kept = is_kept
