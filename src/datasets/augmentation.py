@@ -82,17 +82,8 @@ class Affine:
 
 
 def _affine_grid(parameters: Tensor, shape: list[int]) -> Tensor:
-    """Return the places that the pixels of turned, sheared and scaled images come from.
-
-    This is the inverse of torchvision's rotation, scale and shear. It maps pixels of the result to
-    pixels of the image, both counted from the centre; `affine_grid` counts both axes from -1 to 1.
-
-    Args:
-        parameters: (B, 4), of `Affine.draw`.
-        shape: (B, C, H, W) of the images.
-    Returns:
-        float32 (B, H, W, 2), for `grid_sample`.
-    """
+    """Return where pixels of turned, sheared, scaled images come from: (B, H, W, 2), of -1 to 1."""
+    # The inverse of torchvision's rotation, scale and shear; pixels count from the centre
     angle, shear, scale, _ = parameters.unbind(1)
     height, width = shape[2:]
     slant = shear.deg2rad().tan()

@@ -157,11 +157,7 @@ class BaseImageSet:
         raise NotImplementedError
 
     def levels_of(self, indices: Tensor) -> Tensor:
-        """Return images as they are kept, with their interventions: uint8 (B, C, H, W).
-
-        Args:
-            indices: (B,), on the CPU.
-        """
+        """Return images at indices (B,) as they are kept, with interventions: uint8 (B, C, H, W)."""
         raise NotImplementedError
 
     @functools.cached_property
@@ -226,13 +222,7 @@ class BaseImageSet:
     def batches(
         self, batch_size: int, *, indices: Tensor | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images (B, C, H, W) and labels (B,), in order and without augmentation.
-
-        The last batch may be smaller.
-
-        Args:
-            indices: of the images, in the order of the batches; None: all images.
-        """
+        """Yield images (B, C, H, W) and labels (B,) at indices, or all, without augmentation."""
         if indices is None:
             order = torch.arange(len(self))
         else:
@@ -261,12 +251,9 @@ class BaseImageSet:
         seed: int = 0,
         generator: torch.Generator | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the images and labels of this process in each batch of `order`.
-
-        All processes get the same number of batches, since they exchange gradients after each
-        batch. A batch may have fewer images than there are processes: a process without an image
-        gets the first image with the label -1, which counts for no loss and no accuracy.
-        """
+        """Yield the images and labels of this process in each batch of `order`."""
+        # All processes get the same number of batches, since they exchange gradients after each. A
+        # process without an image gets the first one, with the label -1, which counts for nothing
         rank, n_processes = self.shard
         shares = []
         is_filler = []

@@ -17,11 +17,8 @@ PIXELS_OF_RADIUS = 16  # the shorter side of an image in pixels, for each pixel 
 
 
 def label_noise(images: BaseImageSet, share: float, *, train: bool, seed: int) -> BaseImageSet:
-    """Return the images with new labels: with probability `share` a label is drawn anew.
-
-    It is drawn uniformly from all classes, the image's class included. With one seed, an image that
-    gets a new label at some share gets the same new label at every larger share.
-    """
+    """Return the images with labels drawn anew, with probability `share`, from all classes."""
+    # With one seed, a label that is drawn at some share is drawn at every larger share
     draws = generator(seed, LABELS)
     labels = _draw_classes(images, keep=1 - share, draws=draws)
     return images.copied(labels=labels.to(images.labels))

@@ -82,11 +82,7 @@ def map_file(path: Path) -> np.ndarray:
 
 
 def _unpacked(content: zipfile.ZipFile, info: zipfile.ZipInfo, *, beside: Path) -> Path:
-    """Unpack a compressed array beside its archive, unless that was done before.
-
-    The name of the new file has the checksum of the array: it cannot be an older file of the same
-    name.
-    """
+    """Unpack a compressed array beside its archive, once; the name has the checksum of the array."""
     array_name = Path(info.filename).stem
     target = beside.with_name(f"{beside.stem}_{array_name}.{info.CRC:08x}.npy")
     if not target.is_file():
