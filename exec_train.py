@@ -37,8 +37,39 @@ def parser() -> cli.Parser:
     return options
 
 
+def make_network(model_type, spec, *, seed, device, memory_format=None):
+    """Build a network for the images of a data set, with weights drawn by a seed, on the device."""
+    import torch
+
+    from src.ground.runtime import seeded
+    from src.models import build_model
+
+    with seeded(seed):
+        model = build_model(
+            model_type,
+            n_classes=spec.n_classes,
+            n_channels=spec.shape[0],
+            image_shape=spec.shape,
+        )
+    return model.to(device, memory_format=memory_format or torch.preserve_format)
+
+
+def train_in(run, task, train_set, test_set, settings, *, args) -> None:
+    """Train the network of a task; write checkpoints and logs to the folder of a run."""
+    from src.ground.console import note
+    from src.results.checkpoints import save_state
+    from src.results.recorded import train_network
+
+    run.claim(resume=args.resume)
+    train_network(run, task, train_set, test_set, settings, save_frequency=args.save_frequency)
+    if args.n_epochs == 0:
+        save_state(run.folder / "model_0.pt", task.head.state_dict())
+    run.finish()
+    note(f"wrote {run.folder}")
+
+
 def train(args, session=None) -> None:
-    """Train the network; write checkpoints, logs and options to the folder.
+    """Train the network of the options.
 
     Args:
         session: shares images between experiments.
@@ -46,12 +77,8 @@ def train(args, session=None) -> None:
     import torch
 
     from src.datasets import dataset_info
-    from src.ground.console import note
-    from src.ground.runtime import device_of, seeded
-    from src.models import build_model
+    from src.ground.runtime import device_of
     from src.models.steadiness import warn_of_probabilities
-    from src.results.checkpoints import save_state
-    from src.results.recorded import train_network
     from src.results.run import Run
     from src.results.session import Session
     from src.training import Classification
@@ -60,17 +87,12 @@ def train(args, session=None) -> None:
     settings = cli.training_settings(args)
     device = device_of(args.gpu)
     spec = dataset_info(args.dataset, labelled=True).spec
-    with seeded(args.seed):
-        model = build_model(
-            args.model_type,
-            n_classes=spec.n_classes,
-            n_channels=spec.shape[0],
-            image_shape=spec.shape,
-        )
-    memory_format = torch.preserve_format
+    memory_format = None
     if args.amp == "bf16":  # tensor cores need channels last
         memory_format = torch.channels_last
-    model.to(device, memory_format=memory_format)
+    model = make_network(
+        args.model_type, spec, seed=args.seed, device=device, memory_format=memory_format
+    )
     warn_of_probabilities(model, spec, title="the network")
 
     # The images
@@ -82,21 +104,8 @@ def train(args, session=None) -> None:
 
     # The training
     run = Run(args.save_dir, vars(args))
-    if run.skip_if_finished(resume=args.resume, overwrite=args.overwrite):
-        return
-    run.claim(resume=args.resume)
-    train_network(
-        run,
-        Classification(model),
-        train_set,
-        test_set,
-        settings,
-        save_frequency=args.save_frequency,
-    )
-    if args.n_epochs == 0:
-        save_state(run.folder / "model_0.pt", model.state_dict())
-    run.finish()
-    note(f"wrote {run.folder}")
+    if not run.skip_if_finished(resume=args.resume, overwrite=args.overwrite):
+        train_in(run, Classification(model), train_set, test_set, settings, args=args)
 
 
 def main(argv=None) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import exec_train
 from src import cli
 
 
@@ -159,7 +160,7 @@ def check(args, processes) -> None:
         )
 
 
-def load_images(args, info, device, processes, *, train: bool):
+def load_images(args, spec, device, processes, *, train: bool):
     """Load a split, or make random images; a process takes its share of every batch."""
     from src.datasets import Loading, load_dataset
     from src.datasets.base import Shard
@@ -169,8 +170,7 @@ def load_images(args, info, device, processes, *, train: bool):
         n_images = args.dummy_size
         if not train:
             n_images = max(1, args.dummy_size // 25)
-        shape = {"n_classes": info.n_classes, "image_shape": info.image_shape}
-        images = DummyImageSet(n_images, **shape, seed=int(train), device=device)
+        images = DummyImageSet(n_images, spec, seed=int(train), device=device)
     else:
         loading = Loading(args.n_workers, prefetch_factor=2)
         images = load_dataset("imagenet", args.data, train=train, device=device, loading=loading)
@@ -178,24 +178,11 @@ def load_images(args, info, device, processes, *, train: bool):
     return images
 
 
-def make_network(args, info, device):
-    """Build the network, on the device, with weights of a checkpoint or of the random seed."""
-    from src.ground.runtime import seeded
-    from src.models import build_model
-    from src.results.checkpoints import load_weights
-
-    with seeded(args.seed):
-        model = build_model(args.arch, n_classes=info.n_classes, image_shape=info.image_shape)
-    model = model.to(device)
-    if args.weights:
-        load_weights(model, args.weights, expected=f"{args.arch} with {info.n_classes} classes")
-    return model
-
-
 def train(args) -> None:
     from src.datasets import dataset_info
     from src.ground.console import silenced
     from src.ground.runtime import device_of, precision
+    from src.results.checkpoints import load_weights
     from src.results.run import Run
     from src.training.distributed import DataParallelClassification, joined, launched
 
@@ -214,15 +201,17 @@ def train(args) -> None:
         return
 
     # Network and images
-    info = dataset_info("imagenet")
+    spec = dataset_info("imagenet").spec
     device = device_of(args.gpu)
-    model = make_network(args, info, device)
+    model = exec_train.make_network(args.arch, spec, seed=args.seed, device=device)
+    if args.weights:
+        load_weights(model, args.weights, expected=f"{args.arch} with {spec.n_classes} classes")
     with contextlib.ExitStack() as during:
         if processes.rank > 0:
             during.enter_context(silenced())
-        val_set = load_images(args, info, device, processes, train=False)
+        val_set = load_images(args, spec, device, processes, train=False)
         if not args.evaluate:
-            train_set = load_images(args, info, device, processes, train=True)
+            train_set = load_images(args, spec, device, processes, train=True)
 
         # Work
         during.enter_context(joined(processes, device))
@@ -249,7 +238,6 @@ def print_accuracy(task, images, batch_size: int) -> None:
 def train_together(args, run, task, train_set, val_set, *, is_first: bool) -> None:
     """Train in this process. All processes call this, and the first one saves the run."""
     from src import training
-    from src.results.recorded import train_network
 
     settings = training.Settings(
         args.n_epochs,
@@ -262,9 +250,7 @@ def train_together(args, run, task, train_set, val_set, *, is_first: bool) -> No
         seed=args.seed,
     )
     if is_first:
-        run.claim(resume=args.resume)
-        train_network(run, task, train_set, val_set, settings, save_frequency=args.save_frequency)
-        run.finish()
+        exec_train.train_in(run, task, train_set, val_set, settings, args=args)
         return
     state = None
     if args.resume:

@@ -81,18 +81,20 @@ def stitch(in_tmp_path, digit_networks):
 def few_images(n_train: int | None = 256, *, n_test: int | None = None):
     """Embedded data sets have only so many images, in this process, while the block runs. None
     stands for all."""
-    from src.datasets import small_sets
+    from src.datasets import registry
 
-    split_of = small_sets.split_of
+    split_of = registry.split_of
 
     def first_of(info, images, labels, *, train, device):
         n = n_train if train else n_test
-        return split_of(
-            info, images[:n], None if labels is None else labels[:n], train=train, device=device
-        )
+        if info.read is registry.read_embedded and labels is not None:
+            images, labels = images[:n], labels[:n]
+        elif info.read is registry.read_embedded:
+            images = images[:n]
+        return split_of(info, images, labels, train=train, device=device)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(small_sets, "split_of", first_of)
+        patch.setattr(registry, "split_of", first_of)
         yield
 
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from PIL import Image
 
-from src.datasets import decoded
 from tests.commands import run
 from tests.tiny_datasets import random_images
 
@@ -47,25 +46,10 @@ def write_images(folder: Path) -> None:
     (folder / "dataset.yaml").write_text("size: 66\nchannels: 1\n")
 
 
-def noted_methods() -> list[str]:
-    """Return a list to which each start of workers will add its method."""
-    methods = []
-    choose = decoded._context
-
-    def choosing():
-        context = choose()
-        methods.append(context.get_start_method())
-        return context
-
-    decoded._context = choosing
-    return methods
-
-
 def main(method: str) -> None:
     multiprocessing.set_start_method(method, force=True)
     leave_linux()
     write_images(Path("own"))
-    methods = noted_methods()
     run("exec_train.py", "small_cnn", *DATA, "-e", "1", "-dir", "m")
     run("exec_eval.py", *MODEL, *DATA)
     run("exec_stitch.py", MODEL[0], *MODEL, MODEL[1], "pool3", "pool3", "rc2c_pre", *DATA, "-e", "0", "-i", "pinv",
@@ -77,7 +61,6 @@ def main(method: str) -> None:
     for shard in ("1/2", "2/2"):
         run("misc/all_pairs.py", "networks.csv", "pool3", "rc2c_pre", *DATA, "-dir", "all", "--methods", "none",
             "--metrics", "cka", "--no-figures", "--shard", shard)  # fmt: skip
-    print(*methods)
 
 
 if __name__ == "__main__":

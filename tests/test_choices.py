@@ -7,13 +7,13 @@ where it is tested.)"""
 import pytest
 
 from src.choices import OPTIMIZERS
-from src.choices.datasets import DATASETS, INTERVENTIONS
-from src.choices.models import MODELS
+from src.choices.datasets import DATASET_NAMES, INTERVENTIONS
+from src.choices.models import MODEL_NAMES
 from src.choices.scores import SCORES, OodScore
 from src.choices.similarity import GRAMS, MEASURES, Measure
 from src.choices.stitching import FORMS, OBJECTIVES
-from src.datasets import augmentation, interventions, registry
-from src.models import building
+from src.datasets import interventions, registry
+from src.models import zoo
 from src.ood import detectors
 from src.similarity import measures
 from src.stitching import closed_forms, objectives
@@ -35,15 +35,9 @@ def test_each_row_has_its_function_beside_the_functions_of_its_kind():
     assert measures.SAMPLE_MEASURES.keys() == MEASURES.keys() - of_grams
     assert detectors.DETECTORS.keys() == SCORES.keys()
     assert closed_forms.SOLVERS.keys() == FORMS.keys()
-    assert objectives.LOSSES.keys() == {row.loss for row in OBJECTIVES.values() if row.loss}
-    assert building.BUILDERS.keys() == {row.builder for row in MODELS.values()}
-    assert registry.LOADERS.keys() == {row.loader for row in DATASETS.values()} | {
-        "folder",
-        "file",
-    }  # a user's own
-    assert augmentation.KINDS.keys() == {
-        row.augmentation.kind for row in DATASETS.values() if row.augmentation
-    }
+    assert objectives.OBJECTIVES.keys() == OBJECTIVES.keys()
+    assert tuple(zoo.MODELS) == MODEL_NAMES
+    assert tuple(registry.DATASETS) == DATASET_NAMES
     assert interventions.INTERVENTION_FUNCTIONS.keys() == INTERVENTIONS.keys()
     assert loop.OPTIMIZERS.keys() == set(OPTIMIZERS)
 

@@ -134,7 +134,7 @@ def test_a_truncated_file_is_damaged(save, tmp_path):
     whole = (tmp_path / "own.npz").read_bytes()
     (tmp_path / "own.npz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(
-        UserError, match=r"own\.npz: it is damaged, or no \.npz file; save it with numpy.savez"
+        UserError, match=r"own\.npz: File is not a zip file; save it with numpy.savez"
     ):
         dataset_info(str(tmp_path / "own.npz"))
 

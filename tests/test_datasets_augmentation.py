@@ -19,11 +19,6 @@ def random_images(*shape):
     return torch.from_numpy(tiny.random_images(*shape))
 
 
-def augmentation_of(name):
-    recipe = dataset_info(name).augmentation
-    return module.KINDS[recipe.kind](**recipe.arguments)
-
-
 def draw(augmentation, n, seed=0):
     return augmentation.draw(torch.Generator().manual_seed(seed), n)
 
@@ -88,11 +83,11 @@ def test_offsets_and_flips_are_uniform():
 
 
 def test_angles_shears_and_scales_are_uniform_and_independent():
-    angle, shear, scale, flip = draw(augmentation_of("svhn"), 20_000).unbind(1)
+    angle, shear, scale, flip = draw(dataset_info("svhn").augmentation, 20_000).unbind(1)
     for values, low, high in ((angle, -5, 5), (shear, -5, 5), (scale, 0.9, 1.1)):
         assert stats.kstest((values.numpy() - low) / (high - low), "uniform").pvalue > 1e-3
     assert np.abs(np.corrcoef([angle, shear, scale]) - np.eye(3)).max() < 0.03 and not flip.any()
-    angle, shear, scale, flip = draw(augmentation_of("cifar10_large"), 20_000).unbind(1)
+    angle, shear, scale, flip = draw(dataset_info("cifar10_large").augmentation, 20_000).unbind(1)
     assert (
         14.9 < angle.max() <= 15
         and not shear.any()

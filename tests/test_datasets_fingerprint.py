@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from src.datasets import Loading, load_dataset
+from src.datasets import Loading, decoded, load_dataset
 from src.datasets.augmentation import CropFlip
 from src.datasets.base import ImageSet
 from src.datasets.interventions import INTERVENTION_FUNCTIONS
@@ -110,7 +110,7 @@ def test_workers_and_large_sets_cost_nothing(tmp_path, monkeypatch):
     one, many = (
         load_dataset("imagenet", tmp_path, train=False, loading=Loading(n)) for n in (0, 8)
     )
-    monkeypatch.setattr(type(many), "_started", None)
+    monkeypatch.setattr(decoded, "DataLoader", None)
     assert fingerprint(one) == fingerprint(many)
     read, levels_of = [], ImageSet.levels_of
     monkeypatch.setattr(

@@ -12,8 +12,9 @@ from torch.utils.data import dataloader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from src.choices.datasets import DATASETS, IMAGENET_VALUES
 from src.datasets import Loading, load_dataset
+from src.datasets.folders import IMAGENET_VALUES
+from src.datasets.registry import DATASETS
 from src.ground.errors import UserError
 from src.ground.runtime import seed_of
 from tests.commands import says

@@ -37,7 +37,7 @@ def test_both_splits_are_torchvisions(name, tmp_path, unofficial_files):
         ours = load_dataset(name, tmp_path, train=train)
         assert (
             len(ours) == len(theirs)
-            and ours.n_classes == info.n_classes
+            and ours.n_classes == info.spec.n_classes
             and ours.labels.dtype == torch.int64
         )
         for i in (0, 9, 19):
@@ -45,7 +45,7 @@ def test_both_splits_are_torchvisions(name, tmp_path, unofficial_files):
             array = np.asarray(image).reshape(*image.size[::-1], -1).transpose(2, 0, 1)
             assert np.array_equal(ours.images[i].numpy(), array) and int(ours.labels[i]) == label
         for images, _ in (next(ours.batches(4)), next(ours.epoch(4, seed=0, epoch=1))):
-            assert images.shape == (4, *info.image_shape) and images.max() <= 1
+            assert images.shape == (4, *info.spec.shape) and images.max() <= 1
     assert not any(
         path.name.startswith(".") for path in tmp_path.iterdir()
     )  # no lock, nothing written

@@ -12,7 +12,7 @@ from src.ground.errors import UserError
 from src.low_rank import low_rank_approx
 from src.statistics.moments import Rows, as_rows
 from src.stitching import closed_forms, direct_matching
-from src.stitching.closed_forms import closed_form
+from src.stitching.closed_forms import SOLVERS, closed_form
 from src.stitching.eigenvectors import KeptEigenvectors
 from src.stitching.layers import resize
 from src.stitching.matching import moments_of
@@ -309,7 +309,7 @@ def test_arrays_and_lists_are_matched_like_tensors(capsys):
 def test_resized_and_truncated_sources_equal_doing_so_first(source, target, rank, form):
     x, y = random(10, 6, *source), random(10, 3, *target, seed=1)
     plain = low_rank_approx(resize(x, target, "bilinear"), rank)
-    parts = [slice(8), slice(8, None)] if FORMS[form].held_out else [slice(None)]
+    parts = [slice(8), slice(8, None)] if SOLVERS[form].held_out else [slice(None)]
     one = solved(form, [(x[part], y[part]) for part in parts], rank=rank, size=target)
     other = solved(form, [(plain[part], y[part]) for part in parts])
     rows = as_rows(plain)

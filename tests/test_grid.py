@@ -6,7 +6,6 @@ import math
 import pytest
 import torch
 
-from src.choices.stitching import OBJECTIVES
 from src.ground.errors import UserError
 from src.low_rank import low_rank_approx
 from src.models import Network, build_model
@@ -16,7 +15,7 @@ from src.statistics.moments import as_rows
 from src.stitching import Grid, Pair, StitchedModel, build_layers, direct_matching, match_layers
 from src.stitching.grid import Fitting
 from src.stitching.layers import resize
-from src.stitching.objectives import functional_loss, hint_loss, soft_label_loss
+from src.stitching.objectives import OBJECTIVES, functional_loss, hint_loss, soft_label_loss
 from src.training import Settings, train
 from src.verdict import flaw_of
 from tests.tiny_datasets import DoubleSet

@@ -1,85 +1,16 @@
-"""The tables of data sets and of interventions. This module does not import torch.
-
-To add a data set, write its row here and its loader in `src.datasets`; list the loader in
-`src.datasets.registry.LOADERS`. To add an intervention, write its row here and its function in
-`src.datasets.interventions`; list the function in `INTERVENTION_FUNCTIONS`.
-"""
+"""The names of data sets, whose rows are in `src.datasets.registry`, and the interventions, whose
+functions are in `src.datasets.interventions`."""
 
 import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from src.ground.errors import UserError, unknown_name
-from src.ground.images import ImageSpec, Normalisation
 
-
-class Recipe(NamedTuple):
-    """An augmentation: its key in `src.datasets.augmentation.KINDS`, and its arguments."""
-
-    kind: str
-    arguments: dict[str, Any]
-
-
-class DatasetInfo(NamedTuple):
-    """A row of the table: the description of a data set."""
-
-    loader: str  # key in `src.datasets.registry.LOADERS`
-    source: str  # name of the class, file or folder that the loader reads
-    n_classes: int  # 0: unlabelled
-    image_shape: tuple[int, int, int]  # (C, H, W) of an image in a batch
-    augmentation: Recipe | None = None  # of the training images
-    epoch_size: int | None = None  # images of an epoch of training; None: all
-    normalisation: Normalisation | None = None  # None: values in [0, 1]
-    classes: tuple[str, ...] = ()  # names in the order of the labels; empty: not known
-
-    @property
-    def spec(self) -> ImageSpec:
-        """The classes of the data set, and the shape and the values of its images."""
-        return ImageSpec(self.n_classes, self.image_shape, self.normalisation, self.classes)
-
-
-CROP_FLIP = Recipe("crop_flip", {"padding": 4})
-JITTER = Recipe("affine", {"degrees": 5, "scale": (0.9, 1.1), "shear": 5, "edge": 4})
-# The public code also crops 224 of 224 pixels, which changes nothing: this has no crop
-TURN_FLIP = Recipe("affine", {"degrees": 15, "flip": True, "size": 224})
-SHIFT = Recipe("crop_flip", {"padding": 1, "flip": False})  # a mirrored digit is no digit
-SHIFT_FLIP = Recipe("crop_flip", {"padding": 1})
-
-GREY = (1, 28, 28)
-SMALL = (3, 32, 32)
-LARGE = (3, 224, 224)
-
-IMAGENET_VALUES = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-IMAGENET = DatasetInfo("imagenet", "imagenet", 1000, LARGE, normalisation=IMAGENET_VALUES)
-
-OBJECTS = (
-    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+DATASET_NAMES = (
+    "cifar10", "cifar100", "svhn", "mnist", "fashion", "cifar10_large", "cifar100_large", "imagenet",
+    "imagenet_mem", "cifar5m", "outlier_exposure", "digits", "mnist5k", "photo_patches",
 )  # fmt: skip
-CLOTHES = (
-    "T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag",
-    "ankle boot",
-)  # fmt: skip
-NUMERALS = tuple("0123456789")
-
-DATASETS: dict[str, DatasetInfo] = {
-    "cifar10": DatasetInfo("torchvision", "CIFAR10", 10, SMALL, CROP_FLIP, classes=OBJECTS),
-    "cifar100": DatasetInfo("torchvision", "CIFAR100", 100, SMALL, CROP_FLIP),
-    "svhn": DatasetInfo("torchvision", "SVHN", 10, SMALL, JITTER, classes=NUMERALS),
-    "mnist": DatasetInfo("torchvision", "MNIST", 10, GREY, JITTER, classes=NUMERALS),
-    "fashion": DatasetInfo("torchvision", "FashionMNIST", 10, GREY, CROP_FLIP, classes=CLOTHES),
-    "cifar10_large": DatasetInfo("torchvision", "CIFAR10", 10, LARGE, TURN_FLIP, classes=OBJECTS),
-    "cifar100_large": DatasetInfo("torchvision", "CIFAR100", 100, LARGE, TURN_FLIP),
-    "imagenet": IMAGENET,
-    # For this name the public code held the files in memory; the page cache does that
-    "imagenet_mem": IMAGENET,
-    "cifar5m": DatasetInfo("cifar5m", "cifar5m", 10, SMALL, epoch_size=50_000, classes=OBJECTS),
-    "outlier_exposure": DatasetInfo("random_images", "oe", 0, SMALL, CROP_FLIP),
-    "digits": DatasetInfo("embedded", "digits", 10, (1, 8, 8), SHIFT, classes=NUMERALS),
-    "mnist5k": DatasetInfo("embedded", "mnist5k", 10, (1, 8, 8), classes=NUMERALS),
-    "photo_patches": DatasetInfo("embedded", "photo_patches", 0, (1, 8, 8), SHIFT_FLIP),
-}
-
-DATASET_NAMES = tuple(DATASETS)
 
 
 def dataset_name(text: str) -> str:
@@ -88,7 +19,7 @@ def dataset_name(text: str) -> str:
     Raises:
         UserError: there is no such data set, folder or `.npz` file.
     """
-    if text in DATASETS:
+    if text in DATASET_NAMES:
         return text
     path = Path(text).expanduser()
     if path.is_dir() or (path.suffix == ".npz" and path.is_file()):
@@ -105,7 +36,7 @@ def dataset_name(text: str) -> str:
 
 def dataset_label(name: str) -> str:
     """Return a short name for files and figures: of a user's images the last part of the path."""
-    if name in DATASETS:
+    if name in DATASET_NAMES:
         return name
     return Path(name).stem
 

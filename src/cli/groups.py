@@ -551,11 +551,7 @@ def _load_whole(
 def _with_layers(
     loaded: LoadedNetwork, args: Namespace, options: NetworkOptions, images: ImageSpec
 ) -> LoadedNetwork:
-    """Return the network with the layers that an option names.
-
-    Raises:
-        UserError: there is no such layer, or nothing follows the layer of an end network.
-    """
+    """Return the network with the layers that an option names; a UserError if it has none such."""
     text = vars(args)[options.layers]
     if not isinstance(text, str):
         text = ",".join(text)

@@ -79,11 +79,7 @@ class Parser(argparse.ArgumentParser):
         return parsed
 
     def _set_defaults(self, path: Path) -> list[str]:
-        """Make the options in a file the defaults; return their names.
-
-        Argparse converts and checks the values. `null` and empty texts change no option: the public
-        code writes them.
-        """
+        """Make the options in a file the defaults, but for `null` and empty texts; return their names."""
         actions = {}
         for action in self._actions:
             if action.dest not in (*NOT_RECORDED, "help"):
@@ -132,14 +128,7 @@ class Parser(argparse.ArgumentParser):
 def _record_code(
     parsed: argparse.Namespace, from_file: Collection[str], words: Sequence[str]
 ) -> None:
-    """Add the SHA-256 of the files of user code to the options that name the code.
-
-    Args:
-        from_file: names of the options whose values come from the file of `--config`.
-        words: the command line.
-    Raises:
-        UserError: the file of `--config` names code that the command line does not name.
-    """
+    """Add the SHA-256 of user code to its options; a UserError if the file of --config alone names it."""
     options = vars(parsed)
     may_name_code = [name for name in options if name.endswith(NAMES_CODE)]
     codes_of = codes_of_options({name: options[name] for name in may_name_code})
@@ -173,10 +162,7 @@ def _flat(value: object) -> object:
 
 
 def _words(action: argparse.Action, value: object) -> list[str]:
-    """Return the words of the command line for the value of an option.
-
-    Several values of an option that takes one word are joined by commas.
-    """
+    """Return the words of a value; several values of an option that takes one are joined by commas."""
     if action.nargs == 0:
         return []
     values = value if isinstance(value, list) else [value]
@@ -188,10 +174,7 @@ def _words(action: argparse.Action, value: object) -> list[str]:
 
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
-    """Raise KeyboardInterrupt(signal) for SIGINT and SIGTERM while the block runs.
-
-    `except Exception` does not catch it. A second signal kills the process.
-    """
+    """Raise KeyboardInterrupt(signal) for SIGINT and SIGTERM; a second signal kills the process."""
 
     def stop(number: int, frame: object) -> NoReturn:
         for stopping in handlers:

@@ -40,10 +40,9 @@ class CropFlip:
 
 @dataclass(frozen=True)
 class Affine:
-    """Resize, RandomAffine around the centre without translation, RandomHorizontalFlip.
+    """RandomAffine around the centre without translation, and RandomHorizontalFlip.
 
     Edge pixels are repeated `edge` times on every side; beyond these pixels the image is black.
-    With `size`, images are first resized to (size, size).
     """
 
     degrees: float
@@ -51,7 +50,6 @@ class Affine:
     shear: float = 0.0
     edge: int = 0
     flip: bool = False
-    size: int | None = None
 
     def draw(self, generator: Generator, n: int) -> Tensor:
         """Draw float64 (n, 4): clockwise angle, shear along x, scale, 1 for a flip.
@@ -70,13 +68,7 @@ class Affine:
         return torch.stack(numbers, dim=1)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        """Resize, turn, shear, scale and flip images (B, C, H, W).
-
-        Returns:
-            uint8 (B, C, H, W), or (B, C, size, size).
-        """
-        if self.size is not None:
-            images = resize(images, self.size)
+        """Turn, shear, scale and flip images (B, C, H, W)."""
         height, width = images.shape[2:]
         canvas = F.pad(images.float(), (self.edge,) * 4, mode="replicate")
         grid = _affine_grid(parameters, list(canvas.shape))
@@ -90,17 +82,8 @@ class Affine:
 
 
 def _affine_grid(parameters: Tensor, shape: list[int]) -> Tensor:
-    """Return the places that the pixels of turned, sheared and scaled images come from.
-
-    This is the inverse of torchvision's rotation, scale and shear. It maps pixels of the result to
-    pixels of the image, both counted from the centre; `affine_grid` counts both axes from -1 to 1.
-
-    Args:
-        parameters: (B, 4), of `Affine.draw`.
-        shape: (B, C, H, W) of the images.
-    Returns:
-        float32 (B, H, W, 2), for `grid_sample`.
-    """
+    """Return where pixels of turned, sheared, scaled images come from: (B, H, W, 2), of -1 to 1."""
+    # The inverse of torchvision's rotation, scale and shear; pixels count from the centre
     angle, shear, scale, _ = parameters.unbind(1)
     height, width = shape[2:]
     slant = shear.deg2rad().tan()
@@ -152,7 +135,6 @@ def _on_cpu(images: Tensor) -> bool:
 
 
 Augmentation = CropFlip | Affine
-KINDS: dict[str, type[CropFlip] | type[Affine]] = {"crop_flip": CropFlip, "affine": Affine}
 
 
 def _draw_flips(generator: Generator, n: int, *, flip: bool) -> Tensor:

@@ -4,6 +4,7 @@
 batch: a tensor in memory, or arrays on disk.
 """
 
+import copy
 import functools
 import hashlib
 import math
@@ -13,8 +14,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from src.choices.datasets import DatasetInfo
-from src.datasets.augmentation import KINDS, Augmentation, resize
+from src.datasets.augmentation import Augmentation, resize
 from src.datasets.mapped import MappedImages
 from src.ground import runtime
 from src.ground.console import warn
@@ -45,11 +45,7 @@ def batches_in(batches: Iterable) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 class Loading(NamedTuple):
-    """The workers that decode images from disk; data sets that are kept in memory use none.
-
-    Worker processes import the main script again. Its work must stand behind
-    `if __name__ == "__main__":`.
-    """
+    """The workers that decode images from disk; data sets that are kept in memory use none."""
 
     n_workers: int = 0  # worker processes; 0: the main process decodes
     prefetch_factor: int = 1  # batches that a worker prepares ahead
@@ -92,6 +88,7 @@ class BaseImageSet:
         labels: whole numbers (N,) in 0..n_classes-1, kept in their dtype; -1 means no label.
         n_classes: 0 for an unlabelled set.
         image_shape: (C, H, W) of an image in a batch.
+        augmentation: applied by `epoch`; None: `epoch` does the same to images as `batches`.
         normalisation: of values in [0, 1]; None leaves the values as they are.
         epoch_size: number of images of an `epoch`, see `subset`; None, or N or more: all images.
             May be set later.
@@ -101,6 +98,7 @@ class BaseImageSet:
     # Memory for decoded images, which further passes without augmentation take; may be set later.
     # Sets that are in memory anyway ignore it
     max_bytes_kept = 0
+    size: int | None = None  # batches have images resized to (size, size); None: images keep theirs
     is_read_in_order = False  # True: images out of their order have to be collected first
 
     def __init__(
@@ -109,6 +107,7 @@ class BaseImageSet:
         *,
         n_classes: int,
         image_shape: tuple[int, int, int],
+        augmentation: Augmentation | None = None,
         normalisation: Normalisation | None = None,
         epoch_size: int | None = None,
         device: Device,
@@ -117,11 +116,13 @@ class BaseImageSet:
         self.labels = labels.to(self.device)
         self.n_classes = n_classes
         self.image_shape = image_shape
+        self.augmentation = augmentation
         self.normalisation = normalisation
         self.epoch_size = epoch_size
         self.shard = Shard()  # may be set later
         self.classes: tuple[str, ...] = ()  # names in the order of the labels; empty: not known
         self.changes: tuple[Change, ...] = ()  # interventions, in the order of application
+        self._kept: dict[int, Tensor] = {}  # images by position, see `max_bytes_kept`
 
         # Kept on the device: torchvision's normalize would move both for each batch
         self._mean_and_std: tuple[Tensor, Tensor] | None = None
@@ -129,12 +130,6 @@ class BaseImageSet:
             mean = torch.tensor(normalisation.mean, device=self.device)
             std = torch.tensor(normalisation.std, device=self.device)
             self._mean_and_std = (mean[:, None, None], std[:, None, None])
-
-    def __getstate__(self) -> dict[str, object]:
-        """Leave the fingerprint out of copies: interventions change the images of a copy."""
-        state = vars(self).copy()
-        state.pop("fingerprint", None)
-        return state
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -144,18 +139,25 @@ class BaseImageSet:
         """The classes of the set, and the shape and the values of its images."""
         return ImageSpec(self.n_classes, self.image_shape, self.normalisation, self.classes)
 
-    def _make(self, plan: Pass) -> Iterable[Tensor]:
-        """Yield the images of a pass in batches: float32 (B, C, H, W) on the device."""
+    def copied(
+        self, *, labels: Tensor | None = None, change: Change | None = None
+    ) -> "BaseImageSet":
+        """Return a copy on the same images, with other labels (N,) or with a further change."""
+        copied = copy.copy(self)
+        vars(copied).pop("fingerprint", None)
+        copied._kept = {}
+        if labels is not None:
+            copied.labels = labels
+        if change is not None:
+            copied.changes = (*self.changes, change)
+        return copied
+
+    def levels(self, plan: Pass) -> Iterable[Tensor]:
+        """Yield the images of a pass in batches, as `levels_of` returns them."""
         raise NotImplementedError
 
     def levels_of(self, indices: Tensor) -> Tensor:
-        """Return images with their interventions, before augmentation and scaling: uint8 (B, C, H, W).
-
-        A set that resizes small images on its device returns them before that.
-
-        Args:
-            indices: (B,), on the CPU.
-        """
+        """Return images at indices (B,) as they are kept, with interventions: uint8 (B, C, H, W)."""
         raise NotImplementedError
 
     @functools.cached_property
@@ -164,9 +166,8 @@ class BaseImageSet:
 
         By it results know the images that they were made with. The form is their number, shape and
         normalisation. At most `N_OF_FINGERPRINT` images count, spread evenly over the set, as they
-        are decoded: with interventions, without augmentation. So the fingerprint does not depend on
-        file, format or device, and large sets take no longer than small ones. A change of few
-        images between those is not seen.
+        are decoded: with interventions, without augmentation. So it depends on no file, format or
+        device, and a change of few images between those is not seen.
         """
         n_images = len(self.labels)
         n_places = min(n_images, N_OF_FINGERPRINT)
@@ -179,9 +180,7 @@ class BaseImageSet:
         return digest.hexdigest()
 
     def check_like(self, images: "BaseImageSet", *, option: str) -> None:
-        """Check that this set has the image shape (C, H, W) of the images of -d.
-
-        Warns if the normalisations differ.
+        """Check that this set has the image shape of the images of -d; warn of other values.
 
         Args:
             images: the images of -d.
@@ -204,27 +203,18 @@ class BaseImageSet:
             )
 
     def n_batches(self, batch_size: int) -> int:
-        """Count the batches of an epoch.
-
-        With an `epoch_size` the last subset of a pass may have fewer batches.
-        """
+        """Count the batches of an epoch; the last `subset` of a pass may have fewer."""
         n_images = len(self)
         if self.epoch_size:
             n_images = min(n_images, self.epoch_size)
         return math.ceil(n_images / batch_size)
 
     def permutation(self, seed: int) -> Tensor:
-        """Shuffle all indices: int64 (N,) on the CPU.
-
-        The order depends on the seed alone. No epoch has the same order.
-        """
+        """Shuffle all indices by a seed: int64 (N,) on the CPU. No epoch has the same order."""
         return torch.randperm(len(self), generator=runtime.generator(seed))
 
     def in_cheapest_order(self, indices: Tensor) -> Tensor:
-        """Return indices (n,) in the order in which their images cost least.
-
-        It is the order of the set where the set is read in order only.
-        """
+        """Return indices (n,) in the order of the set if it is read in order only, else as given."""
         if self.is_read_in_order:
             return indices.sort().values
         return indices
@@ -232,13 +222,7 @@ class BaseImageSet:
     def batches(
         self, batch_size: int, *, indices: Tensor | None = None
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images (B, C, H, W) and labels (B,), in order and without augmentation.
-
-        The last batch may be smaller.
-
-        Args:
-            indices: of the images, in the order of the batches; None: all images.
-        """
+        """Yield images (B, C, H, W) and labels (B,) at indices, or all, without augmentation."""
         if indices is None:
             order = torch.arange(len(self))
         else:
@@ -249,10 +233,7 @@ class BaseImageSet:
         """Yield images (B, C, H, W) and labels (B,), shuffled and augmented.
 
         With an `epoch_size`, an epoch has the next `subset` of the images; epochs are then counted
-        from 1. The last batch may be smaller.
-
-        Order and augmentation depend on (seed, epoch) alone: not on the device, the batch size, the
-        global generators, the number of processes or other runs.
+        from 1. The last batch may be smaller. Order and augmentation depend on (seed, epoch) alone.
         """
         generator = runtime.generator(seed, epoch)
         order = torch.arange(len(self))
@@ -270,43 +251,53 @@ class BaseImageSet:
         seed: int = 0,
         generator: torch.Generator | None = None,
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the images and labels of this process in each batch of `order`.
-
-        All processes get the same number of batches, since they exchange gradients after each
-        batch. A batch may have fewer images than there are processes: a process without an image
-        gets the first image with the label -1, which counts for no loss and no accuracy.
-
-        Args:
-            epoch, seed, generator: as in `Pass`.
-        """
+        """Yield the images and labels of this process in each batch of `order`."""
+        # All processes get the same number of batches, since they exchange gradients after each. A
+        # process without an image gets the first one, with the label -1, which counts for nothing
         rank, n_processes = self.shard
-
-        # Positions in `order`
-        batches = []
+        shares = []
         is_filler = []
         for first in range(0, len(order), batch_size):
-            end = min(first + batch_size, len(order))
-            if first + rank < end:
-                batches.append(slice(first + rank, end, n_processes))
-                is_filler.append(False)
+            behind = min(first + batch_size, len(order))
+            is_filler.append(first + rank >= behind)
+            if is_filler[-1]:
+                shares.append(slice(first, first + 1))
             else:
-                batches.append(slice(first, first + 1))
-                is_filler.append(True)
+                shares.append(slice(first + rank, behind, n_processes))
 
-        # Images and labels
         ordered_labels = self.labels[order.to(self.device)]  # moved once, not batch by batch
-        plan = Pass(order, batches, epoch, seed, generator)
-        for batch, filler, images in zip(batches, is_filler, self._make(plan), strict=True):
-            labels = ordered_labels[batch].long()
+        plan = Pass(order, shares, epoch, seed, generator)
+        for share, filler, images in zip(shares, is_filler, self._make(plan), strict=True):
+            labels = ordered_labels[share].long()
             if filler:
                 labels = torch.full_like(labels, UNLABELLED)
             yield images, labels
 
-    def _scaled_(self, levels: Tensor) -> Tensor:
-        """Scale float levels 0..255 (B, C, H, W) to [0, 1] and normalise the values, in place.
+    def _make(self, plan: Pass) -> Iterator[Tensor]:
+        """Yield the images of a pass in batches: float32 (B, C, H, W) on the device."""
+        augmentation = None
+        parameters = torch.empty(len(plan.indices), 0)
+        if self.augmentation is not None and plan.generator is not None:
+            augmentation = self.augmentation
+            parameters = augmentation.draw(plan.generator, len(plan.indices))
+        parameters = parameters.to(self.device)  # moved once, not batch by batch
+        for rows, levels in zip(plan.batches, self.levels(plan), strict=True):
+            levels = levels.to(self.device, non_blocking=True)  # bytes: a quarter of the floats
+            batch = torch.empty((len(levels), *self.image_shape), device=self.device)
+            n_at_once = len(batch)
+            if self.device.type == "cpu":
+                n_at_once = max(1, CACHE_BYTES // math.prod(self.image_shape))
+            parts = (tensor.split(n_at_once) for tensor in (batch, levels, parameters[rows]))
+            for part, images, numbers in zip(*parts, strict=True):
+                if self.size is not None:
+                    images = resize(images, self.size)
+                if augmentation is not None:
+                    images = augmentation.apply(images, numbers)
+                part.copy_(images)
+            yield self._scaled_(batch)
 
-        The result equals the result of torchvision's ToTensor and Normalize.
-        """
+    def _scaled_(self, levels: Tensor) -> Tensor:
+        """Scale float levels 0..255 (B, C, H, W) as torchvision's ToTensor and Normalize, in place."""
         if levels.device.type == "cpu":
             levels.div_(255)
         else:  # CUDA would replace the number 255 by its reciprocal, which rounds differently
@@ -323,10 +314,9 @@ class ImageSet(BaseImageSet):
     Args:
         images: uint8 (N, C, H, W); `MappedImages` stay on disk.
         labels: as in BaseImageSet; None: the set is unlabelled, all labels are -1.
-        size: `batches` resizes images to (size, size), and `augmentation` must do so too; None:
-            images keep their size.
-        augmentation: applied by `epoch`; None: `epoch` does the same to images as `batches`.
-        normalisation, epoch_size: as in BaseImageSet.
+        size: images are resized to (size, size) before they are augmented; None: they keep their
+            size.
+        augmentation, normalisation, epoch_size: as in BaseImageSet.
         device: of the images and the batches.
     """
 
@@ -345,78 +335,35 @@ class ImageSet(BaseImageSet):
         if labels is None:
             labels = torch.full((len(images),), UNLABELLED)
         channels, height, width = images.shape[1:]
-        if size is not None:
-            height = size
-            width = size
         super().__init__(
             labels,
             n_classes=n_classes,
-            image_shape=(channels, height, width),
+            image_shape=(channels, size or height, size or width),
+            augmentation=augmentation,
             normalisation=normalisation,
             epoch_size=epoch_size,
             device=device,
         )
         self.size = size
-        self.augmentation = augmentation
-        self.images: Tensor | MappedImages
-        if isinstance(images, MappedImages):
-            self.images = images
-        else:
+        self.images: Tensor | MappedImages = images
+        if isinstance(images, Tensor):
             self.images = images.to(self.device).contiguous()
 
-    def _make(self, plan: Pass) -> Iterator[Tensor]:
-        n_images = len(plan.indices)
-        augmentation = None
-        parameters = torch.empty(n_images, 0)
-        if self.augmentation is not None and plan.generator is not None:
-            augmentation = self.augmentation
-            parameters = augmentation.draw(plan.generator, n_images)
-
-        # Moved once, for all batches
-        indices_on_device = plan.indices.to(self.device)
-        parameters = parameters.to(self.device)
-
-        n_at_once = max(1, n_images)
-        if self.device.type == "cpu":
-            n_at_once = max(1, CACHE_BYTES // math.prod(self.image_shape))
-
+    def levels(self, plan: Pass) -> Iterator[Tensor]:
         for rows in plan.batches:
-            indices = plan.indices[rows]
-            batch = torch.empty((len(indices), *self.image_shape), device=self.device)
-            parts = zip(
-                batch.split(n_at_once),
-                indices.split(n_at_once),
-                indices_on_device[rows].split(n_at_once),
-                parameters[rows].split(n_at_once),
-                strict=True,
-            )
-            for part, part_indices, part_on_device, part_parameters in parts:
-                images = self._read(part_indices, part_on_device, epoch=plan.epoch)
-                if augmentation is not None:
-                    images = augmentation.apply(images, part_parameters)
-                elif self.size is not None:
-                    images = resize(images, self.size)
-                part.copy_(images)
-            yield self._scaled_(batch)
+            yield self._read(plan.indices[rows], epoch=plan.epoch)
 
     def levels_of(self, indices: Tensor) -> Tensor:
-        return self._read(indices, indices.to(self.device), epoch=0)
+        return self._read(indices, epoch=0)
 
-    def _read(self, indices: Tensor, indices_on_device: Tensor, *, epoch: int) -> Tensor:
-        """Return the images uint8 (B, C, H, W) at the indices (B,), with their interventions, on the
-        device.
-
-        Args:
-            indices: on the CPU.
-            indices_on_device: the same numbers on the device.
-            epoch: as in `Pass`.
-        """
+    def _read(self, indices: Tensor, *, epoch: int) -> Tensor:
+        """Return the images uint8 (B, C, H, W) at the indices (B,), with their interventions."""
         if isinstance(self.images, MappedImages):
             images = self.images[indices].to(self.device)
         elif self.device.type == "cpu":  # numpy copies rows of bytes 3 to 5 times faster
             images = torch.from_numpy(self.images.numpy()[indices.numpy()])
         else:
-            images = self.images[indices_on_device]
+            images = self.images[indices.to(self.device)]
         for change in self.changes:
             images = change(images, indices, epoch=epoch)
         return images
@@ -460,51 +407,12 @@ def subset(n: int, size: int, *, seed: int, epoch: int) -> Tensor:
 
     Args:
         n, size: at least 1; with a `size` of n or more, a pass is one subset.
-        epoch: counted from 1, as by `training.train`.
-
+        epoch: counted from 1.
     Returns:
-        Indices int64 (at most size,) in shuffled order, on the CPU. They depend on the arguments
-        alone.
+        Indices int64 (at most size,) in shuffled order, on the CPU, by the arguments alone.
     """
     subsets_of_pass = math.ceil(n / size)
     pass_number, place = divmod(epoch - 1, subsets_of_pass)
     # Keys of three numbers are used here only
     order = torch.randperm(n, generator=runtime.generator(seed, pass_number, 0))
     return order[place * size : (place + 1) * size]
-
-
-def split_of(
-    info: DatasetInfo,
-    images: Tensor | MappedImages,
-    labels: Tensor | None,
-    *,
-    train: bool,
-    device: Device,
-) -> ImageSet:
-    """Make the `ImageSet` of a split from the row of its data set.
-
-    Args:
-        info: the row; it gives classes, size and, for training, augmentation and epoch size.
-        images: uint8 (N, C, H, W).
-        labels: whole numbers (N,), or None.
-    """
-    augmentation = None
-    epoch_size = None
-    if train:
-        epoch_size = info.epoch_size
-    if train and info.augmentation is not None:
-        make_augmentation = KINDS[info.augmentation.kind]
-        augmentation = make_augmentation(**info.augmentation.arguments)
-    size = None  # no resizing
-    if images.shape[-1] != info.image_shape[-1]:
-        size = info.image_shape[-1]
-    return ImageSet(
-        images,
-        labels,
-        n_classes=info.n_classes,
-        size=size,
-        augmentation=augmentation,
-        normalisation=info.normalisation,
-        epoch_size=epoch_size,
-        device=device,
-    )

@@ -2,30 +2,32 @@
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
-from torchvision import transforms as T
-from torchvision.datasets.folder import IMG_EXTENSIONS, is_image_file, make_dataset
 
-from src.choices.datasets import IMAGENET_VALUES, DatasetInfo
-from src.datasets.augmentation import CropFlip
+from src.datasets.arrays import warn_of_binary_levels
+from src.datasets.augmentation import Augmentation, CropFlip
 from src.datasets.base import UNLABELLED, BaseImageSet, Device, ImageSet, Loading, Pass
-from src.datasets.decoded import DecodedImageSet, Transform
-from src.datasets.samples import Size, first_images, sizes_of, warn_of_lost_pixels
+from src.datasets.decoded import DecodedImageSet, read_image
 from src.ground.console import listed, note_once, progress, warn_once
 from src.ground.errors import UserError, unknown_name
 from src.ground.files import read_yaml, readable
-from src.ground.images import Normalisation, make_normalisation
+from src.ground.images import ImageSpec, Normalisation, make_normalisation
 
 SPLITS = {True: ("train", "training_data"), False: ("val", "validation", "test", "validation_data")}
 KEYS = ("size", "channels", "mean", "std", "augment", "classes")
+AUGMENTATIONS = ("none", "flip", "crop_flip", "resized_crop")
 # Sets of images up to these sizes are decoded once and kept
 MAX_SIDE_KEPT = 64  # pixels
 MAX_BYTES_KEPT = 4 * 2**30
+N_SAMPLED = 100  # images that are looked at
+IMAGENET_VALUES = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+IMAGENET_SPEC = ImageSpec(1000, (3, 224, 224), IMAGENET_VALUES)
 IMAGENET_SOURCE = "https://image-net.org/download"
 
 
@@ -38,6 +40,15 @@ class FolderSettings(NamedTuple):
     classes: tuple[str, ...] = ()  # in the order of the labels; empty: the class folders, sorted
     normalisation: Normalisation | None = IMAGENET_VALUES  # `mean` and `std` of the file
 
+    @property
+    def augmentation(self) -> Augmentation | None:
+        """The augmentation of decoded training images; crops of the files come before it."""
+        if self.augment == "flip":
+            return CropFlip(padding=0)
+        if self.augment == "crop_flip":
+            return CropFlip(padding=max(1, self.size // 8))  # 4 for 32 pixels, as for CIFAR
+        return None
+
 
 def read_settings(root: Path) -> FolderSettings:
     """Read `dataset.yaml` in `root`; without this file, all settings are the defaults.
@@ -45,56 +56,18 @@ def read_settings(root: Path) -> FolderSettings:
     Raises:
         UserError: the file cannot be read, or a setting is unknown or not allowed.
     """
-    return _settings(root, _written(root))
-
-
-def settings_for_images(root: Path) -> FolderSettings:
-    """Read `dataset.yaml` as `read_settings` does, with special defaults for small images.
-
-    Without a `size` in the file, images that are smaller than the default and all of one size keep
-    it, and are shifted and flipped in training unless `augment` says otherwise; a note says so. A
-    warning says where small images are enlarged.
-    """
-    content = _written(root)
-    if "size" in content:
-        return _settings(root, content)
-    size = _small_size(root)
-    if size is None:
-        return _settings(root, content)
-    side = min(size)
-    done = f"images are {size} and keep this size"
-    if size.width != size.height:
-        done = f"images are {size}, of which the middle {side}×{side} is kept"
-    if "augment" not in content:
-        done += "; in training they are shifted and flipped (augment: crop_flip, or none)"
-    note_once(
-        f"{root}: {done}; to say otherwise, write size: {FolderSettings().size} into "
-        f"{root / 'dataset.yaml'}"
-    )
-    return _settings(root, {"size": side, "augment": "crop_flip"} | content)
-
-
-def _written(root: Path) -> dict[str, Any]:
-    """Return the content of `dataset.yaml` by key, not checked yet; {} without this file."""
     path = root / "dataset.yaml"
     if not path.is_file():
-        return {}
+        return FolderSettings()
     content = read_yaml(path)
     for key in content:
         if key not in KEYS:
             raise unknown_name(f"key in {path}", str(key), KEYS)
-    return content
-
-
-def _settings(root: Path, content: dict[str, Any]) -> FolderSettings:
-    """Return the settings in the content of `dataset.yaml`."""
-    if not content:
-        return FolderSettings()
     remedy = (
         "allowed are size: 224, channels: 1 or 3, mean and std: a number a channel, augment: "
         f"{', '.join(AUGMENTATIONS)}, classes: a list of different names"
     )
-    with readable(root / "dataset.yaml", remedy):
+    with readable(path, remedy):
         written = {key: content[key] for key in FolderSettings._fields if key in content}
         settings = FolderSettings(**written)
         _check(settings)
@@ -104,34 +77,8 @@ def _settings(root: Path, content: dict[str, Any]) -> FolderSettings:
         )
 
 
-def _small_size(root: Path) -> Size | None:
-    """Return the size of the images if it is one and below the default; else None.
-
-    A sample of the images tells. Warns of small images of several sizes.
-    """
-    has_training_images = bool(_split_folders(root, train=True))
-    split = _split_folder(root, has_training_images)
-    folders = [split / name for name in _class_folders(split)] or [split]
-    distinct_sizes = set(sizes_of(first_images(folders)))
-    sizes = sorted(distinct_sizes, key=lambda size: (min(size), size))
-    large = FolderSettings().size
-    if not sizes or min(sizes[0]) >= large:
-        return None
-    if len(sizes) == 1:
-        return sizes[0]
-    warn_once(
-        f"{root}: images of several sizes, such as {sizes[0]} and {sizes[-1]}, become "
-        f"{large}×{large} in resized crops, and small ones are enlarged; for other images write "
-        f"into {root / 'dataset.yaml'}: size: {min(sizes[0])}, and augment: crop_flip or none"
-    )
-    return None
-
-
 def _check(settings: FolderSettings) -> None:
-    """Raise a ValueError that names the first invalid setting.
-
-    The normalisation is not checked here.
-    """
+    """Raise a ValueError that names the first invalid setting; the normalisation is not checked."""
     classes = settings.classes
     is_allowed = {
         "size": isinstance(settings.size, int) and settings.size >= 1,
@@ -145,109 +92,89 @@ def _check(settings: FolderSettings) -> None:
 
 
 def _normalisation(content: dict[str, Any], n_channels: int) -> Normalisation | None:
-    """Return the normalisation of `dataset.yaml`: its `mean` and `std`, by default ImageNet's.
-
-    Grey images have by default the mean over ImageNet's three channels.
-    """
-    numbers = {}
-    for key, numbers_of_imagenet in IMAGENET_VALUES._asdict().items():
-        default = list(numbers_of_imagenet)
+    """Return `mean` and `std` of `dataset.yaml`; default: ImageNet's, of grey images their means."""
+    constants = []
+    for key, of_imagenet in IMAGENET_VALUES._asdict().items():
+        default: Any = of_imagenet
         if n_channels != 3:
-            default = [sum(numbers_of_imagenet) / 3]
+            default = sum(of_imagenet) / 3
         values = content.get(key, default)
         if isinstance(values, int | float):
             values = [values]
-        numbers[key] = values
-    return make_normalisation(numbers["mean"], numbers["std"], n_channels=n_channels)
+        constants.append(list(values))
+    return make_normalisation(*constants, n_channels=n_channels)
 
 
-def describe(root: Path) -> DatasetInfo:
-    """Describe a user's folder of images."""
-    settings = settings_for_images(root)
+def describe(root: Path) -> ImageSpec:
+    """Describe a user's folder of images; errors as of `load_folder`."""
+    settings = read_settings(root)
     classes = tuple(_classes(root, settings))
-    return DatasetInfo(
-        "folder",
-        str(root),
-        len(classes),
-        (settings.channels, settings.size, settings.size),
-        normalisation=settings.normalisation,
-        classes=classes,
-    )
+    shape = (settings.channels, settings.size, settings.size)
+    return ImageSpec(len(classes), shape, settings.normalisation, classes)
 
 
 def load_folder(
-    info: DatasetInfo, root: Path, *, train: bool, device: Device, loading: Loading
+    root: Path, spec: ImageSpec, *, train: bool, device: Device, loading: Loading
 ) -> BaseImageSet:
     """Load a split of a user's folder of images.
 
     Images of at most 64×64 pixels that take at most 4 GiB are decoded once and kept on the device,
     unless each epoch takes new crops of the files. Larger images are decoded by workers, batch by
-    batch. `root` is not used.
-    """
-    folder = Path(info.source)
-    settings = settings_for_images(folder)
-    decoded = _decoded(info, folder, settings, train=train, device=device, loading=loading)
-    warn_of_lost_pixels(folder, decoded.paths)
+    batch.
 
+    Raises:
+        UserError: folders, images or settings are missing or wrong.
+    """
+    settings = read_settings(root)
+    decoded = _decoded(root, spec, settings, train=train, device=device, loading=loading)
+    _warn_of_lost_pixels(root, settings, decoded.paths)
     takes_crops_of_files = train and settings.augment == "resized_crop"
-    n_bytes = len(decoded) * math.prod(info.image_shape)
+    n_bytes = len(decoded) * math.prod(spec.shape)
     is_small = settings.size <= MAX_SIDE_KEPT and n_bytes <= MAX_BYTES_KEPT
     if takes_crops_of_files or not is_small:
         return decoded
 
-    augmentation = None
-    if train and settings.augment == "flip":
-        augmentation = CropFlip(padding=0)
-    if train and settings.augment == "crop_flip":
-        augmentation = CropFlip(_padding(settings.size))
+    batches = [slice(first, first + 256) for first in range(0, len(decoded), 256)]
+    levels = decoded.levels(Pass(torch.arange(len(decoded)), batches))
     return ImageSet(
-        _decode_all(decoded),
+        torch.cat(list(progress(levels, "decoding images", len(batches)))),
         decoded.labels,
-        n_classes=info.n_classes,
-        augmentation=augmentation,
-        normalisation=info.normalisation,
+        n_classes=spec.n_classes,
+        augmentation=decoded.augmentation,
+        normalisation=spec.normalisation,
         device=device,
     )
 
 
-def _decode_all(images: DecodedImageSet) -> Tensor:
-    """Decode all images of a set, with a progress bar: uint8 (N, C, H, W) on the CPU."""
-    batches = [slice(first, first + 256) for first in range(0, len(images), 256)]
-    all_images = Pass(torch.arange(len(images)), batches)
-    levels = progress(images.levels(all_images), "decoding images", len(batches))
-    return torch.cat(list(levels))
-
-
 def load_imagenet(
-    info: DatasetInfo, root: Path, *, train: bool, device: Device, loading: Loading
-) -> DecodedImageSet:
-    """Load a split of ImageNet."""
+    root: Path, spec: ImageSpec, *, train: bool, device: Device, loading: Loading
+) -> BaseImageSet:
+    """Load a split of ImageNet; errors as of `load_folder`."""
     if not _split_folders(root, train):
         raise UserError(
             f"{_missing_split(root, train)}; fetch ILSVRC 2012 from {IMAGENET_SOURCE} and rename "
             f"its folders to {SPLITS[True][-1]} and {SPLITS[False][-1]}"
         )
     settings = FolderSettings(classes=read_settings(root).classes)
-    images = _decoded(info, root, settings, train=train, device=device, loading=loading)
     n_classes = len(_classes(root, settings))
-    has_fewer_listed = bool(settings.classes) and n_classes < info.n_classes
-    if n_classes > info.n_classes or has_fewer_listed:
+    has_fewer_listed = bool(settings.classes) and n_classes < spec.n_classes
+    if n_classes > spec.n_classes or has_fewer_listed:
         raise UserError(
-            f"{root} has {n_classes} classes, ImageNet has {info.n_classes}; "
+            f"{root} has {n_classes} classes, ImageNet has {spec.n_classes}; "
             f"name {root} itself as the data set"
         )
-    if n_classes < info.n_classes:
+    if n_classes < spec.n_classes:
         warn_once(
             f"{root} has {n_classes} class folders of ImageNet's 1000: labels are their places in "
             "the alphabet; for the labels of a network of 1,000 outputs list all class names in "
             f"{root / 'dataset.yaml'} (classes: [n01440764, …])"
         )
-    return images
+    return _decoded(root, spec, settings, train=train, device=device, loading=loading)
 
 
 def _decoded(
-    info: DatasetInfo,
     root: Path,
+    spec: ImageSpec,
     settings: FolderSettings,
     *,
     train: bool,
@@ -255,71 +182,61 @@ def _decoded(
     loading: Loading,
 ) -> DecodedImageSet:
     """Return the images of a split, decoded when they are needed."""
-    split = _split_folder(root, train)
-    paths, labels = _list_images(split, settings, _classes(root, settings))
+    from torchvision import transforms as T  # loads as long as torch does
+
+    paths, labels = _list_images(_split_folder(root, train), settings, _classes(root, settings))
     size = settings.size
-    augmentation = None
-    if train:
-        augmentation = AUGMENTATIONS[settings.augment](size)
     shorter_side = size
+    crop = None
     if settings.augment == "resized_crop":  # the centre of an image is cut out for tests
         shorter_side = round(size * 8 / 7)
-    return DecodedImageSet(
+        crop = T.Compose([T.RandomResizedCrop(size), T.RandomHorizontalFlip(), T.PILToTensor()])
+    images = DecodedImageSet(
         paths,
         labels,
-        n_classes=info.n_classes,
-        image_shape=info.image_shape,
+        n_classes=spec.n_classes,
+        image_shape=spec.shape,
         transform=T.Compose([T.Resize(shorter_side), T.CenterCrop(size), T.PILToTensor()]),
-        augmentation=augmentation,
-        normalisation=info.normalisation,
+        normalisation=spec.normalisation,
         device=device,
         loading=loading,
     )
+    if train:
+        images.crop = crop
+        images.augmentation = settings.augmentation
+    return images
 
 
-def _padding(size: int) -> int:
-    """Return the padding of crops: 4 for 32 pixels, as for CIFAR."""
-    return max(1, size // 8)
-
-
-def _no_augmentation(size: int) -> None:
-    """Return no transform: training images are decoded as test images are."""
-    return None
-
-
-def _flip(size: int) -> Transform:
-    """Return a transform to uint8 (C, size, size): the centre, flipped at random."""
-    whole = [T.Resize(size), T.CenterCrop(size)]
-    return T.Compose([*whole, T.RandomHorizontalFlip(), T.PILToTensor()])
-
-
-def _crop_flip(size: int) -> Transform:
-    """Return a transform to uint8 (C, size, size): the centre, shifted and flipped at random."""
-    whole = [T.Resize(size), T.CenterCrop(size)]
-    crop = T.RandomCrop(size, padding=_padding(size))
-    return T.Compose([*whole, crop, T.RandomHorizontalFlip(), T.PILToTensor()])
-
-
-def _resized_crop(size: int) -> Transform:
-    """Return a transform to uint8 (C, size, size): a random part, flipped at random."""
-    return T.Compose([T.RandomResizedCrop(size), T.RandomHorizontalFlip(), T.PILToTensor()])
-
-
-# Makers of a transform to images of a size, by the value of `augment`
-AUGMENTATIONS: dict[str, Callable[[int], Transform | None]] = {
-    "none": _no_augmentation,
-    "flip": _flip,
-    "crop_flip": _crop_flip,
-    "resized_crop": _resized_crop,
-}
+def _warn_of_lost_pixels(root: Path, settings: FolderSettings, paths: Sequence[str]) -> None:
+    """Warn if images of a sample are enlarged, lose transparency, or all have levels 0 and 1 only."""
+    sample = paths[:: math.ceil(len(paths) / N_SAMPLED)]
+    smallest = settings.size
+    highest = 0
+    transparent = []
+    for path in sample:
+        image = read_image(path, "RGBA")
+        pixels = np.asarray(image)  # (H, W, 4)
+        smallest = min(smallest, *image.size)
+        highest = max(highest, pixels[..., :3].max())
+        if pixels[..., 3].min() < 255:
+            transparent.append(path)
+    if smallest < settings.size:
+        note_once(
+            f"{root}: images of {smallest} pixels are enlarged to {settings.size}; for smaller ones "
+            f"write size: {smallest}, and augment: crop_flip or none, into {root / 'dataset.yaml'}"
+        )
+    if transparent:
+        warn_once(
+            f"{root}: {len(transparent)} of {len(sample)} images that were looked at have "
+            f"transparent pixels, the first is {transparent[0]}; transparency is dropped, and the "
+            "hidden colours are seen: paste the images on a background"
+        )
+    if highest <= 1:
+        warn_of_binary_levels(str(root))
 
 
 def _split_folder(root: Path, train: bool) -> Path:
-    """Return the folder of a split: the first of its possible names that exists.
-
-    Raises:
-        UserError: no such folder exists.
-    """
+    """Return the folder of a split: the first of its possible names that exists."""
     folders = _split_folders(root, train)
     if not folders:
         images = "training images" if train else "test images"
@@ -362,23 +279,16 @@ def _class_folders(split: Path) -> list[str]:
 def _list_images(
     split: Path, settings: FolderSettings, classes: list[str]
 ) -> tuple[list[str], Tensor]:
-    """List the images in the folder of a split, as torchvision's ImageFolder does.
+    """List the images of a split as torchvision's ImageFolder does: paths and labels int64 (N,)."""
+    from torchvision.datasets.folder import IMG_EXTENSIONS, is_image_file, make_dataset
 
-    Returns:
-        Their paths, and their labels int64 (N,).
-    Raises:
-        UserError: there are no images, or folders that are no class.
-    """
     folders = _class_folders(split)
-
-    # Without classes
     if not folders and not settings.classes:
         paths = sorted(entry.path for entry in os.scandir(split) if is_image_file(entry.name))
         if not paths:
             raise UserError(f"{split} holds neither images nor folders of images")
         return paths, torch.full((len(paths),), UNLABELLED)
 
-    # With a folder for each class
     remedy = "put a folder of images there for each class, or list all classes in dataset.yaml"
     label_of = {name: label for label, name in enumerate(classes)}
     with readable(split, remedy):

@@ -1,7 +1,6 @@
 """The interventions on a set of images: random labels, dots that tell a class, and noise."""
 
 import colorsys
-import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from src.datasets.base import BaseImageSet, Change
+from src.datasets.base import BaseImageSet
 from src.ground.runtime import generator, seed_of
 
 # The second part of the key of a generator: draws of different things are independent
@@ -18,16 +17,11 @@ PIXELS_OF_RADIUS = 16  # the shorter side of an image in pixels, for each pixel 
 
 
 def label_noise(images: BaseImageSet, share: float, *, train: bool, seed: int) -> BaseImageSet:
-    """Return the images with new labels: with probability `share` a label is drawn anew.
-
-    It is drawn uniformly from all classes, the image's class included. With one seed, an image that
-    gets a new label at some share gets the same new label at every larger share.
-    """
+    """Return the images with labels drawn anew, with probability `share`, from all classes."""
+    # With one seed, a label that is drawn at some share is drawn at every larger share
     draws = generator(seed, LABELS)
     labels = _draw_classes(images, keep=1 - share, draws=draws)
-    changed = copy.copy(images)
-    changed.labels = labels.to(images.labels)
-    return changed
+    return images.copied(labels=labels.to(images.labels))
 
 
 def shortcut(images: BaseImageSet, share: float, *, train: bool, seed: int) -> BaseImageSet:
@@ -51,12 +45,12 @@ def shortcut(images: BaseImageSet, share: float, *, train: bool, seed: int) -> B
     else:
         colours = torch.full((len(images), 1), 255, dtype=torch.uint8)
         places = circle(images.n_classes)[classes]
-    return _with_change(images, Dots(colours, places))
+    return images.copied(change=Dots(colours, places))
 
 
 def image_noise(images: BaseImageSet, variance: float, *, train: bool, seed: int) -> BaseImageSet:
     """Return the images with noise; see `Noise`."""
-    return _with_change(images, Noise(variance, seed))
+    return images.copied(change=Noise(variance, seed))
 
 
 INTERVENTION_FUNCTIONS: dict[str, Callable[..., BaseImageSet]] = {
@@ -72,13 +66,6 @@ def _draw_classes(images: BaseImageSet, *, keep: float, draws: torch.Generator) 
     is_kept = torch.rand(n_images, generator=draws) < keep
     drawn = torch.randint(images.n_classes, (n_images,), generator=draws)
     return torch.where(is_kept, images.labels.cpu().long(), drawn)
-
-
-def _with_change(images: BaseImageSet, change: Change) -> BaseImageSet:
-    """Return a copy of the set with one more change of its images."""
-    changed = copy.copy(images)
-    changed.changes = (*images.changes, change)
-    return changed
 
 
 def hues(n_classes: int) -> Tensor:

@@ -84,38 +84,38 @@ class IteratedImages(BaseImageSet):
             raise UserError(f"{name} can be passed over only once; give {EXPECTED}")
         labels: list[Tensor] = []
         prints: list[Tensor] = []
-        sizes: list[int] = []
-        shapes: list[tuple[int, int, int]] = []
         kept: list[tuple[Tensor, Tensor]] = []
+        shapes = set()
+        n_images = 0
         n_bytes = 0
         for images, labels_of_batch in _batches(batches, name):
-            _check_finite(images, name, first=sum(sizes))
+            _check_finite(images, name, first=n_images)
+            _, channels, height, width = images.shape
+            shapes.add((channels, height, width))
             labels.append(labels_of_batch)
             if in_one_order:
                 prints.append(_prints(images))
-            sizes.append(len(images))
-            _, channels, height, width = images.shape
-            shapes.append((channels, height, width))
+            n_images += len(images)
             n_bytes += images.nbytes
             if n_bytes <= most_kept:
                 kept.append((images, labels_of_batch))
-            if at_most is not None and sum(sizes) >= at_most:
+            if at_most is not None and n_images >= at_most:
                 break
-        if not sizes:
+        if not n_images:
             raise UserError(f"{name} gives no images; give {EXPECTED}")
-        if len(set(shapes)) > 1:
-            raise UserError(f"{name} gives images of several shapes, {set(shapes)}; resize them")
+        if len(shapes) > 1:
+            raise UserError(f"{name} gives images of several shapes, {shapes}; resize them")
+        is_kept = len(kept) == len(labels)
         prints_in_order = None
         if in_one_order:
             prints_in_order = torch.cat(prints)[:at_most]
-        is_kept = len(kept) == len(sizes)
         image_set = cls(
             kept if is_kept else batches,
             torch.cat(labels)[:at_most],
             prints_in_order,
             name=name,
-            batch_size=sizes[0],
-            image_shape=shapes[0],
+            batch_size=len(labels[0]),
+            image_shape=shapes.pop(),
             like=like,
         )
         image_set.is_kept = is_kept
@@ -132,11 +132,7 @@ class IteratedImages(BaseImageSet):
             yield collected[places[batch]]
 
     def _in_order(self, indices: Tensor) -> Iterator[Tensor]:
-        """Yield the images at rising indices (n,), a part for each batch of the iterable.
-
-        Raises:
-            UserError: the images are not those of the first pass.
-        """
+        """Yield the images at rising indices (n,), a part for each batch; a UserError if they changed."""
         n_missing = len(indices)
         first = 0
         for images, _ in _batches(self._source, self.name):
@@ -189,11 +185,7 @@ class IteratedEpochs:
 
 
 def _batches(batches: Iterable, name: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the images and labels of batches as tensors; check their kinds.
-
-    Raises:
-        UserError: a batch is no pair, has images of other axes or types, or other labels.
-    """
+    """Yield batches as tensors; a UserError if one is no pair, or has other axes, types or labels."""
     for batch in batches:
         is_pair = isinstance(batch, Sequence) and len(batch) == 2
         if not is_pair:
@@ -208,11 +200,7 @@ def _batches(batches: Iterable, name: str) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _check_finite(images: Tensor, name: str, *, first: int) -> None:
-    """Raise a UserError if pixels of images (B, C, H, W) are not finite.
-
-    Args:
-        first: the place of the first of these images.
-    """
+    """Raise a UserError if images (B, C, H, W), counted from `first` on, have infinite pixels."""
     is_finite = images.flatten(1).isfinite().all(1)
     if not is_finite.all():
         place = first + int(is_finite.long().argmin())
@@ -240,10 +228,7 @@ def _labels(labels: object, n_images: int, name: str) -> Tensor:
 
 
 def _prints(images: Tensor) -> Tensor:
-    """Return a number (B,) for each image, by which a second pass is compared.
-
-    It is a sum weighted by place, so that a flipped image has another number.
-    """
+    """Return a sum (B,) weighted by place of each image, by which a second pass is compared."""
     pixels = images.flatten(1).double()
     places = torch.arange(1, pixels.shape[1] + 1, dtype=torch.float64, device=pixels.device)
     return (pixels * places).sum(1).cpu()

@@ -2,40 +2,78 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
-from src.choices.datasets import DATASETS, INTERVENTIONS, DatasetInfo, dataset_name
-from src.datasets import arrays, small_sets
-from src.datasets.base import BaseImageSet, Loading
+from src.choices.datasets import INTERVENTIONS, dataset_name
+from src.datasets import arrays, folders
+from src.datasets.arrays import read_embedded, read_torchvision
+from src.datasets.augmentation import Affine, Augmentation, CropFlip
+from src.datasets.base import BaseImageSet, Device, ImageSet, Loading
 from src.datasets.interventions import INTERVENTION_FUNCTIONS
+from src.datasets.mapped import MappedImages
 from src.ground.errors import UserError
+from src.ground.images import ImageSpec
+
+OBJECTS = (
+    "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
+CLOTHES = (
+    "T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag",
+    "ankle boot",
+)  # fmt: skip
+NUMERALS = tuple("0123456789")
+
+SMALL = ImageSpec(10, (3, 32, 32), classes=OBJECTS)
+LARGE = ImageSpec(10, (3, 224, 224), classes=OBJECTS)
+NUMBERS = ImageSpec(10, (3, 32, 32), classes=NUMERALS)
+GREY_NUMBERS = ImageSpec(10, (1, 28, 28), classes=NUMERALS)
+SMALL_NUMBERS = ImageSpec(10, (1, 8, 8), classes=NUMERALS)
+
+CROP_FLIP = CropFlip(padding=4)
+JITTER = Affine(degrees=5, scale=(0.9, 1.1), shear=5, edge=4)
+# The public code also crops 224 of 224 pixels, which changes nothing: this has no crop
+TURN_FLIP = Affine(degrees=15, flip=True)
 
 
-def _load_imagenet(info: DatasetInfo, root: Path, **arguments: Any) -> BaseImageSet:
-    """Load a split of ImageNet."""
-    from src.datasets import folders  # imports torchvision, which loads as long as torch does
+class DatasetInfo(NamedTuple):
+    """A row of the table: the description of a data set."""
 
-    return folders.load_imagenet(info, root, **arguments)
-
-
-def _load_folder(info: DatasetInfo, root: Path, **arguments: Any) -> BaseImageSet:
-    """Load a split of a user's folder of images."""
-    from src.datasets import folders
-
-    return folders.load_folder(info, root, **arguments)
+    spec: ImageSpec
+    source: str  # name of the class, file or folder that is read
+    read: Callable[[str, Path, bool], arrays.Arrays] | None = None  # None: a folder of files
+    augmentation: Augmentation | None = None  # of the training images
+    epoch_size: int | None = None  # images of an epoch of training; None: all
 
 
-# A loader takes the row of a data set and the arguments of `load_dataset`
-LOADERS: dict[str, Callable[..., BaseImageSet]] = {
-    "torchvision": small_sets.load_torchvision,
-    "embedded": small_sets.load_embedded,
-    "imagenet": _load_imagenet,
-    "cifar5m": arrays.load_cifar5m,
-    "random_images": arrays.load_random_images,
-    "folder": _load_folder,
-    "file": arrays.load_file,
+IMAGENET = DatasetInfo(folders.IMAGENET_SPEC, "imagenet")
+DATASETS = {
+    "cifar10": DatasetInfo(SMALL, "CIFAR10", read_torchvision, CROP_FLIP),
+    "cifar100": DatasetInfo(ImageSpec(100, (3, 32, 32)), "CIFAR100", read_torchvision, CROP_FLIP),
+    "svhn": DatasetInfo(NUMBERS, "SVHN", read_torchvision, JITTER),
+    "mnist": DatasetInfo(GREY_NUMBERS, "MNIST", read_torchvision, JITTER),
+    "fashion": DatasetInfo(
+        GREY_NUMBERS._replace(classes=CLOTHES), "FashionMNIST", read_torchvision, CROP_FLIP
+    ),
+    "cifar10_large": DatasetInfo(LARGE, "CIFAR10", read_torchvision, TURN_FLIP),
+    "cifar100_large": DatasetInfo(
+        ImageSpec(100, (3, 224, 224)), "CIFAR100", read_torchvision, TURN_FLIP
+    ),
+    "imagenet": IMAGENET,
+    # For this name the public code held the files in memory; the page cache does that
+    "imagenet_mem": IMAGENET,
+    "cifar5m": DatasetInfo(SMALL, "cifar5m", arrays.read_cifar5m, epoch_size=50_000),
+    "outlier_exposure": DatasetInfo(
+        ImageSpec(0, (3, 32, 32)), "oe", arrays.read_random_images, CROP_FLIP
+    ),
+    # A mirrored digit is no digit
+    "digits": DatasetInfo(SMALL_NUMBERS, "digits", read_embedded, CropFlip(1, flip=False)),
+    "mnist5k": DatasetInfo(SMALL_NUMBERS, "mnist5k", read_embedded),
+    "photo_patches": DatasetInfo(
+        ImageSpec(0, (1, 8, 8)), "photo_patches", read_embedded, CropFlip(1)
+    ),
 }
 
 
@@ -50,23 +88,18 @@ def dataset_info(name: str, *, labelled: bool = False) -> DatasetInfo:
     if name in DATASETS:
         info = DATASETS[name]
     else:
-        info = _describe(Path(dataset_name(name)))
-    if labelled and info.n_classes == 0:
-        labelled_names = [key for key, row in DATASETS.items() if row.n_classes]
+        path = Path(dataset_name(name))
+        if path.is_dir():
+            info = DatasetInfo(folders.describe(path), str(path))
+        else:
+            info = DatasetInfo(arrays.describe(path), str(path), arrays.read_file)
+    if labelled and info.spec.n_classes == 0:
+        labelled_names = [key for key, row in DATASETS.items() if row.spec.n_classes]
         raise UserError(
             f"dataset {name!r} has no labels; choose one that has: {', '.join(labelled_names)}, "
             "or label your own"
         )
     return info
-
-
-def _describe(path: Path) -> DatasetInfo:
-    """Describe a user's folder or `.npz` file."""
-    if path.is_dir():
-        from src.datasets import folders
-
-        return folders.describe(path)
-    return arrays.describe(path)
 
 
 def load_dataset(
@@ -83,17 +116,15 @@ def load_dataset(
 
     Args:
         name: one of `DATASET_NAMES`, or the path of a folder of images or of an `.npz` file.
-        root: the folder of all data sets (`-data`). For CIFAR-5M and the 300K images it may also be
-            the folder of that set. Embedded data sets and a user's images do not need it.
+        root: the folder of all data sets (`-data`), or of CIFAR-5M or the 300K images. Embedded
+            data sets and a user's images do not need it.
         train: load the training split, with augmentation; otherwise the test split, without.
         device: where images are kept and batches are made.
         loading: how images are decoded from disk.
-        interventions: the strength by name (a key of `INTERVENTIONS`); None: not applied.
-            Interventions come before the augmentation. Test images get only dots, of classes that
-            are drawn from all; a `shortcut` of 0 makes such dots on both splits.
-        intervention_seed: everything drawn for an image depends on this seed and the index of the
-            image, for image noise also on the epoch. It does not depend on batches, order, workers
-            or processes. An image keeps its label and dot.
+        interventions: the strength by name (a key of `INTERVENTIONS`); None: not applied. They come
+            before the augmentation. Test images get only dots, of classes that are drawn.
+        intervention_seed: what is drawn for an image depends on this seed and the index of the
+            image, for image noise also on the epoch, and on nothing else.
     Returns:
         An image set: `batches(batch_size)` yields float32 images (B, C, H, W), scaled to [0, 1] and
         normalised if the data set is, and int64 labels (B,); `epoch` yields them shuffled and
@@ -106,11 +137,42 @@ def load_dataset(
         if strength is not None:
             strengths[key] = strength
     info = dataset_info(name, labelled=bool(strengths))
-    load = LOADERS[info.loader]
-    images = load(info, Path(root).expanduser(), train=train, device=device, loading=loading)
-    images.classes = info.classes
+    root = Path(root).expanduser()
+    if info.read is not None:
+        images = split_of(info, *info.read(info.source, root, train), train=train, device=device)
+    elif info is IMAGENET:
+        images = folders.load_imagenet(root, info.spec, train=train, device=device, loading=loading)
+    else:
+        path = Path(info.source)
+        images = folders.load_folder(path, info.spec, train=train, device=device, loading=loading)
+    images.classes = info.spec.classes
     for key, row in INTERVENTIONS.items():
         if key in strengths and (train or row.changes_tests):
             intervene = INTERVENTION_FUNCTIONS[key]
             images = intervene(images, strengths[key], train=train, seed=intervention_seed)
     return images
+
+
+def split_of(
+    info: DatasetInfo,
+    images: Tensor | MappedImages,
+    labels: Tensor | None,
+    *,
+    train: bool,
+    device: Device,
+) -> BaseImageSet:
+    """Return the set of images uint8 (N, C, H, W) and labels (N,) of a split."""
+    options: dict[str, Any] = {}
+    if train:
+        options = {"augmentation": info.augmentation, "epoch_size": info.epoch_size}
+    side = info.spec.shape[-1]
+    if images.shape[-1] != side:
+        options["size"] = side
+    return ImageSet(
+        images,
+        labels,
+        n_classes=info.spec.n_classes,
+        normalisation=info.spec.normalisation,
+        device=device,
+        **options,
+    )

@@ -5,26 +5,13 @@ import inspect
 import torch
 from torch import nn
 
-from src.choices.models import MODEL_NAMES, MODELS
+from src.choices.models import MODEL_NAMES
 from src.ground.console import listed
 from src.ground.errors import Misfit, UserError, unknown_name
 from src.ground.images import shape_text
 from src.ground.user_code import CODE, failing_as_user_error, is_user_code, load
 from src.models.network import Network
-from src.models.preact_resnet import PreActResNet
-from src.models.representation_classifiers import RepresentationResNet, RepresentationTransformer
-from src.models.resnet import ResNet
-from src.models.small_cnn import SmallCNN
-from src.models.vit import VisionTransformer
-
-BUILDERS = {
-    "resnet": ResNet,
-    "preact_resnet": PreActResNet,
-    "small_cnn": SmallCNN,
-    "vit": VisionTransformer,
-    "representation_resnet": RepresentationResNet,
-    "representation_vit": RepresentationTransformer,
-}
+from src.models.zoo import MODELS
 
 
 def build_model(
@@ -51,14 +38,14 @@ def build_model(
         UserError: there is no such network, or it does not fit the images or classes.
     """
     if name in MODELS:
-        builder, arguments, option_names = MODELS[name]
+        build, arguments, option_names = MODELS[name]
         options = {
             "n_channels": n_channels,
             "image_shape": image_shape,
             "representation_shape": representation_shape,
         }
         chosen = {key: options[key] for key in option_names}
-        module = BUILDERS[builder](**arguments, **chosen, n_classes=n_classes)
+        module = build(**arguments, **chosen, n_classes=n_classes)
         input_shape: tuple[int, ...] | None = image_shape
         if "representation_shape" in option_names:
             input_shape = representation_shape

@@ -88,26 +88,26 @@ def closed_form(
     Raises:
         ValueError: an activation is not finite. The message says on which side.
     """
-    form_row = FORMS[form]
-    solve = SOLVERS[form]
+    solver = SOLVERS[form]
+    solve = solver.solve
     options: dict[str, Any] = {}
     if solve is not orthogonal:  # it has singular vectors alone
         options["eigh"] = eigh
-    if form_row.cuts_off:
+    if FORMS[form].cuts_off:
         options["cutoff"] = cutoff
-    if form_row.target_scatter:
+    if solver.target_scatter:
         options["roots"] = {} if roots is None else roots
     pooled = reduce(SourceMoments.pooled, parts)
     _check_finite("source", [pooled.source])
     _check_finite("target", list(pooled.targets.values()))
     moments = [pooled]
-    if form_row.held_out:
+    if solver.held_out:
         moments += parts
     if rank is None:
         return solve(*moments, **options)
 
     components = pooled.components(rank)
-    if not form_row.along_axes:
+    if not solver.along_axes:
         truncated = [part.truncated(components) for part in moments]
         return solve(*truncated, **options)
 
@@ -362,12 +362,21 @@ def ridge(
     return matchings
 
 
-SOLVERS: dict[str, Callable[..., Matchings]] = {
-    "pinv": least_squares,
-    "repair": repair,
-    "covariance": covariance,
-    "ortho": orthogonal,
-    "ridge": ridge,
+class Solver(NamedTuple):
+    """The function of a closed form, and what it needs."""
+
+    solve: Callable[..., Matchings]
+    along_axes: bool = False  # a source of low rank is given along its principal axes
+    target_scatter: bool = False  # the covariance of the target, not only the variances
+    held_out: bool = False  # moments of further rows, to choose a penalty
+
+
+SOLVERS = {
+    "pinv": Solver(least_squares),
+    "repair": Solver(repair),
+    "covariance": Solver(covariance, target_scatter=True),
+    "ortho": Solver(orthogonal, along_axes=True),
+    "ridge": Solver(ridge, held_out=True),
 }
 
 

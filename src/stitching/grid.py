@@ -18,7 +18,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from src.choices.stitching import OBJECTIVES, Objective
 from src.datasets.base import Batches, batches_in
 from src.ground.brief import brief
 from src.ground.errors import not_finite
@@ -27,7 +26,7 @@ from src.models import Network, activations_of_both
 from src.models.activations import at_least_single
 from src.statistics.moments import Moments, Rows
 from src.stitching.layers import StitchingLayer
-from src.stitching.objectives import loss_of
+from src.stitching.objectives import OBJECTIVES, Objective, loss_of
 from src.training import (
     NO_CLASS,
     HeadLosses,

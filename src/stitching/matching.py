@@ -18,7 +18,7 @@ from src.ground.console import note, progress, warn_once
 from src.ground.errors import UserError
 from src.models import Network, activations_of_both
 from src.statistics.moments import Moments, Rows, as_rows
-from src.stitching.closed_forms import Cutoff, Matching, Roots, closed_form
+from src.stitching.closed_forms import SOLVERS, Cutoff, Matching, Roots, closed_form
 from src.stitching.eigenvectors import Eigh
 from src.stitching.layers import Plan, StitchingLayer
 from src.stitching.moments import SourceMoments, UpsampledRows, source_rows
@@ -166,7 +166,7 @@ def moments_of(
     source: Rows | UpsampledRows, target: Rows, n_samples: int, *, form: str
 ) -> SourceMoments:
     """Return the moments of a source and a target that a form needs."""
-    moments = target.moments(diagonal=not FORMS[form].target_scatter)
+    moments = target.moments(diagonal=not SOLVERS[form].target_scatter)
     targets: dict[Hashable, Moments] = {"target": moments}
     return SourceMoments(
         n_samples, source.moments(), targets, {"target": source.cross(target).scatter}
@@ -179,7 +179,7 @@ def _parts(samples: Tensor, form: str) -> list[Tensor]:
     For ridge these are the samples to be fitted, and the last fifth, which judges the penalties.
     Otherwise there is one part with all samples.
     """
-    if not FORMS[form].held_out:
+    if not SOLVERS[form].held_out:
         return [samples]
     if len(samples) < 2:
         raise UserError(f"{form} needs at least two samples, not {len(samples)}; give more")
@@ -269,7 +269,7 @@ def _moments(
     target_rows_of = {target: Rows.of(activation) for target, activation in matched.items()}
 
     # Moments of each target, of each source, and of both together
-    diagonal = not FORMS[form].target_scatter
+    diagonal = not SOLVERS[form].target_scatter
     moments_of_target = {
         target: rows.moments(diagonal=diagonal) for target, rows in target_rows_of.items()
     }
@@ -480,7 +480,7 @@ def _extended_to_all(
     fitted: list[GridMoments], images: _TrainingImages, keys: GridKeys, n: int, total: int
 ) -> list[GridMoments]:
     """Return the moments of all images, from the moments of the first n."""
-    if FORMS[images.form].held_out:  # the last fifth of all may begin among the first n
+    if SOLVERS[images.form].held_out:  # the last fifth of all may begin among the first n
         return images.moments(keys, 0, total)
     if n == total:
         return fitted

@@ -1,4 +1,4 @@
-"""Losses for the training of stitching layers, beside the cross-entropy; see `LOSSES`.
+"""The objectives of training stitching layers, and their losses beside the cross-entropy.
 
 A loss compares an activation of the stitched network with the activation of the end network at the
 same layer. It takes the stitched tensor (or array) of one pair, or of P pairs with an axis of pairs
@@ -6,12 +6,12 @@ in front. No gradient reaches the end network's activations.
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import kl_div
 
-from src.choices.stitching import AT_END, OBJECTIVES, PLACES, Objective
 from src.ground.errors import UserError
 from src.ground.user_code import by_title, failing_as_user_error, is_user_code, load
 from src.models.activations import at_least_single
@@ -88,6 +88,37 @@ LOSSES: dict[str, Loss] = {
     "feature": feature_loss,
 }
 
+# Where activations are compared: slices of the end layer, the blocks behind it, and the logits
+NOWHERE = slice(0)
+AT_END = slice(1)
+FROM_END = slice(-1)
+AT_LAST = slice(-2, -1)
+AT_LOGITS = slice(-1, None)
+# Where a user's loss compares activations, by the attribute `at` of its function
+PLACES = {"end": AT_END, "blocks": FROM_END, "logits": AT_LOGITS}
+
+
+class Objective(NamedTuple):
+    """A loss of stitches, and the layers where it compares stitch and end network."""
+
+    loss: str = ""  # in `LOSSES`, or the name of user code; "": the cross-entropy
+    compares: slice = NOWHERE
+    # Whether accuracy is measured in training; otherwise the pass ends at the last compared layer
+    measures_accuracy: bool = True
+
+    def compared(self, end_layer: str, behind: Sequence[str], output: str) -> list[str]:
+        """Return the layers to compare, of the end layer, the blocks behind it, and the logits."""
+        return [end_layer, *behind, output][self.compares]
+
+
+OBJECTIVES = {
+    "task": Objective(),
+    "soft": Objective("soft", AT_LOGITS),
+    "hint": Objective("hint", AT_END, measures_accuracy=False),
+    "fula": Objective("hint", FROM_END),
+    "feature": Objective("feature", AT_LAST),
+}
+
 
 def objective_of(name: str) -> Objective:
     """Return an objective of `OBJECTIVES`, or the objective of a user's function.
@@ -107,7 +138,7 @@ def objective_of(name: str) -> Objective:
     if at not in PLACES:
         raise UserError(f"{name}: at is {at!r}; give one of {', '.join(PLACES)}")
     place = PLACES[at]
-    return Objective("a function of a user's code", name, place, place != AT_END)
+    return Objective(name, place, place != AT_END)
 
 
 def loss_of(objective: Objective) -> Loss:
