@@ -350,20 +350,25 @@ class ImageSet(BaseImageSet):
             self.images = images.to(self.device).contiguous()
 
     def levels(self, plan: Pass) -> Iterator[Tensor]:
+        on_device = plan.indices.to(self.device)  # moved once, not batch by batch
         for rows in plan.batches:
-            yield self._read(plan.indices[rows], epoch=plan.epoch)
+            yield self._read(plan.indices[rows], on_device[rows], epoch=plan.epoch)
 
     def levels_of(self, indices: Tensor) -> Tensor:
-        return self._read(indices, epoch=0)
+        return self._read(indices, indices.to(self.device), epoch=0)
 
-    def _read(self, indices: Tensor, *, epoch: int) -> Tensor:
-        """Return the images uint8 (B, C, H, W) at the indices (B,), with their interventions."""
+    def _read(self, indices: Tensor, on_device: Tensor, *, epoch: int) -> Tensor:
+        """Return the images uint8 (B, C, H, W) at the indices (B,), with their interventions.
+
+        Args:
+            on_device: the indices on the device; `indices` are on the CPU.
+        """
         if isinstance(self.images, MappedImages):
             images = self.images[indices].to(self.device)
         elif self.device.type == "cpu":  # numpy copies rows of bytes 3 to 5 times faster
             images = torch.from_numpy(self.images.numpy()[indices.numpy()])
         else:
-            images = self.images[indices.to(self.device)]
+            images = self.images[on_device]
         for change in self.changes:
             images = change(images, indices, epoch=epoch)
         return images
