@@ -85,7 +85,7 @@ class Method(NamedTuple):
 
     @property
     def description(self) -> str:
-        """What it does, for captions."""
+        """Its purpose, for captions."""
         if not self.n_epochs:
             return FORMS[self.name].description
         loss = title_of(self.name)

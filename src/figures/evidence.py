@@ -1,4 +1,4 @@
-"""Figure 1, evidence: which stitches keep the accuracy, and which of them follow the end network."""
+"""Figure 1, evidence: which stitches keep the accuracy, and follow the end network."""
 
 import math
 from collections import Counter

@@ -88,7 +88,7 @@ def paragraphs(texts: Iterable[str], *, kind: str = "") -> str:
 
 
 def terms(limits: Limits) -> str:
-    """Return the meaning of each word, and what words rest on."""
+    """Return the meaning of each word, and its rule."""
     lines = [
         f"<p><b>{escape(word)}</b>: {escape(meaning)}.</p>"
         for word, meaning in words.meanings(limits).items()

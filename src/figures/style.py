@@ -17,7 +17,7 @@ WIDTHS = (8.5, 14.0, 17.0)  # cm: a column of a paper, a page of NeurIPS, two co
 
 
 class Style(NamedTuple):
-    """What the user chose for all figures."""
+    """The choices of the user for all figures."""
 
     sheets: tuple[Path, ...] = ()
     width: float | None = None  # cm; None: each figure has its own
@@ -27,7 +27,7 @@ _chosen = Style()
 
 
 def chosen_style() -> Style:
-    """Return what the user chose."""
+    """Return the choices of the user."""
     return _chosen
 
 

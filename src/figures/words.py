@@ -195,7 +195,7 @@ def _share(are_similar: Iterable[bool]) -> str:
 
 
 def conclusion(rows: Sequence[VerdictRow]) -> str:
-    """Return what came out in one sentence; controls count only if there is nothing else."""
+    """Return the outcome in one sentence; controls count only if there is nothing else."""
     stitches = [row for row in rows if row.control is None] or rows
     parts = []
     for method, of_method in grouped(stitches, lambda row: row.method).items():

@@ -23,7 +23,7 @@ FinishedRun = tuple[Path, Iterable[NetworkName]]  # the `config.txt` of a run, a
 
 
 def changed_since(before: Options, now: Options) -> list[str]:
-    """Return what has changed since a result was made, such as "weights of a.pt".
+    """Return the changes since a result was made, such as "weights of a.pt".
 
     Args:
         before: the options of the result in files.

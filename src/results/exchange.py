@@ -65,14 +65,14 @@ def _typed_out(stitch: StitchingRun, state: StateDict) -> Options:
 
 
 def earlier_runs(source: Path) -> list[list[Path]]:
-    """Return the folders of version 2.0.0.dev0 below a folder, by the call that wrote them."""
+    """Return the folders of version 2.0.0.dev0 below a folder, grouped by call."""
     folders = sorted(path.parent for path in source.rglob("metrics.json"))
     finished = [folder for folder in folders if (folder / "config.txt").is_file()]
     return list(grouped(finished, _call_of).values())
 
 
 def _call_of(folder: Path) -> tuple[Path, str, str]:
-    """Return what the folders of one call have in common: place, start and options."""
+    """Return place, start and options, which the folders of one call share."""
     options = {
         name: value
         for name, value in read_options(folder / "config.txt").items()

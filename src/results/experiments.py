@@ -177,7 +177,7 @@ class StitchResult(Experiment):
 
 
 class Place(NamedTuple):
-    """Names a stitch among those of a folder of runs."""
+    """Names a stitch in a folder of runs."""
 
     folder: str  # the name of the run's folder
     pair: Pair
@@ -206,7 +206,7 @@ def short_weights(options: Options) -> dict[str, str]:
 
 
 def with_columns(options: Options) -> Options:
-    """Return the options of a run with the columns that are made of them."""
+    """Return the options of a run, and the columns made of options."""
     return {
         **options,
         **short_weights(options),

@@ -45,7 +45,7 @@ N_SUMMARY_LINES = 7  # lines with values at the start of `summary.txt`
 
 
 class RunFiles:
-    """What a run kept of its stitches beside their table; each file is read once, when it is needed.
+    """The predictions and logs of the stitches of a run; each file is read once, when it is needed.
 
     Args:
         folder: of the files: the run's, or that of a stitch in it.
@@ -174,7 +174,7 @@ def is_run(path: Path) -> bool:
 
 
 def parts_of(run: Path) -> list[Path]:
-    """Return the folders with the files of a run: those of its stitches, if they have their own."""
+    """Return the folders with the files of a run: the folders of its stitches, if there are such."""
     if (run / "config.txt").is_file():
         return [run]
     return [config.parent for config in sorted(run.glob("*/config.txt"))] or [run]
@@ -270,7 +270,7 @@ def remove_remains(directory: Path) -> None:
 
 
 def read_run(folder: Path, *, run: Path) -> list[StitchingRun]:
-    """Read the stitches in a folder; what the public code does not measure is NaN or None.
+    """Read the stitches in a folder; measurements that the public code lacks are NaN or None.
 
     Args:
         folder: of the run, or of a stitch in it (`parts_of`).

@@ -108,7 +108,7 @@ class FurtherOptions(str):
 
 
 def is_idle(name: str, options: Options) -> bool:
-    """Return whether an option has no effect beside other options."""
+    """Return whether an option has no effect, by the options of the run."""
     if name not in OPTIONS:
         return False
     deciding = OPTIONS[name].idle.items()

@@ -185,7 +185,7 @@ class Run:
         refuse_others(paths, files_of(self.made_with, self.script))
 
     def wait(self) -> None:
-        """Wait until no other process has the lock."""
+        """Wait for the lock."""
         self._lock = locked(self._lock_file)
         self.unlock()
 

@@ -1,4 +1,4 @@
-"""Writes what a run leaves of its stitches, of one or of many; `folders` reads it."""
+"""Writes the stitches of a run, their predictions and logs; `folders` reads these files."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

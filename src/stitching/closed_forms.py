@@ -363,7 +363,7 @@ def ridge(
 
 
 class Solver(NamedTuple):
-    """The function of a closed form, and what it needs."""
+    """The function of a closed form, and its needs."""
 
     solve: Callable[..., Matchings]
     along_axes: bool = False  # a source of low rank is given along its principal axes

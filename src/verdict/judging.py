@@ -90,7 +90,7 @@ class Verdict(NamedTuple):
 
 
 class Place(NamedTuple):
-    """The skill of stitches at a place, and what a low one means."""
+    """The skill of stitches at a place, and the meaning of a low one."""
 
     name: str
     limit: float
@@ -110,7 +110,7 @@ class Place(NamedTuple):
 
     @property
     def numbers(self) -> str:
-        """The skill and what it is made of, as a text in brackets."""
+        """The skill and its parts, as a text in brackets."""
         return (
             f"(skill {self.skill.value:.2f}, below {self.limit:g}; correlation {self.correlation:.2f}, "
             f"floor {self.floor:.2f})"
