@@ -143,7 +143,7 @@ def test_groups_are_compared_by_permuting_networks(folder, drawn_figures):
 
     shares, penalties, _ = drawn_figures["v_groups.png"].axes
     rows = [label.get_text() for label in shares.get_yticklabels()]
-    groups = ["clean → clean (6)", "noisy → clean (9)", "clean → noisy (9)", "noisy → noisy (6)"]
+    groups = ["clean → clean (6)", "clean → noisy (9)", "noisy → clean (9)", "noisy → noisy (6)"]
     assert rows == groups
     dots = [line.get_xdata()[0] for line in penalties.lines if line.get_marker() == "o"]
     means = {
@@ -151,7 +151,7 @@ def test_groups_are_compared_by_permuting_networks(folder, drawn_figures):
         for line in penalties.lines
         if line.get_marker() == "D"
     }
-    assert len(dots) == 30 and means[1] == pytest.approx(4.5) and means[2] == pytest.approx(0.9)
+    assert len(dots) == 30 and means[2] == pytest.approx(4.5) and means[1] == pytest.approx(0.9)
     assert "p 0.10" in [text.get_text() for text in penalties.texts]
     caption = caption_of(drawn_figures["v_groups.png"])
     assert says(caption, "1.00 (clean → clean)") and len(caption.split()) <= 60

@@ -56,7 +56,7 @@ def draw_depth(path: Path, rows: Sequence[Shown], limits: Limits, **texts: Any) 
         return of_groups if has_groups else row.method
 
     panels = [
-        (*key, grouped(sorted(of_panel, key=_place), label))
+        (*key, grouped(sorted(of_panel, key=lambda row: (row.groups, row.place)), label))
         for key, of_panel in grouped(rows, panel).items()
     ]
     return draw_pages(path, panels, partial(_draw_depth, limits=limits), on_page=MOST, **texts)

@@ -69,7 +69,7 @@ def _draw_groups(
     """Draw a panel for each method and quantity; return the caption."""
     found = {row.groups for row in rows}
     names = by_depth(name for groups in found for name in groups)
-    groups = [(front, end) for end, front in product(names, names) if (front, end) in found]
+    groups = [pair for pair in product(names, names) if pair in found]
     in_line = len(COLUMNS) if figure.get_figwidth() > NARROW * CM else 1
     keys = list(product(methods, COLUMNS))
     panels = panels_in(figure, len(keys), in_line=in_line, height=0.55 * len(groups) + HEAD)
