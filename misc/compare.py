@@ -95,25 +95,23 @@ def write_list(args, table: Path) -> None:
         UserError: another list is there.
     """
     import csv
-    import io
 
     from src.ground.errors import UserError
-    from src.ground.files import write_text
+    from src.ground.files import write_csv
 
-    first, second = names_of(args.first, args.second)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["name", "path", "type"])
-    for name, checkpoint, kind in (
-        (first, args.first, args.type),
-        (second, args.second, args.second_type or args.type),
-    ):
-        is_file = Path(checkpoint).is_file()
-        path = str(Path(checkpoint).resolve()) if is_file else checkpoint
-        writer.writerow([name, path, kind])
-    if table.exists() and table.read_text() != text.getvalue():
-        raise UserError(f"{table} is of other networks; give another -o")
-    write_text(table, text.getvalue())
+    checkpoints = [args.first, args.second]
+    types = [args.type, args.second_type or args.type]
+    rows = []
+    for name, checkpoint, kind in zip(names_of(*checkpoints), checkpoints, types, strict=True):
+        path = checkpoint
+        if Path(checkpoint).is_file():  # otherwise it is no path, such as DEFAULT
+            path = str(Path(checkpoint).resolve())
+        rows.append({"name": name, "path": path, "type": kind})
+    if table.exists():
+        with open(table, newline="") as file:
+            if list(csv.DictReader(file)) != rows:
+                raise UserError(f"{table} is of other networks; give another -o")
+    write_csv(table, list(rows[0]), rows)
 
 
 def names_of(first: str, second: str) -> list[str]:

@@ -287,6 +287,16 @@ def test_runs_without_a_hash_are_warned_of_where_a_checkpoint_is_newer(networks)
     )
 
 
+def test_whole_networks_without_a_hash_are_warned_of(networks):
+    """Each pair has a folder in that of the call, with the options."""
+    run_anew(*STITCH[:-7], "-e", 1, "-dir", "w")
+    (call,) = Path("results/w").iterdir()
+    forget(call)
+    train("g", 7)
+    warning = "1 run is without a record of weights, and g.pt is newer"
+    assert warning in run_anew("misc/verdict.py", "results/w").err
+
+
 def test_finished_probes_without_a_hash_are_warned_of_where_the_checkpoint_is_newer(networks):
     probe = [
         "exec_probe.py",

@@ -1,5 +1,4 @@
-"""What has changed since results were made: the weights and the code of their networks, and their
-images.
+"""Changes since results were made: in the weights and the code of their networks, and in their images.
 
 This module does not import torch.
 """
@@ -41,7 +40,7 @@ def changed_since(before: Options, now: Options) -> list[str]:
 
 
 def changes(records: Iterable[Options], now: Options) -> tuple[int, list[str]]:
-    """Return how many results have changes, and all that has changed; arguments as above."""
+    """Return how many results have changed, and all changes; arguments as for `changed_since`."""
     changed = [changed_since(before, now) for before in records]
     everything = dict.fromkeys(title for of_record in changed for title in of_record)
     return sum(map(bool, changed)), list(everything)

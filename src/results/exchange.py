@@ -45,10 +45,10 @@ def export_stitch(stitch: StitchingRun, target: Path) -> None:
         write_logs(folder, stitch.files.epochs.get(stitch.row.pair, []))
         if made_with:
             write_json(folder / "run.json", made_with)
-    write_json(folder / "config.txt", _typed_out(stitch, state))
+    write_json(folder / "config.txt", _with_chosen_type(stitch, state))
 
 
-def _typed_out(stitch: StitchingRun, state: StateDict) -> Options:
+def _with_chosen_type(stitch: StitchingRun, state: StateDict) -> Options:
     """Return the options of a stitch with the type that `auto` chose."""
     if stitch.options["stitching_type"] != AUTO:
         return stitch.options

@@ -129,6 +129,8 @@ def read_runs(
         that was skipped.
     """
     source_dir = Path(source_dir)
+    if source_dir.name in ("", ".."):  # tables name the folders of runs
+        source_dir = source_dir.resolve()
     if not source_dir.is_dir():
         raise UserError(
             f"{source_dir} is no folder; give the folder that holds the folders of stitching runs"
@@ -243,7 +245,7 @@ def warn_of_weights(runs: Sequence[StitchingRun]) -> None:
     runs = one_of_each(runs)
     warn_of_earlier((run.row.networks for run in runs), kind="run")
     warn_of_earlier_code((run.options for run in runs), kind="run")
-    warn_of_newer((run.folder / "config.txt", run.row.networks) for run in runs)
+    warn_of_newer((run.files.folder / "config.txt", run.row.networks) for run in runs)
 
 
 def one_of_each(stitches: Iterable[StitchingRun]) -> list[StitchingRun]:

@@ -76,7 +76,7 @@ def check_runs(
         earlier = [network for network in networks_now if network.has_changed]
         _refuse_earlier(side, earlier, len(runs), path)
         _refuse_several(f"{side}_model_path", titles_of(networks).values())
-    warn_of_newer((run.folder / "config.txt", run.row.networks) for run in runs)
+    warn_of_newer((run.files.folder / "config.txt", run.row.networks) for run in runs)
 
 
 def _refuse_several(name: str, values: Iterable[str]) -> None:
