@@ -456,7 +456,7 @@ def run_claimed(unit: Unit, session: "Session", *, aside: str) -> bool:
     run.save()  # the options, with which the unit has to go on after an interruption
     try:
         run_calls(unit, session)
-    except Exception:
+    except Exception:  # an interruption is none, and keeps the options
         run.discard()
         raise
     run.discard()
