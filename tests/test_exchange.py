@@ -11,7 +11,7 @@ import torch
 
 from src.figures import pages
 from src.results.checkpoints import load_stitch
-from src.results.folders import StitchingRun, read_runs
+from src.results.folders import Stitch, read_runs
 from tests.commands import (
     ON_DIGITS,
     error_line,
@@ -66,7 +66,7 @@ def write_earlier(exported: Path, target: Path) -> None:
         (folder / "grid.csv").unlink()
 
 
-def assert_same(found: StitchingRun, expected: StitchingRun) -> None:
+def assert_same(found: Stitch, expected: Stitch) -> None:
     """Compare all that is read of a stitch, apart from its folder."""
     numbers, expected_numbers = (vars(of.row) | {"folder": ""} for of in (found, expected))
     assert repr(numbers) == repr(expected_numbers)  # NaN equals NaN

@@ -8,7 +8,7 @@ import torch
 from src.models import Network
 from src.ood import make_detector, ood_metrics
 from src.results.evaluation_rows import SkillRow
-from src.results.folders import RunFiles, StitchingRun
+from src.results.folders import RunFiles, Stitch
 from src.results.verdicts import judge_runs
 from src.skill.floors import FloorKey, Floors
 from src.skill.running import Following
@@ -50,7 +50,7 @@ def floors(end) -> Floors:
     return Floors(end, train, test, torch.arange(len(test)), batch_size=360)
 
 
-def run_of(floors: Floors, made: torch.Tensor, name: str, layer: str = LAYER) -> StitchingRun:
+def run_of(floors: Floors, made: torch.Tensor, name: str, layer: str = LAYER) -> Stitch:
     """A run whose stitch gives the end network these activations of the test images."""
     images, labels = digits(train=False)
     end, key = floors.end, FloorKey(layer, 1)
@@ -66,7 +66,7 @@ def run_of(floors: Floors, made: torch.Tensor, name: str, layer: str = LAYER) ->
     predictions = Predictions(*(of_images.numpy() for of_images in classes))
     files = RunFiles(Path(name), [row.pair])
     files.__dict__["predictions"] = {row.pair: predictions}
-    return StitchingRun(Path(name), OPTIONS, row, files, skill=skill_row)
+    return Stitch(Path(name), OPTIONS, row, files, skill=skill_row)
 
 
 def planted(end: Network) -> dict[str, torch.Tensor]:

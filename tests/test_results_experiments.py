@@ -16,7 +16,7 @@ from src.results.experiments import (
     other_options,
     pair_of,
 )
-from src.results.folders import RunFiles, StitchingRun, newest_by_experiment, newest_runs
+from src.results.folders import RunFiles, Stitch, newest_by_experiment, newest_runs
 from src.results.identity import NETWORKS, RANKS, WEIGHTS
 from src.results.image_records import SPLITS
 from src.results.network_names import FRESH, NetworkName, titles_of
@@ -185,14 +185,14 @@ def test_an_experiment_is_the_columns_of_rows_the_key_and_the_options_of_a_run(t
     assert written == found.config(Pair("x", "y")) and pair_of(written) == Pair("x", "y")
 
 
-def stitch_in(folder: str, **values) -> StitchingRun:
+def stitch_in(folder: str, **values) -> Stitch:
     row = stitch_row(folder=folder, **values)
-    return StitchingRun(Path(folder), {}, row, RunFiles(Path(folder), [row.pair]))
+    return Stitch(Path(folder), {}, row, RunFiles(Path(folder), [row.pair]))
 
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_different_images_are_different_experiments_and_unrecorded_ones_are_not(split, capsys):
-    def of(folder: str, images: str | None, **values) -> StitchingRun:
+    def of(folder: str, images: str | None, **values) -> Stitch:
         return stitch_in(folder, **{split: images}, **values)
 
     first, second = "a" * 12, "b" * 12
@@ -256,7 +256,7 @@ def test_results_of_one_experiment_need_no_title():
 def test_of_repeated_stitches_the_newest_counts(capsys):
     """Of the same layers in the same experiment, in whatever order; others are no repetitions."""
 
-    def run_in(folder: str, **values) -> StitchingRun:
+    def run_in(folder: str, **values) -> Stitch:
         return stitch_in(folder, **values)
 
     runs = [run_in("1"), run_in("2", end_layer="layer3.0"), run_in("3", seed=1)]

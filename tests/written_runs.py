@@ -9,7 +9,7 @@ import numpy as np
 
 from src.results.evaluation_rows import EvaluationRow, SkillRow, evaluation_file, skill_file
 from src.results.evaluations import with_evaluations
-from src.results.folders import StitchingRun, read_runs, row_of
+from src.results.folders import Stitch, read_runs, row_of
 from src.results.stitch_rows import StitchRow
 from src.results.tables import read_table, write_table
 from src.values import Pair, Skill, StitchSkill
@@ -117,7 +117,7 @@ def write_skill(folder: Path, skill_of_run: Mapping[str, StitchSkill]) -> None:
     write_table(skill_file(folder), SkillRow, rows)
 
 
-def runs_of(folder: Path) -> list[StitchingRun]:
+def runs_of(folder: Path) -> list[Stitch]:
     """The runs of a folder with their evaluations."""
     runs, skipped = read_runs(folder)
     assert not skipped

@@ -14,7 +14,7 @@ from src.ground_truth.outputs import baselines
 from src.ground_truth.scored_measures import PROBE, is_scored, score_of, scored_as
 from src.results.collected import read_probes, read_similarities, tables_of_similarity
 from src.results.evaluations import read_evaluated_runs
-from src.results.folders import StitchingRun
+from src.results.folders import Stitch
 from src.results.groups import Names
 from src.results.image_records import refuse_several
 from src.results.matrices import array_of, by_depth
@@ -176,7 +176,7 @@ def _names(
 
 def _rows(
     tables: Iterable[SimilarityRow | ProbeRow | StitchRow],
-    runs: Mapping[StitchRow, StitchingRun],
+    runs: Mapping[StitchRow, Stitch],
     names: Names,
 ) -> Iterator[Measurement]:
     """Yield what was measured at full rank; of probes the negative differences between accuracies.

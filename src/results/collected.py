@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from src.results.changes import options_beside_tables, warn_of_earlier, warn_of_earlier_code
 from src.results.corresponding import Correspondence, correspondence_of
 from src.results.evaluations import read_evaluated_runs
-from src.results.folders import StitchingRun, newest_runs
+from src.results.folders import Stitch, newest_runs
 from src.results.groups import Names
 from src.results.identity import NETWORKS
 from src.results.image_records import refuse_several, warn_of_several
@@ -23,7 +23,7 @@ from src.results.tables import read_table
 class Collected(NamedTuple):
     """The results of many networks on the same images."""
 
-    runs: list[StitchingRun]  # of repeated runs the newest
+    runs: list[Stitch]  # of repeated runs the newest
     similarities: list[SimilarityRow]
     rows: list[Measurement]  # of all of these; the names of methods tell ranks apart
     correspondence: Correspondence
@@ -77,7 +77,7 @@ def _read(tables: Sequence[str | Path], kind: type) -> list[Any]:
 
 
 def names_of(
-    runs: Iterable[StitchingRun], similarities: Iterable[SimilarityRow], table: str | None
+    runs: Iterable[Stitch], similarities: Iterable[SimilarityRow], table: str | None
 ) -> Names:
     """Return the names and groups of all networks, from the list if there is one."""
     results = [*(run.row for run in runs), *similarities]

@@ -17,17 +17,17 @@ from src.results.evaluation_rows import (
     read_skills,
 )
 from src.results.experiments import Place, StitchResult
-from src.results.folders import StitchingRun, folders_meant, read_runs, warn_of_weights
+from src.results.folders import Stitch, folders_meant, read_runs, warn_of_weights
 from src.results.image_records import are_same
 from src.values import Pair
 
-Stitch = tuple[Path, Pair]  # the folder of its run, and its layers
+StitchKey = tuple[Path, Pair]  # the folder of its run, and its layers
 SKILL = ""  # stands for skill among the detectors
 
 
 def read_evaluated_runs(
     source_dirs: Iterable[str | Path], *, recursive: bool = False
-) -> list[StitchingRun]:
+) -> list[Stitch]:
     """Read the finished runs of folders with their evaluations; the oldest of a folder come first.
 
     A folder that holds no run stands for all folders of runs below it. A run that two folders have
@@ -39,7 +39,7 @@ def read_evaluated_runs(
     folders = list(map(Path, source_dirs))
     if not recursive:
         folders = list(chain.from_iterable(map(folders_meant, folders)))
-    runs: dict[Stitch, StitchingRun] = {}
+    runs: dict[StitchKey, Stitch] = {}
     for folder in folders:
         runs_of_folder, skipped = read_runs(folder, recursive=recursive)
         for reason in skipped:
@@ -50,7 +50,7 @@ def read_evaluated_runs(
     return evaluated_runs
 
 
-def with_evaluations(runs: Sequence[StitchingRun]) -> list[StitchingRun]:
+def with_evaluations(runs: Sequence[Stitch]) -> list[Stitch]:
     """Return stitches with their OOD evaluations and their skill, as far as there are some.
 
     The tables are in the folder that holds the runs, or in the folder of a run. Evaluations on other
@@ -59,7 +59,7 @@ def with_evaluations(runs: Sequence[StitchingRun]) -> list[StitchingRun]:
     folders = dict.fromkeys(run.folder.parent for run in runs)
     folders |= dict.fromkeys(run.folder for run in runs)
     run_of_stitch = {(run.folder, run.row.pair): run for run in runs}
-    found: dict[Stitch, dict[str, Any]] = {stitch: {} for stitch in run_of_stitch}
+    found: dict[StitchKey, dict[str, Any]] = {stitch: {} for stitch in run_of_stitch}
     for folder in folders:
         tables: dict[str, Sequence[EvaluationRow | SkillRow]] = {SKILL: read_skills(folder)}
         tables |= read_evaluations(folder)
@@ -82,7 +82,7 @@ def with_evaluations(runs: Sequence[StitchingRun]) -> list[StitchingRun]:
     ]
 
 
-def _stitch_of(place: Place, folder: Path) -> Stitch:
+def _stitch_of(place: Place, folder: Path) -> StitchKey:
     """Return the stitch that a row in a table of a folder is of: of a run in the folder, or of the
     run that the folder is."""
     if place.folder == folder.name:

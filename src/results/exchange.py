@@ -8,7 +8,7 @@ from src.choices import AUTO, Options
 from src.ground.files import durable_together, read_json, write_json
 from src.ground.grouping import grouped
 from src.results.checkpoints import StateDict, load_state, load_stitch
-from src.results.folders import RunFiles, StitchingRun, as_typed, row_of
+from src.results.folders import RunFiles, Stitch, as_typed, row_of
 from src.results.options import read_options
 from src.results.run import new_folder
 from src.results.stitch_rows import SPARSITY, StitchRow
@@ -20,7 +20,7 @@ from src.values import Pair, Predictions
 OF_A_PAIR = ("front_layer", "end_layer", "stitching_type", "c2t_cls_token")
 
 
-def export_stitch(stitch: StitchingRun, target: Path) -> None:
+def export_stitch(stitch: Stitch, target: Path) -> None:
     """Write a stitch to a folder of its own in `target`, with the files of the public code.
 
     Raises:
@@ -48,7 +48,7 @@ def export_stitch(stitch: StitchingRun, target: Path) -> None:
     write_json(folder / "config.txt", _with_chosen_type(stitch, state))
 
 
-def _with_chosen_type(stitch: StitchingRun, state: StateDict) -> Options:
+def _with_chosen_type(stitch: Stitch, state: StateDict) -> Options:
     """Return the options of a stitch with the type that `auto` chose."""
     if stitch.options["stitching_type"] != AUTO:
         return stitch.options

@@ -86,7 +86,7 @@ class RunFiles:
 
 
 @dataclass(frozen=True)
-class StitchingRun:
+class Stitch:
     """A stitch of a finished run, with all its measurements."""
 
     folder: Path  # of the run
@@ -113,9 +113,7 @@ class StitchingRun:
         return has_converged(losses, rates)
 
 
-def read_runs(
-    source_dir: str | Path, *, recursive: bool = False
-) -> tuple[list[StitchingRun], list[str]]:
+def read_runs(source_dir: str | Path, *, recursive: bool = False) -> tuple[list[Stitch], list[str]]:
     """Read the stitches of all finished runs in a folder.
 
     A folder is a run if its name is a time, or if it has the options of a stitching run. The folder
@@ -142,7 +140,7 @@ def read_runs(
         if recursive:
             parents += sorted(folders_of_runs(source_dir))
         folders = [path for parent in parents for path in sorted(parent.iterdir()) if is_run(path)]
-    runs: list[StitchingRun] = []
+    runs: list[Stitch] = []
     skipped = []
     for folder in folders:
         for part in parts_of(folder):
@@ -212,7 +210,7 @@ def _is_stale(folder: Path) -> bool:
     return any(part.startswith(STALE) for part in folder.parts)
 
 
-def newest_runs(runs: Iterable[StitchingRun]) -> list[StitchingRun]:
+def newest_runs(runs: Iterable[Stitch]) -> list[Stitch]:
     """Keep the newest run of each pair of layers in each experiment; warn if runs were dropped.
 
     The runs keep their order. The names of their folders are times, which tell the newest.
@@ -225,7 +223,7 @@ def newest_runs(runs: Iterable[StitchingRun]) -> list[StitchingRun]:
     return [run for run in runs if id(run) in kept_ids]
 
 
-def newest_by_experiment(runs: Iterable[StitchingRun]) -> dict[str, list[StitchingRun]]:
+def newest_by_experiment(runs: Iterable[Stitch]) -> dict[str, list[Stitch]]:
     """Return the newest run of each pair of layers, by the title of the experiment (`by_experiment`).
 
     Warns if runs were dropped. The oldest run comes first.
@@ -239,7 +237,7 @@ def newest_by_experiment(runs: Iterable[StitchingRun]) -> dict[str, list[Stitchi
     }
 
 
-def warn_of_weights(runs: Sequence[StitchingRun]) -> None:
+def warn_of_weights(runs: Sequence[Stitch]) -> None:
     """Warn of runs with weights that their checkpoints no longer hold, or may no longer hold, and
     of runs with code of networks that has changed."""
     runs = one_of_each(runs)
@@ -248,7 +246,7 @@ def warn_of_weights(runs: Sequence[StitchingRun]) -> None:
     warn_of_newer((run.files.folder / "config.txt", run.row.networks) for run in runs)
 
 
-def one_of_each(stitches: Iterable[StitchingRun]) -> list[StitchingRun]:
+def one_of_each(stitches: Iterable[Stitch]) -> list[Stitch]:
     """Return one stitch of each run."""
     return list({stitch.folder: stitch for stitch in stitches}.values())
 
@@ -271,7 +269,7 @@ def remove_remains(directory: Path) -> None:
                 shutil.rmtree(path)
 
 
-def read_run(folder: Path, *, run: Path) -> list[StitchingRun]:
+def read_run(folder: Path, *, run: Path) -> list[Stitch]:
     """Read the stitches in a folder; measurements that the public code lacks are NaN or None.
 
     Args:
@@ -297,7 +295,7 @@ def read_run(folder: Path, *, run: Path) -> list[StitchingRun]:
         rows = [_row_of_summary(folder, options)]
     files = RunFiles(folder, [row.pair for row in rows])
     typed = as_typed(options)
-    return [StitchingRun(run, {**typed, **row.pair._asdict()}, row, files) for row in rows]
+    return [Stitch(run, {**typed, **row.pair._asdict()}, row, files) for row in rows]
 
 
 def as_typed(options: Options) -> Options:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from src.ground.console import note
 from src.ground.grouping import grouped
 from src.results.experiments import method_names
-from src.results.folders import StitchingRun, newest_runs
+from src.results.folders import Stitch, newest_runs
 from src.results.identity import CHECKPOINTS, NETWORKS, WEIGHTS
 from src.results.named_networks import NamedNetwork, kind_of_pair
 from src.results.network_names import NetworkKey
@@ -30,8 +30,8 @@ class Group(NamedTuple):
 
     method: str
     networks: str  # the names of both networks, or the number of pairs that are taken together
-    by_networks: list[list[StitchingRun]]  # the runs on each pair of networks
-    runs: list[StitchingRun]  # all of them
+    by_networks: list[list[Stitch]]  # the runs on each pair of networks
+    runs: list[Stitch]  # all of them
     pair: Pair  # the layers
     # SELF, or of `CONTROLS`; None: of two trained networks, or of different layers of one network
     control: str | None
@@ -39,9 +39,7 @@ class Group(NamedTuple):
     kind: str  # of the pair of networks, a member of `KINDS`
 
 
-def families_of(
-    runs: Iterable[StitchingRun], names: Names, *, pool: bool = False
-) -> list[list[Group]]:
+def families_of(runs: Iterable[Stitch], names: Names, *, pool: bool = False) -> list[list[Group]]:
     """Return the groups of runs to judge, in families; penalties of a family are tested together.
 
     A group has one pair of layers, of one pair of networks (with `pool`, of several). A family has
@@ -67,7 +65,7 @@ def families_of(
 
 
 def _group(
-    method: str, title: str, pair: Pair, by_networks: list[list[StitchingRun]], names: Names
+    method: str, title: str, pair: Pair, by_networks: list[list[Stitch]], names: Names
 ) -> Group:
     """Return the group of the runs of a title on a pair of layers."""
     front, end = by_networks[0][0].row.network_keys
@@ -88,8 +86,8 @@ def _group(
 
 
 def _repetitions(
-    runs: Sequence[StitchingRun], names: Names, *, pool: bool
-) -> Iterator[tuple[str, list[StitchingRun]]]:
+    runs: Sequence[Stitch], names: Names, *, pool: bool
+) -> Iterator[tuple[str, list[Stitch]]]:
     """Yield each method with runs that may repeat one experiment on further networks.
 
     One network at two epochs repeats no stitch of two networks, and neither do networks of other
@@ -100,7 +98,7 @@ def _repetitions(
     if pool:
         apart_from = [*CHECKPOINTS, *WEIGHTS, "seed"]
     methods = method_names([run.row for run in runs], apart_from=apart_from)
-    repetitions: dict[tuple[str, ...], list[StitchingRun]] = {}
+    repetitions: dict[tuple[str, ...], list[Stitch]] = {}
     for run, method in zip(runs, methods, strict=True):
         front, end = run.row.network_keys
         kind = kind_of_pair(names[front], names[end])
@@ -111,8 +109,8 @@ def _repetitions(
 
 
 def _titled(
-    runs: Sequence[StitchingRun], method: str, names: Names, *, pool: bool
-) -> dict[str, list[StitchingRun]]:
+    runs: Sequence[Stitch], method: str, names: Names, *, pool: bool
+) -> dict[str, list[Stitch]]:
     """Return runs by title: a title for each pair of networks, or one title for all runs."""
     by_networks = grouped(runs, lambda run: run.row.network_keys)
     if len(by_networks) > 1 and _share_no_network(by_networks, names):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from src.choices.similarity import SAMPLES, Measure, measure_of
 from src.results.experiments import method_names
-from src.results.folders import StitchingRun
+from src.results.folders import Stitch
 from src.results.groups import Names
 from src.results.identity import NETWORKS, RANKS
 from src.results.image_records import told_apart
@@ -127,7 +127,7 @@ def described(method: str, quantity: str) -> Quantity | Measure:
 
 
 def measurements_of(
-    runs: Sequence[StitchingRun],
+    runs: Sequence[Stitch],
     similarities: Sequence[SimilarityRow],
     names: Names,
     *,
@@ -164,7 +164,7 @@ def named_pair(result: OfTwoNetworks, names: Names) -> NetworkPair:
     return names[first], names[second]
 
 
-def quantities_of(run: StitchingRun, method: str, networks: NetworkPair) -> Iterator[Measurement]:
+def quantities_of(run: Stitch, method: str, networks: NetworkPair) -> Iterator[Measurement]:
     """Yield the quantities of a stitch that were measured, as far as they are defined.
 
     Args:

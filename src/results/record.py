@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from src.ground.files import read_json
 from src.ground.grouping import grouped
-from src.results.folders import StitchingRun
+from src.results.folders import Stitch
 from src.results.groups import Names
 from src.results.image_records import RECORDS, TEST
 from src.results.named_networks import NamedNetwork
@@ -17,7 +17,7 @@ from src.results.similarity_rows import SimilarityRow
 NOT_RECORDED = "images without a fingerprint"
 
 
-def images_of(runs: Iterable[StitchingRun]) -> dict[str, dict[str, list[str]]]:
+def images_of(runs: Iterable[Stitch]) -> dict[str, dict[str, list[str]]]:
     """Return the fingerprints of the images of runs, by option and by data set.
 
     The list of a data set is empty if no run recorded its images.
@@ -67,7 +67,7 @@ class MeasuredNetwork(NamedTuple):
 
 
 def networks_of(
-    runs: Iterable[StitchingRun], similarities: Iterable[SimilarityRow], names: Names
+    runs: Iterable[Stitch], similarities: Iterable[SimilarityRow], names: Names
 ) -> list[MeasuredNetwork]:
     """Return the networks of results, once for each data set, in the order of `names`.
 
@@ -147,7 +147,7 @@ def command_of(records: Sequence[Mapping[str, Any]]) -> Command:
 
 
 def files_of(
-    runs: Iterable[StitchingRun], tables: Iterable[Path], networks: Iterable[MeasuredNetwork]
+    runs: Iterable[Stitch], tables: Iterable[Path], networks: Iterable[MeasuredNetwork]
 ) -> Iterator[Path]:
     """Yield the files `run.json` of trainings, stitches, evaluations and tables, whether or not
     they exist."""

@@ -17,7 +17,7 @@ from src.ground.user_code import is_user_code, place_and_function, source_of
 from src.models import Network
 from src.results.changes import warn_of_newer
 from src.results.checkpoints import fill, load_stitch
-from src.results.folders import StitchingRun, one_of_each
+from src.results.folders import Stitch, one_of_each
 from src.results.image_records import SPLITS, are_same, short_images
 from src.results.network_names import NetworkName, content_of, titles_of
 from src.results.session import Session
@@ -31,14 +31,14 @@ OTHER_DATA = "give --other-data for an evaluation on other data, which the verdi
 SHARED = ("front_model_type", "end_model_type", "stitching_type")
 
 
-Experiments = dict[str, list[StitchingRun]]  # runs by the title of their experiment
+Experiments = dict[str, list[Stitch]]  # runs by the title of their experiment
 
 
 class GridOfRuns(NamedTuple):
     """A grid of the stitches of runs of one experiment."""
 
     grid: Grid
-    runs: dict[Pair, StitchingRun]
+    runs: dict[Pair, Stitch]
 
 
 class MovedNetwork(NamedTuple):
@@ -50,9 +50,7 @@ class MovedNetwork(NamedTuple):
     type: str | None
 
 
-def check_runs(
-    runs: Sequence[StitchingRun], folder: Path, moved: Mapping[str, MovedNetwork]
-) -> None:
+def check_runs(runs: Sequence[Stitch], folder: Path, moved: Mapping[str, MovedNetwork]) -> None:
     """Raise a UserError unless all runs can be evaluated together.
 
     There must be a run. All runs must have the same networks, under whatever paths, and the same
@@ -113,7 +111,7 @@ def _refuse_earlier(
     raise UserError(f"{runs} of earlier weights of {listed(titles)}; {remedy}")
 
 
-def check_images(runs: Sequence[StitchingRun], options: Options) -> None:
+def check_images(runs: Sequence[Stitch], options: Options) -> None:
     """Raise a UserError unless an evaluation and the runs have the same images.
 
     With `--other-data`, the images or the names of their data sets must differ instead.
@@ -181,7 +179,7 @@ def _has_moved(recorded: str, dataset: str) -> bool:
 
 
 def load_networks(
-    runs: Sequence[StitchingRun],
+    runs: Sequence[Stitch],
     moved: Mapping[str, MovedNetwork],
     images: ImageSpec,
     *,
@@ -222,7 +220,7 @@ def load_networks(
 
 
 def _with_channels_first(
-    network: Network, side: str, runs: Sequence[StitchingRun], image_shape: Sequence[int]
+    network: Network, side: str, runs: Sequence[Stitch], image_shape: Sequence[int]
 ) -> Network:
     """Return a network that gives (B, C, H, W) at its stitched layers, as in the runs.
 
@@ -243,7 +241,7 @@ def _with_channels_first(
 
 
 def with_records(
-    experiments: Mapping[str, Iterable[StitchingRun]],
+    experiments: Mapping[str, Iterable[Stitch]],
     names: Mapping[str, NetworkName],
     fingerprints: Mapping[str, str | None],
 ) -> Experiments:
@@ -312,7 +310,7 @@ def name_of(options: Options, side: str, moved: MovedNetwork) -> NetworkName:
 
 
 def rebuild_grids(
-    experiments: Mapping[str, Sequence[StitchingRun]],
+    experiments: Mapping[str, Sequence[Stitch]],
     front: Network,
     end: Network,
     *,
@@ -336,7 +334,7 @@ def rebuild_grids(
     for runs in experiments.values():
         rank = runs[0].row.front_stitch_rank
         layers: dict[Pair, StitchingLayer] = {}
-        runs_of_grid: dict[Pair, StitchingRun] = {}
+        runs_of_grid: dict[Pair, Stitch] = {}
         for run in runs:
             pair = run.row.pair
             try:
@@ -357,7 +355,7 @@ def rebuild_grids(
 
 
 def _rebuild(
-    run: StitchingRun, networks: tuple[Network, Network], image_shape: Sequence[int]
+    run: Stitch, networks: tuple[Network, Network], image_shape: Sequence[int]
 ) -> tuple[tuple[Network, Network], StitchingLayer]:
     """Load the stitch of a run; return its networks and its layer.
 

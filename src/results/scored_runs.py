@@ -15,7 +15,7 @@ from src.ood.evaluation import StitchScores, detection_of, score_grid
 from src.ood.reference import DetectorKey, Reference
 from src.results.evaluation_rows import EvaluationRow, SkillRow
 from src.results.experiments import Place
-from src.results.folders import StitchingRun
+from src.results.folders import Stitch
 from src.results.reloading import GridOfRuns
 
 MOST_CHANGED = 0.02  # difference of accuracies that precision and batches may make
@@ -24,7 +24,7 @@ MOST_CHANGED = 0.02  # difference of accuracies that precision and batches may m
 class ScoredRun(NamedTuple):
     """A stitching run with the scores of its stitch."""
 
-    run: StitchingRun
+    run: Stitch
     scores: StitchScores
     experiment: str  # the title of the run's experiment
 
@@ -35,11 +35,11 @@ class MeasuredStitches(NamedTuple):
     reference: Reference
     scores: dict[Place, StitchScores]
 
-    def are_all_of(self, runs: Iterable[StitchingRun]) -> bool:
+    def are_all_of(self, runs: Iterable[Stitch]) -> bool:
         """Return whether all runs have scores."""
         return all(run.row.place in self.scores for run in runs)
 
-    def scored(self, experiments: Mapping[str, Sequence[StitchingRun]]) -> list[ScoredRun]:
+    def scored(self, experiments: Mapping[str, Sequence[Stitch]]) -> list[ScoredRun]:
         """Return the runs that have scores, by the depth of their end layers.
 
         Args:

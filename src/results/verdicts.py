@@ -10,7 +10,7 @@ from typing import Any
 from src.choices.similarity import ACTIVATIONS, measure_of
 from src.ground.console import warn_once
 from src.ground.grouping import grouped
-from src.results.folders import StitchingRun
+from src.results.folders import Stitch
 from src.results.groups import FRESH_END, Group, Names, families_of
 from src.results.image_records import are_same
 from src.results.measurements import NetworkPair, named_pair, quantities_of
@@ -32,7 +32,7 @@ VerdictSide = tuple[str | None, str | None, str]  # the name of a network, its w
 
 
 def judge_runs(
-    runs: Iterable[StitchingRun],
+    runs: Iterable[Stitch],
     similarities: Iterable[SimilarityRow] = (),
     *,
     limits: Limits = Limits(),  # noqa: B008 - immutable
