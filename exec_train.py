@@ -99,6 +99,7 @@ def train(args, session=None) -> None:
     session = session or Session()
     train_set = cli.load_split(args, session, device, train=True)
     test_set = cli.load_split(args, session, device, train=False)
+    args.image_spec = spec.record()
     if args.epoch_size is not None:
         train_set.epoch_size = args.epoch_size
 
