@@ -18,6 +18,7 @@ class ImageSpec(NamedTuple):
     shape: tuple[int, int, int]  # (C, H, W)
     normalisation: Normalisation | None = None  # None: values in [0, 1]
     classes: tuple[str, ...] = ()  # names of the classes by label; empty: unknown
+    inputs: tuple = ()  # of data that are no images: three of them, nested as by `tensor.tolist()`
 
     def describe(self) -> str:
         """Return shape and number of classes as a text, such as "1×8×8, 10 classes"."""
