@@ -42,7 +42,7 @@ def make_network(model_type, spec, *, seed, device, memory_format=None):
     import torch
 
     from src.ground.runtime import seeded
-    from src.models import build_model
+    from src.models import build_model, inputs_of
 
     with seeded(seed):
         model = build_model(
@@ -50,6 +50,7 @@ def make_network(model_type, spec, *, seed, device, memory_format=None):
             n_classes=spec.n_classes,
             n_channels=spec.shape[0],
             image_shape=spec.shape,
+            inputs=inputs_of(spec),
         )
     return model.to(device, memory_format=memory_format or torch.preserve_format)
 

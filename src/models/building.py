@@ -3,7 +3,7 @@
 import inspect
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from src.choices.models import MODEL_NAMES
 from src.ground.console import listed
@@ -22,6 +22,7 @@ def build_model(
     representation_shape: tuple[int, ...] | None = None,
     image_shape: tuple[int, int, int] | None = None,
     encoder: bool = False,
+    inputs: Tensor | None = None,
 ) -> Network:
     """Build a network with fresh weights, drawn from torch's global generator.
 
@@ -34,6 +35,7 @@ def build_model(
         image_shape: (C, H, W) of the images. `vit_*` derive their number of tokens from it,
             `repr_cls_resnet*` resize activations to its H×W.
         encoder: accept a network that gives features instead of logits.
+        inputs: three inputs, where the network takes no images; see `Network`.
     Raises:
         UserError: there is no such network, or it does not fit the images or classes.
     """
@@ -69,7 +71,7 @@ def build_model(
     else:
         names = [*MODEL_NAMES, "tv_NAME of torchvision", CODE]
         raise unknown_name("model", name, names, where="exec_train.py --help lists all")
-    network = Network(module, image_shape=image_shape, n_classes=n_classes)
+    network = Network(module, image_shape=image_shape, n_classes=n_classes, inputs=inputs)
     if image_shape is not None:
         _check(network, name, image_shape, encoder=encoder)
     return network
