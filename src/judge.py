@@ -29,6 +29,7 @@ from src.ground.files import write_csv
 from src.ground.images import shape_text
 from src.ground.runtime import full_precision
 from src.models import Network, inputs_of
+from src.models.building import advice_on_positions
 from src.models.steadiness import unsteadiness_of, warn_of_probabilities
 from src.ood.evaluation import GridScoring, StitchScores
 from src.ood.reference import N_IMAGES, EvaluationOptions, Reference, make_reference
@@ -579,7 +580,8 @@ def _networks(
     if len(output_shape) != 1:
         shape = shape_text(output_shape)
         raise UserError(
-            f"the end network gives {shape} an image; it has to give logits (n_classes,)"
+            f"the end network gives {shape} an image; {advice_on_positions(output_shape)}it has to give logits "
+            "(n_classes,)"
         )
     (n_classes,) = output_shape
     lowest = test.labels.min()

@@ -12,8 +12,8 @@ from src.datasets import arrays, folders
 from src.datasets.arrays import read_embedded, read_torchvision
 from src.datasets.augmentation import Affine, Augmentation, CropFlip
 from src.datasets.base import BaseImageSet, Device, ImageSet, Loading
-from src.datasets.interventions import INTERVENTION_FUNCTIONS
 from src.datasets.inputs import InputSet
+from src.datasets.interventions import INTERVENTION_FUNCTIONS
 from src.datasets.mapped import MappedImages
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec, are_images
