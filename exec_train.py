@@ -42,7 +42,7 @@ def make_network(model_type, spec, *, seed, device, memory_format=None):
     import torch
 
     from src.ground.runtime import seeded
-    from src.models import build_model
+    from src.models import build_model, inputs_of
 
     with seeded(seed):
         model = build_model(
@@ -50,6 +50,7 @@ def make_network(model_type, spec, *, seed, device, memory_format=None):
             n_classes=spec.n_classes,
             n_channels=spec.shape[0],
             image_shape=spec.shape,
+            inputs=inputs_of(spec),
         )
     return model.to(device, memory_format=memory_format or torch.preserve_format)
 
@@ -99,6 +100,7 @@ def train(args, session=None) -> None:
     session = session or Session()
     train_set = cli.load_split(args, session, device, train=True)
     test_set = cli.load_split(args, session, device, train=False)
+    args.image_spec = spec.record()
     if args.epoch_size is not None:
         train_set.epoch_size = args.epoch_size
 

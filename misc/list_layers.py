@@ -30,7 +30,7 @@ def list_layers(args) -> None:
     from src.datasets import dataset_info
     from src.ground.console import listed, note, result
     from src.ground.grouping import grouped
-    from src.models import build_model
+    from src.models import build_model, inputs_of
 
     spec = dataset_info(args.dataset, labelled=True).spec
     model = build_model(
@@ -39,6 +39,7 @@ def list_layers(args) -> None:
         n_channels=spec.shape[0],
         image_shape=spec.shape,
         encoder=True,
+        inputs=inputs_of(spec),
     )
     shapes = model.eval().shapes()
     blocks = set(model.block_names)

@@ -26,9 +26,10 @@ from src.datasets.iterated import IteratedEpochs, IteratedImages
 from src.ground.console import aligned, points, warn
 from src.ground.errors import UserError, unknown_name
 from src.ground.files import write_csv
-from src.ground.images import ImageSpec, shape_text
+from src.ground.images import shape_text
 from src.ground.runtime import full_precision
-from src.models import Network
+from src.models import Network, inputs_of
+from src.models.building import advice_on_positions
 from src.models.steadiness import unsteadiness_of, warn_of_probabilities
 from src.ood.evaluation import GridScoring, StitchScores
 from src.ood.reference import N_IMAGES, EvaluationOptions, Reference, make_reference
@@ -579,7 +580,8 @@ def _networks(
     if len(output_shape) != 1:
         shape = shape_text(output_shape)
         raise UserError(
-            f"the end network gives {shape} an image; it has to give logits (n_classes,)"
+            f"the end network gives {shape} an image; {advice_on_positions(output_shape)}it has to give logits "
+            "(n_classes,)"
         )
     (n_classes,) = output_shape
     lowest = test.labels.min()
@@ -596,7 +598,7 @@ def _networks(
     if not is_one_module:
         front_view = _view(front, test, n_classes)
     _check_front(front_view, n_classes)
-    spec = ImageSpec(n_classes, test.image_shape, test.normalisation)
+    spec = test.spec._replace(n_classes=n_classes)
     end_view.unsteadiness = unsteadiness_of(end_view, spec)
     warn_of_probabilities(end_view, spec, title="the end network")
     if not is_one_module:
@@ -653,10 +655,13 @@ def _module(network: nn.Module | Network) -> nn.Module:
 
 def _view(network: nn.Module | Network, test: BaseImageSet, n_classes: int | None) -> Network:
     """Return a view on a network of its own, which takes the test images."""
+    inputs = inputs_of(test.spec)
     if not isinstance(network, Network):
-        return Network(network, image_shape=test.image_shape, n_classes=n_classes)
+        return Network(network, image_shape=test.image_shape, n_classes=n_classes, inputs=inputs)
     view = copy.copy(network)
     view.image_shape = test.image_shape
+    if inputs is not None:
+        view.inputs = inputs
     view.n_classes = n_classes
     return view
 

@@ -51,6 +51,7 @@ class Intervention(NamedTuple):
     at_most: float  # the largest strength; the smallest is 0
     changes_tests: bool  # whether it changes test images too
     description: str  # for `--help`
+    changes_images: bool = True  # otherwise it changes labels alone
 
 
 # In the order of application. Dots come first: they tell the classes before labels are drawn anew.
@@ -69,6 +70,7 @@ INTERVENTIONS = {
         at_most=1,
         changes_tests=False,
         description="with probability P give a training image a label drawn from all classes",
+        changes_images=False,
     ),
     "image_noise": Intervention(
         metavar="V",

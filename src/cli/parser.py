@@ -27,7 +27,7 @@ HARMLESS = (
 # Endings of options that may name code of a user
 NAMES_CODE = ("_type", "arch", "own_types", "metrics", "detector", "objective", "methods")
 # Endings of entries of a `config.txt` that are no options
-DERIVED = ("_sha256", "_path_seed", "stitching_option", "c2t_cls_option")
+DERIVED = ("_sha256", "_path_seed", "stitching_option", "c2t_cls_option", "image_spec")
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):

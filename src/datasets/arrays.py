@@ -2,7 +2,8 @@
 and the 300K Random Images, and of a user's `.npz` files.
 
 A reader takes the source in the row of a data set, the folder of all data sets and whether to read
-the training split. It returns the images, uint8 (N, C, H, W), and labels (N,) or None.
+the training split. It returns the images, uint8 (N, C, H, W), and labels (N,) or None. A user's file may also have
+inputs that are no images: tokens, int64 (N, T), or vectors, float32 (N, D).
 """
 
 import contextlib
@@ -14,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from src.datasets.inputs import examples
 from src.datasets.mapped import MappedImages, map_file, map_member
 from src.ground import files
-from src.ground.console import note_once, warn_once
+from src.ground.console import listed, note_once, warn_once
 from src.ground.errors import UserError
 from src.ground.files import readable
 from src.ground.images import ImageSpec, Normalisation, make_normalisation
@@ -30,8 +32,9 @@ N_CLASSES_OF_CIFAR5M = 10
 IMAGES_AT_ONCE = 1000  # that are looked at
 SHAPE = (32, 32, 3)  # (H, W, C) of CIFAR-5M and the 300K Random Images
 REMEDY = (
-    "save it with numpy.savez: x_train and x_test uint8 (N, H, W, C) or (N, H, W); y_train and "
-    "y_test whole numbers from 0, or none; mean and std a number a channel, or none"
+    "save it with numpy.savez: x_train and x_test images uint8 (N, H, W, C) or (N, H, W), tokens (N, T) that are "
+    "whole numbers, or vectors (N, D) of finite numbers; y_train and y_test whole numbers from 0 or names of classes, "
+    "or none; of images, mean and std a number a channel, or none"
 )
 Arrays = tuple[Tensor | MappedImages, Tensor | None]
 
@@ -120,25 +123,42 @@ def _folder(root: Path, name: str, content: str) -> Path:
 
 
 def read_file(source: str, root: Path, train: bool) -> Arrays:
-    """Map a split of a user's `.npz` file; `root` is not used."""
-    images, labels = _read_split(Path(source), "train" if train else "test")
-    _warn_of_binary_levels(source, images)
-    if images.ndim == 3:
-        images = images[..., None]  # (N, H, W) -> (N, H, W, 1), still mapped
-    if labels is None:
-        return MappedImages([images]), None
-    return MappedImages([images]), torch.from_numpy(labels)
+    """Map a split of a user's `.npz` file, or read its tokens or vectors; `root` is not used."""
+    path = Path(source)
+    array, numbers = _read_split(path, "train" if train else "test", _read_classes(path))
+    labels = None
+    if numbers is not None:
+        labels = torch.from_numpy(numbers)
+    if array.ndim == 2:
+        return _as_tensor(array, path), labels
+    _warn_of_binary_levels(source, array)
+    if array.ndim == 3:
+        array = array[..., None]  # (N, H, W) -> (N, H, W, 1), still mapped
+    return MappedImages([array]), labels
+
+
+def _as_tensor(array: np.ndarray, path: Path) -> Tensor:
+    """Return an array (N, D) of whole numbers as int64, and one of other numbers as float32."""
+    if array.dtype.kind in "iu":
+        return torch.from_numpy(array.astype(np.int64))
+    vectors = torch.from_numpy(array.astype(np.float32))
+    if not vectors.isfinite().all():
+        raise UserError(f"{path} has vectors with values that are not finite; leave them out")
+    return vectors
 
 
 def describe(path: Path) -> ImageSpec:
     """Describe a user's `.npz` file: `x_train` and `x_test`, with or without `y_train` and `y_test`,
-    `mean` and `std`.
+    `classes`, `mean` and `std`.
 
     Raises:
         UserError: the file is damaged, lacks an array, or its arrays do not fit.
     """
-    train_images, train_labels = _read_split(path, "train")
-    test_images, test_labels = _read_split(path, "test")
+    classes = _read_classes(path)
+    train_inputs, train_labels = _read_split(path, "train", classes)
+    test_inputs, test_labels = _read_split(path, "test", classes)
+    if train_inputs.shape[1:] != test_inputs.shape[1:]:
+        raise UserError(f"{path}: x_train and x_test are of unequal shapes; save them in one shape")
     if (train_labels is None) != (test_labels is None):
         raise UserError(
             f"{path} has labels for one split only; save both y_train and y_test, or none for OOD "
@@ -146,17 +166,61 @@ def describe(path: Path) -> ImageSpec:
         )
     n_classes = 0
     if train_labels is not None and test_labels is not None:
-        n_classes = 1 + max(int(train_labels.max()), int(test_labels.max()))
+        n_classes = len(classes) or 1 + max(int(train_labels.max()), int(test_labels.max()))
         _warn_of_missing_labels(path, train_labels, n_classes, kind="training")
         _warn_of_missing_labels(path, test_labels, n_classes, kind="test")
-    shape = _image_shape(path, train_images.shape[1:], test_images.shape[1:])
-    normalisation = _read_normalisation(path, n_channels=shape[0])
+    if train_inputs.ndim == 2:
+        _check_kinds(path, train_inputs, test_inputs)
+        first = _as_tensor(train_inputs[:IMAGES_AT_ONCE], path)
+        return ImageSpec(n_classes, train_inputs.shape[1:], classes=classes, inputs=examples(first))
+    image_shape = _image_shape(path, train_inputs.shape[1:])
+    normalisation = _read_normalisation(path, n_channels=image_shape[0])
     if n_classes and normalisation is None:
         note_once(
             f"{path} has no mean and std: images are values in [0, 1], not normalised; for networks that were "
             "trained on normalised images save mean and std, a number a channel"
         )
-    return ImageSpec(n_classes, shape, normalisation)
+    return ImageSpec(n_classes, image_shape, normalisation, classes)
+
+
+def _check_kinds(path: Path, train_inputs: np.ndarray, test_inputs: np.ndarray) -> None:
+    """Raise a UserError unless inputs that are no images are tokens in both splits, or vectors in
+    both, and without a normalisation."""
+    are_tokens = train_inputs.dtype.kind in "iu"
+    if are_tokens != (test_inputs.dtype.kind in "iu"):
+        raise UserError(
+            f"{path}: x_train is {train_inputs.dtype}, and x_test {test_inputs.dtype}; save both as whole numbers "
+            "(tokens), or both as floats (vectors)"
+        )
+    with np.load(path, allow_pickle=False) as arrays:
+        if "mean" in arrays or "std" in arrays:
+            raise UserError(
+                f"{path}: mean and std are of images, and networks get tokens and vectors as they are; leave "
+                "them out"
+            )
+    kind = "tokens" if are_tokens else "vectors"
+    note_once(f"{path}: inputs are {kind} of {train_inputs.shape[1]} numbers, given as they are")
+
+
+def _read_classes(path: Path) -> tuple[str, ...]:
+    """Return the names of the classes in the order of the labels; () if labels are numbers.
+
+    The array `classes` has them. Without it, names that are labels are sorted, as torchvision sorts
+    the folders of classes.
+    """
+    with readable(path, REMEDY), np.load(path, allow_pickle=False) as arrays:
+        if "classes" in arrays:
+            return tuple(arrays["classes"].astype(str).tolist())
+        labels = [arrays[name] for name in ("y_train", "y_test") if name in arrays]
+        names = [array.astype(str) for array in labels if array.dtype.kind in "US"]
+    if not names:
+        return ()
+    classes = tuple(np.unique(np.concatenate(names)).tolist())
+    note_once(
+        f"{path}: the labels are names, and count as torchvision sorts folders: {listed(classes, n=10)}; for a network "
+        "with outputs in another order save an array classes"
+    )
+    return classes
 
 
 def _warn_of_missing_labels(path: Path, labels: np.ndarray, n_classes: int, *, kind: str) -> None:
@@ -169,14 +233,8 @@ def _warn_of_missing_labels(path: Path, labels: np.ndarray, n_classes: int, *, k
         )
 
 
-def _image_shape(
-    path: Path, shape: Sequence[int], test_shape: Sequence[int]
-) -> tuple[int, int, int]:
-    """Return (C, H, W) of the images (H, W, C) or (H, W) of both splits of a file."""
-    if shape != test_shape:
-        raise UserError(
-            f"{path}: x_train and x_test have images of unequal shapes; save them in one shape"
-        )
+def _image_shape(path: Path, shape: Sequence[int]) -> tuple[int, int, int]:
+    """Return (C, H, W) of the images (H, W, C) or (H, W) of a file."""
     height, width, channels = (*shape, 1)[:3]
     if channels > 4 >= height:
         raise UserError(f"{path}: images are {shape}, but channels come last: save (N, H, W, C)")
@@ -209,16 +267,22 @@ def warn_of_binary_levels(source: str) -> None:
     )
 
 
-def _read_split(path: Path, split: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Map the images of a split, uint8 (N, H, W, C) or (N, H, W), and read its labels (N,) if any."""
+def _read_split(
+    path: Path, split: str, classes: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Map the inputs of a split, and read its labels (N,) if any.
+
+    Inputs are images uint8 (N, H, W, C) or (N, H, W), or numbers (N, D).
+    """
     with readable(path, REMEDY):
-        images = map_member(path, f"x_{split}")
-        _check_images(images)
+        inputs = map_member(path, f"x_{split}")
+        if inputs.ndim != 2 or inputs.dtype.kind not in "iuf" or inputs.size == 0:
+            _check_images(inputs)
         with np.load(path) as arrays:
             is_labelled = f"y_{split}" in arrays
         if not is_labelled:
-            return images, None
-        return images, _read_labels(path, f"y_{split}", n_images=len(images))
+            return inputs, None
+        return inputs, _read_labels(path, f"y_{split}", n_images=len(inputs), classes=classes)
 
 
 def _check_images(images: np.ndarray, *, shape: tuple[int, int, int] | None = None) -> None:
@@ -232,12 +296,33 @@ def _check_images(images: np.ndarray, *, shape: tuple[int, int, int] | None = No
         raise ValueError(f"{images.dtype} {images.shape}, expected uint8 {expected}")
 
 
-def _read_labels(archive: Path, name: str, *, n_images: int) -> np.ndarray:
-    """Read labels int64 (N,) of an archive; a ValueError unless they are whole numbers from 0."""
+def _read_labels(
+    archive: Path, name: str, *, n_images: int, classes: Sequence[str] = ()
+) -> np.ndarray:
+    """Read labels int64 (N,) of an archive.
+
+    Args:
+        classes: names of the classes, which labels may be.
+    Raises:
+        ValueError: labels are no whole numbers from 0, or no classes.
+    """
     with np.load(archive, allow_pickle=False) as arrays:
         labels = arrays[name]
+    if labels.dtype.kind in "US" and labels.shape == (n_images,):
+        labels = _places(labels.astype(str), classes, name)
     if labels.dtype.kind not in "iu" or labels.shape != (n_images,) or labels.min() < 0:
         raise ValueError(
             f"{name} is {labels.dtype} {labels.shape}, expected whole numbers from 0, ({n_images},)"
         )
+    if classes and labels.max() >= len(classes):
+        raise ValueError(f"{name} has label {labels.max()}, and there are {len(classes)} classes")
     return labels.astype(np.int64)
+
+
+def _places(labels: np.ndarray, classes: Sequence[str], name: str) -> np.ndarray:
+    """Return the places of names (N,) among the classes; a ValueError if one is not among them."""
+    unknown = np.setdiff1d(labels, classes)
+    if len(unknown):
+        raise ValueError(f"{name} has {str(unknown[0])!r}, which is not in the array classes")
+    place_of = {label: place for place, label in enumerate(classes)}
+    return np.array([place_of[label] for label in labels.tolist()])

@@ -25,7 +25,8 @@ UNLABELLED = -1
 CACHE_BYTES = 2**20  # of pixels that a CPU augments at once: intermediate results fit in its cache
 N_OF_FINGERPRINT = 64  # images whose pixels count
 Device = torch.device | str
-Batches = Iterable[tuple[Tensor, Tensor]]  # images (B, C, H, W) and labels (B,); -1: unlabelled
+# Images (B, C, H, W), tokens (B, T) or vectors (B, D), and labels (B,); -1: unlabelled
+Batches = Iterable[tuple[Tensor, Tensor]]
 
 
 def batches_in(batches: Iterable) -> Iterator[tuple[Tensor, Tensor]]:
@@ -87,7 +88,7 @@ class BaseImageSet:
     Args:
         labels: whole numbers (N,) in 0..n_classes-1, kept in their dtype; -1 means no label.
         n_classes: 0 for an unlabelled set.
-        image_shape: (C, H, W) of an image in a batch.
+        image_shape: (C, H, W) of an image in a batch; of inputs that are no images, (T,) or (D,).
         augmentation: applied by `epoch`; None: `epoch` does the same to images as `batches`.
         normalisation: of values in [0, 1]; None leaves the values as they are.
         epoch_size: number of images of an `epoch`, see `subset`; None, or N or more: all images.
@@ -106,7 +107,7 @@ class BaseImageSet:
         labels: Tensor,
         *,
         n_classes: int,
-        image_shape: tuple[int, int, int],
+        image_shape: tuple[int, ...],
         augmentation: Augmentation | None = None,
         normalisation: Normalisation | None = None,
         epoch_size: int | None = None,
@@ -121,6 +122,7 @@ class BaseImageSet:
         self.epoch_size = epoch_size
         self.shard = Shard()  # may be set later
         self.classes: tuple[str, ...] = ()  # names in the order of the labels; empty: not known
+        self.inputs: tuple = ()  # of data that are no images: as in `ImageSpec`
         self.changes: tuple[Change, ...] = ()  # interventions, in the order of application
         self._kept: dict[int, Tensor] = {}  # images by position, see `max_bytes_kept`
 
@@ -137,7 +139,9 @@ class BaseImageSet:
     @property
     def spec(self) -> ImageSpec:
         """The classes of the set, and the shape and the values of its images."""
-        return ImageSpec(self.n_classes, self.image_shape, self.normalisation, self.classes)
+        return ImageSpec(
+            self.n_classes, self.image_shape, self.normalisation, self.classes, self.inputs
+        )
 
     def copied(
         self, *, labels: Tensor | None = None, change: Change | None = None
@@ -392,16 +396,24 @@ class CastImages(BaseImageSet):
             device=like.device,
         )
         self.classes = images.classes
+        self.inputs = images.inputs
         self.is_read_in_order = images.is_read_in_order
         self._images = images
         self._like = like
 
     def _make(self, plan: Pass) -> Iterator[Tensor]:
         for images in self._images._make(plan):
-            yield images.to(self._like)
+            yield cast(images, self._like)
 
     def levels_of(self, indices: Tensor) -> Tensor:
         return self._images.levels_of(indices)
+
+
+def cast(images: Tensor, like: Tensor) -> Tensor:
+    """Return images in the type and on the device of a tensor; tokens keep their type."""
+    if images.is_floating_point():
+        return images.to(like)
+    return images.to(like.device)
 
 
 def subset(n: int, size: int, *, seed: int, epoch: int) -> Tensor:

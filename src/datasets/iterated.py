@@ -10,7 +10,8 @@ from operator import length_hint
 import torch
 from torch import Tensor
 
-from src.datasets.base import UNLABELLED, BaseImageSet, Pass
+from src.datasets.base import UNLABELLED, BaseImageSet, Pass, cast
+from src.datasets.inputs import N_LOOKED_AT, examples
 from src.ground.errors import UserError
 
 EXPECTED = "batches of (images, labels) that can be passed over again: a DataLoader, or a list"
@@ -26,12 +27,12 @@ class IteratedImages(BaseImageSet):
         is_kept: the images are in memory, so that all passes give the same ones.
 
     Args:
-        batches: pairs of images (B, C, H, W) and labels (B,).
+        batches: pairs of images (B, C, H, W), tokens (B, T) or vectors (B, D), and labels (B,).
         labels: of all images, (N,); -1: unlabelled.
         prints: a number of each image, (N,); None: passes may give the images in any order.
         name: of the images, for messages.
         batch_size: of the first batch.
-        image_shape: (C, H, W).
+        image_shape: (C, H, W), (T,) or (D,).
         like: a tensor of the type and on the device of the images to give.
     """
 
@@ -46,7 +47,7 @@ class IteratedImages(BaseImageSet):
         *,
         name: str,
         batch_size: int,
-        image_shape: tuple[int, int, int],
+        image_shape: tuple[int, ...],
         like: Tensor,
     ):
         n_classes = int(labels.max()) + 1
@@ -71,8 +72,8 @@ class IteratedImages(BaseImageSet):
         """Pass over an iterable once, and return its images as a set.
 
         Args:
-            batches: pairs of images (B, C, H, W) and labels (B,), tensors or arrays. Labels may be
-                None: unlabelled.
+            batches: pairs of images (B, C, H, W), tokens (B, T) or vectors (B, D), and labels (B,),
+                tensors or arrays. Labels may be None: unlabelled.
             at_most: take the first images only; None: take all.
             in_one_order: later passes have to give the images in the order of the first.
             most_kept: bytes; the images are kept in memory if they take no more.
@@ -86,12 +87,14 @@ class IteratedImages(BaseImageSet):
         prints: list[Tensor] = []
         kept: list[tuple[Tensor, Tensor]] = []
         shapes = set()
+        first: list[Tensor] = []  # inputs that are no images
         n_images = 0
         n_bytes = 0
         for images, labels_of_batch in _batches(batches, name):
             _check_finite(images, name, first=n_images)
-            _, channels, height, width = images.shape
-            shapes.add((channels, height, width))
+            shapes.add(tuple(images.shape[1:]))
+            if images.ndim == 2 and n_images < N_LOOKED_AT:
+                first.append(images)
             labels.append(labels_of_batch)
             if in_one_order:
                 prints.append(_prints(images))
@@ -104,7 +107,9 @@ class IteratedImages(BaseImageSet):
         if not n_images:
             raise UserError(f"{name} gives no images; give {EXPECTED}")
         if len(shapes) > 1:
-            raise UserError(f"{name} gives images of several shapes, {shapes}; resize them")
+            raise UserError(
+                f"{name} gives images of several shapes, {shapes}; resize them, or pad tokens"
+            )
         is_kept = len(kept) == len(labels)
         prints_in_order = None
         if in_one_order:
@@ -119,6 +124,8 @@ class IteratedImages(BaseImageSet):
             like=like,
         )
         image_set.is_kept = is_kept
+        if first:
+            image_set.inputs = examples(torch.cat(first))
         return image_set
 
     def _make(self, plan: Pass) -> Iterator[Tensor]:
@@ -146,7 +153,7 @@ class IteratedImages(BaseImageSet):
                     )
             in_batch = indices[(indices >= first) & (indices < behind)] - first
             if len(in_batch):
-                yield images[in_batch].to(self._like)
+                yield cast(images[in_batch], self._like)
             n_missing -= len(in_batch)
             if not n_missing:
                 return
@@ -161,7 +168,8 @@ class IteratedEpochs:
     """Epochs of training: each is a pass over an iterable, in its batches and whatever its order.
 
     Args:
-        batches: pairs of images (B, C, H, W) and labels (B,), tensors or arrays.
+        batches: pairs of images (B, C, H, W), tokens (B, T) or vectors (B, D), and labels (B,),
+            tensors or arrays.
         name: of the images, for messages.
         like: a tensor of the type and on the device of the images to give.
     """
@@ -181,7 +189,7 @@ class IteratedEpochs:
         The arguments count for nothing: the iterable has batches and an order of its own.
         """
         for images, labels in _batches(self._source, self.name):
-            yield images.to(self._like), labels.to(self._like.device)
+            yield cast(images, self._like), labels.to(self._like.device)
 
 
 def _batches(batches: Iterable, name: str) -> Iterator[tuple[Tensor, Tensor]]:
@@ -191,10 +199,13 @@ def _batches(batches: Iterable, name: str) -> Iterator[tuple[Tensor, Tensor]]:
         if not is_pair:
             raise UserError(f"{name} gives no pairs; give {EXPECTED}")
         images = torch.as_tensor(batch[0])
-        if images.ndim != 4 or not images.is_floating_point():
+        are_numbers = images.ndim == 2 and images.dtype != torch.bool
+        are_images = images.ndim == 4 and images.is_floating_point()
+        if not are_numbers and not are_images:
             raise UserError(
                 f"{name} gives images of shape {tuple(images.shape)} and type {images.dtype}; give batches "
-                "(B, C, H, W) of floating-point numbers, as the networks take them"
+                "(B, C, H, W) of floating-point numbers, as the networks take them, vectors (B, D), or tokens (B, T), "
+                "which are whole numbers"
             )
         yield images, _labels(batch[1], len(images), name)
 

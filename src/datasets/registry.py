@@ -12,10 +12,11 @@ from src.datasets import arrays, folders
 from src.datasets.arrays import read_embedded, read_torchvision
 from src.datasets.augmentation import Affine, Augmentation, CropFlip
 from src.datasets.base import BaseImageSet, Device, ImageSet, Loading
+from src.datasets.inputs import InputSet
 from src.datasets.interventions import INTERVENTION_FUNCTIONS
 from src.datasets.mapped import MappedImages
 from src.ground.errors import UserError
-from src.ground.images import ImageSpec
+from src.ground.images import ImageSpec, are_images
 
 OBJECTS = (
     "airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck",
@@ -137,6 +138,8 @@ def load_dataset(
         if strength is not None:
             strengths[key] = strength
     info = dataset_info(name, labelled=bool(strengths))
+    if not are_images(info.spec.shape):
+        _check_interventions(name, strengths)
     root = Path(root).expanduser()
     if info.read is not None:
         images = split_of(info, *info.read(info.source, root, train), train=train, device=device)
@@ -146,11 +149,20 @@ def load_dataset(
         path = Path(info.source)
         images = folders.load_folder(path, info.spec, train=train, device=device, loading=loading)
     images.classes = info.spec.classes
+    images.inputs = info.spec.inputs
     for key, row in INTERVENTIONS.items():
         if key in strengths and (train or row.changes_tests):
             intervene = INTERVENTION_FUNCTIONS[key]
             images = intervene(images, strengths[key], train=train, seed=intervention_seed)
     return images
+
+
+def _check_interventions(name: str, strengths: Mapping[str, float]) -> None:
+    """Raise a UserError if an intervention changes images, and the data set has none."""
+    of_images = [key for key in strengths if INTERVENTIONS[key].changes_images]
+    if of_images:
+        option = of_images[0].replace("_", "-")
+        raise UserError(f"--{option} changes images, and {name} has none; leave it out")
 
 
 def split_of(
@@ -161,7 +173,9 @@ def split_of(
     train: bool,
     device: Device,
 ) -> BaseImageSet:
-    """Return the set of images uint8 (N, C, H, W) and labels (N,) of a split."""
+    """Return the set of images uint8 (N, C, H, W), or of tokens or vectors, and labels (N,) of a split."""
+    if isinstance(images, Tensor) and not are_images(info.spec.shape):
+        return InputSet(images, labels, n_classes=info.spec.n_classes, device=device)
     options: dict[str, Any] = {}
     if train:
         options = {"augmentation": info.augmentation, "epoch_size": info.epoch_size}

@@ -1,7 +1,8 @@
-"""The images that a network takes: their classes, shape and normalisation."""
+"""The images that a network takes: their classes, shape and normalisation. Or inputs that are no
+images: tokens or vectors, which networks take as they are."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 
 class Normalisation(NamedTuple):
@@ -15,9 +16,10 @@ class ImageSpec(NamedTuple):
     """The classes, the shape and the range of values of the images of a data set."""
 
     n_classes: int  # 0: unlabelled
-    shape: tuple[int, int, int]  # (C, H, W)
+    shape: tuple[int, ...]  # (C, H, W); of inputs that are no images, (T,) or (D,)
     normalisation: Normalisation | None = None  # None: values in [0, 1]
     classes: tuple[str, ...] = ()  # names of the classes by label; empty: unknown
+    inputs: tuple = ()  # of data that are no images: three of them, nested as by `tensor.tolist()`
 
     def describe(self) -> str:
         """Return shape and number of classes as a text, such as "1×8×8, 10 classes"."""
@@ -25,6 +27,33 @@ class ImageSpec(NamedTuple):
         if self.n_classes:
             classes = f"{self.n_classes} classes"
         return f"{shape_text(self.shape)}, {classes}"
+
+    def record(self) -> dict[str, Any]:
+        """Return what a network was trained for, in JSON's types; `of_record` reads it."""
+        normalisation = None
+        if self.normalisation is not None:
+            normalisation = self.normalisation._asdict()
+        return {
+            "n_classes": self.n_classes,
+            "shape": self.shape,
+            "normalisation": normalisation,
+            "classes": self.classes,
+        }
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> "ImageSpec":
+        """Return the description in a record; a KeyError or a TypeError if it is none."""
+        normalisation = None
+        if record["normalisation"] is not None:
+            constants = record["normalisation"]
+            normalisation = Normalisation(tuple(constants["mean"]), tuple(constants["std"]))
+        shape = tuple(record["shape"])
+        return cls(record["n_classes"], shape, normalisation, tuple(record["classes"]))
+
+
+def are_images(shape: Sequence[int]) -> bool:
+    """Return whether inputs of a shape are images (C, H, W), rather than tokens or vectors."""
+    return len(shape) == 3
 
 
 def shape_text(shape: Sequence[int]) -> str:

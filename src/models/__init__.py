@@ -2,6 +2,6 @@
 
 from src.choices.models import MODEL_NAMES
 from src.models.building import build_model
-from src.models.network import Network, activations_of_both
+from src.models.network import Network, activations_of_both, inputs_of
 
-__all__ = ["MODEL_NAMES", "Network", "activations_of_both", "build_model"]
+__all__ = ["MODEL_NAMES", "Network", "activations_of_both", "build_model", "inputs_of"]

@@ -1,14 +1,15 @@
 """Builds networks by name: from the zoo, from torchvision, or by a function of a user's code."""
 
 import inspect
+from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from src.choices.models import MODEL_NAMES
 from src.ground.console import listed
 from src.ground.errors import Misfit, UserError, unknown_name
-from src.ground.images import shape_text
+from src.ground.images import are_images, shape_text
 from src.ground.user_code import CODE, failing_as_user_error, is_user_code, load
 from src.models.network import Network
 from src.models.zoo import MODELS
@@ -20,8 +21,9 @@ def build_model(
     n_classes: int = 10,
     n_channels: int = 3,
     representation_shape: tuple[int, ...] | None = None,
-    image_shape: tuple[int, int, int] | None = None,
+    image_shape: tuple[int, ...] | None = None,
     encoder: bool = False,
+    inputs: Tensor | None = None,
 ) -> Network:
     """Build a network with fresh weights, drawn from torch's global generator.
 
@@ -31,12 +33,15 @@ def build_model(
         n_classes: number of logits.
         n_channels: channels of the images.
         representation_shape: (C, H, W) or (tokens, width) of an activation; only for `repr_cls_*`.
-        image_shape: (C, H, W) of the images. `vit_*` derive their number of tokens from it,
-            `repr_cls_resnet*` resize activations to its H×W.
+        image_shape: (C, H, W) of the images; of other inputs (T,) or (D,). `vit_*` derive their number
+            of tokens from it, `repr_cls_resnet*` resize activations to its H×W.
         encoder: accept a network that gives features instead of logits.
+        inputs: three inputs, where the network takes no images; see `Network`.
     Raises:
         UserError: there is no such network, or it does not fit the images or classes.
     """
+    if representation_shape is None and image_shape is not None:
+        _check_takes(name, image_shape)
     if name in MODELS:
         build, arguments, option_names = MODELS[name]
         options = {
@@ -69,15 +74,29 @@ def build_model(
     else:
         names = [*MODEL_NAMES, "tv_NAME of torchvision", CODE]
         raise unknown_name("model", name, names, where="exec_train.py --help lists all")
-    network = Network(module, image_shape=image_shape, n_classes=n_classes)
+    network = Network(module, image_shape=image_shape, n_classes=n_classes, inputs=inputs)
     if image_shape is not None:
         _check(network, name, image_shape, encoder=encoder)
     return network
 
 
-def _check(
-    network: Network, name: str, image_shape: tuple[int, int, int], *, encoder: bool
-) -> None:
+def _check_takes(name: str, image_shape: tuple[int, ...]) -> None:
+    """Raise a UserError if a network of the zoo or of torchvision is to take what is no image."""
+    if not are_images(image_shape) and (name in MODELS or name.startswith("tv_")):
+        raise UserError(
+            f"{name} takes images, and the inputs are {shape_text(image_shape)} numbers each; give a network of your "
+            f"own: {CODE}"
+        )
+
+
+def advice_on_positions(output_shape: Sequence[int]) -> str:
+    """Return the remedy for an output with a row for each position; "" for other outputs."""
+    if len(output_shape) != 2:
+        return ""
+    return "to choose one of the positions, wrap the module: let its forward return logits[:, -1], say; "
+
+
+def _check(network: Network, name: str, image_shape: tuple[int, ...], *, encoder: bool) -> None:
     """Raise an error if a network does not take the images, or is an encoder and must not be.
 
     Raises:
@@ -99,8 +118,8 @@ def _check(
     if is_encoder and not encoder:
         raise UserError(
             f"{name} gives {'×'.join(map(str, output_shape))} for an image, not the logits of "
-            f"{network.n_classes} classes; let it take n_classes, or give this encoder a head: "
-            "exec_probe.py CHECKPOINT TYPE -l output -d DATASET --with-head DIR, and name "
+            f"{network.n_classes} classes; {advice_on_positions(output_shape)}let it take n_classes, "
+            "or give this encoder a head: exec_probe.py CHECKPOINT TYPE -l output -d DATASET --with-head DIR, and name "
             "DIR/model_EPOCH.pt as its checkpoint"
         )
 

@@ -22,13 +22,13 @@ from torch import Tensor, nn
 
 from src.ground.console import note, note_once, warn, warn_once
 from src.ground.errors import UserError, unknown_name
-from src.ground.images import shape_text
+from src.ground.images import ImageSpec, shape_text
 from src.models.blocks import find_blocks
 from src.models.calls import OUTPUT
 from src.models.heads import add_head
 from src.models.kept import KeptActivations
-from src.models.passes import TIME_FIRST, Passes, logits_of
-from src.models.tokens import TokenLayout, guessed_layout, layout_of
+from src.models.passes import TIME_FIRST, Passes, as_inputs, logits_of
+from src.models.tokens import TokenLayout, guessed_layout, image_size_of, layout_of
 from src.values import RANDOM
 
 ASSUMED_SIZES = (32, 224)
@@ -41,18 +41,22 @@ class Network:
     in a pass: a tensor whose first axis is the batch. Of a tuple, list, dict or dataclass it is the
     first tensor. The layer `output` is the output of the whole module.
 
-    The first question about layers, in each shape and mode, runs the module on random images.
+    The first question about layers, in each shape and mode, runs the module on random images, or on
+    `inputs`.
 
     Args:
         module: takes images (B, C, H, W). Its attribute `block_names` names the layers that `all`
             stands for. Without that attribute `find_blocks` infers the layers.
         image_shape: (C, H, W) of the images (default: the shape of the first images). Questions
             before the first images assume 32×32, or 224×224 where the module refuses these.
+        inputs: three inputs (3, …) of any type and shape, for modules that take no images, such as
+            whole numbers (3, T). Floats are cast to the type of the module, whole numbers are not.
         n_classes: a module with an output of another shape than (B, n_classes) is an encoder. With
             None it is no encoder, whatever the shape.
 
     Raises:
-        UserError: an attribute of the module is a `Network` in place of its module.
+        UserError: an attribute of the module is a `Network` in place of its module, or there are
+            fewer than three `inputs`.
 
     Attributes:
         module: the module itself. The view has the methods of the module that switch, move, save
@@ -68,14 +72,21 @@ class Network:
         *,
         image_shape: Sequence[int] | None = None,
         n_classes: int | None = None,
+        inputs: Tensor | None = None,
     ):
         self.module = module
         self.n_classes = n_classes
         self.unsteadiness = ""
         self.kept: KeptActivations | None = None
+        self.inputs: Tensor | None = None
         self.image_shape: tuple[int, ...] | None = None
         if image_shape is not None:
             self.image_shape = tuple(image_shape)
+        if inputs is not None:
+            if len(inputs) < 3:
+                raise UserError(f"inputs: {len(inputs)} are given; give three inputs of the module")
+            self.inputs = inputs[:3]
+            self.image_shape = tuple(inputs.shape[1:])
         self._mode_is_chosen = False  # by a call of train() or eval()
         self._blank = torch.empty(0)  # see `example`
         self._turned: frozenset[str] = frozenset()  # layers whose axes `channels_first` moves
@@ -185,7 +196,9 @@ class Network:
             raise ValueError("a head needs n_classes: Network(module, n_classes=...)")
         layout = self.token_layout(OUTPUT)
         add_head(self.module, self.output_shape, self.n_classes, layout, like=self.example)
-        return Network(self.module, image_shape=self.image_shape, n_classes=self.n_classes)
+        return Network(
+            self.module, image_shape=self.image_shape, n_classes=self.n_classes, inputs=self.inputs
+        )
 
     @property
     def block_names(self) -> tuple[str, ...]:
@@ -268,7 +281,8 @@ class Network:
         where it enters. Layers in front of that place have none; their tokens are fewer by that
         number. The first prefix token is a CLS token, unless an attribute `has_class_token` is
         False. If no token is equal for both images, `guessed_layout` decides; where it guesses a
-        CLS token, a note says so.
+        CLS token, a note says so. Behind inputs that are no images, tokens are a sequence; of whole
+        numbers, prefix tokens are those of the attributes.
 
         Raises:
             UserError: there is no such layer.
@@ -281,11 +295,10 @@ class Network:
         if calls.is_sequence(layer):
             return TokenLayout()
         n_tokens, _ = shape
-        height, width = passes.images.shape[-2:]
-
         n_prefix = self._declared("n_prefix_tokens", "num_prefix_tokens")
-        if n_prefix is None and passes.n_prefix_tokens == 0:
-            guess = guessed_layout(n_tokens, (height, width))
+        image_size = image_size_of(passes.images)
+        if n_prefix is None and passes.n_prefix_tokens == 0 and image_size is not None:
+            guess = guessed_layout(n_tokens, image_size)
             if guess.has_cls:
                 note_once(
                     f"layer {layer!r} of {type(self.module).__name__}: {n_tokens} tokens are taken "
@@ -297,7 +310,7 @@ class Network:
         if n_tokens <= n_prefix or n_tokens + n_prefix in calls.token_counts:
             n_prefix = 0
         has_cls = self._declared("has_class_token") is not False
-        return layout_of(n_tokens, n_prefix, (height, width), has_cls=has_cls)
+        return layout_of(n_tokens, n_prefix, image_size, has_cls=has_cls)
 
     def _declared(self, *names: str) -> Any:
         """Return the value of the first attribute of these names, in the module and its parts.
@@ -605,16 +618,34 @@ class Network:
     def _passes_of(self, shape: tuple[int, ...]) -> Passes:
         """Return the `Passes` for images of a shape (C, H, W), which is made at the first call.
 
-        There is one for each shape, type, device and training mode.
+        There is one for each shape, type, device and training mode. Where `inputs` have another
+        shape, it gets values of theirs at random.
         """
         example = self.example
         modes = (module.training for module in self._modules)
         key = (shape, example.dtype, example.device, *modes)
         if key not in self._passes_by_mode:
             with torch.inference_mode(False):  # it serves passes with gradients too
-                random = torch.rand(3, *shape, generator=torch.Generator().manual_seed(0))
-                self._passes_by_mode[key] = Passes(self.module, random.to(example))
+                inputs = self._inputs_of(shape)
+                self._passes_by_mode[key] = Passes(self.module, as_inputs(inputs, example))
         return self._passes_by_mode[key]
+
+    def _inputs_of(self, shape: tuple[int, ...]) -> Tensor:
+        """Return three inputs of a shape."""
+        draws = torch.Generator().manual_seed(0)
+        if self.inputs is None:
+            return torch.rand(3, *shape, generator=draws)
+        if self.inputs.shape[1:] == shape:
+            return self.inputs
+        places = torch.randint(self.inputs.numel(), (3, *shape), generator=draws)
+        return self.inputs.flatten()[places.to(self.inputs.device)]
+
+
+def inputs_of(data: ImageSpec) -> Tensor | None:
+    """Return three inputs of data that are no images; None for images."""
+    if not data.inputs:
+        return None
+    return torch.tensor(data.inputs)
 
 
 def _check_views(modules: Sequence[nn.Module]) -> None:

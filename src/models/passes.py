@@ -1,6 +1,7 @@
 """Passes of a module that end at a layer, or go on behind a layer with a new value of that layer.
 
-Here are also the passes over random images that show the layers of a module.
+Here are also the passes over random images that show the layers of a module. What is said of images
+goes for inputs of any shape and type.
 
 A pass that goes on behind a layer starts at the images as well, and a hook replaces the output of
 the layer. Modules are *in front* of the layer if they end before it in a pass, and *behind* it if
@@ -41,7 +42,7 @@ from src.ground.console import note
 from src.ground.errors import UserError
 from src.ground.images import shape_text
 from src.models.calls import OUTPUT, Call, Calls, Observation, Snapshot, is_activation
-from src.models.tokens import n_leading_equal
+from src.models.tokens import image_size_of, n_leading_equal
 
 Values = dict[str, Tensor]  # by layer
 Outputs = dict[Call | None, object]  # by call; None stands for the whole module
@@ -86,8 +87,9 @@ class Passes:
     The value of a layer is the first tensor that the last call of its module returns.
 
     Args:
-        images: (3, C, H, W), random. Layers are found and outputs recorded on the first two. The
-            two ways are compared on all three: a short pass must serve any number of images.
+        images: (3, C, H, W), random, or three other inputs. Layers are found and outputs recorded on
+            the first two. The two ways are compared on all three: a short pass must serve any
+            number of images.
 
     Attributes:
         calls: the calls of modules in a pass.
@@ -107,7 +109,12 @@ class Passes:
 
     @functools.cached_property
     def n_prefix_tokens(self) -> int:
-        """The number of tokens in front of the patches, counted in a pass over two images."""
+        """The number of tokens in front of the patches, counted in a pass over two images.
+
+        0 for whole numbers: the first of them may be equal by chance.
+        """
+        if not self.images.is_floating_point():
+            return 0
         return count_prefix_tokens(self.module, self.images[:2])
 
     def run(
@@ -351,9 +358,15 @@ class Passes:
         A module may keep the size of its map. Skipped modules set nothing: a short pass that reads
         such an attribute then gives other values, and is not taken.
         """
-        for scale in (0.5, 2, 1):  # the module may refuse a size
+        images = self.images[:2]
+        smaller = images[:, ::2]
+        larger = images.repeat_interleave(2, 1)
+        if image_size_of(images):
+            smaller = functional.interpolate(images, scale_factor=0.5)
+            larger = functional.interpolate(images, scale_factor=2)
+        for other in (smaller, larger, images):  # the module may refuse a size
             with contextlib.suppress(Exception), steady(self.module, self.images):
-                self.module(functional.interpolate(self.images[:2], scale_factor=scale))
+                self.module(other)
                 return
 
     # Values of layers, and outputs of calls
@@ -406,11 +419,10 @@ def calls_in(module: nn.Module, images: Tensor) -> Calls:
         images: (3, C, H, W), random. The pass is over the first two. Two images and two time steps look
             the same; another pass, over all three, tells.
     """
-    two_images = images[:2]
     try:
-        seen = _observed(module, two_images.clone().requires_grad_())
+        seen = _observed(module, images[:2], with_gradients=True)
     except RuntimeError:  # with gradients torch refuses NumPy and in-place changes of chunks
-        seen = _observed(module, two_images)
+        seen = _observed(module, images[:2], with_gradients=False)
     calls = Calls(module, seen)
     unclear = [name for name in calls.call_of if calls.shapes.get(name, ())[:-1] == (2,)]
     modules = {name: calls.call_of[name].module for name in unclear}
@@ -421,8 +433,12 @@ def calls_in(module: nn.Module, images: Tensor) -> Calls:
     return calls
 
 
-def _observed(module: nn.Module, images: Tensor) -> Observation:
-    """Run a module on images and return its calls; with gradients if the images require gradients."""
+def _observed(module: nn.Module, images: Tensor, *, with_gradients: bool) -> Observation:
+    """Run a module on images and return its calls.
+
+    Whole numbers have no gradients. In their place, those of a zero tell what is computed from
+    them: it is added to what a module without parts, such as an embedding, makes of whole numbers.
+    """
     containers: dict[Call, tuple[Call, ...]] = {}
     snapshots: dict[Call, Snapshot] = {}
     open_calls: list[Call] = []
@@ -432,20 +448,39 @@ def _observed(module: nn.Module, images: Tensor) -> Observation:
         open_calls.append(Call(part, n_calls[part]))
         n_calls[part] += 1
 
-    def leave(part: nn.Module, inputs: tuple, output: object) -> None:
+    def leave(part: nn.Module, inputs: tuple, output: object) -> object:
         call = open_calls.pop()
         containers[call] = tuple(open_calls)
+        if are_numbers and with_gradients and not any(part.children()):
+            output = _with_source(output, inputs, zero)
         snapshots[call] = _snapshot(output)
+        return output
 
+    are_numbers = not images.is_floating_point()
+    source = images.clone()
+    if are_numbers:
+        source = torch.zeros((), device=images.device)
+    source.requires_grad_(with_gradients)
     with steady(module, images), contextlib.ExitStack() as hooks:
         for part in list(module.modules())[1:]:
             hooks.callback(part.register_forward_pre_hook(enter).remove)
             hooks.callback(part.register_forward_hook(leave).remove)
-        hooks.enter_context(torch.set_grad_enabled(images.requires_grad))
-        taken_images = images.clone()
-        image_snapshot = _snapshot(taken_images)
+        hooks.enter_context(torch.set_grad_enabled(with_gradients))
+        zero = source.clone()
+        taken_images = zero
+        if are_numbers:
+            taken_images = images.clone()
+        image_snapshot = _snapshot(taken_images)._replace(graph_value=_snapshot(zero).graph_value)
         output = _snapshot(logits_of(module(taken_images)))
     return Observation(containers, snapshots, image_snapshot, output)
+
+
+def _with_source(output: object, inputs: tuple, zero: Tensor) -> object:
+    """Add a zero to the tensors that a module makes of whole numbers, one row an input."""
+    numbers = [tensor for tensor in tensors_of(inputs) if not tensor.is_floating_point()]
+    if not any(is_activation(tensor, 2) for tensor in numbers):
+        return output
+    return _map_tensors(output, lambda tensor: tensor + zero.to(tensor.dtype))
 
 
 def _snapshot(output: object) -> Snapshot:
@@ -494,8 +529,7 @@ def count_prefix_tokens(module: nn.Module, images: Tensor) -> int:
             return
         if tokens.shape[1] in counts or torch.equal(tokens[0], tokens[1]):  # or it sees no image
             return
-        height, width = images.shape[-2:]
-        counts[tokens.shape[1]] = n_leading_equal(tokens, (height, width))
+        counts[tokens.shape[1]] = n_leading_equal(tokens, image_size_of(images))
 
     with steady(module, images), contextlib.ExitStack() as hooks:
         for part in list(module.modules())[1:]:
@@ -633,6 +667,13 @@ def states_of(tensors: Iterable[Tensor]) -> list[tuple[int, int]]:
             version = tensor._version
         states.append((tensor.data_ptr(), version))
     return states
+
+
+def as_inputs(values: Tensor, like: Tensor) -> Tensor:
+    """Move inputs to the device of a tensor, and cast floats to its type; return a copy of theirs."""
+    if values.is_floating_point():
+        return values.to(like, copy=True)
+    return values.to(like.device, copy=True)
 
 
 class _Stop(BaseException):

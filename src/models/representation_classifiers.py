@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from src.ground.errors import UserError
+from src.ground.images import are_images
 from src.models.resnet import ResNet
 from src.models.vit import Transformer, init_linear
 
@@ -38,7 +39,7 @@ class RepresentationResNet(ResNet):
         n_channels, *_ = _checked(representation_shape, "(channels, height, width)", n_axes=(3,))
         super().__init__(n_channels=n_channels, **resnet)
         size = (32, 32)
-        if image_shape is not None:
+        if image_shape is not None and are_images(image_shape):
             _, height, width = image_shape
             size = (height, width)
         self.resize = nn.Upsample(size=size, mode="bilinear", align_corners=False)

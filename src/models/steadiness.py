@@ -6,10 +6,10 @@ A network is *unsteady* if it is random in evaluation mode, as with dropout that
 that has no running statistics. Then accuracies, agreement and skill of stitches are those
 of one draw, or of one batch size.
 
-Two images take a few passes: beside another image, with another seed, beside one of large values,
-and alone. A steady network gives the same numbers, up to rounding: over all networks of the suite,
-and published ones, differences were at most 1e-6. That a network takes another way in batches of
-more images is not seen.
+Two images, or two `inputs` of the network, take a few passes: beside another image, with another
+seed, beside one of large values, and alone. A steady network gives the same numbers, up to rounding:
+over all networks of the suite, and published ones, differences were at most 1e-6. That a network
+takes another way in batches of more images is not seen.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from src.ground.console import warn_once
 from src.ground.images import ImageSpec
 from src.ground.runtime import full_precision, generator
 from src.models.network import Network
-from src.models.passes import logits_of, steady
+from src.models.passes import as_inputs, logits_of, steady
 from src.values import OF_BATCH, RANDOM
 
 # Differences of logits that count, relative to their standard deviation over the images. Those of
@@ -42,11 +42,14 @@ def unsteadiness_of(network: Network, images: ImageSpec) -> str:
     Args:
         images: that the network takes.
     """
-    batch = _some_images(images)
+    batch = network.inputs
+    if batch is None:
+        batch = _some_images(images)
     black = batch.clone()
     black[0] = batch.amin()
     bright = batch.clone()
-    bright[0] = 3 * batch.amax()
+    if batch.is_floating_point():  # larger whole numbers may stand for nothing
+        bright[0] = 3 * batch.amax()
     without = batch[1:]
     first, with_black, with_bright, alone = _logits(
         network, (batch, black, bright, without), seeds=(0, 1, 0, 0)
@@ -69,7 +72,10 @@ def warn_of_probabilities(network: Network, images: ImageSpec, *, title: str) ->
         images: that the network takes.
         title: of the network, for the message.
     """
-    (outputs,) = _logits(network, [_some_images(images)], seeds=[0])
+    batch = network.inputs
+    if batch is None:
+        batch = _some_images(images)
+    (outputs,) = _logits(network, [batch], seeds=[0])
     sums = outputs.sum(1)
     if (outputs >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=SUM_IN_BF16):
         warn_once(
@@ -102,7 +108,7 @@ def _logits(network: Network, batches: Sequence[Tensor], *, seeds: Sequence[int]
     logits = []
     with full_precision(like.device):
         for batch, seed in zip(batches, seeds, strict=True):
-            images = batch.to(like, copy=True)  # a network may change them in place
+            images = as_inputs(batch, like)  # a copy, as a network may change them in place
             with steady(network.module, images, seed=seed):
                 output = network.module(images)
             logits.append(logits_of(output).flatten(1).double())

@@ -30,25 +30,35 @@ class TokenLayout(NamedTuple):
         return f"{prefix} in front of {patches}"
 
 
+def image_size_of(inputs: Tensor) -> tuple[int, int] | None:
+    """Return height and width of images (B, C, H, W); None for inputs that are no images."""
+    if inputs.ndim != 4:
+        return None
+    height, width = inputs.shape[2:]
+    return height, width
+
+
 def layout_of(
-    n_tokens: int, n_prefix: int, image_size: tuple[int, int], *, has_cls: bool = True
+    n_tokens: int, n_prefix: int, image_size: tuple[int, int] | None, *, has_cls: bool = True
 ) -> TokenLayout:
     """Return the layout of `n_tokens` tokens: `n_prefix` prefix tokens, then the patches.
 
     Args:
         n_prefix: below `n_tokens`.
-        image_size: height and width, whose ratio the grid of patches has.
+        image_size: height and width, whose ratio the grid of patches has; None: they form no grid.
         has_cls: whether the first prefix token, if there is one, is a CLS token.
     """
     grid = grid_of(n_tokens - n_prefix, image_size)
     return TokenLayout(n_prefix, grid, has_cls and n_prefix > 0)
 
 
-def grid_of(n_patches: int, image_size: tuple[int, int]) -> tuple[int, int] | None:
+def grid_of(n_patches: int, image_size: tuple[int, int] | None) -> tuple[int, int] | None:
     """Return the height and width of the grid that patches form; None if they form none.
 
     The grid has the ratio of height and width of the images, or else it is a square.
     """
+    if image_size is None:
+        return None
     height, width = image_size
     n_rows = math.isqrt(n_patches * height // width)
     n_columns = math.isqrt(n_patches * width // height)
@@ -87,7 +97,7 @@ def layout_or_guess(activations: Tensor, layout: TokenLayout | None) -> TokenLay
     return guess
 
 
-def n_leading_equal(tokens: Tensor, image_size: tuple[int, int]) -> int:
+def n_leading_equal(tokens: Tensor, image_size: tuple[int, int] | None) -> int:
     """Count the leading tokens that are equal for two images: prefix tokens that saw no image yet.
 
     It is 0 where the leading tokens are constant over their features and the further tokens form no
@@ -95,7 +105,7 @@ def n_leading_equal(tokens: Tensor, image_size: tuple[int, int]) -> int:
 
     Args:
         tokens: (2, T, D), of two random images; not all tokens are equal.
-        image_size: height and width of the images.
+        image_size: height and width of the images; None: the inputs are no images.
     """
     differences = (tokens[0] - tokens[1]).detach().float().square().mean(-1)  # (T,)
     are_equal = differences <= EQUAL**2 * differences.amax()

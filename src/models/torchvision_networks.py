@@ -12,7 +12,7 @@ PREFIX = "tv_"
 
 
 def torchvision_network(
-    name: str, *, n_classes: int, n_channels: int, image_shape: tuple[int, int, int] | None
+    name: str, *, n_classes: int, n_channels: int, image_shape: tuple[int, ...] | None
 ) -> nn.Module:
     """Build `tv_NAME` with fresh weights: images (B, C, H, W) -> logits (B, n_classes).
 

@@ -87,14 +87,12 @@ class Probes(Task[LayerAndRank]):
         self.ranks = list(ranks)
 
         # Orders of tokens and numbers of features by layer
-        image = network.example.new_zeros(1, *images.shape)
-        with torch.no_grad():
-            activations = network.activations(image, self.layers)
+        shapes = network.activation_shapes(self.layers, images.shape)
         for layer in self.layers:
-            check_axes(f"layer {layer!r}", activations[layer].shape[1:])
+            check_axes(f"layer {layer!r}", shapes[layer])
         self.layouts = {layer: network.token_layout(layer) for layer in self.layers}
         self.widths = {
-            layer: pool(activations[layer], layout).shape[1]
+            layer: pool(torch.empty(1, *shapes[layer], device="meta"), layout).shape[1]
             for layer, layout in self.layouts.items()
         }
 
@@ -102,7 +100,7 @@ class Probes(Task[LayerAndRank]):
         for layer, width in self.widths.items():
             for rank in self.ranks:
                 with seeded(seed):
-                    self.heads[layer, rank] = nn.Linear(width, images.n_classes).to(image)
+                    self.heads[layer, rank] = nn.Linear(width, images.n_classes).to(network.example)
         self.modules = list(self.heads.values())
 
     def title(self, key: LayerAndRank) -> str:

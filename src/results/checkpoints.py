@@ -15,7 +15,7 @@ from src.ground.images import ImageSpec
 from src.ground.runtime import seeded
 from src.ground.tensors import load_tensors, save_tensors
 from src.ground.user_code import is_user_code
-from src.models import Network, build_model
+from src.models import Network, build_model, inputs_of
 from src.models.heads import LinearProbe
 from src.models.steadiness import unsteadiness_of, warn_of_probabilities
 from src.results.network_names import DEFAULT, FEATURES, NetworkName, fresh_seed
@@ -201,6 +201,7 @@ def _build(
             n_channels=images.shape[0],
             image_shape=images.shape,
             encoder=encoder or has_head,
+            inputs=inputs_of(images),
         )
     network.n_classes = images.n_classes
     if has_head and network.is_encoder:

@@ -5,6 +5,7 @@ Only questions about the images import torch.
 
 import contextlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from src.choices import Options
@@ -15,7 +16,9 @@ from src.ground.images import ImageSpec, describe_values
 from src.results.network_names import FRESH, NetworkName
 from src.results.options import read_options
 
+IMAGES = "image_spec"  # the entry of a `config.txt` with the `ImageSpec.record` of the training
 REMEDY = "Name the data set of the training by -d, unless other images are meant"
+AS_TRAINED = "give mean, std and the order of classes as in the training, in dataset.yaml or in the .npz file"
 
 
 def options_beside(checkpoint: str | Path) -> Options:
@@ -53,14 +56,20 @@ def is_untrained(network: NetworkName) -> bool:
 def training_images(checkpoint: str | Path) -> tuple[str, ImageSpec]:
     """Return the name of the data set that a checkpoint was trained on, and its images.
 
+    They are as they were recorded. Without a record they are those of the data set as it is now.
+
     Raises:
-        UserError: nothing beside the checkpoint names the data set, or it is gone.
+        UserError: nothing beside the checkpoint names the data set, or it has no record and the data set
+            is gone.
     """
     from src.datasets import dataset_info
 
-    dataset = options_beside(checkpoint).get("dataset")
+    options = options_beside(checkpoint)
+    dataset = options.get("dataset")
     if not isinstance(dataset, str):
         raise UserError(f"nothing beside {checkpoint} names the data set that it was trained on")
+    if IMAGES in options:
+        return dataset_label(dataset), ImageSpec.of_record(options[IMAGES])
     return dataset_label(dataset), dataset_info(dataset).spec
 
 
@@ -102,7 +111,8 @@ def warn_of_other_images(checkpoint: str, images: ImageSpec) -> None:
     if differences:
         before, now = ("; ".join(texts) for texts in zip(*differences, strict=True))
         warn_once(
-            f"checkpoint {checkpoint} was trained on {dataset}: {before}. The images at hand: {now}. {REMEDY}"
+            f"checkpoint {checkpoint} was trained on {dataset}: {before}. The images at hand: {now}. {REMEDY}; or "
+            f"{AS_TRAINED}"
         )
 
 
@@ -124,7 +134,8 @@ def warn_of_other_data(checkpoint: str, dataset: str) -> None:
     except UserError:  # it is gone
         return
     at_hand = dataset_info(dataset)
-    if info != at_hand and not _differences(info.spec, at_hand.spec):
+    _, images = training_images(checkpoint)
+    if info != at_hand and not _differences(images, at_hand.spec):
         warn_once(f"{checkpoint} was trained on {trained}; -d is {dataset}. {REMEDY}")
 
 
@@ -137,7 +148,8 @@ def _differences(trained: ImageSpec, images: ImageSpec) -> list[tuple[str, str]]
     if trained.shape != images.shape:
         differences.append((_size(trained), _size(images)))
     if trained.classes and images.classes and trained.classes != images.classes:
-        differences.append((_classes(trained), _classes(images)))
+        first = _first_difference(trained.classes, images.classes)
+        differences.append((_classes(trained, first), _classes(images, first)))
     if trained.normalisation != images.normalisation:
         before = describe_values(trained.normalisation)
         differences.append((before, describe_values(images.normalisation)))
@@ -148,5 +160,13 @@ def _size(images: ImageSpec) -> str:
     return f"images of {'×'.join(map(str, images.shape))}"
 
 
-def _classes(images: ImageSpec) -> str:
-    return f"classes {listed(images.classes, n=3)}"
+def _first_difference(classes: Sequence[str], others: Sequence[str]) -> int:
+    """Return the first output that stands for another class."""
+    pairs = zip(classes, others, strict=False)
+    different = (place for place, (name, other) in enumerate(pairs) if name != other)
+    return next(different, min(len(classes), len(others)))
+
+
+def _classes(images: ImageSpec, first: int) -> str:
+    """Return the names of the classes from an output on."""
+    return f"classes {listed(images.classes[first:], n=3)} from output {first} on"
