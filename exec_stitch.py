@@ -8,8 +8,15 @@ import sys
 from typing import Any, NamedTuple
 
 from src import cli
-from src.choices import AUTO, C2T_CLS_TOKENS, STITCHING_TYPES, T2C_CLS_TOKENS, UPSAMPLE_MODES
-from src.choices.stitching import FORMS, INITS, OBJECTIVES
+from src.choices import (
+    AUTO,
+    C2T_CLS_TOKENS,
+    STARTS,
+    STITCHING_TYPES,
+    T2C_CLS_TOKENS,
+    UPSAMPLE_MODES,
+)
+from src.choices.stitching import INITS, OBJECTIVES
 from src.ground.user_code import CODE
 
 
@@ -82,9 +89,10 @@ def add_method(options: cli.Parser) -> None:
     add(
         "-i",
         "--init",
-        choices=INITS,
+        type=cli.name_or_code("initial layer", INITS),
         default="rand",
-        help=f"initial stitching layer; with -e 0 it is the result. {cli.described(INITS)}",
+        help=f"initial stitching layer; with -e 0 it is the result. {cli.described(INITS)}; or {CODE}, a closed form "
+        "of your own",
     )
     add(
         "--objective",
@@ -189,11 +197,14 @@ def set_up(args, session) -> Setup:
     from src.results.check import check_options
     from src.results.experiments import Experiment
     from src.stitching import chosen_options
+    from src.stitching.closed_forms import solver_of
     from src.stitching.objectives import objective_of
     from src.training.chance import warn_of_end_at_chance
 
     # Two networks, and a stitching layer for each pair of their layers
     objective = objective_of(args.objective)
+    if args.init not in STARTS:
+        solver_of(args.init)  # code of the user's that fails does so before the work
     device = device_of(args.gpu)
     spec = dataset_info(args.dataset, labelled=True).spec
     settings = cli.training_settings(args)
@@ -264,7 +275,7 @@ def load_images(args, session, device):
     The training images are None if nothing is matched or trained.
     """
     train_set = None
-    if args.init in FORMS or args.n_epochs:
+    if args.init not in STARTS or args.n_epochs:
         train_set = cli.load_split(args, session, device, train=True)
     return train_set, cli.load_split(args, session, device, train=False)
 
@@ -394,22 +405,24 @@ def match(args, setup, layers) -> dict:
 
     It is {} if `--init` is no closed form.
     """
-    from src.stitching import match_layers, match_until_settled, matching_batches
+    from src.stitching import match
 
-    if args.init not in FORMS:
+    if args.init in STARTS:
         return {}
-    order = {"batch_size": args.batch_size, "seed": args.seed}
-    solution = {
-        "form": args.init,
-        "rank": args.front_pinv_rank,
-        "cutoff": args.pinv_cutoff,
-        "eigh": setup.eigh,
-    }
-    networks = (setup.front, setup.end)
-    if args.n_pinv_init_samples == "auto":
-        return match_until_settled(*networks, layers, setup.train_set, **order, **solution)
-    batches = matching_batches(setup.train_set, args.n_pinv_init_samples, **order, form=args.init)
-    return match_layers(*networks, layers, *batches, **solution)
+    n_samples = args.n_pinv_init_samples
+    return match(
+        setup.front,
+        setup.end,
+        layers,
+        setup.train_set,
+        args.batch_size,
+        n_samples=None if n_samples == "auto" else n_samples,
+        seed=args.seed,
+        form=args.init,
+        rank=args.front_pinv_rank,
+        cutoff=args.pinv_cutoff,
+        eigh=setup.eigh,
+    )
 
 
 def main(argv=None) -> int:

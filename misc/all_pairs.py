@@ -8,33 +8,33 @@ finished pairs are skipped."""
 import argparse
 import hashlib
 import itertools
-import shlex
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from misc import report, verdict
 from misc.pairs import (
     Unit,
     layers_of,
+    options_of,
     print_commands,
     probing_unit,
     run_units,
     similarity_unit,
     stitching_unit,
-    typed_path,
     with_record,
 )
 from src import cli
 from src.choices import AUTO, STITCHING_TYPES, UPSAMPLE_MODES
 from src.choices.scores import SCORES, scores_by_title
 from src.choices.stitching import FORMS, OBJECTIVES, Method
-from src.ground.errors import UserError
+from src.ground.errors import Busy, UserError
 from src.ground.user_code import CODE, is_user_code
-from src.results.network_list import ListedNetwork
+from src.results.network_list import SIMILARITY, ListedNetwork
 from src.results.network_names import FEATURES
 
+METHODS = ["pinv", "covariance"]
 NONE = "none"  # as a method: stitch nothing; as a detector: use none
 
 
@@ -50,10 +50,11 @@ def parser() -> cli.Parser:
         "--methods",
         type=method,
         nargs="+",
-        default=["pinv"],
+        default=METHODS,
         metavar="METHOD",
-        help=f"methods of stitching: closed forms ({', '.join(FORMS)}); objectives with their epochs, such as task:10 "
-        f"({', '.join(OBJECTIVES)}, or {CODE}:EPOCHS); or none: stitch nothing",
+        help=f"methods of stitching: closed forms ({', '.join(FORMS)}, or {CODE}); objectives with their epochs, such "
+        f"as task:10 ({', '.join(OBJECTIVES)}, or {CODE}:EPOCHS); or none: stitch nothing. Default: least squares and "
+        "covariance matching",
     )
     add_work(options)
     add_sharing(options)
@@ -119,6 +120,11 @@ def add_work(options: cli.Parser) -> None:
     )
     add("--no-similarity", action="store_true", help="do not measure similarity")
     add(
+        "--no-verdict",
+        action="store_true",
+        help="write no verdict and no page when the last unit of work is finished",
+    )
+    add(
         "--probes",
         type=cli.whole_from_1,
         metavar="EPOCHS",
@@ -176,15 +182,63 @@ def shard(text: str) -> tuple[int, int]:
 
 
 def work(args) -> None:
-    from src.ground.console import note
-
-    make_results(args)
-    if not args.dry_run:
-        note(f"next, judge and report:\n{next_commands(args)}")
+    name = Path(args.save_dir).name
+    work_and_judge(args, f"{name}_verdict.csv", f"{name}.html")
 
 
-def make_results(args) -> None:
-    """Stitch and compare all pairs of the list, as far as they are not finished."""
+def work_and_judge(args, table: str, page: str) -> None:
+    """Stitch and compare all pairs of the list, as far as they are not finished; then write the verdict,
+    its figure and the page, if no other process is at a pair.
+
+    Args:
+        table: the CSV of the verdict.
+        page: the page of HTML.
+    """
+    from src.results.outputs import check_output
+
+    needs_verdict = not (args.no_verdict or args.dry_run) and methods_of(args)
+    if needs_verdict:
+        check_output(table, str(verdict.__file__))
+        check_output(page, str(report.__file__))
+    units = make_results(args)
+    if needs_verdict:
+        judge_all(args, units, table, page)
+
+
+def judge_all(args, units, table: str, page: str) -> None:
+    """Write the verdict on the stitches of all units, its figure and the page, if all are finished."""
+    from src.ground.console import listed, note
+    from src.results.outputs import files_of, record_of
+
+    n_left = sum(not unit.run.config.exists() for unit in units)
+    if n_left:
+        note(
+            f"{n_left} of {len(units)} units of work are not finished: the process that finishes the last one writes "
+            "the verdict"
+        )
+        return
+    folder = Path("results", args.save_dir)
+    sources = {
+        "source_dirs": [str(folder)],
+        "networks": args.networks,
+        "similarity": sorted(str(unit.place) for unit in units if unit.kind == SIMILARITY),
+    }
+    options = options_of(verdict, args, **sources, output=table)
+    judged = verdict.judge(options)
+    try:
+        verdict.give_verdict(options, judged, pixels_only=True)
+    except Busy:
+        note("another process writes the verdict")
+        return
+    report.report(options_of(report, args, **sources, output=page), judged)
+    written = files_of(record_of(table), str(verdict.__file__))
+    figures = sorted(path.name for path in written if path.suffix == ".png")
+    note(f"look at {listed([*figures, page])}; {folder} has the stitches")
+
+
+def make_results(args) -> list[Unit]:
+    """Stitch and compare all pairs of the list, as far as they are not finished; return all units of
+    work, also those of other shares."""
     from src.datasets import dataset_info
     from src.figures import pages
     from src.ground.console import note
@@ -200,7 +254,8 @@ def make_results(args) -> None:
     device = device_of(args.gpu)
     session = session_of_many(device)
     spec = dataset_info(args.dataset, labelled=True).spec
-    share = [unit for unit in units_of(args, networks) if is_in_share(unit, *args.shard)]
+    units = units_of(args, networks)
+    share = [unit for unit in units if is_in_share(unit, *args.shard)]
     names = {network: network.named(seed=args.seed) for network in networks_of(share)}
     weights = {}
     for name in names.values():
@@ -223,24 +278,11 @@ def make_results(args) -> None:
     # The work.
     if args.dry_run:
         print_commands(unfinished)
-        return
+        return units
     aside = stale_name() if args.redo_changed else ""
     with pages.left_out(not args.figures):
         run_units(unfinished, session, aside=aside)
-
-
-def next_commands(args) -> str:
-    """Return the line of bash that judges the stitches and reports on all results."""
-    name = Path(args.save_dir).name
-    outputs = {"verdict": f"{name}_verdict.csv", "report": f"{name}.html"}
-    if not methods_of(args):
-        del outputs["verdict"]
-    commands = []
-    for script, output in outputs.items():
-        path = typed_path(ROOT / "misc" / f"{script}.py")
-        words = [path, f"results/{args.save_dir}", "--networks", args.networks, "-o", output]
-        commands.append(shlex.join(["python", *words]))
-    return " && ".join(commands)
+    return units
 
 
 def session_of_many(device):
@@ -402,18 +444,21 @@ def check_ends(args, networks) -> None:
 
 
 def check_code(args) -> None:
-    """Load measures, scores and objectives of the user's code, so that errors show before hours of
+    """Load measures, scores, closed forms and objectives of the user's code, so that errors show before hours of
     work."""
     from src.ood import make_detector
     from src.similarity.user_measures import load_measures
+    from src.stitching.closed_forms import solver_of
     from src.stitching.objectives import objective_of
 
     load_measures(args.metrics)
     for score in scores_by_title(args.detector).values():
         make_detector(score.name)
-    for name in {method.name for method in methods_of(args)}:
-        if is_user_code(name):
-            objective_of(name)
+    for method in methods_of(args):
+        if method.n_epochs:
+            objective_of(method.name)
+        else:
+            solver_of(method.name)
 
 
 def methods_of(args) -> list[Method]:

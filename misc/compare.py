@@ -6,12 +6,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from misc import all_pairs, report, verdict
+from misc import all_pairs
 from misc.pairs import options_of
 from src import cli
 from src.ground.user_code import is_user_code
-
-METHODS = ["pinv", "covariance"]
 
 
 def parser() -> cli.Parser:
@@ -45,7 +43,7 @@ def parser() -> cli.Parser:
         "--methods",
         type=all_pairs.method,
         nargs="+",
-        default=METHODS,
+        default=all_pairs.METHODS,
         metavar="METHOD",
         help="methods of stitching, as for misc/all_pairs.py, which also has the options of trainings; default: least "
         "squares and covariance matching",
@@ -59,11 +57,7 @@ def parser() -> cli.Parser:
 
 
 def compare(args) -> None:
-    from src.ground.console import note
-
-    # Stitches, their evaluation, and similarity
-    folder = Path("results", args.output)
-    table = folder / "networks.csv"
+    table = Path("results", args.output, "networks.csv")
     write_list(args, table)
     types = dict.fromkeys((args.type, args.second_type or args.type))
     own_types = [kind for kind in types if is_user_code(kind)]
@@ -77,15 +71,7 @@ def compare(args) -> None:
         methods=args.methods,
         own_types=own_types,
     )
-    all_pairs.make_results(pairs)
-
-    # The verdict, its figure and the page
-    similarity = sorted(map(str, folder.glob("similarity/*.csv")))
-    sources = [str(folder), "--networks", str(table), "-sim", *similarity]
-    outputs = {verdict: f"{args.output}.csv", report: f"{args.output}.html"}
-    verdict.give_verdict(verdict.parser().parse_args([*sources, "-o", outputs[verdict]]))
-    report.report(report.parser().parse_args([*sources, "-o", outputs[report]]))
-    note(f"look at {args.output}.png and {outputs[report]}; results/{args.output} has the stitches")
+    all_pairs.work_and_judge(pairs, f"{args.output}.csv", f"{args.output}.html")
 
 
 def write_list(args, table: Path) -> None:
@@ -108,7 +94,7 @@ def write_list(args, table: Path) -> None:
             path = str(Path(checkpoint).resolve())
         rows.append({"name": name, "path": path, "type": kind})
     if table.exists():
-        with open(table, newline="") as file:
+        with open(table, newline="", encoding="utf-8") as file:
             if list(csv.DictReader(file)) != rows:
                 raise UserError(f"{table} is of other networks; give another -o")
     write_csv(table, list(rows[0]), rows)

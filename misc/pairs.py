@@ -502,3 +502,5 @@ def stitch_and_evaluate(unit: Unit, session: "Session") -> None:
     exec_stitch.conclude(stitching, setup, rows)
     remove_remains(unit.place)  # of a killed process
     exec_eval_stitcher_ood.evaluate(evaluation, session, measured)
+    if measured:
+        unit.run.made_with.unlink()  # the run.json of the stitches says the same

@@ -33,14 +33,20 @@ def parser() -> cli.Parser:
     return options
 
 
-def report(args) -> None:
+def report(args, judged=None) -> None:
+    """Write the page.
+
+    Args:
+        judged: the verdicts, if they are there already.
+    """
     from src.figures.page import page
     from src.ground.console import note, silenced, warn
     from src.ground.files import write_text
     from src.results.outputs import outputs
 
     start = datetime.now()
-    judged = judge(args)
+    if judged is None:
+        judged = judge(args)
     if importlib.util.find_spec("matplotlib") is None:
         warn("the page has no figures: matplotlib is not installed")
     output = Path(args.output)

@@ -107,14 +107,21 @@ class Judged(NamedTuple):
         return report(self.verdicts, self.limits, groups, tests, has_maps=has_maps)
 
 
-def give_verdict(args) -> None:
+def give_verdict(args, judged: "Judged | None" = None, *, pixels_only: bool = False) -> None:
+    """Judge stitches, and write the verdict.
+
+    Args:
+        judged: the verdicts, if they are there already.
+        pixels_only: write figures without vectors and captions.
+    """
     from src.figures.sections import parts_of, sections_of
     from src.figures.words import print_numbers
     from src.ground.console import note, result
     from src.results import record
     from src.results.run import Run, claimed
 
-    judged = judge(args)
+    if judged is None:
+        judged = judge(args)
     images = record.images_of(judged.runs)
     run = Run.beside(args.output, vars(args) | images, script=__file__)
 
@@ -133,7 +140,8 @@ def give_verdict(args) -> None:
     # The files
     with claimed([run]), run.replacing():
         made_with = record.describe(images, run.provenance())
-        write_files(Path(args.output), judged, text, made_with, title=args.title)
+        texts = {"title": args.title, "pixels_only": pixels_only}
+        write_files(Path(args.output), judged, text, made_with, **texts)
     note(f"wrote {args.output}, and beside it its text (.md) and its figures")
 
 
@@ -159,14 +167,14 @@ def judge(args) -> Judged:
 
 
 def write_files(
-    path: Path, judged: Judged, text: str, made_with: Sequence[str] = (), *, title: str = ""
+    path: Path, judged: Judged, text: str, made_with: Sequence[str] = (), **texts: Any
 ) -> None:
     """Write the table, and beside it its text, the tables of groups and the figures.
 
     Args:
         text: the verdicts in words.
         made_with: sentences on the version, the images and the command.
-        title: above the figures.
+        texts: `title` and `pixels_only` of the figures, see `draw_pages`.
     """
     from src.ground.files import write_text
     from src.results.network_means import MeanRow
@@ -182,15 +190,15 @@ def write_files(
         write_table(path.with_name(f"{path.stem}_groups.csv"), MeanRow, groups)
     if tests:
         write_table(path.with_name(f"{path.stem}_group_tests.csv"), GroupTestRow, tests)
-    draw(path, judged, title)
+    draw(path, judged, **texts)
 
 
-def draw(path: Path, judged: Judged, title: str) -> None:
+def draw(path: Path, judged: Judged, **texts: Any) -> None:
     """Draw the evidence, and with several pairs of networks the networks and their groups.
 
     Args:
         path: of the table.
-        title: above the figures.
+        texts: of the figures, see `draw_pages`.
     """
     from src.figures.dots import draw_groups
     from src.figures.evidence import NETWORKS, draw_evidence
@@ -201,7 +209,7 @@ def draw(path: Path, judged: Judged, title: str) -> None:
     rows = judged.verdicts
     names = list({(row.front_network, row.end_network) for row in rows})
     networks = names[0] if judged.are_listed and len(names) == 1 else NETWORKS
-    texts = {"title": title, "source": source_of([run.row for run in judged.runs])}
+    texts["source"] = source_of([run.row for run in judged.runs])
     draw_evidence(path.with_suffix(".png"), rows, judged.limits, networks=networks, **texts)
     if judged.comparison.groups:
         means = of_networks(judged.comparison.means)

@@ -1,65 +1,51 @@
 """One call for two networks and images: stitch, measure, judge.
 
-    rows = judge(front, end, train_batches, test_batches, layers="layer*", form=["covariance", "pinv"])
+    rows = judge(front, end, train_batches, test_batches, layers="layer*", forms=["covariance", "pinv"])
     print(rows)
     rows.matrix("skill", form="pinv").values, rows.figure()
 
-It runs the same functions as `exec_stitch.py`, `exec_eval_stitcher_ood.py` and `misc/verdict.py`.
-No file is read, and none is written but by `rows.to_csv(path)`.
+It runs the same functions as `misc/compare.py`. No file is read, and none is written but by
+`rows.to_csv(path)` and `rows.save(folder)`.
 """
 
 import copy
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from src.choices import AUTO, WITH_POSITIONS, on_lost_positions
+from src.choices import AUTO, Options
 from src.choices.stitching import Method
 from src.datasets.base import UNLABELLED, BaseImageSet, CastImages
 from src.datasets.iterated import IteratedEpochs, IteratedImages
-from src.ground.console import aligned, points, warn
-from src.ground.errors import UserError, unknown_name
-from src.ground.files import write_csv
+from src.ground.console import listed, warn
+from src.ground.errors import UserError
+from src.ground.grouping import grouped
 from src.ground.images import shape_text
 from src.ground.runtime import full_precision
+from src.ground.tensors import content_of_state
+from src.judgement import JudgedStitch, Judgement, Record
 from src.models import Network, inputs_of
 from src.models.building import advice_on_positions
 from src.models.steadiness import unsteadiness_of, warn_of_probabilities
 from src.ood.evaluation import GridScoring, StitchScores
 from src.ood.reference import N_IMAGES, EvaluationOptions, Reference, make_reference
-from src.stitching import (
-    Grid,
-    Matching,
-    build_layers,
-    match_layers,
-    match_until_settled,
-    matching_batches,
-)
+from src.stitching import Grid, Matching, build_layers, chosen_options, match
+from src.stitching.closed_forms import ClosedForm, UserForm, solver_of
 from src.stitching.grid import GridEvaluation, GridScore
 from src.stitching.layers import StitchingLayer
 from src.stitching.matching import with_matching
 from src.stitching.objectives import objective_of
 from src.stitching.training import Settings, train_layers, training_settings
-from src.values import (
-    IntervalEstimate,
-    Metrics,
-    Pair,
-    Predictions,
-    has_converged,
-    learning_rates,
-)
-from src.verdict import UNDECIDED, Limits, Stitches, Verdict, flaw_of
+from src.values import MeasuredStitch, Pair, Predictions, has_converged, learning_rates
+from src.verdict import Limits, Stitches, Verdict, flaw_of
 from src.verdict import judge as judge_stitches
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+__all__ = ["JudgedStitch", "Judgement", "MeasuredGrid", "judge", "measure_grids"]
 
+FORMS = ("pinv", "covariance")
 MOST_MATCHED = 10_000  # training images of an iterable, unless a caller asks for more
 MOST_KEPT = 2**30  # bytes of these images
 N_COMPARED = 16  # images of train and of test
@@ -68,214 +54,6 @@ BATCH_SIZE = 256  # of image sets; an iterable has its own batches
 
 Images = Iterable | BaseImageSet
 LayerNames = str | Sequence[str]
-
-
-class JudgedStitch(NamedTuple):
-    """A stitched pair of layers with its verdict; NaN: not measured, or not defined.
-
-    The names are those of the columns of the scripts' tables, which `misc/docs/files.md` describes.
-    `_low` and `_high` are the ends of intervals of 95 %. Accuracies, penalties, shares and R² are
-    no percentages: 0.05 is five points.
-    """
-
-    form: str  # of direct matching, such as covariance; or an objective with its epochs
-    front_layer: str
-    end_layer: str
-    verdict: str  # one of `src.verdict.VERDICTS`
-    reason: str
-    accuracy: float  # of the stitched network
-    accuracy_low: float
-    accuracy_high: float
-    penalty: float  # end accuracy − accuracy
-    penalty_low: float
-    penalty_high: float
-    skill: float  # at the output; 0 at the floor, 1 for the end network itself
-    skill_low: float
-    skill_high: float
-    correlation: float  # within classes, at the output
-    floor: float
-    skill_at_end: float  # at the end layer
-    skill_at_end_low: float
-    skill_at_end_high: float
-    correlation_at_end: float
-    floor_at_end: float
-    front_accuracy: float  # NaN of an encoder
-    end_accuracy: float
-    r2_matched: float  # centred R² of the map on the matched images; NaN after a training
-    r2_test: float
-    front_depth: int | None  # the places of the layers in their networks
-    end_depth: int | None
-    stitching_type: str  # chosen by the kinds of both activations
-
-    @property
-    def pair(self) -> Pair:
-        """The layers."""
-        return Pair(self.front_layer, self.end_layer)
-
-    def __repr__(self) -> str:
-        return (
-            f"<{self.form}, {self.pair}: {self.verdict}; accuracy {self.accuracy:.4f}, "
-            f"points lost {points(self.penalty)}, skill {self.skill:.4f}>"
-        )
-
-
-class LayerMatrix(NamedTuple):
-    """The values of a quantity by front layer and end layer."""
-
-    front_layers: tuple[str, ...]
-    end_layers: tuple[str, ...]
-    values: np.ndarray  # (front layers, end layers)
-
-
-class Judgement(tuple[JudgedStitch, ...]):
-    """Judged stitches, as a tuple, which prints as a table.
-
-    Attributes:
-        limits: of the verdicts.
-        n_images: the number of test images.
-    """
-
-    limits: Limits
-    n_images: int
-
-    def __new__(cls, rows: Iterable[JudgedStitch], limits: Limits, n_images: int) -> "Judgement":
-        judgement = super().__new__(cls, rows)
-        judgement.limits = limits
-        judgement.n_images = n_images
-        return judgement
-
-    def __reduce__(self) -> tuple[type, tuple[tuple[JudgedStitch, ...], Limits, int]]:
-        """Copy and pickle the rows and the attributes."""
-        return Judgement, (tuple(self), self.limits, self.n_images)
-
-    def __getitem__(self, index: Any) -> Any:
-        """Return a row; of a slice, its rows as a `Judgement`."""
-        if isinstance(index, slice):
-            return Judgement(super().__getitem__(index), self.limits, self.n_images)
-        return super().__getitem__(index)
-
-    @property
-    def forms(self) -> tuple[str, ...]:
-        """The forms and objectives, in their order."""
-        return tuple(dict.fromkeys(row.form for row in self))
-
-    def __repr__(self) -> str:
-        counts = Counter(row.verdict for row in self)
-        words = ", ".join(f"{n} {word}" for word, n in counts.items())
-        return f"<{len(self)} judged stitches: {words}; print() shows the table>"
-
-    def __str__(self) -> str:
-        lines = [
-            (
-                "form",
-                "front",
-                "end",
-                "accuracy",
-                "of end",
-                "points lost",
-                "skill",
-                "at end layer",
-                "verdict",
-            )
-        ]
-        for row in self:
-            penalty = (
-                f"{points(row.penalty)} [{points(row.penalty_low)}, {points(row.penalty_high)}]"
-            )
-            skill = IntervalEstimate(row.skill, row.skill_low, row.skill_high)
-            at_end = IntervalEstimate(row.skill_at_end, row.skill_at_end_low, row.skill_at_end_high)
-            verdict = row.verdict
-            if verdict == UNDECIDED:
-                verdict += f": {row.reason}"
-            layers = (row.form, row.front_layer, row.end_layer)
-            accuracies = (f"{row.accuracy:.4f}", f"{row.end_accuracy:.4f}")
-            lines.append((*layers, *accuracies, penalty, str(skill), str(at_end), verdict))
-        text = aligned(lines)
-        positions = self._on_positions()
-        return f"{text}\n{positions} {WITH_POSITIONS}" if positions else text
-
-    def _on_positions(self) -> str:
-        """Return the sentence on stitches that lose positions; "" if all keep positions."""
-        return on_lost_positions(row.stitching_type for row in self)
-
-    def matrix(self, quantity: str, *, form: str | None = None) -> LayerMatrix:
-        """Return the values of a quantity by layers.
-
-        Args:
-            quantity: a field of `JudgedStitch`, such as "skill" or "verdict".
-            form: of the stitches; None: the only one.
-        Raises:
-            UserError: there is no such quantity or form, or the form is not named.
-        """
-        if quantity not in JudgedStitch._fields:
-            raise unknown_name(
-                "quantity",
-                quantity,
-                JudgedStitch._fields,
-                where="they are the fields of JudgedStitch",
-            )
-        rows = [row for row in self if row.form == self._form(form)]
-        fronts = tuple(dict.fromkeys(row.front_layer for row in rows))
-        ends = tuple(dict.fromkeys(row.end_layer for row in rows))
-        value_of = {row.pair: getattr(row, quantity) for row in rows}
-        has_numbers = all(isinstance(value, (int, float)) for value in value_of.values())
-        missing = None  # of pairs that cannot be stitched
-        dtype: type = object
-        if has_numbers:
-            missing = math.nan
-            dtype = float
-        values = [[value_of.get(Pair(front, end), missing) for end in ends] for front in fronts]
-        return LayerMatrix(fronts, ends, np.array(values, dtype))
-
-    def _form(self, form: str | None) -> str:
-        """Return the name of a form of the stitches; None stands for the only form."""
-        if form is None and len(self.forms) == 1:
-            return self.forms[0]
-        if form is None:
-            raise UserError(f"there are stitches of several forms; give form=, one of {self.forms}")
-        if form not in self.forms:
-            raise unknown_name("form", form, self.forms)
-        return form
-
-    def to_csv(self, path: str | Path) -> None:
-        """Write the rows as a CSV; an undefined value is an empty cell.
-
-        Its columns are the fields of `JudgedStitch`.
-
-        Raises:
-            UserError: the file cannot be written.
-        """
-        records = []
-        for row in self:
-            values = row._asdict()
-            records.append({name: value for name, value in values.items() if not _is_nan(value)})
-        write_csv(Path(path), JudgedStitch._fields, records)
-
-    def figure(self, *, forms: Sequence[str] = (), caption: str = "") -> "Figure":
-        """Return the figure of points lost against skill, and of a map of each form.
-
-        `rows.figure().savefig("maps.pdf")` writes a file. The attribute `caption` of the figure is
-        the text for below it.
-
-        Args:
-            forms: at most two; empty: the first two.
-            caption: a text on networks and images, for this text.
-        Raises:
-            UserError: there is no such form.
-        """
-        from src.figures.evidence import (
-            evidence_figure,  # the one step up, from a result to its look
-        )
-
-        shown = [self._form(form) for form in forms or self.forms][:2]
-        words = [Method.of(form).words for form in shown]
-        stitches = {}
-        for form, title in zip(shown, words, strict=True):
-            if words.count(title) > 1:
-                title += f" ({form})"
-            stitches[title] = [row for row in self if row.form == form]
-        source = caption or f"1 pair of networks, {self.n_images:,} test images."
-        return evidence_figure(stitches, self.limits, source=source)
 
 
 @torch.inference_mode(False)  # a training needs gradients
@@ -287,10 +65,11 @@ def judge(
     test: Images,
     *,
     layers: LayerNames | tuple[LayerNames, LayerNames] | None = None,
-    form: str | Sequence[str] = "covariance",
+    forms: str | UserForm | Sequence[str | UserForm] = FORMS,
     n_matched: int | None = None,
     seed: int = 0,
     limits: Limits = Limits(),  # noqa: B008 - immutable
+    names: tuple[str, str] = ("front", "end"),
     **training: Any,
 ) -> Judgement:
     """Stitch layers of two networks by direct matching or by training, and judge which are
@@ -313,14 +92,16 @@ def judge(
         layers: names, patterns or "all", in one text with commas or in a list; both networks have
             them. A tuple of two gives front layers and end layers. None or "all": the blocks of
             either network, which `Network(module).block_names` lists.
-        form: a form of direct matching, of `FORMS`; an objective of `OBJECTIVES` with its epochs,
-            such as "task:10", or FILE.py:FUNCTION:10 of your own; or several of both.
+        forms: forms of direct matching, of `FORMS` in `src.choices.stitching`, or of your own: a
+            function (see `UserForm`), or FILE.py:FUNCTION. Or objectives of `OBJECTIVES` with their
+            epochs, such as "task:10", or FILE.py:FUNCTION:10 of your own.
         n_matched: training images to match on, drawn from the first 2,000 that `train` gives, or
             from the first `n_matched` if that is more; from all images of an image set of this
             suite. None: as many as each pair needs (`-pinv-samples auto`), of an image set or of
             the first 10,000 that `train` gives; all of these if they take more than 1 GiB.
         seed: of drawn stitching layers, and of the order of the images of an image set.
         limits: of the verdict.
+        names: of both networks, in tables and figures.
         training: how to train, as `exec_stitch.py` does with the defaults `optimizer="adam"`,
             `learning_rate=0.001`, `weight_decay=1e-5`, `scheduler="none"` (or "cosine"),
             `reduce_lr_epochs=()`, `grad_clip=None`, and for image sets `batch_size=256`.
@@ -331,39 +112,48 @@ def judge(
     Raises:
         UserError: a network is in training mode, has not the layers, or gives no logits for these
             labels; the networks differ in type or device; images cannot be passed over again, or
-            the first training images lack classes; a form, `n_matched` or an option of training is
-            none; images have a size that a network does not take; or a training diverges.
+            the first training images lack classes; a form, `n_matched`, a name or an option of
+            training is none; images have a size that a network does not take; or a training
+            diverges.
     """
-    methods = _methods(form)
-    settings = {
-        name: training_settings(method.n_epochs, {"seed": seed, **training})
-        for name, method in methods.items()
-    }
-    if n_matched is not None and n_matched < 1:
-        raise UserError(f"n_matched is {n_matched}; give 1 or more, or None for all")
-    if not isinstance(limits, Limits):
-        raise UserError(f"limits is {limits!r}; give Limits(tolerance=0.05, skill=0.33)")
-    judge_stitches([], limits=limits)  # limits out of range raise before the work
-    for side, network in (("front", front), ("end", end)):
-        _check_mode(network, side)
-
-    # The images, the networks, and the end network's own activations
-    like = _example(end)
-    _check_alike(_example(front), like)
-    images = _images(train, test, like, list(methods.values()), n_matched=n_matched)
-    rows: list[JudgedStitch] = []
+    chosen = _chosen(forms, {"seed": seed, **training})
+    _check_options(n_matched, limits, names)
+    like = _example(front, end)
+    images = _images(train, test, like, chosen, n_matched=n_matched)
     with full_precision(like.device):
         networks = _networks(front, end, images.test, _of_both(layers))
-        stitching_layers = _stitching_layers(networks, images.test.image_shape, seed=seed)
-        reference = _reference(networks.end, stitching_layers, images)
 
-        # The stitches of each form
-        made = {}
-        for name, method in methods.items():
-            made[name] = _made(networks, stitching_layers, images, method, settings[name])
-        for name, stitches in _measured(made, reference).items():
-            rows += _judged(name, stitches, limits)
-    return Judgement(rows, limits, len(images.test))
+        # A layer for each pair, and the end network's own activations
+        drawn = _stitching_layers(networks, images.test.image_shape, seed=seed)
+        reference = _reference(networks.end, drawn, images)
+
+        # Stitches by each form, measured in one pass of the test images
+        made = {name: _made(networks, drawn, images, form) for name, form in chosen.items()}
+        measured = measure_grids({name: made[name].grid for name in made}, reference)
+        stitches = {name: _with_scores(made[name], *measured[name], list(drawn)) for name in made}
+    rows = []
+    for name, form in chosen.items():
+        rows += _judged(name, form, stitches[name], limits)
+    record = _record(networks, images, chosen, stitches, limits, names)
+    return Judgement(rows, record)
+
+
+class _Form(NamedTuple):
+    """A form of stitching."""
+
+    method: Method
+    closed: ClosedForm  # of direct matching; "" of a training
+    settings: Settings  # of the training
+
+    @property
+    def rates(self) -> list[float]:
+        """The learning rates of the epochs, see `learning_rates`."""
+        settings = self.settings
+        return learning_rates(
+            settings.n_epochs,
+            scheduler=settings.scheduler,
+            reduce_lr_epochs=settings.reduce_lr_epochs,
+        )
 
 
 class _Images(NamedTuple):
@@ -373,6 +163,7 @@ class _Images(NamedTuple):
     epochs: BaseImageSet | IteratedEpochs  # all training images
     test: BaseImageSet
     n_matched: int | None  # None: as many as each pair needs
+    fingerprints: dict[str, str]  # of image sets, by option
 
 
 class _Networks(NamedTuple):
@@ -387,68 +178,90 @@ class _Networks(NamedTuple):
 class _MadeStitches(NamedTuple):
     """The stitches of a form."""
 
-    pairs: list[Pair]  # in the order of the rows
     grid: Grid
     matchings: dict[Pair, Matching]  # empty after a training
     losses: dict[Pair, list[float]]  # of the epochs of a training
-    rates: list[float]  # of the epochs, see `learning_rates`
 
 
-class _Stitch(NamedTuple):
-    """The measurements of a stitch."""
-
-    pair: Pair
-    metrics: Metrics
-    predictions: Predictions
-    scores: StitchScores
-    has_converged: bool
-    stitching_type: str
+# ---- The gate: options, images and networks
 
 
-def _methods(form: str | Sequence[str]) -> dict[str, Method]:
-    """Return the methods of one or several forms, by form.
+def _chosen(
+    forms: str | UserForm | Sequence[str | UserForm], training: Mapping[str, Any]
+) -> dict[str, _Form]:
+    """Return the forms of stitching by name.
+
+    Args:
+        training: options of training.
+    Raises:
+        UserError: there is no form, a form or an option is unknown, or a user's code fails.
+    """
+    if isinstance(forms, str) or callable(forms):
+        forms = [forms]
+    if not forms:
+        raise UserError('forms names nothing; give a form such as "covariance", or several')
+    chosen = {}
+    for form in forms:
+        if isinstance(form, str):
+            name = form
+            method = Method.of(form)
+        else:
+            name = form.__name__
+            method = Method(name)
+        closed = form
+        if method.n_epochs:
+            closed = ""
+            objective_of(method.name)
+        else:
+            solver_of(form)
+        chosen[name] = _Form(method, closed, training_settings(method.n_epochs, training))
+    return chosen
+
+
+def _check_options(n_matched: int | None, limits: Limits, names: Sequence[str]) -> None:
+    """Raise a UserError if an option is none."""
+    if n_matched is not None and n_matched < 1:
+        raise UserError(f"n_matched is {n_matched}; give 1 or more, or None for all")
+    if not isinstance(limits, Limits):
+        raise UserError(f"limits is {limits!r}; give Limits(tolerance=0.05, skill=0.33)")
+    judge_stitches([], limits=limits)  # limits out of range raise before the work
+    if isinstance(names, str) or len(names) != 2:
+        raise UserError(f"names is {names!r}; give a name for each network, (front, end)")
+
+
+def _example(front: nn.Module | Network, end: nn.Module | Network) -> Tensor:
+    """Return a tensor of the type and on the device of both networks.
 
     Raises:
-        UserError: there is no form, or a form is unknown.
+        UserError: a network is no module, is in training mode, or differs in type or device.
     """
-    forms = [form] if isinstance(form, str) else list(form)
-    if not forms:
-        raise UserError('form names nothing; give a form such as "covariance", or several')
-    return {name: Method.of(name) for name in forms}
+    examples = []
+    for side, network in (("front", front), ("end", end)):
+        if not isinstance(network, (nn.Module, Network)):
+            raise UserError(
+                f"{side} is a {type(network).__name__}; give a torch.nn.Module with its weights loaded, in evaluation "
+                "mode"
+            )
+        if any(module.training for module in network.modules()):
+            raise UserError(
+                f"the {side} network is in training mode, where it is another function in each batch; "
+                f"call {side}.eval() before"
+            )
+        examples.append(_as_network(network).example)
+    of_front, of_end = examples
+    if (of_front.dtype, of_front.device) != (of_end.dtype, of_end.device):
+        raise UserError(
+            f"the front network is {of_front.dtype} on {of_front.device}, and the end network {of_end.dtype} on "
+            f"{of_end.device}; move both to one type and device, such as front.to(torch.float32)"
+        )
+    return of_end
 
 
-def _example(network: nn.Module | Network) -> Tensor:
-    """Return a tensor of the type and on the device of a network."""
+def _as_network(network: nn.Module | Network) -> Network:
+    """Return a view on a module; a view is returned unchanged."""
     if isinstance(network, Network):
-        return network.example
-    return Network(network).example
-
-
-def _check_alike(front: Tensor, end: Tensor) -> None:
-    """Raise a UserError if tensors of two networks differ in their type or device."""
-    if (front.dtype, front.device) != (end.dtype, end.device):
-        raise UserError(
-            f"the front network is {front.dtype} on {front.device}, and the end network {end.dtype} on "
-            f"{end.device}; move both to one type and device, such as front.to(torch.float32)"
-        )
-
-
-def _check_mode(network: nn.Module | Network, side: str) -> None:
-    """Raise a UserError unless a network is a module in evaluation mode."""
-    if not isinstance(network, (nn.Module, Network)):
-        raise UserError(
-            f"{side} is a {type(network).__name__}; give a torch.nn.Module with its weights loaded, in evaluation mode"
-        )
-    if any(module.training for module in network.modules()):
-        raise UserError(
-            f"the {side} network is in training mode, where it is another function in each batch; "
-            f"call {side}.eval() before"
-        )
-
-
-def _is_nan(value: object) -> bool:
-    """Return whether a value of a row is not defined."""
-    return isinstance(value, float) and math.isnan(value)
+        return network
+    return Network(network)
 
 
 def _check_classes(train: Tensor, test: Tensor) -> None:
@@ -492,18 +305,18 @@ def _images(
     train: Images,
     test: Images,
     like: Tensor,
-    methods: Sequence[Method],
+    forms: Mapping[str, _Form],
     *,
     n_matched: int | None,
 ) -> _Images:
     """Return training and test images as image sets; of an iterable the first training images.
 
     Raises:
-        UserError: the images cannot be used by these methods.
+        UserError: the images cannot be used by these forms.
     """
     at_most = max(n_matched or MOST_MATCHED, N_IMAGES)
     # The penalty of ridge is judged on the last fifth of the images
-    needs_order = any(method.name == "ridge" for method in methods)
+    needs_order = any(form.method.name == "ridge" for form in forms.values())
     train_set = _image_set(
         train, "train", like, at_most=at_most, in_one_order=needs_order, most_kept=MOST_KEPT
     )
@@ -520,7 +333,7 @@ def _images(
     if n_matched is None and isinstance(train_set, IteratedImages) and not train_set.is_kept:
         n_matched = len(train_set)  # passes may give other images, so their number cannot grow
 
-    trained = [str(method) for method in methods if method.n_epochs]
+    trained = [name for name, form in forms.items() if form.method.n_epochs]
     if trained and (train_set.labels == UNLABELLED).all():
         raise UserError(
             f"{', '.join(trained)}: a training needs labels; let train give (images, labels)"
@@ -528,7 +341,11 @@ def _images(
     epochs: BaseImageSet | IteratedEpochs = train_set
     if not isinstance(train, BaseImageSet):
         epochs = IteratedEpochs(train, name="train", like=like)
-    return _Images(train_set, epochs, test_set, n_matched)
+    fingerprints = {}
+    for name, images in (("train_images", train), ("test_images", test)):
+        if isinstance(images, BaseImageSet):
+            fingerprints[f"{name}_sha256"] = images.fingerprint
+    return _Images(train_set, epochs, test_set, n_matched, fingerprints)
 
 
 def _are_the_same(train: BaseImageSet, test: BaseImageSet) -> bool:
@@ -576,7 +393,42 @@ def _networks(
             are no classes of it.
     """
     end_view = _view(end, test, None)
-    output_shape = _output_shape(end_view, "end")
+    end_view.n_classes = _n_classes(end_view, test)
+    views = {"end": end_view}
+    if _as_network(front).module is not _as_network(end).module:
+        views["front"] = _view(front, test, end_view.n_classes)
+    front_view = views.get("front", end_view)
+    _check_front(front_view, end_view.n_classes)
+    spec = test.spec._replace(n_classes=end_view.n_classes)
+    for side, view in views.items():
+        view.unsteadiness = unsteadiness_of(view, spec)
+        warn_of_probabilities(view, spec, title=f"the {side} network")
+    front_layers = front_view.layers(layers[0])
+    end_layers = end_view.layers(layers[1], of_end=True)
+    shape = test.image_shape
+    if front_view is end_view:
+        end_view = end_view.channels_first([*front_layers, *end_layers], image_shape=shape)
+        return _Networks(end_view, end_view, front_layers, end_layers)
+    front_view = front_view.channels_first(front_layers, image_shape=shape)
+    end_view = end_view.channels_first(end_layers, image_shape=shape)
+    return _Networks(front_view, end_view, front_layers, end_layers)
+
+
+def _view(network: nn.Module | Network, test: BaseImageSet, n_classes: int | None) -> Network:
+    """Return a view on a network of its own, which takes the test images."""
+    view = copy.copy(_as_network(network))
+    view.image_shape = test.image_shape
+    view.n_classes = n_classes
+    inputs = inputs_of(test.spec)
+    if inputs is not None:
+        view.inputs = inputs
+    return view
+
+
+def _n_classes(end: Network, test: BaseImageSet) -> int:
+    """Return the number of classes of the end network; raise a UserError if it gives no logits for the
+    labels."""
+    output_shape = _output_shape(end, "end")
     if len(output_shape) != 1:
         shape = shape_text(output_shape)
         raise UserError(
@@ -591,29 +443,7 @@ def _networks(
             f"test has labels from {lowest} to {highest}, and the end network has {n_classes} classes; "
             f"give labels from 0 to {n_classes - 1}"
         )
-    end_view.n_classes = n_classes
-
-    is_one_module = _module(front) is _module(end)
-    front_view = end_view
-    if not is_one_module:
-        front_view = _view(front, test, n_classes)
-    _check_front(front_view, n_classes)
-    spec = test.spec._replace(n_classes=n_classes)
-    end_view.unsteadiness = unsteadiness_of(end_view, spec)
-    warn_of_probabilities(end_view, spec, title="the end network")
-    if not is_one_module:
-        warn_of_probabilities(front_view, spec, title="the front network")
-        front_view.unsteadiness = unsteadiness_of(front_view, spec)
-    front_layers = front_view.layers(layers[0])
-    end_layers = end_view.layers(layers[1], of_end=True)
-    if is_one_module:
-        end_view = end_view.channels_first(
-            [*front_layers, *end_layers], image_shape=test.image_shape
-        )
-        return _Networks(end_view, end_view, front_layers, end_layers)
-    front_view = front_view.channels_first(front_layers, image_shape=test.image_shape)
-    end_view = end_view.channels_first(end_layers, image_shape=test.image_shape)
-    return _Networks(front_view, end_view, front_layers, end_layers)
+    return n_classes
 
 
 def _output_shape(network: Network, side: str) -> tuple[int, ...]:
@@ -646,24 +476,7 @@ def _check_front(front: Network, n_classes: int) -> None:
         )
 
 
-def _module(network: nn.Module | Network) -> nn.Module:
-    """Return the module of a network."""
-    if isinstance(network, Network):
-        return network.module
-    return network
-
-
-def _view(network: nn.Module | Network, test: BaseImageSet, n_classes: int | None) -> Network:
-    """Return a view on a network of its own, which takes the test images."""
-    inputs = inputs_of(test.spec)
-    if not isinstance(network, Network):
-        return Network(network, image_shape=test.image_shape, n_classes=n_classes, inputs=inputs)
-    view = copy.copy(network)
-    view.image_shape = test.image_shape
-    if inputs is not None:
-        view.inputs = inputs
-    view.n_classes = n_classes
-    return view
+# ---- The stitches
 
 
 def _stitching_layers(
@@ -679,8 +492,8 @@ def _stitching_layers(
         image_shape=image_shape,
         seed=seed,
     )
-    for pair, reason in skipped.items():
-        warn(f"not stitched: {pair}: {reason}")
+    for reason, pairs in grouped(skipped, skipped.__getitem__).items():
+        warn(f"not stitched: {listed(pairs)}: {reason}")
     return layers
 
 
@@ -705,53 +518,26 @@ def _batch_size(images: BaseImageSet) -> int:
 
 
 def _made(
-    networks: _Networks,
-    layers: Mapping[Pair, StitchingLayer],
-    images: _Images,
-    method: Method,
-    settings: Settings,
+    networks: _Networks, layers: Mapping[Pair, StitchingLayer], images: _Images, form: _Form
 ) -> _MadeStitches:
     """Match or train copies of all layers."""
+    views = (networks.front, networks.end)
     copies = copy.deepcopy(dict(layers))
-    if method.n_epochs:
-        objective = objective_of(method.name)
-        grid = Grid(networks.front, networks.end, copies, objective=objective)
-        losses = train_layers(grid, images.epochs, images.test, settings)
-        rates = learning_rates(
-            method.n_epochs,
-            scheduler=settings.scheduler,
-            reduce_lr_epochs=settings.reduce_lr_epochs,
-        )
-        return _MadeStitches(list(layers), grid, {}, losses, rates)
-    matchings = _matched(networks, copies, images, method.name, seed=settings.seed)
-    grid = Grid(networks.front, networks.end, copies)
-    return _MadeStitches(list(layers), grid, matchings, {}, [])
-
-
-def _matched(
-    networks: _Networks,
-    layers: dict[Pair, StitchingLayer],
-    images: _Images,
-    form: str,
-    *,
-    seed: int,
-) -> dict[Pair, Matching]:
-    """Match layers in place, on as many training images as are asked for or as each pair needs."""
-    of_networks = (networks.front, networks.end, layers)
-    batch_size = _batch_size(images.train)
-    if images.n_matched is None:
-        return match_until_settled(
-            *of_networks, images.train, batch_size, seed=seed, form=form, cutoff="exact"
-        )
-    batches = matching_batches(images.train, images.n_matched, batch_size, seed=seed, form=form)
-    return match_layers(*of_networks, *batches, form=form, cutoff="exact")
-
-
-def _measured(made: Mapping[str, _MadeStitches], reference: Reference) -> dict[str, list[_Stitch]]:
-    """Measure the stitches of all forms on the test images."""
-    grids = {form: stitches.grid for form, stitches in made.items()}
-    measured = measure_grids(grids, reference)
-    return {form: _with_scores(stitches, *measured[form]) for form, stitches in made.items()}
+    if form.method.n_epochs:
+        grid = Grid(*views, copies, objective=objective_of(form.method.name))
+        losses = train_layers(grid, images.epochs, images.test, form.settings)
+        return _MadeStitches(grid, {}, losses)
+    matchings = match(
+        *views,
+        copies,
+        images.train,
+        _batch_size(images.train),
+        n_samples=images.n_matched,
+        seed=form.settings.seed,
+        form=form.closed,
+        cutoff="exact",
+    )
+    return _MadeStitches(Grid(*views, copies), matchings, {})
 
 
 class MeasuredGrid(NamedTuple):
@@ -788,40 +574,52 @@ def measure_grids(grids: Mapping[str, Grid], reference: Reference) -> dict[str, 
 
 
 def _with_scores(
-    made: _MadeStitches, score: GridScore, scores: Mapping[Pair, StitchScores]
-) -> list[_Stitch]:
-    """Return the measurements of the stitches of a form."""
-    stitches = []
-    for pair in made.pairs:
+    made: _MadeStitches,
+    score: GridScore,
+    scores: Mapping[Pair, StitchScores],
+    pairs: Sequence[Pair],
+) -> dict[Pair, MeasuredStitch]:
+    """Return the measurements of the stitches of a form, in the order of `pairs`."""
+    chosen = chosen_options(made.grid.layers)
+    stitches = {}
+    for pair in pairs:
         classes = [score.predictions[key].numpy() for key in (pair, "front", "end", "labels")]
         metrics = score.pairs[pair]
         if pair in made.matchings:
             metrics = with_matching(metrics, made.matchings[pair])
-        converged = has_converged(made.losses.get(pair, []), made.rates)
-        stitching_type = made.grid.layers[pair].stitching_type
-        measured = (metrics, Predictions(*classes), scores[pair], converged, stitching_type)
-        stitches.append(_Stitch(pair, *measured))
+        losses = made.losses.get(pair, [])
+        stitches[pair] = MeasuredStitch(
+            metrics, Predictions(*classes), scores[pair].skill, losses, chosen[pair]
+        )
     return stitches
 
 
-def _judged(form: str, stitches: Sequence[_Stitch], limits: Limits) -> list[JudgedStitch]:
+# ---- The verdicts
+
+
+def _judged(
+    name: str, form: _Form, stitches: Mapping[Pair, MeasuredStitch], limits: Limits
+) -> list[JudgedStitch]:
     """Judge the stitches of a form together; return their rows."""
     to_judge = []
-    for stitch in stitches:
-        single = Stitches.single(stitch.predictions, stitch.scores.skill)
+    for stitch in stitches.values():
+        single = Stitches.single(stitch.predictions, stitch.skill)
         to_judge.append(
             single._replace(
                 front_accuracy=stitch.metrics.front_accuracy,
                 end_accuracy=stitch.metrics.end_accuracy,
-                has_converged=stitch.has_converged,
-                flaw=flaw_of([stitch.metrics], form),
+                has_converged=has_converged(stitch.losses, form.rates),
+                flaw=flaw_of([stitch.metrics], form.method.name),
             )
         )
     verdicts = judge_stitches(to_judge, limits=limits)
-    return [_row(form, stitch, verdict) for stitch, verdict in zip(stitches, verdicts, strict=True)]
+    return [
+        _row(name, pair, stitch, verdict)
+        for (pair, stitch), verdict in zip(stitches.items(), verdicts, strict=True)
+    ]
 
 
-def _row(form: str, stitch: _Stitch, verdict: Verdict) -> JudgedStitch:
+def _row(form: str, pair: Pair, stitch: MeasuredStitch, verdict: Verdict) -> JudgedStitch:
     """Return the row of a stitch."""
     metrics = stitch.metrics
     r2_matched = metrics.r2_matched
@@ -829,20 +627,63 @@ def _row(form: str, stitch: _Stitch, verdict: Verdict) -> JudgedStitch:
         r2_matched = math.nan
     return JudgedStitch(
         form,
-        *stitch.pair,
+        *pair,
         verdict.word,
         verdict.reason,
         *verdict.accuracy,
         *verdict.penalty,
         *verdict.skill,
-        *stitch.scores.skill.output[:2],
+        *stitch.skill.output[:2],
         *verdict.skill_at_end,
-        *stitch.scores.skill.end_layer[:2],
+        *stitch.skill.end_layer[:2],
         front_accuracy=metrics.front_accuracy,
         end_accuracy=metrics.end_accuracy,
         r2_matched=r2_matched,
         r2_test=metrics.r2_test,
         front_depth=metrics.front_depth,
         end_depth=metrics.end_depth,
-        stitching_type=stitch.stitching_type,
+        stitching_type=str(stitch.chosen["stitching_type"]),
     )
+
+
+def _record(
+    networks: _Networks,
+    images: _Images,
+    forms: Mapping[str, _Form],
+    stitches: Mapping[str, Mapping[Pair, MeasuredStitch]],
+    limits: Limits,
+    names: Sequence[str],
+) -> Record:
+    """Return what the rows were made of; the options are those of `exec_stitch.py`."""
+    device = networks.end.example.device
+    options: dict[str, Any] = {
+        **images.fingerprints,
+        "gpu": -1 if device.type == "cpu" else device.index,
+        "stitching_type": AUTO,
+        "n_pinv_init_samples": images.n_matched or AUTO,
+        "pinv_cutoff": "exact",
+        "mod_only_stitch": True,
+        "no_save": True,
+    }
+    for side, network, name in zip(("front", "end"), networks[:2], names, strict=True):
+        options[f"{side}_model_path"] = name
+        options[f"{side}_model_path_sha256"] = content_of_state(network.state_dict())
+        options[f"{side}_model_type"] = type(network.module).__name__
+    return Record(
+        limits,
+        len(images.test),
+        (names[0], names[1]),
+        {name: form.method for name, form in forms.items()},
+        {name: {**options, **_options_of(form)} for name, form in forms.items()},
+        {(name, pair): of_form[pair] for name, of_form in stitches.items() for pair in of_form},
+    )
+
+
+def _options_of(form: _Form) -> Options:
+    """Return the options of `exec_stitch.py` for a form of stitching."""
+    options = form.settings._asdict()
+    for name in ("momentum", "reduce_lr_unit"):  # which it does not have
+        del options[name]
+    if form.method.n_epochs:
+        return {**options, "init": "rand", "objective": form.method.name}
+    return {**options, "init": form.method.name, "objective": "task"}

@@ -189,6 +189,16 @@ class StitchSkill(NamedTuple):
     n_twins: int  # untrained twins side by side in the floor
 
 
+class MeasuredStitch(NamedTuple):
+    """All measurements of a stitch."""
+
+    metrics: Metrics
+    predictions: Predictions
+    skill: StitchSkill
+    losses: list[float]  # of the epochs of a training
+    chosen: Mapping[str, str | None]  # the options that `auto` chose
+
+
 class Null(NamedTuple):
     """A similarity against values when the images of one network are permuted (Gröger et al. 2026).
 

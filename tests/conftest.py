@@ -223,9 +223,9 @@ def drawn_figures(monkeypatch):
 
     drawn, write = {}, pages._write
 
-    def keep(figure, path):
+    def keep(figure, path, **options):
         drawn[path.with_suffix(".png").name] = figure
-        return write(figure, path)
+        return write(figure, path, **options)
 
     monkeypatch.setattr(pages, "_write", keep)
     return drawn

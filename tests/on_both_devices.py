@@ -115,7 +115,7 @@ def judge_in_python(folder: Path, device: torch.device) -> None:
         network.to(device)
     with few_images(96, n_test=96):
         images = [load_dataset("digits", "", train=is_train) for is_train in (True, False)]
-    rows = judge(*networks, *images, layers="pool3", form=["covariance", "task:1"])
+    rows = judge(*networks, *images, layers="pool3", forms=["covariance", "task:1"])
     rows.to_csv(folder / "judged.csv")
 
 

@@ -37,7 +37,7 @@ from tests.run_content import content
 
 SCRIPT = "misc/all_pairs.py"
 OPTIONS = ["networks.csv", "pool2,pool4", "rc2c_pre", *ON_DIGITS, "-b", "128", "-dir", "all", "-n", "60",
-           "--metrics", "cka_debiased", "procrustes", "--no-figures"]  # fmt: skip
+           "--methods", "pinv", "--no-verdict", "--metrics", "cka_debiased", "procrustes", "--no-figures"]  # fmt: skip
 NETS = """from src.models import build_model
 
 

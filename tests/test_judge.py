@@ -10,10 +10,13 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from src.choices.stitching import FORMS, Method
 from src.datasets import load_dataset
 from src.datasets.iterated import IteratedImages
+from src.figures import pages
 from src.ground.errors import UserError
 from src.judge import JudgedStitch, judge
+from src.judgement import prefix_of
 from src.models import Network, build_model
 from src.verdict import VERDICTS, Limits
 from tests.commands import ROOT, read_csv, run, says, stitch_rows
@@ -21,6 +24,13 @@ from tests.conftest import few_images
 
 ON_DIGITS = ["-d", "digits", "-gpu", "-1"]
 LAYERS = "pool2,pool3"
+MINE = """
+import torch
+
+def squares(source, target, cross):
+    weight = torch.linalg.lstsq(source.scatter, cross, driver="gelsd").solution.T
+    return weight, target.mean - weight @ source.mean
+"""
 N_TRAIN = 600
 N_TEST = 240  # images
 
@@ -53,59 +63,57 @@ def digits():
 
 @pytest.fixture(scope="module")
 def judged(networks, digits):
-    """The two networks by least squares and with the target's covariance."""
-    return judge(*networks[1], *digits, layers=LAYERS, form=["covariance", "pinv"])
+    """The two networks with the target's covariance and by least squares."""
+    return judge(*networks[1], *digits, layers=LAYERS, forms=["covariance", "pinv"])
 
 
-def test_it_equals_the_scripts(networks, judged, in_tmp_path):
-    """Accuracies up to one image, whose logits may be nearly equal."""
-    checkpoints, _ = networks
-    for form in judged.forms:
-        pair = [*checkpoints, "small_cnn", "small_cnn", LAYERS, LAYERS, "auto"]
-        matched = ["-e", "0", "-i", form, "--pinv-cutoff", "exact", "-pinv-samples", "auto"]
-        run("exec_stitch.py", *pair, *ON_DIGITS, *matched, "--mod-only-stitch", "-dir", form)
-        run("exec_eval_stitcher_ood.py", f"results/{form}", *ON_DIGITS)
-    folders = [f"results/{form}" for form in judged.forms]
-    run("misc/verdict.py", *folders, "-o", "verdict.csv")
-    for row, line in zip(judged, read_csv("verdict.csv"), strict=True):
-        assert (row.front_layer, row.end_layer) == (line["front_layer"], line["end_layer"])
+def test_judge_all_pairs_and_compare_give_the_same_numbers(networks, in_tmp_path):
+    """By their defaults, over all forms and a training. Accuracies up to one image, whose logits may be
+    nearly equal."""
+    checkpoints, modules = networks
+    lines = [f"{name},{path},small_cnn" for name, path in zip("ab", checkpoints, strict=True)]
+    (in_tmp_path / "list.csv").write_text("\n".join(["name,path,type", *lines]) + "\n")
+    forms = [*FORMS, "task:2"]
+    with pages.left_out(True):
+        of_two = [*checkpoints, "small_cnn", *ON_DIGITS, "--layers", LAYERS, "-o", "both"]
+        run("misc/compare.py", *of_two)
+        of_list = ["list.csv", LAYERS, *ON_DIGITS, "--ends", "b", "--methods", *forms]
+        run("misc/all_pairs.py", *of_list, "-dir", "all")
+    images = [load_dataset("digits", "", train=is_train) for is_train in (True, False)]
+    rows = judge(*modules, *images, layers=LAYERS, forms=forms)
+    assert judge(*modules, *images, layers=LAYERS).forms == ("pinv", "covariance")
+
+    verdicts = {key_of(line): line for line in read_csv("all_verdict.csv")}
+    stitched = {}
+    for form in rows.forms:
+        for line in stitch_rows(f"results/all/a to b/{Method.of(form).title}"):
+            stitched[form, line["front_layer"], line["end_layer"]] = line
+    assert len(verdicts) == len(stitched) == len(rows)
+    for row in rows:
+        line = verdicts[(Method.of(row.form).words, *row.pair)]
+        assert (row.verdict, row.reason) == (line["verdict"], line["reason"])
         for name in ("accuracy", "penalty"):
             for column in (name, f"{name}_low", f"{name}_high"):
                 expected = pytest.approx(float(line[column]), abs=1.5 / N_TEST)
                 assert getattr(row, column) == expected, column
-        for name in ("correlation", "floor", "skill"):
-            for column in (name, f"{name}_at_end"):
-                assert getattr(row, column) == pytest.approx(float(line[column]), abs=1e-3), column
-        for column in ("skill_low", "skill_high", "skill_at_end_low", "skill_at_end_high"):
-            expected = pytest.approx(float(line[column]), rel=0.02, abs=0.01)
-            assert getattr(row, column) == expected, column  # passes have other batches
-        assert (row.verdict, row.reason) == (line["verdict"], line["reason"])
-        (stitched,) = [
-            of_pair
-            for of_pair in stitch_rows(f"results/{row.form}")
-            if (of_pair["front_layer"], of_pair["end_layer"]) == row.pair
-        ]
+        for name in ("correlation", "floor", "skill", "skill_low", "skill_high"):
+            for column in (name, name.replace("skill", "skill_at_end")):
+                expected = pytest.approx(float(line[column]), abs=1e-3)
+                assert getattr(row, column) == expected, column
         for name in ("r2_matched", "r2_test", "front_accuracy", "end_accuracy"):
-            assert getattr(row, name) == pytest.approx(float(stitched[name]), abs=1e-5), name
+            text = stitched[(row.form, *row.pair)][name]
+            expected = pytest.approx(float(text or "nan"), abs=1e-5, nan_ok=True)
+            assert getattr(row, name) == expected, name
+
+    both = [line for line in read_csv("both.csv") if line["front_network"] == "0"]
+    assert len(both) == 2 * 4  # forms, pairs of layers
+    for line in both:
+        for name in ("accuracy", "skill", "floor", "correlation_at_end"):
+            assert line[name] == verdicts[key_of(line)][name]
 
 
-def test_it_matches_on_the_images_of_the_scripts(networks, in_tmp_path):
-    """Of an image set, as `misc/all_pairs.py` does by default: the same maps."""
-    checkpoints, modules = networks
-    lines = [f"{name},{path},small_cnn" for name, path in zip("ab", checkpoints, strict=True)]
-    (in_tmp_path / "list.csv").write_text("\n".join(["name,path,type", *lines]) + "\n")
-    given = ["list.csv", LAYERS, "rc2c_pre", *ON_DIGITS, "-pinv-samples", "300", "--ends", "b"]
-    kept = ["--no-similarity", "--no-figures", "--methods", "pinv", "covariance", "-dir", "all"]
-    run("misc/all_pairs.py", *given, *kept)
-    images = [load_dataset("digits", "", train=is_train) for is_train in (True, False)]
-    rows = judge(*modules, *images, layers=LAYERS, form=["pinv", "covariance"], n_matched=300)
-    for row in rows:
-        lines = stitch_rows(f"results/all/a to b/{row.form}")
-        (line,) = [line for line in lines if (line["front_layer"], line["end_layer"]) == row.pair]
-        assert line["n_matched"] == "300"
-        assert row.accuracy == pytest.approx(float(line["accuracy"]), abs=1.5 / N_TEST)
-        for name in ("r2_matched", "r2_test"):
-            assert getattr(row, name) == pytest.approx(float(line[name]), abs=1e-5)
+def key_of(line: dict[str, str]) -> tuple[str, str, str]:
+    return line["method"], line["front_layer"], line["end_layer"]
 
 
 def test_training_equals_the_scripts(networks, in_tmp_path):
@@ -124,7 +132,7 @@ def test_training_equals_the_scripts(networks, in_tmp_path):
         *modules,
         *images,
         layers=(LAYERS, "pool3"),
-        form=["soft:3", "covariance", "task:1"],
+        forms=["soft:3", "covariance", "task:1"],
         seed=3,
         **training,
     )
@@ -150,7 +158,7 @@ def test_training_takes_any_batches_and_leaves_the_networks_as_they_were(network
     images = TensorDataset(*(torch.cat(part) for part in zip(*digits[0], strict=True)))
     loader = DataLoader(images, batch_size=100, shuffle=True)
     for train in (loader, arrays_of(digits[0])):
-        rows = judge(*modules, train, digits[1], layers="pool3", form="task:2", learning_rate=0.01)
+        rows = judge(*modules, train, digits[1], layers="pool3", forms="task:2", learning_rate=0.01)
         assert rows[0].accuracy > 0.5
     for module, weights in zip(modules, before, strict=True):
         assert not module.training
@@ -209,7 +217,8 @@ def test_layers_by_pattern_pair_and_default(networks, digits):
     few = [batches[:1] for batches in digits]
 
     def pairs_of(**options):
-        return [tuple(row.pair) for row in judge(front, end, *few, **options)]
+        rows = judge(front, end, *few, forms="covariance", **options)
+        return [tuple(row.pair) for row in rows]
 
     assert pairs_of(layers=("pool2", ["pool3", "pool4"])) == [
         ("pool2", "pool3"),
@@ -224,7 +233,8 @@ def test_layers_by_pattern_pair_and_default(networks, digits):
 def test_views_are_taken_and_left_as_they_were(networks, digits):
     """A network beside itself is similar at each layer."""
     view = Network(networks[1][0])
-    rows = judge(view, view, *digits, layers="pool2", limits=Limits(pairwise=True))
+    limits = Limits(pairwise=True)
+    rows = judge(view, view, *digits, layers="pool2", forms="covariance", limits=limits)
     (row,) = rows
     assert row.verdict == "similar" and row.accuracy == pytest.approx(row.end_accuracy, abs=0.003)
     assert row.skill > 0.99 and row.skill_at_end > 0.99
@@ -241,13 +251,13 @@ def test_an_image_set_takes_the_type_of_the_networks(networks, digits, dtype):
     for of_set, of_list in zip(of_sets, of_lists, strict=True):
         assert of_set.accuracy == of_list.accuracy
         assert of_set.r2_test == pytest.approx(of_list.r2_test, abs=1e-6)
-    assert judge(*cast, *images, layers="pool3", form="task:1")[0].accuracy > 0.1
+    assert judge(*cast, *images, layers="pool3", forms="task:1")[0].accuracy > 0.1
 
 
 def test_a_training_takes_gradients_in_inference_mode(networks, digits):
-    expected = judge(*networks[1], *digits, layers="pool3", form="task:1")
+    expected = judge(*networks[1], *digits, layers="pool3", forms="task:1")
     with torch.inference_mode():
-        got = judge(*networks[1], *digits, layers="pool3", form="task:1")
+        got = judge(*networks[1], *digits, layers="pool3", forms="task:1")
     assert got[0].accuracy == expected[0].accuracy
 
 
@@ -267,7 +277,7 @@ def test_an_encoder_is_a_front(networks, digits):
         def forward(self, images):
             return self.body(images).flatten(1)
 
-    (row,) = judge(Encoder().eval(), networks[1][1], *digits, layers=("body", "pool3"))
+    row, _ = judge(Encoder().eval(), networks[1][1], *digits, layers=("body", "pool3"))
     assert np.isnan(row.front_accuracy) and 0 < row.accuracy < row.end_accuracy
 
 
@@ -294,7 +304,7 @@ def test_a_mean_over_positions_is_told(networks, digits):
 
 def test_rows_print_as_a_table_and_give_matrices_and_maps(judged):
     _, *lines = str(judged).splitlines()
-    for row, line in zip(judged, lines, strict=True):
+    for row, line in zip(judged, lines[: len(judged)], strict=True):
         assert all(text in line for text in (row.form, row.verdict, f"{row.accuracy:.4f}"))
         assert len(repr(row)) < 200
     assert len(repr(judged)) < 200
@@ -333,9 +343,94 @@ def test_rows_are_written_as_a_table(judged, in_tmp_path):
         for name in ("accuracy", "skill_low", "floor_at_end", "r2_test"):
             assert float(record[name]) == getattr(row, name)
     undefined = judged[0]._replace(front_accuracy=float("nan"))
-    type(judged)([undefined], judged.limits, judged.n_images).to_csv("rows.csv")
+    type(judged)([undefined], judged.record).to_csv("rows.csv")
     (record,) = read_csv("rows.csv")
     assert record["front_accuracy"] == ""
+
+
+def test_records_are_dicts_with_a_name_and_a_value_for_each_field(judged):
+    records = judged.records()
+    assert [list(record) for record in records] == [[*JudgedStitch._fields]] * len(judged)
+    assert records[0]["skill"] == judged[0].skill
+
+
+def test_saved_rows_are_runs_that_the_scripts_read(networks, digits, in_tmp_path):
+    """With their verdicts; also of a training, and of a single pair."""
+    forms = ["covariance", "task:2"]
+    rows = judge(*networks[1], *digits, layers=LAYERS, forms=forms, names=("seed 0", "seed 1"))
+    rows.save("results/mine", dataset="digits")
+    rows[:1].save("results/one", dataset="digits")
+    with pages.left_out(True):
+        run("misc/verdict.py", "results/mine", "-o", "mine.csv")
+        run("misc/verdict.py", "results/one", "-o", "one.csv")
+        run("misc/report.py", "results/mine", "-o", "mine.html")
+        run("misc/collect_results.py", "results/mine", "-o", "all.csv")
+    lines = {key_of(line): line for line in read_csv("mine.csv")}
+    assert len(lines) == len(rows)
+    for row in rows:
+        line = lines[(Method.of(row.form).words, *row.pair)]
+        assert (row.verdict, row.reason) == (line["verdict"], line["reason"])
+        for name in ("accuracy", "penalty_low", "skill", "skill_at_end_high", "floor"):
+            assert float(line[name]) == pytest.approx(getattr(row, name), abs=1e-12)
+        assert (line["front_network"], line["end_network"]) == rows.names
+    (one,) = read_csv("one.csv")
+    assert (one["accuracy"], one["skill"]) == (lines[key_of(one)]["accuracy"], one["skill"])
+    assert not list(in_tmp_path.rglob("*.pt"))
+
+
+def half_way(source, target, cross):
+    """The mean of the target, and half of the map between channels of one place."""
+    weight = 0.5 * torch.eye(len(target.mean), len(source.mean), dtype=cross.dtype)
+    return weight, target.mean - weight @ source.mean
+
+
+def test_a_closed_form_of_ones_own(networks, digits, in_tmp_path):
+    """A function, or the name of one in a file, with the numbers of the suite's own."""
+    (in_tmp_path / "mine.py").write_text(MINE)
+    rows = judge(*networks[1], *digits, layers=LAYERS, forms=["pinv", "mine.py:squares", half_way])
+    assert rows.forms == ("pinv", "mine.py:squares", "half_way")
+    by_form = {form: [row for row in rows if row.form == form] for form in rows.forms}
+    for ours, own, half in zip(*by_form.values(), strict=True):
+        assert own.r2_matched == pytest.approx(ours.r2_matched, abs=1e-3)
+        assert own.accuracy == pytest.approx(ours.accuracy, abs=3.5 / N_TEST)
+        assert half.r2_matched < ours.r2_matched
+    rows.save("results/own")
+    with pages.left_out(True):
+        run("misc/verdict.py", "results/own", "-o", "own.csv")
+    methods = {line["method"] for line in read_csv("own.csv")}
+    assert methods == {"direct matching", "squares matching", "half_way matching"}
+
+
+def test_names_stand_in_the_table_without_what_all_layers_begin_with(networks, digits):
+    front, end = networks[1]
+    wrapped = nn.Sequential(OrderedDict(net=end)).eval()
+    layers = ("pool3", "net.pool2, net.pool3")
+    few = [batches[:1] for batches in digits]
+    rows = judge(front, wrapped, *few, layers=layers, forms="covariance", names=("A", "B"))
+    header, first, second, *remarks = str(rows).splitlines()
+    assert "A  " in header and "B (net.)" in header and "of B" in header
+    assert "net." not in first + second and "pool2" in first and "pool3" in second
+    assert len(set(remarks)) == len(remarks)
+    assert rows[0].end_layer == "net.pool2" and rows.matrix("skill").end_layers[0] == "net.pool2"
+    _, cells = rows.figure().axes
+    assert [label.get_text() for label in cells.get_xticklabels()] == ["pool2", "pool3"]
+    assert says(message_of(front, end, *few, names="AB"), "names is 'AB'")
+
+
+@pytest.mark.parametrize(
+    ("layers", "prefix"),
+    [
+        (["net.pool2", "net.pool3"], "net."),
+        (["net.pool2"], "net."),
+        (["net.features.0", "net.features.3.1"], "net."),
+        (["layer1.0", "layer1.1"], ""),
+        (["a.b.c", "a.b.d.e"], "a.b."),
+        (["net.pool2", "fc"], ""),
+        ([], ""),
+    ],
+)
+def test_layers_have_a_common_prefix(layers, prefix):
+    assert prefix_of(layers) == prefix
 
 
 def test_nothing_is_written(networks, digits, in_tmp_path):
@@ -360,7 +455,7 @@ def test_mistakes_end_in_one_line(networks, digits):
     once = message_of(front, end, train, image_set.batches(64))
     assert says(once, "test ", "only once")
     assert "train gives no images" in message_of(front, end, [], test)
-    assert "form" in message_of(front, end, train, test, form=[])
+    assert "form" in message_of(front, end, train, test, forms=[])
     of_two_types = message_of(front, copy.deepcopy(end).double(), train, test)
     assert says(of_two_types, "torch.float32", "torch.float64")
     named = [(images, list(map(str, labels.tolist()))) for images, labels in train]
@@ -371,14 +466,14 @@ def test_mistakes_end_in_one_line(networks, digits):
     beyond = [(images, labels + 5) for images, labels in test]
     assert "labels from 0 to 9" in message_of(front, end, train, beyond)
     for form in ("least", "task", "task:0", "task:few", "tsk:3"):
-        assert f"unknown method '{form}'" in message_of(front, end, train, test, form=form)
-    misspelt = message_of(front, end, train, test, form="task:1", learnin_rate=1)
+        assert f"unknown method '{form}'" in message_of(front, end, train, test, forms=form)
+    misspelt = message_of(front, end, train, test, forms="task:1", learnin_rate=1)
     assert says(misspelt, "training", "'learnin_rate'", "mean learning_rate")
-    of_the_form = message_of(front, end, train, test, form="task:1", n_epochs=2)
+    of_the_form = message_of(front, end, train, test, forms="task:1", n_epochs=2)
     assert says(of_the_form, "unknown option", "training", "'n_epochs'")
     assert "unknown scheduler" in message_of(front, end, train, test, scheduler="cosinus")
     unlabelled = [(images, None) for images, _ in train]
-    without_labels = message_of(front, end, unlabelled, test, form=["covariance", "task:1"])
+    without_labels = message_of(front, end, unlabelled, test, forms=["covariance", "task:1"])
     assert says(without_labels, "task:1: ", "needs labels")
     assert "unknown layer" in message_of(front, end, train, test, layers="pool9")
     assert "nothing follows" in message_of(front, end, train, test, layers="output")

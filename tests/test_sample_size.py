@@ -170,7 +170,7 @@ def test_layers_that_share_nothing_are_not_matched_by_any_form(n_matched, is_few
         train,
         test,
         layers="hidden",
-        form=["pinv", "repair", "covariance"],
+        forms=["pinv", "repair", "covariance"],
         n_matched=n_matched,
     )
     for row in rows:

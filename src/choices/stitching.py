@@ -52,7 +52,7 @@ class Method(NamedTuple):
 
     @classmethod
     def of(cls, text: str) -> "Method":
-        """Read a method such as pinv, task:10 or FILE.py:FUNCTION:10.
+        """Read a method such as pinv, task:10, FILE.py:FUNCTION or FILE.py:FUNCTION:10.
 
         Raises:
             UserError: there is no such form or objective, or the number of epochs is not 1 or more.
@@ -63,9 +63,11 @@ class Method(NamedTuple):
         is_objective = name in OBJECTIVES or is_user_code(name)
         if is_objective and epochs.isdecimal() and int(epochs) > 0:
             return cls(absolute(name), int(epochs))
+        if is_user_code(text) and name not in OBJECTIVES:
+            return cls(absolute(text))
         raise UserError(
-            f"unknown method {text!r}; give {', '.join(FORMS)}, or an objective and its epochs, such "
-            f"as task:10, of {', '.join(OBJECTIVES)}, or {CODE}:EPOCHS"
+            f"unknown method {text!r}; give {', '.join(FORMS)}, or a closed form of your own, {CODE}; or an objective "
+            f"and its epochs, such as task:10, of {', '.join(OBJECTIVES)}, or {CODE}:EPOCHS"
         )
 
     @property
@@ -86,8 +88,10 @@ class Method(NamedTuple):
     @property
     def description(self) -> str:
         """Its purpose, for captions."""
-        if not self.n_epochs:
+        if not self.n_epochs and self.name in FORMS:
             return FORMS[self.name].description
+        if not self.n_epochs:
+            return f"the closed form {title_of(self.name)}"
         loss = title_of(self.name)
         if self.name in OBJECTIVES:
             loss = OBJECTIVES[self.name]

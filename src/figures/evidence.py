@@ -62,7 +62,11 @@ def draw_evidence(
 
 
 def evidence_figure(
-    stitches: Mapping[str, Sequence[Any]], limits: Limits, *, source: str = ""
+    stitches: Mapping[str, Sequence[Any]],
+    limits: Limits,
+    *,
+    networks: tuple[str, str] = NETWORKS,
+    source: str = "",
 ) -> "Figure":
     """Return the figure of judged stitches by title of their method, without writing a file.
 
@@ -73,7 +77,7 @@ def evidence_figure(
         names = {row.front_layer for row in rows}
         framed = {(name, name) for name in names if names == {row.end_layer for row in rows}}
         shown += of_stitches(rows, title, framed)
-    draw = partial(_draw, limits=limits, networks=NETWORKS)
+    draw = partial(_draw, limits=limits, networks=networks)
     return draw_figure(_methods(shown), draw, source=source)
 
 

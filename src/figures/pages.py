@@ -69,6 +69,7 @@ def draw_pages(
     title: str = "",
     source: str = "",
     usual_width: float = WIDTHS[-1],
+    pixels_only: bool = False,
 ) -> list[Path]:
     """Draw items, such as panels, and write the figure with its caption; what does not fit a page goes
     on in NAME_2.png and so on.
@@ -80,6 +81,7 @@ def draw_pages(
         title: the text above the figure.
         source: the last sentence of the caption, on networks and images.
         usual_width: of the figure in cm, unless the user chose one.
+        pixels_only: write no vectors (`.pdf`) and no captions (`.txt`).
     Returns:
         The paths of the written files; none if the figure is left out, or without matplotlib.
     """
@@ -93,7 +95,7 @@ def draw_pages(
         page = items[start : start + on_page]
         width = chosen_style().width or usual_width
         figure = draw_figure(page, draw, title=title, source=source, width=width)
-        written += _write(figure, page_of(path, number))
+        written += _write(figure, page_of(path, number), pixels_only=pixels_only)
     return written
 
 
@@ -196,14 +198,18 @@ def _cell_size(axes: "Axes") -> Any:
     return abs(second - first)
 
 
-def _write(figure: Any, path: Path) -> list[Path]:
-    """Write a figure as pixels and as vectors, and its caption; equal figures make equal files."""
+def _write(figure: Any, path: Path, *, pixels_only: bool) -> list[Path]:
+    """Write a figure as pixels, and unless `pixels_only` as vectors, with its caption; equal figures
+    make equal files."""
+    pixels = path.with_suffix(".png")
+    write_bytes(pixels, _rendered(figure, "png"))
+    if pixels_only:
+        return [pixels]
+    vectors = path.with_suffix(".pdf")
+    write_bytes(vectors, _rendered(figure, "pdf"))
     text = path.with_suffix(".txt")
-    images = [path.with_suffix(".png"), path.with_suffix(".pdf")]
-    for image in images:
-        write_bytes(image, _rendered(figure, image.suffix[1:]))
     write_text(text, f"{figure.caption}\n")
-    return [*images, text]
+    return [pixels, vectors, text]
 
 
 def _rendered(figure: Any, kind: str) -> bytes:

@@ -3,13 +3,18 @@
 Torch is loaded where such a file is written or read: records of runs do without it.
 """
 
+import hashlib
 import pickle
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from src.ground.errors import UserError
 from src.ground.files import new_file, readable
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def save_tensors(path: Path, content: object) -> None:
@@ -46,3 +51,17 @@ def load_tensors(path: str | Path, *, mmap: bool = False) -> Any:
             raise UserError(
                 f"checkpoint {path} holds more than tensors, or is damaged; {remedy}"
             ) from error
+
+
+def content_of_state(state: "Mapping[str, Tensor]") -> str:
+    """Return the SHA-256 of the names, types, shapes and values of a state dict."""
+    import torch
+
+    digest = hashlib.sha256()
+    for key, value in sorted(state.items()):
+        if not isinstance(value, torch.Tensor):  # extra state of a module
+            continue
+        values = value.detach().cpu().contiguous()
+        digest.update(f"{key} {values.dtype} {tuple(values.shape)}\n".encode())
+        digest.update(values.flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

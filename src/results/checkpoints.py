@@ -1,6 +1,5 @@
 """State dicts on disk, and networks that are built from state dicts."""
 
-import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from src.ground.console import warn, warn_once
 from src.ground.errors import Misfit, UserError
 from src.ground.images import ImageSpec
 from src.ground.runtime import seeded
-from src.ground.tensors import load_tensors, save_tensors
+from src.ground.tensors import content_of_state, load_tensors, save_tensors
 from src.ground.user_code import is_user_code
 from src.models import Network, build_model, inputs_of
 from src.models.heads import LinearProbe
@@ -218,18 +217,6 @@ def weights_of(name: NetworkName, network: Network) -> str:
     if name.is_given:
         return content_of_state(network.state_dict())
     return name.content
-
-
-def content_of_state(state: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of the names, types, shapes and values of a state dict."""
-    digest = hashlib.sha256()
-    for key, value in sorted(state.items()):
-        if not isinstance(value, Tensor):  # extra state of a module
-            continue
-        values = value.detach().cpu().contiguous()
-        digest.update(f"{key} {values.dtype} {tuple(values.shape)}\n".encode())
-        digest.update(values.flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _warn_if_equal(kind: str, first: Network, second: Network) -> None:

@@ -5,7 +5,7 @@ no list counts. This module does not import torch.
 """
 
 import json
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Container, Hashable, Iterable, Mapping
 from typing import NamedTuple
 
 from src.choices import STARTS, Options
@@ -46,13 +46,19 @@ REPEATED = ("seed",)
 NOT_COMPARED = (*NOT_RECORDED, *FREE, *KEPT, *LAYERS)
 DIGEST = "_sha256"  # ends the record of a file's content; weights and images are compared by it
 
+
+class AllBut(frozenset):
+    """All values but these."""
+
+    def __contains__(self, value: object) -> bool:
+        return not super().__contains__(value)
+
+
 # The option, and its values where another option has no effect
-Idle = Mapping[str, Collection[Hashable]]
+Idle = Mapping[str, Container[Hashable]]
 UNTRAINED: Idle = {"n_epochs": [0]}
 UNMATCHED: Idle = {"init": list(STARTS)}
-WITHOUT_CUTOFF: Idle = {
-    "init": [*STARTS, *(name for name, form in FORMS.items() if not form.cuts_off)]
-}
+WITHOUT_CUTOFF: Idle = {"init": AllBut(name for name, form in FORMS.items() if form.cuts_off)}
 
 
 class Option(NamedTuple):

@@ -7,16 +7,19 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
-from src.ground.errors import UserError
-from src.ground.user_code import absolute
+from src.ground.console import listed, warn_once
+from src.ground.errors import UserError, unknown_name
+from src.ground.grouping import grouped
+from src.ground.user_code import absolute, title_of
 from src.results.network_names import FEATURES, NetworkKey, NetworkName
-from src.results.tables import read_table
+from src.results.tables import columns, read_table
 
-NAME = re.compile(r"\w[\w.+=-]*")
+# Of a network: of any script, but no path, no hidden file and no option
+NAME = re.compile(r"[^\s./\\-]([^/\\\x00-\x1f]*[^\s/\\])?")
 
 # Folders of tables, beside the folders of stitching methods
 SIMILARITY = "similarity"
@@ -41,6 +44,7 @@ class ListedNetwork:
     # Relative depths to take in place of the recorded ones, such as "pool1=0.2, pool2=1"
     depths: str | None = None
     training: str | None = None  # equal for one network at several epochs; None: as was recorded
+    further: dict[str, str] = field(default_factory=dict, hash=False)  # columns of other names
 
     @property
     def is_features(self) -> bool:
@@ -90,30 +94,17 @@ def read_networks(table: str | Path) -> list[ListedNetwork]:
     """Read a list of at least two networks; relative paths count from the folder of the list.
 
     Raises:
-        UserError: the list cannot be read, lacks a column or a value, repeats a name or a
-            checkpoint, has a name that is no file name, or names a missing checkpoint.
+        UserError: the list cannot be read, lacks a column or a value, has a column of another name,
+            repeats a name or a checkpoint, has a name that is no file name, or names a missing
+            checkpoint.
     """
     networks: list[ListedNetwork] = read_table(table, ListedNetwork)
     if len(networks) < 2:
         raise UserError(f"{table} lists {len(networks)} networks; give at least two, a line each")
-    names = Counter(network.name for network in networks)
-    for name, n in names.items():
-        if not NAME.fullmatch(name):
-            raise UserError(
-                f"{table}: the name {name!r} cannot be that of a file; give letters, digits, and"
-                " inside _ . + = -"
-            )
-        if n > 1:
-            raise UserError(
-                f"{table} has the name {name} more than once; give each network its own"
-            )
-    ordered_pairs = itertools.permutations(names, 2)
-    pairs = Counter(f"{first}-{second}" for first, second in ordered_pairs)
-    repeated = [pair for pair, n in pairs.items() if n > 1]
-    if repeated:
-        raise UserError(
-            f"{table}: two pairs have the name {repeated[0]}; give names without - in them"
-        )
+    for column in itertools.chain.from_iterable(network.further for network in networks):
+        raise UserError(f"{table}: {unknown_name('column', column, columns(ListedNetwork))}")
+    _check_names(table, networks)
+    _warn_of_unlike_types(table, networks)
     networks = [_with_path_from(Path(table).parent, network, table) for network in networks]
     name_of: dict[tuple[str, str], str] = {}  # the first by checkpoint and type
     for network in networks:
@@ -123,6 +114,40 @@ def read_networks(table: str | Path) -> list[ListedNetwork]:
                 f"{table}: {first} and {network.name} are one checkpoint, {network.path}; list it once"
             )
     return networks
+
+
+def _check_names(table: str | Path, networks: Sequence[ListedNetwork]) -> None:
+    """Raise a UserError if names of networks, or of their pairs, are no file names or repeat."""
+    names = Counter(network.name for network in networks)
+    for name, n in names.items():
+        if not NAME.fullmatch(name):
+            raise UserError(
+                f"{table}: the name {name!r} cannot be that of a folder; leave out / and \\, blanks at the ends, and . "
+                "or - at the beginning"
+            )
+        if n > 1:
+            raise UserError(
+                f"{table} has the name {name} more than once; give each network its own"
+            )
+    for title in (pair_name, stitches_name):
+        pairs = Counter(title(*pair) for pair in itertools.permutations(networks, 2))
+        pair, n = pairs.most_common(1)[0]
+        if n > 1:
+            raise UserError(
+                f"{table}: two pairs have the name {pair}; give names without - and to in them"
+            )
+
+
+def _warn_of_unlike_types(table: str | Path, networks: Sequence[ListedNetwork]) -> None:
+    """Warn of groups with networks of several types."""
+    in_groups = [network for network in networks if network.group]
+    for group, members in grouped(in_groups, lambda network: network.group).items():
+        types = dict.fromkeys(network.type for network in members)
+        if len(types) > 1:
+            warn_once(
+                f"{table}: the group {group} has networks of unlike types ({listed(map(title_of, types))}), so "
+                "differences from other groups may be those of types"
+            )
 
 
 def as_listed(networks: Sequence[ListedNetwork]) -> dict[NetworkKey, ListedNetwork]:

@@ -26,12 +26,24 @@ def outputs(path: str | Path, script: str) -> Iterator[None]:
         script: the file of the script.
     """
     start = datetime.now()
-    ending = ".run.json"
-    if Path(path).suffix == ".html":  # a table of this name has a record of its own
-        ending = ".html.run.json"
-    record = Path(path).with_suffix(ending)
-    with replacing(record, script, lambda: provenance(gpu=-1, start=start)):
+    with replacing(record_of(path), script, lambda: provenance(gpu=-1, start=start)):
         yield
+
+
+def record_of(path: str | Path) -> Path:
+    """Return the path of the record beside a file that `-o` names."""
+    if Path(path).suffix == ".html":  # a table of this name has a record of its own
+        return Path(path).with_suffix(".html.run.json")
+    return Path(path).with_suffix(".run.json")
+
+
+def check_output(path: str | Path, script: str) -> None:
+    """Raise a UserError if the file of `-o`, or the figure beside it, exists, and the script did not
+    write it."""
+    paths = [Path(path), Path(path).with_suffix(".png")]
+    if Path(path).suffix == ".html":
+        paths = paths[:1]
+    refuse_others(paths, files_of(record_of(path), script))
 
 
 @contextlib.contextmanager

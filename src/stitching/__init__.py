@@ -5,6 +5,7 @@ from src.stitching.layers import build_stitching_layer
 from src.stitching.matching import (
     Matching,
     direct_matching,
+    match,
     match_layers,
     match_until_settled,
     matching_batches,
@@ -21,6 +22,7 @@ __all__ = [
     "build_stitching_layer",
     "chosen_options",
     "direct_matching",
+    "match",
     "match_layers",
     "match_until_settled",
     "matching_batches",

@@ -8,20 +8,23 @@ does not explain. If the source explains nothing, their error on new rows is twi
 the target, and the error of least squares is one variance.
 
 Each function takes moments of a source and its targets, and returns a `Matching` per target.
-`SOLVERS` lists the functions.
+`SOLVERS` lists the functions. A user's function takes the moments of a source and of one target.
 """
 
+import functools
+import inspect
 import math
 from collections.abc import Callable, Hashable, Sequence
-from functools import reduce
-from typing import Any, NamedTuple
+from contextlib import nullcontext
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from src.choices.stitching import FORMS
 from src.ground.brief import brief
+from src.ground.errors import UserError, unknown_name
+from src.ground.user_code import by_title, failing_as_user_error, is_user_code, load, title_of
 from src.statistics.moments import ROUNDING, Moments
 from src.stitching.eigenvectors import Eigh
 from src.stitching.moments import SourceMoments
@@ -61,12 +64,16 @@ class Matching(NamedTuple):
         return brief(self)
 
 
+# A form of `FORMS`, or a user's function of the moments of source and target and of Σ(x−μ₁)(y−μ₂)ᵀ,
+# (C1, C2): the function, or its name. It returns the weight (C2, C1) and the bias (C2,)
+UserForm = Callable[[Moments, Moments, Tensor], tuple[Tensor, Tensor]]
+ClosedForm = str | UserForm
 Matchings = dict[Hashable, Matching]  # by target
 Roots = dict[Hashable, Tensor]  # (q, C2) by target, with rootᵀ root = Σ(y−mean)(y−mean)ᵀ
 
 
 def closed_form(
-    form: str,
+    form: ClosedForm,
     parts: Sequence[SourceMoments],
     *,
     rank: int | None = None,
@@ -74,7 +81,7 @@ def closed_form(
     roots: Roots | None = None,
     eigh: Eigh = torch.linalg.eigh,
 ) -> Matchings:
-    """Return the map of a form of `FORMS` for each target.
+    """Return the map of a form for each target.
 
     Args:
         parts: moments of the matched rows. For `ridge` there are two parts: the penalties are
@@ -87,34 +94,30 @@ def closed_form(
 
     Raises:
         ValueError: an activation is not finite. The message says on which side.
+        UserError: a user's function fails, or returns no such map.
     """
-    solver = SOLVERS[form]
-    solve = solver.solve
-    options: dict[str, Any] = {}
-    if solve is not orthogonal:  # it has singular vectors alone
-        options["eigh"] = eigh
-    if FORMS[form].cuts_off:
-        options["cutoff"] = cutoff
-    if solver.target_scatter:
-        options["roots"] = {} if roots is None else roots
-    pooled = reduce(SourceMoments.pooled, parts)
+    solver = solver_of(form)
+    if roots is None:
+        roots = {}
+    available = {"cutoff": cutoff, "roots": roots, "eigh": eigh}
+    solve = functools.partial(solver.solve, **{name: available[name] for name in solver.takes})
+    pooled = functools.reduce(SourceMoments.pooled, parts)
     _check_finite("source", [pooled.source])
     _check_finite("target", list(pooled.targets.values()))
     moments = [pooled]
     if solver.held_out:
         moments += parts
     if rank is None:
-        return solve(*moments, **options)
+        return solve(*moments)
 
     components = pooled.components(rank)
     if not solver.along_axes:
-        truncated = [part.truncated(components) for part in moments]
-        return solve(*truncated, **options)
+        return solve(*(part.truncated(components) for part in moments))
 
     # Solve for coordinates along the axes, and compose the map with the projection to the axes
     coordinates = [part.in_coordinates(components.axes) for part in moments]
     matchings = {}
-    for name, matching in solve(*coordinates, **options).items():
+    for name, matching in solve(*coordinates).items():
         matchings[name] = matching._replace(weight=matching.weight @ components.axes.T)
     return matchings
 
@@ -366,18 +369,71 @@ class Solver(NamedTuple):
     """The function of a closed form, and its needs."""
 
     solve: Callable[..., Matchings]
+    takes: tuple[str, ...] = ()  # further arguments of `closed_form`
     along_axes: bool = False  # a source of low rank is given along its principal axes
     target_scatter: bool = False  # the covariance of the target, not only the variances
     held_out: bool = False  # moments of further rows, to choose a penalty
 
 
 SOLVERS = {
-    "pinv": Solver(least_squares),
-    "repair": Solver(repair),
-    "covariance": Solver(covariance, target_scatter=True),
+    "pinv": Solver(least_squares, ("cutoff", "eigh")),
+    "repair": Solver(repair, ("cutoff", "eigh")),
+    "covariance": Solver(covariance, ("roots", "eigh"), target_scatter=True),
     "ortho": Solver(orthogonal, along_axes=True),
-    "ridge": Solver(ridge, held_out=True),
+    "ridge": Solver(ridge, ("eigh",), held_out=True),
 }
+
+
+def solver_of(form: ClosedForm) -> Solver:
+    """Return the function of a closed form of the suite or of a user, and its needs.
+
+    Raises:
+        UserError: there is no such form, the user's code fails, or the function has the name of a form
+            or takes other arguments.
+    """
+    if isinstance(form, str) and form in SOLVERS:
+        return SOLVERS[form]
+    if isinstance(form, str) and not is_user_code(form):
+        raise unknown_name("closed form", form, SOLVERS)
+    if isinstance(form, str):
+        by_title([form], taken=SOLVERS, kind="closed form")
+        name = form
+        function = load(form)
+    else:
+        name = form.__name__
+        function = form
+    try:
+        inspect.signature(function).bind("source", "target", "cross")
+    except TypeError:
+        raise UserError(
+            f"{name} is no closed form: let it take the moments of source and target and their cross moments, "
+            f"as in def {title_of(name)}(source, target, cross); an objective has its epochs behind it"
+        ) from None
+    return Solver(functools.partial(_by_user, name, function), target_scatter=True)
+
+
+def _by_user(name: str, function: UserForm, moments: SourceMoments) -> Matchings:
+    """Return the map that a user's function gives for each target.
+
+    Raises:
+        UserError: the function fails, or returns no finite weight and bias of the right shapes.
+    """
+    matchings = {}
+    for target_name, cross in moments.cross.items():
+        target = moments.targets[target_name]
+        with failing_as_user_error(name) if is_user_code(name) else nullcontext():
+            weight, bias = map(torch.as_tensor, function(moments.source, target, cross))
+        shapes = (tuple(weight.shape), tuple(bias.shape))
+        needed = (tuple(cross.T.shape), tuple(target.mean.shape))
+        if shapes != needed or not (weight.isfinite().all() and bias.isfinite().all()):
+            raise UserError(
+                f"{name} returns a weight {shapes[0]} and a bias {shapes[1]}; let it return finite numbers, a weight "
+                f"{needed[0]} and a bias {needed[1]}"
+            )
+        weight = weight.to(cross)
+        rank = int(torch.linalg.matrix_rank(weight))
+        matchings[target_name] = _with_errors(moments, target_name, weight, bias.to(cross), rank)
+    return matchings
 
 
 def _penalties(moments: SourceMoments) -> Tensor:
@@ -460,8 +516,20 @@ def _about_means(
         weight: (C2, C1).
         squared_residual: ‖XW+b−Y‖² if it is computed already.
     """
+    bias = moments.targets[name].mean - weight @ moments.source.mean
+    return _with_errors(moments, name, weight, bias, rank, squared_residual)
+
+
+def _with_errors(
+    moments: SourceMoments,
+    name: Hashable,
+    weight: Tensor,
+    bias: Tensor,
+    rank: int,
+    squared_residual: Tensor | None = None,
+) -> Matching:
+    """Return a map as a matching, with its errors; arguments as for `_about_means`."""
     target = moments.targets[name]
-    bias = target.mean - weight @ moments.source.mean
     if squared_residual is None:
         squared_residual = moments.squared_residual(name, weight, bias)
     return Matching(

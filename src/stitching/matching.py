@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from numpy.typing import ArrayLike
@@ -14,11 +14,19 @@ from torch import Tensor
 
 from src.choices.stitching import FORMS
 from src.datasets.base import BaseImageSet, Batches, batches_in
-from src.ground.console import note, progress, warn_once
+from src.ground.console import note_once, progress, warn_once
 from src.ground.errors import UserError
+from src.ground.user_code import is_user_code
 from src.models import Network, activations_of_both
 from src.statistics.moments import Moments, Rows, as_rows
-from src.stitching.closed_forms import SOLVERS, Cutoff, Matching, Roots, closed_form
+from src.stitching.closed_forms import (
+    ClosedForm,
+    Cutoff,
+    Matching,
+    Roots,
+    closed_form,
+    solver_of,
+)
 from src.stitching.eigenvectors import Eigh
 from src.stitching.layers import Plan, StitchingLayer
 from src.stitching.moments import SourceMoments, UpsampledRows, source_rows
@@ -114,7 +122,7 @@ def direct_matching(
     source: ArrayLike | Tensor,
     target: ArrayLike | Tensor,
     *,
-    form: str = "pinv",
+    form: ClosedForm = "pinv",
     cutoff: Cutoff = "paper",
 ) -> Matching:
     """Return the affine map that matches two activations of the same samples and positions, with
@@ -127,7 +135,7 @@ def direct_matching(
         source: (B, C1, H, W), (B, T, C1) or (B, C1), array or tensor.
         target: (B, C2, H, W), (B, T, C2) or (B, C2), with the positions of `source`.
         form: `pinv` (least squares), `repair`, `covariance`, `ortho` or `ridge`, whose penalty the last fifth of the
-            samples judges.
+            samples judges; or a `UserForm`.
         cutoff: of the singular values of [X 1] for `pinv` and `repair`: `paper`, `exact`, or a number relative to the
             largest one; see `relative_cutoff`.
     Raises:
@@ -149,7 +157,7 @@ def direct_matching(
             f"the source has {n_source} positions, the target {n_target}; resize one of them, or "
             'let src.stitching.build_layers(…, "auto") do so'
         )
-    if form not in FORMS:
+    if isinstance(form, str) and form not in FORMS and not is_user_code(form):
         raise ValueError(f"there is no form {form}; choose one of {', '.join(FORMS)}")
     parts = _parts(torch.arange(len(source)), form)
     moments = [
@@ -163,23 +171,23 @@ def direct_matching(
 
 
 def moments_of(
-    source: Rows | UpsampledRows, target: Rows, n_samples: int, *, form: str
+    source: Rows | UpsampledRows, target: Rows, n_samples: int, *, form: ClosedForm
 ) -> SourceMoments:
     """Return the moments of a source and a target that a form needs."""
-    moments = target.moments(diagonal=not SOLVERS[form].target_scatter)
+    moments = target.moments(diagonal=not solver_of(form).target_scatter)
     targets: dict[Hashable, Moments] = {"target": moments}
     return SourceMoments(
         n_samples, source.moments(), targets, {"target": source.cross(target).scatter}
     )
 
 
-def _parts(samples: Tensor, form: str) -> list[Tensor]:
+def _parts(samples: Tensor, form: ClosedForm) -> list[Tensor]:
     """Split samples (n,) into the parts that a form needs.
 
     For ridge these are the samples to be fitted, and the last fifth, which judges the penalties.
     Otherwise there is one part with all samples.
     """
-    if not SOLVERS[form].held_out:
+    if not solver_of(form).held_out:
         return [samples]
     if len(samples) < 2:
         raise UserError(f"{form} needs at least two samples, not {len(samples)}; give more")
@@ -188,7 +196,7 @@ def _parts(samples: Tensor, form: str) -> list[Tensor]:
 
 
 def matching_batches(
-    train_set: BaseImageSet, n: int, batch_size: int, *, seed: int, form: str = "pinv"
+    train_set: BaseImageSet, n: int, batch_size: int, *, seed: int, form: ClosedForm = "pinv"
 ) -> list[Batches]:
     """Return batches of the first n training images in shuffled order, not augmented, for each part
     of `_parts`.
@@ -204,9 +212,9 @@ def matching_batches(
 
 @torch.no_grad()
 def grid_moments(
-    front: Network, end: Network, keys: GridKeys, batches: Batches, *, form: str
+    front: Network, end: Network, keys: GridKeys, batches: Batches, *, form: ClosedForm
 ) -> GridMoments:
-    """Return the moments that a form of `FORMS` needs of all pairs, from one pass of each network
+    """Return the moments that a form needs of all pairs, from one pass of each network
     over the batches."""
     front_layers = list(dict.fromkeys(pair.front_layer for pair in keys.layers))
     end_layers = list(dict.fromkeys(pair.end_layer for pair in keys.layers))
@@ -250,7 +258,7 @@ def pooled(moments: GridMoments, further: GridMoments) -> GridMoments:
 
 
 def _moments(
-    keys: GridKeys, sources: Activations, targets: Activations, *, form: str
+    keys: GridKeys, sources: Activations, targets: Activations, *, form: ClosedForm
 ) -> GridMoments:
     """Return the moments of all pairs over activations of the same images."""
     # Each source and each target is prepared once for all of its pairs
@@ -269,7 +277,7 @@ def _moments(
     target_rows_of = {target: Rows.of(activation) for target, activation in matched.items()}
 
     # Moments of each target, of each source, and of both together
-    diagonal = not SOLVERS[form].target_scatter
+    diagonal = not solver_of(form).target_scatter
     moments_of_target = {
         target: rows.moments(diagonal=diagonal) for target, rows in target_rows_of.items()
     }
@@ -297,7 +305,7 @@ def match_layers(
     batches: Batches,
     held_out: Batches | None = None,
     *,
-    form: str = "pinv",
+    form: ClosedForm = "pinv",
     rank: int | None = None,
     cutoff: Cutoff = "paper",
     eigh: Eigh = torch.linalg.eigh,
@@ -309,7 +317,7 @@ def match_layers(
         layers: of each pair of layers, as from `build_layers`; their weights are changed.
         batches: images (B, C, H, W) and labels, which are not used and may be None.
         held_out: more images, on which ridge judges its penalties.
-        form: one of `FORMS`.
+        form: one of `FORMS`, or a `UserForm`.
         rank: retained rank of the resized front activations; None keeps all.
         cutoff, eigh: see `closed_form`.
     Returns:
@@ -331,7 +339,7 @@ def _matched(
     keys: GridKeys,
     moments: Sequence[GridMoments],
     *,
-    form: str,
+    form: ClosedForm,
     rank: int | None,
     cutoff: Cutoff,
     eigh: Eigh,
@@ -357,6 +365,32 @@ def _matched(
     return {pair: matched[pair] for pair in keys.layers}
 
 
+def match(
+    front: Network,
+    end: Network,
+    layers: StitchingLayers,
+    train_set: BaseImageSet,
+    batch_size: int,
+    *,
+    n_samples: int | None,
+    seed: int,
+    form: ClosedForm,
+    **solution: Any,
+) -> dict[Pair, Matching]:
+    """Set stitching layers by direct matching on training images in shuffled order, not augmented.
+
+    Args:
+        n_samples: the number of images; None: as many as each pair needs, see `match_until_settled`.
+        solution: further arguments of `match_layers`, whose result it has.
+    """
+    if n_samples is None:
+        return match_until_settled(
+            front, end, layers, train_set, batch_size, seed=seed, form=form, **solution
+        )
+    batches = matching_batches(train_set, n_samples, batch_size, seed=seed, form=form)
+    return match_layers(front, end, layers, *batches, form=form, **solution)
+
+
 def with_matching(metrics: Metrics, matching: Matching) -> Metrics:
     """Return the metrics of a stitch, with the metrics of its matching added."""
     return replace(
@@ -377,7 +411,7 @@ class _TrainingImages(NamedTuple):
     train_set: BaseImageSet
     order: Tensor  # (N,): indices of the images
     batch_size: int
-    form: str
+    form: ClosedForm
 
     def moments(self, keys: GridKeys, first: int, last: int) -> list[GridMoments]:
         """Return the moments of the images from `first` to `last`, for each part of `_parts` of all
@@ -401,7 +435,7 @@ def match_until_settled(
     batch_size: int,
     *,
     seed: int,
-    form: str = "pinv",
+    form: ClosedForm = "pinv",
     rank: int | None = None,
     cutoff: Cutoff = "paper",
     eigh: Eigh = torch.linalg.eigh,
@@ -448,7 +482,7 @@ def match_until_settled(
         n_pairs = len(unsettled.layers)
         if n_pairs < len(layers):
             pairs = f", {n_pairs} of {len(layers)} pairs"
-        note(f"matched on all {total} training images{pairs}: more might still change the fit")
+        note_once(f"matched on all {total} training images{pairs}: more might still change the fit")
     return {pair: matched[pair] for pair in layers}
 
 
@@ -480,7 +514,7 @@ def _extended_to_all(
     fitted: list[GridMoments], images: _TrainingImages, keys: GridKeys, n: int, total: int
 ) -> list[GridMoments]:
     """Return the moments of all images, from the moments of the first n."""
-    if SOLVERS[images.form].held_out:  # the last fifth of all may begin among the first n
+    if solver_of(images.form).held_out:  # the last fifth of all may begin among the first n
         return images.moments(keys, 0, total)
     if n == total:
         return fitted

@@ -1,0 +1,311 @@
+"""The rows that a call of `judge` returns: a table, matrices, a figure, and runs as of the scripts."""
+
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from src.choices import WITH_POSITIONS, Options, on_lost_positions
+from src.choices.stitching import Method
+from src.ground.console import aligned, listed, points
+from src.ground.errors import UserError, unknown_name
+from src.ground.files import write_csv
+from src.ground.grouping import grouped
+from src.values import IntervalEstimate, MeasuredStitch, Pair
+from src.verdict import UNDECIDED, Limits
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class JudgedStitch(NamedTuple):
+    """A stitched pair of layers with its verdict; NaN: not measured, or not defined.
+
+    The names are those of the columns of the scripts' tables, which `misc/docs/files.md` describes.
+    `_low` and `_high` are the ends of intervals of 95 %. Accuracies, penalties, shares and R² are
+    no percentages: 0.05 is five points.
+    """
+
+    form: str  # of direct matching, such as covariance; or an objective with its epochs
+    front_layer: str
+    end_layer: str
+    verdict: str  # one of `src.verdict.VERDICTS`
+    reason: str
+    accuracy: float  # of the stitched network
+    accuracy_low: float
+    accuracy_high: float
+    penalty: float  # end accuracy − accuracy
+    penalty_low: float
+    penalty_high: float
+    skill: float  # at the output; 0 at the floor, 1 for the end network itself
+    skill_low: float
+    skill_high: float
+    correlation: float  # within classes, at the output
+    floor: float
+    skill_at_end: float  # at the end layer
+    skill_at_end_low: float
+    skill_at_end_high: float
+    correlation_at_end: float
+    floor_at_end: float
+    front_accuracy: float  # NaN of an encoder
+    end_accuracy: float
+    r2_matched: float  # centred R² of the map on the matched images; NaN after a training
+    r2_test: float
+    front_depth: int | None  # the places of the layers in their networks
+    end_depth: int | None
+    stitching_type: str  # chosen by the kinds of both activations
+
+    @property
+    def pair(self) -> Pair:
+        """The layers."""
+        return Pair(self.front_layer, self.end_layer)
+
+    def __repr__(self) -> str:
+        return (
+            f"<{self.form}, {self.pair}: {self.verdict}; accuracy {self.accuracy:.4f}, "
+            f"points lost {points(self.penalty)}, skill {self.skill:.4f}>"
+        )
+
+
+class LayerMatrix(NamedTuple):
+    """The values of a quantity by front layer and end layer."""
+
+    front_layers: tuple[str, ...]
+    end_layers: tuple[str, ...]
+    values: np.ndarray  # (front layers, end layers)
+
+
+class Record(NamedTuple):
+    """What rows were made of."""
+
+    limits: Limits
+    n_images: int  # of the test
+    names: tuple[str, str]  # of both networks
+    methods: Mapping[str, Method]  # by form
+    options: Mapping[str, Options]  # of `exec_stitch.py`, by form
+    stitches: Mapping[tuple[str, Pair], MeasuredStitch]  # by form and layers
+
+
+class Judgement(tuple[JudgedStitch, ...]):
+    """Judged stitches, as a tuple, which prints as a table.
+
+    Attributes:
+        record: what they were made of.
+    """
+
+    record: Record
+
+    def __new__(cls, rows: Iterable[JudgedStitch], record: Record) -> "Judgement":
+        judgement = super().__new__(cls, rows)
+        judgement.record = record
+        return judgement
+
+    def __reduce__(self) -> tuple[type, tuple[tuple[JudgedStitch, ...], Record]]:
+        """Copy and pickle the rows and the record."""
+        return Judgement, (tuple(self), self.record)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return a row; of a slice, its rows as a `Judgement`."""
+        if isinstance(index, slice):
+            return Judgement(super().__getitem__(index), self.record)
+        return super().__getitem__(index)
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of the verdicts."""
+        return self.record.limits
+
+    @property
+    def n_images(self) -> int:
+        """The number of test images."""
+        return self.record.n_images
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """The names of the front and of the end network."""
+        return self.record.names
+
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """The forms and objectives, in their order."""
+        return tuple(dict.fromkeys(row.form for row in self))
+
+    def __repr__(self) -> str:
+        counts = Counter(row.verdict for row in self)
+        words = ", ".join(f"{n} {word}" for word, n in counts.items())
+        return f"<{len(self)} judged stitches: {words}; print() shows the table>"
+
+    def __str__(self) -> str:
+        prefixes = self._prefixes()
+        header = ["form"]
+        for name, prefix in zip(self.names, prefixes, strict=True):
+            header.append(f"{name} ({prefix})" if prefix else name)
+        header += ["accuracy", f"of {self.names[1]}", "points lost", "skill", "at end layer"]
+        lines = [[*header, "verdict"]]
+        for row in self._with_short_layers():
+            penalty = (
+                f"{points(row.penalty)} [{points(row.penalty_low)}, {points(row.penalty_high)}]"
+            )
+            skill = IntervalEstimate(row.skill, row.skill_low, row.skill_high)
+            at_end = IntervalEstimate(row.skill_at_end, row.skill_at_end_low, row.skill_at_end_high)
+            accuracies = (f"{row.accuracy:.4f}", f"{row.end_accuracy:.4f}")
+            numbers = (*accuracies, penalty, str(skill), str(at_end))
+            lines.append([row.form, row.front_layer, row.end_layer, *numbers, row.verdict])
+        return "\n".join([aligned(lines), *self._remarks()])
+
+    def _remarks(self) -> list[str]:
+        """Return the sentences below the table: why pairs are undecided, and on lost positions."""
+        undecided = [row for row in self._with_short_layers() if row.verdict == UNDECIDED]
+        by_reason = grouped(undecided, lambda row: re.sub(r" \(.*?\)", "", row.reason))
+        remarks = []
+        for reason, rows in by_reason.items():
+            pairs = listed(f"{row.form} {row.pair}" for row in rows)
+            remarks.append(f"{UNDECIDED}: {reason} ({pairs})")
+        positions = on_lost_positions(row.stitching_type for row in self)
+        if positions:
+            remarks.append(f"{positions} {WITH_POSITIONS}")
+        return remarks
+
+    def _prefixes(self) -> tuple[str, str]:
+        """Return what the names of all front layers begin with, and of all end layers; see `prefix_of`."""
+        return prefix_of(row.front_layer for row in self), prefix_of(row.end_layer for row in self)
+
+    def _with_short_layers(self) -> list[JudgedStitch]:
+        """Return the rows without the prefixes of their layers."""
+        front, end = self._prefixes()
+        return [
+            row._replace(
+                front_layer=row.front_layer.removeprefix(front),
+                end_layer=row.end_layer.removeprefix(end),
+            )
+            for row in self
+        ]
+
+    def matrix(self, quantity: str, *, form: str | None = None) -> LayerMatrix:
+        """Return the values of a quantity by layers.
+
+        Args:
+            quantity: a field of `JudgedStitch`, such as "skill" or "verdict".
+            form: of the stitches; None: the only one.
+        Raises:
+            UserError: there is no such quantity or form, or the form is not named.
+        """
+        if quantity not in JudgedStitch._fields:
+            raise unknown_name(
+                "quantity",
+                quantity,
+                JudgedStitch._fields,
+                where="they are the fields of JudgedStitch",
+            )
+        rows = [row for row in self if row.form == self._form(form)]
+        fronts = tuple(dict.fromkeys(row.front_layer for row in rows))
+        ends = tuple(dict.fromkeys(row.end_layer for row in rows))
+        value_of = {row.pair: getattr(row, quantity) for row in rows}
+        has_numbers = all(isinstance(value, (int, float)) for value in value_of.values())
+        missing = None  # of pairs that cannot be stitched
+        dtype: type = object
+        if has_numbers:
+            missing = math.nan
+            dtype = float
+        values = [[value_of.get(Pair(front, end), missing) for end in ends] for front in fronts]
+        return LayerMatrix(fronts, ends, np.array(values, dtype))
+
+    def _form(self, form: str | None) -> str:
+        """Return the name of a form of the stitches; None stands for the only form."""
+        if form is None and len(self.forms) == 1:
+            return self.forms[0]
+        if form is None:
+            raise UserError(f"there are stitches of several forms; give form=, one of {self.forms}")
+        if form not in self.forms:
+            raise unknown_name("form", form, self.forms)
+        return form
+
+    def records(self) -> list[dict[str, Any]]:
+        """Return a dict for each row, with the fields of `JudgedStitch`: `pandas.DataFrame(rows.records())`."""
+        return [row._asdict() for row in self]
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write the rows as a CSV; an undefined value is an empty cell.
+
+        Its columns are the fields of `JudgedStitch`.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        records = [
+            {name: value for name, value in record.items() if not _is_nan(value)}
+            for record in self.records()
+        ]
+        write_csv(Path(path), JudgedStitch._fields, records)
+
+    def save(self, folder: str | Path, *, dataset: str = "images") -> None:
+        """Write the stitches as runs, one for each form, that `misc/verdict.py`, `misc/report.py` and the
+        scripts of tables read.
+
+        The networks go by their names. Stitching layers are not saved.
+
+        Args:
+            folder: of the folders of runs, such as "results/mine".
+            dataset: the name of the images in tables.
+        Raises:
+            UserError: a file cannot be written.
+        """
+        from src.results.judged_runs import write_judged_run
+
+        for form, rows in grouped(self, lambda row: row.form).items():
+            stitches = {row.pair: self.record.stitches[form, row.pair] for row in rows}
+            fronts = dict.fromkeys(row.front_layer for row in rows)
+            ends = dict.fromkeys(row.end_layer for row in rows)
+            options = {
+                **self.record.options[form],
+                "dataset": dataset,
+                "front_layer": ",".join(fronts),
+                "end_layer": ",".join(ends),
+            }
+            write_judged_run(Path(folder), options, stitches)
+
+    def figure(self, *, forms: Sequence[str] = (), caption: str = "") -> "Figure":
+        """Return the figure of points lost against skill, and of a map of each form.
+
+        `rows.figure().savefig("maps.pdf")` writes a file. The attribute `caption` of the figure is
+        the text for below it.
+
+        Args:
+            forms: at most two; empty: the first two.
+            caption: a text on networks and images, for this text.
+        Raises:
+            UserError: there is no such form.
+        """
+        from src.figures.evidence import evidence_figure
+
+        shown = [self._form(form) for form in forms or self.forms][:2]
+        words = [self.record.methods[form].words for form in shown]
+        stitches = {}
+        for form, title in zip(shown, words, strict=True):
+            if words.count(title) > 1:
+                title += f" ({form})"
+            stitches[title] = [row for row in self._with_short_layers() if row.form == form]
+        source = caption or f"1 pair of networks, {self.n_images:,} test images."
+        return evidence_figure(stitches, self.limits, networks=self.names, source=source)
+
+
+def _is_nan(value: object) -> bool:
+    """Return whether a value of a row is not defined."""
+    return isinstance(value, float) and math.isnan(value)
+
+
+def prefix_of(layers: Iterable[str]) -> str:
+    """Return the names of modules around all layers, such as "net."; "" if there are none.
+
+    Names without it begin with a letter.
+    """
+    parts = [layer.split(".") for layer in layers]
+    prefix = os.path.commonprefix([of_layer[:-1] for of_layer in parts])
+    while prefix and any(of_layer[len(prefix)].isdecimal() for of_layer in parts):
+        prefix = prefix[:-1]
+    return "".join(f"{module}." for module in prefix)
