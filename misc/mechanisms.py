@@ -3,7 +3,6 @@
 that multiply in a group are stitched, compared, and set against what their weights tell."""
 
 import csv
-import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,23 +19,33 @@ from misc import all_pairs, collect_results
 from misc.multiplier import Multiplier
 from misc.pairs import options_of
 from src import cli
-from src.ground.files import new_file, write_csv
+from src.figures.dots import draw_check
+from src.figures.maps import draw_layers
+from src.figures.shown import ABOVE_BASELINES, Shown, of_matrix
+from src.ground.errors import UserError
+from src.ground.files import new_file, write_csv, write_text
 from src.ground.tensors import load_tensors
 from src.ground_truth.scores import rank_correlation
-from src.statistics.intervals import ALPHA, student_half_width
-from src.statistics.jackknife import jackknife_variance
+from src.results.matrices import Matrix
 from src.statistics.permutations import permutation_p
+from src.statistics.resampling import Estimate, ScoreOfPairs, estimate, permuted_p
+from src.statistics.significance import holm
 
 TYPE = f"{Path(__file__).resolve().with_name('multiplier.py')}:network"
-METHODS = ("pinv", "covariance", "task:20")
-SIMILARITIES = ("cka_debiased", "mutual_knn", "pwcca", "procrustes")
+METHODS = ["pinv", "covariance", "task:20"]
+SIMILARITIES = ["cka_debiased", "mutual_knn", "pwcca", "procrustes"]
 TRUTHS = ("representations", "subspaces", "neurons")
-TESTED = TRUTHS[:2]
 MATCHED, TESTING = 5 / 12, 5 / 24  # shares of all pairs of elements
-LOW, POINTS = 0.5, 0.25  # H1: stitches that share less than LOW lose more than POINTS
+SMALL = 0.01  # singular values below this share of the largest are noise
+LOW = 0.5  # of representations; H1 is of stitches that share less
+LOSS = 0.25  # of accuracy; H1 says that they lose more
 N_PERMUTATIONS = 9999
 ACCURATE = ("similar", "accurate only")  # words of stitches that keep their accuracy
-TITLES = {"direct matching": "pinv", "covariance matching": "covariance", "task loss matching": "task"}
+TITLES = {
+    "direct matching": "pinv",
+    "covariance matching": "covariance",
+    "task loss matching": "task",
+}
 MEASURES = {  # measure: its method, its column in the table of measurements, its sign
     "pinv accuracy": ("pinv", "accuracy", 1),
     "covariance accuracy": ("covariance", "accuracy", 1),
@@ -55,7 +64,6 @@ IS_ACCURATE = "is accurate"  # 1: the stitch by pinv keeps its accuracy
 COMPARED = (*MEASURES, WORD)
 
 Values = Mapping[str, NDArray]  # (n, n) by measure or truth: front network, end network
-Statistic = Callable[[Values, Values], float]  # of measures and truths
 
 
 # ---- The networks, and what their weights tell
@@ -63,15 +71,18 @@ Statistic = Callable[[Values, Values], float]  # of measures and truths
 
 def products_of(networks: Sequence[Multiplier]) -> NDArray:
     """Return the multiplication table (n, n) that most networks answer with."""
-    from src.ground.errors import UserError
-
     n = len(networks[0].W_x)
     pairs = torch.cartesian_prod(torch.arange(n), torch.arange(n))
     with torch.no_grad():
         answers = torch.stack([network(pairs).argmax(1) for network in networks])
     products = answers.mode(0).values.view(n, n).numpy()
-    if not (np.sort(products) == np.arange(n)).all() or not (np.sort(products.T) == np.arange(n)).all():
-        raise UserError("the answers of the networks are no group; give networks that multiply without mistakes")
+    if (
+        not (np.sort(products) == np.arange(n)).all()
+        or not (np.sort(products.T) == np.arange(n)).all()
+    ):
+        raise UserError(
+            "the answers of the networks are no group; give networks that multiply without mistakes"
+        )
     return products
 
 
@@ -99,28 +110,42 @@ def truths_of(networks: Sequence[Multiplier]) -> dict[str, NDArray]:
     """Return what two networks share by their weights, (n, n) of front and end; see the plan."""
     bases = representations_of(products_of(networks))
     functions = [network.functions() for network in networks]
-    shares = []
-    for of_network in functions:
-        energy = np.array([sum(np.sum((basis.T @ f) ** 2) for f in of_network) for basis in bases])
-        shares.append(energy / energy.sum())
-    n = len(networks)
-    truths = {name: np.full((n, n), np.nan) for name in TRUTHS}
-    for front in range(n):
-        for end in range(n):
-            truths["representations"][front, end] = np.minimum(shares[front], shares[end]).sum()
-            truths["subspaces"][front, end] = shared_subspaces(functions[front], functions[end])
-            truths["neurons"][front, end] = shared_neurons(functions[front], functions[end])
+    shares = [shares_of(of_network, bases) for of_network in functions]
+    spans = [[span_of(values) for values in of_network] for of_network in functions]
+    truths = {}
+    for name, share, fronts, ends in (
+        ("representations", shared_shares, shares, shares),
+        ("subspaces", shared_subspaces, spans, functions),
+        ("neurons", shared_neurons, functions, functions),
+    ):
+        truths[name] = np.array([[share(front, end) for end in ends] for front in fronts])
     return truths
 
 
-def shared_subspaces(front: Sequence[NDArray], end: Sequence[NDArray]) -> float:
-    """Return the share of the end's functions in the span of the front's, averaged over both elements."""
+def shares_of(functions: Sequence[NDArray], bases: Sequence[NDArray]) -> NDArray:
+    """Return the share of functions in each representation."""
+    both_functions = np.concatenate(functions, axis=1)
+    energies = np.array([np.sum((basis.T @ both_functions) ** 2) for basis in bases])
+    return energies / energies.sum()
+
+
+def span_of(functions: NDArray) -> NDArray:
+    """Return an orthonormal basis of the span of functions (n, n_hidden)."""
+    vectors, values, _ = np.linalg.svd(functions, full_matrices=False)
+    return vectors[:, values > SMALL * values[0]]
+
+
+def shared_shares(front: NDArray, end: NDArray) -> float:
+    """Return the share of representations that two networks have in common."""
+    return np.minimum(front, end).sum()
+
+
+def shared_subspaces(spans: Sequence[NDArray], end: Sequence[NDArray]) -> float:
+    """Return the share of the end's functions in the spans of the front's, averaged over both elements."""
     shares = []
-    for of_front, of_end in zip(front, end, strict=True):
-        vectors, values, _ = np.linalg.svd(of_front, full_matrices=False)
-        span = vectors[:, values > 0.01 * values[0]]
-        shares.append(np.sum((span.T @ of_end) ** 2) / np.sum(of_end**2))
-    return float(np.mean(shares))
+    for span, functions in zip(spans, end, strict=True):
+        shares.append(np.sum((span.T @ functions) ** 2) / np.sum(functions**2))
+    return np.mean(shares)
 
 
 def shared_neurons(front: Sequence[NDArray], end: Sequence[NDArray]) -> float:
@@ -130,7 +155,7 @@ def shared_neurons(front: Sequence[NDArray], end: Sequence[NDArray]) -> float:
     of_end = np.concatenate(end)  # (2n, n_hidden)
     units = of_front / np.maximum(np.linalg.norm(of_front, axis=0), 1e-9)
     nearest = np.maximum((units.T @ of_end).max(0), 0)
-    return float(np.sum(nearest**2) / np.sum(of_end**2))
+    return np.sum(nearest**2) / np.sum(of_end**2)
 
 
 # ---- The plan's statistics
@@ -145,104 +170,144 @@ class Test(NamedTuple):
     value: float
     low: float
     high: float
-    p: float | None  # None: described
-    adjusted_p: float | None = None
+    p: float
+    adjusted_p: float | None = None  # None: described
+
+    @classmethod
+    def of(
+        cls, hypothesis: str, measure: str, truth: str, estimate: Estimate, p: float | None = None
+    ) -> "Test":
+        """Return the line of an estimate; without a p-value, with that of Student's t in one direction."""
+        if p is None:
+            p = float(scipy.special.stdtr(estimate.freedom, -estimate.value / estimate.error()))
+        return cls(hypothesis, measure, truth, estimate.value, *estimate.interval(), p)
 
 
-def both(matrix: NDArray) -> NDArray:
-    """Return the mean over both directions of each pair of networks, (P,)."""
-    pairs = np.triu_indices(len(matrix), 1)
-    return (matrix[pairs] + matrix.T[pairs]) / 2
+class Directions(NamedTuple):
+    """The values of P pairs of networks, (P,) forth and back."""
+
+    forth: NDArray
+    back: NDArray
+
+    @classmethod
+    def of(cls, matrix: NDArray) -> "Directions":
+        """Return the values of a matrix (n, n) of front and end networks."""
+        pairs = np.triu_indices(len(matrix), 1)
+        return cls(matrix[pairs], matrix.T[pairs])
+
+    @property
+    def mean(self) -> NDArray:
+        """The value of each pair."""
+        return (self.forth + self.back) / 2
 
 
-def correlation(measure: str, truth: str, control: str | None = None) -> Statistic:
-    """Return the rank correlation over pairs of a measure with a truth, less another truth."""
-    def statistic(measures: Values, truths: Values) -> float:
-        less = both(truths[control]) if control else None
-        return float(rank_correlation(both(measures[measure]), both(truths[truth]), less))
+def correlation(measure: NDArray, truth: NDArray, control: NDArray | None = None) -> ScoreOfPairs:
+    """Return the rank correlation of a measure with a truth over pairs, less another truth."""
+    of_measure = Directions.of(measure).mean
+    of_truth = Directions.of(truth).mean
+    less = None if control is None else Directions.of(control).mean
 
-    return statistic
+    def score(measured: NDArray, true: NDArray) -> NDArray:
+        return rank_correlation(
+            of_measure[measured], of_truth[true], None if less is None else less[true]
+        )
+
+    return score
 
 
-def difference(first: Statistic, second: Statistic) -> Statistic:
-    return lambda measures, truths: first(measures, truths) - second(measures, truths)
-
-
-def loss_without_training(measures: Values, truths: Values) -> float:
+def loss_without_training(measures: Values, truths: Values) -> ScoreOfPairs:
     """H1: the mean accuracy that `pinv` lacks to TLM where little is shared, less the limit."""
-    is_low = (truths["representations"] < LOW) & ~np.eye(len(truths["representations"]), dtype=bool)
-    return float((measures["task accuracy"] - measures["pinv accuracy"])[is_low].mean() - POINTS)
+    loss = Directions.of(measures["task accuracy"] - measures["pinv accuracy"]).mean
+    is_low = Directions.of(truths["representations"]).mean < LOW
+
+    def score(measured: NDArray, _: NDArray) -> NDArray:
+        return (loss * is_low)[measured].sum(-1) / is_low[measured].sum(-1) - LOSS
+
+    return score
 
 
-def skill_of_accurate(measures: Values, truths: Values) -> float:
+def skill_of_accurate(measures: Values, truths: Values) -> ScoreOfPairs:
     """H3: the rank correlation of skill with shared subspaces over stitches that keep their accuracy."""
-    is_accurate = measures[IS_ACCURATE] == 1
-    skill = measures["pinv skill"][is_accurate]
-    return float(scipy.stats.spearmanr(skill, truths["subspaces"][is_accurate])[0])
+    is_accurate, skill, shared = (
+        np.stack(Directions.of(matrix))
+        for matrix in (measures[IS_ACCURATE] == 1, measures["pinv skill"], truths["subspaces"])
+    )
+
+    def score(measured: NDArray, _: NDArray) -> NDArray:
+        values = []
+        for places in measured:
+            chosen = is_accurate[:, places]
+            values.append(rank_correlation(skill[:, places][chosen], shared[:, places][chosen]))
+        return np.array(values)
+
+    return score
 
 
-def direction_of_skill(measures: Values, truths: Values) -> float:
+def direction_of_skill(measures: Values, truths: Values) -> ScoreOfPairs:
     """H5: the rank correlation of differences between both directions of a pair."""
-    pairs = np.triu_indices(len(truths["subspaces"]), 1)
-    skill, shared = ((m - m.T)[pairs] for m in (measures["pinv skill"], truths["subspaces"]))
-    return float(scipy.stats.spearmanr(skill, shared)[0])
+    skill = Directions.of(measures["pinv skill"])
+    shared = Directions.of(truths["subspaces"])
+
+    def score(measured: NDArray, _: NDArray) -> NDArray:
+        return rank_correlation(
+            (skill.forth - skill.back)[measured], (shared.forth - shared.back)[measured]
+        )
+
+    return score
 
 
-def tested(
-    key: tuple[str, str, str], statistic: Statistic, measures: Values, truths: Values, *, is_permuted: bool = False
-) -> Test:
-    """Return a statistic with its interval by the jackknife over networks, and its one-sided p-value, by the
-    jackknife or by permuting the networks of the truths."""
+def permuted(
+    score: Callable[[Values, Values], ScoreOfPairs], measures: Values, truths: Values
+) -> float:
+    """Return the p-value of a score of directed stitches, by permuting the networks of the truths."""
+    rng = np.random.default_rng(0)
     n = len(truths["subspaces"])
-    value = statistic(measures, truths)
-    without_network = []
-    for place in range(n):
-        others = np.delete(np.arange(n), place)
-        without_network.append(statistic(in_order(measures, others), in_order(truths, others)))
-    error = math.sqrt(jackknife_variance(without_network))
-    half_width = student_half_width(error, ALPHA, freedom=n - 1)
-    p = float(scipy.special.stdtr(n - 1, -value / error))
-    if is_permuted:
-        rng = np.random.default_rng(0)
-        orders = [rng.permutation(n) for _ in range(N_PERMUTATIONS)]
-        p = permutation_p(value, [statistic(measures, in_order(truths, order)) for order in orders])
-    return Test(*key, value, value - half_width, value + half_width, p)
-
-
-def in_order(values: Values, networks: NDArray) -> Values:
-    """Return the values of some networks in an order."""
-    return {name: matrix[np.ix_(networks, networks)] for name, matrix in values.items()}
+    pairs = np.arange(n * (n - 1) // 2)[None]
+    values = []
+    for order in [np.arange(n), *(rng.permutation(n) for _ in range(N_PERMUTATIONS))]:
+        in_order = {"subspaces": truths["subspaces"][np.ix_(order, order)]}
+        values.append(score(measures, in_order)(pairs, pairs)[0])
+    return permutation_p(values[0], values[1:])
 
 
 def tests_of(measures: Values, truths: Values) -> list[Test]:
-    """Return all tests of the plan, adjusted together by Holm (1979), and what is described."""
-    of_dm = correlation("pinv accuracy", "representations")
-    of_cka = correlation("cka_debiased", "representations")
-    of_tlm = correlation("task accuracy", "representations")
-    by_permuting = {("", name, truth): correlation(name, truth) for name in COMPARED for truth in TESTED}
-    by_permuting["H3", "pinv skill, of accurate stitches", "subspaces"] = skill_of_accurate
-    by_permuting["H5", "pinv skill, between directions", "subspaces"] = direction_of_skill
-    by_jackknife = {
-        ("H1", "task accuracy − pinv accuracy − 0.25", "representations"): loss_without_training,
-        ("H2", "pinv accuracy − cka_debiased", "representations"): difference(of_dm, of_cka),
-        ("H2", "pinv accuracy − task accuracy", "representations"): difference(of_dm, of_tlm),
-        ("H4", "cka_debiased", "subspaces − representations"): difference(
-            correlation("cka_debiased", "subspaces"), of_cka
-        ),
-    }
-    tests = [tested(key, statistic, measures, truths, is_permuted=True) for key, statistic in by_permuting.items()]
-    tests += [tested(key, statistic, measures, truths) for key, statistic in by_jackknife.items()]
-    order = np.argsort([test.p for test in tests])
-    least = 0.0
-    for place, number in enumerate(order):
-        least = max(least, min(1.0, (len(tests) - place) * tests[number].p))
-        tests[number] = tests[number]._replace(adjusted_p=least)
+    """Return all tests of the plan, adjusted together, and what is described."""
+    n = len(truths["subspaces"])
+    groups = np.zeros(n)
+    tests = []
+    described = []
+    estimates = {}
     for name in COMPARED:
-        for truth, other in (TESTED, TESTED[::-1]):
-            statistic = correlation(name, truth, other)
-            described = tested(("", name, f"{truth} less {other}"), statistic, measures, truths)
-            tests.append(described._replace(p=None))
-    return tests
+        for truth, other in ((TRUTHS[0], TRUTHS[1]), (TRUTHS[1], TRUTHS[0])):
+            score = correlation(measures[name], truths[truth])
+            estimates[name, truth] = estimate(score, groups)
+            p = permuted_p(score, n, N_PERMUTATIONS)
+            tests.append(Test.of("", name, truth, estimates[name, truth], p))
+            less = estimate(correlation(measures[name], truths[truth], truths[other]), groups)
+            described.append(Test.of("", name, f"{truth} less {other}", less))
+        neurons = estimate(correlation(measures[name], truths["neurons"]), groups)
+        described.append(Test.of("", name, "neurons", neurons))
+
+    loss = estimate(loss_without_training(measures, truths), groups)
+    tests.append(Test.of("H1", "task accuracy − pinv accuracy − 0.25", "representations", loss))
+    for hypothesis, first, second in (
+        ("H2", ("pinv accuracy", "representations"), ("cka_debiased", "representations")),
+        ("H2", ("pinv accuracy", "representations"), ("task accuracy", "representations")),
+        ("H4", ("cka_debiased", "subspaces"), ("cka_debiased", "representations")),
+    ):
+        names = [" − ".join(dict.fromkeys(pair)) for pair in zip(first, second, strict=True)]
+        tests.append(Test.of(hypothesis, *names, estimates[first].minus(estimates[second])))
+    for hypothesis, title, score_of in (
+        ("H3", "pinv skill, of accurate stitches", skill_of_accurate),
+        ("H5", "pinv skill, between directions", direction_of_skill),
+    ):
+        of_pairs = estimate(score_of(measures, truths), groups)
+        p = permuted(score_of, measures, truths)
+        tests.append(Test.of(hypothesis, title, "subspaces", of_pairs, p))
+
+    adjusted = holm([test.p for test in tests])
+    tests = [test._replace(adjusted_p=p) for test, p in zip(tests, adjusted, strict=True)]
+    return [*tests, *described]
 
 
 # ---- The command
@@ -255,7 +320,12 @@ def parser() -> cli.Parser:
     )
     add = options.add_argument
     add("networks", nargs="+", metavar="FILE", help="state dicts of the networks, of one group")
-    add("-o", "--output", required=True, help="NAME of what is written: NAME.md and so on, and results/NAME")
+    add(
+        "-o",
+        "--output",
+        required=True,
+        help="NAME of what is written: NAME.md and so on, and results/NAME",
+    )
     add("--layer", default="hidden", help="layer that is stitched and compared")
     add("--methods", nargs="+", default=METHODS, type=all_pairs.method, help="of stitching")
     cli.add_gpu(options)
@@ -274,7 +344,9 @@ def write_inputs(path: Path, products: NDArray) -> None:
     """Write pairs of elements and their products as a data set: some to match on, others to test on."""
     n = len(products)
     pairs = np.random.default_rng(0).permutation(n * n)
-    matched, testing, _ = np.split(pairs, [round(MATCHED * n * n), round((MATCHED + TESTING) * n * n)])
+    matched, testing, _ = np.split(
+        pairs, [round(MATCHED * n * n), round((MATCHED + TESTING) * n * n)]
+    )
     arrays = {}
     for split, chosen in (("train", matched), ("test", testing)):
         arrays[f"x_{split}"] = np.stack([chosen // n, chosen % n], axis=1)
@@ -283,12 +355,75 @@ def write_inputs(path: Path, products: NDArray) -> None:
         np.savez(part, **arrays)
 
 
+def read_measures(table: str, verdict: str, names: Sequence[str]) -> dict[str, NDArray]:
+    """Return the measures of two networks, (n, n) of front and end, from both tables."""
+    measures = {
+        name: np.full((len(names), len(names)), np.nan) for name in (*COMPARED, IS_ACCURATE)
+    }
+    columns = {(method, column): (name, sign) for name, (method, column, sign) in MEASURES.items()}
+    for row in rows_of(table):
+        name, sign = columns.get(
+            (TITLES.get(row["method"], row["method"]), row["measure"]), (None, 1)
+        )
+        if name:
+            place = names.index(row["front_network"]), names.index(row["end_network"])
+            measures[name][place] = sign * float(row["value"])
+    for row in rows_of(verdict):
+        if TITLES[row["method"]] == "pinv":
+            place = names.index(row["front_network"]), names.index(row["end_network"])
+            measures[WORD][place] = row["verdict"] == ACCURATE[0]
+            measures[IS_ACCURATE][place] = row["verdict"] in ACCURATE
+    return measures
+
+
+def rows_of(table: str) -> list[dict[str, str]]:
+    """Return the rows of a CSV."""
+    with open(table, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def write_result(
+    path: Path, tests: Sequence[Test], measures: Values, truths: Values, names: Sequence[str]
+) -> None:
+    """Write all numbers (.csv), the table of the page (.md), and both figures."""
+    write_csv(path.with_suffix(".csv"), Test._fields, [test._asdict() for test in tests])
+    lines = [
+        "| | measure | truth | value | 95 % interval | adjusted p |",
+        "|---|---|---|---|---|---|",
+    ]
+    dots = []
+    for test in tests:
+        p = "described" if test.adjusted_p is None else f"{test.adjusted_p:.4f}"
+        interval = f"{test.low:.2f} to {test.high:.2f}"
+        lines.append(
+            f"| {test.hypothesis} | {test.measure} | {test.truth} | {test.value:.2f} | {interval} | {p} |"
+        )
+        if test.adjusted_p is not None and not test.hypothesis:
+            word = ABOVE_BASELINES if test.adjusted_p <= 0.05 else ""
+            dots.append(
+                Shown(test.truth, test.value, test.low, test.high, method=test.measure, word=word)
+            )
+    write_text(path.with_suffix(".md"), "\n".join(lines) + "\n")
+    dots.sort(key=lambda dot: -dot.value)
+    draw_check(path.with_suffix(".png"), dots)
+    order = np.argsort(truths["representations"].mean(0))  # networks of one kind stand together
+    labels = [names[place] for place in order]
+    maps: list[Shown] = []
+    for name in ("task accuracy", "pinv accuracy", "pinv skill", "cka_debiased"):
+        matrix = Matrix(labels, labels, measures[name][np.ix_(order, order)].tolist())
+        maps += of_matrix(matrix, MEASURES[name][1], name)
+    draw_layers(
+        path.with_name(f"{path.name}_maps.png"), maps, axes=("front network", "end network")
+    )
+
+
 def study(args) -> None:
     folder = Path("results", args.output)
     networks = {Path(path).stem: read_network(path) for path in args.networks}
     write_inputs(folder / "pairs.npz", products_of(list(networks.values())))
     rows = [
-        {"name": Path(path).stem, "path": str(Path(path).resolve()), "type": TYPE} for path in args.networks
+        {"name": Path(path).stem, "path": str(Path(path).resolve()), "type": TYPE}
+        for path in args.networks
     ]
     write_csv(folder / "networks.csv", list(rows[0]), rows)
     pairs = options_of(
@@ -310,11 +445,17 @@ def study(args) -> None:
     all_pairs.work_and_judge(pairs, verdict, f"{args.output}.html")
     collect_results.collect(
         options_of(
-            collect_results, args, source_dir=str(folder), recursive=True, networks=pairs.networks, output=table
+            collect_results,
+            args,
+            source_dir=str(folder),
+            recursive=True,
+            networks=pairs.networks,
+            output=table,
         )
     )
     measures = read_measures(table.replace(".csv", "_measurements.csv"), verdict, list(networks))
-    write_result(Path(args.output), tests_of(measures, truths_of(list(networks.values()))), measures)
+    truths = truths_of(list(networks.values()))
+    write_result(Path(args.output), tests_of(measures, truths), measures, truths, list(networks))
 
 
 def main(argv=None) -> int:

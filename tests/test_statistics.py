@@ -10,7 +10,7 @@ from scipy import stats
 from src.statistics.intervals import of_share, student_half_width, wilson_intervals
 from src.statistics.jackknife import jackknife_variance
 from src.statistics.permutations import permutation_p
-from src.statistics.significance import false_discovery_rate
+from src.statistics.significance import false_discovery_rate, holm
 
 
 @pytest.mark.parametrize(("n_right", "n"), [(98, 100), (0, 40), (40, 40), (7, 20)])
@@ -78,3 +78,9 @@ def test_the_share_of_false_discoveries_is_that_of_the_level(rng):
         is_positive = false_discovery_rate(stats.norm.sf(z)) <= 0.05
         shares.append(is_positive[:10].sum() / max(1, is_positive.sum()))
     assert np.mean(shares) == pytest.approx(0.025, abs=0.006)
+
+
+def test_holm_by_hand():
+    # 3·0.01, 2·0.02, 1·0.03 is below the one before
+    assert holm([0.03, 0.01, 0.02]) == pytest.approx([0.04, 0.03, 0.04])
+    assert holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])

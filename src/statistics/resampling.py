@@ -33,26 +33,30 @@ class Estimate(NamedTuple):
     without_pair: NDArray  # (P,)
     groups: NDArray  # (N,): networks of a group were made in one way
 
+    @property
+    def freedom(self) -> int:
+        """The degrees of freedom of the error."""
+        return len(self.groups) - len(np.unique(self.groups))
+
     def interval(self) -> Interval:
-        """Return the interval of 95 % by Student's t; NaN with fewer than four networks.
+        """Return the interval of 95 % by Student's t; NaN with fewer than four networks."""
+        if len(self.groups) < MIN_NETWORKS:
+            return Interval(np.nan, np.nan)
+        half_width = student_half_width(self.error(), (1 - LEVEL) / 2, freedom=self.freedom)
+        return Interval(float(self.value - half_width), float(self.value + half_width))
+
+    def error(self) -> float:
+        """Return the standard error.
 
         The variance is the jackknife's over networks within their groups, less the jackknife's over
         pairs: a pair has two networks, so leaving out networks counts the variation of single pairs
         twice (Aronow, Samii and Assenova 2015). The variance is at least the one over pairs.
         """
-        n_networks = len(self.groups)
-        if n_networks < MIN_NETWORKS:
-            return Interval(np.nan, np.nan)
-        groups = np.unique(self.groups)
         over_networks = 0.0
-        for group in groups:
+        for group in np.unique(self.groups):
             over_networks += jackknife_variance(self.without_network[self.groups == group])
         over_pairs = jackknife_variance(self.without_pair)
-        variance = max(over_networks - over_pairs, over_pairs)
-        half_width = student_half_width(
-            np.sqrt(variance), (1 - LEVEL) / 2, freedom=n_networks - len(groups)
-        )
-        return Interval(float(self.value - half_width), float(self.value + half_width))
+        return math.sqrt(max(over_networks - over_pairs, over_pairs))
 
     def minus(self, baseline: "Estimate") -> "Estimate":
         """Return the estimate of the difference from another score of the same networks."""
@@ -103,7 +107,7 @@ def lowest_p(n_labelings: int) -> float:
     return max(1 / n_labelings, 1 / (N_PERMUTATIONS + 1))
 
 
-def permuted_p(score: ScoreOfPairs, n: int) -> float:
+def permuted_p(score: ScoreOfPairs, n: int, n_permutations: int = N_PERMUTATIONS) -> float:
     """Return the p-value of a score: the share of orders of n networks that score at least as well.
 
     A random measure has a p-value of at most p with probability p (Mantel 1967). NaN if the score is
@@ -115,9 +119,9 @@ def permuted_p(score: ScoreOfPairs, n: int) -> float:
     place_of_pair = np.zeros((n, n), dtype=int)
     place_of_pair[first, second] = pairs
     place_of_pair[second, first] = pairs
-    unpermuted = np.tile(np.arange(n), (N_PERMUTATIONS, 1))
+    unpermuted = np.tile(np.arange(n), (n_permutations, 1))
     orders = rng.permuted(unpermuted, axis=1)
-    permuted = place_of_pair[orders[:, first], orders[:, second]]  # (N_PERMUTATIONS, P)
+    permuted = place_of_pair[orders[:, first], orders[:, second]]  # (n_permutations, P)
 
     measured = np.concatenate([pairs[None], permuted])
     value, *permuted_values = score(measured, np.broadcast_to(pairs, measured.shape))
