@@ -81,14 +81,14 @@ def judge(
     Images go to the device of the networks, which stay as they are.
 
     Args:
-        front, end: modules in evaluation mode, from images (B, C, H, W) to logits (B, n_classes);
-            the front may be an encoder. Or `Network` views of such modules.
+        front, end: modules in evaluation mode, from images (B, C, H, W), tokens (B, T) or vectors (B, D) to
+            logits (B, n_classes); the front may be an encoder. Or `Network` views of such modules.
         train, test: batches of (images, labels) that can be passed over several times, such as a
-            `DataLoader` or a list, or an image set of this suite. Images are floating-point numbers
-            as the networks take them, tensors or arrays. Test images come in one order in all
-            passes. Training images need labels only for a training, whose epochs are passes over
-            `train` in the order of `train`; an image set of this suite shuffles and augments as in
-            the scripts.
+            `DataLoader` or a list, or an image set of this suite. Images and vectors are floating-point
+            numbers, and tokens whole numbers, as the networks take them, tensors or arrays. Test
+            images come in one order in all passes. Training images need labels only for a training,
+            whose epochs are passes over `train` in the order of `train`; an image set of this suite
+            shuffles and augments as in the scripts.
         layers: names, patterns or "all", in one text with commas or in a list; both networks have
             them. A tuple of two gives front layers and end layers. None or "all": the blocks of
             either network, which `Network(module).block_names` lists.

@@ -64,8 +64,8 @@ def test_the_scripts_take_the_commands(page, at_least, tmp_path, monkeypatch):
     assert len(found) >= at_least
     for name in ("my_digits", "truth", "models/study"):
         (tmp_path / name).mkdir(parents=True, exist_ok=True)
-    names = ("nets.py", "others.py", "mine.py", "truth/impostors.py")
-    for name in ("negatives.npz", "models/study/cifar.npz", *names):
+    code = ("nets.py", "others.py", "mine.py", "elsewhere.py", "readers.py", "truth/impostors.py")
+    for name in ("negatives.npz", "sequences.npz", "models/study/cifar.npz", *code):
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
     for script, *arguments in found:

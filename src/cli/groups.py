@@ -152,8 +152,10 @@ def add_data(parser: Parser, *, batch_size: int | None) -> None:
         "--dataset",
         type=dataset_name,
         default="cifar10",
-        help=f"data set: one of {', '.join(DATASET_NAMES)}; or your images, in a folder or an .npz "
-        "file",
+        help=f"data set: one of {', '.join(DATASET_NAMES)}; or your own: a folder of images, or an .npz file of "
+        "images, tokens (N, T) or vectors (N, D). For networks that were trained elsewhere, dataset.yaml in the "
+        "folder, or arrays of the file, give mean, std and classes (names in the order of the outputs; default: "
+        "sorted) as in their training; misc/docs/guide.md has a recipe",
     )
     add(
         "-data",

@@ -19,7 +19,7 @@ from src.ground.console import listed, note_once
 from src.ground.errors import UserError, unknown_name
 from src.ground.files import readable, write_arrays
 from src.ground.grouping import grouped
-from src.ground.images import ImageSpec, describe_values
+from src.ground.images import ImageSpec, are_images, describe_values, shape_text
 from src.models.network import matching_names
 from src.results.image_records import are_same
 from src.results.network_names import FEATURES, SHORT, NetworkName
@@ -206,7 +206,9 @@ def images_of(test_set: BaseImageSet, fingerprint: str, *, dataset: str) -> Imag
 
 def preprocessing_of(spec: ImageSpec) -> str:
     """Return how images are given to a network, such as "3×32×32, values in [0, 1]"."""
-    return f"{'×'.join(map(str, spec.shape))}, {describe_values(spec.normalisation)}"
+    if not are_images(spec.shape):
+        return f"{shape_text(spec.shape)} numbers, as they are"
+    return f"{shape_text(spec.shape)}, {describe_values(spec.normalisation)}"
 
 
 def common_images(first: FeatureFile, second: FeatureFile) -> dict[str, Any]:
