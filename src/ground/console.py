@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
 from tqdm import tqdm
@@ -113,12 +114,19 @@ def points(share: float, *, sign: str = "") -> str:
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:
     """Return lines of cells as a text in columns, each as wide as its widest cell."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    widths = [max(map(width_of, column)) for column in zip(*lines, strict=True)]
     texts = []
     for line in lines:
-        cells = [f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)]
+        cells = [
+            cell + " " * (width - width_of(cell)) for cell, width in zip(line, widths, strict=True)
+        ]
         texts.append("  ".join(cells).rstrip())
     return "\n".join(texts)
+
+
+def width_of(text: str) -> int:
+    """Return the number of columns of a terminal that a text takes; Chinese and Japanese take two each."""
+    return len(text) + sum(unicodedata.east_asian_width(character) in "FW" for character in text)
 
 
 def note(text: str) -> None:
