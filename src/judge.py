@@ -617,10 +617,12 @@ def _record(
     names: Sequence[str],
 ) -> Record:
     """Return what the rows were made of; the options are those of `exec_stitch.py`."""
-    device = networks.end.example.device
+    gpu = networks.end.example.device.index
+    if gpu is None:  # the CPU
+        gpu = -1
     options: dict[str, Any] = {
         **images.fingerprints,
-        "gpu": -1 if device.type == "cpu" else device.index,
+        "gpu": gpu,
         "stitching_type": AUTO,
         "n_pinv_init_samples": images.n_matched or AUTO,
         "pinv_cutoff": "exact",

@@ -15,7 +15,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Hashable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -418,10 +418,13 @@ def _by_user(name: str, function: UserForm, moments: SourceMoments) -> Matchings
     Raises:
         UserError: the function fails, or returns no finite weight and bias of the right shapes.
     """
+    errors: Callable[[], AbstractContextManager[None]] = nullcontext
+    if is_user_code(name):  # the errors of a function in a notebook show their own lines
+        errors = functools.partial(failing_as_user_error, name)
     matchings = {}
     for target_name, cross in moments.cross.items():
         target = moments.targets[target_name]
-        with failing_as_user_error(name) if is_user_code(name) else nullcontext():
+        with errors():
             weight, bias = map(torch.as_tensor, function(moments.source, target, cross))
         shapes = (tuple(weight.shape), tuple(bias.shape))
         needed = (tuple(cross.T.shape), tuple(target.mean.shape))
