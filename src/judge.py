@@ -32,7 +32,7 @@ from src.models.steadiness import unsteadiness_of, warn_of_probabilities
 from src.ood.evaluation import StitchScores, measure_grids
 from src.ood.reference import N_IMAGES, EvaluationOptions, Reference, make_reference
 from src.stitching import Grid, Matching, build_layers, chosen_options, match
-from src.stitching.closed_forms import ClosedForm, UserForm, solver_of
+from src.stitching.closed_forms import ClosedForm, UserForm, name_of, solver_of
 from src.stitching.grid import GridScore
 from src.stitching.layers import StitchingLayer
 from src.stitching.matching import with_matching
@@ -141,7 +141,7 @@ class _Form(NamedTuple):
     """A form of stitching."""
 
     method: Method
-    closed: ClosedForm  # of direct matching; "" of a training
+    closed: ClosedForm  # of direct matching
     settings: Settings  # of the training
 
     @property
@@ -201,19 +201,15 @@ def _chosen(
         raise UserError('forms names nothing; give a form such as "covariance", or several')
     chosen = {}
     for form in forms:
+        name = name_of(form)
+        method = Method(name)
         if isinstance(form, str):
-            name = form
             method = Method.of(form)
-        else:
-            name = form.__name__
-            method = Method(name)
-        closed = form
         if method.n_epochs:
-            closed = ""
             objective_of(method.name)
         else:
             solver_of(form)
-        chosen[name] = _Form(method, closed, training_settings(method.n_epochs, training))
+        chosen[name] = _Form(method, form, training_settings(method.n_epochs, training))
     return chosen
 
 

@@ -117,11 +117,17 @@ def aligned(lines: Sequence[Sequence[str]]) -> str:
     widths = [max(map(width_of, column)) for column in zip(*lines, strict=True)]
     texts = []
     for line in lines:
-        cells = [
-            cell + " " * (width - width_of(cell)) for cell, width in zip(line, widths, strict=True)
-        ]
+        cells = [padded(cell, width) for cell, width in zip(line, widths, strict=True)]
         texts.append("  ".join(cells).rstrip())
     return "\n".join(texts)
+
+
+def padded(text: str, width: int, *, to_right: bool = False) -> str:
+    """Return a text with blanks behind it, or before it, up to a width in columns of a terminal."""
+    blanks = " " * (width - width_of(text))
+    if to_right:
+        return blanks + text
+    return text + blanks
 
 
 def width_of(text: str) -> int:
