@@ -410,13 +410,15 @@ def match(args, setup, layers) -> dict:
     if args.init in STARTS:
         return {}
     n_samples = args.n_pinv_init_samples
+    if n_samples == "auto":
+        n_samples = None
     return match(
         setup.front,
         setup.end,
         layers,
         setup.train_set,
         args.batch_size,
-        n_samples=None if n_samples == "auto" else n_samples,
+        n_samples=n_samples,
         seed=args.seed,
         form=args.init,
         rank=args.front_pinv_rank,

@@ -478,7 +478,7 @@ def stitch_and_evaluate(unit: Unit, session: "Session") -> None:
 
     If some stitches were finished before, all are evaluated from their files.
     """
-    from src.judge import measure_grids
+    from src.ood.evaluation import measure_grids
     from src.results.folders import remove_remains
     from src.results.scored_runs import MeasuredStitches
 

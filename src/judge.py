@@ -30,11 +30,11 @@ from src.judgement import JudgedStitch, Judgement, Record
 from src.models import Network, inputs_of
 from src.models.building import advice_on_positions
 from src.models.steadiness import unsteadiness_of, warn_of_probabilities
-from src.ood.evaluation import GridScoring, StitchScores
+from src.ood.evaluation import StitchScores, measure_grids
 from src.ood.reference import N_IMAGES, EvaluationOptions, Reference, make_reference
 from src.stitching import Grid, Matching, build_layers, chosen_options, match
-from src.stitching.closed_forms import ClosedForm, UserForm, solver_of
-from src.stitching.grid import GridEvaluation, GridScore
+from src.stitching.closed_forms import ClosedForm, UserForm, name_of, solver_of
+from src.stitching.grid import GridScore
 from src.stitching.layers import StitchingLayer
 from src.stitching.matching import with_matching
 from src.stitching.objectives import objective_of
@@ -43,7 +43,7 @@ from src.values import MeasuredStitch, Pair, Predictions, has_converged, learnin
 from src.verdict import Limits, Stitches, Verdict, flaw_of
 from src.verdict import judge as judge_stitches
 
-__all__ = ["JudgedStitch", "Judgement", "MeasuredGrid", "judge", "measure_grids"]
+__all__ = ["JudgedStitch", "Judgement", "judge"]
 
 FORMS = ("pinv", "covariance")
 MOST_MATCHED = 10_000  # training images of an iterable, unless a caller asks for more
@@ -142,7 +142,7 @@ class _Form(NamedTuple):
     """A form of stitching."""
 
     method: Method
-    closed: ClosedForm  # of direct matching; "" of a training
+    closed: ClosedForm  # of direct matching
     settings: Settings  # of the training
 
     @property
@@ -202,19 +202,15 @@ def _chosen(
         raise UserError('forms names nothing; give a form such as "covariance", or several')
     chosen = {}
     for form in forms:
+        name = name_of(form)
+        method = Method(name)
         if isinstance(form, str):
-            name = form
             method = Method.of(form)
-        else:
-            name = form.__name__
-            method = Method(name)
-        closed = form
         if method.n_epochs:
-            closed = ""
             objective_of(method.name)
         else:
             solver_of(form)
-        chosen[name] = _Form(method, closed, training_settings(method.n_epochs, training))
+        chosen[name] = _Form(method, form, training_settings(method.n_epochs, training))
     return chosen
 
 
@@ -540,39 +536,6 @@ def _made(
     return _MadeStitches(Grid(*views, copies), matchings, {})
 
 
-class MeasuredGrid(NamedTuple):
-    """The measurements of the stitches of a grid."""
-
-    score: GridScore
-    scores: dict[Pair, StitchScores]
-
-
-@torch.no_grad()
-def measure_grids(grids: Mapping[str, Grid], reference: Reference) -> dict[str, MeasuredGrid]:
-    """Measure accuracies and scores, as `Grid.evaluate` and `score_grid`, in one pass of the images.
-
-    Args:
-        grids: of the same layers of two networks, frozen.
-        reference: of the end network.
-    """
-    any_grid, *_ = grids.values()
-    for grid in grids.values():
-        grid.train(False)
-    evaluations = {name: GridEvaluation(grid) for name, grid in grids.items()}
-    scorings = {name: GridScoring(grid, reference) for name, grid in grids.items()}
-    for batch in reference.test_batches():
-        front_acts, end_acts = any_grid.activations(batch.images)
-        for name, grid in grids.items():
-            evaluations[name].add_networks(batch.images, batch.labels, front_acts, end_acts)
-            scorings[name].add_own(end_acts, batch)
-            for pairs, stitched in grid.stitched(front_acts, batch.images):
-                evaluations[name].add_stitches(pairs, stitched, end_acts)
-                scorings[name].add_stitches(pairs, stitched, batch)
-    return {
-        name: MeasuredGrid(evaluations[name].score(), scorings[name].scores()) for name in grids
-    }
-
-
 def _with_scores(
     made: _MadeStitches,
     score: GridScore,
@@ -655,10 +618,12 @@ def _record(
     names: Sequence[str],
 ) -> Record:
     """Return what the rows were made of; the options are those of `exec_stitch.py`."""
-    device = networks.end.example.device
+    gpu = networks.end.example.device.index
+    if gpu is None:  # the CPU
+        gpu = -1
     options: dict[str, Any] = {
         **images.fingerprints,
-        "gpu": -1 if device.type == "cpu" else device.index,
+        "gpu": gpu,
         "stitching_type": AUTO,
         "n_pinv_init_samples": images.n_matched or AUTO,
         "pinv_cutoff": "exact",

@@ -141,10 +141,9 @@ class Judgement(tuple[JudgedStitch, ...]):
         return f"<{len(self)} judged stitches: {words}; print() shows the table>"
 
     def __str__(self) -> str:
-        prefixes = self._prefixes()
         header = ["form"]
-        for name, prefix in zip(self.names, prefixes, strict=True):
-            header.append(f"{name} ({prefix})" if prefix else name)
+        for name, prefix in zip(self.names, self._prefixes(), strict=True):
+            header.append(f"{name} ({prefix})".removesuffix(" ()"))
         header += ["accuracy", f"of {self.names[1]}", "points lost", "skill", "at end layer"]
         lines = [[*header, "verdict"]]
         for row in self._with_short_layers():

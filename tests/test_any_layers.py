@@ -288,8 +288,8 @@ def four_networks(tmp_path):
 
 def test_a_list_of_mixed_kinds_is_stitched_evaluated_and_compared(four_networks):
     types = [f"{four_networks}/nets.py:{name}" for name in ("CNN", "UNet", "vit", "GRU")]
-    options = ["networks.csv", "all", *ON_DIGITS, "-b", 128, "-dir", "mixed", "-n", 60, "--no-figures",
-               "-pinv-samples", 150, "--own-types", *types]  # fmt: skip
+    options = ["networks.csv", "all", *ON_DIGITS, "-b", 128, "-dir", "mixed", "-n", 60, "--methods", "pinv",
+               "--no-verdict", "-pinv-samples", 150, "--own-types", *types]  # fmt: skip
     with few_images(150, n_test=60):
         said = run("misc/all_pairs.py", *options, cwd=four_networks)
         again = run("misc/all_pairs.py", *options, cwd=four_networks)

@@ -31,7 +31,7 @@ PROBE = ["exec_probe.py", "f.pt", "small_cnn", "-l", "pool4", *DATA, "-e", 1, "-
 COMPARE = ["exec_compute_low_rank_sim_metrics.py", *SMALL, "pool4", "pool4", *DATA, "-n", 40]
 TRAIN = ["exec_train.py", "small_cnn", *DATA, "-dir", "m"]
 ALL = ["misc/all_pairs.py", "networks.csv", "pool2,pool4", "rc2c_pre", *DATA, "-dir", "all", "-n", 40,
-       "--metrics", "cka_debiased", "--no-figures"]  # fmt: skip
+       "--methods", "pinv", "--metrics", "cka_debiased", "--no-verdict"]  # fmt: skip
 TEST, TRAINING = "test images of", "training images of"
 
 

@@ -78,7 +78,7 @@ def pretrained(n_classes):
     return network
 """
 ALL = ["misc/all_pairs.py", "networks.csv", "pool2,pool4", "rc2c_pre", *ON_DIGITS, "-b", 128, "-dir", "all", "-n", 60,
-       "--metrics", "cka_debiased", "--no-figures"]  # fmt: skip
+       "--methods", "pinv", "--metrics", "cka_debiased", "--no-verdict"]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

@@ -38,6 +38,11 @@ from tests.run_content import content
 SCRIPT = "misc/all_pairs.py"
 OPTIONS = ["networks.csv", "pool2,pool4", "rc2c_pre", *ON_DIGITS, "-b", "128", "-dir", "all", "-n", "60",
            "--methods", "pinv", "--no-verdict", "--metrics", "cka_debiased", "procrustes", "--no-figures"]  # fmt: skip
+NAMED = """name,path,type
+日本語 ネットワーク,models/a.pt,small_cnn
+🐈,models/b.pt,small_cnn
+ελ η,models/c.pt,small_cnn
+"""
 NETS = """from src.models import build_model
 
 
@@ -393,6 +398,45 @@ def test_stitches_without_an_evaluation_are_evaluated_from_their_files(networks,
     assert content(killed / "results") == content(whole / "results")
 
 
+# ---- The verdict
+
+
+def test_the_process_that_finishes_the_last_unit_writes_the_verdict(networks, few):
+    """Of shares, in whatever order; once more where the command is given again."""
+    folder = networks("verdict", 3)
+    (folder / "networks.csv").write_text(NAMED)
+    given = [SCRIPT, "networks.csv", "pool2,pool4", *ON_DIGITS, "-dir", "all", "-n", "60"]
+    with pages.left_out(True):
+        said = run(*given, "--shard", "2/2", cwd=folder)
+        assert says(said.err, "not finished", "writes the verdict") and said.out == ""
+        assert names_in(folder) == {"models", "networks.csv", "results"}
+        said = run(*given, "--shard", "1/2", cwd=folder)
+        assert "unlike types" not in said.err and "similar" in said.out
+        rows = read_csv(folder / "all_verdict.csv")
+        (folder / "all_verdict.csv").unlink()
+        run(*given, cwd=folder)
+    assert len(rows) == 6 * 2 * 4  # pairs of networks, methods, pairs of layers
+    assert {row["front_network"] for row in rows} == {"日本語 ネットワーク", "🐈", "ελ η"}
+    assert read_csv(folder / "all_verdict.csv") == rows
+    assert "cka" in rows[0] and (folder / "all.html").read_text().count("🐈")
+    left = [SCRIPT, "networks.csv", "pool2", *ON_DIGITS, "-dir", "other", "-n", "60"]
+    (folder / "other.html").write_text("mine")
+    assert "other.html: not written by an earlier call" in error_line(*left, cwd=folder)
+    assert not (folder / "results/other").exists()
+    run(*left, "--no-verdict", "--no-similarity", "--methods", "pinv", cwd=folder)
+    assert not (folder / "other_verdict.csv").exists()
+
+
+def test_unlike_types_in_a_group_are_said(networks):
+    folder = networks("unlike", 2)
+    rows = ["a,models/a.pt,small_cnn,x", "b,-,preact_resnet18,x", "c,models/b.pt,small_cnn,y"]
+    (folder / "networks.csv").write_text("\n".join(["name,path,type,group", *rows]))
+    given = ["networks.csv", "all", *ON_DIGITS, "--methods", "none", "--dry-run", "-dir", "all"]
+    said = run(SCRIPT, *given, cwd=folder).err
+    assert says(said, "group x", "unlike types", "small_cnn, preact_resnet18")
+    assert "group y" not in said
+
+
 # ---- Refusals
 
 
@@ -403,16 +447,24 @@ LISTS = [
     ("name,path,type\na,models/a.pt,small_cnn\na,models/b.pt,small_cnn\n", "has the name a more than once"),
     ("name,path,type\na,models/a.pt,small_cnn\nb,./models/a.pt,small_cnn\n", "a and b are one checkpoint"),
     ("name,path,type\n" + "".join(f"{name},models/a.pt,small_cnn\n" for name in ("a-a", "a")),
-     "two pairs have the name a-a-a; give names without - in them"),
+     "two pairs have the name a-a-a; give names without -"),
+    ("name,path,type\n" + "".join(f"{name},models/a.pt,small_cnn\n" for name in ("a to a", "a")),
+     "two pairs have the name a to a to a"),
+    ("name,path,type,grp\na,models/a.pt,small_cnn,x\nb,models/b.pt,small_cnn,x\n",
+     "unknown column 'grp'; did you mean group"),
+    ("name,path,type\n-a,models/a.pt,small_cnn\nb,models/b.pt,small_cnn\n", "the name '-a' cannot be that of a folder"),
+    ("name,path,type\na\\b,models/a.pt,small_cnn\nb,models/b.pt,small_cnn\n", "cannot be that of a folder"),
     ("name,path,type\na,models/a.pt,small_cnn\nb,models/x.pt,small_cnn\n",
      "networks.csv: there is no checkpoint models/x.pt"),
     ("name,path,type\na,models/a.pt,small_cnn\nb,models/b.pt\n", "networks.csv, line 3: type is missing or damaged"),
-    ("name,path,type\na/a,models/a.pt,small_cnn\nb,models/b.pt,small_cnn\n", "the name 'a/a' cannot be that of a file"),
+    ("name,path,type\na/a,models/a.pt,small_cnn\nb,models/b.pt,small_cnn\n",
+     "the name 'a/a' cannot be that of a folder"),
     ("name,path,type\na,models/a.pt,small_cnn\nb,models/b.pt,nets.py:cnn\n",
      "a list does not run code; give --own-types "),
 ]  # fmt: skip
 CHOICES = [
     (["--methods", "pinv", "procrustes"], "unknown method 'procrustes'; give pinv, repair"),
+    (["--methods", "nets.py:cnn"], "it ran"),
     (["--detector", "energy"], "unknown score 'energy'; known: mahalanobis"),
     (["--shard", "4/3"], "'4/3' is not I/N with I from 1 to N"),
 ]

@@ -222,7 +222,7 @@ def dotted(tmp_path_factory):
         (folder / "networks.csv").write_text("\n".join(lines))
         for name, options in {"plain": [], "dots": ["--shortcut", "0"]}.items():
             run("misc/all_pairs.py", "networks.csv", "pool3,pool4", "rc2c_pre", *ON_DIGITS, "--methods", "covariance",
-                "--alignment", "pool", "--no-figures", "--probes", "1", "-dir", name, *options, cwd=folder)  # fmt: skip
+                "--alignment", "pool", "--no-verdict", "--probes", "1", "-dir", name, *options, cwd=folder)  # fmt: skip
         sources = ["results/plain", "results/dots"]
         said = run(
             SCRIPT,

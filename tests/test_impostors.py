@@ -242,7 +242,7 @@ def test_an_impostor_is_stitched_into_an_end_network_and_compared(in_tmp_path):
         file.write("other,DEFAULT,plant.py:other\nfresh,-,small_cnn\n")
     planted = ["--own-types", "plant.py:label", "plant.py:other"]
     run("misc/all_pairs.py", "list.csv", ",".join(LAYERS), "rc2c_pre", *data, "--methods", "pinv", "task:1", "--ends",
-        "end", "--alignment", "pool", *planted, "-dir", "all", "--no-figures")  # fmt: skip
+        "end", "--alignment", "pool", *planted, "-dir", "all", "--no-verdict")  # fmt: skip
     pairs = sorted(path.parent.name for path in in_tmp_path.glob("results/all/*/pinv"))
     assert pairs == ["fresh to end", "label to end", "other to end"]
     assert {

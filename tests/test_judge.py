@@ -386,6 +386,13 @@ def half_way(source, target, cross):
 
 def test_a_closed_form_of_ones_own(networks, digits, in_tmp_path):
     """A function, or the name of one in a file, with the numbers of the suite's own."""
+    assert "int is no closed form" in message_of(*networks[1], *digits, forms=[3])
+
+    def ridge(source, target, cross):
+        return half_way(source, target, cross)
+
+    said = message_of(*networks[1], *digits, forms=["ridge", ridge])
+    assert "ridge is the name of a closed form" in said
     (in_tmp_path / "mine.py").write_text(MINE)
     rows = judge(*networks[1], *digits, layers=LAYERS, forms=["pinv", "mine.py:squares", half_way])
     assert rows.forms == ("pinv", "mine.py:squares", "half_way")

@@ -1,5 +1,5 @@
-"""A measure, a detector and an objective of a user's own file through all scripts: the file of
-guide.md."""
+"""A measure, a detector, an objective and a closed form of a user's own file through all scripts: the
+file of guide.md."""
 
 import re
 import shlex
@@ -77,6 +77,18 @@ def scalar(stitched, own):
 def constant(stitched, own):
     return stitched.new_ones(len(stitched))
 
+def wide(source, target, cross):
+    return cross, target.mean
+
+def infinite(source, target, cross):
+    return torch.inf * cross.T, target.mean
+
+def no_bias(source, target, cross):
+    return cross.T @ cross
+
+def repair(source, target, cross):
+    pass
+
 class Typical(Norm):
     def score(self, activations):
         return super().score(activations).mean()
@@ -153,7 +165,7 @@ def activations_of(seed: int, layer: str, n: int = N) -> np.ndarray:
 
 def test_the_commands_of_the_docs(folder):
     (folder / "mine.py").write_text(FILE)
-    assert len(COMMANDS) == 3 and len(FILE.splitlines()) < 30
+    assert len(COMMANDS) == 4 and len(FILE.splitlines()) < 36
     for command in COMMANDS:
         run(*shlex.split(command)[1:])
     assert len(read_csv("rsa.csv")) == 16
@@ -218,6 +230,13 @@ def test_permutations_ranks_and_both_ways(folder):
 def test_refusals_of_measures(function, line, stitched):
     given = [*NETWORKS, "pool3", "pool3", *ON_DIGITS, "-n", N, "--metrics", function, "-o", "m.csv"]
     assert re.search(line, refusal(stitched, SIMILARITY, *given))
+
+
+def test_a_file_of_options_runs_no_closed_form(folder):
+    (folder / "options.yaml").write_text("init: mine.py:shrunk\n")
+    given = ["exec_stitch.py", *NETWORKS, "pool2", "pool3", "rc2c_pre", *ON_DIGITS, "-e", 0]
+    line = error_line(*given, "--config", "options.yaml")
+    assert says(line, "init", "name it", "command line")
 
 
 def test_a_file_of_options_does_not_run_code(folder):
@@ -342,6 +361,47 @@ def test_a_detector_scores(folder):
     assert "auroc_Norm" in {row["measure"] for row in read_csv("all_measurements.csv")}
 
 
+def test_a_closed_form_is_a_map(folder):
+    """By the script and by all_pairs, which leaves the cutoff out of its options."""
+    matched = ["-e", 0, "-i", "mine.py:shrunk", "-pinv-samples", 100, "--mod-only-stitch"]
+    run(
+        "exec_stitch.py",
+        *(*NETWORKS, "pool2", "pool2,pool3", "rc2c_pre", *ON_DIGITS),
+        *(*matched, "-dir", "shrunk"),
+    )
+    lines = [f"{name},{path},small_cnn" for name, path in zip("ab", NETWORKS[:2], strict=True)]
+    (folder / "networks.csv").write_text("\n".join(["name,path,type", *lines]) + "\n")
+    given = ["networks.csv", "pool2,pool3", "rc2c_pre", *ON_DIGITS, "-pinv-samples", 100]
+    methods = ["--methods", "mine.py:shrunk", "mine.py:cosine:1", "--no-similarity"]
+    run("misc/all_pairs.py", *given, *methods, "--ends", "b", "-dir", "all")
+    rows = stitch_rows("results/shrunk")
+    of_list = stitch_rows("results/all/a to b/shrunk")[: len(rows)]
+    for row, other in zip(rows, of_list, strict=True):
+        assert row["init"] == other["init"] == f"{folder}/mine.py:shrunk"
+        for name in ("accuracy", "r2_matched", "r2_test"):
+            assert float(row[name]) == pytest.approx(float(other[name]), abs=1e-6)
+        assert row["further_options"] == other["further_options"]
+    assert len(read_json(next(folder.glob("results/shrunk/2*/config.txt")))["init_sha256"]) == 64
+    methods = {row["method"] for row in read_csv("all_verdict.csv")}
+    assert methods == {"shrunk matching", "cosine matching"}
+
+
+@pytest.mark.parametrize(
+    ("function", "line"),
+    [
+        ("mine.py:cosine", r"no closed form: .*def cosine\(source, target, cross\)"),
+        ("mine.py:wide", r"returns a weight \(32, 64\) .*a weight \(64, 32\) and a bias \(64,\)"),
+        ("mine.py:infinite", "let it return finite numbers"),
+        ("mine.py:no_bias", "cannot run .*mine.py: ValueError"),
+        ("mine.py:repair", "repair is the name of a closed form of the suite; rename"),
+        ("shrunk", "unknown initial layer 'shrunk'; known: rand, .*, FILE.py:FUNCTION"),
+    ],
+)
+def test_refusals_of_closed_forms(function, line, stitched):
+    given = [*NETWORKS, "pool2", "pool3", "rc2c_pre", *ON_DIGITS, "-e", 0, "-i", function]
+    assert re.search(line, refusal(stitched, "exec_stitch.py", *given))
+
+
 @pytest.mark.parametrize(
     ("function", "line"),
     [
@@ -396,7 +456,7 @@ def test_all_pairs_runs_code_that_its_command_line_names(folder):
         assert says(line, f"{option} {folder}/mine.py:", "name it", "command line")
     line = error_line(*given, "--detector", "mine.py:norm")
     assert "unknown function in" in line and not (folder / "results").exists()
-    assert "or FILE.py:FUNCTION" in error_line(*given, "--methods", "mine.py:cosine")
+    assert "no closed form" in error_line(*given, "--methods", "mine.py:cosine")
 
 
 def test_all_pairs_keeps_runs_with_a_changed_detector_with_a_warning(folder):

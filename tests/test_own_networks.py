@@ -377,7 +377,7 @@ def test_all_pairs_makes_pairs_of_changed_code_again(changed_code, capsys):
         "-n",
         40,
     ]
-    given += ["--own-types", "nets.py:net", "--no-figures", "--methods", "pinv"]
+    given += ["--own-types", "nets.py:net", "--no-verdict", "--methods", "pinv"]
     run(*given)
     assert "0 of 3" in run(*given).err
     changed_code()

@@ -115,7 +115,7 @@ all_pairs() { # NAME PATTERN LAYERS OPTION...: pairs of the networks whose lines
     for shard in $(seq ${#gpus[@]}); do
         todo "$results/scores.csv" misc/all_pairs.py "$models/$1.csv" "${3// /,}" \
             "${STITCH[$TRUTH_NETWORK]:-rc2c_pre}" "${data[@]}" --methods "${methods[@]}" "${matching[@]}" \
-            --detector mahalanobis --alignment pool --permutations 20 \
+            --no-verdict --detector mahalanobis --alignment pool --permutations 20 \
             --metrics cka cka_debiased pwcca procrustes mutual_knn \
             --probes "$PROBE_EPOCHS" -dir "${results#results/}/$1" --shard "$shard/${#gpus[@]}" "${@:4}"
     done

@@ -25,7 +25,7 @@ HARMLESS = (
     "Grad strides do not match bucket view strides",
 )
 # Endings of options that may name code of a user
-NAMES_CODE = ("_type", "arch", "own_types", "metrics", "detector", "objective", "methods")
+NAMES_CODE = ("_type", "arch", "own_types", "metrics", "detector", "objective", "init", "methods")
 # Endings of entries of a `config.txt` that are no options
 DERIVED = ("_sha256", "_path_seed", "stitching_option", "c2t_cls_option", "image_spec")
 

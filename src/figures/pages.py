@@ -9,13 +9,14 @@ import io
 import itertools
 import math
 import string
+import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from src.choices.datasets import dataset_label
 from src.figures.style import LAYOUT, WIDTHS, chosen_style
-from src.ground.console import warn
+from src.ground.console import warn, warn_once
 from src.ground.files import write_bytes, write_text
 from src.results.outputs import outputs
 
@@ -53,11 +54,27 @@ def left_out(are_left_out: bool = True, *, except_for: Collection[str] = ()) -> 
         _to_draw = before
 
 
-def styled() -> contextlib.AbstractContextManager[None]:
-    """Return a context in which matplotlib draws in the style of the suite, and of the user over it."""
+@contextlib.contextmanager
+def styled() -> Iterator[None]:
+    """Let matplotlib draw in the style of the suite, and of the user over it, while the block runs.
+
+    Warns once of names in a script that the fonts lack.
+    """
     import matplotlib.style
 
-    return matplotlib.style.context([STYLE_SHEET, *chosen_style().sheets, LAYOUT])
+    style = matplotlib.style.context([STYLE_SHEET, *chosen_style().sheets, LAYOUT])
+    with style, warnings.catch_warnings(record=True) as caught:
+        yield
+    for warning in caught:
+        if "missing from font" in str(warning.message):
+            warn_once(
+                "figures lack characters of names that are not in their fonts; name an installed font that has them by "
+                "--style FILE, with a line such as font.family: DejaVu Sans, Noto Sans CJK JP"
+            )
+        else:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
 
 
 def draw_pages(

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from src.choices import WITH_POSITIONS, on_lost_positions
 from src.figures.sections import Section, parts_of, sections_of
 from src.figures.shown import SHARE
-from src.ground.console import listed, points, result, table
+from src.ground.console import listed, padded, points, result, table, width_of
 from src.ground.grouping import grouped
 from src.ground.user_code import titles_in
 from src.results.matrices import is_known, mean_of, pivot
@@ -59,11 +59,14 @@ class Table(NamedTuple):
     def __str__(self) -> str:
         """Return the title above the columns; all but the first are flush right."""
         texts = [self.header, *self.lines]
-        first, *widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+        first, *widths = [max(map(width_of, column)) for column in zip(*texts, strict=True)]
         lines = [self.title]
         for label, *cells in texts:
-            aligned = [f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)]
-            lines.append("  ".join([f"{label:{first}}", *aligned]).rstrip())
+            aligned = [
+                padded(cell, width, to_right=True)
+                for cell, width in zip(cells, widths, strict=True)
+            ]
+            lines.append("  ".join([padded(label, first), *aligned]).rstrip())
         return "\n".join(lines)
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
 from tqdm import tqdm
@@ -113,12 +114,25 @@ def points(share: float, *, sign: str = "") -> str:
 
 def aligned(lines: Sequence[Sequence[str]]) -> str:
     """Return lines of cells as a text in columns, each as wide as its widest cell."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    widths = [max(map(width_of, column)) for column in zip(*lines, strict=True)]
     texts = []
     for line in lines:
-        cells = [f"{cell:{width}}" for cell, width in zip(line, widths, strict=True)]
+        cells = [padded(cell, width) for cell, width in zip(line, widths, strict=True)]
         texts.append("  ".join(cells).rstrip())
     return "\n".join(texts)
+
+
+def padded(text: str, width: int, *, to_right: bool = False) -> str:
+    """Return a text with blanks behind it, or before it, up to a width in columns of a terminal."""
+    blanks = " " * (width - width_of(text))
+    if to_right:
+        return blanks + text
+    return text + blanks
+
+
+def width_of(text: str) -> int:
+    """Return the number of columns of a terminal that a text takes; Chinese and Japanese take two each."""
+    return len(text) + sum(unicodedata.east_asian_width(character) in "FW" for character in text)
 
 
 def note(text: str) -> None:

@@ -17,6 +17,7 @@ from src.skill.floors import FloorKey, n_twins_for
 from src.skill.running import Following
 from src.skill.skills import skill_of
 from src.statistics.detection import OODMetrics, auroc_interval, ood_metrics
+from src.stitching.grid import Grid, GridEvaluation, GridScore
 from src.stitching.layers import StitchingLayer
 from src.training import NO_CLASS, predicted_classes
 from src.values import Interval, Pair, StitchSkill
@@ -102,6 +103,39 @@ def score_grid(grid: Stitched, reference: Reference) -> dict[Pair, StitchScores]
         for pairs, stitched in grid.stitched(activations, batch.images):
             scoring.add_stitches(pairs, stitched, batch)
     return scoring.scores()
+
+
+class MeasuredGrid(NamedTuple):
+    """The measurements of the stitches of a grid."""
+
+    score: GridScore
+    scores: dict[Pair, StitchScores]
+
+
+@torch.no_grad()
+def measure_grids(grids: Mapping[str, Grid], reference: Reference) -> dict[str, MeasuredGrid]:
+    """Measure accuracies and scores, as `Grid.evaluate` and `score_grid`, in one pass of the images.
+
+    Args:
+        grids: of the same layers of two networks, frozen.
+        reference: of the end network.
+    """
+    any_grid, *_ = grids.values()
+    for grid in grids.values():
+        grid.train(False)
+    evaluations = {name: GridEvaluation(grid) for name, grid in grids.items()}
+    scorings = {name: GridScoring(grid, reference) for name, grid in grids.items()}
+    for batch in reference.test_batches():
+        front_acts, end_acts = any_grid.activations(batch.images)
+        for name, grid in grids.items():
+            evaluations[name].add_networks(batch.images, batch.labels, front_acts, end_acts)
+            scorings[name].add_own(end_acts, batch)
+            for pairs, stitched in grid.stitched(front_acts, batch.images):
+                evaluations[name].add_stitches(pairs, stitched, end_acts)
+                scorings[name].add_stitches(pairs, stitched, batch)
+    return {
+        name: MeasuredGrid(evaluations[name].score(), scorings[name].scores()) for name in grids
+    }
 
 
 class GridScoring:

@@ -18,7 +18,7 @@ from src.results.identity import DIGEST, FREE, KEPT, NOT_RECORDED, is_idle
 from src.results.network_names import FRESH, content_of
 
 # Options whose results change with the file of user code that they name
-CODE_OPTIONS = ("objective", "detector", "metrics")
+CODE_OPTIONS = ("init", "objective", "detector", "metrics")
 
 # Values of this suite for the options that the public code writes as "" or 0
 EMPTY: Options = {

@@ -15,7 +15,7 @@ import functools
 import inspect
 import math
 from collections.abc import Callable, Hashable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from src.ground.brief import brief
 from src.ground.errors import UserError, unknown_name
-from src.ground.user_code import by_title, failing_as_user_error, is_user_code, load, title_of
+from src.ground.user_code import failing_as_user_error, is_user_code, load, title_of
 from src.statistics.moments import ROUNDING, Moments
 from src.stitching.eigenvectors import Eigh
 from src.stitching.moments import SourceMoments
@@ -395,13 +395,12 @@ def solver_of(form: ClosedForm) -> Solver:
         return SOLVERS[form]
     if isinstance(form, str) and not is_user_code(form):
         raise unknown_name("closed form", form, SOLVERS)
-    if isinstance(form, str):
-        by_title([form], taken=SOLVERS, kind="closed form")
-        name = form
-        function = load(form)
-    else:
-        name = form.__name__
-        function = form
+    name = name_of(form)
+    if title_of(name) in SOLVERS:
+        raise UserError(
+            f"{name}: {title_of(name)} is the name of a closed form of the suite; rename the function"
+        )
+    function = load(form) if isinstance(form, str) else form
     try:
         inspect.signature(function).bind("source", "target", "cross")
     except TypeError:
@@ -412,16 +411,26 @@ def solver_of(form: ClosedForm) -> Solver:
     return Solver(functools.partial(_by_user, name, function), target_scatter=True)
 
 
+def name_of(form: ClosedForm) -> str:
+    """Return the name of a closed form, also of a function."""
+    if isinstance(form, str):
+        return form
+    return getattr(form, "__name__", type(form).__name__)
+
+
 def _by_user(name: str, function: UserForm, moments: SourceMoments) -> Matchings:
     """Return the map that a user's function gives for each target.
 
     Raises:
         UserError: the function fails, or returns no finite weight and bias of the right shapes.
     """
+    errors: Callable[[], AbstractContextManager[None]] = nullcontext
+    if is_user_code(name):  # the errors of a function in a notebook show their own lines
+        errors = functools.partial(failing_as_user_error, name)
     matchings = {}
     for target_name, cross in moments.cross.items():
         target = moments.targets[target_name]
-        with failing_as_user_error(name) if is_user_code(name) else nullcontext():
+        with errors():
             weight, bias = map(torch.as_tensor, function(moments.source, target, cross))
         shapes = (tuple(weight.shape), tuple(bias.shape))
         needed = (tuple(cross.T.shape), tuple(target.mean.shape))
