@@ -198,8 +198,8 @@ def test_judge_equals_the_scripts(in_folder):
     """Accuracies up to one input, whose logits may be nearly equal."""
     lines = [f"{name},{name}/model_8.pt,{READER}" for name in "ab"]
     Path("list.csv").write_text("\n".join(["name,path,type", *lines]) + "\n")
-    methods = ["--ends", "b", "--methods", "pinv", "covariance", "--no-similarity", "-dir", "all"]
-    run("misc/all_pairs.py", "list.csv", "--own-types", READER, *ON_TOKENS, *methods)
+    methods = ["--ends", "b", "--methods", "pinv", "covariance", "--no-similarity", "--no-verdict"]
+    run("misc/all_pairs.py", "list.csv", "-dir", "all", "--own-types", READER, *ON_TOKENS, *methods)
     run("misc/verdict.py", "results/all", "--networks", "list.csv", "-o", "verdict.csv")
     arrays = np.load("tokens.npz")
     networks = []
@@ -211,7 +211,7 @@ def test_judge_equals_the_scripts(in_folder):
     for split in ("train", "test"):
         parts = [torch.from_numpy(arrays[f"{key}_{split}"]).split(64) for key in "xy"]
         batches.append(list(zip(*parts, strict=True)))
-    judged = judge(*networks, *batches, form=["pinv", "covariance"])
+    judged = judge(*networks, *batches, forms=["pinv", "covariance"])
     rows = {(Method.of(row.form).words, *row.pair): row for row in judged}
     written = read_csv("verdict.csv")
     assert len(rows) == len(written) == 8
