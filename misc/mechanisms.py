@@ -22,9 +22,16 @@ from src import cli
 from src.figures.dots import draw_check
 from src.figures.maps import draw_layers
 from src.figures.shown import ABOVE_BASELINES, Shown, of_matrix
-from src.ground.errors import UserError
 from src.ground.files import new_file, write_csv, write_text
 from src.ground.tensors import load_tensors
+from src.ground_truth.mechanisms import (
+    irreducible_representations,
+    representation_shares,
+    shared_representations,
+    shared_subspaces,
+    shared_units,
+    spans,
+)
 from src.ground_truth.scores import rank_correlation
 from src.results.matrices import Matrix
 from src.statistics.permutations import permutation_p
@@ -36,7 +43,6 @@ METHODS = ["pinv", "covariance", "task:20"]
 SIMILARITIES = ["cka_debiased", "mutual_knn", "pwcca", "procrustes"]
 TRUTHS = ("representations", "subspaces", "neurons")
 MATCHED, TESTING = 5 / 12, 5 / 24  # shares of all pairs of elements
-SMALL = 0.01  # singular values below this share of the largest are noise
 LOW = 0.5  # of representations; H1 is of stitches that share less
 LOSS = 0.25  # of accuracy; H1 says that they lose more
 N_PERMUTATIONS = 9999
@@ -69,93 +75,39 @@ Values = Mapping[str, NDArray]  # (n, n) by measure or truth: front network, end
 # ---- The networks, and what their weights tell
 
 
+def read_network(path: str) -> Multiplier:
+    """Return the network of a state dict."""
+    state = load_tensors(path)
+    network = Multiplier(*state["W_x"].shape, state["W"].shape[1])
+    network.load_state_dict(state)
+    return network
+
+
 def products_of(networks: Sequence[Multiplier]) -> NDArray:
     """Return the multiplication table (n, n) that most networks answer with."""
     n = len(networks[0].W_x)
-    pairs = torch.cartesian_prod(torch.arange(n), torch.arange(n))
+    elements = torch.arange(n)
     with torch.no_grad():
-        answers = torch.stack([network(pairs).argmax(1) for network in networks])
-    products = answers.mode(0).values.view(n, n).numpy()
-    if (
-        not (np.sort(products) == np.arange(n)).all()
-        or not (np.sort(products.T) == np.arange(n)).all()
-    ):
-        raise UserError(
-            "the answers of the networks are no group; give networks that multiply without mistakes"
-        )
-    return products
+        answers = [
+            network(torch.cartesian_prod(elements, elements)).argmax(1) for network in networks
+        ]
+    return torch.stack(answers).mode(0).values.view(n, n).numpy()
 
 
-def representations_of(products: NDArray) -> list[NDArray]:
-    """Return an orthonormal basis (n, d²) of each irreducible representation in the functions of a group.
-
-    They are the joint eigenspaces of the sums over conjugacy classes (Serre 1977, section 2.6), so the
-    eigenspaces of a random combination of these sums with their inverses."""
-    n = len(products)
-    unit = int(np.argmax((products == np.arange(n)).all(1)))
-    inverse = np.argmax(products == unit, axis=1)
-    conjugates = products[products, inverse[:, None]]  # (n, n): h g h⁻¹ by h and g
-    classes = np.unique(np.sort(conjugates, axis=0).T, axis=0)
-    weights = np.random.default_rng(0).normal(size=len(classes))
-    total = np.zeros((n, n))
-    for members, weight in zip(classes, weights, strict=True):
-        for member in np.unique(members):
-            total[products[member], np.arange(n)] += weight / len(np.unique(members))
-    eigenvalues, vectors = np.linalg.eigh(total + total.T)
-    ends = np.flatnonzero(np.diff(eigenvalues) > 1e-8) + 1
-    return np.split(vectors, ends, axis=1)
-
-
-def truths_of(networks: Sequence[Multiplier]) -> dict[str, NDArray]:
+def truths_of(networks: Sequence[Multiplier], products: NDArray) -> dict[str, NDArray]:
     """Return what two networks share by their weights, (n, n) of front and end; see the plan."""
-    bases = representations_of(products_of(networks))
     functions = [network.functions() for network in networks]
-    shares = [shares_of(of_network, bases) for of_network in functions]
-    spans = [[span_of(values) for values in of_network] for of_network in functions]
+    bases = irreducible_representations(products)
+    shares = [representation_shares(of_network, bases) for of_network in functions]
+    of_fronts = [spans(of_network) for of_network in functions]
     truths = {}
     for name, share, fronts, ends in (
-        ("representations", shared_shares, shares, shares),
-        ("subspaces", shared_subspaces, spans, functions),
-        ("neurons", shared_neurons, functions, functions),
+        ("representations", shared_representations, shares, shares),
+        ("subspaces", shared_subspaces, of_fronts, functions),
+        ("neurons", shared_units, functions, functions),
     ):
         truths[name] = np.array([[share(front, end) for end in ends] for front in fronts])
     return truths
-
-
-def shares_of(functions: Sequence[NDArray], bases: Sequence[NDArray]) -> NDArray:
-    """Return the share of functions in each representation."""
-    both_functions = np.concatenate(functions, axis=1)
-    energies = np.array([np.sum((basis.T @ both_functions) ** 2) for basis in bases])
-    return energies / energies.sum()
-
-
-def span_of(functions: NDArray) -> NDArray:
-    """Return an orthonormal basis of the span of functions (n, n_hidden)."""
-    vectors, values, _ = np.linalg.svd(functions, full_matrices=False)
-    return vectors[:, values > SMALL * values[0]]
-
-
-def shared_shares(front: NDArray, end: NDArray) -> float:
-    """Return the share of representations that two networks have in common."""
-    return np.minimum(front, end).sum()
-
-
-def shared_subspaces(spans: Sequence[NDArray], end: Sequence[NDArray]) -> float:
-    """Return the share of the end's functions in the spans of the front's, averaged over both elements."""
-    shares = []
-    for span, functions in zip(spans, end, strict=True):
-        shares.append(np.sum((span.T @ functions) ** 2) / np.sum(functions**2))
-    return np.mean(shares)
-
-
-def shared_neurons(front: Sequence[NDArray], end: Sequence[NDArray]) -> float:
-    """Return the mean squared cosine of the end's hidden units with the nearest unit of the front, weighted
-    by the energy of the units."""
-    of_front = np.concatenate(front)
-    of_end = np.concatenate(end)  # (2n, n_hidden)
-    units = of_front / np.maximum(np.linalg.norm(of_front, axis=0), 1e-9)
-    nearest = np.maximum((units.T @ of_end).max(0), 0)
-    return np.sum(nearest**2) / np.sum(of_end**2)
 
 
 # ---- The plan's statistics
@@ -332,14 +284,6 @@ def parser() -> cli.Parser:
     return options
 
 
-def read_network(path: str) -> Multiplier:
-    """Return the network of a state dict."""
-    state = load_tensors(path)
-    network = Multiplier(*state["W_x"].shape, state["W"].shape[1])
-    network.load_state_dict(state)
-    return network
-
-
 def write_inputs(path: Path, products: NDArray) -> None:
     """Write pairs of elements and their products as a data set: some to match on, others to test on."""
     n = len(products)
@@ -419,11 +363,14 @@ def write_result(
 
 def study(args) -> None:
     folder = Path("results", args.output)
-    networks = {Path(path).stem: read_network(path) for path in args.networks}
-    write_inputs(folder / "pairs.npz", products_of(list(networks.values())))
+    names = [Path(path).stem for path in args.networks]
+    networks = [read_network(path) for path in args.networks]
+    products = products_of(networks)
+    truths = truths_of(networks, products)
+    write_inputs(folder / "pairs.npz", products)
     rows = [
-        {"name": Path(path).stem, "path": str(Path(path).resolve()), "type": TYPE}
-        for path in args.networks
+        {"name": name, "path": str(Path(path).resolve()), "type": TYPE}
+        for name, path in zip(names, args.networks, strict=True)
     ]
     write_csv(folder / "networks.csv", list(rows[0]), rows)
     pairs = options_of(
@@ -441,7 +388,7 @@ def study(args) -> None:
         metrics=SIMILARITIES,
         alignment="pool",
     )
-    verdict, table = f"{args.output}_verdict.csv", f"{args.output}_grid.csv"
+    verdict = f"{args.output}_verdict.csv"
     all_pairs.work_and_judge(pairs, verdict, f"{args.output}.html")
     collect_results.collect(
         options_of(
@@ -450,12 +397,11 @@ def study(args) -> None:
             source_dir=str(folder),
             recursive=True,
             networks=pairs.networks,
-            output=table,
+            output=f"{args.output}_grid.csv",
         )
     )
-    measures = read_measures(table.replace(".csv", "_measurements.csv"), verdict, list(networks))
-    truths = truths_of(list(networks.values()))
-    write_result(Path(args.output), tests_of(measures, truths), measures, truths, list(networks))
+    measures = read_measures(f"{args.output}_grid_measurements.csv", verdict, names)
+    write_result(Path(args.output), tests_of(measures, truths), measures, truths, names)
 
 
 def main(argv=None) -> int:
