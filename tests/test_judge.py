@@ -132,7 +132,7 @@ def test_training_equals_the_scripts(networks, in_tmp_path):
         *modules,
         *images,
         layers=(LAYERS, "pool3"),
-        forms=["soft:3", "covariance", "task:1"],
+        form=["soft:3", "covariance", "task:1"],
         seed=3,
         **training,
     )
