@@ -3,6 +3,7 @@
 that multiply in a group are stitched, compared, and set against what their weights tell."""
 
 import csv
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -41,11 +42,15 @@ from src.statistics.significance import holm
 TYPE = f"{Path(__file__).resolve().with_name('multiplier.py')}:network"
 METHODS = ["pinv", "covariance", "task:20"]
 SIMILARITIES = ["cka_debiased", "mutual_knn", "pwcca", "procrustes"]
+CLEAN = "clean"  # the group of networks whose truths misc/ground_truth.py scores
 TRUTHS = ("representations", "subspaces", "neurons")
 MATCHED, TESTING = 5 / 12, 5 / 24  # shares of all pairs of elements
 LOW = 0.5  # of representations; H1 is of stitches that share less
 LOSS = 0.25  # of accuracy; H1 says that they lose more
 N_PERMUTATIONS = 9999
+LEVEL = 0.05  # of adjusted p-values
+NEEDED = {"H2": ("pinv accuracy", "representations"), "H4": ("cka_debiased", "subspaces")}
+IN_MAPS = ("task accuracy", "pinv accuracy", "pinv skill", "cka_debiased")
 ACCURATE = ("similar", "accurate only")  # words of stitches that keep their accuracy
 TITLES = {
     "direct matching": "pinv",
@@ -78,7 +83,7 @@ Values = Mapping[str, NDArray]  # (n, n) by measure or truth: front network, end
 def read_network(path: str) -> Multiplier:
     """Return the network of a state dict."""
     state = load_tensors(path)
-    network = Multiplier(*state["W_x"].shape, state["W"].shape[1])
+    network = Multiplier(len(state["W_x"]))
     network.load_state_dict(state)
     return network
 
@@ -122,17 +127,20 @@ class Test(NamedTuple):
     value: float
     low: float
     high: float
-    p: float
-    adjusted_p: float | None = None  # None: described
+    p: float | None  # None: described
+    adjusted_p: float | None = None
 
     @classmethod
     def of(
         cls, hypothesis: str, measure: str, truth: str, estimate: Estimate, p: float | None = None
     ) -> "Test":
-        """Return the line of an estimate; without a p-value, with that of Student's t in one direction."""
-        if p is None:
-            p = float(scipy.special.stdtr(estimate.freedom, -estimate.value / estimate.error()))
+        """Return the line of an estimate."""
         return cls(hypothesis, measure, truth, estimate.value, *estimate.interval(), p)
+
+
+def student_p(estimate: Estimate) -> float:
+    """Return the p-value of Student's t in one direction."""
+    return float(scipy.special.stdtr(estimate.freedom, -estimate.value / estimate.error()))
 
 
 class Directions(NamedTuple):
@@ -173,7 +181,8 @@ def loss_without_training(measures: Values, truths: Values) -> ScoreOfPairs:
     is_low = Directions.of(truths["representations"]).mean < LOW
 
     def score(measured: NDArray, _: NDArray) -> NDArray:
-        return (loss * is_low)[measured].sum(-1) / is_low[measured].sum(-1) - LOSS
+        with np.errstate(invalid="ignore"):  # NaN where no pair shares so little
+            return (loss * is_low)[measured].sum(-1) / is_low[measured].sum(-1) - LOSS
 
     return score
 
@@ -241,14 +250,16 @@ def tests_of(measures: Values, truths: Values) -> list[Test]:
         described.append(Test.of("", name, "neurons", neurons))
 
     loss = estimate(loss_without_training(measures, truths), groups)
-    tests.append(Test.of("H1", "task accuracy − pinv accuracy − 0.25", "representations", loss))
+    title = f"task accuracy − pinv accuracy − {LOSS}"
+    tests.append(Test.of("H1", title, "representations", loss, student_p(loss)))
     for hypothesis, first, second in (
         ("H2", ("pinv accuracy", "representations"), ("cka_debiased", "representations")),
         ("H2", ("pinv accuracy", "representations"), ("task accuracy", "representations")),
         ("H4", ("cka_debiased", "subspaces"), ("cka_debiased", "representations")),
     ):
         names = [" − ".join(dict.fromkeys(pair)) for pair in zip(first, second, strict=True)]
-        tests.append(Test.of(hypothesis, *names, estimates[first].minus(estimates[second])))
+        between = estimates[first].minus(estimates[second])
+        tests.append(Test.of(hypothesis, *names, between, student_p(between)))
     for hypothesis, title, score_of in (
         ("H3", "pinv skill, of accurate stitches", skill_of_accurate),
         ("H5", "pinv skill, between directions", direction_of_skill),
@@ -329,36 +340,63 @@ def rows_of(table: str) -> list[dict[str, str]]:
 def write_result(
     path: Path, tests: Sequence[Test], measures: Values, truths: Values, names: Sequence[str]
 ) -> None:
-    """Write all numbers (.csv), the table of the page (.md), and both figures."""
+    """Write all numbers (.csv), the table and the outcomes of hypotheses (.md), and both figures."""
     write_csv(path.with_suffix(".csv"), Test._fields, [test._asdict() for test in tests])
-    lines = [
-        "| | measure | truth | value | 95 % interval | adjusted p |",
-        "|---|---|---|---|---|---|",
-    ]
+    adjusted = [test for test in tests if test.adjusted_p is not None]
+    of_measures = [test for test in adjusted if not test.hypothesis]
+    of_measures.sort(key=lambda test: (TRUTHS.index(test.truth), -test.value))
+    write_text(
+        path.with_suffix(".md"), "\n".join([*table_of(of_measures), "", *outcomes(adjusted)])
+    )
+
     dots = []
-    for test in tests:
-        p = "described" if test.adjusted_p is None else f"{test.adjusted_p:.4f}"
-        interval = f"{test.low:.2f} to {test.high:.2f}"
-        lines.append(
-            f"| {test.hypothesis} | {test.measure} | {test.truth} | {test.value:.2f} | {interval} | {p} |"
-        )
-        if test.adjusted_p is not None and not test.hypothesis:
-            word = ABOVE_BASELINES if test.adjusted_p <= 0.05 else ""
-            dots.append(
-                Shown(test.truth, test.value, test.low, test.high, method=test.measure, word=word)
-            )
-    write_text(path.with_suffix(".md"), "\n".join(lines) + "\n")
-    dots.sort(key=lambda dot: -dot.value)
+    for test in of_measures:
+        word = ABOVE_BASELINES if test.adjusted_p < LEVEL else ""
+        interval = (test.low, test.high)
+        dots.append(Shown(test.truth, test.value, *interval, method=test.measure, word=word))
     draw_check(path.with_suffix(".png"), dots)
+
     order = np.argsort(truths["representations"].mean(0))  # networks of one kind stand together
-    labels = [names[place] for place in order]
+    n_alike = len(os.path.commonprefix(list(names)))
+    labels = [names[place][n_alike:] for place in order]
     maps: list[Shown] = []
-    for name in ("task accuracy", "pinv accuracy", "pinv skill", "cka_debiased"):
+    for name in IN_MAPS:
         matrix = Matrix(labels, labels, measures[name][np.ix_(order, order)].tolist())
         maps += of_matrix(matrix, MEASURES[name][1], name)
-    draw_layers(
-        path.with_name(f"{path.name}_maps.png"), maps, axes=("front network", "end network")
-    )
+    place = path.with_name(f"{path.name}_maps.png")
+    draw_layers(place, maps, axes=("front network", "end network"))
+
+
+def table_of(tests: Sequence[Test]) -> list[str]:
+    """Return the lines of a table in Markdown: a row a measure, a column a truth."""
+    cells: dict[str, dict[str, str]] = {}
+    for test in tests:
+        star = "*" if test.adjusted_p < LEVEL else ""
+        cell = f"{test.value:.2f}{star} ({test.low:.2f} to {test.high:.2f})"
+        cells.setdefault(test.measure, {})[test.truth] = cell
+    lines = [f"| measure | {' | '.join(TRUTHS[:2])} |", "|---|---|---|"]
+    for measure, of_measure in cells.items():
+        lines.append(f"| `{measure}` | {' | '.join(of_measure[truth] for truth in TRUTHS[:2])} |")
+    return lines
+
+
+def outcomes(tests: Sequence[Test]) -> list[str]:
+    """Return a line for each test of a hypothesis, and whether the hypothesis holds."""
+    lines = []
+    for hypothesis in sorted({test.hypothesis for test in tests} - {""}):
+        of_hypothesis = [test for test in tests if test.hypothesis == hypothesis]
+        needed = [test for test in tests if (test.measure, test.truth) == NEEDED.get(hypothesis)]
+        needed += of_hypothesis
+        outcome = "open"
+        if all(test.adjusted_p < LEVEL for test in needed):
+            outcome = "holds"
+        elif any(test.high < 0 for test in needed):
+            outcome = "refuted"
+        lines.append(f"* {hypothesis}: {outcome}")
+        for test in needed:
+            interval = f"{test.value:.2f} ({test.low:.2f} to {test.high:.2f})"
+            lines.append(f"  * {test.measure}, {test.truth}: {interval}, p = {test.adjusted_p:.4f}")
+    return [*lines, ""]
 
 
 def study(args) -> None:
@@ -369,7 +407,7 @@ def study(args) -> None:
     truths = truths_of(networks, products)
     write_inputs(folder / "pairs.npz", products)
     rows = [
-        {"name": name, "path": str(Path(path).resolve()), "type": TYPE}
+        {"name": name, "path": str(Path(path).resolve()), "type": TYPE, "group": CLEAN}
         for name, path in zip(names, args.networks, strict=True)
     ]
     write_csv(folder / "networks.csv", list(rows[0]), rows)
@@ -390,16 +428,8 @@ def study(args) -> None:
     )
     verdict = f"{args.output}_verdict.csv"
     all_pairs.work_and_judge(pairs, verdict, f"{args.output}.html")
-    collect_results.collect(
-        options_of(
-            collect_results,
-            args,
-            source_dir=str(folder),
-            recursive=True,
-            networks=pairs.networks,
-            output=f"{args.output}_grid.csv",
-        )
-    )
+    table = ["-r", "--networks", pairs.networks, "-o", f"{args.output}_grid.csv"]
+    collect_results.collect(collect_results.parser().parse_args([str(folder), *table]))
     measures = read_measures(f"{args.output}_grid_measurements.csv", verdict, names)
     write_result(Path(args.output), tests_of(measures, truths), measures, truths, names)
 

@@ -1,10 +1,15 @@
 """What networks that multiply in a group share, on small groups by hand."""
 
 from itertools import permutations
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from misc.mechanisms import COMPARED, IS_ACCURATE, TRUTHS, products_of, truths_of
+from misc.mechanisms import tests_of as all_tests_of
+from misc.multiplier import Multiplier
 from src.ground_truth.mechanisms import (
     irreducible_representations,
     representation_shares,
@@ -13,6 +18,7 @@ from src.ground_truth.mechanisms import (
     shared_units,
     spans,
 )
+from tests.commands import run
 
 
 def products_of_permutations(n: int) -> np.ndarray:
@@ -59,3 +65,64 @@ def test_subspaces_have_a_direction(rng):
 def test_a_table_without_a_unit_is_no_group():
     with pytest.raises(ValueError, match="group"):
         irreducible_representations((np.arange(3)[:, None] - np.arange(3)) % 3)
+
+
+def trained_network(products: np.ndarray, seed: int) -> Multiplier:
+    """Return a network that multiplies without a mistake."""
+    torch.manual_seed(seed)
+    n = len(products)
+    network = Multiplier(n)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.003)
+    elements = torch.cartesian_prod(torch.arange(n), torch.arange(n))
+    answers = torch.from_numpy(products).flatten()
+    for _ in range(200):
+        loss = torch.nn.functional.cross_entropy(network(elements), answers)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return network
+
+
+@pytest.fixture(scope="module")
+def networks():
+    return [trained_network(products_of_permutations(4), seed) for seed in range(4)]
+
+
+def test_the_group_and_the_truths_are_read_off_networks(networks):
+    products = products_of(networks)
+    assert (products == products_of_permutations(4)).all()
+    truths = truths_of(networks, products)
+    for truth in truths.values():
+        assert np.diag(truth) == pytest.approx(np.ones(4))
+        assert ((truth >= 0) & (truth <= 1 + 1e-9)).all()
+    assert truths["representations"] == pytest.approx(truths["representations"].T)
+
+
+def test_a_measure_that_is_the_truth(rng):
+    truths = {name: rng.random((6, 6)) for name in TRUTHS}
+    measures = {name: rng.random((6, 6)) for name in COMPARED}
+    for name in ("cka_debiased", "pinv skill"):
+        measures[name] = truths["subspaces"]
+    measures[IS_ACCURATE] = np.ones((6, 6))
+    tests = {
+        (test.hypothesis, test.measure, test.truth): test for test in all_tests_of(measures, truths)
+    }
+    assert tests["", "cka_debiased", "subspaces"].value == pytest.approx(1)
+    assert tests["H3", "pinv skill, of accurate stitches", "subspaces"].value == pytest.approx(1)
+    assert tests["H5", "pinv skill, between directions", "subspaces"].value == pytest.approx(1)
+    # 6! = 720 orders of six networks: chance is far above 1/10,000
+    assert 1 / 720 / 2 < tests["H5", "pinv skill, between directions", "subspaces"].p < 2 / 720
+
+
+@pytest.mark.slow
+def test_the_study_as_one_command(networks, in_tmp_path, drawn_figures):
+    files = []
+    for seed, network in enumerate(networks):
+        files.append(f"seed{seed}.pt")
+        torch.save(network.state_dict(), files[-1])
+    for _ in range(2):  # the second time from finished stitches
+        run("misc/mechanisms.py", *files, "-o", "study", "-gpu", "-1")
+        text = Path("study.md").read_text()
+        assert "* H3:" in text
+        assert "| `cka_debiased` |" in text
+    assert Path("study_maps.png").stat().st_size > 0
