@@ -115,7 +115,7 @@ def test_a_measure_that_is_the_truth(rng):
 
 
 @pytest.mark.slow
-def test_the_study_as_one_command(networks, in_tmp_path, drawn_figures):
+def test_the_study_as_one_command(networks, in_tmp_path, rendered):
     files = []
     for seed, network in enumerate(networks):
         files.append(f"seed{seed}.pt")
