@@ -148,11 +148,8 @@ def write_measurements(args, path: Path, rows) -> None:
     """Write the table of all measurements, and with a list of networks the tables of its groups."""
     from src.ground.console import note
     from src.ground.files import write_csv
-    from src.results.between_groups import compare_groups, note_on_layers
+    from src.results.between_groups import compare_groups, note_on_layers, write_groups
     from src.results.measurements import COLUMNS, between_networks
-    from src.results.network_means import MeanRow
-    from src.results.tables import write_table
-    from src.results.verdict_rows import GroupTestRow
 
     measurements = path.with_name(f"{path.stem}_measurements.csv")
     write_csv(measurements, COLUMNS, [row.record for row in rows if not math.isnan(row.value)])
@@ -161,11 +158,10 @@ def write_measurements(args, path: Path, rows) -> None:
         compared = []
         for row in between_networks(rows):
             compared.append(row._replace(method=f"{row.method}, {row.dataset}"))
-        groups, tests, *_ = compare_groups(compared)
-        write_table(path.with_name(f"{path.stem}_groups.csv"), MeanRow, groups)
-        write_table(path.with_name(f"{path.stem}_group_tests.csv"), GroupTestRow, tests)
+        comparison = compare_groups(compared)
+        write_groups(path, comparison)
         note(f"wrote {path.stem}_groups.csv and {path.stem}_group_tests.csv beside it")
-        note_on_layers(groups)
+        note_on_layers(comparison.groups)
 
 
 def write_accuracies(args, path: Path, runs, newest, names) -> None:

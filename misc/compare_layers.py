@@ -109,6 +109,7 @@ def find_best_matches(args, collected) -> None:
     from src.figures.pages import writing
     from src.ground.console import note, result, table
     from src.ground.errors import UserError
+    from src.ground.files import write_csv
     from src.results import best_matches as matches
     from src.results.chosen import chosen_rows
     from src.results.network_means import MeanRow
@@ -120,7 +121,7 @@ def find_best_matches(args, collected) -> None:
             f"{args.source_dir} has no stitches of two trained networks, and no table of their similarity in a folder "
             "similarity"
         )
-    shown = chosen_rows(rows, args.quantities, lambda row: (row.measure, row.method))
+    shown = chosen_rows(rows, args.quantities, lambda row: (row.best.quantity, row.best.method))
     of_layers = list(matches.tables_of_layers(shown).items())
     for title, matrix in [*of_layers[:MAX_TABLES], *matches.tables_of_shares(shown).items()]:
         table(title, *matrix)
@@ -132,7 +133,8 @@ def find_best_matches(args, collected) -> None:
     path = Path(args.output or Path(args.source_dir, "best_matches.csv"))
     shares = path.with_name(f"{path.stem}_shares.csv")
     with writing(path, __file__, is_named=bool(args.output)):
-        write_table(path, matches.BestMatchRow, rows)
+        records = [match.record for match in rows]
+        write_csv(path, list(records[0]), records)
         write_table(shares, MeanRow, matches.match_shares(rows))
     note(f"wrote {path}, and {shares.name} beside it")
 

@@ -169,19 +169,15 @@ def write_files(
         title: above the figures.
     """
     from src.ground.files import write_text
-    from src.results.network_means import MeanRow
+    from src.results.between_groups import write_groups
     from src.results.tables import write_table
-    from src.results.verdict_rows import GroupTestRow, VerdictRow
+    from src.results.verdict_rows import VerdictRow
 
     write_table(path, VerdictRow, judged.verdicts)
     header = f"# Verdict on {len(judged.verdicts)} stitched pairs of layers"
     lines = [header, "", "```text", text, "```", "", *made_with, ""]
     write_text(path.with_suffix(".md"), "\n".join(lines))
-    groups, tests, *_ = judged.comparison
-    if groups:
-        write_table(path.with_name(f"{path.stem}_groups.csv"), MeanRow, groups)
-    if tests:
-        write_table(path.with_name(f"{path.stem}_group_tests.csv"), GroupTestRow, tests)
+    write_groups(path, judged.comparison)
     draw(path, judged, title)
 
 

@@ -3,8 +3,10 @@ between groups, and one network at two epochs."""
 
 import itertools
 import json
+import math
 import re
 import shlex
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from src.results.evaluations import read_evaluated_runs
 from src.results.measurements import Measurement, NetworkLayer
 from src.results.named_networks import NamedNetwork, named_networks
 from src.results.network_list import ListedNetwork, as_listed
-from src.results.network_means import mean_over_pairs
+from src.results.network_means import mean_over_networks
 from src.results.network_names import NetworkName
 from src.results.trained_with import training_of
 from src.results.verdicts import judge_runs
@@ -394,8 +396,10 @@ def test_epochs_of_a_network_count_once_in_a_test():
     trainings = {name: name[0] for name in names}
     groups = {name: "early" if name[0] in "ab" else "late" for name in names}
     _, tests, *_ = compare_groups(values_of(trainings, groups))
-    assert {(test.n_networks, test.n_second, test.n_labelings) for test in tests} == {(2, 2, 6)}
-    assert {test.difference for test in tests} == {1.0} and len(tests) == 4
+    assert {(test.n_networks, test.n_second, test.result.n_labelings) for test in tests} == {
+        (2, 2, 6)
+    }
+    assert {test.result.difference for test in tests} == {1.0} and len(tests) == 4
     groups = {name: "early" if name[1] == "1" else "late" for name in names}
     rows, tests, untested, _ = compare_groups(values_of(trainings, groups))
     assert rows and not tests  # networks a and b are in both groups
@@ -438,17 +442,23 @@ def test_checkpoints_of_one_training_are_one_network(tmp_path):
 
 def test_an_interval_of_shares_has_possible_limits():
     """Of four networks, one of which has no share with any other."""
-    shares = {pair: float("a" not in pair) for pair in itertools.permutations("abcd", 2)}
-    mean = mean_over_pairs(shares)
+    groups = {name: "alone" if name == "a" else "rest" for name in "abcd"}
+    rows = [
+        row._replace(value=float("a" not in row.trainings))
+        for row in values_of({name: name for name in "abcd"}, groups)
+    ]
+    mean = mean_over_networks(rows, possible=(-math.inf, math.inf))
     assert mean.value == 0.5 and mean.low < 0 and mean.high > 1
-    assert mean_over_pairs(shares, (0, 1)) == mean._replace(low=0, high=1)
+    assert mean_over_networks(rows) == replace(mean, low=0, high=1)
 
 
 def test_what_cannot_be_tested_is_left_out():
     trainings = {name: name for name in "abc"}
     values = values_of(trainings, {"a": "k", "b": "k", "c": "l"})
     rows, tests, untested, _ = compare_groups(values)
-    assert {test.within for test in tests} == {"k → k"} and len(rows) == 3 and len(tests) == 2
+    assert (
+        {test.question.within for test in tests} == {"k → k"} and len(rows) == 3 and len(tests) == 2
+    )
     assert says(untested[0], "(l → l) − (l → k), dm: ", "l has fewer than two")
     _, tests, untested, _ = compare_groups(values[:-1])
     assert not tests and says("\n".join(untested), "(k → k) − (k → l), dm: ", "no value")

@@ -114,6 +114,14 @@ class Correspondence:
         self.depths = depths
         self._pairs: dict[NetworkPair, set[Pair]] = {}
 
+    def at_depths(self, row: Measurement) -> Measurement:
+        """Return a row whose layers have the relative depths by which layers correspond."""
+        front, end = (
+            layer._replace(relative_depth=self.depths[layer.network][layer.layer])
+            for layer in (row.front, row.end)
+        )
+        return row._replace(front=front, end=end)
+
     def of(self, layer: str, networks: NetworkPair) -> list[str]:
         """Return the layers of the second network that correspond to a layer of the first.
 

@@ -1,7 +1,7 @@
 """The rows of the logs of trainings."""
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,3 @@ class PairEpochRow:
     def epoch(self) -> EpochRow:
         """The epoch without the layers."""
         return EpochRow(self.train_acc, self.train_loss, self.val_acc, self.val_loss)
-
-
-class FinetuningRow(NamedTuple):
-    """An epoch of fine-tuning a detector: a row of `ft_logs.csv`."""
-
-    ft_loss: float  # cross-entropy plus penalty
-    ce_loss: float
-    train_acc: float
-    val_ce_loss: float
-    val_acc: float
