@@ -132,9 +132,16 @@ def score_tables(args) -> None:
             numbers = setting.numbers_at(tables.layers)
             rows += score(tables.with_baselines(numbers), groups, setting.outputs)
             if args.freeze:
-                features = features_of_tables(args, tables, setting)
-                test = FrozenTest.of(
-                    tables, features, groups, setting.outputs, numbers, is_pooled=args.pooled
+                test = FrozenTest(
+                    features=features_of_tables(args, tables, setting),
+                    pairs=tables.pairs([network.name for network in networks]),
+                    groups=groups,
+                    layers=tables.layers,
+                    outputs=setting.outputs,
+                    numbers=numbers,
+                    alignment=tables.alignment,
+                    shortcut=tables.shortcut,
+                    is_pooled=args.pooled,
                 )
                 tests.append(test)
     if not rows:
@@ -305,11 +312,11 @@ def features_of_tables(args, tables, setting: Setting) -> dict[str, dict[str, An
     """
     from src.ground_truth.outputs import features_of
 
-    compared = set(chain.from_iterable(tables.pairs()))
+    compared = set(chain.from_iterable(tables.pairs(list(setting.networks))))
     places = range(min(tables.n_images, len(setting.images)))
     features = {}
-    for number, (name, network) in enumerate(setting.networks.items()):
-        layers = tables.layers if number in compared else []
+    for name, network in setting.networks.items():
+        layers = tables.layers if name in compared else []
         batches = setting.images.batches(args.batch_size, indices=places)
         features[name] = features_of(network, batches, layers, pooled=args.pooled)
     return features
