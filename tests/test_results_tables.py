@@ -66,7 +66,7 @@ COLUMNS = {  # that all tables of a type have
         "method,dataset,quantity,networks,layers,relative_depth,value,low,high,lowest,highest,n_networks,n_pairs,"
         "n_layers,pairs_of_layers,chance,place"
     ),
-    EpochRow: "train_acc,train_loss,val_acc,val_loss",
+    EpochRow: "front_layer,end_layer,train_acc,train_loss,val_acc,val_loss",
 }
 SAMPLES = {
     str: 'm, n/é "last"',

@@ -18,6 +18,7 @@ from src.results.tables import write_table
 from src.results.training_rows import EpochRow
 from src.results.verdict_rows import VerdictRow
 from src.results.verdicts import judge_runs
+from src.results.writing import write_logs
 from src.statistics.intervals import of_share
 from src.values import Null
 from src.verdict import NOT_MATCHED, SIMILAR, UNDECIDED, VERDICTS, Limits
@@ -203,8 +204,9 @@ def assert_converged(tmp_path, losses, is_done, **schedule):
     """By the verdict on an inaccurate stitch."""
     options = {"init": "rand", "n_epochs": len(losses), **schedule}
     folder = write_run(tmp_path, "1", n_right=700, **options)
-    write_table(
-        folder / "training_logs.csv", EpochRow, [EpochRow(None, loss, 0.5, 1.0) for loss in losses]
+    write_logs(
+        folder,
+        [EpochRow(train_acc=None, train_loss=loss, val_acc=0.5, val_loss=1.0) for loss in losses],
     )
     word, reason = word_on(tmp_path)
     assert word == (NOT_MATCHED if is_done else UNDECIDED)
