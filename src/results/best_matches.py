@@ -111,16 +111,15 @@ def _matches(
         rows: of one quantity and two networks.
         side: of the front layers in stitches.
     """
-    at_depths = map(correspondence.at_depths, averaged(rows, lambda row: row.pair))
-    by_layer = grouped(at_depths, lambda row: row.front)
-    for layer in sorted(by_layer, key=lambda layer: layer.relative_depth or 0):
-        candidates = by_layer[layer]
-        names = correspondence.of(layer.layer, candidates[0].networks)
+    means = map(correspondence.at_depths, averaged(rows, lambda row: row.pair))
+    in_order = sorted(means, key=lambda row: row.front.relative_depth or 0)
+    for layer, candidates in grouped(in_order, lambda row: row.front.layer).items():
+        names = correspondence.of(layer, candidates[0].networks)
         corresponding = tuple(row for row in candidates if row.end.layer in names)
         match = BestMatch(max(candidates, key=similarity_of), side, len(candidates), corresponding)
         if corresponding:
             nearest = max(corresponding, key=similarity_of)
-            others = [row for row in candidates if row not in corresponding]
+            others = [row for row in candidates if row.end.layer not in names]
             place = 1 + sum(similarity_of(row) >= similarity_of(nearest) for row in others)
             match = match._replace(value=nearest.value, place=place)
         yield match
