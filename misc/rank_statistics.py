@@ -51,7 +51,7 @@ def statistics(args) -> None:
     from src.ground.files import write_csv
     from src.results.outputs import outputs
     from src.results.rank_measurements import read_measurements
-    from src.results.rank_tests import sensitivity, specificity
+    from src.results.rank_tests import COLUMNS, sensitivity, specificity
 
     tables = read_measurements(args.tables)
     if not tables.values:
@@ -63,8 +63,7 @@ def statistics(args) -> None:
     show_tests(correlations, places)
     if args.output:
         with outputs(args.output, __file__):
-            tests = [*correlations, *places]
-            write_csv(Path(args.output), list(tests[0]), tests)
+            write_csv(Path(args.output), COLUMNS, [*correlations, *places])
             draw(args, tables)
         note(f"wrote {args.output}")
 

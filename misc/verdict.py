@@ -177,7 +177,8 @@ def write_files(
     header = f"# Verdict on {len(judged.verdicts)} stitched pairs of layers"
     lines = [header, "", "```text", text, "```", "", *made_with, ""]
     write_text(path.with_suffix(".md"), "\n".join(lines))
-    write_groups(path, judged.comparison)
+    if judged.comparison.groups:
+        write_groups(path, judged.comparison)
     draw(path, judged, title)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from src.figures.maps import draw_layers
 from src.figures.shown import of_matrix
+from src.results import between_groups, rank_tests
 from src.results.evaluation_rows import EvaluationRow, SkillRow
 from src.results.matrices import Matrix
 from src.results.measurements import COLUMNS
@@ -48,9 +49,8 @@ TABLES = (
 RECORDS = (  # the columns of tables that are only written
     "method,dataset,measure,side,network,group,type,layer,relative_depth,other_network,other_group,other_type,"
     "best_layer,best_relative_depth,value,corresponding,corresponding_value,place,n_layers",
-    "method,quantity,within,across,mean_within,mean_across,difference,p_value,lowest_p,n_labelings,is_exact,"
-    "n_networks,n_second,layers,types",
-    "test,measure,setting,layer1,layer2,varied,n,spearman,spearman_p,kendall,kendall_p,place,note",
+    ",".join(between_groups.COLUMNS),
+    ",".join(rank_tests.COLUMNS),
     "network,group,true,absent,drawn",
     "front_layer,end_layer,accuracy_1,accuracy_2,difference",
     "ft_loss,ce_loss,train_acc,val_ce_loss,val_acc",

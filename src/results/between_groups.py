@@ -35,6 +35,22 @@ CORRESPONDING = "all corresponding layers of each pair of networks"
 ALL_LAYERS = "all pairs of layers"  # which differ between pairs of networks
 
 
+# Of the table of tests
+COLUMNS = (
+    *("method", "quantity", "within", "across", "mean_within", "mean_across", "difference"),
+    *(
+        "p_value",
+        "lowest_p",
+        "n_labelings",
+        "is_exact",
+        "n_networks",
+        "n_second",
+        "layers",
+        "types",
+    ),
+)
+
+
 class Question(NamedTuple):
     """Asks how pairs within a group differ from pairs with a second group's network on one side."""
 
@@ -242,12 +258,10 @@ def _tests_of(means: Sequence[Measurement], layers: str) -> tuple[list[GroupTest
 
 
 def write_groups(path: Path, comparison: GroupComparison) -> None:
-    """Write the tables of groups and of tests, as far as there are some, beside a table."""
-    if comparison.groups:
-        write_table(path.with_name(f"{path.stem}_groups.csv"), MeanRow, comparison.groups)
-    if comparison.tests:
-        records = [test.record for test in comparison.tests]
-        write_csv(path.with_name(f"{path.stem}_group_tests.csv"), list(records[0]), records)
+    """Write the tables of groups and of tests beside a table."""
+    write_table(path.with_name(f"{path.stem}_groups.csv"), MeanRow, comparison.groups)
+    records = [test.record for test in comparison.tests]
+    write_csv(path.with_name(f"{path.stem}_group_tests.csv"), COLUMNS, records)
 
 
 def note_on_layers(groups: Iterable[MeanRow]) -> None:

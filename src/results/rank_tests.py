@@ -53,6 +53,9 @@ class Outcome(NamedTuple):
     note: str = ""
 
 
+COLUMNS = ("test", "measure", "setting", "layer1", "layer2", "varied", *Outcome._fields)
+
+
 def correlation(values: Sequence[float], accuracies: Sequence[float]) -> Outcome:
     """Return Spearman's rho and Kendall's tau-b of two sequences; pairs with a NaN are left out.
 
