@@ -191,19 +191,21 @@ def compare(
     if first == second:
         first, second = folders
     stitches = list(chain.from_iterable(experiments))
-    one, two = ({row.pair: row.accuracy for row in rows} for rows in experiments)
+    before, after = ({row.pair: row.accuracy for row in rows} for rows in experiments)
     difference = f"{second} − {first}"
-    of_both = {pair: two[pair] - one[pair] for pair in one if pair in two}
+    of_both = {pair: after[pair] - before[pair] for pair in before if pair in after}
     matrices = {}
-    for name, values in {first: one, second: two, difference: of_both}.items():
+    for name, values in {first: before, second: after, difference: of_both}.items():
         matrices[name] = pivot(stitches, lambda row: values.get(row.pair, math.nan))  # noqa: B023
         table(name, *matrices[name])
     if path:
         matrix = matrices[first]
         records: list[dict[str, object]] = []
         for pair in starmap(Pair, product(matrix.rows, matrix.columns)):
-            if pair in one or pair in two:
-                accuracies = [of_folder.get(pair, math.nan) for of_folder in (one, two, of_both)]
+            if pair in before or pair in after:
+                accuracies = [
+                    of_folder.get(pair, math.nan) for of_folder in (before, after, of_both)
+                ]
                 records.append(dict(zip(COMPARED, (*pair, *accuracies), strict=True)))
         write_csv(path, COMPARED, records)
         shown: list[Shown] = []

@@ -131,10 +131,10 @@ def _gathered(
     layers: Sequence[str],
     kept: Callable[[str, Tensor], Tensor],
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return the labels (n,) of n images, and what is kept of their activations by layer, on the CPU.
+    """Return the labels (n,) of n images, and reduced activations by layer, on the CPU.
 
     Args:
-        kept: returns it for a layer and the activations of a batch.
+        kept: reduces the activations of a layer for a batch.
     """
     device = network.example.device
     labels = []

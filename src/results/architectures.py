@@ -54,7 +54,7 @@ def nearest_layers(depth: float, depths: Mapping[str, float]) -> list[str]:
 
 
 def nearest_pairs(fronts: Mapping[str, float], ends: Mapping[str, float]) -> set[Pair]:
-    """Return the pairs of layers of which each is the nearest to the other in relative depth.
+    """Return the pairs of mutually nearest layers in relative depth.
 
     Args:
         fronts, ends: relative depths by layer.

@@ -119,8 +119,8 @@ def _matches(
         match = BestMatch(max(candidates, key=similarity_of), side, len(candidates), corresponding)
         if corresponding:
             nearest = max(corresponding, key=similarity_of)
-            others = [row for row in candidates if row.end.layer not in names]
-            place = 1 + sum(similarity_of(row) >= similarity_of(nearest) for row in others)
+            competitors = [row for row in candidates if row.end.layer not in names]
+            place = 1 + sum(similarity_of(row) >= similarity_of(nearest) for row in competitors)
             match = match._replace(value=nearest.value, place=place)
         yield match
 
@@ -165,7 +165,7 @@ def _share(matches: Sequence[BestMatch]) -> MeanRow:
 
 
 def _table_of(match: BestMatch) -> tuple[str, str | None, str]:
-    """Return what a table of matches is of: method, data set and side."""
+    """Return method, data set and side, for each of which there is a table."""
     return match.best.method, match.best.dataset, match.side
 
 

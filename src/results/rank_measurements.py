@@ -139,9 +139,9 @@ def _newest_probes(rows: Sequence[ProbeRow], names: Names) -> dict[ProbeKey, Pro
     n_other = 0
     distinct = newest(rows, lambda row: (key_of(row), _method_of(row), row.rank))
     for key, of_layer in grouped(distinct, key_of).items():
-        alike = [row for row in of_layer if _method_of(row) == _method_of(latest[key])]
-        n_other += len(of_layer) - len(alike)
-        probes[key] = {_number(row.rank): row for row in alike}
+        kept = [row for row in of_layer if _method_of(row) == _method_of(latest[key])]
+        n_other += len(of_layer) - len(kept)
+        probes[key] = {_number(row.rank): row for row in kept}
     if n_other:
         warn(
             f"{n_other} probes have other options or epochs than the newest of their layers, and are left out;"

@@ -247,7 +247,7 @@ def _defined(values: Iterable[float | None]) -> list[float]:
 
 
 def _columns(test: str, measured: Measurement, pair: Pair, side: int) -> Record:
-    """Return the columns that say what a test is of.
+    """Return the columns of a test without its outcome.
 
     Args:
         side: the index of the varied layer.
