@@ -8,6 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from misc.verdict import write_groups
 from src import cli
 
 
@@ -126,7 +127,7 @@ def write_measurements(args, path: Path, results) -> None:
     """Write the table of all measurements, and with a list of networks the tables of its groups."""
     from src.ground.console import note
     from src.ground.files import write_csv
-    from src.results.between_groups import compare_groups, note_on_layers, write_groups
+    from src.results.between_groups import compare_groups, note_on_layers
     from src.results.measurements import COLUMNS, IN_COLUMNS, between_networks
 
     rows = results.measurements(apart_from=IN_COLUMNS)

@@ -169,7 +169,6 @@ def write_files(
         title: above the figures.
     """
     from src.ground.files import write_text
-    from src.results.between_groups import write_groups
     from src.results.tables import write_table
     from src.results.verdict_rows import VerdictRow
 
@@ -180,6 +179,18 @@ def write_files(
     if judged.comparison.groups:
         write_groups(path, judged.comparison)
     draw(path, judged, title)
+
+
+def write_groups(path: Path, comparison) -> None:
+    """Write the tables of groups and of tests beside a table."""
+    from src.ground.files import write_csv
+    from src.results.between_groups import COLUMNS
+    from src.results.network_means import MeanRow
+    from src.results.tables import write_table
+
+    write_table(path.with_name(f"{path.stem}_groups.csv"), MeanRow, comparison.groups)
+    records = [test.record for test in comparison.tests]
+    write_csv(path.with_name(f"{path.stem}_group_tests.csv"), COLUMNS, records)
 
 
 def draw(path: Path, judged: Judged, title: str) -> None:

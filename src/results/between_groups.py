@@ -9,13 +9,11 @@ pairs of layers are taken.
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from src.ground.console import listed, note
-from src.ground.files import write_csv
 from src.ground.grouping import grouped
 from src.ground.user_code import titles_in
 from src.results.corresponding import Correspondence, correspondence_of
@@ -25,7 +23,6 @@ from src.results.named_networks import UNLISTED, NamedNetwork
 from src.results.network_means import MeanRow, averaged, mean_over_networks, means_by
 from src.results.pair_kinds import PAIRS
 from src.results.quantities import IN_VERDICT, shown_in
-from src.results.tables import write_table
 from src.results.verdict_rows import VerdictRow
 from src.statistics.permutations import END, FRONT, Permuted, permutation_test
 from src.verdict import SIMILAR, VERDICTS
@@ -255,13 +252,6 @@ def _tests_of(means: Sequence[Measurement], layers: str) -> tuple[list[GroupTest
                 text += f" ({', '.join(quantities)})"
             untested.append(text)
     return tests, untested
-
-
-def write_groups(path: Path, comparison: GroupComparison) -> None:
-    """Write the tables of groups and of tests beside a table."""
-    write_table(path.with_name(f"{path.stem}_groups.csv"), MeanRow, comparison.groups)
-    records = [test.record for test in comparison.tests]
-    write_csv(path.with_name(f"{path.stem}_group_tests.csv"), COLUMNS, records)
 
 
 def note_on_layers(groups: Iterable[MeanRow]) -> None:
