@@ -8,6 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from misc.verdict import write_groups
 from src import cli
 
 
@@ -60,26 +61,37 @@ def parser() -> cli.Parser:
 
 
 def collect(args) -> None:
-    if args.end_type:
-        types = (cli.network(args.other_dir), args.end_type)
-        check_types(Path(args.source_dir), types, recursive=args.recursive)
-        args.other_dir = None
-    if args.other_dir:
-        compare_folders(args)
-    else:
-        collect_accuracies(args)
-
-
-def check_types(source_dir: Path, types, *, recursive: bool) -> None:
-    """Raise a UserError if the networks of runs in a folder have types that differ from `types`, of
-    the front and the end network."""
+    """Print the matrices of a folder, and write its tables."""
+    from src.figures.pages import writing
     from src.ground.errors import UserError
-    from src.results.folders import folders_meant, read_runs
+    from src.results import collected
+    from src.results.folders import folders_meant, is_run
 
-    runs = []
-    for folder in [source_dir] if recursive else folders_meant(source_dir):
-        runs_of_folder, _ = read_runs(folder, recursive=recursive)
-        runs += runs_of_folder
+    source_dir = Path(args.source_dir)
+    if args.other_dir and not args.end_type:
+        compare_folders(args)
+        return
+    if is_run(source_dir) and not args.output:
+        raise UserError(f"{source_dir} is a run, whose grid.csv stays as it is; give -o")
+    recursive = args.recursive or folders_meant(source_dir) != [source_dir]
+    results = collected.collect(source_dir, args.networks, recursive=recursive)
+    if not results.similarities:
+        refuse_empty(source_dir, results.runs)
+    if args.end_type:
+        check_types(source_dir, results.runs, (cli.network(args.other_dir), args.end_type))
+    path = Path(args.output or source_dir / "grid.csv")
+    with writing(path, __file__, is_named=bool(args.output)):
+        if recursive:
+            write_measurements(args, path, results)
+        if results.runs:
+            write_accuracies(args, path, results)
+
+
+def check_types(source_dir: Path, runs, types: tuple[str, str]) -> None:
+    """Raise a UserError if the networks of runs have types that differ from `types`, of the front and
+    the end network."""
+    from src.ground.errors import UserError
+
     recorded = {(run.row.front_model_type, run.row.end_model_type) for run in runs}
     if recorded and recorded != {types}:
         pairs = " or ".join(sorted(f"{front} to {end}" for front, end in recorded))
@@ -93,67 +105,32 @@ def compare_folders(args) -> None:
     from src.figures.matrices import compare
     from src.figures.pages import writing
     from src.ground.errors import UserError
-    from src.results.evaluations import read_evaluated_runs
-    from src.results.folders import newest_runs
+    from src.results import collected
 
     if args.networks:
         raise UserError("--networks names the networks of one folder; leave out the second folder")
     folders = [str(Path(args.source_dir)), str(Path(args.other_dir))]
     rows_of_folders = []
-    for folder in folders:
-        runs = newest_runs(read_evaluated_runs([folder], recursive=args.recursive))
-        refuse_empty(Path(folder), runs)
-        rows_of_folders.append([run.row for run in runs])
+    for folder in map(Path, folders):
+        results = collected.collect(folder, None, recursive=args.recursive)
+        refuse_empty(folder, results.runs)
+        rows_of_folders.append([run.row for run in results.newest])
     if not args.output:
         compare(folders, rows_of_folders, title=args.title)
         return
     path = Path(args.output)
-    with writing(path, __file__, is_named=bool(args.output)):
+    with writing(path, __file__, is_named=True):
         compare(folders, rows_of_folders, path, title=args.title)
 
 
-def collect_accuracies(args) -> None:
-    """Print the matrices of a folder, and write its tables."""
-    from src.figures.pages import writing
-    from src.ground.errors import UserError
-    from src.results.collected import names_of, read_similarities, tables_of_similarity
-    from src.results.evaluations import read_evaluated_runs
-    from src.results.folders import folders_meant, is_run, newest_runs
-    from src.results.image_records import warn_of_several
-    from src.results.measurements import measurements_of
-
-    source_dir = Path(args.source_dir)
-    if is_run(source_dir) and not args.output:
-        raise UserError(f"{source_dir} is a run, whose grid.csv stays as it is; give -o")
-    if folders_meant(source_dir) != [source_dir]:
-        args.recursive = True
-    runs = read_evaluated_runs([source_dir], recursive=args.recursive)
-    similarities = []
-    if args.recursive:
-        similarities = read_similarities(tables_of_similarity(source_dir))
-    if not similarities:
-        refuse_empty(source_dir, runs)
-    newest = newest_runs(runs)
-    warn_of_several([*(run.row for run in newest), *similarities])
-    names = names_of(newest, similarities, args.networks)
-    path = Path(args.output or source_dir / "grid.csv")
-    with writing(path, __file__, is_named=bool(args.output)):
-        if args.recursive:
-            write_measurements(args, path, measurements_of(newest, similarities, names))
-        if runs:
-            write_accuracies(args, path, runs, newest, names)
-
-
-def write_measurements(args, path: Path, rows) -> None:
+def write_measurements(args, path: Path, results) -> None:
     """Write the table of all measurements, and with a list of networks the tables of its groups."""
     from src.ground.console import note
     from src.ground.files import write_csv
     from src.results.between_groups import compare_groups, note_on_layers
-    from src.results.measurements import COLUMNS, between_networks
-    from src.results.network_means import MeanRow
-    from src.results.tables import write_table
-    from src.results.verdict_rows import GroupTestRow
+    from src.results.measurements import COLUMNS, IN_COLUMNS, between_networks
 
+    rows = results.measurements(apart_from=IN_COLUMNS)
     measurements = path.with_name(f"{path.stem}_measurements.csv")
     write_csv(measurements, COLUMNS, [row.record for row in rows if not math.isnan(row.value)])
     note(f"wrote {measurements}")
@@ -161,20 +138,14 @@ def write_measurements(args, path: Path, rows) -> None:
         compared = []
         for row in between_networks(rows):
             compared.append(row._replace(method=f"{row.method}, {row.dataset}"))
-        groups, tests, *_ = compare_groups(compared)
-        write_table(path.with_name(f"{path.stem}_groups.csv"), MeanRow, groups)
-        write_table(path.with_name(f"{path.stem}_group_tests.csv"), GroupTestRow, tests)
+        comparison = compare_groups(compared)
+        write_groups(path, comparison)
         note(f"wrote {path.stem}_groups.csv and {path.stem}_group_tests.csv beside it")
-        note_on_layers(groups)
+        note_on_layers(comparison.groups)
 
 
-def write_accuracies(args, path: Path, runs, newest, names) -> None:
-    """Print the matrices of a folder, and write its table of runs, its figure and its intervals.
-
-    Args:
-        runs: all of them.
-        newest: the newest of repeated runs.
-    """
+def write_accuracies(args, path: Path, results) -> None:
+    """Print the matrices of a folder, and write its table of runs, its figure and its intervals."""
     from src.figures.grids import write_grid
     from src.ground.console import note, table
     from src.ground.files import write_csv
@@ -184,16 +155,19 @@ def write_accuracies(args, path: Path, runs, newest, names) -> None:
     from src.results.verdicts import judge_runs
 
     # With a list, experiments are called by the names of the networks.
-    listed_names = names if args.networks else None
-    for title, matrix in printed_matrices([run.row for run in newest], listed_names).items():
+    listed_names = results.names if args.networks else None
+    newest = [run.row for run in results.newest]
+    for title, matrix in printed_matrices(newest, listed_names).items():
         table(title, *matrix)
 
-    write_grid(path, [run.row for run in runs], title=args.title, names=listed_names)
+    write_grid(path, [run.row for run in results.runs], title=args.title, names=listed_names)
 
     intervals = path.with_name(f"{path.stem}_intervals.csv")
-    records = [to_record(row) for row in judge_runs(newest, pool=args.pool, names=names)]
     header = interval_columns()
-    rows = [{name: record[name] for name in header} for record in records]
+    rows = []
+    for verdict in judge_runs(results.newest, pool=args.pool, names=results.names):
+        record = to_record(verdict)
+        rows.append({name: record[name] for name in header})
     write_csv(intervals, header, rows)
     note(f"wrote {intervals}")
 

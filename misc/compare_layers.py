@@ -50,15 +50,21 @@ def parser() -> cli.Parser:
 
 def compare(args) -> None:
     from src.results.collected import collect
+    from src.results.corresponding import correspondence_of
+    from src.results.identity import NETWORKS
+    from src.results.image_records import refuse_several
 
     collected = collect(Path(args.source_dir), args.networks)
+    refuse_several(collected.similarities, args.source_dir)
+    measured = collected.measurements(apart_from=(*NETWORKS, "seed"))
+    correspondence = correspondence_of(measured)
     if args.best_matches:
-        find_best_matches(args, collected)
+        find_best_matches(args, measured, correspondence)
     else:
-        draw_curves(args, collected)
+        draw_curves(args, measured, correspondence, collected)
 
 
-def draw_curves(args, collected) -> None:
+def draw_curves(args, measured, correspondence, collected) -> None:
     from src.figures.curves import draw_depth
     from src.figures.pages import on_data, writing
     from src.figures.shown import of_means
@@ -69,16 +75,16 @@ def draw_curves(args, collected) -> None:
     from src.results.tables import write_table
     from src.verdict import Limits
 
-    rows = depth_rows(collected.rows, collected.correspondence)
+    rows = depth_rows(measured, correspondence)
     if not rows:
         raise UserError(
             f"{args.source_dir} has neither a stitch of a layer to the corresponding layer of another network, nor a "
             "table of similarity of two networks in a folder similarity"
         )
-    without_curves = groups_without_curves(collected.rows, collected.correspondence)
+    without_curves = groups_without_curves(measured, correspondence)
     if without_curves:
         note(f"no curves, as no layers correspond: {listed(without_curves)}")
-    n_pairs = len({run.row.network_keys for run in collected.runs})
+    n_pairs = len({run.row.network_keys for run in collected.newest})
     table = Path(args.output or Path(args.source_dir, "curves.csv"))
     with writing(table, __file__, is_named=bool(args.output)):
         write_table(table, MeanRow, rows)
@@ -105,22 +111,23 @@ def drawn_depths(rows, quantities):
     return [row for row in rows if row.quantity not in left_out]
 
 
-def find_best_matches(args, collected) -> None:
+def find_best_matches(args, measured, correspondence) -> None:
     from src.figures.pages import writing
     from src.ground.console import note, result, table
     from src.ground.errors import UserError
+    from src.ground.files import write_csv
     from src.results import best_matches as matches
     from src.results.chosen import chosen_rows
     from src.results.network_means import MeanRow
     from src.results.tables import write_table
 
-    rows = matches.best_matches(collected.rows, collected.correspondence)
+    rows = matches.best_matches(measured, correspondence)
     if not rows:
         raise UserError(
             f"{args.source_dir} has no stitches of two trained networks, and no table of their similarity in a folder "
             "similarity"
         )
-    shown = chosen_rows(rows, args.quantities, lambda row: (row.measure, row.method))
+    shown = chosen_rows(rows, args.quantities, lambda row: (row.best.quantity, row.best.method))
     of_layers = list(matches.tables_of_layers(shown).items())
     for title, matrix in [*of_layers[:MAX_TABLES], *matches.tables_of_shares(shown).items()]:
         table(title, *matrix)
@@ -132,7 +139,8 @@ def find_best_matches(args, collected) -> None:
     path = Path(args.output or Path(args.source_dir, "best_matches.csv"))
     shares = path.with_name(f"{path.stem}_shares.csv")
     with writing(path, __file__, is_named=bool(args.output)):
-        write_table(path, matches.BestMatchRow, rows)
+        records = [match.record for match in rows]
+        write_csv(path, list(records[0]), records)
         write_table(shares, MeanRow, matches.match_shares(rows))
     note(f"wrote {path}, and {shares.name} beside it")
 

@@ -99,14 +99,13 @@ def score_tables(args) -> None:
     from src.figures.truth import shown_rows, table_of, write_scores
     from src.ground.console import note, result
     from src.ground.errors import UserError
+    from src.ground.files import write_csv
     from src.ground.grouping import grouped
     from src.ground_truth.frozen_truth import FEATURES, FrozenTest, write_frozen
     from src.ground_truth.truth_protocol import score
     from src.ground_truth.truth_tables import read_tables
     from src.results.network_list import read_networks
     from src.results.outputs import outputs
-    from src.results.tables import write_table
-    from src.results.truth_rows import DotsRow
 
     # Networks, and what was measured of them
     *folders, table = args.sources
@@ -133,9 +132,16 @@ def score_tables(args) -> None:
             numbers = setting.numbers_at(tables.layers)
             rows += score(tables.with_baselines(numbers), groups, setting.outputs)
             if args.freeze:
-                features = features_of_tables(args, tables, setting)
-                test = FrozenTest.of(
-                    tables, features, groups, setting.outputs, numbers, is_pooled=args.pooled
+                test = FrozenTest(
+                    features=features_of_tables(args, tables, setting),
+                    pairs=tables.pairs([network.name for network in networks]),
+                    groups=groups,
+                    layers=tables.layers,
+                    outputs=setting.outputs,
+                    numbers=numbers,
+                    alignment=tables.alignment,
+                    shortcut=tables.shortcut,
+                    is_pooled=args.pooled,
                 )
                 tests.append(test)
     if not rows:
@@ -146,7 +152,7 @@ def score_tables(args) -> None:
     with outputs(path, __file__):
         write_scores(path, rows)
         if dots:
-            write_table(path.with_name(f"{path.stem}_dots.csv"), DotsRow, dots)
+            write_csv(path.with_name(f"{path.stem}_dots.csv"), list(dots[0]), dots)
     result(table_of(rows))
     note(f"wrote {path}")
     if args.freeze:
@@ -306,11 +312,11 @@ def features_of_tables(args, tables, setting: Setting) -> dict[str, dict[str, An
     """
     from src.ground_truth.outputs import features_of
 
-    compared = set(chain.from_iterable(tables.pairs()))
+    compared = set(chain.from_iterable(tables.pairs(list(setting.networks))))
     places = range(min(tables.n_images, len(setting.images)))
     features = {}
-    for number, (name, network) in enumerate(setting.networks.items()):
-        layers = tables.layers if number in compared else []
+    for name, network in setting.networks.items():
+        layers = tables.layers if name in compared else []
         batches = setting.images.batches(args.batch_size, indices=places)
         features[name] = features_of(network, batches, layers, pooled=args.pooled)
     return features
@@ -354,9 +360,8 @@ def measure_dots(networks, loader: Loader, *, seed) -> list:
     A row has three accuracies: with dots that tell the class, without dots, with random dots.
     """
     from src.datasets import interventions
-    from src.figures.truth import on_dots
+    from src.figures.truth import DOTS, on_dots
     from src.ground.console import result
-    from src.results.truth_rows import DotsRow
 
     with_shortcut = [network for network in networks if "shortcut:" in (network.group or "")]
     if not with_shortcut:
@@ -365,13 +370,14 @@ def measure_dots(networks, loader: Loader, *, seed) -> list:
     dots_seed = loader.args.intervention_seed
     true = interventions.shortcut(plain, 1.0, train=True, seed=dots_seed)
     drawn = interventions.shortcut(plain, 0.0, train=False, seed=dots_seed)
+    images_of = dict(zip(DOTS, (true, plain, drawn), strict=True))
     rows = []
     for listed in with_shortcut:
         network = loader.network(listed, seed=seed)
-        accuracies = [
-            loader.pass_over(listed, network, images).accuracy for images in (true, plain, drawn)
-        ]
-        rows.append(DotsRow(listed.name, listed.group, *accuracies))
+        row = {"network": listed.name, "group": listed.group}
+        for kind, images in images_of.items():
+            row[kind] = loader.pass_over(listed, network, images).accuracy
+        rows.append(row)
     result("\n".join(on_dots(rows)))
     return rows
 

@@ -62,31 +62,18 @@ class Outputs(NamedTuple):
     features: Tensor  # (N, D): pooled activations of the last block, the input of the last layer
 
 
-class TrainingImages:
-    """Training images, and a donor that sees the images.
-
-    Attributes:
-        images: the images.
-    """
-
-    def __init__(self, donor: Network, images: BaseImageSet):
-        self.images = images
-        self._donor = donor
-
-    @functools.cached_property
-    @torch.no_grad()
-    def outputs(self) -> Outputs:
-        """The outputs of the donor, from one pass."""
-        donor = self._donor
-        last_block = donor.block_names[-1]
-        layout = donor.token_layout(last_block)
-        keys, logits, features = [], [], []
-        for batch, _ in self.images.batches(BATCH):
-            activations = donor.activations(batch, [last_block, donor.output_name])
-            keys.append(keys_of(batch))
-            logits.append(activations[donor.output_name].double())
-            features.append(pool(activations[last_block], layout).double())
-        return Outputs(torch.cat(keys), torch.cat(logits), torch.cat(features))
+@torch.no_grad()
+def outputs_of(donor: Network, images: BaseImageSet) -> Outputs:
+    """Return the outputs of a donor for training images, from one pass."""
+    last_block = donor.block_names[-1]
+    layout = donor.token_layout(last_block)
+    keys, logits, features = [], [], []
+    for batch, _ in images.batches(BATCH):
+        activations = donor.activations(batch, [last_block, donor.output_name])
+        keys.append(keys_of(batch))
+        logits.append(activations[donor.output_name].double())
+        features.append(pool(activations[last_block], layout).double())
+    return Outputs(torch.cat(keys), torch.cat(logits), torch.cat(features))
 
 
 def planted(
@@ -102,23 +89,31 @@ def planted(
     """
     spec = dataset_info(dataset, labelled=True).spec
     donor = load_model(NetworkName(checkpoint, network), spec, device="cpu")
-    needs_images = kind in ("class_means", TAIL) or kind in SWAPS
-    training = _training_of(checkpoint, network, dataset, root) if needs_images else None
-    untrained = None
+    images = outputs = untrained = None
+    if kind in ("class_means", TAIL, *SWAPS):
+        images = _loaded(dataset, root)
+    if kind in (TAIL, *SWAPS):
+        outputs = _outputs(checkpoint, network, dataset, root)
     if kind == CONTROL:
-        ((images, _),) = _loaded(dataset, root).batches(BATCH, indices=torch.arange(BATCH))
-        untrained = twin_of(donor, images, seed=SEED).module
+        ((batch, _),) = _loaded(dataset, root).batches(BATCH, indices=torch.arange(BATCH))
+        untrained = twin_of(donor, batch, seed=SEED).module
     return Impostor(
-        kind, donor, layers, n_classes=spec.n_classes, training=training, untrained=untrained
+        kind,
+        donor,
+        layers,
+        n_classes=spec.n_classes,
+        images=images,
+        outputs=outputs,
+        untrained=untrained,
     )
 
 
 @functools.cache
-def _training_of(checkpoint: str, network: str, dataset: str, root: str) -> TrainingImages:
-    """Return the training images with a donor, once for all of its impostors."""
+def _outputs(checkpoint: str, network: str, dataset: str, root: str) -> Outputs:
+    """Return the outputs of a donor for the training images, once for all of its impostors."""
     spec = dataset_info(dataset, labelled=True).spec
     donor = load_model(NetworkName(checkpoint, network), spec, device="cpu")
-    return TrainingImages(donor, _loaded(dataset, root))
+    return outputs_of(donor, _loaded(dataset, root))
 
 
 @functools.cache
@@ -141,7 +136,8 @@ class Impostor(nn.Module):
         kind: one of `KINDS`.
         layers: names of the layers; the impostor has an empty module of each name, and the output
             of that module is the made activation.
-        training: for class means and swaps.
+        images: training images, for class means and swaps.
+        outputs: of the donor for the training images, for swaps and for the tail.
         untrained: a network of the donor's type, for the class beside it.
     Raises:
         ValueError: there is no such kind.
@@ -154,7 +150,8 @@ class Impostor(nn.Module):
         layers: Sequence[str],
         *,
         n_classes: int,
-        training: TrainingImages | None = None,
+        images: BaseImageSet | None = None,
+        outputs: Outputs | None = None,
         untrained: nn.Module | None = None,
     ) -> None:
         super().__init__()
@@ -168,20 +165,21 @@ class Impostor(nn.Module):
         self.n_classes = n_classes
         self.donor = donor.module.eval()
         self.untrained = untrained
-        self._training = training
-        self._outputs = training.outputs if kind in SWAPS else None
+        self._images = images
+        self._outputs = outputs
         self._last_block = donor.block_names[-1]
         self._layout = donor.token_layout(self._last_block)
 
         self._means: dict[str, Tensor] = {}
         self._told: dict[str, Tensor] = {}  # what is taken from deviations, see `told_of_seen`
         if kind in ("class_means", TAIL):
-            self._means = _class_means(donor, layers, training.images, n_classes)
+            self._means = _class_means(donor, layers, images, n_classes)
         if kind == TAIL:
             for layer in layers:
-                seen = seen_by_tail(donor, layer, training.images)
+                seen = seen_by_tail(donor, layer, images)
+                classes = outputs.logits.argmax(1)
                 self._told[layer] = told_of_seen(
-                    donor, layer, training, seen=seen, means=self._means[layer]
+                    donor, layer, images, classes=classes, seen=seen, means=self._means[layer]
                 )
 
         # Hooks keep the activations of a pass: of the donor, or of the untrained network
@@ -225,7 +223,7 @@ class Impostor(nn.Module):
 
     def _images_at(self, indices: Tensor) -> Tensor:
         """Return the training images (B, C, H, W) at `indices` (B,)."""
-        batches = self._training.images.batches(BATCH, indices=indices)
+        batches = self._images.batches(BATCH, indices=indices)
         return torch.cat([images for images, _ in batches])
 
     def _make(self, layer: str, logits: Tensor, images: Tensor) -> Tensor:
@@ -342,7 +340,13 @@ def seen_by_tail(donor: Network, layer: str, images: BaseImageSet) -> Tensor:
 
 @torch.no_grad()
 def told_of_seen(
-    donor: Network, layer: str, training: TrainingImages, *, seen: Tensor, means: Tensor
+    donor: Network,
+    layer: str,
+    images: BaseImageSet,
+    *,
+    classes: Tensor,
+    seen: Tensor,
+    means: Tensor,
 ) -> Tensor:
     """Return the map (C, C) from a deviation d to its least-squares prediction from `seen`ᵀd.
 
@@ -351,15 +355,14 @@ def told_of_seen(
     and no linear map of the rest tells of them. A stitch would find such a map otherwise.
 
     Args:
+        classes: that the donor predicts for the images, (N,).
         seen: orthonormal directions, (C, k).
         means: of the classes, (n_classes, C, ...).
     """
     moments: Tensor | float = 0.0
-    indices = torch.arange(len(training.images))
-    classes = training.outputs.logits.argmax(1)
-    for places in indices.split(BATCH):
-        ((images, _),) = training.images.batches(BATCH, indices=places)
-        deviations = donor(images, until=layer).double().cpu() - means[classes[places]]
+    for places in torch.arange(len(images)).split(BATCH):
+        ((batch, _),) = images.batches(BATCH, indices=places)
+        deviations = donor(batch, until=layer).double().cpu() - means[classes[places]]
         rows = deviations.movedim(1, -1).flatten(0, -2)
         moments = moments + rows.T @ rows
     covariance = torch.as_tensor(moments)

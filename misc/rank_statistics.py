@@ -48,10 +48,10 @@ def parser() -> cli.Parser:
 def statistics(args) -> None:
     from src.ground.console import note
     from src.ground.errors import UserError
+    from src.ground.files import write_csv
     from src.results.outputs import outputs
     from src.results.rank_measurements import read_measurements
-    from src.results.rank_tests import RankTestRow, sensitivity, specificity
-    from src.results.tables import write_table
+    from src.results.rank_tests import COLUMNS, sensitivity, specificity
 
     tables = read_measurements(args.tables)
     if not tables.values:
@@ -63,7 +63,7 @@ def statistics(args) -> None:
     show_tests(correlations, places)
     if args.output:
         with outputs(args.output, __file__):
-            write_table(args.output, RankTestRow, [*correlations, *places])
+            write_csv(Path(args.output), COLUMNS, [*correlations, *places])
             draw(args, tables)
         note(f"wrote {args.output}")
 
@@ -107,7 +107,7 @@ def show_tests(correlations: list, places: list) -> None:
             "no specificity: no two layers of the same name were measured at full rank beside"
             " others"
         )
-    mixed = dict.fromkeys(row.measure for row in places if MIXED in row.note)
+    mixed = dict.fromkeys(row["measure"] for row in places if MIXED in row["note"])
     if mixed:
         warn(
             f"specificity of {', '.join(mixed)}: {MIXED}, so alignments are ranked rather than"
@@ -157,16 +157,16 @@ def show(rows: list, columns: dict[str, str], *, summary) -> None:
     """Print rows by setting and measure, each group followed by its summary.
 
     Args:
-        columns: titles of the columns behind the two layers and the varied one, by field of a row.
+        columns: titles of the columns behind the two layers and the varied one, by column.
         summary: returns the text for the rows of a group.
     """
     from src.ground.console import result, table
     from src.ground.grouping import grouped
 
-    groups = grouped(rows, lambda row: (row.setting, row.measure))
+    groups = grouped(rows, lambda row: (row["setting"], row["measure"]))
     for (setting, measure), tests in groups.items():
-        labels = [f"{row.layer1} {row.layer2} {row.varied}" for row in tests]
-        cells = [[text(getattr(row, field)) for field in columns] for row in tests]
+        labels = [f"{row['layer1']} {row['layer2']} {row['varied']}" for row in tests]
+        cells = [[text(row[field]) for field in columns] for row in tests]
         result()
         table(f"{measure} | {setting}", labels, list(columns.values()), cells)
         result(summary(tests))

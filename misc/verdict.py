@@ -177,20 +177,29 @@ def write_files(
         texts: `title` and `pixels_only` of the figures, see `draw_pages`.
     """
     from src.ground.files import write_text
-    from src.results.network_means import MeanRow
     from src.results.tables import write_table
-    from src.results.verdict_rows import GroupTestRow, VerdictRow
+    from src.results.verdict_rows import VerdictRow
 
     write_table(path, VerdictRow, judged.verdicts)
     header = f"# Verdict on {len(judged.verdicts)} stitched pairs of layers"
     lines = [header, "", "```text", text, "```", "", *made_with, ""]
     write_text(path.with_suffix(".md"), "\n".join(lines))
-    groups, tests, *_ = judged.comparison
-    if groups:
-        write_table(path.with_name(f"{path.stem}_groups.csv"), MeanRow, groups)
-    if tests:
-        write_table(path.with_name(f"{path.stem}_group_tests.csv"), GroupTestRow, tests)
+    if judged.comparison.groups:
+        write_groups(path, judged.comparison)
     draw(path, judged, **texts)
+
+
+def write_groups(path: Path, comparison) -> None:
+    """Write the tables of groups and of tests beside a table."""
+    from src.ground.files import write_csv
+    from src.results.between_groups import COLUMNS
+    from src.results.network_means import MeanRow
+    from src.results.tables import write_table
+
+    write_table(path.with_name(f"{path.stem}_groups.csv"), MeanRow, comparison.groups)
+    records = [test.record for test in comparison.tests]
+    if records:
+        write_csv(path.with_name(f"{path.stem}_group_tests.csv"), COLUMNS, records)
 
 
 def draw(path: Path, judged: Judged, **texts: Any) -> None:

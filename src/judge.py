@@ -130,12 +130,12 @@ def judge(
         reference = _reference(networks.end, drawn, images)
 
         # Stitches by each form, measured in one pass of the test images
-        made = {name: _made(networks, drawn, images, form) for name, form in chosen.items()}
+        made = {name: _made(networks, drawn, images, making) for name, making in chosen.items()}
         measured = measure_grids({name: made[name].grid for name in made}, reference)
         stitches = {name: _with_scores(made[name], *measured[name], list(drawn)) for name in made}
     rows = []
-    for name, form in chosen.items():
-        rows += _judged(name, form, stitches[name], limits)
+    for name, making in chosen.items():
+        rows += _judged(name, making, stitches[name], limits)
     record = _record(networks, images, chosen, stitches, limits, names)
     return Judgement(rows, record)
 

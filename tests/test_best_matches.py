@@ -3,7 +3,6 @@ one."""
 
 import itertools
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -49,10 +48,16 @@ def matched(measure: str, values, reversed_values=None):
     return best_matches(measured, correspondence_of(measured))
 
 
+def records(matches):
+    """The rows of best matches."""
+    return [match.record for match in matches]
+
+
 def test_the_best_match_is_the_most_similar_layer_from_either_network():
     rows = matched("cka", [[0.1, 0.2], [0.9, 0.3], [0.8, 0.8], [0.4, 0.5]])
     found = {
-        (row.network, row.layer): (row.best_layer, row.corresponding, row.place) for row in rows
+        (row["network"], row["layer"]): (row["best_layer"], row["corresponding"], row["place"])
+        for row in records(rows)
     }
     assert found == {
         ("deep", "d1"): ("s2", "s1", 2),
@@ -72,7 +77,9 @@ def test_the_best_match_is_the_most_similar_layer_from_either_network():
 
 def test_of_a_distance_the_smallest_counts_and_ties_count_against_the_corresponding_layer():
     rows = matched("procrustes", [[1.0, 0.5], [0.5, 0.5], [0.1, 1.0], [math.nan, 0.2]])
-    found = {row.layer: (row.best_layer, row.place, row.n_layers) for row in rows}
+    found = {
+        row["layer"]: (row["best_layer"], row["place"], row["n_layers"]) for row in records(rows)
+    }
     assert found["d1"] == ("s2", 2, 2) and found["d2"] == ("s1", 2, 2)
     assert found["d4"] == ("s2", 1, 1)  # a value of NaN is none
     assert found["s1"] == ("d3", 2, 3) and found["s2"] == ("d4", 1, 4)
@@ -80,9 +87,9 @@ def test_of_a_distance_the_smallest_counts_and_ties_count_against_the_correspond
 
 def test_each_network_is_the_first_one_of_a_measure_that_is_not_symmetric():
     far, near = [[0.9, 0.9]] * 4, [[0.9, 0.9], [0.9, 0.9], [0.9, 0.9], [0.1, 0.9]]
-    rows = {row.layer: row for row in matched("pwcca", far, near)}
-    assert rows["s1"].best_layer == "d4" and rows["s1"].value == 0.1
-    assert rows["d4"].value == 0.9
+    rows = {row["layer"]: row for row in records(matched("pwcca", far, near))}
+    assert rows["s1"]["best_layer"] == "d4" and rows["s1"]["value"] == 0.1
+    assert rows["d4"]["value"] == 0.9
 
 
 @pytest.fixture(scope="module")
@@ -168,16 +175,19 @@ def test_a_table_of_layers_is_of_one_data_set_and_one_architecture():
     """Files of features are of one type, whatever their networks. The networks of a table may lack
     a layer that corresponds in others."""
     (first, *_) = matched("cka", [[0.9, 0.1]] * 4)
-    rows = [
-        replace(first, network=name, type=kind, dataset=dataset, corresponding=layers)
-        for name, kind, dataset, layers in (
-            ("a", "resnet18", "digits", ""),
-            ("b", "resnet18", "digits", "s1"),
-            ("c", "resnet18", "svhn", "s2"),
-            ("d", "features", "digits", "s1"),
-            ("e", "features", "digits", "s2"),
-        )
-    ]
+    rows = []
+    for name, kind, dataset, layers in (
+        ("a", "resnet18", "digits", ()),
+        ("b", "resnet18", "digits", ("s1",)),
+        ("c", "resnet18", "svhn", ("s2",)),
+        ("d", "features", "digits", ("s1",)),
+        ("e", "features", "digits", ("s2",)),
+    ):
+        network = first.best.front.network._replace(name=name, type=kind)
+        front = first.best.front._replace(network=network)
+        best = first.best._replace(front=front, dataset=dataset)
+        corresponding = [best._replace(end=best.end._replace(layer=layer)) for layer in layers]
+        rows.append(first._replace(best=best, corresponding=tuple(corresponding)))
     title = "best match in resnet34 for each layer of {}, similarity, {}"
     assert {name: matrix.values for name, matrix in tables_of_layers(rows).items()} == {
         title.format("resnet18", "digits"): [["s1", "s1 (2/2)"]],

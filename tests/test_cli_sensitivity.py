@@ -129,7 +129,7 @@ def test_probes_at_full_rank_alone_have_no_curve(tables, drawn_figures):
     err = run(STATISTICS, *tables[:2], "-l", "x", "-o", "s.csv").err
     (axes,) = drawn_figures["s.png"].axes
     assert len(axes.lines) == 2  # CKA and PWCCA
-    assert says(err, "warning: no curve", "linear probe (accuracy) at x", "full rank only")
+    assert says(err, "warning: no curve", "linear probe (accuracy) at x", "below full rank")
 
 
 def test_draws_a_panel_for_each_layer_with_a_caption(tables, drawn_figures, laid_out):
@@ -139,3 +139,9 @@ def test_draws_a_panel_for_each_layer_with_a_caption(tables, drawn_figures, laid
     assert list(panels_of(both)) == ["x", "y"]
     assert list(panels_of(one)) == ["x → y"] and one.get_suptitle() == "Layer x"
     assert says(caption_of(one), "At rank 1,", "linear CKA")
+
+
+def test_what_cannot_be_tested_gives_an_empty_table(in_tmp_path):
+    table = write_table(in_tmp_path / "one.csv", SIMILARITY, {"cka": 0.5})
+    run(STATISTICS, table, "-o", "s.csv")
+    assert read_csv("s.csv") == []

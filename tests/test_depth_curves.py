@@ -12,6 +12,10 @@ import pytest
 from scipy.stats import t as student
 
 from src.figures import pages
+from src.results.corresponding import correspondence_of
+from src.results.measurements import Measurement, NetworkLayer
+from src.results.named_networks import NamedNetwork
+from src.results.over_depth import groups_without_curves
 from tests.commands import caption_of, error_line, heading, read_csv, run, says
 from tests.tables import SIMILARITY, write_table
 from tests.written_runs import SKILL, write_evaluation, write_run
@@ -141,20 +145,21 @@ def test_groups_of_a_list_have_a_line_each(folder, drawn_figures):
     assert len(caption.split()) <= 60
 
 
-def test_groups_without_layers_of_the_same_name_are_named(tmp_path, drawn_figures):
+def test_groups_without_corresponding_layers_have_no_curves():
+    groups = {"a": "k", "b": "k", "c": "l"}
     layers = {"a": "blocks.1", "b": "blocks.1", "c": "blocks.2"}
-    for front, end in itertools.permutations(layers, 2):
-        stitch(tmp_path / "all", front, end, layers[front], layers[end])
-    lines = ["name,path,type,group", "a,a.pt,resnet18,k", "b,b.pt,resnet18,k", "c,c.pt,resnet18,l"]
-    (tmp_path / "list.csv").write_text("\n".join(lines))
-    for name in layers:
-        (tmp_path / f"{name}.pt").write_text(name)
-    _, err = run(SCRIPT, "all", "--networks", "list.csv", cwd=tmp_path)
-    assert says(err, "no layers correspond", ": k → l, l → k")
-    shutil.rmtree(tmp_path / "all" / "a-c")
-    stitch(tmp_path / "all", "a", "c", "blocks.2")
-    _, err = run(SCRIPT, "all", "--networks", "list.csv", cwd=tmp_path)
-    assert says(err, "layers correspond: l → k") and "k → l" not in err
+    places = {
+        name: NetworkLayer(NamedNetwork(name, groups[name], name, type="resnet18"), layers[name])
+        for name in groups
+    }
+    rows = [
+        Measurement("dm", "accuracy", places[front], places[end], 0.5)
+        for front, end in itertools.permutations(places, 2)
+    ]
+    assert groups_without_curves(rows, correspondence_of(rows)) == ["k → l", "l → k"]
+    again = places["c"]._replace(layer="blocks.1")
+    rows.append(Measurement("dm", "accuracy", places["a"], again, 0.5))
+    assert groups_without_curves(rows, correspondence_of(rows)) == ["l → k"]
 
 
 def test_networks_of_other_architectures_have_curves_over_relative_depth(

@@ -15,9 +15,11 @@ from src.figures.maps import draw_layers, draw_networks
 from src.figures.pages import CM, NUMBERS, remove_figure
 from src.figures.shown import ABOVE_BASELINES, BASELINE, SHARE, Shown, of_matrix, of_ranks
 from src.figures.style import WIDTHS, chosen_style, use_style
+from src.results.between_groups import GroupTest, Question
 from src.results.matrices import Matrix
 from src.results.pair_kinds import PAIRS
-from src.results.verdict_rows import GroupTestRow, VerdictRow
+from src.results.verdict_rows import VerdictRow
+from src.statistics.permutations import FRONT, Permuted
 from src.verdict import ACCURATE_ONLY, NOT_MATCHED, SIMILAR, UNDECIDED, Limits
 from tests.commands import caption_of, error_line, panels_of, says
 
@@ -189,9 +191,8 @@ def test_every_figure_has_its_width_and_is_drawn_without_a_warning(
 
 
 def test_groups_show_p_values_against_pairs_within_the_end_group(tmp_path, drawn_figures):
-    test = GroupTestRow(
-        "dm", "penalty", "clean → clean", "noisy → clean", 0, 0, 0, 0.013, 0.008, 126, True, 5, 5, "", ""
-    )  # fmt: skip
+    question = Question("clean", "noisy", FRONT)
+    test = GroupTest(question, "dm", "penalty", Permuted(0, 0, 0.013, 0.008, 126, True), 5, 5)
     draw_groups(tmp_path / "g.png", means(), of_groups(), [test])
     shares, penalties, _ = drawn_figures["g.png"].axes
     rows = [label.get_text().split(" (")[0] for label in shares.get_yticklabels()]

@@ -140,8 +140,9 @@ def test_pairs_of_tables_are_those_with_a_value():
     values[2, 0, 1, 0] = 0.5  # of a stitch
     everywhere = np.zeros_like(values)
     tables = Tables(LAYERS[:2], {"pinv R²": values, PROBE.name: everywhere}, frozenset())
-    assert tables.pairs() == [(0, 2)]
-    assert tables._replace(values={PROBE.name: everywhere}).pairs() == [(0, 1), (0, 2), (1, 2)]
+    assert tables.pairs("abc") == [("a", "c")]
+    of_probes = tables._replace(values={PROBE.name: everywhere})
+    assert of_probes.pairs("abc") == [("a", "b"), ("a", "c"), ("b", "c")]
 
 
 def test_features_are_those_of_the_layers_that_a_network_has():

@@ -13,7 +13,7 @@ from misc.impostors import (
     SWAPS,
     TAIL,
     Impostor,
-    TrainingImages,
+    outputs_of,
     seen_by_tail,
 )
 from src.datasets.base import ImageSet
@@ -58,10 +58,16 @@ def make(kind: str, images) -> tuple[Network, dict]:
     """An impostor at two layers, and the activations of its donor."""
     donor = make_donor()
     own = {name: each.clone() for name, each in donor.activations(images, LAYERS).items()}
-    training = TrainingImages(donor, training_set(images))
+    training = training_set(images)
     untrained = make_untrained().module if kind == CONTROL else None
     impostor = Impostor(
-        kind, donor, LAYERS, n_classes=3, training=training, untrained=untrained
+        kind,
+        donor,
+        LAYERS,
+        n_classes=3,
+        images=training,
+        outputs=outputs_of(donor, training),
+        untrained=untrained,
     ).eval()
     return Network(impostor, image_shape=(1, 8, 8), n_classes=3), own
 

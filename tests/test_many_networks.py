@@ -3,7 +3,9 @@ between groups, and one network at two epochs."""
 
 import itertools
 import json
+import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from src.results.evaluations import read_evaluated_runs
 from src.results.measurements import Measurement, NetworkLayer
 from src.results.named_networks import NamedNetwork, named_networks
 from src.results.network_list import ListedNetwork, as_listed
-from src.results.network_means import mean_over_pairs
+from src.results.network_means import mean_over_networks
 from src.results.network_names import NetworkName
 from src.results.trained_with import training_of
 from src.results.verdicts import judge_runs
@@ -178,16 +180,17 @@ def test_networks_of_two_types_are_compared_by_one_method(tmp_path):
     assert float(test["difference"]) == pytest.approx(-0.045)
 
 
-def test_a_single_pair_of_two_groups_has_its_networks_in_the_title(tmp_path):
+def test_a_section_is_divided_by_its_pairs_of_groups(tmp_path):
     types = {"a": "resnet18", "b": "resnet18", "c": "small_cnn"}
     for number, (front, end) in enumerate(("ab", "ba", "ac")):
         options = {"front_model_path": f"{front}.pt", "end_model_path": f"{end}.pt"}
         options |= {"front_model_type": types[front], "end_model_type": types[end]}
         write_run(tmp_path, str(number), n_right=900, **options)
     (section,) = sections.sections_of(judge_runs(runs_of(tmp_path)))
-    many, single = (part.title for part in sections.by_groups(section))
-    assert says(many, "direct matching", "resnet18 → resnet18", "2 pairs of networks")
-    assert says(single, "direct matching", "resnet18 → small_cnn", "a.pt → c.pt")
+    many, single = sections.by_groups(section)
+    assert [row.networks for row in many.rows] == ["a.pt → b.pt", "b.pt → a.pt"]
+    assert [row.networks for row in single.rows] == ["a.pt → c.pt"]
+    assert many.is_summary and not single.is_summary
 
 
 def test_a_list_must_be_readable_and_unlisted_networks_are_named_by_path(folder, drawn_figures):
@@ -391,8 +394,10 @@ def test_epochs_of_a_network_count_once_in_a_test():
     trainings = {name: name[0] for name in names}
     groups = {name: "early" if name[0] in "ab" else "late" for name in names}
     _, tests, *_ = compare_groups(values_of(trainings, groups))
-    assert {(test.n_networks, test.n_second, test.n_labelings) for test in tests} == {(2, 2, 6)}
-    assert {test.difference for test in tests} == {1.0} and len(tests) == 4
+    assert {(test.n_networks, test.n_second, test.result.n_labelings) for test in tests} == {
+        (2, 2, 6)
+    }
+    assert {test.result.difference for test in tests} == {1.0} and len(tests) == 4
     groups = {name: "early" if name[1] == "1" else "late" for name in names}
     rows, tests, untested, _ = compare_groups(values_of(trainings, groups))
     assert rows and not tests  # networks a and b are in both groups
@@ -435,17 +440,23 @@ def test_checkpoints_of_one_training_are_one_network(tmp_path):
 
 def test_an_interval_of_shares_has_possible_limits():
     """Of four networks, one of which has no share with any other."""
-    shares = {pair: float("a" not in pair) for pair in itertools.permutations("abcd", 2)}
-    mean = mean_over_pairs(shares)
+    groups = {name: "alone" if name == "a" else "rest" for name in "abcd"}
+    rows = [
+        row._replace(value=float("a" not in row.trainings))
+        for row in values_of({name: name for name in "abcd"}, groups)
+    ]
+    mean = mean_over_networks(rows, possible=(-math.inf, math.inf))
     assert mean.value == 0.5 and mean.low < 0 and mean.high > 1
-    assert mean_over_pairs(shares, (0, 1)) == mean._replace(low=0, high=1)
+    assert mean_over_networks(rows) == replace(mean, low=0, high=1)
 
 
 def test_what_cannot_be_tested_is_left_out():
     trainings = {name: name for name in "abc"}
     values = values_of(trainings, {"a": "k", "b": "k", "c": "l"})
     rows, tests, untested, _ = compare_groups(values)
-    assert {test.within for test in tests} == {"k → k"} and len(rows) == 3 and len(tests) == 2
+    assert (
+        {test.question.within for test in tests} == {"k → k"} and len(rows) == 3 and len(tests) == 2
+    )
     assert says(untested[0], "(l → l) − (l → k), dm: ", "l has fewer than two")
     _, tests, untested, _ = compare_groups(values[:-1])
     assert not tests and says("\n".join(untested), "(k → k) − (k → l), dm: ", "no value")
@@ -505,28 +516,6 @@ def test_groups_of_other_architectures_are_compared_at_corresponding_layers():
     assert says(layers, "corresponding layers")
     assert [row.n_layers for row in rows] == [2, 2, 2, 4]  # p → p, p → q, q → p, q → q
     assert [row.value for row in rows] == [1, 1, 1, 1]
-
-
-def test_a_note_says_that_groups_are_compared_at_different_layers(tmp_path):
-    """It stands where the pairs of layers of networks have nothing in common, and only there."""
-    layers = {"a": "x", "b": "x", "c": "y", "d": "y"}
-    lines = [f"{name},{name}.pt,resnet18,{layer}s" for name, layer in layers.items()]
-    (tmp_path / "list.csv").write_text("\n".join(["name,path,type,group", *lines]))
-    for name in layers:
-        (tmp_path / f"{name}.pt").write_text(name)
-    for front, end in itertools.permutations(layers, 2):
-        names = {"front_model_path": f"{front}.pt", "end_model_path": f"{end}.pt"}
-        pair = {"front_layer": layers[front], "end_layer": layers[end]}
-        write_run(tmp_path / "differ" / f"{front}-{end}", "0", n_right=900, **names, **pair)
-        write_run(tmp_path / "equal" / f"{front}-{end}", "0", n_right=900, **names)
-    for kind, n_notes in (("differ", 1), ("equal", 0)):
-        pairs = [str(path) for path in sorted((tmp_path / kind).iterdir())]
-        verdict = (SCRIPT, *pairs, "-o", "v.csv")
-        collected = ("misc/collect_results.py", kind, "-r")
-        for command in (verdict, collected):
-            with pages.left_out():
-                _, err = run(*command, "--networks", "list.csv", cwd=tmp_path)
-            assert err.count("may come from the layers") == n_notes
 
 
 def test_do_networks_of_noisy_labels_stitch_to_clean_ones(in_tmp_path):

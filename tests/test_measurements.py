@@ -1,10 +1,13 @@
 """Laws of the table of measurements: directions, groups, pivots, and means over networks."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
 
+from src.results.best_matches import END, FRONT, best_matches
+from src.results.corresponding import correspondence_of
 from src.results.matrices import array_of
 from src.results.measurements import (
     COLUMNS,
@@ -14,7 +17,7 @@ from src.results.measurements import (
     measurements_of,
 )
 from src.results.named_networks import NamedNetwork
-from src.results.network_means import mean_over_pairs, means_by
+from src.results.network_means import averaged, mean_over_networks, means_by
 from tests.result_rows import similarity_row
 
 
@@ -63,6 +66,37 @@ def test_means_of_groups_are_means_of_the_pivot():
     assert means == pytest.approx(np.nanmean(array, axis=(0, 1)))
 
 
+def test_an_average_is_its_own_average_and_leaves_nan_out():
+    rows = values({name: name for name in "abc"})
+    rows[0] = rows[0]._replace(value=math.nan)
+    means = averaged(rows, lambda row: row.pair)
+    assert averaged(means, lambda row: row.pair) == means and len(means) == 4
+    mean_of = {row.pair: row.value for row in means}
+    defined = [row.value for row in rows[1:] if row.pair == rows[0].pair]
+    assert mean_of[rows[0].pair] == pytest.approx(np.mean(defined))
+    assert averaged(rows[:1], lambda row: row.pair) == []
+
+
+def test_a_mean_over_networks_has_no_order_and_counts_each_pair_of_networks_once():
+    rows = values({name: name for name in "abcd"})
+    mean = mean_over_networks(rows)
+    turned = mean_over_networks([row.turned for row in reversed(rows)])
+    assert vars(mean) == pytest.approx(vars(turned))
+    more = [*rows, *(row for row in rows if row.networks == rows[0].networks)]
+    assert vars(mean_over_networks(more)) == pytest.approx(vars(mean))
+    assert mean.n_pairs == 12 and mean.low < mean.value < mean.high
+
+
+def test_the_best_match_of_an_end_layer_is_that_of_a_front_layer_turned():
+    rows = values({name: name for name in "ab"})
+    matches = best_matches(rows, correspondence_of(rows))
+    turned = [row.turned for row in rows]
+    of_turned = best_matches(turned, correspondence_of(turned))
+    for side, other in ((FRONT, END), (END, FRONT)):
+        found = {match.best: match.place for match in matches if match.side == side}
+        assert found == {match.best: match.place for match in of_turned if match.side == other}
+
+
 def test_an_interval_is_over_trainings_whatever_the_epochs():
     """Two epochs of equal values are as one."""
     once = values({name: name for name in "abcd"})
@@ -73,6 +107,6 @@ def test_an_interval_is_over_trainings_whatever_the_epochs():
             for side in (row.front, row.end)
         )
         twice += [row, row._replace(front=front, end=end), row._replace(front=front)]
-    means = [mean_over_pairs(means_by(rows, lambda row: row.trainings)) for rows in (once, twice)]
-    assert means[0] == pytest.approx(means[1])
+    means = [mean_over_networks(rows) for rows in (once, twice)]
+    assert vars(means[0]) == pytest.approx(vars(means[1]))
     assert (means[0].n_networks, means[0].n_pairs) == (4, 12) and means[0].low < means[0].value

@@ -6,17 +6,15 @@ from typing import Any, NamedTuple, get_args, get_origin
 import pytest
 
 from src.ground.errors import UserError
-from src.results.best_matches import BestMatchRow
 from src.results.evaluation_rows import EvaluationRow, SkillRow
 from src.results.experiments import FurtherOptions
 from src.results.network_means import MeanRow
 from src.results.probe_rows import ProbeRow
-from src.results.rank_tests import RankTestRow
 from src.results.similarity_rows import SimilarityRow
-from src.results.stitch_rows import ComparisonRow, StitchRow
+from src.results.stitch_rows import StitchRow
 from src.results.tables import columns, fields, from_record, read_table, to_record, write_table
-from src.results.training_rows import EpochRow, FinetuningRow
-from src.results.truth_rows import DotsRow, TruthRow
+from src.results.training_rows import EpochRow
+from src.results.truth_rows import TruthRow
 from src.results.verdict_rows import VerdictRow
 from src.values import Metrics
 from tests.result_rows import evaluation_row, probe_row, similarity_row, stitch_row
@@ -60,23 +58,15 @@ COLUMNS = {  # that all tables of a type have
         "folder,front_layer,end_layer,correlation,floor,skill,skill_low,skill_high,correlation_at_end,floor_at_end,"
         "skill_at_end,skill_at_end_low,skill_at_end_high,n_images,n_twins,test_images"
     ),
-    ComparisonRow: "front_layer,end_layer,accuracy_1,accuracy_2,difference",
-    RankTestRow: "test,measure,setting,layer1,layer2,varied,n,spearman,spearman_p,kendall,kendall_p,place,note",
     TruthRow: (
         "test,score,measure,layer,value,low,high,chance,p,is_above_chance,is_above_baselines,is_baseline,n_networks,"
         "both_directions,lowest_p"
-    ),
-    DotsRow: "network,group,true,absent,drawn",
-    BestMatchRow: (
-        "method,dataset,measure,side,network,group,type,layer,relative_depth,other_network,other_group,other_type,"
-        "best_layer,best_relative_depth,value,corresponding,corresponding_value,place,n_layers"
     ),
     MeanRow: (
         "method,dataset,quantity,networks,layers,relative_depth,value,low,high,lowest,highest,n_networks,n_pairs,"
         "n_layers,pairs_of_layers,chance,place"
     ),
-    EpochRow: "train_acc,train_loss,val_acc,val_loss",
-    FinetuningRow: "ft_loss,ce_loss,train_acc,val_ce_loss,val_acc",
+    EpochRow: "front_layer,end_layer,train_acc,train_loss,val_acc,val_loss",
 }
 SAMPLES = {
     str: 'm, n/é "last"',

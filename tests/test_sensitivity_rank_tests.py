@@ -1,22 +1,17 @@
 """Sensitivity and specificity: cases worked out by hand, and scipy as oracle."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 from scipy import stats
 
+from src.results import rank_tests
 from src.results.measurements import SIMILARITY, Measurement, NetworkLayer
 from src.results.named_networks import NamedNetwork
 from src.results.probe_rows import ProbeRow
 from src.results.rank_measurements import FULL, Measurements
-from src.results.rank_tests import (
-    BASELINE,
-    RankTestRow,
-    correlation,
-    sensitivity,
-    specificity,
-    summary_of_places,
-)
+from src.results.rank_tests import BASELINE, correlation, summary_of_places
 from tests.commands import says
 from tests.result_rows import probe_row
 
@@ -80,7 +75,7 @@ def tables(
     return Measurements(values, curves)
 
 
-def of_measures(rows) -> list[RankTestRow]:
+def of_measures(rows) -> list[SimpleNamespace]:
     """The tests of measures, without those of the baseline."""
     return [row for row in rows if row.measure != BASELINE]
 
@@ -90,18 +85,22 @@ def only(rows):
     return row
 
 
-def correlated(values, accuracies) -> RankTestRow:
-    return RankTestRow(*[""] * 6, **correlation(values, accuracies)._asdict())
+def sensitivity(measured: Measurements) -> list[SimpleNamespace]:
+    return [SimpleNamespace(**record) for record in rank_tests.sensitivity(measured)]
+
+
+def specificity(measured: Measurements) -> list[SimpleNamespace]:
+    return [SimpleNamespace(**record) for record in rank_tests.specificity(measured)]
 
 
 def test_correlations_and_p_values_by_hand():
     # One discordant pair of six: tau = (5 - 1) / 6; rho = 1 - 6 · 2 / (4 · 15).
-    found = correlated([0.1, 0.2, 0.3, 0.4], [0.5, 0.7, 0.6, 0.9])
+    found = correlation([0.1, 0.2, 0.3, 0.4], [0.5, 0.7, 0.6, 0.9])
     assert (found.n, found.note, found.kendall_p) == (4, FEW, None)
     assert found.kendall == pytest.approx(2 / 3) and found.spearman == pytest.approx(0.8)
     # One discordant pair. Of 10! orders, 1 has no inversion and 9 have one; as many lie at the
     # other end.
-    found = correlated(range(10), [1, 0, 2, 3, 4, 5, 6, 7, 8, 9])
+    found = correlation(range(10), [1, 0, 2, 3, 4, 5, 6, 7, 8, 9])
     assert found.kendall_p == pytest.approx(2 * (1 + 9) / math.factorial(10)) and found.note == ""
     rho = 1 - 6 * 2 / (10 * 99)
     assert found.spearman == pytest.approx(rho)
@@ -125,7 +124,7 @@ def test_what_has_no_correlation_says_why():
             "ranks without a value: 1 of 4; the measure is constant",
         ),
     ):
-        found = correlated(values, accuracies)
+        found = correlation(values, accuracies)
         assert (found.n, found.note) == (n, note)
         assert (
             math.isnan(found.spearman)
@@ -260,4 +259,4 @@ def test_a_missing_pair_has_no_place():
         ("b", "layer1", 1),
     ]
     assert all(math.isnan(row.place) and "no value" in row.note for row in rows)
-    assert summary_of_places(rows) == "no place is defined"
+    assert summary_of_places(list(map(vars, rows))) == "no place is defined"

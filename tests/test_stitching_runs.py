@@ -19,7 +19,7 @@ from src.results.experiments import Experiment, Place
 from src.results.folders import read_runs
 from src.results.stitch_runs import GridRun, note_other_methods
 from src.results.tables import read_table
-from src.results.training_rows import PairEpochRow
+from src.results.training_rows import EpochRow
 from src.results.writing import write_predictions
 from src.stitching import Pair, build_layers, build_stitching_layer
 from src.stitching.closed_forms import Matching
@@ -247,7 +247,7 @@ def test_pairs_that_were_begun_together_go_on_together(layer, tmp_path, capsys):
     assert not list(tmp_path.iterdir())  # a failure in the first epoch leaves nothing
     losses = {pair: float(number) for number, pair in enumerate(reversed(pairs))}
     begun.log([logs_of(losses)], {"history": torch.ones(1, 3, 2, 3), "weight": torch.ones(1)})
-    epochs = read_table(begun.folder / "training_logs.csv", PairEpochRow)
+    epochs = read_table(begun.folder / "training_logs.csv", EpochRow)
     assert {Pair(row.front_layer, row.end_layer): row.train_loss for row in epochs} == losses
     (state,) = tmp_path.glob("*/resume.pt")
     assert state.parent == begun.folder

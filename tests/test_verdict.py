@@ -18,6 +18,7 @@ from src.results.tables import write_table
 from src.results.training_rows import EpochRow
 from src.results.verdict_rows import VerdictRow
 from src.results.verdicts import judge_runs
+from src.results.writing import write_logs
 from src.statistics.intervals import of_share
 from src.values import Null
 from src.verdict import NOT_MATCHED, SIMILAR, UNDECIDED, VERDICTS, Limits
@@ -62,22 +63,11 @@ def of_networks(front: str = "f.pt", end: str = "g.pt", **values) -> SimilarityR
 UNKNOWN = UNDECIDED, "accurate, but skill was not measured"
 
 
-def test_a_front_that_is_much_worse_is_named(tmp_path):
+def test_a_front_that_is_much_worse_is_not_matched(tmp_path):
     write_run(tmp_path, "1", n_right=850, metrics={"front_accuracy": 0.86})
     verdict = verdict_on(tmp_path)
     assert (verdict.verdict, verdict.front_accuracy) == (NOT_MATCHED, 0.86)
-    assert says(verdict.reason, "front network alone", "9.0 points")
-    (worse,) = remarks([verdict])
-    assert says(worse, "1 of 1 pairs", "f.pt → g.pt (9.0)")
-
-
-def test_many_fronts_that_are_much_worse_are_counted(tmp_path):
-    for number in range(8):
-        paths = {"front_model_path": f"f{number}.pt"}
-        accuracy = {"front_accuracy": 0.8 + number / 100}
-        write_run(tmp_path, str(number), n_right=850, metrics=accuracy, **paths)
-    (worse,) = remarks(judge_runs(runs_of(tmp_path)))
-    assert says(worse, "8 of 8 pairs of networks", "up to 15.0 points worse")
+    assert len(remarks([verdict])) == 1
 
 
 def test_similar_both_ways(tmp_path):
@@ -203,8 +193,9 @@ def assert_converged(tmp_path, losses, is_done, **schedule):
     """By the verdict on an inaccurate stitch."""
     options = {"init": "rand", "n_epochs": len(losses), **schedule}
     folder = write_run(tmp_path, "1", n_right=700, **options)
-    write_table(
-        folder / "training_logs.csv", EpochRow, [EpochRow(None, loss, 0.5, 1.0) for loss in losses]
+    write_logs(
+        folder,
+        [EpochRow(train_acc=None, train_loss=loss, val_acc=0.5, val_loss=1.0) for loss in losses],
     )
     word, reason = word_on(tmp_path)
     assert word == (NOT_MATCHED if is_done else UNDECIDED)
@@ -558,7 +549,7 @@ def test_folders_of_the_public_code_are_read():
     assert {verdict.penalty for verdict in verdicts} == {None}  # it keeps no end accuracy
 
 
-def test_words_are_counted_and_flaws_have_their_remedy(tmp_path):
+def test_words_are_counted_and_equal_flaws_have_one_line(tmp_path):
     n_right_of_front = {"y": 945, "x": 945, "z": 500, "w": 905, "v": 945, "u": 945}
     for number, (front, n_right) in enumerate(n_right_of_front.items()):
         write_run(tmp_path, str(number), n_right=n_right, front_layer=front)
@@ -569,32 +560,18 @@ def test_words_are_counted_and_flaws_have_their_remedy(tmp_path):
     line = dict(zip(counted.header, counted.lines[0], strict=True))
     assert [line[word] for word in VERDICTS] == ["1", "2", "1", "2"]
     assert (line["all"], line["similar: same layer"]) == ("6", "1 of 1")
-    less, *uncertain = words.flaws(rows)  # of one reason, whatever the numbers
-    assert says(less, "2 by direct matching", "at the output", "another method")
-    assert says("\n".join(uncertain), "tolerance", "more test images")
-    assert says("\n".join(uncertain), "not measured")
-    assert says(words.conclusion(rows), " 4 of 6 stitches", "1 of them similar")
+    assert len(words.flaws(rows)) == 3  # two have one reason, whatever the numbers
     assert str(words.word_map(sections.sections_of(rows)[0])).split()[-12:] == [
         *("u", "?", "v", "A", "w", "?", "x", "A", "y", "S", "z", "–")
     ]
 
 
-def test_stitches_between_positions_and_a_vector_are_counted(tmp_path):
-    """By their types, which the table has."""
-    for name, stitching_type in {"1": "c2v", "2": "v2c", "3": "v2c", "4": "rc2c_pre"}.items():
-        write_run(
-            tmp_path / "runs", name, n_right=945, front_layer=name, stitching_type=stitching_type
-        )
-    out, _ = run(SCRIPT, "runs", "-o", "v.csv", cwd=tmp_path)
-    counted = (
-        "1 from a feature map to a vector (a mean over positions), 2 from a vector to a feature map (one value at all "
-        "positions)"
-    )
-    report = (tmp_path / "v.md").read_text()
-    for text in (out, report):
-        assert says(" ".join(text.split()), "does not pass", counted, "flattened layer")
-    rows = read_csv(tmp_path / "v.csv")
-    assert [row["stitching_type"] for row in rows] == ["c2v", "v2c", "v2c", "rc2c_pre"]
+def test_a_row_has_the_type_of_the_stitch(tmp_path):
+    types = {"1": "c2v", "2": "v2c", "3": "v2c", "4": "rc2c_pre"}
+    for name, stitching_type in types.items():
+        write_run(tmp_path, name, n_right=945, front_layer=name, stitching_type=stitching_type)
+    rows = judge_runs(runs_of(tmp_path))
+    assert {row.front_layer: row.stitching_type for row in rows} == types
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import sys
 
 import numpy as np
 
-from src.results.tables import write_table
 from src.results.training_rows import EpochRow
+from src.results.writing import write_logs
 from tests import tables
 from tests.commands import ON_DIGITS, ROOT, read_csv
 from tests.written_runs import write_evaluation, write_run
@@ -57,7 +57,8 @@ def test_scripts_on_tables_do_not_need_torch(tmp_path):
     methods = {"dm": paths, "tlm": paths | {"init": "rand", "n_epochs": 1}}
     for name, options in methods.items():
         folder = write_run(tmp_path / "results" / name, "1", n_right=945, end_layer="x", **options)
-        write_table(folder / "training_logs.csv", EpochRow, [EpochRow(0.5, 1.0, 0.5, 1.0)])
+        epoch = EpochRow(train_acc=0.5, train_loss=1.0, val_acc=0.5, val_loss=1.0)
+        write_logs(folder, [epoch])
         write_evaluation(tmp_path / "results" / name, {"1": 0.5})
     of_layers = [{"rank1": rank, "cka": rank / 10} for rank in (8, 4, 2, 1)]
     of_layers.append({"cka": 0.9})

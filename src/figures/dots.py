@@ -15,8 +15,8 @@ from src.figures.shown import ABOVE_BASELINES, BASELINE, SHARE, Shown, scale_of
 from src.ground.console import listed
 from src.ground.grouping import grouped
 from src.ground.user_code import titles_in
+from src.results.between_groups import GroupTest
 from src.results.matrices import by_depth
-from src.results.verdict_rows import GroupTestRow
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +39,7 @@ def draw_groups(
     path: Path,
     rows: Sequence[Shown],
     means: Sequence[Shown],
-    tests: Sequence[GroupTestRow] = (),
+    tests: Sequence[GroupTest] = (),
     **texts: Any,
 ) -> list[Path]:
     """Draw the groups of networks: a row a pair of groups, a dot a pair of networks, with the mean,
@@ -64,7 +64,7 @@ def _draw_groups(
     *,
     rows: Sequence[Shown],
     means: Sequence[Shown],
-    tests: Sequence[GroupTestRow],
+    tests: Sequence[GroupTest],
 ) -> str:
     """Draw a panel for each method and quantity; return the caption."""
     found = {row.groups for row in rows}
@@ -121,15 +121,16 @@ def _draw_means(axes: "Axes", means: Sequence[Shown], groups: Sequence[Groups]) 
         axes.plot(mean.value, y, marker="D", markerfacecolor=face, **MEAN)
 
 
-def _p_value(groups: Groups, tests: Sequence[GroupTestRow]) -> str:
+def _p_value(groups: Groups, tests: Sequence[GroupTest]) -> str:
     """Return the p-value of a pair of groups against pairs within the group of the end network; ""
     without a test."""
     front, end = groups
     for test in tests:
-        is_within = titles_in(test.within) == f"{end} → {end}"
-        if is_within and titles_in(test.across) == f"{front} → {end}":
-            n_digits = 2 if test.p_value >= 0.01 else 3
-            return f"p {test.p_value:.{n_digits}f}"
+        is_within = titles_in(test.question.within) == f"{end} → {end}"
+        if is_within and titles_in(test.question.across) == f"{front} → {end}":
+            p_value = test.result.p_value
+            n_digits = 2 if p_value >= 0.01 else 3
+            return f"p {p_value:.{n_digits}f}"
     return ""
 
 

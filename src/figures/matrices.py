@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from itertools import chain
+from itertools import chain, product, starmap
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from src.figures.pages import on_data, remove_figure
 from src.figures.shown import DIFFERENCE, Shown, of_matrix
 from src.ground.console import listed, note, note_once, result, table, warn
 from src.ground.errors import UserError
-from src.ground.files import write_json
+from src.ground.files import write_csv, write_json
 from src.ground.grouping import grouped
 from src.results.architectures import corresponding_layers
 from src.results.evaluation_rows import TYPICAL_AUROC, EvaluationFiles, EvaluationRow, SkillRow
@@ -20,14 +20,16 @@ from src.results.experiments import Experiment, by_experiment
 from src.results.image_records import told_apart
 from src.results.matrices import known, pivot
 from src.results.quantities import DETECTOR, IN_EVALUATION, QUANTITIES, shown_in
-from src.results.stitch_rows import ComparisonRow, StitchRow
+from src.results.stitch_rows import StitchRow
 from src.results.tables import to_record, write_table
+from src.values import Pair
 
 EXPLANATION = (
     "AUROC: area under the ROC curve of the detector, ½ if it cannot tell stitched from own "
     "activations. AUPR: area under its precision-recall curve. FPR95: share of the stitched "
     "activations that it accepts when it accepts 95 percent of the own ones."
 )
+COMPARED = ("front_layer", "end_layer", "accuracy_1", "accuracy_2", "difference")  # of two folders
 
 
 def source_of(rows: Sequence[Experiment], n_images: int | None = None) -> str:
@@ -188,24 +190,24 @@ def compare(
     first, second = [rows[0].method for rows in experiments]
     if first == second:
         first, second = folders
-    accuracies = [{row.pair: row.accuracy for row in rows} for rows in experiments]
-
-    def compared(row: StitchRow) -> ComparisonRow:
-        one, two = (accuracy.get(row.pair, math.nan) for accuracy in accuracies)
-        return ComparisonRow(*row.pair, one, two, two - one)
-
     stitches = list(chain.from_iterable(experiments))
+    before, after = ({row.pair: row.accuracy for row in rows} for rows in experiments)
     difference = f"{second} − {first}"
-    matrices = {
-        first: pivot(stitches, lambda row: compared(row).accuracy_1),
-        second: pivot(stitches, lambda row: compared(row).accuracy_2),
-        difference: pivot(stitches, lambda row: compared(row).difference),
-    }
-    for name, matrix in matrices.items():
-        table(name, *matrix)
+    of_both = {pair: after[pair] - before[pair] for pair in before if pair in after}
+    matrices = {}
+    for name, values in {first: before, second: after, difference: of_both}.items():
+        matrices[name] = pivot(stitches, lambda row: values.get(row.pair, math.nan))  # noqa: B023
+        table(name, *matrices[name])
     if path:
-        cells = chain.from_iterable(pivot(stitches, compared, missing=None).values)
-        write_table(path, ComparisonRow, list(filter(None, cells)))
+        matrix = matrices[first]
+        records: list[dict[str, object]] = []
+        for pair in starmap(Pair, product(matrix.rows, matrix.columns)):
+            if pair in before or pair in after:
+                accuracies = [
+                    of_folder.get(pair, math.nan) for of_folder in (before, after, of_both)
+                ]
+                records.append(dict(zip(COMPARED, (*pair, *accuracies), strict=True)))
+        write_csv(path, COMPARED, records)
         shown: list[Shown] = []
         for name, matrix in matrices.items():
             quantity = DIFFERENCE if name == difference else "accuracy"

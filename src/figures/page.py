@@ -20,7 +20,7 @@ from src.ground.grouping import grouped
 from src.results.image_records import RECORDS, SPLITS
 from src.results.matrices import mean_of
 from src.results.network_names import SHORT
-from src.results.similarity_rows import described
+from src.results.similarity_rows import column_of
 from src.results.verdict_rows import AUROC, VerdictRow
 from src.verdict import SIMILAR, Limits
 
@@ -150,8 +150,8 @@ def pairs(rows: Sequence[VerdictRow]) -> str:
 
 def _verdicts(section: Section) -> Table:
     """Return the verdicts on two networks, with values of detectors and measures beside them."""
-    columns = described(tuple(dict.fromkeys(name for row in section.rows for name in row.further)))
-    further = [name for name, column in columns.items() if not column.part]  # without nulls
+    names = dict.fromkeys(name for row in section.rows for name in row.further)
+    further = [name for name in names if not column_of(name).part]  # without nulls
     lines = []
     for row in section.rows:
         numbers = [words.estimate(row, name) for name in ESTIMATES]

@@ -3,9 +3,10 @@
 Networks that were trained with `--shortcut` saw dots in their images which told the class."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 from src.figures.dots import draw_check
 from src.figures.shown import of_scores
@@ -13,10 +14,11 @@ from src.ground.console import aligned, listed, result
 from src.ground.files import write_text
 from src.ground.grouping import grouped
 from src.results.tables import write_table
-from src.results.truth_rows import DotsRow, TruthRow
+from src.results.truth_rows import TruthRow
 from src.statistics.intervals import ALPHA
 
 N_BESIDE = 3  # known measures that are shown beside another one
+DOTS = ("true", "absent", "drawn")  # that tell the class, none, drawn at random
 RELIES = 0.2  # loss of accuracy by misleading dots, of a network that relies on dots
 MARKS = "* above chance; † above chance and above the best baseline"
 
@@ -140,15 +142,17 @@ def _is_of_few(row: TruthRow) -> bool:
     return row.lowest_p is not None and row.lowest_p > ALPHA
 
 
-def on_dots(rows: Sequence[DotsRow]) -> list[str]:
+def on_dots(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return a line for each group of networks: its accuracy with dots that tell the class, without
-    dots, and with dots that are drawn at random."""
+    dots, and with dots that are drawn at random.
+
+    Args:
+        rows: of single networks; accuracies by the kind of dots.
+    """
     lines = []
-    for group, of_group in grouped(rows, lambda row: row.group).items():
-        true, absent, drawn = (
-            fmean(getattr(row, kind) for row in of_group) for kind in ("true", "absent", "drawn")
-        )
-        n_relying = sum(row.true - row.drawn > RELIES for row in of_group)
+    for group, of_group in grouped(rows, lambda row: row["group"]).items():
+        true, absent, drawn = (fmean(row[kind] for row in of_group) for kind in DOTS)
+        n_relying = sum(row["true"] - row["drawn"] > RELIES for row in of_group)
         lines.append(
             f"{group}: accuracy {true:.2f} with dots that tell the class, {absent:.2f} without "
             f"dots, {drawn:.2f} with drawn ones; {n_relying} of {len(of_group)} networks rely "

@@ -16,10 +16,11 @@ from src.figures.shown import SHARE
 from src.ground.console import listed, padded, points, result, table, width_of
 from src.ground.grouping import grouped
 from src.ground.user_code import titles_in
+from src.results.between_groups import GroupTest
 from src.results.matrices import is_known, mean_of, pivot
 from src.results.network_means import MeanRow
 from src.results.quantities import IN_VERDICT, QUANTITIES, shown_in
-from src.results.verdict_rows import GroupTestRow, VerdictRow
+from src.results.verdict_rows import VerdictRow
 from src.statistics.intervals import ALPHA
 from src.verdict import ACCURATE_ONLY, NOT_MATCHED, SIMILAR, UNDECIDED, VERDICTS, Limits
 
@@ -96,7 +97,7 @@ def report(
     rows: Sequence[VerdictRow],
     limits: Limits,
     groups: Sequence[MeanRow],
-    tests: Sequence[GroupTestRow],
+    tests: Sequence[GroupTest],
     *,
     has_maps: bool,
 ) -> str:
@@ -258,7 +259,7 @@ def remarks(rows: Sequence[VerdictRow], limits: Limits) -> Iterator[str]:
             )
 
 
-def tables_of_groups(groups: Sequence[MeanRow], tests: Sequence[GroupTestRow]) -> list[Table]:
+def tables_of_groups(groups: Sequence[MeanRow], tests: Sequence[GroupTest]) -> list[Table]:
     """Return the means of each method, a line a pair of groups, and the differences between groups with
     their p-values, a line a question."""
     headings = list(map(heading, OF_GROUPS))
@@ -274,22 +275,18 @@ def tables_of_groups(groups: Sequence[MeanRow], tests: Sequence[GroupTestRow]) -
         tables.append(Table(title, ["front → end (pairs of networks)", *headings], lines))
     for method, of_tests in grouped(tests, lambda test: test.method).items():
         lines = []
-        for question, answers in grouped(of_tests, _question).items():
+        for question, answers in grouped(of_tests, lambda test: test.question).items():
             texts = {}
             for test in answers:
-                difference = number(test.quantity, test.difference, sign="+")
-                texts[test.quantity] = f"{difference} ({test.p_value:.2g})"
-            lines.append([question, *(texts.get(name, "") for name in OF_GROUPS)])
+                difference = number(test.quantity, test.result.difference, sign="+")
+                texts[test.quantity] = f"{difference} ({test.result.p_value:.2g})"
+            lines.append([str(question), *(texts.get(name, "") for name in OF_GROUPS)])
         title = f"Differences between groups, {titles_in(method)} (p)"
         tables.append(Table(title, ["question", *headings], lines[:MAX_TESTS]))
     return tables
 
 
-def _question(test: GroupTestRow) -> str:
-    return f"({titles_in(test.within)}) − ({titles_in(test.across)})"
-
-
-def lines_on_groups(groups: Sequence[MeanRow], tests: Sequence[GroupTestRow]) -> Iterator[str]:
+def lines_on_groups(groups: Sequence[MeanRow], tests: Sequence[GroupTest]) -> Iterator[str]:
     """Yield the layers that means are over, with their groups if these have several sets; and lines on
     p-values, on questions that are not shown, and on unlike types."""
     sets = grouped(groups, lambda row: row.pairs_of_layers or "")
@@ -301,10 +298,10 @@ def lines_on_groups(groups: Sequence[MeanRow], tests: Sequence[GroupTestRow]) ->
         return
     yield (
         f"p is two-sided, of permutations of the networks, not corrected for the number of tests: "
-        f"{min(test.n_labelings for test in tests)} ways to label them give no p below "
-        f"{max(test.lowest_p for test in tests):.2g}."
+        f"{min(test.result.n_labelings for test in tests)} ways to label them give no p below "
+        f"{max(test.result.lowest_p for test in tests):.2g}."
     )
-    n_questions = len(set(map(_question, tests)))
+    n_questions = len({test.question for test in tests})
     if n_questions > MAX_TESTS:
         yield f"{n_questions - MAX_TESTS} more comparisons of groups are in the CSV of tests."
     types = dict.fromkeys(titles_in(test.types) for test in tests if test.types)

@@ -6,7 +6,7 @@ outputs and baselines of all networks. `scores.csv` beside it has the scores of 
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +29,10 @@ REMEDY = (
 )
 
 
+# The values of a test that are arrays as they are
+PLAIN = ("pairs", "groups", "layers", "alignment", "shortcut", "is_pooled")
+
+
 class FrozenTest(NamedTuple):
     """A test of N networks: the data by which any measure is scored."""
 
@@ -39,34 +43,8 @@ class FrozenTest(NamedTuple):
     outputs: Mapping[str, NDArray]  # (N, N) by name, from `outputs.differences`
     numbers: NDArray  # (3, N, L), from `outputs.baseline_numbers`
     alignment: str  # see `features.alignment_of`
-    shortcut: float | None  # test images had dots
+    shortcut: float | None = None  # test images had dots
     is_pooled: bool = False  # activations are averages over positions, (n, C)
-
-    @classmethod
-    def of(
-        cls,
-        tables: Tables,
-        features: Mapping[str, Mapping[str, Tensor]],
-        groups: Sequence[str],
-        outputs: Mapping[str, NDArray],
-        numbers: NDArray,
-        *,
-        is_pooled: bool,
-    ) -> "FrozenTest":
-        """Return the test that tables are scored on; arguments as the fields."""
-        names = list(features)
-        pairs = [(names[first], names[second]) for first, second in tables.pairs()]
-        return cls(
-            features,
-            pairs,
-            list(groups),
-            tables.layers,
-            outputs,
-            numbers,
-            tables.alignment,
-            tables.shortcut,
-            is_pooled,
-        )
 
     def tables(self, values: Mapping[str, NDArray]) -> Tables:
         """Return values of measures, (N, N, L, L), as tables with the baselines."""
@@ -95,13 +73,11 @@ def write_frozen(folder: Path, tests: Iterable[FrozenTest], rows: Iterable[Truth
 
 def _arrays_of(test: FrozenTest) -> dict[str, NDArray]:
     """Return a test as arrays by name."""
-    arrays = {name: np.array(getattr(test, name)) for name in ("pairs", "groups", "layers")}
+    arrays = {name: np.array(getattr(test, name)) for name in PLAIN}
+    if test.shortcut is None:
+        del arrays["shortcut"]
     arrays["networks"] = np.array(list(test.features))
     arrays["numbers"] = test.numbers
-    arrays["alignment"] = np.array(test.alignment)
-    arrays["is_pooled"] = np.array(test.is_pooled)
-    if test.shortcut is not None:
-        arrays["shortcut"] = np.array(test.shortcut)
     for name, differences in test.outputs.items():
         arrays[f"outputs/{name}"] = differences
     for network, features in test.features.items():
@@ -127,9 +103,7 @@ def read_frozen(folder: Path) -> list[FrozenTest]:
 
 def _test_of(arrays: Mapping[str, NDArray]) -> FrozenTest:
     """Return the test that `_arrays_of` turned into arrays."""
-    features: dict[str, dict[str, Tensor]] = {}
-    for network in arrays["networks"].tolist():
-        features[network] = {}
+    features: dict[str, dict[str, Tensor]] = {name: {} for name in arrays["networks"].tolist()}
     outputs = {}
     for name, array in arrays.items():
         kind, _, further = name.partition("/")
@@ -138,20 +112,9 @@ def _test_of(arrays: Mapping[str, NDArray]) -> FrozenTest:
         elif kind == "features":
             network, _, layer = further.partition("/")
             features[network][layer] = torch.from_numpy(array)
-    shortcut = None
-    if "shortcut" in arrays:
-        shortcut = float(arrays["shortcut"])
-    return FrozenTest(
-        features,
-        pairs=[(first, second) for first, second in arrays["pairs"].tolist()],
-        groups=arrays["groups"].tolist(),
-        layers=arrays["layers"].tolist(),
-        outputs=outputs,
-        numbers=arrays["numbers"],
-        alignment=str(arrays["alignment"]),
-        shortcut=shortcut,
-        is_pooled=bool(arrays.get("is_pooled", False)),
-    )
+    plain = {name: arrays[name].tolist() for name in PLAIN if name in arrays}
+    plain["pairs"] = list(map(tuple, plain["pairs"]))
+    return FrozenTest(features=features, outputs=outputs, numbers=arrays["numbers"], **plain)
 
 
 def read_scores(folder: Path) -> list[TruthRow]:

@@ -4,7 +4,7 @@ Two networks may differ in their outputs. Baselines compare a single number of e
 measure of similarity should do better."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import rel_entr
 from torch import Tensor
 
+from src.datasets.base import Batches
 from src.ground.errors import not_finite
 from src.models import Network
 from src.models.activations import at_least_single, mean_over_positions, pool
@@ -66,11 +67,7 @@ def output_differences(first: ArrayLike, second: ArrayLike) -> OutputDifferences
 
 
 def pass_over(
-    network: Network,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    layers: Sequence[str],
-    *,
-    name: str = "the network",
+    network: Network, batches: Batches, layers: Sequence[str], *, name: str = "the network"
 ) -> NetworkPass:
     """Run a network on batches of images and labels.
 
@@ -80,44 +77,31 @@ def pass_over(
     Raises:
         UserError: the logits are not finite.
     """
-    existing = [layer for layer in layers if layer in network.layer_names]
-    layouts = {layer: network.token_layout(layer) for layer in existing}
-    device = network.example.device
-    probability_parts: list[Tensor] = []
-    label_parts: list[Tensor] = []
-    feature_parts: dict[str, list[Tensor]] = {layer: [] for layer in existing}
-    with torch.no_grad():
-        for images, labels in batches:
-            activations = network.activations(images.to(device), [*existing, OUTPUT])
-            logits = activations[OUTPUT]
-            if (predicted_classes(logits) == NO_CLASS).any():
-                raise not_finite(name)
-            probability_parts.append(at_least_single(logits).softmax(1).double().cpu())
-            label_parts.append(labels.cpu())
-            for layer in existing:
-                pooled = pool(at_least_single(activations[layer]), layouts[layer])
-                feature_parts[layer].append(pooled.double().cpu())
+    layouts = {layer: network.token_layout(layer) for layer in _existing(network, layers)}
 
-    probabilities = torch.cat(probability_parts)
-    is_right = probabilities.argmax(1) == torch.cat(label_parts)
+    def kept(layer: str, activation: Tensor) -> Tensor:
+        if layer in layouts:
+            return pool(at_least_single(activation), layouts[layer]).double()
+        if (predicted_classes(activation) == NO_CLASS).any():
+            raise not_finite(name)
+        return at_least_single(activation).softmax(1).double()
+
+    labels, results = _gathered(network, batches, [*layouts, OUTPUT], kept)
+    probabilities = results[OUTPUT]
+    is_right = probabilities.argmax(1) == labels
     effective_ranks = np.full(len(layers), math.nan)
     mean_norms = np.full(len(layers), math.nan)
-    for i, layer in enumerate(layers):
-        if layer in feature_parts:
-            features = torch.cat(feature_parts[layer])  # (n, D)
-            effective_ranks[i] = effective_rank(features)
-            mean_norms[i] = features.norm(dim=1).mean().item()
+    for place, layer in enumerate(layers):
+        if layer in layouts:
+            effective_ranks[place] = effective_rank(results[layer])
+            mean_norms[place] = results[layer].norm(dim=1).mean().item()
     return NetworkPass(
         probabilities.numpy(), is_right.double().mean().item(), effective_ranks, mean_norms
     )
 
 
 def features_of(
-    network: Network,
-    batches: Iterable[tuple[Tensor, Tensor]],
-    layers: Sequence[str],
-    *,
-    pooled: bool = False,
+    network: Network, batches: Batches, layers: Sequence[str], *, pooled: bool = False
 ) -> dict[str, Tensor]:
     """Return the activations (n, ...) of n images by layer, in single precision on the CPU.
 
@@ -126,16 +110,41 @@ def features_of(
         pooled: return averages over positions or tokens, (n, C), as measures of similarity take
             them that have images as samples.
     """
-    existing = [layer for layer in layers if layer in network.layer_names]
+
+    def kept(layer: str, activation: Tensor) -> Tensor:
+        if pooled:
+            activation = mean_over_positions(at_least_single(activation))
+        return activation.float()
+
+    _, features = _gathered(network, batches, _existing(network, layers), kept)
+    return features
+
+
+def _existing(network: Network, layers: Sequence[str]) -> list[str]:
+    """Return the layers that a network has."""
+    return [layer for layer in layers if layer in network.layer_names]
+
+
+def _gathered(
+    network: Network,
+    batches: Batches,
+    layers: Sequence[str],
+    kept: Callable[[str, Tensor], Tensor],
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return the labels (n,) of n images, and reduced activations by layer, on the CPU.
+
+    Args:
+        kept: reduces the activations of a layer for a batch.
+    """
     device = network.example.device
-    parts: dict[str, list[Tensor]] = {layer: [] for layer in existing}
+    labels = []
+    parts: dict[str, list[Tensor]] = {layer: [] for layer in layers}
     with torch.no_grad():
-        for images, _ in batches:
-            for layer, activation in network.activations(images.to(device), existing).items():
-                if pooled:
-                    activation = mean_over_positions(at_least_single(activation))
-                parts[layer].append(activation.float().cpu())
-    return {layer: torch.cat(batches) for layer, batches in parts.items()}
+        for images, labels_of_batch in batches:
+            labels.append(labels_of_batch.cpu())
+            for layer, activation in network.activations(images.to(device), layers).items():
+                parts[layer].append(kept(layer, activation).cpu())
+    return torch.cat(labels), {layer: torch.cat(of_layer) for layer, of_layer in parts.items()}
 
 
 def effective_rank(rows: Tensor) -> float:
@@ -154,15 +163,15 @@ def differences(passes: Sequence[NetworkPass]) -> dict[str, NDArray]:
 
     The names are `accuracy` and the fields of `OutputDifferences`.
     """
+    of_pairs = np.array(
+        [
+            [output_differences(front.probabilities, end.probabilities) for end in passes]
+            for front in passes
+        ]
+    )
     accuracies = np.array([network_pass.accuracy for network_pass in passes])
-    matrices = {"accuracy": _absolute_differences(accuracies)}
-    of_pairs = [
-        [output_differences(front.probabilities, end.probabilities) for end in passes]
-        for front in passes
-    ]
-    for i, name in enumerate(OutputDifferences._fields):
-        matrices[name] = np.array(of_pairs)[:, :, i]
-    return matrices
+    of_outputs = zip(OutputDifferences._fields, np.moveaxis(of_pairs, 2, 0), strict=True)
+    return {"accuracy": _absolute_differences(accuracies), **dict(of_outputs)}
 
 
 def baseline_numbers(passes: Sequence[NetworkPass]) -> NDArray:

@@ -8,7 +8,7 @@ and average a directed measure over both directions before. The diagonal is not 
 
 import math
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy  # loads a part of it at its first use
@@ -20,15 +20,9 @@ class GroupScores(NamedTuple):
 
     Both scores are 1 if the pairs within groups are the most similar ones."""
 
-    auprc: float  # average precision, in (0, 1]; for the value by chance see `chance_scores`
-    conformity: float  # share of (within, across) in the right order, in [0, 1]; by chance 1/2
-
-
-class GroupScoresOfSets(NamedTuple):
-    """The `GroupScores` of many sets of pairs, as arrays (...)."""
-
-    auprc: NDArray
-    conformity: NDArray
+    # Floats, or arrays (...) of sets of pairs
+    auprc: Any  # average precision, in (0, 1]; for the value by chance see `chance_scores`
+    conformity: Any  # share of (within, across) in the right order, in [0, 1]; by chance 1/2
 
 
 class LayerScores(NamedTuple):
@@ -66,7 +60,7 @@ def group_scores(similarity: ArrayLike, groups: ArrayLike) -> GroupScores:
     return GroupScores(float(scores.auprc), float(scores.conformity))
 
 
-def group_scores_of_pairs(values: NDArray, first: NDArray, second: NDArray) -> GroupScoresOfSets:
+def group_scores_of_pairs(values: NDArray, first: NDArray, second: NDArray) -> GroupScores:
     """Return the group scores of sets of pairs, (...); see `group_scores`.
 
     A set need not have all pairs of its networks. A set with a similarity of NaN scores NaN.
@@ -99,7 +93,7 @@ def group_scores_of_pairs(values: NDArray, first: NDArray, second: NDArray) -> G
 
     is_nan = np.isnan(values).any(-1)
     auprc, conformity = np.where(is_nan, math.nan, np.mean(scores, axis=0))
-    return GroupScoresOfSets(auprc, conformity)
+    return GroupScores(auprc, conformity)
 
 
 def _last_places_of_ties(values: NDArray) -> NDArray:

@@ -60,16 +60,19 @@ class Tables(NamedTuple):
         """
         return self._replace(values=self.values | baselines(numbers))
 
-    def pairs(self) -> list[tuple[int, int]]:
-        """Return the places of the pairs of networks that have a value, the lower one first.
+    def pairs(self, networks: Sequence[str]) -> list[tuple[str, str]]:
+        """Return the pairs of networks that have a value, the one listed first in front.
 
         Probes are measured of single networks, and count if there is nothing else.
+
+        Args:
+            networks: N names.
         """
         names = self.values.keys() - {PROBE.name} or self.values.keys()
         values = np.array([self.values[name] for name in names])
         has_values = np.isfinite(values).any((0, 3, 4))  # (N, N)
-        firsts, seconds = np.triu(has_values | has_values.T, 1).nonzero()
-        return list(zip(firsts.tolist(), seconds.tolist(), strict=True))
+        pairs = np.argwhere(np.triu(has_values | has_values.T, 1))
+        return [(networks[first], networks[second]) for first, second in pairs]
 
     def into(self, measure: str, layer: str) -> NDArray:
         """Return the similarity of front networks (rows) to end networks at a layer, (N, N)."""

@@ -53,6 +53,20 @@ def nearest_layers(depth: float, depths: Mapping[str, float]) -> list[str]:
     return [layer for layer, distance in distances.items() if distance < nearest + TIE]
 
 
+def nearest_pairs(fronts: Mapping[str, float], ends: Mapping[str, float]) -> set[Pair]:
+    """Return the pairs of mutually nearest layers in relative depth.
+
+    Args:
+        fronts, ends: relative depths by layer.
+    """
+    return {
+        Pair(front, end)
+        for front, depth in fronts.items()
+        for end in nearest_layers(depth, ends)
+        if front in nearest_layers(ends[end], fronts)
+    }
+
+
 def corresponding_layers(stitches: Iterable[Any]) -> list[Pair]:
     """Return the pairs of layers that correspond in all stitches, sorted.
 
@@ -80,9 +94,4 @@ def _nearest_pairs(rows: Sequence[Any]) -> list[Pair]:
     ends = {layer: depth for layer, depth in of_ends if depth is not None}
     if len(fronts) < len(of_fronts) or len(ends) < len(of_ends):
         return []
-    return sorted(
-        Pair(front, end)
-        for front, depth in fronts.items()
-        for end in nearest_layers(depth, ends)
-        if front in nearest_layers(ends[end], fronts)
-    )
+    return sorted(nearest_pairs(fronts, ends))

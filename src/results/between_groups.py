@@ -9,7 +9,6 @@ pairs of layers are taken.
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -17,14 +16,14 @@ import numpy as np
 from src.ground.console import listed, note
 from src.ground.grouping import grouped
 from src.ground.user_code import titles_in
-from src.results.corresponding import Correspondence, Depths, correspondence_of
+from src.results.corresponding import Correspondence, correspondence_of
 from src.results.matrices import array_of, known
 from src.results.measurements import Measurement, NetworkLayer, NetworkPair
 from src.results.named_networks import UNLISTED, NamedNetwork
-from src.results.network_means import MeanRow, mean_over_pairs, means_by, possible_values
+from src.results.network_means import MeanRow, averaged, mean_over_networks, means_by
 from src.results.pair_kinds import PAIRS
 from src.results.quantities import IN_VERDICT, shown_in
-from src.results.verdict_rows import GroupTestRow, VerdictRow
+from src.results.verdict_rows import VerdictRow
 from src.statistics.permutations import END, FRONT, Permuted, permutation_test
 from src.verdict import SIMILAR, VERDICTS
 
@@ -33,14 +32,20 @@ CORRESPONDING = "all corresponding layers of each pair of networks"
 ALL_LAYERS = "all pairs of layers"  # which differ between pairs of networks
 
 
-class GroupComparison(NamedTuple):
-    """The groups of networks, compared."""
-
-    groups: list[MeanRow]
-    tests: list[GroupTestRow]
-    untested: list[str]  # questions without an answer, with the reason
-    # Of each pair of networks, over the pairs of layers that are compared
-    means: list[Measurement]
+# Of the table of tests
+COLUMNS = (
+    *("method", "quantity", "within", "across", "mean_within", "mean_across", "difference"),
+    *(
+        "p_value",
+        "lowest_p",
+        "n_labelings",
+        "is_exact",
+        "n_networks",
+        "n_second",
+        "layers",
+        "types",
+    ),
+)
 
 
 class Question(NamedTuple):
@@ -64,6 +69,53 @@ class Question(NamedTuple):
 
     def __str__(self) -> str:
         return f"({titles_in(self.within)}) − ({titles_in(self.across)})"
+
+
+class GroupTest(NamedTuple):
+    """The answer to a question by a permutation test: a row of `FILE_group_tests.csv`.
+
+    A network at several epochs counts once."""
+
+    question: Question
+    method: str
+    quantity: str
+    result: Permuted
+    n_networks: int  # of the group
+    n_second: int  # networks of the second group
+    layers: str = ""  # the pairs of layers that the means are over
+    types: str = ""  # of the networks of both groups, if these differ in type as well as in name
+
+    @property
+    def record(self) -> dict[str, object]:
+        """The row in a CSV, by column."""
+        return {
+            "method": self.method,
+            "quantity": self.quantity,
+            "within": self.question.within,
+            "across": self.question.across,
+            "mean_within": self.result.mean_within,
+            "mean_across": self.result.mean_across,
+            "difference": self.result.difference,
+            **self.result._asdict(),
+            "n_networks": self.n_networks,
+            "n_second": self.n_second,
+            "layers": self.layers,
+            "types": self.types,
+        }
+
+
+class Untestable(ValueError):
+    """A question about groups that a permutation cannot answer; says why."""
+
+
+class GroupComparison(NamedTuple):
+    """The groups of networks, compared."""
+
+    groups: list[MeanRow]
+    tests: list[GroupTest]
+    untested: list[str]  # questions without an answer, with the reason
+    # Of each pair of networks, over the pairs of layers that are compared
+    means: list[Measurement]
 
 
 def values_of_verdicts(
@@ -116,10 +168,12 @@ def compare_groups(rows: Iterable[Measurement]) -> GroupComparison:
         correspondence = correspondence_of(of_method)
         compared, layers = compared_layers(of_method, correspondence)
         means = means_over_layers(compared)
-        titles = _titles_of_layers(compared, correspondence.depths)
         comparison.means.extend(means)
-        comparison.groups.extend(_group_rows(means, layers, titles))
-        _test_groups(comparison, means, layers)
+        at_depths = list(map(correspondence.at_depths, compared))
+        comparison.groups.extend(_group_rows(means, at_depths, layers))
+        tests, untested = _tests_of(means, layers)
+        comparison.tests.extend(tests)
+        comparison.untested.extend(untested)
     return comparison
 
 
@@ -129,16 +183,47 @@ def means_over_layers(rows: Iterable[Measurement]) -> list[Measurement]:
     NaN is left out, and so are pairs of networks that have no further value.
     """
     means = []
-    for of_quantity in grouped(rows, lambda row: row.quantity).values():
-        mean_of = means_by(of_quantity, lambda row: row.networks)
-        for networks, mean in mean_of.items():
-            front, end = map(partial(NetworkLayer, layer=""), networks)
-            means.append(of_quantity[0]._replace(front=front, end=end, value=mean))
+    for row in averaged(rows, lambda row: (row.networks, row.quantity)):
+        front, end = (NetworkLayer(network, layer="") for network in row.networks)
+        means.append(row._replace(front=front, end=end))
     return means
 
 
-def _test_groups(comparison: GroupComparison, means: Sequence[Measurement], layers: str) -> None:
-    """Add the tests of a method to a comparison, and the questions that have no answer.
+def _group_rows(
+    means: Sequence[Measurement], compared: Sequence[Measurement], layers: str
+) -> Iterator[MeanRow]:
+    """Yield a row for each pair of groups and quantity, with the mean over its pairs of networks.
+
+    Args:
+        means: of pairs of networks.
+        compared: the rows that they are over, with relative depths.
+        layers: the pairs of layers of these, as a text.
+    """
+    compared_of = grouped(compared, lambda row: row.groups)
+    for groups, of_groups in grouped(means, lambda row: row.groups).items():
+        titles = _titles_of_layers(compared_of[groups])
+        for of_quantity in grouped(of_groups, lambda row: row.quantity).values():
+            yield mean_over_networks(
+                of_quantity,
+                networks=" → ".join(groups),
+                layers=layers,
+                n_layers=max(map(len, titles)),
+                pairs_of_layers="; ".join(dict.fromkeys(itertools.chain(*titles))),
+            )
+
+
+def _titles_of_layers(rows: Iterable[Measurement]) -> list[list[str]]:
+    """Return the pairs of layers of each pair of networks, with relative depths, by depth."""
+    titles: dict[NetworkPair, dict[str, tuple[float | None, float | None]]] = {}
+    for row in rows:
+        depths = (row.front.relative_depth, row.end.relative_depth)
+        title = f"{row.front.layer} ({depths[0]:.2f}) → {row.end.layer} ({depths[1]:.2f})"
+        titles.setdefault(row.networks, {})[title] = depths
+    return [sorted(of_pair, key=of_pair.__getitem__) for of_pair in titles.values()]
+
+
+def _tests_of(means: Sequence[Measurement], layers: str) -> tuple[list[GroupTest], list[str]]:
+    """Return the tests of a method, and the questions that have no answer.
 
     Args:
         means: of pairs of networks.
@@ -150,33 +235,23 @@ def _test_groups(comparison: GroupComparison, means: Sequence[Measurement], laye
         for group, of_group in grouped(networks, lambda network: network.group).items()
     }
     by_quantity = grouped(means, lambda row: row.quantity)
+    tests = []
+    untested = []
     for question in questions(types_of):
-        untested: dict[str, list[str]] = {}  # quantities by the reason
+        types = _unlike_types(question, types_of)
+        reasons: dict[str, list[str]] = {}  # quantities by the reason
         for quantity, of_quantity in by_quantity.items():
             try:
-                answer = answer_to(question, of_quantity)
+                test = answer_to(question, of_quantity)
+                tests.append(test._replace(layers=layers, types=types))
             except Untestable as error:
-                untested.setdefault(str(error), []).append(quantity)
-                continue
-            comparison.tests.append(
-                GroupTestRow(
-                    method=of_quantity[0].method,
-                    quantity=quantity,
-                    within=question.within,
-                    across=question.across,
-                    **answer.test._asdict(),
-                    difference=answer.test.difference,
-                    n_networks=answer.n_networks,
-                    n_second=answer.n_second,
-                    layers=layers,
-                    types=_unlike_types(question, types_of),
-                )
-            )
-        for reason, quantities in untested.items():
+                reasons.setdefault(str(error), []).append(quantity)
+        for reason, quantities in reasons.items():
             text = f"{question}, {means[0].method}: {reason}"
             if len(quantities) < len(by_quantity):
                 text += f" ({', '.join(quantities)})"
-            comparison.untested.append(text)
+            untested.append(text)
+    return tests, untested
 
 
 def note_on_layers(groups: Iterable[MeanRow]) -> None:
@@ -188,17 +263,6 @@ def note_on_layers(groups: Iterable[MeanRow]) -> None:
                 f"{listed(methods)}: the means of groups are over {layers}, and these differ between pairs of "
                 "networks; so a difference between groups may come from the layers"
             )
-
-
-def _titles_of_layers(rows: Iterable[Measurement], depths: Depths) -> dict[NetworkPair, list[str]]:
-    """Return the pairs of layers of each pair of networks, with relative depths, by depth."""
-    titles: dict[NetworkPair, dict[str, tuple[float, float]]] = {}
-    for row in rows:
-        front_depth = depths[row.front.network][row.front.layer]
-        end_depth = depths[row.end.network][row.end.layer]
-        title = f"{row.front.layer} ({front_depth:.2f}) → {row.end.layer} ({end_depth:.2f})"
-        titles.setdefault(row.networks, {})[title] = (front_depth, end_depth)
-    return {pair: sorted(of_pair, key=of_pair.__getitem__) for pair, of_pair in titles.items()}
 
 
 def _unlike_types(question: Question, types_of: Mapping[str, Set[str]]) -> str:
@@ -249,56 +313,14 @@ def questions(groups: Iterable[str]) -> Iterator[Question]:
         yield Question(group, second, FRONT)
 
 
-def _group_rows(
-    means: Sequence[Measurement], layers: str, titles_of_layers: Mapping[NetworkPair, Sequence[str]]
-) -> Iterator[MeanRow]:
-    """Yield a row for each pair of groups and quantity, with the mean over its pairs of networks.
-
-    Args:
-        means: of pairs of networks.
-        layers: that the means are over, as a text.
-        titles_of_layers: the pairs of layers of each pair of networks.
-    """
-    for groups, of_groups in grouped(means, lambda row: row.groups).items():
-        pairs = dict.fromkeys(row.networks for row in of_groups)
-        titles = [titles_of_layers[pair] for pair in pairs]
-        for quantity, of_quantity in grouped(of_groups, lambda row: row.quantity).items():
-            values = means_by(of_quantity, lambda row: row.trainings)
-            mean = mean_over_pairs(values, possible_values(quantity))
-            yield MeanRow(
-                method=of_quantity[0].method,
-                quantity=quantity,
-                networks=" → ".join(groups),
-                layers=layers,
-                n_layers=max(map(len, titles)),
-                pairs_of_layers="; ".join(dict.fromkeys(itertools.chain(*titles))),
-                **mean._asdict(),
-            )
-
-
-class Untestable(ValueError):
-    """A question about groups that a permutation cannot answer; says why."""
-
-
-class Answer(NamedTuple):
-    """The answer to a question, with the numbers of networks of both groups.
-
-    A network at several epochs counts once.
-    """
-
-    test: Permuted
-    n_networks: int
-    n_second: int
-
-
-def answer_to(question: Question, means: Sequence[Measurement]) -> Answer:
+def answer_to(question: Question, means: Sequence[Measurement]) -> GroupTest:
     """Return the answer to a question by a permutation test.
 
-    A network at several epochs is one network. The test moves networks from group to group. So all
-    pairs of different networks of both groups need a value, in both directions.
+    The test moves networks from group to group. So all pairs of different networks of both groups
+    need a value, in both directions.
 
     Args:
-        means: values of a quantity, of pairs of networks.
+        means: values of a method and quantity, of pairs of networks.
     Raises:
         Untestable: the group has fewer than two networks, a network is in both groups, or a pair of
             networks has no value.
@@ -320,5 +342,6 @@ def answer_to(question: Question, means: Sequence[Measurement]) -> Answer:
     if not of_second or not is_measured.all():
         raise Untestable("a pair of networks has no value")
     in_group = np.arange(len(trainings)) < len(of_group)
-    test = permutation_test(values, in_group, side=question.side)
-    return Answer(test, len(of_group), len(of_second))
+    result = permutation_test(values, in_group, side=question.side)
+    sizes = (len(of_group), len(of_second))
+    return GroupTest(question, means[0].method, means[0].quantity, result, *sizes)

@@ -1,17 +1,15 @@
 """All results below a folder: stitches with their evaluations, and tables of similarity."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from src.results.changes import options_beside_tables, warn_of_earlier, warn_of_earlier_code
-from src.results.corresponding import Correspondence, correspondence_of
 from src.results.evaluations import read_evaluated_runs
 from src.results.folders import Stitch, newest_runs
 from src.results.groups import Names
-from src.results.identity import NETWORKS
-from src.results.image_records import refuse_several, warn_of_several
+from src.results.image_records import warn_of_several
 from src.results.measurements import Measurement, measurements_of
 from src.results.named_networks import named_by_list
 from src.results.network_list import SIMILARITY
@@ -21,35 +19,40 @@ from src.results.tables import read_table
 
 
 class Collected(NamedTuple):
-    """The results of many networks on the same images."""
+    """The results of many networks."""
 
-    runs: list[Stitch]  # of repeated runs the newest
+    runs: list[Stitch]  # with their evaluations
+    newest: list[Stitch]  # of repeated runs the newest
     similarities: list[SimilarityRow]
-    rows: list[Measurement]  # of all of these; the names of methods tell ranks apart
-    correspondence: Correspondence
+    names: Names  # of all networks
 
     @property
     def images(self) -> set[tuple[str | None, int | None]]:
         """The names of the data and the numbers of images."""
-        of_runs = {(run.row.dataset, run.row.n_images) for run in self.runs}
+        of_runs = {(run.row.dataset, run.row.n_images) for run in self.newest}
         return of_runs or {(row.dataset, row.n_samples) for row in self.similarities}
 
+    def measurements(self, *, apart_from: Sequence[str]) -> list[Measurement]:
+        """Return all that was measured; arguments as for `measurements_of`."""
+        return measurements_of(self.newest, self.similarities, self.names, apart_from=apart_from)
 
-def collect(source_dir: Path, networks: str | None) -> Collected:
-    """Read the results below a folder.
+
+def collect(source_dir: Path, networks: str | None, *, recursive: bool = True) -> Collected:
+    """Read the results below a folder; warn of results on different images.
 
     Args:
         networks: the list of networks; None: networks are named by their paths.
-    Raises:
-        UserError: similarities were measured on different images.
+        recursive: read runs of all folders below, and tables of similarity.
     """
-    runs = newest_runs(read_evaluated_runs([source_dir], recursive=True))
-    similarities = read_similarities(tables_of_similarity(source_dir))
-    refuse_several(similarities, source_dir)
-    warn_of_several([*(run.row for run in runs), *similarities])
-    names = names_of(runs, similarities, networks)
-    rows = measurements_of(runs, similarities, names, apart_from=(*NETWORKS, "seed"))
-    return Collected(runs, similarities, rows, correspondence_of(rows))
+    runs = read_evaluated_runs([source_dir], recursive=recursive)
+    similarities = []
+    if recursive:
+        similarities = read_similarities(tables_of_similarity(source_dir))
+    newest = newest_runs(runs)
+    results: list[Any] = [*(run.row for run in newest), *similarities]
+    warn_of_several(results)
+    names = named_by_list(chain.from_iterable(row.networks for row in results), networks)
+    return Collected(runs, newest, similarities, names)
 
 
 def tables_of_similarity(source_dir: Path) -> list[Path]:
@@ -74,11 +77,3 @@ def _read(tables: Sequence[str | Path], kind: type) -> list[Any]:
     warn_of_earlier((row.networks for row in rows), kind="row")
     warn_of_earlier_code(options_beside_tables(tables), kind="table")
     return rows
-
-
-def names_of(
-    runs: Iterable[Stitch], similarities: Iterable[SimilarityRow], table: str | None
-) -> Names:
-    """Return the names and groups of all networks, from the list if there is one."""
-    results = [*(run.row for run in runs), *similarities]
-    return named_by_list(chain.from_iterable(row.networks for row in results), table)

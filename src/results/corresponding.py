@@ -6,7 +6,7 @@ from itertools import chain
 from src.ground.console import listed, note_once
 from src.ground.errors import UserError
 from src.ground.grouping import grouped
-from src.results.architectures import TIE, nearest_layers
+from src.results.architectures import TIE, nearest_layers, nearest_pairs
 from src.results.matrices import by_depth
 from src.results.measurements import SIMILARITY, Measurement, NetworkLayer, NetworkPair
 from src.results.named_networks import NamedNetwork
@@ -114,6 +114,14 @@ class Correspondence:
         self.depths = depths
         self._pairs: dict[NetworkPair, set[Pair]] = {}
 
+    def at_depths(self, row: Measurement) -> Measurement:
+        """Return a row whose layers have the relative depths by which layers correspond."""
+        front, end = (
+            layer._replace(relative_depth=self.depths[layer.network][layer.layer])
+            for layer in (row.front, row.end)
+        )
+        return row._replace(front=front, end=end)
+
     def of(self, layer: str, networks: NetworkPair) -> list[str]:
         """Return the layers of the second network that correspond to a layer of the first.
 
@@ -133,13 +141,10 @@ class Correspondence:
 
     def _pairs_of(self, networks: NetworkPair) -> set[Pair]:
         front, end = networks
-        fronts_of = {layer: self.of(layer, (end, front)) for layer in self.depths[end]}
-        return {
-            Pair(front_layer, end_layer)
-            for front_layer in self.depths[front]
-            for end_layer in self.of(front_layer, networks)
-            if front_layer in fronts_of[end_layer]
-        }
+        if architecture_of(front) == architecture_of(end):
+            names = self.depths[front].keys() & self.depths[end].keys()
+            return {Pair(name, name) for name in names}
+        return nearest_pairs(self.depths[front], self.depths[end])
 
     @property
     def is_by_name(self) -> bool:

@@ -31,7 +31,7 @@ from src.results.options import read_options
 from src.results.run import STALE
 from src.results.stitch_rows import StitchRow
 from src.results.tables import columns, from_record, read_table
-from src.results.training_rows import EpochRow, PairEpochRow
+from src.results.training_rows import EpochRow
 from src.values import Pair, Predictions, has_converged, learning_rates
 
 RUN_NAME = re.compile(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(\.\d+)?")
@@ -78,11 +78,10 @@ class RunFiles:
         path = self.folder / "training_logs.csv"
         if not path.is_file():
             return {}
-        rows = read_table(path, PairEpochRow, EpochRow)
-        if rows and isinstance(rows[0], PairEpochRow):
-            by_pair = grouped(rows, lambda row: Pair(row.front_layer, row.end_layer))
-            return {pair: [row.epoch for row in of_pair] for pair, of_pair in by_pair.items()}
-        return {self.pairs[0]: rows}
+        rows: list[EpochRow] = read_table(path, EpochRow)
+        if len(self.pairs) == 1:
+            rows = [replace(row, **self.pairs[0]._asdict()) for row in rows]
+        return grouped(rows, lambda row: Pair(row.front_layer, row.end_layer))
 
 
 @dataclass(frozen=True)

@@ -60,16 +60,13 @@ def printed_matrices(rows: Sequence[StitchRow], names: Names | None = None) -> d
 
 def sweep_matrix(sweep: Sweep) -> Matrix:
     """Return the matrix (pairs of layers, ranks) of accuracies; full rank is the last column."""
-    ranks = {rank for accuracy_of_rank in sweep.values() for rank in accuracy_of_rank}
-    reduced = sorted(rank for rank in ranks if rank is not None)
-    ordered: list[int | None] = [*reduced]
-    columns = [f"rank {rank}" for rank in reduced]
+    ranks = sorted(set(chain.from_iterable(sweep.values())), key=lambda rank: rank or math.inf)
+    columns = [f"rank {rank}" for rank in ranks]
     if None in ranks:
-        ordered.append(None)
-        columns.append("full")
+        columns[-1] = "full"
     values = []
     for accuracy_of_rank in sweep.values():
-        values.append([accuracy_of_rank.get(rank, math.nan) for rank in ordered])
+        values.append([accuracy_of_rank.get(rank, math.nan) for rank in ranks])
     return Matrix([str(pair) for pair in sweep], columns, values)
 
 
@@ -111,16 +108,14 @@ def rows_of_means(
     titled = {}
     for method, kind, pair in in_order:
         rows_of_kind = [row for *_, row in groups[method, kind, pair]]
-        title = method
-        if pair:
-            title += f", {pair}"
-        if set(kinds) != {PAIRS}:
-            title += f", {kind}"
+        shown_kind = kind
+        if set(kinds) == {PAIRS}:
+            shown_kind = ""
         n_experiments = len({row.key for row in rows_of_kind})
+        count = f"mean of {n_experiments} experiments"
         if n_experiments == 1:
-            title += ", 1 experiment"
-        else:
-            title += f", mean of {n_experiments} experiments"
+            count = "1 experiment"
+        title = ", ".join(filter(None, [method, pair, shown_kind, count]))
         titled[title] = rows_of_kind
     return titled
 

@@ -42,7 +42,10 @@ def write_judged_run(
         rows[pair] = StitchRow(**settings, **vars(stitch.metrics), folder=folder.name)
         skills.append(SkillRow.of(folder.name, pair, stitch.skill, experiment.test_images))
         if stitch.losses:
-            epochs[pair] = [EpochRow(None, loss, None, None) for loss in stitch.losses]
+            epochs[pair] = [
+                EpochRow(train_acc=None, train_loss=loss, val_acc=None, val_loss=None)
+                for loss in stitch.losses
+            ]
     predictions = {pair: stitch.predictions for pair, stitch in stitches.items()}
     with durable_together():
         command = " ".join(sys.argv)

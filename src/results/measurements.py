@@ -44,6 +44,9 @@ COLUMNS = (
     *OF_VALUES,
 )
 
+# Settings of stitches with columns of their own
+IN_COLUMNS = (*NETWORKS, *RANKS, "dataset", "seed")
+
 NetworkPair = tuple[NamedNetwork, NamedNetwork]
 Trainings = tuple[str, str]
 
@@ -131,7 +134,7 @@ def measurements_of(
     similarities: Sequence[SimilarityRow],
     names: Names,
     *,
-    apart_from: Sequence[str] = (*NETWORKS, *RANKS, "dataset", "seed"),
+    apart_from: Sequence[str] = IN_COLUMNS,
 ) -> list[Measurement]:
     """Return all that was measured, similarities from either network to the other. Different images
     of one data set have different names.

@@ -1,22 +1,21 @@
 """Means over pairs of networks, with intervals over networks."""
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from statistics import fmean
-from typing import NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from src.ground.grouping import grouped
-from src.results.measurements import Measurement
+from src.results.measurements import Measurement, Trainings
 from src.results.quantities import QUANTITIES
 from src.statistics.resampling import Estimate
 from src.verdict import VERDICTS
 
 Key = TypeVar("Key", bound=Hashable)
-Network = TypeVar("Network", bound=Hashable)  # a training of a network, or its name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +29,10 @@ class MeanRow:
     method: str  # of stitching, or "similarity"
     dataset: str | None = None
     quantity: str  # of stitches, a measure of similarity, or a verdict whose share is meant
-    networks: str  # front group → end group; empty where there is a single pair of groups
+    networks: str = ""  # front group → end group; empty where there is a single pair of groups
     # The name of both layers, empty where networks have different layers; of groups, the pairs of layers
     # in words; of best matches, what is asked
-    layers: str
+    layers: str = ""
     relative_depth: float | None = None  # of the layers
     value: float
     low: float
@@ -50,24 +49,21 @@ class MeanRow:
     place: float | None = None  # the mean place of the corresponding layer, of `n_layers`
 
 
-class MeanOverPairs(NamedTuple):
-    """A mean over pairs of networks; its interval of 95 % is over networks, and NaN of few."""
-
-    value: float
-    low: float
-    high: float
-    lowest: float
-    highest: float
-    n_networks: int
-    n_pairs: int
+def averaged(
+    rows: Iterable[Measurement], key: Callable[[Measurement], Hashable]
+) -> list[Measurement]:
+    """Return the first row of each key with the mean of the values; NaN is left out, and so are keys
+    without a value."""
+    defined = [row for row in rows if not math.isnan(row.value)]
+    return [
+        of_key[0]._replace(value=fmean(row.value for row in of_key), low=None, high=None)
+        for of_key in grouped(defined, key).values()
+    ]
 
 
 def means_by(rows: Iterable[Measurement], key: Callable[[Measurement], Key]) -> dict[Key, float]:
-    """Return the mean of the values with a key; NaN is left out, and so are keys without a value."""
-    defined = [row for row in rows if not math.isnan(row.value)]
-    return {
-        name: fmean(row.value for row in of_key) for name, of_key in grouped(defined, key).items()
-    }
+    """Return the mean of the values with a key; see `averaged`."""
+    return {key(row): row.value for row in averaged(rows, key)}
 
 
 def possible_values(quantity: str) -> tuple[float, float]:
@@ -79,28 +75,48 @@ def possible_values(quantity: str) -> tuple[float, float]:
     return -math.inf, math.inf
 
 
-def mean_over_pairs(
-    values: Mapping[tuple[Network, Network], float],
-    possible: tuple[float, float] = (-math.inf, math.inf),
-) -> MeanOverPairs:
-    """Return the mean of the values of pairs of networks.
+def mean_over_networks(
+    rows: Sequence[Measurement],
+    *,
+    possible: tuple[float, float] | None = None,
+    trainings_of: Callable[[Measurement], Trainings] = lambda row: row.trainings,
+    **columns: Any,
+) -> MeanRow:
+    """Return the mean over pairs of networks of rows of one method and quantity.
+
+    A pair of networks counts by the mean of its rows, and a network at several epochs as one network.
 
     Args:
-        values: by pair of trainings, as a network at several epochs is one network; not empty.
-        possible: the lowest and the highest value, which the interval does not go beyond.
+        rows: at least one has a value.
+        possible: the lowest and the highest value, which the interval does not go beyond; default:
+            those of the quantity.
+        trainings_of: returns the trainings of both networks.
+        columns: the further columns of the row.
     """
-    of_pairs = np.array(list(values.values()))
-    networks = dict.fromkeys(chain.from_iterable(values))
-    is_in_pair = np.array([[network in pair for pair in values] for network in networks])
+    first = rows[0]
+    of_pair = means_by(rows, trainings_of)
+    values = np.array(list(of_pair.values()))
+    networks = dict.fromkeys(chain.from_iterable(of_pair))
+    is_in_pair = np.array([[network in pair for pair in of_pair] for network in networks])
     estimate = Estimate(
-        float(of_pairs.mean()),
-        without_network=_means_of_kept(of_pairs, ~is_in_pair),
-        without_pair=_means_of_kept(of_pairs, ~np.eye(len(of_pairs), dtype=bool)),
+        float(values.mean()),
+        without_network=_means_of_kept(values, ~is_in_pair),
+        without_pair=_means_of_kept(values, ~np.eye(len(values), dtype=bool)),
         groups=np.zeros(len(networks)),
     )
-    low, high = np.clip(estimate.interval(), *possible).tolist()
-    ends = (float(of_pairs.min()), float(of_pairs.max()))
-    return MeanOverPairs(estimate.value, low, high, *ends, len(networks), len(of_pairs))
+    low, high = np.clip(estimate.interval(), *(possible or possible_values(first.quantity)))
+    return MeanRow(
+        method=first.method,
+        quantity=first.quantity,
+        value=estimate.value,
+        low=float(low),
+        high=float(high),
+        lowest=float(values.min()),
+        highest=float(values.max()),
+        n_networks=len(networks),
+        n_pairs=len(values),
+        **columns,
+    )
 
 
 def _means_of_kept(values: np.ndarray, is_kept: np.ndarray) -> np.ndarray:

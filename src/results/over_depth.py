@@ -15,7 +15,7 @@ from src.results.measurements import (
     Trainings,
     at_full_rank,
 )
-from src.results.network_means import MeanRow, mean_over_pairs, means_by, possible_values
+from src.results.network_means import MeanRow, mean_over_networks
 from src.results.quantities import IN_CURVES, shown_in
 
 ONE_NETWORK = "one network at two epochs"  # the line of pairs of checkpoints of one training
@@ -52,7 +52,14 @@ def depth_rows(rows: Iterable[Measurement], correspondence: Correspondence) -> l
     lines = grouped(shown, lambda row: (row.method, row.quantity, groups_of(row)))
     for (*_, groups), of_line in lines.items():
         for place, of_place in _by_place(of_line, correspondence).items():
-            means.append(_mean(groups, place, of_place))
+            mean = mean_over_networks(
+                of_place,
+                trainings_of=_trainings_of,
+                networks=groups,
+                layers=place.layer,
+                relative_depth=place.relative_depth,
+            )
+            means.append(mean)
     if len({mean.networks for mean in means}) == 1:
         means = [replace(mean, networks="") for mean in means]
     return means
@@ -140,23 +147,6 @@ def steps_of_depth(rows: Iterable[Measurement], depths: Depths) -> list[float]:
     fewest = min(len(depths[network]) for network in networks)
     n_steps = min(max(fewest, MIN_STEPS), MAX_STEPS)
     return [step / n_steps for step in range(1, n_steps + 1)]
-
-
-def _mean(groups: str, place: DepthPlace, rows: Sequence[Measurement]) -> MeanRow:
-    """Return the mean over pairs of networks of the rows of a line at a place.
-
-    A pair of networks with several values there counts by their mean.
-    """
-    first = rows[0]
-    mean = mean_over_pairs(means_by(rows, _trainings_of), possible_values(first.quantity))
-    return MeanRow(
-        method=first.method,
-        quantity=first.quantity,
-        networks=groups,
-        layers=place.layer,
-        relative_depth=place.relative_depth,
-        **mean._asdict(),
-    )
 
 
 def _trainings_of(row: Measurement) -> Trainings:

@@ -62,12 +62,10 @@ def curves_of_pair(tables: Measurements, pair: Pair) -> dict[str, dict[int, floa
         if labels.count(label) > 1:
             label = f"{label}, {curve.setting}"
         values = {int(rank): value for rank, value in curve.values.items() if rank != FULL}
-        if not values:
+        if all(map(math.isnan, values.values())):  # as of functions of a user's code
             warn(
-                f"no curve of the {label} at {pair[0]}: it was measured at full rank only; give -ranks"
+                f"no curve of the {label} at {pair[0]}: it has no value below full rank; give -ranks"
             )
-        elif all(map(math.isnan, values.values())):  # as of functions of a user's code
-            warn(f"no curve of the {label} at {pair[0]}: it has no value below full rank")
         else:
             values_of_label[label] = values
     return values_of_label

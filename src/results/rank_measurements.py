@@ -121,7 +121,7 @@ def over_ranks(values: Sequence[Measurement], side: int) -> Iterator[Series]:
             yield Series(pair, other_rank, by_rank)
 
 
-def _newest_probes(rows: Iterable[ProbeRow], names: Names) -> dict[ProbeKey, ProbesByRank]:
+def _newest_probes(rows: Sequence[ProbeRow], names: Names) -> dict[ProbeKey, ProbesByRank]:
     """Return the newest probes by network, layer and data set, and by rank.
 
     All probes of a layer have the epochs and the options of its newest probe; warns of others.
@@ -134,16 +134,14 @@ def _newest_probes(rows: Iterable[ProbeRow], names: Names) -> dict[ProbeKey, Pro
         (network,) = row.networks
         return names[network.key].name, row.layer, row.dataset
 
+    latest = {key_of(row): row for row in rows}
     probes: dict[ProbeKey, ProbesByRank] = {}
     n_other = 0
-    for row in newest(rows, lambda row: (key_of(row), _method_of(row), row.rank)):
-        before = probes.get(key_of(row), {})
-        by_rank = {
-            rank: probe for rank, probe in before.items() if _method_of(probe) == _method_of(row)
-        }
-        n_other += len(before) - len(by_rank)
-        by_rank[_number(row.rank)] = row
-        probes[key_of(row)] = by_rank
+    distinct = newest(rows, lambda row: (key_of(row), _method_of(row), row.rank))
+    for key, of_layer in grouped(distinct, key_of).items():
+        kept = [row for row in of_layer if _method_of(row) == _method_of(latest[key])]
+        n_other += len(of_layer) - len(kept)
+        probes[key] = {_number(row.rank): row for row in kept}
     if n_other:
         warn(
             f"{n_other} probes have other options or epochs than the newest of their layers, and are left out;"

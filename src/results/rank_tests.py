@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 from statistics import fmean
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import scipy  # loads a part of it at its first use
 
@@ -37,37 +37,26 @@ MIN_RANKS = 10  # for p-values
 MIXED = "alignments differ"
 SIDES = ("layer1", "layer2")
 
+Record = dict[str, Any]  # of a test, by column
 
-class RankTestRow(NamedTuple):
-    """A sensitivity or specificity test of a measure: a row of `misc/rank_statistics.py`."""
 
-    test: str
-    measure: str
-    setting: str  # the networks, and of stitches the method
-    layer1: str
-    layer2: str
-    varied: str  # layer1 or layer2
+class Outcome(NamedTuple):
+    """The result of a test: of sensitivity a rank correlation, NaN where it is not defined; of
+    specificity a place."""
+
     n: int  # ranks, or layers
-    spearman: float | None = None
+    spearman: float | None = None  # Spearman's rho
     spearman_p: float | None = None
-    kendall: float | None = None
+    kendall: float | None = None  # Kendall's tau-b
     kendall_p: float | None = None
     place: float | None = None  # of the corresponding layer; 1 is the most similar
     note: str = ""
 
 
-class Correlation(NamedTuple):
-    """The rank correlation of two sequences, and a note on it; NaN where it is not defined."""
-
-    n: int  # pairs of numbers
-    spearman: float = math.nan  # Spearman's rho
-    spearman_p: float | None = None
-    kendall: float = math.nan  # Kendall's tau-b
-    kendall_p: float | None = None
-    note: str = ""
+COLUMNS = ("test", "measure", "setting", "layer1", "layer2", "varied", *Outcome._fields)
 
 
-def correlation(values: Sequence[float], accuracies: Sequence[float]) -> Correlation:
+def correlation(values: Sequence[float], accuracies: Sequence[float]) -> Outcome:
     """Return Spearman's rho and Kendall's tau-b of two sequences; pairs with a NaN are left out.
 
     Spearman's p-value is taken from Student's distribution. Kendall's is exact as long as there are
@@ -93,11 +82,11 @@ def correlation(values: Sequence[float], accuracies: Sequence[float]) -> Correla
     elif n_accuracies == 1:
         notes.append("the accuracy is constant")
     if n < 3 or n_values == 1 or n_accuracies == 1:
-        return Correlation(n, note="; ".join(notes))
+        return Outcome(n, spearman=math.nan, kendall=math.nan, note="; ".join(notes))
 
     rho = scipy.stats.spearmanr(*zip(*pairs, strict=True))
     tau = scipy.stats.kendalltau(*zip(*pairs, strict=True))
-    result = Correlation(n, spearman=float(rho.statistic), kendall=float(tau.statistic))
+    result = Outcome(n, spearman=float(rho.statistic), kendall=float(tau.statistic))
     if n >= MIN_RANKS:
         result = result._replace(spearman_p=float(rho.pvalue), kendall_p=float(tau.pvalue))
     else:
@@ -105,34 +94,31 @@ def correlation(values: Sequence[float], accuracies: Sequence[float]) -> Correla
     return result._replace(note="; ".join(notes))
 
 
-def sensitivity(tables: Measurements) -> Iterator[RankTestRow]:
+def sensitivity(tables: Measurements) -> Iterator[Record]:
     """Yield the correlation of each measure with the accuracy of probes, over the ranks of a layer.
 
-    There is a row for either layer of two. The other layer is at full rank; where full rank was not
-    measured it is at its highest rank, with a note. After the measures of a setting come rows of
-    the rank itself, over the same ranks of the same layers.
+    There is a record for either layer of two. The other layer is at full rank; where full rank was
+    not measured it is at its highest rank, with a note. After the measures of a setting come records
+    of the rank itself, over the same ranks of the same layers.
     """
     groups = grouped(by_series(tables.values), lambda values: values[0].setting)
     for group in groups.values():
-        baselines: dict[tuple[Pair, int, tuple[float, ...]], RankTestRow] = {}
+        baselines: dict[tuple[Pair, int, tuple[float, ...]], Record] = {}
         for values, side in product(group, (0, 1)):
             first = values[0]
+            sign = measure_of(first.quantity).sign
             for series in over_ranks(values, side):
-                # The measure
                 probes = _probes(tables, first, side, series.pair[side])
                 ranks = _common_ranks(series, probes)
                 accuracies = [probes[rank].accuracy for rank in ranks]
-                sign = measure_of(first.quantity).sign
                 measured = correlation([sign * series.values[rank] for rank in ranks], accuracies)
                 note = _note(first, side, series, probes, measured.note)
-                row = _row("sensitivity", first, series.pair, side, n=measured.n)
-                yield row._replace(**measured._replace(note=note)._asdict())
-
-                # The rank itself
+                of_test = _columns("sensitivity", first, series.pair, side)
+                yield of_test | measured._replace(note=note)._asdict()
                 if ranks:
-                    baseline = correlation(ranks, accuracies)._asdict()
-                    row = row._replace(measure=BASELINE, **baseline)
-                    baselines[series.pair, side, tuple(ranks)] = row
+                    of_rank = correlation(ranks, accuracies)._asdict()
+                    baseline = of_test | {"measure": BASELINE} | of_rank
+                    baselines[series.pair, side, tuple(ranks)] = baseline
         yield from baselines.values()
 
 
@@ -187,7 +173,7 @@ def _note(
     return "; ".join(notes)
 
 
-def specificity(tables: Measurements) -> Iterator[RankTestRow]:
+def specificity(tables: Measurements) -> Iterator[Record]:
     """Yield the place of the corresponding layer among all layers of a network, at full rank.
 
     The corresponding layer has the same name. For each layer of the first network the second layer
@@ -203,10 +189,11 @@ def specificity(tables: Measurements) -> Iterator[RankTestRow]:
             for varied in (1, 0):
                 candidates = [value for value in full if value.pair[1 - varied] == layer]
                 if len(candidates) > 1:
-                    yield _specificity_row(candidates, layer, varied)
+                    of_test = _columns("specificity", candidates[0], Pair(layer, layer), varied)
+                    yield of_test | _place(layer, candidates, varied)._asdict()
 
 
-def _specificity_row(candidates: Sequence[Measurement], layer: str, varied: int) -> RankTestRow:
+def _place(layer: str, candidates: Sequence[Measurement], varied: int) -> Outcome:
     """Return the place of a layer among candidates.
 
     Args:
@@ -226,27 +213,26 @@ def _specificity_row(candidates: Sequence[Measurement], layer: str, varied: int)
     alignments = dict.fromkeys(item.alignment for item in candidates if item.alignment)
     if len(alignments) > 1:
         notes.append(f"{MIXED}: {', '.join(alignments)}")
-    row = _row("specificity", candidates[0], Pair(layer, layer), varied, n=len(defined))
-    return row._replace(place=place, note="; ".join(notes))
+    return Outcome(len(defined), place=place, note="; ".join(notes))
 
 
-def summary_of_correlations(rows: Sequence[RankTestRow]) -> str:
+def summary_of_correlations(rows: Sequence[Record]) -> str:
     """Return the mean correlations as a text.
 
     It does not count how many are significant: the layers of a network depend on each other.
     """
-    rho = _defined(row.spearman for row in rows)
-    tau = _defined(row.kendall for row in rows)
+    rho = _defined(row["spearman"] for row in rows)
+    tau = _defined(row["kendall"] for row in rows)
     if not rho:
         return "no correlation is defined"
     return f"mean rho {decimals(fmean(rho))}, mean tau {decimals(fmean(tau))}"
 
 
-def summary_of_places(rows: Sequence[RankTestRow]) -> str:
+def summary_of_places(rows: Sequence[Record]) -> str:
     """Return how often the corresponding layer comes first, and its mean place, as a text."""
     texts = []
     for varied in ("layer2", "layer1"):
-        places = _defined(row.place for row in rows if row.varied == varied)
+        places = _defined(row["place"] for row in rows if row["varied"] == varied)
         if places:
             texts.append(
                 f"{varied}: first in {places.count(1)} of {len(places)}, "
@@ -260,8 +246,8 @@ def _defined(values: Iterable[float | None]) -> list[float]:
     return [value for value in values if value is not None and not math.isnan(value)]
 
 
-def _row(test: str, measured: Measurement, pair: Pair, side: int, *, n: int) -> RankTestRow:
-    """Return the row of a test of a measure, without its result.
+def _columns(test: str, measured: Measurement, pair: Pair, side: int) -> Record:
+    """Return the columns of a test without its outcome.
 
     Args:
         side: the index of the varied layer.
@@ -269,4 +255,11 @@ def _row(test: str, measured: Measurement, pair: Pair, side: int, *, n: int) -> 
     measure = measured.quantity
     if measured.method != SIMILARITY:
         measure = f"stitching {measure}"
-    return RankTestRow(test, measure, measured.setting, *pair, SIDES[side], n)
+    return {
+        "test": test,
+        "measure": measure,
+        "setting": measured.setting,  # the networks, and of stitches the method
+        "layer1": pair.front_layer,
+        "layer2": pair.end_layer,
+        "varied": SIDES[side],
+    }

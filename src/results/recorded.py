@@ -4,10 +4,10 @@ import math
 
 from src.datasets.base import BaseImageSet
 from src.ground.console import result
+from src.ground.files import write_csv
 from src.results.checkpoints import save_state
 from src.results.run import Run
-from src.results.tables import write_table
-from src.results.training_rows import EpochRow, FinetuningRow
+from src.results.training_rows import EpochRow
 from src.results.writing import write_logs
 from src.training.loop import Epochs, History, Settings, train
 from src.training.task import Classification, EpochLog
@@ -53,22 +53,22 @@ def finetune_network(
     Returns:
         The last row of the log; empty without epochs.
     """
-    log: list[FinetuningRow] = []
+    log: list[dict[str, float]] = []
     for history, state in train(task, mixed, val_set, settings, state=run.state.get("finetuning")):
         log = [_finetuning_row(epoch_log) for epoch_log in _logs_of_network(history)]
         epoch = len(log)
-        write_table(run.folder / "ft_logs.csv", FinetuningRow, log)
+        write_csv(run.folder / "ft_logs.csv", list(log[0]), log)
         save_state(run.folder / f"ft_model_{epoch}.pt", task.head.state_dict())
         run.save(loop=None, finetuning=state)
         row = log[-1]
         result(
-            f"FT Epoch #{epoch} FT loss: {row.ft_loss}, CE Loss: {row.ce_loss}, "
-            f"accuracy: {row.train_acc}"
+            f"FT Epoch #{epoch} FT loss: {row['ft_loss']}, CE Loss: {row['ce_loss']}, "
+            f"accuracy: {row['train_acc']}"
         )
-        result(f"FT Epoch #{epoch} val loss: {row.val_ce_loss}, accuracy: {row.val_acc}")
+        result(f"FT Epoch #{epoch} val loss: {row['val_ce_loss']}, accuracy: {row['val_acc']}")
     if not log:
         return {}
-    return log[-1]._asdict()
+    return log[-1]
 
 
 def _logs_of_network(history: History[str]) -> list[EpochLog]:
@@ -76,15 +76,16 @@ def _logs_of_network(history: History[str]) -> list[EpochLog]:
     return [log for logs in history for log in logs.values()]
 
 
-def _finetuning_row(log: EpochLog) -> FinetuningRow:
-    """Return the row of an epoch."""
-    return FinetuningRow(
-        ft_loss=log.train.loss,
-        ce_loss=log.train.cross_entropy,
-        train_acc=log.train.accuracy,
-        val_ce_loss=log.val.cross_entropy,
-        val_acc=log.val.accuracy,
-    )
+def _finetuning_row(log: EpochLog) -> dict[str, float]:
+    """Return the row of an epoch in `ft_logs.csv`: cross-entropies, and a loss that is cross-entropy
+    plus penalty."""
+    return {
+        "ft_loss": log.train.loss,
+        "ce_loss": log.train.cross_entropy,
+        "train_acc": log.train.accuracy,
+        "val_ce_loss": log.val.cross_entropy,
+        "val_acc": log.val.accuracy,
+    }
 
 
 def epoch_row(log: EpochLog) -> EpochRow:

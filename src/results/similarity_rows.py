@@ -1,7 +1,8 @@
 """The row of a table of similarity, and the content of its columns of values."""
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
@@ -49,6 +50,11 @@ NULLS = {
     LARGEST[ALL_IMAGES]: "_largest",
     LARGEST[WITHIN_CLASSES]: "_largest_within",
 }
+IMAGES = {ending: images for images, ending in NULLS.items()}
+# Groups: measure, reversed, part, and the images of the null
+COLUMN = re.compile(
+    f"^(.+?)({REVERSED})?(?:_({'|'.join(Null._fields)})({'|'.join(filter(None, IMAGES))})?)?$"
+)
 
 
 # Columns of either layer
@@ -74,26 +80,13 @@ class ValueColumn(NamedTuple):
         return name
 
 
-def columns_of(measure: str) -> Iterator[ValueColumn]:
-    """Yield all columns that a measure may have; its value comes first."""
-    for is_reversed in (False, True):
-        yield ValueColumn(measure, is_reversed)
-        for images in NULLS:
-            for part in Null._fields:
-                yield ValueColumn(measure, is_reversed, part, images)
-
-
 @functools.cache  # a table has many rows of the same columns
-def described(names: tuple[str, ...]) -> dict[str, ValueColumn]:
-    """Return the content of columns, by name.
-
-    A column belongs to the measure with a name that begins the name of the column.
-    """
-    column_of: dict[str, ValueColumn] = {}
-    for name in sorted(names, key=len):  # a measure before all that belongs to it
-        if name not in column_of:
-            column_of |= {column.name: column for column in columns_of(name)}
-    return {name: column_of[name] for name in names}
+def column_of(name: str) -> ValueColumn:
+    """Return the content of the column of a name."""
+    ((measure, back, part, ending),) = COLUMN.findall(name)
+    if not part:
+        return ValueColumn(measure, bool(back))
+    return ValueColumn(measure, bool(back), part, IMAGES[ending])
 
 
 @dataclass(frozen=True)
@@ -188,8 +181,7 @@ class SimilarityRow(OfTwoNetworks):
     @property
     def numbers(self) -> list[tuple[ValueColumn, float]]:
         """All values, in the order of their columns, each with the content of its column."""
-        column_of = described(tuple(self.values))
-        return [(column_of[name], value) for name, value in self.values.items()]
+        return [(column_of(name), value) for name, value in self.values.items()]
 
 
 def _values_of(compared: ComparedLayers) -> dict[str, float]:
@@ -213,13 +205,12 @@ def refuse_names_of_columns(metrics: Iterable[str]) -> None:
     Args:
         metrics: names in `MEASURES`, or FILE.py:FUNCTION of a user's code.
     """
-    endings = [column.name for column in columns_of("") if column.name]
     for name in filter(is_user_code, metrics):
         title = title_of(name)
-        endings_of_title = [ending for ending in endings if title.endswith(ending)]
-        if endings_of_title:
+        ending = title.removeprefix(column_of(title).measure)
+        if ending:
             raise UserError(
-                f"{name}: a name that ends in {endings_of_title[0]} is that of another column; "
+                f"{name}: a name that ends in {ending} is that of another column; "
                 "rename the function"
             )
         if title in (*columns(SimilarityRow), *columns(VerdictRow)):

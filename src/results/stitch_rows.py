@@ -1,8 +1,8 @@
-"""The rows of stitching: `grid.csv`, and the comparison of two folders."""
+"""The row of stitching, in `grid.csv`."""
 
 import math
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from src.results.experiments import StitchResult
 from src.values import Metrics
@@ -43,13 +43,3 @@ class StitchRow(Metrics, StitchResult):
         if self.n_epochs != 0 or matched_rank > stitched_rank:
             return False
         return super().is_matched_on_few(keeps_variance=keeps_variance)
-
-
-class ComparisonRow(NamedTuple):
-    """The accuracies of a pair of layers in two folders, and the second less the first."""
-
-    front_layer: str
-    end_layer: str
-    accuracy_1: float
-    accuracy_2: float
-    difference: float

@@ -1,47 +1,20 @@
-"""The rows of the logs of trainings."""
+"""The row of the logs of trainings."""
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EpochRow:
     """An epoch of training: a row of `training_logs.csv`. None: not measured."""
 
     contents: ClassVar[str] = "training"
     written_by: ClassVar[str] = "exec_stitch.py"
 
+    # Of a pair of layers; only logs of several pairs have these columns
+    front_layer: str = ""
+    end_layer: str = ""
     train_acc: float | None
     train_loss: float
     val_acc: float | None
     val_loss: float | None
-
-
-@dataclass(frozen=True)
-class PairEpochRow:
-    """An epoch of one pair of a grid: a row of `training_logs.csv` of several pairs."""
-
-    contents: ClassVar[str] = "training"
-    written_by: ClassVar[str] = "exec_stitch.py"
-
-    front_layer: str
-    end_layer: str
-    train_acc: float | None
-    train_loss: float
-    val_acc: float | None
-    val_loss: float | None
-
-    @property
-    def epoch(self) -> EpochRow:
-        """The epoch without the layers."""
-        return EpochRow(self.train_acc, self.train_loss, self.val_acc, self.val_loss)
-
-
-class FinetuningRow(NamedTuple):
-    """An epoch of fine-tuning a detector: a row of `ft_logs.csv`."""
-
-    ft_loss: float  # cross-entropy plus penalty
-    ce_loss: float
-    train_acc: float
-    val_ce_loss: float
-    val_acc: float

@@ -1,7 +1,4 @@
-"""The rows of the tables of ground truth.
-
-Dots *tell the class* if their colour or place stands for the label of an image: a network can then
-classify by the dot alone (`--shortcut`)."""
+"""The rows of the tables of ground truth."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -47,17 +44,3 @@ class TruthRow:
     def is_main(self) -> bool:
         """Whether this is the main score of its test, which reports show."""
         return self.score == MAIN_SCORES.get(self.test.removesuffix("_dots"), "auprc")
-
-
-@dataclass(frozen=True)
-class DotsRow:
-    """Accuracies of a network on test images with and without dots: a row of `FILE_dots.csv`."""
-
-    network: str
-    group: str
-    true: float  # dots tell the class
-    absent: float  # no dots
-    drawn: float  # dots tell a class that is drawn at random
-
-    contents: ClassVar[str] = "dots"
-    written_by: ClassVar[str] = "misc/ground_truth.py"

@@ -1,8 +1,7 @@
-"""The rows of `verdict.csv`, and of the tables of groups of networks beside it."""
+"""The rows of `verdict.csv`."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
 
 from src.results.identity import WEIGHTS
 from src.results.tables import columns
@@ -81,26 +80,6 @@ class VerdictRow:
     def pair(self) -> Pair:
         """The layers."""
         return Pair(self.front_layer, self.end_layer)
-
-
-class GroupTestRow(NamedTuple):
-    """A test between two kinds of pairs of networks: a row of `FILE_group_tests.csv`."""
-
-    method: str
-    quantity: str
-    within: str  # the pairs within a group, such as clean → clean
-    across: str  # the pairs with a network of a second group, such as clean → noisy
-    mean_within: float
-    mean_across: float
-    difference: float
-    p_value: float  # of a studentised permutation of the networks, two-sided
-    lowest_p: float  # the smallest possible p-value
-    n_labelings: int  # ways to give the labels of the groups to the networks
-    is_exact: bool  # all ways were tried, not a random sample
-    n_networks: int  # of the group
-    n_second: int  # networks of the second group
-    layers: str  # the pairs of layers that the means are over
-    types: str  # of the networks of both groups, if these differ in type as well as in name
 
 
 def interval_columns() -> list[str]:

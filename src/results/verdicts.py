@@ -15,7 +15,7 @@ from src.results.groups import FRESH_END, Group, Names, families_of
 from src.results.image_records import are_same
 from src.results.measurements import NetworkPair, named_pair, quantities_of
 from src.results.named_networks import named_networks
-from src.results.similarity_rows import SimilarityRow, columns_of, described
+from src.results.similarity_rows import SimilarityRow, column_of
 from src.results.verdict_rows import AUROC, VerdictRow
 from src.values import ALL_IMAGES, Predictions, StitchSkill
 from src.verdict import SIMILAR, Limits, Stitches, Verdict, flaw_of, judge
@@ -242,17 +242,13 @@ def similarity_columns(values: Iterable[Mapping[str, float]]) -> list[str]:
     Args:
         values: of rows of tables of similarity, by column.
     """
-    of_the_suite = [
-        column.name
-        for column in chain.from_iterable(map(columns_of, SHOWN_MEASURES))
-        if not column.is_reversed and column.images in ("", ALL_IMAGES)
-    ]
-    names = dict.fromkeys(chain.from_iterable(values))
-    column_of = described(tuple(names))
-    of_users = [
-        name for name, column in column_of.items() if measure_of(column.measure).of == ACTIVATIONS
-    ]
-    return [*of_the_suite, *of_users]
+    shown = []
+    for column in map(column_of, dict.fromkeys(chain.from_iterable(values))):
+        is_of_user = measure_of(column.measure).of == ACTIVATIONS
+        is_value = not column.is_reversed and column.images in ("", ALL_IMAGES)
+        if is_of_user or (column.measure in SHOWN_MEASURES and is_value):
+            shown.append(column.name)
+    return shown
 
 
 def _with_both_ways(rows: Sequence[VerdictRow]) -> list[VerdictRow]:

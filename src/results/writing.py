@@ -1,16 +1,17 @@
 """Writes the stitches of a run, their predictions and logs; `folders` reads these files."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
-from src.ground.files import write_arrays, write_text
+from src.ground.files import write_arrays, write_csv, write_text
 from src.results.checkpoints import save_state, save_stitches
 from src.results.stitch_rows import SPARSITY, StitchRow
-from src.results.tables import write_table
-from src.results.training_rows import EpochRow, PairEpochRow
+from src.results.tables import columns, write_table
+from src.results.training_rows import EpochRow
 from src.values import Pair, Predictions
 
 
@@ -85,20 +86,21 @@ def write_summary(folder: Path, row: StitchRow, *, command: str) -> None:
     write_text(folder / "summary.txt", "\n".join(lines) + "\n")
 
 
-def write_logs(folder: Path, epochs: Sequence[EpochRow]) -> None:
-    """Write `training_logs.csv` with a row an epoch; nothing without epochs."""
+def write_logs(folder: Path, epochs: Sequence[EpochRow], *, of_pairs: bool = False) -> None:
+    """Write `training_logs.csv` with a row an epoch; nothing without epochs.
+
+    Args:
+        of_pairs: the rows are of several pairs, and begin with their layers.
+    """
     if epochs:
-        write_table(folder / "training_logs.csv", EpochRow, epochs)
+        header = [name for name in columns(EpochRow) if of_pairs or name not in Pair._fields]
+        records = [{name: getattr(epoch, name) for name in header} for epoch in epochs]
+        write_csv(folder / "training_logs.csv", header, records)
 
 
 def write_logs_of_pairs(folder: Path, epochs: Mapping[Pair, Sequence[EpochRow]]) -> None:
-    """Write `training_logs.csv`; of several pairs each row begins with the layers."""
-    if len(epochs) == 1:
-        write_logs(folder, *epochs.values())
-    elif epochs:
-        rows = [
-            PairEpochRow(*pair, **vars(epoch))
-            for pair, of_pair in epochs.items()
-            for epoch in of_pair
-        ]
-        write_table(folder / "training_logs.csv", PairEpochRow, rows)
+    """Write `training_logs.csv` of one pair or of several."""
+    rows = [
+        replace(epoch, **pair._asdict()) for pair, of_pair in epochs.items() for epoch in of_pair
+    ]
+    write_logs(folder, rows, of_pairs=len(epochs) > 1)
