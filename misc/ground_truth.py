@@ -37,6 +37,12 @@ def parser() -> cli.Parser:
         help="CSV to write; table and figure go beside it. Default: scores.csv; with --score,"
         " nothing is written",
     )
+    add(
+        "--truths",
+        metavar="FILE",
+        help="CSV with the columns front, end and one for each truth: what two networks of the group clean share,"
+        " such as misc/mechanisms.py writes. A measure is scored by its rank correlation with each",
+    )
     add_frozen(options)
     cli.add_own_types(options)
     cli.add_gpu(options)
@@ -102,8 +108,8 @@ def score_tables(args) -> None:
     from src.ground.files import write_csv
     from src.ground.grouping import grouped
     from src.ground_truth.frozen_truth import FEATURES, FrozenTest, write_frozen
-    from src.ground_truth.truth_protocol import score
-    from src.ground_truth.truth_tables import read_tables
+    from src.ground_truth.truth_protocol import clean_networks, score
+    from src.ground_truth.truth_tables import read_tables, read_truths
     from src.results.network_list import read_networks
     from src.results.outputs import outputs
 
@@ -114,6 +120,10 @@ def score_tables(args) -> None:
     check_groups(table, groups)
     check_trainings(table, networks)
     check_types(table, networks, args.own_types)
+    truths = {}
+    if args.truths:
+        names = [network.name for network in networks]
+        truths = read_truths(args.truths, names, clean_networks(groups))
     loader = Loader(args)
     weights = {network.name: loader.weights(network) for network in networks}
     tables_of_folders = [read_tables(Path(folder), networks, weights) for folder in folders]
@@ -128,16 +138,17 @@ def score_tables(args) -> None:
     settings = grouped(tables_of_folders, lambda tables: (tables.seed, tables.shortcut))
     for tables_of_setting in settings.values():
         setting = setting_of(tables_of_setting, networks, loader)
+        outputs_and_truths = setting.outputs | truths
         for tables in tables_of_setting:
             numbers = setting.numbers_at(tables.layers)
-            rows += score(tables.with_baselines(numbers), groups, setting.outputs)
+            rows += score(tables.with_baselines(numbers), groups, outputs_and_truths)
             if args.freeze:
                 test = FrozenTest(
                     features=features_of_tables(args, tables, setting),
                     pairs=tables.pairs([network.name for network in networks]),
                     groups=groups,
                     layers=tables.layers,
-                    outputs=setting.outputs,
+                    outputs=outputs_and_truths,
                     numbers=numbers,
                     alignment=tables.alignment,
                     shortcut=tables.shortcut,

@@ -6,6 +6,7 @@ import csv
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -342,6 +343,11 @@ def write_result(
 ) -> None:
     """Write all numbers (.csv), the table and the outcomes of hypotheses (.md), and both figures."""
     write_csv(path.with_suffix(".csv"), Test._fields, [test._asdict() for test in tests])
+    shared = []
+    for front, end in product(range(len(names)), repeat=2):
+        of_pair = {name: truth[front, end] for name, truth in truths.items()}
+        shared.append({"front": names[front], "end": names[end], **of_pair})
+    write_csv(path.with_name(f"{path.name}_truths.csv"), ["front", "end", *TRUTHS], shared)
     adjusted = [test for test in tests if test.adjusted_p is not None]
     of_measures = [test for test in adjusted if not test.hypothesis]
     of_measures.sort(key=lambda test: (TRUTHS.index(test.truth), -test.value))

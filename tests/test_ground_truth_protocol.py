@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from src.figures.truth import table_of
+from src.ground.errors import UserError
 from src.ground_truth import chance_scores, layer_scores
 from src.ground_truth.outputs import BASELINES
 from src.ground_truth.scored_measures import PROBE
 from src.ground_truth.truth_protocol import ALL_LAYERS, has_tests, score
-from src.ground_truth.truth_tables import Tables
+from src.ground_truth.truth_tables import Tables, read_truths
 from tests.commands import says
 
 LAYERS = ["x1", "x2", "x3"]
@@ -285,3 +286,26 @@ def test_the_order_of_a_list_does_not_matter():
         assert {key: row.value for key, row in moved.items()} == {
             key: row.value for key, row in first.items()
         }
+
+
+def test_truths_of_a_file_score_by_rank_correlation(tmp_path, rng):
+    names = list("abcdef")
+    path = tmp_path / "truths.csv"
+    lines = ["front,end,shared"]
+    for front in names:
+        lines += [f"{front},{end},{rng.random()}" for end in names]
+    path.write_text("\n".join(lines))
+    truths = read_truths(path, names, range(6))
+    groups = ["clean"] * 6
+    tables, outputs = tables_of(groups)
+    tables = tables._replace(
+        values={"shared": np.broadcast_to(-truths["shared"][..., None, None], (6, 6, 3, 3))}
+    )
+    rows = [row for row in score(tables, groups, outputs | truths) if row.test == "shared"]
+    assert {(row.score, row.layer) for row in rows} == {
+        ("spearman", layer) for layer in (*tables.layers, None)
+    }
+    assert all(row.value == pytest.approx(1) and row.is_main for row in rows)
+    path.write_text("\n".join(lines[:-2]))
+    with pytest.raises(UserError, match="lacks a pair"):
+        read_truths(path, names, range(6))

@@ -43,6 +43,7 @@ from src.statistics.resampling import (
 )
 
 IMPOSTORS = "impostors"  # the test of impostors
+OF_ANSWERS = ("disagreement", "jensen_shannon")  # differences that accuracies explain in part
 ALPHA = (1 - LEVEL) / 2  # a score above chance has a p-value of at most this
 ALL_LAYERS = None  # the layer of scores by the mean of ranks over layers
 
@@ -74,7 +75,8 @@ def score(tables: Tables, groups: Sequence[str], outputs: Mapping[str, NDArray])
     Args:
         tables: of N networks; they include the baselines.
         groups: (N,), the column of the list of networks.
-        outputs: (N, N) by name, from `outputs.differences`.
+        outputs: (N, N) by name, from `outputs.differences`; and further differences that a measure should
+            go with, from `read_truths`.
     """
     words = [_words_of(group) for group in groups]
     clean = np.array(clean_networks(groups), dtype=int)
@@ -170,7 +172,7 @@ def _group_score(
 def _tests_of_outputs(outputs: Mapping[str, NDArray], members: NDArray) -> Iterator[PairTest]:
     """Yield the tests of clean networks against the differences of their outputs.
 
-    The partial correlation takes out what accuracies explain. Three networks have three pairs: too
+    The partial correlation of answers takes out what accuracies explain. Three networks have three pairs: too
     few for a correlation.
 
     Args:
@@ -185,7 +187,7 @@ def _tests_of_outputs(outputs: Mapping[str, NDArray], members: NDArray) -> Itera
     for name, matrix in outputs.items():
         of = partial(_output_score, difference=matrix[pairs], control=None)
         yield PairTest(name, "spearman", 0.0, members, groups, n_labelings, of)
-        if name != "accuracy":
+        if name in OF_ANSWERS:
             of = partial(_output_score, difference=matrix[pairs], control=accuracy)
             yield PairTest(name, "partial", 0.0, members, groups, n_labelings, of)
 

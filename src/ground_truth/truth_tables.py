@@ -1,5 +1,6 @@
 """Reads the tables of all pairs of networks, which `misc/all_pairs.py` writes, as arrays."""
 
+import csv
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, permutations
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from src.ground.errors import UserError
+from src.ground.files import readable
 from src.ground.grouping import grouped
 from src.ground_truth.outputs import baselines
 from src.ground_truth.scored_measures import PROBE, is_scored, score_of, scored_as
@@ -94,6 +96,36 @@ class Tables(NamedTuple):
         forth = self.values[measure][first, second][block]
         back = self.values[measure][second, first][block]
         return (forth + forth.T + back + back.T) / 4
+
+
+def read_truths(path: str, networks: Sequence[str], clean: Sequence[int]) -> dict[str, NDArray]:
+    """Read what pairs of networks truly share, as differences (N, N): the lower, the more they share.
+
+    Args:
+        path: of a CSV with the columns front and end, the names of networks, and a column of numbers for each
+            truth. Both directions are averaged.
+        networks: N names; other networks in the table do not count.
+        clean: the places of the networks whose pairs have to be there.
+    Raises:
+        UserError: the file is no such table, or lacks a pair.
+    """
+    with readable(path, "give a CSV with the columns front, end and a column for each truth"):
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        cells: dict[str, dict[tuple[str, str], float]] = {}
+        for row in rows:
+            pair = row.pop("front"), row.pop("end")
+            if pair[0] in networks and pair[1] in networks:
+                for name, value in row.items():
+                    cells.setdefault(name, {})[pair] = float(value)
+    truths = {}
+    for name, of_pairs in cells.items():
+        shared = array_of(of_pairs, networks, networks)
+        truths[name] = -(shared + shared.T) / 2
+        of_clean = truths[name][np.ix_(clean, clean)]
+        if np.isnan(of_clean[np.triu_indices(len(clean), 1)]).any():
+            raise UserError(f"{path} lacks a pair of networks in the column {name}; give all pairs")
+    return truths
 
 
 def read_tables(

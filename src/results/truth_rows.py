@@ -10,6 +10,7 @@ MAIN_SCORES = {  # of tests that are no interventions
     "layers": "spearman",
     "impostors": "share",
 }
+OTHER_MAIN_SCORES = ("auprc", "spearman")  # of interventions, and of truths in a file
 
 
 @dataclass(frozen=True)
@@ -43,4 +44,5 @@ class TruthRow:
     @property
     def is_main(self) -> bool:
         """Whether this is the main score of its test, which reports show."""
-        return self.score == MAIN_SCORES.get(self.test.removesuffix("_dots"), "auprc")
+        main = MAIN_SCORES.get(self.test.removesuffix("_dots"))
+        return self.score in ([main] if main else OTHER_MAIN_SCORES)
