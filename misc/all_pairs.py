@@ -210,6 +210,8 @@ def judge_all(args, units, table: str, page: str) -> None:
     from src.ground.console import listed, note
     from src.results.outputs import files_of, record_of
 
+    if all(unit.is_table for unit in units):
+        return  # nothing is stitched, such as saved features
     n_left = sum(not unit.run.config.exists() for unit in units)
     if n_left:
         note(

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from misc.mechanisms import COMPARED, IS_ACCURATE, TRUTHS, products_of, truths_of
-from misc.mechanisms import tests_of as all_tests_of
+from misc.mechanism_statistics import COMPARED, IS_ACCURATE, TRUTHS, products_of, truths_of
+from misc.mechanism_statistics import tests_of as all_tests_of
 from misc.multiplier import Multiplier
 from src.ground_truth.mechanisms import (
     irreducible_representations,

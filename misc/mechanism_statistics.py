@@ -1,0 +1,275 @@
+"""The statistics that misc/docs/mechanisms.md plans: measures of similarity against what networks share by
+their weights."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import scipy
+import torch
+from numpy.typing import NDArray
+
+if __name__ == "__main__":
+    sys.exit("misc/mechanism_statistics.py is no script; run misc/mechanisms.py")
+
+from misc.multiplier import Multiplier
+from src.ground.tensors import load_tensors
+from src.ground_truth.mechanisms import (
+    irreducible_representations,
+    representation_shares,
+    shared_representations,
+    shared_subspaces,
+    shared_units,
+    spans,
+)
+from src.ground_truth.scores import rank_correlation
+from src.statistics.permutations import permutation_p
+from src.statistics.resampling import Estimate, ScoreOfPairs, estimate, permuted_p
+from src.statistics.significance import holm
+
+TRUTHS = ("representations", "subspaces", "neurons")
+LOW = 0.5  # of representations; H1 is of stitches that share less
+LOSS = 0.25  # of accuracy; H1 says that they lose more
+N_PERMUTATIONS = 9999
+LEVEL = 0.05  # of adjusted p-values
+NEEDED = {"H2": ("pinv accuracy", "representations"), "H4": ("cka_debiased", "subspaces")}
+MEASURES = {  # measure: its method, its column in the table of measurements, its sign
+    "pinv accuracy": ("pinv", "accuracy", 1),
+    "covariance accuracy": ("covariance", "accuracy", 1),
+    "task accuracy": ("task", "accuracy", 1),
+    "pinv r2": ("pinv", "r2_test", 1),
+    "pinv skill": ("pinv", "skill", 1),
+    "pinv end_skill": ("pinv", "skill_at_end", 1),
+    "cka_debiased": ("similarity", "cka_debiased", 1),
+    "mutual_knn": ("similarity", "mutual_knn", 1),
+    "pwcca": ("similarity", "pwcca", -1),
+    "procrustes": ("similarity", "procrustes", -1),
+}
+WORD = "pinv word"  # 1: similar
+IS_ACCURATE = "is accurate"  # 1: the stitch by pinv keeps its accuracy
+COMPARED = (*MEASURES, WORD)
+
+Values = Mapping[str, NDArray]  # (n, n) by measure or truth: front network, end network
+
+
+def read_network(path: str) -> Multiplier:
+    """Return the network of a state dict."""
+    state = load_tensors(path)
+    network = Multiplier(len(state["W_x"]))
+    network.load_state_dict(state)
+    return network
+
+
+def products_of(networks: Sequence[Multiplier]) -> NDArray:
+    """Return the multiplication table (n, n) that most networks answer with."""
+    n = len(networks[0].W_x)
+    elements = torch.arange(n)
+    with torch.no_grad():
+        answers = [
+            network(torch.cartesian_prod(elements, elements)).argmax(1) for network in networks
+        ]
+    return torch.stack(answers).mode(0).values.view(n, n).numpy()
+
+
+def truths_of(networks: Sequence[Multiplier], products: NDArray) -> dict[str, NDArray]:
+    """Return what two networks share by their weights, (n, n) of front and end; see the plan."""
+    functions = [network.functions() for network in networks]
+    bases = irreducible_representations(products)
+    shares = [representation_shares(of_network, bases) for of_network in functions]
+    of_fronts = [spans(of_network) for of_network in functions]
+    truths = {}
+    for name, share, fronts, ends in (
+        ("representations", shared_representations, shares, shares),
+        ("subspaces", shared_subspaces, of_fronts, functions),
+        ("neurons", shared_units, functions, functions),
+    ):
+        truths[name] = np.array([[share(front, end) for end in ends] for front in fronts])
+    return truths
+
+
+class Test(NamedTuple):
+    """A line of the result: a correlation or a difference, and what it tells."""
+
+    hypothesis: str  # empty: a measure against a truth
+    measure: str
+    truth: str
+    value: float
+    low: float
+    high: float
+    p: float | None  # None: described
+    adjusted_p: float | None = None
+
+    @classmethod
+    def of(
+        cls, hypothesis: str, measure: str, truth: str, estimate: Estimate, p: float | None = None
+    ) -> "Test":
+        """Return the line of an estimate."""
+        return cls(hypothesis, measure, truth, estimate.value, *estimate.interval(), p)
+
+
+def student_p(estimate: Estimate) -> float:
+    """Return the p-value of Student's t in one direction."""
+    return float(scipy.special.stdtr(estimate.freedom, -estimate.value / estimate.error()))
+
+
+class Directions(NamedTuple):
+    """The values of P pairs of networks, (P,) forth and back."""
+
+    forth: NDArray
+    back: NDArray
+
+    @classmethod
+    def of(cls, matrix: NDArray) -> "Directions":
+        """Return the values of a matrix (n, n) of front and end networks."""
+        pairs = np.triu_indices(len(matrix), 1)
+        return cls(matrix[pairs], matrix.T[pairs])
+
+    @property
+    def mean(self) -> NDArray:
+        """The value of each pair."""
+        return (self.forth + self.back) / 2
+
+
+def correlation(measure: NDArray, truth: NDArray, control: NDArray | None = None) -> ScoreOfPairs:
+    """Return the rank correlation of a measure with a truth over pairs, less another truth."""
+    of_measure = Directions.of(measure).mean
+    of_truth = Directions.of(truth).mean
+    less = None if control is None else Directions.of(control).mean
+
+    def score(measured: NDArray, true: NDArray) -> NDArray:
+        return rank_correlation(
+            of_measure[measured], of_truth[true], None if less is None else less[true]
+        )
+
+    return score
+
+
+def loss_without_training(measures: Values, truths: Values) -> ScoreOfPairs:
+    """H1: the mean accuracy that `pinv` lacks to TLM where little is shared, less the limit."""
+    loss = Directions.of(measures["task accuracy"] - measures["pinv accuracy"]).mean
+    is_low = Directions.of(truths["representations"]).mean < LOW
+
+    def score(measured: NDArray, _: NDArray) -> NDArray:
+        with np.errstate(invalid="ignore"):  # NaN where no pair shares so little
+            return (loss * is_low)[measured].sum(-1) / is_low[measured].sum(-1) - LOSS
+
+    return score
+
+
+def skill_of_accurate(measures: Values, truths: Values) -> ScoreOfPairs:
+    """H3: the rank correlation of skill with shared subspaces over stitches that keep their accuracy."""
+    is_accurate, skill, shared = (
+        np.stack(Directions.of(matrix))
+        for matrix in (measures[IS_ACCURATE] == 1, measures["pinv skill"], truths["subspaces"])
+    )
+
+    def score(measured: NDArray, _: NDArray) -> NDArray:
+        values = []
+        for places in measured:
+            chosen = is_accurate[:, places]
+            values.append(rank_correlation(skill[:, places][chosen], shared[:, places][chosen]))
+        return np.array(values)
+
+    return score
+
+
+def direction_of_skill(measures: Values, truths: Values) -> ScoreOfPairs:
+    """H5: the rank correlation of differences between both directions of a pair."""
+    skill = Directions.of(measures["pinv skill"])
+    shared = Directions.of(truths["subspaces"])
+
+    def score(measured: NDArray, _: NDArray) -> NDArray:
+        return rank_correlation(
+            (skill.forth - skill.back)[measured], (shared.forth - shared.back)[measured]
+        )
+
+    return score
+
+
+def permuted(
+    score: Callable[[Values, Values], ScoreOfPairs], measures: Values, truths: Values
+) -> float:
+    """Return the p-value of a score of directed stitches, by permuting the networks of the truths."""
+    rng = np.random.default_rng(0)
+    n = len(truths["subspaces"])
+    pairs = np.arange(n * (n - 1) // 2)[None]
+    values = []
+    for order in [np.arange(n), *(rng.permutation(n) for _ in range(N_PERMUTATIONS))]:
+        in_order = {"subspaces": truths["subspaces"][np.ix_(order, order)]}
+        values.append(score(measures, in_order)(pairs, pairs)[0])
+    return permutation_p(values[0], values[1:])
+
+
+def tests_of(measures: Values, truths: Values) -> list[Test]:
+    """Return all tests of the plan, adjusted together, and what is described."""
+    n = len(truths["subspaces"])
+    groups = np.zeros(n)
+    tests = []
+    described = []
+    estimates = {}
+    for name in COMPARED:
+        for truth, other in ((TRUTHS[0], TRUTHS[1]), (TRUTHS[1], TRUTHS[0])):
+            score = correlation(measures[name], truths[truth])
+            estimates[name, truth] = estimate(score, groups)
+            p = permuted_p(score, n, N_PERMUTATIONS)
+            tests.append(Test.of("", name, truth, estimates[name, truth], p))
+            less = estimate(correlation(measures[name], truths[truth], truths[other]), groups)
+            described.append(Test.of("", name, f"{truth} less {other}", less))
+        neurons = estimate(correlation(measures[name], truths["neurons"]), groups)
+        described.append(Test.of("", name, "neurons", neurons))
+
+    loss = estimate(loss_without_training(measures, truths), groups)
+    title = f"task accuracy − pinv accuracy − {LOSS}"
+    tests.append(Test.of("H1", title, "representations", loss, student_p(loss)))
+    for hypothesis, first, second in (
+        ("H2", ("pinv accuracy", "representations"), ("cka_debiased", "representations")),
+        ("H2", ("pinv accuracy", "representations"), ("task accuracy", "representations")),
+        ("H4", ("cka_debiased", "subspaces"), ("cka_debiased", "representations")),
+    ):
+        names = [" − ".join(dict.fromkeys(pair)) for pair in zip(first, second, strict=True)]
+        between = estimates[first].minus(estimates[second])
+        tests.append(Test.of(hypothesis, *names, between, student_p(between)))
+    for hypothesis, title, score_of in (
+        ("H3", "pinv skill, of accurate stitches", skill_of_accurate),
+        ("H5", "pinv skill, between directions", direction_of_skill),
+    ):
+        of_pairs = estimate(score_of(measures, truths), groups)
+        p = permuted(score_of, measures, truths)
+        tests.append(Test.of(hypothesis, title, "subspaces", of_pairs, p))
+
+    adjusted = holm([test.p for test in tests])
+    tests = [test._replace(adjusted_p=p) for test, p in zip(tests, adjusted, strict=True)]
+    return [*tests, *described]
+
+
+def table_of(tests: Sequence[Test]) -> list[str]:
+    """Return the lines of a table in Markdown: a row a measure, a column a truth."""
+    cells: dict[str, dict[str, str]] = {}
+    for test in tests:
+        star = "*" if test.adjusted_p < LEVEL else ""
+        cell = f"{test.value:.2f}{star} ({test.low:.2f} to {test.high:.2f})"
+        cells.setdefault(test.measure, {})[test.truth] = cell
+    lines = [f"| measure | {' | '.join(TRUTHS[:2])} |", "|---|---|---|"]
+    for measure, of_measure in cells.items():
+        lines.append(f"| `{measure}` | {' | '.join(of_measure[truth] for truth in TRUTHS[:2])} |")
+    return lines
+
+
+def outcomes(tests: Sequence[Test]) -> list[str]:
+    """Return a line for each test of a hypothesis, and whether the hypothesis holds."""
+    lines = []
+    for hypothesis in sorted({test.hypothesis for test in tests} - {""}):
+        of_hypothesis = [test for test in tests if test.hypothesis == hypothesis]
+        needed = [test for test in tests if (test.measure, test.truth) == NEEDED.get(hypothesis)]
+        needed += of_hypothesis
+        outcome = "open"
+        if all(test.adjusted_p < LEVEL for test in needed):
+            outcome = "holds"
+        elif any(test.high < 0 for test in needed):
+            outcome = "refuted"
+        lines.append(f"* {hypothesis}: {outcome}")
+        for test in needed:
+            interval = f"{test.value:.2f} ({test.low:.2f} to {test.high:.2f})"
+            lines.append(f"  * {test.measure}, {test.truth}: {interval}, p = {test.adjusted_p:.4f}")
+    return [*lines, ""]
