@@ -405,12 +405,13 @@ def _rows(tables: Tables, scores: Mapping[str, Sequence[Scored]]) -> Iterator[Tr
 def _best_baselines(
     scores: Mapping[str, Sequence[Scored]],
 ) -> dict[tuple[str, str, str | None], Estimate]:
-    """Return the best baseline by test, score and layer; a NaN is never better than a number."""
+    """Return the best baseline by test, score and layer; one without a score is none."""
     best: dict[tuple[str, str, str | None], Estimate] = {}
     for measure in BASELINES:
         for scored in scores.get(measure, ()):
             key = (scored.test, scored.score, scored.layer)
-            value = np.nan_to_num(scored.estimate.value, nan=-np.inf)
-            if key not in best or value > best[key].value:
+            if math.isnan(scored.estimate.value):
+                continue
+            if key not in best or scored.estimate.value > best[key].value:
                 best[key] = scored.estimate
     return best
