@@ -94,10 +94,10 @@ def add_networks(options: cli.Parser) -> None:
 
 
 class Setup(NamedTuple):
-    """The runs, networks and images of an evaluation, and its tables."""
+    """The stitches, networks and images of an evaluation, and its tables."""
 
-    experiments: dict[str, Any]  # the newest runs of each experiment, by its title
-    runs: list[Any]  # of all experiments
+    experiments: dict[str, Any]  # the newest stitches of each experiment, by its title
+    stitches: list[Any]  # of all experiments
     n_skipped: int  # number of runs that cannot be read
     n_earlier: int  # number of stitches that a later run repeats
     scores: dict[str, Any]  # of `--detector`, by title
@@ -122,17 +122,17 @@ def evaluate(args, session=None, measured=None) -> None:
     from src.ground.console import note
     from src.results.reloading import rebuild_grids
     from src.results.run import claimed
-    from src.results.scored_runs import check_scored, score_runs
+    from src.results.scored_stitches import check_scored, score_stitches
 
     setup = set_up(args, session)
     test_set = setup.test_set
     with claimed([*setup.tables.values(), setup.skill]):
         unusable = []
-        if measured and measured.are_all_of(setup.runs):
+        if measured and measured.are_all_of(setup.stitches):
             check_usable(args, measured.scores, measured.reference, unusable)
         else:
             # The reference: detectors at the end layers, the end network's own scores, and floors
-            layers = end_layers_of(setup.runs)
+            layers = end_layers_of(setup.stitches)
             reference = refer_to(
                 setup.end,
                 setup.names["end"],
@@ -149,7 +149,7 @@ def evaluate(args, session=None, measured=None) -> None:
                 setup.experiments, setup.front, setup.end, image_shape=test_set.image_shape
             )
             check_usable(args, grids, reference, unusable)
-            measured = score_runs(grids, reference)
+            measured = score_stitches(grids, reference)
         reference = measured.reference
         scored = measured.scored(setup.experiments)
         check_scored(scored, other_data=args.other_data, batch_size=args.batch_size)
@@ -162,46 +162,46 @@ def evaluate(args, session=None, measured=None) -> None:
 
 
 def set_up(args, session) -> Setup:
-    """Read the runs, begin the tables, and load images and networks."""
+    """Read the stitches, begin the tables, and load images and networks."""
     from itertools import chain
     from pathlib import Path
 
     from src.datasets import dataset_info
     from src.ground.console import warn
     from src.ground.runtime import device_of
-    from src.results.folders import newest_by_experiment, read_runs
+    from src.results.folders import newest_by_experiment, read_stitches
     from src.results.image_records import short_images
-    from src.results.reloading import check_images, check_runs, load_networks, with_records
+    from src.results.reloading import check_images, check_stitches, load_networks, with_records
     from src.results.session import Session
 
-    # The stitching runs, and the tables that will be written
+    # The stitches, and the tables that will be written
     session = session or Session()
     device = device_of(args.gpu)
     folder = Path(args.source_dir)
-    finished, skipped = read_runs(folder)
+    finished, skipped = read_stitches(folder)
     for reason in skipped:
         warn(f"skipped: {reason}")
     moved = moved_networks(args)
-    check_runs(finished, folder, moved)
+    check_stitches(finished, folder, moved)
     dataset_info(args.dataset, labelled=True)
     scores = scores_of(args)
     files, tables, skill = begin_tables(args, scores)
     experiments = newest_by_experiment(finished)
-    runs = list(chain(*experiments.values()))
+    stitches = list(chain(*experiments.values()))
 
     # The images and the two networks
     loading = cli.load_options(args, device)
     test_set = cli.load_split(args, session, device, train=False)
     cli.load_split(args, session, device, train=True)  # for floors and detectors
     fingerprints = short_images(vars(args))  # recorded by load_split
-    check_images(runs, vars(args))
-    networks = load_networks(runs, moved, test_set.spec, device=device, session=session)
+    check_images(stitches, vars(args))
+    networks = load_networks(stitches, moved, test_set.spec, device=device, session=session)
     names = {side: name for side, (_, name) in networks.items()}
     return Setup(
         with_records(experiments, names, fingerprints),
-        runs,
+        stitches,
         len(skipped),
-        len(finished) - len(runs),
+        len(finished) - len(stitches),
         scores,
         files,
         tables,
@@ -216,7 +216,7 @@ def set_up(args, session) -> Setup:
 
 
 def moved_networks(args) -> dict:
-    """Return where the networks of the runs are now, by side."""
+    """Return where the networks of the stitches are now, by side."""
     from src.results.reloading import MovedNetwork
 
     return {
@@ -287,11 +287,11 @@ def begin_tables(args, scores) -> tuple:
     return files, tables, Run.beside(files.skill, vars(args))
 
 
-def end_layers_of(runs) -> list:
-    """Return the end layers of runs, by depth."""
+def end_layers_of(stitches) -> list:
+    """Return the end layers of stitches, by depth."""
     from src.results.matrices import by_depth, depths_of
 
-    rows = [run.row for run in runs]
+    rows = [stitch.row for stitch in stitches]
     return by_depth((row.end_layer for row in rows), depths_of(rows, "end"))
 
 
@@ -364,7 +364,7 @@ def write_results(args, setup, scored, reference) -> None:
     from src.ground.files import durable_together
     from src.ground.grouping import grouped
     from src.results.image_records import recorded_images
-    from src.results.scored_runs import evaluation_rows, save_scores, skill_rows
+    from src.results.scored_stitches import evaluation_rows, save_scores, skill_rows
 
     # The metrics
     evaluations = {}
@@ -379,7 +379,9 @@ def write_results(args, setup, scored, reference) -> None:
         run.mark_as_unfinished()
     with durable_together():  # no table is of another evaluation than those beside it
         experiments = grouped(scored, lambda item: item.experiment)
-        stitches = {title: [item.run.row for item in items] for title, items in experiments.items()}
+        stitches = {
+            title: [item.stitch.row for item in items] for title, items in experiments.items()
+        }
         report_skill(setup.files.skill, stitches, skill_rows(scored), args.title)
         report(
             setup.files,

@@ -71,16 +71,16 @@ def collect(args) -> None:
 
 
 def check_types(source_dir: Path, types, *, recursive: bool) -> None:
-    """Raise a UserError if the networks of runs in a folder have types that differ from `types`, of
+    """Raise a UserError if the networks of stitches in a folder have types that differ from `types`, of
     the front and the end network."""
     from src.ground.errors import UserError
-    from src.results.folders import folders_meant, read_runs
+    from src.results.folders import folders_meant, read_stitches
 
-    runs = []
+    stitches = []
     for folder in [source_dir] if recursive else folders_meant(source_dir):
-        runs_of_folder, _ = read_runs(folder, recursive=recursive)
-        runs += runs_of_folder
-    recorded = {(run.row.front_model_type, run.row.end_model_type) for run in runs}
+        of_folder, _ = read_stitches(folder, recursive=recursive)
+        stitches += of_folder
+    recorded = {(stitch.row.front_model_type, stitch.row.end_model_type) for stitch in stitches}
     if recorded and recorded != {types}:
         pairs = " or ".join(sorted(f"{front} to {end}" for front, end in recorded))
         raise UserError(
@@ -93,17 +93,17 @@ def compare_folders(args) -> None:
     from src.figures.matrices import compare
     from src.figures.pages import writing
     from src.ground.errors import UserError
-    from src.results.evaluations import read_evaluated_runs
-    from src.results.folders import newest_runs
+    from src.results.evaluations import read_evaluated_stitches
+    from src.results.folders import newest_stitches
 
     if args.networks:
         raise UserError("--networks names the networks of one folder; leave out the second folder")
     folders = [str(Path(args.source_dir)), str(Path(args.other_dir))]
     rows_of_folders = []
     for folder in folders:
-        runs = newest_runs(read_evaluated_runs([folder], recursive=args.recursive))
-        refuse_empty(Path(folder), runs)
-        rows_of_folders.append([run.row for run in runs])
+        stitches = newest_stitches(read_evaluated_stitches([folder], recursive=args.recursive))
+        refuse_empty(Path(folder), stitches)
+        rows_of_folders.append([stitch.row for stitch in stitches])
     if not args.output:
         compare(folders, rows_of_folders, title=args.title)
         return
@@ -117,8 +117,8 @@ def collect_accuracies(args) -> None:
     from src.figures.pages import writing
     from src.ground.errors import UserError
     from src.results.collected import names_of, read_similarities, tables_of_similarity
-    from src.results.evaluations import read_evaluated_runs
-    from src.results.folders import folders_meant, is_run, newest_runs
+    from src.results.evaluations import read_evaluated_stitches
+    from src.results.folders import folders_meant, is_run, newest_stitches
     from src.results.image_records import warn_of_several
     from src.results.measurements import measurements_of
 
@@ -127,21 +127,21 @@ def collect_accuracies(args) -> None:
         raise UserError(f"{source_dir} is a run, whose grid.csv stays as it is; give -o")
     if folders_meant(source_dir) != [source_dir]:
         args.recursive = True
-    runs = read_evaluated_runs([source_dir], recursive=args.recursive)
+    stitches = read_evaluated_stitches([source_dir], recursive=args.recursive)
     similarities = []
     if args.recursive:
         similarities = read_similarities(tables_of_similarity(source_dir))
     if not similarities:
-        refuse_empty(source_dir, runs)
-    newest = newest_runs(runs)
-    warn_of_several([*(run.row for run in newest), *similarities])
+        refuse_empty(source_dir, stitches)
+    newest = newest_stitches(stitches)
+    warn_of_several([*(stitch.row for stitch in newest), *similarities])
     names = names_of(newest, similarities, args.networks)
     path = Path(args.output or source_dir / "grid.csv")
     with writing(path, __file__, is_named=bool(args.output)):
         if args.recursive:
             write_measurements(args, path, measurements_of(newest, similarities, names))
-        if runs:
-            write_accuracies(args, path, runs, newest, names)
+        if stitches:
+            write_accuracies(args, path, stitches, newest, names)
 
 
 def write_measurements(args, path: Path, rows) -> None:
@@ -168,12 +168,12 @@ def write_measurements(args, path: Path, rows) -> None:
         note_on_layers(groups)
 
 
-def write_accuracies(args, path: Path, runs, newest, names) -> None:
-    """Print the matrices of a folder, and write its table of runs, its figure and its intervals.
+def write_accuracies(args, path: Path, stitches, newest, names) -> None:
+    """Print the matrices of a folder, and write its table of stitches, its figure and its intervals.
 
     Args:
-        runs: all of them.
-        newest: the newest of repeated runs.
+        stitches: all of them.
+        newest: the newest of repeated ones.
     """
     from src.figures.grids import write_grid
     from src.ground.console import note, table
@@ -181,28 +181,28 @@ def write_accuracies(args, path: Path, runs, newest, names) -> None:
     from src.results.grid_matrices import printed_matrices
     from src.results.tables import to_record
     from src.results.verdict_rows import interval_columns
-    from src.results.verdicts import judge_runs
+    from src.results.verdicts import judge_stitches
 
     # With a list, experiments are called by the names of the networks.
     listed_names = names if args.networks else None
-    for title, matrix in printed_matrices([run.row for run in newest], listed_names).items():
+    for title, matrix in printed_matrices([stitch.row for stitch in newest], listed_names).items():
         table(title, *matrix)
 
-    write_grid(path, [run.row for run in runs], title=args.title, names=listed_names)
+    write_grid(path, [stitch.row for stitch in stitches], title=args.title, names=listed_names)
 
     intervals = path.with_name(f"{path.stem}_intervals.csv")
-    records = [to_record(row) for row in judge_runs(newest, pool=args.pool, names=names)]
+    records = [to_record(row) for row in judge_stitches(newest, pool=args.pool, names=names)]
     header = interval_columns()
     rows = [{name: record[name] for name in header} for record in records]
     write_csv(intervals, header, rows)
     note(f"wrote {intervals}")
 
 
-def refuse_empty(source_dir: Path, runs) -> None:
-    """Raise a UserError if a folder gave no runs."""
+def refuse_empty(source_dir: Path, stitches) -> None:
+    """Raise a UserError if a folder gave no stitches."""
     from src.ground.errors import UserError
 
-    if not runs:
+    if not stitches:
         raise UserError(
             f"{source_dir} holds no finished stitching run; give the folder that holds their folders, or a folder "
             "above it"

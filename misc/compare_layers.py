@@ -78,7 +78,7 @@ def draw_curves(args, collected) -> None:
     without_curves = groups_without_curves(collected.rows, collected.correspondence)
     if without_curves:
         note(f"no curves, as no layers correspond: {listed(without_curves)}")
-    n_pairs = len({run.row.network_keys for run in collected.runs})
+    n_pairs = len({stitch.row.network_keys for stitch in collected.stitches})
     table = Path(args.output or Path(args.source_dir, "curves.csv"))
     with writing(table, __file__, is_named=bool(args.output)):
         write_table(table, MeanRow, rows)

@@ -480,7 +480,7 @@ def stitch_and_evaluate(unit: Unit, session: "Session") -> None:
     """
     from src.judge import measure_grids
     from src.results.folders import remove_remains
-    from src.results.scored_runs import MeasuredStitches
+    from src.results.scored_stitches import MeasuredStitches
 
     stitching, evaluation = (call.options for call in unit.calls)
     setup = exec_stitch.set_up(stitching, session)

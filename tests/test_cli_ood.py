@@ -612,7 +612,7 @@ def test_an_evaluation_that_fails_leaves_all_tables_of_the_one_before(
     folder = in_tmp_path / "results/dm"
     before = [(folder / name).read_bytes() for name in names]
     times = [(folder / name).stat().st_mtime_ns for name in names]
-    monkeypatch.setattr("src.results.scored_runs.save_scores", full)
+    monkeypatch.setattr("src.results.scored_stitches.save_scores", full)
     run(*evaluate, "mahalanobis", "-b", "7", status=1)
     assert [(folder / name).read_bytes() for name in names] == before
     assert [(folder / name).stat().st_mtime_ns for name in names] == times

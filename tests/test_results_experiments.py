@@ -16,7 +16,7 @@ from src.results.experiments import (
     other_options,
     pair_of,
 )
-from src.results.folders import RunFiles, Stitch, newest_by_experiment, newest_runs
+from src.results.folders import RunFiles, Stitch, newest_by_experiment, newest_stitches
 from src.results.identity import NETWORKS, RANKS, WEIGHTS
 from src.results.image_records import SPLITS
 from src.results.network_names import FRESH, NetworkName, titles_of
@@ -197,12 +197,14 @@ def test_different_images_are_different_experiments_and_unrecorded_ones_are_not(
 
     first, second = "a" * 12, "b" * 12
     runs = [of("1", None), of("2", first)]
-    assert newest_runs(runs) == runs[1:] and "1 result repeats another" in capsys.readouterr().err
+    assert (
+        newest_stitches(runs) == runs[1:] and "1 result repeats another" in capsys.readouterr().err
+    )
     assert list(by_experiment(run.row for run in runs)) == [""]
     assert len(set(method_names([run.row for run in runs], apart_from=NETWORKS))) == 1
 
     runs += [of("3", second), of("4", second, seed=1)]
-    assert newest_runs(runs) == runs and not capsys.readouterr().err
+    assert newest_stitches(runs) == runs and not capsys.readouterr().err
     rows = [run.row for run in runs]
     groups = by_experiment(rows)
     assert [row for group in groups.values() for row in group] == rows and len(groups) == 4
@@ -260,11 +262,11 @@ def test_of_repeated_stitches_the_newest_counts(capsys):
         return stitch_in(folder, **values)
 
     runs = [run_in("1"), run_in("2", end_layer="layer3.0"), run_in("3", seed=1)]
-    assert newest_runs(runs) == runs and not capsys.readouterr().err
+    assert newest_stitches(runs) == runs and not capsys.readouterr().err
     again = run_in("4", front_model_path="./a.pt")
-    assert newest_runs([*runs, again]) == [*runs[1:], again]
+    assert newest_stitches([*runs, again]) == [*runs[1:], again]
     assert says(capsys.readouterr().err, "1 result repeats another", "newest")
-    assert newest_runs([again, *runs]) == [again, *runs[1:]]
+    assert newest_stitches([again, *runs]) == [again, *runs[1:]]
     expected = {"seed=0": [runs[1], again], "seed=1": [runs[2]]}
     assert newest_by_experiment([again, *runs]) == expected
     assert says(capsys.readouterr().err, "1 result repeats another", "newest")

@@ -16,7 +16,7 @@ import exec_stitch
 from src.models import build_model
 from src.results.check import check_options
 from src.results.experiments import Experiment, Place
-from src.results.folders import read_runs
+from src.results.folders import read_stitches
 from src.results.stitch_runs import GridRun, note_other_methods
 from src.results.tables import read_table
 from src.results.training_rows import PairEpochRow
@@ -226,11 +226,11 @@ def test_whole_networks_are_one_folder_with_a_folder_a_pair(epochs, tmp_path):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(GridRun, "log", interrupted)
             run(*given, cwd=tmp_path / "cut", status=130)
-        finished, _ = read_runs(tmp_path / "cut/results/s")
+        finished, _ = read_stitches(tmp_path / "cut/results/s")
         assert len(finished) == (epochs == 3)
         run(*given, cwd=tmp_path / "cut")
     assert content(tmp_path / "cut") == content(tmp_path / "whole")
-    stitches, skipped = read_runs(tmp_path / "cut/results/s")
+    stitches, skipped = read_stitches(tmp_path / "cut/results/s")
     (call,) = (tmp_path / "cut/results/s").iterdir()
     assert {stitch.folder for stitch in stitches} == {call} and not skipped
     assert [stitch.row.place for stitch in stitches] == [
@@ -326,7 +326,7 @@ def test_a_fit_to_doubt_has_one_line(matching, line, layer, tmp_path, capsys):
     runs.finish()
     warnings = re.findall("warning: (.*)", capsys.readouterr().err)
     assert len(warnings) == bool(line) and all(re.fullmatch(line, text) for text in warnings)
-    ((run,), _) = read_runs(tmp_path)
+    ((run,), _) = read_stitches(tmp_path)
     assert run.row.truncated == run.row.is_truncated == matching.truncated
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from src.results.evaluation_rows import EvaluationRow, SkillRow, evaluation_file, skill_file
 from src.results.evaluations import with_evaluations
-from src.results.folders import Stitch, read_runs, row_of
+from src.results.folders import Stitch, read_stitches, row_of
 from src.results.stitch_rows import StitchRow
 from src.results.tables import read_table, write_table
 from src.values import Pair, Skill, StitchSkill
@@ -119,6 +119,6 @@ def write_skill(folder: Path, skill_of_run: Mapping[str, StitchSkill]) -> None:
 
 def runs_of(folder: Path) -> list[Stitch]:
     """The runs of a folder with their evaluations."""
-    runs, skipped = read_runs(folder)
+    runs, skipped = read_stitches(folder)
     assert not skipped
     return with_evaluations(runs)

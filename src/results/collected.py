@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from src.results.changes import options_beside_tables, warn_of_earlier, warn_of_earlier_code
 from src.results.corresponding import Correspondence, correspondence_of
-from src.results.evaluations import read_evaluated_runs
-from src.results.folders import Stitch, newest_runs
+from src.results.evaluations import read_evaluated_stitches
+from src.results.folders import Stitch, newest_stitches
 from src.results.groups import Names
 from src.results.identity import NETWORKS
 from src.results.image_records import refuse_several, warn_of_several
@@ -23,7 +23,7 @@ from src.results.tables import read_table
 class Collected(NamedTuple):
     """The results of many networks on the same images."""
 
-    runs: list[Stitch]  # of repeated runs the newest
+    stitches: list[Stitch]  # of repeated ones the newest
     similarities: list[SimilarityRow]
     rows: list[Measurement]  # of all of these; the names of methods tell ranks apart
     correspondence: Correspondence
@@ -31,8 +31,8 @@ class Collected(NamedTuple):
     @property
     def images(self) -> set[tuple[str | None, int | None]]:
         """The names of the data and the numbers of images."""
-        of_runs = {(run.row.dataset, run.row.n_images) for run in self.runs}
-        return of_runs or {(row.dataset, row.n_samples) for row in self.similarities}
+        of_stitches = {(stitch.row.dataset, stitch.row.n_images) for stitch in self.stitches}
+        return of_stitches or {(row.dataset, row.n_samples) for row in self.similarities}
 
 
 def collect(source_dir: Path, networks: str | None) -> Collected:
@@ -43,13 +43,13 @@ def collect(source_dir: Path, networks: str | None) -> Collected:
     Raises:
         UserError: similarities were measured on different images.
     """
-    runs = newest_runs(read_evaluated_runs([source_dir], recursive=True))
+    stitches = newest_stitches(read_evaluated_stitches([source_dir], recursive=True))
     similarities = read_similarities(tables_of_similarity(source_dir))
     refuse_several(similarities, source_dir)
-    warn_of_several([*(run.row for run in runs), *similarities])
-    names = names_of(runs, similarities, networks)
-    rows = measurements_of(runs, similarities, names, apart_from=(*NETWORKS, "seed"))
-    return Collected(runs, similarities, rows, correspondence_of(rows))
+    warn_of_several([*(stitch.row for stitch in stitches), *similarities])
+    names = names_of(stitches, similarities, networks)
+    rows = measurements_of(stitches, similarities, names, apart_from=(*NETWORKS, "seed"))
+    return Collected(stitches, similarities, rows, correspondence_of(rows))
 
 
 def tables_of_similarity(source_dir: Path) -> list[Path]:
@@ -77,8 +77,8 @@ def _read(tables: Sequence[str | Path], kind: type) -> list[Any]:
 
 
 def names_of(
-    runs: Iterable[Stitch], similarities: Iterable[SimilarityRow], table: str | None
+    stitches: Iterable[Stitch], similarities: Iterable[SimilarityRow], table: str | None
 ) -> Names:
     """Return the names and groups of all networks, from the list if there is one."""
-    results = [*(run.row for run in runs), *similarities]
+    results = [*(stitch.row for stitch in stitches), *similarities]
     return named_by_list(chain.from_iterable(row.networks for row in results), table)

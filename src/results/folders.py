@@ -113,7 +113,9 @@ class Stitch:
         return has_converged(losses, rates)
 
 
-def read_runs(source_dir: str | Path, *, recursive: bool = False) -> tuple[list[Stitch], list[str]]:
+def read_stitches(
+    source_dir: str | Path, *, recursive: bool = False
+) -> tuple[list[Stitch], list[str]]:
     """Read the stitches of all finished runs in a folder.
 
     A folder is a run if its name is a time, or if it has the options of a stitching run. The folder
@@ -140,15 +142,15 @@ def read_runs(source_dir: str | Path, *, recursive: bool = False) -> tuple[list[
         if recursive:
             parents += sorted(folders_of_runs(source_dir))
         folders = [path for parent in parents for path in sorted(parent.iterdir()) if is_run(path)]
-    runs: list[Stitch] = []
+    stitches: list[Stitch] = []
     skipped = []
     for folder in folders:
         for part in parts_of(folder):
             try:
-                runs += read_run(part, run=folder)
+                stitches += _read_part(part, run=folder)
             except UserError as error:
                 skipped.append(str(error))
-    return sorted(runs, key=lambda run: run.folder.name), skipped
+    return sorted(stitches, key=lambda stitch: stitch.folder.name), skipped
 
 
 def folders_meant(source_dir: Path) -> list[Path]:
@@ -210,40 +212,39 @@ def _is_stale(folder: Path) -> bool:
     return any(part.startswith(STALE) for part in folder.parts)
 
 
-def newest_runs(runs: Iterable[Stitch]) -> list[Stitch]:
-    """Keep the newest run of each pair of layers in each experiment; warn if runs were dropped.
+def newest_stitches(stitches: Iterable[Stitch]) -> list[Stitch]:
+    """Keep the newest stitch of each pair of layers in each experiment; warn if stitches were dropped.
 
-    The runs keep their order. The names of their folders are times, which tell the newest.
+    The stitches keep their order. The names of the folders of runs are times, which tell the newest.
     """
-    runs = list(runs)
-    oldest_first = sorted(runs, key=lambda run: run.folder.name)
-    rows = told_apart([run.row for run in oldest_first])
+    stitches = list(stitches)
+    oldest_first = sorted(stitches, key=lambda stitch: stitch.folder.name)
+    rows = told_apart([stitch.row for stitch in oldest_first])
     kept = newest(zip(oldest_first, rows, strict=True), lambda item: (item[1].pair, item[1].key))
-    kept_ids = {id(run) for run, _ in kept}
-    return [run for run in runs if id(run) in kept_ids]
+    kept_ids = {id(stitch) for stitch, _ in kept}
+    return [stitch for stitch in stitches if id(stitch) in kept_ids]
 
 
-def newest_by_experiment(runs: Iterable[Stitch]) -> dict[str, list[Stitch]]:
-    """Return the newest run of each pair of layers, by the title of the experiment (`by_experiment`).
+def newest_by_experiment(stitches: Iterable[Stitch]) -> dict[str, list[Stitch]]:
+    """Return the newest stitch of each pair of layers, by the title of the experiment (`by_experiment`).
 
-    Warns if runs were dropped. The oldest run comes first.
+    Warns if stitches were dropped. The oldest comes first.
     """
-    run_of_row = {
-        run.row: run for run in sorted(newest_runs(runs), key=lambda run: run.folder.name)
-    }
+    newest_of_all = sorted(newest_stitches(stitches), key=lambda stitch: stitch.folder.name)
+    stitch_of_row = {stitch.row: stitch for stitch in newest_of_all}
     return {
-        title: [run_of_row[row] for row in rows]
-        for title, rows in by_experiment(run_of_row).items()
+        title: [stitch_of_row[row] for row in rows]
+        for title, rows in by_experiment(stitch_of_row).items()
     }
 
 
-def warn_of_weights(runs: Sequence[Stitch]) -> None:
-    """Warn of runs with weights that their checkpoints no longer hold, or may no longer hold, and
-    of runs with code of networks that has changed."""
-    runs = one_of_each(runs)
-    warn_of_earlier((run.row.networks for run in runs), kind="run")
-    warn_of_earlier_code((run.options for run in runs), kind="run")
-    warn_of_newer((run.files.folder / "config.txt", run.row.networks) for run in runs)
+def warn_of_weights(stitches: Sequence[Stitch]) -> None:
+    """Warn of stitches with weights that their checkpoints no longer hold, or may no longer hold, and
+    of stitches with code of networks that has changed."""
+    of_runs = one_of_each(stitches)
+    warn_of_earlier((stitch.row.networks for stitch in of_runs), kind="run")
+    warn_of_earlier_code((stitch.options for stitch in of_runs), kind="run")
+    warn_of_newer((stitch.files.folder / "config.txt", stitch.row.networks) for stitch in of_runs)
 
 
 def one_of_each(stitches: Iterable[Stitch]) -> list[Stitch]:
@@ -269,7 +270,7 @@ def remove_remains(directory: Path) -> None:
                 shutil.rmtree(path)
 
 
-def read_run(folder: Path, *, run: Path) -> list[Stitch]:
+def _read_part(folder: Path, *, run: Path) -> list[Stitch]:
     """Read the stitches in a folder; measurements that the public code lacks are NaN or None.
 
     Args:

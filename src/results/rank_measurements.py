@@ -13,7 +13,7 @@ from src.ground.console import warn
 from src.ground.grouping import grouped
 from src.results.changes import options_beside_tables, warn_of_earlier, warn_of_earlier_code
 from src.results.experiments import method_names, newest, typed
-from src.results.folders import read_runs
+from src.results.folders import read_stitches
 from src.results.groups import Names
 from src.results.identity import NETWORKS, RANKS
 from src.results.image_records import told_apart, warn_of_several
@@ -65,8 +65,8 @@ def read_measurements(paths: Sequence[str | Path]) -> Measurements:
     tables: dict[Path, list[MeasuredRow]] = {}
     for path in map(Path, paths):
         if path.is_dir():
-            runs, _ = read_runs(path, recursive=True)
-            tables[path] = [run.row for run in runs]
+            of_folder, _ = read_stitches(path, recursive=True)
+            tables[path] = [stitch.row for stitch in of_folder]
         else:
             tables[path] = read_table(path, SimilarityRow, ProbeRow, StitchRow)
 

@@ -17,16 +17,16 @@ from src.results.similarity_rows import SimilarityRow
 NOT_RECORDED = "images without a fingerprint"
 
 
-def images_of(runs: Iterable[Stitch]) -> dict[str, dict[str, list[str]]]:
-    """Return the fingerprints of the images of runs, by option and by data set.
+def images_of(stitches: Iterable[Stitch]) -> dict[str, dict[str, list[str]]]:
+    """Return the fingerprints of the images of stitches, by option and by data set.
 
-    The list of a data set is empty if no run recorded its images.
+    The list of a data set is empty if no stitch recorded its images.
     """
     images: dict[str, dict[str, list[str]]] = {name: {} for name in RECORDS.values()}
-    for run in runs:
+    for stitch in stitches:
         for name, of_datasets in images.items():
-            digests = of_datasets.setdefault(str(run.row.dataset), [])
-            digest = run.options.get(name)
+            digests = of_datasets.setdefault(str(stitch.row.dataset), [])
+            digest = stitch.options.get(name)
             if digest and digest not in digests:
                 digests.append(digest)
     return images
@@ -67,7 +67,7 @@ class MeasuredNetwork(NamedTuple):
 
 
 def networks_of(
-    runs: Iterable[Stitch], similarities: Iterable[SimilarityRow], names: Names
+    stitches: Iterable[Stitch], similarities: Iterable[SimilarityRow], names: Names
 ) -> list[MeasuredNetwork]:
     """Return the networks of results, once for each data set, in the order of `names`.
 
@@ -75,11 +75,11 @@ def networks_of(
         names: of the networks to return; tables of similarity may have others.
     """
     measured: list[tuple[NetworkName, str, float | None]] = []
-    for run in runs:
-        networks = networks_named_by(run.options)
-        dataset = str(run.row.dataset)
-        measured.append((networks["front_model"], dataset, _or_none(run.row.front_accuracy)))
-        measured.append((networks["end_model"], dataset, _or_none(run.row.end_accuracy)))
+    for stitch in stitches:
+        networks = networks_named_by(stitch.options)
+        dataset = str(stitch.row.dataset)
+        measured.append((networks["front_model"], dataset, _or_none(stitch.row.front_accuracy)))
+        measured.append((networks["end_model"], dataset, _or_none(stitch.row.end_accuracy)))
     for row in similarities:
         known = [network for network in row.networks if network.key in names]
         measured += [(network, row.dataset, None) for network in known]
@@ -147,14 +147,14 @@ def command_of(records: Sequence[Mapping[str, Any]]) -> Command:
 
 
 def files_of(
-    runs: Iterable[Stitch], tables: Iterable[Path], networks: Iterable[MeasuredNetwork]
+    stitches: Iterable[Stitch], tables: Iterable[Path], networks: Iterable[MeasuredNetwork]
 ) -> Iterator[Path]:
     """Yield the files `run.json` of trainings, stitches, evaluations and tables, whether or not
     they exist."""
     for network in networks:
         if NetworkName(network.checkpoint, network.type).is_file:
             yield Path(network.checkpoint).parent / "run.json"
-    folders = dict.fromkeys(run.folder for run in runs)
+    folders = dict.fromkeys(stitch.folder for stitch in stitches)
     for folder in folders:
         yield folder / "run.json"
     for folder in dict.fromkeys([*(folder.parent for folder in folders), *folders]):

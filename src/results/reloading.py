@@ -31,18 +31,18 @@ OTHER_DATA = "give --other-data for an evaluation on other data, which the verdi
 SHARED = ("front_model_type", "end_model_type", "stitching_type")
 
 
-Experiments = dict[str, list[Stitch]]  # runs by the title of their experiment
+Experiments = dict[str, list[Stitch]]  # by the title of the experiment
 
 
-class GridOfRuns(NamedTuple):
-    """A grid of the stitches of runs of one experiment."""
+class GridOfStitches(NamedTuple):
+    """A grid of stitches of one experiment, and their files."""
 
     grid: Grid
-    runs: dict[Pair, Stitch]
+    stitches: dict[Pair, Stitch]
 
 
 class MovedNetwork(NamedTuple):
-    """The present place of a network of runs; None: the recorded place."""
+    """The present place of a network of stitches; None: the recorded place."""
 
     path: str | None  # the checkpoint
     # FILE.py:FUNCTION or package.module:function for a network of a user's code. The code runs only
@@ -50,31 +50,33 @@ class MovedNetwork(NamedTuple):
     type: str | None
 
 
-def check_runs(runs: Sequence[Stitch], folder: Path, moved: Mapping[str, MovedNetwork]) -> None:
-    """Raise a UserError unless all runs can be evaluated together.
+def check_stitches(
+    stitches: Sequence[Stitch], folder: Path, moved: Mapping[str, MovedNetwork]
+) -> None:
+    """Raise a UserError unless all stitches can be evaluated together.
 
-    There must be a run. All runs must have the same networks, under whatever paths, and the same
-    stitching type; all or none are controls. The checkpoints must hold the weights that the runs recorded.
+    There must be a stitch. All must have the same networks, under whatever paths, and the same
+    stitching type. The checkpoints must hold the weights that the runs recorded.
 
     Args:
         folder: of the runs, for the message.
         moved: the networks, by side.
     """
-    if not runs:
+    if not stitches:
         raise UserError(
             f"{folder} holds no finished stitching run; give the folder that holds their folders"
         )
-    runs = one_of_each(runs)
+    rows = [stitch.row for stitch in one_of_each(stitches)]
     for name in SHARED:
-        _refuse_several(name, [str(run.row.distinctions[name]) for run in runs])
+        _refuse_several(name, [str(row.distinctions[name]) for row in rows])
     for i, side in enumerate(SIDES):
         path = moved[side].path
-        networks = [run.row.networks[i] for run in runs]
+        networks = [row.networks[i] for row in rows]
         networks_now = [network._replace(path=path or network.path) for network in networks]
         earlier = [network for network in networks_now if network.has_changed]
-        _refuse_earlier(side, earlier, len(runs), path)
+        _refuse_earlier(side, earlier, len(rows), path)
         _refuse_several(f"{side}_model_path", titles_of(networks).values())
-    warn_of_newer((run.files.folder / "config.txt", run.row.networks) for run in runs)
+    warn_of_newer((stitch.files.folder / "config.txt", stitch.row.networks) for stitch in stitches)
 
 
 def _refuse_several(name: str, values: Iterable[str]) -> None:
@@ -111,22 +113,22 @@ def _refuse_earlier(
     raise UserError(f"{runs} of earlier weights of {listed(titles)}; {remedy}")
 
 
-def check_images(runs: Sequence[Stitch], options: Options) -> None:
-    """Raise a UserError unless an evaluation and the runs have the same images.
+def check_images(stitches: Sequence[Stitch], options: Options) -> None:
+    """Raise a UserError unless an evaluation and the stitches have the same images.
 
     With `--other-data`, the images or the names of their data sets must differ instead.
 
     Args:
         options: of the evaluation, with the fingerprints of its images.
     """
-    runs = one_of_each(runs)
+    of_runs = one_of_each(stitches)
     dataset = options["dataset"]
-    names = {run.row.dataset for run in runs if run.row.dataset is not None}
+    names = {stitch.row.dataset for stitch in of_runs if stitch.row.dataset is not None}
     are_other_names = any(name != dataset and not _has_moved(name, dataset) for name in names)
     n_other: Counter[str] = Counter()  # runs with other images, by title of the images
-    for run in runs:
+    for stitch in of_runs:
         for split, fingerprint in short_images(options).items():
-            if not are_same(getattr(run.row, split), fingerprint):
+            if not are_same(getattr(stitch.row, split), fingerprint):
                 n_other[SPLITS[split]] += 1
     if options["other_data"]:
         if not n_other and not are_other_names:
@@ -134,7 +136,7 @@ def check_images(runs: Sequence[Stitch], options: Options) -> None:
                 f"--other-data: no run says that it was stitched on other data than {dataset}; leave it out"
             )
         return
-    _refuse_shortcut(options["shortcut"], {run.row.shortcut for run in runs})
+    _refuse_shortcut(options["shortcut"], {stitch.row.shortcut for stitch in of_runs})
     if are_other_names:
         remedy = "give that one" if len(names) == 1 else "keep a folder of runs for each data set"
         raise UserError(
@@ -142,29 +144,29 @@ def check_images(runs: Sequence[Stitch], options: Options) -> None:
         )
     if n_other:
         here = options["dataset_root"]
-        roots = {str(run.options.get("dataset_root", here)) for run in runs} - {here}
+        roots = {str(stitch.options.get("dataset_root", here)) for stitch in of_runs} - {here}
         cause = "they have changed since"
         if roots:
             cause = f"those of the runs are in -data {listed(sorted(roots))}"
         raise UserError(
-            f"-d {dataset}: {max(n_other.values())} of {len(runs)} runs were made with other"
+            f"-d {dataset}: {max(n_other.values())} of {len(of_runs)} runs were made with other"
             f" {' and '.join(n_other)}: {cause}; give these images (-data, --intervention-seed), remove the folders and"
             f" stitch again, or {OTHER_DATA}"
         )
 
 
-def _refuse_shortcut(shortcut: float | None, of_runs: set[float | None]) -> None:
+def _refuse_shortcut(shortcut: float | None, of_stitches: set[float | None]) -> None:
     """Raise a UserError that names the `--shortcut` of the runs, unless it is that of the evaluation.
 
     Args:
         shortcut: of the evaluation; None: no dots.
-        of_runs: the different values of the runs.
+        of_stitches: the different values of the stitches.
     """
-    if of_runs == {shortcut}:
+    if of_stitches == {shortcut}:
         return
     option, *others = (
         "without --shortcut" if value is None else f"--shortcut {value}"
-        for value in (shortcut, *of_runs)
+        for value in (shortcut, *of_stitches)
     )
     raise UserError(
         f"{option}: these runs were stitched {' and '.join(sorted(others))}; give the same, and keep a folder of runs "
@@ -179,14 +181,14 @@ def _has_moved(recorded: str, dataset: str) -> bool:
 
 
 def load_networks(
-    runs: Sequence[Stitch],
+    stitches: Sequence[Stitch],
     moved: Mapping[str, MovedNetwork],
     images: ImageSpec,
     *,
     session: Session,
     device: torch.device | str,
 ) -> dict[str, tuple[Network, NetworkName]]:
-    """Load the front and the end network of runs.
+    """Load the front and the end network of stitches.
 
     The networks return the activations of the stitched layers with the channel axis where it was in
     the runs.
@@ -202,12 +204,12 @@ def load_networks(
     """
     networks = {}
     for i, side in enumerate(SIDES):
-        name = name_of(runs[0].options, side, moved[side])
+        name = name_of(stitches[0].options, side, moved[side])
         network = session.network(name, images, device=device, encoder=side == "front")
-        recorded = [run.row.networks[i] for run in one_of_each(runs)]
+        recorded = [stitch.row.networks[i] for stitch in one_of_each(stitches)]
         if name.is_fresh:
             # The weights hash the type. A user's file may have moved, and so its type has changed.
-            weights = runs[0].options.get(f"{side}_model_path_sha256") or recorded[0].content
+            weights = stitches[0].options.get(f"{side}_model_path_sha256") or recorded[0].content
         else:
             weights = session.weights(name, images, device=device)
         name = name._replace(weights=weights)
@@ -215,21 +217,21 @@ def load_networks(
             network for network in recorded if network.weights and network.identity != name.identity
         ]
         _refuse_earlier(side, earlier, len(recorded))
-        networks[side] = (_with_channels_first(network, side, runs, images.shape), name)
+        networks[side] = (_with_channels_first(network, side, stitches, images.shape), name)
     return networks
 
 
 def _with_channels_first(
-    network: Network, side: str, runs: Sequence[Stitch], image_shape: Sequence[int]
+    network: Network, side: str, stitches: Sequence[Stitch], image_shape: Sequence[int]
 ) -> Network:
     """Return a network that gives (B, C, H, W) at its stitched layers, as in the runs.
 
     Runs with `channels_last` took (B, H, W, C) where nothing else told.
     """
     stitched: dict[bool, set[str]] = {False: set(), True: set()}  # layers, by `channels_last`
-    for run in runs:
-        is_last = run.options.get("channels_last") in (side, "both")
-        stitched[is_last].add(getattr(run.row, f"{side}_layer"))
+    for stitch in stitches:
+        is_last = stitch.options.get("channels_last") in (side, "both")
+        stitched[is_last].add(getattr(stitch.row, f"{side}_layer"))
     names = network.layer_names
     for is_last, layers in stitched.items():
         if layers:
@@ -245,7 +247,7 @@ def with_records(
     names: Mapping[str, NetworkName],
     fingerprints: Mapping[str, str | None],
 ) -> Experiments:
-    """Return runs with the weights and the images of their evaluation in their rows.
+    """Return stitches with the weights and the images of their evaluation in their rows.
 
     The public code records neither.
 
@@ -255,17 +257,17 @@ def with_records(
     """
     weights = {side: names[side].identity for side in SIDES}
     recorded: Experiments = {}
-    for title, runs in experiments.items():
+    for title, stitches in experiments.items():
         recorded[title] = []
-        for run in runs:
+        for stitch in stitches:
             row = dataclasses.replace(
-                run.row,
+                stitch.row,
                 front_weights=weights["front"],
                 end_weights=weights["end"],
-                train_images=fingerprints["train_images"] or run.row.train_images,
-                test_images=fingerprints["test_images"] or run.row.test_images,
+                train_images=fingerprints["train_images"] or stitch.row.train_images,
+                test_images=fingerprints["test_images"] or stitch.row.test_images,
             )
-            recorded[title].append(dataclasses.replace(run, row=row))
+            recorded[title].append(dataclasses.replace(stitch, row=row))
     return recorded
 
 
@@ -315,67 +317,67 @@ def rebuild_grids(
     end: Network,
     *,
     image_shape: Sequence[int],
-) -> tuple[list[GridOfRuns], list[str]]:
-    """Rebuild the stitches of runs: a grid per experiment, and a grid per whole checkpoint.
+) -> tuple[list[GridOfStitches], list[str]]:
+    """Rebuild stitches: a grid per experiment, and a grid per whole checkpoint.
 
     A whole checkpoint holds both networks, whose BatchNorm statistics moved in training.
 
     Args:
-        experiments: the runs of each experiment by its title, one for each pair of layers.
-        front: the front network of all runs.
-        end: the end network of all runs.
+        experiments: the stitches of each experiment by its title, one for each pair of layers.
+        front: the front network of all stitches.
+        end: the end network of all stitches.
         image_shape: (C, H, W).
 
     Returns:
-        The grids with their runs, and one message per run that cannot be rebuilt.
+        The grids, and one message per stitch that cannot be rebuilt.
     """
-    grids: list[GridOfRuns] = []
+    grids: list[GridOfStitches] = []
     messages = []
-    for runs in experiments.values():
-        rank = runs[0].row.front_stitch_rank
+    for stitches in experiments.values():
+        rank = stitches[0].row.front_stitch_rank
         layers: dict[Pair, StitchingLayer] = {}
-        runs_of_grid: dict[Pair, Stitch] = {}
-        for run in runs:
-            pair = run.row.pair
+        stitches_of_grid: dict[Pair, Stitch] = {}
+        for stitch in stitches:
+            pair = stitch.row.pair
             try:
-                networks, layer = _rebuild(run, (front, end), image_shape)
+                networks, layer = _rebuild(stitch, (front, end), image_shape)
             except UserError as error:
                 messages.append(str(error))
                 continue
             if networks == (front, end):
                 layers[pair] = layer
-                runs_of_grid[pair] = run
+                stitches_of_grid[pair] = stitch
             else:
                 grid = Grid(*networks, {pair: layer}, front_rank=rank)
-                grids.append(GridOfRuns(grid, {pair: run}))
+                grids.append(GridOfStitches(grid, {pair: stitch}))
         if layers:
             grid = Grid(front, end, layers, front_rank=rank)
-            grids.append(GridOfRuns(grid, runs_of_grid))
+            grids.append(GridOfStitches(grid, stitches_of_grid))
     return grids, messages
 
 
 def _rebuild(
-    run: Stitch, networks: tuple[Network, Network], image_shape: Sequence[int]
+    stitch: Stitch, networks: tuple[Network, Network], image_shape: Sequence[int]
 ) -> tuple[tuple[Network, Network], StitchingLayer]:
-    """Load the stitch of a run; return its networks and its layer.
+    """Load a stitch; return its networks and its layer.
 
     The networks are those that were given. From a whole checkpoint they are copies, with the
     statistics of the checkpoint.
     """
-    pair = run.row.pair
+    pair = stitch.row.pair
     layers, _ = build_layers(
         *networks,
         [pair.front_layer],
         [pair.end_layer],
-        run.options["stitching_type"],
+        stitch.options["stitching_type"],
         image_shape=image_shape,
         seed=0,
-        c2t_cls_token=run.options.get("c2t_cls_token"),
-        t2c_cls_token=run.options.get("t2c_cls_token"),
-        upsample_mode=run.options.get("upsample_mode", "bilinear"),
+        c2t_cls_token=stitch.options.get("c2t_cls_token"),
+        t2c_cls_token=stitch.options.get("t2c_cls_token"),
+        upsample_mode=stitch.options.get("upsample_mode", "bilinear"),
     )
     layer = layers[pair]
-    state = load_stitch(run.files.folder, pair)
+    state = load_stitch(stitch.files.folder, pair)
     modules: dict[str, Network | StitchingLayer] = {"": layer}  # by the prefix of their keys
     is_whole = any(key.startswith("stitching_layer.") for key in state)
     if is_whole:
@@ -395,7 +397,7 @@ def _rebuild(
         fill(
             module,
             state_of_module,
-            source=f"the stitch {pair} of {run.folder}",
+            source=f"the stitch {pair} of {stitch.folder}",
             expected="the networks and layers of its config.txt",
         )
     return networks, layer

@@ -21,7 +21,7 @@ from src.ground.tensors import load_tensors
 from src.models import Network
 from src.results.changes import changes, counted, warn_of_newer
 from src.results.experiments import Experiment, other_options, pair_of
-from src.results.folders import files_of_runs, read_runs, remove_parts
+from src.results.folders import files_of_runs, read_stitches, remove_parts
 from src.results.network_names import networks_named_by
 from src.results.options import as_written, read_options, warn_of_changed_code
 from src.results.recorded import epoch_row, report_epoch
@@ -197,7 +197,7 @@ class GridRun:
                 f"--resume: {self.directory} has runs of version 2.0.0.dev0; bring them into the present form by "
                 "misc/import_runs.py, or give another -dir"
             )
-        stitches, _ = read_runs(self.directory)
+        stitches, _ = read_stitches(self.directory)
         for stitch in stitches:
             if stitch.row.pair in self.layers and stitch.row.key == self.experiment.key:
                 pairs.add(stitch.row.pair)
@@ -353,7 +353,7 @@ def note_other_methods(directory: Path, experiment: Experiment) -> None:
     show as another method beside an experiment."""
     if not directory.is_dir():
         return
-    runs, _ = read_runs(directory)
+    runs, _ = read_stitches(directory)
     experiments: dict[Path, Experiment] = {run.folder: run.row for run in runs}
     for run in interrupted_runs(directory):
         with contextlib.suppress(ValueError):  # of a script that does not stitch
