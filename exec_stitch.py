@@ -277,7 +277,7 @@ def begin_runs(args, layers, experiment) -> list:
     """
     from pathlib import Path
 
-    from src.results.stitch_runs import FolderOfCall, GridRun, note_other_methods
+    from src.results.stitch_runs import FolderOfCall, GridRun, resume
 
     directory = Path("results", args.save_dir)
     if is_frozen(args) or len(layers) == 1:
@@ -288,10 +288,7 @@ def begin_runs(args, layers, experiment) -> list:
             GridRun(directory, {pair: layer}, experiment, call) for pair, layer in layers.items()
         ]
     if args.resume:
-        for runs in runs_of_groups:
-            runs.resume()
-    if any(runs.layers for runs in runs_of_groups):
-        note_other_methods(directory, experiment)
+        resume(directory, runs_of_groups)
     return runs_of_groups
 
 

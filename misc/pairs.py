@@ -158,13 +158,15 @@ class Unit(NamedTuple):
             written: the options in its files.
         """
         from src.results.changes import changes
-        from src.results.stitch_runs import finished_runs, interrupted_runs
+        from src.results.folders import read_stitches
+        from src.results.stitch_runs import interrupted_runs
 
         run = self.run
         records = [written]
-        if not self.is_table and not run.config.exists():
-            runs = [*finished_runs(self.place), *interrupted_runs(self.place)]
-            records += [options for _, options in runs]
+        if not self.is_table and not run.config.exists() and self.place.exists():
+            stitches, _ = read_stitches(self.place)
+            interrupted = interrupted_runs(self.place)
+            records += [of_run.options for of_run in (*stitches, *interrupted)]
         _, changed = changes(records, run.options)
         return changed
 

@@ -268,62 +268,6 @@ def test_old_and_new_weights_of_one_path_are_two_networks_to_readers(networks):
     assert len(read_csv("verdict.csv")) == 4
 
 
-def test_runs_without_a_hash_are_warned_of_where_a_checkpoint_is_newer(networks):
-    run_anew(*STITCH)
-    forget(Path("results/r"))
-    assert "newer" not in run_anew(*STITCH, "--resume").err
-    train("g", 7)
-    warning = "warning: 1 run is without a record of weights, and g.pt is newer: they may be of its earlier weights"
-    assert warning in run_anew(*STITCH, "--resume").err
-    for reader in (
-        EVALUATE,
-        ["misc/verdict.py", "results/r"],
-        ["misc/collect_results.py", "results/r"],
-    ):
-        assert run_anew(*reader).err.count(warning) == 1
-    assert (
-        read_csv("results/r/ood_evaluation_mahalanobis.csv")[0]["end_weights"]
-        == sha256("g.pt")[:12]
-    )
-
-
-def test_whole_networks_without_a_hash_are_warned_of(networks):
-    """Each pair has a folder in that of the call, with the options."""
-    run_anew(*STITCH[:-7], "-e", 1, "-dir", "w")
-    (call,) = Path("results/w").iterdir()
-    forget(call)
-    train("g", 7)
-    warning = "1 run is without a record of weights, and g.pt is newer"
-    assert warning in run_anew("misc/verdict.py", "results/w").err
-
-
-def test_finished_probes_without_a_hash_are_warned_of_where_the_checkpoint_is_newer(networks):
-    probe = [
-        "exec_probe.py",
-        "f.pt",
-        "small_cnn",
-        "-l",
-        "pool4",
-        *ON_DIGITS,
-        "-e",
-        "1",
-        "-o",
-        "p.csv",
-        "--resume",
-    ]
-    run(*probe)
-    config = Path("p.config.txt")
-    options = {
-        name: value
-        for name, value in json.loads(config.read_text()).items()
-        if not name.endswith("_sha256")
-    }
-    config.write_text(json.dumps(options))
-    os.utime(config, (1, 1))
-    err = run_anew(*probe).err
-    assert "f.pt is newer" in err and "nothing is left to do" in err
-
-
 def test_a_checkpoint_that_is_written_while_it_is_read_is_refused(networks, monkeypatch):
     def load(name, images, **options):
         network = load_model(name, images, **options)
@@ -415,18 +359,6 @@ def test_ground_truth_leaves_out_earlier_weights(networks):
     run(*ALL, "--redo-changed")
     again = read_tables(Path("results/all"), listed)
     assert again.values.keys() == whole.values.keys()
-
-
-def test_ground_truth_warns_of_runs_without_a_hash_whose_checkpoint_is_newer(networks, capsys):
-    (networks / "networks.csv").write_text(
-        "name,path,type,group\na,f.pt,small_cnn,x\nb,g.pt,small_cnn,y\n"
-    )
-    run(*ALL)
-    forget(Path("results/all/a to b/pinv"))
-    train("f", 7)
-    console._said.clear()
-    read_tables(Path("results/all"), read_networks("networks.csv"))
-    assert "f.pt is newer" in capsys.readouterr().err
 
 
 # ---- Weights that are drawn and weights that are given

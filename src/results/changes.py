@@ -4,7 +4,6 @@ This module does not import torch.
 """
 
 import contextlib
-import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,7 +17,6 @@ from src.results.image_records import changed_images, title_of_data
 from src.results.network_names import NetworkName, content_of, networks_named_by
 
 CODE = "_type_sha256"  # ends the options that hold the SHA-256 of the file of a user's network
-FinishedRun = tuple[Path, Iterable[NetworkName]]  # the `config.txt` of a run, and its networks
 
 
 def changed_since(before: Options, now: Options) -> list[str]:
@@ -118,30 +116,8 @@ def _warn(n_earlier: Counter[str], kind: str) -> None:
         warn_once(f"{counted(n, kind)} of earlier {title}")
 
 
-def warn_of_newer(runs: Iterable[FinishedRun]) -> None:
-    """Warn of runs without recorded weights that are older than a checkpoint of their networks."""
-    n_older = Counter(
-        network.title
-        for config, networks in runs
-        for network in set(networks)
-        if _is_newer(network, config)
-    )
-    for title, n in n_older.items():
-        warn_once(
-            f"{counted(n, 'run')} without a record of weights, and {title} is newer: they may be of"
-            " its earlier weights"
-        )
-
-
 def counted(n: int, kind: str) -> str:
     """Return a number of things with its verb, such as "1 run is" or "2 runs are"."""
     if n == 1:
         return f"1 {kind} is"
     return f"{n} {kind}s are"
-
-
-def _is_newer(network: NetworkName, config: Path) -> bool:
-    """Return whether the weights are not recorded and the checkpoint is newer than a file."""
-    if network.weights or not network.is_file or not os.path.isfile(network.path):
-        return False
-    return os.stat(network.path).st_mtime_ns > config.stat().st_mtime_ns

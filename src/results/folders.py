@@ -22,7 +22,7 @@ from src.ground.console import warn
 from src.ground.errors import UserError
 from src.ground.files import readable
 from src.ground.grouping import grouped
-from src.results.changes import warn_of_earlier, warn_of_earlier_code, warn_of_newer
+from src.results.changes import warn_of_earlier, warn_of_earlier_code
 from src.results.evaluation_rows import EvaluationRow, SkillRow
 from src.results.experiments import by_experiment, newest, with_columns
 from src.results.identity import CHECKPOINTS
@@ -182,16 +182,6 @@ def parts_of(run: Path) -> list[Path]:
     return [config.parent for config in sorted(run.glob("*/config.txt"))] or [run]
 
 
-def files_of_runs(directory: Path, name: str) -> list[Path]:
-    """Return the files of a name in the folders of runs, and of stitches in them; the oldest first."""
-    in_parts = [
-        path
-        for path in directory.glob(f"*/*/{name}")
-        if RUN_NAME.fullmatch(path.parent.parent.name)
-    ]
-    return sorted([*directory.glob(f"*/{name}"), *in_parts])
-
-
 def folders_of_runs(source_dir: Path) -> set[Path]:
     """Return the folders below `source_dir` that hold run folders.
 
@@ -239,12 +229,10 @@ def newest_by_experiment(stitches: Iterable[Stitch]) -> dict[str, list[Stitch]]:
 
 
 def warn_of_weights(stitches: Sequence[Stitch]) -> None:
-    """Warn of stitches with weights that their checkpoints no longer hold, or may no longer hold, and
-    of stitches with code of networks that has changed."""
+    """Warn of stitches with weights that their checkpoints no longer hold, and with code that has changed."""
     of_runs = one_of_each(stitches)
     warn_of_earlier((stitch.row.networks for stitch in of_runs), kind="run")
     warn_of_earlier_code((stitch.options for stitch in of_runs), kind="run")
-    warn_of_newer((stitch.files.folder / "config.txt", stitch.row.networks) for stitch in of_runs)
 
 
 def one_of_each(stitches: Iterable[Stitch]) -> list[Stitch]:

@@ -15,7 +15,6 @@ from src.ground.errors import UserError
 from src.ground.images import ImageSpec
 from src.ground.user_code import is_user_code, place_and_function, source_of
 from src.models import Network
-from src.results.changes import warn_of_newer
 from src.results.checkpoints import fill, load_stitch
 from src.results.folders import Stitch, one_of_each
 from src.results.image_records import SPLITS, are_same, short_images
@@ -76,7 +75,6 @@ def check_stitches(
         earlier = [network for network in networks_now if network.has_changed]
         _refuse_earlier(side, earlier, len(rows), path)
         _refuse_several(f"{side}_model_path", titles_of(networks).values())
-    warn_of_newer((stitch.files.folder / "config.txt", stitch.row.networks) for stitch in stitches)
 
 
 def _refuse_several(name: str, values: Iterable[str]) -> None:

@@ -23,8 +23,7 @@ from src.ground.errors import UserError
 from src.ground.files import locked, write_json
 from src.ground.provenance import provenance
 from src.ground.tensors import load_tensors, save_tensors
-from src.results.changes import changed_since, warn_of_newer
-from src.results.network_names import networks_named_by
+from src.results.changes import changed_since
 from src.results.options import as_written, differences, read_options, refuse_other_options
 from src.results.outputs import BESIDE_TABLES, files_of, refuse_others, replacing
 
@@ -103,7 +102,6 @@ class Run:
             remedy = "give the same ones, or choose another folder"
         refuse_other_options(written, as_written(self.options), where=self.config, remedy=remedy)
         if resume:
-            warn_of_newer([(self.config, networks_named_by(written).values())])
             note(f"{self.config} is of a finished run of these options: nothing is left to do")
             self.discard()
         return resume
