@@ -181,8 +181,7 @@ def set_up(args, session) -> Setup:
     finished, skipped = read_stitches(folder)
     for reason in skipped:
         warn(f"skipped: {reason}")
-    moved = moved_networks(args)
-    check_stitches(finished, folder, moved)
+    check_stitches(finished, folder)
     dataset_info(args.dataset, labelled=True)
     scores = scores_of(args)
     files, tables, skill = begin_tables(args, scores)
@@ -195,7 +194,9 @@ def set_up(args, session) -> Setup:
     cli.load_split(args, session, device, train=True)  # for floors and detectors
     fingerprints = short_images(vars(args))  # recorded by load_split
     check_images(stitches, vars(args))
-    networks = load_networks(stitches, moved, test_set.spec, device=device, session=session)
+    networks = load_networks(
+        stitches, moved_networks(args), test_set.spec, device=device, session=session
+    )
     names = {side: name for side, (_, name) in networks.items()}
     return Setup(
         with_records(experiments, names, fingerprints),

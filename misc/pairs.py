@@ -2,6 +2,7 @@
 process."""
 
 import functools
+import itertools
 import os
 import shlex
 import sys
@@ -25,6 +26,7 @@ from src.figures.pages import files_of_figure
 from src.ground.console import listed, note, result, silenced, warn
 from src.ground.errors import Busy, UserError, as_user_error
 from src.ground.user_code import is_user_code, title_of
+from src.results.changes import changed_since, refuse_other_options
 from src.results.identity import is_idle
 from src.results.network_list import (
     PROBES,
@@ -35,7 +37,7 @@ from src.results.network_list import (
     stitches_name,
 )
 from src.results.network_names import RECORD, networks_named_by
-from src.results.options import as_written, read_options, refuse_other_options
+from src.results.options import as_written, read_options
 
 if TYPE_CHECKING:
     from src.cli import Parser
@@ -157,7 +159,6 @@ class Unit(NamedTuple):
         Args:
             written: the options in its files.
         """
-        from src.results.changes import changes
         from src.results.folders import read_stitches
         from src.results.stitch_runs import interrupted_runs
 
@@ -167,8 +168,8 @@ class Unit(NamedTuple):
             stitches, _ = read_stitches(self.place)
             interrupted = interrupted_runs(self.place)
             records += [of_run.options for of_run in (*stitches, *interrupted)]
-        _, changed = changes(records, run.options)
-        return changed
+        changed = [changed_since(options, run.options) for options in records]
+        return list(dict.fromkeys(itertools.chain.from_iterable(changed)))
 
     def set_aside(self, name: str) -> None:
         """Move the results of weights or images that have changed into a folder beside the unit.

@@ -33,7 +33,6 @@ from src.results.image_records import (
     TEST,
     TRAIN,
     changed_images,
-    title_of_data,
 )
 from src.results.network_names import NetworkName, networks_named_by
 
@@ -236,15 +235,14 @@ def _warn_of_equal_splits(args: Namespace) -> None:
 def _note_training_on_others(args: Namespace) -> None:
     """Note which networks of `args` were trained on other training images of the same name."""
     from src.ground.console import note_once
-    from src.results.trained_with import options_beside
+    from src.results.trainings import options_beside
 
     options = vars(args)
     training_images = SPLITS[TRAIN]
     for name in networks_named_by(options).values():
         trained_with = options_beside(name.path)
         if trained_with and training_images in changed_images(trained_with, options):
-            data = title_of_data(trained_with, options)
-            note_once(f"{name.title} was trained on other {training_images} of {data}")
+            note_once(f"{name.title} was trained on other {training_images} of {args.dataset}")
 
 
 def n_cores() -> int:
@@ -538,7 +536,7 @@ def _load_whole(
     device: "torch.device",
 ) -> LoadedNetwork:
     """Return the network that options name, without layers."""
-    from src.results.trained_with import warn_of_other_data
+    from src.results.trainings import warn_of_other_data
 
     name = named_network(args, options.model)
     network = session.network(name, images, device=device, encoder=options.is_encoder_allowed)

@@ -5,7 +5,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from src.results.changes import options_beside_tables, warn_of_earlier, warn_of_earlier_code
+from src.results.changes import options_beside_tables, warn_of_earlier
 from src.results.corresponding import Correspondence, correspondence_of
 from src.results.evaluations import read_evaluated_stitches
 from src.results.folders import Stitch, newest_stitches
@@ -71,8 +71,8 @@ def _read(tables: Sequence[str | Path], kind: type) -> list[Any]:
     rows: list[Any] = []
     for table in tables:
         rows += read_table(table, kind)
-    warn_of_earlier((row.networks for row in rows), kind="row")
-    warn_of_earlier_code(options_beside_tables(tables), kind="table")
+    networks = chain.from_iterable(row.networks for row in rows)
+    warn_of_earlier(networks, options_beside_tables(tables))
     return rows
 
 

@@ -19,7 +19,7 @@ from src.results.evaluation_rows import (
 )
 from src.results.experiments import Place, StitchResult
 from src.results.folders import Stitch, folders_meant, read_stitches, warn_of_weights
-from src.results.image_records import are_same
+from src.results.image_records import are_same, on_same_images
 from src.values import Pair
 
 SKILL = ""  # stands for skill among the detectors
@@ -89,7 +89,5 @@ def _tables_of(folder: Path) -> dict[str, dict[Place, EvaluationRow | SkillRow]]
 def _is_on_data_of(run: StitchResult, row: EvaluationRow | SkillRow) -> bool:
     """Return whether a row is on the data set and the images of a run, where recorded."""
     if isinstance(row, EvaluationRow):
-        is_of_dataset = row.dataset in (None, run.dataset)
-        if not (is_of_dataset and are_same(run.train_images, row.train_images)):
-            return False
+        return on_same_images(run, row)
     return are_same(run.test_images, row.test_images)

@@ -71,7 +71,13 @@ def earlier_runs(source: Path) -> list[list[Path]]:
     """Return the folders of version 2.0.0.dev0 below a folder, grouped by call."""
     folders = sorted(path.parent for path in source.rglob("metrics.json"))
     finished = [folder for folder in folders if (folder / "config.txt").is_file()]
-    return list(grouped(finished, _call_of).values())
+    stitches = [folder for folder in finished if not _is_control(folder)]
+    return list(grouped(stitches, _call_of).values())
+
+
+def _is_control(folder: Path) -> bool:
+    """Return whether a folder has a stitch of labels alone: skill has a floor of its own."""
+    return bool(read_options(folder / "config.txt").get("class_control"))
 
 
 def _call_of(folder: Path) -> tuple[Path, str, str]:

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from src.ground.console import warn
 from src.ground.errors import UserError
 from src.ground.files import readable
 from src.ground.grouping import grouped
-from src.results.changes import warn_of_earlier, warn_of_earlier_code
+from src.results.changes import warn_of_earlier
 from src.results.evaluation_rows import EvaluationRow, SkillRow
 from src.results.experiments import by_experiment, newest, with_columns
 from src.results.identity import CHECKPOINTS
@@ -231,8 +232,8 @@ def newest_by_experiment(stitches: Iterable[Stitch]) -> dict[str, list[Stitch]]:
 def warn_of_weights(stitches: Sequence[Stitch]) -> None:
     """Warn of stitches with weights that their checkpoints no longer hold, and with code that has changed."""
     of_runs = one_of_each(stitches)
-    warn_of_earlier((stitch.row.networks for stitch in of_runs), kind="run")
-    warn_of_earlier_code((stitch.options for stitch in of_runs), kind="run")
+    networks = chain.from_iterable(stitch.row.networks for stitch in of_runs)
+    warn_of_earlier(networks, [stitch.options for stitch in of_runs])
 
 
 def one_of_each(stitches: Iterable[Stitch]) -> list[Stitch]:
@@ -271,10 +272,6 @@ def _read_part(folder: Path, *, run: Path) -> list[Stitch]:
     if not (folder / "config.txt").is_file():
         raise UserError(f"{folder} has no config.txt: the run in it did not finish")
     options = dict(read_options(folder / "config.txt"))
-    if options.get("class_control"):
-        raise UserError(
-            f"{folder} is a class control, of an earlier version: skill has its own floor"
-        )
     if (folder / "grid.csv").is_file():
         rows = [
             replace(row, folder=run.name, **_normal_paths(vars(row)))

@@ -2,9 +2,9 @@
 
 import copy
 import dataclasses
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import torch
@@ -17,7 +17,7 @@ from src.ground.user_code import is_user_code, place_and_function, source_of
 from src.models import Network
 from src.results.checkpoints import fill, load_stitch
 from src.results.folders import Stitch, one_of_each
-from src.results.image_records import SPLITS, are_same, short_images
+from src.results.image_records import on_same_images, short_images
 from src.results.network_names import NetworkName, content_of, titles_of
 from src.results.session import Session
 from src.stitching.grid import Grid
@@ -49,133 +49,63 @@ class MovedNetwork(NamedTuple):
     type: str | None
 
 
-def check_stitches(
-    stitches: Sequence[Stitch], folder: Path, moved: Mapping[str, MovedNetwork]
-) -> None:
-    """Raise a UserError unless all stitches can be evaluated together.
-
-    There must be a stitch. All must have the same networks, under whatever paths, and the same
-    stitching type. The checkpoints must hold the weights that the runs recorded.
+def check_stitches(stitches: Sequence[Stitch], folder: Path) -> None:
+    """Raise a UserError unless all stitches can be evaluated together: of the same networks, under
+    whatever paths, and of one stitching type.
 
     Args:
         folder: of the runs, for the message.
-        moved: the networks, by side.
     """
     if not stitches:
         raise UserError(
             f"{folder} holds no finished stitching run; give the folder that holds their folders"
         )
     rows = [stitch.row for stitch in one_of_each(stitches)]
-    for name in SHARED:
-        _refuse_several(name, [str(row.distinctions[name]) for row in rows])
+    values: dict[str, Collection[str]] = {
+        name: {str(row.distinctions[name]) for row in rows} for name in SHARED
+    }
     for i, side in enumerate(SIDES):
-        path = moved[side].path
-        networks = [row.networks[i] for row in rows]
-        networks_now = [network._replace(path=path or network.path) for network in networks]
-        earlier = [network for network in networks_now if network.has_changed]
-        _refuse_earlier(side, earlier, len(rows), path)
-        _refuse_several(f"{side}_model_path", titles_of(networks).values())
-
-
-def _refuse_several(name: str, values: Iterable[str]) -> None:
-    """Raise a UserError if runs have several values of an option."""
-    distinct = sorted(set(values))
-    if len(distinct) > 1:
-        raise UserError(
-            f"the runs differ in {name}: {', '.join(distinct)}; evaluate one kind of runs at a time"
-        )
-
-
-def _refuse_earlier(
-    side: str, earlier: Sequence[NetworkName], n_runs: int, moved_to: str | None = None
-) -> None:
-    """Raise a UserError if the weights of a network have changed since a run was made.
-
-    Args:
-        earlier: the network on a side, of each run for which its weights have changed.
-        n_runs: the number of all runs.
-        moved_to: the path of the checkpoint on the command line.
-    """
-    if not earlier:
-        return
-    runs = f"{len(earlier)} of {n_runs} runs are"
-    if moved_to:
-        raise UserError(
-            f"--{side}-model {moved_to}: {runs} of other weights; give the checkpoint they were"
-            " made with"
-        )
-    remedy = "remove their folders and stitch again"
-    if not any(network.is_given for network in earlier):
-        remedy += f", or say with --{side}-model where the old checkpoint is"
-    titles = dict.fromkeys(network.title for network in earlier)
-    raise UserError(f"{runs} of earlier weights of {listed(titles)}; {remedy}")
+        values[f"{side}_model_path"] = titles_of(row.networks[i] for row in rows).values()
+    for name, distinct in values.items():
+        if len(distinct) > 1:
+            raise UserError(
+                f"the runs differ in {name}: {', '.join(sorted(distinct))}; evaluate one kind of runs at a time"
+            )
 
 
 def check_images(stitches: Sequence[Stitch], options: Options) -> None:
-    """Raise a UserError unless an evaluation and the stitches have the same images.
+    """Raise a UserError unless an evaluation and the stitches are of the same images.
 
     With `--other-data`, the images or the names of their data sets must differ instead.
 
     Args:
         options: of the evaluation, with the fingerprints of its images.
     """
-    of_runs = one_of_each(stitches)
     dataset = options["dataset"]
-    names = {stitch.row.dataset for stitch in of_runs if stitch.row.dataset is not None}
-    are_other_names = any(name != dataset and not _has_moved(name, dataset) for name in names)
-    n_other: Counter[str] = Counter()  # runs with other images, by title of the images
-    for stitch in of_runs:
-        for split, fingerprint in short_images(options).items():
-            if not are_same(getattr(stitch.row, split), fingerprint):
-                n_other[SPLITS[split]] += 1
-    if options["other_data"]:
-        if not n_other and not are_other_names:
-            raise UserError(
-                f"--other-data: no run says that it was stitched on other data than {dataset}; leave it out"
-            )
-        return
-    _refuse_shortcut(options["shortcut"], {stitch.row.shortcut for stitch in of_runs})
-    if are_other_names:
-        remedy = "give that one" if len(names) == 1 else "keep a folder of runs for each data set"
+    now = SimpleNamespace(dataset=dataset, shortcut=options["shortcut"], **short_images(options))
+    of_runs = one_of_each(stitches)
+    others = [stitch for stitch in of_runs if not on_same_images(stitch.row, now)]
+    if options["other_data"] and not others:
         raise UserError(
-            f"-d {dataset}: these runs were stitched on {', '.join(sorted(names))}; {remedy}, or {OTHER_DATA}"
+            f"--other-data: no run says that it was stitched on other data than {dataset}; leave it out"
         )
-    if n_other:
-        here = options["dataset_root"]
-        roots = {str(stitch.options.get("dataset_root", here)) for stitch in of_runs} - {here}
-        cause = "they have changed since"
-        if roots:
-            cause = f"those of the runs are in -data {listed(sorted(roots))}"
+    if others and not options["other_data"]:
+        names = sorted({_images_of(stitch) for stitch in others})
         raise UserError(
-            f"-d {dataset}: {max(n_other.values())} of {len(of_runs)} runs were made with other"
-            f" {' and '.join(n_other)}: {cause}; give these images (-data, --intervention-seed), remove the folders and"
-            f" stitch again, or {OTHER_DATA}"
+            f"-d {dataset}: {len(others)} of {len(of_runs)} runs were stitched on other images ({listed(names)}); "
+            "give these (-d, -data, --shortcut, --intervention-seed); if they have changed since, remove the folders "
+            f"and stitch again; or {OTHER_DATA}"
         )
 
 
-def _refuse_shortcut(shortcut: float | None, of_stitches: set[float | None]) -> None:
-    """Raise a UserError that names the `--shortcut` of the runs, unless it is that of the evaluation.
-
-    Args:
-        shortcut: of the evaluation; None: no dots.
-        of_stitches: the different values of the stitches.
-    """
-    if of_stitches == {shortcut}:
-        return
-    option, *others = (
-        "without --shortcut" if value is None else f"--shortcut {value}"
-        for value in (shortcut, *of_stitches)
-    )
-    raise UserError(
-        f"{option}: these runs were stitched {' and '.join(sorted(others))}; give the same, and keep a folder of runs "
-        "for each"
-    )
-
-
-def _has_moved(recorded: str, dataset: str) -> bool:
-    """Return whether a user's data moved from a recorded path: the old path is gone, the name stays."""
-    path = Path(recorded)
-    return path.is_absolute() and path.name == Path(dataset).name and not path.exists()
+def _images_of(stitch: Stitch) -> str:
+    """Return the images of a stitch as they are named on the command line."""
+    settings = {
+        "-d": stitch.row.dataset,
+        "-data": stitch.options.get("dataset_root"),
+        "--shortcut": stitch.row.shortcut,
+    }
+    return " ".join(f"{flag} {value}" for flag, value in settings.items() if value is not None)
 
 
 def load_networks(
@@ -198,23 +128,25 @@ def load_networks(
         For "front" and "end" the network, and its name with the SHA-256 of its weights.
 
     Raises:
-        UserError: as `name_of`, or the weights have changed since a run was made.
+        UserError: as `name_of`, or the weights have changed since the stitches were made.
     """
     networks = {}
+    options = stitches[0].options
     for i, side in enumerate(SIDES):
-        name = name_of(stitches[0].options, side, moved[side])
+        name = name_of(options, side, moved[side])
         network = session.network(name, images, device=device, encoder=side == "front")
-        recorded = [stitch.row.networks[i] for stitch in one_of_each(stitches)]
+        recorded = stitches[0].row.networks[i]
         if name.is_fresh:
             # The weights hash the type. A user's file may have moved, and so its type has changed.
-            weights = stitches[0].options.get(f"{side}_model_path_sha256") or recorded[0].content
+            weights = options.get(f"{side}_model_path_sha256") or recorded.content
         else:
             weights = session.weights(name, images, device=device)
         name = name._replace(weights=weights)
-        earlier = [
-            network for network in recorded if network.weights and network.identity != name.identity
-        ]
-        _refuse_earlier(side, earlier, len(recorded))
+        if recorded.weights and recorded.identity != name.identity:
+            raise UserError(
+                f"{name.title} has other weights than the {side} network of these runs; say with --{side}-model where "
+                "its checkpoint is, or remove the runs and stitch again"
+            )
         networks[side] = (_with_channels_first(network, side, stitches, images.shape), name)
     return networks
 

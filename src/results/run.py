@@ -23,8 +23,9 @@ from src.ground.errors import UserError
 from src.ground.files import locked, write_json
 from src.ground.provenance import provenance
 from src.ground.tensors import load_tensors, save_tensors
-from src.results.changes import changed_since
-from src.results.options import as_written, differences, read_options, refuse_other_options
+from src.results.changes import changed_since, refuse_other_options
+from src.results.identity import differences
+from src.results.options import as_written, read_options
 from src.results.outputs import BESIDE_TABLES, files_of, refuse_others, replacing
 
 CHECKPOINT = re.compile(r"(ft_)?model_\d+\.pt")  # of a training, after so many epochs

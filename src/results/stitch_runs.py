@@ -5,6 +5,7 @@ import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
@@ -18,10 +19,10 @@ from src.ground.errors import UserError
 from src.ground.files import durable_together, write_json
 from src.ground.tensors import load_tensors
 from src.models import Network
-from src.results.changes import changes, counted
+from src.results.changes import changed_since
 from src.results.experiments import Experiment, pair_of
 from src.results.folders import RUN_NAME, Stitch, one_of_each, read_stitches, remove_parts
-from src.results.options import as_written, warn_of_changed_code
+from src.results.options import as_written
 from src.results.recorded import epoch_row, report_epoch
 from src.results.run import Run, new_folder
 from src.results.stitch_rows import SPARSITY, StitchRow
@@ -144,7 +145,6 @@ class GridRun:
         for stitch in stitches:
             if stitch.row.pair in self.layers and stitch.row.key == self.experiment.key:
                 pairs.add(stitch.row.pair)
-                warn_of_changed_code(stitch.options, self.experiment.options)
                 if self.call:
                     self.call.take_up(stitch.files.folder)
         return pairs
@@ -323,24 +323,19 @@ def resume(directory: Path, runs: Sequence[GridRun]) -> None:
         )
     stitches, _ = read_stitches(directory)
     earlier = EarlierRuns(stitches, interrupted_runs(directory))
-    _refuse_changed(directory, earlier, runs[0].experiment.options)
+    now = as_written(runs[0].experiment.options)
+    before = [stitch.options for stitch in one_of_each(stitches)]
+    before += [run.options for run in earlier.interrupted]
+    changed = dict.fromkeys(chain.from_iterable(changed_since(options, now) for options in before))
+    if changed:
+        raise UserError(
+            f"{directory} has runs of earlier {' and '.join(changed)}; remove their folders, give another -dir, or "
+            "bring back what has changed"
+        )
     n_pairs = sum(len(run.layers) for run in runs)
     n_finished = sum(run.resume(earlier) for run in runs)
     if n_finished:
         note(f"{directory}: {n_finished} of {n_pairs} stitches are finished")
-
-
-def _refuse_changed(directory: Path, earlier: EarlierRuns, options: Options) -> None:
-    """Raise a UserError if the weights or the code of a network, or the images, have changed since
-    a run."""
-    finished = one_of_each(earlier.stitches)
-    records = [run.options for run in (*finished, *earlier.interrupted)]
-    n, changed = changes(records, as_written(options))
-    if n:
-        raise UserError(
-            f"{directory}: {counted(n, 'run')} of earlier {' and '.join(changed)}; remove their folders, give another "
-            "-dir, or bring back what has changed"
-        )
 
 
 def interrupted_runs(directory: Path) -> list[RunOnDisk]:
