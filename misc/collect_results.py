@@ -74,12 +74,9 @@ def check_types(source_dir: Path, types, *, recursive: bool) -> None:
     """Raise a UserError if the networks of stitches in a folder have types that differ from `types`, of
     the front and the end network."""
     from src.ground.errors import UserError
-    from src.results.folders import folders_meant, read_stitches
+    from src.results.folders import holds_runs, read_stitches
 
-    stitches = []
-    for folder in [source_dir] if recursive else folders_meant(source_dir):
-        of_folder, _ = read_stitches(folder, recursive=recursive)
-        stitches += of_folder
+    stitches, _ = read_stitches(source_dir, recursive=recursive or not holds_runs(source_dir))
     recorded = {(stitch.row.front_model_type, stitch.row.end_model_type) for stitch in stitches}
     if recorded and recorded != {types}:
         pairs = " or ".join(sorted(f"{front} to {end}" for front, end in recorded))
@@ -118,14 +115,14 @@ def collect_accuracies(args) -> None:
     from src.ground.errors import UserError
     from src.results.collected import names_of, read_similarities, tables_of_similarity
     from src.results.evaluations import read_evaluated_stitches
-    from src.results.folders import folders_meant, is_run, newest_stitches
+    from src.results.folders import holds_runs, is_run, newest_stitches
     from src.results.image_records import warn_of_several
     from src.results.measurements import measurements_of
 
     source_dir = Path(args.source_dir)
     if is_run(source_dir) and not args.output:
         raise UserError(f"{source_dir} is a run, whose grid.csv stays as it is; give -o")
-    if folders_meant(source_dir) != [source_dir]:
+    if not holds_runs(source_dir):
         args.recursive = True
     stitches = read_evaluated_stitches([source_dir], recursive=args.recursive)
     similarities = []

@@ -6,7 +6,6 @@ This module does not import torch.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from src.results.evaluation_rows import (
     read_skills,
 )
 from src.results.experiments import Place, StitchResult
-from src.results.folders import Stitch, folders_meant, read_stitches, warn_of_weights
+from src.results.folders import Stitch, holds_runs, read_stitches, warn_of_weights
 from src.results.image_records import are_same, on_same_images
 from src.values import Pair
 
@@ -36,12 +35,10 @@ def read_evaluated_stitches(
     Args:
         recursive: read the runs below all folders, also below those that hold runs.
     """
-    folders = list(map(Path, source_dirs))
-    if not recursive:
-        folders = list(chain.from_iterable(map(folders_meant, folders)))
     stitches: dict[tuple[Path, Pair], Stitch] = {}
-    for folder in folders:
-        of_folder, skipped = read_stitches(folder, recursive=recursive)
+    for source_dir in map(Path, source_dirs):
+        is_above = not holds_runs(source_dir)
+        of_folder, skipped = read_stitches(source_dir, recursive=recursive or is_above)
         for reason in skipped:
             warn(f"skipped: {reason}")
         stitches |= {(stitch.folder.resolve(), stitch.row.pair): stitch for stitch in of_folder}

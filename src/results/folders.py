@@ -136,16 +136,9 @@ def read_stitches(
         raise UserError(
             f"{source_dir} is no folder; give the folder that holds the folders of stitching runs"
         )
-    if is_run(source_dir):
-        folders = [source_dir]
-    else:
-        parents = [source_dir]
-        if recursive:
-            parents += sorted(folders_of_runs(source_dir))
-        folders = [path for parent in parents for path in sorted(parent.iterdir()) if is_run(path)]
     stitches: list[Stitch] = []
     skipped = []
-    for folder in folders:
+    for folder in _run_folders(source_dir, recursive=recursive):
         for part in parts_of(folder):
             try:
                 stitches += _read_part(part, run=folder)
@@ -154,13 +147,27 @@ def read_stitches(
     return sorted(stitches, key=lambda stitch: stitch.folder.name), skipped
 
 
-def folders_meant(source_dir: Path) -> list[Path]:
-    """Return the folders of runs that a folder stands for: itself if it is or holds runs, or if none
-    below it does; otherwise all below it, in the order of their paths."""
-    below = sorted(folders_of_runs(source_dir))
-    if not below or is_run(source_dir) or any(map(is_run, source_dir.iterdir())):
+def _run_folders(source_dir: Path, *, recursive: bool) -> list[Path]:
+    """Return the folders of runs that a folder is or holds; with `recursive`, also of those below.
+
+    Runs that were moved aside (`STALE`) are left out.
+    """
+    if is_run(source_dir):
         return [source_dir]
-    return below
+    parents = {source_dir}
+    for config in source_dir.rglob("*/config.txt") if recursive else ():
+        run = config.parent
+        if RUN_NAME.fullmatch(run.parent.name):  # a run, with a folder for each stitch
+            run = run.parent
+        if not any(part.startswith(STALE) for part in run.relative_to(source_dir).parts):
+            parents.add(run.parent)
+    children = [path for parent in sorted(parents) for path in sorted(parent.iterdir())]
+    return list(filter(is_run, children))
+
+
+def holds_runs(source_dir: Path) -> bool:
+    """Return whether a folder is a run, or holds one."""
+    return is_run(source_dir) or any(map(is_run, source_dir.glob("*")))
 
 
 def is_run(path: Path) -> bool:
@@ -181,26 +188,6 @@ def parts_of(run: Path) -> list[Path]:
     if (run / "config.txt").is_file():
         return [run]
     return [config.parent for config in sorted(run.glob("*/config.txt"))] or [run]
-
-
-def folders_of_runs(source_dir: Path) -> set[Path]:
-    """Return the folders below `source_dir` that hold run folders.
-
-    Folders of runs that were moved aside (`STALE`) are left out.
-    """
-    folders = set()
-    for config in source_dir.rglob("config.txt"):
-        folder = config.parent.parent
-        if RUN_NAME.fullmatch(folder.name):  # a run, with a folder for each stitch
-            folder = folder.parent
-        folders.add(folder)
-    folders -= {source_dir, source_dir.parent}
-    return {folder for folder in folders if not _is_stale(folder.relative_to(source_dir))}
-
-
-def _is_stale(folder: Path) -> bool:
-    """Return whether a folder is, or lies in, a folder of runs that were moved aside."""
-    return any(part.startswith(STALE) for part in folder.parts)
 
 
 def newest_stitches(stitches: Iterable[Stitch]) -> list[Stitch]:
