@@ -101,7 +101,7 @@ class Setup(NamedTuple):
     n_skipped: int  # number of runs that cannot be read
     n_earlier: int  # number of stitches that a later run repeats
     scores: dict[str, Any]  # of `--detector`, by title
-    files: Any  # the files to write, see `evaluation_files`
+    files: Any  # the files to write, an `EvaluationFiles`
     tables: dict[str, Any]  # the records of the tables, see `begin_tables`
     skill: Any  # the record of the table of skill
     session: Any  # keeps images, networks and the reference
@@ -275,16 +275,16 @@ def begin_tables(args, scores) -> tuple:
     from pathlib import Path
 
     from src.choices.datasets import dataset_label
-    from src.results.evaluation_rows import evaluation_files
+    from src.results.evaluation_rows import EvaluationFiles
     from src.results.run import Run
 
     other_data = ""
     if args.other_data:
         other_data = dataset_label(args.dataset)
-    files = evaluation_files(Path(args.source_dir), scores, other_data=other_data)
+    files = EvaluationFiles(Path(args.source_dir), other_data)
     tables = {}
     for title, score in scores.items():
-        tables[title] = Run.beside(files.tables[title], vars(args) | {"detector": score.name})
+        tables[title] = Run.beside(files.table(title), vars(args) | {"detector": score.name})
     return files, tables, Run.beside(files.skill, vars(args))
 
 
@@ -392,7 +392,7 @@ def write_results(args, setup, scored, reference) -> None:
             n_images=len(reference.options.test),
             title=args.title,
         )
-        save_scores(args.energy_dir, setup.files.scores, evaluations, scored, reference)
+        save_scores(args.energy_dir, setup.files, evaluations, scored, reference)
 
     # The weights and images that the tables are about
     weights = {f"{side}_model_path_sha256": name.weights for side, name in setup.names.items()}

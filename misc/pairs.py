@@ -145,13 +145,13 @@ class Unit(NamedTuple):
     @property
     def run(self) -> "Run":
         """The lock and the record of the finished unit: those of its last call."""
-        from src.results.evaluation_rows import skill_file
+        from src.results.evaluation_rows import EvaluationFiles
         from src.results.run import Run
 
         options = vars(self.calls[-1].options)
         if self.is_table:
             return Run.beside(self.place, options)
-        return Run.beside(skill_file(self.place), options)
+        return Run.beside(EvaluationFiles(self.place).skill, options)
 
     def changes(self, written: Options) -> list[str]:
         """Return what has changed since this unit was begun: weights, code and images.

@@ -12,7 +12,7 @@ from scipy import stats
 
 from src.figures import pages, sections, words
 from src.results.between_groups import values_of_verdicts
-from src.results.evaluation_rows import EvaluationRow, evaluation_file, read_evaluations
+from src.results.evaluation_rows import EvaluationFiles, EvaluationRow, read_evaluations
 from src.results.similarity_rows import SimilarityRow
 from src.results.tables import write_table
 from src.results.training_rows import EpochRow
@@ -540,7 +540,9 @@ def test_what_is_missing_or_of_other_data_is_left_out(tmp_path, capsys):
     path = write_run(tmp_path, "1", n_right=940) / "predictions.npz"
     write_evaluation(tmp_path, {"1": 0.5})
     (row,) = read_evaluations(tmp_path)["energy"]
-    write_table(evaluation_file(tmp_path, "energy"), EvaluationRow, [replace(row, dataset="mnist")])
+    write_table(
+        EvaluationFiles(tmp_path).table("energy"), EvaluationRow, [replace(row, dataset="mnist")]
+    )
     assert not runs_of(tmp_path)[0].evaluations
     assert says(capsys.readouterr().err, "energy", "skipped", "other data")
     path.write_bytes(path.read_bytes()[:100])

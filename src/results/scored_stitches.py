@@ -13,7 +13,7 @@ from src.ground.console import warn
 from src.ground.files import write_arrays, write_bytes
 from src.ood.evaluation import StitchScores, detection_of, score_grid
 from src.ood.reference import DetectorKey, Reference
-from src.results.evaluation_rows import EvaluationRow, SkillRow
+from src.results.evaluation_rows import EvaluationFiles, EvaluationRow, SkillRow
 from src.results.experiments import Place
 from src.results.folders import Stitch
 from src.results.reloading import GridOfStitches
@@ -153,7 +153,7 @@ def _evaluation_row(
 
 def save_scores(
     folder: str | None,
-    files: Mapping[str, Path],
+    files: EvaluationFiles,
     detectors: Iterable[str],
     scored: Sequence[ScoredStitch],
     reference: Reference,
@@ -161,15 +161,15 @@ def save_scores(
     """Save the scores of all images, by each detector with an evaluation.
 
     Args:
-        folder: to write an array a file to; None: write a file a detector.
-        files: the file of each detector.
+        folder: to write an array a file to, in a folder a detector if there are several; None: write a
+            file a detector.
         detectors: that have evaluations.
     """
-    has_several = len(files) > 1
+    has_several = len(reference.options.scores) > 1
     for detector in detectors:
         arrays = _scores_of_images(detector, scored, reference)
         if not folder:
-            write_arrays(files[detector], arrays)
+            write_arrays(files.scores(detector), arrays)
         elif has_several:
             _save_arrays(Path(folder, detector), arrays)
         else:
