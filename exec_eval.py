@@ -21,7 +21,7 @@ def measure(args) -> None:
     from src.ground.console import progress, result, warn
     from src.ground.runtime import device_of
     from src.results.checkpoints import load_model
-    from src.results.trainings import warn_of_other_data
+    from src.results.trained_with import warn_of_other_data
     from src.training import Classification, evaluate
     from src.training.chance import QUESTION, chance_of, is_close_to_chance
 

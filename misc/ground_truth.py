@@ -173,7 +173,7 @@ def check_trainings(table: str, networks) -> None:
     """Raise a UserError if a list has checkpoints of one training, which are one network."""
     from src.ground.errors import UserError
     from src.ground.grouping import grouped
-    from src.results.trainings import training_of
+    from src.results.trained_with import training_of
 
     files = [network for network in networks if network.named().is_file]
     by_training = grouped(files, lambda network: network.training or training_of(network.named()))

@@ -3,15 +3,17 @@
 import itertools
 import json
 
+import numpy as np
 import pytest
 import torch
 
+from src.datasets import dataset_info
 from src.ground.errors import UserError
-from src.ground.images import ImageSpec
+from src.ground.images import ImageSpec, Normalisation
 from src.models import build_model
 from src.results.checkpoints import load_model, load_state, save_state
 from src.results.network_names import NetworkName
-from src.results.trainings import warn_of_other_data
+from src.results.trained_with import warn_of_other_data
 from tests.commands import says
 
 IMAGES = ImageSpec(10, (3, 32, 32))
@@ -77,20 +79,65 @@ def train_options(folder, **options):
     return NetworkName(str(folder / "m.pt"), "small_cnn")
 
 
-def test_a_misfit_names_the_type_and_the_data_of_the_training(tmp_path, model):
+def test_images_of_other_channels_or_classes_than_those_of_the_training(tmp_path, model):
+    """The line names both data sets, and one key; without the data set of the training, the key
+    alone."""
     save_state(tmp_path / "m.pt", model.state_dict())
-    said = "small_cnn on cifar10, does not fit small_cnn with 10 classes: size mismatch for conv1.weight"
-    with pytest.raises(UserError, match=said):
-        load_model(train_options(tmp_path), ImageSpec(10, (1, 8, 8)))
+    trained = rf"checkpoint {tmp_path}/m.pt was trained on cifar10 \(3×32×32, 10 classes\); the images at hand differ "
+    for images, said in (
+        (
+            ImageSpec(10, (1, 8, 8)),
+            rf"{trained}\(1×8×8, 10 classes\): size mismatch for conv1.weight: [^;]*$",
+        ),
+        (
+            ImageSpec(100, (3, 32, 32)),
+            rf"{trained}\(3×32×32, 100 classes\): size mismatch for fc.weight: [^;]*$",
+        ),
+    ):
+        with pytest.raises(UserError, match=said):
+            load_model(train_options(tmp_path), images)
+    for options in ({"dataset": str(tmp_path / "gone.npz")}, {"model_type": "resnet18"}):
+        with pytest.raises(
+            UserError,
+            match="does not fit small_cnn with 10 classes: size mismatch for conv1.weight",
+        ):
+            load_model(train_options(tmp_path, **options), ImageSpec(10, (1, 8, 8)))
 
 
-def test_a_data_set_of_another_name_is_warned_of_once(tmp_path, model, capsys):
+def test_images_of_another_size_classes_or_values_are_warned_of_once(tmp_path, model, capsys):
+    save_state(tmp_path / "m.pt", model.state_dict())
+    name = train_options(tmp_path)
+    larger = ImageSpec(10, (3, 64, 64), Normalisation((0.5,) * 3, (0.25,) * 3), tuple("abcdefghij"))
+    for images in (IMAGES, dataset_info("cifar5m").spec, larger, larger):
+        load_model(name, images)
+    (line,) = capsys.readouterr().err.splitlines()
+    trained, at_hand = line.split(" The images at hand: ")
+    assert says(trained, "warning: checkpoint", str(name.path), "cifar10", "3×32×32")
+    assert says(trained, " airplane, automobile, ", "7 more", "in [0, 1]")
+    assert says(at_hand, "3×64×64", "classes a, b, c", "7 more")
+    assert says(at_hand, "mean 0.5, 0.5, 0.5", "std 0.25, 0.25, 0.25", "by -d, unless")
+    load_model(name, dataset_info("svhn").spec)
+    assert says(capsys.readouterr().err, "at hand: classes 0, 1, 2", "7 more")
+
+
+def test_a_data_set_of_another_name_is_warned_of(tmp_path, model, capsys):
     save_state(tmp_path / "m.pt", model.state_dict())
     path = train_options(tmp_path).path
-    for dataset in ("cifar10", "cifar5m", "cifar5m"):
+    for dataset in ("cifar10", "svhn"):  # the classes of svhn are warned of
         warn_of_other_data(path, dataset)
+    assert not capsys.readouterr().err
+    for _ in range(2):
+        warn_of_other_data(path, "cifar5m")
     (line,) = capsys.readouterr().err.splitlines()
-    assert says(line, "warning: ", path, "trained on cifar10", "-d is cifar5m", "by -d, unless")
+    assert says(
+        line, "warning: ", str(path), "trained on cifar10", "-d is cifar5m", "by -d, unless"
+    )
+    file = str(tmp_path / "mine.npz")  # without names of classes
+    pixels, labels = np.zeros((10, 32, 32, 3), np.uint8), np.arange(10)
+    np.savez(file, x_train=pixels, y_train=labels, x_test=pixels, y_test=labels)
+    warn_of_other_data(path, file)
+    _, line = capsys.readouterr().err.splitlines()  # behind the note that it has no mean
+    assert says(line, str(path), "trained on cifar10", f"-d is {file}")
 
 
 def test_weights_that_are_not_finite_are_loaded_with_a_warning(tmp_path, model, capsys):

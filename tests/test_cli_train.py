@@ -9,7 +9,7 @@ import pytest
 
 from src import __version__
 from src.results.network_names import NetworkName
-from src.results.trainings import training_of
+from src.results.trained_with import training_of
 from tests.commands import (
     ON_DIGITS,
     error_line,

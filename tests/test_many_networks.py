@@ -18,7 +18,7 @@ from src.results.named_networks import NamedNetwork, named_networks
 from src.results.network_list import ListedNetwork, as_listed
 from src.results.network_means import mean_over_pairs
 from src.results.network_names import NetworkName
-from src.results.trainings import training_of
+from src.results.trained_with import training_of
 from src.results.verdicts import judge_stitches
 from tests.commands import (
     ON_DIGITS,

@@ -235,7 +235,7 @@ def _warn_of_equal_splits(args: Namespace) -> None:
 def _note_training_on_others(args: Namespace) -> None:
     """Note which networks of `args` were trained on other training images of the same name."""
     from src.ground.console import note_once
-    from src.results.trainings import options_beside
+    from src.results.trained_with import options_beside
 
     options = vars(args)
     training_images = SPLITS[TRAIN]
@@ -536,7 +536,7 @@ def _load_whole(
     device: "torch.device",
 ) -> LoadedNetwork:
     """Return the network that options name, without layers."""
-    from src.results.trainings import warn_of_other_data
+    from src.results.trained_with import warn_of_other_data
 
     name = named_network(args, options.model)
     network = session.network(name, images, device=device, encoder=options.is_encoder_allowed)

@@ -227,7 +227,7 @@ def run(
             return 1
         line = str(user_error)
         if isinstance(user_error, Misfit) and "dataset" in args:
-            line += f" (-d is {args.dataset})"
+            line = user_error.on(args.dataset)
         note(f"{parser.prog}: error: {line}")
         return 2
     return 0

@@ -30,7 +30,26 @@ class UserError(Exception):
 
 
 class Misfit(UserError):
-    """A network, a checkpoint and images do not fit together; another data set may be the remedy."""
+    """A network, a checkpoint and images do not fit together; another data set may be the remedy.
+
+    Args:
+        line: the whole message.
+        clause: the part of the message that names the misfit (default: the whole message). A longer
+            message can quote it.
+    """
+
+    IMAGES = "the images at hand differ"  # `on` puts the name of the data set in its place
+
+    def __init__(self, line: str, *, clause: str = ""):
+        super().__init__(line)
+        self.clause = clause or str(self)
+
+    def on(self, dataset: str) -> str:
+        """Return the message with the name of the data set that the user chose."""
+        message = str(self)
+        if self.IMAGES in message:
+            return message.replace(self.IMAGES, f"-d is {dataset}")
+        return f"{message} (-d is {dataset})"
 
 
 class Busy(UserError):

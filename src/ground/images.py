@@ -19,6 +19,13 @@ class ImageSpec(NamedTuple):
     normalisation: Normalisation | None = None  # None: values in [0, 1]
     classes: tuple[str, ...] = ()  # names of the classes by label; empty: unknown
 
+    def describe(self) -> str:
+        """Return shape and number of classes as a text, such as "1×8×8, 10 classes"."""
+        classes = "no labels"
+        if self.n_classes:
+            classes = f"{self.n_classes} classes"
+        return f"{shape_text(self.shape)}, {classes}"
+
 
 def shape_text(shape: Sequence[int]) -> str:
     """Return a shape as a text, such as "1×8×8"."""

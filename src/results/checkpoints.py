@@ -19,7 +19,7 @@ from src.models import Network, build_model
 from src.models.heads import LinearProbe
 from src.models.steadiness import unsteadiness_of, warn_of_probabilities
 from src.results.network_names import DEFAULT, FEATURES, NetworkName, fresh_seed
-from src.results.trainings import options_beside
+from src.results.trained_with import explained, options_beside, warn_of_other_images
 from src.values import OF_BATCH, RANDOM, Pair
 
 StateDict = dict[str, Tensor]
@@ -151,10 +151,16 @@ def _loaded(name: NetworkName, images: ImageSpec, *, encoder: bool) -> Network:
         n_required = None if encoder else images.n_classes
         state, n_classes = torchvision_weights(name.type, name.path, n_classes=n_required)
     has_head = f"{LinearProbe.NAME}.weight" in state
-    network = _build(name.type, images, n_classes=n_classes, encoder=encoder, has_head=has_head)
-    expected = f"{name.type} with {n_classes} classes"
-    load_weights(network, name.path, expected=expected, state=state)
-    if not name.is_file and hasattr(network.module, "transform_input"):
+    try:
+        network = _build(name.type, images, n_classes=n_classes, encoder=encoder, has_head=has_head)
+        expected = f"{name.type} with {n_classes} classes"
+        load_weights(network, name.path, expected=expected, state=state)
+    except Misfit as misfit:
+        raise explained(misfit, name, images) from misfit
+
+    if name.is_file:
+        warn_of_other_images(name.path, images)
+    elif hasattr(network.module, "transform_input"):
         # Published weights of GoogLeNet and Inception expect images that the module normalises
         network.module.transform_input = True  # type: ignore[assignment]
     return network
@@ -252,10 +258,10 @@ def load_weights(
     if state.keys().isdisjoint(keys) and all(key.startswith("module.") for key in keys):
         # The network has a child named `module`: load_state took its name for a prefix
         state = {f"module.{key}": value for key, value in state.items()}
-    trained = options_beside(path)
+    kind = options_beside(path).get("model_type")
     source = f"checkpoint {path}"
-    if "model_type" in trained:
-        source += f", by its config.txt {trained['model_type']} on {trained.get('dataset')},"
+    if kind:
+        source += f", by its config.txt {kind},"
     fill(model, state, source=source, expected=expected)
     if not all(value.isfinite().all() for value in state.values()):
         warn(f"checkpoint {path} has weights that are not finite")
@@ -277,7 +283,8 @@ def fill(module: Network | nn.Module, state: StateDict, *, source: str, expected
         lines = str(error).splitlines()  # the first line of torch's message names the class
         clause = _shortened(lines[min(1, len(lines) - 1)].strip())
         raise Misfit(
-            f"{source} does not fit {expected}: {clause}; name the model and data it was made with"
+            f"{source} does not fit {expected}: {clause}; name the model and data it was made with",
+            clause=clause,
         ) from error
 
 

@@ -7,7 +7,7 @@ from src.ground.console import warn
 from src.results.network_list import ListedNetwork, as_listed, read_networks
 from src.results.network_names import NetworkKey, NetworkName, titles_of
 from src.results.pair_kinds import PAIRS, SAME_RUN, UNTRAINED_END, UNTRAINED_FRONT
-from src.results.trainings import is_untrained, training_of
+from src.results.trained_with import is_untrained, training_of
 
 UNLISTED = "not listed"  # the group of a network that the list lacks; it is not compared
 

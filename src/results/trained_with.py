@@ -1,0 +1,152 @@
+"""The training of a checkpoint, by the `config.txt` beside it: its options, and its images.
+
+Only questions about the images import torch.
+"""
+
+import contextlib
+import json
+from pathlib import Path
+
+from src.choices import Options
+from src.choices.datasets import dataset_label
+from src.ground.console import listed, warn_once
+from src.ground.errors import Misfit, UserError
+from src.ground.images import ImageSpec, describe_values
+from src.results.network_names import FRESH, NetworkName
+from src.results.options import read_options
+
+REMEDY = "Name the data set of the training by -d, unless other images are meant"
+
+
+def options_beside(checkpoint: str | Path) -> Options:
+    """Return the options in `config.txt` beside a checkpoint; {} without a readable file."""
+    if not Path(checkpoint).is_file():  # for example DEFAULT
+        return {}
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        config = Path(checkpoint).parent / "config.txt"
+        return dict(json.loads(config.read_text()))
+    return {}
+
+
+def training_of(network: NetworkName) -> str:
+    """Return a text that two names share if they name one network, at whatever epochs.
+
+    It is made of the options of the training, if they have its folder, as those of exec_train.py
+    do: a `config.txt` of the user's may be the same for many trainings. Otherwise it is made of
+    weights and type.
+    """
+    options = options_beside(network.path) if network.is_file else {}
+    if options.get("model_type") != network.type or "save_dir" not in options:
+        return " ".join(network.key)
+    return json.dumps(options, sort_keys=True)
+
+
+def is_untrained(network: NetworkName) -> bool:
+    """Return whether a network has fresh weights. A head on it (`exec_probe.py --with-head`) may be
+    trained."""
+    if network.is_fresh:
+        return True
+    config_of_head = Path(network.path).with_suffix(".config.txt")
+    return config_of_head.is_file() and read_options(config_of_head).get("model_path") == FRESH
+
+
+def training_images(checkpoint: str | Path) -> tuple[str, ImageSpec]:
+    """Return the name of the data set that a checkpoint was trained on, and its images.
+
+    Raises:
+        UserError: nothing beside the checkpoint names the data set, or it is gone.
+    """
+    from src.datasets import dataset_info
+
+    dataset = options_beside(checkpoint).get("dataset")
+    if not isinstance(dataset, str):
+        raise UserError(f"nothing beside {checkpoint} names the data set that it was trained on")
+    return dataset_label(dataset), dataset_info(dataset).spec
+
+
+def explained(misfit: Misfit, name: NetworkName, images: ImageSpec) -> Misfit:
+    """Explain a misfit by the training, if its images had another shape or number of classes.
+
+    Args:
+        misfit: between the network `name` and its checkpoint.
+        images: the images that the network was built for.
+    Returns:
+        A misfit that describes both kinds of images. `misfit` itself if they are equal, if the
+        images of the training are unknown, or if the checkpoint is of a network of another type.
+    """
+    try:
+        dataset, trained = training_images(name.path)
+    except UserError:
+        return misfit
+    is_of_type = options_beside(name.path).get("model_type", name.type) == name.type
+    fits = trained.shape == images.shape and trained.n_classes == images.n_classes
+    if fits or not is_of_type:
+        return misfit
+    return Misfit(
+        f"checkpoint {name.path} was trained on {dataset} ({trained.describe()}); "
+        f"{Misfit.IMAGES} ({images.describe()}): {misfit.clause}"
+    )
+
+
+def warn_of_other_images(checkpoint: str, images: ImageSpec) -> None:
+    """Warn if a checkpoint was trained on images of a different size, classes or range of values.
+
+    Args:
+        images: the images at hand.
+    """
+    try:
+        dataset, trained = training_images(checkpoint)
+    except UserError:
+        return
+    differences = _differences(trained, images)
+    if differences:
+        before, now = ("; ".join(texts) for texts in zip(*differences, strict=True))
+        warn_once(
+            f"checkpoint {checkpoint} was trained on {dataset}: {before}. The images at hand: {now}. {REMEDY}"
+        )
+
+
+def warn_of_other_data(checkpoint: str, dataset: str) -> None:
+    """Warn, once, if a checkpoint was trained on a data set of another name.
+
+    There is no warning where `warn_of_other_images` warns, or where both names mean the same images.
+
+    Args:
+        dataset: the data set at hand.
+    """
+    from src.datasets import dataset_info
+
+    trained = options_beside(checkpoint).get("dataset")
+    if not isinstance(trained, str) or trained == dataset:
+        return
+    try:
+        info = dataset_info(trained)
+    except UserError:  # it is gone
+        return
+    at_hand = dataset_info(dataset)
+    if info != at_hand and not _differences(info.spec, at_hand.spec):
+        warn_once(f"{checkpoint} was trained on {trained}; -d is {dataset}. {REMEDY}")
+
+
+def _differences(trained: ImageSpec, images: ImageSpec) -> list[tuple[str, str]]:
+    """Return pairs of texts, of the training and at hand, where size, classes or values differ.
+
+    Classes are compared where both data sets have names of classes.
+    """
+    differences = []
+    if trained.shape != images.shape:
+        differences.append((_size(trained), _size(images)))
+    if trained.classes and images.classes and trained.classes != images.classes:
+        differences.append((_classes(trained), _classes(images)))
+    if trained.normalisation != images.normalisation:
+        before = describe_values(trained.normalisation)
+        differences.append((before, describe_values(images.normalisation)))
+    return differences
+
+
+def _size(images: ImageSpec) -> str:
+    return f"images of {'×'.join(map(str, images.shape))}"
+
+
+def _classes(images: ImageSpec) -> str:
+    return f"classes {listed(images.classes, n=3)}"
