@@ -17,11 +17,11 @@ from misc import all_pairs, pairs
 from src.figures import pages
 from src.ground.errors import Busy
 from src.models import Network, build_model
+from src.ood import floors
 from src.results import session
 from src.results.checkpoints import save_state
 from src.results.network_list import ListedNetwork
 from src.results.run import Run
-from src.skill import floors
 from tests.commands import (
     ON_DIGITS,
     ROOT,

@@ -7,10 +7,10 @@ import torch
 
 from src.models import Network
 from src.ood import make_detector, ood_metrics
+from src.ood.floors import FloorKey, Floors
 from src.results.evaluation_rows import SkillRow
 from src.results.folders import RunFiles, Stitch
 from src.results.verdicts import judge_stitches
-from src.skill.floors import FloorKey, Floors
 from src.skill.running import Following
 from src.skill.skills import skill_of
 from src.stitching import direct_matching

@@ -23,9 +23,9 @@ from src.cli.types import (
     whole_from_1,
     whole_number,
 )
-from src.figures.style import WIDTHS
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
+from src.ground.style import WIDTHS
 from src.ground.user_code import CODE
 from src.results.image_records import (
     RECORDS,
