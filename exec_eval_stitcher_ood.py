@@ -170,8 +170,7 @@ def set_up(args, session) -> Setup:
     from src.ground.console import warn
     from src.ground.runtime import device_of
     from src.results.folders import newest_by_experiment, read_stitches
-    from src.results.image_records import short_images
-    from src.results.reloading import check_images, check_stitches, load_networks, with_records
+    from src.results.reloading import check_images, check_stitches, load_networks
     from src.results.session import Session
 
     # The stitches, and the tables that will be written
@@ -192,14 +191,13 @@ def set_up(args, session) -> Setup:
     loading = cli.load_options(args, device)
     test_set = cli.load_split(args, session, device, train=False)
     cli.load_split(args, session, device, train=True)  # for floors and detectors
-    fingerprints = short_images(vars(args))  # recorded by load_split
     check_images(stitches, vars(args))
     networks = load_networks(
         stitches, moved_networks(args), test_set.spec, device=device, session=session
     )
     names = {side: name for side, (_, name) in networks.items()}
     return Setup(
-        with_records(experiments, names, fingerprints),
+        experiments,
         stitches,
         len(skipped),
         len(finished) - len(stitches),
@@ -365,12 +363,14 @@ def write_results(args, setup, scored, reference) -> None:
     from src.ground.files import durable_together
     from src.ground.grouping import grouped
     from src.results.image_records import recorded_images
+    from src.results.reloading import records_of
     from src.results.scored_stitches import evaluation_rows, save_scores, skill_rows
 
     # The metrics
+    record = records_of(setup.names, vars(args))
     evaluations = {}
     for score in setup.tables:
-        rows = evaluation_rows(score, scored, reference, other_data=args.other_data)
+        rows = evaluation_rows(score, scored, reference, record, other_data=args.other_data)
         if rows:  # no rows: no stitch ends at a layer with a detector
             evaluations[score] = rows
 
@@ -383,7 +383,9 @@ def write_results(args, setup, scored, reference) -> None:
         stitches = {
             title: [item.stitch.row for item in items] for title, items in experiments.items()
         }
-        report_skill(setup.files.skill, stitches, skill_rows(scored), args.title)
+        report_skill(
+            setup.files.skill, stitches, skill_rows(scored, record.get("test_images")), args.title
+        )
         report(
             setup.files,
             evaluations,

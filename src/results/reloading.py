@@ -1,8 +1,7 @@
 """Stitches and their two networks, loaded from the files of runs."""
 
 import copy
-import dataclasses
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import NamedTuple
@@ -172,33 +171,16 @@ def _with_channels_first(
     return network
 
 
-def with_records(
-    experiments: Mapping[str, Iterable[Stitch]],
-    names: Mapping[str, NetworkName],
-    fingerprints: Mapping[str, str | None],
-) -> Experiments:
-    """Return stitches with the weights and the images of their evaluation in their rows.
-
-    The public code records neither.
+def records_of(names: Mapping[str, NetworkName], options: Options) -> Options:
+    """Return the weights and the images of an evaluation, as columns of rows: the public code records
+    neither.
 
     Args:
         names: of the loaded networks, by side.
-        fingerprints: of the loaded images, by split, from `short_images`.
+        options: of the evaluation, with the fingerprints of its images.
     """
-    weights = {side: names[side].identity for side in SIDES}
-    recorded: Experiments = {}
-    for title, stitches in experiments.items():
-        recorded[title] = []
-        for stitch in stitches:
-            row = dataclasses.replace(
-                stitch.row,
-                front_weights=weights["front"],
-                end_weights=weights["end"],
-                train_images=fingerprints["train_images"] or stitch.row.train_images,
-                test_images=fingerprints["test_images"] or stitch.row.test_images,
-            )
-            recorded[title].append(dataclasses.replace(stitch, row=row))
-    return recorded
+    weights = {f"{side}_weights": names[side].identity for side in SIDES}
+    return weights | {split: digest for split, digest in short_images(options).items() if digest}
 
 
 def name_of(options: Options, side: str, moved: MovedNetwork) -> NetworkName:

@@ -120,12 +120,11 @@ class Run:
         """
         self.lock()
         if not resume:
-            with _usable(self.folder):
-                self._move_other_training_aside()
-                for path in (self.config, self.state_file, *self.logs):
-                    path.unlink(missing_ok=True)
-                if self.output is None:  # otherwise it is the record of a table that stays
-                    self.made_with.unlink(missing_ok=True)
+            self._move_other_training_aside()
+            for path in (self.config, self.state_file, *self.logs):
+                path.unlink(missing_ok=True)
+            if self.output is None:  # otherwise it is the record of a table that stays
+                self.made_with.unlink(missing_ok=True)
         self.state = self.saved_state() if resume else {}
 
     def _move_other_training_aside(self) -> None:
@@ -169,8 +168,6 @@ class Run:
                 and the script did not write them.
         """
         self.check_output()
-        with _usable(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = locked(self._lock_file, wait=False)
 
     def check_output(self) -> None:
@@ -277,17 +274,6 @@ def claimed(runs: Iterable[Run]) -> Iterator[None]:
             run.lock()
             at_the_end.callback(run.unlock)
         yield
-
-
-@contextlib.contextmanager
-def _usable(folder: Path) -> Iterator[None]:
-    """Turn an OSError of the block into a UserError about the folder of a run."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"cannot use {folder} as folder of this run: {error.strerror or error}"
-        ) from error
 
 
 def new_folder(parent: Path) -> Path:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from src.choices import Options
 from src.choices.datasets import dataset_label
 from src.ground.console import warn
 from src.ground.files import write_arrays, write_bytes
@@ -92,23 +93,29 @@ def check_scored(scored: Iterable[ScoredStitch], *, other_data: bool, batch_size
 
 
 def evaluation_rows(
-    score: str, scored: Iterable[ScoredStitch], reference: Reference, *, other_data: bool = False
+    score: str,
+    scored: Iterable[ScoredStitch],
+    reference: Reference,
+    record: Options,
+    *,
+    other_data: bool = False,
 ) -> list[EvaluationRow]:
     """Return the row of each stitch, in their order.
 
     Args:
         score: the name of the score. Stitches without a detector for it are skipped.
+        record: the weights and the images of the evaluation, by column.
         other_data: the test images are other data than the stitches were made on.
     """
     return [
-        _evaluation_row(score, item, reference, other_data=other_data)
+        _evaluation_row(score, item, reference, record, other_data=other_data)
         for item in scored
         if score in item.scores.scores
     ]
 
 
 def _evaluation_row(
-    score: str, scored: ScoredStitch, reference: Reference, *, other_data: bool
+    score: str, scored: ScoredStitch, reference: Reference, record: Options, *, other_data: bool
 ) -> EvaluationRow:
     """Return the row of one stitch and one detector."""
     options = reference.options
@@ -124,7 +131,7 @@ def _evaluation_row(
     dataset = options.dataset
     if not other_data and row.dataset is not None:
         dataset = row.dataset
-    settings = {**row.settings, "dataset": dataset, "folder": scored.stitch.folder.name}
+    settings = {**row.settings, **record, "dataset": dataset, "folder": scored.stitch.folder.name}
     sanity_auroc = None
     checks = reference.checks.get(score, {})
     if row.end_layer in checks:
@@ -208,9 +215,13 @@ def _save_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
         write_bytes(folder / f"{key}.npy", buffer.getvalue())
 
 
-def skill_rows(scored: Iterable[ScoredStitch]) -> list[SkillRow]:
-    """Return the skill of each stitch, in their order."""
+def skill_rows(scored: Iterable[ScoredStitch], test_images: str | None) -> list[SkillRow]:
+    """Return the skill of each stitch, in their order.
+
+    Args:
+        test_images: the first digits of their fingerprint.
+    """
     return [
-        SkillRow.of(stitch.folder.name, stitch.row.pair, scores.skill, stitch.row.test_images)
+        SkillRow.of(stitch.folder.name, stitch.row.pair, scores.skill, test_images)
         for stitch, scores, _ in scored
     ]

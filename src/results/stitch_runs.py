@@ -118,8 +118,12 @@ class GridRun:
             return self.experiment.config(*self.layers)
         return self.experiment.options
 
-    def resume(self, earlier: "EarlierRuns") -> int:
+    def resume(self, stitches: Sequence[Stitch], runs: Sequence[RunOnDisk]) -> int:
         """Claim an interrupted run of the same options; without one, drop the finished pairs.
+
+        Args:
+            stitches: of the finished runs in the folder.
+            runs: the interrupted runs in the folder.
 
         Returns:
             The number of finished pairs.
@@ -127,14 +131,14 @@ class GridRun:
         Raises:
             Busy: another process works on the interrupted run.
         """
-        finished = self._finished_pairs(earlier.stitches)
-        interrupted = self._of_these_options(earlier.interrupted)
+        finished = self._finished_pairs(stitches)
+        interrupted = self._of_these_options(runs)
         if not interrupted:
             self.layers = {
                 pair: layer for pair, layer in self.layers.items() if pair not in finished
             }
             # A single pair that remains has options of its own
-            interrupted = self._of_these_options(earlier.interrupted)
+            interrupted = self._of_these_options(runs)
         if interrupted:
             self._take_up(interrupted[0].folder)
         return len(finished)
@@ -299,13 +303,6 @@ def _mean(results: Iterable[HeadResult]) -> HeadResult:
     return HeadResult(*(fmean(values) for values in zip(*results, strict=True)))
 
 
-class EarlierRuns(NamedTuple):
-    """The runs of a folder, read once before a call goes on in it."""
-
-    stitches: list[Stitch]  # of the finished runs
-    interrupted: list[RunOnDisk]
-
-
 def resume(directory: Path, runs: Sequence[GridRun]) -> None:
     """Let the runs of a call go on in the folder of earlier ones: those that were interrupted, without
     pairs that are finished.
@@ -322,10 +319,10 @@ def resume(directory: Path, runs: Sequence[GridRun]) -> None:
             "misc/import_runs.py, or give another -dir"
         )
     stitches, _ = read_stitches(directory)
-    earlier = EarlierRuns(stitches, interrupted_runs(directory))
+    interrupted = interrupted_runs(directory)
     now = as_written(runs[0].experiment.options)
     before = [stitch.options for stitch in one_of_each(stitches)]
-    before += [run.options for run in earlier.interrupted]
+    before += [run.options for run in interrupted]
     changed = dict.fromkeys(chain.from_iterable(changed_since(options, now) for options in before))
     if changed:
         raise UserError(
@@ -333,7 +330,7 @@ def resume(directory: Path, runs: Sequence[GridRun]) -> None:
             "bring back what has changed"
         )
     n_pairs = sum(len(run.layers) for run in runs)
-    n_finished = sum(run.resume(earlier) for run in runs)
+    n_finished = sum(run.resume(stitches, interrupted) for run in runs)
     if n_finished:
         note(f"{directory}: {n_finished} of {n_pairs} stitches are finished")
 
