@@ -69,7 +69,7 @@ def made_by(judged, similarity, *, start: datetime) -> str:
 
     networks = record.networks_of(judged.stitches, judged.similarities, judged.names)
     commands = record.commands_of(record.files_of(judged.stitches, map(Path, similarity), networks))
-    own_command = record.command_of([provenance(gpu=-1, start=start)])
+    own_command = record.Command.of(provenance(gpu=-1, start=start))
     return page.made_with(networks, record.images_of(judged.stitches), [*commands, own_command])
 
 

@@ -15,6 +15,7 @@ from src.results.network_names import SHORT, NetworkName, networks_named_by
 from src.results.similarity_rows import SimilarityRow
 
 NOT_RECORDED = "images without a fingerprint"
+PACKAGES = ("python", "torch", "torchvision", "numpy", "scipy", "cuda")
 
 
 def images_of(stitches: Iterable[Stitch]) -> dict[str, dict[str, list[str]]]:
@@ -111,39 +112,27 @@ class Command(NamedTuple):
     device: str
     start: str  # of the first run, as an ISO date
 
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> "Command":
+        """Return the command in the content of a `run.json`."""
+        versions = [f"{name} {record[name]}" for name in PACKAGES if record.get(name)]
+        names = ("command", "suite", "commit", "device")
+        texts = {name: str(record.get(name) or "") for name in names}
+        return cls(**texts, packages=", ".join(versions), start=record["start"])
+
 
 def commands_of(files: Iterable[Path]) -> list[Command]:
-    """Return the commands that made results, the earliest first.
+    """Return the commands that made results, the earliest first; of equal ones the first.
 
     Args:
         files: `run.json` of the results. Some may not exist, as the paper's code writes none, and
             some may be of other software, which are left out.
     """
     contents = [read_json(file) for file in dict.fromkeys(files) if file.is_file()]
-    records = filter(_is_record, contents)
-    commands = [command_of(repeated) for repeated in grouped(records, _versions_of).values()]
-    return sorted(commands, key=lambda command: command.start)
-
-
-def _is_record(content: Any) -> bool:
-    """Return whether the content of a `run.json` was written by this suite."""
-    needed = {"suite", "command", "start"}
-    return isinstance(content, dict) and needed <= content.keys()
-
-
-def _versions_of(record: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the command line, suite, commit, device and versions of packages in a record."""
-    packages = ("python", "torch", "torchvision", "numpy", "scipy", "cuda")
-    versions = [f"{name} {record[name]}" for name in packages if record.get(name)]
-    names = ("command", "suite", "commit", "device")
-    return *(str(record.get(name) or "") for name in names), ", ".join(versions)
-
-
-def command_of(records: Sequence[Mapping[str, Any]]) -> Command:
-    """Return the command of records, as in `run.json`, that differ in their times only."""
-    line, suite, commit, device, packages = _versions_of(records[0])
-    start = min(record["start"] for record in records)
-    return Command(line, suite, commit, packages, device, start)
+    commands = [Command.of(content) for content in contents if "suite" in content]
+    by_line = grouped(commands, lambda command: command._replace(start=""))
+    first = [min(repeated, key=lambda command: command.start) for repeated in by_line.values()]
+    return sorted(first, key=lambda command: command.start)
 
 
 def files_of(
