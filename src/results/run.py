@@ -147,13 +147,10 @@ class Run:
 
     def _is_repeated(self) -> bool:
         """Return whether the files are of an earlier run of these options; False if unknown."""
-        options = as_written(self.options)
-        with contextlib.suppress(UserError):
-            before = self.options_on_disk()
-            is_known = bool(before) and self._is_record(before)
-            is_other = changed_since(before, options) or differences(before, options)
-            return is_known and not is_other
-        return False
+        before = self.options_on_disk()
+        now = as_written(self.options)
+        is_other = changed_since(before, now) or differences(before, now)
+        return bool(before) and self._is_record(before) and not is_other
 
     def _is_record(self, written: Options) -> bool:
         """Return whether options are of a run: a user's file about a network names no folder."""
