@@ -38,7 +38,9 @@ def bring(args) -> None:
     target = Path(args.output)
     if target.exists():
         raise UserError(f"-o {target} exists; give a new folder")
-    networks = read_networks(args.networks) if args.networks else []
+    networks = []
+    if args.networks:
+        networks = read_networks(args.networks)
     runs = earlier_runs(source)
     if not runs:
         raise UserError(f"{source} has no run of version 2.0.0.dev0, nor has a folder below it")

@@ -106,8 +106,10 @@ class EvaluationFiles(NamedTuple):
 
     def table(self, detector: str) -> Path:
         """Return the table of a detector; that of the public code has no name in it."""
-        name = "" if detector == "energy" else f"_{detector}"
-        return self.folder / f"ood_evaluation{name}{self._ending}.csv"
+        name = "ood_evaluation"
+        if detector != "energy":
+            name += f"_{detector}"
+        return self.folder / f"{name}{self._ending}.csv"
 
     def scores(self, detector: str) -> Path:
         """Return the file of the scores of all images."""

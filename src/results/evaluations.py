@@ -71,8 +71,7 @@ def with_evaluations(stitches: Sequence[Stitch]) -> list[Stitch]:
                     n_skipped[folder, name] += 1
         evaluated.append(replace(stitch, skill=found.pop(SKILL, None), evaluations=found))
     for (folder, name), n in n_skipped.items():
-        title = f"the evaluation by {name}" if name else "skill"
-        warn(f"{folder}: {title} of {n} stitches is skipped: runs used other data")
+        warn(f"{folder}: {name or 'skill'} of {n} stitches is skipped: runs used other data")
     return evaluated
 
 

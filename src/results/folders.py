@@ -148,21 +148,26 @@ def read_stitches(
 
 
 def _run_folders(source_dir: Path, *, recursive: bool) -> list[Path]:
-    """Return the folders of runs that a folder is or holds; with `recursive`, also of those below.
-
-    Runs that were moved aside (`STALE`) are left out.
-    """
+    """Return the folders of runs that a folder is or holds; with `recursive`, also of those below."""
     if is_run(source_dir):
         return [source_dir]
     parents = {source_dir}
-    for config in source_dir.rglob("*/config.txt") if recursive else ():
+    if recursive:
+        parents |= _parents_below(source_dir)
+    children = [path for parent in sorted(parents) for path in sorted(parent.iterdir())]
+    return list(filter(is_run, children))
+
+
+def _parents_below(source_dir: Path) -> set[Path]:
+    """Return the folders at and below a folder that hold runs, apart from runs that were moved aside."""
+    parents = set()
+    for config in source_dir.rglob("*/config.txt"):
         run = config.parent
         if RUN_NAME.fullmatch(run.parent.name):  # a run, with a folder for each stitch
             run = run.parent
         if not any(part.startswith(STALE) for part in run.relative_to(source_dir).parts):
             parents.add(run.parent)
-    children = [path for parent in sorted(parents) for path in sorted(parent.iterdir())]
-    return list(filter(is_run, children))
+    return parents
 
 
 def holds_runs(source_dir: Path) -> bool:

@@ -186,8 +186,9 @@ def _with_networks(options: Options) -> Options:
     """Return the options that tell experiments apart, with the identity of networks in place of paths."""
     values = dict(identity_of(options))
     for name, network in networks_named_by(options).items():
-        # Fresh weights depend on type and seed, which are options themselves
-        values[f"{name}_path"] = FRESH if network.is_fresh else network.identity
+        values[f"{name}_path"] = network.identity
+        if network.is_fresh:  # its weights depend on type and seed, which are options themselves
+            values[f"{name}_path"] = FRESH
     return values
 
 
