@@ -244,7 +244,7 @@ def test_old_and_new_images_of_one_file_are_two_data_sets_to_readers():
     # An evaluation counts for the runs on its images only
     def has_evaluation(folder: str) -> list[bool]:
         said = run_anew("misc/verdict.py", folder).err
-        is_skipped = says(said, "by mahalanobis", "skipped: runs used other data")
+        is_skipped = says(said, "mahalanobis of 2 stitches", "skipped: runs used other data")
         rows = read_csv("verdict.csv")
         return [is_skipped, *(bool(row["skill"]) for row in rows)]
 
