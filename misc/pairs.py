@@ -159,15 +159,14 @@ class Unit(NamedTuple):
         Args:
             written: the options in its files.
         """
-        from src.results.folders import read_stitches
-        from src.results.stitch_runs import interrupted_runs
+        from src.results.stitch_runs import earlier_runs
 
         run = self.run
         records = [written]
-        if not self.is_table and not run.config.exists() and self.place.exists():
-            stitches, _ = read_stitches(self.place)
-            interrupted = interrupted_runs(self.place)
-            records += [of_run.options for of_run in (*stitches, *interrupted)]
+        if not self.is_table and not run.config.exists():
+            earlier = earlier_runs(self.place)
+            records += [stitch.options for stitch in earlier.stitches]
+            records += [of_run.experiment.options for of_run in earlier.interrupted]
         changed = [changed_since(options, run.options) for options in records]
         return list(dict.fromkeys(itertools.chain.from_iterable(changed)))
 

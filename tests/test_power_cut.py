@@ -183,7 +183,7 @@ def make(folder: Path, grid, *, resume: bool) -> None:
     layers, experiment, score = grid
     runs = GridRun(folder, layers, experiment)
     if resume:
-        stitch_runs.resume(folder, [runs])
+        stitch_runs.resume(folder, stitch_runs.earlier_runs(folder), [runs])
     if runs.layers and not runs.state:
         log = EpochLog(HeadResult(0.5, 1.0, 1.0), HeadResult(0.5, 1.0, 1.0))
         runs.log([dict.fromkeys(layers, log)], {"weight": torch.ones(1)})

@@ -18,7 +18,7 @@ from src.results import stitch_runs
 from src.results.check import check_options
 from src.results.experiments import Experiment, Place
 from src.results.folders import read_stitches
-from src.results.stitch_runs import GridRun, resume
+from src.results.stitch_runs import GridRun, earlier_runs, note_other_methods, resume
 from src.results.tables import read_table
 from src.results.training_rows import PairEpochRow
 from src.results.writing import write_predictions
@@ -31,6 +31,7 @@ from tests.commands import ON_DIGITS, run, says, stitch_rows
 from tests.conftest import few_images
 from tests.goldens import DATA
 from tests.run_content import content
+from tests.written_runs import OPTIONS, write_run
 
 PAIR = Pair("layer2.0", "layer3.0")
 INSIDE = ["layer2.0", "layer3.0.conv1", "layer3.0.bn2"]  # but the first
@@ -110,7 +111,7 @@ def test_cuts_around_which_the_images_go_on_are_noted_once(networks, layer, caps
 def resumed(folder: Path, layers, options) -> GridRun:
     """The runs of a folder that go on with these options."""
     runs = GridRun(folder, layers, Experiment.of(options))
-    resume(folder, [runs])
+    resume(folder, earlier_runs(folder), [runs])
     return runs
 
 
@@ -139,6 +140,49 @@ def logs_of(losses) -> dict[Pair, EpochLog]:
         result = HeadResult(0.5, loss, loss)
         logs[pair] = EpochLog(result, result)
     return logs
+
+
+def test_runs_of_a_folder_that_are_another_method_are_noted(tmp_path, capsys):
+    folder = tmp_path / "dm"
+    now = Experiment.of(OPTIONS | {"n_pinv_init_samples": 100, "pinv_cutoff": "exact"})
+    note_other_methods(folder, earlier_runs(folder), now)  # there is none yet
+    write_run(folder, "0", n_right=900, n_pinv_init_samples=100, pinv_cutoff="exact")
+    note_other_methods(folder, earlier_runs(folder), now)
+    assert not capsys.readouterr().err
+
+    for seed in range(2):
+        write_run(folder, f"{seed + 1}", n_right=900, n_pinv_init_samples="auto", seed=seed)
+    note_other_methods(folder, earlier_runs(folder), now)
+    printed = capsys.readouterr().err
+    options = "-pinv-samples auto, --pinv-cutoff paper"
+    assert says(printed, f"{folder}: runs are with {options}", "-dir")
+
+
+def test_an_interrupted_run_that_is_another_method_is_noted(tmp_path, capsys):
+    """The training goes on with the samples that it began with only."""
+    options = ["-e", 1, "-i", "pinv", "-dir", "s", "--mod-only-stitch", "--resume", *ON_DIGITS]
+    given = [
+        "exec_stitch.py",
+        "-",
+        "-",
+        "small_cnn",
+        "small_cnn",
+        "pool4",
+        "pool4",
+        "auto",
+        *options,
+    ]
+
+    def interrupted(self, history, state):
+        log(self, history, state)
+        raise KeyboardInterrupt
+
+    log = GridRun.log
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GridRun, "log", interrupted)
+        run(*given, cwd=tmp_path, status=130)
+    err = run(*given, "-pinv-samples", 50, cwd=tmp_path).err
+    assert says(err, "runs are with -pinv-samples 100")
 
 
 def test_a_single_pair_that_remains_goes_on_where_it_was_interrupted(tmp_path):

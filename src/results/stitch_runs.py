@@ -20,7 +20,7 @@ from src.ground.files import durable_together, write_json
 from src.ground.tensors import load_tensors
 from src.models import Network
 from src.results.changes import changed_since
-from src.results.experiments import Experiment, pair_of
+from src.results.experiments import Experiment, other_options, pair_of
 from src.results.folders import RUN_NAME, Stitch, one_of_each, read_stitches, remove_parts
 from src.results.options import as_written
 from src.results.recorded import epoch_row, report_epoch
@@ -44,7 +44,14 @@ class RunOnDisk(NamedTuple):
     """An interrupted run."""
 
     folder: Path
-    options: Options
+    experiment: Experiment
+
+
+class EarlierRuns(NamedTuple):
+    """The runs in a folder, read once before a call."""
+
+    stitches: list[Stitch]  # of the finished runs
+    interrupted: list[RunOnDisk]
 
 
 class FolderOfCall:
@@ -118,12 +125,8 @@ class GridRun:
             return self.experiment.config(*self.layers)
         return self.experiment.options
 
-    def resume(self, stitches: Sequence[Stitch], runs: Sequence[RunOnDisk]) -> int:
+    def resume(self, earlier: EarlierRuns) -> int:
         """Claim an interrupted run of the same options; without one, drop the finished pairs.
-
-        Args:
-            stitches: of the finished runs in the folder.
-            runs: the interrupted runs in the folder.
 
         Returns:
             The number of finished pairs.
@@ -131,14 +134,14 @@ class GridRun:
         Raises:
             Busy: another process works on the interrupted run.
         """
-        finished = self._finished_pairs(stitches)
-        interrupted = self._of_these_options(runs)
+        finished = self._finished_pairs(earlier.stitches)
+        interrupted = self._of_these_options(earlier.interrupted)
         if not interrupted:
             self.layers = {
                 pair: layer for pair, layer in self.layers.items() if pair not in finished
             }
             # A single pair that remains has options of its own
-            interrupted = self._of_these_options(runs)
+            interrupted = self._of_these_options(earlier.interrupted)
         if interrupted:
             self._take_up(interrupted[0].folder)
         return len(finished)
@@ -155,13 +158,9 @@ class GridRun:
 
     def _of_these_options(self, runs: Iterable[RunOnDisk]) -> list[RunOnDisk]:
         """Return the runs of this experiment with the layers of the options."""
-        found = []
-        for run in runs:
-            with contextlib.suppress(ValueError):  # of a script that does not stitch
-                is_of_experiment = Experiment.of(run.options).key == self.experiment.key
-                if is_of_experiment and pair_of(run.options) == pair_of(self.options):
-                    found.append(run)
-        return found
+        of_experiment = [run for run in runs if run.experiment.key == self.experiment.key]
+        pair = pair_of(self.options)
+        return [run for run in of_experiment if pair_of(run.experiment.options) == pair]
 
     def _take_up(self, folder: Path) -> None:
         """Claim the folder of an interrupted run, and take over its pairs.
@@ -303,7 +302,15 @@ def _mean(results: Iterable[HeadResult]) -> HeadResult:
     return HeadResult(*(fmean(values) for values in zip(*results, strict=True)))
 
 
-def resume(directory: Path, runs: Sequence[GridRun]) -> None:
+def earlier_runs(directory: Path) -> EarlierRuns:
+    """Read the runs in a folder, which may not exist."""
+    if not directory.is_dir():
+        return EarlierRuns([], [])
+    stitches, _ = read_stitches(directory)
+    return EarlierRuns(stitches, interrupted_runs(directory))
+
+
+def resume(directory: Path, earlier: EarlierRuns, runs: Sequence[GridRun]) -> None:
     """Let the runs of a call go on in the folder of earlier ones: those that were interrupted, without
     pairs that are finished.
 
@@ -311,18 +318,14 @@ def resume(directory: Path, runs: Sequence[GridRun]) -> None:
         Busy: another process works on an interrupted run.
         UserError: networks or images have changed since a run, or the folder has runs of an earlier version.
     """
-    if not directory.is_dir():
-        return
     if any(directory.glob("*/metrics.json")):
         raise UserError(
             f"--resume: {directory} has runs of version 2.0.0.dev0; bring them into the present form by "
             "misc/import_runs.py, or give another -dir"
         )
-    stitches, _ = read_stitches(directory)
-    interrupted = interrupted_runs(directory)
     now = as_written(runs[0].experiment.options)
-    before = [stitch.options for stitch in one_of_each(stitches)]
-    before += [run.options for run in interrupted]
+    before = [stitch.options for stitch in one_of_each(earlier.stitches)]
+    before += [run.experiment.options for run in earlier.interrupted]
     changed = dict.fromkeys(chain.from_iterable(changed_since(options, now) for options in before))
     if changed:
         raise UserError(
@@ -330,9 +333,23 @@ def resume(directory: Path, runs: Sequence[GridRun]) -> None:
             "bring back what has changed"
         )
     n_pairs = sum(len(run.layers) for run in runs)
-    n_finished = sum(run.resume(stitches, interrupted) for run in runs)
+    n_finished = sum(run.resume(earlier) for run in runs)
     if n_finished:
         note(f"{directory}: {n_finished} of {n_pairs} stitches are finished")
+
+
+def note_other_methods(directory: Path, earlier: EarlierRuns, experiment: Experiment) -> None:
+    """Note the options of runs in a folder, finished or interrupted, that tables and verdicts will
+    show as another method beside an experiment."""
+    experiments: list[Experiment] = [stitch.row for stitch in one_of_each(earlier.stitches)]
+    experiments += [run.experiment for run in earlier.interrupted]
+    others = dict.fromkeys(other_options(of_run, experiment) for of_run in experiments)
+    others.pop("", None)
+    if others:
+        note(
+            f"{directory}: runs are with {listed(others, n=2)}, which tables and verdicts show as another method; give "
+            "another -dir to keep them apart"
+        )
 
 
 def interrupted_runs(directory: Path) -> list[RunOnDisk]:
@@ -343,10 +360,10 @@ def interrupted_runs(directory: Path) -> list[RunOnDisk]:
             state_files.append(of_pair)
     runs = []
     for state_file in sorted(state_files):
-        # Another process may have just finished the run, and removed the file.
-        with contextlib.suppress(UserError):
-            options = load_tensors(state_file)["options"]
-            runs.append(RunOnDisk(state_file.parent, options))
+        # Another process may have just removed the file of a finished run; not all scripts stitch.
+        with contextlib.suppress(UserError, ValueError):
+            experiment = Experiment.of(load_tensors(state_file)["options"])
+            runs.append(RunOnDisk(state_file.parent, experiment))
     return runs
 
 
