@@ -31,7 +31,7 @@ def parser() -> cli.Parser:
 def bring(args) -> None:
     from src.ground.console import note
     from src.ground.errors import UserError
-    from src.results.exchange import copy_tables, earlier_runs, import_run, present_place
+    from src.results.exchange import copy_tables, earlier_calls, import_run, present_place
     from src.results.network_list import read_networks
 
     source = Path(args.source_dir)
@@ -41,16 +41,16 @@ def bring(args) -> None:
     networks = []
     if args.networks:
         networks = read_networks(args.networks)
-    runs = earlier_runs(source)
-    if not runs:
+    calls = earlier_calls(source)
+    if not calls:
         raise UserError(f"{source} has no run of version 2.0.0.dev0, nor has a folder below it")
-    for folders in runs:
+    for folders in calls:
         place = present_place(folders[0].parent.relative_to(source), networks)
         import_run(folders, target / place)
     if networks:
         copy_tables(source, target)
-    n_folders = sum(map(len, runs))
-    note(f"wrote {len(runs)} runs of {n_folders} folders to {target}")
+    n_folders = sum(map(len, calls))
+    note(f"wrote {len(calls)} runs of {n_folders} folders to {target}")
 
 
 def main(argv=None) -> int:

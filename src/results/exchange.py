@@ -67,7 +67,7 @@ def _with_chosen_type(stitch: Stitch, state: StateDict) -> Options:
     }
 
 
-def earlier_runs(source: Path) -> list[list[Path]]:
+def earlier_calls(source: Path) -> list[list[Path]]:
     """Return the folders of version 2.0.0.dev0 below a folder, grouped by call."""
     folders = sorted(path.parent for path in source.rglob("metrics.json"))
     finished = [folder for folder in folders if (folder / "config.txt").is_file()]
