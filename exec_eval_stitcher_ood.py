@@ -94,14 +94,14 @@ def add_networks(options: cli.Parser) -> None:
 
 
 class Setup(NamedTuple):
-    """The runs, networks and images of an evaluation, and its tables."""
+    """The stitches, networks and images of an evaluation, and its tables."""
 
-    experiments: dict[str, Any]  # the newest runs of each experiment, by its title
-    runs: list[Any]  # of all experiments
+    experiments: dict[str, Any]  # the newest stitches of each experiment, by its title
+    stitches: list[Any]  # of all experiments
     n_skipped: int  # number of runs that cannot be read
     n_earlier: int  # number of stitches that a later run repeats
     scores: dict[str, Any]  # of `--detector`, by title
-    files: Any  # the files to write, see `evaluation_files`
+    files: Any  # the files to write, an `EvaluationFiles`
     tables: dict[str, Any]  # the records of the tables, see `begin_tables`
     skill: Any  # the record of the table of skill
     session: Any  # keeps images, networks and the reference
@@ -122,17 +122,17 @@ def evaluate(args, session=None, measured=None) -> None:
     from src.ground.console import note
     from src.results.reloading import rebuild_grids
     from src.results.run import claimed
-    from src.results.scored_runs import check_scored, score_runs
+    from src.results.scored_stitches import check_scored, score_stitches
 
     setup = set_up(args, session)
     test_set = setup.test_set
     with claimed([*setup.tables.values(), setup.skill]):
         unusable = []
-        if measured and measured.are_all_of(setup.runs):
+        if measured and measured.are_all_of(setup.stitches):
             check_usable(args, measured.scores, measured.reference, unusable)
         else:
             # The reference: detectors at the end layers, the end network's own scores, and floors
-            layers = end_layers_of(setup.runs)
+            layers = end_layers_of(setup.stitches)
             reference = refer_to(
                 setup.end,
                 setup.names["end"],
@@ -149,7 +149,7 @@ def evaluate(args, session=None, measured=None) -> None:
                 setup.experiments, setup.front, setup.end, image_shape=test_set.image_shape
             )
             check_usable(args, grids, reference, unusable)
-            measured = score_runs(grids, reference)
+            measured = score_stitches(grids, reference)
         reference = measured.reference
         scored = measured.scored(setup.experiments)
         check_scored(scored, other_data=args.other_data, batch_size=args.batch_size)
@@ -162,46 +162,45 @@ def evaluate(args, session=None, measured=None) -> None:
 
 
 def set_up(args, session) -> Setup:
-    """Read the runs, begin the tables, and load images and networks."""
+    """Read the stitches, begin the tables, and load images and networks."""
     from itertools import chain
     from pathlib import Path
 
     from src.datasets import dataset_info
     from src.ground.console import warn
     from src.ground.runtime import device_of
-    from src.results.folders import newest_by_experiment, read_runs
-    from src.results.image_records import short_images
-    from src.results.reloading import check_images, check_runs, load_networks, with_records
+    from src.results.folders import newest_by_experiment, read_stitches
+    from src.results.reloading import check_images, check_stitches, load_networks
     from src.results.session import Session
 
-    # The stitching runs, and the tables that will be written
+    # The stitches, and the tables that will be written
     session = session or Session()
     device = device_of(args.gpu)
     folder = Path(args.source_dir)
-    finished, skipped = read_runs(folder)
+    finished, skipped = read_stitches(folder)
     for reason in skipped:
         warn(f"skipped: {reason}")
-    moved = moved_networks(args)
-    check_runs(finished, folder, moved)
+    check_stitches(finished, folder)
     dataset_info(args.dataset, labelled=True)
     scores = scores_of(args)
     files, tables, skill = begin_tables(args, scores)
     experiments = newest_by_experiment(finished)
-    runs = list(chain(*experiments.values()))
+    stitches = list(chain(*experiments.values()))
 
     # The images and the two networks
     loading = cli.load_options(args, device)
     test_set = cli.load_split(args, session, device, train=False)
     cli.load_split(args, session, device, train=True)  # for floors and detectors
-    fingerprints = short_images(vars(args))  # recorded by load_split
-    check_images(runs, vars(args))
-    networks = load_networks(runs, moved, test_set.spec, device=device, session=session)
+    check_images(stitches, vars(args))
+    networks = load_networks(
+        stitches, moved_networks(args), test_set.spec, device=device, session=session
+    )
     names = {side: name for side, (_, name) in networks.items()}
     return Setup(
-        with_records(experiments, names, fingerprints),
-        runs,
+        experiments,
+        stitches,
         len(skipped),
-        len(finished) - len(runs),
+        len(finished) - len(stitches),
         scores,
         files,
         tables,
@@ -216,7 +215,7 @@ def set_up(args, session) -> Setup:
 
 
 def moved_networks(args) -> dict:
-    """Return where the networks of the runs are now, by side."""
+    """Return where the networks of the stitches are now, by side."""
     from src.results.reloading import MovedNetwork
 
     return {
@@ -274,24 +273,24 @@ def begin_tables(args, scores) -> tuple:
     from pathlib import Path
 
     from src.choices.datasets import dataset_label
-    from src.results.evaluation_rows import evaluation_files
+    from src.results.evaluation_rows import EvaluationFiles
     from src.results.run import Run
 
     other_data = ""
     if args.other_data:
         other_data = dataset_label(args.dataset)
-    files = evaluation_files(Path(args.source_dir), scores, other_data=other_data)
+    files = EvaluationFiles(Path(args.source_dir), other_data)
     tables = {}
     for title, score in scores.items():
-        tables[title] = Run.beside(files.tables[title], vars(args) | {"detector": score.name})
+        tables[title] = Run.beside(files.table(title), vars(args) | {"detector": score.name})
     return files, tables, Run.beside(files.skill, vars(args))
 
 
-def end_layers_of(runs) -> list:
-    """Return the end layers of runs, by depth."""
+def end_layers_of(stitches) -> list:
+    """Return the end layers of stitches, by depth."""
     from src.results.matrices import by_depth, depths_of
 
-    rows = [run.row for run in runs]
+    rows = [stitch.row for stitch in stitches]
     return by_depth((row.end_layer for row in rows), depths_of(rows, "end"))
 
 
@@ -364,12 +363,14 @@ def write_results(args, setup, scored, reference) -> None:
     from src.ground.files import durable_together
     from src.ground.grouping import grouped
     from src.results.image_records import recorded_images
-    from src.results.scored_runs import evaluation_rows, save_scores, skill_rows
+    from src.results.reloading import records_of
+    from src.results.scored_stitches import evaluation_rows, save_scores, skill_rows
 
     # The metrics
+    record = records_of(setup.names, vars(args))
     evaluations = {}
     for score in setup.tables:
-        rows = evaluation_rows(score, scored, reference, other_data=args.other_data)
+        rows = evaluation_rows(score, scored, reference, record, other_data=args.other_data)
         if rows:  # no rows: no stitch ends at a layer with a detector
             evaluations[score] = rows
 
@@ -379,8 +380,12 @@ def write_results(args, setup, scored, reference) -> None:
         run.mark_as_unfinished()
     with durable_together():  # no table is of another evaluation than those beside it
         experiments = grouped(scored, lambda item: item.experiment)
-        stitches = {title: [item.run.row for item in items] for title, items in experiments.items()}
-        report_skill(setup.files.skill, stitches, skill_rows(scored), args.title)
+        stitches = {
+            title: [item.stitch.row for item in items] for title, items in experiments.items()
+        }
+        report_skill(
+            setup.files.skill, stitches, skill_rows(scored, record.get("test_images")), args.title
+        )
         report(
             setup.files,
             evaluations,
@@ -389,7 +394,7 @@ def write_results(args, setup, scored, reference) -> None:
             n_images=len(reference.options.test),
             title=args.title,
         )
-        save_scores(args.energy_dir, setup.files.scores, evaluations, scored, reference)
+        save_scores(args.energy_dir, setup.files, evaluations, scored, reference)
 
     # The weights and images that the tables are about
     weights = {f"{side}_model_path_sha256": name.weights for side, name in setup.names.items()}

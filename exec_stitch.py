@@ -288,7 +288,13 @@ def begin_runs(args, layers, experiment) -> list:
     """
     from pathlib import Path
 
-    from src.results.stitch_runs import FolderOfCall, GridRun, note_other_methods
+    from src.results.stitch_runs import (
+        FolderOfCall,
+        GridRun,
+        earlier_runs,
+        note_other_methods,
+        resume,
+    )
 
     directory = Path("results", args.save_dir)
     if is_frozen(args) or len(layers) == 1:
@@ -298,11 +304,11 @@ def begin_runs(args, layers, experiment) -> list:
         runs_of_groups = [
             GridRun(directory, {pair: layer}, experiment, call) for pair, layer in layers.items()
         ]
+    earlier = earlier_runs(directory)
     if args.resume:
-        for runs in runs_of_groups:
-            runs.resume()
+        resume(directory, earlier, runs_of_groups)
     if any(runs.layers for runs in runs_of_groups):
-        note_other_methods(directory, experiment)
+        note_other_methods(directory, earlier, experiment)
     return runs_of_groups
 
 

@@ -330,22 +330,11 @@ def fingerprints_of(splits, args, session, device) -> dict[str, str]:
 def unfinished_units(units, *, redo: bool) -> list[Unit]:
     """Return the units that are not finished, or have different weights or images by now.
 
-    Warns of units without a record of weights that are older than a checkpoint.
-
     Raises:
         UserError: weights or images have changed, and `redo` is false; or units were finished or
             begun with other options.
     """
-    from src.results.changes import warn_of_newer
-    from src.results.network_names import networks_named_by
-
     written_of = {unit.place: unit.run.options_on_disk() for unit in units}
-    configs = {unit.place: unit.run.config for unit in units}
-    warn_of_newer(
-        (config, networks_named_by(written_of[place]).values())
-        for place, config in configs.items()
-        if config.exists()
-    )
     changes_of = {unit.place: unit.changes(written_of[unit.place]) for unit in units}
     changed = {place for place, changes in changes_of.items() if changes}
     if changed and not redo:

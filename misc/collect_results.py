@@ -65,7 +65,7 @@ def collect(args) -> None:
     from src.figures.pages import writing
     from src.ground.errors import UserError
     from src.results import collected
-    from src.results.folders import folders_meant, is_run
+    from src.results.folders import holds_runs, is_run
 
     source_dir = Path(args.source_dir)
     if args.other_dir and not args.end_type:
@@ -73,26 +73,26 @@ def collect(args) -> None:
         return
     if is_run(source_dir) and not args.output:
         raise UserError(f"{source_dir} is a run, whose grid.csv stays as it is; give -o")
-    recursive = args.recursive or folders_meant(source_dir) != [source_dir]
+    recursive = args.recursive or not holds_runs(source_dir)
     results = collected.collect(source_dir, args.networks, recursive=recursive)
     if not results.similarities:
-        refuse_empty(source_dir, results.runs)
+        refuse_empty(source_dir, results.stitches)
     if args.end_type:
-        check_types(source_dir, results.runs, (cli.network(args.other_dir), args.end_type))
+        check_types(source_dir, results.stitches, (cli.network(args.other_dir), args.end_type))
     path = Path(args.output or source_dir / "grid.csv")
     with writing(path, __file__, is_named=bool(args.output)):
         if recursive:
             write_measurements(args, path, results)
-        if results.runs:
+        if results.stitches:
             write_accuracies(args, path, results)
 
 
-def check_types(source_dir: Path, runs, types: tuple[str, str]) -> None:
-    """Raise a UserError if the networks of runs have types that differ from `types`, of the front and
+def check_types(source_dir: Path, stitches, types: tuple[str, str]) -> None:
+    """Raise a UserError if the networks of stitches have types that differ from `types`, of the front and
     the end network."""
     from src.ground.errors import UserError
 
-    recorded = {(run.row.front_model_type, run.row.end_model_type) for run in runs}
+    recorded = {(stitch.row.front_model_type, stitch.row.end_model_type) for stitch in stitches}
     if recorded and recorded != {types}:
         pairs = " or ".join(sorted(f"{front} to {end}" for front, end in recorded))
         raise UserError(
@@ -113,8 +113,8 @@ def compare_folders(args) -> None:
     rows_of_folders = []
     for folder in map(Path, folders):
         results = collected.collect(folder, None, recursive=args.recursive)
-        refuse_empty(folder, results.runs)
-        rows_of_folders.append([run.row for run in results.newest])
+        refuse_empty(folder, results.stitches)
+        rows_of_folders.append([stitch.row for stitch in results.newest])
     if not args.output:
         compare(folders, rows_of_folders, title=args.title)
         return
@@ -152,31 +152,33 @@ def write_accuracies(args, path: Path, results) -> None:
     from src.results.grid_matrices import printed_matrices
     from src.results.tables import to_record
     from src.results.verdict_rows import interval_columns
-    from src.results.verdicts import judge_runs
+    from src.results.verdicts import judge_stitches
 
     # With a list, experiments are called by the names of the networks.
     listed_names = results.names if args.networks else None
-    newest = [run.row for run in results.newest]
+    newest = [stitch.row for stitch in results.newest]
     for title, matrix in printed_matrices(newest, listed_names).items():
         table(title, *matrix)
 
-    write_grid(path, [run.row for run in results.runs], title=args.title, names=listed_names)
+    write_grid(
+        path, [stitch.row for stitch in results.stitches], title=args.title, names=listed_names
+    )
 
     intervals = path.with_name(f"{path.stem}_intervals.csv")
     header = interval_columns()
     rows = []
-    for verdict in judge_runs(results.newest, pool=args.pool, names=results.names):
+    for verdict in judge_stitches(results.newest, pool=args.pool, names=results.names):
         record = to_record(verdict)
         rows.append({name: record[name] for name in header})
     write_csv(intervals, header, rows)
     note(f"wrote {intervals}")
 
 
-def refuse_empty(source_dir: Path, runs) -> None:
-    """Raise a UserError if a folder gave no runs."""
+def refuse_empty(source_dir: Path, stitches) -> None:
+    """Raise a UserError if a folder gave no stitches."""
     from src.ground.errors import UserError
 
-    if not runs:
+    if not stitches:
         raise UserError(
             f"{source_dir} holds no finished stitching run; give the folder that holds their folders, or a folder "
             "above it"

@@ -84,7 +84,7 @@ def draw_curves(args, measured, correspondence, collected) -> None:
     without_curves = groups_without_curves(measured, correspondence)
     if without_curves:
         note(f"no curves, as no layers correspond: {listed(without_curves)}")
-    n_pairs = len({run.row.network_keys for run in collected.newest})
+    n_pairs = len({stitch.row.network_keys for stitch in collected.newest})
     table = Path(args.output or Path(args.source_dir, "curves.csv"))
     with writing(table, __file__, is_named=bool(args.output)):
         write_table(table, MeanRow, rows)

@@ -23,14 +23,14 @@ def export(args) -> None:
     from src.ground.console import note, warn
     from src.ground.errors import UserError
     from src.results.exchange import export_stitch
-    from src.results.folders import read_runs
+    from src.results.folders import read_stitches
 
     target = Path(args.output)
     if target.exists():
         raise UserError(f"-o {target} exists; give a new folder")
     stitches = []
     for folder in args.source_dirs:
-        of_folder, skipped = read_runs(folder)
+        of_folder, skipped = read_stitches(folder)
         for reason in skipped:
             warn(f"skipped: {reason}")
         stitches += of_folder

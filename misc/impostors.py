@@ -34,9 +34,9 @@ from src.datasets.base import BaseImageSet
 from src.ground.runtime import generator
 from src.models import Network
 from src.models.activations import pool
+from src.ood.floors import beside_class, twin_of
 from src.results.checkpoints import load_model
 from src.results.network_names import NetworkName
-from src.skill.floors import beside_class, twin_of
 
 COPIES = ("permuted", "rotated")
 LABEL_ALONE = ("class_means", "one_hot", "clustered_noise")

@@ -2,6 +2,7 @@
 process."""
 
 import functools
+import itertools
 import os
 import shlex
 import sys
@@ -25,6 +26,7 @@ from src.figures.pages import files_of_figure
 from src.ground.console import listed, note, result, silenced, warn
 from src.ground.errors import Busy, UserError, as_user_error
 from src.ground.user_code import is_user_code, title_of
+from src.results.changes import changed_since, refuse_other_options
 from src.results.identity import is_idle
 from src.results.network_list import (
     PROBES,
@@ -35,7 +37,7 @@ from src.results.network_list import (
     stitches_name,
 )
 from src.results.network_names import RECORD, networks_named_by
-from src.results.options import as_written, read_options, refuse_other_options
+from src.results.options import as_written, read_options
 
 if TYPE_CHECKING:
     from src.cli import Parser
@@ -143,13 +145,13 @@ class Unit(NamedTuple):
     @property
     def run(self) -> "Run":
         """The lock and the record of the finished unit: those of its last call."""
-        from src.results.evaluation_rows import skill_file
+        from src.results.evaluation_rows import EvaluationFiles
         from src.results.run import Run
 
         options = vars(self.calls[-1].options)
         if self.is_table:
             return Run.beside(self.place, options)
-        return Run.beside(skill_file(self.place), options)
+        return Run.beside(EvaluationFiles(self.place).skill, options)
 
     def changes(self, written: Options) -> list[str]:
         """Return what has changed since this unit was begun: weights, code and images.
@@ -157,16 +159,16 @@ class Unit(NamedTuple):
         Args:
             written: the options in its files.
         """
-        from src.results.changes import changes
-        from src.results.stitch_runs import finished_runs, interrupted_runs
+        from src.results.stitch_runs import earlier_runs
 
         run = self.run
         records = [written]
         if not self.is_table and not run.config.exists():
-            runs = [*finished_runs(self.place), *interrupted_runs(self.place)]
-            records += [options for _, options in runs]
-        _, changed = changes(records, run.options)
-        return changed
+            earlier = earlier_runs(self.place)
+            records += [stitch.options for stitch in earlier.stitches]
+            records += [of_run.experiment.options for of_run in earlier.interrupted]
+        changed = [changed_since(options, run.options) for options in records]
+        return list(dict.fromkeys(itertools.chain.from_iterable(changed)))
 
     def set_aside(self, name: str) -> None:
         """Move the results of weights or images that have changed into a folder beside the unit.
@@ -480,7 +482,7 @@ def stitch_and_evaluate(unit: Unit, session: "Session") -> None:
     """
     from src.ood.evaluation import measure_grids
     from src.results.folders import remove_remains
-    from src.results.scored_runs import MeasuredStitches
+    from src.results.scored_stitches import MeasuredStitches
 
     stitching, evaluation = (call.options for call in unit.calls)
     setup = exec_stitch.set_up(stitching, session)

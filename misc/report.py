@@ -73,10 +73,10 @@ def made_by(judged, similarity, *, start: datetime) -> str:
     from src.ground.provenance import provenance
     from src.results import record
 
-    networks = record.networks_of(judged.runs, judged.similarities, judged.names)
-    commands = record.commands_of(record.files_of(judged.runs, map(Path, similarity), networks))
-    own_command = record.command_of([provenance(gpu=-1, start=start)])
-    return page.made_with(networks, record.images_of(judged.runs), [*commands, own_command])
+    networks = record.networks_of(judged.stitches, judged.similarities, judged.names)
+    commands = record.commands_of(record.files_of(judged.stitches, map(Path, similarity), networks))
+    own_command = record.Command.of(provenance(gpu=-1, start=start))
+    return page.made_with(networks, record.images_of(judged.stitches), [*commands, own_command])
 
 
 def parts_of_page(folder: Path, judged, made_with: str, *, name: str) -> list[str]:

@@ -91,7 +91,7 @@ def add_judging(options: cli.Parser) -> None:
 class Judged(NamedTuple):
     """The results in folders, and the verdicts on them."""
 
-    runs: Sequence[Any]
+    stitches: Sequence[Any]
     similarities: Sequence[Any]
     names: Mapping[Any, Any]  # of all networks
     are_listed: bool  # the names are those of a list; otherwise captions name checkpoints
@@ -122,7 +122,7 @@ def give_verdict(args, judged: "Judged | None" = None, *, pixels_only: bool = Fa
 
     if judged is None:
         judged = judge(args)
-    images = record.images_of(judged.runs)
+    images = record.images_of(judged.stitches)
     run = Run.beside(args.output, vars(args) | images, script=__file__)
 
     # The report: maps of many pairs of architectures on demand, and numbers
@@ -150,12 +150,14 @@ def judge(args) -> Judged:
     from src.ground.console import listed, note
     from src.results.between_groups import compare_groups, note_on_layers, values_of_verdicts
     from src.results.named_networks import named_by_list
-    from src.results.verdicts import judge_runs
+    from src.results.verdicts import judge_stitches
 
-    runs, similarities = read_results(args)
+    stitches, similarities = read_results(args)
     limits = limits_of(args)
-    names = named_by_list((network for run in runs for network in run.row.networks), args.networks)
-    verdicts = judge_runs(runs, similarities, limits=limits, pool=args.pool, names=names)
+    names = named_by_list(
+        (network for stitch in stitches for network in stitch.row.networks), args.networks
+    )
+    verdicts = judge_stitches(stitches, similarities, limits=limits, pool=args.pool, names=names)
     if similarities:
         check_similarities(similarities, verdicts)
     comparison = compare_groups(values_of_verdicts(verdicts, names.values()))
@@ -163,7 +165,7 @@ def judge(args) -> Judged:
         note_on_layers(comparison.groups)
     if comparison.untested:
         note(f"groups that cannot be tested: {listed(comparison.untested, n=1)}")
-    return Judged(runs, similarities, names, bool(args.networks), limits, verdicts, comparison)
+    return Judged(stitches, similarities, names, bool(args.networks), limits, verdicts, comparison)
 
 
 def write_files(
@@ -218,7 +220,7 @@ def draw(path: Path, judged: Judged, **texts: Any) -> None:
     rows = judged.verdicts
     names = list({(row.front_network, row.end_network) for row in rows})
     networks = names[0] if judged.are_listed and len(names) == 1 else NETWORKS
-    texts["source"] = source_of([run.row for run in judged.runs])
+    texts["source"] = source_of([stitch.row for stitch in judged.stitches])
     draw_evidence(path.with_suffix(".png"), rows, judged.limits, networks=networks, **texts)
     if judged.comparison.groups:
         means = of_networks(judged.comparison.means)
@@ -231,15 +233,15 @@ def draw(path: Path, judged: Judged, **texts: Any) -> None:
 
 
 def read_results(args) -> tuple:
-    """Return the runs with their evaluations, and the similarities; warn of changed weights and of
+    """Return the stitches with their evaluations, and the similarities; warn of changed weights and of
     results on different images."""
     from src.results.collected import read_similarities
     from src.results.image_records import warn_of_several
 
-    runs = read_folders(args.source_dirs)
+    stitches = read_folders(args.source_dirs)
     similarities = read_similarities(args.similarity)
-    warn_of_several([*(run.row for run in runs), *similarities])
-    return runs, similarities
+    warn_of_several([*(stitch.row for stitch in stitches), *similarities])
+    return stitches, similarities
 
 
 def check_similarities(similarities, verdicts) -> None:
@@ -253,29 +255,29 @@ def check_similarities(similarities, verdicts) -> None:
 
 
 def read_folders(folders):
-    """Return the runs of all folders with their evaluations; note folders that were not evaluated."""
+    """Return the stitches of all folders with their evaluations; note folders that were not evaluated."""
     from src.ground.console import listed, note
     from src.ground.errors import UserError
     from src.ground.grouping import grouped
-    from src.results.evaluations import read_evaluated_runs
+    from src.results.evaluations import read_evaluated_stitches
 
-    runs = read_evaluated_runs(folders)
-    if not runs:
+    stitches = read_evaluated_stitches(folders)
+    if not stitches:
         raise UserError(
             f"{', '.join(folders)}: no finished stitching run; give folders that hold their folders, or folders above "
             "these, such as results/DIR"
         )
     unevaluated = [
         folder
-        for folder, runs_of_folder in grouped(runs, lambda run: run.folder.parent).items()
-        if not any(run.skill for run in runs_of_folder)
+        for folder, of_folder in grouped(stitches, lambda stitch: stitch.folder.parent).items()
+        if not any(stitch.skill for stitch in of_folder)
     ]
     if unevaluated:
         note(
             f"{listed(unevaluated, n=2)}: skill was not measured, so no stitch can be similar; run "
             "exec_eval_stitcher_ood.py FOLDER -d DATA"
         )
-    return runs
+    return stitches
 
 
 def limits_of(args):

@@ -14,7 +14,7 @@ from src.ground.user_code import load
 from src.ground_truth.frozen_truth import read_frozen
 from src.models import build_model
 from src.results.checkpoints import save_state
-from src.results.evaluation_rows import SkillRow, skill_file
+from src.results.evaluation_rows import EvaluationFiles, SkillRow
 from src.results.tables import write_table as write_rows
 from src.results.truth_rows import TruthRow
 from src.similarity.many import similarities_of_pairs
@@ -94,7 +94,7 @@ def write_stitches(folder, names: tuple[str, str], agreement: float) -> None:
     np.savez_compressed(folder / "t" / "predictions.npz", **classes)
     of_stitch = skill(agreement, agreement)
     row = SkillRow.of("t", Pair("pool2", "pool2"), of_stitch, None)
-    write_rows(skill_file(folder), SkillRow, [row])
+    write_rows(EvaluationFiles(folder).skill, SkillRow, [row])
 
 
 def rows_of(
@@ -261,7 +261,7 @@ def test_tables_say_that_test_images_had_dots(dotted):
             "mahalanobis",
             cwd=folder,
         )
-    assert says(refused, "without --shortcut", "--shortcut 0.0")
+    assert says(refused, "other images", "--shortcut 0.0")
     grids = [
         stitch_rows(folder / "results" / name / "n2 to n3" / "covariance")
         for name in ("plain", "dots")

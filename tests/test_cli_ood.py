@@ -447,27 +447,13 @@ def test_skill_needs_no_detector(workplace, copied, networks):
     assert {row["verdict"] for row in verdicts}.isdisjoint({"similar", "accurate only"})
 
 
-def test_class_controls_of_an_earlier_version_are_skipped(workplace, copied):
-    folder = copied("controls")
-    (whole,) = folder.glob("2*")
-    one = shutil.copytree(whole, folder / "2020-01-01_00-00-00.000000")
-    options = read_json(one / "config.txt") | {"class_control": True}
-    (one / "config.txt").write_text(json.dumps(options))
-    err = evaluate(workplace, "controls", "--detector", "none").err
-    assert says(err, f"{one.name} is a class control")
-    assert says(err, "evaluated 6 stitches", "skipped 0 stitches, 1 whole runs")
-    assert len(read_csv(folder / "skill.csv")) == 6
-    err = run("misc/verdict.py", "results/controls", "-o", "c.csv", cwd=workplace).err
-    assert f"{one.name} is a class control" in err and len(read_csv(workplace / "c.csv")) == 6
-
-
 def test_other_data_are_refused_or_kept_apart(workplace, copied):
     folder = copied("elsewhere")
     evaluate(workplace, "elsewhere", "--detector", "knn")
     before = rows_of(folder, "knn")
     other = ["--detector", "knn", "-d", "other.npz"]
     refused = evaluate(workplace, "elsewhere", *other, status=2).err
-    assert says(refused, "other.npz", "stitched on digits", "--other-data")
+    assert says(refused, "other.npz", "stitched on other images (-d digits", "--other-data")
     evaluate(workplace, "elsewhere", *other, "--other-data")
     rows = read_csv(folder / "ood_evaluation_knn_on_other.csv")
     assert {Path(row["dataset"]).name for row in rows} == {"other.npz"}
@@ -612,7 +598,7 @@ def test_an_evaluation_that_fails_leaves_all_tables_of_the_one_before(
     folder = in_tmp_path / "results/dm"
     before = [(folder / name).read_bytes() for name in names]
     times = [(folder / name).stat().st_mtime_ns for name in names]
-    monkeypatch.setattr("src.results.scored_runs.save_scores", full)
+    monkeypatch.setattr("src.results.scored_stitches.save_scores", full)
     run(*evaluate, "mahalanobis", "-b", "7", status=1)
     assert [(folder / name).read_bytes() for name in names] == before
     assert [(folder / name).stat().st_mtime_ns for name in names] == times

@@ -11,7 +11,7 @@ import torch
 
 from src.figures import pages
 from src.results.checkpoints import load_stitch
-from src.results.folders import Stitch, read_runs
+from src.results.folders import Stitch, read_stitches
 from tests.commands import (
     ON_DIGITS,
     error_line,
@@ -82,8 +82,8 @@ def assert_same(found: Stitch, expected: Stitch) -> None:
 
 @pytest.mark.parametrize("name", GRIDS)
 def test_exported_folders_read_to_the_stitches_of_the_run(name, workplace):
-    stitches, _ = read_runs(workplace / "results" / name)
-    exported, skipped = read_runs(workplace / "exported" / name)
+    stitches, _ = read_stitches(workplace / "results" / name)
+    exported, skipped = read_stitches(workplace / "exported" / name)
     assert not skipped and len({stitch.folder for stitch in exported}) == len(stitches) > 1
     for found, expected in zip(exported, stitches, strict=True):
         assert_same(found, expected)
@@ -101,8 +101,8 @@ def test_a_folder_without_the_files_of_this_suite_has_the_accuracy_in_its_summar
     shutil.copytree(workplace / "exported" / "matched", tmp_path / "public")
     for path in (tmp_path / "public").glob("*/grid.csv"):
         path.unlink()
-    stitches, _ = read_runs(workplace / "results" / "matched")
-    public, _ = read_runs(tmp_path / "public")
+    stitches, _ = read_stitches(workplace / "results" / "matched")
+    public, _ = read_stitches(tmp_path / "public")
     for found, expected in zip(public, stitches, strict=True):
         assert found.row.pair == expected.row.pair
         for name in ("accuracy", "matching_error", "representation_difference"):
@@ -128,8 +128,8 @@ def test_folders_of_a_call_are_brought_into_one_run(name, workplace, tmp_path):
     (brought,) = (tmp_path / "new" / "below").iterdir()
     (made,) = (workplace / "results" / name).glob("2*")
     assert names_in(brought) == names_in(made)
-    stitches, skipped = read_runs(tmp_path / "new" / "below")
-    expected, _ = read_runs(made)
+    stitches, skipped = read_stitches(tmp_path / "new" / "below")
+    expected, _ = read_stitches(made)
     assert not skipped
     for stitch, of_run in zip(stitches, expected, strict=True):
         assert_same(stitch, of_run)
@@ -146,7 +146,7 @@ def test_calls_are_told_apart_by_their_start_and_a_damaged_file_is_left_out(work
     (second / "predictions.npz").write_bytes(b"damaged")
     said = run(IMPORT, "old", "-o", "new", cwd=tmp_path).err
     assert says(said, f"{second.name}/predictions.npz is damaged")
-    stitches, _ = read_runs(tmp_path / "new")
+    stitches, _ = read_stitches(tmp_path / "new")
     assert len(stitches) == 4
     of_one, of_others = sorted((tmp_path / "new").iterdir())
     assert {"final_model.pt", "summary.txt", "predictions.npz"} <= names_in(of_one)

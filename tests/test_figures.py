@@ -14,7 +14,7 @@ from src.figures.evidence import draw_evidence
 from src.figures.maps import draw_layers, draw_networks
 from src.figures.pages import CM, NUMBERS, remove_figure
 from src.figures.shown import ABOVE_BASELINES, BASELINE, SHARE, Shown, of_matrix, of_ranks
-from src.figures.style import WIDTHS, chosen_style, use_style
+from src.ground.style import WIDTHS, chosen_style, use_style
 from src.results.between_groups import GroupTest, Question
 from src.results.matrices import Matrix
 from src.results.pair_kinds import PAIRS

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from src.models import Network, build_model
-from src.skill.floors import Floor, FloorKey, Floors, beside_class, n_twins_for, twin_of
+from src.ood.floors import FloorKey, Floors, beside_class, n_twins_for, twin_of
+from src.skill.skills import Floor
 from tests.tiny_datasets import few_grey_images
 
 IMAGES = few_grey_images(120, 8, n_classes=3)

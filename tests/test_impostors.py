@@ -18,7 +18,7 @@ from misc.impostors import (
 )
 from src.datasets.base import ImageSet
 from src.models import Network, build_model
-from src.skill.floors import beside_class
+from src.ood.floors import beside_class
 from tests.commands import run, stitch_rows
 
 LAYERS = ["pool2", "pool3"]

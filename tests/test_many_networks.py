@@ -13,14 +13,14 @@ from matplotlib.text import Text
 
 from src.figures import pages, sections
 from src.results.between_groups import Question, compare_groups, values_of_verdicts
-from src.results.evaluations import read_evaluated_runs
+from src.results.evaluations import read_evaluated_stitches
 from src.results.measurements import Measurement, NetworkLayer
 from src.results.named_networks import NamedNetwork, named_networks
 from src.results.network_list import ListedNetwork, as_listed
 from src.results.network_means import mean_over_networks
 from src.results.network_names import NetworkName
 from src.results.trained_with import training_of
-from src.results.verdicts import judge_runs
+from src.results.verdicts import judge_stitches
 from tests.commands import (
     ON_DIGITS,
     caption_of,
@@ -96,13 +96,15 @@ def test_one_matrix_a_quantity_whatever_the_number_of_networks(folder, drawn_fig
 
 
 def test_a_folder_stands_for_its_runs_or_without_any_for_all_below(folder):
-    runs = read_evaluated_runs(folder / name for name in folders())
+    runs = read_evaluated_stitches(folder / name for name in folders())
     assert len(runs) == 120
     for given in ([folder], [folder, folder / "c0-c1"]):
-        assert {run.folder for run in read_evaluated_runs(given)} == {run.folder for run in runs}
+        assert {run.folder for run in read_evaluated_stitches(given)} == {
+            run.folder for run in runs
+        }
     write_run(folder / "c0-c1" / "deeper", "0", n_right=900)
-    assert len(read_evaluated_runs([folder / "c0-c1"])) == 4
-    assert len(read_evaluated_runs([folder / "c0-c1"], recursive=True)) == 5
+    assert len(read_evaluated_stitches([folder / "c0-c1"])) == 4
+    assert len(read_evaluated_stitches([folder / "c0-c1"], recursive=True)) == 5
     above = run(COLLECT, folder, cwd=folder).out
     assert above == run(COLLECT, folder, "-r", cwd=folder).out
     assert len(read_csv(folder / "grid.csv")) == 121
@@ -186,7 +188,7 @@ def test_a_section_is_divided_by_its_pairs_of_groups(tmp_path):
         options = {"front_model_path": f"{front}.pt", "end_model_path": f"{end}.pt"}
         options |= {"front_model_type": types[front], "end_model_type": types[end]}
         write_run(tmp_path, str(number), n_right=900, **options)
-    (section,) = sections.sections_of(judge_runs(runs_of(tmp_path)))
+    (section,) = sections.sections_of(judge_stitches(runs_of(tmp_path)))
     many, single = sections.by_groups(section)
     assert [row.networks for row in many.rows] == ["a.pt → b.pt", "b.pt → a.pt"]
     assert [row.networks for row in single.rows] == ["a.pt → c.pt"]
@@ -306,7 +308,7 @@ def test_one_network_at_two_epochs_is_no_pair_of_networks(tmp_path, monkeypatch)
         options = {"front_model_path": front, "end_model_path": end, "front_layer": "y"}
         write_run(tmp_path / "all", str(number), n_right=900, **options)
     runs = runs_of(tmp_path / "all")
-    rows = judge_runs(runs)
+    rows = judge_stitches(runs)
     assert [row.same_run for row in rows].count(True) == 4
     itself, others = (section.title for section in sections.sections_of(rows))
     assert says(itself, "direct matching", "4 pairs", "itself")

@@ -130,9 +130,9 @@ def test_calls_from_python_are_answered_with_arguments(said, capsys):
 @pytest.mark.parametrize(
     ("given", "of_runs", "line"),
     [
-        (None, [0.5], "without --shortcut: .* --shortcut 0.5; give"),
-        (0.5, [None], "--shortcut 0.5: .* without --shortcut; give"),
-        (0.5, [0.5, None], "--shortcut 0.5: .* a folder of runs for each"),
+        (None, [0.5], "1 of 1 runs .*-d digits --shortcut 0.5.*; give"),
+        (0.5, [None], "1 of 1 runs .*; give these .*--shortcut"),
+        (0.5, [0.5, None], "1 of 2 runs "),
     ],
 )
 def test_the_shortcut_of_runs_is_advised_as_the_parser_takes_it(given, of_runs, line, tmp_path):

@@ -7,10 +7,10 @@ import torch
 
 from src.models import Network
 from src.ood import make_detector, ood_metrics
+from src.ood.floors import FloorKey, Floors
 from src.results.evaluation_rows import SkillRow
 from src.results.folders import RunFiles, Stitch
-from src.results.verdicts import judge_runs
-from src.skill.floors import FloorKey, Floors
+from src.results.verdicts import judge_stitches
 from src.skill.running import Following
 from src.skill.skills import skill_of
 from src.stitching import direct_matching
@@ -101,7 +101,7 @@ def test_the_word_on_each(end, floors):
     detector.add(end(images, until=LAYER), labels)
     detector.fit()
     runs = [run_of(floors, acts, name) for name, acts in made.items()]
-    verdicts = {row.front_layer: row for row in judge_runs(runs)}
+    verdicts = {row.front_layer: row for row in judge_stitches(runs)}
     assert {name: row.verdict for name, row in verdicts.items()} == WORDS
     skills = {name: row.skill for name, row in verdicts.items()}
     assert skills["itself"] == pytest.approx(1) and skills["shrunk to 0.7"] > 0.9
@@ -134,7 +134,7 @@ def test_another_image_is_never_similar(end, floors):
     images, _ = digits(train=True)
     acts = end(images, until="2")
     runs = [run_of(floors, acts[shown], name, "2") for name, shown in other_images(end).items()]
-    nearest, drawn = judge_runs(runs)
+    nearest, drawn = judge_stitches(runs)
     for row in (nearest, drawn):
         assert row.penalty < 0.05 and row.verdict == "accurate only"
     assert drawn.skill < 0 and nearest.skill_at_end < 0
@@ -154,7 +154,7 @@ def test_features_clustered_by_class_are_never_similar(end, floors, form):
         source[train] = centres[labels] + 0.03 * torch.randn(len(labels), 160, 4, 4, generator=draw)
     target = end(digits(train=True)[0], until=LAYER)
     weight, bias, *_ = direct_matching(source[True], target, form=form, cutoff="exact")
-    (verdict,) = judge_runs([run_of(floors, stitched(source[False], weight, bias), form)])
+    (verdict,) = judge_stitches([run_of(floors, stitched(source[False], weight, bias), form)])
     assert verdict.verdict == "accurate only" and verdict.skill < 0
 
 
@@ -163,5 +163,5 @@ def test_features_clustered_by_class_are_never_similar(end, floors, form):
 def test_a_stitch_to_itself_is_similar(end, floors, form):
     train, test = (end(digits(train=train)[0], until=LAYER) for train in (True, False))
     weight, bias, *_ = direct_matching(train, train, form=form, cutoff="exact")
-    (verdict,) = judge_runs([run_of(floors, stitched(test, weight, bias), form)])
+    (verdict,) = judge_stitches([run_of(floors, stitched(test, weight, bias), form)])
     assert verdict.skill == pytest.approx(1, abs=1e-4) and verdict.verdict == "similar"

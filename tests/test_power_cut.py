@@ -16,6 +16,7 @@ import exec_stitch
 from src.ground.errors import UserError
 from src.ground.files import durable_together, new_file, write_bytes
 from src.models import build_model
+from src.results import stitch_runs
 from src.results.experiments import Experiment
 from src.results.stitch_runs import GridRun
 from src.stitching import Pair, build_layers
@@ -182,7 +183,7 @@ def make(folder: Path, grid, *, resume: bool) -> None:
     layers, experiment, score = grid
     runs = GridRun(folder, layers, experiment)
     if resume:
-        runs.resume()
+        stitch_runs.resume(folder, stitch_runs.earlier_runs(folder), [runs])
     if runs.layers and not runs.state:
         log = EpochLog(HeadResult(0.5, 1.0, 1.0), HeadResult(0.5, 1.0, 1.0))
         runs.log([dict.fromkeys(layers, log)], {"weight": torch.ones(1)})

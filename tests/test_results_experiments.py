@@ -16,11 +16,11 @@ from src.results.experiments import (
     other_options,
     pair_of,
 )
-from src.results.folders import RunFiles, Stitch, newest_by_experiment, newest_runs
-from src.results.identity import NETWORKS, RANKS, WEIGHTS
+from src.results.folders import RunFiles, Stitch, newest_by_experiment, newest_stitches
+from src.results.identity import NETWORKS, RANKS, WEIGHTS, differences
 from src.results.image_records import SPLITS
 from src.results.network_names import FRESH, NetworkName, titles_of
-from src.results.options import differences, read_options
+from src.results.options import read_options
 from src.results.run import Run
 from src.results.stitch_rows import StitchRow
 from src.results.tables import columns, read_table, write_table
@@ -57,18 +57,15 @@ def test_a_copy_of_a_checkpoint_under_another_name_is_the_same_network(checkpoin
         == 1
         == len(set(map(identity, same)))
     )
-    assert {differences({"path": "f.pt"}, {"path": name}) for name in same} == {""}
+    begun = {"model_path": "f.pt", "model_type": "resnet18"}
+    assert {differences(begun, begun | {"model_path": name}) for name in same} == {""}
     Path(copy).write_bytes(b"others")
     assert identity(copy) != identity("f.pt")
-    others = differences({"path": "f.pt"}, {"path": "m/g.pt"})
-    assert says(others, "path", "was 'f.pt'", "now 'm/g.pt'")
+    others = differences(begun, begun | {"model_path": "m/g.pt"})
+    assert others == "model_path was 'f.pt', now 'm/g.pt'"
     missing = ("m/no.pt", "./m//no.pt", "x/../m/no.pt", tmp_path / "m" / "no.pt")
     assert {identity(name) for name in missing} == {str(tmp_path / "m" / "no.pt")}
     assert identity("no.pt") not in (identity("m/no.pt"), identity("f.pt"))
-    assert differences({"path": "./m//no.pt"}, {"path": "m/no.pt"}) == ""
-    assert (
-        differences({"path": "f.pt"}, {"path": "m"}) == "path was 'f.pt', now 'm'"
-    )  # a folder has no content
 
 
 def test_fresh_weights_are_the_same_by_seed_and_type():
@@ -197,12 +194,14 @@ def test_different_images_are_different_experiments_and_unrecorded_ones_are_not(
 
     first, second = "a" * 12, "b" * 12
     runs = [of("1", None), of("2", first)]
-    assert newest_runs(runs) == runs[1:] and "1 result repeats another" in capsys.readouterr().err
+    assert (
+        newest_stitches(runs) == runs[1:] and "1 result repeats another" in capsys.readouterr().err
+    )
     assert list(by_experiment(run.row for run in runs)) == [""]
     assert len(set(method_names([run.row for run in runs], apart_from=NETWORKS))) == 1
 
     runs += [of("3", second), of("4", second, seed=1)]
-    assert newest_runs(runs) == runs and not capsys.readouterr().err
+    assert newest_stitches(runs) == runs and not capsys.readouterr().err
     rows = [run.row for run in runs]
     groups = by_experiment(rows)
     assert [row for group in groups.values() for row in group] == rows and len(groups) == 4
@@ -260,11 +259,11 @@ def test_of_repeated_stitches_the_newest_counts(capsys):
         return stitch_in(folder, **values)
 
     runs = [run_in("1"), run_in("2", end_layer="layer3.0"), run_in("3", seed=1)]
-    assert newest_runs(runs) == runs and not capsys.readouterr().err
+    assert newest_stitches(runs) == runs and not capsys.readouterr().err
     again = run_in("4", front_model_path="./a.pt")
-    assert newest_runs([*runs, again]) == [*runs[1:], again]
+    assert newest_stitches([*runs, again]) == [*runs[1:], again]
     assert says(capsys.readouterr().err, "1 result repeats another", "newest")
-    assert newest_runs([again, *runs]) == [again, *runs[1:]]
+    assert newest_stitches([again, *runs]) == [again, *runs[1:]]
     expected = {"seed=0": [runs[1], again], "seed=1": [runs[2]]}
     assert newest_by_experiment([again, *runs]) == expected
     assert says(capsys.readouterr().err, "1 result repeats another", "newest")
@@ -331,7 +330,7 @@ def test_every_option_counts_or_is_in_a_list():
     for name in default:
         value = [7] if name == "reduce_lr_epochs" else "7"
         changed = experiment(**options | {name: value}).key
-        assert (changed == key) == (name in lists.NOT_COMPARED), name
+        assert (changed == key) == (name in (*lists.NOT_COMPARED, *lists.LAYERS)), name
     for name in lists.OPTIONS.keys() - OPTIONS.keys():
         usual = options | {name: default[name]}
         without = {other: value for other, value in usual.items() if other != name}
@@ -407,7 +406,7 @@ def test_options_that_change_no_result_do_not_differ():
 
 def test_of_fresh_networks_the_seed_differs_and_not_the_path():
     begun, given = (
-        {"model_path": "-", "model_path_sha256": digest, "seed": seed}
+        {"model_path": "-", "model_type": "x", "model_path_sha256": digest, "seed": seed}
         for seed, digest in enumerate("ab")
     )
     assert differences(begun, given) == "seed was 0, now 1"

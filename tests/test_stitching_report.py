@@ -10,7 +10,7 @@ from src.figures.grids import write_grid
 from src.figures.matrices import compare
 from src.ground.console import decimals, points, table
 from src.ground.errors import UserError
-from src.results.folders import read_run, read_runs, row_of
+from src.results.folders import read_stitches, row_of
 from src.results.grid_matrices import printed_matrices
 from src.results.network_names import short_names
 from src.results.stitch_rows import StitchRow
@@ -32,7 +32,7 @@ def run(folder, *, metrics=None, **options):
     (folder / "summary.txt").write_text(SUMMARY)
     if metrics is not None:
         write_table(folder / "grid.csv", StitchRow, [row_of(folder, OPTIONS | options, metrics)])
-    (stitch,) = read_run(folder, run=folder)
+    ((stitch,), _) = read_stitches(folder)
     return stitch
 
 
@@ -208,5 +208,5 @@ def test_no_number_is_minus_zero(capsys):
 def test_a_run_that_is_the_working_folder_has_its_name(tmp_path, monkeypatch):
     run(tmp_path / "a")
     monkeypatch.chdir(tmp_path / "a")
-    ((stitch,), _) = read_runs(".")
+    ((stitch,), _) = read_stitches(".")
     assert stitch.row.folder == "a"

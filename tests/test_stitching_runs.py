@@ -14,10 +14,11 @@ import torch
 
 import exec_stitch
 from src.models import build_model
+from src.results import stitch_runs
 from src.results.check import check_options
 from src.results.experiments import Experiment, Place
-from src.results.folders import read_runs
-from src.results.stitch_runs import GridRun, note_other_methods
+from src.results.folders import read_stitches
+from src.results.stitch_runs import GridRun, earlier_runs, note_other_methods, resume
 from src.results.tables import read_table
 from src.results.training_rows import EpochRow
 from src.results.writing import write_predictions
@@ -110,7 +111,7 @@ def test_cuts_around_which_the_images_go_on_are_noted_once(networks, layer, caps
 def resumed(folder: Path, layers, options) -> GridRun:
     """The runs of a folder that go on with these options."""
     runs = GridRun(folder, layers, Experiment.of(options))
-    runs.resume()
+    resume(folder, earlier_runs(folder), [runs])
     return runs
 
 
@@ -144,17 +145,17 @@ def logs_of(losses) -> dict[Pair, EpochLog]:
 def test_runs_of_a_folder_that_are_another_method_are_noted(tmp_path, capsys):
     folder = tmp_path / "dm"
     now = Experiment.of(OPTIONS | {"n_pinv_init_samples": 100, "pinv_cutoff": "exact"})
-    note_other_methods(folder, now)  # there is none yet
+    note_other_methods(folder, earlier_runs(folder), now)  # there is none yet
     write_run(folder, "0", n_right=900, n_pinv_init_samples=100, pinv_cutoff="exact")
-    note_other_methods(folder, now)
+    note_other_methods(folder, earlier_runs(folder), now)
     assert not capsys.readouterr().err
 
     for seed in range(2):
         write_run(folder, f"{seed + 1}", n_right=900, n_pinv_init_samples="auto", seed=seed)
-    note_other_methods(folder, now)
+    note_other_methods(folder, earlier_runs(folder), now)
     printed = capsys.readouterr().err
     options = "-pinv-samples auto, --pinv-cutoff paper"
-    assert says(printed, f"{folder}: 2 runs are with {options}", "-dir")
+    assert says(printed, f"{folder}: runs are with {options}", "-dir")
 
 
 def test_an_interrupted_run_that_is_another_method_is_noted(tmp_path, capsys):
@@ -181,7 +182,7 @@ def test_an_interrupted_run_that_is_another_method_is_noted(tmp_path, capsys):
         patch.setattr(GridRun, "log", interrupted)
         run(*given, cwd=tmp_path, status=130)
     err = run(*given, "-pinv-samples", 50, cwd=tmp_path).err
-    assert says(err, "1 run is with -pinv-samples 100")
+    assert says(err, "runs are with -pinv-samples 100")
 
 
 def test_a_single_pair_that_remains_goes_on_where_it_was_interrupted(tmp_path):
@@ -211,6 +212,7 @@ def test_whole_networks_are_one_folder_with_a_folder_a_pair(epochs, tmp_path):
     given = ["exec_stitch.py", "-", "-", "small_cnn", "small_cnn", "pool3,pool4", "pool4", "rc2c_pre",
              *ON_DIGITS, "-e", 2, "-dir", "s", "--resume"]  # fmt: skip
     logged = []
+    folders_read = []
 
     def interrupted(self, history, state):
         log(self, history, state)
@@ -226,11 +228,18 @@ def test_whole_networks_are_one_folder_with_a_folder_a_pair(epochs, tmp_path):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(GridRun, "log", interrupted)
             run(*given, cwd=tmp_path / "cut", status=130)
-        finished, _ = read_runs(tmp_path / "cut/results/s")
+        finished, _ = read_stitches(tmp_path / "cut/results/s")
         assert len(finished) == (epochs == 3)
-        run(*given, cwd=tmp_path / "cut")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                stitch_runs,
+                "read_stitches",
+                lambda path: folders_read.append(path) or read_stitches(path),
+            )
+            run(*given, cwd=tmp_path / "cut")
+    assert len(folders_read) == 1  # whatever the number of pairs
     assert content(tmp_path / "cut") == content(tmp_path / "whole")
-    stitches, skipped = read_runs(tmp_path / "cut/results/s")
+    stitches, skipped = read_stitches(tmp_path / "cut/results/s")
     (call,) = (tmp_path / "cut/results/s").iterdir()
     assert {stitch.folder for stitch in stitches} == {call} and not skipped
     assert [stitch.row.place for stitch in stitches] == [
@@ -326,7 +335,7 @@ def test_a_fit_to_doubt_has_one_line(matching, line, layer, tmp_path, capsys):
     runs.finish()
     warnings = re.findall("warning: (.*)", capsys.readouterr().err)
     assert len(warnings) == bool(line) and all(re.fullmatch(line, text) for text in warnings)
-    ((run,), _) = read_runs(tmp_path)
+    ((run,), _) = read_stitches(tmp_path)
     assert run.row.truncated == run.row.is_truncated == matching.truncated
 
 

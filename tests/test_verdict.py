@@ -12,12 +12,12 @@ from scipy import stats
 
 from src.figures import pages, sections, words
 from src.results.between_groups import values_of_verdicts
-from src.results.evaluation_rows import EvaluationRow, evaluation_file, read_evaluations
+from src.results.evaluation_rows import EvaluationFiles, EvaluationRow, read_evaluations
 from src.results.similarity_rows import SimilarityRow
 from src.results.tables import write_table
 from src.results.training_rows import EpochRow
 from src.results.verdict_rows import VerdictRow
-from src.results.verdicts import judge_runs
+from src.results.verdicts import judge_stitches
 from src.results.writing import write_logs
 from src.statistics.intervals import of_share
 from src.values import Null
@@ -43,7 +43,7 @@ FRESH = "- (resnet18, seed 0)"  # the name of a network that was never trained
 
 
 def verdict_on(folder: Path, similarities=(), *, pool: bool = False, **limits) -> VerdictRow:
-    (verdict,) = judge_runs(runs_of(folder), similarities, limits=Limits(**limits), pool=pool)
+    (verdict,) = judge_stitches(runs_of(folder), similarities, limits=Limits(**limits), pool=pool)
     return verdict
 
 
@@ -80,7 +80,7 @@ def test_similar_both_ways(tmp_path):
     write_run(tmp_path, "5", n_right=945, front_layer="w")
     write_run(tmp_path, "6", n_right=945, front_layer="y", front_model_path="g.pt")
     write_evaluation(tmp_path, dict.fromkeys("123456", 0.5))
-    verdicts = judge_runs(runs_of(tmp_path))
+    verdicts = judge_stitches(runs_of(tmp_path))
     both_ways = {(row.networks, *row.pair): row.both_ways for row in verdicts}
     assert both_ways == {
         ("f.pt → g.pt", "x", "y"): True,
@@ -255,13 +255,13 @@ def test_similarity_counts_both_ways(tmp_path):
     values = {"cka": 0.9, "mine": 0.3, "mine_reversed": 0.4}
     null = Null(0.005, 0.3, 0.7)
     table = of_networks(layer1="x", layer2="y", values=values, nulls={"cka": null})
-    forth, back = judge_runs(runs_of(tmp_path), [table])
+    forth, back = judge_stitches(runs_of(tmp_path), [table])
     assert forth.further["cka"] == back.further["cka"] == 0.9
     assert forth.further["cka_p_value"] == back.further["cka_p_value"] == 0.005
     assert (forth.further["mine"], back.further["mine"]) == (0.3, 0.4)
 
     measured = of_networks("g.pt", "f.pt", layer1="y", layer2="x", values={"cka": 0.8})
-    forth, back = judge_runs(runs_of(tmp_path), [measured, table])
+    forth, back = judge_stitches(runs_of(tmp_path), [measured, table])
     assert (forth.further["cka"], back.further["cka"]) == (0.9, 0.8)  # as measured that way
 
 
@@ -276,8 +276,8 @@ def test_the_false_discovery_rate_over_many_pairs(tmp_path):
     )  # which is judged apart
     write_evaluation(tmp_path, {"good": 0.5})
     runs = runs_of(tmp_path)
-    together = {row.front_layer: row for row in judge_runs(runs)}
-    alone = {row.front_layer: row for row in judge_runs(runs, limits=Limits(pairwise=True))}
+    together = {row.front_layer: row for row in judge_stitches(runs)}
+    alone = {row.front_layer: row for row in judge_stitches(runs, limits=Limits(pairwise=True))}
     assert alone["x"].verdict == SIMILAR and together["x"].verdict == UNDECIDED
     p_values = [row.p_below for row in alone.values() if row.front_layer != "z"]
     adjusted = stats.false_discovery_control(p_values)
@@ -319,7 +319,7 @@ def test_controls_are_recognised_and_never_pooled_with_others(tmp_path):
         paths = {"front_model_path": networks[0], "end_model_path": networks[1], "front_layer": "y"}
         write_run(tmp_path, name, n_right=945, **paths)
     write_evaluation(tmp_path, {"3": 0.5})
-    verdicts = judge_runs(runs_of(tmp_path), pool=True)
+    verdicts = judge_stitches(runs_of(tmp_path), pool=True)
     assert {(row.networks, row.control) for row in verdicts} == {
         ("2 pairs of networks", None),
         ("g1.pt → g1.pt", "self"),
@@ -340,8 +340,10 @@ def test_stitches_into_untrained_networks_are_controls_and_tested_by_themselves(
         layer = "y" if name == "own" else "x"
         paths = {"front_model_path": front, "end_model_path": "-", "front_layer": layer}
         write_run(tmp_path, name, n_right=100, n_end_right=100, **paths)
-    rows = judge_runs(runs_of(tmp_path))
-    alone = judge_runs([run for run in runs_of(tmp_path) if "-" not in run.row.networks[1].path])
+    rows = judge_stitches(runs_of(tmp_path))
+    alone = judge_stitches(
+        [run for run in runs_of(tmp_path) if "-" not in run.row.networks[1].path]
+    )
     controls = {row.networks: row.control for row in rows}
     assert controls == {
         "f.pt → g.pt": None,
@@ -370,7 +372,7 @@ def test_independent_networks_are_taken_together_on_demand(tmp_path, capsys):
             front_model_path=f"f{i}.pt",
             end_model_path=f"g{i}.pt",
         )
-    assert len(judge_runs(runs_of(tmp_path))) == 3
+    assert len(judge_stitches(runs_of(tmp_path))) == 3
     assert says(capsys.readouterr().err, "direct matching", "3 pairs", "no network", "--pool")
     verdict = verdict_on(tmp_path, pool=True)
     assert (verdict.n_runs, verdict.n_networks, verdict.networks) == (3, 3, "3 pairs of networks")
@@ -413,7 +415,7 @@ def test_pairs_that_share_a_network_are_not_taken_together(tmp_path):
             end_model_path=end,
             seed=seed,
         )
-    verdicts = judge_runs(runs_of(tmp_path), pool=True)
+    verdicts = judge_stitches(runs_of(tmp_path), pool=True)
     assert {verdict.networks: verdict.accuracy for verdict in verdicts} == {
         "f.pt → g.pt": 0.94,
         "g.pt → f.pt": 0.93,
@@ -466,7 +468,7 @@ def test_a_row_names_its_runs(tmp_path):
     for seed in range(3):
         write_run(tmp_path, str(seed), n_right=940 + seed, seed=seed)
     write_evaluation(tmp_path, dict(zip("012", (0.5, 0.6, 0.7), strict=True)))
-    write_table(tmp_path / "v.csv", VerdictRow, judge_runs(runs_of(tmp_path)))
+    write_table(tmp_path / "v.csv", VerdictRow, judge_stitches(runs_of(tmp_path)))
     (verdict,) = read_csv(tmp_path / "v.csv")
     rows = read_csv(tmp_path / "ood_evaluation.csv")
     auroc_of = {row["folder"]: float(row["auroc"]) for row in rows}
@@ -496,7 +498,7 @@ def test_a_seed_that_was_not_evaluated_is_named_as_such(tmp_path):
         write_run(tmp_path / "runs", str(seed), n_right=945, seed=seed)
     write_evaluation(tmp_path / "runs", {"0": 0.5})
     err = run(SCRIPT, "runs", "-o", "v.csv", cwd=tmp_path).err
-    assert says(err, "1 of its 2 runs", "not evaluated") and "different layers" not in err
+    assert says(err, "1 of its 2 stitches", "not evaluated") and "different layers" not in err
 
 
 def test_a_copy_of_a_checkpoint_is_the_same_network(tmp_path, monkeypatch):
@@ -512,7 +514,7 @@ def test_a_copy_of_a_checkpoint_is_the_same_network(tmp_path, monkeypatch):
     )
     assert (verdict.n_runs, verdict.n_networks, verdict.further) == (2, 1, {"cka": 0.8})
     write_run(tmp_path / "one", "2", n_right=900, seed=2, front_model_path="other.pt")
-    assert [row.n_runs for row in judge_runs(runs_of(tmp_path / "one"))] == [2, 1]
+    assert [row.n_runs for row in judge_stitches(runs_of(tmp_path / "one"))] == [2, 1]
     write_run(
         tmp_path / "fresh", "1", n_right=900, seed=1, front_model_path="-", end_model_path="-"
     )
@@ -529,7 +531,9 @@ def test_what_is_missing_or_of_other_data_is_left_out(tmp_path, capsys):
     path = write_run(tmp_path, "1", n_right=940) / "predictions.npz"
     write_evaluation(tmp_path, {"1": 0.5})
     (row,) = read_evaluations(tmp_path)["energy"]
-    write_table(evaluation_file(tmp_path, "energy"), EvaluationRow, [replace(row, dataset="mnist")])
+    write_table(
+        EvaluationFiles(tmp_path).table("energy"), EvaluationRow, [replace(row, dataset="mnist")]
+    )
     assert not runs_of(tmp_path)[0].evaluations
     assert says(capsys.readouterr().err, "energy", "skipped", "other data")
     path.write_bytes(path.read_bytes()[:100])
@@ -544,7 +548,7 @@ def test_what_is_missing_or_of_other_data_is_left_out(tmp_path, capsys):
 
 
 def test_folders_of_the_public_code_are_read():
-    verdicts = judge_runs(runs_of(DATA / "public_runs" / "det"))
+    verdicts = judge_stitches(runs_of(DATA / "public_runs" / "det"))
     assert {verdict.verdict for verdict in verdicts} == {UNDECIDED}
     assert {verdict.penalty for verdict in verdicts} == {None}  # it keeps no end accuracy
 
@@ -555,7 +559,7 @@ def test_words_are_counted_and_equal_flaws_have_one_line(tmp_path):
         write_run(tmp_path, str(number), n_right=n_right, front_layer=front)
     write_evaluation(tmp_path, dict.fromkeys("01234", 0.5))
     write_skill(tmp_path, {"1": skill(0.1), "4": skill(0.05)})
-    rows = judge_runs(runs_of(tmp_path))
+    rows = judge_stitches(runs_of(tmp_path))
     counted = words.counts(sections.sections_of(rows))
     line = dict(zip(counted.header, counted.lines[0], strict=True))
     assert [line[word] for word in VERDICTS] == ["1", "2", "1", "2"]
@@ -570,7 +574,7 @@ def test_a_row_has_the_type_of_the_stitch(tmp_path):
     types = {"1": "c2v", "2": "v2c", "3": "v2c", "4": "rc2c_pre"}
     for name, stitching_type in types.items():
         write_run(tmp_path, name, n_right=945, front_layer=name, stitching_type=stitching_type)
-    rows = judge_runs(runs_of(tmp_path))
+    rows = judge_stitches(runs_of(tmp_path))
     assert {row.front_layer: row.stitching_type for row in rows} == types
 
 
@@ -656,7 +660,7 @@ def test_pairs_of_all_networks_are_tested_together(tmp_path):
         networks = {"front_model_path": f"f{number}.pt", "end_model_path": "g.pt"}
         write_run(tmp_path, str(number), n_right=945 if number == 0 else 900, **networks)
     write_run(tmp_path, "6", n_right=945, front_model_path="h.pt", front_model_type="resnet34")
-    alone = [row.p_below for row in judge_runs(runs_of(tmp_path), limits=Limits(pairwise=True))]
-    together = [row.p_below for row in judge_runs(runs_of(tmp_path))]
+    alone = [row.p_below for row in judge_stitches(runs_of(tmp_path), limits=Limits(pairwise=True))]
+    together = [row.p_below for row in judge_stitches(runs_of(tmp_path))]
     assert together[:6] == pytest.approx(stats.false_discovery_control(alone[:6]))
     assert together[0] > 5 * alone[0] and together[6] == alone[6]

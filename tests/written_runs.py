@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from src.results.evaluation_rows import EvaluationRow, SkillRow, evaluation_file, skill_file
+from src.results.evaluation_rows import EvaluationFiles, EvaluationRow, SkillRow
 from src.results.evaluations import with_evaluations
-from src.results.folders import Stitch, read_runs, row_of
+from src.results.folders import Stitch, read_stitches, row_of
 from src.results.stitch_rows import StitchRow
 from src.results.tables import read_table, write_table
 from src.values import Pair, Skill, StitchSkill
@@ -85,7 +85,7 @@ def write_evaluation(
         )
         for run, auroc in aurocs.items()
     ]
-    write_table(evaluation_file(folder, detector), EvaluationRow, rows)
+    write_table(EvaluationFiles(folder).table(detector), EvaluationRow, rows)
     if skill:
         write_skill(folder, dict.fromkeys(aurocs, skill))
 
@@ -108,17 +108,19 @@ def write_skill(folder: Path, skill_of_run: Mapping[str, StitchSkill]) -> None:
     """The skill of runs; other runs keep what they have."""
     folders = {f"2025-01-01_00-00-00.{run}": skill for run, skill in skill_of_run.items()}
     rows = []
-    if skill_file(folder).exists():
+    if EvaluationFiles(folder).skill.exists():
         rows = [
-            row for row in read_table(skill_file(folder), SkillRow) if row.folder not in folders
+            row
+            for row in read_table(EvaluationFiles(folder).skill, SkillRow)
+            if row.folder not in folders
         ]
     for name, of_run in folders.items():
         rows.append(SkillRow.of(name, layers_in(folder, name), of_run, None))
-    write_table(skill_file(folder), SkillRow, rows)
+    write_table(EvaluationFiles(folder).skill, SkillRow, rows)
 
 
 def runs_of(folder: Path) -> list[Stitch]:
     """The runs of a folder with their evaluations."""
-    runs, skipped = read_runs(folder)
+    runs, skipped = read_stitches(folder)
     assert not skipped
     return with_evaluations(runs)

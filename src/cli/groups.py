@@ -23,9 +23,9 @@ from src.cli.types import (
     whole_from_1,
     whole_number,
 )
-from src.figures.style import WIDTHS
 from src.ground.errors import UserError
 from src.ground.images import ImageSpec
+from src.ground.style import WIDTHS
 from src.ground.user_code import CODE
 from src.results.image_records import (
     RECORDS,
@@ -33,7 +33,6 @@ from src.results.image_records import (
     TEST,
     TRAIN,
     changed_images,
-    title_of_data,
 )
 from src.results.network_names import NetworkName, networks_named_by
 
@@ -245,8 +244,7 @@ def _note_training_on_others(args: Namespace) -> None:
     for name in networks_named_by(options).values():
         trained_with = options_beside(name.path)
         if trained_with and training_images in changed_images(trained_with, options):
-            data = title_of_data(trained_with, options)
-            note_once(f"{name.title} was trained on other {training_images} of {data}")
+            note_once(f"{name.title} was trained on other {training_images} of {args.dataset}")
 
 
 def n_cores() -> int:

@@ -11,10 +11,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from src.figures.style import use_style
 from src.ground.console import note
 from src.ground.errors import Misfit, UserError, as_user_error, unknown_name
 from src.ground.files import read_yaml
+from src.ground.style import use_style
 from src.ground.user_code import code_in, codes_of_options, source_of
 from src.results.identity import NOT_RECORDED
 from src.results.network_names import content_of

@@ -12,9 +12,9 @@ import numpy as np
 
 from src.figures.pages import CELLS, CM, NUMBERS, draw_pages, panels_in
 from src.figures.shown import DIFFERENCE, Scale, Shown, scale_of
-from src.figures.style import WIDTHS
 from src.ground.console import layer_in_words
 from src.ground.grouping import grouped
+from src.ground.style import WIDTHS
 from src.results.matrices import by_depth
 from src.results.network_names import short_names
 

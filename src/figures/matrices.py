@@ -102,9 +102,9 @@ def report(
             "stitches": [to_record(row) for row in rows],
             "sanity_checks": {layer: metrics._asdict() for layer, metrics in of_layers.items()},
         }
-        write_table(files.tables[name], EvaluationRow, rows)
-        write_json(files.tables[name].with_suffix(".json"), content)
-        _draw(files.tables[name], shown, source=source_of(rows, n_images), title=title)
+        write_table(files.table(name), EvaluationRow, rows)
+        write_json(files.table(name).with_suffix(".json"), content)
+        _draw(files.table(name), shown, source=source_of(rows, n_images), title=title)
     if evaluations:
         note_once(EXPLANATION)
 

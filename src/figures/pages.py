@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from src.choices.datasets import dataset_label
-from src.figures.style import LAYOUT, WIDTHS, chosen_style
 from src.ground.console import warn, warn_once
 from src.ground.files import write_bytes, write_text
+from src.ground.style import LAYOUT, WIDTHS, chosen_style
 from src.results.outputs import outputs
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from src.ground.grouping import grouped
 from src.ground_truth.outputs import baselines
 from src.ground_truth.scored_measures import PROBE, is_scored, score_of, scored_as
 from src.results.collected import read_probes, read_similarities, tables_of_similarity
-from src.results.evaluations import read_evaluated_runs
+from src.results.evaluations import read_evaluated_stitches
 from src.results.folders import Stitch
 from src.results.groups import Names
 from src.results.image_records import refuse_several
@@ -146,14 +146,14 @@ def read_tables(
     """
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; give one that misc/all_pairs.py has written to")
-    runs = {run.row: run for run in read_evaluated_runs([folder], recursive=True)}
+    stitches = {stitch.row: stitch for stitch in read_evaluated_stitches([folder], recursive=True)}
     similarities = read_similarities(tables_of_similarity(folder))
     probes = read_probes(sorted((folder / PROBES).glob("*.csv")))
-    tables: list[SimilarityRow | ProbeRow | StitchRow] = [*similarities, *probes, *runs]
+    tables: list[SimilarityRow | ProbeRow | StitchRow] = [*similarities, *probes, *stitches]
     recorded = dict.fromkeys(chain.from_iterable(row.networks for row in tables))
     names = _names(recorded, as_listed(networks), weights or {})
     tables = [row for row in tables if all(network.key in names for network in row.networks)]
-    rows = list(filter(is_scored, _rows(tables, runs, names)))
+    rows = list(filter(is_scored, _rows(tables, stitches, names)))
     if not rows:
         raise UserError(
             f"{folder} has no pair of the networks of this list; give the list that "
@@ -211,7 +211,7 @@ def _names(
 
 def _rows(
     tables: Iterable[SimilarityRow | ProbeRow | StitchRow],
-    runs: Mapping[StitchRow, Stitch],
+    stitches: Mapping[StitchRow, Stitch],
     names: Names,
 ) -> Iterator[Measurement]:
     """Yield what was measured at full rank; of probes the negative differences between accuracies.
@@ -224,7 +224,7 @@ def _rows(
             yield from at_full_rank(both_ways(row, named_pair(row, names)))
         elif isinstance(row, StitchRow):
             yield from quantities_of(
-                runs[row], runs[row].folder.parent.name, named_pair(row, names)
+                stitches[row], stitches[row].folder.parent.name, named_pair(row, names)
             )
         elif row.rank is None:
             (network,) = row.networks

@@ -12,8 +12,8 @@ from torch import Tensor
 from src.ground.brief import brief
 from src.models import Network
 from src.ood.detectors import Detector
+from src.ood.floors import FloorKey, n_twins_for
 from src.ood.reference import DetectorKey, Reference, TestBatch
-from src.skill.floors import FloorKey, n_twins_for
 from src.skill.running import Following
 from src.skill.skills import skill_of
 from src.statistics.detection import OODMetrics, auroc_interval, ood_metrics

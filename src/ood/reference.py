@@ -17,7 +17,7 @@ from src.datasets.base import BaseImageSet, Batches
 from src.ground.console import progress
 from src.models import Network
 from src.ood.detectors import Detector, make_detector
-from src.skill.floors import Floors
+from src.ood.floors import Floors
 from src.statistics.detection import OODMetrics, ood_metrics
 
 N_IMAGES = 2_000  # test images that skill is measured on, at most

@@ -1,12 +1,10 @@
-"""Changes since results were made: in the weights and the code of their networks, and in their images.
+"""Changes since results were made: in the weights of networks, in the user's code, and in the images.
 
 This module does not import torch.
 """
 
 import contextlib
-import os
-from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from src.choices import Options
@@ -14,11 +12,12 @@ from src.ground.console import warn_once
 from src.ground.errors import UserError
 from src.ground.files import read_json
 from src.ground.user_code import source_of
-from src.results.image_records import changed_images, title_of_data
-from src.results.network_names import NetworkName, content_of, networks_named_by
+from src.results.identity import DIGEST, differences
+from src.results.image_records import RECORDS, changed_images
+from src.results.network_names import RECORD, NetworkName, content_of, networks_named_by
 
-CODE = "_type_sha256"  # ends the options that hold the SHA-256 of the file of a user's network
-FinishedRun = tuple[Path, Iterable[NetworkName]]  # the `config.txt` of a run, and its networks
+# The options of code that measures: what it measured is soon made again, unlike stitches
+MEASURING = ("detector", "metrics")
 
 
 def changed_since(before: Options, now: Options) -> list[str]:
@@ -29,21 +28,13 @@ def changed_since(before: Options, now: Options) -> list[str]:
         now: the options of this process. They may name the recorded weights under another path.
     """
     changed = [f"weights of {title}" for title in _changed_weights(before, now)]
-    code_now = _code_of(now)
-    for code, digest in _code_of(before).items():
-        if code_now.get(code, digest) != digest:
-            changed.append(f"code of {source_of(code)}")
+    for option, file in _changed_code(before, now):
+        if option not in MEASURING:
+            changed.append(f"code of {file}")
     images = changed_images(before, now)
     if images:
-        changed.append(f"{' and '.join(images)} of {title_of_data(before, now)}")
+        changed.append(f"{' and '.join(images)} of {now['dataset']}")
     return changed
-
-
-def changes(records: Iterable[Options], now: Options) -> tuple[int, list[str]]:
-    """Return how many results have changed, and all changes; arguments as for `changed_since`."""
-    changed = [changed_since(before, now) for before in records]
-    everything = dict.fromkeys(title for of_record in changed for title in of_record)
-    return sum(map(bool, changed)), list(everything)
 
 
 def _changed_weights(before: Options, now: Options) -> list[str]:
@@ -59,89 +50,77 @@ def _changed_weights(before: Options, now: Options) -> list[str]:
     return titles
 
 
-def _code_of(options: Options) -> dict[str, str]:
-    """Return the recorded SHA-256 of the files of a user's networks, by the name of the code."""
-    digests = {name: digest for name, digest in options.items() if name.endswith(CODE)}
-    return {str(options.get(name.removesuffix("_sha256"))): digests[name] for name in digests}
+def _changed_code(before: Options, now: Options) -> Iterator[tuple[str, Path]]:
+    """Yield the option and the file of user code that has changed since a result was made."""
+    code_now = _code_of(now)
+    for (option, code), digest in _code_of(before).items():
+        if code_now.get((option, code), digest) != digest:
+            yield option, source_of(code)
+
+
+def _code_of(options: Options) -> dict[tuple[str, str], str]:
+    """Return the recorded SHA-256 of the files of user code, by option and name of the code."""
+    digests: dict[tuple[str, str], str] = {}
+    for record, digest in options.items():
+        if not record.endswith(DIGEST) or record.endswith(RECORD) or record in RECORDS.values():
+            continue
+        option = record.removesuffix(DIGEST)
+        codes = digest if isinstance(digest, dict) else {str(options.get(option)): digest}
+        digests |= {(option, code): of_code for code, of_code in codes.items()}
+    return digests
+
+
+def refuse_other_options(
+    before: Options,
+    now: Options,
+    *,
+    where: Path,
+    remedy: str = "give the same ones, or start anew without --resume",
+) -> None:
+    """Raise a UserError if the networks, the images, the code or the options of two runs differ.
+
+    Code that measures, and has changed, is warned of.
+
+    Args:
+        before: the options of the run in the files.
+        now: the options of this process.
+        where: the file that holds `before`.
+        remedy: the end of the message.
+    """
+    changed = changed_since(before, now)
+    if changed:
+        raise UserError(f"{where} is of a run with earlier {' and '.join(changed)}; {remedy}")
+    text = differences(before, now)
+    if text:
+        raise UserError(f"{where} is of a run with other options ({text}); {remedy}")
+    for option, file in _changed_code(before, now):
+        if option in MEASURING:
+            warn_once(
+                f"{file} has changed since results were made with it; remove them to make them again"
+            )
 
 
 def options_beside_tables(tables: Iterable[str | Path]) -> list[Options]:
     """Return the options of the tables that have them in a `.config.txt` beside them."""
-    return readable_records(Path(table).with_suffix(".config.txt") for table in tables)
-
-
-def readable_records(configs: Iterable[Path]) -> list[Options]:
-    """Return the options in files `config.txt`, without files that are missing or damaged."""
     records = []
-    for config in configs:
+    for table in tables:
         with contextlib.suppress(UserError):
-            records.append(read_json(config))
+            records.append(read_json(Path(table).with_suffix(".config.txt")))
     return [options for options in records if isinstance(options, dict)]
 
 
-def warn_of_earlier(results: Iterable[Iterable[NetworkName]], *, kind: str) -> None:
-    """Warn of results with weights of checkpoints that have changed since.
+def warn_of_earlier(networks: Iterable[NetworkName], records: Iterable[Options]) -> None:
+    """Warn of results with weights or code that have changed since. The code does not run.
 
     Args:
-        results: the networks of each result.
-        kind: the noun for a result, such as "run".
+        networks: of all results.
+        records: the options of results, as far as there are some.
     """
-    n_results = Counter(network for networks in results for network in set(networks))
-    n_earlier: Counter[str] = Counter()
-    for network, n in n_results.items():
+    for network in dict.fromkeys(networks):
         if network.has_changed:
-            n_earlier[f"weights of {network.title}"] += n
-    _warn(n_earlier, kind)
-
-
-def warn_of_earlier_code(records: Iterable[Options], *, kind: str) -> None:
-    """Warn of results with code of networks that has changed since. The code does not run.
-
-    Args:
-        records: the options of each result.
-        kind: the noun for a result, such as "run".
-    """
-    n_earlier: Counter[str] = Counter()
+            warn_once(f"there are results of earlier weights of {network.title}")
     for options in records:
-        files = set()
-        for code, digest in _code_of(options).items():
+        for (_, code), digest in _code_of(options).items():
             with contextlib.suppress(UserError):  # the file is gone
                 if content_of(source_of(code)) != digest:
-                    files.add(source_of(code))
-        n_earlier.update(f"code of {file}" for file in files)
-    _warn(n_earlier, kind)
-
-
-def _warn(n_earlier: Counter[str], kind: str) -> None:
-    """Warn of numbers of results that are of something earlier."""
-    for title, n in n_earlier.items():
-        warn_once(f"{counted(n, kind)} of earlier {title}")
-
-
-def warn_of_newer(runs: Iterable[FinishedRun]) -> None:
-    """Warn of runs without recorded weights that are older than a checkpoint of their networks."""
-    n_older = Counter(
-        network.title
-        for config, networks in runs
-        for network in set(networks)
-        if _is_newer(network, config)
-    )
-    for title, n in n_older.items():
-        warn_once(
-            f"{counted(n, 'run')} without a record of weights, and {title} is newer: they may be of"
-            " its earlier weights"
-        )
-
-
-def counted(n: int, kind: str) -> str:
-    """Return a number of things with its verb, such as "1 run is" or "2 runs are"."""
-    if n == 1:
-        return f"1 {kind} is"
-    return f"{n} {kind}s are"
-
-
-def _is_newer(network: NetworkName, config: Path) -> bool:
-    """Return whether the weights are not recorded and the checkpoint is newer than a file."""
-    if network.weights or not network.is_file or not os.path.isfile(network.path):
-        return False
-    return os.stat(network.path).st_mtime_ns > config.stat().st_mtime_ns
+                    warn_once(f"there are results of earlier code of {source_of(code)}")

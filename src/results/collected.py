@@ -5,9 +5,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from src.results.changes import options_beside_tables, warn_of_earlier, warn_of_earlier_code
-from src.results.evaluations import read_evaluated_runs
-from src.results.folders import Stitch, newest_runs
+from src.results.changes import options_beside_tables, warn_of_earlier
+from src.results.evaluations import read_evaluated_stitches
+from src.results.folders import Stitch, newest_stitches
 from src.results.groups import Names
 from src.results.image_records import warn_of_several
 from src.results.measurements import Measurement, measurements_of
@@ -21,16 +21,16 @@ from src.results.tables import read_table
 class Collected(NamedTuple):
     """The results of many networks."""
 
-    runs: list[Stitch]  # with their evaluations
-    newest: list[Stitch]  # of repeated runs the newest
+    stitches: list[Stitch]  # with their evaluations
+    newest: list[Stitch]  # of repeated ones the newest
     similarities: list[SimilarityRow]
     names: Names  # of all networks
 
     @property
     def images(self) -> set[tuple[str | None, int | None]]:
         """The names of the data and the numbers of images."""
-        of_runs = {(run.row.dataset, run.row.n_images) for run in self.newest}
-        return of_runs or {(row.dataset, row.n_samples) for row in self.similarities}
+        of_stitches = {(stitch.row.dataset, stitch.row.n_images) for stitch in self.newest}
+        return of_stitches or {(row.dataset, row.n_samples) for row in self.similarities}
 
     def measurements(self, *, apart_from: Sequence[str]) -> list[Measurement]:
         """Return all that was measured; arguments as for `measurements_of`."""
@@ -44,15 +44,15 @@ def collect(source_dir: Path, networks: str | None, *, recursive: bool = True) -
         networks: the list of networks; None: networks are named by their paths.
         recursive: read runs of all folders below, and tables of similarity.
     """
-    runs = read_evaluated_runs([source_dir], recursive=recursive)
+    stitches = read_evaluated_stitches([source_dir], recursive=recursive)
     similarities = []
     if recursive:
         similarities = read_similarities(tables_of_similarity(source_dir))
-    newest = newest_runs(runs)
-    results: list[Any] = [*(run.row for run in newest), *similarities]
+    newest = newest_stitches(stitches)
+    results: list[Any] = [*(stitch.row for stitch in newest), *similarities]
     warn_of_several(results)
     names = named_by_list(chain.from_iterable(row.networks for row in results), networks)
-    return Collected(runs, newest, similarities, names)
+    return Collected(stitches, newest, similarities, names)
 
 
 def tables_of_similarity(source_dir: Path) -> list[Path]:
@@ -74,6 +74,6 @@ def _read(tables: Sequence[str | Path], kind: type) -> list[Any]:
     rows: list[Any] = []
     for table in tables:
         rows += read_table(table, kind)
-    warn_of_earlier((row.networks for row in rows), kind="row")
-    warn_of_earlier_code(options_beside_tables(tables), kind="table")
+    networks = chain.from_iterable(row.networks for row in rows)
+    warn_of_earlier(networks, options_beside_tables(tables))
     return rows

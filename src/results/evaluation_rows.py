@@ -1,6 +1,5 @@
 """The rows of OOD evaluations, and their tables in a folder of stitching runs."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -99,52 +98,31 @@ class EvaluationRow(StitchResult):
     written_by: ClassVar[str] = "exec_eval_stitcher_ood.py"
 
 
-def evaluation_file(folder: Path, detector: str, *, other_data: str = "") -> Path:
-    """Return the path of the table of an evaluation.
-
-    Args:
-        folder: the folder of the stitching runs.
-        other_data: the data of the evaluation; empty if the stitches were made on the same data.
-    """
-    name = "ood_evaluation"
-    if detector != "energy":  # the detector of the public code
-        name += f"_{detector}"
-    return folder / f"{name}{_ending(other_data)}.csv"
-
-
-def skill_file(folder: Path, *, other_data: str = "") -> Path:
-    """Return the path of the table of skill; arguments as for `evaluation_file`."""
-    return folder / f"skill{_ending(other_data)}.csv"
-
-
-def scores_file(folder: Path, detector: str, *, other_data: str = "") -> Path:
-    """Return the path of the scores of all images; arguments as for `evaluation_file`."""
-    return folder / f"energies_{detector}{_ending(other_data)}.npz"
-
-
-def _ending(other_data: str) -> str:
-    """Return the ending of names of files that are of other data than the runs."""
-    return other_data and f"{ON_OTHER_DATA}{other_data}"
-
-
 class EvaluationFiles(NamedTuple):
-    """The files of an evaluation, in a folder of stitching runs."""
+    """The paths of evaluations, in a folder of stitching runs."""
 
-    tables: dict[str, Path]  # by detector
-    scores: dict[str, Path]  # of all images, by detector
-    skill: Path
+    folder: Path
+    other_data: str = ""  # the data of the evaluation, if the stitches were made on other data
 
+    def table(self, detector: str) -> Path:
+        """Return the table of a detector; that of the public code has no name in it."""
+        name = "ood_evaluation"
+        if detector != "energy":
+            name += f"_{detector}"
+        return self.folder / f"{name}{self._ending}.csv"
 
-def evaluation_files(
-    folder: Path, detectors: Iterable[str], *, other_data: str = ""
-) -> EvaluationFiles:
-    """Return the paths of an evaluation by detectors; arguments as for `evaluation_file`."""
-    tables = {}
-    scores = {}
-    for detector in detectors:
-        tables[detector] = evaluation_file(folder, detector, other_data=other_data)
-        scores[detector] = scores_file(folder, detector, other_data=other_data)
-    return EvaluationFiles(tables, scores, skill_file(folder, other_data=other_data))
+    def scores(self, detector: str) -> Path:
+        """Return the file of the scores of all images."""
+        return self.folder / f"energies_{detector}{self._ending}.npz"
+
+    @property
+    def skill(self) -> Path:
+        """The table of skill."""
+        return self.folder / f"skill{self._ending}.csv"
+
+    @property
+    def _ending(self) -> str:
+        return self.other_data and f"{ON_OTHER_DATA}{self.other_data}"
 
 
 def read_evaluations(folder: Path) -> dict[str, list[EvaluationRow]]:
@@ -153,13 +131,14 @@ def read_evaluations(folder: Path) -> dict[str, list[EvaluationRow]]:
     Detectors of the suite come first, in the order of `SCORES`, and then the detectors of a user's
     code. Evaluations on other data than the runs' are left out.
     """
-    prefix = evaluation_file(folder, "").stem
+    files = EvaluationFiles(folder)
+    prefix = files.table("").stem
     stems = sorted(path.stem for path in folder.glob(f"{prefix}*.csv"))
     names = [stem.removeprefix(prefix) for stem in stems if ON_OTHER_DATA not in stem]
     of_users = [name for name in names if name not in SCORES]
     evaluations = {}
     for detector in (*SCORES, *of_users):
-        path = evaluation_file(folder, detector)
+        path = files.table(detector)
         if path.exists():
             evaluations[detector] = read_table(path, EvaluationRow)
     return evaluations
@@ -170,7 +149,7 @@ def read_skills(folder: Path) -> list[SkillRow]:
 
     Skill on other data than the runs' is left out.
     """
-    path = skill_file(folder)
+    path = EvaluationFiles(folder).skill
     if not path.exists():
         return []
     return read_table(path, SkillRow)

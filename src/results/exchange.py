@@ -1,6 +1,8 @@
 """Runs in other forms: a folder a stitch, of the public code and of version 2.0.0.dev0."""
 
+import itertools
 import json
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from src.ground.files import durable_together, read_json, write_json
 from src.ground.grouping import grouped
 from src.results.checkpoints import StateDict, load_state, load_stitch
 from src.results.folders import RunFiles, Stitch, as_typed, row_of
+from src.results.network_list import TABLES, ListedNetwork, pair_name, stitches_name
 from src.results.options import read_options
 from src.results.run import new_folder
 from src.results.stitch_rows import SPARSITY, StitchRow
@@ -64,11 +67,17 @@ def _with_chosen_type(stitch: Stitch, state: StateDict) -> Options:
     }
 
 
-def earlier_runs(source: Path) -> list[list[Path]]:
+def earlier_calls(source: Path) -> list[list[Path]]:
     """Return the folders of version 2.0.0.dev0 below a folder, grouped by call."""
     folders = sorted(path.parent for path in source.rglob("metrics.json"))
     finished = [folder for folder in folders if (folder / "config.txt").is_file()]
-    return list(grouped(finished, _call_of).values())
+    stitches = [folder for folder in finished if not _is_control(folder)]
+    return list(grouped(stitches, _call_of).values())
+
+
+def _is_control(folder: Path) -> bool:
+    """Return whether a folder has a stitch of labels alone: skill has a floor of its own."""
+    return bool(read_options(folder / "config.txt").get("class_control"))
 
 
 def _call_of(folder: Path) -> tuple[Path, str, str]:
@@ -82,6 +91,26 @@ def _call_of(folder: Path) -> tuple[Path, str, str]:
         options["folder"] = folder.name
     start = read_json(folder / "run.json")["start"]
     return folder.parent, start, json.dumps(options, sort_keys=True)
+
+
+def present_place(place: Path, networks: Iterable[ListedNetwork]) -> Path:
+    """Return the present place of stitches of all_pairs.py: METHOD/A-B became `A to B`/METHOD.
+
+    Args:
+        place: of their folder, below the folder to bring.
+        networks: of the list; other places stay.
+    """
+    for pair in itertools.permutations(networks, 2):
+        if place.name == pair_name(*pair) and len(place.parts) > 1:
+            return place.parents[1] / stitches_name(*pair) / place.parent.name
+    return place
+
+
+def copy_tables(source: Path, target: Path) -> None:
+    """Copy the folders of tables below a folder, which have kept their form."""
+    for folder in sorted(source.rglob("*/")):
+        if folder.name in TABLES:
+            shutil.copytree(folder, target / folder.relative_to(source))
 
 
 def import_run(folders: Sequence[Path], target: Path) -> None:

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from src.ground.console import warn
 from src.ground.errors import UserError
 from src.ground.files import readable
 from src.ground.grouping import grouped
-from src.results.changes import warn_of_earlier, warn_of_earlier_code, warn_of_newer
+from src.results.changes import warn_of_earlier
 from src.results.evaluation_rows import EvaluationRow, SkillRow
 from src.results.experiments import by_experiment, newest, with_columns
 from src.results.identity import CHECKPOINTS
@@ -112,7 +113,9 @@ class Stitch:
         return has_converged(losses, rates)
 
 
-def read_runs(source_dir: str | Path, *, recursive: bool = False) -> tuple[list[Stitch], list[str]]:
+def read_stitches(
+    source_dir: str | Path, *, recursive: bool = False
+) -> tuple[list[Stitch], list[str]]:
     """Read the stitches of all finished runs in a folder.
 
     A folder is a run if its name is a time, or if it has the options of a stitching run. The folder
@@ -132,31 +135,43 @@ def read_runs(source_dir: str | Path, *, recursive: bool = False) -> tuple[list[
         raise UserError(
             f"{source_dir} is no folder; give the folder that holds the folders of stitching runs"
         )
-    if is_run(source_dir):
-        folders = [source_dir]
-    else:
-        parents = [source_dir]
-        if recursive:
-            parents += sorted(folders_of_runs(source_dir))
-        folders = [path for parent in parents for path in sorted(parent.iterdir()) if is_run(path)]
-    runs: list[Stitch] = []
+    stitches: list[Stitch] = []
     skipped = []
-    for folder in folders:
+    for folder in _run_folders(source_dir, recursive=recursive):
         for part in parts_of(folder):
             try:
-                runs += read_run(part, run=folder)
+                stitches += _read_part(part, run=folder)
             except UserError as error:
                 skipped.append(str(error))
-    return sorted(runs, key=lambda run: run.folder.name), skipped
+    return sorted(stitches, key=lambda stitch: stitch.folder.name), skipped
 
 
-def folders_meant(source_dir: Path) -> list[Path]:
-    """Return the folders of runs that a folder stands for: itself if it is or holds runs, or if none
-    below it does; otherwise all below it, in the order of their paths."""
-    below = sorted(folders_of_runs(source_dir))
-    if not below or is_run(source_dir) or any(map(is_run, source_dir.iterdir())):
+def _run_folders(source_dir: Path, *, recursive: bool) -> list[Path]:
+    """Return the folders of runs that a folder is or holds; with `recursive`, also of those below."""
+    if is_run(source_dir):
         return [source_dir]
-    return below
+    parents = {source_dir}
+    if recursive:
+        parents |= _parents_below(source_dir)
+    children = [path for parent in sorted(parents) for path in sorted(parent.iterdir())]
+    return list(filter(is_run, children))
+
+
+def _parents_below(source_dir: Path) -> set[Path]:
+    """Return the folders at and below a folder that hold runs, apart from runs that were moved aside."""
+    parents = set()
+    for config in source_dir.rglob("*/config.txt"):
+        run = config.parent
+        if RUN_NAME.fullmatch(run.parent.name):  # a run, with a folder for each stitch
+            run = run.parent
+        if not any(part.startswith(STALE) for part in run.relative_to(source_dir).parts):
+            parents.add(run.parent)
+    return parents
+
+
+def holds_runs(source_dir: Path) -> bool:
+    """Return whether a folder is a run, or holds one."""
+    return is_run(source_dir) or any(map(is_run, source_dir.glob("*")))
 
 
 def is_run(path: Path) -> bool:
@@ -179,70 +194,37 @@ def parts_of(run: Path) -> list[Path]:
     return [config.parent for config in sorted(run.glob("*/config.txt"))] or [run]
 
 
-def files_of_runs(directory: Path, name: str) -> list[Path]:
-    """Return the files of a name in the folders of runs, and of stitches in them; the oldest first."""
-    in_parts = [
-        path
-        for path in directory.glob(f"*/*/{name}")
-        if RUN_NAME.fullmatch(path.parent.parent.name)
-    ]
-    return sorted([*directory.glob(f"*/{name}"), *in_parts])
+def newest_stitches(stitches: Iterable[Stitch]) -> list[Stitch]:
+    """Keep the newest stitch of each pair of layers in each experiment; warn if stitches were dropped.
 
-
-def folders_of_runs(source_dir: Path) -> set[Path]:
-    """Return the folders below `source_dir` that hold run folders.
-
-    Folders of runs that were moved aside (`STALE`) are left out.
+    The stitches keep their order. The names of the folders of runs are times, which tell the newest.
     """
-    folders = set()
-    for config in source_dir.rglob("config.txt"):
-        folder = config.parent.parent
-        if RUN_NAME.fullmatch(folder.name):  # a run, with a folder for each stitch
-            folder = folder.parent
-        folders.add(folder)
-    folders -= {source_dir, source_dir.parent}
-    return {folder for folder in folders if not _is_stale(folder.relative_to(source_dir))}
-
-
-def _is_stale(folder: Path) -> bool:
-    """Return whether a folder is, or lies in, a folder of runs that were moved aside."""
-    return any(part.startswith(STALE) for part in folder.parts)
-
-
-def newest_runs(runs: Iterable[Stitch]) -> list[Stitch]:
-    """Keep the newest run of each pair of layers in each experiment; warn if runs were dropped.
-
-    The runs keep their order. The names of their folders are times, which tell the newest.
-    """
-    runs = list(runs)
-    oldest_first = sorted(runs, key=lambda run: run.folder.name)
-    rows = told_apart([run.row for run in oldest_first])
+    stitches = list(stitches)
+    oldest_first = sorted(stitches, key=lambda stitch: stitch.folder.name)
+    rows = told_apart([stitch.row for stitch in oldest_first])
     kept = newest(zip(oldest_first, rows, strict=True), lambda item: (item[1].pair, item[1].key))
-    kept_ids = {id(run) for run, _ in kept}
-    return [run for run in runs if id(run) in kept_ids]
+    kept_ids = {id(stitch) for stitch, _ in kept}
+    return [stitch for stitch in stitches if id(stitch) in kept_ids]
 
 
-def newest_by_experiment(runs: Iterable[Stitch]) -> dict[str, list[Stitch]]:
-    """Return the newest run of each pair of layers, by the title of the experiment (`by_experiment`).
+def newest_by_experiment(stitches: Iterable[Stitch]) -> dict[str, list[Stitch]]:
+    """Return the newest stitch of each pair of layers, by the title of the experiment (`by_experiment`).
 
-    Warns if runs were dropped. The oldest run comes first.
+    Warns if stitches were dropped. The oldest comes first.
     """
-    run_of_row = {
-        run.row: run for run in sorted(newest_runs(runs), key=lambda run: run.folder.name)
-    }
+    newest_of_all = sorted(newest_stitches(stitches), key=lambda stitch: stitch.folder.name)
+    stitch_of_row = {stitch.row: stitch for stitch in newest_of_all}
     return {
-        title: [run_of_row[row] for row in rows]
-        for title, rows in by_experiment(run_of_row).items()
+        title: [stitch_of_row[row] for row in rows]
+        for title, rows in by_experiment(stitch_of_row).items()
     }
 
 
-def warn_of_weights(runs: Sequence[Stitch]) -> None:
-    """Warn of runs with weights that their checkpoints no longer hold, or may no longer hold, and
-    of runs with code of networks that has changed."""
-    runs = one_of_each(runs)
-    warn_of_earlier((run.row.networks for run in runs), kind="run")
-    warn_of_earlier_code((run.options for run in runs), kind="run")
-    warn_of_newer((run.files.folder / "config.txt", run.row.networks) for run in runs)
+def warn_of_weights(stitches: Sequence[Stitch]) -> None:
+    """Warn of stitches with weights that their checkpoints no longer hold, and with code that has changed."""
+    of_runs = one_of_each(stitches)
+    networks = chain.from_iterable(stitch.row.networks for stitch in of_runs)
+    warn_of_earlier(networks, [stitch.options for stitch in of_runs])
 
 
 def one_of_each(stitches: Iterable[Stitch]) -> list[Stitch]:
@@ -268,7 +250,7 @@ def remove_remains(directory: Path) -> None:
                 shutil.rmtree(path)
 
 
-def read_run(folder: Path, *, run: Path) -> list[Stitch]:
+def _read_part(folder: Path, *, run: Path) -> list[Stitch]:
     """Read the stitches in a folder; measurements that the public code lacks are NaN or None.
 
     Args:
@@ -281,10 +263,6 @@ def read_run(folder: Path, *, run: Path) -> list[Stitch]:
     if not (folder / "config.txt").is_file():
         raise UserError(f"{folder} has no config.txt: the run in it did not finish")
     options = dict(read_options(folder / "config.txt"))
-    if options.get("class_control"):
-        raise UserError(
-            f"{folder} is a class control, of an earlier version: skill has its own floor"
-        )
     if (folder / "grid.csv").is_file():
         rows = [
             replace(row, folder=run.name, **_normal_paths(vars(row)))

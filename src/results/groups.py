@@ -1,4 +1,4 @@
-"""Groups of stitching runs that are judged together, and the quantities of a run."""
+"""Groups of stitches that are judged together, and the quantities of a stitch."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
@@ -7,7 +7,7 @@ from typing import NamedTuple
 from src.ground.console import note
 from src.ground.grouping import grouped
 from src.results.experiments import method_names
-from src.results.folders import Stitch, newest_runs
+from src.results.folders import Stitch, newest_stitches
 from src.results.identity import CHECKPOINTS, NETWORKS, WEIGHTS
 from src.results.named_networks import NamedNetwork, kind_of_pair
 from src.results.network_names import NetworkKey
@@ -26,12 +26,12 @@ Names = Mapping[NetworkKey, NamedNetwork]
 
 
 class Group(NamedTuple):
-    """The runs that stitch the same layers by one method."""
+    """The stitches of the same layers by one method."""
 
     method: str
     networks: str  # the names of both networks, or the number of pairs that are taken together
-    by_networks: list[list[Stitch]]  # the runs on each pair of networks
-    runs: list[Stitch]  # all of them
+    by_networks: list[list[Stitch]]  # the stitches on each pair of networks
+    stitches: list[Stitch]  # all of them
     pair: Pair  # the layers
     # SELF, or of `CONTROLS`; None: of two trained networks, or of different layers of one network
     control: str | None
@@ -39,26 +39,29 @@ class Group(NamedTuple):
     kind: str  # of the pair of networks, a member of `KINDS`
 
 
-def families_of(runs: Iterable[Stitch], names: Names, *, pool: bool = False) -> list[list[Group]]:
-    """Return the groups of runs to judge, in families; penalties of a family are tested together.
+def families_of(
+    stitches: Iterable[Stitch], names: Names, *, pool: bool = False
+) -> list[list[Group]]:
+    """Return the groups of stitches to judge, in families; penalties of a family are tested together.
 
     A group has one pair of layers, of one pair of networks (with `pool`, of several). A family has
     all groups of one method with one type of networks on either side, whatever the networks: the
     adjusted p-values depend on the folders that are judged together.
     Stitches of a network to itself, at whatever epochs, are a family of their own. So are stitches
-    from untrained networks, and stitches into untrained networks. Of repeated runs the newest counts, with a warning.
+    from untrained networks, and stitches into untrained networks. Of repeated stitches the
+    newest counts, with a warning.
 
     Args:
-        names: the networks of the runs.
+        names: the networks of the stitches.
         pool: take pairs of networks of the same types together that share no network, as
             repetitions of one experiment. Otherwise a note says where that is possible.
     """
     families: list[list[Group]] = []
-    for method, repetitions in _repetitions(newest_runs(runs), names, pool=pool):
+    for method, repetitions in _repetitions(newest_stitches(stitches), names, pool=pool):
         family: list[Group] = []
-        for title, titled_runs in _titled(repetitions, method, names, pool=pool).items():
-            for pair, runs_of_layers in grouped(titled_runs, lambda run: run.row.pair).items():
-                by_networks = grouped(runs_of_layers, lambda run: run.row.network_keys).values()
+        for title, titled in _titled(repetitions, method, names, pool=pool).items():
+            for pair, of_layers in grouped(titled, lambda stitch: stitch.row.pair).items():
+                by_networks = grouped(of_layers, lambda stitch: stitch.row.network_keys).values()
                 family.append(_group(method, title, pair, list(by_networks), names))
         families.append(family)
     return families
@@ -67,7 +70,7 @@ def families_of(runs: Iterable[Stitch], names: Names, *, pool: bool = False) -> 
 def _group(
     method: str, title: str, pair: Pair, by_networks: list[list[Stitch]], names: Names
 ) -> Group:
-    """Return the group of the runs of a title on a pair of layers."""
+    """Return the group of the stitches of a title on a pair of layers."""
     front, end = by_networks[0][0].row.network_keys
     kind = kind_of_pair(names[front], names[end])
     control = CONTROLS.get(kind)
@@ -77,7 +80,7 @@ def _group(
         method=method,
         networks=title,
         by_networks=by_networks,
-        runs=list(chain.from_iterable(by_networks)),
+        stitches=list(chain.from_iterable(by_networks)),
         pair=pair,
         control=control,
         is_same_run=names[front].training == names[end].training,
@@ -86,9 +89,9 @@ def _group(
 
 
 def _repetitions(
-    runs: Sequence[Stitch], names: Names, *, pool: bool
+    stitches: Sequence[Stitch], names: Names, *, pool: bool
 ) -> Iterator[tuple[str, list[Stitch]]]:
-    """Yield each method with runs that may repeat one experiment on further networks.
+    """Yield each method with stitches that may repeat one experiment on further networks.
 
     One network at two epochs repeats no stitch of two networks, and neither do networks of other
     types. The types stand in the name of the method only if pairs of networks are pooled: rows then
@@ -97,32 +100,32 @@ def _repetitions(
     apart_from = [*NETWORKS, "seed"]
     if pool:
         apart_from = [*CHECKPOINTS, *WEIGHTS, "seed"]
-    methods = method_names([run.row for run in runs], apart_from=apart_from)
+    methods = method_names([stitch.row for stitch in stitches], apart_from=apart_from)
     repetitions: dict[tuple[str, ...], list[Stitch]] = {}
-    for run, method in zip(runs, methods, strict=True):
-        front, end = run.row.network_keys
+    for stitch, method in zip(stitches, methods, strict=True):
+        front, end = stitch.row.network_keys
         kind = kind_of_pair(names[front], names[end])
-        types = (str(run.row.front_model_type), str(run.row.end_model_type))
-        repetitions.setdefault((method, kind, *types), []).append(run)
-    for (method, *_), runs_of_kind in repetitions.items():
-        yield method, runs_of_kind
+        types = (str(stitch.row.front_model_type), str(stitch.row.end_model_type))
+        repetitions.setdefault((method, kind, *types), []).append(stitch)
+    for (method, *_), of_kind in repetitions.items():
+        yield method, of_kind
 
 
 def _titled(
-    runs: Sequence[Stitch], method: str, names: Names, *, pool: bool
+    stitches: Sequence[Stitch], method: str, names: Names, *, pool: bool
 ) -> dict[str, list[Stitch]]:
-    """Return runs by title: a title for each pair of networks, or one title for all runs."""
-    by_networks = grouped(runs, lambda run: run.row.network_keys)
+    """Return stitches by title: a title for each pair of networks, or one title for all stitches."""
+    by_networks = grouped(stitches, lambda stitch: stitch.row.network_keys)
     if len(by_networks) > 1 and _share_no_network(by_networks, names):
         if pool:
-            return {f"{len(by_networks)} pairs of networks": list(runs)}
+            return {f"{len(by_networks)} pairs of networks": list(stitches)}
         note(
             f"{method}: {len(by_networks)} pairs of networks share no network; --pool takes them "
             "together"
         )
     return {
-        f"{names[front].name} → {names[end].name}": runs_of_pair
-        for (front, end), runs_of_pair in by_networks.items()
+        f"{names[front].name} → {names[end].name}": of_pair
+        for (front, end), of_pair in by_networks.items()
     }
 
 

@@ -1,15 +1,17 @@
 """Which results are of one experiment, by their options.
 
 All options have to be equal, but for those that the lists of this module name. An option that is in
-no list counts. This module does not import torch.
+no list counts. Networks count by their weights (`NetworkName.key`). This module does not import torch.
 """
 
 import json
+import reprlib
 from collections.abc import Container, Hashable, Iterable, Mapping
 from typing import NamedTuple
 
 from src.choices import STARTS, Options
 from src.choices.stitching import FORMS
+from src.results.network_names import FRESH, networks_named_by
 
 # Options that `config.txt` leaves out: with them it would not repeat the run
 NOT_RECORDED = ("config", "resume", "overwrite")
@@ -43,7 +45,7 @@ RANKS = ("front_stitch_rank", "front_pinv_rank")
 # They repeat a method
 REPEATED = ("seed",)
 
-NOT_COMPARED = (*NOT_RECORDED, *FREE, *KEPT, *LAYERS)
+NOT_COMPARED = (*NOT_RECORDED, *FREE, *KEPT)
 DIGEST = "_sha256"  # ends the record of a file's content; weights and images are compared by it
 
 
@@ -168,10 +170,34 @@ def further_options(
     counted = identity_of(options)
     further = {
         name: counted[name]
-        for name in sorted(counted.keys() - set(columns))
+        for name in sorted(counted.keys() - {*columns, *LAYERS})
         if counted[name] not in (None, absent.get(name))
     }
     return FurtherOptions(json.dumps(further))
+
+
+def differences(before: Options, now: Options) -> str:
+    """Describe how the options of two runs differ; "" if all options agree that both have.
+
+    Weights, images and code may have changed, see `changed_since`.
+    """
+    values_before = _with_networks(before)
+    values_now = _with_networks(now)
+    texts = []
+    for name, value in before.items():
+        if name in now and values_before.get(name) != values_now.get(name):
+            texts.append(f"{name} was {reprlib.repr(value)}, now {now[name]!r}")
+    return ", ".join(texts)
+
+
+def _with_networks(options: Options) -> Options:
+    """Return the options that tell experiments apart, with the identity of networks in place of paths."""
+    values = dict(identity_of(options))
+    for name, network in networks_named_by(options).items():
+        values[f"{name}_path"] = network.identity
+        if network.is_fresh:  # its weights depend on type and seed, which are options themselves
+            values[f"{name}_path"] = FRESH
+    return values
 
 
 def _hashable(value: object) -> Hashable:

@@ -7,9 +7,9 @@ This module does not import torch.
 """
 
 import dataclasses
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import ClassVar, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from src.choices import Options
 from src.choices.datasets import INTERVENTIONS
@@ -27,21 +27,7 @@ RECORDS = {split: f"{split}_sha256" for split in SPLITS}
 CHOOSING = ("dataset", *INTERVENTIONS, "intervention_seed")
 
 
-class RowOfImages(Protocol):
-    """A row about images: a dataclass with these columns, and some of the columns `SPLITS`."""
-
-    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field]]
-
-    @property
-    def dataset(self) -> str | None:
-        """The name or the path of the data set."""
-
-    @property
-    def shortcut(self) -> float | None:
-        """The strength of the intervention: images had dots."""
-
-
-Row = TypeVar("Row", bound=RowOfImages)
+Row = TypeVar("Row")  # a dataclass with the columns `dataset` and `shortcut`, and some of `SPLITS`
 
 
 def recorded_images(options: Options) -> dict[str, str]:
@@ -77,20 +63,6 @@ def changed_images(before: Options, now: Options) -> list[str]:
     return changed
 
 
-def title_of_data(before: Options, now: Options) -> str:
-    """Return the data set of results in files, with their `-data` if it is another one now.
-
-    Args:
-        before: the options of the results.
-        now: the options of this process.
-    """
-    dataset = str(now.get("dataset"))
-    root = before.get("dataset_root")
-    if root in (None, now.get("dataset_root")):
-        return dataset
-    return f"{dataset} in {root}"
-
-
 def are_same(first: str | None, second: str | None) -> bool:
     """Return whether two fingerprints, or their first digits, are of the same images.
 
@@ -99,71 +71,73 @@ def are_same(first: str | None, second: str | None) -> bool:
     return not first or not second or first[:SHORT] == second[:SHORT]
 
 
+def on_same_images(first: Any, second: Any) -> bool:
+    """Return whether two rows are on the same images: by the fingerprints that both recorded, or else
+    by the names of the data set and the dots."""
+    of_splits = [(getattr(first, split), getattr(second, split)) for split in SPLITS]
+    recorded = [digests for digests in of_splits if all(digests)]
+    if recorded:
+        return all(are_same(*digests) for digests in recorded)
+    is_known = None not in (first.dataset, second.dataset)
+    return not is_known or _data_of(first) == _data_of(second)
+
+
 def told_apart(rows: Sequence[Row]) -> list[Row]:
     """Return rows in which different images have different names of data sets.
 
     Where rows of one data set recorded different images, the name of the data set has their
     fingerprints behind it, such as "digits [test images 0123456789ab]". All other rows stay.
-
     """
-    groups = grouped(rows, _data_of)
-    differing = {key: _differing_splits(group) for key, group in groups.items()}
-    return [_with_images(row, differing[_data_of(row)]) for row in rows]
+    several = _several(rows)
+    return [_with_images(row, several.get(_data_of(row), {})) for row in rows]
 
 
-def warn_of_several(rows: Iterable[RowOfImages]) -> None:
+def warn_of_several(rows: Iterable[Any]) -> None:
     """Warn of data sets for which rows recorded different fingerprints of images."""
-    for dataset, title, digests in _several(rows):
-        warn_once(
-            f"results of {dataset} are of different {title} ({listed(digests)}), and count as results of different "
-            "data sets"
-        )
+    for (dataset, _), digests_of in _several(rows).items():
+        for split, digests in digests_of.items():
+            warn_once(
+                f"results of {dataset} are of different {SPLITS[split]} ({listed(digests)}), and count as results of "
+                "different data sets"
+            )
 
 
-def refuse_several(rows: Iterable[RowOfImages], where: str | Path) -> None:
+def refuse_several(rows: Iterable[Any], where: str | Path) -> None:
     """Raise a UserError if rows of one data set recorded different fingerprints.
 
     Args:
         where: the folder of the rows, for the message.
     """
-    for dataset, title, _ in _several(rows):
+    for (dataset, _), digests_of in _several(rows).items():
+        titles = " and ".join(SPLITS[split] for split in digests_of)
         raise UserError(
-            f"{where} has results on different {title} of {dataset}, which have changed in between; keep a folder for "
+            f"{where} has results on different {titles} of {dataset}, which have changed in between; keep a folder for "
             "each"
         )
 
 
-def _several(rows: Iterable[RowOfImages]) -> Iterator[tuple[str | None, str, list[str]]]:
-    """Yield each data set with different images, which images they are, and their fingerprints."""
-    for group in grouped(rows, _data_of).values():
-        for split in _differing_splits(group):
+def _several(rows: Iterable[Any]) -> dict[tuple[str, float | None], dict[str, list[str]]]:
+    """Return the fingerprints of images, by split, of the data sets that have several in rows."""
+    several: dict[tuple[str, float | None], dict[str, list[str]]] = {}
+    for data, group in grouped(rows, _data_of).items():
+        for split in SPLITS:
             digests = dict.fromkeys(getattr(row, split, None) for row in group)
-            yield group[0].dataset, SPLITS[split], list(filter(None, digests))
+            recorded = list(filter(None, digests))
+            if len(recorded) > 1:
+                several.setdefault(data, {})[split] = recorded
+    return several
 
 
-def _data_of(row: RowOfImages) -> Hashable:
-    """Return the settings by which a row identifies its images."""
+def _data_of(row: Any) -> tuple[str, float | None]:
+    """Return the settings by which a row names its images."""
     return row.dataset, row.shortcut
 
 
-def _differing_splits(rows: Iterable[RowOfImages]) -> list[str]:
-    """Return the splits for which rows recorded different fingerprints."""
-    rows = list(rows)
-    differing = []
-    for split in SPLITS:
-        digests = {getattr(row, split, None) for row in rows} - {None, ""}
-        if len(digests) > 1:
-            differing.append(split)
-    return differing
-
-
-def _with_images(row: Row, splits: Sequence[str]) -> Row:
+def _with_images(row: Any, splits: Iterable[str]) -> Any:
     """Return a row with the fingerprints of splits behind the name of its data set."""
-    digests = []
-    for split in splits:
-        digest = getattr(row, split, None)
-        if digest:
-            digests.append(f"{SPLITS[split]} {digest}")
+    digests = [
+        f"{SPLITS[split]} {getattr(row, split)}" for split in splits if getattr(row, split, None)
+    ]
     if not digests:
         return row
     return dataclasses.replace(row, dataset=f"{row.dataset} [{', '.join(digests)}]")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from src.choices import Options
 from src.ground.files import durable_together
-from src.results.evaluation_rows import SkillRow, skill_file
+from src.results.evaluation_rows import EvaluationFiles, SkillRow
 from src.results.experiments import Experiment
 from src.results.run import Run, new_folder
 from src.results.stitch_rows import StitchRow
@@ -50,6 +50,6 @@ def write_judged_run(
     with durable_together():
         command = " ".join(sys.argv)
         write_stitches(folder, rows, states={}, predictions=predictions, command=command)
-        write_table(skill_file(folder), SkillRow, skills)
+        write_table(EvaluationFiles(folder).skill, SkillRow, skills)
         write_logs_of_pairs(folder, epochs)
     run.finish()

@@ -130,7 +130,7 @@ def described(method: str, quantity: str) -> Quantity | Measure:
 
 
 def measurements_of(
-    runs: Sequence[Stitch],
+    stitches: Sequence[Stitch],
     similarities: Sequence[SimilarityRow],
     names: Names,
     *,
@@ -140,19 +140,19 @@ def measurements_of(
     of one data set have different names.
 
     Args:
-        runs: with their evaluations.
+        stitches: with their evaluations.
         names: of all networks.
         apart_from: settings that do not tell methods of stitching apart.
     """
-    results: list[Any] = [*(run.row for run in runs), *similarities]
+    results: list[Any] = [*(stitch.row for stitch in stitches), *similarities]
     told = told_apart(results)
-    stitches = [replace(run, row=row) for run, row in zip(runs, told, strict=False)]
+    stitches = [replace(stitch, row=row) for stitch, row in zip(stitches, told, strict=False)]
     rows: list[Measurement] = []
-    methods = method_names([run.row for run in stitches], apart_from=apart_from)
-    for run, method in zip(stitches, methods, strict=True):
-        rows += quantities_of(run, method, named_pair(run.row, names))
+    methods = method_names([stitch.row for stitch in stitches], apart_from=apart_from)
+    for stitch, method in zip(stitches, methods, strict=True):
+        rows += quantities_of(stitch, method, named_pair(stitch.row, names))
     depths = {place[:2]: place.depth for row in rows for place in (row.front, row.end)}
-    for similarity in told[len(runs) :]:
+    for similarity in told[len(stitches) :]:
         for row in both_ways(similarity, named_pair(similarity, names)):
             front, end = (
                 place._replace(depth=depths.get(place[:2])) for place in (row.front, row.end)
@@ -167,14 +167,14 @@ def named_pair(result: OfTwoNetworks, names: Names) -> NetworkPair:
     return names[first], names[second]
 
 
-def quantities_of(run: Stitch, method: str, networks: NetworkPair) -> Iterator[Measurement]:
+def quantities_of(stitch: Stitch, method: str, networks: NetworkPair) -> Iterator[Measurement]:
     """Yield the quantities of a stitch that were measured, as far as they are defined.
 
     Args:
         method: the name of its method.
     """
-    row = run.row
-    stitch = Measurement(
+    row = stitch.row
+    without_value = Measurement(
         method,
         "",
         *stitched_layers(row, networks),
@@ -187,14 +187,16 @@ def quantities_of(run: Stitch, method: str, networks: NetworkPair) -> Iterator[M
     for name, quantity in OF_STITCHES.items():
         sources: dict[str, object] = {"": row}
         if quantity.measured_by == SKILL:
-            sources = {"": run.skill}
+            sources = {"": stitch.skill}
         elif quantity.measured_by == DETECTOR:
-            sources = dict(run.evaluations)
+            sources = dict(stitch.evaluations)
         for detector, source in sources.items():
             value = getattr(source, name, None)
             if value is not None and not math.isnan(value):
                 low, high = (getattr(source, f"{name}_{end}", None) for end in ("low", "high"))
-                yield stitch._replace(quantity=name, value=value, low=low, high=high, part=detector)
+                yield without_value._replace(
+                    quantity=name, value=value, low=low, high=high, part=detector
+                )
 
 
 def stitched_layers(row: StitchRow, networks: NetworkPair) -> tuple[NetworkLayer, NetworkLayer]:

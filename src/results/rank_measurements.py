@@ -11,9 +11,9 @@ from typing import NamedTuple
 from src.choices import STARTS
 from src.ground.console import warn
 from src.ground.grouping import grouped
-from src.results.changes import options_beside_tables, warn_of_earlier, warn_of_earlier_code
+from src.results.changes import options_beside_tables, warn_of_earlier
 from src.results.experiments import method_names, newest, typed
-from src.results.folders import read_runs
+from src.results.folders import read_stitches
 from src.results.groups import Names
 from src.results.identity import NETWORKS, RANKS
 from src.results.image_records import told_apart, warn_of_several
@@ -65,8 +65,8 @@ def read_measurements(paths: Sequence[str | Path]) -> Measurements:
     tables: dict[Path, list[MeasuredRow]] = {}
     for path in map(Path, paths):
         if path.is_dir():
-            runs, _ = read_runs(path, recursive=True)
-            tables[path] = [run.row for run in runs]
+            of_folder, _ = read_stitches(path, recursive=True)
+            tables[path] = [stitch.row for stitch in of_folder]
         else:
             tables[path] = read_table(path, SimilarityRow, ProbeRow, StitchRow)
 
@@ -79,11 +79,11 @@ def read_measurements(paths: Sequence[str | Path]) -> Measurements:
     probes = [row for row in rows if isinstance(row, ProbeRow)]
     stitches = [row for row in rows if isinstance(row, StitchRow)]
     stitches.sort(key=lambda row: row.folder)
-    warn_of_earlier((row.networks for row in rows), kind="row")
-    warn_of_earlier_code(options_beside_tables(tables), kind="table")
+    networks = [name for row in rows for name in row.networks]
+    warn_of_earlier(networks, options_beside_tables(tables))
 
     # Values
-    names = named_by_list((name for row in rows for name in row.networks), None)
+    names = named_by_list(networks, None)
     values = [*_similarities(similarities, names), *_accuracies(stitches, names)]
     return Measurements(
         newest(values, lambda value: (value.quantity, value.setting, value.pair, ranks_of(value))),

@@ -15,18 +15,19 @@ from src.results.network_names import SHORT, NetworkName, networks_named_by
 from src.results.similarity_rows import SimilarityRow
 
 NOT_RECORDED = "images without a fingerprint"
+PACKAGES = ("python", "torch", "torchvision", "numpy", "scipy", "cuda")
 
 
-def images_of(runs: Iterable[Stitch]) -> dict[str, dict[str, list[str]]]:
-    """Return the fingerprints of the images of runs, by option and by data set.
+def images_of(stitches: Iterable[Stitch]) -> dict[str, dict[str, list[str]]]:
+    """Return the fingerprints of the images of stitches, by option and by data set.
 
-    The list of a data set is empty if no run recorded its images.
+    The list of a data set is empty if no stitch recorded its images.
     """
     images: dict[str, dict[str, list[str]]] = {name: {} for name in RECORDS.values()}
-    for run in runs:
+    for stitch in stitches:
         for name, of_datasets in images.items():
-            digests = of_datasets.setdefault(str(run.row.dataset), [])
-            digest = run.options.get(name)
+            digests = of_datasets.setdefault(str(stitch.row.dataset), [])
+            digest = stitch.options.get(name)
             if digest and digest not in digests:
                 digests.append(digest)
     return images
@@ -67,7 +68,7 @@ class MeasuredNetwork(NamedTuple):
 
 
 def networks_of(
-    runs: Iterable[Stitch], similarities: Iterable[SimilarityRow], names: Names
+    stitches: Iterable[Stitch], similarities: Iterable[SimilarityRow], names: Names
 ) -> list[MeasuredNetwork]:
     """Return the networks of results, once for each data set, in the order of `names`.
 
@@ -75,11 +76,11 @@ def networks_of(
         names: of the networks to return; tables of similarity may have others.
     """
     measured: list[tuple[NetworkName, str, float | None]] = []
-    for run in runs:
-        networks = networks_named_by(run.options)
-        dataset = str(run.row.dataset)
-        measured.append((networks["front_model"], dataset, _or_none(run.row.front_accuracy)))
-        measured.append((networks["end_model"], dataset, _or_none(run.row.end_accuracy)))
+    for stitch in stitches:
+        networks = networks_named_by(stitch.options)
+        dataset = str(stitch.row.dataset)
+        measured.append((networks["front_model"], dataset, _or_none(stitch.row.front_accuracy)))
+        measured.append((networks["end_model"], dataset, _or_none(stitch.row.end_accuracy)))
     for row in similarities:
         known = [network for network in row.networks if network.key in names]
         measured += [(network, row.dataset, None) for network in known]
@@ -111,50 +112,38 @@ class Command(NamedTuple):
     device: str
     start: str  # of the first run, as an ISO date
 
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> "Command":
+        """Return the command in the content of a `run.json`."""
+        versions = [f"{name} {record[name]}" for name in PACKAGES if record.get(name)]
+        names = ("command", "suite", "commit", "device")
+        texts = {name: str(record.get(name) or "") for name in names}
+        return cls(**texts, packages=", ".join(versions), start=record["start"])
+
 
 def commands_of(files: Iterable[Path]) -> list[Command]:
-    """Return the commands that made results, the earliest first.
+    """Return the commands that made results, the earliest first; of equal ones the first.
 
     Args:
         files: `run.json` of the results. Some may not exist, as the paper's code writes none, and
             some may be of other software, which are left out.
     """
     contents = [read_json(file) for file in dict.fromkeys(files) if file.is_file()]
-    records = filter(_is_record, contents)
-    commands = [command_of(repeated) for repeated in grouped(records, _versions_of).values()]
-    return sorted(commands, key=lambda command: command.start)
-
-
-def _is_record(content: Any) -> bool:
-    """Return whether the content of a `run.json` was written by this suite."""
-    needed = {"suite", "command", "start"}
-    return isinstance(content, dict) and needed <= content.keys()
-
-
-def _versions_of(record: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the command line, suite, commit, device and versions of packages in a record."""
-    packages = ("python", "torch", "torchvision", "numpy", "scipy", "cuda")
-    versions = [f"{name} {record[name]}" for name in packages if record.get(name)]
-    names = ("command", "suite", "commit", "device")
-    return *(str(record.get(name) or "") for name in names), ", ".join(versions)
-
-
-def command_of(records: Sequence[Mapping[str, Any]]) -> Command:
-    """Return the command of records, as in `run.json`, that differ in their times only."""
-    line, suite, commit, device, packages = _versions_of(records[0])
-    start = min(record["start"] for record in records)
-    return Command(line, suite, commit, packages, device, start)
+    commands = [Command.of(content) for content in contents if "suite" in content]
+    by_line = grouped(commands, lambda command: command._replace(start=""))
+    first = [min(repeated, key=lambda command: command.start) for repeated in by_line.values()]
+    return sorted(first, key=lambda command: command.start)
 
 
 def files_of(
-    runs: Iterable[Stitch], tables: Iterable[Path], networks: Iterable[MeasuredNetwork]
+    stitches: Iterable[Stitch], tables: Iterable[Path], networks: Iterable[MeasuredNetwork]
 ) -> Iterator[Path]:
     """Yield the files `run.json` of trainings, stitches, evaluations and tables, whether or not
     they exist."""
     for network in networks:
         if NetworkName(network.checkpoint, network.type).is_file:
             yield Path(network.checkpoint).parent / "run.json"
-    folders = dict.fromkeys(run.folder for run in runs)
+    folders = dict.fromkeys(stitch.folder for stitch in stitches)
     for folder in folders:
         yield folder / "run.json"
     for folder in dict.fromkeys([*(folder.parent for folder in folders), *folders]):

@@ -23,9 +23,9 @@ from src.ground.errors import UserError
 from src.ground.files import locked, write_json
 from src.ground.provenance import provenance
 from src.ground.tensors import load_tensors, save_tensors
-from src.results.changes import changed_since, warn_of_newer
-from src.results.network_names import networks_named_by
-from src.results.options import as_written, differences, read_options, refuse_other_options
+from src.results.changes import changed_since, refuse_other_options
+from src.results.identity import differences
+from src.results.options import as_written, read_options
 from src.results.outputs import BESIDE_TABLES, files_of, refuse_others, replacing
 
 CHECKPOINT = re.compile(r"(ft_)?model_\d+\.pt")  # of a training, after so many epochs
@@ -103,7 +103,6 @@ class Run:
             remedy = "give the same ones, or choose another folder"
         refuse_other_options(written, as_written(self.options), where=self.config, remedy=remedy)
         if resume:
-            warn_of_newer([(self.config, networks_named_by(written).values())])
             note(f"{self.config} is of a finished run of these options: nothing is left to do")
             self.discard()
         return resume
@@ -121,12 +120,11 @@ class Run:
         """
         self.lock()
         if not resume:
-            with _usable(self.folder):
-                self._move_other_training_aside()
-                for path in (self.config, self.state_file, *self.logs):
-                    path.unlink(missing_ok=True)
-                if self.output is None:  # otherwise it is the record of a table that stays
-                    self.made_with.unlink(missing_ok=True)
+            self._move_other_training_aside()
+            for path in (self.config, self.state_file, *self.logs):
+                path.unlink(missing_ok=True)
+            if self.output is None:  # otherwise it is the record of a table that stays
+                self.made_with.unlink(missing_ok=True)
         self.state = self.saved_state() if resume else {}
 
     def _move_other_training_aside(self) -> None:
@@ -149,13 +147,10 @@ class Run:
 
     def _is_repeated(self) -> bool:
         """Return whether the files are of an earlier run of these options; False if unknown."""
-        options = as_written(self.options)
-        with contextlib.suppress(UserError):
-            before = self.options_on_disk()
-            is_known = bool(before) and self._is_record(before)
-            is_other = changed_since(before, options) or differences(before, options)
-            return is_known and not is_other
-        return False
+        before = self.options_on_disk()
+        now = as_written(self.options)
+        is_other = changed_since(before, now) or differences(before, now)
+        return bool(before) and self._is_record(before) and not is_other
 
     def _is_record(self, written: Options) -> bool:
         """Return whether options are of a run: a user's file about a network names no folder."""
@@ -170,8 +165,6 @@ class Run:
                 and the script did not write them.
         """
         self.check_output()
-        with _usable(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = locked(self._lock_file, wait=False)
 
     def check_output(self) -> None:
@@ -278,17 +271,6 @@ def claimed(runs: Iterable[Run]) -> Iterator[None]:
             run.lock()
             at_the_end.callback(run.unlock)
         yield
-
-
-@contextlib.contextmanager
-def _usable(folder: Path) -> Iterator[None]:
-    """Turn an OSError of the block into a UserError about the folder of a run."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"cannot use {folder} as folder of this run: {error.strerror or error}"
-        ) from error
 
 
 def new_folder(parent: Path) -> Path:

@@ -3,9 +3,9 @@
 import contextlib
 import math
 import sys
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
@@ -19,11 +19,10 @@ from src.ground.errors import UserError
 from src.ground.files import durable_together, write_json
 from src.ground.tensors import load_tensors
 from src.models import Network
-from src.results.changes import changes, counted, warn_of_newer
+from src.results.changes import changed_since
 from src.results.experiments import Experiment, other_options, pair_of
-from src.results.folders import files_of_runs, read_runs, remove_parts
-from src.results.network_names import networks_named_by
-from src.results.options import as_written, read_options, warn_of_changed_code
+from src.results.folders import RUN_NAME, Stitch, one_of_each, read_stitches, remove_parts
+from src.results.options import as_written
 from src.results.recorded import epoch_row, report_epoch
 from src.results.run import Run, new_folder
 from src.results.stitch_rows import SPARSITY, StitchRow
@@ -42,10 +41,17 @@ MAY_BE_UNDEFINED = ("kappa", "front_accuracy", "r2_matched", "r2_test")
 
 
 class RunOnDisk(NamedTuple):
-    """A finished or interrupted run."""
+    """An interrupted run."""
 
     folder: Path
-    options: Options
+    experiment: Experiment
+
+
+class EarlierRuns(NamedTuple):
+    """The runs in a folder, read once before a call."""
+
+    stitches: list[Stitch]  # of the finished runs
+    interrupted: list[RunOnDisk]
 
 
 class FolderOfCall:
@@ -119,37 +125,42 @@ class GridRun:
             return self.experiment.config(*self.layers)
         return self.experiment.options
 
-    def resume(self) -> None:
+    def resume(self, earlier: EarlierRuns) -> int:
         """Claim an interrupted run of the same options; without one, drop the finished pairs.
+
+        Returns:
+            The number of finished pairs.
 
         Raises:
             Busy: another process works on the interrupted run.
-            UserError: networks or images have changed since a run.
         """
-        interrupted_before = interrupted_runs(self.directory)
-        self._refuse_changed([*finished_runs(self.directory), *interrupted_before])
-        finished = self._finished_pairs()
-        if finished:
-            note(f"{self.directory}: {len(finished)} of {len(self.layers)} stitches are finished")
-        interrupted = self._of_these_options(interrupted_before)
+        finished = self._finished_pairs(earlier.stitches)
+        interrupted = self._of_these_options(earlier.interrupted)
         if not interrupted:
             self.layers = {
                 pair: layer for pair, layer in self.layers.items() if pair not in finished
             }
             # A single pair that remains has options of its own
-            interrupted = self._of_these_options(interrupted_before)
+            interrupted = self._of_these_options(earlier.interrupted)
         if interrupted:
             self._take_up(interrupted[0].folder)
+        return len(finished)
+
+    def _finished_pairs(self, stitches: Iterable[Stitch]) -> set[Pair]:
+        """Return the pairs of the grid that are finished, with the options of this experiment."""
+        pairs = set()
+        for stitch in stitches:
+            if stitch.row.pair in self.layers and stitch.row.key == self.experiment.key:
+                pairs.add(stitch.row.pair)
+                if self.call:
+                    self.call.take_up(stitch.files.folder)
+        return pairs
 
     def _of_these_options(self, runs: Iterable[RunOnDisk]) -> list[RunOnDisk]:
         """Return the runs of this experiment with the layers of the options."""
-        found = []
-        for run in runs:
-            with contextlib.suppress(ValueError):  # of a script that does not stitch
-                is_of_experiment = Experiment.of(run.options).key == self.experiment.key
-                if is_of_experiment and pair_of(run.options) == pair_of(self.options):
-                    found.append(run)
-        return found
+        of_experiment = [run for run in runs if run.experiment.key == self.experiment.key]
+        pair = pair_of(self.options)
+        return [run for run in of_experiment if pair_of(run.experiment.options) == pair]
 
     def _take_up(self, folder: Path) -> None:
         """Claim the folder of an interrupted run, and take over its pairs.
@@ -165,46 +176,6 @@ class GridRun:
             self.call.take_up(folder)
         self._run = run
         remove_parts(folder)
-
-    def _refuse_changed(self, runs: Sequence[RunOnDisk]) -> None:
-        """Raise a UserError if the weights or the code of a network, or the images, have changed since
-        a run.
-
-        Warn if a run did not record its weights and a checkpoint is newer than the run.
-        """
-        n, changed = changes((run.options for run in runs), as_written(self.experiment.options))
-        if n:
-            raise UserError(
-                f"{self.directory}: {counted(n, 'run')} of earlier {' and '.join(changed)}; remove "
-                "their folders, give another -dir, or bring back what has changed"
-            )
-        finished = [run for run in runs if (run.folder / "config.txt").exists()]
-        warn_of_newer(
-            (run.folder / "config.txt", networks_named_by(run.options).values()) for run in finished
-        )
-
-    def _finished_pairs(self) -> set[Pair]:
-        """Return the pairs of the grid that are finished in the folder.
-
-        Raises:
-            UserError: the folder has runs of an earlier version.
-        """
-        if not self.directory.is_dir():
-            return set()
-        pairs = set()
-        if files_of_runs(self.directory, "metrics.json"):
-            raise UserError(
-                f"--resume: {self.directory} has runs of version 2.0.0.dev0; bring them into the present form by "
-                "misc/import_runs.py, or give another -dir"
-            )
-        stitches, _ = read_runs(self.directory)
-        for stitch in stitches:
-            if stitch.row.pair in self.layers and stitch.row.key == self.experiment.key:
-                pairs.add(stitch.row.pair)
-                warn_of_changed_code(stitch.options, self.experiment.options)
-                if self.call:
-                    self.call.take_up(stitch.files.folder)
-        return pairs
 
     def _claimed(self) -> Run:
         """Return the run; at first, create its folder."""
@@ -331,40 +302,69 @@ def _mean(results: Iterable[HeadResult]) -> HeadResult:
     return HeadResult(*(fmean(values) for values in zip(*results, strict=True)))
 
 
-def finished_runs(directory: Path) -> list[RunOnDisk]:
-    """Return the finished runs in a folder, the oldest first."""
-    configs = files_of_runs(directory, "config.txt")
-    return [RunOnDisk(config.parent, read_options(config)) for config in configs]
+def earlier_runs(directory: Path) -> EarlierRuns:
+    """Read the runs in a folder, which may not exist."""
+    if not directory.is_dir():
+        return EarlierRuns([], [])
+    stitches, _ = read_stitches(directory)
+    return EarlierRuns(stitches, interrupted_runs(directory))
+
+
+def resume(directory: Path, earlier: EarlierRuns, runs: Sequence[GridRun]) -> None:
+    """Let the runs of a call go on in the folder of earlier ones: those that were interrupted, without
+    pairs that are finished.
+
+    Raises:
+        Busy: another process works on an interrupted run.
+        UserError: networks or images have changed since a run, or the folder has runs of an earlier version.
+    """
+    if any(directory.glob("*/metrics.json")):
+        raise UserError(
+            f"--resume: {directory} has runs of version 2.0.0.dev0; bring them into the present form by "
+            "misc/import_runs.py, or give another -dir"
+        )
+    now = as_written(runs[0].experiment.options)
+    before = [stitch.options for stitch in one_of_each(earlier.stitches)]
+    before += [run.experiment.options for run in earlier.interrupted]
+    changed = dict.fromkeys(chain.from_iterable(changed_since(options, now) for options in before))
+    if changed:
+        raise UserError(
+            f"{directory} has runs of earlier {' and '.join(changed)}; remove their folders, give another -dir, or "
+            "bring back what has changed"
+        )
+    n_pairs = sum(len(run.layers) for run in runs)
+    n_finished = sum(run.resume(earlier) for run in runs)
+    if n_finished:
+        note(f"{directory}: {n_finished} of {n_pairs} stitches are finished")
+
+
+def note_other_methods(directory: Path, earlier: EarlierRuns, experiment: Experiment) -> None:
+    """Note the options of runs in a folder, finished or interrupted, that tables and verdicts will
+    show as another method beside an experiment."""
+    experiments: list[Experiment] = [stitch.row for stitch in one_of_each(earlier.stitches)]
+    experiments += [run.experiment for run in earlier.interrupted]
+    others = dict.fromkeys(other_options(of_run, experiment) for of_run in experiments)
+    others.pop("", None)
+    if others:
+        note(
+            f"{directory}: runs are with {listed(others, n=2)}, which tables and verdicts show as another method; give "
+            "another -dir to keep them apart"
+        )
 
 
 def interrupted_runs(directory: Path) -> list[RunOnDisk]:
     """Return the interrupted runs in a folder, the oldest first."""
+    state_files = list(directory.glob("*/resume.pt"))
+    for of_pair in directory.glob("*/*/resume.pt"):
+        if RUN_NAME.fullmatch(of_pair.parents[1].name):
+            state_files.append(of_pair)
     runs = []
-    for state_file in files_of_runs(directory, "resume.pt"):
-        # Another process may have just finished the run, and removed the file.
-        with contextlib.suppress(UserError):
-            options = load_tensors(state_file)["options"]
-            runs.append(RunOnDisk(state_file.parent, options))
+    for state_file in sorted(state_files):
+        # Another process may have just removed the file of a finished run; not all scripts stitch.
+        with contextlib.suppress(UserError, ValueError):
+            experiment = Experiment.of(load_tensors(state_file)["options"])
+            runs.append(RunOnDisk(state_file.parent, experiment))
     return runs
-
-
-def note_other_methods(directory: Path, experiment: Experiment) -> None:
-    """Note the options of runs in a folder, finished or interrupted, that tables and verdicts will
-    show as another method beside an experiment."""
-    if not directory.is_dir():
-        return
-    runs, _ = read_runs(directory)
-    experiments: dict[Path, Experiment] = {run.folder: run.row for run in runs}
-    for run in interrupted_runs(directory):
-        with contextlib.suppress(ValueError):  # of a script that does not stitch
-            experiments[run.folder] = Experiment.of(run.options)
-    n_runs = Counter(other_options(of_run, experiment) for of_run in experiments.values())
-    del n_runs[""]
-    if n_runs:
-        note(
-            f"{directory}: {counted(n_runs.total(), 'run')} with {listed(n_runs, n=2)}, which tables and "
-            "verdicts show as another method; give another -dir to keep them apart"
-        )
 
 
 def _warn_of_undefined(rows: Iterable[StitchRow]) -> None:

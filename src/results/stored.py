@@ -154,10 +154,6 @@ def _check_array(path: str, name: str, array: np.ndarray, *, n_images: int) -> N
         raise UserError(
             f"{path}: {name} has shape {array.shape}, and there are {n_images} ids; {REMEDY}"
         )
-    try:
-        torch.as_tensor(array[[0]])
-    except (TypeError, ValueError) as error:  # such as another order of bytes
-        raise UserError(f"{path}: {name}: {error} Store it as float32") from error
 
 
 def check_names(layers: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""The verdicts on stitching runs, from runs and tables: a row for each pair of layers, method and
+"""The verdicts on stitches, from runs and tables: a row for each pair of layers, method and
 pair of networks."""
 
 import math
@@ -21,7 +21,7 @@ from src.values import ALL_IMAGES, Predictions, StitchSkill
 from src.verdict import SIMILAR, Limits, Stitches, Verdict, flaw_of, judge
 
 SHOWN_MEASURES = ("cka", "cka_debiased")  # whose values and nulls the table shows
-# Means of runs that a row has, where all runs have a value; estimates take the place of the first two
+# Means of stitches that a row has, where all stitches have a value; estimates take the place of the first two
 MEANS = (
     *("accuracy", "penalty", "front_accuracy", "end_accuracy"),
     *("correlation", "floor", "correlation_at_end", "floor_at_end"),
@@ -31,8 +31,8 @@ SEPARATOR = ";"  # between the names of folders
 VerdictSide = tuple[str | None, str | None, str]  # the name of a network, its weights and a layer
 
 
-def judge_runs(
-    runs: Iterable[Stitch],
+def judge_stitches(
+    stitches: Iterable[Stitch],
     similarities: Iterable[SimilarityRow] = (),
     *,
     limits: Limits = Limits(),  # noqa: B008 - immutable
@@ -45,22 +45,22 @@ def judge_runs(
     were not measured, or are not defined, are None.
 
     Args:
-        runs: with their evaluations.
+        stitches: with their evaluations.
         similarities: rows of tables of similarity. Rows of the stitched networks and layers, at
             full rank and in either order, add their values to the verdict.
         pool: take pairs of networks together that share no network.
         names: name, group and training of each network, by its key; default: networks are named by
             their paths.
     """
-    runs = list(runs)
+    stitches = list(stitches)
     if names is None:
-        names = named_networks(chain.from_iterable(run.row.networks for run in runs), {})
+        names = named_networks(chain.from_iterable(stitch.row.networks for stitch in stitches), {})
     similarities = list(similarities)
     similarity_of_layers = _by_layers(similarities)
     shown: list[str] = []
     if similarities:
         shown = similarity_columns(row.values for row in similarities)
-    families = families_of(runs, names, pool=pool)
+    families = families_of(stitches, names, pool=pool)
     rows = []
     for family in families:
         verdicts = judge([stitches_of(group) for group in family], limits=limits)
@@ -76,42 +76,43 @@ def judge_runs(
 
 
 def stitches_of(group: Group) -> Stitches:
-    """Return the values by which a group of runs is judged."""
-    rows = [run.row for run in group.runs]
+    """Return the values by which a group of stitches is judged."""
+    rows = [stitch.row for stitch in group.stitches]
     return Stitches(
         predictions=_predictions(group),
         skills=_skills(group),
         front_accuracy=_average([row.front_accuracy for row in rows]),
         end_accuracy=_average([row.end_accuracy for row in rows]),
         is_end_trained=group.control != FRESH_END,
-        has_converged=all(run.has_converged for run in group.runs if run.row.n_epochs),
+        has_converged=all(stitch.has_converged for stitch in group.stitches if stitch.row.n_epochs),
         flaw=flaw_of(rows, rows[0].init),
     )
 
 
 def _predictions(group: Group) -> list[list[Predictions]]:
-    """Return the predictions of the runs on each pair of networks; [] if a run has none."""
+    """Return the predictions of the stitches on each pair of networks; [] if a stitch has none."""
     predictions = [
-        [run.predictions for run in runs if run.predictions is not None]
-        for runs in group.by_networks
+        [stitch.predictions for stitch in stitches if stitch.predictions is not None]
+        for stitches in group.by_networks
     ]
-    if sum(map(len, predictions)) < len(group.runs):
+    if sum(map(len, predictions)) < len(group.stitches):
         return []
     return predictions
 
 
 def _skills(group: Group) -> list[list[StitchSkill]]:
-    """Return the skill of the runs on each pair of networks; [] if it was not measured of a run."""
-    n_unmeasured = sum(run.skill is None for run in group.runs)
+    """Return the skill of the stitches on each pair of networks; [] if it was not measured of a stitch."""
+    n_unmeasured = sum(stitch.skill is None for stitch in group.stitches)
     if n_unmeasured:
-        if n_unmeasured < len(group.runs):
+        if n_unmeasured < len(group.stitches):
             warn_once(
-                f"{group.method}, {group.pair}: {n_unmeasured} of its {len(group.runs)} runs were not evaluated, so "
-                "skill does not count; evaluate all"
+                f"{group.method}, {group.pair}: {n_unmeasured} of its {len(group.stitches)} stitches "
+                "were not evaluated, so skill does not count; evaluate all"
             )
         return []
     return [
-        [run.skill.value for run in runs if run.skill is not None] for runs in group.by_networks
+        [stitch.skill.value for stitch in stitches if stitch.skill is not None]
+        for stitches in group.by_networks
     ]
 
 
@@ -123,7 +124,7 @@ def _row(
     similarity: dict[str, float],
 ) -> VerdictRow:
     """Return the row of a verdict; `both_ways` is not known yet."""
-    rows = [run.row for run in group.runs]
+    rows = [stitch.row for stitch in group.stitches]
     front, end = named_pair(rows[0], names)
     titles: dict[str, Any] = {}  # of the networks, unless there are several pairs
     if len(group.by_networks) == 1:
@@ -142,7 +143,7 @@ def _row(
         control=group.control,
         n_runs=len(rows),
         n_networks=len(group.by_networks),
-        folders=SEPARATOR.join(run.folder.name for run in group.runs),
+        folders=SEPARATOR.join(stitch.folder.name for stitch in group.stitches),
         front_depth=rows[0].front_depth,
         end_depth=rows[0].end_depth,
         front_weights=_common(row.front_weights for row in rows),
@@ -161,8 +162,10 @@ def _row(
 
 
 def _means(group: Group, networks: NetworkPair) -> dict[str, float]:
-    """Return the means over runs, by column, where all runs have values, and `seed_spread`."""
-    measured = chain.from_iterable(quantities_of(run, group.method, networks) for run in group.runs)
+    """Return the means over stitches, by column, where all stitches have values, and `seed_spread`."""
+    measured = chain.from_iterable(
+        quantities_of(stitch, group.method, networks) for stitch in group.stitches
+    )
     means = {}
     for (quantity, part), rows in grouped(measured, lambda row: (row.quantity, row.part)).items():
         column = quantity
@@ -170,9 +173,9 @@ def _means(group: Group, networks: NetworkPair) -> dict[str, float]:
             column = f"{AUROC}{part}"
         elif quantity not in MEANS:
             continue
-        if len(rows) == len(group.runs):
+        if len(rows) == len(group.stitches):
             means[column] = _average([row.value for row in rows])
-    accuracies = [[run.row.accuracy for run in runs] for runs in group.by_networks]
+    accuracies = [[stitch.row.accuracy for stitch in stitches] for stitches in group.by_networks]
     spreads = [
         max(of_networks) - min(of_networks) for of_networks in accuracies if len(of_networks) > 1
     ]
@@ -218,11 +221,11 @@ def _similarity(
         shown: the columns to return, as far as they have values.
     """
     measured: list[dict[str, float]] = []
-    for runs in group.by_networks:
-        stitch = runs[0].row
+    for stitches in group.by_networks:
+        first = stitches[0].row
         values: dict[str, float] = {}
-        for row in by_layers.get((stitch.network_keys, stitch.dataset, group.pair), []):
-            if are_same(row.test_images, stitch.test_images):
+        for row in by_layers.get((first.network_keys, first.dataset, group.pair), []):
+            if are_same(row.test_images, first.test_images):
                 values |= {name: item for name, item in row.values.items() if not math.isnan(item)}
         measured.append(values)
     means = {}

@@ -1,15 +1,22 @@
 """The skill of a stitch at both places, from its products and those of its floor."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
-from src.skill.floors import Floor
 from src.skill.running import AtPlaces
 from src.skill.within_class import WithinClass, skill
 from src.statistics.intervals import DEVIATIONS
 from src.statistics.jackknife import jackknife_variance
 from src.values import Skill, StitchSkill
+
+
+class Floor(NamedTuple):
+    """The floors of a stitch at both places."""
+
+    products: AtPlaces  # of the draw with the largest correlation, at either place
+    places: np.ndarray  # (n,): of the images of the products among those of a stitch
 
 
 def skill_of(products: AtPlaces, floor: Floor, n_twins: int) -> StitchSkill:

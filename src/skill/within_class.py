@@ -6,7 +6,7 @@ coordinates, is 1 for the end network itself and 0 for a network that knows the 
 that shows its own image for a share q of the images, and a random one of the class otherwise, has q.
 
 The floor is the correlation that class, architecture and an affine map give together
-(`src.skill.floors`). The skill (Murphy 1988) is 0 at the floor and 1 for the end network itself.
+(`src.ood.floors`). The skill (Murphy 1988) is 0 at the floor and 1 for the end network itself.
 
 This module imports neither torch nor scipy.
 """

@@ -1,4 +1,4 @@
-"""Stitching runs with the scores of their stitches: the rows and the files of an evaluation."""
+"""Stitches with their scores: the rows and the files of an evaluation."""
 
 import io
 from collections import Counter
@@ -8,25 +8,26 @@ from typing import NamedTuple
 
 import numpy as np
 
+from src.choices import Options
 from src.choices.datasets import dataset_label
 from src.ground.console import warn
 from src.ground.files import write_arrays, write_bytes
 from src.ood.evaluation import StitchScores, detection_of, score_grid
 from src.ood.reference import DetectorKey, Reference
-from src.results.evaluation_rows import EvaluationRow, SkillRow
+from src.results.evaluation_rows import EvaluationFiles, EvaluationRow, SkillRow
 from src.results.experiments import Place
 from src.results.folders import Stitch
-from src.results.reloading import GridOfRuns
+from src.results.reloading import GridOfStitches
 
 MOST_CHANGED = 0.02  # difference of accuracies that precision and batches may make
 
 
-class ScoredRun(NamedTuple):
-    """A stitching run with the scores of its stitch."""
+class ScoredStitch(NamedTuple):
+    """A stitch with its scores."""
 
-    run: Stitch
+    stitch: Stitch
     scores: StitchScores
-    experiment: str  # the title of the run's experiment
+    experiment: str  # the title of its experiment
 
 
 class MeasuredStitches(NamedTuple):
@@ -35,82 +36,90 @@ class MeasuredStitches(NamedTuple):
     reference: Reference
     scores: dict[Place, StitchScores]
 
-    def are_all_of(self, runs: Iterable[Stitch]) -> bool:
-        """Return whether all runs have scores."""
-        return all(run.row.place in self.scores for run in runs)
+    def are_all_of(self, stitches: Iterable[Stitch]) -> bool:
+        """Return whether all stitches have scores."""
+        return all(stitch.row.place in self.scores for stitch in stitches)
 
-    def scored(self, experiments: Mapping[str, Sequence[Stitch]]) -> list[ScoredRun]:
-        """Return the runs that have scores, by the depth of their end layers.
+    def scored(self, experiments: Mapping[str, Sequence[Stitch]]) -> list[ScoredStitch]:
+        """Return the stitches that have scores, by the depth of their end layers.
 
         Args:
-            experiments: the runs of each experiment by its title.
+            experiments: the stitches of each experiment by its title.
         """
         scored = [
-            ScoredRun(run, self.scores[run.row.place], title)
-            for title, runs in experiments.items()
-            for run in runs
-            if run.row.place in self.scores
+            ScoredStitch(stitch, self.scores[stitch.row.place], title)
+            for title, stitches in experiments.items()
+            for stitch in stitches
+            if stitch.row.place in self.scores
         ]
         layers = self.reference.options.layers
-        return sorted(scored, key=lambda of_run: layers.index(of_run.run.row.end_layer))
+        return sorted(
+            scored, key=lambda scored_stitch: layers.index(scored_stitch.stitch.row.end_layer)
+        )
 
 
-def score_runs(grids: Iterable[GridOfRuns], reference: Reference) -> MeasuredStitches:
-    """Score the stitches of all runs."""
+def score_stitches(grids: Iterable[GridOfStitches], reference: Reference) -> MeasuredStitches:
+    """Score all stitches."""
     scores: dict[Place, StitchScores] = {}
-    for grid, runs in grids:
+    for grid, stitches in grids:
         scores_of_pair = score_grid(grid, reference)
-        scores |= {run.row.place: scores_of_pair[pair] for pair, run in runs.items()}
+        scores |= {stitch.row.place: scores_of_pair[pair] for pair, stitch in stitches.items()}
     return MeasuredStitches(reference, scores)
 
 
-def check_scored(scored: Iterable[ScoredRun], *, other_data: bool, batch_size: int) -> None:
+def check_scored(scored: Iterable[ScoredStitch], *, other_data: bool, batch_size: int) -> None:
     """Warn of stitches with activations that are not finite, or with a changed accuracy.
 
     Args:
-        other_data: the test images are other data than the runs were made on.
+        other_data: the test images are other data than the stitches were made on.
         batch_size: of the evaluation.
     """
-    for run, scores, _ in scored:
-        title = f"{run.folder}, {run.row.pair}"
+    for stitch, scores, _ in scored:
+        title = f"{stitch.folder}, {stitch.row.pair}"
         if not scores.is_finite:
             warn(
                 f"{title}: the activations of this stitch are not finite, so its accuracy "
                 "and OOD scores are nan; stitch it again, with a lower -lr if it was trained"
             )
-        elif not other_data and abs(scores.accuracy - run.row.accuracy) > MOST_CHANGED:
+        elif not other_data and abs(scores.accuracy - stitch.row.accuracy) > MOST_CHANGED:
             cause = "images, networks or user code have changed; stitch it again"
-            batch_size_before = run.options.get("batch_size", batch_size)
-            if run.row.front_stitch_rank and batch_size != batch_size_before:
+            batch_size_before = stitch.options.get("batch_size", batch_size)
+            if stitch.row.front_stitch_rank and batch_size != batch_size_before:
                 cause = f"--front-stitch-rank cuts each batch by itself; give -b {batch_size_before}, as it was made"
             warn(
-                f"{title}: this stitch had an accuracy of {run.row.accuracy:.4f} when it was made, and has "
+                f"{title}: this stitch had an accuracy of {stitch.row.accuracy:.4f} when it was made, and has "
                 f"{scores.accuracy:.4f} now: {cause}"
             )
 
 
 def evaluation_rows(
-    score: str, scored: Iterable[ScoredRun], reference: Reference, *, other_data: bool = False
+    score: str,
+    scored: Iterable[ScoredStitch],
+    reference: Reference,
+    record: Options,
+    *,
+    other_data: bool = False,
 ) -> list[EvaluationRow]:
-    """Return the row of each run, in the order of the runs.
+    """Return the row of each stitch, in their order.
 
     Args:
-        score: the name of the score. Runs without a detector for it are skipped.
-        other_data: the test images are other data than the runs were made on.
+        score: the name of the score. Stitches without a detector for it are skipped.
+        record: the weights and the images of the evaluation, by column.
+        other_data: the test images are other data than the stitches were made on.
     """
     return [
-        _evaluation_row(score, of_run, reference, other_data=other_data)
-        for of_run in scored
-        if score in of_run.scores.scores
+        _evaluation_row(score, item, reference, record, other_data=other_data)
+        for item in scored
+        if score in item.scores.scores
     ]
 
 
 def _evaluation_row(
-    score: str, scored: ScoredRun, reference: Reference, *, other_data: bool
+    score: str, scored: ScoredStitch, reference: Reference, record: Options, *, other_data: bool
 ) -> EvaluationRow:
-    """Return the row of one run and one detector."""
+    """Return the row of one stitch and one detector."""
     options = reference.options
-    row = scored.run.row
+    row = scored.stitch.row
     detector = reference.detectors[DetectorKey(score, row.end_layer)]
     detection = detection_of(
         scored.scores.scores[score],
@@ -118,18 +127,18 @@ def _evaluation_row(
         is_paired=not options.id_dataset,  # both are activations of the test images
     )
 
-    # The data: those of the run, as its row names them, unless other data were given
+    # The data: those of the stitch, as its row names them, unless other data were given
     dataset = options.dataset
     if not other_data and row.dataset is not None:
         dataset = row.dataset
-    of_run = {**row.settings, "dataset": dataset, "folder": scored.run.folder.name}
+    settings = {**row.settings, **record, "dataset": dataset, "folder": scored.stitch.folder.name}
     sanity_auroc = None
     checks = reference.checks.get(score, {})
     if row.end_layer in checks:
         sanity_auroc = checks[row.end_layer].auroc
 
     return EvaluationRow(
-        **of_run,
+        **settings,
         **row.pair._asdict(),
         front_depth=row.front_depth,
         end_depth=row.end_depth,
@@ -151,23 +160,23 @@ def _evaluation_row(
 
 def save_scores(
     folder: str | None,
-    files: Mapping[str, Path],
+    files: EvaluationFiles,
     detectors: Iterable[str],
-    scored: Sequence[ScoredRun],
+    scored: Sequence[ScoredStitch],
     reference: Reference,
 ) -> None:
     """Save the scores of all images, by each detector with an evaluation.
 
     Args:
-        folder: to write an array a file to; None: write a file a detector.
-        files: the file of each detector.
+        folder: to write an array a file to, in a folder a detector if there are several; None: write a
+            file a detector.
         detectors: that have evaluations.
     """
-    has_several = len(files) > 1
+    has_several = len(reference.options.scores) > 1
     for detector in detectors:
         arrays = _scores_of_images(detector, scored, reference)
         if not folder:
-            write_arrays(files[detector], arrays)
+            write_arrays(files.scores(detector), arrays)
         elif has_several:
             _save_arrays(Path(folder, detector), arrays)
         else:
@@ -175,26 +184,26 @@ def save_scores(
 
 
 def _scores_of_images(
-    score: str, scored: Sequence[ScoredRun], reference: Reference
+    score: str, scored: Sequence[ScoredStitch], reference: Reference
 ) -> dict[str, np.ndarray]:
     """Return the scores of all images as float32 arrays (N,), by END_LAYER/FRONT_LAYER.
 
-    If several runs stitch the same two layers, the key is END_LAYER/FRONT_LAYER RUN_FOLDER. The
+    If stitches of several runs have the same two layers, the key is END_LAYER/FRONT_LAYER RUN_FOLDER. The
     scores of the sanity-check data have the key END_LAYER/SANITY_DATASET.
     """
     arrays = {}
     for layer, scores in reference.sanity_scores.get(score, {}).items():
         arrays[f"{layer}/{dataset_label(reference.options.sanity_dataset)}"] = scores
 
-    n_runs = Counter(of_run.run.row.pair for of_run in scored)
-    for run, scores_of_run, _ in scored:
-        if score not in scores_of_run.scores:
+    n_stitches = Counter(scored_stitch.stitch.row.pair for scored_stitch in scored)
+    for stitch, scores_of_stitch, _ in scored:
+        if score not in scores_of_stitch.scores:
             continue
-        pair = run.row.pair
+        pair = stitch.row.pair
         key = f"{pair.end_layer}/{pair.front_layer}"
-        if n_runs[pair] > 1:
-            key += f" {run.folder.name}"
-        arrays[key] = scores_of_run.scores[score]
+        if n_stitches[pair] > 1:
+            key += f" {stitch.folder.name}"
+        arrays[key] = scores_of_stitch.scores[score]
     return {key: scores.astype(np.float32) for key, scores in arrays.items()}
 
 
@@ -206,9 +215,13 @@ def _save_arrays(folder: Path, arrays: Mapping[str, np.ndarray]) -> None:
         write_bytes(folder / f"{key}.npy", buffer.getvalue())
 
 
-def skill_rows(scored: Iterable[ScoredRun]) -> list[SkillRow]:
-    """Return the skill of each stitch, in the order of the runs."""
+def skill_rows(scored: Iterable[ScoredStitch], test_images: str | None) -> list[SkillRow]:
+    """Return the skill of each stitch, in their order.
+
+    Args:
+        test_images: the first digits of their fingerprint.
+    """
     return [
-        SkillRow.of(run.folder.name, run.row.pair, scores.skill, run.row.test_images)
-        for run, scores, _ in scored
+        SkillRow.of(stitch.folder.name, stitch.row.pair, scores.skill, test_images)
+        for stitch, scores, _ in scored
     ]

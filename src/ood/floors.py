@@ -13,7 +13,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,6 +23,7 @@ from src.ground.runtime import generator
 from src.models import Network
 from src.models.calls import OUTPUT
 from src.skill.running import AtPlaces, Following
+from src.skill.skills import Floor
 from src.statistics.moments import Rows
 from src.stitching.closed_forms import Matching, closed_form
 from src.stitching.moments import SourceMoments
@@ -51,13 +51,6 @@ class FloorKey(NamedTuple):
 
     layer: str
     n_twins: int
-
-
-class Floor(NamedTuple):
-    """The floors of a stitch at both places."""
-
-    products: AtPlaces  # of the draw with the largest correlation, at either place
-    places: np.ndarray  # (n,): of the images of the products among those of a stitch
 
 
 def n_twins_for(front_width: int, end_width: int) -> int:
