@@ -68,7 +68,7 @@ class Passes:
         self._is_training = any(part.training for part in module.modules())
         # Whether a short pass behind the first layer of a key gives the values of the further layers
         self._can_be_short: dict[tuple[object, ...], bool] = {}
-        self._in_front: dict[str, list[str]] = {}  # by layer: `_modules_in_front`
+        self._fronts: dict[str, dict[nn.Module, Tensor]] = {}  # by layer: `_front`
         self._has_noted = False  # that passes from a layer are whole
 
     @functools.cached_property
@@ -231,44 +231,43 @@ class Passes:
 
     @contextlib.contextmanager
     def _front_skipped(self, layer: str) -> Iterator[None]:
-        """Let a layer and the modules in front of it return at once what they returned for two inputs.
+        """Let a layer and modules in front of it return at once what they returned for two inputs.
 
         What follows depends on their values through the layer alone, whose value is replaced.
         """
-        if layer not in self._in_front:
-            self._in_front[layer] = self._modules_in_front(layer)
         with contextlib.ExitStack() as forwards:
-            for name in self._in_front[layer]:
-                output = self._outputs_of_two[name]
-                forwards.enter_context(_returning(self.calls.module_of[name], output))
+            for module, output in self._front(layer).items():
+                forwards.enter_context(_returning(module, output))
             yield
 
-    def _modules_in_front(self, layer: str) -> list[str]:
-        """Return a layer and the outermost modules in front of it, of those in `_outputs_of_two`."""
-        module = self.calls.module_of[layer]
-        position = self.calls.positions[layer]
-        in_front = [layer]
-        for name in self._outputs_of_two:
-            contains_layer = module in self.calls.module_of[name].modules()
-            if self.calls.positions[name] < position and not contains_layer:
-                in_front.append(name)
-        inner = {
-            part for name in in_front for part in list(self.calls.module_of[name].modules())[1:]
-        }
-        return [
-            name
-            for name in in_front
-            if name in self._outputs_of_two and self.calls.module_of[name] not in inner
-        ]
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _front(self, layer: str) -> dict[nn.Module, Tensor]:
+        """Return outputs for two inputs, of the module of a layer and of modules in front of it.
 
-    @functools.cached_property
-    def _outputs_of_two(self) -> dict[str, Tensor]:
-        """The outputs of layers for two inputs, of modules that are called once and return one tensor."""
-        names = [name for name in self.calls.positions if name in self.calls.shapes]
-        once = [name for name in names if self.calls.n_calls[self.calls.module_of[name]] == 1]
-        with torch.inference_mode(False), torch.no_grad(), steady(self.module, self.inputs):
-            outputs = self._outputs(self.inputs[:2], once)
-        return {name: output for name, output in outputs.items() if isinstance(output, Tensor)}
+        Of those that are called once and return one tensor, these are the outermost ones.
+        """
+        if layer not in self._fronts:
+            calls = self.calls
+            names = [layer]
+            for name in calls.positions:
+                is_in_front = calls.positions[name] < calls.positions[layer]
+                contains_layer = calls.module_of[layer] in calls.module_of[name].modules()
+                if is_in_front and not contains_layer and name in calls.shapes:
+                    names.append(name)
+            once = [name for name in names if calls.n_calls[calls.module_of[name]] == 1]
+            with steady(self.module, self.inputs):
+                outputs = self._outputs(self.inputs[:2], once)
+            tensors = {
+                calls.module_of[name]: output
+                for name, output in outputs.items()
+                if isinstance(output, Tensor)
+            }
+            inner = {part for module in tensors for part in list(module.modules())[1:]}
+            self._fronts[layer] = {
+                module: output for module, output in tensors.items() if module not in inner
+            }
+        return self._fronts[layer]
 
     # The choice between the two
 
@@ -344,7 +343,7 @@ class Passes:
     def _short_pass_gives(self, expected: Values, replacement: Replacement) -> bool:
         """Return whether a short pass gives the expected values."""
         try:
-            _ = self._outputs_of_two  # by a pass of its own, before
+            self._front(replacement.layer)  # by a pass of its own, before
             with attributes_kept(self.module):
                 self._leave_other_attributes()
                 with steady(self.module, self.inputs):
