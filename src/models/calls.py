@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 
-from src.models.outputs import first_tensor, logits_of, map_tensors, tensors_of
+from src.models.outputs import logits_of, map_tensors, tensors_of
 from src.models.unchanged import steady
 
 OUTPUT = "output"  # names the output of the network; all further layers have names of modules
@@ -249,11 +249,10 @@ def calls_in(module: nn.Module, images: Tensor) -> Calls:
         seen = _observed(module, images[:2], with_gradients=False)
     calls = Calls(module, seen)
     unclear = [name for name in calls.positions if calls.shapes.get(name, ())[:-1] == (2,)]
-    modules = {name: calls.module_of[name] for name in unclear}
-    if modules:
-        n_rows = _lengths(module, set(modules.values()), images)
-        time_first = (name for name in unclear if n_rows[modules[name]] != len(images))
-        calls.put_time_first(time_first)
+    if unclear:
+        of_three = _observed(module, images, with_gradients=False).snapshots
+        lengths = {name: len(of_three[calls.module_of[name]].first) for name in unclear}
+        calls.put_time_first(name for name in unclear if lengths[name] != len(images))
     return calls
 
 
@@ -308,21 +307,3 @@ def _snapshot(output: object) -> Snapshot:
     if tensors and tensors[0].grad_fn is not None:
         graph_value = (tensors[0].grad_fn, tensors[0].output_nr)
     return Snapshot([(tensor, tensor._version) for tensor in tensors], graph_value)
-
-
-@torch.no_grad()
-def _lengths(
-    module: nn.Module, parts: Collection[nn.Module], images: Tensor
-) -> dict[nn.Module, int]:
-    """Return the length of the value of each part of a module in a pass over images; 0: no tensor."""
-    lengths: dict[nn.Module, int] = {}
-
-    def leave(part: nn.Module, inputs: tuple, output: object) -> None:
-        value = first_tensor(output)
-        lengths[part] = 0 if value is None else len(value)
-
-    with steady(module, images), contextlib.ExitStack() as hooks:
-        for part in parts:
-            hooks.callback(part.register_forward_hook(leave).remove)
-        module(images.clone())
-    return lengths
