@@ -17,7 +17,7 @@ if it differs for these images. Forward hooks of a user in front of the layer se
 
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -237,8 +237,15 @@ class Passes:
         """
         with contextlib.ExitStack() as forwards:
             for module, output in self._front(layer).items():
-                forwards.enter_context(_returning(module, output))
+                forward = functools.partial(self._answer, module, output)
+                forwards.enter_context(_forward_replaced(module, forward))
             yield
+
+    def _answer(
+        self, module: nn.Module, output: Tensor, *inputs: object, **options: object
+    ) -> object:
+        """Take the place of the `forward` of a module that is skipped."""
+        return self._safe(module, output)
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -406,11 +413,11 @@ class _Stop(BaseException):
 
 
 @contextlib.contextmanager
-def _returning(module: nn.Module, output: Tensor) -> Iterator[None]:
-    """Let the `forward` of a module return copies of an output while the block runs."""
+def _forward_replaced(module: nn.Module, forward: Callable[..., object]) -> Iterator[None]:
+    """Replace the `forward` of a module while the block runs."""
     # An instance may have a `forward` of its own in place of its class's
     attributes = {key: value for key, value in vars(module).items() if key == "forward"}
-    module.forward = lambda *args, **options: output.clone()  # a later module may change it
+    module.forward = forward
     try:
         yield
     finally:
