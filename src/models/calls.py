@@ -1,29 +1,24 @@
-"""The calls of modules in a recorded pass of a network: their order, nesting and dependencies.
-
-`src.models.passes` records the pass; nothing runs here.
-"""
+"""The calls of modules in a pass of a network over two inputs: their order and dependencies."""
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
+
+from src.models.outputs import logits_of, map_tensors, tensors_of
+from src.models.unchanged import steady
 
 OUTPUT = "output"  # names the output of the network; all further layers have names of modules
 RECURRENT = (nn.RNNBase, nn.RNNCellBase)
 
 # A tensor in the graph of gradients: the node that made it, and the number of the node's output
 GraphValue = tuple[Node, int]
-
-
-class Call(NamedTuple):
-    """A call of a module in a pass."""
-
-    module: nn.Module
-    number: int  # 0 for the first call of the module in the pass
 
 
 class Snapshot(NamedTuple):
@@ -52,82 +47,63 @@ class Snapshot(NamedTuple):
 
 
 class Observation(NamedTuple):
-    """The calls and outputs of modules in a pass over two random images."""
+    """The calls and outputs of modules in a pass over two inputs."""
 
-    containers: dict[Call, tuple[Call, ...]]  # of each call, in the order in which the calls end
-    snapshots: dict[Call, Snapshot]
-    images: Snapshot
-    output: Snapshot  # of the module
+    n_calls: Counter[nn.Module]
+    snapshots: dict[nn.Module, Snapshot]  # of last calls, in the order in which these end
+    inputs: Snapshot
+    output: Snapshot  # of the whole module
 
 
 class Calls:
-    """The calls of the modules in a network, observed in a pass over two random images.
+    """The calls of the modules in a network, observed in a pass over two inputs.
 
     The value of a layer is the first tensor that the last call of its module returns.
 
     Attributes:
-        containers: the calls in the order in which they end, each with the calls that contain it.
-        n_inside: by call, how often each module is called inside of it.
-        call_of: by layer, the call that returns its value.
+        module_of: by layer, its module; that of `OUTPUT` is the whole module.
+        n_calls: by module, the number of its calls.
         positions: by layer, in the order in which values are computed, the position in that order.
             Two layers have the same position where one returns the value of the other, unchanged.
-        shapes: by layer, the shape of the value for one image. Layers whose first axis is not that
-            of the images are left out. `OUTPUT` is the last one.
-        time_first: the layers with values (T, B, D), whose second axis is that of the images.
-        output_shape: the shape of the output for one image.
+        shapes: by layer, the shape of the value for one input. Layers whose first axis is not that
+            of the inputs are left out. `OUTPUT` is the last one.
+        time_first: the layers with values (T, B, D), whose second axis is that of the inputs.
+        output_shape: the shape of the output for one input.
         output_name: the layer whose value is the output; `OUTPUT` if there is none.
-        changed: calls whose outputs are changed in place after the call ended. None stands for the
-            images.
+        changed: modules whose last output is changed in place after the call ended.
+        changes_inputs: whether the module changes its inputs in place.
     """
 
     def __init__(self, module: nn.Module, seen: Observation):
         self.module = module
-        self.containers = seen.containers
-
-        # Nesting, and changes in place
-        self.n_inside: dict[Call, Counter[nn.Module]] = {
-            call: Counter() for call in self.containers
-        }
-        for call, containers in self.containers.items():
-            for container in containers:
-                self.n_inside[container][call.module] += 1
-        self.changed: set[Call | None] = {
-            call for call, snapshot in seen.snapshots.items() if snapshot.has_changed
-        }
-        if seen.images.has_changed:
-            self.changed.add(None)
-
-        # Layers, and dependencies between their values
+        self.n_calls = seen.n_calls
+        self.changed = {part for part, snapshot in seen.snapshots.items() if snapshot.has_changed}
+        self.changes_inputs = seen.inputs.has_changed
         self._name_layers(seen.snapshots, seen.output)
+
+        # Dependencies between values
         graph_values = {
-            name: seen.snapshots[call].graph_value for name, call in self.call_of.items()
+            name: seen.snapshots[self.module_of[name]].graph_value for name in self.positions
         }
         graph_values[OUTPUT] = seen.output.graph_value
-        self._numbers, self._sources = _graph(seen.images.graph_value, graph_values)
+        self._numbers, self._sources = _graph(seen.inputs.graph_value, graph_values)
         self._has_graph = 0 in self._computed_from(OUTPUT)
 
-    def _name_layers(self, snapshots: dict[Call, Snapshot], output: Snapshot) -> None:
-        """Set `call_of`, `positions`, `shapes`, `time_first`, `output_shape` and `output_name`."""
-        last_calls: dict[nn.Module, Call] = {}
-        for call in self.containers:
-            if snapshots[call].tensors:
-                last_calls.pop(call.module, None)  # the order is the one of the last calls
-                last_calls[call.module] = call
-
+    def _name_layers(self, snapshots: dict[nn.Module, Snapshot], output: Snapshot) -> None:
+        """Set `module_of`, `positions`, `shapes`, `time_first`, `output_shape` and `output_name`."""
         # Positions of values
         position_of_value: dict[tuple[int, int], int] = {}
         position_of_module: dict[nn.Module, int] = {}
-        for module, call in last_calls.items():
-            identity = snapshots[call].identity
-            position_of_module[module] = position_of_value.setdefault(
-                identity, len(position_of_value)
-            )
+        for module, snapshot in snapshots.items():
+            next_position = len(position_of_value)
+            position = position_of_value.setdefault(snapshot.identity, next_position)
+            position_of_module[module] = position
 
         # Names; a module may have several
         modules = dict(self.module.named_modules(remove_duplicate=False))
-        names = [name for name, module in modules.items() if name and module in last_calls]
+        names = [name for name, module in modules.items() if name and module in snapshots]
         names.sort(key=lambda name: position_of_module[modules[name]])
-        self.call_of = {name: last_calls[modules[name]] for name in names}
+        self.module_of = {name: modules[name] for name in names} | {OUTPUT: self.module}
         self.positions = {name: position_of_module[modules[name]] for name in names}
 
         # Shapes and the output
@@ -135,8 +111,8 @@ class Calls:
         n_images = len(output.first)
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.time_first: set[str] = set()
-        for name, call in self.call_of.items():
-            value = snapshots[call].first
+        for name in names:
+            value = snapshots[modules[name]].first
             if is_activation(value, n_images):
                 self.shapes[name] = tuple(value.shape[1:])
             elif value.ndim == 3 and value.shape[1] == n_images:
@@ -198,21 +174,8 @@ class Calls:
         """Return whether tokens (T, D) of a layer are steps of a recurrent layer, or follow such a layer."""
         if len(self.shapes.get(layer, ())) != 2:
             return False
-        recurrent = [
-            name for name, call in self.call_of.items() if isinstance(call.module, RECURRENT)
-        ]
+        recurrent = [name for name in self.positions if isinstance(self.module_of[name], RECURRENT)]
         return any(self.depends(layer, name) for name in recurrent)
-
-    def in_front(self, layer: str) -> set[Call]:
-        """Return the calls that end before the call of a layer, outside of it.
-
-        Of nested calls only the outermost one is returned.
-        """
-        layer_call = self.call_of[layer]
-        calls = list(self.containers)
-        earlier = calls[: calls.index(layer_call)]
-        outside = {call for call in earlier if layer_call not in self.containers[call]}
-        return {call for call in outside if outside.isdisjoint(self.containers[call])}
 
     def _computed_from(self, layer: str, *, stop: int | None = None) -> set[int]:
         """Return the numbers of all values that the value of a layer is computed from, and its own.
@@ -271,3 +234,76 @@ def _graph(
 def is_activation(output: object, n_images: int) -> bool:
     """Return whether an output is a tensor (n_images, …) of two axes or more."""
     return isinstance(output, Tensor) and output.ndim > 1 and len(output) == n_images
+
+
+def calls_in(module: nn.Module, images: Tensor) -> Calls:
+    """Return the calls in a pass of a module.
+
+    Args:
+        images: (3, C, H, W), random. The pass is over the first two. Two images and two time steps look
+            the same; another pass, over all three, tells.
+    """
+    try:
+        seen = _observed(module, images[:2], with_gradients=True)
+    except RuntimeError:  # with gradients torch refuses NumPy and in-place changes of chunks
+        seen = _observed(module, images[:2], with_gradients=False)
+    calls = Calls(module, seen)
+    unclear = [name for name in calls.positions if calls.shapes.get(name, ())[:-1] == (2,)]
+    if unclear:
+        of_three = _observed(module, images, with_gradients=False).snapshots
+        lengths = {name: len(of_three[calls.module_of[name]].first) for name in unclear}
+        calls.put_time_first(name for name in unclear if lengths[name] != len(images))
+    return calls
+
+
+def _observed(module: nn.Module, images: Tensor, *, with_gradients: bool) -> Observation:
+    """Run a module on images and return its calls.
+
+    Whole numbers have no gradients. In their place, those of a zero tell what is computed from
+    them: it is added to what a module without parts, such as an embedding, makes of whole numbers.
+    """
+    n_calls = Counter({module: 1})
+    snapshots: dict[nn.Module, Snapshot] = {}
+
+    def leave(part: nn.Module, inputs: tuple, output: object) -> object:
+        n_calls[part] += 1
+        if are_numbers and with_gradients and not any(part.children()):
+            output = _with_source(output, inputs, source)
+        snapshots.pop(part, None)  # the order is the one of the last calls
+        snapshot = _snapshot(output)
+        if snapshot.tensors:
+            snapshots[part] = snapshot
+        return output
+
+    are_numbers = not images.is_floating_point()
+    source = images
+    if are_numbers:
+        source = torch.zeros((), device=images.device)
+    with steady(module, images), contextlib.ExitStack() as hooks:
+        for part in list(module.modules())[1:]:
+            hooks.callback(part.register_forward_hook(leave).remove)
+        hooks.enter_context(torch.set_grad_enabled(with_gradients))
+        source = source.clone().requires_grad_(with_gradients).clone()
+        taken_images = source
+        if are_numbers:
+            taken_images = images.clone()
+        seen_inputs = _snapshot(taken_images)._replace(graph_value=_snapshot(source).graph_value)
+        output = _snapshot(logits_of(module(taken_images)))
+    return Observation(n_calls, snapshots, seen_inputs, output)
+
+
+def _with_source(output: object, inputs: tuple, zero: Tensor) -> object:
+    """Add a zero to the tensors that a module makes of whole numbers, one row an input."""
+    numbers = [tensor for tensor in tensors_of(inputs) if not tensor.is_floating_point()]
+    if not any(is_activation(tensor, 2) for tensor in numbers):
+        return output
+    return map_tensors(output, lambda tensor: tensor + zero.to(tensor.dtype))
+
+
+def _snapshot(output: object) -> Snapshot:
+    """Take a snapshot of an output."""
+    tensors = list(tensors_of(output))
+    graph_value = None
+    if tensors and tensors[0].grad_fn is not None:
+        graph_value = (tensors[0].grad_fn, tensors[0].output_nr)
+    return Snapshot([(tensor, tensor._version) for tensor in tensors], graph_value)

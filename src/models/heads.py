@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from src.ground.errors import UserError
 from src.models.activations import pool
-from src.models.passes import logits_of
+from src.models.outputs import logits_of
 from src.models.tokens import TokenLayout
 
 

@@ -2,14 +2,13 @@
 
 import hashlib
 import itertools
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from src.ground.console import note_once
-from src.models.passes import states_of
 
 
 class _Key(NamedTuple):
@@ -114,4 +113,18 @@ class KeptActivations:
 def _state_of(module: nn.Module) -> tuple:
     """Return the state of the weights of a module, and the mode of its parts."""
     modes = [part.training for part in module.modules()]
-    return modes, states_of(itertools.chain(module.parameters(), module.buffers()))
+    return modes, _states_of(itertools.chain(module.parameters(), module.buffers()))
+
+
+def _states_of(tensors: Iterable[Tensor]) -> list[tuple[int, int]]:
+    """Return the address and the version of tensors; an in-place change raises the version.
+
+    A change of the same memory through `.data` is not seen.
+    """
+    states = []
+    for tensor in tensors:
+        version = 0  # tensors made in inference mode have none
+        if not tensor.is_inference():
+            version = tensor._version
+        states.append((tensor.data_ptr(), version))
+    return states

@@ -23,12 +23,13 @@ from torch import Tensor, nn
 from src.ground.console import note, note_once, warn, warn_once
 from src.ground.errors import UserError, unknown_name
 from src.ground.images import ImageSpec, shape_text
-from src.models.blocks import find_blocks
 from src.models.calls import OUTPUT
 from src.models.heads import add_head
 from src.models.kept import KeptActivations
-from src.models.passes import TIME_FIRST, Passes, as_inputs, logits_of
+from src.models.outputs import logits_of
+from src.models.passes import TIME_FIRST, Passes
 from src.models.tokens import TokenLayout, guessed_layout, image_size_of, layout_of
+from src.models.unchanged import as_inputs
 from src.values import RANDOM
 
 ASSUMED_SIZES = (32, 224)
@@ -181,7 +182,7 @@ class Network:
     @property
     def is_encoder(self) -> bool:
         """Whether the network gives features instead of `n_classes` logits."""
-        return self.n_classes is not None and self.output_shape != (self.n_classes,)
+        return self._passes().is_encoder
 
     def with_head(self) -> "Network":
         """Add a fresh LinearProbe to the module of this encoder; return a view on the classifier.
@@ -206,10 +207,7 @@ class Network:
         declared_names = getattr(self.module, "block_names", ())
         if declared_names:
             return tuple(declared_names)
-        passes = self._passes()
-        if passes.blocks is None:
-            passes.blocks = find_blocks(passes.calls, is_encoder=self.is_encoder)
-        return passes.blocks
+        return self._passes().blocks
 
     @property
     def layer_names(self) -> tuple[str, ...]:
@@ -296,7 +294,7 @@ class Network:
             return TokenLayout()
         n_tokens, _ = shape
         n_prefix = self._declared("n_prefix_tokens", "num_prefix_tokens")
-        image_size = image_size_of(passes.images)
+        image_size = image_size_of(passes.inputs)
         if n_prefix is None and passes.n_prefix_tokens == 0 and image_size is not None:
             guess = guessed_layout(n_tokens, image_size)
             if guess.has_cls:
@@ -623,11 +621,12 @@ class Network:
         """
         example = self.example
         modes = (module.training for module in self._modules)
-        key = (shape, example.dtype, example.device, *modes)
+        key = (shape, self.n_classes, example.dtype, example.device, *modes)
         if key not in self._passes_by_mode:
             with torch.inference_mode(False):  # it serves passes with gradients too
-                inputs = self._inputs_of(shape)
-                self._passes_by_mode[key] = Passes(self.module, as_inputs(inputs, example))
+                inputs = as_inputs(self._inputs_of(shape), example)
+                passes = Passes(self.module, inputs, n_classes=self.n_classes)
+                self._passes_by_mode[key] = passes
         return self._passes_by_mode[key]
 
     def _inputs_of(self, shape: tuple[int, ...]) -> Tensor:

@@ -22,7 +22,8 @@ from src.ground.console import warn_once
 from src.ground.images import ImageSpec
 from src.ground.runtime import full_precision, generator
 from src.models.network import Network
-from src.models.passes import as_inputs, logits_of, steady
+from src.models.outputs import logits_of
+from src.models.unchanged import as_inputs, steady
 from src.values import OF_BATCH, RANDOM
 
 # Differences of logits that count, relative to their standard deviation over the images. Those of

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from src.ground.console import note
 from src.ground.runtime import seed_of
 from src.models import Network
-from src.models.passes import logits_of
+from src.models.outputs import logits_of
 from src.training.task import Classification, Head, HeadLosses, classification_losses
 
 PAUSE = 0.5  # seconds, before processes part

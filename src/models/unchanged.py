@@ -1,0 +1,58 @@
+"""Passes that leave a module as it was: its buffers, attributes, and torch's generators."""
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+
+def as_inputs(values: Tensor, like: Tensor) -> Tensor:
+    """Move inputs to the device of a tensor, and cast floats to its type; return a copy of theirs."""
+    if values.is_floating_point():
+        return values.to(like, copy=True)
+    return values.to(like.device, copy=True)
+
+
+@contextlib.contextmanager
+def steady(module: nn.Module, images: Tensor, *, seed: int = 0) -> Iterator[None]:
+    """Run the block with a fixed seed; afterwards restore random generators and buffers.
+
+    Args:
+        module: has the buffers, such as BatchNorm statistics.
+        images: lie on the device of the module.
+    """
+    devices = []
+    generator = torch.default_generator
+    if images.is_cuda:
+        devices = [images.device]
+        generator = torch.cuda.default_generators[images.device.index]
+    with torch.random.fork_rng(devices), buffers_kept(module):
+        generator.manual_seed(seed)
+        yield
+
+
+@contextlib.contextmanager
+def buffers_kept(module: nn.Module) -> Iterator[None]:
+    """Restore the buffers of a module, such as BatchNorm statistics, after the block."""
+    copies = [(buffer, buffer.clone()) for buffer in module.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, copy in copies:
+            buffer.data.copy_(copy)
+
+
+@contextlib.contextmanager
+def attributes_kept(module: nn.Module) -> Iterator[None]:
+    """Restore what the block assigns to attributes, parameters and buffers of a module's parts."""
+    assigned = []
+    for part in module.modules():
+        for attributes in (vars(part), part._parameters, part._buffers):
+            assigned.append((attributes, dict(attributes)))
+    try:
+        yield
+    finally:
+        for attributes, before in assigned:
+            attributes.clear()
+            attributes.update(before)
