@@ -19,7 +19,7 @@ from src.similarity import (
     procrustes_distance,
     pwcca_distance,
 )
-from src.similarity.grams import Grams, gram_matrices, reference_of
+from src.similarity.grams import Grams, gram_matrices
 from src.similarity.measures import cka_debiased, cosines, pwcca_morcos
 from src.similarity.two_arrays import samples_pair
 from tests.goldens import random
@@ -84,9 +84,7 @@ def test_cka_equals_the_definition_with_gram_matrices(pair):
     first, second = (centring @ z @ z.T @ centring for z in pair)
     expected = np.sum(first * second) / np.linalg.norm(first) / np.linalg.norm(second)
     assert linear_cka(*pair) == pytest.approx(expected, abs=1e-12)
-    wide = [
-        np.concatenate([z] * 10, axis=1) for z in pair
-    ]  # more features than samples: another formula
+    wide = [np.concatenate([z] * 10, axis=1) for z in pair]  # more features than samples
     assert linear_cka(*wide) == pytest.approx(expected, abs=1e-12)
 
 
@@ -145,11 +143,8 @@ def layer(
 
 
 def centred_gram(x: torch.Tensor) -> torch.Tensor:
-    """The matrix (n, n) of activations (n, positions, C), less a reference that is the mean of a
-    few of them."""
-    reference = reference_of(x[:20])
-    (gram,), _ = gram_matrices(x - reference, reference, None, [x.shape[2]], device="cpu")
-    return gram
+    """The matrix (n, n) of activations (n, positions, C)."""
+    return gram_matrices(x).centred[0]
 
 
 @pytest.mark.parametrize("mean", [0.0, 100.0])
