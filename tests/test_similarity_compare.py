@@ -19,7 +19,7 @@ from src.similarity import (
     pwcca_distance,
 )
 from src.similarity.comparison import Comparison
-from src.similarity.passes import KeptFeatures, Side, StoredActivations, take_statistics
+from src.similarity.passes import KeptFeatures, Side, take_statistics
 from src.statistics.moments import as_rows
 from tests.commands import says
 from tests.comparisons import compared, values_of
@@ -259,21 +259,18 @@ def test_networks_without_a_key_are_not_taken_for_each_other():
     assert not kept
 
 
-@pytest.mark.parametrize(
-    ("n_bytes", "n_networks", "n_activations"), [(0, 0, 0), (1, 2, 0), (2, 2, 1), (3, 2, 2)]
-)
-def test_activations_go_before_features_when_memory_is_short(n_bytes, n_networks, n_activations):
-    """The memory is that of the features of two networks, and of the activations of none to both."""
+@pytest.mark.parametrize(("n_held", "kept_networks"), [(-1, 1), (0, 2), (1, 2), (2, 2)])
+def test_activations_go_before_features_when_memory_is_short(n_held, kept_networks):
+    """The memory is that of the features of both networks, and of the activations of some."""
     activations = random(20, 6, 3, 3)
     sides = [Side(Counted({"a": activations}), ["a"], key=k) for k in range(2)]
-    all_kept = KeptFeatures(10**9)
-    taken(*sides, kept=all_kept)
-    n_bytes_of_both = sum(layers["a"].n_bytes for layers in all_kept.values())
-    max_bytes = n_bytes_of_both - (3 - n_bytes) * activations.nbytes
-    kept = KeptFeatures(max(0, max_bytes))
+    everything = KeptFeatures(10**9)
+    taken(*sides, kept=everything)
+    of_both = sum(layers["a"].n_bytes for layers in everything.values())
+    kept = KeptFeatures(of_both - (2 - n_held) * activations.nbytes)
     taken(*sides, kept=kept)
     held = [layers["a"].activations is not None for layers in kept.values()]
-    assert (len(held), sum(held)) == (n_networks, n_activations)
+    assert (len(held), sum(held)) == (kept_networks, max(n_held, 0))
 
 
 def test_large_means_arrays_single_precision_and_whole_numbers():

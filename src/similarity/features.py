@@ -19,7 +19,7 @@ from src.similarity.samples import Samples
 from src.statistics.moments import ROUNDING, CrossMoments, Moments, Rows
 from src.values import NO_ALIGNMENT, Rank
 
-BATCH = 64  # images whose sums are taken at once, in float64
+BATCH_VALUES = 2**22  # numbers that are added up at once, 32 MiB of float64
 POOLS = {3: "average pool", 2: "token mean", 1: "samples"}  # by the dimensions of one activation
 
 
@@ -112,7 +112,7 @@ class LayerFeatures:
     def _add_up(self, activations: Tensor, device: torch.device | str) -> None:
         """Add up the moments of the positions and the averages over them."""
         averages = []
-        for batch in activations.split(BATCH):
+        for batch in activations.split(_batch_size(activations)):
             rows = Rows.of(batch.to(device))
             self.moments = self.moments.pooled(rows.moments())
             of_images = rows.centred.view(len(batch), -1, self.n_channels)
@@ -229,12 +229,20 @@ def cross_moments(
     products = dict.fromkeys(pairs, CrossMoments())
     names1 = dict.fromkeys(name for name, _ in pairs)
     names2 = dict.fromkeys(name for _, name in pairs)
-    n_images = len(next(iter(activations1.values())))
-    for start in range(0, n_images, BATCH):
-        batch = slice(start, start + BATCH)
+    if not pairs:
+        return products
+    n_images = len(activations1[pairs[0][0]])
+    step = min(map(_batch_size, activations1.values()))
+    for start in range(0, n_images, step):
+        batch = slice(start, start + step)
         rows1 = {name: Rows.of(activations1[name][batch].to(device)) for name in names1}
         rows2 = {name: Rows.of(activations2[name][batch].to(device)) for name in names2}
         for name1, name2 in pairs:
             of_batch = rows1[name1].cross(rows2[name2])
             products[name1, name2] = products[name1, name2].pooled(of_batch)
     return products
+
+
+def _batch_size(activations: Tensor) -> int:
+    """Return the number of images whose activations (n, ...) are added up at once."""
+    return max(1, BATCH_VALUES // activations[0].numel())
