@@ -21,7 +21,6 @@ PERMUTATION = "permutation"
 ROTATION = "rotation"
 SCALE = "scale"  # all features by one factor
 SHIFT = "shift"  # by a constant vector
-AFFINE = "affine"  # any invertible map, and a shift; no measure of this table
 
 DISTANCE = "_distance"  # ends the name of a user's function whose low values are similar
 

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from src.choices.similarity import PAPER, SAMPLES, Measure, measures_of
+from src.choices.similarity import ACTIVATIONS, PAPER, SAMPLES, Measure, measures_of
 from src.models import Network
 from src.models.activations import at_least_single
 from src.models.heads import check_axes
@@ -61,7 +61,7 @@ class Statistics(NamedTuple):
     ranks2: Sequence[Rank]
     alignments: dict[LayerPair, str]  # see `features.alignment_of`
     products: dict[LayerPair, CrossMoments]  # of layers whose positions are samples
-    # (n, ...) by layer, for a user's measures
+    # (n, ...) by layer, for a user's measures; {}: there are none
     activations1: dict[str, Tensor]
     activations2: dict[str, Tensor]
     metrics: dict[str, Measure]  # by column
@@ -81,8 +81,12 @@ class KeptFeatures(dict[Hashable, Features]):
         super().__init__()
         self.max_bytes = max_bytes
 
-    def keep(self, key: Hashable, features: Features) -> None:
-        """Keep the features of a network, as far as memory allows."""
+    def keep(self, key: Hashable, side: Side, features: Features) -> None:
+        """Keep the features of a side that has a key, as far as memory allows."""
+        if side.key is None or isinstance(side.network, StoredActivations):
+            drop_activations(features)
+        if side.key is None:
+            return
         self[key] = features
         for of_network in self.values():
             if self._are_too_large():
@@ -130,79 +134,85 @@ def take_statistics(
     Raises:
         UserError: a measure is unknown, or a user's code fails.
     """
-    user_measures = load_measures(metrics)
-    measures = measures_of(metrics)
-    for name, user_measure in user_measures.items():
-        measures[name] = measures[name]._replace(is_symmetric=user_measure.is_symmetric)
+    measures, functions = _loaded(metrics)
+    inputs = {measure.of for measure in measures.values()}
     if kept is None:
         kept = KeptFeatures(0)
-    sides = [first, second]
-    if first.network is second.network:
-        sides = [_merged(first, second)]
-    by_position = "pool"
-    if any(measure.of == SAMPLES for measure in measures.values()):
-        by_position = alignment
+    sides = _merged(first, second)
 
     # The features of earlier calls; layers run that have none, or need their activations again
     keys = [(side.key, tuple(side.layers), tuple(side.ranks), tuple(measures)) for side in sides]
     features = [kept.pop(key, {}) for key in keys]
-    needs_activations = bool(user_measures) or _may_be_by_position(features, by_position)
+    needs_activations = ACTIVATIONS in inputs
+    if SAMPLES in inputs:
+        needs_activations |= _may_be_by_position(features, alignment)
     is_running = [_is_running(of_side, needs_activations) for of_side in features]
     taken = _activations_of(sides, is_running, batches, n_images)
     for side, of_side, activations in zip(sides, features, taken, strict=True):
         _enter(of_side, side, activations, measures, device)
-
-    # What needs the activations of both; then they go, as far as memory is short
-    products: dict[LayerPair, CrossMoments] = {}
-    activations1: dict[str, Tensor] = {}
-    activations2: dict[str, Tensor] = {}
-    if needs_activations:
-        activations1 = _held(features[0])
-        activations2 = _held(features[-1])
-        pairs = _by_position(features, by_position)
-        products = cross_moments(activations1, activations2, pairs, device=device)
-    for key, side, of_side in zip(keys, sides, features, strict=True):
-        if not needs_activations or isinstance(side.network, StoredActivations):
-            drop_activations(of_side)
-        if side.key is not None:
-            kept.keep(key, of_side)
-
     layers1 = {name: features[0][name] for name in first.layers}
     layers2 = {name: features[-1][name] for name in second.layers}
+    alignments = alignments_of(layers1, layers2, alignment)
+
+    # What needs the activations of both; then they go, as far as memory is short
+    pairs: list[LayerPair] = []
+    if SAMPLES in inputs:
+        pairs = _by_position(alignments)
+    held1 = _held(layers1)
+    held2 = _held(layers2)
+    products = cross_moments(held1, held2, pairs, device=device)
+    if ACTIVATIONS not in inputs:
+        held1 = {}
+        held2 = {}
+    for key, side, of_side in zip(keys, sides, features, strict=True):
+        if not needs_activations:
+            drop_activations(of_side)
+        kept.keep(key, side, of_side)
     return Statistics(
         layers1,
         layers2,
         ranks1=first.ranks,
         ranks2=second.ranks,
-        alignments=alignments_of(layers1, layers2, alignment),
+        alignments=alignments,
         products=products,
-        activations1=activations1,
-        activations2=activations2,
+        activations1=held1,
+        activations2=held2,
         metrics=measures,
-        functions=FUNCTIONS | user_measures,
+        functions=functions,
         n_images=n_images,
     )
 
 
-def _merged(first: Side, second: Side) -> Side:
-    """Return a side with the layers and ranks of two sides of one network."""
+def _loaded(metrics: Sequence[str]) -> tuple[dict[str, Measure], dict[str, Callable]]:
+    """Return the rows of measures and the functions, by column."""
+    rows = measures_of(metrics)
+    functions: dict[str, Callable] = dict(FUNCTIONS)
+    for column, user_measure in load_measures(metrics).items():
+        rows[column] = rows[column]._replace(is_symmetric=user_measure.is_symmetric)
+        functions[column] = user_measure.value
+    return rows, functions
+
+
+def _merged(first: Side, second: Side) -> list[Side]:
+    """Return both sides; if they are of one network, one side with the layers and ranks of both."""
+    if first.network is not second.network:
+        return [first, second]
     layers = dict.fromkeys([*first.layers, *second.layers])
     ranks = dict.fromkeys([*first.ranks, *second.ranks])
-    return second._replace(layers=list(layers), ranks=list(ranks))
+    return [second._replace(layers=list(layers), ranks=list(ranks))]
 
 
 def _may_be_by_position(features: Sequence[Features], alignment: str) -> bool:
     """Return whether positions may be the samples of a pair of layers, whose shapes may not be
     known."""
     if all(features):
-        return bool(_by_position(features, alignment))
+        return bool(_by_position(alignments_of(features[0], features[-1], alignment)))
     return alignment != "pool"
 
 
-def _by_position(features: Sequence[Features], alignment: str) -> list[LayerPair]:
+def _by_position(alignments: Mapping[LayerPair, str]) -> list[LayerPair]:
     """Return the pairs of layers with positions as samples."""
-    alignments = alignments_of(features[0], features[-1], alignment)
-    return [pair for pair, name in alignments.items() if name in BY_POSITION]
+    return [pair for pair, alignment in alignments.items() if alignment in BY_POSITION]
 
 
 def _is_running(features: Features, needs_activations: bool) -> bool:
@@ -249,9 +259,11 @@ def _activations_of(
     taken: list[dict[str, Tensor]] = [{} for _ in sides]
     networks = []
     for side, runs, activations in zip(sides, is_running, taken, strict=True):
-        if runs and isinstance(side.network, StoredActivations):
+        if not runs:
+            continue
+        if isinstance(side.network, StoredActivations):
             activations |= side.network.first(n_images, side.layers)
-        elif runs:
+        else:
             networks.append((side.network, side.layers, activations))
     if not networks:
         return taken

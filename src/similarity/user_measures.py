@@ -22,7 +22,7 @@ class UserMeasure(NamedTuple):
         """Whether the order of the two layers does not count."""
         return getattr(self.function, "symmetric", True)
 
-    def __call__(self, x: Tensor, y: Tensor) -> float:
+    def value(self, x: Tensor, y: Tensor) -> float:
         """Return the measure of two activations; NaN where the function gives NaN.
 
         Raises:
