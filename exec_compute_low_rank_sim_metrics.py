@@ -141,14 +141,14 @@ def load_sides(args, session, device) -> tuple:
     loaded = []
     for options in sides:
         if has_features(args, options):
-            loaded.append(load_features(args, options, device))
+            loaded.append(load_features(args, options))
         else:
             spec = dataset_info(args.dataset, labelled=True).spec
             loaded.append(cli.load_network(args, options, spec, session=session, device=device))
     return tuple(loaded)
 
 
-def load_features(args, options, device):
+def load_features(args, options):
     """Return the features that stand for a network; refuse options that need the network."""
     from src.ground.errors import UserError
     from src.results.stored import read_features
@@ -161,7 +161,7 @@ def load_features(args, options, device):
             f"--channels-last {args.channels_last} is of a network, and {path} holds features; "
             "store them as (N, C, H, W)"
         )
-    features = read_features(path, vars(args)[options.layers], device=device)
+    features = read_features(path, vars(args)[options.layers])
     setattr(args, f"{options.model}_path_sha256", features.name.weights)
     return features
 
@@ -255,16 +255,13 @@ def side_of(args, loaded, ranks, number, n_images, interventions):
 
 
 def batches_of(args, test_set, n_images):
-    """Return batches of images, with a progress bar; for two files of features, batches of places."""
+    """Return batches of images, with a progress bar; none for two files of features."""
     import math
-
-    import torch
 
     from src.ground.console import progress
 
     if test_set is None:
-        places = torch.arange(n_images).split(args.batch_size)
-        return ((part, None) for part in places)
+        return ()
     n_batches = math.ceil(n_images / args.batch_size)
     batches = test_set.batches(args.batch_size, indices=range(n_images))
     return progress(batches, "activations", n_batches)
@@ -335,7 +332,7 @@ def print_rows(comparison, columns, source, depths, *, is_verbose: bool) -> list
     from src.results.similarity_rows import SimilarityRow
 
     rows_of_pairs = []
-    for results in list(comparison.results()):
+    for results in comparison.results():
         rows_of_pairs.append([SimilarityRow.of(compared, source, depths) for compared in results])
     all_rows = [row for rows in rows_of_pairs for row in rows]
     are_matrix = is_matrix(all_rows)

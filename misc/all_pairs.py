@@ -303,7 +303,7 @@ def session_of_many(device):
     session = Session()
     session.max_bytes_of_images = n_bytes // 16  # of training images, and of test images
     session.kept = KeptActivations(free_memory(device) // 2)  # dropped before networks are compared
-    session.features = KeptFeatures(n_bytes // 4, max_bytes_of_activations=n_bytes // 4)
+    session.features = KeptFeatures(n_bytes // 2)
     session.eigh = KeptEigenvectors(n_bytes // 8)
     return session
 
@@ -395,7 +395,7 @@ def check_layers(args, units, names, session, spec, device) -> None:
         layers = layers_of(network, args)
         try:
             if network.is_features:
-                read_features(network.path, layers, device="cpu")
+                read_features(network.path, layers)
             else:
                 loaded[network].layers(layers, of_end=network in ends)
         except UserError as error:

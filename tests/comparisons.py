@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from src.choices.similarity import PAPER
@@ -21,15 +20,14 @@ def compared(
     alignment="auto",
     **options,
 ) -> Comparison:
-    """The comparison of activations by layer, in batches of 7 images."""
+    """The comparison of activations by layer."""
     n = len(next(iter(first.values())))
     sides = [
         Side(StoredActivations(layers), list(layers), ranks, title)
         for layers, ranks, title in ((first, ranks1, "model 1"), (second, ranks2, "model 2"))
     ]
-    batches = ((places, None) for places in torch.arange(n).split(7))
     return Comparison(
-        take_statistics(*sides, batches, n_images=n, metrics=metrics, alignment=alignment),
+        take_statistics(*sides, (), n_images=n, metrics=metrics, alignment=alignment),
         **options,
     )
 

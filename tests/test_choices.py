@@ -30,9 +30,7 @@ def help_of(script: str) -> str:
 
 
 def test_each_row_has_its_function_beside_the_functions_of_its_kind():
-    of_grams = {name for name, row in MEASURES.items() if row.of == GRAMS}
-    assert measures.GRAM_MEASURES.keys() == of_grams
-    assert measures.SAMPLE_MEASURES.keys() == MEASURES.keys() - of_grams
+    assert measures.FUNCTIONS.keys() == MEASURES.keys()
     assert detectors.DETECTORS.keys() == SCORES.keys()
     assert closed_forms.SOLVERS.keys() == FORMS.keys()
     assert objectives.OBJECTIVES.keys() == OBJECTIVES.keys()
@@ -46,7 +44,7 @@ def test_a_measure_of_similarity(monkeypatch, digit_networks):
     def same_norms(of_layer):
         return of_layer.centred.diagonal(dim1=1, dim2=2).sqrt().diag_embed()
 
-    monkeypatch.setitem(measures.GRAM_MEASURES, "norms", same_norms)
+    monkeypatch.setitem(measures.FUNCTIONS, "norms", same_norms)
     row = Measure("Norms", "cosine of norms", "same norms?", GRAMS, 1, 0)
     monkeypatch.setitem(MEASURES, "norms", row)
     assert "norms: same norms?" in help_of("exec_compute_low_rank_sim_metrics.py")

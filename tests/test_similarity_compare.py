@@ -19,7 +19,7 @@ from src.similarity import (
     pwcca_distance,
 )
 from src.similarity.comparison import Comparison
-from src.similarity.passes import KeptFeatures, Side, StoredActivations, take_statistics
+from src.similarity.passes import KeptFeatures, Side, take_statistics
 from src.statistics.moments import as_rows
 from tests.commands import says
 from tests.comparisons import compared, values_of
@@ -179,28 +179,22 @@ LAYERS = {
 }
 
 
-class Counted(StoredActivations):
-    """A network that counts the images it has seen."""
+class Counted:
+    """A network of given activations, whose images are places among them. All of these networks
+    count the images they have seen."""
 
     seen = 0
-
-    def activations(self, images, names):
-        Counted.seen += len(images)
-        return super().activations(images, names)
-
-
-class Running:
-    """A network of given activations, whose images are places among them."""
 
     def __init__(self, values):
         self.values = values
 
     def activations(self, images, names):
+        Counted.seen += len(images)
         return {name: self.values[name][images] for name in names}
 
 
 def taken(*sides: Side, **options) -> Comparison:
-    """The comparison of two sides, and how many images both have seen."""
+    """The comparison of two sides; `Counted.seen` tells how many images both have seen."""
     Counted.seen = 0
     batches = ((images, None) for images in torch.arange(20).split(8))
     return Comparison(
@@ -226,14 +220,21 @@ def test_many_layers_and_ranks_of_one_network_equal_single_pairs_in_one_pass():
             assert values_of(row) == pytest.approx(values_of(other), abs=1e-12)
 
 
-@pytest.mark.parametrize(("alignment", "n_passes"), [("pool", 3), ("auto", 6)])
-def test_kept_features_spare_passes_and_change_nothing(alignment, n_passes):
-    """Three networks, three pairs; where positions are samples both networks of a pair run."""
+BYTES = sum(x.nbytes for x in LAYERS.values())
+
+
+@pytest.mark.parametrize(
+    ("alignment", "max_bytes", "n_passes"),
+    [("pool", 10**9, 3), ("auto", 10**9, 3), ("auto", 100_000 + 2 * BYTES, 5), ("auto", 0, 6)],
+)
+def test_kept_features_spare_passes_and_change_nothing(alignment, max_bytes, n_passes):
+    """Three networks, three pairs; where positions are samples and memory is short, networks run
+    again."""
     layers = [
         {name: x + 0.1 * random(*x.shape, seed=seed) for name, x in LAYERS.items()}
         for seed in range(3)
     ]
-    kept, n_seen = KeptFeatures(10**9), 0
+    kept, n_seen = KeptFeatures(max_bytes), 0
     for i, j in ((0, 1), (0, 2), (1, 2)):
         sides = [Side(Counted(layers[k]), list(LAYERS), key=k) for k in (i, j)]
         found = taken(*sides, alignment=alignment, kept=kept).results()
@@ -248,9 +249,9 @@ def test_kept_features_spare_passes_and_change_nothing(alignment, n_passes):
 
 def test_networks_without_a_key_are_not_taken_for_each_other():
     layers = [{"a": random(20, 6, 3, 3, seed=seed)} for seed in range(4)]
-    kept = KeptFeatures(10**9, max_bytes_of_activations=10**9)
+    kept = KeptFeatures(10**9)
     for alignment, (i, j) in itertools.product(("pool", "auto"), ((0, 1), (2, 3), (1, 3))):
-        sides = [Side(Running(layers[k]), ["a"]) for k in (i, j)]
+        sides = [Side(Counted(layers[k]), ["a"]) for k in (i, j)]
         ((row,),) = taken(*sides, alignment=alignment, kept=kept).results()
         expected = compared(layers[i], layers[j], alignment=alignment, metrics=list(MEASURES))
         ((other,),) = expected.results()
@@ -258,15 +259,18 @@ def test_networks_without_a_key_are_not_taken_for_each_other():
     assert not kept
 
 
-@pytest.mark.parametrize(("share", "n_kept"), [(0.9, 0), (1, 1), (1.9, 1), (2, 2)])
-def test_activations_of_both_networks_share_the_memory(share, n_kept):
-    """The memory is a multiple of the activations of one network."""
+@pytest.mark.parametrize(("n_held", "kept_networks"), [(-1, 1), (0, 2), (1, 2), (2, 2)])
+def test_activations_go_before_features_when_memory_is_short(n_held, kept_networks):
+    """The memory is that of the features of both networks, and of the activations of some."""
     activations = random(20, 6, 3, 3)
-    kept = KeptFeatures(10**9, max_bytes_of_activations=int(share * activations.nbytes))
-    sides = [Side(Running({"a": activations}), ["a"], key=k) for k in range(2)]
+    sides = [Side(Counted({"a": activations}), ["a"], key=k) for k in range(2)]
+    everything = KeptFeatures(10**9)
+    taken(*sides, kept=everything)
+    of_both = sum(layers["a"].n_bytes for layers in everything.values())
+    kept = KeptFeatures(of_both - (2 - n_held) * activations.nbytes)
     taken(*sides, kept=kept)
-    stand_ins = [kept.stand_in(side).network for side in sides]
-    assert [isinstance(network, StoredActivations) for network in stand_ins].count(True) == n_kept
+    held = [layers["a"].activations is not None for layers in kept.values()]
+    assert (len(held), sum(held)) == (kept_networks, max(n_held, 0))
 
 
 def test_large_means_arrays_single_precision_and_whole_numbers():

@@ -11,17 +11,20 @@ import scipy.stats
 import torch
 from sklearn.neighbors import NearestNeighbors
 
+from src.choices.similarity import MEASURES as ROWS
 from src.similarity import (
     Undefined,
+    compare,
     debiased_cka,
     linear_cka,
     mutual_knn,
     procrustes_distance,
     pwcca_distance,
 )
-from src.similarity.grams import Grams, gram_matrices, reference_of
+from src.similarity.grams import Grams, gram_matrices
 from src.similarity.measures import cka_debiased, cosines, pwcca_morcos
 from src.similarity.two_arrays import samples_pair
+from tests.commands import ROOT
 from tests.goldens import random
 
 MEASURES = [linear_cka, pwcca_distance, procrustes_distance]
@@ -48,18 +51,61 @@ def basis(x: np.ndarray) -> np.ndarray:
     return scipy.linalg.orth(centred(x), rcond=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("measure", "value"), [*zip(MEASURES, (1, 0, 0), strict=True), (debiased_cka, 1)]
-)
-def test_rotation_scale_and_shift_change_nothing(rng, pair, measure, value):
+MAPS = {
+    "permutation": lambda z, rng: rng.permutation(z, axis=1),
+    "rotation": lambda z, rng: z @ rotation(rng, z.shape[1]),
+    "scale": lambda z, rng: 3 * z,
+    "shift": lambda z, rng: z + 5 * rng.normal(size=z.shape[1]),
+    "affine": lambda z, rng: z @ rng.normal(size=(z.shape[1], z.shape[1])) + 1,
+}
+METRICS = {
+    "arccos(v)": lambda v: math.acos(min(v, 1)),
+    "sqrt(v)": math.sqrt,
+    "1 - v": lambda v: 1 - v,
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_each_measure_is_what_its_row_declares(rng, pair, name):
+    def measure(x, y) -> float:
+        return compare(x, y, [name])[name]
+
+    row = ROWS[name]
+    value = measure(*pair)
+    for title, function in MAPS.items():
+        values = [
+            measure(function(pair[0], rng), pair[1]),
+            measure(pair[0], function(pair[1], rng)),
+        ]
+        is_invariant = values == pytest.approx([value, value], abs=1e-9)
+        assert is_invariant == (title in row.invariant_to), title
+    assert (measure(*reversed(pair)) == pytest.approx(value, abs=1e-9)) == row.is_symmetric
+    assert measure(pair[0], pair[0]) == pytest.approx(row.equal, abs=1e-9)
+    if not row.metric:
+        return
+    assert row.is_symmetric
+    for share in rng.uniform(size=20):  # a representation between two others, and those
+        x, z = rng.normal(size=(2, 50, 6))
+        y = share * x + (1 - share) * z
+        values = [measure(*two) for two in ((x, y), (y, z), (x, z))]
+        first, second, both = map(METRICS[row.metric], values)
+        assert both <= first + second + 1e-9
+
+
+def test_methods_md_has_the_declarations():
+    lines = (ROOT / "misc" / "docs" / "methods.md").read_text().splitlines()
+    cells = [[cell.strip() for cell in line.split("|")] for line in lines if line.startswith("| `")]
+    by_name = {row[1].strip("`"): row[3:6] for row in cells if row[1].strip("`") in ROWS}
+    for name, row in ROWS.items():
+        is_symmetric = {True: "yes", False: "no"}[row.is_symmetric]
+        assert by_name[name] == [", ".join(row.invariant_to), is_symmetric, row.metric]
+
+
+def test_the_weights_of_pwcca_are_those_of_the_first(rng, pair):
     x, y = pair
-    assert measure(x, 3 * x @ rotation(rng, 7) + 1) == pytest.approx(value, abs=1e-12)
-    assert measure(x, 7 * y @ rotation(rng, 9) - 5) == pytest.approx(measure(x, y), abs=1e-12)
-    is_pwcca = measure is pwcca_distance  # whose weights are sums over the features of the first
-    assert (measure(x @ rotation(rng, 7), y) == pytest.approx(measure(x, y), abs=1e-12)) != is_pwcca
-    assert (
-        measure(x, y @ rng.normal(size=(9, 9))) == pytest.approx(measure(x, y), abs=1e-10)
-    ) == is_pwcca
+    value = pwcca_distance(x, y)
+    assert pwcca_distance(x, MAPS["affine"](y, rng)) == pytest.approx(value, abs=1e-10)
+    assert pwcca_distance(x, 3 * x @ rotation(rng, 7) + 1) == pytest.approx(0, abs=1e-12)
 
 
 def test_values_by_hand():
@@ -84,9 +130,7 @@ def test_cka_equals_the_definition_with_gram_matrices(pair):
     first, second = (centring @ z @ z.T @ centring for z in pair)
     expected = np.sum(first * second) / np.linalg.norm(first) / np.linalg.norm(second)
     assert linear_cka(*pair) == pytest.approx(expected, abs=1e-12)
-    wide = [
-        np.concatenate([z] * 10, axis=1) for z in pair
-    ]  # more features than samples: another formula
+    wide = [np.concatenate([z] * 10, axis=1) for z in pair]  # more features than samples
     assert linear_cka(*wide) == pytest.approx(expected, abs=1e-12)
 
 
@@ -145,11 +189,8 @@ def layer(
 
 
 def centred_gram(x: torch.Tensor) -> torch.Tensor:
-    """The matrix (n, n) of activations (n, positions, C), less a reference that is the mean of a
-    few of them."""
-    reference = reference_of(x[:20])
-    (gram,), _ = gram_matrices(x - reference, reference, None, [x.shape[2]], device="cpu")
-    return gram
+    """The matrix (n, n) of activations (n, positions, C)."""
+    return gram_matrices(x).centred[0]
 
 
 @pytest.mark.parametrize("mean", [0.0, 100.0])

@@ -1,7 +1,8 @@
 """The measures of similarity. This module does not import torch.
 
 To add a measure, write its row here and its function in `src.similarity.measures`, and list the
-function there under the same name. Options, help, tables, signs and figures read the row.
+function there under the same name. Options, help, tables, signs and figures read the row. A test
+checks what it declares: invariances, symmetry and the metric.
 """
 
 from collections.abc import Iterable
@@ -15,6 +16,12 @@ GRAMS = "grams"  # the inputs of a measure
 SAMPLES = "samples"
 ACTIVATIONS = "activations"
 N_NEIGHBOURS = 10
+# Maps of the features of either representation
+PERMUTATION = "permutation"
+ROTATION = "rotation"
+SCALE = "scale"  # all features by one factor
+SHIFT = "shift"  # by a constant vector
+
 DISTANCE = "_distance"  # ends the name of a user's function whose low values are similar
 
 
@@ -34,6 +41,11 @@ class Measure(NamedTuple):
     companions: tuple[str, ...] = ()
     min_images: int = 2
     is_symmetric: bool = True  # otherwise tables have both directions
+    # Maps of the features of either representation that leave the value as it is
+    invariant_to: tuple[str, ...] = ()
+    # The function of the value that is a metric (0 for equal representations, symmetric, with the
+    # triangle inequality); "": none is known
+    metric: str = ""
 
     @property
     def sign(self) -> int:
@@ -63,6 +75,8 @@ MEASURES = {
         equal=1,
         unrelated=0,
         in_paper=True,
+        invariant_to=(PERMUTATION, ROTATION, SCALE, SHIFT),
+        metric="arccos(v)",
     ),
     "pwcca": Measure(
         heading="CCA",
@@ -74,6 +88,7 @@ MEASURES = {
         in_paper=True,
         companions=("pwcca_morcos",),
         is_symmetric=False,
+        invariant_to=(PERMUTATION, SCALE, SHIFT),
     ),
     "procrustes": Measure(
         heading="Orth. Procr",
@@ -83,6 +98,8 @@ MEASURES = {
         equal=0,
         unrelated=2,
         in_paper=True,
+        invariant_to=(PERMUTATION, ROTATION, SCALE, SHIFT),
+        metric="sqrt(v)",
     ),
     "pwcca_morcos": Measure(
         heading="CCA (Morcos)",
@@ -92,6 +109,7 @@ MEASURES = {
         equal=0,
         unrelated=1,
         is_symmetric=False,
+        invariant_to=(PERMUTATION, SCALE, SHIFT),
     ),
     "cka_debiased": Measure(
         heading="CKA (debiased)",
@@ -101,6 +119,8 @@ MEASURES = {
         equal=1,
         unrelated=0,
         min_images=4,
+        invariant_to=(PERMUTATION, ROTATION, SCALE, SHIFT),
+        metric="arccos(v)",
     ),
     "mutual_knn": Measure(
         heading="Mutual kNN",
@@ -110,6 +130,8 @@ MEASURES = {
         equal=1,
         unrelated=0,
         min_images=N_NEIGHBOURS + 1,
+        invariant_to=(PERMUTATION, ROTATION, SCALE),
+        metric="1 - v",
     ),
 }
 COMPANIONS = frozenset(chain.from_iterable(measure.companions for measure in MEASURES.values()))

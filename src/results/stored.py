@@ -106,10 +106,10 @@ def read_feature_file(path: str) -> FeatureFile:
     return FeatureFile(path, names, images, made_with)
 
 
-def read_features(path: str, layers: str, *, device: torch.device | str) -> LoadedFeatures:
+def read_features(path: str, layers: str) -> LoadedFeatures:
     """Return the features of layers in an .npz file.
 
-    Uncompressed arrays stay in the file until a pass reads the features.
+    Uncompressed arrays stay in the file until the features are compared.
 
     Args:
         layers: see `FeatureFile.layers`.
@@ -124,7 +124,7 @@ def read_features(path: str, layers: str, *, device: torch.device | str) -> Load
         _check_array(path, layer, array, n_images=len(file.images.ids))
     name = NetworkName(path, FEATURES)
     name = name._replace(weights=name.content)
-    return LoadedFeatures(StoredActivations(values, device), chosen, name, file)
+    return LoadedFeatures(StoredActivations(values), chosen, name, file)
 
 
 def _check_ids_of(path: str, ids: np.ndarray) -> None:

@@ -8,13 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from src.choices.similarity import GRAMS, SAMPLES
+from src.choices.similarity import ACTIVATIONS, SAMPLES
 from src.ground.console import progress
-from src.similarity import measures
 from src.similarity.features import LayerFeatures
 from src.similarity.passes import LayerPair, Statistics
 from src.similarity.permutations import (
-    LargestPermuted,
+    largest_permuted,
     null_of,
     permutations,
     permuted_cosines,
@@ -28,7 +27,7 @@ from src.values import (
     NO_ALIGNMENT,
     WITHIN_CLASSES,
     ComparedLayers,
-    Rank,
+    Null,
     Similarity,
 )
 
@@ -41,33 +40,21 @@ class Advice(NamedTuple):
     pooled: str = "--alignment pool"
 
 
-class BothWays(NamedTuple):
-    """Values (1 + N, R1, R2) of measures of two layers, see `Comparison`."""
+class Column(NamedTuple):
+    """The values of a measure, of the first layer to the second or back."""
 
-    forth: dict[str, Tensor]  # by measure
-    back: dict[str, Tensor]  # of the second layer to the first
+    metric: str
+    is_reversed: bool = False
 
 
-class BothWaysLargest(NamedTuple):
-    """The largest values over pairs of layers, of the first layer to the second and back."""
-
-    forth: LargestPermuted
-    back: LargestPermuted
-
-    def add(self, values: BothWays) -> None:
-        """Add the values of a pair of layers."""
-        for name, of_measure in values.forth.items():
-            self.forth.add(name, of_measure)
-        for name, of_measure in values.back.items():
-            self.back.add(name, of_measure)
+# (1 + N, R1, R2) by column. The first value is of the images in their order, the further N are under
+# permutations of the images of the first network. Where images cannot be permuted there is only the
+# first
+Values = dict[Column, Tensor]
 
 
 class Comparison:
     """Layers of one network against layers of another, at all ranks.
-
-    Values of a measure are an array (1 + N, R1, R2). The first entry is of the images in their
-    order. The further N are under permutations of the images of the first network: N is
-    `n_permutations`, or twice that if images are permuted within classes too.
 
     Args:
         statistics: of both networks, from `passes.take_statistics`.
@@ -94,7 +81,13 @@ class Comparison:
         self.statistics = statistics
         self.n_permutations = n_permutations
         self.advice = advice
-        self._sort_metrics(both_ways=both_ways)
+        metrics = statistics.metrics
+        self.sample_metrics = [name for name in metrics if metrics[name].of == SAMPLES]
+        self.user_metrics = [name for name in metrics if metrics[name].of == ACTIVATIONS]
+        self.columns = [Column(name) for name in metrics]
+        if both_ways:
+            asymmetric = [name for name in metrics if not metrics[name].is_symmetric]
+            self.columns += [Column(name, is_reversed=True) for name in asymmetric]
 
         # (N, n) orders of the images, by the images that trade places
         self.orders: dict[str, Tensor] = {}
@@ -104,21 +97,9 @@ class Comparison:
             warn_of_cost(self.user_metrics, n_permutations, n_kinds=len(self.orders))
 
         self.undefined: dict[str, list[str]] = {}
-        for layer in (*self.statistics.layers1.values(), *self.statistics.layers2.values()):
-            for reason, metrics in layer.flaws.items():
-                self._note_undefined(metrics, reason)
-
-    def _sort_metrics(self, *, both_ways: bool) -> None:
-        """Sort the measures by their inputs, and by whether they are compared both ways."""
-        measures_of_names = self.statistics.metrics.items()
-        self.gram_metrics = [name for name, measure in measures_of_names if measure.of == GRAMS]
-        self.sample_metrics = [name for name, measure in measures_of_names if measure.of == SAMPLES]
-        self.user_metrics = list(self.statistics.user_measures)
-        self.reversed_metrics: list[str] = []
-        if both_ways:
-            self.reversed_metrics = [
-                name for name, measure in measures_of_names if not measure.is_symmetric
-            ]
+        for layer in (*statistics.layers1.values(), *statistics.layers2.values()):
+            for reason, of_layer in layer.flaws.items():
+                self._note_undefined(of_layer, reason)
 
     def _draw_orders(self, labels: Tensor | None) -> None:
         """Draw the permutations of all images, and permutations within classes if a class has two."""
@@ -131,135 +112,110 @@ class Comparison:
         if self.n_alone < n_images:
             self.orders[WITHIN_CLASSES] = permutations(self.n_permutations, labels.cpu())
 
-    def results(self) -> Iterator[list[ComparedLayers]]:
-        """Yield the values of each pair of layers, at all ranks of layer 1 times all of layer 2.
+    def results(self) -> list[list[ComparedLayers]]:
+        """Return the values of each pair of layers, at all ranks of layer 1 times all of layer 2.
 
         For each layer of the first network, all layers of the second one follow. A value that is
         not defined is NaN, and `undefined` says why. With permutations, values of several pairs are
-        set against the largest ones over pairs as well, and so come when all pairs are measured.
+        set against the largest ones over pairs as well.
         """
-        if self.orders and len(self.statistics.alignments) > 1:
-            yield from self._results_against_largest()
-            return
-        for pair, values in self._values_of_pairs():
-            yield self._results_of_pair(pair, values)
-
-    def _results_against_largest(self) -> Iterator[list[ComparedLayers]]:
-        """Yield the values of each pair of layers, set against the largest ones over pairs."""
-        metrics = self.statistics.metrics
-        largest = BothWaysLargest(LargestPermuted(metrics), LargestPermuted(metrics))
-        results = []
-        for pair, values in self._values_of_pairs():
-            largest.add(values)
-            results.append(self._results_of_pair(pair, values))
-        for result in results:
-            yield [
-                self._set_against(compared, largest, i, j)
-                for compared, ((i, _), (j, _)) in zip(result, self._at_ranks(), strict=True)
-            ]
-
-    def _values_of_pairs(self) -> Iterator[tuple[LayerPair, BothWays]]:
-        """Yield the names of two layers and their values, for each pair of layers."""
+        values: dict[LayerPair, Values] = {}
         layers1 = self.statistics.layers1
         for name1, first in progress(layers1.items(), "layers", len(layers1), delay=1):
-            gram_values = {metric: self._of_grams(metric, first) for metric in self.gram_metrics}
-            for name2, second in self.statistics.layers2.items():
-                of_samples = self._of_samples((name1, name2))
-                of_users = self._of_user_measures(first, second)
-                of_grams = {metric: by_layer[name2] for metric, by_layer in gram_values.items()}
-                values = BothWays(
-                    of_grams | of_samples.forth | of_users.forth, of_samples.back | of_users.back
-                )
-                yield (name1, name2), values
+            of_grams = self._of_grams(first)
+            for name2 in self.statistics.layers2:
+                pair = (name1, name2)
+                values[pair] = of_grams[name2] | self._of_samples(pair) | self._of_users(pair)
+        largest = {}
+        for column in self.columns:
+            of_pairs = [of_pair[column] for of_pair in values.values()]
+            measure = self.statistics.metrics[column.metric]
+            largest[column] = largest_permuted(measure, of_pairs)
+        return [self._rows(pair, of_pair, largest) for pair, of_pair in values.items()]
 
-    def _results_of_pair(self, pair: LayerPair, values: BothWays) -> list[ComparedLayers]:
-        """Return the values of a pair of layers at each pair of ranks."""
-        alignment = self.statistics.alignments[pair]
-        results = []
-        for (i, rank1), (j, rank2) in self._at_ranks():
-            forth = {}
-            for name in self.statistics.metrics:
-                forth[name] = self._similarity(name, values.forth[name][:, i, j])
-            back = {}
-            for name in self.reversed_metrics:
-                back[name] = self._similarity(name, values.back[name][:, i, j])
-            results.append(ComparedLayers(*pair, rank1, rank2, alignment, forth, back))
-        return results
-
-    def _set_against(
-        self, compared: ComparedLayers, largest: BothWaysLargest, i: int, j: int
-    ) -> ComparedLayers:
-        """Return the values of two layers with the nulls of the largest values over layers.
+    def _rows(self, pair: LayerPair, values: Values, largest: Values) -> list[ComparedLayers]:
+        """Return the values of a pair of layers at each pair of ranks.
 
         Args:
-            i, j: the places of the ranks.
+            largest: (N, R1, R2), the largest values over pairs; N is 0 where there are none.
         """
-        values = {}
-        for name, similarity in compared.values.items():
-            values[name] = self._with_largest(name, similarity, largest.forth.of(name), i, j)
-        reversed_values = {}
-        for name, similarity in compared.reversed_values.items():
-            reversed_values[name] = self._with_largest(
-                name, similarity, largest.back.of(name), i, j
-            )
-        return compared._replace(values=values, reversed_values=reversed_values)
+        alignment = self.statistics.alignments[pair]
+        rows = []
+        ranks1 = enumerate(self.statistics.ranks1)
+        ranks2 = enumerate(self.statistics.ranks2)
+        for (i, rank1), (j, rank2) in product(ranks1, ranks2):
+            forth = {}
+            back = {}
+            for column in self.columns:
+                of_ranks = values[column][:, i, j]
+                similarity = self._similarity(column.metric, of_ranks, largest[column][:, i, j])
+                if column.is_reversed:
+                    back[column.metric] = similarity
+                else:
+                    forth[column.metric] = similarity
+            rows.append(ComparedLayers(*pair, rank1, rank2, alignment, forth, back))
+        return rows
 
-    def _with_largest(
-        self, metric: str, similarity: Similarity, largest: Tensor | None, i: int, j: int
-    ) -> Similarity:
-        """Return a value with the nulls of the largest values (N, R1, R2), if there are any."""
-        if largest is None or math.isnan(similarity.value):
-            return similarity
-        nulls = dict(similarity.nulls)
-        of_orders = largest[:, i, j].split(self.n_permutations)
-        for images, permuted in zip(self.orders, of_orders, strict=True):
-            measure = self.statistics.metrics[metric]
-            nulls[LARGEST[images]] = null_of(measure, similarity.value, permuted)
-        return similarity._replace(nulls=nulls)
+    def _similarity(self, metric: str, values: Tensor, largest: Tensor) -> Similarity:
+        """Return a value with its nulls.
 
-    def _at_ranks(self) -> Iterator[tuple[tuple[int, Rank], tuple[int, Rank]]]:
-        return product(enumerate(self.statistics.ranks1), enumerate(self.statistics.ranks2))
+        Args:
+            values: (1 + N,), or (1,) where there is no null.
+            largest: (N,), or empty.
+        """
+        value = float(values[0])
+        nulls: dict[str, Null] = {}
+        if math.isnan(value):
+            return Similarity(value)
+        measure = self.statistics.metrics[metric]
+        for images, permuted in self._by_images(values[1:]).items():
+            nulls[images] = null_of(measure, value, permuted)
+        for images, permuted in self._by_images(largest).items():
+            nulls[LARGEST[images]] = null_of(measure, value, permuted)
+        return Similarity(value, nulls)
+
+    def _by_images(self, permuted: Tensor) -> dict[str, Tensor]:
+        """Split values (N,) under permutations by the images that trade places."""
+        if len(permuted) == 0:
+            return {}
+        return dict(zip(self.orders, permuted.split(self.n_permutations), strict=True))
 
     def _note_undefined(self, metrics: Iterable[str], reason: str) -> None:
         """Note why measures have no value."""
         metrics_of_reason = self.undefined.setdefault(reason, [])
         metrics_of_reason += [name for name in metrics if name not in metrics_of_reason]
 
-    def _of_grams(self, metric: str, first: LayerFeatures) -> dict[str, Tensor]:
-        """Return the values (1 + N, R1, R2) of a measure of Gram matrices, by second layer.
+    def _of_grams(self, first: LayerFeatures) -> dict[str, Values]:
+        """Return the values of measures of Gram matrices, by second layer.
 
         Args:
             first: a layer of the first network.
         """
-        matrices1 = first.matrices[metric]
-        matrices2 = [second.matrices[metric] for second in self.statistics.layers2.values()]
-        vectors1 = matrices1.flatten(1)
-        values = [(vectors1 @ of_layer.flatten(1).T).cpu()[None] for of_layer in matrices2]
-        if self.orders:
-            orders = torch.cat([*self.orders.values()])
-            permuted = permuted_cosines(matrices1, matrices2, orders)
-            values = [torch.cat(parts) for parts in zip(values, permuted, strict=True)]
+        layers2 = self.statistics.layers2
         rows1 = first.gram_rows(self.statistics.ranks1)
-        by_layer = {}
-        for (name, second), of_layer in zip(self.statistics.layers2.items(), values, strict=True):
-            rows2 = second.gram_rows(self.statistics.ranks2)
-            by_layer[name] = of_layer[:, rows1][:, :, rows2]
+        by_layer: dict[str, Values] = {name: {} for name in layers2}
+        for metric, matrices1 in first.matrices.items():
+            matrices2 = [second.matrices[metric] for second in layers2.values()]
+            vectors1 = matrices1.flatten(1)
+            values = [(vectors1 @ of_layer.flatten(1).T).cpu()[None] for of_layer in matrices2]
+            if self.orders:
+                orders = torch.cat([*self.orders.values()])
+                permuted = permuted_cosines(matrices1, matrices2, orders)
+                values = [torch.cat(parts) for parts in zip(values, permuted, strict=True)]
+            for (name2, second), of_layer in zip(layers2.items(), values, strict=True):
+                rows2 = second.gram_rows(self.statistics.ranks2)
+                by_layer[name2][Column(metric)] = of_layer[:, rows1][:, :, rows2]
         return by_layer
 
-    def _of_samples(self, pair: LayerPair) -> BothWays:
-        """Return the values (1 + N, R1, R2) of measures of samples.
-
-        They are (1, R1, R2) where positions are the samples.
-        """
+    def _of_samples(self, pair: LayerPair) -> Values:
+        """Return the values of measures of samples."""
+        cross = self.statistics.products.get(pair)  # of the positions, if they are the samples
+        columns = [column for column in self.columns if column.metric in self.sample_metrics]
+        values = self._no_values(columns, are_permuted=not cross)
+        if not columns:
+            return values
         first = self.statistics.layers1[pair[0]]
         second = self.statistics.layers2[pair[1]]
-        cross = self.statistics.products.get(pair)  # of the positions, if they are the samples
-        n_orders = 0
-        if not cross:
-            n_orders = sum(map(len, self.orders.values()))
-        values = self._no_values(self.sample_metrics, n_orders)
-        if not values.forth:
-            return values
         if self.statistics.alignments[pair] == NO_ALIGNMENT:
             self._note_undefined(
                 self.sample_metrics,
@@ -267,9 +223,6 @@ class Comparison:
                 f"{self.advice.pooled} compares averages",
             )
             return values
-
-        widths1 = [first.width(rank) for rank in self.statistics.ranks1]
-        widths2 = [second.width(rank) for rank in self.statistics.ranks2]
 
         # The products of the samples of both layers, in the order of the images and permuted
         products: Iterable[Tensor]
@@ -280,9 +233,10 @@ class Comparison:
         else:
             samples1 = first.images
             samples2 = second.images
-            orders = chain([slice(None)], *self.orders.values())
-            products = (first.pooled[order].T @ second.pooled for order in orders)
+            products = (first.pooled[order].T @ second.pooled for order in self._all_orders())
 
+        widths1 = [first.width(rank) for rank in self.statistics.ranks1]
+        widths2 = [second.width(rank) for rank in self.statistics.ranks2]
         for place, between in enumerate(products):
             for (i, width1), (j, width2) in product(enumerate(widths1), enumerate(widths2)):
                 try:
@@ -292,32 +246,22 @@ class Comparison:
                     self._note_undefined(self.sample_metrics, str(reason))
                     continue
                 samples = SamplesPair(basis1, basis2, between)
-                for name in self.sample_metrics:
-                    measure = measures.SAMPLE_MEASURES[name]
-                    values.forth[name][place, i, j] = measure(samples)
-                    if name in values.back:
-                        values.back[name][place, i, j] = measure(samples.reversed)
+                for column in columns:
+                    function = self.statistics.functions[column.metric]
+                    if column.is_reversed:
+                        values[column][place, i, j] = function(samples.reversed)
+                    else:
+                        values[column][place, i, j] = function(samples)
         return values
 
-    def _no_values(self, metrics: Iterable[str], n_orders: int) -> BothWays:
-        """Return NaN (1 + n_orders, R1, R2) for each measure, and back for the reversed measures."""
-        shape = (1 + n_orders, len(self.statistics.ranks1), len(self.statistics.ranks2))
-        values = BothWays({}, {})
-        for name in metrics:
-            values.forth[name] = torch.full(shape, math.nan, dtype=torch.float64)
-            if name in self.reversed_metrics:
-                values.back[name] = values.forth[name].clone()
-        return values
-
-    def _of_user_measures(self, first: LayerFeatures, second: LayerFeatures) -> BothWays:
-        """Return the values (1 + N, R1, R2) of a user's functions.
-
-        They are NaN below full rank.
-        """
-        n_orders = sum(map(len, self.orders.values()))
-        values = self._no_values(self.user_metrics, n_orders)
-        if not values.forth:
+    def _of_users(self, pair: LayerPair) -> Values:
+        """Return the values of a user's functions, which are NaN below full rank."""
+        columns = [column for column in self.columns if column.metric in self.user_metrics]
+        values = self._no_values(columns)
+        if not columns:
             return values
+        first = self.statistics.layers1[pair[0]]
+        second = self.statistics.layers2[pair[1]]
         is_full1 = torch.tensor([first.is_full(rank) for rank in self.statistics.ranks1])
         is_full2 = torch.tensor([second.is_full(rank) for rank in self.statistics.ranks2])
         is_full = is_full1[:, None] & is_full2  # (R1, R2)
@@ -329,36 +273,35 @@ class Comparison:
             return values
 
         # Both on one device: activations that the GPU has no room for are on the CPU
-        x = first.whole
-        y = second.whole
+        x = self.statistics.activations1[pair[0]]
+        y = self.statistics.activations2[pair[1]]
         if x.device != y.device:
             x = x.cpu()
             y = y.cpu()
-        orders = chain([slice(None)], *self.orders.values())
-        for place, order in enumerate(orders):
-            for metric, measure in self.statistics.user_measures.items():
-                values.forth[metric][place, is_full] = measure.value(x[order], y)
-                if metric in values.back:
-                    values.back[metric][place, is_full] = measure.value(y, x[order])
-        for metric in self.user_metrics:
-            if values.forth[metric][:, is_full].isnan().any():
+        for place, order in enumerate(self._all_orders()):
+            for column in columns:
+                function = self.statistics.functions[column.metric]
+                if column.is_reversed:
+                    values[column][place, is_full] = function(y, x[order])
+                else:
+                    values[column][place, is_full] = function(x[order], y)
+        for column in columns:
+            if values[column][:, is_full].isnan().any():
                 reason = f"it is what the function gives for {first.name} and {second.name}"
-                self._note_undefined([metric], reason)
+                self._note_undefined([column.metric], reason)
         return values
 
-    def _similarity(self, metric: str, values: Tensor) -> Similarity:
-        """Return a value with its nulls.
+    def _all_orders(self) -> Iterator[Tensor | slice]:
+        """Yield the actual order of the images, and then the permutations."""
+        return chain([slice(None)], *self.orders.values())
 
-        Args:
-            values: (1 + N,), or (1,) where there is no null.
-        """
-        value = float(values[0])
-        nulls = {}
-        if len(values) > 1 and not math.isnan(value):
-            of_orders = values[1:].split(self.n_permutations)
-            for images, permuted in zip(self.orders, of_orders, strict=True):
-                nulls[images] = null_of(self.statistics.metrics[metric], value, permuted)
-        return Similarity(value, nulls)
+    def _no_values(self, columns: Iterable[Column], *, are_permuted: bool = True) -> Values:
+        """Return NaN for each column."""
+        n_values = 1
+        if are_permuted:
+            n_values += sum(map(len, self.orders.values()))
+        shape = (n_values, len(self.statistics.ranks1), len(self.statistics.ranks2))
+        return {column: torch.full(shape, math.nan, dtype=torch.float64) for column in columns}
 
     def warnings(self) -> list[str]:
         """Return warnings of biased and undefined values. Call this after `results` has ended."""

@@ -1,5 +1,4 @@
-"""The statistics that one pass of a network over the images collects of a layer: Gram matrices, and
-second moments.
+"""What measures need of the activations of one layer: Gram matrices, and second moments.
 
 They are enough to compare two layers. Only where positions or tokens are the samples of CCA and
 Procrustes, products of the activations of both layers are needed as well, and a function of a user's
@@ -13,14 +12,14 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from src.choices.similarity import ACTIVATIONS, GRAMS, SAMPLES, Measure
-from src.models.heads import check_axes
-from src.similarity import measures
-from src.similarity.grams import Grams, gram_matrices, reference_of
+from src.choices.similarity import GRAMS, SAMPLES, Measure
+from src.similarity.grams import Grams, gram_matrices
+from src.similarity.measures import FUNCTIONS, unit
 from src.similarity.samples import Samples
-from src.statistics.moments import ROUNDING, Moments, Rows, as_rows
+from src.statistics.moments import ROUNDING, CrossMoments, Moments, Rows
 from src.values import NO_ALIGNMENT, Rank
 
+BATCH_VALUES = 2**22  # numbers that are added up at once, 32 MiB of float64
 POOLS = {3: "average pool", 2: "token mean", 1: "samples"}  # by the dimensions of one activation
 
 
@@ -63,126 +62,89 @@ def alignments_of(
 
 
 class LayerFeatures:
-    """The activations of one layer for n images, added batch by batch.
+    """What measures need of the activations of one layer for n images.
 
     Args:
         name: for messages.
-        metrics: measures by column. Those of Gram matrices need the activations until `finish`, those
-            of samples need sums, and a user's functions keep whole activations.
-        ranks: numbers of principal components that are kept, which need sums; None: all of them.
+        activations: (n, C, H, W), (n, T, D) or (n, D), at least in single precision.
+        metrics: measures by column.
+        ranks: numbers of principal components that are kept; None: all of them.
+        device: of the computation and the matrices.
+
+    Attributes:
+        activations: None once they are dropped.
+        matrices: (R, n, n) of norm 1, by measure of Gram matrices; NaN where flawed.
+        flaws: measures of Gram matrices that have no value, by the reason.
     """
 
     def __init__(
         self,
         name: str,
-        n_images: int,
+        activations: Tensor,
         *,
         metrics: Mapping[str, Measure],
         ranks: Iterable[Rank] = (None,),
+        device: torch.device | str = "cpu",
     ):
         self.name = name
-        self.n_images = n_images
-        self.n_seen = 0
-        self.is_finished = False
-        self.ranks = set(ranks)
-        inputs = {measure.of for measure in metrics.values()}
-        self.gram_metrics = {
-            name: measure for name, measure in metrics.items() if measure.of == GRAMS
-        }
-        self.keeps_sums = SAMPLES in inputs or self.ranks != {None}
-        self.keeps_whole = ACTIVATIONS in inputs
+        self.activations: Tensor | None = activations
+        self.n_images = len(activations)
+        self.shape = tuple(activations.shape[1:])
+        self.eps = torch.finfo(activations.dtype).eps
+        self.widths = sorted({self.width(rank) for rank in ranks})  # of the R Gram matrices
 
-        self.shape: tuple[int, ...] = ()  # of one activation: (C, H, W), (T, D) or (D,)
         self.moments = Moments()  # of the positions
-        self.widths: list[int] = []  # numbers of axes of the R Gram matrices, ascending
-        # (R, n, n) of norm 1, by measure of Gram matrices; NaN where flawed
+        self.averages = torch.empty(0)  # over the positions, (n, C)
+        keeps_all_axes = self.widths == [self.n_channels]
+        if not keeps_all_axes or any(measure.of == SAMPLES for measure in metrics.values()):
+            self._add_up(activations, device)
+
         self.matrices: dict[str, Tensor] = {}
-        # Measures of Gram matrices that have no value, by the reason
         self.flaws: dict[str, list[str]] = {}
+        of_grams = {column: row for column, row in metrics.items() if row.of == GRAMS}
+        if of_grams:
+            axes = None
+            if not keeps_all_axes:
+                axes = self.spectrum[1]
+            grams = gram_matrices(activations, axes, self.widths, device=device)
+            self._make_matrices(grams, of_grams)
 
-    def add(self, activation: Tensor) -> Rows | None:
-        """Add a batch (B, *shape); return its rows, or None where no sums are kept.
+    def _add_up(self, activations: Tensor, device: torch.device | str) -> None:
+        """Add up the moments of the positions and the averages over them."""
+        averages = []
+        for batch in activations.split(_batch_size(activations)):
+            rows = Rows.of(batch.to(device))
+            self.moments = self.moments.pooled(rows.moments())
+            of_images = rows.centred.view(len(batch), -1, self.n_channels)
+            averages.append(of_images.mean(1) + rows.mean)
+        self.averages = torch.cat(averages)
 
-        A finished layer stays as it is.
-        """
-        activation = activation.detach()
-        if not self.shape:
-            self._start(activation)
-        exact = Rows.of(activation) if self.keeps_sums else None
-        if self.is_finished:
-            return exact
-        batch = slice(self.n_seen, self.n_seen + len(activation))
-        rows = as_rows(activation).unflatten(0, (len(activation), -1))  # (B, positions, C)
-        if exact:
-            self.moments = self.moments.pooled(exact.moments())
-            self.averages[batch] = exact.centred.view(rows.shape).mean(1) + exact.mean
-        if self.keeps_whole:
-            self.whole[batch] = activation  # waits, as a user's function may run on the CPU
-        if self.gram_metrics:
-            if self.n_seen == 0:
-                self.reference = reference_of(rows)  # (positions, C)
-            self.activations[batch].copy_(rows - self.reference, non_blocking=True)
-        self.n_seen = batch.stop
-        return exact
-
-    def _start(self, activation: Tensor) -> None:
-        """Make room for the activations of all images, of the shape in the first batch (B, *shape)."""
-        self.shape = tuple(activation.shape[1:])
-        check_axes(self.name, self.shape)
-        self.dtype = torch.promote_types(activation.dtype, torch.float32)
-        device = activation.device
-        if self.keeps_sums:
-            shape = (self.n_images, self.n_channels)
-            self.averages = torch.empty(shape, dtype=torch.float64, device=device)
-        if self.keeps_whole:
-            self.whole = _room((self.n_images, *self.shape), self.dtype, device)
-        if self.gram_metrics:
-            positions = (self.n_images, self.n_positions, self.n_channels)
-            self.activations = _room(positions, self.dtype, device)
-
-    def finish(self, *, device: torch.device | str) -> None:
-        """Compute the matrices of measures of Gram matrices at all ranks, and drop the activations.
-
-        Args:
-            device: of the computation and the matrices.
-        """
-        was_finished = self.is_finished
-        self.is_finished = True
-        if was_finished or not self.gram_metrics:
-            return
-        self.widths = sorted({self.width(rank) for rank in self.ranks})
-        axes = None
-        if self.widths != [self.n_channels]:
-            _, axes = self.spectrum
-        if self.reference.is_cuda:  # copies to pinned memory may not have ended
-            torch.cuda.synchronize(self.reference.device)
-        grams = gram_matrices(self.activations, self.reference, axes, self.widths, device=device)
-        del self.activations
-        is_flawed = self._find_flaws(grams)
-        for metric, measure in self.gram_metrics.items():
+    def _make_matrices(self, grams: Grams, metrics: Mapping[str, Measure]) -> None:
+        """Make the matrices of measures of Gram matrices at all ranks."""
+        is_flawed = self._find_flaws(grams, list(metrics))
+        for metric, measure in metrics.items():
             n_least = measure.min_images
             if self.n_images < n_least:
                 reason = f"it needs at least {n_least} images, not {self.n_images}"
                 self.flaws.setdefault(reason, []).append(metric)
                 self.matrices[metric] = torch.full_like(grams.centred, math.nan)
             else:
-                matrices = measures.unit(measures.GRAM_MEASURES[metric](grams))
+                matrices = unit(FUNCTIONS[metric](grams))
                 matrices[is_flawed] = math.nan
                 self.matrices[metric] = matrices
 
-    def _find_flaws(self, grams: Grams) -> Tensor:
+    def _find_flaws(self, grams: Grams, metrics: list[str]) -> Tensor:
         """Return which Gram matrices (R,) have no similarity, and note why."""
         # A projection of constant activations has the rounding errors of the products
-        eps = torch.finfo(self.dtype).eps
         variations = grams.centred.diagonal(dim1=1, dim2=2).sum(1)
         if not variations.isfinite().all():
-            self.flaws[f"{self.name} has values that are not finite"] = list(self.gram_metrics)
+            self.flaws[f"{self.name} has values that are not finite"] = metrics
             return torch.ones_like(variations, dtype=torch.bool)
-        is_constant = variations <= max(ROUNDING, (2 * eps) ** 2) * (
+        is_constant = variations <= max(ROUNDING, (2 * self.eps) ** 2) * (
             variations[-1] + 2 * grams.offsets[-1].sum()
         )
         if is_constant.any():
-            self.flaws[f"{self.name} is the same for all images"] = list(self.gram_metrics)
+            self.flaws[f"{self.name} is the same for all images"] = metrics
         return is_constant
 
     @property
@@ -243,23 +205,44 @@ class LayerFeatures:
 
     @property
     def n_bytes(self) -> int:
-        """The memory that a finished layer takes."""
-        tensors = list(self.matrices.values())
-        if self.keeps_whole:
-            tensors.append(self.whole)
-        if self.keeps_sums:  # the axes are as large as the scatter, and `pooled` as `averages`
-            tensors += [self.moments.scatter] * 2 + [self.averages] * 2
+        """The memory that this layer takes."""
+        tensors = [*self.matrices.values()]
+        # The axes are as large as the scatter, and `pooled` as `averages`
+        tensors += [self.moments.scatter] * 2 + [self.averages] * 2
+        if self.activations is not None:
+            tensors.append(self.activations)
         return sum(tensor.nbytes for tensor in tensors)
 
 
-def _room(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return an empty tensor for activations: on the device, or in pinned memory of the CPU.
+def cross_moments(
+    activations1: Mapping[str, Tensor],
+    activations2: Mapping[str, Tensor],
+    pairs: Sequence[tuple[str, str]],
+    *,
+    device: torch.device | str,
+) -> dict[tuple[str, str], CrossMoments]:
+    """Return the products of the positions of pairs of layers.
 
-    Pinned memory is taken if the tensor would take half of the free memory of a GPU.
+    Args:
+        activations1, activations2: (n, ...), by layer.
     """
-    if device.type != "cuda":
-        return torch.empty(shape, dtype=dtype, device=device)
-    n_free, _ = torch.cuda.mem_get_info(device)
-    if math.prod(shape) * dtype.itemsize < n_free / 2:
-        return torch.empty(shape, dtype=dtype, device=device)
-    return torch.empty(shape, dtype=dtype, pin_memory=True)
+    products = dict.fromkeys(pairs, CrossMoments())
+    names1 = dict.fromkeys(name for name, _ in pairs)
+    names2 = dict.fromkeys(name for _, name in pairs)
+    if not pairs:
+        return products
+    n_images = len(activations1[pairs[0][0]])
+    step = min(map(_batch_size, activations1.values()))
+    for start in range(0, n_images, step):
+        batch = slice(start, start + step)
+        rows1 = {name: Rows.of(activations1[name][batch].to(device)) for name in names1}
+        rows2 = {name: Rows.of(activations2[name][batch].to(device)) for name in names2}
+        for name1, name2 in pairs:
+            of_batch = rows1[name1].cross(rows2[name2])
+            products[name1, name2] = products[name1, name2].pooled(of_batch)
+    return products
+
+
+def _batch_size(activations: Tensor) -> int:
+    """Return the number of images whose activations (n, ...) are added up at once."""
+    return max(1, BATCH_VALUES // activations[0].numel())

@@ -3,8 +3,7 @@ ranks.
 
 In coordinates of the principal axes of the channels, a rank adds the Gram matrix of its further axes
 to that of the rank before it. Blocks of features are multiplied in the precision of the activations
-and added up in float64. A reference near the mean is subtracted from the activations, and the rest
-of the mean from the products."""
+and added up in float64."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -14,7 +13,6 @@ import torch
 from torch import Tensor
 
 from src.ground.runtime import full_precision
-from src.models.activations import at_least_single
 
 BLOCK_VALUES = 2**24  # numbers that are multiplied at once, 64 MiB of float32
 
@@ -34,93 +32,73 @@ class Grams(NamedTuple):
         return self.centred + self.offsets[:, :, None] + self.offsets[:, None, :]
 
 
-def reference_of(activations: Tensor) -> Tensor:
-    """Return the mean (positions, C) of some activations (B, positions, C), at least in float32.
-
-    Activations less this reference are near 0, so that their products lose no digits. Equal
-    activations become 0.
-    """
-    activations = at_least_single(activations)
-    return activations[0] + (activations - activations[0]).mean(0)
-
-
 def gram_matrices(
     activations: Tensor,
-    reference: Tensor,
-    axes: Tensor | None,
-    widths: Sequence[int],
+    axes: Tensor | None = None,
+    widths: Sequence[int] = (),
     *,
-    device: torch.device | str,
+    device: torch.device | str = "cpu",
 ) -> Grams:
     """Return the Gram matrices of a layer at several ranks.
 
     Args:
-        activations: (n, positions, C), less the reference; multiplied in their own precision.
-        reference: (positions, C), near the mean of all images, as from `reference_of`.
-        axes: (C, C), the principal axes in columns; may be None where `widths` is [C].
+        activations: (n, C, H, W), (n, T, C) or (n, C), multiplied in their own precision.
+        axes: (C, C), the principal axes of the channels in columns; None: only the full rank.
         widths: the ranks: numbers of axes that are kept, ascending, at most C.
         device: of the computation and the result.
     """
-    n_images, n_positions, n_channels = activations.shape
-    n_ranks = len(widths)
-    sums = _GramSums(
-        products=_zeros(n_ranks, n_images, n_images, device=device),
-        offsets=_zeros(n_ranks, n_images, device=device),
-        squares=_zeros(n_ranks, device=device),
-    )
-    channel_mean = _zeros(n_channels, device=device)
-    if axes is not None:
+    if axes is None:  # products do not depend on the order of features
+        positions = activations.flatten(1)[:, :, None]
+        widths = [1]
+    else:
+        positions = _positions_of(activations)
         axes = axes[:, : widths[-1]].to(device, activations.dtype)
+    n_images, n_positions, n_channels = positions.shape
+    centred = _zeros(len(widths), n_images, n_images, device=device)
+    offsets = _zeros(len(widths), n_images, device=device)
+    channel_mean = _zeros(n_channels, device=device)
 
-    # Blocks of positions; on the CPU a block is a view
+    # Blocks of positions, and in each the axes that a rank adds to the rank before it
     step = max(1, BLOCK_VALUES // (n_images * n_channels))
     with full_precision(device):
         for start in range(0, n_positions, step):
-            part = activations[:, start : start + step].to(device)  # (n, positions, C)
-            shift = reference[start : start + step].to(device)  # (positions, C)
+            part, mean = _centred(positions[:, start : start + step].to(device))
             if axes is not None:
-                channel_mean += (part.mean(0) + shift).double().sum(0) / n_positions
+                channel_mean += mean.double().sum(0) / n_positions
                 part = part @ axes  # (n, positions, widths[-1])
-                shift = shift @ axes  # (positions, widths[-1])
-            sums.add(part, shift, widths)
+                mean = mean @ axes  # (positions, widths[-1])
+            for place, (low, high) in enumerate(pairwise([0, *widths])):
+                block = part[..., low:high].flatten(1)
+                block_mean = mean[..., low:high].flatten()
+                centred[place] += _products(block)
+                offsets[place] += block @ block_mean
+                offsets[place] += block_mean.double().square().sum() / 2
+    centred.cumsum_(0)
+    offsets.cumsum_(0)
 
-    # From single axes to ranks
-    centred = sums.products.cumsum_(0)
-    offsets = sums.offsets.cumsum_(0) + sums.squares.cumsum_(0)[:, None] / 2
     if axes is not None:  # truncation keeps the mean over all positions
         last_axes = [width - 1 for width in widths]
         kept = (axes.double().T @ channel_mean).square().cumsum(0)[last_axes]
         offsets += n_positions * (channel_mean.square().sum() - kept)[:, None] / 2
-
-    # The rest of the mean, which the reference has left, moves to the offsets
-    means = centred.mean(2)  # (R, n)
-    means -= means.mean(1, keepdim=True) / 2
-    centred -= means[:, :, None]
-    centred -= means[:, None, :]
-    return Grams(centred, offsets + means)
+    return Grams(centred, offsets)
 
 
-class _GramSums(NamedTuple):
-    """Sums over blocks of positions, of the axes that each rank adds to the rank before it."""
+def _positions_of(activations: Tensor) -> Tensor:
+    """Return a view (n, positions, C)."""
+    if activations.ndim == 4:
+        return activations.flatten(2).mT
+    return activations.view(len(activations), -1, activations.shape[-1])
 
-    products: Tensor  # (R, n, n), of activations less the reference
-    offsets: Tensor  # (R, n), products of these activations and the reference
-    squares: Tensor  # (R,), squared norms of the reference
 
-    def add(self, part: Tensor, shift: Tensor, widths: Sequence[int]) -> None:
-        """Add a block of positions.
+def _centred(activations: Tensor) -> tuple[Tensor, Tensor]:
+    """Return activations (n, ...) less their mean over the images, and the mean.
 
-        Args:
-            part: (n, positions, axes), less the reference.
-            shift: (positions, axes), the reference.
-            widths: as for `gram_matrices`.
-        """
-        for place, (low, high) in enumerate(pairwise([0, *widths])):
-            block = part[..., low:high].flatten(1)
-            block_shift = shift[..., low:high].flatten()
-            self.products[place] += _products(block)
-            self.offsets[place] += block @ block_shift
-            self.squares[place] += block_shift.double().square().sum()
+    Equal activations become 0, as the first one is subtracted before.
+    """
+    first = activations[0]
+    differences = activations - first
+    mean_difference = differences.mean(0)
+    return differences.sub_(mean_difference), first + mean_difference
 
 
 def _zeros(*shape: int, device: torch.device | str) -> Tensor:

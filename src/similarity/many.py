@@ -4,7 +4,6 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -15,7 +14,6 @@ from src.similarity.comparison import Comparison
 from src.similarity.passes import KeptFeatures, Side, StoredActivations, take_statistics
 from src.values import ComparedLayers
 
-BATCH = 512  # images
 MAX_REASONS = 3  # in a warning
 
 
@@ -61,7 +59,7 @@ def similarities_of_pairs(
             statistics = take_statistics(
                 Side(StoredActivations(networks[first]), block, title=first, key=first),
                 Side(StoredActivations(networks[second]), block, title=second, key=second),
-                [(images, None) for images in torch.arange(n_images).split(BATCH)],
+                batches=(),
                 n_images=n_images,
                 metrics=metrics,
                 alignment=alignment,

@@ -6,6 +6,7 @@ layers over the same samples, a `SamplesPair`. A measure that needs the activati
 neither: give it as a user's function."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -76,8 +77,14 @@ def pwcca_morcos(pair: SamplesPair) -> float:
     return max(0.0, float(1 - shared @ correlations[:n_shared] / shared.sum()))
 
 
-GRAM_MEASURES = {"cka": cka, "cka_debiased": cka_debiased, "mutual_knn": mutual_knn}
-SAMPLE_MEASURES = {"pwcca": pwcca, "procrustes": procrustes, "pwcca_morcos": pwcca_morcos}
+FUNCTIONS: dict[str, Callable] = {
+    "cka": cka,
+    "pwcca": pwcca,
+    "procrustes": procrustes,
+    "pwcca_morcos": pwcca_morcos,
+    "cka_debiased": cka_debiased,
+    "mutual_knn": mutual_knn,
+}
 
 
 def cosines(matrices1: Tensor, matrices2: Tensor) -> Tensor:

@@ -4,8 +4,9 @@ Gröger et al. (ICML 2026) take the 95 % quantile of these values as the zero of
 networks that have nothing in common but the labels of the images exceed it. Permutations within
 classes keep what the labels explain: only a similarity beyond the labels exceeds their quantile."""
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -50,43 +51,25 @@ def null_of(measure: Measure, value: float, permuted: Tensor) -> Null:
     return Null(p_value, null, calibrated)
 
 
-class LargestPermuted:
-    """The largest values of measures over pairs of layers, for each permutation of the images.
+def largest_permuted(measure: Measure, values: Sequence[Tensor]) -> Tensor:
+    """Return the largest values of a measure over pairs of layers, of a distance the smallest, for
+    each permutation of the images.
 
     The most similar of many pairs of layers is high by chance. It is set against the most similar
     pairs under permutations, each of which is the same for all layers (Gröger et al. 2026, algorithm
     2). Likewise any other pair: the p-values hold for all pairs at once (Westfall and Young 1993).
 
     Args:
-        measures: by name.
+        values: (1 + N, ...) of each pair, the first in the actual order of the images; NaN: not
+            defined. N is 0 where images cannot be permuted.
+    Returns:
+        (N, ...); empty for one pair, and where images of a pair with values cannot be permuted.
     """
-
-    def __init__(self, measures: Mapping[str, Measure]):
-        self.measures = measures
-        self._largest: dict[str, Tensor] = {}
-        self._incomplete: set[str] = set()
-
-    def add(self, name: str, values: Tensor) -> None:
-        """Add the values of a measure of a pair of layers.
-
-        Args:
-            values: (1 + N, ...), the first in the actual order of the images; NaN: not defined. N is 0
-                where images cannot be permuted: the measure then has no largest value.
-        """
-        signed = self.measures[name].sign * values[1:]
-        if len(signed):
-            self._largest[name] = torch.fmax(self._largest.get(name, signed), signed)
-        elif not values.isnan().all():
-            self._incomplete.add(name)
-
-    def of(self, name: str) -> Tensor | None:
-        """Return the largest values (N, ...) of a measure, of a distance the smallest.
-
-        None: pairs of layers have values that images cannot be permuted for.
-        """
-        if name in self._incomplete or name not in self._largest:
-            return None
-        return self.measures[name].sign * self._largest[name]
+    permuted = [measure.sign * of_pair[1:] for of_pair in values if len(of_pair) > 1]
+    is_incomplete = any(len(of_pair) == 1 and not of_pair.isnan().all() for of_pair in values)
+    if len(values) == 1 or is_incomplete or not permuted:
+        return values[0][:0]
+    return measure.sign * functools.reduce(torch.fmax, permuted)
 
 
 def permuted_cosines(

@@ -12,7 +12,7 @@ from src.choices.similarity import MEASURES, N_NEIGHBOURS, PAPER
 from src.ground.console import warn
 from src.similarity import measures
 from src.similarity.comparison import Advice, Comparison
-from src.similarity.grams import Grams
+from src.similarity.grams import Grams, gram_matrices
 from src.similarity.passes import Side, StoredActivations, take_statistics
 from src.similarity.samples import Samples, SamplesPair, Undefined
 from src.statistics.moments import ROUNDING
@@ -30,12 +30,12 @@ def linear_cka(x, y) -> float:
     With more features than samples it is near 1 for all representations; see `debiased_cka`.
     """
     x, y = _matrices(x, y)
-    if len(x) < max(x.shape[1], y.shape[1]):
-        return _of_grams(measures.cka, x, y, at_least=2)
-    # Many samples: the same value by products of features
-    x = x - x.mean(0)
-    y = y - y.mean(0)
-    return float((x.T @ y).square().sum() / ((x.T @ x).norm() * (y.T @ y).norm()))
+    widths = [x.shape[1], y.shape[1]]
+    both = torch.cat([x - x.mean(0), y - y.mean(0)], dim=1)
+    if len(both) > sum(widths):  # fewer rows with the same products of features have the same CKA
+        both = torch.linalg.qr(both, mode="r").R
+    matrices = [(part @ part.T)[None] for part in both.split(widths, dim=1)]
+    return float(measures.cosines(*matrices))
 
 
 def debiased_cka(x, y) -> float:
@@ -111,9 +111,9 @@ def compare(
             "with the same n of at least 2"
         )
     statistics = take_statistics(
-        Side(StoredActivations({NAMES[0]: x}, x.device), NAMES[:1]),
-        Side(StoredActivations({NAMES[1]: y}, y.device), NAMES[1:]),
-        ((places, None) for places in torch.arange(n_samples).split(64)),
+        Side(StoredActivations({NAMES[0]: x}), NAMES[:1]),
+        Side(StoredActivations({NAMES[1]: y}), NAMES[1:]),
+        batches=(),
         n_images=n_samples,
         metrics=metrics,
         alignment=alignment,
@@ -155,14 +155,9 @@ def _of_grams(measure: Callable[[Grams], Tensor], x, y, *, at_least: int) -> flo
     """
     matrices = []
     for array in _matrices(x, y):
-        n_samples = len(array)
-        if n_samples < at_least:
-            raise Undefined(f"this measure needs at least {at_least} samples, not {n_samples}")
-        mean = array.mean(0)
-        centred = array - mean
-        offsets = centred @ mean + mean.square().sum() / 2
-        grams = Grams((centred @ centred.T)[None], offsets[None])
-        matrices.append(measure(grams))
+        if len(array) < at_least:
+            raise Undefined(f"this measure needs at least {at_least} samples, not {len(array)}")
+        matrices.append(measure(gram_matrices(array)))
     return float(measures.cosines(*matrices))
 
 
