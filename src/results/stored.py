@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from src.datasets.base import BaseImageSet
 from src.datasets.mapped import open_member
