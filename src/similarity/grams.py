@@ -62,7 +62,10 @@ def gram_matrices(
     step = max(1, BLOCK_VALUES // (n_images * n_channels))
     with full_precision(device):
         for start in range(0, n_positions, step):
-            part, mean = _centred(positions[:, start : start + step].to(device))
+            part = positions[:, start : start + step].to(device)
+            if axes is not None:
+                part = part.contiguous()  # faster products
+            part, mean = _centred(part)
             if axes is not None:
                 channel_mean += mean.double().sum(0) / n_positions
                 part = part @ axes  # (n, positions, widths[-1])
