@@ -4,8 +4,7 @@ import itertools
 
 import pytest
 
-from src.results.architectures import architecture_pairs
-from src.results.grid_matrices import printed_matrices, rows_of_means
+from src.results.grid_matrices import printed_matrices
 from tests.commands import parse_matrix, run, says
 from tests.result_rows import stitch_row
 from tests.written_runs import write_run
@@ -52,13 +51,6 @@ def test_means_are_over_networks_of_one_pair_of_architectures():
     assert (across.rows, across.columns) == (["a", "b", "c"], ["a", "b"])
     assert across.values == [pytest.approx([0.2, 0.2])] * 3
     assert found[f"{method}, {flat} → {flat}"].values == [pytest.approx([0.1, 0.1])] * 2
-
-
-def test_one_architecture_has_no_title():
-    rows = [row for row in stitches() if "deep" not in (row.front_model_type, row.end_model_type)]
-    assert set(architecture_pairs(rows)) == {""}
-    (title,) = rows_of_means(rows)
-    assert says(title, "task loss matching", "mean of 12") and "→" not in title
 
 
 def test_verdicts_have_a_matrix_for_each_pair_of_architectures(tmp_path):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from src.results import stitch_runs
-from tests.commands import ROOT, read_csv, read_json, run, says, start
+from tests.commands import ROOT, read_json, run, says, start
 from tests.tiny_datasets import write_folder, write_imagenet
 
 
@@ -46,29 +46,6 @@ def test_files_go_through_training_stitching_and_evaluation(tmp_path):
     ).out
     assert says(out, "sanity checks", ": ood (knn)")
     assert {*np.load("results/s/energies_knn.npz")} == {"pool2/ood", "pool2/pool1", "pool2/pool2"}
-
-
-def test_a_network_of_images_that_were_normalised_otherwise_is_warned_of():
-    arrays = dict(np.load("own.npz"))
-    np.savez("normalised.npz", **arrays, mean=0.5, std=0.25)
-    run(
-        "exec_train.py",
-        "small_cnn",
-        "-d",
-        "normalised.npz",
-        "-gpu",
-        "-1",
-        "-e",
-        "1",
-        "-dir",
-        "of_normalised",
-    )
-    for name, is_other in (("normalised.npz", False), ("own.npz", True)):
-        err = run(
-            "exec_eval.py", "of_normalised/model_1.pt", "small_cnn", "-d", name, "-gpu", "-1"
-        ).err
-        warned = says(err, "mean 0.5 and std 0.25. ", "at hand: values in [0, 1]")
-        assert warned == is_other and err.count("at hand") == is_other
 
 
 @pytest.mark.parametrize(
@@ -112,17 +89,6 @@ def imagenet(tmp_path):
     write_imagenet(tmp_path / "imagenet", n_train=6, n_val=6)
     data = ["-d", "imagenet", "-data", tmp_path / "imagenet", "-workers", "1", "-prefetch", "2"]
     return [*data, "-gpu", "-1", "-b", "4"]
-
-
-def test_training_evaluation_and_stitching(imagenet, in_tmp_path):
-    run("exec_train.py", "small_cnn", *imagenet, "-e", "1", "-dir", "m")
-    model = "m/model_1.pt"
-    accuracy = run("exec_eval.py", model, "small_cnn", *imagenet).out.split()[-1]
-    assert accuracy == f"{float(read_csv('m/training_logs.csv')[-1]['val_acc']):.2%}"
-    pair = [model, model, "small_cnn", "small_cnn", "pool3", "pool3", "rc2c_pre"]
-    matched = ["-e", "1", "-i", "pinv", "-pinv-samples", "6", "--mod-only-stitch"]
-    run("exec_stitch.py", *pair, *imagenet, *matched)
-    assert len(list((in_tmp_path / "results").iterdir())) == 1
 
 
 @pytest.mark.slow

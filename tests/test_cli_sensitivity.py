@@ -8,7 +8,7 @@ import pytest
 from src.results.rank_curves import curves_of_pair
 from src.results.rank_measurements import read_measurements
 from src.values import Pair
-from tests.commands import caption_of, panels_of, read_csv, run, says
+from tests.commands import read_csv, run, says
 from tests.tables import PROBE, SIMILARITY, STITCH, write_table
 
 STATISTICS = "misc/rank_statistics.py"
@@ -130,12 +130,3 @@ def test_probes_at_full_rank_alone_have_no_curve(tables, drawn_figures):
     (axes,) = drawn_figures["s.png"].axes
     assert len(axes.lines) == 2  # CKA and PWCCA
     assert says(err, "warning: no curve", "linear probe (accuracy) at x", "full rank only")
-
-
-def test_draws_a_panel_for_each_layer_with_a_caption(tables, drawn_figures, laid_out):
-    run(STATISTICS, *tables, "-o", "both.csv")
-    run(STATISTICS, *tables, "-l", "x", "-other", "y", "-o", "one.csv", "--title", "Layer x")
-    both, one = drawn_figures["both.png"], drawn_figures["one.png"]
-    assert list(panels_of(both)) == ["x", "y"]
-    assert list(panels_of(one)) == ["x → y"] and one.get_suptitle() == "Layer x"
-    assert says(caption_of(one), "At rank 1,", "linear CKA")

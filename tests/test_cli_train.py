@@ -191,25 +191,6 @@ def test_a_finished_run_of_other_options_is_not_written_over(tmp_path):
     assert model.read_bytes() == before
 
 
-def test_a_folder_with_a_network_of_the_users_is_not_written_over(tmp_path):
-    """Its config.txt names the type alone, as one of a finished training of any options would."""
-    (tmp_path / "m").mkdir()
-    files = {
-        "config.txt": '{"model_type": "small_cnn"}',
-        "model_1.pt": "mine",
-        "training_logs.csv": "mine",
-    }
-    for name, content in files.items():
-        (tmp_path / "m" / name).write_text(content)
-    given = [*ARGUMENTS, "-e", "1", "-dir", "m", "-epoch-size", "64"]
-    for options in ([], ["--resume"]):
-        assert "m/config.txt" in error_line("exec_train.py", *given, *options)
-        assert {path.name: path.read_text() for path in (tmp_path / "m").iterdir()} == files
-    train(*given[len(ARGUMENTS) :], "--overwrite")
-    (stale,) = (tmp_path / "m").glob("stale-*")
-    assert {path.name: path.read_text() for path in stale.iterdir()} == files
-
-
 def test_a_run_of_other_options_leaves_no_checkpoint_of_the_run_before(tmp_path):
     """Epochs of one training lie in one folder: a checkpoint of another would count as one more."""
     few = ["-epoch-size", "64", "-dir", "m"]

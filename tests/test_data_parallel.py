@@ -9,7 +9,7 @@ from src.datasets.augmentation import CropFlip
 from src.datasets.base import ImageSet, Shard
 from src.ground.console import note, progress, result, silenced
 from src.training import classification_losses, evaluate
-from src.training.distributed import DataParallelClassification, Processes, launched
+from src.training.distributed import DataParallelClassification, Processes
 from tests.tiny_datasets import few_grey_images
 
 
@@ -75,15 +75,6 @@ def test_gradients_of_unequal_shares_average_to_those_of_the_whole_batch(monkeyp
         gradients += torch.autograd.grad(group.losses.sum(), model.weight)
     (expected,) = torch.autograd.grad(F.cross_entropy(model(images), labels), model.weight)
     torch.testing.assert_close(sum(gradients) / 2, expected)
-
-
-def test_who_a_process_is(monkeypatch):
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-    assert launched() == Processes(0, 1, 0, 1)
-    for name, value in {"RANK": 5, "WORLD_SIZE": 8, "LOCAL_RANK": 1, "LOCAL_WORLD_SIZE": 4}.items():
-        monkeypatch.setenv(name, str(value))
-    assert launched() == Processes(5, 8, 1, 4)
 
 
 def test_dropout_differs_between_processes(monkeypatch):

@@ -1,8 +1,6 @@
 """A user's folders of images: what `dataset.yaml` says, labels, both ways of decoding, other systems
 than Linux, and clear errors."""
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,7 @@ from PIL import Image
 from torchvision import transforms as T
 
 from src.choices.datasets import dataset_label, dataset_name
-from src.datasets import Loading, dataset_info, folders, load_dataset
+from src.datasets import dataset_info, folders, load_dataset
 from src.datasets.base import ImageSet
 from src.datasets.decoded import DecodedImageSet, _Decoder
 from src.datasets.folders import IMAGENET_VALUES
@@ -91,16 +89,6 @@ def test_transparency_is_said_to_be_dropped(tmp_path, capsys):
     assert str(second) in line
 
 
-def test_levels_of_0_and_1_are_warned_of(tmp_path, capsys):
-    root = write_folder(tmp_path, yaml="size: 12\n")
-    for path in (root / "train").rglob("*.png"):
-        Image.fromarray(np.asarray(Image.open(path)) // 128).save(path)
-    load(root, train=False)
-    assert not capsys.readouterr().err
-    load(root, train=True)
-    assert "are 0 or 1" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("augment", ["none", "flip", "crop_flip"])
 def test_small_images_are_decoded_once_and_large_ones_by_workers(augment, tmp_path, monkeypatch):
     """Both ways give the same images."""
@@ -146,26 +134,6 @@ def test_decoded_images_are_kept_for_further_passes_without_augmentation(tmp_pat
     collect(train_set.epoch(3, seed=0, epoch=1))
     collect(train_set.batches(2, indices=order))
     assert len(decoded) == 20
-
-
-def test_images_that_workers_decoded_are_kept_without_open_files(tmp_path):
-    write_folder(tmp_path, n=40, size=20, yaml="size: 16\n")
-    train_set = load(tmp_path, train=True, loading=Loading(1, 1))
-    train_set.max_bytes_kept = 2**30
-    n_before = len(os.listdir("/proc/self/fd"))
-    first = collect(train_set.batches(1))
-    assert len(os.listdir("/proc/self/fd")) < n_before + 20
-    train_set.loading = None  # nothing is decoded again
-    assert all(map(torch.equal, first, collect(train_set.batches(7))))
-
-
-@pytest.mark.parametrize("n_workers", [0, 1])
-def test_images_are_decoded_in_any_thread(n_workers, tmp_path):
-    write_folder(tmp_path, n=6, size=20, yaml="size: 16\n")
-    train_set = load(tmp_path, train=True, loading=Loading(n_workers, 1))
-    with ThreadPoolExecutor() as threads:
-        images, _ = threads.submit(lambda: collect(train_set.batches(4))).result()
-    assert torch.equal(images, collect(train_set.batches(6))[0])
 
 
 def test_grey_images(tmp_path):

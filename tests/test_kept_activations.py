@@ -101,20 +101,6 @@ def test_weights_or_a_mode_that_change_drop_what_was_kept(networks):
 
 
 @torch.no_grad()
-def test_the_front_network_that_is_needed_last_gives_way(networks):
-    """Activations of three networks fit: after the first round, each second front network is there.
-
-    If the network gave way that was used longest ago, it would always be the next front network."""
-    *fronts, end = networks
-    batch = images(45)
-    for _ in range(3):
-        for front in fronts:
-            front.kept_activations(batch, LAYERS)
-            end.kept_activations(batch, LAYERS)
-    assert [network.n_seen for network in networks] == [90, 90, 90, 45]
-
-
-@torch.no_grad()
 def test_what_does_not_fit_passes_again(networks, capsys):
     console._said.clear()
     network = networks[0]

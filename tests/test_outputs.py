@@ -84,20 +84,6 @@ def test_no_file_is_written_if_one_of_them_is_of_another_origin(output, theirs, 
     assert names_in(folder) == before
 
 
-def test_a_verdict_leaves_the_list_that_it_reads_and_tables_of_other_verdicts(folder):
-    for name in ("notes_groups.csv", "f.pt", "g.pt"):
-        (folder / name).write_text(LIST)
-    run(VERDICT, "runs", "--networks", "notes_groups.csv", "-o", "notes.csv")
-    assert (folder / "notes_groups.csv").read_text() == LIST
-
-
-def test_a_table_of_another_script_is_not_replaced(folder):
-    run(STATISTICS, "ranks.csv", "probes.csv", "-o", "v.csv")
-    content = (folder / "v.csv").read_bytes()
-    assert "v.csv" in error_line(VERDICT, "runs", "-o", "v.csv")
-    assert (folder / "v.csv").read_bytes() == content
-
-
 PAIR = ["f.pt", "g.pt", MODEL, MODEL, "layer1.0", "layer2.0", *ON_DIGITS, "-n", 40, "--metrics", "cka"]  # fmt: skip
 OF_NETWORKS = {
     "s.csv": ["exec_compute_low_rank_sim_metrics.py", *PAIR, "-m1r", 2, 1],

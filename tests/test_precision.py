@@ -1,23 +1,13 @@
 """`--amp` and `--tf32`: how exactly networks compute, on the CPU here and on a GPU where there is
 one."""
 
-import pytest
 import torch
 from torch import nn
 
 from src.ground.runtime import full_precision, precision
 from src.ood import energy
 from src.training import Classification, Settings, classification_losses, train
-from tests.commands import ON_DIGITS, read_metrics
 from tests.tiny_datasets import few_grey_images
-
-
-def test_bf16_holds_inside_of_the_block_alone():
-    weights = torch.randn(8, 8)
-    with precision(gpu=-1, amp="bf16", tf32=False):
-        assert (weights @ weights).dtype == torch.bfloat16
-        assert (weights.double() @ weights.double()).dtype == torch.float64
-    assert (weights @ weights).dtype == torch.float32
 
 
 def test_tf32_is_off_unless_asked_for():
@@ -52,16 +42,3 @@ def test_weights_follow_training_under_bf16():
         )
     losses = [logs["the network"].train.loss for logs in history]
     assert losses[-1] < losses[0] - 0.01 and model[1].weight.dtype == torch.float32
-
-
-def test_stitches_under_bf16_are_near_those_in_single_precision(stitch):
-    options = [*ON_DIGITS, "-e", "0", "-i", "pinv", "--mod-only-stitch"]
-    exact, near = (
-        read_metrics(stitch("layer2.0", "layer2.1", *options, "--amp", amp).newest)
-        for amp in ("none", "bf16")
-    )
-    assert near["representation_difference"] != exact["representation_difference"]
-    assert near["representation_difference"] == pytest.approx(
-        exact["representation_difference"], rel=0.05
-    )
-    assert near["accuracy"] == pytest.approx(exact["accuracy"], abs=0.05)

@@ -10,7 +10,7 @@ from src.figures.grids import write_grid
 from src.figures.matrices import compare
 from src.ground.console import decimals, points, table
 from src.ground.errors import UserError
-from src.results.folders import read_run, read_runs, row_of
+from src.results.folders import read_run, row_of
 from src.results.grid_matrices import printed_matrices
 from src.results.network_names import short_names
 from src.results.stitch_rows import StitchRow
@@ -203,10 +203,3 @@ def test_no_number_is_minus_zero(capsys):
         "+0.2500",
         "-0.2500",
     ]
-
-
-def test_a_run_that_is_the_working_folder_has_its_name(tmp_path, monkeypatch):
-    run(tmp_path / "a")
-    monkeypatch.chdir(tmp_path / "a")
-    ((stitch,), _) = read_runs(".")
-    assert stitch.row.folder == "a"

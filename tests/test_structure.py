@@ -4,7 +4,6 @@ import ast
 import graphlib
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -25,7 +24,6 @@ def rooms() -> list[tuple[str, tuple[str, ...]]]:
 
 # A module imports only from rooms below its own, and not from its neighbours in one line.
 DEPTHS = {name: depth for depth, (_, names) in enumerate(rooms()) for name in names}
-HALVES = {name: half for half, names in rooms() for name in names}
 
 
 # The steps up: the result of a call from Python draws its figure, and writes its runs
@@ -62,16 +60,6 @@ def test_imports_point_downwards():
     assert upwards == []
 
 
-def test_science_stands_below_records():
-    """By the order of the halves; with the test above, science imports nothing from records."""
-    halves = list(dict.fromkeys(half for half, _ in rooms()))
-    assert halves == ["scripts", "records", "science", "ground"]
-    assert {name for name, half in HALVES.items() if half == "science"} >= {
-        *("models", "datasets", "stitching", "similarity", "ood", "probing", "training"),
-        *("verdict", "statistics"),
-    }
-
-
 def test_no_imports_form_a_circle():
     paths = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts): path
@@ -88,15 +76,6 @@ def test_no_imports_form_a_circle():
 
 def test_importing_changes_nothing_global(tmp_path):
     run_module("import_everything", cwd=tmp_path)
-
-
-def test_modules_among_the_scripts_say_so():
-    for name, home in {"pairs": "misc/all_pairs.py", "impostors": "ground_truth.md"}.items():
-        done = subprocess.run(
-            [sys.executable, ROOT / "misc" / f"{name}.py", "--help"], capture_output=True, text=True
-        )
-        (line,) = done.stderr.splitlines()
-        assert done.returncode == 1 and f"misc/{name}.py is no script" in line and home in line
 
 
 def test_environment_and_requirements_name_the_same_packages():
@@ -129,14 +108,6 @@ def test_make_builds_an_environment_unless_there_is_one(has_packages, tmp_path):
     assert "install" in asked and asked.endswith("-r requirements.txt")
     again = subprocess.run(make, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "asked" not in again.stdout
-
-
-def test_pip_says_that_there_is_no_package(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", ROOT], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.returncode == 1 and "cannot be installed" in done.stderr + done.stdout
-    assert not list(tmp_path.iterdir())
 
 
 def test_the_version_to_cite_is_that_of_the_code():
