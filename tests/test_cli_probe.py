@@ -1,12 +1,11 @@
 """exec_probe.py as a user runs it."""
 
 import re
-from pathlib import Path
 
 import pytest
 
 from src import probing, training
-from tests.commands import MODEL, ON_DIGITS, caption_of, parse_probes, read_csv, run, says
+from tests.commands import MODEL, ON_DIGITS, parse_probes, read_csv, run, says
 from tests.conftest import few_images
 from tests.goldens import DATA
 
@@ -87,22 +86,6 @@ def test_prints_and_writes_all_layers_and_ranks(probe, digit_networks):
         assert 0 < float(row["train_accuracy"]) < 1 and float(row["loss"]) > 0
         assert (row["model"], row["seed"], row["epochs"]) == (str(digit_networks[0]), "0", "1")
         assert (row["model_type"], row["dataset"], row["n_images"]) == (MODEL, "digits", "120")
-
-
-def test_rank_0_is_the_full_rank_and_the_figure_says_what_it_shows(probe, drawn_figures, laid_out):
-    found = parse_probes(probe("-l", "all", "-e", "0", "-ranks"))
-    assert len(found) == 8 and all(list(ranks) == ["None"] for ranks in found.values())
-    assert not list(Path().iterdir())  # without -o
-    out = probe("-l", "layer4.1", "-e", "0", "-ranks", "4", "0", "-o", "p.csv")
-    assert list(parse_probes(out)["layer4.1"]) == ["None", "4"]
-    rows = read_csv("p.csv")
-    assert [(row["rank"], row["train_accuracy"], row["epochs"]) for row in rows] == [
-        ("", "", "0"),
-        ("4", "", "0"),
-    ]
-    figure = drawn_figures["p.png"]
-    assert sorted(figure.axes[0].lines[0].get_xdata()) == [4, 64]  # all features
-    assert caption_of(figure).endswith("120 test images of digits.")
 
 
 def test_training_is_what_the_options_say(monkeypatch, probe):

@@ -5,13 +5,10 @@ import itertools
 import pytest
 
 from src.figures import similarities
-from src.ground.errors import UserError
 from src.results.architectures import corresponding_layers
-from src.results.corresponding import Correspondence, correspondence_of
-from src.results.measurements import measurements_of
+from src.results.corresponding import Correspondence
 from src.results.named_networks import NamedNetwork
 from src.values import Pair
-from tests.commands import says
 from tests.result_rows import similarity_row, stitch_row
 
 
@@ -70,39 +67,6 @@ def test_types_with_equal_layers_are_one_architecture_and_files_of_features_are_
     files = network("f", "features"), network("g", "features")
     stored = Correspondence({files[0]: even(2), files[1]: even(4)})
     assert stored.of("l2", files) == ["l4"] and not stored.is_by_name
-
-
-def test_a_list_gives_networks_of_one_type_one_depth_of_a_layer():
-    rows = [similarity_row(layer1="x", layer2="x", values={"cka": 0.5})]
-    first, second = rows[0].network_keys
-    names = {first: A._replace(depths=(("x", 0.5),)), second: B._replace(depths=(("x", 1.0),))}
-    with pytest.raises(UserError, match="another depth of layer x for b"):
-        correspondence_of(measurements_of([], rows, names))
-    names[second] = B
-    depths = correspondence_of(measurements_of([], rows, names)).depths
-    assert depths == {names[first]: {"x": 0.5}, B: {"x": 0.5}}
-
-
-def test_unrecorded_layers_lie_at_equal_distances_in_the_order_of_tables(capsys):
-    rows = [
-        similarity_row(
-            model1_type="deep",
-            model2_type="shallow",
-            layer1=first,
-            layer2=second,
-            relative_depth2=depth,
-            values={"cka": 0.5},
-        )
-        for first in ("stem", "body", "all", "end")
-        for second, depth in (("u", 0.4), ("v", 1.0))
-    ]
-    names = {rows[0].network_keys[0]: A, rows[0].network_keys[1]: SHALLOW}
-    depths = correspondence_of(measurements_of([], rows, names)).depths
-    assert depths == {
-        A: {"stem": 0.25, "body": 0.5, "all": 0.75, "end": 1.0},
-        SHALLOW: {"u": 0.4, "v": 1.0},
-    }
-    assert says(capsys.readouterr().err, "not recorded", "such as a:")
 
 
 def test_framed_layers_correspond():

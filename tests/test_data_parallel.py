@@ -7,7 +7,6 @@ from torch import nn
 
 from src.datasets.augmentation import CropFlip
 from src.datasets.base import ImageSet, Shard
-from src.ground.console import note, progress, result, silenced
 from src.training import classification_losses, evaluate
 from src.training.distributed import DataParallelClassification, Processes
 from tests.tiny_datasets import few_grey_images
@@ -75,22 +74,3 @@ def test_gradients_of_unequal_shares_average_to_those_of_the_whole_batch(monkeyp
         gradients += torch.autograd.grad(group.losses.sum(), model.weight)
     (expected,) = torch.autograd.grad(F.cross_entropy(model(images), labels), model.weight)
     torch.testing.assert_close(sum(gradients) / 2, expected)
-
-
-def test_dropout_differs_between_processes(monkeypatch):
-    monkeypatch.setattr("src.training.distributed.DistributedDataParallel", lambda model: model)
-    drawn = []
-    for rank in (0, 1, 1):
-        torch.manual_seed(0)
-        DataParallelClassification(nn.Linear(1, 1), Processes(rank, 2)).train(True)
-        drawn.append(torch.rand(1).item())
-    assert drawn[0] != drawn[1] == drawn[2]
-
-
-def test_only_one_process_speaks(capsys):
-    for block, expected in ((silenced(), ("", "")), (silenced(notes=False), ("", "b\n"))):
-        with block:
-            result("a"), note("b"), list(progress([1], "c"))
-        assert capsys.readouterr() == expected
-    result("a"), note("b")
-    assert capsys.readouterr() == ("a\n", "b\n")

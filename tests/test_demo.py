@@ -1,6 +1,5 @@
 """The demo: its steps, and, in slow tests, from its first to its last line."""
 
-import re
 import shlex
 import time
 from pathlib import Path
@@ -97,16 +96,6 @@ def test_all_options_of_the_steps_are_allowed():
     for step in demo.steps():
         _, script, *options = shlex.split(step.command)
         parser_of(str(Path(script).relative_to(ROOT))).parse_args(options)
-
-
-def test_no_step_reads_what_a_later_one_writes():
-    """Files by their names."""
-    todo = list(demo.steps())
-    outputs = [re.findall(r"-(?:o|dir) (\S+)", step.options) for step in todo]
-    for number, step in enumerate(todo):
-        later = {name for names in outputs[number + 1 :] for name in names} - {*outputs[number]}
-        sources = {Path(word).name for word in shlex.split(step.options)}
-        assert not {word for word in later if word.endswith(".csv")} & sources
 
 
 @pytest.mark.slow

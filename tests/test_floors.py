@@ -37,12 +37,6 @@ def test_a_floor_is_the_same_whatever_is_measured_beside_it(network):
     assert correlations(floors.measured(KEYS[1:])[KEYS[2]]) == correlations(together[KEYS[2]])
 
 
-def test_batches_do_not_matter(network):
-    expected = floors_of(network, KEYS[:1])[KEYS[0]]
-    found = floors_of(network, KEYS[:1], batch_size=120)[KEYS[0]]
-    assert correlations(found) == pytest.approx(correlations(expected), abs=1e-4)
-
-
 def test_a_floor_leaves_the_network_and_the_random_numbers_as_they_were(network):
     before = {name: values.clone() for name, values in network.state_dict().items()}
     state = torch.get_rng_state()

@@ -66,16 +66,6 @@ def test_a_training_that_goes_on_from_a_state_ends_as_one_that_was_not_interrupt
     assert yielded == list(range(at, 4)) and again_history == history
 
 
-def test_a_run_that_let_go_of_its_folder_leaves_the_next_one_its_lock_and_nothing_else(tmp_path):
-    ended = claimed(tmp_path)
-    (tmp_path / "ft_logs.csv").touch()
-    ended.finish()
-    assert not list(tmp_path.glob(".*.lock"))
-    claimed(tmp_path)
-    ended.discard()
-    assert names_in(tmp_path) == {".resume.pt.lock"}
-
-
 def test_a_finished_run_is_skipped_when_it_is_resumed(tmp_path, capsys):
     run = claimed(tmp_path)
     assert not run.skip_if_finished(resume=True)

@@ -68,13 +68,6 @@ def test_eye_is_the_identity_and_resizes():
     torch.testing.assert_close(layer(x), resize(x, (8, 8), "bilinear"))
 
 
-def test_rectangular_eye_between_tokens_warns(capsys):
-    layer = build_stitching_layer("t2t", (5, 6), (5, 8), init="eye")
-    assert "rectangular identity" in capsys.readouterr().err
-    x = torch.randn(2, 5, 6)
-    torch.testing.assert_close(layer(x), torch.cat([x, torch.zeros(2, 5, 2)], -1))
-
-
 @pytest.mark.parametrize("mode", ["bilinear", "nearest"])
 @pytest.mark.parametrize(
     ("source", "target"), [((4, 4), (8, 8)), ((8, 8), (4, 4)), ((3, 5), (7, 4))]
