@@ -76,16 +76,6 @@ def train_options(folder, **options):
     return NetworkName(str(folder / "m.pt"), "small_cnn")
 
 
-@pytest.mark.parametrize("said", OTHERS)
-def test_images_of_other_channels_or_classes_than_those_of_the_training(said, tmp_path, model):
-    """The line names both data sets, and one key; without the data set of the training, the key
-    alone."""
-    images, options = OTHERS[said]
-    save_state(tmp_path / "m.pt", model.state_dict())
-    with pytest.raises(UserError, match=said):
-        load_model(train_options(tmp_path, **options), images)
-
-
 def test_images_of_another_size_classes_or_values_are_warned_of_once(tmp_path, model, capsys):
     """Of another name, too."""
     save_state(tmp_path / "m.pt", model.state_dict())
@@ -123,3 +113,13 @@ OTHERS = {  # by what is said of the key that differs: images, and options of th
         ImageSpec(10, (1, 8, 8)), {"model_type": "resnet18"}
     ),
 }  # fmt: skip
+
+
+@pytest.mark.parametrize("said", OTHERS)
+def test_images_of_other_channels_or_classes_than_those_of_the_training(said, tmp_path, model):
+    """The line names both data sets, and one key; without the data set of the training, the key
+    alone."""
+    images, options = OTHERS[said]
+    save_state(tmp_path / "m.pt", model.state_dict())
+    with pytest.raises(UserError, match=said):
+        load_model(train_options(tmp_path, **options), images)

@@ -14,7 +14,6 @@ from tests.written_runs import write_run
 
 VERDICT, COLLECT = "misc/verdict.py", "misc/collect_results.py"
 STATISTICS = "misc/rank_statistics.py"
-LIST = "name,path,type,group\na,f.pt,small_cnn,x\nb,g.pt,small_cnn,y\n"
 
 
 @pytest.fixture
