@@ -129,35 +129,6 @@ def measured_by(folder: Path, *metrics: str) -> str:
     return run(SCRIPT, *options, "--metrics", *metrics, cwd=folder).err
 
 
-def test_measures_of_two_processes_are_all_kept(networks, few, monkeypatch):
-    """Also if one has begun when the other writes its table, or is at it."""
-    folder, run_units = networks("both", 2), all_pairs.run_units
-    table = folder / "results/all/similarity/a-b.csv"
-
-    def run_after_other(units, *given, **more):
-        monkeypatch.setattr(all_pairs, "run_units", run_units)
-        measured_by(folder, "cka")
-        run_units(units, *given, **more)
-
-    monkeypatch.setattr(all_pairs, "run_units", run_after_other)
-    measured_by(folder, "procrustes")
-    assert all(row["cka"] and row["procrustes"] for row in read_csv(table))
-    assert read_json(table.with_suffix(".config.txt"))["metrics"] == ["cka", "procrustes"]
-
-    lock, waited = Run.lock, []
-
-    def lock_after_other(run):
-        if not waited:
-            raise Busy("another run is writing")
-        lock(run)
-
-    monkeypatch.setattr(Run, "lock", lock_after_other)
-    monkeypatch.setattr(Run, "wait", lambda run: waited.append(run))
-    assert says(measured_by(folder, "mutual_knn"), "a-b", "waits")
-    assert read_csv(table)[0].keys() >= {"cka", "procrustes", "mutual_knn"}
-    assert not list(table.parent.glob("*.lock"))
-
-
 def test_images_pass_once_whatever_the_number_of_pairs(networks, few, monkeypatch):
     """Matched images and test images pass once through each network, and test images once through
     each stitch. As an end network, it also sees the images of its floors once."""
@@ -381,3 +352,19 @@ def test_a_unit_is_taken_up_where_its_process_was_killed(kill, networks, few, mo
     assert content(killed / "results") == content(whole / "results")
     assert not list(left.glob(".*.part"))
     assert all((path / "config.txt").exists() for path in left.glob("2*"))
+
+
+def test_measures_of_two_processes_are_all_kept(networks, few, monkeypatch):
+    """Also if one has begun when the other writes its table."""
+    folder, run_units = networks("both", 2), all_pairs.run_units
+    table = folder / "results/all/similarity/a-b.csv"
+
+    def run_after_other(units, *given, **more):
+        monkeypatch.setattr(all_pairs, "run_units", run_units)
+        measured_by(folder, "cka")
+        run_units(units, *given, **more)
+
+    monkeypatch.setattr(all_pairs, "run_units", run_after_other)
+    measured_by(folder, "procrustes")
+    assert all(row["cka"] and row["procrustes"] for row in read_csv(table))
+    assert read_json(table.with_suffix(".config.txt"))["metrics"] == ["cka", "procrustes"]

@@ -137,18 +137,16 @@ def test_an_end_network_close_to_chance_is_warned_of_before_the_work(monkeypatch
     Path("nets.py").write_text(BRIGHTNESS)
     labels = np.arange(200) % 10
     images = np.broadcast_to((25 * labels + 10)[:, None, None], (200, 8, 8)).astype(np.uint8)
-    arrays = {"train": images, "test": images}
-    x = {f"x_{split}": array for split, array in arrays.items()}
-    y = dict.fromkeys(("y_train", "y_test"), labels * step % 10)
-    np.savez("grey.npz", **x, **y)
+    arrays = {"x_train": images, "x_test": images}
+    arrays |= dict.fromkeys(("y_train", "y_test"), labels * step % 10)
+    np.savez("grey.npz", **arrays)
     data = ["-d", "grey.npz", "-gpu", "-1", "-b", "50"]
-    name = "nets.py:net"
-    out, err = run("exec_eval.py", "DEFAULT", name, *data)
-    assert says(out, "100.00%" if step == 1 else "20.00%")
     is_close = step != 1
-    assert says(err, "close to chance (10%)") == is_close
-    networks = ["DEFAULT", "DEFAULT", name, name]
+    said = run("exec_eval.py", "DEFAULT", "nets.py:net", *data)
+    assert says(said.out, "20.00%" if is_close else "100.00%")
+    assert says(said.err, "close to chance (10%)") == is_close
+    networks = ["DEFAULT", "DEFAULT", "nets.py:net", "nets.py:net"]
     trained = ["0", "0", "rc2c_pre", *data, "-e", "1", "--mod-only-stitch", "-dir", "s"]
     monkeypatch.setattr(stitch_runs, "report_epoch", stop)
-    _, err = run("exec_stitch.py", *networks, *trained, status=130)
-    assert says(err, "40 of 200 test images", "close to chance (10%)") == is_close
+    said = run("exec_stitch.py", *networks, *trained, status=130)
+    assert says(said.err, "40 of 200 test images", "close to chance (10%)") == is_close

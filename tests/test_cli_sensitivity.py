@@ -80,17 +80,6 @@ def test_prints_and_writes_both_tests(tables):
     ] == ["1", "1", "2", "1"]
 
 
-def test_warns_of_mixed_alignments(in_tmp_path):
-    kinds = {("x", "x"): "positions", ("x", "y"): "average pool", ("y", "y"): "positions"}
-    rows = [
-        {"layer1": one, "layer2": two, "alignment": kind, "cka": 0.5, "pwcca": 0.5}
-        for (one, two), kind in kinds.items()
-    ]
-    printed, said = run(STATISTICS, write_table(in_tmp_path / "mixed.csv", SIMILARITY, *rows))
-    assert says(said, "warning: ", "specificity of pwcca", "alignments differ")
-    assert says(printed, "positions, average pool")
-
-
 def test_curves_rise_with_similarity_and_are_of_the_truncated_network(tables):
     assert curves_of_pair(read_measurements(tables), Pair("x", "x")) == {
         "linear CKA": {4: 0.4, 2: 0.2, 1: 0.1},
@@ -121,12 +110,3 @@ def test_functions_of_users_have_their_name_and_no_curve_without_values(tables, 
         curves = curves_of_pair(read_measurements([table]), Pair("x", "x"))
         assert curves == ({"own": dict.fromkeys(RANKS, 0.5)} if has_curve else {})
     assert says(capsys.readouterr().err, "no curve of the own at x", "below full rank")
-
-
-def test_probes_at_full_rank_alone_have_no_curve(tables, drawn_figures):
-    """exec_probe.py without -ranks."""
-    write_table(tables[1], PROBE, {"model": "a.pt", "rank": None, "accuracy": 0.9})
-    err = run(STATISTICS, *tables[:2], "-l", "x", "-o", "s.csv").err
-    (axes,) = drawn_figures["s.png"].axes
-    assert len(axes.lines) == 2  # CKA and PWCCA
-    assert says(err, "warning: no curve", "linear probe (accuracy) at x", "full rank only")

@@ -4,12 +4,11 @@ import itertools
 
 import pytest
 
-from src.figures import similarities
 from src.results.architectures import corresponding_layers
 from src.results.corresponding import Correspondence
 from src.results.named_networks import NamedNetwork
 from src.values import Pair
-from tests.result_rows import similarity_row, stitch_row
+from tests.result_rows import stitch_row
 
 
 def network(name: str, kind: str) -> NamedNetwork:
@@ -101,21 +100,3 @@ def test_framed_layers_of_two_types_are_nearest_in_relative_depth():
     assert corresponding_layers(rows) == [Pair("b", "x"), Pair("c", "y")]
     rows.append(stitch_row(front_layer="d", end_layer="x", end_model_type="vit"))
     assert corresponding_layers(rows) == []
-
-
-def test_layers_of_a_table_of_similarity_are_framed_within_one_architecture(
-    tmp_path, drawn_figures, laid_out
-):
-    """Files of features of different networks are of one type, but of two architectures."""
-    for kind, second, are_framed in (
-        ("resnet18", "b.pt", True),
-        ("features", "b.pt", False),
-        ("features", "a.pt", True),
-    ):
-        rows = [
-            similarity_row(model1="a.pt", model2=second, model1_type=kind, model2_type=kind,
-                           layer1=layer1, layer2=layer2, values={"cka": 0.5})
-            for layer1, layer2 in itertools.product("xy", repeat=2)
-        ]  # fmt: skip
-        similarities.write_files(tmp_path / "s.csv", rows)
-        assert len(drawn_figures["s.png"].axes[0].patches) == 2 * are_framed

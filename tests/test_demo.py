@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-import exec_probe
 from misc import demo
 from src import cli
 from src.ground.console import note
@@ -19,7 +18,6 @@ from tests.commands import (
     names_in,
     parser_of,
     read_csv,
-    read_json,
     run_process,
     says,
     start,
@@ -77,19 +75,6 @@ def test_it_writes_to_no_folder_with_other_files(tmp_path):
     (tmp_path / "report.md").write_text("mine")
     assert str(tmp_path) in error_line("misc/demo.py", tmp_path)
     assert names_in(tmp_path) == {"report.md"}
-
-
-def test_a_step_is_its_command(in_tmp_path, capsys):
-    """It records the command, and fails as it does; only the demo itself prints results."""
-    options = "- small_cnn -l pool4 -d digits -gpu -1 -e 0 -o probes.csv"
-    step = demo.Step("Probe", exec_probe.probe, options)
-    assert demo.run_step(step) == 0
-    assert read_csv("probes.csv")
-    assert f"python {read_json('probes.run.json')['command']}" == step.command
-    failing = step._replace(options=options.replace("pool4", "pool5"))
-    assert demo.run_step(failing) == 2
-    printed = capsys.readouterr()
-    assert not printed.out and "exec_probe.py: error: " in printed.err
 
 
 def test_all_options_of_the_steps_are_allowed():

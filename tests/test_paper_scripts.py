@@ -88,25 +88,6 @@ def test_prints_commands_that_the_scripts_take(name, tmp_path):
     assert int(row.split("|")[3]) == len(lines), "misc/docs/paper.md counts other runs"
 
 
-def test_settings(tmp_path):
-    settings = {
-        "SEEDS": "3 4",
-        "DATASETS": "svhn",
-        "NETWORKS": "resnet18",
-        "GPUS": "2 5",
-        "STAND_INS": "svhn=digits",
-    }
-    lines = commands(TRAIN, tmp_path, EPOCHS="7", **settings)
-    for option, values in {"-s": "34", "-gpu": "25"}.items():
-        assert [line[line.index(option) + 1] for line in lines] == [*values]
-    assert all(line[line.index("-d") + 1] == "digits" for line in lines)
-    assert all(
-        line[line.index("-dir") + 1].startswith(f"{tmp_path}/all models/svhn/") for line in lines
-    )
-    relative = commands("02_stitch_cifar10.sh", tmp_path, RESULTS="results/paper")
-    assert relative[0][-1] == "paper/cifar10/resnet18/0-1/dm"
-
-
 def test_skips_what_is_done(tmp_path):
     def finish(path: str) -> None:
         (tmp_path / path).parent.mkdir(parents=True)
