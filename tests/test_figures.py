@@ -199,7 +199,8 @@ def test_a_style_sheet_of_the_user_goes_over_the_style(tmp_path, drawn_figures):
     sheet = tmp_path / "mine.mplstyle"
     sheet.write_text("axes.titlesize: 11\nfigure.constrained_layout.use: False\n")
     with use_style(str(sheet)):
-        draw_layers(tmp_path / "mine.png", list(of_matrix(of_layers(2), "cka", "a")))
+        maps = [*of_matrix(of_layers(2), "cka", "a"), *of_matrix(of_layers(2), "cka", "b")]
+        draw_layers(tmp_path / "mine.png", maps)
         assert chosen_style().sheets == (sheet,)
     assert chosen_style().sheets == ()
     first = panels_of(drawn_figures["mine.png"])["a"]

@@ -197,8 +197,9 @@ def test_judge_equals_the_scripts(in_folder):
     """Accuracies up to one input, whose logits may be nearly equal."""
     lines = [f"{name},{name}/model_8.pt,{READER}" for name in "ab"]
     Path("list.csv").write_text("\n".join(["name,path,type", *lines]) + "\n")
-    own = ["--own-types", READER, *ON_TOKENS, "--ends", "b", "--no-similarity"]
+    own = ["--own-types", READER, *ON_TOKENS, "--ends", "b", "--no-similarity", "--no-verdict"]
     run("misc/all_pairs.py", "list.csv", "-dir", "all", *own, "--methods", "pinv", "covariance")
+    run("misc/verdict.py", "results/all", "--networks", "list.csv", "-o", "verdict.csv")
     networks = []
     for name in "ab":
         network = load(READER, remedy="")(3)
@@ -210,7 +211,7 @@ def test_judge_equals_the_scripts(in_folder):
         batches.append(list(zip(*parts, strict=True)))
     judged = judge(*networks, *batches, forms=["pinv", "covariance"])
     rows = {(Method.of(row.form).words, *row.pair): row for row in judged}
-    written = read_csv("all_verdict.csv")
+    written = read_csv("verdict.csv")
     assert len(rows) == len(written) == 8
     for line in written:
         row = rows[line["method"], line["front_layer"], line["end_layer"]]
