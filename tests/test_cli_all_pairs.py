@@ -26,7 +26,6 @@ from tests.commands import (
     names_in,
     pair_of,
     read_csv,
-    read_json,
     run,
     says,
     stitch_rows,
@@ -352,19 +351,3 @@ def test_a_unit_is_taken_up_where_its_process_was_killed(kill, networks, few, mo
     assert content(killed / "results") == content(whole / "results")
     assert not list(left.glob(".*.part"))
     assert all((path / "config.txt").exists() for path in left.glob("2*"))
-
-
-def test_measures_of_two_processes_are_all_kept(networks, few, monkeypatch):
-    """Also if one has begun when the other writes its table."""
-    folder, run_units = networks("both", 2), all_pairs.run_units
-    table = folder / "results/all/similarity/a-b.csv"
-
-    def run_after_other(units, *given, **more):
-        monkeypatch.setattr(all_pairs, "run_units", run_units)
-        measured_by(folder, "cka")
-        run_units(units, *given, **more)
-
-    monkeypatch.setattr(all_pairs, "run_units", run_after_other)
-    measured_by(folder, "procrustes")
-    assert all(row["cka"] and row["procrustes"] for row in read_csv(table))
-    assert read_json(table.with_suffix(".config.txt"))["metrics"] == ["cka", "procrustes"]

@@ -278,23 +278,6 @@ def test_detectors_that_need_no_training(workplace, copied, networks):
     assert row["id_dataset"].endswith("other.npz") and row["dataset"] == "digits"
 
 
-def test_every_experiment_of_a_folder_is_evaluated(workplace, drawn_figures):
-    """Two experiments on the same pairs have a matrix each, and rows that say which is which."""
-    by = ["--detector", "mahalanobis"]
-    folder = workplace / "results" / "both"
-    for name in ("dm", "ranks"):
-        for path in (workplace / "results" / name).glob("2*"):
-            shutil.copytree(path, folder / path.name)
-    evaluate(workplace, "both", *by)
-    assert len(panels_of(drawn_figures["ood_evaluation_mahalanobis.png"])) == 8
-    rows = rows_of(folder, "mahalanobis")
-    found = [(row["front_layer"], row["front_stitch_rank"]) for row in rows]
-    assert found == [(front, rank) for _ in ENDS for rank in ("", "2") for front in FRONTS]
-    evaluate(workplace, "ranks", *by)
-    of_ranks = [row for row in rows if row["front_stitch_rank"]]
-    assert of_ranks == rows_of(workplace / "results" / "ranks", "mahalanobis")
-
-
 def test_a_run_is_evaluated_by_itself_and_found_by_the_verdict_of_its_folder(workplace, copied):
     folder = copied("alone")
     (one,) = folder.glob("2*")

@@ -2,7 +2,6 @@
 ImageNet."""
 
 import os
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 
 from src.results import stitch_runs
 from tests.commands import ROOT, read_json, run, says, start
-from tests.tiny_datasets import write_folder, write_imagenet
+from tests.tiny_datasets import write_imagenet
 
 
 @pytest.fixture(autouse=True)
@@ -46,42 +45,6 @@ def test_files_go_through_training_stitching_and_evaluation(tmp_path):
     ).out
     assert says(out, "sanity checks", ": ood (knn)")
     assert {*np.load("results/s/energies_knn.npz")} == {"pool2/ood", "pool2/pool1", "pool2/pool2"}
-
-
-@pytest.mark.parametrize(
-    ("written", "is_gone", "said"),
-    [
-        ("mean: 0.25", False, ["mean 0.5 and std 0.25. ", "at hand: mean 0.25 and std 0.25"]),
-        ("classes: [b, a, c]", False, ["classes a, b, c from", "at hand: classes b, a, c from"]),
-        ("classes: [a, c, b]", True, ["classes b, c from output 1", "at hand: classes c, b from"]),
-        ("classes: [a, b, c]", True, []),
-    ],
-)
-def test_a_training_knows_its_normalisation_and_classes_whatever_becomes_of_the_data(
-    written, is_gone, said
-):
-    yaml = "size: 8\naugment: none\nchannels: 1\nstd: 0.25\n"
-    write_folder(Path("trained"), n=12, size=8, classes="abc", yaml=f"{yaml}mean: 0.5\n")
-    network = ["small_cnn", "-gpu", "-1", "-d"]
-    run("exec_train.py", *network, "trained", "-e", "0", "-dir", "m")
-    name = "trained"
-    if is_gone:
-        name = shutil.move("trained", "moved")
-    key = written.partition(":")[0]
-    lines = {"mean": "mean: 0.5", key: written}
-    Path(name, "dataset.yaml").write_text(yaml + "\n".join(lines.values()))
-    err = run("exec_eval.py", "m/model_0.pt", *network, name).err
-    assert says(err, "was trained on trained: ", *said) == bool(said)
-
-
-def test_test_images_that_are_the_training_images_are_warned_of():
-    arrays = dict(np.load("own.npz"))
-    np.savez("twice.npz", **arrays | {f"{name}_test": arrays[f"{name}_train"] for name in "xy"})
-    for name in ("own.npz", "twice.npz"):
-        err = run(
-            *("exec_train.py", "small_cnn", "-d", name, "-gpu", "-1", "-e", "0", "-dir", name[:-4])
-        ).err
-        assert err.count("training and test images are the same") == (name == "twice.npz")
 
 
 @pytest.fixture

@@ -148,17 +148,6 @@ def test_a_file_of_a_users_own(save, tmp_path, capsys):
         dataset_info(str(path))
 
 
-def test_levels_of_0_and_1_are_warned_of(tmp_path, capsys):
-    """Up to one level, in whatever image, that is higher."""
-    images = random_images(2500, 2, 2, 3) // 128
-    for name in ("own", "other"):
-        arrays = {"x_train": images, "x_test": images, "y_train": None, "y_test": None}
-        write_npz(tmp_path / f"{name}.npz", **arrays)
-        load_dataset(str(tmp_path / f"{name}.npz"), "", train=True)
-        assert says(capsys.readouterr().err, "own.npz", "0 or 1") == (name == "own")
-        images[2400, 0, 0, 0] = 2
-
-
 def test_grey_unlabelled_images_and_how_to_normalise(tmp_path, capsys):
     grey = {"x_train": random_images(5, 8, 8), "x_test": random_images(3, 8, 8)}
     scale = {"mean": np.array(0.5), "std": np.array([0.25], np.float32)}

@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from src.datasets import Loading, decoded, load_dataset
+from src.datasets import load_dataset
 from src.datasets.augmentation import CropFlip
 from src.datasets.base import ImageSet
 from src.ground.images import Normalisation
-from tests.tiny_datasets import few_grey_images, random_images, write_folder, write_imagenet
+from tests.tiny_datasets import random_images, write_folder, write_imagenet
 
 fingerprint = attrgetter("fingerprint")
 N = 200
@@ -93,23 +93,3 @@ def test_interventions_count_with_strength_and_seed(name, tmp_path):
     found.append(of(shortcut=0.75))
     assert len(set(found)) == len(found) and found[1] == of(shortcut=0.5)
     assert of(seed=1) == found[0]  # nothing is drawn
-
-
-def test_workers_and_large_sets_cost_nothing(tmp_path, monkeypatch):
-    """At most 64 images are read, at equal steps, and no process is started."""
-    write_imagenet(tmp_path)
-    one, many = (
-        load_dataset("imagenet", tmp_path, train=False, loading=Loading(n)) for n in (0, 8)
-    )
-    monkeypatch.setattr(decoded, "DataLoader", None)
-    assert fingerprint(one) == fingerprint(many)
-    read, levels_of = [], ImageSet.levels_of
-    monkeypatch.setattr(
-        ImageSet, "levels_of", lambda self, i: read.extend(i.tolist()) or levels_of(self, i)
-    )
-    for n in (1, 64, 100_000):
-        read.clear()
-        fingerprint(few_grey_images(n, 2, n_classes=2))
-        steps = set(np.diff(read).tolist()) or {1}
-        assert len(read) == min(n, 64) and (read[0], read[-1]) == (0, n - 1)
-        assert max(steps) - min(steps) <= 1

@@ -71,19 +71,6 @@ def test_without_dataset_yaml_images_become_those_of_imagenet(tmp_path, capsys):
     )
 
 
-def test_transparency_is_said_to_be_dropped(tmp_path, capsys):
-    root = write_folder(tmp_path, yaml="size: 12\n")
-    first, second = sorted((root / "train").rglob("*.png"))[:2]
-    opaque = Image.open(first).convert("RGBA")
-    opaque.save(first)
-    load(root, train=True)
-    assert not capsys.readouterr().err
-    opaque.putalpha(Image.fromarray(np.full((12, 12), 99, np.uint8)))
-    opaque.save(second)
-    load(root, train=True)
-    assert says(capsys.readouterr().err, "1 of 6 images", str(second))
-
-
 @pytest.mark.parametrize("augment", ["none", "flip", "crop_flip"])
 def test_small_images_are_decoded_once_and_large_ones_by_workers(augment, tmp_path, monkeypatch):
     """Both ways give the same images."""
@@ -106,19 +93,6 @@ def test_resized_crops_are_taken_from_the_files(tmp_path):
     write_folder(tmp_path, size=32, yaml="size: 16\n")
     assert isinstance(load(tmp_path, train=True), DecodedImageSet)
     assert isinstance(load(tmp_path, train=False), ImageSet)
-
-
-def test_decoded_images_are_kept_for_further_passes_without_augmentation(tmp_path, monkeypatch):
-    write_folder(tmp_path, n=6, size=32, yaml="size: 16\n")
-    train_set, order = load(tmp_path, train=True), torch.tensor([5, 0, 3, 1])
-    expected = collect(train_set.batches(3, indices=order))
-    train_set.max_bytes_kept = 4 * 3 * 16 * 16
-    for indices in (order, order.flip(0), torch.arange(6)):
-        found = collect(train_set.batches(2, indices=indices))
-    collect(train_set.epoch(3, seed=0, epoch=1))
-    again = collect(train_set.batches(2, indices=order))
-    for images, labels in ((part[order] for part in found), again):
-        assert torch.equal(images, expected[0]) and torch.equal(labels, expected[1])
 
 
 def test_grey_images(tmp_path):

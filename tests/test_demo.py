@@ -7,9 +7,6 @@ from pathlib import Path
 import pytest
 
 from misc import demo
-from src import cli
-from src.ground.console import note
-from src.ground.errors import UserError
 from src.verdict import SIMILAR
 from tests.commands import (
     PNG,
@@ -22,53 +19,6 @@ from tests.commands import (
     says,
     start,
 )
-
-
-def parser() -> cli.Parser:
-    """The parser of the planted steps."""
-    options = cli.Parser("Write the name of a file, and what its sources hold, into the file.")
-    options.add_argument("sources", nargs="*")
-    options.add_argument("-o", "--output")
-    return options
-
-
-def write(args) -> None:
-    """Writes a file; fails to write `fails` where there is a file `fail`."""
-    if args.output == "fails" and Path("fail").exists():
-        raise UserError("there is a file `fail`; remove it")
-    note(f"writes {args.output}")
-    texts = [Path(source).read_text() for source in args.sources]
-    Path(args.output).write_text(f"{args.output}({' '.join(texts)})")
-    note(f"wrote {args.output}")
-
-
-def planted(sources: str, output: str) -> demo.Step:
-    return demo.Step(f"Write {output}", write, f"{sources} -o {output}".strip())
-
-
-PLANTED = [planted("", "a"), planted("a", "b"), planted("b", "fails"), planted("b fails", "c")]
-
-
-def test_it_goes_on_where_a_step_failed(in_tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(demo, "steps", lambda: PLANTED)
-    Path("steps.txt").touch()  # it was begun before
-    Path("fail").touch()
-    with pytest.raises(SystemExit) as stop:
-        demo.main(["."])
-    assert stop.value.code == 2
-    printed = capsys.readouterr().err
-    errors = [line for line in printed.splitlines() if "error" in line]
-    assert len(errors) == 1 and "there is a file `fail`; remove it" in errors[0]
-    assert printed.endswith("To go on, give the command of the demo again\n")
-    finished = Path("steps.txt").read_text().splitlines()
-    assert not Path("c").exists()
-
-    Path("fail").unlink()
-    demo.take(PLANTED)
-    printed = capsys.readouterr().err.splitlines()
-    assert Path("c").exists() and not {*finished} & {*printed}
-    demo.take(PLANTED)
-    assert "# " not in capsys.readouterr().err
 
 
 def test_it_writes_to_no_folder_with_other_files(tmp_path):

@@ -336,19 +336,6 @@ def test_a_closed_form_of_ones_own(networks, digits, in_tmp_path):
     assert methods == {"direct matching", "squares matching", "half_way matching"}
 
 
-def test_names_stand_in_the_table_without_what_all_layers_begin_with(networks, digits):
-    front, end = networks[1]
-    wrapped = nn.Sequential(OrderedDict(net=end)).eval()
-    layers = ("pool3", "net.pool2, net.pool3")
-    few = [batches[:1] for batches in digits]
-    rows = judge(front, wrapped, *few, layers=layers, forms="covariance", names=("A", "B"))
-    header, first, *_ = str(rows).splitlines()
-    assert "B (net.)" in header and "net." not in first
-    assert rows[0].end_layer == "net.pool2" and rows.matrix("skill").end_layers[0] == "net.pool2"
-    _, cells = rows.figure().axes
-    assert [label.get_text() for label in cells.get_xticklabels()] == ["pool2", "pool3"]
-
-
 @pytest.mark.parametrize(
     ("layers", "prefix"),
     [

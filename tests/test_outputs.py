@@ -1,13 +1,11 @@
 """What commands write by `-o`: a file that the same command did not write stays as it is."""
 
-import numpy as np
 import pytest
 
 from src.figures import pages
 from src.results.similarity_rows import SimilarityRow
 from src.results.tables import write_table as write_rows
-from tests.commands import MODEL, ON_DIGITS, error_line, names_in, read_json, run
-from tests.conftest import few_images
+from tests.commands import error_line, names_in, read_json, run
 from tests.result_rows import similarity_row
 from tests.tables import PROBE, SIMILARITY, write_table
 from tests.written_runs import write_run
@@ -81,22 +79,3 @@ def test_no_file_is_written_if_one_of_them_is_of_another_origin(output, theirs, 
     assert theirs in error_line(*words, "-o", output)
     assert (folder / theirs).read_bytes() == content
     assert names_in(folder) == before
-
-
-PAIR = ["f.pt", "g.pt", MODEL, MODEL, "layer1.0", "layer2.0", *ON_DIGITS, "-n", 40, "--metrics", "cka"]  # fmt: skip
-OF_NETWORKS = {
-    "s.csv": ["exec_compute_low_rank_sim_metrics.py", *PAIR, "-m1r", 2, 1],
-    "p.csv": ["exec_probe.py", "f.pt", MODEL, "-l", "layer1.0", *ON_DIGITS, "-e", 1],
-    "a.npz": ["misc/save_features.py", "f.pt", MODEL, "layer1.0", *ON_DIGITS, "-n", 40],
-}
-
-
-@pytest.mark.parametrize("output", OF_NETWORKS)
-def test_scripts_with_networks_replace_their_own_files_only(output, network_folder, monkeypatch):
-    monkeypatch.chdir(network_folder("networks"))
-    script, *words = OF_NETWORKS[output]
-    np.savez(output, ids=np.arange(3)) if output.endswith("npz") else open(output, "w").close()
-    with few_images(128, n_test=64):
-        assert output in error_line(script, *words, "-o", output)
-        run(script, *words, "-o", f"new_{output}")
-        run(script, *words, "-o", f"new_{output}")

@@ -96,17 +96,14 @@ def test_skips_what_is_done(tmp_path):
     finish("all models/svhn/resnet18/1/config.txt")
     finish("all models/svhn/resnet18/0/model_100.pt")  # not the mark of a finished run
     assert len(commands(TRAIN, tmp_path)) == 7
-    done = run(
-        TRAIN, tmp_path, PYTHON="/does/not/exist", DATASETS="svhn", NETWORKS="resnet18", SEEDS="1"
-    )
+    one = {"DATASETS": "svhn", "NETWORKS": "resnet18"}
+    done = run(TRAIN, tmp_path, PYTHON="/does/not/exist", SEEDS="1", **one)
     assert (done.returncode, done.stdout) == (0, "") and "nothing is left to do" in done.stderr
 
-    ranked = {"RANKS": "512 8", "DATASETS": "svhn", "NETWORKS": "resnet18"}
-    before = commands("07_sensitivity.sh", tmp_path, **ranked)
-    finish(
-        "all results/svhn/resnet18/0-1/sensitivity/dm/layer4.1/rank8/2026-01-01 00:00:00/config.txt"
-    )
-    after = commands("07_sensitivity.sh", tmp_path, **ranked)
+    before = commands("07_sensitivity.sh", tmp_path, RANKS="512 8", **one)
+    run_of_rank = "layer4.1/rank8/2026-01-01 00:00:00/config.txt"
+    finish(f"all results/svhn/resnet18/0-1/sensitivity/dm/{run_of_rank}")
+    after = commands("07_sensitivity.sh", tmp_path, RANKS="512 8", **one)
     (gone,) = [line for line in before if line not in after]
     assert gone[-1].endswith("/dm/layer4.1/rank8") and "pinv" in gone
 

@@ -2,12 +2,10 @@
 one."""
 
 import torch
-from torch import nn
 
 from src.ground.runtime import full_precision, precision
 from src.ood import energy
-from src.training import Classification, Settings, classification_losses, train
-from tests.tiny_datasets import few_grey_images
+from src.training import classification_losses
 
 
 def test_tf32_is_off_unless_asked_for():
@@ -30,15 +28,3 @@ def test_what_is_measured_is_summed_in_single_precision():
     exact = classification_losses(logits.float(), torch.zeros(300, dtype=torch.long))
     assert torch.equal(group.losses, exact.losses)
     assert torch.equal(energy(logits[0]), energy(logits[0].float()))
-
-
-def test_weights_follow_training_under_bf16():
-    """A cast of the weights that were kept from step to step would never learn."""
-    images = few_grey_images(20, 2, n_classes=2)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2))
-    with precision(gpu=-1, amp="bf16", tf32=False):
-        *_, (history, _) = train(
-            Classification(model), images, images, Settings(20, 20, learning_rate=0.1)
-        )
-    losses = [logs["the network"].train.loss for logs in history]
-    assert losses[-1] < losses[0] - 0.01 and model[1].weight.dtype == torch.float32

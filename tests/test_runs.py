@@ -12,7 +12,7 @@ from src.ground.errors import UserError
 from src.results.options import read_options
 from src.results.run import Run
 from src.training import Classification, Settings, train
-from tests.commands import names_in, start_code
+from tests.commands import names_in
 from tests.tiny_datasets import few_grey_images
 
 OPTIONS = {"learning_rate": 0.1, "gpu": -1, "resume": False}
@@ -107,24 +107,3 @@ def test_empty_options_of_the_public_code(tmp_path):
     path = tmp_path / "config.txt"
     path.write_text(json.dumps({"scheduler": "", "front_stitch_rank": 0, "seed": 0}))
     assert read_options(path) == {"scheduler": "none", "front_stitch_rank": None, "seed": 0}
-
-
-def test_two_runs_do_not_write_to_one_folder(tmp_path):
-    """The second is refused before it removes anything of the first, whose own child processes do
-    not count."""
-    code = (
-        "import os, sys, time; from src.results.run import Run\n"
-        "run = Run(sys.argv[1], {'gpu': -1}); run.claim(resume=False)\n"
-        "run.save(loop=None)\n"
-        "if os.fork() == 0: time.sleep(30); os._exit(0)\n"  # as a process that decodes images
-        "print('claimed', flush=True); input()\n"
-    )
-    first = start_code(code, tmp_path)
-    assert first.stdout.readline() == "claimed\n"
-    for resume in (False, True):
-        with pytest.raises(UserError, match=f"another run is writing to {tmp_path}"):
-            claimed(tmp_path, resume=resume)
-    assert (tmp_path / "resume.pt").exists()
-    first.kill()
-    first.wait()
-    assert claimed(tmp_path, resume=True).state == {"loop": None}
