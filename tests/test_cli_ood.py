@@ -360,34 +360,18 @@ def test_moved_checkpoints_are_recognised_and_the_retained_rank_of_a_run_is_hono
     equal."""
     folder = shutil.copytree(workplace / "results" / "ranks", workplace / "results" / "moved")
     moved = [shutil.copy(path, tmp_path / f"{number}.pt") for number, path in enumerate(networks)]
-    (whole,) = folder.glob("2*")
-    known = shutil.copytree(whole, folder / "2020-01-01_00-00-00.000000")
-    for path in (known / "config.txt", known / "grid.csv"):  # one run knows the other path
-        path.write_text(path.read_text().replace(str(networks[0]), str(moved[0])))
     models = ["--front-model", moved[0], "--end-model", moved[1]]
     evaluate(workplace, "moved", "--detector", "mahalanobis", "-b", "256", *models)
     accuracies = {pair_of(row): row["accuracy"] for row in stitch_rows(folder)}
     for row in rows_of(folder, "mahalanobis"):
-        assert row["front_stitch_rank"] == "2"
+        assert row["front_stitch_rank"] == "2" and row["front_model_path"] == str(moved[0])
         assert row["accuracy"] == accuracies[pair_of(row)]
 
 
 def test_whole_checkpoints_are_evaluated_too(workplace, networks, monkeypatch):
     monkeypatch.chdir(workplace)
-    run(
-        "exec_stitch.py",
-        *networks,
-        MODEL,
-        MODEL,
-        "pool2",
-        "pool1",
-        "rc2c_pre",
-        *ON_DIGITS,
-        "-e",
-        "1",
-        "-dir",
-        "whole",
-    )
+    pair = [*networks, MODEL, MODEL, "pool2", "pool1", "rc2c_pre", *ON_DIGITS]
+    run("exec_stitch.py", *pair, "-e", "1", "-dir", "whole")
     evaluate(workplace, "whole", "--detector", "mahalanobis")
     (row,) = rows_of(workplace / "results" / "whole", "mahalanobis")
     metrics = read_metrics(workplace / "results" / "whole" / row["folder"])

@@ -22,22 +22,20 @@ def passes(images: ImageSet):
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_the_shares_of_all_processes_make_up_each_batch(size):
-    images, whole = image_set(), [list(batches) for batches in passes(image_set())]
-    shares = []
+    """The last batch is one image: the others get it as well, so that no process waits for another in
+    vain, but it counts once."""
+    images, shares = image_set(), []
     for rank in range(size):
         images.shard = Shard(rank, size)
         shares.append([list(batches) for batches in passes(images)])
-    for kind, batches in enumerate(whole):
-        assert {len(share[kind]) for share in shares} == {
-            len(batches)
-        }  # no process waits for another in vain
-        for i, (pixels, labels) in enumerate(batches):
-            for rank in range(size):
-                own_pixels, own_labels = shares[rank][kind][i]
+    for kind, whole in enumerate(passes(image_set())):
+        of_ranks = zip(whole, *(share[kind] for share in shares), strict=True)
+        for (pixels, labels), *parts in of_ranks:
+            for rank, (own_pixels, own_labels) in enumerate(parts):
                 if rank < len(labels):
                     assert torch.equal(own_pixels, pixels[rank::size])
                     assert torch.equal(own_labels, labels[rank::size])
-                else:  # the last batch is one image: the others get it as well, but it counts once
+                else:
                     assert torch.equal(own_pixels, pixels[:1]) and own_labels.tolist() == [-1]
 
 

@@ -12,7 +12,6 @@ from src.ground.errors import UserError
 from src.results.options import read_options
 from src.results.run import Run
 from src.training import Classification, Settings, train
-from tests.commands import names_in
 from tests.tiny_datasets import few_grey_images
 
 OPTIONS = {"learning_rate": 0.1, "gpu": -1, "resume": False}
@@ -90,16 +89,6 @@ def test_an_interrupted_run_of_other_options_is_refused(tmp_path):
         UserError, match="learning_rate was 0.1, now 0.2.*start anew without --resume"
     ):
         claimed(tmp_path, resume=True, learning_rate=0.2)
-
-
-def test_a_table_has_its_files_beside_it(tmp_path):
-    (tmp_path / "training_logs.csv").touch()  # of another run
-    run = Run.beside(tmp_path / "probes.csv", OPTIONS)
-    run.claim(resume=False)
-    run.save(loop=None)
-    assert (tmp_path / "probes.resume.pt").exists()
-    run.finish()
-    assert names_in(tmp_path) == {"probes.config.txt", "probes.run.json", "training_logs.csv"}
 
 
 def test_empty_options_of_the_public_code(tmp_path):

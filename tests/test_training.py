@@ -114,9 +114,7 @@ def test_gradients_are_clipped_for_each_head(images):
 def test_a_loss_that_is_not_finite_stops_the_training(settings, bias, images):
     model = make_network()
     model[1].bias.data[0] = bias
-    with pytest.raises(
-        UserError, match="epoch 1, up to step 3: the loss of the network is not finite"
-    ):
+    with pytest.raises(UserError, match="epoch 1, up to step 3: .*not finite"):
         list(train(Classification(model), images, images, Settings(3, 8, **settings)))
 
 
@@ -147,17 +145,14 @@ def test_an_accuracy_of_logits_that_are_not_finite_is_refused(bias, images):
 
 
 def test_the_seed_counts_for_networks_that_drop_out():
-    images, trained = (
-        ImageSet(torch.ones(20, 1, 2, 2), torch.zeros(20, dtype=torch.long), n_classes=2),
-        [],
-    )
+    images = ImageSet(torch.ones(20, 1, 2, 2), torch.zeros(20, dtype=torch.long), n_classes=2)
+    trained = []
     for seed in (0, 0, 1):
         torch.rand(7)  # the global generator is somewhere else each time
         model = make_network(nn.Dropout(0.5))
         task = Classification(model)
         list(train(task, images, images, Settings(1, 20, learning_rate=0.1, seed=seed)))
         trained.append(model[2].weight)
-        assert evaluate(task, images.batches(20)) == evaluate(
-            task, images.batches(20)
-        )  # which drops nothing
+        scores = [evaluate(task, images.batches(20)) for _ in range(2)]
+        assert scores[0] == scores[1]  # which drops nothing
     assert torch.equal(trained[0], trained[1]) and not torch.equal(trained[0], trained[2])
