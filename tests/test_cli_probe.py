@@ -74,7 +74,7 @@ def test_training_is_what_the_options_say(monkeypatch, probe):
     def recording(task, train_set, val_set, settings, **options):
         seen.append(settings)
         assert train_set.augmentation and not val_set.augmentation
-        return real(task, val_set, val_set, settings._replace(n_epochs=0), **options)
+        return real(task, val_set, val_set, settings._replace(n_epochs=1), **options)
 
     monkeypatch.setattr(training, "train", recording)
     probe("-l", "layer4.1")

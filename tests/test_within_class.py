@@ -109,18 +109,18 @@ def test_skill_is_0_at_the_floor_and_1_at_1():
     assert math.isnan(skill(1.0, 1.0)) and np.isnan(skill(np.ones(2), np.ones(2))).all()
 
 
-@pytest.mark.parametrize(("batch_size", "offset"), [(N, 0), (37, 0), (37, 100)])
+@pytest.mark.parametrize(("batch_size", "offset"), [(N, 0), (37, 0), (37, 100), (3, 0)])
 def test_sums_of_batches_are_those_of_all_images(batch_size, offset):
     """Also where the mean is large beside the deviations."""
     torch.manual_seed(0)
     end = build_model("small_cnn", n_classes=N_CLASSES, n_channels=1, image_shape=(1, 8, 8)).eval()
     layer = "pool2"
+    logits = torch.randn(N, N_CLASSES)
     with torch.no_grad():
-        own = end.activations(torch.rand(N, 1, 8, 8), [layer, end.output_name])
-        logits, acts = own[end.output_name], own[layer]
-        stitched = acts + 0.1 * torch.randn_like(acts)
-        stitched_logits = end(stitched, after=layer)
-    own[layer], stitched = acts + offset, stitched + offset
+        own = {layer: end(torch.rand(N, 1, 8, 8), until=layer), end.output_name: logits}
+    stitched = own[layer] + 0.1 * torch.randn_like(own[layer]) + offset
+    own[layer] = own[layer] + offset
+    stitched_logits = logits + 0.1 * torch.randn_like(logits)
     following = Following(end, [layer], image_shape=(1, 8, 8))
     for start in range(0, N, batch_size):
         batch = slice(start, start + batch_size)
